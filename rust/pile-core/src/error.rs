@@ -1,0 +1,129 @@
+//! The crate's only error type.
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+/// Shorthand used across the crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What failed, and in which file at which byte.
+#[derive(Debug)]
+pub struct Error {
+    kind: ErrorKind,
+    path: Option<PathBuf>,
+    offset: Option<u64>,
+}
+
+/// The kinds of failure a caller may want to tell apart.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The operating system refused.
+    Io(io::Error),
+    /// The bytes are not what the format promises.
+    Format(String),
+    /// The caller passed a value outside its documented range.
+    Argument(String),
+    /// The caller asked to stop.
+    Cancelled,
+}
+
+impl Error {
+    /// An I/O failure on `path`.
+    pub fn io(path: &Path, err: io::Error) -> Self {
+        Self {
+            kind: ErrorKind::Io(err),
+            path: Some(path.to_owned()),
+            offset: None,
+        }
+    }
+
+    /// A malformed file: what was found and expected at which byte.
+    pub fn format(path: &Path, offset: u64, what: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Format(what.into()),
+            path: Some(path.to_owned()),
+            offset: Some(offset),
+        }
+    }
+
+    /// A file that is wrong as a whole, at no particular byte.
+    pub fn malformed(path: &Path, what: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Format(what.into()),
+            path: Some(path.to_owned()),
+            offset: None,
+        }
+    }
+
+    /// A value outside its documented range.
+    pub fn argument(what: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Argument(what.into()),
+            path: None,
+            offset: None,
+        }
+    }
+
+    /// The job was asked to stop.
+    #[must_use]
+    pub fn cancelled() -> Self {
+        Self {
+            kind: ErrorKind::Cancelled,
+            path: None,
+            offset: None,
+        }
+    }
+
+    /// The kind of this error.
+    #[must_use]
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
+    }
+
+    /// The file at fault, where there is one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ErrorKind::Io(e) => write!(f, "{e}")?,
+            ErrorKind::Format(w) | ErrorKind::Argument(w) => f.write_str(w)?,
+            ErrorKind::Cancelled => f.write_str("cancelled")?,
+        }
+        if let Some(p) = &self.path {
+            write!(f, " ({}", p.display())?;
+            if let Some(o) = self.offset {
+                write!(f, ", byte {o}")?;
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            ErrorKind::Io(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_names_file_and_byte() {
+        let e = Error::format(Path::new("a.idx"), 9, "version 2, expected 1");
+        assert_eq!(e.to_string(), "version 2, expected 1 (a.idx, byte 9)");
+    }
+}
