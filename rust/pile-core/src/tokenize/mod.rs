@@ -1,1 +1,27 @@
-//! Text to tokens and back: byte-level BPE.
+//! Text to tokens and back: byte-level BPE, exact against Hugging Face `tokenizers` 0.23.3.
+//!
+//! Load a tokenizer.json with [`Tokenizer`], make one [`Encoder`] per thread; learn a vocabulary
+//! with [`Trainer`]. [`reference::Reference`] is the oracle of the encoder.
+
+mod added;
+mod bytes;
+mod cache;
+mod classes;
+mod classes_table;
+mod counts;
+mod encoder;
+mod merges;
+mod node;
+mod normalize;
+mod pieces;
+pub mod reference;
+mod spec;
+mod tokenizer;
+mod trained;
+mod trainer;
+
+pub use classes::{Class, class_of};
+pub use encoder::Encoder;
+pub use tokenizer::Tokenizer;
+pub use trained::Trained;
+pub use trainer::{TrainConfig, Trainer};

@@ -1,0 +1,25 @@
+"""Tools for text at the size of the Pile: read, tokenize, order, and trace every token.
+
+>>> import pile_tools
+>>> tokenizer = pile_tools.Tokenizer.from_file("tokenizer.json")  # doctest: +SKIP
+>>> tokenizer.encode("Every token can be traced.")  # doctest: +SKIP
+"""
+
+from importlib.metadata import version
+
+from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
+
+__version__ = version("pile-tools")
+
+__all__ = [
+    "ConfigError",
+    "FormatError",
+    "OutputExistsError",
+    "PileError",
+    "TokenDataset",
+    "Tokenizer",
+    "TrainingOrder",
+    "VerifyError",
+    "__version__",
+]

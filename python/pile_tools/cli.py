@@ -1,0 +1,163 @@
+"""`pile-tools`: one subcommand per stage, each imported when it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import sys
+import traceback
+import types
+import typing
+
+import click
+
+from pile_tools.errors import CancelledError, ConfigError, PileError
+
+COMMANDS = {
+    "sample": "pile_tools.commands.sample",
+    "train-tokenizer": "pile_tools.commands.train_tokenizer",
+    "tokenize": "pile_tools.commands.tokenize",
+    "show": "pile_tools.commands.show",
+    "order": "pile_tools.commands.order",
+    "batch": "pile_tools.commands.batch",
+    "verify": "pile_tools.commands.verify",
+}
+
+EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported only when named: `name -> module`, each with a `command`."""
+
+    modules: typing.Mapping[str, str] = {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order in which data flows."""
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command called `name`, its module imported now."""
+        if name not in self.modules:
+            return None
+        command: click.Command = importlib.import_module(self.modules[name]).command
+        return command
+
+
+def lazy_group(modules: typing.Mapping[str, str]) -> type[LazyGroup]:
+    """A `LazyGroup` over these modules."""
+    return type("Group", (LazyGroup,), {"modules": modules})
+
+
+def config_options(cls: type) -> typing.Callable[[typing.Callable[..., object]], typing.Callable[..., object]]:
+    """One option for each field of a config dataclass that has a help text."""
+    hints = typing.get_type_hints(cls)
+
+    def wrap(fn: typing.Callable[..., object]) -> typing.Callable[..., object]:
+        for f in reversed(dataclasses.fields(cls)):
+            if "help" in f.metadata:
+                fn = _option(f, hints[f.name])(fn)
+        return fn
+
+    return wrap
+
+
+def _option(f: dataclasses.Field[typing.Any], hint: typing.Any) -> typing.Callable[..., typing.Any]:
+    name = f.name.replace("_", "-")
+    if hint is bool:
+        return click.option(f"--{name}/--no-{name}", default=f.default, show_default=True, help=f.metadata["help"])
+    if isinstance(hint, types.UnionType):
+        hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
+    is_required = f.default is dataclasses.MISSING
+    return click.option(
+        f"--{name}",
+        type=hint,
+        required=is_required,
+        default=None if is_required else f.default,
+        show_default=f.default is not None,
+        metavar=f.metadata.get("metavar"),
+        help=f.metadata["help"],
+    )
+
+
+def run(group: click.Group, arguments: list[str] | None = None) -> int:
+    """Runs a command line and returns its exit code.
+
+    0 done, 1 the input or the machine failed, 2 usage or configuration, 70 a bug of ours, 130 Ctrl-C.
+    Failures are one line on standard error; the traceback is shown with `--debug` before the command's
+    name, or with `PILE_TOOLS_DEBUG=1`.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    is_debug = os.environ.get("PILE_TOOLS_DEBUG", "") not in ("", "0")
+    if arguments[:1] == ["--debug"]:
+        is_debug, arguments = True, arguments[1:]
+    try:
+        # What a broken pipe of a reader that left early should do is end the command quietly.
+        return int(group.main(arguments, standalone_mode=False) or 0)
+    except BaseException as err:
+        if is_debug and not isinstance(err, (SystemExit, click.exceptions.Exit, click.ClickException)):
+            traceback.print_exc()
+        return _report(err)
+
+
+def _report(err: BaseException) -> int:
+    """One line for `err` on standard error, and the exit code it stands for."""
+    match err:
+        case click.exceptions.Exit():
+            return err.exit_code
+        case SystemExit():
+            return err.code if isinstance(err.code, int) else EXIT_FAILURE
+        case click.ClickException():
+            err.show()
+            return EXIT_USAGE if isinstance(err, click.UsageError) else EXIT_FAILURE
+        case KeyboardInterrupt() | click.Abort() | CancelledError():
+            return _say("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
+        case ConfigError():
+            return _say(str(err), EXIT_USAGE)
+        case BrokenPipeError():
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return EXIT_FAILURE
+        case PileError():
+            return _say(str(err), EXIT_FAILURE)
+        case OSError():
+            return _say(_os_error(err), EXIT_FAILURE)
+        case _:
+            what = f"{type(err).__name__}: {err}".splitlines()[0]
+            advice = "please report it with the traceback that PILE_TOOLS_DEBUG=1 shows"
+            return _say(f"a bug in pile-tools: {what}; {advice}", EXIT_BUG)
+
+
+def _os_error(err: OSError) -> str:
+    """Message and file of an OSError, without its number."""
+    text = err.strerror or str(err)
+    return f"{text} ({os.fsdecode(err.filename)})" if isinstance(err.filename, (str, bytes)) else text
+
+
+def _say(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+@click.group(cls=lazy_group(COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pile-tools")
+def group() -> None:
+    """Tools for text at the size of the Pile: from compressed shards to the exact order a model sees.
+
+    \b
+    Examples:
+      pile-tools sample demo/shards --megabytes 20
+      pile-tools train-tokenizer demo/shards -o demo/tokenizer.json --vocab-size 4096
+      pile-tools tokenize demo/shards -o demo/tokens/sample --tokenizer demo/tokenizer.json
+      pile-tools order demo/tokens/sample --seq-length 256 --steps 500 --batch-size 16 --seed 1234
+      pile-tools batch demo/tokens --step 100
+      pile-tools verify demo/tokens/sample
+
+    Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
+    """
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(group))

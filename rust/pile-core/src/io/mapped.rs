@@ -1,0 +1,65 @@
+//! Read-only memory maps.
+
+use std::{fs::File, path::Path, path::PathBuf};
+
+use crate::{Error, Result};
+
+/// A file as read-only bytes, paged in on demand.
+///
+/// The file must not be shortened while it is mapped: the system ends a process that reads beyond
+/// the new end. Everything this crate writes is renamed into place and never shortened afterwards.
+#[derive(Debug)]
+pub struct Mapped {
+    path: PathBuf,
+    map: Option<memmap2::Mmap>,
+}
+
+impl Mapped {
+    /// Maps a file; an empty one gives no bytes.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Io`] if it cannot be opened or mapped.
+    pub fn open(path: &Path) -> Result<Self> {
+        let fail = |err| Error::io(path, err);
+        let file = File::open(path).map_err(fail)?;
+        let is_empty = file.metadata().map_err(fail)?.len() == 0;
+        let map = if is_empty {
+            None
+        } else {
+            // SAFETY: the map is read-only and private to this process; that nobody shortens the
+            // file meanwhile is this type's documented condition.
+            Some(unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?)
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            map,
+        })
+    }
+
+    /// All bytes of the file.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.map.as_deref().unwrap_or_default()
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `length` bytes from `start`, or an error that says the file is too short.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Format`] if the file ends before.
+    pub fn slice(&self, start: u64, length: u64) -> Result<&[u8]> {
+        let end = start.checked_add(length);
+        let range = end.and_then(|end| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
+        range
+            .and_then(|range| self.bytes().get(range))
+            .ok_or_else(|| {
+                let found = self.bytes().len();
+                Error::format(&self.path, start, format!("{length} bytes expected here, but the file has {found} in all"))
+            })
+    }
+}

@@ -1,0 +1,75 @@
+//! numpy's legacy generator, `numpy.random.RandomState`, as far as its `shuffle` needs it.
+//!
+//! Mersenne Twister 19937 (Matsumoto and Nishimura 1998) seeded by one 32-bit word; bounded draws
+//! by masking and rejection, and Fisher-Yates from the end.
+
+const N: usize = 624;
+const M: usize = 397;
+
+/// The generator's state; two shuffles in a row go on with one stream.
+#[derive(Debug, Clone)]
+pub struct Mt19937 {
+    state: [u32; N],
+    next: usize,
+}
+
+impl Mt19937 {
+    /// `RandomState(seed)`.
+    #[must_use]
+    pub fn new(seed: u32) -> Self {
+        let mut state = [seed; N];
+        for i in 1..N {
+            let before = state[i - 1];
+            state[i] = 1_812_433_253_u32.wrapping_mul(before ^ (before >> 30)).wrapping_add(i as u32);
+        }
+        Self { state, next: N }
+    }
+
+    fn refill(&mut self) {
+        for i in 0..N {
+            let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % N] & 0x7fff_ffff);
+            let twisted = if y & 1 == 1 { 0x9908_b0df } else { 0 };
+            self.state[i] = self.state[(i + M) % N] ^ (y >> 1) ^ twisted;
+        }
+        self.next = 0;
+    }
+
+    /// The next 32 random bits.
+    pub fn next_u32(&mut self) -> u32 {
+        if self.next == N {
+            self.refill();
+        }
+        let mut y = self.state[self.next];
+        self.next += 1;
+        y ^= y >> 11;
+        y ^= (y << 7) & 0x9d2c_5680;
+        y ^= (y << 15) & 0xefc6_0000;
+        y ^ (y >> 18)
+    }
+
+    /// A draw from `0..=max`: 64 bits, high word first, only where `max` needs them.
+    pub fn interval(&mut self, max: u64) -> u64 {
+        if max == 0 {
+            return 0; // without a draw, as the reference
+        }
+        let mask = u64::MAX >> max.leading_zeros();
+        loop {
+            let draw = if max <= u64::from(u32::MAX) {
+                u64::from(self.next_u32())
+            } else {
+                u64::from(self.next_u32()) << 32 | u64::from(self.next_u32())
+            };
+            if draw & mask <= max {
+                return draw & mask;
+            }
+        }
+    }
+
+    /// `RandomState.shuffle` of a one-dimensional array.
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            let j = self.interval(i as u64);
+            items.swap(i, j as usize);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Cuts added tokens (such as `<|endoftext|>`) out of text before it is cut into pieces.
+
+use aho_corasick::{AhoCorasick, BuildError, FindIter, Match, MatchKind};
+
+/// An added token as tokenizer.json describes it.
+#[derive(Debug, Clone)]
+pub(super) struct AddedToken {
+    pub(super) id: u32,
+    pub(super) content: String,
+    /// Whether decoding can leave it out.
+    pub(super) is_special: bool,
+    /// Whether it is looked for in the normalized text, its content normalized too.
+    pub(super) is_normalized: bool,
+    /// Whether it takes the white space before it along.
+    pub(super) strips_left: bool,
+    /// Whether it takes the white space after it along.
+    pub(super) strips_right: bool,
+}
+
+/// Finds a set of added tokens: the leftmost, of those the longest.
+#[derive(Debug)]
+pub(super) struct AddedTokens {
+    finder: Option<AhoCorasick>,
+    tokens: Vec<AddedToken>,
+}
+
+/// A part of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cut<'t> {
+    /// An added token.
+    Token(u32),
+    /// What is between added tokens; never empty.
+    Text(&'t str),
+}
+
+impl AddedTokens {
+    /// Looks for the contents of `tokens`; of equal contents the first token counts.
+    pub(super) fn new(tokens: Vec<AddedToken>) -> Result<Self, BuildError> {
+        let contents = tokens.iter().map(|t| &t.content);
+        let finder = match tokens.len() {
+            0 => None,
+            _ => Some(
+                AhoCorasick::builder()
+                    .match_kind(MatchKind::LeftmostLongest)
+                    .build(contents)?,
+            ),
+        };
+        Ok(Self { finder, tokens })
+    }
+
+    /// The parts of `text` in order.
+    pub(super) fn cuts<'t>(&'t self, text: &'t str) -> Cuts<'t> {
+        Cuts {
+            text,
+            tokens: &self.tokens,
+            matches: self.finder.as_ref().map(|f| f.find_iter(text)),
+            done: 0,
+            pending: None,
+        }
+    }
+}
+
+/// Iterator over the parts of a text.
+pub(super) struct Cuts<'t> {
+    text: &'t str,
+    tokens: &'t [AddedToken],
+    matches: Option<FindIter<'t, 't>>,
+    done: usize,
+    pending: Option<u32>,
+}
+
+impl<'t> Iterator for Cuts<'t> {
+    type Item = Cut<'t>;
+
+    fn next(&mut self) -> Option<Cut<'t>> {
+        if let Some(id) = self.pending.take() {
+            return Some(Cut::Token(id));
+        }
+        let Some(found) = self.matches.as_mut().and_then(Iterator::next) else {
+            let rest = &self.text[self.done..];
+            self.done = self.text.len();
+            return (!rest.is_empty()).then_some(Cut::Text(rest));
+        };
+        let token = &self.tokens[found.pattern()];
+        let (start, end) = self.widened(&found, token);
+        let before = self.done..start;
+        self.done = end;
+        if before.is_empty() {
+            return Some(Cut::Token(token.id));
+        }
+        self.pending = Some(token.id);
+        Some(Cut::Text(&self.text[before]))
+    }
+}
+
+impl Cuts<'_> {
+    /// Start and end of a match with the white space that its token takes along.
+    ///
+    /// As in the reference, a token that starts with white space can be found inside what its
+    /// predecessor took along; it is then emitted as well.
+    fn widened(&self, found: &Match, token: &AddedToken) -> (usize, usize) {
+        let (mut start, mut end) = (found.start(), found.end());
+        if token.strips_left {
+            start = self.text[..start].trim_end().len().max(self.done);
+        }
+        if token.strips_right {
+            end = self.text.len() - self.text[end..].trim_start().len();
+        }
+        (start, end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token(id: u32, content: &str, strips_left: bool, strips_right: bool) -> AddedToken {
+        AddedToken {
+            id,
+            content: content.to_owned(),
+            is_special: true,
+            is_normalized: false,
+            strips_left,
+            strips_right,
+        }
+    }
+
+    fn cut<'t>(added: &'t AddedTokens, text: &'t str) -> Vec<Cut<'t>> {
+        added.cuts(text).collect()
+    }
+
+    #[test]
+    fn nothing_to_find() {
+        let none = AddedTokens::new(Vec::new()).unwrap();
+        assert_eq!(cut(&none, ""), []);
+        assert_eq!(cut(&none, "ab"), [Cut::Text("ab")]);
+    }
+
+    #[test]
+    fn leftmost_longest() {
+        let tokens = ["<a>", "<a><b>", "> <"].iter().zip(0..);
+        let tokens = tokens.map(|(c, id)| token(id, c, false, false));
+        let added = AddedTokens::new(tokens.collect()).unwrap();
+        let expected = [
+            Cut::Text("x"),
+            Cut::Token(1),
+            Cut::Token(0),
+            Cut::Text(" <a"),
+        ];
+        assert_eq!(cut(&added, "x<a><b><a> <a"), expected);
+    }
+
+    #[test]
+    fn takes_white_space_along() {
+        let tokens = vec![token(0, "L", true, false), token(1, "R", false, true)];
+        let added = AddedTokens::new(tokens).unwrap();
+        let expected = [Cut::Text("a"), Cut::Token(0), Cut::Text(" "), Cut::Token(1)];
+        assert_eq!(cut(&added, "a \u{3000}L R \n"), expected);
+        assert_eq!(cut(&added, "R L"), [Cut::Token(1), Cut::Token(0)]);
+    }
+}

@@ -1,0 +1,180 @@
+//! A value inside a JSON file that knows where it is, so that messages can say so.
+
+use crate::{Error, Result};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+static NULL: Value = Value::Null;
+
+/// A JSON value with its name, such as `model.vocab`, and its file.
+#[derive(Debug, Clone)]
+pub(super) struct Node<'j> {
+    value: &'j Value,
+    name: String,
+    path: &'j Path,
+}
+
+impl<'j> Node<'j> {
+    /// The whole file.
+    pub(super) fn root(value: &'j Value, path: &'j Path) -> Self {
+        Self {
+            value,
+            name: String::new(),
+            path,
+        }
+    }
+
+    /// A value inside `parent`.
+    pub(super) fn child(parent: &Self, key: &str, value: &'j Value) -> Self {
+        let dot = if parent.name.is_empty() { "" } else { "." };
+        Self {
+            value,
+            name: format!("{}{dot}{key}", parent.name),
+            path: parent.path,
+        }
+    }
+
+    /// The value of `key`; null if there is none, which the format treats alike.
+    pub(super) fn key(&self, key: &str) -> Self {
+        Self::child(self, key, self.value.get(key).unwrap_or(&NULL))
+    }
+
+    /// The keys and values of an object.
+    pub(super) fn object(&self) -> Result<&'j Map<String, Value>> {
+        self.value.as_object().ok_or_else(|| self.expected("an object"))
+    }
+
+    /// The elements of an array.
+    pub(super) fn items(&self) -> Result<Vec<Self>> {
+        let items = self.value.as_array().ok_or_else(|| self.expected("an array"))?;
+        let nodes = items.iter().enumerate().map(|(i, value)| Self {
+            value,
+            name: format!("{}[{i}]", self.name),
+            path: self.path,
+        });
+        Ok(nodes.collect())
+    }
+
+    /// The elements of an array; none if it is null.
+    pub(super) fn items_or_none(&self) -> Result<Vec<Self>> {
+        if self.is_null() { Ok(Vec::new()) } else { self.items() }
+    }
+
+    /// The string.
+    pub(super) fn text(&self) -> Result<&'j str> {
+        self.value.as_str().ok_or_else(|| self.expected("a string"))
+    }
+
+    /// The string, if it is one.
+    pub(super) fn text_if_any(&self) -> Option<&'j str> {
+        self.value.as_str()
+    }
+
+    /// The number, if it fits an id.
+    pub(super) fn number(&self) -> Result<u32> {
+        let number = self.value.as_u64().and_then(|n| u32::try_from(n).ok());
+        number.ok_or_else(|| self.expected("an id"))
+    }
+
+    /// The boolean.
+    pub(super) fn flag(&self) -> Result<bool> {
+        self.value.as_bool().ok_or_else(|| self.expected("true or false"))
+    }
+
+    /// The boolean, `default` if it is null.
+    pub(super) fn flag_or(&self, default: bool) -> Result<bool> {
+        if self.is_null() { Ok(default) } else { self.flag() }
+    }
+
+    /// The `type` of a component; None if the component is null.
+    pub(super) fn kind(&self) -> Result<Option<&'j str>> {
+        if self.is_null() {
+            return Ok(None);
+        }
+        self.object()?;
+        Ok(Some(self.key("type").text()?))
+    }
+
+    /// The `type` of a component, `default` if it does not say.
+    pub(super) fn kind_or(&self, default: Option<&'j str>) -> Result<Option<&'j str>> {
+        match self.key("type").is_null() {
+            true => Ok(default),
+            false => self.kind(),
+        }
+    }
+
+    /// Whether it is null, or not there.
+    pub(super) fn is_null(&self) -> bool {
+        self.value.is_null()
+    }
+
+    /// Whether it is the number zero.
+    pub(super) fn is_zero(&self) -> bool {
+        self.value.as_f64() == Some(0.0)
+    }
+
+    /// Refuses keys that are not among `known`.
+    pub(super) fn only(&self, known: &[&str]) -> Result<()> {
+        let unknown = self.object()?.keys().find(|k| !known.contains(&k.as_str()));
+        match unknown {
+            None => Ok(()),
+            Some(key) => Err(self.key(key).wrong("unknown key")),
+        }
+    }
+
+    /// Refuses anything but null.
+    pub(super) fn must_be_null(&self) -> Result<()> {
+        match self.is_null() {
+            true => Ok(()),
+            false => Err(self.unsupported("null is expected")),
+        }
+    }
+
+    /// Refuses anything but null and "".
+    pub(super) fn must_be_empty(&self) -> Result<()> {
+        match self.is_null() || self.text()?.is_empty() {
+            true => Ok(()),
+            false => Err(self.unsupported("null is expected")),
+        }
+    }
+
+    /// Refuses anything but null and false.
+    pub(super) fn must_be_false(&self) -> Result<()> {
+        match self.flag_or(false)? {
+            false => Ok(()),
+            true => Err(self.unsupported("false is expected")),
+        }
+    }
+
+    /// The error of something that exists but is not handled here: says what is expected.
+    pub(super) fn unsupported(&self, expected: &str) -> Error {
+        let shown = self.value.get("type").unwrap_or(self.value);
+        let shown = shorten(shown.to_string());
+        let what = format!("unsupported {} {shown}: {expected}", self.name);
+        Error::malformed(self.path, what)
+    }
+
+    /// The error of a value that is wrong in itself.
+    pub(super) fn wrong(&self, what: &str) -> Error {
+        Error::malformed(self.path, format!("{what} at {}", self.name))
+    }
+
+    fn expected(&self, what: &str) -> Error {
+        let found = match self.value {
+            Value::Null => "nothing".to_owned(),
+            Value::Array(_) => "an array".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+            value => shorten(value.to_string()),
+        };
+        let name = if self.name.is_empty() { "the top" } else { &self.name };
+        Error::malformed(self.path, format!("{found} at {name}, expected {what}"))
+    }
+}
+
+/// At most 60 characters of `text`.
+fn shorten(text: String) -> String {
+    match text.char_indices().nth(60) {
+        None => text,
+        Some((end, _)) => format!("{}...", &text[..end]),
+    }
+}

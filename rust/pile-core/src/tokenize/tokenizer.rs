@@ -1,0 +1,278 @@
+//! The tokenizer: what a tokenizer.json says, in the shape that encoding and decoding need.
+
+use super::{
+    added::{AddedToken, AddedTokens},
+    bytes::{bytes_of, spell},
+    encoder::Encoder,
+    merges::{Merge, MergeTable},
+    normalize::nfc,
+    spec::Spec,
+};
+use crate::{Error, Result};
+use rustc_hash::{FxHashMap, FxHashSet};
+use std::{fs, path::Path};
+
+/// Special tokens that end a document, the first that exists counts.
+const EOD_TOKENS: [&str; 5] = [
+    "<|endoftext|>",
+    "<|end_of_text|>",
+    "</s>",
+    "<eos>",
+    "<|im_end|>",
+];
+
+/// A loaded tokenizer.json; cheap to share between threads, encoders borrow it.
+///
+/// ```
+/// # fn main() -> pile_core::Result<()> {
+/// use pile_core::{progress::Progress, tokenize::{TrainConfig, Tokenizer, Trainer}};
+/// let config = TrainConfig { vocab_size: 257, ..TrainConfig::default() };
+/// let mut trainer = Trainer::new(config)?;
+/// trainer.add("abab");
+/// let json = trainer.finish(&Progress::default())?.to_json();
+///
+/// let tokenizer = Tokenizer::from_json(json.as_bytes(), "tokenizer.json".as_ref())?;
+/// let mut ids = Vec::new();
+/// tokenizer.encoder().encode("abba", &mut ids);
+/// assert_eq!(ids.len(), 3);
+/// assert_eq!(tokenizer.decode(&ids, false), "abba");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Tokenizer {
+    ids: FxHashMap<String, u32>,
+    /// By id; None where no token has that id.
+    tokens: Vec<Option<Token>>,
+    eod: Option<u32>,
+    pub(super) is_nfc: bool,
+    pub(super) adds_prefix_space: bool,
+    /// Looked for in the text as it is.
+    pub(super) raw: AddedTokens,
+    /// Looked for in the normalized text.
+    pub(super) normalized: AddedTokens,
+    pub(super) merges: MergeTable,
+    /// Pieces that are tokens as they are; empty unless the file says `ignore_merges`.
+    pub(super) whole: FxHashMap<Box<[u8]>, u32>,
+}
+
+#[derive(Debug)]
+struct Token {
+    text: String,
+    /// What it decodes to.
+    bytes: Vec<u8>,
+    is_special: bool,
+}
+
+impl Token {
+    fn new(text: String) -> Self {
+        // Added tokens may have characters outside the byte-level alphabet: they decode to
+        // themselves, as in the reference.
+        let bytes = bytes_of(&text).unwrap_or_else(|| text.as_bytes().to_vec());
+        Self {
+            text,
+            bytes,
+            is_special: false,
+        }
+    }
+}
+
+impl Tokenizer {
+    /// Loads a tokenizer.json.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Io`] if it cannot be read; else as [`Tokenizer::from_json`].
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
+        Self::from_json(&bytes, path)
+    }
+
+    /// The tokenizer that the bytes of a tokenizer.json describe; `path` is for messages.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Format`] if the bytes are not JSON, if something is missing or
+    /// contradictory, or by name for anything but byte-level BPE with GPT-2's pattern.
+    pub fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
+        let spec = Spec::from_json(bytes, path)?;
+        let wrong = |what: String| Error::malformed(path, what);
+        let mut ids: FxHashMap<String, u32> = spec.vocab.into_iter().collect();
+        let merges = merge_table(&ids, &spec.merges).map_err(wrong)?;
+        let whole = match spec.ignores_merges {
+            true => whole_pieces(&ids),
+            false => FxHashMap::default(),
+        };
+        add_tokens(&mut ids, &spec.added).map_err(wrong)?;
+        let mut tokens = tokens_by_id(&ids).map_err(wrong)?;
+        for token in spec.added.iter().filter(|t| t.is_special) {
+            if let Some(Some(known)) = tokens.get_mut(token.id as usize) {
+                known.is_special = true;
+            }
+        }
+        let eod = eod_of(&spec.added);
+        let (raw, normalized) = finders(spec.added, spec.is_nfc).map_err(wrong)?;
+        Ok(Self {
+            ids,
+            tokens,
+            eod,
+            is_nfc: spec.is_nfc,
+            adds_prefix_space: spec.adds_prefix_space,
+            raw,
+            normalized,
+            merges,
+            whole,
+        })
+    }
+
+    /// Number of different tokens, the added ones included.
+    #[must_use]
+    pub fn vocab_size(&self) -> u32 {
+        // Ids are below 2^24 and no two tokens share one.
+        self.ids.len() as u32
+    }
+
+    /// The largest id; 0 if there is no token at all.
+    #[must_use]
+    pub fn max_id(&self) -> u32 {
+        (self.tokens.len() as u32).saturating_sub(1)
+    }
+
+    /// Id of a token as the file spells it (`Ġthe`, not ` the`).
+    #[must_use]
+    pub fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.ids.get(token).copied()
+    }
+
+    /// Token of an id as the file spells it.
+    #[must_use]
+    pub fn id_to_token(&self, id: u32) -> Option<&str> {
+        self.token(id).map(|t| t.text.as_str())
+    }
+
+    /// The end-of-document token that the file itself declares.
+    ///
+    /// The special added token `<|endoftext|>`; if there is none `<|end_of_text|>`, `</s>`,
+    /// `<eos>`, `<|im_end|>` in this order.
+    #[must_use]
+    pub fn eod(&self) -> Option<(&str, u32)> {
+        let id = self.eod?;
+        Some((self.id_to_token(id)?, id))
+    }
+
+    /// An encoder with a cache of its own; make one per thread and keep it.
+    #[must_use]
+    pub fn encoder(&self) -> Encoder<'_> {
+        Encoder::new(self)
+    }
+
+    /// The text of `ids`. Unknown ids are skipped, invalid UTF-8 becomes U+FFFD, as in the
+    /// reference.
+    #[must_use]
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
+        let mut bytes = Vec::with_capacity(ids.len() * 4);
+        for token in ids.iter().filter_map(|id| self.token(*id)) {
+            if !(skip_special_tokens && token.is_special) {
+                bytes.extend_from_slice(&token.bytes);
+            }
+        }
+        match String::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
+        }
+    }
+
+    fn token(&self, id: u32) -> Option<&Token> {
+        self.tokens.get(id as usize)?.as_ref()
+    }
+}
+
+/// The merges as pairs of ids.
+fn merge_table(
+    ids: &FxHashMap<String, u32>,
+    merges: &[(String, String)],
+) -> std::result::Result<MergeTable, String> {
+    let byte_ids = std::array::from_fn(|b| ids.get(&spell(&[b as u8])).copied());
+    let mut table = MergeTable::new(byte_ids, merges.len());
+    for (rank, (left, right)) in (0..).zip(merges) {
+        let id = |token: &str| {
+            let found = ids.get(token).copied();
+            found.ok_or_else(|| format!("model.merges[{rank}]: {token:?} is not in model.vocab"))
+        };
+        let merge = Merge {
+            rank,
+            id: id(&format!("{left}{right}"))?,
+        };
+        table.set(id(left)?, id(right)?, merge);
+    }
+    Ok(table)
+}
+
+/// The bytes of all tokens that are spelt in the byte-level alphabet.
+fn whole_pieces(ids: &FxHashMap<String, u32>) -> FxHashMap<Box<[u8]>, u32> {
+    let spelt = ids.iter().filter_map(|(token, id)| Some((bytes_of(token)?, *id)));
+    spelt.map(|(bytes, id)| (bytes.into_boxed_slice(), id)).collect()
+}
+
+/// Adds `added` to `ids`.
+///
+/// The reference does not heed the ids of added tokens in the file: it takes those of the
+/// vocabulary or counts on. A file where the two differ is refused rather than read either way.
+fn add_tokens(
+    ids: &mut FxHashMap<String, u32>,
+    added: &[AddedToken],
+) -> std::result::Result<(), String> {
+    let vocab_size = ids.len() as u32;
+    let mut max_added = None;
+    let mut seen = FxHashSet::default();
+    for (i, token) in added.iter().enumerate() {
+        let (content, id) = (&token.content, token.id);
+        if content.is_empty() || !seen.insert(content) {
+            return Err(format!("added_tokens[{i}]: {content:?} is empty or there twice"));
+        }
+        let next = max_added.map_or(vocab_size, |max: u32| vocab_size.max(max + 1));
+        let expected = ids.get(content).copied().unwrap_or(next);
+        if id != expected {
+            let what = format!("added_tokens[{i}]: {content:?} has id {id}, expected {expected}");
+            return Err(what);
+        }
+        max_added = max_added.max(Some(id));
+        ids.insert(content.clone(), id);
+    }
+    Ok(())
+}
+
+/// The tokens at the index of their id.
+fn tokens_by_id(
+    ids: &FxHashMap<String, u32>,
+) -> std::result::Result<Vec<Option<Token>>, String> {
+    let n = ids.values().max().map_or(0, |max| *max as usize + 1);
+    let mut tokens: Vec<Option<Token>> = Vec::new();
+    tokens.resize_with(n, || None);
+    for (token, id) in ids {
+        let place = &mut tokens[*id as usize];
+        if let Some(other) = place {
+            let (a, b) = (token.min(&other.text), token.max(&other.text));
+            return Err(format!("id {id} is that of {a:?} and of {b:?}"));
+        }
+        *place = Some(Token::new(token.clone()));
+    }
+    Ok(tokens)
+}
+
+fn eod_of(added: &[AddedToken]) -> Option<u32> {
+    EOD_TOKENS.iter().find_map(|eod| {
+        let mut special = added.iter().filter(|t| t.is_special);
+        special.find(|t| t.content == *eod).map(|t| t.id)
+    })
+}
+
+/// The finders of tokens in raw and in normalized text.
+fn finders(
+    added: Vec<AddedToken>,
+    is_nfc: bool,
+) -> std::result::Result<(AddedTokens, AddedTokens), String> {
+    let (mut normalized, raw): (Vec<_>, Vec<_>) = added.into_iter().partition(|t| t.is_normalized);
+    for token in normalized.iter_mut().filter(|_| is_nfc) {
+        token.content = nfc(&token.content).into_owned();
+    }
+    let finder = |tokens| AddedTokens::new(tokens).map_err(|e| format!("added_tokens: {e}"));
+    Ok((finder(raw)?, finder(normalized)?))
+}

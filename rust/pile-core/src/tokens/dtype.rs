@@ -1,0 +1,84 @@
+//! How a token is stored: GPT-NeoX's type codes.
+
+/// The type of a stored token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenType {
+    /// `uint16`, code 8.
+    U16,
+    /// `int32`, code 4.
+    I32,
+}
+
+/// Vocabularies below this size are stored as `uint16` (GPT-NeoX's rule).
+const U16_VOCAB_LIMIT: u32 = 65_500;
+
+impl TokenType {
+    /// The type GPT-NeoX takes for a vocabulary of this size, added tokens included.
+    #[must_use]
+    pub fn for_vocabulary(vocab_size: u32) -> Self {
+        if vocab_size < U16_VOCAB_LIMIT { Self::U16 } else { Self::I32 }
+    }
+
+    /// The type of a code in an `.idx` header.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        match code {
+            8 => Some(Self::U16),
+            4 => Some(Self::I32),
+            _ => None,
+        }
+    }
+
+    /// The code in an `.idx` header.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::U16 => 8,
+            Self::I32 => 4,
+        }
+    }
+
+    /// Bytes of one token.
+    #[must_use]
+    pub fn n_bytes(self) -> usize {
+        match self {
+            Self::U16 => 2,
+            Self::I32 => 4,
+        }
+    }
+
+    /// numpy's name of the type.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::U16 => "uint16",
+            Self::I32 => "int32",
+        }
+    }
+
+    /// The largest id the type can hold.
+    #[must_use]
+    pub fn max_id(self) -> u32 {
+        match self {
+            Self::U16 => u32::from(u16::MAX),
+            Self::I32 => i32::MAX as u32,
+        }
+    }
+
+    /// Appends an id of at most [`Self::max_id`].
+    pub fn encode(self, id: u32, out: &mut Vec<u8>) {
+        out.extend_from_slice(&id.to_le_bytes()[..self.n_bytes()]);
+    }
+
+    /// The token in the first [`Self::n_bytes`] bytes. `int32` datasets may hold negative labels.
+    ///
+    /// # Panics
+    /// Fewer bytes than that.
+    #[must_use]
+    pub fn decode(self, bytes: &[u8]) -> i64 {
+        match self {
+            Self::U16 => i64::from(u16::from_le_bytes([bytes[0], bytes[1]])),
+            Self::I32 => i64::from(i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+        }
+    }
+}

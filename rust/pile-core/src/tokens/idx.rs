@@ -1,0 +1,150 @@
+//! The `.idx` file of GPT-NeoX's memory-mapped datasets, little-endian and without padding:
+//!
+//! | offset | type | value |
+//! |---|---|---|
+//! | 0 | 9 bytes | `MMIDIDX\0\0` |
+//! | 9 | u64 | version, 1 |
+//! | 17 | u8 | code of the token type |
+//! | 18 | u64 | n, the number of sequences |
+//! | 26 | u64 | d, the number of documents + 1 |
+//! | 34 | i32\[n\] | tokens of each sequence |
+//! | 34 + 4n | i64\[n\] | first byte of each sequence in the `.bin` |
+//! | 34 + 12n | i64\[d\] | 0, then the number of sequences after each document |
+//!
+//! GPT-NeoX trains on sequences and never reads the last array; we write one sequence a document.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use super::TokenType;
+use crate::{Error, Result, io::Mapped};
+
+const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
+const VERSION: u64 = 1;
+const HEADER_BYTES: u64 = 34;
+
+/// What an `.idx` file says of itself, checked against its size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IdxHeader {
+    /// How tokens are stored in the `.bin`.
+    pub token_type: TokenType,
+    /// Sequences.
+    pub n_sequences: u64,
+    /// Entries of the document array.
+    pub n_document_entries: u64,
+}
+
+impl IdxHeader {
+    /// Reads and checks the header.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Format`] for another magic, version or type, or a size that does not fit.
+    pub fn read(idx: &Mapped) -> Result<Self> {
+        let wrong = |offset, what: String| Err(Error::format(idx.path(), offset, what));
+        let u64_at = |offset| -> Result<u64> {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(idx.slice(offset, 8)?);
+            Ok(u64::from_le_bytes(bytes))
+        };
+        let magic = idx.slice(0, 9)?;
+        if magic != MAGIC {
+            let found = String::from_utf8_lossy(magic).into_owned();
+            return wrong(0, format!("starts with {found:?}, expected \"MMIDIDX\": not an index of a GPT-NeoX dataset"));
+        }
+        let version = u64_at(9)?;
+        if version != VERSION {
+            return wrong(9, format!("version {version}, expected {VERSION}"));
+        }
+        let code = idx.slice(17, 1)?[0];
+        let Some(token_type) = TokenType::from_code(code) else {
+            return wrong(17, format!("token type code {code}, expected 8 (uint16) or 4 (int32)"));
+        };
+        let header = Self { token_type, n_sequences: u64_at(18)?, n_document_entries: u64_at(26)? };
+        let found = idx.bytes().len() as u64;
+        match header.file_bytes() {
+            Some(expected) if expected == found => Ok(header),
+            _ => wrong(18, format!(
+                "{} sequences and {} document entries do not fit a file of {found} bytes: it is cut short or not an index",
+                header.n_sequences, header.n_document_entries
+            )),
+        }
+    }
+
+    fn file_bytes(&self) -> Option<u64> {
+        let sequences = self.n_sequences.checked_mul(12)?;
+        let documents = self.n_document_entries.checked_mul(8)?;
+        HEADER_BYTES.checked_add(sequences)?.checked_add(documents)
+    }
+
+    /// Tokens of sequence `i`, which must be below `n_sequences`.
+    pub(super) fn length(&self, idx: &Mapped, i: u64) -> Result<u64> {
+        let at = HEADER_BYTES + 4 * i;
+        let mut bytes = [0; 4];
+        bytes.copy_from_slice(idx.slice(at, 4)?);
+        u64::try_from(i32::from_le_bytes(bytes))
+            .map_err(|_| Error::format(idx.path(), at, format!("sequence {i} has a negative length")))
+    }
+
+    /// First byte of sequence `i` in the `.bin`; `i` must be below `n_sequences`.
+    pub(super) fn pointer(&self, idx: &Mapped, i: u64) -> Result<u64> {
+        let at = HEADER_BYTES + 4 * self.n_sequences + 8 * i;
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(idx.slice(at, 8)?);
+        u64::try_from(i64::from_le_bytes(bytes))
+            .map_err(|_| Error::format(idx.path(), at, format!("sequence {i} starts before the file")))
+    }
+}
+
+/// Writes an `.idx` for one sequence a document of the given lengths (tokens, at most `i32::MAX`).
+///
+/// # Errors
+/// What the writer reports.
+pub fn write_idx(
+    out: &mut impl Write,
+    token_type: TokenType,
+    lengths: &[i32],
+) -> io::Result<()> {
+    let n = lengths.len() as u64;
+    out.write_all(MAGIC)?;
+    out.write_all(&VERSION.to_le_bytes())?;
+    out.write_all(&[token_type.code()])?;
+    out.write_all(&n.to_le_bytes())?;
+    out.write_all(&(n + 1).to_le_bytes())?;
+    for length in lengths {
+        out.write_all(&length.to_le_bytes())?;
+    }
+    let mut pointer = 0_i64;
+    for length in lengths {
+        out.write_all(&pointer.to_le_bytes())?;
+        pointer += i64::from(*length) * token_type.n_bytes() as i64;
+    }
+    for document in 0..=n {
+        out.write_all(&document.to_le_bytes())?;
+    }
+    Ok(())
+}
+
+/// Checks the arrays of an `.idx` against its `.bin`: each sequence starts where the one before ends.
+///
+/// # Errors
+/// [`crate::ErrorKind::Format`] naming the first sequence that does not.
+pub(super) fn check_arrays(header: &IdxHeader, idx: &Mapped, bin: &Path, bin_bytes: u64) -> Result<()> {
+    let width = header.token_type.n_bytes() as u64;
+    let mut expected = 0;
+    for i in 0..header.n_sequences {
+        let found = header.pointer(idx, i)?;
+        if found != expected {
+            let at = HEADER_BYTES + 4 * header.n_sequences + 8 * i;
+            let what = format!("sequence {i} starts at byte {found} of the .bin, expected {expected}");
+            return Err(Error::format(idx.path(), at, what));
+        }
+        expected += header.length(idx, i)? * width;
+    }
+    if expected == bin_bytes {
+        return Ok(());
+    }
+    let what = format!("has {bin_bytes} bytes, but its index speaks of {expected}");
+    Err(Error::malformed(bin, what))
+}
