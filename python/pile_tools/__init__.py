@@ -9,12 +9,14 @@ from importlib.metadata import version
 
 from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
+from pile_tools.orders import Order, open_order
 
 __version__ = version("pile-tools")
 
 __all__ = [
     "ConfigError",
     "FormatError",
+    "Order",
     "OutputExistsError",
     "PileError",
     "TokenDataset",
@@ -22,4 +24,5 @@ __all__ = [
     "TrainingOrder",
     "VerifyError",
     "__version__",
+    "open_order",
 ]

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from pile_tools.errors import ConfigError
 
-type Settings = dict[str, typing.Any]
+Settings: typing.TypeAlias = dict[str, typing.Any]
+_Config = typing.TypeVar("_Config")
 
 
 def settings(config: object) -> Settings:
@@ -27,7 +28,7 @@ def fingerprint(values: object) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def from_toml[T](cls: type[T], path: Path) -> T:
+def from_toml(cls: type[_Config], path: Path) -> _Config:
     """A config read from a TOML file; tables fill nested configs.
 
     Raises:
@@ -41,7 +42,7 @@ def from_toml[T](cls: type[T], path: Path) -> T:
     return from_values(cls, values, str(path))
 
 
-def from_values[T](cls: type[T], values: Settings, where: str) -> T:
+def from_values(cls: type[_Config], values: Settings, where: str) -> _Config:
     """A config from a mapping; `where` names the place in messages. Raises ConfigError."""
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(typing.Any, cls))}

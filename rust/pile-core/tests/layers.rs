@@ -1,4 +1,5 @@
 //! Rooms of the core are used only downward: see `pile_core::ROOMS`.
+#![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
 

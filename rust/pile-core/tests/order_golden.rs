@@ -1,4 +1,5 @@
 //! The packed order against arrays and samples made by GPT-NeoX itself.
+#![allow(clippy::unwrap_used)]
 
 mod shared;
 

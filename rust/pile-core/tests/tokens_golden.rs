@@ -1,4 +1,5 @@
 //! `.bin` and `.idx` against files written by GPT-NeoX, and what damaged ones are told.
+#![allow(clippy::unwrap_used)]
 
 mod shared;
 

@@ -1,9 +1,37 @@
-//! `pile_tools._core`: the Python face of `pile-core`.
+//! `pile_tools._core`: the Python face of `pile-core`. Documentation for users: `_core.pyi`.
 
+mod dataset;
 mod errors;
+mod jobs;
+mod order;
 mod progress;
+mod tokenizer;
 
 use pyo3::prelude::*;
 
+/// Rust's report of a panic on standard error is for developers: the exception says it to users.
+fn silence_panics() {
+    if std::env::var_os("PILE_TOOLS_DEBUG").is_none() {
+        std::panic::set_hook(Box::new(|_| {}));
+    }
+}
+
 #[pymodule]
-mod _core {}
+mod _core {
+    #[pymodule_export]
+    use super::dataset::TokenDataset;
+    #[pymodule_export]
+    use super::jobs::{build_dataset, build_order, order_file_stem, train_tokenizer};
+    #[pymodule_export]
+    use super::order::TrainingOrder;
+    #[pymodule_export]
+    use super::tokenizer::Tokenizer;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(_: &Bound<'_, PyModule>) -> PyResult<()> {
+        super::silence_panics();
+        Ok(())
+    }
+}

@@ -54,12 +54,17 @@ impl Mapped {
     /// [`crate::ErrorKind::Format`] if the file ends before.
     pub fn slice(&self, start: u64, length: u64) -> Result<&[u8]> {
         let end = start.checked_add(length);
-        let range = end.and_then(|end| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
+        let range =
+            end.and_then(|end| Some(usize::try_from(start).ok()?..usize::try_from(end).ok()?));
         range
             .and_then(|range| self.bytes().get(range))
             .ok_or_else(|| {
                 let found = self.bytes().len();
-                Error::format(&self.path, start, format!("{length} bytes expected here, but the file has {found} in all"))
+                Error::format(
+                    &self.path,
+                    start,
+                    format!("{length} bytes expected here, but the file has {found} in all"),
+                )
             })
     }
 }

@@ -37,7 +37,13 @@ pub struct OrderSummary {
 ///
 /// `name` is `train_0` for separate training paths, `train` for one path with a split.
 #[must_use]
-pub fn file_stem(prefix_name: &str, name: &str, n_samples: u64, seq_length: u64, seed: u32) -> String {
+pub fn file_stem(
+    prefix_name: &str,
+    name: &str,
+    n_samples: u64,
+    seq_length: u64,
+    seed: u32,
+) -> String {
     format!("{prefix_name}_{name}_indexmap_{n_samples}ns_{seq_length}sl_{seed}s_packedpi_ac")
 }
 
@@ -45,9 +51,19 @@ pub fn file_stem(prefix_name: &str, name: &str, n_samples: u64, seq_length: u64,
 ///
 /// # Errors
 /// As [`packed`], or the files cannot be written.
-pub fn build(dataset: &TokenDataset, config: &OrderConfig, progress: &Progress) -> Result<OrderSummary> {
+pub fn build(
+    dataset: &TokenDataset,
+    config: &OrderConfig,
+    progress: &Progress,
+) -> Result<OrderSummary> {
     let lengths = dataset.lengths()?;
-    let built = packed(&lengths, config.seq_length, config.n_samples, config.seed, progress)?;
+    let built = packed(
+        &lengths,
+        config.seq_length,
+        config.n_samples,
+        config.seed,
+        progress,
+    )?;
     write(&config.stem, "doc_idx", &built.doc_idx, 1)?;
     match &built.sample_idx {
         SampleIndex::I32(items) => write(&config.stem, "sample_idx", items, 2)?,
@@ -73,6 +89,8 @@ pub(super) fn array_path(stem: &Path, array: &str) -> PathBuf {
 }
 
 fn write<T: npy::Element>(stem: &Path, array: &str, items: &[T], width: usize) -> Result<usize> {
-    write_atomically(&array_path(stem, array), |out| npy::write(out, items, width))?;
+    write_atomically(&array_path(stem, array), |out| {
+        npy::write(out, items, width)
+    })?;
     Ok(items.len())
 }

@@ -28,8 +28,15 @@ impl Element for i64 {
 /// What the writer reports.
 pub fn write<T: Element>(out: &mut impl Write, items: &[T], width: usize) -> io::Result<()> {
     let rows = items.len() / width;
-    let shape = if width == 1 { format!("({rows},)") } else { format!("({rows}, {width})") };
-    let mut header = format!("{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}", T::DESCR);
+    let shape = if width == 1 {
+        format!("({rows},)")
+    } else {
+        format!("({rows}, {width})")
+    };
+    let mut header = format!(
+        "{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}",
+        T::DESCR
+    );
     // numpy leaves room for the first axis to grow to 21 digits, then pads to a multiple of 64.
     header.push_str(&" ".repeat(21 - rows.to_string().len()));
     let unpadded = MAGIC.len() + 2 + header.len() + 1;
@@ -58,23 +65,52 @@ struct Header {
 impl Header {
     fn read(file: &Mapped) -> Result<Self> {
         if file.slice(0, 8)? != MAGIC {
-            return Err(Error::format(file.path(), 0, "not a .npy file of version 1.0"));
+            return Err(Error::format(
+                file.path(),
+                0,
+                "not a .npy file of version 1.0",
+            ));
         }
         let length = file.slice(8, 2)?;
         let length = u64::from(u16::from_le_bytes([length[0], length[1]]));
         let text = String::from_utf8_lossy(file.slice(10, length)?).into_owned();
-        let wrong = || Error::format(file.path(), 10, format!("header {:?} is not one np.save writes", text.trim()));
-        let value = |key: &str| text.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
-        let descr = value("descr").and_then(|v| v.strip_prefix('\'')).and_then(|v| v.split('\'').next());
-        let shape = value("shape").and_then(|v| v.strip_prefix('(')).and_then(|v| v.split(')').next());
-        let (Some(descr), Some(shape), true) =
-            (descr, shape, value("fortran_order").is_some_and(|v| v.starts_with("False")))
-        else {
+        let wrong = || {
+            Error::format(
+                file.path(),
+                10,
+                format!("header {:?} is not one np.save writes", text.trim()),
+            )
+        };
+        let value = |key: &str| {
+            text.split_once(&format!("'{key}':"))
+                .map(|(_, rest)| rest.trim_start())
+        };
+        let descr = value("descr")
+            .and_then(|v| v.strip_prefix('\''))
+            .and_then(|v| v.split('\'').next());
+        let shape = value("shape")
+            .and_then(|v| v.strip_prefix('('))
+            .and_then(|v| v.split(')').next());
+        let (Some(descr), Some(shape), true) = (
+            descr,
+            shape,
+            value("fortran_order").is_some_and(|v| v.starts_with("False")),
+        ) else {
             return Err(wrong());
         };
-        let axes = shape.split(',').map(str::trim).filter(|axis| !axis.is_empty());
-        let shape = axes.map(str::parse).collect::<std::result::Result<_, _>>().map_err(|_| wrong())?;
-        Ok(Self { descr: descr.to_owned(), shape, data_start: 10 + length })
+        let axes = shape
+            .split(',')
+            .map(str::trim)
+            .filter(|axis| !axis.is_empty());
+        let shape = axes
+            .map(str::parse)
+            .collect::<std::result::Result<_, _>>()
+            .map_err(|_| wrong())?;
+        Ok(Self {
+            descr: descr.to_owned(),
+            shape,
+            data_start: 10 + length,
+        })
     }
 }
 
@@ -103,19 +139,42 @@ impl<T: Element> Array<T> {
             _ => false,
         };
         if header.descr != T::DESCR || !fits {
-            let what = format!("an array of type {} and shape {:?}, expected {} in rows of {width}", header.descr, header.shape, T::DESCR);
+            let what = format!(
+                "an array of type {} and shape {:?}, expected {} in rows of {width}",
+                header.descr,
+                header.shape,
+                T::DESCR
+            );
             return Err(Error::format(path, 10, what));
         }
         let n_rows = header.shape[0];
-        let data_bytes = n_rows.checked_mul(width).and_then(|n| n.checked_mul(size_of::<T>() as u64));
-        if data_bytes.and_then(|n| n.checked_add(header.data_start)) != Some(file.bytes().len() as u64) {
-            let what = format!("{n_rows} rows of {width} {} do not fit a file of {} bytes: it is cut short", T::DESCR, file.bytes().len());
+        let data_bytes = n_rows
+            .checked_mul(width)
+            .and_then(|n| n.checked_mul(size_of::<T>() as u64));
+        if data_bytes.and_then(|n| n.checked_add(header.data_start))
+            != Some(file.bytes().len() as u64)
+        {
+            let what = format!(
+                "{n_rows} rows of {width} {} do not fit a file of {} bytes: it is cut short",
+                T::DESCR,
+                file.bytes().len()
+            );
             return Err(Error::format(path, 10, what));
         }
         if bytemuck::try_cast_slice::<u8, T>(&file.bytes()[header.data_start as usize..]).is_err() {
-            return Err(Error::format(path, header.data_start, "the data are not aligned as np.save aligns them"));
+            return Err(Error::format(
+                path,
+                header.data_start,
+                "the data are not aligned as np.save aligns them",
+            ));
         }
-        Ok(Self { file, data_start: header.data_start as usize, n_rows, width, element: PhantomData })
+        Ok(Self {
+            file,
+            data_start: header.data_start as usize,
+            n_rows,
+            width,
+            element: PhantomData,
+        })
     }
 
     /// All elements, row after row.
@@ -134,6 +193,7 @@ impl<T: Element> Array<T> {
     #[must_use]
     pub fn row(&self, i: u64) -> Option<&[T]> {
         let start = usize::try_from(i.checked_mul(self.width)?).ok()?;
-        self.items().get(start..start.checked_add(self.width as usize)?)
+        self.items()
+            .get(start..start.checked_add(self.width as usize)?)
     }
 }

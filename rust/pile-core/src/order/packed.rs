@@ -46,24 +46,42 @@ pub enum ShuffleIndex {
 /// The documents hold no tokens.
 pub fn n_epochs_for(n_samples: u64, tokens_per_epoch: u64, seq_length: u64) -> Result<u64> {
     if tokens_per_epoch == 0 {
-        return Err(Error::argument("the documents hold no tokens, so no sample can be made"));
+        return Err(Error::argument(
+            "the documents hold no tokens, so no sample can be made",
+        ));
     }
     // (e * tokens - 1) / seq_length >= n_samples, the least e >= 1.
     let needed = u128::from(n_samples) * u128::from(seq_length) + 1;
     let n_epochs = needed.div_ceil(u128::from(tokens_per_epoch)).max(1);
-    u64::try_from(n_epochs).map_err(|_| Error::argument(format!("{n_samples} samples need more epochs than can be counted")))
+    u64::try_from(n_epochs).map_err(|_| {
+        Error::argument(format!(
+            "{n_samples} samples need more epochs than can be counted"
+        ))
+    })
 }
 
 /// Builds the arrays for documents of the given lengths; `progress` advances by samples.
 ///
 /// # Errors
 /// More documents than the format numbers, an empty dataset, a zero sequence length, or a stop.
-pub fn packed(lengths: &[i32], seq_length: u64, n_samples: u64, seed: u32, progress: &Progress) -> Result<Packed> {
+pub fn packed(
+    lengths: &[i32],
+    seq_length: u64,
+    n_samples: u64,
+    seed: u32,
+    progress: &Progress,
+) -> Result<Packed> {
     if seq_length == 0 || n_samples == 0 {
-        return Err(Error::argument("sequence length and number of samples must be at least 1"));
+        return Err(Error::argument(
+            "sequence length and number of samples must be at least 1",
+        ));
     }
-    let n_documents = i32::try_from(lengths.len())
-        .map_err(|_| Error::argument(format!("{} documents, the format numbers 2^31 - 1", lengths.len())))?;
+    let n_documents = i32::try_from(lengths.len()).map_err(|_| {
+        Error::argument(format!(
+            "{} documents, the format numbers 2^31 - 1",
+            lengths.len()
+        ))
+    })?;
     let tokens_per_epoch = lengths.iter().map(|length| *length as u64).sum();
     let n_epochs = n_epochs_for(n_samples, tokens_per_epoch, seq_length)?;
     let mut rng = Mt19937::new(seed);
@@ -71,12 +89,27 @@ pub fn packed(lengths: &[i32], seq_length: u64, n_samples: u64, seed: u32, progr
     rng.shuffle(&mut doc_idx);
     let n_built = (n_epochs * tokens_per_epoch - 1) / seq_length;
     // The reference decides by samples alone; places in doc_idx beyond 2^31 need 64 bits too.
-    let is_small = 2.0 * ((n_epochs * tokens_per_epoch - 1) as f64 / seq_length as f64 + 1.0) < f64::from(i32::MAX)
+    let is_small = 2.0 * ((n_epochs * tokens_per_epoch - 1) as f64 / seq_length as f64 + 1.0)
+        < f64::from(i32::MAX)
         && doc_idx.len() <= i32::MAX as usize;
     let sample_idx = if is_small {
-        SampleIndex::I32(sample_starts(lengths, &doc_idx, seq_length, n_built, progress, |x| x as i32)?)
+        SampleIndex::I32(sample_starts(
+            lengths,
+            &doc_idx,
+            seq_length,
+            n_built,
+            progress,
+            |x| x as i32,
+        )?)
     } else {
-        SampleIndex::I64(sample_starts(lengths, &doc_idx, seq_length, n_built, progress, |x| x as i64)?)
+        SampleIndex::I64(sample_starts(
+            lengths,
+            &doc_idx,
+            seq_length,
+            n_built,
+            progress,
+            |x| x as i64,
+        )?)
     };
     let shuffle_idx = if n_built < u64::from(u32::MAX) - 1 {
         let mut items: Vec<u32> = (0..n_built as u32).collect();
@@ -87,7 +120,13 @@ pub fn packed(lengths: &[i32], seq_length: u64, n_samples: u64, seed: u32, progr
         rng.shuffle(&mut items);
         ShuffleIndex::I64(items)
     };
-    Ok(Packed { doc_idx, sample_idx, shuffle_idx, n_epochs, tokens_per_epoch })
+    Ok(Packed {
+        doc_idx,
+        sample_idx,
+        shuffle_idx,
+        n_epochs,
+        tokens_per_epoch,
+    })
 }
 
 /// Samples between two reports of progress.

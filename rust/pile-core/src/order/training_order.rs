@@ -33,7 +33,11 @@ enum Starts {
 
 impl Starts {
     fn open(path: &Path) -> Result<Self> {
-        Ok(if npy::descr(path)? == "<i4" { Self::I32(Array::open(path, 2)?) } else { Self::I64(Array::open(path, 2)?) })
+        Ok(if npy::descr(path)? == "<i4" {
+            Self::I32(Array::open(path, 2)?)
+        } else {
+            Self::I64(Array::open(path, 2)?)
+        })
     }
 
     fn n(&self) -> u64 {
@@ -46,7 +50,9 @@ impl Starts {
     /// Place in `doc_idx` and token of sample `i`'s start.
     fn get(&self, i: u64) -> Option<(u64, u64)> {
         let (place, offset) = match self {
-            Self::I32(array) => array.row(i).map(|row| (i64::from(row[0]), i64::from(row[1])))?,
+            Self::I32(array) => array
+                .row(i)
+                .map(|row| (i64::from(row[0]), i64::from(row[1])))?,
             Self::I64(array) => array.row(i).map(|row| (row[0], row[1]))?,
         };
         Some((u64::try_from(place).ok()?, u64::try_from(offset).ok()?))
@@ -60,7 +66,11 @@ enum Shuffle {
 
 impl Shuffle {
     fn open(path: &Path) -> Result<Self> {
-        Ok(if npy::descr(path)? == "<u4" { Self::U32(Array::open(path, 1)?) } else { Self::I64(Array::open(path, 1)?) })
+        Ok(if npy::descr(path)? == "<u4" {
+            Self::U32(Array::open(path, 1)?)
+        } else {
+            Self::I64(Array::open(path, 1)?)
+        })
     }
 
     fn n(&self) -> u64 {
@@ -92,7 +102,11 @@ impl<S: TokenSource> TrainingOrder<S> {
             shuffle_idx: Shuffle::open(&array_path(stem, "shuffle_idx"))?,
         };
         if order.sample_idx.n() != order.shuffle_idx.n() + 1 {
-            let what = format!("{} sample starts for {} samples, expected one more", order.sample_idx.n(), order.shuffle_idx.n());
+            let what = format!(
+                "{} sample starts for {} samples, expected one more",
+                order.sample_idx.n(),
+                order.shuffle_idx.n()
+            );
             return Err(Error::malformed(&array_path(stem, "sample_idx"), what));
         }
         Ok(order)
@@ -113,6 +127,18 @@ impl<S: TokenSource> TrainingOrder<S> {
         self.seq_length + 1
     }
 
+    /// Whether the order has `n` samples from place `first`.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn check_range(&self, first: u64, n: u64) -> Result<()> {
+        let n_samples = self.n_samples();
+        if first.checked_add(n).is_some_and(|end| end <= n_samples) {
+            return Ok(());
+        }
+        Err(Error::argument(format!("no {n} samples from {first}: the order has {n_samples}")))
+    }
+
     /// The spans of the sample at place `i` of the order, empty documents left out.
     ///
     /// # Errors
@@ -123,17 +149,31 @@ impl<S: TokenSource> TrainingOrder<S> {
             .shuffle_idx
             .get(i)
             .ok_or_else(|| Error::argument(format!("no sample {i}: the order has {n}")))?;
-        let ends = self.sample_idx.get(sample).zip(self.sample_idx.get(sample + 1));
-        let ((first, start), (last, end)) =
-            ends.ok_or_else(|| Error::argument(format!("sample {i} of the order is outside its sample index: the index is damaged")))?;
+        let ends = self
+            .sample_idx
+            .get(sample)
+            .zip(self.sample_idx.get(sample + 1));
+        let ((first, start), (last, end)) = ends.ok_or_else(|| {
+            Error::argument(format!(
+                "sample {i} of the order is outside its sample index: the index is damaged"
+            ))
+        })?;
         let mut spans = Vec::with_capacity((last.saturating_sub(first) + 1).min(64) as usize);
         for place in first..=last {
             let document = self.document_at(place)?;
             let start = if place == first { start } else { 0 };
-            let end = if place == last { end + 1 } else { self.source.document_length(document)? };
+            let end = if place == last {
+                end + 1
+            } else {
+                self.source.document_length(document)?
+            };
             let length = end.checked_sub(start).ok_or_else(|| self.damaged(i))?;
             if length > 0 {
-                spans.push(Span { document, start, length });
+                spans.push(Span {
+                    document,
+                    start,
+                    length,
+                });
             }
         }
         if spans.iter().map(|span| span.length).sum::<u64>() == self.sample_length() {
@@ -144,14 +184,20 @@ impl<S: TokenSource> TrainingOrder<S> {
 
     fn damaged(&self, i: u64) -> Error {
         let length = self.sample_length();
-        Error::argument(format!("sample {i} of the order is not of {length} tokens: the index was built for another dataset or sequence length"))
+        Error::argument(format!(
+            "sample {i} of the order is not of {length} tokens: the index was built for another dataset or sequence length"
+        ))
     }
 
     fn document_at(&self, place: u64) -> Result<u64> {
         let document = self.doc_idx.row(place).map(|row| row[0]);
         document
             .and_then(|document| u64::try_from(document).ok())
-            .ok_or_else(|| Error::argument(format!("place {place} is outside the document index: the index is damaged")))
+            .ok_or_else(|| {
+                Error::argument(format!(
+                    "place {place} is outside the document index: the index is damaged"
+                ))
+            })
     }
 
     /// The spans of `n` samples from place `first`, by row.
@@ -159,9 +205,10 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// # Errors
     /// As [`Self::spans`].
     pub fn batch_spans(&self, first: u64, n: u64) -> Result<Vec<SampleSpan>> {
+        self.check_range(first, n)?;
         let mut all = Vec::new();
         for row in 0..n {
-            let spans = self.spans(first.saturating_add(row))?;
+            let spans = self.spans(first + row)?;
             all.extend(spans.into_iter().map(|span| SampleSpan { row, span }));
         }
         Ok(all)
@@ -172,7 +219,11 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// # Errors
     /// As [`Self::spans`], or the source cannot be read, or `out` is too short.
     pub fn read_batch(&self, first: u64, n: u64, out: &mut [u8]) -> Result<()> {
-        let spans: Vec<Span> = self.batch_spans(first, n)?.into_iter().map(|s| s.span).collect();
+        let spans: Vec<Span> = self
+            .batch_spans(first, n)?
+            .into_iter()
+            .map(|s| s.span)
+            .collect();
         self.source.read(&spans, out).map(drop)
     }
 }

@@ -9,7 +9,6 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct Block {
     path: PathBuf,
-    shard: usize,
     first_record: u64,
     first_byte: u64,
     bytes: Vec<u8>,
@@ -27,19 +26,23 @@ pub struct Position {
 }
 
 impl Block {
-    pub(super) fn new(path: PathBuf, shard: usize, first_record: u64, first_byte: u64, bytes: Vec<u8>) -> Self {
-        Self { path, shard, first_record, first_byte, bytes }
-    }
-
-    /// The number of the shard in its job.
-    #[must_use]
-    pub fn shard(&self) -> usize {
-        self.shard
+    pub(super) fn new(
+        path: PathBuf,
+            first_record: u64,
+        first_byte: u64,
+        bytes: Vec<u8>,
+    ) -> Self {
+        Self {
+            path,
+            first_record,
+            first_byte,
+            bytes,
+        }
     }
 
     /// The shard's file.
     #[must_use]
-    pub fn path(&self) -> &Path {
+    pub fn shard_path(&self) -> &Path {
         &self.path
     }
 
@@ -62,14 +65,21 @@ impl Block {
     /// The documents with their positions; an error names the record and where it stands.
     pub fn documents(&self) -> impl Iterator<Item = Result<(Position, Document<'_>)>> {
         let mut byte_start = self.first_byte;
-        self.lines().zip(self.first_record..).map(move |(line, record)| {
-            let start = byte_start;
-            byte_start += line.len() as u64;
-            let line = line.strip_suffix(b"\n").unwrap_or(line);
-            let position = Position { record, byte_start: start, byte_length: line.len() as u64 };
-            let document = Document::parse(line).map_err(|what| self.bad_record(position, &what))?;
-            Ok((position, document))
-        })
+        self.lines()
+            .zip(self.first_record..)
+            .map(move |(line, record)| {
+                let start = byte_start;
+                byte_start += line.len() as u64;
+                let line = line.strip_suffix(b"\n").unwrap_or(line);
+                let position = Position {
+                    record,
+                    byte_start: start,
+                    byte_length: line.len() as u64,
+                };
+                let document =
+                    Document::parse(line).map_err(|what| self.bad_record(position, &what))?;
+                Ok((position, document))
+            })
     }
 
     fn bad_record(&self, at: Position, what: &str) -> Error {

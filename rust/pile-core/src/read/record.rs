@@ -34,7 +34,11 @@ impl<'a> Document<'a> {
 fn explain(err: serde_json::Error) -> String {
     match err.classify() {
         serde_json::error::Category::Data => format!("not a document: {}", without_position(&err)),
-        _ => format!("not JSON: {} at byte {} of the line", without_position(&err), err.column()),
+        _ => format!(
+            "not JSON: {} at byte {} of the line",
+            without_position(&err),
+            err.column()
+        ),
     }
 }
 
@@ -177,13 +181,21 @@ mod tests {
     fn text_and_subset_are_found_among_other_keys() {
         let line = br#"{"id": [1, {"text": 2}], "text": "a\n\u00e9", "meta": {"x": 1, "pile_set_name": "C"}}"#;
         let document = Document::parse(line).unwrap();
-        assert_eq!((&*document.text, document.subset.as_deref()), ("a\né", Some("C")));
+        assert_eq!(
+            (&*document.text, document.subset.as_deref()),
+            ("a\né", Some("C"))
+        );
     }
 
     #[test]
     fn meta_may_be_absent_or_null() {
         assert_eq!(Document::parse(br#"{"text": ""}"#).unwrap().subset, None);
-        assert_eq!(Document::parse(br#"{"text": "", "meta": null}"#).unwrap().subset, None);
+        assert_eq!(
+            Document::parse(br#"{"text": "", "meta": null}"#)
+                .unwrap()
+                .subset,
+            None
+        );
     }
 
     #[test]

@@ -31,7 +31,6 @@ pub struct ShardSummary {
 /// Reads a shard from its start, block by block.
 pub struct ShardReader {
     path: PathBuf,
-    shard: usize,
     source: Source,
     /// The unfinished line at the end of the block before.
     rest: Vec<u8>,
@@ -49,7 +48,8 @@ impl Source {
     fn open(path: &Path) -> io::Result<Self> {
         let file = HashingReader::new(File::open(path)?);
         if path.extension().is_some_and(|e| e == "zst") {
-            let mut decoder = zstd::Decoder::with_buffer(io::BufReader::with_capacity(1 << 17, file))?;
+            let mut decoder =
+                zstd::Decoder::with_buffer(io::BufReader::with_capacity(1 << 17, file))?;
             decoder.window_log_max(WINDOW_LOG_MAX)?;
             Ok(Self::Zstd(Box::new(decoder)))
         } else {
@@ -82,18 +82,17 @@ fn is_known(path: &Path) -> bool {
 }
 
 impl ShardReader {
-    /// Opens shard number `shard` of a job.
+    /// Opens a shard.
     ///
     /// # Errors
     /// The name ends in neither `.jsonl` nor `.jsonl.zst`, or the file cannot be opened.
-    pub fn open(path: &Path, shard: usize) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         if !is_known(path) {
             let what = "not a shard by its name: .jsonl and .jsonl.zst are read";
             return Err(Error::malformed(path, what));
         }
         Ok(Self {
             path: path.to_owned(),
-            shard,
             source: Source::open(path).map_err(|err| Error::io(path, err))?,
             rest: Vec::new(),
             next_record: 0,
@@ -122,7 +121,12 @@ impl ShardReader {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let block = Block::new(self.path.clone(), self.shard, self.next_record, self.next_byte, bytes);
+        let block = Block::new(
+            self.path.clone(),
+            self.next_record,
+            self.next_byte,
+            bytes,
+        );
         self.next_record += block.n_records();
         self.next_byte += block.n_bytes();
         Ok(Some(block))
@@ -185,7 +189,7 @@ mod tests {
     use std::fs;
 
     fn read_all(path: &Path) -> Result<(Vec<String>, ShardSummary)> {
-        let mut reader = ShardReader::open(path, 0)?;
+        let mut reader = ShardReader::open(path)?;
         let mut texts = Vec::new();
         while let Some(block) = reader.next_block()? {
             for document in block.documents() {
@@ -203,17 +207,26 @@ mod tests {
     #[test]
     fn plain_and_compressed_give_the_same_documents() {
         let folder = tempfile::tempdir().unwrap();
-        let (plain, packed) = (folder.path().join("a.jsonl"), folder.path().join("a.jsonl.zst"));
+        let (plain, packed) = (
+            folder.path().join("a.jsonl"),
+            folder.path().join("a.jsonl.zst"),
+        );
         let bytes = lines(5000);
         fs::write(&plain, &bytes).unwrap();
         // Two frames, as `cat a.zst b.zst` makes them.
         let (head, tail) = bytes.split_at(bytes.len() / 3);
-        let frames = [zstd::encode_all(head, 3).unwrap(), zstd::encode_all(tail, 3).unwrap()];
+        let frames = [
+            zstd::encode_all(head, 3).unwrap(),
+            zstd::encode_all(tail, 3).unwrap(),
+        ];
         fs::write(&packed, frames.concat()).unwrap();
         let (a, b) = (read_all(&plain).unwrap(), read_all(&packed).unwrap());
         assert_eq!(a.0, b.0);
         assert_eq!(a.0.len(), 5000);
-        assert_eq!((b.1.n_records, b.1.n_text_bytes), (5000, bytes.len() as u64));
+        assert_eq!(
+            (b.1.n_records, b.1.n_text_bytes),
+            (5000, bytes.len() as u64)
+        );
         assert_eq!(b.1.bytes, fs::metadata(&packed).unwrap().len());
     }
 
@@ -222,7 +235,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl");
         let long = "y".repeat(3 * BLOCK_BYTES + 5);
-        fs::write(&path, format!("{{\"text\":\"{long}\"}}\n{{\"text\":\"b\"}}")).unwrap();
+        fs::write(
+            &path,
+            format!("{{\"text\":\"{long}\"}}\n{{\"text\":\"b\"}}"),
+        )
+        .unwrap();
         let (texts, summary) = read_all(&path).unwrap();
         assert_eq!(texts, [long, "b".to_owned()]);
         assert_eq!(summary.n_records, 2);
@@ -236,7 +253,10 @@ mod tests {
         bytes.truncate(bytes.len() - 9);
         fs::write(&path, bytes).unwrap();
         let message = read_all(&path).unwrap_err().to_string();
-        assert!(message.contains("cut short") && message.contains("a.jsonl.zst, byte"), "{message}");
+        assert!(
+            message.contains("cut short") && message.contains("a.jsonl.zst, byte"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -258,7 +278,10 @@ mod tests {
 
     #[test]
     fn an_unknown_name_is_refused() {
-        let message = ShardReader::open(Path::new("a.csv"), 0).err().unwrap().to_string();
+        let message = ShardReader::open(Path::new("a.csv"))
+            .err()
+            .unwrap()
+            .to_string();
         assert!(message.contains(".jsonl.zst are read (a.csv)"), "{message}");
     }
 }

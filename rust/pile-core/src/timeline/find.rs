@@ -45,8 +45,10 @@ pub fn find_sequences<S: TokenSource>(
         let n = CHUNK_SAMPLES.min(n_samples - first);
         let used = n as usize * row_tokens * token_type.n_bytes();
         order.read_batch(first, n, &mut bytes[..used])?;
-        let tokens: Vec<i64> =
-            bytes[..used].chunks_exact(token_type.n_bytes()).map(|b| token_type.decode(b)).collect();
+        let tokens: Vec<i64> = bytes[..used]
+            .chunks_exact(token_type.n_bytes())
+            .map(|b| token_type.decode(b))
+            .collect();
         for (row, sample) in tokens.chunks_exact(row_tokens).zip(first..) {
             find_in_row(row, sample, sequences, &by_key, &mut found);
         }
@@ -60,7 +62,10 @@ fn by_first_tokens(sequences: &[Vec<i64>]) -> Result<FxHashMap<Key, Vec<usize>>>
     let mut by_key: FxHashMap<Key, Vec<usize>> = FxHashMap::default();
     for (number, sequence) in sequences.iter().enumerate() {
         let Some(key) = sequence.first_chunk::<KEY_TOKENS>() else {
-            let what = format!("sequence {number} has {} tokens, expected at least {KEY_TOKENS}", sequence.len());
+            let what = format!(
+                "sequence {number} has {} tokens, expected at least {KEY_TOKENS}",
+                sequence.len()
+            );
             return Err(Error::argument(what));
         };
         by_key.entry(*key).or_default().push(number);
@@ -79,7 +84,11 @@ fn find_in_row(
         let key = [window[0], window[1], window[2], window[3]];
         for sequence in by_key.get(&key).into_iter().flatten() {
             if row[offset..].starts_with(&sequences[*sequence]) {
-                found.push(Place { sequence: *sequence as u64, sample, offset: offset as u64 });
+                found.push(Place {
+                    sequence: *sequence as u64,
+                    sample,
+                    offset: offset as u64,
+                });
             }
         }
     }

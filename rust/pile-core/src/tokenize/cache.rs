@@ -42,11 +42,16 @@ impl Default for PieceCache {
 impl PieceCache {
     /// Appends the ids of `piece` to `out`; calls `encode` for them if they are not known.
     #[inline]
-    pub(super) fn ids(&mut self, piece: &[u8], out: &mut Vec<u32>, encode: impl FnOnce(&mut Vec<u32>)) {
+    pub(super) fn ids(
+        &mut self,
+        piece: &[u8],
+        out: &mut Vec<u32>,
+        encode: impl FnOnce(&mut Vec<u32>),
+    ) {
         match piece.len() {
             0 => {}
             1..=MAX_SHORT_BYTES => self.short(piece, out, encode),
-            ..=MAX_LONG_BYTES => self.long(piece, out, encode),
+            n if n <= MAX_LONG_BYTES => self.long(piece, out, encode),
             _ => encode(out),
         }
     }

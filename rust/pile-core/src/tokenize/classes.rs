@@ -79,10 +79,7 @@ pub(super) fn code_point_at(text: &[u8], at: usize) -> (u32, usize) {
         0..0x80 => (lead, 1),
         0x80..0xE0 => ((lead & 0x1F) << 6 | low(1), 2),
         0xE0..0xF0 => ((lead & 0x0F) << 12 | low(1) << 6 | low(2), 3),
-        _ => (
-            (lead & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3),
-            4,
-        ),
+        _ => ((lead & 0x07) << 18 | low(1) << 12 | low(2) << 6 | low(3), 4),
     }
 }
 

@@ -69,10 +69,11 @@ impl<'t> Encoder<'t> {
         let (tokenizer, scratch) = (self.tokenizer, &mut self.scratch);
         for piece in pieces(text) {
             let piece = piece.as_bytes();
-            self.cache.ids(piece, out, |out| match tokenizer.whole.get(piece) {
-                Some(id) => out.push(*id),
-                None => tokenizer.merges.merge(piece, scratch, out),
-            });
+            self.cache
+                .ids(piece, out, |out| match tokenizer.whole.get(piece) {
+                    Some(id) => out.push(*id),
+                    None => tokenizer.merges.merge(piece, scratch, out),
+                });
         }
     }
 }

@@ -15,6 +15,7 @@ mod node;
 mod normalize;
 mod pieces;
 pub mod reference;
+mod shards;
 mod spec;
 mod tokenizer;
 mod trained;
@@ -22,6 +23,7 @@ mod trainer;
 
 pub use classes::{Class, class_of};
 pub use encoder::Encoder;
+pub use shards::{TrainSummary, train_on_shards};
 pub use tokenizer::Tokenizer;
 pub use trained::Trained;
 pub use trainer::{TrainConfig, Trainer};

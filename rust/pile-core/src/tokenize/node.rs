@@ -41,12 +41,17 @@ impl<'j> Node<'j> {
 
     /// The keys and values of an object.
     pub(super) fn object(&self) -> Result<&'j Map<String, Value>> {
-        self.value.as_object().ok_or_else(|| self.expected("an object"))
+        self.value
+            .as_object()
+            .ok_or_else(|| self.expected("an object"))
     }
 
     /// The elements of an array.
     pub(super) fn items(&self) -> Result<Vec<Self>> {
-        let items = self.value.as_array().ok_or_else(|| self.expected("an array"))?;
+        let items = self
+            .value
+            .as_array()
+            .ok_or_else(|| self.expected("an array"))?;
         let nodes = items.iter().enumerate().map(|(i, value)| Self {
             value,
             name: format!("{}[{i}]", self.name),
@@ -57,7 +62,11 @@ impl<'j> Node<'j> {
 
     /// The elements of an array; none if it is null.
     pub(super) fn items_or_none(&self) -> Result<Vec<Self>> {
-        if self.is_null() { Ok(Vec::new()) } else { self.items() }
+        if self.is_null() {
+            Ok(Vec::new())
+        } else {
+            self.items()
+        }
     }
 
     /// The string.
@@ -78,12 +87,18 @@ impl<'j> Node<'j> {
 
     /// The boolean.
     pub(super) fn flag(&self) -> Result<bool> {
-        self.value.as_bool().ok_or_else(|| self.expected("true or false"))
+        self.value
+            .as_bool()
+            .ok_or_else(|| self.expected("true or false"))
     }
 
     /// The boolean, `default` if it is null.
     pub(super) fn flag_or(&self, default: bool) -> Result<bool> {
-        if self.is_null() { Ok(default) } else { self.flag() }
+        if self.is_null() {
+            Ok(default)
+        } else {
+            self.flag()
+        }
     }
 
     /// The `type` of a component; None if the component is null.
@@ -166,7 +181,11 @@ impl<'j> Node<'j> {
             Value::Object(_) => "an object".to_owned(),
             value => shorten(value.to_string()),
         };
-        let name = if self.name.is_empty() { "the top" } else { &self.name };
+        let name = if self.name.is_empty() {
+            "the top"
+        } else {
+            &self.name
+        };
         Error::malformed(self.path, format!("{found} at {name}, expected {what}"))
     }
 }

@@ -112,7 +112,10 @@ mod tests {
     fn words_numbers_and_signs() {
         assert_eq!(cut(""), [""; 0]);
         assert_eq!(cut("a"), ["a"]);
-        assert_eq!(cut("Hello, world 42!"), ["Hello", ",", " world", " 42", "!"]);
+        assert_eq!(
+            cut("Hello, world 42!"),
+            ["Hello", ",", " world", " 42", "!"]
+        );
         assert_eq!(cut("a1é²_漢"), ["a", "1", "é", "²", "_", "漢"]);
     }
 

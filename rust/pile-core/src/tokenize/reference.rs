@@ -5,11 +5,7 @@
 //! each at each place. Quadratic in the length of a piece.
 
 use super::{
-    added::AddedToken,
-    bytes::spell,
-    classes::Class,
-    classes_table::CLASSES,
-    normalize::nfc_always,
+    added::AddedToken, bytes::spell, classes::Class, classes_table::CLASSES, normalize::nfc_always,
     spec::Spec,
 };
 use crate::Result;
@@ -88,7 +84,11 @@ impl Reference {
     /// The longest added token that `text` starts with, and its length there.
     fn added_at(&self, text: &str, is_normalized: bool) -> Option<(&AddedToken, usize)> {
         let mut best: Option<(&AddedToken, usize)> = None;
-        let of_kind = self.spec.added.iter().filter(|t| t.is_normalized == is_normalized);
+        let of_kind = self
+            .spec
+            .added
+            .iter()
+            .filter(|t| t.is_normalized == is_normalized);
         for token in of_kind {
             let content = match is_normalized {
                 true => self.normalized(&token.content),
@@ -131,7 +131,10 @@ impl Reference {
     /// Where the pair of lowest rank is, the leftmost of equals.
     fn lowest(&self, symbols: &[String]) -> Option<usize> {
         let rank = |w: &[String]| self.ranks.get(&(w[0].clone(), w[1].clone())).copied();
-        let ranked = symbols.windows(2).enumerate().filter_map(|(i, w)| Some((rank(w)?, i)));
+        let ranked = symbols
+            .windows(2)
+            .enumerate()
+            .filter_map(|(i, w)| Some((rank(w)?, i)));
         ranked.min().map(|(_, i)| i)
     }
 }

@@ -66,7 +66,10 @@ impl Spec {
 /// The error of bytes that are not JSON, at their byte.
 fn syntax(bytes: &[u8], path: &Path, err: &serde_json::Error) -> Error {
     let lines = bytes.split_inclusive(|b| *b == b'\n');
-    let before: usize = lines.take(err.line().saturating_sub(1)).map(<[u8]>::len).sum();
+    let before: usize = lines
+        .take(err.line().saturating_sub(1))
+        .map(<[u8]>::len)
+        .sum();
     let offset = before + err.column().saturating_sub(1);
     let what = format!("not JSON: {err}");
     Error::format(path, offset as u64, what)

@@ -26,7 +26,7 @@ const EOD_TOKENS: [&str; 5] = [
 /// ```
 /// # fn main() -> pile_core::Result<()> {
 /// use pile_core::{progress::Progress, tokenize::{TrainConfig, Tokenizer, Trainer}};
-/// let config = TrainConfig { vocab_size: 257, ..TrainConfig::default() };
+/// let config = TrainConfig { vocab_size: 257, min_frequency: 0, special_tokens: vec![] };
 /// let mut trainer = Trainer::new(config)?;
 /// trainer.add("abab");
 /// let json = trainer.finish(&Progress::default())?.to_json();
@@ -207,8 +207,12 @@ fn merge_table(
 
 /// The bytes of all tokens that are spelt in the byte-level alphabet.
 fn whole_pieces(ids: &FxHashMap<String, u32>) -> FxHashMap<Box<[u8]>, u32> {
-    let spelt = ids.iter().filter_map(|(token, id)| Some((bytes_of(token)?, *id)));
-    spelt.map(|(bytes, id)| (bytes.into_boxed_slice(), id)).collect()
+    let spelt = ids
+        .iter()
+        .filter_map(|(token, id)| Some((bytes_of(token)?, *id)));
+    spelt
+        .map(|(bytes, id)| (bytes.into_boxed_slice(), id))
+        .collect()
 }
 
 /// Adds `added` to `ids`.
@@ -225,7 +229,9 @@ fn add_tokens(
     for (i, token) in added.iter().enumerate() {
         let (content, id) = (&token.content, token.id);
         if content.is_empty() || !seen.insert(content) {
-            return Err(format!("added_tokens[{i}]: {content:?} is empty or there twice"));
+            return Err(format!(
+                "added_tokens[{i}]: {content:?} is empty or there twice"
+            ));
         }
         let next = max_added.map_or(vocab_size, |max: u32| vocab_size.max(max + 1));
         let expected = ids.get(content).copied().unwrap_or(next);
@@ -240,9 +246,7 @@ fn add_tokens(
 }
 
 /// The tokens at the index of their id.
-fn tokens_by_id(
-    ids: &FxHashMap<String, u32>,
-) -> std::result::Result<Vec<Option<Token>>, String> {
+fn tokens_by_id(ids: &FxHashMap<String, u32>) -> std::result::Result<Vec<Option<Token>>, String> {
     let n = ids.values().max().map_or(0, |max| *max as usize + 1);
     let mut tokens: Vec<Option<Token>> = Vec::new();
     tokens.resize_with(n, || None);
@@ -276,3 +280,6 @@ fn finders(
     let finder = |tokens| AddedTokens::new(tokens).map_err(|e| format!("added_tokens: {e}"));
     Ok((finder(raw)?, finder(normalized)?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,8 @@
 //! The tokenize job: shards in, a token dataset out, in the order of the shards.
 //!
-//! One thread reads and decompresses, `n_threads` parse and encode blocks of lines, the calling
-//! thread writes the results in their order. A credit for each block in flight bounds memory. The
-//! bytes are the same for any number of threads.
+//! The bytes are the same for any number of threads, and for a job that was killed and gone on with.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    sync::{
-        Mutex,
-        mpsc::{Receiver, Sender, channel},
-    },
-    thread,
-};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +13,7 @@ use super::{
 use crate::{
     Error, Result,
     progress::Progress,
-    read::{Block, ShardReader, ShardSummary},
+    read::{Block, ShardSummary, Step, map_blocks},
     tokenize::{Encoder, Tokenizer},
 };
 
@@ -90,7 +80,10 @@ pub fn build(config: &BuildConfig, tokenizer: &Tokenizer, progress: &Progress) -
     for shard in &parts.state.shards {
         progress.advance(shard.summary.bytes)?;
     }
-    run(config, tokenizer, token_type, &mut parts, progress)?;
+    let encoders = (0..config.n_threads.max(1)).map(|_| tokenizer.encoder()).collect();
+    let encode = |encoder: &mut Encoder<'_>, block: &Block| encode_block(block, encoder, token_type, config.eod);
+    let mut writing = Writing { config, parts: &mut parts, n_empty: 0, first_document: None };
+    map_blocks(&config.shards, n_resumed_shards, encoders, progress, encode, |step| writing.step(step))?;
     if parts.state.n_documents == 0 {
         let first = config.shards.first().map_or(Path::new("no shards"), |p| p);
         return Err(Error::malformed(first, "no documents: every shard is empty"));
@@ -99,137 +92,15 @@ pub fn build(config: &BuildConfig, tokenizer: &Tokenizer, progress: &Progress) -
     Ok(BuildSummary { dtype: token_type.name(), n_documents, n_tokens, n_resumed_shards, shards, subsets })
 }
 
-/// What the reader hands out, in order.
-enum Piece {
-    Block(Block),
-    EndOfShard(usize, ShardSummary),
+/// The documents of one block, encoded.
+struct Encoded {
+    shard: PathBuf,
+    tokens: Vec<u8>,
+    documents: Vec<NewDocument>,
+    n_empty: u64,
 }
 
-/// A piece after the workers.
-enum Done {
-    Block { path: PathBuf, tokens: Vec<u8>, documents: Vec<NewDocument>, n_empty: u64 },
-    EndOfShard(usize, ShardSummary),
-}
-
-fn run(
-    config: &BuildConfig,
-    tokenizer: &Tokenizer,
-    token_type: TokenType,
-    parts: &mut Parts,
-    progress: &Progress,
-) -> Result<()> {
-    let n_threads = config.n_threads.max(1);
-    let first_shard = parts.state.shards.len();
-    let (give_credit, credits) = channel();
-    for _ in 0..4 * n_threads {
-        let _ = give_credit.send(());
-    }
-    let (send_piece, pieces) = channel();
-    let pieces = Mutex::new(pieces);
-    let (send_done, done) = channel();
-    thread::scope(|scope| {
-        let pieces = &pieces;
-        let send_failure = send_done.clone();
-        scope.spawn(move || {
-            let reading = Reading { credits, send_piece, progress, n_pieces: 0 };
-            reading.run(&config.shards, first_shard, &send_failure);
-        });
-        let workers: Vec<_> = (0..n_threads)
-            .map(|_| {
-                let send_done = send_done.clone();
-                scope.spawn(move || encode_pieces(tokenizer, token_type, config.eod, pieces, &send_done))
-            })
-            .collect();
-        drop(send_done);
-        // Returning drops credits and results: reader and workers see that and end.
-        let written = write_in_order(config, parts, done, give_credit);
-        for worker in workers {
-            worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        }
-        written
-    })
-}
-
-struct Reading<'a> {
-    credits: Receiver<()>,
-    send_piece: Sender<(u64, Piece)>,
-    progress: &'a Progress,
-    n_pieces: u64,
-}
-
-impl Reading<'_> {
-    /// Reads all shards from `first`; a failure takes the place of the piece that could not be read.
-    fn run(mut self, shards: &[PathBuf], first: usize, send_failure: &Sender<(u64, Result<Done>)>) {
-        for (shard, path) in shards.iter().enumerate().skip(first) {
-            if let Err(err) = self.shard(path, shard) {
-                let _ = send_failure.send((self.n_pieces, Err(err)));
-                return;
-            }
-        }
-    }
-
-    fn shard(&mut self, path: &Path, shard: usize) -> Result<()> {
-        let mut reader = ShardReader::open(path, shard)?;
-        let mut reported = 0;
-        loop {
-            let block = reader.next_block()?;
-            self.progress.advance(reader.bytes_read() - reported)?;
-            reported = reader.bytes_read();
-            let Some(block) = block else { break };
-            self.send(Piece::Block(block))?;
-        }
-        self.send(Piece::EndOfShard(shard, reader.summary()))
-    }
-
-    /// Waits for room, then hands a piece to the workers; that they are gone is a stop.
-    fn send(&mut self, piece: Piece) -> Result<()> {
-        self.credits.recv().map_err(|_| Error::cancelled())?;
-        self.send_piece.send((self.n_pieces, piece)).map_err(|_| Error::cancelled())?;
-        self.n_pieces += 1;
-        Ok(())
-    }
-}
-
-/// Tells the writer that a piece will never come, so that a bug ends the job instead of hanging it.
-struct EndOnPanic<'a> {
-    number: u64,
-    send_done: &'a Sender<(u64, Result<Done>)>,
-}
-
-impl Drop for EndOnPanic<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let _ = self.send_done.send((self.number, Err(Error::cancelled())));
-        }
-    }
-}
-
-fn encode_pieces(
-    tokenizer: &Tokenizer,
-    token_type: TokenType,
-    eod: Option<u32>,
-    pieces: &Mutex<Receiver<(u64, Piece)>>,
-    send_done: &Sender<(u64, Result<Done>)>,
-) {
-    let mut encoder = tokenizer.encoder();
-    loop {
-        let next = match pieces.lock() {
-            Ok(pieces) => pieces.recv(),
-            Err(_) => return, // another worker panicked; the scope reports it
-        };
-        let Ok((number, piece)) = next else { return };
-        let _panicking = EndOnPanic { number, send_done };
-        let done = match piece {
-            Piece::Block(block) => encode_block(&block, &mut encoder, token_type, eod),
-            Piece::EndOfShard(shard, summary) => Ok(Done::EndOfShard(shard, summary)),
-        };
-        if send_done.send((number, done)).is_err() {
-            return;
-        }
-    }
-}
-
-fn encode_block(block: &Block, encoder: &mut Encoder<'_>, token_type: TokenType, eod: Option<u32>) -> Result<Done> {
+fn encode_block(block: &Block, encoder: &mut Encoder<'_>, token_type: TokenType, eod: Option<u32>) -> Result<Encoded> {
     let (mut tokens, mut documents, mut n_empty) = (Vec::new(), Vec::new(), 0);
     let mut ids = Vec::new();
     for document in block.documents() {
@@ -251,28 +122,7 @@ fn encode_block(block: &Block, encoder: &mut Encoder<'_>, token_type: TokenType,
             subset: document.subset.map(Into::into),
         });
     }
-    Ok(Done::Block { path: block.path().to_owned(), tokens, documents, n_empty })
-}
-
-/// Writes pieces as soon as all before them are written.
-fn write_in_order(
-    config: &BuildConfig,
-    parts: &mut Parts,
-    done: Receiver<(u64, Result<Done>)>,
-    give_credit: Sender<()>,
-) -> Result<()> {
-    let mut early = BTreeMap::new();
-    let mut writing = Writing { config, parts, n_empty: 0, first_document: None };
-    let mut next = 0;
-    for (number, piece) in done {
-        early.insert(number, piece);
-        while let Some(piece) = early.remove(&next) {
-            writing.piece(piece?)?;
-            let _ = give_credit.send(()); // the reader may be at its end
-            next += 1;
-        }
-    }
-    Ok(())
+    Ok(Encoded { shard: block.shard_path().to_owned(), tokens, documents, n_empty })
 }
 
 struct Writing<'a> {
@@ -284,15 +134,15 @@ struct Writing<'a> {
 }
 
 impl Writing<'_> {
-    fn piece(&mut self, piece: Done) -> Result<()> {
+    fn step(&mut self, step: Step<Encoded>) -> Result<()> {
         let first_document = *self.first_document.get_or_insert(self.parts.state.n_documents);
-        match piece {
-            Done::Block { path, tokens, documents, n_empty } => {
+        match step {
+            Step::Block(Encoded { shard, tokens, documents, n_empty }) => {
                 self.n_empty += n_empty;
                 self.parts.push_tokens(&tokens)?;
-                documents.into_iter().try_for_each(|document| self.parts.push_document(&path, document))
+                documents.into_iter().try_for_each(|document| self.parts.push_document(&shard, document))
             }
-            Done::EndOfShard(shard, summary) => {
+            Step::EndOfShard(shard, summary) => {
                 let path = self.config.shards[shard].to_string_lossy().into_owned();
                 let n_empty = std::mem::take(&mut self.n_empty);
                 self.first_document = None;

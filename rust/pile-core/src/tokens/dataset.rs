@@ -3,6 +3,7 @@
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use super::{IdxHeader, Provenance, Span, TokenSource, TokenType, fingerprint, idx};
@@ -40,7 +41,13 @@ impl TokenDataset {
         } else {
             None
         };
-        let dataset = Self { prefix: prefix.to_owned(), bin, idx, header, provenance };
+        let dataset = Self {
+            prefix: prefix.to_owned(),
+            bin,
+            idx,
+            header,
+            provenance,
+        };
         dataset.check_end()?;
         Ok(dataset)
     }
@@ -55,7 +62,9 @@ impl TokenDataset {
         if found == expected {
             return Ok(());
         }
-        let what = format!("has {found} bytes, but its index speaks of {expected}: one of the two is of another dataset or cut short");
+        let what = format!(
+            "has {found} bytes, but its index speaks of {expected}: one of the two is of another dataset or cut short"
+        );
         Err(Error::malformed(self.bin.path(), what))
     }
 
@@ -66,7 +75,9 @@ impl TokenDataset {
         let end = length
             .checked_mul(self.token_type().n_bytes() as u64)
             .and_then(|bytes| start.checked_add(bytes))
-            .ok_or_else(|| Error::malformed(self.idx.path(), format!("document {document} has no end")))?;
+            .ok_or_else(|| {
+                Error::malformed(self.idx.path(), format!("document {document} has no end"))
+            })?;
         Ok((start, end))
     }
 
@@ -75,7 +86,10 @@ impl TokenDataset {
         if document < n {
             return Ok(());
         }
-        Err(Error::argument(format!("no document {document}: the dataset has {n} ({})", self.prefix.display())))
+        Err(Error::argument(format!(
+            "no document {document}: the dataset has {n} ({})",
+            self.prefix.display()
+        )))
     }
 
     /// The path without its suffixes.
@@ -106,6 +120,20 @@ impl TokenDataset {
         self.provenance.as_ref()
     }
 
+    /// Number of a document's subset among the provenance's, -1 where it has none or none is known.
+    ///
+    /// # Errors
+    /// No such document, or a damaged provenance file.
+    pub fn subset_number(&self, document: i64) -> Result<i32> {
+        let number = u64::try_from(document)
+            .map_err(|_| Error::argument(format!("no document {document}: numbers start at 0")))?;
+        self.check_document(number)?;
+        let Some(provenance) = &self.provenance else {
+            return Ok(-1);
+        };
+        Ok(provenance.subset_number(number)?.map_or(-1, i32::from))
+    }
+
     /// A digest that tells datasets apart at once, whatever their size: see [`fingerprint`].
     ///
     /// [`fingerprint`]: super::fingerprint
@@ -119,7 +147,12 @@ impl TokenDataset {
     /// # Errors
     /// [`crate::ErrorKind::Format`] naming the first document that is wrong.
     pub fn check(&self) -> Result<()> {
-        idx::check_arrays(&self.header, &self.idx, self.bin.path(), self.bin.bytes().len() as u64)
+        idx::check_arrays(
+            &self.header,
+            &self.idx,
+            self.bin.path(),
+            self.bin.bytes().len() as u64,
+        )
     }
 
     /// The stored bytes of a span.
@@ -128,14 +161,41 @@ impl TokenDataset {
         let (first, end) = self.byte_range(span.document)?;
         let width = self.token_type().n_bytes() as u64;
         let n_tokens = (end - first) / width;
-        if span.start.checked_add(span.length).is_none_or(|last| last > n_tokens) {
-            let Span { document, start, length } = span;
+        if span
+            .start
+            .checked_add(span.length)
+            .is_none_or(|last| last > n_tokens)
+        {
+            let Span {
+                document,
+                start,
+                length,
+            } = span;
             return Err(Error::argument(format!(
                 "no {length} tokens from {start} in document {document}: it has {n_tokens} ({})",
                 self.prefix.display()
             )));
         }
-        self.bin.slice(first + span.start * width, span.length * width)
+        self.bin
+            .slice(first + span.start * width, span.length * width)
+    }
+}
+
+impl<S: TokenSource + ?Sized> TokenSource for Arc<S> {
+    fn n_documents(&self) -> u64 {
+        (**self).n_documents()
+    }
+
+    fn document_length(&self, document: u64) -> Result<u64> {
+        (**self).document_length(document)
+    }
+
+    fn token_type(&self) -> TokenType {
+        (**self).token_type()
+    }
+
+    fn read(&self, spans: &[Span], out: &mut [u8]) -> Result<usize> {
+        (**self).read(spans, out)
     }
 }
 
@@ -159,7 +219,9 @@ impl TokenSource for TokenDataset {
             let bytes = self.span_bytes(*span)?;
             let room = out.len();
             let place = out.get_mut(done..done + bytes.len()).ok_or_else(|| {
-                Error::argument(format!("the spans hold more than the {room} bytes there is room for"))
+                Error::argument(format!(
+                    "the spans hold more than the {room} bytes there is room for"
+                ))
             })?;
             place.copy_from_slice(bytes);
             done += bytes.len();

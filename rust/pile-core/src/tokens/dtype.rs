@@ -16,7 +16,11 @@ impl TokenType {
     /// The type GPT-NeoX takes for a vocabulary of this size, added tokens included.
     #[must_use]
     pub fn for_vocabulary(vocab_size: u32) -> Self {
-        if vocab_size < U16_VOCAB_LIMIT { Self::U16 } else { Self::I32 }
+        if vocab_size < U16_VOCAB_LIMIT {
+            Self::U16
+        } else {
+            Self::I32
+        }
     }
 
     /// The type of a code in an `.idx` header.

@@ -21,7 +21,8 @@ pub(super) fn of_files(files: &[&[u8]]) -> String {
             continue;
         }
         for piece in 0..N_PIECES {
-            let start = ((bytes.len() - PIECE_BYTES) as u128 * piece as u128 / (N_PIECES - 1) as u128) as usize;
+            let start = ((bytes.len() - PIECE_BYTES) as u128 * piece as u128
+                / (N_PIECES - 1) as u128) as usize;
             hash.update(&bytes[start..start + PIECE_BYTES]);
         }
     }

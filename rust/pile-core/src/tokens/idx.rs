@@ -51,7 +51,12 @@ impl IdxHeader {
         let magic = idx.slice(0, 9)?;
         if magic != MAGIC {
             let found = String::from_utf8_lossy(magic).into_owned();
-            return wrong(0, format!("starts with {found:?}, expected \"MMIDIDX\": not an index of a GPT-NeoX dataset"));
+            return wrong(
+                0,
+                format!(
+                    "starts with {found:?}, expected \"MMIDIDX\": not an index of a GPT-NeoX dataset"
+                ),
+            );
         }
         let version = u64_at(9)?;
         if version != VERSION {
@@ -59,16 +64,26 @@ impl IdxHeader {
         }
         let code = idx.slice(17, 1)?[0];
         let Some(token_type) = TokenType::from_code(code) else {
-            return wrong(17, format!("token type code {code}, expected 8 (uint16) or 4 (int32)"));
+            return wrong(
+                17,
+                format!("token type code {code}, expected 8 (uint16) or 4 (int32)"),
+            );
         };
-        let header = Self { token_type, n_sequences: u64_at(18)?, n_document_entries: u64_at(26)? };
+        let header = Self {
+            token_type,
+            n_sequences: u64_at(18)?,
+            n_document_entries: u64_at(26)?,
+        };
         let found = idx.bytes().len() as u64;
         match header.file_bytes() {
             Some(expected) if expected == found => Ok(header),
-            _ => wrong(18, format!(
-                "{} sequences and {} document entries do not fit a file of {found} bytes: it is cut short or not an index",
-                header.n_sequences, header.n_document_entries
-            )),
+            _ => wrong(
+                18,
+                format!(
+                    "{} sequences and {} document entries do not fit a file of {found} bytes: it is cut short or not an index",
+                    header.n_sequences, header.n_document_entries
+                ),
+            ),
         }
     }
 
@@ -83,8 +98,13 @@ impl IdxHeader {
         let at = HEADER_BYTES + 4 * i;
         let mut bytes = [0; 4];
         bytes.copy_from_slice(idx.slice(at, 4)?);
-        u64::try_from(i32::from_le_bytes(bytes))
-            .map_err(|_| Error::format(idx.path(), at, format!("sequence {i} has a negative length")))
+        u64::try_from(i32::from_le_bytes(bytes)).map_err(|_| {
+            Error::format(
+                idx.path(),
+                at,
+                format!("sequence {i} has a negative length"),
+            )
+        })
     }
 
     /// First byte of sequence `i` in the `.bin`; `i` must be below `n_sequences`.
@@ -92,8 +112,13 @@ impl IdxHeader {
         let at = HEADER_BYTES + 4 * self.n_sequences + 8 * i;
         let mut bytes = [0; 8];
         bytes.copy_from_slice(idx.slice(at, 8)?);
-        u64::try_from(i64::from_le_bytes(bytes))
-            .map_err(|_| Error::format(idx.path(), at, format!("sequence {i} starts before the file")))
+        u64::try_from(i64::from_le_bytes(bytes)).map_err(|_| {
+            Error::format(
+                idx.path(),
+                at,
+                format!("sequence {i} starts before the file"),
+            )
+        })
     }
 }
 
@@ -101,11 +126,7 @@ impl IdxHeader {
 ///
 /// # Errors
 /// What the writer reports.
-pub fn write_idx(
-    out: &mut impl Write,
-    token_type: TokenType,
-    lengths: &[i32],
-) -> io::Result<()> {
+pub fn write_idx(out: &mut impl Write, token_type: TokenType, lengths: &[i32]) -> io::Result<()> {
     let n = lengths.len() as u64;
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
@@ -130,14 +151,20 @@ pub fn write_idx(
 ///
 /// # Errors
 /// [`crate::ErrorKind::Format`] naming the first sequence that does not.
-pub(super) fn check_arrays(header: &IdxHeader, idx: &Mapped, bin: &Path, bin_bytes: u64) -> Result<()> {
+pub(super) fn check_arrays(
+    header: &IdxHeader,
+    idx: &Mapped,
+    bin: &Path,
+    bin_bytes: u64,
+) -> Result<()> {
     let width = header.token_type.n_bytes() as u64;
     let mut expected = 0;
     for i in 0..header.n_sequences {
         let found = header.pointer(idx, i)?;
         if found != expected {
             let at = HEADER_BYTES + 4 * header.n_sequences + 8 * i;
-            let what = format!("sequence {i} starts at byte {found} of the .bin, expected {expected}");
+            let what =
+                format!("sequence {i} starts at byte {found} of the .bin, expected {expected}");
             return Err(Error::format(idx.path(), at, what));
         }
         expected += header.length(idx, i)? * width;

@@ -61,6 +61,9 @@ pub trait TokenSource: Send + Sync {
         let width = self.token_type().n_bytes();
         let mut bytes = vec![0; n_tokens as usize * width];
         self.read(spans, &mut bytes)?;
-        Ok(bytes.chunks_exact(width).map(|b| self.token_type().decode(b)).collect())
+        Ok(bytes
+            .chunks_exact(width)
+            .map(|b| self.token_type().decode(b))
+            .collect())
     }
 }

@@ -56,26 +56,44 @@ struct Column {
 impl Column {
     fn open(path: PathBuf, keep_bytes: u64) -> Result<Self> {
         let fail = |err| Error::io(&path, err);
-        let options = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+        let options = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path);
         let mut file = options.map_err(fail)?;
         file.set_len(keep_bytes).map_err(fail)?;
         file.seek(SeekFrom::End(0)).map_err(fail)?;
-        Ok(Self { out: BufWriter::with_capacity(1 << 18, file), path })
+        Ok(Self {
+            out: BufWriter::with_capacity(1 << 18, file),
+            path,
+        })
     }
 
     fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out.write_all(bytes).map_err(|err| Error::io(&self.path, err))
+        self.out
+            .write_all(bytes)
+            .map_err(|err| Error::io(&self.path, err))
     }
 
     fn sync(&mut self) -> Result<()> {
-        let done = self.out.flush().and_then(|()| self.out.get_ref().sync_data());
+        let done = self
+            .out
+            .flush()
+            .and_then(|()| self.out.get_ref().sync_data());
         done.map_err(|err| Error::io(&self.path, err))
     }
 }
 
 /// The columns: tokens, then by document its length, byte start, byte length, record and subset.
-const COLUMNS: [(&str, u64); 6] =
-    [("tokens", 0), ("lengths", 4), ("byte_start", 8), ("byte_length", 8), ("record", 4), ("subset", 2)];
+const COLUMNS: [(&str, u64); 6] = [
+    ("tokens", 0),
+    ("lengths", 4),
+    ("byte_start", 8),
+    ("byte_length", 8),
+    ("record", 4),
+    ("subset", 2),
+];
 
 /// The folder of a dataset in the making, locked against a second process.
 pub(super) struct Parts {
@@ -92,7 +110,9 @@ impl Parts {
         fs::create_dir_all(folder).map_err(|err| Error::io(folder, err))?;
         let lock = lock(&folder.join("lock"))?;
         let state = match fs::read(folder.join("state.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes).ok().filter(|state: &State| state.job == job),
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .ok()
+                .filter(|state: &State| state.job == job),
             Err(_) => None,
         };
         let state = state.unwrap_or_else(|| State {
@@ -104,12 +124,29 @@ impl Parts {
         });
         let open = |(name, width): (&str, u64)| {
             let is_tokens = name == "tokens";
-            let keep = if is_tokens { state.n_tokens * token_type.n_bytes() as u64 } else { state.n_documents * width };
+            let keep = if is_tokens {
+                state.n_tokens * token_type.n_bytes() as u64
+            } else {
+                state.n_documents * width
+            };
             Column::open(folder.join(name), keep)
         };
         let [tokens, lengths, start, length, record, subset] = COLUMNS;
-        let columns = [open(tokens)?, open(lengths)?, open(start)?, open(length)?, open(record)?, open(subset)?];
-        Ok(Self { folder: folder.to_owned(), token_type, state, columns, _lock: lock })
+        let columns = [
+            open(tokens)?,
+            open(lengths)?,
+            open(start)?,
+            open(length)?,
+            open(record)?,
+            open(subset)?,
+        ];
+        Ok(Self {
+            folder: folder.to_owned(),
+            token_type,
+            state,
+            columns,
+            _lock: lock,
+        })
     }
 
     /// Adds tokens of documents to come, in the stored type.
@@ -119,12 +156,21 @@ impl Parts {
 
     /// Adds a document of `shard`, whose tokens were pushed.
     pub fn push_document(&mut self, shard: &Path, document: NewDocument) -> Result<()> {
-        let Position { record, byte_start, byte_length } = document.position;
+        let Position {
+            record,
+            byte_start,
+            byte_length,
+        } = document.position;
         let too_large = |what: &str| {
-            Error::format(shard, byte_start, format!("record {record}: {what} beyond what the format holds"))
+            Error::format(
+                shard,
+                byte_start,
+                format!("record {record}: {what} beyond what the format holds"),
+            )
         };
         let length = i32::try_from(document.n_tokens).map_err(|_| too_large("tokens"))?;
-        let short_record = u32::try_from(record).map_err(|_| too_large("its number in the shard is"))?;
+        let short_record =
+            u32::try_from(record).map_err(|_| too_large("its number in the shard is"))?;
         let subset = self.count_subset(shard, &document)?;
         let [_, lengths, starts, byte_lengths, records, subsets] = &mut self.columns;
         lengths.push(&length.to_le_bytes())?;
@@ -140,10 +186,18 @@ impl Parts {
     /// The document's subset as a number, its totals counted.
     fn count_subset(&mut self, shard: &Path, document: &NewDocument) -> Result<u16> {
         let subsets = &mut self.state.subsets;
-        let at = subsets.iter().position(|s| s.name == document.subset).unwrap_or_else(|| {
-            subsets.push(SubsetTotal { name: document.subset.clone(), n_documents: 0, n_tokens: 0, n_text_bytes: 0 });
-            subsets.len() - 1
-        });
+        let at = subsets
+            .iter()
+            .position(|s| s.name == document.subset)
+            .unwrap_or_else(|| {
+                subsets.push(SubsetTotal {
+                    name: document.subset.clone(),
+                    n_documents: 0,
+                    n_tokens: 0,
+                    n_text_bytes: 0,
+                });
+                subsets.len() - 1
+            });
         let total = &mut subsets[at];
         total.n_documents += 1;
         total.n_tokens += document.n_tokens;
@@ -165,7 +219,8 @@ impl Parts {
         for column in &mut self.columns {
             column.sync()?;
         }
-        let json = serde_json::to_vec(&self.state).map_err(|err| Error::malformed(&self.folder, err.to_string()))?;
+        let json = serde_json::to_vec(&self.state)
+            .map_err(|err| Error::malformed(&self.folder, err.to_string()))?;
         io::write_atomically(&self.folder.join("state.json"), |out| out.write_all(&json))
     }
 
@@ -173,10 +228,22 @@ impl Parts {
     pub fn assemble(self, name: &str) -> Result<State> {
         let path = |suffix: &str| self.folder.join(format!("{name}{suffix}"));
         let lengths = read_lengths(&self.columns[1].path)?;
-        io::write_atomically(&path(".idx"), |out| write_idx(out, self.token_type, &lengths))?;
+        io::write_atomically(&path(".idx"), |out| {
+            write_idx(out, self.token_type, &lengths)
+        })?;
         let shards = self.state.shards.iter();
-        let shards = shards.map(|s| ShardSpan { path: s.path.clone(), first_document: s.first_document }).collect();
-        let subsets = self.state.subsets.iter().filter_map(|s| s.name.clone()).collect();
+        let shards = shards
+            .map(|s| ShardSpan {
+                path: s.path.clone(),
+                first_document: s.first_document,
+            })
+            .collect();
+        let subsets = self
+            .state
+            .subsets
+            .iter()
+            .filter_map(|s| s.name.clone())
+            .collect();
         io::write_atomically(&path(".provenance"), |out| {
             provenance::write_header(out, self.state.n_documents, shards, subsets)?;
             for column in &self.columns[2..] {
@@ -184,7 +251,8 @@ impl Parts {
             }
             Ok(())
         })?;
-        fs::rename(&self.columns[0].path, path(".bin")).map_err(|err| Error::io(&path(".bin"), err))?;
+        fs::rename(&self.columns[0].path, path(".bin"))
+            .map_err(|err| Error::io(&path(".bin"), err))?;
         for column in &self.columns[1..] {
             io::remove_if_there(&column.path)?;
         }
@@ -196,8 +264,13 @@ impl Parts {
 fn read_lengths(path: &Path) -> Result<Vec<i32>> {
     let fail = |err| Error::io(path, err);
     let mut bytes = Vec::new();
-    BufReader::new(File::open(path).map_err(fail)?).read_to_end(&mut bytes).map_err(fail)?;
-    Ok(bytes.chunks_exact(4).map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+    BufReader::new(File::open(path).map_err(fail)?)
+        .read_to_end(&mut bytes)
+        .map_err(fail)?;
+    Ok(bytes
+        .chunks_exact(4)
+        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect())
 }
 
 /// Takes the lock of a folder for as long as the file lives.
@@ -205,9 +278,10 @@ fn lock(path: &Path) -> Result<File> {
     let file = File::create(path).map_err(|err| Error::io(path, err))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::malformed(path, "another process is making this dataset; wait for it or stop it"))
-        }
+        Err(TryLockError::WouldBlock) => Err(Error::malformed(
+            path,
+            "another process is making this dataset; wait for it or stop it",
+        )),
         Err(TryLockError::Error(err)) => Err(Error::io(path, err)),
     }
 }

@@ -68,7 +68,11 @@ impl Provenance {
     pub fn open(path: &Path, n_documents: u64) -> Result<Self> {
         let file = Mapped::open(path)?;
         if file.slice(0, 8)? != MAGIC {
-            return Err(Error::format(path, 0, "expected \"PILEPROV\": not a provenance file"));
+            return Err(Error::format(
+                path,
+                0,
+                "expected \"PILEPROV\": not a provenance file",
+            ));
         }
         let mut length = [0; 8];
         length.copy_from_slice(file.slice(8, 8)?);
@@ -76,20 +80,38 @@ impl Provenance {
         let header: Header = serde_json::from_slice(file.slice(16, length)?)
             .map_err(|err| Error::format(path, 16, format!("header: {err}")))?;
         if header.version != VERSION {
-            return Err(Error::format(path, 16, format!("version {}, expected {VERSION}", header.version)));
+            return Err(Error::format(
+                path,
+                16,
+                format!("version {}, expected {VERSION}", header.version),
+            ));
         }
         let columns_start = 16 + length;
-        let expected = n_documents.checked_mul(22).and_then(|b| b.checked_add(columns_start));
+        let expected = n_documents
+            .checked_mul(22)
+            .and_then(|b| b.checked_add(columns_start));
         if header.n_documents != n_documents || expected != Some(file.bytes().len() as u64) {
-            let what = format!("speaks of {} documents in {} bytes, but the dataset has {n_documents}", header.n_documents, file.bytes().len());
+            let what = format!(
+                "speaks of {} documents in {} bytes, but the dataset has {n_documents}",
+                header.n_documents,
+                file.bytes().len()
+            );
             return Err(Error::malformed(path, what));
         }
         if header.shards.first().is_some_and(|s| s.first_document != 0)
             || !header.shards.is_sorted_by_key(|s| s.first_document)
         {
-            return Err(Error::format(path, 16, "the shards' first documents do not ascend from 0"));
+            return Err(Error::format(
+                path,
+                16,
+                "the shards' first documents do not ascend from 0",
+            ));
         }
-        Ok(Self { file, header, columns_start })
+        Ok(Self {
+            file,
+            header,
+            columns_start,
+        })
     }
 
     /// The shards and their first documents, in order.
@@ -123,7 +145,10 @@ impl Provenance {
         if usize::from(number) < self.header.subsets.len() {
             return Ok(Some(number));
         }
-        let what = format!("document {document} has subset {number} of {}", self.header.subsets.len());
+        let what = format!(
+            "document {document} has subset {number} of {}",
+            self.header.subsets.len()
+        );
         Err(Error::malformed(self.file.path(), what))
     }
 
@@ -133,11 +158,19 @@ impl Provenance {
     /// No such document, or a damaged file.
     pub fn origin(&self, document: u64) -> Result<Origin<'_>> {
         if document >= self.header.n_documents {
-            return Err(Error::argument(format!("no document {document}: the dataset has {}", self.header.n_documents)));
+            return Err(Error::argument(format!(
+                "no document {document}: the dataset has {}",
+                self.header.n_documents
+            )));
         }
         // Of shards with the same first document all but the last are empty.
-        let after = self.header.shards.partition_point(|s| s.first_document <= document);
-        let shard = after.checked_sub(1).map(|i| self.header.shards[i].path.as_str());
+        let after = self
+            .header
+            .shards
+            .partition_point(|s| s.first_document <= document);
+        let shard = after
+            .checked_sub(1)
+            .map(|i| self.header.shards[i].path.as_str());
         let subset = self.subset_number(document)?;
         Ok(Origin {
             shard: shard.ok_or_else(|| Error::malformed(self.file.path(), "names no shards"))?,
@@ -156,7 +189,12 @@ pub(super) fn write_header(
     shards: Vec<ShardSpan>,
     subsets: Vec<String>,
 ) -> io::Result<()> {
-    let header = Header { version: VERSION, n_documents, shards, subsets };
+    let header = Header {
+        version: VERSION,
+        n_documents,
+        shards,
+        subsets,
+    };
     let mut json = serde_json::to_vec(&header)?;
     json.resize(json.len().next_multiple_of(8), b' ');
     out.write_all(MAGIC)?;

@@ -1,0 +1,160 @@
+"""Manifests: every artifact says what it was made from, with which settings, and can be verified.
+
+A manifest is a JSON file beside the files it speaks of:
+
+    {"kind": "order", "format": 1, "made_by": {"pile_tools": "0.1.0"},
+     "inputs": [{"role": "dataset", "path": "sample", "fingerprint": "..."}],
+     "settings": {"seq_length": 256, ...}, "request": "...",
+     "outputs": [{"path": "..._doc_idx.npy", "bytes": 1234, "sha256": "..."}],
+     "summary": {...}}
+
+Paths are relative to the manifest's folder, so a tree of artifacts can be moved as a whole. `request` is
+a digest of kind, settings and inputs: the same command on finished output finds it and does nothing. There
+are no times and no machine names in it: the same request gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pile_tools import files
+from pile_tools.config import Settings, fingerprint
+from pile_tools.errors import FormatError, OutputExistsError
+
+FORMAT = 1
+
+Entry: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: the same request makes the same artifact.
+
+    Attributes:
+        kind: `shards`, `tokenizer`, `tokens`, `order`, `run`, `checkpoint` or `study`.
+        settings: What changes the output, JSON-ready.
+        inputs: What it is made from: `role`, `path`, and `bytes`, `sha256` or `fingerprint` each.
+    """
+
+    kind: str
+    settings: Settings
+    inputs: list[Entry] = field(default_factory=list)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over kind, settings and inputs."""
+        return fingerprint({"kind": self.kind, "settings": self.settings, "inputs": self.inputs})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest read from a file, or about to be written to it."""
+
+    path: Path
+    kind: str
+    inputs: list[Entry]
+    settings: Settings
+    request: str
+    outputs: list[Entry]
+    summary: Settings
+    made_by: Settings
+
+    @property
+    def folder(self) -> Path:
+        """The folder that the manifest's paths are relative to."""
+        return self.path.parent
+
+
+def relative(path: Path, folder: Path) -> str:
+    """`path` as a manifest in `folder` names it."""
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def file_entry(path: Path, folder: Path, **more: Any) -> Entry:
+    """A file with its size and checksum."""
+    return {**more, "path": relative(path, folder), "bytes": path.stat().st_size, "sha256": files.sha256(path)}
+
+
+def write(
+    path: Path,
+    request: Request,
+    outputs: list[Entry],
+    summary: Settings,
+    inputs: list[Entry] | None = None,
+) -> Manifest:
+    """Writes the manifest of a finished artifact, by rename.
+
+    `inputs` replaces the request's where more is known of them after the job, checksums say.
+    """
+    manifest = Manifest(
+        path=path,
+        kind=request.kind,
+        inputs=request.inputs if inputs is None else inputs,
+        settings=request.settings,
+        request=request.digest,
+        outputs=outputs,
+        summary=summary,
+        made_by={"pile_tools": version("pile-tools")},
+    )
+    values = {
+        "kind": manifest.kind,
+        "format": FORMAT,
+        "made_by": manifest.made_by,
+        "inputs": manifest.inputs,
+        "settings": manifest.settings,
+        "request": manifest.request,
+        "outputs": manifest.outputs,
+        "summary": manifest.summary,
+    }
+    files.write_atomically(path, json.dumps(values, indent=1) + "\n")
+    return manifest
+
+
+def read(path: Path) -> Manifest:
+    """Reads a manifest.
+
+    Raises:
+        FormatError: Not a manifest, or of another format.
+        OSError: The file cannot be read.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
+            raise FormatError(f"manifest format {values['format']!r}, expected {FORMAT} ({path})")
+        fields = ("kind", "inputs", "settings", "request", "outputs", "summary", "made_by")
+        return Manifest(path=path, **{name: values[name] for name in fields})
+    except (ValueError, KeyError, TypeError) as err:
+        raise FormatError(f"not a manifest of pile-tools: {type(err).__name__} {err} ({path})") from err
+
+
+def finished(path: Path, request: Request, *, force: bool) -> Manifest | None:
+    """The manifest of this very request if its output stands already, or None if it is to be made.
+
+    Raises:
+        OutputExistsError: Something else stands there and `force` is off.
+    """
+    if force or not path.exists():
+        return None
+    old = read(path)
+    if old.request == request.digest:
+        missing = [entry["path"] for entry in old.outputs if not (old.folder / entry["path"]).exists()]
+        if not missing:
+            return old
+        raise OutputExistsError(f"{missing[0]} is missing of finished output; --force makes it anew ({path})")
+    raise OutputExistsError(f"made before with {_difference(old, request)}; --force replaces it ({path})")
+
+
+def _difference(old: Manifest, request: Request) -> str:
+    """The first setting in which finished output differs from what is asked for."""
+    if old.kind != request.kind:
+        return f"kind {old.kind}, not {request.kind}"
+    for name in {**old.settings, **request.settings}:
+        before, now = old.settings.get(name), request.settings.get(name)
+        if before != now:
+            return f"{name} = {before!r}, not {now!r}"
+    return "other inputs"

@@ -1,0 +1,74 @@
+//! Trains a tokenizer on shards, with several threads.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{TrainConfig, Trained, Trainer};
+use crate::{
+    Error, Result,
+    progress::Progress,
+    read::{Block, Step, map_blocks},
+};
+
+/// What a tokenizer was trained on, and what came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct TrainSummary {
+    /// Documents, empty ones included.
+    pub n_documents: u64,
+    /// Bytes of text.
+    pub n_text_bytes: u64,
+    /// Tokens in the vocabulary; fewer than asked for where the text has no more pairs to merge.
+    pub vocab_size: u32,
+    /// Merges.
+    pub n_merges: usize,
+    /// SHA-256 of each shard, in order.
+    pub shards: Vec<String>,
+}
+
+/// Counts the words of all documents, then merges; the same for any number of threads.
+/// `progress` advances by compressed bytes, then by merges.
+///
+/// # Errors
+/// As [`Trainer::new`] and [`Trainer::finish`], or a shard cannot be read or holds no text.
+pub fn train_on_shards(
+    shards: &[PathBuf],
+    config: TrainConfig,
+    n_threads: usize,
+    progress: &Progress,
+) -> Result<(Trained, TrainSummary)> {
+    let trainers = (0..n_threads.max(1)).map(|_| Trainer::new(config.clone())).collect::<Result<_>>()?;
+    let (mut n_documents, mut hashes) = (0, Vec::new());
+    let trainers = map_blocks(shards, 0, trainers, progress, add_block, |step| {
+        match step {
+            Step::Block(n) => n_documents += n,
+            Step::EndOfShard(_, summary) => hashes.push(summary.sha256),
+        }
+        Ok(())
+    })?;
+    let mut all = Trainer::new(config)?;
+    trainers.into_iter().for_each(|trainer| all.absorb(trainer));
+    let n_text_bytes = all.n_bytes();
+    if n_text_bytes == 0 {
+        let first = shards.first().map_or(Path::new("no shards"), |p| p);
+        return Err(Error::malformed(first, "no text to train on: every document is empty"));
+    }
+    let trained = all.finish(progress)?;
+    let summary = TrainSummary {
+        n_documents,
+        n_text_bytes,
+        vocab_size: trained.vocab_size(),
+        n_merges: trained.n_merges(),
+        shards: hashes,
+    };
+    Ok((trained, summary))
+}
+
+fn add_block(trainer: &mut Trainer, block: &Block) -> Result<u64> {
+    let mut n_documents = 0;
+    for document in block.documents() {
+        trainer.add(&document?.1.text);
+        n_documents += 1;
+    }
+    Ok(n_documents)
+}

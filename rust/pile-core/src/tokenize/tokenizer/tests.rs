@@ -1,0 +1,327 @@
+//! Tests of loading, refusing, encoding and decoding, on small files made here.
+
+use super::super::{TrainConfig, Trainer, reference::Reference};
+use super::*;
+use crate::{ErrorKind, progress::Progress};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn trained_json() -> Value {
+    let mut trainer = Trainer::new(TrainConfig {
+        vocab_size: 280,
+        min_frequency: 0,
+        special_tokens: vec!["<pad>".to_owned(), "<|endoftext|>".to_owned()],
+    })
+    .unwrap();
+    trainer.add("the cat sat on the mat, the café's cat; 'that' 1234 1234   the    end\n\n");
+    let trained = trainer.finish(&Progress::default()).unwrap();
+    serde_json::from_str(&trained.to_json()).unwrap()
+}
+
+fn load(json: &Value) -> Result<Tokenizer> {
+    Tokenizer::from_json(json.to_string().as_bytes(), Path::new("t.json"))
+}
+
+fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    let mut ids = Vec::new();
+    tokenizer.encoder().encode(text, &mut ids);
+    ids
+}
+
+/// The file with `value` at the JSON pointer `place`.
+fn with(place: &str, value: Value) -> Value {
+    let mut json = trained_json();
+    let (parent, key) = place.rsplit_once('/').unwrap();
+    json.pointer_mut(parent).unwrap()[key] = value;
+    json
+}
+
+fn refusal(place: &str, value: Value) -> String {
+    let err = load(&with(place, value)).unwrap_err();
+    assert!(matches!(err.kind(), ErrorKind::Format(_)));
+    err.to_string()
+}
+
+fn added(id: u32, content: &str, is_normalized: bool, is_special: bool) -> Value {
+    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": is_normalized, "special": is_special})
+}
+
+#[test]
+fn round_trip_of_a_trained_file() {
+    let tokenizer = load(&trained_json()).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 280);
+    assert_eq!(tokenizer.max_id(), 279);
+    assert_eq!(tokenizer.eod(), Some(("<|endoftext|>", 1)));
+    let ids = encode(&tokenizer, "the cat<pad> zoo");
+    assert_eq!(tokenizer.decode(&ids, false), "the cat<pad> zoo");
+    assert_eq!(tokenizer.decode(&ids, true), "the cat zoo");
+    assert_eq!(encode(&tokenizer, ""), [0; 0]);
+    assert_eq!(encode(&tokenizer, "t").len(), 1);
+}
+
+#[test]
+fn unsupported_components_are_refused_by_name() {
+    let metaspace = json!({"type": "Metaspace", "replacement": "_"});
+    assert_eq!(
+        refusal("/pre_tokenizer", metaspace),
+        "unsupported pre_tokenizer \"Metaspace\": byte-level BPE is expected: \
+         {\"type\": \"ByteLevel\", ...} (t.json)"
+    );
+    let cases = [
+        ("/version", json!("2.0"), "unsupported version \"2.0\""),
+        (
+            "/model/type",
+            json!("Unigram"),
+            "unsupported model \"Unigram\"",
+        ),
+        (
+            "/model/dropout",
+            json!(0.1),
+            "unsupported model.dropout 0.1",
+        ),
+        (
+            "/model/unk_token",
+            json!("<unk>"),
+            "unsupported model.unk_token \"<unk>\"",
+        ),
+        (
+            "/model/byte_fallback",
+            json!(true),
+            "unsupported model.byte_fallback true",
+        ),
+        (
+            "/model/end_of_word_suffix",
+            json!("</w>"),
+            "unsupported model.end_of_word_suffix \"</w>\"",
+        ),
+        ("/model/colour", json!(1), "unknown key at model.colour"),
+        ("/colour", json!(1), "unknown key at colour"),
+        (
+            "/normalizer",
+            json!({"type": "NFKC"}),
+            "unsupported normalizer \"NFKC\"",
+        ),
+        (
+            "/normalizer",
+            json!({"type": "Sequence", "normalizers": [{"type": "Lowercase"}]}),
+            "unsupported normalizer.normalizers[0] \"Lowercase\"",
+        ),
+        (
+            "/pre_tokenizer",
+            json!(null),
+            "unsupported pre_tokenizer null",
+        ),
+        (
+            "/pre_tokenizer/use_regex",
+            json!(false),
+            "unsupported pre_tokenizer.use_regex false",
+        ),
+        (
+            "/post_processor",
+            json!({"type": "Bert"}),
+            "unsupported post_processor \"Bert\"",
+        ),
+        (
+            "/decoder",
+            json!({"type": "WordPiece"}),
+            "unsupported decoder \"WordPiece\"",
+        ),
+        ("/decoder", json!(null), "unsupported decoder null"),
+        (
+            "/truncation",
+            json!({"max_length": 1}),
+            "unsupported truncation {\"max_length\":1}",
+        ),
+        ("/padding", json!({}), "unsupported padding {}"),
+        (
+            "/added_tokens/1/single_word",
+            json!(true),
+            "unsupported added_tokens[1].single_word true",
+        ),
+    ];
+    for (place, value, expected) in cases {
+        let message = refusal(place, value);
+        assert!(message.starts_with(expected), "{message}");
+        assert!(message.ends_with("(t.json)"), "{message}");
+    }
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let cases = [
+        (
+            "/model/vocab",
+            json!(null),
+            "nothing at model.vocab, expected an object",
+        ),
+        (
+            "/model/vocab/a",
+            json!(-1),
+            "-1 at model.vocab.a, expected an id",
+        ),
+        (
+            "/model/vocab/a",
+            json!(u32::MAX),
+            "id 4294967295 of token \"a\" is above 16777215 at model.vocab",
+        ),
+        (
+            "/model/vocab/a",
+            json!(2),
+            "id 2 is that of \"!\" and of \"a\"",
+        ),
+        (
+            "/model/merges",
+            json!(["a"]),
+            "1 parts, expected a merge of 2 at model.merges[0]",
+        ),
+        (
+            "/model/merges",
+            json!([["a", "漢"]]),
+            "model.merges[0]: \"a漢\" is not in model.vocab",
+        ),
+        (
+            "/added_tokens/1/id",
+            json!(7),
+            "added_tokens[1]: \"<|endoftext|>\" has id 7, expected 1",
+        ),
+        (
+            "/added_tokens/1/content",
+            json!("<pad>"),
+            "added_tokens[1]: \"<pad>\" is empty or there twice",
+        ),
+        (
+            "/added_tokens/1/special",
+            json!(null),
+            "nothing at added_tokens[1].special, expected true or false",
+        ),
+    ];
+    for (place, value, expected) in cases {
+        let message = refusal(place, value);
+        assert_eq!(message, format!("{expected} (t.json)"));
+    }
+}
+
+#[test]
+fn bytes_that_are_not_json_are_refused_at_their_byte() {
+    let message = |bytes: &[u8]| {
+        let err = Tokenizer::from_json(bytes, Path::new("t.json")).unwrap_err();
+        err.to_string()
+    };
+    assert!(
+        message(b"").starts_with("not JSON: EOF"),
+        "{}",
+        message(b"")
+    );
+    assert!(message(b"{\n  \"a\": x}").ends_with("(t.json, byte 9)"));
+    assert_eq!(
+        message(b"[]"),
+        "an array at the top, expected an object (t.json)"
+    );
+    assert_eq!(
+        message(b"{}"),
+        "unsupported decoder null: byte-level BPE is expected, whose decoder is ByteLevel (t.json)"
+    );
+    let json = trained_json().to_string();
+    let cut = message(&json.as_bytes()[..json.len() / 2]);
+    assert!(cut.starts_with("not JSON: EOF"), "{cut}");
+}
+
+#[test]
+fn missing_file_is_an_io_error() {
+    let err = Tokenizer::from_file(Path::new("no/such.json")).unwrap_err();
+    assert!(matches!(err.kind(), ErrorKind::Io(_)));
+}
+
+#[test]
+fn merges_may_be_lines() {
+    let mut json = trained_json();
+    let merges = json["model"]["merges"].as_array_mut().unwrap();
+    for merge in merges.iter_mut() {
+        let parts = (merge[0].as_str().unwrap(), merge[1].as_str().unwrap());
+        *merge = json!(format!("{} {}", parts.0, parts.1));
+    }
+    merges.insert(0, json!("#version: 0.2"));
+    let text = "the cat sat on that mat";
+    let expected = encode(&load(&trained_json()).unwrap(), text);
+    assert_eq!(encode(&load(&json).unwrap(), text), expected);
+}
+
+#[test]
+fn eod_is_the_first_of_the_known_special_tokens() {
+    let eod = |tokens: Vec<Value>| {
+        let tokenizer = load(&with("/added_tokens", json!(tokens))).unwrap();
+        tokenizer.eod().map(|(token, id)| (token.to_owned(), id))
+    };
+    let both = vec![
+        added(280, "<eos>", false, true),
+        added(281, "</s>", false, true),
+    ];
+    assert_eq!(eod(both), Some(("</s>".to_owned(), 281)));
+    assert_eq!(eod(vec![added(280, "</s>", false, false)]), None);
+    assert_eq!(eod(Vec::new()), None);
+}
+
+#[test]
+fn prefix_space_is_added_to_each_stretch() {
+    let tokenizer = load(&with("/pre_tokenizer/add_prefix_space", json!(true))).unwrap();
+    let decoded = |text| tokenizer.decode(&encode(&tokenizer, text), false);
+    assert_eq!(decoded("a<pad>b<pad> c"), " a<pad> b<pad> c");
+    assert_eq!(decoded(""), "");
+}
+
+#[test]
+fn whole_pieces_need_no_merging_with_ignore_merges() {
+    let mut json = with("/model/ignore_merges", json!(true));
+    json["model"]["vocab"]["Ġdog"] = json!(280);
+    let tokenizer = load(&json).unwrap();
+    assert_eq!(
+        encode(&tokenizer, "a dog"),
+        [tokenizer.token_to_id("a").unwrap(), 280]
+    );
+    json["model"]["ignore_merges"] = json!(false);
+    assert!(!encode(&load(&json).unwrap(), "a dog").contains(&280));
+}
+
+#[test]
+fn added_tokens_outside_the_alphabet_decode_to_themselves() {
+    let tokens = json!([added(280, "漢 字", true, false)]);
+    let tokenizer = load(&with("/added_tokens", tokens)).unwrap();
+    assert_eq!(encode(&tokenizer, "漢 字"), [280]);
+    assert_eq!(tokenizer.decode(&[280, u32::MAX], true), "漢 字");
+}
+
+/// A file with added tokens of all kinds.
+fn with_added_tokens(strips: (bool, bool), adds_prefix_space: bool) -> Value {
+    let mut tokens = vec![
+        added(0, "<pad>", false, true),
+        added(280, "e\u{281}", true, false),
+        added(281, "  ", true, false),
+        added(282, "<pad>e", false, false),
+        added(283, "e\u{281}e", false, false),
+        added(284, " x", true, false),
+    ];
+    for token in &mut tokens {
+        token["lstrip"] = json!(strips.0);
+        token["rstrip"] = json!(strips.1);
+    }
+    let mut json = with("/added_tokens", json!(tokens));
+    json["pre_tokenizer"]["add_prefix_space"] = json!(adds_prefix_space);
+    json
+}
+
+proptest! {
+    #[test]
+    fn fast_equals_reference_with_added_tokens_of_all_kinds(
+        parts in proptest::collection::vec(
+            "(<pad>|<pad>e|e|\u{281}|é| {1,3}|x|the|'s|\n|[0-9a-z]{1,4}|\\PC)", 0..12),
+        strips in any::<(bool, bool)>(),
+        adds_prefix_space in any::<bool>(),
+    ) {
+        let json = with_added_tokens(strips, adds_prefix_space);
+        let bytes = json.to_string().into_bytes();
+        let reference = Reference::from_json(&bytes, Path::new("t.json")).unwrap();
+        let text = parts.concat();
+        prop_assert_eq!(encode(&load(&json).unwrap(), &text), reference.encode(&text));
+    }
+}

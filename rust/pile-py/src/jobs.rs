@@ -1,0 +1,80 @@
+//! The long jobs, each watched for progress and Ctrl-C.
+
+use std::path::PathBuf;
+
+use pile_core::{
+    order, tokenize,
+    tokens::{self, BuildConfig},
+};
+use pyo3::{exceptions::PyRuntimeError, prelude::*};
+
+use crate::{errors::BindError, progress::watch, tokenizer::Tokenizer};
+
+/// A summary as Python's own types, through JSON.
+fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<Bound<'py, PyAny>> {
+    let json = serde_json::to_string(summary).map_err(|err| PyRuntimeError::new_err(err.to_string()))?;
+    py.import("json")?.call_method1("loads", (json,))
+}
+
+/// Tokenizes shards into a dataset's files.
+#[pyfunction]
+#[pyo3(signature = (shards, tokenizer, eod, folder, name, job, n_threads, on_progress = None))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
+pub fn build_dataset<'py>(
+    py: Python<'py>,
+    shards: Vec<PathBuf>,
+    tokenizer: &Tokenizer,
+    eod: Option<u32>,
+    folder: PathBuf,
+    name: String,
+    job: String,
+    n_threads: usize,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let config = BuildConfig { shards, eod, folder, name, job, n_threads };
+    let summary = watch(py, on_progress, |progress| tokens::build(&config, &tokenizer.inner, progress))?;
+    to_python(py, &summary)
+}
+
+/// Trains a tokenizer on shards.
+#[pyfunction]
+#[pyo3(signature = (shards, vocab_size, min_frequency, special_tokens, n_threads, on_progress = None))]
+pub fn train_tokenizer<'py>(
+    py: Python<'py>,
+    shards: Vec<PathBuf>,
+    vocab_size: u32,
+    min_frequency: u64,
+    special_tokens: Vec<String>,
+    n_threads: usize,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<(String, Bound<'py, PyAny>)> {
+    let config = tokenize::TrainConfig { vocab_size, min_frequency, special_tokens };
+    let (trained, summary) = watch(py, on_progress, |progress| {
+        tokenize::train_on_shards(&shards, config, n_threads, progress)
+    })?;
+    Ok((trained.to_json(), to_python(py, &summary)?))
+}
+
+/// Builds an order's files.
+#[pyfunction]
+#[pyo3(signature = (prefix, stem, seq_length, n_samples, seed, on_progress = None))]
+pub fn build_order<'py>(
+    py: Python<'py>,
+    prefix: PathBuf,
+    stem: PathBuf,
+    seq_length: u64,
+    n_samples: u64,
+    seed: u32,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let dataset = tokens::TokenDataset::open(&prefix).map_err(BindError::from)?;
+    let config = order::OrderConfig { stem, seq_length, n_samples, seed };
+    let summary = watch(py, on_progress, |progress| order::build(&dataset, &config, progress))?;
+    to_python(py, &summary)
+}
+
+/// GPT-NeoX's name of an order's files.
+#[pyfunction]
+pub fn order_file_stem(prefix_name: &str, name: &str, n_samples: u64, seq_length: u64, seed: u32) -> String {
+    order::file_stem(prefix_name, name, n_samples, seq_length, seed)
+}

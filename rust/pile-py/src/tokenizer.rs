@@ -1,0 +1,110 @@
+//! `Tokenizer`.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pile_core::{Error, tokenize};
+use pyo3::{prelude::*, types::PyBytes};
+
+use crate::errors::BindError;
+
+type Ids<'py> = Bound<'py, PyArray1<u32>>;
+
+/// A byte-level BPE tokenizer.
+#[pyclass(module = "pile_tools._core", frozen)]
+pub struct Tokenizer {
+    pub inner: Arc<tokenize::Tokenizer>,
+    json: Vec<u8>,
+}
+
+fn load(json: Vec<u8>, path: &std::path::Path) -> Result<Tokenizer, BindError> {
+    let inner = Arc::new(tokenize::Tokenizer::from_json(&json, path)?);
+    Ok(Tokenizer { inner, json })
+}
+
+/// Ids given as an array of any integer type or as a sequence.
+#[derive(FromPyObject)]
+pub enum AnyIds<'py> {
+    U32(PyReadonlyArray1<'py, u32>),
+    List(Vec<i64>),
+}
+
+impl AnyIds<'_> {
+    fn to_vec(&self) -> Result<Vec<u32>, BindError> {
+        match self {
+            Self::U32(array) => Ok(array.as_array().iter().copied().collect()),
+            Self::List(ids) => ids.iter().map(|id| id_of(*id)).collect(),
+        }
+    }
+}
+
+fn id_of(id: i64) -> Result<u32, BindError> {
+    u32::try_from(id).map_err(|_| Error::argument(format!("id {id} is not within 0..2^32")).into())
+}
+
+#[pymethods]
+impl Tokenizer {
+    #[new]
+    fn new(json: &[u8]) -> Result<Self, BindError> {
+        load(json.to_vec(), "tokenizer.json".as_ref())
+    }
+
+    #[staticmethod]
+    fn from_file(path: PathBuf) -> Result<Self, BindError> {
+        let json = fs::read(&path).map_err(|err| Error::io(&path, err))?;
+        load(json, &path)
+    }
+
+    #[getter]
+    fn vocab_size(&self) -> u32 {
+        self.inner.vocab_size()
+    }
+
+    #[getter]
+    fn eod(&self) -> Option<(&str, u32)> {
+        self.inner.eod()
+    }
+
+    fn encode<'py>(&self, py: Python<'py>, text: &str) -> Ids<'py> {
+        let ids = py.detach(|| {
+            let mut ids = Vec::new();
+            self.inner.encoder().encode(text, &mut ids);
+            ids
+        });
+        ids.into_pyarray(py)
+    }
+
+    fn encode_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: Vec<pyo3::pybacked::PyBackedStr>,
+    ) -> (Ids<'py>, Bound<'py, PyArray1<u64>>) {
+        let (ids, offsets) = py.detach(|| {
+            let (mut encoder, mut ids, mut offsets) = (self.inner.encoder(), Vec::new(), vec![0]);
+            for text in &texts {
+                encoder.encode(text, &mut ids);
+                offsets.push(ids.len() as u64);
+            }
+            (ids, offsets)
+        });
+        (ids.into_pyarray(py), offsets.into_pyarray(py))
+    }
+
+    #[pyo3(signature = (ids, skip_special_tokens = true))]
+    fn decode(&self, py: Python<'_>, ids: AnyIds<'_>, skip_special_tokens: bool) -> Result<String, BindError> {
+        let ids = ids.to_vec()?;
+        Ok(py.detach(|| self.inner.decode(&ids, skip_special_tokens)))
+    }
+
+    fn token_to_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    fn id_to_token(&self, id: u32) -> Option<&str> {
+        self.inner.id_to_token(id)
+    }
+
+    fn __getnewargs__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>,) {
+        (PyBytes::new(py, &self.json),)
+    }
+}
