@@ -19,7 +19,6 @@ COMMANDS = {
     "sample": "pile_tools.commands.sample",
     "train-tokenizer": "pile_tools.commands.train_tokenizer",
     "tokenize": "pile_tools.commands.tokenize",
-    "show": "pile_tools.commands.show",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
     "verify": "pile_tools.commands.verify",
@@ -50,7 +49,9 @@ def lazy_group(modules: typing.Mapping[str, str]) -> type[LazyGroup]:
     return type("Group", (LazyGroup,), {"modules": modules})
 
 
-def config_options(cls: type) -> typing.Callable[[typing.Callable[..., object]], typing.Callable[..., object]]:
+def config_options(
+    cls: type,
+) -> typing.Callable[[typing.Callable[..., object]], typing.Callable[..., object]]:
     """One option for each field of a config dataclass that has a help text."""
     hints = typing.get_type_hints(cls)
 
@@ -66,7 +67,9 @@ def config_options(cls: type) -> typing.Callable[[typing.Callable[..., object]],
 def _option(f: dataclasses.Field[typing.Any], hint: typing.Any) -> typing.Callable[..., typing.Any]:
     name = f.name.replace("_", "-")
     if hint is bool:
-        return click.option(f"--{name}/--no-{name}", default=f.default, show_default=True, help=f.metadata["help"])
+        return click.option(
+            f"--{name}/--no-{name}", default=f.default, show_default=True, help=f.metadata["help"]
+        )
     if isinstance(hint, types.UnionType):
         hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
     is_required = f.default is dataclasses.MISSING
@@ -81,7 +84,7 @@ def _option(f: dataclasses.Field[typing.Any], hint: typing.Any) -> typing.Callab
     )
 
 
-def run(group: click.Group, arguments: list[str] | None = None) -> int:
+def run(group: click.Command, arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit code.
 
     0 done, 1 the input or the machine failed, 2 usage or configuration, 70 a bug of ours, 130 Ctrl-C.

@@ -77,7 +77,12 @@ def relative(path: Path, folder: Path) -> str:
 
 def file_entry(path: Path, folder: Path, **more: Any) -> Entry:
     """A file with its size and checksum."""
-    return {**more, "path": relative(path, folder), "bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    return {
+        **more,
+        "path": relative(path, folder),
+        "bytes": path.stat().st_size,
+        "sha256": files.sha256(path),
+    }
 
 
 def write(
@@ -147,6 +152,12 @@ def finished(path: Path, request: Request, *, force: bool) -> Manifest | None:
             return old
         raise OutputExistsError(f"{missing[0]} is missing of finished output; --force makes it anew ({path})")
     raise OutputExistsError(f"made before with {_difference(old, request)}; --force replaces it ({path})")
+
+
+def refuse_foreign(output: Path, manifest_path: Path, *, force: bool) -> None:
+    """Refuses to replace a file that has no manifest of ours beside it. Raises OutputExistsError."""
+    if output.exists() and not manifest_path.exists() and not force:
+        raise OutputExistsError(f"exists and is not from pile-tools; --force replaces it ({output})")
 
 
 def _difference(old: Manifest, request: Request) -> str:

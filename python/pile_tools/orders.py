@@ -56,7 +56,9 @@ class Order:
             raise ConfigError(f"the order names no batch size; give --batch-size ({self.path})")
         n_steps = len(self.samples) // size
         if not 0 <= step < n_steps:
-            raise ConfigError(f"no step {step}: the order has {n_steps} of {size} samples, from 0 ({self.path})")
+            raise ConfigError(
+                f"no step {step}: the order has {n_steps} of {size} samples, from 0 ({self.path})"
+            )
         return step * size, size
 
     def batch(self, step: int, batch_size: int | None = None) -> Tokens:
@@ -93,7 +95,9 @@ def open_order(path: str | Path) -> Order:
     stem = found.folder / settings["stem"]
     samples = TrainingOrder(stem, settings["seq_length"], found.folder / dataset["path"])
     if samples.dataset.fingerprint != dataset["fingerprint"]:
-        raise FormatError(f"built for another dataset than {samples.dataset.prefix} now is; build it anew ({file})")
+        raise FormatError(
+            f"built for another dataset than {samples.dataset.prefix} now is; build it anew ({file})"
+        )
     return Order(
         path=file,
         samples=samples,

@@ -70,5 +70,7 @@ def _rich_bar(unit: str) -> typing.Any:
 
     is_bytes = unit == "B"
     columns = [TextColumn("{task.description}"), BarColumn()]
-    columns += [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn(), TextColumn(unit)]
+    columns += (
+        [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn(), TextColumn(unit)]
+    )
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)

@@ -76,28 +76,31 @@ impl<'t> Iterator for Cuts<'t> {
         if let Some(id) = self.pending.take() {
             return Some(Cut::Token(id));
         }
-        let Some(found) = self.matches.as_mut().and_then(Iterator::next) else {
-            let rest = &self.text[self.done..];
-            self.done = self.text.len();
-            return (!rest.is_empty()).then_some(Cut::Text(rest));
-        };
-        let token = &self.tokens[found.pattern()];
-        let (start, end) = self.widened(&found, token);
-        let before = self.done..start;
-        self.done = end;
-        if before.is_empty() {
-            return Some(Cut::Token(token.id));
+        while let Some(found) = self.matches.as_mut().and_then(Iterator::next) {
+            let token = &self.tokens[found.pattern()];
+            let (start, end) = self.widened(&found, token);
+            let before = self.done..start;
+            self.done = end;
+            if !before.is_empty() {
+                self.pending = Some(token.id);
+                return Some(Cut::Text(&self.text[before]));
+            }
+            if start < end {
+                return Some(Cut::Token(token.id));
+            }
         }
-        self.pending = Some(token.id);
-        Some(Cut::Text(&self.text[before]))
+        let rest = &self.text[self.done..];
+        self.done = self.text.len();
+        (!rest.is_empty()).then_some(Cut::Text(rest))
     }
 }
 
 impl Cuts<'_> {
     /// Start and end of a match with the white space that its token takes along.
     ///
-    /// As in the reference, a token that starts with white space can be found inside what its
-    /// predecessor took along; it is then emitted as well.
+    /// A token that starts with white space can be found inside what its predecessor took along.
+    /// As in the reference it is then cut out as well, unless it takes white space before it
+    /// along: it starts where its predecessor ends, and nothing is left of it.
     fn widened(&self, found: &Match, token: &AddedToken) -> (usize, usize) {
         let (mut start, mut end) = (found.start(), found.end());
         if token.strips_left {
@@ -157,5 +160,9 @@ mod tests {
         let expected = [Cut::Text("a"), Cut::Token(0), Cut::Text(" "), Cut::Token(1)];
         assert_eq!(cut(&added, "a \u{3000}L R \n"), expected);
         assert_eq!(cut(&added, "R L"), [Cut::Token(1), Cut::Token(0)]);
+        let both = AddedTokens::new(vec![token(0, "  ", true, true)]).unwrap();
+        assert_eq!(cut(&both, "    "), [Cut::Token(0)]);
+        let right = AddedTokens::new(vec![token(0, "  ", false, true)]).unwrap();
+        assert_eq!(cut(&right, "    "), [Cut::Token(0), Cut::Token(0)]);
     }
 }

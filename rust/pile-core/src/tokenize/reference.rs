@@ -73,7 +73,9 @@ impl Reference {
             if done < start {
                 between(&text[done..start], ids);
             }
-            ids.push(token.id);
+            if start < end {
+                ids.push(token.id);
+            }
             (done, at) = (end, at + len);
         }
         if done < text.len() {

@@ -37,7 +37,9 @@ pub fn train_on_shards(
     n_threads: usize,
     progress: &Progress,
 ) -> Result<(Trained, TrainSummary)> {
-    let trainers = (0..n_threads.max(1)).map(|_| Trainer::new(config.clone())).collect::<Result<_>>()?;
+    let trainers = (0..n_threads.max(1))
+        .map(|_| Trainer::new(config.clone()))
+        .collect::<Result<_>>()?;
     let (mut n_documents, mut hashes) = (0, Vec::new());
     let trainers = map_blocks(shards, 0, trainers, progress, add_block, |step| {
         match step {
@@ -51,7 +53,10 @@ pub fn train_on_shards(
     let n_text_bytes = all.n_bytes();
     if n_text_bytes == 0 {
         let first = shards.first().map_or(Path::new("no shards"), |p| p);
-        return Err(Error::malformed(first, "no text to train on: every document is empty"));
+        return Err(Error::malformed(
+            first,
+            "no text to train on: every document is empty",
+        ));
     }
     let trained = all.finish(progress)?;
     let summary = TrainSummary {

@@ -102,10 +102,17 @@ impl Tokenizer {
         };
         add_tokens(&mut ids, &spec.added).map_err(wrong)?;
         let mut tokens = tokens_by_id(&ids).map_err(wrong)?;
-        for token in spec.added.iter().filter(|t| t.is_special) {
-            if let Some(Some(known)) = tokens.get_mut(token.id as usize) {
-                known.is_special = true;
-            }
+        let added = spec.added.iter();
+        for token in added.clone().filter(|t| spec.is_nfc && t.is_normalized) {
+            // The reference shows and decodes the normalized form.
+            tokens[token.id as usize] = Some(Token::new(nfc(&token.content).into_owned()));
+        }
+        let special: FxHashSet<&str> = added
+            .filter(|t| t.is_special)
+            .map(|t| t.content.as_str())
+            .collect();
+        for token in tokens.iter_mut().flatten() {
+            token.is_special = special.contains(token.text.as_str());
         }
         let eod = eod_of(&spec.added);
         let (raw, normalized) = finders(spec.added, spec.is_nfc).map_err(wrong)?;
@@ -141,7 +148,8 @@ impl Tokenizer {
         self.ids.get(token).copied()
     }
 
-    /// Token of an id as the file spells it.
+    /// Token of an id as the file spells it; an added token that is looked for in normalized
+    /// text is normalized here too, as in the reference.
     #[must_use]
     pub fn id_to_token(&self, id: u32) -> Option<&str> {
         self.token(id).map(|t| t.text.as_str())
@@ -223,8 +231,7 @@ fn add_tokens(
     ids: &mut FxHashMap<String, u32>,
     added: &[AddedToken],
 ) -> std::result::Result<(), String> {
-    let vocab_size = ids.len() as u32;
-    let mut max_added = None;
+    let mut next = ids.len() as u32;
     let mut seen = FxHashSet::default();
     for (i, token) in added.iter().enumerate() {
         let (content, id) = (&token.content, token.id);
@@ -233,13 +240,13 @@ fn add_tokens(
                 "added_tokens[{i}]: {content:?} is empty or there twice"
             ));
         }
-        let next = max_added.map_or(vocab_size, |max: u32| vocab_size.max(max + 1));
-        let expected = ids.get(content).copied().unwrap_or(next);
+        let known = ids.get(content).copied();
+        let expected = known.unwrap_or(next);
         if id != expected {
             let what = format!("added_tokens[{i}]: {content:?} has id {id}, expected {expected}");
             return Err(what);
         }
-        max_added = max_added.max(Some(id));
+        next += u32::from(known.is_none());
         ids.insert(content.clone(), id);
     }
     Ok(())
@@ -274,8 +281,17 @@ fn finders(
     is_nfc: bool,
 ) -> std::result::Result<(AddedTokens, AddedTokens), String> {
     let (mut normalized, raw): (Vec<_>, Vec<_>) = added.into_iter().partition(|t| t.is_normalized);
-    for token in normalized.iter_mut().filter(|_| is_nfc) {
-        token.content = nfc(&token.content).into_owned();
+    let mut seen = FxHashSet::default();
+    for token in &mut normalized {
+        if is_nfc {
+            token.content = nfc(&token.content).into_owned();
+        }
+        if !seen.insert(token.content.clone()) {
+            return Err(format!(
+                "added_tokens: two are {:?} once normalized",
+                token.content
+            ));
+        }
     }
     let finder = |tokens| AddedTokens::new(tokens).map_err(|e| format!("added_tokens: {e}"));
     Ok((finder(raw)?, finder(normalized)?))

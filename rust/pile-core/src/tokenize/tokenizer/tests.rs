@@ -263,6 +263,29 @@ fn eod_is_the_first_of_the_known_special_tokens() {
 }
 
 #[test]
+fn normalized_tokens_decode_to_their_normalized_form() {
+    let tokens = json!([
+        added(280, "e\u{301}", true, true),
+        added(281, "e\u{302}z", true, true)
+    ]);
+    let tokenizer = load(&with("/added_tokens", tokens)).unwrap();
+    assert_eq!(tokenizer.token_to_id("e\u{301}"), Some(280));
+    assert_eq!(tokenizer.id_to_token(280), Some("é"));
+    // Both odd, and as the reference has it: é is the character of byte 0xE9, and the special
+    // token is no longer known by its normalized form.
+    assert_eq!(tokenizer.decode(&[280], true), "\u{fffd}");
+    let twice = json!([
+        added(280, "e\u{301}", true, true),
+        added(167, "é", true, true)
+    ]);
+    let message = load(&with("/added_tokens", twice)).unwrap_err().to_string();
+    assert_eq!(
+        message,
+        "added_tokens: two are \"é\" once normalized (t.json)"
+    );
+}
+
+#[test]
 fn prefix_space_is_added_to_each_stretch() {
     let tokenizer = load(&with("/pre_tokenizer/add_prefix_space", json!(true))).unwrap();
     let decoded = |text| tokenizer.decode(&encode(&tokenizer, text), false);

@@ -1,0 +1,36 @@
+"""`pile-tools verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pile_tools.commands import options
+from pile_tools.stages.verify import Check, run
+
+
+@click.command("verify")
+@click.argument("path", type=options.PATH)
+@click.option("--chain", is_flag=True, help="Check what it was made from too, back to the shards.")
+def command(path: Path, chain: bool) -> None:
+    """Check that the artifact at PATH is what its manifest says: every byte of it, and what it was made from.
+
+    PATH is a dataset's prefix, an order's or a run's folder, a checkpoint, a study, or any manifest. What it was
+    made from is checked where it is still here.
+
+    \b
+    Examples:
+      pile-tools verify tokens/sample
+      pile-tools verify run/checkpoints/step512
+      pile-tools verify report.html --chain
+    """
+
+    def show(check: Check) -> None:
+        color = {"ok": "green", "WRONG": "red"}.get(check.state, "yellow")
+        click.echo(f"{click.style(f'{check.state:<6}', fg=color)} {check.what}")
+
+    checks = run(path, chain=chain, on_check=show)
+    n_absent = sum(check.state == "absent" for check in checks)
+    absent = f", {n_absent} of what it was made from not here" if n_absent else ""
+    click.echo(f"{path} is what its manifest says: {len(checks) - n_absent} checks{absent}")

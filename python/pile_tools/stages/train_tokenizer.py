@@ -1,0 +1,82 @@
+"""Trains a byte-level BPE tokenizer on shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pile_tools import _core, files, manifest
+from pile_tools.errors import ConfigError
+from pile_tools.manifest import Manifest, Request
+
+#: GPT-NeoX-20B's special tokens, ids 0 and 1.
+SPECIAL_TOKENS = ("<|endoftext|>", "<|padding|>")
+
+#: A vocabulary holds at least every byte and the special tokens.
+MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainTokenizerConfig:
+    """What a trained tokenizer depends on, its shards aside."""
+
+    vocab_size: int = field(
+        default=50254, metadata={"help": "Tokens in the vocabulary, special tokens and bytes included."}
+    )
+    min_frequency: int = field(default=2, metadata={"help": "Merge only pairs that occur at least so often."})
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < MIN_VOCAB_SIZE:
+            raise ConfigError(f"vocab-size must be at least {MIN_VOCAB_SIZE}, got {self.vocab_size}")
+        if self.min_frequency < 0:
+            raise ConfigError(f"min-frequency must not be negative, got {self.min_frequency}")
+
+
+def manifest_path(output: Path) -> Path:
+    """The manifest beside a tokenizer: `NAME.manifest.json` for `NAME.json`."""
+    return output.with_name(output.name.removesuffix(".json") + ".manifest.json")
+
+
+def run(
+    shards: Sequence[Path],
+    output: Path,
+    config: TrainTokenizerConfig,
+    *,
+    threads: int,
+    force: bool = False,
+    on_progress: Callable[[int], object] | None = None,
+) -> tuple[Manifest, bool]:
+    """Trains on `shards`, writes `output`, and returns its manifest and whether it was made now.
+
+    The same bytes for any number of threads. `on_progress` gets compressed bytes, then merges on top.
+
+    Raises:
+        OutputExistsError: The output was made before from something else and `force` is off.
+        FormatError: A shard is damaged, named with the place.
+        OSError: A file cannot be read or written.
+    """
+    beside = manifest_path(output)
+    inputs = [
+        {"role": "shard", "path": manifest.relative(path, output.parent), "bytes": path.stat().st_size}
+        for path in shards
+    ]
+    settings = {
+        "vocab_size": config.vocab_size,
+        "min_frequency": config.min_frequency,
+        "special_tokens": list(SPECIAL_TOKENS),
+    }
+    request = Request("tokenizer", settings, inputs)
+    if done := manifest.finished(beside, request, force=force):
+        return done, False
+    manifest.refuse_foreign(output, beside, force=force)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    json, summary = _core.train_tokenizer(
+        shards, config.vocab_size, config.min_frequency, SPECIAL_TOKENS, threads, on_progress
+    )
+    hashes = summary.pop("shards")
+    inputs = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
+    beside.unlink(missing_ok=True)
+    files.write_atomically(output, json)
+    entry = manifest.file_entry(output, output.parent)
+    return manifest.write(beside, request, [entry], summary, inputs), True
