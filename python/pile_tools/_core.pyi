@@ -71,9 +71,9 @@ class Tokenizer:
     def id_to_token(self, id: int) -> str | None:
         """The token of an id as the vocabulary spells it, or None."""
 
-    def __getstate__(self) -> bytes: ...
-    def __setstate__(self, state: bytes) -> None: ...
-    def __new__(cls, json: bytes = ...) -> Tokenizer: ...
+    def __new__(cls, json: bytes) -> Tokenizer:
+        """Loads the content of a `tokenizer.json`. Raises FormatError."""
+
     def __getnewargs__(self) -> tuple[bytes]: ...
 
 @final
@@ -225,3 +225,6 @@ def build_order(
 
 def order_file_stem(prefix_name: str, name: str, n_samples: int, seq_length: int, seed: int) -> str:
     """The name GPT-NeoX gives the files of a packed order, less `_doc_idx.npy` and so on."""
+
+def _panic() -> None:
+    """Panics in the core, for the test of how a panic is reported."""

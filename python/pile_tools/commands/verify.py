@@ -16,8 +16,8 @@ from pile_tools.stages.verify import Check, run
 def command(path: Path, chain: bool) -> None:
     """Check that the artifact at PATH is what its manifest says: every byte of it, and what it was made from.
 
-    PATH is a dataset's prefix, an order's or a run's folder, a checkpoint, a study, or any manifest. What it was
-    made from is checked where it is still here.
+    PATH is a dataset's prefix, an order's or a run's folder, a checkpoint, a study, or any manifest. What it
+    was made from is checked where it is still here.
 
     \b
     Examples:

@@ -18,8 +18,8 @@ NAMED_CHARACTERS = {
     "mu": "x", "de": " degrees", "mc": "u", "ss": "ss", "lh": "<-", "rh": "->", "sl": "/", "ul": "_",
 }  # fmt: skip
 MDOC_QUOTES = {
-    "Op": "[]", "Oo": "[]", "Dq": '""', "Qq": '""', "Sq": "''", "Ql": "''", "Pq": "()", "Bq": "[]", "Aq": "<>",
-    "Brq": "{}",
+    "Op": "[]", "Oo": "[]", "Dq": '""', "Qq": '""', "Sq": "''", "Ql": "''", "Pq": "()", "Bq": "[]",
+    "Aq": "<>", "Brq": "{}",
 }  # fmt: skip
 MDOC_WORDS = frozenset(
     [

@@ -136,9 +136,8 @@ def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
         if entry["role"] == "shard":
             shard = next(hashes)
             if shard["bytes"] != entry["bytes"]:
-                raise PileError(
-                    f"{shard['path']} changed while it was read: {entry['bytes']} bytes, then {shard['bytes']}"
-                )
+                sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
+                raise PileError(f"{shard['path']} changed while it was read: {sizes}")
             entry = {**entry, "sha256": shard["sha256"]}
         checked.append(entry)
     return checked

@@ -90,10 +90,15 @@ impl Error {
     }
 }
 
+/// A system's message less its " (os error 2)".
+fn without_number(message: &str) -> &str {
+    message.split(" (os error ").next().unwrap_or(message)
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            ErrorKind::Io(e) => write!(f, "{e}")?,
+            ErrorKind::Io(e) => f.write_str(without_number(&e.to_string()))?,
             ErrorKind::Format(w) | ErrorKind::Argument(w) => f.write_str(w)?,
             ErrorKind::Cancelled => f.write_str("cancelled")?,
         }
@@ -120,6 +125,12 @@ impl std::error::Error for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn system_errors_come_without_their_number() {
+        let e = Error::io(Path::new("a"), io::Error::from_raw_os_error(2));
+        assert_eq!(e.to_string(), "No such file or directory (a)");
+    }
 
     #[test]
     fn display_names_file_and_byte() {

@@ -2,6 +2,7 @@
 //!
 //! Needs the shared folder of golden files: `PILE_TOOLS_SHARED`, else `shared` beside the
 //! repository. Without it the tests say so and pass.
+#![allow(clippy::unwrap_used)] // Helpers of tests, which clippy does not take for tests.
 
 use pile_core::tokenize::{Class, Tokenizer, class_of, reference::Reference};
 use proptest::prelude::*;

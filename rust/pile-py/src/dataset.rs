@@ -1,6 +1,6 @@
 //! `TokenDataset`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ffi::OsStr, path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pile_core::tokens::{self, Span, TokenSource, TokenType};
@@ -53,8 +53,8 @@ impl TokenDataset {
     }
 
     #[getter]
-    fn prefix(&self) -> PathBuf {
-        self.inner.prefix().to_owned()
+    fn prefix(&self) -> &OsStr {
+        self.inner.prefix().as_os_str()
     }
 
     #[getter]

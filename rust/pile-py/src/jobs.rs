@@ -78,3 +78,9 @@ pub fn build_order<'py>(
 pub fn order_file_stem(prefix_name: &str, name: &str, n_samples: u64, seq_length: u64, seed: u32) -> String {
     order::file_stem(prefix_name, name, n_samples, seq_length, seed)
 }
+
+/// Panics inside a watched job, so that a test can see what users are told then.
+#[pyfunction]
+pub fn _panic(py: Python<'_>) -> PyResult<()> {
+    watch(py, None, |_| panic!("on request"))
+}

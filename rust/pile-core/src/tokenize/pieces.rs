@@ -55,7 +55,7 @@ impl Pieces<'_> {
     }
 
     /// Class and length of the character at byte `at`.
-    #[inline]
+    #[inline(always)] // Called per character.
     fn class_at(&self, at: usize) -> (Class, usize) {
         let (code_point, len) = code_point_at(self.rest.as_bytes(), at);
         (self.classes.class(code_point), len)

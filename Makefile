@@ -1,0 +1,78 @@
+# What people and CI type. `make demo` and `make test` do all their own set-up.
+PYTHON ?= python3
+BIN := .venv/bin
+UV_VERSION := 0.13.9
+
+# DeepSpeed compiles one small library at its first use on a CPU; it is kept here.
+export TORCH_EXTENSIONS_DIR := $(CURDIR)/.cache/torch_extensions
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+# Nothing of the machine's other environments leaks in.
+unexport PYTHONPATH PYTHONHOME CONDA_PREFIX
+export VIRTUAL_ENV := $(CURDIR)/.venv
+
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+
+.PHONY: help setup-data setup demo-data demo test test-rust test-python check format bench wheel clean
+
+help: ## Show what can be made.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
+
+.venv/.uv: scripts/check_machine.sh
+	@sh scripts/check_machine.sh "$(PYTHON)"
+	@echo "setting up .venv"
+	@"$(PYTHON)" -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+.venv/.data-packages: .venv/.uv constraints.txt pyproject.toml
+	@echo "installing the packages of the data tools"
+	@$(PIP) maturin click numpy rich zstandard
+	@touch $@
+
+.venv/.all-packages: .venv/.data-packages
+	@echo "installing torch, DeepSpeed and the packages of trainer, studies and tests"
+	@$(PIP) setuptools
+	@$(PIP) --requirements pyproject.toml --extra train --extra study --extra dev
+	@touch $@
+
+.venv/.core: .venv/.data-packages $(RUST_SOURCES)
+	@echo "building the Rust core"
+	@$(BIN)/maturin develop --quiet --uv --release --locked
+	@touch $@
+
+setup-data: .venv/.core ## Set up the data tools (no torch).
+setup: .venv/.all-packages .venv/.core ## Set up everything.
+
+demo-data: setup-data ## Sample text, train a tokenizer, tokenize, order: two minutes, no torch.
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh data
+
+demo: setup ## The whole way, from text to a report on what a model memorized.
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh all
+
+test: test-rust test-python ## Run every test.
+
+test-rust: .venv/.core
+	cargo test --locked --release --quiet -p pile-core
+
+test-python: setup
+	$(BIN)/pytest -q
+
+check: setup ## Formats, lints, types.
+	cargo fmt --all --check
+	cargo clippy --locked --release --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m mypy.stubtest pile_tools._core
+
+format: .venv/.all-packages ## Bring all sources into the common format.
+	cargo fmt --all
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
+	$(BIN)/maturin build --locked --profile dist --out dist
+
+clean: ## Remove everything that was made here.
+	rm -rf .venv .cache target demo dist

@@ -1,0 +1,62 @@
+"""`pile-tools sample`: a small corpus to try everything on, from the machine's own text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pile_tools.cli import config_options
+from pile_tools.commands import options
+from pile_tools.manifest import Manifest
+from pile_tools.progress import Bar
+from pile_tools.stages import sample
+from pile_tools.stages.sample import SampleConfig
+
+
+@click.command("sample")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@config_options(SampleConfig)
+@options.force
+def command(out: Path, force: bool, **settings: Any) -> None:
+    """Makes a miniature Pile in OUT from text that this machine already has.
+
+    Takes the running Python's own library, its tests and help topics and, where they are installed, English
+    manual pages and packages' documents, and mixes them into Pile-shaped shards OUT/00.jsonl.zst and so on.
+    Needs no network; the same machine and options give the same bytes.
+
+    \b
+    Examples:
+      pile-tools sample demo/shards
+      pile-tools sample demo/shards --megabytes 3 --shards 4
+      pile-tools sample demo/plain --no-canaries --seed 1
+    """
+    config = SampleConfig(**settings)
+    with Bar("Collecting text", config.text_bytes) as bar:
+        found, is_new = sample.run(config, out, force=force, on_progress=bar.update)
+    if not is_new:
+        click.echo(f"already done: {_counts(found)} in {out}; nothing to do")
+        return
+    _print_summary(config, found, out)
+
+
+def _counts(found: Manifest) -> str:
+    return (
+        f"{found.summary['n_documents']:,} documents, {found.summary['n_text_bytes'] / 1e6:,.1f} MB of text"
+    )
+
+
+def _print_summary(config: SampleConfig, found: Manifest, out: Path) -> None:
+    for subset in found.summary["subsets"]:
+        megabytes = subset["n_text_bytes"] / 1e6
+        click.echo(f"  {subset['name']:<16}{subset['n_documents']:>7,} documents {megabytes:>8,.2f} MB")
+    click.echo(f"{_counts(found)} in {config.shards} shards, in {out}")
+    if not found.summary["is_complete"]:
+        click.echo(
+            f"This machine has less text of its own than the {config.megabytes:g} MB asked for; that is all."
+        )
+    if config.canaries:
+        click.echo(f"The planted passages are listed in {out / sample.CANARIES_FILE}")
+    tokenizer = out.parent / "tokenizer.json"
+    click.echo(f"Next: pile-tools train-tokenizer {out} -o {tokenizer} --vocab-size 4096")

@@ -1,0 +1,212 @@
+"""A miniature Pile from what every machine already has: the first corpus to try everything on.
+
+Documents are taken by turns from each subset so that none drowns the others, exact duplicates left out, and
+dealt over Pile-shaped shards by a seeded shuffle. The same machine and settings give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from pile_tools import manifest
+from pile_tools.config import settings
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.sampling import canaries, sources
+from pile_tools.sampling.canaries import Passage
+
+MANIFEST_FILE, CANARIES_FILE = "manifest.json", "canaries.json"
+ZSTD_LEVEL = 6
+#: No document is longer than this, nor than this share of the sample.
+MAX_DOCUMENT_BYTES, MAX_DOCUMENT_SHARE = 100_000, 0.02
+
+OnProgress = Callable[[int], object] | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleConfig:
+    """What decides the bytes of a sample, next to the machine it is taken from."""
+
+    megabytes: float = field(default=20.0, metadata={"help": "Text in all, MB; canaries come on top."})
+    shards: int = field(default=8, metadata={"help": "Shards to deal the documents to."})
+    seed: int = field(default=0, metadata={"help": "Seed of the choice, the shuffle and the canaries."})
+    canaries: bool = field(
+        default=True, metadata={"help": "Plant random passages 1 to 64 times and list them in canaries.json."}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.megabytes > 0 or self.megabytes == float("inf"):
+            raise ConfigError(f"megabytes must be more than 0, got {self.megabytes:g}")
+        if not 1 <= self.shards <= 100:
+            raise ConfigError(f"shards must be 1 to 100, got {self.shards}")
+
+    @property
+    def text_bytes(self) -> int:
+        """Bytes of text to take."""
+        return round(self.megabytes * 1e6)
+
+    @property
+    def max_document_bytes(self) -> int:
+        """Where longer documents are cut."""
+        return max(
+            sources.MIN_DOCUMENT_BYTES, min(MAX_DOCUMENT_BYTES, int(self.text_bytes * MAX_DOCUMENT_SHARE))
+        )
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text and the subset it belongs to."""
+
+    subset: str
+    text: str
+
+
+def run(
+    config: SampleConfig, folder: Path, *, force: bool = False, on_progress: OnProgress = None
+) -> tuple[manifest.Manifest, bool]:
+    """Takes the sample into `folder`; returns its manifest and whether anything had to be done.
+
+    The folder is filled beside its place and renamed. `on_progress` gets the bytes of text taken so far.
+
+    Raises:
+        OutputExistsError: The folder holds something else, or a sample of other settings and `force` is off.
+        PileError: The machine has no text at all.
+        OSError: A file cannot be written.
+    """
+    request = manifest.Request("shards", {**settings(config), "python": platform.python_version()})
+    old = manifest.finished(folder / MANIFEST_FILE, request, force=force)
+    if old is not None:
+        return old, False
+    _refuse_foreign_files(folder)
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        _fill(temporary, config, request, on_progress)
+        _remove_sample(folder)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest.read(folder / MANIFEST_FILE), True
+
+
+def take(
+    config: SampleConfig, subsets: list[sources.Source], on_progress: OnProgress = None
+) -> Iterator[Document]:
+    """Documents from all subsets until there is enough text, each time from the one furthest behind.
+
+    A subset with little text gives all it has and the others make up for it.
+    """
+    streams = {s.name: iter(s.documents(random.Random(f"{config.seed}/{s.name}"))) for s in subsets}
+    weights = {s.name: s.weight for s in subsets}
+    taken = dict.fromkeys(streams, 0)
+    seen: set[bytes] = set()
+    while streams and sum(taken.values()) < config.text_bytes:
+        subset = min(streams, key=lambda name: taken[name] / weights[name])
+        text = next(streams[subset], None)
+        if text is None:
+            del streams[subset]
+            continue
+        text = sources.cut(text, config.max_document_bytes)
+        data = text.encode()
+        digest = hashlib.sha256(data).digest()
+        if len(data) < sources.MIN_DOCUMENT_BYTES or digest in seen:
+            continue
+        seen.add(digest)
+        taken[subset] += len(data)
+        yield Document(subset, text)
+        if on_progress is not None:
+            on_progress(sum(taken.values()))
+
+
+def _fill(folder: Path, config: SampleConfig, request: manifest.Request, on_progress: OnProgress) -> None:
+    """Writes shards, canaries and the manifest into an empty folder."""
+    documents = list(take(config, sources.all_sources(), on_progress))
+    if not documents:
+        raise PileError(
+            "found no text on this machine: neither Python's library nor /usr/share/man or /usr/share/doc"
+        )
+    passages = canaries.passages(config.seed) if config.canaries else []
+    planted = [Document(canaries.SUBSET, p.text) for p in passages for _ in range(p.repeats)]
+    mixed = documents + planted
+    random.Random(f"{config.seed}/shuffle").shuffle(mixed)
+    outputs = []
+    for number in range(config.shards):
+        path = folder / f"{number:02d}.jsonl.zst"
+        _write_shard(path, mixed[number :: config.shards])
+        outputs.append(manifest.file_entry(path, folder, role="shard"))
+    if config.canaries:
+        path = folder / CANARIES_FILE
+        path.write_text(_canaries_json(passages), encoding="utf-8")
+        outputs.append(manifest.file_entry(path, folder, role="canaries"))
+    manifest.write(folder / MANIFEST_FILE, request, outputs, _summary(config, documents, planted))
+
+
+def _write_shard(path: Path, documents: list[Document]) -> None:
+    """Writes documents as JSON lines in one zstd frame."""
+    lines = (
+        json.dumps({"text": d.text, "meta": {"pile_set_name": d.subset}}, ensure_ascii=False) + "\n"
+        for d in documents
+    )
+    path.write_bytes(zstandard.ZstdCompressor(level=ZSTD_LEVEL).compress("".join(lines).encode()))
+
+
+def _canaries_json(passages: list[Passage]) -> str:
+    values = {
+        "about": canaries.EXPLANATION,
+        "repeats": list(canaries.REPEATS),
+        "passages": [asdict(passage) for passage in passages],
+    }
+    return json.dumps(values, indent=1) + "\n"
+
+
+def _summary(config: SampleConfig, documents: list[Document], planted: list[Document]) -> dict[str, Any]:
+    """Documents and bytes by subset, and whether there was as much text as asked for."""
+    subsets: dict[str, dict[str, Any]] = {}
+    for document in documents + planted:
+        counts = subsets.setdefault(
+            document.subset, {"name": document.subset, "n_documents": 0, "n_text_bytes": 0}
+        )
+        counts["n_documents"] += 1
+        counts["n_text_bytes"] += len(document.text.encode())
+    n_taken = sum(len(d.text.encode()) for d in documents)
+    return {
+        "n_documents": len(documents) + len(planted),
+        "n_text_bytes": sum(counts["n_text_bytes"] for counts in subsets.values()),
+        "is_complete": n_taken >= config.text_bytes,
+        "subsets": sorted(subsets.values(), key=lambda counts: (-counts["n_text_bytes"], counts["name"])),
+    }
+
+
+def _sample_files(folder: Path) -> list[Path]:
+    """The files of the sample that stands in a folder, its manifest last; none if there is no manifest."""
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        return []
+    old = manifest.read(path)
+    return [folder / entry["path"] for entry in old.outputs] + [path] if old.kind == "shards" else []
+
+
+def _refuse_foreign_files(folder: Path) -> None:
+    """Raises OutputExistsError for a folder with anything in it but a sample."""
+    if not folder.exists():
+        return
+    foreign = sorted(set(folder.iterdir()) - set(_sample_files(folder)))
+    if foreign:
+        raise OutputExistsError(
+            f"{foreign[0].name} is in the way and not of a sample; choose another folder ({folder})"
+        )
+
+
+def _remove_sample(folder: Path) -> None:
+    for path in _sample_files(folder):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,111 @@
+"""Fixtures: the golden data, small shards, a tokenizer, the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zstandard
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with golden data and corpora; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("PILE_TOOLS_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        pytest.skip(f"no golden data at {folder}; PILE_TOOLS_SHARED names the folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> Path:
+    """Golden data made by running GPT-NeoX."""
+    return shared / "golden" / "neox"
+
+
+@pytest.fixture(scope="session")
+def neox_tokenizer(shared: Path) -> Path:
+    """The GPT-NeoX-20B tokenizer file."""
+    return shared / "golden" / "20B_tokenizer.json"
+
+
+Record = dict[str, Any]
+WriteShard = Callable[[Path, Iterable[Record]], Path]
+
+
+@pytest.fixture(scope="session")
+def write_shard() -> WriteShard:
+    """Writes records as a `.jsonl` or `.jsonl.zst` shard."""
+
+    def write(path: Path, records: Iterable[Record]) -> Path:
+        lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(zstandard.compress(lines) if path.suffix == ".zst" else lines)
+        return path
+
+    return write
+
+
+def document(i: int) -> Record:
+    """A made-up record of one of three subsets, some without any, some empty."""
+    words = ["alpha", "beta", "gamma", "delta", "naïve", "日本語", "  ", "\n", "don't", "x_1"]
+    text = " ".join(words[(i * 7 + k * k) % len(words)] for k in range(i % 90))
+    subset = ["Books", "Code", None][i % 3]
+    return {"text": text, "meta": {} if subset is None else {"pile_set_name": subset}}
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory, write_shard: WriteShard) -> Path:
+    """A folder with four shards of 300 documents each, both kinds of file."""
+    folder = tmp_path_factory.mktemp("shards")
+    for shard in range(4):
+        name = f"{shard:02}.jsonl" + (".zst" if shard % 2 else "")
+        write_shard(folder / name, (document(shard * 1000 + i) for i in range(300)))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
+    """A tokenizer of 400 tokens trained on the shards."""
+    from pile_tools.shards import find_shards
+    from pile_tools.stages.train_tokenizer import TrainTokenizerConfig, run
+
+    output = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    run(find_shards([shards]), output, TrainTokenizerConfig(vocab_size=400), threads=2)
+    return output
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: Path) -> Path:
+    """The prefix of a token dataset of the shards."""
+    from pile_tools.shards import find_shards
+    from pile_tools.stages.tokenize import TokenizeConfig, run
+
+    prefix = tmp_path_factory.mktemp("tokens") / "sample"
+    run(find_shards([shards]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=2)
+    return prefix
+
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def cli() -> Run:
+    """Runs a command of ours in a process of its own, as a user would."""
+
+    def run(
+        *arguments: str | Path, module: str = "pile_tools.cli", **more: Any
+    ) -> subprocess.CompletedProcess[str]:
+        program = f"import sys; from {module} import main; sys.exit(main())"
+        command = [sys.executable, "-c", program, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **more)
+
+    return run

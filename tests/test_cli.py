@@ -1,0 +1,146 @@
+"""The command line as a user meets it: exit codes, one clear line, no traceback."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+
+from pile_tools import _core, cli
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def test_the_whole_of_the_data_tools(cli: Run, shards: Path, tmp_path: Path) -> None:
+    def done(*arguments: str | Path) -> str:
+        result = cli(*arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert "Traceback" not in result.stderr
+        return result.stdout
+
+    assert "merges" in done("train-tokenizer", shards, "-o", "t.json", "--vocab-size", "300")
+    assert "Books" in done("tokenize", shards, "-o", "out/d", "--tokenizer", "t.json")
+    assert "nothing to do" in done("tokenize", shards, "-o", "out/d", "--tokenizer", "t.json")
+    assert "epoch" in done("order", "out/d", "--seq-length", "32", "--steps", "20", "--batch-size", "4")
+    text = done("batch", "out", "--step", "3")
+    assert "step 3: samples 12 to 15" in text
+    assert "subsets: " in text
+    assert "record" in text
+    assert "naïve" in text
+    ids = done("batch", "out", "--step", "3", "--row", "1", "--tokens")
+    assert "row 1, sample 13" in ids
+    assert "row 2" not in ids
+    assert "is what its manifest says" in done("verify", "out", "--chain")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["tokenize"], 2, "Missing argument"),
+        (["nonsense"], 2, "No such command"),
+        (["order", "x", "--seq-length", "four", "--samples", "1"], 2, "not a valid int"),
+        (["order", "x", "--seq-length", "4"], 2, "error: give either --samples, or --steps and --batch-size"),
+        (
+            ["order", "x", "--seq-length", "4", "--samples", "1"],
+            1,
+            "error: No such file or directory (x.idx)",
+        ),
+        (["batch", "x", "--step", "1"], 1, "error: No such file or directory (x)"),
+        (["verify", "x"], 1, "error: nothing to verify it by"),
+        (["tokenize", "x", "-o", "y", "--tokenizer", "z"], 1, "error: x is not there"),
+        (
+            ["train-tokenizer", ".", "-o", "y", "--vocab-size", "5"],
+            2,
+            "error: vocab-size must be at least 258",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(
+    cli: Run, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    result = cli(*arguments, cwd=tmp_path)
+    assert result.returncode == code
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unsupported_tokenizer_is_named(cli: Run, shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"model": {"type": "Unigram"}}')
+    result = cli("tokenize", shards, "-o", tmp_path / "d", "--tokenizer", tmp_path / "t.json")
+    assert result.returncode == 1
+    assert "Unigram" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_panic_is_named_a_bug(capfd: pytest.CaptureFixture[str]) -> None:
+    command = click.Command("boom", callback=_core._panic)
+    assert cli.run(command, []) == 70
+    captured = capfd.readouterr()
+    assert captured.err.startswith("error: a bug in pile-tools: PanicException: on request")
+    assert len(captured.err.splitlines()) == 1
+    assert cli.run(command, ["--debug"]) == 70
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_our_own_mistakes_are_named_bugs(capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> None:
+        raise KeyError("x")
+
+    assert cli.run(click.Command("broken", callback=broken), []) == 70
+    assert "a bug in pile-tools: KeyError: 'x'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, click.Abort])
+def test_interruptions_say_how_to_go_on(
+    kind: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop() -> None:
+        raise kind
+
+    assert cli.run(click.Command("stop", callback=stop), []) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_a_job_and_leaves_nothing_half_written(tmp_path: Path, tokenizer: Path) -> None:
+    line = '{"text": "' + "words and more words " * 5000 + '"}\n'
+    (tmp_path / "a.jsonl").write_text(line * 3000)
+    program = "from pile_tools.cli import main; main()"
+    arguments = ["tokenize", "a.jsonl", "-o", "out/d", "--tokenizer", str(tokenizer), "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "out" / "d.partial" / "tokens").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors
+    assert "Traceback" not in errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["d.partial"]
+
+
+def test_a_reader_that_leaves_early_is_no_error(dataset: Path, tmp_path: Path) -> None:
+    from pile_tools.stages.order import OrderConfig, run
+
+    run(dataset, tmp_path, OrderConfig(seq_length=64, samples=100, batch_size=100))
+    program = "from pile_tools.cli import main; main()"
+    command = f'"{sys.executable}" -c "{program}" batch "{tmp_path}" --step 0 --tokens | head -n 1'
+    result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in result.stderr
+    assert "bug" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["train-tokenizer", "tokenize", "order", "batch", "verify"])
+def test_every_command_shows_examples(cli: Run, command: str) -> None:
+    result = cli(command, "--help")
+    assert result.returncode == 0
+    assert f"pile-tools {command}" in result.stdout.split("Examples:")[1]

@@ -1,0 +1,179 @@
+"""Datasets and orders from Python, against arrays and samples made by GPT-NeoX."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pile_tools import ConfigError, FormatError, TokenDataset, TrainingOrder, _core, open_order
+from pile_tools.stages.order import OrderConfig, run
+
+
+def packed_cases(golden: Path) -> list[dict[str, Any]]:
+    cases = json.loads((golden / "index_manifest.json").read_text())["cases"]
+    is_ours = [
+        c["pack_impl"] == "packed" and c["split"] is None and c["num_samples"] is not None for c in cases
+    ]
+    return [case for case, ours in zip(cases, is_ours, strict=True) if ours]
+
+
+def sha256(tokens: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(tokens.astype("<i8").tobytes()).hexdigest()
+
+
+def test_arrays_and_samples_are_the_references(golden: Path, tmp_path: Path) -> None:
+    cases = packed_cases(golden)
+    assert len(cases) >= 15
+    for case in cases:
+        prefix = golden / case["dataset"]
+        config = OrderConfig(seq_length=case["seq_length"], samples=case["num_samples"], seed=case["seed"])
+        folder = tmp_path / case["id"]
+        run(prefix, folder, config)
+        for name, expected in case["npy_sha256"].items():
+            assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected, name
+            assert np.array_equal(np.load(folder / name), np.load(golden / "index" / case["id"] / name))
+        order = open_order(folder)
+        for sample in case["samples"]:
+            assert sha256(order.samples[sample["i"]]) == sample["sha256"]
+        everything = order.samples.samples(0, case["len"])
+        assert sha256(everything) == case["sha256_all_text"]
+
+
+def test_the_references_own_index_files_are_read(golden: Path) -> None:
+    for case in packed_cases(golden):
+        stem = golden / "index" / case["id"] / case["files"][0].removesuffix("_doc_idx.npy")
+        samples = TrainingOrder(stem, case["seq_length"], golden / case["dataset"])
+        assert sha256(samples.samples(0, case["len"])) == case["sha256_all_text"]
+
+
+@pytest.fixture(scope="module")
+def order_folder(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
+    folder = tmp_path_factory.mktemp("order")
+    run(dataset, folder, OrderConfig(seq_length=32, steps=100, batch_size=4, seed=3))
+    return folder
+
+
+def test_batches_are_runs_of_samples(order_folder: Path) -> None:
+    order = open_order(order_folder)
+    batch = order.batch(7)
+    assert batch.shape == (4, 33)
+    assert batch.dtype == np.uint16
+    assert np.array_equal(batch, [order.samples[i] for i in range(28, 32)])
+    assert np.array_equal(order.batch(1, batch_size=14)[0], order.samples[14])
+
+
+def test_spans_say_what_a_batch_consists_of(order_folder: Path) -> None:
+    order = open_order(order_folder)
+    dataset = order.samples.dataset
+    for step in (0, 50, 99):
+        rows: list[list[int]] = [[] for _ in range(4)]
+        for row, document, start, length in order.batch_spans(step).tolist():
+            rows[row] += dataset[document][start : start + length].tolist()
+        assert np.array_equal(rows, order.batch(step))
+
+
+def test_steps_out_of_range_are_refused(order_folder: Path) -> None:
+    order = open_order(order_folder)
+    for step in (-1, len(order.samples) // 4, 10**30):
+        with pytest.raises(ConfigError, match="no step"):
+            order.batch(step)
+    with pytest.raises(ConfigError, match="no 5 samples"):
+        order.samples.samples(len(order.samples) - 4, 5)
+    with pytest.raises(IndexError):
+        order.samples[len(order.samples)]
+    assert np.array_equal(order.samples[-1], order.samples[len(order.samples) - 1])
+
+
+def test_documents_come_with_their_origin(dataset: Path, shards: Path) -> None:
+    tokens = TokenDataset(dataset)
+    origin = tokens.origin(len(tokens) - 1)
+    assert origin is not None
+    assert origin["shard"] == str(shards / "03.jsonl.zst")
+    assert origin["record"] == 299
+    assert tokens.subsets == ["Code", "Books"]
+    numbers = tokens.subset_numbers(np.arange(len(tokens)))
+    assert set(numbers.tolist()) == {-1, 0, 1}
+    with pytest.raises(ConfigError, match="no document"):
+        tokens.origin(len(tokens))
+
+
+def test_a_dataset_of_another_tool_has_unknown_origins(golden: Path) -> None:
+    tokens = TokenDataset(golden / "dataset" / "mini_eod_text_document")
+    assert not tokens.has_provenance
+    assert tokens.origin(0) is None
+    assert tokens.subset_numbers(np.array([0, 5])).tolist() == [-1, -1]
+
+
+def test_sequences_are_found_in_training_order(order_folder: Path) -> None:
+    order = open_order(order_folder)
+    wanted = [order.samples[i][3:11] for i in (0, 90)]
+    places = order.samples.find(wanted, 400)
+    rows = order.samples.samples(0, 400)
+    expected = [
+        [number, sample, offset]
+        for sample in range(400)
+        for offset in range(33 - 7)
+        for number, tokens in enumerate(wanted)
+        if np.array_equal(rows[sample, offset : offset + 8], tokens)
+    ]
+    assert [0, 0, 3] in expected
+    assert places.tolist() == expected
+    with pytest.raises(ConfigError, match="at least 4"):
+        order.samples.find([np.array([1, 2])], 10)
+
+
+def test_everything_pickles_by_path(order_folder: Path) -> None:
+    order = open_order(order_folder)
+    again = pickle.loads(pickle.dumps(order.samples))
+    assert np.array_equal(again[5], order.samples[5])
+    assert len(pickle.loads(pickle.dumps(order.samples.dataset))) == len(order.samples.dataset)
+
+
+def test_an_order_of_another_dataset_is_refused(order_folder: Path, dataset: Path, tmp_path: Path) -> None:
+    import shutil
+
+    for name in (".bin", ".idx"):
+        shutil.copy(str(dataset) + name, tmp_path / f"sample{name}")
+    shutil.copytree(order_folder, tmp_path / "order")
+    manifest = json.loads((tmp_path / "order" / "order.json").read_text())
+    manifest["inputs"][0]["path"] = "../sample"
+    (tmp_path / "order" / "order.json").write_text(json.dumps(manifest))
+    open_order(tmp_path / "order")
+    with (tmp_path / "sample.bin").open("r+b") as file:
+        file.write(b"\x07")
+    with pytest.raises(FormatError, match="another dataset"):
+        open_order(tmp_path / "order")
+
+
+@pytest.mark.parametrize("array", ["doc_idx", "sample_idx", "shuffle_idx"])
+def test_damaged_arrays_are_told(order_folder: Path, dataset: Path, tmp_path: Path, array: str) -> None:
+    for path in order_folder.glob("*.npy"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    damaged = next(tmp_path.glob(f"*_{array}.npy"))
+    stem = str(damaged).removesuffix(f"_{array}.npy")
+    good = damaged.read_bytes()
+    for content in (good[:-1], good[:60], b"", b"\x93NUMPY\x02\x00" + good[8:], good + b"\x00"):
+        damaged.write_bytes(content)
+        with pytest.raises(FormatError, match=array):
+            TrainingOrder(stem, 32, dataset)
+    # Numbers that lead nowhere are told when they are met.
+    data_start = good.index(b"\n") + 1
+    damaged.write_bytes(good[:data_start] + b"\xff\xff\xff\x7f" * ((len(good) - data_start) // 4))
+    samples = TrainingOrder(stem, 32, dataset)
+    with pytest.raises(ConfigError):
+        samples.samples(0, len(samples))
+
+
+def test_file_names_are_the_references() -> None:
+    stem = _core.order_file_stem("pile_20B_tokenizer_text_document", "train_0", 147164160, 2048, 1234)
+    assert stem == "pile_20B_tokenizer_text_document_train_0_indexmap_147164160ns_2048sl_1234s_packedpi_ac"
+
+
+def test_the_margin_is_the_references() -> None:
+    assert OrderConfig(seq_length=2048, steps=143000, batch_size=1024).n_samples == 147164160

@@ -1,0 +1,140 @@
+"""`Tokenizer` against golden ids and against the `tokenizers` package."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pile_tools import FormatError, Tokenizer
+from pile_tools.shards import find_shards
+from pile_tools.stages.train_tokenizer import TrainTokenizerConfig, run
+
+
+@pytest.mark.parametrize("name", ["nasty", "random_unicode", "unicode_version"])
+def test_ids_are_the_references(golden: Path, neox_tokenizer: Path, name: str) -> None:
+    ours = Tokenizer.from_file(neox_tokenizer)
+    lines = [json.loads(line) for line in (golden / "tokenizer" / f"{name}.jsonl").read_text().splitlines()]
+    ids, offsets = ours.encode_batch([line["text"] for line in lines])
+    assert ids.dtype == np.uint32
+    assert offsets.dtype == np.uint64
+    for i, line in enumerate(lines):
+        assert ids[offsets[i] : offsets[i + 1]].tolist() == line["ids"], line["text"]
+        if "decoded" in line:
+            assert ours.decode(line["ids"], skip_special_tokens=False) == line["decoded"]
+
+
+nasty_text = st.text() | st.text(
+    st.sampled_from(list(" \n\t'sStTrRdlmv1aéß日\u0301\u00a0\u200b<|endoftext>")), max_size=80
+)
+
+
+@given(texts=st.lists(nasty_text, max_size=8))
+@settings(deadline=None)
+def test_ids_and_texts_agree_with_tokenizers(tokenizer: Path, texts: list[str]) -> None:
+    ours, theirs = Tokenizer.from_file(tokenizer), tokenizers.Tokenizer.from_file(str(tokenizer))
+    ids, offsets = ours.encode_batch(texts)
+    for i, text in enumerate(texts):
+        expected = theirs.encode(text, add_special_tokens=False).ids
+        assert ids[offsets[i] : offsets[i + 1]].tolist() == expected
+        assert ours.encode(text).tolist() == expected
+        for skip in (True, False):
+            assert ours.decode(expected, skip_special_tokens=skip) == theirs.decode(
+                expected, skip_special_tokens=skip
+            )
+
+
+@given(ids=st.lists(st.integers(0, 450), max_size=20), skip=st.booleans())
+@settings(deadline=None)
+def test_any_ids_decode_as_in_tokenizers(tokenizer: Path, ids: list[int], skip: bool) -> None:
+    ours, theirs = Tokenizer.from_file(tokenizer), tokenizers.Tokenizer.from_file(str(tokenizer))
+    assert ours.decode(ids, skip) == theirs.decode(ids, skip_special_tokens=skip)
+    assert ours.decode(np.array(ids, dtype=np.int64), skip) == ours.decode(
+        np.array(ids, dtype=np.uint32), skip
+    )
+
+
+def test_trained_merges_are_those_of_tokenizers(tmp_path: Path, shared: Path) -> None:
+    corpus = find_shards([shared / "corpus" / "small"])
+    run(corpus, tmp_path / "ours.json", TrainTokenizerConfig(vocab_size=3000, min_frequency=0), threads=2)
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.normalizer = tokenizers.normalizers.NFC()
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=3000,
+        special_tokens=["<|endoftext|>", "<|padding|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    theirs.train_from_iterator(texts_of(corpus), trainer)
+    ours = json.loads((tmp_path / "ours.json").read_text())["model"]
+    expected = json.loads(theirs.to_str())["model"]
+    assert ours["vocab"] == expected["vocab"]
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in ours["merges"]]
+    assert pairs == expected["merges"]
+
+
+def texts_of(shards: list[Path]) -> list[str]:
+    import zstandard
+
+    lines = [line for p in shards for line in zstandard.open(p, "rt", encoding="utf-8").read().splitlines()]
+    return [json.loads(line)["text"] for line in lines]
+
+
+def test_training_is_the_same_for_any_number_of_threads(tmp_path: Path, shards: Path) -> None:
+    for threads in (1, 3):
+        run(
+            find_shards([shards]),
+            tmp_path / f"{threads}.json",
+            TrainTokenizerConfig(vocab_size=350),
+            threads=threads,
+        )
+    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "3.json").read_bytes()
+
+
+def test_it_pickles(tokenizer: Path) -> None:
+    ours = Tokenizer.from_file(tokenizer)
+    text = "naïve words don't  change"
+    assert pickle.loads(pickle.dumps(ours)).encode(text).tolist() == ours.encode(text).tolist()
+
+
+def test_names_of_tokens(tokenizer: Path) -> None:
+    ours = Tokenizer.from_file(tokenizer)
+    assert ours.eod == ("<|endoftext|>", 0)
+    assert ours.token_to_id("<|padding|>") == 1
+    assert ours.id_to_token(1) == "<|padding|>"
+    assert ours.token_to_id("no such token") is None
+    assert ours.id_to_token(10**6) is None
+    assert ours.vocab_size == tokenizers.Tokenizer.from_file(str(tokenizer)).get_vocab_size()
+
+
+def change(tokenizer: Path, **parts: object) -> bytes:
+    return json.dumps({**json.loads(tokenizer.read_text()), **parts}).encode()
+
+
+@pytest.mark.parametrize(
+    ("parts", "named"),
+    [
+        ({"pre_tokenizer": {"type": "Metaspace", "replacement": "_"}}, "Metaspace"),
+        ({"normalizer": {"type": "Lowercase"}}, "Lowercase"),
+        ({"model": {"type": "WordPiece", "vocab": {}}}, "WordPiece"),
+        ({"decoder": {"type": "WordPiece"}}, "WordPiece"),
+    ],
+)
+def test_an_unsupported_component_is_named(tokenizer: Path, parts: dict[str, object], named: str) -> None:
+    with pytest.raises(FormatError, match=named):
+        Tokenizer(change(tokenizer, **parts))
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"model": 1}'])
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "other.json"
+    file.write_bytes(content)
+    with pytest.raises(FormatError, match=r"other\.json"):
+        Tokenizer.from_file(file)
