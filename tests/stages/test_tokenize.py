@@ -149,7 +149,7 @@ def test_a_job_killed_while_publishing_goes_on(
                 raise KeyboardInterrupt
         return replace(self, target)
 
-    for stop_at in (1, 2, 3):
+    for stop_at in (1, 2, 3):  # noqa: B007  # read by `failing`
         renamed.clear()
         with monkeypatch.context() as patch:
             patch.setattr(Path, "replace", failing)

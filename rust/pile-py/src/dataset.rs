@@ -37,7 +37,11 @@ pub fn filled<'py>(
 
 /// A Python index, negative from the end, as a number below `n`.
 pub fn index(i: i64, n: u64) -> PyResult<u64> {
-    let from_start = if i < 0 { i.saturating_add_unsigned(n) } else { i };
+    let from_start = if i < 0 {
+        i.saturating_add_unsigned(n)
+    } else {
+        i
+    };
     u64::try_from(from_start)
         .ok()
         .filter(|i| *i < n)
@@ -74,7 +78,9 @@ impl TokenDataset {
 
     #[getter]
     fn subsets(&self) -> Vec<String> {
-        self.inner.provenance().map_or(Vec::new(), |p| p.subsets().to_vec())
+        self.inner
+            .provenance()
+            .map_or(Vec::new(), |p| p.subsets().to_vec())
     }
 
     #[getter]
@@ -88,9 +94,18 @@ impl TokenDataset {
 
     fn __getitem__<'py>(&self, py: Python<'py>, document: i64) -> PyResult<Bound<'py, PyAny>> {
         let document = index(document, self.inner.n_documents())?;
-        let length = self.inner.document_length(document).map_err(BindError::from)?;
-        let span = Span { document, start: 0, length };
-        filled(py, self.inner.token_type(), &[length as usize], |out| self.inner.read(&[span], out).map(drop))
+        let length = self
+            .inner
+            .document_length(document)
+            .map_err(BindError::from)?;
+        let span = Span {
+            document,
+            start: 0,
+            length,
+        };
+        filled(py, self.inner.token_type(), &[length as usize], |out| {
+            self.inner.read(&[span], out).map(drop)
+        })
     }
 
     fn lengths<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyArray1<i32>>, BindError> {
@@ -98,7 +113,9 @@ impl TokenDataset {
     }
 
     fn origin<'py>(&self, py: Python<'py>, document: u64) -> PyResult<Option<Bound<'py, PyDict>>> {
-        let Some(provenance) = self.inner.provenance() else { return Ok(None) };
+        let Some(provenance) = self.inner.provenance() else {
+            return Ok(None);
+        };
         let origin = provenance.origin(document).map_err(BindError::from)?;
         let dict = PyDict::new(py);
         dict.set_item("shard", PyString::new(py, origin.shard))?;
@@ -115,8 +132,12 @@ impl TokenDataset {
         documents: PyReadonlyArray1<'py, i64>,
     ) -> Result<Bound<'py, PyArray1<i32>>, BindError> {
         let documents = documents.as_array();
-        let numbers = documents.iter().map(|document| self.inner.subset_number(*document));
-        Ok(numbers.collect::<pile_core::Result<Vec<i32>>>()?.into_pyarray(py))
+        let numbers = documents
+            .iter()
+            .map(|document| self.inner.subset_number(*document));
+        Ok(numbers
+            .collect::<pile_core::Result<Vec<i32>>>()?
+            .into_pyarray(py))
     }
 
     fn check(&self, py: Python<'_>) -> Result<(), BindError> {

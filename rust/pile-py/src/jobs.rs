@@ -12,7 +12,8 @@ use crate::{errors::BindError, progress::watch, tokenizer::Tokenizer};
 
 /// A summary as Python's own types, through JSON.
 fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<Bound<'py, PyAny>> {
-    let json = serde_json::to_string(summary).map_err(|err| PyRuntimeError::new_err(err.to_string()))?;
+    let json =
+        serde_json::to_string(summary).map_err(|err| PyRuntimeError::new_err(err.to_string()))?;
     py.import("json")?.call_method1("loads", (json,))
 }
 
@@ -31,8 +32,17 @@ pub fn build_dataset<'py>(
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let config = BuildConfig { shards, eod, folder, name, job, n_threads };
-    let summary = watch(py, on_progress, |progress| tokens::build(&config, &tokenizer.inner, progress))?;
+    let config = BuildConfig {
+        shards,
+        eod,
+        folder,
+        name,
+        job,
+        n_threads,
+    };
+    let summary = watch(py, on_progress, |progress| {
+        tokens::build(&config, &tokenizer.inner, progress)
+    })?;
     to_python(py, &summary)
 }
 
@@ -48,7 +58,11 @@ pub fn train_tokenizer<'py>(
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(String, Bound<'py, PyAny>)> {
-    let config = tokenize::TrainConfig { vocab_size, min_frequency, special_tokens };
+    let config = tokenize::TrainConfig {
+        vocab_size,
+        min_frequency,
+        special_tokens,
+    };
     let (trained, summary) = watch(py, on_progress, |progress| {
         tokenize::train_on_shards(&shards, config, n_threads, progress)
     })?;
@@ -68,14 +82,27 @@ pub fn build_order<'py>(
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let dataset = tokens::TokenDataset::open(&prefix).map_err(BindError::from)?;
-    let config = order::OrderConfig { stem, seq_length, n_samples, seed };
-    let summary = watch(py, on_progress, |progress| order::build(&dataset, &config, progress))?;
+    let config = order::OrderConfig {
+        stem,
+        seq_length,
+        n_samples,
+        seed,
+    };
+    let summary = watch(py, on_progress, |progress| {
+        order::build(&dataset, &config, progress)
+    })?;
     to_python(py, &summary)
 }
 
 /// GPT-NeoX's name of an order's files.
 #[pyfunction]
-pub fn order_file_stem(prefix_name: &str, name: &str, n_samples: u64, seq_length: u64, seed: u32) -> String {
+pub fn order_file_stem(
+    prefix_name: &str,
+    name: &str,
+    n_samples: u64,
+    seq_length: u64,
+    seed: u32,
+) -> String {
     order::file_stem(prefix_name, name, n_samples, seq_length, seed)
 }
 

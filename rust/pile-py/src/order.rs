@@ -24,16 +24,27 @@ pub struct TrainingOrder {
 }
 
 /// Rows of `W` columns as a two-dimensional array.
-fn table<const W: usize>(py: Python<'_>, rows: Vec<[i64; W]>) -> PyResult<Bound<'_, PyArray2<i64>>> {
+fn table<const W: usize>(
+    py: Python<'_>,
+    rows: Vec<[i64; W]>,
+) -> PyResult<Bound<'_, PyArray2<i64>>> {
     let n_rows = rows.len();
     rows.into_flattened().into_pyarray(py).reshape([n_rows, W])
 }
 
 impl TrainingOrder {
-    fn read<'py>(&self, py: Python<'py>, first: u64, n: u64, shape: &[usize]) -> PyResult<Bound<'py, PyAny>> {
+    fn read<'py>(
+        &self,
+        py: Python<'py>,
+        first: u64,
+        n: u64,
+        shape: &[usize],
+    ) -> PyResult<Bound<'py, PyAny>> {
         // A number of samples beyond the order is refused before room is made for it.
         self.inner.check_range(first, n).map_err(BindError::from)?;
-        filled(py, self.inner.source().token_type(), shape, |out| self.inner.read_batch(first, n, out))
+        filled(py, self.inner.source().token_type(), shape, |out| {
+            self.inner.read_batch(first, n, out)
+        })
     }
 }
 
@@ -53,7 +64,9 @@ impl TrainingOrder {
 
     #[getter]
     fn dataset(&self) -> TokenDataset {
-        TokenDataset { inner: Arc::clone(self.inner.source()) }
+        TokenDataset {
+            inner: Arc::clone(self.inner.source()),
+        }
     }
 
     fn __len__(&self) -> usize {
@@ -66,12 +79,26 @@ impl TrainingOrder {
     }
 
     fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {
-        self.read(py, first, n, &[n as usize, self.inner.sample_length() as usize])
+        self.read(
+            py,
+            first,
+            n,
+            &[n as usize, self.inner.sample_length() as usize],
+        )
     }
 
-    fn spans<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyArray2<i64>>> {
-        let spans = py.detach(|| self.inner.batch_spans(first, n)).map_err(BindError::from)?;
-        let row = |s: order::SampleSpan| [s.row, s.span.document, s.span.start, s.span.length].map(|x| x as i64);
+    fn spans<'py>(
+        &self,
+        py: Python<'py>,
+        first: u64,
+        n: u64,
+    ) -> PyResult<Bound<'py, PyArray2<i64>>> {
+        let spans = py
+            .detach(|| self.inner.batch_spans(first, n))
+            .map_err(BindError::from)?;
+        let row = |s: order::SampleSpan| {
+            [s.row, s.span.document, s.span.start, s.span.length].map(|x| x as i64)
+        };
         table(py, spans.into_iter().map(row).collect())
     }
 
@@ -86,10 +113,20 @@ impl TrainingOrder {
         let places = watch(py, on_progress, |progress| {
             find_sequences(&self.inner, &sequences, n_samples, progress)
         })?;
-        table(py, places.into_iter().map(|p| [p.sequence, p.sample, p.offset].map(|x| x as i64)).collect())
+        table(
+            py,
+            places
+                .into_iter()
+                .map(|p| [p.sequence, p.sample, p.offset].map(|x| x as i64))
+                .collect(),
+        )
     }
 
     fn __getnewargs__(&self) -> (PathBuf, u64, PathBuf) {
-        (self.stem.clone(), self.seq_length(), self.inner.source().prefix().to_owned())
+        (
+            self.stem.clone(),
+            self.seq_length(),
+            self.inner.source().prefix().to_owned(),
+        )
     }
 }

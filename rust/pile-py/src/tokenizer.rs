@@ -91,7 +91,12 @@ impl Tokenizer {
     }
 
     #[pyo3(signature = (ids, skip_special_tokens = true))]
-    fn decode(&self, py: Python<'_>, ids: AnyIds<'_>, skip_special_tokens: bool) -> Result<String, BindError> {
+    fn decode(
+        &self,
+        py: Python<'_>,
+        ids: AnyIds<'_>,
+        skip_special_tokens: bool,
+    ) -> Result<String, BindError> {
         let ids = ids.to_vec()?;
         Ok(py.detach(|| self.inner.decode(&ids, skip_special_tokens)))
     }

@@ -136,7 +136,9 @@ impl<S: TokenSource> TrainingOrder<S> {
         if first.checked_add(n).is_some_and(|end| end <= n_samples) {
             return Ok(());
         }
-        Err(Error::argument(format!("no {n} samples from {first}: the order has {n_samples}")))
+        Err(Error::argument(format!(
+            "no {n} samples from {first}: the order has {n_samples}"
+        )))
     }
 
     /// The spans of the sample at place `i` of the order, empty documents left out.

@@ -26,12 +26,7 @@ pub struct Position {
 }
 
 impl Block {
-    pub(super) fn new(
-        path: PathBuf,
-            first_record: u64,
-        first_byte: u64,
-        bytes: Vec<u8>,
-    ) -> Self {
+    pub(super) fn new(path: PathBuf, first_record: u64, first_byte: u64, bytes: Vec<u8>) -> Self {
         Self {
             path,
             first_record,

@@ -52,7 +52,12 @@ pub fn map_blocks<W: Send, R: Send>(
     let (pieces, map) = (&Mutex::new(pieces), &map);
     thread::scope(|scope| {
         let send_failure = send_done.clone();
-        let reading = Reading { credits, send_piece, progress, n_pieces: 0 };
+        let reading = Reading {
+            credits,
+            send_piece,
+            progress,
+            n_pieces: 0,
+        };
         scope.spawn(move || reading.run(shards, first_shard, &send_failure));
         let start = |worker| {
             let send_done = send_done.clone();
@@ -63,7 +68,9 @@ pub fn map_blocks<W: Send, R: Send>(
         // Returning drops credits and results: reader and workers see that and end.
         let outcome = in_order(done, give_credit, sink);
         let join = |thread: thread::ScopedJoinHandle<'_, W>| {
-            thread.join().unwrap_or_else(|payload| panic::resume_unwind(payload))
+            thread
+                .join()
+                .unwrap_or_else(|payload| panic::resume_unwind(payload))
         };
         let workers = threads.into_iter().map(join).collect();
         outcome.map(|()| workers)
@@ -82,7 +89,12 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads all shards; a failure takes the place of the piece that could not be read.
-    fn run<R>(mut self, shards: &[PathBuf], first: usize, send_failure: &Sender<(u64, Result<Step<R>>)>) {
+    fn run<R>(
+        mut self,
+        shards: &[PathBuf],
+        first: usize,
+        send_failure: &Sender<(u64, Result<Step<R>>)>,
+    ) {
         for (shard, path) in shards.iter().enumerate().skip(first) {
             if let Err(err) = self.shard(path, shard) {
                 let _ = send_failure.send((self.n_pieces, Err(err)));
@@ -107,7 +119,9 @@ impl Reading<'_> {
     /// Waits for room, then hands a piece to the workers; that they are gone is a stop.
     fn send(&mut self, piece: Piece) -> Result<()> {
         self.credits.recv().map_err(|_| Error::cancelled())?;
-        self.send_piece.send((self.n_pieces, piece)).map_err(|_| Error::cancelled())?;
+        self.send_piece
+            .send((self.n_pieces, piece))
+            .map_err(|_| Error::cancelled())?;
         self.n_pieces += 1;
         Ok(())
     }
@@ -136,7 +150,9 @@ fn work<W, R>(
     loop {
         // A poisoned lock is another worker's panic, which the caller sees when it joins.
         let next = pieces.lock().ok().and_then(|pieces| pieces.recv().ok());
-        let Some((number, piece)) = next else { return worker };
+        let Some((number, piece)) = next else {
+            return worker;
+        };
         let _guard = EndOnPanic { number, send_done };
         let done = match piece {
             Piece::Block(block) => map(&mut worker, &block).map(Step::Block),
@@ -176,7 +192,8 @@ mod tests {
         (0..3)
             .map(|shard| {
                 let path = folder.join(format!("{shard}.jsonl"));
-                let line = |i: usize| format!("{{\"text\": \"{shard} {i} {}\"}}\n", "x".repeat(i % 999));
+                let line =
+                    |i: usize| format!("{{\"text\": \"{shard} {i} {}\"}}\n", "x".repeat(i % 999));
                 fs::write(&path, (0..9000).map(line).collect::<String>()).unwrap();
                 path
             })
@@ -186,15 +203,25 @@ mod tests {
     fn texts(shards: &[PathBuf], n_workers: usize) -> Vec<String> {
         let mut all = Vec::new();
         let read = |_: &mut (), block: &Block| {
-            block.documents().map(|d| d.map(|(_, d)| d.text.into_owned())).collect::<Result<Vec<_>>>()
+            block
+                .documents()
+                .map(|d| d.map(|(_, d)| d.text.into_owned()))
+                .collect::<Result<Vec<_>>>()
         };
-        map_blocks(shards, 0, vec![(); n_workers], &Progress::default(), read, |step| {
-            match step {
-                Step::Block(texts) => all.extend(texts),
-                Step::EndOfShard(shard, _) => all.push(format!("end {shard}")),
-            }
-            Ok(())
-        })
+        map_blocks(
+            shards,
+            0,
+            vec![(); n_workers],
+            &Progress::default(),
+            read,
+            |step| {
+                match step {
+                    Step::Block(texts) => all.extend(texts),
+                    Step::EndOfShard(shard, _) => all.push(format!("end {shard}")),
+                }
+                Ok(())
+            },
+        )
         .unwrap();
         all
     }
@@ -216,7 +243,14 @@ mod tests {
         shards.push(folder.path().join("missing.jsonl"));
         for n_workers in [1, 4] {
             let read = |_: &mut (), block: &Block| block.documents().try_for_each(|d| d.map(drop));
-            let failed = map_blocks(&shards, 0, vec![(); n_workers], &Progress::default(), read, |_| Ok(()));
+            let failed = map_blocks(
+                &shards,
+                0,
+                vec![(); n_workers],
+                &Progress::default(),
+                read,
+                |_| Ok(()),
+            );
             let message = failed.unwrap_err().to_string();
             assert!(message.starts_with("record 1: not JSON"), "{message}");
         }
@@ -231,7 +265,9 @@ mod tests {
                 assert!(block.shard_path() != shards[1], "boom");
                 Ok(())
             };
-            map_blocks(&shards, 0, vec![(); 2], &Progress::default(), boom, |_| Ok(()))
+            map_blocks(&shards, 0, vec![(); 2], &Progress::default(), boom, |_| {
+                Ok(())
+            })
         };
         assert!(panic::catch_unwind(panic::AssertUnwindSafe(run)).is_err());
     }

@@ -121,12 +121,7 @@ impl ShardReader {
         if bytes.is_empty() {
             return Ok(None);
         }
-        let block = Block::new(
-            self.path.clone(),
-            self.next_record,
-            self.next_byte,
-            bytes,
-        );
+        let block = Block::new(self.path.clone(), self.next_record, self.next_byte, bytes);
         self.next_record += block.n_records();
         self.next_byte += block.n_bytes();
         Ok(Some(block))

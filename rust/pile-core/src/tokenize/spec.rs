@@ -44,13 +44,13 @@ impl Spec {
             "decoder",
             "model",
         ])?;
+        let model = root.key("model");
+        check_model(&model)?; // first: the rest of another kind of model does not matter
         check_version(&root.key("version"))?;
         root.key("truncation").must_be_null()?;
         root.key("padding").must_be_null()?;
         check_post_processor(&root.key("post_processor"))?;
         check_decoder(&root.key("decoder"))?;
-        let model = root.key("model");
-        check_model(&model)?;
         let added = root.key("added_tokens").items_or_none()?;
         Ok(Self {
             vocab: vocab(&model.key("vocab"))?,

@@ -69,10 +69,18 @@ pub struct BuildSummary {
 ///
 /// # Errors
 /// The first failure in the order of the data; what was finished is kept for the next run.
-pub fn build(config: &BuildConfig, tokenizer: &Tokenizer, progress: &Progress) -> Result<BuildSummary> {
+pub fn build(
+    config: &BuildConfig,
+    tokenizer: &Tokenizer,
+    progress: &Progress,
+) -> Result<BuildSummary> {
     let token_type = TokenType::for_vocabulary(tokenizer.vocab_size());
     if tokenizer.max_id() > token_type.max_id() {
-        let what = format!("the tokenizer's largest id, {}, does not fit {}", tokenizer.max_id(), token_type.name());
+        let what = format!(
+            "the tokenizer's largest id, {}, does not fit {}",
+            tokenizer.max_id(),
+            token_type.name()
+        );
         return Err(Error::argument(what));
     }
     let mut parts = Parts::open(&config.folder, &config.job, token_type)?;
@@ -80,16 +88,48 @@ pub fn build(config: &BuildConfig, tokenizer: &Tokenizer, progress: &Progress) -
     for shard in &parts.state.shards {
         progress.advance(shard.summary.bytes)?;
     }
-    let encoders = (0..config.n_threads.max(1)).map(|_| tokenizer.encoder()).collect();
-    let encode = |encoder: &mut Encoder<'_>, block: &Block| encode_block(block, encoder, token_type, config.eod);
-    let mut writing = Writing { config, parts: &mut parts, n_empty: 0, first_document: None };
-    map_blocks(&config.shards, n_resumed_shards, encoders, progress, encode, |step| writing.step(step))?;
+    let encoders = (0..config.n_threads.max(1))
+        .map(|_| tokenizer.encoder())
+        .collect();
+    let encode = |encoder: &mut Encoder<'_>, block: &Block| {
+        encode_block(block, encoder, token_type, config.eod)
+    };
+    let mut writing = Writing {
+        config,
+        parts: &mut parts,
+        n_empty: 0,
+        first_document: None,
+    };
+    map_blocks(
+        &config.shards,
+        n_resumed_shards,
+        encoders,
+        progress,
+        encode,
+        |step| writing.step(step),
+    )?;
     if parts.state.n_documents == 0 {
         let first = config.shards.first().map_or(Path::new("no shards"), |p| p);
-        return Err(Error::malformed(first, "no documents: every shard is empty"));
+        return Err(Error::malformed(
+            first,
+            "no documents: every shard is empty",
+        ));
     }
-    let State { n_documents, n_tokens, shards, subsets, .. } = parts.assemble(&config.name)?;
-    Ok(BuildSummary { dtype: token_type.name(), n_documents, n_tokens, n_resumed_shards, shards, subsets })
+    let State {
+        n_documents,
+        n_tokens,
+        shards,
+        subsets,
+        ..
+    } = parts.assemble(&config.name)?;
+    Ok(BuildSummary {
+        dtype: token_type.name(),
+        n_documents,
+        n_tokens,
+        n_resumed_shards,
+        shards,
+        subsets,
+    })
 }
 
 /// The documents of one block, encoded.
@@ -100,7 +140,12 @@ struct Encoded {
     n_empty: u64,
 }
 
-fn encode_block(block: &Block, encoder: &mut Encoder<'_>, token_type: TokenType, eod: Option<u32>) -> Result<Encoded> {
+fn encode_block(
+    block: &Block,
+    encoder: &mut Encoder<'_>,
+    token_type: TokenType,
+    eod: Option<u32>,
+) -> Result<Encoded> {
     let (mut tokens, mut documents, mut n_empty) = (Vec::new(), Vec::new(), 0);
     let mut ids = Vec::new();
     for document in block.documents() {
@@ -122,7 +167,12 @@ fn encode_block(block: &Block, encoder: &mut Encoder<'_>, token_type: TokenType,
             subset: document.subset.map(Into::into),
         });
     }
-    Ok(Encoded { shard: block.shard_path().to_owned(), tokens, documents, n_empty })
+    Ok(Encoded {
+        shard: block.shard_path().to_owned(),
+        tokens,
+        documents,
+        n_empty,
+    })
 }
 
 struct Writing<'a> {
@@ -135,18 +185,32 @@ struct Writing<'a> {
 
 impl Writing<'_> {
     fn step(&mut self, step: Step<Encoded>) -> Result<()> {
-        let first_document = *self.first_document.get_or_insert(self.parts.state.n_documents);
+        let first_document = *self
+            .first_document
+            .get_or_insert(self.parts.state.n_documents);
         match step {
-            Step::Block(Encoded { shard, tokens, documents, n_empty }) => {
+            Step::Block(Encoded {
+                shard,
+                tokens,
+                documents,
+                n_empty,
+            }) => {
                 self.n_empty += n_empty;
                 self.parts.push_tokens(&tokens)?;
-                documents.into_iter().try_for_each(|document| self.parts.push_document(&shard, document))
+                documents
+                    .into_iter()
+                    .try_for_each(|document| self.parts.push_document(&shard, document))
             }
             Step::EndOfShard(shard, summary) => {
                 let path = self.config.shards[shard].to_string_lossy().into_owned();
                 let n_empty = std::mem::take(&mut self.n_empty);
                 self.first_document = None;
-                self.parts.finish_shard(ShardResult { path, first_document, n_empty, summary })
+                self.parts.finish_shard(ShardResult {
+                    path,
+                    first_document,
+                    n_empty,
+                    summary,
+                })
             }
         }
     }
