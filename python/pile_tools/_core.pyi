@@ -1,29 +1,23 @@
 """The Rust core: tokenizer, token datasets, training orders and the jobs that make them."""
 
-from collections.abc import Callable, Sequence
-from os import PathLike
-from typing import Any, TypeAlias, TypedDict, final
+from collections.abc import Sequence
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Path: TypeAlias = str | PathLike[str]
-Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32]
-OnProgress: TypeAlias = Callable[[int], object] | None
+from pile_tools.types import AnyPath, OnProgress, Origin, Tokens
 
-class Origin(TypedDict):
-    """Where a document came from."""
-
-    shard: str
-    """The shard's path as it was given to `tokenize`."""
-    record: int
-    """Its line in the shard, from 0."""
-    byte_start: int
-    """The line's first byte in the decompressed shard."""
-    byte_length: int
-    """The line's bytes, line end excluded."""
-    subset: str | None
-    """`meta.pile_set_name`, or None where the record has none."""
+__all__ = [
+    "TokenDataset",
+    "Tokenizer",
+    "TrainingOrder",
+    "_panic",
+    "build_dataset",
+    "build_order",
+    "order_file_stem",
+    "train_tokenizer",
+]
 
 @final
 class Tokenizer:
@@ -33,7 +27,7 @@ class Tokenizer:
     """
 
     @staticmethod
-    def from_file(path: Path) -> Tokenizer:
+    def from_file(path: AnyPath) -> Tokenizer:
         """Loads a `tokenizer.json`.
 
         Raises:
@@ -83,7 +77,7 @@ class TokenDataset:
     A document is one sequence of the index, as GPT-NeoX counts them. Opens in constant time; pickles by path.
     """
 
-    def __new__(cls, prefix: Path) -> TokenDataset:
+    def __new__(cls, prefix: AnyPath) -> TokenDataset:
         """Opens a dataset.
 
         Raises:
@@ -118,7 +112,7 @@ class TokenDataset:
     def __len__(self) -> int:
         """Number of documents."""
 
-    def __getitem__(self, document: int) -> Tokens:
+    def __getitem__(self, document: int, /) -> Tokens:
         """The tokens of a document, a copy: (n_tokens,) uint16 or int32. Raises IndexError."""
 
     def lengths(self) -> NDArray[np.int32]:
@@ -142,7 +136,7 @@ class TrainingOrder:
     Opens in constant time whatever its size; pickles by path.
     """
 
-    def __new__(cls, stem: Path, seq_length: int, prefix: Path) -> TrainingOrder:
+    def __new__(cls, stem: AnyPath, seq_length: int, prefix: AnyPath) -> TrainingOrder:
         """Opens `STEM_{doc,sample,shuffle}_idx.npy` over the dataset PREFIX.
 
         `pile_tools.open_order(FOLDER)` finds these in a folder's `order.json`.
@@ -163,7 +157,7 @@ class TrainingOrder:
     def __len__(self) -> int:
         """Number of samples."""
 
-    def __getitem__(self, sample: int) -> Tokens:
+    def __getitem__(self, sample: int, /) -> Tokens:
         """A sample: (seq_length + 1,) uint16 or int32. Raises IndexError."""
 
     def samples(self, first: int, n: int) -> Tokens:
@@ -189,10 +183,10 @@ class TrainingOrder:
     def __getnewargs__(self) -> tuple[str, int, str]: ...
 
 def build_dataset(
-    shards: Sequence[Path],
+    shards: Sequence[AnyPath],
     tokenizer: Tokenizer,
     eod: int | None,
-    folder: Path,
+    folder: AnyPath,
     name: str,
     job: str,
     n_threads: int,
@@ -204,7 +198,7 @@ def build_dataset(
     """
 
 def train_tokenizer(
-    shards: Sequence[Path],
+    shards: Sequence[AnyPath],
     vocab_size: int,
     min_frequency: int,
     special_tokens: Sequence[str],
@@ -214,8 +208,8 @@ def train_tokenizer(
     """Trains a byte-level BPE on all documents of the shards; returns `tokenizer.json` and the counts."""
 
 def build_order(
-    prefix: Path,
-    stem: Path,
+    prefix: AnyPath,
+    stem: AnyPath,
     seq_length: int,
     n_samples: int,
     seed: int,

@@ -151,7 +151,9 @@ def finished(path: Path, request: Request, *, force: bool) -> Manifest | None:
         if not missing:
             return old
         raise OutputExistsError(f"{missing[0]} is missing of finished output; --force makes it anew ({path})")
-    raise OutputExistsError(f"made before with {_difference(old, request)}; --force replaces it, another -o keeps both ({path})")
+    raise OutputExistsError(
+        f"made before with {_difference(old, request)}; --force replaces it, another -o keeps both ({path})"
+    )
 
 
 def refuse_foreign(output: Path, manifest_path: Path, *, force: bool) -> None:

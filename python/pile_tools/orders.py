@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from pile_tools import manifest
 from pile_tools._core import TrainingOrder
 from pile_tools.errors import ConfigError, FormatError
-
-if TYPE_CHECKING:
-    from pile_tools._core import Tokens
+from pile_tools.types import Tokens
 
 #: The manifest of an order, in its folder.
 ORDER_FILE = "order.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
@@ -15,9 +14,7 @@ from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.commands import options
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order, open_order
-
-if TYPE_CHECKING:
-    from pile_tools._core import Tokens
+from pile_tools.types import Tokens
 
 
 @click.command("batch")

@@ -40,8 +40,8 @@ def command(
 ) -> None:
     """Tokenize SHARDS (files, folders or globs) into GPT-NeoX's memory-mapped format.
 
-    Shards are .jsonl or .jsonl.zst files with one {"text": ..., "meta": {"pile_set_name": ...}} a line. They are
-    taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and PREFIX.idx lie the
+    Shards are .jsonl or .jsonl.zst files with one {"text": ..., "meta": {"pile_set_name": ...}} a line. They
+    are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and PREFIX.idx lie the
     provenance of each document and the manifest. An interrupted run goes on where it stopped.
 
     \b
@@ -69,8 +69,8 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
     n_text_bytes = sum(subset["n_text_bytes"] for subset in summary["subsets"])
     n_empty = sum(shard["n_empty"] for shard in summary["shards"])
     click.echo(
-        f"{output}: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens ({summary['dtype']}) "
-        f"from {len(summary['shards'])} shards"
+        f"{output}: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens "
+        f"({summary['dtype']}) from {len(summary['shards'])} shards"
     )
     eod = (
         "no token after each document" if summary["eod"] is None else f"{summary['eod']} after each document"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from pile_tools import _core, files, manifest
 from pile_tools.errors import ConfigError, OutputExistsError
 from pile_tools.manifest import Manifest, Request
 from pile_tools.orders import ORDER_FILE
+from pile_tools.types import OnProgress
 
 ARRAYS = ("doc_idx", "sample_idx", "shuffle_idx")
 
@@ -59,7 +59,7 @@ def run(
     config: OrderConfig,
     *,
     force: bool = False,
-    on_progress: Callable[[int], object] | None = None,
+    on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
     """Builds the order of dataset `prefix` in `folder`; returns its manifest and whether it was made now.
 

@@ -7,13 +7,14 @@ At the end the files are renamed into place, the `.idx` last: without it nobody 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, files, manifest
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.types import OnProgress
 
 #: In the order in which they are renamed into place.
 SUFFIXES = (".bin", ".provenance", ".manifest.json", ".idx")
@@ -55,7 +56,7 @@ def run(
     *,
     threads: int,
     force: bool = False,
-    on_progress: Callable[[int], object] | None = None,
+    on_progress: OnProgress = None,
 ) -> Result:
     """Tokenizes `shards` in their order, or goes on with an interrupted run of the same job.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, files, manifest
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest, Request
+from pile_tools.types import OnProgress
 
 #: GPT-NeoX-20B's special tokens, ids 0 and 1.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|padding|>")
@@ -45,7 +46,7 @@ def run(
     *,
     threads: int,
     force: bool = False,
-    on_progress: Callable[[int], object] | None = None,
+    on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
     """Trains on `shards`, writes `output`, and returns its manifest and whether it was made now.
 

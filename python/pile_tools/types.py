@@ -1,0 +1,37 @@
+"""Types that signatures share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from typing import TypeAlias, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: A path as users give it.
+AnyPath: TypeAlias = str | PathLike[str]
+
+#: Tokens as they are stored: uint16, or int32 for vocabularies of 65,500 tokens and more.
+Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32]
+
+#: Called from time to time with the units done so far; an exception stops the job.
+OnProgress: TypeAlias = Callable[[int], object] | None
+
+
+class Origin(TypedDict):
+    """Where a document came from.
+
+    Attributes:
+        shard: The shard's path as it was given to `tokenize`.
+        record: Its line in the shard, from 0.
+        byte_start: The line's first byte in the decompressed shard.
+        byte_length: The line's bytes, line end excluded.
+        subset: `meta.pile_set_name`, or None where the record has none.
+    """
+
+    shard: str
+    record: int
+    byte_start: int
+    byte_length: int
+    subset: str | None
