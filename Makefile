@@ -71,6 +71,9 @@ format: .venv/.all-packages ## Bring all sources into the common format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+bench: setup ## Compare with peers; SHARDS and TOKENIZER name the input. Writes benches/RESULTS.md.
+	$(BIN)/python benches/tokenize.py $(SHARDS) $(TOKENIZER)
+
 wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
 	$(BIN)/maturin build --locked --profile dist --out dist
 

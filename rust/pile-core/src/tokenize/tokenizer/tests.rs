@@ -220,7 +220,7 @@ fn bytes_that_are_not_json_are_refused_at_their_byte() {
     );
     assert_eq!(
         message(b"{}"),
-        "null at model, expected an object (t.json)"
+        "nothing at model, expected an object (t.json)"
     );
     let json = trained_json().to_string();
     let cut = message(&json.as_bytes()[..json.len() / 2]);

@@ -1,0 +1,117 @@
+//! Files that anyone may have written: whatever their bytes, they open or fail with an error.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+
+use pile_core::{
+    order::{OrderConfig, TrainingOrder, build, npy},
+    progress::Progress,
+    tokenize::Tokenizer,
+    tokens::{Provenance, TokenDataset, TokenType, write_idx},
+};
+use proptest::prelude::*;
+
+/// A small good file with some bytes overwritten and its end cut off.
+fn damaged(good: &[u8], changes: &[(usize, u8)], keep: usize) -> Vec<u8> {
+    let mut bytes = good.to_vec();
+    for (at, byte) in changes {
+        let at = at % bytes.len();
+        bytes[at] = *byte;
+    }
+    bytes.truncate(keep.max(1));
+    bytes
+}
+
+fn provenance_file(n_documents: u64) -> Vec<u8> {
+    let header = format!(
+        r#"{{"version":1,"n_documents":{n_documents},"shards":[{{"path":"a","first_document":0}}],"subsets":["S"]}}"#
+    );
+    let header = format!("{header:<120}");
+    let mut bytes = b"PILEPROV".to_vec();
+    bytes.extend((header.len() as u64).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + 22 * n_documents as usize, 0);
+    bytes
+}
+
+#[test]
+fn a_good_provenance_file_opens() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p");
+    fs::write(&path, provenance_file(3)).unwrap();
+    let opened = Provenance::open(&path, 3).unwrap();
+    let origin = opened.origin(2).unwrap();
+    assert_eq!(
+        (origin.shard, origin.record, origin.subset),
+        ("a", 0, Some("S"))
+    );
+    assert!(opened.origin(3).is_err());
+    let message = Provenance::open(&path, 4).unwrap_err().to_string();
+    assert!(message.contains("speaks of 3 documents"), "{message}");
+}
+
+proptest! {
+    #[test]
+    fn provenance(changes in prop::collection::vec((any::<usize>(), any::<u8>()), 0..4), keep in 0_usize..300) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        fs::write(&path, damaged(&provenance_file(3), &changes, keep)).unwrap();
+        if let Ok(opened) = Provenance::open(&path, 3) {
+            for document in 0..5 {
+                let _ = opened.origin(document);
+            }
+        }
+    }
+
+    #[test]
+    fn numpy_arrays(changes in prop::collection::vec((any::<usize>(), any::<u8>()), 0..4), keep in 0_usize..300) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let mut good = Vec::new();
+        npy::write(&mut good, &[1_i32, 2, 3, 4, 5, 6], 2).unwrap();
+        fs::write(&path, damaged(&good, &changes, keep)).unwrap();
+        let _ = npy::descr(&path);
+        if let Ok(array) = npy::Array::<i32>::open(&path, 2) {
+            prop_assert_eq!(array.items().len() as u64, array.n_rows() * 2);
+            prop_assert!(array.row(array.n_rows()).is_none());
+        }
+    }
+
+    #[test]
+    fn orders(array in 0_usize..3, changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..9)) {
+        let folder = tempfile::tempdir().unwrap();
+        let prefix = folder.path().join("d");
+        let lengths = [5, 0, 7, 1, 9];
+        let mut idx = Vec::new();
+        write_idx(&mut idx, TokenType::U16, &lengths).unwrap();
+        fs::write(folder.path().join("d.idx"), idx).unwrap();
+        fs::write(folder.path().join("d.bin"), [0; 44]).unwrap();
+        let dataset = TokenDataset::open(&prefix).unwrap();
+        let stem = folder.path().join("o");
+        let config = OrderConfig { stem: stem.clone(), seq_length: 4, n_samples: 20, seed: 1 };
+        build(&dataset, &config, &Progress::default()).unwrap();
+        let path = folder.path().join(["o_doc_idx.npy", "o_sample_idx.npy", "o_shuffle_idx.npy"][array]);
+        let good = fs::read(&path).unwrap();
+        fs::write(&path, damaged(&good, &changes, good.len())).unwrap();
+        if let Ok(order) = TrainingOrder::open(&stem, 4, dataset) {
+            for sample in 0..order.n_samples() {
+                if let Ok(spans) = order.spans(sample) {
+                    prop_assert_eq!(spans.iter().map(|s| s.length).sum::<u64>(), 5);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tokenizer_files(changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..4)) {
+        let good = br#"{"added_tokens": [], "normalizer": null, "decoder": {"type": "ByteLevel"},
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false},
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"]}}"#;
+        prop_assert!(Tokenizer::from_json(good, "t".as_ref()).is_ok());
+        if let Ok(tokenizer) = Tokenizer::from_json(&damaged(good, &changes, good.len()), "t".as_ref()) {
+            let mut ids = Vec::new();
+            tokenizer.encoder().encode("abba \u{e9}", &mut ids);
+            let _ = tokenizer.decode(&ids, true);
+        }
+    }
+}
