@@ -7,17 +7,17 @@ run() {
     "$@"
 }
 
-run pile-tools sample demo/shards --megabytes 6 --canaries
+run pile-tools sample demo/shards --megabytes 3 --canaries
 run pile-tools train-tokenizer demo/shards -o demo/tokenizer.json --vocab-size 2048
 run pile-tools tokenize demo/shards -o demo/tokens/sample --tokenizer demo/tokenizer.json
-run pile-tools order demo/tokens/sample --seq-length 256 --steps 500 --batch-size 16 --seed 1234
+run pile-tools order demo/tokens/sample --seq-length 256 --steps 550 --batch-size 8 --seed 1234
 run pile-tools batch demo/tokens --step 100 --row 0
 run pile-tools verify demo/tokens
 [ "$1" = all ] || exit 0
 
 run cat scripts/demo.toml
 run pile-train scripts/demo.toml
-run pile-study memorization demo/run -o demo/memorization --canaries demo/shards/canaries.json
+run pile-study memorization demo/run -o demo/memorization --rows 256 --canaries demo/shards/canaries.json
 run pile-study report demo/run --memorization demo/memorization -o demo/report.html
 run pile-tools verify demo/report.html --chain
 printf '\nOpen demo/report.html in a browser.\n'

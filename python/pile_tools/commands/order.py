@@ -26,8 +26,8 @@ from pile_tools.stages.order import OrderConfig, run
 def command(prefix: Path, output: Path | None, force: bool, **settings: int | None) -> None:
     """Build the order in which a model sees the dataset PREFIX, bit for bit as GPT-NeoX does.
 
-    Writes order.json and GPT-NeoX's three index files, which GPT-NeoX itself then finds and uses. With --steps
-    and --batch-size it asks for 1.005 times the samples, as GPT-NeoX does for a training data path of its own.
+    Writes order.json and GPT-NeoX's three index files, which GPT-NeoX itself then finds and uses. With
+    --steps and --batch-size it asks for 1.005 times the samples, as GPT-NeoX does for a data path of its own.
 
     \b
     Examples:

@@ -1,0 +1,1 @@
+"""Studies of trained runs: what a model memorized of the tokens it saw, and the report of a whole run."""

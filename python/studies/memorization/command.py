@@ -1,0 +1,69 @@
+"""`pile-study memorization`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pile_tools.cli import config_options
+from pile_tools.commands import options
+from pile_tools.progress import Bar
+from studies.memorization import results, study
+from studies.memorization.plan import MemorizationConfig, prepare
+
+
+@click.command("memorization")
+@click.argument("run", type=options.PATH)
+@click.option(
+    "-o", "--output", type=options.PATH, required=True, metavar="OUT", help="Folder of the results."
+)
+@click.option(
+    "--canaries",
+    type=options.PATH,
+    metavar="FILE",
+    help="canaries.json of the sample the run was trained on.",
+)
+@config_options(MemorizationConfig)
+@options.force
+def command(run: Path, output: Path, canaries: Path | None, force: bool, **settings: Any) -> None:
+    """Measure what each checkpoint of RUN memorized of its training rows.
+
+    Prompted with the first 32 tokens of a row, how many of the next 32 does greedy decoding give back? The
+    same rows are scored at each checkpoint: those it was trained on next to those it was not yet. Canaries,
+    random passages planted a known number of times, tell how many repeats it takes. An interrupted study goes
+    on with the checkpoint it was at.
+
+    \b
+    Examples:
+      pile-study memorization demo/run -o demo/memorization --canaries demo/shards/canaries.json
+      pile-study memorization demo/run -o quick --rows 256 --checkpoints 1,100,500
+    """
+    plan = prepare(run, MemorizationConfig(**settings), canaries)
+    with Bar("scoring", plan.n_sequences, "sequences") as bar:
+        _, is_new = study.run(plan, output, force=force, on_progress=bar.update)
+    if not is_new:
+        click.echo(f"already done: {output}; nothing to do")
+        return
+    _print_summary(json.loads((output / results.SUMMARY_FILE).read_text(encoding="utf-8")))
+    click.echo(f"results in {output}")
+    click.echo(f"next: pile-study report {run} --memorization {output} -o report.html")
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    click.echo(f"mean score (share memorized), {summary['continuation_tokens']} tokens to continue:")
+    click.echo(f"{'step':>8}  {'rows seen':>18}  {'not seen':>18}")
+    for table in summary["checkpoints"]:
+        click.echo(f"{table['step']:>8}  {_cell(table['seen']):>18}  {_cell(table['unseen']):>18}")
+    for level in summary["checkpoints"][-1]["canaries"]:
+        n = level["repeats"]
+        repeats = "never planted" if n == 0 else "planted once" if n == 1 else f"planted {n} times"
+        click.echo(f"canaries {repeats}: {_cell(level)}, seen {level['mean_seen']:.1f} times on average")
+
+
+def _cell(group: dict[str, Any]) -> str:
+    if not group["n"]:
+        return "-"
+    return f"{group['mean_score']:.4f} ({group['share_memorized']:.2%})"

@@ -1,0 +1,129 @@
+"""What a study of memorization is asked for, with its run, rows and canaries read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pile_tools import ConfigError, manifest
+from pile_tools.config import settings
+from pile_tools.manifest import Request
+from studies.memorization import canaries, rows
+from studies.memorization.canaries import Canaries
+from studies.memorization.rows import Rows
+from studies.memorization.scores import MAX_CONTINUATION_TOKENS
+from studies.runs import MANIFEST_FILE, Run, open_run
+
+#: Sequences continued at once. Part of the request: it may tip the balance between two equal logits.
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemorizationConfig:
+    """What is scored and how."""
+
+    rows: int = field(default=512, metadata={"help": "Training rows to score, evenly spaced over the run."})
+    prompt_tokens: int = field(default=32, metadata={"help": "Tokens of a row that prompt the model."})
+    continuation_tokens: int = field(default=32, metadata={"help": "Tokens after them that it should know."})
+    checkpoints: str = field(
+        default="all",
+        metadata={"help": "Which to score: all, or numbers of steps.", "metavar": "all|1,2,..."},
+    )
+    ban_eod: bool = field(
+        default=False, metadata={"help": "Never generate the end of a document, as the published code does."}
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("rows", "prompt_tokens", "continuation_tokens"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.continuation_tokens > MAX_CONTINUATION_TOKENS:
+            raise ConfigError(f"continuation-tokens must be at most {MAX_CONTINUATION_TOKENS}")
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens of a sequence, prompt and continuation."""
+        return self.prompt_tokens + self.continuation_tokens
+
+    def steps(self, available: list[int]) -> list[int]:
+        """The checkpoints to score, ascending. Raises ConfigError for one that is not `available`."""
+        if self.checkpoints == "all":
+            return available
+        try:
+            steps = sorted({int(step) for step in self.checkpoints.split(",")})
+        except ValueError as err:
+            raise ConfigError(
+                f"checkpoints must be all or numbers like 1,2,4, got {self.checkpoints!r}"
+            ) from err
+        missing = [step for step in steps if step not in available]
+        if missing:
+            raise ConfigError(f"no checkpoint {missing[0]}; there are {', '.join(map(str, available))}")
+        return steps
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study that could begin: what it reads is here and in order."""
+
+    run: Run
+    config: MemorizationConfig
+    canaries_file: Path | None
+    steps: list[int]
+    rows: Rows
+    canaries: Canaries
+    ban: int | None
+
+    @property
+    def n_sequences(self) -> int:
+        """Sequences to score, over all checkpoints."""
+        return len(self.steps) * (len(self.rows.numbers) + len(self.canaries))
+
+    def request(self, folder: Path) -> Request:
+        """What is asked for, as a manifest in `folder` names it."""
+        inputs = [
+            manifest.file_entry(self.run.manifest.path, folder, role="run"),
+            manifest.file_entry(self.run.order.path, folder, role="order"),
+        ]
+        for step in self.steps:
+            path = self.run.checkpoint(step) / MANIFEST_FILE
+            inputs.append(manifest.file_entry(path, folder, role="checkpoint", step=step))
+        if self.canaries_file is not None:
+            inputs.append(manifest.file_entry(self.canaries_file, folder, role="canaries"))
+        values = {
+            **settings(self.config),
+            "checkpoints": self.steps,
+            "dtype": "fp32",
+            "batch_size": BATCH_SIZE,
+        }
+        return Request("study", {"study": "memorization", **values}, inputs)
+
+
+def prepare(run_folder: Path, config: MemorizationConfig, canaries_file: Path | None) -> Plan:
+    """Reads the run, the rows and the canaries.
+
+    Raises:
+        ConfigError: A checkpoint that is not there, rows too short, or no end-of-document token to ban.
+        PileError: No run, or one without checkpoints; canaries that cannot be used.
+        OSError: A file cannot be read.
+    """
+    run = open_run(run_folder)
+    found = canaries.no_canaries(config.n_tokens)
+    if canaries_file is not None:
+        found = canaries.load(canaries_file, run, config.n_tokens)
+    return Plan(
+        run=run,
+        config=config,
+        canaries_file=canaries_file,
+        steps=config.steps(run.checkpoints),
+        rows=rows.choose(run, config.rows, config.n_tokens),
+        canaries=found,
+        ban=_eod(run) if config.ban_eod else None,
+    )
+
+
+def _eod(run: Run) -> int:
+    """The id of the run's end-of-document token."""
+    eod = run.tokenizer.eod if run.tokenizer else None
+    if eod is None:
+        raise ConfigError(f"the run's tokenizer names no end-of-document token to ban ({run.folder})")
+    return eod[1]

@@ -1,0 +1,79 @@
+"""Which training rows are scored: evenly spaced over the run, and some that it never reaches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pile_tools import ConfigError
+from pile_tools.sampling import canaries
+from studies.runs import Run
+
+#: One row that the run never reaches for so many that it does, where the order goes on.
+CONTROL_DIVISOR = 4
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Training rows, the same for every checkpoint.
+
+    Attributes:
+        numbers: Places in the order, ascending: (n,) int64.
+        steps_seen: The step that trains on each, or would: (n,) int64.
+        tokens: Their first tokens, prompt and continuation: (n, k + l) int64.
+        n_left_out: Rows left out because canaries stand in these tokens.
+    """
+
+    numbers: NDArray[np.int64]
+    steps_seen: NDArray[np.int64]
+    tokens: NDArray[np.int64]
+    n_left_out: int
+
+
+def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
+    """`n_rows` rows evenly spaced over the run (all if it has fewer), and a control beyond its end.
+
+    Rows beyond the end, a quarter as many, are taken while the order is in its first epoch: what lies there
+    was in no batch before, so that the last checkpoint too has rows to compare with. Rows that begin with
+    canaries are left out: those are planted to be memorized and scored apart.
+
+    Raises:
+        ConfigError: Rows have fewer than `n_tokens` tokens, or all of them hold canaries.
+    """
+    samples = run.order.samples
+    if samples.seq_length + 1 < n_tokens:
+        raise ConfigError(f"rows have {samples.seq_length + 1} tokens, prompt and continuation {n_tokens}")
+    n_known = len(samples) if run.order.manifest.summary.get("n_epochs") == 1 else run.n_samples
+    trained = _evenly(0, run.n_samples, n_rows)
+    beyond = _evenly(run.n_samples, n_known, n_rows // CONTROL_DIVISOR)
+    numbers = np.concatenate([trained, beyond])
+    kept = numbers[~_hold_canaries(run, numbers, n_tokens)]
+    if not len(kept):
+        raise ConfigError("every one of these rows holds canaries; give more --rows")
+    tokens = np.stack([samples[int(number)][:n_tokens] for number in kept]).astype(np.int64)
+    return Rows(kept, kept // run.batch_size, tokens, len(numbers) - len(kept))
+
+
+def documents_of(run: Run, row: int, n_tokens: int) -> list[int]:
+    """The documents that a row's first `n_tokens` tokens are of."""
+    spans = run.order.samples.spans(row, 1)
+    starts = np.cumsum(spans[:, 3]) - spans[:, 3]
+    return [int(document) for document in spans[starts < n_tokens, 1]]
+
+
+def _hold_canaries(run: Run, numbers: NDArray[np.int64], n_tokens: int) -> NDArray[np.bool_]:
+    """Whether each row has tokens of canaries among its first `n_tokens`: (n,) bool."""
+    dataset = run.order.samples.dataset
+    if canaries.SUBSET not in dataset.subsets:
+        return np.zeros(len(numbers), dtype=np.bool_)
+    planted = dataset.subsets.index(canaries.SUBSET)
+    documents = (np.array(documents_of(run, int(number), n_tokens), dtype=np.int64) for number in numbers)
+    return np.array([bool((dataset.subset_numbers(found) == planted).any()) for found in documents])
+
+
+def _evenly(first: int, end: int, n: int) -> NDArray[np.int64]:
+    """`n` evenly spaced places in [first, end), or all of them if they are fewer."""
+    n = max(0, min(n, end - first))
+    return first + (np.arange(n, dtype=np.int64) * (end - first) + (end - first) // 2) // max(n, 1)

@@ -1,0 +1,1 @@
+"""One page about a run: its data, tokens, order, training, and what it memorized."""

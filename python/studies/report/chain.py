@@ -1,0 +1,76 @@
+"""What was made from what: the chain of manifests behind a report, and how to check it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pile_tools import files
+from pile_tools.manifest import Manifest, read, relative
+from studies.report.facts import Facts
+from studies.runs import MANIFEST_FILE
+
+#: Hexadecimal digits of a fingerprint that are shown.
+SHOWN_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Link:
+    """One artifact of the chain.
+
+    Attributes:
+        what: Its name in plain words.
+        path: Its manifest, relative to the report's folder.
+        inputs: What it was made from, in a few words.
+        request: Beginning of the digest of its kind, settings and inputs.
+        sha256: Beginning of its manifest's checksum, which holds those of its files.
+    """
+
+    what: str
+    path: str
+    inputs: str
+    request: str
+    sha256: str
+
+
+def links(facts: Facts, folder: Path) -> list[Link]:
+    """The artifacts, from shards to study, as a report in `folder` names them."""
+    last = facts.run.checkpoints[-1]
+    found: list[tuple[str, Manifest]] = [("Shards", shards) for shards in facts.shards]
+    if facts.tokens is not None:
+        found.append(("Token dataset", facts.tokens))
+    found += [
+        ("Training order", facts.run.order.manifest),
+        ("Run", facts.run.manifest),
+        (
+            f"Last of {len(facts.run.checkpoints)} checkpoints",
+            read(facts.run.checkpoint(last) / MANIFEST_FILE),
+        ),
+        ("Memorization study", facts.study),
+    ]
+    return [_link(what, manifest, folder) for what, manifest in found]
+
+
+def commands(facts: Facts, output: Path) -> list[tuple[str, str]]:
+    """Commands to type in the report's folder, and what each does."""
+    folder = output.parent
+    run, order = relative(facts.run.folder, folder), relative(facts.run.order.path.parent, folder)
+    return [
+        (f"pile-tools verify {output.name} --chain", "checks every file of the chain, back to the shards"),
+        (f"pile-tools verify {run}", "checks the run and all its checkpoints"),
+        (f"pile-tools batch {order} --step 0", "shows what the model saw first, document by document"),
+    ]
+
+
+def _link(what: str, manifest: Manifest, folder: Path) -> Link:
+    roles = [str(entry["role"]) for entry in manifest.inputs]
+    counts = [
+        f"{roles.count(role)} {role}s" if roles.count(role) > 1 else role for role in dict.fromkeys(roles)
+    ]
+    return Link(
+        what=what,
+        path=relative(manifest.path, folder),
+        inputs=", ".join(counts) or "this machine's own text",
+        request=manifest.request[:SHOWN_DIGITS],
+        sha256=files.sha256(manifest.path)[:SHOWN_DIGITS],
+    )

@@ -1,0 +1,41 @@
+"""`pile-study report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pile_tools.commands import options
+from studies.report import stage
+
+
+@click.command("report")
+@click.argument("run", type=options.PATH)
+@click.option(
+    "--memorization",
+    type=options.PATH,
+    required=True,
+    metavar="DIR",
+    help="Results of pile-study memorization for this run.",
+)
+@click.option(
+    "-o", "--output", type=options.PATH, required=True, metavar="FILE.html", help="The page to write."
+)
+@options.force
+def command(run: Path, memorization: Path, output: Path, force: bool) -> None:
+    """Write one page about RUN: its data, tokens, order, training and what it memorized.
+
+    The page is a single file that needs no network: send it to a colleague or print it. It measures nothing
+    itself; all it says comes from the artifacts' own files, listed at its end with their checksums.
+
+    \b
+    Examples:
+      pile-study report demo/run --memorization demo/memorization -o demo/report.html
+    """
+    _, is_new = stage.run(run, memorization, output, force=force)
+    if not is_new:
+        click.echo(f"already done: {output}; nothing to do")
+        return
+    click.echo(f"{output}: {output.stat().st_size / 1e3:,.0f} kB; open it in a browser")
+    click.echo(f"next: pile-tools verify {output} --chain")

@@ -1,0 +1,159 @@
+"""Everything the report says, read from the artifacts' files: nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pile_tools import PileError, manifest
+from pile_tools.errors import FormatError
+from pile_tools.manifest import Manifest
+from studies.runs import MANIFEST_FILE, Run, open_run
+from trainer.log import LOG_FILE, read_log
+
+#: Pieces of the run whose subsets are counted, and the rows looked at in each.
+N_STAGES, ROWS_PER_STAGE = 40, 64
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Of which subsets the tokens are, stage after stage of the run.
+
+    Attributes:
+        names: The subsets, most tokens first.
+        edges: Steps between the stages: (n_stages + 1,) int64.
+        shares: Of the tokens of each stage: (n_stages, n_names), rows add up to 1.
+    """
+
+    names: list[str]
+    edges: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about a run.
+
+    Attributes:
+        run: The run.
+        log: A line per step, see `trainer.log`.
+        tokens: The dataset's manifest, or None where another tool made it.
+        shards: Manifests of the folders that the shards lie in, where there are any.
+        study: The manifest of the memorization study.
+        memorization: Its summary.
+        canaries: Its canaries, or None where it had none.
+        composition: The subsets over training, or None where they are not known.
+    """
+
+    run: Run
+    log: list[dict[str, Any]]
+    tokens: Manifest | None
+    shards: list[Manifest]
+    study: Manifest
+    memorization: dict[str, Any]
+    canaries: dict[str, Any] | None
+    composition: Composition | None
+
+
+def collect(run_folder: Path, study_folder: Path) -> Facts:
+    """Reads all files of a run and of its memorization study.
+
+    Raises:
+        PileError: No run or no study, the study of another run, or an empty log.
+        OSError: A file cannot be read.
+    """
+    run = open_run(run_folder)
+    study = _open_study(study_folder, run)
+    log = read_log(run.folder / LOG_FILE)
+    if not log:
+        raise PileError(f"the log is empty ({run.folder / LOG_FILE})")
+    tokens = _tokens_manifest(run)
+    canaries_file = study_folder / "canaries.json"
+    return Facts(
+        run=run,
+        log=log,
+        tokens=tokens,
+        shards=_shards_manifests(tokens),
+        study=study,
+        memorization=_read_json(study_folder / "memorization.json"),
+        canaries=_read_json(canaries_file) if canaries_file.exists() else None,
+        composition=_composition(run),
+    )
+
+
+def _open_study(folder: Path, run: Run) -> Manifest:
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        raise PileError(
+            f"no finished study of pile-study memorization: {MANIFEST_FILE} is missing ({folder})"
+        )
+    study = manifest.read(path)
+    if study.settings.get("study") != "memorization":
+        raise FormatError(f"not a study of memorization ({path})")
+    entry = next(entry for entry in study.inputs if entry["role"] == "run")
+    if entry["sha256"] != manifest.file_entry(run.manifest.path, folder)["sha256"]:
+        raise PileError(f"the study is of another run than {run.folder} ({path})")
+    return study
+
+
+def _tokens_manifest(run: Run) -> Manifest | None:
+    path = Path(f"{run.order.samples.dataset.prefix}.manifest.json")
+    return manifest.read(path) if path.exists() else None
+
+
+def _shards_manifests(tokens: Manifest | None) -> list[Manifest]:
+    """The manifests beside the shards that a dataset was made from, each once."""
+    if tokens is None:
+        return []
+    folders = {(tokens.folder / entry["path"]).parent for entry in tokens.inputs if entry["role"] == "shard"}
+    paths = [folder / MANIFEST_FILE for folder in sorted(folders)]
+    return [manifest.read(path) for path in paths if path.exists()]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise FormatError(f"not JSON: {err} ({path})") from err
+    return values
+
+
+def _composition(run: Run) -> Composition | None:
+    """The subsets of the tokens in evenly spaced rows of each stage of the run."""
+    names = run.order.samples.dataset.subsets
+    if not names:
+        return None
+    edges = np.unique(np.linspace(0, run.steps, N_STAGES + 1).astype(np.int64))
+    counts = np.array(
+        [_count_tokens(run, first, end) for first, end in _rows_of(run, edges)], dtype=np.float64
+    )
+    by_size = np.argsort(-counts.sum(axis=0), kind="stable")
+    by_size = by_size[counts.sum(axis=0)[by_size] > 0]
+    labels = [*names, "not known"]
+    shares = counts[:, by_size] / counts.sum(axis=1, keepdims=True)
+    return Composition([labels[i] for i in by_size], edges, shares)
+
+
+def _rows_of(run: Run, edges: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """First row and end of each stage."""
+    for first, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        yield first * run.batch_size, end * run.batch_size
+
+
+def _count_tokens(run: Run, first: int, end: int) -> NDArray[np.float64]:
+    """Tokens of each subset, those not known last, in some rows of [first, end): (n_subsets + 1,)."""
+    dataset = run.order.samples.dataset
+    rows = np.unique(np.linspace(first, end - 1, ROWS_PER_STAGE).astype(np.int64))
+    spans = np.concatenate([run.order.samples.spans(int(row), 1) for row in rows])
+    numbers = dataset.subset_numbers(np.ascontiguousarray(spans[:, 1]))
+    n_subsets = len(dataset.subsets)
+    numbers = np.where(numbers < 0, n_subsets, numbers)
+    counts = np.zeros(n_subsets + 1)
+    np.add.at(counts, numbers, spans[:, 3])
+    return counts

@@ -1,0 +1,159 @@
+"""Puts facts, sentences and plots into the template: one HTML file that loads nothing from anywhere."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path, PurePath
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from pile_tools import Tokenizer
+from pile_tools.config import Settings
+from studies.report import chain, plots, wording
+from studies.report.facts import Composition, Facts
+
+#: Tokens shown of the first row of the run.
+EXAMPLE_TOKENS = 72
+#: Continuations of so few different tokens are marked as repetitive.
+FEW_DISTINCT_TOKENS = 8
+#: Colours that tokens take by turns, as the style sheet has them.
+TOKEN_HUES = 5
+
+
+def render(facts: Facts, output: Path) -> str:
+    """The whole page, with paths relative to the folder of `output`."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "count": wording.count,
+        "short_count": wording.short_count,
+        "percent": wording.percent,
+        "megabytes": wording.megabytes,
+        "plural": wording.plural,
+        "number": wording.number,
+        "times": wording.times,
+        "file_name": lambda path: "/".join(PurePath(path).parts[-2:]),
+    }
+    template = environment.from_string(_resource("report.html.j2"))
+    return template.render(_values(facts, output))
+
+
+def _values(facts: Facts, output: Path) -> dict[str, Any]:
+    """All that the template names."""
+    run = facts.run
+    first, last = wording.loss_ends(facts)
+    return {
+        "css": Markup(_resource("report.css")),
+        "name": run.folder.resolve().name,
+        "facts": facts,
+        "run": run,
+        "n_tokens_trained": run.n_samples * run.order.seq_length,
+        "loss_first": first,
+        "loss_last": last,
+        "ends_steps": min(wording.ENDS_STEPS, len(facts.log)),
+        "lead": wording.lead(facts),
+        "rows_sentence": wording.rows_sentence(facts),
+        "canaries_sentence": wording.canaries_sentence(facts),
+        "last_table": facts.memorization["checkpoints"][-1],
+        "subsets": _subsets(facts),
+        "colors": plots.subset_colors(facts.composition.names) if facts.composition else {},
+        "sampling": _sampling(facts.composition),
+        "vocabulary": _vocabulary(run.tokenizer),
+        "example": _example(facts),
+        "shape": _settings_of(run.manifest.settings, "shape."),
+        "optimizer": _settings_of(run.manifest.settings, "optimizer."),
+        "checkpoint_rows": _checkpoint_rows(facts),
+        "few_distinct_tokens": FEW_DISTINCT_TOKENS,
+        "min_rows_plotted": plots.MIN_ROWS_PLOTTED,
+        "links": chain.links(facts, output.parent),
+        "commands": chain.commands(facts, output),
+        **_plots(facts),
+    }
+
+
+def _plots(facts: Facts) -> dict[str, Markup | None]:
+    """The figures by name; None where there is nothing to show. Matplotlib escapes text that it writes."""
+    tables, found = facts.memorization["checkpoints"], facts.canaries
+    n_tokens = facts.memorization["continuation_tokens"]
+    drawn = {
+        "plot_composition": plots.composition(facts.composition) if facts.composition else None,
+        "plot_loss": plots.loss(facts.log, facts.run.checkpoints),
+        "plot_rows": plots.rows(tables),
+        "plot_curves": plots.canary_curves(tables) if found else None,
+        "plot_dots": plots.canary_dots(found["canaries"], n_tokens) if found else None,
+    }
+    return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}
+
+
+def _subsets(facts: Facts) -> list[dict[str, Any]]:
+    """The dataset's subsets, most tokens first, with their shares and bytes per token."""
+    if facts.tokens is None:
+        return []
+    n_tokens = max(1, facts.tokens.summary["n_tokens"])
+    ordered = sorted(facts.tokens.summary["subsets"], key=lambda subset: -subset["n_tokens"])
+    return [
+        {
+            **subset,
+            "name": subset["name"] or "not known",
+            "share": subset["n_tokens"] / n_tokens,
+            "bytes_per_token": subset["n_text_bytes"] / max(1, subset["n_tokens"]),
+        }
+        for subset in ordered
+    ]
+
+
+def _sampling(composition: Composition | None) -> str:
+    """How the composition was counted."""
+    if composition is None:
+        return ""
+    return wording.plural(len(composition.edges) - 1, "stage")
+
+
+def _vocabulary(tokenizer: Tokenizer | None) -> dict[str, Any] | None:
+    if tokenizer is None:
+        return None
+    return {"size": tokenizer.vocab_size, "eod": tokenizer.eod}
+
+
+def _example(facts: Facts) -> list[dict[str, Any]]:
+    """The first tokens that the model saw, each with its id and the number of its colour."""
+    tokenizer = facts.run.tokenizer
+    if tokenizer is None:
+        return []
+    eod = tokenizer.eod[1] if tokenizer.eod else None
+    ids = facts.run.order.samples[0][:EXAMPLE_TOKENS].tolist()
+    return [
+        {
+            "id": id,
+            "text": tokenizer.decode([id], skip_special_tokens=False),
+            "hue": place % TOKEN_HUES,
+            "is_eod": id == eod,
+        }
+        for place, id in enumerate(ids)
+    ]
+
+
+def _settings_of(settings: Settings, prefix: str) -> list[tuple[str, str]]:
+    """The settings under a prefix, in plain words."""
+    return [
+        (wording.setting(name.removeprefix(prefix)), wording.value(found))
+        for name, found in settings.items()
+        if name.startswith(prefix)
+    ]
+
+
+def _checkpoint_rows(facts: Facts) -> list[dict[str, Any]]:
+    """The study's tables with the tokens trained on and the loss on the batch that came next."""
+    losses = {line["step"]: line["loss"] for line in facts.log}
+    per_step = facts.run.batch_size * facts.run.order.seq_length
+    return [
+        {**table, "tokens": table["step"] * per_step, "loss": losses.get(table["step"])}
+        for table in facts.memorization["checkpoints"]
+    ]
+
+
+def _resource(name: str) -> str:
+    return resources.files("studies.report").joinpath(name).read_text(encoding="utf-8")

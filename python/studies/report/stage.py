@@ -1,0 +1,44 @@
+"""Writes a run's report and its manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pile_tools import files, manifest
+from pile_tools.errors import ConfigError
+from pile_tools.manifest import Manifest, Request
+from studies.report.facts import Facts, collect
+
+
+def run(run_folder: Path, study_folder: Path, output: Path, *, force: bool = False) -> tuple[Manifest, bool]:
+    """Writes `output` and `NAME.manifest.json` beside it; returns the manifest and whether it was made now.
+
+    Raises:
+        ConfigError: The output is not named `.html`.
+        PileError: No run or no study of it.
+        OutputExistsError: A report of something else is there and `force` is off.
+        OSError: A file cannot be read or written.
+    """
+    if output.suffix != ".html":
+        raise ConfigError(f"the report is a page and ends in .html, got {output}")
+    facts = collect(run_folder, study_folder)
+    request = Request("report", {}, _inputs(facts, output.parent))
+    final = output.with_suffix(".manifest.json")
+    if done := manifest.finished(final, request, force=force):
+        return done, False
+    manifest.refuse_foreign(output, final, force=force)
+    from studies.report.page import render
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    page = render(facts, output)
+    final.unlink(missing_ok=True)
+    files.write_atomically(output, page)
+    return manifest.write(final, request, [manifest.file_entry(output, output.parent)], {}), True
+
+
+def _inputs(facts: Facts, folder: Path) -> list[manifest.Entry]:
+    """The manifests that the report speaks of."""
+    found = {"order": facts.run.order.manifest, "run": facts.run.manifest, "study": facts.study}
+    if facts.tokens is not None:
+        found["tokens"] = facts.tokens
+    return [manifest.file_entry(made.path, folder, role=role) for role, made in found.items()]

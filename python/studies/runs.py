@@ -1,0 +1,92 @@
+"""A run as studies see it: its manifest, the order it was trained in, its checkpoints and its log."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pile_tools import Order, Tokenizer, manifest, open_order
+from pile_tools.errors import FormatError, PileError
+from pile_tools.manifest import Manifest
+from trainer.checkpoint.folders import steps_in
+
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, read.
+
+    Attributes:
+        folder: The folder that `pile-train` wrote.
+        manifest: Its manifest.
+        order: The samples it was trained on.
+        steps: Updates of the whole run; step s, from 0, trains on batch s.
+        batch_size: Samples of a step.
+        checkpoints: Numbers of updates after which weights were kept, ascending.
+    """
+
+    folder: Path
+    manifest: Manifest
+    order: Order
+    steps: int
+    batch_size: int
+    checkpoints: list[int]
+
+    @property
+    def n_samples(self) -> int:
+        """Samples the run is trained on: the first of its order."""
+        return self.steps * self.batch_size
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that lies in the checkpoints, if one does."""
+        path = self.checkpoint(self.checkpoints[-1]) / "tokenizer.json"
+        return Tokenizer.from_file(path) if path.exists() else None
+
+    def checkpoint(self, step: int) -> Path:
+        """The folder of a checkpoint."""
+        return self.folder / "checkpoints" / f"step{step}"
+
+
+def open_run(folder: Path) -> Run:
+    """Opens a run and checks that its order is the one it was trained on.
+
+    Raises:
+        PileError: No run, no checkpoint, or an order that is not here or another one.
+        OSError: A file cannot be read.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        raise PileError(f"no finished run of pile-train: {MANIFEST_FILE} is missing ({folder})")
+    found = manifest.read(path)
+    if found.kind != "run":
+        raise FormatError(f"a manifest of kind {found.kind!r}, expected a run ({path})")
+    checkpoints = steps_in(folder / "checkpoints")
+    if not checkpoints:
+        raise PileError(f"the run has no checkpoints ({folder / 'checkpoints'})")
+    return Run(
+        folder=folder,
+        manifest=found,
+        order=_open_order(found),
+        steps=found.settings["steps"],
+        batch_size=found.settings["batch_size"],
+        checkpoints=checkpoints,
+    )
+
+
+def input_of(found: Manifest, role: str) -> dict[str, Any] | None:
+    """The first input of a role that a manifest names, or None."""
+    return next((entry for entry in found.inputs if entry["role"] == role), None)
+
+
+def _open_order(found: Manifest) -> Order:
+    entry = input_of(found, "order")
+    if entry is None:
+        raise FormatError(f"the run names no order ({found.path})")
+    order = open_order(found.folder / entry["path"])
+    if "sha256" in entry and manifest.file_entry(order.path, found.folder)["sha256"] != entry["sha256"]:
+        raise PileError(f"not the order that the run was trained on: it was made anew since ({order.path})")
+    return order

@@ -1,0 +1,116 @@
+"""Reads checkpoints: ours by run and step, verified, and any GPT-NeoX folder of Hugging Face's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pile_tools import files, manifest
+from pile_tools.errors import FormatError, PileError, VerifyError
+from trainer.checkpoint import folders, hf
+from trainer.model.neox import GPTNeoX
+
+MANIFEST_FILE = "manifest.json"
+
+
+def checkpoints_folder(output: Path) -> Path:
+    """Where a run's checkpoints are."""
+    return output / "checkpoints"
+
+
+def list_steps(output: str | Path) -> list[int]:
+    """The steps that a run has checkpoints of, in order; empty where there are none."""
+    return folders.steps_in(checkpoints_folder(Path(output)))
+
+
+def checkpoint_folder(output: str | Path, step: int) -> Path:
+    """The Hugging Face folder of a run's checkpoint.
+
+    Raises:
+        PileError: There is none of that step; the message names those there are.
+    """
+    folder = folders.step_folder(checkpoints_folder(Path(output)), step)
+    if not folder.is_dir():
+        known = ", ".join(map(str, list_steps(output))) or "none"
+        raise PileError(f"no checkpoint of step {step}; there are: {known} ({folder.parent})")
+    return folder
+
+
+def verify_checkpoint(folder: Path) -> None:
+    """Raises VerifyError unless every file is there and is what the checkpoint's manifest says."""
+    for entry in manifest.read(folder / MANIFEST_FILE).outputs:
+        path = folder / entry["path"]
+        if not path.is_file():
+            raise VerifyError(f"missing of the checkpoint ({path})")
+        if path.stat().st_size != entry["bytes"] or files.sha256(path) != entry["sha256"]:
+            raise VerifyError(f"not the file that the checkpoint was written with ({path})")
+
+
+def load_checkpoint(
+    output: str | Path, step: int, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> GPTNeoX:
+    """A run's model after `step` updates, its files verified.
+
+    Args:
+        output: The run's folder.
+        step: One of `list_steps`.
+        dtype: Of the weights in memory.
+        device: Where they go.
+
+    Raises:
+        PileError: There is no such checkpoint.
+        VerifyError: A file of it is missing or damaged.
+    """
+    folder = checkpoint_folder(output, step)
+    verify_checkpoint(folder)
+    return load_model(folder, dtype=dtype, device=device)
+
+
+def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> GPTNeoX:
+    """The model of a Hugging Face folder (`config.json`, `model.safetensors`), ours or Pythia's, to eval.
+
+    Args:
+        folder: The folder.
+        dtype: Of the weights in memory, whatever the file's.
+        device: Where they go.
+
+    Raises:
+        FormatError: Not a GPT-NeoX model that we can run, or a damaged file.
+        OSError: A file cannot be read.
+    """
+    config, weights = Path(folder) / hf.CONFIG_FILE, Path(folder) / hf.WEIGHTS_FILE
+    with torch.device("meta"):
+        model = GPTNeoX(hf.model_shape(_read_json(config), str(config)))
+    model.load_state_dict(_read_weights(weights, model), assign=True)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as err:
+        raise FormatError(f"not JSON: {err} ({path})") from err
+    if not isinstance(values, dict):
+        raise FormatError(f"not a JSON object ({path})")
+    return values
+
+
+def _read_weights(path: Path, model: GPTNeoX) -> dict[str, Tensor]:
+    """The tensors that the model has, shapes checked; others, old files' buffers, are left."""
+    try:
+        found = load_file(path)
+    except SafetensorError as err:
+        raise FormatError(f"not a safetensors file: {err} ({path})") from err
+    wanted = model.state_dict()
+    for name, tensor in wanted.items():
+        if name not in found:
+            raise FormatError(f"no tensor {name} ({path})")
+        if found[name].shape != tensor.shape:
+            shapes = f"{tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+            raise FormatError(f"{name} has shape {shapes} ({path})")
+    return {name: found[name] for name in wanted}

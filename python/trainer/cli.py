@@ -1,0 +1,102 @@
+"""`pile-train CONFIG`: trains a GPT-NeoX model on a training order."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from pile_tools import cli
+from pile_tools.config import from_toml
+from trainer import run as runs
+from trainer.checkpoint import folders
+from trainer.config import TrainConfig
+from trainer.log import LOG_FILE, read_log
+from trainer.run import Run
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pile-tools")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Begin anew, removing what an earlier run left in the output.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads of each process. Default: as the run was begun with, or the cores shared out.",
+)
+def command(config: Path, force: bool, threads: int | None) -> None:
+    """Trains a GPT-NeoX model as CONFIG, a TOML file, says; the same command goes on with a stopped run.
+
+    \b
+    A config; paths are relative to the current directory:
+      order = "demo/tokens"               # made by `pile-tools order`
+      output = "demo/run"
+      tokenizer = "demo/tokenizer.json"   # copied into the checkpoints
+      checkpoint_every = 100              # besides steps 0, 1, 2, 4, ..., 512
+    \b
+      [model]
+      hidden_size = 128                   # or: preset = "pythia-14m"
+      n_layers = 4
+      n_heads = 4
+    \b
+      [optimizer]
+      lr = 0.001
+
+    \b
+    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed,
+    precision (fp32, bf16); in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps,
+    parallel_residual, hidden_act, init; in [optimizer] min_lr, warmup, betas, eps,
+    weight_decay, gradient_clipping.
+
+    \b
+    On several processes:
+      torchrun --nproc_per_node 2 -m trainer.cli CONFIG
+
+    A run that is stopped and goes on leaves the same bytes as one that is not, given the same number of
+    processes and threads.
+
+    Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    run = runs.plan(from_toml(TrainConfig, config))
+    if runs.finished(run, force=force) is not None:
+        click.echo(f"already trained, nothing to do: {run.config.output}")
+        return
+    from trainer.loop import train
+
+    outcome = train(run, force=force, n_threads=threads)
+    if outcome.is_main:
+        click.echo(_summary(run, outcome.tokens_per_second))
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Stops on SIGTERM as on Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _summary(run: Run, tokens_per_second: float) -> str:
+    output = run.config.output
+    losses = [line["loss"] for line in read_log(output / LOG_FILE)]
+    n_tokens = len(losses) * run.tokens_per_step
+    n_checkpoints = len(folders.steps_in(output / "checkpoints"))
+    return "\n".join(
+        [
+            f"trained {len(losses):,} steps, {n_tokens:,} tokens, at {tokens_per_second:,.0f} tokens/s",
+            f"loss {losses[0]:.4f} -> {losses[-1]:.4f} ({output / LOG_FILE})",
+            f"{n_checkpoints} checkpoints in {output / 'checkpoints'}",
+            f"next: pile-study memorization {output}",
+        ]
+    )
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(cli.run(command))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,226 @@
+"""What a training run is: the TOML file of `pile-train`, and its values with every default filled in."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pile_tools.config import Settings, settings
+from pile_tools.errors import ConfigError
+from pile_tools.orders import Order
+from trainer.presets import PRESETS, Preset
+from trainer.schedule import learning_rate
+from trainer.shape import ModelShape
+
+PRECISIONS = ("fp32", "bf16")
+
+#: Steps with a checkpoint whatever `checkpoint_every` is, as Pythia has them.
+EARLY_CHECKPOINTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+def _at_least(low: float, **values: float | None) -> None:
+    """Raises ConfigError for a value that is given and below `low` (or not a number)."""
+    for name, value in values.items():
+        if value is not None and not (math.isfinite(value) and value >= low):
+            raise ConfigError(f"{name} must be >= {low}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelConfig:
+    """Table `[model]`: a published size by name, or dimensions."""
+
+    preset: str | None = field(default=None, metadata={"help": "A published size: pythia-14m, ... Or:"})
+    hidden_size: int | None = field(default=None, metadata={"help": "Width of the residual stream."})
+    n_layers: int | None = field(default=None, metadata={"help": "Blocks."})
+    n_heads: int | None = field(default=None, metadata={"help": "Attention heads of a block."})
+    vocab_size: int | None = field(default=None, metadata={"help": "Default: the tokenizer's, padded."})
+    rotary_pct: float = field(default=0.25, metadata={"help": "Share of a head that rotary embeddings turn."})
+    rotary_base: float = field(default=10000.0, metadata={"help": "Base of the rotary frequencies."})
+    layer_norm_eps: float = field(default=1e-5, metadata={"help": "Epsilon of the layer norms."})
+    parallel_residual: bool = field(default=True, metadata={"help": "Attention and MLP side by side."})
+    hidden_act: str = field(default="gelu", metadata={"help": "gelu (exact) or gelu_pytorch_tanh."})
+    init: str | None = field(default=None, metadata={"help": "small_wang or normal_scaled."})
+
+    def __post_init__(self) -> None:
+        dimensions = (self.hidden_size, self.n_layers, self.n_heads)
+        if self.preset is None and None in dimensions:
+            raise ConfigError("give preset, or all of hidden_size, n_layers and n_heads")
+        if self.preset is not None and dimensions != (None, None, None):
+            raise ConfigError("give either preset or hidden_size, n_layers and n_heads")
+        if self.preset is not None and self.preset not in PRESETS:
+            raise ConfigError(f"no preset {self.preset!r}; there are {', '.join(PRESETS)}")
+
+    @property
+    def published(self) -> Preset | None:
+        """The preset that is named, if one is."""
+        return PRESETS[self.preset] if self.preset else None
+
+    def shape(self, max_positions: int, n_known: int | None) -> ModelShape:
+        """The model's shape; `n_known` tokens have a meaning. Raises ConfigError if no size can be known."""
+        size = self.published
+        return ModelShape(
+            hidden_size=size.hidden_size if size else self.hidden_size or 0,
+            n_layers=size.n_layers if size else self.n_layers or 0,
+            n_heads=size.n_heads if size else self.n_heads or 0,
+            vocab_size=self._vocab_size(n_known),
+            max_positions=max_positions,
+            rotary_pct=self.rotary_pct,
+            rotary_base=self.rotary_base,
+            layer_norm_eps=self.layer_norm_eps,
+            parallel_residual=self.parallel_residual,
+            hidden_act=self.hidden_act,
+            init=self.init or (size.init if size else "small_wang"),
+        )
+
+    def _vocab_size(self, n_known: int | None) -> int:
+        """The size given, or `n_known` padded to a multiple of 128 (more for the largest presets)."""
+        if self.vocab_size is not None:
+            _at_least(n_known or 1, vocab_size=self.vocab_size)
+            return self.vocab_size
+        if n_known is None:
+            raise ConfigError("the vocabulary's size is not known; give tokenizer, or vocab_size in [model]")
+        multiple = self.published.vocab_multiple if self.published else 128
+        return -(-n_known // multiple) * multiple
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimizerConfig:
+    """Table `[optimizer]`: AdamW, its learning rate and its clipping."""
+
+    lr: float | None = field(
+        default=None, metadata={"help": "Highest rate. Default: the preset's, else 0.001."}
+    )
+    min_lr: float | None = field(default=None, metadata={"help": "Rate at the end. Default: lr / 10."})
+    warmup: float = field(default=0.01, metadata={"help": "Share of the steps in which the rate rises."})
+    betas: tuple[float, ...] = field(default=(0.9, 0.95), metadata={"help": "Of the running averages."})
+    eps: float = field(default=1e-8, metadata={"help": "Added to the denominator."})
+    weight_decay: float | None = field(default=None, metadata={"help": "Default: the preset's, else 0.1."})
+    gradient_clipping: float = field(default=1.0, metadata={"help": "Largest norm of a gradient; 0: none."})
+
+    def __post_init__(self) -> None:
+        _at_least(0, lr=self.lr, min_lr=self.min_lr, eps=self.eps, weight_decay=self.weight_decay)
+        _at_least(0, gradient_clipping=self.gradient_clipping, warmup=self.warmup)
+        if self.warmup >= 1:
+            raise ConfigError(f"warmup must be < 1, got {self.warmup}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """The whole TOML file. Paths are relative to the current directory."""
+
+    order: Path = field(metadata={"help": "The training order's folder."})
+    output: Path = field(metadata={"help": "Folder of the run: checkpoints, log, manifest."})
+    model: ModelConfig
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    tokenizer: Path | None = field(default=None, metadata={"help": "tokenizer.json, copied to checkpoints."})
+    steps: int | None = field(default=None, metadata={"help": "Updates. Default: the order's."})
+    batch_size: int | None = field(default=None, metadata={"help": "Sequences a step. Default: the order's."})
+    micro_batch_size: int | None = field(default=None, metadata={"help": "Sequences at once in a process."})
+    seed: int = field(default=1234, metadata={"help": "Seed of the first weights."})
+    checkpoint_every: int = field(default=100, metadata={"help": "Steps between checkpoints."})
+    precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
+
+    def __post_init__(self) -> None:
+        _at_least(1, steps=self.steps, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
+        _at_least(1, checkpoint_every=self.checkpoint_every)
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed must be in [0, 2**63), got {self.seed}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdamW:
+    """The optimizer with every value known; see `OptimizerConfig`."""
+
+    lr: float
+    min_lr: float
+    warmup: float
+    betas: tuple[float, float]
+    eps: float
+    weight_decay: float
+    gradient_clipping: float
+
+    def rate(self, step: int, n_steps: int) -> float:
+        """The learning rate of a step, from 0."""
+        return learning_rate(step, n_steps, lr=self.lr, min_lr=self.min_lr, warmup=self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """What determines the weights of every step, given the order; no path and no machine is in it."""
+
+    steps: int
+    batch_size: int
+    micro_batch_size: int | None
+    seed: int
+    precision: str
+    shape: ModelShape
+    optimizer: AdamW
+
+    def settings(self) -> Settings:
+        """The values as one flat table, names joined by dots."""
+        flat: Settings = {}
+        for name, value in settings(self).items():
+            group = value if isinstance(value, dict) else {"": value}
+            flat |= {f"{name}.{key}".removesuffix("."): inner for key, inner in group.items()}
+        return flat
+
+    def split(self, n_ranks: int) -> tuple[int, int]:
+        """Sequences of a micro-batch and micro-batches of a step, for each of `n_ranks` processes.
+
+        Raises:
+            ConfigError: The batch is not a whole number of micro-batches for every process.
+        """
+        micro = self.micro_batch_size or max(1, self.batch_size // n_ranks)
+        n_micro, rest = divmod(self.batch_size, micro * n_ranks)
+        if rest or not n_micro:
+            found = f"batch_size {self.batch_size}, micro_batch_size {micro}, processes {n_ranks}"
+            raise ConfigError(f"the batch is not a multiple of micro-batch times processes: {found}")
+        return micro, n_micro
+
+    def is_checkpoint(self, step: int, every: int) -> bool:
+        """Whether the weights after `step` updates are published."""
+        return step in EARLY_CHECKPOINTS or step % every == 0 or step == self.steps
+
+
+def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
+    """The config with what order and preset say filled in; `n_known` tokens have a meaning, None: not known.
+
+    Raises:
+        ConfigError: Steps or batch size are nowhere given, or the order is too short for them.
+    """
+    steps, batch_size = config.steps or order.steps, config.batch_size or order.batch_size
+    if steps is None or batch_size is None:
+        raise ConfigError(
+            f"the order names no steps and batch size; give steps and batch_size ({order.path})"
+        )
+    if steps * batch_size > len(order.samples):
+        found = f"{steps} steps of {batch_size} need {steps * batch_size} samples"
+        raise ConfigError(f"{found}, the order has {len(order.samples)} ({order.path})")
+    return Recipe(
+        steps=steps,
+        batch_size=batch_size,
+        micro_batch_size=config.micro_batch_size,
+        seed=config.seed,
+        precision=config.precision,
+        shape=config.model.shape(order.seq_length, n_known),
+        optimizer=_adamw(config.optimizer, config.model.published),
+    )
+
+
+def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
+    lr = given.lr if given.lr is not None else (preset.lr if preset else 1e-3)
+    decay = given.weight_decay
+    return AdamW(
+        lr=lr,
+        min_lr=given.min_lr if given.min_lr is not None else lr / 10,
+        warmup=given.warmup,
+        betas=(given.betas[0], given.betas[1]),
+        eps=given.eps,
+        weight_decay=decay if decay is not None else (preset.weight_decay if preset else 0.1),
+        gradient_clipping=given.gradient_clipping,
+    )

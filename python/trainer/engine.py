@@ -1,0 +1,238 @@
+"""Training steps by DeepSpeed: ZeRO-1 over the processes that torchrun started, or over this one alone.
+
+The only module that imports DeepSpeed. On a machine without CUDA it runs on the CPU, over gloo.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import math
+import os
+import shutil
+import socket
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pile_tools.errors import PileError
+from trainer.config import AdamW, Recipe
+from trainer.model.neox import next_token_loss
+
+_TAG = "state"
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, and which of them this is.
+
+    Attributes:
+        rank: This one, from 0.
+        size: How many there are.
+        device: Where this one computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    def barrier(self) -> None:
+        """Waits until all processes are here."""
+        torch.distributed.barrier()
+
+
+class TrainingError(PileError):
+    """Training cannot go on: the loss or the gradient is not a number."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step measured: the mean loss over its whole batch, and the gradient's norm before clipping."""
+
+    loss: float
+    grad_norm: float
+
+
+def process_count() -> tuple[int, int]:
+    """This process's rank and the number of processes, from torchrun's environment; (0, 1) without."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+@contextlib.contextmanager
+def processes(n_threads: int, seed: int) -> Iterator[Processes]:
+    """Joins the processes of a run, and leaves them at the end.
+
+    Args:
+        n_threads: Of this process; sums over more threads round differently.
+        seed: Of torch's generators.
+
+    Raises:
+        PileError: DeepSpeed's communication needs compiling and there is no compiler.
+    """
+    _set_environment()
+    torch.set_num_threads(n_threads)
+    torch.manual_seed(seed)
+    has_cuda = torch.cuda.is_available()
+    rank, size = process_count()
+    if not has_cuda:
+        _announce_compilation(rank)
+    with _quiet():
+        import deepspeed
+
+        deepspeed.init_distributed("nccl" if has_cuda else "gloo", auto_mpi_discovery=False, verbose=False)
+    device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_cuda else torch.device("cpu")
+    try:
+        yield Processes(rank, size, device)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def _set_environment() -> None:
+    """What DeepSpeed reads: its device, the compiler's driver `ninja`, and where the processes meet."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    scripts = str(Path(sys.executable).parent)
+    if shutil.which("ninja") is None and shutil.which("ninja", path=scripts):
+        os.environ["PATH"] = scripts + os.pathsep + os.environ.get("PATH", "")
+    if "RANK" not in os.environ:
+        alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+        os.environ.update(alone, MASTER_PORT=str(_free_port()))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _announce_compilation(rank: int) -> None:
+    """Says that the first run compiles, or raises PileError if it could not."""
+    from torch.utils import cpp_extension
+
+    root = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cpp_extension.get_default_build_root())
+    if any(root.rglob("deepspeed_shm_comm*.so")):
+        return
+    missing = [tool for tool in ("c++", "ninja") if shutil.which(tool) is None]
+    if missing:
+        raise PileError(f"DeepSpeed compiles its CPU communication once and needs {missing[0]}; install it")
+    if rank == 0:
+        message = "DeepSpeed compiles its CPU communication operation once; this takes a minute or two ..."
+        print(message, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps DeepSpeed's and torch's chatter from the user, errors excepted."""
+    for name in ("DeepSpeed", "torch.distributed", "torch.utils.cpp_extension"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+
+
+class Engine:
+    """A model in training.
+
+    Args:
+        model: Moved to the process's device; its weights are the same in every process.
+        recipe: Sizes, precision and optimizer.
+        ranks: The processes that train together.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, ranks: Processes) -> None:
+        self._ranks = ranks
+        micro_batch_size, self._n_micro = recipe.split(ranks.size)
+        with _quiet():
+            import deepspeed
+
+            self._deepspeed, *_ = deepspeed.initialize(
+                model=model.to(ranks.device),
+                optimizer=_optimizer(model, recipe.optimizer),
+                config=_deepspeed_config(recipe, micro_batch_size, self._n_micro),
+            )
+
+    @property
+    def model(self) -> nn.Module:
+        """The model with its current weights."""
+        module: nn.Module = self._deepspeed.module
+        return module
+
+    def step(self, micro_batches: Iterable[Tensor], lr: float) -> StepResult:
+        """Updates the weights once.
+
+        Args:
+            micro_batches: This process's, each (micro_batch_size, seq_length + 1) int64.
+            lr: The learning rate of this update.
+
+        Raises:
+            TrainingError: Loss or gradient is not finite; the weights are as they were.
+        """
+        for group in self._deepspeed.optimizer.param_groups:
+            group["lr"] = lr
+        total = 0.0
+        for number, tokens in enumerate(micro_batches, 1):
+            tokens = tokens.to(self._ranks.device)
+            loss = next_token_loss(self._deepspeed(tokens[:, :-1]), tokens[:, 1:])
+            self._deepspeed.backward(loss)
+            total += float(loss.detach())
+            if number == self._n_micro:
+                mean = self._mean_over_processes(total / self._n_micro)
+            self._deepspeed.step()
+        grad_norm = float(self._deepspeed.get_global_grad_norm())
+        if not math.isfinite(grad_norm):
+            raise TrainingError(f"the gradient's norm is {grad_norm}")
+        return StepResult(mean, grad_norm)
+
+    def _mean_over_processes(self, loss: float) -> float:
+        """The mean of all processes' losses; raises TrainingError before a bad update is made."""
+        total = torch.tensor(loss, dtype=torch.float64, device=self._ranks.device)
+        torch.distributed.all_reduce(total)
+        mean = float(total) / self._ranks.size
+        if not math.isfinite(mean):
+            raise TrainingError(f"the loss is {mean}")
+        return mean
+
+    def save(self, folder: Path) -> None:
+        """Writes weights and optimizer so that `load` goes on bit for bit; every process calls it."""
+        with _quiet():
+            self._deepspeed.save_checkpoint(str(folder), tag=_TAG)
+
+    def load(self, folder: Path) -> None:
+        """Takes up what `save` wrote, with as many processes as then."""
+        with _quiet():
+            path, _ = self._deepspeed.load_checkpoint(str(folder), tag=_TAG)
+        if path is None:
+            raise PileError(f"no training state; --force begins anew ({folder})")
+
+
+def _optimizer(model: nn.Module, config: AdamW) -> torch.optim.Optimizer:
+    """Torch's AdamW; weight decay for matrices only, as GPT-NeoX has it."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    others = [p for p in model.parameters() if p.ndim < 2]
+    groups: list[dict[str, Any]] = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+
+
+def _deepspeed_config(recipe: Recipe, micro_batch_size: int, n_micro: int) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": micro_batch_size,
+        "gradient_accumulation_steps": n_micro,
+        "gradient_clipping": recipe.optimizer.gradient_clipping,
+        "bf16": {"enabled": recipe.precision == "bf16"},
+        "zero_optimization": {"stage": 1},
+        # The optimizer is torch's: DeepSpeed's own for CPUs takes minutes to compile.
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+    }

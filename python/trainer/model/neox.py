@@ -1,0 +1,177 @@
+"""GPT-NeoX in PyTorch: the architecture of Pythia and GPT-NeoX-20B.
+
+Modules are named as Hugging Face's files name their tensors, so a state dict is what `model.safetensors`
+holds (`gpt_neox.layers.0.attention.query_key_value.weight`, ..., `embed_out.weight`). No dropout: Pythia has
+none.
+
+Letters in shapes: n sequences, t new tokens, p earlier tokens, h hidden, a heads, d head width, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from trainer.shape import ACTIVATIONS, ModelShape
+
+
+class Cache:
+    """Keys and values of the tokens a model has seen, so that the next token costs one position only.
+
+    Args:
+        shape: The model's.
+        n_sequences: Sequences of the batch.
+        n_positions: Room, in tokens.
+        like: A tensor of the model, for its device and dtype.
+    """
+
+    def __init__(self, shape: ModelShape, n_sequences: int, n_positions: int, like: Tensor) -> None:
+        size = (shape.n_layers, n_sequences, shape.n_heads, n_positions, shape.head_dim)
+        self._keys, self._values = like.new_empty(size), like.new_empty(size)
+        #: Tokens seen so far.
+        self.length = 0
+
+    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer, these new ones last: two (n, a, t, d) -> two (n, a, p + t, d)."""
+        end = self.length + keys.shape[2]
+        self._keys[layer, :, :, self.length : end] = keys
+        self._values[layer, :, :, self.length : end] = values
+        return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
+
+
+def rotary_tables(shape: ModelShape, start: int, n: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions start..start + n, computed in float32: two (n, rotary_dims)."""
+    numbers = torch.arange(0, shape.rotary_dims, 2, dtype=torch.float32, device=like.device)
+    positions = torch.arange(start, start + n, dtype=torch.float32, device=like.device)
+    angles = torch.outer(positions, 1.0 / shape.rotary_base ** (numbers / shape.rotary_dims))
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Vectors with their first dimensions turned by position, halves as pairs: (n, a, t, d) -> the same."""
+    turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    first, second = turned.chunk(2, dim=-1)
+    turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
+    return torch.cat((turned, kept), dim=-1)
+
+
+class Attention(nn.Module):
+    """Causal self-attention; the rows of `query_key_value` are q, k, v of head 0, then of head 1, ..."""
+
+    def __init__(self, shape: ModelShape, layer: int) -> None:
+        super().__init__()
+        self._n_heads, self._head_dim, self._layer = shape.n_heads, shape.head_dim, layer
+        self.query_key_value = nn.Linear(shape.hidden_size, 3 * shape.hidden_size)
+        self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+        """What each token gathers from those before it: (n, t, h) -> (n, t, h)."""
+        n, t, h = x.shape
+        heads = self.query_key_value(x).view(n, t, self._n_heads, 3 * self._head_dim).transpose(1, 2)
+        query, key, value = heads.chunk(3, dim=-1)
+        query, key = rotate(query, *tables), rotate(key, *tables)
+        mask = None
+        if cache is not None:
+            key, value = cache.extend(self._layer, key, value)
+            mask = _causal_mask(t, cache.length, x.device) if cache.length else None
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None
+        )
+        out: Tensor = self.dense(mixed.transpose(1, 2).reshape(n, t, h))
+        return out
+
+
+def _causal_mask(t: int, p: int, device: torch.device) -> Tensor:
+    """Which of p + t tokens each of the last t may see: (t, p + t) bool."""
+    return torch.ones(t, p + t, dtype=torch.bool, device=device).tril(p)
+
+
+class MLP(nn.Module):
+    """Two layers with a GELU between, four times as wide as the residual stream."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(shape.hidden_size, 4 * shape.hidden_size)
+        self.dense_4h_to_h = nn.Linear(4 * shape.hidden_size, shape.hidden_size)
+        self._approximate = ACTIVATIONS[shape.hidden_act]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, t, h) -> (n, t, h)."""
+        out: Tensor = self.dense_4h_to_h(
+            functional.gelu(self.dense_h_to_4h(x), approximate=self._approximate)
+        )
+        return out
+
+
+class Block(nn.Module):
+    """Attention and MLP, side by side or one after the other."""
+
+    def __init__(self, shape: ModelShape, layer: int) -> None:
+        super().__init__()
+        self._is_parallel = shape.parallel_residual
+        self.input_layernorm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
+        self.post_attention_layernorm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
+        self.attention = Attention(shape, layer)
+        self.mlp = MLP(shape)
+
+    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+        """(n, t, h) -> (n, t, h)."""
+        attended = self.attention(self.input_layernorm(x), tables, cache) + x
+        seen_by_mlp = x if self._is_parallel else attended
+        out: Tensor = attended + self.mlp(self.post_attention_layernorm(seen_by_mlp))
+        return out
+
+
+class Stack(nn.Module):
+    """All but the output layer."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.embed_in = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.n_layers))
+        self.final_layer_norm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
+        self._shape = shape
+
+    def forward(self, tokens: Tensor, cache: Cache | None) -> Tensor:
+        """(n, t) int64 -> (n, t, h)."""
+        x = self.embed_in(tokens)
+        tables = rotary_tables(self._shape, cache.length if cache else 0, tokens.shape[1], x)
+        for layer in self.layers:
+            x = layer(x, tables, cache)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        out: Tensor = self.final_layer_norm(x)
+        return out
+
+
+class GPTNeoX(nn.Module):
+    """A GPT-NeoX language model.
+
+    Args:
+        shape: Its dimensions; the weights are torch's defaults until `initialize` or a checkpoint fills them.
+    """
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.gpt_neox = Stack(shape)
+        self.embed_out = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
+
+    def new_cache(self, n_sequences: int, n_positions: int) -> Cache:
+        """An empty cache with room for `n_positions` tokens of each sequence."""
+        return Cache(self.shape, n_sequences, n_positions, self.embed_out.weight)
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
+        """The logits of the token after each: (n, t) int64 -> (n, t, v) in the weights' dtype.
+
+        With a cache, `tokens` go on where the cache ends, and are added to it.
+        """
+        out: Tensor = self.embed_out(self.gpt_neox(tokens, cache))
+        return out
+
+
+def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy in nats, in float32: (n, t, v), (n, t) int64 -> ()."""
+    return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())

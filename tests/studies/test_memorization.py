@@ -1,0 +1,295 @@
+"""`pile-study memorization`: rows, tables, canaries, passages, resuming, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, Tokenizer
+from pile_tools.cli import run as run_cli
+from pile_tools.sampling import canaries as planted
+from studies.cli import group
+from studies.memorization import canaries, passages, rows, study
+from studies.memorization.plan import MemorizationConfig, prepare
+from studies.runs import open_run
+
+#: The run of conftest.py: 20 steps of 4 samples, checkpoints 0, 4 and 20.
+N_TRAINED = 80
+
+
+def _config(**values: Any) -> MemorizationConfig:
+    return MemorizationConfig(**{"rows": 40, "prompt_tokens": 32, "continuation_tokens": 32} | values)
+
+
+def _study(run: Path, out: Path, canaries_file: Path | None = None, **more: Any) -> dict[str, Any]:
+    plan = prepare(run, _config(**more.pop("config", {})), canaries_file)
+    study.run(plan, out, **more)
+    summary: dict[str, Any] = json.loads((out / "memorization.json").read_text())
+    return summary
+
+
+def test_rows_are_evenly_spaced_and_some_lie_beyond_the_run(run_folder: Path) -> None:
+    chosen = rows.choose(open_run(run_folder), 20, 64)
+    inside, beyond = chosen.numbers[:20], chosen.numbers[20:]
+    assert np.array_equal(inside, np.arange(20) * 4 + 2)
+    assert len(beyond) == 5
+    assert (beyond >= N_TRAINED).all()
+    assert np.array_equal(chosen.steps_seen, chosen.numbers // 4)
+    assert chosen.tokens.shape == (25, 64)
+
+
+def test_a_run_with_fewer_rows_gives_all_it_has(run_folder: Path) -> None:
+    chosen = rows.choose(open_run(run_folder), 10_000, 64)
+    assert np.array_equal(chosen.numbers[:N_TRAINED], np.arange(N_TRAINED))
+    assert len(set(chosen.numbers.tolist())) == len(chosen.numbers)
+
+
+def test_rows_shorter_than_prompt_and_continuation_are_an_error(run_folder: Path) -> None:
+    with pytest.raises(ConfigError, match="rows have 81 tokens"):
+        prepare(run_folder, _config(continuation_tokens=50), None)
+
+
+def test_checkpoints_know_what_they_saw_and_nothing_else(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int]
+) -> None:
+    summary = _study(run_folder, tmp_path / "out")
+    assert loaded_steps == [0, 4, 20]
+    tables = {table["step"]: table for table in summary["checkpoints"]}
+    assert tables[0]["seen"]["n"] == 0
+    assert tables[4]["seen"]["n"] == 8
+    assert tables[20]["seen"]["n"] == 40
+    assert tables[20]["unseen"]["n"] == 10
+    assert [tables[s]["seen"]["mean_score"] for s in (4, 20)] == [1.0, 1.0]
+    assert [tables[s]["unseen"]["mean_score"] for s in (0, 4, 20)] == [0.0, 0.0, 0.0]
+
+
+def test_the_arrays_hold_every_row_and_checkpoint(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int]
+) -> None:
+    _study(run_folder, tmp_path / "out")
+    with np.load(tmp_path / "out" / "scores.npz") as scores:
+        assert scores["matches"].shape == scores["leading"].shape == (3, 50)
+        assert scores["matches"].dtype == np.uint8
+        seen = scores["steps_seen"][None, :] < scores["checkpoints"][:, None]
+        assert np.array_equal(scores["matches"], np.where(seen, 32, 0))
+
+
+def test_canaries_are_counted_where_they_stand_whole(
+    run_folder: Path, tmp_path: Path, canaries_file: Path, loaded_steps: list[int]
+) -> None:
+    summary = _study(run_folder, tmp_path / "out", canaries_file)
+    found = json.loads((tmp_path / "out" / "canaries.json").read_text())
+    run = open_run(run_folder)
+    tokenizer = run.tokenizer
+    assert tokenizer is not None
+    stream = run.order.samples.samples(0, N_TRAINED)
+    for canary in found["canaries"]:
+        wanted = tokenizer.encode(canary["text"])[:64].tolist()
+        by_hand = [
+            sum(row[i : i + 64].tolist() == wanted for row in stream[: step * 4] for i in range(81 - 63))
+            for step in found["checkpoints"]
+        ]
+        assert canary["n_seen"] == by_hand
+    levels = summary["checkpoints"][-1]["canaries"]
+    assert [(level["repeats"], level["n"]) for level in levels] == [(0, 1), (1, 3)]
+    assert levels[0]["mean_seen"] == 0
+
+
+def test_canary_levels_by_hand() -> None:
+    repeats, seen = np.array([16, 0, 16, 0]), np.array([10, 0, 12, 0])
+    levels = canaries.by_repeats(repeats, seen, np.array([32, 0, 16, 8], np.uint8), 32)
+    assert [level["repeats"] for level in levels] == [0, 16]
+    assert [level["mean_seen"] for level in levels] == [0, 11]
+    assert [level["mean_score"] for level in levels] == [0.125, 0.75]
+    assert [level["n_memorized"] for level in levels] == [0, 1]
+
+
+def test_passages_say_whence_they_come_and_when_they_were_seen(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int]
+) -> None:
+    found = _study(run_folder, tmp_path / "out")["passages"]
+    run = open_run(run_folder)
+    assert 0 < len(found) <= 15
+    for passage in found:
+        assert (passage["matches"], passage["leading"]) == (32, 32)
+        assert passage["row"] // 4 in [place["step"] for place in passage["seen_at_steps"]]
+        assert passage["documents"][0]["document"] == int(run.order.samples.spans(passage["row"], 1)[0, 1])
+        assert passage["documents"][0]["shard"].endswith(".jsonl.zst")
+        assert [piece["is_right"] for piece in passage["continuation"]] == [True]
+    assert len({p["prompt"] + p["continuation"][0]["text"] for p in found}) == len(found)
+
+
+def test_a_continuation_is_told_apart_into_right_and_wrong_pieces(run_folder: Path) -> None:
+    run = open_run(run_folder)
+    assert run.tokenizer is not None
+    tokens = run.tokenizer.encode("alpha beta gamma").astype(np.int64)
+    is_right = np.arange(len(tokens)) != 1
+    pieces = passages._pieces(run, tokens, is_right)
+    assert [piece["is_right"] for piece in pieces] == [True, False, True][: len(pieces)]
+    assert "".join(piece["text"] for piece in pieces) == "alpha beta gamma"
+
+
+def test_rows_that_hold_canaries_are_left_out(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planted, "SUBSET", "Books")
+    run = open_run(run_folder)
+    chosen = rows.choose(run, N_TRAINED, 64)
+    dataset = run.order.samples.dataset
+    books = dataset.subsets.index("Books")
+    for number in chosen.numbers:
+        documents = np.array(rows.documents_of(run, int(number), 64))
+        assert books not in dataset.subset_numbers(documents)
+    assert chosen.n_left_out > 0
+    assert len(chosen.numbers) + chosen.n_left_out == N_TRAINED + 20
+
+
+def test_an_interrupted_study_goes_on_and_gives_the_same(
+    run_folder: Path, tmp_path: Path, canaries_file: Path, loaded_steps: list[int]
+) -> None:
+    plan = prepare(run_folder, _config(), canaries_file)
+
+    def interrupt(done: int) -> None:
+        if done > plan.n_sequences // 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.run(plan, tmp_path / "out", on_progress=interrupt)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
+    study.run(plan, tmp_path / "out")
+    assert loaded_steps == [0, 4, 4, 20]
+    study.run(plan, tmp_path / "whole")
+    names = ["canaries.json", "manifest.json", "memorization.json", "scores.npz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_damaged_part_is_scored_again(run_folder: Path, tmp_path: Path, loaded_steps: list[int]) -> None:
+    (tmp_path / "out" / "parts").mkdir(parents=True)
+    (tmp_path / "out" / "parts" / "step4.npz").write_bytes(b"PK\x03\x04 cut")
+    _study(run_folder, tmp_path / "out")
+    assert loaded_steps == [0, 4, 20]
+
+
+def test_finished_studies_are_left_alone_and_others_refused(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int]
+) -> None:
+    plan = prepare(run_folder, _config(), None)
+    assert study.run(plan, tmp_path / "out")[1]
+    assert not study.run(plan, tmp_path / "out")[1]
+    other = prepare(run_folder, _config(rows=20), None)
+    with pytest.raises(OutputExistsError, match="rows = 40, not 20"):
+        study.run(other, tmp_path / "out")
+    assert study.run(other, tmp_path / "out", force=True)[1]
+
+
+@pytest.mark.parametrize(("text", "steps"), [("all", [0, 4, 20]), ("4", [4]), ("20,0", [0, 20])])
+def test_checkpoints_are_chosen_by_number(text: str, steps: list[int]) -> None:
+    assert _config(checkpoints=text).steps([0, 4, 20]) == steps
+
+
+@pytest.mark.parametrize("text", ["5", "", "first", "4,,20"])
+def test_checkpoints_that_are_not_there_are_usage_errors(text: str) -> None:
+    with pytest.raises(ConfigError):
+        _config(checkpoints=text).steps([0, 4, 20])
+
+
+@pytest.mark.parametrize("name", ["rows", "prompt_tokens", "continuation_tokens"])
+def test_numbers_below_one_are_usage_errors(name: str) -> None:
+    with pytest.raises(ConfigError, match="at least 1"):
+        _config(**{name: 0})
+
+
+def test_continuations_longer_than_a_byte_counts_are_usage_errors() -> None:
+    with pytest.raises(ConfigError, match="255"):
+        _config(continuation_tokens=256)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"passages": []}', '{"passages": [{"text": 1, "repeats": 0}]}', '{"passages": [{}]}'],
+)
+def test_other_files_are_no_canaries(run_folder: Path, tmp_path: Path, content: str) -> None:
+    (tmp_path / "c.json").write_text(content)
+    with pytest.raises(FormatError, match=r"c\.json"):
+        prepare(run_folder, _config(), tmp_path / "c.json")
+
+
+def test_passages_too_short_to_score_are_an_error(run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"passages": [{"text": "short", "repeats": 1}]}')
+    with pytest.raises(PileError, match="expected 64"):
+        prepare(run_folder, _config(), tmp_path / "c.json")
+
+
+def test_a_run_without_checkpoints_is_an_error(run_folder: Path) -> None:
+    (run_folder / "checkpoints").rename(run_folder / "elsewhere")
+    with pytest.raises(PileError, match="no checkpoints"):
+        open_run(run_folder)
+
+
+def test_an_order_made_anew_since_is_an_error(run_folder: Path) -> None:
+    values = json.loads((run_folder / "manifest.json").read_text())
+    values["inputs"][0]["sha256"] = "0" * 64
+    (run_folder / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(PileError, match="made anew"):
+        open_run(run_folder)
+
+
+def test_a_run_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_cli(group, ["memorization", str(tmp_path), "-o", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "no finished run" in error
+
+
+def test_the_command_prints_its_tables(
+    run_folder: Path,
+    tmp_path: Path,
+    canaries_file: Path,
+    loaded_steps: list[int],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command = ["memorization", str(run_folder), "-o", str(tmp_path / "out"), "--canaries", str(canaries_file)]
+    assert run_cli(group, command) == 0
+    out = capsys.readouterr().out
+    assert "1.0000 (100.00%)" in out
+    assert "never planted" in out
+    assert run_cli(group, command) == 0
+    assert "already done" in capsys.readouterr().out
+
+
+def test_greedy_decoding_of_a_real_model_is_scored(run_folder: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from studies.memorization import models
+    from trainer.model.neox import GPTNeoX
+    from trainer.shape import ModelShape
+
+    torch.manual_seed(0)
+    shape = ModelShape(vocab_size=512, hidden_size=16, n_layers=1, n_heads=2, max_positions=81)
+    model = GPTNeoX(shape).eval()
+    sequences = rows.choose(open_run(run_folder), 5, 24).tokens
+
+    def greedy(prompts: np.ndarray) -> np.ndarray:
+        tokens = torch.from_numpy(prompts)
+        for _ in range(8):
+            tokens = torch.cat([tokens, model(tokens)[:, -1].argmax(-1, keepdim=True)], dim=1)
+        generated: np.ndarray = tokens[:, prompts.shape[1] :].numpy()
+        return generated
+
+    with torch.inference_mode():
+        truth = greedy(sequences[:, :16])
+        sequences[:3, 16:] = truth[:3]
+        scores = list(models.score(greedy, sequences, 16, 2))
+    assert [len(batch.matches) for batch in scores] == [2, 2, 2]
+    assert np.concatenate([batch.leading for batch in scores])[:3].tolist() == [8, 8, 8]
+
+
+def test_banning_the_end_of_documents_needs_one(run_folder: Path) -> None:
+    plan = prepare(run_folder, _config(ban_eod=True), None)
+    tokenizer = plan.run.tokenizer
+    assert isinstance(tokenizer, Tokenizer)
+    assert tokenizer.eod is not None
+    assert plan.ban == tokenizer.eod[1]

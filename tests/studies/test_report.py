@@ -1,0 +1,212 @@
+"""`pile-study report`: one page that loads nothing, escapes what the data say, and is wrong about nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pile_tools import ConfigError, OutputExistsError, PileError
+from pile_tools.cli import run as run_cli
+from pile_tools.stages import verify
+from studies.cli import group
+from studies.memorization import study
+from studies.memorization.plan import MemorizationConfig, prepare
+from studies.report import plots, stage, wording
+from studies.report.facts import collect
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+
+
+class _Page(HTMLParser):
+    """Checks that tags close in order, and keeps tags, attributes and text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+
+@pytest.fixture
+def study_folder(run_folder: Path, tmp_path: Path, canaries_file: Path, loaded_steps: list[int]) -> Path:
+    """A finished study of the run."""
+    study.run(prepare(run_folder, MemorizationConfig(rows=60), canaries_file), tmp_path / "memo")
+    return tmp_path / "memo"
+
+
+def _report(run: Path, study_folder: Path, output: Path, **more: Any) -> str:
+    stage.run(run, study_folder, output, **more)
+    return output.read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_and_loads_nothing(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    page = _report(run_folder, study_folder, tmp_path / "report.html")
+    parsed = _Page(page)
+    tags = {tag for tag, _ in parsed.tags}
+    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "video", "audio"}
+    for _, attributes in parsed.tags:
+        for name in ("src", "href", "xlink:href", "srcset", "data"):
+            assert (attributes.get(name) or "#").startswith("#")
+    assert not re.search(r"@import|url\((?!#)", page)
+    assert len(page) < 3_000_000
+
+
+def test_text_from_the_data_is_escaped(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    parsed = _Page(_report(run_folder, study_folder, tmp_path / "report.html"))
+    tags = {tag for tag, _ in parsed.tags}
+    assert "script" not in tags
+    assert "<b>Code</b>" in parsed.text
+    summary = json.loads((study_folder / "memorization.json").read_text())
+    assert any("<script>" in passage["prompt"] for passage in summary["passages"])
+    for passage in summary["passages"]:
+        assert passage["prompt"] in parsed.text
+
+
+def test_the_page_says_what_the_files_say(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    text = " ".join(_Page(_report(run_folder, study_folder, tmp_path / "report.html")).text.split())
+    facts = collect(run_folder, study_folder)
+    assert facts.tokens is not None
+    assert f"{facts.tokens.summary['n_documents']:,}" in text
+    assert "6.00 → 4.19" in text
+    assert "gives back 100.0% of the tokens" in text
+    assert facts.run.manifest.request[:16] in text
+    assert facts.run.order.samples.dataset.fingerprint[:16] in text
+    assert "pile-tools verify report.html --chain" in text
+
+
+def test_the_report_can_be_verified_with_its_chain(
+    run_folder: Path, study_folder: Path, tmp_path: Path
+) -> None:
+    _report(run_folder, study_folder, tmp_path / "report.html")
+    checks = verify.run(tmp_path / "report.html", chain=True)
+    assert {check.state for check in checks} <= {"ok", "absent"}
+    assert any("train_log.jsonl" in check.what or "run/manifest.json" in check.what for check in checks)
+
+
+def test_a_finished_report_is_left_alone(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "report.html"
+    assert stage.run(run_folder, study_folder, output)[1]
+    assert not stage.run(run_folder, study_folder, output)[1]
+    before = output.read_bytes()
+    assert stage.run(run_folder, study_folder, output, force=True)[1]
+    assert output.read_bytes() == before
+
+
+def test_a_page_of_someone_else_is_not_overwritten(
+    run_folder: Path, study_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.html").write_text("mine")
+    with pytest.raises(OutputExistsError):
+        stage.run(run_folder, study_folder, tmp_path / "mine.html")
+    assert (tmp_path / "mine.html").read_text() == "mine"
+
+
+def test_other_names_than_html_are_usage_errors(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\.html"):
+        stage.run(run_folder, study_folder, tmp_path / "report.pdf")
+
+
+def test_a_study_of_another_run_is_an_error(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    path = run_folder / "manifest.json"
+    path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
+    with pytest.raises(PileError, match="another run"):
+        stage.run(run_folder, study_folder, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("missing", ["run", "memo"])
+def test_what_is_missing_is_named_in_one_line(
+    run_folder: Path, study_folder: Path, tmp_path: Path, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / missing).rename(tmp_path / "elsewhere")
+    command = ["report", str(tmp_path / "run"), "--memorization", str(tmp_path / "memo"), "-o"]
+    assert run_cli(group, [*command, str(tmp_path / "report.html")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(tmp_path / missing) in error
+
+
+def test_a_run_without_tokenizer_and_canaries_has_a_report_too(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int]
+) -> None:
+    for path in run_folder.glob("checkpoints/*/tokenizer.json"):
+        path.unlink()
+    study.run(prepare(run_folder, MemorizationConfig(rows=60), None), tmp_path / "memo")
+    text = _Page(_report(run_folder, tmp_path / "memo", tmp_path / "report.html")).text
+    assert "tokens are shown as numbers" in text
+    assert "Canaries" not in text
+
+
+def test_a_single_untrained_checkpoint_has_a_report_too(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int]
+) -> None:
+    study.run(prepare(run_folder, MemorizationConfig(rows=60, checkpoints="0"), None), tmp_path / "memo")
+    text = _Page(_report(run_folder, tmp_path / "memo", tmp_path / "report.html")).text
+    assert "was not trained on any of the rows" in text
+
+
+def test_shares_of_each_stage_add_up(run_folder: Path, study_folder: Path) -> None:
+    composition = collect(run_folder, study_folder).composition
+    assert composition is not None
+    assert composition.shares.sum(axis=1) == pytest.approx(np.ones(20))
+    assert set(composition.names) == {"Books", "<b>Code</b>"}
+    assert composition.edges.tolist() == list(range(21))
+
+
+def test_the_running_mean_by_hand() -> None:
+    values = np.arange(150, dtype=np.float64)
+    assert plots.window(150) == 3
+    assert plots.smooth(values)[:4].tolist() == [0, 0.5, 1, 2]
+    assert plots.smooth(values)[-1] == 148
+
+
+def test_colours_go_from_few_repeats_to_many() -> None:
+    levels = [0, 1, 4, 16, 64]
+    colors = [plots.repeat_color(levels, level) for level in levels]
+    assert colors[0] == plots.NEVER
+    assert colors[-1] == plots.REPEATS[-1]
+    assert len(set(colors)) == 5
+    assert plots.repeat_color([0, 7], 7) == plots.REPEATS[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (9_999, "9,999"),
+        (12_345, "12.3 thousand"),
+        (819_200, "819 thousand"),
+        (2.6e6, "2.6 million"),
+    ],
+)
+def test_counts_are_short(value: float, text: str) -> None:
+    assert wording.short_count(value) == text
+
+
+def test_differences_within_the_error_are_not_called_more() -> None:
+    seen, unseen = {"mean_score": 0.06, "standard_error": 0.01}, {"mean_score": 0.05, "standard_error": 0.01}
+    assert "not told from chance" in wording._difference(seen, unseen)
+    assert "+1.0 points with a standard error of 1.4" in wording._difference(seen, unseen)
+    assert "more than chance" in wording._difference({**seen, "mean_score": 0.2}, unseen)

@@ -1,0 +1,127 @@
+"""Fixtures: a small training order, config files, `pile-train` in a process of its own, small models."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pile_tools.stages.order import OrderConfig
+from pile_tools.stages.order import run as build_order
+from trainer.model.init import initialize
+from trainer.model.neox import GPTNeoX
+from trainer.shape import ModelShape
+
+N_STEPS, BATCH_SIZE, SEQ_LENGTH = 40, 8, 32
+
+Train = Callable[..., "subprocess.CompletedProcess[str]"]
+WriteConfig = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
+
+
+@pytest.fixture(scope="session")
+def order(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
+    """The folder of an order of 40 steps."""
+    folder = tmp_path_factory.mktemp("order")
+    build_order(dataset, folder, OrderConfig(seq_length=SEQ_LENGTH, steps=N_STEPS, batch_size=BATCH_SIZE))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def write_config(order: Path, tokenizer: Path) -> WriteConfig:
+    """Writes the TOML file of a tiny run; `output` and `more` lines come from the test."""
+
+    def write(path: Path, output: Path, *more: str, optimizer: str = "lr = 0.01") -> Path:
+        lines = [
+            f'order = "{order}"',
+            f'output = "{output}"',
+            f'tokenizer = "{tokenizer}"',
+            *more,
+            "[model]",
+            "hidden_size = 32",
+            "n_layers = 2",
+            "n_heads = 4",
+            "[optimizer]",
+            optimizer,
+        ]
+        path.write_text("\n".join(lines), encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Of `pile-train`: torch is compiled to bytecode once, not by every process."""
+    compiled = {"PYTHONPYCACHEPREFIX": str(tmp_path_factory.mktemp("bytecode")), "OMP_NUM_THREADS": "1"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**inherited, **compiled}
+
+
+@pytest.fixture(scope="session")
+def train_command() -> Callable[..., list[str]]:
+    """The command line of `pile-train CONFIG` on one thread."""
+
+    def command(config: Path, *options: str) -> list[str]:
+        return [sys.executable, "-m", "trainer.cli", str(config), "--threads", "1", *options]
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def train(train_command: Callable[..., list[str]], environment: dict[str, str]) -> Train:
+    """Runs `pile-train CONFIG` to its end, under another module of Python's if one is given."""
+
+    def run(config: Path, *options: str, launcher: tuple[str, ...] = ()) -> Any:
+        python, *program = train_command(config, *options)
+        command = [python, *(("-m", *launcher) if launcher else ()), *program]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=600, check=False, env=environment
+        )
+
+    return run
+
+
+ShapeOf = Callable[..., ModelShape]
+ModelOf = Callable[..., GPTNeoX]
+
+
+@pytest.fixture(scope="session")
+def shape_of() -> ShapeOf:
+    """A small shape, with changes."""
+
+    def make(**changes: Any) -> ModelShape:
+        values: dict[str, Any] = {"vocab_size": 96, "hidden_size": 48, "n_layers": 3, "n_heads": 4}
+        values |= {"max_positions": 64, "rotary_pct": 0.5}
+        return ModelShape(**{**values, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model_of(shape_of: ShapeOf) -> ModelOf:
+    """A small model whose every weight is random, biases and layer norms included."""
+
+    def make(seed: int = 0, **changes: Any) -> GPTNeoX:
+        model = GPTNeoX(shape_of(**changes))
+        initialize(model, seed)
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data += (0.1 if parameter.ndim == 1 else 0.2) * noise
+        return model.eval()
+
+    return make

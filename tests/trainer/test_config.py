@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pile_tools.config import from_toml
+from pile_tools.errors import ConfigError
+from pile_tools.orders import open_order
+from trainer.config import ModelConfig, OptimizerConfig, TrainConfig, recipe
+from trainer.presets import PRESETS
+
+MODEL = ModelConfig(hidden_size=32, n_layers=2, n_heads=4)
+
+
+def read(tmp_path: Path, text: str) -> TrainConfig:
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return from_toml(TrainConfig, path)
+
+
+BASE = 'order = "o"\noutput = "r"\n'
+TABLE = "[model]\nhidden_size = 32\nn_layers = 2\nn_heads = 4\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (BASE, "missing key 'model'"),
+        (BASE + TABLE + "width = 3\n", "unknown key 'width'"),
+        (BASE + "[model]\nn_layers = 2\n", "give preset, or all of"),
+        (BASE + TABLE + 'preset = "pythia-14m"\n', "give either preset or"),
+        (BASE + '[model]\npreset = "pythia-15m"\n', "no preset 'pythia-15m'"),
+        (BASE + "steps = 0\n" + TABLE, "steps must be >= 1, got 0"),
+        (BASE + 'precision = "fp8"\n' + TABLE, "precision 'fp8'"),
+        (BASE + TABLE + "[optimizer]\nlr = -1.0\n", "lr must be >= 0, got -1.0"),
+        (BASE + TABLE + "[optimizer]\nlr = nan\n", "lr must be >= 0, got nan"),
+        (BASE + TABLE + "[optimizer]\nwarmup = 1.0\n", "warmup must be < 1"),
+        (BASE + TABLE + "[optimizer]\nbetas = [0.9]\n", "betas must be two numbers"),
+    ],
+)
+def test_a_bad_config_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
+        read(tmp_path, text)
+
+
+def test_the_order_gives_steps_and_batch_size(order: Path) -> None:
+    config = TrainConfig(order=order, output=Path("r"), model=MODEL)
+    found = recipe(config, open_order(order), 400)
+    assert (found.steps, found.batch_size) == (40, 8)
+    assert (found.optimizer.lr, found.optimizer.min_lr, found.optimizer.weight_decay) == (1e-3, 1e-4, 0.1)
+
+
+def test_an_order_too_short_is_refused(order: Path) -> None:
+    config = TrainConfig(order=order, output=Path("r"), model=MODEL, steps=10**6)
+    with pytest.raises(ConfigError, match="1000000 steps of 8 need 8000000 samples"):
+        recipe(config, open_order(order), 400)
+
+
+def test_the_vocabulary_is_padded() -> None:
+    assert MODEL.shape(32, 400).vocab_size == 512
+    assert ModelConfig(preset="pythia-70m").shape(2048, 50277).vocab_size == 50304
+    assert ModelConfig(preset="pythia-6.9b").shape(2048, 50277).vocab_size == 50432
+    assert ModelConfig(preset="pythia-12b").shape(2048, 50277).vocab_size == 50688
+
+
+def test_a_vocabulary_smaller_than_the_tokenizer_is_refused() -> None:
+    config = ModelConfig(hidden_size=32, n_layers=2, n_heads=4, vocab_size=300)
+    with pytest.raises(ConfigError, match="vocab_size must be >= 400, got 300"):
+        config.shape(32, 400)
+
+
+def test_an_unknown_vocabulary_is_refused() -> None:
+    with pytest.raises(ConfigError, match="size is not known"):
+        MODEL.shape(32, None)
+
+
+def test_micro_batches_fill_the_batch(order: Path) -> None:
+    opened = open_order(order)
+    whole = recipe(TrainConfig(order=order, output=Path("r"), model=MODEL), opened, 400)
+    assert whole.split(1) == (8, 1)
+    assert whole.split(4) == (2, 1)
+    parts = recipe(TrainConfig(order=order, output=Path("r"), model=MODEL, micro_batch_size=2), opened, 400)
+    assert parts.split(2) == (2, 2)
+    for n_ranks in (3, 16):
+        with pytest.raises(ConfigError, match=f"processes {n_ranks}"):
+            whole.split(n_ranks)
+
+
+def test_checkpoints_are_pythias_and_regular_and_the_last(order: Path) -> None:
+    found = recipe(TrainConfig(order=order, output=Path("r"), model=MODEL), open_order(order), 400)
+    assert [s for s in range(41) if found.is_checkpoint(s, 15)] == [0, 1, 2, 4, 8, 15, 16, 30, 32, 40]
+
+
+@pytest.mark.parametrize(
+    ("name", "n_known", "n_parameters"),
+    [
+        ("pythia-14m", 50277, 14_067_712),
+        ("pythia-70m", 50277, 70_426_624),
+        ("pythia-160m", 50277, 162_322_944),
+        ("pythia-1b", 50277, 1_011_781_632),
+        ("pythia-6.9b", 50277, 6_857_302_016),
+        ("pythia-12b", 50277, 11_846_072_320),
+        ("gpt-neox-20b", 50277, 20_554_567_680),
+    ],
+)
+def test_presets_have_the_published_parameters(name: str, n_known: int, n_parameters: int) -> None:
+    assert ModelConfig(preset=name).shape(2048, n_known).n_parameters == n_parameters
+
+
+def test_a_preset_gives_rate_and_decay(order: Path) -> None:
+    config = TrainConfig(order=order, output=Path("r"), model=ModelConfig(preset="gpt-neox-20b"))
+    found = recipe(config, open_order(order), 400).optimizer
+    assert (found.lr, found.weight_decay) == (0.97e-4, 0.01)
+    given = TrainConfig(
+        order=order,
+        output=Path("r"),
+        model=ModelConfig(preset="gpt-neox-20b"),
+        optimizer=OptimizerConfig(lr=0.5, min_lr=0.1, weight_decay=0.0),
+    )
+    chosen = recipe(given, open_order(order), 400).optimizer
+    assert (chosen.lr, chosen.min_lr, chosen.weight_decay) == (0.5, 0.1, 0.0)
+
+
+def test_settings_are_flat(order: Path) -> None:
+    found = recipe(TrainConfig(order=order, output=Path("r"), model=MODEL), open_order(order), 400)
+    settings = found.settings()
+    assert settings["shape.hidden_size"] == 32
+    assert settings["optimizer.betas"] == [0.9, 0.95]
+    assert not any(isinstance(value, dict) for value in settings.values())
+
+
+def test_there_are_eleven_presets() -> None:
+    assert len(PRESETS) == 11

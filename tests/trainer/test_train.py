@@ -1,0 +1,250 @@
+"""`pile-train` from end to end, under DeepSpeed: what it leaves, how it goes on, what it refuses."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import trainer
+from pile_tools import manifest
+from trainer.log import LOG_FILE, read_log
+
+pytestmark = pytest.mark.slow
+
+Train = Callable[..., "subprocess.CompletedProcess[str]"]
+WriteConfig = Callable[..., Path]
+
+REGULAR = "checkpoint_every = 10"
+
+
+def losses(output: Path) -> NDArray[np.float64]:
+    return np.array([line["loss"] for line in read_log(output / LOG_FILE)])
+
+
+def published(output: Path) -> dict[str, bytes]:
+    """Every file of a finished run but DeepSpeed's state."""
+    files = [path for path in output.rglob("*") if path.is_file() and "resume" not in path.parts]
+    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    return write_config(folder / "config.toml", folder / "run", REGULAR)
+
+
+@pytest.fixture(scope="module")
+def finished(config: Path, train: Train) -> Path:
+    """The output of a run that nothing disturbed."""
+    result = train(config)
+    assert result.returncode == 0, result.stderr
+    assert "trained 40 steps, 10,240 tokens" in result.stdout
+    assert "next: pile-study memorization" in result.stdout
+    chatter = [line for line in result.stderr.splitlines() if not line.startswith(("training:", "step "))]
+    assert [line for line in chatter if "DeepSpeed compiles" not in line] == []
+    return config.parent / "run"
+
+
+def test_it_learns(finished: Path) -> None:
+    found = losses(finished)
+    assert len(found) == 40
+    assert found[0] == pytest.approx(np.log(384), abs=0.5)
+    assert found[-5:].mean() < found[0] - 1
+
+
+def test_it_leaves_checkpoints_a_log_and_a_manifest(finished: Path) -> None:
+    steps = [0, 1, 2, 4, 8, 10, 16, 20, 30, 32, 40]
+    assert trainer.list_steps(finished) == steps
+    found = manifest.read(finished / "manifest.json")
+    assert found.kind == "run"
+    assert found.summary["checkpoints"] == steps
+    for step in steps:
+        trainer.load_checkpoint(finished, step)
+    assert [path.name for path in (finished / "resume").iterdir()] == ["step40"]
+
+
+def test_the_log_counts_tokens_and_follows_the_schedule(finished: Path) -> None:
+    lines = read_log(finished / LOG_FILE)
+    assert [line["step"] for line in lines] == list(range(40))
+    assert lines[-1]["tokens"] == 40 * 8 * 32
+    assert lines[0]["lr"] == 0.01
+    assert lines[-1]["lr"] == pytest.approx(0.001, rel=0.02)
+    assert all(line["grad_norm"] > 0 for line in lines)
+
+
+def test_the_same_command_does_nothing(config: Path, finished: Path, train: Train) -> None:
+    before = published(finished)
+    result = train(config)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "already trained" in result.stdout
+    assert published(finished) == before
+
+
+def test_other_settings_are_refused(
+    finished: Path, train: Train, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    other = write_config(tmp_path / "config.toml", finished, REGULAR, optimizer="lr = 0.02")
+    result = train(other)
+    assert result.returncode == 1
+    assert "optimizer.lr = 0.01, not 0.02; --force replaces it" in result.stderr
+
+
+def kill(
+    command: list[str], environment: dict[str, str], output: Path, n_lines: int, number: signal.Signals
+) -> int:
+    """Starts a run, sends it a signal when it has logged so many steps, and returns its exit code."""
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = output / LOG_FILE
+    while process.poll() is None and (not log.exists() or log.read_bytes().count(b"\n") < n_lines):
+        time.sleep(0.001)
+    process.send_signal(number)
+    return process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    finished: Path,
+    train: Train,
+    train_command: Callable[..., list[str]],
+    environment: dict[str, str],
+    write_config: WriteConfig,
+    number: signal.Signals,
+) -> None:
+    output = finished.parent / f"killed{int(number)}"
+    config = write_config(output.with_suffix(".toml"), output, REGULAR)
+    code = kill(train_command(config), environment, output, 23, number)
+    assert code == (130 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert not (output / "manifest.json").exists()
+    _pretend_to_have_been_killed_while_writing(output)
+    result = train(config)
+    assert result.returncode == 0, result.stderr
+    assert "going on after step " in result.stderr
+    assert published(output) == published(finished)
+
+
+def _pretend_to_have_been_killed_while_writing(output: Path) -> None:
+    """Leaves what a kill in the middle of a save and of a line leaves."""
+    for parent in ("checkpoints", "resume"):
+        (output / parent / "step39.tmp").mkdir(exist_ok=True)
+        (output / parent / "step39.tmp" / "half").write_bytes(b"\0")
+    with (output / LOG_FILE).open("ab") as log:
+        log.write(b'{"step": 39, "tok')
+
+
+def test_an_unfinished_run_goes_on_only_with_the_same_settings(
+    finished: Path, train: Train, write_config: WriteConfig
+) -> None:
+    output = finished.parent / "unfinished"
+    shutil.copytree(finished, output)
+    (output / "manifest.json").unlink()
+    config = write_config(output.with_suffix(".toml"), output, "checkpoint_every = 20")
+    refused = train(config)
+    assert refused.returncode == 1
+    assert "checkpoint_every = 10, not 20; --force replaces it" in refused.stderr
+    assert trainer.list_steps(output) == trainer.list_steps(finished)
+    ended = train(write_config(config, output, REGULAR))
+    assert ended.returncode == 0, ended.stderr
+    assert "going on after step 40" in ended.stderr
+    assert published(output) == published(finished)
+
+
+def test_two_processes_see_the_same_data(
+    finished: Path, train: Train, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    config = write_config(tmp_path / "config.toml", output, REGULAR)
+    result = train(config, launcher=("torch.distributed.run", "--nproc_per_node", "2"))
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("trained 40 steps") == 1
+    np.testing.assert_allclose(losses(output), losses(finished), rtol=1e-3)
+    assert trainer.list_steps(output) == trainer.list_steps(finished)
+    (output / "manifest.json").unlink()
+    alone = train(config)
+    assert alone.returncode == 2
+    assert "begun with 2 processes, not 1" in alone.stderr
+
+
+def test_micro_batches_change_only_the_rounding(
+    finished: Path, train: Train, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    result = train(write_config(tmp_path / "config.toml", output, REGULAR, "micro_batch_size = 2"))
+    assert result.returncode == 0, result.stderr
+    np.testing.assert_allclose(losses(output), losses(finished), rtol=1e-3)
+
+
+def test_bf16_trains_and_publishes_bf16(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    output = tmp_path / "run"
+    result = train(write_config(tmp_path / "config.toml", output, "steps = 6", 'precision = "bf16"'))
+    assert result.returncode == 0, result.stderr
+    weights = load_file(output / "checkpoints/step6/model.safetensors")
+    assert {str(weight.dtype) for weight in weights.values()} == {"torch.bfloat16"}
+    assert '"torch_dtype": "bfloat16"' in (output / "checkpoints/step6/config.json").read_text()
+    assert losses(output)[-1] < losses(output)[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(
+    train: Train, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    config = write_config(tmp_path / "config.toml", output, optimizer="lr = 1e30")
+    result = train(config)
+    assert result.returncode == 1
+    message = result.stderr.splitlines()[-1]
+    assert message.startswith("error: the ")
+    assert "at step " in message
+    assert "the last checkpoint is step " in message
+    assert trainer.list_steps(output)[0] == 0
+
+
+def test_force_begins_anew_and_keeps_what_is_not_ours(
+    finished: Path, train: Train, write_config: WriteConfig
+) -> None:
+    output = finished.parent / "forced"
+    shutil.copytree(finished, output)
+    (output / "notes.txt").write_text("mine")
+    config = write_config(output.with_suffix(".toml"), output, "steps = 3")
+    assert train(config).returncode == 1
+    result = train(config, "--force")
+    assert result.returncode == 0, result.stderr
+    assert trainer.list_steps(output) == [0, 1, 2, 3]
+    assert (output / "notes.txt").read_text() == "mine"
+
+
+def test_files_in_the_way_are_kept(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
+    (tmp_path / "run/checkpoints/step7").mkdir(parents=True)
+    result = train(write_config(tmp_path / "config.toml", tmp_path / "run"))
+    assert result.returncode == 1
+    assert "exists and is not from pile-tools" in result.stderr
+    assert (tmp_path / "run/checkpoints/step7").is_dir()
+
+
+def test_it_needs_no_torch_to_help() -> None:
+    program = (
+        "import sys, trainer.cli, click.testing as t;"
+        "r = t.CliRunner().invoke(trainer.cli.command, ['--help']);"
+        "print(r.exit_code, 'order = ' in r.output, 'torch' in sys.modules, 'deepspeed' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["0", "True", "False", "False"]
+
+
+def test_a_missing_order_is_one_line(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.toml", tmp_path / "run")
+    text = config.read_text().splitlines()
+    config.write_text("\n".join(['order = "absent"', *text[1:]]))
+    result = train(config)
+    assert result.returncode == 1
+    assert result.stderr == f"error: {os.strerror(2)} (absent)\n"
