@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ def command(run: Path, output: Path, canaries: Path | None, force: bool, **setti
       pile-study memorization demo/run -o demo/memorization --canaries demo/shards/canaries.json
       pile-study memorization demo/run -o quick --rows 256 --checkpoints 1,100,500
     """
+    # Small models do little work between two waits: threads that spin meanwhile would take most of the time
+    # on a machine that others use too. Read when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     plan = prepare(run, MemorizationConfig(**settings), canaries)
     with Bar("scoring", plan.n_sequences, "sequences") as bar:
         _, is_new = study.run(plan, output, force=force, on_progress=bar.update)

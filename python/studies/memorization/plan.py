@@ -15,7 +15,7 @@ from studies.memorization.scores import MAX_CONTINUATION_TOKENS
 from studies.runs import MANIFEST_FILE, Run, open_run
 
 #: Sequences continued at once. Part of the request: it may tip the balance between two equal logits.
-BATCH_SIZE = 64
+BATCH_SIZE = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -37,6 +37,8 @@ def links(facts: Facts, folder: Path) -> list[Link]:
     """The artifacts, from shards to study, as a report in `folder` names them."""
     last = facts.run.checkpoints[-1]
     found: list[tuple[str, Manifest]] = [("Shards", shards) for shards in facts.shards]
+    if facts.tokenizer is not None:
+        found.append(("Tokenizer", facts.tokenizer))
     if facts.tokens is not None:
         found.append(("Token dataset", facts.tokens))
     found += [

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pile_tools import PileError, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import Manifest
-from studies.runs import MANIFEST_FILE, Run, open_run
+from studies.runs import MANIFEST_FILE, Run, input_of, open_run
 from trainer.log import LOG_FILE, read_log
 
 #: Pieces of the run whose subsets are counted, and the rows looked at in each.
@@ -44,6 +44,7 @@ class Facts:
         run: The run.
         log: A line per step, see `trainer.log`.
         tokens: The dataset's manifest, or None where another tool made it.
+        tokenizer: The manifest beside its tokenizer, where there is one.
         shards: Manifests of the folders that the shards lie in, where there are any.
         study: The manifest of the memorization study.
         memorization: Its summary.
@@ -54,6 +55,7 @@ class Facts:
     run: Run
     log: list[dict[str, Any]]
     tokens: Manifest | None
+    tokenizer: Manifest | None
     shards: list[Manifest]
     study: Manifest
     memorization: dict[str, Any]
@@ -79,6 +81,7 @@ def collect(run_folder: Path, study_folder: Path) -> Facts:
         run=run,
         log=log,
         tokens=tokens,
+        tokenizer=_tokenizer_manifest(tokens),
         shards=_shards_manifests(tokens),
         study=study,
         memorization=_read_json(study_folder / "memorization.json"),
@@ -104,6 +107,15 @@ def _open_study(folder: Path, run: Run) -> Manifest:
 
 def _tokens_manifest(run: Run) -> Manifest | None:
     path = Path(f"{run.order.samples.dataset.prefix}.manifest.json")
+    return manifest.read(path) if path.exists() else None
+
+
+def _tokenizer_manifest(tokens: Manifest | None) -> Manifest | None:
+    """The manifest beside the tokenizer that a dataset was made with, where there is one."""
+    entry = input_of(tokens, "tokenizer") if tokens is not None else None
+    if tokens is None or entry is None:
+        return None
+    path = (tokens.folder / entry["path"]).with_suffix(".manifest.json")
     return manifest.read(path) if path.exists() else None
 
 
