@@ -65,7 +65,11 @@ def main() -> None:
     ids, offsets = ours()
     for i, encoding in enumerate(theirs()):
         assert ids[offsets[i] : offsets[i + 1]].tolist() == encoding.ids, f"document {i} differs"
-    times = {"pile-tools": best_seconds(ours, arguments.rounds), "tokenizers": best_seconds(theirs, arguments.rounds)}
+    times = {
+        "pile-tools": best_seconds(ours, arguments.rounds),
+        "tokenizers": best_seconds(theirs, arguments.rounds),
+    }
+    vocab_size = pile_tools.Tokenizer.from_file(arguments.tokenizer).vocab_size
     rows = [f"| {name} | {n_bytes / 1e6 / s:.1f} | {s:.2f} |" for name, s in times.items()]
     RESULTS.write_text(
         f"""# Measured
@@ -75,9 +79,8 @@ pile-tools {pile_tools.__version__}, tokenizers {tokenizers.__version__}.
 
 ## Text to ids from Python
 
-`encode_batch` on {len(texts):,} documents, {n_bytes / 1e6:.1f} MB of UTF-8 text, with a freshly loaded tokenizer of
-{pile_tools.Tokenizer.from_file(arguments.tokenizer).vocab_size:,} tokens (loading included); ids proved equal first;
-CPU seconds, best of {arguments.rounds} rounds.
+`encode_batch` on {len(texts):,} documents, {n_bytes / 1e6:.1f} MB of UTF-8 text, with a freshly loaded
+tokenizer of {vocab_size:,} tokens (loading included); ids proved equal first; CPU seconds, best of {arguments.rounds} rounds.
 
 | tool | MB per CPU-second | CPU seconds |
 |---|---|---|

@@ -11,7 +11,7 @@ import json
 import platform
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,12 @@ from pile_tools.config import settings
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.sampling import canaries, sources
 from pile_tools.sampling.canaries import Passage
+from pile_tools.types import OnProgress
 
 MANIFEST_FILE, CANARIES_FILE = "manifest.json", "canaries.json"
 ZSTD_LEVEL = 6
 #: No document is longer than this, nor than this share of the sample.
 MAX_DOCUMENT_BYTES, MAX_DOCUMENT_SHARE = 100_000, 0.02
-
-OnProgress = Callable[[int], object] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

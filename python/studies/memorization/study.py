@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from pile_tools import files, manifest
 from pile_tools.manifest import Manifest
+from pile_tools.types import OnProgress
 from studies.memorization import results
 from studies.memorization.plan import BATCH_SIZE, Plan
 from studies.memorization.scores import Scores
@@ -27,7 +27,7 @@ from studies.runs import MANIFEST_FILE
 
 
 def run(
-    plan: Plan, folder: Path, *, force: bool = False, on_progress: Callable[[int], object] | None = None
+    plan: Plan, folder: Path, *, force: bool = False, on_progress: OnProgress = None
 ) -> tuple[Manifest, bool]:
     """Scores the checkpoints that are not scored yet; returns the manifest and whether it was made now.
 
@@ -59,9 +59,7 @@ def run(
     return made, True
 
 
-def _all_scores(
-    plan: Plan, parts: Path, digest: str, on_progress: Callable[[int], object] | None
-) -> list[Scores]:
+def _all_scores(plan: Plan, parts: Path, digest: str, on_progress: OnProgress) -> list[Scores]:
     """Rows' and canaries' scores by each checkpoint, one array after the other, computed or read."""
     sequences = np.concatenate([plan.rows.tokens, plan.canaries.tokens])
     scores = []
@@ -82,7 +80,7 @@ def _score_checkpoint(
     step: int,
     sequences: NDArray[np.int64],
     n_before: int,
-    on_progress: Callable[[int], object] | None,
+    on_progress: OnProgress,
 ) -> Scores:
     from studies.memorization import models
 
