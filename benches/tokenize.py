@@ -80,7 +80,8 @@ pile-tools {pile_tools.__version__}, tokenizers {tokenizers.__version__}.
 ## Text to ids from Python
 
 `encode_batch` on {len(texts):,} documents, {n_bytes / 1e6:.1f} MB of UTF-8 text, with a freshly loaded
-tokenizer of {vocab_size:,} tokens (loading included); ids proved equal first; CPU seconds, best of {arguments.rounds} rounds.
+tokenizer of {vocab_size:,} tokens (loading included); ids proved equal first; CPU seconds,
+best of {arguments.rounds} rounds.
 
 | tool | MB per CPU-second | CPU seconds |
 |---|---|---|
