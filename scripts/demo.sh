@@ -10,7 +10,7 @@ run() {
 run pile-tools sample demo/shards --megabytes 3 --canaries
 run pile-tools train-tokenizer demo/shards -o demo/tokenizer.json --vocab-size 2048
 run pile-tools tokenize demo/shards -o demo/tokens/sample --tokenizer demo/tokenizer.json
-run pile-tools order demo/tokens/sample --seq-length 256 --steps 550 --batch-size 8 --seed 1234
+run pile-tools order demo/tokens/sample --seq-length 256 --steps 500 --batch-size 8 --seed 1234
 run pile-tools batch demo/tokens --step 100 --row 0
 run pile-tools verify demo/tokens
 [ "$1" = all ] || exit 0
