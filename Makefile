@@ -38,7 +38,7 @@ help: ## Show what can be made.
 
 .venv/.core: .venv/.data-packages $(RUST_SOURCES)
 	@echo "building the Rust core"
-	@$(BIN)/maturin develop --quiet --uv --release --locked
+	@$(BIN)/maturin develop --uv --release --locked > .venv/build.log 2>&1 || { cat .venv/build.log; exit 1; }
 	@touch $@
 
 setup-data: .venv/.core ## Set up the data tools (no torch).

@@ -88,7 +88,7 @@ def _summary(run: Run, tokens_per_second: float) -> str:
             f"trained {len(losses):,} steps, {n_tokens:,} tokens, at {tokens_per_second:,.0f} tokens/s",
             f"loss {losses[0]:.4f} -> {losses[-1]:.4f} ({output / LOG_FILE})",
             f"{n_checkpoints} checkpoints in {output / 'checkpoints'}",
-            f"next: pile-study memorization {output}",
+            f"next: pile-study memorization {output} -o memorization",
         ]
     )
 

@@ -15,6 +15,7 @@ from pile_tools.sampling import canaries as planted
 from studies.cli import group
 from studies.memorization import canaries, passages, rows, study
 from studies.memorization.plan import MemorizationConfig, prepare
+from studies.memorization.scores import Scores
 from studies.runs import open_run
 
 #: The run of conftest.py: 20 steps of 4 samples, checkpoints 0, 4 and 20.
@@ -94,6 +95,10 @@ def test_canaries_are_counted_where_they_stand_whole(
             for step in found["checkpoints"]
         ]
         assert canary["n_seen"] == by_hand
+    planted = [passage for passage in summary["passages"] if "repeats" in passage]
+    for passage in planted:
+        assert passage["repeats"] > 0, "a canary that was never seen is no passage the model learnt"
+        assert passage["seen_at_steps"]
     levels = summary["checkpoints"][-1]["canaries"]
     assert [(level["repeats"], level["n"]) for level in levels] == [(0, 1), (1, 3)]
     assert levels[0]["mean_seen"] == 0
@@ -121,6 +126,18 @@ def test_passages_say_whence_they_come_and_when_they_were_seen(
         assert passage["documents"][0]["shard"].endswith(".jsonl.zst")
         assert [piece["is_right"] for piece in passage["continuation"]] == [True]
     assert len({p["prompt"] + p["continuation"][0]["text"] for p in found}) == len(found)
+
+
+def test_canaries_that_were_seen_stand_among_the_passages(run_folder: Path) -> None:
+    run = open_run(run_folder)
+    chosen = rows.choose(run, 6, 64)
+    tokens = np.stack([run.order.samples[i][:64] for i in (0, 1, 2)]).astype(np.int64)
+    planted = canaries.Canaries(["a", "b", "c"], np.array([4, 0, 1]), tokens)
+    is_right = np.zeros((len(chosen.numbers) + 3, 32), dtype=np.bool_)
+    is_right[0, :5] = is_right[-3, :20] = is_right[-2, :] = is_right[-1, :9] = True
+    found = passages.most_memorized(run, chosen, planted, np.array([4, 0, 1]), Scores(is_right), 20)
+    assert [(p.get("repeats"), p["matches"]) for p in found] == [(4, 20), (1, 9), (None, 5)]
+    assert [place["step"] for place in found[0]["seen_at_steps"]] == [0]
 
 
 def test_a_continuation_is_told_apart_into_right_and_wrong_pieces(run_folder: Path) -> None:

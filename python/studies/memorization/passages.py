@@ -8,50 +8,79 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from studies.memorization.canaries import find_samples
+from studies.memorization.canaries import Canaries, find_samples
 from studies.memorization.rows import Rows, documents_of
 from studies.memorization.scores import Scores
 from studies.runs import Run
 
-N_PASSAGES = 15
+#: At most so many of each are shown: canaries alone would fill the list.
+N_ROWS, N_CANARIES = 11, 4
 
 
 def most_memorized(
-    run: Run, rows: Rows, scores: Scores, n_prompt: int, checkpoint: int
+    run: Run, rows: Rows, planted: Canaries, n_seen: NDArray[np.int64], scores: Scores, checkpoint: int
 ) -> list[dict[str, Any]]:
-    """The rows with the most matches that the checkpoint was trained on, equal ones once, best first.
+    """The rows and canaries with the most matches that the checkpoint was trained on, best first.
 
-    Rows without a single match are left out.
+    Equal ones are taken once; those without a single match are left out.
+
+    Args:
+        run: The run.
+        rows: The rows that were scored.
+        planted: The canaries that were scored.
+        n_seen: How often each canary was seen by the checkpoint: (n_canaries,) int64.
+        scores: Of the rows, then of the canaries.
+        checkpoint: Number of updates.
     """
+    n_rows = len(rows.numbers)
+    by_row = _best(rows.tokens, scores[:n_rows], rows.steps_seen < checkpoint, N_ROWS)
+    by_canary = _best(planted.tokens, scores[n_rows:], n_seen > 0, N_CANARIES)
+    found = [
+        {"row": int(rows.numbers[i]), "documents": _documents(run, rows, i), **passage}
+        for i, passage in zip(by_row, _passages(run, rows.tokens, scores[:n_rows], by_row), strict=True)
+    ] + [
+        {"repeats": int(planted.repeats[i]), "documents": [], **passage}
+        for i, passage in zip(
+            by_canary, _passages(run, planted.tokens, scores[n_rows:], by_canary), strict=True
+        )
+    ]
+    return sorted(found, key=lambda passage: (-passage["matches"], -passage["leading"]))
+
+
+def _best(
+    tokens: NDArray[np.int64], scores: Scores, is_seen: NDArray[np.bool_], n_passages: int
+) -> list[int]:
+    """Places of the best sequences among those seen, by matches, then leading matches, then place."""
     matches, leading = scores.matches, scores.leading
-    chosen = _best(rows, matches, leading, checkpoint)
-    samples = find_samples(rows.tokens[chosen], run)
+    chosen: dict[bytes, int] = {}
+    for i in np.lexsort((-leading.astype(int), -matches.astype(int))).tolist():
+        if is_seen[i] and matches[i] > 0 and len(chosen) < n_passages:
+            chosen.setdefault(tokens[i].tobytes(), i)
+    return list(chosen.values())
+
+
+def _passages(run: Run, tokens: NDArray[np.int64], scores: Scores, chosen: list[int]) -> list[dict[str, Any]]:
+    """What some sequences say, how they were given back, and at which steps they were seen."""
+    matches, leading = scores.matches, scores.leading
+    n_prompt = tokens.shape[1] - scores.is_right.shape[1]
     return [
         {
-            "row": int(rows.numbers[i]),
             "matches": int(matches[i]),
             "leading": int(leading[i]),
-            "distinct_tokens": len(set(rows.tokens[i, n_prompt:].tolist())),
-            "prompt": _text(run, rows.tokens[i, :n_prompt]),
-            "continuation": _pieces(run, rows.tokens[i, n_prompt:], scores.is_right[i]),
-            "documents": [
-                {"document": d, **(run.order.samples.dataset.origin(d) or {})}
-                for d in documents_of(run, int(rows.numbers[i]), rows.tokens.shape[1])
-            ],
+            "distinct_tokens": len(set(tokens[i, n_prompt:].tolist())),
+            "prompt": _text(run, tokens[i, :n_prompt]),
+            "continuation": _pieces(run, tokens[i, n_prompt:], scores.is_right[i]),
             "seen_at_steps": _counts(found // run.batch_size),
         }
-        for i, found in zip(chosen, samples, strict=True)
+        for i, found in zip(chosen, find_samples(tokens[chosen], run), strict=True)
     ]
 
 
-def _best(rows: Rows, matches: NDArray[np.uint8], leading: NDArray[np.uint8], checkpoint: int) -> list[int]:
-    """Places of the best rows among those seen, by matches, then leading matches, then place."""
-    order = np.lexsort((rows.numbers, -leading.astype(int), -matches.astype(int)))
-    chosen: dict[bytes, int] = {}
-    for i in order.tolist():
-        if rows.steps_seen[i] < checkpoint and matches[i] > 0 and len(chosen) < N_PASSAGES:
-            chosen.setdefault(rows.tokens[i].tobytes(), i)
-    return list(chosen.values())
+def _documents(run: Run, rows: Rows, i: int) -> list[dict[str, Any]]:
+    """Where the tokens of a row come from."""
+    dataset = run.order.samples.dataset
+    documents = documents_of(run, int(rows.numbers[i]), rows.tokens.shape[1])
+    return [{"document": document, **(dataset.origin(document) or {})} for document in documents]
 
 
 def _pieces(run: Run, tokens: NDArray[np.int64], is_right: NDArray[np.bool_]) -> list[dict[str, Any]]:

@@ -84,13 +84,13 @@ def _summary(plan: Plan, scores: list[Scores], n_seen: list[NDArray[np.int64]]) 
         groups = seen_and_unseen(known.matches[:n_rows], plan.rows.steps_seen, step, n_tokens)
         levels = canaries.by_repeats(plan.canaries.repeats, counts, known.matches[n_rows:], n_tokens)
         tables.append({"step": step, **groups, "canaries": levels})
-    last, n_prompt = scores[-1][:n_rows], plan.config.prompt_tokens
+    best = passages.most_memorized(plan.run, plan.rows, plan.canaries, n_seen[-1], scores[-1], plan.steps[-1])
     return {
         "definition": DEFINITION,
         "n_rows": n_rows,
         "n_left_out": plan.rows.n_left_out,
-        "prompt_tokens": n_prompt,
+        "prompt_tokens": plan.config.prompt_tokens,
         "continuation_tokens": n_tokens,
         "checkpoints": tables,
-        "passages": passages.most_memorized(plan.run, plan.rows, last, n_prompt, plan.steps[-1]),
+        "passages": best,
     }
