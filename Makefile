@@ -72,7 +72,7 @@ format: .venv/.all-packages ## Bring all sources into the common format.
 	$(BIN)/ruff check --fix .
 
 bench: setup ## Compare with peers; SHARDS and TOKENIZER name the input. Writes benches/RESULTS.md.
-	$(BIN)/python benches/tokenize.py $(SHARDS) $(TOKENIZER)
+	$(BIN)/python benches/encoding.py $(SHARDS) $(TOKENIZER)
 
 wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
 	$(BIN)/maturin build --locked --profile dist --out dist

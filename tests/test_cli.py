@@ -97,6 +97,14 @@ def test_our_own_mistakes_are_named_bugs(capsys: pytest.CaptureFixture[str]) -> 
     assert "a bug in pile-tools: KeyError: 'x'" in capsys.readouterr().err
 
 
+def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def needs_torch() -> None:
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    assert cli.run(click.Command("train", callback=needs_torch), []) == 1
+    assert "needs torch, which is not installed; pip install" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, click.Abort])
 def test_interruptions_say_how_to_go_on(
     kind: type[BaseException], capsys: pytest.CaptureFixture[str]

@@ -24,6 +24,9 @@ COMMANDS = {
     "verify": "pile_tools.commands.verify",
 }
 
+#: What the trainer and the studies need and the data tools do not.
+EXTRA_PACKAGES = {"torch", "deepspeed", "safetensors", "jinja2", "matplotlib"}
+
 EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
 
 
@@ -126,6 +129,9 @@ def _report(err: BaseException) -> int:
             return _say(str(err), EXIT_FAILURE)
         case OSError():
             return _say(_os_error(err), EXIT_FAILURE)
+        case ModuleNotFoundError() if err.name in EXTRA_PACKAGES:
+            advice = "pip install 'pile-tools[train,study]' brings it"
+            return _say(f"this command needs {err.name}, which is not installed; {advice}", EXIT_FAILURE)
         case _:
             what = f"{type(err).__name__}: {err}".splitlines()[0]
             advice = "please report it with the traceback that PILE_TOOLS_DEBUG=1 shows"

@@ -1,6 +1,6 @@
 """Text to ids against `tokenizers`, side by side on the same documents; writes RESULTS.md.
 
-Usage: python benches/tokenize.py SHARDS TOKENIZER [--rounds 3]
+Usage: python benches/encoding.py SHARDS TOKENIZER [--rounds 3]
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def main() -> None:
     RESULTS.write_text(
         f"""# Measured
 
-Written by `benches/tokenize.py`; not edited by hand. {cpu()}; Python {platform.python_version()},
+Written by `benches/encoding.py`; not edited by hand. {cpu()}; Python {platform.python_version()},
 pile-tools {pile_tools.__version__}, tokenizers {tokenizers.__version__}.
 
 ## Text to ids from Python
