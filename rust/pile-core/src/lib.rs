@@ -1,5 +1,7 @@
 //! Algorithms of pile-tools: read -> tokenize -> tokens -> order -> timeline.
 //!
+//! Deduplication will stand between read and tokenize, counting and search between tokens and order.
+//!
 //! Plain Rust: knows no Python, prints nothing, parses no options. Modules use only modules
 //! named before them in [`ROOMS`]; `tests/layers.rs` holds this.
 

@@ -6,7 +6,10 @@ mod shared;
 use std::{fs, path::Path};
 
 use pile_core::{
-    order::{Mt19937, OrderConfig, TrainingOrder, build, file_stem},
+    order::{
+        Amount, Mt19937, OrderConfig, SampleIndex, ShuffleIndex, TrainingOrder, build, file_stem,
+        npy, packed,
+    },
     progress::Progress,
     timeline::find_sequences,
     tokens::{Span, TokenDataset, TokenSource},
@@ -22,14 +25,87 @@ fn le_bytes(tokens: &[i64]) -> Vec<u8> {
     tokens.iter().flat_map(|t| t.to_le_bytes()).collect()
 }
 
-/// The packed cases over a whole dataset, which is what this version builds.
-fn cases(golden: &Path) -> Vec<Value> {
+/// All cases of the packed rule: splits and whole datasets, by samples and by epochs.
+fn packed_cases(golden: &Path) -> Vec<Value> {
     let manifest = fs::read(golden.join("index_manifest.json")).unwrap();
     let manifest: Value = serde_json::from_slice(&manifest).unwrap();
     let all = manifest["cases"].as_array().unwrap().clone();
-    all.into_iter()
-        .filter(|c| c["pack_impl"] == "packed" && c["split"].is_null() && c["num_samples"].is_u64())
-        .collect()
+    let is_packed = |case: &Value| case["pack_impl"] == "packed";
+    all.into_iter().filter(is_packed).collect()
+}
+
+/// The cases over a whole dataset, which is what the order job builds.
+fn cases(golden: &Path) -> Vec<Value> {
+    let is_whole = |c: &Value| c["split"].is_null() && c["num_samples"].is_u64();
+    packed_cases(golden).into_iter().filter(is_whole).collect()
+}
+
+fn npy_bytes<T: npy::Element>(items: &[T], width: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    npy::write(&mut bytes, items, width).unwrap();
+    bytes
+}
+
+#[test]
+fn arrays_of_every_packed_case_are_the_references() {
+    let Some(golden) = shared::golden("neox") else {
+        return;
+    };
+    let cases = packed_cases(&golden);
+    assert!(cases.len() >= 20, "{}", cases.len());
+    for case in cases {
+        let dataset = TokenDataset::open(&golden.join(case["dataset"].as_str().unwrap())).unwrap();
+        let number = |value: &Value| value.as_u64().unwrap();
+        let documents =
+            number(&case["documents"][0]) as usize..number(&case["documents"][1]) as usize;
+        let amount = match case["num_epochs_arg"].as_u64() {
+            Some(n_epochs) => Amount::Epochs(n_epochs),
+            None => Amount::Samples(number(&case["num_samples"])),
+        };
+        let (seq_length, seed) = (number(&case["seq_length"]), number(&case["seed"]) as u32);
+        let lengths = dataset.lengths().unwrap();
+        let progress = Progress::default();
+        let built = packed(&lengths, documents, seq_length, amount, seed, &progress).unwrap();
+        let arrays = [
+            npy_bytes(&built.doc_idx, 1),
+            match &built.sample_idx {
+                SampleIndex::I32(items) => npy_bytes(items, 2),
+                SampleIndex::I64(items) => npy_bytes(items, 2),
+            },
+            match &built.shuffle_idx {
+                ShuffleIndex::U32(items) => npy_bytes(items, 1),
+                ShuffleIndex::I64(items) => npy_bytes(items, 1),
+            },
+        ];
+        for (file, array) in case["files"].as_array().unwrap().iter().zip(arrays) {
+            let expected = &case["npy_sha256"][file.as_str().unwrap()];
+            assert_eq!(
+                sha256(&array),
+                expected.as_str().unwrap(),
+                "{} {file}",
+                case["id"]
+            );
+        }
+    }
+}
+
+#[test]
+fn orders_that_no_memory_holds_are_refused() {
+    let build = |amount| packed(&[10, 20], 0..2, 4, amount, 1, &Progress::default());
+    for amount in [
+        Amount::Samples(u64::MAX),
+        Amount::Epochs(u64::MAX),
+        Amount::Epochs(1 << 58),
+    ] {
+        assert!(
+            build(amount)
+                .unwrap_err()
+                .to_string()
+                .contains("does not fit into memory")
+        );
+    }
+    let empty = packed(&[0, 0], 0..2, 4, Amount::Epochs(1), 1, &Progress::default());
+    assert!(empty.unwrap_err().to_string().contains("no tokens"));
 }
 
 #[test]

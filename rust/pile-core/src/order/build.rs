@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{SampleIndex, ShuffleIndex, npy, packed};
+use super::{Amount, SampleIndex, ShuffleIndex, npy, packed};
 use crate::{Result, io::write_atomically, progress::Progress, tokens::TokenDataset};
 
 /// What to build.
@@ -57,10 +57,12 @@ pub fn build(
     progress: &Progress,
 ) -> Result<OrderSummary> {
     let lengths = dataset.lengths()?;
+    let amount = Amount::Samples(config.n_samples);
     let built = packed(
         &lengths,
+        0..lengths.len(),
         config.seq_length,
-        config.n_samples,
+        amount,
         config.seed,
         progress,
     )?;

@@ -11,5 +11,5 @@ mod training_order;
 
 pub use build::{OrderConfig, OrderSummary, build, file_stem};
 pub use mt19937::Mt19937;
-pub use packed::{Packed, SampleIndex, ShuffleIndex, n_epochs_for, packed};
+pub use packed::{Amount, Packed, SampleIndex, ShuffleIndex, n_epochs_for, packed};
 pub use training_order::{SampleSpan, TrainingOrder};

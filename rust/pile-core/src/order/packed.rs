@@ -4,6 +4,8 @@
 //! shuffled together, a sample is `seq_length + 1` tokens and shares its last token with the next
 //! one's first, and the samples are shuffled with the same random stream.
 
+use std::ops::Range;
+
 use super::Mt19937;
 use crate::{Error, Result, progress::Progress};
 
@@ -46,9 +48,7 @@ pub enum ShuffleIndex {
 /// The documents hold no tokens.
 pub fn n_epochs_for(n_samples: u64, tokens_per_epoch: u64, seq_length: u64) -> Result<u64> {
     if tokens_per_epoch == 0 {
-        return Err(Error::argument(
-            "the documents hold no tokens, so no sample can be made",
-        ));
+        return Err(no_tokens());
     }
     // (e * tokens - 1) / seq_length >= n_samples, the least e >= 1.
     let needed = u128::from(n_samples) * u128::from(seq_length) + 1;
@@ -60,65 +60,68 @@ pub fn n_epochs_for(n_samples: u64, tokens_per_epoch: u64, seq_length: u64) -> R
     })
 }
 
-/// Builds the arrays for documents of the given lengths; `progress` advances by samples.
+/// How much of the documents is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Amount {
+    /// At least so many samples, from as few epochs as give them.
+    Samples(u64),
+    /// All samples of so many epochs.
+    Epochs(u64),
+}
+
+/// Builds the arrays for the documents numbered `documents` of a dataset with these lengths, a split of
+/// it or all; `progress` advances by samples.
 ///
 /// # Errors
-/// More documents than the format numbers, an empty dataset, a zero sequence length, or a stop.
+/// More documents than the format numbers or memory holds, no tokens, a zero, or a stop.
 pub fn packed(
     lengths: &[i32],
+    documents: Range<usize>,
     seq_length: u64,
-    n_samples: u64,
+    amount: Amount,
     seed: u32,
     progress: &Progress,
 ) -> Result<Packed> {
-    if seq_length == 0 || n_samples == 0 {
-        return Err(Error::argument(
-            "sequence length and number of samples must be at least 1",
-        ));
+    if seq_length == 0 || matches!(amount, Amount::Samples(0) | Amount::Epochs(0)) {
+        let what = "sequence length and number of samples or epochs must be at least 1";
+        return Err(Error::argument(what));
     }
-    let n_documents = i32::try_from(lengths.len()).map_err(|_| {
+    let wanted = lengths.get(documents.clone()).ok_or_else(|| {
         Error::argument(format!(
-            "{} documents, the format numbers 2^31 - 1",
+            "no documents {documents:?}: there are {}",
             lengths.len()
         ))
     })?;
-    let tokens_per_epoch = lengths.iter().map(|length| *length as u64).sum();
-    let n_epochs = n_epochs_for(n_samples, tokens_per_epoch, seq_length)?;
+    let tokens_per_epoch = wanted.iter().map(|length| *length as u64).sum();
+    let n_epochs = match amount {
+        Amount::Samples(n_samples) => n_epochs_for(n_samples, tokens_per_epoch, seq_length)?,
+        Amount::Epochs(_) if tokens_per_epoch == 0 => return Err(no_tokens()),
+        Amount::Epochs(n_epochs) => n_epochs,
+    };
+    let n_tokens = n_epochs
+        .checked_mul(tokens_per_epoch)
+        .ok_or_else(too_large)?;
     let mut rng = Mt19937::new(seed);
-    let mut doc_idx: Vec<i32> = (0..n_epochs).flat_map(|_| 0..n_documents).collect();
-    rng.shuffle(&mut doc_idx);
-    let n_built = (n_epochs * tokens_per_epoch - 1) / seq_length;
+    let doc_idx = shuffled_documents(documents, n_epochs, &mut rng)?;
+    let n_built = (n_tokens - 1) / seq_length;
     // The reference decides by samples alone; places in doc_idx beyond 2^31 need 64 bits too.
-    let is_small = 2.0 * ((n_epochs * tokens_per_epoch - 1) as f64 / seq_length as f64 + 1.0)
-        < f64::from(i32::MAX)
+    let is_small = 2.0 * ((n_tokens - 1) as f64 / seq_length as f64 + 1.0) < f64::from(i32::MAX)
         && doc_idx.len() <= i32::MAX as usize;
+    let cut = Cut {
+        lengths,
+        doc_idx: &doc_idx,
+        seq_length,
+        n_built,
+    };
     let sample_idx = if is_small {
-        SampleIndex::I32(sample_starts(
-            lengths,
-            &doc_idx,
-            seq_length,
-            n_built,
-            progress,
-            |x| x as i32,
-        )?)
+        SampleIndex::I32(cut.sample_starts(progress, |x| x as i32)?)
     } else {
-        SampleIndex::I64(sample_starts(
-            lengths,
-            &doc_idx,
-            seq_length,
-            n_built,
-            progress,
-            |x| x as i64,
-        )?)
+        SampleIndex::I64(cut.sample_starts(progress, |x| x as i64)?)
     };
     let shuffle_idx = if n_built < u64::from(u32::MAX) - 1 {
-        let mut items: Vec<u32> = (0..n_built as u32).collect();
-        rng.shuffle(&mut items);
-        ShuffleIndex::U32(items)
+        ShuffleIndex::U32(permutation(n_built, &mut rng, |x| x as u32)?)
     } else {
-        let mut items: Vec<i64> = (0..n_built as i64).collect();
-        rng.shuffle(&mut items);
-        ShuffleIndex::I64(items)
+        ShuffleIndex::I64(permutation(n_built, &mut rng, |x| x as i64)?)
     };
     Ok(Packed {
         doc_idx,
@@ -129,40 +132,92 @@ pub fn packed(
     })
 }
 
+fn no_tokens() -> Error {
+    Error::argument("the documents hold no tokens, so no sample can be made")
+}
+
+fn too_large() -> Error {
+    Error::argument("an order of so many samples does not fit into memory; ask for fewer")
+}
+
+/// An empty vector with room for `n`, or an error where memory has none.
+fn with_room<T>(n: u64) -> Result<Vec<T>> {
+    let mut items = Vec::new();
+    let n = usize::try_from(n).map_err(|_| too_large())?;
+    items.try_reserve_exact(n).map_err(|_| too_large())?;
+    Ok(items)
+}
+
+/// The documents of all epochs, shuffled together.
+fn shuffled_documents(
+    documents: Range<usize>,
+    n_epochs: u64,
+    rng: &mut Mt19937,
+) -> Result<Vec<i32>> {
+    let what = || {
+        Error::argument(format!(
+            "{} documents, the format numbers 2^31 - 1",
+            documents.end
+        ))
+    };
+    let first = i32::try_from(documents.start).map_err(|_| what())?;
+    let end = i32::try_from(documents.end).map_err(|_| what())?;
+    let n = n_epochs
+        .checked_mul(documents.len() as u64)
+        .ok_or_else(too_large)?;
+    let mut doc_idx = with_room(n)?;
+    for _ in 0..n_epochs {
+        doc_idx.extend(first..end);
+    }
+    rng.shuffle(&mut doc_idx);
+    Ok(doc_idx)
+}
+
+fn permutation<T>(n: u64, rng: &mut Mt19937, to: impl Fn(u64) -> T) -> Result<Vec<T>> {
+    let mut items = with_room(n)?;
+    items.extend((0..n).map(to));
+    rng.shuffle(&mut items);
+    Ok(items)
+}
+
 /// Samples between two reports of progress.
 const REPORT_SAMPLES: u64 = 1 << 16;
 
-/// Where each of `n_built` samples starts, and where the last one ends.
-fn sample_starts<T>(
-    lengths: &[i32],
-    doc_idx: &[i32],
+/// Documents strung together, to be cut into `n_built` samples.
+struct Cut<'a> {
+    lengths: &'a [i32],
+    doc_idx: &'a [i32],
     seq_length: u64,
     n_built: u64,
-    progress: &Progress,
-    to: impl Fn(u64) -> T,
-) -> Result<Vec<T>> {
-    let mut starts = Vec::with_capacity(2 * (n_built as usize + 1));
-    let (mut place, mut offset) = (0_usize, 0_u64);
-    starts.extend([to(0), to(0)]);
-    for sample in 1..=n_built {
-        // Tokens to skip: the sample's last token is also the next one's first.
-        let mut rest = seq_length;
-        loop {
-            let left = lengths[doc_idx[place] as usize] as u64 - offset;
-            // The shared token must exist: a document whose tokens all go to this sample is left.
-            if rest < left {
-                offset += rest;
-                break;
+}
+
+impl Cut<'_> {
+    /// Where each sample starts, and where the last one ends.
+    fn sample_starts<T>(&self, progress: &Progress, to: impl Fn(u64) -> T) -> Result<Vec<T>> {
+        let n = self.n_built.checked_add(1).and_then(|n| n.checked_mul(2));
+        let mut starts = with_room(n.ok_or_else(too_large)?)?;
+        let (mut place, mut offset) = (0_usize, 0_u64);
+        starts.extend([to(0), to(0)]);
+        for sample in 1..=self.n_built {
+            // Tokens to skip: the sample's last token is also the next one's first.
+            let mut rest = self.seq_length;
+            loop {
+                let left = self.lengths[self.doc_idx[place] as usize] as u64 - offset;
+                // The shared token must exist: a document whose tokens all go to this sample is left.
+                if rest < left {
+                    offset += rest;
+                    break;
+                }
+                rest -= left;
+                place += 1;
+                offset = 0;
             }
-            rest -= left;
-            place += 1;
-            offset = 0;
+            starts.extend([to(place as u64), to(offset)]);
+            if sample % REPORT_SAMPLES == 0 {
+                progress.advance(REPORT_SAMPLES)?;
+            }
         }
-        starts.extend([to(place as u64), to(offset)]);
-        if sample % REPORT_SAMPLES == 0 {
-            progress.advance(REPORT_SAMPLES)?;
-        }
+        progress.advance(self.n_built % REPORT_SAMPLES)?;
+        Ok(starts)
     }
-    progress.advance(n_built % REPORT_SAMPLES)?;
-    Ok(starts)
 }
