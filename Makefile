@@ -22,7 +22,8 @@ help: ## Show what can be made.
 	@sh scripts/check_machine.sh "$(PYTHON)"
 	@echo "setting up .venv"
 	@"$(PYTHON)" -m venv .venv
-	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@$(BIN)/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION) || \
+		{ echo "error: pip could not install uv; is a Python package registry reachable from here?"; exit 1; }
 	@touch $@
 
 .venv/.data-packages: .venv/.uv constraints.txt pyproject.toml
