@@ -45,7 +45,7 @@ help: ## Show what can be made.
 setup-data: .venv/.core ## Set up the data tools (no torch).
 setup: .venv/.all-packages .venv/.core ## Set up everything.
 
-demo-data: setup-data ## Sample text, train a tokenizer, tokenize, order: two minutes, no torch.
+demo-data: setup-data ## Sample text, train a tokenizer, tokenize, order: under two minutes, no torch.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh data
 
 demo: setup ## The whole way, from text to a report on what a model memorized.
