@@ -99,7 +99,6 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
     if arguments[:1] == ["--debug"]:
         is_debug, arguments = True, arguments[1:]
     try:
-        # What a broken pipe of a reader that left early should do is end the command quietly.
         return int(group.main(arguments, standalone_mode=False) or 0)
     except BaseException as err:
         if is_debug and not isinstance(err, (SystemExit, click.exceptions.Exit, click.ClickException)):
@@ -122,6 +121,7 @@ def _report(err: BaseException) -> int:
         case ConfigError():
             return _say(str(err), EXIT_USAGE)
         case BrokenPipeError():
+            # A reader that left early, as `head` does, ends the command quietly.
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return EXIT_FAILURE

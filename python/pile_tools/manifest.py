@@ -28,6 +28,9 @@ from pile_tools.errors import FormatError, OutputExistsError
 
 FORMAT = 1
 
+#: The manifest of an artifact that is a folder, and the end of the name of one beside a file or prefix.
+MANIFEST_FILE, MANIFEST_SUFFIX = "manifest.json", ".manifest.json"
+
 Entry: TypeAlias = dict[str, Any]
 
 
@@ -68,6 +71,10 @@ class Manifest:
     def folder(self) -> Path:
         """The folder that the manifest's paths are relative to."""
         return self.path.parent
+
+    def input(self, role: str) -> Entry | None:
+        """The first input of a role, or None."""
+        return next((entry for entry in self.inputs if entry["role"] == role), None)
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pile_tools import manifest
 from pile_tools._core import TrainingOrder
 from pile_tools.errors import ConfigError, FormatError
+from pile_tools.manifest import Manifest
 from pile_tools.types import Tokens
 
 #: The manifest of an order, in its folder.
@@ -36,12 +37,18 @@ class Order:
     batch_size: int | None
     steps: int | None
     seed: int
-    manifest: manifest.Manifest
+    manifest: Manifest
 
     @property
     def seq_length(self) -> int:
         """Tokens the model sees at once; samples are one longer."""
         return self.samples.seq_length
+
+    @property
+    def dataset_manifest(self) -> Manifest | None:
+        """The manifest of the order's dataset, or None for one that another tool wrote."""
+        path = Path(self.samples.dataset.prefix + manifest.MANIFEST_SUFFIX)
+        return manifest.read(path) if path.exists() else None
 
     def first_sample(self, step: int, batch_size: int | None = None) -> tuple[int, int]:
         """The place of a step's first sample and the number of its samples.
@@ -88,7 +95,9 @@ def open_order(path: str | Path) -> Order:
     found = manifest.read(file)
     if found.kind != "order":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an order ({file})")
-    dataset = next(entry for entry in found.inputs if entry["role"] == "dataset")
+    dataset = found.input("dataset")
+    if dataset is None:
+        raise FormatError(f"names no dataset ({file})")
     settings: dict[str, Any] = found.settings
     stem = found.folder / settings["stem"]
     samples = TrainingOrder(stem, settings["seq_length"], found.folder / dataset["path"])

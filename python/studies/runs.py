@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from pile_tools import Order, Tokenizer, manifest, open_order
+from pile_tools import Order, Tokenizer, files, manifest, open_order
 from pile_tools.errors import FormatError, PileError
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import MANIFEST_FILE, Manifest
 from trainer.checkpoint.folders import steps_in
-
-MANIFEST_FILE = "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -77,16 +74,11 @@ def open_run(folder: Path) -> Run:
     )
 
 
-def input_of(found: Manifest, role: str) -> dict[str, Any] | None:
-    """The first input of a role that a manifest names, or None."""
-    return next((entry for entry in found.inputs if entry["role"] == role), None)
-
-
 def _open_order(found: Manifest) -> Order:
-    entry = input_of(found, "order")
+    entry = found.input("order")
     if entry is None:
         raise FormatError(f"the run names no order ({found.path})")
     order = open_order(found.folder / entry["path"])
-    if "sha256" in entry and manifest.file_entry(order.path, found.folder)["sha256"] != entry["sha256"]:
+    if "sha256" in entry and files.sha256(order.path) != entry["sha256"]:
         raise PileError(f"not the order that the run was trained on: it was made anew since ({order.path})")
     return order

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from pile_tools import Tokenizer, files, manifest
 from pile_tools.errors import ConfigError
+from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.orders import Order, open_order
 from trainer.config import Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE
 
-RUN_FILE, MANIFEST_FILE = "run.json", "manifest.json"
+RUN_FILE = "run.json"
 _MADE = (MANIFEST_FILE, RUN_FILE, LOG_FILE, "checkpoints", "resume")
 
 
@@ -75,17 +76,11 @@ def plan(config: TrainConfig) -> Run:
     checksums = {"order": files.sha256(order.path)}
     if config.tokenizer is not None:
         checksums["tokenizer"] = files.sha256(config.tokenizer)
-    dataset = _dataset_manifest(order)
+    dataset = order.dataset_manifest
     if dataset is not None:
         _check_tokenizer(dataset, checksums.get("tokenizer"))
     n_known = dataset.summary["vocab_size"] if dataset else tokenizer.vocab_size if tokenizer else None
     return Run(config, recipe(config, order, n_known), order, tokenizer, checksums)
-
-
-def _dataset_manifest(order: Order) -> manifest.Manifest | None:
-    """The manifest of the order's dataset, if it is one of ours and not GPT-NeoX's."""
-    path = Path(f"{order.samples.dataset.prefix}.manifest.json")
-    return manifest.read(path) if path.exists() else None
 
 
 def _check_tokenizer(dataset: manifest.Manifest, sha256: str | None) -> None:

@@ -9,7 +9,6 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import manifest
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.commands import options
 from pile_tools.errors import ConfigError
@@ -99,11 +98,8 @@ def _tokenizer(order: Order, given: Path | None) -> Tokenizer:
     """The tokenizer given, or the one that the dataset's manifest names."""
     if given is not None:
         return Tokenizer.from_file(given)
-    beside = Path(order.samples.dataset.prefix + ".manifest.json")
-    if beside.exists():
-        made = manifest.read(beside)
-        for entry in made.inputs:
-            path = made.folder / entry["path"]
-            if entry["role"] == "tokenizer" and path.exists():
-                return Tokenizer.from_file(path)
+    made = order.dataset_manifest
+    entry = made.input("tokenizer") if made is not None else None
+    if made is not None and entry is not None and (made.folder / entry["path"]).exists():
+        return Tokenizer.from_file(made.folder / entry["path"])
     raise ConfigError("the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --tokens")

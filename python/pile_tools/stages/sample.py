@@ -21,11 +21,12 @@ import zstandard
 from pile_tools import manifest
 from pile_tools.config import settings
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.sampling import canaries, sources
 from pile_tools.sampling.canaries import Passage
 from pile_tools.types import OnProgress
 
-MANIFEST_FILE, CANARIES_FILE = "manifest.json", "canaries.json"
+CANARIES_FILE = "canaries.json"
 ZSTD_LEVEL = 6
 #: No document is longer than this, nor than this share of the sample.
 MAX_DOCUMENT_BYTES, MAX_DOCUMENT_SHARE = 100_000, 0.02

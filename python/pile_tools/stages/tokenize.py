@@ -13,11 +13,11 @@ from pathlib import Path
 
 from pile_tools import _core, files, manifest
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.types import OnProgress
 
 #: In the order in which they are renamed into place.
-SUFFIXES = (".bin", ".provenance", ".manifest.json", ".idx")
+SUFFIXES = (".bin", ".provenance", MANIFEST_SUFFIX, ".idx")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +79,7 @@ def run(
     tokenizer = _core.Tokenizer.from_file(config.tokenizer)
     eod = _eod(tokenizer, config)
     request = _request(shards, prefix, config, eod)
-    final, parts = with_suffix(prefix, SUFFIXES[2]), with_suffix(prefix, ".partial")
+    final, parts = with_suffix(prefix, MANIFEST_SUFFIX), with_suffix(prefix, ".partial")
     if _is_of(parts / final.name, request):
         return Result(_publish(parts, prefix), is_new=True)
     if done := manifest.finished(final, request, force=force):
@@ -155,10 +155,10 @@ def _publish(parts: Path, prefix: Path) -> Manifest:
         # What stands there is replaced from here on: first it stops being a dataset.
         with_suffix(prefix, ".idx").unlink(missing_ok=True)
     for suffix in SUFFIXES:
-        if suffix == ".manifest.json":
+        if suffix == MANIFEST_SUFFIX:
             # Kept in the parts to the end: it is what says that they are finished.
             files.write_atomically(with_suffix(prefix, suffix), (parts / (prefix.name + suffix)).read_bytes())
         elif (parts / (prefix.name + suffix)).exists():
             (parts / (prefix.name + suffix)).replace(with_suffix(prefix, suffix))
     shutil.rmtree(parts)
-    return manifest.read(with_suffix(prefix, ".manifest.json"))
+    return manifest.read(with_suffix(prefix, MANIFEST_SUFFIX))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pile_tools import _core, files, manifest
 from pile_tools.errors import ConfigError
-from pile_tools.manifest import Manifest, Request
+from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
 from pile_tools.types import OnProgress
 
 #: GPT-NeoX-20B's special tokens, ids 0 and 1.
@@ -36,7 +36,7 @@ class TrainTokenizerConfig:
 
 def manifest_path(output: Path) -> Path:
     """The manifest beside a tokenizer: `NAME.manifest.json` for `NAME.json`."""
-    return output.with_name(output.name.removesuffix(".json") + ".manifest.json")
+    return output.with_name(output.name.removesuffix(".json") + MANIFEST_SUFFIX)
 
 
 def run(

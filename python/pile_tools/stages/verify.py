@@ -9,10 +9,8 @@ from pathlib import Path
 
 from pile_tools import _core, files, manifest
 from pile_tools.errors import PileError, VerifyError
-from pile_tools.manifest import Entry, Manifest
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.orders import ORDER_FILE
-
-MANIFEST_SUFFIX = ".manifest.json"
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ def find_manifests(path: Path) -> list[Path]:
         PileError: There is none.
     """
     if path.is_dir():
-        found = [path / name for name in (ORDER_FILE, "manifest.json") if (path / name).exists()]
+        found = [path / name for name in (ORDER_FILE, MANIFEST_FILE) if (path / name).exists()]
         found += sorted(path.glob(f"*{MANIFEST_SUFFIX}"))
         if found:
             return found
@@ -113,7 +111,7 @@ class _Verifier:
             yield from self._input(_place(found, entry), entry, chain)
 
     def _output(self, path: Path, entry: Entry) -> Iterator[Check]:
-        is_manifest = path.name == "manifest.json" and path.exists()
+        is_manifest = path.name == MANIFEST_FILE and path.exists()
         if is_manifest:
             yield _file(path, entry, absent="WRONG")
             yield from self._manifest(manifest.read(path), False)
@@ -123,7 +121,7 @@ class _Verifier:
     def _input(self, path: Path, entry: Entry, chain: bool) -> Iterator[Check]:
         if "fingerprint" in entry:
             yield _dataset(path, entry)
-        elif path.name == "manifest.json" or self._is_new(path):
+        elif path.name == MANIFEST_FILE or self._is_new(path):
             yield _file(path, entry, absent="absent")
         if chain:
             yield from self._made_from(path)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pile_tools import ConfigError, manifest
 from pile_tools.config import settings
-from pile_tools.manifest import Request
+from pile_tools.manifest import MANIFEST_FILE, Request
 from studies.memorization import canaries, rows
 from studies.memorization.canaries import Canaries
 from studies.memorization.rows import Rows
 from studies.memorization.scores import MAX_CONTINUATION_TOKENS
-from studies.runs import MANIFEST_FILE, Run, open_run
+from studies.runs import Run, open_run
 
 #: Sequences continued at once. Part of the request: it may tip the balance between two equal logits.
 BATCH_SIZE = 128

@@ -18,12 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import files, manifest
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.types import OnProgress
 from studies.memorization import results
 from studies.memorization.plan import BATCH_SIZE, Plan
 from studies.memorization.scores import Scores
-from studies.runs import MANIFEST_FILE
 
 
 def run(

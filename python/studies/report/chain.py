@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pile_tools import files
-from pile_tools.manifest import Manifest, read, relative
+from pile_tools.manifest import MANIFEST_FILE, Manifest, read, relative
 from studies.report.facts import Facts
-from studies.runs import MANIFEST_FILE
 
 #: Hexadecimal digits of a fingerprint that are shown.
 SHOWN_DIGITS = 16

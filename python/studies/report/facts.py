@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import PileError, manifest
+from pile_tools import PileError, files, manifest
 from pile_tools.errors import FormatError
-from pile_tools.manifest import Manifest
-from studies.runs import MANIFEST_FILE, Run, input_of, open_run
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest
+from studies.runs import Run, open_run
 from trainer.log import LOG_FILE, read_log
 
 #: Pieces of the run whose subsets are counted, and the rows looked at in each.
@@ -75,7 +75,7 @@ def collect(run_folder: Path, study_folder: Path) -> Facts:
     log = read_log(run.folder / LOG_FILE)
     if not log:
         raise PileError(f"the log is empty ({run.folder / LOG_FILE})")
-    tokens = _tokens_manifest(run)
+    tokens = run.order.dataset_manifest
     canaries_file = study_folder / "canaries.json"
     return Facts(
         run=run,
@@ -99,23 +99,18 @@ def _open_study(folder: Path, run: Run) -> Manifest:
     study = manifest.read(path)
     if study.settings.get("study") != "memorization":
         raise FormatError(f"not a study of memorization ({path})")
-    entry = next(entry for entry in study.inputs if entry["role"] == "run")
-    if entry["sha256"] != manifest.file_entry(run.manifest.path, folder)["sha256"]:
+    entry = study.input("run")
+    if entry is None or entry["sha256"] != files.sha256(run.manifest.path):
         raise PileError(f"the study is of another run than {run.folder} ({path})")
     return study
 
 
-def _tokens_manifest(run: Run) -> Manifest | None:
-    path = Path(f"{run.order.samples.dataset.prefix}.manifest.json")
-    return manifest.read(path) if path.exists() else None
-
-
 def _tokenizer_manifest(tokens: Manifest | None) -> Manifest | None:
     """The manifest beside the tokenizer that a dataset was made with, where there is one."""
-    entry = input_of(tokens, "tokenizer") if tokens is not None else None
+    entry = tokens.input("tokenizer") if tokens is not None else None
     if tokens is None or entry is None:
         return None
-    path = (tokens.folder / entry["path"]).with_suffix(".manifest.json")
+    path = (tokens.folder / entry["path"]).with_suffix(MANIFEST_SUFFIX)
     return manifest.read(path) if path.exists() else None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pile_tools import files, manifest
 from pile_tools.errors import ConfigError
-from pile_tools.manifest import Manifest, Request
+from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
 from studies.report.facts import Facts, collect
 
 
@@ -23,7 +23,7 @@ def run(run_folder: Path, study_folder: Path, output: Path, *, force: bool = Fal
         raise ConfigError(f"the report is a page and ends in .html, got {output}")
     facts = collect(run_folder, study_folder)
     request = Request("report", {}, _inputs(facts, output.parent))
-    final = output.with_suffix(".manifest.json")
+    final = output.with_suffix(MANIFEST_SUFFIX)
     if done := manifest.finished(final, request, force=force):
         return done, False
     manifest.refuse_foreign(output, final, force=force)

@@ -12,10 +12,9 @@ from torch import Tensor
 
 from pile_tools import files, manifest
 from pile_tools.errors import FormatError, PileError, VerifyError
+from pile_tools.manifest import MANIFEST_FILE
 from trainer.checkpoint import folders, hf
 from trainer.model.neox import GPTNeoX
-
-MANIFEST_FILE = "manifest.json"
 
 
 def checkpoints_folder(output: Path) -> Path:

@@ -9,8 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pile_tools import manifest
+from pile_tools.manifest import MANIFEST_FILE
 from trainer.checkpoint import folders, hf
-from trainer.checkpoint.load import MANIFEST_FILE, checkpoints_folder
+from trainer.checkpoint.load import checkpoints_folder
 from trainer.run import Run
 
 

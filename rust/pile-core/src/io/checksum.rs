@@ -2,14 +2,10 @@
 
 use std::{
     fmt::Write as _,
-    fs::File,
     io::{self, Read},
-    path::Path,
 };
 
 use sha2::{Digest, Sha256};
-
-use crate::{Error, Result, progress::Progress};
 
 /// Bytes as lower-case hexadecimal.
 #[must_use]
@@ -18,24 +14,6 @@ pub fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-/// SHA-256 of a whole file, in hexadecimal; `progress` advances by bytes.
-///
-/// # Errors
-/// The file cannot be read, or the job was stopped.
-pub fn sha256_of_file(path: &Path, progress: &Progress) -> Result<String> {
-    let fail = |err| Error::io(path, err);
-    let mut file = File::open(path).map_err(fail)?;
-    let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 20]);
-    loop {
-        let n = file.read(&mut buffer).map_err(fail)?;
-        if n == 0 {
-            return Ok(hex(&hash.finalize()));
-        }
-        hash.update(&buffer[..n]);
-        progress.advance(n as u64)?;
-    }
 }
 
 /// Hashes and counts what is read through it.

@@ -5,5 +5,5 @@ mod checksum;
 mod mapped;
 
 pub use atomic::{remove_if_there, write_atomically};
-pub use checksum::{HashingReader, hex, sha256_of_file};
+pub use checksum::{HashingReader, hex};
 pub use mapped::Mapped;
