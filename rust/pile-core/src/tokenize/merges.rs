@@ -5,67 +5,98 @@
 //! long ones keep them in a heap, O(n log n). Source: Sennrich et al. 2016, arXiv:1508.07909;
 //! order of merges as in Hugging Face `tokenizers` 0.23.3.
 
-use rustc_hash::FxHashMap;
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-/// Pieces with more symbols than this go through the heap.
-const MAX_SCANNED: usize = 48;
-const NONE: usize = usize::MAX;
+use super::cache::ID_LIMIT;
 
-/// What a pair of neighbours becomes. Ordered by rank.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Merge {
-    pub(super) rank: u32,
-    pub(super) id: u32,
-}
+/// Pieces with more symbols than this go through the heap: a bit of a word for each.
+const MAX_SCANNED: usize = 64;
+const POSITION_BITS: u32 = MAX_SCANNED.trailing_zeros();
 
-impl Merge {
-    /// Stands for "these two do not merge"; a real rank is smaller.
-    const NEVER: Self = Self {
-        rank: u32::MAX,
-        id: u32::MAX,
-    };
-}
+/// Ranks are below this, so that rank and position of a scanned symbol fit a word.
+pub(super) const RANK_LIMIT: u32 = 1 << 24;
+/// Stands for "these two do not merge"; a real rank is smaller.
+const NEVER: u32 = u32::MAX;
+const NONE: u32 = u32::MAX;
 
 /// The merges of a vocabulary, and the ids of its single bytes.
+///
+/// `slots` is an open-addressing table of (left id, right id, rank), 20 + 20 + 24 bits.
 #[derive(Debug)]
 pub(super) struct MergeTable {
-    pairs: FxHashMap<u64, Merge>,
+    slots: Box<[u64]>,
+    shift: u32,
+    /// What a pair becomes, by rank.
+    results: Vec<u32>,
     byte_ids: [Option<u32>; 256],
 }
+
+const EMPTY: u64 = u64::MAX;
+const RANK_BITS: u32 = RANK_LIMIT.trailing_zeros();
+const ID_BITS: u32 = ID_LIMIT.trailing_zeros();
 
 /// Buffers that are reused from piece to piece.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     ids: Vec<u32>,
-    merges: Vec<Merge>,
-    next: Vec<usize>,
-    previous: Vec<usize>,
-    heap: BinaryHeap<Reverse<(u32, usize)>>,
-}
-
-fn key(left: u32, right: u32) -> u64 {
-    u64::from(left) << 32 | u64::from(right)
+    ranks: Vec<u32>,
+    next: Vec<u32>,
+    previous: Vec<u32>,
+    heap: BinaryHeap<Reverse<u64>>,
 }
 
 impl MergeTable {
-    /// A table without merges. Bytes without id are left out of the output, as the reference
-    /// does where there is no unknown token.
+    /// A table without merges, with room for `n_merges`. Bytes without id are left out of the
+    /// output, as the reference does where there is no unknown token.
     pub(super) fn new(byte_ids: [Option<u32>; 256], n_merges: usize) -> Self {
-        let mut pairs = FxHashMap::default();
-        pairs.reserve(n_merges);
-        Self { pairs, byte_ids }
+        let n_slots = (2 * n_merges + 2).next_power_of_two();
+        Self {
+            slots: vec![EMPTY; n_slots].into(),
+            shift: u64::BITS - n_slots.trailing_zeros(),
+            results: Vec::with_capacity(n_merges),
+            byte_ids,
+        }
     }
 
-    /// Makes `merge` what `left` and `right` become; the last one set holds.
-    pub(super) fn set(&mut self, left: u32, right: u32, merge: Merge) {
-        self.pairs.insert(key(left, right), merge);
+    /// Adds the merge of the next rank: `left` and `right` become `id`. Of two of the same pair the
+    /// last one holds. Ids must be below `ID_LIMIT`, ranks below `RANK_LIMIT`.
+    pub(super) fn push(&mut self, left: u32, right: u32, id: u32) {
+        let (pair, rank) = (pair(left, right), self.results.len() as u64);
+        let mut at = self.first_slot(pair);
+        while self.slots[at] != EMPTY && self.slots[at] >> RANK_BITS != pair {
+            at = (at + 1) & (self.slots.len() - 1);
+        }
+        self.slots[at] = pair << RANK_BITS | rank;
+        self.results.push(id);
+    }
+
+    /// Whether every byte that UTF-8 uses has an id.
+    pub(super) fn has_all_bytes(&self) -> bool {
+        let used = |b: &usize| !matches!(b, 0xC0 | 0xC1 | 0xF5..);
+        (0..256).filter(used).all(|b| self.byte_ids[b].is_some())
     }
 
     #[inline]
-    fn get(&self, left: u32, right: u32) -> Merge {
-        let found = self.pairs.get(&key(left, right));
-        found.copied().unwrap_or(Merge::NEVER)
+    fn first_slot(&self, pair: u64) -> usize {
+        const ODD: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio.
+        (pair.wrapping_mul(ODD) >> self.shift) as usize
+    }
+
+    /// Rank of the merge of two neighbours, or `NEVER`.
+    #[inline]
+    fn rank(&self, left: u32, right: u32) -> u32 {
+        let pair = pair(left, right);
+        let mut at = self.first_slot(pair);
+        loop {
+            let slot = self.slots[at];
+            if slot >> RANK_BITS == pair {
+                return slot as u32 & (RANK_LIMIT - 1);
+            }
+            if slot == EMPTY {
+                return NEVER;
+            }
+            at = (at + 1) & (self.slots.len() - 1);
+        }
     }
 
     /// Appends the ids of `piece` to `out`.
@@ -73,76 +104,107 @@ impl MergeTable {
         let ids = piece.iter().filter_map(|b| self.byte_ids[usize::from(*b)]);
         scratch.ids.clear();
         scratch.ids.extend(ids);
-        let pairs = scratch.ids.windows(2).map(|w| self.get(w[0], w[1]));
-        scratch.merges.clear();
-        scratch.merges.extend(pairs);
         if scratch.ids.len() <= MAX_SCANNED {
-            self.merge_by_scan(scratch);
-            out.extend_from_slice(&scratch.ids);
+            self.merge_by_scan(&mut scratch.ids, out);
         } else {
             self.merge_by_heap(scratch, out);
         }
     }
 
-    /// Merges until no pair is left; quadratic, quick for few symbols.
-    fn merge_by_scan(&self, scratch: &mut Scratch) {
-        let (ids, merges) = (&mut scratch.ids, &mut scratch.merges);
-        while let Some((at, best)) = lowest(merges) {
-            ids[at] = best.id;
-            ids.remove(at + 1);
-            merges.remove(at);
-            if at > 0 {
-                merges[at - 1] = self.get(ids[at - 1], ids[at]);
+    /// Merges until no pair is left, by looking at all pairs each time; for up to 64 symbols.
+    ///
+    /// A word for each symbol holds the rank of its merge with its right neighbour and, below it,
+    /// its position: the least word is the leftmost merge of lowest rank.
+    fn merge_by_scan(&self, ids: &mut [u32], out: &mut Vec<u32>) {
+        let n = ids.len();
+        let candidate = |left: u32, right: u32, at: usize| match self.rank(left, right) {
+            NEVER => NEVER,
+            rank => rank << POSITION_BITS | at as u32,
+        };
+        let mut candidates = [NEVER; MAX_SCANNED];
+        for at in 1..n {
+            candidates[at - 1] = candidate(ids[at - 1], ids[at], at - 1);
+        }
+        let mut alive = u64::MAX.checked_shr(64 - n as u32).unwrap_or(0);
+        let lanes = &mut candidates[..n.next_multiple_of(8)];
+        while let Some(best) = lanes.iter().copied().min().filter(|best| *best != NEVER) {
+            let at = best as usize & (MAX_SCANNED - 1);
+            ids[at] = self.results[(best >> POSITION_BITS) as usize];
+            let behind = alive & (u64::MAX << 1) << at;
+            let gone = behind.trailing_zeros() as usize;
+            alive &= !(1 << gone);
+            lanes[gone] = NEVER;
+            let behind = behind & (behind - 1);
+            lanes[at] = match behind {
+                0 => NEVER,
+                _ => candidate(ids[at], ids[behind.trailing_zeros() as usize], at),
+            };
+            let before = alive & ((1 << at) - 1);
+            if before != 0 {
+                let left = 63 - before.leading_zeros() as usize;
+                lanes[left] = candidate(ids[left], ids[at], left);
             }
-            if at < merges.len() {
-                merges[at] = self.get(ids[at], ids[at + 1]);
-            }
+        }
+        while alive != 0 {
+            out.push(ids[alive.trailing_zeros() as usize]);
+            alive &= alive - 1;
         }
     }
 
     /// The same by a linked list and a heap of candidate merges.
     ///
-    /// `merges[i]` is what the living symbol `i` becomes with its right neighbour. A candidate
-    /// whose rank is no longer that one is out of date and dropped.
+    /// `ranks[i]` is that of the living symbol `i` with its right neighbour. A candidate whose rank
+    /// is no longer that one is out of date and dropped.
     fn merge_by_heap(&self, scratch: &mut Scratch, out: &mut Vec<u32>) {
+        let ranks = scratch.ids.windows(2).map(|w| self.rank(w[0], w[1]));
+        scratch.ranks.clear();
+        scratch.ranks.extend(ranks);
         scratch.link();
-        while let Some(Reverse((rank, at))) = scratch.heap.pop() {
-            let merge = scratch.merges[at];
-            if merge.rank != rank || rank == Merge::NEVER.rank {
+        while let Some(Reverse(candidate)) = scratch.heap.pop() {
+            let (rank, at) = ((candidate >> 32) as u32, candidate as u32);
+            if scratch.ranks[at as usize] != rank {
                 continue;
             }
-            scratch.join(at, merge.id);
+            scratch.join(at, self.results[rank as usize]);
             self.refresh(scratch, at);
-            if scratch.previous[at] != NONE {
-                self.refresh(scratch, scratch.previous[at]);
+            let previous = scratch.previous[at as usize];
+            if previous != NONE {
+                self.refresh(scratch, previous);
             }
         }
         let mut at = 0;
         while at != NONE {
-            out.push(scratch.ids[at]);
-            at = scratch.next[at];
+            out.push(scratch.ids[at as usize]);
+            at = scratch.next[at as usize];
         }
     }
 
     /// Looks up anew what symbol `at` becomes with its right neighbour.
-    fn refresh(&self, scratch: &mut Scratch, at: usize) {
-        let next = scratch.next[at];
-        let merge = match next {
-            NONE => Merge::NEVER,
-            next => self.get(scratch.ids[at], scratch.ids[next]),
+    fn refresh(&self, scratch: &mut Scratch, at: u32) {
+        let rank = match scratch.next[at as usize] {
+            NONE => NEVER,
+            next => self.rank(scratch.ids[at as usize], scratch.ids[next as usize]),
         };
-        scratch.merges[at] = merge;
-        if merge != Merge::NEVER {
-            scratch.heap.push(Reverse((merge.rank, at)));
+        scratch.ranks[at as usize] = rank;
+        if rank != NEVER {
+            scratch
+                .heap
+                .push(Reverse(u64::from(rank) << 32 | u64::from(at)));
         }
     }
+}
+
+/// Two ids as one number.
+#[inline]
+fn pair(left: u32, right: u32) -> u64 {
+    u64::from(left) << ID_BITS | u64::from(right)
 }
 
 impl Scratch {
     /// Links all symbols in order and queues all their merges.
     fn link(&mut self) {
-        let n = self.ids.len();
-        self.merges.push(Merge::NEVER); // The last symbol has no right neighbour.
+        let n = u32::try_from(self.ids.len()).expect("a piece of under 4 GiB");
+        self.ranks.push(NEVER); // The last symbol has no right neighbour.
         self.next.clear();
         self.next.extend(1..n);
         self.next.push(NONE);
@@ -151,34 +213,24 @@ impl Scratch {
         self.previous.extend(0..n - 1);
         let mut queue = std::mem::take(&mut self.heap).into_vec();
         queue.clear();
-        let found = (0..n).filter(|i| self.merges[*i] != Merge::NEVER);
-        queue.extend(found.map(|i| Reverse((self.merges[i].rank, i))));
+        let ranked = (0_u64..)
+            .zip(&self.ranks)
+            .filter(|(_, rank)| **rank != NEVER);
+        queue.extend(ranked.map(|(at, rank)| Reverse(u64::from(*rank) << 32 | at)));
         self.heap = BinaryHeap::from(queue);
     }
 
     /// Makes symbol `at` and its right neighbour one symbol `id`.
-    fn join(&mut self, at: usize, id: u32) {
-        let gone = self.next[at];
-        let next = self.next[gone];
-        self.ids[at] = id;
-        self.merges[gone] = Merge::NEVER;
-        self.next[at] = next;
+    fn join(&mut self, at: u32, id: u32) {
+        let gone = self.next[at as usize];
+        let next = self.next[gone as usize];
+        self.ids[at as usize] = id;
+        self.ranks[gone as usize] = NEVER;
+        self.next[at as usize] = next;
         if next != NONE {
-            self.previous[next] = at;
+            self.previous[next as usize] = at;
         }
     }
-}
-
-/// The merge of lowest rank and its position, the leftmost of equals.
-#[inline]
-fn lowest(merges: &[Merge]) -> Option<(usize, Merge)> {
-    let mut best = (0, Merge::NEVER);
-    for (at, merge) in merges.iter().enumerate() {
-        if merge.rank < best.1.rank {
-            best = (at, *merge);
-        }
-    }
-    (best.1 != Merge::NEVER).then_some(best)
 }
 
 #[cfg(test)]
@@ -193,8 +245,8 @@ mod tests {
             byte_ids[usize::from(byte)] = Some(id);
         }
         let mut table = MergeTable::new(byte_ids, merges.len());
-        for (rank, (left, right, id)) in (0..).zip(merges) {
-            table.set(*left, *right, Merge { rank, id: *id });
+        for (left, right, id) in merges {
+            table.push(*left, *right, *id);
         }
         table
     }
@@ -223,6 +275,13 @@ mod tests {
     }
 
     #[test]
+    fn of_a_pair_given_twice_the_last_holds() {
+        let t = table(&[(0, 1, 4), (1, 2, 5), (0, 1, 6)]);
+        assert_eq!(merged(&t, b"abc"), [0, 5]);
+        assert_eq!(merged(&t, b"ab"), [6]);
+    }
+
+    #[test]
     fn a_million_equal_letters() {
         let t = table(&[(0, 0, 4), (4, 4, 5), (5, 5, 6)]);
         let out = merged(&t, &vec![b'a'; 1_000_003]);
@@ -232,15 +291,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn heap_equals_scan(piece in proptest::collection::vec(b'a'..=b'd', 1..200)) {
+        fn heap_equals_scan(piece in proptest::collection::vec(b'a'..=b'd', 1..=MAX_SCANNED)) {
             let t = table(&[(2, 3, 4), (0, 1, 5), (5, 5, 6), (1, 0, 7), (6, 4, 8), (0, 0, 9), (4, 4, 10)]);
             let ids: Vec<u32> = piece.iter().map(|b| u32::from(b - b'a')).collect();
-            let merges: Vec<Merge> = ids.windows(2).map(|w| t.get(w[0], w[1])).collect();
-            let mut scratch = Scratch { ids: ids.clone(), merges: merges.clone(), ..Scratch::default() };
-            t.merge_by_scan(&mut scratch);
-            let mut by_heap = Vec::new();
-            t.merge_by_heap(&mut Scratch { ids, merges, ..Scratch::default() }, &mut by_heap);
-            prop_assert_eq!(scratch.ids, by_heap);
+            let (mut by_scan, mut by_heap) = (Vec::new(), Vec::new());
+            t.merge_by_scan(&mut ids.clone(), &mut by_scan);
+            t.merge_by_heap(&mut Scratch { ids, ..Scratch::default() }, &mut by_heap);
+            prop_assert_eq!(by_scan, by_heap);
         }
     }
 }

@@ -92,7 +92,7 @@ impl Pieces<'_> {
 
 /// Length of the contraction that `text` starts with.
 #[inline]
-fn contraction_len(text: &[u8]) -> Option<usize> {
+pub(super) fn contraction_len(text: &[u8]) -> Option<usize> {
     match text {
         [_, b's' | b't' | b'm' | b'd', ..] => Some(2),
         [_, b'r' | b'v', b'e', ..] | [_, b'l', b'l', ..] => Some(3),

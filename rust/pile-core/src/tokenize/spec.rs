@@ -3,13 +3,13 @@
 //! The result is plain data; `tokenizer` and `reference` build on it. Rules of the format:
 //! Hugging Face `tokenizers` 0.23.3.
 
-use super::{added::AddedToken, node::Node};
+use super::{added::AddedToken, cache::ID_LIMIT, node::Node};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
 /// Ids up to here are accepted; a file with larger ones is broken rather than large.
-const MAX_ID: u32 = (1 << 24) - 1;
+const MAX_ID: u32 = ID_LIMIT - 1;
 
 /// What a tokenizer.json says, checked for being supported but not yet for being consistent.
 #[derive(Debug)]

@@ -3,14 +3,16 @@
 use super::{
     added::{AddedToken, AddedTokens},
     bytes::{bytes_of, spell},
-    encoder::Encoder,
-    merges::{Merge, MergeTable},
+    encoder::{Encoder, State},
+    merges::{MergeTable, RANK_LIMIT},
     normalize::nfc,
+    runs::SpaceRuns,
+    seams::Seams,
     spec::Spec,
 };
 use crate::{Error, Result};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Mutex};
 
 /// Special tokens that end a document, the first that exists counts.
 const EOD_TOKENS: [&str; 5] = [
@@ -50,9 +52,15 @@ pub struct Tokenizer {
     pub(super) raw: AddedTokens,
     /// Looked for in the normalized text.
     pub(super) normalized: AddedTokens,
+    /// What is looked for in normalized text, where that is runs of spaces alone.
+    pub(super) space_runs: Option<SpaceRuns>,
     pub(super) merges: MergeTable,
+    /// Where long pieces can be cut; None where a part may not be as its piece.
+    pub(super) seams: Option<Seams>,
     /// Pieces that are tokens as they are; empty unless the file says `ignore_merges`.
     pub(super) whole: FxHashMap<Box<[u8]>, u32>,
+    /// Those of encoders that are no longer in use.
+    states: Mutex<Vec<State>>,
 }
 
 #[derive(Debug)]
@@ -115,6 +123,15 @@ impl Tokenizer {
             token.is_special = special.contains(token.text.as_str());
         }
         let eod = eod_of(&spec.added);
+        let can_cut = !spec.ignores_merges && merges.has_all_bytes();
+        let seams = can_cut.then(|| seams(&spec.merges));
+        let of_normalized: Vec<_> = spec
+            .added
+            .iter()
+            .filter(|t| t.is_normalized)
+            .cloned()
+            .collect();
+        let space_runs = SpaceRuns::of(&of_normalized).filter(|_| !spec.adds_prefix_space);
         let (raw, normalized) = finders(spec.added, spec.is_nfc).map_err(wrong)?;
         Ok(Self {
             ids,
@@ -124,15 +141,18 @@ impl Tokenizer {
             adds_prefix_space: spec.adds_prefix_space,
             raw,
             normalized,
+            space_runs,
             merges,
+            seams,
             whole,
+            states: Mutex::default(),
         })
     }
 
     /// Number of different tokens, the added ones included.
     #[must_use]
     pub fn vocab_size(&self) -> u32 {
-        // Ids are below 2^24 and no two tokens share one.
+        // Ids are below 2^20 and no two tokens share one.
         self.ids.len() as u32
     }
 
@@ -165,10 +185,18 @@ impl Tokenizer {
         Some((self.id_to_token(id)?, id))
     }
 
-    /// An encoder with a cache of its own; make one per thread and keep it.
+    /// An encoder; make one per thread and keep it.
     #[must_use]
     pub fn encoder(&self) -> Encoder<'_> {
-        Encoder::new(self)
+        let state = self.states.lock().ok().and_then(|mut states| states.pop());
+        Encoder::new(self, state.unwrap_or_default())
+    }
+
+    /// Keeps what an encoder learnt for the next one.
+    pub(super) fn give_back(&self, state: State) {
+        if let Ok(mut states) = self.states.lock() {
+            states.push(state);
+        }
     }
 
     /// The text of `ids`. Unknown ids are skipped, invalid UTF-8 becomes U+FFFD, as in the
@@ -197,6 +225,12 @@ fn merge_table(
     ids: &FxHashMap<String, u32>,
     merges: &[(String, String)],
 ) -> std::result::Result<MergeTable, String> {
+    if merges.len() >= RANK_LIMIT as usize {
+        return Err(format!(
+            "model.merges: {} merges, fewer than {RANK_LIMIT} are supported",
+            merges.len()
+        ));
+    }
     let byte_ids = std::array::from_fn(|b| ids.get(&spell(&[b as u8])).copied());
     let mut table = MergeTable::new(byte_ids, merges.len());
     for (rank, (left, right)) in (0..).zip(merges) {
@@ -204,13 +238,19 @@ fn merge_table(
             let found = ids.get(token).copied();
             found.ok_or_else(|| format!("model.merges[{rank}]: {token:?} is not in model.vocab"))
         };
-        let merge = Merge {
-            rank,
-            id: id(&format!("{left}{right}"))?,
-        };
-        table.set(id(left)?, id(right)?, merge);
+        let joined = id(&format!("{left}{right}"))?;
+        table.push(id(left)?, id(right)?, joined);
     }
     Ok(table)
+}
+
+/// What merges leave open. A merge with a character outside the byte-level alphabet never applies.
+fn seams(merges: &[(String, String)]) -> Seams {
+    let joined = merges
+        .iter()
+        .filter_map(|(l, r)| bytes_of(&format!("{l}{r}")));
+    let tokens: Vec<_> = joined.collect();
+    Seams::new(tokens.iter().map(Vec::as_slice))
 }
 
 /// The bytes of all tokens that are spelt in the byte-level alphabet.

@@ -15,7 +15,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 type Pair = (u32, u32);
 
 /// Ids stay below this, as in files that can be loaded.
-const MAX_VOCAB_SIZE: u32 = 1 << 24;
+const MAX_VOCAB_SIZE: u32 = 1 << 20;
 
 /// Settings of the trainer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl Trainer {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Argument`] if `vocab_size` does not hold the 256 bytes and the
-    /// special tokens or is above 2^24, or a special token is empty or there twice.
+    /// special tokens or is above 2^20, or a special token is empty or there twice.
     pub fn new(config: TrainConfig) -> Result<Self> {
         let least = 256 + config.special_tokens.len();
         if (config.vocab_size as usize) < least || config.vocab_size > MAX_VOCAB_SIZE {
@@ -136,7 +136,7 @@ impl Vocab {
 
     /// Id of `token`, a new one if it is new.
     fn id(&mut self, token: String) -> u32 {
-        // Fewer than 2^24 tokens: `Trainer::new` checks.
+        // Fewer than 2^20 tokens: `Trainer::new` checks.
         let new = self.tokens.len() as u32;
         let id = *self.ids.entry(token.clone()).or_insert(new);
         if id == new {

@@ -163,7 +163,7 @@ fn contradictions_are_refused() {
         (
             "/model/vocab/a",
             json!(u32::MAX),
-            "id 4294967295 of token \"a\" is above 16777215 at model.vocab",
+            "id 4294967295 of token \"a\" is above 1048575 at model.vocab",
         ),
         (
             "/model/vocab/a",

@@ -84,7 +84,7 @@ fn settings_are_checked() {
         };
         Trainer::new(config).unwrap_err().to_string()
     };
-    let expected = "vocab_size must be 257 (256 bytes and 1 special tokens) to 16777216, got 256";
+    let expected = "vocab_size must be 257 (256 bytes and 1 special tokens) to 1048576, got 256";
     assert_eq!(refused(256, &["<s>"]), expected);
     assert!(refused(u32::MAX, &[]).ends_with("got 4294967295"));
     assert_eq!(
