@@ -38,11 +38,11 @@ pub(super) struct PieceCache {
     long: FxHashMap<Box<[u8]>, Box<[u32]>>,
 }
 
-/// Where a piece belongs.
+/// What a piece is known by, and its bucket.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Key {
-    Tiny(u64),
-    Short([u64; 2]),
+    Tiny { word: u64, at: usize },
+    Short { words: [u64; 2], at: usize },
     Long,
 }
 
@@ -61,10 +61,23 @@ impl Key {
             None => padded(&text[start..end]),
         };
         let [low, high] = bytemuck::cast::<_, [u64; 2]>(bytes);
-        match len {
-            ..=8 => Self::Tiny(low & u64::MAX >> (64 - 8 * len)),
-            _ => Self::Short([low, high & u64::MAX >> (128 - 8 * len)]),
+        if len <= 8 {
+            Self::tiny(low & u64::MAX >> (64 - 8 * len))
+        } else {
+            Self::short([low, high & u64::MAX >> (128 - 8 * len)])
         }
+    }
+
+    #[inline]
+    fn tiny(word: u64) -> Self {
+        let at = bucket_of([word, 0], N_TINY_BUCKETS);
+        Self::Tiny { word, at }
+    }
+
+    #[inline]
+    fn short(words: [u64; 2]) -> Self {
+        let at = bucket_of(words, N_SHORT_BUCKETS);
+        Self::Short { words, at }
     }
 }
 
@@ -106,26 +119,44 @@ impl PieceCache {
         }
     }
 
-    /// The ids of a tiny piece into `out`; their number, or `None` if they are not known.
-    #[inline]
-    pub(super) fn tiny(&self, key: u64, out: &mut [u32; SLACK]) -> Option<usize> {
-        let buckets: &[TinyBucket] = bytemuck::cast_slice(&self.tiny);
-        let [first, second] = &buckets[bucket_of([key, 0], N_TINY_BUCKETS)];
-        let [found, ids] = if first[0] == key { first } else { second };
-        unpack(*ids, out.first_chunk_mut()?);
-        (*found == key).then_some((ids >> N_SHIFT) as usize)
+    fn tiny_buckets(&self) -> &[TinyBucket] {
+        bytemuck::cast_slice(&self.tiny)
     }
 
-    /// The ids of a short piece into `out`; their number, or `None` if they are not known.
+    fn short_buckets(&self) -> &[ShortBucket] {
+        bytemuck::cast_slice(&self.short)
+    }
+
+    /// Fetches what [`Self::ids`] will look at for this key.
     #[inline]
-    pub(super) fn short(&self, key: [u64; 2], out: &mut [u32; SLACK]) -> Option<usize> {
-        let buckets: &[ShortBucket] = bytemuck::cast_slice(&self.short);
-        let [first, second] = &buckets[bucket_of(key, N_SHORT_BUCKETS)];
-        let is_first = first[..2] == key;
-        let [k0, k1, ids, more] = if is_first { first } else { second };
-        unpack(*ids, out.first_chunk_mut()?);
-        unpack(*more, out[3..].first_chunk_mut()?);
-        ([*k0, *k1] == key).then_some((ids >> N_SHIFT) as usize)
+    pub(super) fn prefetch(&self, key: Key) {
+        match key {
+            Key::Tiny { at, .. } => prefetch(&self.tiny_buckets()[at]),
+            Key::Short { at, .. } => prefetch(&self.short_buckets()[at]),
+            Key::Long => {}
+        }
+    }
+
+    /// The ids of a piece of the tables into `out`; their number, or `None` if they are not known.
+    #[inline]
+    pub(super) fn ids(&self, key: Key, out: &mut [u32; SLACK]) -> Option<usize> {
+        match key {
+            Key::Tiny { word, at } => {
+                let [first, second] = &self.tiny_buckets()[at];
+                let [found, ids] = if first[0] == word { first } else { second };
+                unpack(*ids, out.first_chunk_mut()?);
+                (*found == word).then_some((ids >> N_SHIFT) as usize)
+            }
+            Key::Short { words, at } => {
+                let is_same = |entry: &[u64; 4]| (entry[0] ^ words[0]) | (entry[1] ^ words[1]) == 0;
+                let [first, second] = &self.short_buckets()[at];
+                let entry = if is_same(first) { first } else { second };
+                unpack(entry[2], out.first_chunk_mut()?);
+                unpack(entry[3], out[3..].first_chunk_mut()?);
+                is_same(entry).then_some((entry[2] >> N_SHIFT) as usize)
+            }
+            Key::Long => None,
+        }
     }
 
     /// The ids of a long piece, if they are known.
@@ -137,16 +168,15 @@ impl PieceCache {
     pub(super) fn insert(&mut self, key: Key, piece: &[u8], ids: &[u32]) {
         let n = (ids.len() as u64) << N_SHIFT;
         match key {
-            Key::Tiny(key) if ids.len() <= MAX_TINY_IDS => {
+            Key::Tiny { word, at } if ids.len() <= MAX_TINY_IDS => {
                 let buckets: &mut [TinyBucket] = bytemuck::cast_slice_mut(&mut self.tiny);
-                let bucket = &mut buckets[bucket_of([key, 0], N_TINY_BUCKETS)];
-                *bucket = [[key, pack(ids) | n], bucket[0]];
+                buckets[at] = [[word, pack(ids) | n], buckets[at][0]];
             }
-            Key::Short(key) if ids.len() <= MAX_SHORT_IDS => {
+            Key::Short { words, at } if ids.len() <= MAX_SHORT_IDS => {
                 let (head, tail) = ids.split_at(ids.len().min(3));
                 let buckets: &mut [ShortBucket] = bytemuck::cast_slice_mut(&mut self.short);
-                let bucket = &mut buckets[bucket_of(key, N_SHORT_BUCKETS)];
-                *bucket = [[key[0], key[1], pack(head) | n, pack(tail)], bucket[0]];
+                let entry = [words[0], words[1], pack(head) | n, pack(tail)];
+                buckets[at] = [entry, buckets[at][0]];
             }
             _ if piece.len() <= MAX_LONG_BYTES => {
                 if self.long.len() >= MAX_LONG_PIECES {
@@ -157,6 +187,19 @@ impl PieceCache {
             _ => {}
         }
     }
+}
+
+/// Asks for the cache line of `place` before it is needed.
+#[inline]
+fn prefetch<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint, it reads nothing; `place` is valid anyway.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = place;
 }
 
 /// Zeroed memory for `n` entries, in large pages where the system has them.
@@ -174,12 +217,10 @@ mod tests {
     /// Ids of a piece as the cache knows them.
     fn known(cache: &PieceCache, piece: &[u8]) -> Option<Vec<u32>> {
         let mut out = [u32::MAX; SLACK];
-        let n = match Key::new(piece, 0, piece.len()) {
-            Key::Tiny(key) => cache.tiny(key, &mut out),
-            Key::Short(key) => cache.short(key, &mut out),
-            Key::Long => return cache.long(piece).map(<[u32]>::to_vec),
-        };
-        n.map(|n| out[..n].to_vec())
+        match cache.ids(Key::new(piece, 0, piece.len()), &mut out) {
+            Some(n) => Some(out[..n].to_vec()),
+            None => cache.long(piece).map(<[u32]>::to_vec),
+        }
     }
 
     fn insert(cache: &mut PieceCache, piece: &[u8], ids: &[u32]) {
@@ -214,17 +255,14 @@ mod tests {
     #[test]
     fn a_bucket_keeps_its_last_two() {
         let mut cache = PieceCache::new();
-        let of_one_bucket = (1..)
-            .filter(|k| bucket_of([*k, 0], N_TINY_BUCKETS) == bucket_of([1, 0], N_TINY_BUCKETS));
-        let keys: Vec<u64> = of_one_bucket.take(3).collect();
-        for key in &keys {
-            cache.insert(Key::Tiny(*key), b"", &[7]);
+        let bucket = |word: &u64| bucket_of([*word, 0], N_TINY_BUCKETS);
+        let words: Vec<u64> = (1..).filter(|w| bucket(w) == bucket(&1)).take(3).collect();
+        for word in &words {
+            cache.insert(Key::tiny(*word), b"", &[7]);
         }
-        let is_known = |key: &u64| cache.tiny(*key, &mut [0; SLACK]).is_some();
-        assert_eq!(
-            keys.iter().map(is_known).collect::<Vec<_>>(),
-            [false, true, true]
-        );
+        let is_known = |word: &u64| cache.ids(Key::tiny(*word), &mut [0; SLACK]).is_some();
+        let known: Vec<bool> = words.iter().map(is_known).collect();
+        assert_eq!(known, [false, true, true]);
     }
 
     #[test]

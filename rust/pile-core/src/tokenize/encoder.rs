@@ -14,6 +14,9 @@ use super::{
 };
 use std::borrow::Cow;
 
+/// Pieces whose places in the cache are asked for before the first is looked up.
+const KEYS_AHEAD: usize = 32;
+
 /// Encodes texts. What it learns goes back to its tokenizer for the next encoder: make one per
 /// thread and keep it.
 #[derive(Debug)]
@@ -132,19 +135,24 @@ impl State {
         out: &mut [u32],
     ) -> usize {
         let mut n = 0;
-        for &end in ends {
-            let key = Key::new(text, from, end);
-            let room = &mut out[n..];
-            let known = match (key, room.first_chunk_mut()) {
-                (Key::Tiny(key), Some(room)) => self.cache.tiny(key, room),
-                (Key::Short(key), Some(room)) => self.cache.short(key, room),
-                _ => None,
-            };
-            n += match known {
-                Some(known) => known,
-                None => self.encode_unknown(tokenizer, key, &text[from..end], room),
-            };
-            from = end;
+        let mut keys = [Key::Long; KEYS_AHEAD];
+        for ends in ends.chunks(KEYS_AHEAD) {
+            let mut start = from;
+            for (key, end) in keys.iter_mut().zip(ends) {
+                *key = Key::new(text, start, *end);
+                self.cache.prefetch(*key);
+                start = *end;
+            }
+            for (key, end) in keys.iter().zip(ends) {
+                let room = &mut out[n..];
+                let known = room.first_chunk_mut();
+                let known = known.and_then(|room| self.cache.ids(*key, room));
+                n += match known {
+                    Some(known) => known,
+                    None => self.encode_unknown(tokenizer, *key, &text[from..*end], room),
+                };
+                from = *end;
+            }
         }
         n
     }
@@ -178,12 +186,7 @@ impl State {
     fn push_part(&mut self, tokenizer: &Tokenizer, part: &[u8]) {
         let key = Key::new(part, 0, part.len());
         let mut room = [0; SLACK];
-        let known = match key {
-            Key::Tiny(key) => self.cache.tiny(key, &mut room),
-            Key::Short(key) => self.cache.short(key, &mut room),
-            Key::Long => None,
-        };
-        match known {
+        match self.cache.ids(key, &mut room) {
             Some(n) => self.ids.extend_from_slice(&room[..n]),
             None => self.push_new(tokenizer, key, part),
         }
