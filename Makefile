@@ -72,11 +72,27 @@ format: .venv/.all-packages ## Bring all sources into the common format.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Compare with peers; SHARDS and TOKENIZER name the input. Writes benches/RESULTS.md.
-	$(BIN)/python benches/encoding.py $(SHARDS) $(TOKENIZER)
+.venv-bench/.peers: .venv/.uv benches/peers.txt constraints.txt
+	@echo "installing the peers in .venv-bench"
+	@"$(PYTHON)" -m venv .venv-bench
+	@sed '/^#/d' benches/peers.txt | while read -r peer; do \
+		$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt "$$peer" || \
+		echo "left out, as it cannot be installed: $$peer"; done
+	@touch $@
+
+.venv-bench/.core: .venv-bench/.peers .venv/.data-packages $(RUST_SOURCES) $(shell find python -name '*.py')
+	@echo "building pile-tools as it is shipped"
+	@rm -rf .venv-bench/wheels
+	@$(BIN)/maturin build --quiet --locked --profile dist --out .venv-bench/wheels
+	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt \
+		--reinstall-package pile-tools .venv-bench/wheels/*.whl
+	@touch $@
+
+bench: .venv-bench/.core ## Compare with peers: SHARDS=, TOKENIZER= name the input, JOBS=, ROUNDS= shorten it. Writes benches/RESULTS.md.
+	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
 	$(BIN)/maturin build --locked --profile dist --out dist
 
 clean: ## Remove everything that was made here.
-	rm -rf .venv .cache target demo dist
+	rm -rf .venv .venv-bench .cache target demo dist

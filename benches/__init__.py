@@ -1,0 +1,1 @@
+"""Comparisons with peers: `make bench SHARDS=... TOKENIZER=...` writes RESULTS.md."""

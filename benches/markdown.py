@@ -1,0 +1,29 @@
+"""Numbers and tables as RESULTS.md writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    filled = [[*row, *[""] * (len(header) - len(row))] for row in rows]
+    lines = [header, ["---"] * len(header), *filled]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def seconds(value: float) -> str:
+    """Three figures."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
+
+
+def rate(n_bytes: float, value: float) -> str:
+    return f"{n_bytes / 1e6 / value:.1f}"
+
+
+def times(ratio: float) -> str:
+    return f"{ratio:.1f} times" if ratio >= 10 else f"{ratio:.2f} times"
+
+
+def spread(values: Sequence[float]) -> str:
+    """The best and the worst round."""
+    return f"{seconds(min(values))} to {seconds(max(values))}"

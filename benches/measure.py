@@ -1,0 +1,104 @@
+"""Measures functions in processes of their own, pinned to as many processors as a job may use.
+
+A fresh process each time: no cache is warm, and no thread beyond those paid for can help. Contenders take
+turns (A B A B ...), so that a slow minute of the machine hits all of them; the best round counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).parent.parent
+CACHE = ROOT / ".cache" / "bench"
+
+#: A contender that took longer is not measured again: its noise no longer matters.
+LONG_SECONDS = 30.0
+TIMEOUT_SECONDS = 900.0
+
+#: What a measuring process prints; `failed` says why there is nothing else.
+Measured = dict[str, Any]
+
+
+class Stopwatch:
+    """Wall and CPU seconds of a block, of this process and of the children it waited for; its peak memory."""
+
+    wall = cpu = peak_mib = 0.0
+
+    def __enter__(self) -> Self:
+        self.wall, self.cpu = time.perf_counter(), _cpu_seconds()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall = time.perf_counter() - self.wall
+        self.cpu = _cpu_seconds() - self.cpu
+        self.peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+    def measured(self, **more: Any) -> Measured:
+        return {"wall": self.wall, "cpu": self.cpu, "peak_mib": self.peak_mib, **more}
+
+
+def _cpu_seconds() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(of.ru_utime + of.ru_stime for of in used)
+
+
+def in_process(function: Callable[..., Measured], n_cpus: int, **arguments: Any) -> Measured:
+    """What `function`, of a module of this package, measures in a fresh process with `n_cpus` processors."""
+    task = json.dumps([function.__module__, function.__name__, n_cpus, arguments], default=str)
+    command = [sys.executable, "-m", "benches.measure", task]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return {"failed": f"took longer than {TIMEOUT_SECONDS:.0f} s"}
+    if done.returncode == 0:
+        return dict(json.loads(done.stdout.splitlines()[-1]))
+    said = done.stderr.strip().splitlines() or ["nothing said"]
+    return {"failed": f"{said[-1][:120]} (exit code {done.returncode})"}
+
+
+def take_turns(contenders: Mapping[str, Callable[[], Measured]], rounds: int) -> dict[str, list[Measured]]:
+    """All rounds of all contenders, interleaved."""
+    results: dict[str, list[Measured]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, contender in contenders.items():
+            if number and ("failed" in results[name][0] or results[name][0]["wall"] > LONG_SECONDS):
+                continue
+            results[name].append(contender())
+            print(f"  round {number + 1}, {name}: {_brief(results[name][-1])}", flush=True)
+    return results
+
+
+def _brief(measured: Measured) -> str:
+    return measured.get("failed") or f"{measured['wall']:.3f} s, {measured['cpu']:.3f} s of CPU"
+
+
+def failure(rounds: list[Measured]) -> str | None:
+    return next((measured["failed"] for measured in rounds if "failed" in measured), None)
+
+
+def values(rounds: list[Measured], key: str) -> list[float]:
+    return [measured[key] for measured in rounds if key in measured]
+
+
+def best(rounds: list[Measured], key: str) -> float:
+    return min(values(rounds, key), default=float("nan"))
+
+
+def main() -> None:
+    module, function, n_cpus, arguments = json.loads(sys.argv[1])
+    # Before anything else is imported. The last processors: the first one has the system's interrupts.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-n_cpus:])
+    print(json.dumps(getattr(import_module(module), function)(**arguments)))
+
+
+if __name__ == "__main__":
+    main()
