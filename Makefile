@@ -10,10 +10,10 @@ export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX PYTHONDONTWRITEBYTECODE
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
-RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -name '*.rs' -o -name Cargo.toml)
+RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup-data setup demo-data demo test test-rust test-python check format bench wheel clean
+.PHONY: help setup-data setup demo-data demo test test-rust test-python check format fuzz bench wheel clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
@@ -61,6 +61,7 @@ test-python: setup
 
 check: setup ## Formats, lints, types.
 	cargo fmt --all --check
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --locked --release --workspace --all-targets -- -D warnings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -69,8 +70,23 @@ check: setup ## Formats, lints, types.
 
 format: .venv/.all-packages ## Bring all sources into the common format.
 	cargo fmt --all
+	cargo fmt --manifest-path rust/fuzz/Cargo.toml
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Every parser of bytes that anyone may have written; `make fuzz TARGET=record SECONDS=60` takes one of them.
+TARGET ?= $(basename $(notdir $(wildcard rust/fuzz/fuzz_targets/*.rs)))
+SECONDS ?= 600
+fuzz: ## Fuzz the parsers, each for SECONDS=600; TARGET= for some of them. Needs a nightly compiler.
+	@cargo fuzz --version > /dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz
+	@cd rust/fuzz && cargo run --quiet --release --example seeds
+	@for target in $(TARGET); do \
+		echo "fuzzing $$target for $(SECONDS) s"; \
+		dictionary=$(CURDIR)/rust/fuzz/dictionaries/$$target.txt; \
+		test -f $$dictionary && dictionary=-dict=$$dictionary || dictionary=; \
+		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$target -- -max_total_time=$(SECONDS) -max_len=16384 \
+			-timeout=20 -rss_limit_mb=4096 -print_final_stats=1 $$dictionary || exit 1; \
+	done
 
 .venv-bench/.peers: .venv/.uv benches/peers.txt constraints.txt
 	@echo "installing the peers in .venv-bench"
@@ -95,4 +111,4 @@ wheel: .venv/.data-packages ## Build a wheel that installs without cargo and wit
 	$(BIN)/maturin build --locked --profile dist --out dist
 
 clean: ## Remove everything that was made here.
-	rm -rf .venv .venv-bench .cache target demo dist
+	rm -rf .venv .venv-bench .cache target rust/fuzz/target demo dist

@@ -7,7 +7,7 @@ use pile_core::{
     order::{OrderConfig, TrainingOrder, build, npy},
     progress::Progress,
     tokenize::Tokenizer,
-    tokens::{Provenance, TokenDataset, TokenType, write_idx},
+    tokens::{Provenance, TokenDataset, TokenSource, TokenType, write_idx},
 };
 use proptest::prelude::*;
 
@@ -48,6 +48,20 @@ fn a_good_provenance_file_opens() {
     assert!(opened.origin(3).is_err());
     let message = Provenance::open(&path, 4).unwrap_err().to_string();
     assert!(message.contains("speaks of 3 documents"), "{message}");
+}
+
+#[test]
+fn a_document_longer_than_its_file_is_refused_before_there_is_room_made_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut idx = Vec::new();
+    write_idx(&mut idx, TokenType::I32, &[6, 5]).unwrap();
+    idx[34..38].copy_from_slice(&i32::MAX.to_le_bytes());
+    fs::write(folder.path().join("d.idx"), idx).unwrap();
+    fs::write(folder.path().join("d.bin"), [0; 44]).unwrap();
+    let dataset = TokenDataset::open(&folder.path().join("d")).unwrap();
+    let message = dataset.document_length(0).unwrap_err().to_string();
+    assert!(message.contains("but the file has 44"), "{message}");
+    assert_eq!(dataset.document_length(1).unwrap(), 5);
 }
 
 proptest! {

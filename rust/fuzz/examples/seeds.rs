@@ -1,0 +1,113 @@
+//! Writes each target's first inputs to `corpus/TARGET`: small good files, from which the fuzzer goes on.
+
+use std::{fs, io, path::Path};
+
+use pile_core::{
+    order::{OrderConfig, build},
+    progress::Progress,
+    tokens::{TokenDataset, TokenType, write_idx},
+};
+use pile_fuzz::{file, join, path, trained};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    for (i, line) in RECORDS.iter().enumerate() {
+        seed("record", &i.to_string(), line)?;
+    }
+    let lines = RECORDS.join(&b'\n');
+    let (plain, packed) = (0_u32, u32::MAX);
+    seed(
+        "shard",
+        "lines",
+        &[&packed.to_le_bytes()[..], b"\x05\0\x09\0", &lines].concat(),
+    )?;
+    seed(
+        "shard",
+        "plain",
+        &[&plain.to_le_bytes()[..], b"\0", &lines].concat(),
+    )?;
+    let frame = zstd::encode_all(&lines[..], 3)?;
+    seed(
+        "shard",
+        "zstd",
+        &[&plain.to_le_bytes()[..], b"\x01", &frame].concat(),
+    )?;
+    seed_tokenizers()?;
+    seed(
+        "encode",
+        "text",
+        "\0 The  né\u{301}'ll 日本語 はし 10,000\n\n\t x <|endoftext|> <left> é".as_bytes(),
+    )?;
+    seed(
+        "decode",
+        "ids",
+        &(0..300_u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
+    )?;
+    seed_datasets()
+}
+
+const RECORDS: [&[u8]; 5] = [
+    br#"{"text": "a\n\u00e9\ud83d\ude00", "meta": {"pile_set_name": "C"}}"#,
+    br#"{"id": [1, {"text": 2.5e3}], "meta": null, "text": "b"}"#,
+    br#"{"text": "\ud800", "other": [true, false, null, -0.1]}"#,
+    br#"{"text": ""}"#,
+    br#""a string""#,
+];
+
+fn seed(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(name), bytes)
+}
+
+fn seed_tokenizers() -> io::Result<()> {
+    let text = "ab é  abba<|endoftext|>\n  x";
+    let whole = trained::tokenizer_json(true, false, true);
+    seed("tokenizer", "trained", &join(&[&whole, text.as_bytes()]))?;
+    let small = br#"{"version": "1.0", "added_tokens": [{"id": 3, "content": "<|endoftext|>", "single_word": false,
+        "lstrip": false, "rstrip": false, "normalized": false, "special": true}], "normalizer": {"type": "NFC"},
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "use_regex": true},
+        "post_processor": null, "decoder": {"type": "ByteLevel"},
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": ["a b"], "ignore_merges": true}}"#;
+    seed("tokenizer", "small", &join(&[small, text.as_bytes()]))
+}
+
+fn seed_datasets() -> Result<(), Box<dyn std::error::Error>> {
+    let mut idx = Vec::new();
+    write_idx(&mut idx, TokenType::U16, &[5, 0, 7, 1, 9])?;
+    seed(
+        "dataset",
+        "good",
+        &[&44_u16.to_le_bytes()[..], &idx].concat(),
+    )?;
+    let header = r#"{"version":1,"n_documents":2,"shards":[{"path":"a","first_document":0}],"subsets":["S"]}"#;
+    let header = format!("{header:<120}");
+    let mut provenance = [
+        b"\x02PILEPROV",
+        &(header.len() as u64).to_le_bytes()[..],
+        header.as_bytes(),
+    ]
+    .concat();
+    provenance.resize(provenance.len() + 2 * 22, 0);
+    seed("provenance", "good", &provenance)?;
+
+    let _ = file("d.idx", &idx);
+    let bin = file("d.bin", &[0; 44]);
+    let dataset = TokenDataset::open(&bin.with_file_name("d"))?;
+    let config = OrderConfig {
+        stem: path("o"),
+        seq_length: 4,
+        n_samples: 20,
+        seed: 1,
+    };
+    build(&dataset, &config, &Progress::default())?;
+    let arrays =
+        ["o_doc_idx.npy", "o_sample_idx.npy", "o_shuffle_idx.npy"].map(|name| fs::read(path(name)));
+    let arrays = arrays.into_iter().collect::<io::Result<Vec<_>>>()?;
+    for (array, name) in arrays.iter().zip(["documents", "samples", "shuffle"]) {
+        seed("npy", name, array)?;
+    }
+    let arrays: Vec<&[u8]> = arrays.iter().map(Vec::as_slice).collect();
+    Ok(seed("order", "good", &join(&arrays))?)
+}

@@ -1,0 +1,25 @@
+//! A `.provenance` file of any bytes: what opens answers for each document.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pile_core::tokens::Provenance;
+
+fuzz_target!(|input: (u8, &[u8])| {
+    let (n_documents, bytes) = input;
+    let n_documents = u64::from(n_documents);
+    let path = pile_fuzz::file("a.provenance", bytes);
+    let Ok(provenance) = Provenance::open(&path, n_documents) else {
+        return;
+    };
+    for document in 0..n_documents {
+        if let Ok(origin) = provenance.origin(document) {
+            assert!(
+                provenance
+                    .shards()
+                    .iter()
+                    .any(|shard| shard.path == origin.shard)
+            );
+        }
+    }
+    assert!(provenance.origin(n_documents).is_err());
+});

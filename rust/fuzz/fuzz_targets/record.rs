@@ -1,0 +1,14 @@
+//! A line of a shard, against serde_json reading all of it.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use pile_fuzz::record::{Expected, expected, parsed};
+
+fuzz_target!(|line: &[u8]| {
+    let found = parsed(line);
+    match expected(line) {
+        Expected::Unknown => {}
+        Expected::Refused => assert_eq!(found, None, "accepted what serde_json refuses"),
+        Expected::Document(text, subset) => assert_eq!(found, Some((text, subset))),
+    }
+});
