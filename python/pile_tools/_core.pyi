@@ -190,11 +190,27 @@ def build_dataset(
     name: str,
     job: str,
     n_threads: int,
+    discard: bool,
     on_progress: OnProgress = None,
 ) -> dict[str, Any]:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
 
     `on_progress` gets the compressed bytes read so far. Returns the counts by shard and subset.
+    Raises: OutputExistsError if the folder holds another job's finished shards and `discard` is off.
+    """
+
+def merge_datasets(
+    inputs: Sequence[AnyPath],
+    folder: AnyPath,
+    name: str,
+    job: str,
+    discard: bool,
+    on_progress: OnProgress = None,
+) -> dict[str, Any]:
+    """Merges datasets, by their prefixes, into `FOLDER/NAME.bin` and so on, or goes on with the same `job`.
+
+    `on_progress` gets the bytes of tokens copied so far. Returns the counts by input.
+    Raises: FormatError if an input is damaged or stores its tokens otherwise than the first.
     """
 
 def train_tokenizer(

@@ -162,15 +162,20 @@ def test_a_job_killed_while_publishing_goes_on(
         }
 
 
-def test_parts_of_another_job_are_not_used(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_parts_of_another_job_are_neither_used_nor_thrown_away(
+    shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(shards, bad)
     (bad / "04.jsonl").write_text("not json\n")
     prefix = tmp_path / "d"
     with pytest.raises(FormatError):
         tokenized(bad, prefix, tokenizer)
-    assert (tmp_path / "d.partial" / "state.json").exists()
-    assert tokenized(shards, prefix, tokenizer).n_resumed_shards == 0
+    state = (tmp_path / "d.partial" / "state.json").read_bytes()
+    with pytest.raises(OutputExistsError, match=r"holds 4 finished shards, .* --force discards them"):
+        tokenized(shards, prefix, tokenizer)
+    assert (tmp_path / "d.partial" / "state.json").read_bytes() == state
+    assert tokenized(shards, prefix, tokenizer, force=True).n_resumed_shards == 0
     tokenized(shards, tmp_path / "whole", tokenizer)
     assert Path(f"{prefix}.bin").read_bytes() == (tmp_path / "whole.bin").read_bytes()
 
@@ -179,7 +184,7 @@ def test_a_mended_shard_is_gone_on_with(shards: Path, tokenizer: Path, tmp_path:
     mended = tmp_path / "shards"
     shutil.copytree(shards, mended)
     good = (mended / "03.jsonl.zst").read_bytes()
-    (mended / "03.jsonl.zst").write_bytes(b"x" * len(good))
+    (mended / "03.jsonl.zst").write_bytes(b"another size")
     with pytest.raises(FormatError, match="not a zstd stream"):
         tokenized(mended, tmp_path / "d", tokenizer)
     (mended / "03.jsonl.zst").write_bytes(good)

@@ -1,23 +1,19 @@
 """Tokenizes shards into a dataset: `PREFIX.bin`, `.idx`, `.provenance` and its manifest.
 
 While it works, everything lies in `PREFIX.partial/`: a killed job goes on there with the shard it was at.
-At the end the files are renamed into place, the `.idx` last: without it nobody opens the dataset.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, files, manifest
+from pile_tools import _core, datasets, manifest
+from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.manifest import Entry, Manifest, Request
 from pile_tools.types import OnProgress
-
-#: In the order in which they are renamed into place.
-SUFFIXES = (".bin", ".provenance", MANIFEST_SUFFIX, ".idx")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +38,6 @@ class Result:
     manifest: Manifest
     is_new: bool
     n_resumed_shards: int = 0
-
-
-def with_suffix(prefix: Path, suffix: str) -> Path:
-    """`PREFIX` + `suffix`: a suffix is appended, it replaces nothing."""
-    return prefix.with_name(prefix.name + suffix)
 
 
 def run(
@@ -79,25 +70,30 @@ def run(
     tokenizer = _core.Tokenizer.from_file(config.tokenizer)
     eod = _eod(tokenizer, config)
     request = _request(shards, prefix, config, eod)
-    final, parts = with_suffix(prefix, MANIFEST_SUFFIX), with_suffix(prefix, ".partial")
-    if _is_of(parts / final.name, request):
-        return Result(_publish(parts, prefix), is_new=True)
-    if done := manifest.finished(final, request, force=force):
-        return Result(done, is_new=False)
-    manifest.refuse_foreign(with_suffix(prefix, ".idx"), final, force=force)
-    eod_id = None if eod is None else eod[1]
-    built = _core.build_dataset(
-        shards, tokenizer, eod_id, parts, prefix.name, request.digest, threads, on_progress
-    )
-    n_resumed_shards = built.pop("n_resumed_shards")
-    inputs = _checked_inputs(request.inputs, built["shards"])
-    outputs = [
-        manifest.file_entry(parts / (prefix.name + suffix), parts)
-        for suffix in (".bin", ".idx", ".provenance")
-    ]
-    summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
-    manifest.write(parts / final.name, request, outputs, summary, inputs)
-    return Result(_publish(parts, prefix), is_new=True, n_resumed_shards=n_resumed_shards)
+    n_resumed_shards = 0
+
+    def build(folder: Path) -> tuple[Settings, list[Entry]]:
+        nonlocal n_resumed_shards
+        eod_id = None if eod is None else eod[1]
+        job = _resumable(request)
+        built = _core.build_dataset(
+            shards, tokenizer, eod_id, folder, prefix.name, job, threads, force, on_progress
+        )
+        n_resumed_shards = built.pop("n_resumed_shards")
+        summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
+        return summary, _checked_inputs(request.inputs, built["shards"])
+
+    made, is_new = datasets.make(prefix, request, build, force=force)
+    return Result(made, is_new, n_resumed_shards)
+
+
+def _resumable(request: Request) -> str:
+    """A digest of all but the shards: the core compares those that are finished one by one.
+
+    So a run that stopped at a damaged shard goes on with the mended one, whatever its size.
+    """
+    others = [entry for entry in request.inputs if entry["role"] != "shard"]
+    return fingerprint({"settings": request.settings, "inputs": others})
 
 
 def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] | None:
@@ -142,23 +138,3 @@ def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
             entry = {**entry, "sha256": shard["sha256"]}
         checked.append(entry)
     return checked
-
-
-def _is_of(path: Path, request: Request) -> bool:
-    """Whether finished files of this very request wait to be renamed into place."""
-    return path.exists() and manifest.read(path).request == request.digest
-
-
-def _publish(parts: Path, prefix: Path) -> Manifest:
-    """Renames finished files into place, where an interrupted run left off if need be."""
-    if (parts / (prefix.name + ".bin")).exists():
-        # What stands there is replaced from here on: first it stops being a dataset.
-        with_suffix(prefix, ".idx").unlink(missing_ok=True)
-    for suffix in SUFFIXES:
-        if suffix == MANIFEST_SUFFIX:
-            # Kept in the parts to the end: it is what says that they are finished.
-            files.write_atomically(with_suffix(prefix, suffix), (parts / (prefix.name + suffix)).read_bytes())
-        elif (parts / (prefix.name + suffix)).exists():
-            (parts / (prefix.name + suffix)).replace(with_suffix(prefix, suffix))
-    shutil.rmtree(parts)
-    return manifest.read(with_suffix(prefix, MANIFEST_SUFFIX))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pile_core::{
     order, tokenize,
-    tokens::{self, BuildConfig},
+    tokens::{self, BuildConfig, MergeConfig},
 };
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
@@ -19,7 +19,7 @@ fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<
 
 /// Tokenizes shards into a dataset's files.
 #[pyfunction]
-#[pyo3(signature = (shards, tokenizer, eod, folder, name, job, n_threads, on_progress = None))]
+#[pyo3(signature = (shards, tokenizer, eod, folder, name, job, n_threads, discard, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn build_dataset<'py>(
     py: Python<'py>,
@@ -30,6 +30,7 @@ pub fn build_dataset<'py>(
     name: String,
     job: String,
     n_threads: usize,
+    discard: bool,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = BuildConfig {
@@ -38,11 +39,35 @@ pub fn build_dataset<'py>(
         folder,
         name,
         job,
+        discard,
         n_threads,
     };
     let summary = watch(py, on_progress, |progress| {
         tokens::build(&config, &tokenizer.inner, progress)
     })?;
+    to_python(py, &summary)
+}
+
+/// Merges datasets into one.
+#[pyfunction]
+#[pyo3(signature = (inputs, folder, name, job, discard, on_progress = None))]
+pub fn merge_datasets<'py>(
+    py: Python<'py>,
+    inputs: Vec<PathBuf>,
+    folder: PathBuf,
+    name: String,
+    job: String,
+    discard: bool,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let config = MergeConfig {
+        inputs,
+        folder,
+        name,
+        job,
+        discard,
+    };
+    let summary = watch(py, on_progress, |progress| tokens::merge(&config, progress))?;
     to_python(py, &summary)
 }
 

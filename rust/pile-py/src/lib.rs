@@ -21,7 +21,9 @@ mod _core {
     #[pymodule_export]
     use super::dataset::TokenDataset;
     #[pymodule_export]
-    use super::jobs::{_panic, build_dataset, build_order, order_file_stem, train_tokenizer};
+    use super::jobs::{
+        _panic, build_dataset, build_order, merge_datasets, order_file_stem, train_tokenizer,
+    };
     #[pymodule_export]
     use super::order::TrainingOrder;
     #[pymodule_export]

@@ -28,8 +28,10 @@ pub struct BuildConfig {
     pub folder: PathBuf,
     /// The files are called `NAME.bin`, `NAME.idx`, `NAME.provenance`.
     pub name: String,
-    /// Names inputs and settings: only parts of the same job are gone on with.
+    /// Names what the documents' tokens depend on: only parts of the same job are gone on with.
     pub job: String,
+    /// Throw away what another job has finished in the folder, instead of refusing to.
+    pub discard: bool,
     /// Threads that encode.
     pub n_threads: usize,
 }
@@ -83,7 +85,7 @@ pub fn build(
         );
         return Err(Error::argument(what));
     }
-    let mut parts = Parts::open(&config.folder, &config.job, token_type)?;
+    let mut parts = Parts::open(config, token_type)?;
     let n_resumed_shards = parts.state.shards.len();
     for shard in &parts.state.shards {
         progress.advance(shard.summary.bytes)?;
@@ -121,7 +123,7 @@ pub fn build(
         shards,
         subsets,
         ..
-    } = parts.assemble(&config.name)?;
+    } = parts.assemble()?;
     Ok(BuildSummary {
         dtype: token_type.name(),
         n_documents,

@@ -98,6 +98,16 @@ impl TokenDataset {
         &self.prefix
     }
 
+    /// The index: its header, and the file.
+    pub(super) fn index(&self) -> (&IdxHeader, &Mapped) {
+        (&self.header, &self.idx)
+    }
+
+    /// The file of the tokens.
+    pub(super) fn bin_path(&self) -> &Path {
+        self.bin.path()
+    }
+
     /// Tokens in all documents.
     #[must_use]
     pub fn n_tokens(&self) -> u64 {

@@ -9,6 +9,8 @@ mod dataset;
 mod dtype;
 mod fingerprint;
 mod idx;
+mod merge;
+mod partial;
 mod parts;
 mod provenance;
 
@@ -16,6 +18,7 @@ pub use build::{BuildConfig, BuildSummary, ShardResult, build};
 pub use dataset::TokenDataset;
 pub use dtype::TokenType;
 pub use idx::{IdxHeader, write_idx};
+pub use merge::{MergeConfig, MergeSummary, MergedInput, merge};
 pub use provenance::{Origin, Provenance, ShardSpan};
 
 use crate::Result;
