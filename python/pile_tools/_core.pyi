@@ -190,12 +190,14 @@ def build_dataset(
     name: str,
     job: str,
     n_threads: int,
+    is_part: bool,
     discard: bool,
     on_progress: OnProgress = None,
 ) -> dict[str, Any]:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
 
-    `on_progress` gets the compressed bytes read so far. Returns the counts by shard and subset.
+    `on_progress` gets the compressed bytes read so far. Returns the counts by shard and subset. Without
+    `is_part`, shards that hold no documents at all are an error.
     Raises: OutputExistsError if the folder holds another job's finished shards and `discard` is off.
     """
 

@@ -19,6 +19,7 @@ COMMANDS = {
     "sample": "pile_tools.commands.sample",
     "train-tokenizer": "pile_tools.commands.train_tokenizer",
     "tokenize": "pile_tools.commands.tokenize",
+    "merge": "pile_tools.commands.merge",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
     "verify": "pile_tools.commands.verify",

@@ -26,6 +26,11 @@ def with_suffix(prefix: Path, suffix: str) -> Path:
     return prefix.with_name(prefix.name + suffix)
 
 
+def prefix_of(found: Manifest) -> Path:
+    """The prefix of the dataset that a manifest speaks of."""
+    return found.path.with_name(found.path.name.removesuffix(MANIFEST_SUFFIX))
+
+
 def make(prefix: Path, request: Request, build: Build, *, force: bool) -> tuple[Manifest, bool]:
     """The manifest of the dataset at `prefix`, and whether it was made now or stood there already.
 

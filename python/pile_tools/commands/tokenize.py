@@ -10,6 +10,7 @@ import click
 from pile_tools.cli import config_options
 from pile_tools.commands import options
 from pile_tools.manifest import Manifest
+from pile_tools.parts import Part
 from pile_tools.progress import Bar
 from pile_tools.shards import find_shards
 from pile_tools.stages.tokenize import TokenizeConfig, run
@@ -27,6 +28,12 @@ from pile_tools.stages.tokenize import TokenizeConfig, run
 )
 @config_options(TokenizeConfig)
 @click.option("--no-eod", is_flag=True, help="End documents with no token.")
+@click.option(
+    "--shards",
+    "part",
+    metavar="I/N",
+    help="Make part I of N only, for a job scheduler; `merge` joins the parts.",
+)
 @options.threads
 @options.force
 def command(
@@ -35,6 +42,7 @@ def command(
     tokenizer: Path,
     eod: str | None,
     no_eod: bool,
+    part: str | None,
     threads: int,
     force: bool,
 ) -> None:
@@ -48,20 +56,25 @@ def command(
     Examples:
       pile-tools tokenize shards/ -o tokens/sample --tokenizer tokenizer.json
       pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer 20B_tokenizer.json --threads 8
+      pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --shards 3/16
     """
     if eod is not None and no_eod:
         raise click.UsageError("--eod and --no-eod exclude each other")
     config = TokenizeConfig(tokenizer=tokenizer, eod=eod, append_eod=not no_eod)
     found = find_shards(shards)
+    one = None if part is None else Part.parse(part)
     started = time.monotonic()
-    with Bar("tokenizing", options.size_of(found)) as bar:
-        result = run(found, output, config, threads=threads, force=force, on_progress=bar.update)
+    with Bar("tokenizing", options.size_of(list(found if one is None else one.of(found)))) as bar:
+        result = run(found, output, config, threads=threads, part=one, force=force, on_progress=bar.update)
     if not result.is_new:
         click.echo(f"{output} is finished already, nothing to do")
         return
     if result.n_resumed_shards:
         click.echo(f"went on after {result.n_resumed_shards} shards that an interrupted run had finished")
-    _print_summary(output, result.manifest, time.monotonic() - started)
+    made = output if one is None else one.prefix(output)
+    _print_summary(made, result.manifest, time.monotonic() - started)
+    if one is not None:
+        click.echo(f"when all parts are there: pile-tools merge {made.parent} -o {output}")
 
 
 def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
@@ -76,6 +89,8 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
         "no token after each document" if summary["eod"] is None else f"{summary['eod']} after each document"
     )
     click.echo(f"{eod}; {n_empty:,} empty texts left out")
+    if not summary["n_tokens"]:
+        return
     click.echo(
         f"{n_text_bytes / 1e6:,.1f} MB of text in {seconds:.1f} s: {n_text_bytes / 1e6 / seconds:,.1f} MB/s, "
         f"{n_text_bytes / summary['n_tokens']:.2f} bytes a token"

@@ -12,7 +12,8 @@ from pathlib import Path
 from pile_tools import _core, datasets, manifest
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.parts import Part
 from pile_tools.types import OnProgress
 
 
@@ -46,6 +47,7 @@ def run(
     config: TokenizeConfig,
     *,
     threads: int,
+    part: Part | None = None,
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> Result:
@@ -58,6 +60,7 @@ def run(
         prefix: Path of the dataset without its suffixes.
         config: Tokenizer and end-of-document token.
         threads: Threads that encode; not part of the result.
+        part: Make this part of the dataset only, in a dataset of its own, for `merge` to join.
         force: Replace output made before from something else.
         on_progress: Called with the compressed bytes read so far.
 
@@ -70,6 +73,12 @@ def run(
     tokenizer = _core.Tokenizer.from_file(config.tokenizer)
     eod = _eod(tokenizer, config)
     request = _request(shards, prefix, config, eod)
+    if part is not None:
+        if done := manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force):
+            return Result(done, is_new=False)
+        shards, prefix = part.of(shards), part.prefix(prefix)
+        more = part.settings(request)
+        request = _request(shards, prefix, config, eod, more)
     n_resumed_shards = 0
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
@@ -77,7 +86,16 @@ def run(
         eod_id = None if eod is None else eod[1]
         job = _resumable(request)
         built = _core.build_dataset(
-            shards, tokenizer, eod_id, folder, prefix.name, job, threads, force, on_progress
+            shards,
+            tokenizer,
+            eod_id,
+            folder,
+            prefix.name,
+            job,
+            threads,
+            part is not None,
+            force,
+            on_progress,
         )
         n_resumed_shards = built.pop("n_resumed_shards")
         summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
@@ -113,7 +131,11 @@ def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] 
 
 
 def _request(
-    shards: Sequence[Path], prefix: Path, config: TokenizeConfig, eod: tuple[str, int] | None
+    shards: Sequence[Path],
+    prefix: Path,
+    config: TokenizeConfig,
+    eod: tuple[str, int] | None,
+    more: Settings | None = None,
 ) -> Request:
     folder = prefix.parent
     inputs: list[Entry] = [manifest.file_entry(config.tokenizer, folder, role="tokenizer")]
@@ -122,7 +144,7 @@ def _request(
         for path in shards
     ]
     settings = {"eod": None if eod is None else eod[0], "eod_id": None if eod is None else eod[1]}
-    return Request("tokens", settings, inputs)
+    return Request("tokens", {**settings, **(more or {})}, inputs)
 
 
 def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:

@@ -19,7 +19,7 @@ fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<
 
 /// Tokenizes shards into a dataset's files.
 #[pyfunction]
-#[pyo3(signature = (shards, tokenizer, eod, folder, name, job, n_threads, discard, on_progress = None))]
+#[pyo3(signature = (shards, tokenizer, eod, folder, name, job, n_threads, is_part, discard, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn build_dataset<'py>(
     py: Python<'py>,
@@ -30,6 +30,7 @@ pub fn build_dataset<'py>(
     name: String,
     job: String,
     n_threads: usize,
+    is_part: bool,
     discard: bool,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
@@ -39,6 +40,7 @@ pub fn build_dataset<'py>(
         folder,
         name,
         job,
+        is_part,
         discard,
         n_threads,
     };

@@ -30,6 +30,8 @@ pub struct BuildConfig {
     pub name: String,
     /// Names what the documents' tokens depend on: only parts of the same job are gone on with.
     pub job: String,
+    /// The shards are a part of a larger job's: there may be no documents in them.
+    pub is_part: bool,
     /// Throw away what another job has finished in the folder, instead of refusing to.
     pub discard: bool,
     /// Threads that encode.
@@ -110,7 +112,7 @@ pub fn build(
         encode,
         |step| writing.step(step),
     )?;
-    if parts.state.n_documents == 0 {
+    if parts.state.n_documents == 0 && !config.is_part {
         let first = config.shards.first().map_or(Path::new("no shards"), |p| p);
         return Err(Error::malformed(
             first,
