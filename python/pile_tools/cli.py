@@ -25,8 +25,11 @@ COMMANDS = {
     "verify": "pile_tools.commands.verify",
 }
 
-#: What the trainer and the studies need and the data tools do not.
-EXTRA_PACKAGES = {"torch", "deepspeed", "safetensors", "jinja2", "matplotlib"}
+#: What only some commands need, and the extras that bring it.
+EXTRA_PACKAGES = {
+    **dict.fromkeys(("torch", "deepspeed", "safetensors", "jinja2", "matplotlib"), "train,study"),
+    "ray": "distributed",
+}
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
 
@@ -131,7 +134,7 @@ def _report(err: BaseException) -> int:
         case OSError():
             return _say(_os_error(err), EXIT_FAILURE)
         case ModuleNotFoundError() if err.name in EXTRA_PACKAGES:
-            advice = "pip install 'pile-tools[train,study]' brings it"
+            advice = f"pip install 'pile-tools[{EXTRA_PACKAGES[err.name]}]' brings it"
             return _say(f"this command needs {err.name}, which is not installed; {advice}", EXIT_FAILURE)
         case _:
             what = f"{type(err).__name__}: {err}".splitlines()[0]

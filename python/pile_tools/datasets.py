@@ -31,6 +31,12 @@ def prefix_of(found: Manifest) -> Path:
     return found.path.with_name(found.path.name.removesuffix(MANIFEST_SUFFIX))
 
 
+def stands(prefix: Path, request: Request) -> bool:
+    """Whether the dataset at `prefix` is the one asked for."""
+    path = with_suffix(prefix, MANIFEST_SUFFIX)
+    return path.exists() and manifest.read(path).request == request.digest
+
+
 def make(prefix: Path, request: Request, build: Build, *, force: bool) -> tuple[Manifest, bool]:
     """The manifest of the dataset at `prefix`, and whether it was made now or stood there already.
 
@@ -43,7 +49,7 @@ def make(prefix: Path, request: Request, build: Build, *, force: bool) -> tuple[
         return done, False
     with files.locked(partial, "is making this dataset"):
         unpublished = partial / final.name
-        if unpublished.exists() and manifest.read(unpublished).request == request.digest:
+        if stands(partial / prefix.name, request):
             return _publish(partial, prefix), True
         if done := manifest.finished(final, request, force=force):
             return done, False

@@ -1,7 +1,7 @@
 """Parts of one dataset, made by several jobs or machines, and what the whole is made of.
 
 The shards are cut into n runs in their order. Part i is a dataset in `PREFIX.parts/`; its manifest names the
-request of the whole, so that only parts of one job are joined, and all of them.
+whole, so that only parts of one job are joined, and all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pile_tools import manifest
-from pile_tools.config import Settings
+from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
 
@@ -56,8 +56,12 @@ class Part:
         return folder(whole) / f"part-{self.number:05}-of-{self.n_parts:05}"
 
     def settings(self, whole: Request) -> Settings:
-        """What the part's manifest says over the whole's."""
-        return {PART: str(self), WHOLE: whole.digest}
+        """What the part's manifest says over the whole's.
+
+        The whole is named without its shards' sizes: one that is mended makes no other part anew.
+        """
+        named = [{k: v for k, v in e.items() if k != "bytes"} for e in whole.inputs]
+        return {PART: str(self), WHOLE: fingerprint({"settings": whole.settings, "inputs": named})}
 
 
 def folder(whole: Path) -> Path:

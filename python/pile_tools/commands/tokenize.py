@@ -6,14 +6,16 @@ import time
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
+from pile_tools import datasets
 from pile_tools.cli import config_options
 from pile_tools.commands import options
 from pile_tools.manifest import Manifest
 from pile_tools.parts import Part
 from pile_tools.progress import Bar
 from pile_tools.shards import find_shards
-from pile_tools.stages.tokenize import TokenizeConfig, run
+from pile_tools.stages.tokenize import TokenizeConfig, finished, run
 
 
 @click.command("tokenize")
@@ -34,6 +36,9 @@ from pile_tools.stages.tokenize import TokenizeConfig, run
     metavar="I/N",
     help="Make part I of N only, for a job scheduler; `merge` joins the parts.",
 )
+@click.option(
+    "--distributed", is_flag=True, help="Tokenize the shards as tasks on Ray, one thread each by default."
+)
 @options.threads
 @options.force
 def command(
@@ -43,6 +48,7 @@ def command(
     eod: str | None,
     no_eod: bool,
     part: str | None,
+    distributed: bool,
     threads: int,
     force: bool,
 ) -> None:
@@ -57,11 +63,18 @@ def command(
       pile-tools tokenize shards/ -o tokens/sample --tokenizer tokenizer.json
       pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer 20B_tokenizer.json --threads 8
       pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --shards 3/16
+      pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --distributed
     """
     if eod is not None and no_eod:
         raise click.UsageError("--eod and --no-eod exclude each other")
+    if part is not None and distributed:
+        raise click.UsageError("--shards and --distributed exclude each other")
     config = TokenizeConfig(tokenizer=tokenizer, eod=eod, append_eod=not no_eod)
     found = find_shards(shards)
+    if distributed:
+        is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT
+        _run_distributed(found, output, config, 1 if is_default else threads, force)
+        return
     one = None if part is None else Part.parse(part)
     started = time.monotonic()
     with Bar("tokenizing", options.size_of(list(found if one is None else one.of(found)))) as bar:
@@ -75,6 +88,27 @@ def command(
     _print_summary(made, result.manifest, time.monotonic() - started)
     if one is not None:
         click.echo(f"when all parts are there: pile-tools merge {made.parent} -o {output}")
+
+
+def _run_distributed(
+    shards: list[Path], output: Path, config: TokenizeConfig, threads: int, force: bool
+) -> None:
+    if finished(shards, output, config, force=force):
+        click.echo(f"{output} is finished already, nothing to do")
+        return
+    # Imported here: ray is an extra.
+    from pile_tools.stages import distributed, merge
+
+    started = time.monotonic()
+    with Bar("tokenizing", options.size_of(shards)) as bar:
+        parts = distributed.make_parts(
+            shards, output, config, threads=threads, force=force, on_progress=bar.update
+        )
+    n_bytes = options.size_of([datasets.with_suffix(part, ".bin") for part in parts])
+    with Bar("merging", n_bytes) as bar:
+        result = merge.run(parts, output, force=force, on_progress=bar.update)
+    distributed.remove_parts(parts)
+    _print_summary(output, result.manifest, time.monotonic() - started)
 
 
 def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:

@@ -77,8 +77,9 @@ def run(
         if done := manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force):
             return Result(done, is_new=False)
         shards, prefix = part.of(shards), part.prefix(prefix)
-        more = part.settings(request)
-        request = _request(shards, prefix, config, eod, more)
+        request = _request(shards, prefix, config, eod, part.settings(request))
+        # What is finished of this very job is kept: it is the rest that is to be replaced.
+        force = force and not datasets.stands(prefix, request)
     n_resumed_shards = 0
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
@@ -103,6 +104,13 @@ def run(
 
     made, is_new = datasets.make(prefix, request, build, force=force)
     return Result(made, is_new, n_resumed_shards)
+
+
+def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, force: bool) -> Manifest | None:
+    """The manifest of what `run` would make, if it stands already. Raises as `run` does."""
+    eod = _eod(_core.Tokenizer.from_file(config.tokenizer), config)
+    request = _request(shards, prefix, config, eod)
+    return manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force)
 
 
 def _resumable(request: Request) -> str:
