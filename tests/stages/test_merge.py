@@ -202,7 +202,7 @@ def test_an_array_job_on_the_command_line(cli: Run, shards: Path, tokenizer: Pat
 def test_a_killed_merge_ends_with_the_same_bytes(
     shards: Path, tokenizer: Path, tmp_path: Path, write_shard: WriteShard
 ) -> None:
-    big = write_shard(tmp_path / "big.jsonl", ({"text": f"{i} " + "a b c " * 20_000} for i in range(400)))
+    big = write_shard(tmp_path / "big.jsonl", ({"text": f"{i} " + "a b c " * 20_000} for i in range(100)))
     part = of_shards([big], tmp_path / "part", tokenizer)
     inputs = [part]
     for i in range(8):
