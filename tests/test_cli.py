@@ -147,7 +147,7 @@ def test_a_reader_that_leaves_early_is_no_error(dataset: Path, tmp_path: Path) -
     assert "bug" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["train-tokenizer", "tokenize", "order", "batch", "verify"])
+@pytest.mark.parametrize("command", ["train-tokenizer", "tokenize", "merge", "order", "batch", "verify"])
 def test_every_command_shows_examples(cli: Run, command: str) -> None:
     result = cli(command, "--help")
     assert result.returncode == 0
