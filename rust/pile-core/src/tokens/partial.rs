@@ -89,9 +89,8 @@ impl Partial {
             return Ok(());
         }
         let what = format!(
-            "holds {n_shards} finished shards, {} tokens, of an unfinished run with other shards or settings; \
-             that run's command goes on with them, --force discards them",
-            saved["n_tokens"]
+            "holds {n_shards} finished shards of an unfinished run with other shards or settings; \
+             that run's command goes on with them, --force discards them"
         );
         Err(Error::exists(&self.folder, what))
     }
