@@ -7,13 +7,15 @@ At the end the files are renamed into place, the `.idx` last: without it nobody 
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, files, manifest
-from pile_tools.errors import ConfigError, PileError
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
 from pile_tools.types import OnProgress
 
 #: In the order in which they are renamed into place.
@@ -33,6 +35,7 @@ class TokenizeConfig:
         },
     )
     append_eod: bool = True
+    records: RecordConfig = field(default_factory=RecordConfig)
 
 
 @dataclass(frozen=True)
@@ -80,14 +83,25 @@ def run(
     eod = _eod(tokenizer, config)
     request = _request(shards, prefix, config, eod)
     final, parts = with_suffix(prefix, MANIFEST_SUFFIX), with_suffix(prefix, ".partial")
-    if _is_of(parts / final.name, request):
+    if STANDARD_INPUT in shards:
+        _start_anew(parts, final, force=force)
+    elif _is_of(parts / final.name, request):
         return Result(_publish(parts, prefix), is_new=True)
-    if done := manifest.finished(final, request, force=force):
+    elif done := manifest.finished(final, request, force=force):
         return Result(done, is_new=False)
     manifest.refuse_foreign(with_suffix(prefix, ".idx"), final, force=force)
     eod_id = None if eod is None else eod[1]
     built = _core.build_dataset(
-        shards, tokenizer, eod_id, parts, prefix.name, request.digest, threads, on_progress
+        shards,
+        tokenizer,
+        eod_id,
+        parts,
+        prefix.name,
+        _job(shards, request),
+        threads,
+        on_progress,
+        text_field=config.records.text_field,
+        skip_bad_records=config.records.skips,
     )
     n_resumed_shards = built.pop("n_resumed_shards")
     inputs = _checked_inputs(request.inputs, built["shards"])
@@ -121,12 +135,32 @@ def _request(
 ) -> Request:
     folder = prefix.parent
     inputs: list[Entry] = [manifest.file_entry(config.tokenizer, folder, role="tokenizer")]
-    inputs += [
-        {"role": "shard", "path": manifest.relative(path, folder), "bytes": path.stat().st_size}
-        for path in shards
-    ]
-    settings = {"eod": None if eod is None else eod[0], "eod_id": None if eod is None else eod[1]}
+    inputs += entries(shards, folder)
+    settings = {
+        "eod": None if eod is None else eod[0],
+        "eod_id": None if eod is None else eod[1],
+        "text_field": config.records.text_field,
+        "on_bad_record": config.records.on_bad_record,
+    }
     return Request("tokens", settings, inputs)
+
+
+def _job(shards: Sequence[Path], request: Request) -> str:
+    """Names what parts an interrupted run left may be gone on with; nothing of standard input may.
+
+    What becomes of bad records is not in it: parts without any are good for both.
+    """
+    if STANDARD_INPUT in shards:
+        return uuid.uuid4().hex
+    settings = {name: value for name, value in request.settings.items() if name != "on_bad_record"}
+    return Request(request.kind, settings, request.inputs).digest
+
+
+def _start_anew(parts: Path, final: Path, *, force: bool) -> None:
+    """Before reading standard input, of which nobody knows whether it is the same again."""
+    if final.exists() and not force:
+        raise OutputExistsError(f"is there already; --force replaces it, another -o keeps both ({final})")
+    (parts / final.name).unlink(missing_ok=True)
 
 
 def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
@@ -136,6 +170,7 @@ def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
     for entry in inputs:
         if entry["role"] == "shard":
             shard = next(hashes)
+            entry = {"bytes": shard["bytes"], **entry}
             if shard["bytes"] != entry["bytes"]:
                 sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
                 raise PileError(f"{shard['path']} changed while it was read: {sizes}")

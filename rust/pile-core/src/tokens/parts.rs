@@ -40,11 +40,11 @@ pub struct SubsetTotal {
 }
 
 /// One document as it is added.
-pub(super) struct NewDocument {
+pub(super) struct NewDocument<'a> {
     pub position: Position,
     pub n_tokens: u64,
     pub n_text_bytes: u64,
-    pub subset: Option<String>,
+    pub subset: Option<&'a str>,
 }
 
 /// A file that grows at its end.
@@ -105,14 +105,19 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    /// Opens or creates the folder; parts of another job are thrown away.
-    pub fn open(folder: &Path, job: &str, token_type: TokenType) -> Result<Self> {
+    /// Opens or creates the folder; parts that are not ours by their state are thrown away.
+    pub fn open(
+        folder: &Path,
+        job: &str,
+        token_type: TokenType,
+        is_ours: impl Fn(&State) -> bool,
+    ) -> Result<Self> {
         fs::create_dir_all(folder).map_err(|err| Error::io(folder, err))?;
         let lock = lock(&folder.join("lock"))?;
         let state = match fs::read(folder.join("state.json")) {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .ok()
-                .filter(|state: &State| state.job == job),
+                .filter(is_ours),
             Err(_) => None,
         };
         let state = state.unwrap_or_else(|| State {
@@ -155,7 +160,7 @@ impl Parts {
     }
 
     /// Adds a document of `shard`, whose tokens were pushed.
-    pub fn push_document(&mut self, shard: &Path, document: NewDocument) -> Result<()> {
+    pub fn push_document(&mut self, shard: &Path, document: NewDocument<'_>) -> Result<()> {
         let Position {
             record,
             byte_start,
@@ -184,14 +189,14 @@ impl Parts {
     }
 
     /// The document's subset as a number, its totals counted.
-    fn count_subset(&mut self, shard: &Path, document: &NewDocument) -> Result<u16> {
+    fn count_subset(&mut self, shard: &Path, document: &NewDocument<'_>) -> Result<u16> {
         let subsets = &mut self.state.subsets;
         let at = subsets
             .iter()
-            .position(|s| s.name == document.subset)
+            .position(|s| s.name.as_deref() == document.subset)
             .unwrap_or_else(|| {
                 subsets.push(SubsetTotal {
-                    name: document.subset.clone(),
+                    name: document.subset.map(str::to_owned),
                     n_documents: 0,
                     n_tokens: 0,
                     n_text_bytes: 0,
