@@ -655,9 +655,9 @@ mod tests {
 
         #[test]
         fn what_serde_json_writes_is_read_here(text: String, subset in "[A-Za-z ]{0,20}", key: String) {
+            let key = key.replace(|c: char| c.is_ascii_control() || c == '"' || c == '\\', "");
             let record = serde_json::json!({"meta": {"pile_set_name": subset, key: 1}, "text": text});
             let found = fast(&record.to_string());
-            prop_assume!(!record["meta"].to_string().contains('\\'));
             prop_assert_eq!(found.map(|d| d.text.into_owned()), Some(text));
         }
 

@@ -255,7 +255,7 @@ mod tests {
         let path = folder.path().join("a.jsonl.zst");
         fs::write(&path, "{\"text\": \"plain after all\"}\n").unwrap();
         let message = read_all(&path).unwrap_err().to_string();
-        assert!(message.contains("not a zstd stream"), "{message}");
+        assert!(message.contains("not zstd"), "{message}");
     }
 
     #[test]
@@ -273,5 +273,169 @@ mod tests {
             .unwrap()
             .to_string();
         assert!(message.contains("not a shard by its name"), "{message}");
+    }
+
+    #[test]
+    fn gzip_members_are_read_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl.gz");
+        let bytes = lines(5000);
+        let (head, tail) = bytes.split_at(bytes.len() / 3);
+        let packed = [gzip(head), gzip(tail)].concat();
+        fs::write(&path, &packed).unwrap();
+        let (texts, summary) = read_all(&path).unwrap();
+        assert_eq!((texts.len(), summary.bytes), (5000, packed.len() as u64));
+        assert_eq!(summary.n_text_bytes, bytes.len() as u64);
+        for (keep, what) in [(packed.len() - 5, "cut short"), (0, "cut short")] {
+            fs::write(&path, &packed[..keep]).unwrap();
+            let message = read_all(&path).unwrap_err().to_string();
+            assert!(message.contains(what), "{message}");
+        }
+        fs::write(&path, &bytes).unwrap();
+        let message = read_all(&path).unwrap_err().to_string();
+        assert!(message.contains("not gzip, or damaged"), "{message}");
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, bytes).unwrap();
+        packed.finish().unwrap()
+    }
+
+    #[test]
+    fn a_text_file_is_one_document() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "two\nlines\n".repeat(300_000);
+        let path = folder.path().join("a.txt");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(read_all(&path).unwrap().0, [text.clone()]);
+        let path = folder.path().join("a.txt.gz");
+        fs::write(&path, gzip(text.as_bytes())).unwrap();
+        assert_eq!(read_all(&path).unwrap().0, [text]);
+    }
+
+    /// A file of the column `text` with two row groups; every seventh row is null.
+    fn write_parquet(path: &Path, n_rows: usize) {
+        use parquet::{
+            data_type::{ByteArray, ByteArrayType},
+            file::writer::SerializedFileWriter,
+            schema::parser::parse_message_type,
+        };
+        let schema = "message m { required int64 id; optional binary text (STRING);
+            optional group meta { optional binary pile_set_name (STRING); } }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let file = fs::File::create(path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        for rows in [0..n_rows / 3, n_rows / 3..n_rows] {
+            let mut group = writer.next_row_group().unwrap();
+            let is_there = |row: &usize| row % 7 != 6;
+            let mut column = group.next_column().unwrap().unwrap();
+            let ids: Vec<i64> = rows.clone().map(|row| row as i64).collect();
+            let ids_column = column.typed::<parquet::data_type::Int64Type>();
+            ids_column.write_batch(&ids, None, None).unwrap();
+            column.close().unwrap();
+            let texts = rows.clone().filter(is_there).map(|row| format!("{row} é {}", "x".repeat(row % 977)));
+            let texts: Vec<ByteArray> = texts.map(|text| ByteArray::from(text.into_bytes())).collect();
+            let levels: Vec<i16> = rows.clone().map(|row| is_there(&row).into()).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            let text_column = column.typed::<ByteArrayType>();
+            text_column.write_batch(&texts, Some(&levels), None).unwrap();
+            column.close().unwrap();
+            let names: Vec<ByteArray> = rows.clone().filter(is_there).map(|_| ByteArray::from("S")).collect();
+            let levels: Vec<i16> = rows.map(|row| if is_there(&row) { 2 } else { 1 }).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            let name_column = column.typed::<ByteArrayType>();
+            name_column.write_batch(&names, Some(&levels), None).unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+        }
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn the_rows_of_a_parquet_file_are_documents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write_parquet(&path, 6000);
+        let rules = Rules {
+            bad_records: crate::read::BadRecords::Skip,
+            ..Rules::default()
+        };
+        let mut reader = ShardReader::with_rules(&path, Arc::new(rules)).unwrap();
+        let (mut n_documents, mut n_bad, mut n_blocks, mut byte) = (0, 0, 0, 0);
+        while let Some(block) = reader.next_block().unwrap() {
+            n_blocks += 1;
+            let bad = block.each_document(|at, document| {
+                assert!(document.text.starts_with(&format!("{} é x", at.record)) || at.record % 977 == 0);
+                assert_eq!(document.subset.as_deref(), Some("S"));
+                assert_eq!((at.byte_start, at.byte_length), (byte, document.text.len() as u64));
+                byte += at.byte_length;
+                n_documents += 1;
+                Ok(())
+            });
+            let bad = bad.unwrap();
+            assert!(bad.first.iter().all(|bad| bad.record % 7 == 6 && bad.reason.contains("null")));
+            n_bad += bad.n;
+        }
+        assert_eq!((n_documents, n_bad), (6000 - 6000 / 7, 6000 / 7));
+        assert!(n_blocks > 1);
+        let summary = reader.summary();
+        assert_eq!((summary.n_records, summary.n_text_bytes), (6000, byte));
+        let mut whole = crate::io::HashingReader::new(fs::File::open(&path).unwrap());
+        std::io::copy(&mut whole, &mut std::io::sink()).unwrap();
+        assert_eq!((summary.bytes, summary.sha256), (whole.n_bytes(), whole.sha256()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_parquet_file_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write_parquet(&path, 300);
+        let message = |text_field: &str| {
+            let rules = Rules {
+                text_field: text_field.to_owned(),
+                ..Rules::default()
+            };
+            let reader = ShardReader::with_rules(&path, Arc::new(rules));
+            reader.and_then(|mut reader| reader.next_block()).unwrap_err().to_string()
+        };
+        let missing = message("content");
+        assert!(missing.starts_with("no column \"content\"; there are: id, text, meta ("), "{missing}");
+        let number = message("id");
+        assert!(number.starts_with("column \"id\" is INT64, expected strings ("), "{number}");
+        let group = message("meta");
+        assert!(group.contains("is a list or struct, expected strings"), "{group}");
+        let good = fs::read(&path).unwrap();
+        for keep in [0, 3, good.len() / 2, good.len() - 1] {
+            fs::write(&path, &good[..keep]).unwrap();
+            assert!(message("text").contains("it is none, or cut short"));
+        }
+        for at in (0..good.len()).step_by(37) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x55;
+            fs::write(&path, bad).unwrap();
+            // Some damage leaves strings that can be read: there are no checksums in it.
+            let _ = read_all(&path);
+        }
+    }
+
+    #[test]
+    fn skipped_records_are_counted_and_the_first_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let lines = (0..500).map(|i| if i % 2 == 0 { "{\"text\": \"a\"}\n" } else { "no\n" });
+        fs::write(&path, lines.collect::<String>()).unwrap();
+        let refused = read_all(&path).unwrap_err().to_string();
+        assert!(refused.contains("record 1: not JSON"), "{refused}");
+        let rules = Rules {
+            bad_records: crate::read::BadRecords::Skip,
+            ..Rules::default()
+        };
+        let mut reader = ShardReader::with_rules(&path, Arc::new(rules)).unwrap();
+        let block = reader.next_block().unwrap().unwrap();
+        let bad = block.each_document(|_, _| Ok(())).unwrap();
+        assert_eq!((bad.n, bad.first.len()), (250, 100));
+        assert_eq!((bad.first[1].record, bad.first[1].byte), (3, 34));
+        assert!(bad.first[1].reason.starts_with("not JSON: expected"));
     }
 }
