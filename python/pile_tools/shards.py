@@ -29,7 +29,10 @@ class RecordConfig:
     )
     on_bad_record: str = field(
         default="error",
-        metadata={"help": "error: stop at it; skip: leave it out, count and list it.", "metavar": "error|skip"},
+        metadata={
+            "help": "error: stop at it; skip: leave it out, count and list it.",
+            "metavar": "error|skip",
+        },
     )
 
     def __post_init__(self) -> None:

@@ -100,7 +100,9 @@ def test_text_files_are_one_document_each(tmp_path: Path, tokenizer: Path) -> No
 
 
 def test_strings_lists_and_lone_surrogates(tmp_path: Path, tokenizer: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('"bare"\n{"text": ["a", "b"]}\n{"text": "\\ud800 \\udc00\\ud83d\\ude00"}\n')
+    (tmp_path / "a.jsonl").write_text(
+        '"bare"\n{"text": ["a", "b"]}\n{"text": "\\ud800 \\udc00\\ud83d\\ude00"}\n'
+    )
     summary = tokenized(tmp_path, tmp_path / "out" / "d", tokenizer).manifest.summary
     tokens, decoder = TokenDataset(tmp_path / "out" / "d"), Tokenizer.from_file(tokenizer)
     texts = [decoder.decode(tokens[i].astype("u4")) for i in range(3)]
@@ -196,9 +198,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path, tokenizer: Path) -> 
         run([tmp_path / "b.jsonl"], tmp_path / "d", config, threads=1)
 
 
-def test_standard_input_is_read_and_never_taken_for_done(
-    cli: Cli, tmp_path: Path, tokenizer: Path
-) -> None:
+def test_standard_input_is_read_and_never_taken_for_done(cli: Cli, tmp_path: Path, tokenizer: Path) -> None:
     command = ["tokenize", "-", "-o", tmp_path / "d", "--tokenizer", tokenizer]
     done = cli(*command, input=LINES.decode())
     assert done.returncode == 0, done.stderr
@@ -229,9 +229,7 @@ def test_a_tokenizer_is_trained_on_every_kind_of_shard(tmp_path: Path) -> None:
         trained.append(output.read_bytes())
     assert trained[0] == trained[1]
     (tmp_path / "b.jsonl").write_bytes(b"bad\n" + LINES)
-    config = train_tokenizer.TrainTokenizerConfig(
-        vocab_size=300, records=RecordConfig(on_bad_record="skip")
-    )
+    config = train_tokenizer.TrainTokenizerConfig(vocab_size=300, records=RecordConfig(on_bad_record="skip"))
     manifest, _ = train_tokenizer.run([tmp_path / "b.jsonl"], tmp_path / "b.json", config, threads=2)
     assert manifest.summary["n_bad_records"] == 1
     assert (tmp_path / "b.json").read_bytes() == trained[0]
@@ -297,6 +295,9 @@ def test_jobs_killed_at_random_end_with_the_same_bytes(tmp_path: Path, tokenizer
         n_kills += 1
     result = tokenized(shards, prefix, tokenizer, on_bad_record="skip")
     assert dataset_bytes(prefix) == dataset_bytes(tmp_path / "whole" / "d")
-    assert Path(f"{prefix}.provenance").read_bytes() == Path(f"{tmp_path / 'whole' / 'd'}.provenance").read_bytes()
+    assert (
+        Path(f"{prefix}.provenance").read_bytes()
+        == Path(f"{tmp_path / 'whole' / 'd'}.provenance").read_bytes()
+    )
     assert result.manifest.summary == whole.manifest.summary
     assert n_kills > 1

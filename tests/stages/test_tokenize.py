@@ -231,7 +231,16 @@ def test_missing_places_are_told(tmp_path: Path) -> None:
 
 
 def test_shards_are_sorted_by_their_bytes_and_taken_once(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a/10.jsonl", "a/9.jsonl", "a.jsonl", "é.jsonl", "Z.jsonl", "a/notes.txt", "a/sums.sha256"):
+    for name in (
+        "b.jsonl",
+        "a/10.jsonl",
+        "a/9.jsonl",
+        "a.jsonl",
+        "é.jsonl",
+        "Z.jsonl",
+        "a/notes.txt",
+        "a/sums.sha256",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     found = find_shards([tmp_path, tmp_path / "b.jsonl", f"{tmp_path}/*.jsonl"])

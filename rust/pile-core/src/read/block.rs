@@ -142,7 +142,10 @@ impl Block {
         let mut scratch = Vec::new();
         let mut bad = BadRecordList::default();
         self.each_record(&mut |position, record| {
-            match (record.document(&self.rules.text_field, &mut scratch), self.rules.bad_records) {
+            match (
+                record.document(&self.rules.text_field, &mut scratch),
+                self.rules.bad_records,
+            ) {
                 (Ok(document), _) => take(position, document)?,
                 (Err(what), BadRecords::Skip) => bad.push(position, what),
                 (Err(what), BadRecords::Refuse) => {
@@ -168,10 +171,7 @@ impl Block {
         documents.into_iter()
     }
 
-    fn each_record(
-        &self,
-        take: &mut impl FnMut(Position, Record<'_>) -> Result<()>,
-    ) -> Result<()> {
+    fn each_record(&self, take: &mut impl FnMut(Position, Record<'_>) -> Result<()>) -> Result<()> {
         let mut start = 0;
         let mut number = self.first_record;
         let mut next = |length: usize, skip: usize, record: Record<'_>| {
@@ -230,7 +230,13 @@ impl<'a> Record<'a> {
     ) -> std::result::Result<Document<'a>, String> {
         match self {
             Self::Line(line) => Document::parse(line, text_field, scratch),
-            Self::Text(_, Text { missing: Some(what), .. }) => Err((*what).to_owned()),
+            Self::Text(
+                _,
+                Text {
+                    missing: Some(what),
+                    ..
+                },
+            ) => Err((*what).to_owned()),
             Self::Text(bytes, text) => Ok(Document {
                 text: Cow::Borrowed(utf8(bytes)?),
                 subset: text.subset.as_deref().map(Cow::Borrowed),

@@ -258,7 +258,8 @@ impl Reader<'_> {
             }
             _ => None,
         };
-        let pair = low.and_then(|low| char::from_u32(0x1_0000 + (high - 0xD800 << 10) + low - 0xDC00));
+        let pair =
+            low.and_then(|low| char::from_u32(0x1_0000 + (high - 0xD800 << 10) + low - 0xDC00));
         let char = pair.unwrap_or_else(|| {
             self.at = before;
             self.n_lone_surrogates += 1;
@@ -585,8 +586,10 @@ mod tests {
             string.clone(),
             any::<f64>().prop_map(|n| serde_json::to_string(&n).unwrap()),
             any::<i64>().prop_map(|n| n.to_string()),
-            prop::sample::select(vec!["null", "true", "false", "-0", "1e9", "0.0E-1", "01", "1.", "-", "tru"])
-                .prop_map(str::to_owned),
+            prop::sample::select(vec![
+                "null", "true", "false", "-0", "1e9", "0.0E-1", "01", "1.", "-", "tru"
+            ])
+            .prop_map(str::to_owned),
         ];
         let key = prop_oneof![
             3 => prop::sample::select(vec![r#""text""#, r#""meta""#, r#""pile_set_name""#, r#""t\u0065xt""#])
@@ -612,8 +615,10 @@ mod tests {
         prop_oneof![
             any::<u16>().prop_map(|unit| format!("\\u{unit:04x}")),
             (0xD800_u16..0xE000).prop_map(|unit| format!("\\u{unit:04X}")),
-            prop::sample::select(vec!["\\n", "\\\"", "\\\\", "\\/", "\\b", "\\x", "\\u12", "é", "a", "\u{1}", "\\"])
-                .prop_map(str::to_owned),
+            prop::sample::select(vec![
+                "\\n", "\\\"", "\\\\", "\\/", "\\b", "\\x", "\\u12", "é", "a", "\u{1}", "\\"
+            ])
+            .prop_map(str::to_owned),
             "[a-z ]{0,40}",
         ]
     }

@@ -96,7 +96,9 @@ impl Parquet {
                 self.hash_to(u64::MAX)?;
                 break;
             }
-            let Some(columns) = &mut self.columns else { break };
+            let Some(columns) = &mut self.columns else {
+                break;
+            };
             if !guarded(&self.path, || columns.read(&mut found))? {
                 self.columns = None;
             }
@@ -113,7 +115,11 @@ impl Parquet {
         let (columns, end) = guarded(&self.path, || {
             let group = reader.get_row_group(number)?;
             let open = |column: usize| {
-                let full_level = group.metadata().column(column).column_descr().max_def_level();
+                let full_level = group
+                    .metadata()
+                    .column(column)
+                    .column_descr()
+                    .max_def_level();
                 Column::new(group.get_column_reader(column)?, full_level)
             };
             let columns = Columns {
@@ -160,7 +166,9 @@ impl Columns {
         for text in self.text.items() {
             let subset = subsets.as_mut().and_then(Iterator::next).flatten();
             let subset = subset.and_then(|name| std::str::from_utf8(name.data()).ok());
-            found.bytes.extend_from_slice(text.map_or(&[][..], ByteArray::data));
+            found
+                .bytes
+                .extend_from_slice(text.map_or(&[][..], ByteArray::data));
             found.texts.push(Text {
                 end: found.bytes.len(),
                 subset: subset.map(Arc::from),
@@ -189,7 +197,9 @@ impl Column {
         self.levels.clear();
         self.values.clear();
         let levels = Some(&mut self.levels);
-        let (n, ..) = self.reader.read_records(n, levels, None, &mut self.values)?;
+        let (n, ..) = self
+            .reader
+            .read_records(n, levels, None, &mut self.values)?;
         if self.full_level == 0 {
             self.levels.resize(n, 0);
         }
@@ -209,11 +219,19 @@ impl Column {
 /// Which column holds the text.
 fn find_text(path: &Path, columns: &[ColumnDescPtr], name: &str) -> Result<usize> {
     let fail = |what: String| Err(Error::malformed(path, what));
-    let at = columns.iter().position(|column| column.path().parts()[0] == name);
+    let at = columns
+        .iter()
+        .position(|column| column.path().parts()[0] == name);
     let Some(at) = at else {
-        let mut names: Vec<&str> = columns.iter().map(|c| c.path().parts()[0].as_str()).collect();
+        let mut names: Vec<&str> = columns
+            .iter()
+            .map(|c| c.path().parts()[0].as_str())
+            .collect();
         names.dedup();
-        return fail(format!("no column {name:?}; there are: {}", names.join(", ")));
+        return fail(format!(
+            "no column {name:?}; there are: {}",
+            names.join(", ")
+        ));
     };
     let column = &columns[at];
     if is_text(column) && column.path().parts().len() == 1 {
@@ -253,5 +271,8 @@ fn guarded<T>(path: &Path, read: impl FnOnce() -> ParquetResult<T>) -> Result<T>
         Ok(Err(err)) => err.to_string(),
         Err(_) => "its parts do not fit together".to_owned(),
     };
-    Err(Error::malformed(path, format!("not parquet, or damaged: {what}")))
+    Err(Error::malformed(
+        path,
+        format!("not parquet, or damaged: {what}"),
+    ))
 }

@@ -107,12 +107,7 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads all shards; a failure takes the place of the piece that could not be read.
-    fn run<R>(
-        mut self,
-        shards: &[PathBuf],
-        first: usize,
-        send_failure: &Sender<Done<R>>,
-    ) {
+    fn run<R>(mut self, shards: &[PathBuf], first: usize, send_failure: &Sender<Done<R>>) {
         for (shard, path) in shards.iter().enumerate().skip(first) {
             if let Err(err) = self.shard(path, shard) {
                 let _ = send_failure.send((self.n_pieces, 0, Err(err)));
@@ -158,7 +153,9 @@ struct EndOnPanic<'a, R> {
 impl<R> Drop for EndOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.send_done.send((self.number, 0, Err(Error::cancelled())));
+            let _ = self
+                .send_done
+                .send((self.number, 0, Err(Error::cancelled())));
         }
     }
 }
@@ -290,9 +287,15 @@ mod tests {
                 assert!(block.shard_path() != shards[1], "boom");
                 Ok(())
             };
-            map_blocks(&shards, &Rules::default(), 0, vec![(); 2], &Progress::default(), boom, |_| {
-                Ok(())
-            })
+            map_blocks(
+                &shards,
+                &Rules::default(),
+                0,
+                vec![(); 2],
+                &Progress::default(),
+                boom,
+                |_| Ok(()),
+            )
         };
         assert!(panic::catch_unwind(panic::AssertUnwindSafe(run)).is_err());
     }

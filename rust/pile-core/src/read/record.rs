@@ -51,7 +51,11 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
     simdutf8::basic::from_utf8(bytes).or_else(|_| {
         std::str::from_utf8(bytes).map_err(|err| {
             let at = err.valid_up_to();
-            format!("not UTF-8: byte {:#04x} at byte {} of it", bytes[at], at + 1)
+            format!(
+                "not UTF-8: byte {:#04x} at byte {} of it",
+                bytes[at],
+                at + 1
+            )
         })
     })
 }
@@ -80,7 +84,13 @@ mod tests {
 
     #[test]
     fn a_subset_is_where_meta_has_one() {
-        for meta in ["null", "{}", "\"books\"", "[1]", r#"{"pile_set_name": null}"#] {
+        for meta in [
+            "null",
+            "{}",
+            "\"books\"",
+            "[1]",
+            r#"{"pile_set_name": null}"#,
+        ] {
             let line = format!(r#"{{"text": "", "meta": {meta}}}"#);
             assert_eq!(parse(line.as_bytes()).unwrap().subset, None);
         }
@@ -97,7 +107,10 @@ mod tests {
     #[test]
     fn a_string_is_a_document_and_a_list_of_them_is_joined() {
         assert_eq!(parse(br#" "a\tb" "#).unwrap().text, "a\tb");
-        assert_eq!(parse(br#"{"text": ["a", "b\n"]}"#).unwrap().text, "a\n\nb\n");
+        assert_eq!(
+            parse(br#"{"text": ["a", "b\n"]}"#).unwrap().text,
+            "a\n\nb\n"
+        );
         assert_eq!(parse(br#"{"text": []}"#).unwrap().text, "");
     }
 

@@ -60,7 +60,10 @@ fn subset(meta: &str) -> Result<Option<Cow<'_, str>>, String> {
     }
     let meta = Pairs::parse(meta)?;
     let name = meta.last("pile_set_name").filter(|v| v.starts_with('"'));
-    let name: Option<JsonText<'_>> = name.map(serde_json::from_str).transpose().map_err(explain)?;
+    let name: Option<JsonText<'_>> = name
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(explain)?;
     Ok(name.map(|JsonText(bytes)| replace_surrogates(bytes).0))
 }
 

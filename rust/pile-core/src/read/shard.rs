@@ -334,18 +334,31 @@ mod tests {
             let ids_column = column.typed::<parquet::data_type::Int64Type>();
             ids_column.write_batch(&ids, None, None).unwrap();
             column.close().unwrap();
-            let texts = rows.clone().filter(is_there).map(|row| format!("{row} é {}", "x".repeat(row % 977)));
-            let texts: Vec<ByteArray> = texts.map(|text| ByteArray::from(text.into_bytes())).collect();
+            let texts = rows
+                .clone()
+                .filter(is_there)
+                .map(|row| format!("{row} é {}", "x".repeat(row % 977)));
+            let texts: Vec<ByteArray> = texts
+                .map(|text| ByteArray::from(text.into_bytes()))
+                .collect();
             let levels: Vec<i16> = rows.clone().map(|row| is_there(&row).into()).collect();
             let mut column = group.next_column().unwrap().unwrap();
             let text_column = column.typed::<ByteArrayType>();
-            text_column.write_batch(&texts, Some(&levels), None).unwrap();
+            text_column
+                .write_batch(&texts, Some(&levels), None)
+                .unwrap();
             column.close().unwrap();
-            let names: Vec<ByteArray> = rows.clone().filter(is_there).map(|_| ByteArray::from("S")).collect();
+            let names: Vec<ByteArray> = rows
+                .clone()
+                .filter(is_there)
+                .map(|_| ByteArray::from("S"))
+                .collect();
             let levels: Vec<i16> = rows.map(|row| if is_there(&row) { 2 } else { 1 }).collect();
             let mut column = group.next_column().unwrap().unwrap();
             let name_column = column.typed::<ByteArrayType>();
-            name_column.write_batch(&names, Some(&levels), None).unwrap();
+            name_column
+                .write_batch(&names, Some(&levels), None)
+                .unwrap();
             column.close().unwrap();
             group.close().unwrap();
         }
@@ -366,15 +379,25 @@ mod tests {
         while let Some(block) = reader.next_block().unwrap() {
             n_blocks += 1;
             let bad = block.each_document(|at, document| {
-                assert!(document.text.starts_with(&format!("{} é x", at.record)) || at.record % 977 == 0);
+                assert!(
+                    document.text.starts_with(&format!("{} é x", at.record))
+                        || at.record % 977 == 0
+                );
                 assert_eq!(document.subset.as_deref(), Some("S"));
-                assert_eq!((at.byte_start, at.byte_length), (byte, document.text.len() as u64));
+                assert_eq!(
+                    (at.byte_start, at.byte_length),
+                    (byte, document.text.len() as u64)
+                );
                 byte += at.byte_length;
                 n_documents += 1;
                 Ok(())
             });
             let bad = bad.unwrap();
-            assert!(bad.first.iter().all(|bad| bad.record % 7 == 6 && bad.reason.contains("null")));
+            assert!(
+                bad.first
+                    .iter()
+                    .all(|bad| bad.record % 7 == 6 && bad.reason.contains("null"))
+            );
             n_bad += bad.n;
         }
         assert_eq!((n_documents, n_bad), (6000 - 6000 / 7, 6000 / 7));
@@ -383,7 +406,10 @@ mod tests {
         assert_eq!((summary.n_records, summary.n_text_bytes), (6000, byte));
         let mut whole = crate::io::HashingReader::new(fs::File::open(&path).unwrap());
         std::io::copy(&mut whole, &mut std::io::sink()).unwrap();
-        assert_eq!((summary.bytes, summary.sha256), (whole.n_bytes(), whole.sha256()));
+        assert_eq!(
+            (summary.bytes, summary.sha256),
+            (whole.n_bytes(), whole.sha256())
+        );
     }
 
     #[test]
@@ -397,14 +423,26 @@ mod tests {
                 ..Rules::default()
             };
             let reader = ShardReader::with_rules(&path, Arc::new(rules));
-            reader.and_then(|mut reader| reader.next_block()).unwrap_err().to_string()
+            reader
+                .and_then(|mut reader| reader.next_block())
+                .unwrap_err()
+                .to_string()
         };
         let missing = message("content");
-        assert!(missing.starts_with("no column \"content\"; there are: id, text, meta ("), "{missing}");
+        assert!(
+            missing.starts_with("no column \"content\"; there are: id, text, meta ("),
+            "{missing}"
+        );
         let number = message("id");
-        assert!(number.starts_with("column \"id\" is INT64, expected strings ("), "{number}");
+        assert!(
+            number.starts_with("column \"id\" is INT64, expected strings ("),
+            "{number}"
+        );
         let group = message("meta");
-        assert!(group.contains("is a list or struct, expected strings"), "{group}");
+        assert!(
+            group.contains("is a list or struct, expected strings"),
+            "{group}"
+        );
         let good = fs::read(&path).unwrap();
         for keep in [0, 3, good.len() / 2, good.len() - 1] {
             fs::write(&path, &good[..keep]).unwrap();
@@ -423,7 +461,13 @@ mod tests {
     fn skipped_records_are_counted_and_the_first_listed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl");
-        let lines = (0..500).map(|i| if i % 2 == 0 { "{\"text\": \"a\"}\n" } else { "no\n" });
+        let lines = (0..500).map(|i| {
+            if i % 2 == 0 {
+                "{\"text\": \"a\"}\n"
+            } else {
+                "no\n"
+            }
+        });
         fs::write(&path, lines.collect::<String>()).unwrap();
         let refused = read_all(&path).unwrap_err().to_string();
         assert!(refused.contains("record 1: not JSON"), "{refused}");
@@ -435,7 +479,7 @@ mod tests {
         let block = reader.next_block().unwrap().unwrap();
         let bad = block.each_document(|_, _| Ok(())).unwrap();
         assert_eq!((bad.n, bad.first.len()), (250, 100));
-        assert_eq!((bad.first[1].record, bad.first[1].byte), (3, 34));
+        assert_eq!((bad.first[1].record, bad.first[1].byte), (3, 31));
         assert!(bad.first[1].reason.starts_with("not JSON: expected"));
     }
 }

@@ -115,9 +115,7 @@ impl Parts {
         fs::create_dir_all(folder).map_err(|err| Error::io(folder, err))?;
         let lock = lock(&folder.join("lock"))?;
         let state = match fs::read(folder.join("state.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .ok()
-                .filter(is_ours),
+            Ok(bytes) => serde_json::from_slice(&bytes).ok().filter(is_ours),
             Err(_) => None,
         };
         let state = state.unwrap_or_else(|| State {
