@@ -55,12 +55,12 @@ def find_shards(places: Iterable[str | Path]) -> list[Path]:
         PileError: A place is not there, or there are no shards at it.
         ConfigError: Standard input and other places.
     """
-    places = [Path(place) for place in places]
-    if STANDARD_INPUT in places:
-        if len(places) > 1:
+    paths = [Path(place) for place in places]
+    if STANDARD_INPUT in paths:
+        if len(paths) > 1:
             raise ConfigError("standard input (-) cannot be read together with other shards")
-        return places
-    found = {path for place in places for path in _shards_at(place)}
+        return paths
+    found = {path for place in paths for path in _shards_at(place)}
     return sorted(found, key=os.fsencode)
 
 

@@ -24,7 +24,7 @@ shards = click.argument("shards", nargs=-1, required=True, type=PATH)
 
 
 def size_of(shards: list[Path]) -> int | None:
-    """Bytes of the shards together, or None for standard input, which it says cannot be resumed."""
+    """Bytes of the shards together; None for standard input, which it says cannot be gone on with."""
     if STANDARD_INPUT in shards:
         click.echo("reading standard input: if this is interrupted, it starts from the beginning", err=True)
         return None

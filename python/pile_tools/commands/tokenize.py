@@ -58,9 +58,9 @@ def command(
 ) -> None:
     """Tokenize SHARDS (files, folders or globs) into GPT-NeoX's memory-mapped format.
 
-    Shards are .jsonl, .jsonl.zst and .jsonl.gz files with one {"text": ..., "meta": {"pile_set_name": ...}}
-    or one string a line; .parquet files with a column of texts; and .txt, .txt.zst and .txt.gz files, each
-    one document. They are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and
+    Shards are .jsonl, .jsonl.zst and .jsonl.gz files with {"text": ..., "meta": {"pile_set_name": ...}} or a
+    string on each line; .parquet files with a column of texts; and .txt, .txt.zst and .txt.gz files, each one
+    document. They are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and
     PREFIX.idx lie the provenance of each document and the manifest. An interrupted run goes on with the shard
     it was at. SHARDS may be - for .jsonl from standard input, which cannot be gone on with.
 

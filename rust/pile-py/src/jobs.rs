@@ -19,9 +19,9 @@ fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<
     py.import("json")?.call_method1("loads", (json,))
 }
 
-fn rules(text_field: String, skip_bad_records: bool) -> Rules {
+fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
     Rules {
-        text_field,
+        text_field: text_field.to_owned(),
         bad_records: match skip_bad_records {
             true => BadRecords::Skip,
             false => BadRecords::Refuse,
@@ -33,7 +33,7 @@ fn rules(text_field: String, skip_bad_records: bool) -> Rules {
 #[pyfunction]
 #[pyo3(signature = (
     shards, tokenizer, eod, folder, name, job, n_threads, is_part, discard, on_progress = None, *,
-    text_field = "text".to_owned(), skip_bad_records = false
+    text_field = "text", skip_bad_records = false
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn build_dataset<'py>(
@@ -48,7 +48,7 @@ pub fn build_dataset<'py>(
     is_part: bool,
     discard: bool,
     on_progress: Option<Py<PyAny>>,
-    text_field: String,
+    text_field: &str,
     skip_bad_records: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = BuildConfig {
@@ -95,7 +95,7 @@ pub fn merge_datasets<'py>(
 #[pyfunction]
 #[pyo3(signature = (
     shards, vocab_size, min_frequency, special_tokens, n_threads, on_progress = None, *,
-    text_field = "text".to_owned(), skip_bad_records = false
+    text_field = "text", skip_bad_records = false
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn train_tokenizer<'py>(
@@ -106,7 +106,7 @@ pub fn train_tokenizer<'py>(
     special_tokens: Vec<String>,
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
-    text_field: String,
+    text_field: &str,
     skip_bad_records: bool,
 ) -> PyResult<(String, Bound<'py, PyAny>)> {
     let config = tokenize::TrainConfig {

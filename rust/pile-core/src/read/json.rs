@@ -259,7 +259,7 @@ impl Reader<'_> {
             _ => None,
         };
         let pair =
-            low.and_then(|low| char::from_u32(0x1_0000 + (high - 0xD800 << 10) + low - 0xDC00));
+            low.and_then(|low| char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + low - 0xDC00));
         let char = pair.unwrap_or_else(|| {
             self.at = before;
             self.n_lone_surrogates += 1;
