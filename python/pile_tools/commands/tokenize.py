@@ -47,7 +47,7 @@ def command(
     \b
     Examples:
       pile-tools tokenize shards/ -o tokens/sample --tokenizer tokenizer.json
-      pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer 20B_tokenizer.json --threads 8
+      pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer EleutherAI/pythia-70m --threads 8
     """
     if eod is not None and no_eod:
         raise click.UsageError("--eod and --no-eod exclude each other")

@@ -14,6 +14,7 @@ from pathlib import Path
 from pile_tools import _core, files, manifest
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import OnProgress
 
 #: In the order in which they are renamed into place.
@@ -24,7 +25,12 @@ SUFFIXES = (".bin", ".provenance", MANIFEST_SUFFIX, ".idx")
 class TokenizeConfig:
     """What a token dataset depends on, its shards aside."""
 
-    tokenizer: Path = field(metadata={"help": "A tokenizer.json of a byte-level BPE.", "metavar": "FILE"})
+    tokenizer: Path = field(
+        metadata={
+            "help": "A tokenizer.json, a folder that holds one, or a Hugging Face model id[@revision].",
+            "metavar": "FILE|FOLDER|ID",
+        }
+    )
     eod: str | None = field(
         default=None,
         metadata={
@@ -76,9 +82,10 @@ def run(
         ConfigError: The end-of-document token is not in the vocabulary.
         OSError: A file cannot be read or written.
     """
-    tokenizer = _core.Tokenizer.from_file(config.tokenizer)
+    source = find_tokenizer(config.tokenizer)
+    tokenizer = source.load()
     eod = _eod(tokenizer, config)
-    request = _request(shards, prefix, config, eod)
+    request = _request(shards, prefix, source, eod)
     final, parts = with_suffix(prefix, MANIFEST_SUFFIX), with_suffix(prefix, ".partial")
     if _is_of(parts / final.name, request):
         return Result(_publish(parts, prefix), is_new=True)
@@ -117,10 +124,10 @@ def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] 
 
 
 def _request(
-    shards: Sequence[Path], prefix: Path, config: TokenizeConfig, eod: tuple[str, int] | None
+    shards: Sequence[Path], prefix: Path, tokenizer: TokenizerFile, eod: tuple[str, int] | None
 ) -> Request:
     folder = prefix.parent
-    inputs: list[Entry] = [manifest.file_entry(config.tokenizer, folder, role="tokenizer")]
+    inputs: list[Entry] = [tokenizer.entry(folder)]
     inputs += [
         {"role": "shard", "path": manifest.relative(path, folder), "bytes": path.stat().st_size}
         for path in shards
