@@ -43,8 +43,15 @@ impl PieceCounts {
     }
 
     /// Adds the counts of `other`.
-    pub(super) fn absorb(&mut self, other: Self) {
+    pub(super) fn absorb(&mut self, mut other: Self) {
         self.n_bytes += other.n_bytes;
+        // The smaller into the larger: what comes in the order of a larger table crowds together.
+        if other.short.slots.len() > self.short.slots.len() {
+            std::mem::swap(&mut other.short, &mut self.short);
+        }
+        if other.long.slots.len() > self.long.slots.len() {
+            std::mem::swap(&mut other.long, &mut self.long);
+        }
         other.short.each(|key, n| self.short.count(key, n));
         other.long.each(|piece, n| self.long.count(piece, n));
     }

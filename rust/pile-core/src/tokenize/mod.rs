@@ -14,6 +14,7 @@ mod masks;
 mod merges;
 mod node;
 mod normalize;
+#[cfg_attr(not(test), allow(dead_code))] // what tests compare `scan` with
 mod pieces;
 pub mod reference;
 mod runs;

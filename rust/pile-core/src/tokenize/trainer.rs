@@ -96,8 +96,9 @@ impl Trainer {
         drop(self.counts);
         let mut pairs = Pairs::new(self.config.min_frequency.max(1));
         let mut merges = Vec::new();
-        while vocab.len() < self.config.vocab_size as usize {
-            let Some((pair, places)) = pairs.pop_best(&words) else {
+        let vocab_size = self.config.vocab_size as usize;
+        while vocab.len() < vocab_size {
+            let Some((pair, places)) = pairs.pop_best(&words, vocab_size - vocab.len()) else {
                 break;
             };
             let id = vocab.join(pair);

@@ -13,8 +13,8 @@ use super::{
     words::{BORDER, Cursor, Words},
 };
 
-/// The most frequent pair is so many times as frequent as the floor.
-const FLOOR_RATIO: u64 = 16;
+/// The most frequent pair is at most so many times as frequent as the floor.
+const FLOOR_RATIO: u64 = 64;
 
 /// Sums of counts that [`Pairs::scan`] keeps of pairs that it does not tell apart.
 const N_SUMS: usize = 1 << 19;
@@ -24,6 +24,13 @@ struct Known {
     count: u64,
     /// Rising; at some the pair may be gone.
     places: Vec<u32>,
+}
+
+impl Known {
+    fn with_room(count: u64, n_places: usize) -> Self {
+        let places = Vec::with_capacity(n_places);
+        Self { count, places }
+    }
 }
 
 /// The pairs that occur at least `floor` times.
@@ -53,13 +60,14 @@ impl Pairs {
 
     /// Takes out the most frequent pair of `words`, of equally frequent ones that of the smallest ids,
     /// with the places where it may be.
-    pub(super) fn pop_best(&mut self, words: &Words) -> Option<(Pair, Vec<u32>)> {
+    /// `n_wanted` are going to be taken, this one included; it does not change which.
+    pub(super) fn pop_best(&mut self, words: &Words, n_wanted: usize) -> Option<(Pair, Vec<u32>)> {
         loop {
             let Some((count, Reverse(pair))) = self.queue.pop() else {
                 if self.floor <= self.least {
                     return None;
                 }
-                self.scan(words);
+                self.scan(words, n_wanted);
                 continue;
             };
             let now = self.known.get(&pair).map_or(0, |known| known.count);
@@ -74,12 +82,11 @@ impl Pairs {
         }
     }
 
-    /// Lowers the floor and finds the pairs above it.
-    fn scan(&mut self, words: &Words) {
+    /// Lowers the floor and finds the pairs above it, of which `n_wanted` are going to be merged.
+    fn scan(&mut self, words: &Words, n_wanted: usize) {
         let mut sums = vec![0; N_SUMS];
         words.each_pair(|pair, _, count| sums[sum_of(pair)] += count);
-        let most = sums.iter().max().copied().unwrap_or(0);
-        self.floor = (most.min(self.floor) / FLOOR_RATIO).max(self.least);
+        self.floor = self.lower_floor(&sums, n_wanted);
         let mut counts: FxHashMap<Pair, (u64, usize)> = FxHashMap::default();
         words.each_pair(|pair, _, count| {
             if sums[sum_of(pair)] >= self.floor {
@@ -88,20 +95,29 @@ impl Pairs {
                 *n_places += 1;
             }
         });
-        drop(sums);
         for (pair, (count, n_places)) in counts {
             if count >= self.floor {
-                self.insert(pair, Known {
-                    count,
-                    places: Vec::with_capacity(n_places),
-                });
+                self.insert(pair, Known::with_room(count, n_places));
             }
         }
         words.each_pair(|pair, place, _| {
-            if let Some(known) = self.known.get_mut(&pair) {
+            // The sum is nearer than the table.
+            if sums[sum_of(pair)] >= self.floor
+                && let Some(known) = self.known.get_mut(&pair)
+            {
                 known.places.push(place);
             }
         });
+    }
+
+    /// A floor below this one that leaves some pairs above it, but not many more than are wanted.
+    fn lower_floor(&self, sums: &[u64], n_wanted: usize) -> u64 {
+        let mut falling = sums.to_vec();
+        let nth = n_wanted.min(N_SUMS - 1);
+        let (above, last_wanted, _) = falling.select_nth_unstable_by(nth, |a, b| b.cmp(a));
+        let most = above.iter().max().unwrap_or(last_wanted);
+        let next = (most.min(&self.floor) / FLOOR_RATIO).max(*last_wanted);
+        next.min(self.floor - 1).max(self.least)
     }
 
     fn insert(&mut self, pair: Pair, known: Known) {
@@ -211,10 +227,7 @@ impl Side {
             let tally = &mut self.tallies[*token as usize];
             let n_places = std::mem::take(&mut tally.n_places);
             if tally.count >= floor {
-                let known = Known {
-                    count: tally.count,
-                    places: Vec::with_capacity(n_places as usize),
-                };
+                let known = Known::with_room(tally.count, n_places as usize);
                 all.push((*token, known));
                 tally.n_places = all.len() as u32;
             }

@@ -65,21 +65,20 @@ impl Words {
 
     /// Calls `visit` with each pair of neighbours, its place and how often its word occurs.
     pub(super) fn each_pair(&self, mut visit: impl FnMut(Pair, u32, u64)) {
-        let (mut place, mut cursor) = (0, Cursor::default());
-        while let Some(left) = self.tokens.get(place).copied() {
-            let next = match left {
-                BORDER => place + 1,
-                left => place + self.lengths[left as usize] as usize,
-            };
-            match self.tokens.get(next).copied() {
-                Some(right) if left != BORDER && right != BORDER => {
-                    // Places fit: `CountsByPlace::new` checks.
-                    let place = place as u32;
-                    visit((left, right), place, self.counts.at(place, &mut cursor));
+        let mut place = 1;
+        for (end, count) in self.counts.ends.iter().zip(&self.counts.counts) {
+            while place < *end as usize {
+                // A word has a token, and a border behind it.
+                let left = self.tokens[place];
+                let next = place + self.lengths[left as usize] as usize;
+                let right = self.tokens[next];
+                if right == BORDER {
+                    place = next + 1;
+                    continue;
                 }
-                _ => {}
+                visit((left, right), place as u32, *count);
+                place = next;
             }
-            place = next;
         }
     }
 
@@ -168,7 +167,11 @@ impl CountsByPlace {
         };
         let mut class = 0;
         for block in 0..=by_place.n_places() >> BLOCK_BITS {
-            while by_place.ends.get(class).is_some_and(|end| *end as usize <= block << BLOCK_BITS) {
+            while by_place
+                .ends
+                .get(class)
+                .is_some_and(|end| *end as usize <= block << BLOCK_BITS)
+            {
                 class += 1;
             }
             by_place.first_classes.push(class as u32);
