@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pile_tools import FormatError, Tokenizer
-from pile_tools.shards import find_shards
-from pile_tools.stages.train_tokenizer import TrainTokenizerConfig, run
 
 
 @pytest.mark.parametrize("name", ["nasty", "random_unicode", "unicode_version"])
