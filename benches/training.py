@@ -186,8 +186,8 @@ def section(result: Result) -> str:
     return f"""{N_MERGES:,} merges from {result["n_bytes"] / 1e6:.1f} MB of text, NFC and GPT-2's words for
 all, in processes pinned to so many processors, with as many threads. pile-tools reads the compressed shards
 within the time; the others are given a list of texts, whose reading does not count but whose memory does.
-Trainers that break ties between equally frequent pairs in another way learn other merges from there on: said is how
-many merges, from the first, are those of `tokenizers`, and how many tokens are the same in any order.
+Trainers that break ties between equally frequent pairs in another way learn other merges from there on: said
+is how many merges, from the first, are those of `tokenizers`, and how many tokens are the same in any order.
 
 {table(header, rows)}"""
 
