@@ -248,7 +248,7 @@ fn sequences_are_found_where_a_plain_scan_finds_them() {
             for (offset, window) in row.windows(tokens.len()).enumerate() {
                 if window == tokens {
                     n_expected += 1;
-                    let at = |p: &&pile_core::timeline::Place| {
+                    let at = |p: &&pile_core::timeline::SequencePlace| {
                         (p.sequence, p.sample, p.offset) == (sequence as u64, sample, offset as u64)
                     };
                     assert_eq!(found.iter().filter(at).count(), 1);

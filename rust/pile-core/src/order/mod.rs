@@ -8,8 +8,10 @@ mod mt19937;
 pub mod npy;
 mod packed;
 mod training_order;
+mod views;
 
 pub use build::{OrderConfig, OrderSummary, build, file_stem};
 pub use mt19937::Mt19937;
 pub use packed::{Amount, Packed, SampleIndex, ShuffleIndex, n_epochs_for, packed};
 pub use training_order::{SampleSpan, TrainingOrder};
+pub use views::{View, Views};

@@ -191,7 +191,25 @@ impl<S: TokenSource> TrainingOrder<S> {
         ))
     }
 
-    fn document_at(&self, place: u64) -> Result<u64> {
+    /// Places of the document index: documents times epochs.
+    pub(super) fn n_places(&self) -> u64 {
+        self.doc_idx.n_rows()
+    }
+
+    /// The sample, as the sample index numbers them, at a place of the training order.
+    pub(super) fn sample_at(&self, place: u64) -> Option<u64> {
+        self.shuffle_idx.get(place)
+    }
+
+    /// Where a sample of the sample index begins and where its last token is, each as (place in the
+    /// document index, token).
+    pub(super) fn ends(&self, sample: u64) -> Option<((u64, u64), (u64, u64))> {
+        self.sample_idx
+            .get(sample)
+            .zip(self.sample_idx.get(sample + 1))
+    }
+
+    pub(super) fn document_at(&self, place: u64) -> Result<u64> {
         let document = self.doc_idx.row(place).map(|row| row[0]);
         document
             .and_then(|document| u64::try_from(document).ok())

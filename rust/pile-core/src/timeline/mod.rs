@@ -1,5 +1,15 @@
 //! When the model saw what: questions that use the order and what can be found in its samples.
+//!
+//! From a text: [`Scan`] finds its [`Places`] in the documents, [`when`] the samples that hold them.
+//! From a document: [`crate::order::TrainingOrder::views`].
 
+mod chunk;
 mod find;
+mod grams;
+mod places;
+mod when;
 
-pub use find::{Place, find_sequences};
+pub use chunk::Alphabet;
+pub use find::{Place as SequencePlace, find_sequences};
+pub use places::{FindPlaces, Place, Places, Scan};
+pub use when::{Question, Sighting, When, across_documents, when};

@@ -179,6 +179,12 @@ impl Tokenizer {
         self.token(id).map(|t| t.text.as_str())
     }
 
+    /// What an id decodes to, special tokens spelt out; None where no token has it.
+    #[must_use]
+    pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
+        self.token(id).map(|t| t.bytes.as_slice())
+    }
+
     /// The end-of-document token that the file itself declares.
     ///
     /// The special added token `<|endoftext|>`; if there is none `<|end_of_text|>`, `</s>`,

@@ -1,0 +1,380 @@
+//! The way back from texts, against a byte search of the decoded documents and samples cut by hand.
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use pile_core::{
+    order::{Mt19937, OrderConfig, TrainingOrder, build, npy::Array},
+    progress::Progress,
+    timeline::{Alphabet, FindPlaces, Question, Scan, Sighting, When},
+    tokenize::{TokenBytes, TokenBytes as Table, Tokenizer, TrainConfig, Trainer},
+    tokens::{Span, TokenDataset, TokenSource, TokenType, write_idx},
+};
+
+const WORDS: [&str; 14] = [
+    "the ",
+    "model ",
+    "saw ",
+    "日本語の文章",
+    "  \n\n    ",
+    "def f(x):\n\treturn x",
+    "naïve ",
+    "🙂👩‍👩‍👧",
+    "aaaa",
+    " the the",
+    "<|endoftext|>",
+    "ﬀ漢字かな交じり文",
+    "0123456789",
+    "\u{a0}\u{3000}",
+];
+
+/// A small world: a tokenizer, documents, and an order of a little over two epochs.
+struct World {
+    folder: tempfile::TempDir,
+    tokenizer: Tokenizer,
+    texts: Vec<Vec<u8>>,
+    dataset: TokenDataset,
+    seq_length: u64,
+}
+
+fn tokenizer() -> Tokenizer {
+    let config = TrainConfig {
+        vocab_size: 320,
+        min_frequency: 0,
+        special_tokens: vec!["<|endoftext|>".to_owned()],
+    };
+    let mut trainer = Trainer::new(config).unwrap();
+    trainer.add(&WORDS.concat().replace("<|endoftext|>", ""));
+    let json = trainer.finish(&Progress::default()).unwrap().to_json();
+    Tokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json")).unwrap()
+}
+
+fn world(seed: u32, seq_length: u64, token_type: TokenType) -> World {
+    let tokenizer = tokenizer();
+    let mut rng = Mt19937::new(seed);
+    let folder = tempfile::tempdir().unwrap();
+    let (mut bin, mut lengths, mut texts) = (Vec::new(), Vec::new(), Vec::new());
+    for document in 0..40 {
+        let n_words = if document % 7 == 3 {
+            0
+        } else {
+            rng.interval(60)
+        };
+        let text: String = (0..n_words)
+            .map(|_| WORDS[rng.interval(WORDS.len() as u64 - 1) as usize])
+            .collect();
+        let mut ids = Vec::new();
+        tokenizer.encoder().encode(&text, &mut ids);
+        if document % 3 == 0 {
+            // An id without bytes: it decodes to nothing.
+            ids.insert(ids.len() / 2, 60_000);
+        }
+        if document % 7 != 3 {
+            ids.push(tokenizer.eod().unwrap().1);
+        }
+        let bytes = ids.iter().filter_map(|id| tokenizer.token_bytes(*id));
+        texts.push(bytes.collect::<Vec<_>>().concat());
+        lengths.push(ids.len() as i32);
+        for id in ids {
+            token_type.encode(id, &mut bin);
+        }
+    }
+    let prefix = folder.path().join("sample");
+    fs::write(prefix.with_extension("bin"), bin).unwrap();
+    let mut idx = Vec::new();
+    write_idx(&mut idx, token_type, &lengths).unwrap();
+    fs::write(prefix.with_extension("idx"), idx).unwrap();
+    let dataset = TokenDataset::open(&prefix).unwrap();
+    let n_tokens: i32 = lengths.iter().sum();
+    let config = OrderConfig {
+        stem: folder.path().join("order"),
+        seq_length,
+        n_samples: (2 * n_tokens as u64).div_ceil(seq_length) + 2,
+        seed,
+    };
+    build(&dataset, &config, &Progress::default()).unwrap();
+    World {
+        folder,
+        tokenizer,
+        texts,
+        dataset,
+        seq_length,
+    }
+}
+
+/// (text, document, byte, n_parts, sample, offset, tokens, documents)
+type Seen = (u64, u64, u64, u64, u64, u64, u64, u64);
+
+fn seen(s: &Sighting) -> Seen {
+    (
+        s.text,
+        s.document,
+        s.byte,
+        s.n_parts,
+        s.sample,
+        s.offset,
+        s.length,
+        s.n_documents,
+    )
+}
+
+impl World {
+    fn order(&self) -> TrainingOrder<TokenDataset> {
+        let dataset = TokenDataset::open(&self.folder.path().join("sample")).unwrap();
+        TrainingOrder::open(&self.folder.path().join("order"), self.seq_length, dataset).unwrap()
+    }
+
+    fn ask(&self, texts: &[Vec<u8>], n_threads: usize, across: bool) -> When {
+        let order = self.order();
+        let table = TokenBytes::new(&self.tokenizer);
+        let scan = Scan {
+            source: order.source(),
+            alphabet: Alphabet::Text(&table),
+            n_threads,
+            max_places: 1 << 30,
+        };
+        let texts: Vec<&[u8]> = texts.iter().map(Vec::as_slice).collect();
+        let question = Question {
+            texts: &texts,
+            across_documents: across.then(|| order.n_samples()),
+        };
+        question.ask(&order, &scan, &Progress::default()).unwrap()
+    }
+
+    /// The documents strung together as the order does it: (document, token, bytes) each token.
+    fn string(&self) -> Vec<(u64, u64, Vec<u8>)> {
+        let doc_idx = Array::<i32>::open(&self.folder.path().join("order_doc_idx.npy"), 1).unwrap();
+        let mut string = Vec::new();
+        for document in doc_idx.items().iter().map(|d| *d as u64) {
+            let span = Span {
+                document,
+                start: 0,
+                length: self.dataset.document_length(document).unwrap(),
+            };
+            let tokens = self.dataset.tokens(&[span]).unwrap();
+            string.extend((0..).zip(tokens).map(|(i, id)| {
+                let bytes = self.tokenizer.token_bytes(id as u32).unwrap_or_default();
+                (document, i, bytes.to_vec())
+            }));
+        }
+        string
+    }
+
+    /// What the model saw of each text, by searching bytes and cutting samples by hand.
+    fn naively(&self, texts: &[Vec<u8>], across: bool) -> BTreeSet<Seen> {
+        let shuffle =
+            Array::<u32>::open(&self.folder.path().join("order_shuffle_idx.npy"), 1).unwrap();
+        let mut place_of = vec![0; shuffle.items().len()];
+        for (place, sample) in shuffle.items().iter().enumerate() {
+            place_of[*sample as usize] = place as u64;
+        }
+        let string = self.string();
+        let mut all = Vec::new();
+        let mut token_of = Vec::new();
+        for (number, (_, _, bytes)) in string.iter().enumerate() {
+            all.extend_from_slice(bytes);
+            token_of.resize(all.len(), number);
+        }
+        let mut found = BTreeSet::new();
+        for (text, bytes) in (0..).zip(texts) {
+            for at in (0..all.len()).filter(|at| all[*at..].starts_with(bytes)) {
+                let (first, last) = (token_of[at], token_of[at + bytes.len() - 1]);
+                let n_documents = 1 + string[first..=last]
+                    .windows(2)
+                    .filter(|w| w[0].1 >= w[1].1)
+                    .count() as u64;
+                let is_asked = n_documents == 1 || across;
+                if !is_asked {
+                    continue;
+                }
+                let start = first - string[first].1 as usize;
+                let byte = (at - token_of.partition_point(|token| *token < start)) as u64;
+                let document = string[first].0;
+                let l = self.seq_length as usize;
+                let holds = |j: &usize| j * l <= last && first <= j * l + l;
+                let holding: Vec<usize> = (0..place_of.len()).filter(holds).collect();
+                let is_whole = |j: &&usize| *j * l <= first && last <= *j * l + l;
+                let whole: Vec<&usize> = holding.iter().filter(is_whole).collect();
+                let part = |j: usize, n_parts: usize| {
+                    let (from, to) = (first.max(j * l), last.min(j * l + l));
+                    let (offset, length) = ((from - j * l) as u64, (to - from + 1) as u64);
+                    (
+                        text,
+                        document,
+                        byte,
+                        n_parts as u64,
+                        place_of[j],
+                        offset,
+                        length,
+                        n_documents,
+                    )
+                };
+                if !whole.is_empty() {
+                    found.extend(whole.into_iter().map(|j| part(*j, 1)));
+                } else if n_documents == 1 && last <= place_of.len() * l {
+                    found.extend(holding.iter().map(|j| part(*j, holding.len())));
+                }
+            }
+        }
+        found
+    }
+
+    /// Spans cut from the documents at any byte, and some texts that are not there.
+    fn spans(&self, n: usize, rng: &mut Mt19937) -> Vec<Vec<u8>> {
+        let mut spans = vec![
+            b"not in there".to_vec(),
+            b" ".to_vec(),
+            "日本".as_bytes().to_vec(),
+        ];
+        while spans.len() < n {
+            let text = &self.texts[rng.interval(self.texts.len() as u64 - 1) as usize];
+            if text.is_empty() {
+                continue;
+            }
+            let start = rng.interval(text.len() as u64 - 1) as usize;
+            let longest = [3, 20, 100, 1000][rng.interval(3) as usize];
+            let length = 1 + rng.interval(longest) as usize;
+            spans.push(text[start..(start + length).min(text.len())].to_vec());
+        }
+        spans
+    }
+}
+
+#[test]
+fn every_span_is_found_wherever_its_bytes_are_and_nowhere_else() {
+    let mut n_cut = 0;
+    for (seed, seq_length, token_type) in [
+        (1, 16, TokenType::U16),
+        (2, 7, TokenType::I32),
+        (3, 1, TokenType::U16),
+        (4, 300, TokenType::U16),
+    ] {
+        let world = world(seed, seq_length, token_type);
+        let spans = world.spans(350, &mut Mt19937::new(seed + 100));
+        let answer = world.ask(&spans, 2, false);
+        let found: BTreeSet<Seen> = answer.sightings.iter().map(seen).collect();
+        assert_eq!(found.len(), answer.sightings.len(), "none is given twice");
+        assert!(found == world.naively(&spans, false), "seed {seed}");
+        n_cut += found.iter().filter(|s| s.3 > 1).count();
+        let again = world.ask(&spans, 1, false);
+        assert_eq!(again.sightings, answer.sightings, "any number of threads");
+        let order = |s: &Sighting| (s.n_parts == 1).then_some((s.sample, s.offset));
+        assert!(answer.sightings.iter().filter_map(order).is_sorted());
+    }
+    assert!(n_cut > 1000, "only {n_cut} parts across the border of rows");
+}
+
+#[test]
+fn across_documents_only_on_request() {
+    let world = world(5, 24, TokenType::U16);
+    let mut spans = world.spans(200, &mut Mt19937::new(9));
+    let order = world.order();
+    let mut rng = Mt19937::new(10);
+    for sample in 0..order.n_samples() {
+        let tokens = order
+            .source()
+            .tokens(&order.spans(sample).unwrap())
+            .unwrap();
+        let ids: Vec<u32> = tokens.iter().map(|t| *t as u32).collect();
+        let row: Vec<u8> = ids
+            .iter()
+            .flat_map(|id| world.tokenizer.token_bytes(*id).unwrap_or_default())
+            .copied()
+            .collect();
+        let start = rng.interval(row.len() as u64 - 1) as usize;
+        spans.push(row[start..].to_vec());
+    }
+    let answer = world.ask(&spans, 2, true);
+    let found: BTreeSet<Seen> = answer.sightings.iter().map(seen).collect();
+    let expected = world.naively(&spans, true);
+    assert!(found == expected);
+    assert!(found.iter().filter(|s| s.7 > 1).count() > 20);
+    assert_eq!(answer.sightings, world.ask(&spans, 1, true).sightings);
+    let within = world.ask(&spans, 2, false);
+    assert!(within.sightings.iter().all(|s| s.n_documents == 1));
+}
+
+#[test]
+fn what_no_sample_reaches_is_counted() {
+    let world = world(6, 50, TokenType::U16);
+    let order = world.order();
+    let texts = [b"<|endoftext|>".to_vec()];
+    let answer = world.ask(&texts, 1, false);
+    let doc_idx = Array::<i32>::open(&world.folder.path().join("order_doc_idx.npy"), 1).unwrap();
+    let n_copies = (doc_idx.n_rows() / 40) as usize;
+    let firsts = answer
+        .sightings
+        .iter()
+        .map(|s| (s.document, s.byte, s.copy));
+    let n_seen = firsts.collect::<BTreeSet<_>>().len();
+    assert_eq!(
+        n_seen + answer.n_unreached[0] as usize,
+        answer.found.places.len() * n_copies
+    );
+    assert_eq!(answer.found.n_documents, 40);
+    assert_eq!(answer.found.n_tokens, order.source().n_tokens());
+    assert_eq!(answer.found.n_without_bytes, 14);
+}
+
+#[test]
+fn ids_are_found_at_token_borders() {
+    let world = world(7, 16, TokenType::U16);
+    let order = world.order();
+    let span = Span {
+        document: 1,
+        start: 2,
+        length: 3,
+    };
+    let ids = world.dataset.tokens(&[span]).unwrap();
+    let mut text = Vec::new();
+    for id in &ids {
+        TokenType::U16.encode(*id as u32, &mut text);
+    }
+    let scan = Scan {
+        source: order.source(),
+        alphabet: Alphabet::Ids(TokenType::U16),
+        n_threads: 2,
+        max_places: 1000,
+    };
+    let found = scan.places(&[&text], &Progress::default()).unwrap();
+    let mut expected = 0;
+    for document in 0..40 {
+        let length = world.dataset.document_length(document).unwrap();
+        let tokens = world
+            .dataset
+            .tokens(&[Span {
+                document,
+                start: 0,
+                length,
+            }])
+            .unwrap();
+        expected += tokens.windows(3).filter(|w| *w == ids).count();
+    }
+    assert_eq!(found.places.len(), expected);
+    assert!(
+        found
+            .places
+            .iter()
+            .any(|p| (p.document, p.token, p.n_tokens) == (1, 2, 3))
+    );
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let world = world(8, 16, TokenType::U16);
+    let order = world.order();
+    let table = Table::new(&world.tokenizer);
+    let scan = Scan {
+        source: order.source(),
+        alphabet: Alphabet::Text(&table),
+        n_threads: 2,
+        max_places: 10,
+    };
+    let progress = Progress::default();
+    let err = scan.places(&[b"a", b""], &progress).unwrap_err();
+    assert!(err.to_string().contains("text 1 is empty"), "{err}");
+    let err = scan.places(&[b"a"], &progress).unwrap_err();
+    assert!(err.to_string().contains("more than 10 times"), "{err}");
+    let long = vec![b'a'; 100_000];
+    assert_eq!(scan.places(&[&long], &progress).unwrap().places, []);
+}
