@@ -16,6 +16,10 @@ __all__ = [
     "build_dataset",
     "build_order",
     "order_file_stem",
+    "order_mixture",
+    "order_repeats",
+    "order_trace",
+    "order_when",
     "train_tokenizer",
 ]
 
@@ -270,6 +274,48 @@ def build_order(
 
 def order_file_stem(prefix_name: str, name: str, n_samples: int, seq_length: int, seed: int) -> str:
     """The name GPT-NeoX gives the files of a packed order, less `_doc_idx.npy` and so on."""
+
+def order_when(
+    order: TrainingOrder,
+    tokenizer: Tokenizer | None,
+    texts: Sequence[bytes],
+    n_samples: int,
+    across_documents: bool,
+    max_places: int,
+    n_threads: int,
+    on_progress: OnProgress = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Every time the model saw texts, or stored ids where there is no tokenizer: see `pile_tools.timeline.when`.
+
+    Returns a row for each part of an occurrence (text, document, byte, token, n_tokens, copy, part, n_parts, sample,
+    offset, length, n_documents), the places in the documents by text, those that no sample reaches by text, and the
+    documents, tokens and tokens without bytes looked at.
+    """
+
+def order_trace(order: TrainingOrder, document: int) -> NDArray[np.int64]:
+    """Every part of a document that a sample holds, in training order: copy, sample, offset, token, length."""
+
+def order_repeats(
+    order: TrainingOrder,
+    n_samples: int,
+    interval_samples: int,
+    n_threads: int,
+    on_progress: OnProgress = None,
+) -> tuple[NDArray[np.int64], NDArray[np.int64], int | None, int | None]:
+    """What the first samples read more than once: see `pile_tools.timeline.repeats`.
+
+    Returns tokens by interval (by epoch, by duplicate), a row for each repeated document (same_as, document, n_tokens,
+    n_copies, first_sample, last_sample), and the first samples with a token of either kind.
+    """
+
+def order_mixture(
+    order: TrainingOrder,
+    n_samples: int,
+    interval_samples: int,
+    n_threads: int,
+    on_progress: OnProgress = None,
+) -> NDArray[np.int64]:
+    """Tokens read by interval and subset, those of unknown subsets last: (n_intervals, n_subsets + 1)."""
 
 def _panic() -> None:
     """Panics in the core, for the test of how a panic is reported."""

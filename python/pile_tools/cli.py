@@ -23,6 +23,10 @@ COMMANDS = {
     "merge": "pile_tools.commands.merge",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
+    "when": "pile_tools.commands.when",
+    "trace": "pile_tools.commands.trace",
+    "repeats": "pile_tools.commands.repeats",
+    "mixture": "pile_tools.commands.mixture",
     "verify": "pile_tools.commands.verify",
 }
 
@@ -169,6 +173,7 @@ def group() -> None:
       pile-tools tokenize demo/shards -o demo/tokens/sample --tokenizer demo/tokenizer.json
       pile-tools order demo/tokens/sample --seq-length 256 --steps 500 --batch-size 16 --seed 1234
       pile-tools batch demo/tokens --step 100
+      pile-tools when demo/tokens "every token"
       pile-tools verify demo/tokens/sample
 
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.

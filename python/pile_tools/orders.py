@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import manifest
-from pile_tools._core import TrainingOrder
+from pile_tools import manifest, timeline
+from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import Manifest
-from pile_tools.types import Tokens
+from pile_tools.types import OnProgress, Tokens
 
 #: The manifest of an order, in its folder.
 ORDER_FILE = "order.json"
@@ -77,6 +78,45 @@ class Order:
     def batch_spans(self, step: int, batch_size: int | None = None) -> NDArray[np.int64]:
         """What a step's samples consist of: (n_spans, 4) with columns row, document, start, tokens."""
         return self.samples.spans(*self.first_sample(step, batch_size))
+
+    def when(
+        self,
+        texts: Sequence[str | bytes | Sequence[int]],
+        *,
+        tokenizer: Tokenizer | None = None,
+        across_documents: bool = False,
+        batch_size: int | None = None,
+        max_places: int = timeline.MAX_PLACES,
+        threads: int | None = None,
+        on_progress: OnProgress = None,
+    ) -> timeline.When:
+        """Every time the model saw each of `texts`: see `pile_tools.timeline.when`."""
+        return timeline.when(
+            self,
+            texts,
+            tokenizer=tokenizer,
+            across_documents=across_documents,
+            batch_size=batch_size,
+            max_places=max_places,
+            threads=threads,
+            on_progress=on_progress,
+        )
+
+    def trace(self, document: int, *, batch_size: int | None = None) -> timeline.Table:
+        """Every row that holds any part of a document: see `pile_tools.timeline.trace`."""
+        return timeline.trace(self, document, batch_size=batch_size)
+
+    def repeats(
+        self, *, interval_steps: int = 1000, batch_size: int | None = None, threads: int | None = None
+    ) -> timeline.Repeats:
+        """What the model reads more than once: see `pile_tools.timeline.repeats`."""
+        return timeline.repeats(self, interval_steps=interval_steps, batch_size=batch_size, threads=threads)
+
+    def mixture(
+        self, *, interval_steps: int = 1000, batch_size: int | None = None, threads: int | None = None
+    ) -> timeline.Mixture:
+        """Tokens of each subset that the model reads: see `pile_tools.timeline.mixture`."""
+        return timeline.mixture(self, interval_steps=interval_steps, batch_size=batch_size, threads=threads)
 
 
 def order_file(path: Path) -> Path:

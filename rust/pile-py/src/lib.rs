@@ -5,6 +5,7 @@ mod errors;
 mod jobs;
 mod order;
 mod progress;
+mod timeline;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -26,6 +27,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::order::TrainingOrder;
+    #[pymodule_export]
+    use super::timeline::{order_mixture, order_repeats, order_trace, order_when};
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 

@@ -19,12 +19,12 @@ use crate::{
 /// The samples a model sees, in order.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TrainingOrder {
-    inner: order::TrainingOrder<Arc<tokens::TokenDataset>>,
+    pub inner: order::TrainingOrder<Arc<tokens::TokenDataset>>,
     stem: PathBuf,
 }
 
 /// Rows of `W` columns as a two-dimensional array.
-fn table<const W: usize>(
+pub fn table<const W: usize>(
     py: Python<'_>,
     rows: Vec<[i64; W]>,
 ) -> PyResult<Bound<'_, PyArray2<i64>>> {

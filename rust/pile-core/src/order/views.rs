@@ -4,7 +4,7 @@ use rustc_hash::FxHashMap;
 
 use super::TrainingOrder;
 use crate::{
-    Result,
+    Error, Result,
     progress::Progress,
     tokens::{Span, TokenSource},
 };
@@ -114,6 +114,25 @@ impl<S: TokenSource> TrainingOrder<S> {
         self.place_samples(&mut views, progress)?;
         views.sort_by_key(|view| (view.query, view.copy, view.start, view.length));
         Ok(Views { views, n_copies })
+    }
+
+    /// How often the document index has each document of the source.
+    ///
+    /// # Errors
+    /// An index that does not fit its dataset.
+    pub fn n_copies(&self) -> Result<Vec<u32>> {
+        let n_documents = self.source().n_documents();
+        let mut n_copies = vec![0; n_documents as usize];
+        for place in 0..self.n_places() {
+            let document = self.document_at(place)?;
+            let n = n_copies.get_mut(document as usize).ok_or_else(|| {
+                Error::argument(format!(
+                    "the order speaks of document {document}, but its dataset has {n_documents}: it was built for another dataset"
+                ))
+            })?;
+            *n += 1;
+        }
+        Ok(n_copies)
     }
 
     /// The parts of a span of the document at a place of the document index; `sample` is left as the

@@ -1,0 +1,96 @@
+"""Checkpoints of a run: which there are, and between which two a step lies. stepN is the model after N updates."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pile_tools.errors import ConfigError
+
+#: The 154 checkpoints of Pythia: 0, powers of two up to 512, then every 1,000 steps.
+PYTHIA = (0, *(2**i for i in range(10)), *range(1000, 143_001, 1000))
+
+_STEP_FOLDER = re.compile(r"step(0|[1-9][0-9]*)")
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """The steps of a run, cut at its checkpoints.
+
+    Attributes:
+        checkpoints: Numbers of updates, ascending, none above `n_steps`.
+        n_steps: Steps of the run; step s, from 0, makes update s + 1.
+    """
+
+    checkpoints: tuple[int, ...]
+    n_steps: int
+
+    @property
+    def edges(self) -> NDArray[np.int64]:
+        """First steps of the intervals, and the number of steps: interval i is steps [edges[i], edges[i + 1])."""
+        return np.unique(np.array([0, *self.checkpoints, self.n_steps], dtype=np.int64))
+
+    def of(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The interval of each step."""
+        found: NDArray[np.int64] = np.searchsorted(self.edges, steps, side="right") - 1
+        return found
+
+    def labels(self) -> list[str]:
+        """The intervals' names, such as `step512 to step1000`."""
+        edges = self.edges.tolist()
+        return [f"{self._name(a)} to {self._name(b)}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+    def _name(self, edge: int) -> str:
+        if edge in self.checkpoints:
+            return f"step{edge}"
+        return "start" if edge == 0 else "end"
+
+    def around(self, step: int) -> tuple[int | None, int | None]:
+        """The last checkpoint before a step and the first one that has seen it."""
+        before = [c for c in self.checkpoints if c <= step]
+        after = [c for c in self.checkpoints if c > step]
+        return (before[-1] if before else None), (after[0] if after else None)
+
+
+def intervals(given: str | None, n_steps: int) -> Intervals:
+    """The intervals between checkpoints given as on the command line.
+
+    Args:
+        given: A number N for every N steps, a list such as `0,100,200`, a folder of a run or of checkpoints
+            named `stepN`, or None for Pythia's.
+
+    Raises:
+        ConfigError: None of these.
+    """
+    return Intervals(tuple(c for c in _given(given, n_steps) if c <= n_steps), n_steps)
+
+
+def _given(given: str | None, n_steps: int) -> list[int]:
+    if given is None:
+        return list(PYTHIA)
+    folder = Path(given)
+    if folder.is_dir():
+        return _in_folder(folder)
+    if not re.fullmatch(r"\d+(,\d+)*", given):
+        raise ConfigError(
+            f"checkpoints {given!r}: expected a number (every N steps), a list such as 0,100,200, or a run's folder"
+        )
+    numbers = sorted({int(number) for number in given.split(",")})
+    if len(numbers) > 1:
+        return numbers
+    if numbers[0] == 0:
+        raise ConfigError("checkpoints every 0 steps: give at least 1")
+    return list(range(0, n_steps + 1, numbers[0]))
+
+
+def _in_folder(folder: Path) -> list[int]:
+    inner = folder / "checkpoints"
+    names = [entry.name for entry in (inner if inner.is_dir() else folder).iterdir() if entry.is_dir()]
+    found = sorted(int(match[1]) for name in names if (match := _STEP_FOLDER.fullmatch(name)))
+    if not found:
+        raise ConfigError(f"no folders named stepN there ({folder})")
+    return found

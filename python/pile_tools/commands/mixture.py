@@ -1,0 +1,87 @@
+"""`pile-tools mixture`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+from pile_tools import charts, timeline
+from pile_tools.commands import options
+from pile_tools.errors import ConfigError
+from pile_tools.orders import open_order
+from pile_tools.progress import Bar
+
+#: Subsets with a column or a colour of their own, the largest; the rest are summed up.
+_N_NAMED = 8
+
+
+@click.command("mixture")
+@click.argument("order", type=options.PATH)
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print tokens by interval and subset as JSON lines.")
+@click.option("--plot", type=options.PATH, metavar="FILE", help="Draw the shares by interval: .svg or .html.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+@options.threads
+def command(
+    order: Path, every: int, as_json: bool, plot: Path | None, batch_size: int | None, threads: int
+) -> None:
+    """Print the share of each subset in the tokens that the model reads in ORDER, by intervals of steps.
+
+    \b
+    Examples:
+      pile-tools mixture tokens/
+      pile-tools mixture tokens/ --every 100 --plot mixture.svg
+    """
+    opened = open_order(order)
+    if plot is not None and plot.suffix not in (".svg", ".html"):
+        raise ConfigError(f"--plot writes .svg or .html ({plot})")
+    with Bar("reading", None, "samples") as bar:
+        found = timeline.mixture(
+            opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update
+        )
+    if as_json:
+        for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
+            n_tokens = dict(zip(found.subsets, counts, strict=True))
+            click.echo(json.dumps({"first_step": first, "n_tokens": n_tokens}, ensure_ascii=False))
+        return
+    total = found.n_tokens.sum(axis=0)
+    largest = np.argsort(-total, kind="stable")
+    n_steps, _ = timeline.extent(opened, batch_size)
+    click.echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
+    width = max(len(name) for name in found.subsets)
+    for i in largest:
+        share = float(total[i] / total.sum())
+        over_time = charts.sparkline(found.shares[:, i].tolist())
+        click.echo(f"  {found.subsets[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
+    _print_table(found, largest[:_N_NAMED], every, n_steps)
+    if plot is not None:
+        charts.write_chart(plot, _chart(found, largest, every))
+        click.echo(f"plot: {plot}")
+
+
+def _print_table(found: timeline.Mixture, shown: np.ndarray, every: int, n_steps: int) -> None:  # type: ignore[type-arg]
+    if len(found.first_steps) < 2:
+        return
+    names = [found.subsets[i] for i in shown]
+    click.echo(f"\n{'steps':>17}  " + "  ".join(f"{name[:14]:>14}" for name in names))
+    for first, shares in zip(found.first_steps.tolist(), found.shares, strict=True):
+        steps = f"{first:,} to {min(first + every, n_steps) - 1:,}"
+        click.echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
+
+
+def _chart(found: timeline.Mixture, largest: np.ndarray, every: int) -> str:  # type: ignore[type-arg]
+    percent = 100 * found.shares
+    series = {found.subsets[i]: percent[:, i].tolist() for i in largest[:_N_NAMED]}
+    if len(largest) > _N_NAMED:
+        series["others"] = percent[:, largest[_N_NAMED:]].sum(axis=1).tolist()
+    labels = [f"step {first:,}" for first in found.first_steps.tolist()]
+    return charts.stacked_bars(
+        "What the model reads, by subset", f"% of {every:,} steps", labels, series, largest=100
+    )

@@ -1,0 +1,125 @@
+"""`pile-tools repeats`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+from pile_tools import charts, timeline
+from pile_tools.commands import options
+from pile_tools.errors import ConfigError
+from pile_tools.orders import open_order
+from pile_tools.progress import Bar
+from pile_tools.timeline import Repeats
+
+
+@click.command("repeats")
+@click.argument("order", type=options.PATH)
+@click.option(
+    "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
+)
+@click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Documents printed.")
+@click.option("--json", "as_json", is_flag=True, help="Print each repeated document as a line of JSON.")
+@click.option("--plot", type=options.PATH, metavar="FILE", help="Draw the shares by interval: .svg or .html.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+@options.threads
+def command(
+    order: Path,
+    every: int,
+    limit: int,
+    as_json: bool,
+    plot: Path | None,
+    batch_size: int | None,
+    threads: int,
+) -> None:
+    """Print what the model reads more than once in ORDER, and when: epochs and duplicates told apart.
+
+    A token is repeated by epoch if an earlier copy of its document was read up to it, by duplicate if only
+    another document with the same tokens was. Near-duplicates are not looked for.
+
+    \b
+    Examples:
+      pile-tools repeats tokens/
+      pile-tools repeats tokens/ --every 100 --plot repeats.svg
+    """
+    opened = open_order(order)
+    if plot is not None and plot.suffix not in (".svg", ".html"):
+        raise ConfigError(f"--plot writes .svg or .html ({plot})")
+    with Bar("reading", None, "documents and samples") as bar:
+        found = timeline.repeats(
+            opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update
+        )
+    if as_json:
+        for row in found.documents:
+            click.echo(json.dumps(dict(zip(found.documents.dtype.names or (), row.tolist(), strict=True))))
+        return
+    _print_shares(found, every)
+    _print_documents(found, limit)
+    if plot is not None:
+        charts.write_chart(plot, _chart(found, every))
+        click.echo(f"plot: {plot}")
+
+
+def _print_shares(found: Repeats, every: int) -> None:
+    table = found.intervals
+    total = int(table["n_tokens"].sum())
+    kinds = [("by_epoch", "in an earlier epoch", found.first_by_epoch)]
+    kinds += [("by_duplicate", "in another document with the same tokens", found.first_by_duplicate)]
+    for name, what, first in kinds:
+        n = int(table[name].sum())
+        since = "" if first is None else f", first at step {first:,}"
+        click.echo(f"{n:,} of {total:,} tokens ({n / total:.2%}) were read before {what}{since}")
+    click.echo(f"\n{'steps':>17}  {'by epoch':>9}  {'by duplicate':>12}")
+    for row in table:
+        last = min(int(row["first_step"]) + every, _n_steps(found, every)) - 1
+        shares = [row[name] / row["n_tokens"] for name in ("by_epoch", "by_duplicate")]
+        steps = f"{row['first_step']:,} to {last:,}"
+        click.echo(f"{steps:>17}  {shares[0]:>9.2%}  {shares[1]:>12.2%}  {charts.bar(float(sum(shares)))}")
+
+
+def _n_steps(found: Repeats, every: int) -> int:
+    """Steps of the run: all intervals are `every` steps long but for the last, which tells it by its tokens."""
+    table = found.intervals
+    if len(table) == 1:
+        return every
+    per_step = int(table["n_tokens"][0]) // every
+    return int(table["n_tokens"].sum()) // per_step
+
+
+def _print_documents(found: Repeats, limit: int) -> None:
+    documents = found.documents
+    same, n_same = np.unique(documents["same_as"], return_counts=True)
+    n_groups = int((n_same > 1).sum())
+    n_again = int((documents["n_copies"] > 1).sum())
+    click.echo(
+        f"\n{n_again:,} documents are seen in more than one epoch; {int(n_same[n_same > 1].sum()):,} documents in "
+        f"{n_groups:,} groups are duplicates"
+    )
+    largest = [same[i] for i in np.lexsort((same, -n_same)) if n_same[i] > 1][:limit]
+    if not largest:
+        return
+    click.echo(f"\n{'documents':>9}  {'tokens each':>11}  {'first step':>10}  {'last step':>9}  numbers")
+    for group in largest:
+        rows = documents[documents["same_as"] == group]
+        numbers = ", ".join(str(n) for n in rows["document"][:6].tolist()) + (
+            ", ..." if len(rows) > 6 else ""
+        )
+        first, last = int(rows["first_step"].min()), int(rows["last_step"].max())
+        click.echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>11,}  {first:>10,}  {last:>9,}  {numbers}")
+    if n_groups > limit:
+        click.echo(f"... and {n_groups - limit:,} groups more; --json gives all")
+
+
+def _chart(found: Repeats, every: int) -> str:
+    table = found.intervals
+    series = {
+        "in an earlier epoch": (100 * table["by_epoch"] / table["n_tokens"]).tolist(),
+        "in a duplicate": (100 * table["by_duplicate"] / table["n_tokens"]).tolist(),
+    }
+    labels = [f"step {first:,}" for first in table["first_step"].tolist()]
+    return charts.stacked_bars("Tokens that were read before", f"% of {every:,} steps", labels, series)

@@ -1,0 +1,67 @@
+"""`pile-tools trace`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from pile_tools import timeline
+from pile_tools.checkpoints import intervals
+from pile_tools.commands import options
+from pile_tools.orders import open_order
+
+
+@click.command("trace")
+@click.argument("order", type=options.PATH)
+@click.argument("document", type=int)
+@click.option(
+    "--checkpoints",
+    metavar="N|LIST|DIR",
+    help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+def command(
+    order: Path, document: int, checkpoints: str | None, as_json: bool, batch_size: int | None
+) -> None:
+    """Print every step of ORDER that sees any part of DOCUMENT, in which epoch, and which of its tokens.
+
+    GPT-NeoX shuffles the documents of all epochs together: the epoch is the number of the document's copy.
+
+    \b
+    Examples:
+      pile-tools trace tokens/ 633
+      pile-tools trace tokens/ 633 --json
+    """
+    opened = open_order(order)
+    if document < 0:
+        raise click.UsageError(f"documents are numbered from 0, got {document}")
+    views = timeline.trace(opened, document, batch_size=batch_size)
+    n_steps, _ = timeline.extent(opened, batch_size)
+    dataset = opened.samples.dataset
+    if as_json:
+        for row in views:
+            click.echo(json.dumps(dict(zip(views.dtype.names or (), row.tolist(), strict=True))))
+        return
+    origin = dataset.origin(document)
+    source = "origin unknown" if origin is None else f"{origin['shard']} record {origin['record']}"
+    subset = (origin and origin["subset"]) or "subset unknown"
+    click.echo(f"document {document:,}: {len(dataset[document]):,} tokens, {subset}, {source}")
+    if not len(views):
+        click.echo("no sample of the order holds any of it")
+        return
+    cut = intervals(checkpoints, n_steps)
+    click.echo(
+        f"\n{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens of the document':>22}  {'at in the row':>13}  between"
+    )
+    for view in views:
+        step = int(view["step"])
+        label = cut.labels()[int(cut.of(view["step"]))] if step < n_steps else "behind the run's last step"
+        tokens = f"{view['token']:,} to {view['token'] + view['length'] - 1:,}"
+        click.echo(
+            f"{step:>9,}  {view['row']:>6,}  {view['epoch'] + 1:>5}  {tokens:>22}  {view['offset']:>13,}  {label}"
+        )

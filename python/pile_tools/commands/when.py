@@ -1,0 +1,366 @@
+"""`pile-tools when`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pile_tools import charts, timeline
+from pile_tools._core import Tokenizer
+from pile_tools.checkpoints import Intervals, intervals
+from pile_tools.commands import options
+from pile_tools.errors import ConfigError, PileError
+from pile_tools.orders import Order, open_order
+from pile_tools.progress import Bar
+from pile_tools.timeline import When
+
+#: Texts and intervals listed one a line; more are summed up.
+_N_LISTED = 30
+
+
+@click.command("when")
+@click.argument("order", type=options.PATH)
+@click.argument("texts", nargs=-1)
+@click.option(
+    "--file",
+    type=options.PATH,
+    metavar="FILE",
+    help="Texts, one a line; in a .jsonl file each line is a JSON string.",
+)
+@click.option(
+    "--tokens",
+    multiple=True,
+    metavar="IDS",
+    help='Ids in place of a text, such as "510 1566"; again for more.',
+)
+@click.option(
+    "--across-documents", is_flag=True, help="Find also what runs from one document into the next in a row."
+)
+@click.option("--steps", metavar="A:B", help="Tell only what is seen in steps A to B - 1.")
+@click.option(
+    "--checkpoints",
+    metavar="N|LIST|DIR",
+    help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Occurrences printed."
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=0),
+    default=12,
+    show_default=True,
+    help="Tokens shown before and after.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print every occurrence as a line of JSON.")
+@click.option(
+    "--plot", type=options.PATH, metavar="FILE", help="Draw the counts by checkpoint: .svg or .html."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
+@options.threads
+def command(
+    order: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    tokens: tuple[str, ...],
+    across_documents: bool,
+    steps: str | None,
+    checkpoints: str | None,
+    limit: int,
+    context: int,
+    as_json: bool,
+    plot: Path | None,
+    batch_size: int | None,
+    tokenizer: Path | None,
+    threads: int,
+) -> None:
+    """Print every time the model saw TEXTS in the order ORDER: step, row, document, and the checkpoints around.
+
+    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders. A row's
+    seq_length + 1 tokens hold it; where the border of two rows cuts it, both rows are told. Thousands of texts
+    in a --file take about as long as one.
+
+    \b
+    Examples:
+      pile-tools when tokens/ "the quick brown fox"
+      pile-tools when tokens/ --file canaries.txt --json > seen.jsonl
+      pile-tools when tokens/ "Alice" --checkpoints run/ --plot alice.svg
+    """
+    asked = _asked(texts, file, tokens)
+    opened = open_order(order)
+    decoder = None if tokens and tokenizer is None else timeline.tokenizer_of(opened, tokenizer)
+    n_steps, size = timeline.extent(opened, batch_size)
+    first, end = _steps(steps, n_steps)
+    cut = intervals(checkpoints, n_steps)
+    if plot is not None and plot.suffix not in (".svg", ".html"):
+        raise ConfigError(f"--plot writes .svg or .html ({plot})")
+    with Bar("searching", None, "tokens and samples") as bar:
+        answer = timeline.when(
+            opened,
+            asked,
+            tokenizer=decoder,
+            across_documents=across_documents,
+            batch_size=size,
+            threads=threads,
+            on_progress=bar.update,
+        )
+    answer = _within(answer, first, end)
+    names = [_name(text, bool(tokens)) for text in asked]
+    if plot is not None:
+        charts.write_chart(plot, _chart(answer, cut, names))
+    if as_json:
+        _print_json(opened, answer, cut, names)
+        _print_rule(answer, first, end, opened.seq_length, across_documents, err=True)
+        return
+    if len(asked) > 1:
+        _print_texts(answer, names)
+    _print_occurrences(opened, answer, cut, decoder, (names, limit, context))
+    _print_counts(answer, cut)
+    _print_rule(answer, first, end, opened.seq_length, across_documents, err=False)
+    if plot is not None:
+        click.echo(f"plot: {plot}")
+
+
+def _asked(
+    texts: tuple[str, ...], file: Path | None, tokens: tuple[str, ...]
+) -> list[bytes] | list[list[int]]:
+    if sum([bool(texts), file is not None, bool(tokens)]) != 1:
+        raise ConfigError("give texts, or --file, or --tokens")
+    if tokens:
+        return [_ids(ids) for ids in tokens]
+    asked = [os.fsencode(text) for text in texts] if file is None else _lines(file)
+    if any(not text for text in asked):
+        raise ConfigError("a text is empty: it would occur everywhere")
+    return asked
+
+
+def _ids(text: str) -> list[int]:
+    ids = re.split(r"[\s,]+", text.strip())
+    if not all(re.fullmatch(r"\d+", id) for id in ids):
+        raise ConfigError(f'--tokens {text!r}: expected ids such as "510 1566"')
+    return [int(id) for id in ids]
+
+
+def _lines(file: Path) -> list[bytes]:
+    """The texts of a file, without line ends."""
+    lines = file.read_bytes().split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    if not lines:
+        raise PileError(f"holds no texts ({file})")
+    read = _json_text if file.suffix == ".jsonl" else _plain_text
+    return [read(line.removesuffix(b"\r"), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+
+
+def _plain_text(line: bytes, where: str) -> bytes:
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as err:
+        raise PileError(f"not UTF-8: {err.reason} at byte {err.start} of the line ({where})") from err
+    if not text.strip():
+        raise PileError(f"a blank line; white space is asked for as a JSON string in a .jsonl file ({where})")
+    return line
+
+
+def _json_text(line: bytes, where: str) -> bytes:
+    try:
+        text = json.loads(line)
+        if isinstance(text, str) and text:
+            return text.encode()
+    except ValueError as err:
+        raise PileError(f"not a JSON string: {err} ({where})") from err
+    raise PileError(f"expected a JSON string that is not empty ({where})")
+
+
+def _steps(given: str | None, n_steps: int) -> tuple[int, int]:
+    if given is None:
+        return 0, n_steps
+    match = re.fullmatch(r"(\d*):(\d*)", given)
+    if match is None:
+        raise ConfigError(f"--steps {given!r}: expected A:B, such as 0:1000")
+    first, end = int(match[1] or 0), int(match[2] or n_steps)
+    if not first < end <= n_steps:
+        raise ConfigError(f"--steps {given}: the run has steps 0 to {n_steps - 1}")
+    return first, end
+
+
+def _within(answer: When, first: int, end: int) -> When:
+    """The answer with the occurrences of which a part is seen in these steps."""
+    seen = answer.sightings
+    numbers = seen["occurrence"][(seen["step"] >= first) & (seen["step"] < end)]
+    kept = seen[np.isin(seen["occurrence"], numbers)].copy()
+    kept["occurrence"] = np.cumsum(kept["part"] == 0) - 1
+    values = {name: getattr(answer, name) for name in answer.__dataclass_fields__}
+    return When(**(values | {"sightings": kept}))
+
+
+def _name(text: bytes | list[int], is_ids: bool) -> str:
+    """A text as it is printed: on one line, in quotes."""
+    if is_ids or isinstance(text, list):
+        return "tokens " + " ".join(str(id) for id in text)
+    return json.dumps(text.decode(errors="backslashreplace"), ensure_ascii=False)
+
+
+def _short(name: str, width: int = 60) -> str:
+    return name if len(name) <= width else name[: width - 4] + '..."'
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n:,} times"
+
+
+def _print_texts(answer: When, names: list[str]) -> None:
+    counts = answer.counts()
+    n_seen = int((counts.sum(axis=1) > 0).sum())
+    click.echo(f"{n_seen:,} of {len(names):,} texts are seen, {_times(int(counts.sum()))} together")
+    first, last = {}, {}
+    for text, step in zip(answer.sightings["text"].tolist(), answer.sightings["step"].tolist(), strict=True):
+        first[text] = min(step, first.get(text, step))
+        last[text] = max(step, last.get(text, step))
+    click.echo(f"\n{'seen':>9}  {'cut':>7}  {'first step':>10}  {'last step':>10}  text")
+    for number, name in enumerate(names[:_N_LISTED]):
+        whole, cut = counts[number].tolist()
+        steps = [f"{of[number]:,}" if number in of else "-" for of in (first, last)]
+        click.echo(f"{whole + cut:>9,}  {cut:>7,}  {steps[0]:>10}  {steps[1]:>10}  {_short(name)}")
+    if len(names) > _N_LISTED:
+        click.echo(f"... and {len(names) - _N_LISTED:,} texts more; --json gives all")
+
+
+def _print_occurrences(
+    order: Order, answer: When, cut: Intervals, decoder: Tokenizer | None, how: tuple[list[str], int, int]
+) -> None:
+    names, limit, context = how
+    whole, in_two = answer.counts().sum(axis=0).tolist()
+    if len(names) == 1:
+        more = f", {in_two:,} of them cut by the border of rows" if in_two else ""
+        click.echo(
+            f"{_short(names[0])} is {'seen ' + _times(whole + in_two) if whole + in_two else 'never seen'}{more}"
+        )
+    for part in answer.sightings[answer.sightings["occurrence"] < limit]:
+        _print_sighting(order, part, cut, decoder, (names, context, answer.texts))
+    if whole + in_two > limit:
+        click.echo(f"\n... and {whole + in_two - limit:,} more; --limit prints more, --json all")
+
+
+def _print_sighting(
+    order: Order,
+    seen: Any,
+    cut: Intervals,
+    decoder: Tokenizer | None,
+    how: tuple[list[str], int, list[bytes]],
+) -> None:
+    names, context, texts = how
+    step, part, n_parts = int(seen["step"]), int(seen["part"]), int(seen["n_parts"])
+    before, after = cut.around(step)
+    around = f"after {f'step{before}' if before is not None else 'the start'}"
+    around += f", before {f'step{after}' if after is not None else 'the end'}"
+    what = f" {_short(names[int(seen['text'])], 40)}" if len(names) > 1 else ""
+    place = f"row {seen['row']:,}, tokens {seen['offset']:,} to {seen['offset'] + seen['length'] - 1:,}"
+    if part == 0:
+        click.echo("")
+    if n_parts > 1:
+        place += f", part {part + 1} of {n_parts}"
+    click.echo(f"step {step:,}, {place}{what} ({around})")
+    if part == 0:
+        click.echo(click.style(f"  {_where(order, seen)}", dim=True))
+    if decoder is not None:
+        row = order.samples[int(seen["sample"])].astype(np.uint32)
+        start, end = int(seen["offset"]), int(seen["offset"] + seen["length"])
+        spans = [row[max(0, start - context) : start], row[start:end], row[end : end + context]]
+        texts_of = [decoder.decode(ids, skip_special_tokens=False) for ids in spans]
+        _print_context(texts_of, texts[int(seen["text"])].decode(errors="replace"))
+
+
+def _print_context(around: list[str], text: str) -> None:
+    before, inside, after = around
+    at = inside.find(text)
+    if at >= 0:
+        before, inside, after = before + inside[:at], text, inside[at + len(text) :] + after
+    lines = (before + click.style(inside, bold=True, underline=True) + after).split("\n")
+    click.echo("\n".join(f"  | {line}" for line in lines))
+
+
+def _where(order: Order, seen: Any) -> str:
+    document = int(seen["document"])
+    origin = order.samples.dataset.origin(document)
+    source = (
+        "origin unknown"
+        if origin is None
+        else f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']}"
+    )
+    tokens = f"tokens {seen['token']:,} to {seen['token'] + seen['n_tokens'] - 1:,}"
+    if seen["n_documents"] > 1:
+        tokens = f"from token {seen['token']:,}, into the next {seen['n_documents'] - 1} documents"
+    return f"document {document:,}, {tokens}, byte {seen['byte']:,}, epoch {seen['epoch'] + 1}: {source}"
+
+
+def _print_counts(answer: When, cut: Intervals) -> None:
+    if not len(answer.sightings):
+        return
+    counts = answer.by_interval(cut)
+    sums = counts.sum(axis=1)
+    shown = [i for i in range(len(sums)) if sums[i]]
+    labels = cut.labels()
+    width = max(len(labels[i]) for i in shown)
+    click.echo(f"\n{'between checkpoints':<{width}}  {'seen':>9}  {'cut':>7}")
+    for i in shown[:_N_LISTED]:
+        chart = charts.bar(float(sums[i] / sums.max()))
+        click.echo(f"{labels[i]:<{max(width, 19)}}  {sums[i]:>9,}  {counts[i, 1]:>7,}  {chart}")
+    if len(shown) > _N_LISTED:
+        click.echo(f"... and {len(shown) - _N_LISTED} intervals more; --plot draws all")
+    click.echo(f"all {len(sums)} intervals: |{charts.sparkline(sums.tolist())}|")
+
+
+def _print_rule(answer: When, first: int, end: int, seq_length: int, across: bool, *, err: bool) -> None:
+    n_rows = (end - first) * answer.batch_size
+    rule = timeline.RULE + ("; across documents within a row too" if across else "")
+    click.echo(f"\nrule: {rule}", err=err)
+    click.echo(
+        f"looked at: {answer.n_documents:,} documents, {answer.n_tokens:,} tokens; steps {first:,} to {end - 1:,}, "
+        f"{n_rows:,} rows of {seq_length + 1:,} tokens",
+        err=err,
+    )
+    unseen = [
+        (int(answer.n_beyond.sum()), "occurrences behind the run's last step"),
+        (int(answer.n_unreached.sum()), "in tokens that no row holds whole or in parts"),
+        (answer.n_without_bytes, "tokens whose ids decode to nothing"),
+    ]
+    told = ", ".join(f"{n:,} {what}" for n, what in unseen if n)
+    click.echo(f"not seen: {told or 'nothing'}", err=err)
+
+
+def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) -> None:
+    fields = answer.sightings.dtype.names or ()
+    for row in answer.sightings:
+        values = dict(zip(fields, row.tolist(), strict=True))
+        origin = order.samples.dataset.origin(values["document"])
+        before, after = cut.around(values["step"])
+        more = {
+            "string": json.loads(names[values["text"]])
+            if names[values["text"]].startswith('"')
+            else names[values["text"]],
+            "shard": origin and origin["shard"],
+            "record": origin and origin["record"],
+            "subset": origin and origin["subset"],
+            "checkpoint_before": before,
+            "checkpoint_after": after,
+        }
+        click.echo(json.dumps(values | more, ensure_ascii=False))
+
+
+def _chart(answer: When, cut: Intervals, names: list[str]) -> str:
+    counts = answer.by_interval(cut)
+    what = _short(names[0]) if len(names) == 1 else f"{len(names):,} texts"
+    series = {"in one row": counts[:, 0].tolist(), "cut by the border of rows": counts[:, 1].tolist()}
+    return charts.stacked_bars(
+        f"How often {what} is seen between checkpoints", "occurrences", cut.labels(), series
+    )
