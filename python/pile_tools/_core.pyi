@@ -285,15 +285,15 @@ def order_when(
     n_threads: int,
     on_progress: OnProgress = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Every time the model saw texts, or stored ids where there is no tokenizer: see `pile_tools.timeline.when`.
+    """Every time the model saw texts, stored ids where there is no tokenizer: see `pile_tools.timeline.when`.
 
-    Returns a row for each part of an occurrence (text, document, byte, token, n_tokens, copy, part, n_parts, sample,
-    offset, length, n_documents), the places in the documents by text, those that no sample reaches by text, and the
-    documents, tokens and tokens without bytes looked at.
+    Returns a row for each part of an occurrence (text, document, byte, token, n_tokens, copy, part, n_parts,
+    sample, offset, length, n_documents), by text its places in the documents and those that no sample
+    reaches, and the documents, tokens and tokens without bytes looked at.
     """
 
 def order_trace(order: TrainingOrder, document: int) -> NDArray[np.int64]:
-    """Every part of a document that a sample holds, in training order: copy, sample, offset, token, length."""
+    """Every part of a document in a sample, in training order: copy, sample, offset, start, length."""
 
 def order_repeats(
     order: TrainingOrder,
@@ -304,8 +304,8 @@ def order_repeats(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int | None, int | None]:
     """What the first samples read more than once: see `pile_tools.timeline.repeats`.
 
-    Returns tokens by interval (by epoch, by duplicate), a row for each repeated document (same_as, document, n_tokens,
-    n_copies, first_sample, last_sample), and the first samples with a token of either kind.
+    Returns tokens by interval (by epoch, by duplicate), a row for each repeated document (same_as, document,
+    n_tokens, n_copies, first_sample, last_sample), and the first samples with a token of either kind.
     """
 
 def order_mixture(

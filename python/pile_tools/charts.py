@@ -48,10 +48,10 @@ def stacked_bars(
 
 
 def write_chart(path: Path, svg: str) -> None:
-    """Writes a chart as `.svg`, or as a page of its own where the name ends in `.html`. Raises ConfigError."""
+    """Writes a chart as `.svg`, or as a page of its own as `.html`. Raises ConfigError."""
     if path.suffix == ".html":
-        page = f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>pile-tools</title>\n{svg}</html>\n'
-        files.write_atomically(path, page)
+        head = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>pile-tools</title>'
+        files.write_atomically(path, f"{head}\n{svg}</html>\n")
     elif path.suffix == ".svg":
         files.write_atomically(path, svg)
     else:
@@ -75,9 +75,8 @@ def _y(value: float, top: float) -> float:
 
 
 def _axis(top: float, unit: str) -> list[str]:
-    parts = [
-        f'<text transform="translate(14 {_y(top / 2, top):.0f}) rotate(-90)" text-anchor="middle">{escape(unit)}</text>'
-    ]
+    at = f"translate(14 {_y(top / 2, top):.0f}) rotate(-90)"
+    parts = [f'<text transform="{at}" text-anchor="middle">{escape(unit)}</text>']
     for i in range(5):
         value = top * i / 4
         y = _y(value, top)

@@ -1,7 +1,8 @@
-"""Checkpoints of a run: which there are, and between which two a step lies. stepN is the model after N updates."""
+"""Which checkpoints a run has, and between which two a step lies. stepN is the model after N updates."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Intervals:
 
     @property
     def edges(self) -> NDArray[np.int64]:
-        """First steps of the intervals, and the number of steps: interval i is steps [edges[i], edges[i + 1])."""
+        """Where the intervals meet: interval i is steps [edges[i], edges[i + 1])."""
         return np.unique(np.array([0, *self.checkpoints, self.n_steps], dtype=np.int64))
 
     def of(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -41,8 +42,8 @@ class Intervals:
 
     def labels(self) -> list[str]:
         """The intervals' names, such as `step512 to step1000`."""
-        edges = self.edges.tolist()
-        return [f"{self._name(a)} to {self._name(b)}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        pairs = itertools.pairwise(self.edges.tolist())
+        return [f"{self._name(a)} to {self._name(b)}" for a, b in pairs]
 
     def _name(self, edge: int) -> str:
         if edge in self.checkpoints:
@@ -77,7 +78,8 @@ def _given(given: str | None, n_steps: int) -> list[int]:
         return _in_folder(folder)
     if not re.fullmatch(r"\d+(,\d+)*", given):
         raise ConfigError(
-            f"checkpoints {given!r}: expected a number (every N steps), a list such as 0,100,200, or a run's folder"
+            f"checkpoints {given!r}: expected a number (every N steps), a list such as 0,100,200, "
+            "or a run's folder"
         )
     numbers = sorted({int(number) for number in given.split(",")})
     if len(numbers) > 1:

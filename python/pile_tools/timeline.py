@@ -1,7 +1,7 @@
 """When the model saw what: from texts and documents to steps; what repeats; how much of each subset.
 
-The functions are methods of `Order` too. Steps and rows are told for a batch size: the order's own, or one given.
-A table is a structured array: `table["step"]` is a column, `table[0]["step"]` a value of a row.
+The functions are methods of `Order` too. Steps and rows are told for a batch size, the order's own or one
+given. A table is a structured array: `table["step"]` is a column, `table[0]["step"]` a value of a row.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class When:
 
     Attributes:
         texts: The texts as bytes, or as stored ids where ids were looked for.
-        sightings: In training order, a row for each sample that holds a text whole (`n_parts` 1), or, where no
-            sample does, for each part of it; `occurrence` counts on where a new text or copy begins. Columns:
-            occurrence, text, document, byte (first in the decoded document), token (first in the document),
-            n_tokens, epoch (copy of the document, from 0), part, n_parts, sample, step, row, offset (first token
-            in the row), length (tokens of the part), n_documents.
+        sightings: In training order, a row for each sample that holds a text whole (`n_parts` 1), or, where
+            no sample does, for each part of it. Columns: occurrence (all parts of one have its number), text,
+            document, byte (first in the decoded document), token (first in the document), n_tokens, epoch
+            (copy of the document, from 0), part, n_parts, sample, step, row, offset (first token in the row),
+            length (tokens of the part), n_documents.
         n_places: By text, how often it stands in the documents, each counted once.
         n_beyond: By text, occurrences that the run does not reach: in samples behind its last step.
         n_unreached: By text, occurrences of which no sample of the order holds every token.
@@ -107,10 +107,12 @@ class Repeats:
     """What the model reads more than once.
 
     Attributes:
-        intervals: A row for `interval_steps` steps: first_step, n_tokens read, by_epoch (read before in an earlier
-            copy of their document), by_duplicate (read before in another document with the same tokens only).
-        documents: A row for each document of which, or of whose duplicates, more than one copy is seen: same_as
-            (the first document with the same tokens), document, n_tokens, n_copies, first_step, last_step.
+        intervals: A row for `interval_steps` steps: first_step, n_tokens read, by_epoch (read before in an
+            earlier copy of their document), by_duplicate (read before in another document with the same
+            tokens only).
+        documents: A row for each document of which, or of whose duplicates, more than one copy is seen:
+            same_as (the first document with the same tokens), document, n_tokens, n_copies, first_step,
+            last_step.
         first_by_epoch: The first step with a token read before in an earlier copy of its document, or None.
         first_by_duplicate: The first step with a token read before in a duplicate, or None.
     """
@@ -181,8 +183,8 @@ def when(
 ) -> When:
     """Every time the model saw each of `texts`, all in one pass.
 
-    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders; lists of
-    ids occur where these ids stand. Texts and ids cannot be mixed in one call.
+    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders; lists
+    of ids occur where these ids stand. Texts and ids cannot be mixed in one call.
 
     Args:
         tokenizer: What decodes the documents, by default the one that the dataset's manifest names.
@@ -231,8 +233,8 @@ def when(
 def trace(order: Order, document: int, *, batch_size: int | None = None) -> Table:
     """Every row that holds any part of a document, in training order.
 
-    Columns: epoch (copy of the document, from 0), sample, step, row, offset (first token in the row), token (first
-    in the document), length. Rows behind the run's last step are given too.
+    Columns: epoch (copy of the document, from 0), sample, step, row, offset (first token in the row), token
+    (first in the document), length. Rows behind the run's last step are given too.
 
     Raises:
         ConfigError: No such document, or no batch size is known.
@@ -251,8 +253,8 @@ def repeats(
 ) -> Repeats:
     """What the model reads more than once: repeated epochs and duplicate documents, told apart.
 
-    Documents are duplicates if all their tokens are equal. A row's last token is only predicted; it is counted
-    in the row that reads it.
+    Documents are duplicates if all their tokens are equal. A row's last token is only predicted; it is
+    counted in the row that reads it.
     """
     n_steps, size = _some_steps(order, interval_steps, batch_size)
     by_interval, documents, first_by_epoch, first_by_duplicate = _core.order_repeats(
@@ -319,7 +321,8 @@ def _bytes_of(order: Order, number: int, text: str | bytes | Sequence[int]) -> b
 def _named(table: NDArray[np.int64], names: Sequence[str]) -> Table:
     """Columns of a two-dimensional array as a structured one, without a copy where it is contiguous."""
     dtype: Any = [(name, np.int64) for name in names]
-    return np.ascontiguousarray(table).view(dtype).reshape(len(table))
+    named: Table = np.ascontiguousarray(table).view(dtype).reshape(len(table))
+    return named
 
 
 def _in_run(sightings: Table, n_texts: int, n_samples: int) -> tuple[Table, NDArray[np.int64]]:

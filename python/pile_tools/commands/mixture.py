@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from pile_tools import charts, timeline
 from pile_tools.commands import options
@@ -66,7 +67,7 @@ def command(
         click.echo(f"plot: {plot}")
 
 
-def _print_table(found: timeline.Mixture, shown: np.ndarray, every: int, n_steps: int) -> None:  # type: ignore[type-arg]
+def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n_steps: int) -> None:
     if len(found.first_steps) < 2:
         return
     names = [found.subsets[i] for i in shown]
@@ -76,7 +77,7 @@ def _print_table(found: timeline.Mixture, shown: np.ndarray, every: int, n_steps
         click.echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
 
 
-def _chart(found: timeline.Mixture, largest: np.ndarray, every: int) -> str:  # type: ignore[type-arg]
+def _chart(found: timeline.Mixture, largest: NDArray[np.intp], every: int) -> str:
     percent = 100 * found.shares
     series = {found.subsets[i]: percent[:, i].tolist() for i in largest[:_N_NAMED]}
     if len(largest) > _N_NAMED:

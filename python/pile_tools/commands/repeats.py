@@ -58,14 +58,14 @@ def command(
         for row in found.documents:
             click.echo(json.dumps(dict(zip(found.documents.dtype.names or (), row.tolist(), strict=True))))
         return
-    _print_shares(found, every)
+    _print_shares(found, every, timeline.extent(opened, batch_size)[0])
     _print_documents(found, limit)
     if plot is not None:
         charts.write_chart(plot, _chart(found, every))
         click.echo(f"plot: {plot}")
 
 
-def _print_shares(found: Repeats, every: int) -> None:
+def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
     table = found.intervals
     total = int(table["n_tokens"].sum())
     kinds = [("by_epoch", "in an earlier epoch", found.first_by_epoch)]
@@ -76,19 +76,10 @@ def _print_shares(found: Repeats, every: int) -> None:
         click.echo(f"{n:,} of {total:,} tokens ({n / total:.2%}) were read before {what}{since}")
     click.echo(f"\n{'steps':>17}  {'by epoch':>9}  {'by duplicate':>12}")
     for row in table:
-        last = min(int(row["first_step"]) + every, _n_steps(found, every)) - 1
+        last = min(int(row["first_step"]) + every, n_steps) - 1
         shares = [row[name] / row["n_tokens"] for name in ("by_epoch", "by_duplicate")]
         steps = f"{row['first_step']:,} to {last:,}"
         click.echo(f"{steps:>17}  {shares[0]:>9.2%}  {shares[1]:>12.2%}  {charts.bar(float(sum(shares)))}")
-
-
-def _n_steps(found: Repeats, every: int) -> int:
-    """Steps of the run: all intervals are `every` steps long but for the last, which tells it by its tokens."""
-    table = found.intervals
-    if len(table) == 1:
-        return every
-    per_step = int(table["n_tokens"][0]) // every
-    return int(table["n_tokens"].sum()) // per_step
 
 
 def _print_documents(found: Repeats, limit: int) -> None:
@@ -97,8 +88,8 @@ def _print_documents(found: Repeats, limit: int) -> None:
     n_groups = int((n_same > 1).sum())
     n_again = int((documents["n_copies"] > 1).sum())
     click.echo(
-        f"\n{n_again:,} documents are seen in more than one epoch; {int(n_same[n_same > 1].sum()):,} documents in "
-        f"{n_groups:,} groups are duplicates"
+        f"\n{n_again:,} documents are seen in more than one epoch; "
+        f"{int(n_same[n_same > 1].sum()):,} documents in {n_groups:,} groups are duplicates"
     )
     largest = [same[i] for i in np.lexsort((same, -n_same)) if n_same[i] > 1][:limit]
     if not largest:

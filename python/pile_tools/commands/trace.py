@@ -56,12 +56,13 @@ def command(
         return
     cut = intervals(checkpoints, n_steps)
     click.echo(
-        f"\n{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens of the document':>22}  {'at in the row':>13}  between"
+        f"\n{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens of document':>18}  {'from in row':>11}  between"
     )
     for view in views:
         step = int(view["step"])
         label = cut.labels()[int(cut.of(view["step"]))] if step < n_steps else "behind the run's last step"
         tokens = f"{view['token']:,} to {view['token'] + view['length'] - 1:,}"
         click.echo(
-            f"{step:>9,}  {view['row']:>6,}  {view['epoch'] + 1:>5}  {tokens:>22}  {view['offset']:>13,}  {label}"
+            f"{step:>9,}  {view['row']:>6,}  {view['epoch'] + 1:>5}  {tokens:>18}  "
+            f"{view['offset']:>11,}  {label}"
         )

@@ -83,11 +83,11 @@ def command(
     tokenizer: Path | None,
     threads: int,
 ) -> None:
-    """Print every time the model saw TEXTS in the order ORDER: step, row, document, and the checkpoints around.
+    """Print every time the model saw TEXTS in ORDER: step, row, document, and the checkpoints around.
 
-    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders. A row's
-    seq_length + 1 tokens hold it; where the border of two rows cuts it, both rows are told. Thousands of texts
-    in a --file take about as long as one.
+    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders. A
+    row's seq_length + 1 tokens hold it; where the border of two rows cuts it, both rows are told. Thousands
+    of texts in a --file take about as long as one.
 
     \b
     Examples:
@@ -222,7 +222,8 @@ def _print_texts(answer: When, names: list[str]) -> None:
     counts = answer.counts()
     n_seen = int((counts.sum(axis=1) > 0).sum())
     click.echo(f"{n_seen:,} of {len(names):,} texts are seen, {_times(int(counts.sum()))} together")
-    first, last = {}, {}
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
     for text, step in zip(answer.sightings["text"].tolist(), answer.sightings["step"].tolist(), strict=True):
         first[text] = min(step, first.get(text, step))
         last[text] = max(step, last.get(text, step))
@@ -242,9 +243,8 @@ def _print_occurrences(
     whole, in_two = answer.counts().sum(axis=0).tolist()
     if len(names) == 1:
         more = f", {in_two:,} of them cut by the border of rows" if in_two else ""
-        click.echo(
-            f"{_short(names[0])} is {'seen ' + _times(whole + in_two) if whole + in_two else 'never seen'}{more}"
-        )
+        seen = f"seen {_times(whole + in_two)}" if whole + in_two else "never seen"
+        click.echo(f"{_short(names[0])} is {seen}{more}")
     for part in answer.sightings[answer.sightings["occurrence"] < limit]:
         _print_sighting(order, part, cut, decoder, (names, context, answer.texts))
     if whole + in_two > limit:
@@ -325,8 +325,8 @@ def _print_rule(answer: When, first: int, end: int, seq_length: int, across: boo
     rule = timeline.RULE + ("; across documents within a row too" if across else "")
     click.echo(f"\nrule: {rule}", err=err)
     click.echo(
-        f"looked at: {answer.n_documents:,} documents, {answer.n_tokens:,} tokens; steps {first:,} to {end - 1:,}, "
-        f"{n_rows:,} rows of {seq_length + 1:,} tokens",
+        f"looked at: {answer.n_documents:,} documents, {answer.n_tokens:,} tokens; "
+        f"steps {first:,} to {end - 1:,}, {n_rows:,} rows of {seq_length + 1:,} tokens",
         err=err,
     )
     unseen = [
