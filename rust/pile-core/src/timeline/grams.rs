@@ -209,13 +209,23 @@ fn rarest_window(
     n_strings_with: &FxHashMap<u64, u32>,
 ) -> usize {
     let counts: Vec<u32> = grams_in_reach(string, gram_bytes)
-        .map(|gram| n_strings_with[&gram])
+        .map(|gram| n_strings_with[&gram] + monotony(gram, gram_bytes))
         .collect();
     let cost = |window: &[u32]| window.iter().map(|n| u64::from(*n)).sum::<u64>();
     let windows = counts.windows(stride).enumerate();
     windows
         .min_by_key(|(_, window)| cost(window))
         .map_or(0, |(first, _)| first)
+}
+
+/// What a gram of hardly any different bytes costs: runs of spaces and dashes are everywhere in a haystack.
+fn monotony(gram: u64, gram_bytes: usize) -> u32 {
+    let bytes = &gram.to_le_bytes()[..gram_bytes];
+    let is_new = |(i, byte): &(usize, &u8)| !bytes[..*i].contains(byte);
+    match bytes.iter().enumerate().filter(is_new).count() {
+        0..=2 => 1 << 16,
+        _ => 0,
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,243 @@
+"""The way back: texts, documents, repeats and mixture, against searches of decoded documents and rows."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pile_tools import ConfigError, Order, TokenDataset, Tokenizer, open_order
+from pile_tools.checkpoints import PYTHIA, intervals
+from pile_tools.stages.order import OrderConfig, run
+from pile_tools.timeline import tokenizer_of
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="module")
+def order_folder(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
+    folder = tmp_path_factory.mktemp("order")
+    run(dataset, folder, OrderConfig(seq_length=32, steps=1500, batch_size=4, seed=3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def order(order_folder: Path) -> Order:
+    return open_order(order_folder)
+
+
+@pytest.fixture(scope="module")
+def decoded(order: Order) -> tuple[list[list[bytes]], Tokenizer]:
+    """The bytes of each token of each document, as spelt in the vocabulary."""
+    tokenizer = tokenizer_of(order)
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    spelling = {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
+    table = [
+        bytes(spelling[c] for c in tokenizer.id_to_token(id) or "") for id in range(tokenizer.vocab_size)
+    ]
+    dataset = order.samples.dataset
+    return [[table[id] for id in dataset[i].tolist()] for i in range(len(dataset))], tokenizer
+
+
+def occurrences(text: bytes, tokens: list[bytes]) -> list[tuple[int, int, int]]:
+    """Byte, first token and number of tokens of every occurrence in a document."""
+    whole, found = b"".join(tokens), []
+    token_of = [number for number, token in enumerate(tokens) for _ in token]
+    at = whole.find(text)
+    while at >= 0:
+        first = token_of[at]
+        found.append((at, first, token_of[at + len(text) - 1] - first + 1))
+        at = whole.find(text, at + 1)
+    return found
+
+
+def cut_texts(documents: list[list[bytes]], n: int) -> list[bytes]:
+    source, texts = random.Random(0), set[bytes]()
+    while len(texts) < n:
+        whole = b"".join(source.choice(documents))
+        if len(whole) > 20:
+            start = source.randrange(len(whole) - 2)
+            texts.add(whole[start : start + source.choice([2, 5, 12, 40, 150])])
+    return sorted(texts)
+
+
+def test_when_agrees_with_a_byte_search(order: Order, decoded: tuple[list[list[bytes]], Tokenizer]) -> None:
+    documents, _ = decoded
+    texts = [*cut_texts(documents, 250), b"not there"]
+    answer = order.when(texts)
+    found = answer.sightings
+    expected = {
+        (number, document, *place)
+        for document, tokens in enumerate(documents)
+        for number, text in enumerate(texts)
+        for place in occurrences(text, tokens)
+    }
+    places = np.unique(found[["text", "document", "byte", "token", "n_tokens"]])
+    assert {tuple(place) for place in places.tolist()} <= expected
+    assert answer.n_places.sum() == len(expected)
+    assert answer.counts()[-1].sum() == answer.n_places[-1] == 0
+    # Each copy of each document is either seen, behind the run, or in tokens that no row holds.
+    n_copies = order.manifest.summary["n_epochs"]
+    again = np.unique(found[["text", "document", "byte", "epoch"]])
+    n_beyond, n_unreached = int(answer.n_beyond.sum()), int(answer.n_unreached.sum())
+    assert len(again) <= len(expected) * n_copies <= len(again) + n_beyond + n_unreached
+    assert (found["n_parts"] > 1).sum() > 100
+    for sighting in found[:: max(1, len(found) // 2000)]:
+        document, token = int(sighting["document"]), int(sighting["token"])
+        row = order.batch(int(sighting["step"]))[int(sighting["row"])]
+        seen = row[sighting["offset"] : sighting["offset"] + sighting["length"]]
+        of_document = order.samples.dataset[document][token : token + int(sighting["n_tokens"])]
+        if sighting["n_parts"] == 1:
+            assert np.array_equal(seen, of_document)
+            inside = b"".join(documents[document][token : token + int(sighting["n_tokens"])])
+            assert texts[sighting["text"]] in inside
+        else:
+            assert 0 < len(seen) < len(of_document)
+    assert np.array_equal(order.when(texts, threads=1).sightings, found)
+
+
+def test_trace_holds_every_token_of_every_copy(order: Order) -> None:
+    document = int(np.argmax(order.samples.dataset.lengths()))
+    views = order.trace(document)
+    tokens = order.samples.dataset[document]
+    for view in views:
+        row = order.samples[int(view["sample"])]
+        part = row[view["offset"] : view["offset"] + view["length"]]
+        assert np.array_equal(part, tokens[view["token"] : view["token"] + view["length"]])
+    first = views[views["epoch"] == 0]
+    covered = {t for v in first for t in range(int(v["token"]), int(v["token"] + v["length"]))}
+    assert covered == set(range(len(tokens)))
+    assert np.array_equal(views["step"], views["sample"] // 4)
+    with pytest.raises(ConfigError, match="no document"):
+        order.trace(10**6)
+
+
+def test_mixture_counts_what_is_read(order: Order) -> None:
+    found = order.mixture(interval_steps=400)
+    assert found.n_tokens.sum() == 1500 * 4 * 32
+    assert found.first_steps.tolist() == [0, 400, 800, 1200]
+    counts = dict.fromkeys(["Books", "Code", "unknown"], 0)
+    dataset = order.samples.dataset
+    for sample in range(400 * 4):
+        spans = order.samples.spans(sample, 1)
+        spans[-1, 3] -= 1
+        for _, document, _, length in spans.tolist():
+            origin = dataset.origin(document)
+            counts[(origin and origin["subset"]) or "unknown"] += length
+    assert dict(zip(found.subsets, found.n_tokens[0].tolist(), strict=True)) == counts
+    assert np.allclose(found.shares.sum(axis=1), 1)
+
+
+def test_repeats_tell_epochs_and_duplicates_apart(order: Order) -> None:
+    dataset: TokenDataset = order.samples.dataset
+    found = order.repeats(interval_steps=500)
+    seen: dict[tuple[int, int], None] = {}
+    contents: dict[bytes, int] = {}
+    same_as = [contents.setdefault(dataset[i].tobytes(), i) for i in range(len(dataset))]
+    any_seen: set[tuple[int, int]] = set()
+    by_epoch, by_duplicate = np.zeros(3, np.int64), np.zeros(3, np.int64)
+    for sample in range(1500 * 4):
+        spans = order.samples.spans(sample, 1)
+        spans[-1, 3] -= 1
+        for _, document, start, length in spans.tolist():
+            for token in range(start, start + length):
+                if (document, token) in seen:
+                    by_epoch[sample // 2000] += 1
+                elif (same_as[document], token) in any_seen:
+                    by_duplicate[sample // 2000] += 1
+                seen[document, token] = None
+                any_seen.add((same_as[document], token))
+    assert found.intervals["by_epoch"].tolist() == by_epoch.tolist()
+    assert found.intervals["by_duplicate"].tolist() == by_duplicate.tolist()
+    assert by_epoch.sum() > 0
+    assert by_duplicate.sum() > 0
+    assert {int(d) for d in found.documents["same_as"]} <= set(same_as)
+
+
+def test_checkpoints_around_a_step(tmp_path: Path) -> None:
+    assert len(PYTHIA) == 154
+    cut = intervals(None, 1500)
+    assert cut.around(0) == (0, 1)
+    assert cut.around(600) == (512, 1000)
+    assert cut.around(1200) == (1000, None)
+    assert cut.labels()[-1] == "step1000 to end"
+    assert intervals("500", 1500).checkpoints == (0, 500, 1000, 1500)
+    for step in (0, 7, 20):
+        (tmp_path / "checkpoints" / f"step{step}").mkdir(parents=True)
+    assert intervals(str(tmp_path), 10).checkpoints == (0, 7)
+    with pytest.raises(ConfigError, match="every N steps"):
+        intervals("x", 10)
+
+
+def test_the_command_says_what_it_did(order_folder: Path, cli: Run, tmp_path: Path) -> None:
+    done = cli("when", order_folder, "gamma", "--limit", "2", "--plot", tmp_path / "a.svg")
+    assert done.returncode == 0, done.stderr
+    assert '"gamma" is seen' in done.stdout
+    assert "rule: a text occurs where its bytes stand" in done.stdout
+    assert (tmp_path / "a.svg").read_text().startswith("<svg")
+    rows = [json.loads(line) for line in cli("when", order_folder, "本語", "--json").stdout.splitlines()]
+    assert rows
+    assert {row["string"] for row in rows} == {"本語"}
+    for command in ("repeats", "mixture"):
+        done = cli(command, order_folder, "--every", "300", "--plot", tmp_path / "b.html")
+        assert done.returncode == 0, done.stderr
+    assert cli("trace", order_folder, "5").returncode == 0
+
+
+def test_files_of_texts(order_folder: Path, cli: Run, tmp_path: Path) -> None:
+    plain, quoted = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
+    plain.write_text("gamma\nnaïve\r\n", encoding="utf-8")
+    quoted.write_text('"gamma"\n"\\n don"\n')
+    assert "2 of 2 texts are seen" in cli("when", order_folder, "--file", plain).stdout
+    assert "texts are seen" in cli("when", order_folder, "--file", quoted).stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "message"),
+    [
+        (b"a\n\nb\n", ".txt", "blank line"),
+        (b"a\n\xff\n", ".txt", "line 2"),
+        (b"", ".txt", "holds no texts"),
+        (b"a\n", ".jsonl", "not a JSON string"),
+        (b'""\n', ".jsonl", "not empty"),
+    ],
+)
+def test_wrong_files_are_named(
+    content: bytes, suffix: str, message: str, order_folder: Path, cli: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / f"texts{suffix}"
+    path.write_bytes(content)
+    done = cli("when", order_folder, "--file", path)
+    assert done.returncode == 1, done.stdout
+    assert message in done.stderr
+
+
+def test_wrong_questions_are_refused(order_folder: Path, order: Order, cli: Run) -> None:
+    for arguments in ([], [""], ["--tokens", "70000"], ["--tokens", "x"], ["a", "--steps", "5:2"]):
+        assert cli("when", order_folder, *arguments).returncode == 2, arguments
+    with pytest.raises(ConfigError, match="more than 3 times"):
+        order.when([b"a"], max_places=3)
+    long = b"a" * 10**6
+    assert not len(order.when([long]).sightings)
+
+
+def test_an_order_of_another_dataset_is_refused(
+    order_folder: Path, dataset: Path, cli: Run, tmp_path: Path
+) -> None:
+    for path in [*order_folder.iterdir(), *dataset.parent.glob("sample.*")]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    manifest = json.loads((tmp_path / "order.json").read_text())
+    manifest["inputs"][0]["path"] = "sample"
+    (tmp_path / "order.json").write_text(json.dumps(manifest))
+    tokens = bytearray((tmp_path / "sample.bin").read_bytes())
+    tokens[0] ^= 1
+    (tmp_path / "sample.bin").write_bytes(tokens)
+    done = cli("when", tmp_path, "a")
+    assert done.returncode == 1
+    assert "another dataset" in done.stderr
