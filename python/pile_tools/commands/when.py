@@ -86,8 +86,8 @@ def command(
     """Print every time the model saw TEXTS in ORDER: step, row, document, and the checkpoints around.
 
     A text occurs where its bytes stand in the decoded text of one document, whatever the token borders. A
-    row's seq_length + 1 tokens hold it; where the border of two rows cuts it, both rows are told. Thousands
-    of texts in a --file take about as long as one.
+    row's seq_length + 1 tokens hold it; where the border of two rows cuts it, both rows are told. All texts
+    of a --file are looked for in one pass.
 
     \b
     Examples:
