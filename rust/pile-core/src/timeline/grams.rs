@@ -44,6 +44,11 @@ struct Class {
 struct InString {
     string: u32,
     offset: u32,
+    /// The string's last gram: most strings that share a gram with the haystack are told apart by it
+    /// before they are fetched.
+    last: u64,
+    /// Where that gram starts, from this one.
+    to_last: i32,
 }
 
 /// Gram length and stride for a string of this length.
@@ -57,8 +62,16 @@ fn class_of(length: usize) -> (usize, usize) {
 
 /// The first `n` bytes as a number, `n` at most 8.
 fn gram(bytes: &[u8], n: usize) -> u64 {
+    gram_of(&bytes[..n])
+}
+
+/// At most 8 bytes as a number.
+fn gram_of(bytes: &[u8]) -> u64 {
+    if let Ok(eight) = bytes.try_into() {
+        return u64::from_le_bytes(eight);
+    }
     let mut padded = [0; GRAM_BYTES];
-    padded[..n].copy_from_slice(&bytes[..n]);
+    padded[..bytes.len()].copy_from_slice(bytes);
     u64::from_le_bytes(padded)
 }
 
@@ -108,9 +121,12 @@ impl Class {
             let bytes = strings[*string as usize];
             let first = rarest_window(bytes, gram_bytes, stride, &n_strings_with);
             for offset in first..first + stride {
+                let last = bytes.len() - gram_bytes;
                 let place = InString {
                     string: *string,
                     offset: offset as u32,
+                    last: gram(&bytes[last..], gram_bytes),
+                    to_last: last as i32 - offset as i32,
                 };
                 entries.push((gram(&bytes[offset..], gram_bytes), place));
             }
@@ -120,7 +136,7 @@ impl Class {
     }
 
     fn of_entries(entries: &[(u64, InString)], gram_bytes: usize, stride: usize) -> Self {
-        let n_bits = (entries.len() * 16).next_power_of_two().max(1 << 12);
+        let n_bits = (entries.len() * 32).next_power_of_two().max(1 << 12);
         let mut class = Self {
             gram_bytes,
             stride,
@@ -184,6 +200,11 @@ impl Class {
             return;
         };
         for place in &self.places[*first as usize..*end as usize] {
+            let last = at.checked_add_signed(place.to_last as isize);
+            let last = last.and_then(|last| haystack.get(last..last + self.gram_bytes));
+            if last.is_none_or(|bytes| gram_of(bytes) != place.last) {
+                continue;
+            }
             let string = strings[place.string as usize];
             let Some(start) = at.checked_sub(place.offset as usize) else {
                 continue;
