@@ -13,7 +13,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BuildConfig, ShardResult, ShardSpan, TokenType, idx::write_arrays, partial::Partial, provenance,
+    BuildConfig, Place, ShardResult, ShardSpan, TokenType, idx::write_arrays, partial::Partial,
+    write_provenance,
 };
 use crate::{
     Error, Result,
@@ -44,6 +45,9 @@ pub struct SubsetTotal {
     /// Bytes of text, UTF-8.
     pub n_text_bytes: u64,
 }
+
+/// The `subset` entry of a document whose record names none.
+const NO_SUBSET: u16 = u16::MAX;
 
 /// One document as it is added.
 pub(super) struct NewDocument {
@@ -211,13 +215,13 @@ impl Parts {
         total.n_tokens += document.n_tokens;
         total.n_text_bytes += document.n_text_bytes;
         if document.subset.is_none() {
-            return Ok(provenance::NO_SUBSET);
+            return Ok(NO_SUBSET);
         }
         // Numbers count the named subsets only.
         let number = subsets[..at].iter().filter(|s| s.name.is_some()).count();
         u16::try_from(number)
             .ok()
-            .filter(|number| *number != provenance::NO_SUBSET)
+            .filter(|number| *number != NO_SUBSET)
             .ok_or_else(|| Error::malformed(shard, "more than 65,535 different subsets"))
     }
 
@@ -245,11 +249,13 @@ impl Parts {
         io::write_atomically(&path(".idx"), |out| {
             write_arrays(out, self.token_type, (n, lengths), (n, 1..=n))
         })?;
-        let shards = self.state.shards.iter();
+        let ends = self.state.shards.iter().map(|s| s.first_document).skip(1);
+        let shards = self.state.shards.iter().zip(ends.chain([n]));
         let shards = shards
-            .map(|s| ShardSpan {
+            .map(|(s, end_document)| ShardSpan {
                 path: s.path.clone(),
                 first_document: s.first_document,
+                end_document,
             })
             .collect();
         let subsets = self
@@ -258,13 +264,43 @@ impl Parts {
             .iter()
             .filter_map(|s| s.name.clone())
             .collect();
+        let places = self.places()?;
         io::write_atomically(&path(".provenance"), |out| {
-            provenance::write_header(out, n, shards, subsets)?;
-            for column in &self.columns[1..] {
-                std::io::copy(&mut File::open(&column.path)?, out)?;
-            }
-            Ok(())
+            write_provenance(out, n, shards, subsets, places)
         })?;
         Ok(self.state)
     }
+
+    /// Where the documents came from, out of their columns.
+    fn places(&self) -> Result<impl Iterator<Item = Result<Option<Place>>>> {
+        let [_, starts, byte_lengths, records, subsets] = &self.columns;
+        let starts = items::<8>(&starts.path)?.map(u64::from_le_bytes);
+        let byte_lengths = items::<8>(&byte_lengths.path)?.map(u64::from_le_bytes);
+        let records = items::<4>(&records.path)?.map(u32::from_le_bytes);
+        let subsets = items::<2>(&subsets.path)?.map(u16::from_le_bytes);
+        let shards = &self.state.shards;
+        let columns = starts.zip(byte_lengths).zip(records).zip(subsets);
+        let place = move |((((byte_start, byte_length), record), subset), document)| {
+            let after = shards.partition_point(|shard| shard.first_document <= document);
+            Ok(Some(Place {
+                shard: after.saturating_sub(1) as u32,
+                record: u64::from(record),
+                byte_start,
+                byte_length,
+                subset: (subset != NO_SUBSET).then_some(u32::from(subset)),
+            }))
+        };
+        Ok(columns.zip(0_u64..).map(place))
+    }
+}
+
+/// The items of a column, `W` bytes each.
+fn items<const W: usize>(path: &Path) -> Result<impl Iterator<Item = [u8; W]>> {
+    let file = Mapped::open(path)?;
+    let n = file.bytes().len() / W;
+    Ok((0..n).map(move |i| {
+        let mut item = [0; W];
+        item.copy_from_slice(&file.bytes()[i * W..(i + 1) * W]);
+        item
+    }))
 }
