@@ -144,30 +144,27 @@ impl Provenance {
                 self.header.n_documents
             )));
         }
-        let first = document - document % BLOCK;
-        let mut places = self.places(first, document + 1);
-        let last = places.by_ref().take((document - first) as usize);
-        last.map(|place| place.map(drop)).collect::<Result<()>>()?;
+        let mut places = self.places(document, document + 1);
         places.next().unwrap_or(Ok(None))
     }
 
-    /// The places of documents `first` to `end`, one after the other; `first` starts a block or one
-    /// that is gone through to it.
-    ///
-    /// After an error comes nothing more.
+    /// The places of documents `first` to `end`, the last one excluded, one after the other; nothing
+    /// comes after an error.
     pub fn places(&self, first: u64, end: u64) -> impl Iterator<Item = Result<Option<Place>>> {
         let end = end.min(self.header.n_documents);
         let mut next = first - first % BLOCK;
         let mut decoder = Decoder::new(&[]);
-        let places = std::iter::from_fn(move || {
-            if next >= end {
-                return None;
+        std::iter::from_fn(move || {
+            while next < end {
+                let place = self.next_place(next, &mut decoder);
+                next = if place.is_err() { end } else { next + 1 };
+                // What stands before the first in its block is only gone through.
+                if next > first || place.is_err() {
+                    return Some(place);
+                }
             }
-            let place = self.next_place(next, &mut decoder);
-            next = if place.is_err() { end } else { next + 1 };
-            Some(place)
-        });
-        places.skip((first % BLOCK) as usize)
+            None
+        })
     }
 
     fn next_place<'a>(&'a self, document: u64, decoder: &mut Decoder<'a>) -> Result<Option<Place>> {
