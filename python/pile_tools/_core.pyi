@@ -193,8 +193,14 @@ def build_dataset(
     is_part: bool,
     discard: bool,
     on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
 ) -> dict[str, Any]:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
+
+    `job` names all that the result depends on but the shards and `skip_bad_records`: what an interrupted run
+    made without leaving a record out is gone on with either way.
 
     `on_progress` gets the compressed bytes read so far. Returns the counts by shard and subset. Without
     `is_part`, shards that hold no documents at all are an error.
@@ -222,6 +228,9 @@ def train_tokenizer(
     special_tokens: Sequence[str],
     n_threads: int,
     on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """Trains a byte-level BPE on all documents of the shards; returns `tokenizer.json` and the counts."""
 

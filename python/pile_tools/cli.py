@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import importlib
 import os
 import sys
@@ -143,9 +144,12 @@ def _report(err: BaseException) -> int:
 
 
 def _os_error(err: OSError) -> str:
-    """Message and file of an OSError, without its number."""
+    """Message and file of an OSError, without its number, and what to do about a full disk."""
     text = err.strerror or str(err)
-    return f"{text} ({os.fsdecode(err.filename)})" if isinstance(err.filename, (str, bytes)) else text
+    if isinstance(err.filename, (str, bytes)):
+        text = f"{text} ({os.fsdecode(err.filename)})"
+    is_full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{text}; free some space and run the same command again" if is_full else text
 
 
 def _say(message: str, code: int) -> int:

@@ -28,6 +28,10 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as err:
+        # A full disk does not say which file it could not hold.
+        err.filename = err.filename or os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -16,9 +16,13 @@ from pile_tools import manifest
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.shards import STANDARD_INPUT
 
 #: What a part's manifest says over the whole's.
 PART, WHOLE = "part", "part_of"
+
+#: The setting that does not matter where there was no bad record: parts may differ in it.
+LENIENCE = "on_bad_record"
 
 Summary: TypeAlias = dict[str, Any]
 
@@ -45,7 +49,9 @@ class Part:
         raise ConfigError(f"expected i/n, as in 3/16, got {text!r}")
 
     def of(self, shards: Sequence[Path]) -> Sequence[Path]:
-        """The shards of this part: as many as of any other, or one more."""
+        """The shards of this part: as many as of any other, or one more. Raises ConfigError."""
+        if STANDARD_INPUT in shards:
+            raise ConfigError("standard input cannot be cut into parts")
         if len(shards) < self.n_parts:
             raise ConfigError(f"{len(shards)} shards cannot be cut into {self.n_parts} parts")
         start, end = (len(shards) * i // self.n_parts for i in (self.number - 1, self.number))
@@ -61,7 +67,8 @@ class Part:
         The whole is named without its shards' sizes: one that is mended makes no other part anew.
         """
         named = [{k: v for k, v in e.items() if k != "bytes"} for e in whole.inputs]
-        return {PART: str(self), WHOLE: fingerprint({"settings": whole.settings, "inputs": named})}
+        settings = {k: v for k, v in whole.settings.items() if k != LENIENCE}
+        return {PART: str(self), WHOLE: fingerprint({"settings": settings, "inputs": named})}
 
 
 def folder(whole: Path) -> Path:
@@ -94,7 +101,9 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
     inputs = [entry for entry in rebased(first, output.parent) if entry["role"] != "shard"]
     for found in ordered:
         inputs += [entry for entry in rebased(found, output.parent) if entry["role"] == "shard"]
-    settings = {name: value for name, value in first.settings.items() if name not in (PART, WHOLE)}
+    # The most lenient part's settings: where nothing was skipped, it would have been made alike with them.
+    lenient = next((found for found in ordered if found.settings.get(LENIENCE) == "skip"), first)
+    settings = {name: value for name, value in lenient.settings.items() if name not in (PART, WHOLE)}
     asked = [
         {k: v for k, v in entry.items() if k != "sha256"} if entry["role"] == "shard" else entry
         for entry in inputs

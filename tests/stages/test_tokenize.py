@@ -262,7 +262,7 @@ def test_a_mended_shard_is_gone_on_with(shards: Path, tokenizer: Path, tmp_path:
     shutil.copytree(shards, mended)
     good = (mended / "03.jsonl.zst").read_bytes()
     (mended / "03.jsonl.zst").write_bytes(b"another size")
-    with pytest.raises(FormatError, match="not a zstd stream"):
+    with pytest.raises(FormatError, match="not zstd, or damaged"):
         tokenized(mended, tmp_path / "d", tokenizer)
     (mended / "03.jsonl.zst").write_bytes(good)
     assert tokenized(mended, tmp_path / "d", tokenizer).n_resumed_shards == 3
@@ -285,7 +285,7 @@ GOOD = b'{"text": "good"}\n'
         ("a.jsonl", GOOD + b'{"text": "\xff"}\n', r"record 1: not UTF-8: byte 0xff .*a\.jsonl, byte 17"),
         ("a.jsonl", b"", r"no documents: every shard is empty .*a\.jsonl"),
         ("a.jsonl", b'{"text": ""}\n', r"no documents: every shard is empty .*a\.jsonl"),
-        ("a.jsonl.zst", GOOD, r"not a zstd stream.*a\.jsonl\.zst, byte"),
+        ("a.jsonl.zst", GOOD, r"not zstd, or damaged.*a\.jsonl\.zst, byte"),
         ("a.csv", GOOD, r"not a shard by its name.*a\.csv"),
     ],
 )
@@ -313,12 +313,21 @@ def test_missing_places_are_told(tmp_path: Path) -> None:
 
 
 def test_shards_are_sorted_by_their_bytes_and_taken_once(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a/10.jsonl", "a/9.jsonl", "a.jsonl", "é.jsonl", "Z.jsonl", "a/notes.txt"):
+    for name in (
+        "b.jsonl",
+        "a/10.jsonl",
+        "a/9.jsonl",
+        "a.jsonl",
+        "é.jsonl",
+        "Z.jsonl",
+        "a/notes.txt",
+        "a/sums.sha256",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     found = find_shards([tmp_path, tmp_path / "b.jsonl", f"{tmp_path}/*.jsonl"])
     names = [path.relative_to(tmp_path).as_posix() for path in found]
-    assert names == ["Z.jsonl", "a.jsonl", "a/10.jsonl", "a/9.jsonl", "b.jsonl", "é.jsonl"]
+    assert names == ["Z.jsonl", "a.jsonl", "a/10.jsonl", "a/9.jsonl", "a/notes.txt", "b.jsonl", "é.jsonl"]
     assert [os.fsencode(p) for p in found] == sorted(os.fsencode(p) for p in found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -11,10 +12,10 @@ from click.core import ParameterSource
 from pile_tools import datasets
 from pile_tools.cli import config_options
 from pile_tools.commands import options
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
 from pile_tools.parts import Part
 from pile_tools.progress import Bar
-from pile_tools.shards import find_shards
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, find_shards
 from pile_tools.stages.tokenize import TokenizeConfig, finished, run
 
 
@@ -29,6 +30,7 @@ from pile_tools.stages.tokenize import TokenizeConfig, finished, run
     help="Writes PREFIX.bin, PREFIX.idx, ...",
 )
 @config_options(TokenizeConfig)
+@config_options(RecordConfig)
 @click.option("--no-eod", is_flag=True, help="End documents with no token.")
 @click.option(
     "--shards",
@@ -47,6 +49,8 @@ def command(
     tokenizer: Path,
     eod: str | None,
     no_eod: bool,
+    text_field: str,
+    on_bad_record: str,
     part: str | None,
     distributed: bool,
     threads: int,
@@ -54,14 +58,18 @@ def command(
 ) -> None:
     """Tokenize SHARDS (files, folders or globs) into GPT-NeoX's memory-mapped format.
 
-    Shards are .jsonl or .jsonl.zst files with one {"text": ..., "meta": {"pile_set_name": ...}} a line. They
-    are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and PREFIX.idx lie the
-    provenance of each document and the manifest. An interrupted run goes on where it stopped.
+    Shards are .jsonl, .jsonl.zst and .jsonl.gz files with {"text": ..., "meta": {"pile_set_name": ...}} or a
+    string on each line; .parquet files with a column of texts; and .txt, .txt.zst and .txt.gz files, each one
+    document. They are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and
+    PREFIX.idx lie the provenance of each document and the manifest. An interrupted run goes on with the shard
+    it was at. SHARDS may be - for .jsonl from standard input, which cannot be gone on with.
 
     \b
     Examples:
       pile-tools tokenize shards/ -o tokens/sample --tokenizer tokenizer.json
       pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer 20B_tokenizer.json --threads 8
+      pile-tools tokenize web/*.parquet -o tokens/web --tokenizer tokenizer.json --text-field content
+      lzop -dc a.jsonl.lzo | pile-tools tokenize - -o tokens/a --tokenizer tokenizer.json
       pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --shards 3/16
       pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --distributed
     """
@@ -69,7 +77,10 @@ def command(
         raise click.UsageError("--eod and --no-eod exclude each other")
     if part is not None and distributed:
         raise click.UsageError("--shards and --distributed exclude each other")
-    config = TokenizeConfig(tokenizer=tokenizer, eod=eod, append_eod=not no_eod)
+    if STANDARD_INPUT in shards and (part is not None or distributed):
+        raise click.UsageError("standard input cannot be cut into parts")
+    records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record)
+    config = TokenizeConfig(tokenizer=tokenizer, eod=eod, append_eod=not no_eod, records=records)
     found = find_shards(shards)
     if distributed:
         is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT
@@ -111,6 +122,24 @@ def _run_distributed(
     _print_summary(output, result.manifest, time.monotonic() - started)
 
 
+def _print_left_out(output: Path, shards: list[dict[str, Any]]) -> None:
+    """What did not come through as it was in the records, where there is any."""
+    if n := sum(shard["n_lone_surrogates"] for shard in shards):
+        click.echo(f"{n:,} lone surrogates in the JSON became U+FFFD")
+    bad = [shard for shard in shards if shard["bad_records"]["n"]]
+    if bad:
+        n = sum(shard["bad_records"]["n"] for shard in bad)
+        click.echo(f"{n:,} bad records left out, listed in {output}{MANIFEST_SUFFIX}:")
+    for shard in bad[:5]:
+        first = shard["bad_records"]["first"][0]
+        click.echo(
+            f"  {shard['path']}: {shard['bad_records']['n']:,}, the first at record {first['record']}, "
+            f"byte {first['byte']}: {first['reason']}"
+        )
+    if len(bad) > 5:
+        click.echo(f"  and more in {len(bad) - 5} other shards")
+
+
 def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
     summary = manifest.summary
     n_text_bytes = sum(subset["n_text_bytes"] for subset in summary["subsets"])
@@ -123,6 +152,7 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
         "no token after each document" if summary["eod"] is None else f"{summary['eod']} after each document"
     )
     click.echo(f"{eod}; {n_empty:,} empty texts left out")
+    _print_left_out(output, summary["shards"])
     if not summary["n_tokens"]:
         return
     click.echo(

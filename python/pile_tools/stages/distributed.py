@@ -62,20 +62,20 @@ def make_parts(
         PileError: Workers died again and again at one part; or what `tokenize.run` raises, from the first
             task to fail.
     """
+    parts = [Part(number, len(shards)) for number in range(1, len(shards) + 1)]
+    sizes = {part: sum(path.stat().st_size for path in part.of(shards)) for part in parts}
     with _cluster():
         counter = _Counter.remote()  # type: ignore[attr-defined]
         pending = {}
-        for number in range(1, len(shards) + 1):
-            part = Part(number, len(shards))
+        for part in parts:
             task = _make_part.options(num_cpus=threads)
             ref = task.remote(Path.cwd(), shards, prefix, config, part, threads, force, counter)
             pending[ref] = part
-        parts = [part.prefix(prefix) for part in pending.values()]
         try:
-            _wait(pending, shards, counter, on_progress)
+            _wait(pending, sizes, counter, on_progress)
         finally:
             _stop(list(pending))
-        return parts
+    return [part.prefix(prefix) for part in parts]
 
 
 def remove_parts(parts: Sequence[Path]) -> None:
@@ -148,9 +148,8 @@ def _make_part(
     tokenize.run(shards, prefix, config, threads=threads, part=part, force=force, on_progress=report)
 
 
-def _wait(pending: dict[Any, Part], shards: Sequence[Path], counter: Any, on_progress: OnProgress) -> None:
+def _wait(pending: dict[Any, Part], sizes: dict[Part, int], counter: Any, on_progress: OnProgress) -> None:
     """Waits for all tasks, taking those that are done out of `pending`; the first failure is raised."""
-    sizes = [path.stat().st_size for path in shards]
     n_finished_bytes = 0
     running: dict[int, int] = {}
     while pending:
@@ -158,7 +157,7 @@ def _wait(pending: dict[Any, Part], shards: Sequence[Path], counter: Any, on_pro
         for ref in done:
             part = pending.pop(ref)
             _raise_failure(ref, part)
-            n_finished_bytes += sizes[part.number - 1]
+            n_finished_bytes += sizes[part]
         with contextlib.suppress(RayError):
             running = ray.get(counter.done.remote(), timeout=TICK_SECONDS)
         if on_progress is not None:

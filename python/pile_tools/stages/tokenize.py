@@ -5,15 +5,17 @@ While it works, everything lies in `PREFIX.partial/`: a killed job goes on there
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, datasets, manifest
 from pile_tools.config import Settings, fingerprint
-from pile_tools.errors import ConfigError, PileError
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
-from pile_tools.parts import Part
+from pile_tools.parts import LENIENCE, Part
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
 from pile_tools.types import OnProgress
 
 
@@ -30,6 +32,7 @@ class TokenizeConfig:
         },
     )
     append_eod: bool = True
+    records: RecordConfig = field(default_factory=RecordConfig)
 
 
 @dataclass(frozen=True)
@@ -73,11 +76,17 @@ def run(
     tokenizer = _core.Tokenizer.from_file(config.tokenizer)
     eod = _eod(tokenizer, config)
     request = _request(shards, prefix, config, eod)
+    if STANDARD_INPUT in shards:
+        _start_anew(prefix, force=force)
+        force = True
     if part is not None:
         if done := manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force):
             return Result(done, is_new=False)
         shards, prefix = part.of(shards), part.prefix(prefix)
-        request = _request(shards, prefix, config, eod, part.settings(request))
+        more = part.settings(request)
+        request = _request(shards, prefix, config, eod, more)
+        if strict := _strictly_made(prefix, request):
+            return Result(strict, is_new=False)
         # What is finished of this very job is kept: it is the rest that is to be replaced.
         force = force and not datasets.stands(prefix, request)
     n_resumed_shards = 0
@@ -85,7 +94,7 @@ def run(
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         nonlocal n_resumed_shards
         eod_id = None if eod is None else eod[1]
-        job = _resumable(request)
+        job = _job(shards, request)
         built = _core.build_dataset(
             shards,
             tokenizer,
@@ -97,6 +106,8 @@ def run(
             part is not None,
             force,
             on_progress,
+            text_field=config.records.text_field,
+            skip_bad_records=config.records.skips,
         )
         n_resumed_shards = built.pop("n_resumed_shards")
         summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
@@ -113,13 +124,38 @@ def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, fo
     return manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force)
 
 
-def _resumable(request: Request) -> str:
-    """A digest of all but the shards: the core compares those that are finished one by one.
+def _job(shards: Sequence[Path], request: Request) -> str:
+    """Names what an interrupted run left for this one to go on with; of standard input that is nothing.
 
-    So a run that stopped at a damaged shard goes on with the mended one, whatever its size.
+    The shards are not in it: the core compares those that are finished one by one, so that a run that stopped
+    at a damaged shard goes on with the mended one. Nor is what becomes of bad records: where there were none,
+    it does not matter.
     """
-    others = [entry for entry in request.inputs if entry["role"] != "shard"]
-    return fingerprint({"settings": request.settings, "inputs": others})
+    if STANDARD_INPUT in shards:
+        return uuid.uuid4().hex
+    settings = {name: value for name, value in request.settings.items() if name != LENIENCE}
+    return fingerprint(
+        {"settings": settings, "inputs": [entry for entry in request.inputs if entry["role"] != "shard"]}
+    )
+
+
+def _strictly_made(prefix: Path, request: Request) -> Manifest | None:
+    """A finished part in which no bad record would have been skipped, as any would have stopped it."""
+    strict = Request(request.kind, {**request.settings, LENIENCE: "error"}, request.inputs)
+    return (
+        manifest.read(datasets.with_suffix(prefix, MANIFEST_SUFFIX))
+        if datasets.stands(prefix, strict)
+        else None
+    )
+
+
+def _start_anew(prefix: Path, *, force: bool) -> None:
+    """Before reading standard input, of which nobody knows whether it is the same again."""
+    final = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
+    if final.exists() and not force:
+        raise OutputExistsError(f"is there already; --force replaces it, another -o keeps both ({final})")
+    manifest.refuse_foreign(datasets.with_suffix(prefix, ".idx"), final, force=force)
+    (datasets.with_suffix(prefix, ".partial") / final.name).unlink(missing_ok=True)
 
 
 def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] | None:
@@ -147,11 +183,13 @@ def _request(
 ) -> Request:
     folder = prefix.parent
     inputs: list[Entry] = [manifest.file_entry(config.tokenizer, folder, role="tokenizer")]
-    inputs += [
-        {"role": "shard", "path": manifest.relative(path, folder), "bytes": path.stat().st_size}
-        for path in shards
-    ]
-    settings = {"eod": None if eod is None else eod[0], "eod_id": None if eod is None else eod[1]}
+    inputs += entries(shards, folder)
+    settings = {
+        "eod": None if eod is None else eod[0],
+        "eod_id": None if eod is None else eod[1],
+        "text_field": config.records.text_field,
+        LENIENCE: config.records.on_bad_record,
+    }
     return Request("tokens", {**settings, **(more or {})}, inputs)
 
 
@@ -162,6 +200,7 @@ def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
     for entry in inputs:
         if entry["role"] == "shard":
             shard = next(hashes)
+            entry = {"bytes": shard["bytes"], **entry}
             if shard["bytes"] != entry["bytes"]:
                 sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
                 raise PileError(f"{shard['path']} changed while it was read: {sizes}")

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, files, manifest
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, OutputExistsError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
 from pile_tools.types import OnProgress
 
 #: GPT-NeoX-20B's special tokens, ids 0 and 1.
@@ -26,6 +27,7 @@ class TrainTokenizerConfig:
         default=50254, metadata={"help": "Tokens in the vocabulary, special tokens and bytes included."}
     )
     min_frequency: int = field(default=2, metadata={"help": "Merge only pairs that occur at least so often."})
+    records: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
         if self.vocab_size < MIN_VOCAB_SIZE:
@@ -58,22 +60,31 @@ def run(
         OSError: A file cannot be read or written.
     """
     beside = manifest_path(output)
-    inputs = [
-        {"role": "shard", "path": manifest.relative(path, output.parent), "bytes": path.stat().st_size}
-        for path in shards
-    ]
+    inputs = entries(shards, output.parent)
     settings = {
         "vocab_size": config.vocab_size,
         "min_frequency": config.min_frequency,
         "special_tokens": list(SPECIAL_TOKENS),
+        "text_field": config.records.text_field,
+        "on_bad_record": config.records.on_bad_record,
     }
     request = Request("tokenizer", settings, inputs)
-    if done := manifest.finished(beside, request, force=force):
+    if STANDARD_INPUT in shards:
+        if output.exists() and not force:
+            raise OutputExistsError(f"is there already; --force replaces it ({output})")
+    elif done := manifest.finished(beside, request, force=force):
         return done, False
     manifest.refuse_foreign(output, beside, force=force)
     output.parent.mkdir(parents=True, exist_ok=True)
     json, summary = _core.train_tokenizer(
-        shards, config.vocab_size, config.min_frequency, SPECIAL_TOKENS, threads, on_progress
+        shards,
+        config.vocab_size,
+        config.min_frequency,
+        SPECIAL_TOKENS,
+        threads,
+        on_progress,
+        text_field=config.records.text_field,
+        skip_bad_records=config.records.skips,
     )
     hashes = summary.pop("shards")
     inputs = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]

@@ -18,9 +18,8 @@ fn write(prefix: &Path, token_type: TokenType, documents: &[Vec<u16>]) {
     let lengths: Vec<i32> = documents.iter().map(|d| d.len() as i32).collect();
     let (mut idx, mut bin) = (Vec::new(), Vec::new());
     write_idx(&mut idx, token_type, &lengths).unwrap();
-    for token in documents.iter().flatten() {
-        token_type.encode(u32::from(*token), &mut bin);
-    }
+    let ids: Vec<u32> = documents.iter().flatten().map(|t| u32::from(*t)).collect();
+    token_type.encode_all(&ids, &mut bin);
     fs::write(prefix.with_extension("idx"), idx).unwrap();
     fs::write(prefix.with_extension("bin"), bin).unwrap();
 }

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use pile_core::{
-    order, tokenize,
+    order,
+    read::{BadRecords, Rules},
+    tokenize,
     tokens::{self, BuildConfig, MergeConfig},
 };
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
@@ -17,9 +19,22 @@ fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<
     py.import("json")?.call_method1("loads", (json,))
 }
 
+fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
+    Rules {
+        text_field: text_field.to_owned(),
+        bad_records: match skip_bad_records {
+            true => BadRecords::Skip,
+            false => BadRecords::Refuse,
+        },
+    }
+}
+
 /// Tokenizes shards into a dataset's files.
 #[pyfunction]
-#[pyo3(signature = (shards, tokenizer, eod, folder, name, job, n_threads, is_part, discard, on_progress = None))]
+#[pyo3(signature = (
+    shards, tokenizer, eod, folder, name, job, n_threads, is_part, discard, on_progress = None, *,
+    text_field = "text", skip_bad_records = false
+))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn build_dataset<'py>(
     py: Python<'py>,
@@ -33,9 +48,12 @@ pub fn build_dataset<'py>(
     is_part: bool,
     discard: bool,
     on_progress: Option<Py<PyAny>>,
+    text_field: &str,
+    skip_bad_records: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = BuildConfig {
         shards,
+        rules: rules(text_field, skip_bad_records),
         eod,
         folder,
         name,
@@ -75,7 +93,11 @@ pub fn merge_datasets<'py>(
 
 /// Trains a tokenizer on shards.
 #[pyfunction]
-#[pyo3(signature = (shards, vocab_size, min_frequency, special_tokens, n_threads, on_progress = None))]
+#[pyo3(signature = (
+    shards, vocab_size, min_frequency, special_tokens, n_threads, on_progress = None, *,
+    text_field = "text", skip_bad_records = false
+))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn train_tokenizer<'py>(
     py: Python<'py>,
     shards: Vec<PathBuf>,
@@ -84,14 +106,17 @@ pub fn train_tokenizer<'py>(
     special_tokens: Vec<String>,
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
+    text_field: &str,
+    skip_bad_records: bool,
 ) -> PyResult<(String, Bound<'py, PyAny>)> {
     let config = tokenize::TrainConfig {
         vocab_size,
         min_frequency,
         special_tokens,
     };
+    let rules = rules(text_field, skip_bad_records);
     let (trained, summary) = watch(py, on_progress, |progress| {
-        tokenize::train_on_shards(&shards, config, n_threads, progress)
+        tokenize::train_on_shards(&shards, &rules, config, n_threads, progress)
     })?;
     Ok((trained.to_json(), to_python(py, &summary)?))
 }

@@ -85,7 +85,8 @@ impl Partial {
     fn refuse_to_discard(&self, saved: &[u8]) -> Result<()> {
         let saved: serde_json::Value = serde_json::from_slice(saved).unwrap_or_default();
         let n_shards = saved["shards"].as_array().map_or(0, Vec::len);
-        if n_shards == 0 {
+        // With what came from standard input nothing can go on.
+        if n_shards == 0 || saved["shards"][0]["path"] == "-" {
             return Ok(());
         }
         let what = format!(

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Error, Result,
     io::{self, Mapped},
-    read::Position,
+    read::{BadRecords, Position},
 };
 
 /// How far a job is: written after each shard.
@@ -50,11 +50,11 @@ pub struct SubsetTotal {
 const NO_SUBSET: u16 = u16::MAX;
 
 /// One document as it is added.
-pub(super) struct NewDocument {
+pub(super) struct NewDocument<'a> {
     pub position: Position,
     pub n_tokens: u64,
     pub n_text_bytes: u64,
-    pub subset: Option<String>,
+    pub subset: Option<&'a str>,
 }
 
 /// A file that grows at its end.
@@ -97,10 +97,12 @@ const COLUMNS: [(&str, u64); 5] = [
 
 impl State {
     /// Whether this is a state of the job that `config` describes, with shards added or mended at most
-    /// behind those that are finished.
+    /// behind those that are finished, and no record left out that is to be an error now.
     fn is_of(&self, config: &BuildConfig) -> bool {
+        let may_skip = config.rules.bad_records == BadRecords::Skip;
         let is_same = |(done, path): (&ShardResult, &PathBuf)| {
             done.path == path.to_string_lossy()
+                && (may_skip || done.bad_records.n == 0)
                 && std::fs::metadata(path).is_ok_and(|now| now.len() == done.summary.bytes)
         };
         self.job == config.job
@@ -167,7 +169,7 @@ impl Parts {
     }
 
     /// Adds a document of `shard`, whose tokens were pushed.
-    pub fn push_document(&mut self, shard: &Path, document: NewDocument) -> Result<()> {
+    pub fn push_document(&mut self, shard: &Path, document: NewDocument<'_>) -> Result<()> {
         let Position {
             record,
             byte_start,
@@ -196,14 +198,14 @@ impl Parts {
     }
 
     /// The document's subset as a number, its totals counted.
-    fn count_subset(&mut self, shard: &Path, document: &NewDocument) -> Result<u16> {
+    fn count_subset(&mut self, shard: &Path, document: &NewDocument<'_>) -> Result<u16> {
         let subsets = &mut self.state.subsets;
         let at = subsets
             .iter()
-            .position(|s| s.name == document.subset)
+            .position(|s| s.name.as_deref() == document.subset)
             .unwrap_or_else(|| {
                 subsets.push(SubsetTotal {
-                    name: document.subset.clone(),
+                    name: document.subset.map(str::to_owned),
                     n_documents: 0,
                     n_tokens: 0,
                     n_text_bytes: 0,
