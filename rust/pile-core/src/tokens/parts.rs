@@ -13,8 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BuildConfig, Place, ShardResult, ShardSpan, TokenType, idx::write_arrays, partial::Partial,
-    write_provenance,
+    BuildConfig, Place, ShardResult, TokenType, idx::write_arrays, partial::Partial, provenance,
 };
 use crate::{
     Error, Result,
@@ -251,58 +250,48 @@ impl Parts {
         io::write_atomically(&path(".idx"), |out| {
             write_arrays(out, self.token_type, (n, lengths), (n, 1..=n))
         })?;
-        let ends = self.state.shards.iter().map(|s| s.first_document).skip(1);
-        let shards = self.state.shards.iter().zip(ends.chain([n]));
-        let shards = shards
-            .map(|(s, end_document)| ShardSpan {
-                path: s.path.clone(),
-                first_document: s.first_document,
-                end_document,
-            })
-            .collect();
+        let shards = self.state.shards.iter();
+        let shards: Vec<String> = shards.map(|shard| shard.path.clone()).collect();
         let subsets = self
             .state
             .subsets
             .iter()
             .filter_map(|s| s.name.clone())
             .collect();
-        let places = self.places()?;
+        let place = self.places()?;
         io::write_atomically(&path(".provenance"), |out| {
-            write_provenance(out, n, shards, subsets, places)
+            provenance::write_places(out, &shards, subsets, || (0..n).map(&place).map(Some))
         })?;
+        drop(place);
         Ok(self.state)
     }
 
-    /// Where the documents came from, out of their columns.
-    fn places(&self) -> Result<impl Iterator<Item = Result<Option<Place>>>> {
+    /// Where each document came from, out of its columns.
+    fn places(&self) -> Result<impl Fn(u64) -> Place> {
         let [_, starts, byte_lengths, records, subsets] = &self.columns;
-        let starts = items::<8>(&starts.path)?.map(u64::from_le_bytes);
-        let byte_lengths = items::<8>(&byte_lengths.path)?.map(u64::from_le_bytes);
-        let records = items::<4>(&records.path)?.map(u32::from_le_bytes);
-        let subsets = items::<2>(&subsets.path)?.map(u16::from_le_bytes);
+        let starts = Mapped::open(&starts.path)?;
+        let byte_lengths = Mapped::open(&byte_lengths.path)?;
+        let records = Mapped::open(&records.path)?;
+        let subsets = Mapped::open(&subsets.path)?;
         let shards = &self.state.shards;
-        let columns = starts.zip(byte_lengths).zip(records).zip(subsets);
-        let place = move |((((byte_start, byte_length), record), subset), document)| {
+        Ok(move |document| {
+            // Of shards with the same first document all but the last are empty.
             let after = shards.partition_point(|shard| shard.first_document <= document);
-            Ok(Some(Place {
+            let subset = u16::from_le_bytes(item(&subsets, document));
+            Place {
                 shard: after.saturating_sub(1) as u32,
-                record: u64::from(record),
-                byte_start,
-                byte_length,
+                record: u64::from(u32::from_le_bytes(item(&records, document))),
+                byte_start: u64::from_le_bytes(item(&starts, document)),
+                byte_length: u64::from_le_bytes(item(&byte_lengths, document)),
                 subset: (subset != NO_SUBSET).then_some(u32::from(subset)),
-            }))
-        };
-        Ok(columns.zip(0_u64..).map(place))
+            }
+        })
     }
 }
 
-/// The items of a column, `W` bytes each.
-fn items<const W: usize>(path: &Path) -> Result<impl Iterator<Item = [u8; W]>> {
-    let file = Mapped::open(path)?;
-    let n = file.bytes().len() / W;
-    Ok((0..n).map(move |i| {
-        let mut item = [0; W];
-        item.copy_from_slice(&file.bytes()[i * W..(i + 1) * W]);
-        item
-    }))
+/// An item of a column of `W` bytes each, which was written to its end.
+fn item<const W: usize>(column: &Mapped, document: u64) -> [u8; W] {
+    let mut item = [0; W];
+    item.copy_from_slice(&column.bytes()[document as usize * W..][..W]);
+    item
 }

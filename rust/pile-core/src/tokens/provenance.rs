@@ -25,7 +25,7 @@ pub struct ShardSpan {
     pub path: String,
     /// Number of its first document in the dataset.
     pub first_document: u64,
-    /// One more than the number of its last; the first one's where it has none.
+    /// One more than the number of its last; the same as the first one's where it has none.
     pub end_document: u64,
 }
 
@@ -301,38 +301,86 @@ pub fn write_provenance(
         .try_for_each(|at| out.write_all(&at.to_le_bytes()))
 }
 
-/// Writes the provenance of several datasets' documents, one dataset after the other.
+/// Writes a whole file. `places`, gone through twice, are those of all documents in order.
+///
+/// # Errors
+/// What the writer reports.
+pub(super) fn write_places<I: Iterator<Item = Option<Place>>>(
+    out: &mut impl Write,
+    shards: &[String],
+    subsets: Vec<String>,
+    places: impl Fn() -> I,
+) -> io::Result<()> {
+    let mut spans = vec![(u64::MAX, 0); shards.len()];
+    let mut n_documents = 0;
+    for place in places() {
+        if let Some(place) = place {
+            let (first, end) = &mut spans[place.shard as usize];
+            *first = n_documents.min(*first);
+            *end = n_documents + 1;
+        }
+        n_documents += 1;
+    }
+    let mut last_end = 0;
+    let spans = spans.into_iter().zip(shards).map(|((first, end), path)| {
+        // A shard without documents is where the one before ends.
+        let (first, end) = if end == 0 {
+            (last_end, last_end)
+        } else {
+            (first, end)
+        };
+        last_end = end;
+        ShardSpan {
+            path: path.clone(),
+            first_document: first,
+            end_document: end,
+        }
+    });
+    write_provenance(out, n_documents, spans.collect(), subsets, places().map(Ok))
+}
+
+/// Writes the provenance of several datasets' documents, one dataset after the other; each with the
+/// number of its documents, which are unknown where it has no provenance.
 ///
 /// # Errors
 /// What the writer reports; a damaged file.
-pub(super) fn write_merged(out: &mut impl Write, parts: &[&Provenance]) -> io::Result<()> {
-    let (mut shards, mut subsets, mut n_documents) = (Vec::new(), Vec::new(), 0);
+pub(super) fn write_merged(
+    out: &mut impl Write,
+    parts: &[(u64, Option<&Provenance>)],
+) -> io::Result<()> {
+    let (mut shards, mut subsets, mut n_all) = (Vec::new(), Vec::new(), 0);
     let mut renumbered = Vec::new();
-    for part in parts {
+    for (n_documents, part) in parts {
         let first_shard = shards.len() as u32;
-        shards.extend(part.header.shards.iter().map(|s| ShardSpan {
+        let (part_shards, names) =
+            part.map_or((&[][..], &[][..]), |part| (part.shards(), part.subsets()));
+        shards.extend(part_shards.iter().map(|s| ShardSpan {
             path: s.path.clone(),
-            first_document: n_documents + s.first_document,
-            end_document: n_documents + s.end_document,
+            first_document: n_all + s.first_document,
+            end_document: n_all + s.end_document,
         }));
-        let names = part.header.subsets.iter();
+        let names = names.iter();
         let numbers: Vec<u32> = names.map(|name| number_in(&mut subsets, name)).collect();
         renumbered.push((first_shard, numbers));
-        n_documents += part.header.n_documents;
+        n_all += n_documents;
     }
-    let places = parts
-        .iter()
-        .zip(&renumbered)
-        .flat_map(|(part, (first_shard, numbers))| {
-            let renumber = move |place: Place| Place {
-                shard: first_shard + place.shard,
-                subset: place.subset.map(|subset| numbers[subset as usize]),
-                ..place
-            };
-            part.places(0, part.n_documents())
-                .map(move |place| place.map(|place| place.map(renumber)))
-        });
-    write_provenance(out, n_documents, shards, subsets, places)
+    let places =
+        parts
+            .iter()
+            .zip(&renumbered)
+            .flat_map(|((n_documents, part), (first_shard, numbers))| {
+                let renumber = |place: Place| Place {
+                    shard: *first_shard + place.shard,
+                    subset: place.subset.map(|subset| numbers[subset as usize]),
+                    ..place
+                };
+                let known = part.iter().flat_map(|part| part.places(0, u64::MAX));
+                let n_unknown = if part.is_some() { 0 } else { *n_documents };
+                known
+                    .map(move |place| place.map(|place| place.map(renumber)))
+                    .chain((0..n_unknown).map(|_| Ok(None)))
+            });
+    write_provenance(out, n_all, shards, subsets, places)
 }
 
 /// The place of a name among those known, added at the end if it is new.
@@ -434,12 +482,15 @@ mod tests {
             let open = |(i, places): (usize, &Vec<_>)| write(&folder.path().join(i.to_string()), places);
             let opened: Vec<_> = parts.iter().enumerate().map(open).collect();
             let mut bytes = Vec::new();
-            write_merged(&mut bytes, &opened.iter().collect::<Vec<_>>()).unwrap();
+            let mut inputs: Vec<_> = opened.iter().map(|p| (p.n_documents(), Some(p))).collect();
+            inputs.insert(0, (3, None));
+            write_merged(&mut bytes, &inputs).unwrap();
             let path = folder.path().join("merged");
             std::fs::write(&path, bytes).unwrap();
             let n = parts.iter().map(Vec::len).sum::<usize>() as u64;
-            let merged = Provenance::open(&path, n).unwrap();
-            let mut document = 0;
+            let merged = Provenance::open(&path, n + 3).unwrap();
+            prop_assert_eq!(merged.origin(2).unwrap(), None);
+            let mut document = 3;
             for part in &opened {
                 for i in 0..part.n_documents() {
                     prop_assert_eq!(merged.origin(document).unwrap(), part.origin(i).unwrap());
@@ -447,6 +498,33 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn shards_say_among_which_documents_theirs_are() {
+        let place = |shard| {
+            let place = Place {
+                shard,
+                ..Place::default()
+            };
+            Some(place)
+        };
+        let places = [place(2), None, place(0), place(2), None];
+        let shards = ["a", "b", "c", "d"].map(String::from);
+        let mut bytes = Vec::new();
+        write_places(&mut bytes, &shards, vec![], || places.into_iter()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        std::fs::write(&path, bytes).unwrap();
+        let opened = Provenance::open(&path, 5).unwrap();
+        let spans = opened
+            .shards()
+            .iter()
+            .map(|s| (s.first_document, s.end_document));
+        assert_eq!(spans.collect::<Vec<_>>(), [(2, 3), (3, 3), (0, 4), (4, 4)]);
+        assert_eq!(opened.documents_of(2, 0).unwrap(), [0, 3]);
+        assert_eq!(opened.documents_of(1, 0).unwrap(), []);
+        assert!(opened.documents_of(4, 0).is_err());
     }
 
     #[test]
