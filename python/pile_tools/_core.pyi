@@ -1,7 +1,7 @@
 """The Rust core: tokenizer, token datasets, training orders and the jobs that make them."""
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Iterator, Sequence
+from typing import Any, SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +74,16 @@ class Tokenizer:
 class TokenDataset:
     """GPT-NeoX's memory-mapped `PREFIX.bin` and `PREFIX.idx`, with `PREFIX.provenance` where we wrote it.
 
-    A document is one sequence of the index, as GPT-NeoX counts them. Opens in constant time; pickles by path.
+    A document is one sequence of the index, as GPT-NeoX counts them. Opens in constant time; pickles by path,
+    so that workers of a `torch.utils.data.DataLoader` take it as it is. Tokens are given as read-only views
+    of the map, not copies: a view stays good when the dataset is gone.
+
+    >>> dataset = TokenDataset("tokens/sample")
+    >>> dataset[0]  # the first document
+    array([ 12, 1044,  ...,    0], dtype=uint16)
+    >>> longest = max(dataset, key=len)
+    >>> dataset.origin(7)["subset"]
+    'Books'
     """
 
     def __new__(cls, prefix: AnyPath) -> TokenDataset:
@@ -112,8 +121,23 @@ class TokenDataset:
     def __len__(self) -> int:
         """Number of documents."""
 
-    def __getitem__(self, document: int, /) -> Tokens:
-        """The tokens of a document, a copy: (n_tokens,) uint16 or int32. Raises IndexError."""
+    @property
+    def tokens(self) -> Tokens:
+        """All tokens, document after document: a read-only view, (n_tokens,) uint16 or int32."""
+
+    @overload
+    def __getitem__(self, document: SupportsIndex, /) -> Tokens:
+        """The tokens of a document, a read-only view: (n_tokens,) uint16 or int32.
+
+        Raises:
+            IndexError: No such document.
+            FormatError: The index is damaged there.
+        """
+
+    @overload
+    def __getitem__(self, documents: slice, /) -> list[Tokens]: ...
+    def __iter__(self) -> Iterator[Tokens]:
+        """The tokens of each document, in order."""
 
     def lengths(self) -> NDArray[np.int32]:
         """Tokens of each document: (n_documents,) int32."""

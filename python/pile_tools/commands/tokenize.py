@@ -67,7 +67,7 @@ def command(
     \b
     Examples:
       pile-tools tokenize shards/ -o tokens/sample --tokenizer tokenizer.json
-      pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer 20B_tokenizer.json --threads 8
+      pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer EleutherAI/pythia-70m --threads 8
       pile-tools tokenize web/*.parquet -o tokens/web --tokenizer tokenizer.json --text-field content
       lzop -dc a.jsonl.lzo | pile-tools tokenize - -o tokens/a --tokenizer tokenizer.json
       pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --shards 3/16

@@ -16,6 +16,7 @@ from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.parts import LENIENCE, Part
 from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import OnProgress
 
 
@@ -23,7 +24,12 @@ from pile_tools.types import OnProgress
 class TokenizeConfig:
     """What a token dataset depends on, its shards aside."""
 
-    tokenizer: Path = field(metadata={"help": "A tokenizer.json of a byte-level BPE.", "metavar": "FILE"})
+    tokenizer: Path = field(
+        metadata={
+            "help": "A tokenizer.json, a folder that holds one, or a Hugging Face model id[@revision].",
+            "metavar": "FILE|FOLDER|ID",
+        }
+    )
     eod: str | None = field(
         default=None,
         metadata={
@@ -73,9 +79,10 @@ def run(
         ConfigError: The end-of-document token is not in the vocabulary.
         OSError: A file cannot be read or written.
     """
-    tokenizer = _core.Tokenizer.from_file(config.tokenizer)
+    source = find_tokenizer(config.tokenizer)
+    tokenizer = source.load()
     eod = _eod(tokenizer, config)
-    request = _request(shards, prefix, config, eod)
+    request = _request(shards, prefix, config, source, eod)
     if STANDARD_INPUT in shards:
         _start_anew(prefix, force=force)
         force = True
@@ -84,7 +91,7 @@ def run(
             return Result(done, is_new=False)
         shards, prefix = part.of(shards), part.prefix(prefix)
         more = part.settings(request)
-        request = _request(shards, prefix, config, eod, more)
+        request = _request(shards, prefix, config, source, eod, more)
         if strict := _strictly_made(prefix, request):
             return Result(strict, is_new=False)
         # What is finished of this very job is kept: it is the rest that is to be replaced.
@@ -119,8 +126,9 @@ def run(
 
 def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, force: bool) -> Manifest | None:
     """The manifest of what `run` would make, if it stands already. Raises as `run` does."""
-    eod = _eod(_core.Tokenizer.from_file(config.tokenizer), config)
-    request = _request(shards, prefix, config, eod)
+    source = find_tokenizer(config.tokenizer)
+    eod = _eod(source.load(), config)
+    request = _request(shards, prefix, config, source, eod)
     return manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force)
 
 
@@ -178,11 +186,12 @@ def _request(
     shards: Sequence[Path],
     prefix: Path,
     config: TokenizeConfig,
+    tokenizer: TokenizerFile,
     eod: tuple[str, int] | None,
     more: Settings | None = None,
 ) -> Request:
     folder = prefix.parent
-    inputs: list[Entry] = [manifest.file_entry(config.tokenizer, folder, role="tokenizer")]
+    inputs: list[Entry] = [tokenizer.entry(folder)]
     inputs += entries(shards, folder)
     settings = {
         "eod": None if eod is None else eod[0],

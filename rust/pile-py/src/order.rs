@@ -64,9 +64,7 @@ impl TrainingOrder {
 
     #[getter]
     fn dataset(&self) -> TokenDataset {
-        TokenDataset {
-            inner: Arc::clone(self.inner.source()),
-        }
+        TokenDataset::of(Arc::clone(self.inner.source()))
     }
 
     fn __len__(&self) -> usize {

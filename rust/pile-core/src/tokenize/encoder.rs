@@ -7,9 +7,9 @@
 use super::{
     added::Cut,
     cache::{BATCH, Batch, Key, MAX_SHORT_BYTES, PieceCache, SLACK},
+    cutter::Cutter,
     merges::Scratch,
     normalize::nfc,
-    scan::Scanner,
     tokenizer::Tokenizer,
 };
 use std::borrow::Cow;
@@ -111,13 +111,13 @@ impl State {
         longest_run: usize,
         out: &mut Vec<u32>,
     ) {
-        let mut scanner = Scanner::new(text, longest_run);
+        let mut cutter = Cutter::new(text, tokenizer.pattern, longest_run);
         let mut ends = std::mem::take(&mut self.ends);
         let mut room = std::mem::take(&mut self.room);
         let mut from = 0;
         loop {
             ends.clear();
-            scanner.next_ends(&mut ends);
+            cutter.next_ends(&mut ends);
             let Some(end) = ends.last() else { break };
             // A piece has at most as many ids as bytes.
             let n_enough = end - from + SLACK;

@@ -86,3 +86,48 @@ fn add_block(trainer: &mut Trainer, block: &Block) -> Result<(u64, u64)> {
     })?;
     Ok((n_documents, bad.n))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(vocab_size: u32) -> TrainConfig {
+        TrainConfig {
+            vocab_size,
+            min_frequency: 2,
+            special_tokens: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn progress_is_bytes_and_merges() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = [0, 1].map(|i| folder.path().join(format!("{i}.jsonl")));
+        let record = "{\"text\": \"the three trees there\"}\n";
+        for shard in &shards {
+            std::fs::write(shard, record.repeat(9)).unwrap();
+        }
+        let train = |n_threads| {
+            let progress = Progress::default();
+            let (trained, summary) = train_on_shards(
+                &shards,
+                &Rules::default(),
+                config(300),
+                n_threads,
+                &progress,
+            )
+            .unwrap();
+            assert_eq!((summary.n_documents, summary.n_text_bytes), (18, 18 * 21));
+            let expected = 18 * record.len() + summary.n_merges;
+            assert_eq!(progress.done(), expected as u64);
+            trained
+        };
+        assert_eq!(train(1), train(2));
+    }
+
+    #[test]
+    fn no_text_is_refused() {
+        let err = train_on_shards(&[], config(300), 1, &Progress::default()).unwrap_err();
+        assert!(err.to_string().contains("no text to train on"), "{err}");
+    }
+}

@@ -153,13 +153,14 @@ impl Input {
     /// Number of sequences up to the end of each document.
     fn document_ends(&self) -> impl Iterator<Item = u64> {
         let (header, file) = self.dataset.index();
-        let (lost, stored) = if self.is_document_array_lost {
-            (1..=header.n_sequences, None)
+        let n_lost = if self.is_document_array_lost {
+            header.n_sequences
         } else {
-            // An empty range, and the array less its leading 0.
-            (1..=0, Some(header.document_array(file).skip(1)))
+            0
         };
-        lost.chain(stored.into_iter().flatten())
+        // The array less its leading 0.
+        let stored = (!self.is_document_array_lost).then(|| header.document_array(file).skip(1));
+        (1..=n_lost).chain(stored.into_iter().flatten())
     }
 }
 
