@@ -182,7 +182,9 @@ impl TokenDataset {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(None);
         };
-        let origin = provenance.origin(document).map_err(BindError::from)?;
+        let Some(origin) = provenance.origin(document).map_err(BindError::from)? else {
+            return Ok(None);
+        };
         let dict = PyDict::new(py);
         dict.set_item("shard", PyString::new(py, origin.shard))?;
         dict.set_item("record", origin.record)?;

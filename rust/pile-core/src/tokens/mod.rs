@@ -10,6 +10,7 @@ mod dtype;
 mod fingerprint;
 mod idx;
 mod merge;
+mod origins;
 mod partial;
 mod parts;
 mod provenance;
@@ -19,7 +20,8 @@ pub use dataset::TokenDataset;
 pub use dtype::TokenType;
 pub use idx::{IdxHeader, write_idx};
 pub use merge::{MergeConfig, MergeSummary, MergedInput, merge};
-pub use provenance::{Origin, Provenance, ShardSpan};
+pub use origins::Place;
+pub use provenance::{Origin, Provenance, ShardSpan, write_provenance};
 
 use crate::Result;
 
