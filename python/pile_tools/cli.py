@@ -21,11 +21,14 @@ COMMANDS = {
     "tokenize": "pile_tools.commands.tokenize",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
+    "export": "pile_tools.commands.export",
+    "shard": "pile_tools.commands.shard",
+    "unshard": "pile_tools.commands.unshard",
     "verify": "pile_tools.commands.verify",
 }
 
 #: What the trainer and the studies need and the data tools do not.
-EXTRA_PACKAGES = {"torch", "deepspeed", "safetensors", "jinja2", "matplotlib"}
+EXTRA_PACKAGES = {"torch", "deepspeed", "safetensors", "jinja2", "matplotlib", "pyarrow"}
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
 
@@ -130,7 +133,7 @@ def _report(err: BaseException) -> int:
         case OSError():
             return _say(_os_error(err), EXIT_FAILURE)
         case ModuleNotFoundError() if err.name in EXTRA_PACKAGES:
-            advice = "pip install 'pile-tools[train,study]' brings it"
+            advice = "pip install 'pile-tools[train,study,export]' brings it"
             return _say(f"this command needs {err.name}, which is not installed; {advice}", EXIT_FAILURE)
         case _:
             what = f"{type(err).__name__}: {err}".splitlines()[0]

@@ -248,6 +248,11 @@ fn sequences_are_found_where_a_plain_scan_finds_them() {
     assert!(n_expected > 40);
 }
 
+/// serde_json reads floats to the last place but one.
+fn are_close(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-15)
+}
+
 fn open(golden: &Path, path: &Value) -> TokenDataset {
     TokenDataset::open(&golden.join(path.as_str().unwrap())).unwrap()
 }
@@ -385,7 +390,7 @@ fn splits_weights_and_blends_are_the_references() {
         let n = case["num_samples"].as_u64();
         let (weights, samples) =
             normalized_weights(&floats(&case["weights"]), n.unwrap_or(0)).unwrap();
-        assert_eq!(weights, floats(&case["out"][0]));
+        assert!(are_close(&weights, &floats(&case["out"][0])), "{case}");
         if n.is_some() {
             let expected: Vec<u64> = serde_json::from_value(case["out"][1].clone()).unwrap();
             assert_eq!(samples, expected, "{case}");
@@ -394,7 +399,7 @@ fn splits_weights_and_blends_are_the_references() {
     for case in list("weights_by_num_docs") {
         let counts: Vec<u64> = serde_json::from_value(case["l"].clone()).unwrap();
         let found = weights_by_documents(&counts, case["alpha"].as_f64().unwrap());
-        assert_eq!(found, floats(&case["out"]), "{case}");
+        assert!(are_close(&found, &floats(&case["out"])), "{case}");
     }
     for case in list("blend") {
         let weights = normalized_weights(&floats(&case["weights"]), 0).unwrap().0;

@@ -5,6 +5,7 @@ mod errors;
 mod jobs;
 mod order;
 mod progress;
+mod source;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -21,9 +22,14 @@ mod _core {
     #[pymodule_export]
     use super::dataset::TokenDataset;
     #[pymodule_export]
-    use super::jobs::{_panic, build_dataset, build_order, order_file_stem, train_tokenizer};
+    use super::jobs::{
+        _panic, build_dataset, build_order, normalized_weights, split_documents, train_tokenizer,
+        weights_by_documents, write_blend,
+    };
     #[pymodule_export]
-    use super::order::TrainingOrder;
+    use super::order::{TrainingOrder, blended_order, rows_order};
+    #[pymodule_export]
+    use super::source::TokenSource;
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 

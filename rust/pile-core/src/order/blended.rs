@@ -1,8 +1,10 @@
 //! Samples of several orders, mixed by weight.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::{Blended, IndexedSamples, Samples, build::array_path, npy, npy::AnyArray};
+use super::{
+    Blended, IndexedSamples, Samples, build::array_path, npy, npy::AnyArray, split::blend,
+};
 use crate::{
     Error, Result,
     io::write_atomically,
@@ -11,15 +13,56 @@ use crate::{
 
 const ARRAYS: [&str; 2] = ["dataset_index", "dataset_sample_index"];
 
-/// Writes a blend as `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`; returns their paths.
-///
-/// # Errors
-/// A file cannot be written.
-pub fn write_blend(stem: &Path, blended: &Blended) -> Result<[PathBuf; 2]> {
+/// Writes a blend as `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
+fn write_blend(stem: &Path, blended: &Blended) -> Result<()> {
     let paths = ARRAYS.map(|array| array_path(stem, array));
     write_atomically(&paths[0], |out| npy::write(out, &blended.dataset_index, 1))?;
-    write_atomically(&paths[1], |out| npy::write(out, &blended.sample_index, 1))?;
-    Ok(paths)
+    write_atomically(&paths[1], |out| npy::write(out, &blended.sample_index, 1))
+}
+
+/// Builds and writes the blend of datasets with so many samples each; returns its samples, and those it takes
+/// of each.
+///
+/// GPT-NeoX blends as many samples as the datasets have together, one less each, and where a dataset has no
+/// more it starts again with its first: so does this `as_gpt_neox`. Otherwise the blend ends there.
+///
+/// # Errors
+/// As [`blend`], or a file cannot be written.
+pub fn build_blend(
+    stem: &Path,
+    weights: &[f64],
+    available: &[u64],
+    as_gpt_neox: bool,
+) -> Result<(u64, Vec<u64>)> {
+    let reachable: Vec<u64> = available.iter().map(|n| n.saturating_sub(1)).collect();
+    let mut blended = blend(weights, reachable.iter().sum())?;
+    if weights.len() != available.len() {
+        return Err(Error::argument(format!(
+            "{} weights for {} datasets",
+            weights.len(),
+            available.len()
+        )));
+    }
+    let n_of = |number: u8| available[usize::from(number)] as i64;
+    if as_gpt_neox {
+        for (number, sample) in blended.dataset_index.iter().zip(&mut blended.sample_index) {
+            if *sample >= n_of(*number) {
+                *sample %= (n_of(*number) - 1).max(1);
+            }
+        }
+    } else {
+        let mut both = blended.dataset_index.iter().zip(&blended.sample_index);
+        if let Some(end) = both.position(|(number, sample)| *sample >= n_of(*number)) {
+            blended.dataset_index.truncate(end);
+            blended.sample_index.truncate(end);
+        }
+    }
+    let mut counts = vec![0; weights.len()];
+    for number in &blended.dataset_index {
+        counts[usize::from(*number)] += 1;
+    }
+    write_blend(stem, &blended)?;
+    Ok((blended.dataset_index.len() as u64, counts))
 }
 
 /// Orders over datasets that stand one after the other in one source, and which gives each sample.

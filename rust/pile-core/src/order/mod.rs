@@ -15,7 +15,7 @@ mod split;
 mod training_order;
 mod unpacked;
 
-pub use blended::{BlendedSamples, write_blend};
+pub use blended::{BlendedSamples, build_blend};
 pub use build::{OrderConfig, OrderSummary, Rule, build};
 pub use indexed::{IndexedSamples, Layout};
 pub use megatron::{Megatron, MegatronConfig, megatron};
