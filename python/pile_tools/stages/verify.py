@@ -168,7 +168,7 @@ def _file(path: Path, entry: Entry, *, absent: str) -> Check:
     if "bytes" in entry and n_bytes != entry["bytes"]:
         return Check("WRONG", f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}")
     if "sha256" in entry and files.sha256(path) != entry["sha256"]:
-        return Check("WRONG", f"{path} has another SHA-256 than the manifest says")
+        return Check("WRONG", f"{path} has another SHA-256 than it should have")
     return Check("ok", f"{path} ({n_bytes:,} bytes)")
 
 
