@@ -86,7 +86,7 @@ def test_a_split_takes_the_documents_of_its_part(dataset: Path, tmp_path: Path) 
         order = open_order(tmp_path / part)
         seen.append(set(order.samples.spans(0, len(order))[:, 1].tolist()))
     assert max(seen[0]) < min(seen[1]) <= max(seen[1]) < min(seen[2]) < n
-    with pytest.raises(ConfigError, match="part of the .* is empty"):
+    with pytest.raises(ConfigError, match=r"part of the .* is empty"):
         run(dataset, tmp_path / "none", OrderConfig(seq_length=16, samples=5, split="1", part="valid"))
     with pytest.raises(ConfigError, match="not up to three shares"):
         run(dataset, tmp_path / "none", OrderConfig(seq_length=16, samples=5, split="a,b"))

@@ -181,7 +181,9 @@ def test_file_names_are_the_references() -> None:
     old = OrderConfig(seq_length=2048, steps=143000, batch_size=1024, names="v1.0")
     assert old.stem(name, 0, old.n_samples) == f"{name}_train_0_indexmap_147164160ns_2048sl_1234s"
     split = OrderConfig(seq_length=2048, steps=143000, batch_size=1024, split="969,30,1")
-    assert split.stem(name, 0, split.n_samples) == f"{name}_train_indexmap_146432000ns_2048sl_1234s_packedpi_ac"
+    assert (
+        split.stem(name, 0, split.n_samples) == f"{name}_train_indexmap_146432000ns_2048sl_1234s_packedpi_ac"
+    )
 
 
 def test_the_margin_is_the_references() -> None:

@@ -30,12 +30,12 @@ def rows(golden: Path) -> np.ndarray[Any, Any]:
 
 
 @pytest.fixture(scope="module")
-def shards(golden: Path) -> Path:
+def row_shards(golden: Path) -> Path:
     return golden / "packed" / "shards"
 
 
-def test_pythias_shards_are_an_order(shards: Path, rows: np.ndarray[Any, Any]) -> None:
-    for path in (shards, shards / "document-00001-of-00002.bin"):
+def test_pythias_shards_are_an_order(row_shards: Path, rows: np.ndarray[Any, Any]) -> None:
+    for path in (row_shards, row_shards / "document-00001-of-00002.bin"):
         order = open_order(path, batch_size=8)
         assert (len(order), order.steps) == (40, 5)
         for step in range(5):
@@ -47,20 +47,20 @@ def test_pythias_shards_are_an_order(shards: Path, rows: np.ndarray[Any, Any]) -
         order.batch(5)
 
 
-def test_rows_may_have_any_length(shards: Path, rows: np.ndarray[Any, Any]) -> None:
-    order = open_order(shards, row_length=683, batch_size=3)
+def test_rows_may_have_any_length(row_shards: Path, rows: np.ndarray[Any, Any]) -> None:
+    order = open_order(row_shards, row_length=683, batch_size=3)
     assert np.array_equal(order.batch(2), rows.reshape(120, 683)[6:9])
     with pytest.raises(FormatError, match="no whole number of rows of 2048 uint16"):
-        open_order(shards, row_length=2048)
+        open_order(row_shards, row_length=2048)
 
 
-def test_what_rows_cannot_tell_is_printed_as_unknown(shards: Path, cli: Any) -> None:
-    done = cli("batch", shards, "--step", "2", "--batch-size", "8", "--row", "1")
+def test_what_rows_cannot_tell_is_printed_as_unknown(row_shards: Path, cli: Any) -> None:
+    done = cli("batch", row_shards, "--step", "2", "--batch-size", "8", "--row", "1")
     assert done.returncode == 0, done.stderr
     assert "documents unknown" in done.stdout
     assert "subsets: unknown 100.0%" in done.stdout
     assert "document unknown, subset unknown" in done.stdout
-    done = cli("batch", shards, "--step", "2", "--batch-size", "8", "--row", "1", "--json")
+    done = cli("batch", row_shards, "--step", "2", "--batch-size", "8", "--row", "1", "--json")
     assert json.loads(done.stdout)["runs"] == [
         {"document": None, "start": None, "tokens": 2049, "subset": None}
     ]
@@ -171,8 +171,8 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 FIRST = "document-00000-of-00002.bin"
 
 
-def test_a_step_is_read_over_http_and_no_more(shards: Path, rows: np.ndarray[Any, Any]) -> None:
-    with serving(shards) as (host, handler):
+def test_a_step_is_read_over_http_and_no_more(row_shards: Path, rows: np.ndarray[Any, Any]) -> None:
+    with serving(row_shards) as (host, handler):
         order = open_order(f"{host}/x/{FIRST}", batch_size=8)
         for step in range(5):
             before = handler.sent
@@ -185,9 +185,9 @@ def test_a_step_is_read_over_http_and_no_more(shards: Path, rows: np.ndarray[Any
 
 
 def test_a_hub_lists_its_shards(
-    shards: Path, rows: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
+    row_shards: Path, rows: np.ndarray[Any, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serving(shards) as (host, handler):
+    with serving(row_shards) as (host, handler):
         monkeypatch.setenv("HF_ENDPOINT", host)
         order = open_order("hf://datasets/owner/name", batch_size=8)
         assert np.array_equal(order.batch(4), rows[32:40])
@@ -196,8 +196,8 @@ def test_a_hub_lists_its_shards(
             open_order("hf://models/owner/name")
 
 
-def test_cut_connections_are_gone_on_with(shards: Path, rows: np.ndarray[Any, Any]) -> None:
-    with serving(shards) as (host, handler):
+def test_cut_connections_are_gone_on_with(row_shards: Path, rows: np.ndarray[Any, Any]) -> None:
+    with serving(row_shards) as (host, handler):
         order = open_order(f"{host}/{FIRST}", batch_size=8)
         handler.cut_after, handler.cuts_left = 7000, 3
         assert np.array_equal(order.batch(1), rows[8:16])
@@ -209,8 +209,8 @@ def test_cut_connections_are_gone_on_with(shards: Path, rows: np.ndarray[Any, An
             order.batch(3)
 
 
-def test_wrong_lengths_and_servers_without_ranges_are_refused(shards: Path) -> None:
-    with serving(shards) as (host, handler):
+def test_wrong_lengths_and_servers_without_ranges_are_refused(row_shards: Path) -> None:
+    with serving(row_shards) as (host, handler):
         order = open_order(f"{host}/{FIRST}", batch_size=8)
         handler.lie = 5
         with pytest.raises(FormatError, match="60,005 bytes, expected 60,000"):
@@ -230,10 +230,10 @@ def test_wrong_lengths_and_servers_without_ranges_are_refused(shards: Path) -> N
             order.batch(5)
 
 
-def test_a_server_that_is_not_there_is_told(shards: Path) -> None:
-    with serving(shards) as (host, _):
+def test_a_server_that_is_not_there_is_told(row_shards: Path) -> None:
+    with serving(row_shards) as (host, _):
         pass
-    with pytest.raises(OSError, match="gave up after 5 tries: .*refused"):
+    with pytest.raises(OSError, match=r"gave up after 5 tries: .*refused"):
         RemoteRows(f"{host}/{FIRST}")
 
 
@@ -248,27 +248,27 @@ def test_shards_are_cut_and_put_together(golden: Path, tmp_path: Path) -> None:
         with pytest.raises(OutputExistsError):
             token_shards.shard(source, folder, shard_bytes=shard_bytes)
     made[1].unlink()
-    with pytest.raises(FormatError, match="00001-of-00001.bin is missing"):
+    with pytest.raises(FormatError, match=r"00001-of-00001\.bin is missing"):
         token_shards.unshard(folder, tmp_path / "again.bin")
 
 
-def test_shards_are_checked_by_a_list_of_hashes(shards: Path, tmp_path: Path, cli: Any) -> None:
-    hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(shards.glob("*.bin"))}
+def test_shards_are_checked_by_a_list_of_hashes(row_shards: Path, tmp_path: Path, cli: Any) -> None:
+    hashes = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(row_shards.glob("*.bin"))}
     pythias = tmp_path / "pythias.txt"
     pythias.write_text("".join(f"{name} {digest}\n" for name, digest in hashes.items()))
     sums = tmp_path / "sums.txt"
     sums.write_text("".join(f"{digest}  ./{name}\n" for name, digest in hashes.items()))
     for path in (pythias, sums):
-        assert len(run_hashes(shards, path)) == 3
-    done = cli("verify", shards, "--hashes", sums)
+        assert len(run_hashes(row_shards, path)) == 3
+    done = cli("verify", row_shards, "--hashes", sums)
     assert done.returncode == 0
     assert "3 files" in done.stdout
     sums.write_text(sums.read_text().replace(next(iter(hashes.values())), "0" * 64))
     with pytest.raises(VerifyError, match="1 of 3"):
-        run_hashes(shards, sums)
+        run_hashes(row_shards, sums)
     sums.write_text("nothing\n")
     with pytest.raises(FormatError, match="line 1"):
-        run_hashes(shards, sums)
+        run_hashes(row_shards, sums)
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +320,8 @@ def test_ranks_and_micro_batches_are_the_references(golden: Path, tmp_path: Path
 def test_another_batch_size_keeps_the_samples(order: Order) -> None:
     other = order.rebatch(batch_size=16)
     assert np.array_equal(
-        np.concatenate([b for _, b in other.batches(0, 3)]), np.concatenate([b for _, b in order.batches(0, 2)])
+        np.concatenate([b for _, b in other.batches(0, 3)]),
+        np.concatenate([b for _, b in order.batches(0, 2)]),
     )
     assert other.steps == len(order) // 16
     assert np.array_equal(order[-1], order[len(order) - 1])
@@ -415,7 +416,10 @@ def test_steps_are_exported(order: Order, tmp_path: Path, cli: Any) -> None:
     assert table.column("step").to_pylist() == [
         step for step in (2, 3) for _ in range(len(order.batch_spans(step)))
     ]
-    assert table.column("document").to_pylist()[: len(order.batch_spans(2))] == order.batch_spans(2)[:, 1].tolist()
+    assert (
+        table.column("document").to_pylist()[: len(order.batch_spans(2))]
+        == order.batch_spans(2)[:, 1].tolist()
+    )
     assert cli("export", order.path, "--steps", "2:4", "-o", file).returncode == 1
     assert cli("export", order.path, "--steps", "4", "-o", file).returncode == 2
 

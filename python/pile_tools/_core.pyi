@@ -197,7 +197,7 @@ class TrainingOrder:
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
         """What `n` samples from place `first` consist of, in order.
 
-        Shapes: (n_spans, 4) int64 with columns row (from 0), document (-1 where unknown), first token in it, tokens.
+        Shapes: (n_spans, 4) int64 with columns row, document (-1: unknown), first token in it, tokens.
         """
 
     def find(
@@ -215,7 +215,7 @@ class TrainingOrder:
 
 @final
 class TokenSource:
-    """Tokens whose documents have no known origin: rows without an index, or `PREFIX.idx` with its tokens in shards.
+    """Tokens of unknown origin: rows without an index, or `PREFIX.idx` with its tokens in shards.
 
     The tokens of an index need not be here at all: its documents are known, and can be ordered, all the same.
     """
@@ -343,7 +343,7 @@ def weights_by_documents(n_documents: Sequence[int], alpha: float) -> list[float
 def write_blend(
     stem: AnyPath, weights: Sequence[float], available: Sequence[int], as_gpt_neox: bool
 ) -> tuple[int, list[int]]:
-    """Writes the two arrays of a blend of datasets with so many samples each; returns its samples, in all and of each."""
+    """Writes a blend of datasets with so many samples each; returns its samples, in all and of each."""
 
 def _panic() -> None:
     """Panics in the core, for the test of how a panic is reported."""

@@ -1,7 +1,7 @@
 """An order: the samples that a model sees, step after step, wherever they lie.
 
-An order on disk is a folder with `order.json` beside the reference's `.npy` files; rows that are in training order
-already, as Pythia's published data are, are an order of their own, here or on a server.
+An order on disk is a folder with `order.json` beside the reference's `.npy` files; rows that are in training
+order already, as Pythia's published data are, are an order of their own, here or on a server.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Batch:
     """A batch with the documents it is made of.
 
     Attributes:
-        tokens: (rows, sample_length) uint16 or int32; inputs are all but the last column, labels all but the first.
+        tokens: (rows, sample_length) uint16 or int32; all but the last column are inputs.
         documents: (rows, sample_length) int64, the document of each token, -1 where unknown or padding.
         position_ids: (rows, sample_length) int32, counted anew where a document begins in a row.
         cu_seqlens: (n + 1,) int32 over the inputs of all rows, one after the other: where each document's run
@@ -128,6 +128,13 @@ class Order:
         return self.samples.seq_length
 
     @property
+    def record(self) -> Manifest:
+        """The manifest, of an order that has one. Raises ConfigError."""
+        if self.manifest is None:
+            raise ConfigError(f"rows have no manifest, so a run on them cannot be recorded ({self.path})")
+        return self.manifest
+
+    @property
     def dataset(self) -> Any:
         """The documents that the samples are made of; of rows, the rows."""
         return self.samples.dataset
@@ -179,13 +186,11 @@ class Order:
         self, step: int, batch_size: int | None = None, *, with_documents: Literal[False] = False
     ) -> Tokens: ...
     @overload
-    def batch(
-        self, step: int, batch_size: int | None = None, *, with_documents: Literal[True]
-    ) -> Batch: ...
+    def batch(self, step: int, batch_size: int | None = None, *, with_documents: Literal[True]) -> Batch: ...
     def batch(
         self, step: int, batch_size: int | None = None, *, with_documents: bool = False
     ) -> Tokens | Batch:
-        """The samples of a step: (batch_size, seq_length + 1) uint16 or int32, or a `Batch` with its documents.
+        """The samples of a step: (batch_size, seq_length + 1) uint16 or int32, or a `Batch`.
 
         Step s, from 0, is samples [s * batch_size, (s + 1) * batch_size), as in GPT-NeoX whatever its number
         of ranks and micro-batches. Raises ConfigError.
@@ -212,7 +217,7 @@ class Order:
     ) -> Tokens:
         """What one data-parallel rank reads in one micro-batch of a step, as GPT-NeoX deals it out.
 
-        All ranks and micro-batches of a step together are its batch, whatever their numbers. Raises ConfigError.
+        All of a step together are its batch, whatever their numbers. Raises ConfigError.
         """
         first, size = self.first_sample(step)
         rows, rest = divmod(size, n_ranks * n_micro_batches)
@@ -259,8 +264,8 @@ def open_order(
     """Opens an order in constant time, checked to be of its dataset.
 
     Args:
-        path: An order's folder or its `order.json`; the `..._shuffle_idx.npy` that GPT-NeoX wrote beside its dataset;
-            or rows in training order: their folder, one of their shards, or an address `https://...` or
+        path: An order's folder or its `order.json`; the `..._shuffle_idx.npy` that GPT-NeoX wrote beside its
+            dataset; or rows in training order: their folder, one of their shards, or an address `https://...` or
             `hf://datasets/...`.
         row_length: Tokens of a row, for rows; by default Pythia's 2,049.
         batch_size: Samples of a step where the order names none; for rows by default Pythia's 1,024.

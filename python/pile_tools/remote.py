@@ -118,7 +118,8 @@ class RemoteRows:
         place = sample + self._n_rows if sample < 0 else sample
         if not 0 <= place < self._n_rows:
             raise IndexError(f"{sample} is out of range for {self._n_rows}")
-        return self.samples(place, 1)[0]
+        row: Tokens = self.samples(place, 1)[0]
+        return row
 
     def samples(self, first: int, n: int) -> Tokens:
         """`n` rows from `first`: (n, row_length). Raises ConfigError, FormatError, OSError."""
@@ -129,8 +130,10 @@ class RemoteRows:
 
     def take(self, places: NDArray[np.int64]) -> Tokens:
         """Rows at any places."""
-        rows = [self[int(place)] for place in places]
-        return np.stack(rows) if rows else np.empty((0, self.row_length), self._dtype)
+        rows = np.empty((len(places), self.row_length), self._dtype)
+        for row, place in enumerate(places.tolist()):
+            rows[row] = self[place]
+        return rows
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
         """Each row whole, its document -1: unknown."""
@@ -225,7 +228,9 @@ class RemoteRows:
             with self._open(url, {"Range": f"bytes={first}-{start + n - 1}"}) as answer:
                 total = _check_answer(answer, first, start + n - 1, url)
                 if size is not None and total != size:
-                    raise FormatError(f"has {total:,} bytes, expected {size:,}: it is cut short or another ({url})")
+                    raise FormatError(
+                        f"has {total:,} bytes, expected {size:,}: it is cut short or another ({url})"
+                    )
                 self._total = total
                 while len(data) < n:
                     part = answer.read(min(n - len(data), 1 << 20))
@@ -268,7 +273,9 @@ def _check_answer(answer: Any, first: int, last: int, url: str) -> int:
     said = answer.headers.get("Content-Range", "")
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", said)
     if found is None or (int(found[1]), int(found[2])) != (first, last):
-        raise FormatError(f"asked for bytes {first}-{last}, the server answers {said!r}: it is cut short ({url})")
+        raise FormatError(
+            f"asked for bytes {first}-{last}, the server answers {said!r}: it is cut short ({url})"
+        )
     return int(found[3])
 
 
@@ -280,8 +287,11 @@ def _tried(job: Any, url: str) -> None:
             return job()  # type: ignore[no-any-return]
         except urllib.error.HTTPError as err:
             failure: Exception = err
+            err.close()
             if err.code == 416:
-                raise FormatError(f"the file ends before the bytes asked for: it is cut short ({url})") from err
+                raise FormatError(
+                    f"the file ends before the bytes asked for: it is cut short ({url})"
+                ) from err
             if err.code not in _TRANSIENT:
                 raise OSError(f"the server answers {err.code} {err.reason} ({url})") from err
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as err:

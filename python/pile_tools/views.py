@@ -1,7 +1,7 @@
 """Interventions on an order, as views: nothing on disk changes, a run and its control differ by nothing else.
 
-A view can be saved as an order of its own, an `order.json` that names the order beneath, so that a run on it is
-recorded like any other.
+A view can be saved as an order of its own, an `order.json` that names the order beneath, so that a run on it
+is recorded like any other.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class _View:
         place = sample + len(self) if sample < 0 else sample
         if not 0 <= place < len(self):
             raise IndexError(f"{sample} is out of range for {len(self)}")
-        return self.samples(place, 1)[0]
+        row: Tokens = self.samples(place, 1)[0]
+        return row
 
     def samples(self, first: int, n: int) -> Tokens:
         """`n` samples from place `first`, changed."""
@@ -129,7 +130,8 @@ class ReplacedTokens(_View):
                     goes_on[end] = self._joins(int(known[end - 1]), int(whole[start + length]))
             at = end
         is_word = ~goes_on[:-1] & ~goes_on[1:]
-        return np.where(is_word & (new != known), new, row).astype(row.dtype)
+        replaced: Tokens = np.where(is_word & (new != known), new, row).astype(row.dtype)
+        return replaced
 
     def _joins(self, before: int, after: int) -> bool:
         return bool(self._ends_in_word[before] and self._starts_in_word[after])
@@ -152,7 +154,9 @@ def _is_in_word(character: str) -> bool:
 class InsertedTokens(_View):
     """Samples with token sequences written over given places; see `insert_tokens`."""
 
-    def __init__(self, samples: Samples, inserts: Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]) -> None:
+    def __init__(
+        self, samples: Samples, inserts: Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]
+    ) -> None:
         super().__init__(samples)
         self._inserts = {place: list(there) for place, there in inserts.items()}
 
@@ -171,9 +175,9 @@ def replace_tokens(
 ) -> Order:
     """The order with words replaced in steps [first, end), every other token and position the same.
 
-    Each word of `table`, and its replacement, must be one token, with the space before it if it has one: write
-    `{" he": " she"}`. It is replaced where it is a word of its own, no letter or digit of the same document right
-    before or after it. Rows without known documents are judged by what the row itself shows.
+    Each word of `table`, and its replacement, must be one token, with the space before it if it has one:
+    `{" he": " she"}`. It is replaced where it is a word of its own, no letter or digit of the same document
+    right before or after it. Rows without known documents are judged by what the row itself shows.
 
     Raises:
         ConfigError: A word is not one token, no tokenizer is known, or the steps are out of range.
@@ -184,7 +188,9 @@ def replace_tokens(
         one, two = (tokenizer.encode(text).tolist() for text in (word, other))
         if len(one) != 1 or len(two) != 1:
             wrong = word if len(one) != 1 else other
-            raise ConfigError(f"{wrong!r} is not one token, so positions would move; replace one token by one")
+            raise ConfigError(
+                f"{wrong!r} is not one token, so positions would move; replace one token by one"
+            )
         ids[one[0]] = two[0]
     if not ids:
         raise ConfigError("no words to replace")
@@ -224,7 +230,11 @@ def insert_tokens(order: Order, table: Sequence[Insert]) -> Order:
             raise ConfigError(f"two inserts over one token (step {insert.step}, row {insert.row})")
         there.append((insert.offset, tuple(insert.tokens)))
     samples = InsertedTokens(order.samples, inserts)
-    view = {"kind": "inserts", "table": [dataclasses.asdict(i) for i in table], "batch_size": order.batch_size}
+    view = {
+        "kind": "inserts",
+        "table": [dataclasses.asdict(i) for i in table],
+        "batch_size": order.batch_size,
+    }
     return _as_view(order, samples, view)
 
 
@@ -270,7 +280,9 @@ def save_view(order: Order, folder: Path, *, force: bool = False) -> Manifest:
         OutputExistsError: Another order lies there and `force` is off.
     """
     if not isinstance(order, ViewOrder) or order.beneath is None or order.beneath.manifest is None:
-        raise ConfigError("only a view of an order with a manifest can be saved; save a view of a view step by step")
+        raise ConfigError(
+            "only a view of an order with a manifest can be saved; save a view of a view step by step"
+        )
     beneath = order.beneath
     view = dict(order.view)
     if view["kind"] == "inserts":

@@ -24,14 +24,18 @@ from pile_tools.views import find_tokenizer
 @click.command("batch")
 @click.argument("order")
 @click.option("--step", type=int, required=True, help="Step, from 0.")
-@click.option("--text/--tokens", "as_text", default=None, help="Print text, or token ids. Text where it is known.")
+@click.option(
+    "--text/--tokens", "as_text", default=None, help="Print text, or token ids. Text where it is known."
+)
 @click.option("--row", type=int, help="Print this row of the batch alone.")
 @click.option("--npy", type=options.PATH, metavar="FILE", help="Write the batch as a numpy array instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row instead.")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
-@click.option("--row-length", type=click.IntRange(min=2), help="Tokens of a row, of rows. Default: Pythia's 2049.")
+@click.option(
+    "--row-length", type=click.IntRange(min=2), help="Tokens of a row, of rows. Default: Pythia's 2049."
+)
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
 )
@@ -48,8 +52,8 @@ def command(
 ) -> None:
     """Print what the model sees at a step of ORDER, and from which documents and subsets it comes.
 
-    ORDER is an order's folder, or rows that are in training order already, as Pythia's data are: the folder of
-    their shards, or an address, of which only this step is read. What rows cannot tell is printed as unknown.
+    ORDER is an order's folder, or rows that are in training order already, as Pythia's data are: the folder
+    of their shards, or an address, of which only this step is read. What rows cannot tell is printed as unknown.
     Step s is samples s * batch size and on, whatever the number of GPUs was.
 
     \b
@@ -73,7 +77,9 @@ def command(
     decoder = _tokenizer(opened, tokenizer, as_text)
     if as_json:
         for number in rows:
-            click.echo(json.dumps(_json(opened, step, first, number, tokens, spans, decoder), ensure_ascii=False))
+            click.echo(
+                json.dumps(_json(opened, step, first, number, tokens, spans, decoder), ensure_ascii=False)
+            )
         return
     _print_head(opened, step, first, n_rows, spans)
     for number in rows:

@@ -17,9 +17,15 @@ from pile_tools.views import find_tokenizer
 @click.command("export")
 @click.argument("order")
 @click.option("--steps", metavar="A:B", required=True, help="Steps from A to B, B not included.")
-@click.option("-o", "--output", type=options.PATH, metavar="FILE.parquet", required=True, help="File to write.")
-@click.option("--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none.")
-@click.option("--row-length", type=click.IntRange(min=2), help="Tokens of a row, of rows. Default: Pythia's 2049.")
+@click.option(
+    "-o", "--output", type=options.PATH, metavar="FILE.parquet", required=True, help="File to write."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+@click.option(
+    "--row-length", type=click.IntRange(min=2), help="Tokens of a row, of rows. Default: Pythia's 2049."
+)
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
 )
@@ -33,7 +39,7 @@ def command(
     tokenizer: Path | None,
     force: bool,
 ) -> None:
-    """Write steps of ORDER as a Parquet file: step, row, document, subset, text, one record a run of a document.
+    """Write steps of ORDER as Parquet: step, row, document, subset, text; one record a run of a document.
 
     What is not known is null. Needs pyarrow: pip install 'pile-tools[export]'.
 

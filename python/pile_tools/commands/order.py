@@ -25,9 +25,13 @@ from pile_tools.stages.order import Blend, OrderConfig, run
 )
 @config_options(OrderConfig)
 @click.option(
-    "--weights", metavar="W,W...", help="Weights of several datasets; by default by their numbers of documents."
+    "--weights",
+    metavar="W,W...",
+    help="Weights of several datasets; by default by their numbers of documents.",
 )
-@click.option("--alpha", type=float, default=0.3, show_default=True, help="How far those even out sizes, 1: not.")
+@click.option(
+    "--alpha", type=float, default=0.3, show_default=True, help="How far those even out sizes, 1: not."
+)
 @click.option("--labels", type=options.PATH, metavar="PREFIX", help="The parallel dataset of labels.")
 @options.force
 def command(

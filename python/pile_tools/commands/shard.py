@@ -15,7 +15,12 @@ from pile_tools.stages.token_shards import SHARD_BYTES, shard
 @click.argument("file", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, metavar="DIR", required=True, help="Folder of the shards.")
 @click.option(
-    "--bytes", "shard_bytes", type=click.IntRange(min=1), default=SHARD_BYTES, show_default=True, help="Of a shard."
+    "--bytes",
+    "shard_bytes",
+    type=click.IntRange(min=1),
+    default=SHARD_BYTES,
+    show_default=True,
+    help="Of a shard.",
 )
 @options.force
 def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:

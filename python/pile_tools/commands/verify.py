@@ -13,7 +13,10 @@ from pile_tools.stages.verify import Check, run, run_hashes
 @click.command("verify")
 @click.argument("path", type=options.PATH)
 @click.option(
-    "--hashes", type=options.PATH, metavar="FILE", help="Check the files in PATH by this list of names and SHA-256."
+    "--hashes",
+    type=options.PATH,
+    metavar="FILE",
+    help="Check the files in PATH by this list of names and SHA-256.",
 )
 @click.option("--chain", is_flag=True, help="Check what it was made from too, back to the shards.")
 def command(path: Path, hashes: Path | None, chain: bool) -> None:

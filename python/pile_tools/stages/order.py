@@ -32,7 +32,9 @@ class OrderConfig:
     seq_length: int = field(metadata={"help": "Tokens the model sees at once; samples are one longer."})
     samples: int | None = field(default=None, metadata={"help": "Samples to build, at least."})
     steps: int | None = field(default=None, metadata={"help": "Training steps, with --batch-size."})
-    epochs: int | None = field(default=None, metadata={"help": "Whole epochs instead of a number of samples."})
+    epochs: int | None = field(
+        default=None, metadata={"help": "Whole epochs instead of a number of samples."}
+    )
     batch_size: int | None = field(default=None, metadata={"help": "Samples of a step, over all ranks."})
     seed: int = field(default=1234, metadata={"help": "Seed of the shuffles, 0 to 2^32 - 1."})
     packing: str = _choice(PACKINGS, "packed", "How documents become samples")
@@ -62,13 +64,15 @@ class OrderConfig:
         choices = (("packing", PACKINGS), ("part", PARTS), ("names", NAMES), ("compat", (None, "gpt-neox")))
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
-                raise ConfigError(f"no {name} {getattr(self, name)!r}; there are {', '.join(map(str, allowed))}")
+                raise ConfigError(
+                    f"no {name} {getattr(self, name)!r}; there are {', '.join(map(str, allowed))}"
+                )
         if self.names == "v1.0" and self.packing != "packed":
             raise ConfigError("GPT-NeoX v1.0 knows no packing but packed")
 
     @property
     def n_samples(self) -> int | None:
-        """Samples to ask for, of one dataset: of a run without a split with GPT-NeoX's margin; None for epochs."""
+        """Samples to ask for, with GPT-NeoX's margin for a run without a split; None for epochs."""
         if self.steps is None or self.batch_size is None:
             return self.samples
         wanted = self.steps * self.batch_size
@@ -122,10 +126,10 @@ def run(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Builds the order of a dataset, or of a blend, in `folder`; returns its manifest and whether it was made now.
+    """Builds the order of a dataset or a blend in `folder`; returns its manifest and whether it was made now.
 
-    Without a folder it lies beside the (first) dataset, where GPT-NeoX looks for its `.npy` files. `labels` is
-    the prefix of the parallel dataset of labels.
+    Without a folder it lies beside the (first) dataset, where GPT-NeoX looks for its `.npy` files. `labels`
+    is the prefix of the parallel dataset of labels.
 
     Raises:
         OutputExistsError: Another order lies there and `force` is off.
@@ -236,8 +240,8 @@ def _check_blend(n_samples: int, config: OrderConfig) -> None:
     wanted = config.samples or (config.steps or 0) * (config.batch_size or 0)
     if n_samples < wanted:
         raise ConfigError(
-            f"the datasets give {n_samples:,} samples at these weights, {wanted:,} are wanted; GPT-NeoX would take "
-            f"samples again from the start: --compat gpt-neox does so"
+            f"the datasets give {n_samples:,} samples at these weights, {wanted:,} are wanted; "
+            f"GPT-NeoX would take samples again from the start: --compat gpt-neox does so"
         )
 
 

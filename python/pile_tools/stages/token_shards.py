@@ -1,6 +1,6 @@
 """Cuts a token file into shards named as Pythia's are, puts them together again, and checks them by hashes.
 
-To read them nothing need be put together: `pile_tools.open_order` and `TokenSource` take the shards as they are.
+To read them nothing need be put together: `open_order` and `TokenSource` take the shards as they are.
 """
 
 from __future__ import annotations
@@ -142,4 +142,3 @@ def _copy(path: Path, start: int, n: int, to: int, on_bytes: OnBytes) -> None:
                 raise FormatError(f"ends at byte {start}, {end} were there before ({path})")
             start += copied
             on_bytes(copied)
-

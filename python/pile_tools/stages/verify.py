@@ -82,7 +82,7 @@ def run(
 def run_hashes(
     path: Path, hashes: Path, *, on_check: Callable[[Check], object] = lambda check: None
 ) -> list[Check]:
-    """Checks the files of a folder, shards say, by a list of their SHA-256; each name of the list must be there.
+    """Checks the files of a folder, shards say, by a list of their SHA-256; each of the list must be there.
 
     Raises:
         VerifyError: A file is missing or another; the message names all of them.

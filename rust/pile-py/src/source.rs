@@ -110,7 +110,8 @@ impl TokenSource {
     }
 
     #[allow(clippy::unused_self)] // as TokenDataset's
-    fn origin<'py>(&self, _document: u64) -> Option<Bound<'py, PyDict>> {
+    fn origin<'py>(&self, document: u64) -> Option<Bound<'py, PyDict>> {
+        let _ = document;
         None
     }
 
