@@ -265,8 +265,8 @@ def open_order(
 
     Args:
         path: An order's folder or its `order.json`; the `..._shuffle_idx.npy` that GPT-NeoX wrote beside its
-            dataset; or rows in training order: their folder, one of their shards, or an address `https://...` or
-            `hf://datasets/...`.
+            dataset; or rows in training order: their folder, one of their shards, or an address
+            `https://...` or `hf://datasets/...`.
         row_length: Tokens of a row, for rows; by default Pythia's 2,049.
         batch_size: Samples of a step where the order names none; for rows by default Pythia's 1,024.
         dtype: Type of a token, for rows: `uint16` or `int32`.

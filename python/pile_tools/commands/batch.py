@@ -53,7 +53,7 @@ def command(
     """Print what the model sees at a step of ORDER, and from which documents and subsets it comes.
 
     ORDER is an order's folder, or rows that are in training order already, as Pythia's data are: the folder
-    of their shards, or an address, of which only this step is read. What rows cannot tell is printed as unknown.
+    of their shards, or an address, of which this step alone is read. What rows cannot tell is unknown.
     Step s is samples s * batch size and on, whatever the number of GPUs was.
 
     \b

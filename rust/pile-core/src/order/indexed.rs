@@ -70,8 +70,14 @@ impl IndexedSamples {
             .zip(self.sample_idx.get(sample, 1))
     }
 
+    /// Where a sample starts, and in which place of `doc_idx` and before which token it ends.
     fn ends(&self, i: u64, sample: u64) -> Result<((u64, u64), (u64, u64))> {
-        let ends = sample.checked_add(1).and_then(|next| self.start(next));
+        let end = |next: u64| -> Option<(u64, u64)> {
+            let last = self.sample_idx.get_signed(next, 1)?;
+            let end = last.checked_add_unsigned(self.layout.extra)?;
+            Some((self.sample_idx.get(next, 0)?, u64::try_from(end).ok()?))
+        };
+        let ends = sample.checked_add(1).and_then(end);
         self.start(sample).zip(ends).ok_or_else(|| {
             Error::argument(format!(
                 "sample {i} of the order is outside its sample index: the index is damaged"
@@ -143,9 +149,7 @@ impl Samples for IndexedSamples {
     fn spans(&self, i: u64, source: &dyn TokenSource) -> Result<Vec<Span>> {
         let sample = self.sample_at(i)?;
         let ((first, start), (last, end)) = self.ends(i, sample)?;
-        let Layout {
-            extra, is_padded, ..
-        } = self.layout;
+        let is_padded = self.layout.is_padded;
         let mut spans = Vec::with_capacity((last.saturating_sub(first) + 1).min(64) as usize);
         let mut room = self.sample_length();
         for place in first..=last {
@@ -156,7 +160,7 @@ impl Samples for IndexedSamples {
             let document = self.document_at(place)?;
             let start = if place == first { start } else { 0 };
             let mut end = if place == last {
-                end + extra
+                end
             } else {
                 source.document_length(document)?
             };

@@ -287,11 +287,17 @@ impl AnyArray {
     /// A column of row `i`; `None` beyond the end or below zero.
     #[must_use]
     pub fn get(&self, i: u64, column: usize) -> Option<u64> {
+        u64::try_from(self.get_signed(i, column)?).ok()
+    }
+
+    /// A column of row `i`; `None` beyond the end.
+    #[must_use]
+    pub fn get_signed(&self, i: u64, column: usize) -> Option<i64> {
         match self {
-            Self::U8(array) => array.row(i).map(|row| u64::from(row[column])),
-            Self::I32(array) => u64::try_from(array.row(i)?[column]).ok(),
-            Self::U32(array) => array.row(i).map(|row| u64::from(row[column])),
-            Self::I64(array) => u64::try_from(array.row(i)?[column]).ok(),
+            Self::U8(array) => array.row(i).map(|row| i64::from(row[column])),
+            Self::I32(array) => array.row(i).map(|row| i64::from(row[column])),
+            Self::U32(array) => array.row(i).map(|row| i64::from(row[column])),
+            Self::I64(array) => array.row(i).map(|row| row[column]),
         }
     }
 }

@@ -211,7 +211,8 @@ impl Cut<'_> {
                 }
                 if place + 1 == self.doc_idx.len() {
                     // A last sample that is not full ends with the last document.
-                    offset += left - self.extra;
+                    // Of an empty one the reference writes -1, which with the extra token is its end.
+                    offset = (offset + left).wrapping_sub(self.extra);
                     break;
                 }
                 rest -= left;
