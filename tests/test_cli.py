@@ -126,7 +126,7 @@ def test_ctrl_c_stops_a_job_and_leaves_nothing_half_written(tmp_path: Path, toke
         [sys.executable, "-c", program, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 30
-    while not (tmp_path / "out" / "d.partial" / "tokens").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "out" / "d.partial" / "d.bin").exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
@@ -147,7 +147,7 @@ def test_a_reader_that_leaves_early_is_no_error(dataset: Path, tmp_path: Path) -
     assert "bug" not in result.stderr
 
 
-@pytest.mark.parametrize("command", ["train-tokenizer", "tokenize", "order", "batch", "verify"])
+@pytest.mark.parametrize("command", ["train-tokenizer", "tokenize", "merge", "order", "batch", "verify"])
 def test_every_command_shows_examples(cli: Run, command: str) -> None:
     result = cli(command, "--help")
     assert result.returncode == 0

@@ -62,12 +62,17 @@ def test_only_the_engine_knows_deepspeed() -> None:
     assert [path.name for path in users] == ["engine.py"]
 
 
+def test_only_one_stage_knows_ray() -> None:
+    users = [p for p in PYTHON.rglob("*.py") if "ray" in {n.split(".")[0] for n in imported(p)}]
+    assert [path.name for path in users] == ["distributed.py"]
+
+
 @pytest.mark.parametrize("module", ["pile_tools.cli", "trainer.cli", "studies.cli"])
 def test_help_needs_no_torch(module: str) -> None:
     program = (
         f"import sys\nfrom {module} import main\nsys.argv = ['x', '--help']\n"
         "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
-        f"assert not {HEAVY!r} & set(sys.modules), sorted(sys.modules)"
+        f"assert not {HEAVY | {'ray'}!r} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 

@@ -13,8 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pile_tools import FormatError, Tokenizer
-from pile_tools.shards import find_shards
-from pile_tools.stages.train_tokenizer import TrainTokenizerConfig, run
 
 
 @pytest.mark.parametrize("name", ["nasty", "random_unicode", "unicode_version"])
@@ -58,44 +56,6 @@ def test_any_ids_decode_as_in_tokenizers(tokenizer: Path, ids: list[int], skip: 
     assert ours.decode(np.array(ids, dtype=np.int64), skip) == ours.decode(
         np.array(ids, dtype=np.uint32), skip
     )
-
-
-def test_trained_merges_are_those_of_tokenizers(tmp_path: Path, shared: Path) -> None:
-    corpus = find_shards([shared / "corpus" / "small"])
-    run(corpus, tmp_path / "ours.json", TrainTokenizerConfig(vocab_size=3000, min_frequency=0), threads=2)
-    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
-    theirs.normalizer = tokenizers.normalizers.NFC()
-    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=3000,
-        special_tokens=["<|endoftext|>", "<|padding|>"],
-        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    theirs.train_from_iterator(texts_of(corpus), trainer)
-    ours = json.loads((tmp_path / "ours.json").read_text())["model"]
-    expected = json.loads(theirs.to_str())["model"]
-    assert ours["vocab"] == expected["vocab"]
-    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in ours["merges"]]
-    assert pairs == expected["merges"]
-
-
-def texts_of(shards: list[Path]) -> list[str]:
-    import zstandard
-
-    lines = [line for p in shards for line in zstandard.open(p, "rt", encoding="utf-8").read().splitlines()]
-    return [json.loads(line)["text"] for line in lines]
-
-
-def test_training_is_the_same_for_any_number_of_threads(tmp_path: Path, shards: Path) -> None:
-    for threads in (1, 3):
-        run(
-            find_shards([shards]),
-            tmp_path / f"{threads}.json",
-            TrainTokenizerConfig(vocab_size=350),
-            threads=threads,
-        )
-    assert (tmp_path / "1.json").read_bytes() == (tmp_path / "3.json").read_bytes()
 
 
 def test_it_pickles(tokenizer: Path) -> None:

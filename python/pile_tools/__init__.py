@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
 from pile_tools.orders import Order, open_order
+from pile_tools.tokenizers import load_tokenizer
 
 __version__ = version("pile-tools")
 
@@ -24,5 +25,6 @@ __all__ = [
     "TrainingOrder",
     "VerifyError",
     "__version__",
+    "load_tokenizer",
     "open_order",
 ]

@@ -1,7 +1,7 @@
 """The Rust core: tokenizer, token datasets, training orders and the jobs that make them."""
 
-from collections.abc import Sequence
-from typing import Any, final
+from collections.abc import Iterator, Sequence
+from typing import Any, SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +80,16 @@ class Tokenizer:
 class TokenDataset:
     """GPT-NeoX's memory-mapped `PREFIX.bin` and `PREFIX.idx`, with `PREFIX.provenance` where we wrote it.
 
-    A document is one sequence of the index, as GPT-NeoX counts them. Opens in constant time; pickles by path.
+    A document is one sequence of the index, as GPT-NeoX counts them. Opens in constant time; pickles by path,
+    so that workers of a `torch.utils.data.DataLoader` take it as it is. Tokens are given as read-only views
+    of the map, not copies: a view stays good when the dataset is gone.
+
+    >>> dataset = TokenDataset("tokens/sample")
+    >>> dataset[0]  # the first document
+    array([ 12, 1044,  ...,    0], dtype=uint16)
+    >>> longest = max(dataset, key=len)
+    >>> dataset.origin(7)["subset"]
+    'Books'
     """
 
     def __new__(cls, prefix: AnyPath) -> TokenDataset:
@@ -118,8 +127,23 @@ class TokenDataset:
     def __len__(self) -> int:
         """Number of documents."""
 
-    def __getitem__(self, document: int, /) -> Tokens:
-        """The tokens of a document, a copy: (n_tokens,) uint16 or int32. Raises IndexError."""
+    @property
+    def tokens(self) -> Tokens:
+        """All tokens, document after document: a read-only view, (n_tokens,) uint16 or int32."""
+
+    @overload
+    def __getitem__(self, document: SupportsIndex, /) -> Tokens:
+        """The tokens of a document, a read-only view: (n_tokens,) uint16 or int32.
+
+        Raises:
+            IndexError: No such document.
+            FormatError: The index is damaged there.
+        """
+
+    @overload
+    def __getitem__(self, documents: slice, /) -> list[Tokens]: ...
+    def __iter__(self) -> Iterator[Tokens]:
+        """The tokens of each document, in order."""
 
     def lengths(self) -> NDArray[np.int32]:
         """Tokens of each document: (n_documents,) int32."""
@@ -292,11 +316,35 @@ def build_dataset(
     name: str,
     job: str,
     n_threads: int,
+    is_part: bool,
+    discard: bool,
     on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
 ) -> dict[str, Any]:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
 
-    `on_progress` gets the compressed bytes read so far. Returns the counts by shard and subset.
+    `job` names all that the result depends on but the shards and `skip_bad_records`: what an interrupted run
+    made without leaving a record out is gone on with either way.
+
+    `on_progress` gets the compressed bytes read so far. Returns the counts by shard and subset. Without
+    `is_part`, shards that hold no documents at all are an error.
+    Raises: OutputExistsError if the folder holds another job's finished shards and `discard` is off.
+    """
+
+def merge_datasets(
+    inputs: Sequence[AnyPath],
+    folder: AnyPath,
+    name: str,
+    job: str,
+    discard: bool,
+    on_progress: OnProgress = None,
+) -> dict[str, Any]:
+    """Merges datasets, by their prefixes, into `FOLDER/NAME.bin` and so on, or goes on with the same `job`.
+
+    `on_progress` gets the bytes of tokens copied so far. Returns the counts by input.
+    Raises: FormatError if an input is damaged or stores its tokens otherwise than the first.
     """
 
 def train_tokenizer(
@@ -306,6 +354,9 @@ def train_tokenizer(
     special_tokens: Sequence[str],
     n_threads: int,
     on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
 ) -> tuple[str, dict[str, Any]]:
     """Trains a byte-level BPE on all documents of the shards; returns `tokenizer.json` and the counts."""
 

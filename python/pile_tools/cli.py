@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import importlib
 import os
 import sys
@@ -19,6 +20,7 @@ COMMANDS = {
     "sample": "pile_tools.commands.sample",
     "train-tokenizer": "pile_tools.commands.train_tokenizer",
     "tokenize": "pile_tools.commands.tokenize",
+    "merge": "pile_tools.commands.merge",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
     "export": "pile_tools.commands.export",
@@ -27,8 +29,12 @@ COMMANDS = {
     "verify": "pile_tools.commands.verify",
 }
 
-#: What the trainer and the studies need and the data tools do not.
-EXTRA_PACKAGES = {"torch", "deepspeed", "safetensors", "jinja2", "matplotlib", "pyarrow"}
+#: What only some commands need, and the extras that bring it.
+EXTRA_PACKAGES = {
+    **dict.fromkeys(("torch", "deepspeed", "safetensors", "jinja2", "matplotlib"), "train,study"),
+    "ray": "distributed",
+    "pyarrow": "export",
+}
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
 
@@ -133,7 +139,7 @@ def _report(err: BaseException) -> int:
         case OSError():
             return _say(_os_error(err), EXIT_FAILURE)
         case ModuleNotFoundError() if err.name in EXTRA_PACKAGES:
-            advice = "pip install 'pile-tools[train,study,export]' brings it"
+            advice = f"pip install 'pile-tools[{EXTRA_PACKAGES[err.name]}]' brings it"
             return _say(f"this command needs {err.name}, which is not installed; {advice}", EXIT_FAILURE)
         case _:
             what = f"{type(err).__name__}: {err}".splitlines()[0]
@@ -142,9 +148,12 @@ def _report(err: BaseException) -> int:
 
 
 def _os_error(err: OSError) -> str:
-    """Message and file of an OSError, without its number."""
+    """Message and file of an OSError, without its number, and what to do about a full disk."""
     text = err.strerror or str(err)
-    return f"{text} ({os.fsdecode(err.filename)})" if isinstance(err.filename, (str, bytes)) else text
+    if isinstance(err.filename, (str, bytes)):
+        text = f"{text} ({os.fsdecode(err.filename)})"
+    is_full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return f"{text}; free some space and run the same command again" if is_full else text
 
 
 def _say(message: str, code: int) -> int:

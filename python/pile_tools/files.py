@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+from pile_tools.errors import PileError
+
+#: What file systems without locks say; a job goes on there unguarded.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -17,6 +28,10 @@ def write_atomically(path: Path, data: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as err:
+        # A full disk does not say which file it could not hold.
+        err.filename = err.filename or os.fspath(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -25,3 +40,38 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Makes the folder and keeps out other processes that lock it; the lock ends with the process.
+
+    A folder that holds nothing else afterwards is removed.
+
+    Raises:
+        PileError: Another process holds it; `what` says what that one is doing.
+    """
+    with _locked_file(folder / "lock", what):
+        try:
+            yield
+        finally:
+            if folder.exists() and [path.name for path in folder.iterdir()] == ["lock"]:
+                shutil.rmtree(folder)
+
+
+def _locked_file(path: Path, what: str) -> IO[bytes]:
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno not in NO_LOCKS:
+                file.close()
+                if err.errno != errno.EWOULDBLOCK:
+                    raise
+                raise PileError(f"another process {what}; wait for it or stop it ({path.parent})") from None
+        # Whoever held it before may have removed the folder, and the lock with it.
+        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()

@@ -115,7 +115,9 @@ class TrainConfig:
     output: Path = field(metadata={"help": "Folder of the run: checkpoints, log, manifest."})
     model: ModelConfig
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    tokenizer: Path | None = field(default=None, metadata={"help": "tokenizer.json, copied to checkpoints."})
+    tokenizer: Path | None = field(
+        default=None, metadata={"help": "As of pile-tools tokenize; copied to checkpoints."}
+    )
     steps: int | None = field(default=None, metadata={"help": "Updates. Default: the order's."})
     batch_size: int | None = field(default=None, metadata={"help": "Sequences a step. Default: the order's."})
     micro_batch_size: int | None = field(default=None, metadata={"help": "Sequences at once in a process."})

@@ -17,6 +17,7 @@ from pile_tools import Tokenizer, files, manifest
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.orders import Order, open_order
+from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from trainer.config import Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE
 
@@ -33,14 +34,16 @@ class Run:
         recipe: The config with every default filled in.
         order: The training order.
         tokenizer: The tokenizer, if one is given.
-        checksums: SHA-256 of the inputs by role.
+        tokenizer_file: Where it was read from.
+        order_sha256: Checksum of the order.
     """
 
     config: TrainConfig
     recipe: Recipe
     order: Order
     tokenizer: Tokenizer | None
-    checksums: dict[str, str]
+    tokenizer_file: TokenizerFile | None
+    order_sha256: str
 
     @property
     def tokens_per_step(self) -> int:
@@ -49,12 +52,11 @@ class Run:
 
     def inputs(self, folder: Path) -> list[manifest.Entry]:
         """The inputs as a manifest in `folder` names them."""
-        paths = {"order": self.order.path, "tokenizer": self.config.tokenizer}
-        return [
-            {"role": role, "path": manifest.relative(path, folder), "sha256": self.checksums[role]}
-            for role, path in paths.items()
-            if path is not None
-        ]
+        path = manifest.relative(self.order.path, folder)
+        inputs: list[manifest.Entry] = [{"role": "order", "path": path, "sha256": self.order_sha256}]
+        if self.tokenizer_file is not None:
+            inputs.append(self.tokenizer_file.entry(folder))
+        return inputs
 
     @property
     def request(self) -> manifest.Request:
@@ -72,21 +74,20 @@ def plan(config: TrainConfig) -> Run:
         OSError: An input cannot be read.
     """
     order = open_order(config.order)
-    tokenizer = Tokenizer.from_file(config.tokenizer) if config.tokenizer else None
-    checksums = {"order": files.sha256(order.path)}
-    if config.tokenizer is not None:
-        checksums["tokenizer"] = files.sha256(config.tokenizer)
+    source = find_tokenizer(config.tokenizer) if config.tokenizer else None
+    tokenizer = source.load() if source else None
     dataset = order.dataset_manifest
-    if dataset is not None:
-        _check_tokenizer(dataset, checksums.get("tokenizer"))
+    if dataset is not None and source is not None:
+        _check_tokenizer(dataset, files.sha256(source.path))
     n_known = dataset.summary["vocab_size"] if dataset else tokenizer.vocab_size if tokenizer else None
-    return Run(config, recipe(config, order, n_known), order, tokenizer, checksums)
+    order_sha256 = files.sha256(order.path)
+    return Run(config, recipe(config, order, n_known), order, tokenizer, source, order_sha256)
 
 
-def _check_tokenizer(dataset: manifest.Manifest, sha256: str | None) -> None:
+def _check_tokenizer(dataset: manifest.Manifest, sha256: str) -> None:
     """Raises ConfigError if a tokenizer is given that is not the dataset's."""
     used = {entry["sha256"] for entry in dataset.inputs if entry["role"] == "tokenizer"}
-    if sha256 is not None and sha256 not in used:
+    if sha256 not in used:
         raise ConfigError(f"the order's dataset was made with another tokenizer ({dataset.path})")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -104,34 +105,110 @@ def test_a_dataset_of_another_tool_is_not_overwritten(shards: Path, tokenizer: P
     assert (tmp_path / "d.idx").read_bytes() == b"mine"
 
 
-def tokenize_and_kill(shards: Path, prefix: Path, tokenizer: Path, seconds: float) -> None:
-    """Starts the command in a process of its own and kills it after so many seconds."""
-    program = "from pile_tools.cli import main; main()"
+def start(shards: Path, prefix: Path, tokenizer: Path) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    program = "import sys; from pile_tools.cli import main; sys.exit(main())"
     arguments = ["tokenize", str(shards), "-o", str(prefix), "--tokenizer", str(tokenizer), "--threads", "1"]
-    process = subprocess.Popen([sys.executable, "-c", program, *arguments], stdout=subprocess.DEVNULL)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 @pytest.mark.slow
-def test_a_killed_job_ends_with_the_same_bytes(
+def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
     tokenizer: Path, tmp_path: Path, write_shard: Callable[[Path, Iterable[dict[str, Any]]], Path]
 ) -> None:
-    shards, n_resumed = tmp_path / "shards", 0
+    shards, moments = tmp_path / "shards", random.Random(time.time_ns())
     for shard in range(12):
-        texts = (f"{shard} {i} " + "some longer words to encode " * 300 for i in range(400))
+        texts = (f"{shard} {i} " + moments.randbytes(4_000).hex(" ") for i in range(100))
         write_shard(shards / f"{shard:02}.jsonl.zst", ({"text": text} for text in texts))
-    whole = tmp_path / "whole" / "d"
+    whole, prefix = tmp_path / "whole" / "d", tmp_path / "killed" / "d"
     tokenized(shards, whole, tokenizer)
-    for attempt, seconds in enumerate([0.35, 0.5, 0.65, 0.8, 1.0]):
-        prefix = tmp_path / f"killed{attempt}" / "d"
-        tokenize_and_kill(shards, prefix, tokenizer, seconds)
+    n_killed = n_resumed = 0
+    for _ in range(60):
+        process = start(shards, prefix, tokenizer)
+        while process.poll() is None and not Path(f"{prefix}.partial").exists():
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        output, errors = process.communicate()
+        if process.returncode == 0:
+            n_resumed += "went on after" in output
+            break
+        assert process.returncode == -signal.SIGKILL, errors
+        n_killed += 1
         assert not Path(f"{prefix}.idx").exists() or contents(prefix) == contents(whole)
-        n_resumed += tokenized(shards, prefix, tokenizer).n_resumed_shards
-        assert contents(prefix) == contents(whole)
-        assert not Path(f"{prefix}.partial").exists()
-    assert n_resumed > 0, "no attempt was killed between two shards; the test shows nothing"
+    assert not tokenized(shards, prefix, tokenizer).is_new or n_killed == 60
+    assert contents(prefix) == contents(whole)
+    assert sorted(p.name for p in prefix.parent.iterdir()) == sorted(f"d{suffix}" for suffix in SUFFIXES)
+    assert n_killed > 0, "nothing was killed; the test shows nothing"
+
+
+def test_two_processes_at_once_make_one_dataset(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+    processes = [start(shards, tmp_path / "out" / "d", tokenizer) for _ in range(3)]
+    ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
+    assert 0 in {code for _, _, code in ended}
+    for output, errors, code in ended:
+        told = "is making this dataset; wait for it or stop it" in errors
+        assert (code == 1 and told) or "documents" in output or "nothing to do" in output, errors
+    tokenized(shards, tmp_path / "whole" / "d", tokenizer)
+    assert contents(tmp_path / "out" / "d") == contents(tmp_path / "whole" / "d")
+
+
+def test_a_job_killed_between_its_last_shard_and_its_manifest_goes_on(
+    shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pile_tools.manifest.write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tokenized(shards, tmp_path / "out" / "d", tokenizer)
+    assert tokenized(shards, tmp_path / "out" / "d", tokenizer).n_resumed_shards == 4
+    tokenized(shards, tmp_path / "whole" / "d", tokenizer)
+    assert contents(tmp_path / "out" / "d") == contents(tmp_path / "whole" / "d")
+
+
+def test_columns_that_are_shorter_than_the_state_says_are_made_anew(
+    shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    tokenized(shards, tmp_path / "whole", tokenizer)
+    bad = tmp_path / "bad"
+    for name in ("d.bin", "lengths", "subset"):
+        shutil.copytree(shards, bad)
+        (bad / "04.jsonl").write_text("not json\n")
+        with pytest.raises(FormatError):
+            tokenized(bad, tmp_path / "d", tokenizer, force=True)
+        with (tmp_path / "d.partial" / name).open("r+b") as column:
+            column.truncate(10)
+        (bad / "04.jsonl").write_text('{"text": ""}\n')
+        # Shards of which nothing is left can be thrown away without asking.
+        result = tokenized(bad, tmp_path / "d", tokenizer, force=True)
+        assert result.n_resumed_shards == 0
+        assert Path(f"{tmp_path}/d.bin").read_bytes() == Path(f"{tmp_path}/whole.bin").read_bytes()
+        shutil.rmtree(bad)
+
+
+def test_shards_added_behind_those_that_are_finished_are_gone_on_with(
+    shards: Path,
+    tokenizer: Path,
+    tmp_path: Path,
+    write_shard: Callable[[Path, Iterable[dict[str, Any]]], Path],
+) -> None:
+    grown = tmp_path / "shards"
+    shutil.copytree(shards, grown)
+    (grown / "04.jsonl").write_text("not json\n")
+    with pytest.raises(FormatError):
+        tokenized(grown, tmp_path / "out" / "d", tokenizer)
+    write_shard(grown / "04.jsonl", [{"text": "mended"}])
+    write_shard(grown / "05.jsonl", [{"text": "added"}])
+    assert tokenized(grown, tmp_path / "out" / "d", tokenizer).n_resumed_shards == 4
+    tokenized(grown, tmp_path / "whole" / "d", tokenizer)
+    assert contents(tmp_path / "out" / "d") == contents(tmp_path / "whole" / "d")
 
 
 def test_a_job_killed_while_publishing_goes_on(
@@ -162,15 +239,20 @@ def test_a_job_killed_while_publishing_goes_on(
         }
 
 
-def test_parts_of_another_job_are_not_used(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_parts_of_another_job_are_neither_used_nor_thrown_away(
+    shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
     bad = tmp_path / "bad"
     shutil.copytree(shards, bad)
     (bad / "04.jsonl").write_text("not json\n")
     prefix = tmp_path / "d"
     with pytest.raises(FormatError):
         tokenized(bad, prefix, tokenizer)
-    assert (tmp_path / "d.partial" / "state.json").exists()
-    assert tokenized(shards, prefix, tokenizer).n_resumed_shards == 0
+    state = (tmp_path / "d.partial" / "state.json").read_bytes()
+    with pytest.raises(OutputExistsError, match=r"holds 4 finished shards of .* --force discards them"):
+        tokenized(shards, prefix, tokenizer)
+    assert (tmp_path / "d.partial" / "state.json").read_bytes() == state
+    assert tokenized(shards, prefix, tokenizer, force=True).n_resumed_shards == 0
     tokenized(shards, tmp_path / "whole", tokenizer)
     assert Path(f"{prefix}.bin").read_bytes() == (tmp_path / "whole.bin").read_bytes()
 
@@ -179,8 +261,8 @@ def test_a_mended_shard_is_gone_on_with(shards: Path, tokenizer: Path, tmp_path:
     mended = tmp_path / "shards"
     shutil.copytree(shards, mended)
     good = (mended / "03.jsonl.zst").read_bytes()
-    (mended / "03.jsonl.zst").write_bytes(b"x" * len(good))
-    with pytest.raises(FormatError, match="not a zstd stream"):
+    (mended / "03.jsonl.zst").write_bytes(b"another size")
+    with pytest.raises(FormatError, match="not zstd, or damaged"):
         tokenized(mended, tmp_path / "d", tokenizer)
     (mended / "03.jsonl.zst").write_bytes(good)
     assert tokenized(mended, tmp_path / "d", tokenizer).n_resumed_shards == 3
@@ -193,17 +275,17 @@ GOOD = b'{"text": "good"}\n'
     ("name", "content", "message"),
     [
         ("a.jsonl", GOOD + b"not json\n", r"record 1: not JSON: expected .*a\.jsonl, byte 17"),
-        ("a.jsonl", GOOD + b'{"txt": "a"}\n', r'record 1: no "text" in the JSON object .*a\.jsonl, byte 17'),
+        ("a.jsonl", GOOD + b'{"txt": "a"}\n', r'record 1: no "text" in the JSON object.*a\.jsonl, byte 17'),
         (
             "a.jsonl",
             GOOD + b'{"text": 5}\n',
-            r"record 1: not a document: .*expected a string .*a\.jsonl, byte 17",
+            r"record 1: not a document: .*expected a string.*a\.jsonl, byte 17",
         ),
         ("a.jsonl", GOOD + b"\n" + GOOD, r"record 1: an empty line.*a\.jsonl, byte 17"),
         ("a.jsonl", GOOD + b'{"text": "\xff"}\n', r"record 1: not UTF-8: byte 0xff .*a\.jsonl, byte 17"),
         ("a.jsonl", b"", r"no documents: every shard is empty .*a\.jsonl"),
         ("a.jsonl", b'{"text": ""}\n', r"no documents: every shard is empty .*a\.jsonl"),
-        ("a.jsonl.zst", GOOD, r"not a zstd stream.*a\.jsonl\.zst, byte"),
+        ("a.jsonl.zst", GOOD, r"not zstd, or damaged.*a\.jsonl\.zst, byte"),
         ("a.csv", GOOD, r"not a shard by its name.*a\.csv"),
     ],
 )
@@ -231,12 +313,21 @@ def test_missing_places_are_told(tmp_path: Path) -> None:
 
 
 def test_shards_are_sorted_by_their_bytes_and_taken_once(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a/10.jsonl", "a/9.jsonl", "a.jsonl", "é.jsonl", "Z.jsonl", "a/notes.txt"):
+    for name in (
+        "b.jsonl",
+        "a/10.jsonl",
+        "a/9.jsonl",
+        "a.jsonl",
+        "é.jsonl",
+        "Z.jsonl",
+        "a/notes.txt",
+        "a/sums.sha256",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
     found = find_shards([tmp_path, tmp_path / "b.jsonl", f"{tmp_path}/*.jsonl"])
     names = [path.relative_to(tmp_path).as_posix() for path in found]
-    assert names == ["Z.jsonl", "a.jsonl", "a/10.jsonl", "a/9.jsonl", "b.jsonl", "é.jsonl"]
+    assert names == ["Z.jsonl", "a.jsonl", "a/10.jsonl", "a/9.jsonl", "a/notes.txt", "b.jsonl", "é.jsonl"]
     assert [os.fsencode(p) for p in found] == sorted(os.fsencode(p) for p in found)
 
 

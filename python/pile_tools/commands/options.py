@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from pile_tools.shards import STANDARD_INPUT
+
 #: A path, not checked by click: what is missing is named by the stage, with exit code 1.
 PATH = click.Path(path_type=Path)
 
@@ -21,6 +23,9 @@ threads = click.option(
 shards = click.argument("shards", nargs=-1, required=True, type=PATH)
 
 
-def size_of(paths: list[Path]) -> int:
-    """Bytes of some files together."""
-    return sum(path.stat().st_size for path in paths)
+def size_of(shards: list[Path]) -> int | None:
+    """Bytes of the shards together; None for standard input, which it says cannot be gone on with."""
+    if STANDARD_INPUT in shards:
+        click.echo("reading standard input: if this is interrupted, it starts from the beginning", err=True)
+        return None
+    return sum(path.stat().st_size for path in shards)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from pile_tools import datasets
 from pile_tools.cli import config_options
 from pile_tools.commands import options
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
+from pile_tools.parts import Part
 from pile_tools.progress import Bar
-from pile_tools.shards import find_shards
-from pile_tools.stages.tokenize import TokenizeConfig, run
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, find_shards
+from pile_tools.stages.tokenize import TokenizeConfig, finished, run
 
 
 @click.command("tokenize")
@@ -26,7 +30,17 @@ from pile_tools.stages.tokenize import TokenizeConfig, run
     help="Writes PREFIX.bin, PREFIX.idx, ...",
 )
 @config_options(TokenizeConfig)
+@config_options(RecordConfig)
 @click.option("--no-eod", is_flag=True, help="End documents with no token.")
+@click.option(
+    "--shards",
+    "part",
+    metavar="I/N",
+    help="Make part I of N only, for a job scheduler; `merge` joins the parts.",
+)
+@click.option(
+    "--distributed", is_flag=True, help="Tokenize the shards as tasks on Ray, one thread each by default."
+)
 @options.threads
 @options.force
 def command(
@@ -35,33 +49,95 @@ def command(
     tokenizer: Path,
     eod: str | None,
     no_eod: bool,
+    text_field: str,
+    on_bad_record: str,
+    part: str | None,
+    distributed: bool,
     threads: int,
     force: bool,
 ) -> None:
     """Tokenize SHARDS (files, folders or globs) into GPT-NeoX's memory-mapped format.
 
-    Shards are .jsonl or .jsonl.zst files with one {"text": ..., "meta": {"pile_set_name": ...}} a line. They
-    are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and PREFIX.idx lie the
-    provenance of each document and the manifest. An interrupted run goes on where it stopped.
+    Shards are .jsonl, .jsonl.zst and .jsonl.gz files with {"text": ..., "meta": {"pile_set_name": ...}} or a
+    string on each line; .parquet files with a column of texts; and .txt, .txt.zst and .txt.gz files, each one
+    document. They are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and
+    PREFIX.idx lie the provenance of each document and the manifest. An interrupted run goes on with the shard
+    it was at. SHARDS may be - for .jsonl from standard input, which cannot be gone on with.
 
     \b
     Examples:
       pile-tools tokenize shards/ -o tokens/sample --tokenizer tokenizer.json
-      pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer 20B_tokenizer.json --threads 8
+      pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer EleutherAI/pythia-70m --threads 8
+      pile-tools tokenize web/*.parquet -o tokens/web --tokenizer tokenizer.json --text-field content
+      lzop -dc a.jsonl.lzo | pile-tools tokenize - -o tokens/a --tokenizer tokenizer.json
+      pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --shards 3/16
+      pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --distributed
     """
     if eod is not None and no_eod:
         raise click.UsageError("--eod and --no-eod exclude each other")
-    config = TokenizeConfig(tokenizer=tokenizer, eod=eod, append_eod=not no_eod)
+    if part is not None and distributed:
+        raise click.UsageError("--shards and --distributed exclude each other")
+    if STANDARD_INPUT in shards and (part is not None or distributed):
+        raise click.UsageError("standard input cannot be cut into parts")
+    records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record)
+    config = TokenizeConfig(tokenizer=tokenizer, eod=eod, append_eod=not no_eod, records=records)
     found = find_shards(shards)
+    if distributed:
+        is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT
+        _run_distributed(found, output, config, 1 if is_default else threads, force)
+        return
+    one = None if part is None else Part.parse(part)
     started = time.monotonic()
-    with Bar("tokenizing", options.size_of(found)) as bar:
-        result = run(found, output, config, threads=threads, force=force, on_progress=bar.update)
+    with Bar("tokenizing", options.size_of(list(found if one is None else one.of(found)))) as bar:
+        result = run(found, output, config, threads=threads, part=one, force=force, on_progress=bar.update)
     if not result.is_new:
         click.echo(f"{output} is finished already, nothing to do")
         return
     if result.n_resumed_shards:
         click.echo(f"went on after {result.n_resumed_shards} shards that an interrupted run had finished")
+    made = output if one is None else one.prefix(output)
+    _print_summary(made, result.manifest, time.monotonic() - started)
+    if one is not None:
+        click.echo(f"when all parts are there: pile-tools merge {made.parent} -o {output}")
+
+
+def _run_distributed(
+    shards: list[Path], output: Path, config: TokenizeConfig, threads: int, force: bool
+) -> None:
+    if finished(shards, output, config, force=force):
+        click.echo(f"{output} is finished already, nothing to do")
+        return
+    # Imported here: ray is an extra.
+    from pile_tools.stages import distributed, merge
+
+    started = time.monotonic()
+    with Bar("tokenizing", options.size_of(shards)) as bar:
+        parts = distributed.make_parts(
+            shards, output, config, threads=threads, force=force, on_progress=bar.update
+        )
+    n_bytes = options.size_of([datasets.with_suffix(part, ".bin") for part in parts])
+    with Bar("merging", n_bytes) as bar:
+        result = merge.run(parts, output, force=force, on_progress=bar.update)
+    distributed.remove_parts(parts)
     _print_summary(output, result.manifest, time.monotonic() - started)
+
+
+def _print_left_out(output: Path, shards: list[dict[str, Any]]) -> None:
+    """What did not come through as it was in the records, where there is any."""
+    if n := sum(shard["n_lone_surrogates"] for shard in shards):
+        click.echo(f"{n:,} lone surrogates in the JSON became U+FFFD")
+    bad = [shard for shard in shards if shard["bad_records"]["n"]]
+    if bad:
+        n = sum(shard["bad_records"]["n"] for shard in bad)
+        click.echo(f"{n:,} bad records left out, listed in {output}{MANIFEST_SUFFIX}:")
+    for shard in bad[:5]:
+        first = shard["bad_records"]["first"][0]
+        click.echo(
+            f"  {shard['path']}: {shard['bad_records']['n']:,}, the first at record {first['record']}, "
+            f"byte {first['byte']}: {first['reason']}"
+        )
+    if len(bad) > 5:
+        click.echo(f"  and more in {len(bad) - 5} other shards")
 
 
 def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
@@ -76,6 +152,9 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
         "no token after each document" if summary["eod"] is None else f"{summary['eod']} after each document"
     )
     click.echo(f"{eod}; {n_empty:,} empty texts left out")
+    _print_left_out(output, summary["shards"])
+    if not summary["n_tokens"]:
+        return
     click.echo(
         f"{n_text_bytes / 1e6:,.1f} MB of text in {seconds:.1f} s: {n_text_bytes / 1e6 / seconds:,.1f} MB/s, "
         f"{n_text_bytes / summary['n_tokens']:.2f} bytes a token"

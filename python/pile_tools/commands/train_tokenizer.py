@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 
 import click
 
 from pile_tools.cli import config_options
 from pile_tools.commands import options
 from pile_tools.progress import Bar
-from pile_tools.shards import find_shards
-from pile_tools.stages.train_tokenizer import TrainTokenizerConfig, run
+from pile_tools.shards import RecordConfig, find_shards
+from pile_tools.stages.train_tokenizer import SPECIAL_TOKENS, TrainTokenizerConfig, run
+
+
+class Bars:
+    """A bar for the bytes in which words are counted, then one for the merges; use as a context manager."""
+
+    def __init__(self, n_bytes: int, n_merges: int) -> None:
+        self._n_bytes, self._n_merges = n_bytes, n_merges
+        self._stack = ExitStack()
+        self._merging: Bar | None = None
+
+    def __enter__(self) -> Self:
+        self._counting = self._stack.enter_context(Bar("counting words", self._n_bytes))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def update(self, done: int) -> None:
+        """Shows that `done` bytes are counted, or all of them and the rest merged."""
+        n_merged = done - self._n_bytes
+        if self._merging is None and n_merged <= 0:
+            self._counting.update(done)
+            return
+        if self._merging is None:
+            self._stack.close()
+            self._merging = self._stack.enter_context(Bar("merging", self._n_merges, "merges"))
+        self._merging.update(n_merged)
 
 
 @click.command("train-tokenizer")
@@ -19,23 +48,49 @@ from pile_tools.stages.train_tokenizer import TrainTokenizerConfig, run
     "-o", "--output", type=options.PATH, required=True, metavar="FILE", help="The tokenizer.json to write."
 )
 @config_options(TrainTokenizerConfig)
+@config_options(RecordConfig)
+@click.option(
+    "--special-token",
+    "special_tokens",
+    multiple=True,
+    default=SPECIAL_TOKENS,
+    show_default=True,
+    metavar="TOKEN",
+    help="A token with an id before all others, the first 0; give it once for each.",
+)
 @options.threads
 @options.force
-def command(shards: tuple[Path, ...], output: Path, threads: int, force: bool, **settings: int) -> None:
-    """Train a byte-level BPE tokenizer on SHARDS: files, folders or globs.
+def command(
+    shards: tuple[Path, ...],
+    output: Path,
+    text_field: str,
+    on_bad_record: str,
+    threads: int,
+    force: bool,
+    vocab_size: int,
+    min_frequency: int,
+    special_tokens: tuple[str, ...],
+) -> None:
+    """Train a byte-level BPE tokenizer on SHARDS: files, folders or globs as `tokenize` takes them.
 
-    Writes Hugging Face's tokenizer.json, as GPT-NeoX-20B's: NFC, GPT-2's words, <|endoftext|> and <|padding|>
-    as ids 0 and 1. The result is the same for any number of threads.
+    Writes Hugging Face's tokenizer.json, as GPT-NeoX-20B's: NFC, GPT-2's words, and special tokens first. The
+    merges are those of Hugging Face's trainer, for any number of threads.
 
     \b
     Examples:
       pile-tools train-tokenizer shards/ -o tokenizer.json --vocab-size 4096
       pile-tools train-tokenizer 'shards/0*.jsonl.zst' -o tokenizer.json
+      pile-tools train-tokenizer shards/ -o tokenizer.json --special-token '<s>' --special-token '</s>'
     """
-    config = TrainTokenizerConfig(**settings)
+    config = TrainTokenizerConfig(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=special_tokens,
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
+    )
     found = find_shards(shards)
-    with Bar("training", options.size_of(found)) as bar:
-        manifest, is_new = run(found, output, config, threads=threads, force=force, on_progress=bar.update)
+    with Bars(options.size_of(found), config.n_merges) as bars:
+        manifest, is_new = run(found, output, config, threads=threads, force=force, on_progress=bars.update)
     if not is_new:
         click.echo(f"{output} is finished already, nothing to do")
         return
@@ -45,6 +100,8 @@ def command(shards: tuple[Path, ...], output: Path, threads: int, force: bool, *
         f"trained on {summary['n_documents']:,} documents, {summary['n_text_bytes'] / 1e6:,.1f} MB of text "
         f"in {len(found)} shards"
     )
+    if summary["n_bad_records"]:
+        click.echo(f"{summary['n_bad_records']:,} bad records left out")
     if summary["vocab_size"] < config.vocab_size:
         click.echo(
             f"the text has no more pairs to merge: fewer tokens than the {config.vocab_size:,} asked for"

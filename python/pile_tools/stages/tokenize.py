@@ -1,30 +1,35 @@
 """Tokenizes shards into a dataset: `PREFIX.bin`, `.idx`, `.provenance` and its manifest.
 
 While it works, everything lies in `PREFIX.partial/`: a killed job goes on there with the shard it was at.
-At the end the files are renamed into place, the `.idx` last: without it nobody opens the dataset.
 """
 
 from __future__ import annotations
 
-import shutil
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, files, manifest
-from pile_tools.errors import ConfigError, PileError
+from pile_tools import _core, datasets, manifest
+from pile_tools.config import Settings, fingerprint
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.parts import LENIENCE, Part
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import OnProgress
-
-#: In the order in which they are renamed into place.
-SUFFIXES = (".bin", ".provenance", MANIFEST_SUFFIX, ".idx")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizeConfig:
     """What a token dataset depends on, its shards aside."""
 
-    tokenizer: Path = field(metadata={"help": "A tokenizer.json of a byte-level BPE.", "metavar": "FILE"})
+    tokenizer: Path = field(
+        metadata={
+            "help": "A tokenizer.json, a folder that holds one, or a Hugging Face model id[@revision].",
+            "metavar": "FILE|FOLDER|ID",
+        }
+    )
     eod: str | None = field(
         default=None,
         metadata={
@@ -33,6 +38,7 @@ class TokenizeConfig:
         },
     )
     append_eod: bool = True
+    records: RecordConfig = field(default_factory=RecordConfig)
 
 
 @dataclass(frozen=True)
@@ -44,17 +50,13 @@ class Result:
     n_resumed_shards: int = 0
 
 
-def with_suffix(prefix: Path, suffix: str) -> Path:
-    """`PREFIX` + `suffix`: a suffix is appended, it replaces nothing."""
-    return prefix.with_name(prefix.name + suffix)
-
-
 def run(
     shards: Sequence[Path],
     prefix: Path,
     config: TokenizeConfig,
     *,
     threads: int,
+    part: Part | None = None,
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> Result:
@@ -67,6 +69,7 @@ def run(
         prefix: Path of the dataset without its suffixes.
         config: Tokenizer and end-of-document token.
         threads: Threads that encode; not part of the result.
+        part: Make this part of the dataset only, in a dataset of its own, for `merge` to join.
         force: Replace output made before from something else.
         on_progress: Called with the compressed bytes read so far.
 
@@ -76,28 +79,91 @@ def run(
         ConfigError: The end-of-document token is not in the vocabulary.
         OSError: A file cannot be read or written.
     """
-    tokenizer = _core.Tokenizer.from_file(config.tokenizer)
+    source = find_tokenizer(config.tokenizer)
+    tokenizer = source.load()
     eod = _eod(tokenizer, config)
-    request = _request(shards, prefix, config, eod)
-    final, parts = with_suffix(prefix, MANIFEST_SUFFIX), with_suffix(prefix, ".partial")
-    if _is_of(parts / final.name, request):
-        return Result(_publish(parts, prefix), is_new=True)
-    if done := manifest.finished(final, request, force=force):
-        return Result(done, is_new=False)
-    manifest.refuse_foreign(with_suffix(prefix, ".idx"), final, force=force)
-    eod_id = None if eod is None else eod[1]
-    built = _core.build_dataset(
-        shards, tokenizer, eod_id, parts, prefix.name, request.digest, threads, on_progress
+    request = _request(shards, prefix, config, source, eod)
+    if STANDARD_INPUT in shards:
+        _start_anew(prefix, force=force)
+        force = True
+    if part is not None:
+        if done := manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force):
+            return Result(done, is_new=False)
+        shards, prefix = part.of(shards), part.prefix(prefix)
+        more = part.settings(request)
+        request = _request(shards, prefix, config, source, eod, more)
+        if strict := _strictly_made(prefix, request):
+            return Result(strict, is_new=False)
+        # What is finished of this very job is kept: it is the rest that is to be replaced.
+        force = force and not datasets.stands(prefix, request)
+    n_resumed_shards = 0
+
+    def build(folder: Path) -> tuple[Settings, list[Entry]]:
+        nonlocal n_resumed_shards
+        eod_id = None if eod is None else eod[1]
+        job = _job(shards, request)
+        built = _core.build_dataset(
+            shards,
+            tokenizer,
+            eod_id,
+            folder,
+            prefix.name,
+            job,
+            threads,
+            part is not None,
+            force,
+            on_progress,
+            text_field=config.records.text_field,
+            skip_bad_records=config.records.skips,
+        )
+        n_resumed_shards = built.pop("n_resumed_shards")
+        summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
+        return summary, _checked_inputs(request.inputs, built["shards"])
+
+    made, is_new = datasets.make(prefix, request, build, force=force)
+    return Result(made, is_new, n_resumed_shards)
+
+
+def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, force: bool) -> Manifest | None:
+    """The manifest of what `run` would make, if it stands already. Raises as `run` does."""
+    source = find_tokenizer(config.tokenizer)
+    eod = _eod(source.load(), config)
+    request = _request(shards, prefix, config, source, eod)
+    return manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force)
+
+
+def _job(shards: Sequence[Path], request: Request) -> str:
+    """Names what an interrupted run left for this one to go on with; of standard input that is nothing.
+
+    The shards are not in it: the core compares those that are finished one by one, so that a run that stopped
+    at a damaged shard goes on with the mended one. Nor is what becomes of bad records: where there were none,
+    it does not matter.
+    """
+    if STANDARD_INPUT in shards:
+        return uuid.uuid4().hex
+    settings = {name: value for name, value in request.settings.items() if name != LENIENCE}
+    return fingerprint(
+        {"settings": settings, "inputs": [entry for entry in request.inputs if entry["role"] != "shard"]}
     )
-    n_resumed_shards = built.pop("n_resumed_shards")
-    inputs = _checked_inputs(request.inputs, built["shards"])
-    outputs = [
-        manifest.file_entry(parts / (prefix.name + suffix), parts)
-        for suffix in (".bin", ".idx", ".provenance")
-    ]
-    summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
-    manifest.write(parts / final.name, request, outputs, summary, inputs)
-    return Result(_publish(parts, prefix), is_new=True, n_resumed_shards=n_resumed_shards)
+
+
+def _strictly_made(prefix: Path, request: Request) -> Manifest | None:
+    """A finished part in which no bad record would have been skipped, as any would have stopped it."""
+    strict = Request(request.kind, {**request.settings, LENIENCE: "error"}, request.inputs)
+    return (
+        manifest.read(datasets.with_suffix(prefix, MANIFEST_SUFFIX))
+        if datasets.stands(prefix, strict)
+        else None
+    )
+
+
+def _start_anew(prefix: Path, *, force: bool) -> None:
+    """Before reading standard input, of which nobody knows whether it is the same again."""
+    final = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
+    if final.exists() and not force:
+        raise OutputExistsError(f"is there already; --force replaces it, another -o keeps both ({final})")
+    manifest.refuse_foreign(datasets.with_suffix(prefix, ".idx"), final, force=force)
+    (datasets.with_suffix(prefix, ".partial") / final.name).unlink(missing_ok=True)
 
 
 def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] | None:
@@ -117,16 +183,23 @@ def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] 
 
 
 def _request(
-    shards: Sequence[Path], prefix: Path, config: TokenizeConfig, eod: tuple[str, int] | None
+    shards: Sequence[Path],
+    prefix: Path,
+    config: TokenizeConfig,
+    tokenizer: TokenizerFile,
+    eod: tuple[str, int] | None,
+    more: Settings | None = None,
 ) -> Request:
     folder = prefix.parent
-    inputs: list[Entry] = [manifest.file_entry(config.tokenizer, folder, role="tokenizer")]
-    inputs += [
-        {"role": "shard", "path": manifest.relative(path, folder), "bytes": path.stat().st_size}
-        for path in shards
-    ]
-    settings = {"eod": None if eod is None else eod[0], "eod_id": None if eod is None else eod[1]}
-    return Request("tokens", settings, inputs)
+    inputs: list[Entry] = [tokenizer.entry(folder)]
+    inputs += entries(shards, folder)
+    settings = {
+        "eod": None if eod is None else eod[0],
+        "eod_id": None if eod is None else eod[1],
+        "text_field": config.records.text_field,
+        LENIENCE: config.records.on_bad_record,
+    }
+    return Request("tokens", {**settings, **(more or {})}, inputs)
 
 
 def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
@@ -136,29 +209,10 @@ def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
     for entry in inputs:
         if entry["role"] == "shard":
             shard = next(hashes)
+            entry = {"bytes": shard["bytes"], **entry}
             if shard["bytes"] != entry["bytes"]:
                 sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
                 raise PileError(f"{shard['path']} changed while it was read: {sizes}")
             entry = {**entry, "sha256": shard["sha256"]}
         checked.append(entry)
     return checked
-
-
-def _is_of(path: Path, request: Request) -> bool:
-    """Whether finished files of this very request wait to be renamed into place."""
-    return path.exists() and manifest.read(path).request == request.digest
-
-
-def _publish(parts: Path, prefix: Path) -> Manifest:
-    """Renames finished files into place, where an interrupted run left off if need be."""
-    if (parts / (prefix.name + ".bin")).exists():
-        # What stands there is replaced from here on: first it stops being a dataset.
-        with_suffix(prefix, ".idx").unlink(missing_ok=True)
-    for suffix in SUFFIXES:
-        if suffix == MANIFEST_SUFFIX:
-            # Kept in the parts to the end: it is what says that they are finished.
-            files.write_atomically(with_suffix(prefix, suffix), (parts / (prefix.name + suffix)).read_bytes())
-        elif (parts / (prefix.name + suffix)).exists():
-            (parts / (prefix.name + suffix)).replace(with_suffix(prefix, suffix))
-    shutil.rmtree(parts)
-    return manifest.read(with_suffix(prefix, MANIFEST_SUFFIX))

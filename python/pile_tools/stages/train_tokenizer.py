@@ -7,15 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, files, manifest
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, OutputExistsError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
 from pile_tools.types import OnProgress
 
 #: GPT-NeoX-20B's special tokens, ids 0 and 1.
 SPECIAL_TOKENS = ("<|endoftext|>", "<|padding|>")
-
-#: A vocabulary holds at least every byte and the special tokens.
-MIN_VOCAB_SIZE = 256 + len(SPECIAL_TOKENS)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,12 +24,26 @@ class TrainTokenizerConfig:
         default=50254, metadata={"help": "Tokens in the vocabulary, special tokens and bytes included."}
     )
     min_frequency: int = field(default=2, metadata={"help": "Merge only pairs that occur at least so often."})
+    #: They have the first ids, and are not looked for in the text.
+    special_tokens: tuple[str, ...] = SPECIAL_TOKENS
+    records: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
-        if self.vocab_size < MIN_VOCAB_SIZE:
-            raise ConfigError(f"vocab-size must be at least {MIN_VOCAB_SIZE}, got {self.vocab_size}")
+        if "" in self.special_tokens or len(set(self.special_tokens)) < len(self.special_tokens):
+            raise ConfigError(f"special tokens must differ and not be empty, got {self.special_tokens}")
+        least = 256 + len(self.special_tokens)
+        if self.vocab_size < least:
+            raise ConfigError(
+                f"vocab-size must be at least {least} for 256 bytes and {len(self.special_tokens)} special "
+                f"tokens, got {self.vocab_size}"
+            )
         if self.min_frequency < 0:
             raise ConfigError(f"min-frequency must not be negative, got {self.min_frequency}")
+
+    @property
+    def n_merges(self) -> int:
+        """Merges of a full vocabulary."""
+        return self.vocab_size - 256 - len(self.special_tokens)
 
 
 def manifest_path(output: Path) -> Path:
@@ -58,22 +70,31 @@ def run(
         OSError: A file cannot be read or written.
     """
     beside = manifest_path(output)
-    inputs = [
-        {"role": "shard", "path": manifest.relative(path, output.parent), "bytes": path.stat().st_size}
-        for path in shards
-    ]
+    inputs = entries(shards, output.parent)
     settings = {
         "vocab_size": config.vocab_size,
         "min_frequency": config.min_frequency,
-        "special_tokens": list(SPECIAL_TOKENS),
+        "special_tokens": list(config.special_tokens),
+        "text_field": config.records.text_field,
+        "on_bad_record": config.records.on_bad_record,
     }
     request = Request("tokenizer", settings, inputs)
-    if done := manifest.finished(beside, request, force=force):
+    if STANDARD_INPUT in shards:
+        if output.exists() and not force:
+            raise OutputExistsError(f"is there already; --force replaces it ({output})")
+    elif done := manifest.finished(beside, request, force=force):
         return done, False
     manifest.refuse_foreign(output, beside, force=force)
     output.parent.mkdir(parents=True, exist_ok=True)
     json, summary = _core.train_tokenizer(
-        shards, config.vocab_size, config.min_frequency, SPECIAL_TOKENS, threads, on_progress
+        shards,
+        config.vocab_size,
+        config.min_frequency,
+        config.special_tokens,
+        threads,
+        on_progress,
+        text_field=config.records.text_field,
+        skip_bad_records=config.records.skips,
     )
     hashes = summary.pop("shards")
     inputs = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]

@@ -22,8 +22,8 @@ def publish(run: Run, model: nn.Module, step: int) -> Path:
     dtype = _write_weights(model, folder / hf.WEIGHTS_FILE)
     eod = run.tokenizer.eod if run.tokenizer else None
     _write_json(folder / hf.CONFIG_FILE, hf.model_config(run.recipe.shape, dtype, eod[1] if eod else None))
-    if run.config.tokenizer is not None:
-        (folder / hf.TOKENIZER_FILE).write_bytes(run.config.tokenizer.read_bytes())
+    if run.tokenizer_file is not None:
+        (folder / hf.TOKENIZER_FILE).write_bytes(run.tokenizer_file.path.read_bytes())
         name = eod[0] if eod else None
         config = hf.tokenizer_config(name, run.recipe.shape.max_positions)
         _write_json(folder / hf.TOKENIZER_CONFIG_FILE, config)

@@ -45,12 +45,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     seed_datasets()
 }
 
-const RECORDS: [&[u8]; 5] = [
+const RECORDS: [&[u8]; 6] = [
     br#"{"text": "a\n\u00e9\ud83d\ude00", "meta": {"pile_set_name": "C"}}"#,
     br#"{"id": [1, {"text": 2.5e3}], "meta": null, "text": "b"}"#,
     br#"{"text": "\ud800", "other": [true, false, null, -0.1]}"#,
     br#"{"text": ""}"#,
     br#""a string""#,
+    br#"{"text": ["a", "b"], "meta": "c"}"#,
 ];
 
 fn seed(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {

@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Format(String),
     /// The caller passed a value outside its documented range.
     Argument(String),
+    /// What would be overwritten is not what the caller asked for.
+    Exists(String),
     /// The caller asked to stop.
     Cancelled,
 }
@@ -67,6 +69,15 @@ impl Error {
         }
     }
 
+    /// A file or folder that is in the way, and is to be kept.
+    pub fn exists(path: &Path, what: impl Into<String>) -> Self {
+        Self {
+            kind: ErrorKind::Exists(what.into()),
+            path: Some(path.to_owned()),
+            offset: None,
+        }
+    }
+
     /// The job was asked to stop.
     #[must_use]
     pub fn cancelled() -> Self {
@@ -99,7 +110,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ErrorKind::Io(e) => f.write_str(without_number(&e.to_string()))?,
-            ErrorKind::Format(w) | ErrorKind::Argument(w) => f.write_str(w)?,
+            ErrorKind::Format(w) | ErrorKind::Argument(w) | ErrorKind::Exists(w) => {
+                f.write_str(w)?
+            }
             ErrorKind::Cancelled => f.write_str("cancelled")?,
         }
         if let Some(p) = &self.path {

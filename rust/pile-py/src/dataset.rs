@@ -1,13 +1,19 @@
 //! `TokenDataset`.
 
-use std::{ffi::OsStr, path::PathBuf, sync::Arc};
+use std::{
+    ffi::{OsStr, c_int, c_void},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pile_core::tokens::{self, Span, TokenSource, TokenType};
 use pyo3::{
-    exceptions::PyIndexError,
+    exceptions::{PyIndexError, PyTypeError},
+    ffi,
     prelude::*,
-    types::{PyDict, PyString},
+    sync::PyOnceLock,
+    types::{PyDict, PyList, PySlice, PySliceMethods, PyString},
 };
 
 use crate::errors::BindError;
@@ -16,6 +22,48 @@ use crate::errors::BindError;
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TokenDataset {
     pub inner: Arc<tokens::TokenDataset>,
+    /// All tokens, made when they are first asked for.
+    tokens: PyOnceLock<Py<PyAny>>,
+}
+
+impl TokenDataset {
+    pub fn of(inner: Arc<tokens::TokenDataset>) -> Self {
+        Self {
+            inner,
+            tokens: PyOnceLock::new(),
+        }
+    }
+
+    /// A view of a document's tokens.
+    fn document<'py>(&self, py: Python<'py>, document: u64) -> PyResult<Bound<'py, PyAny>> {
+        let range = self.inner.token_range(document).map_err(BindError::from)?;
+        let slice = PySlice::new(py, range.start as isize, range.end as isize, 1);
+        self.tokens(py)?.get_item(slice)
+    }
+}
+
+/// The bytes of a dataset's `.bin`, for numpy to look at: what looks at them keeps the map open.
+#[pyclass(module = "pile_tools._core", frozen)]
+struct Bin(Arc<tokens::TokenDataset>);
+
+#[pymethods]
+impl Bin {
+    // SAFETY: called by Python with a buffer to fill, which then holds a reference to this object: the map
+    // lives as long as any view of it, and the bytes are given as read-only.
+    unsafe fn __getbuffer__(
+        slf: Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+    ) -> PyResult<()> {
+        let bytes = slf.get().0.bin_bytes();
+        let (start, length) = (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len());
+        let status =
+            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, length as isize, 1, flags) };
+        match status {
+            0 => Ok(()),
+            _ => Err(PyErr::fetch(slf.py())),
+        }
+    }
 }
 
 /// A new array of the stored type and this shape, filled by `read` with the interpreter released.
@@ -52,8 +100,7 @@ pub fn index(i: i64, n: u64) -> PyResult<u64> {
 impl TokenDataset {
     #[new]
     fn new(prefix: PathBuf) -> Result<Self, BindError> {
-        let inner = Arc::new(tokens::TokenDataset::open(&prefix)?);
-        Ok(Self { inner })
+        Ok(Self::of(Arc::new(tokens::TokenDataset::open(&prefix)?)))
     }
 
     #[getter]
@@ -92,20 +139,39 @@ impl TokenDataset {
         self.inner.n_documents() as usize
     }
 
-    fn __getitem__<'py>(&self, py: Python<'py>, document: i64) -> PyResult<Bound<'py, PyAny>> {
-        let document = index(document, self.inner.n_documents())?;
-        let length = self
-            .inner
-            .document_length(document)
-            .map_err(BindError::from)?;
-        let span = Span {
-            document,
-            start: 0,
-            length,
+    #[getter]
+    fn tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let make = || {
+            let bin = Bin(self.inner.clone()).into_pyobject(py)?;
+            let dtype = self.inner.token_type().name();
+            let array = py
+                .import("numpy")?
+                .call_method1("frombuffer", (bin, dtype))?;
+            Ok::<_, PyErr>(array.unbind())
         };
-        filled(py, self.inner.token_type(), &[length as usize], |out| {
-            self.inner.read(&[span], out).map(drop)
-        })
+        Ok(self.tokens.get_or_try_init(py, make)?.bind(py).clone())
+    }
+
+    fn __getitem__<'py>(&self, which: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let (py, n) = (which.py(), self.inner.n_documents());
+        if let Ok(slice) = which.cast::<PySlice>() {
+            let chosen = slice.indices(n as isize)?;
+            let documents =
+                (0..chosen.slicelength as isize).map(|i| chosen.start + i * chosen.step);
+            let views = documents.map(|document| self.document(py, document as u64));
+            return Ok(PyList::new(py, views.collect::<PyResult<Vec<_>>>()?)?.into_any());
+        }
+        let document = which.call_method0("__index__").and_then(|i| i.extract());
+        let document = document.map_err(|_| {
+            PyTypeError::new_err("documents are chosen by a number or a slice of numbers")
+        })?;
+        self.document(py, index(document, n)?)
+    }
+
+    fn __iter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let builtins = slf.py().import("builtins")?;
+        let documents = builtins.call_method1("range", (slf.len()?,))?;
+        builtins.call_method1("map", (slf.getattr("__getitem__")?, documents))
     }
 
     fn lengths<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyArray1<i32>>, BindError> {
@@ -144,7 +210,8 @@ impl TokenDataset {
         Ok(py.detach(|| self.inner.check())?)
     }
 
-    fn __getnewargs__(&self) -> (PathBuf,) {
-        (self.inner.prefix().to_owned(),)
+    fn __getnewargs__(&self) -> PyResult<(PathBuf,)> {
+        // Whole, as the other process may stand in another folder.
+        Ok((std::path::absolute(self.inner.prefix())?,))
     }
 }

@@ -25,6 +25,7 @@ impl From<BindError> for PyErr {
             },
             ErrorKind::Argument(_) => raise("ConfigError", text),
             ErrorKind::Format(_) => raise("FormatError", text),
+            ErrorKind::Exists(_) => raise("OutputExistsError", text),
             ErrorKind::Cancelled => raise("CancelledError", text),
             _ => raise("PileError", text),
         }

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use pile_core::{
-    order, tokenize,
-    tokens::{self, BuildConfig},
+    order,
+    read::{BadRecords, Rules},
+    tokenize,
+    tokens::{self, BuildConfig, MergeConfig},
 };
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
@@ -17,9 +19,22 @@ fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<
     py.import("json")?.call_method1("loads", (json,))
 }
 
+fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
+    Rules {
+        text_field: text_field.to_owned(),
+        bad_records: match skip_bad_records {
+            true => BadRecords::Skip,
+            false => BadRecords::Refuse,
+        },
+    }
+}
+
 /// Tokenizes shards into a dataset's files.
 #[pyfunction]
-#[pyo3(signature = (shards, tokenizer, eod, folder, name, job, n_threads, on_progress = None))]
+#[pyo3(signature = (
+    shards, tokenizer, eod, folder, name, job, n_threads, is_part, discard, on_progress = None, *,
+    text_field = "text", skip_bad_records = false
+))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn build_dataset<'py>(
     py: Python<'py>,
@@ -30,14 +45,21 @@ pub fn build_dataset<'py>(
     name: String,
     job: String,
     n_threads: usize,
+    is_part: bool,
+    discard: bool,
     on_progress: Option<Py<PyAny>>,
+    text_field: &str,
+    skip_bad_records: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = BuildConfig {
         shards,
+        rules: rules(text_field, skip_bad_records),
         eod,
         folder,
         name,
         job,
+        is_part,
+        discard,
         n_threads,
     };
     let summary = watch(py, on_progress, |progress| {
@@ -46,9 +68,36 @@ pub fn build_dataset<'py>(
     to_python(py, &summary)
 }
 
+/// Merges datasets into one.
+#[pyfunction]
+#[pyo3(signature = (inputs, folder, name, job, discard, on_progress = None))]
+pub fn merge_datasets<'py>(
+    py: Python<'py>,
+    inputs: Vec<PathBuf>,
+    folder: PathBuf,
+    name: String,
+    job: String,
+    discard: bool,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let config = MergeConfig {
+        inputs,
+        folder,
+        name,
+        job,
+        discard,
+    };
+    let summary = watch(py, on_progress, |progress| tokens::merge(&config, progress))?;
+    to_python(py, &summary)
+}
+
 /// Trains a tokenizer on shards.
 #[pyfunction]
-#[pyo3(signature = (shards, vocab_size, min_frequency, special_tokens, n_threads, on_progress = None))]
+#[pyo3(signature = (
+    shards, vocab_size, min_frequency, special_tokens, n_threads, on_progress = None, *,
+    text_field = "text", skip_bad_records = false
+))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn train_tokenizer<'py>(
     py: Python<'py>,
     shards: Vec<PathBuf>,
@@ -57,14 +106,17 @@ pub fn train_tokenizer<'py>(
     special_tokens: Vec<String>,
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
+    text_field: &str,
+    skip_bad_records: bool,
 ) -> PyResult<(String, Bound<'py, PyAny>)> {
     let config = tokenize::TrainConfig {
         vocab_size,
         min_frequency,
         special_tokens,
     };
+    let rules = rules(text_field, skip_bad_records);
     let (trained, summary) = watch(py, on_progress, |progress| {
-        tokenize::train_on_shards(&shards, config, n_threads, progress)
+        tokenize::train_on_shards(&shards, &rules, config, n_threads, progress)
     })?;
     Ok((trained.to_json(), to_python(py, &summary)?))
 }

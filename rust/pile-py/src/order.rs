@@ -200,8 +200,8 @@ impl TrainingOrder {
                 source: Dataset::Whole(dataset),
                 ..
             } => {
-                let inner = Arc::clone(dataset);
-                Ok(Bound::new(py, TokenDataset { inner })?.into_any())
+                let dataset = TokenDataset::of(Arc::clone(dataset));
+                Ok(Bound::new(py, dataset)?.into_any())
             }
             Made::Arrays {
                 source: Dataset::Indexed(tokens),

@@ -1,16 +1,24 @@
 //! Documents out of shards: bounded memory, exact positions.
 //!
-//! A shard is a `.jsonl` or `.jsonl.zst` file, one record a line: `{"text": ..., "meta":
-//! {"pile_set_name": ...}}` as in the Pile. [`ShardReader`] cuts its bytes into [`Block`]s of whole
-//! lines, in one thread; [`Block::documents`] parses them, in any number of threads; [`map_blocks`]
-//! is the whole of it for a job.
+//! A shard is a file of JSON records, one a line, `{"text": ..., "meta": {"pile_set_name": ...}}` as in
+//! the Pile (`.jsonl`, `.jsonl.zst`, `.jsonl.gz`, or standard input), a column of texts (`.parquet`) or
+//! one document (`.txt`, also compressed). [`ShardReader`] cuts it into [`Block`]s of whole records, in
+//! one thread; [`Block::each_document`] parses them, in any number of threads; [`map_blocks`] is the
+//! whole of it for a job.
 
 mod block;
+mod format;
+mod json;
+mod parquet;
 mod pipeline;
 mod record;
+pub mod reference;
+mod rules;
 mod shard;
+mod stream;
 
-pub use block::{Block, Position};
+pub use block::{BadRecord, BadRecordList, Block, Position};
 pub use pipeline::{Step, map_blocks};
 pub use record::Document;
+pub use rules::{BadRecords, Rules};
 pub use shard::{ShardReader, ShardSummary};

@@ -1,24 +1,24 @@
 //! All blocks of some shards through several workers, results in the order of the data.
 //!
 //! One thread reads and decompresses, each worker has a thread, the calling thread takes the
-//! results. A credit for each block in flight bounds memory.
+//! results. The bytes of blocks in flight are bounded.
 
 use std::{
     collections::BTreeMap,
     panic,
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Arc, Mutex,
         mpsc::{Receiver, Sender, channel},
     },
     thread,
 };
 
-use super::{Block, ShardReader, ShardSummary};
+use super::{Block, Rules, ShardReader, ShardSummary};
 use crate::{Error, Result, progress::Progress};
 
-/// Blocks in flight for each worker.
-const CREDITS_PER_WORKER: usize = 4;
+/// Bytes of blocks in flight for each worker; of larger blocks only one is in flight.
+const BYTES_PER_WORKER: u64 = 4 << 20;
 
 /// What a sink is given, in the order of the data.
 #[derive(Debug)]
@@ -37,23 +37,24 @@ pub enum Step<R> {
 /// The first failure in the order of the data, of reading, `map` or `sink`.
 pub fn map_blocks<W: Send, R: Send>(
     shards: &[PathBuf],
+    rules: &Rules,
     first_shard: usize,
     workers: Vec<W>,
     progress: &Progress,
     map: impl Fn(&mut W, &Block) -> Result<R> + Sync,
     sink: impl FnMut(Step<R>) -> Result<()>,
 ) -> Result<Vec<W>> {
-    let (give_credit, credits) = channel();
-    for _ in 0..CREDITS_PER_WORKER * workers.len() {
-        let _ = give_credit.send(());
-    }
+    let (give_back, given_back) = channel();
     let (send_piece, pieces) = channel();
     let (send_done, done) = channel();
     let (pieces, map) = (&Mutex::new(pieces), &map);
     thread::scope(|scope| {
         let send_failure = send_done.clone();
         let reading = Reading {
-            credits,
+            rules: Arc::new(rules.clone()),
+            given_back,
+            bytes_in_flight: 0,
+            most_bytes: BYTES_PER_WORKER * workers.len() as u64,
             send_piece,
             progress,
             n_pieces: 0,
@@ -65,8 +66,8 @@ pub fn map_blocks<W: Send, R: Send>(
         };
         let threads: Vec<_> = workers.into_iter().map(start).collect();
         drop(send_done);
-        // Returning drops credits and results: reader and workers see that and end.
-        let outcome = in_order(done, give_credit, sink);
+        // Returning drops both channels: reader and workers see that and end.
+        let outcome = in_order(done, give_back, sink);
         let join = |thread: thread::ScopedJoinHandle<'_, W>| {
             thread
                 .join()
@@ -80,8 +81,25 @@ pub fn map_blocks<W: Send, R: Send>(
 /// What the reader hands out, in order.
 type Piece = Step<Block>;
 
+/// A piece's number and bytes, and what became of it.
+type Done<R> = (u64, u64, Result<Step<R>>);
+
+impl Piece {
+    /// Bytes it holds in memory; the end of a shard counts as one.
+    fn n_bytes(&self) -> u64 {
+        match self {
+            Self::Block(block) => block.n_bytes().max(1),
+            Self::EndOfShard(..) => 1,
+        }
+    }
+}
+
 struct Reading<'a> {
-    credits: Receiver<()>,
+    rules: Arc<Rules>,
+    /// Bytes of blocks whose results were taken.
+    given_back: Receiver<u64>,
+    bytes_in_flight: u64,
+    most_bytes: u64,
     send_piece: Sender<(u64, Piece)>,
     progress: &'a Progress,
     n_pieces: u64,
@@ -89,22 +107,17 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Reads all shards; a failure takes the place of the piece that could not be read.
-    fn run<R>(
-        mut self,
-        shards: &[PathBuf],
-        first: usize,
-        send_failure: &Sender<(u64, Result<Step<R>>)>,
-    ) {
+    fn run<R>(mut self, shards: &[PathBuf], first: usize, send_failure: &Sender<Done<R>>) {
         for (shard, path) in shards.iter().enumerate().skip(first) {
             if let Err(err) = self.shard(path, shard) {
-                let _ = send_failure.send((self.n_pieces, Err(err)));
+                let _ = send_failure.send((self.n_pieces, 0, Err(err)));
                 return;
             }
         }
     }
 
     fn shard(&mut self, path: &Path, shard: usize) -> Result<()> {
-        let mut reader = ShardReader::open(path)?;
+        let mut reader = ShardReader::with_rules(path, Arc::clone(&self.rules))?;
         let mut reported = 0;
         loop {
             let block = reader.next_block()?;
@@ -118,7 +131,11 @@ impl Reading<'_> {
 
     /// Waits for room, then hands a piece to the workers; that they are gone is a stop.
     fn send(&mut self, piece: Piece) -> Result<()> {
-        self.credits.recv().map_err(|_| Error::cancelled())?;
+        let n_bytes = piece.n_bytes();
+        while self.bytes_in_flight > 0 && self.bytes_in_flight + n_bytes > self.most_bytes {
+            self.bytes_in_flight -= self.given_back.recv().map_err(|_| Error::cancelled())?;
+        }
+        self.bytes_in_flight += n_bytes;
         self.send_piece
             .send((self.n_pieces, piece))
             .map_err(|_| Error::cancelled())?;
@@ -130,13 +147,15 @@ impl Reading<'_> {
 /// Tells the sink that a piece will never come, so that a bug ends the job instead of hanging it.
 struct EndOnPanic<'a, R> {
     number: u64,
-    send_done: &'a Sender<(u64, Result<Step<R>>)>,
+    send_done: &'a Sender<Done<R>>,
 }
 
 impl<R> Drop for EndOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self.send_done.send((self.number, Err(Error::cancelled())));
+            let _ = self
+                .send_done
+                .send((self.number, 0, Err(Error::cancelled())));
         }
     }
 }
@@ -145,7 +164,7 @@ fn work<W, R>(
     mut worker: W,
     map: impl Fn(&mut W, &Block) -> Result<R>,
     pieces: &Mutex<Receiver<(u64, Piece)>>,
-    send_done: &Sender<(u64, Result<Step<R>>)>,
+    send_done: &Sender<Done<R>>,
 ) -> W {
     loop {
         // A poisoned lock is another worker's panic, which the caller sees when it joins.
@@ -154,11 +173,12 @@ fn work<W, R>(
             return worker;
         };
         let _guard = EndOnPanic { number, send_done };
+        let n_bytes = piece.n_bytes();
         let done = match piece {
             Piece::Block(block) => map(&mut worker, &block).map(Step::Block),
             Piece::EndOfShard(shard, summary) => Ok(Step::EndOfShard(shard, summary)),
         };
-        if send_done.send((number, done)).is_err() {
+        if send_done.send((number, n_bytes, done)).is_err() {
             return worker;
         }
     }
@@ -166,17 +186,17 @@ fn work<W, R>(
 
 /// Gives each step to the sink as soon as all before it were given.
 fn in_order<R>(
-    done: Receiver<(u64, Result<Step<R>>)>,
-    give_credit: Sender<()>,
+    done: Receiver<Done<R>>,
+    give_back: Sender<u64>,
     mut sink: impl FnMut(Step<R>) -> Result<()>,
 ) -> Result<()> {
     let mut early = BTreeMap::new();
     let mut next = 0;
-    for (number, step) in done {
-        early.insert(number, step);
-        while let Some(step) = early.remove(&next) {
+    for (number, n_bytes, step) in done {
+        early.insert(number, (n_bytes, step));
+        while let Some((n_bytes, step)) = early.remove(&next) {
             sink(step?)?;
-            let _ = give_credit.send(()); // the reader may be at its end
+            let _ = give_back.send(n_bytes); // the reader may be at its end
             next += 1;
         }
     }
@@ -210,6 +230,7 @@ mod tests {
         };
         map_blocks(
             shards,
+            &Rules::default(),
             0,
             vec![(); n_workers],
             &Progress::default(),
@@ -245,6 +266,7 @@ mod tests {
             let read = |_: &mut (), block: &Block| block.documents().try_for_each(|d| d.map(drop));
             let failed = map_blocks(
                 &shards,
+                &Rules::default(),
                 0,
                 vec![(); n_workers],
                 &Progress::default(),
@@ -265,9 +287,15 @@ mod tests {
                 assert!(block.shard_path() != shards[1], "boom");
                 Ok(())
             };
-            map_blocks(&shards, 0, vec![(); 2], &Progress::default(), boom, |_| {
-                Ok(())
-            })
+            map_blocks(
+                &shards,
+                &Rules::default(),
+                0,
+                vec![(); 2],
+                &Progress::default(),
+                boom,
+                |_| Ok(()),
+            )
         };
         assert!(panic::catch_unwind(panic::AssertUnwindSafe(run)).is_err());
     }

@@ -1,19 +1,21 @@
-//! Cuts one shard into blocks of whole lines.
+//! Cuts one shard into blocks of whole records.
 
 use std::{
-    fs::File,
-    io::{self, Read},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use super::Block;
-use crate::{Error, Result, io::HashingReader};
+use super::{
+    Block, Rules,
+    block::{Content, Text},
+    format::Format,
+    parquet::Parquet,
+    stream::Stream,
+};
+use crate::Result;
 
-/// Bytes a block aims at; a longer line makes a longer block.
-const BLOCK_BYTES: usize = 1 << 20;
-
-/// The largest zstd window that is accepted (2 GiB, `zstd --long=31`).
-const WINDOW_LOG_MAX: u32 = 31;
+/// Bytes a block aims at; a longer record makes a longer block.
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
 /// What was read of a shard, once it is at its end.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -22,79 +24,52 @@ pub struct ShardSummary {
     pub bytes: u64,
     /// SHA-256 of the file as it is on disk.
     pub sha256: String,
-    /// Lines.
+    /// Records.
     pub n_records: u64,
-    /// Bytes of the lines, decompressed.
+    /// Bytes of the records, decompressed.
     pub n_text_bytes: u64,
 }
 
 /// Reads a shard from its start, block by block.
 pub struct ShardReader {
     path: PathBuf,
+    rules: Arc<Rules>,
     source: Source,
-    /// The unfinished line at the end of the block before.
-    rest: Vec<u8>,
     next_record: u64,
     next_byte: u64,
     is_done: bool,
 }
 
 enum Source {
-    Plain(HashingReader<File>),
-    Zstd(Box<zstd::Decoder<'static, io::BufReader<HashingReader<File>>>>),
-}
-
-impl Source {
-    fn open(path: &Path) -> io::Result<Self> {
-        let file = HashingReader::new(File::open(path)?);
-        if path.extension().is_some_and(|e| e == "zst") {
-            let mut decoder =
-                zstd::Decoder::with_buffer(io::BufReader::with_capacity(1 << 17, file))?;
-            decoder.window_log_max(WINDOW_LOG_MAX)?;
-            Ok(Self::Zstd(Box::new(decoder)))
-        } else {
-            Ok(Self::Plain(file))
-        }
-    }
-
-    fn raw(&self) -> &HashingReader<File> {
-        match self {
-            Self::Plain(file) => file,
-            Self::Zstd(decoder) => decoder.get_ref().get_ref(),
-        }
-    }
-}
-
-impl Read for Source {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(file) => file.read(buffer),
-            Self::Zstd(decoder) => decoder.read(buffer),
-        }
-    }
-}
-
-/// Whether a file's name says that it is a shard this reader knows.
-#[must_use]
-fn is_known(path: &Path) -> bool {
-    let name = path.as_os_str().to_string_lossy();
-    name.ends_with(".jsonl") || name.ends_with(".jsonl.zst")
+    /// Lines, with the unfinished one at the end of the block before.
+    Lines(Stream, Vec<u8>),
+    Text(Stream),
+    Parquet(Box<Parquet>),
 }
 
 impl ShardReader {
-    /// Opens a shard.
+    /// Opens a shard; `-` is standard input.
     ///
     /// # Errors
-    /// The name ends in neither `.jsonl` nor `.jsonl.zst`, or the file cannot be opened.
+    /// The name says no kind of shard, or the file cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
-        if !is_known(path) {
-            let what = "not a shard by its name: .jsonl and .jsonl.zst are read";
-            return Err(Error::malformed(path, what));
-        }
+        Self::with_rules(path, Arc::default())
+    }
+
+    /// Opens a shard that is to be read by these rules.
+    ///
+    /// # Errors
+    /// As [`Self::open`], or a parquet file has no such column of texts.
+    pub fn with_rules(path: &Path, rules: Arc<Rules>) -> Result<Self> {
+        let source = match Format::of(path)? {
+            Format::Lines(packing) => Source::Lines(Stream::open(path, packing)?, Vec::new()),
+            Format::Text(packing) => Source::Text(Stream::open(path, packing)?),
+            Format::Parquet => Source::Parquet(Box::new(Parquet::open(path, &rules.text_field)?)),
+        };
         Ok(Self {
             path: path.to_owned(),
-            source: Source::open(path).map_err(|err| Error::io(path, err))?,
-            rest: Vec::new(),
+            rules,
+            source,
             next_record: 0,
             next_byte: 0,
             is_done: false,
@@ -104,78 +79,98 @@ impl ShardReader {
     /// Bytes of the file read so far, as they are on disk.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
-        self.source.raw().n_bytes()
+        match &self.source {
+            Source::Lines(stream, _) | Source::Text(stream) => stream.raw().n_bytes(),
+            Source::Parquet(parquet) => parquet.raw().n_bytes(),
+        }
     }
 
-    /// The next block of whole lines, or `None` at the end.
+    /// The next block of whole records, or `None` at the end.
     ///
     /// # Errors
-    /// The file cannot be read, is cut short, or is not zstd.
+    /// The file cannot be read, is cut short, or is not what its name says.
     pub fn next_block(&mut self) -> Result<Option<Block>> {
         if self.is_done {
             return Ok(None);
         }
-        let mut bytes = std::mem::take(&mut self.rest);
-        let lines_end = self.fill(&mut bytes)?;
-        self.rest = bytes.split_off(lines_end);
-        if bytes.is_empty() {
+        let (bytes, content) = match &mut self.source {
+            Source::Lines(stream, rest) => {
+                let (bytes, is_last) = next_lines(stream, rest)?;
+                self.is_done = is_last;
+                (bytes, Content::Lines)
+            }
+            Source::Text(stream) => {
+                self.is_done = true;
+                let (bytes, end) = whole(stream)?;
+                (bytes, Content::Texts(vec![Text::new(end)]))
+            }
+            Source::Parquet(parquet) => {
+                let found = parquet.next_texts()?;
+                (found.bytes, Content::Texts(found.texts))
+            }
+        };
+        let block = Block {
+            path: self.path.clone(),
+            rules: Arc::clone(&self.rules),
+            first_record: self.next_record,
+            first_byte: self.next_byte,
+            bytes,
+            content,
+        };
+        let n_records = block.n_records();
+        if n_records == 0 {
+            self.is_done = true;
             return Ok(None);
         }
-        let block = Block::new(self.path.clone(), self.next_record, self.next_byte, bytes);
-        self.next_record += block.n_records();
+        self.next_record += n_records;
         self.next_byte += block.n_bytes();
         Ok(Some(block))
-    }
-
-    /// Reads until `bytes` holds at least a block and a line's end, or the file is at its end;
-    /// returns where the last whole line ends.
-    fn fill(&mut self, bytes: &mut Vec<u8>) -> Result<usize> {
-        let mut searched = bytes.len();
-        loop {
-            let before = bytes.len();
-            let wanted = (BLOCK_BYTES.saturating_sub(before)).max(BLOCK_BYTES / 4) as u64;
-            let read = (&mut self.source).take(wanted).read_to_end(bytes);
-            let n = read.map_err(|err| self.explain(err))?;
-            if n == 0 {
-                self.is_done = true;
-                return Ok(bytes.len());
-            }
-            if bytes.len() >= BLOCK_BYTES {
-                if let Some(at) = bytes[searched..].iter().rposition(|b| *b == b'\n') {
-                    return Ok(searched + at + 1);
-                }
-                searched = bytes.len();
-            }
-        }
-    }
-
-    fn explain(&self, err: io::Error) -> Error {
-        match (&self.source, err.kind()) {
-            (Source::Zstd(_), io::ErrorKind::UnexpectedEof) => Error::format(
-                &self.path,
-                self.bytes_read(),
-                "the file ends in the middle of a zstd frame: it is cut short, get it again",
-            ),
-            (Source::Zstd(_), io::ErrorKind::Other) => Error::format(
-                &self.path,
-                self.bytes_read(),
-                format!("not a zstd stream, or a damaged one: {err}"),
-            ),
-            _ => Error::io(&self.path, err),
-        }
     }
 
     /// What was read, once [`Self::next_block`] has returned `None`.
     #[must_use]
     pub fn summary(&self) -> ShardSummary {
-        let raw = self.source.raw();
+        let (bytes, sha256) = match &self.source {
+            Source::Lines(stream, _) | Source::Text(stream) => {
+                (stream.raw().n_bytes(), stream.raw().sha256())
+            }
+            Source::Parquet(parquet) => (parquet.raw().n_bytes(), parquet.raw().sha256()),
+        };
         ShardSummary {
-            bytes: raw.n_bytes(),
-            sha256: raw.sha256(),
+            bytes,
+            sha256,
             n_records: self.next_record,
             n_text_bytes: self.next_byte,
         }
     }
+}
+
+/// Reads at least a block and up to a line's end; also whether the stream is at its end.
+fn next_lines(stream: &mut Stream, rest: &mut Vec<u8>) -> Result<(Vec<u8>, bool)> {
+    let mut bytes = Vec::with_capacity(BLOCK_BYTES.max(2 * rest.len()));
+    bytes.append(rest);
+    let mut searched = bytes.len();
+    loop {
+        let wanted = BLOCK_BYTES.saturating_sub(bytes.len()).max(BLOCK_BYTES / 4);
+        if stream.read(wanted, &mut bytes)? < wanted {
+            return Ok((bytes, true));
+        }
+        if let Some(at) = memchr::memrchr(b'\n', &bytes[searched..]) {
+            let end = searched + at + 1;
+            rest.extend_from_slice(&bytes[end..]);
+            bytes.truncate(end);
+            return Ok((bytes, false));
+        }
+        searched = bytes.len();
+    }
+}
+
+/// All of a stream.
+fn whole(stream: &mut Stream) -> Result<(Vec<u8>, usize)> {
+    let mut bytes = Vec::new();
+    while stream.read(BLOCK_BYTES, &mut bytes)? == BLOCK_BYTES {}
+    let end = bytes.len();
+    Ok((bytes, end))
 }
 
 #[cfg(test)]
@@ -260,7 +255,7 @@ mod tests {
         let path = folder.path().join("a.jsonl.zst");
         fs::write(&path, "{\"text\": \"plain after all\"}\n").unwrap();
         let message = read_all(&path).unwrap_err().to_string();
-        assert!(message.contains("not a zstd stream"), "{message}");
+        assert!(message.contains("not zstd"), "{message}");
     }
 
     #[test]
@@ -277,6 +272,214 @@ mod tests {
             .err()
             .unwrap()
             .to_string();
-        assert!(message.contains(".jsonl.zst are read (a.csv)"), "{message}");
+        assert!(message.contains("not a shard by its name"), "{message}");
+    }
+
+    #[test]
+    fn gzip_members_are_read_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl.gz");
+        let bytes = lines(5000);
+        let (head, tail) = bytes.split_at(bytes.len() / 3);
+        let packed = [gzip(head), gzip(tail)].concat();
+        fs::write(&path, &packed).unwrap();
+        let (texts, summary) = read_all(&path).unwrap();
+        assert_eq!((texts.len(), summary.bytes), (5000, packed.len() as u64));
+        assert_eq!(summary.n_text_bytes, bytes.len() as u64);
+        for (keep, what) in [(packed.len() - 5, "cut short"), (0, "cut short")] {
+            fs::write(&path, &packed[..keep]).unwrap();
+            let message = read_all(&path).unwrap_err().to_string();
+            assert!(message.contains(what), "{message}");
+        }
+        fs::write(&path, &bytes).unwrap();
+        let message = read_all(&path).unwrap_err().to_string();
+        assert!(message.contains("not gzip, or damaged"), "{message}");
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, bytes).unwrap();
+        packed.finish().unwrap()
+    }
+
+    #[test]
+    fn a_text_file_is_one_document() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "two\nlines\n".repeat(300_000);
+        let path = folder.path().join("a.txt");
+        fs::write(&path, &text).unwrap();
+        assert_eq!(read_all(&path).unwrap().0, std::slice::from_ref(&text));
+        let path = folder.path().join("a.txt.gz");
+        fs::write(&path, gzip(text.as_bytes())).unwrap();
+        assert_eq!(read_all(&path).unwrap().0, [text]);
+    }
+
+    /// A file of the column `text` with two row groups; every seventh row is null.
+    fn write_parquet(path: &Path, n_rows: usize) {
+        use parquet::{
+            data_type::{ByteArray, ByteArrayType},
+            file::writer::SerializedFileWriter,
+            schema::parser::parse_message_type,
+        };
+        let schema = "message m { required int64 id; optional binary text (STRING);
+            optional group meta { optional binary pile_set_name (STRING); } }";
+        let schema = Arc::new(parse_message_type(schema).unwrap());
+        let file = fs::File::create(path).unwrap();
+        let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
+        for rows in [0..n_rows / 3, n_rows / 3..n_rows] {
+            let mut group = writer.next_row_group().unwrap();
+            let is_there = |row: &usize| row % 7 != 6;
+            let mut column = group.next_column().unwrap().unwrap();
+            let ids: Vec<i64> = rows.clone().map(|row| row as i64).collect();
+            let ids_column = column.typed::<parquet::data_type::Int64Type>();
+            ids_column.write_batch(&ids, None, None).unwrap();
+            column.close().unwrap();
+            let texts = rows
+                .clone()
+                .filter(is_there)
+                .map(|row| format!("{row} é {}", "x".repeat(row % 977)));
+            let texts: Vec<ByteArray> = texts
+                .map(|text| ByteArray::from(text.into_bytes()))
+                .collect();
+            let levels: Vec<i16> = rows.clone().map(|row| is_there(&row).into()).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            let text_column = column.typed::<ByteArrayType>();
+            text_column
+                .write_batch(&texts, Some(&levels), None)
+                .unwrap();
+            column.close().unwrap();
+            let names: Vec<ByteArray> = rows
+                .clone()
+                .filter(is_there)
+                .map(|_| ByteArray::from("S"))
+                .collect();
+            let levels: Vec<i16> = rows.map(|row| if is_there(&row) { 2 } else { 1 }).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            let name_column = column.typed::<ByteArrayType>();
+            name_column
+                .write_batch(&names, Some(&levels), None)
+                .unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+        }
+        writer.close().unwrap();
+    }
+
+    #[test]
+    fn the_rows_of_a_parquet_file_are_documents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write_parquet(&path, 6000);
+        let rules = Rules {
+            bad_records: crate::read::BadRecords::Skip,
+            ..Rules::default()
+        };
+        let mut reader = ShardReader::with_rules(&path, Arc::new(rules)).unwrap();
+        let (mut n_documents, mut n_bad, mut n_blocks, mut byte) = (0, 0, 0, 0);
+        while let Some(block) = reader.next_block().unwrap() {
+            n_blocks += 1;
+            let bad = block.each_document(|at, document| {
+                assert!(
+                    document.text.starts_with(&format!("{} é x", at.record))
+                        || at.record % 977 == 0
+                );
+                assert_eq!(document.subset.as_deref(), Some("S"));
+                assert_eq!(
+                    (at.byte_start, at.byte_length),
+                    (byte, document.text.len() as u64)
+                );
+                byte += at.byte_length;
+                n_documents += 1;
+                Ok(())
+            });
+            let bad = bad.unwrap();
+            assert!(
+                bad.first
+                    .iter()
+                    .all(|bad| bad.record % 7 == 6 && bad.reason.contains("null"))
+            );
+            n_bad += bad.n;
+        }
+        assert_eq!((n_documents, n_bad), (6000 - 6000 / 7, 6000 / 7));
+        assert!(n_blocks > 1);
+        let summary = reader.summary();
+        assert_eq!((summary.n_records, summary.n_text_bytes), (6000, byte));
+        let mut whole = crate::io::HashingReader::new(fs::File::open(&path).unwrap());
+        std::io::copy(&mut whole, &mut std::io::sink()).unwrap();
+        assert_eq!(
+            (summary.bytes, summary.sha256),
+            (whole.n_bytes(), whole.sha256())
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_parquet_file_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        write_parquet(&path, 300);
+        let message = |text_field: &str| {
+            let rules = Rules {
+                text_field: text_field.to_owned(),
+                ..Rules::default()
+            };
+            let reader = ShardReader::with_rules(&path, Arc::new(rules));
+            reader
+                .and_then(|mut reader| reader.next_block())
+                .unwrap_err()
+                .to_string()
+        };
+        let missing = message("content");
+        assert!(
+            missing.starts_with("no column \"content\"; there are: id, text, meta ("),
+            "{missing}"
+        );
+        let number = message("id");
+        assert!(
+            number.starts_with("column \"id\" is INT64, expected strings ("),
+            "{number}"
+        );
+        let group = message("meta");
+        assert!(
+            group.contains("is a list or struct, expected strings"),
+            "{group}"
+        );
+        let good = fs::read(&path).unwrap();
+        for keep in [0, 3, good.len() / 2, good.len() - 1] {
+            fs::write(&path, &good[..keep]).unwrap();
+            assert!(message("text").contains("it is none, or cut short"));
+        }
+        for at in (0..good.len()).step_by(37) {
+            let mut bad = good.clone();
+            bad[at] ^= 0x55;
+            fs::write(&path, bad).unwrap();
+            // Some damage leaves strings that can be read: there are no checksums in it.
+            let _ = read_all(&path);
+        }
+    }
+
+    #[test]
+    fn skipped_records_are_counted_and_the_first_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.jsonl");
+        let lines = (0..500).map(|i| {
+            if i % 2 == 0 {
+                "{\"text\": \"a\"}\n"
+            } else {
+                "no\n"
+            }
+        });
+        fs::write(&path, lines.collect::<String>()).unwrap();
+        let refused = read_all(&path).unwrap_err().to_string();
+        assert!(refused.contains("record 1: not JSON"), "{refused}");
+        let rules = Rules {
+            bad_records: crate::read::BadRecords::Skip,
+            ..Rules::default()
+        };
+        let mut reader = ShardReader::with_rules(&path, Arc::new(rules)).unwrap();
+        let block = reader.next_block().unwrap().unwrap();
+        let bad = block.each_document(|_, _| Ok(())).unwrap();
+        assert_eq!((bad.n, bad.first.len()), (250, 100));
+        assert_eq!((bad.first[1].record, bad.first[1].byte), (3, 31));
+        assert!(bad.first[1].reason.starts_with("not JSON: expected"));
     }
 }

@@ -1,6 +1,7 @@
 //! Cuts added tokens (such as `<|endoftext|>`) out of text before it is cut into pieces.
 
 use aho_corasick::{AhoCorasick, BuildError, FindIter, Match, MatchKind};
+use regex_syntax::is_word_character;
 
 /// An added token as tokenizer.json describes it.
 #[derive(Debug, Clone)]
@@ -11,6 +12,8 @@ pub(super) struct AddedToken {
     pub(super) is_special: bool,
     /// Whether it is looked for in the normalized text, its content normalized too.
     pub(super) is_normalized: bool,
+    /// Whether it counts only where no word goes on before or behind it.
+    pub(super) is_single_word: bool,
     /// Whether it takes the white space before it along.
     pub(super) strips_left: bool,
     /// Whether it takes the white space after it along.
@@ -78,6 +81,9 @@ impl<'t> Iterator for Cuts<'t> {
         }
         while let Some(found) = self.matches.as_mut().and_then(Iterator::next) {
             let token = &self.tokens[found.pattern()];
+            if token.is_single_word && !is_single_word(self.text, &found) {
+                continue;
+            }
             let (start, end) = self.widened(&found, token);
             let before = self.done..start;
             self.done = end;
@@ -113,6 +119,13 @@ impl Cuts<'_> {
     }
 }
 
+/// Whether no character of a word (`\w`) stands beside a match.
+fn is_single_word(text: &str, found: &Match) -> bool {
+    let before = text[..found.start()].chars().next_back();
+    let behind = text[found.end()..].chars().next();
+    !before.into_iter().chain(behind).any(is_word_character)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +136,7 @@ mod tests {
             content: content.to_owned(),
             is_special: true,
             is_normalized: false,
+            is_single_word: false,
             strips_left,
             strips_right,
         }
@@ -151,6 +165,19 @@ mod tests {
             Cut::Text(" <a"),
         ];
         assert_eq!(cut(&added, "x<a><b><a> <a"), expected);
+    }
+
+    #[test]
+    fn a_single_word_has_no_word_beside_it() {
+        let tokens = vec![AddedToken {
+            is_single_word: true,
+            ..token(0, "ab", true, false)
+        }];
+        let added = AddedTokens::new(tokens).unwrap();
+        let expected = [Cut::Token(0), Cut::Text("! abc xab ab_"), Cut::Token(0)];
+        assert_eq!(cut(&added, "ab! abc xab ab_ ab"), expected);
+        assert_eq!(cut(&added, "ab\u{301}"), [Cut::Text("ab\u{301}")]);
+        assert_eq!(cut(&added, "abab"), [Cut::Text("abab")]);
     }
 
     #[test]

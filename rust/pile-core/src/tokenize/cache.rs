@@ -1,9 +1,14 @@
 //! Remembers the ids of pieces; bounded, never changes a result.
 //!
 //! Most pieces of a text have been seen before, and most are short. Pieces of up to 8 bytes and up to
-//! 3 ids take 16 bytes, those of up to 16 bytes and 6 ids take 32; two share a bucket, where a
-//! newcomer replaces the older. Longer ones are in a map that starts anew when full; the longest are
-//! not remembered. The tables are memory that the system hands out as it is touched.
+//! 3 ids take 16 bytes, others of up to 16 bytes and 6 ids take 32; four share a bucket. A newcomer
+//! takes the last place, a piece that is found in a back place moves one forward: what is frequent
+//! stays and stands in front. Longer ones are in a map that starts anew when full; the longest are not
+//! remembered. The tables are memory that the system hands out as it is touched.
+//!
+//! Pieces are looked up in batches: first the buckets of all are asked for, then they are read.
+
+use std::ops::Range;
 
 use memmap2::MmapMut;
 use rustc_hash::FxHashMap;
@@ -18,17 +23,29 @@ const N_SHIFT: u32 = 3 * ID_BITS;
 /// Words that a lookup may write beyond the ids it gives.
 pub(super) const SLACK: usize = 8;
 
-const N_TINY_BUCKETS: usize = 1 << 18;
-const N_SHORT_BUCKETS: usize = 1 << 17;
+/// Pieces of a batch.
+pub(super) const BATCH: usize = 64;
+
+const N_TINY_BUCKETS: usize = 1 << 17;
+const N_SHORT_BUCKETS: usize = 1 << 16;
+const MAX_TINY_BYTES: usize = 8;
 const MAX_TINY_IDS: usize = 3;
+pub(super) const MAX_SHORT_BYTES: usize = 16;
 const MAX_SHORT_IDS: usize = 6;
 const MAX_LONG_BYTES: usize = 256;
 const MAX_LONG_PIECES: usize = 1 << 16;
 
-/// Two entries of a word of key and a word of ids.
-type TinyBucket = [[u64; 2]; 2];
-/// Two entries of two words of key and two of ids.
-type ShortBucket = [[u64; 4]; 2];
+/// In place of the number of ids: they are in the map.
+const IN_MAP: u64 = 15;
+
+/// In place of a key: a piece that the first table does not hold. No text has these bytes.
+const NOT_TINY: u64 = u64::MAX;
+
+/// A word of key and a word of ids.
+type Tiny = [u64; 2];
+/// Two words of key and two of ids.
+type Short = [u64; 4];
+type Bucket<T> = [T; 4];
 
 /// The ids of pieces seen lately.
 #[derive(Debug)]
@@ -38,11 +55,12 @@ pub(super) struct PieceCache {
     long: FxHashMap<Box<[u8]>, Box<[u32]>>,
 }
 
-/// What a piece is known by, and its bucket.
-#[derive(Debug, Clone, Copy)]
+/// What a piece is known by. A tiny piece is in the first table, or as a short one with a second word
+/// of 0 in the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
-    Tiny { word: u64, at: usize },
-    Short { words: [u64; 2], at: usize },
+    Tiny(u64),
+    Short([u64; 2]),
     Long,
 }
 
@@ -53,37 +71,25 @@ impl Key {
     #[inline]
     pub(super) fn new(text: &[u8], start: usize, end: usize) -> Self {
         let len = end - start;
-        if len > 16 || text[end - 1] == 0 {
+        if len > MAX_SHORT_BYTES || text[end - 1] == 0 {
             return Self::Long;
         }
-        let bytes: [u8; 16] = match text[start..].first_chunk() {
+        let bytes: [u8; MAX_SHORT_BYTES] = match text[start..].first_chunk() {
             Some(bytes) => *bytes,
             None => padded(&text[start..end]),
         };
         let [low, high] = bytemuck::cast::<_, [u64; 2]>(bytes);
-        if len <= 8 {
-            Self::tiny(low & u64::MAX >> (64 - 8 * len))
+        if len <= MAX_TINY_BYTES {
+            Self::Tiny(low & u64::MAX >> (64 - 8 * len))
         } else {
-            Self::short([low, high & u64::MAX >> (128 - 8 * len)])
+            Self::Short([low, high & u64::MAX >> (128 - 8 * len)])
         }
-    }
-
-    #[inline]
-    fn tiny(word: u64) -> Self {
-        let at = bucket_of([word, 0], N_TINY_BUCKETS);
-        Self::Tiny { word, at }
-    }
-
-    #[inline]
-    fn short(words: [u64; 2]) -> Self {
-        let at = bucket_of(words, N_SHORT_BUCKETS);
-        Self::Short { words, at }
     }
 }
 
 #[cold]
-fn padded(piece: &[u8]) -> [u8; 16] {
-    let mut bytes = [0; 16];
+fn padded<const N: usize>(piece: &[u8]) -> [u8; N] {
+    let mut bytes = [0; N];
     bytes[..piece.len()].copy_from_slice(piece);
     bytes
 }
@@ -96,101 +102,211 @@ fn pack(ids: &[u32]) -> u64 {
 }
 
 /// Writes the three ids of a word.
-#[inline]
+#[inline(always)]
 fn unpack(word: u64, out: &mut [u32; 3]) {
     *out = [0, 1, 2].map(|i| (word >> (i * ID_BITS) & ID_MASK) as u32);
 }
 
-/// The place of a key among `n` buckets, a power of 2: the folded product of both words.
-#[inline]
-fn bucket_of(key: [u64; 2], n: usize) -> usize {
+/// Bucket of a tiny piece.
+#[inline(always)]
+fn tiny_bucket(word: u64) -> usize {
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio
+    let product = word.wrapping_mul(ODD);
+    ((product ^ product >> 32).wrapping_mul(ODD) >> (64 - N_TINY_BUCKETS.trailing_zeros())) as usize
+}
+
+/// Bucket of a short piece: the folded product of both words.
+#[inline(always)]
+fn short_bucket(words: [u64; 2]) -> usize {
     const ODD: [u64; 2] = [0x9E37_79B9_7F4A_7C15, 0xD1B5_4A32_D192_ED03];
-    let product = u128::from(key[0] ^ ODD[0]) * u128::from(key[1] ^ ODD[1]);
-    (product as u64 ^ (product >> 64) as u64) as usize & (n - 1)
+    let product = u128::from(words[0] ^ ODD[0]) * u128::from(words[1] ^ ODD[1]);
+    (product as u64 ^ (product >> 64) as u64) as usize & (N_SHORT_BUCKETS - 1)
+}
+
+/// What a batch of pieces is looked up by in the first table.
+#[derive(Debug)]
+pub(super) struct Batch {
+    words: [u64; BATCH],
+    buckets: [u32; BATCH],
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self {
+            words: [NOT_TINY; BATCH],
+            buckets: [0; BATCH],
+        }
+    }
 }
 
 impl PieceCache {
     /// An empty cache.
     pub(super) fn new() -> Self {
         Self {
-            tiny: table::<TinyBucket>(N_TINY_BUCKETS),
-            short: table::<ShortBucket>(N_SHORT_BUCKETS),
+            tiny: table::<Bucket<Tiny>>(N_TINY_BUCKETS),
+            short: table::<Bucket<Short>>(N_SHORT_BUCKETS),
             long: FxHashMap::default(),
         }
     }
 
-    fn tiny_buckets(&self) -> &[TinyBucket] {
-        bytemuck::cast_slice(&self.tiny)
+    #[inline(always)]
+    fn tiny_buckets(&self) -> &[Bucket<Tiny>; N_TINY_BUCKETS] {
+        bytemuck::from_bytes(&self.tiny)
     }
 
-    fn short_buckets(&self) -> &[ShortBucket] {
-        bytemuck::cast_slice(&self.short)
+    #[inline(always)]
+    fn short_buckets(&self) -> &[Bucket<Short>; N_SHORT_BUCKETS] {
+        bytemuck::from_bytes(&self.short)
     }
 
-    /// Fetches what [`Self::ids`] will look at for this key.
-    #[inline]
-    pub(super) fn prefetch(&self, key: Key) {
-        match key {
-            Key::Tiny { at, .. } => prefetch(&self.tiny_buckets()[at]),
-            Key::Short { at, .. } => prefetch(&self.short_buckets()[at]),
-            Key::Long => {}
+    /// Puts the pieces of `text` that end at `ends`, at most [`BATCH`], into `batch` and asks for their
+    /// buckets; the first starts at `start`.
+    #[inline(always)]
+    pub(super) fn prepare(&self, text: &[u8], mut start: usize, ends: &[usize], batch: &mut Batch) {
+        let tiny = self.tiny_buckets();
+        let places = batch.words.iter_mut().zip(&mut batch.buckets);
+        for ((word, bucket), &end) in places.zip(ends) {
+            let len = end - start;
+            *word = NOT_TINY;
+            if len <= MAX_TINY_BYTES {
+                let bytes = match text[start..].first_chunk() {
+                    Some(bytes) => *bytes,
+                    None => padded(&text[start..end]),
+                };
+                let at_top = u64::from_le_bytes(bytes) << (64 - 8 * len);
+                if at_top >> 56 != 0 {
+                    *word = at_top >> (64 - 8 * len);
+                    let at = tiny_bucket(*word);
+                    *bucket = at as u32;
+                    prefetch(&tiny[at]);
+                }
+            } else if let Key::Short(words) = Key::new(text, start, end) {
+                prefetch(&self.short_buckets()[short_bucket(words)]);
+            }
+            start = end;
         }
     }
 
-    /// The ids of a piece of the tables into `out`; their number, or `None` if they are not known.
-    #[inline]
-    pub(super) fn ids(&self, key: Key, out: &mut [u32; SLACK]) -> Option<usize> {
-        match key {
-            Key::Tiny { word, at } => {
-                let [first, second] = &self.tiny_buckets()[at];
-                let [found, ids] = if first[0] == word { first } else { second };
-                unpack(*ids, out.first_chunk_mut()?);
-                (*found == word).then_some((ids >> N_SHIFT) as usize)
+    /// Writes the ids of pieces of the batch, up to the first that is not in front in the first table;
+    /// returns how many pieces and how many ids these are.
+    #[inline(always)]
+    pub(super) fn known(
+        &self,
+        batch: &Batch,
+        pieces: Range<usize>,
+        out: &mut [u32],
+    ) -> (usize, usize) {
+        let tiny = self.tiny_buckets();
+        let (mut n_pieces, mut n_ids) = (0, 0);
+        let places = batch.words[pieces.clone()]
+            .iter()
+            .zip(&batch.buckets[pieces]);
+        for (word, bucket) in places {
+            let [first, second, ..] = &tiny[*bucket as usize % N_TINY_BUCKETS];
+            let [found, ids] = if first[0] == *word { first } else { second };
+            let Some(room) = out[n_ids..].first_chunk_mut() else {
+                break;
+            };
+            if *found != *word {
+                break;
             }
-            Key::Short { words, at } => {
-                let is_same = |entry: &[u64; 4]| (entry[0] ^ words[0]) | (entry[1] ^ words[1]) == 0;
-                let [first, second] = &self.short_buckets()[at];
-                let entry = if is_same(first) { first } else { second };
-                unpack(entry[2], out.first_chunk_mut()?);
-                unpack(entry[3], out[3..].first_chunk_mut()?);
-                is_same(entry).then_some((entry[2] >> N_SHIFT) as usize)
-            }
-            Key::Long => None,
+            unpack(*ids, room);
+            n_pieces += 1;
+            n_ids += (ids >> N_SHIFT) as usize;
         }
+        (n_pieces, n_ids)
     }
 
-    /// The ids of a long piece, if they are known.
-    pub(super) fn long(&self, piece: &[u8]) -> Option<&[u32]> {
-        self.long.get(piece).map(|ids| &**ids)
+    /// Writes the ids of a piece, if they are known; returns their number. The piece moves forward in its
+    /// bucket.
+    #[inline]
+    pub(super) fn find(&mut self, key: Key, piece: &[u8], out: &mut [u32]) -> Option<usize> {
+        let words = match key {
+            Key::Tiny(word) => {
+                let bucket = &mut buckets_mut::<Tiny>(&mut self.tiny)[tiny_bucket(word)];
+                if let Some([_, ids]) = forward(bucket, |entry| entry[0] == word) {
+                    unpack(ids, out.first_chunk_mut()?);
+                    return Some((ids >> N_SHIFT) as usize);
+                }
+                [word, 0]
+            }
+            Key::Short(words) => words,
+            Key::Long => return self.find_long(piece, out),
+        };
+        let bucket = &mut buckets_mut::<Short>(&mut self.short)[short_bucket(words)];
+        let is_it = |entry: &Short| (entry[0] ^ words[0]) | (entry[1] ^ words[1]) == 0;
+        let [_, _, low, high] = forward(bucket, is_it)?;
+        let n = low >> N_SHIFT;
+        if n == IN_MAP {
+            return self.find_long(piece, out);
+        }
+        unpack(low, out.first_chunk_mut()?);
+        unpack(high, out[3..].first_chunk_mut()?);
+        Some(n as usize)
+    }
+
+    fn find_long(&self, piece: &[u8], out: &mut [u32]) -> Option<usize> {
+        let ids = self.long.get(piece)?;
+        out[..ids.len()].copy_from_slice(ids);
+        Some(ids.len())
     }
 
     /// Remembers the ids of `piece`, whose key is `key`, if there is room for so many.
     pub(super) fn insert(&mut self, key: Key, piece: &[u8], ids: &[u32]) {
         let n = (ids.len() as u64) << N_SHIFT;
-        match key {
-            Key::Tiny { word, at } if ids.len() <= MAX_TINY_IDS => {
-                let buckets: &mut [TinyBucket] = bytemuck::cast_slice_mut(&mut self.tiny);
-                buckets[at] = [[word, pack(ids) | n], buckets[at][0]];
+        let words = match key {
+            Key::Tiny(word) if ids.len() <= MAX_TINY_IDS => {
+                let bucket = &mut buckets_mut::<Tiny>(&mut self.tiny)[tiny_bucket(word)];
+                return add(bucket, [word, pack(ids) | n]);
             }
-            Key::Short { words, at } if ids.len() <= MAX_SHORT_IDS => {
-                let (head, tail) = ids.split_at(ids.len().min(3));
-                let buckets: &mut [ShortBucket] = bytemuck::cast_slice_mut(&mut self.short);
-                let entry = [words[0], words[1], pack(head) | n, pack(tail)];
-                buckets[at] = [entry, buckets[at][0]];
-            }
-            _ if piece.len() <= MAX_LONG_BYTES => {
-                if self.long.len() >= MAX_LONG_PIECES {
-                    self.long.clear();
-                }
-                self.long.insert(piece.into(), ids.into());
-            }
-            _ => {}
+            Key::Tiny(word) => [word, 0],
+            Key::Short(words) => words,
+            Key::Long => return self.insert_long(piece, ids),
+        };
+        let (low, high) = if ids.len() <= MAX_SHORT_IDS {
+            let (head, tail) = ids.split_at(ids.len().min(3));
+            (pack(head) | n, pack(tail))
+        } else {
+            self.insert_long(piece, ids);
+            (IN_MAP << N_SHIFT, 0)
+        };
+        let bucket = &mut buckets_mut::<Short>(&mut self.short)[short_bucket(words)];
+        add(bucket, [words[0], words[1], low, high]);
+    }
+
+    fn insert_long(&mut self, piece: &[u8], ids: &[u32]) {
+        if piece.len() > MAX_LONG_BYTES {
+            return;
         }
+        if self.long.len() >= MAX_LONG_PIECES {
+            self.long.clear();
+        }
+        self.long.insert(piece.into(), ids.into());
     }
 }
 
-/// Asks for the cache line of `place` before it is needed.
+fn buckets_mut<T: bytemuck::Pod>(table: &mut MmapMut) -> &mut [Bucket<T>] {
+    bytemuck::cast_slice_mut(table)
+}
+
+/// The entry that is the one, moved one place forward.
 #[inline]
+fn forward<T: Copy>(bucket: &mut Bucket<T>, is_it: impl Fn(&T) -> bool) -> Option<T> {
+    let at = bucket.iter().position(is_it)?;
+    let entry = bucket[at];
+    bucket.swap(at, at.saturating_sub(1));
+    Some(entry)
+}
+
+/// Adds an entry in the first place that is empty, else in the last.
+fn add<const N: usize>(bucket: &mut Bucket<[u64; N]>, entry: [u64; N]) {
+    let last = bucket.len() - 1;
+    let at = bucket.iter().position(|e| e[0] == 0).unwrap_or(last);
+    bucket[at] = entry;
+}
+
+/// Asks for the cache line of `place` before it is needed.
+#[inline(always)]
 fn prefetch<T>(place: &T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint, it reads nothing; `place` is valid anyway.
@@ -215,12 +331,17 @@ mod tests {
     use super::*;
 
     /// Ids of a piece as the cache knows them.
-    fn known(cache: &PieceCache, piece: &[u8]) -> Option<Vec<u32>> {
-        let mut out = [u32::MAX; SLACK];
-        match cache.ids(Key::new(piece, 0, piece.len()), &mut out) {
-            Some(n) => Some(out[..n].to_vec()),
-            None => cache.long(piece).map(<[u32]>::to_vec),
+    fn known(cache: &mut PieceCache, piece: &[u8]) -> Option<Vec<u32>> {
+        let key = Key::new(piece, 0, piece.len());
+        let mut out = [u32::MAX; 2 * SLACK];
+        let n = cache.find(key, piece, &mut out);
+        let found = n.map(|n| out[..n].to_vec());
+        let mut batch = Batch::default();
+        cache.prepare(piece, 0, &[piece.len()], &mut batch);
+        if let (1, n) = cache.known(&batch, 0..1, &mut out) {
+            assert_eq!(found.as_deref(), Some(&out[..n]));
         }
+        found
     }
 
     fn insert(cache: &mut PieceCache, piece: &[u8], ids: &[u32]) {
@@ -231,38 +352,56 @@ mod tests {
     fn remembers_up_to_its_longest() {
         let mut cache = PieceCache::new();
         for len in (1..20).chain([MAX_LONG_BYTES, MAX_LONG_BYTES + 1]) {
-            for n_ids in [1, 2, 3] {
+            for n_ids in (1..=9).filter(|n| usize::from(*n) <= len) {
                 let piece = vec![b'a' + n_ids; len];
                 let ids: Vec<u32> = (0..u32::from(n_ids)).map(|i| ID_LIMIT - 1 - i).collect();
-                assert_eq!(known(&cache, &piece), None);
+                assert_eq!(known(&mut cache, &piece), None);
                 insert(&mut cache, &piece, &ids);
                 let expected = (len <= MAX_LONG_BYTES).then_some(ids);
-                assert_eq!(known(&cache, &piece), expected, "{len} bytes");
+                assert_eq!(
+                    known(&mut cache, &piece),
+                    expected,
+                    "{len} bytes, {n_ids} ids"
+                );
             }
         }
     }
 
     #[test]
-    fn six_ids_are_remembered_of_a_short_piece() {
+    fn a_batch_is_known_up_to_the_first_that_is_not() {
         let mut cache = PieceCache::new();
-        for n in 1..=MAX_SHORT_IDS as u32 {
-            let piece = [b'0' + n as u8; 12];
-            insert(&mut cache, &piece, &(0..n).collect::<Vec<_>>());
-            assert_eq!(known(&cache, &piece), Some((0..n).collect()));
-        }
+        let text = b"ab cde fgh a long piece";
+        let ends = [2, 6, 10, 23];
+        insert(&mut cache, b"ab", &[1]);
+        insert(&mut cache, b" cde", &[2, 3]);
+        insert(&mut cache, b" fgh", &[4, 5, 6]);
+        let mut batch = Batch::default();
+        cache.prepare(text, 0, &ends, &mut batch);
+        let mut out = [0; 12];
+        assert_eq!(cache.known(&batch, 0..4, &mut out), (3, 6));
+        assert_eq!(out[..6], [1, 2, 3, 4, 5, 6]);
+        assert_eq!(cache.known(&batch, 1..2, &mut out), (1, 2));
     }
 
     #[test]
-    fn a_bucket_keeps_its_last_two() {
+    fn a_bucket_keeps_what_is_asked_for() {
         let mut cache = PieceCache::new();
-        let bucket = |word: &u64| bucket_of([*word, 0], N_TINY_BUCKETS);
-        let words: Vec<u64> = (1..).filter(|w| bucket(w) == bucket(&1)).take(3).collect();
-        for word in &words {
-            cache.insert(Key::tiny(*word), b"", &[7]);
+        let words: Vec<u64> = (1..)
+            .filter(|w| tiny_bucket(*w) == tiny_bucket(1))
+            .take(6)
+            .collect();
+        let mut find = |cache: &mut PieceCache, i: usize| {
+            let found = cache.find(Key::Tiny(words[i]), b"", &mut [0; SLACK]);
+            found.is_some()
+        };
+        for word in &words[..5] {
+            cache.insert(Key::Tiny(*word), b"", &[7]);
         }
-        let is_known = |word: &u64| cache.ids(Key::tiny(*word), &mut [0; SLACK]).is_some();
-        let known: Vec<bool> = words.iter().map(is_known).collect();
-        assert_eq!(known, [false, true, true]);
+        assert!(!find(&mut cache, 3), "the fifth took its place");
+        assert!(find(&mut cache, 4), "and has moved forward");
+        cache.insert(Key::Tiny(words[5]), b"", &[7]);
+        let found = [0, 1, 2, 4, 5].map(|i| find(&mut cache, i));
+        assert_eq!(found, [true, true, false, true, true]);
     }
 
     #[test]
@@ -271,9 +410,9 @@ mod tests {
         insert(&mut cache, b"a", &[1]);
         insert(&mut cache, b"a\0", &[2]);
         insert(&mut cache, b"a\0\0", &[3]);
-        assert_eq!(known(&cache, b"a"), Some(vec![1]));
-        assert_eq!(known(&cache, b"a\0"), Some(vec![2]));
-        assert_eq!(known(&cache, b"a\0\0"), Some(vec![3]));
+        assert_eq!(known(&mut cache, b"a"), Some(vec![1]));
+        assert_eq!(known(&mut cache, b"a\0"), Some(vec![2]));
+        assert_eq!(known(&mut cache, b"a\0\0"), Some(vec![3]));
     }
 
     #[test]
@@ -291,8 +430,7 @@ mod tests {
         for end in 1..text.len() {
             for start in end.saturating_sub(16)..end {
                 let (inside, alone) = (Key::new(text, start, end), &text[start..end]);
-                let alone = Key::new(alone, 0, alone.len());
-                assert_eq!(format!("{inside:?}"), format!("{alone:?}"));
+                assert_eq!(inside, Key::new(alone, 0, alone.len()));
             }
         }
     }

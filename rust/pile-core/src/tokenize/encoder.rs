@@ -6,16 +6,13 @@
 
 use super::{
     added::Cut,
-    cache::{Key, PieceCache, SLACK},
+    cache::{BATCH, Batch, Key, MAX_SHORT_BYTES, PieceCache, SLACK},
+    cutter::Cutter,
     merges::Scratch,
     normalize::nfc,
-    scan::Scanner,
     tokenizer::Tokenizer,
 };
 use std::borrow::Cow;
-
-/// Pieces whose places in the cache are asked for before the first is looked up.
-const KEYS_AHEAD: usize = 32;
 
 /// Encodes texts. What it learns goes back to its tokenizer for the next encoder: make one per
 /// thread and keep it.
@@ -32,6 +29,10 @@ pub(super) struct State {
     scratch: Scratch,
     /// Where pieces of the current stretch end.
     ends: Vec<usize>,
+    /// Where the parts of a long piece end.
+    parts: Vec<usize>,
+    /// The ids of the current pieces.
+    room: Vec<u32>,
     /// The ids of a piece that was not known.
     ids: Vec<u32>,
 }
@@ -42,6 +43,8 @@ impl Default for State {
             cache: PieceCache::new(),
             scratch: Scratch::default(),
             ends: Vec::new(),
+            parts: Vec::new(),
+            room: Vec::new(),
             ids: Vec::new(),
         }
     }
@@ -108,20 +111,24 @@ impl State {
         longest_run: usize,
         out: &mut Vec<u32>,
     ) {
-        let mut scanner = Scanner::new(text, longest_run);
+        let mut cutter = Cutter::new(text, tokenizer.pattern, longest_run);
         let mut ends = std::mem::take(&mut self.ends);
+        let mut room = std::mem::take(&mut self.room);
         let mut from = 0;
         loop {
             ends.clear();
-            scanner.next_ends(&mut ends);
+            cutter.next_ends(&mut ends);
             let Some(end) = ends.last() else { break };
             // A piece has at most as many ids as bytes.
-            let start = out.len();
-            out.resize(start + (end - from) + SLACK, 0);
-            let n = self.encode_pieces(tokenizer, text.as_bytes(), from, &ends, &mut out[start..]);
-            out.truncate(start + n);
+            let n_enough = end - from + SLACK;
+            if room.len() < n_enough {
+                room.resize(n_enough, 0);
+            }
+            let n = self.encode_pieces(tokenizer, text.as_bytes(), from, &ends, &mut room);
+            out.extend_from_slice(&room[..n]);
             from = *end;
         }
+        self.room = room;
         self.ends = ends;
     }
 
@@ -135,69 +142,60 @@ impl State {
         out: &mut [u32],
     ) -> usize {
         let mut n = 0;
-        let mut keys = [Key::Long; KEYS_AHEAD];
-        for ends in ends.chunks(KEYS_AHEAD) {
-            let mut start = from;
-            for (key, end) in keys.iter_mut().zip(ends) {
-                *key = Key::new(text, start, *end);
-                self.cache.prefetch(*key);
-                start = *end;
+        let mut batch = Batch::default();
+        for ends in ends.chunks(BATCH) {
+            self.cache.prepare(text, from, ends, &mut batch);
+            let mut done = 0;
+            loop {
+                let (n_pieces, n_ids) = self.cache.known(&batch, done..ends.len(), &mut out[n..]);
+                done += n_pieces;
+                n += n_ids;
+                let Some(end) = ends.get(done) else { break };
+                let start = done.checked_sub(1).map_or(from, |before| ends[before]);
+                n += self.encode_other(tokenizer, text, start, *end, &mut out[n..]);
+                done += 1;
             }
-            for (key, end) in keys.iter().zip(ends) {
-                let room = &mut out[n..];
-                let known = room.first_chunk_mut();
-                let known = known.and_then(|room| self.cache.ids(*key, room));
-                n += match known {
-                    Some(known) => known,
-                    None => self.encode_unknown(tokenizer, *key, &text[from..*end], room),
-                };
-                from = *end;
-            }
+            from = ends.last().copied().unwrap_or(from);
         }
         n
     }
 
-    /// Writes the ids of a piece that is not in the tables; returns their number.
-    #[inline(never)]
-    fn encode_unknown(
+    /// Writes the ids of a piece that is not in the first table; returns their number.
+    fn encode_other(
         &mut self,
         tokenizer: &Tokenizer,
-        key: Key,
-        piece: &[u8],
+        text: &[u8],
+        start: usize,
+        end: usize,
         out: &mut [u32],
     ) -> usize {
-        self.ids.clear();
-        match &tokenizer.seams {
-            Some(seams) if matches!(key, Key::Long) => {
-                let mut rest = piece;
-                while !rest.is_empty() {
-                    let (part, behind) = rest.split_at(seams.first_part(rest));
-                    self.push_part(tokenizer, part);
-                    rest = behind;
-                }
+        let piece = &text[start..end];
+        if piece.len() > MAX_SHORT_BYTES
+            && let Some(seams) = &tokenizer.seams
+        {
+            let mut parts = std::mem::take(&mut self.parts);
+            parts.clear();
+            seams.push_ends(piece, start, &mut parts);
+            let n =
+                (parts.len() > 1).then(|| self.encode_pieces(tokenizer, text, start, &parts, out));
+            self.parts = parts;
+            if let Some(n) = n {
+                return n;
             }
-            _ => self.push_new(tokenizer, key, piece),
         }
+        let key = Key::new(text, start, end);
+        if let Some(n) = self.cache.find(key, piece, out) {
+            return n;
+        }
+        self.learn(tokenizer, key, piece);
         out[..self.ids.len()].copy_from_slice(&self.ids);
         self.ids.len()
     }
 
-    /// Adds the ids of a part of a long piece.
-    fn push_part(&mut self, tokenizer: &Tokenizer, part: &[u8]) {
-        let key = Key::new(part, 0, part.len());
-        let mut room = [0; SLACK];
-        match self.cache.ids(key, &mut room) {
-            Some(n) => self.ids.extend_from_slice(&room[..n]),
-            None => self.push_new(tokenizer, key, part),
-        }
-    }
-
-    /// Adds the ids of a piece that is in no table, and remembers them.
-    fn push_new(&mut self, tokenizer: &Tokenizer, key: Key, piece: &[u8]) {
-        if let Some(ids) = self.cache.long(piece) {
-            return self.ids.extend_from_slice(ids);
-        }
-        let start = self.ids.len();
+    /// Puts the ids of a piece that is not known into `ids` and into the tables.
+    #[inline(never)]
+    fn learn(&mut self, tokenizer: &Tokenizer, key: Key, piece: &[u8]) {
+        self.ids.clear();
         match (&tokenizer.space_runs, tokenizer.whole.get(piece)) {
             (Some(runs), _) if piece.len() > 1 && piece.iter().all(|b| *b == b' ') => {
                 runs.push_ids(piece.len(), &mut self.ids);
@@ -207,6 +205,6 @@ impl State {
                 .merges
                 .merge(piece, &mut self.scratch, &mut self.ids),
         }
-        self.cache.insert(key, piece, &self.ids[start..]);
+        self.cache.insert(key, piece, &self.ids);
     }
 }

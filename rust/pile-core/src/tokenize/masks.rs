@@ -168,6 +168,68 @@ impl Masks {
     }
 }
 
+/// What cl100k's pattern needs beyond the classes; one bit a byte.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// U+000A and U+000D.
+    pub(super) line_end: u64,
+    /// Bytes of a character that are not its first.
+    pub(super) continuation: u64,
+}
+
+/// The shape of the first block of `rest`; beyond its end all bits are 0.
+#[inline]
+pub(super) fn shape(rest: &[u8]) -> Shape {
+    match rest.first_chunk() {
+        Some(block) => shape_of(block),
+        None => {
+            let mut block = [0; BLOCK_BYTES];
+            block[..rest.len()].copy_from_slice(rest);
+            shape_of(&block)
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn shape_of(block: &[u8; BLOCK_BYTES]) -> Shape {
+    // SAFETY: SSE2 is part of every x86-64 processor.
+    unsafe { shape_sse2(block) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse2")]
+fn shape_sse2(block: &[u8; BLOCK_BYTES]) -> Shape {
+    use std::arch::x86_64::{
+        __m128i, _mm_cmpeq_epi8, _mm_cmplt_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+    };
+    let mut shape = Shape::default();
+    for (i, lane) in block.chunks_exact(16).enumerate() {
+        let bytes: __m128i = bytemuck::pod_read_unaligned(lane);
+        let bits = |lanes: __m128i| u64::from(_mm_movemask_epi8(lanes) as u16) << (16 * i);
+        let is = |byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
+        shape.line_end |= bits(_mm_or_si128(is(b'\n'), is(b'\r')));
+        // As signed numbers 0x80 to 0xBF are the least.
+        shape.continuation |= bits(_mm_cmplt_epi8(bytes, _mm_set1_epi8(0xC0_u8 as i8)));
+    }
+    shape
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use shape_plain as shape_of;
+
+/// The same, byte by byte.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn shape_plain(block: &[u8; BLOCK_BYTES]) -> Shape {
+    let mut shape = Shape::default();
+    for (i, byte) in block.iter().enumerate() {
+        let bit = |is: bool| u64::from(is) << i;
+        shape.line_end |= bit(matches!(byte, b'\n' | b'\r'));
+        shape.continuation |= bit(byte & 0xC0 == 0x80);
+    }
+    shape
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::classes::class_of;
@@ -202,6 +264,8 @@ mod tests {
         check(&('\0'..='\x7F').collect::<String>());
         let block: [u8; BLOCK_BYTES] = std::array::from_fn(|i| (i * 4 + 1) as u8);
         assert_eq!(ascii(&block), ascii_plain(&block));
+        let block: [u8; BLOCK_BYTES] = std::array::from_fn(|i| i as u8);
+        assert_eq!(shape_of(&block), shape_plain(&block));
     }
 
     #[test]
@@ -216,6 +280,7 @@ mod tests {
         fn both_ways_agree(bytes: [u8; 32]) {
             let block: [u8; BLOCK_BYTES] = std::array::from_fn(|i| bytes[i % 32] ^ (i / 32) as u8);
             prop_assert_eq!(ascii(&block), ascii_plain(&block));
+            prop_assert_eq!(shape_of(&block), shape_plain(&block));
         }
 
         #[test]

@@ -7,6 +7,8 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
+use rustc_hash::FxHashMap;
+
 use super::cache::ID_LIMIT;
 
 /// Pieces with more symbols than this go through the heap: a bit of a word for each.
@@ -18,26 +20,41 @@ pub(super) const RANK_LIMIT: u32 = 1 << 24;
 /// Stands for "these two do not merge"; a real rank is smaller.
 const NEVER: u32 = u32::MAX;
 const NONE: u32 = u32::MAX;
+/// In place of rank and position of a scanned symbol: it does not merge.
+const NO_CANDIDATE: i32 = i32::MAX;
 
 /// The merges of a vocabulary, and the ids of its single bytes.
 ///
-/// `slots` is an open-addressing table of (left id, right id, rank), 20 + 20 + 24 bits.
+/// Most pairs do not merge, and each look at a large table is a wait for memory: pairs of bytes have a
+/// table of their own, and a filter of a bit a place tells most other pairs that do not merge.
 #[derive(Debug)]
 pub(super) struct MergeTable {
+    /// An open-addressing table of (left id, right id, rank), 20 + 20 + 24 bits.
     slots: Box<[u64]>,
     shift: u32,
+    /// A bit for each place that a pair that merges has here; a pair without its bit does not merge.
+    filter: Box<[u64; N_FILTER_BITS / 64]>,
+    /// Rank of the merge of two bytes, or `NEVER`, at `left << 8 | right`.
+    byte_pairs: Box<[u32]>,
+    /// The byte of an id that is that of a byte.
+    bytes: FxHashMap<u32, u8>,
     /// What a pair becomes, by rank.
     results: Vec<u32>,
+    /// What the first merge makes, as long as each makes the id after that of the merge before: then a
+    /// look at `results` is saved.
+    first_result: Option<u32>,
     byte_ids: [Option<u32>; 256],
 }
 
 const EMPTY: u64 = u64::MAX;
+const N_FILTER_BITS: usize = 1 << 19;
 const RANK_BITS: u32 = RANK_LIMIT.trailing_zeros();
 const ID_BITS: u32 = ID_LIMIT.trailing_zeros();
 
 /// Buffers that are reused from piece to piece.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
+    bytes: Vec<u8>,
     ids: Vec<u32>,
     ranks: Vec<u32>,
     next: Vec<u32>,
@@ -53,7 +70,13 @@ impl MergeTable {
         Self {
             slots: vec![EMPTY; n_slots].into(),
             shift: u64::BITS - n_slots.trailing_zeros(),
+            filter: Box::new([0; N_FILTER_BITS / 64]),
+            byte_pairs: vec![NEVER; 1 << 16].into(),
+            bytes: (0..=255)
+                .filter_map(|byte: u8| Some((byte_ids[usize::from(byte)]?, byte)))
+                .collect(),
             results: Vec::with_capacity(n_merges),
+            first_result: None,
             byte_ids,
         }
     }
@@ -67,7 +90,26 @@ impl MergeTable {
             at = (at + 1) & (self.slots.len() - 1);
         }
         self.slots[at] = pair << RANK_BITS | rank;
+        let (word, bit) = filter_place(hash(pair));
+        self.filter[word] |= bit;
+        if let (Some(left), Some(right)) = (self.bytes.get(&left), self.bytes.get(&right)) {
+            self.byte_pairs[byte_pair(*left, *right)] = rank as u32;
+        }
+        let first = match rank {
+            0 => Some(id),
+            _ => self.first_result,
+        };
+        self.first_result = first.filter(|first| first.checked_add(rank as u32) == Some(id));
         self.results.push(id);
+    }
+
+    /// What the merge of a rank makes.
+    #[inline]
+    fn result(&self, rank: u32) -> u32 {
+        match self.first_result {
+            Some(first) => first + rank,
+            None => self.results[rank as usize],
+        }
     }
 
     /// Whether every byte that UTF-8 uses has an id.
@@ -78,14 +120,17 @@ impl MergeTable {
 
     #[inline]
     fn first_slot(&self, pair: u64) -> usize {
-        const ODD: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio.
-        (pair.wrapping_mul(ODD) >> self.shift) as usize
+        (hash(pair) >> self.shift) as usize
     }
 
     /// Rank of the merge of two neighbours, or `NEVER`.
     #[inline]
     fn rank(&self, left: u32, right: u32) -> u32 {
         let pair = pair(left, right);
+        let (word, bit) = filter_place(hash(pair));
+        if self.filter[word] & bit == 0 {
+            return NEVER;
+        }
         let mut at = self.first_slot(pair);
         loop {
             let slot = self.slots[at];
@@ -101,11 +146,17 @@ impl MergeTable {
 
     /// Appends the ids of `piece` to `out`.
     pub(super) fn merge(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
-        let ids = piece.iter().filter_map(|b| self.byte_ids[usize::from(*b)]);
-        scratch.ids.clear();
-        scratch.ids.extend(ids);
-        if scratch.ids.len() <= MAX_SCANNED {
-            self.merge_by_scan(&mut scratch.ids, out);
+        let Scratch { bytes, ids, .. } = scratch;
+        bytes.clear();
+        ids.clear();
+        for byte in piece {
+            if let Some(id) = self.byte_ids[usize::from(*byte)] {
+                bytes.push(*byte);
+                ids.push(id);
+            }
+        }
+        if ids.len() <= MAX_SCANNED {
+            self.merge_by_scan(bytes, ids, out);
         } else {
             self.merge_by_heap(scratch, out);
         }
@@ -115,34 +166,38 @@ impl MergeTable {
     ///
     /// A word for each symbol holds the rank of its merge with its right neighbour and, below it,
     /// its position: the least word is the leftmost merge of lowest rank.
-    fn merge_by_scan(&self, ids: &mut [u32], out: &mut Vec<u32>) {
+    fn merge_by_scan(&self, bytes: &[u8], ids: &mut [u32], out: &mut Vec<u32>) {
         let n = ids.len();
-        let candidate = |left: u32, right: u32, at: usize| match self.rank(left, right) {
-            NEVER => NEVER,
-            rank => rank << POSITION_BITS | at as u32,
+        let candidate = |rank: u32, at: usize| match rank {
+            NEVER => NO_CANDIDATE,
+            rank => (rank << POSITION_BITS | at as u32) as i32,
         };
-        let mut candidates = [NEVER; MAX_SCANNED];
-        for at in 1..n {
-            candidates[at - 1] = candidate(ids[at - 1], ids[at], at - 1);
+        let mut candidates = [NO_CANDIDATE; MAX_SCANNED];
+        for (at, pair) in bytes.windows(2).enumerate() {
+            let rank = self.byte_pairs[byte_pair(pair[0], pair[1])];
+            candidates[at] = candidate(rank, at);
         }
         let mut alive = u64::MAX.checked_shr(64 - n as u32).unwrap_or(0);
         let lanes = &mut candidates[..n.next_multiple_of(8)];
-        while let Some(best) = lanes.iter().copied().min().filter(|best| *best != NEVER) {
+        while let Some(best) = lanes.iter().copied().min().filter(|b| *b != NO_CANDIDATE) {
             let at = best as usize & (MAX_SCANNED - 1);
-            ids[at] = self.results[(best >> POSITION_BITS) as usize];
+            ids[at] = self.result((best >> POSITION_BITS) as u32);
             let behind = alive & (u64::MAX << 1) << at;
             let gone = behind.trailing_zeros() as usize;
             alive &= !(1 << gone);
-            lanes[gone] = NEVER;
+            lanes[gone] = NO_CANDIDATE;
             let behind = behind & (behind - 1);
             lanes[at] = match behind {
-                0 => NEVER,
-                _ => candidate(ids[at], ids[behind.trailing_zeros() as usize], at),
+                0 => NO_CANDIDATE,
+                _ => candidate(
+                    self.rank(ids[at], ids[behind.trailing_zeros() as usize]),
+                    at,
+                ),
             };
             let before = alive & ((1 << at) - 1);
             if before != 0 {
                 let left = 63 - before.leading_zeros() as usize;
-                lanes[left] = candidate(ids[left], ids[at], left);
+                lanes[left] = candidate(self.rank(ids[left], ids[at]), left);
             }
         }
         while alive != 0 {
@@ -165,7 +220,7 @@ impl MergeTable {
             if scratch.ranks[at as usize] != rank {
                 continue;
             }
-            scratch.join(at, self.results[rank as usize]);
+            scratch.join(at, self.result(rank));
             self.refresh(scratch, at);
             let previous = scratch.previous[at as usize];
             if previous != NONE {
@@ -192,6 +247,25 @@ impl MergeTable {
                 .push(Reverse(u64::from(rank) << 32 | u64::from(at)));
         }
     }
+}
+
+/// Place of a pair of bytes in its table.
+#[inline]
+fn byte_pair(left: u8, right: u8) -> usize {
+    usize::from(left) << 8 | usize::from(right)
+}
+
+#[inline]
+fn hash(pair: u64) -> u64 {
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio.
+    pair.wrapping_mul(ODD)
+}
+
+/// Word and bit of a hash in the filter.
+#[inline]
+fn filter_place(hash: u64) -> (usize, u64) {
+    let at = (hash >> (u64::BITS - N_FILTER_BITS.trailing_zeros())) as usize;
+    (at / 64, 1 << (at % 64))
 }
 
 /// Two ids as one number.
@@ -293,10 +367,11 @@ mod tests {
         #[test]
         fn heap_equals_scan(piece in proptest::collection::vec(b'a'..=b'd', 1..=MAX_SCANNED)) {
             let t = table(&[(2, 3, 4), (0, 1, 5), (5, 5, 6), (1, 0, 7), (6, 4, 8), (0, 0, 9), (4, 4, 10)]);
-            let ids: Vec<u32> = piece.iter().map(|b| u32::from(b - b'a')).collect();
+            let mut ids: Vec<u32> = piece.iter().map(|b| u32::from(b - b'a')).collect();
             let (mut by_scan, mut by_heap) = (Vec::new(), Vec::new());
-            t.merge_by_scan(&mut ids.clone(), &mut by_scan);
-            t.merge_by_heap(&mut Scratch { ids, ..Scratch::default() }, &mut by_heap);
+            let mut scratch = Scratch { ids: ids.clone(), ..Scratch::default() };
+            t.merge_by_scan(&piece, &mut ids, &mut by_scan);
+            t.merge_by_heap(&mut scratch, &mut by_heap);
             prop_assert_eq!(by_scan, by_heap);
         }
     }

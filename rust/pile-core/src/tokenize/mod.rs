@@ -4,20 +4,26 @@
 //! with [`Trainer`]. [`reference::Reference`] is the oracle of the encoder.
 
 mod added;
+mod blocks;
 mod bytes;
 mod cache;
 mod classes;
 mod classes_table;
 mod counts;
+mod cutter;
 mod encoder;
 mod masks;
 mod merges;
 mod node;
 mod normalize;
+mod pattern;
 mod pieces;
+mod plain;
 pub mod reference;
 mod runs;
 mod scan;
+mod scan_cl100k;
+mod scan_digits;
 mod seams;
 mod shards;
 mod spec;

@@ -137,11 +137,19 @@ impl<'j> Node<'j> {
         }
     }
 
-    /// Refuses anything but null.
-    pub(super) fn must_be_null(&self) -> Result<()> {
+    /// The string; None if it is null.
+    pub(super) fn text_or_null(&self) -> Result<Option<&'j str>> {
+        match self.is_null() {
+            true => Ok(None),
+            false => self.text().map(Some),
+        }
+    }
+
+    /// Refuses anything but null and objects.
+    pub(super) fn object_if_any(&self) -> Result<()> {
         match self.is_null() {
             true => Ok(()),
-            false => Err(self.unsupported("null is expected")),
+            false => self.object().map(|_| ()),
         }
     }
 
@@ -150,14 +158,6 @@ impl<'j> Node<'j> {
         match self.is_null() || self.text()?.is_empty() {
             true => Ok(()),
             false => Err(self.unsupported("null is expected")),
-        }
-    }
-
-    /// Refuses anything but null and false.
-    pub(super) fn must_be_false(&self) -> Result<()> {
-        match self.flag_or(false)? {
-            false => Ok(()),
-            true => Err(self.unsupported("false is expected")),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::{
     added::AddedToken, bytes::spell, classes::Class, classes_table::CLASSES, normalize::nfc_always,
-    spec::Spec,
+    plain::plain_pieces, spec::Spec,
 };
 use crate::Result;
 use std::{collections::HashMap, path::Path};
@@ -64,6 +64,12 @@ impl Reference {
                 continue;
             };
             let (mut start, mut end) = (at, at + len);
+            if token.is_single_word
+                && (ends_with_word(&text[..start]) || starts_with_word(&text[end..]))
+            {
+                at = end;
+                continue;
+            }
             if token.strips_left {
                 start = done.max(text[..start].trim_end().len());
             }
@@ -105,12 +111,11 @@ impl Reference {
     }
 
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
-        let mut chars: Vec<char> = text.chars().collect();
-        if self.spec.adds_prefix_space && chars[0] != ' ' {
-            chars.insert(0, ' ');
-        }
-        while !chars.is_empty() {
-            let piece: String = chars.drain(..first_piece(&chars)).collect();
+        let text = match self.spec.adds_prefix_space && !text.starts_with(' ') {
+            true => format!(" {text}"),
+            false => text.to_owned(),
+        };
+        for piece in plain_pieces(&text, self.spec.pattern) {
             self.merge(&spell(piece.as_bytes()), ids);
         }
     }
@@ -141,36 +146,23 @@ impl Reference {
     }
 }
 
+fn starts_with_word(text: &str) -> bool {
+    text.chars()
+        .next()
+        .is_some_and(regex_syntax::is_word_character)
+}
+
+fn ends_with_word(text: &str) -> bool {
+    text.chars()
+        .next_back()
+        .is_some_and(regex_syntax::is_word_character)
+}
+
 /// Class of `c`, by binary search in the ranges.
 #[must_use]
 pub fn class_of(c: char) -> Class {
     let after = CLASSES.partition_point(|(start, _)| *start <= u32::from(c));
     CLASSES[after - 1].1
-}
-
-/// Number of characters of the first piece, by GPT-2's pattern alternative by alternative.
-fn first_piece(chars: &[char]) -> usize {
-    for suffix in ["'s", "'t", "'re", "'ve", "'m", "'ll", "'d"] {
-        let suffix: Vec<char> = suffix.chars().collect();
-        if chars.starts_with(&suffix) {
-            return suffix.len();
-        }
-    }
-    let run = |class: Class, from: usize| {
-        let rest = chars[from..].iter();
-        rest.take_while(|c| class_of(**c) == class).count()
-    };
-    for class in [Class::Letter, Class::Number, Class::Other] {
-        let space = usize::from(chars[0] == ' ');
-        if run(class, space) > 0 {
-            return space + run(class, space);
-        }
-    }
-    let n_spaces = run(Class::Space, 0);
-    if n_spaces > 1 && n_spaces < chars.len() {
-        return n_spaces - 1;
-    }
-    n_spaces
 }
 
 #[cfg(test)]

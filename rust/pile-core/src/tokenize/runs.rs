@@ -15,7 +15,7 @@ impl SpaceRuns {
         let mut runs: Vec<&AddedToken> = tokens.iter().collect();
         runs.sort_by_key(|t| t.content.len());
         let is_run = |(n, t): (usize, &&AddedToken)| {
-            t.content == " ".repeat(n) && !t.strips_left && !t.strips_right
+            t.content == " ".repeat(n) && !t.strips_left && !t.strips_right && !t.is_single_word
         };
         let are_runs = !runs.is_empty() && (2..).zip(&runs).all(is_run);
         are_runs.then(|| Self {
@@ -49,6 +49,7 @@ mod tests {
             content: content.to_owned(),
             is_special: false,
             is_normalized: true,
+            is_single_word: false,
             strips_left: false,
             strips_right: false,
         }

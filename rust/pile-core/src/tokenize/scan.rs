@@ -255,6 +255,7 @@ mod tests {
             content: " ".repeat(n),
             is_special: false,
             is_normalized: true,
+            is_single_word: false,
             strips_left: false,
             strips_right: false,
         };

@@ -98,12 +98,13 @@ impl Seams {
             || has_left && has_right && self.insides.has(window(&piece[at - 2..at + 2])))
     }
 
-    /// Length of the first part of `piece`, up to a seam or its end.
-    pub(super) fn first_part(&self, piece: &[u8]) -> usize {
-        let mut places = 1..piece.len();
-        places
-            .find(|at| self.is_seam(piece, *at))
-            .unwrap_or(piece.len())
+    /// Appends where the parts of `piece` end, which stands at `start` of its text.
+    pub(super) fn push_ends(&self, piece: &[u8], start: usize, ends: &mut Vec<usize>) {
+        // Only where characters start: inside of one there is hardly ever a seam.
+        let starts = (1..piece.len()).filter(|at| piece[*at] & 0xC0 != 0x80);
+        let seams = starts.filter(|at| self.is_seam(piece, *at));
+        ends.extend(seams.map(|at| start + at));
+        ends.push(start + piece.len());
     }
 }
 
@@ -124,10 +125,15 @@ mod tests {
     fn parts_of_a_piece() {
         let tokens = ["ab", "abc", "de"].map(str::as_bytes);
         let seams = Seams::new(tokens.into_iter());
-        assert_eq!(seams.first_part(b"abcde"), 3);
-        assert_eq!(seams.first_part(b"deab"), 2);
-        assert_eq!(seams.first_part(b"ab"), 2);
-        assert_eq!(seams.first_part(b"x"), 1);
+        let ends = |piece: &[u8]| {
+            let mut ends = Vec::new();
+            seams.push_ends(piece, 10, &mut ends);
+            ends
+        };
+        assert_eq!(ends(b"abcde"), [13, 15]);
+        assert_eq!(ends(b"deab"), [12, 14]);
+        assert_eq!(ends(b"ab"), [12]);
+        assert_eq!(ends(b"x"), [11]);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use super::{TrainConfig, Trained, Trainer};
 use crate::{
     Error, Result,
     progress::Progress,
-    read::{Block, Step, map_blocks},
+    read::{Block, Rules, Step, map_blocks},
 };
 
 /// What a tokenizer was trained on, and what came out.
@@ -22,6 +22,8 @@ pub struct TrainSummary {
     pub vocab_size: u32,
     /// Merges.
     pub n_merges: usize,
+    /// Bad records that were left out.
+    pub n_bad_records: u64,
     /// SHA-256 of each shard, in order.
     pub shards: Vec<String>,
 }
@@ -33,6 +35,7 @@ pub struct TrainSummary {
 /// As [`Trainer::new`] and [`Trainer::finish`], or a shard cannot be read or holds no text.
 pub fn train_on_shards(
     shards: &[PathBuf],
+    rules: &Rules,
     config: TrainConfig,
     n_threads: usize,
     progress: &Progress,
@@ -40,10 +43,13 @@ pub fn train_on_shards(
     let trainers = (0..n_threads.max(1))
         .map(|_| Trainer::new(config.clone()))
         .collect::<Result<_>>()?;
-    let (mut n_documents, mut hashes) = (0, Vec::new());
-    let trainers = map_blocks(shards, 0, trainers, progress, add_block, |step| {
+    let (mut n_documents, mut n_bad_records, mut hashes) = (0, 0, Vec::new());
+    let trainers = map_blocks(shards, rules, 0, trainers, progress, add_block, |step| {
         match step {
-            Step::Block(n) => n_documents += n,
+            Step::Block((n, n_bad)) => {
+                n_documents += n;
+                n_bad_records += n_bad;
+            }
             Step::EndOfShard(_, summary) => hashes.push(summary.sha256),
         }
         Ok(())
@@ -64,16 +70,64 @@ pub fn train_on_shards(
         n_text_bytes,
         vocab_size: trained.vocab_size(),
         n_merges: trained.n_merges(),
+        n_bad_records,
         shards: hashes,
     };
     Ok((trained, summary))
 }
 
-fn add_block(trainer: &mut Trainer, block: &Block) -> Result<u64> {
+/// Counts the words of a block; returns its documents and bad records.
+fn add_block(trainer: &mut Trainer, block: &Block) -> Result<(u64, u64)> {
     let mut n_documents = 0;
-    for document in block.documents() {
-        trainer.add(&document?.1.text);
+    let bad = block.each_document(|_, document| {
+        trainer.add(&document.text);
         n_documents += 1;
+        Ok(())
+    })?;
+    Ok((n_documents, bad.n))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(vocab_size: u32) -> TrainConfig {
+        TrainConfig {
+            vocab_size,
+            min_frequency: 2,
+            special_tokens: Vec::new(),
+        }
     }
-    Ok(n_documents)
+
+    #[test]
+    fn progress_is_bytes_and_merges() {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = [0, 1].map(|i| folder.path().join(format!("{i}.jsonl")));
+        let record = "{\"text\": \"the three trees there\"}\n";
+        for shard in &shards {
+            std::fs::write(shard, record.repeat(9)).unwrap();
+        }
+        let train = |n_threads| {
+            let progress = Progress::default();
+            let (trained, summary) = train_on_shards(
+                &shards,
+                &Rules::default(),
+                config(300),
+                n_threads,
+                &progress,
+            )
+            .unwrap();
+            assert_eq!((summary.n_documents, summary.n_text_bytes), (18, 18 * 21));
+            let expected = 18 * record.len() + summary.n_merges;
+            assert_eq!(progress.done(), expected as u64);
+            trained
+        };
+        assert_eq!(train(1), train(2));
+    }
+
+    #[test]
+    fn no_text_is_refused() {
+        let err = train_on_shards(&[], config(300), 1, &Progress::default()).unwrap_err();
+        assert!(err.to_string().contains("no text to train on"), "{err}");
+    }
 }

@@ -3,10 +3,16 @@
 //! The result is plain data; `tokenizer` and `reference` build on it. Rules of the format:
 //! Hugging Face `tokenizers` 0.23.3.
 
-use super::{added::AddedToken, cache::ID_LIMIT, node::Node};
+use super::{
+    added::AddedToken,
+    bytes::spell,
+    cache::ID_LIMIT,
+    node::Node,
+    pattern::{DigitGroup, Pattern},
+};
 use crate::{Error, Result};
 use serde_json::Value;
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 /// Ids up to here are accepted; a file with larger ones is broken rather than large.
 const MAX_ID: u32 = ID_LIMIT - 1;
@@ -20,6 +26,7 @@ pub(super) struct Spec {
     pub(super) ignores_merges: bool,
     pub(super) is_nfc: bool,
     pub(super) adds_prefix_space: bool,
+    pub(super) pattern: Pattern,
     pub(super) added: Vec<AddedToken>,
 }
 
@@ -47,17 +54,22 @@ impl Spec {
         let model = root.key("model");
         check_model(&model)?; // first: the rest of another kind of model does not matter
         check_version(&root.key("version"))?;
-        root.key("truncation").must_be_null()?;
-        root.key("padding").must_be_null()?;
+        // How batches of a model's inputs are made; like post-processors not applied.
+        root.key("truncation").object_if_any()?;
+        root.key("padding").object_if_any()?;
         check_post_processor(&root.key("post_processor"))?;
         check_decoder(&root.key("decoder"))?;
         let added = root.key("added_tokens").items_or_none()?;
+        let vocab = vocab(&model.key("vocab"))?;
+        check_unknown(&model, &vocab)?;
+        let (pattern, adds_prefix_space) = pre_tokenizer(&root.key("pre_tokenizer"))?;
         Ok(Self {
-            vocab: vocab(&model.key("vocab"))?,
+            vocab,
             merges: merges(&model.key("merges"))?,
             ignores_merges: model.key("ignore_merges").flag_or(false)?,
             is_nfc: is_nfc(&root.key("normalizer"))?,
-            adds_prefix_space: adds_prefix_space(&root.key("pre_tokenizer"))?,
+            adds_prefix_space,
+            pattern,
             added: added.iter().map(added_token).collect::<Result<_>>()?,
         })
     }
@@ -84,8 +96,26 @@ fn check_version(version: &Node<'_>) -> Result<()> {
 
 fn check_post_processor(node: &Node<'_>) -> Result<()> {
     match node.kind()? {
-        None | Some("ByteLevel" | "TemplateProcessing") => Ok(()),
-        _ => Err(node.unsupported("null, ByteLevel or TemplateProcessing is expected")),
+        None | Some("ByteLevel" | "RobertaProcessing" | "BertProcessing") => Ok(()),
+        Some("TemplateProcessing") => check_template(&node.key("single")),
+        Some("Sequence") => {
+            let items = node.key("processors").items()?;
+            items.iter().try_for_each(check_post_processor)
+        }
+        _ => Err(node.unsupported("one that adds special tokens at most is expected")),
+    }
+}
+
+/// Refuses a template that leaves the text out or repeats it.
+fn check_template(single: &Node<'_>) -> Result<()> {
+    let items = single.items()?;
+    let texts = items
+        .iter()
+        .map(|item| item.key("Sequence"))
+        .filter(|item| !item.is_null());
+    match texts.count() {
+        1 => Ok(()),
+        n => Err(single.wrong(&format!("the text stands there {n} times, expected once"))),
     }
 }
 
@@ -114,16 +144,36 @@ fn check_model(model: &Node<'_>) -> Result<()> {
         "vocab",
         "merges",
     ])?;
-    model.key("unk_token").must_be_null()?;
     model.key("continuing_subword_prefix").must_be_empty()?;
     model.key("end_of_word_suffix").must_be_empty()?;
-    model.key("byte_fallback").must_be_false()?;
-    model.key("fuse_unk").flag_or(false)?; // Without unknown token there is nothing to fuse.
     let dropout = model.key("dropout");
     match dropout.is_null() || dropout.is_zero() {
         true => Ok(()),
         false => Err(dropout.unsupported("null is expected: the same text has the same ids")),
     }
+}
+
+/// Refuses an answer to bytes that are no token, unless there are none.
+fn check_unknown(model: &Node<'_>, vocab: &[(String, u32)]) -> Result<()> {
+    let (unk_token, byte_fallback) = (model.key("unk_token"), model.key("byte_fallback"));
+    model.key("fuse_unk").flag_or(false)?; // Is about `unk_token`.
+    let falls_back = byte_fallback.flag_or(false)?;
+    let Some(byte) = missing_byte(vocab) else {
+        return Ok(());
+    };
+    let why = format!("is expected, as byte 0x{byte:02X} is not in model.vocab");
+    match (unk_token.text_or_null()?, falls_back) {
+        (Some(_), _) => Err(unk_token.unsupported(&format!("null {why}"))),
+        (None, true) => Err(byte_fallback.unsupported(&format!("false {why}"))),
+        (None, false) => Ok(()),
+    }
+}
+
+/// The first byte of UTF-8 that is no token.
+fn missing_byte(vocab: &[(String, u32)]) -> Option<u8> {
+    let bytes: HashSet<&str> = vocab.iter().map(|(token, _)| token.as_str()).collect();
+    let mut of_utf8 = (0..=0xF4).filter(|byte| !matches!(byte, 0xC0 | 0xC1));
+    of_utf8.find(|byte| !bytes.contains(spell(&[*byte]).as_str()))
 }
 
 fn is_nfc(node: &Node<'_>) -> Result<bool> {
@@ -139,17 +189,80 @@ fn is_nfc(node: &Node<'_>) -> Result<bool> {
     }
 }
 
-fn adds_prefix_space(node: &Node<'_>) -> Result<bool> {
-    if node.kind()? != Some("ByteLevel") {
-        let what = "byte-level BPE is expected: {\"type\": \"ByteLevel\", ...}";
-        return Err(node.unsupported(what));
+/// The pattern, and whether a space is put before the text.
+fn pre_tokenizer(node: &Node<'_>) -> Result<(Pattern, bool)> {
+    match node.kind()? {
+        Some("ByteLevel") => {
+            let adds_prefix_space = byte_level(node, true)?;
+            Ok((Pattern::Gpt2, adds_prefix_space))
+        }
+        Some("Sequence") => match &node.key("pretokenizers").items()?[..] {
+            [only] => pre_tokenizer(only),
+            [first, byte_level] => Ok((pattern_before(first, byte_level)?, false)),
+            _ => Err(node.unsupported("Split or Digits, then ByteLevel are expected")),
+        },
+        _ => {
+            let what = "byte-level BPE is expected: {\"type\": \"ByteLevel\", ...}";
+            Err(node.unsupported(what))
+        }
     }
+}
+
+/// The pattern of what `first` cuts and `second` cuts on or spells in the byte-level alphabet.
+fn pattern_before(first: &Node<'_>, second: &Node<'_>) -> Result<Pattern> {
+    let pattern = match first.kind()? {
+        Some("Split") => split(first)?,
+        Some("Digits") => {
+            first.only(&["type", "individual_digits"])?;
+            Pattern::Digits(match first.key("individual_digits").flag_or(false)? {
+                true => DigitGroup::One,
+                false => DigitGroup::All,
+            })
+        }
+        _ => return Err(first.unsupported("Split or Digits is expected, then ByteLevel")),
+    };
+    if second.kind()? != Some("ByteLevel") {
+        return Err(second.unsupported("ByteLevel is expected as the last"));
+    }
+    let is_cut_on = matches!(pattern, Pattern::Digits(_));
+    if byte_level(second, is_cut_on)? {
+        let prefix = second.key("add_prefix_space");
+        return Err(prefix.unsupported("false is expected behind another pre-tokenizer"));
+    }
+    Ok(pattern)
+}
+
+/// Whether a `ByteLevel` adds a space before the text; refused if it uses its regex or not, other than expected.
+fn byte_level(node: &Node<'_>, uses_regex: bool) -> Result<bool> {
     node.only(&["type", "add_prefix_space", "trim_offsets", "use_regex"])?;
     let regex = node.key("use_regex");
-    if !regex.flag_or(true)? {
-        return Err(regex.unsupported("true is expected: pieces are cut by GPT-2's pattern"));
+    match (regex.flag_or(true)?, uses_regex) {
+        (false, true) => {
+            Err(regex.unsupported("true is expected: pieces are cut by GPT-2's pattern"))
+        }
+        (true, false) => Err(regex.unsupported("false is expected: pieces are cut by Split")),
+        _ => node.key("add_prefix_space").flag(),
     }
-    node.key("add_prefix_space").flag()
+}
+
+/// The pattern of a `Split` that keeps all of the text.
+fn split(node: &Node<'_>) -> Result<Pattern> {
+    node.only(&["type", "pattern", "behavior", "invert"])?;
+    let regex = node.key("pattern").key("Regex");
+    if regex.is_null() {
+        let what = "a Regex is expected: that of GPT-2, cl100k (Llama 3) or Qwen";
+        return Err(node.key("pattern").unsupported(what));
+    }
+    let Some(pattern) = Pattern::of_regex(regex.text()?) else {
+        let what = "unknown; the pattern of GPT-2, cl100k (Llama 3) or Qwen is expected";
+        return Err(regex.unsupported(what));
+    };
+    // The patterns match every character, so nothing is between matches.
+    let behavior = node.key("behavior");
+    match (behavior.text()?, node.key("invert").flag_or(false)?) {
+        ("Isolated", _) | ("Removed", true) => Ok(pattern),
+        _ => Err(behavior.unsupported("Isolated is expected")),
+    }
 }
 
 fn vocab(node: &Node<'_>) -> Result<Vec<(String, u32)>> {
@@ -203,12 +316,12 @@ fn added_token(node: &Node<'_>) -> Result<AddedToken> {
         "normalized",
         "special",
     ])?;
-    node.key("single_word").must_be_false()?;
     Ok(AddedToken {
         id: node.key("id").number()?,
         content: node.key("content").text()?.to_owned(),
         is_special: node.key("special").flag()?,
         is_normalized: node.key("normalized").flag()?,
+        is_single_word: node.key("single_word").flag()?,
         strips_left: node.key("lstrip").flag()?,
         strips_right: node.key("rstrip").flag()?,
     })

@@ -6,6 +6,7 @@ use super::{
     encoder::{Encoder, State},
     merges::{MergeTable, RANK_LIMIT},
     normalize::nfc,
+    pattern::Pattern,
     runs::SpaceRuns,
     seams::Seams,
     spec::Spec,
@@ -48,6 +49,7 @@ pub struct Tokenizer {
     eod: Option<u32>,
     pub(super) is_nfc: bool,
     pub(super) adds_prefix_space: bool,
+    pub(super) pattern: Pattern,
     /// Looked for in the text as it is.
     pub(super) raw: AddedTokens,
     /// Looked for in the normalized text.
@@ -98,7 +100,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Format`] if the bytes are not JSON, if something is missing or
-    /// contradictory, or by name for anything but byte-level BPE with GPT-2's pattern.
+    /// contradictory, or by name for anything but byte-level BPE with a known pattern.
     pub fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
         let spec = Spec::from_json(bytes, path)?;
         let wrong = |what: String| Error::malformed(path, what);
@@ -131,7 +133,8 @@ impl Tokenizer {
             .filter(|t| t.is_normalized)
             .cloned()
             .collect();
-        let space_runs = SpaceRuns::of(&of_normalized).filter(|_| !spec.adds_prefix_space);
+        let can_scan_runs = spec.pattern == Pattern::Gpt2 && !spec.adds_prefix_space;
+        let space_runs = SpaceRuns::of(&of_normalized).filter(|_| can_scan_runs);
         let (raw, normalized) = finders(spec.added, spec.is_nfc).map_err(wrong)?;
         Ok(Self {
             ids,
@@ -139,6 +142,7 @@ impl Tokenizer {
             eod,
             is_nfc: spec.is_nfc,
             adds_prefix_space: spec.adds_prefix_space,
+            pattern: spec.pattern,
             raw,
             normalized,
             space_runs,
@@ -286,7 +290,7 @@ fn add_tokens(
             let what = format!("added_tokens[{i}]: {content:?} has id {id}, expected {expected}");
             return Err(what);
         }
-        next += u32::from(known.is_none());
+        next = next.max(id + 1);
         ids.insert(content.clone(), id);
     }
     Ok(())

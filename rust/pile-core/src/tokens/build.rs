@@ -13,7 +13,7 @@ use super::{
 use crate::{
     Error, Result,
     progress::Progress,
-    read::{Block, ShardSummary, Step, map_blocks},
+    read::{BadRecordList, Block, Position, Rules, ShardSummary, Step, map_blocks},
     tokenize::{Encoder, Tokenizer},
 };
 
@@ -22,14 +22,21 @@ use crate::{
 pub struct BuildConfig {
     /// The shards, in the order that is to be the dataset's.
     pub shards: Vec<PathBuf>,
+    /// How their records are read.
+    pub rules: Rules,
     /// Appended to each document.
     pub eod: Option<u32>,
     /// Folder for the unfinished and then the finished files.
     pub folder: PathBuf,
     /// The files are called `NAME.bin`, `NAME.idx`, `NAME.provenance`.
     pub name: String,
-    /// Names inputs and settings: only parts of the same job are gone on with.
+    /// Names what the documents' tokens depend on, what becomes of bad records aside: only parts of
+    /// the same job are gone on with.
     pub job: String,
+    /// The shards are a part of a larger job's: there may be no documents in them.
+    pub is_part: bool,
+    /// Throw away what another job has finished in the folder, instead of refusing to.
+    pub discard: bool,
     /// Threads that encode.
     pub n_threads: usize,
 }
@@ -43,6 +50,10 @@ pub struct ShardResult {
     pub first_document: u64,
     /// Records left out because their text is empty, as GPT-NeoX does.
     pub n_empty: u64,
+    /// Lone surrogates in the JSON, which have become U+FFFD.
+    pub n_lone_surrogates: u64,
+    /// Bad records that were left out.
+    pub bad_records: BadRecordList,
     /// Size, checksum and records.
     #[serde(flatten)]
     pub summary: ShardSummary,
@@ -83,7 +94,7 @@ pub fn build(
         );
         return Err(Error::argument(what));
     }
-    let mut parts = Parts::open(&config.folder, &config.job, token_type)?;
+    let mut parts = Parts::open(config, token_type)?;
     let n_resumed_shards = parts.state.shards.len();
     for shard in &parts.state.shards {
         progress.advance(shard.summary.bytes)?;
@@ -97,23 +108,26 @@ pub fn build(
     let mut writing = Writing {
         config,
         parts: &mut parts,
-        n_empty: 0,
+        left_out: LeftOut::default(),
         first_document: None,
     };
     map_blocks(
         &config.shards,
+        &config.rules,
         n_resumed_shards,
         encoders,
         progress,
         encode,
         |step| writing.step(step),
     )?;
-    if parts.state.n_documents == 0 {
+    if parts.state.n_documents == 0 && !config.is_part {
         let first = config.shards.first().map_or(Path::new("no shards"), |p| p);
-        return Err(Error::malformed(
-            first,
-            "no documents: every shard is empty",
-        ));
+        let shards = parts.state.shards.iter();
+        let what = match shards.map(|shard| shard.bad_records.n).sum() {
+            0 => "no documents: every shard is empty".to_owned(),
+            n_bad => format!("no documents: all records are empty or bad ({n_bad} bad ones)"),
+        };
+        return Err(Error::malformed(first, what));
     }
     let State {
         n_documents,
@@ -121,7 +135,7 @@ pub fn build(
         shards,
         subsets,
         ..
-    } = parts.assemble(&config.name)?;
+    } = parts.assemble()?;
     Ok(BuildSummary {
         dtype: token_type.name(),
         n_documents,
@@ -136,8 +150,26 @@ pub fn build(
 struct Encoded {
     shard: PathBuf,
     tokens: Vec<u8>,
-    documents: Vec<NewDocument>,
+    documents: Vec<Document>,
+    /// Different subsets of the documents.
+    subsets: Vec<String>,
+    left_out: LeftOut,
+}
+
+struct Document {
+    position: Position,
+    n_tokens: u64,
+    n_text_bytes: u64,
+    /// Number of its subset in the block.
+    subset: Option<usize>,
+}
+
+/// What is not in the tokens as it was in the records.
+#[derive(Default)]
+struct LeftOut {
     n_empty: u64,
+    n_lone_surrogates: u64,
+    bad_records: BadRecordList,
 }
 
 fn encode_block(
@@ -146,40 +178,57 @@ fn encode_block(
     token_type: TokenType,
     eod: Option<u32>,
 ) -> Result<Encoded> {
-    let (mut tokens, mut documents, mut n_empty) = (Vec::new(), Vec::new(), 0);
+    let mut tokens = Vec::new();
+    let (mut documents, mut subsets) = (Vec::new(), Vec::new());
+    let (mut n_empty, mut n_lone_surrogates) = (0, 0);
     let mut ids = Vec::new();
-    for document in block.documents() {
-        let (position, document) = document?;
+    let bad_records = block.each_document(|position, document| {
         if document.text.is_empty() {
             n_empty += 1;
-            continue;
+            return Ok(());
         }
+        n_lone_surrogates += document.n_lone_surrogates;
         ids.clear();
         encoder.encode(&document.text, &mut ids);
         ids.extend(eod);
-        for id in &ids {
-            token_type.encode(*id, &mut tokens);
-        }
-        documents.push(NewDocument {
+        token_type.encode_all(&ids, &mut tokens);
+        documents.push(Document {
             position,
             n_tokens: ids.len() as u64,
             n_text_bytes: document.text.len() as u64,
-            subset: document.subset.map(Into::into),
+            subset: document.subset.map(|name| number_of(&name, &mut subsets)),
         });
-    }
+        Ok(())
+    })?;
     Ok(Encoded {
         shard: block.shard_path().to_owned(),
         tokens,
         documents,
-        n_empty,
+        subsets,
+        left_out: LeftOut {
+            n_empty,
+            n_lone_surrogates,
+            bad_records,
+        },
     })
+}
+
+/// Number of a name among those of a block.
+fn number_of(name: &str, names: &mut Vec<String>) -> usize {
+    names
+        .iter()
+        .position(|known| known == name)
+        .unwrap_or_else(|| {
+            names.push(name.to_owned());
+            names.len() - 1
+        })
 }
 
 struct Writing<'a> {
     config: &'a BuildConfig,
     parts: &'a mut Parts,
     /// Of the current shard.
-    n_empty: u64,
+    left_out: LeftOut,
     first_document: Option<u64>,
 }
 
@@ -189,29 +238,42 @@ impl Writing<'_> {
             .first_document
             .get_or_insert(self.parts.state.n_documents);
         match step {
-            Step::Block(Encoded {
-                shard,
-                tokens,
-                documents,
-                n_empty,
-            }) => {
-                self.n_empty += n_empty;
-                self.parts.push_tokens(&tokens)?;
-                documents
-                    .into_iter()
-                    .try_for_each(|document| self.parts.push_document(&shard, document))
-            }
+            Step::Block(encoded) => self.block(encoded),
             Step::EndOfShard(shard, summary) => {
                 let path = self.config.shards[shard].to_string_lossy().into_owned();
-                let n_empty = std::mem::take(&mut self.n_empty);
+                let LeftOut {
+                    n_empty,
+                    n_lone_surrogates,
+                    bad_records,
+                } = std::mem::take(&mut self.left_out);
                 self.first_document = None;
                 self.parts.finish_shard(ShardResult {
                     path,
                     first_document,
                     n_empty,
+                    n_lone_surrogates,
+                    bad_records,
                     summary,
                 })
             }
         }
+    }
+
+    fn block(&mut self, encoded: Encoded) -> Result<()> {
+        self.left_out.n_empty += encoded.left_out.n_empty;
+        self.left_out.n_lone_surrogates += encoded.left_out.n_lone_surrogates;
+        let bad_records = encoded.left_out.bad_records;
+        self.left_out.bad_records.append(bad_records);
+        self.parts.push_tokens(&encoded.tokens)?;
+        for document in encoded.documents {
+            let new = NewDocument {
+                position: document.position,
+                n_tokens: document.n_tokens,
+                n_text_bytes: document.n_text_bytes,
+                subset: document.subset.map(|number| &*encoded.subsets[number]),
+            };
+            self.parts.push_document(&encoded.shard, new)?;
+        }
+        Ok(())
     }
 }

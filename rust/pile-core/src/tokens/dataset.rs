@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -98,10 +99,41 @@ impl TokenDataset {
         &self.prefix
     }
 
+    /// The index: its header, and the file.
+    pub(super) fn index(&self) -> (&IdxHeader, &Mapped) {
+        (&self.header, &self.idx)
+    }
+
+    /// The file of the tokens.
+    pub(super) fn bin_path(&self) -> &Path {
+        self.bin.path()
+    }
+
     /// Tokens in all documents.
     #[must_use]
     pub fn n_tokens(&self) -> u64 {
         (self.bin.bytes().len() / self.token_type().n_bytes()) as u64
+    }
+
+    /// The whole `.bin`: the tokens of all documents in the stored type.
+    #[must_use]
+    pub fn bin_bytes(&self) -> &[u8] {
+        self.bin.bytes()
+    }
+
+    /// Where a document's tokens are among those of the `.bin`.
+    ///
+    /// # Errors
+    /// No such document, or the index and the `.bin` do not agree on it.
+    pub fn token_range(&self, document: u64) -> Result<Range<u64>> {
+        self.check_document(document)?;
+        let (first, end) = self.byte_range(document)?;
+        let width = self.token_type().n_bytes() as u64;
+        if first % width != 0 || end > self.bin.bytes().len() as u64 {
+            let what = format!("document {document} is not where the index says");
+            return Err(Error::malformed(self.idx.path(), what));
+        }
+        Ok(first / width..end / width)
     }
 
     /// Tokens of each document, as stored.

@@ -69,9 +69,19 @@ impl TokenType {
         }
     }
 
-    /// Appends an id of at most [`Self::max_id`].
-    pub fn encode(self, id: u32, out: &mut Vec<u8>) {
-        out.extend_from_slice(&id.to_le_bytes()[..self.n_bytes()]);
+    /// Appends ids of at most [`Self::max_id`].
+    pub fn encode_all(self, ids: &[u32], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + ids.len() * self.n_bytes(), 0);
+        match self {
+            Self::U16 => {
+                let (places, _) = out[start..].as_chunks_mut();
+                for (place, id) in places.iter_mut().zip(ids) {
+                    *place = (*id as u16).to_le_bytes();
+                }
+            }
+            Self::I32 => out[start..].copy_from_slice(bytemuck::cast_slice(ids)),
+        }
     }
 
     /// The token in the first [`Self::n_bytes`] bytes. `int32` datasets may hold negative labels.

@@ -107,6 +107,33 @@ impl IdxHeader {
         })
     }
 
+    /// Tokens of each sequence of the file whose header this is, as stored.
+    pub(super) fn lengths<'a>(
+        &self,
+        idx: &'a Mapped,
+    ) -> impl Iterator<Item = i32> + Clone + use<'a> {
+        let end = HEADER_BYTES + 4 * self.n_sequences;
+        let bytes = &idx.bytes()[HEADER_BYTES as usize..end as usize];
+        bytes
+            .chunks_exact(4)
+            .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+    }
+
+    /// The document array of the file whose header this is: 0, then the number of sequences up to the
+    /// end of each document.
+    pub(super) fn document_array<'a>(
+        &self,
+        idx: &'a Mapped,
+    ) -> impl Iterator<Item = u64> + use<'a> {
+        idx.bytes()[self.documents_start() as usize..]
+            .chunks_exact(8)
+            .map(|b| u64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]))
+    }
+
+    fn documents_start(&self) -> u64 {
+        HEADER_BYTES + 12 * self.n_sequences
+    }
+
     /// First byte of sequence `i` in the `.bin`; `i` must be below `n_sequences`.
     pub(super) fn pointer(&self, idx: &Mapped, i: u64) -> Result<u64> {
         let at = HEADER_BYTES + 4 * self.n_sequences + 8 * i;
@@ -128,21 +155,36 @@ impl IdxHeader {
 /// What the writer reports.
 pub fn write_idx(out: &mut impl Write, token_type: TokenType, lengths: &[i32]) -> io::Result<()> {
     let n = lengths.len() as u64;
+    write_arrays(out, token_type, (n, lengths.iter().copied()), (n, 1..=n))
+}
+
+/// Writes an `.idx` from so many sequences with their lengths, and so many documents with the number
+/// of sequences up to the end of each: memory does not depend on how many.
+///
+/// # Errors
+/// What the writer reports.
+pub(super) fn write_arrays(
+    out: &mut impl Write,
+    token_type: TokenType,
+    (n_sequences, lengths): (u64, impl Iterator<Item = i32> + Clone),
+    (n_documents, document_ends): (u64, impl Iterator<Item = u64>),
+) -> io::Result<()> {
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     out.write_all(&[token_type.code()])?;
-    out.write_all(&n.to_le_bytes())?;
-    out.write_all(&(n + 1).to_le_bytes())?;
-    for length in lengths {
+    out.write_all(&n_sequences.to_le_bytes())?;
+    out.write_all(&(n_documents + 1).to_le_bytes())?;
+    for length in lengths.clone() {
         out.write_all(&length.to_le_bytes())?;
     }
     let mut pointer = 0_i64;
     for length in lengths {
         out.write_all(&pointer.to_le_bytes())?;
-        pointer += i64::from(*length) * token_type.n_bytes() as i64;
+        pointer += i64::from(length) * token_type.n_bytes() as i64;
     }
-    for document in 0..=n {
-        out.write_all(&document.to_le_bytes())?;
+    out.write_all(&0_u64.to_le_bytes())?;
+    for end in document_ends {
+        out.write_all(&end.to_le_bytes())?;
     }
     Ok(())
 }
@@ -174,4 +216,32 @@ pub(super) fn check_arrays(
     }
     let what = format!("has {bin_bytes} bytes, but its index speaks of {expected}");
     Err(Error::malformed(bin, what))
+}
+
+/// Checks that the document array starts at 0, never descends and ends with the last sequence.
+///
+/// # Errors
+/// [`crate::ErrorKind::Format`] naming the entry that is wrong.
+pub(super) fn check_documents(header: &IdxHeader, idx: &Mapped) -> Result<()> {
+    let mut before = 0;
+    for (i, end) in header.document_array(idx).enumerate() {
+        let is_right = if i == 0 { end == 0 } else { end >= before };
+        if !is_right || end > header.n_sequences {
+            let at = header.documents_start() + 8 * i as u64;
+            let what = format!(
+                "entry {i} of the document array is {end}, after {before}, of {} sequences",
+                header.n_sequences
+            );
+            return Err(Error::format(idx.path(), at, what));
+        }
+        before = end;
+    }
+    if before == header.n_sequences && header.n_document_entries > 0 {
+        return Ok(());
+    }
+    let what = format!(
+        "the document array ends at sequence {before} of {}",
+        header.n_sequences
+    );
+    Err(Error::format(idx.path(), header.documents_start(), what))
 }

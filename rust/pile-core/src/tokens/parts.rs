@@ -1,24 +1,30 @@
 //! A dataset in the making: growing column files and a state that says how far they are good.
 //!
-//! After each shard the files are synced and `state.json` replaced. A killed job cuts the files back
+//! After each shard the files are synced and the state replaced. A killed job cuts the files back
 //! to that state and goes on with the next shard, so at most one shard's work is lost and the bytes
 //! are those of an uninterrupted run.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
-    io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
+    fs::File,
+    io::{BufWriter, Write},
     path::{Path, PathBuf},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::{ShardResult, ShardSpan, TokenType, provenance, write_idx};
-use crate::{Error, Result, io, read::Position};
+use super::{
+    BuildConfig, ShardResult, ShardSpan, TokenType, idx::write_arrays, partial::Partial, provenance,
+};
+use crate::{
+    Error, Result,
+    io::{self, Mapped},
+    read::{BadRecords, Position},
+};
 
 /// How far a job is: written after each shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// What is being made: inputs and settings. Another job does not go on with these parts.
+    /// What is being made, shards aside. Another job does not go on with these parts.
     pub job: String,
     pub n_documents: u64,
     pub n_tokens: u64,
@@ -40,11 +46,11 @@ pub struct SubsetTotal {
 }
 
 /// One document as it is added.
-pub(super) struct NewDocument {
+pub(super) struct NewDocument<'a> {
     pub position: Position,
     pub n_tokens: u64,
     pub n_text_bytes: u64,
-    pub subset: Option<String>,
+    pub subset: Option<&'a str>,
 }
 
 /// A file that grows at its end.
@@ -54,19 +60,10 @@ struct Column {
 }
 
 impl Column {
-    fn open(path: PathBuf, keep_bytes: u64) -> Result<Self> {
-        let fail = |err| Error::io(&path, err);
-        let options = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path);
-        let mut file = options.map_err(fail)?;
-        file.set_len(keep_bytes).map_err(fail)?;
-        file.seek(SeekFrom::End(0)).map_err(fail)?;
+    fn open(partial: &Partial, name: &str, keep_bytes: u64) -> Result<Self> {
         Ok(Self {
-            out: BufWriter::with_capacity(1 << 18, file),
-            path,
+            out: BufWriter::with_capacity(1 << 18, partial.grow(name, keep_bytes)?),
+            path: partial.path(name),
         })
     }
 
@@ -85,9 +82,8 @@ impl Column {
     }
 }
 
-/// The columns: tokens, then by document its length, byte start, byte length, record and subset.
-const COLUMNS: [(&str, u64); 6] = [
-    ("tokens", 0),
+/// The columns of the documents and bytes of an entry; tokens grow in `NAME.bin`.
+const COLUMNS: [(&str, u64); 5] = [
     ("lengths", 4),
     ("byte_start", 8),
     ("byte_length", 8),
@@ -95,67 +91,81 @@ const COLUMNS: [(&str, u64); 6] = [
     ("subset", 2),
 ];
 
-/// The folder of a dataset in the making, locked against a second process.
+impl State {
+    /// Whether this is a state of the job that `config` describes, with shards added or mended at most
+    /// behind those that are finished, and no record left out that is to be an error now.
+    fn is_of(&self, config: &BuildConfig) -> bool {
+        let may_skip = config.rules.bad_records == BadRecords::Skip;
+        let is_same = |(done, path): (&ShardResult, &PathBuf)| {
+            done.path == path.to_string_lossy()
+                && (may_skip || done.bad_records.n == 0)
+                && std::fs::metadata(path).is_ok_and(|now| now.len() == done.summary.bytes)
+        };
+        self.job == config.job
+            && self.shards.len() <= config.shards.len()
+            && self.shards.iter().zip(&config.shards).all(is_same)
+    }
+}
+
+/// The unfinished files of a dataset.
 pub(super) struct Parts {
-    folder: PathBuf,
+    partial: Partial,
+    name: String,
     token_type: TokenType,
     pub state: State,
-    columns: [Column; 6],
-    _lock: File,
+    tokens: Column,
+    columns: [Column; 5],
 }
 
 impl Parts {
-    /// Opens or creates the folder; parts of another job are thrown away.
-    pub fn open(folder: &Path, job: &str, token_type: TokenType) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(|err| Error::io(folder, err))?;
-        let lock = lock(&folder.join("lock"))?;
-        let state = match fs::read(folder.join("state.json")) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .ok()
-                .filter(|state: &State| state.job == job),
-            Err(_) => None,
+    /// Opens or creates the files, to go on with what was finished of the same job.
+    ///
+    /// # Errors
+    /// The folder holds finished shards of another job, and `config.discard` is off.
+    pub fn open(config: &BuildConfig, token_type: TokenType) -> Result<Self> {
+        let bin = format!("{}.bin", config.name);
+        let width = token_type.n_bytes() as u64;
+        let is_usable = |partial: &Partial, state: &State| {
+            let holds =
+                |(name, width): &(&str, u64)| partial.holds(name, state.n_documents * width);
+            state.is_of(config)
+                && partial.holds(&bin, state.n_tokens * width)
+                && COLUMNS.iter().all(holds)
         };
+        let (partial, state) = Partial::open(&config.folder, config.discard, is_usable)?;
         let state = state.unwrap_or_else(|| State {
-            job: job.to_owned(),
+            job: config.job.clone(),
             n_documents: 0,
             n_tokens: 0,
             subsets: Vec::new(),
             shards: Vec::new(),
         });
-        let open = |(name, width): (&str, u64)| {
-            let is_tokens = name == "tokens";
-            let keep = if is_tokens {
-                state.n_tokens * token_type.n_bytes() as u64
-            } else {
-                state.n_documents * width
-            };
-            Column::open(folder.join(name), keep)
-        };
-        let [tokens, lengths, start, length, record, subset] = COLUMNS;
-        let columns = [
-            open(tokens)?,
-            open(lengths)?,
-            open(start)?,
-            open(length)?,
-            open(record)?,
-            open(subset)?,
-        ];
+        let open =
+            |(name, width): (&str, u64)| Column::open(&partial, name, state.n_documents * width);
+        let [lengths, start, length, record, subset] = COLUMNS;
         Ok(Self {
-            folder: folder.to_owned(),
+            tokens: Column::open(&partial, &bin, state.n_tokens * width)?,
+            columns: [
+                open(lengths)?,
+                open(start)?,
+                open(length)?,
+                open(record)?,
+                open(subset)?,
+            ],
+            name: config.name.clone(),
+            partial,
             token_type,
             state,
-            columns,
-            _lock: lock,
         })
     }
 
     /// Adds tokens of documents to come, in the stored type.
     pub fn push_tokens(&mut self, bytes: &[u8]) -> Result<()> {
-        self.columns[0].push(bytes)
+        self.tokens.push(bytes)
     }
 
     /// Adds a document of `shard`, whose tokens were pushed.
-    pub fn push_document(&mut self, shard: &Path, document: NewDocument) -> Result<()> {
+    pub fn push_document(&mut self, shard: &Path, document: NewDocument<'_>) -> Result<()> {
         let Position {
             record,
             byte_start,
@@ -172,7 +182,7 @@ impl Parts {
         let short_record =
             u32::try_from(record).map_err(|_| too_large("its number in the shard is"))?;
         let subset = self.count_subset(shard, &document)?;
-        let [_, lengths, starts, byte_lengths, records, subsets] = &mut self.columns;
+        let [lengths, starts, byte_lengths, records, subsets] = &mut self.columns;
         lengths.push(&length.to_le_bytes())?;
         starts.push(&byte_start.to_le_bytes())?;
         byte_lengths.push(&byte_length.to_le_bytes())?;
@@ -184,14 +194,14 @@ impl Parts {
     }
 
     /// The document's subset as a number, its totals counted.
-    fn count_subset(&mut self, shard: &Path, document: &NewDocument) -> Result<u16> {
+    fn count_subset(&mut self, shard: &Path, document: &NewDocument<'_>) -> Result<u16> {
         let subsets = &mut self.state.subsets;
         let at = subsets
             .iter()
-            .position(|s| s.name == document.subset)
+            .position(|s| s.name.as_deref() == document.subset)
             .unwrap_or_else(|| {
                 subsets.push(SubsetTotal {
-                    name: document.subset.clone(),
+                    name: document.subset.map(str::to_owned),
                     n_documents: 0,
                     n_tokens: 0,
                     n_text_bytes: 0,
@@ -216,20 +226,26 @@ impl Parts {
     /// Records that a shard is finished: from here on a killed job does not do it again.
     pub fn finish_shard(&mut self, shard: ShardResult) -> Result<()> {
         self.state.shards.push(shard);
+        self.tokens.sync()?;
         for column in &mut self.columns {
             column.sync()?;
         }
-        let json = serde_json::to_vec(&self.state)
-            .map_err(|err| Error::malformed(&self.folder, err.to_string()))?;
-        io::write_atomically(&self.folder.join("state.json"), |out| out.write_all(&json))
+        self.partial.save(&self.state)
     }
 
-    /// Writes the finished dataset as `NAME.bin`, `NAME.idx` and `NAME.provenance` in the folder.
-    pub fn assemble(self, name: &str) -> Result<State> {
-        let path = |suffix: &str| self.folder.join(format!("{name}{suffix}"));
-        let lengths = read_lengths(&self.columns[1].path)?;
+    /// Writes `NAME.idx` and `NAME.provenance` beside the finished `NAME.bin`.
+    ///
+    /// Nothing is removed: killed here or later, a job finds all its shards finished.
+    pub fn assemble(self) -> Result<State> {
+        let path = |suffix: &str| self.partial.path(&format!("{}{suffix}", self.name));
+        let n = self.state.n_documents;
+        let lengths = Mapped::open(&self.columns[0].path)?;
+        let lengths = lengths
+            .bytes()
+            .chunks_exact(4)
+            .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         io::write_atomically(&path(".idx"), |out| {
-            write_idx(out, self.token_type, &lengths)
+            write_arrays(out, self.token_type, (n, lengths), (n, 1..=n))
         })?;
         let shards = self.state.shards.iter();
         let shards = shards
@@ -245,43 +261,12 @@ impl Parts {
             .filter_map(|s| s.name.clone())
             .collect();
         io::write_atomically(&path(".provenance"), |out| {
-            provenance::write_header(out, self.state.n_documents, shards, subsets)?;
-            for column in &self.columns[2..] {
+            provenance::write_header(out, n, shards, subsets)?;
+            for column in &self.columns[1..] {
                 std::io::copy(&mut File::open(&column.path)?, out)?;
             }
             Ok(())
         })?;
-        fs::rename(&self.columns[0].path, path(".bin"))
-            .map_err(|err| Error::io(&path(".bin"), err))?;
-        for column in &self.columns[1..] {
-            io::remove_if_there(&column.path)?;
-        }
-        io::remove_if_there(&self.folder.join("state.json"))?;
         Ok(self.state)
-    }
-}
-
-fn read_lengths(path: &Path) -> Result<Vec<i32>> {
-    let fail = |err| Error::io(path, err);
-    let mut bytes = Vec::new();
-    BufReader::new(File::open(path).map_err(fail)?)
-        .read_to_end(&mut bytes)
-        .map_err(fail)?;
-    Ok(bytes
-        .chunks_exact(4)
-        .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-        .collect())
-}
-
-/// Takes the lock of a folder for as long as the file lives.
-fn lock(path: &Path) -> Result<File> {
-    let file = File::create(path).map_err(|err| Error::io(path, err))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::malformed(
-            path,
-            "another process is making this dataset; wait for it or stop it",
-        )),
-        Err(TryLockError::Error(err)) => Err(Error::io(path, err)),
     }
 }

@@ -133,6 +133,12 @@ impl Provenance {
         Ok(bytes)
     }
 
+    /// All bytes of a column.
+    fn whole_column(&self, before: u64, width: u64) -> &[u8] {
+        let start = (self.columns_start + before * self.header.n_documents) as usize;
+        &self.file.bytes()[start..start + (width * self.header.n_documents) as usize]
+    }
+
     /// Number of a document's subset in [`Self::subsets`].
     ///
     /// # Errors
@@ -200,4 +206,50 @@ pub(super) fn write_header(
     out.write_all(MAGIC)?;
     out.write_all(&(json.len() as u64).to_le_bytes())?;
     out.write_all(&json)
+}
+
+/// Writes the provenance of several datasets' documents, one dataset after the other.
+///
+/// # Errors
+/// What the writer reports; a damaged file.
+pub(super) fn write_merged(out: &mut impl Write, parts: &[&Provenance]) -> io::Result<()> {
+    let (mut shards, mut subsets, mut n_documents) = (Vec::new(), Vec::new(), 0);
+    let mut renumbered = Vec::new();
+    for part in parts {
+        shards.extend(part.header.shards.iter().map(|s| ShardSpan {
+            path: s.path.clone(),
+            first_document: n_documents + s.first_document,
+        }));
+        let numbers = part
+            .header
+            .subsets
+            .iter()
+            .map(|name| number_in(&mut subsets, name));
+        renumbered.push(numbers.collect::<Vec<u16>>());
+        n_documents += part.header.n_documents;
+    }
+    write_header(out, n_documents, shards, subsets)?;
+    for (before, width) in [(0, 8), (8, 8), (16, 4)] {
+        for part in parts {
+            out.write_all(part.whole_column(before, width))?;
+        }
+    }
+    for (part, numbers) in parts.iter().zip(&renumbered) {
+        for b in part.whole_column(20, 2).chunks_exact(2) {
+            let old = u16::from_le_bytes([b[0], b[1]]);
+            let new = numbers.get(usize::from(old)).copied().unwrap_or(NO_SUBSET);
+            out.write_all(&new.to_le_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// The place of a name among those known, added at the end if it is new.
+fn number_in(names: &mut Vec<String>, name: &String) -> u16 {
+    let at = names.iter().position(|known| known == name);
+    let at = at.unwrap_or_else(|| {
+        names.push(name.clone());
+        names.len() - 1
+    });
+    u16::try_from(at).unwrap_or(NO_SUBSET)
 }

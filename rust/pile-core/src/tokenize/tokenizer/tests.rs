@@ -81,16 +81,6 @@ fn unsupported_components_are_refused_by_name() {
             "unsupported model.dropout 0.1",
         ),
         (
-            "/model/unk_token",
-            json!("<unk>"),
-            "unsupported model.unk_token \"<unk>\"",
-        ),
-        (
-            "/model/byte_fallback",
-            json!(true),
-            "unsupported model.byte_fallback true",
-        ),
-        (
             "/model/end_of_word_suffix",
             json!("</w>"),
             "unsupported model.end_of_word_suffix \"</w>\"",
@@ -123,28 +113,123 @@ fn unsupported_components_are_refused_by_name() {
             "unsupported post_processor \"Bert\"",
         ),
         (
+            "/post_processor",
+            json!({"type": "Sequence", "processors": [{"type": "Bert"}]}),
+            "unsupported post_processor.processors[0] \"Bert\"",
+        ),
+        (
+            "/post_processor",
+            json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<pad>"}}]}),
+            "the text stands there 0 times, expected once at post_processor.single",
+        ),
+        (
             "/decoder",
             json!({"type": "WordPiece"}),
             "unsupported decoder \"WordPiece\"",
         ),
         ("/decoder", json!(null), "unsupported decoder null"),
-        (
-            "/truncation",
-            json!({"max_length": 1}),
-            "unsupported truncation {\"max_length\":1}",
-        ),
-        ("/padding", json!({}), "unsupported padding {}"),
-        (
-            "/added_tokens/1/single_word",
-            json!(true),
-            "unsupported added_tokens[1].single_word true",
-        ),
+        ("/truncation", json!(1), "1 at truncation"),
     ];
     for (place, value, expected) in cases {
         let message = refusal(place, value);
         assert!(message.starts_with(expected), "{message}");
         assert!(message.ends_with("(t.json)"), "{message}");
     }
+}
+
+fn sequence(items: Value) -> Value {
+    json!({"type": "Sequence", "pretokenizers": items})
+}
+
+fn split(regex: &str) -> Value {
+    json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false})
+}
+
+fn byte_level(uses_regex: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
+        "use_regex": uses_regex})
+}
+
+/// Qwen's pattern.
+const QWEN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+#[test]
+fn unsupported_parts_of_a_pre_tokenizer_are_refused_at_their_place() {
+    let mut prefix = byte_level(false);
+    prefix["add_prefix_space"] = json!(true);
+    let mut merged = split(QWEN);
+    merged["behavior"] = json!("MergedWithNext");
+    let text = json!({"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated"});
+    let cases = [
+        (json!([]), " \"Sequence\": Split or Digits"),
+        (
+            json!([split(r"\w+"), byte_level(false)]),
+            ".pretokenizers[0].pattern.Regex \"\\\\w+\": unknown; the pattern of GPT-2",
+        ),
+        (
+            json!([text, byte_level(false)]),
+            ".pretokenizers[0].pattern {\"String\":\" \"}: a Regex",
+        ),
+        (
+            json!([merged, byte_level(false)]),
+            ".pretokenizers[0].behavior \"MergedWithNext\"",
+        ),
+        (
+            json!([split(QWEN), byte_level(true)]),
+            ".pretokenizers[1].use_regex true",
+        ),
+        (
+            json!([split(QWEN), prefix]),
+            ".pretokenizers[1].add_prefix_space true",
+        ),
+        (
+            json!([split(QWEN), split(QWEN)]),
+            ".pretokenizers[1] \"Split\": ByteLevel",
+        ),
+        (
+            json!([{"type": "Punctuation"}, byte_level(true)]),
+            ".pretokenizers[0] \"Punctuation\"",
+        ),
+        (
+            json!([{"type": "Digits"}, byte_level(false)]),
+            ".pretokenizers[1].use_regex false",
+        ),
+    ];
+    for (items, expected) in cases {
+        let message = refusal("/pre_tokenizer", sequence(items));
+        let expected = format!("unsupported pre_tokenizer{expected}");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+}
+
+#[test]
+fn an_answer_to_unknown_bytes_is_refused_where_there_are_any() {
+    let mut json = with("/model/unk_token", json!("<pad>"));
+    json["model"]["byte_fallback"] = json!(true);
+    load(&json).unwrap();
+    json["model"]["vocab"].as_object_mut().unwrap().remove("z");
+    let message = |json: &Value| load(json).unwrap_err().to_string();
+    assert_eq!(
+        message(&json),
+        "unsupported model.unk_token \"<pad>\": null is expected, as byte 0x7A is not in model.vocab (t.json)"
+    );
+    json["model"]["unk_token"] = json!(null);
+    assert!(message(&json).starts_with("unsupported model.byte_fallback true: false"));
+}
+
+#[test]
+fn what_makes_inputs_of_a_model_is_not_applied() {
+    let mut json = trained_json();
+    json["truncation"] =
+        json!({"max_length": 1, "stride": 0, "strategy": "LongestFirst", "direction": "Right"});
+    json["padding"] = json!({"strategy": {"Fixed": 9}});
+    json["post_processor"] = json!({"type": "Sequence", "processors": [byte_level(true), {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<pad>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    }]});
+    let text = "the cat sat";
+    let expected = encode(&load(&trained_json()).unwrap(), text);
+    assert_eq!(encode(&load(&json).unwrap(), text), expected);
 }
 
 #[test]
@@ -346,5 +431,25 @@ proptest! {
         let reference = Reference::from_json(&bytes, Path::new("t.json")).unwrap();
         let text = parts.concat();
         prop_assert_eq!(encode(&load(&json).unwrap(), &text), reference.encode(&text));
+    }
+
+    #[test]
+    fn fast_equals_reference_in_every_family(
+        text in "(<pad>| x|[ '\r\n\u{a0}]{1,3}|[sStTeElL]|the|[0-9²]{1,5}|[.!é漢]|\\PC){0,40}",
+        is_single_word in any::<bool>(),
+    ) {
+        for pre_tokenizer in [
+            json!([split(QWEN), byte_level(false)]),
+            json!([split(&QWEN.replace("N}|", "N}{1,3}|")), byte_level(false)]),
+            json!([{"type": "Digits", "individual_digits": true}, byte_level(true)]),
+            json!([{"type": "Digits", "individual_digits": false}, byte_level(true)]),
+        ] {
+            let mut json = with_added_tokens((false, false), false);
+            json["pre_tokenizer"] = sequence(pre_tokenizer);
+            json["added_tokens"][0]["single_word"] = json!(is_single_word);
+            let bytes = json.to_string().into_bytes();
+            let reference = Reference::from_json(&bytes, Path::new("t.json")).unwrap();
+            prop_assert_eq!(encode(&load(&json).unwrap(), &text), reference.encode(&text));
+        }
     }
 }

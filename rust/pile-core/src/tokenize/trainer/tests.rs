@@ -3,6 +3,7 @@
 use super::*;
 use crate::ErrorKind;
 use proptest::prelude::*;
+use std::cmp::Reverse;
 
 fn config(n_merges: u32) -> TrainConfig {
     TrainConfig {
@@ -115,19 +116,16 @@ fn naive(texts: &[String], n_merges: usize) -> Vec<String> {
     let mut vocab = Vocab::new(&config(0).special_tokens);
     let mut merges = Vec::new();
     while merges.len() < n_merges {
+        let id = |token: &String| vocab.tokens.iter().position(|t| t == token).unwrap() as u32;
         let mut counts: FxHashMap<Pair, u64> = FxHashMap::default();
         for pair in words.iter().flat_map(|w| w.windows(2)) {
-            let pair = (vocab.id(pair[0].clone()), vocab.id(pair[1].clone()));
-            *counts.entry(pair).or_default() += 1;
+            *counts.entry((id(&pair[0]), id(&pair[1]))).or_default() += 1;
         }
-        let Some((_, Reverse(best))) = counts.iter().map(|(p, n)| (*n, Reverse(*p))).max() else {
+        let best = counts.iter().map(|(p, n)| (*n, Reverse(*p))).max();
+        let Some((_, Reverse(best))) = best else {
             break;
         };
-        let (left, right) = (
-            &vocab.tokens[best.0 as usize],
-            &vocab.tokens[best.1 as usize],
-        );
-        let (left, right) = (left.clone(), right.clone());
+        let [left, right] = [best.0, best.1].map(|id| vocab.tokens[id as usize].clone());
         merges.push(format!("{left}+{right}"));
         vocab.join(best);
         for word in &mut words {

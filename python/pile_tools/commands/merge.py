@@ -1,0 +1,76 @@
+"""`pile-tools merge`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from pile_tools import datasets
+from pile_tools.commands import options
+from pile_tools.progress import Bar
+from pile_tools.stages.merge import Result, find_datasets, run
+
+
+@click.command("merge")
+@click.argument("inputs", nargs=-1, required=True, type=options.PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    required=True,
+    metavar="PREFIX",
+    help="Writes PREFIX.bin, PREFIX.idx, ...",
+)
+@options.force
+def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
+    """Join token datasets into one, with the provenance of their documents.
+
+    INPUTS are datasets' prefixes, any of their files, or folders with datasets; they are taken in the order
+    given, those of a folder by name. Datasets of GPT-NeoX and Megatron-LM are taken too. Tokens of
+    different tokenizers are not mixed.
+
+    The parts that `tokenize --shards i/n` wrote give the dataset that a single run would have written, byte
+    for byte; parts that are missing are named.
+
+    \b
+    Examples:
+      pile-tools merge tokens/books tokens/code -o tokens/both
+      pile-tools merge tokens/pile.parts -o tokens/pile
+    """
+    found = find_datasets(inputs)
+    n_bytes = sum(_bin_bytes(prefix) for prefix in found)
+    started = time.monotonic()
+    with Bar("merging", n_bytes) as bar:
+        result = run(found, output, force=force, on_progress=bar.update)
+    if not result.is_new:
+        click.echo(f"{output} is finished already, nothing to do")
+        return
+    print_summary(output, result, len(found))
+    click.echo(f"{n_bytes / 1e6:,.1f} MB of tokens in {time.monotonic() - started:.1f} s, checksums included")
+    if result.is_whole:
+        click.echo(f"the parts are no longer needed: rm -r {found[0].parent}")
+
+
+def _bin_bytes(prefix: Path) -> int:
+    path = datasets.with_suffix(prefix, ".bin")
+    return path.stat().st_size if path.exists() else 0
+
+
+def print_summary(output: Path, result: Result, n_inputs: int) -> None:
+    """What was joined, and what is not known of it."""
+    summary = result.manifest.summary
+    what = "parts" if result.is_whole else "datasets"
+    click.echo(
+        f"{output}: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens "
+        f"({summary['dtype']}) from {n_inputs} {what}"
+    )
+    for part in summary.get("parts", []):
+        click.echo(f"  {part['path']}: {part['n_documents']:,} documents, {part['n_tokens']:,} tokens")
+        if part["is_document_array_lost"]:
+            click.echo(
+                "    its document array is lost, as GPT-NeoX's merge loses it: now one for each sequence"
+            )
+    if not datasets.with_suffix(output, ".provenance").exists():
+        click.echo("no provenance: an input has none, so where documents came from is unknown")

@@ -1,0 +1,81 @@
+"""How a token dataset comes to stand at its prefix: `PREFIX.bin`, `.idx`, `.provenance` and the manifest.
+
+While it is made, everything lies in `PREFIX.partial/`, locked against a second process. At the end the files
+are renamed into place, the `.idx` last: without it nobody opens the dataset.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from pile_tools import files, manifest
+from pile_tools.config import Settings
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+
+#: In the order in which they are renamed into place.
+SUFFIXES = (".bin", ".provenance", MANIFEST_SUFFIX, ".idx")
+
+#: Makes the dataset's files in a folder; returns the manifest's summary and inputs.
+Build = Callable[[Path], tuple[Settings, list[Entry]]]
+
+
+def with_suffix(prefix: Path, suffix: str) -> Path:
+    """`PREFIX` + `suffix`: a suffix is appended, it replaces nothing."""
+    return prefix.with_name(prefix.name + suffix)
+
+
+def prefix_of(found: Manifest) -> Path:
+    """The prefix of the dataset that a manifest speaks of."""
+    return found.path.with_name(found.path.name.removesuffix(MANIFEST_SUFFIX))
+
+
+def stands(prefix: Path, request: Request) -> bool:
+    """Whether the dataset at `prefix` is the one asked for."""
+    path = with_suffix(prefix, MANIFEST_SUFFIX)
+    return path.exists() and manifest.read(path).request == request.digest
+
+
+def make(prefix: Path, request: Request, build: Build, *, force: bool) -> tuple[Manifest, bool]:
+    """The manifest of the dataset at `prefix`, and whether it was made now or stood there already.
+
+    Raises:
+        OutputExistsError: Something else stands there and `force` is off.
+        PileError: Another process is making it.
+    """
+    final, partial = with_suffix(prefix, MANIFEST_SUFFIX), with_suffix(prefix, ".partial")
+    if not partial.exists() and (done := manifest.finished(final, request, force=force)):
+        return done, False
+    with files.locked(partial, "is making this dataset"):
+        unpublished = partial / final.name
+        if stands(partial / prefix.name, request):
+            return _publish(partial, prefix), True
+        if done := manifest.finished(final, request, force=force):
+            return done, False
+        manifest.refuse_foreign(with_suffix(prefix, ".idx"), final, force=force)
+        # Another job's files are about to change under their manifest.
+        unpublished.unlink(missing_ok=True)
+        summary, inputs = build(partial)
+        made = (partial / (prefix.name + suffix) for suffix in (".bin", ".idx", ".provenance"))
+        outputs = [manifest.file_entry(path, partial) for path in made if path.exists()]
+        manifest.write(unpublished, request, outputs, summary, inputs)
+        return _publish(partial, prefix), True
+
+
+def _publish(partial: Path, prefix: Path) -> Manifest:
+    """Renames finished files into place, where an interrupted run left off if need be."""
+    if (partial / (prefix.name + ".bin")).exists():
+        # What stands there is replaced from here on: first it stops being a dataset.
+        with_suffix(prefix, ".idx").unlink(missing_ok=True)
+        with_suffix(prefix, ".provenance").unlink(missing_ok=True)
+    for suffix in SUFFIXES:
+        if suffix == MANIFEST_SUFFIX:
+            # Kept in the folder to the end: it is what says that the files are finished.
+            files.write_atomically(
+                with_suffix(prefix, suffix), (partial / (prefix.name + suffix)).read_bytes()
+            )
+        elif (partial / (prefix.name + suffix)).exists():
+            (partial / (prefix.name + suffix)).replace(with_suffix(prefix, suffix))
+    shutil.rmtree(partial)
+    return manifest.read(with_suffix(prefix, MANIFEST_SUFFIX))

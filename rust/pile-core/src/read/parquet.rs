@@ -1,0 +1,278 @@
+//! The texts of a parquet file's column, page by page.
+//!
+//! The file is hashed along with the row groups that are read, as they lie in it one after the other.
+
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parquet::{
+    basic::{ConvertedType, LogicalType, Type},
+    column::reader::{ColumnReader, ColumnReaderImpl},
+    data_type::{ByteArray, ByteArrayType},
+    errors::{ParquetError, Result as ParquetResult},
+    file::reader::{FileReader, SerializedFileReader},
+    schema::types::ColumnDescPtr,
+};
+
+use super::{block::Text, shard::BLOCK_BYTES};
+use crate::{Error, Result, io::HashingReader};
+
+/// Rows that are decoded together.
+const ROWS: usize = 64;
+
+pub(super) struct Parquet {
+    path: PathBuf,
+    reader: SerializedFileReader<File>,
+    text: usize,
+    subset: Option<usize>,
+    next_group: usize,
+    columns: Option<Columns>,
+    raw: HashingReader<File>,
+}
+
+/// What is left of a row group.
+struct Columns {
+    text: Column,
+    subset: Option<Column>,
+}
+
+struct Column {
+    reader: ColumnReaderImpl<ByteArrayType>,
+    /// The level at which a value is there.
+    full_level: i16,
+    levels: Vec<i16>,
+    values: Vec<ByteArray>,
+}
+
+/// Texts of a block, with the bytes they lie in.
+pub(super) struct Texts {
+    pub bytes: Vec<u8>,
+    pub texts: Vec<Text>,
+}
+
+impl Parquet {
+    pub(super) fn open(path: &Path, text_field: &str) -> Result<Self> {
+        let fail = |err| Error::io(path, err);
+        let mut file = File::open(path).map_err(fail)?;
+        let raw = HashingReader::new(File::open(path).map_err(fail)?);
+        if is_cut_short(&mut file).map_err(fail)? {
+            let what = "the file does not end as parquet does: it is none, or cut short";
+            return Err(Error::malformed(path, what));
+        }
+        let reader = guarded(path, || SerializedFileReader::new(file))?;
+        let columns = reader.metadata().file_metadata().schema_descr().columns();
+        let text = find_text(path, columns, text_field)?;
+        let subset = columns.iter().position(|column| {
+            column.path().parts() == ["meta", "pile_set_name"] && is_text(column)
+        });
+        Ok(Self {
+            path: path.to_owned(),
+            reader,
+            text,
+            subset,
+            next_group: 0,
+            columns: None,
+            raw,
+        })
+    }
+
+    pub(super) fn raw(&self) -> &HashingReader<File> {
+        &self.raw
+    }
+
+    /// The texts of the next rows, none at the end.
+    pub(super) fn next_texts(&mut self) -> Result<Texts> {
+        let mut found = Texts {
+            bytes: Vec::new(),
+            texts: Vec::new(),
+        };
+        while found.bytes.len() < BLOCK_BYTES && found.texts.len() < BLOCK_BYTES / 16 {
+            if self.columns.is_none() && !self.open_group()? {
+                self.hash_to(u64::MAX)?;
+                break;
+            }
+            let Some(columns) = &mut self.columns else {
+                break;
+            };
+            if !guarded(&self.path, || columns.read(&mut found))? {
+                self.columns = None;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Goes on to the next row group, if there is one.
+    fn open_group(&mut self) -> Result<bool> {
+        if self.next_group == self.reader.num_row_groups() {
+            return Ok(false);
+        }
+        let (reader, number) = (&self.reader, self.next_group);
+        let (columns, end) = guarded(&self.path, || {
+            let group = reader.get_row_group(number)?;
+            let open = |column: usize| {
+                let full_level = group
+                    .metadata()
+                    .column(column)
+                    .column_descr()
+                    .max_def_level();
+                Column::new(group.get_column_reader(column)?, full_level)
+            };
+            let columns = Columns {
+                text: open(self.text)?,
+                subset: self.subset.map(open).transpose()?,
+            };
+            let ends = group.metadata().columns().iter().map(|column| {
+                let (start, length) = column.byte_range();
+                start.saturating_add(length)
+            });
+            Ok((columns, ends.max().unwrap_or(0)))
+        })?;
+        self.next_group += 1;
+        self.columns = Some(columns);
+        self.hash_to(end)?;
+        Ok(true)
+    }
+
+    /// Hashes the file up to there, or to its end.
+    fn hash_to(&mut self, end: u64) -> Result<()> {
+        let mut buffer = vec![0; 1 << 17];
+        while self.raw.n_bytes() < end {
+            let left = usize::try_from(end - self.raw.n_bytes()).unwrap_or(usize::MAX);
+            let room = left.min(buffer.len());
+            let n = self.raw.read(&mut buffer[..room]);
+            if n.map_err(|err| Error::io(&self.path, err))? == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Columns {
+    /// Appends the next rows; false if there are none.
+    fn read(&mut self, found: &mut Texts) -> ParquetResult<bool> {
+        let n = self.text.read(ROWS)?;
+        if let Some(subset) = &mut self.subset
+            && subset.read(n)? != n
+        {
+            return Err(ParquetError::General("columns of different lengths".into()));
+        }
+        let mut subsets = self.subset.as_ref().map(Column::items);
+        for text in self.text.items() {
+            let subset = subsets.as_mut().and_then(Iterator::next).flatten();
+            let subset = subset.and_then(|name| std::str::from_utf8(name.data()).ok());
+            found
+                .bytes
+                .extend_from_slice(text.map_or(&[][..], ByteArray::data));
+            found.texts.push(Text {
+                end: found.bytes.len(),
+                subset: subset.map(Arc::from),
+                missing: text.is_none().then_some("null, expected a string"),
+            });
+        }
+        Ok(n > 0)
+    }
+}
+
+impl Column {
+    fn new(reader: ColumnReader, full_level: i16) -> ParquetResult<Self> {
+        let ColumnReader::ByteArrayColumnReader(reader) = reader else {
+            return Err(ParquetError::General("not a column of strings".into()));
+        };
+        Ok(Self {
+            reader,
+            full_level,
+            levels: Vec::new(),
+            values: Vec::new(),
+        })
+    }
+
+    /// Reads up to `n` rows and returns how many.
+    fn read(&mut self, n: usize) -> ParquetResult<usize> {
+        self.levels.clear();
+        self.values.clear();
+        let levels = Some(&mut self.levels);
+        let (n, ..) = self
+            .reader
+            .read_records(n, levels, None, &mut self.values)?;
+        if self.full_level == 0 {
+            self.levels.resize(n, 0);
+        }
+        Ok(n)
+    }
+
+    /// The rows that were read, `None` for a null.
+    fn items(&self) -> impl Iterator<Item = Option<&ByteArray>> {
+        let mut values = self.values.iter();
+        let is_there = |level: &i16| *level == self.full_level;
+        self.levels
+            .iter()
+            .map(move |level| is_there(level).then(|| values.next()).flatten())
+    }
+}
+
+/// Which column holds the text.
+fn find_text(path: &Path, columns: &[ColumnDescPtr], name: &str) -> Result<usize> {
+    let fail = |what: String| Err(Error::malformed(path, what));
+    let at = columns
+        .iter()
+        .position(|column| column.path().parts()[0] == name);
+    let Some(at) = at else {
+        let mut names: Vec<&str> = columns
+            .iter()
+            .map(|c| c.path().parts()[0].as_str())
+            .collect();
+        names.dedup();
+        return fail(format!(
+            "no column {name:?}; there are: {}",
+            names.join(", ")
+        ));
+    };
+    let column = &columns[at];
+    if is_text(column) && column.path().parts().len() == 1 {
+        return Ok(at);
+    }
+    let kind = match column.path().parts().len() {
+        1 => match column.logical_type_ref() {
+            Some(kind) => format!("{kind:?}"),
+            None => column.physical_type().to_string(),
+        },
+        _ => "a list or struct".to_owned(),
+    };
+    fail(format!("column {name:?} is {kind}, expected strings"))
+}
+
+fn is_text(column: &ColumnDescPtr) -> bool {
+    let is_string = column.logical_type_ref() == Some(&LogicalType::String)
+        || column.converted_type() == ConvertedType::UTF8;
+    is_string && column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() == 0
+}
+
+/// Whether the four bytes that end a parquet file are missing.
+fn is_cut_short(file: &mut File) -> io::Result<bool> {
+    let mut end = [0; 4];
+    let n_bytes = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(n_bytes.saturating_sub(4)))?;
+    Ok(n_bytes < 4 || {
+        file.read_exact(&mut end)?;
+        &end != b"PAR1"
+    })
+}
+
+/// Does it, with what fails as damage of the file: the library panics on some of it.
+fn guarded<T>(path: &Path, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
+    let what = match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(done)) => return Ok(done),
+        Ok(Err(err)) => err.to_string(),
+        Err(_) => "its parts do not fit together".to_owned(),
+    };
+    Err(Error::malformed(
+        path,
+        format!("not parquet, or damaged: {what}"),
+    ))
+}

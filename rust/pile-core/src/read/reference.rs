@@ -1,0 +1,201 @@
+//! One line of JSON read plainly, through `serde_json`: what is wrong with a line, and the oracle
+//! of the fast reader.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Document, json::JOINER};
+
+/// The document in a line.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String> {
+    if line.bytes().all(|byte| byte.is_ascii_whitespace()) {
+        let what = format!("an empty line, expected a JSON object with a \"{text_field}\"");
+        return Err(what);
+    }
+    let value: &RawValue = serde_json::from_str(line).map_err(explain)?;
+    if value.get().starts_with('"') {
+        return document(value.get(), None);
+    }
+    if !value.get().starts_with('{') {
+        let what = format!("not a document: expected a JSON object with a \"{text_field}\"");
+        return Err(what);
+    }
+    let record = Pairs::parse(value.get())?;
+    let text = record.last(text_field);
+    let text = text.ok_or_else(|| format!("no \"{text_field}\" in the JSON object"))?;
+    let meta = record.last("meta").filter(|_| text_field != "meta");
+    document(text, meta)
+}
+
+fn document<'a>(text: &'a str, meta: Option<&'a str>) -> Result<Document<'a>, String> {
+    let strings: Strings<'a> = serde_json::from_str(text).map_err(explain)?;
+    let mut n_lone_surrogates = 0;
+    let mut texts = strings.0.into_iter().map(|JsonText(bytes)| {
+        let (text, n) = replace_surrogates(bytes);
+        n_lone_surrogates += n;
+        text
+    });
+    let mut text = texts.next().unwrap_or_default();
+    for more in texts {
+        let text = text.to_mut();
+        text.push_str(JOINER);
+        text.push_str(&more);
+    }
+    Ok(Document {
+        text,
+        subset: meta.map(subset).transpose()?.flatten(),
+        n_lone_surrogates,
+    })
+}
+
+/// `pile_set_name` if the value is an object and that a string.
+fn subset(meta: &str) -> Result<Option<Cow<'_, str>>, String> {
+    if !meta.starts_with('{') {
+        return Ok(None);
+    }
+    let meta = Pairs::parse(meta)?;
+    let name = meta.last("pile_set_name").filter(|v| v.starts_with('"'));
+    let name: Option<JsonText<'_>> = name
+        .map(serde_json::from_str)
+        .transpose()
+        .map_err(explain)?;
+    Ok(name.map(|JsonText(bytes)| replace_surrogates(bytes).0))
+}
+
+fn explain(err: serde_json::Error) -> String {
+    match err.classify() {
+        serde_json::error::Category::Data => format!("not a document: {}", without_position(&err)),
+        _ => format!(
+            "not JSON: {} at byte {} of the line",
+            without_position(&err),
+            err.column()
+        ),
+    }
+}
+
+/// The parser's message less its own " at line 1 column 7".
+fn without_position(err: &serde_json::Error) -> String {
+    let text = err.to_string();
+    text.split(" at line ").next().unwrap_or(&text).to_owned()
+}
+
+/// Generalized UTF-8 with each lone surrogate (ED A0..BF xx) as U+FFFD, and their number.
+fn replace_surrogates(bytes: Cow<'_, [u8]>) -> (Cow<'_, str>, u64) {
+    if let Cow::Borrowed(bytes) = bytes
+        && let Ok(text) = std::str::from_utf8(bytes)
+    {
+        return (Cow::Borrowed(text), 0);
+    }
+    let (mut text, mut n) = (String::with_capacity(bytes.len()), 0);
+    let mut rest = &*bytes;
+    while !rest.is_empty() {
+        let chunk = rest.utf8_chunks().next();
+        let valid = chunk.map_or("", |chunk| chunk.valid());
+        text.push_str(valid);
+        rest = &rest[valid.len()..];
+        if !rest.is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+            n += 1;
+            rest = rest.get(3..).unwrap_or_default(); // a surrogate has three bytes
+        }
+    }
+    (Cow::Owned(text), n)
+}
+
+/// The keys and values of an object in their order; keys may come twice.
+struct Pairs<'a>(Vec<(JsonText<'a>, &'a RawValue)>);
+
+impl<'a> Pairs<'a> {
+    fn parse(object: &'a str) -> Result<Self, String> {
+        serde_json::from_str(object).map_err(explain)
+    }
+
+    /// The last value of that key, as it is written.
+    fn last(&self, key: &str) -> Option<&'a str> {
+        let mut pairs = self.0.iter().rev();
+        let pair = pairs.find(|(JsonText(name), _)| **name == *key.as_bytes());
+        pair.map(|(_, value)| value.get())
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Pairs<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut pairs = Vec::new();
+                while let Some(pair) = map.next_entry()? {
+                    pairs.push(pair);
+                }
+                Ok(Pairs(pairs))
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
+}
+
+/// A string, or a list of them.
+struct Strings<'a>(Vec<JsonText<'a>>);
+
+/// The bytes of a JSON string, unescaped: UTF-8, or with lone surrogates in its generalized form.
+struct JsonText<'a>(Cow<'a, [u8]>);
+
+struct StringsVisitor;
+
+impl<'de> Visitor<'de> for StringsVisitor {
+    type Value = Strings<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+        Ok(Strings(vec![JsonText(Cow::Borrowed(bytes))]))
+    }
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+        Ok(Strings(vec![JsonText(Cow::Owned(bytes.to_owned()))]))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        let mut strings = Vec::new();
+        while let Some(string) = items.next_element()? {
+            strings.push(string);
+        }
+        Ok(Strings(strings))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Strings<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // Bytes, not str: serde_json then lets lone surrogates through, which JSON may hold.
+        deserializer.deserialize_bytes(StringsVisitor)
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for JsonText<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+        impl<'de> Visitor<'de> for One {
+            type Value = JsonText<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Self::Value, E> {
+                Ok(JsonText(Cow::Borrowed(bytes)))
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
+                Ok(JsonText(Cow::Owned(bytes.to_owned())))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+                Err(de::Error::invalid_type(de::Unexpected::Seq, &self))
+            }
+        }
+        deserializer.deserialize_bytes(One)
+    }
+}

@@ -1,0 +1,120 @@
+//! The bytes of a file, decompressed, with size and checksum of the file as it is on disk.
+
+use std::{
+    fs::File,
+    io::{self, BufReader, Read},
+    path::{Path, PathBuf},
+};
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::format::Packing;
+use crate::{Error, Result, io::HashingReader};
+
+/// The largest zstd window that is accepted (2 GiB, `zstd --long=31`).
+const WINDOW_LOG_MAX: u32 = 31;
+
+const BUFFER_BYTES: usize = 1 << 17;
+
+type Raw = HashingReader<Box<dyn Read + Send>>;
+
+pub(super) struct Stream {
+    path: PathBuf,
+    source: Source,
+}
+
+enum Source {
+    Plain(Raw),
+    Zstd(Box<zstd::Decoder<'static, BufReader<Raw>>>),
+    Gzip(Box<MultiGzDecoder<BufReader<Raw>>>),
+}
+
+impl Stream {
+    pub(super) fn open(path: &Path, packing: Packing) -> Result<Self> {
+        let source = Source::open(path, packing).map_err(|err| Error::io(path, err))?;
+        Ok(Self {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    pub(super) fn raw(&self) -> &Raw {
+        match &self.source {
+            Source::Plain(raw) => raw,
+            Source::Zstd(decoder) => decoder.get_ref().get_ref(),
+            Source::Gzip(decoder) => decoder.get_ref().get_ref(),
+        }
+    }
+
+    /// Appends up to `n_bytes`, fewer only at the end; returns how many.
+    pub(super) fn read(&mut self, n_bytes: usize, out: &mut Vec<u8>) -> Result<usize> {
+        let start = out.len();
+        out.resize(start + n_bytes, 0);
+        let mut end = start;
+        while end < out.len() {
+            match self.source.read(&mut out[end..]) {
+                Ok(0) => break,
+                Ok(n) => end += n,
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return Err(self.explain(err)),
+            }
+        }
+        out.truncate(end);
+        if end == 0 && self.raw().n_bytes() == 0 && !matches!(self.source, Source::Plain(_)) {
+            // Compressed, even nothing is something.
+            return Err(self.explain(io::ErrorKind::UnexpectedEof.into()));
+        }
+        Ok(end - start)
+    }
+
+    fn explain(&self, err: io::Error) -> Error {
+        let format = match self.source {
+            Source::Plain(_) => return Error::io(&self.path, err),
+            Source::Zstd(_) => "zstd",
+            Source::Gzip(_) => "gzip",
+        };
+        let what = match err.kind() {
+            io::ErrorKind::UnexpectedEof => {
+                format!("the {format} data ends in the middle: the file is cut short, get it again")
+            }
+            io::ErrorKind::Other | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
+                format!("not {format}, or damaged: {err}")
+            }
+            _ => return Error::io(&self.path, err),
+        };
+        Error::format(&self.path, self.raw().n_bytes(), what)
+    }
+}
+
+impl Source {
+    fn open(path: &Path, packing: Packing) -> io::Result<Self> {
+        let bytes: Box<dyn Read + Send> = match packing {
+            Packing::StandardInput => Box::new(io::stdin()),
+            _ => Box::new(File::open(path)?),
+        };
+        let raw = HashingReader::new(bytes);
+        Ok(match packing {
+            Packing::Plain | Packing::StandardInput => Self::Plain(raw),
+            Packing::Zstd => {
+                let buffered = BufReader::with_capacity(BUFFER_BYTES, raw);
+                let mut decoder = zstd::Decoder::with_buffer(buffered)?;
+                decoder.window_log_max(WINDOW_LOG_MAX)?;
+                Self::Zstd(Box::new(decoder))
+            }
+            Packing::Gzip => {
+                let buffered = BufReader::with_capacity(BUFFER_BYTES, raw);
+                Self::Gzip(Box::new(MultiGzDecoder::new(buffered)))
+            }
+        })
+    }
+}
+
+impl Read for Source {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(raw) => raw.read(buffer),
+            Self::Zstd(decoder) => decoder.read(buffer),
+            Self::Gzip(decoder) => decoder.read(buffer),
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Goes through a text 64 bytes at a time and asks a rule where pieces start.
+//!
+//! For the patterns other than GPT-2's own, which `scan` has to itself. A rule sees the classes of a block as
+//! bit masks and keeps what it must know of the block before.
+
+use super::masks::{BLOCK_BYTES, Classifier, Masks, Shape, shape};
+
+/// Bytes that one call looks at, more where a piece is longer.
+const BYTES_PER_CALL: usize = 4096;
+
+/// 64 bytes of a text, and what is known of them.
+#[derive(Debug)]
+pub(super) struct Block<'t> {
+    pub(super) text: &'t [u8],
+    /// Its first byte.
+    pub(super) at: usize,
+    pub(super) here: Masks,
+    pub(super) shape: Shape,
+    /// The block after it.
+    pub(super) next: Masks,
+}
+
+impl Block<'_> {
+    /// Bytes of `here` after which one of `next_here` stands.
+    #[inline]
+    pub(super) fn before(here: u64, next: u64) -> u64 {
+        here >> 1 | next << 63
+    }
+}
+
+/// Where pieces start in a block.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Starts {
+    pub(super) bits: u64,
+    /// Last bytes of characters at which a piece starts; the first may be in the block before.
+    pub(super) last_bytes: u64,
+}
+
+/// Says where pieces start; is asked block by block.
+pub(super) trait Rule {
+    fn starts(&mut self, block: &Block<'_>) -> Starts;
+}
+
+/// `mask` moved so that each bit stands where its successor is; `before` is the bit that comes in.
+#[inline]
+pub(super) fn after(mask: u64, before: u64) -> u64 {
+    mask << 1 | before
+}
+
+/// The last bit, as bit 0.
+#[inline]
+pub(super) fn last(mask: u64) -> u64 {
+    mask >> 63
+}
+
+/// Finds where the pieces of a text end.
+#[derive(Debug)]
+pub(super) struct BlockScanner<'t, R> {
+    text: &'t [u8],
+    classifier: Classifier<'t>,
+    rule: R,
+    /// First byte of the block that `here` describes.
+    at: usize,
+    here: Masks,
+    /// The last end that an earlier call appended.
+    last_end: usize,
+}
+
+impl<'t, R: Rule> BlockScanner<'t, R> {
+    /// A scanner at the start of `text`.
+    pub(super) fn new(text: &'t str, rule: R) -> Self {
+        let text = text.as_bytes();
+        let mut classifier = Classifier::new(text);
+        let here = classifier.next_block();
+        Self {
+            text,
+            classifier,
+            rule,
+            at: 0,
+            here,
+            last_end: 0,
+        }
+    }
+
+    /// Appends where the next pieces end; nothing once the text's end was appended.
+    pub(super) fn next_ends(&mut self, ends: &mut Vec<usize>) {
+        let enough = self.at + BYTES_PER_CALL;
+        while self.at < self.text.len() && (self.at < enough || ends.is_empty()) {
+            let block = Block {
+                text: self.text,
+                at: self.at,
+                here: self.here,
+                shape: shape(&self.text[self.at..]),
+                next: self.classifier.next_block(),
+            };
+            let starts = self.rule.starts(&block);
+            let mut bits = starts.bits;
+            if starts.last_bytes != 0 {
+                bits |= self.on_first_bytes(starts.last_bytes, ends);
+            }
+            if self.at == 0 {
+                bits &= !1; // Nothing ends where the text starts.
+            }
+            push_bits(bits, self.at, ends);
+            self.at += BLOCK_BYTES;
+            self.here = block.next;
+            if self.at >= self.text.len() {
+                ends.push(self.text.len());
+            }
+        }
+        self.last_end = ends.last().copied().unwrap_or(self.last_end);
+    }
+
+    /// Starts at the last byte of a character, moved to its first; appended if that is before the block.
+    #[cold]
+    fn on_first_bytes(&self, mut last_bytes: u64, ends: &mut Vec<usize>) -> u64 {
+        let mut starts = 0;
+        while last_bytes != 0 {
+            let mut at = self.at + last_bytes.trailing_zeros() as usize;
+            last_bytes &= last_bytes - 1;
+            while self.text[at] & 0xC0 == 0x80 {
+                at -= 1;
+            }
+            if at >= self.at {
+                starts |= 1 << (at - self.at);
+            } else if at > ends.last().copied().unwrap_or(self.last_end) {
+                ends.push(at);
+            }
+        }
+        starts
+    }
+}
+
+/// Appends the places of the bits of `bits`.
+#[inline]
+fn push_bits(mut bits: u64, first: usize, ends: &mut Vec<usize>) {
+    while bits != 0 {
+        ends.push(first + bits.trailing_zeros() as usize);
+        bits &= bits - 1;
+    }
+}

@@ -1,0 +1,257 @@
+//! The merge job: token datasets in, one dataset of all their documents, in the order given.
+//!
+//! Tokens are copied file to file, the index is written in one pass: memory does not depend on the
+//! datasets' sizes. A killed job goes on after the last dataset that was copied whole.
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    TokenDataset, TokenSource, TokenType,
+    idx::{self, write_arrays},
+    partial::Partial,
+    provenance,
+};
+use crate::{Error, Result, io, progress::Progress};
+
+/// Bytes copied between two looks at the stop flag.
+const CHUNK_BYTES: u64 = 64 << 20;
+
+/// What to merge.
+#[derive(Debug, Clone)]
+pub struct MergeConfig {
+    /// The datasets' paths without suffixes, in the order that is to be the result's.
+    pub inputs: Vec<PathBuf>,
+    /// Folder for the unfinished and then the finished files.
+    pub folder: PathBuf,
+    /// The files are called `NAME.bin`, `NAME.idx`, `NAME.provenance`.
+    pub name: String,
+    /// Names the inputs: only files of the same job are gone on with.
+    pub job: String,
+    /// Throw away what another job has finished in the folder, instead of refusing to.
+    pub discard: bool,
+}
+
+/// One of the datasets that were merged.
+#[derive(Debug, Clone, Serialize)]
+pub struct MergedInput {
+    /// Its path as it was given.
+    pub path: String,
+    /// Number of its first sequence in the result.
+    pub first_document: u64,
+    /// Sequences; our tools and GPT-NeoX write one a document.
+    pub n_documents: u64,
+    /// Tokens.
+    pub n_tokens: u64,
+    /// Whether its document array was lost, as GPT-NeoX's own merge loses it: each sequence is then
+    /// taken for a document.
+    pub is_document_array_lost: bool,
+}
+
+/// What was made.
+#[derive(Debug, Clone, Serialize)]
+pub struct MergeSummary {
+    /// How tokens are stored, by numpy's name.
+    pub dtype: &'static str,
+    /// Sequences; our tools and GPT-NeoX write one a document.
+    pub n_documents: u64,
+    /// Tokens.
+    pub n_tokens: u64,
+    /// By input.
+    pub parts: Vec<MergedInput>,
+}
+
+/// How far a merge is.
+#[derive(Serialize, Deserialize)]
+struct State {
+    job: String,
+    n_copied: usize,
+}
+
+/// Runs the job, or goes on with it; `progress` advances by bytes of tokens.
+///
+/// # Errors
+/// An input is missing, damaged, or stores its tokens otherwise than the first.
+pub fn merge(config: &MergeConfig, progress: &Progress) -> Result<MergeSummary> {
+    let inputs = config.inputs.iter();
+    let inputs: Vec<Input> = inputs
+        .map(|path| Input::open(path))
+        .collect::<Result<_>>()?;
+    let Some(first) = inputs.first() else {
+        return Err(Error::argument("nothing to merge"));
+    };
+    let token_type = first.dataset.token_type();
+    if let Some(other) = inputs.iter().find(|i| i.dataset.token_type() != token_type) {
+        return Err(differing_types(&first.dataset, &other.dataset));
+    }
+    let bin = format!("{}.bin", config.name);
+    let is_usable = |partial: &Partial, state: &State| {
+        state.job == config.job
+            && state.n_copied <= inputs.len()
+            && partial.holds(&bin, n_bytes(&inputs[..state.n_copied]))
+    };
+    let (partial, state) = Partial::open(&config.folder, config.discard, is_usable)?;
+    let n_copied = state.map_or(0, |state: State| state.n_copied);
+    copy_tokens(config, &partial, &bin, &inputs, n_copied, progress)?;
+    let idx = partial.path(&format!("{}.idx", config.name));
+    io::write_atomically(&idx, |out| write_index(out, token_type, &inputs))?;
+    let provenances = inputs.iter().map(|input| input.dataset.provenance());
+    let path = partial.path(&format!("{}.provenance", config.name));
+    if let Some(parts) = provenances.collect::<Option<Vec<_>>>() {
+        io::write_atomically(&path, |out| provenance::write_merged(out, &parts))?;
+    }
+    Ok(summary(config, token_type, &inputs))
+}
+
+/// A dataset to be merged, checked.
+struct Input {
+    dataset: TokenDataset,
+    is_document_array_lost: bool,
+}
+
+impl Input {
+    fn open(prefix: &Path) -> Result<Self> {
+        let dataset = TokenDataset::open(prefix)?;
+        dataset.check()?;
+        let (header, file) = dataset.index();
+        // GPT-NeoX's merge leaves the first entry only, and its trainer never looks.
+        let is_document_array_lost = header.n_document_entries == 1 && header.n_sequences > 0;
+        if !is_document_array_lost {
+            idx::check_documents(header, file)?;
+        }
+        Ok(Self {
+            dataset,
+            is_document_array_lost,
+        })
+    }
+
+    fn n_bytes(&self) -> u64 {
+        self.dataset.n_tokens() * self.dataset.token_type().n_bytes() as u64
+    }
+
+    fn n_documents(&self) -> u64 {
+        let (header, _) = self.dataset.index();
+        if self.is_document_array_lost {
+            header.n_sequences
+        } else {
+            header.n_document_entries - 1
+        }
+    }
+
+    /// Number of sequences up to the end of each document.
+    fn document_ends(&self) -> impl Iterator<Item = u64> {
+        let (header, file) = self.dataset.index();
+        let (lost, stored) = if self.is_document_array_lost {
+            (1..=header.n_sequences, None)
+        } else {
+            // An empty range, and the array less its leading 0.
+            (1..=0, Some(header.document_array(file).skip(1)))
+        };
+        lost.chain(stored.into_iter().flatten())
+    }
+}
+
+fn n_bytes(inputs: &[Input]) -> u64 {
+    inputs.iter().map(Input::n_bytes).sum()
+}
+
+fn differing_types(first: &TokenDataset, other: &TokenDataset) -> Error {
+    let what = format!(
+        "stores tokens as {}, but {} as {}: they are of different tokenizers",
+        other.token_type().name(),
+        first.prefix().display(),
+        first.token_type().name()
+    );
+    Error::malformed(other.prefix(), what)
+}
+
+fn copy_tokens(
+    config: &MergeConfig,
+    partial: &Partial,
+    bin: &str,
+    inputs: &[Input],
+    n_copied: usize,
+    progress: &Progress,
+) -> Result<()> {
+    progress.advance(n_bytes(&inputs[..n_copied]))?;
+    let mut out = partial.grow(bin, n_bytes(&inputs[..n_copied]))?;
+    for (i, input) in inputs.iter().enumerate().skip(n_copied) {
+        copy(input, &mut out, &partial.path(bin), progress)?;
+        out.sync_data()
+            .map_err(|err| Error::io(&partial.path(bin), err))?;
+        partial.save(&State {
+            job: config.job.clone(),
+            n_copied: i + 1,
+        })?;
+    }
+    Ok(())
+}
+
+/// Appends the tokens of one dataset, by the kernel alone where it can.
+fn copy(input: &Input, out: &mut File, out_path: &Path, progress: &Progress) -> Result<()> {
+    let path = input.dataset.bin_path();
+    let mut left = input.n_bytes();
+    let mut tokens = File::open(path).map_err(|err| Error::io(path, err))?;
+    while left > 0 {
+        let mut chunk = (&mut tokens).take(left.min(CHUNK_BYTES));
+        let n = std::io::copy(&mut chunk, out).map_err(|err| Error::io(out_path, err))?;
+        if n == 0 {
+            return Err(Error::malformed(path, "became shorter while it was copied"));
+        }
+        left -= n;
+        progress.advance(n)?;
+    }
+    Ok(())
+}
+
+fn write_index(
+    out: &mut impl std::io::Write,
+    token_type: TokenType,
+    inputs: &[Input],
+) -> std::io::Result<()> {
+    let n_sequences = |input: &Input| input.dataset.n_documents();
+    let lengths = inputs.iter().flat_map(|input| {
+        let (header, file) = input.dataset.index();
+        header.lengths(file)
+    });
+    let mut before = 0;
+    let ends = inputs.iter().flat_map(|input| {
+        let first = before;
+        before += n_sequences(input);
+        input.document_ends().map(move |end| first + end)
+    });
+    let n_documents = inputs.iter().map(Input::n_documents).sum();
+    write_arrays(
+        out,
+        token_type,
+        (inputs.iter().map(n_sequences).sum(), lengths),
+        (n_documents, ends),
+    )
+}
+
+fn summary(config: &MergeConfig, token_type: TokenType, inputs: &[Input]) -> MergeSummary {
+    let (mut n_documents, mut n_tokens) = (0, 0);
+    let parts = config.inputs.iter().zip(inputs).map(|(path, input)| {
+        let part = MergedInput {
+            path: path.to_string_lossy().into_owned(),
+            first_document: n_documents,
+            n_documents: input.dataset.n_documents(),
+            n_tokens: input.dataset.n_tokens(),
+            is_document_array_lost: input.is_document_array_lost,
+        };
+        n_documents += part.n_documents;
+        n_tokens += part.n_tokens;
+        part
+    });
+    MergeSummary {
+        dtype: token_type.name(),
+        parts: parts.collect(),
+        n_documents,
+        n_tokens,
+    }
+}

@@ -1,0 +1,97 @@
+"""Token datasets from Python: views of the map, slices, iteration, other processes."""
+
+from __future__ import annotations
+
+import gc
+import operator
+import pickle
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pile_tools import TokenDataset
+
+
+def test_documents_are_read_only_views_of_the_map(dataset: Path) -> None:
+    tokens = TokenDataset(dataset)
+    stored = np.fromfile(f"{dataset}.bin", dtype=tokens.dtype)
+    assert np.array_equal(tokens.tokens, stored)
+    ends = np.cumsum(tokens.lengths())
+    for document in (0, 1, len(tokens) - 1, -1):
+        view = tokens[document]
+        end = ends[document]
+        assert np.array_equal(view, stored[end - tokens.lengths()[document] : end])
+        assert np.shares_memory(view, tokens.tokens)
+        assert not view.flags.writeable
+    with pytest.raises(ValueError, match="read-only"):
+        tokens[0][0] = 1
+
+
+def test_views_outlive_their_dataset(dataset: Path) -> None:
+    expected = np.fromfile(f"{dataset}.bin", dtype=TokenDataset(dataset).dtype)
+    tokens = TokenDataset(dataset)
+    view, everything = tokens[3], tokens.tokens
+    kept = view.copy()
+    del tokens
+    gc.collect()
+    assert np.array_equal(view, kept)
+    assert np.array_equal(everything, expected)
+
+
+def test_slices_and_iteration_give_documents_in_order(dataset: Path) -> None:
+    tokens = TokenDataset(dataset)
+    every = list(tokens)
+    assert len(every) == len(tokens)
+    assert all(np.array_equal(a, tokens[i]) for i, a in enumerate(every))
+    for chosen in (slice(2, 5), slice(None, None, -7), slice(-3, None), slice(5, 2)):
+        assert all(np.array_equal(a, b) for a, b in zip(tokens[chosen], every[chosen], strict=True))
+
+
+def test_what_is_no_document_is_refused(dataset: Path) -> None:
+    tokens = TokenDataset(dataset)
+    for document in (len(tokens), -len(tokens) - 1):
+        with pytest.raises(IndexError, match="out of range"):
+            tokens[document]
+    with pytest.raises(TypeError, match="a number or a slice"):
+        tokens["0"]  # type: ignore[call-overload]
+    assert np.array_equal(tokens[np.int64(1)], tokens[1])
+
+
+def test_int32_documents_of_gpt_neox(golden: Path) -> None:
+    tokens = TokenDataset(golden / "dataset" / "mixed32")
+    assert tokens[0].dtype == np.int32
+    assert np.array_equal(np.concatenate(list(tokens)), tokens.tokens)
+
+
+def test_an_empty_document_is_an_empty_view(golden: Path) -> None:
+    tokens = TokenDataset(golden / "dataset" / "zero")
+    lengths = [len(document) for document in tokens]
+    assert 0 in lengths
+    assert lengths == tokens.lengths().tolist()
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_other_processes_take_a_dataset(
+    dataset: Path, method: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(dataset.parent)
+    tokens = TokenDataset(dataset.name)
+    packed = pickle.dumps(tokens)
+    assert len(packed) < 1000
+    monkeypatch.chdir(tmp_path)
+    there = pickle.loads(packed)
+    assert np.array_equal(there[2], tokens[2])
+    with ProcessPoolExecutor(2, mp_context=get_context(method)) as pool:
+        documents = list(pool.map(operator.getitem, [there] * 20, range(20)))
+    assert all(np.array_equal(a, b) for a, b in zip(documents, tokens[:20], strict=True))
+
+
+def test_workers_of_a_data_loader(dataset: Path) -> None:
+    data = pytest.importorskip("torch.utils.data")
+    tokens = TokenDataset(dataset)
+    loader = data.DataLoader(tokens, batch_size=4, num_workers=2, collate_fn=list)
+    seen = [document for batch in loader for document in batch]
+    assert all(np.array_equal(a, b) for a, b in zip(seen, tokens, strict=True))

@@ -1,0 +1,165 @@
+"""A tokenizer by file, folder or model id: against a local server that answers as the Hub does."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pile_tools import PileError, files, load_tokenizer
+from pile_tools.tokenizers import find_tokenizer
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+#: What the Hub answers for repositories that give no tokenizer: status, error code.
+REFUSALS = {
+    "no/such": (404, "RepoNotFound"),
+    "a/gated": (403, "GatedRepo"),
+    "an/image": (404, "EntryNotFound"),
+    "a/model/resolve/v9": (404, "RevisionNotFound"),
+}
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def hub(tokenizer: Path) -> Iterator[str]:
+    """The address of a server that has one tokenizer for every model but some."""
+    content = tokenizer.read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.answer()
+
+        def do_GET(self) -> None:
+            self.answer()
+            self.wfile.write(content)
+
+        def answer(self) -> None:
+            refused = next((why for part, why in REFUSALS.items() if part in self.path), None)
+            status, code = refused or (200, None)
+            self.send_response(status)
+            if code is not None:
+                self.send_header("X-Error-Code", code)
+            self.send_header("ETag", f'"{files.sha256(tokenizer)}"')
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def tokenize(cli: Run, shards: Path, tmp_path: Path, hub: str) -> Run:
+    """`pile-tools tokenize` with a Hub and a cache of its own."""
+
+    def run(name: str | Path, output: str = "d", **environment: str) -> Any:
+        more = {"HF_ENDPOINT": hub, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        environment = {**os.environ, **more, **environment}
+        return cli(
+            "tokenize", shards, "-o", tmp_path / output, "--tokenizer", name, cwd=tmp_path, env=environment
+        )
+
+    return run
+
+
+def tokenizer_entry(prefix: Path) -> dict[str, Any]:
+    inputs = json.loads(prefix.with_name(prefix.name + ".manifest.json").read_text())["inputs"]
+    entry: dict[str, Any] = next(entry for entry in inputs if entry["role"] == "tokenizer")
+    return entry
+
+
+def test_a_file_and_its_folder_are_the_same(tokenizer: Path) -> None:
+    text = "don't  panic"
+    for name in (tokenizer, str(tokenizer), tokenizer.parent):
+        assert find_tokenizer(name).path == tokenizer
+    assert (
+        load_tokenizer(tokenizer.parent).encode(text).tolist()
+        == load_tokenizer(tokenizer).encode(text).tolist()
+    )
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PileError, match=rf"holds no tokenizer\.json \({tmp_path}\)"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "no/such.json", "/no/such/folder", "./gpt2", "a/b/c"])
+def test_a_path_to_nothing_is_file_not_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match=name.split("/")[-1]):
+        load_tokenizer(name)
+
+
+def test_a_model_of_the_hub_is_fetched_once_and_named_in_the_manifest(
+    tokenize: Run, tokenizer: Path, tmp_path: Path
+) -> None:
+    result = tokenize("a/model@main")
+    assert result.returncode == 0, result.stderr
+    entry = tokenizer_entry(tmp_path / "d")
+    assert entry["sha256"] == files.sha256(tokenizer)
+    assert (entry["hub_id"], entry["revision"], entry["commit"]) == ("a/model", "main", COMMIT)
+    assert (tmp_path / entry["path"]).read_bytes() == tokenizer.read_bytes()
+    assert "nothing to do" in tokenize("a/model@main").stdout
+
+    offline = tokenize("a/model", "e", HF_HUB_OFFLINE="1")
+    assert offline.returncode == 0, offline.stderr
+    assert "revision" not in tokenizer_entry(tmp_path / "e")
+    assert (tmp_path / "d.bin").read_bytes() == (tmp_path / "e.bin").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no/such", "no/such is no file or folder here and no model on the Hugging Face Hub"),
+        ("a/gated", "a/gated is gated: accept its terms"),
+        ("an/image", "an/image on the Hugging Face Hub has no tokenizer.json"),
+        ("a/model@v9", "a/model on the Hugging Face Hub has no revision v9"),
+        ("a--b/c", "the Hugging Face Hub does not give a--b/c: Cannot have -- or .."),
+    ],
+)
+def test_what_the_hub_does_not_give_is_one_line(tokenize: Run, name: str, message: str) -> None:
+    result = tokenize(name)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {message}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_offline_is_one_line_that_says_how_to_pass_a_file(tokenize: Run) -> None:
+    result = tokenize("EleutherAI/pythia-70m", HF_HUB_OFFLINE="1")
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: EleutherAI/pythia-70m is no file or folder here, nor in the cache, and the Hugging Face Hub "
+        "cannot be reached; give the path of a tokenizer.json, or of a folder that holds one, instead\n"
+    )
+
+
+@pytest.mark.slow
+def test_no_network_is_the_same_line(tokenize: Run) -> None:
+    result = tokenize("EleutherAI/pythia-70m", HF_ENDPOINT="http://127.0.0.1:9")
+    assert result.returncode == 1
+    assert "cannot be reached; give the path of a tokenizer.json" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(PileError, match=r"pip install 'pile-tools\[hub\]'"):
+        load_tokenizer("EleutherAI/pythia-70m")
