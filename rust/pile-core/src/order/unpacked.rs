@@ -82,7 +82,8 @@ pub fn pack_until_overflow(config: &WholeConfig) -> Result<Whole> {
             next = 0;
             rng.shuffle(&mut documents);
         }
-        if n_skipped == documents.len() {
+        // Two permutations hold a document that is taken, wherever it stands in both.
+        if n_skipped >= 2 * documents.len() {
             return Err(config.none_left());
         }
         let document = documents[next];
