@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core
-from pile_tools._core import Tokenizer
+from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.checkpoints import Intervals
 from pile_tools.errors import ConfigError
 from pile_tools.types import OnProgress
@@ -159,6 +159,13 @@ def extent(order: Order, batch_size: int | None = None) -> tuple[int, int]:
     return n_steps, size
 
 
+def _core_order(order: Order) -> TrainingOrder:
+    """The samples, if their documents or rows lie here as the model sees them. Raises ConfigError."""
+    if isinstance(order.samples, TrainingOrder):
+        return order.samples
+    raise ConfigError(f"only orders whose tokens lie here unchanged are searched ({order.path})")
+
+
 def tokenizer_of(order: Order, given: Path | None = None) -> Tokenizer:
     """The tokenizer given, or the one that the dataset's manifest names. Raises ConfigError."""
     if given is not None:
@@ -205,7 +212,7 @@ def when(
     if not any(is_ids):
         tokenizer = tokenizer or tokenizer_of(order)
     table, n_places, n_unreached, looked_at = _core.order_when(
-        order.samples,
+        _core_order(order),
         None if any(is_ids) else tokenizer,
         strings,
         n_steps * size,
@@ -240,7 +247,7 @@ def trace(order: Order, document: int, *, batch_size: int | None = None) -> Tabl
         ConfigError: No such document, or no batch size is known.
     """
     _, size = extent(order, batch_size)
-    return _with_steps(_named(_core.order_trace(order.samples, document), _VIEW), size)
+    return _with_steps(_named(_core.order_trace(_core_order(order), document), _VIEW), size)
 
 
 def repeats(
@@ -258,7 +265,7 @@ def repeats(
     """
     n_steps, size = _some_steps(order, interval_steps, batch_size)
     by_interval, documents, first_by_epoch, first_by_duplicate = _core.order_repeats(
-        order.samples, n_steps * size, interval_steps * size, threads or os.cpu_count() or 1, on_progress
+        _core_order(order), n_steps * size, interval_steps * size, threads or os.cpu_count() or 1, on_progress
     )
     first_steps = np.arange(0, n_steps, interval_steps)
     n_read = (np.minimum(first_steps + interval_steps, n_steps) - first_steps) * size * order.seq_length
@@ -282,10 +289,18 @@ def mixture(
 ) -> Mixture:
     """Tokens of each subset that the model reads, by intervals of steps."""
     n_steps, size = _some_steps(order, interval_steps, batch_size)
+    dataset = order.dataset
+    numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
+    names = [*dataset.subsets, "unknown"]
     n_tokens = _core.order_mixture(
-        order.samples, n_steps * size, interval_steps * size, threads or os.cpu_count() or 1, on_progress
+        _core_order(order),
+        numbers,
+        len(names) - 1,
+        n_steps * size,
+        interval_steps * size,
+        threads or os.cpu_count() or 1,
+        on_progress,
     )
-    names = [*order.samples.dataset.subsets, "unknown"]
     if len(names) > 1 and not n_tokens[:, -1].any():
         names, n_tokens = names[:-1], n_tokens[:, :-1]
     return Mixture(names, np.arange(0, n_steps, interval_steps, dtype=np.int64), n_tokens)
@@ -310,7 +325,7 @@ def _bytes_of(order: Order, number: int, text: str | bytes | Sequence[int]) -> b
         except UnicodeEncodeError as err:
             raise ConfigError(f"text {number} is not valid Unicode: {err.reason}") from err
     ids = np.asarray(text, dtype=np.int64)
-    dtype = np.dtype(order.samples.dataset.dtype)
+    dtype = np.dtype(order.dataset.dtype)
     limits = np.iinfo(dtype)
     wrong = ids[(ids < limits.min) | (ids > limits.max)]
     if len(wrong):

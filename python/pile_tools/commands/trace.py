@@ -10,6 +10,7 @@ import click
 from pile_tools import timeline
 from pile_tools.checkpoints import intervals
 from pile_tools.commands import options
+from pile_tools.errors import ConfigError
 from pile_tools.orders import open_order
 
 
@@ -40,9 +41,11 @@ def command(
     opened = open_order(order)
     if document < 0:
         raise click.UsageError(f"documents are numbered from 0, got {document}")
+    if not opened.knows_documents:
+        raise ConfigError(f"the order is of rows, whose documents are not known ({order})")
     views = timeline.trace(opened, document, batch_size=batch_size)
     n_steps, _ = timeline.extent(opened, batch_size)
-    dataset = opened.samples.dataset
+    dataset = opened.dataset
     if as_json:
         for row in views:
             click.echo(json.dumps(dict(zip(views.dtype.names or (), row.tolist(), strict=True))))

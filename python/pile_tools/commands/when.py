@@ -291,7 +291,9 @@ def _print_context(around: list[str], text: str) -> None:
 
 def _where(order: Order, seen: Any) -> str:
     document = int(seen["document"])
-    origin = order.samples.dataset.origin(document)
+    if not order.knows_documents:
+        return "document unknown: the order is of rows"
+    origin = order.dataset.origin(document)
     source = (
         "origin unknown"
         if origin is None
@@ -342,7 +344,9 @@ def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) ->
     fields = answer.sightings.dtype.names or ()
     for row in answer.sightings:
         values = dict(zip(fields, row.tolist(), strict=True))
-        origin = order.samples.dataset.origin(values["document"])
+        if not order.knows_documents:
+            values |= dict.fromkeys(("document", "byte", "token", "epoch"))
+        origin = None if values["document"] is None else order.dataset.origin(values["document"])
         before, after = cut.around(values["step"])
         more = {
             "string": json.loads(names[values["text"]])

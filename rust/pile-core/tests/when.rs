@@ -1,14 +1,17 @@
 //! The way back from texts, against a byte search of the decoded documents and samples cut by hand.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use pile_core::{
-    order::{Mt19937, OrderConfig, TrainingOrder, build, npy::Array},
+    order::{
+        BlendedSamples, IndexedSamples, Mt19937, OrderConfig, Rule, Samples, TrainingOrder, build,
+        build_blend, npy::Array,
+    },
     progress::Progress,
     timeline::{Alphabet, FindPlaces, Question, Scan, Sighting, When},
     tokenize::{TokenBytes, TokenBytes as Table, Tokenizer, TrainConfig, Trainer},
-    tokens::{Span, TokenDataset, TokenSource, TokenType, write_idx},
+    tokens::{SeveralSources, Span, TokenDataset, TokenSource, TokenType, write_idx},
 };
 
 const WORDS: [&str; 14] = [
@@ -75,9 +78,7 @@ fn world(seed: u32, seq_length: u64, token_type: TokenType) -> World {
         let bytes = ids.iter().filter_map(|id| tokenizer.token_bytes(*id));
         texts.push(bytes.collect::<Vec<_>>().concat());
         lengths.push(ids.len() as i32);
-        for id in ids {
-            token_type.encode(id, &mut bin);
-        }
+        token_type.encode_all(&ids, &mut bin);
     }
     let prefix = folder.path().join("sample");
     fs::write(prefix.with_extension("bin"), bin).unwrap();
@@ -86,13 +87,9 @@ fn world(seed: u32, seq_length: u64, token_type: TokenType) -> World {
     fs::write(prefix.with_extension("idx"), idx).unwrap();
     let dataset = TokenDataset::open(&prefix).unwrap();
     let n_tokens: i32 = lengths.iter().sum();
-    let config = OrderConfig {
-        stem: folder.path().join("order"),
-        seq_length,
-        n_samples: (2 * n_tokens as u64).div_ceil(seq_length) + 2,
-        seed,
-    };
-    build(&dataset, &config, &Progress::default()).unwrap();
+    let n_samples = (2 * n_tokens as u64).div_ceil(seq_length) + 2;
+    let config = OrderConfig::packed(folder.path().join("order"), seq_length, n_samples, seed);
+    build(&lengths, None, &config, &Progress::default()).unwrap();
     World {
         folder,
         tokenizer,
@@ -327,9 +324,8 @@ fn ids_are_found_at_token_borders() {
     };
     let ids = world.dataset.tokens(&[span]).unwrap();
     let mut text = Vec::new();
-    for id in &ids {
-        TokenType::U16.encode(*id as u32, &mut text);
-    }
+    let as_u32: Vec<u32> = ids.iter().map(|id| *id as u32).collect();
+    TokenType::U16.encode_all(&as_u32, &mut text);
     let scan = Scan {
         source: order.source(),
         alphabet: Alphabet::Ids(TokenType::U16),
@@ -377,4 +373,101 @@ fn what_is_wrong_is_said() {
     assert!(err.to_string().contains("more than 10 times"), "{err}");
     let long = vec![b'a'; 100_000];
     assert_eq!(scan.places(&[&long], &progress).unwrap().places, []);
+}
+
+/// (sample, offset, document, start, length) of every part of every document.
+type Parts = BTreeSet<(u64, u64, u64, u64, u64)>;
+
+fn assert_views_are_the_spans<S: TokenSource>(order: &TrainingOrder<S>, what: &str) {
+    let source = order.source();
+    let whole = |document| Span {
+        document,
+        start: 0,
+        length: source.document_length(document).unwrap(),
+    };
+    let queries: Vec<Span> = (0..source.n_documents()).map(whole).collect();
+    let views = order.views(&queries, &Progress::default()).unwrap().views;
+    let found: Parts = views
+        .iter()
+        .map(|v| {
+            (
+                v.sample,
+                v.offset,
+                queries[v.query as usize].document,
+                v.start,
+                v.length,
+            )
+        })
+        .collect();
+    assert_eq!(found.len(), views.len(), "{what}: none is given twice");
+    let mut expected = Parts::new();
+    for sample in 0..order.n_samples() {
+        let mut offset = 0;
+        for span in order.spans(sample).unwrap() {
+            expected.insert((sample, offset, span.document, span.start, span.length));
+            offset += span.length;
+        }
+    }
+    assert!(found == expected, "{what}");
+    for copy in views.chunk_by(|a, b| (a.query, a.copy) == (b.query, b.copy)) {
+        assert!(copy.is_sorted_by_key(|view| view.start), "{what}");
+    }
+}
+
+#[test]
+fn views_of_every_rule_are_its_spans() {
+    let world = world(9, 20, TokenType::U16);
+    let lengths = world.dataset.lengths().unwrap();
+    let megatron = |extra, drop_last_partial| Rule::Megatron {
+        extra,
+        drop_last_partial,
+    };
+    let rules = [
+        Rule::Packed,
+        Rule::PackUntilOverflow,
+        Rule::Unpacked,
+        megatron(1, true),
+        megatron(0, true),
+        megatron(1, false),
+        megatron(0, false),
+    ];
+    for rule in rules {
+        let stem = world.folder.path().join("rule");
+        let n_samples = 3 * world.dataset.n_tokens() / 40;
+        let config = OrderConfig {
+            rule,
+            ..OrderConfig::packed(stem.clone(), 20, n_samples, 5)
+        };
+        build(&lengths, None, &config, &Progress::default()).unwrap();
+        let samples = IndexedSamples::open(&stem, config.layout()).unwrap();
+        let source = TokenDataset::open(&world.folder.path().join("sample")).unwrap();
+        let order = TrainingOrder::new(Box::new(samples), source, 0);
+        assert_views_are_the_spans(&order, &format!("{rule:?}"));
+    }
+}
+
+#[test]
+fn views_of_a_blend_are_its_spans() {
+    let worlds = [world(10, 20, TokenType::U16), world(11, 20, TokenType::U16)];
+    let open = |world: &World| {
+        let stem = world.folder.path().join("order");
+        let config = OrderConfig::packed(stem.clone(), 20, 1, 0);
+        IndexedSamples::open(&stem, config.layout()).unwrap()
+    };
+    let sources = worlds.iter().map(|world| {
+        Arc::new(TokenDataset::open(&world.folder.path().join("sample")).unwrap())
+            as Arc<dyn TokenSource>
+    });
+    let several = SeveralSources::new(sources.collect()).unwrap();
+    let parts: Vec<(IndexedSamples, u64)> = worlds
+        .iter()
+        .zip(several.first_documents())
+        .map(|(world, first)| (open(world), *first))
+        .collect();
+    let available: Vec<u64> = parts.iter().map(|(part, _)| part.n_samples()).collect();
+    let stem = worlds[0].folder.path().join("blend");
+    build_blend(&stem, &[0.3, 0.7], &available, false).unwrap();
+    let samples = BlendedSamples::open(&stem, parts).unwrap();
+    let order = TrainingOrder::new(Box::new(samples), several, 0);
+    assert_views_are_the_spans(&order, "blend");
 }

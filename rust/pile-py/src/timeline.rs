@@ -1,8 +1,6 @@
 //! When the model saw what. Functions rather than methods of the order, which knows nothing of this room.
 
-use std::sync::Arc;
-
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
     Error,
     timeline::{self, Alphabet, Question, Scan, Sighting},
@@ -129,7 +127,7 @@ pub fn order_repeats<'py>(
     let found = watch(py, on_progress, |progress| {
         timeline::repeats(
             &order.inner,
-            n_samples,
+            (n_samples, order.seq_length()),
             interval_samples,
             n_threads,
             progress,
@@ -157,25 +155,28 @@ pub fn order_repeats<'py>(
 
 /// Tokens of each subset that the model reads, by interval.
 #[pyfunction]
-#[pyo3(signature = (order, n_samples, interval_samples, n_threads, on_progress = None))]
+#[pyo3(signature = (order, subset_numbers, n_subsets, n_samples, interval_samples, n_threads, on_progress = None))]
+#[allow(clippy::too_many_arguments)] // the question, by keyword from Python
 pub fn order_mixture<'py>(
     py: Python<'py>,
     order: &TrainingOrder,
+    subset_numbers: PyReadonlyArray1<'py, i32>,
+    n_subsets: usize,
     n_samples: u64,
     interval_samples: u64,
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Table<'py>> {
-    let dataset = Arc::clone(order.inner.source());
-    let n_subsets = dataset.provenance().map_or(0, |p| p.subsets().len());
+    let numbers = subset_numbers.as_slice()?;
     let n_tokens = watch(py, on_progress, |progress| {
         let kind_of = |document: u64| {
-            let number = dataset.subset_number(document as i64)?;
-            Ok(usize::try_from(number).unwrap_or(n_subsets))
+            let number = numbers.get(document as usize).copied();
+            let number = number.and_then(|number| usize::try_from(number).ok());
+            Ok(number.filter(|n| *n < n_subsets).unwrap_or(n_subsets))
         };
         timeline::mixture(
             &order.inner,
-            n_samples,
+            (n_samples, order.seq_length()),
             interval_samples,
             n_subsets + 1,
             kind_of,

@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::TrainingOrder;
+use super::Samples;
 use crate::{
     Error, Result,
     progress::Progress,
@@ -14,8 +14,8 @@ use crate::{
 pub struct View {
     /// Number of the span among those asked for.
     pub query: u64,
-    /// Which copy of the document it is, from 0, in the order of the document index: GPT-NeoX repeats
-    /// the documents for each epoch and shuffles all epochs together.
+    /// Which copy of the document it is, from 0: in the order of the document index, as GPT-NeoX repeats
+    /// the documents for each epoch and shuffles all epochs together; where samples stand alone, of the samples.
     pub copy: u64,
     /// Place of the sample in the training order.
     pub sample: u64,
@@ -36,12 +36,12 @@ pub struct Views {
     pub n_copies: FxHashMap<u64, u64>,
 }
 
-/// Places of the document index between two looks at whether to stop.
-const REPORT_PLACES: u64 = 1 << 20;
+/// Places of an index between two looks at whether to stop.
+const REPORT_PLACES: u64 = 1 << 16;
 
 /// One after the other, a document and its queries.
-struct Queries<'a> {
-    spans: &'a [Span],
+pub(super) struct Queries<'a> {
+    pub(super) spans: &'a [Span],
     /// Numbers of the spans, by document.
     numbers: Vec<u64>,
     /// Where a document's numbers stand.
@@ -51,7 +51,7 @@ struct Queries<'a> {
 }
 
 impl<'a> Queries<'a> {
-    fn new(spans: &'a [Span], n_documents: u64) -> Self {
+    pub(super) fn new(spans: &'a [Span], n_documents: u64) -> Self {
         let mut numbers: Vec<u64> = (0..spans.len() as u64).collect();
         let document = |number: &u64| spans[*number as usize].document;
         numbers.sort_by_key(document);
@@ -74,7 +74,7 @@ impl<'a> Queries<'a> {
         }
     }
 
-    fn of(&self, document: u64) -> &[u64] {
+    pub(super) fn of(&self, document: u64) -> &[u64] {
         let word = self.is_wanted.get((document / 64) as usize);
         if word.is_none_or(|word| word >> (document % 64) & 1 == 0) {
             return &[];
@@ -84,136 +84,77 @@ impl<'a> Queries<'a> {
     }
 }
 
-impl<S: TokenSource> TrainingOrder<S> {
-    /// Every part of `queries` that a sample holds, by query, copy and token. A token on the border of
-    /// two samples is in both. `progress` advances by places of the document and shuffle index, which are
-    /// read once each.
-    ///
-    /// # Errors
-    /// An index that does not fit its dataset, or a stop.
-    pub fn views(&self, queries: &[Span], progress: &Progress) -> Result<Views> {
-        let wanted = Queries::new(queries, self.source().n_documents());
-        let mut n_copies: FxHashMap<u64, u64> = FxHashMap::default();
-        let mut views = Vec::new();
-        for place in 0..self.n_places() {
-            if place % REPORT_PLACES == 0 {
-                progress.advance(REPORT_PLACES.min(self.n_places() - place))?;
-            }
-            let document = self.document_at(place)?;
-            let numbers = wanted.of(document);
-            if numbers.is_empty() {
-                continue;
-            }
-            let copy = n_copies.entry(document).or_default();
-            for number in numbers {
-                let query = wanted.spans[*number as usize];
-                self.views_at(place, query, (*number, *copy), &mut views)?;
-            }
-            *copy += 1;
-        }
-        self.place_samples(&mut views, progress)?;
-        views.sort_by_key(|view| (view.query, view.copy, view.start, view.length));
-        Ok(Views { views, n_copies })
+/// Advances by the places from this one to the next look, at the first of them.
+pub(super) fn report(place: u64, n_places: u64, progress: &Progress) -> Result<()> {
+    if place.is_multiple_of(REPORT_PLACES) {
+        progress.advance(REPORT_PLACES.min(n_places - place))?;
     }
+    Ok(())
+}
 
-    /// How often the document index has each document of the source.
-    ///
-    /// # Errors
-    /// An index that does not fit its dataset.
-    pub fn n_copies(&self) -> Result<Vec<u32>> {
-        let n_documents = self.source().n_documents();
-        let mut n_copies = vec![0; n_documents as usize];
-        for place in 0..self.n_places() {
-            let document = self.document_at(place)?;
-            let n = n_copies.get_mut(document as usize).ok_or_else(|| {
-                Error::argument(format!(
-                    "the order speaks of document {document}, but its dataset has {n_documents}: it was built for another dataset"
-                ))
-            })?;
-            *n += 1;
+/// The views by going through all samples. Each run of a document in a sample is a copy of its own: right
+/// where no sample goes on with what another one began.
+pub(super) fn by_samples<T: Samples + ?Sized>(
+    samples: &T,
+    queries: &[Span],
+    source: &dyn TokenSource,
+    progress: &Progress,
+) -> Result<Views> {
+    let wanted = Queries::new(queries, source.n_documents());
+    let mut found = Views::default();
+    for sample in 0..samples.n_samples() {
+        report(sample, samples.n_samples(), progress)?;
+        let mut offset = 0;
+        for span in samples.spans(sample, source)? {
+            let numbers = wanted.of(span.document);
+            if let Some(first) = numbers.first() {
+                let document = queries[*first as usize].document;
+                let copy = found.n_copies.entry(document).or_default();
+                for number in numbers {
+                    let query = queries[*number as usize];
+                    let start = span.start.max(query.start);
+                    let end = (span.start + span.length).min(query.start + query.length);
+                    if start < end {
+                        found.views.push(View {
+                            query: *number,
+                            copy: *copy,
+                            sample,
+                            offset: offset + start - span.start,
+                            start,
+                            length: end - start,
+                        });
+                    }
+                }
+                *copy += 1;
+            }
+            offset += span.length;
         }
-        Ok(n_copies)
     }
+    Ok(found)
+}
 
-    /// The parts of a span of the document at a place of the document index; `sample` is left as the
-    /// number that the sample index has for it.
-    fn views_at(
-        &self,
-        place: u64,
-        query: Span,
-        (number, copy): (u64, u64),
-        views: &mut Vec<View>,
-    ) -> Result<()> {
-        let end = query.start + query.length;
-        let mut sample = self.first_sample_to(place, query.start);
-        while let Some(((first, start), (last, last_token))) = self.ends(sample) {
-            if (first, start) >= (place, end) {
-                break;
-            }
-            let from = if first == place { start } else { 0 }.max(query.start);
-            let to = if last == place { last_token + 1 } else { end }.min(end);
-            if from < to {
-                views.push(View {
-                    query: number,
-                    copy,
-                    sample,
-                    offset: self.tokens_between((first, start), (place, from))?,
-                    start: from,
-                    length: to - from,
-                });
-            }
-            sample += 1;
+/// How many spans of all samples are of each document.
+pub(super) fn spans_of_documents<T: Samples + ?Sized>(
+    samples: &T,
+    source: &dyn TokenSource,
+) -> Result<Vec<u32>> {
+    let mut n_spans = vec![0; source.n_documents() as usize];
+    for sample in 0..samples.n_samples() {
+        for span in samples.spans(sample, source)? {
+            count(&mut n_spans, span.document)?;
         }
-        Ok(())
     }
+    Ok(n_spans)
+}
 
-    /// The first sample, as the sample index numbers them, whose last token is this one or later.
-    fn first_sample_to(&self, place: u64, token: u64) -> u64 {
-        let (mut low, mut high) = (0, self.n_samples());
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.ends(middle) {
-                Some((_, last)) if last < (place, token) => low = middle + 1,
-                _ => high = middle,
-            }
-        }
-        low
-    }
-
-    fn tokens_between(&self, (first, start): (u64, u64), (last, end): (u64, u64)) -> Result<u64> {
-        let mut n = end;
-        for place in first..last {
-            n += self.source().document_length(self.document_at(place)?)?;
-        }
-        Ok(n.saturating_sub(start))
-    }
-
-    /// Replaces the sample index's numbers by places in the training order.
-    fn place_samples(&self, views: &mut Vec<View>, progress: &Progress) -> Result<()> {
-        let mut places: FxHashMap<u64, u64> = FxHashMap::default();
-        let mut is_wanted = vec![0_u64; self.n_samples().div_ceil(64) as usize];
-        for view in views.iter() {
-            is_wanted[(view.sample / 64) as usize] |= 1 << (view.sample % 64);
-        }
-        for place in 0..self.n_samples() {
-            if place % REPORT_PLACES == 0 {
-                progress.advance(REPORT_PLACES.min(self.n_samples() - place))?;
-            }
-            if let Some(sample) = self.sample_at(place)
-                && let Some(word) = is_wanted.get((sample / 64) as usize)
-                && word >> (sample % 64) & 1 == 1
-            {
-                places.insert(sample, place);
-            }
-        }
-        // A damaged shuffle index may leave samples out: they are never seen.
-        views.retain_mut(|view| match places.get(&view.sample) {
-            Some(place) => {
-                view.sample = *place;
-                true
-            }
-            None => false,
-        });
-        Ok(())
-    }
+/// Counts a document of an order.
+pub(super) fn count(n_copies: &mut [u32], document: u64) -> Result<()> {
+    let n_documents = n_copies.len();
+    let n = n_copies.get_mut(document as usize).ok_or_else(|| {
+        Error::argument(format!(
+            "the order speaks of document {document}, but its dataset has {n_documents}: it was built for another dataset"
+        ))
+    })?;
+    *n += 1;
+    Ok(())
 }

@@ -9,13 +9,14 @@ const ITEM_SAMPLES: u64 = 4096;
 /// Tokens of each kind of document that the model reads in each interval: for `n_kinds` kinds, those of the
 /// first interval, then those of the next, and so on; the last interval may be shorter.
 ///
-/// A sample's last token is only predicted, and is the first of another sample: it counts there.
+/// Of each sample the first `n_inputs` tokens are read: where it has one more, that is only predicted, and
+/// is the first of another sample.
 ///
 /// # Errors
 /// The order cannot be read, `kind_of` fails, no interval, or a stop.
 pub fn mixture<S: TokenSource>(
     order: &TrainingOrder<S>,
-    n_samples: u64,
+    (n_samples, n_inputs): (u64, u64),
     interval_samples: u64,
     n_kinds: usize,
     kind_of: impl Fn(u64) -> Result<usize> + Sync,
@@ -32,12 +33,11 @@ pub fn mixture<S: TokenSource>(
         let end = end.min(first + ITEM_SAMPLES);
         let mut n_tokens = vec![0; n_kinds];
         for sample in first..end {
-            let spans = order.spans(sample)?;
-            for span in &spans {
-                n_tokens[kind_of(span.document)?] += span.length;
-            }
-            if let Some(last) = spans.last() {
-                n_tokens[kind_of(last.document)?] -= 1;
+            let mut room = n_inputs;
+            for span in order.spans(sample)? {
+                let n = span.length.min(room);
+                n_tokens[kind_of(span.document)?] += n;
+                room -= n;
             }
         }
         progress.advance(end.saturating_sub(first))?;

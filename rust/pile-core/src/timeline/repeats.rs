@@ -52,14 +52,15 @@ const ITEM_DOCUMENTS: u64 = 1 << 10;
 
 /// What the first `n_samples` samples repeat, by intervals of `interval_samples`.
 ///
-/// Documents are duplicates if all their tokens are equal (by SHA-256); empty ones are left out. A sample's last token
-/// is only predicted, and is the first of another sample: it counts there.
+/// Documents are duplicates if all their tokens are equal (by SHA-256); empty ones are left out. Of each
+/// sample the first `n_inputs` tokens are read: where it has one more, that is only predicted, and is the
+/// first of another sample.
 ///
 /// # Errors
 /// The order or its source cannot be read, or a stop.
 pub fn repeats<S: TokenSource>(
     order: &TrainingOrder<S>,
-    n_samples: u64,
+    (n_samples, n_inputs): (u64, u64),
     interval_samples: u64,
     n_threads: usize,
     progress: &Progress,
@@ -84,7 +85,7 @@ pub fn repeats<S: TokenSource>(
         });
         let (now, later) = rest.split_at(n_classes.unwrap_or(rest.len()).max(1));
         let sweep = Sweep {
-            row_tokens: order.sample_length(),
+            n_inputs,
             n_samples,
             interval_samples,
         };
@@ -137,7 +138,7 @@ fn same_documents<S: TokenSource>(
 
 /// Goes through views in training order and tells what was read before.
 struct Sweep {
-    row_tokens: u64,
+    n_inputs: u64,
     n_samples: u64,
     interval_samples: u64,
 }
@@ -197,8 +198,8 @@ impl Sweep {
         let mut any = Covered::default();
         let mut of_document: FxHashMap<u64, Covered> = FxHashMap::default();
         for view in views {
-            let is_last = view.offset + view.length == self.row_tokens;
-            let end = view.start + view.length - u64::from(is_last);
+            let n_read = view.length.min(self.n_inputs.saturating_sub(view.offset));
+            let end = view.start + n_read;
             let by_epoch = of_document
                 .entry(view.query)
                 .or_default()
