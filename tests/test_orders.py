@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, TokenDataset, TrainingOrder, _core, open_order
+from pile_tools import ConfigError, FormatError, TokenDataset, TrainingOrder, open_order
 from pile_tools.stages.order import OrderConfig, run
 
 
@@ -174,8 +174,16 @@ def test_damaged_arrays_are_told(order_folder: Path, dataset: Path, tmp_path: Pa
 
 
 def test_file_names_are_the_references() -> None:
-    stem = _core.order_file_stem("pile_20B_tokenizer_text_document", "train_0", 147164160, 2048, 1234)
-    assert stem == "pile_20B_tokenizer_text_document_train_0_indexmap_147164160ns_2048sl_1234s_packedpi_ac"
+    config = OrderConfig(seq_length=2048, steps=143000, batch_size=1024)
+    name = "pile_20B_tokenizer_text_document"
+    stem = config.stem(name, 0, config.n_samples)
+    assert stem == f"{name}_train_0_indexmap_147164160ns_2048sl_1234s_packedpi_ac"
+    old = OrderConfig(seq_length=2048, steps=143000, batch_size=1024, names="v1.0")
+    assert old.stem(name, 0, old.n_samples) == f"{name}_train_0_indexmap_147164160ns_2048sl_1234s"
+    split = OrderConfig(seq_length=2048, steps=143000, batch_size=1024, split="969,30,1")
+    assert (
+        split.stem(name, 0, split.n_samples) == f"{name}_train_indexmap_146432000ns_2048sl_1234s_packedpi_ac"
+    )
 
 
 def test_the_margin_is_the_references() -> None:

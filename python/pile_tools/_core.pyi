@@ -10,13 +10,19 @@ from pile_tools.types import AnyPath, OnProgress, Origin, Tokens
 
 __all__ = [
     "TokenDataset",
+    "TokenSource",
     "Tokenizer",
     "TrainingOrder",
     "_panic",
+    "blended_order",
     "build_dataset",
     "build_order",
-    "order_file_stem",
+    "normalized_weights",
+    "rows_order",
+    "split_documents",
     "train_tokenizer",
+    "weights_by_documents",
+    "write_blend",
 ]
 
 @final
@@ -160,10 +166,28 @@ class TrainingOrder:
     Opens in constant time whatever its size; pickles by path.
     """
 
-    def __new__(cls, stem: AnyPath, seq_length: int, prefix: AnyPath) -> TrainingOrder:
+    def __new__(
+        cls,
+        stem: AnyPath,
+        seq_length: int,
+        prefix: AnyPath,
+        extra: int = 1,
+        is_padded: bool = False,
+        padding: int = 0,
+        as_gpt_neox: bool = False,
+    ) -> TrainingOrder:
         """Opens `STEM_{doc,sample,shuffle}_idx.npy` over the dataset PREFIX.
 
         `pile_tools.open_order(FOLDER)` finds these in a folder's `order.json`.
+
+        Args:
+            stem: The arrays' path, less `_doc_idx.npy` and so on.
+            seq_length: Tokens the model sees at once.
+            prefix: A dataset, its tokens whole, in shards, or not here (then only `spans` can be asked for).
+            extra: Tokens a sample has beyond these: 1, its last label; 0 as Megatron-LM may have it.
+            is_padded: Whether samples are padded and cut to their length, as all but `packed` ones are.
+            padding: The token they are padded with.
+            as_gpt_neox: Whether a sample that GPT-NeoX cannot read is the one it takes instead.
 
         Raises:
             FormatError: The files are malformed or do not belong together.
@@ -175,8 +199,12 @@ class TrainingOrder:
         """Tokens the model sees at once; samples are one longer."""
 
     @property
-    def dataset(self) -> TokenDataset:
-        """The documents that the samples are made of."""
+    def sample_length(self) -> int:
+        """Tokens of a sample."""
+
+    @property
+    def dataset(self) -> Any:
+        """The documents that the samples are made of: a `TokenDataset`, `TokenSource` or `Datasets`."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -184,13 +212,16 @@ class TrainingOrder:
     def __getitem__(self, sample: int, /) -> Tokens:
         """A sample: (seq_length + 1,) uint16 or int32. Raises IndexError."""
 
+    def take(self, places: NDArray[np.int64]) -> Tokens:
+        """Samples at any places: (n,) int64 -> (n, seq_length + 1) uint16 or int32. Raises IndexError."""
+
     def samples(self, first: int, n: int) -> Tokens:
         """`n` samples from place `first`: (n, seq_length + 1) uint16 or int32. Raises ConfigError."""
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
         """What `n` samples from place `first` consist of, in order.
 
-        Shapes: (n_spans, 4) int64 with columns row (from 0), document, first token in it, tokens.
+        Shapes: (n_spans, 4) int64 with columns row, document (-1: unknown), first token in it, tokens.
         """
 
     def find(
@@ -204,7 +235,78 @@ class TrainingOrder:
         Raises: ConfigError for a sequence of fewer than four tokens.
         """
 
-    def __getnewargs__(self) -> tuple[str, int, str]: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+
+@final
+class TokenSource:
+    """Tokens of unknown origin: rows without an index, or `PREFIX.idx` with its tokens in shards.
+
+    The tokens of an index need not be here at all: its documents are known, and can be ordered, all the same.
+    """
+
+    def __new__(cls, prefix: AnyPath) -> TokenSource:
+        """Opens `PREFIX.idx` with `PREFIX.bin`, `PREFIX-000NN-of-000MM.bin` or no tokens.
+
+        Raises:
+            FormatError: A shard is missing or damaged, or index and tokens do not belong together.
+            OSError: A file cannot be read.
+        """
+
+    @property
+    def prefix(self) -> str:
+        """The path without its suffixes; of rows, their first file."""
+
+    @property
+    def dtype(self) -> str:
+        """`uint16` or `int32`."""
+
+    @property
+    def knows_documents(self) -> bool:
+        """Whether its items are documents; the items of rows are rows."""
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the tokens are here."""
+
+    @property
+    def has_provenance(self) -> bool:
+        """No: origins are not known."""
+
+    @property
+    def subsets(self) -> list[str]:
+        """None are known."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest as `TokenDataset` has it, over what is here."""
+
+    def __len__(self) -> int:
+        """Number of documents, or of rows."""
+
+    def __getitem__(self, document: int, /) -> Tokens:
+        """The tokens of a document or row: (n_tokens,) uint16 or int32. Raises IndexError, FormatError."""
+
+    def origin(self, document: int) -> Origin | None:
+        """Not known."""
+
+    def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Not known: -1 each."""
+
+def rows_order(path: AnyPath, row_length: int, dtype: str) -> TrainingOrder:
+    """Rows of `row_length` tokens in training order: a folder of shards, a shard, or a whole file.
+
+    Raises:
+        FormatError: A shard is missing or damaged, or the bytes are no whole number of rows.
+        OSError: A file cannot be read.
+    """
+
+def blended_order(stem: AnyPath, parts: Sequence[TrainingOrder]) -> TrainingOrder:
+    """Orders of one dataset each, mixed by `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
+
+    Raises:
+        FormatError: A file is malformed.
+        ConfigError: The orders cannot be mixed.
+    """
 
 def build_dataset(
     shards: Sequence[AnyPath],
@@ -262,14 +364,37 @@ def build_order(
     prefix: AnyPath,
     stem: AnyPath,
     seq_length: int,
-    n_samples: int,
     seed: int,
+    *,
+    samples: int | None = None,
+    epochs: int | None = None,
+    rule: str = "packed",
+    extra: int = 1,
+    drop_last_partial: bool = True,
+    documents: tuple[int, int] | None = None,
+    allow_chopped: bool = True,
+    labels: AnyPath | None = None,
     on_progress: OnProgress = None,
 ) -> dict[str, Any]:
-    """Builds GPT-NeoX's packed order as `STEM_{doc,sample,shuffle}_idx.npy`; returns the counts."""
+    """Builds an order as `STEM_{doc,sample,shuffle}_idx.npy`; returns the counts.
 
-def order_file_stem(prefix_name: str, name: str, n_samples: int, seq_length: int, seed: int) -> str:
-    """The name GPT-NeoX gives the files of a packed order, less `_doc_idx.npy` and so on."""
+    `rule` is `packed`, `pack_until_overflow`, `unpacked` (GPT-NeoX's) or `megatron` (Megatron-LM's). Only the
+    index of the dataset PREFIX is read, its tokens need not be here.
+    """
+
+def split_documents(split: str, n_documents: int) -> list[tuple[int, int]]:
+    """First document and end of train, valid and test, by GPT-NeoX's rule. Raises ConfigError."""
+
+def normalized_weights(weights: Sequence[float], n_samples: int) -> tuple[list[float], list[int]]:
+    """Weights that sum to one, and the samples of each dataset: 1.005 times its share, rounded up."""
+
+def weights_by_documents(n_documents: Sequence[int], alpha: float) -> list[float]:
+    """GPT-NeoX's weights by numbers of documents."""
+
+def write_blend(
+    stem: AnyPath, weights: Sequence[float], available: Sequence[int], as_gpt_neox: bool
+) -> tuple[int, list[int]]:
+    """Writes a blend of datasets with so many samples each; returns its samples, in all and of each."""
 
 def _panic() -> None:
     """Panics in the core, for the test of how a panic is reported."""

@@ -23,6 +23,9 @@ COMMANDS = {
     "merge": "pile_tools.commands.merge",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
+    "export": "pile_tools.commands.export",
+    "shard": "pile_tools.commands.shard",
+    "unshard": "pile_tools.commands.unshard",
     "verify": "pile_tools.commands.verify",
 }
 
@@ -30,6 +33,7 @@ COMMANDS = {
 EXTRA_PACKAGES = {
     **dict.fromkeys(("torch", "deepspeed", "safetensors", "jinja2", "matplotlib"), "train,study"),
     "ray": "distributed",
+    "pyarrow": "export",
 }
 
 EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130

@@ -1,43 +1,126 @@
-"""An order on disk: a folder with `order.json` beside GPT-NeoX's three `.npy` files."""
+"""An order: the samples that a model sees, step after step, wherever they lie.
+
+An order on disk is a folder with `order.json` beside the reference's `.npy` files; rows that are in training
+order already, as Pythia's published data are, are an order of their own, here or on a server.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import manifest
-from pile_tools._core import TrainingOrder
+from pile_tools import _core, manifest
+from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import Manifest
 from pile_tools.types import Tokens
 
+if TYPE_CHECKING:
+    from pile_tools.views import Insert
+
 #: The manifest of an order, in its folder.
 ORDER_FILE = "order.json"
+
+#: Tokens of a row, and rows of a step, in Pythia's published data.
+PYTHIA_ROW_LENGTH, PYTHIA_BATCH_SIZE = 2049, 1024
+
+
+class Samples(Protocol):
+    """What `TrainingOrder`, `RemoteRows` and the views of `pile_tools.views` have in common."""
+
+    @property
+    def seq_length(self) -> int:
+        """Tokens the model sees at once."""
+
+    @property
+    def sample_length(self) -> int:
+        """Tokens of a sample."""
+
+    @property
+    def dataset(self) -> Any:
+        """The documents that the samples are made of."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, sample: int, /) -> Tokens: ...
+
+    def samples(self, first: int, n: int) -> Tokens:
+        """`n` samples from place `first`."""
+
+    def take(self, places: NDArray[np.int64]) -> Tokens:
+        """Samples at any places."""
+
+    def spans(self, first: int, n: int) -> NDArray[np.int64]:
+        """What they consist of: columns row, document (-1: unknown), first token in it, tokens."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch with the documents it is made of.
+
+    Attributes:
+        tokens: (rows, sample_length) uint16 or int32; all but the last column are inputs.
+        documents: (rows, sample_length) int64, the document of each token, -1 where unknown or padding.
+        position_ids: (rows, sample_length) int32, counted anew where a document begins in a row.
+        cu_seqlens: (n + 1,) int32 over the inputs of all rows, one after the other: where each document's run
+            begins, and the end; what attention that stays within documents takes.
+    """
+
+    tokens: Tokens
+    documents: NDArray[np.int64]
+    position_ids: NDArray[np.int32]
+    cu_seqlens: NDArray[np.int32]
+
+
+def batch_of(tokens: Tokens, spans: NDArray[np.int64], n_inputs: int) -> Batch:
+    """A batch from its tokens and spans; `n_inputs` of each row are the model's inputs."""
+    shape = tokens.shape
+    documents = np.full(shape, -1, np.int64)
+    starts = np.zeros(shape, np.int32)
+    begins = np.zeros(shape, bool)
+    begins[:, 0] = True
+    row_before, place = -1, 0
+    for row, document, _, length in spans.tolist():
+        place = place if row == row_before else 0
+        documents[row, place : place + length] = document
+        starts[row, place:] = place
+        begins[row, place] = True
+        place, row_before = place + length, row
+        if place < shape[1]:  # the next document, or padding
+            starts[row, place:] = place
+            begins[row, place] = True
+    position_ids = np.arange(shape[1], dtype=np.int32) - starts
+    cu_seqlens = np.append(np.flatnonzero(begins[:, :n_inputs]), shape[0] * n_inputs).astype(np.int32)
+    return Batch(tokens, documents, position_ids, cu_seqlens)
 
 
 @dataclass(frozen=True)
 class Order:
-    """A training order with what its folder's manifest says of it.
+    """A training order. As a sequence it is its samples, so data loaders take it as it is.
 
     Attributes:
-        path: The folder's `order.json`.
+        path: The folder's `order.json`, or where the rows lie.
         samples: The samples, see `TrainingOrder`.
         batch_size: Samples of a step, or None where the order was made by a number of samples.
         steps: Steps the order was made for, or None.
-        seed: Seed of its shuffles.
-        manifest: The whole manifest.
+        seed: Seed of its shuffles; None for rows that came shuffled.
+        manifest: The whole manifest; None for rows, which have none.
     """
 
     path: Path
-    samples: TrainingOrder
+    samples: Samples
     batch_size: int | None
     steps: int | None
-    seed: int
-    manifest: Manifest
+    seed: int | None
+    manifest: Manifest | None
+    labels: Samples | None = None
 
     @property
     def seq_length(self) -> int:
@@ -45,10 +128,44 @@ class Order:
         return self.samples.seq_length
 
     @property
+    def record(self) -> Manifest:
+        """The manifest, of an order that has one. Raises ConfigError."""
+        if self.manifest is None:
+            raise ConfigError(f"rows have no manifest, so a run on them cannot be recorded ({self.path})")
+        return self.manifest
+
+    @property
+    def dataset(self) -> Any:
+        """The documents that the samples are made of; of rows, the rows."""
+        return self.samples.dataset
+
+    @property
+    def knows_documents(self) -> bool:
+        """Whether it can be told which documents the samples are made of."""
+        return bool(len(self.samples) == 0 or self.samples.spans(0, 1)[0, 1] >= 0)
+
+    @property
     def dataset_manifest(self) -> Manifest | None:
         """The manifest of the order's dataset, or None for one that another tool wrote."""
-        path = Path(self.samples.dataset.prefix + manifest.MANIFEST_SUFFIX)
+        path = Path(self.dataset.prefix + manifest.MANIFEST_SUFFIX)
         return manifest.read(path) if path.exists() else None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, sample: int) -> Tokens:
+        """The sample at a place of the order: (seq_length + 1,) uint16 or int32."""
+        return self.samples[sample]
+
+    def n_steps(self, batch_size: int | None = None) -> int:
+        """Whole steps in the order."""
+        return len(self.samples) // self._size(batch_size)
+
+    def _size(self, batch_size: int | None) -> int:
+        size = batch_size or self.batch_size
+        if size is None:
+            raise ConfigError(f"the order names no batch size; give --batch-size ({self.path})")
+        return size
 
     def first_sample(self, step: int, batch_size: int | None = None) -> tuple[int, int]:
         """The place of a step's first sample and the number of its samples.
@@ -56,9 +173,7 @@ class Order:
         Raises:
             ConfigError: The step is out of range, or no batch size is known.
         """
-        size = batch_size or self.batch_size
-        if size is None:
-            raise ConfigError(f"the order names no batch size; give --batch-size ({self.path})")
+        size = self._size(batch_size)
         n_steps = len(self.samples) // size
         if not 0 <= step < n_steps:
             raise ConfigError(
@@ -66,17 +181,76 @@ class Order:
             )
         return step * size, size
 
-    def batch(self, step: int, batch_size: int | None = None) -> Tokens:
-        """The samples of a step: (batch_size, seq_length + 1) uint16 or int32.
+    @overload
+    def batch(
+        self, step: int, batch_size: int | None = None, *, with_documents: Literal[False] = False
+    ) -> Tokens: ...
+    @overload
+    def batch(self, step: int, batch_size: int | None = None, *, with_documents: Literal[True]) -> Batch: ...
+    def batch(
+        self, step: int, batch_size: int | None = None, *, with_documents: bool = False
+    ) -> Tokens | Batch:
+        """The samples of a step: (batch_size, seq_length + 1) uint16 or int32, or a `Batch`.
 
         Step s, from 0, is samples [s * batch_size, (s + 1) * batch_size), as in GPT-NeoX whatever its number
         of ranks and micro-batches. Raises ConfigError.
         """
-        return self.samples.samples(*self.first_sample(step, batch_size))
+        first, n = self.first_sample(step, batch_size)
+        tokens = self.samples.samples(first, n)
+        if not with_documents:
+            return tokens
+        return batch_of(tokens, self.samples.spans(first, n), self.seq_length)
+
+    def batches(self, start: int, stop: int, batch_size: int | None = None) -> Iterator[tuple[int, Tokens]]:
+        """Steps `start` to `stop` (not included) with their batches, each read when it is asked for."""
+        if start < stop:
+            self.first_sample(stop - 1, batch_size)
+        for step in range(start, stop):
+            yield step, self.batch(step, batch_size)
 
     def batch_spans(self, step: int, batch_size: int | None = None) -> NDArray[np.int64]:
         """What a step's samples consist of: (n_spans, 4) with columns row, document, start, tokens."""
         return self.samples.spans(*self.first_sample(step, batch_size))
+
+    def micro_batch(
+        self, step: int, *, rank: int, n_ranks: int, micro_batch: int = 0, n_micro_batches: int = 1
+    ) -> Tokens:
+        """What one data-parallel rank reads in one micro-batch of a step, as GPT-NeoX deals it out.
+
+        All of a step together are its batch, whatever their numbers. Raises ConfigError.
+        """
+        first, size = self.first_sample(step)
+        rows, rest = divmod(size, n_ranks * n_micro_batches)
+        if rest:
+            raise ConfigError(
+                f"a batch of {size} cannot be dealt out to {n_ranks} ranks in {n_micro_batches} micro-batches"
+            )
+        if not (0 <= rank < n_ranks and 0 <= micro_batch < n_micro_batches):
+            raise ConfigError(
+                f"no rank {rank} of {n_ranks}, micro-batch {micro_batch} of {n_micro_batches}: from 0"
+            )
+        return self.samples.samples(first + (micro_batch * n_ranks + rank) * rows, rows)
+
+    def with_tokens(
+        self, table: Mapping[str, str], *, steps: tuple[int, int], tokenizer: Tokenizer | None = None
+    ) -> Order:
+        """The order with words replaced in steps [first, end): see `pile_tools.views.replace_tokens`."""
+        from pile_tools import views
+
+        return views.replace_tokens(self, table, steps=steps, tokenizer=tokenizer)
+
+    def with_inserts(self, table: Sequence[Insert]) -> Order:
+        """The order with token sequences written over given places: see `pile_tools.views.insert_tokens`."""
+        from pile_tools import views
+
+        return views.insert_tokens(self, table)
+
+    def rebatch(self, *, batch_size: int) -> Order:
+        """The same samples in the same sequence, in steps of another size."""
+        if batch_size < 1:
+            raise ConfigError(f"batch-size must be at least 1, got {batch_size}")
+        steps = len(self.samples) // batch_size
+        return dataclasses.replace(self, batch_size=batch_size, steps=steps)
 
 
 def order_file(path: Path) -> Path:
@@ -84,32 +258,108 @@ def order_file(path: Path) -> Path:
     return path / ORDER_FILE if path.is_dir() else path
 
 
-def open_order(path: str | Path) -> Order:
-    """Opens an order by its folder (or its `order.json`), checked to be of its dataset.
+def open_order(
+    path: str | Path, *, row_length: int | None = None, batch_size: int | None = None, dtype: str = "uint16"
+) -> Order:
+    """Opens an order in constant time, checked to be of its dataset.
+
+    Args:
+        path: An order's folder or its `order.json`; the `..._shuffle_idx.npy` that GPT-NeoX wrote beside its
+            dataset; or rows in training order: their folder, one of their shards, or an address
+            `https://...` or `hf://datasets/...`.
+        row_length: Tokens of a row, for rows; by default Pythia's 2,049.
+        batch_size: Samples of a step where the order names none; for rows by default Pythia's 1,024.
+        dtype: Type of a token, for rows: `uint16` or `int32`.
 
     Raises:
         FormatError: Not an order, or its dataset is not the one it was built for.
         OSError: A file cannot be read.
     """
-    file = order_file(Path(path))
+    text = str(path)
+    length, size = row_length or PYTHIA_ROW_LENGTH, batch_size or PYTHIA_BATCH_SIZE
+    if re.match(r"(https?|hf)://", text):
+        from pile_tools.remote import RemoteRows
+
+        rows: Samples = RemoteRows(text, length, dtype)
+        return _of_rows(Path(text), rows, size)
+    path = Path(path)
+    if text.endswith(".npy"):
+        return _of_arrays(path, batch_size)
+    file = order_file(path)
+    if not file.exists() or file.suffix == ".bin":
+        if path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin"))):
+            return _of_rows(path, _core.rows_order(path, length, dtype), size)
+        raise FileNotFoundError(2, f"no {ORDER_FILE} and no rows here", str(path))
+    order = _of_manifest(file)
+    return order if batch_size is None else order.rebatch(batch_size=batch_size)
+
+
+def _of_rows(path: Path, rows: Samples, batch_size: int) -> Order:
+    return Order(path, rows, batch_size, len(rows) // batch_size, seed=None, manifest=None)
+
+
+#: GPT-NeoX's names, of v1.0 and of now, less the array's.
+_STEM = re.compile(
+    r"(?P<prefix>.+)_(?P<name>(?:train|valid|test)(?:_\d+)?)_indexmap_(?P<samples>\d+|None)ns_(?P<seq>\d+)sl_"
+    r"(?P<seed>\d+)s(?:_(?P<packing>packed|pack_until_overflow|unpacked)pi(?P<chopped>_ac)?)?"
+)
+
+
+def _of_arrays(path: Path, batch_size: int | None) -> Order:
+    """An order that GPT-NeoX wrote beside its dataset, by the name of one of its arrays."""
+    stem = re.sub(r"_(doc|sample|shuffle)_idx\.npy$", "", path.name)
+    found = _STEM.fullmatch(stem)
+    if found is None:
+        raise FormatError(f"not a name of GPT-NeoX's index files ({path})")
+    is_padded = found["packing"] in ("pack_until_overflow", "unpacked")
+    samples = TrainingOrder(
+        path.with_name(stem), int(found["seq"]), path.with_name(found["prefix"]), is_padded=is_padded
+    )
+    steps = len(samples) // batch_size if batch_size else None
+    return Order(path, samples, batch_size, steps, seed=int(found["seed"]), manifest=None)
+
+
+def _of_manifest(file: Path) -> Order:
     found = manifest.read(file)
     if found.kind != "order":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an order ({file})")
-    dataset = found.input("dataset")
-    if dataset is None:
-        raise FormatError(f"names no dataset ({file})")
     settings: dict[str, Any] = found.settings
-    stem = found.folder / settings["stem"]
-    samples = TrainingOrder(stem, settings["seq_length"], found.folder / dataset["path"])
-    if samples.dataset.fingerprint != dataset["fingerprint"]:
-        raise FormatError(
-            f"built for another dataset than {samples.dataset.prefix} now is; build it anew ({file})"
-        )
+    if settings["rule"] == "view":
+        from pile_tools import views
+
+        return views.open_view(found)
+    datasets = [entry for entry in found.inputs if entry["role"] == "dataset"]
+    if not datasets:
+        raise FormatError(f"names no dataset ({file})")
+    is_blend = "stems" in settings
+    stems = settings["stems"] if is_blend else [settings["stem"]]
+    parts = [_part(found, stem, entry) for stem, entry in zip(stems, datasets, strict=True)]
+    labels = [entry for entry in found.inputs if entry["role"] == "labels"]
     return Order(
         path=file,
-        samples=samples,
+        samples=_core.blended_order(found.folder / settings["stem"], parts) if is_blend else parts[0],
         batch_size=settings["batch_size"],
         steps=settings["steps"],
         seed=settings["seed"],
         manifest=found,
+        labels=_part(found, stems[0], labels[0], padding=-100) if labels else None,
     )
+
+
+def _part(found: Manifest, stem: str, entry: manifest.Entry, padding: int = 0) -> TrainingOrder:
+    settings = found.settings
+    layout = settings.get("layout", {"extra": 1, "is_padded": False})
+    samples = TrainingOrder(
+        found.folder / stem,
+        settings["seq_length"],
+        found.folder / entry["path"],
+        extra=layout["extra"],
+        is_padded=layout["is_padded"],
+        padding=padding,
+        as_gpt_neox=settings.get("compat") == "gpt-neox",
+    )
+    if samples.dataset.fingerprint != entry["fingerprint"]:
+        raise FormatError(
+            f"built for another dataset than {samples.dataset.prefix} now is; build it anew ({found.path})"
+        )
+    return samples

@@ -2,81 +2,126 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools._core import TokenDataset, Tokenizer
+from pile_tools import files
+from pile_tools._core import Tokenizer
 from pile_tools.commands import options
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order, open_order
+from pile_tools.remote import RemoteRows
 from pile_tools.types import Tokens
+from pile_tools.views import find_tokenizer
 
 
 @click.command("batch")
-@click.argument("order", type=options.PATH)
+@click.argument("order")
 @click.option("--step", type=int, required=True, help="Step, from 0.")
-@click.option("--text/--tokens", "as_text", default=True, show_default=True, help="Print text, or token ids.")
+@click.option(
+    "--text/--tokens", "as_text", default=None, help="Print text, or token ids. Text where it is known."
+)
 @click.option("--row", type=int, help="Print this row of the batch alone.")
+@click.option("--npy", type=options.PATH, metavar="FILE", help="Write the batch as a numpy array instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row instead.")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+@click.option(
+    "--row-length", type=click.IntRange(min=2), help="Tokens of a row, of rows. Default: Pythia's 2049."
 )
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
 )
 def command(
-    order: Path, step: int, as_text: bool, row: int | None, batch_size: int | None, tokenizer: Path | None
+    order: str,
+    step: int,
+    as_text: bool | None,
+    row: int | None,
+    npy: Path | None,
+    as_json: bool,
+    batch_size: int | None,
+    row_length: int | None,
+    tokenizer: Path | None,
 ) -> None:
     """Print what the model sees at a step of ORDER, and from which documents and subsets it comes.
 
-    ORDER is an order's folder. Step s is samples s * batch size and on, whatever the number of GPUs was.
+    ORDER is an order's folder, or rows that are in training order already, as Pythia's data are: the folder
+    of their shards, or an address, of which this step alone is read. What rows cannot tell is unknown.
+    Step s is samples s * batch size and on, whatever the number of GPUs was.
 
     \b
     Examples:
       pile-tools batch tokens/ --step 100
       pile-tools batch tokens/ --step 100 --row 3 --tokens
+      pile-tools batch pile-standard-pythia-preshuffled/ --step 1000 --npy step1000.npy
+      pile-tools batch hf://datasets/EleutherAI/pile-standard-pythia-preshuffled --step 1000 --row 0
     """
-    opened = open_order(order)
+    opened = open_order(order, row_length=row_length, batch_size=batch_size)
     first, n_rows = opened.first_sample(step, batch_size)
     if row is not None and not 0 <= row < n_rows:
         raise ConfigError(f"no row {row}: the batch has {n_rows}, from 0")
+    rows = list(range(n_rows)) if row is None else [row]
     tokens = opened.batch(step, batch_size)
     spans = opened.batch_spans(step, batch_size)
-    dataset = opened.samples.dataset
-    decoder = _tokenizer(opened, tokenizer) if as_text else None
-    _print_head(opened, dataset, step, first, n_rows, spans)
-    for number in range(n_rows) if row is None else [row]:
+    if npy is not None:
+        _write_npy(npy, tokens[rows])
+        click.echo(f"{npy}: {len(rows)} x {tokens.shape[1]} {tokens.dtype}")
+        return
+    decoder = _tokenizer(opened, tokenizer, as_text)
+    if as_json:
+        for number in rows:
+            click.echo(
+                json.dumps(_json(opened, step, first, number, tokens, spans, decoder), ensure_ascii=False)
+            )
+        return
+    _print_head(opened, step, first, n_rows, spans)
+    for number in rows:
         click.echo(f"\nrow {number}, sample {first + number:,}")
         place = 0
         for _, document, start, length in spans[spans[:, 0] == number].tolist():
-            click.echo(click.style(f"  {_where(dataset, document, start, length)}", dim=True))
-            ids = tokens[number, place : place + length]
-            _print_span(ids, decoder)
+            click.echo(click.style(f"  {_where(opened.dataset, document, start, length)}", dim=True))
+            _print_span(tokens[number, place : place + length], decoder)
             place += length
+        if place < tokens.shape[1]:
+            click.echo(click.style(f"  {tokens.shape[1] - place} tokens of padding", dim=True))
 
 
-def _print_head(
-    order: Order, dataset: TokenDataset, step: int, first: int, n_rows: int, spans: NDArray[np.int64]
-) -> None:
+def _write_npy(path: Path, tokens: Tokens) -> None:
+    import io
+
+    data = io.BytesIO()
+    np.save(data, tokens)
+    files.write_atomically(path, data.getvalue())
+
+
+def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray[np.int64]) -> None:
     n_documents = len(np.unique(spans[:, 1]))
+    documents = f"from {n_documents} documents" if order.knows_documents else "documents unknown"
     click.echo(
         f"step {step:,}: samples {first:,} to {first + n_rows - 1:,} of {len(order.samples):,}, "
-        f"{n_rows} x {order.seq_length + 1} tokens from {n_documents} documents"
+        f"{n_rows} x {order.samples.sample_length} tokens, {documents}"
     )
     shares: Counter[str] = Counter()
-    names = dataset.subsets
-    for number, length in zip(
-        dataset.subset_numbers(spans[:, 1].copy()).tolist(), spans[:, 3].tolist(), strict=True
-    ):
+    names = order.dataset.subsets
+    numbers = order.dataset.subset_numbers(spans[:, 1].copy()) if names else np.full(len(spans), -1)
+    for number, length in zip(numbers.tolist(), spans[:, 3].tolist(), strict=True):
         shares[names[number] if number >= 0 else "unknown"] += length
-    total = sum(shares.values())
+    total = sum(shares.values()) or 1
     click.echo("subsets: " + ", ".join(f"{name} {n / total:.1%}" for name, n in shares.most_common()))
+    if isinstance(order.samples, RemoteRows):
+        click.echo(f"{order.samples.bytes_moved:,} bytes moved")
 
 
-def _where(dataset: TokenDataset, document: int, start: int, length: int) -> str:
+def _where(dataset: Any, document: int, start: int, length: int) -> str:
+    if document < 0:
+        return "document unknown, subset unknown"
     origin = dataset.origin(document)
     source = (
         "origin unknown"
@@ -86,20 +131,57 @@ def _where(dataset: TokenDataset, document: int, start: int, length: int) -> str
     return f"document {document}, tokens {start} to {start + length - 1}: {source}"
 
 
+def _json(
+    order: Order,
+    step: int,
+    first: int,
+    row: int,
+    tokens: Tokens,
+    spans: NDArray[np.int64],
+    decoder: Tokenizer | None,
+) -> dict[str, Any]:
+    """A row as JSON: unknown documents and subsets are null."""
+    runs, place = [], 0
+    for _, document, start, length in spans[spans[:, 0] == row].tolist():
+        origin = order.dataset.origin(document) if document >= 0 else None
+        run: dict[str, Any] = {
+            "document": document if document >= 0 else None,
+            "start": start if document >= 0 else None,
+            "tokens": length,
+            "subset": origin["subset"] if origin else None,
+        }
+        if decoder is not None:
+            run["text"] = _text(tokens[row, place : place + length], decoder)
+        runs.append(run)
+        place += length
+    return {"step": step, "row": row, "sample": first + row, "tokens": tokens[row].tolist(), "runs": runs}
+
+
+def _text(ids: Tokens, decoder: Tokenizer) -> str:
+    return decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
+
+
 def _print_span(ids: Tokens, decoder: Tokenizer | None) -> None:
     if decoder is None:
         click.echo("  " + " ".join(str(id) for id in ids.tolist()))
         return
-    text = decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
-    click.echo("\n".join(f"  | {line}" for line in text.splitlines()))
+    click.echo("\n".join(f"  | {line}" for line in _text(ids, decoder).splitlines()))
 
 
-def _tokenizer(order: Order, given: Path | None) -> Tokenizer:
-    """The tokenizer given, or the one that the dataset's manifest names."""
+def _tokenizer(order: Order, given: Path | None, as_text: bool | None) -> Tokenizer | None:
+    """The tokenizer given, or the one that the dataset's manifest names; None where ids are to be printed.
+
+    Rows of others name no tokenizer: their ids are printed, unless text is asked for.
+    """
+    if as_text is False:
+        return None
     if given is not None:
         return Tokenizer.from_file(given)
-    made = order.dataset_manifest
-    entry = made.input("tokenizer") if made is not None else None
-    if made is not None and entry is not None and (made.folder / entry["path"]).exists():
-        return Tokenizer.from_file(made.folder / entry["path"])
-    raise ConfigError("the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --tokens")
+    if as_text is None and order.manifest is None:
+        return None
+    try:
+        return find_tokenizer(order)
+    except ConfigError as err:
+        raise ConfigError(
+            "the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --tokens"
+        ) from err

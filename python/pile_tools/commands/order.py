@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.errors import ConfigError
 from pile_tools.progress import Bar
-from pile_tools.stages.order import OrderConfig, run
+from pile_tools.stages.order import Blend, OrderConfig, run
 
 
 @click.command("order")
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefixes", nargs=-1, required=True, type=options.PATH, metavar="PREFIX...")
 @click.option(
     "-o",
     "--output",
@@ -22,31 +24,69 @@ from pile_tools.stages.order import OrderConfig, run
     help="Folder of the order; by default the dataset's own.",
 )
 @config_options(OrderConfig)
+@click.option(
+    "--weights",
+    metavar="W,W...",
+    help="Weights of several datasets; by default by their numbers of documents.",
+)
+@click.option(
+    "--alpha", type=float, default=0.3, show_default=True, help="How far those even out sizes, 1: not."
+)
+@click.option("--labels", type=options.PATH, metavar="PREFIX", help="The parallel dataset of labels.")
 @options.force
-def command(prefix: Path, output: Path | None, force: bool, **settings: int | None) -> None:
+def command(
+    prefixes: tuple[Path, ...],
+    output: Path | None,
+    weights: str | None,
+    alpha: float,
+    labels: Path | None,
+    force: bool,
+    **settings: Any,
+) -> None:
     """Build the order in which a model sees the dataset PREFIX, bit for bit as GPT-NeoX does.
 
     Writes order.json and GPT-NeoX's three index files, which GPT-NeoX itself then finds and uses. With
-    --steps and --batch-size it asks for 1.005 times the samples, as GPT-NeoX does for a data path of its own.
+    --steps and --batch-size it asks for 1.005 times the samples, as GPT-NeoX does for a data path of its own,
+    or with --split for just as many, as it does then. Of PREFIX only the .idx is read: the tokens may be
+    shards, or elsewhere. Several PREFIXes are blended. --packing megatron is Megatron-LM's order.
 
     \b
     Examples:
       pile-tools order tokens/sample --seq-length 2048 --steps 143000 --batch-size 1024 --seed 1234
       pile-tools order tokens/sample -o order-256 --seq-length 256 --samples 10000 --seed 1
+      pile-tools order tokens/sample -o valid --split 969,30,1 --part valid --seq-length 256 --samples 500
+      pile-tools order tokens/code tokens/books -o blend --weights 2,1 --seq-length 256 --samples 10000
     """
-    config = OrderConfig(**settings)  # type: ignore[arg-type]  # the options are made from its fields
+    config = OrderConfig(**settings)
+    what: Path | Blend = prefixes[0]
+    if len(prefixes) > 1:
+        what = Blend(prefixes, None if weights is None else _numbers(weights), alpha)
+    elif weights is not None:
+        raise ConfigError("--weights are of several datasets; there is one")
     with Bar("ordering", None, "samples") as bar:
-        manifest, is_new = run(prefix, output, config, force=force, on_progress=bar.update)
+        manifest, is_new = run(what, output, config, labels=labels, force=force, on_progress=bar.update)
     if not is_new:
         click.echo(f"{manifest.path} is finished already, nothing to do")
         return
     summary = manifest.summary
-    n_epochs = summary["n_epochs"]
     click.echo(f"{manifest.path}: {summary['n_samples']:,} samples of {config.seq_length + 1:,} tokens")
+    n_epochs = summary["n_epochs"]
+    epochs = "" if n_epochs is None else f"{n_epochs} {'epoch' if n_epochs == 1 else 'epochs'} of "
+    separate = ", the last apart" if summary.get("has_separate_epoch") else ""
     click.echo(
-        f"{n_epochs} {'epoch' if n_epochs == 1 else 'epochs'} of {summary['n_documents']:,} documents, "
-        f"{summary['tokens_per_epoch']:,} tokens each; seed {config.seed}"
+        f"{epochs}{summary['n_documents']:,} documents, "
+        f"{summary['tokens_per_epoch']:,} tokens{' each' if epochs else ''}{separate}; seed {config.seed}"
     )
+    if replaced := summary.get("replaced_by_gpt_neox"):
+        given = "those are given" if config.compat else "the true ones are given"
+        click.echo(f"GPT-NeoX cannot read the samples at {replaced} and takes others; {given}")
     if config.batch_size is not None:
         click.echo(f"{summary['n_samples'] // config.batch_size:,} steps of {config.batch_size:,} samples")
     click.echo(f"look at one: pile-tools batch {manifest.folder} --step 0")
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError as err:
+        raise ConfigError(f"--weights are numbers such as 2,1, got {text!r}") from err

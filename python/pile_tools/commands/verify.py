@@ -7,13 +7,19 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
-from pile_tools.stages.verify import Check, run
+from pile_tools.stages.verify import Check, run, run_hashes
 
 
 @click.command("verify")
 @click.argument("path", type=options.PATH)
+@click.option(
+    "--hashes",
+    type=options.PATH,
+    metavar="FILE",
+    help="Check the files in PATH by this list of names and SHA-256.",
+)
 @click.option("--chain", is_flag=True, help="Check what it was made from too, back to the shards.")
-def command(path: Path, chain: bool) -> None:
+def command(path: Path, hashes: Path | None, chain: bool) -> None:
     """Check that the artifact at PATH is what its manifest says: every byte of it, and what it was made from.
 
     PATH is a dataset's prefix, an order's or a run's folder, a checkpoint, a study, or any manifest. What it
@@ -24,12 +30,17 @@ def command(path: Path, chain: bool) -> None:
       pile-tools verify tokens/sample
       pile-tools verify run/checkpoints/step512
       pile-tools verify report.html --chain
+      pile-tools verify pythia_deduped_pile_idxmaps --hashes shard_hashes.txt
     """
 
     def show(check: Check) -> None:
         color = {"ok": "green", "WRONG": "red"}.get(check.state, "yellow")
         click.echo(f"{click.style(f'{check.state:<6}', fg=color)} {check.what}")
 
+    if hashes is not None:
+        checks = run_hashes(path, hashes, on_check=show)
+        click.echo(f"{path} is what {hashes} says: {len(checks)} files")
+        return
     checks = run(path, chain=chain, on_check=show)
     n_absent = sum(check.state == "absent" for check in checks)
     absent = f", {n_absent} of what it was made from not here" if n_absent else ""

@@ -11,6 +11,7 @@ from pile_tools import _core, files, manifest
 from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.orders import ORDER_FILE
+from pile_tools.stages import token_shards
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,26 @@ def run(
     """
     checks = []
     for check in _Verifier(chain).artifact(path):
+        on_check(check)
+        checks.append(check)
+    wrong = [check.what for check in checks if check.state == "WRONG"]
+    if wrong:
+        raise VerifyError(f"{len(wrong)} of {len(checks)} checks failed: {'; '.join(wrong)}")
+    return checks
+
+
+def run_hashes(
+    path: Path, hashes: Path, *, on_check: Callable[[Check], object] = lambda check: None
+) -> list[Check]:
+    """Checks the files of a folder, shards say, by a list of their SHA-256; each of the list must be there.
+
+    Raises:
+        VerifyError: A file is missing or another; the message names all of them.
+        FormatError: Not such a list.
+    """
+    checks = []
+    for name, expected in token_shards.read_hashes(hashes).items():
+        check = _file(path / name, {"sha256": expected}, absent="WRONG")
         on_check(check)
         checks.append(check)
     wrong = [check.what for check in checks if check.state == "WRONG"]
@@ -147,14 +168,14 @@ def _file(path: Path, entry: Entry, *, absent: str) -> Check:
     if "bytes" in entry and n_bytes != entry["bytes"]:
         return Check("WRONG", f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}")
     if "sha256" in entry and files.sha256(path) != entry["sha256"]:
-        return Check("WRONG", f"{path} has another SHA-256 than the manifest says")
+        return Check("WRONG", f"{path} has another SHA-256 than it should have")
     return Check("ok", f"{path} ({n_bytes:,} bytes)")
 
 
 def _dataset(path: Path, entry: Entry) -> Check:
     """A dataset that something was made from, by its fingerprint."""
     try:
-        found = _core.TokenDataset(path).fingerprint
+        found = _core.TokenSource(path).fingerprint
     except FileNotFoundError:
         return Check("absent", f"{path} is not here")
     except PileError as err:

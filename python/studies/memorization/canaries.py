@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import FormatError, PileError
+from pile_tools import FormatError, PileError, TrainingOrder
 from studies.memorization.scores import summarize
 from studies.runs import Run
 
@@ -69,7 +69,10 @@ def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int6
 
     Shapes: (n, k + l) int64 -> n arrays (n_places,) int64.
     """
-    places = run.order.samples.find(list(sequences), run.n_samples)
+    samples = run.order.samples
+    if not isinstance(samples, TrainingOrder):
+        raise PileError(f"passages are found in orders over a token dataset only ({run.order.path})")
+    places = samples.find(list(sequences), run.n_samples)
     return [places[places[:, 0] == i, 1] for i in range(len(sequences))]
 
 

@@ -45,7 +45,7 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
     samples = run.order.samples
     if samples.seq_length + 1 < n_tokens:
         raise ConfigError(f"rows have {samples.seq_length + 1} tokens, prompt and continuation {n_tokens}")
-    n_known = len(samples) if run.order.manifest.summary.get("n_epochs") == 1 else run.n_samples
+    n_known = len(samples) if run.order.record.summary.get("n_epochs") == 1 else run.n_samples
     trained = _evenly(0, run.n_samples, n_rows)
     beyond = _evenly(run.n_samples, n_known, n_rows // CONTROL_DIVISOR)
     numbers = np.concatenate([trained, beyond])

@@ -41,7 +41,7 @@ def links(facts: Facts, folder: Path) -> list[Link]:
     if facts.tokens is not None:
         found.append(("Token dataset", facts.tokens))
     found += [
-        ("Training order", facts.run.order.manifest),
+        ("Training order", facts.run.order.record),
         ("Run", facts.run.manifest),
         (
             f"Last of {len(facts.run.checkpoints)} checkpoints",

@@ -38,7 +38,7 @@ def run(run_folder: Path, study_folder: Path, output: Path, *, force: bool = Fal
 
 def _inputs(facts: Facts, folder: Path) -> list[manifest.Entry]:
     """The manifests that the report speaks of."""
-    found = {"order": facts.run.order.manifest, "run": facts.run.manifest, "study": facts.study}
+    found = {"order": facts.run.order.record, "run": facts.run.manifest, "study": facts.study}
     if facts.tokens is not None:
         found["tokens"] = facts.tokens
     return [manifest.file_entry(made.path, folder, role=role) for role, made in found.items()]

@@ -7,8 +7,8 @@ use std::{fs, path::Path};
 
 use pile_core::{
     order::{
-        Amount, Mt19937, OrderConfig, SampleIndex, ShuffleIndex, TrainingOrder, build, file_stem,
-        npy, packed,
+        Amount, IndexedSamples, Layout, Mt19937, OrderConfig, Rule, TrainingOrder, blend, build,
+        normalized_weights, npy::Numbers, packed, split_documents, weights_by_documents,
     },
     progress::Progress,
     timeline::find_sequences,
@@ -16,6 +16,12 @@ use pile_core::{
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+/// The reference's name of a case's files, less `_doc_idx.npy` and so on.
+fn stem_of(case: &Value) -> String {
+    let file = case["files"][0].as_str().unwrap();
+    file.strip_suffix("_doc_idx.npy").unwrap().to_owned()
+}
 
 fn sha256(bytes: &[u8]) -> String {
     pile_core::io::hex(&Sha256::digest(bytes))
@@ -40,9 +46,9 @@ fn cases(golden: &Path) -> Vec<Value> {
     packed_cases(golden).into_iter().filter(is_whole).collect()
 }
 
-fn npy_bytes<T: npy::Element>(items: &[T], width: usize) -> Vec<u8> {
+fn npy_bytes(items: &Numbers, width: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    npy::write(&mut bytes, items, width).unwrap();
+    items.write(&mut bytes, width).unwrap();
     bytes
 }
 
@@ -67,15 +73,9 @@ fn arrays_of_every_packed_case_are_the_references() {
         let progress = Progress::default();
         let built = packed(&lengths, documents, seq_length, amount, seed, &progress).unwrap();
         let arrays = [
-            npy_bytes(&built.doc_idx, 1),
-            match &built.sample_idx {
-                SampleIndex::I32(items) => npy_bytes(items, 2),
-                SampleIndex::I64(items) => npy_bytes(items, 2),
-            },
-            match &built.shuffle_idx {
-                ShuffleIndex::U32(items) => npy_bytes(items, 1),
-                ShuffleIndex::I64(items) => npy_bytes(items, 1),
-            },
+            npy_bytes(&Numbers::I32(built.doc_idx), 1),
+            npy_bytes(&built.sample_idx, 2),
+            npy_bytes(&built.shuffle_idx, 1),
         ];
         for (file, array) in case["files"].as_array().unwrap().iter().zip(arrays) {
             let expected = &case["npy_sha256"][file.as_str().unwrap()];
@@ -118,30 +118,17 @@ fn arrays_and_samples_are_the_references() {
     assert!(cases.len() >= 15, "{}", cases.len());
     for case in cases {
         let dataset = TokenDataset::open(&golden.join(case["dataset"].as_str().unwrap())).unwrap();
-        let name = dataset
-            .prefix()
-            .file_name()
-            .unwrap()
-            .to_str()
-            .unwrap()
-            .to_owned();
         let [n_samples, seq_length, seed] =
             ["num_samples", "seq_length", "seed"].map(|key| case[key].as_u64().unwrap());
-        let stem = file_stem(
-            &name,
-            case["name"].as_str().unwrap(),
-            n_samples,
-            seq_length,
-            seed as u32,
-        );
-        let stem = folder.path().join(stem);
-        let config = OrderConfig {
-            stem: stem.clone(),
-            seq_length,
-            n_samples,
-            seed: seed as u32,
-        };
-        build(&dataset, &config, &Progress::default()).unwrap();
+        let stem = folder.path().join(stem_of(&case));
+        let config = OrderConfig::packed(stem.clone(), seq_length, n_samples, seed as u32);
+        build(
+            &dataset.lengths().unwrap(),
+            None,
+            &config,
+            &Progress::default(),
+        )
+        .unwrap();
         for (file, expected) in case["npy_sha256"].as_object().unwrap() {
             let bytes = fs::read(folder.path().join(file)).unwrap();
             assert_eq!(
@@ -216,13 +203,14 @@ fn sequences_are_found_where_a_plain_scan_finds_them() {
     let folder = tempfile::tempdir().unwrap();
     let dataset = TokenDataset::open(&golden.join("dataset/mini_eod_text_document")).unwrap();
     let stem = folder.path().join("order");
-    let config = OrderConfig {
-        stem: stem.clone(),
-        seq_length: 64,
-        n_samples: 4000,
-        seed: 7,
-    };
-    build(&dataset, &config, &Progress::default()).unwrap();
+    let config = OrderConfig::packed(stem.clone(), 64, 4000, 7);
+    build(
+        &dataset.lengths().unwrap(),
+        None,
+        &config,
+        &Progress::default(),
+    )
+    .unwrap();
     let order = TrainingOrder::open(&stem, 64, dataset).unwrap();
     let n_samples = order.n_samples();
     let source = order.source();
@@ -258,4 +246,226 @@ fn sequences_are_found_where_a_plain_scan_finds_them() {
     }
     assert_eq!(found.len(), n_expected);
     assert!(n_expected > 40);
+}
+
+/// serde_json reads floats to the last place but one.
+fn are_close(a: &[f64], b: &[f64]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-15)
+}
+
+fn open(golden: &Path, path: &Value) -> TokenDataset {
+    TokenDataset::open(&golden.join(path.as_str().unwrap())).unwrap()
+}
+
+fn manifest(golden: &Path, name: &str) -> Value {
+    serde_json::from_slice(&fs::read(golden.join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn orders_of_whole_documents_are_the_references() {
+    let Some(golden) = shared::golden("neox") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let all = manifest(&golden, "index_manifest.json")["cases"].clone();
+    let is_whole = |case: &&Value| case["pack_impl"] != "packed";
+    let cases: Vec<&Value> = all.as_array().unwrap().iter().filter(is_whole).collect();
+    assert!(cases.len() >= 5);
+    for case in cases {
+        let dataset = open(&golden, &case["dataset"]);
+        let labels = case["label_dataset"]
+            .is_string()
+            .then(|| open(&golden, &case["label_dataset"]));
+        let [n_samples, seq_length, seed] =
+            ["num_samples", "seq_length", "seed"].map(|key| case[key].as_u64().unwrap());
+        let stem = folder.path().join(stem_of(case));
+        let mut config = OrderConfig::packed(stem.clone(), seq_length, n_samples, seed as u32);
+        config.rule = if case["pack_impl"] == "unpacked" {
+            Rule::Unpacked
+        } else {
+            Rule::PackUntilOverflow
+        };
+        config.allow_chopped = case["allow_chopped"].as_bool().unwrap();
+        let lengths = dataset.lengths().unwrap();
+        let as_source = labels.as_ref().map(|l| l as &dyn TokenSource);
+        let summary = build(&lengths, as_source, &config, &Progress::default()).unwrap();
+        for (file, expected) in case["npy_sha256"].as_object().unwrap() {
+            let bytes = fs::read(folder.path().join(file)).unwrap();
+            assert_eq!(sha256(&bytes), expected.as_str().unwrap(), "{file}");
+        }
+        let samples = |as_gpt_neox| {
+            let layout = Layout {
+                as_gpt_neox,
+                ..config.layout()
+            };
+            Box::new(IndexedSamples::open(&stem, layout).unwrap())
+        };
+        let reference = TrainingOrder::new(samples(true), open(&golden, &case["dataset"]), 0);
+        let row = |order: &TrainingOrder<TokenDataset>, i: u64| -> Vec<i64> {
+            let width = dataset.token_type().n_bytes();
+            let mut bytes = vec![0; order.sample_length() as usize * width];
+            order.read_batch(i, 1, &mut bytes).unwrap();
+            bytes
+                .chunks_exact(width)
+                .map(|b| dataset.token_type().decode(b))
+                .collect()
+        };
+        let mut hash = Sha256::new();
+        let reachable = case["len"].as_u64().unwrap();
+        (0..reachable).for_each(|i| hash.update(le_bytes(&row(&reference, i))));
+        let all_text = case["sha256_all_text"].as_str().unwrap();
+        assert_eq!(
+            pile_core::io::hex(&hash.finalize()),
+            all_text,
+            "{}",
+            case["id"]
+        );
+        if labels.is_some() {
+            let labels =
+                TrainingOrder::new(samples(true), open(&golden, &case["label_dataset"]), -100);
+            for sample in case["samples"].as_array().unwrap() {
+                let found = sha256(&le_bytes(&row(&labels, sample["i"].as_u64().unwrap())));
+                assert_eq!(
+                    found,
+                    sample["label_sha256"].as_str().unwrap(),
+                    "{}",
+                    case["id"]
+                );
+            }
+        }
+        // By default the true sample is given; the summary names the places that differ.
+        let own = TrainingOrder::new(samples(false), dataset_again(&golden, case), 0);
+        for i in 0..n_samples {
+            let differs = row(&own, i) != row(&reference, i);
+            assert_eq!(differs, summary.replaced_by_gpt_neox.contains(&i), "{i}");
+        }
+        assert_eq!(
+            summary.replaced_by_gpt_neox.len(),
+            usize::from(config.rule == Rule::PackUntilOverflow)
+        );
+    }
+}
+
+fn dataset_again(golden: &Path, case: &Value) -> TokenDataset {
+    open(golden, &case["dataset"])
+}
+
+#[test]
+fn where_the_reference_crashes_the_next_permutation_is_taken() {
+    let Some(golden) = shared::golden("neox") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let crashes = manifest(&golden, "index_manifest.json")["reference_crashes"].clone();
+    assert_eq!(crashes.as_array().unwrap().len(), 1);
+    let dataset = TokenDataset::open(&golden.join("dataset/mixed32")).unwrap();
+    let labels = TokenDataset::open(&golden.join("dataset/mixed32_label")).unwrap();
+    let stem = folder.path().join("order");
+    let config = OrderConfig {
+        rule: Rule::PackUntilOverflow,
+        allow_chopped: false,
+        ..OrderConfig::packed(stem, 128, 60, 1)
+    };
+    let lengths = dataset.lengths().unwrap();
+    let summary = build(&lengths, Some(&labels), &config, &Progress::default()).unwrap();
+    assert_eq!(summary.n_samples, 60);
+}
+
+#[test]
+fn splits_weights_and_blends_are_the_references() {
+    let Some(golden) = shared::golden("neox") else {
+        return;
+    };
+    let manifest = manifest(&golden, "index_manifest.json");
+    let list = |name: &str| manifest[name].as_array().unwrap().clone();
+    let floats = |v: &Value| -> Vec<f64> { serde_json::from_value(v.clone()).unwrap() };
+    for case in list("splits") {
+        let size = case["size"].as_u64().unwrap();
+        let parts = split_documents(case["split"].as_str().unwrap(), size).unwrap();
+        let borders = vec![parts[0].start, parts[0].end, parts[1].end, parts[2].end];
+        let expected: Vec<u64> = serde_json::from_value(case["index"].clone()).unwrap();
+        assert_eq!(borders, expected, "{case}");
+    }
+    for case in list("normalized_weights_num_samples") {
+        let n = case["num_samples"].as_u64();
+        let (weights, samples) =
+            normalized_weights(&floats(&case["weights"]), n.unwrap_or(0)).unwrap();
+        assert!(are_close(&weights, &floats(&case["out"][0])), "{case}");
+        if n.is_some() {
+            let expected: Vec<u64> = serde_json::from_value(case["out"][1].clone()).unwrap();
+            assert_eq!(samples, expected, "{case}");
+        }
+    }
+    for case in list("weights_by_num_docs") {
+        let counts: Vec<u64> = serde_json::from_value(case["l"].clone()).unwrap();
+        let found = weights_by_documents(&counts, case["alpha"].as_f64().unwrap());
+        assert!(are_close(&found, &floats(&case["out"])), "{case}");
+    }
+    for case in list("blend") {
+        let weights = normalized_weights(&floats(&case["weights"]), 0).unwrap().0;
+        let blended = blend(&weights, case["size"].as_u64().unwrap()).unwrap();
+        let expected = case["sha256_dataset_index"].as_str().unwrap();
+        assert_eq!(sha256(&blended.dataset_index), expected, "{}", case["id"]);
+        let expected = case["sha256_dataset_sample_index"].as_str().unwrap();
+        assert_eq!(
+            sha256(&le_bytes(&blended.sample_index)),
+            expected,
+            "{}",
+            case["id"]
+        );
+    }
+}
+
+#[test]
+fn orders_of_megatron_are_the_references() {
+    let Some(golden) = shared::golden("neox") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let cases = manifest(&golden, "megatron_manifest.json");
+    for case in cases.as_array().unwrap() {
+        let dataset = open(&golden, &case["dataset"]);
+        let number = |key: &str| case[key].as_u64().unwrap();
+        let stem = folder.path().join(case["id"].as_str().unwrap());
+        let n_samples = case["num_samples"].as_u64();
+        let config = OrderConfig {
+            rule: Rule::Megatron {
+                extra: number("add_extra_token"),
+                drop_last_partial: case["drop_last_partial"].as_bool().unwrap(),
+            },
+            amount: n_samples.map_or(Amount::Epochs(1), Amount::Samples),
+            documents: Some(
+                case["documents"][0].as_u64().unwrap()..case["documents"][1].as_u64().unwrap(),
+            ),
+            ..OrderConfig::packed(stem.clone(), number("seq_length"), 1, number("seed") as u32)
+        };
+        let lengths = dataset.lengths().unwrap();
+        let summary = build(&lengths, None, &config, &Progress::default()).unwrap();
+        assert_eq!(summary.n_epochs, Some(number("num_epochs")));
+        let is_separate = case["separate_final_epoch"].as_bool().unwrap();
+        assert_eq!(summary.has_separate_epoch, is_separate, "{}", case["id"]);
+        for (ours, theirs) in [
+            ("doc_idx", "document_index"),
+            ("sample_idx", "sample_index"),
+            ("shuffle_idx", "shuffle_index"),
+        ] {
+            let path = folder
+                .path()
+                .join(format!("{}_{ours}.npy", case["id"].as_str().unwrap()));
+            let bytes = fs::read(path).unwrap();
+            let data_start = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+            let expected = case[theirs]["sha256"].as_str().unwrap();
+            assert_eq!(
+                sha256(&bytes[data_start..]),
+                expected,
+                "{} {ours}",
+                case["id"]
+            );
+        }
+        let samples = Box::new(IndexedSamples::open(&stem, config.layout()).unwrap());
+        let order = TrainingOrder::new(samples, dataset, -1);
+        for i in 0..order.n_samples() {
+            order.spans(i).unwrap();
+        }
+    }
 }

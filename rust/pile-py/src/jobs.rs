@@ -123,39 +123,94 @@ pub fn train_tokenizer<'py>(
 
 /// Builds an order's files.
 #[pyfunction]
-#[pyo3(signature = (prefix, stem, seq_length, n_samples, seed, on_progress = None))]
+#[pyo3(signature = (prefix, stem, seq_length, seed, *, samples = None, epochs = None, rule = "packed", extra = 1,
+    drop_last_partial = true, documents = None, allow_chopped = true, labels = None, on_progress = None))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn build_order<'py>(
     py: Python<'py>,
     prefix: PathBuf,
     stem: PathBuf,
     seq_length: u64,
-    n_samples: u64,
     seed: u32,
+    samples: Option<u64>,
+    epochs: Option<u64>,
+    rule: &str,
+    extra: u64,
+    drop_last_partial: bool,
+    documents: Option<(u64, u64)>,
+    allow_chopped: bool,
+    labels: Option<PathBuf>,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let dataset = tokens::TokenDataset::open(&prefix).map_err(BindError::from)?;
+    let amount = match (samples, epochs) {
+        (Some(n), None) => order::Amount::Samples(n),
+        (None, Some(n)) => order::Amount::Epochs(n),
+        _ => return Err(argument("give samples or epochs")),
+    };
+    let rule = match rule {
+        "packed" => order::Rule::Packed,
+        "pack_until_overflow" => order::Rule::PackUntilOverflow,
+        "unpacked" => order::Rule::Unpacked,
+        "megatron" => order::Rule::Megatron {
+            extra,
+            drop_last_partial,
+        },
+        _ => return Err(argument(&format!("no rule {rule:?}"))),
+    };
     let config = order::OrderConfig {
         stem,
+        rule,
         seq_length,
-        n_samples,
+        amount,
         seed,
+        documents: documents.map(|(first, end)| first..end),
+        allow_chopped,
     };
+    let open = |prefix: PathBuf| tokens::IndexedTokens::open(&prefix).map_err(BindError::from);
+    let (dataset, labels) = (open(prefix)?, labels.map(open).transpose()?);
     let summary = watch(py, on_progress, |progress| {
-        order::build(&dataset, &config, progress)
+        let labels = labels.as_ref().map(|l| l as &dyn tokens::TokenSource);
+        order::build(&dataset.lengths()?, labels, &config, progress)
     })?;
     to_python(py, &summary)
 }
 
-/// GPT-NeoX's name of an order's files.
+fn argument(what: &str) -> PyErr {
+    BindError::from(pile_core::Error::argument(what)).into()
+}
+
+/// The documents of train, valid and test.
 #[pyfunction]
-pub fn order_file_stem(
-    prefix_name: &str,
-    name: &str,
+pub fn split_documents(split: &str, n_documents: u64) -> Result<Vec<(u64, u64)>, BindError> {
+    let parts = order::split_documents(split, n_documents)?;
+    Ok(parts.iter().map(|part| (part.start, part.end)).collect())
+}
+
+/// Normalized weights, and the samples to build of each dataset.
+#[pyfunction]
+pub fn normalized_weights(
+    weights: Vec<f64>,
     n_samples: u64,
-    seq_length: u64,
-    seed: u32,
-) -> String {
-    order::file_stem(prefix_name, name, n_samples, seq_length, seed)
+) -> Result<(Vec<f64>, Vec<u64>), BindError> {
+    Ok(order::normalized_weights(&weights, n_samples)?)
+}
+
+/// Weights by numbers of documents.
+#[pyfunction]
+pub fn weights_by_documents(n_documents: Vec<u64>, alpha: f64) -> Vec<f64> {
+    order::weights_by_documents(&n_documents, alpha)
+}
+
+/// Writes the two arrays of a blend; returns how many samples of each dataset it takes.
+#[pyfunction]
+pub fn write_blend(
+    py: Python<'_>,
+    stem: PathBuf,
+    weights: Vec<f64>,
+    available: Vec<u64>,
+    as_gpt_neox: bool,
+) -> Result<(u64, Vec<u64>), BindError> {
+    Ok(py.detach(|| order::build_blend(&stem, &weights, &available, as_gpt_neox))?)
 }
 
 /// Panics inside a watched job, so that a test can see what users are told then.

@@ -5,6 +5,7 @@ mod errors;
 mod jobs;
 mod order;
 mod progress;
+mod source;
 mod tokenizer;
 
 use pyo3::prelude::*;
@@ -22,10 +23,13 @@ mod _core {
     use super::dataset::TokenDataset;
     #[pymodule_export]
     use super::jobs::{
-        _panic, build_dataset, build_order, merge_datasets, order_file_stem, train_tokenizer,
+        _panic, build_dataset, build_order, merge_datasets, normalized_weights, split_documents,
+        train_tokenizer, weights_by_documents, write_blend,
     };
     #[pymodule_export]
-    use super::order::TrainingOrder;
+    use super::order::{TrainingOrder, blended_order, rows_order};
+    #[pymodule_export]
+    use super::source::TokenSource;
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 

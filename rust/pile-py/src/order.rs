@@ -1,26 +1,124 @@
 //! `TrainingOrder`.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use numpy::{IntoPyArray, PyArray2, PyArrayMethods};
+use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
     order,
     timeline::find_sequences,
     tokens::{self, TokenSource},
 };
-use pyo3::prelude::*;
+use pyo3::{IntoPyObjectExt, prelude::*};
 
 use crate::{
     dataset::{TokenDataset, filled, index},
     errors::BindError,
     progress::watch,
+    source::{Kind, TokenSource as SourceClass},
 };
 
 /// The samples a model sees, in order.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TrainingOrder {
-    inner: order::TrainingOrder<Arc<tokens::TokenDataset>>,
+    inner: order::TrainingOrder<Arc<dyn TokenSource>>,
+    made: Made,
+}
+
+/// What an order was opened from.
+enum Made {
+    Arrays {
+        stem: PathBuf,
+        prefix: PathBuf,
+        padding: i64,
+        layout: order::Layout,
+        source: Dataset,
+    },
+    Rows {
+        path: PathBuf,
+        rows: Arc<tokens::TokenRows>,
+    },
+    Blend {
+        stem: PathBuf,
+        parts: Vec<Py<TrainingOrder>>,
+    },
+}
+
+enum Dataset {
+    Whole(Arc<tokens::TokenDataset>),
+    Indexed(Arc<tokens::IndexedTokens>),
+}
+
+impl Dataset {
+    fn open(prefix: &Path) -> pile_core::Result<Self> {
+        let mut bin = prefix.as_os_str().to_owned();
+        bin.push(".bin");
+        Ok(if Path::new(&bin).exists() {
+            Self::Whole(Arc::new(tokens::TokenDataset::open(prefix)?))
+        } else {
+            Self::Indexed(Arc::new(tokens::IndexedTokens::open(prefix)?))
+        })
+    }
+
+    fn source(&self) -> Arc<dyn TokenSource> {
+        match self {
+            Self::Whole(dataset) => Arc::clone(dataset) as _,
+            Self::Indexed(tokens) => Arc::clone(tokens) as _,
+        }
+    }
+}
+
+/// Rows in training order.
+#[pyfunction]
+pub fn rows_order(path: PathBuf, row_length: u64, dtype: &str) -> Result<TrainingOrder, BindError> {
+    let token_type = match dtype {
+        "uint16" => tokens::TokenType::U16,
+        "int32" => tokens::TokenType::I32,
+        _ => {
+            let what = format!("tokens of type {dtype:?}, expected uint16 or int32");
+            return Err(pile_core::Error::argument(what).into());
+        }
+    };
+    let rows = Arc::new(tokens::TokenRows::open(&path, row_length, token_type)?);
+    let samples = order::RowSamples {
+        n_rows: rows.n_documents(),
+        row_length,
+    };
+    let source: Arc<dyn TokenSource> = Arc::clone(&rows) as _;
+    Ok(TrainingOrder {
+        inner: order::TrainingOrder::new(Box::new(samples), source, 0),
+        made: Made::Rows { path, rows },
+    })
+}
+
+/// Orders mixed by the two arrays of a blend.
+#[pyfunction]
+pub fn blended_order(
     stem: PathBuf,
+    parts: Vec<Py<TrainingOrder>>,
+) -> Result<TrainingOrder, BindError> {
+    let sources = parts
+        .iter()
+        .map(|part| Arc::clone(part.get().inner.source()));
+    let several = tokens::SeveralSources::new(sources.collect())?;
+    let mut opened = Vec::new();
+    for (part, first) in parts.iter().zip(several.first_documents()) {
+        let Made::Arrays { stem, layout, .. } = &part.get().made else {
+            return Err(pile_core::Error::argument(
+                "a blend is made of orders over one dataset each",
+            )
+            .into());
+        };
+        opened.push((order::IndexedSamples::open(stem, *layout)?, *first));
+    }
+    let samples = order::BlendedSamples::open(&stem, opened)?;
+    let source: Arc<dyn TokenSource> = Arc::new(several);
+    Ok(TrainingOrder {
+        inner: order::TrainingOrder::new(Box::new(samples), source, 0),
+        made: Made::Blend { stem, parts },
+    })
 }
 
 /// Rows of `W` columns as a two-dimensional array.
@@ -51,20 +149,72 @@ impl TrainingOrder {
 #[pymethods]
 impl TrainingOrder {
     #[new]
-    fn new(stem: PathBuf, seq_length: u64, prefix: PathBuf) -> Result<Self, BindError> {
-        let source = Arc::new(tokens::TokenDataset::open(&prefix)?);
-        let inner = order::TrainingOrder::open(&stem, seq_length, source)?;
-        Ok(Self { inner, stem })
+    #[pyo3(signature = (stem, seq_length, prefix, extra = 1, is_padded = false, padding = 0, as_gpt_neox = false))]
+    fn new(
+        stem: PathBuf,
+        seq_length: u64,
+        prefix: PathBuf,
+        extra: u64,
+        is_padded: bool,
+        padding: i64,
+        as_gpt_neox: bool,
+    ) -> Result<Self, BindError> {
+        let layout = order::Layout {
+            seq_length,
+            extra,
+            is_padded,
+            as_gpt_neox,
+        };
+        let source = Dataset::open(&prefix)?;
+        let samples = order::IndexedSamples::open(&stem, layout)?;
+        Ok(Self {
+            inner: order::TrainingOrder::new(Box::new(samples), source.source(), padding),
+            made: Made::Arrays {
+                stem,
+                prefix,
+                padding,
+                layout,
+                source,
+            },
+        })
     }
 
     #[getter]
     fn seq_length(&self) -> u64 {
-        self.inner.sample_length() - 1
+        match &self.made {
+            Made::Arrays { layout, .. } => layout.seq_length,
+            _ => self.inner.sample_length() - 1,
+        }
     }
 
     #[getter]
-    fn dataset(&self) -> TokenDataset {
-        TokenDataset::of(Arc::clone(self.inner.source()))
+    fn sample_length(&self) -> u64 {
+        self.inner.sample_length()
+    }
+
+    #[getter]
+    fn dataset<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let source = |kind| Bound::new(py, SourceClass { kind }).map(Bound::into_any);
+        match &self.made {
+            Made::Arrays {
+                source: Dataset::Whole(dataset),
+                ..
+            } => {
+                let dataset = TokenDataset::of(Arc::clone(dataset));
+                Ok(Bound::new(py, dataset)?.into_any())
+            }
+            Made::Arrays {
+                source: Dataset::Indexed(tokens),
+                ..
+            } => source(Kind::Indexed(Arc::clone(tokens))),
+            Made::Rows { rows, .. } => source(Kind::Rows(Arc::clone(rows))),
+            Made::Blend { parts, .. } => {
+                let parts = parts.iter().map(|part| part.get().dataset(py));
+                let parts = parts.collect::<PyResult<Vec<_>>>()?;
+                py.import("pile_tools.blends")?
+                    .call_method1("Datasets", (parts,))
+            }
+        }
     }
 
     fn __len__(&self) -> usize {
@@ -74,6 +224,20 @@ impl TrainingOrder {
     fn __getitem__<'py>(&self, py: Python<'py>, sample: i64) -> PyResult<Bound<'py, PyAny>> {
         let sample = index(sample, self.inner.n_samples())?;
         self.read(py, sample, 1, &[self.inner.sample_length() as usize])
+    }
+
+    fn take<'py>(
+        &self,
+        py: Python<'py>,
+        places: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let n_samples = self.inner.n_samples();
+        let places = places.as_array().into_iter().map(|i| index(*i, n_samples));
+        let places = places.collect::<PyResult<Vec<u64>>>()?;
+        let shape = [places.len(), self.inner.sample_length() as usize];
+        filled(py, self.inner.source().token_type(), &shape, |out| {
+            self.inner.read_places(&places, out)
+        })
     }
 
     fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {
@@ -94,8 +258,15 @@ impl TrainingOrder {
         let spans = py
             .detach(|| self.inner.batch_spans(first, n))
             .map_err(BindError::from)?;
+        let is_known = !matches!(self.made, Made::Rows { .. });
         let row = |s: order::SampleSpan| {
-            [s.row, s.span.document, s.span.start, s.span.length].map(|x| x as i64)
+            let document = if is_known { s.span.document as i64 } else { -1 };
+            [
+                s.row as i64,
+                document,
+                s.span.start as i64,
+                s.span.length as i64,
+            ]
         };
         table(py, spans.into_iter().map(row).collect())
     }
@@ -120,11 +291,38 @@ impl TrainingOrder {
         )
     }
 
-    fn __getnewargs__(&self) -> (PathBuf, u64, PathBuf) {
-        (
-            self.stem.clone(),
-            self.seq_length(),
-            self.inner.source().prefix().to_owned(),
-        )
+    fn __reduce__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let core = py.import("pile_tools._core")?;
+        let order = slf.get();
+        match &order.made {
+            Made::Arrays {
+                stem,
+                prefix,
+                padding,
+                layout: l,
+                ..
+            } => {
+                let layout = (l.extra, l.is_padded, *padding, l.as_gpt_neox);
+                let arguments = (
+                    stem,
+                    l.seq_length,
+                    prefix,
+                    layout.0,
+                    layout.1,
+                    layout.2,
+                    layout.3,
+                );
+                (slf.get_type(), arguments).into_bound_py_any(py)
+            }
+            Made::Rows { path, rows } => {
+                let arguments = (path, rows.row_length(), rows.token_type().name());
+                (core.getattr("rows_order")?, arguments).into_bound_py_any(py)
+            }
+            Made::Blend { stem, parts } => {
+                let parts: Vec<_> = parts.iter().map(|part| part.bind(py)).collect();
+                (core.getattr("blended_order")?, (stem, parts)).into_bound_py_any(py)
+            }
+        }
     }
 }

@@ -1,23 +1,92 @@
 //! The order job: a token dataset in, the three `.npy` files out.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+};
 
 use serde::Serialize;
 
-use super::{Amount, SampleIndex, ShuffleIndex, npy, packed};
-use crate::{Result, io::write_atomically, progress::Progress, tokens::TokenDataset};
+use super::{
+    Amount, IndexedSamples, Layout, MegatronConfig, WholeConfig, megatron, npy::Numbers,
+    pack_until_overflow, packed, unpacked,
+};
+use crate::{
+    Error, Result,
+    io::write_atomically,
+    progress::Progress,
+    tokens::{Span, TokenSource},
+};
+
+/// By which rule documents become samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// GPT-NeoX's `packed`.
+    Packed,
+    /// GPT-NeoX's `pack_until_overflow`.
+    PackUntilOverflow,
+    /// GPT-NeoX's `unpacked`.
+    Unpacked,
+    /// Megatron-LM's order.
+    Megatron {
+        /// Tokens of a sample beyond what the model sees, 1 or 0.
+        extra: u64,
+        /// Whether a last sample that is not full is left out.
+        drop_last_partial: bool,
+    },
+}
 
 /// What to build.
 #[derive(Debug, Clone)]
 pub struct OrderConfig {
     /// The files are `STEM_doc_idx.npy`, `STEM_sample_idx.npy`, `STEM_shuffle_idx.npy`.
     pub stem: PathBuf,
+    /// By which rule.
+    pub rule: Rule,
     /// Tokens of a sample less one: what the model sees at once.
     pub seq_length: u64,
-    /// Samples asked for; the built order has at least as many.
-    pub n_samples: u64,
-    /// Seed of both shuffles.
+    /// How many samples.
+    pub amount: Amount,
+    /// Seed of all shuffles.
     pub seed: u32,
+    /// The documents to use, all where none are named.
+    pub documents: Option<Range<u64>>,
+    /// Whether documents longer than a sample are cut (not in `packed`, which cuts all).
+    pub allow_chopped: bool,
+}
+
+impl OrderConfig {
+    /// A `packed` order of a whole dataset.
+    #[must_use]
+    pub fn packed(stem: PathBuf, seq_length: u64, n_samples: u64, seed: u32) -> Self {
+        Self {
+            stem,
+            rule: Rule::Packed,
+            seq_length,
+            amount: Amount::Samples(n_samples),
+            seed,
+            documents: None,
+            allow_chopped: true,
+        }
+    }
+
+    /// How the arrays of this order are read.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        let mut layout = Layout::packed(self.seq_length);
+        match self.rule {
+            Rule::Packed => {}
+            Rule::PackUntilOverflow | Rule::Unpacked => layout.is_padded = true,
+            Rule::Megatron {
+                extra,
+                drop_last_partial,
+            } => {
+                layout.extra = extra;
+                layout.is_padded = !drop_last_partial;
+            }
+        }
+        layout
+    }
 }
 
 /// What was built.
@@ -25,62 +94,177 @@ pub struct OrderConfig {
 pub struct OrderSummary {
     /// Samples in the order.
     pub n_samples: u64,
-    /// Times the documents are repeated.
-    pub n_epochs: u64,
+    /// Times the documents are repeated; none where the rule does not count them.
+    pub n_epochs: Option<u64>,
+    /// Whether the last epoch stands apart (Megatron-LM).
+    pub has_separate_epoch: bool,
     /// Tokens of the documents, once.
     pub tokens_per_epoch: u64,
     /// Documents, once.
     pub n_documents: u64,
+    /// Places of the order where GPT-NeoX cannot read the sample and takes another.
+    pub replaced_by_gpt_neox: Vec<u64>,
 }
 
-/// The name GPT-NeoX gives the files of a `packed` order, less `_doc_idx.npy` and so on.
-///
-/// `name` is `train_0` for separate training paths, `train` for one path with a split.
-#[must_use]
-pub fn file_stem(
-    prefix_name: &str,
-    name: &str,
-    n_samples: u64,
-    seq_length: u64,
-    seed: u32,
-) -> String {
-    format!("{prefix_name}_{name}_indexmap_{n_samples}ns_{seq_length}sl_{seed}s_packedpi_ac")
+struct Built {
+    arrays: [Numbers; 3],
+    n_epochs: Option<u64>,
+    has_separate_epoch: bool,
 }
 
-/// Builds the order and writes its files, each by rename.
+/// Builds the order and writes its files, each by rename. `labels` is the parallel dataset of labels, where
+/// there is one: documents that are masked in it are left out, except from `packed`.
 ///
 /// # Errors
-/// As [`packed`], or the files cannot be written.
+/// As the rule's, or the files cannot be written.
 pub fn build(
-    dataset: &TokenDataset,
+    lengths: &[i32],
+    labels: Option<&dyn TokenSource>,
     config: &OrderConfig,
     progress: &Progress,
 ) -> Result<OrderSummary> {
-    let lengths = dataset.lengths()?;
-    let amount = Amount::Samples(config.n_samples);
-    let built = packed(
-        &lengths,
-        0..lengths.len(),
-        config.seq_length,
-        amount,
-        config.seed,
-        progress,
-    )?;
-    write(&config.stem, "doc_idx", &built.doc_idx, 1)?;
-    match &built.sample_idx {
-        SampleIndex::I32(items) => write(&config.stem, "sample_idx", items, 2)?,
-        SampleIndex::I64(items) => write(&config.stem, "sample_idx", items, 2)?,
-    };
-    let n_samples = match &built.shuffle_idx {
-        ShuffleIndex::U32(items) => write(&config.stem, "shuffle_idx", items, 1)?,
-        ShuffleIndex::I64(items) => write(&config.stem, "shuffle_idx", items, 1)?,
-    };
+    let documents = config.documents.clone().unwrap_or(0..lengths.len() as u64);
+    let documents = documents.start as usize..documents.end as usize;
+    if documents.is_empty() {
+        return Err(Error::argument(format!(
+            "no documents: this part of the {} is empty",
+            lengths.len()
+        )));
+    }
+    let tokens_per_epoch = packed::tokens_of(lengths, &documents)?;
+    let n_documents = documents.len() as u64;
+    let built = arrays(lengths, documents, labels, config, progress)?;
+    for ((name, width), numbers) in [("doc_idx", 1), ("sample_idx", 2), ("shuffle_idx", 1)]
+        .iter()
+        .zip(&built.arrays)
+    {
+        write_atomically(&array_path(&config.stem, name), |out| {
+            numbers.write(out, *width)
+        })?;
+    }
     Ok(OrderSummary {
-        n_samples: n_samples as u64,
+        n_samples: built.arrays[2].len() as u64,
         n_epochs: built.n_epochs,
-        tokens_per_epoch: built.tokens_per_epoch,
-        n_documents: lengths.len() as u64,
+        has_separate_epoch: built.has_separate_epoch,
+        tokens_per_epoch,
+        n_documents,
+        replaced_by_gpt_neox: IndexedSamples::open(&config.stem, config.layout())?.replaced(),
     })
+}
+
+fn arrays(
+    lengths: &[i32],
+    documents: Range<usize>,
+    labels: Option<&dyn TokenSource>,
+    config: &OrderConfig,
+    progress: &Progress,
+) -> Result<Built> {
+    let (seq_length, seed) = (config.seq_length, config.seed);
+    match config.rule {
+        Rule::Packed => {
+            let built = packed(
+                lengths,
+                documents,
+                seq_length,
+                config.amount,
+                seed,
+                progress,
+            )?;
+            Ok(Built {
+                arrays: [
+                    Numbers::I32(built.doc_idx),
+                    built.sample_idx,
+                    built.shuffle_idx,
+                ],
+                n_epochs: Some(built.n_epochs),
+                has_separate_epoch: false,
+            })
+        }
+        Rule::Megatron {
+            extra,
+            drop_last_partial,
+        } => {
+            let n_samples = match config.amount {
+                Amount::Samples(n) => Some(n),
+                Amount::Epochs(1) => None,
+                Amount::Epochs(n) => {
+                    return Err(Error::argument(format!(
+                        "{n} epochs: Megatron-LM takes a number of samples, or one epoch"
+                    )));
+                }
+            };
+            let megatron_config = MegatronConfig {
+                seq_length,
+                n_samples,
+                seed,
+                extra,
+                drop_last_partial,
+            };
+            let built = megatron(lengths, documents, &megatron_config, progress)?;
+            Ok(Built {
+                arrays: [
+                    Numbers::I32(built.doc_idx),
+                    built.sample_idx,
+                    built.shuffle_idx,
+                ],
+                n_epochs: Some(built.n_epochs),
+                has_separate_epoch: built.has_separate_epoch,
+            })
+        }
+        Rule::PackUntilOverflow | Rule::Unpacked => whole(lengths, &documents, labels, config),
+    }
+}
+
+fn whole(
+    lengths: &[i32],
+    documents: &Range<usize>,
+    labels: Option<&dyn TokenSource>,
+    config: &OrderConfig,
+) -> Result<Built> {
+    let Amount::Samples(n_samples) = config.amount else {
+        return Err(Error::argument(
+            "whole documents are packed to a number of samples, not of epochs",
+        ));
+    };
+    if documents.start != 0 {
+        return Err(Error::argument(
+            "GPT-NeoX counts the documents of this rule from the dataset's first, whatever the part of its split: only the first part is right",
+        ));
+    }
+    let is_masked = |document: u64, n_tokens: u64| {
+        labels.map_or(Ok(false), |labels| is_masked(labels, document, n_tokens))
+    };
+    let whole_config = WholeConfig {
+        lengths: &lengths[documents.clone()],
+        seq_length: config.seq_length,
+        n_samples,
+        seed: config.seed,
+        allow_chopped: config.allow_chopped,
+        is_masked: &is_masked,
+    };
+    let built = if config.rule == Rule::Unpacked {
+        unpacked(&whole_config)?
+    } else {
+        pack_until_overflow(&whole_config)?
+    };
+    Ok(Built {
+        arrays: [built.doc_idx, built.sample_idx, built.shuffle_idx].map(Numbers::I64),
+        n_epochs: None,
+        has_separate_epoch: false,
+    })
+}
+
+/// The label of a token that is not learned.
+const MASKED: i64 = -100;
+
+fn is_masked(labels: &dyn TokenSource, document: u64, n_tokens: u64) -> Result<bool> {
+    let length = labels.document_length(document)?.min(n_tokens);
+    let span = Span {
+        document,
+        start: 0,
+        length,
+    };
+    Ok(labels.tokens(&[span])?.iter().all(|token| *token == MASKED))
 }
 
 /// `STEM_ARRAY.npy`.
@@ -88,11 +272,4 @@ pub(super) fn array_path(stem: &Path, array: &str) -> PathBuf {
     let mut path = stem.as_os_str().to_owned();
     path.push(format!("_{array}.npy"));
     PathBuf::from(path)
-}
-
-fn write<T: npy::Element>(stem: &Path, array: &str, items: &[T], width: usize) -> Result<usize> {
-    write_atomically(&array_path(stem, array), |out| {
-        npy::write(out, items, width)
-    })?;
-    Ok(items.len())
 }

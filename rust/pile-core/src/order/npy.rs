@@ -12,6 +12,9 @@ pub trait Element: bytemuck::Pod {
     const DESCR: &'static str;
 }
 
+impl Element for u8 {
+    const DESCR: &'static str = "|u1";
+}
 impl Element for i32 {
     const DESCR: &'static str = "<i4";
 }
@@ -195,5 +198,106 @@ impl<T: Element> Array<T> {
         let start = usize::try_from(i.checked_mul(self.width)?).ok()?;
         self.items()
             .get(start..start.checked_add(self.width as usize)?)
+    }
+}
+
+/// Numbers of any of the types that the reference stores, in memory.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Numbers {
+    /// `uint8`.
+    U8(Vec<u8>),
+    /// `int32`.
+    I32(Vec<i32>),
+    /// `uint32`.
+    U32(Vec<u32>),
+    /// `int64`.
+    I64(Vec<i64>),
+}
+
+impl Numbers {
+    /// As [`write`].
+    ///
+    /// # Errors
+    /// What the writer reports.
+    pub fn write(&self, out: &mut impl Write, width: usize) -> io::Result<()> {
+        match self {
+            Self::U8(items) => write(out, items, width),
+            Self::I32(items) => write(out, items, width),
+            Self::U32(items) => write(out, items, width),
+            Self::I64(items) => write(out, items, width),
+        }
+    }
+
+    /// How many there are, whatever the width of their rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(items) => items.len(),
+            Self::I32(items) => items.len(),
+            Self::U32(items) => items.len(),
+            Self::I64(items) => items.len(),
+        }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A memory-mapped array of any of these types.
+#[derive(Debug)]
+pub enum AnyArray {
+    /// `uint8`.
+    U8(Array<u8>),
+    /// `int32`.
+    I32(Array<i32>),
+    /// `uint32`.
+    U32(Array<u32>),
+    /// `int64`.
+    I64(Array<i64>),
+}
+
+impl AnyArray {
+    /// As [`Array::open`], the type being the file's own.
+    ///
+    /// # Errors
+    /// The file cannot be read or is another kind of array.
+    pub fn open(path: &Path, width: u64) -> Result<Self> {
+        Ok(match descr(path)?.as_str() {
+            "|u1" => Self::U8(Array::open(path, width)?),
+            "<i4" => Self::I32(Array::open(path, width)?),
+            "<u4" => Self::U32(Array::open(path, width)?),
+            _ => Self::I64(Array::open(path, width)?),
+        })
+    }
+
+    /// Rows, or elements of a one-dimensional array.
+    #[must_use]
+    pub fn n_rows(&self) -> u64 {
+        match self {
+            Self::U8(array) => array.n_rows(),
+            Self::I32(array) => array.n_rows(),
+            Self::U32(array) => array.n_rows(),
+            Self::I64(array) => array.n_rows(),
+        }
+    }
+
+    /// A column of row `i`; `None` beyond the end or below zero.
+    #[must_use]
+    pub fn get(&self, i: u64, column: usize) -> Option<u64> {
+        u64::try_from(self.get_signed(i, column)?).ok()
+    }
+
+    /// A column of row `i`; `None` beyond the end.
+    #[must_use]
+    pub fn get_signed(&self, i: u64, column: usize) -> Option<i64> {
+        match self {
+            Self::U8(array) => array.row(i).map(|row| i64::from(row[column])),
+            Self::I32(array) => array.row(i).map(|row| i64::from(row[column])),
+            Self::U32(array) => array.row(i).map(|row| i64::from(row[column])),
+            Self::I64(array) => array.row(i).map(|row| row[column]),
+        }
     }
 }

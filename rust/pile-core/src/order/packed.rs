@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use super::Mt19937;
+use super::{Mt19937, npy::Numbers};
 use crate::{Error, Result, progress::Progress};
 
 /// The three arrays, in the reference's types.
@@ -15,31 +15,15 @@ pub struct Packed {
     /// Document numbers in the order in which they are strung together, all epochs.
     pub doc_idx: Vec<i32>,
     /// Where each sample starts, as (place in `doc_idx`, token in that document); one more at the end.
-    pub sample_idx: SampleIndex,
+    /// The reference switches to 64 bits by the number of samples.
+    pub sample_idx: Numbers,
     /// The sample to take at each place of the training order.
-    pub shuffle_idx: ShuffleIndex,
+    /// uint32 below 2^32 - 2 samples, else int64.
+    pub shuffle_idx: Numbers,
     /// Times the documents are repeated.
     pub n_epochs: u64,
     /// Tokens of the documents, once.
     pub tokens_per_epoch: u64,
-}
-
-/// Sample starts, flattened pairs; the reference switches to 64 bits by the number of samples.
-#[derive(Debug, PartialEq, Eq)]
-pub enum SampleIndex {
-    /// `int32`.
-    I32(Vec<i32>),
-    /// `int64`.
-    I64(Vec<i64>),
-}
-
-/// A permutation of the samples.
-#[derive(Debug, PartialEq, Eq)]
-pub enum ShuffleIndex {
-    /// `uint32`, below 2^32 - 2 samples.
-    U32(Vec<u32>),
-    /// `int64`.
-    I64(Vec<i64>),
 }
 
 /// The least number of epochs whose tokens give `n_samples`, by the reference's rule.
@@ -86,42 +70,34 @@ pub fn packed(
         let what = "sequence length and number of samples or epochs must be at least 1";
         return Err(Error::argument(what));
     }
-    let wanted = lengths.get(documents.clone()).ok_or_else(|| {
-        Error::argument(format!(
-            "no documents {documents:?}: there are {}",
-            lengths.len()
-        ))
-    })?;
-    let tokens_per_epoch = wanted.iter().map(|length| *length as u64).sum();
+    let tokens_per_epoch = tokens_of(lengths, &documents)?;
     let n_epochs = match amount {
         Amount::Samples(n_samples) => n_epochs_for(n_samples, tokens_per_epoch, seq_length)?,
-        Amount::Epochs(_) if tokens_per_epoch == 0 => return Err(no_tokens()),
         Amount::Epochs(n_epochs) => n_epochs,
     };
     let n_tokens = n_epochs
         .checked_mul(tokens_per_epoch)
         .ok_or_else(too_large)?;
     let mut rng = Mt19937::new(seed);
-    let doc_idx = shuffled_documents(documents, n_epochs, &mut rng)?;
+    let doc_idx = shuffled_documents(documents, n_epochs, 0, &mut rng)?;
     let n_built = (n_tokens - 1) / seq_length;
-    // The reference decides by samples alone; places in doc_idx beyond 2^31 need 64 bits too.
-    let is_small = 2.0 * ((n_tokens - 1) as f64 / seq_length as f64 + 1.0) < f64::from(i32::MAX)
-        && doc_idx.len() <= i32::MAX as usize;
+    let is_small = fits_i32(n_tokens, seq_length, doc_idx.len() as u64);
     let cut = Cut {
         lengths,
         doc_idx: &doc_idx,
         seq_length,
+        extra: 1,
         n_built,
     };
     let sample_idx = if is_small {
-        SampleIndex::I32(cut.sample_starts(progress, |x| x as i32)?)
+        Numbers::I32(cut.sample_starts(progress, |x| x as i32)?)
     } else {
-        SampleIndex::I64(cut.sample_starts(progress, |x| x as i64)?)
+        Numbers::I64(cut.sample_starts(progress, |x| x as i64)?)
     };
     let shuffle_idx = if n_built < u64::from(u32::MAX) - 1 {
-        ShuffleIndex::U32(permutation(n_built, &mut rng, |x| x as u32)?)
+        Numbers::U32(permutation(n_built, &mut rng, |x| x as u32)?)
     } else {
-        ShuffleIndex::I64(permutation(n_built, &mut rng, |x| x as i64)?)
+        Numbers::I64(permutation(n_built, &mut rng, |x| x as i64)?)
     };
     Ok(Packed {
         doc_idx,
@@ -132,26 +108,48 @@ pub fn packed(
     })
 }
 
+/// Whether the sample index is int32. The reference decides by the number of samples alone; places in
+/// `doc_idx` beyond 2^31, which it wraps, need 64 bits too.
+fn fits_i32(n_tokens: u64, seq_length: u64, n_places: u64) -> bool {
+    2.0 * ((n_tokens - 1) as f64 / seq_length as f64 + 1.0) < f64::from(i32::MAX)
+        && n_places <= i32::MAX as u64
+}
+
+/// Tokens of some documents, at least one.
+pub(super) fn tokens_of(lengths: &[i32], documents: &Range<usize>) -> Result<u64> {
+    let wanted = lengths.get(documents.clone()).ok_or_else(|| {
+        Error::argument(format!(
+            "no documents {documents:?}: there are {}",
+            lengths.len()
+        ))
+    })?;
+    match wanted.iter().map(|length| *length as u64).sum() {
+        0 => Err(no_tokens()),
+        n => Ok(n),
+    }
+}
+
 fn no_tokens() -> Error {
     Error::argument("the documents hold no tokens, so no sample can be made")
 }
 
-fn too_large() -> Error {
+pub(super) fn too_large() -> Error {
     Error::argument("an order of so many samples does not fit into memory; ask for fewer")
 }
 
 /// An empty vector with room for `n`, or an error where memory has none.
-fn with_room<T>(n: u64) -> Result<Vec<T>> {
+pub(super) fn with_room<T>(n: u64) -> Result<Vec<T>> {
     let mut items = Vec::new();
     let n = usize::try_from(n).map_err(|_| too_large())?;
     items.try_reserve_exact(n).map_err(|_| too_large())?;
     Ok(items)
 }
 
-/// The documents of all epochs, shuffled together.
-fn shuffled_documents(
+/// The documents of all epochs, shuffled together, with room for `n_more` epochs.
+pub(super) fn shuffled_documents(
     documents: Range<usize>,
     n_epochs: u64,
+    n_more: u64,
     rng: &mut Mt19937,
 ) -> Result<Vec<i32>> {
     let what = || {
@@ -163,7 +161,8 @@ fn shuffled_documents(
     let first = i32::try_from(documents.start).map_err(|_| what())?;
     let end = i32::try_from(documents.end).map_err(|_| what())?;
     let n = n_epochs
-        .checked_mul(documents.len() as u64)
+        .checked_add(n_more)
+        .and_then(|n| n.checked_mul(documents.len() as u64))
         .ok_or_else(too_large)?;
     let mut doc_idx = with_room(n)?;
     for _ in 0..n_epochs {
@@ -184,28 +183,36 @@ fn permutation<T>(n: u64, rng: &mut Mt19937, to: impl Fn(u64) -> T) -> Result<Ve
 const REPORT_SAMPLES: u64 = 1 << 16;
 
 /// Documents strung together, to be cut into `n_built` samples.
-struct Cut<'a> {
-    lengths: &'a [i32],
-    doc_idx: &'a [i32],
-    seq_length: u64,
-    n_built: u64,
+pub(super) struct Cut<'a> {
+    pub lengths: &'a [i32],
+    pub doc_idx: &'a [i32],
+    pub seq_length: u64,
+    /// Tokens that a sample shares with the next: 1, or 0 where none is needed.
+    pub extra: u64,
+    pub n_built: u64,
 }
 
 impl Cut<'_> {
     /// Where each sample starts, and where the last one ends.
-    fn sample_starts<T>(&self, progress: &Progress, to: impl Fn(u64) -> T) -> Result<Vec<T>> {
+    pub fn sample_starts<T>(&self, progress: &Progress, to: impl Fn(u64) -> T) -> Result<Vec<T>> {
         let n = self.n_built.checked_add(1).and_then(|n| n.checked_mul(2));
         let mut starts = with_room(n.ok_or_else(too_large)?)?;
         let (mut place, mut offset) = (0_usize, 0_u64);
         starts.extend([to(0), to(0)]);
         for sample in 1..=self.n_built {
-            // Tokens to skip: the sample's last token is also the next one's first.
+            // Tokens to skip: the sample's last token is also the next one's first, if one is shared.
             let mut rest = self.seq_length;
             loop {
                 let left = self.lengths[self.doc_idx[place] as usize] as u64 - offset;
                 // The shared token must exist: a document whose tokens all go to this sample is left.
-                if rest < left {
+                if rest + self.extra <= left {
                     offset += rest;
+                    break;
+                }
+                if place + 1 == self.doc_idx.len() {
+                    // A last sample that is not full ends with the last document.
+                    // Of an empty one the reference writes -1, which with the extra token is its end.
+                    offset = (offset + left).wrapping_sub(self.extra);
                     break;
                 }
                 rest -= left;
@@ -219,5 +226,20 @@ impl Cut<'_> {
         }
         progress.advance(self.n_built % REPORT_SAMPLES)?;
         Ok(starts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sample_indexes_are_64_bit_at_the_size_of_the_pile() {
+        // Pythia: 147,164,160 samples of 2,048 from 1.5 epochs of 134 million documents.
+        assert!(fits_i32(147_164_160 * 2048, 2048, 268_000_000));
+        assert!(!fits_i32((1 << 30) * 2048, 2048, 268_000_000));
+        // 210 million documents in eleven epochs: the reference would wrap the place.
+        assert!(fits_i32(1 << 40, 2048, i32::MAX as u64));
+        assert!(!fits_i32(1 << 40, 2048, 2_310_000_000));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{build::array_path, npy, npy::Array};
+use super::{IndexedSamples, Layout};
 use crate::{
     Error, Result,
     tokens::{Span, TokenSource},
@@ -17,99 +17,81 @@ pub struct SampleSpan {
     pub span: Span,
 }
 
+/// Samples in the order in which they are seen, as spans over some token source.
+pub trait Samples: Send + Sync {
+    /// How many there are.
+    fn n_samples(&self) -> u64;
+
+    /// Tokens of a sample.
+    fn sample_length(&self) -> u64;
+
+    /// Whether the spans of a sample may hold fewer tokens than it has; the rest is padding.
+    fn is_padded(&self) -> bool {
+        false
+    }
+
+    /// The spans of the sample at place `i` over `source`, empty documents left out.
+    ///
+    /// # Errors
+    /// No such sample, or an index that does not fit its source.
+    fn spans(&self, i: u64, source: &dyn TokenSource) -> Result<Vec<Span>>;
+}
+
+/// Rows of a source that is in training order already: sample `i` is document `i`, whole.
+#[derive(Debug, Clone, Copy)]
+pub struct RowSamples {
+    /// Rows.
+    pub n_rows: u64,
+    /// Tokens of each.
+    pub row_length: u64,
+}
+
+impl Samples for RowSamples {
+    fn n_samples(&self) -> u64 {
+        self.n_rows
+    }
+
+    fn sample_length(&self) -> u64 {
+        self.row_length
+    }
+
+    fn spans(&self, i: u64, _: &dyn TokenSource) -> Result<Vec<Span>> {
+        if i >= self.n_rows {
+            let what = format!("no sample {i}: the order has {}", self.n_rows);
+            return Err(Error::argument(what));
+        }
+        Ok(vec![Span {
+            document: i,
+            start: 0,
+            length: self.row_length,
+        }])
+    }
+}
+
 /// The samples a model sees, in order, as lists of spans over a token source.
 pub struct TrainingOrder<S> {
     source: S,
-    seq_length: u64,
-    doc_idx: Array<i32>,
-    sample_idx: Starts,
-    shuffle_idx: Shuffle,
-}
-
-enum Starts {
-    I32(Array<i32>),
-    I64(Array<i64>),
-}
-
-impl Starts {
-    fn open(path: &Path) -> Result<Self> {
-        Ok(if npy::descr(path)? == "<i4" {
-            Self::I32(Array::open(path, 2)?)
-        } else {
-            Self::I64(Array::open(path, 2)?)
-        })
-    }
-
-    fn n(&self) -> u64 {
-        match self {
-            Self::I32(array) => array.n_rows(),
-            Self::I64(array) => array.n_rows(),
-        }
-    }
-
-    /// Place in `doc_idx` and token of sample `i`'s start.
-    fn get(&self, i: u64) -> Option<(u64, u64)> {
-        let (place, offset) = match self {
-            Self::I32(array) => array
-                .row(i)
-                .map(|row| (i64::from(row[0]), i64::from(row[1])))?,
-            Self::I64(array) => array.row(i).map(|row| (row[0], row[1]))?,
-        };
-        Some((u64::try_from(place).ok()?, u64::try_from(offset).ok()?))
-    }
-}
-
-enum Shuffle {
-    U32(Array<u32>),
-    I64(Array<i64>),
-}
-
-impl Shuffle {
-    fn open(path: &Path) -> Result<Self> {
-        Ok(if npy::descr(path)? == "<u4" {
-            Self::U32(Array::open(path, 1)?)
-        } else {
-            Self::I64(Array::open(path, 1)?)
-        })
-    }
-
-    fn n(&self) -> u64 {
-        match self {
-            Self::U32(array) => array.n_rows(),
-            Self::I64(array) => array.n_rows(),
-        }
-    }
-
-    fn get(&self, i: u64) -> Option<u64> {
-        match self {
-            Self::U32(array) => array.row(i).map(|row| u64::from(row[0])),
-            Self::I64(array) => array.row(i).and_then(|row| u64::try_from(row[0]).ok()),
-        }
-    }
+    samples: Box<dyn Samples>,
+    padding: i64,
 }
 
 impl<S: TokenSource> TrainingOrder<S> {
-    /// Opens `STEM_{doc,sample,shuffle}_idx.npy` over a source, in constant time.
+    /// Opens `STEM_{doc,sample,shuffle}_idx.npy` of a `packed` order over a source, in constant time.
     ///
     /// # Errors
     /// A file is missing, malformed, or the three do not belong together.
     pub fn open(stem: &Path, seq_length: u64, source: S) -> Result<Self> {
-        let order = Self {
+        let samples = IndexedSamples::open(stem, Layout::packed(seq_length))?;
+        Ok(Self::new(Box::new(samples), source, 0))
+    }
+
+    /// Any samples over a source; `padding` is the token that fills those which are too short.
+    pub fn new(samples: Box<dyn Samples>, source: S, padding: i64) -> Self {
+        Self {
             source,
-            seq_length,
-            doc_idx: Array::open(&array_path(stem, "doc_idx"), 1)?,
-            sample_idx: Starts::open(&array_path(stem, "sample_idx"))?,
-            shuffle_idx: Shuffle::open(&array_path(stem, "shuffle_idx"))?,
-        };
-        if order.sample_idx.n() != order.shuffle_idx.n() + 1 {
-            let what = format!(
-                "{} sample starts for {} samples, expected one more",
-                order.sample_idx.n(),
-                order.shuffle_idx.n()
-            );
-            return Err(Error::malformed(&array_path(stem, "sample_idx"), what));
+            samples,
+            padding,
         }
-        Ok(order)
     }
 
     /// The tokens' source.
@@ -119,12 +101,12 @@ impl<S: TokenSource> TrainingOrder<S> {
 
     /// Samples in the order.
     pub fn n_samples(&self) -> u64 {
-        self.shuffle_idx.n()
+        self.samples.n_samples()
     }
 
     /// Tokens of a sample: one more than the sequence length.
     pub fn sample_length(&self) -> u64 {
-        self.seq_length + 1
+        self.samples.sample_length()
     }
 
     /// Whether the order has `n` samples from place `first`.
@@ -146,60 +128,7 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// # Errors
     /// No such sample, or an index that does not fit its dataset.
     pub fn spans(&self, i: u64) -> Result<Vec<Span>> {
-        let n = self.n_samples();
-        let sample = self
-            .shuffle_idx
-            .get(i)
-            .ok_or_else(|| Error::argument(format!("no sample {i}: the order has {n}")))?;
-        let ends = self
-            .sample_idx
-            .get(sample)
-            .zip(self.sample_idx.get(sample + 1));
-        let ((first, start), (last, end)) = ends.ok_or_else(|| {
-            Error::argument(format!(
-                "sample {i} of the order is outside its sample index: the index is damaged"
-            ))
-        })?;
-        let mut spans = Vec::with_capacity((last.saturating_sub(first) + 1).min(64) as usize);
-        for place in first..=last {
-            let document = self.document_at(place)?;
-            let start = if place == first { start } else { 0 };
-            let end = if place == last {
-                end + 1
-            } else {
-                self.source.document_length(document)?
-            };
-            let length = end.checked_sub(start).ok_or_else(|| self.damaged(i))?;
-            if length > 0 {
-                spans.push(Span {
-                    document,
-                    start,
-                    length,
-                });
-            }
-        }
-        if spans.iter().map(|span| span.length).sum::<u64>() == self.sample_length() {
-            return Ok(spans);
-        }
-        Err(self.damaged(i))
-    }
-
-    fn damaged(&self, i: u64) -> Error {
-        let length = self.sample_length();
-        Error::argument(format!(
-            "sample {i} of the order is not of {length} tokens: the index was built for another dataset or sequence length"
-        ))
-    }
-
-    fn document_at(&self, place: u64) -> Result<u64> {
-        let document = self.doc_idx.row(place).map(|row| row[0]);
-        document
-            .and_then(|document| u64::try_from(document).ok())
-            .ok_or_else(|| {
-                Error::argument(format!(
-                    "place {place} is outside the document index: the index is damaged"
-                ))
-            })
+        self.samples.spans(i, &self.source)
     }
 
     /// The spans of `n` samples from place `first`, by row.
@@ -221,11 +150,36 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// # Errors
     /// As [`Self::spans`], or the source cannot be read, or `out` is too short.
     pub fn read_batch(&self, first: u64, n: u64, out: &mut [u8]) -> Result<()> {
-        let spans: Vec<Span> = self
-            .batch_spans(first, n)?
-            .into_iter()
-            .map(|s| s.span)
-            .collect();
-        self.source.read(&spans, out).map(drop)
+        self.check_range(first, n)?;
+        self.read_places(&(first..first + n).collect::<Vec<_>>(), out)
+    }
+
+    /// As [`Self::read_batch`] for samples at any places.
+    ///
+    /// # Errors
+    /// As [`Self::read_batch`].
+    pub fn read_places(&self, places: &[u64], out: &mut [u8]) -> Result<()> {
+        let row_bytes = self.sample_length() as usize * self.source.token_type().n_bytes();
+        let room = out.len();
+        let mut rows = out.chunks_exact_mut(row_bytes);
+        for place in places {
+            let row = rows.next().ok_or_else(|| {
+                Error::argument(format!(
+                    "{} samples need more than {room} bytes",
+                    places.len()
+                ))
+            })?;
+            let used = self.source.read(&self.spans(*place)?, row)?;
+            self.pad(&mut row[used..]);
+        }
+        Ok(())
+    }
+
+    fn pad(&self, rest: &mut [u8]) {
+        let token = self.padding.to_le_bytes();
+        for place in rest.chunks_exact_mut(self.source.token_type().n_bytes()) {
+            let n = place.len();
+            place.copy_from_slice(&token[..n]);
+        }
     }
 }

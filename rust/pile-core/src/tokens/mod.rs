@@ -4,24 +4,32 @@
 //! reads [`Span`]s of them ([`TokenSource`]); whether it is one file, shards of one, or remote is
 //! known here alone.
 
+mod bins;
 mod build;
 mod dataset;
 mod dtype;
 mod fingerprint;
 mod idx;
+mod indexed;
 mod merge;
 mod origins;
 mod partial;
 mod parts;
 mod provenance;
+mod rows;
+mod several;
 
+pub use bins::Bins;
 pub use build::{BuildConfig, BuildSummary, ShardResult, build};
 pub use dataset::TokenDataset;
 pub use dtype::TokenType;
 pub use idx::{IdxHeader, write_idx};
+pub use indexed::IndexedTokens;
 pub use merge::{MergeConfig, MergeSummary, MergedInput, merge};
 pub use origins::Place;
 pub use provenance::{Origin, Provenance, ShardSpan, write_provenance};
+pub use rows::TokenRows;
+pub use several::SeveralSources;
 
 use crate::Result;
 

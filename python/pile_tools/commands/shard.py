@@ -1,0 +1,45 @@
+"""`pile-tools shard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pile_tools.commands import options
+from pile_tools.progress import Bar
+from pile_tools.stages.token_shards import SHARD_BYTES, shard
+
+
+@click.command("shard")
+@click.argument("file", type=options.PATH)
+@click.option("-o", "--output", type=options.PATH, metavar="DIR", required=True, help="Folder of the shards.")
+@click.option(
+    "--bytes",
+    "shard_bytes",
+    type=click.IntRange(min=1),
+    default=SHARD_BYTES,
+    show_default=True,
+    help="Of a shard.",
+)
+@options.force
+def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
+    """Cut the token file FILE into shards named as Pythia's are, NAME-000NN-of-000MM.bin.
+
+    \b
+    Examples:
+      pile-tools shard tokens/sample.bin -o shards
+      pile-tools shard tokens/sample.bin -o shards --bytes 1000000
+    """
+    size = file.stat().st_size
+    done = 0
+    with Bar("cutting", size, "bytes") as bar:
+
+        def on_bytes(n: int) -> None:
+            nonlocal done
+            done += n
+            bar.update(done)
+
+        shards = shard(file, output, shard_bytes=shard_bytes, force=force, on_bytes=on_bytes)
+    click.echo(f"{output}: {len(shards)} shards of {size:,} bytes, {shards[0].name} to {shards[-1].name}")
+    click.echo(f"read them as they are: pile-tools batch {output} --step 0")

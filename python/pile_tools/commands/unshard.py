@@ -1,0 +1,37 @@
+"""`pile-tools unshard`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pile_tools.commands import options
+from pile_tools.progress import Bar
+from pile_tools.stages.token_shards import find_token_shards, unshard
+
+
+@click.command("unshard")
+@click.argument("path", type=options.PATH)
+@click.option("-o", "--output", type=options.PATH, metavar="FILE.bin", required=True, help="File to write.")
+@options.force
+def command(path: Path, output: Path, force: bool) -> None:
+    """Put the shards in the folder PATH together as one file.
+
+    Our own tools read shards as they are; this is for others.
+
+    \b
+    Examples:
+      pile-tools unshard pythia_deduped_pile_idxmaps -o pile_0.87_deduped_text_document.bin
+    """
+    size = sum(shard.stat().st_size for shard in find_token_shards(path))
+    done = 0
+    with Bar("copying", size, "bytes") as bar:
+
+        def on_bytes(n: int) -> None:
+            nonlocal done
+            done += n
+            bar.update(done)
+
+        shards = unshard(path, output, force=force, on_bytes=on_bytes)
+    click.echo(f"{output}: {size:,} bytes from {len(shards)} shards")

@@ -1,0 +1,126 @@
+//! `TokenSource`: tokens whose documents have no known origin.
+
+use std::{path::PathBuf, sync::Arc};
+
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use pile_core::tokens::{self, Span, TokenSource as _};
+use pyo3::{prelude::*, types::PyDict};
+
+use crate::{
+    dataset::{filled, index},
+    errors::BindError,
+};
+
+#[derive(Clone)]
+pub enum Kind {
+    Rows(Arc<tokens::TokenRows>),
+    Indexed(Arc<tokens::IndexedTokens>),
+}
+
+/// Rows without an index, or an index whose tokens are in shards or not here.
+#[pyclass(module = "pile_tools._core", frozen)]
+pub struct TokenSource {
+    pub kind: Kind,
+}
+
+impl TokenSource {
+    fn source(&self) -> Arc<dyn tokens::TokenSource> {
+        match &self.kind {
+            Kind::Rows(rows) => Arc::clone(rows) as _,
+            Kind::Indexed(tokens) => Arc::clone(tokens) as _,
+        }
+    }
+}
+
+#[pymethods]
+impl TokenSource {
+    #[new]
+    fn new(prefix: PathBuf) -> Result<Self, BindError> {
+        let kind = Kind::Indexed(Arc::new(tokens::IndexedTokens::open(&prefix)?));
+        Ok(Self { kind })
+    }
+
+    #[getter]
+    fn prefix(&self) -> PathBuf {
+        match &self.kind {
+            Kind::Rows(rows) => rows.path().to_owned(),
+            Kind::Indexed(tokens) => tokens.prefix().to_owned(),
+        }
+    }
+
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        self.source().token_type().name()
+    }
+
+    #[getter]
+    fn knows_documents(&self) -> bool {
+        matches!(self.kind, Kind::Indexed(_))
+    }
+
+    #[getter]
+    fn has_tokens(&self) -> bool {
+        match &self.kind {
+            Kind::Rows(_) => true,
+            Kind::Indexed(tokens) => tokens.has_tokens(),
+        }
+    }
+
+    #[getter]
+    fn has_provenance(&self) -> bool {
+        false
+    }
+
+    #[getter]
+    fn subsets(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    #[getter]
+    fn fingerprint(&self, py: Python<'_>) -> String {
+        py.detach(|| match &self.kind {
+            Kind::Rows(rows) => rows.fingerprint(),
+            Kind::Indexed(tokens) => tokens.fingerprint(),
+        })
+    }
+
+    fn __len__(&self) -> usize {
+        self.source().n_documents() as usize
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, document: i64) -> PyResult<Bound<'py, PyAny>> {
+        let source = self.source();
+        let document = index(document, source.n_documents())?;
+        let length = source.document_length(document).map_err(BindError::from)?;
+        let span = Span {
+            document,
+            start: 0,
+            length,
+        };
+        // The first token proves that there are tokens before room is made for what the index claims.
+        source
+            .tokens(&[Span {
+                length: length.min(1),
+                ..span
+            }])
+            .map_err(BindError::from)?;
+        filled(py, source.token_type(), &[length as usize], |out| {
+            source.read(&[span], out).map(drop)
+        })
+    }
+
+    #[allow(clippy::unused_self)] // as TokenDataset's
+    fn origin<'py>(&self, document: u64) -> Option<Bound<'py, PyDict>> {
+        let _ = document;
+        None
+    }
+
+    #[allow(clippy::unused_self)] // as TokenDataset's
+    fn subset_numbers<'py>(
+        &self,
+        py: Python<'py>,
+        documents: PyReadonlyArray1<'py, i64>,
+    ) -> Bound<'py, PyArray1<i32>> {
+        vec![-1; documents.as_array().len()].into_pyarray(py)
+    }
+}
