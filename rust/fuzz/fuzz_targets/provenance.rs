@@ -12,7 +12,7 @@ fuzz_target!(|input: (u8, &[u8])| {
         return;
     };
     for document in 0..n_documents {
-        if let Ok(origin) = provenance.origin(document) {
+        if let Ok(Some(origin)) = provenance.origin(document) {
             assert!(
                 provenance
                     .shards()

@@ -40,7 +40,7 @@ fn a_good_provenance_file_opens() {
     let path = folder.path().join("p");
     fs::write(&path, provenance_file(3)).unwrap();
     let opened = Provenance::open(&path, 3).unwrap();
-    let origin = opened.origin(2).unwrap();
+    let origin = opened.origin(2).unwrap().unwrap();
     assert_eq!(
         (origin.shard, origin.record, origin.subset),
         ("a", 0, Some("S"))

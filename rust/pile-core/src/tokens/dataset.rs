@@ -114,6 +114,22 @@ impl TokenDataset {
         (self.bin.bytes().len() / self.token_type().n_bytes()) as u64
     }
 
+    /// Number of a document's first token among those of all documents.
+    ///
+    /// # Errors
+    /// No such document, or a damaged index.
+    pub fn first_token(&self, document: u64) -> Result<u64> {
+        self.check_document(document)?;
+        Ok(self.byte_range(document)?.0 / self.token_type().n_bytes() as u64)
+    }
+
+    /// The stored bytes of a document.
+    pub(super) fn document_bytes(&self, document: u64) -> Result<&[u8]> {
+        self.check_document(document)?;
+        let (first, end) = self.byte_range(document)?;
+        self.bin.slice(first, end - first)
+    }
+
     /// Tokens of each document, as stored.
     ///
     /// # Errors

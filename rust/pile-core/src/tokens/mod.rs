@@ -9,6 +9,7 @@ mod dataset;
 mod dtype;
 mod fingerprint;
 mod idx;
+mod label;
 mod merge;
 mod partial;
 mod parts;
@@ -18,8 +19,9 @@ pub use build::{BuildConfig, BuildSummary, ShardResult, build};
 pub use dataset::TokenDataset;
 pub use dtype::TokenType;
 pub use idx::{IdxHeader, write_idx};
+pub use label::{LabelConfig, LabelSummary, LabelledShard, LabelledSubset, label};
 pub use merge::{MergeConfig, MergeSummary, MergedInput, merge};
-pub use provenance::{Origin, Provenance, ShardSpan};
+pub use provenance::{Origin, Place, Provenance, ShardSpan};
 
 use crate::Result;
 
