@@ -15,6 +15,8 @@ __all__ = [
     "_panic",
     "build_dataset",
     "build_order",
+    "label_dataset",
+    "merge_datasets",
     "order_file_stem",
     "train_tokenizer",
 ]
@@ -99,7 +101,11 @@ class TokenDataset:
 
     @property
     def has_provenance(self) -> bool:
-        """Whether the documents' origins are known."""
+        """Whether there is a `.provenance`; it may still say of a document that its origin is unknown."""
+
+    @property
+    def shards(self) -> list[str]:
+        """Paths of the shards that the documents came from, as they were given; empty where unknown."""
 
     @property
     def subsets(self) -> list[str]:
@@ -119,7 +125,17 @@ class TokenDataset:
         """Tokens of each document: (n_documents,) int32."""
 
     def origin(self, document: int) -> Origin | None:
-        """Where a document came from, or None where the dataset has no provenance. Raises ConfigError."""
+        """Where a document came from, or None where that is unknown. Raises ConfigError."""
+
+    def documents_of(self, shard: int, record: int) -> list[int]:
+        """The documents that came from a record of `shards[shard]`, in order.
+
+        Cost: a binary search; for datasets labelled out of order, one pass over 8 bytes a document.
+        Raises: ConfigError if there is no such shard.
+        """
+
+    def first_token(self, document: int) -> int:
+        """Number of a document's first token among those of the `.bin`. Raises ConfigError."""
 
     def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
         """Numbers in `subsets` of documents, -1 where unknown: (n,) int64 -> (n,) int32."""
@@ -213,6 +229,23 @@ def merge_datasets(
 
     `on_progress` gets the bytes of tokens copied so far. Returns the counts by input.
     Raises: FormatError if an input is damaged or stores its tokens otherwise than the first.
+    """
+
+def label_dataset(
+    prefix: AnyPath,
+    shards: Sequence[AnyPath],
+    tokenizer: Tokenizer,
+    eod: int | None,
+    folder: AnyPath,
+    name: str,
+    n_threads: int,
+    on_progress: OnProgress = None,
+) -> dict[str, Any]:
+    """Finds the dataset's documents in the shards by their tokens, and writes `FOLDER/NAME.provenance`.
+
+    `eod` is the token that may end each document; whether it does is seen from the documents. `on_progress`
+    gets the bytes of the `.bin`, then those of the shards on disk. Returns the counts by shard and subset.
+    Raises: FormatError if the dataset was made with another tokenizer's ids.
     """
 
 def train_tokenizer(

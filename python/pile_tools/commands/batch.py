@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.commands import options
+from pile_tools.datasets import tokenizer_of
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order, open_order
 from pile_tools.types import Tokens
@@ -46,7 +47,7 @@ def command(
     tokens = opened.batch(step, batch_size)
     spans = opened.batch_spans(step, batch_size)
     dataset = opened.samples.dataset
-    decoder = _tokenizer(opened, tokenizer) if as_text else None
+    decoder = tokenizer_of(Path(dataset.prefix), tokenizer) if as_text else None
     _print_head(opened, dataset, step, first, n_rows, spans)
     for number in range(n_rows) if row is None else [row]:
         click.echo(f"\nrow {number}, sample {first + number:,}")
@@ -92,14 +93,3 @@ def _print_span(ids: Tokens, decoder: Tokenizer | None) -> None:
         return
     text = decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
     click.echo("\n".join(f"  | {line}" for line in text.splitlines()))
-
-
-def _tokenizer(order: Order, given: Path | None) -> Tokenizer:
-    """The tokenizer given, or the one that the dataset's manifest names."""
-    if given is not None:
-        return Tokenizer.from_file(given)
-    made = order.dataset_manifest
-    entry = made.input("tokenizer") if made is not None else None
-    if made is not None and entry is not None and (made.folder / entry["path"]).exists():
-        return Tokenizer.from_file(made.folder / entry["path"])
-    raise ConfigError("the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --tokens")

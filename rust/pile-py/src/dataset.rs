@@ -84,6 +84,12 @@ impl TokenDataset {
     }
 
     #[getter]
+    fn shards(&self) -> Vec<String> {
+        let shards = self.inner.provenance().map_or(&[][..], |p| p.shards());
+        shards.iter().map(|shard| shard.path.clone()).collect()
+    }
+
+    #[getter]
     fn fingerprint(&self, py: Python<'_>) -> String {
         py.detach(|| self.inner.fingerprint())
     }
@@ -116,7 +122,9 @@ impl TokenDataset {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(None);
         };
-        let origin = provenance.origin(document).map_err(BindError::from)?;
+        let Some(origin) = provenance.origin(document).map_err(BindError::from)? else {
+            return Ok(None);
+        };
         let dict = PyDict::new(py);
         dict.set_item("shard", PyString::new(py, origin.shard))?;
         dict.set_item("record", origin.record)?;
@@ -124,6 +132,17 @@ impl TokenDataset {
         dict.set_item("byte_length", origin.byte_length)?;
         dict.set_item("subset", origin.subset)?;
         Ok(Some(dict))
+    }
+
+    fn documents_of(&self, py: Python<'_>, shard: u32, record: u64) -> Result<Vec<u64>, BindError> {
+        let Some(provenance) = self.inner.provenance() else {
+            return Ok(Vec::new());
+        };
+        Ok(py.detach(|| provenance.documents_of(shard, record))?)
+    }
+
+    fn first_token(&self, document: u64) -> Result<u64, BindError> {
+        Ok(self.inner.first_token(document)?)
     }
 
     fn subset_numbers<'py>(

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pile_core::{
     order, tokenize,
-    tokens::{self, BuildConfig, MergeConfig},
+    tokens::{self, BuildConfig, LabelConfig, MergeConfig},
 };
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
@@ -70,6 +70,35 @@ pub fn merge_datasets<'py>(
         discard,
     };
     let summary = watch(py, on_progress, |progress| tokens::merge(&config, progress))?;
+    to_python(py, &summary)
+}
+
+/// Finds where a dataset's documents came from.
+#[pyfunction]
+#[pyo3(signature = (prefix, shards, tokenizer, eod, folder, name, n_threads, on_progress = None))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
+pub fn label_dataset<'py>(
+    py: Python<'py>,
+    prefix: PathBuf,
+    shards: Vec<PathBuf>,
+    tokenizer: &Tokenizer,
+    eod: Option<u32>,
+    folder: PathBuf,
+    name: String,
+    n_threads: usize,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let config = LabelConfig {
+        prefix,
+        shards,
+        eod,
+        folder,
+        name,
+        n_threads,
+    };
+    let summary = watch(py, on_progress, |progress| {
+        tokens::label(&config, &tokenizer.inner, progress)
+    })?;
     to_python(py, &summary)
 }
 

@@ -22,7 +22,8 @@ mod _core {
     use super::dataset::TokenDataset;
     #[pymodule_export]
     use super::jobs::{
-        _panic, build_dataset, build_order, merge_datasets, order_file_stem, train_tokenizer,
+        _panic, build_dataset, build_order, label_dataset, merge_datasets, order_file_stem,
+        train_tokenizer,
     };
     #[pymodule_export]
     use super::order::TrainingOrder;
