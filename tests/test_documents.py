@@ -12,7 +12,8 @@ import pytest
 
 from pile_tools import ConfigError, FormatError, PileError, TokenDataset, Tokenizer, documents
 from pile_tools.shards import find_shards
-from pile_tools.stages import merge
+from pile_tools.stages import merge, tokenize
+from pile_tools.stages.tokenize import TokenizeConfig
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -133,17 +134,13 @@ def test_show_on_the_command_line(cli: Run, dataset: Path, shards: Path, tmp_pat
 
 
 def test_show_says_when_a_shard_is_not_what_it_was(
-    cli: Run, dataset: Path, shards: Path, tmp_path: Path
+    cli: Run, shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
-    from pile_tools.stages.tokenize import TokenizeConfig, run
-
-    tokenizer = json.loads(Path(f"{dataset}.manifest.json").read_text())["inputs"][0]["path"]
     shard = tmp_path / "s" / "00.jsonl"
     shard.parent.mkdir()
     shutil.copy(shards / "00.jsonl", shard)
-    config = TokenizeConfig(tokenizer=Path(dataset.parent, tokenizer))
-    run([shard], tmp_path / "d", config, threads=1)
-    shard.write_bytes(shard.read_bytes().replace(b"alpha", b"ALPHA"))
+    tokenize.run([shard], tmp_path / "d", TokenizeConfig(tokenizer=tokenizer), threads=1)
+    shard.write_bytes(shard.read_bytes().replace(b"beta", b"BETA"))
     assert "it gives OTHER TOKENS" in cli("show", tmp_path / "d", "5", "--raw").stdout
     shard.rename(tmp_path / "elsewhere")
     gone = cli("show", tmp_path / "d", "5", "--raw")
