@@ -82,6 +82,8 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     if n > n_found:
         click.echo(f"{n - n_found:,} are not found: their origin stays unknown")
     click.echo(f"{summary['n_other_texts']:,} of {summary['n_texts']:,} texts are not in the dataset")
+    if summary["n_bad_records"]:
+        click.echo(f"{summary['n_bad_records']:,} bad records left out")
     rows = [(s["name"] or "no subset named", s["n_documents"], s["n_tokens"]) for s in summary["subsets"]]
     rows.sort(key=lambda row: -row[2])
     if n > n_found:

@@ -89,6 +89,8 @@ pub struct LabelSummary {
     pub n_ambiguous: u64,
     /// Texts in the shards; empty ones are left out, as GPT-NeoX does.
     pub n_texts: u64,
+    /// Bad records that were left out.
+    pub n_bad_records: u64,
     /// Of these: their tokens are not in the dataset.
     pub n_other_texts: u64,
     /// By shard.
@@ -121,6 +123,7 @@ struct Found {
 struct LookedUp {
     found: Vec<Found>,
     n_texts: u64,
+    n_bad_records: u64,
 }
 
 fn label_by(
@@ -167,7 +170,7 @@ fn look_up(
 ) -> Result<LookedUp> {
     let (mut found, mut n_texts) = (Vec::new(), 0);
     let (mut ids, mut tokens) = (Vec::new(), Vec::new());
-    block.each_document(|position, document| {
+    let bad_records = block.each_document(|position, document| {
         if document.text.is_empty() {
             return Ok(());
         }
@@ -186,7 +189,11 @@ fn look_up(
         }
         Ok(())
     })?;
-    Ok(LookedUp { found, n_texts })
+    Ok(LookedUp {
+        found,
+        n_texts,
+        n_bad_records: bad_records.n,
+    })
 }
 
 /// What is known so far.
@@ -202,6 +209,7 @@ struct Labels<'a> {
     subsets: Vec<String>,
     shards: Vec<LabelledShard>,
     n_texts: u64,
+    n_bad_records: u64,
     n_other_texts: u64,
 }
 
@@ -220,6 +228,7 @@ impl<'a> Labels<'a> {
             subsets: Vec::new(),
             shards: Vec::new(),
             n_texts: 0,
+            n_bad_records: 0,
             n_other_texts: 0,
         })
     }
@@ -228,6 +237,7 @@ impl<'a> Labels<'a> {
         match step {
             Step::Block(block) => {
                 self.n_texts += block.n_texts;
+                self.n_bad_records += block.n_bad_records;
                 self.n_other_texts += block.n_texts - block.found.len() as u64;
                 let mut found = block.found.into_iter();
                 found.try_for_each(|found| self.take(found))
@@ -302,6 +312,7 @@ impl<'a> Labels<'a> {
             n_by_order,
             n_ambiguous,
             n_texts: self.n_texts,
+            n_bad_records: self.n_bad_records,
             n_other_texts: self.n_other_texts,
             shards: std::mem::take(&mut self.shards),
             subsets: Vec::new(),
