@@ -48,8 +48,6 @@ struct Bin(Arc<tokens::TokenDataset>);
 
 #[pymethods]
 impl Bin {
-    /// # Safety
-    /// Called by Python, with a buffer to fill.
     unsafe fn __getbuffer__(
         slf: Bound<'_, Self>,
         view: *mut ffi::Py_buffer,
@@ -57,8 +55,8 @@ impl Bin {
     ) -> PyResult<()> {
         let bytes = slf.get().0.bin_bytes();
         let (start, length) = (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len());
-        // SAFETY: the buffer then holds a reference to this object: the map lives as long as any view of
-        // it, and its bytes are given as read-only.
+        // SAFETY: `view` is a buffer that Python wants filled. It then holds a reference to this object, so
+        // that the map lives as long as any view of it, and the bytes are given as read-only.
         let status =
             unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, length as isize, 1, flags) };
         match status {
