@@ -17,6 +17,7 @@ __all__ = [
     "blended_order",
     "build_dataset",
     "build_order",
+    "merge_datasets",
     "normalized_weights",
     "rows_order",
     "split_documents",

@@ -102,8 +102,8 @@ proptest! {
         fs::write(folder.path().join("d.bin"), [0; 44]).unwrap();
         let dataset = TokenDataset::open(&prefix).unwrap();
         let stem = folder.path().join("o");
-        let config = OrderConfig { stem: stem.clone(), seq_length: 4, n_samples: 20, seed: 1 };
-        build(&dataset, &config, &Progress::default()).unwrap();
+        let config = OrderConfig::packed(stem.clone(), 4, 20, 1);
+        build(&dataset.lengths().unwrap(), None, &config, &Progress::default()).unwrap();
         let path = folder.path().join(["o_doc_idx.npy", "o_sample_idx.npy", "o_shuffle_idx.npy"][array]);
         let good = fs::read(&path).unwrap();
         fs::write(&path, damaged(&good, &changes, good.len())).unwrap();
