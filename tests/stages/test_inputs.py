@@ -289,7 +289,9 @@ def test_jobs_killed_at_random_end_with_the_same_bytes(tmp_path: Path, tokenizer
     while not Path(f"{prefix}.idx").exists() and n_kills < 8:
         command = [sys.executable, "-c", program, *arguments, "--threads", "2", "--on-bad-record", "skip"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        time.sleep(chance.uniform(0.2, 1.0))
+        while process.poll() is None and not Path(f"{prefix}.partial").exists():
+            time.sleep(0.002)
+        time.sleep(chance.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
         n_kills += 1

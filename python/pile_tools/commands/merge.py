@@ -72,5 +72,5 @@ def print_summary(output: Path, result: Result, n_inputs: int) -> None:
             click.echo(
                 "    its document array is lost, as GPT-NeoX's merge loses it: now one for each sequence"
             )
-    if not datasets.with_suffix(output, ".provenance").exists():
-        click.echo("no provenance: an input has none, so where documents came from is unknown")
+        if not part["has_provenance"]:
+            click.echo("    has no provenance: where its documents came from stays unknown")

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use pile_core::{
     order::{OrderConfig, build},
     progress::Progress,
-    tokens::{TokenDataset, TokenType, write_idx},
+    tokens::{Place, ShardSpan, TokenDataset, TokenType, write_idx, write_provenance},
 };
 use pile_fuzz::{file, join, path, trained};
 
@@ -82,27 +82,21 @@ fn seed_datasets() -> Result<(), Box<dyn std::error::Error>> {
         "good",
         &[&44_u16.to_le_bytes()[..], &idx].concat(),
     )?;
-    let header = r#"{"version":1,"n_documents":2,"shards":[{"path":"a","first_document":0}],"subsets":["S"]}"#;
-    let header = format!("{header:<120}");
-    let mut provenance = [
-        b"\x02PILEPROV",
-        &(header.len() as u64).to_le_bytes()[..],
-        header.as_bytes(),
-    ]
-    .concat();
-    provenance.resize(provenance.len() + 2 * 22, 0);
+    let shard = ShardSpan {
+        path: "a".into(),
+        first_document: 0,
+        end_document: 2,
+    };
+    let places = [Ok(Some(Place::default())), Ok(None)];
+    let mut provenance = vec![2];
+    write_provenance(&mut provenance, 2, vec![shard], vec!["S".into()], places)?;
     seed("provenance", "good", &provenance)?;
 
     let _ = file("d.idx", &idx);
     let bin = file("d.bin", &[0; 44]);
     let dataset = TokenDataset::open(&bin.with_file_name("d"))?;
-    let config = OrderConfig {
-        stem: path("o"),
-        seq_length: 4,
-        n_samples: 20,
-        seed: 1,
-    };
-    build(&dataset, &config, &Progress::default())?;
+    let config = OrderConfig::packed(path("o"), 4, 20, 1);
+    build(&dataset.lengths()?, None, &config, &Progress::default())?;
     let arrays =
         ["o_doc_idx.npy", "o_sample_idx.npy", "o_shuffle_idx.npy"].map(|name| fs::read(path(name)));
     let arrays = arrays.into_iter().collect::<io::Result<Vec<_>>>()?;

@@ -11,8 +11,12 @@ fuzz_target!(|input: (u8, &[u8])| {
     let Ok(provenance) = Provenance::open(&path, n_documents) else {
         return;
     };
+    let mut places = provenance.places(0, n_documents);
     for document in 0..n_documents {
-        if let Ok(origin) = provenance.origin(document) {
+        if let Some(Ok(place)) = places.next() {
+            assert_eq!(provenance.place(document).ok(), Some(place));
+        }
+        if let Ok(Some(origin)) = provenance.origin(document) {
             assert!(
                 provenance
                     .shards()
@@ -20,6 +24,9 @@ fuzz_target!(|input: (u8, &[u8])| {
                     .any(|shard| shard.path == origin.shard)
             );
         }
+    }
+    for shard in 0..=provenance.shards().len() as u32 {
+        let _ = provenance.documents_of(shard, 0);
     }
     assert!(provenance.origin(n_documents).is_err());
 });

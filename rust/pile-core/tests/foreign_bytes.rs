@@ -7,7 +7,10 @@ use pile_core::{
     order::{OrderConfig, TrainingOrder, build, npy},
     progress::Progress,
     tokenize::Tokenizer,
-    tokens::{Provenance, TokenDataset, TokenSource, TokenType, write_idx},
+    tokens::{
+        Place, Provenance, ShardSpan, TokenDataset, TokenSource, TokenType, write_idx,
+        write_provenance,
+    },
 };
 use proptest::prelude::*;
 
@@ -23,14 +26,30 @@ fn damaged(good: &[u8], changes: &[(usize, u8)], keep: usize) -> Vec<u8> {
 }
 
 fn provenance_file(n_documents: u64) -> Vec<u8> {
-    let header = format!(
-        r#"{{"version":1,"n_documents":{n_documents},"shards":[{{"path":"a","first_document":0}}],"subsets":["S"]}}"#
-    );
-    let header = format!("{header:<120}");
-    let mut bytes = b"PILEPROV".to_vec();
-    bytes.extend((header.len() as u64).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    bytes.resize(bytes.len() + 22 * n_documents as usize, 0);
+    let shard = ShardSpan {
+        path: "a".into(),
+        first_document: 0,
+        end_document: n_documents,
+    };
+    let place = |i: u64| {
+        (i != 1).then_some(Place {
+            record: i,
+            byte_start: 90 * i,
+            byte_length: 89,
+            subset: Some(0),
+            shard: 0,
+        })
+    };
+    let places = (0..n_documents).map(|i| Ok(place(i)));
+    let mut bytes = Vec::new();
+    write_provenance(
+        &mut bytes,
+        n_documents,
+        vec![shard],
+        vec!["S".into()],
+        places,
+    )
+    .unwrap();
     bytes
 }
 
@@ -40,11 +59,12 @@ fn a_good_provenance_file_opens() {
     let path = folder.path().join("p");
     fs::write(&path, provenance_file(3)).unwrap();
     let opened = Provenance::open(&path, 3).unwrap();
-    let origin = opened.origin(2).unwrap();
+    let origin = opened.origin(2).unwrap().unwrap();
     assert_eq!(
         (origin.shard, origin.record, origin.subset),
-        ("a", 0, Some("S"))
+        ("a", 2, Some("S"))
     );
+    assert_eq!(opened.origin(1).unwrap(), None);
     assert!(opened.origin(3).is_err());
     let message = Provenance::open(&path, 4).unwrap_err().to_string();
     assert!(message.contains("speaks of 3 documents"), "{message}");
@@ -103,7 +123,7 @@ proptest! {
         let dataset = TokenDataset::open(&prefix).unwrap();
         let stem = folder.path().join("o");
         let config = OrderConfig::packed(stem.clone(), 4, 20, 1);
-        build(&dataset.lengths().unwrap(), None, &config, &Progress::default()).unwrap();
+        build(&lengths, None, &config, &Progress::default()).unwrap();
         let path = folder.path().join(["o_doc_idx.npy", "o_sample_idx.npy", "o_shuffle_idx.npy"][array]);
         let good = fs::read(&path).unwrap();
         fs::write(&path, damaged(&good, &changes, good.len())).unwrap();

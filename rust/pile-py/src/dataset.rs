@@ -7,7 +7,7 @@ use std::{
 };
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
-use pile_core::tokens::{self, Span, TokenSource, TokenType};
+use pile_core::tokens::{self, TokenSource, TokenType};
 use pyo3::{
     exceptions::{PyIndexError, PyTypeError},
     ffi,
@@ -48,8 +48,6 @@ struct Bin(Arc<tokens::TokenDataset>);
 
 #[pymethods]
 impl Bin {
-    // SAFETY: called by Python with a buffer to fill, which then holds a reference to this object: the map
-    // lives as long as any view of it, and the bytes are given as read-only.
     unsafe fn __getbuffer__(
         slf: Bound<'_, Self>,
         view: *mut ffi::Py_buffer,
@@ -57,6 +55,8 @@ impl Bin {
     ) -> PyResult<()> {
         let bytes = slf.get().0.bin_bytes();
         let (start, length) = (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len());
+        // SAFETY: `view` is a buffer that Python wants filled. It then holds a reference to this object, so
+        // that the map lives as long as any view of it, and the bytes are given as read-only.
         let status =
             unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, length as isize, 1, flags) };
         match status {
@@ -182,7 +182,9 @@ impl TokenDataset {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(None);
         };
-        let origin = provenance.origin(document).map_err(BindError::from)?;
+        let Some(origin) = provenance.origin(document).map_err(BindError::from)? else {
+            return Ok(None);
+        };
         let dict = PyDict::new(py);
         dict.set_item("shard", PyString::new(py, origin.shard))?;
         dict.set_item("record", origin.record)?;

@@ -390,7 +390,7 @@ mod tests {
             .filter(|w| tiny_bucket(*w) == tiny_bucket(1))
             .take(6)
             .collect();
-        let mut find = |cache: &mut PieceCache, i: usize| {
+        let find = |cache: &mut PieceCache, i: usize| {
             let found = cache.find(Key::Tiny(words[i]), b"", &mut [0; SLACK]);
             found.is_some()
         };

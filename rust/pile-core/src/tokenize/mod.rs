@@ -17,6 +17,7 @@ mod merges;
 mod node;
 mod normalize;
 mod pattern;
+#[cfg_attr(not(test), allow(dead_code))] // what tests compare `scan` with
 mod pieces;
 mod plain;
 pub mod reference;

@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn no_text_is_refused() {
-        let err = train_on_shards(&[], config(300), 1, &Progress::default()).unwrap_err();
+        let err = train_on_shards(&[], &Rules::default(), config(300), 1, &Progress::default())
+            .unwrap_err();
         assert!(err.to_string().contains("no text to train on"), "{err}");
     }
 }

@@ -163,7 +163,7 @@ impl TokenDataset {
         let Some(provenance) = &self.provenance else {
             return Ok(-1);
         };
-        Ok(provenance.subset_number(number)?.map_or(-1, i32::from))
+        Ok(provenance.subset_number(number)?.map_or(-1, |i| i as i32))
     }
 
     /// A digest that tells datasets apart at once, whatever their size: see [`fingerprint`].

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    TokenDataset, TokenSource, TokenType,
+    Provenance, TokenDataset, TokenSource, TokenType,
     idx::{self, write_arrays},
     partial::Partial,
     provenance,
@@ -51,6 +51,8 @@ pub struct MergedInput {
     /// Whether its document array was lost, as GPT-NeoX's own merge loses it: each sequence is then
     /// taken for a document.
     pub is_document_array_lost: bool,
+    /// Whether it says where its documents came from; they stay of unknown origin otherwise.
+    pub has_provenance: bool,
 }
 
 /// What was made.
@@ -100,9 +102,9 @@ pub fn merge(config: &MergeConfig, progress: &Progress) -> Result<MergeSummary> 
     copy_tokens(config, &partial, &bin, &inputs, n_copied, progress)?;
     let idx = partial.path(&format!("{}.idx", config.name));
     io::write_atomically(&idx, |out| write_index(out, token_type, &inputs))?;
-    let provenances = inputs.iter().map(|input| input.dataset.provenance());
-    let path = partial.path(&format!("{}.provenance", config.name));
-    if let Some(parts) = provenances.collect::<Option<Vec<_>>>() {
+    let parts: Vec<_> = inputs.iter().map(Input::provenance).collect();
+    if parts.iter().any(|(_, provenance)| provenance.is_some()) {
+        let path = partial.path(&format!("{}.provenance", config.name));
         io::write_atomically(&path, |out| provenance::write_merged(out, &parts))?;
     }
     Ok(summary(config, token_type, &inputs))
@@ -134,6 +136,11 @@ impl Input {
         self.dataset.n_tokens() * self.dataset.token_type().n_bytes() as u64
     }
 
+    /// Its sequences, and where they came from.
+    fn provenance(&self) -> (u64, Option<&Provenance>) {
+        (self.dataset.n_documents(), self.dataset.provenance())
+    }
+
     fn n_documents(&self) -> u64 {
         let (header, _) = self.dataset.index();
         if self.is_document_array_lost {
@@ -146,13 +153,14 @@ impl Input {
     /// Number of sequences up to the end of each document.
     fn document_ends(&self) -> impl Iterator<Item = u64> {
         let (header, file) = self.dataset.index();
-        let (lost, stored) = if self.is_document_array_lost {
-            (1..=header.n_sequences, None)
+        let n_lost = if self.is_document_array_lost {
+            header.n_sequences
         } else {
-            // An empty range, and the array less its leading 0.
-            (1..=0, Some(header.document_array(file).skip(1)))
+            0
         };
-        lost.chain(stored.into_iter().flatten())
+        // The array less its leading 0.
+        let stored = (!self.is_document_array_lost).then(|| header.document_array(file).skip(1));
+        (1..=n_lost).chain(stored.into_iter().flatten())
     }
 }
 
@@ -243,6 +251,7 @@ fn summary(config: &MergeConfig, token_type: TokenType, inputs: &[Input]) -> Mer
             n_documents: input.dataset.n_documents(),
             n_tokens: input.dataset.n_tokens(),
             is_document_array_lost: input.is_document_array_lost,
+            has_provenance: input.dataset.provenance().is_some(),
         };
         n_documents += part.n_documents;
         n_tokens += part.n_tokens;

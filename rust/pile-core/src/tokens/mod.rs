@@ -12,6 +12,7 @@ mod fingerprint;
 mod idx;
 mod indexed;
 mod merge;
+mod origins;
 mod partial;
 mod parts;
 mod provenance;
@@ -25,7 +26,8 @@ pub use dtype::TokenType;
 pub use idx::{IdxHeader, write_idx};
 pub use indexed::IndexedTokens;
 pub use merge::{MergeConfig, MergeSummary, MergedInput, merge};
-pub use provenance::{Origin, Provenance, ShardSpan};
+pub use origins::Place;
+pub use provenance::{Origin, Provenance, ShardSpan, write_provenance};
 pub use rows::TokenRows;
 pub use several::SeveralSources;
 

@@ -13,7 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BuildConfig, ShardResult, ShardSpan, TokenType, idx::write_arrays, partial::Partial, provenance,
+    BuildConfig, Place, ShardResult, TokenType, idx::write_arrays, partial::Partial, provenance,
 };
 use crate::{
     Error, Result,
@@ -44,6 +44,9 @@ pub struct SubsetTotal {
     /// Bytes of text, UTF-8.
     pub n_text_bytes: u64,
 }
+
+/// The `subset` entry of a document whose record names none.
+const NO_SUBSET: u16 = u16::MAX;
 
 /// One document as it is added.
 pub(super) struct NewDocument<'a> {
@@ -213,13 +216,13 @@ impl Parts {
         total.n_tokens += document.n_tokens;
         total.n_text_bytes += document.n_text_bytes;
         if document.subset.is_none() {
-            return Ok(provenance::NO_SUBSET);
+            return Ok(NO_SUBSET);
         }
         // Numbers count the named subsets only.
         let number = subsets[..at].iter().filter(|s| s.name.is_some()).count();
         u16::try_from(number)
             .ok()
-            .filter(|number| *number != provenance::NO_SUBSET)
+            .filter(|number| *number != NO_SUBSET)
             .ok_or_else(|| Error::malformed(shard, "more than 65,535 different subsets"))
     }
 
@@ -248,25 +251,47 @@ impl Parts {
             write_arrays(out, self.token_type, (n, lengths), (n, 1..=n))
         })?;
         let shards = self.state.shards.iter();
-        let shards = shards
-            .map(|s| ShardSpan {
-                path: s.path.clone(),
-                first_document: s.first_document,
-            })
-            .collect();
+        let shards: Vec<String> = shards.map(|shard| shard.path.clone()).collect();
         let subsets = self
             .state
             .subsets
             .iter()
             .filter_map(|s| s.name.clone())
             .collect();
+        let place = self.places()?;
         io::write_atomically(&path(".provenance"), |out| {
-            provenance::write_header(out, n, shards, subsets)?;
-            for column in &self.columns[1..] {
-                std::io::copy(&mut File::open(&column.path)?, out)?;
-            }
-            Ok(())
+            provenance::write_places(out, &shards, subsets, || (0..n).map(&place).map(Some))
         })?;
+        drop(place);
         Ok(self.state)
     }
+
+    /// Where each document came from, out of its columns.
+    fn places(&self) -> Result<impl Fn(u64) -> Place> {
+        let [_, starts, byte_lengths, records, subsets] = &self.columns;
+        let starts = Mapped::open(&starts.path)?;
+        let byte_lengths = Mapped::open(&byte_lengths.path)?;
+        let records = Mapped::open(&records.path)?;
+        let subsets = Mapped::open(&subsets.path)?;
+        let shards = &self.state.shards;
+        Ok(move |document| {
+            // Of shards with the same first document all but the last are empty.
+            let after = shards.partition_point(|shard| shard.first_document <= document);
+            let subset = u16::from_le_bytes(item(&subsets, document));
+            Place {
+                shard: after.saturating_sub(1) as u32,
+                record: u64::from(u32::from_le_bytes(item(&records, document))),
+                byte_start: u64::from_le_bytes(item(&starts, document)),
+                byte_length: u64::from_le_bytes(item(&byte_lengths, document)),
+                subset: (subset != NO_SUBSET).then_some(u32::from(subset)),
+            }
+        })
+    }
+}
+
+/// An item of a column of `W` bytes each, which was written to its end.
+fn item<const W: usize>(column: &Mapped, document: u64) -> [u8; W] {
+    let mut item = [0; W];
+    item.copy_from_slice(&column.bytes()[document as usize * W..][..W]);
+    item
 }
