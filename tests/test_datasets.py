@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import operator
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -95,3 +96,20 @@ def test_workers_of_a_data_loader(dataset: Path) -> None:
     loader = data.DataLoader(tokens, batch_size=4, num_workers=2, collate_fn=list)
     seen = [document for batch in loader for document in batch]
     assert all(np.array_equal(a, b) for a, b in zip(seen, tokens, strict=True))
+
+
+def test_origins_are_columns_of_what_each_document_says(dataset: Path, tmp_path: Path) -> None:
+    tokens = TokenDataset(dataset)
+    columns = tokens.origins()
+    assert columns is not None
+    for document in range(len(tokens)):
+        origin = tokens.origin(document)
+        assert origin is not None
+        assert tokens.shards[columns["shard"][document]] == origin["shard"]
+        subset = columns["subset"][document]
+        assert (tokens.subsets[subset] if subset >= 0 else None) == origin["subset"]
+        for name in ("record", "byte_start", "byte_length"):
+            assert columns[name][document] == origin[name]
+    for suffix in (".bin", ".idx"):
+        shutil.copy(f"{dataset}{suffix}", tmp_path / f"d{suffix}")
+    assert TokenDataset(tmp_path / "d").origins() is None
