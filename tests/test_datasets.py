@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import operator
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -115,3 +116,20 @@ def test_tokenizing_from_python_says_what_is_wrong(shards: Path, tokenizer: Path
         tokenize(tmp_path / "nothing", tmp_path / "d", tokenizer=tokenizer)
     with pytest.raises(ConfigError, match="on-bad-record must be error or skip"):
         tokenize(shards, tmp_path / "d", tokenizer=tokenizer, on_bad_record="maybe")
+
+
+def test_origins_are_columns_of_what_each_document_says(dataset: Path, tmp_path: Path) -> None:
+    tokens = TokenDataset(dataset)
+    columns = tokens.origins()
+    assert columns is not None
+    for document in range(len(tokens)):
+        origin = tokens.origin(document)
+        assert origin is not None
+        assert tokens.shards[columns["shard"][document]] == origin["shard"]
+        subset = columns["subset"][document]
+        assert (tokens.subsets[subset] if subset >= 0 else None) == origin["subset"]
+        for name in ("record", "byte_start", "byte_length"):
+            assert columns[name][document] == origin[name]
+    for suffix in (".bin", ".idx"):
+        shutil.copy(f"{dataset}{suffix}", tmp_path / f"d{suffix}")
+    assert TokenDataset(tmp_path / "d").origins() is None
