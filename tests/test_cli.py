@@ -123,7 +123,12 @@ def test_ctrl_c_stops_a_job_and_leaves_nothing_half_written(tmp_path: Path, toke
     program = "from pile_tools.cli import main; main()"
     arguments = ["tokenize", "a.jsonl", "-o", "out/d", "--tokenizer", str(tokenizer), "--threads", "1"]
     process = subprocess.Popen(
-        [sys.executable, "-c", program, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, *arguments],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background have it ignored, and pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 30
     while not (tmp_path / "out" / "d.partial" / "d.bin").exists() and time.monotonic() < deadline:

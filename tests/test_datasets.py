@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import operator
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pile_tools import TokenDataset
+from pile_tools import ConfigError, PileError, TokenDataset, tokenize
 
 
 def test_documents_are_read_only_views_of_the_map(dataset: Path) -> None:
@@ -95,3 +96,40 @@ def test_workers_of_a_data_loader(dataset: Path) -> None:
     loader = data.DataLoader(tokens, batch_size=4, num_workers=2, collate_fn=list)
     seen = [document for batch in loader for document in batch]
     assert all(np.array_equal(a, b) for a, b in zip(seen, tokens, strict=True))
+
+
+def test_tokenizing_from_python_gives_the_dataset(
+    dataset: Path, shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    seen: list[int] = []
+    made = tokenize(shards, tmp_path / "new" / "d", tokenizer=tokenizer, on_progress=seen.append)
+    assert Path(f"{made.prefix}.bin").read_bytes() == Path(f"{dataset}.bin").read_bytes()
+    assert max(seen) == sum(path.stat().st_size for path in shards.iterdir() if path.suffix != ".json")
+    again = tokenize([str(shards)], tmp_path / "new" / "d", tokenizer=str(tokenizer), threads=1)
+    assert again.fingerprint == made.fingerprint
+    without = tokenize(shards, tmp_path / "w", tokenizer=tokenizer, append_eod=False)
+    assert without.n_tokens == made.n_tokens - len(made)
+
+
+def test_tokenizing_from_python_says_what_is_wrong(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+    with pytest.raises(PileError, match="is not there"):
+        tokenize(tmp_path / "nothing", tmp_path / "d", tokenizer=tokenizer)
+    with pytest.raises(ConfigError, match="on-bad-record must be error or skip"):
+        tokenize(shards, tmp_path / "d", tokenizer=tokenizer, on_bad_record="maybe")
+
+
+def test_origins_are_columns_of_what_each_document_says(dataset: Path, tmp_path: Path) -> None:
+    tokens = TokenDataset(dataset)
+    columns = tokens.origins()
+    assert columns is not None
+    for document in range(len(tokens)):
+        origin = tokens.origin(document)
+        assert origin is not None
+        assert tokens.shards[columns["shard"][document]] == origin["shard"]
+        subset = columns["subset"][document]
+        assert (tokens.subsets[subset] if subset >= 0 else None) == origin["subset"]
+        for name in ("record", "byte_start", "byte_length"):
+            assert columns[name][document] == origin[name]
+    for suffix in (".bin", ".idx"):
+        shutil.copy(f"{dataset}{suffix}", tmp_path / f"d{suffix}")
+    assert TokenDataset(tmp_path / "d").origins() is None

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
 from pile_tools.orders import Order, open_order
+from pile_tools.stages.tokenize import tokenize
 from pile_tools.tokenizers import load_tokenizer
 
 __version__ = version("pile-tools")
@@ -27,4 +28,5 @@ __all__ = [
     "__version__",
     "load_tokenizer",
     "open_order",
+    "tokenize",
 ]

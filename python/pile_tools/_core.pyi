@@ -6,7 +6,7 @@ from typing import Any, SupportsIndex, final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.types import AnyPath, OnProgress, Origin, Tokens
+from pile_tools.types import AnyPath, OnProgress, Origin, OriginColumns, Tokens
 
 __all__ = [
     "TokenDataset",
@@ -17,6 +17,8 @@ __all__ = [
     "blended_order",
     "build_dataset",
     "build_order",
+    "label_dataset",
+    "merge_datasets",
     "normalized_weights",
     "order_mixture",
     "order_repeats",
@@ -118,7 +120,11 @@ class TokenDataset:
 
     @property
     def has_provenance(self) -> bool:
-        """Whether the documents' origins are known."""
+        """Whether there is a `.provenance`; it may still say of a document that its origin is unknown."""
+
+    @property
+    def shards(self) -> list[str]:
+        """Paths of the shards that the documents came from, as they were given; empty where unknown."""
 
     @property
     def subsets(self) -> list[str]:
@@ -153,7 +159,23 @@ class TokenDataset:
         """Tokens of each document: (n_documents,) int32."""
 
     def origin(self, document: int) -> Origin | None:
-        """Where a document came from, or None where the dataset has no provenance. Raises ConfigError."""
+        """Where a document came from, or None where that is unknown. Raises ConfigError."""
+
+    def origins(self) -> OriginColumns | None:
+        """Where all documents came from, as columns, or None where the dataset has no provenance.
+
+        Shards and subsets are numbers in `shards` and `subsets`; -1 stands for what is unknown or not there.
+        """
+
+    def documents_of(self, shard: int, record: int) -> list[int]:
+        """The documents that came from a record of `shards[shard]`, in order.
+
+        Cost: one pass over the documents among which the shard's are.
+        Raises: ConfigError if there is no such shard.
+        """
+
+    def first_token(self, document: int) -> int:
+        """Number of a document's first token among those of the `.bin`. Raises ConfigError."""
 
     def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
         """Numbers in `subsets` of documents, -1 where unknown: (n,) int64 -> (n,) int32."""
@@ -349,6 +371,26 @@ def merge_datasets(
 
     `on_progress` gets the bytes of tokens copied so far. Returns the counts by input.
     Raises: FormatError if an input is damaged or stores its tokens otherwise than the first.
+    """
+
+def label_dataset(
+    prefix: AnyPath,
+    shards: Sequence[AnyPath],
+    tokenizer: Tokenizer,
+    eod: int | None,
+    folder: AnyPath,
+    name: str,
+    n_threads: int,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+) -> dict[str, Any]:
+    """Finds the dataset's documents in the shards by their tokens, and writes `FOLDER/NAME.provenance`.
+
+    `eod` is the token that may end each document; whether it does is seen from the documents. `on_progress`
+    gets the bytes of the `.bin`, then those of the shards on disk. Returns the counts by shard and subset.
+    Raises: FormatError if the dataset was made with another tokenizer's ids.
     """
 
 def train_tokenizer(

@@ -21,6 +21,8 @@ COMMANDS = {
     "train-tokenizer": "pile_tools.commands.train_tokenizer",
     "tokenize": "pile_tools.commands.tokenize",
     "merge": "pile_tools.commands.merge",
+    "label": "pile_tools.commands.label",
+    "show": "pile_tools.commands.show",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
     "export": "pile_tools.commands.export",

@@ -11,8 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pile_tools import files, manifest
+from pile_tools._core import Tokenizer
 from pile_tools.config import Settings
+from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.tokenizers import load_tokenizer
 
 #: In the order in which they are renamed into place.
 SUFFIXES = (".bin", ".provenance", MANIFEST_SUFFIX, ".idx")
@@ -24,6 +27,32 @@ Build = Callable[[Path], tuple[Settings, list[Entry]]]
 def with_suffix(prefix: Path, suffix: str) -> Path:
     """`PREFIX` + `suffix`: a suffix is appended, it replaces nothing."""
     return prefix.with_name(prefix.name + suffix)
+
+
+def labels_manifest(prefix: Path) -> Path:
+    """The manifest of a provenance that was found later, by `label`."""
+    return with_suffix(prefix, ".provenance" + MANIFEST_SUFFIX)
+
+
+def manifests(prefix: Path) -> list[Manifest]:
+    """What is told of the dataset at `prefix`: its own manifest and that of its labels, those there are."""
+    paths = (with_suffix(prefix, MANIFEST_SUFFIX), labels_manifest(prefix))
+    return [manifest.read(path) for path in paths if path.exists()]
+
+
+def tokenizer_of(prefix: Path, given: Path | None) -> Tokenizer:
+    """The tokenizer given, or else the one that the dataset's manifest names.
+
+    Raises:
+        ConfigError: None is named, or it is not there.
+    """
+    if given is not None:
+        return load_tokenizer(given)
+    for found in manifests(prefix):
+        entry = found.input("tokenizer")
+        if entry is not None and (found.folder / entry["path"]).exists():
+            return Tokenizer.from_file(found.folder / entry["path"])
+    raise ConfigError("the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --tokens")
 
 
 def prefix_of(found: Manifest) -> Path:

@@ -328,7 +328,8 @@ def open_order(
     if not file.exists() or file.suffix == ".bin":
         if path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin"))):
             return _of_rows(path, _core.rows_order(path, length, dtype), size)
-        raise FileNotFoundError(2, f"no {ORDER_FILE} and no rows here", str(path))
+        what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
+        raise FileNotFoundError(2, what, str(path))
     order = _of_manifest(file)
     return order if batch_size is None else order.rebatch(batch_size=batch_size)
 

@@ -19,6 +19,24 @@ Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32]
 OnProgress: TypeAlias = Callable[[int], object] | None
 
 
+class OriginColumns(TypedDict):
+    """Where documents came from, one array of n values each; -1 where unknown.
+
+    Attributes:
+        shard: Numbers of the shards in the dataset's `shards`.
+        record: Numbers of the records in their shards.
+        byte_start: First bytes of the records in the decompressed shards.
+        byte_length: Bytes of the records.
+        subset: Numbers of the subsets in the dataset's `subsets`, -1 also where a record names none.
+    """
+
+    shard: NDArray[np.int32]
+    record: NDArray[np.int64]
+    byte_start: NDArray[np.int64]
+    byte_length: NDArray[np.int64]
+    subset: NDArray[np.int32]
+
+
 class Origin(TypedDict):
     """Where a document came from.
 

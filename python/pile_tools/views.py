@@ -130,8 +130,9 @@ class ReplacedTokens(_View):
                     goes_on[end] = self._joins(int(known[end - 1]), int(whole[start + length]))
             at = end
         is_word = ~goes_on[:-1] & ~goes_on[1:]
-        replaced: Tokens = np.where(is_word & (new != known), new, row).astype(row.dtype)
-        return replaced
+        at = is_word & (new != known)
+        row[at] = new[at]
+        return row
 
     def _joins(self, before: int, after: int) -> bool:
         return bool(self._ends_in_word[before] and self._starts_in_word[after])

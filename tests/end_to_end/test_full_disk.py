@@ -56,10 +56,9 @@ def test_a_full_disk_is_a_clear_error_and_no_loss(shards: Path, tokenizer: Path,
 @pytest.mark.parametrize(
     ("n_words", "fails_at"),
     [
-        (30, "tokens"),
+        (30, "d.bin"),
         (1, "byte_start"),
         (1, "d.idx"),
-        (1, "d.provenance"),
         (0, "state.json"),
         (0, "d.manifest.json"),
     ],
@@ -79,7 +78,6 @@ def test_every_file_may_be_the_one_that_does_not_fit(
     final = sizes(tmp_path / "whole")
     n_documents = (final["d.idx"] - 42) // 20
     limit = {
-        "tokens": final["d.bin"] - 1,
         "byte_start": 8 * n_documents - 1,
         "state.json": 100,
     }.get(fails_at, final.get(fails_at, 0) - 1)

@@ -1,4 +1,8 @@
-"""Tokenizing on Ray: a real cluster of processes, workers and drivers killed while they work."""
+"""Tokenizing on Ray: a real cluster of processes, workers and drivers killed while they work.
+
+Run when asked for by PILE_TOOLS_TEST_RAY=1: a cluster that starts, dies and starts again on two cores takes
+minutes, and its own time limits run out where something else runs beside it.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +23,11 @@ from pile_tools import FormatError
 from pile_tools.shards import find_shards
 from pile_tools.stages import merge, tokenize
 from pile_tools.stages.tokenize import TokenizeConfig
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("PILE_TOOLS_TEST_RAY") != "1",
+    reason="a Ray cluster takes minutes on a small machine; PILE_TOOLS_TEST_RAY=1 runs it",
+)
 
 SUFFIXES = (".bin", ".idx", ".provenance", ".manifest.json")
 WriteShard = Callable[[Path, Iterable[dict[str, Any]]], Path]

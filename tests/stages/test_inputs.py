@@ -43,9 +43,11 @@ def write_parquet(path: Path, **options: Any) -> None:
     pyarrow.parquet.write_table(table, path, row_group_size=300, **options)
 
 
-def tokenized(shards: Path, prefix: Path, tokenizer: Path, *, threads: int = 2, **records: str) -> Result:
+def tokenized(
+    shards: Path, prefix: Path, tokenizer: Path, *, threads: int = 2, force: bool = False, **records: str
+) -> Result:
     config = TokenizeConfig(tokenizer=tokenizer, records=RecordConfig(**records))
-    return run(find_shards([shards]), prefix, config, threads=threads)
+    return run(find_shards([shards]), prefix, config, threads=threads, force=force)
 
 
 def dataset_bytes(prefix: Path) -> list[bytes]:
@@ -140,8 +142,10 @@ def test_parts_with_records_skipped_are_not_used_where_none_may_be(tmp_path: Pat
     (shards / "1.jsonl.gz").write_bytes(b"text, not gzip, whatever its name says")
     with pytest.raises(FormatError, match="not gzip"):
         tokenized(shards, tmp_path / "d", tokenizer, on_bad_record="skip")
-    with pytest.raises(FormatError, match="record 0: not JSON"):
+    with pytest.raises(OutputExistsError, match="unfinished run with other shards or settings"):
         tokenized(shards, tmp_path / "d", tokenizer)
+    with pytest.raises(FormatError, match="record 0: not JSON"):
+        tokenized(shards, tmp_path / "d", tokenizer, force=True)
 
 
 def test_only_bad_records_are_no_dataset(tmp_path: Path, tokenizer: Path) -> None:

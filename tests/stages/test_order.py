@@ -59,10 +59,15 @@ def test_order_json_names_what_matters(dataset: Path, tmp_path: Path) -> None:
         "rule": "gpt-neox packed",
         "seq_length": 16,
         "samples": None,
+        "epochs": None,
         "steps": 10,
         "batch_size": 4,
         "seed": 9,
+        "split": None,
+        "part": "train",
+        "compat": None,
         "stem": "sample_train_0_indexmap_41ns_16sl_9s_packedpi_ac",
+        "layout": {"extra": 1, "is_padded": False},
     }
     assert order["inputs"][0]["fingerprint"] == open_order(tmp_path).samples.dataset.fingerprint
     assert order["summary"]["n_epochs"] == 1

@@ -16,9 +16,12 @@ from pile_tools.stages.train_tokenizer import SPECIAL_TOKENS, TrainTokenizerConf
 
 
 class Bars:
-    """A bar for the bytes in which words are counted, then one for the merges; use as a context manager."""
+    """A bar for the bytes in which words are counted, then one for the merges; use as a context manager.
 
-    def __init__(self, n_bytes: int, n_merges: int) -> None:
+    Of standard input nobody knows how many bytes there are: it has the first bar alone.
+    """
+
+    def __init__(self, n_bytes: int | None, n_merges: int) -> None:
         self._n_bytes, self._n_merges = n_bytes, n_merges
         self._stack = ExitStack()
         self._merging: Bar | None = None
@@ -32,7 +35,7 @@ class Bars:
 
     def update(self, done: int) -> None:
         """Shows that `done` bytes are counted, or all of them and the rest merged."""
-        n_merged = done - self._n_bytes
+        n_merged = 0 if self._n_bytes is None else done - self._n_bytes
         if self._merging is None and n_merged <= 0:
             self._counting.update(done)
             return

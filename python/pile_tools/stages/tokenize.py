@@ -5,8 +5,9 @@ While it works, everything lies in `PREFIX.partial/`: a killed job goes on there
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.parts import LENIENCE, Part
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries, find_shards
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
-from pile_tools.types import OnProgress
+from pile_tools.types import AnyPath, OnProgress
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +123,57 @@ def run(
 
     made, is_new = datasets.make(prefix, request, build, force=force)
     return Result(made, is_new, n_resumed_shards)
+
+
+def tokenize(
+    shards: AnyPath | Iterable[AnyPath],
+    prefix: AnyPath,
+    *,
+    tokenizer: AnyPath,
+    eod: str | None = None,
+    append_eod: bool = True,
+    text_field: str = "text",
+    on_bad_record: str = "error",
+    threads: int | None = None,
+    force: bool = False,
+    on_progress: OnProgress = None,
+) -> _core.TokenDataset:
+    """Tokenizes shards into a dataset and opens it: what `pile-tools tokenize` does, from Python.
+
+    >>> dataset = tokenize("shards/", "tokens/sample", tokenizer="tokenizer.json")
+    >>> dataset.tokens
+    array([  12, 1044,  310, ...,   88,   15,    0], dtype=uint16)
+
+    Args:
+        shards: A file, a folder or a glob, or several of them; taken sorted byte-wise by path.
+        prefix: Path of the dataset without its suffixes; its folder is made if need be.
+        tokenizer: A tokenizer.json, a folder that holds one, or a Hugging Face model id.
+        eod: Token to end each document with; by default the tokenizer's own.
+        append_eod: Whether documents end with a token at all.
+        text_field: Key of a record, or column of a parquet file, that holds the text.
+        on_bad_record: `error` stops at one; `skip` leaves it out and lists it in the manifest.
+        threads: Threads that encode, by default one for each processor; not part of the result.
+        force: Replace output made before from something else.
+        on_progress: Called with the compressed bytes read so far; an exception stops the job.
+
+    Raises: as `run`, and PileError where there are no shards.
+    """
+    places = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
+    config = TokenizeConfig(
+        tokenizer=Path(tokenizer),
+        eod=eod,
+        append_eod=append_eod,
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
+    )
+    run(
+        find_shards([Path(place) for place in places]),
+        Path(prefix),
+        config,
+        threads=threads or os.cpu_count() or 1,
+        force=force,
+        on_progress=on_progress,
+    )
+    return _core.TokenDataset(prefix)
 
 
 def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, force: bool) -> Manifest | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import _core, files, manifest
+from pile_tools import _core, datasets, files, manifest
 from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.orders import ORDER_FILE
@@ -111,6 +111,9 @@ class _Verifier:
         has_index = prefix.with_name(prefix.name + ".idx").exists()
         if has_index and not prefix.with_name(prefix.name + MANIFEST_SUFFIX).exists():
             yield _structure(prefix)
+            labels = datasets.labels_manifest(prefix)
+            if labels.exists():
+                yield from self._manifest(manifest.read(labels), self._chain)
             return
         for found in find_manifests(path):
             yield from self._manifest(manifest.read(found), self._chain)

@@ -95,13 +95,8 @@ fn seed_datasets() -> Result<(), Box<dyn std::error::Error>> {
     let _ = file("d.idx", &idx);
     let bin = file("d.bin", &[0; 44]);
     let dataset = TokenDataset::open(&bin.with_file_name("d"))?;
-    let config = OrderConfig {
-        stem: path("o"),
-        seq_length: 4,
-        n_samples: 20,
-        seed: 1,
-    };
-    build(&dataset, &config, &Progress::default())?;
+    let config = OrderConfig::packed(path("o"), 4, 20, 1);
+    build(&dataset.lengths()?, None, &config, &Progress::default())?;
     let arrays =
         ["o_doc_idx.npy", "o_sample_idx.npy", "o_shuffle_idx.npy"].map(|name| fs::read(path(name)));
     let arrays = arrays.into_iter().collect::<io::Result<Vec<_>>>()?;

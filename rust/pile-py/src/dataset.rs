@@ -131,6 +131,12 @@ impl TokenDataset {
     }
 
     #[getter]
+    fn shards(&self) -> Vec<String> {
+        let shards = self.inner.provenance().map_or(&[][..], |p| p.shards());
+        shards.iter().map(|shard| shard.path.clone()).collect()
+    }
+
+    #[getter]
     fn fingerprint(&self, py: Python<'_>) -> String {
         py.detach(|| self.inner.fingerprint())
     }
@@ -192,6 +198,33 @@ impl TokenDataset {
         dict.set_item("byte_length", origin.byte_length)?;
         dict.set_item("subset", origin.subset)?;
         Ok(Some(dict))
+    }
+
+    fn origins<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let Some(provenance) = self.inner.provenance() else {
+            return Ok(None);
+        };
+        let columns = py
+            .detach(|| provenance.columns())
+            .map_err(BindError::from)?;
+        let dict = PyDict::new(py);
+        dict.set_item("shard", columns.shard.into_pyarray(py))?;
+        dict.set_item("record", columns.record.into_pyarray(py))?;
+        dict.set_item("byte_start", columns.byte_start.into_pyarray(py))?;
+        dict.set_item("byte_length", columns.byte_length.into_pyarray(py))?;
+        dict.set_item("subset", columns.subset.into_pyarray(py))?;
+        Ok(Some(dict))
+    }
+
+    fn documents_of(&self, py: Python<'_>, shard: u32, record: u64) -> Result<Vec<u64>, BindError> {
+        let Some(provenance) = self.inner.provenance() else {
+            return Ok(Vec::new());
+        };
+        Ok(py.detach(|| provenance.documents_of(shard, record))?)
+    }
+
+    fn first_token(&self, document: u64) -> Result<u64, BindError> {
+        Ok(self.inner.token_range(document)?.start)
     }
 
     fn subset_numbers<'py>(

@@ -6,7 +6,7 @@ use pile_core::{
     order,
     read::{BadRecords, Rules},
     tokenize,
-    tokens::{self, BuildConfig, MergeConfig},
+    tokens::{self, BuildConfig, LabelConfig, MergeConfig},
 };
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
@@ -88,6 +88,41 @@ pub fn merge_datasets<'py>(
         discard,
     };
     let summary = watch(py, on_progress, |progress| tokens::merge(&config, progress))?;
+    to_python(py, &summary)
+}
+
+/// Finds where a dataset's documents came from.
+#[pyfunction]
+#[pyo3(signature = (
+    prefix, shards, tokenizer, eod, folder, name, n_threads, on_progress = None, *,
+    text_field = "text", skip_bad_records = false
+))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
+pub fn label_dataset<'py>(
+    py: Python<'py>,
+    prefix: PathBuf,
+    shards: Vec<PathBuf>,
+    tokenizer: &Tokenizer,
+    eod: Option<u32>,
+    folder: PathBuf,
+    name: String,
+    n_threads: usize,
+    on_progress: Option<Py<PyAny>>,
+    text_field: &str,
+    skip_bad_records: bool,
+) -> PyResult<Bound<'py, PyAny>> {
+    let config = LabelConfig {
+        prefix,
+        shards,
+        rules: rules(text_field, skip_bad_records),
+        eod,
+        folder,
+        name,
+        n_threads,
+    };
+    let summary = watch(py, on_progress, |progress| {
+        tokens::label(&config, &tokenizer.inner, progress)
+    })?;
     to_python(py, &summary)
 }
 

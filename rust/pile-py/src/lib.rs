@@ -24,8 +24,8 @@ mod _core {
     use super::dataset::TokenDataset;
     #[pymodule_export]
     use super::jobs::{
-        _panic, build_dataset, build_order, merge_datasets, normalized_weights, split_documents,
-        train_tokenizer, weights_by_documents, write_blend,
+        _panic, build_dataset, build_order, label_dataset, merge_datasets, normalized_weights,
+        split_documents, train_tokenizer, weights_by_documents, write_blend,
     };
     #[pymodule_export]
     use super::order::{TrainingOrder, blended_order, rows_order};

@@ -136,6 +136,13 @@ impl TokenDataset {
         Ok(first / width..end / width)
     }
 
+    /// The stored bytes of a document.
+    pub(super) fn document_bytes(&self, document: u64) -> Result<&[u8]> {
+        self.check_document(document)?;
+        let (first, end) = self.byte_range(document)?;
+        self.bin.slice(first, end - first)
+    }
+
     /// Tokens of each document, as stored.
     ///
     /// # Errors

@@ -58,6 +58,21 @@ pub struct Origin<'a> {
     pub subset: Option<&'a str>,
 }
 
+/// Where all documents came from, shards and subsets by number, -1 where there is none or none is known.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct OriginColumns {
+    /// Numbers of the shards.
+    pub shard: Vec<i32>,
+    /// The records' numbers in their shards.
+    pub record: Vec<i64>,
+    /// The records' first bytes in the decompressed shards.
+    pub byte_start: Vec<i64>,
+    /// The records' bytes.
+    pub byte_length: Vec<i64>,
+    /// Numbers of the subsets.
+    pub subset: Vec<i32>,
+}
+
 /// An opened `.provenance` file.
 #[derive(Debug)]
 pub struct Provenance {
@@ -196,6 +211,27 @@ impl Provenance {
             return Err(Error::format(self.file.path(), end + 8 * block, what));
         };
         self.file.slice(from, end - from)
+    }
+
+    /// The origins of all documents, column by column: 32 bytes a document.
+    ///
+    /// # Errors
+    /// A damaged file.
+    pub fn columns(&self) -> Result<OriginColumns> {
+        let mut columns = OriginColumns::default();
+        for place in self.places(0, self.n_documents()) {
+            let place = place?;
+            let number = |of: fn(Place) -> u64| place.map_or(-1, |place| of(place) as i64);
+            columns.shard.push(number(|p| u64::from(p.shard)) as i32);
+            columns.record.push(number(|p| p.record));
+            columns.byte_start.push(number(|p| p.byte_start));
+            columns.byte_length.push(number(|p| p.byte_length));
+            let subset = place.and_then(|place| place.subset);
+            columns
+                .subset
+                .push(subset.map_or(-1, |subset| subset as i32));
+        }
+        Ok(columns)
     }
 
     /// Number of a document's subset in [`Self::subsets`].

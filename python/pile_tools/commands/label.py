@@ -1,0 +1,94 @@
+"""`pile-tools label`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+
+from pile_tools import datasets
+from pile_tools.cli import config_options
+from pile_tools.commands import options
+from pile_tools.manifest import Manifest
+from pile_tools.progress import Bar
+from pile_tools.shards import RecordConfig, find_shards
+from pile_tools.stages.label import LabelConfig, run
+
+
+@click.command("label")
+@click.argument("prefix", type=options.PATH)
+@options.shards
+@config_options(LabelConfig)
+@config_options(RecordConfig)
+@options.threads
+@options.force
+def command(
+    prefix: Path,
+    shards: tuple[Path, ...],
+    tokenizer: Path,
+    eod: str | None,
+    text_field: str,
+    on_bad_record: str,
+    threads: int,
+    force: bool,
+) -> None:
+    """Find out where the documents of the dataset at PREFIX came from, by their tokens.
+
+    For datasets that GPT-NeoX or Megatron-LM wrote: SHARDS (files, folders or globs) are tokenized, and each
+    document is looked for among their records, in whatever order. Shard, record and subset are written to
+    PREFIX.provenance; documents that are not found stay unknown. The dataset itself is left as it is.
+
+    \b
+    Examples:
+      pile-tools label pile_text_document pile/ --tokenizer 20B_tokenizer.json
+    """
+    found = find_shards(shards)
+    records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record)
+    started = time.monotonic()
+    # A missing file is named by the stage.
+    tokens = datasets.with_suffix(prefix, ".bin")
+    with Bar("labelling", options.size_of([path for path in (tokens, *found) if path.exists()])) as bar:
+        manifest, is_new = run(
+            prefix,
+            found,
+            LabelConfig(tokenizer=tokenizer, eod=eod, records=records),
+            threads=threads,
+            force=force,
+            on_progress=bar.update,
+        )
+    if not is_new:
+        click.echo(f"{prefix} is labelled already, nothing to do")
+        return
+    _print_summary(prefix, manifest, time.monotonic() - started)
+
+
+def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
+    summary = manifest.summary
+    n, n_found = summary["n_documents"], summary["n_found"]
+    click.echo(
+        f"{prefix}: {n_found:,} of {n:,} documents found in {len(summary['shards'])} shards, "
+        f"in {seconds:.1f} s"
+    )
+    eod = manifest.settings["eod"]
+    click.echo(f"documents end with {eod if summary['has_eod'] else 'no end-of-document token'}")
+    if summary["n_by_order"]:
+        click.echo(f"{summary['n_by_order']:,} have the same text as others, and are told apart by the order")
+    if summary["n_ambiguous"]:
+        click.echo(
+            f"{summary['n_ambiguous']:,} are ambiguous: several records have their text, but not as many as "
+            "documents; labelled with the first"
+        )
+    if n > n_found:
+        click.echo(f"{n - n_found:,} are not found: their origin stays unknown")
+    click.echo(f"{summary['n_other_texts']:,} of {summary['n_texts']:,} texts are not in the dataset")
+    if summary["n_bad_records"]:
+        click.echo(f"{summary['n_bad_records']:,} bad records left out")
+    rows = [(s["name"] or "no subset named", s["n_documents"], s["n_tokens"]) for s in summary["subsets"]]
+    rows.sort(key=lambda row: -row[2])
+    if n > n_found:
+        rows.append(("not found", n - n_found, summary["n_tokens"] - sum(row[2] for row in rows)))
+    width = max((len(row[0]) for row in rows), default=0)
+    for name, n_documents, n_tokens in rows:
+        share = n_tokens / max(summary["n_tokens"], 1)
+        click.echo(f"  {name:<{width}}  {n_documents:>10,} documents {n_tokens:>14,} tokens  {share:6.1%}")

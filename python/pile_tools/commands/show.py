@@ -1,0 +1,105 @@
+"""`pile-tools show`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pile_tools import documents
+from pile_tools._core import TokenDataset
+from pile_tools.commands import options
+from pile_tools.datasets import tokenizer_of
+from pile_tools.errors import ConfigError
+
+
+# Numbers from the end start with a dash, and are no options.
+@click.command("show", context_settings={"ignore_unknown_options": True})
+@click.argument("prefix", type=options.PATH)
+@click.argument("document")
+@click.option("--tokens", "as_tokens", is_flag=True, help="Print token ids instead of text.")
+@click.option("--raw", is_flag=True, help="Print the record itself, read again from its shard.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--tokenizer",
+    type=options.PATH,
+    metavar="FILE|FOLDER|ID",
+    help="Where the dataset's own tokenizer is not found.",
+)
+def command(
+    prefix: Path, document: str, as_tokens: bool, raw: bool, as_json: bool, tokenizer: Path | None
+) -> None:
+    """Print a document of the dataset at PREFIX: where it came from, where its tokens are, its text.
+
+    DOCUMENT is a number, from 0 or with -1 for the last, or SHARD:RECORD with the shard's path or the end of
+    it and the record's line from 0. With --raw the shard is decompressed up to the record, and it is said
+    whether the record still gives the same tokens.
+
+    \b
+    Examples:
+      pile-tools show tokens/sample 633
+      pile-tools show tokens/sample -1 --tokens
+      pile-tools show tokens/sample 04.jsonl.zst:52 --raw
+    """
+    dataset = TokenDataset(prefix)
+    number, *others = documents.find(dataset, document)
+    shown = _about(dataset, number, others)
+    ids = dataset[number]
+    if as_tokens:
+        shown["tokens"] = ids.tolist()
+    if raw and shown["origin"] is None:
+        raise ConfigError("--raw needs a known origin; `pile-tools label` finds it")
+    if raw or not as_tokens:
+        decoder = tokenizer_of(prefix, tokenizer)
+        if raw:
+            path = documents.find_shard(prefix, shown["origin"]["shard"])
+            line = documents.read_record(path, shown["origin"])
+            shown["raw"] = line.decode(errors="replace")
+            text = documents.text_of(path, line, documents.text_field_of(prefix))
+            shown["raw_gives_same_tokens"] = documents.gives_tokens(text, decoder, ids)
+        else:
+            shown["text"] = decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
+    click.echo(json.dumps(shown) if as_json else _printed(shown, prefix))
+
+
+def _about(dataset: TokenDataset, number: int, others: list[int]) -> dict[str, Any]:
+    """What is known of a document without reading its tokens."""
+    about: dict[str, Any] = {
+        "document": number,
+        "n_documents": len(dataset),
+        "origin": dataset.origin(number),
+        "first_token": dataset.first_token(number),
+        "n_tokens": len(dataset[number]),
+    }
+    if others:
+        about["of_the_same_record"] = others
+    return about
+
+
+def _printed(shown: dict[str, Any], prefix: Path) -> str:
+    lines = [f"document {shown['document']:,} of {shown['n_documents']:,}"]
+    origin, first, n_tokens = shown["origin"], shown["first_token"], shown["n_tokens"]
+    if origin is None:
+        lines.append("  origin  unknown")
+    else:
+        start, n_bytes = origin["byte_start"], origin["byte_length"]
+        lines += [
+            f"  subset  {origin['subset'] or 'unknown'}",
+            f"  shard   {origin['shard']}, record {origin['record']:,}",
+            f"  bytes   {n_bytes:,}, from byte {start:,} of the decompressed shard",
+        ]
+    lines.append(f"  tokens  {n_tokens:,}, from token {first:,} of {prefix}.bin")
+    if others := shown.get("of_the_same_record"):
+        some = ", ".join(f"{other:,}" for other in others[:10]) + (", ..." if len(others) > 10 else "")
+        lines.append(f"  also    {len(others):,} more of the same record: {some}")
+    if "raw" in shown:
+        same = "the same tokens" if shown["raw_gives_same_tokens"] else "OTHER TOKENS than these"
+        lines.append(f"  record  read again from the shard, it gives {same}")
+    lines.append("")
+    if "tokens" in shown:
+        lines.append(" ".join(map(str, shown["tokens"])))
+    lines += [shown[what] for what in ("raw", "text") if what in shown]
+    return "\n".join(lines)
