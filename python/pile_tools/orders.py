@@ -147,7 +147,7 @@ class Order:
     @property
     def dataset_manifest(self) -> Manifest | None:
         """The manifest of the order's dataset, or None for one that another tool wrote."""
-        path = Path(self.dataset.prefix + manifest.MANIFEST_SUFFIX)
+        path = Path(str(self.dataset.prefix) + manifest.MANIFEST_SUFFIX)
         return manifest.read(path) if path.exists() else None
 
     def __len__(self) -> int:

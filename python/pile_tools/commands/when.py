@@ -119,13 +119,13 @@ def command(
         charts.write_chart(plot, _chart(answer, cut, names))
     if as_json:
         _print_json(opened, answer, cut, names)
-        _print_rule(answer, first, end, opened.seq_length, across_documents, err=True)
+        _print_rule(opened, answer, (first, end), across_documents, err=True)
         return
     if len(asked) > 1:
         _print_texts(answer, names)
     _print_occurrences(opened, answer, cut, decoder, (names, limit, context))
     _print_counts(answer, cut)
-    _print_rule(answer, first, end, opened.seq_length, across_documents, err=False)
+    _print_rule(opened, answer, (first, end), across_documents, err=False)
     if plot is not None:
         click.echo(f"plot: {plot}")
 
@@ -322,13 +322,15 @@ def _print_counts(answer: When, cut: Intervals) -> None:
     click.echo(f"all {len(sums)} intervals: |{charts.sparkline(sums.tolist())}|")
 
 
-def _print_rule(answer: When, first: int, end: int, seq_length: int, across: bool, *, err: bool) -> None:
+def _print_rule(order: Order, answer: When, steps: tuple[int, int], across: bool, *, err: bool) -> None:
+    first, end = steps
     n_rows = (end - first) * answer.batch_size
+    documents = "documents" if order.knows_documents else "rows in place of documents, which are not known"
     rule = timeline.RULE + ("; across documents within a row too" if across else "")
     click.echo(f"\nrule: {rule}", err=err)
     click.echo(
-        f"looked at: {answer.n_documents:,} documents, {answer.n_tokens:,} tokens; "
-        f"steps {first:,} to {end - 1:,}, {n_rows:,} rows of {seq_length + 1:,} tokens",
+        f"looked at: {answer.n_documents:,} {documents}, {answer.n_tokens:,} tokens; "
+        f"steps {first:,} to {end - 1:,}, {n_rows:,} rows of {order.samples.sample_length:,} tokens",
         err=err,
     )
     unseen = [
