@@ -114,9 +114,9 @@ def section(result: Result) -> str:
         rows.append([*row, spread(values(rounds, "wall")), found, differing(rounds)])
     header = ["tool", "MB/s of text", "s", "CPU s", "spread, s", "places found", "rounds that differ"]
     return f"""Passages of 30 to 60 tokens cut from {result["n_bytes"] / 1e6:.1f} MB of documents, on one
-processor, the tokens in the page cache and the tokenizer loaded. pile-tools gives step, row and offset of every occurrence, in rows
-of {SEQ_LENGTH + 1:,} tokens; the peer decodes each document with `tokenizers` and looks for the bytes, and
-gives no rows.
+processor, the tokens in the page cache and the tokenizer loaded. pile-tools gives step, row and offset of
+every occurrence, in rows of {SEQ_LENGTH + 1:,} tokens; the peer decodes each document with `tokenizers`
+and looks for the bytes, and gives no rows.
 
 {table(header, rows)}"""
 
