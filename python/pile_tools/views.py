@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class Insert:
     tokens: tuple[int, ...]
 
 
-class _View:
+class _View(ABC):
     """Samples that are others', changed on the way."""
 
     def __init__(self, samples: Samples) -> None:
@@ -80,8 +81,9 @@ class _View:
         """What stands there beneath."""
         return self._samples.spans(first, n)
 
+    @abstractmethod
     def _changed(self, tokens: Tokens, places: NDArray[np.int64]) -> Tokens:
-        raise NotImplementedError
+        """The samples at `places`, which hold `tokens` beneath."""
 
 
 class ReplacedTokens(_View):

@@ -15,14 +15,7 @@ from pile_tools.stages.merge import Result, find_datasets, run
 
 @click.command("merge")
 @click.argument("inputs", nargs=-1, required=True, type=options.PATH)
-@click.option(
-    "-o",
-    "--output",
-    type=options.PATH,
-    required=True,
-    metavar="PREFIX",
-    help="Writes PREFIX.bin, PREFIX.idx, ...",
-)
+@options.dataset_output
 @options.force
 def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
     """Join token datasets into one, with the provenance of their documents.

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pile_tools import charts, timeline
 from pile_tools.commands import options
-from pile_tools.errors import ConfigError
 from pile_tools.orders import open_order
 from pile_tools.progress import Bar
 
@@ -25,7 +24,7 @@ _N_NAMED = 8
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print tokens by interval and subset as JSON lines.")
-@click.option("--plot", type=options.PATH, metavar="FILE", help="Draw the shares by interval: .svg or .html.")
+@options.plot("the shares by interval")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
@@ -41,8 +40,6 @@ def command(
       pile-tools mixture tokens/ --every 100 --plot mixture.svg
     """
     opened = open_order(order)
-    if plot is not None and plot.suffix not in (".svg", ".html"):
-        raise ConfigError(f"--plot writes .svg or .html ({plot})")
     with Bar("reading", None, "samples") as bar:
         found = timeline.mixture(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update

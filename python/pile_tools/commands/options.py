@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
+from pile_tools.errors import ConfigError
 from pile_tools.shards import STANDARD_INPUT
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: A path, not checked by click: what is missing is named by the stage, with exit code 1.
 PATH = click.Path(path_type=Path)
@@ -21,6 +26,22 @@ threads = click.option(
     help="Threads; the output is the same for any number.",
 )
 shards = click.argument("shards", nargs=-1, required=True, type=PATH)
+dataset_output = click.option(
+    "-o", "--output", type=PATH, required=True, metavar="PREFIX", help="Writes PREFIX.bin, PREFIX.idx, ..."
+)
+
+
+def plot(what: str) -> Callable[[_Command], _Command]:
+    """The option `--plot FILE`, which draws `what`; another kind of file is refused."""
+    return click.option(
+        "--plot", type=PATH, metavar="FILE", callback=_chart_file, help=f"Draw {what}: .svg or .html."
+    )
+
+
+def _chart_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix not in (".svg", ".html"):
+        raise ConfigError(f"--plot writes .svg or .html ({path})")
+    return path
 
 
 def size_of(shards: list[Path]) -> int | None:

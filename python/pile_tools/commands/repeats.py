@@ -10,7 +10,6 @@ import numpy as np
 
 from pile_tools import charts, timeline
 from pile_tools.commands import options
-from pile_tools.errors import ConfigError
 from pile_tools.orders import open_order
 from pile_tools.progress import Bar
 from pile_tools.timeline import Repeats
@@ -23,7 +22,7 @@ from pile_tools.timeline import Repeats
 )
 @click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Documents printed.")
 @click.option("--json", "as_json", is_flag=True, help="Print each repeated document as a line of JSON.")
-@click.option("--plot", type=options.PATH, metavar="FILE", help="Draw the shares by interval: .svg or .html.")
+@options.plot("the shares by interval")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
@@ -48,8 +47,6 @@ def command(
       pile-tools repeats tokens/ --every 100 --plot repeats.svg
     """
     opened = open_order(order)
-    if plot is not None and plot.suffix not in (".svg", ".html"):
-        raise ConfigError(f"--plot writes .svg or .html ({plot})")
     with Bar("reading", None, "documents and samples") as bar:
         found = timeline.repeats(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update

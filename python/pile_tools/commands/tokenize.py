@@ -21,14 +21,7 @@ from pile_tools.stages.tokenize import TokenizeConfig, finished, run
 
 @click.command("tokenize")
 @options.shards
-@click.option(
-    "-o",
-    "--output",
-    type=options.PATH,
-    required=True,
-    metavar="PREFIX",
-    help="Writes PREFIX.bin, PREFIX.idx, ...",
-)
+@options.dataset_output
 @config_options(TokenizeConfig)
 @config_options(RecordConfig)
 @click.option("--no-eod", is_flag=True, help="End documents with no token.")

@@ -59,9 +59,7 @@ _N_LISTED = 30
     help="Tokens shown before and after.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every occurrence as a line of JSON.")
-@click.option(
-    "--plot", type=options.PATH, metavar="FILE", help="Draw the counts by checkpoint: .svg or .html."
-)
+@options.plot("the counts by checkpoint")
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
@@ -101,8 +99,6 @@ def command(
     n_steps, size = timeline.extent(opened, batch_size)
     first, end = _steps(steps, n_steps)
     cut = intervals(checkpoints, n_steps)
-    if plot is not None and plot.suffix not in (".svg", ".html"):
-        raise ConfigError(f"--plot writes .svg or .html ({plot})")
     with Bar("searching", None, "tokens and samples") as bar:
         answer = timeline.when(
             opened,

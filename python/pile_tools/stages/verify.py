@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,14 +69,7 @@ def run(
         VerifyError: Something is not what its manifest says; the message names all of it.
         PileError: There is nothing to check.
     """
-    checks = []
-    for check in _Verifier(chain).artifact(path):
-        on_check(check)
-        checks.append(check)
-    wrong = [check.what for check in checks if check.state == "WRONG"]
-    if wrong:
-        raise VerifyError(f"{len(wrong)} of {len(checks)} checks failed: {'; '.join(wrong)}")
-    return checks
+    return _all_right(_Verifier(chain).artifact(path), on_check)
 
 
 def run_hashes(
@@ -88,15 +81,21 @@ def run_hashes(
         VerifyError: A file is missing or another; the message names all of them.
         FormatError: Not such a list.
     """
-    checks = []
-    for name, expected in token_shards.read_hashes(hashes).items():
-        check = _file(path / name, {"sha256": expected}, absent="WRONG")
+    expected = token_shards.read_hashes(hashes).items()
+    checks = (_file(path / name, {"sha256": sha256}, absent="WRONG") for name, sha256 in expected)
+    return _all_right(checks, on_check)
+
+
+def _all_right(checks: Iterable[Check], on_check: Callable[[Check], object]) -> list[Check]:
+    """The checks, told one by one as they are done; VerifyError names all that are wrong."""
+    done = []
+    for check in checks:
         on_check(check)
-        checks.append(check)
-    wrong = [check.what for check in checks if check.state == "WRONG"]
+        done.append(check)
+    wrong = [check.what for check in done if check.state == "WRONG"]
     if wrong:
-        raise VerifyError(f"{len(wrong)} of {len(checks)} checks failed: {'; '.join(wrong)}")
-    return checks
+        raise VerifyError(f"{len(wrong)} of {len(done)} checks failed: {'; '.join(wrong)}")
+    return done
 
 
 class _Verifier:

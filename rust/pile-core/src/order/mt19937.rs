@@ -3,6 +3,8 @@
 //! Mersenne Twister 19937 (Matsumoto and Nishimura 1998) seeded by one 32-bit word; bounded draws
 //! by masking and rejection, and Fisher-Yates from the end.
 
+use crate::io::prefetch;
+
 const N: usize = 624;
 const M: usize = 397;
 
@@ -90,19 +92,6 @@ impl Mt19937 {
 
 /// Draws made before their swaps.
 const AHEAD: usize = 64;
-
-/// Asks for the cache line of `place`, which is a hint and no more.
-#[inline]
-fn prefetch<T>(place: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint, it reads nothing; `place` is valid anyway.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
-}
 
 #[cfg(test)]
 mod tests {

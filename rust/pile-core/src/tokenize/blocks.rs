@@ -1,12 +1,12 @@
 //! Goes through a text 64 bytes at a time and asks a rule where pieces start.
 //!
-//! For the patterns other than GPT-2's own, which `scan` has to itself. A rule sees the classes of a block as
+//! For the patterns other than GPT-2's own, which `scan` has to itself but for the pieces of work at the end here. A rule sees the classes of a block as
 //! bit masks and keeps what it must know of the block before.
 
 use super::masks::{BLOCK_BYTES, Classifier, Masks, Shape, shape};
 
 /// Bytes that one call looks at, more where a piece is longer.
-const BYTES_PER_CALL: usize = 4096;
+pub(super) const BYTES_PER_CALL: usize = 4096;
 
 /// 64 bytes of a text, and what is known of them.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl<'t, R: Rule> BlockScanner<'t, R> {
             let starts = self.rule.starts(&block);
             let mut bits = starts.bits;
             if starts.last_bytes != 0 {
-                bits |= self.on_first_bytes(starts.last_bytes, ends);
+                bits |= on_first_bytes(self.text, self.at, starts.last_bytes, self.last_end, ends);
             }
             if self.at == 0 {
                 bits &= !1; // Nothing ends where the text starts.
@@ -110,32 +110,49 @@ impl<'t, R: Rule> BlockScanner<'t, R> {
         }
         self.last_end = ends.last().copied().unwrap_or(self.last_end);
     }
+}
 
-    /// Starts at the last byte of a character, moved to its first; appended if that is before the block.
-    #[cold]
-    fn on_first_bytes(&self, mut last_bytes: u64, ends: &mut Vec<usize>) -> u64 {
-        let mut starts = 0;
-        while last_bytes != 0 {
-            let mut at = self.at + last_bytes.trailing_zeros() as usize;
-            last_bytes &= last_bytes - 1;
-            while self.text[at] & 0xC0 == 0x80 {
-                at -= 1;
-            }
-            if at >= self.at {
-                starts |= 1 << (at - self.at);
-            } else if at > ends.last().copied().unwrap_or(self.last_end) {
-                ends.push(at);
-            }
+/// Starts at the last bytes of characters of the block at byte `at`, moved to the first ones; one before
+/// the block is appended to `ends`, whose last is `last_end` where there is none yet.
+#[cold]
+pub(super) fn on_first_bytes(
+    text: &[u8],
+    at: usize,
+    mut last_bytes: u64,
+    last_end: usize,
+    ends: &mut Vec<usize>,
+) -> u64 {
+    let mut starts = 0;
+    while last_bytes != 0 {
+        let mut first = at + last_bytes.trailing_zeros() as usize;
+        last_bytes &= last_bytes - 1;
+        while text[first] & 0xC0 == 0x80 {
+            first -= 1;
         }
-        starts
+        if first >= at {
+            starts |= 1 << (first - at);
+        } else if first > ends.last().copied().unwrap_or(last_end) {
+            ends.push(first);
+        }
     }
+    starts
 }
 
 /// Appends the places of the bits of `bits`.
 #[inline]
-fn push_bits(mut bits: u64, first: usize, ends: &mut Vec<usize>) {
+pub(super) fn push_bits(mut bits: u64, first: usize, ends: &mut Vec<usize>) {
     while bits != 0 {
         ends.push(first + bits.trailing_zeros() as usize);
         bits &= bits - 1;
+    }
+}
+
+/// Length of the contraction that `text` starts with.
+#[inline]
+pub(super) fn contraction_len(text: &[u8]) -> Option<usize> {
+    match text {
+        [_, b's' | b't' | b'm' | b'd', ..] => Some(2),
+        [_, b'r' | b'v', b'e', ..] | [_, b'l', b'l', ..] => Some(3),
+        _ => None,
     }
 }

@@ -13,6 +13,8 @@ use std::ops::Range;
 use memmap2::MmapMut;
 use rustc_hash::FxHashMap;
 
+use crate::io::prefetch;
+
 /// Ids are below this, so that three fit a word with their number.
 pub(super) const ID_LIMIT: u32 = 1 << ID_BITS;
 
@@ -303,19 +305,6 @@ fn add<const N: usize>(bucket: &mut Bucket<[u64; N]>, entry: [u64; N]) {
     let last = bucket.len() - 1;
     let at = bucket.iter().position(|e| e[0] == 0).unwrap_or(last);
     bucket[at] = entry;
-}
-
-/// Asks for the cache line of `place` before it is needed.
-#[inline(always)]
-fn prefetch<T>(place: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint, it reads nothing; `place` is valid anyway.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
 }
 
 /// Zeroed memory for `n` entries, in large pages where the system has them.

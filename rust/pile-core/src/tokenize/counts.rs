@@ -253,7 +253,7 @@ impl LongCounts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{normalize::nfc_always, pieces::pieces};
+    use super::super::{normalize::nfc_always, pattern::Pattern, plain::plain_pieces};
     use super::*;
     use proptest::prelude::*;
     use std::collections::HashMap;
@@ -270,7 +270,7 @@ mod tests {
     fn plain(texts: &[String]) -> Counted {
         let mut all = HashMap::new();
         for text in texts {
-            for piece in pieces(&nfc_always(text)) {
+            for piece in plain_pieces(&nfc_always(text), Pattern::Gpt2) {
                 *all.entry(piece.as_bytes().to_vec()).or_default() += 1;
             }
         }

@@ -17,8 +17,6 @@ mod merges;
 mod node;
 mod normalize;
 mod pattern;
-#[cfg_attr(not(test), allow(dead_code))] // what tests compare `scan` with
-mod pieces;
 mod plain;
 pub mod reference;
 mod runs;

@@ -141,4 +141,39 @@ mod tests {
             ["a", " ", "12", "\u{11DE0}", "!"]
         );
     }
+
+    fn cut(text: &str) -> Vec<String> {
+        plain_pieces(text, Pattern::Gpt2)
+    }
+
+    #[test]
+    fn words_numbers_and_signs() {
+        assert_eq!(cut(""), [""; 0]);
+        assert_eq!(cut("a"), ["a"]);
+        assert_eq!(
+            cut("Hello, world 42!"),
+            ["Hello", ",", " world", " 42", "!"]
+        );
+        assert_eq!(cut("a1é²_漢"), ["a", "1", "é", "²", "_", "漢"]);
+    }
+
+    #[test]
+    fn contractions_only_where_a_piece_starts() {
+        assert_eq!(cut("we'll"), ["we", "'ll"]);
+        assert_eq!(cut("'stop"), ["'s", "top"]);
+        assert_eq!(cut(" 's"), [" '", "s"]);
+        assert_eq!(cut("''s"), ["''", "s"]);
+        assert_eq!(cut("'l'S"), ["'", "l", "'", "S"]);
+        assert_eq!(cut("'"), ["'"]);
+    }
+
+    #[test]
+    fn white_space_leaves_its_last_to_what_follows() {
+        assert_eq!(cut("a  b"), ["a", " ", " b"]);
+        assert_eq!(cut("a\n\nb"), ["a", "\n", "\n", "b"]);
+        assert_eq!(cut("a\tb"), ["a", "\t", "b"]);
+        assert_eq!(cut("a   "), ["a", "   "]);
+        assert_eq!(cut(" "), [" "]);
+        assert_eq!(cut("\u{3000} \u{a0}x"), ["\u{3000} ", "\u{a0}", "x"]);
+    }
 }

@@ -1,17 +1,14 @@
 //! Finds the pieces of GPT-2's pattern 64 bytes at a time, by bit algebra instead of a regex engine.
 //!
-//! `pieces` does the same character by character and says what the pattern is. Tokenizers such as
+//! `plain` does the same alternative by alternative. Tokenizers such as
 //! GPT-NeoX's have tokens for runs of 2 to K spaces that are cut out before the pattern is applied.
 //! Where no other token is looked for in normalized text, that is done here on the fly: such a run is
 //! then a piece of its own.
 
 use super::{
+    blocks::{BYTES_PER_CALL, after, contraction_len, last, on_first_bytes, push_bits},
     masks::{BLOCK_BYTES, Classifier, Masks},
-    pieces::contraction_len,
 };
-
-/// Bytes that one call looks at, more where a piece is longer.
-const BYTES_PER_CALL: usize = 4096;
 
 /// Goes through a text and finds where pieces end.
 #[derive(Debug)]
@@ -45,15 +42,6 @@ struct Before {
     run: u64,
     /// Spaces at its end that are of one run.
     run_len: usize,
-}
-
-/// `mask` moved so that each bit stands where its successor is; `before` is the bit that comes in.
-fn after(mask: u64, before: u64) -> u64 {
-    mask << 1 | before
-}
-
-fn last(mask: u64) -> u64 {
-    mask >> 63
 }
 
 impl<'t> Scanner<'t> {
@@ -123,7 +111,10 @@ impl<'t> Scanner<'t> {
         };
         starts |= match leaves_last & m.high {
             0 => leaves_last,
-            wide => leaves_last & !wide | self.on_lead_bytes(wide, ends),
+            wide => {
+                let first_bytes = on_first_bytes(self.text, self.at, wide, self.last_end, ends);
+                leaves_last & !wide | first_bytes
+            }
         };
         starts = starts & !self.not_a_start | self.a_start;
         (self.not_a_start, self.a_start) = (0, 0);
@@ -172,25 +163,6 @@ impl<'t> Scanner<'t> {
         (run, 0)
     }
 
-    /// Starts at the last byte of a character, moved to its first.
-    #[cold]
-    fn on_lead_bytes(&self, mut last_bytes: u64, ends: &mut Vec<usize>) -> u64 {
-        let mut starts = 0;
-        while last_bytes != 0 {
-            let mut at = self.at + last_bytes.trailing_zeros() as usize;
-            last_bytes &= last_bytes - 1;
-            while self.text[at] & 0xC0 == 0x80 {
-                at -= 1;
-            }
-            if at >= self.at {
-                starts |= 1 << (at - self.at);
-            } else if ends.last().copied().unwrap_or(self.last_end) != at {
-                ends.push(at);
-            }
-        }
-        starts
-    }
-
     /// The starts where those at `apostrophes` that begin a contraction are followed by its end.
     fn contract(&mut self, mut starts: u64, mut apostrophes: u64) -> u64 {
         while apostrophes != 0 {
@@ -214,20 +186,12 @@ impl<'t> Scanner<'t> {
     }
 }
 
-/// Appends the places of the bits of `bits`.
-#[inline]
-fn push_bits(mut bits: u64, first: usize, ends: &mut Vec<usize>) {
-    while bits != 0 {
-        ends.push(first + bits.trailing_zeros() as usize);
-        bits &= bits - 1;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{
         added::{AddedToken, AddedTokens, Cut},
-        pieces::pieces,
+        pattern::Pattern,
+        plain::plain_pieces,
     };
     use super::*;
     use proptest::prelude::*;
@@ -248,7 +212,7 @@ mod tests {
         }
     }
 
-    /// The same from `pieces`, runs cut out as any other token; the tokens of a run joined.
+    /// The same from `plain_pieces`, runs cut out as any other token; the tokens of a run joined.
     fn plain(text: &str, longest_run: usize) -> Vec<String> {
         let token = |n: usize| AddedToken {
             id: n as u32,
@@ -269,7 +233,7 @@ mod tests {
                     run.push_str(&" ".repeat(n as usize));
                 }
                 Cut::Token(n) => all.push(" ".repeat(n as usize)),
-                Cut::Text(text) => all.extend(pieces(text).map(String::from)),
+                Cut::Text(text) => all.extend(plain_pieces(text, Pattern::Gpt2)),
             }
             follows_run = matches!(cut, Cut::Token(_));
         }

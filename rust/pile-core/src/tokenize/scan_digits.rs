@@ -3,11 +3,10 @@
 //! Numbers are cut out first, so white space before one leaves nothing to it and no space goes with it.
 
 use super::{
-    blocks::{Block, Rule, Starts, after, last},
+    blocks::{Block, Rule, Starts, after, contraction_len, last},
     classes::code_point_at,
     masks::Masks,
     pattern::{DigitGroup, is_new_digit},
-    pieces::contraction_len,
 };
 
 /// Where pieces start.

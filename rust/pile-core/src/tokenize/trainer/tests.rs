@@ -1,5 +1,6 @@
 //! Tests of the trainer, with merges worked out by hand.
 
+use super::super::{pattern::Pattern, plain::plain_pieces};
 use super::*;
 use crate::ErrorKind;
 use proptest::prelude::*;
@@ -109,7 +110,8 @@ fn n_bytes_counts_text_as_it_came() {
 /// Merges by counting all pairs anew each time.
 fn naive(texts: &[String], n_merges: usize) -> Vec<String> {
     let mut words: Vec<Vec<String>> = Vec::new();
-    for piece in texts.iter().flat_map(|t| super::super::pieces::pieces(t)) {
+    let pieces = |text: &String| plain_pieces(text, Pattern::Gpt2);
+    for piece in texts.iter().flat_map(pieces) {
         let spelt = super::super::bytes::spell(piece.as_bytes());
         words.push(spelt.chars().map(String::from).collect());
     }
