@@ -1,7 +1,7 @@
 """Tokenizing on Ray: a real cluster of processes, workers and drivers killed while they work.
 
-Run when asked for by PILE_TOOLS_TEST_RAY=1: a cluster that starts, dies and starts again on two cores takes
-minutes, and its own time limits run out where something else runs beside it.
+Run when asked for by PILE_TOOLS_TEST_RAY=1: alone on two cores they take a minute, but Ray's own time limits
+run out where something else runs beside them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pile_tools.stages.tokenize import TokenizeConfig
 
 pytestmark = pytest.mark.skipif(
     os.environ.get("PILE_TOOLS_TEST_RAY") != "1",
-    reason="a Ray cluster takes minutes on a small machine; PILE_TOOLS_TEST_RAY=1 runs it",
+    reason="a Ray cluster needs a machine to itself; PILE_TOOLS_TEST_RAY=1 runs it",
 )
 
 SUFFIXES = (".bin", ".idx", ".provenance", ".manifest.json")
