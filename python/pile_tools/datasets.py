@@ -6,7 +6,6 @@ are renamed into place, the `.idx` last: without it nobody opens the dataset.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,5 +105,5 @@ def _publish(partial: Path, prefix: Path) -> Manifest:
             )
         elif (partial / (prefix.name + suffix)).exists():
             (partial / (prefix.name + suffix)).replace(with_suffix(prefix, suffix))
-    shutil.rmtree(partial)
+    files.clear(partial)
     return manifest.read(with_suffix(prefix, MANIFEST_SUFFIX))

@@ -7,7 +7,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -51,18 +50,34 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     Raises:
         PileError: Another process holds it; `what` says what that one is doing.
     """
-    with _locked_file(folder / "lock", what):
+    lock = folder / "lock"
+    with _locked_file(lock, what):
         try:
             yield
         finally:
-            if folder.exists() and [path.name for path in folder.iterdir()] == ["lock"]:
-                shutil.rmtree(folder)
+            if [path.name for path in folder.iterdir()] == [lock.name]:
+                lock.unlink()
+                # With the lock's file gone, another process may have come in already.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+
+
+def clear(folder: Path) -> None:
+    """Removes the files of a locked folder; the lock stays, that none comes in while some are left."""
+    for path in folder.iterdir():
+        if path.name != "lock":
+            path.unlink()
 
 
 def _locked_file(path: Path, what: str) -> IO[bytes]:
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("wb")
+        try:
+            with contextlib.suppress(FileExistsError):
+                path.parent.mkdir(parents=True)
+            file = path.open("wb")
+        except FileNotFoundError:
+            # The folder was removed just now.
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
@@ -72,6 +87,7 @@ def _locked_file(path: Path, what: str) -> IO[bytes]:
                     raise
                 raise PileError(f"another process {what}; wait for it or stop it ({path.parent})") from None
         # Whoever held it before may have removed the folder, and the lock with it.
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
         file.close()
