@@ -101,11 +101,15 @@ def test_workers_of_a_data_loader(dataset: Path) -> None:
 def test_tokenizing_from_python_gives_the_dataset(
     dataset: Path, shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
-    seen: list[int] = []
-    made = tokenize(shards, tmp_path / "new" / "d", tokenizer=tokenizer, on_progress=seen.append)
+    seen: list[tuple[int, int]] = []
+
+    def on_progress(n_bytes: int, n_tokens: int) -> None:
+        seen.append((n_bytes, n_tokens))
+
+    made = tokenize(shards, tmp_path / "new" / "d", tokenizer=tokenizer, on_progress=on_progress)
     assert Path(f"{made.prefix}.bin").read_bytes() == Path(f"{dataset}.bin").read_bytes()
-    # A job this short may be over before the first tick.
-    assert max(seen, default=0) <= sum(path.stat().st_size for path in shards.iterdir())
+    assert seen == sorted(seen)
+    assert seen[-1] == (sum(path.stat().st_size for path in shards.iterdir()), made.n_tokens)
     again = tokenize([str(shards)], tmp_path / "new" / "d", tokenizer=str(tokenizer), threads=1)
     assert again.fingerprint == made.fingerprint
     without = tokenize(shards, tmp_path / "w", tokenizer=tokenizer, append_eod=False)

@@ -6,7 +6,7 @@ from typing import Any, SupportsIndex, final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.types import AnyPath, OnProgress, Origin, OriginColumns, Tokens
+from pile_tools.types import AnyPath, OnProgress, OnTokens, Origin, OriginColumns, Tokens
 
 __all__ = [
     "TokenDataset",
@@ -344,7 +344,7 @@ def build_dataset(
     n_threads: int,
     is_part: bool,
     discard: bool,
-    on_progress: OnProgress = None,
+    on_progress: OnTokens = None,
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
@@ -354,8 +354,8 @@ def build_dataset(
     `job` names all that the result depends on but the shards and `skip_bad_records`: what an interrupted run
     made without leaving a record out is gone on with either way.
 
-    `on_progress` gets the compressed bytes read so far. Returns the counts by shard and subset. Without
-    `is_part`, shards that hold no documents at all are an error.
+    `on_progress` gets the compressed bytes read and the tokens made so far. Returns the counts by
+    shard and subset. Without `is_part`, shards that hold no documents at all are an error.
     Raises: OutputExistsError if the folder holds another job's finished shards and `discard` is off.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 import time
 import types
@@ -22,14 +23,15 @@ class Bar:
 
     def __init__(self, what: str, total: int | None, unit: str = "B") -> None:
         self._what, self._total, self._unit = what, total, unit
-        self._started = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        self._start: tuple[float, int] | None = None
         self._rich: typing.Any = None
 
     def __enter__(self) -> Bar:
         if sys.stderr.isatty():
             self._rich = _rich_bar(self._unit)
             self._rich.start()
-            self._task = self._rich.add_task(self._what, total=self._total)
+            self._task = self._rich.add_task(self._what, total=self._total, tokens="")
         return self
 
     def __exit__(
@@ -41,19 +43,32 @@ class Bar:
         if self._rich is not None:
             self._rich.stop()
 
-    def update(self, done: int) -> None:
-        """Shows that `done` units are finished."""
+    def update(self, done: int, n_tokens: int | None = None) -> None:
+        """Shows that `done` units are finished, and how many tokens were made of them."""
+        now = time.monotonic()
+        if self._start is None:
+            # What an interrupted run had done is no part of this one's rate.
+            self._start = now, done
+            if self._rich is not None:
+                self._rich.reset(self._task, completed=done)
+        seconds = now - self._start[0]
+        tokens = f"{n_tokens / seconds / 1e6:,.1f} M tokens/s" if n_tokens and seconds else ""
         if self._rich is not None:
-            self._rich.update(self._task, completed=done)
-        elif time.monotonic() - self._last_line >= LOG_INTERVAL_SECONDS:
-            self._last_line = time.monotonic()
-            print(self._line(done), file=sys.stderr, flush=True)
+            self._rich.update(self._task, completed=done, tokens=tokens)
+        elif now - self._last_line >= LOG_INTERVAL_SECONDS:
+            self._last_line = now
+            print(", ".join(filter(None, [self._line(done), tokens])), file=sys.stderr, flush=True)
 
     def _line(self, done: int) -> str:
-        seconds = max(time.monotonic() - self._started, 1e-9)
+        assert self._start is not None
+        since, before = self._start
+        rate = (done - before) / max(time.monotonic() - since, 1e-9)
         scale, unit = (1e6, "MB") if self._unit == "B" else (1, self._unit)
         share = f" of {self._total / scale:,.0f}" if self._total else ""
-        return f"{self._what}: {done / scale:,.0f}{share} {unit}, {done / scale / seconds:,.1f} {unit}/s"
+        left = ""
+        if self._total and rate and done < self._total:
+            left = f", {datetime.timedelta(seconds=round((self._total - done) / rate))} left"
+        return f"{self._what}: {done / scale:,.0f}{share} {unit}, {rate / scale:,.1f} {unit}/s{left}"
 
 
 def _rich_bar(unit: str) -> typing.Any:
@@ -73,4 +88,5 @@ def _rich_bar(unit: str) -> typing.Any:
     columns += (
         [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn(), TextColumn(unit)]
     )
+    columns.append(TextColumn("{task.fields[tokens]}"))
     return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)

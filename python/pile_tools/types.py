@@ -18,6 +18,9 @@ Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32]
 #: Called from time to time with the units done so far; an exception stops the job.
 OnProgress: TypeAlias = Callable[[int], object] | None
 
+#: The same where tokens are made: called with the compressed bytes read and the tokens made so far.
+OnTokens: TypeAlias = Callable[[int, int], object] | None
+
 
 class OriginColumns(TypedDict):
     """Where documents came from, one array of n values each; -1 where unknown.

@@ -115,10 +115,17 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     killer = threading.Thread(target=kill)
     killer.start()
     config = TokenizeConfig(tokenizer=tokenizer)
-    parts = distributed.make_parts(slow_shards, prefix, config, threads=1, on_progress=seen.append)
+    parts = distributed.make_parts(
+        slow_shards,
+        prefix,
+        config,
+        threads=1,
+        on_progress=lambda n_bytes, n_tokens: seen.append((n_bytes, n_tokens)),
+    )
     killer.join()
     assert len(killed) == 1
-    assert seen[-1] == sum(path.stat().st_size for path in slow_shards)
+    assert seen[-1][0] == sum(path.stat().st_size for path in slow_shards)
+    assert seen[-1][1] > 0
     merge.run(parts, prefix)
     assert contents(prefix) == contents(whole)
     distributed.remove_parts(parts)

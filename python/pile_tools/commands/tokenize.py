@@ -89,7 +89,9 @@ def command(
     if result.n_resumed_shards:
         click.echo(f"went on after {result.n_resumed_shards} shards that an interrupted run had finished")
     made = output if one is None else one.prefix(output)
-    _print_summary(made, result.manifest, time.monotonic() - started)
+    # The time of what an interrupted run had made is not known.
+    seconds = None if result.n_resumed_shards else time.monotonic() - started
+    _print_summary(made, result.manifest, seconds)
     if one is not None:
         click.echo(f"when all parts are there: pile-tools merge {made.parent} -o {output}")
 
@@ -133,7 +135,7 @@ def _print_left_out(output: Path, shards: list[dict[str, Any]]) -> None:
         click.echo(f"  and more in {len(bad) - 5} other shards")
 
 
-def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
+def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> None:
     summary = manifest.summary
     n_text_bytes = sum(subset["n_text_bytes"] for subset in summary["subsets"])
     n_empty = sum(shard["n_empty"] for shard in summary["shards"])
@@ -148,10 +150,12 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float) -> None:
     _print_left_out(output, summary["shards"])
     if not summary["n_tokens"]:
         return
-    click.echo(
-        f"{n_text_bytes / 1e6:,.1f} MB of text in {seconds:.1f} s: {n_text_bytes / 1e6 / seconds:,.1f} MB/s, "
-        f"{n_text_bytes / summary['n_tokens']:.2f} bytes a token"
-    )
+    megabytes, millions = n_text_bytes / 1e6, summary["n_tokens"] / 1e6
+    speed = ""
+    if seconds is not None:
+        rates = f"{megabytes / seconds:,.1f} MB/s, {millions / seconds:,.1f} M tokens/s"
+        speed = f" in {seconds:.1f} s: {rates}"
+    click.echo(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
     width = max(len(subset["name"] or "unknown") for subset in summary["subsets"])
     for subset in sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"]):
         share = subset["n_tokens"] / summary["n_tokens"]

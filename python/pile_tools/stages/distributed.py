@@ -23,7 +23,7 @@ from pile_tools.errors import PileError
 from pile_tools.parts import Part
 from pile_tools.stages import tokenize
 from pile_tools.stages.tokenize import TokenizeConfig
-from pile_tools.types import OnProgress
+from pile_tools.types import OnTokens
 
 #: Seconds between two reports of a task, and between two looks of the driver.
 TICK_SECONDS = 0.5
@@ -39,7 +39,7 @@ def make_parts(
     *,
     threads: int,
     force: bool = False,
-    on_progress: OnProgress = None,
+    on_progress: OnTokens = None,
 ) -> list[Path]:
     """Tokenizes each shard into a part of the dataset at `prefix`; `merge` joins the parts.
 
@@ -53,7 +53,7 @@ def make_parts(
         config: Tokenizer and end-of-document token.
         threads: Threads of each task, and CPUs that it asks Ray for.
         force: Replace parts made before from something else.
-        on_progress: Called with the compressed bytes read so far.
+        on_progress: Called with the compressed bytes read and the tokens made so far.
 
     Returns:
         The parts' prefixes, in order.
@@ -109,17 +109,17 @@ def _cluster() -> Iterator[None]:
 
 @ray.remote(num_cpus=0, max_restarts=-1)
 class _Counter:
-    """How many bytes each part's task has read."""
+    """How many bytes each part's task has read, and how many tokens it has made of them."""
 
     def __init__(self) -> None:
-        self._done: dict[int, int] = {}
+        self._done: dict[int, tuple[int, int]] = {}
 
-    def update(self, part: int, done: int) -> None:
-        """Says that a part's task has read so many bytes."""
-        self._done[part] = done
+    def update(self, part: int, n_bytes: int, n_tokens: int) -> None:
+        """Says how far a part's task is."""
+        self._done[part] = n_bytes, n_tokens
 
-    def done(self) -> dict[int, int]:
-        """The bytes read, by part."""
+    def done(self) -> dict[int, tuple[int, int]]:
+        """Bytes and tokens, by part."""
         return self._done
 
 
@@ -137,21 +137,21 @@ def _make_part(
     """Makes one part, where it runs as on the driver's machine: paths may be relative to its folder."""
     if not all(path.is_absolute() for path in (*shards, prefix, config.tokenizer)):
         os.chdir(folder)
-    last_report = 0.0
+    last_report, n_bytes = 0.0, sum(path.stat().st_size for path in part.of(shards))
 
-    def report(done: int) -> None:
+    def report(done: int, n_tokens: int) -> None:
         nonlocal last_report
-        if time.monotonic() - last_report >= TICK_SECONDS:
+        if done == n_bytes or time.monotonic() - last_report >= TICK_SECONDS:
             last_report = time.monotonic()
-            counter.update.remote(part.number, done)
+            counter.update.remote(part.number, done, n_tokens)
 
     tokenize.run(shards, prefix, config, threads=threads, part=part, force=force, on_progress=report)
 
 
-def _wait(pending: dict[Any, Part], sizes: dict[Part, int], counter: Any, on_progress: OnProgress) -> None:
+def _wait(pending: dict[Any, Part], sizes: dict[Part, int], counter: Any, on_progress: OnTokens) -> None:
     """Waits for all tasks, taking those that are done out of `pending`; the first failure is raised."""
     n_finished_bytes = 0
-    running: dict[int, int] = {}
+    told: dict[int, tuple[int, int]] = {}
     while pending:
         done, _ = ray.wait(list(pending), timeout=TICK_SECONDS)
         for ref in done:
@@ -159,10 +159,10 @@ def _wait(pending: dict[Any, Part], sizes: dict[Part, int], counter: Any, on_pro
             _raise_failure(ref, part)
             n_finished_bytes += sizes[part]
         with contextlib.suppress(RayError):
-            running = ray.get(counter.done.remote(), timeout=TICK_SECONDS)
+            told = ray.get(counter.done.remote(), timeout=TICK_SECONDS)
         if on_progress is not None:
-            numbers = [part.number for part in pending.values()]
-            on_progress(n_finished_bytes + sum(running.get(number, 0) for number in numbers))
+            running = [told.get(part.number, (0, 0))[0] for part in pending.values()]
+            on_progress(n_finished_bytes + sum(running), sum(n_tokens for _, n_tokens in told.values()))
 
 
 def _raise_failure(ref: Any, part: Part) -> None:

@@ -18,7 +18,7 @@ from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.parts import LENIENCE, Part
 from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries, find_shards
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
-from pile_tools.types import AnyPath, OnProgress
+from pile_tools.types import AnyPath, OnTokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +59,7 @@ def run(
     threads: int,
     part: Part | None = None,
     force: bool = False,
-    on_progress: OnProgress = None,
+    on_progress: OnTokens = None,
 ) -> Result:
     """Tokenizes `shards` in their order, or goes on with an interrupted run of the same job.
 
@@ -72,7 +72,7 @@ def run(
         threads: Threads that encode; not part of the result.
         part: Make this part of the dataset only, in a dataset of its own, for `merge` to join.
         force: Replace output made before from something else.
-        on_progress: Called with the compressed bytes read so far.
+        on_progress: Called with the compressed bytes read and the tokens made so far.
 
     Raises:
         OutputExistsError: The output was made before from something else and `force` is off.
@@ -136,7 +136,7 @@ def tokenize(
     on_bad_record: str = "error",
     threads: int | None = None,
     force: bool = False,
-    on_progress: OnProgress = None,
+    on_progress: OnTokens = None,
 ) -> _core.TokenDataset:
     """Tokenizes shards into a dataset and opens it: what `pile-tools tokenize` does, from Python.
 
@@ -154,7 +154,8 @@ def tokenize(
         on_bad_record: `error` stops at one; `skip` leaves it out and lists it in the manifest.
         threads: Threads that encode, by default one for each processor; not part of the result.
         force: Replace output made before from something else.
-        on_progress: Called with the compressed bytes read so far; an exception stops the job.
+        on_progress: Called with the compressed bytes read and the tokens made so far; an exception stops
+            the job.
 
     Raises: as `run`, and PileError where there are no shards.
     """

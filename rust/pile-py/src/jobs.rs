@@ -10,7 +10,11 @@ use pile_core::{
 };
 use pyo3::{exceptions::PyRuntimeError, prelude::*};
 
-use crate::{errors::BindError, progress::watch, tokenizer::Tokenizer};
+use crate::{
+    errors::BindError,
+    progress::{watch, watch_tokens},
+    tokenizer::Tokenizer,
+};
 
 /// A summary as Python's own types, through JSON.
 fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<Bound<'py, PyAny>> {
@@ -62,7 +66,7 @@ pub fn build_dataset<'py>(
         discard,
         n_threads,
     };
-    let summary = watch(py, on_progress, |progress| {
+    let summary = watch_tokens(py, on_progress, |progress| {
         tokens::build(&config, &tokenizer.inner, progress)
     })?;
     to_python(py, &summary)

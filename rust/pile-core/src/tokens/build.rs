@@ -76,7 +76,8 @@ pub struct BuildSummary {
     pub subsets: Vec<SubsetTotal>,
 }
 
-/// Runs the job, or goes on with it; `progress` advances by compressed bytes.
+/// Runs the job, or goes on with it; `progress` advances by compressed bytes, and counts the
+/// tokens of this run.
 ///
 /// # Errors
 /// The first failure in the order of the data; what was finished is kept for the next run.
@@ -103,7 +104,15 @@ pub fn build(
         .map(|_| tokenizer.encoder())
         .collect();
     let encode = |encoder: &mut Encoder<'_>, block: &Block| {
-        encode_block(block, encoder, token_type, config.eod)
+        let encoded = encode_block(block, encoder, token_type, config.eod)?;
+        progress.add_tokens(
+            encoded
+                .documents
+                .iter()
+                .map(|document| document.n_tokens)
+                .sum(),
+        );
+        Ok(encoded)
     };
     let mut writing = Writing {
         config,
