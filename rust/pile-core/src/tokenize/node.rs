@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use serde_json::{Map, Value};
-use std::path::Path;
+use std::{fmt, path::Path, rc::Rc};
 
 static NULL: Value = Value::Null;
 
@@ -10,8 +10,26 @@ static NULL: Value = Value::Null;
 #[derive(Debug, Clone)]
 pub(super) struct Node<'j> {
     value: &'j Value,
-    name: String,
+    name: Name,
     path: &'j Path,
+}
+
+/// What a value is called; spelt out only where a message needs it, as files have many values.
+#[derive(Debug, Clone)]
+struct Name {
+    key: Rc<str>,
+    /// Its place in the array of that name.
+    item: Option<usize>,
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&*self.key, self.item) {
+            ("", None) => f.write_str("the top"),
+            (key, None) => f.write_str(key),
+            (key, Some(i)) => write!(f, "{key}[{i}]"),
+        }
+    }
 }
 
 impl<'j> Node<'j> {
@@ -19,24 +37,30 @@ impl<'j> Node<'j> {
     pub(super) fn root(value: &'j Value, path: &'j Path) -> Self {
         Self {
             value,
-            name: String::new(),
+            name: Name {
+                key: "".into(),
+                item: None,
+            },
             path,
         }
     }
 
-    /// A value inside `parent`.
-    pub(super) fn child(parent: &Self, key: &str, value: &'j Value) -> Self {
-        let dot = if parent.name.is_empty() { "" } else { "." };
+    /// A value inside this one.
+    pub(super) fn child(&self, key: &str, value: &'j Value) -> Self {
+        let key = match (&*self.name.key, self.name.item) {
+            ("", None) => key.into(),
+            _ => format!("{}.{key}", self.name).into(),
+        };
         Self {
             value,
-            name: format!("{}{dot}{key}", parent.name),
-            path: parent.path,
+            name: Name { key, item: None },
+            path: self.path,
         }
     }
 
     /// The value of `key`; null if there is none, which the format treats alike.
     pub(super) fn key(&self, key: &str) -> Self {
-        Self::child(self, key, self.value.get(key).unwrap_or(&NULL))
+        self.child(key, self.value.get(key).unwrap_or(&NULL))
     }
 
     /// The keys and values of an object.
@@ -54,7 +78,10 @@ impl<'j> Node<'j> {
             .ok_or_else(|| self.expected("an array"))?;
         let nodes = items.iter().enumerate().map(|(i, value)| Self {
             value,
-            name: format!("{}[{i}]", self.name),
+            name: Name {
+                key: Rc::clone(&self.name.key),
+                item: Some(i),
+            },
             path: self.path,
         });
         Ok(nodes.collect())
@@ -174,19 +201,18 @@ impl<'j> Node<'j> {
         Error::malformed(self.path, format!("{what} at {}", self.name))
     }
 
-    fn expected(&self, what: &str) -> Error {
+    /// The error of a value of another type.
+    pub(super) fn expected(&self, what: &str) -> Error {
         let found = match self.value {
             Value::Null => "nothing".to_owned(),
             Value::Array(_) => "an array".to_owned(),
             Value::Object(_) => "an object".to_owned(),
             value => shorten(value.to_string()),
         };
-        let name = if self.name.is_empty() {
-            "the top"
-        } else {
-            &self.name
-        };
-        Error::malformed(self.path, format!("{found} at {name}, expected {what}"))
+        Error::malformed(
+            self.path,
+            format!("{found} at {}, expected {what}", self.name),
+        )
     }
 }
 

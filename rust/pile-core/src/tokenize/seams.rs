@@ -57,7 +57,7 @@ fn window(bytes: &[u8]) -> u32 {
 
 impl Seams {
     /// What `tokens`, all that merges can make, leave open.
-    pub(super) fn new<'t>(tokens: impl Iterator<Item = &'t [u8]>) -> Self {
+    pub(super) fn new<T: AsRef<[u8]>>(tokens: impl Iterator<Item = T>) -> Self {
         let mut seams = Self {
             pairs: Windows::new(),
             whole_pairs: Windows::new(),
@@ -65,7 +65,7 @@ impl Seams {
             ends: Windows::new(),
             insides: Windows::new(),
         };
-        tokens.for_each(|token| seams.add(token));
+        tokens.for_each(|token| seams.add(token.as_ref()));
         seams
     }
 

@@ -169,9 +169,15 @@ fn check_unknown(model: &Node<'_>, vocab: &[(String, u32)]) -> Result<()> {
     }
 }
 
+/// UTF-8 bytes of a byte spelt in the byte-level alphabet, at most.
+const MAX_SPELT_BYTES: usize = 2;
+
 /// The first byte of UTF-8 that is no token.
 fn missing_byte(vocab: &[(String, u32)]) -> Option<u8> {
-    let bytes: HashSet<&str> = vocab.iter().map(|(token, _)| token.as_str()).collect();
+    let tokens = vocab.iter().map(|(token, _)| token.as_str());
+    let bytes: HashSet<&str> = tokens
+        .filter(|token| token.len() <= MAX_SPELT_BYTES)
+        .collect();
     let mut of_utf8 = (0..=0xF4).filter(|byte| !matches!(byte, 0xC0 | 0xC1));
     of_utf8.find(|byte| !bytes.contains(spell(&[*byte]).as_str()))
 }
@@ -267,12 +273,14 @@ fn split(node: &Node<'_>) -> Result<Pattern> {
 
 fn vocab(node: &Node<'_>) -> Result<Vec<(String, u32)>> {
     let entries = node.object()?.iter().map(|(token, id)| {
-        let id = Node::child(node, token, id).number()?;
-        if id > MAX_ID {
-            let what = format!("id {id} of token {token:?} is above {MAX_ID}");
-            return Err(node.wrong(&what));
+        match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
+            Some(id) if id <= MAX_ID => Ok((token.clone(), id)),
+            Some(id) => {
+                let what = format!("id {id} of token {token:?} is above {MAX_ID}");
+                Err(node.wrong(&what))
+            }
+            None => Err(node.child(token, id).expected("an id")),
         }
-        Ok((token.clone(), id))
     });
     entries.collect()
 }
@@ -291,17 +299,17 @@ fn is_version_line(node: &Node<'_>) -> bool {
 
 /// A merge, written "left right" or ["left", "right"].
 fn merge(node: &Node<'_>) -> Result<(String, String)> {
-    let parts: Vec<String> = match node.text_if_any() {
-        Some(line) => line.split(' ').map(str::to_owned).collect(),
-        None => {
-            let items = node.items()?;
-            let texts = items.iter().map(|i| Ok(i.text()?.to_owned()));
-            texts.collect::<Result<_>>()?
-        }
+    let parts: Vec<&str> = match node.text_if_any() {
+        Some(line) => line.split(' ').collect(),
+        None => node
+            .items()?
+            .iter()
+            .map(Node::text)
+            .collect::<Result<_>>()?,
     };
-    match <[String; 2]>::try_from(parts) {
-        Ok([left, right]) => Ok((left, right)),
-        Err(parts) => Err(node.wrong(&format!("{} parts, expected a merge of 2", parts.len()))),
+    match parts[..] {
+        [left, right] => Ok((left.to_owned(), right.to_owned())),
+        _ => Err(node.wrong(&format!("{} parts, expected a merge of 2", parts.len()))),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     added::{AddedToken, AddedTokens},
-    bytes::{bytes_of, spell},
+    bytes::{byte_of, bytes_of, spell},
     encoder::{Encoder, State},
     merges::{MergeTable, RANK_LIMIT},
     normalize::nfc,
@@ -243,24 +243,26 @@ fn merge_table(
     }
     let byte_ids = std::array::from_fn(|b| ids.get(&spell(&[b as u8])).copied());
     let mut table = MergeTable::new(byte_ids, merges.len());
+    let mut joined = String::new();
     for (rank, (left, right)) in (0..).zip(merges) {
         let id = |token: &str| {
             let found = ids.get(token).copied();
             found.ok_or_else(|| format!("model.merges[{rank}]: {token:?} is not in model.vocab"))
         };
-        let joined = id(&format!("{left}{right}"))?;
-        table.push(id(left)?, id(right)?, joined);
+        joined.clear();
+        joined.extend([left.as_str(), right]);
+        table.push(id(left)?, id(right)?, id(&joined)?);
     }
     Ok(table)
 }
 
 /// What merges leave open. A merge with a character outside the byte-level alphabet never applies.
 fn seams(merges: &[(String, String)]) -> Seams {
-    let joined = merges
-        .iter()
-        .filter_map(|(l, r)| bytes_of(&format!("{l}{r}")));
-    let tokens: Vec<_> = joined.collect();
-    Seams::new(tokens.iter().map(Vec::as_slice))
+    let joined = |(left, right): &(String, String)| {
+        let chars = left.chars().chain(right.chars());
+        chars.map(byte_of).collect::<Option<Vec<u8>>>()
+    };
+    Seams::new(merges.iter().filter_map(joined))
 }
 
 /// The bytes of all tokens that are spelt in the byte-level alphabet.
