@@ -251,7 +251,8 @@ fn merge_table(
         };
         joined.clear();
         joined.extend([left.as_str(), right]);
-        table.push(id(left)?, id(right)?, id(&joined)?);
+        let made = id(&joined)?;
+        table.push(id(left)?, id(right)?, made);
     }
     Ok(table)
 }
