@@ -104,8 +104,9 @@ fuzz: ## Fuzz the parsers, each for SECONDS=600; TARGET= for some of them. Needs
 		--reinstall-package pile-tools .venv-bench/wheels/*.whl
 	@touch $@
 
-bench: .venv-bench/.core ## Compare with peers: SHARDS=, TOKENIZER= name the input, JOBS=, ROUNDS= shorten it. Writes benches/RESULTS.md.
-	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS))
+bench: .venv-bench/.core ## Compare with peers: SHARDS=, TOKENIZER= name the input, GPT_NEOX= a checkout of it, JOBS=, ROUNDS= shorten it. Writes benches/RESULTS.md.
+	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(GPT_NEOX),--gpt-neox $(GPT_NEOX))
 
 wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
 	$(BIN)/maturin build --locked --profile dist --out dist

@@ -20,7 +20,7 @@ from benches.measure import CACHE, ROOT
 from benches.setting import Setting
 
 #: In the order of RESULTS.md.
-NAMES = ("whole", "batch", "english", "fair", "hard", "memory", "when", "training")
+NAMES = ("whole", "batch", "english", "fair", "hard", "memory", "order", "read", "when", "training")
 
 
 def cpu() -> str:
@@ -55,7 +55,8 @@ def facts(setting: Setting, names: list[str]) -> report.Facts:
         "load": f"{os.getloadavg()[0]:.1f}",
         "corpus": f"{folder} ({len(shards)} shards, sha256 {inputs.file_digest(*shards)[:16]})",
         "tokenizer": f"{setting.tokenizer.name} (sha256 {inputs.file_digest(setting.tokenizer)[:16]})",
-        "command": f"make bench SHARDS=.../{folder} TOKENIZER=.../{setting.tokenizer.name} {options}",
+        "command": f"make bench SHARDS=.../{folder} TOKENIZER=.../{setting.tokenizer.name} {options}"
+        + (" GPT_NEOX=..." if setting.gpt_neox else ""),
         "versions": peers.versions(),
         "missing": [name for name, peer in peers.PEERS.items() if not peer.is_installed],
     }
@@ -73,6 +74,7 @@ def options() -> tuple[Setting, list[str]]:
     parser.add_argument("tokenizer", type=Path, help="a tokenizer.json of byte-level BPE")
     parser.add_argument("--jobs", default=",".join(jobs()), help="of %(default)s; the others' results stay")
     parser.add_argument("--rounds", type=int, default=5, help="the best of so many counts (%(default)s)")
+    parser.add_argument("--gpt-neox", type=Path, help="a checkout of GPT-NeoX; without, it is left out")
     parser.add_argument(
         "--quick", action="store_true", help="small inputs, to try the benches; writes nothing"
     )
@@ -86,6 +88,7 @@ def options() -> tuple[Setting, list[str]]:
         tokenizer=given.tokenizer.resolve(),
         rounds=given.rounds,
         is_quick=given.quick,
+        gpt_neox=given.gpt_neox and given.gpt_neox.resolve(),
     )
     return setting, names
 

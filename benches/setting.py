@@ -17,6 +17,8 @@ class Setting:
     rounds: int
     #: A trial of the benches themselves, on little input.
     is_quick: bool
+    #: A checkout of GPT-NeoX, whose own code builds orders to compare with.
+    gpt_neox: Path | None = None
 
     @property
     def files(self) -> dict[str, Any]:

@@ -44,3 +44,14 @@ def speed_up(job: str, target: float, rounds: Rounds, rivals: Sequence[str], key
         return Verdict(job=job, target=times(target), found=found, is_met=False)
     ratio = min(best(rounds[name], key) for name in present) / best(rounds[OURS], key)
     return Verdict(job=job, target=times(target), found=times(ratio), is_met=ratio >= target)
+
+
+def slow_down(
+    job: str, limit: float, ours: list[Measured], theirs: list[Measured], key: str = "wall"
+) -> Verdict:
+    """How many times as long as something else we take, by the best rounds; `limit` is the most it may be."""
+    target = f"at most {times(limit)}"
+    if not is_right(ours) or not is_right(theirs):
+        return Verdict(job=job, target=target, found="an answer differs or fails", is_met=False)
+    ratio = best(ours, key) / best(theirs, key)
+    return Verdict(job=job, target=target, found=times(ratio), is_met=ratio <= limit)

@@ -25,7 +25,7 @@ PEER, MANY = "tokenizers, bytes.find", "pile-tools, 10,000 texts"
 def prepared(setting: Setting) -> Path:
     """The folder of a dataset of the shards and an order over it, made once."""
     digest = inputs.file_digest(*setting.shards, setting.tokenizer)[:16]
-    folder = CACHE / f"when-{digest}"
+    folder = CACHE / f"order-{digest}"
     if not (folder / "order.json").exists():
         from pile_tools.stages.order import OrderConfig, run
 

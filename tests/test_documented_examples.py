@@ -8,10 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from pile_tools import open_order
 from pile_tools.shards import find_shards
-from pile_tools.stages import tokenize
+from pile_tools.stages import tokenize, verify
+from pile_tools.stages.order import OrderConfig
+from pile_tools.stages.order import run as make_order
 from pile_tools.stages.tokenize import TokenizeConfig
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -35,3 +39,26 @@ def test_the_example_of_token_datasets_runs(
     assert names["dataset"].origin(7) == ast.literal_eval(said[1])
     assert len(names["some"]) == 10
     assert all(names["dataset"].origin(i)["subset"] == "Books" for i in names["in_books"][:50].tolist())
+
+
+def test_the_examples_of_orders_run(
+    shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On an order as the demo's, of words that are in these shards."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(shards, "demo/shards")
+    shutil.copy(tokenizer, "demo/tokenizer.json")
+    prefix = Path("demo/tokens/sample")
+    config = TokenizeConfig(tokenizer=Path("demo/tokenizer.json"))
+    tokenize.run(find_shards(["demo/shards"]), prefix, config, threads=1)
+    make_order(prefix, None, OrderConfig(seq_length=256, steps=500, batch_size=8))
+    page = (DOCS / "order.md").read_text(encoding="utf-8")
+    example = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    names: dict[str, Any] = {}
+    exec(compile(example.replace('" the": " a"', '" alpha": " beta"'), "docs/order.md", "exec"), names)
+    order, planted = names["order"], open_order("demo/planted")
+    assert names["batch"].documents.shape == order.batch(100).shape == (8, 257)
+    assert np.array_equal(names["wide"].batch(50), [*order.batch(100), *order.batch(101)])
+    assert (names["swapped"].batch(450) != order.batch(450)).any()
+    assert np.array_equal(planted.batch(450)[3, 100 : 100 + len(names["ids"])], names["ids"])
+    assert verify.run(Path("demo/planted"))

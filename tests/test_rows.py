@@ -315,6 +315,8 @@ def test_ranks_and_micro_batches_are_the_references(golden: Path, tmp_path: Path
         order.micro_batch(0, rank=0, n_ranks=order.batch_size + 1 if order.batch_size else 0)
     with pytest.raises(ConfigError, match="no rank"):
         order.micro_batch(0, rank=1, n_ranks=1)
+    with pytest.raises(ConfigError, match="count from 0"):
+        order.micro_batch(0, rank=-1, n_ranks=1)
 
 
 def test_another_batch_size_keeps_the_samples(order: Order) -> None:
@@ -387,7 +389,8 @@ def test_inserts_change_their_places_alone_and_are_recorded(order: Order, tmp_pa
     save_view(changed, tmp_path / "view")
     again = open_order(tmp_path / "view")
     assert np.array_equal(again.batch(3), changed.batch(3))
-    assert json.loads((tmp_path / "view" / "view.json").read_text())["table"] == json.loads(json.dumps(log))
+    (recorded,) = json.loads((tmp_path / "view" / "view.json").read_text())["views"]
+    assert recorded["table"] == json.loads(json.dumps(log))
     assert np.array_equal(pickle.loads(pickle.dumps(again)).batch(50), changed.batch(50))
     for wrong, told in (
         (Insert(3, 24, 0, (1,)), "no row"),
@@ -405,6 +408,28 @@ def test_replaced_words_are_recorded(order: Order, tmp_path: Path) -> None:
     changed = order.with_tokens({" alpha": " beta"}, steps=(10, 20))
     save_view(changed, tmp_path)
     assert np.array_equal(open_order(tmp_path).batch(15), changed.batch(15))
+
+
+def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> None:
+    swapped = order.with_tokens({" alpha": " beta"}, steps=(0, 40))
+    both = swapped.rebatch(batch_size=16).with_inserts([Insert(30, 3, 5, (7, 8, 9))])
+    save_view(both.rebatch(batch_size=8), tmp_path / "both")
+    again = open_order(tmp_path / "both")
+    assert again.batch_size == 8
+    assert np.array_equal(again.samples.samples(0, len(again)), both.samples.samples(0, len(both)))
+    assert again.samples[30 * 16 + 3][5:8].tolist() == [7, 8, 9]
+    views = json.loads((tmp_path / "both" / "view.json").read_text())["views"]
+    assert views[1]["table"][0]["overwritten"] == swapped.samples[30 * 16 + 3][5:8].tolist()
+    # A view upon a saved one names that one.
+    more = again.with_inserts([Insert(0, 0, 0, (1,))])
+    save_view(more, tmp_path / "more")
+    assert open_order(tmp_path / "more").record.inputs[0]["path"] == "../both/order.json"
+    assert open_order(tmp_path / "more").batch(0)[0, 0] == 1
+    with pytest.raises(ConfigError, match="cannot be recorded"):
+        _ = more.record
+    for unsaved in (order, again):
+        with pytest.raises(ConfigError, match="only a new view"):
+            save_view(unsaved, tmp_path / "none")
 
 
 def test_steps_are_exported(order: Order, tmp_path: Path, cli: Any) -> None:

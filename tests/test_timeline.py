@@ -1,9 +1,8 @@
-"""The way back: texts, documents, repeats and mixture, against searches of decoded documents and rows."""
+"""The way back: documents, repeats and mixture against what rows hold; commands. Texts: test_when_spans."""
 
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, Order, TokenDataset, Tokenizer, open_order
+from pile_tools import ConfigError, Order, TokenDataset, open_order
 from pile_tools.checkpoints import PYTHIA, intervals
 from pile_tools.stages.order import OrderConfig, run
-from pile_tools.timeline import tokenizer_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -29,77 +27,6 @@ def order_folder(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Pat
 @pytest.fixture(scope="module")
 def order(order_folder: Path) -> Order:
     return open_order(order_folder)
-
-
-@pytest.fixture(scope="module")
-def decoded(order: Order) -> tuple[list[list[bytes]], Tokenizer]:
-    """The bytes of each token of each document, as spelt in the vocabulary."""
-    tokenizer = tokenizer_of(order)
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    spelling = {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}
-    table = [
-        bytes(spelling[c] for c in tokenizer.id_to_token(id) or "") for id in range(tokenizer.vocab_size)
-    ]
-    dataset = order.samples.dataset
-    return [[table[id] for id in dataset[i].tolist()] for i in range(len(dataset))], tokenizer
-
-
-def occurrences(text: bytes, tokens: list[bytes]) -> list[tuple[int, int, int]]:
-    """Byte, first token and number of tokens of every occurrence in a document."""
-    whole, found = b"".join(tokens), []
-    token_of = [number for number, token in enumerate(tokens) for _ in token]
-    at = whole.find(text)
-    while at >= 0:
-        first = token_of[at]
-        found.append((at, first, token_of[at + len(text) - 1] - first + 1))
-        at = whole.find(text, at + 1)
-    return found
-
-
-def cut_texts(documents: list[list[bytes]], n: int) -> list[bytes]:
-    source, texts = random.Random(0), set[bytes]()
-    while len(texts) < n:
-        whole = b"".join(source.choice(documents))
-        if len(whole) > 20:
-            start = source.randrange(len(whole) - 2)
-            texts.add(whole[start : start + source.choice([2, 5, 12, 40, 150])])
-    return sorted(texts)
-
-
-def test_when_agrees_with_a_byte_search(order: Order, decoded: tuple[list[list[bytes]], Tokenizer]) -> None:
-    documents, _ = decoded
-    texts = [*cut_texts(documents, 250), b"not there"]
-    answer = order.when(texts)
-    found = answer.sightings
-    expected = {
-        (number, document, *place)
-        for document, tokens in enumerate(documents)
-        for number, text in enumerate(texts)
-        for place in occurrences(text, tokens)
-    }
-    places = np.unique(found[["text", "document", "byte", "token", "n_tokens"]])
-    assert {tuple(place) for place in places.tolist()} <= expected
-    assert answer.n_places.sum() == len(expected)
-    assert answer.counts()[-1].sum() == answer.n_places[-1] == 0
-    # Each copy of each document is either seen, behind the run, or in tokens that no row holds.
-    n_copies = order.manifest.summary["n_epochs"]
-    again = np.unique(found[["text", "document", "byte", "epoch"]])
-    n_beyond, n_unreached = int(answer.n_beyond.sum()), int(answer.n_unreached.sum())
-    assert len(again) <= len(expected) * n_copies <= len(again) + n_beyond + n_unreached
-    assert (found["n_parts"] > 1).sum() > 100
-    for sighting in found[:: max(1, len(found) // 2000)]:
-        document, token = int(sighting["document"]), int(sighting["token"])
-        row = order.batch(int(sighting["step"]))[int(sighting["row"])]
-        seen = row[sighting["offset"] : sighting["offset"] + sighting["length"]]
-        of_document = order.samples.dataset[document][token : token + int(sighting["n_tokens"])]
-        if sighting["n_parts"] == 1:
-            assert np.array_equal(seen, of_document)
-            inside = b"".join(documents[document][token : token + int(sighting["n_tokens"])])
-            assert texts[sighting["text"]] in inside
-        else:
-            assert 0 < len(seen) < len(of_document)
-    assert np.array_equal(order.when(texts, threads=1).sightings, found)
 
 
 def test_trace_holds_every_token_of_every_copy(order: Order) -> None:

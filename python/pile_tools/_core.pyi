@@ -442,6 +442,22 @@ def write_blend(
 ) -> tuple[int, list[int]]:
     """Writes a blend of datasets with so many samples each; returns its samples, in all and of each."""
 
+def micro_batch_samples(
+    n_samples: int, batch_size: int, step: int, rank: tuple[int, int], micro_batch: tuple[int, int]
+) -> tuple[int, int]:
+    """What one data-parallel rank reads in one micro-batch of a step: its first sample and how many.
+
+    Rank and micro-batch are their number, from 0, and how many there are. Raises ConfigError.
+    """
+
+def batch_documents(
+    spans: NDArray[np.int64], n_rows: int, row_length: int, n_inputs: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
+    """Documents, position ids and `cu_seqlens` of a batch with these spans: see `pile_tools.orders.Batch`.
+
+    `n_inputs` tokens of each row are the model's inputs. Raises ConfigError if the spans do not fit.
+    """
+
 def order_when(
     order: TrainingOrder,
     tokenizer: Tokenizer | None,

@@ -144,8 +144,12 @@ def read(path: Path) -> Manifest:
         raise FormatError(f"not a manifest of pile-tools: {type(err).__name__} {err} ({path})") from err
 
 
-def finished(path: Path, request: Request, *, force: bool) -> Manifest | None:
+def finished(
+    path: Path, request: Request, *, force: bool, or_else: str = ", another -o keeps both"
+) -> Manifest | None:
     """The manifest of this very request if its output stands already, or None if it is to be made.
+
+    `or_else` is what the user can do beside replacing the output.
 
     Raises:
         OutputExistsError: Something else stands there and `force` is off.
@@ -159,7 +163,7 @@ def finished(path: Path, request: Request, *, force: bool) -> Manifest | None:
             return old
         raise OutputExistsError(f"{missing[0]} is missing of finished output; --force makes it anew ({path})")
     raise OutputExistsError(
-        f"made before with {_difference(old, request)}; --force replaces it, another -o keeps both ({path})"
+        f"made before with {_difference(old, request)}; --force replaces it{or_else} ({path})"
     )
 
 

@@ -81,24 +81,8 @@ class Batch:
 
 def batch_of(tokens: Tokens, spans: NDArray[np.int64], n_inputs: int) -> Batch:
     """A batch from its tokens and spans; `n_inputs` of each row are the model's inputs."""
-    shape = tokens.shape
-    documents = np.full(shape, -1, np.int64)
-    starts = np.zeros(shape, np.int32)
-    begins = np.zeros(shape, bool)
-    begins[:, 0] = True
-    row_before, place = -1, 0
-    for row, document, _, length in spans.tolist():
-        place = place if row == row_before else 0
-        documents[row, place : place + length] = document
-        starts[row, place:] = place
-        begins[row, place] = True
-        place, row_before = place + length, row
-        if place < shape[1]:  # the next document, or padding
-            starts[row, place:] = place
-            begins[row, place] = True
-    position_ids = np.arange(shape[1], dtype=np.int32) - starts
-    cu_seqlens = np.append(np.flatnonzero(begins[:, :n_inputs]), shape[0] * n_inputs).astype(np.int32)
-    return Batch(tokens, documents, position_ids, cu_seqlens)
+    n_rows, row_length = tokens.shape
+    return Batch(tokens, *_core.batch_documents(spans, n_rows, row_length, n_inputs))
 
 
 @dataclass(frozen=True)
@@ -111,7 +95,7 @@ class Order:
         batch_size: Samples of a step, or None where the order was made by a number of samples.
         steps: Steps the order was made for, or None.
         seed: Seed of its shuffles; None for rows that came shuffled.
-        manifest: The whole manifest; None for rows, which have none.
+        manifest: The whole manifest; None for rows and views that are not saved, which have none.
     """
 
     path: Path
@@ -131,7 +115,8 @@ class Order:
     def record(self) -> Manifest:
         """The manifest, of an order that has one. Raises ConfigError."""
         if self.manifest is None:
-            raise ConfigError(f"rows have no manifest, so a run on them cannot be recorded ({self.path})")
+            what = "rows, and views that are not saved, have no manifest, so a run on them cannot be recorded"
+            raise ConfigError(f"{what} ({self.path})")
         return self.manifest
 
     @property
@@ -213,23 +198,22 @@ class Order:
         return self.samples.spans(*self.first_sample(step, batch_size))
 
     def micro_batch(
-        self, step: int, *, rank: int, n_ranks: int, micro_batch: int = 0, n_micro_batches: int = 1
+        self,
+        step: int,
+        *,
+        rank: int,
+        n_ranks: int,
+        micro_batch: int = 0,
+        n_micro_batches: int = 1,
+        batch_size: int | None = None,
     ) -> Tokens:
         """What one data-parallel rank reads in one micro-batch of a step, as GPT-NeoX deals it out.
 
         All of a step together are its batch, whatever their numbers. Raises ConfigError.
         """
-        first, size = self.first_sample(step)
-        rows, rest = divmod(size, n_ranks * n_micro_batches)
-        if rest:
-            raise ConfigError(
-                f"a batch of {size} cannot be dealt out to {n_ranks} ranks in {n_micro_batches} micro-batches"
-            )
-        if not (0 <= rank < n_ranks and 0 <= micro_batch < n_micro_batches):
-            raise ConfigError(
-                f"no rank {rank} of {n_ranks}, micro-batch {micro_batch} of {n_micro_batches}: from 0"
-            )
-        return self.samples.samples(first + (micro_batch * n_ranks + rank) * rows, rows)
+        _, size = self.first_sample(step, batch_size)
+        ranks, parts = (rank, n_ranks), (micro_batch, n_micro_batches)
+        return self.samples.samples(*_core.micro_batch_samples(len(self.samples), size, step, ranks, parts))
 
     def with_tokens(
         self, table: Mapping[str, str], *, steps: tuple[int, int], tokenizer: Tokenizer | None = None

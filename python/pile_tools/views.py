@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pile_tools import files, manifest
 from pile_tools._core import Tokenizer
+from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest, Request
 from pile_tools.orders import ORDER_FILE, Order, Samples, open_order
@@ -270,49 +271,51 @@ class ViewOrder(Order):
 
 def _as_view(order: Order, samples: Samples, view: dict[str, Any]) -> ViewOrder:
     values = {f.name: getattr(order, f.name) for f in dataclasses.fields(Order)}
-    return ViewOrder(**{**values, "samples": samples}, beneath=order, view=view)
+    # The manifest beneath does not tell of the view, so it must not stand for it.
+    return ViewOrder(**{**values, "samples": samples, "manifest": None}, beneath=order, view=view)
 
 
 def save_view(order: Order, folder: Path, *, force: bool = False) -> Manifest:
     """Records a view as an order of its own in `folder`: `order.json`, and `view.json` with its table.
 
-    The log of overwritten tokens is in `view.json` too. The order beneath must be on disk.
+    Views upon views are recorded together, in their order. The log of overwritten tokens is in `view.json`
+    too. The order beneath must be on disk.
 
     Raises:
-        ConfigError: Not a view, or the order beneath has no manifest.
+        ConfigError: Not a view, saved already, or the order beneath has no manifest.
         OutputExistsError: Another order lies there and `force` is off.
     """
-    if not isinstance(order, ViewOrder) or order.beneath is None or order.beneath.manifest is None:
-        raise ConfigError(
-            "only a view of an order with a manifest can be saved; save a view of a view step by step"
-        )
-    beneath = order.beneath
-    view = dict(order.view)
-    if view["kind"] == "inserts":
-        view["table"] = overwritten(beneath, [_insert(entry) for entry in view["table"]])
+    views: list[dict[str, Any]] = []
+    beneath = order
+    while isinstance(beneath, ViewOrder) and beneath.manifest is None and beneath.beneath is not None:
+        views.insert(0, _with_log(beneath.view, beneath.beneath))
+        beneath = beneath.beneath
+    if not views or beneath.manifest is None:
+        raise ConfigError(f"only a new view of an order with a manifest can be saved ({order.path})")
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "rule": "view",
-        "kind": view["kind"],
+        "kind": ", ".join(view["kind"] for view in views),
         "seq_length": order.seq_length,
         "batch_size": order.batch_size,
         "steps": order.steps,
         "seed": order.seed,
-        "view": files_digest(view),
+        "view": fingerprint({"views": views}),
     }
     request = Request("order", settings, [manifest.file_entry(beneath.path, folder, role="order")])
     if done := manifest.finished(folder / ORDER_FILE, request, force=force):
         return done
-    files.write_atomically(folder / "view.json", json.dumps(view, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps({"views": views}, indent=1, ensure_ascii=False)
+    files.write_atomically(folder / "view.json", text + "\n")
     outputs = [manifest.file_entry(folder / "view.json", folder)]
     return manifest.write(folder / ORDER_FILE, request, outputs, {"n_samples": len(order.samples)})
 
 
-def files_digest(view: dict[str, Any]) -> str:
-    """A digest of a view's table."""
-    from pile_tools.config import fingerprint
-
-    return fingerprint(view)
+def _with_log(view: dict[str, Any], beneath: Order) -> dict[str, Any]:
+    """A view as it is recorded: inserts with the tokens that they write over."""
+    if view["kind"] != "inserts":
+        return view
+    return {**view, "table": overwritten(beneath, [_insert(entry) for entry in view["table"]])}
 
 
 def open_view(found: Manifest) -> Order:
@@ -323,13 +326,15 @@ def open_view(found: Manifest) -> Order:
     path = found.folder / entry["path"]
     if files.sha256(path) != entry["sha256"]:
         raise ConfigError(f"the order beneath was made anew since ({path})")
-    view = json.loads((found.folder / "view.json").read_text(encoding="utf-8"))
-    beneath = open_order(path, batch_size=view["batch_size"])
-    if view["kind"] == "tokens":
-        made = replace_tokens(beneath, view["table"], steps=(view["steps"][0], view["steps"][1]))
-    else:
-        made = insert_tokens(beneath, [_insert(entry) for entry in view["table"]])
-    return dataclasses.replace(made, path=found.path, manifest=found)
+    order = open_order(path)
+    for view in json.loads((found.folder / "view.json").read_text(encoding="utf-8"))["views"]:
+        order = order.rebatch(batch_size=view["batch_size"])
+        if view["kind"] == "tokens":
+            order = replace_tokens(order, view["table"], steps=(view["steps"][0], view["steps"][1]))
+        else:
+            order = insert_tokens(order, [_insert(entry) for entry in view["table"]])
+    sizes = {name: found.settings[name] for name in ("batch_size", "steps")}
+    return dataclasses.replace(order, path=found.path, manifest=found, **sizes)
 
 
 def _insert(entry: dict[str, Any]) -> Insert:

@@ -166,11 +166,17 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
     Shapes: yields (b, seq_length + 1) int64.
     Raises: FormatError for a token beyond the model's vocabulary.
     """
-    size, n_micro = run.recipe.split(ranks.size)
-    first, _ = run.order.first_sample(step, run.recipe.batch_size)
+    _, n_micro = run.recipe.split(ranks.size)
     for number in range(n_micro):
-        start = first + (number * ranks.size + ranks.rank) * size
-        tokens = torch.from_numpy(run.order.samples.samples(start, size).astype("int64"))
+        stored = run.order.micro_batch(
+            step,
+            rank=ranks.rank,
+            n_ranks=ranks.size,
+            micro_batch=number,
+            n_micro_batches=n_micro,
+            batch_size=run.recipe.batch_size,
+        )
+        tokens = torch.from_numpy(stored.astype("int64"))
         largest = int(tokens.max())
         if largest >= run.recipe.shape.vocab_size:
             known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"

@@ -22,6 +22,8 @@ from trainer.config import Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE
 
 RUN_FILE = "run.json"
+#: What one can do beside replacing a run.
+OR_ELSE = ", another `output` keeps both"
 _MADE = (MANIFEST_FILE, RUN_FILE, LOG_FILE, "checkpoints", "resume")
 
 
@@ -93,7 +95,8 @@ def _check_tokenizer(dataset: manifest.Manifest, sha256: str) -> None:
 
 def finished(run: Run, *, force: bool) -> manifest.Manifest | None:
     """The manifest of this very run if it is done. Raises OutputExistsError if another run is."""
-    return manifest.finished(run.config.output / MANIFEST_FILE, run.request, force=force)
+    path = run.config.output / MANIFEST_FILE
+    return manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
 
 
 def begun(run: Run, n_processes: int, *, force: bool) -> int | None:
@@ -104,7 +107,7 @@ def begun(run: Run, n_processes: int, *, force: bool) -> int | None:
         ConfigError: It was begun with another number of processes.
     """
     path = run.config.output / RUN_FILE
-    old = manifest.finished(path, run.request, force=force)
+    old = manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
     if old is None:
         for name in _MADE:
             manifest.refuse_foreign(run.config.output / name, path, force=force)

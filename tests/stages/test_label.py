@@ -130,7 +130,7 @@ def test_labels_are_verified_merged_and_made_once(
     assert any("03.jsonl.zst" in what for what in checks)
     config, found = LabelConfig(tokenizer=tokenizer), find_shards([shards])
     assert not label.run(prefix, found, config, threads=1)[1]
-    with pytest.raises(OutputExistsError, match="other inputs"):
+    with pytest.raises(OutputExistsError, match=r"other inputs; --force replaces it \("):
         label.run(prefix, found[:2], config, threads=1)
     merge.run([dataset, prefix, dataset], tmp_path / "all")
     merged, one, other = TokenDataset(tmp_path / "all"), TokenDataset(dataset), TokenDataset(prefix)

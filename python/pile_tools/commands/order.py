@@ -56,6 +56,15 @@ def command(
       pile-tools order tokens/sample -o order-256 --seq-length 256 --samples 10000 --seed 1
       pile-tools order tokens/sample -o valid --split 969,30,1 --part valid --seq-length 256 --samples 500
       pile-tools order tokens/code tokens/books -o blend --weights 2,1 --seq-length 256 --samples 10000
+
+    From Python an order can also be read in steps of another size, and with words replaced or sequences
+    inserted at given steps, which makes a view of it that can be saved as an order and trained on:
+
+    
+      order = pile_tools.open_order("order-256")
+      order.rebatch(batch_size=512)
+      view = order.with_tokens({" he": " she"}, steps=(9000, 10000))    # or with_inserts([Insert(...)])
+      pile_tools.views.save_view(view, Path("swapped"))
     """
     config = OrderConfig(**settings)
     what: Path | Blend = prefixes[0]

@@ -7,8 +7,12 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
+from pile_tools.orders import PYTHIA_ROW_LENGTH
 from pile_tools.progress import Bar
 from pile_tools.stages.token_shards import SHARD_BYTES, shard
+
+#: Files of other rows or of documents are not an order as they are.
+PYTHIA_ROW_BYTES = 2 * PYTHIA_ROW_LENGTH
 
 
 @click.command("shard")
@@ -42,4 +46,5 @@ def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
 
         shards = shard(file, output, shard_bytes=shard_bytes, force=force, on_bytes=on_bytes)
     click.echo(f"{output}: {len(shards)} shards of {size:,} bytes, {shards[0].name} to {shards[-1].name}")
-    click.echo(f"read them as they are: pile-tools batch {output} --step 0")
+    if size % PYTHIA_ROW_BYTES == 0:
+        click.echo(f"read them as they are: pile-tools batch {output} --step 0")

@@ -74,7 +74,7 @@ def run(
     request = _request(prefix, shards, config, source, eod)
     provenance = datasets.with_suffix(prefix, ".provenance")
     path = datasets.labels_manifest(prefix)
-    if done := manifest.finished(path, request, force=force):
+    if done := manifest.finished(path, request, force=force, or_else=""):
         return done, False
     if provenance.exists() and not path.exists() and not force:
         raise OutputExistsError(

@@ -6,6 +6,7 @@ mod jobs;
 mod order;
 mod progress;
 mod source;
+mod steps;
 mod timeline;
 mod tokenizer;
 
@@ -31,6 +32,8 @@ mod _core {
     use super::order::{TrainingOrder, blended_order, rows_order};
     #[pymodule_export]
     use super::source::TokenSource;
+    #[pymodule_export]
+    use super::steps::{batch_documents, micro_batch_samples};
     #[pymodule_export]
     use super::timeline::{order_mixture, order_repeats, order_trace, order_when};
     #[pymodule_export]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{IndexedSamples, Layout, Views, views};
+use super::{BatchDocuments, IndexedSamples, Layout, Run, Steps, Views, views};
 use crate::{
     Error, Result,
     progress::Progress,
@@ -129,6 +129,34 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// Tokens of a sample: one more than the sequence length.
     pub fn sample_length(&self) -> u64 {
         self.samples.sample_length()
+    }
+
+    /// The order cut into steps of `batch_size` samples.
+    ///
+    /// # Errors
+    /// A batch of none.
+    pub fn steps(&self, batch_size: u64) -> Result<Steps> {
+        Steps::new(self.n_samples(), batch_size)
+    }
+
+    /// Which document each token of `n` samples from place `first` is of; the first `n_inputs` tokens of each
+    /// are the model's inputs.
+    ///
+    /// # Errors
+    /// As [`Self::spans`].
+    pub fn batch_documents(&self, first: u64, n: u64, n_inputs: u64) -> Result<BatchDocuments> {
+        let spans = self.batch_spans(first, n)?;
+        let runs = spans.into_iter().map(|SampleSpan { row, span }| Run {
+            row,
+            document: span.document as i64,
+            length: span.length,
+        });
+        BatchDocuments::new(
+            runs,
+            n as usize,
+            self.sample_length() as usize,
+            n_inputs as usize,
+        )
     }
 
     /// Whether the order has `n` samples from place `first`.

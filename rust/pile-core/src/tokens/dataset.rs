@@ -148,9 +148,7 @@ impl TokenDataset {
     /// # Errors
     /// A length in the index is negative.
     pub fn lengths(&self) -> Result<Vec<i32>> {
-        (0..self.n_documents())
-            .map(|i| self.header.length(&self.idx, i).map(|length| length as i32))
-            .collect()
+        self.header.checked_lengths(&self.idx)
     }
 
     /// Where the documents came from; `None` for a dataset written by another tool.

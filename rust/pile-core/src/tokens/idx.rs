@@ -107,6 +107,15 @@ impl IdxHeader {
         })
     }
 
+    /// Tokens of each sequence, none negative, in room for just as many.
+    pub(super) fn checked_lengths(&self, idx: &Mapped) -> Result<Vec<i32>> {
+        let mut lengths = Vec::with_capacity(self.n_sequences as usize);
+        for i in 0..self.n_sequences {
+            lengths.push(self.length(idx, i)? as i32);
+        }
+        Ok(lengths)
+    }
+
     /// Tokens of each sequence of the file whose header this is, as stored.
     pub(super) fn lengths<'a>(
         &self,

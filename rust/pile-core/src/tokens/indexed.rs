@@ -82,9 +82,7 @@ impl IndexedTokens {
     /// # Errors
     /// A length in the index is negative.
     pub fn lengths(&self) -> Result<Vec<i32>> {
-        (0..self.header.n_sequences)
-            .map(|i| Ok(self.header.length(&self.idx, i)? as i32))
-            .collect()
+        self.header.checked_lengths(&self.idx)
     }
 
     /// A digest over the index and the tokens that are here.
