@@ -24,13 +24,21 @@ PEER = "GPT-NeoX"
 ARRAYS = ("doc_idx", "sample_idx", "shuffle_idx")
 
 
-def prepared(n_documents: int) -> Path:
-    """The prefix of an index of made-up documents, written once; there are no tokens."""
-    prefix = CACHE / f"sizes-{n_documents}"
-    if not datasets.with_suffix(prefix, ".idx").exists():
-        lengths = np.random.default_rng(0).exponential(MEAN_TOKENS, n_documents)
-        datasets.write_idx(prefix, lengths.astype(np.int64))
-    return prefix
+def prefix_of(n_documents: int) -> Path:
+    return CACHE / f"sizes-{n_documents}"
+
+
+def prepare(n_documents: int) -> Measured:
+    """Writes an index of made-up documents, once; there are no tokens.
+
+    In a process of its own: a process begins with the peak of the one that started it.
+    """
+    prefix = prefix_of(n_documents)
+    with Stopwatch() as clock:
+        if not datasets.with_suffix(prefix, ".idx").exists():
+            lengths = np.random.default_rng(0).exponential(MEAN_TOKENS, n_documents)
+            datasets.write_idx(prefix, lengths.astype(np.int64))
+    return clock.measured()
 
 
 def digest(stem: Path) -> str:
@@ -68,7 +76,8 @@ def gpt_neox(prefix: str, n_samples: int, checkout: str) -> Measured:
 
 def measure(setting: Setting) -> Result:
     scale = 100 if setting.is_quick else 1
-    prefix = prepared(N_DOCUMENTS // scale)
+    in_process(prepare, 1, n_documents=N_DOCUMENTS // scale)
+    prefix = prefix_of(N_DOCUMENTS // scale)
     # One epoch, less what the last sample needs.
     n_samples = N_DOCUMENTS // scale * (MEAN_TOKENS - 2) // SEQ_LENGTH
     contenders = {

@@ -18,7 +18,7 @@ from benches.verdict import Verdict, differing, slow_down
 
 TITLE = "Opening an order and reading a batch"
 LIMIT = 2.0
-BATCH_SIZE, STEP = 1024, 1
+BATCH_SIZE, STEP = 1024, 0
 ROW_LENGTH = when.SEQ_LENGTH + 1
 ROWS, DOCUMENTS = "pile-tools, rows", "pile-tools, documents"
 COPY, PIECES = "numpy, the same rows one after the other", "numpy, the same pieces of the documents"

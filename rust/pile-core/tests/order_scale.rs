@@ -4,6 +4,7 @@
 //! The largest run on request, as they need gigabytes and minutes:
 //! `cargo test --release -p pile-core --test order_scale -- --ignored --test-threads 1 --nocapture`
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::print_stdout)] // what was measured
 
 use std::time::Instant;
 

@@ -110,10 +110,10 @@ impl<'a> Grams<'a> {
 
 impl Class {
     fn new(strings: &[&[u8]], members: &[u32], gram_bytes: usize, stride: usize) -> Self {
-        let mut n_strings_with: FxHashMap<u64, u32> = FxHashMap::default();
+        let mut n_strings_with = Counts::new(members.len() * WINDOW_REACH);
         for string in members {
             for gram in grams_in_reach(strings[*string as usize], gram_bytes) {
-                *n_strings_with.entry(gram).or_default() += 1;
+                n_strings_with.add(gram);
             }
         }
         let mut entries: Vec<(u64, InString)> = Vec::with_capacity(members.len() * stride);
@@ -216,6 +216,32 @@ impl Class {
     }
 }
 
+/// How many strings have each gram, about: grams of one hash count together, so at worst a window seems
+/// dearer than it is. Ten thousand strings have half a million grams, and a map of them costs as much as a scan.
+struct Counts {
+    counts: Vec<u16>,
+    shift: u32,
+}
+
+impl Counts {
+    fn new(n_grams: usize) -> Self {
+        let n = (2 * n_grams).next_power_of_two().clamp(1 << 10, 1 << 20);
+        Self {
+            counts: vec![0; n],
+            shift: 64 - n.trailing_zeros(),
+        }
+    }
+
+    fn add(&mut self, gram: u64) {
+        let count = &mut self.counts[(hash(gram) >> self.shift) as usize];
+        *count = count.saturating_add(1);
+    }
+
+    fn of(&self, gram: u64) -> u32 {
+        u32::from(self.counts[(hash(gram) >> self.shift) as usize])
+    }
+}
+
 fn grams_in_reach(string: &[u8], gram_bytes: usize) -> impl Iterator<Item = u64> {
     let reach = &string[..string.len().min(WINDOW_REACH)];
     reach.windows(gram_bytes).map(move |w| gram(w, gram_bytes))
@@ -227,10 +253,10 @@ fn rarest_window(
     string: &[u8],
     gram_bytes: usize,
     stride: usize,
-    n_strings_with: &FxHashMap<u64, u32>,
+    n_strings_with: &Counts,
 ) -> usize {
     let counts: Vec<u32> = grams_in_reach(string, gram_bytes)
-        .map(|gram| n_strings_with[&gram] + monotony(gram, gram_bytes))
+        .map(|gram| n_strings_with.of(gram) + monotony(gram, gram_bytes))
         .collect();
     let cost = |window: &[u32]| window.iter().map(|n| u64::from(*n)).sum::<u64>();
     let windows = counts.windows(stride).enumerate();

@@ -84,7 +84,7 @@ pub fn when<S: TokenSource>(
         }
         n_unreached[place.text as usize] += n_missed;
     }
-    occurrences.sort_by_key(|parts: &Vec<Sighting>| key(parts));
+    occurrences.sort_by_cached_key(|parts: &Vec<Sighting>| key(parts));
     Ok(When {
         sightings: occurrences.into_iter().flatten().collect(),
         found,
@@ -319,7 +319,7 @@ impl Question<'_> {
             let whole_and_cut = answer.sightings.chunk_by(|a, b| b.part == a.part + 1);
             let mut all: Vec<Vec<Sighting>> =
                 whole_and_cut.map(<[_]>::to_vec).chain(more).collect();
-            all.sort_by_key(|parts| key(parts));
+            all.sort_by_cached_key(|parts| key(parts));
             answer.sightings = all.into_iter().flatten().collect();
         }
         Ok(answer)
