@@ -74,7 +74,7 @@ pub fn order_when<'py>(
             texts: &texts.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>(),
             across_documents: across_documents.then_some(n_samples),
         };
-        question.ask(order, &scan, progress)
+        question.ask(order, &scan, &scan, progress)
     })?;
     let mut n_places = vec![0; texts.len()];
     for place in &answer.found.places {
