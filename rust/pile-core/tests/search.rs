@@ -380,3 +380,46 @@ fn finished_pieces_are_kept_and_the_index_is_the_same() {
     let summary = build(&world.dataset, None, &folder, 8 * 16, &Progress::default()).unwrap();
     assert_eq!(summary.n_kept, 0);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+
+    #[test]
+    fn spans_stand_in_a_document_and_none_that_does_is_missed(
+        words in prop::collection::vec(prop::collection::vec(0..WORDS.len(), 0..12), 1..6),
+        asked in prop::collection::vec((0..WORDS.len(), prop::bool::ANY), 0..12),
+        min_bytes in 8..20_usize,
+        piece_tokens in prop_oneof![Just(30_u64), Just(100_000)],
+    ) {
+        let tokenizer = tokenizer();
+        let mut decoded: Vec<String> = Vec::new();
+        let documents: Vec<Vec<i64>> = words.iter().map(|words| {
+            let text: String = words.iter().map(|word| WORDS[*word]).collect();
+            let mut ids = Vec::new();
+            tokenizer.encoder().encode(&text, &mut ids);
+            decoded.push(tokenizer.decode(&ids, false));
+            ids.into_iter().map(i64::from).collect()
+        }).collect();
+        let world = world(&documents, TokenType::U16);
+        let index = world.index(Some(&TokenBytes::new(&tokenizer)), piece_tokens);
+        let text: String = asked.iter().map(|(word, is_cut)| {
+            let word = WORDS[*word];
+            if *is_cut { word.char_indices().nth(1).map_or(word, |(at, _)| &word[at..]) } else { word }
+        }).collect();
+        let stands = |from: usize, to: usize| decoded.iter().any(|d| d.contains(&text[from..to]));
+        let spans = index.spans(&text, min_bytes, 2).unwrap();
+        prop_assert_eq!(&spans, &index.spans(&text, min_bytes, 1).unwrap());
+        let bounds: Vec<usize> = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
+        for span in &spans {
+            prop_assert!(stands(span.start, span.end) && span.len() >= min_bytes, "{:?}", span);
+        }
+        // Twice the longest token and the minimum: half of it is whole tokens for sure.
+        for (i, from) in bounds.iter().enumerate() {
+            for to in bounds[i..].iter().filter(|to| **to - from >= min_bytes.max(64)) {
+                if stands(*from, *to) {
+                    prop_assert!(spans.iter().any(|s| s.start <= *from && *to <= s.end), "{from}..{to}");
+                }
+            }
+        }
+    }
+}

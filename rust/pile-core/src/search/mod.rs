@@ -12,6 +12,7 @@ mod find;
 mod index;
 mod next;
 mod piece;
+mod spans;
 mod text;
 
 pub use alphabet::Alphabet;

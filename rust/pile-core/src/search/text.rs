@@ -283,7 +283,7 @@ pub struct TextPlace {
 }
 
 impl SuffixIndex {
-    fn check_text(&self, text: &[u8]) -> Result<()> {
+    pub(super) fn check_text(&self, text: &[u8]) -> Result<()> {
         if text.is_empty() {
             return Err(Error::argument(
                 "the text is empty: it would occur everywhere",
@@ -326,40 +326,85 @@ impl SuffixIndex {
                 let hits = view.find_text(self.tails(), text);
                 n += hits.iter().map(Hits::n).sum::<u64>();
                 check_places(n, max_places)?;
-                let mut add = |place: usize, byte: u32, n_tokens| {
-                    self.located(piece, place).map(|at| {
-                        places.push(TextPlace {
-                            document: at.document,
-                            token: at.token,
-                            byte_of_token: byte.into(),
-                            n_tokens,
-                        });
-                    })
-                };
                 for hits in hits {
-                    match hits {
-                        Hits::One {
-                            place,
-                            byte,
-                            n_tokens,
-                        } => add(place, byte, n_tokens)?,
-                        Hits::Suffixes {
-                            suffixes,
-                            byte,
-                            n_tokens,
-                        } => {
-                            for suffix in
-                                &view.suffixes[suffixes.start as usize..suffixes.end as usize]
-                            {
-                                add(*suffix as usize, byte, n_tokens)?;
-                            }
-                        }
-                    }
+                    self.add_places(piece, &view, &hits, usize::MAX, &mut places)?;
                 }
             }
         );
         places.sort_unstable();
         Ok(places)
+    }
+
+    /// How often a text occurs within documents, and some of the places: the first `limit` as the index sorts them.
+    ///
+    /// # Errors
+    /// As [`Self::count_text`].
+    pub fn sample_text(&self, text: &[u8], limit: usize) -> Result<(u64, Vec<TextPlace>)> {
+        self.check_text(text)?;
+        let (mut n, mut places) = (0, Vec::new());
+        with_tokens!(
+            self,
+            |tokens| for (piece, view) in self.views(tokens).enumerate() {
+                for hits in view.find_text(self.tails(), text) {
+                    n += hits.n();
+                    self.add_places(piece, &view, &hits, limit - places.len(), &mut places)?;
+                }
+            }
+        );
+        places.sort_unstable();
+        Ok((n, places))
+    }
+
+    /// Adds up to `limit` places of hits.
+    fn add_places<T: Token>(
+        &self,
+        piece: usize,
+        view: &View<'_, T>,
+        hits: &Hits,
+        limit: usize,
+        places: &mut Vec<TextPlace>,
+    ) -> Result<()> {
+        let mut add = |place: usize, byte: u32, n_tokens| {
+            let at = self.located(piece, place)?;
+            places.push(TextPlace {
+                document: at.document,
+                token: at.token,
+                byte_of_token: byte.into(),
+                n_tokens,
+            });
+            Ok(())
+        };
+        match hits {
+            Hits::One {
+                place,
+                byte,
+                n_tokens,
+            } if limit > 0 => add(*place, *byte, *n_tokens),
+            Hits::One { .. } => Ok(()),
+            Hits::Suffixes {
+                suffixes,
+                byte,
+                n_tokens,
+            } => {
+                let suffixes = &view.suffixes[suffixes.start as usize..suffixes.end as usize];
+                suffixes
+                    .iter()
+                    .take(limit)
+                    .try_for_each(|suffix| add(*suffix as usize, *byte, *n_tokens))
+            }
+        }
+    }
+
+    /// What ids decode to; those that do not occur in the dataset to nothing.
+    #[must_use]
+    pub fn decode(&self, ids: &[i64]) -> Vec<u8> {
+        let ranks = ids
+            .iter()
+            .filter_map(|id| self.alphabet().rank(i32::try_from(*id).ok()?));
+        ranks
+            .flat_map(|rank| self.alphabet().bytes(rank))
+            .copied()
+            .collect()
     }
 
     /// Tokens of the dataset whose ids decode to nothing.
