@@ -35,7 +35,7 @@ Query: TypeAlias = str | bytes | Sequence[int] | NDArray[Any]
 MAX_PLACES = 100_000_000
 
 #: Tokens that a scan goes through in the time in which an index finds a text.
-TOKENS_PER_TEXT = 1 << 17
+TOKENS_PER_TEXT = 1 << 15
 
 
 @dataclass(frozen=True)
