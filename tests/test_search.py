@@ -13,9 +13,12 @@ import numpy as np
 import pytest
 
 from pile_tools import ConfigError, FormatError, Index, PileError, open_index, open_order
+from pile_tools.shards import find_shards
+from pile_tools.stages import tokenize
 from pile_tools.stages.index import IndexConfig, run
 from pile_tools.stages.order import OrderConfig
 from pile_tools.stages.order import run as run_order
+from pile_tools.stages.tokenize import TokenizeConfig
 
 Run = Callable[..., Any]
 
@@ -34,6 +37,14 @@ def write_dataset(prefix: Path, documents: list[list[int]]) -> Path:
     prefix.with_name(prefix.name + ".idx").write_bytes(
         header + lengths.tobytes() + pointers.astype("<i8").tobytes() + documents_at
     )
+    return prefix
+
+
+@pytest.fixture(scope="module")
+def dataset(shards: Path, tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prefix of a dataset that other tests do not share: theirs has no index."""
+    prefix = tmp_path_factory.mktemp("indexed") / "sample"
+    tokenize.run(find_shards([shards]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=1)
     return prefix
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import shutil
 import subprocess
@@ -14,23 +13,18 @@ from typing import Any
 import pytest
 
 from pile_tools import ConfigError, OutputExistsError, PileError, VerifyError, open_index
-from pile_tools.stages import verify
+from pile_tools.shards import find_shards
+from pile_tools.stages import tokenize, verify
 from pile_tools.stages.index import IndexConfig, run
+from pile_tools.stages.tokenize import TokenizeConfig
 
 Run = Callable[..., Any]
 
 
 @pytest.fixture
-def prefix(dataset: Path, tmp_path: Path) -> Path:
-    """The dataset in a folder of its own, its tokenizer named by an absolute path."""
-    for path in dataset.parent.glob("sample*"):
-        if path.is_file():
-            shutil.copy(path, tmp_path)
-    manifest = tmp_path / "sample.manifest.json"
-    values = json.loads(manifest.read_text())
-    for entry in values["inputs"]:
-        entry["path"] = str((dataset.parent / entry["path"]).resolve())
-    manifest.write_text(json.dumps(values))
+def prefix(shards: Path, tokenizer: Path, tmp_path: Path) -> Path:
+    """The prefix of a dataset that no other test shares."""
+    tokenize.run(find_shards([shards]), tmp_path / "sample", TokenizeConfig(tokenizer=tokenizer), threads=1)
     return tmp_path / "sample"
 
 
