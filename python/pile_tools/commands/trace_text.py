@@ -87,15 +87,17 @@ def command(
         _print_json(entries)
         return
     if output is None:
-        shown = (
-            click.style(piece, bold=True, underline=True) if held else piece
-            for piece, held in marked.pieces(text, spans)
-        )
+        shown = (_marked(piece) if held else piece for piece, held in marked.pieces(text, spans))
         click.echo("".join(shown).rstrip("\n") + "\n")
     click.echo(about)
     _print_entries(entries, limit)
     if output is not None:
         click.echo(f"page: {output}")
+
+
+def _marked(piece: str) -> str:
+    """A piece as it is printed: underlined, or in brackets where the output is no terminal."""
+    return click.style(piece, bold=True, underline=True) if sys.stdout.isatty() else f"[[{piece}]]"
 
 
 def _read(file: Path) -> str:
