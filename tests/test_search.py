@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, Index, PileError, open_index, open_order
+from pile_tools import ConfigError, FormatError, Index, PileError, Tokenizer, open_index, open_order
 from pile_tools.shards import find_shards
 from pile_tools.stages import tokenize
 from pile_tools.stages.index import IndexConfig, run
@@ -46,6 +46,11 @@ def dataset(shards: Path, tokenizer: Path, tmp_path_factory: pytest.TempPathFact
     prefix = tmp_path_factory.mktemp("indexed") / "sample"
     tokenize.run(find_shards([shards]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=1)
     return prefix
+
+
+@pytest.fixture(scope="module")
+def decoder(tokenizer: Path) -> Tokenizer:
+    return Tokenizer.from_file(tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -95,9 +100,9 @@ def test_golden_counts_within_documents(shared: Path, tmp_path: Path) -> None:
         assert counts.tolist() == [naive[ngram] for ngram in asked]
 
 
-def test_texts_are_counted_and_placed_as_in_the_decoded_documents(indexed: Index) -> None:
+def test_texts_are_counted_and_placed_as_in_the_decoded_documents(indexed: Index, decoder: Tokenizer) -> None:
     dataset = indexed.dataset
-    decoded = [indexed.tokenizer.decode(ids.astype(np.uint32), False) for ids in dataset]
+    decoded = [decoder.decode(ids.astype(np.uint32), False) for ids in dataset]
     for text in ["alpha", "a", "naïve 日", "本", "don't x_1", "x_1 alpha beta", "\n   ", "never in there"]:
         expected = sum(sum(d.startswith(text, at) for at in range(len(d))) for d in decoded)
         assert indexed.count(text) == expected
@@ -135,8 +140,34 @@ def test_what_follows_is_a_distribution(indexed: Index) -> None:
     assert len(indexed.next_tokens([], longest=True).ids) == indexed.core.n_ids
 
 
-def test_and_or(indexed: Index) -> None:
-    decoded = [indexed.tokenizer.decode(ids.astype(np.uint32), False) for ids in indexed.dataset]
+def test_what_follows_a_text_is_told_whatever_its_tokens(indexed: Index, decoder: Tokenizer) -> None:
+    for text in ["alpha", "be", "naïve 日", " x_1", "a"]:
+        naive: Counter[int] = Counter()
+        n_within = n_ends = 0
+        for ids in indexed.dataset:
+            parts = [indexed.core.decode(ids[i : i + 1]) for i in range(len(ids))]
+            decoded, borders = b"".join(parts), np.cumsum([0, *map(len, parts)]).tolist()
+            for at in range(len(decoded)):
+                if decoded.startswith(text.encode(), at):
+                    end = at + len(text.encode())
+                    if end not in borders:
+                        n_within += 1
+                    elif end == borders[-1]:
+                        n_ends += 1
+                    else:
+                        naive[int(ids[borders.index(end)])] += 1
+        found = indexed.next_tokens(text)
+        assert dict(zip(found.ids.tolist(), found.counts.tolist(), strict=True)) == naive
+        assert (found.n_within, found.n_ends) == (n_within, n_ends)
+    longest = indexed.next_tokens("not there: alpha", longest=True)
+    assert 5 <= longest.n_context < len("not there: alpha")
+    assert np.array_equal(
+        longest.counts, indexed.next_tokens("not there: alpha"[-longest.n_context :]).counts
+    )
+
+
+def test_and_or(indexed: Index, decoder: Tokenizer) -> None:
+    decoded = [decoder.decode(ids.astype(np.uint32), False) for ids in indexed.dataset]
     found = indexed.documents([["alpha beta", "gamma"], ["don't"]])
     expected = [i for i, d in enumerate(decoded) if ("alpha beta" in d or "gamma" in d) and "don't" in d]
     assert found["document"].tolist() == expected
@@ -171,8 +202,8 @@ def test_an_index_of_another_dataset_is_refused_by_the_order(
         open_order(tmp_path).when([[1]], index=truth[0].core)
 
 
-def test_trace_finds_planted_copies(indexed: Index) -> None:
-    document = indexed.tokenizer.decode(indexed.dataset[80].astype(np.uint32), False)
+def test_trace_finds_planted_copies(indexed: Index, decoder: Tokenizer) -> None:
+    document = decoder.decode(indexed.dataset[80].astype(np.uint32), False)
     planted = document[11:140]
     text = f"Something that no one wrote. {planted} And that is all, 漢字 too."
     spans = indexed.trace(text, min_bytes=24)

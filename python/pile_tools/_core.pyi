@@ -480,8 +480,12 @@ class SuffixIndex:
         """Occurrences of a text, and some of them as `locate_text` gives them. Raises ConfigError."""
     def next_tokens(
         self, context: Sequence[int] | NDArray[Any], longest: bool
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int]:
-        """Ids that follow, how often each does, ends of documents, and tokens of the context looked for."""
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
+        """Ids that follow, how often each does, ends of documents, 0, and tokens of the context used."""
+    def next_after_text(
+        self, text: str, longest: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
+        """The same of a text; with occurrences that end within a token, and its bytes looked for."""
     def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> tuple[int, int, int]:
         """Occurrences of the longest part before `next`, before anything, and that part's tokens."""
     def spans(self, text: str, min_bytes: int, n_threads: int) -> NDArray[np.int64]:

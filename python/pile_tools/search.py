@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -46,12 +45,14 @@ class NextTokens:
         ids: Ids that follow, the most frequent first: (n,) int64.
         counts: How often each does: (n,) int64.
         n_ends: Occurrences behind which the document ends.
-        n_context: Tokens at the context's end that were looked for.
+        n_within: Occurrences of a text that end within a token: what follows is no whole token.
+        n_context: Tokens at the context's end that were looked for; of a text, its bytes.
     """
 
     ids: NDArray[np.int64]
     counts: NDArray[np.int64]
     n_ends: int
+    n_within: int
     n_context: int
 
     @property
@@ -120,13 +121,6 @@ class Index:
         """The dataset that is searched."""
         return self.core.dataset
 
-    @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer by whose tokens it is sorted. Raises ConfigError."""
-        entry = self.manifest.input("tokenizer")
-        path = None if entry is None else self.manifest.folder / entry["path"]
-        return datasets.tokenizer_of(Path(self.dataset.prefix), path if path and path.exists() else None)
-
     def count(self, query: Query) -> int:
         """Occurrences of a text or of ids.
 
@@ -188,17 +182,24 @@ class Index:
         return positions
 
     def next_tokens(self, context: Query, *, longest: bool = False) -> NextTokens:
-        """What follows a context: ids as they are, a text as the tokenizer encodes it. Of none, how often
-        each id occurs.
+        """What follows ids, or a text wherever it stands; what follows no ids is how often each id occurs.
 
-        With `longest`, what follows the longest part at its end that is followed by anything: an n-gram model
-        of unbounded n (Liu et al. 2024, arXiv:2401.17377), within documents.
+        With `longest`, what follows the longest part at the context's end that is followed by anything: an
+        n-gram model of unbounded n (Liu et al. 2024, arXiv:2401.17377), within documents.
+
+        Raises:
+            ConfigError: An empty text, or one where the index was built without a tokenizer.
         """
-        return NextTokens(*self.core.next_tokens(self._ids(context), longest))
+        if isinstance(context, bytes):
+            context = context.decode(errors="replace")
+        if isinstance(context, str):
+            _encoded(context)
+            return NextTokens(*self.core.next_after_text(context, longest))
+        return NextTokens(*self.core.next_tokens(context, longest))
 
-    def probability(self, context: Query, next: int) -> Probability:
-        """The probability of a token after the longest part of the context that is followed by anything."""
-        return Probability(*self.core.probability(self._ids(context), next))
+    def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> Probability:
+        """The probability of an id after the longest part of the context that is followed by anything."""
+        return Probability(*self.core.probability(context, next))
 
     def documents(
         self, clauses: Sequence[Sequence[Query]], *, within: int | None = None, max_places: int = MAX_PLACES
@@ -258,11 +259,6 @@ class Index:
         ids = self.dataset[document][token : token + n_tokens].astype(np.int64)
         shares = self.count_batch(ids[:, None], threads=1) / self.dataset.n_tokens
         return float(-np.log(shares).sum())
-
-    def _ids(self, query: Query) -> Any:
-        if isinstance(query, bytes):
-            query = query.decode(errors="replace")
-        return self.tokenizer.encode(query) if isinstance(query, str) else query
 
 
 def folder_of(prefix: Path) -> Path:

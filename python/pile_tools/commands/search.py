@@ -215,11 +215,11 @@ def _print_next(index: Index, name: str, found: NextTokens, limit: int, as_json:
             values = {"query": _plain(name), "n_context": found.n_context, "id": id, "text": text(id)}
             click.echo(json.dumps(values | {"count": count, "probability": probability}, ensure_ascii=False))
         return
-    n_followed = int(found.counts.sum())
-    ends = f", and ends its document {times(found.n_ends)}" if found.n_ends else ""
+    n_followed, unit = int(found.counts.sum()), "tokens" if name.startswith("tokens ") else "bytes"
     click.echo(
-        f"{short(name)}: its last {found.n_context:,} tokens are followed {times(n_followed)}, "
-        f"by {len(rows):,} different tokens{ends}"
+        f"{short(name)}: its last {found.n_context:,} {unit} are followed {times(n_followed)} by a token, "
+        f"of {len(rows):,} kinds; the document ends behind {found.n_ends:,}, "
+        f"and {found.n_within:,} end within a token"
     )
     for id, count, probability in rows[:limit]:
         shown = f"  {json.dumps(text(id), ensure_ascii=False)}" if index.core.has_bytes else ""

@@ -50,6 +50,19 @@ impl<'py> FromPyObject<'_, 'py> for Ids {
     }
 }
 
+/// Ids, counts, ends, occurrences that end within a token, and what was looked for.
+type Next<'py> = (Column<'py>, Column<'py>, u64, u64, u64);
+
+fn next(py: Python<'_>, found: search::NextTokens) -> Next<'_> {
+    (
+        found.ids.into_pyarray(py),
+        column(py, found.counts),
+        found.n_ends,
+        found.n_within,
+        found.n_context,
+    )
+}
+
 fn column(py: Python<'_>, items: Vec<u64>) -> Column<'_> {
     let items: Vec<i64> = items.into_iter().map(|n| n as i64).collect();
     items.into_pyarray(py)
@@ -163,22 +176,25 @@ impl SuffixIndex {
         Ok((n, places(py, &found)?))
     }
 
-    fn next_tokens<'py>(
-        &self,
-        py: Python<'py>,
-        context: Ids,
-        longest: bool,
-    ) -> (Column<'py>, Column<'py>, u64, u64) {
+    fn next_tokens<'py>(&self, py: Python<'py>, context: Ids, longest: bool) -> Next<'py> {
         let found = py.detach(|| match longest {
             true => self.inner.longest_next_tokens(&context.0),
             false => self.inner.next_tokens(&context.0),
         });
-        (
-            found.ids.into_pyarray(py),
-            column(py, found.counts),
-            found.n_ends,
-            found.n_context,
-        )
+        next(py, found)
+    }
+
+    fn next_after_text<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        longest: bool,
+    ) -> PyResult<Next<'py>> {
+        let found = py.detach(|| match longest {
+            true => self.inner.longest_next_after_text(text),
+            false => self.inner.next_after_text(text.as_bytes()),
+        });
+        Ok(next(py, found.map_err(BindError::from)?))
     }
 
     fn probability(&self, py: Python<'_>, context: Ids, next: i64) -> (u64, u64, u64) {

@@ -5,8 +5,12 @@ use rustc_hash::FxHashMap;
 use super::{
     index::{SuffixIndex, n_of, typed, with_tokens},
     piece::{Token, View},
+    text::Hits,
 };
-use crate::tokens::{TokenSource, TokenType};
+use crate::{
+    Result,
+    tokens::{TokenSource, TokenType},
+};
 
 /// What follows a context, over all its occurrences.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +21,9 @@ pub struct NextTokens {
     pub counts: Vec<u64>,
     /// Occurrences behind which the document ends.
     pub n_ends: u64,
-    /// Tokens at the context's end that were looked for.
+    /// Occurrences of a text that end within a token: what follows them is no whole token.
+    pub n_within: u64,
+    /// Tokens at the context's end that were looked for; of a text, its bytes.
     pub n_context: u64,
 }
 
@@ -52,6 +58,43 @@ impl SuffixIndex {
     pub fn longest_next_tokens(&self, context: &[i64]) -> NextTokens {
         let n = self.longest_followed(context);
         self.next_tokens(&context[context.len() - n..])
+    }
+
+    /// What follows a text, wherever it stands: the next token after each occurrence that ends with a token.
+    ///
+    /// # Errors
+    /// As [`Self::count_text`].
+    pub fn next_after_text(&self, text: &[u8]) -> Result<NextTokens> {
+        self.check_text(text)?;
+        let (mut counts, mut found) = (FxHashMap::default(), NextTokens::default());
+        with_tokens!(self, |tokens| for view in self.views(tokens) {
+            for hits in view.find_text(self.tails(), text) {
+                view.count_after(text.len(), &hits, &mut counts, &mut found);
+            }
+        });
+        found.n_context = text.len() as u64;
+        Ok(self.ranked(counts, found))
+    }
+
+    /// What follows the longest part at a text's end that is followed by anything.
+    ///
+    /// # Errors
+    /// As [`Self::count_text`].
+    pub fn longest_next_after_text(&self, text: &str) -> Result<NextTokens> {
+        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        let (mut low, mut high) = (0, starts.len());
+        let mut best = self.next_tokens(&[]);
+        self.check_text(text.as_bytes())?;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            let found = self.next_after_text(&text.as_bytes()[starts[middle]..])?;
+            if found.ids.is_empty() {
+                low = middle + 1;
+            } else {
+                (best, high) = (found, middle);
+            }
+        }
+        Ok(best)
     }
 
     /// The probability of a token in that distribution.
@@ -101,14 +144,63 @@ impl SuffixIndex {
         for view in self.views(tokens) {
             n_ends += count_next(&view, context, &mut counts);
         }
+        let found = NextTokens {
+            n_ends,
+            n_context: context.len() as u64,
+            ..NextTokens::default()
+        };
+        self.ranked(counts, found)
+    }
+
+    /// Counts by rank as ids, the most frequent first.
+    fn ranked(&self, counts: FxHashMap<u32, u64>, found: NextTokens) -> NextTokens {
         let mut all: Vec<(u32, u64)> = counts.into_iter().collect();
         let id = |rank: u32| i64::from(self.alphabet().ids()[rank as usize]);
         all.sort_unstable_by_key(|(rank, n)| (std::cmp::Reverse(*n), id(*rank)));
         NextTokens {
             ids: all.iter().map(|(rank, _)| id(*rank)).collect(),
             counts: all.iter().map(|(_, n)| *n).collect(),
-            n_ends,
-            n_context: context.len() as u64,
+            ..found
+        }
+    }
+}
+
+impl<T: Token> View<'_, T> {
+    /// Adds what follows occurrences of a text of so many bytes.
+    fn count_after(
+        &self,
+        n_bytes: usize,
+        hits: &Hits,
+        counts: &mut FxHashMap<u32, u64>,
+        found: &mut NextTokens,
+    ) {
+        let mut add = |place: usize, byte: u32, n_tokens: u64| {
+            let end = place + n_tokens as usize;
+            let ranks = (place..end).filter_map(|place| self.rank(place));
+            let length: usize = ranks.map(|rank| self.alphabet.bytes(rank).len()).sum();
+            if length != byte as usize + n_bytes {
+                found.n_within += 1;
+            } else if self.is_last(end - 1) {
+                found.n_ends += 1;
+            } else if let Some(rank) = self.rank(end) {
+                *counts.entry(rank).or_default() += 1;
+            }
+        };
+        match hits {
+            Hits::One {
+                place,
+                byte,
+                n_tokens,
+            } => add(*place, *byte, *n_tokens),
+            Hits::Suffixes {
+                suffixes,
+                byte,
+                n_tokens,
+            } => {
+                for place in &self.suffixes[suffixes.start as usize..suffixes.end as usize] {
+                    add(*place as usize, *byte, *n_tokens);
+                }
+            }
         }
     }
 }
