@@ -71,18 +71,21 @@ def build_peer(prefix: str) -> Measured:
 
 
 def _timed(count: Any, n: int) -> tuple[Any, float]:
-    started = time.perf_counter()
-    found = count()
-    return found, (time.perf_counter() - started) / n
+    """What `count` gives, and its CPU seconds for each of `n`, the better of two times."""
+    seconds = []
+    for _ in range(2):
+        started = time.process_time()
+        found = count()
+        seconds.append((time.process_time() - started) / n)
+    return found, min(seconds)
 
 
 def ask_ours(prefix: str) -> Measured:
-    """Microseconds a count: one by one with lists, and all at once on one processor."""
+    """CPU seconds a count: one by one with lists, and all at once on one processor."""
     import pile_tools
 
     grams, index = queries(prefix), pile_tools.open_index(prefix)
     lists = grams.tolist()
-    index.count_batch(grams, threads=1)
     one, wall_one = _timed(lambda: [index.count(ids) for ids in lists], len(lists))
     many, wall_many = _timed(lambda: index.count_batch(grams, threads=1), len(lists))
     n_differing = int((np.array(one) != many).sum())
@@ -101,7 +104,6 @@ def ask_peer(prefix: str) -> Measured:
 
     grams = queries(prefix).tolist()
     index = tokengrams.MemmapIndex(prefix + ".bin", prefix + ".tokengrams", 1 << 16)
-    [index.count(ids) for ids in grams]
     counts, wall = _timed(lambda: [index.count(ids) for ids in grams], len(grams))
     return {"one": wall, "many": wall, "counts": counts, "n_differing": 0, "wall": 0, "cpu": 0}
 
@@ -151,7 +153,12 @@ def section(result: Result) -> str:
         one, many = (f"{best(rounds, key) * 1e6:.2f}" for key in ("one", "many"))
         asked.append([name, one, many, differing(rounds)])
     build_header = ["tool", "M tokens/CPU-s", "CPU s", "spread, s", "bytes/token", "peak MiB"]
-    ask_header = ["tool", "one by one, us", f"a batch of {N_QUERIES:,}, us each", "counts that differ"]
+    ask_header = [
+        "tool",
+        "one by one, CPU us",
+        f"a batch of {N_QUERIES:,}, CPU us each",
+        "counts that differ",
+    ]
     return f"""The suffixes of {n_tokens:,} uint16 tokens sorted and written, on one processor; the index of
 pile-tools also finds texts, and its time holds reading the tokenizer, checksums and the manifest.
 

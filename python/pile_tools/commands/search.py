@@ -218,8 +218,7 @@ def _print_next(index: Index, name: str, found: NextTokens, limit: int, as_json:
     n_followed, unit = int(found.counts.sum()), "tokens" if name.startswith("tokens ") else "bytes"
     click.echo(
         f"{short(name)}: its last {found.n_context:,} {unit} are followed {times(n_followed)} by a token, "
-        f"of {len(rows):,} kinds; the document ends behind {found.n_ends:,}, "
-        f"and {found.n_within:,} end within a token"
+        f"of {len(rows):,} kinds; {found.n_ends:,} end their document, {found.n_within:,} end within a token"
     )
     for id, count, probability in rows[:limit]:
         shown = f"  {json.dumps(text(id), ensure_ascii=False)}" if index.core.has_bytes else ""

@@ -9,7 +9,7 @@ use super::{
 use crate::io::prefetch;
 
 /// Searches under way at a time: enough for their waits on memory to overlap.
-const LANES: usize = 24;
+const LANES: usize = 32;
 
 /// A search for the suffixes that begin with an n-gram.
 #[derive(Debug, Clone)]

@@ -178,29 +178,30 @@ impl SuffixIndex {
         if let Some(number) = starts.windows(2).position(|pair| pair[0] == pair[1]) {
             return Err(Error::argument(format!("n-gram {number} is empty")));
         }
-        Ok(with_tokens!(self, |tokens| self.count_typed(
-            tokens,
-            &typed_all(ids),
-            starts,
-            n_threads
-        )))
+        Ok(with_tokens!(self, |tokens| self
+            .count_typed(tokens, ids, starts, n_threads)))
     }
 
     fn count_typed<T: Token>(
         &self,
         tokens: &[T],
-        ids: &[Option<T>],
+        ids: &[i64],
         starts: &[usize],
         n_threads: usize,
     ) -> Vec<u64> {
-        let ngrams: Vec<Option<Vec<T>>> = starts
-            .windows(2)
-            .map(|at| ids[at[0]..at[1]].iter().copied().collect())
-            .collect();
-        let ngrams: Vec<&[T]> = ngrams
+        let stored: Vec<T> = ids
             .iter()
-            .map(|ngram| ngram.as_deref().unwrap_or_default())
+            .map(|id| T::of(*id).unwrap_or_else(T::zeroed))
             .collect();
+        let ngram = |first: usize, end: usize| match ids[first..end]
+            .iter()
+            .all(|id| T::of(*id).is_some())
+        {
+            true => &stored[first..end],
+            // What the type cannot hold occurs nowhere.
+            false => &[],
+        };
+        let ngrams: Vec<&[T]> = starts.windows(2).map(|at| ngram(at[0], at[1])).collect();
         let mut counts = vec![0; ngrams.len()];
         let blocks = counts.chunks_mut(BLOCK).zip(ngrams.chunks(BLOCK));
         let blocks: Vec<_> = blocks.map(std::sync::Mutex::new).collect();
@@ -213,7 +214,7 @@ impl SuffixIndex {
                 let (counts, ngrams) = &mut *block;
                 for view in self.views(tokens) {
                     view.find_all(ngrams.iter().copied(), |number, range| {
-                        // What the type cannot hold became an empty n-gram, and occurs nowhere.
+                        // An empty one stands for what occurs nowhere.
                         if !ngrams[number].is_empty() {
                             counts[number] += n_of(&range);
                         }
@@ -329,9 +330,5 @@ pub(super) fn n_of(range: &Range<u32>) -> u64 {
 
 /// Ids in the stored type; None where one cannot be stored, and so occurs nowhere.
 pub(super) fn typed<T: Token>(ids: &[i64]) -> Option<Vec<T>> {
-    ids.iter().map(|id| T::of(*id)).collect()
-}
-
-fn typed_all<T: Token>(ids: &[i64]) -> Vec<Option<T>> {
     ids.iter().map(|id| T::of(*id)).collect()
 }
