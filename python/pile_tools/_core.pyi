@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pile_tools.types import AnyPath, OnProgress, Origin, OriginColumns, Tokens
 
 __all__ = [
+    "SuffixIndex",
     "TokenDataset",
     "TokenSource",
     "Tokenizer",
@@ -16,7 +17,9 @@ __all__ = [
     "_panic",
     "blended_order",
     "build_dataset",
+    "build_index",
     "build_order",
+    "combine_places",
     "label_dataset",
     "merge_datasets",
     "normalized_weights",
@@ -24,6 +27,7 @@ __all__ = [
     "order_repeats",
     "order_trace",
     "order_when",
+    "plan_index",
     "rows_order",
     "split_documents",
     "train_tokenizer",
