@@ -57,7 +57,15 @@ def version(package: str) -> str | None:
 def versions() -> dict[str, str]:
     """Of all that take part and are installed."""
     packages = dict.fromkeys(
-        [*(peer.package for peer in PEERS.values()), "numpy", "orjson", "zstandard", "rustbpe", "bpeasy"]
+        [
+            *(peer.package for peer in PEERS.values()),
+            "numpy",
+            "orjson",
+            "zstandard",
+            "rustbpe",
+            "bpeasy",
+            "tokengrams",
+        ]
     )
     return {package: found for package in packages if (found := version(package))}
 

@@ -13,7 +13,7 @@ import pytest
 
 from pile_tools import open_order
 from pile_tools.shards import find_shards
-from pile_tools.stages import tokenize, verify
+from pile_tools.stages import index, tokenize, verify
 from pile_tools.stages.order import OrderConfig
 from pile_tools.stages.order import run as make_order
 from pile_tools.stages.tokenize import TokenizeConfig
@@ -62,3 +62,21 @@ def test_the_examples_of_orders_run(
     assert (names["swapped"].batch(450) != order.batch(450)).any()
     assert np.array_equal(planted.batch(450)[3, 100 : 100 + len(names["ids"])], names["ids"])
     assert verify.run(Path("demo/planted"))
+
+
+def test_the_example_of_search_runs(
+    shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(shards, tmp_path / "demo" / "shards")
+    monkeypatch.chdir(tmp_path)
+    prefix = Path("demo/tokens/sample")
+    tokenize.run(find_shards(["demo/shards"]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=1)
+    index.run(prefix, index.IndexConfig())
+    page = (DOCS / "search.md").read_text(encoding="utf-8")
+    found = re.search(r"```python\n(.*?)```", page, re.DOTALL)
+    assert found
+    names: dict[str, Any] = {}
+    exec(compile(found[1], "docs/search.md", "exec"), names)
+    assert names["counts"].tolist() == [names["index"].count(names["ids"])] * 2
+    assert len(names["first_tokens"]) == names["counts"][0] > 0
+    assert 0 < names["p"].value <= 1

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
 from pile_tools.orders import Order, open_order
+from pile_tools.search import Index, open_index
 from pile_tools.stages.tokenize import tokenize
 from pile_tools.tokenizers import load_tokenizer
 
@@ -18,6 +19,7 @@ __version__ = version("pile-tools")
 __all__ = [
     "ConfigError",
     "FormatError",
+    "Index",
     "Order",
     "OutputExistsError",
     "PileError",
@@ -27,6 +29,7 @@ __all__ = [
     "VerifyError",
     "__version__",
     "load_tokenizer",
+    "open_index",
     "open_order",
     "tokenize",
 ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pile_tools.types import AnyPath, OnProgress, OnTokens, Origin, OriginColumns, Tokens
 
 __all__ = [
+    "SuffixIndex",
     "TokenDataset",
     "TokenSource",
     "Tokenizer",
@@ -16,7 +17,9 @@ __all__ = [
     "_panic",
     "blended_order",
     "build_dataset",
+    "build_index",
     "build_order",
+    "combine_places",
     "label_dataset",
     "merge_datasets",
     "normalized_weights",
@@ -24,6 +27,7 @@ __all__ = [
     "order_repeats",
     "order_trace",
     "order_when",
+    "plan_index",
     "rows_order",
     "split_documents",
     "train_tokenizer",
@@ -457,10 +461,75 @@ def batch_documents(
 
     `n_inputs` tokens of each row are the model's inputs. Raises ConfigError if the spans do not fit.
     """
+@final
+class SuffixIndex:
+    """The sorted suffixes of a dataset, on which `pile_tools.search.Index` is made."""
+
+    def __new__(cls, folder: AnyPath, dataset: TokenDataset) -> SuffixIndex:
+        """Opens the index in a folder. Raises FormatError if it is damaged or of another dataset."""
+    @property
+    def dataset(self) -> TokenDataset:
+        """The dataset."""
+    @property
+    def n_pieces(self) -> int:
+        """Pieces of the index."""
+    @property
+    def n_ids(self) -> int:
+        """Different ids in the dataset."""
+    @property
+    def has_bytes(self) -> bool:
+        """Whether texts can be looked for."""
+    def is_of(self, tokenizer: Tokenizer) -> bool:
+        """Whether every id decodes as in a tokenizer."""
+    def decode(self, ids: Sequence[int] | NDArray[Any]) -> bytes:
+        """What ids decode to; those that do not occur, or all without a tokenizer, to nothing."""
+    def count(self, ids: Sequence[int] | NDArray[Any]) -> int:
+        """Occurrences of ids. Raises ConfigError if there are none."""
+    def count_batch(
+        self, ids: NDArray[np.int64], starts: NDArray[np.int64], n_threads: int
+    ) -> NDArray[np.int64]:
+        """Occurrences of n-grams that lie one after the other; (n + 1,) starts, the end included."""
+    def locate(self, ids: Sequence[int] | NDArray[Any], max_places: int) -> NDArray[np.int64]:
+        """Every occurrence in order: (n, 2) document, token of the document. Raises ConfigError."""
+    def count_text(self, text: bytes) -> int:
+        """Occurrences of a text. Raises ConfigError if it is empty, or the index knows no texts."""
+    def locate_text(self, text: bytes, max_places: int) -> NDArray[np.int64]:
+        """Every occurrence: (n, 4) document, token, byte of that token, tokens. Raises ConfigError."""
+    def sample_text(self, text: bytes, limit: int) -> tuple[int, NDArray[np.int64]]:
+        """Occurrences of a text, and some of them as `locate_text` gives them. Raises ConfigError."""
+    def next_tokens(
+        self, context: Sequence[int] | NDArray[Any], longest: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
+        """Ids that follow, how often each does, ends of documents, 0, and tokens of the context used."""
+    def next_after_text(
+        self, text: str, longest: bool
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
+        """The same of a text; with occurrences that end within a token, and its bytes looked for."""
+    def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> tuple[int, int, int]:
+        """Occurrences of the longest part before `next`, before anything, and that part's tokens."""
+    def spans(self, text: str, min_bytes: int, n_threads: int) -> NDArray[np.int64]:
+        """Maximal parts of a text that stand in a document: (n, 2) first byte, end. Raises ConfigError."""
+    def __getnewargs__(self) -> tuple[str, TokenDataset]: ...
+
+def plan_index(dataset: TokenDataset, memory_bytes: int) -> dict[str, Any]:
+    """The index's pieces, and the memory and disk that it takes. Raises FormatError."""
+
+def build_index(
+    dataset: TokenDataset,
+    tokenizer: Tokenizer | None,
+    folder: AnyPath,
+    memory_bytes: int,
+    on_progress: OnProgress = None,
+) -> dict[str, Any]:
+    """Builds the index of a dataset in a folder; returns the counts. See `pile_tools.stages.index`."""
+
+def combine_places(clauses: Sequence[NDArray[np.int64]], window: int | None = None) -> NDArray[np.int64]:
+    """Documents with a place, (n, 3) document, token, tokens, of each clause: (n, 3) shortest runs."""
 
 def order_when(
     order: TrainingOrder,
     tokenizer: Tokenizer | None,
+    index: SuffixIndex | None,
     texts: Sequence[bytes],
     n_samples: int,
     across_documents: bool,

@@ -20,6 +20,8 @@ from pile_tools import _core, manifest, timeline
 from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import Manifest
+from pile_tools.search import MAX_PLACES
+from pile_tools.tables import Table
 from pile_tools.types import OnProgress, Tokens
 
 if TYPE_CHECKING:
@@ -241,9 +243,10 @@ class Order:
         texts: Sequence[str | bytes | Sequence[int]],
         *,
         tokenizer: Tokenizer | None = None,
+        index: timeline.Finder = "auto",
         across_documents: bool = False,
         batch_size: int | None = None,
-        max_places: int = timeline.MAX_PLACES,
+        max_places: int = MAX_PLACES,
         threads: int | None = None,
         on_progress: OnProgress = None,
     ) -> timeline.When:
@@ -252,6 +255,7 @@ class Order:
             self,
             texts,
             tokenizer=tokenizer,
+            index=index,
             across_documents=across_documents,
             batch_size=batch_size,
             max_places=max_places,
@@ -259,7 +263,7 @@ class Order:
             on_progress=on_progress,
         )
 
-    def trace(self, document: int, *, batch_size: int | None = None) -> timeline.Table:
+    def trace(self, document: int, *, batch_size: int | None = None) -> Table:
         """Every row that holds any part of a document: see `pile_tools.timeline.trace`."""
         return timeline.trace(self, document, batch_size=batch_size)
 

@@ -10,28 +10,28 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core
-from pile_tools._core import Tokenizer, TrainingOrder
+from pile_tools._core import SuffixIndex, Tokenizer, TrainingOrder
 from pile_tools.checkpoints import Intervals
 from pile_tools.errors import ConfigError
+from pile_tools.search import MAX_PLACES, index_for
+from pile_tools.tables import Table, named
 from pile_tools.types import OnProgress
 
 if TYPE_CHECKING:
     from pile_tools.orders import Order
 
-#: A structured array of int64 columns.
-Table: TypeAlias = NDArray[np.void]
-
 #: How a text is looked for is one rule everywhere.
 RULE = "a text occurs where its bytes stand in the decoded text of one document, whatever the token borders"
 
-#: Occurrences beyond which a search gives up rather than fill the memory.
-MAX_PLACES = 100_000_000
+#: What finds texts in the documents: an index; one that lies beside the dataset, if it is likely faster than
+#: a scan ("auto"); or a scan (None).
+Finder: TypeAlias = SuffixIndex | Literal["auto"] | None
 
 _SIGHTING = (
     "text",
@@ -70,6 +70,7 @@ class When:
         n_without_bytes: Tokens among them whose ids decode to nothing.
         n_samples: Samples of the run.
         batch_size: Samples of a step.
+        by_index: Whether an index found the texts; a scan finds the same.
     """
 
     texts: list[bytes]
@@ -82,6 +83,7 @@ class When:
     n_without_bytes: int
     n_samples: int
     batch_size: int
+    by_index: bool
 
     def counts(self) -> NDArray[np.int64]:
         """By text, occurrences that a row holds whole and those cut by the border of rows: (n_texts, 2)."""
@@ -182,6 +184,7 @@ def when(
     texts: Sequence[str | bytes | Sequence[int]],
     *,
     tokenizer: Tokenizer | None = None,
+    index: Finder = "auto",
     across_documents: bool = False,
     batch_size: int | None = None,
     max_places: int = MAX_PLACES,
@@ -195,6 +198,7 @@ def when(
 
     Args:
         tokenizer: What decodes the documents, by default the one that the dataset's manifest names.
+        index: What finds the texts: see `Finder`; the answer is the same.
         across_documents: Find also what runs from one document into the next within a row.
         batch_size: Samples of a step, where the order names none.
         max_places: Places in the documents beyond which the search gives up.
@@ -211,9 +215,16 @@ def when(
     strings = [_bytes_of(order, number, text) for number, text in enumerate(texts)]
     if not any(is_ids):
         tokenizer = tokenizer or tokenizer_of(order)
+    decoder = None if any(is_ids) else tokenizer
+    samples = _core_order(order)
+    if index == "auto":
+        index = index_for(samples.dataset, decoder, len(strings))
+    elif index is not None and index.dataset.fingerprint != samples.dataset.fingerprint:
+        raise ConfigError(f"the index is of another dataset than the order ({order.path})")
     table, n_places, n_unreached, looked_at = _core.order_when(
-        _core_order(order),
-        None if any(is_ids) else tokenizer,
+        samples,
+        decoder,
+        index,
         strings,
         n_steps * size,
         across_documents,
@@ -221,7 +232,7 @@ def when(
         threads or os.cpu_count() or 1,
         on_progress,
     )
-    sightings, n_beyond = _in_run(_named(table, _SIGHTING), len(strings), n_steps * size)
+    sightings, n_beyond = _in_run(named(table, _SIGHTING), len(strings), n_steps * size)
     n_documents, n_tokens, n_without_bytes = looked_at.tolist()
     return When(
         texts=strings,
@@ -234,6 +245,7 @@ def when(
         n_without_bytes=n_without_bytes,
         n_samples=n_steps * size,
         batch_size=size,
+        by_index=index is not None,
     )
 
 
@@ -247,7 +259,7 @@ def trace(order: Order, document: int, *, batch_size: int | None = None) -> Tabl
         ConfigError: No such document, or no batch size is known.
     """
     _, size = extent(order, batch_size)
-    return _with_steps(_named(_core.order_trace(_core_order(order), document), _VIEW), size)
+    return _with_steps(named(_core.order_trace(_core_order(order), document), _VIEW), size)
 
 
 def repeats(
@@ -272,8 +284,8 @@ def repeats(
     intervals = np.column_stack([first_steps, n_read, by_interval]).astype(np.int64)
     documents[:, 4:] //= size
     return Repeats(
-        intervals=_named(intervals, ("first_step", "n_tokens", "by_epoch", "by_duplicate")),
-        documents=_named(documents, (*_REPEATED[:4], "first_step", "last_step")),
+        intervals=named(intervals, ("first_step", "n_tokens", "by_epoch", "by_duplicate")),
+        documents=named(documents, (*_REPEATED[:4], "first_step", "last_step")),
         first_by_epoch=None if first_by_epoch is None else first_by_epoch // size,
         first_by_duplicate=None if first_by_duplicate is None else first_by_duplicate // size,
     )
@@ -331,13 +343,6 @@ def _bytes_of(order: Order, number: int, text: str | bytes | Sequence[int]) -> b
     if len(wrong):
         raise ConfigError(f"id {wrong[0]} of text {number} cannot be stored as {dtype}")
     return ids.astype(dtype.newbyteorder("<")).tobytes()
-
-
-def _named(table: NDArray[np.int64], names: Sequence[str]) -> Table:
-    """Columns of a two-dimensional array as a structured one, without a copy where it is contiguous."""
-    dtype: Any = [(name, np.int64) for name in names]
-    named: Table = np.ascontiguousarray(table).view(dtype).reshape(len(table))
-    return named
 
 
 def _in_run(sightings: Table, n_texts: int, n_samples: int) -> tuple[Table, NDArray[np.int64]]:

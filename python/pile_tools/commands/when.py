@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from pile_tools import charts, timeline
 from pile_tools._core import Tokenizer
 from pile_tools.checkpoints import Intervals, intervals
 from pile_tools.commands import options
-from pile_tools.errors import ConfigError, PileError
+from pile_tools.commands.texts import asked, print_context, quoted, short, times
+from pile_tools.errors import ConfigError
 from pile_tools.orders import Order, open_order
 from pile_tools.progress import Bar
 from pile_tools.timeline import When
@@ -64,6 +64,13 @@ _N_LISTED = 30
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
 @click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
+@click.option(
+    "--index",
+    type=click.Choice(["auto", "none"]),
+    default="auto",
+    show_default=True,
+    help="Use the dataset's index where it is there and faster, or scan; the answer is the same.",
+)
 @options.threads
 def command(
     order: Path,
@@ -79,6 +86,7 @@ def command(
     plot: Path | None,
     batch_size: int | None,
     tokenizer: Path | None,
+    index: str,
     threads: int,
 ) -> None:
     """Print every time the model saw TEXTS in ORDER: step, row, document, and the checkpoints around.
@@ -93,7 +101,7 @@ def command(
       pile-tools when tokens/ --file canaries.txt --json > seen.jsonl
       pile-tools when tokens/ "Alice" --checkpoints run/ --plot alice.svg
     """
-    asked = _asked(texts, file, tokens)
+    wanted = asked(texts, file, tokens)
     opened = open_order(order)
     decoder = None if tokens and tokenizer is None else timeline.tokenizer_of(opened, tokenizer)
     n_steps, size = timeline.extent(opened, batch_size)
@@ -102,79 +110,29 @@ def command(
     with Bar("searching", None, "tokens and samples") as bar:
         answer = timeline.when(
             opened,
-            asked,
+            wanted,
             tokenizer=decoder,
+            index="auto" if index == "auto" else None,
             across_documents=across_documents,
             batch_size=size,
             threads=threads,
             on_progress=bar.update,
         )
     answer = _within(answer, first, end)
-    names = [_name(text, bool(tokens)) for text in asked]
+    names = [quoted(text, bool(tokens)) for text in wanted]
     if plot is not None:
         charts.write_chart(plot, _chart(answer, cut, names))
     if as_json:
         _print_json(opened, answer, cut, names)
         _print_rule(opened, answer, (first, end), across_documents, err=True)
         return
-    if len(asked) > 1:
+    if len(wanted) > 1:
         _print_texts(answer, names)
     _print_occurrences(opened, answer, cut, decoder, (names, limit, context))
     _print_counts(answer, cut)
     _print_rule(opened, answer, (first, end), across_documents, err=False)
     if plot is not None:
         click.echo(f"plot: {plot}")
-
-
-def _asked(
-    texts: tuple[str, ...], file: Path | None, tokens: tuple[str, ...]
-) -> list[bytes] | list[list[int]]:
-    if sum([bool(texts), file is not None, bool(tokens)]) != 1:
-        raise ConfigError("give texts, or --file, or --tokens")
-    if tokens:
-        return [_ids(ids) for ids in tokens]
-    asked = [os.fsencode(text) for text in texts] if file is None else _lines(file)
-    if any(not text for text in asked):
-        raise ConfigError("a text is empty: it would occur everywhere")
-    return asked
-
-
-def _ids(text: str) -> list[int]:
-    ids = re.split(r"[\s,]+", text.strip())
-    if not all(re.fullmatch(r"\d+", id) for id in ids):
-        raise ConfigError(f'--tokens {text!r}: expected ids such as "510 1566"')
-    return [int(id) for id in ids]
-
-
-def _lines(file: Path) -> list[bytes]:
-    """The texts of a file, without line ends."""
-    lines = file.read_bytes().split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    if not lines:
-        raise PileError(f"holds no texts ({file})")
-    read = _json_text if file.suffix == ".jsonl" else _plain_text
-    return [read(line.removesuffix(b"\r"), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
-
-
-def _plain_text(line: bytes, where: str) -> bytes:
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as err:
-        raise PileError(f"not UTF-8: {err.reason} at byte {err.start} of the line ({where})") from err
-    if not text.strip():
-        raise PileError(f"a blank line; white space is asked for as a JSON string in a .jsonl file ({where})")
-    return line
-
-
-def _json_text(line: bytes, where: str) -> bytes:
-    try:
-        text = json.loads(line)
-        if isinstance(text, str) and text:
-            return text.encode()
-    except ValueError as err:
-        raise PileError(f"not a JSON string: {err} ({where})") from err
-    raise PileError(f"expected a JSON string that is not empty ({where})")
 
 
 def _steps(given: str | None, n_steps: int) -> tuple[int, int]:
@@ -199,25 +157,10 @@ def _within(answer: When, first: int, end: int) -> When:
     return When(**(values | {"sightings": kept}))
 
 
-def _name(text: bytes | list[int], is_ids: bool) -> str:
-    """A text as it is printed: on one line, in quotes."""
-    if is_ids or isinstance(text, list):
-        return "tokens " + " ".join(str(id) for id in text)
-    return json.dumps(text.decode(errors="backslashreplace"), ensure_ascii=False)
-
-
-def _short(name: str, width: int = 60) -> str:
-    return name if len(name) <= width else name[: width - 4] + '..."'
-
-
-def _times(n: int) -> str:
-    return "once" if n == 1 else f"{n:,} times"
-
-
 def _print_texts(answer: When, names: list[str]) -> None:
     counts = answer.counts()
     n_seen = int((counts.sum(axis=1) > 0).sum())
-    click.echo(f"{n_seen:,} of {len(names):,} texts are seen, {_times(int(counts.sum()))} together")
+    click.echo(f"{n_seen:,} of {len(names):,} texts are seen, {times(int(counts.sum()))} together")
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for text, step in zip(answer.sightings["text"].tolist(), answer.sightings["step"].tolist(), strict=True):
@@ -227,7 +170,7 @@ def _print_texts(answer: When, names: list[str]) -> None:
     for number, name in enumerate(names[:_N_LISTED]):
         whole, cut = counts[number].tolist()
         steps = [f"{of[number]:,}" if number in of else "-" for of in (first, last)]
-        click.echo(f"{whole + cut:>9,}  {cut:>7,}  {steps[0]:>10}  {steps[1]:>10}  {_short(name)}")
+        click.echo(f"{whole + cut:>9,}  {cut:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name)}")
     if len(names) > _N_LISTED:
         click.echo(f"... and {len(names) - _N_LISTED:,} texts more; --json gives all")
 
@@ -239,8 +182,8 @@ def _print_occurrences(
     whole, in_two = answer.counts().sum(axis=0).tolist()
     if len(names) == 1:
         more = f", {in_two:,} of them cut by the border of rows" if in_two else ""
-        seen = f"seen {_times(whole + in_two)}" if whole + in_two else "never seen"
-        click.echo(f"{_short(names[0])} is {seen}{more}")
+        seen = f"seen {times(whole + in_two)}" if whole + in_two else "never seen"
+        click.echo(f"{short(names[0])} is {seen}{more}")
     for part in answer.sightings[answer.sightings["occurrence"] < limit]:
         _print_sighting(order, part, cut, decoder, (names, context, answer.texts))
     if whole + in_two > limit:
@@ -259,7 +202,7 @@ def _print_sighting(
     before, after = cut.around(step)
     around = f"after {f'step{before}' if before is not None else 'the start'}"
     around += f", before {f'step{after}' if after is not None else 'the end'}"
-    what = f" {_short(names[int(seen['text'])], 40)}" if len(names) > 1 else ""
+    what = f" {short(names[int(seen['text'])], 40)}" if len(names) > 1 else ""
     place = f"row {seen['row']:,}, tokens {seen['offset']:,} to {seen['offset'] + seen['length'] - 1:,}"
     if part == 0:
         click.echo("")
@@ -273,16 +216,7 @@ def _print_sighting(
         start, end = int(seen["offset"]), int(seen["offset"] + seen["length"])
         spans = [row[max(0, start - context) : start], row[start:end], row[end : end + context]]
         texts_of = [decoder.decode(ids, skip_special_tokens=False) for ids in spans]
-        _print_context(texts_of, texts[int(seen["text"])].decode(errors="replace"))
-
-
-def _print_context(around: list[str], text: str) -> None:
-    before, inside, after = around
-    at = inside.find(text)
-    if at >= 0:
-        before, inside, after = before + inside[:at], text, inside[at + len(text) :] + after
-    lines = (before + click.style(inside, bold=True, underline=True) + after).split("\n")
-    click.echo("\n".join(f"  | {line}" for line in lines))
+        print_context(texts_of, texts[int(seen["text"])].decode(errors="replace"))
 
 
 def _where(order: Order, seen: Any) -> str:
@@ -325,7 +259,8 @@ def _print_rule(order: Order, answer: When, steps: tuple[int, int], across: bool
     rule = timeline.RULE + ("; across documents within a row too" if across else "")
     click.echo(f"\nrule: {rule}", err=err)
     click.echo(
-        f"looked at: {answer.n_documents:,} {documents}, {answer.n_tokens:,} tokens; "
+        f"looked at{' by the index' if answer.by_index else ''}: "
+        f"{answer.n_documents:,} {documents}, {answer.n_tokens:,} tokens; "
         f"steps {first:,} to {end - 1:,}, {n_rows:,} rows of {order.samples.sample_length:,} tokens",
         err=err,
     )
@@ -361,7 +296,7 @@ def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) ->
 
 def _chart(answer: When, cut: Intervals, names: list[str]) -> str:
     counts = answer.by_interval(cut)
-    what = _short(names[0]) if len(names) == 1 else f"{len(names):,} texts"
+    what = short(names[0]) if len(names) == 1 else f"{len(names):,} texts"
     series = {"in one row": counts[:, 0].tolist(), "cut by the border of rows": counts[:, 1].tolist()}
     return charts.stacked_bars(
         f"How often {what} is seen between checkpoints", "occurrences", cut.labels(), series

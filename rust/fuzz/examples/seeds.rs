@@ -7,7 +7,7 @@ use pile_core::{
     progress::Progress,
     tokens::{Place, ShardSpan, TokenDataset, TokenType, write_idx, write_provenance},
 };
-use pile_fuzz::{file, join, path, trained};
+use pile_fuzz::{file, indexed, join, path, trained};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (i, line) in RECORDS.iter().enumerate() {
@@ -104,5 +104,12 @@ fn seed_datasets() -> Result<(), Box<dyn std::error::Error>> {
         seed("npy", name, array)?;
     }
     let arrays: Vec<&[u8]> = arrays.iter().map(Vec::as_slice).collect();
-    Ok(seed("order", "good", &join(&arrays))?)
+    seed("order", "good", &join(&arrays))?;
+    for (i, name) in ["ranks", "piece-00000"].iter().enumerate() {
+        let (_, folder) = indexed::indexed();
+        let mut bytes = fs::read(folder.join(name))?;
+        bytes.insert(0, i as u8);
+        seed("index", name, &bytes)?;
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! What the fuzz targets share: files by path, a small trained tokenizer, and oracles.
 
+pub mod indexed;
 pub mod record;
 pub mod trained;
 

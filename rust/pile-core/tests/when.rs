@@ -135,7 +135,9 @@ impl World {
             texts: &texts,
             across_documents: across.then(|| order.n_samples()),
         };
-        question.ask(&order, &scan, &Progress::default()).unwrap()
+        question
+            .ask(&order, &scan, &scan, &Progress::default())
+            .unwrap()
     }
 
     /// The documents strung together as the order does it: (document, token, bytes) each token.

@@ -17,7 +17,10 @@ use crate::{
 };
 
 /// A summary as Python's own types, through JSON.
-fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<Bound<'py, PyAny>> {
+pub fn to_python<'py>(
+    py: Python<'py>,
+    summary: &impl serde::Serialize,
+) -> PyResult<Bound<'py, PyAny>> {
     let json =
         serde_json::to_string(summary).map_err(|err| PyRuntimeError::new_err(err.to_string()))?;
     py.import("json")?.call_method1("loads", (json,))

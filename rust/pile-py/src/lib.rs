@@ -5,6 +5,7 @@ mod errors;
 mod jobs;
 mod order;
 mod progress;
+mod search;
 mod source;
 mod steps;
 mod timeline;
@@ -30,6 +31,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::order::{TrainingOrder, blended_order, rows_order};
+    #[pymodule_export]
+    use super::search::{SuffixIndex, build_index, combine_places, plan_index};
     #[pymodule_export]
     use super::source::TokenSource;
     #[pymodule_export]

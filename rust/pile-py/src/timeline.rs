@@ -3,7 +3,7 @@
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
     Error,
-    timeline::{self, Alphabet, Question, Scan, Sighting},
+    timeline::{self, Alphabet, FindPlaces, Indexed, Question, Scan, Sighting},
     tokenize::TokenBytes,
     tokens::{Span, TokenSource},
 };
@@ -13,6 +13,7 @@ use crate::{
     errors::BindError,
     order::{TrainingOrder, table},
     progress::watch,
+    search::SuffixIndex,
     tokenizer::Tokenizer,
 };
 
@@ -44,12 +45,13 @@ fn columns(s: &Sighting) -> [i64; 12] {
 
 /// Every time the model saw texts.
 #[pyfunction]
-#[pyo3(signature = (order, tokenizer, texts, n_samples, across_documents, max_places, n_threads, on_progress = None))]
+#[pyo3(signature = (order, tokenizer, index, texts, n_samples, across_documents, max_places, n_threads, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the question, by keyword from Python
 pub fn order_when<'py>(
     py: Python<'py>,
     order: &TrainingOrder,
     tokenizer: Option<&Tokenizer>,
+    index: Option<&SuffixIndex>,
     texts: Vec<PyBackedBytes>,
     n_samples: u64,
     across_documents: bool,
@@ -74,7 +76,11 @@ pub fn order_when<'py>(
             texts: &texts.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>(),
             across_documents: across_documents.then_some(n_samples),
         };
-        question.ask(order, &scan, progress)
+        let indexed = index
+            .map(|index| Indexed::new(&index.inner, alphabet, max_places))
+            .transpose()?;
+        let finder: &dyn FindPlaces = indexed.as_ref().map_or(&scan, |indexed| indexed);
+        question.ask(order, finder, &scan, progress)
     })?;
     let mut n_places = vec![0; texts.len()];
     for place in &answer.found.places {

@@ -293,23 +293,24 @@ pub struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// The answer of a finder of places.
+    /// The answer of a finder of places; what runs across documents is found by `scan`.
     ///
     /// # Errors
     /// Those of the finder and of the order.
     pub fn ask<S: TokenSource>(
         &self,
         order: &TrainingOrder<S>,
-        finder: &super::Scan<'_, S>,
+        finder: &dyn FindPlaces,
+        scan: &super::Scan<'_, S>,
         progress: &Progress,
     ) -> Result<When> {
         let found = finder.places(self.texts, progress)?;
         let mut answer = when(order, self.texts.len(), found, progress)?;
         if let Some(n_samples) = self.across_documents {
-            let limits = (finder.n_threads, finder.max_places);
+            let limits = (scan.n_threads, scan.max_places);
             let more = across_documents(
                 order,
-                finder.alphabet,
+                scan.alphabet,
                 self.texts,
                 n_samples,
                 limits,

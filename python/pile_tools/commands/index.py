@@ -1,0 +1,63 @@
+"""`pile-tools index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pile_tools.cli import config_options
+from pile_tools.commands import options
+from pile_tools.progress import Bar
+from pile_tools.stages.index import IndexConfig, plan, run
+
+
+@click.command("index")
+@click.argument("prefix", type=options.PATH)
+@config_options(IndexConfig)
+@options.force
+def command(prefix: Path, force: bool, **settings: Any) -> None:
+    """Build the index of the dataset at PREFIX, by which `search`, `trace-text` and `when` find texts at
+    once.
+
+    Writes PREFIX.index/: 4 bytes for each token, or a little more where documents do not end in a token of
+    their own. The dataset is sorted in pieces that fit in --memory; finished ones are kept when the job is
+    stopped. A query looks into every piece, so give as much memory as there is: a piece of 2^31 tokens, the
+    largest, takes 17 GB.
+
+    \b
+    Examples:
+      pile-tools index tokens/sample
+      pile-tools index tokens/sample --memory 16G
+      pile-tools index tokens/foreign --tokenizer tokenizer.json
+      pile-tools index tokens/foreign --no-texts
+    """
+    config = IndexConfig(**settings)
+    needed = plan(prefix, config)
+    n_pieces, n_tokens = len(needed["pieces"]), sum(piece["n_tokens"] for piece in needed["pieces"])
+    click.echo(
+        f"{n_tokens:,} tokens in {n_pieces:,} {'piece' if n_pieces == 1 else 'pieces'}: "
+        f"{_size(needed['memory_bytes'])} of memory, {_size(needed['disk_bytes'])} on disk",
+        err=True,
+    )
+    with Bar("indexing", 2 * n_tokens, "tokens") as bar:
+        manifest, is_new = run(prefix, config, force=force, on_progress=bar.update)
+    if not is_new:
+        click.echo(f"{manifest.path} is finished already, nothing to do")
+        return
+    summary = manifest.summary
+    n_bytes = sum(entry["bytes"] for entry in manifest.outputs)
+    per_token = n_bytes / max(1, summary["n_tokens"])
+    click.echo(
+        f"{manifest.folder}: {summary['n_tokens']:,} tokens of {summary['n_documents']:,} documents, "
+        f"{_size(n_bytes)}, {per_token:.2f} bytes a token"
+    )
+    click.echo(f"ask it: pile-tools search {prefix} {'TEXT' if summary['has_bytes'] else '--tokens IDS'}")
+
+
+def _size(n_bytes: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if n_bytes >= scale:
+            return f"{n_bytes / scale:,.1f} {unit}"
+    return f"{n_bytes / 1e3:,.1f} kB"

@@ -1,0 +1,264 @@
+"""`pile-tools search`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pile_tools import timeline
+from pile_tools.commands import options
+from pile_tools.commands.texts import asked, print_context, quoted, short, times
+from pile_tools.errors import ConfigError
+from pile_tools.orders import open_order
+from pile_tools.search import Index, NextTokens, Query, open_index
+
+#: Places gathered of a query before it is only counted.
+_MAX_GATHERED = 1_000_000
+
+
+@click.command("search")
+@click.argument("prefix", type=options.PATH)
+@click.argument("texts", nargs=-1)
+@click.option(
+    "--file",
+    type=options.PATH,
+    metavar="FILE",
+    help="Texts, one a line; in a .jsonl file each line is a JSON string.",
+)
+@click.option(
+    "--tokens",
+    multiple=True,
+    metavar="IDS",
+    help='Ids in place of a text, such as "510 1566"; again for more.',
+)
+@click.option("--next", "following", is_flag=True, help="Tell which tokens follow.")
+@click.option(
+    "--longest", is_flag=True, help="With --next: behind the longest part at the end that is followed."
+)
+@click.option(
+    "--cnf",
+    metavar="JSON",
+    help='Documents with one of each list, such as \'[["cat", "dog"], ["food"]]\'; ids as [[[510, 1566]]].',
+)
+@click.option("--within", type=click.IntRange(min=1), metavar="N", help="With --cnf: all within N tokens.")
+@click.option("--order", type=options.PATH, metavar="ORDER", help="Tell also by which steps it is seen.")
+@click.option("--count", "only_count", is_flag=True, help="Print the counts alone.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Places or tokens printed."
+)
+@click.option(
+    "--context",
+    type=click.IntRange(min=0),
+    default=12,
+    show_default=True,
+    help="Tokens shown before and after.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON: every place, token or document.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+@options.threads
+def command(
+    prefix: Path,
+    texts: tuple[str, ...],
+    file: Path | None,
+    tokens: tuple[str, ...],
+    following: bool,
+    longest: bool,
+    cnf: str | None,
+    within: int | None,
+    order: Path | None,
+    only_count: bool,
+    limit: int,
+    context: int,
+    as_json: bool,
+    batch_size: int | None,
+    threads: int,
+) -> None:
+    """Print how often, and where, TEXTS stand in the dataset at PREFIX, by its index.
+
+    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders; ids
+    occur where these ids stand in one document. Overlapping occurrences count.
+
+    \b
+    Examples:
+      pile-tools search tokens/sample "the quick brown fox"
+      pile-tools search tokens/sample --file names.txt --count
+      pile-tools search tokens/sample --tokens "510 1566" --next
+      pile-tools search tokens/sample --cnf '[["cat", "dog"], ["food"]]' --within 100
+      pile-tools search tokens/sample "Alice" --order tokens/
+    """
+    if longest and not following:
+        raise ConfigError("--longest goes with --next")
+    if within is not None and cnf is None:
+        raise ConfigError("--within goes with --cnf")
+    if cnf is not None:
+        if texts or file or tokens or following or order:
+            raise ConfigError(
+                "--cnf holds the whole query: give no texts, --file, --tokens, --next or --order"
+            )
+        clauses = _clauses(cnf)
+        _print_documents(open_index(prefix), clauses, within, limit, (only_count, as_json))
+        return
+    wanted = asked(texts, file, tokens)
+    names = [quoted(text, bool(tokens)) for text in wanted]
+    index = open_index(prefix)
+    if following:
+        for query, name in zip(wanted, names, strict=True):
+            _print_next(index, name, index.next_tokens(query, longest=longest), limit, as_json)
+        return
+    counts = index.count_batch(wanted, threads=threads)
+    if only_count or len(wanted) > 1:
+        _print_counts(names, counts, as_json=as_json)
+    if not only_count:
+        for query, name, count in zip(wanted, names, counts.tolist(), strict=True):
+            _print_places(index, query, (name, count), (limit, context), as_json=as_json)
+    if order is not None:
+        _print_steps(index, order, wanted, names, batch_size)
+
+
+def _clauses(text: str) -> list[list[Query]]:
+    try:
+        clauses = json.loads(text)
+    except ValueError as err:
+        raise ConfigError(f"--cnf is not JSON: {err}") from err
+    if not isinstance(clauses, list) or not all(isinstance(clause, list) for clause in clauses):
+        raise ConfigError('--cnf: expected a list of lists, such as \'[["cat", "dog"], ["food"]]\'')
+    for clause in clauses:
+        for query in clause:
+            is_ids = isinstance(query, list) and all(type(id) is int for id in query)
+            if not (isinstance(query, str) or is_ids) or not query:
+                raise ConfigError(
+                    f"--cnf: {json.dumps(query)} is neither a text nor a list of ids, or it is empty"
+                )
+    return clauses
+
+
+def _print_counts(names: list[str], counts: Any, *, as_json: bool) -> None:
+    for name, count in zip(names, counts.tolist(), strict=True):
+        if as_json:
+            click.echo(json.dumps({"query": _plain(name), "count": count}, ensure_ascii=False))
+        else:
+            click.echo(f"{count:>12,}  {short(name)}")
+
+
+def _plain(name: str) -> str:
+    text: str = json.loads(name) if name.startswith('"') else name
+    return text
+
+
+def _print_places(
+    index: Index, query: Any, what: tuple[str, int], how: tuple[int, int], *, as_json: bool
+) -> None:
+    (name, count), (limit, context) = what, how
+    places = index.places(query) if as_json or count <= _MAX_GATHERED else None
+    if as_json and places is not None:
+        for place in places:
+            values = dict(zip(places.dtype.names or (), place.tolist(), strict=True))
+            click.echo(
+                json.dumps(
+                    {"query": _plain(name), **values, **_origin(index, values["document"])},
+                    ensure_ascii=False,
+                )
+            )
+        return
+    documents = "" if places is None else f" in {len(np.unique(places['document'])):,} documents"
+    click.echo(f"{short(name)} occurs {times(count)}{documents}" if count else f"{short(name)} never occurs")
+    for place in [] if places is None else places[:limit]:
+        document, token, _, n_tokens = (int(value) for value in place.tolist())
+        click.echo(
+            f"\ndocument {document:,}, tokens {token:,} to {token + n_tokens - 1:,}: "
+            f"{_source(index, document)}"
+        )
+        if index.core.has_bytes:
+            _print_text(index, (document, token, n_tokens), context, query)
+    if places is None:
+        click.echo(f"more than {_MAX_GATHERED:,} times: only counted; --json prints every place")
+    elif count > limit:
+        click.echo(f"\n... and {count - limit:,} more; --limit prints more, --json all")
+
+
+def _print_text(index: Index, place: tuple[int, int, int], context: int, query: Any) -> None:
+    document, token, n_tokens = place
+    ids = index.dataset[document]
+    spans = [ids[max(0, token - context) : token], ids[token : token + n_tokens]]
+    spans.append(ids[token + n_tokens : token + n_tokens + context])
+    around = [index.core.decode(part).decode(errors="replace") for part in spans]
+    print_context(around, query.decode(errors="replace") if isinstance(query, bytes) else around[1])
+
+
+def _origin(index: Index, document: int) -> dict[str, Any]:
+    origin = index.dataset.origin(document)
+    return {name: origin and origin[name] for name in ("shard", "record", "subset")}
+
+
+def _source(index: Index, document: int) -> str:
+    origin = index.dataset.origin(document)
+    if origin is None:
+        return "origin unknown"
+    return f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']:,}"
+
+
+def _print_next(index: Index, name: str, found: NextTokens, limit: int, as_json: bool) -> None:
+    rows = list(zip(found.ids.tolist(), found.counts.tolist(), found.probabilities.tolist(), strict=True))
+
+    def text(id: int) -> str | None:
+        return index.core.decode([id]).decode(errors="replace") if index.core.has_bytes else None
+
+    if as_json:
+        for id, count, probability in rows:
+            values = {"query": _plain(name), "n_context": found.n_context, "id": id, "text": text(id)}
+            click.echo(json.dumps(values | {"count": count, "probability": probability}, ensure_ascii=False))
+        return
+    n_followed, unit = int(found.counts.sum()), "tokens" if name.startswith("tokens ") else "bytes"
+    click.echo(
+        f"{short(name)}: its last {found.n_context:,} {unit} are followed {times(n_followed)} by a token, "
+        f"of {len(rows):,} kinds; {found.n_ends:,} end their document, {found.n_within:,} end within a token"
+    )
+    for id, count, probability in rows[:limit]:
+        shown = f"  {json.dumps(text(id), ensure_ascii=False)}" if index.core.has_bytes else ""
+        click.echo(f"{count:>12,}  {probability:>8.2%}  {id:>6}{shown}")
+    if len(rows) > limit:
+        click.echo(f"... and {len(rows) - limit:,} more; --limit prints more, --json all")
+
+
+def _print_documents(
+    index: Index, clauses: Sequence[Sequence[Query]], within: int | None, limit: int, how: tuple[bool, bool]
+) -> None:
+    only_count, as_json = how
+    found = index.documents(clauses, within=within)
+    if as_json:
+        for row in found:
+            values = dict(zip(found.dtype.names or (), row.tolist(), strict=True))
+            click.echo(json.dumps({**values, **_origin(index, values["document"])}, ensure_ascii=False))
+        return
+    window = "" if within is None else f" within {within:,} tokens"
+    click.echo(f"{len(found):,} documents hold one of each of {len(clauses):,} lists{window}")
+    for row in [] if only_count else found[:limit]:
+        document, token, n_tokens = (int(value) for value in row.tolist())
+        click.echo(
+            f"document {document:,}, shortest run tokens {token:,} to {token + n_tokens - 1:,}: "
+            f"{_source(index, document)}"
+        )
+    if not only_count and len(found) > limit:
+        click.echo(f"... and {len(found) - limit:,} more; --limit prints more, --json all")
+
+
+def _print_steps(
+    index: Index, order: Path, wanted: list[Any], names: list[str], batch_size: int | None
+) -> None:
+    opened = open_order(order)
+    answer = timeline.when(opened, wanted, index=index.core, batch_size=batch_size)
+    counts = answer.counts().sum(axis=1)
+    click.echo(f"\nin the order {order}\n{'seen':>9}  {'first step':>10}  {'last step':>10}  query")
+    seen = answer.sightings
+    for number, name in enumerate(names):
+        steps = seen["step"][seen["text"] == number]
+        first, last = (f"{steps.min():,}", f"{steps.max():,}") if len(steps) else ("-", "-")
+        click.echo(f"{counts[number]:>9,}  {first:>10}  {last:>10}  {short(name)}")
+    click.echo("`pile-tools when` tells every step and row, and counts by checkpoint")

@@ -1,0 +1,174 @@
+"""`pile-tools trace-text`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pile_tools import files, marked, timeline
+from pile_tools.commands import options
+from pile_tools.commands.texts import quoted, short, times
+from pile_tools.errors import ConfigError, FormatError
+from pile_tools.marked import Entry
+from pile_tools.orders import open_order
+from pile_tools.search import Index, Span, open_index
+from pile_tools.shards import STANDARD_INPUT
+
+#: Spans that occur more often are not traced to steps: nothing of interest comes of it.
+_MAX_TRACED = 10_000
+
+
+@click.command("trace-text")
+@click.argument("prefix", type=options.PATH)
+@click.argument("file", type=options.PATH)
+@click.option(
+    "--min-bytes",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Bytes of the shortest part told.",
+)
+@click.option("--order", type=options.PATH, metavar="ORDER", help="Tell also which steps see each part.")
+@click.option("-o", "--output", type=options.PATH, metavar="FILE", help="Write a page: .html.")
+@click.option(
+    "--places", type=click.IntRange(min=1), default=5, show_default=True, help="Places told of each part."
+)
+@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Parts listed.")
+@click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+@options.threads
+def command(
+    prefix: Path,
+    file: Path,
+    min_bytes: int,
+    order: Path | None,
+    output: Path | None,
+    places: int,
+    limit: int,
+    as_json: bool,
+    batch_size: int | None,
+    threads: int,
+) -> None:
+    """Mark the longest parts of the text in FILE that stand verbatim in the dataset at PREFIX, by its index.
+
+    FILE is plain text, such as a model's output; - is standard input. A part stands where its bytes stand in
+    the decoded text of one document, and may begin and end within tokens. The parts are listed with the most
+    unlikely tokens first.
+
+    \b
+    Examples:
+      pile-tools trace-text tokens/sample answer.txt
+      pile-tools trace-text tokens/sample answer.txt --order tokens/ -o answer.html
+      pile-tools trace-text tokens/sample - --json < answer.txt
+    """
+    if output is not None and output.suffix != ".html":
+        raise ConfigError(f"-o writes .html ({output})")
+    text = _read(file)
+    index = open_index(prefix)
+    spans = index.trace(text, min_bytes=min_bytes, max_places=places, threads=threads)
+    seen = [""] * len(spans) if order is None else _seen(index, order, spans, batch_size)
+    entries = [
+        Entry(span, [_place(index, place) for place in span.places], steps)
+        for span, steps in zip(spans, seen, strict=True)
+    ]
+    about = (
+        f"{len(spans):,} parts of at least {min_bytes:,} bytes stand in {index.dataset.prefix}; "
+        f"they hold {marked.share(text, spans):.1%} of the text"
+    )
+    if output is not None:
+        files.write_atomically(output, marked.page(f"{file}, traced", text, entries, about))
+    if as_json:
+        _print_json(entries)
+        return
+    if output is None:
+        shown = (_marked(piece) if held else piece for piece, held in marked.pieces(text, spans))
+        click.echo("".join(shown).rstrip("\n") + "\n")
+    click.echo(about)
+    _print_entries(entries, limit)
+    if output is not None:
+        click.echo(f"page: {output}")
+
+
+def _marked(piece: str) -> str:
+    """A piece as it is printed: underlined, or in brackets where the output is no terminal."""
+    return click.style(piece, bold=True, underline=True) if sys.stdout.isatty() else f"[[{piece}]]"
+
+
+def _read(file: Path) -> str:
+    """The text of a file or of standard input. Raises FormatError, ConfigError."""
+    is_standard = str(file) == str(STANDARD_INPUT)
+    data = sys.stdin.buffer.read() if is_standard else file.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as err:
+        raise FormatError(f"not UTF-8: {err.reason} at byte {err.start} ({file})") from err
+    if not text.strip():
+        raise ConfigError(f"the text is empty ({file})")
+    return text
+
+
+def _place(index: Index, place: Any) -> str:
+    document, token, _, n_tokens = place.tolist()
+    origin = index.dataset.origin(document)
+    source = (
+        ""
+        if origin is None
+        else f": {origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']:,}"
+    )
+    return f"document {document:,}, tokens {token:,} to {token + n_tokens - 1:,}{source}"
+
+
+def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) -> list[str]:
+    """By which steps each span is seen."""
+    opened = open_order(order)
+    asked = [number for number, span in enumerate(spans) if span.count <= _MAX_TRACED]
+    told = ["too frequent to be traced to steps"] * len(spans)
+    if not asked:
+        return told
+    texts = [spans[number].text for number in asked]
+    answer = timeline.when(opened, texts, index=index.core, batch_size=batch_size)
+    counts = answer.counts().sum(axis=1)
+    for place, number in enumerate(asked):
+        steps = answer.sightings["step"][answer.sightings["text"] == place]
+        told[number] = "in no step"
+        if len(steps):
+            told[number] = f"seen {times(int(counts[place]))}, steps {steps.min():,} to {steps.max():,}"
+    return told
+
+
+def _print_entries(entries: list[Entry], limit: int) -> None:
+    ranked = marked.rarest_first([entry.span for entry in entries])
+    for number in ranked[:limit]:
+        entry = entries[number]
+        span = entry.span
+        click.echo(f"\n{short(quoted(span.text.encode(), False), 100)}")
+        steps = f"; {entry.seen}" if entry.seen else ""
+        click.echo(f"  {times(span.count)}, bytes {span.start:,} to {span.end - 1:,} of the text{steps}")
+        for place in entry.places:
+            click.echo(click.style(f"  {place}", dim=True))
+        if span.count > len(entry.places):
+            click.echo(click.style(f"  ... and {span.count - len(entry.places):,} more", dim=True))
+    if len(ranked) > limit:
+        click.echo(f"\n... and {len(ranked) - limit:,} parts more; --limit prints more, --json all")
+
+
+def _print_json(entries: list[Entry]) -> None:
+    for entry in entries:
+        span = entry.span
+        values = {
+            "start": span.start,
+            "end": span.end,
+            "text": span.text,
+            "count": span.count,
+            "rarity": span.rarity,
+        }
+        names = span.places.dtype.names or ()
+        places = [dict(zip(names, place.tolist(), strict=True)) for place in span.places]
+        seen = {"seen": entry.seen} if entry.seen else {}
+        click.echo(json.dumps({**values, **seen, "places": places}, ensure_ascii=False))

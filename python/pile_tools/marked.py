@@ -1,0 +1,93 @@
+"""A text with those parts marked that stand in a dataset: in pieces, and as a page of its own."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files as resources
+
+from pile_tools.search import Span
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A span as it is listed.
+
+    Attributes:
+        span: The span.
+        places: Its places, one line each.
+        seen: By which steps it is seen, where an order was asked; else empty.
+    """
+
+    span: Span
+    places: list[str]
+    seen: str
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>
+<body><header><h1>{title}</h1><p>{about}</p></header>
+<main><section class="text"><pre>{text}</pre></section>
+<section class="spans"><h2>Where they stand, the rarest first</h2><ol>{listed}</ol></section></main>
+</body></html>
+"""
+
+
+def pieces(text: str, spans: Sequence[Span]) -> Iterator[tuple[str, list[int]]]:
+    """The text in pieces, each with the numbers of the spans that hold it; spans may overlap."""
+    encoded = text.encode()
+    cuts = sorted({0, len(encoded), *(at for span in spans for at in (span.start, span.end))})
+    for start, end in itertools.pairwise(cuts):
+        holding = [number for number, span in enumerate(spans) if span.start <= start and end <= span.end]
+        yield encoded[start:end].decode(), holding
+
+
+def share(text: str, spans: Sequence[Span]) -> float:
+    """Share of the text's bytes that spans hold."""
+    held = sum(len(piece.encode()) for piece, holding in pieces(text, spans) if holding)
+    return held / max(1, len(text.encode()))
+
+
+def page(title: str, text: str, entries: Sequence[Entry], about: str) -> str:
+    """A self-contained HTML page: the text, its spans marked, and beside it where each of them stands.
+
+    `entries` are in the order of the text; they are listed with the rarest first.
+    """
+    spans = [entry.span for entry in entries]
+    ranked = rarest_first(spans)
+    rank_of = {number: rank for rank, number in enumerate(ranked)}
+    marked = []
+    for piece, holding in pieces(text, spans):
+        if not holding:
+            marked.append(escape(piece))
+            continue
+        best = min(holding, key=rank_of.__getitem__)
+        depth = min(3, len(holding))
+        marked.append(f'<a class="m{depth}" href="#s{best + 1}">{escape(piece)}</a>')
+    listed = "".join(_listed(number, entries[number]) for number in ranked)
+    style = resources("pile_tools").joinpath("marked.css").read_text(encoding="utf-8")
+    return _PAGE.format(
+        title=escape(title), style=style, about=escape(about), text="".join(marked), listed=listed
+    )
+
+
+def rarest_first(spans: Sequence[Span]) -> list[int]:
+    """The numbers of spans, those of the most unlikely tokens first."""
+    return sorted(range(len(spans)), key=lambda number: (-spans[number].rarity, number))
+
+
+def _listed(number: int, entry: Entry) -> str:
+    span = entry.span
+    places = "".join(f"<li>{escape(place)}</li>" for place in entry.places)
+    more = span.count - len(entry.places)
+    more_places = f"<li>... and {more:,} more</li>" if more > 0 else ""
+    seen = f'<p class="seen">{escape(entry.seen)}</p>' if entry.seen else ""
+    times = "time" if span.count == 1 else "times"
+    return (
+        f'<li id="s{number + 1}"><q>{escape(span.text)}</q>'
+        f"<p>{span.count:,} {times}, {span.end - span.start:,} bytes</p>{seen}"
+        f"<ul>{places}{more_places}</ul></li>"
+    )

@@ -1,0 +1,178 @@
+"""Builds the index of a token dataset: its sorted suffixes, by which n-grams and texts are found at once.
+
+`PREFIX.index/` holds `ranks`, a `piece-000NN` for each piece and `manifest.json`, which is written last.
+While they are made they lie in `PREFIX.index.partial/`, locked against a second process; finished pieces are
+kept there by a job that is stopped.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pile_tools import _core, datasets, files, manifest
+from pile_tools._core import TokenDataset
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
+from pile_tools.search import folder_of
+from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from pile_tools.types import OnProgress
+
+#: How memory is given.
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
+
+DEFAULT_MEMORY = "2G"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """What an index depends on, its dataset aside."""
+
+    tokenizer: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Where the dataset's own is not found: a tokenizer.json, its folder, or an id.",
+            "metavar": "FILE|FOLDER|ID",
+        },
+    )
+    texts: bool = field(
+        default=True, metadata={"help": "Sort so that texts can be found, which needs the tokenizer."}
+    )
+    memory: str = field(
+        default=DEFAULT_MEMORY,
+        metadata={"help": "Memory for a piece; larger pieces make faster queries.", "metavar": "SIZE"},
+    )
+
+    def __post_init__(self) -> None:
+        if self.memory_bytes < 2**10:
+            raise ConfigError(f"memory must be at least 1K, got {self.memory}")
+        if self.tokenizer is not None and not self.texts:
+            raise ConfigError("--no-texts needs no tokenizer: give one of the two")
+
+    @property
+    def memory_bytes(self) -> int:
+        """Memory for a piece, in bytes."""
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", self.memory.strip(), re.IGNORECASE)
+        if match is None:
+            raise ConfigError(f"memory {self.memory!r}: expected a size such as 500M or 13G")
+        return int(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def plan(prefix: Path, config: IndexConfig) -> dict[str, Any]:
+    """What building the index takes: `pieces`, `memory_bytes` and `disk_bytes`.
+
+    Raises:
+        FormatError: The dataset is damaged.
+        OSError: It cannot be read.
+    """
+    return _core.plan_index(open_whole(prefix), config.memory_bytes)
+
+
+def open_whole(prefix: Path) -> TokenDataset:
+    """The dataset at `prefix`, whose tokens must be in one file. Raises PileError."""
+    if not datasets.with_suffix(prefix, ".bin").exists() and any(
+        prefix.parent.glob(f"{prefix.name}-*-of-*.bin")
+    ):
+        raise PileError(f"the tokens are in shards; `pile-tools unshard` puts them together ({prefix})")
+    return TokenDataset(prefix)
+
+
+def run(
+    prefix: Path, config: IndexConfig, *, force: bool = False, on_progress: OnProgress = None
+) -> tuple[Manifest, bool]:
+    """Builds the index of the dataset at `prefix`; returns its manifest, and whether it was made now.
+
+    Args:
+        on_progress: Called with tokens counted and sorted: twice those of the dataset in the end.
+
+    Raises:
+        OutputExistsError: An index of another dataset or other settings lies there and `force` is off.
+        ConfigError: The tokenizer is not known or not here.
+        PileError: There is not enough disk, or another process builds it.
+        FormatError: The dataset is damaged.
+        OSError: A file cannot be read or written.
+    """
+    dataset = open_whole(prefix)
+    folder, partial = folder_of(prefix), datasets.with_suffix(prefix, ".index.partial")
+    source = _tokenizer_file(prefix, config.tokenizer) if config.texts else None
+    request = _request(prefix, dataset, config, source, folder)
+    final = folder / MANIFEST_FILE
+    if not partial.exists() and (done := manifest.finished(final, request, force=force)):
+        return done, False
+    with files.locked(partial, "is building this index"):
+        if done := manifest.finished(final, request, force=force):
+            files.clear(partial)
+            return done, False
+        _refuse_foreign(folder, force=force)
+        _check_disk(partial, dataset, config)
+        summary = _core.build_index(
+            dataset, source.load() if source else None, partial, config.memory_bytes, on_progress
+        )
+        return _publish(partial, folder, request, summary), True
+
+
+def _tokenizer_file(prefix: Path, given: Path | None) -> TokenizerFile:
+    if given is None:
+        for found in datasets.manifests(prefix):
+            entry = found.input("tokenizer")
+            if entry is not None and (found.folder / entry["path"]).exists():
+                given = found.folder / entry["path"]
+    if given is None:
+        raise ConfigError(
+            "the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --no-texts for "
+            f"an index of tokens alone ({prefix})"
+        )
+    return find_tokenizer(given)
+
+
+def _request(
+    prefix: Path, dataset: TokenDataset, config: IndexConfig, source: TokenizerFile | None, folder: Path
+) -> Request:
+    inputs = [
+        {
+            "role": "dataset",
+            "path": manifest.relative(prefix, folder),
+            "fingerprint": dataset.fingerprint,
+        }
+    ]
+    if source is not None:
+        inputs.append(source.entry(folder))
+    return Request("index", {"texts": config.texts, "memory_bytes": config.memory_bytes}, inputs)
+
+
+def _refuse_foreign(folder: Path, *, force: bool) -> None:
+    """Refuses to replace a folder of other files. Raises OutputExistsError."""
+    if folder.exists() and not (folder / MANIFEST_FILE).exists() and not force and any(folder.iterdir()):
+        raise OutputExistsError(f"exists and is not from pile-tools; --force replaces it ({folder})")
+
+
+def _check_disk(partial: Path, dataset: TokenDataset, config: IndexConfig) -> None:
+    """That what is still to be written fits. Raises PileError."""
+    needed = _core.plan_index(dataset, config.memory_bytes)["disk_bytes"]
+    there = sum(path.stat().st_size for path in partial.glob("piece-*"))
+    free = shutil.disk_usage(partial).free
+    if needed - there > free:
+        raise PileError(
+            f"the index needs {(needed - there) / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free; "
+            f"free some space and run the same command again ({partial})"
+        )
+
+
+def _publish(partial: Path, folder: Path, request: Request, summary: dict[str, Any]) -> Manifest:
+    """Renames finished files into place, the manifest last: without it there is no index."""
+    n_pieces = summary["n_pieces"]
+    names = ["ranks", *(f"piece-{number:05}" for number in range(n_pieces))]
+    # Paths in the manifest are told from the final folder.
+    outputs = [manifest.file_entry(partial / name, partial) for name in names]
+    folder.mkdir(exist_ok=True)
+    (folder / MANIFEST_FILE).unlink(missing_ok=True)
+    for old in [folder / "ranks", *folder.glob("piece-*")]:
+        old.unlink(missing_ok=True)
+    for name in names:
+        (partial / name).replace(folder / name)
+    files.clear(partial)
+    told = {name: value for name, value in summary.items() if name != "n_kept"}
+    return manifest.write(folder / MANIFEST_FILE, request, outputs, told)

@@ -1,0 +1,187 @@
+//! The longest runs of a text that stand verbatim in the documents: what a model may have copied from them.
+//!
+//! After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), which matches tokens; here bytes are matched, and a span may
+//! begin and end within tokens. From each character, the suffixes that go on as the text does are walked to their ends;
+//! what stands before them in their documents tells how far a span reaches to the left.
+
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError, atomic::AtomicUsize, atomic::Ordering::Relaxed},
+};
+
+use super::{
+    index::{SuffixIndex, n_of, with_tokens},
+    piece::{Token, View},
+    text::Node,
+};
+use crate::{
+    Error, Result,
+    tokens::{TokenSource, TokenType},
+};
+
+/// Occurrences that end at the same place of which the token before is looked at.
+const MAX_BEFORE: u64 = 1000;
+
+/// Beginnings that a thread takes at a time.
+const BLOCK: usize = 64;
+
+impl SuffixIndex {
+    /// The maximal spans of a text of at least `min_bytes` bytes that stand in a document, in order, cut to whole
+    /// characters. None lies within another.
+    ///
+    /// Half of `min_bytes` must be whole tokens of the document; of runs that occur very often the token before is looked
+    /// at for the first occurrences only, so that such a span may begin up to a token late.
+    ///
+    /// # Errors
+    /// The text cannot be looked for: see [`Self::count_text`].
+    pub fn spans(
+        &self,
+        text: &str,
+        min_bytes: usize,
+        n_threads: usize,
+    ) -> Result<Vec<Range<usize>>> {
+        if min_bytes == 0 {
+            return Err(Error::argument("spans have at least one byte"));
+        }
+        if text.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check_text(text.as_bytes())?;
+        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        let spans = Mutex::new(Vec::new());
+        let next = AtomicUsize::new(0);
+        let work = || {
+            loop {
+                let block = next.fetch_add(1, Relaxed) * BLOCK;
+                let Some(starts) = starts.get(block..(block + BLOCK).min(starts.len())) else {
+                    return;
+                };
+                if starts.is_empty() {
+                    return;
+                }
+                let found = self.spans_from(text.as_bytes(), starts, min_bytes);
+                spans
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .extend(found);
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..n_threads.clamp(1, starts.len().div_ceil(BLOCK)) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let spans = spans.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let whole = spans.into_iter().map(|span: Range<usize>| {
+            let start = (span.start..)
+                .find(|at| text.is_char_boundary(*at))
+                .unwrap_or(text.len());
+            let end = (0..=span.end)
+                .rfind(|at| text.is_char_boundary(*at))
+                .unwrap_or(0);
+            start..end.max(start)
+        });
+        Ok(maximal(
+            whole.filter(|span| span.len() >= min_bytes).collect(),
+        ))
+    }
+
+    fn spans_from(&self, text: &[u8], starts: &[usize], min_bytes: usize) -> Vec<Range<usize>> {
+        let mut spans = Vec::new();
+        with_tokens!(self, |tokens| for view in self.views(tokens) {
+            for start in starts {
+                view.spans_from(text, *start, min_bytes, &mut spans);
+            }
+        });
+        maximal(spans)
+    }
+}
+
+/// Of spans, those that lie within no other, in order.
+fn maximal(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
+    spans.sort_unstable_by_key(|span| (span.start, std::cmp::Reverse(span.end)));
+    let mut end = 0;
+    spans.retain(|span| {
+        let is_new = span.end > end;
+        end = end.max(span.end);
+        is_new
+    });
+    spans
+}
+
+impl<T: Token> View<'_, T> {
+    /// Spans of which some token of the document begins at `start`.
+    fn spans_from(
+        &self,
+        text: &[u8],
+        start: usize,
+        min_bytes: usize,
+        spans: &mut Vec<Range<usize>>,
+    ) {
+        let mut open = vec![Node {
+            suffixes: 0..self.suffixes.len() as u32,
+            depth: 0,
+            at: start,
+        }];
+        while let Some(node) = open.pop() {
+            let (suffixes, at) = (node.suffixes.clone(), node.at);
+            let n_open = open.len();
+            if at < text.len() {
+                self.steps(text, &node, &mut open);
+            }
+            if node.depth == 0 || (at - start) * 2 < min_bytes {
+                continue;
+            }
+            let mut on: Vec<Range<u32>> = open[n_open..]
+                .iter()
+                .map(|node| node.suffixes.clone())
+                .collect();
+            on.sort_unstable_by_key(|range| range.start);
+            let mut from = suffixes.start;
+            for range in on
+                .into_iter()
+                .chain(std::iter::once(suffixes.end..suffixes.end))
+            {
+                self.ends_here(text, start, &node, from..range.start, min_bytes, spans);
+                from = range.end;
+            }
+        }
+    }
+
+    /// Adds the spans of suffixes whose next token is not, as a whole, what the text goes on with.
+    fn ends_here(
+        &self,
+        text: &[u8],
+        start: usize,
+        node: &Node,
+        suffixes: Range<u32>,
+        min_bytes: usize,
+        spans: &mut Vec<Range<usize>>,
+    ) {
+        let looked_at = suffixes.start
+            ..suffixes
+                .end
+                .min(suffixes.start.saturating_add(MAX_BEFORE as u32));
+        debug_assert!(n_of(&looked_at) <= MAX_BEFORE);
+        for suffix in looked_at {
+            let next = self
+                .rank_at(suffix, node.depth)
+                .map_or(&[][..], |rank| self.alphabet.bytes(rank));
+            let end = node.at + common(next.iter().zip(&text[node.at..]));
+            let place = self.suffixes[suffix as usize] as usize;
+            let before = self.spelt_before(place).and_then(|place| self.rank(place));
+            let before = before.map_or(&[][..], |rank| self.alphabet.bytes(rank));
+            let n = common(before.iter().rev().zip(text[..start].iter().rev()));
+            // Where the whole token before agrees, the span is found from that token's beginning.
+            if (n == 0 || n < before.len()) && end - (start - n) >= min_bytes {
+                spans.push(start - n..end);
+            }
+        }
+    }
+}
+
+/// Pairs that agree before the first that does not.
+fn common<'a>(pairs: impl Iterator<Item = (&'a u8, &'a u8)>) -> usize {
+    pairs.take_while(|(a, b)| a == b).count()
+}

@@ -1,0 +1,290 @@
+//! `SuffixIndex`: the sorted suffixes of a dataset.
+
+use std::{path::PathBuf, sync::Arc};
+
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
+use pile_core::{search, tokenize::TokenBytes};
+use pyo3::{
+    prelude::*,
+    types::{PyBytes, PyList, PyTuple},
+};
+
+use crate::{
+    dataset::TokenDataset, errors::BindError, jobs::to_python, order::table, progress::watch,
+    tokenizer::Tokenizer,
+};
+
+type Column<'py> = Bound<'py, PyArray1<i64>>;
+type Table<'py> = Bound<'py, PyArray2<i64>>;
+
+/// The index of a dataset.
+#[pyclass(module = "pile_tools._core", frozen)]
+pub struct SuffixIndex {
+    pub inner: Arc<search::SuffixIndex>,
+}
+
+/// Ids given as an array of a stored type or as any sequence of whole numbers.
+pub struct Ids(Vec<i64>);
+
+impl<'py> FromPyObject<'_, 'py> for Ids {
+    type Error = PyErr;
+
+    fn extract(any: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if any.is_instance_of::<PyList>() || any.is_instance_of::<PyTuple>() {
+            return any.extract().map(Self);
+        }
+        if let Ok(ids) = any.extract::<PyReadonlyArray1<'_, u16>>() {
+            return Ok(Self(
+                ids.as_array().iter().map(|id| i64::from(*id)).collect(),
+            ));
+        }
+        if let Ok(ids) = any.extract::<PyReadonlyArray1<'_, i64>>() {
+            return Ok(Self(ids.as_array().iter().copied().collect()));
+        }
+        if let Ok(ids) = any.extract::<PyReadonlyArray1<'_, u32>>() {
+            return Ok(Self(
+                ids.as_array().iter().map(|id| i64::from(*id)).collect(),
+            ));
+        }
+        any.extract().map(Self)
+    }
+}
+
+/// Ids, counts, ends, occurrences that end within a token, and what was looked for.
+type Next<'py> = (Column<'py>, Column<'py>, u64, u64, u64);
+
+fn next(py: Python<'_>, found: search::NextTokens) -> Next<'_> {
+    (
+        found.ids.into_pyarray(py),
+        column(py, found.counts),
+        found.n_ends,
+        found.n_within,
+        found.n_context,
+    )
+}
+
+fn column(py: Python<'_>, items: Vec<u64>) -> Column<'_> {
+    let items: Vec<i64> = items.into_iter().map(|n| n as i64).collect();
+    items.into_pyarray(py)
+}
+
+fn places<'py>(py: Python<'py>, places: &[search::TextPlace]) -> PyResult<Table<'py>> {
+    let rows = places
+        .iter()
+        .map(|p| [p.document, p.token, p.byte_of_token, p.n_tokens].map(|n| n as i64));
+    table(py, rows.collect())
+}
+
+#[pymethods]
+impl SuffixIndex {
+    #[new]
+    fn new(py: Python<'_>, folder: PathBuf, dataset: &TokenDataset) -> Result<Self, BindError> {
+        let dataset = Arc::clone(&dataset.inner);
+        let inner = py.detach(|| search::SuffixIndex::open(&folder, dataset))?;
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    #[getter]
+    fn dataset(&self) -> TokenDataset {
+        TokenDataset::of(Arc::clone(self.inner.dataset()))
+    }
+
+    #[getter]
+    fn n_pieces(&self) -> usize {
+        self.inner.n_pieces()
+    }
+
+    #[getter]
+    fn n_ids(&self) -> usize {
+        self.inner.alphabet().len()
+    }
+
+    #[getter]
+    fn has_bytes(&self) -> bool {
+        self.inner.alphabet().has_bytes()
+    }
+
+    fn is_of(&self, py: Python<'_>, tokenizer: &Tokenizer) -> bool {
+        py.detach(|| {
+            self.inner
+                .alphabet()
+                .is_of(&TokenBytes::new(&tokenizer.inner))
+        })
+    }
+
+    fn decode<'py>(&self, py: Python<'py>, ids: Ids) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.inner.decode(&ids.0))
+    }
+
+    fn count(&self, py: Python<'_>, ids: Ids) -> Result<u64, BindError> {
+        Ok(py.detach(|| self.inner.count(&ids.0))?)
+    }
+
+    fn count_batch<'py>(
+        &self,
+        py: Python<'py>,
+        ids: PyReadonlyArray1<'py, i64>,
+        starts: PyReadonlyArray1<'py, i64>,
+        n_threads: usize,
+    ) -> PyResult<Column<'py>> {
+        let ids = ids.as_slice()?;
+        let starts: Vec<usize> = starts.as_array().iter().map(|at| *at as usize).collect();
+        let counts = py.detach(|| self.inner.count_batch(ids, &starts, n_threads));
+        Ok(column(py, counts.map_err(BindError::from)?))
+    }
+
+    fn locate<'py>(&self, py: Python<'py>, ids: Ids, max_places: u64) -> PyResult<Table<'py>> {
+        let found = py
+            .detach(|| self.inner.locate(&ids.0, max_places))
+            .map_err(BindError::from)?;
+        table(
+            py,
+            found
+                .iter()
+                .map(|p| [p.document as i64, p.token as i64])
+                .collect(),
+        )
+    }
+
+    fn count_text(&self, py: Python<'_>, text: &[u8]) -> Result<u64, BindError> {
+        Ok(py.detach(|| self.inner.count_text(text))?)
+    }
+
+    fn locate_text<'py>(
+        &self,
+        py: Python<'py>,
+        text: &[u8],
+        max_places: u64,
+    ) -> PyResult<Table<'py>> {
+        let found = py
+            .detach(|| self.inner.locate_text(text, max_places))
+            .map_err(BindError::from)?;
+        places(py, &found)
+    }
+
+    fn sample_text<'py>(
+        &self,
+        py: Python<'py>,
+        text: &[u8],
+        limit: usize,
+    ) -> PyResult<(u64, Table<'py>)> {
+        let (n, found) = py
+            .detach(|| self.inner.sample_text(text, limit))
+            .map_err(BindError::from)?;
+        Ok((n, places(py, &found)?))
+    }
+
+    fn next_tokens<'py>(&self, py: Python<'py>, context: Ids, longest: bool) -> Next<'py> {
+        let found = py.detach(|| match longest {
+            true => self.inner.longest_next_tokens(&context.0),
+            false => self.inner.next_tokens(&context.0),
+        });
+        next(py, found)
+    }
+
+    fn next_after_text<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        longest: bool,
+    ) -> PyResult<Next<'py>> {
+        let found = py.detach(|| match longest {
+            true => self.inner.longest_next_after_text(text),
+            false => self.inner.next_after_text(text.as_bytes()),
+        });
+        Ok(next(py, found.map_err(BindError::from)?))
+    }
+
+    fn probability(&self, py: Python<'_>, context: Ids, next: i64) -> (u64, u64, u64) {
+        let p = py.detach(|| self.inner.probability(&context.0, next));
+        (p.n_followed_by, p.n_followed, p.n_context)
+    }
+
+    fn spans<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        min_bytes: usize,
+        n_threads: usize,
+    ) -> PyResult<Table<'py>> {
+        let found = py
+            .detach(|| self.inner.spans(text, min_bytes, n_threads))
+            .map_err(BindError::from)?;
+        table(
+            py,
+            found
+                .iter()
+                .map(|span| [span.start as i64, span.end as i64])
+                .collect(),
+        )
+    }
+
+    fn __getnewargs__(&self) -> PyResult<(PathBuf, TokenDataset)> {
+        Ok((std::path::absolute(self.inner.folder())?, self.dataset()))
+    }
+}
+
+/// How an index will be built, and what that takes.
+#[pyfunction]
+pub fn plan_index<'py>(
+    py: Python<'py>,
+    dataset: &TokenDataset,
+    memory_bytes: u64,
+) -> PyResult<Bound<'py, PyAny>> {
+    let plan = py
+        .detach(|| search::plan(&dataset.inner, memory_bytes))
+        .map_err(BindError::from)?;
+    to_python(py, &plan)
+}
+
+/// Builds the index of a dataset.
+#[pyfunction]
+#[pyo3(signature = (dataset, tokenizer, folder, memory_bytes, on_progress = None))]
+pub fn build_index<'py>(
+    py: Python<'py>,
+    dataset: &TokenDataset,
+    tokenizer: Option<&Tokenizer>,
+    folder: PathBuf,
+    memory_bytes: u64,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let summary = watch(py, on_progress, |progress| {
+        let table = tokenizer.map(|tokenizer| TokenBytes::new(&tokenizer.inner));
+        search::build(
+            &dataset.inner,
+            table.as_ref(),
+            &folder,
+            memory_bytes,
+            progress,
+        )
+    })?;
+    to_python(py, &summary)
+}
+
+/// Documents that hold one of each clause's occurrences.
+#[pyfunction]
+#[pyo3(signature = (clauses, window = None))]
+pub fn combine_places<'py>(
+    py: Python<'py>,
+    clauses: Vec<numpy::PyReadonlyArray2<'py, i64>>,
+    window: Option<u64>,
+) -> PyResult<Table<'py>> {
+    let clauses: Vec<Vec<(u64, u64, u64)>> = clauses
+        .iter()
+        .map(|clause| {
+            let rows = clause.as_array();
+            let rows = rows.rows().into_iter();
+            rows.map(|row| (row[0] as u64, row[1] as u64, row[2] as u64))
+                .collect()
+        })
+        .collect();
+    let found = py
+        .detach(|| search::combine(&clauses, window))
+        .map_err(BindError::from)?;
+    let rows = found
+        .iter()
+        .map(|f| [f.document, f.token, f.n_tokens].map(|n| n as i64));
+    table(py, rows.collect())
+}
