@@ -1,0 +1,270 @@
+//! Counts the n-grams that start in one run of tokens: a counting sort by the first token, then a sort of
+//! what follows it.
+//!
+//! The first tokens are cut into ranges of about as many n-grams each. A range is one pass over the tokens
+//! that puts what follows each first token into the room of that token, then sorts each room, which mostly
+//! fits a cache. So memory is that of a range, and ranges are independent of each other.
+
+use std::ops::Range;
+
+use super::{
+    in_order::in_order,
+    key::Key,
+    radix, runs,
+    windows::{Cut, Windows},
+};
+use crate::{Error, Result, progress::Progress, tokens::TokenSource};
+
+/// Ranges of first tokens for each thread: more would be more passes, fewer more memory.
+const RANGES_PER_THREAD: usize = 4;
+
+/// Fewer n-grams than this make no range of their own.
+const MIN_RANGE: u64 = 1 << 16;
+
+/// Bytes of an id in a run's key: big-endian, so that keys sort as their ids.
+pub(super) const ID_BYTES: usize = 4;
+
+/// How the tokens behind the first one, and the group below them, lie in a key.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Layout {
+    pub(super) n: usize,
+    /// Bits of an id.
+    pub(super) id_bits: u32,
+    /// Bits of a group's number; 0 for one group.
+    pub(super) group_bits: u32,
+}
+
+impl Layout {
+    /// Bits of a key.
+    pub(super) fn bits(self) -> u32 {
+        (self.n as u32 - 1) * self.id_bits + self.group_bits
+    }
+}
+
+/// Bytes that counting needs for each token of a chunk, at most.
+pub(super) fn bytes_per_token<K: Key>(n: usize) -> u64 {
+    // Keys and their scratch, and what was counted: in the making, and waiting.
+    (2 * size_of::<K>() + 2 * (ID_BYTES * n + 4)) as u64
+}
+
+/// Room of a thread that is used again.
+struct Room<K> {
+    keys: Vec<K>,
+    scratch: Vec<K>,
+    places: Vec<u32>,
+}
+
+impl<K> Default for Room<K> {
+    fn default() -> Self {
+        Self {
+            keys: Vec::new(),
+            scratch: Vec::new(),
+            places: Vec::new(),
+        }
+    }
+}
+
+/// Gives the n-grams that start in `cut`, with their counts, to `sink` as sorted records, part by part.
+pub(super) fn count<K: Key, S: TokenSource>(
+    windows: &Windows<'_, S>,
+    layout: Layout,
+    cut: Cut,
+    (n_threads, progress): (usize, &Progress),
+    sink: impl FnMut(Vec<u8>) -> Result<()>,
+) -> Result<()> {
+    if cut.n_tokens > u64::from(u32::MAX) {
+        return Err(Error::argument("a chunk of 2^32 tokens or more"));
+    }
+    let firsts = first_tokens(windows, layout, cut, n_threads)?;
+    let ranges = ranges(&firsts, n_threads);
+    let work = |number: usize, room: &mut Room<K>| {
+        let range = ranges[number].clone();
+        let n: u64 = firsts[range.clone()].iter().map(|n| u64::from(*n)).sum();
+        let counted = match layout.bits() {
+            0 => singles(&firsts, range),
+            _ => in_range(windows, layout, cut, (range, &firsts), room)?,
+        };
+        progress.advance(n)?;
+        Ok(counted)
+    };
+    in_order(ranges.len(), n_threads, work, sink)
+}
+
+/// How many n-grams start with each id.
+fn first_tokens<S: TokenSource>(
+    windows: &Windows<'_, S>,
+    layout: Layout,
+    cut: Cut,
+    n_threads: usize,
+) -> Result<Vec<u32>> {
+    let n_ids = 1 << layout.id_bits;
+    let parts = split(windows.source, cut, n_threads)?;
+    let work = |number: usize, _: &mut ()| {
+        let mut firsts = vec![0_u32; n_ids];
+        windows.each(parts[number], |tokens, n_starts, _| {
+            tokens[..n_starts]
+                .iter()
+                .for_each(|id| firsts[*id as usize] += 1);
+            Ok(())
+        })?;
+        Ok(firsts)
+    };
+    let mut all = vec![0; n_ids];
+    in_order(parts.len(), n_threads, work, |firsts| {
+        all.iter_mut().zip(firsts).for_each(|(sum, n)| *sum += n);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// A run of tokens in so many runs.
+fn split(source: &impl TokenSource, cut: Cut, n_parts: usize) -> Result<Vec<Cut>> {
+    let each = cut.n_tokens.div_ceil(n_parts as u64);
+    let Cut {
+        mut document,
+        mut token,
+        n_tokens: mut left,
+    } = cut;
+    let mut parts = Vec::new();
+    while left > 0 {
+        let n_tokens = each.min(left);
+        parts.push(Cut {
+            document,
+            token,
+            n_tokens,
+        });
+        left -= n_tokens;
+        token += n_tokens;
+        while left > 0 && token >= source.document_length(document)? {
+            token -= source.document_length(document)?;
+            document += 1;
+        }
+    }
+    Ok(parts)
+}
+
+/// Ids cut into ranges with about as many n-grams each.
+fn ranges(firsts: &[u32], n_threads: usize) -> Vec<Range<usize>> {
+    let total: u64 = firsts.iter().map(|n| u64::from(*n)).sum();
+    let each = (total / (RANGES_PER_THREAD * n_threads.max(1)) as u64).max(MIN_RANGE);
+    let (mut ranges, mut first, mut n) = (Vec::new(), 0, 0);
+    for (id, n_starting) in firsts.iter().enumerate() {
+        n += u64::from(*n_starting);
+        if n >= each || id + 1 == firsts.len() {
+            ranges.push(first..id + 1);
+            (first, n) = (id + 1, 0);
+        }
+    }
+    ranges
+}
+
+/// The records of single tokens, of one group.
+fn singles(firsts: &[u32], range: Range<usize>) -> Vec<u8> {
+    let mut out = Vec::new();
+    for id in range.filter(|id| firsts[*id] > 0) {
+        runs::put(
+            &mut out,
+            &(id as u32).to_be_bytes(),
+            0,
+            u64::from(firsts[id]),
+        );
+    }
+    out
+}
+
+/// The records of the n-grams that start with the ids of a range.
+fn in_range<K: Key, S: TokenSource>(
+    windows: &Windows<'_, S>,
+    layout: Layout,
+    cut: Cut,
+    (range, firsts): (Range<usize>, &[u32]),
+    room: &mut Room<K>,
+) -> Result<Vec<u8>> {
+    let firsts = &firsts[range.clone()];
+    // Where the room of each id goes on.
+    room.places.clear();
+    let mut n = 0;
+    for n_starting in firsts {
+        room.places.push(n);
+        n += n_starting;
+    }
+    if room.keys.len() < n as usize {
+        room.keys.resize(n as usize, K::default());
+    }
+    let (keys, places) = (&mut room.keys[..], &mut room.places[..]);
+    windows.each(cut, |tokens, n_starts, group| {
+        distribute(tokens, n_starts, group, layout, range.start, (keys, places));
+        Ok(())
+    })?;
+    let mut out = Vec::with_capacity(n as usize * 4);
+    let mut start = 0;
+    for (id, n) in range.zip(firsts) {
+        let end = start + *n as usize;
+        radix::sort(&mut room.keys[start..end], &mut room.scratch, layout.bits());
+        put_counts(&mut out, id as u32, &room.keys[start..end], layout);
+        start = end;
+    }
+    Ok(out)
+}
+
+/// Puts the keys of n-grams whose first token is of the range into the rooms of their first tokens.
+fn distribute<K: Key>(
+    tokens: &[u32],
+    n_starts: usize,
+    group: u32,
+    layout: Layout,
+    first_id: usize,
+    (keys, places): (&mut [K], &mut [u32]),
+) {
+    let Layout { n, id_bits, .. } = layout;
+    let mask = K::mask((n as u32 - 1) * id_bits);
+    let full = K::mask(layout.bits());
+    let with_group = |key: K| match layout.group_bits {
+        0 => key,
+        bits => key.push(bits, group, full),
+    };
+    if n == 1 {
+        for first in &tokens[..n_starts] {
+            if let Some(place) = places.get_mut((*first as usize).wrapping_sub(first_id)) {
+                keys[*place as usize] = with_group(K::default());
+                *place += 1;
+            }
+        }
+        return;
+    }
+    let Some((ahead, last)) = tokens.split_at_checked(n - 1) else {
+        return;
+    };
+    let mut key = K::default();
+    for token in &ahead[1..] {
+        key = key.push(id_bits, *token, mask);
+    }
+    for (first, last) in tokens[..n_starts].iter().zip(last) {
+        key = key.push(id_bits, *last, mask);
+        if let Some(place) = places.get_mut((*first as usize).wrapping_sub(first_id)) {
+            keys[*place as usize] = with_group(key);
+            *place += 1;
+        }
+    }
+}
+
+/// Appends a record for each of the different keys.
+fn put_counts<K: Key>(out: &mut Vec<u8>, first: u32, keys: &[K], layout: Layout) {
+    let Layout {
+        n,
+        id_bits,
+        group_bits,
+    } = layout;
+    let mut key_bytes = Vec::with_capacity(n * ID_BYTES);
+    key_bytes.extend_from_slice(&first.to_be_bytes());
+    key_bytes.resize(n * ID_BYTES, 0);
+    for equal in keys.chunk_by(|a, b| a == b) {
+        let key = equal[0];
+        for (i, bytes) in key_bytes[ID_BYTES..].chunks_exact_mut(ID_BYTES).enumerate() {
+            let at = group_bits + (n as u32 - 2 - i as u32) * id_bits;
+            bytes.copy_from_slice(&key.bits(at, id_bits).to_be_bytes());
+        }
+        let group = key.bits(0, group_bits);
+        runs::put(out, &key_bytes, group, equal.len() as u64);
+    }
+}
