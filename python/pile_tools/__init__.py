@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
 from pile_tools.orders import Order, open_order
+from pile_tools.stages.count_ngrams import ngrams
 from pile_tools.stages.tokenize import tokenize
 from pile_tools.tokenizers import load_tokenizer
 
@@ -27,6 +28,7 @@ __all__ = [
     "VerifyError",
     "__version__",
     "load_tokenizer",
+    "ngrams",
     "open_order",
     "tokenize",
 ]

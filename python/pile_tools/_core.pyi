@@ -6,7 +6,7 @@ from typing import Any, SupportsIndex, final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.types import AnyPath, OnProgress, Origin, OriginColumns, Tokens
+from pile_tools.types import AnyPath, Counting, OnProgress, Origin, OriginColumns, Tokens
 
 __all__ = [
     "TokenDataset",
@@ -17,6 +17,8 @@ __all__ = [
     "blended_order",
     "build_dataset",
     "build_order",
+    "count_token_ngrams",
+    "count_word_ngrams",
     "label_dataset",
     "merge_datasets",
     "normalized_weights",
@@ -26,6 +28,7 @@ __all__ = [
     "order_when",
     "rows_order",
     "split_documents",
+    "token_ngrams",
     "train_tokenizer",
     "weights_by_documents",
     "write_blend",
@@ -491,3 +494,69 @@ def order_mixture(
 
 def _panic() -> None:
     """Panics in the core, for the test of how a panic is reported."""
+
+def count_token_ngrams(
+    dataset: TokenDataset,
+    counting: Counting,
+    output: AnyPath,
+    across_documents: bool,
+    tokenizer: Tokenizer | None,
+    groups: NDArray[np.uint32],
+    group_names: Sequence[str],
+    on_progress: OnProgress = None,
+) -> list[dict[str, Any]]:
+    """Counts the n-grams of a dataset into a table; `pile_tools.count_ngrams` is the whole job.
+
+    Args:
+        counting: What is counted and kept, and where it may be spilled.
+        output: The table: Parquet where its name ends so, otherwise tab-separated text.
+        across_documents: Whether an n-gram may run from one document into the next.
+        tokenizer: Decodes n-grams for the column `text`; None leaves it out.
+        groups: Number of each document's group: (n_documents,) uint32, or (0,) for one group.
+        group_names: Names of the groups' columns.
+        on_progress: Called with n-grams counted so far.
+
+    Returns:
+        By length: `n`, `n_distinct`, `n_occurrences`, `n_kept`, and `counts`, pairs of a count and how many
+        n-grams have it, ascending.
+
+    Raises:
+        ConfigError: A length that cannot be counted, or ids that are no tokens.
+        FormatError: The dataset is damaged, or the disk is too small for what has to be spilled.
+        OutputExistsError: The folder holds the finished pieces of another job.
+        OSError: A file cannot be read or written.
+    """
+
+def count_word_ngrams(
+    shards: Sequence[AnyPath],
+    counting: Counting,
+    output: AnyPath,
+    ignore_case: bool,
+    by_subset: bool,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+) -> dict[str, Any]:
+    """Counts the n-grams of the words of shards into a table; `pile_tools.count_ngrams` is the whole job.
+
+    Words are cut as `str.split()` cuts. `on_progress` gets compressed bytes.
+
+    Returns:
+        `n_documents`, `n_bad_records`, `shards` (their SHA-256), `groups`, and `lengths` as
+        `count_token_ngrams` returns them.
+
+    Raises:
+        ConfigError: A length that cannot be counted.
+        FormatError: A shard is damaged, named with the place, or the disk is too small.
+        OutputExistsError: The folder holds the finished pieces of another job.
+        OSError: A file cannot be read or written.
+    """
+
+def token_ngrams(
+    dataset: TokenDataset, counting: Counting, across_documents: bool, on_progress: OnProgress = None
+) -> tuple[NDArray[np.uint16] | NDArray[np.int32], NDArray[np.int64]]:
+    """The n-grams of one length, sorted, and their counts; `pile_tools.ngrams` is the whole of it.
+
+    Shapes: (n_distinct, n) in the dataset's type, (n_distinct,) int64. Raises as `count_token_ngrams`.
+    """

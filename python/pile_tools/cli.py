@@ -23,6 +23,7 @@ COMMANDS = {
     "merge": "pile_tools.commands.merge",
     "label": "pile_tools.commands.label",
     "show": "pile_tools.commands.show",
+    "count-ngrams": "pile_tools.commands.count_ngrams",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
     "export": "pile_tools.commands.export",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 import numpy as np
@@ -53,3 +55,30 @@ class Origin(TypedDict):
     byte_start: int
     byte_length: int
     subset: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counting:
+    """How the core counts n-grams.
+
+    Attributes:
+        lengths: Tokens or words of the n-grams, ascending.
+        min_count: Those that occur at least so often are kept.
+        top: Of these so many of the most frequent ones, by falling count; None for all, sorted.
+        memory: Bytes; what does not fit is spilled.
+        threads: Threads; what is counted is the same for any number.
+        folder: Where it is spilled, and the pieces stay that a job goes on with.
+        free_bytes: Bytes free there.
+        job: A digest of what is asked for.
+        discard: Whether another job's pieces may be thrown away.
+    """
+
+    lengths: list[int]
+    min_count: int
+    top: int | None
+    memory: int
+    threads: int
+    folder: Path
+    free_bytes: int
+    job: str
+    discard: bool

@@ -13,13 +13,16 @@ use pyo3::{exceptions::PyRuntimeError, prelude::*};
 use crate::{errors::BindError, progress::watch, tokenizer::Tokenizer};
 
 /// A summary as Python's own types, through JSON.
-fn to_python<'py>(py: Python<'py>, summary: &impl serde::Serialize) -> PyResult<Bound<'py, PyAny>> {
+pub fn to_python<'py>(
+    py: Python<'py>,
+    summary: &impl serde::Serialize,
+) -> PyResult<Bound<'py, PyAny>> {
     let json =
         serde_json::to_string(summary).map_err(|err| PyRuntimeError::new_err(err.to_string()))?;
     py.import("json")?.call_method1("loads", (json,))
 }
 
-fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
+pub fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
     Rules {
         text_field: text_field.to_owned(),
         bad_records: match skip_bad_records {
