@@ -65,8 +65,9 @@ def command(
     """Count n-grams exactly: of the tokens of a dataset, or of the words of shards.
 
     INPUTS is the prefix of a token dataset, or shards (files, folders or globs). Words are what stands
-    between white space, as Python's str.split() cuts a text. The table is sorted by tokens or words, or with --top by
-    falling count. What does not fit --memory is spilled beside the output; an interrupted run goes on.
+    between white space, as Python's str.split() cuts a text. The table is sorted by tokens or words, or with
+    --top by falling count. What does not fit --memory is spilled beside the output; an interrupted run goes
+    on.
 
     \b
     Examples:

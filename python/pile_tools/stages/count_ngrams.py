@@ -294,9 +294,9 @@ def rank_points(counts: Sequence[Sequence[int]]) -> list[list[int]]:
     points: list[list[int]] = []
     rank, following = 0, 1.0
     for count, n in reversed(counts):
-        # The last n-gram of this count; the first one of many is a corner of the curve.
-        for at in (rank + 1, rank + n):
-            if at >= following or (at == rank + n and count == counts[0][0]):
+        # The first n-gram of this count and the last one are corners of the curve.
+        for at in sorted({rank + 1, rank + n}):
+            if at >= following or (count == counts[0][0] and at == rank + n):
                 points.append([at, count])
                 following = at * _RANK_STEP
         rank += n

@@ -1,20 +1,25 @@
-//! Counts of n-grams.
+//! Counts of n-grams and of terms.
 
 use std::path::PathBuf;
 
-use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
     Error, Result,
-    count::{self, Gram, GramSink, Grouped, Keep, Keys, NgramConfig, WordsConfig},
+    count::{
+        self, ArithmeticKey, Gram, GramSink, Grouped, Keep, Keys, NgramConfig, Terms, Totals,
+        Within, WordsConfig,
+    },
+    timeline::Stretches,
     tokenize::TokenBytes,
     tokens::{TokenSource, TokenType},
 };
-use pyo3::prelude::*;
+use pyo3::{prelude::*, pybacked::PyBackedBytes};
 
 use crate::{
     dataset::TokenDataset,
     errors::BindError,
     jobs::{rules, to_python},
+    order::TrainingOrder,
     progress::watch,
     tokenizer::Tokenizer,
 };
@@ -74,14 +79,10 @@ pub fn count_token_ngrams<'py>(
             groups,
             n_groups: group_names.len(),
         };
-        let sink = count::write_table(&output, Keys::Tokens(table.as_ref()), &group_names)?;
-        count::count_ngrams(
-            &documents,
-            across_documents,
-            &counting.into(),
-            sink,
-            progress,
-        )
+        let (config, keys) = (counting.into(), Keys::Tokens(table.as_ref()));
+        count::count_ngrams(&documents, across_documents, &config, progress, || {
+            count::write_table(&output, keys, &group_names)
+        })
     })?;
     to_python(py, &summary)
 }
@@ -172,13 +173,8 @@ pub fn token_ngrams<'py>(
                 of: |id| id as i32,
             }),
         };
-        count::count_ngrams(
-            &documents,
-            across_documents,
-            &counting.into(),
-            sink,
-            progress,
-        )
+        let config = counting.into();
+        count::count_ngrams(&documents, across_documents, &config, progress, || Ok(sink))
     })?;
     let shape = [counts.len(), n];
     let fail = |err: PyErr| BindError::from(Error::argument(err.to_string()));
@@ -195,4 +191,165 @@ pub fn token_ngrams<'py>(
             .into_any(),
     };
     Ok((ids, counts.into_pyarray(py)))
+}
+
+type Table<'py> = Bound<'py, PyArray2<i64>>;
+
+/// Terms, pairs of them, and how they are counted: `TermQuery` of `types.py`.
+#[derive(FromPyObject)]
+pub struct TermQuery {
+    terms: Vec<PyBackedBytes>,
+    whole_words: bool,
+    ignore_case: bool,
+    pairs: Vec<(u32, u32)>,
+    within_words: Option<u32>,
+    threads: usize,
+}
+
+impl TermQuery {
+    fn terms(&self) -> Result<Terms> {
+        let terms: Vec<&[u8]> = self.terms.iter().map(AsRef::as_ref).collect();
+        let within = self.within_words.map_or(Within::Unit, Within::Words);
+        Terms::new(
+            &terms,
+            (self.whole_words, self.ignore_case),
+            &self.pairs,
+            within,
+        )
+    }
+}
+
+/// Three tables, of occurrences, units and pairs, with a row for each of some totals.
+fn tables(py: Python<'_>, totals: Vec<Totals>) -> PyResult<[Table<'_>; 3]> {
+    let n_rows = totals.len();
+    let [mut occurrences, mut units, mut pairs] = [Vec::new(), Vec::new(), Vec::new()];
+    for of in totals {
+        occurrences.extend(of.occurrences.into_iter().map(|n| n as i64));
+        units.extend(of.units.into_iter().map(|n| n as i64));
+        pairs.extend(of.pairs.into_iter().map(|n| n as i64));
+    }
+    let table = |values: Vec<i64>| {
+        let n_columns = values.len() / n_rows.max(1);
+        let fail = |err: PyErr| PyErr::from(BindError::from(Error::argument(err.to_string())));
+        values
+            .into_pyarray(py)
+            .reshape([n_rows, n_columns])
+            .map_err(fail)
+    };
+    Ok([table(occurrences)?, table(units)?, table(pairs)?])
+}
+
+/// Counts terms in shards.
+#[pyfunction]
+#[pyo3(signature = (shards, query, by_subset, on_progress = None, *, text_field = "text", skip_bad_records = false))]
+pub fn shards_terms<'py>(
+    py: Python<'py>,
+    shards: Vec<PathBuf>,
+    query: TermQuery,
+    by_subset: bool,
+    on_progress: Option<Py<PyAny>>,
+    text_field: &str,
+    skip_bad_records: bool,
+) -> PyResult<([Table<'py>; 3], Vec<String>, u64, u64, Vec<String>)> {
+    let rules = rules(text_field, skip_bad_records);
+    let found = watch(py, on_progress, |progress| {
+        let how = (query.threads, progress);
+        count::count_terms_in_shards(&shards, &rules, &query.terms()?, by_subset, how)
+    })?;
+    let tables = tables(py, found.totals)?;
+    Ok((
+        tables,
+        found.groups,
+        found.n_documents,
+        found.n_bad_records,
+        found.shards,
+    ))
+}
+
+/// Counts terms in the decoded documents of a dataset.
+#[pyfunction]
+#[pyo3(signature = (dataset, tokenizer, query, groups, n_groups, on_progress = None))]
+pub fn dataset_terms<'py>(
+    py: Python<'py>,
+    dataset: &TokenDataset,
+    tokenizer: &Tokenizer,
+    query: TermQuery,
+    groups: PyReadonlyArray1<'py, u32>,
+    n_groups: usize,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<[Table<'py>; 3]> {
+    let groups = groups.as_slice()?;
+    let totals = watch(py, on_progress, |progress| {
+        let documents = Grouped {
+            source: &*dataset.inner,
+            groups,
+            n_groups,
+        };
+        let table = TokenBytes::new(&tokenizer.inner);
+        let how = (query.threads, progress);
+        count::count_terms_in_documents(&documents, &query.terms()?, &table, how)
+    })?;
+    tables(py, totals)
+}
+
+/// Counts terms in the samples of an order, up to each of some numbers of samples.
+#[pyfunction]
+#[pyo3(signature = (order, tokenizer, query, ends, on_progress = None))]
+pub fn order_terms<'py>(
+    py: Python<'py>,
+    order: &TrainingOrder,
+    tokenizer: &Tokenizer,
+    query: TermQuery,
+    ends: Vec<u64>,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<[Table<'py>; 3]> {
+    let totals = watch(py, on_progress, |progress| {
+        let table = TokenBytes::new(&tokenizer.inner);
+        let stretches = Stretches {
+            order: &order.inner,
+            table: &table,
+            ends: &ends,
+        };
+        let mut all = Vec::new();
+        stretches.count_terms(&query.terms()?, (query.threads, progress), |totals| {
+            all.push(totals);
+            Ok(())
+        })?;
+        Ok(all)
+    })?;
+    tables(py, totals)
+}
+
+/// Counts by Pythia's arithmetic rule, up to each of some numbers of samples.
+#[pyfunction]
+#[pyo3(signature = (order, tokenizer, ends, n_threads, on_progress = None))]
+pub fn order_arithmetic(
+    py: Python<'_>,
+    order: &TrainingOrder,
+    tokenizer: &Tokenizer,
+    ends: Vec<u64>,
+    n_threads: usize,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<Vec<Vec<(String, u64)>>> {
+    let name = |key: &ArithmeticKey| match *key {
+        ArithmeticKey::Number(a) => a.to_string(),
+        ArithmeticKey::Pair(a, b) => format!("{a}-{b}"),
+        ArithmeticKey::Unit(a, unit) => format!("{a}-{}", count::UNITS[usize::from(unit)]),
+    };
+    watch(py, on_progress, |progress| {
+        let table = TokenBytes::new(&tokenizer.inner);
+        let stretches = Stretches {
+            order: &order.inner,
+            table: &table,
+            ends: &ends,
+        };
+        let mut all = Vec::new();
+        stretches.count_arithmetic((n_threads, progress), |counts| {
+            let mut keys: Vec<_> = counts.iter().collect();
+            keys.sort_unstable();
+            all.push(keys.into_iter().map(|(key, n)| (name(key), *n)).collect());
+            Ok(())
+        })?;
+        Ok(all)
+    })
 }

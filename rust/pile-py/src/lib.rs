@@ -22,7 +22,10 @@ fn silence_panics() {
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use super::count::{count_token_ngrams, count_word_ngrams, token_ngrams};
+    use super::count::{
+        count_token_ngrams, count_word_ngrams, dataset_terms, order_arithmetic, order_terms,
+        shards_terms, token_ngrams,
+    };
     #[pymodule_export]
     use super::dataset::TokenDataset;
     #[pymodule_export]

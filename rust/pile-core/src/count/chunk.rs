@@ -1,8 +1,8 @@
-//! Counts the n-grams that start in one run of tokens: a counting sort by the first token, then a sort of
-//! what follows it.
+//! Counts the n-grams that start in one run of tokens: a counting sort by the first token, then a table for
+//! each of them of what follows it.
 //!
 //! The first tokens are cut into ranges of about as many n-grams each. A range is one pass over the tokens
-//! that puts what follows each first token into the room of that token, then sorts each room, which mostly
+//! that puts what follows each first token into the room of that token, then counts each room, which mostly
 //! fits a cache. So memory is that of a range, and ranges are independent of each other.
 
 use std::ops::Range;
@@ -10,13 +10,14 @@ use std::ops::Range;
 use super::{
     in_order::in_order,
     key::Key,
-    radix, runs,
+    runs,
+    tally::{Counted, Tally},
     windows::{Cut, Windows},
 };
-use crate::{Error, Result, progress::Progress, tokens::TokenSource};
+use crate::{Result, progress::Progress, tokens::TokenSource};
 
 /// Ranges of first tokens for each thread: more would be more passes, fewer more memory.
-const RANGES_PER_THREAD: usize = 4;
+pub(super) const RANGES_PER_THREAD: usize = 1;
 
 /// Fewer n-grams than this make no range of their own.
 const MIN_RANGE: u64 = 1 << 16;
@@ -41,16 +42,16 @@ impl Layout {
     }
 }
 
-/// Bytes that counting needs for each token of a chunk, at most.
+/// Bytes that counting needs for each n-gram of a range, at most.
 pub(super) fn bytes_per_token<K: Key>(n: usize) -> u64 {
-    // Keys and their scratch, and what was counted: in the making, and waiting.
-    (2 * size_of::<K>() + 2 * (ID_BYTES * n + 4)) as u64
+    // Keys, and what was counted: in the making, and waiting.
+    (size_of::<K>() + 2 * (ID_BYTES * n + 4)) as u64
 }
 
 /// Room of a thread that is used again.
 struct Room<K> {
     keys: Vec<K>,
-    scratch: Vec<K>,
+    tally: Tally<K>,
     places: Vec<u32>,
 }
 
@@ -58,36 +59,85 @@ impl<K> Default for Room<K> {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
-            scratch: Vec::new(),
+            tally: Tally::default(),
             places: Vec::new(),
         }
     }
 }
 
-/// Gives the n-grams that start in `cut`, with their counts, to `sink` as sorted records, part by part.
-pub(super) fn count<K: Key, S: TokenSource>(
-    windows: &Windows<'_, S>,
+/// How the n-grams that start in one run of tokens will be counted.
+pub(super) struct Plan<'a, S> {
+    windows: &'a Windows<'a, S>,
     layout: Layout,
     cut: Cut,
-    (n_threads, progress): (usize, &Progress),
-    sink: impl FnMut(Vec<u8>) -> Result<()>,
-) -> Result<()> {
-    if cut.n_tokens > u64::from(u32::MAX) {
-        return Err(Error::argument("a chunk of 2^32 tokens or more"));
+    n_threads: usize,
+    /// How many n-grams start with each id.
+    firsts: Vec<u32>,
+    ranges: Vec<Range<usize>>,
+}
+
+impl<'a, S: TokenSource> Plan<'a, S> {
+    /// Looks at the first tokens; `cut` has fewer than 2^32.
+    pub(super) fn new(
+        windows: &'a Windows<'a, S>,
+        layout: Layout,
+        cut: Cut,
+        n_threads: usize,
+    ) -> Result<Self> {
+        let firsts = first_tokens(windows, layout, cut, n_threads)?;
+        let ranges = ranges(&firsts, n_threads);
+        Ok(Self {
+            windows,
+            layout,
+            cut,
+            n_threads,
+            firsts,
+            ranges,
+        })
     }
-    let firsts = first_tokens(windows, layout, cut, n_threads)?;
-    let ranges = ranges(&firsts, n_threads);
-    let work = |number: usize, room: &mut Room<K>| {
-        let range = ranges[number].clone();
-        let n: u64 = firsts[range.clone()].iter().map(|n| u64::from(*n)).sum();
-        let counted = match layout.bits() {
-            0 => singles(&firsts, range),
-            _ => in_range(windows, layout, cut, (range, &firsts), room)?,
+
+    /// Tokens at which the n-grams start.
+    pub(super) fn n_tokens(&self) -> u64 {
+        self.cut.n_tokens
+    }
+
+    /// Bytes that counting needs at most.
+    pub(super) fn n_bytes<K: Key>(&self) -> u64 {
+        let range = self.ranges.iter().map(|range| self.n_grams(range)).max();
+        let of_range = range.unwrap_or(0) * bytes_per_token::<K>(self.layout.n);
+        let first = u64::from(self.firsts.iter().copied().max().unwrap_or(0));
+        (of_range + first * Tally::<K>::BYTES_PER_KEY as u64) * self.n_threads as u64
+    }
+
+    fn n_grams(&self, range: &Range<usize>) -> u64 {
+        let firsts = self.firsts[range.clone()].iter();
+        firsts.map(|n| u64::from(*n)).sum()
+    }
+
+    /// Gives the n-grams with their counts to `sink` as sorted records, part by part.
+    pub(super) fn count<K: Key>(
+        &self,
+        progress: &Progress,
+        sink: impl FnMut(Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let work = |number: usize, room: &mut Room<K>| {
+            let range = self.ranges[number].clone();
+            let n = self.n_grams(&range);
+            let counted = match self.layout.bits() {
+                0 => singles(&self.firsts, range),
+                _ => in_range(
+                    self.windows,
+                    self.layout,
+                    self.cut,
+                    (range, &self.firsts),
+                    room,
+                )?,
+            };
+            progress.advance(n)?;
+            Ok(counted)
         };
-        progress.advance(n)?;
-        Ok(counted)
-    };
-    in_order(ranges.len(), n_threads, work, sink)
+        in_order(self.ranges.len(), self.n_threads, work, sink)
+    }
 }
 
 /// How many n-grams start with each id.
@@ -200,8 +250,8 @@ fn in_range<K: Key, S: TokenSource>(
     let mut start = 0;
     for (id, n) in range.zip(firsts) {
         let end = start + *n as usize;
-        radix::sort(&mut room.keys[start..end], &mut room.scratch, layout.bits());
-        put_counts(&mut out, id as u32, &room.keys[start..end], layout);
+        let counted = room.tally.count(&mut room.keys[start..end], layout.bits());
+        put_counts(&mut out, id as u32, counted, layout);
         start = end;
     }
     Ok(out)
@@ -248,8 +298,8 @@ fn distribute<K: Key>(
     }
 }
 
-/// Appends a record for each of the different keys.
-fn put_counts<K: Key>(out: &mut Vec<u8>, first: u32, keys: &[K], layout: Layout) {
+/// Appends a record for each key.
+fn put_counts<K: Key>(out: &mut Vec<u8>, first: u32, counted: &[Counted<K>], layout: Layout) {
     let Layout {
         n,
         id_bits,
@@ -258,13 +308,12 @@ fn put_counts<K: Key>(out: &mut Vec<u8>, first: u32, keys: &[K], layout: Layout)
     let mut key_bytes = Vec::with_capacity(n * ID_BYTES);
     key_bytes.extend_from_slice(&first.to_be_bytes());
     key_bytes.resize(n * ID_BYTES, 0);
-    for equal in keys.chunk_by(|a, b| a == b) {
-        let key = equal[0];
+    for Counted { key, count } in counted {
         for (i, bytes) in key_bytes[ID_BYTES..].chunks_exact_mut(ID_BYTES).enumerate() {
             let at = group_bits + (n as u32 - 2 - i as u32) * id_bits;
             bytes.copy_from_slice(&key.bits(at, id_bits).to_be_bytes());
         }
         let group = key.bits(0, group_bits);
-        runs::put(out, &key_bytes, group, equal.len() as u64);
+        runs::put(out, &key_bytes, group, u64::from(*count));
     }
 }

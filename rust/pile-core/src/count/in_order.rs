@@ -11,7 +11,7 @@ use crate::Result;
 ///
 /// # Errors
 /// The first failure in the order of the numbers.
-pub(super) fn in_order<T: Send, W: Default>(
+pub(crate) fn in_order<T: Send, W: Default>(
     n: usize,
     n_threads: usize,
     work: impl Fn(usize, &mut W) -> Result<T> + Sync,

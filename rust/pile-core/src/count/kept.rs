@@ -105,28 +105,52 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
+    /// Adds a record of the only group where no two have the same key.
+    pub(super) fn add_whole(&mut self, key: &[u8], count: u64) -> Result<()> {
+        let by_group = [count];
+        self.give_gram(&Gram {
+            key,
+            count,
+            by_group: &by_group,
+        })
+    }
+
     fn give(&mut self) -> Result<()> {
-        let count = std::mem::take(&mut self.count);
-        match self.small.get_mut(count as usize) {
-            Some(n) => *n += 1,
-            None => *self.large.entry(count).or_default() += 1,
+        let key = std::mem::take(&mut self.key);
+        let mut by_group = std::mem::take(&mut self.by_group);
+        let gram = Gram {
+            key: &key,
+            count: std::mem::take(&mut self.count),
+            by_group: &by_group,
+        };
+        // At first there is none yet.
+        if gram.count > 0 {
+            self.give_gram(&gram)?;
         }
-        if count > 0 && count >= self.keep.min_count {
-            let gram = Gram {
-                key: &self.key,
-                count,
-                by_group: &self.by_group,
-            };
-            match self.keep.top {
-                None => {
-                    self.n_kept += 1;
-                    self.sink.take(&gram)?;
-                }
-                Some(top) => keep_best(&mut self.best, top, &gram),
+        by_group.fill(0);
+        (self.key, self.by_group) = (key, by_group);
+        Ok(())
+    }
+
+    #[inline]
+    fn give_gram(&mut self, gram: &Gram<'_>) -> Result<()> {
+        match self.small.get_mut(gram.count as usize) {
+            Some(n) => *n += 1,
+            None => *self.large.entry(gram.count).or_default() += 1,
+        }
+        if gram.count < self.keep.min_count {
+            return Ok(());
+        }
+        match self.keep.top {
+            None => {
+                self.n_kept += 1;
+                self.sink.take(gram)
+            }
+            Some(top) => {
+                keep_best(&mut self.best, top, gram);
+                Ok(())
             }
         }
-        self.by_group.fill(0);
-        Ok(())
     }
 
     /// Gives what is left, and tells of all.
@@ -143,8 +167,7 @@ impl<'a> Keeper<'a> {
         let small = self.small.iter().enumerate();
         let small = small.map(|(count, n)| (count as u64, *n));
         let mut counts: Vec<(u64, u64)> = small.chain(self.large).collect();
-        // The first call gave nothing, 0 times.
-        counts.retain(|(count, n)| *count > 0 && *n > 0);
+        counts.retain(|(_, n)| *n > 0);
         counts.sort_unstable();
         Ok(LengthSummary {
             n: self.n,

@@ -16,6 +16,9 @@ pub(super) trait Key: Copy + Ord + Send + Sync + Default {
 
     /// Byte `number` from the low end.
     fn byte(self, number: u32) -> usize;
+
+    /// A number whose high bits depend on all bits of the key.
+    fn hash(self) -> u64;
 }
 
 macro_rules! integer_key {
@@ -41,6 +44,12 @@ macro_rules! integer_key {
             fn byte(self, number: u32) -> usize {
                 (self >> (8 * number)) as usize & 0xff
             }
+
+            fn hash(self) -> u64 {
+                // Low and high half, one of them turned, where there are two.
+                let folded = self as u64 ^ (self.unbounded_shr(64) as u64).rotate_left(29);
+                (folded ^ (folded >> 32)).wrapping_mul(GOLDEN)
+            }
         }
     };
 }
@@ -48,6 +57,9 @@ macro_rules! integer_key {
 integer_key!(u32);
 integer_key!(u64);
 integer_key!(u128);
+
+/// The golden ratio: a product's high bits depend on all bits of the other factor.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Words of a [`Wide`].
 const WIDE_WORDS: usize = 8;
@@ -90,6 +102,11 @@ impl Key for Wide {
 
     fn byte(self, number: u32) -> usize {
         self.bits(8 * number, 8) as usize
+    }
+
+    fn hash(self) -> u64 {
+        let fold = |hash: u64, word: &u64| (hash.rotate_left(29) ^ word).wrapping_mul(GOLDEN);
+        self.0.iter().fold(0, fold)
     }
 }
 

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use super::{
-    chunk::{self, Layout},
+    chunk::{self, Layout, Plan},
     kept::{GramSink, Keep, Keeper, LengthSummary},
     key::{Key, Wide},
     runs,
     spill::Spill,
-    windows::{Windows, cuts, largest_id},
+    windows::{Cut, Windows, largest_id},
 };
 use crate::{Error, Result, progress::Progress, tokens::TokenSource};
 
@@ -47,19 +47,19 @@ pub struct Grouped<'a, S> {
     pub n_groups: usize,
 }
 
-/// Counts all n-grams of each length and gives them to `sink`. With `across`, they may run from one document
+/// Counts all n-grams of each length and gives them to what `sink` makes. With `across`, they may run from one document
 /// into the next; then they are of the group of the document where they start. `progress` advances by
 /// n-grams counted.
 ///
 /// # Errors
 /// No length, or one too long to be counted; ids that are no tokens; a source that cannot be read; too little
 /// disk, or a failure of the file system; or a stop.
-pub fn count_ngrams<S: TokenSource>(
+pub fn count_ngrams<'a, S: TokenSource>(
     documents: &Grouped<'_, S>,
     across: bool,
     config: &NgramConfig,
-    mut sink: Box<dyn GramSink + '_>,
     progress: &Progress,
+    sink: impl FnOnce() -> Result<Box<dyn GramSink + 'a>>,
 ) -> Result<Vec<LengthSummary>> {
     let id_bits = u32::BITS - largest_id(documents.source)?.max(1).leading_zeros();
     let layout = |n: usize| Layout {
@@ -90,7 +90,7 @@ pub fn count_ngrams<S: TokenSource>(
             (config.free_bytes, config.memory),
         )?,
     };
-    let mut summaries = Vec::new();
+    let (mut sink, mut summaries) = (sink()?, Vec::new());
     for n in &config.lengths {
         let mut keeper = Keeper::new(*n, documents.n_groups, config.keep, &mut *sink);
         let layout = layout(*n);
@@ -116,45 +116,92 @@ struct Counting<'a, S> {
 
 impl<S: TokenSource> Counting<'_, S> {
     fn count<K: Key>(&mut self, layout: Layout, keeper: &mut Keeper<'_>) -> Result<()> {
+        let source = self.documents.source;
         let windows = Windows {
-            source: self.documents.source,
+            source,
             n: layout.n,
             across: self.across,
             groups: self.documents.groups,
         };
-        let how = (self.config.n_threads, self.progress);
-        let chunk_tokens = self.config.memory / chunk::bytes_per_token::<K>(layout.n);
-        let cuts = cuts(
-            self.documents.source,
-            chunk_tokens.clamp(MIN_CHUNK, u64::from(u32::MAX)),
-        )?;
-        if let [cut] = cuts[..] {
-            return chunk::count::<K, S>(&windows, layout, cut, how, |part| {
-                runs::each(&part, |key, group, count| keeper.add(key, group, count))
-            });
-        }
-        for (number, cut) in cuts.iter().enumerate() {
-            let piece = format!("{}-grams {number}", layout.n);
-            if self.spill.has(&piece) {
-                self.progress.advance(cut.n_tokens)?;
-                continue;
+        let n_tokens = total(source)?;
+        let what = format!("{}-grams", layout.n);
+        // What an earlier start has spilled stays, whatever memory it had.
+        let mut start = self.spill.end(&what);
+        self.progress.advance(start)?;
+        let mut at = place(source, start)?;
+        while start < n_tokens {
+            at.n_tokens = n_tokens - start;
+            let plan = self.fitting::<K>(&windows, layout, at)?;
+            let end = start + plan.n_tokens();
+            if (start, end) == (0, n_tokens) {
+                return plan.count::<K>(self.progress, |part| {
+                    runs::each(&part, |key, group, count| match self.documents.n_groups {
+                        1 => keeper.add_whole(key, count),
+                        _ => keeper.add(key, group, count),
+                    })
+                });
             }
-            // As large as those before, or as if all its n-grams were different.
-            let of_one = match self.spill.n_bytes(layout.n) / number.max(1) as u64 {
-                0 => cut.n_tokens * (chunk::ID_BYTES * layout.n + 3) as u64,
-                mean => mean,
+            // As many bytes a token as before, or as if all n-grams were different.
+            let before = self.spill.n_bytes(layout.n) as f64 / start as f64;
+            let each = if start > 0 {
+                before
+            } else {
+                (chunk::ID_BYTES * layout.n + 3) as f64
             };
             self.spill
-                .check_room(of_one * (cuts.len() - number) as u64)?;
+                .check_room((each * (n_tokens - start) as f64) as u64)?;
             let making = self.spill.begin();
             self.spill.write(&making, layout.n, |run| {
-                chunk::count::<K, S>(&windows, layout, *cut, how, |part| run.append(&part))
+                plan.count::<K>(self.progress, |part| run.append(&part))
             })?;
-            self.spill.keep(making, piece, Vec::new())?;
+            self.spill.keep(making, (&what, end), Vec::new())?;
+            (start, at) = (end, place(source, end)?);
         }
         self.spill
             .merge(layout.n, |key, group, count| keeper.add(key, group, count))
     }
+
+    /// A plan for as many of the tokens as can be counted in the memory.
+    fn fitting<'a, K: Key>(
+        &self,
+        windows: &'a Windows<'a, S>,
+        layout: Layout,
+        mut at: Cut,
+    ) -> Result<Plan<'a, S>> {
+        let Self { config, .. } = self;
+        // Where no first token is much more frequent than the others.
+        let even =
+            config.memory * chunk::RANGES_PER_THREAD as u64 / chunk::bytes_per_token::<K>(layout.n);
+        at.n_tokens = at.n_tokens.min(even.clamp(MIN_CHUNK, u64::from(u32::MAX)));
+        loop {
+            let plan = Plan::new(windows, layout, at, config.n_threads)?;
+            if plan.n_bytes::<K>() <= config.memory || at.n_tokens <= MIN_CHUNK {
+                return Ok(plan);
+            }
+            at.n_tokens = (at.n_tokens / 2).max(MIN_CHUNK);
+        }
+    }
+}
+
+/// Tokens of all documents.
+fn total(source: &impl TokenSource) -> Result<u64> {
+    (0..source.n_documents())
+        .map(|document| source.document_length(document))
+        .sum()
+}
+
+/// Where a token stands, of all tokens one after the other.
+fn place(source: &impl TokenSource, mut token: u64) -> Result<Cut> {
+    let mut document = 0;
+    while document < source.n_documents() && token >= source.document_length(document)? {
+        token -= source.document_length(document)?;
+        document += 1;
+    }
+    Ok(Cut {
+        document,
+        token,
+        n_tokens: 0,
+    })
 }
 
 #[cfg(test)]
@@ -262,7 +309,10 @@ mod tests {
         };
         let sink = Collected::default();
         let boxed = Box::new(sink.clone());
-        let told = count_ngrams(&grouped, across, &config, boxed, &Progress::default()).unwrap();
+        let told = count_ngrams(&grouped, across, &config, &Progress::default(), || {
+            Ok(boxed)
+        })
+        .unwrap();
         let all = sink.0.take();
         assert_eq!(told[0].n_distinct, all.len() as u64);
         assert_eq!(

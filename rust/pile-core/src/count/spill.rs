@@ -25,12 +25,19 @@ struct Run {
     n_bytes: u64,
 }
 
-/// What stands in the folder's state. A piece is a part of the input of which the runs are finished.
+/// A part of the input of which the runs are finished: up to `end`, in the units of the job.
+#[derive(Debug, Serialize, Deserialize)]
+struct Piece {
+    what: String,
+    end: u64,
+}
+
+/// What stands in the folder's state.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct State {
     job: String,
     runs: Vec<Run>,
-    pieces: Vec<String>,
+    pieces: Vec<Piece>,
     /// What else the job needs to go on.
     notes: Vec<String>,
     n_named: u64,
@@ -83,9 +90,10 @@ impl Spill {
         self.partial.path(name)
     }
 
-    /// Whether a piece's runs are finished.
-    pub(super) fn has(&self, piece: &str) -> bool {
-        self.state.pieces.iter().any(|done| done == piece)
+    /// How far the finished pieces of a kind reach.
+    pub(super) fn end(&self, what: &str) -> u64 {
+        let of_kind = self.state.pieces.iter().filter(|piece| piece.what == what);
+        of_kind.map(|piece| piece.end).max().unwrap_or(0)
     }
 
     /// What was noted when the last piece was finished.
@@ -125,13 +133,14 @@ impl Spill {
     pub(super) fn keep(
         &mut self,
         making: Mutex<Making>,
-        piece: String,
+        (what, end): (&str, u64),
         notes: Vec<String>,
     ) -> Result<()> {
         let made = making.into_inner().unwrap_or_else(|err| err.into_inner());
         self.state.runs.extend(made.runs);
         self.state.n_named = made.n_named;
-        self.state.pieces.push(piece);
+        let what = what.to_owned();
+        self.state.pieces.push(Piece { what, end });
         self.state.notes = notes;
         self.partial.save(&self.state)
     }

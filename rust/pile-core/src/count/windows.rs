@@ -62,34 +62,6 @@ impl Piece {
     }
 }
 
-/// The tokens of a source, cut every so many.
-pub(super) fn cuts(source: &impl TokenSource, every: u64) -> Result<Vec<Cut>> {
-    let mut cuts: Vec<Cut> = Vec::new();
-    let mut room = 0;
-    for document in 0..source.n_documents() {
-        let length = source.document_length(document)?;
-        let mut token = 0;
-        while token < length {
-            if room == 0 {
-                let n_tokens = 0;
-                cuts.push(Cut {
-                    document,
-                    token,
-                    n_tokens,
-                });
-                room = every;
-            }
-            let n = room.min(length - token);
-            if let Some(cut) = cuts.last_mut() {
-                cut.n_tokens += n;
-            }
-            token += n;
-            room -= n;
-        }
-    }
-    Ok(cuts)
-}
-
 impl<S: TokenSource> Windows<'_, S> {
     /// Calls `visit(tokens, n_starts, group)` for pieces of the tokens from `cut` to the next one: an n-gram
     /// starts at each of the first `n_starts` tokens.
@@ -170,15 +142,17 @@ pub(super) fn largest_id(source: &impl TokenSource) -> Result<u32> {
     };
     let mut largest = 0;
     let mut document = 0;
-    for cut in cuts(source, PIECE_TOKENS)? {
-        document = cut.document;
+    while document < source.n_documents() && largest <= MAX_ID {
+        let cut = Cut {
+            document,
+            token: 0,
+            n_tokens: source.document_length(document)?,
+        };
         windows.each(cut, |tokens, n_starts, _| {
             largest = tokens[..n_starts].iter().copied().fold(largest, u32::max);
             Ok(())
         })?;
-        if largest > MAX_ID {
-            break;
-        }
+        document += 1;
     }
     if largest <= MAX_ID {
         return Ok(largest);
@@ -189,6 +163,7 @@ pub(super) fn largest_id(source: &impl TokenSource) -> Result<u32> {
         _ => format!("ids up to {MAX_ID} are counted"),
     };
     Err(Error::argument(format!(
-        "id {id} in document {document} or one of those behind it; {what}"
+        "id {id} in document {}; {what}",
+        document - 1
     )))
 }

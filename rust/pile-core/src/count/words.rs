@@ -271,13 +271,13 @@ fn first_bytes(bytes: &[u8]) -> u64 {
 
 /// The numbers of subsets, given in the order in which they are met.
 #[derive(Default)]
-struct Subsets {
+pub(super) struct Subsets {
     by_name: FxHashMap<String, u16>,
-    names: Vec<String>,
+    pub(super) names: Vec<String>,
 }
 
 impl Subsets {
-    fn number(&mut self, name: &str) -> Result<u16> {
+    pub(super) fn number(&mut self, name: &str) -> Result<u16> {
         if let Some(number) = self.by_name.get(name) {
             return Ok(*number);
         }
@@ -380,7 +380,7 @@ fn piece_end(sizes: &[u64], first: usize, memory: u64) -> usize {
 }
 
 /// Names by the alphabet, unknown last, and the place of each number among them.
-fn in_order_of_names(names: &[String], by_subset: bool) -> (Vec<String>, Vec<u32>) {
+pub(super) fn in_order_of_names(names: &[String], by_subset: bool) -> (Vec<String>, Vec<u32>) {
     if !by_subset {
         return (vec!["all".to_owned()], vec![0]);
     }
@@ -465,7 +465,7 @@ fn read_piece(
         .names;
     let json = serde_json::to_string(&notes)
         .map_err(|err| Error::malformed(&counting.folder, err.to_string()))?;
-    spill.keep(making, format!("shards {first} to {end}"), vec![json])
+    spill.keep(making, ("shards", end as u64), vec![json])
 }
 
 #[cfg(test)]
