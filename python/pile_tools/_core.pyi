@@ -6,7 +6,7 @@ from typing import Any, SupportsIndex, final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.types import AnyPath, Counting, OnProgress, Origin, OriginColumns, Tokens
+from pile_tools.types import AnyPath, Counting, OnProgress, Origin, OriginColumns, TermQuery, Tokens
 
 __all__ = [
     "TokenDataset",
@@ -19,14 +19,18 @@ __all__ = [
     "build_order",
     "count_token_ngrams",
     "count_word_ngrams",
+    "dataset_terms",
     "label_dataset",
     "merge_datasets",
     "normalized_weights",
+    "order_arithmetic",
     "order_mixture",
     "order_repeats",
+    "order_terms",
     "order_trace",
     "order_when",
     "rows_order",
+    "shards_terms",
     "split_documents",
     "token_ngrams",
     "train_tokenizer",
@@ -559,4 +563,66 @@ def token_ngrams(
     """The n-grams of one length, sorted, and their counts; `pile_tools.ngrams` is the whole of it.
 
     Shapes: (n_distinct, n) in the dataset's type, (n_distinct,) int64. Raises as `count_token_ngrams`.
+    """
+
+def shards_terms(
+    shards: Sequence[AnyPath],
+    query: TermQuery,
+    by_subset: bool,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+) -> tuple[list[NDArray[np.int64]], list[str], int, int, list[str]]:
+    """Counts terms in the documents of shards.
+
+    Returns:
+        Occurrences, documents and pairs, a row for each subset: (n_subsets, n_terms) twice and
+        (n_subsets, n_pairs); the names of the subsets; documents; bad records; SHA-256 of each shard.
+
+    Raises:
+        ConfigError: No terms, or an empty one.
+        FormatError: A shard is damaged, named with the place.
+        OSError: A shard cannot be read.
+    """
+
+def dataset_terms(
+    dataset: TokenDataset,
+    tokenizer: Tokenizer,
+    query: TermQuery,
+    groups: NDArray[np.uint32],
+    n_groups: int,
+    on_progress: OnProgress = None,
+) -> list[NDArray[np.int64]]:
+    """Counts terms in the decoded documents of a dataset: occurrences, documents and pairs by group.
+
+    `groups` are numbers of the documents' groups, or (0,) for one group. `on_progress` gets tokens.
+
+    Raises: ConfigError for no terms or an empty one; FormatError for a damaged dataset.
+    """
+
+def order_terms(
+    order: TrainingOrder,
+    tokenizer: Tokenizer,
+    query: TermQuery,
+    ends: Sequence[int],
+    on_progress: OnProgress = None,
+) -> list[NDArray[np.int64]]:
+    """Counts terms in the first samples of an order: occurrences, samples and pairs, a row for each end.
+
+    `ends` are numbers of samples, ascending; `on_progress` gets samples.
+
+    Raises: ConfigError for no terms, an empty one, or more samples than there are.
+    """
+
+def order_arithmetic(
+    order: TrainingOrder,
+    tokenizer: Tokenizer,
+    ends: Sequence[int],
+    n_threads: int,
+    on_progress: OnProgress = None,
+) -> list[list[tuple[str, int]]]:
+    """Counts by Pythia's arithmetic rule in the first samples of an order: keys and counts, by `ends`.
+
+    Raises: ConfigError for more samples than there are.
     """

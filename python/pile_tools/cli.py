@@ -24,6 +24,7 @@ COMMANDS = {
     "label": "pile_tools.commands.label",
     "show": "pile_tools.commands.show",
     "count-ngrams": "pile_tools.commands.count_ngrams",
+    "count-terms": "pile_tools.commands.count_terms",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
     "export": "pile_tools.commands.export",

@@ -82,3 +82,24 @@ class Counting:
     free_bytes: int
     job: str
     discard: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TermQuery:
+    """Which terms the core counts, and how.
+
+    Attributes:
+        terms: The terms; equal ones are counted as one and get the same counts.
+        whole_words: Whether no word character may stand directly before or behind an occurrence.
+        ignore_case: Whether what differs in case only is equal.
+        pairs: Numbers of terms that are counted together.
+        within_words: Together is within so many words; None for within a document or sample.
+        threads: Threads; the counts are the same for any number.
+    """
+
+    terms: list[bytes]
+    whole_words: bool
+    ignore_case: bool
+    pairs: list[tuple[int, int]]
+    within_words: int | None
+    threads: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import resource
@@ -106,7 +107,7 @@ def test_the_golden_counts(shared: Path, tmp_path: Path, kind: str) -> None:
     golden = shared / "golden" / "dedup"
     flat = np.fromfile(golden / "tokens.u16", "<u2")
     starts = [*json.loads((golden / "doc_offsets.json").read_text()), len(flat)]
-    ends = zip(starts, starts[1:], strict=False)
+    ends = itertools.pairwise(starts)
     prefix = write_dataset(tmp_path / "d", [flat[a:b].tolist() for a, b in ends if a < b])
     truth = json.loads((golden / "ngram_truth.json").read_text())[kind]
     for n, of in truth.items():
@@ -308,7 +309,9 @@ def test_rank_points_are_corners_of_the_curve() -> None:
     assert rank_points([(1, 3), (4, 1), (9, 1)]) == [[1, 9], [2, 4], [3, 1], [5, 1]]
     assert rank_points([]) == []
     points = rank_points([(i, 1000) for i in range(1, 1000)])
-    assert points[0] == [1, 999] and points[-1] == [999_000, 1] and len(points) < 1500
+    assert points[0] == [1, 999]
+    assert points[-1] == [999_000, 1]
+    assert len(points) < 1500
 
 
 def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, tmp_path: Path) -> None:
@@ -321,10 +324,12 @@ def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, tmp_path: 
     again = cli("count-ngrams", dataset, "--n", "1-2", "-o", table)
     assert "is finished already" in again.stdout
     other = cli("count-ngrams", dataset, "--n", "1-3", "-o", table)
-    assert other.returncode == 1 and "made before with n = [1, 2], not [1, 2, 3]" in other.stderr
+    assert other.returncode == 1
+    assert "made before with n = [1, 2], not [1, 2, 3]" in other.stderr
     printed = cli("count-ngrams", shards, "--top", "3", "--by-subset")
     assert printed.returncode == 0, printed.stderr
-    assert "words (1-grams)" in printed.stdout and "Books" in printed.stdout
+    assert "words (1-grams)" in printed.stdout
+    assert "Books" in printed.stdout
     assert cli("count-ngrams", dataset, "--memory", "lots").returncode == 2
     assert cli("count-ngrams", dataset, "--n", "x").returncode == 2
     assert cli("count-ngrams", tmp_path / "none").returncode == 1
@@ -343,7 +348,8 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     state = tmp_path / "t.partial" / "state.json"
     deadline = time.monotonic() + 60
     while not (state.exists() and len(json.loads(state.read_text())["pieces"]) >= 3):
-        assert time.monotonic() < deadline and process.poll() is None
+        assert time.monotonic() < deadline
+        assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()

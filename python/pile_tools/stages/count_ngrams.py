@@ -125,7 +125,7 @@ def count_tokens(
     if config.ignore_case:
         raise ConfigError("case can be ignored in words, not in tokens: give shards rather than a dataset")
     dataset = TokenDataset(prefix)
-    groups, names = _groups(dataset) if config.by_subset else (np.zeros(0, np.uint32), ["all"])
+    groups, names = subset_groups(dataset) if config.by_subset else (np.zeros(0, np.uint32), ["all"])
     name = manifest.relative(prefix, output.parent)
     inputs: list[Entry] = [{"role": "dataset", "path": name, "fingerprint": dataset.fingerprint}]
     request = Request("ngrams", _settings(config, has_text=tokenizer is not None), inputs)
@@ -226,7 +226,7 @@ def ngrams(
         return _core.token_ngrams(dataset, counting, across_documents, on_progress)
 
 
-def _groups(dataset: TokenDataset) -> tuple[NDArray[np.uint32], list[str]]:
+def subset_groups(dataset: TokenDataset) -> tuple[NDArray[np.uint32], list[str]]:
     """Number of each document's subset among their names sorted, those without one at the end."""
     names = sorted(dataset.subsets)
     if not names:

@@ -195,6 +195,9 @@ pub fn token_ngrams<'py>(
 
 type Table<'py> = Bound<'py, PyArray2<i64>>;
 
+/// Tables, names of groups, documents, bad records, and the hashes of shards.
+type OfShards<'py> = ([Table<'py>; 3], Vec<String>, u64, u64, Vec<String>);
+
 /// Terms, pairs of them, and how they are counted: `TermQuery` of `types.py`.
 #[derive(FromPyObject)]
 pub struct TermQuery {
@@ -250,7 +253,7 @@ pub fn shards_terms<'py>(
     on_progress: Option<Py<PyAny>>,
     text_field: &str,
     skip_bad_records: bool,
-) -> PyResult<([Table<'py>; 3], Vec<String>, u64, u64, Vec<String>)> {
+) -> PyResult<OfShards<'py>> {
     let rules = rules(text_field, skip_bad_records);
     let found = watch(py, on_progress, |progress| {
         let how = (query.threads, progress);

@@ -16,8 +16,8 @@ use super::{
 };
 use crate::{Result, progress::Progress, tokens::TokenSource};
 
-/// Ranges of first tokens for each thread: more would be more passes, fewer more memory.
-pub(super) const RANGES_PER_THREAD: usize = 1;
+/// Ranges of first tokens at most where none is much more frequent than the others: each is one more pass.
+const MOST_RANGES: u64 = 8;
 
 /// Fewer n-grams than this make no range of their own.
 const MIN_RANGE: u64 = 1 << 16;
@@ -43,9 +43,14 @@ impl Layout {
 }
 
 /// Bytes that counting needs for each n-gram of a range, at most.
-pub(super) fn bytes_per_token<K: Key>(n: usize) -> u64 {
-    // Keys, and what was counted: in the making, and waiting.
-    (size_of::<K>() + 2 * (ID_BYTES * n + 4)) as u64
+fn bytes_per_token<K: Key>(n: usize) -> u64 {
+    // Keys, and what was counted, were all of them different.
+    (size_of::<K>() + ID_BYTES * n + 4) as u64
+}
+
+/// Tokens that a chunk has at most in so much memory: half of it is for ranges, a part for each thread.
+pub(super) fn most_tokens<K: Key>(n: usize, memory: u64) -> u64 {
+    MOST_RANGES * memory / (2 * bytes_per_token::<K>(n))
 }
 
 /// Room of a thread that is used again.
@@ -78,14 +83,15 @@ pub(super) struct Plan<'a, S> {
 
 impl<'a, S: TokenSource> Plan<'a, S> {
     /// Looks at the first tokens; `cut` has fewer than 2^32.
-    pub(super) fn new(
+    pub(super) fn new<K: Key>(
         windows: &'a Windows<'a, S>,
         layout: Layout,
         cut: Cut,
-        n_threads: usize,
+        (n_threads, memory): (usize, u64),
     ) -> Result<Self> {
         let firsts = first_tokens(windows, layout, cut, n_threads)?;
-        let ranges = ranges(&firsts, n_threads);
+        let most = memory / (2 * n_threads as u64 * bytes_per_token::<K>(layout.n));
+        let ranges = ranges(&firsts, n_threads, most);
         Ok(Self {
             windows,
             layout,
@@ -193,10 +199,13 @@ fn split(source: &impl TokenSource, cut: Cut, n_parts: usize) -> Result<Vec<Cut>
     Ok(parts)
 }
 
-/// Ids cut into ranges with about as many n-grams each.
-fn ranges(firsts: &[u32], n_threads: usize) -> Vec<Range<usize>> {
+/// Ids cut into ranges with about as many n-grams each, `most` of them if need be; at least one for each thread.
+fn ranges(firsts: &[u32], n_threads: usize, most: u64) -> Vec<Range<usize>> {
     let total: u64 = firsts.iter().map(|n| u64::from(*n)).sum();
-    let each = (total / (RANGES_PER_THREAD * n_threads.max(1)) as u64).max(MIN_RANGE);
+    let n_ranges = total
+        .div_ceil(most.max(MIN_RANGE))
+        .next_multiple_of(n_threads as u64);
+    let each = total.div_ceil(n_ranges.max(1)).max(MIN_RANGE);
     let (mut ranges, mut first, mut n) = (Vec::new(), 0, 0);
     for (id, n_starting) in firsts.iter().enumerate() {
         n += u64::from(*n_starting);

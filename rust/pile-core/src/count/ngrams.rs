@@ -169,12 +169,15 @@ impl<S: TokenSource> Counting<'_, S> {
         mut at: Cut,
     ) -> Result<Plan<'a, S>> {
         let Self { config, .. } = self;
-        // Where no first token is much more frequent than the others.
-        let even =
-            config.memory * chunk::RANGES_PER_THREAD as u64 / chunk::bytes_per_token::<K>(layout.n);
-        at.n_tokens = at.n_tokens.min(even.clamp(MIN_CHUNK, u64::from(u32::MAX)));
+        let most = chunk::most_tokens::<K>(layout.n, config.memory);
+        at.n_tokens = at.n_tokens.min(most.clamp(MIN_CHUNK, u64::from(u32::MAX)));
         loop {
-            let plan = Plan::new(windows, layout, at, config.n_threads)?;
+            let plan = Plan::new::<K>(
+                windows,
+                layout,
+                at,
+                (config.n_threads.max(1), config.memory),
+            )?;
             if plan.n_bytes::<K>() <= config.memory || at.n_tokens <= MIN_CHUNK {
                 return Ok(plan);
             }
