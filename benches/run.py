@@ -20,7 +20,19 @@ from benches.measure import CACHE, ROOT
 from benches.setting import Setting
 
 #: In the order of RESULTS.md.
-NAMES = ("whole", "batch", "english", "fair", "hard", "memory", "when", "training")
+NAMES = (
+    "whole",
+    "batch",
+    "english",
+    "fair",
+    "hard",
+    "memory",
+    "when",
+    "ngrams",
+    "terms",
+    "arithmetic",
+    "training",
+)
 
 
 def cpu() -> str:

@@ -1,9 +1,9 @@
-//! Counts the n-grams that start in one run of tokens: a counting sort by the first token, then a table for
-//! each of them of what follows it.
+//! Counts the n-grams that start in one run of tokens: each as one number, in rooms by its first token, each
+//! room in a table.
 //!
 //! The first tokens are cut into ranges of about as many n-grams each. A range is one pass over the tokens
-//! that puts what follows each first token into the room of that token, then counts each room, which mostly
-//! fits a cache. So memory is that of a range, and ranges are independent of each other.
+//! that puts the n-grams into the rooms of their first tokens, of which several share a room, then counts each
+//! room, which fits a cache. So memory is that of a range, and ranges are independent of each other.
 
 use std::ops::Range;
 
@@ -22,10 +22,13 @@ const MOST_RANGES: u64 = 8;
 /// Fewer n-grams than this make no range of their own.
 const MIN_RANGE: u64 = 1 << 16;
 
+/// N-grams of a room, where no first token alone has more.
+const ROOM: u32 = 1 << 15;
+
 /// Bytes of an id in a run's key: big-endian, so that keys sort as their ids.
 pub(super) const ID_BYTES: usize = 4;
 
-/// How the tokens behind the first one, and the group below them, lie in a key.
+/// How the tokens, and the group below them, lie in a key.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     pub(super) n: usize,
@@ -38,7 +41,7 @@ pub(super) struct Layout {
 impl Layout {
     /// Bits of a key.
     pub(super) fn bits(self) -> u32 {
-        (self.n as u32 - 1) * self.id_bits + self.group_bits
+        self.n as u32 * self.id_bits + self.group_bits
     }
 }
 
@@ -53,18 +56,22 @@ pub(super) fn most_tokens<K: Key>(n: usize, memory: u64) -> u64 {
     MOST_RANGES * memory / (2 * bytes_per_token::<K>(n))
 }
 
-/// Room of a thread that is used again.
-struct Room<K> {
+/// Memory of a thread that is used again.
+struct Desk<K> {
     keys: Vec<K>,
     tally: Tally<K>,
+    /// Number of the room of each first token of the range.
+    rooms: Vec<u32>,
+    /// Where each room goes on.
     places: Vec<u32>,
 }
 
-impl<K> Default for Room<K> {
+impl<K> Default for Desk<K> {
     fn default() -> Self {
         Self {
             keys: Vec::new(),
             tally: Tally::default(),
+            rooms: Vec::new(),
             places: Vec::new(),
         }
     }
@@ -111,8 +118,8 @@ impl<'a, S: TokenSource> Plan<'a, S> {
     pub(super) fn n_bytes<K: Key>(&self) -> u64 {
         let range = self.ranges.iter().map(|range| self.n_grams(range)).max();
         let of_range = range.unwrap_or(0) * bytes_per_token::<K>(self.layout.n);
-        let first = u64::from(self.firsts.iter().copied().max().unwrap_or(0));
-        (of_range + first * Tally::<K>::BYTES_PER_KEY as u64) * self.n_threads as u64
+        let first = self.firsts.iter().copied().max().unwrap_or(0).max(ROOM);
+        (of_range + u64::from(first) * Tally::<K>::BYTES_PER_KEY as u64) * self.n_threads as u64
     }
 
     fn n_grams(&self, range: &Range<usize>) -> u64 {
@@ -126,17 +133,17 @@ impl<'a, S: TokenSource> Plan<'a, S> {
         progress: &Progress,
         sink: impl FnMut(Vec<u8>) -> Result<()>,
     ) -> Result<()> {
-        let work = |number: usize, room: &mut Room<K>| {
+        let work = |number: usize, desk: &mut Desk<K>| {
             let range = self.ranges[number].clone();
             let n = self.n_grams(&range);
-            let counted = match self.layout.bits() {
-                0 => singles(&self.firsts, range),
+            let counted = match (self.layout.n, self.layout.group_bits) {
+                (1, 0) => singles(&self.firsts, range),
                 _ => in_range(
                     self.windows,
                     self.layout,
                     self.cut,
                     (range, &self.firsts),
-                    room,
+                    desk,
                 )?,
             };
             progress.advance(n)?;
@@ -237,89 +244,89 @@ fn in_range<K: Key, S: TokenSource>(
     layout: Layout,
     cut: Cut,
     (range, firsts): (Range<usize>, &[u32]),
-    room: &mut Room<K>,
+    desk: &mut Desk<K>,
 ) -> Result<Vec<u8>> {
-    let firsts = &firsts[range.clone()];
-    // Where the room of each id goes on.
-    room.places.clear();
-    let mut n = 0;
-    for n_starting in firsts {
-        room.places.push(n);
-        n += n_starting;
-    }
-    if room.keys.len() < n as usize {
-        room.keys.resize(n as usize, K::default());
-    }
-    let (keys, places) = (&mut room.keys[..], &mut room.places[..]);
+    let ends = desk.furnish(&firsts[range.clone()]);
     windows.each(cut, |tokens, n_starts, group| {
-        distribute(tokens, n_starts, group, layout, range.start, (keys, places));
+        desk.distribute((tokens, n_starts, group), layout, range.start);
         Ok(())
     })?;
-    let mut out = Vec::with_capacity(n as usize * 4);
+    let mut out = Vec::new();
     let mut start = 0;
-    for (id, n) in range.zip(firsts) {
-        let end = start + *n as usize;
-        let counted = room.tally.count(&mut room.keys[start..end], layout.bits());
-        put_counts(&mut out, id as u32, counted, layout);
-        start = end;
+    for end in ends {
+        let keys = &mut desk.keys[start..end as usize];
+        put_counts(&mut out, desk.tally.count(keys, layout.bits()), layout);
+        start = end as usize;
     }
     Ok(out)
 }
 
-/// Puts the keys of n-grams whose first token is of the range into the rooms of their first tokens.
-fn distribute<K: Key>(
-    tokens: &[u32],
-    n_starts: usize,
-    group: u32,
-    layout: Layout,
-    first_id: usize,
-    (keys, places): (&mut [K], &mut [u32]),
-) {
-    let Layout { n, id_bits, .. } = layout;
-    let mask = K::mask((n as u32 - 1) * id_bits);
-    let full = K::mask(layout.bits());
-    let with_group = |key: K| match layout.group_bits {
-        0 => key,
-        bits => key.push(bits, group, full),
-    };
-    if n == 1 {
-        for first in &tokens[..n_starts] {
-            if let Some(place) = places.get_mut((*first as usize).wrapping_sub(first_id)) {
-                keys[*place as usize] = with_group(K::default());
-                *place += 1;
+impl<K: Key> Desk<K> {
+    /// Makes rooms for n-grams, of which so many start with each id of the range; returns where they end.
+    fn furnish(&mut self, firsts: &[u32]) -> Vec<u32> {
+        self.rooms.clear();
+        self.places.clear();
+        let (mut ends, mut start, mut end) = (Vec::new(), 0, 0);
+        for n_starting in firsts {
+            // A room that is full enough, or would be too full with a frequent id.
+            if end > start && end - start + n_starting > ROOM {
+                self.places.push(start);
+                ends.push(end);
+                start = end;
             }
+            self.rooms.push(ends.len() as u32);
+            end += n_starting;
         }
-        return;
+        self.places.push(start);
+        ends.push(end);
+        if self.keys.len() < end as usize {
+            self.keys.resize(end as usize, K::default());
+        }
+        ends
     }
-    let Some((ahead, last)) = tokens.split_at_checked(n - 1) else {
-        return;
-    };
-    let mut key = K::default();
-    for token in &ahead[1..] {
-        key = key.push(id_bits, *token, mask);
-    }
-    for (first, last) in tokens[..n_starts].iter().zip(last) {
-        key = key.push(id_bits, *last, mask);
-        if let Some(place) = places.get_mut((*first as usize).wrapping_sub(first_id)) {
-            keys[*place as usize] = with_group(key);
+
+    /// Puts the keys of n-grams whose first token is of the range into their rooms.
+    fn distribute(
+        &mut self,
+        (tokens, n_starts, group): (&[u32], usize, u32),
+        layout: Layout,
+        first_id: usize,
+    ) {
+        let Layout { n, id_bits, .. } = layout;
+        let (mask, full) = (K::mask(n as u32 * id_bits), K::mask(layout.bits()));
+        let Some((ahead, last)) = tokens.split_at_checked(n - 1) else {
+            return;
+        };
+        let mut key = K::default();
+        for token in ahead {
+            key = key.push(id_bits, *token, mask);
+        }
+        for (first, last) in tokens[..n_starts].iter().zip(last) {
+            key = key.push(id_bits, *last, mask);
+            let Some(room) = self.rooms.get((*first as usize).wrapping_sub(first_id)) else {
+                continue;
+            };
+            let place = &mut self.places[*room as usize];
+            self.keys[*place as usize] = match layout.group_bits {
+                0 => key,
+                bits => key.push(bits, group, full),
+            };
             *place += 1;
         }
     }
 }
 
 /// Appends a record for each key.
-fn put_counts<K: Key>(out: &mut Vec<u8>, first: u32, counted: &[Counted<K>], layout: Layout) {
+fn put_counts<K: Key>(out: &mut Vec<u8>, counted: &[Counted<K>], layout: Layout) {
     let Layout {
         n,
         id_bits,
         group_bits,
     } = layout;
-    let mut key_bytes = Vec::with_capacity(n * ID_BYTES);
-    key_bytes.extend_from_slice(&first.to_be_bytes());
-    key_bytes.resize(n * ID_BYTES, 0);
+    let mut key_bytes = vec![0; n * ID_BYTES];
     for Counted { key, count } in counted {
-        for (i, bytes) in key_bytes[ID_BYTES..].chunks_exact_mut(ID_BYTES).enumerate() {
-            let at = group_bits + (n as u32 - 2 - i as u32) * id_bits;
+        for (i, bytes) in key_bytes.chunks_exact_mut(ID_BYTES).enumerate() {
+            let at = group_bits + (n as u32 - 1 - i as u32) * id_bits;
             bytes.copy_from_slice(&key.bits(at, id_bits).to_be_bytes());
         }
         let group = key.bits(0, group_bits);

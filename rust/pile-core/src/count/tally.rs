@@ -11,6 +11,12 @@ use super::{
 /// Fewer keys than this are sorted.
 const FEW: usize = 96;
 
+/// More keys than this are first parted by their hashes, so that each part's table fits a cache.
+const MANY: usize = if cfg!(test) { 500 } else { 1 << 16 };
+
+/// Parts of many keys.
+const PARTS: usize = 64;
+
 /// A key and its count; an empty place of the table has the count 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counted<K> {
@@ -30,6 +36,7 @@ impl<K: Key> Keyed for Counted<K> {
 #[derive(Debug)]
 pub(super) struct Tally<K> {
     table: Vec<Counted<K>>,
+    parted: Vec<K>,
     counted: Vec<Counted<K>>,
     scratch: Vec<Counted<K>>,
 }
@@ -38,6 +45,7 @@ impl<K> Default for Tally<K> {
     fn default() -> Self {
         Self {
             table: Vec::new(),
+            parted: Vec::new(),
             counted: Vec::new(),
             scratch: Vec::new(),
         }
@@ -46,7 +54,7 @@ impl<K> Default for Tally<K> {
 
 impl<K: Key> Tally<K> {
     /// Bytes for each key at most, were all of them different: a table half full, and twice what it holds.
-    pub(super) const BYTES_PER_KEY: usize = 6 * size_of::<Counted<K>>();
+    pub(super) const BYTES_PER_KEY: usize = 6 * size_of::<Counted<K>>() + size_of::<K>();
 
     /// Counts keys of which the `n_bits` low bits are used; their order is lost.
     pub(super) fn count(&mut self, keys: &mut [K], n_bits: u32) -> &[Counted<K>] {
@@ -60,11 +68,26 @@ impl<K: Key> Tally<K> {
             }));
             return &self.counted;
         }
+        if keys.len() < MANY {
+            self.add(keys);
+        } else {
+            let mut parted = std::mem::take(&mut self.parted);
+            let mut start = 0;
+            for end in part(keys, &mut parted) {
+                self.add(&parted[start..end]);
+                start = end;
+            }
+            self.parted = parted;
+        }
+        radix::sort(&mut self.counted, &mut self.scratch, n_bits);
+        &self.counted
+    }
+
+    /// Counts keys of which no other one is equal to those before.
+    fn add(&mut self, keys: &[K]) {
         self.fill(keys);
         let used = self.table.iter().filter(|place| place.count > 0);
         self.counted.extend(used);
-        radix::sort(&mut self.counted, &mut self.scratch, n_bits);
-        &self.counted
     }
 
     fn fill(&mut self, keys: &[K]) {
@@ -102,6 +125,27 @@ impl<K: Key> Tally<K> {
     }
 }
 
+/// Puts keys into parts by their hashes, equal ones into the same; returns where the parts end.
+fn part<K: Key>(keys: &[K], parted: &mut Vec<K>) -> [usize; PARTS] {
+    // Bits of the hash that tables do not look at.
+    let part_of = |key: &K| (key.hash() >> 12) as usize % PARTS;
+    let mut places = [0; PARTS];
+    keys.iter().for_each(|key| places[part_of(key)] += 1);
+    let mut next = 0;
+    for place in &mut places {
+        next += std::mem::replace(place, next);
+    }
+    if parted.len() < keys.len() {
+        parted.resize(keys.len(), K::default());
+    }
+    for key in keys {
+        let place = &mut places[part_of(key)];
+        parted[*place] = *key;
+        *place += 1;
+    }
+    places
+}
+
 /// Where a key stands in a table, or the empty place where it belongs.
 #[inline]
 fn place<K: Key>(table: &[Counted<K>], shift: u32, key: K) -> usize {
@@ -129,6 +173,8 @@ mod tests {
             let mut expected = BTreeMap::new();
             keys.iter().for_each(|key| *expected.entry(*key).or_insert(0) += 1);
             let mut tally = Tally::default();
+            // Twice: what is used again is as new.
+            tally.count(&mut keys.clone(), 40);
             let found: Vec<_> = tally.count(&mut keys, 40).iter().map(|c| (c.key, c.count)).collect();
             prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
         }

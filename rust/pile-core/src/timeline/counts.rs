@@ -40,7 +40,7 @@ impl<S: TokenSource> Stretches<'_, S> {
             if end < start {
                 return Err(Error::argument("the steps of checkpoints must ascend"));
             }
-            self.order.check_range(start, end)?;
+            self.order.check_range(start, end - start)?;
             let n_items = (end - start).div_ceil(ITEM_SAMPLES) as usize;
             let item = |number: usize, state: &mut W| {
                 let first = start + number as u64 * ITEM_SAMPLES;
