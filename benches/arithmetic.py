@@ -104,8 +104,8 @@ def section(result: Result) -> str:
         rows.append([*row, f"{rounds[0]['n_found']:,}", "yes" if is_right(rounds) else "**no**"])
     header = ["tool", "MB of text per CPU s", "CPU s", "s", "counted", "equal"]
     size = f"{result['n_rows']:,} rows of 2,049 tokens, {result['n_bytes'] / 1e6:.1f} MB"
-    return f"""{size} of text in the order of training, decoding included; one thread. The peer decodes with `tokenizers` and matches the original's
-regular expressions.
+    return f"""{size} of text in the order of training, decoding included; one thread. The peer decodes
+with `tokenizers` and matches the original's regular expressions.
 
 {table(header, rows)}"""
 

@@ -114,7 +114,8 @@ def section(result: Result) -> str:
     header = ["tool", "MB per CPU s", "CPU s", "s", "peak MiB", "occurrences", "equal"]
     size = f"{result['n_bytes'] / 1e6:.1f} MB"
     return f"""10,000 terms of one to four words cut from the documents, as substrings, overlapping ones
-counted: occurrences and documents of each. {size} of JSON lines, not compressed, parsed by each; one thread. The peer builds a contiguous automaton, which is faster here than its other kind.
+counted: occurrences and documents of each. {size} of JSON lines, not compressed, parsed by each; one
+thread. The peer builds a contiguous automaton, which is faster here than its other kind.
 
 {table(header, rows)}"""
 

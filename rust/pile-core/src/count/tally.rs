@@ -36,6 +36,8 @@ impl<K: Key> Keyed for Counted<K> {
 #[derive(Debug)]
 pub(super) struct Tally<K> {
     table: Vec<Counted<K>>,
+    /// The table before it grew.
+    smaller: Vec<Counted<K>>,
     parted: Vec<K>,
     counted: Vec<Counted<K>>,
     scratch: Vec<Counted<K>>,
@@ -45,6 +47,7 @@ impl<K> Default for Tally<K> {
     fn default() -> Self {
         Self {
             table: Vec::new(),
+            smaller: Vec::new(),
             parted: Vec::new(),
             counted: Vec::new(),
             scratch: Vec::new(),
@@ -93,7 +96,7 @@ impl<K: Key> Tally<K> {
     fn fill(&mut self, keys: &[K]) {
         self.table.clear();
         self.table
-            .resize((keys.len() / 8).next_power_of_two(), Counted::default());
+            .resize((keys.len() / 2).next_power_of_two(), Counted::default());
         let mut shift = u64::BITS - self.table.len().trailing_zeros();
         let mut room = self.table.len() / 2;
         for key in keys {
@@ -114,12 +117,12 @@ impl<K: Key> Tally<K> {
     /// Makes the table twice as large; returns how many keys more it has room for.
     fn grow(&mut self, shift: u32) -> usize {
         let n = self.table.len();
-        let larger = vec![Counted::default(); 2 * n];
-        for counted in std::mem::replace(&mut self.table, larger) {
-            if counted.count > 0 {
-                let place = place(&self.table, shift, counted.key);
-                self.table[place] = counted;
-            }
+        std::mem::swap(&mut self.table, &mut self.smaller);
+        self.table.clear();
+        self.table.resize(2 * n, Counted::default());
+        for counted in self.smaller.iter().filter(|place| place.count > 0) {
+            let place = place(&self.table, shift, counted.key);
+            self.table[place] = *counted;
         }
         n - n / 2
     }
