@@ -51,21 +51,28 @@ def lines(
     y_label: str,
     series: Mapping[str, Sequence[tuple[float, float]]],
     *,
-    is_log: bool = False,
+    log_x: bool = False,
+    log_y: bool = False,
 ) -> str:
     """An SVG with one line a series through its points, which ascend by x.
 
-    With `is_log` both axes are logarithmic, and points that are not above 0 are left out.
+    On a logarithmic axis points that are not above 0 are left out.
     """
-    points = [p for of in series.values() for p in of if not is_log or min(p) > 0]
-    across = _Scale.of([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, is_log)
-    up = _Scale.of([y for _, y in points], _HEIGHT - _BOTTOM, _TOP, is_log)
+    kept = {
+        name: [(x, y) for x, y in of if (x > 0 or not log_x) and (y > 0 or not log_y)]
+        for name, of in series.items()
+    }
+    points = [point for of in kept.values() for point in of]
+    across = _Scale.of([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, log_x)
+    up = _Scale.of([y for _, y in points], _HEIGHT - _BOTTOM, _TOP, log_y)
     parts = [*_head(title, list(series)), *_grid(across, up, x_label, y_label)]
-    for i, of in enumerate(series.values()):
-        kept = [(across.at(x), up.at(y)) for x, y in of if not is_log or min(x, y) > 0]
-        if len(kept) == 1:
-            parts.append(f'<circle cx="{kept[0][0]:.1f}" cy="{kept[0][1]:.1f}" r="2.5" fill="{_color(i)}"/>')
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in kept)
+    for i, of in enumerate(kept.values()):
+        drawn = [(across.at(x), up.at(y)) for x, y in of]
+        if len(drawn) == 1:
+            parts.append(
+                f'<circle cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="2.5" fill="{_color(i)}"/>'
+            )
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{_color(i)}" stroke-width="1.6"/>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 

@@ -196,5 +196,5 @@ def _chart(made: Manifest) -> str:
     }
     kind = "tokens" if "n_tokens" in made.summary else "words"
     return charts.lines(
-        f"How often n-grams of {kind} occur, by rank", "rank", "occurrences", series, is_log=True
+        f"How often n-grams of {kind} occur, by rank", "rank", "occurrences", series, log_x=True, log_y=True
     )
