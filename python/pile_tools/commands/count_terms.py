@@ -245,9 +245,8 @@ def _chart(made: Manifest) -> str:
             ]
             for of in summary["curves"]
         }
-        return charts.lines(
-            "How often the most frequent terms were seen", "step", "occurrences so far", series
-        )
+        title = "How often the most frequent terms were seen"
+        return charts.lines(title, "step", "occurrences so far", series, log_y=True)
     ranks = [(float(rank), float(count)) for rank, count in summary["ranks"]]
     title = "How often terms occur, by rank"
-    return charts.lines(title, "rank", "occurrences", {"terms": ranks}, is_log=True)
+    return charts.lines(title, "rank", "occurrences", {"terms": ranks}, log_x=True, log_y=True)
