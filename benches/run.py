@@ -20,7 +20,22 @@ from benches.measure import CACHE, ROOT
 from benches.setting import Setting
 
 #: In the order of RESULTS.md.
-NAMES = ("whole", "batch", "english", "fair", "hard", "memory", "order", "read", "when", "search", "training")
+NAMES = (
+    "whole",
+    "batch",
+    "english",
+    "fair",
+    "hard",
+    "memory",
+    "order",
+    "read",
+    "when",
+    "search",
+    "ngrams",
+    "terms",
+    "arithmetic",
+    "training",
+)
 
 
 def cpu() -> str:

@@ -11,6 +11,7 @@ from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
 from pile_tools.orders import Order, open_order
 from pile_tools.search import Index, open_index
+from pile_tools.stages.count_ngrams import ngrams
 from pile_tools.stages.tokenize import tokenize
 from pile_tools.tokenizers import load_tokenizer
 
@@ -30,6 +31,7 @@ __all__ = [
     "__version__",
     "load_tokenizer",
     "open_index",
+    "ngrams",
     "open_order",
     "tokenize",
 ]

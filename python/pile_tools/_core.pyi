@@ -6,7 +6,7 @@ from typing import Any, SupportsIndex, final, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.types import AnyPath, OnProgress, OnTokens, Origin, OriginColumns, Tokens
+from pile_tools.types import AnyPath, Counting, OnProgress, OnTokens, Origin, OriginColumns, TermQuery, Tokens
 
 __all__ = [
     "SuffixIndex",
@@ -20,16 +20,23 @@ __all__ = [
     "build_index",
     "build_order",
     "combine_places",
+    "count_token_ngrams",
+    "count_word_ngrams",
+    "dataset_terms",
     "label_dataset",
     "merge_datasets",
     "normalized_weights",
+    "order_arithmetic",
     "order_mixture",
     "order_repeats",
+    "order_terms",
     "order_trace",
     "order_when",
     "plan_index",
     "rows_order",
+    "shards_terms",
     "split_documents",
+    "token_ngrams",
     "train_tokenizer",
     "weights_by_documents",
     "write_blend",
@@ -576,3 +583,131 @@ def order_mixture(
 
 def _panic() -> None:
     """Panics in the core, for the test of how a panic is reported."""
+
+def count_token_ngrams(
+    dataset: TokenDataset,
+    counting: Counting,
+    output: AnyPath,
+    across_documents: bool,
+    tokenizer: Tokenizer | None,
+    groups: NDArray[np.uint32],
+    group_names: Sequence[str],
+    on_progress: OnProgress = None,
+) -> list[dict[str, Any]]:
+    """Counts the n-grams of a dataset into a table; `pile_tools.count_ngrams` is the whole job.
+
+    Args:
+        counting: What is counted and kept, and where it may be spilled.
+        output: The table: Parquet where its name ends so, otherwise tab-separated text.
+        across_documents: Whether an n-gram may run from one document into the next.
+        tokenizer: Decodes n-grams for the column `text`; None leaves it out.
+        groups: Number of each document's group: (n_documents,) uint32, or (0,) for one group.
+        group_names: Names of the groups' columns.
+        on_progress: Called with n-grams counted so far.
+
+    Returns:
+        By length: `n`, `n_distinct`, `n_occurrences`, `n_kept`, and `counts`, pairs of a count and how many
+        n-grams have it, ascending.
+
+    Raises:
+        ConfigError: A length that cannot be counted, or ids that are no tokens.
+        FormatError: The dataset is damaged, or the disk is too small for what has to be spilled.
+        OutputExistsError: The folder holds the finished pieces of another job.
+        OSError: A file cannot be read or written.
+    """
+
+def count_word_ngrams(
+    shards: Sequence[AnyPath],
+    counting: Counting,
+    output: AnyPath,
+    ignore_case: bool,
+    by_subset: bool,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+) -> dict[str, Any]:
+    """Counts the n-grams of the words of shards into a table; `pile_tools.count_ngrams` is the whole job.
+
+    Words are cut as `str.split()` cuts. `on_progress` gets compressed bytes.
+
+    Returns:
+        `n_documents`, `n_bad_records`, `shards` (their SHA-256), `groups`, and `lengths` as
+        `count_token_ngrams` returns them.
+
+    Raises:
+        ConfigError: A length that cannot be counted.
+        FormatError: A shard is damaged, named with the place, or the disk is too small.
+        OutputExistsError: The folder holds the finished pieces of another job.
+        OSError: A file cannot be read or written.
+    """
+
+def token_ngrams(
+    dataset: TokenDataset, counting: Counting, across_documents: bool, on_progress: OnProgress = None
+) -> tuple[NDArray[np.uint16] | NDArray[np.int32], NDArray[np.int64]]:
+    """The n-grams of one length, sorted, and their counts; `pile_tools.ngrams` is the whole of it.
+
+    Shapes: (n_distinct, n) in the dataset's type, (n_distinct,) int64. Raises as `count_token_ngrams`.
+    """
+
+def shards_terms(
+    shards: Sequence[AnyPath],
+    query: TermQuery,
+    by_subset: bool,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+) -> tuple[list[NDArray[np.int64]], list[str], int, int, list[str]]:
+    """Counts terms in the documents of shards.
+
+    Returns:
+        Occurrences, documents and pairs, a row for each subset: (n_subsets, n_terms) twice and
+        (n_subsets, n_pairs); the names of the subsets; documents; bad records; SHA-256 of each shard.
+
+    Raises:
+        ConfigError: No terms, or an empty one.
+        FormatError: A shard is damaged, named with the place.
+        OSError: A shard cannot be read.
+    """
+
+def dataset_terms(
+    dataset: TokenDataset,
+    tokenizer: Tokenizer,
+    query: TermQuery,
+    groups: NDArray[np.uint32],
+    n_groups: int,
+    on_progress: OnProgress = None,
+) -> list[NDArray[np.int64]]:
+    """Counts terms in the decoded documents of a dataset: occurrences, documents and pairs by group.
+
+    `groups` are numbers of the documents' groups, or (0,) for one group. `on_progress` gets tokens.
+
+    Raises: ConfigError for no terms or an empty one; FormatError for a damaged dataset.
+    """
+
+def order_terms(
+    order: TrainingOrder,
+    tokenizer: Tokenizer,
+    query: TermQuery,
+    ends: Sequence[int],
+    on_progress: OnProgress = None,
+) -> list[NDArray[np.int64]]:
+    """Counts terms in the first samples of an order: occurrences, samples and pairs, a row for each end.
+
+    `ends` are numbers of samples, ascending; `on_progress` gets samples.
+
+    Raises: ConfigError for no terms, an empty one, or more samples than there are.
+    """
+
+def order_arithmetic(
+    order: TrainingOrder,
+    tokenizer: Tokenizer,
+    ends: Sequence[int],
+    n_threads: int,
+    on_progress: OnProgress = None,
+) -> list[list[tuple[str, int]]]:
+    """Counts by Pythia's arithmetic rule in the first samples of an order: keys and counts, by `ends`.
+
+    Raises: ConfigError for more samples than there are.
+    """

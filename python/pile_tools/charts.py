@@ -1,8 +1,10 @@
-"""Charts without a library: stacked bars as self-contained SVG, bars in a terminal."""
+"""Charts without a library: stacked bars and lines as self-contained SVG, bars in a terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -35,16 +37,98 @@ def stacked_bars(
     sums = [sum(values) for values in zip(*series.values(), strict=True)]
     top = _round_up(max([*sums, largest]))
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        'font-family="system-ui, sans-serif" font-size="12" fill="#222">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
-        f'<text x="{_LEFT}" y="20" font-size="15">{escape(title)}</text>',
-        *_legend(list(series)),
+        *_head(title, list(series)),
         *_axis(top, unit),
         *_bars(labels, series, top),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def lines(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> str:
+    """An SVG with one line a series through its points, which ascend by x.
+
+    On a logarithmic axis points that are not above 0 are left out.
+    """
+    kept = {
+        name: [(x, y) for x, y in of if (x > 0 or not log_x) and (y > 0 or not log_y)]
+        for name, of in series.items()
+    }
+    points = [point for of in kept.values() for point in of]
+    across = _Scale.of([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, log_x)
+    up = _Scale.of([y for _, y in points], _HEIGHT - _BOTTOM, _TOP, log_y)
+    parts = [*_head(title, list(series)), *_grid(across, up, x_label, y_label)]
+    for i, of in enumerate(kept.values()):
+        drawn = [(across.at(x), up.at(y)) for x, y in of]
+        if len(drawn) == 1:
+            parts.append(
+                f'<circle cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="2.5" fill="{_color(i)}"/>'
+            )
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{_color(i)}" stroke-width="1.6"/>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Where the values of an axis lie on the page."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    is_log: bool
+
+    @classmethod
+    def of(cls, values: Sequence[float], start: float, end: float, is_log: bool) -> _Scale:
+        if not is_log:
+            return cls(min([0.0, *values]), _round_up(max(values, default=1.0)), start, end, False)
+        low = 10.0 ** math.floor(math.log10(min(values, default=1.0)))
+        high = 10.0 ** math.ceil(math.log10(max(values, default=1.0)))
+        return cls(low, high if high > low else low * 10, start, end, True)
+
+    def at(self, value: float) -> float:
+        low, high, value = (
+            (math.log10(v) for v in (self.low, self.high, value))
+            if self.is_log
+            else (self.low, self.high, value)
+        )
+        return self.start + (self.end - self.start) * (value - low) / (high - low)
+
+    def ticks(self) -> list[float]:
+        """Values that are named: powers of ten, or five evenly spread."""
+        if not self.is_log:
+            return [self.low + (self.high - self.low) * i / 4 for i in range(5)]
+        n = round(math.log10(self.high / self.low))
+        return [self.low * 10**i for i in range(0, n + 1, -(-n // 10))]
+
+
+def _grid(across: _Scale, up: _Scale, x_label: str, y_label: str) -> list[str]:
+    """Both axes, with lines and numbers."""
+    bottom = _HEIGHT - _BOTTOM
+    beside = f'transform="translate(14 {(_TOP + bottom) / 2:.0f}) rotate(-90)"'
+    below = f'x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{bottom + 38}"'
+    parts = [
+        f'<text {place} text-anchor="middle">{escape(label)}</text>'
+        for place, label in ((beside, y_label), (below, x_label))
+    ]
+    for value in up.ticks():
+        y = up.at(value)
+        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
+        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>')
+    for value in across.ticks():
+        x = across.at(value)
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="#eee"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:,.10g}</text>')
+    return parts
 
 
 def write_chart(path: Path, svg: str) -> None:
@@ -58,6 +142,16 @@ def write_chart(path: Path, svg: str) -> None:
         raise ConfigError(
             f"a chart is written as .svg or .html, not {path.suffix or 'without a suffix'} ({path})"
         )
+
+
+def _head(title: str, names: list[str]) -> list[str]:
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        'font-family="system-ui, sans-serif" font-size="12" fill="#222">',
+        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
+        f'<text x="{_LEFT}" y="20" font-size="15">{escape(title)}</text>',
+        *_legend(names),
+    ]
 
 
 def _round_up(value: float) -> float:

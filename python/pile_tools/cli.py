@@ -26,6 +26,8 @@ COMMANDS = {
     "index": "pile_tools.commands.index",
     "search": "pile_tools.commands.search",
     "trace-text": "pile_tools.commands.trace_text",
+    "count-ngrams": "pile_tools.commands.count_ngrams",
+    "count-terms": "pile_tools.commands.count_terms",
     "order": "pile_tools.commands.order",
     "batch": "pile_tools.commands.batch",
     "export": "pile_tools.commands.export",

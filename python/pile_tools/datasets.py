@@ -6,7 +6,7 @@ are renamed into place, the `.idx` last: without it nobody opens the dataset.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pile_tools import files, manifest
@@ -65,8 +65,13 @@ def stands(prefix: Path, request: Request) -> bool:
     return path.exists() and manifest.read(path).request == request.digest
 
 
-def make(prefix: Path, request: Request, build: Build, *, force: bool) -> tuple[Manifest, bool]:
+def make(
+    prefix: Path, request: Request, build: Build, *, force: bool, suffixes: Sequence[str] = SUFFIXES
+) -> tuple[Manifest, bool]:
     """The manifest of the dataset at `prefix`, and whether it was made now or stood there already.
+
+    `suffixes` are those of what is made, the manifest's among them, in the order in which they are renamed
+    into place: other things than datasets are made in the same way.
 
     Raises:
         OutputExistsError: Something else stands there and `force` is off.
@@ -75,29 +80,36 @@ def make(prefix: Path, request: Request, build: Build, *, force: bool) -> tuple[
     final, partial = with_suffix(prefix, MANIFEST_SUFFIX), with_suffix(prefix, ".partial")
     if not partial.exists() and (done := manifest.finished(final, request, force=force)):
         return done, False
-    with files.locked(partial, "is making this dataset"):
+    made = [suffix for suffix in suffixes if suffix != MANIFEST_SUFFIX]
+    with files.locked(partial, "is making this"):
         unpublished = partial / final.name
         if stands(partial / prefix.name, request):
-            return _publish(partial, prefix), True
+            return _publish(partial, prefix, suffixes), True
         if done := manifest.finished(final, request, force=force):
             return done, False
-        manifest.refuse_foreign(with_suffix(prefix, ".idx"), final, force=force)
+        manifest.refuse_foreign(with_suffix(prefix, made[-1]), final, force=force)
         # Another job's files are about to change under their manifest.
         unpublished.unlink(missing_ok=True)
         summary, inputs = build(partial)
-        made = (partial / (prefix.name + suffix) for suffix in (".bin", ".idx", ".provenance"))
-        outputs = [manifest.file_entry(path, partial) for path in made if path.exists()]
+        paths = (partial / (prefix.name + suffix) for suffix in _listed(made))
+        outputs = [manifest.file_entry(path, partial) for path in paths if path.exists()]
         manifest.write(unpublished, request, outputs, summary, inputs)
-        return _publish(partial, prefix), True
+        return _publish(partial, prefix, suffixes), True
 
 
-def _publish(partial: Path, prefix: Path) -> Manifest:
+def _listed(made: Sequence[str]) -> list[str]:
+    """The files in the order of a manifest: the first one, then the others from the last one on."""
+    return [made[0], *reversed(made[1:])]
+
+
+def _publish(partial: Path, prefix: Path, suffixes: Sequence[str]) -> Manifest:
     """Renames finished files into place, where an interrupted run left off if need be."""
-    if (partial / (prefix.name + ".bin")).exists():
+    made = [suffix for suffix in suffixes if suffix != MANIFEST_SUFFIX]
+    if (partial / (prefix.name + made[0])).exists():
         # What stands there is replaced from here on: first it stops being a dataset.
-        with_suffix(prefix, ".idx").unlink(missing_ok=True)
-        with_suffix(prefix, ".provenance").unlink(missing_ok=True)
-    for suffix in SUFFIXES:
+        for suffix in reversed(made[1:]):
+            with_suffix(prefix, suffix).unlink(missing_ok=True)
+    for suffix in suffixes:
         if suffix == MANIFEST_SUFFIX:
             # Kept in the folder to the end: it is what says that the files are finished.
             files.write_atomically(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
 from typing import TypeAlias, TypedDict
 
 import numpy as np
@@ -56,3 +58,51 @@ class Origin(TypedDict):
     byte_start: int
     byte_length: int
     subset: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counting:
+    """How the core counts n-grams.
+
+    Attributes:
+        lengths: Tokens or words of the n-grams, ascending.
+        min_count: Those that occur at least so often are kept.
+        top: Of these so many of the most frequent ones, by falling count; None for all, sorted.
+        memory: Bytes; what does not fit is spilled.
+        threads: Threads; what is counted is the same for any number.
+        folder: Where it is spilled, and the pieces stay that a job goes on with.
+        free_bytes: Bytes free there.
+        job: A digest of what is asked for.
+        discard: Whether another job's pieces may be thrown away.
+    """
+
+    lengths: list[int]
+    min_count: int
+    top: int | None
+    memory: int
+    threads: int
+    folder: Path
+    free_bytes: int
+    job: str
+    discard: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TermQuery:
+    """Which terms the core counts, and how.
+
+    Attributes:
+        terms: The terms; equal ones are counted as one and get the same counts.
+        whole_words: Whether no word character may stand directly before or behind an occurrence.
+        ignore_case: Whether what differs in case only is equal.
+        pairs: Numbers of terms that are counted together.
+        within_words: Together is within so many words; None for within a document or sample.
+        threads: Threads; the counts are the same for any number.
+    """
+
+    terms: list[bytes]
+    whole_words: bool
+    ignore_case: bool
+    pairs: list[tuple[int, int]]
+    within_words: int | None
+    threads: int

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from pile_tools.errors import ConfigError, PileError
+from pile_tools.errors import ConfigError
+from pile_tools.texts import read_texts
 
 
 def asked(
@@ -20,7 +21,7 @@ def asked(
         raise ConfigError("give texts, or --file, or --tokens")
     if tokens:
         return [_ids(ids) for ids in tokens]
-    found = [os.fsencode(text) for text in texts] if file is None else _lines(file)
+    found = [os.fsencode(text) for text in texts] if file is None else read_texts(file)
     if any(not text for text in found):
         raise ConfigError("a text is empty: it would occur everywhere")
     return found
@@ -31,37 +32,6 @@ def _ids(text: str) -> list[int]:
     if not all(re.fullmatch(r"\d+", id) for id in ids):
         raise ConfigError(f'--tokens {text!r}: expected ids such as "510 1566"')
     return [int(id) for id in ids]
-
-
-def _lines(file: Path) -> list[bytes]:
-    """The texts of a file, without line ends."""
-    lines = file.read_bytes().split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
-    if not lines:
-        raise PileError(f"holds no texts ({file})")
-    read = _json_text if file.suffix == ".jsonl" else _plain_text
-    return [read(line.removesuffix(b"\r"), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
-
-
-def _plain_text(line: bytes, where: str) -> bytes:
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as err:
-        raise PileError(f"not UTF-8: {err.reason} at byte {err.start} of the line ({where})") from err
-    if not text.strip():
-        raise PileError(f"a blank line; white space is asked for as a JSON string in a .jsonl file ({where})")
-    return line
-
-
-def _json_text(line: bytes, where: str) -> bytes:
-    try:
-        text = json.loads(line)
-        if isinstance(text, str) and text:
-            return text.encode()
-    except ValueError as err:
-        raise PileError(f"not a JSON string: {err} ({where})") from err
-    raise PileError(f"expected a JSON string that is not empty ({where})")
 
 
 def quoted(text: bytes | list[int], is_ids: bool) -> str:

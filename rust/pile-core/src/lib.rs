@@ -1,6 +1,6 @@
-//! Algorithms of pile-tools: read -> tokenize -> tokens -> search -> order -> timeline.
+//! Algorithms of pile-tools: read -> tokenize -> tokens -> count / search -> order -> timeline.
 //!
-//! Deduplication will stand between read and tokenize, counting between tokens and search.
+//! Deduplication will stand between read and tokenize.
 //!
 //! Plain Rust: knows no Python, prints nothing, parses no options. Modules use only modules
 //! named before them in [`ROOMS`]; `tests/layers.rs` holds this.
@@ -8,6 +8,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("the token formats are little-endian and are memory-mapped as they are");
 
+pub mod count;
 pub mod error;
 pub mod io;
 pub mod order;
@@ -21,6 +22,6 @@ pub mod tokens;
 pub use error::{Error, ErrorKind, Result};
 
 /// The modules in the direction in which data flows: each may use only those before it.
-pub const ROOMS: [&str; 9] = [
-    "error", "progress", "io", "read", "tokenize", "tokens", "search", "order", "timeline",
+pub const ROOMS: [&str; 10] = [
+    "error", "progress", "io", "read", "tokenize", "tokens", "count", "search", "order", "timeline",
 ];

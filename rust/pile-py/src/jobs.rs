@@ -26,7 +26,7 @@ pub fn to_python<'py>(
     py.import("json")?.call_method1("loads", (json,))
 }
 
-fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
+pub fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
     Rules {
         text_field: text_field.to_owned(),
         bad_records: match skip_bad_records {

@@ -1,5 +1,6 @@
 //! `pile_tools._core`: the Python face of `pile-core`. Documentation for users: `_core.pyi`.
 
+mod count;
 mod dataset;
 mod errors;
 mod jobs;
@@ -22,6 +23,11 @@ fn silence_panics() {
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::count::{
+        count_token_ngrams, count_word_ngrams, dataset_terms, order_arithmetic, order_terms,
+        shards_terms, token_ngrams,
+    };
     #[pymodule_export]
     use super::dataset::TokenDataset;
     #[pymodule_export]

@@ -4,6 +4,7 @@
 //! From a document: [`crate::order::TrainingOrder::views`]. [`repeats`] and [`mixture`] speak of the whole order.
 
 mod chunk;
+mod counts;
 mod find;
 mod grams;
 mod indexed;
@@ -13,6 +14,7 @@ mod repeats;
 mod when;
 
 pub use chunk::Alphabet;
+pub use counts::Stretches;
 pub use find::{Place as SequencePlace, find_sequences};
 pub use indexed::Indexed;
 pub use mixture::mixture;

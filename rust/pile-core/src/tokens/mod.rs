@@ -29,6 +29,7 @@ pub use indexed::IndexedTokens;
 pub use label::{LabelConfig, LabelSummary, LabelledShard, LabelledSubset, label};
 pub use merge::{MergeConfig, MergeSummary, MergedInput, merge};
 pub use origins::Place;
+pub(crate) use partial::Partial;
 pub use provenance::{Origin, OriginColumns, Provenance, ShardSpan, write_provenance};
 pub use rows::TokenRows;
 pub use several::SeveralSources;

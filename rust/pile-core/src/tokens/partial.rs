@@ -17,7 +17,7 @@ const STATE: &str = "state.json";
 const LOCK: &str = "lock";
 
 /// The folder of an unfinished dataset.
-pub(super) struct Partial {
+pub(crate) struct Partial {
     folder: PathBuf,
 }
 
@@ -84,13 +84,17 @@ impl Partial {
     /// Hours of work are not thrown away for a mistyped option.
     fn refuse_to_discard(&self, saved: &[u8]) -> Result<()> {
         let saved: serde_json::Value = serde_json::from_slice(saved).unwrap_or_default();
-        let n_shards = saved["shards"].as_array().map_or(0, Vec::len);
+        let n_of = |kind: &str| saved[kind].as_array().map_or(0, Vec::len);
+        let finished = match n_of("shards") {
+            0 => format!("{} finished pieces", n_of("pieces")),
+            n => format!("{n} finished shards"),
+        };
         // With what came from standard input nothing can go on.
-        if n_shards == 0 || saved["shards"][0]["path"] == "-" {
+        if n_of("shards") + n_of("pieces") == 0 || saved["shards"][0]["path"] == "-" {
             return Ok(());
         }
         let what = format!(
-            "holds {n_shards} finished shards of an unfinished run with other shards or settings; \
+            "holds {finished} of an unfinished run with other shards or settings; \
              that run's command goes on with them, --force discards them"
         );
         Err(Error::exists(&self.folder, what))

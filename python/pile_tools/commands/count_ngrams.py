@@ -1,0 +1,200 @@
+"""`pile-tools count-ngrams`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from pile_tools import charts, datasets
+from pile_tools._core import TokenDataset, Tokenizer
+from pile_tools.cli import config_options
+from pile_tools.commands import options
+from pile_tools.errors import ConfigError
+from pile_tools.manifest import Manifest
+from pile_tools.progress import Bar
+from pile_tools.shards import RecordConfig, find_shards
+from pile_tools.stages.count_ngrams import (
+    CountNgramsConfig,
+    count_tokens,
+    count_words,
+    dataset_at,
+    parse_lengths,
+)
+
+#: N-grams printed of each length.
+_N_PRINTED = 20
+
+
+@click.command("count-ngrams")
+@click.argument("inputs", nargs=-1, required=True, type=options.PATH)
+@click.option("--n", "lengths", default="1", show_default=True, metavar="N|A-B|LIST", help="Lengths.")
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    metavar="FILE",
+    help="Write the counts to a .tsv or .parquet file; without it the most frequent ones are printed.",
+)
+@config_options(CountNgramsConfig)
+@config_options(RecordConfig)
+@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
+@options.memory
+@options.plot("counts by rank")
+@options.threads
+@options.force
+def command(
+    inputs: tuple[Path, ...],
+    lengths: str,
+    output: Path | None,
+    min_count: int,
+    top: int | None,
+    across_documents: bool,
+    ignore_case: bool,
+    by_subset: bool,
+    text_field: str,
+    on_bad_record: str,
+    tokenizer: Path | None,
+    memory: int,
+    plot: Path | None,
+    threads: int,
+    force: bool,
+) -> None:
+    """Count n-grams exactly: of the tokens of a dataset, or of the words of shards.
+
+    INPUTS is the prefix of a token dataset, or shards (files, folders or globs). Words are what stands
+    between white space, as Python's str.split() cuts a text. The table is sorted by tokens or words, or with
+    --top by falling count. What does not fit --memory is spilled beside the output; an interrupted run goes
+    on.
+
+    \b
+    Examples:
+      pile-tools count-ngrams tokens/sample --n 3
+      pile-tools count-ngrams tokens/sample --n 1-5 --min-count 10 -o ngrams.parquet --memory 8GiB
+      pile-tools count-ngrams shards/ --n 2 --ignore-case --by-subset --top 1000 -o bigrams.tsv
+      pile-tools count-ngrams shards/ --plot words.html
+    """
+    config = CountNgramsConfig(
+        lengths=parse_lengths(lengths),
+        min_count=min_count,
+        top=_N_PRINTED if output is None and top is None else top,
+        across_documents=across_documents,
+        ignore_case=ignore_case,
+        by_subset=by_subset,
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
+    )
+    started = time.monotonic()
+    if output is not None:
+        made, is_new = _count(inputs, output, config, tokenizer, (memory, threads, force))
+        if not is_new:
+            click.echo(f"{output} is finished already, nothing to do")
+        _print_summary(made, time.monotonic() - started if is_new else None)
+        _plot(made, plot)
+        return
+    with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
+        table = Path(folder, "counts.tsv")
+        made, _ = _count(inputs, table, config, tokenizer, (memory, threads, force))
+        _print_table(table, made)
+        _print_summary(made, time.monotonic() - started)
+        _plot(made, plot)
+
+
+def _count(
+    inputs: tuple[Path, ...],
+    output: Path,
+    config: CountNgramsConfig,
+    tokenizer: Path | None,
+    how: tuple[int, int, bool],
+) -> tuple[Manifest, bool]:
+    memory, threads, force = how
+    prefixes = [dataset_at(place) for place in inputs]
+    prefix = prefixes[0]
+    if prefix is None:
+        if any(prefixes):
+            raise ConfigError("give shards or the prefix of one dataset, not both")
+        shards = find_shards(inputs)
+        with Bar("counting words", options.size_of(shards)) as bar:
+            return count_words(
+                shards,
+                output,
+                config,
+                memory=memory,
+                threads=threads,
+                force=force,
+                on_progress=bar.update,
+            )
+    if len(inputs) > 1:
+        raise ConfigError("one dataset is counted; `pile-tools merge` joins several")
+    total = TokenDataset(prefix).n_tokens * len(config.lengths)
+    with Bar("counting", total, "n-grams") as bar:
+        return count_tokens(
+            prefix,
+            output,
+            config,
+            tokenizer=_tokenizer(prefix, tokenizer),
+            memory=memory,
+            threads=threads,
+            force=force,
+            on_progress=bar.update,
+        )
+
+
+def _tokenizer(prefix: Path, given: Path | None) -> Tokenizer | None:
+    """What decodes n-grams; where none is known the counts are no less right."""
+    try:
+        return datasets.tokenizer_of(prefix, given)
+    except ConfigError:
+        if given is not None:
+            raise
+        click.echo("the dataset's tokenizer is not known or not here: no texts; --tokenizer FILE", err=True)
+        return None
+
+
+def _print_table(table: Path, made: Manifest) -> None:
+    """The lines of a table of the most frequent n-grams."""
+    lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
+    header, rows = lines[0], iter(lines[1:])
+    at = header.index("count")
+    named = 1 if header[:2] == ["tokens", "text"] else 0
+    for of in made.summary["lengths"]:
+        click.echo(f"\n{'count':>12}  {'share':>7}  {header[named]} ({of['n']}-grams)")
+        for _ in range(of["n_kept"]):
+            row = next(rows)
+            share = int(row[at]) / of["n_occurrences"]
+            ids = f"  [{row[0]}]" if named else ""
+            more = "".join(
+                f"  {name} {int(n):,}" for name, n in zip(header[at + 1 :], row[at + 1 :], strict=True)
+            )
+            text = row[named] if not named else f'"{row[named]}"'
+            click.echo(f"{int(row[at]):>12,}  {share:>7.2%}  {text}{click.style(ids + more, dim=True)}")
+    click.echo("")
+
+
+def _print_summary(made: Manifest, elapsed: float | None) -> None:
+    summary = made.summary
+    for of in summary["lengths"]:
+        kept = "" if of["n_kept"] == of["n_distinct"] else f", {of['n_kept']:,} of them kept"
+        click.echo(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} different{kept}")
+    what = f"{summary['n_tokens']:,} tokens" if "n_tokens" in summary else "words"
+    took = "" if elapsed is None else f" in {elapsed:.1f} s"
+    click.echo(f"counted {what} of {summary['n_documents']:,} documents{took}")
+    if n := summary.get("n_bad_records"):
+        click.echo(f"{n:,} bad records left out")
+
+
+def _plot(made: Manifest, plot: Path | None) -> None:
+    if plot is not None:
+        charts.write_chart(plot, _chart(made))
+        click.echo(f"plot: {plot}")
+
+
+def _chart(made: Manifest) -> str:
+    series = {
+        f"{of['n']}-grams": [(float(x), float(y)) for x, y in of["ranks"]] for of in made.summary["lengths"]
+    }
+    kind = "tokens" if "n_tokens" in made.summary else "words"
+    return charts.lines(
+        f"How often n-grams of {kind} occur, by rank", "rank", "occurrences", series, log_x=True, log_y=True
+    )

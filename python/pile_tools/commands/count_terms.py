@@ -1,0 +1,252 @@
+"""`pile-tools count-terms`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from pile_tools import charts, datasets, timeline
+from pile_tools._core import TokenDataset
+from pile_tools.checkpoints import intervals
+from pile_tools.cli import config_options
+from pile_tools.commands import options
+from pile_tools.errors import ConfigError
+from pile_tools.manifest import Manifest
+from pile_tools.orders import Order, open_order
+from pile_tools.progress import Bar
+from pile_tools.shards import RecordConfig, find_shards
+from pile_tools.stages.count_ngrams import dataset_at
+from pile_tools.stages.count_terms import (
+    ARITHMETIC,
+    CountTermsConfig,
+    count_arithmetic,
+    count_in_dataset,
+    count_in_order,
+    count_in_shards,
+    read_asked,
+)
+
+
+@click.command("count-terms")
+@click.argument("places", nargs=-1, required=True, type=options.PATH, metavar="[TERMS] INPUTS...")
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    metavar="FILE",
+    help="Write all counts to a .tsv file; without it the most frequent terms are printed.",
+)
+@config_options(CountTermsConfig)
+@config_options(RecordConfig)
+@click.option(
+    "--pairs",
+    metavar="FILE|all",
+    help="Count terms together: two of them a line with a tab between, or all of at most 2,000.",
+)
+@click.option(
+    "--checkpoints",
+    metavar="N|LIST|DIR",
+    help="Of an order: every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
+)
+@click.option(
+    "--rule", type=click.Choice([ARITHMETIC]), help="Count numbers near numbers in an order, without TERMS."
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+)
+@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
+@options.plot("counts by rank, or of an order by step")
+@options.threads
+@options.force
+def command(
+    places: tuple[Path, ...],
+    output: Path | None,
+    whole_words: bool,
+    ignore_case: bool,
+    by_subset: bool,
+    within: str,
+    text_field: str,
+    on_bad_record: str,
+    pairs: str | None,
+    checkpoints: str | None,
+    rule: str | None,
+    batch_size: int | None,
+    tokenizer: Path | None,
+    plot: Path | None,
+    threads: int,
+    force: bool,
+) -> None:
+    """Count TERMS (a file, one a line) in shards, in a token dataset, or in an order up to each checkpoint.
+
+    INPUTS are shards (files, folders or globs), the prefix of a token dataset, or an order's folder. A term
+    occurs where its bytes stand in the text, whatever the token borders; occurrences that overlap all count.
+    In an order the rows are read once, in the order of training, and counts are of all that was seen before
+    a checkpoint.
+
+    \b
+    Examples:
+      pile-tools count-terms terms.txt shards/ -o terms.tsv --whole-words --by-subset
+      pile-tools count-terms terms.txt tokens/sample --pairs all --within 10
+      pile-tools count-terms terms.txt tokens/ --checkpoints 100 -o terms.tsv --plot terms.html
+      pile-tools count-terms --rule pythia-arithmetic tokens/ --checkpoints 0,250,500 -o numbers.tsv
+    """
+    started = time.monotonic()
+    config = CountTermsConfig(
+        whole_words=whole_words,
+        ignore_case=ignore_case,
+        by_subset=by_subset,
+        within=within,
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
+    )
+    with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
+        table = output or Path(folder, "counts.tsv")
+        how = (pairs, checkpoints, batch_size, tokenizer, threads, force)
+        if rule is not None:
+            made, is_new = _arithmetic(places, table, config, how)
+        else:
+            made, is_new = _terms(places, table, config, how)
+        if not is_new:
+            click.echo(f"{output} is finished already, nothing to do")
+        _print_summary(made, table, time.monotonic() - started if is_new else None)
+    if plot is not None:
+        charts.write_chart(plot, _chart(made))
+        click.echo(f"plot: {plot}")
+
+
+_How = tuple[str | None, str | None, int | None, Path | None, int, bool]
+
+
+def _is_order(place: Path) -> bool:
+    return (place / "order.json").exists() or place.name == "order.json"
+
+
+def _opened(
+    places: tuple[Path, ...], checkpoints: str | None, batch_size: int | None
+) -> tuple[Order, list[int]]:
+    """The order and the steps before which counts are told."""
+    if len(places) != 1:
+        raise ConfigError("give one order")
+    order = open_order(places[0])
+    n_steps, _ = timeline.extent(order, batch_size)
+    return order, intervals(checkpoints, n_steps).edges.tolist()
+
+
+def _arithmetic(
+    places: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
+) -> tuple[Manifest, bool]:
+    pairs, checkpoints, batch_size, tokenizer, threads, force = how
+    if pairs is not None or config != CountTermsConfig():
+        raise ConfigError(f"--rule {ARITHMETIC} is a rule of its own, the options of terms do not change it")
+    order, steps = _opened(places, checkpoints, batch_size)
+    with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
+        return count_arithmetic(
+            order,
+            table,
+            steps,
+            tokenizer=timeline.tokenizer_of(order, tokenizer),
+            batch_size=batch_size,
+            threads=threads,
+            force=force,
+            on_progress=bar.update,
+        )
+
+
+def _terms(
+    places: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
+) -> tuple[Manifest, bool]:
+    pairs, checkpoints, batch_size, tokenizer, threads, force = how
+    terms, inputs = places[0], places[1:]
+    if not inputs:
+        raise ConfigError("give a file of terms, and what they are counted in")
+    asked = read_asked(terms, pairs, table.parent)
+    if checkpoints is not None or _is_order(inputs[0]):
+        order, steps = _opened(inputs, checkpoints, batch_size)
+        with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
+            return count_in_order(
+                order,
+                table,
+                asked,
+                config,
+                steps,
+                tokenizer=timeline.tokenizer_of(order, tokenizer),
+                batch_size=batch_size,
+                threads=threads,
+                force=force,
+                on_progress=bar.update,
+            )
+    prefix = dataset_at(inputs[0])
+    if prefix is None:
+        shards = find_shards(inputs)
+        with Bar("counting", options.size_of(shards)) as bar:
+            return count_in_shards(
+                shards, table, asked, config, threads=threads, force=force, on_progress=bar.update
+            )
+    if len(inputs) > 1:
+        raise ConfigError("terms are counted in one dataset; `pile-tools merge` joins several")
+    with Bar("counting", TokenDataset(prefix).n_tokens, "tokens") as bar:
+        return count_in_dataset(
+            prefix,
+            table,
+            asked,
+            config,
+            tokenizer=datasets.tokenizer_of(prefix, tokenizer),
+            threads=threads,
+            force=force,
+            on_progress=bar.update,
+        )
+
+
+def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
+    summary, took = made.summary, "" if elapsed is None else f" in {elapsed:.1f} s"
+    if "n_keys" in summary:
+        click.echo(f"{'count':>12}  numbers")
+        for of in summary["best"]:
+            click.echo(f"{of['occurrences']:>12,}  {of['term']}")
+        click.echo(f"{summary['n_keys']:,} numbers and pairs, counted {summary['n_counts']:,} times{took}")
+        return
+    unit = "samples" if "steps" in summary else "documents"
+    click.echo(f"{'occurrences':>12}  {unit:>10}  term")
+    for of in summary["best"]:
+        if of["occurrences"]:
+            click.echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {of['term']}")
+    _print_pairs(table.with_suffix(".pairs.tsv"), "step" in summary or "steps" in summary)
+    equal = f", {summary['n_equal']:,} of them equal to others" if summary["n_equal"] else ""
+    click.echo(
+        f"\n{summary['n_found']:,} of {summary['n_terms']:,} terms{equal} occur, "
+        f"{summary['n_occurrences']:,} times together{took}"
+    )
+    click.echo(f"rule: {made.settings['rule']}")
+    if summary.get("n_bad_records"):
+        click.echo(f"{summary['n_bad_records']:,} bad records left out")
+
+
+def _print_pairs(table: Path, in_time: bool) -> None:
+    """The ten pairs that are most often together."""
+    if not table.exists():
+        return
+    rows = [line.split("\t") for line in table.read_text(encoding="utf-8").split("\n")[1:-1]]
+    at = 3 if in_time else 2
+    last = {(row[0], row[1]): int(row[at]) for row in rows}
+    click.echo(f"\n{'together':>12}  pair")
+    for (first, second), n in sorted(last.items(), key=lambda item: (-item[1], item[0]))[:10]:
+        if n:
+            click.echo(f"{n:>12,}  {first} | {second}")
+
+
+def _chart(made: Manifest) -> str:
+    summary = made.summary
+    if "curves" in summary:
+        series = {
+            of["term"]: [
+                (float(s), float(n)) for s, n in zip(summary["steps"], of["occurrences"], strict=True)
+            ]
+            for of in summary["curves"]
+        }
+        title = "How often the most frequent terms were seen"
+        return charts.lines(title, "step", "occurrences so far", series, log_y=True)
+    ranks = [(float(rank), float(count)) for rank, count in summary["ranks"]]
+    title = "How often terms occur, by rank"
+    return charts.lines(title, "rank", "occurrences", {"terms": ranks}, log_x=True, log_y=True)

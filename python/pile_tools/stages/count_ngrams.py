@@ -1,0 +1,303 @@
+"""Counts n-grams: of the tokens of a dataset, or of the words of shards; exactly, in bounded memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pile_tools import _core, datasets, manifest
+from pile_tools._core import TokenDataset, Tokenizer
+from pile_tools.config import Settings
+from pile_tools.errors import ConfigError
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.types import Counting, OnProgress
+
+#: Kinds of tables, by the ends of their names.
+TABLES = (".tsv", ".parquet")
+
+#: What a word is, and which words are the same.
+WORD_RULE = "what stands between white space, as Python's str.split() cuts; compared exactly"
+FOLDED_RULE = (
+    "what stands between white space, as Python's str.split() cuts; lower case by simple case folding"
+)
+
+#: The name of documents whose subset is not known.
+UNKNOWN = "unknown"
+
+#: Points of a rank-frequency curve are at least so many times as far to the right as the one before.
+_RANK_STEP = 1.02
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CountNgramsConfig:
+    """What is counted, and what of it is kept.
+
+    Attributes:
+        lengths: Tokens or words of the n-grams, ascending.
+    """
+
+    lengths: tuple[int, ...] = (1,)
+    min_count: int = field(default=1, metadata={"help": "Keep n-grams that occur at least so often."})
+    top: int | None = field(
+        default=None,
+        metadata={"help": "Keep so many of each length, the most frequent ones, by falling count."},
+    )
+    across_documents: bool = field(
+        default=False, metadata={"help": "Count tokens that run from one document into the next, too."}
+    )
+    ignore_case: bool = field(
+        default=False, metadata={"help": "Words that differ in case only are one (simple case folding)."}
+    )
+    by_subset: bool = field(default=False, metadata={"help": "One more column of counts for each subset."})
+    records: RecordConfig = field(default_factory=RecordConfig)
+
+    def __post_init__(self) -> None:
+        if not self.lengths or min(self.lengths) < 1:
+            raise ConfigError(f"n-grams have 1 token or word at least, got n = {self.lengths}")
+        if list(self.lengths) != sorted(set(self.lengths)):
+            raise ConfigError(f"lengths must ascend, got n = {self.lengths}")
+        if self.min_count < 1:
+            raise ConfigError(f"min-count must be at least 1, got {self.min_count}")
+        if self.top is not None and self.top < 1:
+            raise ConfigError(f"top must be at least 1, got {self.top}")
+
+
+def dataset_at(place: Path) -> Path | None:
+    """The prefix of the token dataset that a place names, by prefix or file; None where it names none."""
+    named = (place.with_name(place.name.removesuffix(s)) for s in datasets.SUFFIXES if place.name.endswith(s))
+    return next((prefix for prefix in (place, *named) if datasets.with_suffix(prefix, ".idx").exists()), None)
+
+
+def parse_lengths(given: str) -> tuple[int, ...]:
+    """The lengths of n-grams of `3`, `1-5` or `1,3`. Raises ConfigError."""
+    lengths: set[int] = set()
+    for part in given.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise ConfigError(f"--n {given!r}: expected a number, a range such as 1-5, or a list such as 1,3")
+        lengths.update(range(int(first), int(last if dash else first) + 1))
+    return tuple(sorted(lengths))
+
+
+def _split_name(output: Path) -> tuple[Path, str]:
+    """The prefix and the suffix of a table's file. Raises ConfigError."""
+    if output.suffix not in TABLES:
+        raise ConfigError(f"a table of counts is written as .tsv or .parquet ({output})")
+    return output.with_name(output.name.removesuffix(output.suffix)), output.suffix
+
+
+def count_tokens(
+    prefix: Path,
+    output: Path,
+    config: CountNgramsConfig,
+    *,
+    tokenizer: Tokenizer | None,
+    memory: int,
+    threads: int,
+    force: bool = False,
+    on_progress: OnProgress = None,
+) -> tuple[Manifest, bool]:
+    """Counts the n-grams of a token dataset; returns the table's manifest and whether it was made now.
+
+    The same bytes for any number of threads and any memory. A killed job goes on after the last piece that
+    was spilled. `on_progress` gets n-grams counted.
+
+    Args:
+        tokenizer: Decodes n-grams for the column `text`; None leaves it out.
+        memory: Bytes to count in.
+
+    Raises:
+        ConfigError: A length that cannot be counted, subsets that are not known, another kind of file.
+        OutputExistsError: The output was made before from something else and `force` is off.
+        FormatError: The dataset is damaged, or the disk is too small.
+        OSError: A file cannot be read or written.
+    """
+    if config.ignore_case:
+        raise ConfigError("case can be ignored in words, not in tokens: give shards rather than a dataset")
+    dataset = TokenDataset(prefix)
+    groups, names = subset_groups(dataset) if config.by_subset else (np.zeros(0, np.uint32), ["all"])
+    name = manifest.relative(prefix, output.parent)
+    inputs: list[Entry] = [{"role": "dataset", "path": name, "fingerprint": dataset.fingerprint}]
+    request = Request("ngrams", _settings(config, has_text=tokenizer is not None), inputs)
+
+    def build(folder: Path) -> tuple[Settings, list[Entry]]:
+        counting = _counting(config, folder, request, memory, threads, force)
+        lengths = _core.count_token_ngrams(
+            dataset,
+            counting,
+            folder / output.name,
+            config.across_documents,
+            tokenizer,
+            groups,
+            names,
+            on_progress,
+        )
+        counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
+        return {**counted, "lengths": [_summary(of) for of in lengths]}, inputs
+
+    return _make(output, request, build, force)
+
+
+def count_words(
+    shards: Sequence[Path],
+    output: Path,
+    config: CountNgramsConfig,
+    *,
+    memory: int,
+    threads: int,
+    force: bool = False,
+    on_progress: OnProgress = None,
+) -> tuple[Manifest, bool]:
+    """Counts the n-grams of the words of shards; returns the table's manifest and whether it was made now.
+
+    As `count_tokens`; a killed job goes on after the last shards whose counts were spilled. `on_progress`
+    gets compressed bytes.
+    """
+    if config.across_documents:
+        raise ConfigError("n-grams of words are counted within documents: give a dataset for those across")
+    inputs = entries(shards, output.parent)
+    settings = _settings(config) | {
+        "rule": FOLDED_RULE if config.ignore_case else WORD_RULE,
+        "text_field": config.records.text_field,
+        "on_bad_record": config.records.on_bad_record,
+    }
+    request = Request("ngrams", settings, inputs)
+    is_stream = STANDARD_INPUT in shards
+
+    def build(folder: Path) -> tuple[Settings, list[Entry]]:
+        counting = _counting(config, folder, request, memory, threads, force or is_stream)
+        if is_stream:
+            # What was read from it before is gone: nothing can go on with that.
+            counting = dataclasses.replace(counting, job=uuid.uuid4().hex)
+        counted = _core.count_word_ngrams(
+            shards,
+            counting,
+            folder / output.name,
+            config.ignore_case,
+            config.by_subset,
+            on_progress,
+            text_field=config.records.text_field,
+            skip_bad_records=config.records.skips,
+        )
+        hashes = counted.pop("shards")
+        counted["lengths"] = [_summary(of) for of in counted["lengths"]]
+        known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
+        return counted, known
+
+    return _make(output, request, build, force or is_stream)
+
+
+def ngrams(
+    dataset: TokenDataset,
+    n: int,
+    *,
+    across_documents: bool = False,
+    min_count: int = 1,
+    memory: int = 1 << 30,
+    threads: int = 1,
+    on_progress: OnProgress = None,
+) -> tuple[NDArray[np.uint16] | NDArray[np.int32], NDArray[np.int64]]:
+    """The different n-grams of a dataset, sorted, and how often each occurs, as arrays.
+
+    Args:
+        n: Tokens of an n-gram.
+        across_documents: Whether an n-gram may run from one document into the next.
+        min_count: N-grams that occur less often are left out.
+        memory: Bytes to count in, the arrays aside; what does not fit is spilled to a temporary folder.
+
+    Shapes: (n_distinct, n) in the dataset's dtype, (n_distinct,) int64.
+    Raises: ConfigError for a length that cannot be counted.
+
+    >>> tokens, counts = ngrams(TokenDataset("tokens/sample"), 3)  # doctest: +SKIP
+    """
+    config = CountNgramsConfig(lengths=(n,), min_count=min_count)
+    with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
+        counting = _counting(config, Path(folder), Request("ngrams", {}), memory, threads, True)
+        return _core.token_ngrams(dataset, counting, across_documents, on_progress)
+
+
+def subset_groups(dataset: TokenDataset) -> tuple[NDArray[np.uint32], list[str]]:
+    """Number of each document's subset among their names sorted, those without one at the end."""
+    names = sorted(dataset.subsets)
+    if not names:
+        raise ConfigError(
+            f"the subsets of the documents are not known; `pile-tools label` finds them ({dataset.prefix})"
+        )
+    numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
+    places = np.array([*(names.index(name) for name in dataset.subsets), len(names)], dtype=np.uint32)
+    if (numbers < 0).any():
+        names.append(UNKNOWN)
+    return places[numbers], names
+
+
+def _settings(config: CountNgramsConfig, **more: Any) -> Settings:
+    settings = {
+        "n": list(config.lengths),
+        "min_count": config.min_count,
+        "top": config.top,
+        "across_documents": config.across_documents,
+        "by_subset": config.by_subset,
+    }
+    return settings | more
+
+
+def _counting(
+    config: CountNgramsConfig, folder: Path, request: Request, memory: int, threads: int, discard: bool
+) -> Counting:
+    return Counting(
+        lengths=list(config.lengths),
+        min_count=config.min_count,
+        top=config.top,
+        memory=memory,
+        threads=threads,
+        folder=folder,
+        free_bytes=shutil.disk_usage(folder).free + _spilled_bytes(folder),
+        job=request.digest,
+        discard=discard,
+    )
+
+
+def _spilled_bytes(folder: Path) -> int:
+    """What an interrupted run has spilled there already."""
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _make(output: Path, request: Request, build: datasets.Build, force: bool) -> tuple[Manifest, bool]:
+    prefix, suffix = _split_name(output)
+    return datasets.make(prefix, request, build, force=force, suffixes=(suffix, MANIFEST_SUFFIX))
+
+
+def _summary(of_length: Settings) -> Settings:
+    """What is told of the n-grams of one length, with points of their rank-frequency curve."""
+    return {
+        **{name: value for name, value in of_length.items() if name != "counts"},
+        "ranks": rank_points(of_length["counts"]),
+    }
+
+
+def rank_points(counts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Points (rank, count) of the curve of counts by rank, the most frequent first, evenly spread by ratio.
+
+    Args:
+        counts: Pairs of a count and how many n-grams have it, ascending.
+    """
+    points: list[list[int]] = []
+    rank, following = 0, 1.0
+    for count, n in reversed(counts):
+        # The first n-gram of this count and the last one are corners of the curve.
+        for at in sorted({rank + 1, rank + n}):
+            if at >= following or (count == counts[0][0] and at == rank + n):
+                points.append([at, count])
+                following = at * _RANK_STEP
+        rank += n
+    return points

@@ -1,0 +1,91 @@
+//! Tables of counts in files: tab-separated text, or Parquet.
+
+mod parquet;
+mod tsv;
+
+use std::path::Path;
+
+use super::kept::{Gram, GramSink};
+use crate::{Result, tokenize::TokenBytes};
+
+/// What the keys of n-grams are, and so the first columns of their table.
+#[derive(Debug, Clone)]
+pub enum Keys<'a> {
+    /// `tokens` and, where the tokenizer is known, `text`.
+    Tokens(Option<&'a TokenBytes>),
+    /// `words`.
+    Words,
+}
+
+/// Tokens of a key.
+fn ids(key: &[u8]) -> impl Iterator<Item = u32> {
+    key.as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| u32::from_be_bytes(*b))
+}
+
+/// The text of a key's tokens; what is no UTF-8 is U+FFFD.
+fn text_of(key: &[u8], table: &TokenBytes, scratch: &mut Vec<u8>) -> String {
+    let ids: Vec<i64> = ids(key).map(i64::from).collect();
+    let (end, _) = table.decode(ids.into_iter(), scratch, 0);
+    String::from_utf8_lossy(&scratch[..end]).into_owned()
+}
+
+/// Writes n-grams to a file: Parquet where its name ends so, otherwise tab-separated text. The columns are
+/// those of the keys, `count`, and one for each group if there are several.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn write_table<'a>(
+    path: &Path,
+    keys: Keys<'a>,
+    groups: &[String],
+) -> Result<Box<dyn GramSink + 'a>> {
+    let groups = if groups.len() > 1 { groups } else { &[] };
+    Ok(match path.extension().is_some_and(|e| e == "parquet") {
+        true => Box::new(parquet::ParquetTable::create(path, keys, groups)?),
+        false => Box::new(tsv::TsvTable::create(path, keys, groups)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gram<'a>(key: &'a [u8], by_group: &'a [u64]) -> Gram<'a> {
+        let count = by_group.iter().sum();
+        Gram {
+            key,
+            count,
+            by_group,
+        }
+    }
+
+    #[test]
+    fn words_are_escaped_in_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tsv");
+        let groups = ["Books".to_owned(), "a\tb".to_owned()];
+        let mut table = write_table(&path, Keys::Words, &groups).unwrap();
+        table.take(&gram("x\\ y".as_bytes(), &[3, 0])).unwrap();
+        table.take(&gram("\u{1}".as_bytes(), &[1, 2])).unwrap();
+        table.finish().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(
+            text,
+            "words\tcount\tBooks\ta\\tb\nx\\\\ y\t3\t3\t0\n\u{1}\t3\t1\t2\n"
+        );
+    }
+
+    #[test]
+    fn ids_are_written_as_numbers() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tsv");
+        let mut table = write_table(&path, Keys::Tokens(None), &["all".to_owned()]).unwrap();
+        table.take(&gram(&[0, 0, 1, 0, 0, 0, 0, 7], &[2])).unwrap();
+        table.finish().unwrap();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text, "tokens\tcount\n256 7\t2\n");
+    }
+}

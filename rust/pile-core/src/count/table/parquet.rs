@@ -1,0 +1,230 @@
+//! Parquet: `tokens` is a list of int32, texts are strings, counts are int64.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use parquet::{
+    basic::{Compression, LogicalType, Repetition, Type as PhysicalType, ZstdLevel},
+    data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type},
+    errors::{ParquetError, Result as ParquetResult},
+    file::{
+        properties::WriterProperties,
+        writer::{SerializedFileWriter, SerializedRowGroupWriter},
+    },
+    schema::types::{Type, TypePtr},
+};
+
+use super::{Gram, GramSink, Keys, ids, text_of};
+use crate::{Error, Result};
+
+/// Rows of a row group at most, and bytes of its texts.
+const GROUP_ROWS: usize = 1 << 18;
+const GROUP_BYTES: usize = 16 << 20;
+
+pub(super) struct ParquetTable<'a> {
+    path: PathBuf,
+    writer: SerializedFileWriter<File>,
+    keys: Keys<'a>,
+    rows: Rows,
+    scratch: Vec<u8>,
+}
+
+/// The rows of a row group, by columns.
+#[derive(Default)]
+struct Rows {
+    n: usize,
+    ids: Vec<i32>,
+    /// 0 for the first token of an n-gram, 1 for the others.
+    repetitions: Vec<i16>,
+    texts: Vec<ByteArray>,
+    text_bytes: usize,
+    counts: Vec<i64>,
+    by_group: Vec<Vec<i64>>,
+}
+
+fn primitive(
+    name: &str,
+    physical: PhysicalType,
+    logical: Option<LogicalType>,
+) -> ParquetResult<TypePtr> {
+    let built = Type::primitive_type_builder(name, physical)
+        .with_repetition(Repetition::REQUIRED)
+        .with_logical_type(logical)
+        .build()?;
+    Ok(Arc::new(built))
+}
+
+fn group(
+    name: &str,
+    repetition: Repetition,
+    logical: Option<LogicalType>,
+    field: TypePtr,
+) -> ParquetResult<TypePtr> {
+    let built = Type::group_type_builder(name)
+        .with_repetition(repetition)
+        .with_logical_type(logical)
+        .with_fields(vec![field])
+        .build()?;
+    Ok(Arc::new(built))
+}
+
+fn schema(keys: &Keys<'_>, groups: &[String]) -> ParquetResult<TypePtr> {
+    let text = |name| primitive(name, PhysicalType::BYTE_ARRAY, Some(LogicalType::String));
+    let mut fields = Vec::new();
+    match keys {
+        Keys::Words => fields.push(text("words")?),
+        Keys::Tokens(table) => {
+            let id = primitive("element", PhysicalType::INT32, None)?;
+            let list = group("list", Repetition::REPEATED, None, id)?;
+            let logical = Some(LogicalType::List);
+            fields.push(group("tokens", Repetition::REQUIRED, logical, list)?);
+            if table.is_some() {
+                fields.push(text("text")?);
+            }
+        }
+    }
+    for name in ["count"]
+        .into_iter()
+        .chain(groups.iter().map(String::as_str))
+    {
+        fields.push(primitive(name, PhysicalType::INT64, None)?);
+    }
+    let schema = Type::group_type_builder("schema")
+        .with_fields(fields)
+        .build()?;
+    Ok(Arc::new(schema))
+}
+
+impl<'a> ParquetTable<'a> {
+    pub(super) fn create(path: &Path, keys: Keys<'a>, groups: &[String]) -> Result<Self> {
+        let file = File::create(path).map_err(|err| Error::io(path, err))?;
+        let level = ZstdLevel::try_new(3);
+        let open = level.and_then(|level| {
+            let properties = WriterProperties::builder()
+                .set_compression(Compression::ZSTD(level))
+                .build();
+            SerializedFileWriter::new(file, schema(&keys, groups)?, Arc::new(properties))
+        });
+        Ok(Self {
+            path: path.to_owned(),
+            writer: open.map_err(|err| failure(path, err))?,
+            keys,
+            rows: Rows {
+                by_group: vec![Vec::new(); groups.len()],
+                ..Rows::default()
+            },
+            scratch: Vec::new(),
+        })
+    }
+
+    fn write_rows(&mut self) -> Result<()> {
+        if self.rows.n == 0 {
+            return Ok(());
+        }
+        let mut write = || {
+            let mut group = self.writer.next_row_group()?;
+            self.rows.write(&mut group)?;
+            group.close().map(drop)
+        };
+        write().map_err(|err| failure(&self.path, err))
+    }
+}
+
+impl Rows {
+    fn write<W: std::io::Write + Send>(
+        &mut self,
+        group: &mut SerializedRowGroupWriter<'_, W>,
+    ) -> ParquetResult<()> {
+        if !self.ids.is_empty() {
+            let levels = vec![1; self.ids.len()];
+            let mut column = next_column(group)?;
+            let written = column.typed::<Int32Type>();
+            written.write_batch(&self.ids, Some(&levels), Some(&self.repetitions))?;
+            column.close()?;
+        }
+        if !self.texts.is_empty() {
+            write_column::<ByteArrayType, _>(group, &self.texts)?;
+        }
+        write_column::<Int64Type, _>(group, &self.counts)?;
+        for counts in &self.by_group {
+            write_column::<Int64Type, _>(group, counts)?;
+        }
+        self.n = 0;
+        self.text_bytes = 0;
+        self.ids.clear();
+        self.repetitions.clear();
+        self.texts.clear();
+        self.counts.clear();
+        self.by_group.iter_mut().for_each(Vec::clear);
+        Ok(())
+    }
+}
+
+fn next_column<'a, W: std::io::Write + Send>(
+    group: &'a mut SerializedRowGroupWriter<'_, W>,
+) -> ParquetResult<parquet::file::writer::SerializedColumnWriter<'a>> {
+    let column = group.next_column()?;
+    column.ok_or_else(|| ParquetError::General("fewer columns than the schema has".to_owned()))
+}
+
+fn write_column<T: DataType, W: std::io::Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
+    values: &[T::T],
+) -> ParquetResult<()> {
+    let mut column = next_column(group)?;
+    column.typed::<T>().write_batch(values, None, None)?;
+    column.close()
+}
+
+/// A failure of the file system as such, any other one with the library's words.
+fn failure(path: &Path, err: ParquetError) -> Error {
+    match err {
+        ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
+            Ok(err) => Error::io(path, *err),
+            Err(other) => Error::malformed(path, other.to_string()),
+        },
+        other => Error::malformed(path, other.to_string()),
+    }
+}
+
+impl GramSink for ParquetTable<'_> {
+    fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
+        let rows = &mut self.rows;
+        let text = match self.keys {
+            Keys::Words => Some(String::from_utf8_lossy(gram.key).into_owned()),
+            Keys::Tokens(table) => {
+                let before = rows.ids.len();
+                rows.ids.extend(ids(gram.key).map(|id| id as i32));
+                rows.repetitions.push(0);
+                rows.repetitions.resize(before + gram.key.len() / 4, 1);
+                table.map(|table| text_of(gram.key, table, &mut self.scratch))
+            }
+        };
+        if let Some(text) = text {
+            rows.text_bytes += text.len();
+            rows.texts.push(ByteArray::from(text.into_bytes()));
+        }
+        rows.counts.push(gram.count as i64);
+        for (column, count) in rows.by_group.iter_mut().zip(gram.by_group) {
+            column.push(*count as i64);
+        }
+        rows.n += 1;
+        if rows.n >= GROUP_ROWS
+            || rows.text_bytes >= GROUP_BYTES
+            || rows.ids.len() >= 4 * GROUP_ROWS
+        {
+            self.write_rows()?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<()> {
+        self.write_rows()?;
+        let file = self.writer.into_inner();
+        let file = file.map_err(|err| failure(&self.path, err))?;
+        file.sync_all().map_err(|err| Error::io(&self.path, err))
+    }
+}
