@@ -30,8 +30,8 @@ __all__ = [
     "VerifyError",
     "__version__",
     "load_tokenizer",
-    "open_index",
     "ngrams",
+    "open_index",
     "open_order",
     "tokenize",
 ]

@@ -468,6 +468,7 @@ def batch_documents(
 
     `n_inputs` tokens of each row are the model's inputs. Raises ConfigError if the spans do not fit.
     """
+
 @final
 class SuffixIndex:
     """The sorted suffixes of a dataset, on which `pile_tools.search.Index` is made."""

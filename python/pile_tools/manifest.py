@@ -39,8 +39,8 @@ class Request:
     """What is asked for: the same request makes the same artifact.
 
     Attributes:
-        kind: `shards`, `tokenizer`, `tokens`, `labels`, `ngrams`, `terms`, `index`, `order`, `run`, `checkpoint`
-            or `study`.
+        kind: `shards`, `tokenizer`, `tokens`, `labels`, `ngrams`, `terms`, `index`, `order`, `run`,
+            `checkpoint` or `study`.
         settings: What changes the output, JSON-ready.
         inputs: What it is made from: `role`, `path`, and `bytes`, `sha256` or `fingerprint` each.
     """

@@ -29,7 +29,7 @@ def command(prefix: Path, force: bool, **settings: Any) -> None:
     \b
     Examples:
       pile-tools index tokens/sample
-      pile-tools index tokens/sample --memory 16G
+      pile-tools index tokens/sample --memory 16GiB
       pile-tools index tokens/foreign --tokenizer tokenizer.json
       pile-tools index tokens/foreign --no-texts
     """

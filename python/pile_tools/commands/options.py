@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +11,7 @@ import click
 
 from pile_tools.errors import ConfigError
 from pile_tools.shards import STANDARD_INPUT
+from pile_tools.sizes import parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -37,15 +37,6 @@ shards = click.argument("shards", nargs=-1, required=True, type=PATH)
 dataset_output = click.option(
     "-o", "--output", type=PATH, required=True, metavar="PREFIX", help="Writes PREFIX.bin, PREFIX.idx, ..."
 )
-
-
-def parse_size(given: str) -> int:
-    """Bytes of a size such as `512MiB` or `2GB`. Raises ConfigError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", given.strip(), re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
-        raise ConfigError(f"--memory {given!r}: expected a size such as 512MiB or 2GB")
-    base = 1024 if match[3] else 1000
-    return max(1, int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " ")))
 
 
 def plot(what: str) -> Callable[[_Command], _Command]:

@@ -18,7 +18,6 @@ from pile_tools.commands.texts import asked, print_context, quoted, short, times
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order, open_order
 from pile_tools.progress import Bar
-from pile_tools.texts import read_texts
 from pile_tools.timeline import When
 
 #: Texts and intervals listed one a line; more are summed up.

@@ -7,7 +7,6 @@ kept there by a job that is stopped.
 
 from __future__ import annotations
 
-import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +17,11 @@ from pile_tools._core import TokenDataset
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.search import folder_of
+from pile_tools.sizes import parse_size
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import OnProgress
 
-#: How memory is given.
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
-
-DEFAULT_MEMORY = "2G"
+DEFAULT_MEMORY = "2GiB"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,17 +45,14 @@ class IndexConfig:
 
     def __post_init__(self) -> None:
         if self.memory_bytes < 2**10:
-            raise ConfigError(f"memory must be at least 1K, got {self.memory}")
+            raise ConfigError(f"memory must be at least 1KiB, got {self.memory}")
         if self.tokenizer is not None and not self.texts:
             raise ConfigError("--no-texts needs no tokenizer: give one of the two")
 
     @property
     def memory_bytes(self) -> int:
         """Memory for a piece, in bytes."""
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", self.memory.strip(), re.IGNORECASE)
-        if match is None:
-            raise ConfigError(f"memory {self.memory!r}: expected a size such as 500M or 13G")
-        return int(float(match[1]) * _UNITS[match[2].upper()])
+        return parse_size(self.memory)
 
 
 def plan(prefix: Path, config: IndexConfig) -> dict[str, Any]:
