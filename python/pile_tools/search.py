@@ -231,8 +231,9 @@ class Index:
         """The maximal parts of a text that stand in a document verbatim, in order; none lies within another.
 
         After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), but by bytes: a part may begin and end within
-        tokens. At least half of `min_bytes` must be whole tokens of the document, and of parts that occur
-        very often, what stands before them is looked at in 1,000 of their places.
+        tokens. At least half of `min_bytes` must be whole tokens of the document. From each character, the
+        2,000 occurrences that agree longest are looked at: of texts that repeat themselves without end, parts
+        may be missed.
 
         Args:
             min_bytes: Bytes of the shortest part told.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{
-    index::{SuffixIndex, n_of, with_tokens},
+    index::{SuffixIndex, with_tokens},
     piece::{Token, View},
     text::Node,
 };
@@ -19,8 +19,11 @@ use crate::{
     tokens::{TokenSource, TokenType},
 };
 
-/// Occurrences that end at the same place of which the token before is looked at.
-const MAX_BEFORE: u64 = 1000;
+/// From a beginning, occurrences of which what stands around them is looked at, those that agree longest first.
+const MAX_LOOKED_AT: u32 = 2000;
+
+/// From a beginning, points of the walk: texts that repeat themselves would have too many.
+const MAX_POINTS: usize = 20_000;
 
 /// Beginnings that a thread takes at a time.
 const BLOCK: usize = 64;
@@ -29,8 +32,8 @@ impl SuffixIndex {
     /// The maximal spans of a text of at least `min_bytes` bytes that stand in a document, in order, cut to whole
     /// characters. None lies within another.
     ///
-    /// Half of `min_bytes` must be whole tokens of the document; of runs that occur very often the token before is looked
-    /// at for the first occurrences only, so that such a span may begin up to a token late.
+    /// Half of `min_bytes` must be whole tokens of the document. Of what begins as the text does at a place, the 2,000
+    /// occurrences that agree longest are looked at, so that of frequent runs a span may begin up to a token late.
     ///
     /// # Errors
     /// The text cannot be looked for: see [`Self::count_text`].
@@ -124,13 +127,14 @@ impl<T: Token> View<'_, T> {
             depth: 0,
             at: start,
         }];
-        while let Some(node) = open.pop() {
-            let (suffixes, at) = (node.suffixes.clone(), node.at);
+        let mut ends: Vec<(Node, Range<u32>)> = Vec::new();
+        for _ in 0..MAX_POINTS {
+            let Some(node) = open.pop() else { break };
             let n_open = open.len();
-            if at < text.len() {
+            if node.at < text.len() {
                 self.steps(text, &node, &mut open);
             }
-            if node.depth == 0 || (at - start) * 2 < min_bytes {
+            if node.depth == 0 || (node.at - start) * 2 < min_bytes {
                 continue;
             }
             let mut on: Vec<Range<u32>> = open[n_open..]
@@ -138,14 +142,23 @@ impl<T: Token> View<'_, T> {
                 .map(|node| node.suffixes.clone())
                 .collect();
             on.sort_unstable_by_key(|range| range.start);
-            let mut from = suffixes.start;
+            let mut from = node.suffixes.start;
             for range in on
                 .into_iter()
-                .chain(std::iter::once(suffixes.end..suffixes.end))
+                .chain(std::iter::once(node.suffixes.end..node.suffixes.end))
             {
-                self.ends_here(text, start, &node, from..range.start, min_bytes, spans);
+                if from < range.start {
+                    ends.push((node.clone(), from..range.start));
+                }
                 from = range.end;
             }
+        }
+        ends.sort_by_key(|(node, _)| std::cmp::Reverse(node.at));
+        let mut left = MAX_LOOKED_AT;
+        for (node, suffixes) in ends {
+            let end = suffixes.end.min(suffixes.start.saturating_add(left));
+            left -= end - suffixes.start;
+            self.ends_here(text, start, &node, suffixes.start..end, min_bytes, spans);
         }
     }
 
@@ -159,12 +172,7 @@ impl<T: Token> View<'_, T> {
         min_bytes: usize,
         spans: &mut Vec<Range<usize>>,
     ) {
-        let looked_at = suffixes.start
-            ..suffixes
-                .end
-                .min(suffixes.start.saturating_add(MAX_BEFORE as u32));
-        debug_assert!(n_of(&looked_at) <= MAX_BEFORE);
-        for suffix in looked_at {
+        for suffix in suffixes {
             let next = self
                 .rank_at(suffix, node.depth)
                 .map_or(&[][..], |rank| self.alphabet.bytes(rank));
