@@ -25,6 +25,10 @@ pub struct Finder {
     by_two: Vec<u8>,
     /// By a hash of the next four bytes, the same for lengths from 4.
     by_four: Vec<u8>,
+    /// Bits by hashes of terms' first bytes and their number: what is not set is of no term.
+    bits: Vec<u64>,
+    /// What a hash is shifted by to give a place among the bits.
+    shift: u32,
     /// Terms of up to eight bytes, by length.
     short: Vec<FxHashMap<u64, u32>>,
     /// Lengths of longer terms by their first eight bytes: where they stand in `lengths`.
@@ -63,8 +67,11 @@ impl Finder {
         if u32::try_from(terms.len()).is_err() {
             return Err(Error::argument("2^32 terms or more"));
         }
+        let n_bits = (terms.len() * 64).next_power_of_two().max(1 << 16);
         let mut finder = Self {
             terms: Vec::new(),
+            bits: vec![0; n_bits / 64],
+            shift: u64::BITS - n_bits.trailing_zeros(),
             by_two: vec![0; 1 << 16],
             by_four: vec![0; 1 << FOUR_BITS],
             short: vec![FxHashMap::default(); SHORT + 1],
@@ -97,7 +104,10 @@ impl Finder {
     }
 
     fn mark(&mut self, term: &[u8]) {
-        let bit = 1_u8 << (term.len().min(SHORT) - 1);
+        let n = term.len().min(SHORT);
+        let place = self.place(number(term), n);
+        self.bits[place / 64] |= 1 << (place % 64);
+        let bit = 1_u8 << (n - 1);
         match term {
             [only] => (0..=255).for_each(|next| {
                 self.by_two[usize::from(u16::from_le_bytes([*only, next]))] |= bit;
@@ -108,6 +118,12 @@ impl Finder {
         if term.len() >= 4 {
             self.by_four[four(number(term))] |= bit;
         }
+    }
+
+    /// The place among the bits of the first `n` bytes of a term.
+    fn place(&self, key: u64, n: usize) -> usize {
+        let hash = (key ^ (key >> 29) ^ ((n as u64) << 60)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        (hash >> self.shift) as usize
     }
 
     /// The terms.
@@ -144,6 +160,10 @@ impl Finder {
                 return;
             }
             let key = first(eight, n);
+            let place = self.place(key, n);
+            if self.bits[place / 64] >> (place % 64) & 1 == 0 {
+                continue;
+            }
             if let Some(term) = self.short[n].get(&key) {
                 found(*term as usize);
             }

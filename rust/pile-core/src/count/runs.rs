@@ -314,7 +314,7 @@ mod tests {
         put(&mut bytes, b"abc", 1, 300);
         for end in 1..bytes.len() {
             std::fs::write(&path, &bytes[..end]).unwrap();
-            let err = merge(&[path.clone()], 16, |_, _, _| Ok(())).unwrap_err();
+            let err = merge(std::slice::from_ref(&path), 16, |_, _, _| Ok(())).unwrap_err();
             assert!(err.to_string().contains("a run of counts"), "{err}");
         }
     }
