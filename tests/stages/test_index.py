@@ -79,7 +79,7 @@ def test_other_settings_are_refused_without_force(prefix: Path) -> None:
 
 
 def test_bad_settings_and_inputs_are_told(prefix: Path, tmp_path: Path) -> None:
-    for memory in ("much", "-1", "1", "3T"):
+    for memory in ("much", "-1", "1", "3X"):
         with pytest.raises(ConfigError, match="memory"):
             IndexConfig(memory=memory)
     with pytest.raises(ConfigError, match="no-texts"):
