@@ -228,4 +228,4 @@ def test_a_killed_merge_ends_with_the_same_bytes(
     assert contents(output, (".bin", ".idx", ".provenance")) == contents(
         whole, (".bin", ".idx", ".provenance")
     )
-    assert n_killed > 1
+    assert n_killed > 0
