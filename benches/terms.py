@@ -13,7 +13,7 @@ import numpy as np
 
 from benches import inputs, peers
 from benches.markdown import rate, seconds, table
-from benches.measure import CACHE, ROOT, Measured, Stopwatch, best, failure, in_process, take_turns, values
+from benches.measure import CACHE, ROOT, Measured, Stopwatch, best, failure, in_process, take_turns
 from benches.setting import Result, Setting
 from benches.verdict import Verdict, is_right, speed_up
 
@@ -110,8 +110,8 @@ def section(result: Result) -> str:
         cpu = best(rounds, "cpu")
         row = [name, rate(result["n_bytes"], cpu), seconds(cpu), seconds(best(rounds, "wall"))]
         same = "yes" if is_right(rounds) else "**no**"
-        rows.append([*row, f"{max(values(rounds, 'peak_mib')):,.0f}", f"{rounds[0]['n_found']:,}", same])
-    header = ["tool", "MB per CPU s", "CPU s", "s", "peak MiB", "occurrences", "equal"]
+        rows.append([*row, f"{rounds[0]['n_found']:,}", same])
+    header = ["tool", "MB per CPU s", "CPU s", "s", "occurrences", "equal"]
     size = f"{result['n_bytes'] / 1e6:.1f} MB"
     return f"""10,000 terms of one to four words cut from the documents, as substrings, overlapping ones
 counted: occurrences and documents of each. {size} of JSON lines, not compressed, parsed by each; one
