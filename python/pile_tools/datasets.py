@@ -61,7 +61,10 @@ def prefix_of(found: Manifest) -> Path:
 
 def stands(prefix: Path, request: Request) -> bool:
     """Whether the dataset at `prefix` is the one asked for."""
-    path = with_suffix(prefix, MANIFEST_SUFFIX)
+    return _is_of(with_suffix(prefix, MANIFEST_SUFFIX), request)
+
+
+def _is_of(path: Path, request: Request) -> bool:
     return path.exists() and manifest.read(path).request == request.digest
 
 
@@ -71,19 +74,21 @@ def make(
     """The manifest of the dataset at `prefix`, and whether it was made now or stood there already.
 
     `suffixes` are those of what is made, the manifest's among them, in the order in which they are renamed
-    into place: other things than datasets are made in the same way.
+    into place: other things than datasets are made in the same way. A single file's manifest is named after
+    the whole file, so that files which differ in their last suffix alone stand side by side.
 
     Raises:
         OutputExistsError: Something else stands there and `force` is off.
         PileError: Another process is making it.
     """
-    final, partial = with_suffix(prefix, MANIFEST_SUFFIX), with_suffix(prefix, ".partial")
+    made, told = _told_apart(suffixes)
+    final = with_suffix(prefix, told)
+    partial = with_suffix(prefix, told.removesuffix(MANIFEST_SUFFIX) + ".partial")
     if not partial.exists() and (done := manifest.finished(final, request, force=force)):
         return done, False
-    made = [suffix for suffix in suffixes if suffix != MANIFEST_SUFFIX]
     with files.locked(partial, "is making this"):
         unpublished = partial / final.name
-        if stands(partial / prefix.name, request):
+        if _is_of(unpublished, request):
             return _publish(partial, prefix, suffixes), True
         if done := manifest.finished(final, request, force=force):
             return done, False
@@ -97,6 +102,12 @@ def make(
         return _publish(partial, prefix, suffixes), True
 
 
+def _told_apart(suffixes: Sequence[str]) -> tuple[list[str], str]:
+    """The suffixes of what is made, and that of the manifest."""
+    (told,) = (suffix for suffix in suffixes if suffix.endswith(MANIFEST_SUFFIX))
+    return [suffix for suffix in suffixes if suffix != told], told
+
+
 def _listed(made: Sequence[str]) -> list[str]:
     """The files in the order of a manifest: the first one, then the others from the last one on."""
     return [made[0], *reversed(made[1:])]
@@ -104,13 +115,13 @@ def _listed(made: Sequence[str]) -> list[str]:
 
 def _publish(partial: Path, prefix: Path, suffixes: Sequence[str]) -> Manifest:
     """Renames finished files into place, where an interrupted run left off if need be."""
-    made = [suffix for suffix in suffixes if suffix != MANIFEST_SUFFIX]
+    made, told = _told_apart(suffixes)
     if (partial / (prefix.name + made[0])).exists():
         # What stands there is replaced from here on: first it stops being a dataset.
         for suffix in reversed(made[1:]):
             with_suffix(prefix, suffix).unlink(missing_ok=True)
     for suffix in suffixes:
-        if suffix == MANIFEST_SUFFIX:
+        if suffix == told:
             # Kept in the folder to the end: it is what says that the files are finished.
             files.write_atomically(
                 with_suffix(prefix, suffix), (partial / (prefix.name + suffix)).read_bytes()
@@ -118,4 +129,4 @@ def _publish(partial: Path, prefix: Path, suffixes: Sequence[str]) -> Manifest:
         elif (partial / (prefix.name + suffix)).exists():
             (partial / (prefix.name + suffix)).replace(with_suffix(prefix, suffix))
     files.clear(partial)
-    return manifest.read(with_suffix(prefix, MANIFEST_SUFFIX))
+    return manifest.read(with_suffix(prefix, told))

@@ -145,10 +145,10 @@ def test_little_memory_spills_and_changes_nothing(
     assert summary == count(prefix, tmp_path / "u.tsv", config)
     assert (tmp_path / "t.tsv").read_bytes() == (tmp_path / "u.tsv").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "t.manifest.json",
         "t.tsv",
-        "u.manifest.json",
+        "t.tsv.manifest.json",
         "u.tsv",
+        "u.tsv.manifest.json",
     ]
 
 
@@ -320,12 +320,16 @@ def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, tmp_path: 
     assert done.returncode == 0, done.stderr
     assert "2-grams:" in done.stdout
     assert "<polyline" in (tmp_path / "p.html").read_text()
-    assert read(tmp_path / "t.manifest.json").kind == "ngrams"
+    assert read(tmp_path / "t.tsv.manifest.json").kind == "ngrams"
     again = cli("count-ngrams", dataset, "--n", "1-2", "-o", table)
     assert "is finished already" in again.stdout
     other = cli("count-ngrams", dataset, "--n", "1-3", "-o", table)
     assert other.returncode == 1
     assert "made before with n = [1, 2], not [1, 2, 3]" in other.stderr
+    beside = cli("count-ngrams", dataset, "--n", "1-2", "-o", table.with_suffix(".parquet"))
+    assert beside.returncode == 0, beside.stderr
+    assert table.with_suffix(".parquet").exists()
+    assert cli("verify", table).returncode == 0
     printed = cli("count-ngrams", shards, "--top", "3", "--by-subset")
     assert printed.returncode == 0, printed.stderr
     assert "words (1-grams)" in printed.stdout
@@ -345,7 +349,7 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     prefix, documents = large
     table = tmp_path / "t.tsv"
     process = subprocess.Popen(command(prefix, table), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    state = tmp_path / "t.partial" / "state.json"
+    state = tmp_path / "t.tsv.partial" / "state.json"
     deadline = time.monotonic() + 60
     while not (state.exists() and len(json.loads(state.read_text())["pieces"]) >= 3):
         assert time.monotonic() < deadline
@@ -365,7 +369,7 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     assert seen == written
     count_tokens(prefix, table, CountNgramsConfig(lengths=tuple(range(1, 9))), **how)  # type: ignore[arg-type]
     assert rows(table) == expected_rows(documents, range(1, 9), False)
-    assert not (tmp_path / "t.partial").exists()
+    assert not (tmp_path / "t.tsv.partial").exists()
 
 
 def count_or_error(prefix: Path, table: Path, config: CountNgramsConfig) -> str:

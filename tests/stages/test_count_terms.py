@@ -242,7 +242,7 @@ def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, order: Pat
     done = cli("count-terms", terms, shards, "-o", output, "--pairs", "all", "--plot", tmp_path / "p.svg")
     assert done.returncode == 0, done.stderr
     assert "3 of 4 terms, 1 of them equal to others occur" in done.stdout
-    made = read(tmp_path / "t.manifest.json")
+    made = read(tmp_path / "t.tsv.manifest.json")
     assert [entry["role"] for entry in made.inputs] == ["terms", *["shard"] * 4]
     assert [entry["path"] for entry in made.outputs] == ["t.pairs.tsv", "t.tsv"]
     assert "finished already" in cli("count-terms", terms, shards, "-o", output, "--pairs", "all").stdout
@@ -254,7 +254,7 @@ def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, order: Pat
     assert [row[1] for row in table(tmp_path / "s.tsv")[1:6]] == ["0", "10", "20", "30", "40"]
     numbers = cli("count-terms", "--rule", "pythia-arithmetic", order, "-o", tmp_path / "n.tsv")
     assert numbers.returncode == 0, numbers.stderr
-    assert read(tmp_path / "n.manifest.json").settings["rule"] == "pythia-arithmetic"
+    assert read(tmp_path / "n.tsv.manifest.json").settings["rule"] == "pythia-arithmetic"
     assert cli("count-terms", terms).returncode == 2
     missing = cli("count-terms", tmp_path / "none.txt", shards)
     assert missing.returncode == 1

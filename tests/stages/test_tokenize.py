@@ -152,7 +152,7 @@ def test_two_processes_at_once_make_one_dataset(shards: Path, tokenizer: Path, t
     ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
     assert 0 in {code for _, _, code in ended}
     for output, errors, code in ended:
-        told = "is making this dataset; wait for it or stop it" in errors
+        told = "is making this; wait for it or stop it" in errors
         assert (code == 1 and told) or "documents" in output or "nothing to do" in output, errors
     tokenized(shards, tmp_path / "whole" / "d", tokenizer)
     assert contents(tmp_path / "out" / "d") == contents(tmp_path / "whole" / "d")

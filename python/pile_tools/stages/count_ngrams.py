@@ -274,7 +274,7 @@ def _spilled_bytes(folder: Path) -> int:
 
 def _make(output: Path, request: Request, build: datasets.Build, force: bool) -> tuple[Manifest, bool]:
     prefix, suffix = _split_name(output)
-    return datasets.make(prefix, request, build, force=force, suffixes=(suffix, MANIFEST_SUFFIX))
+    return datasets.make(prefix, request, build, force=force, suffixes=(suffix, suffix + MANIFEST_SUFFIX))
 
 
 def _summary(of_length: Settings) -> Settings:

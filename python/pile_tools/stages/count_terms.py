@@ -314,7 +314,7 @@ def _in_time(order: Order, steps: Sequence[int], batch_size: int | None) -> Sett
 def _make(output: Path, request: Request, build: datasets.Build, force: bool) -> tuple[Manifest, bool]:
     if output.suffix != ".tsv":
         raise ConfigError(f"a table of terms is written as .tsv ({output})")
-    suffixes = [".tsv", MANIFEST_SUFFIX]
+    suffixes = [".tsv", ".tsv" + MANIFEST_SUFFIX]
     if request.settings.get("n_pairs"):
         suffixes.insert(0, ".pairs.tsv")
     output.parent.mkdir(parents=True, exist_ok=True)
