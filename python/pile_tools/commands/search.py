@@ -12,7 +12,15 @@ import numpy as np
 
 from pile_tools import timeline
 from pile_tools.commands import options
-from pile_tools.commands.texts import asked, print_context, quoted, short, times
+from pile_tools.commands.texts import (
+    asked,
+    print_context,
+    quoted,
+    short,
+    texts_as_ids,
+    texts_file,
+    times,
+)
 from pile_tools.errors import ConfigError
 from pile_tools.orders import open_order
 from pile_tools.search import Index, NextTokens, Query, open_index
@@ -24,18 +32,8 @@ _MAX_GATHERED = 1_000_000
 @click.command("search")
 @click.argument("prefix", type=options.PATH)
 @click.argument("texts", nargs=-1)
-@click.option(
-    "--file",
-    type=options.PATH,
-    metavar="FILE",
-    help="Texts, one a line; in a .jsonl file each line is a JSON string.",
-)
-@click.option(
-    "--tokens",
-    multiple=True,
-    metavar="IDS",
-    help='Ids in place of a text, such as "510 1566"; again for more.',
-)
+@texts_file
+@texts_as_ids
 @click.option("--next", "following", is_flag=True, help="Tell which tokens follow.")
 @click.option(
     "--longest", is_flag=True, help="With --next: behind the longest part at the end that is followed."

@@ -9,8 +9,22 @@ from pathlib import Path
 
 import click
 
+from pile_tools.commands import options
 from pile_tools.errors import ConfigError
 from pile_tools.texts import read_texts
+
+texts_file = click.option(
+    "--file",
+    type=options.PATH,
+    metavar="FILE",
+    help="Texts, one a line; in a .jsonl file each line is a JSON string.",
+)
+texts_as_ids = click.option(
+    "--tokens",
+    multiple=True,
+    metavar="IDS",
+    help='Ids in place of a text, such as "510 1566"; again for more.',
+)
 
 
 def asked(

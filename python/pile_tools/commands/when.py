@@ -14,7 +14,15 @@ from pile_tools import charts, timeline
 from pile_tools._core import Tokenizer
 from pile_tools.checkpoints import Intervals, intervals
 from pile_tools.commands import options
-from pile_tools.commands.texts import asked, print_context, quoted, short, times
+from pile_tools.commands.texts import (
+    asked,
+    print_context,
+    quoted,
+    short,
+    texts_as_ids,
+    texts_file,
+    times,
+)
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order, open_order
 from pile_tools.progress import Bar
@@ -27,18 +35,8 @@ _N_LISTED = 30
 @click.command("when")
 @click.argument("order", type=options.PATH)
 @click.argument("texts", nargs=-1)
-@click.option(
-    "--file",
-    type=options.PATH,
-    metavar="FILE",
-    help="Texts, one a line; in a .jsonl file each line is a JSON string.",
-)
-@click.option(
-    "--tokens",
-    multiple=True,
-    metavar="IDS",
-    help='Ids in place of a text, such as "510 1566"; again for more.',
-)
+@texts_file
+@texts_as_ids
 @click.option(
     "--across-documents", is_flag=True, help="Find also what runs from one document into the next in a row."
 )
