@@ -17,6 +17,9 @@ const MANY: usize = if cfg!(test) { 500 } else { 1 << 16 };
 /// Parts of many keys.
 const PARTS: usize = 64;
 
+/// Places of a table at least: a part may have two or three keys, which must not fill it.
+const MIN_TABLE: usize = 16;
+
 /// A key and its count; an empty place of the table has the count 0.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counted<K> {
@@ -95,8 +98,10 @@ impl<K: Key> Tally<K> {
 
     fn fill(&mut self, keys: &[K]) {
         self.table.clear();
-        self.table
-            .resize((keys.len() / 2).next_power_of_two(), Counted::default());
+        self.table.resize(
+            (keys.len() / 2).max(MIN_TABLE).next_power_of_two(),
+            Counted::default(),
+        );
         let mut shift = u64::BITS - self.table.len().trailing_zeros();
         let mut room = self.table.len() / 2;
         for key in keys {
@@ -181,5 +186,16 @@ mod tests {
             let found: Vec<_> = tally.count(&mut keys, 40).iter().map(|c| (c.key, c.count)).collect();
             prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_part_may_have_two_keys() {
+        // One key fills a part; of all others each part gets about two.
+        let mut keys: Vec<u32> = (0..2 * PARTS as u32).map(|i| i * 7 + 1).collect();
+        keys.resize(MANY + 200, 0);
+        let mut tally = Tally::default();
+        let found = tally.count(&mut keys, 32);
+        assert_eq!(found.len(), 2 * PARTS + 1);
+        assert_eq!(found[0].count, (MANY + 200 - 2 * PARTS) as u32);
     }
 }
