@@ -1,9 +1,8 @@
-//! Counts the n-grams that start in one run of tokens: each as one number, in rooms by its first token, each
-//! room in a table.
+//! Counts the n-grams that start in one run of tokens: those of each first token by what follows it, as one number.
 //!
-//! The first tokens are cut into ranges of about as many n-grams each. A range is one pass over the tokens
-//! that puts the n-grams into the rooms of their first tokens, of which several share a room, then counts each
-//! room, which fits a cache. So memory is that of a range, and ranges are independent of each other.
+//! The first tokens are cut into ranges of about as many n-grams each. A range is one pass over the tokens that
+//! puts what follows each first token into that token's room, then counts room after room. So memory is that of a
+//! range, and ranges are independent of each other.
 
 use std::ops::Range;
 
@@ -22,9 +21,6 @@ const MOST_RANGES: u64 = 8;
 /// Fewer n-grams than this make no range of their own.
 const MIN_RANGE: u64 = 1 << 16;
 
-/// N-grams of a room, where no first token alone has more.
-const ROOM: u32 = 1 << 15;
-
 /// Bytes of an id in a run's key: big-endian, so that keys sort as their ids.
 pub(super) const ID_BYTES: usize = 4;
 
@@ -39,9 +35,9 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Bits of a key.
+    /// Bits of a key: the tokens behind the first one, and the group.
     pub(super) fn bits(self) -> u32 {
-        self.n as u32 * self.id_bits + self.group_bits
+        (self.n as u32 - 1) * self.id_bits + self.group_bits
     }
 }
 
@@ -60,9 +56,7 @@ pub(super) fn most_tokens<K: Key>(n: usize, memory: u64) -> u64 {
 struct Desk<K> {
     keys: Vec<K>,
     tally: Tally<K>,
-    /// Number of the room of each first token of the range.
-    rooms: Vec<u32>,
-    /// Where each room goes on.
+    /// Where the room of each first token of the range goes on.
     places: Vec<u32>,
 }
 
@@ -71,7 +65,6 @@ impl<K> Default for Desk<K> {
         Self {
             keys: Vec::new(),
             tally: Tally::default(),
-            rooms: Vec::new(),
             places: Vec::new(),
         }
     }
@@ -118,7 +111,7 @@ impl<'a, S: TokenSource> Plan<'a, S> {
     pub(super) fn n_bytes<K: Key>(&self) -> u64 {
         let range = self.ranges.iter().map(|range| self.n_grams(range)).max();
         let of_range = range.unwrap_or(0) * bytes_per_token::<K>(self.layout.n);
-        let first = self.firsts.iter().copied().max().unwrap_or(0).max(ROOM);
+        let first = self.firsts.iter().copied().max().unwrap_or(0);
         (of_range + u64::from(first) * Tally::<K>::BYTES_PER_KEY as u64) * self.n_threads as u64
     }
 
@@ -246,43 +239,35 @@ fn in_range<K: Key, S: TokenSource>(
     (range, firsts): (Range<usize>, &[u32]),
     desk: &mut Desk<K>,
 ) -> Result<Vec<u8>> {
-    let ends = desk.furnish(&firsts[range.clone()]);
+    let firsts = &firsts[range.clone()];
+    desk.furnish(firsts);
     windows.each(cut, |tokens, n_starts, group| {
         desk.distribute((tokens, n_starts, group), layout, range.start);
         Ok(())
     })?;
     let mut out = Vec::new();
     let mut start = 0;
-    for end in ends {
-        let keys = &mut desk.keys[start..end as usize];
-        put_counts(&mut out, desk.tally.count(keys, layout.bits()), layout);
-        start = end as usize;
+    for (first, n) in range.zip(firsts).filter(|(_, n)| **n > 0) {
+        let end = start + *n as usize;
+        let counted = desk.tally.count(&mut desk.keys[start..end], layout.bits());
+        put_counts(&mut out, first as u32, counted, layout);
+        start = end;
     }
     Ok(out)
 }
 
 impl<K: Key> Desk<K> {
-    /// Makes rooms for n-grams, of which so many start with each id of the range; returns where they end.
-    fn furnish(&mut self, firsts: &[u32]) -> Vec<u32> {
-        self.rooms.clear();
+    /// Makes rooms for n-grams, of which so many start with each id of the range.
+    fn furnish(&mut self, firsts: &[u32]) {
         self.places.clear();
-        let (mut ends, mut start, mut end) = (Vec::new(), 0, 0);
+        let mut start = 0;
         for n_starting in firsts {
-            // A room that is full enough, or would be too full with a frequent id.
-            if end > start && end - start + n_starting > ROOM {
-                self.places.push(start);
-                ends.push(end);
-                start = end;
-            }
-            self.rooms.push(ends.len() as u32);
-            end += n_starting;
+            self.places.push(start);
+            start += n_starting;
         }
-        self.places.push(start);
-        ends.push(end);
-        if self.keys.len() < end as usize {
-            self.keys.resize(end as usize, K::default());
+        if self.keys.len() < start as usize {
+            self.keys.resize(start as usize, K::default());
         }
-        ends
     }
 
     /// Puts the keys of n-grams whose first token is of the range into their rooms.
@@ -293,7 +278,7 @@ impl<K: Key> Desk<K> {
         first_id: usize,
     ) {
         let Layout { n, id_bits, .. } = layout;
-        let (mask, full) = (K::mask(n as u32 * id_bits), K::mask(layout.bits()));
+        let (mask, full) = (K::mask((n as u32 - 1) * id_bits), K::mask(layout.bits()));
         let Some((ahead, last)) = tokens.split_at_checked(n - 1) else {
             return;
         };
@@ -303,10 +288,12 @@ impl<K: Key> Desk<K> {
         }
         for (first, last) in tokens[..n_starts].iter().zip(last) {
             key = key.push(id_bits, *last, mask);
-            let Some(room) = self.rooms.get((*first as usize).wrapping_sub(first_id)) else {
+            let Some(place) = self
+                .places
+                .get_mut((*first as usize).wrapping_sub(first_id))
+            else {
                 continue;
             };
-            let place = &mut self.places[*room as usize];
             self.keys[*place as usize] = match layout.group_bits {
                 0 => key,
                 bits => key.push(bits, group, full),
@@ -317,15 +304,16 @@ impl<K: Key> Desk<K> {
 }
 
 /// Appends a record for each key.
-fn put_counts<K: Key>(out: &mut Vec<u8>, counted: &[Counted<K>], layout: Layout) {
+fn put_counts<K: Key>(out: &mut Vec<u8>, first: u32, counted: &[Counted<K>], layout: Layout) {
     let Layout {
         n,
         id_bits,
         group_bits,
     } = layout;
     let mut key_bytes = vec![0; n * ID_BYTES];
+    key_bytes[..ID_BYTES].copy_from_slice(&first.to_be_bytes());
     for Counted { key, count } in counted {
-        for (i, bytes) in key_bytes.chunks_exact_mut(ID_BYTES).enumerate() {
+        for (i, bytes) in key_bytes.chunks_exact_mut(ID_BYTES).enumerate().skip(1) {
             let at = group_bits + (n as u32 - 1 - i as u32) * id_bits;
             bytes.copy_from_slice(&key.bits(at, id_bits).to_be_bytes());
         }

@@ -72,7 +72,7 @@ pub fn count_ngrams<'a, S: TokenSource>(
         return Err(Error::argument("n-grams have 1 token or more"));
     }
     if layout(longest).bits() > Wide::BITS {
-        let most = (Wide::BITS - layout(0).bits()) / id_bits;
+        let most = 1 + (Wide::BITS - layout(1).bits()) / id_bits;
         return Err(Error::argument(format!(
             "n-grams of {longest} tokens: those of this dataset are counted up to n = {most}; \
              a suffix array counts longer ones"
@@ -341,7 +341,7 @@ mod tests {
                 false => (TokenType::U16, 65_535),
             };
             // With two bits for the group these fill the widest key.
-            let n = if large { n.min(30) } else { n.min(31) };
+            let n = if large { n.min(31) } else { n.min(32) };
             let groups: Vec<u32> = documents.iter().map(|of| of.1).collect();
             let tokens: Vec<Vec<u32>> = documents
                 .iter()
