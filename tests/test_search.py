@@ -290,7 +290,7 @@ def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -
     text.write_text(
         "Someone wrote: " + indexed.core.decode(indexed.dataset[80][5:60]).decode(errors="ignore")
     )
-    assert "parts of at least 32 bytes" in told("trace-text", dataset, text)
+    assert "1 part of at least 32 bytes" in told("trace-text", dataset, text)
     page = tmp_path / "page.html"
     told("trace-text", dataset, text, "--order", tmp_path, "-o", page)
     html = page.read_text()

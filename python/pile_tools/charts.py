@@ -11,7 +11,11 @@ from pathlib import Path
 from pile_tools import files
 from pile_tools.errors import ConfigError
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 420, 70, 20, 48, 110
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 420, 70, 40, 48, 110
+#: Width of a character, about.
+_CHARACTER = 7
+#: Degrees by which labels are turned that would not fit side by side.
+_TURN = 35
 #: Okabe and Ito's colours, told apart by colour-blind readers too, then greys.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666", "#AAAAAA")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
@@ -35,11 +39,12 @@ def stacked_bars(
 ) -> str:
     """An SVG with one bar a label, the series on top of each other; the axis reaches `largest` at least."""
     sums = [sum(values) for values in zip(*series.values(), strict=True)]
-    top = _round_up(max([*sums, largest]))
+    up = _Scale.of([*sums, largest], _HEIGHT - _BOTTOM, _TOP, False)
+    last = _CHARACTER * len(labels[-1]) * math.cos(math.radians(_TURN)) if labels else 0.0
     parts = [
-        *_head(title, list(series)),
-        *_axis(top, unit),
-        *_bars(labels, series, top),
+        *_head(title, list(series), _WIDTH + max(0, math.ceil(last) - _RIGHT)),
+        *_levels(up, unit),
+        *_bars(labels, series, up),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -65,7 +70,7 @@ def lines(
     points = [point for of in kept.values() for point in of]
     across = _Scale.of([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, log_x)
     up = _Scale.of([y for _, y in points], _HEIGHT - _BOTTOM, _TOP, log_y)
-    parts = [*_head(title, list(series)), *_grid(across, up, x_label, y_label)]
+    parts = [*_head(title, list(series), _WIDTH), *_levels(up, y_label), *_columns(across, x_label)]
     for i, of in enumerate(kept.values()):
         drawn = [(across.at(x), up.at(y)) for x, y in of]
         if len(drawn) == 1:
@@ -90,7 +95,10 @@ class _Scale:
     @classmethod
     def of(cls, values: Sequence[float], start: float, end: float, is_log: bool) -> _Scale:
         if not is_log:
-            return cls(min([0.0, *values]), _round_up(max(values, default=1.0)), start, end, False)
+            low, high = min([0.0, *values]), max(values, default=0.0)
+            step = _step(high - low)
+            top = step * max(1, math.ceil(high / step - 1e-9))
+            return cls(step * math.floor(low / step), top, start, end, False)
         low = 10.0 ** math.floor(math.log10(min(values, default=1.0)))
         high = 10.0 ** math.ceil(math.log10(max(values, default=1.0)))
         return cls(low, high if high > low else low * 10, start, end, True)
@@ -104,26 +112,30 @@ class _Scale:
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """Values that are named: powers of ten, or five evenly spread."""
+        """Values that are named: powers of ten, or round numbers evenly spread."""
         if not self.is_log:
-            return [self.low + (self.high - self.low) * i / 4 for i in range(5)]
+            step = _step(self.high - self.low)
+            return [self.low + step * i for i in range(round((self.high - self.low) / step) + 1)]
         n = round(math.log10(self.high / self.low))
         return [self.low * 10**i for i in range(0, n + 1, -(-n // 10))]
 
 
-def _grid(across: _Scale, up: _Scale, x_label: str, y_label: str) -> list[str]:
-    """Both axes, with lines and numbers."""
-    bottom = _HEIGHT - _BOTTOM
-    beside = f'transform="translate(14 {(_TOP + bottom) / 2:.0f}) rotate(-90)"'
-    below = f'x="{(_LEFT + _WIDTH - _RIGHT) / 2:.0f}" y="{bottom + 38}"'
-    parts = [
-        f'<text {place} text-anchor="middle">{escape(label)}</text>'
-        for place, label in ((beside, y_label), (below, x_label))
-    ]
+def _levels(up: _Scale, label: str) -> list[str]:
+    """The axis on the left, with lines and numbers."""
+    beside = f"translate(14 {(up.start + up.end) / 2:.0f}) rotate(-90)"
+    parts = [f'<text transform="{beside}" text-anchor="middle">{escape(label)}</text>']
     for value in up.ticks():
         y = up.at(value)
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
         parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>')
+    return parts
+
+
+def _columns(across: _Scale, label: str) -> list[str]:
+    """The axis below, with lines and numbers."""
+    bottom = _HEIGHT - _BOTTOM
+    middle = f'x="{(across.start + across.end) / 2:.0f}" y="{bottom + 38}" text-anchor="middle"'
+    parts = [f"<text {middle}>{escape(label)}</text>"]
     for value in across.ticks():
         x = across.at(value)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="#eee"/>')
@@ -144,39 +156,22 @@ def write_chart(path: Path, svg: str) -> None:
         )
 
 
-def _head(title: str, names: list[str]) -> list[str]:
+def _head(title: str, names: list[str], width: int) -> list[str]:
     return [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" '
         'font-family="system-ui, sans-serif" font-size="12" fill="#222">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
+        f'<rect width="{width}" height="{_HEIGHT}" fill="#fff"/>',
         f'<text x="{_LEFT}" y="20" font-size="15">{escape(title)}</text>',
         *_legend(names),
     ]
 
 
-def _round_up(value: float) -> float:
-    """The next of 1, 2, 5 times a power of ten."""
-    power = 1.0
-    while power * 10 <= value:
-        power *= 10
-    while power > value > 0:
-        power /= 10
-    return next((power * step for step in (1, 2, 5, 10) if power * step >= value * (1 - 1e-9)), 1.0) or 1.0
-
-
-def _y(value: float, top: float) -> float:
-    return _HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * value / top
-
-
-def _axis(top: float, unit: str) -> list[str]:
-    at = f"translate(14 {_y(top / 2, top):.0f}) rotate(-90)"
-    parts = [f'<text transform="{at}" text-anchor="middle">{escape(unit)}</text>']
-    for i in range(5):
-        value = top * i / 4
-        y = _y(value, top)
-        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>')
-    return parts
+def _step(length: float) -> float:
+    """1, 2 or 5 times a power of ten that parts a length in at most five, or a little more."""
+    if length <= 0:
+        return 1.0
+    power = 10.0 ** math.floor(math.log10(length / 5))
+    return next(power * step for step in (1, 2, 5, 10, 20) if power * step >= length / 5 * (1 - 1e-9))
 
 
 def _legend(names: list[str]) -> list[str]:
@@ -184,7 +179,7 @@ def _legend(names: list[str]) -> list[str]:
     for i, name in enumerate(names):
         parts.append(f'<rect x="{x:.0f}" y="29" width="10" height="10" fill="{_color(i)}"/>')
         parts.append(f'<text x="{x + 14:.0f}" y="38">{escape(name)}</text>')
-        x += 30 + 6.6 * len(name)
+        x += 34 + _CHARACTER * len(name)
     return parts
 
 
@@ -192,21 +187,24 @@ def _color(i: int) -> str:
     return _COLORS[i % len(_COLORS)]
 
 
-def _bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], top: float) -> list[str]:
+def _bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], up: _Scale) -> list[str]:
     parts = []
     width = (_WIDTH - _LEFT - _RIGHT) / max(len(labels), 1)
     every = -(-len(labels) // _N_LABELS)
+    fit = all(_CHARACTER * len(label) < width * every for label in labels)
     for place, label in enumerate(labels):
         x, below = _LEFT + place * width, 0.0
         for i, values in enumerate(series.values()):
-            height = _y(below, top) - _y(below + values[place], top)
-            below += values[place]
+            height = up.at(below) - up.at(below + values[place])
             if height > 0:
                 parts.append(
-                    f'<rect x="{x + width * 0.06:.2f}" y="{_y(below, top):.2f}" width="{width * 0.88:.2f}" '
-                    f'height="{height:.2f}" fill="{_color(i)}"/>'
+                    f'<rect x="{x + width * 0.06:.2f}" y="{up.at(below + values[place]):.2f}" '
+                    f'width="{width * 0.88:.2f}" height="{height:.2f}" fill="{_color(i)}"/>'
                 )
+            below += values[place]
         if place % every == 0:
-            at = f"translate({x + width / 2:.1f} {_HEIGHT - _BOTTOM + 14}) rotate(35)"
-            parts.append(f'<text transform="{at}">{escape(label)}</text>')
+            at = f"translate({x + width / 2:.1f} {_HEIGHT - _BOTTOM + 18})"
+            anchor = "middle" if fit else "start"
+            turn = "" if fit else f" rotate({_TURN})"
+            parts.append(f'<text transform="{at}{turn}" text-anchor="{anchor}">{escape(label)}</text>')
     return parts

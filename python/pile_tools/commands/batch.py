@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pile_tools import files
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
+from pile_tools.commands.places import place_of
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order, open_order
 from pile_tools.remote import RemoteRows
@@ -86,7 +87,12 @@ def command(
         click.echo(f"\nrow {number}, sample {first + number:,}")
         place = 0
         for _, document, start, length in spans[spans[:, 0] == number].tolist():
-            click.echo(click.style(f"  {_where(opened.dataset, document, start, length)}", dim=True))
+            where = (
+                "document unknown, subset unknown"
+                if document < 0
+                else place_of(opened.dataset, document, start, length)
+            )
+            click.echo(click.style(f"  {where}", dim=True))
             _print_span(tokens[number, place : place + length], decoder)
             place += length
         if place < tokens.shape[1]:
@@ -103,10 +109,10 @@ def _write_npy(path: Path, tokens: Tokens) -> None:
 
 def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray[np.int64]) -> None:
     n_documents = len(np.unique(spans[:, 1]))
-    documents = f"from {n_documents} documents" if order.knows_documents else "documents unknown"
+    documents = f"from {n_documents:,} documents" if order.knows_documents else "documents unknown"
     click.echo(
         f"step {step:,}: samples {first:,} to {first + n_rows - 1:,} of {len(order.samples):,}, "
-        f"{n_rows} x {order.samples.sample_length} tokens, {documents}"
+        f"{n_rows:,} x {order.samples.sample_length:,} tokens, {documents}"
     )
     shares: Counter[str] = Counter()
     names = order.dataset.subsets
@@ -117,18 +123,6 @@ def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray
     click.echo("subsets: " + ", ".join(f"{name} {n / total:.1%}" for name, n in shares.most_common()))
     if isinstance(order.samples, RemoteRows):
         click.echo(f"{order.samples.bytes_moved:,} bytes moved")
-
-
-def _where(dataset: Any, document: int, start: int, length: int) -> str:
-    if document < 0:
-        return "document unknown, subset unknown"
-    origin = dataset.origin(document)
-    source = (
-        "origin unknown"
-        if origin is None
-        else f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']}"
-    )
-    return f"document {document}, tokens {start} to {start + length - 1}: {source}"
 
 
 def _json(

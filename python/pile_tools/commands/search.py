@@ -12,6 +12,7 @@ import numpy as np
 
 from pile_tools import timeline
 from pile_tools.commands import options
+from pile_tools.commands.places import place_of, source_of, tokens_from
 from pile_tools.commands.texts import (
     asked,
     print_context,
@@ -167,12 +168,9 @@ def _print_places(
         return
     documents = "" if places is None else f" in {len(np.unique(places['document'])):,} documents"
     click.echo(f"{short(name)} occurs {times(count)}{documents}" if count else f"{short(name)} never occurs")
-    for place in [] if places is None else places[:limit]:
-        document, token, _, n_tokens = (int(value) for value in place.tolist())
-        click.echo(
-            f"\ndocument {document:,}, tokens {token:,} to {token + n_tokens - 1:,}: "
-            f"{_source(index, document)}"
-        )
+    for row in [] if places is None else places[:limit]:
+        document, token, _, n_tokens = (int(value) for value in row.tolist())
+        click.echo(f"\n{place_of(index.dataset, document, token, n_tokens)}")
         if index.core.has_bytes:
             _print_text(index, (document, token, n_tokens), context, query)
     if places is None:
@@ -193,13 +191,6 @@ def _print_text(index: Index, place: tuple[int, int, int], context: int, query: 
 def _origin(index: Index, document: int) -> dict[str, Any]:
     origin = index.dataset.origin(document)
     return {name: origin and origin[name] for name in ("shard", "record", "subset")}
-
-
-def _source(index: Index, document: int) -> str:
-    origin = index.dataset.origin(document)
-    if origin is None:
-        return "origin unknown"
-    return f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']:,}"
 
 
 def _print_next(index: Index, name: str, found: NextTokens, limit: int, as_json: bool) -> None:
@@ -240,8 +231,8 @@ def _print_documents(
     for row in [] if only_count else found[:limit]:
         document, token, n_tokens = (int(value) for value in row.tolist())
         click.echo(
-            f"document {document:,}, shortest run tokens {token:,} to {token + n_tokens - 1:,}: "
-            f"{_source(index, document)}"
+            f"document {document:,}, shortest run {tokens_from(token, n_tokens)}: "
+            f"{source_of(index.dataset, document)}"
         )
     if not only_count and len(found) > limit:
         click.echo(f"... and {len(found) - limit:,} more; --limit prints more, --json all")

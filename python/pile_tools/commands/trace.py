@@ -10,6 +10,7 @@ import click
 from pile_tools import timeline
 from pile_tools.checkpoints import intervals
 from pile_tools.commands import options
+from pile_tools.commands.places import source_of
 from pile_tools.errors import ConfigError
 from pile_tools.orders import open_order
 
@@ -50,10 +51,7 @@ def command(
         for row in views:
             click.echo(json.dumps(dict(zip(views.dtype.names or (), row.tolist(), strict=True))))
         return
-    origin = dataset.origin(document)
-    source = "origin unknown" if origin is None else f"{origin['shard']} record {origin['record']}"
-    subset = (origin and origin["subset"]) or "subset unknown"
-    click.echo(f"document {document:,}: {len(dataset[document]):,} tokens, {subset}, {source}")
+    click.echo(f"document {document:,}: {len(dataset[document]):,} tokens, {source_of(dataset, document)}")
     if not len(views):
         click.echo("no sample of the order holds any of it")
         return

@@ -11,6 +11,7 @@ import click
 
 from pile_tools import files, marked, timeline
 from pile_tools.commands import options
+from pile_tools.commands.places import place_of
 from pile_tools.commands.texts import quoted, short, times
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.marked import Entry
@@ -78,8 +79,8 @@ def command(
         for span, steps in zip(spans, seen, strict=True)
     ]
     about = (
-        f"{len(spans):,} parts of at least {min_bytes:,} bytes stand in {index.dataset.prefix}; "
-        f"they hold {marked.share(text, spans):.1%} of the text"
+        f"{_parts(len(spans))} of at least {min_bytes:,} bytes in {index.dataset.prefix}: "
+        f"{marked.share(text, spans):.1%} of the text"
     )
     if output is not None:
         files.write_atomically(output, marked.page(f"{file}, traced", text, entries, about))
@@ -113,15 +114,9 @@ def _read(file: Path) -> str:
     return text
 
 
-def _place(index: Index, place: Any) -> str:
-    document, token, _, n_tokens = place.tolist()
-    origin = index.dataset.origin(document)
-    source = (
-        ""
-        if origin is None
-        else f": {origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']:,}"
-    )
-    return f"document {document:,}, tokens {token:,} to {token + n_tokens - 1:,}{source}"
+def _place(index: Index, row: Any) -> str:
+    document, token, _, n_tokens = row.tolist()
+    return place_of(index.dataset, document, token, n_tokens)
 
 
 def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) -> list[str]:
@@ -138,8 +133,14 @@ def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) 
         steps = answer.sightings["step"][answer.sightings["text"] == place]
         told[number] = "in no step"
         if len(steps):
-            told[number] = f"seen {times(int(counts[place]))}, steps {steps.min():,} to {steps.max():,}"
+            first, last = int(steps.min()), int(steps.max())
+            when = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
+            told[number] = f"seen {times(int(counts[place]))}, {when}"
     return told
+
+
+def _parts(n: int) -> str:
+    return "1 part" if n == 1 else f"{n:,} parts"
 
 
 def _print_entries(entries: list[Entry], limit: int) -> None:
@@ -155,7 +156,7 @@ def _print_entries(entries: list[Entry], limit: int) -> None:
         if span.count > len(entry.places):
             click.echo(click.style(f"  ... and {span.count - len(entry.places):,} more", dim=True))
     if len(ranked) > limit:
-        click.echo(f"\n... and {len(ranked) - limit:,} parts more; --limit prints more, --json all")
+        click.echo(f"\n... and {_parts(len(ranked) - limit)} more; --limit prints more, --json all")
 
 
 def _print_json(entries: list[Entry]) -> None:

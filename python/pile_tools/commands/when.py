@@ -14,6 +14,7 @@ from pile_tools import charts, timeline
 from pile_tools._core import Tokenizer
 from pile_tools.checkpoints import Intervals, intervals
 from pile_tools.commands import options
+from pile_tools.commands.places import source_of, tokens_from
 from pile_tools.commands.texts import (
     asked,
     print_context,
@@ -201,7 +202,7 @@ def _print_sighting(
     around = f"after {f'step{before}' if before is not None else 'the start'}"
     around += f", before {f'step{after}' if after is not None else 'the end'}"
     what = f" {short(names[int(seen['text'])], 40)}" if len(names) > 1 else ""
-    place = f"row {seen['row']:,}, tokens {seen['offset']:,} to {seen['offset'] + seen['length'] - 1:,}"
+    place = f"row {seen['row']:,}, {tokens_from(seen['offset'], seen['length'])}"
     if part == 0:
         click.echo("")
     if n_parts > 1:
@@ -221,13 +222,8 @@ def _where(order: Order, seen: Any) -> str:
     document = int(seen["document"])
     if not order.knows_documents:
         return "document unknown: the order is of rows"
-    origin = order.dataset.origin(document)
-    source = (
-        "origin unknown"
-        if origin is None
-        else f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']}"
-    )
-    tokens = f"tokens {seen['token']:,} to {seen['token'] + seen['n_tokens'] - 1:,}"
+    source = source_of(order.dataset, document)
+    tokens = tokens_from(seen["token"], seen["n_tokens"])
     if seen["n_documents"] > 1:
         tokens = f"from token {seen['token']:,}, into the next {seen['n_documents'] - 1} documents"
     return f"document {document:,}, {tokens}, byte {seen['byte']:,}, epoch {seen['epoch'] + 1}: {source}"
@@ -294,8 +290,8 @@ def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) ->
 
 def _chart(answer: When, cut: Intervals, names: list[str]) -> str:
     counts = answer.by_interval(cut)
-    what = short(names[0]) if len(names) == 1 else f"{len(names):,} texts"
+    what = f"{short(names[0])} is" if len(names) == 1 else f"{len(names):,} texts are"
     series = {"in one row": counts[:, 0].tolist(), "cut by the border of rows": counts[:, 1].tolist()}
     return charts.stacked_bars(
-        f"How often {what} is seen between checkpoints", "occurrences", cut.labels(), series
+        f"How often {what} seen between checkpoints", "occurrences", cut.labels(), series
     )
