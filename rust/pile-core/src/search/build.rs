@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{
     alphabet::{Alphabet, count_ids},
     file::{VERSION, write_header},
-    piece::{self, PieceHeader, PieceSpan, Token, path_of},
+    piece::{self, PieceHeader, PieceSpan, STRIDE, Token, View, path_of},
 };
 use crate::{
     Error, Result,
@@ -120,7 +120,7 @@ pub fn plan(dataset: &TokenDataset, memory_bytes: u64) -> Result<IndexPlan> {
         memory_bytes: largest * per_token,
         disk_bytes: pieces
             .iter()
-            .map(|piece| piece.n_tokens * 4 + piece.n_tokens / 8)
+            .map(|piece| piece.n_tokens * 4 + piece.n_tokens / 4)
             .sum(),
         pieces,
     })
@@ -298,9 +298,20 @@ impl Job<'_> {
                 format!("its suffixes cannot be sorted: {err:?}"),
             )
         })?;
-        let ends = if header.has_ends { ends } else { Vec::new() };
+        let view = View {
+            tokens,
+            suffixes: bytemuck::cast_slice(&suffixes),
+            signs: &[],
+            buckets: &buckets,
+            ends: Some(&ends),
+            ends_with: None,
+            alphabet: self.alphabet,
+        };
+        let signed = (0..suffixes.len() as u32).step_by(STRIDE as usize);
+        let signs: Vec<u64> = signed.map(|suffix| view.sign(suffix)).collect();
+        let written_ends = if header.has_ends { &ends[..] } else { &[] };
         write_atomically(path, |out| {
-            piece::write(out, header, &buckets, &ends, &suffixes)
+            piece::write(out, header, &buckets, (written_ends, &signs), view.suffixes)
         })
     }
 

@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{Error, Result, io::Mapped};
 
 /// The format of all files of an index.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Writes magic, length and header, padded so that arrays of any type may follow.
 pub(super) fn write_header(

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, ops::Range};
 
 use super::{
     alphabet::partition_point,
-    piece::{Token, View},
+    piece::{STRIDE, Token, View},
 };
 use crate::io::prefetch;
 
@@ -75,16 +75,60 @@ impl<T: Token> View<'_, T> {
             return self.of_ranks(ranks);
         }
         let before = |suffix, rank| self.rank_at(suffix, depth).is_none_or(|found| found < rank);
-        let first = partition_point(range.clone(), |suffix| before(suffix, ranks.start));
-        let end = partition_point(first..range.end, |suffix| before(suffix, ranks.end));
+        let (begins, ends) = self.between(range, depth, ranks.clone());
+        let first = partition_point(begins, |suffix| before(suffix, ranks.start));
+        let from = ends.start.max(first);
+        let end = partition_point(from..ends.end.max(from), |suffix| before(suffix, ranks.end));
         first..end
+    }
+
+    /// Among which of suffixes that agree in their first `depth` tokens those begin, and behind which of them they
+    /// end, that go on with an id of these ranks.
+    fn between(
+        &self,
+        range: Range<u32>,
+        depth: usize,
+        ranks: Range<u32>,
+    ) -> (Range<u32>, Range<u32>) {
+        let sign = |rank| u64::from(rank) + 1;
+        if range.end - range.start <= STRIDE || depth > 2 {
+            return (range.clone(), range);
+        }
+        let (same, shift) = match depth {
+            1 => (0, u32::BITS),
+            _ => (self.sign(range.start) >> u32::BITS << u32::BITS, 0),
+        };
+        let low = same | sign(ranks.start) << shift;
+        let high = same + (sign(ranks.end) << shift);
+        self.by_signs(range, low..high)
+    }
+
+    /// Among which of suffixes with the same first token those begin, and behind which of them they end, whose signs
+    /// are wanted.
+    fn by_signs(&self, range: Range<u32>, wanted: Range<u64>) -> (Range<u32>, Range<u32>) {
+        let signed = range.start.div_ceil(STRIDE)..range.end.div_ceil(STRIDE);
+        let sign = |number: u32| self.signs[number as usize];
+        let below = partition_point(signed.clone(), |number| sign(number) < wanted.start);
+        let within = partition_point(below..signed.end, |number| sign(number) < wanted.end);
+        // The last before a border and the first behind it.
+        let around = |border: u32| {
+            let start = match border > signed.start {
+                true => (border - 1) * STRIDE + 1,
+                false => range.start,
+            };
+            start..border.saturating_mul(STRIDE).clamp(start, range.end)
+        };
+        (around(below), around(within))
     }
 
     /// The first of suffixes that agree in their first `depth` tokens whose document does not end behind them.
     pub(super) fn first_that_goes_on(&self, range: Range<u32>, depth: usize) -> u32 {
         match depth {
             0 => range.start,
-            _ => partition_point(range, |suffix| self.rank_at(suffix, depth).is_none()),
+            _ => {
+                let (begins, _) = self.between(range, depth, 0..0);
+                partition_point(begins, |suffix| self.rank_at(suffix, depth).is_none())
+            }
         }
     }
 
@@ -102,30 +146,39 @@ impl<T: Token> View<'_, T> {
         Ordering::Equal
     }
 
+    /// A search for an n-gram, or what was found where there is nothing more to search.
     fn start<'q>(&self, number: usize, ngram: &'q [T]) -> Result<Search<'q, T>, Range<u32>> {
-        let mut whole = 0..self.suffixes.len() as u32;
-        if let Some(first) = ngram.first() {
-            if ngram
-                .iter()
-                .any(|token| self.alphabet.rank(token.id()).is_none())
-            {
-                return Err(0..0);
-            }
-            let rank = self.alphabet.rank(first.id()).unwrap_or_default();
-            whole = self.of_ranks(rank..rank + 1);
+        let Some(first) = ngram.first() else {
+            return Err(0..self.suffixes.len() as u32);
+        };
+        let rank = |token: &T| self.alphabet.rank(token.id());
+        if ngram.iter().any(|token| rank(token).is_none()) {
+            return Err(0..0);
         }
+        let first = rank(first).unwrap_or_default();
+        let whole = self.of_ranks(first..first + 1);
         if ngram.len() < 2 || whole.is_empty() {
             return Err(whole);
         }
-        Ok(Search {
+        let sign = |place: usize| ngram.get(place).and_then(rank).map_or(0, |rank| rank + 1);
+        let low = u64::from(sign(1)) << u32::BITS | u64::from(sign(2));
+        let n_signs = if ngram.len() == 2 { 1 << u32::BITS } else { 1 };
+        let (begins, ends) = self.by_signs(whole, low..low + n_signs);
+        // Signs tell all of up to three tokens: between the borders all suffixes are found.
+        let are_between = ngram.len() <= 3 && ends.start > begins.end;
+        let mut search = Search {
             number,
             ngram,
-            low: whole.start,
-            high: whole.end,
+            low: begins.start,
+            high: if are_between { begins.end } else { ends.end },
             place: 0,
-            above: None,
+            above: are_between.then_some(ends),
             first: None,
-        })
+        };
+        match search.finished() {
+            Some(found) => Err(found),
+            None => Ok(search),
+        }
     }
 
     /// The suffixes that begin with an n-gram.

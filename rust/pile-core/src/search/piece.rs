@@ -2,7 +2,8 @@
 //!
 //! `piece-000NN`: magic `PILESUFF`, header ([`PieceHeader`]); for each rank and behind the last one the first of its
 //! suffixes, u32; where documents do not all end in a token of their own, a bit for each token that is a document's
-//! last, in u64s; the suffixes in order, each by its first token's place in the piece, u32.
+//! last, in u64s; the signs of every 64th suffix (see [`View::sign`]), u64; the suffixes in order, each by its first
+//! token's place in the piece, u32.
 
 use std::{
     io::{self, Write},
@@ -19,6 +20,9 @@ use super::{
 use crate::{Error, Result, io::Mapped};
 
 const MAGIC: &[u8; 8] = b"PILESUFF";
+
+/// Suffixes from one with a sign to the next.
+pub(super) const STRIDE: u32 = 64;
 
 /// Which documents and tokens a piece covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,8 +78,8 @@ pub(super) fn write(
     out: &mut impl Write,
     header: &PieceHeader,
     buckets: &[u32],
-    ends: &[u64],
-    suffixes: &[i32],
+    (ends, signs): (&[u64], &[u64]),
+    suffixes: &[u32],
 ) -> io::Result<()> {
     write_header(out, MAGIC, header)?;
     out.write_all(bytemuck::cast_slice(buckets))?;
@@ -83,7 +87,13 @@ pub(super) fn write(
         out.write_all(&[0; 4])?;
     }
     out.write_all(bytemuck::cast_slice(ends))?;
+    out.write_all(bytemuck::cast_slice(signs))?;
     out.write_all(bytemuck::cast_slice(suffixes))
+}
+
+/// Suffixes with a sign.
+fn n_signs(n_tokens: u64) -> u64 {
+    n_tokens.div_ceil(STRIDE.into())
 }
 
 /// An opened piece.
@@ -94,6 +104,7 @@ pub(super) struct Piece {
     n_ids: u64,
     buckets_at: u64,
     ends_at: Option<u64>,
+    signs_at: u64,
     suffixes_at: u64,
 }
 
@@ -117,7 +128,8 @@ impl Piece {
         } else {
             0
         };
-        let suffixes_at = ends + n_ends * 8;
+        let signs_at = ends + n_ends * 8;
+        let suffixes_at = signs_at + n_signs(n_tokens) * 8;
         let (suffixes, end) = array::<u32>(&file, suffixes_at, n_tokens)?;
         if end != file.bytes().len() as u64 {
             let what = format!("has {} bytes, expected {end}", file.bytes().len());
@@ -137,6 +149,7 @@ impl Piece {
             n_ids: header.n_ids,
             buckets_at: start,
             ends_at: header.has_ends.then_some(ends),
+            signs_at,
             suffixes_at,
             file,
         })
@@ -154,6 +167,7 @@ impl Piece {
         View {
             tokens: &tokens[first..end],
             suffixes: self.values(self.suffixes_at, self.span.n_tokens),
+            signs: self.values(self.signs_at, n_signs(self.span.n_tokens)),
             buckets: self.values(self.buckets_at, self.n_ids + 1),
             ends: self
                 .ends_at
@@ -202,9 +216,12 @@ impl Token for i32 {
 pub(super) struct View<'a, T> {
     pub(super) tokens: &'a [T],
     pub(super) suffixes: &'a [u32],
+    /// Those of every [`STRIDE`]th suffix: a search looks at them, which lie together, before it looks at tokens,
+    /// which do not.
+    pub(super) signs: &'a [u64],
     pub(super) buckets: &'a [u32],
-    ends: Option<&'a [u64]>,
-    ends_with: Option<i32>,
+    pub(super) ends: Option<&'a [u64]>,
+    pub(super) ends_with: Option<i32>,
     pub(super) alphabet: &'a Alphabet,
 }
 
@@ -239,5 +256,15 @@ impl<T: Token> View<'_, T> {
             return None;
         }
         self.rank(place)
+    }
+
+    /// What a suffix goes on with behind its first token: the ranks of the next two, each plus one, or 0 where the
+    /// document has ended. Signs of suffixes with the same first token ascend.
+    pub(super) fn sign(&self, suffix: u32) -> u64 {
+        let next = |depth| self.rank_at(suffix, depth).map_or(0, |rank| rank + 1);
+        match next(1) {
+            0 => 0,
+            first => u64::from(first) << u32::BITS | u64::from(next(2)),
+        }
     }
 }
