@@ -1,6 +1,7 @@
 //! How often things occur: n-grams of tokens and of words, in bounded memory and exactly.
 
 mod arithmetic;
+mod beginnings;
 mod chunk;
 mod finder;
 mod fold;
@@ -14,6 +15,7 @@ mod spill;
 mod table;
 mod tally;
 mod term_jobs;
+mod term_set;
 mod terms;
 mod windows;
 mod words;
