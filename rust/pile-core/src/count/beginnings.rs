@@ -78,6 +78,7 @@ pub(super) struct Short {
     /// Whether there is a key, by two bytes.
     bits: Box<[u64; 1 << 10]>,
     one: Box<[u32; 1 << 8]>,
+    has_one: bool,
     two: Box<[u32]>,
 }
 
@@ -89,11 +90,13 @@ impl Short {
         let mut this = Self {
             bits: Box::new([0; 1 << 10]),
             one: Box::new([Self::NONE; 1 << 8]),
+            has_one: false,
             two: vec![Self::NONE; 1 << 16].into_boxed_slice(),
         };
         for (key, number) in keys {
             match key {
                 [one] => {
+                    this.has_one = true;
                     this.one[usize::from(*one)] = number;
                     (0..=255).for_each(|any| this.set([*one, any]));
                 }
@@ -117,6 +120,11 @@ impl Short {
     pub(super) fn bit(&self, eight: u64) -> u64 {
         let place = (eight & 0xffff) as usize;
         self.bits[place / 64] >> (place % 64) & 1
+    }
+
+    /// Whether any key has one byte.
+    pub(super) fn has_one(&self) -> bool {
+        self.has_one
     }
 
     /// The number of the first byte of a text.

@@ -12,9 +12,6 @@ use super::{
     term_set::TermSet,
 };
 
-/// Bytes that must stand behind a text's end: any will do.
-pub(crate) const SLACK_BYTES: usize = EIGHT;
-
 /// Bytes of a stretch: lists of its places stay in the nearest cache.
 const STRETCH: usize = if cfg!(test) { 32 } else { 2048 };
 
@@ -81,35 +78,29 @@ impl Finder {
         &self.terms
     }
 
-    /// Calls `found(start, hits)` for each stretch of the first `length` bytes of `text`, which are all the
-    /// occurrences that begin in it, in no order; [`SLACK_BYTES`] more bytes must follow.
-    pub(crate) fn find(
-        &self,
-        text: &[u8],
-        length: usize,
-        room: &mut Room,
-        mut found: impl FnMut(usize, &[Hit]),
-    ) {
-        for start in (0..length).step_by(STRETCH) {
-            let end = length.min(start + STRETCH);
-            let stretch = Stretch {
-                text: &text[start..length],
-                slack: &text[start..end + EIGHT - 1],
-            };
+    /// Calls `found(start, hits)` for each stretch of a text, with all the occurrences that begin in it, in no
+    /// order.
+    pub(crate) fn find(&self, text: &[u8], room: &mut Room, mut found: impl FnMut(usize, &[Hit])) {
+        for start in (0..text.len()).step_by(STRETCH) {
             room.hits.clear();
-            self.find_in(stretch, room);
+            self.find_in(&text[start..], room);
             found(start, &room.hits);
         }
     }
 
-    fn find_in(&self, stretch: Stretch<'_>, room: &mut Room) {
+    /// Puts the occurrences that begin in the first stretch of a text.
+    fn find_in(&self, text: &[u8], room: &mut Room) {
         let Room {
+            bytes,
             left,
             less,
             few,
             ranges,
             hits,
         } = room;
+        let n = text.len().min(bytes.len());
+        bytes[..n].copy_from_slice(&text[..n]); // what was there before stays behind a text's end
+        let stretch = Stretch { text, bytes };
         let (n_short, n_three) = self.scan(stretch, left, less);
         self.put_short(stretch, &left[..n_short], hits);
         let n_four = put_left(&self.four, stretch, &less[..n_three], left);
@@ -135,11 +126,15 @@ impl Finder {
         longer: &mut [u16; STRETCH],
     ) -> (usize, usize) {
         let (mut n_short, mut n_longer) = (0, 0);
-        for (bytes, place) in stretch.slack.windows(EIGHT).zip(0_u16..) {
+        let windows = stretch
+            .bytes
+            .windows(EIGHT)
+            .take(stretch.text.len().min(STRETCH));
+        for (bytes, place) in windows.zip(0_u16..) {
             let eight = u64::from_le_bytes(*bytes.first_chunk().unwrap_or(&[0; EIGHT]));
-            short[n_short % STRETCH] = place;
+            short[n_short] = place;
             n_short += self.short.bit(eight) as usize;
-            longer[n_longer % STRETCH] = place;
+            longer[n_longer] = place;
             n_longer += self.three.bit(eight) as usize;
         }
         (n_short, n_longer)
@@ -147,17 +142,11 @@ impl Finder {
 
     /// Puts the terms of one and two bytes.
     fn put_short(&self, stretch: Stretch<'_>, places: &[u16], hits: &mut Vec<Hit>) {
-        let mut n = hits.len();
-        hits.resize(n + 2 * places.len(), Hit::default());
-        for (place, eight) in stretch.some(places) {
-            let term = self.short.one(eight);
-            hits[n] = Hit { term, place };
-            n += usize::from(term != NONE);
-            let term = self.short.two(eight);
-            hits[n] = Hit { term, place };
-            n += usize::from((term != NONE) & (usize::from(place) + 2 <= stretch.text.len()));
+        if self.short.has_one() {
+            put_terms(stretch.some(places), |eight| self.short.one(eight), hits);
         }
-        hits.truncate(n);
+        let places = stretch.inside(places, 2);
+        put_terms(stretch.some(places), |eight| self.short.two(eight), hits);
     }
 
     /// Puts those terms of ranges that the text at their places begins with.
@@ -223,6 +212,8 @@ pub(crate) struct Hit {
 /// Room that is used again.
 #[derive(Debug)]
 pub(crate) struct Room {
+    /// A stretch, and the bytes behind it that the last place's eight need.
+    bytes: Box<[u8; STRETCH + EIGHT]>,
     left: Box<[u16; STRETCH]>,
     less: Box<[u16; STRETCH]>,
     few: Box<[u16; STRETCH]>,
@@ -235,6 +226,7 @@ impl Default for Room {
     fn default() -> Self {
         let places = || Box::new([0; STRETCH]);
         Self {
+            bytes: Box::new([0; STRETCH + EIGHT]),
             left: places(),
             less: places(),
             few: places(),
@@ -249,26 +241,30 @@ impl Default for Room {
 struct Stretch<'a> {
     /// From its start to the end of the text.
     text: &'a [u8],
-    /// From its start to as far behind its end as the last place's eight bytes reach.
-    slack: &'a [u8],
+    /// Its bytes where no place needs to be checked; behind the text's end are others.
+    bytes: &'a [u8; STRETCH + EIGHT],
 }
 
 impl<'a> Stretch<'a> {
-    /// The eight bytes at a place.
-    #[inline]
-    fn eight(self, place: u16) -> u64 {
-        let bytes = self.slack[usize::from(place)..].first_chunk();
-        u64::from_le_bytes(*bytes.unwrap_or(&[0; EIGHT]))
-    }
-
     /// These places with their eight bytes.
     #[inline]
-    fn some(self, places: &'a [u16]) -> impl Iterator<Item = (u16, u64)> + 'a {
-        places.iter().map(move |place| (*place, self.eight(*place)))
+    fn some(self, places: &'a [u16]) -> impl ExactSizeIterator<Item = (u16, u64)> + 'a {
+        places.iter().map(move |place| {
+            let bytes = self.bytes[usize::from(*place) % STRETCH..].first_chunk();
+            (*place, u64::from_le_bytes(*bytes.unwrap_or(&[0; EIGHT])))
+        })
+    }
+
+    /// Those of these ascending places that so many bytes of the text follow.
+    fn inside(self, places: &[u16], n_bytes: usize) -> &[u16] {
+        let outside = |place: &&u16| usize::from(**place) + n_bytes > self.text.len();
+        let n_outside = places.iter().rev().take_while(outside).count();
+        &places[..places.len() - n_outside]
     }
 }
 
-/// Puts those places where a key of the sieve may start. It asks nothing that a processor could guess wrong.
+/// Puts those places where a key of the sieve may start. Like all here it asks nothing that a processor could
+/// mostly guess wrong.
 fn put_left(
     sieve: &Sieve,
     stretch: Stretch<'_>,
@@ -277,10 +273,27 @@ fn put_left(
 ) -> usize {
     let mut n = 0;
     for (place, eight) in stretch.some(places) {
-        left[n % STRETCH] = place;
+        left[n] = place;
         n += sieve.bit(eight) as usize;
     }
     n
+}
+
+/// Puts the terms of places, where there is one.
+#[inline]
+fn put_terms(
+    places: impl ExactSizeIterator<Item = (u16, u64)>,
+    term: impl Fn(u64) -> u32,
+    hits: &mut Vec<Hit>,
+) {
+    let mut n = hits.len();
+    hits.resize(n + places.len(), Hit::default());
+    for (place, eight) in places {
+        let term = term(eight);
+        hits[n] = Hit { term, place };
+        n += usize::from(term != NONE);
+    }
+    hits.truncate(n);
 }
 
 /// Puts the terms that start at some places, where their bytes are all of the table's keys.
@@ -292,20 +305,12 @@ fn put_hits(
     hits: &mut Vec<Hit>,
 ) {
     let n = put_left(&beginnings.sieve, stretch, places, few);
-    let inside = |place: &&u16| usize::from(**place) + beginnings.length <= stretch.text.len();
-    let n = n - few[..n]
-        .iter()
-        .rev()
-        .take_while(|place| !inside(place))
-        .count();
-    let mut end = hits.len();
-    hits.resize(end + n, Hit::default());
-    for (place, eight) in stretch.some(&few[..n]) {
-        let (term, after) = beginnings.range(eight);
-        hits[end] = Hit { term, place };
-        end += usize::from(term != after);
-    }
-    hits.truncate(end);
+    let places = stretch.inside(&few[..n], beginnings.length);
+    let term = |eight| match beginnings.range(eight) {
+        (term, end) if term != end => term,
+        _ => NONE,
+    };
+    put_terms(stretch.some(places), term, hits);
 }
 
 /// Puts the ranges of terms that may start at some places.
@@ -316,11 +321,12 @@ fn put_ranges(
     few: &mut [u16; STRETCH],
     ranges: &mut Vec<(u16, u32, u32)>,
 ) {
-    let n = put_left(&beginnings.sieve, stretch, places, few);
+    let n_few = put_left(&beginnings.sieve, stretch, places, few);
+    let few = stretch.inside(&few[..n_few], beginnings.length);
     ranges.clear();
-    ranges.resize(n, (0, 0, 0));
+    ranges.resize(few.len(), (0, 0, 0));
     let mut n = 0;
-    for (place, eight) in stretch.some(&few[..ranges.len()]) {
+    for (place, eight) in stretch.some(few) {
         let (start, end) = beginnings.range(eight);
         ranges[n] = (place, start, end);
         n += usize::from(start != end);
@@ -353,9 +359,8 @@ mod tests {
             }
             let terms: Vec<&[u8]> = terms.iter().map(|term| &**term).collect();
             let finder = Finder::new(TermSet::new(&terms).unwrap().0);
-            let padded = [&text[..], &[0; SLACK_BYTES]].concat();
             let mut found = Vec::new();
-            finder.find(&padded, text.len(), &mut Room::default(), |start, hits| {
+            finder.find(&text, &mut Room::default(), |start, hits| {
                 found.extend(hits.iter().map(|hit| (start + usize::from(hit.place), hit.term as usize)));
             });
             found.sort_unstable();

@@ -10,7 +10,7 @@ use regex_syntax::is_word_character;
 use rustc_hash::FxHashMap;
 
 use super::{
-    finder::{Finder, Room, SLACK_BYTES},
+    finder::{Finder, Room},
     fold,
     term_set::TermSet,
     words::is_space,
@@ -153,6 +153,9 @@ fn is_word_of(c: char) -> bool {
 
 /// The first character, if the bytes begin with one.
 fn first_char(bytes: &[u8]) -> Option<char> {
+    if let Some(first) = bytes.first().filter(|first| first.is_ascii()) {
+        return Some(char::from(*first));
+    }
     let few = &bytes[..bytes.len().min(4)];
     few.utf8_chunks()
         .next()
@@ -161,6 +164,9 @@ fn first_char(bytes: &[u8]) -> Option<char> {
 
 /// The last character, if the bytes end with one.
 fn last_char(bytes: &[u8]) -> Option<char> {
+    if let Some(last) = bytes.last().filter(|last| last.is_ascii()) {
+        return Some(char::from(*last));
+    }
     let few = &bytes[bytes.len().saturating_sub(4)..];
     let start = few.iter().rposition(|byte| byte & 0xc0 != 0x80)?;
     std::str::from_utf8(&few[start..])
@@ -193,7 +199,7 @@ pub struct TermCounter<'a> {
     of_unit: Vec<u32>,
     n_of_unit: usize,
     pairs: FxHashMap<u32, u64>,
-    text: Vec<u8>,
+    folded: Vec<u8>,
     room: Room,
     found: Vec<(u32, u32)>,
     words: Vec<u32>,
@@ -212,7 +218,7 @@ impl<'a> TermCounter<'a> {
             of_unit: vec![0; terms.n_distinct() + 1],
             n_of_unit: 0,
             pairs: FxHashMap::default(),
-            text: Vec::new(),
+            folded: Vec::new(),
             room: Room::default(),
             found: Vec::new(),
             words: Vec::new(),
@@ -229,19 +235,18 @@ impl<'a> TermCounter<'a> {
 
     /// Counts a text of the document or sample.
     pub fn add(&mut self, text: &[u8]) {
-        let mut own = std::mem::take(&mut self.text);
-        own.clear();
-        match self.terms.ignore_case {
-            true => fold::put_folded_bytes(&mut own, text),
-            false => own.extend_from_slice(text),
+        if !self.terms.ignore_case {
+            self.count(text);
+            return;
         }
-        let length = own.len();
-        own.resize(length + SLACK_BYTES, 0);
-        self.count(&own, length);
-        self.text = own;
+        let mut folded = std::mem::take(&mut self.folded);
+        folded.clear();
+        fold::put_folded_bytes(&mut folded, text);
+        self.count(&folded);
+        self.folded = folded;
     }
 
-    fn count(&mut self, text: &[u8], length: usize) {
+    fn count(&mut self, text: &[u8]) {
         let terms = self.terms;
         let is_window = matches!(terms.within, Within::Words(_)) && !terms.pairs.is_empty();
         self.found.clear();
@@ -253,10 +258,10 @@ impl<'a> TermCounter<'a> {
             ..
         } = self;
         let mut n_of_unit = self.n_of_unit;
-        terms.finder.find(text, length, room, |start, hits| {
+        terms.finder.find(text, room, |start, hits| {
             for hit in hits {
                 let at = start + usize::from(hit.place);
-                if terms.whole_words && !terms.is_word(&text[..length], at, hit.term) {
+                if terms.whole_words && !terms.is_word(text, at, hit.term) {
                     continue;
                 }
                 // Whether a term is new to the unit cannot be guessed: so it is always listed, but not always kept.
@@ -271,7 +276,7 @@ impl<'a> TermCounter<'a> {
         });
         self.n_of_unit = n_of_unit;
         if is_window {
-            self.count_near(&text[..length]);
+            self.count_near(text);
         }
     }
 
