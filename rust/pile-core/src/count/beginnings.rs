@@ -155,7 +155,7 @@ pub(super) struct Beginnings {
 impl Beginnings {
     /// A table of different keys of `length` bytes, or longer ones of which the first eight count.
     pub(super) fn new(length: usize, ranges: &[(&[u8], u32, u32)]) -> Self {
-        let n_places = (4 * ranges.len()).next_power_of_two().max(2);
+        let n_places = (2 * ranges.len()).next_power_of_two().max(2);
         let mut this = Self {
             length,
             sieve: Sieve::new(length, ranges.iter().map(|(key, ..)| *key)),

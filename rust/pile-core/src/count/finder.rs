@@ -20,7 +20,7 @@ const NONE: u32 = Short::NONE;
 
 /// Finds terms.
 #[derive(Debug)]
-pub struct Finder {
+pub(super) struct Finder {
     terms: TermSet,
     /// Terms of one and of two bytes.
     short: Short,
@@ -40,8 +40,7 @@ pub struct Finder {
 
 impl Finder {
     /// Looks for terms.
-    #[must_use]
-    pub fn new(terms: TermSet) -> Self {
+    pub(super) fn new(terms: TermSet) -> Self {
         let numbers = 0..terms.len() as u32;
         let by_length = |length| {
             let long_enough = |number: &u32| match terms.term(*number).len() {
@@ -73,14 +72,13 @@ impl Finder {
     }
 
     /// The terms.
-    #[must_use]
-    pub fn terms(&self) -> &TermSet {
+    pub(super) fn terms(&self) -> &TermSet {
         &self.terms
     }
 
     /// Calls `found(start, hits)` for each stretch of a text, with all the occurrences that begin in it, in no
     /// order.
-    pub(crate) fn find(&self, text: &[u8], room: &mut Room, mut found: impl FnMut(usize, &[Hit])) {
+    pub(super) fn find(&self, text: &[u8], room: &mut Room, mut found: impl FnMut(usize, &[Hit])) {
         for start in (0..text.len()).step_by(STRETCH) {
             room.hits.clear();
             self.find_in(&text[start..], room);
@@ -203,15 +201,15 @@ fn inner(terms: &TermSet) -> Vec<u32> {
 
 /// An occurrence.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Hit {
-    pub(crate) term: u32,
+pub(super) struct Hit {
+    pub(super) term: u32,
     /// Where it starts in its stretch.
-    pub(crate) place: u16,
+    pub(super) place: u16,
 }
 
 /// Room that is used again.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(super) struct Room {
     /// A stretch, and the bytes behind it that the last place's eight need.
     bytes: Box<[u8; STRETCH + EIGHT]>,
     left: Box<[u16; STRETCH]>,

@@ -21,7 +21,6 @@ mod windows;
 mod words;
 
 pub use arithmetic::{Arithmetic, ArithmeticKey, UNITS};
-pub use finder::Finder;
 pub(crate) use in_order::in_order;
 pub use kept::{Gram, GramSink, Keep, LengthSummary};
 pub use ngrams::{Grouped, NgramConfig, count_ngrams};

@@ -4,7 +4,7 @@ use crate::{Error, Result};
 
 /// Different terms by their numbers, which ascend as their bytes do.
 #[derive(Debug)]
-pub struct TermSet {
+pub(super) struct TermSet {
     bytes: Vec<u8>,
     /// Where each term starts, and the end of all.
     starts: Vec<usize>,
@@ -15,7 +15,7 @@ impl TermSet {
     ///
     /// # Errors
     /// An empty term, or 2^32 of them.
-    pub fn new(terms: &[&[u8]]) -> Result<(Self, Vec<u32>)> {
+    pub(super) fn new(terms: &[&[u8]]) -> Result<(Self, Vec<u32>)> {
         if terms.iter().any(|term| term.is_empty()) {
             return Err(Error::argument(
                 "a term is empty: it would occur everywhere",
@@ -41,21 +41,13 @@ impl TermSet {
     }
 
     /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.starts.len() - 1
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// The bytes of a term.
     #[inline]
-    #[must_use]
-    pub fn term(&self, number: u32) -> &[u8] {
+    pub(super) fn term(&self, number: u32) -> &[u8] {
         let number = number as usize;
         &self.bytes[self.starts[number]..self.starts[number + 1]]
     }
