@@ -1,9 +1,9 @@
 //! Finds every occurrence of many terms, overlapping ones included.
 //!
-//! A text is cut into stretches. In each, sieves leave the places where a term of one, two or three bytes may
-//! start, or the first four bytes of a longer one; among these places further sieves leave those for each
-//! longer length, and for the first eight bytes of long terms. What is left is looked up. So a place where no
-//! term starts costs the same few steps, however many terms there are.
+//! A text is cut into stretches. In each, sieves leave the places where a term of one or two bytes starts, and
+//! those where a longer one may by its first three; among these, further sieves leave those for terms of each
+//! length up to seven bytes, and for the first eight bytes of long terms. What is left is looked up. So a place
+//! where no term starts costs the same few steps, however many terms there are.
 
 use std::ops::{Range, RangeInclusive};
 
