@@ -1,6 +1,7 @@
 //! How often things occur: n-grams of tokens and of words, in bounded memory and exactly.
 
 mod arithmetic;
+mod beginnings;
 mod chunk;
 mod finder;
 mod fold;
@@ -14,12 +15,12 @@ mod spill;
 mod table;
 mod tally;
 mod term_jobs;
+mod term_set;
 mod terms;
 mod windows;
 mod words;
 
 pub use arithmetic::{Arithmetic, ArithmeticKey, UNITS};
-pub use finder::Finder;
 pub(crate) use in_order::in_order;
 pub use kept::{Gram, GramSink, Keep, LengthSummary};
 pub use ngrams::{Grouped, NgramConfig, count_ngrams};

@@ -4,12 +4,15 @@
 //! the text**; occurrences that overlap all count. As a whole word it counts only where no word character
 //! (`\w` of Unicode's technical standard 18) stands directly before or behind it.
 
+use std::iter;
+
 use regex_syntax::is_word_character;
 use rustc_hash::FxHashMap;
 
 use super::{
-    finder::{Finder, SLACK_BYTES},
+    finder::{Finder, Room},
     fold,
+    term_set::TermSet,
     words::is_space,
 };
 use crate::{Error, Result};
@@ -53,24 +56,13 @@ impl Terms {
         if terms.is_empty() {
             return Err(Error::argument("no terms to count"));
         }
-        let mut known: FxHashMap<Box<[u8]>, u32> = FxHashMap::default();
-        let (mut distinct, mut numbers) = (Vec::new(), Vec::with_capacity(terms.len()));
-        for term in terms {
-            let mut bytes = Vec::with_capacity(term.len());
-            match ignore_case {
-                true => fold::put_folded_bytes(&mut bytes, term),
-                false => bytes.extend_from_slice(term),
-            }
-            let bytes = bytes.into_boxed_slice();
-            let number = known.entry(bytes.clone()).or_insert_with(|| {
-                distinct.push(bytes);
-                distinct.len() as u32 - 1
-            });
-            numbers.push(*number);
-        }
+        let (set, numbers) = match ignore_case {
+            true => TermSet::new(&Folded::new(terms).terms())?,
+            false => TermSet::new(terms)?,
+        };
         let mut this = Self {
-            partners: vec![Vec::new(); if pairs.is_empty() { 0 } else { distinct.len() }],
-            finder: Finder::new(distinct)?,
+            partners: vec![Vec::new(); if pairs.is_empty() { 0 } else { set.len() }],
+            finder: Finder::new(set),
             whole_words,
             ignore_case,
             numbers,
@@ -117,11 +109,38 @@ impl Terms {
         self.pairs.len()
     }
 
-    /// Whether no word character stands directly before or behind these bytes of a text.
-    fn is_word(text: &[u8], start: usize, end: usize) -> bool {
+    /// Whether no word character stands directly before or behind this term in a text.
+    fn is_word(&self, text: &[u8], start: usize, term: u32) -> bool {
+        let end = start + self.finder.terms().term(term).len();
         let before = last_char(&text[..start]);
         let behind = first_char(&text[end..]);
         !before.into_iter().chain(behind).any(is_word_of)
+    }
+}
+
+/// Terms with their case folded.
+struct Folded {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Folded {
+    fn new(terms: &[&[u8]]) -> Self {
+        let mut bytes = Vec::new();
+        let fold = |term: &&[u8]| {
+            fold::put_folded_bytes(&mut bytes, term);
+            bytes.len()
+        };
+        let ends = terms.iter().map(fold).collect();
+        Self { bytes, ends }
+    }
+
+    fn terms(&self) -> Vec<&[u8]> {
+        let starts = iter::once(&0).chain(&self.ends);
+        let ranges = starts.zip(&self.ends);
+        ranges
+            .map(|(start, end)| &self.bytes[*start..*end])
+            .collect()
     }
 }
 
@@ -134,6 +153,9 @@ fn is_word_of(c: char) -> bool {
 
 /// The first character, if the bytes begin with one.
 fn first_char(bytes: &[u8]) -> Option<char> {
+    if let Some(first) = bytes.first().filter(|first| first.is_ascii()) {
+        return Some(char::from(*first));
+    }
     let few = &bytes[..bytes.len().min(4)];
     few.utf8_chunks()
         .next()
@@ -142,6 +164,9 @@ fn first_char(bytes: &[u8]) -> Option<char> {
 
 /// The last character, if the bytes end with one.
 fn last_char(bytes: &[u8]) -> Option<char> {
+    if let Some(last) = bytes.last().filter(|last| last.is_ascii()) {
+        return Some(char::from(*last));
+    }
     let few = &bytes[bytes.len().saturating_sub(4)..];
     let start = few.iter().rposition(|byte| byte & 0xc0 != 0x80)?;
     std::str::from_utf8(&few[start..])
@@ -165,15 +190,17 @@ pub struct Counted {
 pub struct TermCounter<'a> {
     terms: &'a Terms,
     group: u32,
-    occurrences: Vec<u64>,
-    units: Vec<u64>,
-    /// The unit in which each term was last seen.
-    seen: Vec<u64>,
-    unit: u64,
-    of_unit: Vec<u32>,
+    /// Occurrences of each term, and units that hold it, before this unit.
+    counts: Vec<(u64, u64)>,
     touched: Vec<u32>,
+    /// Occurrences of each term in this unit.
+    in_unit: Vec<u64>,
+    /// The terms that occur in it: the first `n_of_unit` of these.
+    of_unit: Vec<u32>,
+    n_of_unit: usize,
     pairs: FxHashMap<u32, u64>,
-    text: Vec<u8>,
+    folded: Vec<u8>,
+    room: Room,
     found: Vec<(u32, u32)>,
     words: Vec<u32>,
 }
@@ -182,18 +209,17 @@ impl<'a> TermCounter<'a> {
     /// Nothing counted yet.
     #[must_use]
     pub fn new(terms: &'a Terms) -> Self {
-        let n = terms.n_distinct();
         Self {
             terms,
             group: 0,
-            occurrences: vec![0; n],
-            units: vec![0; n],
-            seen: vec![0; n],
-            unit: 0,
-            of_unit: Vec::new(),
+            counts: vec![(0, 0); terms.n_distinct()],
             touched: Vec::new(),
+            in_unit: vec![0; terms.n_distinct()],
+            of_unit: vec![0; terms.n_distinct() + 1],
+            n_of_unit: 0,
             pairs: FxHashMap::default(),
-            text: Vec::new(),
+            folded: Vec::new(),
+            room: Room::default(),
             found: Vec::new(),
             words: Vec::new(),
         }
@@ -202,7 +228,6 @@ impl<'a> TermCounter<'a> {
     /// Begins the next document or sample, of this group; what was counted of another group comes out.
     pub fn begin(&mut self, group: u32) -> Option<Counted> {
         self.end_unit();
-        self.unit += 1;
         let before = (group != self.group).then(|| self.take());
         self.group = group;
         before.filter(|counted| !counted.terms.is_empty())
@@ -210,42 +235,48 @@ impl<'a> TermCounter<'a> {
 
     /// Counts a text of the document or sample.
     pub fn add(&mut self, text: &[u8]) {
-        let mut own = std::mem::take(&mut self.text);
-        own.clear();
-        match self.terms.ignore_case {
-            true => fold::put_folded_bytes(&mut own, text),
-            false => own.extend_from_slice(text),
+        if !self.terms.ignore_case {
+            self.count(text);
+            return;
         }
-        let length = own.len();
-        own.resize(length + SLACK_BYTES, 0);
-        self.count(&own, length);
-        self.text = own;
+        let mut folded = std::mem::take(&mut self.folded);
+        folded.clear();
+        fold::put_folded_bytes(&mut folded, text);
+        self.count(&folded);
+        self.folded = folded;
     }
 
-    fn count(&mut self, text: &[u8], length: usize) {
+    fn count(&mut self, text: &[u8]) {
         let terms = self.terms;
         let is_window = matches!(terms.within, Within::Words(_)) && !terms.pairs.is_empty();
         self.found.clear();
-        terms.finder.find(text, length, |term, at| {
-            let end = at + terms.finder.terms()[term].len();
-            if terms.whole_words && !Terms::is_word(&text[..length], at, end) {
-                return;
-            }
-            if self.seen[term] != self.unit {
-                self.seen[term] = self.unit;
-                self.of_unit.push(term as u32);
-                if self.occurrences[term] == 0 {
-                    self.touched.push(term as u32);
+        let Self {
+            room,
+            in_unit,
+            of_unit,
+            found,
+            ..
+        } = self;
+        let mut n_of_unit = self.n_of_unit;
+        terms.finder.find(text, room, |start, hits| {
+            for hit in hits {
+                let at = start + usize::from(hit.place);
+                if terms.whole_words && !terms.is_word(text, at, hit.term) {
+                    continue;
                 }
-                self.units[term] += 1;
-            }
-            self.occurrences[term] += 1;
-            if is_window {
-                self.found.push((at as u32, term as u32));
+                // Whether a term is new to the unit cannot be guessed: so it is always listed, but not always kept.
+                let n = &mut in_unit[hit.term as usize];
+                of_unit[n_of_unit] = hit.term;
+                n_of_unit += usize::from(*n == 0);
+                *n += 1;
+                if is_window {
+                    found.push((at as u32, hit.term));
+                }
             }
         });
+        self.n_of_unit = n_of_unit;
         if is_window {
-            self.count_near(&text[..length]);
+            self.count_near(text);
         }
     }
 
@@ -255,6 +286,7 @@ impl<'a> TermCounter<'a> {
             return;
         };
         put_word_starts(text, &mut self.words);
+        self.found.sort_unstable();
         let mut word = 0;
         for (at, _) in &mut self.found {
             while self.words.get(word).is_some_and(|start| *start <= *at) {
@@ -279,15 +311,23 @@ impl<'a> TermCounter<'a> {
     fn end_unit(&mut self) {
         let terms = self.terms;
         if terms.within == Within::Unit && !terms.pairs.is_empty() {
-            for term in &self.of_unit {
+            for term in &self.of_unit[..self.n_of_unit] {
                 for (other, number) in &terms.partners[*term as usize] {
-                    if self.seen[*other as usize] == self.unit {
+                    if self.in_unit[*other as usize] > 0 {
                         *self.pairs.entry(*number).or_default() += 1;
                     }
                 }
             }
         }
-        self.of_unit.clear();
+        for term in &self.of_unit[..self.n_of_unit] {
+            let (occurrences, units) = &mut self.counts[*term as usize];
+            if *units == 0 {
+                self.touched.push(*term);
+            }
+            *occurrences += std::mem::take(&mut self.in_unit[*term as usize]);
+            *units += 1;
+        }
+        self.n_of_unit = 0;
     }
 
     /// What was counted since it was last asked for.
@@ -299,13 +339,8 @@ impl<'a> TermCounter<'a> {
             pairs: self.pairs.drain().collect(),
         };
         for term in self.touched.drain(..) {
-            let (n, n_units) = (
-                &mut self.occurrences[term as usize],
-                &mut self.units[term as usize],
-            );
-            counted
-                .terms
-                .push((term, std::mem::take(n), std::mem::take(n_units)));
+            let (occurrences, units) = std::mem::take(&mut self.counts[term as usize]);
+            counted.terms.push((term, occurrences, units));
         }
         counted
     }
@@ -337,17 +372,17 @@ fn put_word_starts(text: &[u8], starts: &mut Vec<u32>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::count::{Sums, Totals};
 
-    fn counted(terms: &Terms, texts: &[&str]) -> Counted {
+    fn counted(terms: &Terms, texts: &[&str]) -> Totals {
         let mut counter = TermCounter::new(terms);
         for text in texts {
             assert_eq!(counter.begin(0), None);
             counter.add(text.as_bytes());
         }
-        let mut counted = counter.take();
-        counted.terms.sort_unstable();
-        counted.pairs.sort_unstable();
-        counted
+        let mut sums = Sums::new(terms);
+        sums.add(&counter.take());
+        sums.totals()
     }
 
     #[test]
@@ -356,11 +391,13 @@ mod tests {
         let texts = ["cat, Cat cats concat c++x", "é caté \u{301} CAT c++ éé"];
         let plain = Terms::new(&asked, (false, false), &[], Within::Unit).unwrap();
         let all = counted(&plain, &texts);
-        assert_eq!(all.terms, [(0, 4, 2), (1, 1, 1), (2, 4, 1), (3, 2, 2)]);
+        assert_eq!(all.occurrences, [4, 1, 4, 2]);
+        assert_eq!(all.units, [2, 1, 1, 2]);
         let words = Terms::new(&asked, (true, true), &[], Within::Unit).unwrap();
-        assert_eq!(words.numbers(), [0, 0, 1, 2]);
+        assert_eq!(words.n_distinct(), 3);
         let all = counted(&words, &texts);
-        assert_eq!(all.terms, [(0, 3, 2), (1, 1, 1), (2, 1, 1)]);
+        assert_eq!(all.occurrences, [3, 3, 1, 1]);
+        assert_eq!(all.units, [2, 2, 1, 1]);
     }
 
     #[test]
@@ -369,19 +406,14 @@ mod tests {
         let pairs = [(0, 1), (1, 2), (0, 0), (1, 0)];
         let texts = ["a b x a", "b x x c", "c"];
         let unit = Terms::new(&asked, (true, false), &pairs, Within::Unit).unwrap();
-        assert_eq!(
-            counted(&unit, &texts).pairs,
-            [(0, 1), (1, 1), (2, 1), (3, 1)]
-        );
+        assert_eq!(counted(&unit, &texts).pairs, [1, 1, 1, 1]);
         let near = Terms::new(&asked, (true, false), &pairs, Within::Words(2)).unwrap();
-        assert_eq!(counted(&near, &texts).pairs, [(0, 2), (3, 2)]);
+        assert_eq!(counted(&near, &texts).pairs, [2, 0, 0, 2]);
         let near = Terms::new(&asked, (true, false), &pairs, Within::Words(3)).unwrap();
-        assert_eq!(
-            counted(&near, &texts).pairs,
-            [(0, 2), (1, 1), (2, 1), (3, 2)]
-        );
+        assert_eq!(counted(&near, &texts).pairs, [2, 1, 1, 2]);
         assert!(Terms::new(&asked, (true, false), &[(0, 3)], Within::Unit).is_err());
         assert!(Terms::new(&[], (true, false), &[], Within::Unit).is_err());
+        assert!(Terms::new(&[b"a", b""], (false, false), &[], Within::Unit).is_err());
     }
 
     #[test]
