@@ -266,7 +266,7 @@ def test_wrong_input_is_said(dataset: Path, tmp_path: Path) -> None:
         count(dataset, tmp_path / "t.csv", config())
     with pytest.raises(ConfigError, match="in words, not in tokens"):
         count(dataset, tmp_path / "t.tsv", config(ignore_case=True))
-    with pytest.raises(ConfigError, match="counted up to n = 32"):
+    with pytest.raises(ConfigError, match="counted up to n = 33"):
         count(dataset, tmp_path / "t.tsv", config(lengths=(40,)))
     foreign = write_dataset(tmp_path / "f", [[1, 2]], 4)
     with pytest.raises(ConfigError, match="subsets of the documents are not known"):
