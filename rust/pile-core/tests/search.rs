@@ -1,7 +1,7 @@
 //! The index against counting by hand: n-grams, texts by the scan of `when`, what follows, and / or.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, iter, path::Path, sync::Arc};
 
 use pile_core::{
     progress::Progress,
@@ -226,9 +226,14 @@ proptest! {
             tokenizer.encoder().encode(&text[..cut], &mut ids);
             tokenizer.encoder().encode(&text[cut..], &mut ids);
             if number % 3 == 1 {
-                // Ids without bytes.
-                let middle = ids.len() / 2;
-                ids.splice(middle..middle, [60_000, 60_001, 60_000]);
+                // Ids without bytes, different ones between tokens of the same text.
+                let without = |place: usize| splits[(place + number) % 40] as i64;
+                let with_others = ids.iter().enumerate().flat_map(|(place, id)| {
+                    let other = 60_000 + without(place) % 2;
+                    let n = without(place + 1) % 3;
+                    iter::once(*id).chain(iter::repeat_n(other, n as usize))
+                });
+                ids = with_others.collect();
             }
             if has_eod {
                 ids.push(tokenizer.eod().unwrap().1);
@@ -427,6 +432,55 @@ proptest! {
                 if stands(*from, *to) {
                     prop_assert!(spans.iter().any(|s| s.start <= *from && *to <= s.end), "{from}..{to}");
                 }
+            }
+        }
+    }
+}
+
+/// Long runs of few bytes, as token borders fall within them in many ways.
+fn runs() -> impl Strategy<Value = String> {
+    let run = (
+        prop::sample::select(vec![" ", "a", "ab", "日"]),
+        1..40_usize,
+    );
+    let runs = prop::collection::vec(run, 0..6);
+    runs.prop_map(|runs| runs.iter().map(|(unit, n)| unit.repeat(*n)).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn spans_of_texts_that_repeat_themselves_are_those_by_hand(
+        documents in prop::collection::vec(runs(), 1..8),
+        text in runs(),
+        min_bytes in 8..20_usize,
+        piece_tokens in prop_oneof![Just(30_u64), Just(100_000)],
+    ) {
+        let config = TrainConfig { vocab_size: 275, min_frequency: 0, special_tokens: vec!["<|endoftext|>".to_owned()] };
+        let mut trainer = Trainer::new(config).unwrap();
+        trainer.add(&[" ", "a", "ab", "日"].map(|unit| unit.repeat(8)).concat());
+        let json = trainer.finish(&Progress::default()).unwrap().to_json();
+        let tokenizer = Tokenizer::from_json(json.as_bytes(), Path::new("tokenizer.json")).unwrap();
+        let table = TokenBytes::new(&tokenizer);
+        let longest = (0..275).map(|id| table.length(id)).max().unwrap();
+        let ids: Vec<Vec<i64>> = documents.iter().map(|document| {
+            let mut ids = Vec::new();
+            tokenizer.encoder().encode(document, &mut ids);
+            ids.into_iter().map(i64::from).collect()
+        }).collect();
+        let index = world(&ids, TokenType::U16).index(Some(&table), piece_tokens);
+        let spans = index.spans(&text, min_bytes, 1).unwrap();
+        let stands = |from: usize, to: usize| documents.iter().any(|d| d.contains(&text[from..to]));
+        for span in &spans {
+            prop_assert!(stands(span.start, span.end) && span.len() >= min_bytes, "{span:?}");
+        }
+        let bounds: Vec<usize> = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
+        for (i, from) in bounds.iter().enumerate() {
+            // The furthest that stands from here; half of it is whole tokens for sure.
+            let to = bounds[i..].iter().rfind(|to| stands(*from, **to)).unwrap();
+            if to - from >= min_bytes + 2 * longest {
+                prop_assert!(spans.iter().any(|s| s.start <= *from && *to <= s.end), "{from}..{to}");
             }
         }
     }

@@ -131,14 +131,52 @@ impl Alphabet {
         0..(n as u32).saturating_sub(1)
     }
 
-    /// Of ranks whose bytes agree up to `depth`, those that have this byte there.
-    pub(super) fn with_byte(&self, ranks: Range<u32>, depth: usize, byte: u8) -> Range<u32> {
-        narrow(ranks, |rank| self.bytes(rank).get(depth).copied(), byte)
+    /// The ranks that begin as a text does: see [`begun`].
+    pub(super) fn begun<'a>(&'a self, text: &'a [u8]) -> impl Iterator<Item = Begun> + 'a {
+        begun(0..self.len() as u32, |rank| self.bytes(rank), text)
+    }
+
+    /// Bytes of the longest id.
+    pub(super) fn longest(&self) -> usize {
+        let lengths = self.starts.windows(2).map(|at| (at[1] - at[0]) as usize);
+        lengths.max().unwrap_or(0)
     }
 }
 
+/// Of sorted strings, those that begin with so many bytes of a text.
+#[derive(Debug, Clone)]
+pub(super) struct Begun {
+    /// Those that begin so.
+    pub(super) all: Range<u32>,
+    /// The first of them that goes on; those before are these bytes and no more.
+    pub(super) longer: u32,
+}
+
+impl Begun {
+    /// Those that are these bytes and no more.
+    pub(super) fn whole(&self) -> Range<u32> {
+        self.all.start..self.longer
+    }
+}
+
+/// Of sorted strings, those that begin with the first byte of a text, with its first two, and on while there are any.
+pub(super) fn begun<'a>(
+    mut of: Range<u32>,
+    bytes: impl Fn(u32) -> &'a [u8] + 'a,
+    text: &'a [u8],
+) -> impl Iterator<Item = Begun> + 'a {
+    let narrowed = text.iter().enumerate().map(move |(at, byte)| {
+        of = narrow(of.clone(), |i| bytes(i).get(at).copied(), *byte);
+        Begun {
+            all: of.clone(),
+            longer: partition_point(of.clone(), |i| bytes(i).len() == at + 1),
+        }
+    });
+    narrowed.take_while(|begun| !begun.all.is_empty())
+}
+
 /// Of a sorted range, where the key is this byte; a missing one sorts first.
-pub(super) fn narrow(range: Range<u32>, key: impl Fn(u32) -> Option<u8>, byte: u8) -> Range<u32> {
+fn narrow(range: Range<u32>, key: impl Fn(u32) -> Option<u8>, byte: u8) -> Range<u32> {
     let first = partition_point(range.clone(), |i| key(i) < Some(byte));
     first..partition_point(first..range.end, |i| key(i) <= Some(byte))
 }

@@ -12,6 +12,7 @@ mod find;
 mod index;
 mod next;
 mod piece;
+mod reach;
 mod spans;
 mod text;
 

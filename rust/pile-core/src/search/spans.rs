@@ -1,10 +1,11 @@
 //! The longest runs of a text that stand verbatim in the documents: what a model may have copied from them.
 //!
 //! After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), which matches tokens; here bytes are matched, and a span may
-//! begin and end within tokens. From each character, the suffixes that go on as the text does are walked to their ends;
-//! what stands before them in their documents tells how far a span reaches to the left.
+//! begin and end within tokens. From each byte, the suffixes that go on as the text does beyond what is known are walked to
+//! their ends ([`super::reach`]); what stands before them in their documents tells how far a span reaches to the left.
 
 use std::{
+    cmp::Reverse,
     ops::Range,
     sync::{Mutex, PoisonError, atomic::AtomicUsize, atomic::Ordering::Relaxed},
 };
@@ -12,28 +13,26 @@ use std::{
 use super::{
     index::{SuffixIndex, with_tokens},
     piece::{Token, View},
-    text::Node,
+    reach::{End, Lattice, Walker, common},
 };
 use crate::{
     Error, Result,
     tokens::{TokenSource, TokenType},
 };
 
-/// From a beginning, occurrences of which what stands around them is looked at, those that agree longest first.
-const MAX_LOOKED_AT: u32 = 2000;
+/// From a border, occurrences before which is looked what stands there, those that agree longest first.
+const MAX_LOOKED_AT: usize = 2000;
 
-/// From a beginning, points of the walk: texts that repeat themselves would have too many.
-const MAX_POINTS: usize = 20_000;
-
-/// Beginnings that a thread takes at a time.
-const BLOCK: usize = 64;
+/// Bytes that a thread takes at a time; what the first of them lead to spares work at those that follow.
+const BLOCK: usize = 512;
 
 impl SuffixIndex {
     /// The maximal spans of a text of at least `min_bytes` bytes that stand in a document, in order, cut to whole
     /// characters. None lies within another.
     ///
     /// Half of `min_bytes` must be whole tokens of the document. Of what begins as the text does at a place, the 2,000
-    /// occurrences that agree longest are looked at, so that of frequent runs a span may begin up to a token late.
+    /// occurrences that agree longest are looked at, so that of frequent runs a span may begin up to a token late; and 20,000 points of the walk are tried, so that
+    /// of a text that repeats itself one may be missed.
     ///
     /// # Errors
     /// The text cannot be looked for: see [`Self::count_text`].
@@ -50,19 +49,17 @@ impl SuffixIndex {
             return Ok(Vec::new());
         }
         self.check_text(text.as_bytes())?;
-        let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+        let bytes = text.as_bytes();
         let spans = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
-                let block = next.fetch_add(1, Relaxed) * BLOCK;
-                let Some(starts) = starts.get(block..(block + BLOCK).min(starts.len())) else {
-                    return;
-                };
-                if starts.is_empty() {
+                let start = next.fetch_add(1, Relaxed) * BLOCK;
+                if start >= bytes.len() {
                     return;
                 }
-                let found = self.spans_from(text.as_bytes(), starts, min_bytes);
+                let block = start..(start + BLOCK).min(bytes.len());
+                let found = self.spans_from(bytes, block, min_bytes);
                 spans
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
@@ -70,7 +67,7 @@ impl SuffixIndex {
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..n_threads.clamp(1, starts.len().div_ceil(BLOCK)) {
+            for _ in 1..n_threads.clamp(1, bytes.len().div_ceil(BLOCK)) {
                 scope.spawn(work);
             }
             work();
@@ -90,20 +87,35 @@ impl SuffixIndex {
         ))
     }
 
-    fn spans_from(&self, text: &[u8], starts: &[usize], min_bytes: usize) -> Vec<Range<usize>> {
-        let mut spans = Vec::new();
+    fn spans_from(&self, text: &[u8], starts: Range<usize>, min_bytes: usize) -> Vec<Range<usize>> {
+        let mut lattice = Lattice::new(text, self.alphabet());
+        let mut block = Block::new(text, starts.clone(), self.begins(text, starts), min_bytes);
         with_tokens!(self, |tokens| for view in self.views(tokens) {
-            for start in starts {
-                view.spans_from(text, *start, min_bytes, &mut spans);
-            }
+            block.add_spans(&view, &mut lattice);
         });
-        maximal(spans)
+        maximal(block.spans)
+    }
+
+    /// For each border of tokens, where a span may begin at the earliest that begins within the token before.
+    fn begins(&self, text: &[u8], borders: Range<usize>) -> Vec<usize> {
+        let mut begins: Vec<usize> = borders.clone().collect();
+        let first = borders.start.saturating_sub(self.alphabet().longest());
+        for begin in first..borders.end {
+            let begun = self.tails().begun(self.alphabet(), &text[begin..]);
+            for (border, begun) in (begin + 1..borders.end).zip(begun) {
+                if border >= borders.start && !begun.whole().is_empty() {
+                    let known = &mut begins[border - borders.start];
+                    *known = begin.min(*known);
+                }
+            }
+        }
+        begins
     }
 }
 
 /// Of spans, those that lie within no other, in order.
 fn maximal(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
-    spans.sort_unstable_by_key(|span| (span.start, std::cmp::Reverse(span.end)));
+    spans.sort_unstable_by_key(|span| (span.start, Reverse(span.end)));
     let mut end = 0;
     spans.retain(|span| {
         let is_new = span.end > end;
@@ -113,83 +125,113 @@ fn maximal(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     spans
 }
 
-impl<T: Token> View<'_, T> {
-    /// Spans of which some token of the document begins at `start`.
-    fn spans_from(
-        &self,
-        text: &[u8],
-        start: usize,
-        min_bytes: usize,
-        spans: &mut Vec<Range<usize>>,
-    ) {
-        let mut open = vec![Node {
-            suffixes: 0..self.suffixes.len() as u32,
-            depth: 0,
-            at: start,
-        }];
-        let mut ends: Vec<(Node, Range<u32>)> = Vec::new();
-        for _ in 0..MAX_POINTS {
-            let Some(node) = open.pop() else { break };
-            let n_open = open.len();
-            if node.at < text.len() {
-                self.steps(text, &node, &mut open);
-            }
-            if node.depth == 0 || (node.at - start) * 2 < min_bytes {
-                continue;
-            }
-            let mut on: Vec<Range<u32>> = open[n_open..]
-                .iter()
-                .map(|node| node.suffixes.clone())
-                .collect();
-            on.sort_unstable_by_key(|range| range.start);
-            let mut from = node.suffixes.start;
-            for range in on
-                .into_iter()
-                .chain(std::iter::once(node.suffixes.end..node.suffixes.end))
-            {
-                if from < range.start {
-                    ends.push((node.clone(), from..range.start));
-                }
-                from = range.end;
-            }
-        }
-        ends.sort_by_key(|(node, _)| std::cmp::Reverse(node.at));
-        let mut left = MAX_LOOKED_AT;
-        for (node, suffixes) in ends {
-            let end = suffixes.end.min(suffixes.start.saturating_add(left));
-            left -= end - suffixes.start;
-            self.ends_here(text, start, &node, suffixes.start..end, min_bytes, spans);
-        }
-    }
-
-    /// Adds the spans of suffixes whose next token is not, as a whole, what the text goes on with.
-    fn ends_here(
-        &self,
-        text: &[u8],
-        start: usize,
-        node: &Node,
-        suffixes: Range<u32>,
-        min_bytes: usize,
-        spans: &mut Vec<Range<usize>>,
-    ) {
-        for suffix in suffixes {
-            let next = self
-                .rank_at(suffix, node.depth)
-                .map_or(&[][..], |rank| self.alphabet.bytes(rank));
-            let end = node.at + common(next.iter().zip(&text[node.at..]));
-            let place = self.suffixes[suffix as usize] as usize;
-            let before = self.spelt_before(place).and_then(|place| self.rank(place));
-            let before = before.map_or(&[][..], |rank| self.alphabet.bytes(rank));
-            let n = common(before.iter().rev().zip(text[..start].iter().rev()));
-            // Where the whole token before agrees, the span is found from that token's beginning.
-            if (n == 0 || n < before.len()) && end - (start - n) >= min_bytes {
-                spans.push(start - n..end);
-            }
-        }
-    }
+/// Borders of tokens from which spans are looked for.
+struct Block<'a> {
+    text: &'a [u8],
+    borders: Range<usize>,
+    min_bytes: usize,
+    /// For each border, where a span of it may begin at the earliest.
+    begins: Vec<usize>,
+    /// For each border, the same of it and of all behind it.
+    least: Vec<usize>,
+    /// From the first of these, the furthest end of what is known to stand in a document from there or from before.
+    known: Vec<usize>,
+    spans: Vec<Range<usize>>,
 }
 
-/// Pairs that agree before the first that does not.
-fn common<'a>(pairs: impl Iterator<Item = (&'a u8, &'a u8)>) -> usize {
-    pairs.take_while(|(a, b)| a == b).count()
+impl<'a> Block<'a> {
+    fn new(text: &'a [u8], borders: Range<usize>, begins: Vec<usize>, min_bytes: usize) -> Self {
+        let mut least = begins.clone();
+        for i in (1..least.len()).rev() {
+            least[i - 1] = least[i].min(least[i - 1]);
+        }
+        Self {
+            known: vec![0; borders.end - least[0]],
+            text,
+            borders,
+            min_bytes,
+            begins,
+            least,
+            spans: Vec::new(),
+        }
+    }
+
+    /// Adds the spans of a piece that lie within none that is known.
+    fn add_spans<T: Token>(&mut self, view: &View<'_, T>, lattice: &mut Lattice<'_>) {
+        let mut walker = Walker::new(view, lattice);
+        let mut start = self.least[0];
+        if start < self.borders.start {
+            // The block before finds the spans of what goes on from here.
+            let ends = self.ends(&mut walker, start);
+            self.know_ends(start, &ends);
+            start = self.borders.start;
+        }
+        while start < self.borders.end {
+            let begin = self.least[start - self.borders.start];
+            let beyond = self.known_from(begin).max(begin + self.min_bytes - 1);
+            match walker.next_beyond(beyond, start..self.borders.end) {
+                None => return,
+                Some(next) if next > start => start = next,
+                Some(_) => {
+                    let ends = self.ends(&mut walker, start);
+                    self.look_at(view, start, &ends);
+                    self.know_ends(start, &ends);
+                    start += 1;
+                }
+            }
+        }
+    }
+
+    /// What goes on beyond what is known, those that agree longest first.
+    fn ends<T: Token>(&self, walker: &mut Walker<'_, '_, T>, start: usize) -> Vec<End> {
+        let mut ends = walker.ends(start);
+        ends.retain(|end| (end.node.at - start) * 2 >= self.min_bytes);
+        ends.sort_by_key(|end| Reverse(end.end));
+        ends
+    }
+
+    /// The furthest end known of what begins at a place or before it.
+    fn known_from(&self, begin: usize) -> usize {
+        self.known[begin - self.least[0]]
+    }
+
+    fn know(&mut self, span: &Range<usize>) {
+        let shorter = self.known[span.start - self.least[0]..].iter_mut();
+        for known in shorter.take_while(|known| **known < span.end) {
+            *known = span.end;
+        }
+    }
+
+    fn know_ends(&mut self, start: usize, ends: &[End]) {
+        if let Some(furthest) = ends.first() {
+            self.know(&(start..furthest.end));
+        }
+    }
+
+    /// Adds the spans that begin at a border or within the token before it.
+    fn look_at<T: Token>(&mut self, view: &View<'_, T>, start: usize, ends: &[End]) {
+        let earliest = self.begins[start - self.borders.start];
+        let mut left = MAX_LOOKED_AT;
+        for End { node, end } in ends {
+            for suffix in node.suffixes.clone().take(left) {
+                if self.known_from(earliest) >= *end {
+                    break;
+                }
+                left -= 1;
+                let place = view.suffixes[suffix as usize] as usize;
+                let before = view.spelt_before(place).and_then(|place| view.rank(place));
+                let before = before.map_or(&[][..], |rank| view.alphabet.bytes(rank));
+                let n = common(before.iter().rev().zip(self.text[..start].iter().rev()));
+                // Where the whole token before agrees, the span is found from that token's beginning.
+                let span = start - n..*end;
+                if (n == 0 || n < before.len())
+                    && span.len() >= self.min_bytes
+                    && span.end > self.known_from(span.start)
+                {
+                    self.know(&span);
+                    self.spans.push(span);
+                }
+            }
+        }
+    }
 }

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::{
-    alphabet::{Alphabet, narrow, partition_point},
+    alphabet::{Alphabet, Begun, begun},
     index::{SuffixIndex, check_places, n_of, with_tokens},
     piece::{Token, View},
 };
@@ -52,8 +52,14 @@ impl Tails {
         &alphabet.bytes(rank)[start as usize..]
     }
 
-    fn all(&self) -> Range<u32> {
-        0..self.tails.len() as u32
+    /// The tails that begin as a text does: see [`begun`].
+    pub(super) fn begun<'a>(
+        &'a self,
+        alphabet: &'a Alphabet,
+        text: &'a [u8],
+    ) -> impl Iterator<Item = Begun> + 'a {
+        let all = 0..self.tails.len() as u32;
+        begun(all, |tail| self.bytes(alphabet, tail), text)
     }
 }
 
@@ -105,24 +111,14 @@ const NARROWING: u64 = 16;
 impl<T: Token> View<'_, T> {
     /// Every occurrence of a text.
     pub(super) fn find_text(&self, tails: &Tails, text: &[u8]) -> Vec<Hits> {
-        let (mut hits, mut known) = (Vec::new(), tails.all());
-        for length in 1..text.len() {
-            let byte = |tail| tails.bytes(self.alphabet, tail).get(length - 1).copied();
-            known = narrow(known, byte, text[length - 1]);
-            if known.is_empty() {
-                return hits;
+        let (mut hits, mut within) = (Vec::new(), 0..0);
+        for (length, begun) in (1..).zip(tails.begun(self.alphabet, text)) {
+            if length == text.len() {
+                within = begun.all;
+            } else {
+                self.split(tails, begun.whole(), text, length, &mut hits);
             }
-            let longer = partition_point(known.clone(), |tail| {
-                tails.bytes(self.alphabet, tail).len() == length
-            });
-            self.split(tails, known.start..longer, text, length, &mut hits);
         }
-        let last = text.len() - 1;
-        let within = narrow(
-            known,
-            |tail| tails.bytes(self.alphabet, tail).get(last).copied(),
-            text[last],
-        );
         for tail in within {
             let (rank, byte) = tails.tails[tail as usize];
             let suffixes = self.of_ranks(rank..rank + 1);
@@ -230,12 +226,7 @@ impl<T: Token> View<'_, T> {
     }
 
     /// Adds the points one token on. Returns how far bytes agree with any token, and the ranks that agree so far.
-    pub(super) fn steps(
-        &self,
-        text: &[u8],
-        node: &Node,
-        open: &mut Vec<Node>,
-    ) -> (usize, Range<u32>) {
+    fn steps(&self, text: &[u8], node: &Node, open: &mut Vec<Node>) -> (usize, Range<u32>) {
         let mut step = |ranks: Range<u32>, at: usize| {
             let suffixes = self.narrow(node.suffixes.clone(), node.depth, ranks);
             if !suffixes.is_empty() {
@@ -251,19 +242,12 @@ impl<T: Token> View<'_, T> {
             step(empty, node.at);
         }
         let (mut ranks, mut at) = (0..self.alphabet.len() as u32, node.at);
-        while at < text.len() {
-            let depth = at - node.at;
-            let begun = self.alphabet.with_byte(ranks.clone(), depth, text[at]);
-            if begun.is_empty() {
-                break;
+        for begun in self.alphabet.begun(&text[node.at..]) {
+            at += 1;
+            if at < text.len() && !begun.whole().is_empty() {
+                step(begun.whole(), at);
             }
-            (ranks, at) = (begun, at + 1);
-            let longer = partition_point(ranks.clone(), |rank| {
-                self.alphabet.bytes(rank).len() == depth + 1
-            });
-            if at < text.len() && longer > ranks.start {
-                step(ranks.start..longer, at);
-            }
+            ranks = begun.all;
         }
         (at, ranks)
     }
