@@ -227,7 +227,7 @@ proptest! {
             tokenizer.encoder().encode(&text[cut..], &mut ids);
             if number % 3 == 1 {
                 // Ids without bytes, different ones between tokens of the same text.
-                let without = |place: usize| splits[(place + number) % 40] as i64;
+                let without = |place: usize| splits[(place + number) % 40] as u32;
                 let with_others = ids.iter().enumerate().flat_map(|(place, id)| {
                     let other = 60_000 + without(place) % 2;
                     let n = without(place + 1) % 3;

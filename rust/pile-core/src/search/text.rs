@@ -228,13 +228,16 @@ impl<T: Token> View<'_, T> {
     /// Adds the points one token on. Returns how far bytes agree with any token, and the ranks that agree so far.
     fn steps(&self, text: &[u8], node: &Node, open: &mut Vec<Node>) -> (usize, Range<u32>) {
         let mut step = |ranks: Range<u32>, at: usize| {
-            let suffixes = self.narrow(node.suffixes.clone(), node.depth, ranks);
-            if !suffixes.is_empty() {
-                open.push(Node {
-                    suffixes,
-                    depth: node.depth + 1,
-                    at,
-                });
+            // One by one: suffixes are sorted by what follows only where the id is the same.
+            for rank in ranks {
+                let suffixes = self.narrow(node.suffixes.clone(), node.depth, rank..rank + 1);
+                if !suffixes.is_empty() {
+                    open.push(Node {
+                        suffixes,
+                        depth: node.depth + 1,
+                        at,
+                    });
+                }
             }
         };
         let empty = self.alphabet.empty();
