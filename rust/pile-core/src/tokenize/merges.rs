@@ -2,16 +2,14 @@
 //!
 //! The rule: among the pairs of neighbours that have a merge, the one of lowest rank is merged,
 //! the leftmost of equals, until no pair is left. Short pieces look at all pairs each time,
-//! long ones keep them in a heap, O(n log n). Source: Sennrich et al. 2016, arXiv:1508.07909;
+//! long ones keep them in a queue, O(n log n). Source: Sennrich et al. 2016, arXiv:1508.07909;
 //! order of merges as in Hugging Face `tokenizers` 0.23.3.
-
-use std::{cmp::Reverse, collections::BinaryHeap};
 
 use rustc_hash::FxHashMap;
 
-use super::cache::ID_LIMIT;
+use super::{cache::ID_LIMIT, queue::Queue};
 
-/// Pieces with more symbols than this go through the heap: a bit of a word for each.
+/// Pieces with more symbols than this go through the queue: a bit of a word for each.
 const MAX_SCANNED: usize = 64;
 const POSITION_BITS: u32 = MAX_SCANNED.trailing_zeros();
 
@@ -59,7 +57,7 @@ pub(super) struct Scratch {
     ranks: Vec<u32>,
     next: Vec<u32>,
     previous: Vec<u32>,
-    heap: BinaryHeap<Reverse<u64>>,
+    queue: Queue,
 }
 
 impl MergeTable {
@@ -158,7 +156,7 @@ impl MergeTable {
         if ids.len() <= MAX_SCANNED {
             self.merge_by_scan(bytes, ids, out);
         } else {
-            self.merge_by_heap(scratch, out);
+            self.merge_by_queue(scratch, out);
         }
     }
 
@@ -206,17 +204,16 @@ impl MergeTable {
         }
     }
 
-    /// The same by a linked list and a heap of candidate merges.
+    /// The same by a linked list and a queue of candidate merges.
     ///
     /// `ranks[i]` is that of the living symbol `i` with its right neighbour. A candidate whose rank
     /// is no longer that one is out of date and dropped.
-    fn merge_by_heap(&self, scratch: &mut Scratch, out: &mut Vec<u32>) {
+    fn merge_by_queue(&self, scratch: &mut Scratch, out: &mut Vec<u32>) {
         let ranks = scratch.ids.windows(2).map(|w| self.rank(w[0], w[1]));
         scratch.ranks.clear();
         scratch.ranks.extend(ranks);
         scratch.link();
-        while let Some(Reverse(candidate)) = scratch.heap.pop() {
-            let (rank, at) = ((candidate >> 32) as u32, candidate as u32);
+        while let Some((rank, at)) = scratch.queue.pop() {
             if scratch.ranks[at as usize] != rank {
                 continue;
             }
@@ -242,9 +239,7 @@ impl MergeTable {
         };
         scratch.ranks[at as usize] = rank;
         if rank != NEVER {
-            scratch
-                .heap
-                .push(Reverse(u64::from(rank) << 32 | u64::from(at)));
+            scratch.queue.push(rank, at);
         }
     }
 }
@@ -285,13 +280,9 @@ impl Scratch {
         self.previous.clear();
         self.previous.push(NONE);
         self.previous.extend(0..n - 1);
-        let mut queue = std::mem::take(&mut self.heap).into_vec();
-        queue.clear();
-        let ranked = (0_u64..)
-            .zip(&self.ranks)
-            .filter(|(_, rank)| **rank != NEVER);
-        queue.extend(ranked.map(|(at, rank)| Reverse(u64::from(*rank) << 32 | at)));
-        self.heap = BinaryHeap::from(queue);
+        for (at, rank) in (0..).zip(&self.ranks).filter(|(_, rank)| **rank != NEVER) {
+            self.queue.push(*rank, at);
+        }
     }
 
     /// Makes symbol `at` and its right neighbour one symbol `id`.
@@ -365,14 +356,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn heap_equals_scan(piece in proptest::collection::vec(b'a'..=b'd', 1..=MAX_SCANNED)) {
+        fn queue_equals_scan(piece in proptest::collection::vec(b'a'..=b'd', 1..=MAX_SCANNED)) {
             let t = table(&[(2, 3, 4), (0, 1, 5), (5, 5, 6), (1, 0, 7), (6, 4, 8), (0, 0, 9), (4, 4, 10)]);
             let mut ids: Vec<u32> = piece.iter().map(|b| u32::from(b - b'a')).collect();
-            let (mut by_scan, mut by_heap) = (Vec::new(), Vec::new());
+            let (mut by_scan, mut by_queue) = (Vec::new(), Vec::new());
             let mut scratch = Scratch { ids: ids.clone(), ..Scratch::default() };
             t.merge_by_scan(&piece, &mut ids, &mut by_scan);
-            t.merge_by_heap(&mut scratch, &mut by_heap);
-            prop_assert_eq!(by_scan, by_heap);
+            t.merge_by_queue(&mut scratch, &mut by_queue);
+            prop_assert_eq!(by_scan, by_queue);
         }
     }
 }

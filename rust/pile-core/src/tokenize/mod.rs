@@ -18,6 +18,7 @@ mod node;
 mod normalize;
 mod pattern;
 mod plain;
+mod queue;
 pub mod reference;
 mod runs;
 mod scan;
