@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{
     alphabet::{Alphabet, count_ids},
     file::{VERSION, write_header},
-    piece::{self, PieceHeader, PieceSpan, STRIDE, Token, View, path_of},
+    piece::{self, PieceHeader, PieceSpan, STRIDE, Signs, Token, View, path_of},
 };
 use crate::{
     Error, Result,
@@ -302,6 +302,7 @@ impl Job<'_> {
             tokens,
             suffixes: bytemuck::cast_slice(&suffixes),
             signs: &[],
+            signs_of: Signs::new(self.alphabet.len()),
             buckets: &buckets,
             ends: Some(&ends),
             ends_with: None,

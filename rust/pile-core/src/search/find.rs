@@ -1,6 +1,9 @@
 //! Binary search in a piece: one n-gram, many at a time, or a range of ranks at a depth.
 
-use std::{cmp::Ordering, ops::Range};
+use std::{
+    cmp::Ordering,
+    ops::{Range, RangeInclusive},
+};
 
 use super::{
     alphabet::partition_point,
@@ -10,6 +13,37 @@ use crate::io::prefetch;
 
 /// Searches under way at a time: enough for their waits on memory to overlap.
 const LANES: usize = 32;
+
+/// An n-gram that is searched for among the signs.
+#[derive(Debug)]
+struct Asked<'q, T> {
+    /// Its number among those asked for.
+    number: usize,
+    ngram: &'q [T],
+    /// The suffixes that begin with its first token.
+    whole: Range<u32>,
+    /// The signs of those that begin with it, as far as signs tell.
+    wanted: RangeInclusive<u64>,
+    /// Among the numbers of which signs the first wanted one is.
+    signed: Range<u32>,
+}
+
+impl<T> Asked<'_, T> {
+    /// The sign to be looked at next.
+    fn middle(&self) -> Option<u32> {
+        let Range { start, end } = self.signed;
+        (start < end).then(|| start + (end - start) / 2)
+    }
+
+    /// Goes on after a look at that sign.
+    fn turn(&mut self, sign: u64) {
+        match (self.middle(), sign < *self.wanted.start()) {
+            (Some(middle), true) => self.signed.start = middle + 1,
+            (Some(middle), false) => self.signed.end = middle,
+            (None, _) => {}
+        }
+    }
+}
 
 /// A search for the suffixes that begin with an n-gram.
 #[derive(Debug, Clone)]
@@ -90,35 +124,23 @@ impl<T: Token> View<'_, T> {
         depth: usize,
         ranks: Range<u32>,
     ) -> (Range<u32>, Range<u32>) {
-        let sign = |rank| u64::from(rank) + 1;
-        if range.end - range.start <= STRIDE || depth > 2 {
+        if range.end - range.start <= STRIDE || depth > self.signs_of.n_tokens {
             return (range.clone(), range);
         }
-        let (same, shift) = match depth {
-            1 => (0, u32::BITS),
-            _ => (self.sign(range.start) >> u32::BITS << u32::BITS, 0),
-        };
-        let low = same | sign(ranks.start) << shift;
-        let high = same + (sign(ranks.end) << shift);
-        self.by_signs(range, low..high)
+        let n_below = self.signs_of.n_below(depth);
+        let others = u64::MAX.unbounded_shl(self.signs_of.n_below(depth - 1));
+        let same = self.sign(range.start) & others;
+        let low = same | (u64::from(ranks.start) + 1) << n_below;
+        let high = same | u64::from(ranks.end) << n_below | !(u64::MAX << n_below);
+        let signed = signed(&range);
+        let below = partition_point(signed.clone(), |number| self.sign_of(number) < low);
+        let within = partition_point(below..signed.end, |number| self.sign_of(number) <= high);
+        (around(&range, below), around(&range, within))
     }
 
-    /// Among which of suffixes with the same first token those begin, and behind which of them they end, whose signs
-    /// are wanted.
-    fn by_signs(&self, range: Range<u32>, wanted: Range<u64>) -> (Range<u32>, Range<u32>) {
-        let signed = range.start.div_ceil(STRIDE)..range.end.div_ceil(STRIDE);
-        let sign = |number: u32| self.signs[number as usize];
-        let below = partition_point(signed.clone(), |number| sign(number) < wanted.start);
-        let within = partition_point(below..signed.end, |number| sign(number) < wanted.end);
-        // The last before a border and the first behind it.
-        let around = |border: u32| {
-            let start = match border > signed.start {
-                true => (border - 1) * STRIDE + 1,
-                false => range.start,
-            };
-            start..border.saturating_mul(STRIDE).clamp(start, range.end)
-        };
-        (around(below), around(within))
+    /// The sign with this number.
+    fn sign_of(&self, number: u32) -> u64 {
+        self.signs[number as usize]
     }
 
     /// The first of suffixes that agree in their first `depth` tokens whose document does not end behind them.
@@ -146,8 +168,8 @@ impl<T: Token> View<'_, T> {
         Ordering::Equal
     }
 
-    /// A search for an n-gram, or what was found where there is nothing more to search.
-    fn start<'q>(&self, number: usize, ngram: &'q [T]) -> Result<Search<'q, T>, Range<u32>> {
+    /// What is asked for, or what was found where there is nothing to search.
+    fn ask<'q>(&self, number: usize, ngram: &'q [T]) -> Result<Asked<'q, T>, Range<u32>> {
         let Some(first) = ngram.first() else {
             return Err(0..self.suffixes.len() as u32);
         };
@@ -160,12 +182,28 @@ impl<T: Token> View<'_, T> {
         if ngram.len() < 2 || whole.is_empty() {
             return Err(whole);
         }
-        let sign = |place: usize| ngram.get(place).and_then(rank).map_or(0, |rank| rank + 1);
-        let low = u64::from(sign(1)) << u32::BITS | u64::from(sign(2));
-        let n_signs = if ngram.len() == 2 { 1 << u32::BITS } else { 1 };
-        let (begins, ends) = self.by_signs(whole, low..low + n_signs);
-        // Signs tell all of up to three tokens: between the borders all suffixes are found.
-        let are_between = ngram.len() <= 3 && ends.start > begins.end;
+        let n_told = self.signs_of.n_tokens.min(ngram.len() - 1);
+        let low = self
+            .signs_of
+            .sign(ngram[1..=n_told].iter().filter_map(rank));
+        let high = low | !(u64::MAX << self.signs_of.n_below(n_told));
+        Ok(Asked {
+            number,
+            ngram,
+            signed: signed(&whole),
+            whole,
+            wanted: low..=high,
+        })
+    }
+
+    /// The search for what was asked for, all its signs looked at.
+    fn start<'q>(&self, asked: Asked<'q, T>) -> Result<Search<'q, T>, Range<u32>> {
+        let (number, ngram, below) = (asked.number, asked.ngram, asked.signed.start);
+        let behind = below..signed(&asked.whole).end;
+        let within = partition_point(behind, |number| self.sign_of(number) <= *asked.wanted.end());
+        let (begins, ends) = (around(&asked.whole, below), around(&asked.whole, within));
+        // Where signs tell all of the n-gram, all suffixes between two with its sign are found.
+        let are_between = ngram.len() - 1 <= self.signs_of.n_tokens && ends.start > begins.end;
         let mut search = Search {
             number,
             ngram,
@@ -183,7 +221,14 @@ impl<T: Token> View<'_, T> {
 
     /// The suffixes that begin with an n-gram.
     pub(super) fn find(&self, ngram: &[T]) -> Range<u32> {
-        let mut search = match self.start(0, ngram) {
+        let mut asked = match self.ask(0, ngram) {
+            Ok(asked) => asked,
+            Err(found) => return found,
+        };
+        while let Some(middle) = asked.middle() {
+            asked.turn(self.sign_of(middle));
+        }
+        let mut search = match self.start(asked) {
             Ok(search) => search,
             Err(found) => return found,
         };
@@ -204,23 +249,50 @@ impl<T: Token> View<'_, T> {
     ) where
         T: 'q,
     {
-        let mut waiting = ngrams.enumerate();
-        let mut lanes: Vec<Search<'q, T>> = Vec::with_capacity(LANES);
-        loop {
-            while lanes.len() < LANES {
-                let Some((number, ngram)) = waiting.next() else {
-                    break;
-                };
-                match self.start(number, ngram) {
-                    Ok(search) => {
-                        prefetch(&self.suffixes[search.middle() as usize]);
-                        lanes.push(search);
-                    }
+        let mut waiting = ngrams.enumerate().peekable();
+        while waiting.peek().is_some() {
+            let mut asked = Vec::with_capacity(LANES);
+            for (number, ngram) in waiting.by_ref().take(LANES) {
+                match self.ask(number, ngram) {
+                    Ok(one) => asked.push(one),
                     Err(range) => found(number, range),
                 }
             }
-            if lanes.is_empty() {
-                return;
+            self.look_at_signs(&mut asked);
+            let mut searches = Vec::with_capacity(asked.len());
+            for one in asked {
+                let number = one.number;
+                match self.start(one) {
+                    Ok(search) => searches.push(search),
+                    Err(range) => found(number, range),
+                }
+            }
+            self.search(searches, &mut found);
+        }
+    }
+
+    /// Finds for each the first sign that is wanted.
+    fn look_at_signs(&self, asked: &mut [Asked<'_, T>]) {
+        let mut is_under_way = true;
+        while is_under_way {
+            for middle in asked.iter().filter_map(Asked::middle) {
+                prefetch(&self.signs[middle as usize]);
+            }
+            is_under_way = false;
+            for one in &mut *asked {
+                if let Some(middle) = one.middle() {
+                    one.turn(self.sign_of(middle));
+                    is_under_way = true;
+                }
+            }
+        }
+    }
+
+    /// Brings searches to their ends.
+    fn search(&self, mut lanes: Vec<Search<'_, T>>, found: &mut impl FnMut(usize, Range<u32>)) {
+        while !lanes.is_empty() {
+            for search in &lanes {
+                prefetch(&self.suffixes[search.middle() as usize]);
             }
             for search in &mut lanes {
                 search.place = self.suffixes[search.middle() as usize] as usize;
@@ -229,17 +301,27 @@ impl<T: Token> View<'_, T> {
                 }
             }
             lanes.retain_mut(|search| {
-                match search.turn(self.compare(search.place, search.ngram)) {
-                    Some(range) => {
-                        found(search.number, range);
-                        false
-                    }
-                    None => {
-                        prefetch(&self.suffixes[search.middle() as usize]);
-                        true
-                    }
-                }
+                let turned = search.turn(self.compare(search.place, search.ngram));
+                let is_found = turned.is_some();
+                turned
+                    .into_iter()
+                    .for_each(|range| found(search.number, range));
+                !is_found
             });
         }
     }
+}
+
+/// The numbers of the signs that suffixes have.
+fn signed(suffixes: &Range<u32>) -> Range<u32> {
+    suffixes.start.div_ceil(STRIDE)..suffixes.end.div_ceil(STRIDE)
+}
+
+/// Among which suffixes a border lies that is before the one with this sign and not before the one with the last.
+fn around(suffixes: &Range<u32>, sign: u32) -> Range<u32> {
+    let start = match sign > signed(suffixes).start {
+        true => (sign - 1) * STRIDE + 1,
+        false => suffixes.start,
+    };
+    start..sign.saturating_mul(STRIDE).clamp(start, suffixes.end)
 }

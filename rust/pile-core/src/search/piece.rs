@@ -2,7 +2,7 @@
 //!
 //! `piece-000NN`: magic `PILESUFF`, header ([`PieceHeader`]); for each rank and behind the last one the first of its
 //! suffixes, u32; where documents do not all end in a token of their own, a bit for each token that is a document's
-//! last, in u64s; the signs of every 64th suffix (see [`View::sign`]), u64; the suffixes in order, each by its first
+//! last, in u64s; the signs of every 64th suffix (see [`Signs`]), u64; the suffixes in order, each by its first
 //! token's place in the piece, u32.
 
 use std::{
@@ -23,6 +23,9 @@ const MAGIC: &[u8; 8] = b"PILESUFF";
 
 /// Suffixes from one with a sign to the next.
 pub(super) const STRIDE: u32 = 64;
+
+/// Ranks in a sign, at most: more tell little.
+const MAX_SIGN_TOKENS: u32 = 4;
 
 /// Which documents and tokens a piece covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -94,6 +97,36 @@ pub(super) fn write(
 /// Suffixes with a sign.
 fn n_signs(n_tokens: u64) -> u64 {
     n_tokens.div_ceil(STRIDE.into())
+}
+
+/// How ranks lie in a sign: as many as fit, each plus one, the first one highest; zeros where the document has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Signs {
+    /// Bits of each.
+    n_bits: u32,
+    pub(super) n_tokens: usize,
+}
+
+impl Signs {
+    /// Those of so many ids.
+    pub(super) fn new(n_ids: usize) -> Self {
+        let n_bits = usize::BITS - n_ids.max(1).leading_zeros();
+        Self {
+            n_bits,
+            n_tokens: (u64::BITS / n_bits).min(MAX_SIGN_TOKENS) as usize,
+        }
+    }
+
+    /// Bits below those of the first `n` ranks.
+    pub(super) fn n_below(self, n: usize) -> u32 {
+        self.n_bits * self.n_tokens.saturating_sub(n) as u32
+    }
+
+    /// The sign of what goes on with these ranks, at most as many as it has, and then ends.
+    pub(super) fn sign(self, ranks: impl Iterator<Item = u32>) -> u64 {
+        let at = |(place, rank): (usize, u32)| (u64::from(rank) + 1) << self.n_below(place + 1);
+        ranks.enumerate().map(at).sum()
+    }
 }
 
 /// An opened piece.
@@ -168,6 +201,7 @@ impl Piece {
             tokens: &tokens[first..end],
             suffixes: self.values(self.suffixes_at, self.span.n_tokens),
             signs: self.values(self.signs_at, n_signs(self.span.n_tokens)),
+            signs_of: Signs::new(alphabet.len()),
             buckets: self.values(self.buckets_at, self.n_ids + 1),
             ends: self
                 .ends_at
@@ -219,6 +253,7 @@ pub(super) struct View<'a, T> {
     /// Those of every [`STRIDE`]th suffix: a search looks at them, which lie together, before it looks at tokens,
     /// which do not.
     pub(super) signs: &'a [u64],
+    pub(super) signs_of: Signs,
     pub(super) buckets: &'a [u32],
     pub(super) ends: Option<&'a [u64]>,
     pub(super) ends_with: Option<i32>,
@@ -258,13 +293,10 @@ impl<T: Token> View<'_, T> {
         self.rank(place)
     }
 
-    /// What a suffix goes on with behind its first token: the ranks of the next two, each plus one, or 0 where the
-    /// document has ended. Signs of suffixes with the same first token ascend.
+    /// What a suffix goes on with behind its first token. Signs of suffixes with the same first token ascend.
     pub(super) fn sign(&self, suffix: u32) -> u64 {
-        let next = |depth| self.rank_at(suffix, depth).map_or(0, |rank| rank + 1);
-        match next(1) {
-            0 => 0,
-            first => u64::from(first) << u32::BITS | u64::from(next(2)),
-        }
+        let depths = 1..=self.signs_of.n_tokens;
+        self.signs_of
+            .sign(depths.map_while(|depth| self.rank_at(suffix, depth)))
     }
 }
