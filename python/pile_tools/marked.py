@@ -36,13 +36,20 @@ _PAGE = """<!doctype html>
 """
 
 
-def pieces(text: str, spans: Sequence[Span]) -> Iterator[tuple[str, list[int]]]:
-    """The text in pieces, each with the numbers of the spans that hold it; spans may overlap."""
+def pieces(text: str, spans: Sequence[Span]) -> Iterator[tuple[str, range]]:
+    """The text in pieces, each with the numbers of the spans that hold it.
+
+    Spans may overlap, but none lies within another: in order, both their starts and their ends ascend.
+    """
     encoded = text.encode()
     cuts = sorted({0, len(encoded), *(at for span in spans for at in (span.start, span.end))})
+    first = behind = 0
     for start, end in itertools.pairwise(cuts):
-        holding = [number for number, span in enumerate(spans) if span.start <= start and end <= span.end]
-        yield encoded[start:end].decode(), holding
+        while first < len(spans) and spans[first].end < end:
+            first += 1
+        while behind < len(spans) and spans[behind].start <= start:
+            behind += 1
+        yield encoded[start:end].decode(), range(first, behind)
 
 
 def share(text: str, spans: Sequence[Span]) -> float:

@@ -231,9 +231,9 @@ class Index:
         """The maximal parts of a text that stand in a document verbatim, in order; none lies within another.
 
         After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), but by bytes: a part may begin and end within
-        tokens. At least half of `min_bytes` must be whole tokens of the document. From each character, the
-        2,000 occurrences that agree longest are looked at: of texts that repeat themselves without end, parts
-        may be missed.
+        tokens. At least half of `min_bytes` must be whole tokens of the document. From each byte, the 2,000
+        occurrences that agree longest are looked at: of texts that repeat themselves without end, parts may
+        be missed.
 
         Args:
             min_bytes: Bytes of the shortest part told.
@@ -245,11 +245,16 @@ class Index:
         encoded = _encoded(text)
         spans = self.core.spans(text, min_bytes, threads or os.cpu_count() or 1)
         found = []
+        # A text that repeats itself has the same part at many places.
+        known: dict[bytes, tuple[int, Table, float]] = {}
         for start, end in spans.tolist():
             part = encoded[start:end]
-            count, places = self.core.sample_text(part, max_places)
-            table = _place_table(places)
-            found.append(Span(start, end, part.decode(), count, self._rarity(table), table))
+            if part not in known:
+                count, places = self.core.sample_text(part, max_places)
+                table = _place_table(places)
+                known[part] = count, table, self._rarity(table)
+            count, table, rarity = known[part]
+            found.append(Span(start, end, part.decode(), count, rarity, table))
         return found
 
     def _rarity(self, places: Table) -> float:

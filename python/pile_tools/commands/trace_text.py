@@ -122,21 +122,20 @@ def _place(index: Index, row: Any) -> str:
 def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) -> list[str]:
     """By which steps each span is seen."""
     opened = open_order(order)
-    asked = [number for number, span in enumerate(spans) if span.count <= _MAX_TRACED]
-    told = ["too frequent to be traced to steps"] * len(spans)
-    if not asked:
-        return told
-    texts = [spans[number].text for number in asked]
+    texts = list({span.text: None for span in spans if span.count <= _MAX_TRACED})
+    told = dict.fromkeys((span.text for span in spans), "too frequent to be traced to steps")
+    if not texts:
+        return [told[span.text] for span in spans]
     answer = timeline.when(opened, texts, index=index.core, batch_size=batch_size)
     counts = answer.counts().sum(axis=1)
-    for place, number in enumerate(asked):
+    for place, text in enumerate(texts):
         steps = answer.sightings["step"][answer.sightings["text"] == place]
-        told[number] = "in no step"
+        told[text] = "in no step"
         if len(steps):
             first, last = int(steps.min()), int(steps.max())
             when = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
-            told[number] = f"seen {times(int(counts[place]))}, {when}"
-    return told
+            told[text] = f"seen {times(int(counts[place]))}, {when}"
+    return [told[span.text] for span in spans]
 
 
 def _parts(n: int) -> str:
