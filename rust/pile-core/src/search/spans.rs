@@ -31,8 +31,8 @@ impl SuffixIndex {
     /// characters. None lies within another.
     ///
     /// Half of `min_bytes` must be whole tokens of the document. Of what begins as the text does at a place, the 2,000
-    /// occurrences that agree longest are looked at, so that of frequent runs a span may begin up to a token late; and 20,000 points of the walk are tried, so that
-    /// of a text that repeats itself one may be missed.
+    /// occurrences that agree longest are looked at, so that of frequent runs a span may begin up to a token late; and
+    /// 20,000 points of the walk are tried, so that of a text that repeats itself one may be missed.
     ///
     /// # Errors
     /// The text cannot be looked for: see [`Self::count_text`].
