@@ -418,9 +418,12 @@ def _publish(target: Target, made: Manifest, owned: Mapping[str, Entry], *, forc
     for entry in made.outputs:
         _refuse(target.folder / entry["path"], owned, entry, force=force)
     target.manifest.unlink(missing_ok=True)
-    for entry in made.outputs:
-        if os.path.lexists(target.scratch / entry["path"]):
-            (target.scratch / entry["path"]).replace(target.folder / entry["path"])
+    # Readers that know no manifests open the first file of a list, `.bin` say: it goes first and comes last.
+    names = [entry["path"] for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
+    for name in names:
+        (target.folder / name).unlink(missing_ok=True)
+    for name in reversed(names):
+        (target.scratch / name).replace(target.folder / name)
     sync_folder(target.folder)
     target.unpublished.replace(target.manifest)
     sync_folder(target.folder)

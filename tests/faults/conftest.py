@@ -22,7 +22,13 @@ KILL, KILL_AFTER = 0, -1
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: exit code or negative signal, calls that changed files (unless killed), what it printed."""
+    """How a run ended.
+
+    Attributes:
+        code: The exit code, or the signal as a negative number.
+        calls: Calls that changed files; unknown if it was killed.
+        printed: Standard output and error.
+    """
 
     code: int
     calls: int | None
@@ -85,7 +91,7 @@ def inputs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     shards = folder / "shards"
     shards.mkdir()
-    words = "the quick brown fox jumps over the lazy dog and every token of a run can be traced".split()
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "is", "traced"]
     for shard in range(3):
         lines = []
         for record in range(6):

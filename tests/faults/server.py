@@ -1,8 +1,9 @@
 """Runs command lines in forked processes, each killed or failed at one of its system calls.
 
-Started under the preloaded shim with everything imported, so that a run costs a fork and not a start of Python.
-Reads a JSON object a line: `argv`, `folder` (the working folder and root of what counts), `at` and `fault`;
-answers with `code` (negative: the signal), `calls`, and the path of what the run printed is `printed`.
+Started under the preloaded shim with everything imported, so that a run costs a fork and not a start of
+Python. Reads a JSON object a line: `argv`, `folder` (the working folder, whose changes are counted),
+`at` and `fault`, `printed` (the file for what the run prints). Answers with `code` (a signal is negative)
+and `calls`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every data command, killed or failed at the system calls by which it changes files, finishes when run again.
+"""Each data command, killed or failed at a system call that changes files, finishes when it is run again.
 
 The same command then gives the same bytes and leaves nothing behind. `make test` samples the calls;
 `make faults` takes all of them.
@@ -23,6 +23,7 @@ IS_COMPLETE = os.environ.get("PILE_TOOLS_FAULTS") == "complete"
 
 TOKENIZE = "tokenize ../in/shards -o out/d --tokenizer ../in/tok.json --threads 1"
 ORDER = "order ../in/ds -o out --seq-length 16 --steps 4 --batch-size 4"
+SHARD = "shard ../in/ds.bin -o out"
 
 #: Commands by name: those that make what is there before, separated by `&&`, and the last one under test.
 COMMANDS = {
@@ -30,20 +31,20 @@ COMMANDS = {
     "train-tokenizer": "train-tokenizer ../in/shards -o out/t.json --vocab-size 280 --threads 1",
     "tokenize": TOKENIZE,
     "tokenize part": f"{TOKENIZE} --shards 1/2",
-    "tokenize over another": f"tokenize ../in/shards/0.jsonl -o out/d --tokenizer ../in/tok.json && {TOKENIZE} --force",
+    "tokenize over another": f"{TOKENIZE} --no-eod && {TOKENIZE} --force",
     "merge": "merge ../in/first ../in/second -o out/m",
     "merge parts": f"{TOKENIZE} --shards 1/2 && {TOKENIZE} --shards 2/2 && merge out/d.parts -o out/d",
     "label": "label out/f ../in/shards --tokenizer ../in/tok.json --threads 1",
     "index": "index out/f --tokenizer ../in/tok.json",
     "index over another": "index out/f --no-texts && index out/f --tokenizer ../in/tok.json --force",
     "count-ngrams": "count-ngrams ../in/ds --n 1-3 -o out/n.tsv --threads 1",
-    "count-ngrams spilled": "count-ngrams ../in/shards --words --n 1-2 -o out/w.parquet --threads 1 --memory 8MiB",
+    "count-ngrams words": "count-ngrams ../in/shards --n 1-2 -o out/w.parquet --threads 1",
     "count-terms": "count-terms ../in/terms.txt ../in/shards --pairs all -o out/t.tsv --threads 1",
     "order": ORDER,
     "order over another": f"{ORDER} --seed 5 && {ORDER} --force --seq-length 8",
     "export": "export ../in/order --steps 0:2 -o out/e.parquet",
-    "shard": "shard ../in/ds.bin -o out --bytes 500",
-    "shard over another": "shard ../in/ds.bin -o out --bytes 400 && shard ../in/ds.bin -o out --bytes 500 --force",
+    "shard": f"{SHARD} --bytes 500",
+    "shard over another": f"{SHARD} --bytes 400 && {SHARD} --bytes 500 --force",
     "unshard": "unshard ../in/token-shards -o out/u.bin",
     "batch": "batch ../in/order --step 1 --npy out/b.npy",
     "mixture": "mixture ../in/order --plot out/m.svg",
