@@ -17,12 +17,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pile_tools import files
+from pile_tools import checked, files
+from pile_tools.checked import Values
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import FormatError, OutputExistsError
 
@@ -32,6 +34,11 @@ FORMAT = 1
 MANIFEST_FILE, MANIFEST_SUFFIX = "manifest.json", ".manifest.json"
 
 Entry: TypeAlias = dict[str, Any]
+
+SHA256_DIGITS = 64
+
+#: Keys of an entry beside its path.
+_ENTRY_KEYS = ("role", "bytes", "sha256", "fingerprint", "step", "hub_id", "revision", "commit")
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,16 @@ class Manifest:
     def input(self, role: str) -> Entry | None:
         """The first input of a role, or None."""
         return next((entry for entry in self.inputs if entry["role"] == role), None)
+
+    @property
+    def checked_settings(self) -> Values:
+        """The settings, to be read by type."""
+        return Values(self.settings, f"{self.path}, settings")
+
+    @property
+    def checked_summary(self) -> Values:
+        """The summary, to be read by type."""
+        return Values(self.summary, f"{self.path}, summary")
 
 
 def relative(path: Path, folder: Path) -> str:
@@ -129,20 +146,77 @@ def write(
 
 
 def read(path: Path) -> Manifest:
-    """Reads a manifest.
+    """Reads a manifest, every part of it that all kinds share checked.
 
     Raises:
-        FormatError: Not a manifest, or of another format.
+        FormatError: Not a manifest, of another format, or damaged.
         OSError: The file cannot be read.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise FormatError(f"manifest format {values['format']!r}, expected {FORMAT} ({path})")
-        fields = ("kind", "inputs", "settings", "request", "outputs", "summary", "made_by")
-        return Manifest(path=path, **{name: values[name] for name in fields})
-    except (ValueError, KeyError, TypeError) as err:
-        raise FormatError(f"not a manifest of pile-tools: {type(err).__name__} {err} ({path})") from err
+    values = checked.read_json(path, what="a manifest of pile-tools")
+    number = values.integer("format") if values.has("format") else None
+    if number != FORMAT:
+        raise FormatError(f"manifest format {number!r}, expected {FORMAT} ({path})")
+    values.require_keys(
+        ("kind", "format", "made_by", "inputs", "settings", "request", "outputs", "summary"), ("checksum",)
+    )
+    if not re.fullmatch("[a-z][a-z-]{0,39}", values.text("kind")):
+        raise values.refuse("kind", "a word")
+    values.optional("checksum", lambda key: values.hexadecimal(key, SHA256_DIGITS))
+    return Manifest(
+        path=path,
+        kind=values.text("kind"),
+        inputs=[_input(entry) for entry in values.objects("inputs")],
+        settings=dict(values.object("settings").values),
+        request=values.hexadecimal("request", SHA256_DIGITS),
+        outputs=[_output(entry) for entry in values.objects("outputs")],
+        summary=dict(values.object("summary").values),
+        made_by=dict(values.object("made_by").values),
+    )
+
+
+def _input(entry: Values) -> Entry:
+    entry.text("role")
+    return _checked_entry(entry)
+
+
+def _output(entry: Values) -> Entry:
+    entry.integer("bytes")
+    entry.hexadecimal("sha256", SHA256_DIGITS)
+    return _checked_entry(entry)
+
+
+def _checked_entry(entry: Values) -> Entry:
+    """An entry whose known keys are of their types. Raises FormatError."""
+    entry.require_keys(("path",), _ENTRY_KEYS)
+    entry.path("path")
+    for key in ("role", "hub_id", "revision", "commit"):
+        entry.optional(key, entry.text)
+    for key in ("bytes", "step"):
+        entry.optional(key, entry.integer)
+    entry.optional("sha256", lambda key: entry.hexadecimal(key, SHA256_DIGITS))
+    entry.optional("fingerprint", entry.hexadecimal)
+    # A null is like a missing key to those who look for the key.
+    return {key: value for key, value in entry.values.items() if value is not None}
+
+
+def output_path(found: Manifest, entry: Entry) -> Path:
+    """The path of an output, which is below the manifest's folder: a manifest may come from anyone.
+
+    Raises:
+        FormatError: The path is absolute, leaves the folder, or passes a link that does.
+    """
+    name = Path(entry["path"])
+    if name.is_absolute() or ".." in name.parts or name == Path():
+        raise FormatError(f"output {entry['path']!r} is not below the manifest's folder ({found.path})")
+    path = found.folder / name
+    if not path.resolve().is_relative_to(found.folder.resolve()):
+        raise FormatError(f"output {entry['path']!r} is a link that leads elsewhere ({found.path})")
+    return path
+
+
+def input_path(found: Manifest, entry: Entry) -> Path:
+    """The path of an input, which may be anywhere: it is only read, and only as a regular file."""
+    return Path(os.path.normpath(found.folder / entry["path"]))
 
 
 def finished(
