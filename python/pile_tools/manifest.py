@@ -215,8 +215,22 @@ def output_path(found: Manifest, entry: Entry) -> Path:
 
 
 def input_path(found: Manifest, entry: Entry) -> Path:
-    """The path of an input, which may be anywhere: it is only read, and only as a regular file."""
+    """The path of an input, which may be anywhere: inputs are only read."""
     return Path(os.path.normpath(found.folder / entry["path"]))
+
+
+def input_file(found: Manifest, role: str) -> Path | None:
+    """The first input of a role, if it is there. Raises FormatError for anything but a regular file."""
+    entry = found.input(role)
+    if entry is None or not (path := input_path(found, entry)).exists():
+        return None
+    checked.open_regular(path).close()
+    return path
+
+
+def required(found: Manifest, entry: Entry, key: str) -> str:
+    """The `sha256` or `fingerprint` of an entry. Raises FormatError where it has none."""
+    return Values(entry, f"{found.path}, {entry.get('role', 'output')} {entry['path']!r}").text(key)
 
 
 def finished(
