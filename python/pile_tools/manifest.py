@@ -6,11 +6,12 @@ A manifest is a JSON file beside the files it speaks of:
      "inputs": [{"role": "dataset", "path": "sample", "fingerprint": "..."}],
      "settings": {"seq_length": 256, ...}, "request": "...",
      "outputs": [{"path": "..._doc_idx.npy", "bytes": 1234, "sha256": "..."}],
-     "summary": {...}}
+     "summary": {...}, "checksum": "..."}
 
 Paths are relative to the manifest's folder, so a tree of artifacts can be moved as a whole. `request` is
 a digest of kind, settings and inputs: the same command on finished output finds it and does nothing. There
-are no times and no machine names in it: the same request gives the same bytes.
+are no times and no machine names in it: the same request gives the same bytes. `checksum` is a digest of all
+other values: by it `verify` finds a damaged manifest that no other one names.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pile_tools import checked, files
+from pile_tools import checked, files, kinds
 from pile_tools.checked import Values
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import FormatError, OutputExistsError
@@ -141,6 +142,7 @@ def write(
         "outputs": manifest.outputs,
         "summary": manifest.summary,
     }
+    values["checksum"] = fingerprint(values)
     files.write_atomically(path, json.dumps(values, indent=1) + "\n")
     return manifest
 
@@ -162,6 +164,7 @@ def read(path: Path) -> Manifest:
     if not re.fullmatch("[a-z][a-z-]{0,39}", values.text("kind")):
         raise values.refuse("kind", "a word")
     values.optional("checksum", lambda key: values.hexadecimal(key, SHA256_DIGITS))
+    kinds.check(values.text("kind"), values.object("settings"), values.object("summary"))
     return Manifest(
         path=path,
         kind=values.text("kind"),
@@ -172,6 +175,13 @@ def read(path: Path) -> Manifest:
         summary=dict(values.object("summary").values),
         made_by=dict(values.object("made_by").values),
     )
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a manifest's values are those its checksum was made of; older ones have no checksum."""
+    values = dict(checked.read_json(path, what="a manifest of pile-tools").values)
+    found = values.pop("checksum", None)
+    return found is None or found == fingerprint(values)
 
 
 def _input(entry: Values) -> Entry:
