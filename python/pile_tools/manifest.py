@@ -219,7 +219,8 @@ def output_path(found: Manifest, entry: Entry) -> Path:
     if name.is_absolute() or ".." in name.parts or name == Path():
         raise FormatError(f"output {entry['path']!r} is not below the manifest's folder ({found.path})")
     path = found.folder / name
-    if not path.resolve().is_relative_to(found.folder.resolve()):
+    # Unlike `resolve`, this takes links in a circle.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(found.folder)):
         raise FormatError(f"output {entry['path']!r} is a link that leads elsewhere ({found.path})")
     return path
 

@@ -74,7 +74,7 @@ def test_a_missing_output_is_wrong_and_a_missing_input_absent(chain: Path) -> No
 def test_a_dataset_of_another_tool_has_its_structure_checked(golden: Path, tmp_path: Path) -> None:
     for suffix in (".bin", ".idx"):
         shutil.copy(golden / "dataset" / f"zero{suffix}", tmp_path)
-    assert [check.state for check in verify.run(tmp_path / "zero")] == ["ok"]
+    assert [check.state for check in verify.run(tmp_path / "zero")] == ["ok", "unsure"]
     with (tmp_path / "zero.bin").open("ab") as file:
         file.write(b"xx")
     with pytest.raises(VerifyError, match="index speaks of"):
