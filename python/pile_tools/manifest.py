@@ -258,7 +258,7 @@ def finished(
         return None
     old = read(path)
     if old.request == request.digest:
-        missing = [entry["path"] for entry in old.outputs if not (old.folder / entry["path"]).exists()]
+        missing = [entry["path"] for entry in old.outputs if not output_path(old, entry).exists()]
         if not missing:
             return old
         raise OutputExistsError(f"{missing[0]} is missing of finished output; --force makes it anew ({path})")

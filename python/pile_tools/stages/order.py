@@ -253,7 +253,8 @@ def _publish(
         _refuse_other(parts / name, folder / name, force=force)
     old = folder / ORDER_FILE
     if old.exists():
-        replaced = [folder / entry["path"] for entry in manifest.read(old).outputs]
+        made = manifest.read(old)
+        replaced = [manifest.output_path(made, entry) for entry in made.outputs]
         old.unlink()
         for path in replaced:
             path.unlink(missing_ok=True)

@@ -193,7 +193,9 @@ def _sample_files(folder: Path) -> list[Path]:
     if not path.exists():
         return []
     old = manifest.read(path)
-    return [folder / entry["path"] for entry in old.outputs] + [path] if old.kind == "shards" else []
+    if old.kind != "shards":
+        return []
+    return [*(manifest.output_path(old, entry) for entry in old.outputs), path]
 
 
 def _refuse_foreign_files(folder: Path) -> None:
