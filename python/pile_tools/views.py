@@ -319,7 +319,7 @@ def _with_log(view: dict[str, Any], beneath: Order) -> dict[str, Any]:
     """A view as it is recorded: inserts with the tokens that they write over."""
     if view["kind"] != "inserts":
         return view
-    table = [_insert(Values(entry, "view")) for entry in view["table"]]
+    table = [Insert(**entry) for entry in view["table"]]
     return {**view, "table": overwritten(beneath, table)}
 
 
