@@ -20,9 +20,10 @@ import pytest
 from pile_tools import manifest, views
 from pile_tools.cli import group
 from pile_tools.cli import run as run_cli
+from pile_tools.errors import FormatError
 from pile_tools.manifest import Request
 from pile_tools.orders import open_order
-from pile_tools.stages import index, label, order, tokenize
+from pile_tools.stages import index, label, order, sample, tokenize
 from pile_tools.stages.tokenize import TokenizeConfig
 from pile_tools.views import Insert
 
@@ -188,3 +189,107 @@ def _difference(good: bytes, mutated: bytes) -> str:
     text = json.dumps(json.loads(good)).encode()
     start = next((i for i, (a, b) in enumerate(zip(text, mutated, strict=False)) if a != b), 0)
     return repr(mutated[max(0, start - 40) : start + 60])
+
+
+def _special(folder: Path) -> list[Path]:
+    """Files that could block a reader, never end, or are none."""
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    return [
+        folder / "pipe",
+        folder / "loop",
+        Path("/dev/zero"),
+        Path("/dev/tty"),
+        Path("/proc/self/mem"),
+        folder,
+    ]
+
+
+def _edit(path: Path, change: Callable[[Any], None]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("role", ["shard", "tokenizer", "output"])
+def test_only_regular_files_are_opened(tree: Path, tmp_path: Path, role: str) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    path = root / "tokens" / "d.manifest.json"
+    good = path.read_bytes()
+    for special in _special(tmp_path):
+        for name in (os.fspath(special), os.path.relpath(special, path.parent)):
+            entry = {"role": role, "path": name, "bytes": 0, "sha256": "0" * 64}
+            path.write_bytes(good)
+            if role == "output":
+                _edit(path, lambda values, entry=entry: values["outputs"].append(entry))
+            else:
+                _edit(path, lambda values, entry=entry: values["inputs"].insert(0, entry))
+            for command in ("verify {}/tokens/d", "verify {}/order --chain"):
+                code, err = _run(command, root)
+                assert (code, len(err.splitlines())) == (1, 1), err
+            code, err = _run("show {}/tokens/d 3", root)
+            assert code in ((0,) if role != "tokenizer" else (1, 2)), err
+
+
+def test_a_pipe_in_an_artifacts_place_is_refused(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    doc_idx = next((root / "order").glob("*_doc_idx.npy"))
+    files = ["tokens/d.bin", "tokens/d.idx", "tokens/d.provenance", "tokens/d.manifest.json"]
+    files += [
+        "order/order.json",
+        "view/view.json",
+        f"order/{doc_idx.name}",
+        "tokenizer.json",
+        "shards/00.jsonl",
+    ]
+    for name in files:
+        good = (root / name).read_bytes()
+        (root / name).unlink()
+        os.mkfifo(root / name)
+        code, err = _run("verify {}/view --chain", root)
+        assert (code, len(err.splitlines())) == (1, 1), f"{name}: {err}"
+        if not name.startswith(("tokens/d.prov", "tokens/d.man", "tokenizer", "shards")):
+            code, err = _run("batch {}/view --step 0 --row 0", root)
+            assert (code, len(err.splitlines())) == (1, 1), f"{name}: {err}"
+        (root / name).unlink()
+        (root / name).write_bytes(good)
+
+
+@pytest.mark.parametrize("name", ["{}/victim/x", "../victim/x", "link/x", "inner/../../victim/x", "linked"])
+def test_outputs_outside_their_folder_are_never_touched(tree: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    (root / "victim").mkdir()
+    (root / "victim" / "x").write_text("precious")
+    (root / "order" / "inner").mkdir()
+    (root / "order" / "link").symlink_to("../victim")
+    (root / "order" / "linked").symlink_to("../victim/x")
+    entry = {"path": name.replace("{}", str(root)), "bytes": 8, "sha256": "0" * 64}
+    _edit(root / "order" / "order.json", lambda values: values["outputs"].append(entry))
+    before = sorted(root.rglob("*"))
+    for command in (
+        "order {}/tokens/d -o {}/order --seq-length 8 --samples 5 --force",
+        "order {}/tokens/d -o {}/order --seq-length 16 --steps 3 --batch-size 4",
+        "verify {}/order",
+    ):
+        code, err = _run(command, root)
+        assert (code, len(err.splitlines())) == (1, 1), err
+        assert "output" in err
+    assert sorted(root.rglob("*")) == before
+    assert (root / "victim" / "x").read_text() == "precious"
+
+
+def test_a_sample_never_removes_files_outside_its_folder(tmp_path: Path) -> None:
+    config = sample.SampleConfig(megabytes=0.02, shards=1)
+    sample.run(config, tmp_path / "shards")
+    (tmp_path / "x").write_text("precious")
+    for name in ("../x", str(tmp_path / "x")):
+        entry = {"path": name, "bytes": 8, "sha256": "0" * 64}
+        _edit(
+            tmp_path / "shards" / "manifest.json", lambda values, entry=entry: values["outputs"].append(entry)
+        )
+        with pytest.raises(FormatError, match="not below the manifest's folder"):
+            sample.run(config, tmp_path / "shards", force=True)
+    assert (tmp_path / "x").read_text() == "precious"
