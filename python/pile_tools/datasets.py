@@ -49,9 +49,8 @@ def tokenizer_of(prefix: Path, given: Path | None) -> Tokenizer:
     if given is not None:
         return load_tokenizer(given)
     for found in manifests(prefix):
-        entry = found.input("tokenizer")
-        if entry is not None and (found.folder / entry["path"]).exists():
-            return Tokenizer.from_file(found.folder / entry["path"])
+        if (path := manifest.input_file(found, "tokenizer")) is not None:
+            return Tokenizer.from_file(path)
     raise ConfigError("the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --tokens")
 
 
