@@ -202,8 +202,20 @@ fn copy_tokens(
 
 /// Appends the tokens of one dataset, by the kernel alone where it can.
 fn copy(input: &Input, out: &mut File, out_path: &Path, progress: &Progress) -> Result<()> {
-    let path = input.dataset.bin_path();
-    let mut left = input.n_bytes();
+    for file in input.dataset.bins()?.files() {
+        copy_file(file, out, out_path, progress)?;
+    }
+    Ok(())
+}
+
+fn copy_file(
+    file: &io::Mapped,
+    out: &mut File,
+    out_path: &Path,
+    progress: &Progress,
+) -> Result<()> {
+    let path = file.path();
+    let mut left = file.bytes().len() as u64;
     let mut tokens = File::open(path).map_err(|err| Error::io(path, err))?;
     while left > 0 {
         let mut chunk = (&mut tokens).take(left.min(CHUNK_BYTES));
