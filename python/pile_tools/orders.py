@@ -286,7 +286,11 @@ def order_file(path: Path) -> Path:
 
 
 def open_order(
-    path: str | Path, *, row_length: int | None = None, batch_size: int | None = None, dtype: str = "uint16"
+    path: str | Path,
+    *,
+    row_length: int | None = None,
+    batch_size: int | None = None,
+    dtype: str | None = None,
 ) -> Order:
     """Opens an order in constant time, checked to be of its dataset.
 
@@ -294,20 +298,22 @@ def open_order(
         path: An order's folder or its `order.json`; the `..._shuffle_idx.npy` that GPT-NeoX wrote beside its
             dataset; or rows in training order: their folder, one of their shards, or an address
             `https://...` or `hf://datasets/...`.
-        row_length: Tokens of a row, for rows; by default Pythia's 2,049.
+        row_length: Tokens of a row, for rows; by default Pythia's 2,049. Without it an `.idx` beside them
+            means documents, unless every sequence is one such row.
         batch_size: Samples of a step where the order names none; for rows by default Pythia's 1,024.
-        dtype: Type of a token, for rows: `uint16` or `int32`.
+        dtype: Type of a token, for rows: `uint16` or `int32`; by default that of an `.idx` beside them, or
+            `uint16`.
 
     Raises:
         FormatError: Not an order, or its dataset is not the one it was built for.
         OSError: A file cannot be read.
     """
     text = str(path)
-    length, size = row_length or PYTHIA_ROW_LENGTH, batch_size or PYTHIA_BATCH_SIZE
-    if re.match(r"(https?|hf)://", text):
+    size = batch_size or PYTHIA_BATCH_SIZE
+    if re.match(r"(https?|hf)://", text, re.IGNORECASE):
         from pile_tools.remote import RemoteRows
 
-        rows: Samples = RemoteRows(text, length, dtype)
+        rows: Samples = RemoteRows(text, row_length, dtype)
         return _of_rows(Path(text), rows, size)
     path = Path(path)
     if text.endswith(".npy"):
@@ -315,7 +321,7 @@ def open_order(
     file = order_file(path)
     if not file.exists() or file.suffix == ".bin":
         if path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin"))):
-            return _of_rows(path, _core.rows_order(path, length, dtype), size)
+            return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
         what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
         raise FileNotFoundError(2, what, str(path))
     order = _of_manifest(file)

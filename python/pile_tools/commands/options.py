@@ -26,6 +26,11 @@ threads = click.option(
     show_default="all cores",
     help="Threads; the output is the same for any number.",
 )
+row_length = click.option(
+    "--row-length",
+    type=click.IntRange(min=2),
+    help="Tokens of a row, where ORDER is rows.  [default: 2049, as Pythia's]",
+)
 memory = click.option(
     "--memory",
     default="1GiB",

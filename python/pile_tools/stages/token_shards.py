@@ -5,46 +5,34 @@ To read them nothing need be put together: `open_order` and `TokenSource` take t
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+from pile_tools import _core
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError
 
 #: Bytes of a shard in Pythia's data.
 SHARD_BYTES = 5_000_000_000
 
 _CHUNK_BYTES = 64 << 20
-_SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin")
+_SHARD = re.compile(r"(?P<base>.+)-[0-9]{5,}-of-[0-9]{5,}\.bin")
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 
 OnBytes = Callable[[int], object]
 
 
-def find_token_shards(path: Path) -> list[Path]:
-    """The shards of one file, in order, by their folder or one of them.
+def find_token_shards(path: Path) -> list[tuple[Path, int]]:
+    """The files of a token file with the bytes of each, by their folder, name, or one of them.
 
     Raises:
-        FormatError: None are there, one is missing, or they are of several files.
+        FormatError: None are there, one is missing or of a wrong size, they are of several files, or do not
+            end where the `.idx` beside them ends.
+        OSError: A file cannot be read.
     """
-    folder = path if path.is_dir() else path.parent
-    named = _SHARD.fullmatch(path.name)
-    found = {}
-    for file in sorted(folder.glob("*.bin")):
-        parts = _SHARD.fullmatch(file.name)
-        if parts and (named is None or parts["base"] == named["base"]):
-            found[file.name] = parts
-    if not found:
-        raise FormatError(f"no shards NAME-00000-of-000NN.bin here ({folder})")
-    first = next(iter(found.values()))
-    expected = [f"{first['base']}-{i:05}-of-{first['last']}.bin" for i in range(int(first["last"]) + 1)]
-    missing = [name for name in expected if name not in found]
-    if missing:
-        raise FormatError(f"{missing[0]} is missing of {len(expected)} shards ({folder})")
-    if len(found) != len(expected):
-        raise FormatError(f"shards of more than one file; name one of them ({folder})")
-    return [folder / name for name in expected]
+    return [(Path(name), n_bytes) for name, n_bytes in _core.token_files(path)]
 
 
 def shard(
@@ -57,40 +45,67 @@ def shard(
 ) -> list[Path]:
     """Cuts `NAME.bin` into `folder/NAME-000NN-of-000MM.bin` of `shard_bytes`; MM is the last one's number.
 
+    Shards are cut anew in the same way.
+
     Raises:
+        FormatError: The tokens do not end where the `.idx` beside them ends, or a shard is damaged.
         OutputExistsError: A shard exists and `force` is off.
         OSError: A file cannot be read or written.
     """
     if shard_bytes < 1:
         raise ConfigError(f"bytes must be at least 1, got {shard_bytes}")
-    size = path.stat().st_size
+    files = find_token_shards(path)
+    size = sum(n_bytes for _, n_bytes in files)
     last = max(-(-size // shard_bytes) - 1, 0)
-    base = path.name.removesuffix(".bin")
+    first = files[0][0].name
+    named = _SHARD.fullmatch(first)
+    base = named["base"] if named else first.removesuffix(".bin")
     outputs = [folder / f"{base}-{i:05}-of-{last:05}.bin" for i in range(last + 1)]
     for output in outputs:
         _refuse(output, force)
     folder.mkdir(parents=True, exist_ok=True)
     for i, output in enumerate(outputs):
         start = i * shard_bytes
-        _write([(path, start, min(shard_bytes, size - start))], output, on_bytes)
+        _write(_parts(files, start, min(start + shard_bytes, size)), output, on_bytes)
     return outputs
+
+
+def _parts(files: list[tuple[Path, int]], start: int, end: int) -> list[tuple[Path, int, int]]:
+    """The runs of files (path, first byte, bytes) that hold bytes `start` to `end` of all together."""
+    parts, first = [], 0
+    for path, n_bytes in files:
+        low, high = max(start, first), min(end, first + n_bytes)
+        if low < high:
+            parts.append((path, low - first, high - low))
+        first += n_bytes
+    return parts
 
 
 def unshard(
     path: Path, output: Path, *, force: bool = False, on_bytes: OnBytes = lambda n: None
-) -> list[Path]:
-    """Puts the shards in a folder together as one file; returns them.
+) -> list[tuple[Path, int]]:
+    """Puts the shards in a folder together as one file; returns them with their bytes.
 
     Raises:
-        FormatError: A shard is missing.
+        FormatError: A shard is missing or damaged, see `find_token_shards`.
         OutputExistsError: `output` exists and `force` is off.
         OSError: A file cannot be read or written.
     """
     shards = find_token_shards(path)
     _refuse(output, force)
     output.parent.mkdir(parents=True, exist_ok=True)
-    _write([(shard, 0, shard.stat().st_size) for shard in shards], output, on_bytes)
+    _write([(shard, 0, n_bytes) for shard, n_bytes in shards], output, on_bytes)
     return shards
+
+
+def sha256(files: list[tuple[Path, int]]) -> str:
+    """SHA-256 in hexadecimal of files one after the other, as of the one file that they were cut from."""
+    digest = hashlib.sha256()
+    for path, _ in files:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def read_hashes(path: Path) -> dict[str, str]:

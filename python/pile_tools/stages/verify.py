@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -165,13 +166,27 @@ def _place(found: Manifest, entry: Entry) -> Path:
 
 def _file(path: Path, entry: Entry, *, absent: str) -> Check:
     if not path.exists():
-        return Check(absent, f"{path} is not here")
+        return _in_shards(path, entry) or Check(absent, f"{path} is not here")
     n_bytes = path.stat().st_size
     if "bytes" in entry and n_bytes != entry["bytes"]:
         return Check("WRONG", f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}")
     if "sha256" in entry and files.sha256(path) != entry["sha256"]:
         return Check("WRONG", f"{path} has another SHA-256 than it should have")
     return Check("ok", f"{path} ({n_bytes:,} bytes)")
+
+
+def _in_shards(path: Path, entry: Entry) -> Check | None:
+    """The check of a token file whose shards are here in its place; None where they are not."""
+    if path.suffix != ".bin" or not any(path.parent.glob(glob.escape(path.stem) + "-*-of-*.bin")):
+        return None
+    try:
+        shards = token_shards.find_token_shards(path.with_suffix(""))
+        digest = token_shards.sha256(shards)
+    except (PileError, OSError) as err:
+        return Check("WRONG", str(err))
+    if digest != entry["sha256"]:
+        return Check("WRONG", f"the {len(shards)} shards of {path} have another SHA-256 than it should have")
+    return Check("ok", f"{path} ({len(shards)} shards)")
 
 
 def _dataset(path: Path, entry: Entry) -> Check:

@@ -63,7 +63,7 @@ fn find(path: &Path) -> Result<Vec<PathBuf>> {
             _ => Ok(shards),
         };
     }
-    if path.extension().is_some_and(|suffix| suffix == "bin") {
+    if path.extension().is_some_and(|suffix| suffix == "bin") || path.is_file() {
         return Ok(vec![path.to_owned()]);
     }
     match find_prefix(path)?.as_slice() {
@@ -142,7 +142,7 @@ fn check_names(folder: &Path, found: &[NamedShard]) -> Result<()> {
 
 fn missing(name: &str, i: u64, last: u64, n_here: usize) -> String {
     let n = last.saturating_add(1);
-    format!("{name}: shard {i:05} of {last:05} is missing, {n_here} of {n} are here")
+    format!("{name}-{i:05}-of-{last:05}.bin is missing, {n_here} of {n} shards are here")
 }
 
 fn no_shards(name: &str) -> String {
@@ -346,9 +346,9 @@ mod tests {
         for (files, told) in [
             (
                 &[("a-00000-of-00002.bin", 8), ("a-00002-of-00002.bin", 8)][..],
-                "00001 of 00002 is missing",
+                "00001-of-00002.bin is missing",
             ),
-            (&[("a-00000-of-00001.bin", 8)], "00001 of 00001 is missing"),
+            (&[("a-00000-of-00001.bin", 8)], "00001-of-00001.bin is missing"),
             (
                 &[
                     ("a-00000-of-00001.bin", 8),
@@ -371,7 +371,7 @@ mod tests {
             ),
             (
                 &[("a-00001-of-00002.bin", 8), ("a-00002-of-00002.bin", 8)],
-                "00000 of 00002 is missing",
+                "00000-of-00002.bin is missing",
             ),
             (&[("a-00000-of-999999999.bin", 8)], "is missing, 1 of"),
             (
