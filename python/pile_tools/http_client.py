@@ -100,7 +100,7 @@ def open_address(url: str, headers: dict[str, str], seconds: float) -> http.clie
 
     Raises:
         ConfigError: Not such an address.
-        FormatError: A redirect leads to no such address, or the body is compressed.
+        FormatError: Redirects lead to no such address or nowhere, or the body is compressed.
         StatusError: The server answers with an error.
         OSError: The server cannot be reached or is too slow.
     """
@@ -123,7 +123,7 @@ def open_address(url: str, headers: dict[str, str], seconds: float) -> http.clie
             raise
         pace.is_in_body = True
         return answer
-    raise OSError(f"redirects more than {MAX_REDIRECTS} times ({shown(url)})")
+    raise FormatError(f"redirects more than {MAX_REDIRECTS} times ({shown(url)})")
 
 
 def read_body(answer: http.client.HTTPResponse, buffer: bytearray, n: int) -> int:
@@ -174,7 +174,7 @@ def _redirected(url: str, location: str) -> str:
 def _check_answer(answer: http.client.HTTPResponse, url: str) -> None:
     if not 200 <= answer.status < 300:
         reason = f"{answer.status} {shown(answer.reason or '')}".rstrip()
-        raise StatusError(answer.status, f"the server answers {reason} ({shown(url)})", _retry_after(answer))
+        raise StatusError(answer.status, f"the server answers {reason}", _retry_after(answer))
     encoding = answer.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
         raise FormatError(

@@ -27,6 +27,9 @@ from pile_tools.types import Origin, Tokens
 #: Tries without progress before a read is given up, and seconds to wait after the first, doubled after each.
 TRIES, FIRST_WAIT = 5, 0.5
 
+#: Bytes that a try must bring to count as progress: one byte a connection is an attack.
+PROGRESS_BYTES = 512
+
 #: A server that asks to wait longer is given up at once.
 MAX_WAIT_SECONDS = 120.0
 
@@ -386,7 +389,8 @@ def _tried(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callabl
 
     Only tries without progress count, but `n_bytes` must be there at the slowest rate that is accepted.
     """
-    end = time.monotonic() + TRIES * WINDOW_SECONDS + n_bytes * WINDOW_SECONDS / WINDOW_BYTES
+    # Twice the windows of all tries leaves time for the waits between them.
+    end = time.monotonic() + 2 * TRIES * WINDOW_SECONDS + n_bytes * WINDOW_SECONDS / WINDOW_BYTES
     left, wait, before = TRIES, FIRST_WAIT, progress()
     while True:
         pause = None
@@ -401,7 +405,7 @@ def _tried(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callabl
                 ) from err
             pause = err.retry_after
             if err.status not in _TRANSIENT:
-                raise
+                raise OSError(f"{err} ({url})") from err
             if pause is not None and pause > MAX_WAIT_SECONDS:
                 raise OSError(
                     f"the server asks to wait {pause:,.0f} seconds; run the same command again then ({url})"
@@ -409,11 +413,12 @@ def _tried(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callabl
             failure: Exception = err
         except (OSError, http.client.HTTPException, ValueError) as err:
             failure = err
-        if progress() > before:
+        if progress() >= before + PROGRESS_BYTES:
             left, wait, before = TRIES, FIRST_WAIT, progress()
         left -= 1
         if left == 0 or time.monotonic() >= end:
             reason = shown(str(getattr(failure, "reason", None) or failure))
             raise OSError(f"gave up after {TRIES} tries: {reason} ({url})") from failure
         time.sleep(wait if pause is None else pause)
+        end += pause or 0
         wait *= 2
