@@ -176,6 +176,13 @@ impl Bins {
     /// As [`Self::open`]; the index is damaged, or of other tokens.
     pub fn open_with_index(path: &Path) -> Result<(Self, Option<(IdxHeader, Mapped)>)> {
         let bins = Self::open(path)?;
+        if bins.n_bytes() % 2 != 0 {
+            let what = format!(
+                "{} bytes are no whole number of tokens of 2 or 4 bytes: cut short",
+                bins.n_bytes()
+            );
+            return Err(Error::malformed(bins.path(), what));
+        }
         let name = name_of(bins.path());
         let base = match parse_name(&name) {
             Some((base, ..)) => base,
