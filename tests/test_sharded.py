@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pile_tools import FormatError, PileError, TokenDataset, open_order
+from pile_tools import ConfigError, FormatError, PileError, TokenDataset, open_order
 from pile_tools.cli import group, run
 from pile_tools.stages import token_shards
 from pile_tools.stages.index import IndexConfig
@@ -342,3 +342,31 @@ def test_rows_have_any_length_in_every_command(
         assert code == 0, said
         if command[0] == "when":
             assert f"rows of {length} tokens" in said
+
+
+def test_shards_are_not_written_over_themselves(four: Path) -> None:
+    before = {path.name: path.read_bytes() for path in four.iterdir()}
+    with pytest.raises(ConfigError, match="one of the files that are read"):
+        token_shards.shard(four, four, shard_bytes=39, force=True)
+    with pytest.raises(ConfigError, match="one of the files that are read"):
+        token_shards.unshard(four, four / _shard(2), force=True)
+    _resize(four / "large.bin", 100_002)
+    with pytest.raises(ConfigError, match="at most 100,000"):
+        token_shards.shard(four / "large.bin", four / "out", shard_bytes=1)
+    (four / "large.bin").unlink()
+    assert {path.name: path.read_bytes() for path in four.iterdir()} == before
+
+
+def test_hashes_are_read_as_they_are_written(tmp_path: Path) -> None:
+    digest, path = "0a" * 32, tmp_path / "sums"
+    names = ["a.bin", "a b.bin", "a\x0bb\x85\u2028.bin", "a\udcff.bin"]
+    for form in ("{digest}  {name}\n", "{digest} *{name}\n", "./x/{name} {digest}\r\n", "{name}\t{digest}\n"):
+        text = "\n".join(form.format(digest=digest, name=name) for name in names)
+        path.write_bytes(b"\xef\xbb\xbf" + text.encode(errors="surrogateescape"))
+        assert token_shards.read_hashes(path) == dict.fromkeys(names, digest), form
+
+
+@pytest.mark.parametrize("row_length", [1, 0, -1, 2**31, 10**30])
+def test_a_row_length_out_of_range_is_a_usage_error(four: Path, row_length: int) -> None:
+    with pytest.raises(ConfigError, match="row-length"):
+        open_order(four, row_length=row_length)

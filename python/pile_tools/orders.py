@@ -33,6 +33,9 @@ ORDER_FILE = "order.json"
 #: Tokens of a row, and rows of a step, in Pythia's published data.
 PYTHIA_ROW_LENGTH, PYTHIA_BATCH_SIZE = 2049, 1024
 
+#: Offsets within a row are 32-bit.
+MAX_ROW_LENGTH = (1 << 31) - 1
+
 
 class Samples(Protocol):
     """What `TrainingOrder`, `RemoteRows` and the views of `pile_tools.views` have in common."""
@@ -309,6 +312,8 @@ def open_order(
         OSError: A file cannot be read.
     """
     text = str(path)
+    if row_length is not None and not 2 <= row_length <= MAX_ROW_LENGTH:
+        raise ConfigError(f"row-length must be 2 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
     size = batch_size or PYTHIA_BATCH_SIZE
     if re.match(r"(https?|hf)://", text, re.IGNORECASE):
         from pile_tools.remote import RemoteRows

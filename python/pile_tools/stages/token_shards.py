@@ -5,6 +5,7 @@ To read them nothing need be put together: `open_order` and `TokenSource` take t
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import os
 import re
@@ -17,9 +18,15 @@ from pile_tools.errors import ConfigError, FormatError, OutputExistsError
 #: Bytes of a shard in Pythia's data.
 SHARD_BYTES = 5_000_000_000
 
+#: Shards of a file, at most.
+MAX_SHARDS = 100_000
+
 _CHUNK_BYTES = 64 << 20
 _SHARD = re.compile(r"(?P<base>.+)-[0-9]{5,}-of-[0-9]{5,}\.bin")
-_HASH = re.compile(r"[0-9a-fA-F]{64}")
+#: A line of `sha256sum`, or of Pythia's list.
+_SUM = re.compile(
+    r"(?P<hash>[0-9a-fA-F]{64})\s+\*?(?P<name>.+?)\s*|(?P<named>.+?)\s+(?P<of_name>[0-9a-fA-F]{64})\s*"
+)
 
 OnBytes = Callable[[int], object]
 
@@ -57,11 +64,14 @@ def shard(
     files = find_token_shards(path)
     size = sum(n_bytes for _, n_bytes in files)
     last = max(-(-size // shard_bytes) - 1, 0)
+    if last >= MAX_SHARDS:
+        raise ConfigError(f"{last + 1:,} shards of {shard_bytes:,} bytes; a file has at most {MAX_SHARDS:,}")
     first = files[0][0].name
     named = _SHARD.fullmatch(first)
     base = named["base"] if named else first.removesuffix(".bin")
     outputs = [folder / f"{base}-{i:05}-of-{last:05}.bin" for i in range(last + 1)]
     for output in outputs:
+        _refuse_own(output, files)
         _refuse(output, force)
     folder.mkdir(parents=True, exist_ok=True)
     for i, output in enumerate(outputs):
@@ -92,6 +102,9 @@ def unshard(
         OSError: A file cannot be read or written.
     """
     shards = find_token_shards(path)
+    if not _SHARD.fullmatch(shards[0][0].name):
+        raise FormatError(f"no shards NAME-00000-of-000NN.bin here ({path})")
+    _refuse_own(output, shards)
     _refuse(output, force)
     output.parent.mkdir(parents=True, exist_ok=True)
     _write([(shard, 0, n_bytes) for shard, n_bytes in shards], output, on_bytes)
@@ -115,18 +128,24 @@ def read_hashes(path: Path) -> dict[str, str]:
         FormatError: A line is not a name and a hash.
     """
     hashes = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
-        if not words:
+    # Names may hold any bytes but a line feed.
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
             continue
-        if len(words) == 2 and _HASH.fullmatch(words[0]):
-            words.reverse()
-        if len(words) != 2 or not _HASH.fullmatch(words[1]):
+        found = _SUM.fullmatch(line.strip("\r"))
+        if found is None:
             raise FormatError(f"line {number} is not a name and its SHA-256: {line[:80]!r} ({path})")
-        hashes[Path(words[0].removeprefix("*")).name] = words[1].lower()
+        hashes[Path(found["name"] or found["named"]).name] = (found["hash"] or found["of_name"]).lower()
     if not hashes:
         raise FormatError(f"holds no hashes ({path})")
     return hashes
+
+
+def _refuse_own(output: Path, files: list[tuple[Path, int]]) -> None:
+    """Refuses to write over what is still to be read. Raises ConfigError."""
+    if output.exists() and any(output.samefile(path) for path, _ in files):
+        raise ConfigError(f"this is one of the files that are read; write to another folder ({output})")
 
 
 def _refuse(output: Path, force: bool) -> None:

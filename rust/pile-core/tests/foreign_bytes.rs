@@ -80,7 +80,7 @@ fn a_document_longer_than_its_file_is_refused_before_there_is_room_made_for_it()
     fs::write(folder.path().join("d.bin"), [0; 44]).unwrap();
     let dataset = TokenDataset::open(&folder.path().join("d")).unwrap();
     let message = dataset.document_length(0).unwrap_err().to_string();
-    assert!(message.contains("of the tokens, which have 44"), "{message}");
+    assert!(message.contains("but the file has 44"), "{message}");
     assert_eq!(dataset.document_length(1).unwrap(), 5);
 }
 

@@ -246,15 +246,16 @@ impl Bins {
         if self.n_bytes() == expected {
             return Ok(());
         }
-        let (subject, path) = match self.files.as_slice() {
-            [one] => ("has".to_owned(), one.path()),
+        let (subject, whose, path) = match self.files.as_slice() {
+            [one] => ("has".to_owned(), "its", one.path()),
             files => (
                 format!("the {} shards have", files.len()),
+                "their",
                 files[files.len() - 1].path(),
             ),
         };
         let what = format!(
-            "{subject} {} bytes, but the index speaks of {expected}: one of the two is of another dataset or cut short",
+            "{subject} {} bytes, but {whose} index speaks of {expected}: one of the two is of another dataset or cut short",
             self.n_bytes()
         );
         Err(Error::malformed(path, what))
@@ -355,7 +356,10 @@ mod tests {
                 &[("a-00000-of-00002.bin", 8), ("a-00002-of-00002.bin", 8)][..],
                 "00001-of-00002.bin is missing",
             ),
-            (&[("a-00000-of-00001.bin", 8)], "00001-of-00001.bin is missing"),
+            (
+                &[("a-00000-of-00001.bin", 8)],
+                "00001-of-00001.bin is missing",
+            ),
             (
                 &[
                     ("a-00000-of-00001.bin", 8),

@@ -241,7 +241,7 @@ impl TokenSource for TokenDataset {
         if end > self.n_bytes && self.has_tokens() {
             // What the index claims is believed only if it is there: callers make room for it.
             let what = format!(
-                "document {document} ends at byte {end} of the tokens, which have {}",
+                "document {document} ends at byte {end} of the tokens, but the file has {}",
                 self.n_bytes
             );
             return Err(Error::malformed(self.idx.path(), what));
