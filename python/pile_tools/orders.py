@@ -312,8 +312,8 @@ def open_order(
         OSError: A file cannot be read.
     """
     text = str(path)
-    if row_length is not None and not 2 <= row_length <= MAX_ROW_LENGTH:
-        raise ConfigError(f"row-length must be 2 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
+    if row_length is not None and not 1 <= row_length <= MAX_ROW_LENGTH:
+        raise ConfigError(f"row-length must be 1 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
     size = batch_size or PYTHIA_BATCH_SIZE
     if re.match(r"(https?|hf)://", text, re.IGNORECASE):
         from pile_tools.remote import RemoteRows
