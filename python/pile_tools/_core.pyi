@@ -38,6 +38,7 @@ __all__ = [
     "rows_order",
     "shards_terms",
     "split_documents",
+    "token_files",
     "token_ngrams",
     "train_tokenizer",
     "weights_by_documents",
@@ -99,6 +100,8 @@ class Tokenizer:
 class TokenDataset:
     """GPT-NeoX's memory-mapped `PREFIX.bin` and `PREFIX.idx`, with `PREFIX.provenance` where we wrote it.
 
+    The tokens may be in shards, `PREFIX-000NN-of-000MM.bin`: documents that cross the end of one are copied.
+
     A document is one sequence of the index, as GPT-NeoX counts them. Opens in constant time; pickles by path,
     so that workers of a `torch.utils.data.DataLoader` take it as it is. Tokens are given as read-only views
     of the map, not copies: a view stays good when the dataset is gone.
@@ -145,14 +148,20 @@ class TokenDataset:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of both files (of large ones, of 128 pieces spread over them) in hexadecimal."""
+        """A digest of index and tokens (of large ones, of 128 pieces spread over them) in hexadecimal.
+
+        How the tokens are cut into shards does not change it.
+        """
 
     def __len__(self) -> int:
         """Number of documents."""
 
     @property
     def tokens(self) -> Tokens:
-        """All tokens, document after document: a read-only view, (n_tokens,) uint16 or int32."""
+        """All tokens, document after document: a read-only view, (n_tokens,) uint16 or int32.
+
+        Of a dataset in shards it is a copy, made anew each time: where memory is short, take documents.
+        """
 
     @overload
     def __getitem__(self, document: SupportsIndex, /) -> Tokens:
@@ -278,9 +287,9 @@ class TrainingOrder:
 
 @final
 class TokenSource:
-    """Tokens of unknown origin: rows without an index, or `PREFIX.idx` with its tokens in shards.
+    """Tokens of unknown origin: rows without an index, or an index whose tokens may be absent.
 
-    The tokens of an index need not be here at all: its documents are known, and can be ordered, all the same.
+    Documents of an index without tokens are known, and can be ordered, all the same.
     """
 
     def __new__(cls, prefix: AnyPath) -> TokenSource:
@@ -331,8 +340,21 @@ class TokenSource:
     def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
         """Not known: -1 each."""
 
-def rows_order(path: AnyPath, row_length: int, dtype: str) -> TrainingOrder:
-    """Rows of `row_length` tokens in training order: a folder of shards, a shard, or a whole file.
+def token_files(path: AnyPath) -> list[tuple[str, int]]:
+    """The files of a token file, whole or in shards, with the bytes of each.
+
+    The shards are checked against one another, and against the `.idx` beside them where there is one.
+
+    Raises:
+        FormatError: None are there, one is missing or of a wrong size, or they are of several files.
+        OSError: A file cannot be read.
+    """
+
+def rows_order(path: AnyPath, row_length: int | None = None, dtype: str | None = None) -> TrainingOrder:
+    """Rows in training order: a folder of shards, a shard, or a whole file.
+
+    Without `row_length` rows have Pythia's 2,049 tokens, and documents are refused. Without `dtype` it is
+    that of the `.idx` beside the tokens, or uint16.
 
     Raises:
         FormatError: A shard is missing or damaged, or the bytes are no whole number of rows.

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from pile_tools import manifest, publish
-from pile_tools._core import Tokenizer
+from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
@@ -19,6 +22,8 @@ FILES = (".bin", ".idx", ".provenance")
 #: The ends of the names of its files, by which users may name a dataset.
 SUFFIXES = (*FILES, MANIFEST_SUFFIX)
 
+_SHARD = re.compile(r"(.+)-[0-9]{5,}-of-[0-9]{5,}\.bin")
+
 #: Makes the dataset's files in a folder; returns the manifest's summary, with `bin_sha256` for its `.bin`,
 #: and inputs.
 Build = Callable[[Path], tuple[Settings, list[Entry]]]
@@ -27,6 +32,14 @@ Build = Callable[[Path], tuple[Settings, list[Entry]]]
 def with_suffix(prefix: Path, suffix: str) -> Path:
     """`PREFIX` + `suffix`: a suffix is appended, it replaces nothing."""
     return prefix.with_name(prefix.name + suffix)
+
+
+def prefix_named(path: Path) -> Path | None:
+    """The prefix of the dataset of which a path names a file, a shard of its tokens too; else None."""
+    if found := _SHARD.fullmatch(path.name):
+        return path.with_name(found[1])
+    suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
+    return None if suffix is None else path.with_name(path.name.removesuffix(suffix))
 
 
 def labels_manifest(prefix: Path) -> Path:
@@ -38,6 +51,15 @@ def manifests(prefix: Path) -> list[Manifest]:
     """What is told of the dataset at `prefix`: its own manifest and that of its labels, those there are."""
     paths = (with_suffix(prefix, MANIFEST_SUFFIX), labels_manifest(prefix))
     return [manifest.read(path) for path in paths if path.exists()]
+
+
+def token_bytes(prefix: Path) -> int:
+    """Bytes of the tokens of a dataset; 0 where it cannot be opened, which the job on it reports."""
+    try:
+        dataset = TokenDataset(prefix)
+    except (PileError, OSError):
+        return 0
+    return dataset.n_tokens * np.dtype(dataset.dtype).itemsize
 
 
 def tokenizer_of(prefix: Path, given: Path | None) -> Tokenizer:

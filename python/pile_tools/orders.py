@@ -45,6 +45,9 @@ MAX_SEQ_LENGTH = 2**31 - 2
 #: Tokens of a row, and rows of a step, in Pythia's published data.
 PYTHIA_ROW_LENGTH, PYTHIA_BATCH_SIZE = 2049, 1024
 
+#: Offsets within a row are 32-bit.
+MAX_ROW_LENGTH = (1 << 31) - 1
+
 
 class Samples(Protocol):
     """What `TrainingOrder`, `RemoteRows` and the views of `pile_tools.views` have in common."""
@@ -298,7 +301,11 @@ def order_file(path: Path) -> Path:
 
 
 def open_order(
-    path: str | Path, *, row_length: int | None = None, batch_size: int | None = None, dtype: str = "uint16"
+    path: str | Path,
+    *,
+    row_length: int | None = None,
+    batch_size: int | None = None,
+    dtype: str | None = None,
 ) -> Order:
     """Opens an order in constant time, checked to be of its dataset.
 
@@ -306,20 +313,24 @@ def open_order(
         path: An order's folder or its `order.json`; the `..._shuffle_idx.npy` that GPT-NeoX wrote beside its
             dataset; or rows in training order: their folder, one of their shards, or an address
             `https://...` or `hf://datasets/...`.
-        row_length: Tokens of a row, for rows; by default Pythia's 2,049.
+        row_length: Tokens of a row, for rows; by default Pythia's 2,049. Without it an `.idx` beside them
+            means documents, unless every sequence is one such row.
         batch_size: Samples of a step where the order names none; for rows by default Pythia's 1,024.
-        dtype: Type of a token, for rows: `uint16` or `int32`.
+        dtype: Type of a token, for rows: `uint16` or `int32`; by default that of an `.idx` beside them, or
+            `uint16`.
 
     Raises:
         FormatError: Not an order, or its dataset is not the one it was built for.
         OSError: A file cannot be read.
     """
     text = str(path)
-    length, size = row_length or PYTHIA_ROW_LENGTH, batch_size or PYTHIA_BATCH_SIZE
-    if re.match(r"(https?|hf)://", text):
+    if row_length is not None and not 1 <= row_length <= MAX_ROW_LENGTH:
+        raise ConfigError(f"row-length must be 1 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
+    size = batch_size or PYTHIA_BATCH_SIZE
+    if re.match(r"(https?|hf)://", text, re.IGNORECASE):
         from pile_tools.remote import RemoteRows
 
-        rows: Samples = RemoteRows(text, length, dtype)
+        rows: Samples = RemoteRows(text, row_length, dtype)
         return _of_rows(Path(text), rows, size)
     path = Path(path)
     if text.endswith(".npy"):
@@ -327,7 +338,7 @@ def open_order(
     file = order_file(path)
     if not file.exists() or file.suffix == ".bin":
         if path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin"))):
-            return _of_rows(path, _core.rows_order(path, length, dtype), size)
+            return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
         what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
         raise FileNotFoundError(2, what, str(path))
     order = _of_manifest(file)

@@ -8,27 +8,45 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import re
+import struct
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 from bisect import bisect_right
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.errors import ConfigError, FormatError
+from pile_tools import http_client
+from pile_tools.errors import ConfigError, FormatError, PileError
+from pile_tools.http_client import MAX_FILE_BYTES, WINDOW_BYTES, WINDOW_SECONDS, StatusError, shown
 from pile_tools.types import Origin, Tokens
 
-#: Tries before a read is given up, and seconds to wait after the first that failed, doubled after each.
+#: Tries without progress before a read is given up, and seconds to wait after the first, doubled after each.
 TRIES, FIRST_WAIT = 5, 0.5
-TIMEOUT_SECONDS = 60
 
-_SHARD = re.compile(r"(?P<base>.*)-(?P<number>\d{5,9})-of-(?P<last>\d{5,9})\.bin")
+#: Bytes that a try must bring to count as progress: one byte a connection is an attack.
+PROGRESS_BYTES = 512
+
+#: A server that asks to wait longer is given up at once.
+MAX_WAIT_SECONDS = 120.0
+
+#: Bytes of a listing of files, and the most shards that a file may have.
+MAX_LISTING_BYTES, MAX_SHARDS = 16 << 20, 100_000
+
+#: Tokens of a row, and their type, in Pythia's published data.
+_ROW_LENGTH, _DTYPE = 2049, "uint16"
+
+#: Lengths of an index that are looked at: they tell rows from documents.
+_N_LENGTHS = 1024
+
+_SHARD = re.compile(r"(?P<base>.*)-(?P<number>[0-9]{5,9})-of-(?P<last>[0-9]{5,9})\.bin", re.DOTALL)
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+_IDX_HEADER = struct.Struct("<9sQBQQ")
+
+_T = TypeVar("_T")
 
 
 class RemoteRows:
@@ -38,29 +56,41 @@ class RemoteRows:
     read touches are asked, and only for the bytes of the rows.
     """
 
-    def __init__(self, address: str, row_length: int = 2049, dtype: str = "uint16") -> None:
-        """Finds the shards and their sizes: two or three small requests.
+    def __init__(self, address: str, row_length: int | None = None, dtype: str | None = None) -> None:
+        """Finds the shards and their sizes: two to four small requests.
+
+        Without `row_length` rows are Pythia's, and an index that the Hub lists beside them must be of rows.
 
         Raises:
             ConfigError: Not such an address.
-            FormatError: The server does not read by ranges, or shards are missing or of wrong sizes.
+            FormatError: The server does not read by ranges, shards are missing or of wrong sizes, or hold
+                documents.
             OSError: The server cannot be reached.
         """
-        if row_length < 2:
+        if row_length is not None and row_length < 2:
             raise ConfigError(f"row-length must be at least 2, got {row_length}")
-        self.address, self.row_length, self._dtype = address, row_length, np.dtype(dtype)
-        self.bytes_moved = 0
-        self._urls, sizes = self._find(address)
-        if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]:
-            raise FormatError(f"the shards have sizes that do not belong together: {sizes} ({address})")
+        if dtype not in (None, "uint16", "int32"):
+            raise ConfigError(f"tokens of type {dtype!r}, expected uint16 or int32")
+        self.address, self.bytes_moved = address, 0
+        #: What tells a file from another under its address, as the server first said it.
+        self._versions: dict[str, str] = {}
+        self._urls, sizes, index = self._find(address)
+        if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0] or (len(sizes) > 1 and sizes[-1] == 0):
+            some = ", ".join(f"{size:,}" for size in sizes[:20]) + (", ..." if len(sizes) > 20 else "")
+            raise FormatError(f"the shards have sizes that do not belong together: {some} bytes ({address})")
+        if sum(sizes) > MAX_FILE_BYTES:
+            raise FormatError(f"{sum(sizes):,} bytes are more than a file can have ({address})")
+        if index is not None and row_length is None:
+            dtype = self._check_rows(index, sum(sizes), dtype)
+        self.row_length, self._dtype = row_length or _ROW_LENGTH, np.dtype(dtype or _DTYPE)
         self._starts = [0]
         for size in sizes:
             self._starts.append(self._starts[-1] + size)
         rows, rest = divmod(self._starts[-1], self._row_bytes)
         if rest:
             raise FormatError(
-                f"{self._starts[-1]:,} bytes are no whole number of rows of {row_length} {dtype} tokens: "
-                f"cut short, or of another row length ({address})"
+                f"{self._starts[-1]:,} bytes are no whole number of rows of {self.row_length} {self.dtype} "
+                f"tokens: cut short, or of another row length ({address})"
             )
         self._n_rows = rows
 
@@ -157,61 +187,71 @@ class RemoteRows:
             data += self._range(self._urls[shard], first, end - at, size)
         return data
 
-    def _find(self, address: str) -> tuple[list[str], list[int]]:
+    def _find(self, address: str) -> tuple[list[str], list[int], str | None]:
+        """The shards' addresses, their bytes, and the address of the index where one is listed."""
         if address.startswith("hf://"):
             return self._find_on_hub(address)
-        parts = urllib.parse.urlsplit(address)
+        parts = urllib.parse.urlsplit(http_client.checked_address(address))
         found = _SHARD.fullmatch(parts.path)
         if found is None:
             if parts.path.endswith(".bin"):
-                return [address], [self._size(address)]
+                url = urllib.parse.urlunsplit(parts)
+                return [url], [self._size(url)], None
             raise ConfigError(
                 f"which files? Over HTTP give the address of a shard, .../NAME-00000-of-000NN.bin ({address})"
             )
+        n_shards = int(found["last"]) + 1
+        if n_shards > MAX_SHARDS:
+            raise ConfigError(f"names {n_shards:,} shards, a file has at most {MAX_SHARDS:,} ({address})")
         urls = []
-        for number in range(int(found["last"]) + 1):
+        for number in range(n_shards):
             path = f"{found['base']}-{number:05}-of-{found['last']}.bin"
             urls.append(urllib.parse.urlunsplit(parts._replace(path=path)))
         first = self._size(urls[0])
         # All but the last are as long as the first; each read proves it of the shard it touches.
-        sizes = [first] * (len(urls) - 1) + [self._size(urls[-1]) if len(urls) > 1 else first]
-        return urls, sizes
+        sizes = [first] * (n_shards - 1) + [self._size(urls[-1]) if n_shards > 1 else first]
+        return urls, sizes, None
 
-    def _find_on_hub(self, address: str) -> tuple[list[str], list[int]]:
-        found = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.*?))?/?", address)
-        if found is None:
-            raise ConfigError(f"expected hf://datasets/OWNER/NAME[@REVISION][/FOLDER], got {address}")
-        name, revision, folder = found[1], found[2] or "main", found[3] or ""
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-        listing = f"{endpoint}/api/datasets/{name}/tree/{urllib.parse.quote(revision, safe='')}/{folder}"
-        try:
-            entries = json.loads(self._get(listing.rstrip("/"), {}))
-            files = {entry["path"]: int(entry["size"]) for entry in entries if entry["type"] == "file"}
-        except (ValueError, KeyError, TypeError) as err:
-            raise FormatError(f"not a listing of files: {err} ({listing})") from err
+    def _find_on_hub(self, address: str) -> tuple[list[str], list[int], str | None]:
+        found = re.fullmatch(
+            r"hf://datasets/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^/?#]+))?(?:/([^?#]*?))?/?",
+            address,
+            re.A,
+        )
+        folder = (found and found[3]) or ""
+        if (
+            found is None
+            or not address.isprintable()
+            or {"", ".", ".."} & set(folder.split("/") if folder else ())
+        ):
+            raise ConfigError(f"expected hf://datasets/OWNER/NAME[@REVISION][/FOLDER], got {shown(address)}")
+        name, revision = found[1], urllib.parse.quote(found[2] or "main", safe="")
+        hub = http_client.checked_address(http_client.hub())
+        listing = f"{hub}/api/datasets/{name}/tree/{revision}/{urllib.parse.quote(folder)}".rstrip("/")
+        files = _listed(self._get(listing), folder, listing)
         shards = {path: size for path, size in files.items() if _SHARD.fullmatch(path)}
         shards = shards or {path: size for path, size in files.items() if path.endswith(".bin")}
         names = sorted(shards)
-        self._check_names(names, address)
-        base = f"{endpoint}/datasets/{name}/resolve/{urllib.parse.quote(revision, safe='')}/"
-        return [base + urllib.parse.quote(path) for path in names], [shards[path] for path in names]
+        base = _checked_names(names, address)
+        place = f"{hub}/datasets/{name}/resolve/{revision}/"
+        index = f"{place}{urllib.parse.quote(base)}.idx" if f"{base}.idx" in files else None
+        return [place + urllib.parse.quote(path) for path in names], [shards[path] for path in names], index
 
-    def _check_names(self, names: list[str], address: str) -> None:
-        if not names:
-            raise FormatError(f"no .bin files there ({address})")
-        found = _SHARD.fullmatch(names[0])
-        if found is None:
-            if len(names) > 1:
-                raise FormatError(f"{len(names)} .bin files, expected one or its shards ({address})")
-            return
-        expected = [
-            f"{found['base']}-{number:05}-of-{found['last']}.bin" for number in range(int(found["last"]) + 1)
-        ]
-        missing = [name for name in expected if name not in names]
-        if missing:
-            raise FormatError(f"{missing[0]} is missing of {len(expected)} shards ({address})")
-        if names != expected:
-            raise FormatError(f"shards of more than one file; name their folder ({address})")
+    def _check_rows(self, index: str, n_bytes: int, dtype: str | None) -> str:
+        """The type of the tokens, by the index beside them, which must be of rows. Raises FormatError."""
+        magic, _, code, n, _ = _IDX_HEADER.unpack(self._range(index, 0, _IDX_HEADER.size, None))
+        named = {8: "uint16", 4: "int32"}.get(code)
+        if magic != b"MMIDIDX\0\0" or named is None:
+            raise FormatError(f"not an index of a GPT-NeoX dataset ({index})")
+        n_lengths = min(n, _N_LENGTHS)
+        lengths = self._range(index, _IDX_HEADER.size, 4 * n_lengths, None) if n_lengths else b""
+        are_rows = all(length == _ROW_LENGTH for length in np.frombuffer(lengths, "<i4").tolist())
+        if not are_rows or n * _ROW_LENGTH * np.dtype(named).itemsize != n_bytes:
+            raise FormatError(
+                f"the tokens are documents, not rows of {_ROW_LENGTH} tokens in training order, as this "
+                f"index says; download them and build an order, or give the length of their rows ({index})"
+            )
+        return dtype or named
 
     def _size(self, url: str) -> int:
         """Bytes of a file, by asking for its first."""
@@ -223,81 +263,162 @@ class RemoteRows:
         """`n` bytes of a file that must have `size` bytes in all; goes on where a connection is cut."""
         data = bytearray()
 
-        def more() -> None:
-            first = start + len(data)
-            with self._open(url, {"Range": f"bytes={first}-{start + n - 1}"}) as answer:
-                total = _check_answer(answer, first, start + n - 1, url)
+        def more(seconds: float) -> None:
+            first, last = start + len(data), start + n - 1
+            with http_client.open_address(url, {"Range": f"bytes={first}-{last}"}, seconds) as answer:
+                total = _check_range(answer, first, last, url)
                 if size is not None and total != size:
                     raise FormatError(
                         f"has {total:,} bytes, expected {size:,}: it is cut short or another ({url})"
                     )
+                self._check_version(answer, total, url)
                 self._total = total
                 while len(data) < n:
-                    part = answer.read(min(n - len(data), 1 << 20))
-                    if not part:
-                        raise http.client.IncompleteRead(bytes(data), n - len(data))
-                    self.bytes_moved += len(part)
-                    data.extend(part)
+                    n_read = http_client.read_body(answer, data, n - len(data))
+                    if n_read == 0:
+                        raise http.client.IncompleteRead(b"", n - len(data))
+                    self.bytes_moved += n_read
 
-        _tried(more, url)
+        _tried(more, url, n, lambda: len(data))
         return bytes(data)
 
-    def _get(self, url: str, headers: dict[str, str]) -> bytes:
-        answers = []
+    def _check_version(self, answer: http.client.HTTPResponse, total: int, url: str) -> None:
+        """Refuses a file that was replaced on the server since the first answer."""
+        said = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        version = f"{said} {total}"
+        if self._versions.setdefault(url, version) != version:
+            raise FormatError(f"the file was changed on the server while it was read; open it anew ({url})")
 
-        def get() -> None:
-            with self._open(url, headers) as answer:
-                answers.append(answer.read())
-                self.bytes_moved += len(answers[-1])
+    def _get(self, url: str) -> bytes:
+        """A listing, whole."""
 
-        _tried(get, url)
-        return bytes(answers[-1])
+        def get(seconds: float) -> bytes:
+            data = bytearray()
+            with http_client.open_address(url, {}, seconds) as answer:
+                while n_read := http_client.read_body(answer, data, MAX_LISTING_BYTES + 1 - len(data)):
+                    self.bytes_moved += n_read
+                    if len(data) > MAX_LISTING_BYTES:
+                        raise FormatError(f"a listing of more than {MAX_LISTING_BYTES:,} bytes ({url})")
+                # What is left of a known length is a connection that was cut.
+                if answer.length:
+                    raise http.client.IncompleteRead(b"", answer.length)
+            return bytes(data)
 
-    def _open(self, url: str, headers: dict[str, str]) -> Any:
-        if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
-            raise ConfigError(f"expected an address of http:// or https:// ({url})")
-        request = urllib.request.Request(url, headers={"User-Agent": "pile-tools", **headers})
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-        if (token := os.environ.get("HF_TOKEN")) and url.startswith(endpoint + "/"):
-            request.add_unredirected_header("Authorization", f"Bearer {token}")
-        return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        return _tried(get, url, 0, lambda: 0)
 
 
-def _check_answer(answer: Any, first: int, last: int, url: str) -> int:
+def _listed(answer: bytes, folder: str, url: str) -> dict[str, int]:
+    """The files of a folder with their bytes, of the Hub's listing. Raises FormatError."""
+
+    def wrong(what: str) -> FormatError:
+        return FormatError(f"not a listing of files: {what} ({url})")
+
+    try:
+        entries = json.loads(answer)
+    except (ValueError, RecursionError) as err:
+        raise wrong(shown(str(err))) from err
+    if not isinstance(entries, list):
+        raise wrong("expected an array")
+    files: dict[str, int] = {}
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+            raise wrong("expected objects with a type")
+        if entry["type"] != "file":
+            continue
+        path, size = entry.get("path"), entry.get("size")
+        if not isinstance(path, str) or not isinstance(size, int) or isinstance(size, bool):
+            raise wrong("expected files with path and size")
+        name = path.removeprefix(f"{folder}/") if folder else path
+        if not name.isprintable() or name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise wrong(f"{shown(path)!r} is not the name of a file in this folder")
+        if not 0 <= size <= MAX_FILE_BYTES:
+            raise wrong(f"{shown(path)!r} has {shown(str(size)[:40])} bytes")
+        if path in files:
+            raise wrong(f"{shown(path)!r} occurs twice")
+        files[path] = size
+    return files
+
+
+def _checked_names(names: list[str], address: str) -> str:
+    """What the names of all shards of a file start with, or of one file its name less `.bin`.
+
+    Raises FormatError.
+    """
+    if not names:
+        raise FormatError(f"no .bin files there ({address})")
+    found = _SHARD.fullmatch(names[0])
+    if found is None:
+        if len(names) > 1:
+            raise FormatError(f"{len(names)} .bin files, expected one or its shards ({address})")
+        return names[0].removesuffix(".bin")
+    base, last = found["base"], int(found["last"])
+    # The names that are there are gone through, not as many as one of them claims.
+    for number, name in enumerate(names):
+        expected = f"{base}-{number:05}-of-{found['last']}.bin"
+        if name != expected:
+            if not name.startswith(f"{base}-") or number > last:
+                raise FormatError(f"shards of more than one file; name their folder ({address})")
+            raise FormatError(f"{expected} is missing of {last + 1:,} shards ({address})")
+    if len(names) <= last:
+        expected = f"{base}-{len(names):05}-of-{found['last']}.bin"
+        raise FormatError(f"{expected} is missing of {last + 1:,} shards ({address})")
+    return base
+
+
+def _check_range(answer: http.client.HTTPResponse, first: int, last: int, url: str) -> int:
     """The file's size as the answer to a range says it. Raises FormatError where the answer is another."""
     if answer.status != 206:
         raise FormatError(
             f"the server sends whole files instead of ranges (status {answer.status}): "
             f"download it, or take another server ({url})"
         )
-    said = answer.headers.get("Content-Range", "")
-    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", said)
-    if found is None or (int(found[1]), int(found[2])) != (first, last):
+    said = shown(answer.headers.get("Content-Range", ""))
+    found = http_client.content_range(answer)
+    if found is None or found[:2] != (first, last):
         raise FormatError(
             f"asked for bytes {first}-{last}, the server answers {said!r}: it is cut short ({url})"
         )
-    return int(found[3])
+    n = last - first + 1
+    if answer.length is not None and answer.length != n:
+        raise FormatError(f"asked for {n:,} bytes, the server announces {answer.length:,} ({url})")
+    return found[2]
 
 
-def _tried(job: Any, url: str) -> None:
-    """Runs `job`, again after failures that pass; says after the last what failed."""
-    wait = FIRST_WAIT
-    for left in reversed(range(TRIES)):
+def _tried(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callable[[], int]) -> _T:
+    """Runs `job` with the seconds left for it, again after failures that pass.
+
+    Only tries without progress count, but `n_bytes` must be there at the slowest rate that is accepted.
+    """
+    # Twice the windows of all tries leaves time for the waits between them.
+    end = time.monotonic() + 2 * TRIES * WINDOW_SECONDS + n_bytes * WINDOW_SECONDS / WINDOW_BYTES
+    left, wait, before = TRIES, FIRST_WAIT, progress()
+    while True:
+        pause = None
         try:
-            return job()  # type: ignore[no-any-return]
-        except urllib.error.HTTPError as err:
-            failure: Exception = err
-            err.close()
-            if err.code == 416:
+            return job(max(end - time.monotonic(), 0.001))
+        except PileError:
+            raise
+        except StatusError as err:
+            if err.status == 416:
                 raise FormatError(
                     f"the file ends before the bytes asked for: it is cut short ({url})"
                 ) from err
-            if err.code not in _TRANSIENT:
-                raise OSError(f"the server answers {err.code} {err.reason} ({url})") from err
-        except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as err:
+            pause = err.retry_after
+            if err.status not in _TRANSIENT:
+                raise OSError(f"{err} ({url})") from err
+            if pause is not None and pause > MAX_WAIT_SECONDS:
+                raise OSError(
+                    f"the server asks to wait {pause:,.0f} seconds; run the same command again then ({url})"
+                ) from err
+            failure: Exception = err
+        except (OSError, http.client.HTTPException, ValueError) as err:
             failure = err
-        if left:
-            time.sleep(wait)
-            wait *= 2
-    reason = getattr(failure, "reason", None) or failure
-    raise OSError(f"gave up after {TRIES} tries: {reason} ({url})") from failure
+        if progress() >= before + PROGRESS_BYTES:
+            left, wait, before = TRIES, FIRST_WAIT, progress()
+        left -= 1
+        if left == 0 or time.monotonic() >= end:
+            reason = shown(str(getattr(failure, "reason", None) or failure))
+            raise OSError(f"gave up after {TRIES} tries: {reason} ({url})") from failure
+        time.sleep(wait if pause is None else pause)
+        end += pause or 0
+        wait *= 2

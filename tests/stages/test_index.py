@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pile_tools import ConfigError, OutputExistsError, PileError, VerifyError, open_index
+from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, VerifyError, open_index
 from pile_tools.publish import MARKER
 from pile_tools.shards import find_shards
 from pile_tools.stages import tokenize, verify
@@ -102,8 +102,8 @@ def test_bad_settings_and_inputs_are_told(prefix: Path, tmp_path: Path) -> None:
     prefix.with_name("sample.manifest.json").unlink()
     with pytest.raises(ConfigError, match="--no-texts"):
         run(prefix, IndexConfig())
-    prefix.with_name("sample.bin").rename(prefix.with_name("sample-00000-of-00000.bin"))
-    with pytest.raises(PileError, match="unshard"):
+    prefix.with_name("sample.bin").rename(prefix.with_name("sample-00000-of-00001.bin"))
+    with pytest.raises(FormatError, match="is missing"):
         run(prefix, IndexConfig(texts=False))
 
 

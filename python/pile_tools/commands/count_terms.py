@@ -57,6 +57,7 @@ from pile_tools.stages.count_terms import (
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
+@options.row_length
 @click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
 @options.plot("counts by rank, or of an order by step")
 @options.threads
@@ -74,6 +75,7 @@ def command(
     checkpoints: str | None,
     rule: str | None,
     batch_size: int | None,
+    row_length: int | None,
     tokenizer: Path | None,
     plot: Path | None,
     threads: int,
@@ -103,7 +105,7 @@ def command(
     )
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         table = output or Path(folder, "counts.tsv")
-        how = (pairs, checkpoints, batch_size, tokenizer, threads, force)
+        how = (pairs, checkpoints, batch_size, row_length, tokenizer, threads, force)
         if rule is not None:
             made, is_new = _arithmetic(places, table, config, how)
         else:
@@ -116,7 +118,7 @@ def command(
         click.echo(f"plot: {plot}")
 
 
-_How = tuple[str | None, str | None, int | None, Path | None, int, bool]
+_How = tuple[str | None, str | None, int | None, int | None, Path | None, int, bool]
 
 
 def _is_order(place: Path) -> bool:
@@ -124,12 +126,15 @@ def _is_order(place: Path) -> bool:
 
 
 def _opened(
-    places: tuple[Path, ...], checkpoints: str | None, batch_size: int | None
+    places: tuple[Path, ...],
+    checkpoints: str | None,
+    batch_size: int | None,
+    row_length: int | None,
 ) -> tuple[Order, list[int]]:
     """The order and the steps before which counts are told."""
     if len(places) != 1:
         raise ConfigError("give one order")
-    order = open_order(places[0])
+    order = open_order(places[0], row_length=row_length)
     n_steps, _ = timeline.extent(order, batch_size)
     return order, intervals(checkpoints, n_steps).edges.tolist()
 
@@ -137,10 +142,10 @@ def _opened(
 def _arithmetic(
     places: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
 ) -> tuple[Manifest, bool]:
-    pairs, checkpoints, batch_size, tokenizer, threads, force = how
+    pairs, checkpoints, batch_size, row_length, tokenizer, threads, force = how
     if pairs is not None or config != CountTermsConfig():
         raise ConfigError(f"--rule {ARITHMETIC} is a rule of its own, the options of terms do not change it")
-    order, steps = _opened(places, checkpoints, batch_size)
+    order, steps = _opened(places, checkpoints, batch_size, row_length)
     with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
         return count_arithmetic(
             order,
@@ -157,13 +162,13 @@ def _arithmetic(
 def _terms(
     places: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
 ) -> tuple[Manifest, bool]:
-    pairs, checkpoints, batch_size, tokenizer, threads, force = how
+    pairs, checkpoints, batch_size, row_length, tokenizer, threads, force = how
     terms, inputs = places[0], places[1:]
     if not inputs:
         raise ConfigError("give a file of terms, and what they are counted in")
     asked = read_asked(terms, pairs, table.parent)
-    if checkpoints is not None or _is_order(inputs[0]):
-        order, steps = _opened(inputs, checkpoints, batch_size)
+    if checkpoints is not None or row_length is not None or _is_order(inputs[0]):
+        order, steps = _opened(inputs, checkpoints, batch_size, row_length)
         with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
             return count_in_order(
                 order,

@@ -23,9 +23,7 @@ from pile_tools.views import find_tokenizer
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
-@click.option(
-    "--row-length", type=click.IntRange(min=2), help="Tokens of a row, of rows. Default: Pythia's 2049."
-)
+@options.row_length
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
 )

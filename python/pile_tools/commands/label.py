@@ -47,8 +47,9 @@ def command(
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record)
     started = time.monotonic()
     # A missing file is named by the stage.
-    tokens = datasets.with_suffix(prefix, ".bin")
-    with Bar("labelling", options.size_of([path for path in (tokens, *found) if path.exists()])) as bar:
+    n_bytes = options.size_of([path for path in found if path.exists()])
+    total = None if n_bytes is None else n_bytes + datasets.token_bytes(prefix)
+    with Bar("labelling", total) as bar:
         manifest, is_new = run(
             prefix,
             found,

@@ -33,7 +33,7 @@ def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
       pile-tools merge tokens/pile.parts -o tokens/pile
     """
     found = find_datasets(inputs)
-    n_bytes = sum(_bin_bytes(prefix) for prefix in found)
+    n_bytes = sum(datasets.token_bytes(prefix) for prefix in found)
     started = time.monotonic()
     with Bar("merging", n_bytes) as bar:
         result = run(found, output, force=force, on_progress=bar.update)
@@ -44,11 +44,6 @@ def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
     click.echo(f"{n_bytes / 1e6:,.1f} MB of tokens in {time.monotonic() - started:.1f} s, checksums included")
     if result.is_whole:
         click.echo(f"the parts are no longer needed: rm -r {found[0].parent}")
-
-
-def _bin_bytes(prefix: Path) -> int:
-    path = datasets.with_suffix(prefix, ".bin")
-    return path.stat().st_size if path.exists() else 0
 
 
 def print_summary(output: Path, result: Result, n_inputs: int) -> None:

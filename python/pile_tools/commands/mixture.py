@@ -28,9 +28,16 @@ _N_NAMED = 8
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
+@options.row_length
 @options.threads
 def command(
-    order: Path, every: int, as_json: bool, plot: Path | None, batch_size: int | None, threads: int
+    order: Path,
+    every: int,
+    as_json: bool,
+    plot: Path | None,
+    batch_size: int | None,
+    row_length: int | None,
+    threads: int,
 ) -> None:
     """Print the share of each subset in the tokens that the model reads in ORDER, by intervals of steps.
 
@@ -39,7 +46,7 @@ def command(
       pile-tools mixture tokens/
       pile-tools mixture tokens/ --every 100 --plot mixture.svg
     """
-    opened = open_order(order)
+    opened = open_order(order, row_length=row_length)
     with Bar("reading", None, "samples") as bar:
         found = timeline.mixture(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from pile_tools.errors import ConfigError
+from pile_tools.orders import MAX_ROW_LENGTH
 from pile_tools.shards import STANDARD_INPUT
 from pile_tools.sizes import parse_size
 
@@ -25,6 +26,11 @@ threads = click.option(
     default=os.cpu_count() or 1,
     show_default="all cores",
     help="Threads; the output is the same for any number.",
+)
+row_length = click.option(
+    "--row-length",
+    type=click.IntRange(2, MAX_ROW_LENGTH),
+    help="Tokens of a row, where ORDER is rows.  [default: 2049, as Pythia's]",
 )
 memory = click.option(
     "--memory",

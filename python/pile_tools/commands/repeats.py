@@ -26,6 +26,7 @@ from pile_tools.timeline import Repeats
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
+@options.row_length
 @options.threads
 def command(
     order: Path,
@@ -34,6 +35,7 @@ def command(
     as_json: bool,
     plot: Path | None,
     batch_size: int | None,
+    row_length: int | None,
     threads: int,
 ) -> None:
     """Print what the model reads more than once in ORDER, and when: epochs and duplicates told apart.
@@ -46,7 +48,7 @@ def command(
       pile-tools repeats tokens/
       pile-tools repeats tokens/ --every 100 --plot repeats.svg
     """
-    opened = open_order(order)
+    opened = open_order(order, row_length=row_length)
     with Bar("reading", None, "documents and samples") as bar:
         found = timeline.repeats(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update

@@ -9,7 +9,7 @@ import click
 from pile_tools.commands import options
 from pile_tools.orders import PYTHIA_ROW_LENGTH
 from pile_tools.progress import Bar
-from pile_tools.stages.token_shards import SHARD_BYTES, shard
+from pile_tools.stages.token_shards import SHARD_BYTES, find_token_shards, shard
 
 #: Files of other rows or of documents are not an order as they are.
 PYTHIA_ROW_BYTES = 2 * PYTHIA_ROW_LENGTH
@@ -35,7 +35,8 @@ def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
       pile-tools shard tokens/sample.bin -o shards
       pile-tools shard tokens/sample.bin -o shards --bytes 1000000
     """
-    size = file.stat().st_size
+    files = find_token_shards(file)
+    size = sum(n_bytes for _, n_bytes in files)
     done = 0
     with Bar("cutting", size, "bytes") as bar:
 

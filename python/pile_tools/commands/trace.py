@@ -27,8 +27,14 @@ from pile_tools.orders import open_order
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
+@options.row_length
 def command(
-    order: Path, document: int, checkpoints: str | None, as_json: bool, batch_size: int | None
+    order: Path,
+    document: int,
+    checkpoints: str | None,
+    as_json: bool,
+    batch_size: int | None,
+    row_length: int | None,
 ) -> None:
     """Print every step of ORDER that sees any part of DOCUMENT, in which epoch, and which of its tokens.
 
@@ -39,7 +45,7 @@ def command(
       pile-tools trace tokens/ 633
       pile-tools trace tokens/ 633 --json
     """
-    opened = open_order(order)
+    opened = open_order(order, row_length=row_length)
     if document < 0:
         raise click.UsageError(f"documents are numbered from 0, got {document}")
     if not opened.knows_documents:

@@ -24,7 +24,7 @@ def command(path: Path, output: Path, force: bool) -> None:
     Examples:
       pile-tools unshard pythia_deduped_pile_idxmaps -o pile_0.87_deduped_text_document.bin
     """
-    size = sum(shard.stat().st_size for shard in find_token_shards(path))
+    size = sum(n_bytes for _, n_bytes in find_token_shards(path))
     done = 0
     with Bar("copying", size, "bytes") as bar:
 

@@ -62,6 +62,7 @@ _N_LISTED = 30
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
+@options.row_length
 @click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
 @click.option(
     "--index",
@@ -84,6 +85,7 @@ def command(
     as_json: bool,
     plot: Path | None,
     batch_size: int | None,
+    row_length: int | None,
     tokenizer: Path | None,
     index: str,
     threads: int,
@@ -101,7 +103,7 @@ def command(
       pile-tools when tokens/ "Alice" --checkpoints run/ --plot alice.svg
     """
     wanted = asked(texts, file, tokens)
-    opened = open_order(order)
+    opened = open_order(order, row_length=row_length)
     decoder = None if tokens and tokenizer is None else timeline.tokenizer_of(opened, tokenizer)
     n_steps, size = timeline.extent(opened, batch_size)
     first, end = _steps(steps, n_steps)

@@ -75,8 +75,8 @@ class CountNgramsConfig:
 
 def dataset_at(place: Path) -> Path | None:
     """The prefix of the token dataset that a place names, by prefix or file; None where it names none."""
-    named = (place.with_name(place.name.removesuffix(s)) for s in datasets.SUFFIXES if place.name.endswith(s))
-    return next((prefix for prefix in (place, *named) if datasets.with_suffix(prefix, ".idx").exists()), None)
+    prefixes = (place, datasets.prefix_named(place))
+    return next((p for p in prefixes if p is not None and datasets.with_suffix(p, ".idx").exists()), None)
 
 
 def parse_lengths(given: str) -> tuple[int, ...]:

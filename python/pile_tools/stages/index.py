@@ -62,16 +62,7 @@ def plan(prefix: Path, config: IndexConfig) -> dict[str, Any]:
         FormatError: The dataset is damaged.
         OSError: It cannot be read.
     """
-    return _core.plan_index(open_whole(prefix), config.memory_bytes)
-
-
-def open_whole(prefix: Path) -> TokenDataset:
-    """The dataset at `prefix`, whose tokens must be in one file. Raises PileError."""
-    if not datasets.with_suffix(prefix, ".bin").exists() and any(
-        prefix.parent.glob(f"{prefix.name}-*-of-*.bin")
-    ):
-        raise PileError(f"the tokens are in shards; `pile-tools unshard` puts them together ({prefix})")
-    return TokenDataset(prefix)
+    return _core.plan_index(TokenDataset(prefix), config.memory_bytes)
 
 
 def run(
@@ -89,7 +80,7 @@ def run(
         FormatError: The dataset is damaged.
         OSError: A file cannot be read or written.
     """
-    dataset = open_whole(prefix)
+    dataset = TokenDataset(prefix)
     target = Target.of(folder_of(prefix) / MANIFEST_FILE)
     source = _tokenizer_file(prefix, config.tokenizer) if config.texts else None
     request = _request(prefix, dataset, config, source, target.folder)

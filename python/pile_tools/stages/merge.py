@@ -57,10 +57,7 @@ def _prefix(place: Path) -> Path:
     """The prefix of the dataset that a prefix or one of its files names."""
     if datasets.with_suffix(place, ".idx").exists():
         return place
-    for suffix in datasets.SUFFIXES:
-        if place.name.endswith(suffix):
-            return place.with_name(place.name.removesuffix(suffix))
-    return place
+    return datasets.prefix_named(place) or place
 
 
 def run(

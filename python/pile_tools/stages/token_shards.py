@@ -5,13 +5,13 @@ To read them nothing need be put together: `open_order` and `TokenSource` take t
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
-from pile_tools import manifest, publish
+from pile_tools import _core, manifest, publish
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Request
 from pile_tools.publish import Built, Target
@@ -19,36 +19,28 @@ from pile_tools.publish import Built, Target
 #: Bytes of a shard in Pythia's data.
 SHARD_BYTES = 5_000_000_000
 
+#: Shards of a file, at most.
+MAX_SHARDS = 100_000
+
 _CHUNK_BYTES = 8 << 20
-_SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin")
-_HASH = re.compile(r"[0-9a-fA-F]{64}")
+_SHARD = re.compile(r"(?P<base>.+)-[0-9]{5,}-of-[0-9]{5,}\.bin")
+#: A line of `sha256sum`, or of Pythia's list.
+_SUM = re.compile(
+    r"(?P<hash>[0-9a-fA-F]{64})\s+\*?(?P<name>.+?)\s*|(?P<named>.+?)\s+(?P<of_name>[0-9a-fA-F]{64})\s*"
+)
 
 OnBytes = Callable[[int], object]
 
 
-def find_token_shards(path: Path) -> list[Path]:
-    """The shards of one file, in order, by their folder or one of them.
+def find_token_shards(path: Path) -> list[tuple[Path, int]]:
+    """The files of a token file with the bytes of each, by their folder, name, or one of them.
 
     Raises:
-        FormatError: None are there, one is missing, or they are of several files.
+        FormatError: None are there, one is missing or of a wrong size, they are of several files, or do not
+            end where the `.idx` beside them ends.
+        OSError: A file cannot be read.
     """
-    folder = path if path.is_dir() else path.parent
-    named = _SHARD.fullmatch(path.name)
-    found = {}
-    for file in sorted(folder.glob("*.bin")):
-        parts = _SHARD.fullmatch(file.name)
-        if parts and (named is None or parts["base"] == named["base"]):
-            found[file.name] = parts
-    if not found:
-        raise FormatError(f"no shards NAME-00000-of-000NN.bin here ({folder})")
-    first = next(iter(found.values()))
-    expected = [f"{first['base']}-{i:05}-of-{first['last']}.bin" for i in range(int(first["last"]) + 1)]
-    missing = [name for name in expected if name not in found]
-    if missing:
-        raise FormatError(f"{missing[0]} is missing of {len(expected)} shards ({folder})")
-    if len(found) != len(expected):
-        raise FormatError(f"shards of more than one file; name one of them ({folder})")
-    return [folder / name for name in expected]
+    return [(Path(name), n_bytes) for name, n_bytes in _core.token_files(path)]
 
 
 def shard(
@@ -61,27 +53,34 @@ def shard(
 ) -> list[Path]:
     """Cuts `NAME.bin` into `folder/NAME-000NN-of-000MM.bin` of `shard_bytes`; MM is the last one's number.
 
+    Shards are cut anew in the same way.
+
     Raises:
+        FormatError: The tokens do not end where the `.idx` beside them ends, or a shard is damaged.
         OutputExistsError: A shard exists and `force` is off.
         OSError: A file cannot be read or written.
     """
     if shard_bytes < 1:
         raise ConfigError(f"bytes must be at least 1, got {shard_bytes}")
-    size = path.stat().st_size
+    files = find_token_shards(path)
+    size = sum(n_bytes for _, n_bytes in files)
     last = max(-(-size // shard_bytes) - 1, 0)
-    base = path.name.removesuffix(".bin")
+    if last >= MAX_SHARDS:
+        raise ConfigError(f"{last + 1:,} shards of {shard_bytes:,} bytes; a file has at most {MAX_SHARDS:,}")
+    first = files[0][0].name
+    named = _SHARD.fullmatch(first)
+    base = named["base"] if named else first.removesuffix(".bin")
     names = [f"{base}-{i:05}-of-{last:05}.bin" for i in range(last + 1)]
+    for name in names:
+        _refuse_own(folder / name, files)
+    entries, tokens = _inputs(files, folder), _Tokens(files, on_bytes)
 
     def build(scratch: Path) -> Built:
-        digest = hashlib.sha256()
-        with path.open("rb") as tokens:
-            for name in names:
-                with (scratch / name).open("xb") as part:
-                    _copy(tokens, min(shard_bytes, size - tokens.tell()), part, digest, on_bytes)
-        return Built(names, {"bytes": size}, [{**inputs[0], "sha256": digest.hexdigest()}])
+        for i, name in enumerate(names):
+            tokens.copy(min(shard_bytes, size - i * shard_bytes), scratch / name)
+        return Built(names, {"bytes": size}, tokens.checked(entries))
 
-    inputs = [{"role": "tokens", "path": manifest.relative(path, folder), "bytes": size}]
-    request = Request("token-shards", {"shard_bytes": shard_bytes}, inputs)
+    request = Request("token-shards", {"shard_bytes": shard_bytes}, entries)
     target = Target.of(folder / f"{base}.shards{MANIFEST_SUFFIX}")
     publish.make(target, request, build, force=force, names=names)
     return [folder / name for name in names]
@@ -89,32 +88,26 @@ def shard(
 
 def unshard(
     path: Path, output: Path, *, force: bool = False, on_bytes: OnBytes = lambda n: None
-) -> list[Path]:
-    """Puts the shards in a folder together as one file; returns them.
+) -> list[tuple[Path, int]]:
+    """Puts the shards in a folder together as one file; returns them with their bytes.
 
     Raises:
-        FormatError: A shard is missing.
+        FormatError: A shard is missing or damaged, see `find_token_shards`.
         OutputExistsError: `output` exists and `force` is off.
         OSError: A file cannot be read or written.
     """
     shards = find_token_shards(path)
-    sizes = [shard.stat().st_size for shard in shards]
+    if not _SHARD.fullmatch(shards[0][0].name):
+        raise FormatError(f"no shards NAME-00000-of-000NN.bin here ({path})")
+    _refuse_own(output, shards)
+    entries, tokens = _inputs(shards, output.parent), _Tokens(shards, on_bytes)
+    size = sum(n_bytes for _, n_bytes in shards)
 
     def build(scratch: Path) -> Built:
-        checked = []
-        with (scratch / output.name).open("xb") as whole:
-            for shard, entry in zip(shards, inputs, strict=True):
-                digest = hashlib.sha256()
-                with shard.open("rb") as tokens:
-                    _copy(tokens, entry["bytes"], whole, digest, on_bytes)
-                checked.append({**entry, "sha256": digest.hexdigest()})
-        return Built([output.name], {"bytes": sum(sizes)}, checked)
+        tokens.copy(size, scratch / output.name)
+        return Built([output.name], {"bytes": size}, tokens.checked(entries))
 
-    inputs: list[Entry] = [
-        {"role": "token-shard", "path": manifest.relative(shard, output.parent), "bytes": size}
-        for shard, size in zip(shards, sizes, strict=True)
-    ]
-    request = Request("unshard", {}, inputs)
+    request = Request("token-file", {}, entries)
     # `NAME.manifest.json` would be a dataset's.
     target = Target.of(output.with_name(output.name + MANIFEST_SUFFIX))
     publish.make(target, request, build, force=force, names=[output.name])
@@ -128,27 +121,68 @@ def read_hashes(path: Path) -> dict[str, str]:
         FormatError: A line is not a name and a hash.
     """
     hashes = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
-        if not words:
+    # Names may hold any bytes but a line feed.
+    text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
             continue
-        if len(words) == 2 and _HASH.fullmatch(words[0]):
-            words.reverse()
-        if len(words) != 2 or not _HASH.fullmatch(words[1]):
+        found = _SUM.fullmatch(line.strip("\r"))
+        if found is None:
             raise FormatError(f"line {number} is not a name and its SHA-256: {line[:80]!r} ({path})")
-        hashes[Path(words[0].removeprefix("*")).name] = words[1].lower()
+        hashes[Path(found["name"] or found["named"]).name] = (found["hash"] or found["of_name"]).lower()
     if not hashes:
         raise FormatError(f"holds no hashes ({path})")
     return hashes
 
 
-def _copy(tokens: IO[bytes], n: int, to: IO[bytes], digest: hashlib._Hash, on_bytes: OnBytes) -> None:
-    """Copies the next `n` bytes of a token file and adds them to a digest."""
-    while n > 0:
-        chunk = tokens.read(min(n, _CHUNK_BYTES))
-        if not chunk:
-            raise FormatError(f"ends at byte {tokens.tell()}, {n} more were there before ({tokens.name})")
-        to.write(chunk)
-        digest.update(chunk)
-        n -= len(chunk)
-        on_bytes(len(chunk))
+def _refuse_own(output: Path, files: list[tuple[Path, int]]) -> None:
+    """Refuses to write over what is still to be read. Raises ConfigError."""
+    if output.exists() and any(output.samefile(path) for path, _ in files):
+        raise ConfigError(f"this is one of the files that are read; write to another folder ({output})")
+
+
+def _inputs(files: list[tuple[Path, int]], folder: Path) -> list[Entry]:
+    """The files of a token file as inputs of an artifact in `folder`."""
+    return [
+        {"role": "tokens", "path": manifest.relative(path, folder), "bytes": n_bytes}
+        for path, n_bytes in files
+    ]
+
+
+class _Tokens:
+    """The bytes of a token file in one or more files, read once and hashed."""
+
+    def __init__(self, files: list[tuple[Path, int]], on_bytes: OnBytes) -> None:
+        self._digests = [hashlib.sha256() for _ in files]
+        self._chunks = self._read(files, on_bytes)
+        self._rest = memoryview(b"")
+
+    def copy(self, n: int, output: Path) -> None:
+        """Writes the next `n` bytes to a new file."""
+        with output.open("xb") as file:
+            while n > 0:
+                chunk = self._rest or memoryview(next(self._chunks))
+                file.write(chunk[:n])
+                self._rest = chunk[n:]
+                n -= min(n, len(chunk))
+
+    def checked(self, entries: list[Entry]) -> list[Entry]:
+        """The files as inputs, with the checksums of what was read."""
+        return [
+            {**entry, "sha256": digest.hexdigest()}
+            for entry, digest in zip(entries, self._digests, strict=True)
+        ]
+
+    def _read(self, files: list[tuple[Path, int]], on_bytes: OnBytes) -> Iterator[bytes]:
+        for (path, n_bytes), digest in zip(files, self._digests, strict=True):
+            with path.open("rb") as file:
+                left = n_bytes
+                while left:
+                    chunk = file.read(min(left, _CHUNK_BYTES))
+                    if not chunk:
+                        what = f"ends at byte {n_bytes - left}, {n_bytes} were there before"
+                        raise FormatError(f"{what} ({path})")
+                    digest.update(chunk)
+                    left -= len(chunk)
+                    yield chunk
+                    on_bytes(len(chunk))

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{OsStr, c_int, c_void},
+    ops::Range,
     path::PathBuf,
     sync::Arc,
 };
@@ -34,17 +35,55 @@ impl TokenDataset {
         }
     }
 
-    /// A view of a document's tokens.
+    /// A document's tokens: a view, or a copy where they lie in two shards.
     fn document<'py>(&self, py: Python<'py>, document: u64) -> PyResult<Bound<'py, PyAny>> {
         let range = self.inner.token_range(document).map_err(BindError::from)?;
-        let slice = PySlice::new(py, range.start as isize, range.end as isize, 1);
-        self.tokens(py)?.get_item(slice)
+        if self.bins()?.files().len() == 1 {
+            let slice = PySlice::new(py, range.start as isize, range.end as isize, 1);
+            return self.tokens(py)?.get_item(slice);
+        }
+        self.of_shards(py, range)
+    }
+
+    /// As [`Self::document`], of a dataset in shards.
+    fn of_shards<'py>(&self, py: Python<'py>, range: Range<u64>) -> PyResult<Bound<'py, PyAny>> {
+        let token_type = self.inner.token_type();
+        let width = token_type.n_bytes() as u64;
+        let (start, end) = (range.start * width, range.end * width);
+        let mut first = 0;
+        for (number, file) in self.bins()?.files().iter().enumerate() {
+            let n_bytes = file.bytes().len() as u64;
+            // numpy makes no typed view of nothing.
+            if first <= start && end <= first + n_bytes && start < end {
+                let bytes = numpy_bytes(py, Bin(self.inner.clone(), number))?;
+                let slice = PySlice::new(py, (start - first) as isize, (end - first) as isize, 1);
+                return bytes
+                    .get_item(slice)?
+                    .call_method1("view", (token_type.name(),));
+            }
+            first += n_bytes;
+        }
+        let n_tokens = (range.end - range.start) as usize;
+        let copy = filled(py, token_type, &[n_tokens], |out| {
+            self.inner.bins()?.read(start, out)
+        })?;
+        copy.getattr("flags")?.setattr("writeable", false)?;
+        Ok(copy)
+    }
+
+    fn bins(&self) -> PyResult<&tokens::Bins> {
+        Ok(self.inner.bins().map_err(BindError::from)?)
     }
 }
 
-/// The bytes of a dataset's `.bin`, for numpy to look at: what looks at them keeps the map open.
+/// The bytes of one file of a dataset's tokens, for numpy to look at: what looks at them keeps the map open.
 #[pyclass(module = "pile_tools._core", frozen)]
-struct Bin(Arc<tokens::TokenDataset>);
+struct Bin(Arc<tokens::TokenDataset>, usize);
+
+fn numpy_bytes(py: Python<'_>, bin: Bin) -> PyResult<Bound<'_, PyAny>> {
+    py.import("numpy")?
+        .call_method1("frombuffer", (bin.into_pyobject(py)?, "uint8"))
+}
 
 #[pymethods]
 impl Bin {
@@ -53,7 +92,8 @@ impl Bin {
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
-        let bytes = slf.get().0.bin_bytes();
+        let Bin(dataset, number) = slf.get();
+        let bytes = dataset.bins().map_err(BindError::from)?.files()[*number].bytes();
         let (start, length) = (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len());
         // SAFETY: `view` is a buffer that Python wants filled. It then holds a reference to this object, so
         // that the map lives as long as any view of it, and the bytes are given as read-only.
@@ -148,12 +188,12 @@ impl TokenDataset {
 
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if self.bins()?.files().len() > 1 {
+            return self.of_shards(py, 0..self.inner.n_tokens());
+        }
         let make = || {
-            let bin = Bin(self.inner.clone()).into_pyobject(py)?;
-            let dtype = self.inner.token_type().name();
-            let array = py
-                .import("numpy")?
-                .call_method1("frombuffer", (bin, dtype))?;
+            let bytes = numpy_bytes(py, Bin(self.inner.clone(), 0))?;
+            let array = bytes.call_method1("view", (self.inner.token_type().name(),))?;
             Ok::<_, PyErr>(array.unbind())
         };
         Ok(self.tokens.get_or_try_init(py, make)?.bind(py).clone())

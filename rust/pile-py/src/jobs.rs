@@ -208,7 +208,7 @@ pub fn build_order<'py>(
         documents: documents.map(|(first, end)| first..end),
         allow_chopped,
     };
-    let open = |prefix: PathBuf| tokens::IndexedTokens::open(&prefix).map_err(BindError::from);
+    let open = |prefix: PathBuf| tokens::TokenDataset::open_index(&prefix).map_err(BindError::from);
     let (dataset, labels) = (open(prefix)?, labels.map(open).transpose()?);
     let summary = watch(py, on_progress, |progress| {
         let labels = labels.as_ref().map(|l| l as &dyn tokens::TokenSource);

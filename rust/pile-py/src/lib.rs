@@ -40,7 +40,7 @@ mod _core {
     #[pymodule_export]
     use super::search::{SuffixIndex, build_index, combine_places, plan_index};
     #[pymodule_export]
-    use super::source::TokenSource;
+    use super::source::{TokenSource, token_files};
     #[pymodule_export]
     use super::steps::{batch_documents, micro_batch_samples};
     #[pymodule_export]

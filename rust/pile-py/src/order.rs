@@ -1,9 +1,6 @@
 //! `TrainingOrder`.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
@@ -34,7 +31,7 @@ enum Made {
         prefix: PathBuf,
         padding: i64,
         layout: order::Layout,
-        source: Dataset,
+        dataset: Arc<tokens::TokenDataset>,
     },
     Rows {
         path: PathBuf,
@@ -46,37 +43,19 @@ enum Made {
     },
 }
 
-enum Dataset {
-    Whole(Arc<tokens::TokenDataset>),
-    Indexed(Arc<tokens::IndexedTokens>),
-}
-
-impl Dataset {
-    fn open(prefix: &Path) -> pile_core::Result<Self> {
-        let mut bin = prefix.as_os_str().to_owned();
-        bin.push(".bin");
-        Ok(if Path::new(&bin).exists() {
-            Self::Whole(Arc::new(tokens::TokenDataset::open(prefix)?))
-        } else {
-            Self::Indexed(Arc::new(tokens::IndexedTokens::open(prefix)?))
-        })
-    }
-
-    fn source(&self) -> Arc<dyn TokenSource> {
-        match self {
-            Self::Whole(dataset) => Arc::clone(dataset) as _,
-            Self::Indexed(tokens) => Arc::clone(tokens) as _,
-        }
-    }
-}
-
 /// Rows in training order.
 #[pyfunction]
-pub fn rows_order(path: PathBuf, row_length: u64, dtype: &str) -> Result<TrainingOrder, BindError> {
+#[pyo3(signature = (path, row_length = None, dtype = None))]
+pub fn rows_order(
+    path: PathBuf,
+    row_length: Option<u64>,
+    dtype: Option<&str>,
+) -> Result<TrainingOrder, BindError> {
     let token_type = match dtype {
-        "uint16" => tokens::TokenType::U16,
-        "int32" => tokens::TokenType::I32,
-        _ => {
+        None => None,
+        Some("uint16") => Some(tokens::TokenType::U16),
+        Some("int32") => Some(tokens::TokenType::I32),
+        Some(dtype) => {
             let what = format!("tokens of type {dtype:?}, expected uint16 or int32");
             return Err(pile_core::Error::argument(what).into());
         }
@@ -84,7 +63,7 @@ pub fn rows_order(path: PathBuf, row_length: u64, dtype: &str) -> Result<Trainin
     let rows = Arc::new(tokens::TokenRows::open(&path, row_length, token_type)?);
     let samples = order::RowSamples {
         n_rows: rows.n_documents(),
-        row_length,
+        row_length: rows.row_length(),
     };
     let source: Arc<dyn TokenSource> = Arc::clone(&rows) as _;
     Ok(TrainingOrder {
@@ -165,16 +144,16 @@ impl TrainingOrder {
             is_padded,
             as_gpt_neox,
         };
-        let source = Dataset::open(&prefix)?;
+        let dataset = Arc::new(tokens::TokenDataset::open_index(&prefix)?);
         let samples = order::IndexedSamples::open(&stem, layout)?;
         Ok(Self {
-            inner: order::TrainingOrder::new(Box::new(samples), source.source(), padding),
+            inner: order::TrainingOrder::new(Box::new(samples), Arc::clone(&dataset) as _, padding),
             made: Made::Arrays {
                 stem,
                 prefix,
                 padding,
                 layout,
-                source,
+                dataset,
             },
         })
     }
@@ -196,17 +175,11 @@ impl TrainingOrder {
     fn dataset<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let source = |kind| Bound::new(py, SourceClass { kind }).map(Bound::into_any);
         match &self.made {
-            Made::Arrays {
-                source: Dataset::Whole(dataset),
-                ..
-            } => {
+            Made::Arrays { dataset, .. } if dataset.has_tokens() => {
                 let dataset = TokenDataset::of(Arc::clone(dataset));
                 Ok(Bound::new(py, dataset)?.into_any())
             }
-            Made::Arrays {
-                source: Dataset::Indexed(tokens),
-                ..
-            } => source(Kind::Indexed(Arc::clone(tokens))),
+            Made::Arrays { dataset, .. } => source(Kind::Indexed(Arc::clone(dataset))),
             Made::Rows { rows, .. } => source(Kind::Rows(Arc::clone(rows))),
             Made::Blend { parts, .. } => {
                 let parts = parts.iter().map(|part| part.get().dataset(py));

@@ -14,10 +14,10 @@ use crate::{
 #[derive(Clone)]
 pub enum Kind {
     Rows(Arc<tokens::TokenRows>),
-    Indexed(Arc<tokens::IndexedTokens>),
+    Indexed(Arc<tokens::TokenDataset>),
 }
 
-/// Rows without an index, or an index whose tokens are in shards or not here.
+/// Rows without an index, or an index whose tokens may be absent.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TokenSource {
     pub kind: Kind,
@@ -27,7 +27,7 @@ impl TokenSource {
     fn source(&self) -> Arc<dyn tokens::TokenSource> {
         match &self.kind {
             Kind::Rows(rows) => Arc::clone(rows) as _,
-            Kind::Indexed(tokens) => Arc::clone(tokens) as _,
+            Kind::Indexed(dataset) => Arc::clone(dataset) as _,
         }
     }
 }
@@ -36,7 +36,7 @@ impl TokenSource {
 impl TokenSource {
     #[new]
     fn new(prefix: PathBuf) -> Result<Self, BindError> {
-        let kind = Kind::Indexed(Arc::new(tokens::IndexedTokens::open(&prefix)?));
+        let kind = Kind::Indexed(Arc::new(tokens::TokenDataset::open_index(&prefix)?));
         Ok(Self { kind })
     }
 
@@ -44,7 +44,7 @@ impl TokenSource {
     fn prefix(&self) -> PathBuf {
         match &self.kind {
             Kind::Rows(rows) => rows.path().to_owned(),
-            Kind::Indexed(tokens) => tokens.prefix().to_owned(),
+            Kind::Indexed(dataset) => dataset.prefix().to_owned(),
         }
     }
 
@@ -62,7 +62,7 @@ impl TokenSource {
     fn has_tokens(&self) -> bool {
         match &self.kind {
             Kind::Rows(_) => true,
-            Kind::Indexed(tokens) => tokens.has_tokens(),
+            Kind::Indexed(dataset) => dataset.has_tokens(),
         }
     }
 
@@ -80,7 +80,7 @@ impl TokenSource {
     fn fingerprint(&self, py: Python<'_>) -> String {
         py.detach(|| match &self.kind {
             Kind::Rows(rows) => rows.fingerprint(),
-            Kind::Indexed(tokens) => tokens.fingerprint(),
+            Kind::Indexed(dataset) => dataset.fingerprint(),
         })
     }
 
@@ -123,4 +123,15 @@ impl TokenSource {
     ) -> Bound<'py, PyArray1<i32>> {
         vec![-1; documents.as_array().len()].into_pyarray(py)
     }
+}
+
+/// The files of a token file, its whole or its shards, with the bytes of each, checked against one another and the
+/// `.idx` beside them.
+#[pyfunction]
+pub fn token_files(path: PathBuf) -> Result<Vec<(PathBuf, u64)>, BindError> {
+    let (bins, _) = tokens::Bins::open_with_index(&path)?;
+    let files = bins.files().iter();
+    Ok(files
+        .map(|file| (file.path().to_owned(), file.bytes().len() as u64))
+        .collect())
 }

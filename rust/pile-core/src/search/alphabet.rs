@@ -202,35 +202,45 @@ fn bytes_of(table: &TokenBytes, id: i32) -> Vec<u8> {
     bytes
 }
 
+/// Tokens counted at once: only those of a shard's end are copied.
+const CHUNK_TOKENS: u64 = 1 << 20;
+
 /// How often each id occurs in all documents, and how often as the last of one.
 pub(super) fn count_ids(
     dataset: &TokenDataset,
 ) -> crate::Result<(BTreeMap<i32, u64>, BTreeMap<i32, u64>)> {
-    let tokens = dataset.bin_bytes();
+    let (n_tokens, width) = (dataset.n_tokens(), dataset.token_type().n_bytes());
+    let chunks = (0..n_tokens)
+        .step_by(CHUNK_TOKENS as usize)
+        .map(|first| dataset.stored(first..n_tokens.min(first + CHUNK_TOKENS)));
     let mut counts = BTreeMap::new();
     match dataset.token_type() {
         crate::tokens::TokenType::U16 => {
             let mut by_id = vec![0_u64; 1 << 16];
-            for token in tokens.as_chunks::<2>().0 {
-                by_id[usize::from(u16::from_le_bytes(*token))] += 1;
+            for chunk in chunks {
+                for token in chunk?.as_chunks::<2>().0 {
+                    by_id[usize::from(u16::from_le_bytes(*token))] += 1;
+                }
             }
             counts.extend((0..).zip(by_id).filter(|(_, n)| *n > 0));
         }
         crate::tokens::TokenType::I32 => {
             let mut by_id: FxHashMap<i32, u64> = FxHashMap::default();
-            for token in tokens.as_chunks::<4>().0 {
-                *by_id.entry(i32::from_le_bytes(*token)).or_default() += 1;
+            for chunk in chunks {
+                for token in chunk?.as_chunks::<4>().0 {
+                    *by_id.entry(i32::from_le_bytes(*token)).or_default() += 1;
+                }
             }
             counts.extend(by_id);
         }
     }
-    let (width, mut lasts) = (dataset.token_type().n_bytes(), BTreeMap::new());
+    let mut lasts = BTreeMap::new();
     for document in 0..dataset.n_documents() {
         let range = dataset.token_range(document)?;
         if !range.is_empty() {
-            let last = &tokens[(range.end as usize - 1) * width..];
+            let last = dataset.stored(range.end - 1..range.end)?;
             *lasts
-                .entry(dataset.token_type().decode(last) as i32)
+                .entry(dataset.token_type().decode(&last[..width]) as i32)
                 .or_default() += 1;
         }
     }

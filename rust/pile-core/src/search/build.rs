@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::{
     alphabet::{Alphabet, count_ids},
     file::{VERSION, write_header},
+    index::typed_tokens,
     piece::{self, PieceHeader, PieceSpan, STRIDE, Signs, Token, View, path_of},
 };
 use crate::{
@@ -190,10 +191,9 @@ pub fn build(
                 symbols: &symbols,
                 span: *span,
             };
-            let tokens = dataset.bin_bytes();
             match dataset.token_type() {
-                TokenType::U16 => job.run::<u16>(tokens, &path, &header.piece(number))?,
-                TokenType::I32 => job.run::<i32>(tokens, &path, &header.piece(number))?,
+                TokenType::U16 => job.run::<u16>(&path, &header.piece(number))?,
+                TokenType::I32 => job.run::<i32>(&path, &header.piece(number))?,
             }
             scratch.finish_file(&name, &checksum_of(&path, progress)?);
             scratch.save(&state)?;
@@ -287,11 +287,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn run<T: Token>(&self, bin: &[u8], path: &Path, header: &PieceHeader) -> Result<()> {
-        let tokens = bytemuck::try_cast_slice::<u8, T>(bin)
-            .map_err(|err| Error::malformed(self.dataset.prefix(), err.to_string()))?;
-        let first = self.span.first_token as usize;
-        let tokens = &tokens[first..first + self.span.n_tokens as usize];
+    fn run<T: Token>(&self, path: &Path, header: &PieceHeader) -> Result<()> {
+        let tokens = &*typed_tokens::<T>(self.dataset, self.span.tokens())?;
         let (buckets, ends) = (self.buckets(tokens), self.ends()?);
         let suffixes = if self.symbols.n() <= 1 << 16 {
             let text: Vec<u16> = self.text(tokens, &ends, |symbol| symbol as u16);

@@ -1,6 +1,7 @@
 //! An opened index.
 
 use std::{
+    borrow::Cow,
     ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock, atomic::AtomicUsize, atomic::Ordering::Relaxed},
@@ -39,20 +40,22 @@ pub struct SuffixIndex {
     alphabet: Alphabet,
     pub(super) header: RanksHeader,
     pieces: Vec<Piece>,
+    /// Tokens of the pieces that lie in several shards, or at odd bytes of one, in words for their alignment.
+    copies: Vec<Option<Vec<u64>>>,
     /// Made when the first text is looked for.
     tails: OnceLock<Tails>,
 }
 
-/// Runs `$body` with `$tokens` as the dataset's tokens in their stored type.
+/// Runs `$body` with `$tokens` as each piece's tokens in their stored type.
 macro_rules! with_tokens {
     ($index:expr, |$tokens:ident| $body:expr) => {
         match $index.dataset().token_type() {
             TokenType::U16 => {
-                let $tokens = $index.tokens::<u16>();
+                let $tokens = &$index.tokens::<u16>()[..];
                 $body
             }
             TokenType::I32 => {
-                let $tokens = $index.tokens::<i32>();
+                let $tokens = &$index.tokens::<i32>()[..];
                 $body
             }
         }
@@ -89,9 +92,15 @@ impl SuffixIndex {
         }
         let pieces = (0..header.pieces.len())
             .map(|number| Piece::open(&path_of(folder, number), &header.piece(number)));
+        let copies = header
+            .pieces
+            .iter()
+            .map(|span| copy_if_needed(&dataset, span.tokens()));
+        let copies: Result<Vec<_>> = copies.collect();
         let index = Self {
             folder: folder.to_owned(),
             pieces: pieces.collect::<Result<_>>()?,
+            copies: copies?,
             dataset,
             alphabet,
             header,
@@ -129,19 +138,27 @@ impl SuffixIndex {
         self.pieces.len()
     }
 
-    /// All tokens of the dataset.
-    pub(super) fn tokens<T: Token>(&self) -> &[T] {
-        // A map begins on a page, and the length was checked to be of whole tokens when the index was built.
-        bytemuck::try_cast_slice(self.dataset.bin_bytes()).unwrap_or_default()
+    /// The tokens of each piece.
+    pub(super) fn tokens<T: Token>(&self) -> Vec<&[T]> {
+        let pieces = self.pieces.iter().zip(&self.copies);
+        let tokens = pieces.map(|(piece, copy)| match copy {
+            Some(copy) => &bytemuck::cast_slice(copy)[..piece.span.n_tokens as usize],
+            // Opening found this to be one aligned slice of the map.
+            None => match typed_tokens(&self.dataset, piece.span.tokens()) {
+                Ok(Cow::Borrowed(tokens)) => tokens,
+                _ => unreachable!("the map has not changed since the index was opened"),
+            },
+        });
+        tokens.collect()
     }
 
     /// The pieces, ready to be searched.
     pub(super) fn views<'a, T: Token>(
         &'a self,
-        tokens: &'a [T],
+        tokens: &'a [&'a [T]],
     ) -> impl Iterator<Item = View<'a, T>> {
-        let pieces = self.pieces.iter();
-        pieces.map(|piece| piece.view(tokens, &self.alphabet, self.header.ends_with))
+        let pieces = self.pieces.iter().zip(tokens);
+        pieces.map(|(piece, tokens)| piece.view(tokens, &self.alphabet, self.header.ends_with))
     }
 
     /// Of every id, what its bytes end in.
@@ -184,7 +201,7 @@ impl SuffixIndex {
 
     fn count_typed<T: Token>(
         &self,
-        tokens: &[T],
+        tokens: &[&[T]],
         ids: &[i64],
         starts: &[usize],
         n_threads: usize,
@@ -282,6 +299,36 @@ impl SuffixIndex {
             token: token - self.dataset.token_range(low)?.start,
         })
     }
+}
+
+/// A range of a dataset's tokens in their stored type: of the map where one file holds them aligned, or a copy.
+///
+/// # Errors
+/// They are not there.
+pub(super) fn typed_tokens<T: Token>(
+    dataset: &TokenDataset,
+    range: Range<u64>,
+) -> Result<Cow<'_, [T]>> {
+    let stored = dataset.stored(range)?;
+    if let Cow::Borrowed(bytes) = stored
+        && let Ok(tokens) = bytemuck::try_cast_slice(bytes)
+    {
+        return Ok(Cow::Borrowed(tokens));
+    }
+    Ok(Cow::Owned(bytemuck::pod_collect_to_vec(&stored)))
+}
+
+/// A copy of a range of tokens that cannot be searched where they lie.
+fn copy_if_needed(dataset: &TokenDataset, range: Range<u64>) -> Result<Option<Vec<u64>>> {
+    let stored = dataset.stored(range)?;
+    let is_aligned = stored
+        .as_ptr()
+        .addr()
+        .is_multiple_of(dataset.token_type().n_bytes());
+    if matches!(stored, Cow::Borrowed(_)) && is_aligned {
+        return Ok(None);
+    }
+    Ok(Some(bytemuck::pod_collect_to_vec(&stored)))
 }
 
 fn read_alphabet(file: &Mapped, header: &RanksHeader, start: u64) -> Result<Alphabet> {

@@ -139,7 +139,7 @@ impl SuffixIndex {
         })
     }
 
-    fn next_typed<T: Token>(&self, tokens: &[T], context: &[T]) -> NextTokens {
+    fn next_typed<T: Token>(&self, tokens: &[&[T]], context: &[T]) -> NextTokens {
         let (mut counts, mut n_ends) = (FxHashMap::default(), 0);
         for view in self.views(tokens) {
             n_ends += count_next(&view, context, &mut counts);

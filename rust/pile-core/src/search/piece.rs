@@ -7,6 +7,7 @@
 
 use std::{
     io::{self, Write},
+    ops::Range,
     path::{Path, PathBuf},
 };
 
@@ -38,6 +39,13 @@ pub struct PieceSpan {
     pub first_token: u64,
     /// Its tokens, below 2^31.
     pub n_tokens: u64,
+}
+
+impl PieceSpan {
+    /// Its tokens among all of the dataset.
+    pub(super) fn tokens(&self) -> Range<u64> {
+        self.first_token..self.first_token + self.n_tokens
+    }
 }
 
 /// What a piece's file says of it.
@@ -188,17 +196,15 @@ impl Piece {
         })
     }
 
-    /// The piece with its tokens among all of the dataset.
+    /// The piece with its tokens.
     pub(super) fn view<'a, T: Token>(
         &'a self,
         tokens: &'a [T],
         alphabet: &'a Alphabet,
         ends_with: Option<i32>,
     ) -> View<'a, T> {
-        let first = (self.span.first_token as usize).min(tokens.len());
-        let end = (first + self.span.n_tokens as usize).min(tokens.len());
         View {
-            tokens: &tokens[first..end],
+            tokens,
             suffixes: self.values(self.suffixes_at, self.span.n_tokens),
             signs: self.values(self.signs_at, n_signs(self.span.n_tokens)),
             signs_of: Signs::new(alphabet.len()),

@@ -3,11 +3,12 @@
 //! Shards are cut at any byte, so a row may stand in two of them; nothing needs to be put together again.
 
 use std::{
+    borrow::Cow,
     fs,
     path::{Path, PathBuf},
 };
 
-use super::dataset::with_suffix;
+use super::{IdxHeader, dataset::with_suffix};
 use crate::{Error, Result, io::Mapped};
 
 /// The bytes of a token file in one or more files, memory-mapped.
@@ -23,96 +24,141 @@ fn parse_name(name: &str) -> Option<(&str, u64, u64)> {
     let (rest, last) = name.strip_suffix(".bin")?.rsplit_once("-of-")?;
     let (base, number) = rest.rsplit_once('-')?;
     let digits = |text: &str| text.len() >= 5 && text.bytes().all(|b| b.is_ascii_digit());
-    if !digits(number) || !digits(last) {
+    if base.is_empty() || !digits(number) || !digits(last) {
         return None;
     }
     Some((base, number.parse().ok()?, last.parse().ok()?))
 }
 
-/// The files of a token file given as its folder, its name with or without `.bin`, or one of its shards.
-fn find(path: &Path) -> Result<Vec<PathBuf>> {
-    if path.is_file() {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        return match parse_name(&name) {
-            Some((base, _, _)) => shards(path.parent().unwrap_or(Path::new("")), Some(base)),
-            None => Ok(vec![path.to_owned()]),
-        };
-    }
-    if path.is_dir() {
-        return shards(path, None);
-    }
-    let whole = with_suffix(path, ".bin");
-    if whole.is_file() {
-        return Ok(vec![whole]);
-    }
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let folder = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    shards(folder, Some(&name))
+fn name_of(path: &Path) -> Cow<'_, str> {
+    path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// The shards in a folder, all of one file and none missing; failing these, its one `.bin`.
-fn shards(folder: &Path, base: Option<&str>) -> Result<Vec<PathBuf>> {
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// The files of a token file given as its folder, its name with or without `.bin`, or one of its shards.
+fn find(path: &Path) -> Result<Vec<PathBuf>> {
+    if path.is_dir() {
+        let (shards, whole) = scan(path, None)?;
+        return match (shards.as_slice(), whole.as_slice()) {
+            ([], [one]) => Ok(vec![one.clone()]),
+            ([], []) => Err(Error::malformed(path, no_shards("NAME"))),
+            ([], _) => {
+                let what = format!("{} .bin files, expected one; name it", whole.len());
+                Err(Error::malformed(path, what))
+            }
+            _ => Ok(shards),
+        };
+    }
+    // A shard that is missing or a broken link leads to the others, which tell what is missing.
+    if let Some((base, _, _)) = parse_name(&name_of(path)) {
+        let (shards, _) = scan(folder_of(path), Some(base))?;
+        return match shards.as_slice() {
+            [] => Err(Error::malformed(folder_of(path), no_shards(base))),
+            _ => Ok(shards),
+        };
+    }
+    if path.extension().is_some_and(|suffix| suffix == "bin") || path.is_file() {
+        return Ok(vec![path.to_owned()]);
+    }
+    match find_prefix(path)?.as_slice() {
+        [] => Err(Error::malformed(folder_of(path), no_shards(&name_of(path)))),
+        found => Ok(found.to_vec()),
+    }
+}
+
+/// `PREFIX.bin`, or failing that its shards; nothing where neither exists.
+fn find_prefix(prefix: &Path) -> Result<Vec<PathBuf>> {
+    let whole = with_suffix(prefix, ".bin");
+    if whole.symlink_metadata().is_ok() {
+        return Ok(vec![whole]);
+    }
+    Ok(scan(folder_of(prefix), Some(&name_of(prefix)))?.0)
+}
+
+/// A shard's base, its number, the last one's number, and its path.
+type NamedShard = (String, u64, u64, PathBuf);
+
+/// The shards in a folder, all of one file and none missing, and the other `.bin` files.
+fn scan(folder: &Path, base: Option<&str>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let fail = |err| Error::io(folder, err);
-    let mut found: Vec<(String, u64, u64, PathBuf)> = Vec::new();
+    let mut found: Vec<NamedShard> = Vec::new();
     let mut whole = Vec::new();
     for entry in fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let name = name_of(&path);
         match parse_name(&name) {
             Some((own, number, last)) if base.is_none_or(|base| base == own) => {
                 let own = own.to_owned();
                 found.push((own, number, last, path));
             }
-            None if base.is_none() && name.ends_with(".bin") => whole.push(path),
+            None if name.ends_with(".bin") => whole.push(path),
             _ => {}
         }
     }
     found.sort();
-    let Some((name, _, last, _)) = found.first().cloned() else {
-        return match whole.as_slice() {
-            [one] => Ok(vec![one.clone()]),
-            [] => Err(Error::malformed(folder, no_shards(base))),
-            _ => Err(Error::malformed(
-                folder,
-                format!("{} .bin files, expected one; name it", whole.len()),
-            )),
-        };
-    };
-    if let Some((other, ..)) = found.iter().find(|(own, ..)| *own != name) {
-        let what = format!("shards of two files, {name} and {other}; name one of them");
-        return Err(Error::malformed(folder, what));
-    }
-    if let Some((_, number, other, _)) = found.iter().find(|(_, _, of, _)| *of != last) {
-        let what = format!("{name}: shard {number} is of {other}, shard 0 of {last}");
-        return Err(Error::malformed(folder, what));
-    }
-    let have: Vec<u64> = found.iter().map(|(_, number, ..)| *number).collect();
-    // Names come from anyone: the numbers that are there are gone through, not those that are claimed.
-    let expected = (0..).take(have.len()).collect::<Vec<u64>>();
-    if have != expected || have.last() != Some(&last) {
-        let missing = (0..=last).find(|i| have.binary_search(i).is_err());
-        let what = match missing {
-            Some(i) => format!(
-                "{name}: shard {i:05} of {last:05} is missing, {} of {} are here",
-                have.len(),
-                last.saturating_add(1)
-            ),
-            None => format!(
-                "{name}: shard {} is beyond the last, {last}",
-                have[have.len() - 1]
-            ),
-        };
-        return Err(Error::malformed(folder, what));
-    }
-    Ok(found.into_iter().map(|(.., path)| path).collect())
+    check_names(folder, &found)?;
+    Ok((found.into_iter().map(|(.., path)| path).collect(), whole))
 }
 
-fn no_shards(base: Option<&str>) -> String {
-    let name = base.unwrap_or("NAME");
+/// Checks that sorted shards are all of one file.
+fn check_names(folder: &Path, found: &[NamedShard]) -> Result<()> {
+    let wrong = |what| Err(Error::malformed(folder, what));
+    let Some((name, _, last, _)) = found.first() else {
+        return Ok(());
+    };
+    if let Some((other, ..)) = found.iter().find(|(own, ..)| own != name) {
+        return wrong(format!(
+            "shards of two files, {name} and {other}; name one of them"
+        ));
+    }
+    if let Some((_, number, other, _)) = found.iter().find(|(_, _, of, _)| of != last) {
+        return wrong(format!(
+            "{name}: shard {number} is of {other}, another is of {last}"
+        ));
+    }
+    let have: Vec<u64> = found.iter().map(|(_, number, ..)| *number).collect();
+    if let Some(pair) = have.windows(2).find(|pair| pair[0] == pair[1]) {
+        return wrong(format!("{name}: two files are shard {:05}", pair[0]));
+    }
+    // Names come from anyone: the numbers that are there are gone through, not those that are claimed.
+    if let Some((i, _)) = (0..).zip(&have).find(|(i, number)| i != *number) {
+        return wrong(missing(name, i, *last, have.len()));
+    }
+    match have.len() as u64 {
+        n if n > last.saturating_add(1) => wrong(format!(
+            "{name}: shard {} is beyond the last, {last}",
+            n - 1
+        )),
+        n if n <= *last => wrong(missing(name, n, *last, have.len())),
+        _ => Ok(()),
+    }
+}
+
+fn missing(name: &str, i: u64, last: u64, n_here: usize) -> String {
+    let n = last.saturating_add(1);
+    format!("{name}-{i:05}-of-{last:05}.bin is missing, {n_here} of {n} shards are here")
+}
+
+fn no_shards(name: &str) -> String {
     format!("no {name}.bin and no {name}-00000-of-000NN.bin here")
+}
+
+/// Maps a regular file. Opening a pipe would wait for its writer for ever.
+pub(super) fn map_regular(path: &Path) -> Result<Mapped> {
+    let metadata = fs::metadata(path).map_err(|err| Error::io(path, err))?;
+    if !metadata.is_file() {
+        return Err(Error::malformed(
+            path,
+            "not a regular file: tokens are read from files",
+        ));
+    }
+    Mapped::open(path)
 }
 
 impl Bins {
@@ -121,26 +167,98 @@ impl Bins {
     /// # Errors
     /// None is there, a shard is missing or too many or of another size than the others, or unreadable.
     pub fn open(path: &Path) -> Result<Self> {
-        let paths = find(path)?;
+        Self::map(&find(path)?)
+    }
+
+    /// As [`Self::open`], with the `.idx` of the same name where there is one, checked to end where the tokens end.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; the index is damaged, or of other tokens.
+    pub fn open_with_index(path: &Path) -> Result<(Self, Option<(IdxHeader, Mapped)>)> {
+        let bins = Self::open(path)?;
+        if bins.n_bytes() % 2 != 0 {
+            let what = format!(
+                "{} bytes are no whole number of tokens of 2 or 4 bytes: cut short",
+                bins.n_bytes()
+            );
+            return Err(Error::malformed(bins.path(), what));
+        }
+        let name = name_of(bins.path());
+        let base = match parse_name(&name) {
+            Some((base, ..)) => base,
+            None => name.strip_suffix(".bin").unwrap_or(&name),
+        };
+        let beside = bins.path().with_file_name(format!("{base}.idx"));
+        if beside.symlink_metadata().is_err() {
+            return Ok((bins, None));
+        }
+        let idx = map_regular(&beside)?;
+        let header = IdxHeader::read(&idx)?;
+        bins.check_end(header.end(&idx)?)?;
+        Ok((bins, Some((header, idx))))
+    }
+
+    /// Opens `PREFIX.bin` or its shards; None where neither exists.
+    pub(super) fn of_prefix(prefix: &Path) -> Result<Option<Self>> {
+        let paths = find_prefix(prefix)?;
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        Self::map(&paths).map(Some)
+    }
+
+    fn map(paths: &[PathBuf]) -> Result<Self> {
         let mut files = Vec::with_capacity(paths.len());
         let mut starts = vec![0];
-        for path in &paths {
-            let file = Mapped::open(path)?;
+        for path in paths {
+            let file = map_regular(path)?;
             starts.push(starts[starts.len() - 1] + file.bytes().len() as u64);
             files.push(file);
         }
-        let size = |file: &Mapped| file.bytes().len();
-        for file in &files {
-            let (own, first) = (size(file), size(&files[0]));
-            let is_last = std::ptr::eq(file, &files[files.len() - 1]);
-            if own == first || (is_last && own < first) {
+        let bins = Self { files, starts };
+        bins.check_sizes()?;
+        Ok(bins)
+    }
+
+    /// All shards but the last have one size, and the last is not longer and not empty.
+    fn check_sizes(&self) -> Result<()> {
+        let n = |file: &Mapped| file.bytes().len();
+        let (first, last) = (&self.files[0], &self.files[self.files.len() - 1]);
+        if self.files.len() == 1 {
+            return Ok(());
+        }
+        for file in &self.files {
+            let (own, expected) = (n(file), n(first));
+            let is_last = std::ptr::eq(file, last);
+            if own > 0 && (own == expected || is_last && own < expected) {
                 continue;
             }
-            let what =
-                format!("has {own} bytes, the first shard has {first}: one of the two is damaged");
+            let what = format!(
+                "has {own} bytes, the first shard has {expected}: one of the two is damaged"
+            );
             return Err(Error::malformed(file.path(), what));
         }
-        Ok(Self { files, starts })
+        Ok(())
+    }
+
+    /// Checks the bytes of all files against those that an index ends with.
+    pub(super) fn check_end(&self, expected: u64) -> Result<()> {
+        if self.n_bytes() == expected {
+            return Ok(());
+        }
+        let (subject, whose, path) = match self.files.as_slice() {
+            [one] => ("has".to_owned(), "its", one.path()),
+            files => (
+                format!("the {} shards have", files.len()),
+                "their",
+                files[files.len() - 1].path(),
+            ),
+        };
+        let what = format!(
+            "{subject} {} bytes, but {whose} index speaks of {expected}: one of the two is of another dataset or cut short",
+            self.n_bytes()
+        );
+        Err(Error::malformed(path, what))
     }
 
     /// Bytes of all files.
@@ -155,9 +273,47 @@ impl Bins {
         self.files[0].path()
     }
 
+    /// The files, in order.
+    #[must_use]
+    pub fn files(&self) -> &[Mapped] {
+        &self.files
+    }
+
     /// The bytes of each file.
     pub(super) fn bytes(&self) -> impl Iterator<Item = &[u8]> {
         self.files.iter().map(Mapped::bytes)
+    }
+
+    /// The number of the file that holds a byte, and where it is in that file.
+    fn locate(&self, start: u64) -> (usize, u64) {
+        let file = self.starts.partition_point(|first| *first <= start) - 1;
+        (file, start - self.starts[file])
+    }
+
+    /// `n` bytes from `start`: of the map, or a copy where they lie in more than one file.
+    ///
+    /// # Errors
+    /// The files end before.
+    pub fn slice(&self, start: u64, n: u64) -> Result<Cow<'_, [u8]>> {
+        if start.checked_add(n).is_none_or(|end| end > self.n_bytes()) {
+            let what = format!(
+                "{n} bytes expected here, but there are {} in all",
+                self.n_bytes()
+            );
+            return Err(Error::format(self.path(), start, what));
+        }
+        let (file, at) = self.locate(start);
+        match self.files.get(file) {
+            None => Ok(Cow::Borrowed(&[])),
+            Some(mapped) if start + n <= self.starts[file + 1] => {
+                mapped.slice(at, n).map(Cow::Borrowed)
+            }
+            Some(_) => {
+                let mut bytes = vec![0; n as usize];
+                self.read(start, &mut bytes)?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
     }
 
     /// Fills `out` with the bytes from `start`.
@@ -165,17 +321,17 @@ impl Bins {
     /// # Errors
     /// The files end before.
     pub fn read(&self, start: u64, out: &mut [u8]) -> Result<()> {
-        let mut file = self.starts.partition_point(|first| *first <= start) - 1;
-        let (mut at, mut done) = (start, 0);
+        let (mut file, mut at) = self.locate(start);
+        let mut done = 0;
         while done < out.len() {
             let Some(mapped) = self.files.get(file) else {
                 let what = format!("ends before byte {}", start + out.len() as u64);
                 return Err(Error::format(self.path(), self.n_bytes(), what));
             };
-            let n = (self.starts[file + 1] - at).min((out.len() - done) as u64);
-            let bytes = mapped.slice(at - self.starts[file], n)?;
+            let n = (mapped.bytes().len() as u64 - at).min((out.len() - done) as u64);
+            let bytes = mapped.slice(at, n)?;
             out[done..done + bytes.len()].copy_from_slice(bytes);
-            (done, at, file) = (done + bytes.len(), at + n, file + 1);
+            (done, at, file) = (done + bytes.len(), 0, file + 1);
         }
         Ok(())
     }
@@ -198,9 +354,12 @@ mod tests {
         for (files, told) in [
             (
                 &[("a-00000-of-00002.bin", 8), ("a-00002-of-00002.bin", 8)][..],
-                "00001 of 00002 is missing",
+                "00001-of-00002.bin is missing",
             ),
-            (&[("a-00000-of-00001.bin", 8)], "00001 of 00001 is missing"),
+            (
+                &[("a-00000-of-00001.bin", 8)],
+                "00001-of-00001.bin is missing",
+            ),
             (
                 &[
                     ("a-00000-of-00001.bin", 8),
@@ -215,7 +374,36 @@ mod tests {
             ),
             (
                 &[("a-00000-of-00001.bin", 8), ("a-00001-of-00002.bin", 8)],
-                "is of 2",
+                "is of 1",
+            ),
+            (
+                &[("a-00000-of-00001.bin", 8), ("a-000000-of-00001.bin", 8)],
+                "two files are shard 00000",
+            ),
+            (
+                &[("a-00001-of-00002.bin", 8), ("a-00002-of-00002.bin", 8)],
+                "00000-of-00002.bin is missing",
+            ),
+            (&[("a-00000-of-999999999.bin", 8)], "is missing, 1 of"),
+            (
+                &[("a-00000-of-00001.bin", 8), ("a-00001-of-00001.bin", 9)],
+                "damaged",
+            ),
+            (
+                &[("a-00000-of-00001.bin", 8), ("a-00001-of-00001.bin", 0)],
+                "damaged",
+            ),
+            (
+                &[("a-00000-of-00001.bin", 0), ("a-00001-of-00001.bin", 0)],
+                "damaged",
+            ),
+            (
+                &[
+                    ("a-00000-of-00002.bin", 8),
+                    ("a-00001-of-00002.bin", 7),
+                    ("a-00002-of-00002.bin", 8),
+                ],
+                "damaged",
             ),
             (
                 &[("a-00000-of-00001.bin", 7), ("a-00001-of-00001.bin", 8)],
@@ -254,9 +442,15 @@ mod tests {
                     let mut out = vec![0; usize::from(end - start)];
                     bins.read(u64::from(start), &mut out).unwrap();
                     assert_eq!(out, (start..end).collect::<Vec<_>>());
+                    let slice = bins.slice(start.into(), (end - start).into()).unwrap();
+                    assert_eq!(*slice, out);
+                    let crosses = start < end && start / 3 != (end - 1) / 3;
+                    assert_eq!(matches!(slice, Cow::Owned(_)), crosses);
                 }
             }
             assert!(bins.read(5, &mut [0; 3]).is_err());
+            assert!(bins.slice(5, 3).is_err());
+            assert!(bins.slice(u64::MAX, 2).is_err());
         }
     }
 }

@@ -1,25 +1,34 @@
-//! A token dataset in one `.bin` with its `.idx`.
+//! A token dataset: an `.idx` with its tokens in one `.bin` or in shards of one.
 
 use std::{
+    borrow::Cow,
     ffi::OsString,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use super::{IdxHeader, Provenance, Span, TokenSource, TokenType, fingerprint, idx};
+use super::{
+    Bins, IdxHeader, Provenance, Span, TokenSource, TokenType,
+    bins::map_regular,
+    fingerprint, idx,
+    rows::{check_span, read_spans},
+};
 use crate::{
     Error, Result,
     io::{Mapped, Unreplaced},
 };
 
-/// GPT-NeoX's `PREFIX.bin` and `PREFIX.idx`, memory-mapped, and `PREFIX.provenance` if it is there.
+/// GPT-NeoX's `PREFIX.idx` with `PREFIX.bin` or its shards `PREFIX-000NN-of-000MM.bin`, memory-mapped, and
+/// `PREFIX.provenance` if it is there.
 #[derive(Debug)]
 pub struct TokenDataset {
     prefix: PathBuf,
-    bin: Mapped,
+    /// None where the index alone is here.
+    bins: Option<Bins>,
     idx: Mapped,
     header: IdxHeader,
+    n_bytes: u64,
     provenance: Option<Provenance>,
 }
 
@@ -31,14 +40,27 @@ pub(super) fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
 }
 
 impl TokenDataset {
-    /// Opens `PREFIX.bin` and `PREFIX.idx`; in constant time, as nothing but the header is read.
+    /// Opens `PREFIX.idx` and its tokens; in constant time, as nothing but the header is read.
     ///
     /// # Errors
-    /// A file is missing or malformed, or the two do not belong together.
+    /// A file is missing or malformed, or they do not belong together.
     pub fn open(prefix: &Path) -> Result<Self> {
+        let dataset = Self::open_index(prefix)?;
+        if !dataset.has_tokens() {
+            // Without any tokens the error is that of the missing file.
+            map_regular(&with_suffix(prefix, ".bin"))?;
+        }
+        Ok(dataset)
+    }
+
+    /// As [`Self::open`], but the tokens may be absent: documents are known all the same.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_index(prefix: &Path) -> Result<Self> {
         let unreplaced = Unreplaced::begin(prefix)?;
-        let idx = Mapped::open(&with_suffix(prefix, ".idx"))?;
-        let bin = Mapped::open(&with_suffix(prefix, ".bin"))?;
+        let idx = map_regular(&with_suffix(prefix, ".idx"))?;
+        let bins = Bins::of_prefix(prefix)?;
         let header = IdxHeader::read(&idx)?;
         let path = with_suffix(prefix, ".provenance");
         let provenance = if path.exists() {
@@ -46,45 +68,42 @@ impl TokenDataset {
         } else {
             None
         };
-        let dataset = Self {
+        unreplaced.end()?;
+        let n_bytes = header.end(&idx)?;
+        if let Some(bins) = &bins {
+            bins.check_end(n_bytes)?;
+        }
+        Ok(Self {
             prefix: prefix.to_owned(),
-            bin,
+            bins,
             idx,
             header,
+            n_bytes,
             provenance,
-        };
-        unreplaced.end()?;
-        dataset.check_end()?;
-        Ok(dataset)
+        })
     }
 
-    /// The last sequence must end where the `.bin` ends.
-    fn check_end(&self) -> Result<()> {
-        let expected = match self.header.n_sequences.checked_sub(1) {
-            Some(last) => self.byte_range(last)?.1,
-            None => 0,
-        };
-        let found = self.bin.bytes().len() as u64;
-        if found == expected {
-            return Ok(());
-        }
-        let what = format!(
-            "has {found} bytes, but its index speaks of {expected}: one of the two is of another dataset or cut short"
-        );
-        Err(Error::malformed(self.bin.path(), what))
+    /// Whether the tokens are here too.
+    #[must_use]
+    pub fn has_tokens(&self) -> bool {
+        self.bins.is_some()
     }
 
-    /// First and end byte of a document in the `.bin`.
+    /// The tokens, in one file or several.
+    ///
+    /// # Errors
+    /// They are not here.
+    pub fn bins(&self) -> Result<&Bins> {
+        self.bins.as_ref().ok_or_else(|| {
+            let what =
+                "the index is here, its tokens are not: documents can be told, their text cannot";
+            Error::malformed(&with_suffix(&self.prefix, ".bin"), what)
+        })
+    }
+
+    /// First and end byte of a document among those of the tokens.
     fn byte_range(&self, document: u64) -> Result<(u64, u64)> {
-        let start = self.header.pointer(&self.idx, document)?;
-        let length = self.header.length(&self.idx, document)?;
-        let end = length
-            .checked_mul(self.token_type().n_bytes() as u64)
-            .and_then(|bytes| start.checked_add(bytes))
-            .ok_or_else(|| {
-                Error::malformed(self.idx.path(), format!("document {document} has no end"))
-            })?;
-        Ok((start, end))
+        self.header.byte_range(&self.idx, document)
     }
 
     fn check_document(&self, document: u64) -> Result<()> {
@@ -112,13 +131,18 @@ impl TokenDataset {
     /// Tokens in all documents.
     #[must_use]
     pub fn n_tokens(&self) -> u64 {
-        (self.bin.bytes().len() / self.token_type().n_bytes()) as u64
+        self.n_bytes / self.token_type().n_bytes() as u64
     }
 
-    /// The whole `.bin`: the tokens of all documents in the stored type.
-    #[must_use]
-    pub fn bin_bytes(&self) -> &[u8] {
-        self.bin.bytes()
+    /// The stored bytes of a range of all tokens: of the map, or a copy where they lie in several shards.
+    ///
+    /// # Errors
+    /// There are not so many, or they are not here.
+    pub fn stored(&self, tokens: Range<u64>) -> Result<Cow<'_, [u8]>> {
+        let width = self.token_type().n_bytes() as u64;
+        let n = tokens.end.saturating_sub(tokens.start);
+        self.bins()?
+            .slice(tokens.start.saturating_mul(width), n.saturating_mul(width))
     }
 
     /// Where a document's tokens are among those of the `.bin`.
@@ -129,7 +153,7 @@ impl TokenDataset {
         self.check_document(document)?;
         let (first, end) = self.byte_range(document)?;
         let width = self.token_type().n_bytes() as u64;
-        if first % width != 0 || end > self.bin.bytes().len() as u64 {
+        if first % width != 0 || end > self.n_bytes {
             let what = format!("document {document} is not where the index says");
             return Err(Error::malformed(self.idx.path(), what));
         }
@@ -137,10 +161,10 @@ impl TokenDataset {
     }
 
     /// The stored bytes of a document.
-    pub(super) fn document_bytes(&self, document: u64) -> Result<&[u8]> {
+    pub(super) fn document_bytes(&self, document: u64) -> Result<Cow<'_, [u8]>> {
         self.check_document(document)?;
         let (first, end) = self.byte_range(document)?;
-        self.bin.slice(first, end - first)
+        self.bins()?.slice(first, end - first)
     }
 
     /// Tokens of each document, as stored.
@@ -176,7 +200,11 @@ impl TokenDataset {
     /// [`fingerprint`]: super::fingerprint
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        fingerprint::of_files(&[self.idx.bytes(), self.bin.bytes()])
+        let shards: Vec<&[u8]> = self.bins.iter().flat_map(Bins::bytes).collect();
+        match self.has_tokens() {
+            true => fingerprint::of_files(&[&[self.idx.bytes()], &shards]),
+            false => fingerprint::of_files(&[&[self.idx.bytes()]]),
+        }
     }
 
     /// Checks the whole index against the `.bin`.
@@ -184,37 +212,8 @@ impl TokenDataset {
     /// # Errors
     /// [`crate::ErrorKind::Format`] naming the first document that is wrong.
     pub fn check(&self) -> Result<()> {
-        idx::check_arrays(
-            &self.header,
-            &self.idx,
-            self.bin.path(),
-            self.bin.bytes().len() as u64,
-        )
-    }
-
-    /// The stored bytes of a span.
-    fn span_bytes(&self, span: Span) -> Result<&[u8]> {
-        self.check_document(span.document)?;
-        let (first, end) = self.byte_range(span.document)?;
-        let width = self.token_type().n_bytes() as u64;
-        let n_tokens = (end - first) / width;
-        if span
-            .start
-            .checked_add(span.length)
-            .is_none_or(|last| last > n_tokens)
-        {
-            let Span {
-                document,
-                start,
-                length,
-            } = span;
-            return Err(Error::argument(format!(
-                "no {length} tokens from {start} in document {document}: it has {n_tokens} ({})",
-                self.prefix.display()
-            )));
-        }
-        self.bin
-            .slice(first + span.start * width, span.length * width)
+        let bins = self.bins()?;
+        idx::check_arrays(&self.header, &self.idx, bins.path(), bins.n_bytes())
     }
 }
 
@@ -244,9 +243,15 @@ impl TokenSource for TokenDataset {
     fn document_length(&self, document: u64) -> Result<u64> {
         self.check_document(document)?;
         let (first, end) = self.byte_range(document)?;
-        // What the index claims is believed only if it is there: callers make room for it.
-        let bytes = self.bin.slice(first, end - first)?;
-        Ok((bytes.len() / self.token_type().n_bytes()) as u64)
+        if end > self.n_bytes && self.has_tokens() {
+            // What the index claims is believed only if it is there: callers make room for it.
+            let what = format!(
+                "document {document} ends at byte {end} of the tokens, but the file has {}",
+                self.n_bytes
+            );
+            return Err(Error::malformed(self.idx.path(), what));
+        }
+        Ok((end - first) / self.token_type().n_bytes() as u64)
     }
 
     fn token_type(&self) -> TokenType {
@@ -254,18 +259,13 @@ impl TokenSource for TokenDataset {
     }
 
     fn read(&self, spans: &[Span], out: &mut [u8]) -> Result<usize> {
-        let mut done = 0;
-        for span in spans {
-            let bytes = self.span_bytes(*span)?;
-            let room = out.len();
-            let place = out.get_mut(done..done + bytes.len()).ok_or_else(|| {
-                Error::argument(format!(
-                    "the spans hold more than the {room} bytes there is room for"
-                ))
-            })?;
-            place.copy_from_slice(bytes);
-            done += bytes.len();
-        }
-        Ok(done)
+        let bins = self.bins()?;
+        read_spans(spans, out, self.token_type(), |span| {
+            self.check_document(span.document)?;
+            let (first, end) = self.byte_range(span.document)?;
+            let width = self.token_type().n_bytes() as u64;
+            check_span(span, (end - first) / width, &self.prefix)?;
+            Ok((bins, first + span.start * width))
+        })
     }
 }

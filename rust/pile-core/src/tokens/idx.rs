@@ -107,6 +107,24 @@ impl IdxHeader {
         })
     }
 
+    /// The byte of the `.bin` with which the last sequence ends.
+    pub(super) fn end(&self, idx: &Mapped) -> Result<u64> {
+        match self.n_sequences.checked_sub(1) {
+            Some(last) => Ok(self.byte_range(idx, last)?.1),
+            None => Ok(0),
+        }
+    }
+
+    /// First and end byte of sequence `i` in the `.bin`; `i` must be below `n_sequences`.
+    pub(super) fn byte_range(&self, idx: &Mapped, i: u64) -> Result<(u64, u64)> {
+        let (start, length) = (self.pointer(idx, i)?, self.length(idx, i)?);
+        let end = length
+            .checked_mul(self.token_type.n_bytes() as u64)
+            .and_then(|bytes| start.checked_add(bytes));
+        let no_end = || Error::malformed(idx.path(), format!("document {i} has no end"));
+        Ok((start, end.ok_or_else(no_end)?))
+    }
+
     /// Tokens of each sequence, none negative, in room for just as many.
     pub(super) fn checked_lengths(&self, idx: &Mapped) -> Result<Vec<i32>> {
         let mut lengths = Vec::with_capacity(self.n_sequences as usize);

@@ -186,9 +186,11 @@ fn copy_tokens(
     progress.advance(n_bytes(&inputs[..n_copied]))?;
     let mut out = scratch.grow(bin)?;
     for (i, input) in inputs.iter().enumerate().skip(n_copied) {
-        for chunk in input.dataset.bin_bytes().chunks(CHUNK_BYTES) {
-            out.push(chunk)?;
-            progress.advance(chunk.len() as u64)?;
+        for file in input.dataset.bins()?.files() {
+            for chunk in file.bytes().chunks(CHUNK_BYTES) {
+                out.push(chunk)?;
+                progress.advance(chunk.len() as u64)?;
+            }
         }
         out.finish(scratch)?;
         scratch.save(&State {

@@ -14,13 +14,39 @@ pub struct TokenRows {
     n_rows: u64,
 }
 
+/// Tokens of a row in Pythia's published data.
+pub const PYTHIA_ROW_LENGTH: u64 = 2049;
+
 impl TokenRows {
-    /// Opens rows of so many tokens, by the file's folder, its name, or one of its shards.
+    /// Opens rows by the file's folder, its name, or one of its shards.
+    ///
+    /// Without a row length, rows are Pythia's. An `.idx` beside the tokens then means documents, unless every
+    /// sequence is one such row, as in Pythia's own published `.idx`. The token type is by default that of the
+    /// `.idx`, or uint16.
     ///
     /// # Errors
-    /// As [`Bins::open`], or the bytes are no whole number of rows.
-    pub fn open(path: &Path, row_length: u64, token_type: TokenType) -> Result<Self> {
-        let bins = Bins::open(path)?;
+    /// As [`Bins::open_with_index`], the bytes are no whole number of rows, or they are documents.
+    pub fn open(
+        path: &Path,
+        row_length: Option<u64>,
+        token_type: Option<TokenType>,
+    ) -> Result<Self> {
+        let (bins, index) = Bins::open_with_index(path)?;
+        if let (Some((header, idx)), None) = (&index, row_length)
+            && let Some((i, n)) = (0..)
+                .zip(header.lengths(idx))
+                .find(|(_, n)| i64::from(*n) != PYTHIA_ROW_LENGTH as i64)
+        {
+            let i: u64 = i;
+            let what = format!(
+                "the tokens are documents, not rows in training order: sequence {i} of this index has {n} tokens, \
+                 rows have {PYTHIA_ROW_LENGTH}; build an order of it, or give the length of its rows"
+            );
+            return Err(Error::malformed(idx.path(), what));
+        }
+        let row_length = row_length.unwrap_or(PYTHIA_ROW_LENGTH);
+        let of_index = index.map(|(header, _)| header.token_type);
+        let token_type = token_type.or(of_index).unwrap_or(TokenType::U16);
         let row_bytes = row_length.checked_mul(token_type.n_bytes() as u64);
         let row_bytes = row_bytes
             .filter(|bytes| *bytes > 0)
@@ -57,7 +83,7 @@ impl TokenRows {
     /// A digest that tells such files apart, as a dataset's.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        fingerprint::of_files(&self.bins.bytes().collect::<Vec<_>>())
+        fingerprint::of_files(&[&self.bins.bytes().collect::<Vec<_>>()])
     }
 }
 
@@ -80,21 +106,24 @@ impl TokenSource for TokenRows {
 
     fn read(&self, spans: &[Span], out: &mut [u8]) -> Result<usize> {
         read_spans(spans, out, self.token_type, |span| {
-            check_span(span, self.document_length(span.document)?)?;
+            check_span(span, self.document_length(span.document)?, self.path())?;
             let first = span.document * self.row_length + span.start;
             Ok((&self.bins, first * self.token_type.n_bytes() as u64))
         })
     }
 }
 
-pub(super) fn check_span(span: &Span, n_tokens: u64) -> Result<()> {
+pub(super) fn check_span(span: &Span, n_tokens: u64, path: &Path) -> Result<()> {
     let end = span.start.checked_add(span.length);
     if end.is_some_and(|end| end <= n_tokens) {
         return Ok(());
     }
     Err(Error::argument(format!(
-        "no {} tokens from {} in document {}: it has {n_tokens}",
-        span.length, span.start, span.document
+        "no {} tokens from {} in document {}: it has {n_tokens} ({})",
+        span.length,
+        span.start,
+        span.document,
+        path.display()
     )))
 }
 

@@ -122,7 +122,7 @@ impl<'a> Index<'a> {
         while let Some(key) = self.keys.get(slot)
             && hash_of(key) == hash
         {
-            if self.dataset.document_bytes(u64::from(key[2]))? == tokens {
+            if *self.dataset.document_bytes(u64::from(key[2]))? == *tokens {
                 return Ok(Some(slot));
             }
             slot += self.n_equal[slot] as usize;
@@ -145,7 +145,7 @@ fn hash_documents(
         let mut n_bytes = 0;
         for place in some {
             let tokens = dataset.document_bytes(u64::from(document))?;
-            *place = key(hash(tokens), document);
+            *place = key(hash(&tokens), document);
             n_ended += u64::from(tokens.ends_with(end));
             n_bytes += tokens.len() as u64;
             document += 1;
