@@ -18,17 +18,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import checked, files, manifest
+from pile_tools import checked, manifest, publish
 from pile_tools._core import Tokenizer
 from pile_tools.checked import Values
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import Manifest, Request
 from pile_tools.orders import ORDER_FILE, Order, Samples, open_order
+from pile_tools.publish import Built, Target
 from pile_tools.types import Tokens
 
 #: Views upon each other that are opened: each is opened within the one above.
 MAX_VIEWS = 32
+
+#: The table of a saved view, beside its `order.json`.
+VIEW_FILE = "view.json"
 
 
 @dataclass(frozen=True)
@@ -296,7 +300,6 @@ def save_view(order: Order, folder: Path, *, force: bool = False) -> Manifest:
         beneath = beneath.beneath
     if not views or beneath.manifest is None:
         raise ConfigError(f"only a new view of an order with a manifest can be saved ({order.path})")
-    folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "rule": "view",
         "kind": ", ".join(view["kind"] for view in views),
@@ -307,12 +310,13 @@ def save_view(order: Order, folder: Path, *, force: bool = False) -> Manifest:
         "view": fingerprint({"views": views}),
     }
     request = Request("order", settings, [manifest.file_entry(beneath.path, folder, role="order")])
-    if done := manifest.finished(folder / ORDER_FILE, request, force=force):
-        return done
-    text = json.dumps({"views": views}, indent=1, ensure_ascii=False)
-    files.write_atomically(folder / "view.json", text + "\n")
-    outputs = [manifest.file_entry(folder / "view.json", folder)]
-    return manifest.write(folder / ORDER_FILE, request, outputs, {"n_samples": len(order.samples)})
+
+    def build(partial: Path) -> Built:
+        text = json.dumps({"views": views}, indent=1, ensure_ascii=False)
+        (partial / VIEW_FILE).write_text(text + "\n", encoding="utf-8")
+        return Built([VIEW_FILE], {"n_samples": len(order.samples)}, request.inputs)
+
+    return publish.make(Target.of(folder / ORDER_FILE), request, build, force=force, names=[VIEW_FILE])[0]
 
 
 def _with_log(view: dict[str, Any], beneath: Order) -> dict[str, Any]:
@@ -362,7 +366,7 @@ def _refuse_deep_views(path: Path) -> None:
 
 
 def _view_file(found: Manifest) -> Path:
-    return manifest.output_path(found, {"path": "view.json"})
+    return manifest.output_path(found, {"path": VIEW_FILE})
 
 
 def _at_least_one(values: Values) -> Callable[[str], int]:
