@@ -289,7 +289,7 @@ def has_same_inputs(found: Manifest, folder: Path) -> bool:
         is_touched = True
         if entry.get("bytes", path.stat().st_size) != path.stat().st_size:
             return False
-        if files.sha256(path) != entry["sha256"]:
+        if checked.sha256(path)[1] != entry["sha256"]:
             return False
     if is_touched:
         # Without leave to write there, the next run reads the files again.

@@ -28,10 +28,11 @@ from pile_tools.orders import ORDER_FILE, Order, Samples, open_order
 from pile_tools.publish import Built, Target
 from pile_tools.types import Tokens
 
-#: The table of a saved view, beside its `order.json`.
-VIEW_FILE = "view.json"
 #: Views upon each other that are opened: each is opened within the one above.
 MAX_VIEWS = 32
+
+#: The table of a saved view, beside its `order.json`.
+VIEW_FILE = "view.json"
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,12 @@ def command(path: Path, hashes: Path | None, chain: bool) -> None:
         return
     checks = run(path, chain=chain, on_check=show)
     totals = Totals.of(checks)
-    counts = f"{totals.n_artifacts} artifacts, {totals.n_files} files"
-    absent = f"{totals.n_absent} inputs absent" if totals.n_absent else "nothing absent"
+    counts = f"{_counted(totals.n_artifacts, 'artifact')}, {_counted(totals.n_files, 'file')}"
+    absent = f"{_counted(totals.n_absent, 'input')} absent" if totals.n_absent else "nothing absent"
     unsure = f", {totals.n_unsure} unverified" if totals.n_unsure else ""
     right = "is what its manifest says" if totals.n_artifacts else "has no manifest, but is well-formed"
     click.echo(f"{path} {right}: {counts}; {absent}{unsure}")
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
