@@ -50,7 +50,7 @@ def refuse_foreign_globals(path: Path, allowed: frozenset[str]) -> None:
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:
     """The pickles of a file, each as a stream to be read to its end before the next."""
-    if not path.is_file():
+    if path.exists() and not path.is_file():
         raise FormatError(f"not a regular file ({path})")
     with path.open("rb") as file:
         magic = file.read(len(_ZIP_MAGIC))

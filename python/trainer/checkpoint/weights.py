@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import pickle
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,9 @@ def read_weights(folder: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
         OSError: There are no weights, or a file cannot be read.
     """
     found: dict[str, Tensor] = {}
+    where = folder
     for path, listed in _files(folder):
+        where = path if listed is None else folder
         names: set[str] = set()
         for stored, tensor in _tensors(path):
             name = _OTHER_NAMES.get(stored, stored)
@@ -77,7 +80,7 @@ def read_weights(folder: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
             raise FormatError(f"no tensor {missing[0]}, which the index says is here ({path})")
     for name in wanted:
         if name not in found:
-            raise FormatError(f"no tensor {name} ({folder})")
+            raise FormatError(f"no tensor {name} ({where})")
     return found
 
 
@@ -152,7 +155,9 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 def _unpickled(path: Path) -> dict[str, Tensor]:
     refuse_foreign_globals(path, TENSOR_GLOBALS)
     try:
-        values: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            values: Any = torch.load(path, map_location="cpu", weights_only=True)
     except _UNPICKLING_ERRORS as err:
         first = (str(err).splitlines() or [type(err).__name__])[0]
         raise FormatError(f"not a file of torch.save: {first} ({path})") from err
