@@ -16,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import FormatError, PileError, TrainingOrder
+from pile_tools.orders import Samples
 from studies.memorization.scores import summarize
 from studies.runs import Run
+
+#: Rows that are read at once where the core cannot search.
+SCAN_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,37 @@ def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int6
     Shapes: (n, k + l) int64 -> n arrays (n_places,) int64.
     """
     samples = run.order.samples
+    if not len(sequences):
+        return []
     if not isinstance(samples, TrainingOrder):
-        raise PileError(f"passages are found in orders over a token dataset only ({run.order.path})")
+        return _scan(sequences, samples, run.n_samples)
     places = samples.find(list(sequences), run.n_samples)
-    return [places[places[:, 0] == i, 1] for i in range(len(sequences))]
+    places = places[np.argsort(places[:, 0], kind="stable")]
+    ends = np.searchsorted(places[:, 0], np.arange(1, len(sequences)))
+    return np.split(places[:, 1], ends)
+
+
+def _scan(sequences: NDArray[np.int64], samples: Samples, n_samples: int) -> list[NDArray[np.int64]]:
+    """What `find_samples` does for views, whose rows are made when they are read."""
+    n_tokens = sequences.shape[1]
+    wanted: dict[bytes, list[int]] = {}
+    for number, sequence in enumerate(sequences):
+        wanted.setdefault(sequence.tobytes(), []).append(number)
+    heads = _pairs(sequences[:, :2])[:, 0]
+    found: list[list[int]] = [[] for _ in sequences]
+    for first in range(0, n_samples, SCAN_ROWS):
+        rows = samples.samples(first, min(SCAN_ROWS, n_samples - first)).astype(np.int64)
+        starts = _pairs(rows)[:, : rows.shape[1] - n_tokens + 1]
+        for row, offset in np.argwhere(np.isin(starts, heads)).tolist():
+            for number in wanted.get(rows[row, offset : offset + n_tokens].tobytes(), ()):
+                found[number].append(first + row)
+    return [np.array(places, dtype=np.int64) for places in found]
+
+
+def _pairs(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each two neighbouring tokens as one number: (n, k) -> (n, k - 1)."""
+    pairs: NDArray[np.int64] = rows[:, :-1] * (1 << 32) + rows[:, 1:]
+    return pairs
 
 
 def count_seen(samples: list[NDArray[np.int64]], n_samples: int) -> NDArray[np.int64]:
@@ -99,11 +130,18 @@ def by_repeats(
 ) -> list[dict[str, Any]]:
     """The summary of each level of repeats, never planted first, with how often they were seen on average.
 
+    Canaries that were never planted and were seen all the same are no control: `n_left_out` counts them.
+
     Shapes: all (n,), one value per canary.
     """
     levels = []
     for level in np.unique(repeats):
         is_level = repeats == level
-        group = summarize(matches[is_level], n_tokens)
-        levels.append({"repeats": int(level), "mean_seen": float(n_seen[is_level].mean()), **group})
+        is_scored = is_level & ((n_seen == 0) | (level > 0))
+        values = {
+            "repeats": int(level),
+            "mean_seen": float(n_seen[is_scored].mean()) if is_scored.any() else 0.0,
+            "n_left_out": int(is_level.sum() - is_scored.sum()),
+        }
+        levels.append({**values, **summarize(matches[is_scored], n_tokens)})
     return levels

@@ -101,7 +101,7 @@ def rows_sentence(facts: Facts) -> str:
         f"{plural(seen['n'], 'row')} ({percent(seen['share_memorized'])})"
     )
     if not unseen["n"]:
-        return text + "."
+        return f"{text}. No row scored was new to it: earlier batches hold the tokens of all."
     others = f"For rows it was not trained on it is {percent(unseen['mean_score'])}"
     return f"{text}. {others}: {_difference(seen, unseen)}."
 
@@ -117,7 +117,7 @@ def canaries_sentence(facts: Facts) -> str | None:
         f"{most['mean_seen']:.1f} times on average, the last checkpoint continues {most['n_memorized']} of "
         f"{most['n']} without a mistake, with a mean score of {percent(most['mean_score'])}"
     )
-    if levels[0]["repeats"] or len(levels) == 1:
+    if levels[0]["repeats"] or len(levels) == 1 or not levels[0]["n"]:
         return text + "."
     never = levels[0]
     return (
