@@ -325,7 +325,7 @@ def test_passages_too_short_to_score_are_an_error(run_folder: Path, tmp_path: Pa
 
 def test_a_run_without_checkpoints_is_an_error(run_folder: Path) -> None:
     (run_folder / "checkpoints").rename(run_folder / "elsewhere")
-    with pytest.raises(PileError, match="no checkpoints"):
+    with pytest.raises(PileError, match="a checkpoint of the run is missing"):
         open_run(run_folder)
 
 

@@ -7,7 +7,6 @@ The file is `canaries.json` of `pile-tools sample`, or any of its form:
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,12 @@ from numpy.typing import NDArray
 
 from pile_tools import FormatError, PileError, TrainingOrder
 from pile_tools.orders import Samples
+from studies.checked import items, read_object, record, text, whole
 from studies.memorization.scores import summarize
 from studies.runs import Run
+
+#: A canary of the file; `repeats` is bounded by what arrays hold.
+_PASSAGE = record({"text": text, "repeats": whole()})
 
 #: Rows that are read at once where the core cannot search.
 SCAN_ROWS = 1024
@@ -58,12 +61,12 @@ def load(path: Path, run: Run, n_tokens: int) -> Canaries:
     passages = _read(path)
     if run.tokenizer is None:
         raise PileError(f"canaries need the run's tokenizer; its checkpoints hold none ({run.folder})")
-    sequences = [run.tokenizer.encode(text)[:n_tokens].astype(np.int64) for text, _ in passages]
+    sequences = [run.tokenizer.encode(passage)[:n_tokens].astype(np.int64) for passage, _ in passages]
     short = [len(tokens) for tokens in sequences if len(tokens) < n_tokens]
     if short:
         raise PileError(f"a passage has {short[0]} tokens, expected {n_tokens} at least ({path})")
     repeats = np.array([repeats for _, repeats in passages], dtype=np.int64)
-    return Canaries([text for text, _ in passages], repeats, np.stack(sequences))
+    return Canaries([passage for passage, _ in passages], repeats, np.stack(sequences))
 
 
 def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int64]]:
@@ -114,15 +117,10 @@ def count_seen(samples: list[NDArray[np.int64]], n_samples: int) -> NDArray[np.i
 
 def _read(path: Path) -> list[tuple[str, int]]:
     """Text and repeats of each passage of a file."""
-    try:
-        passages = [
-            (p["text"], p["repeats"]) for p in json.loads(path.read_text(encoding="utf-8"))["passages"]
-        ]
-    except (ValueError, KeyError, TypeError) as err:
-        raise FormatError(f"not a file of canaries: {type(err).__name__} {err} ({path})") from err
-    if not passages or not all(isinstance(t, str) and isinstance(n, int) and n >= 0 for t, n in passages):
-        raise FormatError(f'expected "passages" of "text" and "repeats" each ({path})')
-    return passages
+    passages = read_object(path, record({"passages": items(_PASSAGE)}))["passages"]
+    if not passages:
+        raise FormatError(f"no canaries, expected passages with text and repeats ({path})")
+    return [(passage["text"], passage["repeats"]) for passage in passages]
 
 
 def by_repeats(

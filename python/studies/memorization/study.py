@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,12 @@ from pile_tools.types import OnProgress
 from studies.memorization import results
 from studies.memorization.plan import BATCH_SIZE, Plan
 from studies.memorization.scores import Scores
+
+#: What numpy raises for a file that is not a whole `.npz`.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, TypeError, AttributeError),
+    *(NotImplementedError, RuntimeError, IndexError, OverflowError),
+)
 
 
 def run(
@@ -64,7 +71,8 @@ def _all_scores(plan: Plan, parts: Path, digest: str, on_progress: OnProgress) -
     scores = []
     for number, step in enumerate(plan.steps):
         path = parts / f"step{step}.npz"
-        known = _read_part(path, digest)
+        shape = (len(sequences), plan.config.continuation_tokens)
+        known = _read_part(path, digest, shape)
         if known is None:
             known = _score_checkpoint(plan, step, sequences, number * len(sequences), on_progress)
             files.write_atomically(path, results.npz(request=np.array(digest), is_right=known.is_right))
@@ -93,10 +101,12 @@ def _score_checkpoint(
     return Scores(np.concatenate([batch.is_right for batch in batches]))
 
 
-def _read_part(path: Path, digest: str) -> Scores | None:
+def _read_part(path: Path, digest: str, shape: tuple[int, int]) -> Scores | None:
     """The scores of a checkpoint finished before for the same request, or None."""
     try:
-        with path.open("rb") as file, np.load(file) as part:
-            return Scores(part["is_right"]) if str(part["request"]) == digest else None
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
+            is_right, request = part["is_right"], str(part["request"])
+    except (FileNotFoundError, *_UNREADABLE):
         return None
+    is_ours = request == digest and is_right.shape == shape and is_right.dtype == np.bool_
+    return Scores(is_right) if is_ours else None

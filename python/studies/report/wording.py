@@ -61,8 +61,10 @@ def times(n: int) -> str:
     return "never" if n == 0 else "once" if n == 1 else f"{n:,} times"
 
 
-def megabytes(n_bytes: int) -> str:
-    """Bytes in MB."""
+def megabytes(n_bytes: int | None) -> str:
+    """Bytes in MB, or a dash where they are not known."""
+    if n_bytes is None:
+        return DASH
     return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:,.1f} kB"
 
 
