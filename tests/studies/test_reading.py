@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.studies.conftest import STEPS
 
@@ -16,6 +17,7 @@ from studies.checked import items, optional, read_object, real, record, text, wh
 from studies.memorization import canaries, study
 from studies.memorization.plan import MemorizationConfig, prepare
 from studies.memorization.reading import read_canaries, read_summary
+from studies.memorization.scores import Scores
 from studies.report import facts as facts_module
 from studies.report import page, plots
 from studies.report.facts import collect
@@ -158,21 +160,17 @@ def test_changed_lists_of_canaries_are_read_or_refused(run_folder: Path, canarie
             canaries.load(canaries_file, run, 64)
 
 
-def test_a_part_of_another_shape_is_scored_again(
-    run_folder: Path, study_folder: Path, tmp_path: Path, loaded_steps: list[int]
-) -> None:
-    import numpy as np
-
-    config = MemorizationConfig(rows=20, prompt_tokens=32, continuation_tokens=32)
-    plan, parts = prepare(run_folder, config, None), tmp_path / "out" / "parts"
-    parts.mkdir(parents=True)
-    request = np.array(plan.request(tmp_path / "out").digest)
-    arrays = [np.zeros((3, 2), bool), np.zeros((len(plan.rows.numbers), 32)), np.zeros(2, object)]
-    for step, is_right in zip(plan.steps, arrays, strict=True):
-        np.savez(parts / f"step{step}.npz", request=request, is_right=is_right)
-    loaded_steps.clear()
-    study.run(plan, tmp_path / "out")
-    assert loaded_steps == plan.steps
+def test_scores_of_another_shape_are_not_resumed_from(tmp_path: Path) -> None:
+    parts = study._Parts(tmp_path, "digest", (3, 2))
+    parts.write(1, Scores(np.ones((3, 2), dtype=np.bool_)))
+    assert parts.read(1) is not None
+    for wrong in (np.ones((2, 2), dtype=np.bool_), np.ones((3, 2)), np.ones(3, dtype=np.bool_)):
+        parts.write(1, Scores(wrong))
+        assert parts.read(1) is None
+    for data in (b"no archive", b"PK\x03\x04 cut", b"\x93NUMPY", b""):
+        (tmp_path / "step1.npz").write_bytes(data)
+        parts._checksums["step1.npz"] = files.sha256(tmp_path / "step1.npz")
+        assert parts.read(1) is None
 
 
 def test_a_check_names_the_value_and_what_was_expected() -> None:
