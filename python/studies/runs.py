@@ -9,7 +9,11 @@ from pathlib import Path
 from pile_tools import Order, Tokenizer, files, manifest, open_order
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
-from trainer.checkpoint.folders import steps_in
+from studies.checked import items, record, text, whole
+
+#: What a study reads of a run's manifest.
+_SETTINGS = record({"steps": whole(1), "batch_size": whole(1), "seed": whole(), "precision": text})
+_SUMMARY = record({"checkpoints": items(whole()), "n_parameters": whole(1)})
 
 
 @dataclass(frozen=True)
@@ -61,24 +65,43 @@ def open_run(folder: Path) -> Run:
     found = manifest.read(path)
     if found.kind != "run":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected a run ({path})")
-    checkpoints = steps_in(folder / "checkpoints")
-    if not checkpoints:
-        raise PileError(f"the run has no checkpoints ({folder / 'checkpoints'})")
-    return Run(
+    _SETTINGS(found.settings, f"{path}, settings")
+    _SUMMARY(found.summary, f"{path}, summary")
+    run = Run(
         folder=folder,
         manifest=found,
         order=_open_order(found),
         steps=found.settings["steps"],
         batch_size=found.settings["batch_size"],
-        checkpoints=checkpoints,
+        checkpoints=found.summary["checkpoints"],
     )
+    _check_run(run)
+    return run
+
+
+def _check_run(run: Run) -> None:
+    """Raises an error for a run that does not fit its order or lacks a checkpoint."""
+    steps = run.checkpoints
+    if not steps:
+        raise PileError(f"the run has no checkpoints ({run.manifest.path})")
+    if steps != sorted(set(steps)) or steps[-1] > run.steps:
+        raise FormatError(f"checkpoints are not steps from 0 to {run.steps}, ascending ({run.manifest.path})")
+    for step in steps:
+        if not run.checkpoint(step).is_dir():
+            raise PileError(f"a checkpoint of the run is missing ({run.checkpoint(step)})")
+    if run.n_samples > len(run.order.samples):
+        raise FormatError(
+            f"{run.steps} steps of {run.batch_size} rows, the order has {len(run.order.samples)} rows "
+            f"({run.manifest.path})"
+        )
 
 
 def _open_order(found: Manifest) -> Order:
     entry = found.input("order")
     if entry is None:
         raise FormatError(f"the run names no order ({found.path})")
+    record({"path": text, "sha256": text})(entry, f"{found.path}, order")
     order = open_order(found.folder / entry["path"])
-    if "sha256" in entry and files.sha256(order.path) != entry["sha256"]:
+    if files.sha256(order.path) != entry["sha256"]:
         raise PileError(f"not the order that the run was trained on: it was made anew since ({order.path})")
     return order

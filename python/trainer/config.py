@@ -10,13 +10,19 @@ from pile_tools.config import Settings, settings
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order
 from trainer.presets import PRESETS, Preset
-from trainer.schedule import learning_rate
+from trainer.schedule import SCHEDULES, learning_rate
 from trainer.shape import ModelShape
 
 PRECISIONS = ("fp32", "bf16")
 
 #: Steps with a checkpoint whatever `checkpoint_every` is, as Pythia has them.
 EARLY_CHECKPOINTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+#: Fields of `ModelShape` and of `AdamW` that a preset fixes too.
+_SHAPE_FIELDS = ("rotary_pct", "rotary_base", "layer_norm_eps", "parallel_residual", "hidden_act", "init")
+_OPTIMIZER_FIELDS = (
+    *("lr", "min_lr", "warmup", "betas", "eps", "weight_decay", "gradient_clipping", "schedule"),
+)
 
 
 def _at_least(low: float, **values: float | None) -> None:
@@ -39,7 +45,10 @@ class ModelConfig:
     rotary_base: float = field(default=10000.0, metadata={"help": "Base of the rotary frequencies."})
     layer_norm_eps: float = field(default=1e-5, metadata={"help": "Epsilon of the layer norms."})
     parallel_residual: bool = field(default=True, metadata={"help": "Attention and MLP side by side."})
-    hidden_act: str = field(default="gelu", metadata={"help": "gelu (exact) or gelu_pytorch_tanh."})
+    hidden_act: str | None = field(
+        default=None,
+        metadata={"help": "gelu (exact) or gelu_pytorch_tanh. Default: the preset's, else gelu."},
+    )
     init: str | None = field(default=None, metadata={"help": "small_wang or normal_scaled."})
 
     def __post_init__(self) -> None:
@@ -69,7 +78,7 @@ class ModelConfig:
             rotary_base=self.rotary_base,
             layer_norm_eps=self.layer_norm_eps,
             parallel_residual=self.parallel_residual,
-            hidden_act=self.hidden_act,
+            hidden_act=self.hidden_act or (size.hidden_act if size else "gelu"),
             init=self.init or (size.init if size else "small_wang"),
         )
 
@@ -97,6 +106,10 @@ class OptimizerConfig:
     eps: float = field(default=1e-8, metadata={"help": "Added to the denominator."})
     weight_decay: float | None = field(default=None, metadata={"help": "Default: the preset's, else 0.1."})
     gradient_clipping: float = field(default=1.0, metadata={"help": "Largest norm of a gradient; 0: none."})
+    schedule: str | None = field(
+        default=None,
+        metadata={"help": "neox, or neox_v1 as before August 2023. Default: the preset's, else neox."},
+    )
 
     def __post_init__(self) -> None:
         _at_least(0, lr=self.lr, min_lr=self.min_lr, eps=self.eps, weight_decay=self.weight_decay)
@@ -105,6 +118,8 @@ class OptimizerConfig:
             raise ConfigError(f"warmup must be < 1, got {self.warmup}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
+        if self.schedule not in (None, *SCHEDULES):
+            raise ConfigError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -145,10 +160,18 @@ class AdamW:
     eps: float
     weight_decay: float
     gradient_clipping: float
+    schedule: str
 
     def rate(self, step: int, n_steps: int) -> float:
         """The learning rate of a step, from 0."""
-        return learning_rate(step, n_steps, lr=self.lr, min_lr=self.min_lr, warmup=self.warmup)
+        return learning_rate(
+            step,
+            n_steps,
+            lr=self.lr,
+            min_lr=self.min_lr,
+            warmup=self.warmup,
+            schedule=self.schedule,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -225,4 +248,24 @@ def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
         eps=given.eps,
         weight_decay=decay if decay is not None else (preset.weight_decay if preset else 0.1),
         gradient_clipping=given.gradient_clipping,
+        schedule=given.schedule or (preset.schedule if preset else "neox"),
     )
+
+
+def differences(recipe: Recipe, preset: Preset) -> list[str]:
+    """Lists what differs between a run and the published recipe of its preset, one line each."""
+    shape, optimizer = recipe.shape, recipe.optimizer
+    pairs = {
+        "steps": (recipe.steps, preset.steps),
+        "batch_size": (recipe.batch_size, preset.batch_size),
+        "seq_length": (shape.max_positions, preset.seq_length),
+        "vocab_size": (shape.vocab_size, preset.vocab_size),
+        "seed": (recipe.seed, preset.seed),
+    }
+    for part, names in ((shape, _SHAPE_FIELDS), (optimizer, _OPTIMIZER_FIELDS)):
+        pairs |= {name: (getattr(part, name), getattr(preset, name)) for name in names}
+    return [
+        *(f"{name}: {found}, published {known}" for name, (found, known) in pairs.items() if found != known),
+        f"precision: {recipe.precision}, published fp16 with dynamic loss scaling",
+        "first weights: same distributions, other random numbers",
+    ]

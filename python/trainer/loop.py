@@ -19,6 +19,7 @@ from trainer.checkpoint import folders
 from trainer.checkpoint.load import checkpoints_folder, list_steps
 from trainer.checkpoint.publish import publish
 from trainer.checkpoint.resume import load_state, newest_state, resume_folder, save_state
+from trainer.config import differences
 from trainer.engine import Engine, Processes, TrainingError, process_count, processes
 from trainer.log import LOG_FILE, LogWriter, rewind_log
 from trainer.model.init import initialize
@@ -121,6 +122,10 @@ class _Session:
         what = f"{recipe.shape.n_parameters:,} parameters, {recipe.steps:,} steps"
         begins = "from the start" if saved is None else f"going on after step {saved}"
         self._say(f"training: {what} of {self._run.tokens_per_step:,} tokens, {begins}")
+        model = self._run.config.model
+        if model.published is not None:
+            self._say(f"{model.preset} differs here from the published recipe in:")
+            self._say("\n".join(f"  {line}" for line in differences(recipe, model.published)))
 
     def _step(self, step: int, log: LogWriter | None) -> None:
         """Update `step`, from 0, its line in the log, and the checkpoint after it."""

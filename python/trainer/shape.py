@@ -9,6 +9,19 @@ from pile_tools.errors import ConfigError
 #: Hugging Face's names of activations -> torch's `approximate`. GPT-NeoX trains Pythia with the tanh form.
 ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_fast": "tanh", "gelu_pytorch_tanh": "tanh"}
 
+#: Smallest and largest values. The largest sizes are far beyond those of any model: a file that gives more is
+#: damaged, and a model of that size would not fit a machine.
+LIMITS = {
+    "vocab_size": (1, 2**31 - 1),
+    "hidden_size": (1, 2**20),
+    "n_layers": (1, 1000),
+    "n_heads": (1, 2**20),
+    "max_positions": (1, 2**31 - 1),
+    "rotary_pct": (0, 1),
+    "rotary_base": (1e-3, 1e12),
+    "layer_norm_eps": (0, 1),
+}
+
 #: How matrices start: GPT-NeoX's small_init + wang_init, or normal(0.02) + scaled_normal.
 INITS = ("small_wang", "normal_scaled")
 
@@ -44,13 +57,14 @@ class ModelShape:
     init: str = "small_wang"
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "hidden_size", "n_layers", "n_heads", "max_positions")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be >= 1, got {getattr(self, name)}")
+        for name, (low, high) in LIMITS.items():
+            found = getattr(self, name)
+            if not low <= found <= high:
+                expected = f">= {low}" if found < low else f"in [{low:g}, {high:g}]"
+                raise ConfigError(f"{name} must be {expected}, got {found}")
         if self.hidden_size % self.n_heads:
             raise ConfigError(f"hidden_size {self.hidden_size} is not a multiple of n_heads {self.n_heads}")
-        if self.rotary_dims % 2 or not 0 <= self.rotary_pct <= 1:
+        if self.rotary_dims % 2:
             raise ConfigError(
                 f"rotary_pct {self.rotary_pct} turns {self.rotary_dims} dimensions, not an even number"
             )

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.studies.conftest import BATCH_SIZE, STEPS, write_run
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, Tokenizer
 from pile_tools.cli import run as run_cli
 from pile_tools.sampling import canaries as planted
+from pile_tools.shards import find_shards
+from pile_tools.stages import tokenize
+from pile_tools.stages.order import OrderConfig
+from pile_tools.stages.order import run as build_order
+from pile_tools.stages.tokenize import TokenizeConfig
 from studies.cli import group
 from studies.memorization import canaries, passages, rows, study
 from studies.memorization.plan import MemorizationConfig, prepare
 from studies.memorization.scores import Scores
-from studies.runs import open_run
+from studies.runs import Run, open_run
 
 #: The run of conftest.py: 20 steps of 4 samples, checkpoints 0, 4 and 20.
 N_TRAINED = 80
@@ -150,6 +158,80 @@ def test_a_continuation_is_told_apart_into_right_and_wrong_pieces(run_folder: Pa
     assert "".join(piece["text"] for piece in pieces) == "alpha beta gamma"
 
 
+def first_steps_by_hand(run: Run, tokens: np.ndarray[Any, Any]) -> list[int | None]:
+    """The first step with a row that holds each sequence as a whole, by looking at every window."""
+    n = tokens.shape[1]
+    first: dict[bytes, int] = {}
+    for number in range(run.n_samples):
+        row = np.asarray(run.order.samples[number]).astype(np.int64)
+        for window in np.lib.stride_tricks.sliding_window_view(row, n):
+            first.setdefault(window.tobytes(), number // run.batch_size)
+    return [first.get(sequence.tobytes()) for sequence in tokens]
+
+
+@pytest.fixture
+def repeating_run(tmp_path: Path, write_shard: Callable[..., Path], tokenizer: Path) -> Path:
+    """A run over six documents, read again and again: most rows to come were seen before."""
+    rng, folder = random.Random(7), tmp_path / "repeating"
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
+    texts = [" ".join(rng.choices(words, k=60)) for _ in range(6)]
+    write_shard(folder / "shards" / "00.jsonl.zst", ({"text": text} for text in texts))
+    shards = find_shards([folder / "shards"])
+    tokenize.run(shards, folder / "tokens" / "s", TokenizeConfig(tokenizer=tokenizer), threads=1)
+    config = OrderConfig(seq_length=80, steps=STEPS, batch_size=BATCH_SIZE, seed=5)
+    build_order(folder / "tokens" / "s", folder / "order", config)
+    return write_run(folder / "run", folder / "order", tokenizer)
+
+
+@pytest.mark.parametrize("n_tokens", [8, 40, 64])
+def test_not_seen_means_in_no_earlier_batch(repeating_run: Path, n_tokens: int) -> None:
+    run = open_run(repeating_run)
+    assert run.order.record.summary["n_epochs"] > 1
+    chosen = rows.choose(run, N_TRAINED, n_tokens)
+    expected = first_steps_by_hand(run, chosen.tokens)
+    own = chosen.numbers // run.batch_size
+    assert chosen.steps_seen.tolist() == [
+        int(step) if first is None else first for first, step in zip(expected, own, strict=True)
+    ]
+    assert (chosen.steps_seen < own).sum() > N_TRAINED // 4, "the case is about rows that were seen before"
+    assert (chosen.steps_seen[chosen.numbers >= run.n_samples] >= run.steps).all()
+
+
+def test_too_few_rows_not_seen_are_counted(
+    repeating_run: Path, tmp_path: Path, loaded_steps: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["memorization", str(repeating_run), "-o", str(out), "--rows", "80", "--prompt-tokens", "8"]
+    assert run_cli(group, [*arguments, "--continuation-tokens", "8"]) == 0
+    summary = json.loads((out / "memorization.json").read_text())
+    last = summary["checkpoints"][-1]
+    assert last["unseen"]["n"] < summary["n_control"] == 20
+    printed = capsys.readouterr().out
+    assert f"few rows not seen: {last['unseen']['n']} at step 20; earlier batches hold" in printed
+    assert max(map(len, printed.splitlines())) <= 80 + len(str(out)) + len(str(repeating_run))
+
+
+def test_views_are_searched_as_orders_are(repeating_run: Path) -> None:
+    run = open_run(repeating_run)
+    tokens = rows.choose(run, 40, 16).tokens
+    by_core = canaries.find_samples(tokens, run)
+    plain = canaries._scan(tokens, run.order.samples, run.n_samples)
+    assert [found.tolist() for found in by_core] == [found.tolist() for found in plain]
+    assert sum(map(len, by_core)) > 80
+    assert canaries.find_samples(tokens[:0], run) == []
+
+
+def test_canaries_never_planted_but_seen_are_no_control() -> None:
+    repeats, seen = np.array([0, 0, 0, 2]), np.array([0, 3, 0, 1])
+    levels = canaries.by_repeats(repeats, seen, np.array([8, 32, 16, 4], np.uint8), 32)
+    never = levels[0]
+    assert (never["n"], never["n_left_out"], never["mean_seen"]) == (2, 1, 0.0)
+    assert never["mean_score"] == 12 / 32
+    assert (levels[1]["n"], levels[1]["n_left_out"]) == (1, 0)
+    only_seen = canaries.by_repeats(np.zeros(2, int), np.ones(2, int), np.zeros(2, np.uint8), 32)[0]
+    assert (only_seen["n"], only_seen["n_left_out"], only_seen["mean_score"]) == (0, 2, None)
+
+
 def test_rows_that_hold_canaries_are_left_out(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planted, "SUBSET", "Books")
     run = open_run(run_folder)
@@ -174,7 +256,8 @@ def test_an_interrupted_study_goes_on_and_gives_the_same(
 
     with pytest.raises(KeyboardInterrupt):
         study.run(plan, tmp_path / "out", on_progress=interrupt)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["parts"]
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out.partial" / "step0.npz").exists()
     study.run(plan, tmp_path / "out")
     assert loaded_steps == [0, 4, 4, 20]
     study.run(plan, tmp_path / "whole")
@@ -243,7 +326,7 @@ def test_passages_too_short_to_score_are_an_error(run_folder: Path, tmp_path: Pa
 
 def test_a_run_without_checkpoints_is_an_error(run_folder: Path) -> None:
     (run_folder / "checkpoints").rename(run_folder / "elsewhere")
-    with pytest.raises(PileError, match="no checkpoints"):
+    with pytest.raises(PileError, match="a checkpoint of the run is missing"):
         open_run(run_folder)
 
 

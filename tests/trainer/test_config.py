@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
 from pile_tools.orders import open_order
-from trainer.config import ModelConfig, OptimizerConfig, TrainConfig, recipe
-from trainer.presets import PRESETS
+from trainer.config import AdamW, ModelConfig, OptimizerConfig, Recipe, TrainConfig, differences, recipe
+from trainer.presets import PRESETS, Preset
 
 MODEL = ModelConfig(hidden_size=32, n_layers=2, n_heads=4)
 
@@ -37,6 +39,10 @@ TABLE = "[model]\nhidden_size = 32\nn_layers = 2\nn_heads = 4\n"
         (BASE + TABLE + "[optimizer]\nlr = nan\n", "lr must be >= 0, got nan"),
         (BASE + TABLE + "[optimizer]\nwarmup = 1.0\n", "warmup must be < 1"),
         (BASE + TABLE + "[optimizer]\nbetas = [0.9]\n", "betas must be two numbers"),
+        (
+            BASE + TABLE + '[optimizer]\nschedule = "linear"\n',
+            "schedule 'linear' is not one of neox, neox_v1",
+        ),
     ],
 )
 def test_a_bad_config_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -128,6 +134,73 @@ def test_settings_are_flat(order: Path) -> None:
     assert settings["shape.hidden_size"] == 32
     assert settings["optimizer.betas"] == [0.9, 0.95]
     assert not any(isinstance(value, dict) for value in settings.values())
+
+
+def published(name: str, order: Path) -> tuple[Recipe, Preset]:
+    """What a config with nothing but a preset gives on an order of the published size."""
+    config = TrainConfig(order=order, output=Path("r"), model=ModelConfig(preset=name))
+    preset, found = PRESETS[name], recipe(config, open_order(order), 50277)
+    shape = dataclasses.replace(found.shape, max_positions=preset.seq_length)
+    return dataclasses.replace(found, steps=preset.steps, batch_size=preset.batch_size, shape=shape), preset
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_the_published_recipe_but_for_what_no_key_can_give(name: str, order: Path) -> None:
+    found, preset = published(name, order)
+    assert (found.optimizer.schedule, found.shape.hidden_act) == ("neox_v1", "gelu_pytorch_tanh")
+    assert [line.split(":")[0] for line in differences(found, preset)] == ["precision", "first weights"]
+
+
+OTHER_VALUES: dict[str, dict[str, Any]] = {
+    "optimizer": {
+        **{"lr": 0.5, "min_lr": 0.25, "warmup": 0.5, "betas": (0.0, 0.0), "eps": 1.0, "weight_decay": 0.5},
+        **{"gradient_clipping": 2.0, "schedule": "neox"},
+    },
+    "shape": {
+        **{"rotary_pct": 1.0, "rotary_base": 5.0, "layer_norm_eps": 1.0, "parallel_residual": False},
+        **{"hidden_act": "gelu", "init": "normal_scaled", "vocab_size": 128},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("part", "name"), [(part, name) for part in OTHER_VALUES for name in OTHER_VALUES[part]]
+)
+def test_every_setting_is_compared_with_the_published_one(part: str, name: str, order: Path) -> None:
+    found, preset = published("pythia-14m", order)
+    other = dataclasses.replace(getattr(found, part), **{name: OTHER_VALUES[part][name]})
+    assert differences(dataclasses.replace(found, **{part: other}), preset)[0].startswith(f"{name}: ")
+
+
+def test_no_setting_of_the_optimizer_is_left_out_of_the_comparison() -> None:
+    assert {field.name for field in dataclasses.fields(AdamW)} == set(OTHER_VALUES["optimizer"])
+
+
+def test_what_differs_from_the_published_recipe_is_said(order: Path) -> None:
+    config = TrainConfig(
+        order=order,
+        output=Path("r"),
+        model=ModelConfig(preset="pythia-14m", hidden_act="gelu"),
+        optimizer=OptimizerConfig(schedule="neox"),
+        precision="bf16",
+    )
+    assert differences(recipe(config, open_order(order), 400), PRESETS["pythia-14m"]) == [
+        "steps: 40, published 143000",
+        "batch_size: 8, published 1024",
+        "seq_length: 32, published 2048",
+        "vocab_size: 512, published 50304",
+        "hidden_act: gelu, published gelu_pytorch_tanh",
+        "schedule: neox, published neox_v1",
+        "precision: bf16, published fp16 with dynamic loss scaling",
+        "first weights: same distributions, other random numbers",
+    ]
+
+
+def test_runs_without_a_preset_keep_their_formula_and_activation(order: Path) -> None:
+    found = recipe(TrainConfig(order=order, output=Path("r"), model=MODEL), open_order(order), 400)
+    assert (found.optimizer.schedule, found.shape.hidden_act) == ("neox", "gelu")
+    settings = found.settings()
+    assert (settings["optimizer.schedule"], settings["shape.hidden_act"]) == ("neox", "gelu")
 
 
 def test_there_are_eleven_presets() -> None:

@@ -7,7 +7,6 @@ The file is `canaries.json` of `pile-tools sample`, or any of its form:
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import FormatError, PileError, TrainingOrder
+from pile_tools.orders import Samples
+from studies.checked import items, read_object, record, text, whole
 from studies.memorization.scores import summarize
 from studies.runs import Run
+
+#: A canary of the file; `repeats` is bounded by what arrays hold.
+_PASSAGE = record({"text": text, "repeats": whole()})
+
+#: Rows that are read at once where the core cannot search.
+SCAN_ROWS = 1024
 
 
 @dataclass(frozen=True)
@@ -54,12 +61,12 @@ def load(path: Path, run: Run, n_tokens: int) -> Canaries:
     passages = _read(path)
     if run.tokenizer is None:
         raise PileError(f"canaries need the run's tokenizer; its checkpoints hold none ({run.folder})")
-    sequences = [run.tokenizer.encode(text)[:n_tokens].astype(np.int64) for text, _ in passages]
+    sequences = [run.tokenizer.encode(passage)[:n_tokens].astype(np.int64) for passage, _ in passages]
     short = [len(tokens) for tokens in sequences if len(tokens) < n_tokens]
     if short:
         raise PileError(f"a passage has {short[0]} tokens, expected {n_tokens} at least ({path})")
     repeats = np.array([repeats for _, repeats in passages], dtype=np.int64)
-    return Canaries([text for text, _ in passages], repeats, np.stack(sequences))
+    return Canaries([passage for passage, _ in passages], repeats, np.stack(sequences))
 
 
 def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int64]]:
@@ -70,10 +77,37 @@ def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int6
     Shapes: (n, k + l) int64 -> n arrays (n_places,) int64.
     """
     samples = run.order.samples
+    if not len(sequences):
+        return []
     if not isinstance(samples, TrainingOrder):
-        raise PileError(f"passages are found in orders over a token dataset only ({run.order.path})")
+        return _scan(sequences, samples, run.n_samples)
     places = samples.find(list(sequences), run.n_samples)
-    return [places[places[:, 0] == i, 1] for i in range(len(sequences))]
+    places = places[np.argsort(places[:, 0], kind="stable")]
+    ends = np.searchsorted(places[:, 0], np.arange(1, len(sequences)))
+    return np.split(places[:, 1], ends)
+
+
+def _scan(sequences: NDArray[np.int64], samples: Samples, n_samples: int) -> list[NDArray[np.int64]]:
+    """What `find_samples` does for views, whose rows are made when they are read."""
+    n_tokens = sequences.shape[1]
+    wanted: dict[bytes, list[int]] = {}
+    for number, sequence in enumerate(sequences):
+        wanted.setdefault(sequence.tobytes(), []).append(number)
+    heads = _pairs(sequences[:, :2])[:, 0]
+    found: list[list[int]] = [[] for _ in sequences]
+    for first in range(0, n_samples, SCAN_ROWS):
+        rows = samples.samples(first, min(SCAN_ROWS, n_samples - first)).astype(np.int64)
+        starts = _pairs(rows)[:, : rows.shape[1] - n_tokens + 1]
+        for row, offset in np.argwhere(np.isin(starts, heads)).tolist():
+            for number in wanted.get(rows[row, offset : offset + n_tokens].tobytes(), ()):
+                found[number].append(first + row)
+    return [np.array(places, dtype=np.int64) for places in found]
+
+
+def _pairs(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each two neighbouring tokens as one number: (n, k) -> (n, k - 1)."""
+    pairs: NDArray[np.int64] = rows[:, :-1] * (1 << 32) + rows[:, 1:]
+    return pairs
 
 
 def count_seen(samples: list[NDArray[np.int64]], n_samples: int) -> NDArray[np.int64]:
@@ -83,15 +117,10 @@ def count_seen(samples: list[NDArray[np.int64]], n_samples: int) -> NDArray[np.i
 
 def _read(path: Path) -> list[tuple[str, int]]:
     """Text and repeats of each passage of a file."""
-    try:
-        passages = [
-            (p["text"], p["repeats"]) for p in json.loads(path.read_text(encoding="utf-8"))["passages"]
-        ]
-    except (ValueError, KeyError, TypeError) as err:
-        raise FormatError(f"not a file of canaries: {type(err).__name__} {err} ({path})") from err
-    if not passages or not all(isinstance(t, str) and isinstance(n, int) and n >= 0 for t, n in passages):
-        raise FormatError(f'expected "passages" of "text" and "repeats" each ({path})')
-    return passages
+    passages = read_object(path, record({"passages": items(_PASSAGE)}))["passages"]
+    if not passages:
+        raise FormatError(f"no canaries, expected passages with text and repeats ({path})")
+    return [(passage["text"], passage["repeats"]) for passage in passages]
 
 
 def by_repeats(
@@ -99,11 +128,18 @@ def by_repeats(
 ) -> list[dict[str, Any]]:
     """The summary of each level of repeats, never planted first, with how often they were seen on average.
 
+    Canaries that were never planted and were seen all the same are no control: `n_left_out` counts them.
+
     Shapes: all (n,), one value per canary.
     """
     levels = []
     for level in np.unique(repeats):
         is_level = repeats == level
-        group = summarize(matches[is_level], n_tokens)
-        levels.append({"repeats": int(level), "mean_seen": float(n_seen[is_level].mean()), **group})
+        is_scored = is_level & ((n_seen == 0) | (level > 0))
+        values = {
+            "repeats": int(level),
+            "mean_seen": float(n_seen[is_scored].mean()) if is_scored.any() else 0.0,
+            "n_left_out": int(is_level.sum() - is_scored.sum()),
+        }
+        levels.append({**values, **summarize(matches[is_scored], n_tokens)})
     return levels

@@ -15,6 +15,9 @@ from pile_tools.progress import Bar
 from studies.memorization import results, study
 from studies.memorization.plan import MemorizationConfig, prepare
 
+#: Checkpoints with few rows not seen that the summary names.
+SHOWN_FEW = 3
+
 
 @click.command("memorization")
 @click.argument("run", type=options.PATH)
@@ -33,9 +36,10 @@ def command(run: Path, output: Path, canaries: Path | None, force: bool, **setti
     """Measure what each checkpoint of RUN memorized of its training rows.
 
     Prompted with the first 32 tokens of a row, how many of the next 32 does greedy decoding give back? The
-    same rows are scored at each checkpoint: those it was trained on next to those it was not yet. Canaries,
-    random passages planted a known number of times, tell how many repeats it takes. An interrupted study goes
-    on with the checkpoint it was at.
+    same rows are scored at each checkpoint: those it was trained on next to those it was not yet. A row
+    counts as not seen while no batch has held these tokens as a whole, so the control stays one where an
+    order has several epochs. Canaries, random passages planted a known number of times, tell how many repeats
+    it takes. An interrupted study goes on with the checkpoint it was at.
 
     \b
     Examples:
@@ -58,16 +62,23 @@ def command(run: Path, output: Path, canaries: Path | None, force: bool, **setti
 
 def _print_summary(summary: dict[str, Any]) -> None:
     click.echo(f"mean score (share memorized), {summary['continuation_tokens']} tokens to continue:")
-    click.echo(f"{'step':>8}  {'rows seen':>18}  {'not seen':>18}")
+    click.echo(f"{'step':>8}  {'rows seen':>26}  {'not seen':>26}")
     for table in summary["checkpoints"]:
-        click.echo(f"{table['step']:>8}  {_cell(table['seen']):>18}  {_cell(table['unseen']):>18}")
+        click.echo(f"{table['step']:>8}  {_cell(table['seen']):>26}  {_cell(table['unseen']):>26}")
+    few = [table for table in summary["checkpoints"] if table["unseen"]["n"] < summary["n_control"]]
+    if few:
+        counts = [f"{table['unseen']['n']} at step {table['step']}" for table in few]
+        shown = ", ".join(counts[:SHOWN_FEW]) + (", ..." if len(counts) > SHOWN_FEW else "")
+        click.echo(f"few rows not seen: {shown}; earlier batches hold the others' tokens")
     for level in summary["checkpoints"][-1]["canaries"]:
         n = level["repeats"]
         repeats = "never planted" if n == 0 else "planted once" if n == 1 else f"planted {n} times"
         click.echo(f"canaries {repeats}: {_cell(level)}, seen {level['mean_seen']:.1f} times on average")
+        if level["n_left_out"]:
+            click.echo(f"  {level['n_left_out']} more were seen though never planted, and are left out")
 
 
 def _cell(group: dict[str, Any]) -> str:
     if not group["n"]:
         return "-"
-    return f"{group['mean_score']:.4f} ({group['share_memorized']:.2%})"
+    return f"{group['mean_score']:.4f} ({group['share_memorized']:.2%}) of {group['n']}"

@@ -17,6 +17,9 @@ from studies.runs import Run, open_run
 #: Sequences continued at once. Part of the request: it may tip the balance between two equal logits.
 BATCH_SIZE = 128
 
+#: The shortest sequences that are searched for in the rows of a run.
+MIN_TOKENS = 4
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemorizationConfig:
@@ -37,6 +40,8 @@ class MemorizationConfig:
         for name in ("rows", "prompt_tokens", "continuation_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
+        if self.n_tokens < MIN_TOKENS:
+            raise ConfigError(f"prompt and continuation must have at least {MIN_TOKENS} tokens together")
         if self.continuation_tokens > MAX_CONTINUATION_TOKENS:
             raise ConfigError(f"continuation-tokens must be at most {MAX_CONTINUATION_TOKENS}")
 

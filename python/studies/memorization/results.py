@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pile_tools import files
 from studies.memorization import canaries, passages
 from studies.memorization.plan import Plan
+from studies.memorization.rows import CONTROL_DIVISOR
 from studies.memorization.scores import Scores, seen_and_unseen
 
 SCORES_FILE, CANARIES_FILE, SUMMARY_FILE = "scores.npz", "canaries.json", "memorization.json"
@@ -89,6 +90,7 @@ def _summary(plan: Plan, scores: list[Scores], n_seen: list[NDArray[np.int64]]) 
         "definition": DEFINITION,
         "n_rows": n_rows,
         "n_left_out": plan.rows.n_left_out,
+        "n_control": plan.config.rows // CONTROL_DIVISOR,
         "prompt_tokens": plan.config.prompt_tokens,
         "continuation_tokens": n_tokens,
         "checkpoints": tables,

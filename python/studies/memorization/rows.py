@@ -1,4 +1,8 @@
-"""Which training rows are scored: evenly spaced over the run, and some that it never reaches."""
+"""Which training rows are scored: evenly spaced over the run, and some that it never reaches.
+
+A row counts as seen from the first batch on that holds its scored tokens as a whole, in whichever row: where
+an order has several epochs or its documents repeat, most rows still to come were seen before.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +13,13 @@ from numpy.typing import NDArray
 
 from pile_tools import ConfigError
 from pile_tools.sampling import canaries
+from studies.memorization.canaries import find_samples
 from studies.runs import Run
 
 #: One row that the run never reaches for so many that it does, where the order goes on.
 CONTROL_DIVISOR = 4
+#: Rows looked at beyond the run for each that is wanted: some were seen before.
+CANDIDATES_PER_ROW = 4
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,8 @@ class Rows:
 
     Attributes:
         numbers: Places in the order, ascending: (n,) int64.
-        steps_seen: The step that trains on each, or would: (n,) int64.
+        steps_seen: The first step whose batch holds these tokens as a whole: (n,) int64. For rows that the
+            run does not see, the step that would train on them.
         tokens: Their first tokens, prompt and continuation: (n, k + l) int64.
         n_left_out: Rows left out because canaries stand in these tokens.
     """
@@ -35,9 +43,9 @@ class Rows:
 def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
     """`n_rows` rows evenly spaced over the run (all if it has fewer), and a control beyond its end.
 
-    Rows beyond the end, a quarter as many, are taken while the order is in its first epoch: what lies there
-    was in no batch before, so that the last checkpoint too has rows to compare with. Rows that begin with
-    canaries are left out: those are planted to be memorized and scored apart.
+    Rows beyond the end, at most a quarter as many, hold tokens that no batch of the run holds as a whole, so
+    that the last checkpoint too has rows to compare with. Rows that begin with canaries are left out: those
+    are planted to be memorized and scored apart.
 
     Raises:
         ConfigError: Rows have fewer than `n_tokens` tokens, or all of them hold canaries.
@@ -45,15 +53,26 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
     samples = run.order.samples
     if samples.seq_length + 1 < n_tokens:
         raise ConfigError(f"rows have {samples.seq_length + 1} tokens, prompt and continuation {n_tokens}")
-    n_known = len(samples) if run.order.record.summary.get("n_epochs") == 1 else run.n_samples
+    n_beyond = n_rows // CONTROL_DIVISOR
     trained = _evenly(0, run.n_samples, n_rows)
-    beyond = _evenly(run.n_samples, n_known, n_rows // CONTROL_DIVISOR)
-    numbers = np.concatenate([trained, beyond])
-    kept = numbers[~_hold_canaries(run, numbers, n_tokens)]
+    candidates = _evenly(run.n_samples, len(samples), n_beyond * CANDIDATES_PER_ROW)
+    numbers = np.concatenate([trained, candidates])
+    tokens = np.stack([samples[int(number)][:n_tokens] for number in numbers]).astype(np.int64)
+    steps_seen = _first_steps(run, numbers, tokens)
+    unseen = len(trained) + np.flatnonzero(steps_seen[len(trained) :] >= run.steps)
+    chosen = np.concatenate([np.arange(len(trained)), unseen[_evenly(0, len(unseen), n_beyond)]])
+    kept = chosen[~_hold_canaries(run, numbers[chosen], n_tokens)]
     if not len(kept):
         raise ConfigError("every one of these rows holds canaries; give more --rows")
-    tokens = np.stack([samples[int(number)][:n_tokens] for number in kept]).astype(np.int64)
-    return Rows(kept, kept // run.batch_size, tokens, len(numbers) - len(kept))
+    return Rows(numbers[kept], steps_seen[kept], tokens[kept], len(chosen) - len(kept))
+
+
+def _first_steps(run: Run, numbers: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The step of the first row that holds each sequence, of the run's rows and its own: (n,) int64."""
+    found = find_samples(tokens, run)
+    pairs = zip(numbers.tolist(), found, strict=True)
+    firsts = [min(number, int(places[0])) if len(places) else number for number, places in pairs]
+    return np.array(firsts, dtype=np.int64) // run.batch_size
 
 
 def documents_of(run: Run, row: int, n_tokens: int) -> list[int]:

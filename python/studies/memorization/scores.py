@@ -84,7 +84,8 @@ def seen_and_unseen(
 
     Args:
         matches: Of each row, by the checkpoint: (n,) uint8.
-        steps_seen: The step that trains on each row; after `checkpoint` updates those below it are done.
+        steps_seen: The first step whose batch holds each row's tokens; after `checkpoint` updates those below
+            it are done.
         checkpoint: Number of updates.
         n_tokens: Tokens of a continuation.
     """

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,12 @@ from pile_tools.types import OnProgress
 from studies.memorization import results
 from studies.memorization.plan import BATCH_SIZE, Plan
 from studies.memorization.scores import Scores
+
+#: What numpy raises for a file that is not a whole `.npz`.
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, TypeError, AttributeError),
+    *(NotImplementedError, RuntimeError, IndexError, OverflowError),
+)
 
 
 def run(
@@ -44,7 +52,8 @@ def run(
     request = plan.request(folder)
 
     def build(scratch: Path) -> Built:
-        scores = _all_scores(plan, _Parts(scratch, request.digest), on_progress)
+        shape = (len(plan.rows.numbers) + len(plan.canaries), plan.config.continuation_tokens)
+        scores = _all_scores(plan, _Parts(scratch, request.digest, shape), on_progress)
         names = results.write(plan, scratch, scores)
         summary = {"n_rows": len(plan.rows.numbers), "checkpoints": plan.steps}
         return Built(names, summary, request.inputs)
@@ -71,8 +80,8 @@ def _all_scores(plan: Plan, parts: _Parts, on_progress: OnProgress) -> list[Scor
 class _Parts:
     """Scores of finished checkpoints in the scratch folder, from which an interrupted study resumes."""
 
-    def __init__(self, scratch: Path, digest: str) -> None:
-        self._scratch, self._digest = scratch, digest
+    def __init__(self, scratch: Path, digest: str, shape: tuple[int, int]) -> None:
+        self._scratch, self._digest, self._shape = scratch, digest, shape
         self._state = scratch / "state.json"
         self._checksums: dict[str, str] = self._read_checksums()
 
@@ -93,8 +102,13 @@ class _Parts:
             return None
         if files.sha256(path) != self._checksums[path.name]:
             return None
-        with np.load(path) as part:
-            return Scores(part["is_right"])
+        # The checksums may come from whoever made the folder, as the scores.
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as part:
+                is_right = part["is_right"]
+        except _UNREADABLE:
+            return None
+        return Scores(is_right) if (is_right.shape, is_right.dtype) == (self._shape, np.bool_) else None
 
     def write(self, step: int, scores: Scores) -> None:
         """Keeps the scores of a checkpoint."""

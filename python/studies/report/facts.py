@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,28 @@ from numpy.typing import NDArray
 from pile_tools import PileError, files, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest
+from studies.checked import flag, items, optional, real, record, text, whole
+from studies.memorization.reading import read_canaries, read_summary
 from studies.runs import Run, open_run
 from trainer.log import LOG_FILE, read_log
+
+SUMMARY_FILE, CANARIES_FILE = "memorization.json", "canaries.json"
+
+_LOG_LINE = record({"step": whole(), "tokens": whole(), "loss": real(), "lr": real(0), "grad_norm": real(0)})
+_SUBSET = record(
+    {"name": optional(text), "n_documents": whole(), "n_tokens": whole()}, {"n_text_bytes": whole()}
+)
+_TOKENS = record(
+    {
+        "n_documents": whole(),
+        "n_tokens": whole(),
+        "subsets": items(_SUBSET),
+        "shards": items(lambda v, n: None),
+    }
+)
+_TOKENS_SETTINGS = record({}, {"eod": optional(text)})
+_ORDER = record({"rule": text})
+_MADE_BY = record({"pile_tools": text})
 
 #: Pieces of the run whose subsets are counted, and the rows looked at in each.
 N_STAGES, ROWS_PER_STAGE = 40, 64
@@ -72,11 +91,15 @@ def collect(run_folder: Path, study_folder: Path) -> Facts:
     """
     run = open_run(run_folder)
     study = _open_study(study_folder, run)
-    log = read_log(run.folder / LOG_FILE)
-    if not log:
-        raise PileError(f"the log is empty ({run.folder / LOG_FILE})")
+    log = _read_log(run)
     tokens = run.order.dataset_manifest
-    canaries_file = study_folder / "canaries.json"
+    if tokens is not None:
+        _TOKENS(tokens.summary, f"{tokens.path}, summary")
+        _TOKENS_SETTINGS(tokens.settings, f"{tokens.path}, settings")
+    _ORDER(run.order.record.settings, f"{run.order.path}, settings")
+    _MADE_BY(run.manifest.made_by, f"{run.manifest.path}, made_by")
+    memorization = read_summary(study_folder / SUMMARY_FILE, run.steps)
+    canaries_file = study_folder / CANARIES_FILE
     return Facts(
         run=run,
         log=log,
@@ -84,10 +107,26 @@ def collect(run_folder: Path, study_folder: Path) -> Facts:
         tokenizer=_tokenizer_manifest(tokens),
         shards=_shards_manifests(tokens),
         study=study,
-        memorization=_read_json(study_folder / "memorization.json"),
-        canaries=_read_json(canaries_file) if canaries_file.exists() else None,
+        memorization=memorization,
+        canaries=read_canaries(canaries_file, memorization) if canaries_file.exists() else None,
         composition=_composition(run),
     )
+
+
+def _read_log(run: Run) -> list[dict[str, Any]]:
+    """The log, a line for each step. Raises FormatError for any other."""
+    path = run.folder / LOG_FILE
+    try:
+        log = read_log(path)
+    except (UnicodeDecodeError, RecursionError) as err:
+        raise FormatError(f"not JSON lines: {err} ({path})") from err
+    for step, line in enumerate(log):
+        _LOG_LINE(line, f"{path}, line {step + 1}")
+        if line["step"] != step:
+            raise FormatError(f"step {line['step']}, expected {step} ({path}, line {step + 1})")
+    if len(log) != run.steps:
+        raise FormatError(f"{len(log)} steps logged, the run has {run.steps} ({path})")
+    return log
 
 
 def _open_study(folder: Path, run: Run) -> Manifest:
@@ -99,8 +138,9 @@ def _open_study(folder: Path, run: Run) -> Manifest:
     study = manifest.read(path)
     if study.settings.get("study") != "memorization":
         raise FormatError(f"not a study of memorization ({path})")
+    record({"ban_eod": flag})(study.settings, f"{path}, settings")
     entry = study.input("run")
-    if entry is None or entry["sha256"] != files.sha256(run.manifest.path):
+    if entry is None or entry.get("sha256") != files.sha256(run.manifest.path):
         raise PileError(f"the study is of another run than {run.folder} ({path})")
     return study
 
@@ -121,14 +161,6 @@ def _shards_manifests(tokens: Manifest | None) -> list[Manifest]:
     folders = {(tokens.folder / entry["path"]).parent for entry in tokens.inputs if entry["role"] == "shard"}
     paths = [folder / MANIFEST_FILE for folder in sorted(folders)]
     return [manifest.read(path) for path in paths if path.exists()]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise FormatError(f"not JSON: {err} ({path})") from err
-    return values
 
 
 def _composition(run: Run) -> Composition | None:

@@ -45,6 +45,9 @@ def _values(facts: Facts, output: Path) -> dict[str, Any]:
     """All that the template names."""
     run = facts.run
     first, last = wording.loss_ends(facts)
+    subsets = _subsets(facts)
+    counts = [subset["n_text_bytes"] for subset in subsets]
+    n_text_bytes = None if None in counts else sum(counts)
     return {
         "css": Markup(_resource("report.css")),
         "name": run.folder.resolve().name,
@@ -58,7 +61,9 @@ def _values(facts: Facts, output: Path) -> dict[str, Any]:
         "rows_sentence": wording.rows_sentence(facts),
         "canaries_sentence": wording.canaries_sentence(facts),
         "last_table": facts.memorization["checkpoints"][-1],
-        "subsets": _subsets(facts),
+        "subsets": subsets,
+        "n_text_bytes": n_text_bytes,
+        "bytes_per_token": _ratio(n_text_bytes, facts.tokens.summary["n_tokens"]) if facts.tokens else None,
         "colors": plots.subset_colors(facts.composition.names) if facts.composition else {},
         "sampling": _sampling(facts.composition),
         "vocabulary": _vocabulary(run.tokenizer),
@@ -99,10 +104,16 @@ def _subsets(facts: Facts) -> list[dict[str, Any]]:
             **subset,
             "name": subset["name"] or "not known",
             "share": subset["n_tokens"] / n_tokens,
-            "bytes_per_token": subset["n_text_bytes"] / max(1, subset["n_tokens"]),
+            # Not known of merged datasets that other tools wrote.
+            "n_text_bytes": subset.get("n_text_bytes"),
+            "bytes_per_token": _ratio(subset.get("n_text_bytes"), subset["n_tokens"]),
         }
         for subset in ordered
     ]
+
+
+def _ratio(n_bytes: int | None, n_tokens: int) -> float | None:
+    return None if n_bytes is None else n_bytes / max(1, n_tokens)
 
 
 def _sampling(composition: Composition | None) -> str:

@@ -112,7 +112,8 @@ def canary_curves(checkpoints: list[dict[str, Any]]) -> str:
     with _figure(4.7, 3.6) as (figure, svg):
         axes = figure.subplots()
         for i, repeats in reversed(list(enumerate(levels))):
-            scores = [100 * c["canaries"][i]["mean_score"] for c in checkpoints]
+            means = [c["canaries"][i]["mean_score"] for c in checkpoints]
+            scores = [np.nan if mean is None else 100 * mean for mean in means]
             color, label = repeat_color(levels, repeats), times(repeats)
             style = "--" if repeats == 0 else "-"
             steps = [c["step"] for c in checkpoints]
@@ -128,7 +129,10 @@ def canary_dots(canaries: list[dict[str, Any]], n_tokens: int) -> str:
     with _figure(4.7, 3.6) as (figure, svg):
         axes = figure.subplots()
         for place, repeats in enumerate(levels):
-            scores = [100 * c["matches"][-1] / n_tokens for c in canaries if c["repeats"] == repeats]
+            chosen = [c for c in canaries if c["repeats"] == repeats and (repeats or not c["n_seen"][-1])]
+            if not chosen:
+                continue
+            scores = [100 * c["matches"][-1] / n_tokens for c in chosen]
             color = repeat_color(levels, repeats)
             axes.bar(place, np.mean(scores), 0.72, color=color, alpha=0.35)
             spread = np.linspace(-0.26, 0.26, len(scores)) if len(scores) > 1 else [0]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pile_tools import manifest, publish
 from pile_tools.errors import ConfigError
-from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest, Request
 from pile_tools.publish import Built, Target
 from studies.report.facts import Facts, collect
 
@@ -36,8 +36,15 @@ def run(run_folder: Path, study_folder: Path, output: Path, *, force: bool = Fal
 
 
 def _inputs(facts: Facts, folder: Path) -> list[manifest.Entry]:
-    """The manifests that the report speaks of."""
-    found = {"order": facts.run.order.record, "run": facts.run.manifest, "study": facts.study}
-    if facts.tokens is not None:
-        found["tokens"] = facts.tokens
-    return [manifest.file_entry(made.path, folder, role=role) for role, made in found.items()]
+    """The manifests that the report speaks of, so that a chain from it reaches every file it shows."""
+    last = facts.run.checkpoint(facts.run.checkpoints[-1]) / MANIFEST_FILE
+    found = [
+        ("order", facts.run.order.record.path),
+        ("run", facts.run.manifest.path),
+        ("checkpoint", last),
+        ("study", facts.study.path),
+        *(("tokens", made.path) for made in (facts.tokens,) if made is not None),
+        *(("tokenizer", made.path) for made in (facts.tokenizer,) if made is not None),
+        *(("shards", made.path) for made in facts.shards),
+    ]
+    return [manifest.file_entry(path, folder, role=role) for role, path in found]

@@ -61,8 +61,10 @@ def times(n: int) -> str:
     return "never" if n == 0 else "once" if n == 1 else f"{n:,} times"
 
 
-def megabytes(n_bytes: int) -> str:
-    """Bytes in MB."""
+def megabytes(n_bytes: int | None) -> str:
+    """Bytes in MB, or a dash where they are not known."""
+    if n_bytes is None:
+        return DASH
     return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:,.1f} kB"
 
 
@@ -101,7 +103,7 @@ def rows_sentence(facts: Facts) -> str:
         f"{plural(seen['n'], 'row')} ({percent(seen['share_memorized'])})"
     )
     if not unseen["n"]:
-        return text + "."
+        return f"{text}. No row scored was new to it: earlier batches hold the tokens of all."
     others = f"For rows it was not trained on it is {percent(unseen['mean_score'])}"
     return f"{text}. {others}: {_difference(seen, unseen)}."
 
@@ -117,7 +119,7 @@ def canaries_sentence(facts: Facts) -> str | None:
         f"{most['mean_seen']:.1f} times on average, the last checkpoint continues {most['n_memorized']} of "
         f"{most['n']} without a mistake, with a mean score of {percent(most['mean_score'])}"
     )
-    if levels[0]["repeats"] or len(levels) == 1:
+    if levels[0]["repeats"] or len(levels) == 1 or not levels[0]["n"]:
         return text + "."
     never = levels[0]
     return (

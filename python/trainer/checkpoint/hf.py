@@ -1,4 +1,4 @@
-"""Hugging Face's folder for GPT-NeoX: which names and values mean what we mean.
+"""Hugging Face's folder for GPT-NeoX, as we write it: which names and values mean what we mean.
 
 `rotary_pct` and its like are written in the spelling of transformers 4 and in that of 5, because neither
 reads the other's without loss.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pile_tools.errors import FormatError
 from trainer.shape import ModelShape
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -46,48 +45,6 @@ def model_config(shape: ModelShape, dtype: str, eod: int | None) -> dict[str, An
         "torch_dtype": dtype,
         "dtype": dtype,
     }
-
-
-def model_shape(config: dict[str, Any], where: str) -> ModelShape:
-    """The shape that a `config.json` describes, Pythia's own included; `where` names it in messages.
-
-    Raises:
-        FormatError: Another architecture, a missing key, or a feature that our model lacks.
-    """
-    try:
-        _check_is_plain(config, where)
-        rope = config.get("rope_parameters") or {}
-        return ModelShape(
-            vocab_size=config["vocab_size"],
-            hidden_size=config["hidden_size"],
-            n_layers=config["num_hidden_layers"],
-            n_heads=config["num_attention_heads"],
-            max_positions=config["max_position_embeddings"],
-            rotary_pct=config.get("rotary_pct", rope.get("partial_rotary_factor", 0.25)),
-            rotary_base=float(config.get("rotary_emb_base", rope.get("rope_theta", 10000))),
-            layer_norm_eps=config["layer_norm_eps"],
-            parallel_residual=config.get("use_parallel_residual", True),
-            hidden_act=config["hidden_act"],
-        )
-    except KeyError as err:
-        raise FormatError(f"no key {err} ({where})") from err
-
-
-def _check_is_plain(config: dict[str, Any], where: str) -> None:
-    """Raises FormatError for what our model does not do."""
-    expected = {
-        "model_type": "gpt_neox",
-        "intermediate_size": 4 * config["hidden_size"],
-        "tie_word_embeddings": False,
-        "attention_bias": True,
-        "rope_scaling": None,
-    }
-    for name, value in expected.items():
-        if config.get(name, value) != value:
-            raise FormatError(f"{name} is {config[name]!r}, expected {value!r} ({where})")
-    kind = (config.get("rope_parameters") or {}).get("rope_type", "default")
-    if kind != "default":
-        raise FormatError(f"rope_type is {kind!r}, expected 'default' ({where})")
 
 
 def tokenizer_config(eod: str | None, max_positions: int) -> dict[str, Any]:

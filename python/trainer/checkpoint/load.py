@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from pile_tools import files, manifest
-from pile_tools.errors import FormatError, PileError, VerifyError
+from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE
 from trainer.checkpoint import folders, hf
+from trainer.checkpoint.config_json import read_shape
+from trainer.checkpoint.weights import read_weights
 from trainer.model.neox import GPTNeoX
 
 
@@ -71,10 +69,13 @@ def load_checkpoint(
 
 
 def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> GPTNeoX:
-    """The model of a Hugging Face folder (`config.json`, `model.safetensors`), ours or Pythia's, to eval.
+    """The model of a GPT-NeoX folder of Hugging Face's, ours or Pythia's, to eval.
+
+    Its logits are those of transformers 5. Weights are read from `model.safetensors` or `pytorch_model.bin`,
+    whole or in shards; see `trainer.checkpoint.weights`.
 
     Args:
-        folder: The folder.
+        folder: The folder, with `config.json` and weights.
         dtype: Of the weights in memory, whatever the file's.
         device: Where they go.
 
@@ -82,34 +83,8 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, device
         FormatError: Not a GPT-NeoX model that we can run, or a damaged file.
         OSError: A file cannot be read.
     """
-    config, weights = Path(folder) / hf.CONFIG_FILE, Path(folder) / hf.WEIGHTS_FILE
+    shape = read_shape(Path(folder) / hf.CONFIG_FILE)
     with torch.device("meta"):
-        model = GPTNeoX(hf.model_shape(_read_json(config), str(config)))
-    model.load_state_dict(_read_weights(weights, model), assign=True)
+        model = GPTNeoX(shape)
+    model.load_state_dict(read_weights(Path(folder), model.state_dict()), assign=True)
     return model.to(device=device, dtype=dtype).eval()
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as err:
-        raise FormatError(f"not JSON: {err} ({path})") from err
-    if not isinstance(values, dict):
-        raise FormatError(f"not a JSON object ({path})")
-    return values
-
-
-def _read_weights(path: Path, model: GPTNeoX) -> dict[str, Tensor]:
-    """The tensors that the model has, shapes checked; others, old files' buffers, are left."""
-    try:
-        found = load_file(path)
-    except SafetensorError as err:
-        raise FormatError(f"not a safetensors file: {err} ({path})") from err
-    wanted = model.state_dict()
-    for name, tensor in wanted.items():
-        if name not in found:
-            raise FormatError(f"no tensor {name} ({path})")
-        if found[name].shape != tensor.shape:
-            shapes = f"{tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
-            raise FormatError(f"{name} has shape {shapes} ({path})")
-    return {name: found[name] for name in wanted}

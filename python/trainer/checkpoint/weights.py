@@ -1,0 +1,181 @@
+"""Reads the weights of a Hugging Face folder: one file or shards, safetensors or `torch.save`'s.
+
+    model.safetensors | model.safetensors.index.json + shards
+    pytorch_model.bin | pytorch_model.bin.index.json + shards
+
+The first of these that is there is read, as transformers does. An index names the file of each tensor; the
+names come from whoever made the folder, so they must be files of that folder. The pickles of `.bin` files are
+never run: their globals are listed first, then torch's restricted unpickler builds the tensors.
+"""
+
+from __future__ import annotations
+
+import errno
+import pickle
+import warnings
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pile_tools.errors import FormatError
+from trainer.checkpoint.config_json import read_object
+from trainer.checkpoint.pickles import refuse_foreign_globals
+
+SAFETENSORS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
+INDEX_SUFFIX = ".index.json"
+
+#: What a pickle of plain tensors names.
+TENSOR_GLOBALS = frozenset(
+    {
+        *("collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"),
+        *("torch.FloatStorage", "torch.HalfStorage", "torch.BFloat16Storage", "torch.DoubleStorage"),
+        # Buffers of older files: masks and positions.
+        *("torch.BoolStorage", "torch.ByteStorage", "torch.IntStorage", "torch.LongStorage"),
+    }
+)
+
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+#: transformers 5 calls the output layer so in memory, and older conversions in their files.
+_OTHER_NAMES = {"lm_head.weight": "embed_out.weight"}
+
+#: What torch's restricted unpickler raises for a file that is not what `torch.save` writes.
+_UNPICKLING_ERRORS = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError),
+    *(AssertionError, OverflowError),
+)
+
+
+def read_weights(folder: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a folder that a model has, shapes checked; others, buffers of old files, are ignored.
+
+    Args:
+        folder: The folder.
+        wanted: Tensors of the right shapes by name; their values do not matter.
+
+    Raises:
+        FormatError: A damaged or foreign file, a tensor that is missing, doubled or of another shape or type.
+        OSError: There are no weights, or a file cannot be read.
+    """
+    found: dict[str, Tensor] = {}
+    where = folder
+    for path, listed in _files(folder):
+        where = path if listed is None else folder
+        names: set[str] = set()
+        for stored, tensor in _tensors(path):
+            name = _OTHER_NAMES.get(stored, stored)
+            names.add(stored)
+            if name not in wanted:
+                continue
+            if name in found or (listed is not None and stored not in listed):
+                raise FormatError(f"{stored} is also in another place by index or file ({path})")
+            _check(name, tensor, wanted[name], path)
+            found[name] = tensor
+        missing = sorted((listed or set()) - names)
+        if missing:
+            raise FormatError(f"no tensor {missing[0]}, which the index says is here ({path})")
+    for name in wanted:
+        if name not in found:
+            raise FormatError(f"no tensor {name} ({where})")
+    return found
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
+    """The files to read, and the tensors in each by the index, None where there is no index."""
+    for name in (SAFETENSORS_FILE, PICKLE_FILE):
+        if _is_there(folder / name):
+            yield folder / name, None
+            return
+        index = folder / (name + INDEX_SUFFIX)
+        if _is_there(index):
+            yield from sorted(_read_index(index, Path(name).suffix).items())
+            return
+    expected = f"{SAFETENSORS_FILE} or {PICKLE_FILE}, whole or in shards with an index"
+    raise FileNotFoundError(errno.ENOENT, f"no weights here, expected {expected}", str(folder))
+
+
+def _is_there(path: Path) -> bool:
+    """Whether something has this name, a broken link included."""
+    return path.exists() or path.is_symlink()
+
+
+def _read_index(index: Path, suffix: str) -> dict[Path, set[str]]:
+    """The tensors of each shard by an index file. Raises FormatError."""
+    weight_map = read_object(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"expected weight_map, a file name for each tensor ({index})")
+    listed: dict[Path, set[str]] = {}
+    for tensor, name in weight_map.items():
+        if not isinstance(name, str) or not _is_plain_name(name, suffix):
+            raise FormatError(
+                f"{tensor!r} is in {name!r}, expected a file *{suffix} of this folder ({index})"
+            )
+        listed.setdefault(index.parent / name, set()).add(tensor)
+    for path in listed:
+        _check_is_inside(path)
+    return listed
+
+
+def _is_plain_name(name: str, suffix: str) -> bool:
+    return name.endswith(suffix) and not set(name) & {"/", "\\", "\0"} and Path(name).name == name
+
+
+def _check_is_inside(path: Path) -> None:
+    """Raises FormatError for a link that leads out of the folder, the Hub cache's own links excepted."""
+    folder = path.parent.resolve()
+    roots = [folder]
+    if folder.parent.name == "snapshots":
+        roots.append(folder.parent.parent / "blobs")
+    if not any(path.resolve().is_relative_to(root) for root in roots):
+        raise FormatError(f"a link that leads out of the folder ({path})")
+
+
+def _tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
+    """Names and tensors of one file. Raises FormatError."""
+    if path.exists() and not path.is_file():
+        raise FormatError(f"not a regular file ({path})")
+    return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path).items()
+
+
+def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    # Opened first for the system's own error: the library's does not name the file.
+    path.open("rb").close()
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 - not a mapping
+                yield name, file.get_tensor(name)
+    except SafetensorError as err:
+        raise FormatError(f"not a safetensors file: {err} ({path})") from err
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    refuse_foreign_globals(path, TENSOR_GLOBALS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            values: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNPICKLING_ERRORS as err:
+        first = (str(err).splitlines() or [type(err).__name__])[0]
+        raise FormatError(f"not a file of torch.save: {first} ({path})") from err
+    if not isinstance(values, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in values.items()
+    ):
+        raise FormatError(f"expected tensors by name ({path})")
+    return values
+
+
+def _check(name: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:
+    """Raises FormatError unless a tensor can be the one that the model has."""
+    if tensor.shape != wanted.shape:
+        shapes = f"{tuple(tensor.shape)}, expected {tuple(wanted.shape)}"
+        raise FormatError(f"{name} has shape {shapes} ({path})")
+    if tensor.dtype not in _DTYPES:
+        raise FormatError(f"{name} has dtype {tensor.dtype}, expected floating point ({path})")
+    # A view may repeat its storage: a few bytes would become terabytes when they are converted.
+    is_whole = tensor.layout == torch.strided and tensor.device.type == "cpu"
+    if not is_whole or tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise FormatError(f"{name} does not hold all its values ({path})")
