@@ -48,11 +48,11 @@ macro_rules! with_tokens {
     ($index:expr, |$tokens:ident| $body:expr) => {
         match $index.dataset().token_type() {
             TokenType::U16 => {
-                let $tokens = $index.tokens::<u16>();
+                let $tokens = $index.tokens::<u16>()?;
                 $body
             }
             TokenType::I32 => {
-                let $tokens = $index.tokens::<i32>();
+                let $tokens = $index.tokens::<i32>()?;
                 $body
             }
         }
@@ -130,9 +130,20 @@ impl SuffixIndex {
     }
 
     /// All tokens of the dataset.
-    pub(super) fn tokens<T: Token>(&self) -> &[T] {
-        // A map begins on a page, and the length was checked to be of whole tokens when the index was built.
-        bytemuck::try_cast_slice(self.dataset.bin_bytes()).unwrap_or_default()
+    ///
+    /// # Errors
+    /// The `.bin` is no whole number of tokens.
+    pub(super) fn tokens<T: Token>(&self) -> Result<&[T]> {
+        let bytes = self.dataset.bin_bytes();
+        bytemuck::try_cast_slice(bytes).map_err(|_| {
+            let bin = self.dataset.prefix().display();
+            let what = format!(
+                "{bin}.bin has {} bytes, expected whole tokens of {} bytes",
+                bytes.len(),
+                size_of::<T>()
+            );
+            Error::malformed(&self.folder, what)
+        })
     }
 
     /// The pieces, ready to be searched.
