@@ -174,7 +174,7 @@ def test_subsets_and_texts(dataset: Path, tokenizer: Path, tmp_path: Path) -> No
     assert is_new
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(tmp_path / "t.parquet").to_pydict()
-    assert list(table) == ["tokens", "text", "count", "Books", "Code", "unknown"]
+    assert list(table) == ["tokens", "text", "count", "count:Books", "count:Code", "count_without_subset"]
     assert table["tokens"] == sorted(table["tokens"])
     of: dict[str, list[list[int]]] = {"Books": [], "Code": [], "unknown": []}
     for i, tokens in enumerate(opened):
@@ -209,7 +209,7 @@ def test_words_as_a_counter(shards: Path, tmp_path: Path, memory: int, threads: 
     config = CountNgramsConfig(lengths=(1, 3), by_subset=True)
     made, _ = count_words(find_shards([shards]), tmp_path / "t.tsv", config, memory=memory, threads=threads)
     header = (tmp_path / "t.tsv").read_text().split("\n")[0].split("\t")
-    assert header == ["words", "count", "Books", "Code", "unknown"]
+    assert header == ["words", "count", "count:Books", "count:Code", "count_without_subset"]
     expected = []
     of = {name: [text.split() for text, subset in texts_of(shards) if subset == name] for name in header[2:]}
     for n in (1, 3):

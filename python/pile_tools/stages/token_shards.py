@@ -11,13 +11,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError
+from pile_tools.texts import read_lines
 
 #: Bytes of a shard in Pythia's data.
 SHARD_BYTES = 5_000_000_000
 
 _CHUNK_BYTES = 64 << 20
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin")
-_HASH = re.compile(r"[0-9a-fA-F]{64}")
+_HASH = r"[0-9a-fA-F]{64}"
+#: As `sha256sum` writes it, and as Pythia's `shard_hashes.txt` is.
+_HASH_LINES = (
+    re.compile(rf"(?P<hash>{_HASH})[ \t]+\*?(?P<name>.+)"),
+    re.compile(rf"\*?(?P<name>.+?)[ \t]+(?P<hash>{_HASH})[ \t]*"),
+)
 
 OnBytes = Callable[[int], object]
 
@@ -98,17 +104,17 @@ def read_hashes(path: Path) -> dict[str, str]:
 
     Raises:
         FormatError: A line is not a name and a hash.
+        PileError: The list is UTF-16 or UTF-32.
     """
     hashes = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
-        if not words:
+    for number, written in enumerate(read_lines(path), start=1):
+        line = written.decode(errors="backslashreplace").strip(" \t")
+        if not line:
             continue
-        if len(words) == 2 and _HASH.fullmatch(words[0]):
-            words.reverse()
-        if len(words) != 2 or not _HASH.fullmatch(words[1]):
+        found = next((match for form in _HASH_LINES if (match := form.fullmatch(line))), None)
+        if found is None:
             raise FormatError(f"line {number} is not a name and its SHA-256: {line[:80]!r} ({path})")
-        hashes[Path(words[0].removeprefix("*")).name] = words[1].lower()
+        hashes[Path(found["name"]).name] = found["hash"].lower()
     if not hashes:
         raise FormatError(f"holds no hashes ({path})")
     return hashes
