@@ -134,12 +134,12 @@ class Mixture:
     """How much of each subset the model reads.
 
     Attributes:
-        subsets: Their names; `unknown` for documents whose subset is not.
+        subsets: Their names; None, the last one, for documents without a subset.
         first_steps: First step of each interval: (n,) int64.
         n_tokens: Tokens read, by interval and subset: (n, n_subsets) int64.
     """
 
-    subsets: list[str]
+    subsets: list[str | None]
     first_steps: NDArray[np.int64]
     n_tokens: NDArray[np.int64]
 
@@ -308,7 +308,7 @@ def mixture(
     n_steps, size = _some_steps(order, interval_steps, batch_size)
     dataset = order.dataset
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
-    names = [*dataset.subsets, "unknown"]
+    names: list[str | None] = [*dataset.subsets, None]
     n_tokens = _core.order_mixture(
         _core_order(order),
         numbers,
