@@ -162,7 +162,7 @@ def _print_span(ids: Tokens, decoder: Tokenizer | None) -> None:
     if decoder is None:
         click.echo("  " + " ".join(str(id) for id in ids.tolist()))
         return
-    click.echo("\n".join(f"  | {line}" for line in _text(ids, decoder).splitlines()))
+    click.echo("\n".join(f"  | {line}" for line in _text(ids, decoder).removesuffix("\n").split("\n")))
 
 
 def _tokenizer(order: Order, given: Path | None, as_text: bool | None) -> Tokenizer | None:
