@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from tests.conftest import Run
 
 from pile_tools import ConfigError, Index, PileError, Tokenizer, open_index, open_order, timeline
+from pile_tools.commands.search import command as search_command
 from pile_tools.orders import Order
 from pile_tools.shards import RecordConfig
 from pile_tools.stages import index as index_stage
@@ -191,6 +193,22 @@ def test_a_query_as_bytes_or_ids_is_taken_as_it_is(nfc: World) -> None:
         nfc.index.count("\ud800")
     with pytest.raises(ConfigError, match=r"text 1: .*not valid Unicode"):
         nfc.order.when(["a", "\ud800"])
+
+
+@pytest.mark.parametrize("id", [2**31, 2**63, 10**30, -(2**63) - 1])
+def test_ids_that_no_dataset_holds_are_refused_or_not_found(nfc: World, id: int) -> None:
+    with pytest.raises(ConfigError, match="cannot be stored|beyond 64 bits"):
+        nfc.order.when([[id]])
+    for ask in (nfc.index.count, nfc.index.places, nfc.index.positions, nfc.index.next_tokens):
+        if abs(id) < 2**63:
+            ask([id])
+            continue
+        with pytest.raises(ConfigError, match="beyond 64 bits"):
+            ask([id])
+    runner = CliRunner()
+    for arguments in (["--tokens", str(id)], ["--tokens", "9" * 5000], ["--cnf", json.dumps([[[id]]])]):
+        done = runner.invoke(search_command, [str(nfc.prefix), *arguments], standalone_mode=False)
+        assert isinstance(done.exception, ConfigError), arguments
 
 
 def test_without_its_tokenizer_a_text_is_taken_as_written(

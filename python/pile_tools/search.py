@@ -157,7 +157,7 @@ class Index:
         """
         if isinstance(query, (str, bytes)):
             return self.core.count_text(self.normalize(query))
-        return self.core.count(query)
+        return self.core.count(_ids_of(query))
 
     def count_batch(
         self, queries: Sequence[Query] | NDArray[Any], *, threads: int | None = None
@@ -180,7 +180,7 @@ class Index:
         else:
             starts = np.zeros(len(queries) + 1, dtype=np.int64)
             np.cumsum([len(query) for query in queries], out=starts[1:])
-            parts = [np.asarray(query, dtype=np.int64) for query in queries]
+            parts = [_ids_of(query) for query in queries]
             ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self.core.count_batch(ids, starts, threads or os.cpu_count() or 1)
 
@@ -195,7 +195,7 @@ class Index:
         """
         if isinstance(query, (str, bytes)):
             return _place_table(self.core.locate_text(self.normalize(query), max_places))
-        found = self.core.locate(query, max_places)
+        found = self.core.locate(_ids_of(query), max_places)
         more = np.tile(np.array([[0, len(query)]], dtype=np.int64), (len(found), 1))
         return _place_table(np.hstack([found, more]))
 
@@ -203,7 +203,7 @@ class Index:
         self, ids: Sequence[int] | NDArray[Any], *, max_places: int = MAX_PLACES
     ) -> NDArray[np.int64]:
         """First tokens of every occurrence of ids among `dataset.tokens`, ascending: (n,) int64."""
-        found = self.core.locate(ids, max_places)
+        found = self.core.locate(_ids_of(ids), max_places)
         documents, where = np.unique(found[:, 0], return_inverse=True)
         firsts = np.array([self.dataset.first_token(int(document)) for document in documents], dtype=np.int64)
         positions: NDArray[np.int64] = (firsts[where] + found[:, 1]) if len(found) else found[:, 1]
@@ -221,7 +221,7 @@ class Index:
         if isinstance(context, (str, bytes)):
             text = self.normalize(context).decode(errors="replace")
             return NextTokens(*self.core.next_after_text(text, longest))
-        return NextTokens(*self.core.next_tokens(context, longest))
+        return NextTokens(*self.core.next_tokens(_ids_of(context), longest))
 
     def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> Probability:
         """The probability of an id after the longest part of the context that is followed by anything."""
@@ -339,6 +339,13 @@ def index_for(dataset: Any, tokenizer: Tokenizer | None, n_queries: int) -> Suff
     except (PileError, OSError):
         return None
     return index if tokenizer is None or index.is_of(tokenizer) else None
+
+
+def _ids_of(query: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
+    try:
+        return np.asarray(query, dtype=np.int64)
+    except OverflowError as err:
+        raise ConfigError("an id is beyond 64 bits: no dataset holds it") from err
 
 
 def _place_table(rows: NDArray[np.int64]) -> Table:

@@ -58,7 +58,7 @@ def read_texts(file: Path) -> list[str]:
     lines = read_lines(file)
     if not lines:
         raise PileError(f"holds no texts ({file})")
-    read = _json_text if file.suffix == ".jsonl" else _plain_text
+    read = _json_text if file.suffix.lower() == ".jsonl" else _plain_text
     return [read(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
 
 

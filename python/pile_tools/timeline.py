@@ -341,7 +341,10 @@ def _bytes_of(
             return normalized(text, tokenizer)
         except ConfigError as err:
             raise ConfigError(f"text {number}: {err}") from err
-    ids = np.asarray(text, dtype=np.int64)
+    try:
+        ids = np.asarray(text, dtype=np.int64)
+    except OverflowError as err:
+        raise ConfigError(f"an id of text {number} is beyond 64 bits") from err
     dtype = np.dtype(order.dataset.dtype)
     limits = np.iinfo(dtype)
     wrong = ids[(ids < limits.min) | (ids > limits.max)]

@@ -23,7 +23,7 @@ from pile_tools.stages.count_ngrams import (
     dataset_at,
     parse_lengths,
 )
-from pile_tools.tables import read_tsv
+from pile_tools.tables import column_of, read_tsv
 
 #: N-grams printed of each length.
 _N_PRINTED = 20
@@ -166,12 +166,17 @@ def _print_table(table: Path, made: Manifest) -> None:
             share = int(row[at]) / of["n_occurrences"]
             ids = f"  [{row[0]}]" if named else ""
             more = "".join(
-                f"  {name.removeprefix('count:')} {int(n):,}"
+                f"  {_subset_of(name)} {int(n):,}"
                 for name, n in zip(header[at + 1 :], row[at + 1 :], strict=True)
             )
             text = row[named] if not named else f'"{row[named]}"'
             click.echo(f"{int(row[at]):>12,}  {share:>7.2%}  {text}{click.style(ids + more, dim=True)}")
     click.echo("")
+
+
+def _subset_of(column: str) -> str:
+    """The subset whose counts a column has, in print."""
+    return "no subset" if column == column_of("count", None) else column.removeprefix("count:")
 
 
 def _print_summary(made: Manifest, elapsed: float | None) -> None:

@@ -15,6 +15,7 @@ from pile_tools.commands import options
 from pile_tools.commands.places import place_of, source_of, tokens_from
 from pile_tools.commands.texts import (
     asked,
+    checked_id,
     note_normalized,
     print_context,
     quoted,
@@ -162,6 +163,8 @@ def _clauses(text: str) -> list[list[Query]]:
                 raise ConfigError(
                     f"--cnf: {json.dumps(query)} is neither a text nor a list of ids, or it is empty"
                 )
+            if is_ids:
+                query[:] = map(checked_id, query)
     return clauses
 
 

@@ -16,6 +16,9 @@ from pile_tools.commands import options
 from pile_tools.errors import ConfigError
 from pile_tools.texts import read_texts
 
+#: Datasets store ids as int32 at most.
+MOST_ID = 2**31 - 1
+
 texts_file = click.option(
     "--file",
     type=options.PATH,
@@ -58,9 +61,17 @@ def _typed(text: str) -> str | bytes:
 
 def _ids(text: str) -> list[int]:
     ids = re.split(r"[\s,]+", text.strip())
-    if not all(re.fullmatch(r"\d+", id) for id in ids):
+    # Python refuses to read numbers of thousands of digits.
+    if not all(re.fullmatch(r"\d{1,100}", id) for id in ids):
         raise ConfigError(f'--tokens {text!r}: expected ids such as "510 1566"')
-    return [int(id) for id in ids]
+    return [checked_id(int(id)) for id in ids]
+
+
+def checked_id(id: int) -> int:
+    """An id that a dataset can hold. Raises ConfigError."""
+    if not 0 <= id <= MOST_ID:
+        raise ConfigError(f"ids are 0 to {MOST_ID:,}, got {id}")
+    return id
 
 
 def quoted(text: str | bytes | list[int], is_ids: bool) -> str:

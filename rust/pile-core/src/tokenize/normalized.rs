@@ -130,17 +130,16 @@ mod tests {
                     json["pre_tokenizer"] = json!({"type": "ByteLevel", "add_prefix_space": adds_space,
                         "trim_offsets": true, "use_regex": true});
                     if adds_tokens {
-                        let mut id = json["model"]["vocab"].as_object().unwrap().len();
-                        for (content, is_normalized, strips) in [
+                        let first = json["model"]["vocab"].as_object().unwrap().len();
+                        for (id, (content, is_normalized, strips)) in (first..).zip([
                             ("<raw e\u{301}>", false, false),
                             ("<norm e\u{301}>", true, false),
                             ("<strip>", false, true),
-                        ] {
+                        ]) {
                             let token = json!({"id": id, "content": content, "single_word": false,
                                 "lstrip": strips, "rstrip": strips, "normalized": is_normalized,
                                 "special": false});
                             json["added_tokens"].as_array_mut().unwrap().push(token);
-                            id += 1;
                         }
                     }
                     let bytes = json.to_string();
