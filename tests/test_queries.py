@@ -197,7 +197,7 @@ def test_a_query_as_bytes_or_ids_is_taken_as_it_is(nfc: World) -> None:
 
 @pytest.mark.parametrize("id", [2**31, 2**63, 10**30, -(2**63) - 1])
 def test_ids_that_no_dataset_holds_are_refused_or_not_found(nfc: World, id: int) -> None:
-    with pytest.raises(ConfigError, match="cannot be stored|beyond 64 bits"):
+    with pytest.raises(ConfigError, match=r"cannot be stored|beyond 64 bits"):
         nfc.order.when([[id]])
     for ask in (nfc.index.count, nfc.index.places, nfc.index.positions, nfc.index.next_tokens):
         if abs(id) < 2**63:

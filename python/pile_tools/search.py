@@ -341,11 +341,12 @@ def index_for(dataset: Any, tokenizer: Tokenizer | None, n_queries: int) -> Suff
     return index if tokenizer is None or index.is_of(tokenizer) else None
 
 
-def _ids_of(query: Sequence[int] | NDArray[Any]) -> NDArray[np.int64]:
-    try:
-        return np.asarray(query, dtype=np.int64)
-    except OverflowError as err:
-        raise ConfigError("an id is beyond 64 bits: no dataset holds it") from err
+def _ids_of(query: Query) -> NDArray[np.int64]:
+    """Ids as int64. Raises ConfigError for what is no integer of 64 bits."""
+    ids = np.asarray(query)
+    if ids.size and (ids.dtype.kind not in "iu" or int(ids.max()) >= 2**63):
+        raise ConfigError("an id is beyond 64 bits or no integer: no dataset holds it")
+    return ids.astype(np.int64, copy=False)
 
 
 def _place_table(rows: NDArray[np.int64]) -> Table:
