@@ -188,6 +188,8 @@ def count_words(
         )
         hashes = counted.pop("shards")
         counted["lengths"] = [_summary(of) for of in counted["lengths"]]
+        # None is the name of the documents without a subset.
+        counted["groups"] = [{"name": name} for name in counted["groups"]]
         known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
         return counted, known
 
