@@ -49,14 +49,14 @@ def test_mixture_counts_what_is_read(order: Order) -> None:
     found = order.mixture(interval_steps=400)
     assert found.n_tokens.sum() == 1500 * 4 * 32
     assert found.first_steps.tolist() == [0, 400, 800, 1200]
-    counts = dict.fromkeys(["Books", "Code", "unknown"], 0)
+    counts: dict[str | None, int] = dict.fromkeys(["Books", "Code", None], 0)
     dataset = order.samples.dataset
     for sample in range(400 * 4):
         spans = order.samples.spans(sample, 1)
         spans[-1, 3] -= 1
         for _, document, _, length in spans.tolist():
             origin = dataset.origin(document)
-            counts[(origin and origin["subset"]) or "unknown"] += length
+            counts[origin["subset"] if origin else None] += length
     assert dict(zip(found.subsets, found.n_tokens[0].tolist(), strict=True)) == counts
     assert np.allclose(found.shares.sum(axis=1), 1)
 

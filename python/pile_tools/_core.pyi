@@ -85,6 +85,16 @@ class Tokenizer:
             ConfigError: An id is negative or above 2**32 - 1.
         """
 
+    @property
+    def normalizer(self) -> str | None:
+        """Name of the normalizer that the file declares, `NFC`, or None if it changes no text."""
+
+    def normalize(self, text: str) -> bytes:
+        """The bytes by which a dataset of this tokenizer holds a text in the middle of a document.
+
+        Added tokens are as they decode, the rest is normalized.
+        """
+
     def token_to_id(self, token: str) -> int | None:
         """The id of a token as the vocabulary spells it, or None."""
 
@@ -616,7 +626,7 @@ def count_token_ngrams(
     across_documents: bool,
     tokenizer: Tokenizer | None,
     groups: NDArray[np.uint32],
-    group_names: Sequence[str],
+    group_names: Sequence[str | None],
     on_progress: OnProgress = None,
 ) -> list[dict[str, Any]]:
     """Counts the n-grams of a dataset into a table; `pile_tools.count_ngrams` is the whole job.
@@ -681,14 +691,16 @@ def shards_terms(
     by_subset: bool,
     on_progress: OnProgress = None,
     *,
+    tokenizer: Tokenizer | None = None,
     text_field: str = "text",
     skip_bad_records: bool = False,
-) -> tuple[list[NDArray[np.int64]], list[str], int, int, list[str]]:
-    """Counts terms in the documents of shards.
+) -> tuple[list[NDArray[np.int64]], list[str | None], int, int, list[str]]:
+    """Counts terms in the documents of shards: as a dataset of `tokenizer` holds them, or as written.
 
     Returns:
         Occurrences, documents and pairs, a row for each subset: (n_subsets, n_terms) twice and
-        (n_subsets, n_pairs); the names of the subsets; documents; bad records; SHA-256 of each shard.
+        (n_subsets, n_pairs); the subsets, None for documents without one; documents; bad records; SHA-256 of
+        each shard.
 
     Raises:
         ConfigError: No terms, or an empty one.
@@ -702,11 +714,13 @@ def dataset_terms(
     query: TermQuery,
     groups: NDArray[np.uint32],
     n_groups: int,
+    eod: int | None,
     on_progress: OnProgress = None,
 ) -> list[NDArray[np.int64]]:
     """Counts terms in the decoded documents of a dataset: occurrences, documents and pairs by group.
 
-    `groups` are numbers of the documents' groups, or (0,) for one group. `on_progress` gets tokens.
+    `groups` are numbers of the documents' groups, or (0,) for one group. A document's last token `eod` is no
+    part of its text. `on_progress` gets tokens.
 
     Raises: ConfigError for no terms or an empty one; FormatError for a damaged dataset.
     """

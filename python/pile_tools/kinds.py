@@ -103,10 +103,12 @@ SETTINGS: Mapping[str, Shape] = {
         "has_text?": _flag,
         "ignore_case?": _flag,
         "rule?": _text,
+        "subset_columns?": _text,
         **_RECORDS,
     },
     "terms": {
         "rule": _text,
+        "normalizer?": _text,
         "whole_words?": _flag,
         "ignore_case?": _flag,
         "by_subset?": _flag,
@@ -194,7 +196,7 @@ SUMMARIES: Mapping[str, Shape] = {
                 "ranks": _RANKS,
             }
         ],
-        "groups?": [_text],
+        "groups?": [{"name": _or_null(_text)}],
     },
     "terms": {
         "n_documents?": _count,
@@ -202,6 +204,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_bad_records?": _count,
         "n_terms": _count,
         "n_equal": _count,
+        "n_normalized?": _count,
         "n_found": _count,
         "n_occurrences": _count,
         "best": [{"number": _count, "term": _text, "occurrences": _count, "units": _count}],

@@ -6,11 +6,13 @@
 
 A query is a text (`str`, or `bytes`), found where its bytes stand in the decoded text of one document
 whatever the token borders, or ids, found where these ids stand. Overlapping occurrences count. Nothing is
-found across documents.
+found across documents. A `str` is normalized as the dataset's tokenizer normalizes text (see
+`Index.normalize`); `bytes` and ids are taken as they are.
 """
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from pile_tools._core import SuffixIndex, TokenDataset, Tokenizer
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.tables import Table, named
+from pile_tools.texts import encoded, normalized
 from pile_tools.types import AnyPath
 
 #: A text, or ids.
@@ -87,7 +90,7 @@ class Span:
     """A part of a text that stands in the dataset.
 
     Attributes:
-        start: Its first byte in the text, encoded as UTF-8.
+        start: Its first byte in the normalized text (`Index.normalize`), encoded as UTF-8.
         end: The byte behind its last.
         text: The part.
         count: How often it stands in the documents.
@@ -111,15 +114,40 @@ class Index:
     Attributes:
         core: The index itself.
         manifest: What it was made from.
+        given: The tokenizer that `open_index` was given, if any.
     """
 
     core: SuffixIndex
     manifest: Manifest
+    given: Tokenizer | None = None
 
     @property
     def dataset(self) -> TokenDataset:
         """The dataset that is searched."""
         return self.core.dataset
+
+    @functools.cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """What normalizes texts: the tokenizer given, or the one that the manifests name.
+
+        None where that file is not here or has changed since, and for an index without texts.
+        """
+        if self.given is not None or not self.core.has_bytes:
+            return self.given
+        for made in (self.manifest, *datasets.manifests(Path(self.dataset.prefix))):
+            entry = made.input("tokenizer")
+            if entry is not None and (made.folder / entry["path"]).exists():
+                found = Tokenizer.from_file(made.folder / entry["path"])
+                return found if self.core.is_of(found) else None
+        return None
+
+    def normalize(self, text: str | bytes) -> bytes:
+        """The bytes that a text is looked for by: what its tokens would decode to in the dataset.
+
+        Where they are not the text's own, normalization changed the query. Bytes are taken as they are, and
+        so is every text where `tokenizer` is None.
+        """
+        return normalized(text, self.tokenizer)
 
     def count(self, query: Query) -> int:
         """Occurrences of a text or of ids.
@@ -128,8 +156,8 @@ class Index:
             ConfigError: It is empty; or it is a text, and the index was built without a tokenizer.
         """
         if isinstance(query, (str, bytes)):
-            return self.core.count_text(_encoded(query))
-        return self.core.count(query)
+            return self.core.count_text(self.normalize(query))
+        return self.core.count(_ids_of(query))
 
     def count_batch(
         self, queries: Sequence[Query] | NDArray[Any], *, threads: int | None = None
@@ -152,7 +180,7 @@ class Index:
         else:
             starts = np.zeros(len(queries) + 1, dtype=np.int64)
             np.cumsum([len(query) for query in queries], out=starts[1:])
-            parts = [np.asarray(query, dtype=np.int64) for query in queries]
+            parts = [_ids_of(query) for query in queries]
             ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self.core.count_batch(ids, starts, threads or os.cpu_count() or 1)
 
@@ -166,8 +194,8 @@ class Index:
             ConfigError: The query is empty, or occurs more than `max_places` times.
         """
         if isinstance(query, (str, bytes)):
-            return _place_table(self.core.locate_text(_encoded(query), max_places))
-        found = self.core.locate(query, max_places)
+            return _place_table(self.core.locate_text(self.normalize(query), max_places))
+        found = self.core.locate(_ids_of(query), max_places)
         more = np.tile(np.array([[0, len(query)]], dtype=np.int64), (len(found), 1))
         return _place_table(np.hstack([found, more]))
 
@@ -175,7 +203,7 @@ class Index:
         self, ids: Sequence[int] | NDArray[Any], *, max_places: int = MAX_PLACES
     ) -> NDArray[np.int64]:
         """First tokens of every occurrence of ids among `dataset.tokens`, ascending: (n,) int64."""
-        found = self.core.locate(ids, max_places)
+        found = self.core.locate(_ids_of(ids), max_places)
         documents, where = np.unique(found[:, 0], return_inverse=True)
         firsts = np.array([self.dataset.first_token(int(document)) for document in documents], dtype=np.int64)
         positions: NDArray[np.int64] = (firsts[where] + found[:, 1]) if len(found) else found[:, 1]
@@ -190,12 +218,10 @@ class Index:
         Raises:
             ConfigError: An empty text, or one where the index was built without a tokenizer.
         """
-        if isinstance(context, bytes):
-            context = context.decode(errors="replace")
-        if isinstance(context, str):
-            _encoded(context)
-            return NextTokens(*self.core.next_after_text(context, longest))
-        return NextTokens(*self.core.next_tokens(context, longest))
+        if isinstance(context, (str, bytes)):
+            text = self.normalize(context).decode(errors="replace")
+            return NextTokens(*self.core.next_after_text(text, longest))
+        return NextTokens(*self.core.next_tokens(_ids_of(context), longest))
 
     def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> Probability:
         """The probability of an id after the longest part of the context that is followed by anything."""
@@ -231,7 +257,8 @@ class Index:
         """The maximal parts of a text that stand in a document verbatim, in order; none lies within another.
 
         After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), but by bytes: a part may begin and end within
-        tokens. At least half of `min_bytes` must be whole tokens of the document. From each byte, the 2,000
+        tokens. The text is normalized first, and positions are in what comes of that: see `normalize`. At
+        least half of `min_bytes` must be whole tokens of the document. From each byte, the 2,000
         occurrences that agree longest are looked at: of texts that repeat themselves without end, parts may
         be missed.
 
@@ -242,13 +269,14 @@ class Index:
         Raises:
             ConfigError: The index was built without a tokenizer.
         """
-        encoded = _encoded(text)
+        text = self.normalize(text).decode(errors="replace")
+        held = encoded(text)
         spans = self.core.spans(text, min_bytes, threads or os.cpu_count() or 1)
         found = []
         # A text that repeats itself has the same part at many places.
         known: dict[bytes, tuple[int, Table, float]] = {}
         for start, end in spans.tolist():
-            part = encoded[start:end]
+            part = held[start:end]
             if part not in known:
                 count, places = self.core.sample_text(part, max_places)
                 table = _place_table(places)
@@ -272,12 +300,16 @@ def folder_of(prefix: Path) -> Path:
     return datasets.with_suffix(prefix, ".index")
 
 
-def open_index(prefix: AnyPath) -> Index:
+def open_index(prefix: AnyPath, *, tokenizer: Tokenizer | None = None) -> Index:
     """Opens the index of the dataset at a prefix (or the folder `PREFIX.index` itself), checked to be of that
     dataset.
 
+    Args:
+        tokenizer: What normalizes texts, by default the one that the index was built with.
+
     Raises:
         PileError: There is none.
+        ConfigError: The tokenizer is not that of the index.
         FormatError: It was built for another dataset, or is damaged.
         OSError: A file cannot be read.
     """
@@ -292,7 +324,10 @@ def open_index(prefix: AnyPath) -> Index:
     found = manifest.read(folder / MANIFEST_FILE)
     if found.kind != "index":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an index ({found.path})")
-    return Index(SuffixIndex(folder, TokenDataset(path)), found)
+    core = SuffixIndex(folder, TokenDataset(path))
+    if tokenizer is not None and core.has_bytes and not core.is_of(tokenizer):
+        raise ConfigError(f"the index was built with another tokenizer ({folder})")
+    return Index(core, found, tokenizer)
 
 
 def index_for(dataset: Any, tokenizer: Tokenizer | None, n_queries: int) -> SuffixIndex | None:
@@ -306,13 +341,12 @@ def index_for(dataset: Any, tokenizer: Tokenizer | None, n_queries: int) -> Suff
     return index if tokenizer is None or index.is_of(tokenizer) else None
 
 
-def _encoded(text: str | bytes) -> bytes:
-    if isinstance(text, bytes):
-        return text
-    try:
-        return text.encode()
-    except UnicodeEncodeError as err:
-        raise ConfigError(f"the text is not valid Unicode: {err.reason}") from err
+def _ids_of(query: Query) -> NDArray[np.int64]:
+    """Ids as int64. Raises ConfigError for what is no integer of 64 bits."""
+    ids = np.asarray(query)
+    if ids.size and (ids.dtype.kind not in "iu" or int(ids.max()) >= 2**63):
+        raise ConfigError("an id is beyond 64 bits or no integer: no dataset holds it")
+    return ids.astype(np.int64, copy=False)
 
 
 def _place_table(rows: NDArray[np.int64]) -> Table:

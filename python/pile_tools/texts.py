@@ -1,44 +1,105 @@
-"""Files of texts, one a line."""
+"""Lists that people write, one entry a line, and the bytes by which a text is looked for."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-from pile_tools.errors import PileError
+from pile_tools._core import Tokenizer
+from pile_tools.errors import ConfigError, PileError
+
+#: What some editors put before UTF-8; it is no part of the text.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: UTF-32 comes first: its little-endian mark starts with that of UTF-16.
+_WIDE_MARKS = {
+    b"\xff\xfe\x00\x00": "UTF-32",
+    b"\x00\x00\xfe\xff": "UTF-32",
+    b"\xff\xfe": "UTF-16",
+    b"\xfe\xff": "UTF-16",
+}
 
 
-def read_texts(file: Path) -> list[bytes]:
-    """The texts of a file, one a line, without line ends; in a .jsonl file each line is a JSON string.
+def read_lines(file: Path) -> list[bytes]:
+    """The lines of a hand-written list, without line ends and without a byte-order mark.
+
+    Lines end at a line feed, or at a carriage return and a line feed, and at no other character.
+
+    Raises:
+        PileError: The file is UTF-16 or UTF-32.
+        OSError: The file cannot be read.
+    """
+    data = file.read_bytes()
+    encoding = _wide_encoding(data)
+    if encoding is not None:
+        raise PileError(f"the list is {encoding}, expected UTF-8; save it as UTF-8 ({file})")
+    lines = data.removeprefix(BYTE_ORDER_MARK).split(b"\n")
+    if lines[-1] == b"":
+        lines.pop()
+    return [line.removesuffix(b"\r") for line in lines]
+
+
+def _wide_encoding(data: bytes) -> str | None:
+    for mark, name in _WIDE_MARKS.items():
+        if data.startswith(mark):
+            return name
+    # Without a mark: every second byte of ASCII text is NUL.
+    head = data[:1024]
+    n_zero = max(head[0::2].count(0), head[1::2].count(0))
+    return "UTF-16 or UTF-32" if len(head) > 1 and 2 * n_zero > len(head) // 2 else None
+
+
+def read_texts(file: Path) -> list[str]:
+    """The texts of a file, one a line; in a .jsonl file each line is a JSON string.
 
     Raises:
         PileError: There are none, or a line is blank, not UTF-8 or not a JSON string, named with its number.
         OSError: The file cannot be read.
     """
-    lines = file.read_bytes().split(b"\n")
-    if lines[-1] == b"":
-        lines.pop()
+    lines = read_lines(file)
     if not lines:
         raise PileError(f"holds no texts ({file})")
-    read = _json_text if file.suffix == ".jsonl" else _plain_text
-    return [read(line.removesuffix(b"\r"), f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    read = _json_text if file.suffix.lower() == ".jsonl" else _plain_text
+    return [read(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _plain_text(line: bytes, where: str) -> bytes:
+def _plain_text(line: bytes, where: str) -> str:
     try:
         text = line.decode()
     except UnicodeDecodeError as err:
         raise PileError(f"not UTF-8: {err.reason} at byte {err.start} of the line ({where})") from err
     if not text.strip():
         raise PileError(f"a blank line; white space is asked for as a JSON string in a .jsonl file ({where})")
-    return line
+    return text
 
 
-def _json_text(line: bytes, where: str) -> bytes:
+def _json_text(line: bytes, where: str) -> str:
     try:
         text = json.loads(line)
         if isinstance(text, str) and text:
-            return text.encode()
-    except ValueError as err:
+            text.encode()
+            return text
+    except (ValueError, RecursionError) as err:
         raise PileError(f"not a JSON string: {err} ({where})") from err
     raise PileError(f"expected a JSON string that is not empty ({where})")
+
+
+def encoded(text: str | bytes) -> bytes:
+    """A text as UTF-8; bytes as they are. Raises ConfigError for a `str` that is not valid Unicode."""
+    if isinstance(text, bytes):
+        return text
+    try:
+        return text.encode()
+    except UnicodeEncodeError as err:
+        raise ConfigError(f"the text is not valid Unicode: {err.reason}") from err
+
+
+def normalized(text: str | bytes, tokenizer: Tokenizer | None) -> bytes:
+    """The bytes by which a dataset of `tokenizer` holds a text.
+
+    A `str` is normalized as the tokenizer normalizes it; bytes, and any text where the tokenizer is not
+    known, are taken as they are. Raises ConfigError for a `str` that is not valid Unicode.
+    """
+    as_written = encoded(text)
+    if isinstance(text, bytes) or tokenizer is None:
+        return as_written
+    return tokenizer.normalize(text)

@@ -6,6 +6,7 @@ given. A table is a structured array: `table["step"]` is a column, `table[0]["st
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from pile_tools.checkpoints import Intervals
 from pile_tools.errors import ConfigError
 from pile_tools.search import MAX_PLACES, index_for
 from pile_tools.tables import Table, named
+from pile_tools.texts import normalized
 from pile_tools.types import OnProgress, TermQuery
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class When:
     """Every time the model saw some texts.
 
     Attributes:
-        texts: The texts as bytes, or as stored ids where ids were looked for.
+        texts: The bytes that were looked for: normalized texts, or stored ids.
         sightings: In training order, a row for each sample that holds a text whole (`n_parts` 1), or, where
             no sample does, for each part of it. Columns: occurrence (all parts of one have its number), text,
             document, byte (first in the decoded document), token (first in the document), n_tokens, epoch
@@ -71,6 +73,7 @@ class When:
         n_samples: Samples of the run.
         batch_size: Samples of a step.
         by_index: Whether an index found the texts; a scan finds the same.
+        changed: Numbers of the texts that normalization changed, ascending.
     """
 
     texts: list[bytes]
@@ -84,6 +87,7 @@ class When:
     n_samples: int
     batch_size: int
     by_index: bool
+    changed: tuple[int, ...] = ()
 
     def counts(self) -> NDArray[np.int64]:
         """By text, occurrences that a row holds whole and those cut by the border of rows: (n_texts, 2)."""
@@ -130,12 +134,12 @@ class Mixture:
     """How much of each subset the model reads.
 
     Attributes:
-        subsets: Their names; `unknown` for documents whose subset is not.
+        subsets: Their names; None, the last one, for documents without a subset.
         first_steps: First step of each interval: (n,) int64.
         n_tokens: Tokens read, by interval and subset: (n, n_subsets) int64.
     """
 
-    subsets: list[str]
+    subsets: list[str | None]
     first_steps: NDArray[np.int64]
     n_tokens: NDArray[np.int64]
 
@@ -194,7 +198,8 @@ def when(
     """Every time the model saw each of `texts`, all in one pass.
 
     A text occurs where its bytes stand in the decoded text of one document, whatever the token borders; lists
-    of ids occur where these ids stand. Texts and ids cannot be mixed in one call.
+    of ids occur where these ids stand. Texts and ids cannot be mixed in one call. A `str` is normalized as
+    the tokenizer normalizes text; bytes are taken as they are.
 
     Args:
         tokenizer: What decodes the documents, by default the one that the dataset's manifest names.
@@ -212,10 +217,9 @@ def when(
     is_ids = [not isinstance(text, (str, bytes)) for text in texts]
     if any(is_ids) and not all(is_ids):
         raise ConfigError("texts and ids cannot be looked for in one call")
-    strings = [_bytes_of(order, number, text) for number, text in enumerate(texts)]
-    if not any(is_ids):
-        tokenizer = tokenizer or tokenizer_of(order)
-    decoder = None if any(is_ids) else tokenizer
+    decoder = None if any(is_ids) else tokenizer or tokenizer_of(order)
+    strings = [_bytes_of(order, number, text, decoder) for number, text in enumerate(texts)]
+    as_written = [text.encode() if isinstance(text, str) else text for text in texts]
     samples = _core_order(order)
     if index == "auto":
         index = index_for(samples.dataset, decoder, len(strings))
@@ -246,6 +250,7 @@ def when(
         n_samples=n_steps * size,
         batch_size=size,
         by_index=index is not None,
+        changed=tuple(i for i, text in enumerate(strings) if not any(is_ids) and text != as_written[i]),
     )
 
 
@@ -303,7 +308,7 @@ def mixture(
     n_steps, size = _some_steps(order, interval_steps, batch_size)
     dataset = order.dataset
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
-    names = [*dataset.subsets, "unknown"]
+    names: list[str | None] = [*dataset.subsets, None]
     n_tokens = _core.order_mixture(
         _core_order(order),
         numbers,
@@ -327,16 +332,19 @@ def _some_steps(order: Order, interval_steps: int, batch_size: int | None) -> tu
     return n_steps, size
 
 
-def _bytes_of(order: Order, number: int, text: str | bytes | Sequence[int]) -> bytes:
-    """A text as bytes, ids as they are stored."""
-    if isinstance(text, bytes):
-        return text
-    if isinstance(text, str):
+def _bytes_of(
+    order: Order, number: int, text: str | bytes | Sequence[int], tokenizer: Tokenizer | None
+) -> bytes:
+    """A text as the bytes that the documents hold, ids as they are stored."""
+    if isinstance(text, (str, bytes)):
         try:
-            return text.encode()
-        except UnicodeEncodeError as err:
-            raise ConfigError(f"text {number} is not valid Unicode: {err.reason}") from err
-    ids = np.asarray(text, dtype=np.int64)
+            return normalized(text, tokenizer)
+        except ConfigError as err:
+            raise ConfigError(f"text {number}: {err}") from err
+    try:
+        ids = np.asarray(text, dtype=np.int64)
+    except OverflowError as err:
+        raise ConfigError(f"an id of text {number} is beyond 64 bits") from err
     dtype = np.dtype(order.dataset.dtype)
     limits = np.iinfo(dtype)
     wrong = ids[(ids < limits.min) | (ids > limits.max)]
@@ -407,7 +415,8 @@ def count_terms(
     before step N is what the checkpoint stepN has seen.
 
     Args:
-        query: Terms and pairs; within a unit is within a row.
+        query: Terms and pairs; within a unit is within a row. A `str` is normalized as the tokenizer
+            normalizes text; bytes are taken as they are.
         steps: Ascending.
         tokenizer: What decodes the rows, by default the one that the dataset's manifest names.
         on_progress: Called with rows.
@@ -416,8 +425,14 @@ def count_terms(
         ConfigError: No terms, an empty one, more steps than the order has, or no batch size is known.
     """
     _, size = extent(order, batch_size)
+    decoder = tokenizer or tokenizer_of(order)
+    terms = [normalized(term, decoder) for term in query.terms]
     occurrences, samples, pairs = _core.order_terms(
-        _core_order(order), tokenizer or tokenizer_of(order), query, [size * s for s in steps], on_progress
+        _core_order(order),
+        decoder,
+        dataclasses.replace(query, terms=terms),
+        [size * s for s in steps],
+        on_progress,
     )
     return TermsInTime(np.array(steps, dtype=np.int64), occurrences, samples, pairs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -92,7 +92,8 @@ class TermQuery:
     """Which terms the core counts, and how.
 
     Attributes:
-        terms: The terms; equal ones are counted as one and get the same counts.
+        terms: The terms; equal ones are counted as one and get the same counts. `timeline.count_terms`
+            normalizes a `str` as the tokenizer does; the core takes bytes alone.
         whole_words: Whether no word character may stand directly before or behind an occurrence.
         ignore_case: Whether what differs in case only is equal.
         pairs: Numbers of terms that are counted together.
@@ -100,7 +101,7 @@ class TermQuery:
         threads: Threads; the counts are the same for any number.
     """
 
-    terms: list[bytes]
+    terms: Sequence[str | bytes]
     whole_words: bool
     ignore_case: bool
     pairs: list[tuple[int, int]]

@@ -33,6 +33,7 @@ from pile_tools.stages.count_ngrams import (
     parse_lengths,
     rank_points,
 )
+from pile_tools.tables import column_of
 
 MAGIC = b"MMIDIDX\0\0"
 
@@ -174,13 +175,13 @@ def test_subsets_and_texts(dataset: Path, tokenizer: Path, tmp_path: Path) -> No
     assert is_new
     parquet = pytest.importorskip("pyarrow.parquet")
     table = parquet.read_table(tmp_path / "t.parquet").to_pydict()
-    assert list(table) == ["tokens", "text", "count", "Books", "Code", "unknown"]
+    assert list(table) == ["tokens", "text", "count", "count:Books", "count:Code", "count_without_subset"]
     assert table["tokens"] == sorted(table["tokens"])
-    of: dict[str, list[list[int]]] = {"Books": [], "Code": [], "unknown": []}
+    of: dict[str, list[list[int]]] = {name: [] for name in list(table)[3:]}
     for i, tokens in enumerate(opened):
         origin = opened.origin(i)
         assert origin is not None
-        of[origin["subset"] or "unknown"].append(tokens.tolist())
+        of[column_of("count", origin["subset"])].append(tokens.tolist())
     for name, documents in of.items():
         counts = naive(documents, 2)
         assert {tuple(g): c for g, c in zip(table["tokens"], table[name], strict=True) if c} == dict(counts)
@@ -201,7 +202,7 @@ def texts_of(shards: Path) -> Iterator[tuple[str, str]]:
             data = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read()
         for line in data.splitlines():
             record = json.loads(line)
-            yield record["text"], record["meta"].get("pile_set_name", "unknown")
+            yield record["text"], column_of("count", record["meta"].get("pile_set_name"))
 
 
 @pytest.mark.parametrize(("memory", "threads"), [(1 << 28, 1), (1 << 28, 2), (1, 1), (1, 2)])
@@ -209,7 +210,7 @@ def test_words_as_a_counter(shards: Path, tmp_path: Path, memory: int, threads: 
     config = CountNgramsConfig(lengths=(1, 3), by_subset=True)
     made, _ = count_words(find_shards([shards]), tmp_path / "t.tsv", config, memory=memory, threads=threads)
     header = (tmp_path / "t.tsv").read_text().split("\n")[0].split("\t")
-    assert header == ["words", "count", "Books", "Code", "unknown"]
+    assert header == ["words", "count", "count:Books", "count:Code", "count_without_subset"]
     expected = []
     of = {name: [text.split() for text, subset in texts_of(shards) if subset == name] for name in header[2:]}
     for n in (1, 3):

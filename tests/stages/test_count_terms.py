@@ -173,7 +173,7 @@ def test_subsets_add_up(shards: Path, tmp_path: Path) -> None:
     assert (tmp_path / "1.tsv").read_bytes() == (tmp_path / "2.tsv").read_bytes()
     header, *rows = table(tmp_path / "1.tsv")
     assert header[:3] == ["term", "occurrences", "documents"]
-    assert header[3::2] == ["occurrences:Books", "occurrences:Code", "occurrences:unknown"]
+    assert header[3::2] == ["occurrences:Books", "occurrences:Code", "occurrences_without_subset"]
     for row in rows:
         assert int(row[1]) == sum(map(int, row[3::2])) > 0
         assert int(row[2]) == sum(map(int, row[4::2]))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pile_tools import publish
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
-from pile_tools.commands.places import place_of
+from pile_tools.commands.places import place_of, subset_labels
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order, open_order
 from pile_tools.remote import RemoteRows
@@ -114,13 +114,16 @@ def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray
         f"step {step:,}: samples {first:,} to {first + n_rows - 1:,} of {len(order.samples):,}, "
         f"{n_rows:,} x {order.samples.sample_length:,} tokens, {documents}"
     )
-    shares: Counter[str] = Counter()
+    shares: Counter[str | None] = Counter()
     names = order.dataset.subsets
     numbers = order.dataset.subset_numbers(spans[:, 1].copy()) if names else np.full(len(spans), -1)
     for number, length in zip(numbers.tolist(), spans[:, 3].tolist(), strict=True):
-        shares[names[number] if number >= 0 else "unknown"] += length
+        shares[names[number] if number >= 0 else None] += length
     total = sum(shares.values()) or 1
-    click.echo("subsets: " + ", ".join(f"{name} {n / total:.1%}" for name, n in shares.most_common()))
+    ranked = shares.most_common()
+    labels = subset_labels([name for name, _ in ranked])
+    told = zip(labels, ranked, strict=True)
+    click.echo("subsets: " + ", ".join(f"{label} {n / total:.1%}" for label, (_, n) in told))
     if isinstance(order.samples, RemoteRows):
         click.echo(f"{order.samples.bytes_moved:,} bytes moved")
 
@@ -159,7 +162,7 @@ def _print_span(ids: Tokens, decoder: Tokenizer | None) -> None:
     if decoder is None:
         click.echo("  " + " ".join(str(id) for id in ids.tolist()))
         return
-    click.echo("\n".join(f"  | {line}" for line in _text(ids, decoder).splitlines()))
+    click.echo("\n".join(f"  | {line}" for line in _text(ids, decoder).removesuffix("\n").split("\n")))
 
 
 def _tokenizer(order: Order, given: Path | None, as_text: bool | None) -> Tokenizer | None:

@@ -23,6 +23,7 @@ from pile_tools.stages.count_ngrams import (
     dataset_at,
     parse_lengths,
 )
+from pile_tools.tables import column_of, read_tsv
 
 #: N-grams printed of each length.
 _N_PRINTED = 20
@@ -154,8 +155,8 @@ def _tokenizer(prefix: Path, given: Path | None) -> Tokenizer | None:
 
 def _print_table(table: Path, made: Manifest) -> None:
     """The lines of a table of the most frequent n-grams."""
-    lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
-    header, rows = lines[0], iter(lines[1:])
+    header, *lines = read_tsv(table)
+    rows = iter(lines)
     at = header.index("count")
     named = 1 if header[:2] == ["tokens", "text"] else 0
     for of in made.summary["lengths"]:
@@ -165,11 +166,17 @@ def _print_table(table: Path, made: Manifest) -> None:
             share = int(row[at]) / of["n_occurrences"]
             ids = f"  [{row[0]}]" if named else ""
             more = "".join(
-                f"  {name} {int(n):,}" for name, n in zip(header[at + 1 :], row[at + 1 :], strict=True)
+                f"  {_subset_of(name)} {int(n):,}"
+                for name, n in zip(header[at + 1 :], row[at + 1 :], strict=True)
             )
             text = row[named] if not named else f'"{row[named]}"'
             click.echo(f"{int(row[at]):>12,}  {share:>7.2%}  {text}{click.style(ids + more, dim=True)}")
     click.echo("")
+
+
+def _subset_of(column: str) -> str:
+    """The subset whose counts a column has, in print."""
+    return "no subset" if column == column_of("count", None) else column.removeprefix("count:")
 
 
 def _print_summary(made: Manifest, elapsed: float | None) -> None:

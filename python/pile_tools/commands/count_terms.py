@@ -21,6 +21,7 @@ from pile_tools.shards import RecordConfig, find_shards
 from pile_tools.stages.count_ngrams import dataset_at
 from pile_tools.stages.count_terms import (
     ARITHMETIC,
+    AS_WRITTEN,
     CountTermsConfig,
     count_arithmetic,
     count_in_dataset,
@@ -28,6 +29,8 @@ from pile_tools.stages.count_terms import (
     count_in_shards,
     read_asked,
 )
+from pile_tools.tables import read_tsv
+from pile_tools.tokenizers import find_tokenizer
 
 
 @click.command("count-terms")
@@ -58,7 +61,12 @@ from pile_tools.stages.count_terms import (
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
 @options.row_length
-@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
+@click.option(
+    "--tokenizer",
+    type=options.PATH,
+    metavar="FILE",
+    help="Where the dataset's own is not found; of shards: normalize texts and terms as it does.",
+)
 @options.plot("counts by rank, or of an order by step")
 @options.threads
 @options.force
@@ -85,6 +93,8 @@ def command(
 
     INPUTS are shards (files, folders or globs), the prefix of a token dataset, or an order's folder. A term
     occurs where its bytes stand in the text, whatever the token borders; occurrences that overlap all count.
+    Terms are normalized as the dataset's tokenizer normalizes text. Shards are counted as they are written,
+    or with --tokenizer as a dataset of that tokenizer would hold them: the counts are then equal.
     In an order the rows are read once, in the order of training, and counts are of all that was seen before
     a checkpoint.
 
@@ -134,7 +144,8 @@ def _opened(
     """The order and the steps before which counts are told."""
     if len(places) != 1:
         raise ConfigError("give one order")
-    order = open_order(places[0], row_length=row_length)
+    # An order of rows has as many steps as its rows make of the size given.
+    order = open_order(places[0], row_length=row_length, batch_size=batch_size)
     n_steps, _ = timeline.extent(order, batch_size)
     return order, intervals(checkpoints, n_steps).edges.tolist()
 
@@ -187,7 +198,14 @@ def _terms(
         shards = find_shards(inputs)
         with Bar("counting", options.size_of(shards)) as bar:
             return count_in_shards(
-                shards, table, asked, config, threads=threads, force=force, on_progress=bar.update
+                shards,
+                table,
+                asked,
+                config,
+                tokenizer=None if tokenizer is None else find_tokenizer(tokenizer),
+                threads=threads,
+                force=force,
+                on_progress=bar.update,
             )
     if len(inputs) > 1:
         raise ConfigError("terms are counted in one dataset; `pile-tools merge` joins several")
@@ -224,15 +242,26 @@ def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
         f"{summary['n_occurrences']:,} times together{took}"
     )
     click.echo(f"rule: {made.settings['rule']}")
+    click.echo(f"text: {_normalization(made)}")
     if summary.get("n_bad_records"):
         click.echo(f"{summary['n_bad_records']:,} bad records left out")
+
+
+def _normalization(made: Manifest) -> str:
+    """Whether texts and terms were normalized, in words."""
+    name, n = made.settings["normalizer"], made.summary["n_normalized"]
+    if name == AS_WRITTEN:
+        return "as written; --tokenizer FILE counts as a tokenizer normalizes it"
+    terms = "1 term was changed" if n == 1 else f"{n:,} terms were changed"
+    changed = f", {terms}" if n else ""
+    return f"as the tokenizer normalizes it (normalizer: {name}){changed}"
 
 
 def _print_pairs(table: Path, in_time: bool) -> None:
     """The ten pairs that are most often together."""
     if not table.exists():
         return
-    rows = [line.split("\t") for line in table.read_text(encoding="utf-8").split("\n")[1:-1]]
+    _, *rows = read_tsv(table)
     at = 3 if in_time else 2
     last = {(row[0], row[1]): int(row[at]) for row in rows}
     click.echo(f"\n{'together':>12}  pair")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pile_tools import charts, timeline
 from pile_tools.commands import options
+from pile_tools.commands.places import subset_labels, unused_label
 from pile_tools.orders import open_order
 from pile_tools.progress import Bar
 
@@ -53,18 +54,21 @@ def command(
         )
     if as_json:
         for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
-            n_tokens = dict(zip(found.subsets, counts, strict=True))
-            click.echo(json.dumps({"first_step": first, "n_tokens": n_tokens}, ensure_ascii=False))
+            by_subset = dict(zip(found.subsets, counts, strict=True))
+            n_without = by_subset.pop(None, 0)
+            values = {"first_step": first, "n_tokens": by_subset, "n_tokens_without_subset": n_without}
+            click.echo(json.dumps(values, ensure_ascii=False))
         return
     total = found.n_tokens.sum(axis=0)
     largest = np.argsort(-total, kind="stable")
     n_steps, _ = timeline.extent(opened, batch_size)
     click.echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
-    width = max(len(name) for name in found.subsets)
+    labels = subset_labels(found.subsets)
+    width = max(map(len, labels))
     for i in largest:
         share = float(total[i] / total.sum())
         over_time = charts.sparkline(found.shares[:, i].tolist())
-        click.echo(f"  {found.subsets[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
+        click.echo(f"  {labels[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
     _print_table(found, largest[:_N_NAMED], every, n_steps)
     if plot is not None:
         charts.write_chart(plot, _chart(found, largest, every))
@@ -74,7 +78,8 @@ def command(
 def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n_steps: int) -> None:
     if len(found.first_steps) < 2:
         return
-    names = [found.subsets[i] for i in shown]
+    labels = subset_labels(found.subsets)
+    names = [labels[i] for i in shown]
     click.echo(f"\n{'steps':>17}  " + "  ".join(f"{name[:14]:>14}" for name in names))
     for first, shares in zip(found.first_steps.tolist(), found.shares, strict=True):
         steps = f"{first:,} to {min(first + every, n_steps) - 1:,}"
@@ -83,9 +88,10 @@ def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n
 
 def _chart(found: timeline.Mixture, largest: NDArray[np.intp], every: int) -> str:
     percent = 100 * found.shares
-    series = {found.subsets[i]: percent[:, i].tolist() for i in largest[:_N_NAMED]}
+    labels = subset_labels(found.subsets)
+    series = {labels[i]: percent[:, i].tolist() for i in largest[:_N_NAMED]}
     if len(largest) > _N_NAMED:
-        series["others"] = percent[:, largest[_N_NAMED:]].sum(axis=1).tolist()
+        series[unused_label("others", labels)] = percent[:, largest[_N_NAMED:]].sum(axis=1).tolist()
     labels = [f"step {first:,}" for first in found.first_steps.tolist()]
     return charts.stacked_bars(
         "What the model reads, by subset", f"% of {every:,} steps", labels, series, largest=100

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 
@@ -19,6 +19,19 @@ def source_of(dataset: HasOrigins, document: int) -> str:
     if origin is None:
         return "origin unknown"
     return f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']:,}"
+
+
+def subset_labels(subsets: Sequence[str | None]) -> list[str]:
+    """The names of subsets in print; documents without one get `unknown`, or a name that no subset has."""
+    without = unused_label("unknown", subsets)
+    return [without if name is None else name for name in subsets]
+
+
+def unused_label(label: str, taken: Sequence[str | None]) -> str:
+    """The label, with asterisks behind it where it is taken."""
+    while label in taken:
+        label += "*"
+    return label
 
 
 def tokens_from(start: int, n: int) -> str:

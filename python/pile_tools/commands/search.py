@@ -15,6 +15,8 @@ from pile_tools.commands import options
 from pile_tools.commands.places import place_of, source_of, tokens_from
 from pile_tools.commands.texts import (
     asked,
+    checked_id,
+    note_normalized,
     print_context,
     quoted,
     short,
@@ -25,6 +27,7 @@ from pile_tools.commands.texts import (
 from pile_tools.errors import ConfigError
 from pile_tools.orders import open_order
 from pile_tools.search import Index, NextTokens, Query, open_index
+from pile_tools.tokenizers import load_tokenizer
 
 #: Places gathered of a query before it is only counted.
 _MAX_GATHERED = 1_000_000
@@ -61,6 +64,7 @@ _MAX_GATHERED = 1_000_000
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
+@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the index's own is not found.")
 @options.threads
 def command(
     prefix: Path,
@@ -77,12 +81,14 @@ def command(
     context: int,
     as_json: bool,
     batch_size: int | None,
+    tokenizer: Path | None,
     threads: int,
 ) -> None:
     """Print how often, and where, TEXTS stand in the dataset at PREFIX, by its index.
 
-    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders; ids
-    occur where these ids stand in one document. Overlapping occurrences count.
+    A text is normalized as the dataset's tokenizer normalizes text, and occurs where its bytes stand in the
+    decoded text of one document, whatever the token borders; ids occur where these ids stand in one document.
+    Overlapping occurrences count.
 
     \b
     Examples:
@@ -102,23 +108,45 @@ def command(
                 "--cnf holds the whole query: give no texts, --file, --tokens, --next or --order"
             )
         clauses = _clauses(cnf)
-        _print_documents(open_index(prefix), clauses, within, limit, (only_count, as_json))
+        index = _opened(prefix, tokenizer)
+        _note(index, [query for clause in clauses for query in clause])
+        _print_documents(index, clauses, within, limit, (only_count, as_json))
         return
     wanted = asked(texts, file, tokens)
     names = [quoted(text, bool(tokens)) for text in wanted]
-    index = open_index(prefix)
+    index = _opened(prefix, tokenizer)
+    _note(index, wanted)
     if following:
         for query, name in zip(wanted, names, strict=True):
-            _print_next(index, name, index.next_tokens(query, longest=longest), limit, as_json)
+            _print_next(index, (query, name), index.next_tokens(query, longest=longest), limit, as_json)
         return
     counts = index.count_batch(wanted, threads=threads)
     if only_count or len(wanted) > 1:
-        _print_counts(names, counts, as_json=as_json)
+        _print_counts(index, wanted, names, counts, as_json=as_json)
     if not only_count:
         for query, name, count in zip(wanted, names, counts.tolist(), strict=True):
             _print_places(index, query, (name, count), (limit, context), as_json=as_json)
     if order is not None:
         _print_steps(index, order, wanted, names, batch_size)
+
+
+def _opened(prefix: Path, tokenizer: Path | None) -> Index:
+    return open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
+
+
+def _note(index: Index, queries: Sequence[Any]) -> None:
+    """Says which texts normalization changed."""
+    texts = [query for query in queries if isinstance(query, (str, bytes))]
+    if texts and index.core.has_bytes:
+        changed = [number for number, text in enumerate(texts) if _changed(index, text)]
+        note_normalized(texts, changed, index.tokenizer)
+
+
+def _changed(index: Index, query: Any) -> dict[str, str]:
+    """The normalized text for a line of JSON, where it is another than the query's."""
+    if not isinstance(query, str) or index.normalize(query) == query.encode():
+        return {}
+    return {"normalized": index.normalize(query).decode(errors="replace")}
 
 
 def _clauses(text: str) -> list[list[Query]]:
@@ -135,13 +163,18 @@ def _clauses(text: str) -> list[list[Query]]:
                 raise ConfigError(
                     f"--cnf: {json.dumps(query)} is neither a text nor a list of ids, or it is empty"
                 )
+            if is_ids:
+                query[:] = map(checked_id, query)
     return clauses
 
 
-def _print_counts(names: list[str], counts: Any, *, as_json: bool) -> None:
-    for name, count in zip(names, counts.tolist(), strict=True):
+def _print_counts(
+    index: Index, queries: Sequence[Any], names: list[str], counts: Any, *, as_json: bool
+) -> None:
+    for query, name, count in zip(queries, names, counts.tolist(), strict=True):
         if as_json:
-            click.echo(json.dumps({"query": _plain(name), "count": count}, ensure_ascii=False))
+            values = {"query": _plain(name), **_changed(index, query), "count": count}
+            click.echo(json.dumps(values, ensure_ascii=False))
         else:
             click.echo(f"{count:>12,}  {short(name)}")
 
@@ -157,11 +190,12 @@ def _print_places(
     (name, count), (limit, context) = what, how
     places = index.places(query) if as_json or count <= _MAX_GATHERED else None
     if as_json and places is not None:
+        changed = _changed(index, query)
         for place in places:
             values = dict(zip(places.dtype.names or (), place.tolist(), strict=True))
             click.echo(
                 json.dumps(
-                    {"query": _plain(name), **values, **_origin(index, values["document"])},
+                    {"query": _plain(name), **changed, **values, **_origin(index, values["document"])},
                     ensure_ascii=False,
                 )
             )
@@ -185,7 +219,8 @@ def _print_text(index: Index, place: tuple[int, int, int], context: int, query: 
     spans = [ids[max(0, token - context) : token], ids[token : token + n_tokens]]
     spans.append(ids[token + n_tokens : token + n_tokens + context])
     around = [index.core.decode(part).decode(errors="replace") for part in spans]
-    print_context(around, query.decode(errors="replace") if isinstance(query, bytes) else around[1])
+    is_text = isinstance(query, (str, bytes))
+    print_context(around, index.normalize(query).decode(errors="replace") if is_text else around[1])
 
 
 def _origin(index: Index, document: int) -> dict[str, Any]:
@@ -193,7 +228,8 @@ def _origin(index: Index, document: int) -> dict[str, Any]:
     return {name: origin and origin[name] for name in ("shard", "record", "subset")}
 
 
-def _print_next(index: Index, name: str, found: NextTokens, limit: int, as_json: bool) -> None:
+def _print_next(index: Index, what: tuple[Any, str], found: NextTokens, limit: int, as_json: bool) -> None:
+    query, name = what
     rows = list(zip(found.ids.tolist(), found.counts.tolist(), found.probabilities.tolist(), strict=True))
 
     def text(id: int) -> str | None:
@@ -201,8 +237,9 @@ def _print_next(index: Index, name: str, found: NextTokens, limit: int, as_json:
 
     if as_json:
         for id, count, probability in rows:
-            values = {"query": _plain(name), "n_context": found.n_context, "id": id, "text": text(id)}
-            click.echo(json.dumps(values | {"count": count, "probability": probability}, ensure_ascii=False))
+            values = {"query": _plain(name), **_changed(index, query), "n_context": found.n_context}
+            values |= {"id": id, "text": text(id), "count": count, "probability": probability}
+            click.echo(json.dumps(values, ensure_ascii=False))
         return
     n_followed, unit = int(found.counts.sum()), "tokens" if name.startswith("tokens ") else "bytes"
     click.echo(
@@ -239,10 +276,11 @@ def _print_documents(
 
 
 def _print_steps(
-    index: Index, order: Path, wanted: list[Any], names: list[str], batch_size: int | None
+    index: Index, order: Path, wanted: Sequence[Any], names: list[str], batch_size: int | None
 ) -> None:
     opened = open_order(order)
-    answer = timeline.when(opened, wanted, index=index.core, batch_size=batch_size)
+    decoder = index.tokenizer if isinstance(wanted[0], (str, bytes)) else None
+    answer = timeline.when(opened, wanted, tokenizer=decoder, index=index.core, batch_size=batch_size)
     counts = answer.counts().sum(axis=1)
     click.echo(f"\nin the order {order}\n{'seen':>9}  {'first step':>10}  {'last step':>10}  query")
     seen = answer.sightings

@@ -12,12 +12,14 @@ import click
 from pile_tools import marked, publish, timeline
 from pile_tools.commands import options
 from pile_tools.commands.places import place_of
-from pile_tools.commands.texts import quoted, short, times
+from pile_tools.commands.texts import note_normalized, quoted, short, times
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.marked import Entry
 from pile_tools.orders import open_order
 from pile_tools.search import Index, Span, open_index
 from pile_tools.shards import STANDARD_INPUT
+from pile_tools.texts import BYTE_ORDER_MARK
+from pile_tools.tokenizers import load_tokenizer
 
 #: Spans that occur more often are not traced to steps: nothing of interest comes of it.
 _MAX_TRACED = 10_000
@@ -43,6 +45,7 @@ _MAX_TRACED = 10_000
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
 )
+@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the index's own is not found.")
 @options.threads
 def command(
     prefix: Path,
@@ -54,6 +57,7 @@ def command(
     limit: int,
     as_json: bool,
     batch_size: int | None,
+    tokenizer: Path | None,
     threads: int,
 ) -> None:
     """Mark the longest parts of the text in FILE that stand verbatim in the dataset at PREFIX, by its index.
@@ -61,6 +65,9 @@ def command(
     FILE is plain text, such as a model's output; - is standard input. A part stands where its bytes stand in
     the decoded text of one document, and may begin and end within tokens. The parts are listed with the most
     unlikely tokens first.
+
+    The text is first normalized as the dataset's tokenizer normalizes text. What is printed and written is
+    that text, and byte positions are in it; a note says when it is not the same as FILE.
 
     \b
     Examples:
@@ -70,8 +77,11 @@ def command(
     """
     if output is not None and output.suffix != ".html":
         raise ConfigError(f"-o writes .html ({output})")
-    text = _read(file)
-    index = open_index(prefix)
+    given = _read(file)
+    index = open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
+    text = index.normalize(given).decode(errors="replace")
+    is_changed = text != given
+    note_normalized([given], [0] if is_changed else [], index.tokenizer)
     spans = index.trace(text, min_bytes=min_bytes, max_places=places, threads=threads)
     seen = [""] * len(spans) if order is None else _seen(index, order, spans, batch_size)
     entries = [
@@ -80,12 +90,12 @@ def command(
     ]
     about = (
         f"{_parts(len(spans))} of at least {min_bytes:,} bytes in {index.dataset.prefix}: "
-        f"{marked.share(text, spans):.1%} of the text"
+        f"{marked.share(text, spans):.1%} of the text" + (", normalized" if is_changed else "")
     )
     if output is not None:
         publish.write_page(output, marked.page(f"{file}, traced", text, entries, about))
     if as_json:
-        _print_json(entries)
+        _print_json(entries, is_changed)
         return
     if output is None:
         shown = (_marked(piece) if held else piece for piece, held in marked.pieces(text, spans))
@@ -102,9 +112,10 @@ def _marked(piece: str) -> str:
 
 
 def _read(file: Path) -> str:
-    """The text of a file or of standard input. Raises FormatError, ConfigError."""
+    """The text of a file or of standard input, without a byte-order mark. Raises FormatError, ConfigError."""
     is_standard = str(file) == str(STANDARD_INPUT)
     data = sys.stdin.buffer.read() if is_standard else file.read_bytes()
+    data = data.removeprefix(BYTE_ORDER_MARK)
     try:
         text = data.decode()
     except UnicodeDecodeError as err:
@@ -126,7 +137,9 @@ def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) 
     told = dict.fromkeys((span.text for span in spans), "too frequent to be traced to steps")
     if not texts:
         return [told[span.text] for span in spans]
-    answer = timeline.when(opened, texts, index=index.core, batch_size=batch_size)
+    # As bytes: the parts are of the normalized text.
+    wanted = [text.encode() for text in texts]
+    answer = timeline.when(opened, wanted, tokenizer=index.tokenizer, index=index.core, batch_size=batch_size)
     counts = answer.counts().sum(axis=1)
     for place, text in enumerate(texts):
         steps = answer.sightings["step"][answer.sightings["text"] == place]
@@ -158,7 +171,7 @@ def _print_entries(entries: list[Entry], limit: int) -> None:
         click.echo(f"\n... and {_parts(len(ranked) - limit)} more; --limit prints more, --json all")
 
 
-def _print_json(entries: list[Entry]) -> None:
+def _print_json(entries: list[Entry], is_changed: bool) -> None:
     for entry in entries:
         span = entry.span
         values = {
@@ -170,5 +183,7 @@ def _print_json(entries: list[Entry]) -> None:
         }
         names = span.places.dtype.names or ()
         places = [dict(zip(names, place.tolist(), strict=True)) for place in span.places]
-        seen = {"seen": entry.seen} if entry.seen else {}
-        click.echo(json.dumps({**values, **seen, "places": places}, ensure_ascii=False))
+        more: dict[str, Any] = {"seen": entry.seen} if entry.seen else {}
+        if is_changed:
+            more["is_normalized"] = True
+        click.echo(json.dumps({**values, **more, "places": places}, ensure_ascii=False))

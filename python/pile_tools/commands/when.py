@@ -17,6 +17,7 @@ from pile_tools.commands import options
 from pile_tools.commands.places import source_of, tokens_from
 from pile_tools.commands.texts import (
     asked,
+    note_normalized,
     print_context,
     quoted,
     short,
@@ -92,7 +93,8 @@ def command(
 ) -> None:
     """Print every time the model saw TEXTS in ORDER: step, row, document, and the checkpoints around.
 
-    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders. A
+    A text is normalized as the dataset's tokenizer normalizes text, and occurs where its bytes stand in the
+    decoded text of one document, whatever the token borders. A
     row's seq_length + 1 tokens hold it; where the border of two rows cuts it, both rows are told. All texts
     of a --file are looked for in one pass.
 
@@ -121,6 +123,8 @@ def command(
         )
     answer = _within(answer, first, end)
     names = [quoted(text, bool(tokens)) for text in wanted]
+    if not tokens:
+        note_normalized(wanted, answer.changed, decoder)
     if plot is not None:
         charts.write_chart(plot, _chart(answer, cut, names))
     if as_json:
@@ -287,6 +291,8 @@ def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) ->
             "checkpoint_before": before,
             "checkpoint_after": after,
         }
+        if values["text"] in answer.changed:
+            more["normalized"] = answer.texts[values["text"]].decode(errors="replace")
         click.echo(json.dumps(values | more, ensure_ascii=False))
 
 

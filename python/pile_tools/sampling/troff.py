@@ -125,7 +125,8 @@ _ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|((?:\\.|[^\s\\])+)')
 def plain_text(page: str) -> str:
     """The text of a manual page; empty for one that only includes another."""
     writer = _Writer()
-    for line in _without_blocks(page.splitlines()):
+    lines = page.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    for line in _without_blocks(lines):
         writer.add(line)
     return writer.text()
 

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,11 @@ FOLDED_RULE = (
     "what stands between white space, as Python's str.split() cuts; lower case by simple case folding"
 )
 
-#: The name of documents whose subset is not known.
-UNKNOWN = "unknown"
+#: Numbers of the documents' groups, and their subsets: documents without a subset are named None.
+Groups: TypeAlias = tuple[NDArray[np.uint32], list[str | None]]
+
+#: Where subsets are not told apart.
+ONE_GROUP: Groups = (np.zeros(0, np.uint32), [None])
 
 #: Points of a rank-frequency curve are at least so many times as far to the right as the one before.
 _RANK_STEP = 1.02
@@ -119,7 +122,7 @@ def count_tokens(
     if config.ignore_case:
         raise ConfigError("case can be ignored in words, not in tokens: give shards rather than a dataset")
     dataset = TokenDataset(prefix)
-    groups, names = subset_groups(dataset) if config.by_subset else (np.zeros(0, np.uint32), ["all"])
+    groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
     name = manifest.relative(prefix, output.parent)
     inputs: list[Entry] = [{"role": "dataset", "path": name, "fingerprint": dataset.fingerprint}]
     request = Request("ngrams", _settings(config, has_text=tokenizer is not None), inputs)
@@ -185,6 +188,8 @@ def count_words(
         )
         hashes = counted.pop("shards")
         counted["lengths"] = [_summary(of) for of in counted["lengths"]]
+        # None is the name of the documents without a subset.
+        counted["groups"] = [{"name": name} for name in counted["groups"]]
         known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
         return counted, known
 
@@ -220,9 +225,9 @@ def ngrams(
         return _core.token_ngrams(dataset, counting, across_documents, on_progress)
 
 
-def subset_groups(dataset: TokenDataset) -> tuple[NDArray[np.uint32], list[str]]:
-    """Number of each document's subset among their names sorted, those without one at the end."""
-    names = sorted(dataset.subsets)
+def subset_groups(dataset: TokenDataset) -> Groups:
+    """Number of each document's subset among their names sorted; None, at the end, for those without one."""
+    names: list[str | None] = [*sorted(dataset.subsets)]
     if not names:
         raise ConfigError(
             f"the subsets of the documents are not known; `pile-tools label` finds them ({dataset.prefix})"
@@ -230,18 +235,21 @@ def subset_groups(dataset: TokenDataset) -> tuple[NDArray[np.uint32], list[str]]
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
     places = np.array([*(names.index(name) for name in dataset.subsets), len(names)], dtype=np.uint32)
     if (numbers < 0).any():
-        names.append(UNKNOWN)
+        names.append(None)
     return places[numbers], names
 
 
 def _settings(config: CountNgramsConfig, **more: Any) -> Settings:
-    settings = {
+    settings: Settings = {
         "n": list(config.lengths),
         "min_count": config.min_count,
         "top": config.top,
         "across_documents": config.across_documents,
         "by_subset": config.by_subset,
     }
+    if config.by_subset:
+        # Tables of an earlier form are made anew.
+        settings["subset_columns"] = "count:NAME"
     return settings | more
 
 

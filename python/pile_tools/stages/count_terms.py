@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,10 @@ from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.orders import Order
 from pile_tools.publish import Built, Target
 from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
-from pile_tools.stages.count_ngrams import rank_points, subset_groups
-from pile_tools.texts import read_texts
+from pile_tools.stages.count_ngrams import ONE_GROUP, rank_points, subset_groups
+from pile_tools.tables import column_of, escaped
+from pile_tools.texts import encoded, normalized, read_texts
+from pile_tools.tokenizers import TokenizerFile
 from pile_tools.types import OnProgress, TermQuery
 
 #: Terms of which all pairs may be asked for.
@@ -30,6 +32,9 @@ MOST_PAIRED = 2000
 _LINES = 1 << 16
 
 ARITHMETIC = "pythia-arithmetic"
+
+#: What the setting `normalizer` says of counts in texts and terms as they are written.
+AS_WRITTEN = "as written"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,19 +82,26 @@ class Asked:
     """Terms and pairs of them.
 
     Attributes:
-        terms: The terms as bytes.
+        terms: The terms; a `str` is normalized as the tokenizer normalizes text, bytes are taken as they are.
         pairs: Numbers of the terms of each pair.
         inputs: The files they are from, for a manifest.
     """
 
-    terms: list[bytes]
+    terms: Sequence[str | bytes]
     pairs: list[tuple[int, int]]
     inputs: list[Entry]
 
-    def query(self, config: CountTermsConfig, threads: int) -> TermQuery:
-        """What the core is asked."""
+    @property
+    def names(self) -> list[str]:
+        """The terms as they were written, as fields of a TSV file."""
+        return [
+            escaped(term if isinstance(term, str) else term.decode(errors="replace")) for term in self.terms
+        ]
+
+    def query(self, config: CountTermsConfig, threads: int, tokenizer: Tokenizer | None = None) -> TermQuery:
+        """What the core is asked; without a tokenizer, the terms as they are written."""
         return TermQuery(
-            terms=self.terms,
+            terms=[normalized(term, tokenizer) for term in self.terms],
             whole_words=config.whole_words,
             ignore_case=config.ignore_case,
             pairs=self.pairs,
@@ -119,12 +131,12 @@ def read_asked(terms_file: Path, pairs: str | None, folder: Path) -> Asked:
     numbers = {term: number for number, term in enumerate(terms)}
     found = []
     for at, line in enumerate(read_texts(path), 1):
-        both = line.split(b"\t")
+        both = line.split("\t")
         if len(both) != 2:
             raise PileError(f"expected two terms with a tab between ({path}, line {at})")
         for term in both:
             if term not in numbers:
-                raise PileError(f"{term.decode()!r} is not in {terms_file} ({path}, line {at})")
+                raise PileError(f"{term!r} is not in {terms_file} ({path}, line {at})")
         found.append((numbers[both[0]], numbers[both[1]]))
     return Asked(terms, found, [*inputs, manifest.file_entry(path, folder, role="pairs")])
 
@@ -135,6 +147,7 @@ def count_in_shards(
     asked: Asked,
     config: CountTermsConfig,
     *,
+    tokenizer: TokenizerFile | None = None,
     threads: int,
     force: bool = False,
     on_progress: OnProgress = None,
@@ -142,7 +155,12 @@ def count_in_shards(
     """Counts terms in the documents of shards; returns the table's manifest and whether it was made now.
 
     The table has a line for each term: `term`, `occurrences`, `documents`, and with `by_subset` two more
-    columns for each subset. With pairs there is a second one, `NAME.pairs.tsv`. `on_progress` gets bytes.
+    columns for each subset (see `tables.column_of`). With pairs there is a second one, `NAME.pairs.tsv`.
+    `on_progress` gets bytes.
+
+    Args:
+        tokenizer: Texts and terms are normalized as it does, so that the counts are those of its datasets;
+            without one their bytes are compared as they are written.
 
     Raises:
         OutputExistsError: The output was made before from something else and `force` is off.
@@ -151,20 +169,25 @@ def count_in_shards(
     """
     inputs = entries(shards, output.parent)
     records = {"text_field": config.records.text_field, "on_bad_record": config.records.on_bad_record}
-    request = _request(config, asked, inputs, **records)
+    loaded = None if tokenizer is None else tokenizer.load()
+    sources = [] if tokenizer is None else [tokenizer.entry(output.parent)]
+    request = _request(config, asked, [*sources, *inputs], loaded, **records)
+    query = asked.query(config, threads, loaded)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         tables, names, n_documents, n_bad, hashes = _core.shards_terms(
             shards,
-            asked.query(config, threads),
+            query,
             config.by_subset,
             on_progress,
+            tokenizer=loaded,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
         )
         known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
         counted = {"n_documents": n_documents, "n_bad_records": n_bad}
-        return counted | _write(folder / output.name, asked, tables, names), [*asked.inputs, *known]
+        told = _write(folder / output.name, (asked, query), tables, names)
+        return counted | told, [*asked.inputs, *sources, *known]
 
     return _make(output, request, build, force=force, is_stream=STANDARD_INPUT in shards)
 
@@ -180,20 +203,35 @@ def count_in_dataset(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts terms in the decoded documents of a token dataset; as `count_in_shards`, but for tokens."""
+    """Counts terms in the decoded documents of a token dataset; as `count_in_shards`, but for tokens.
+
+    The token that ends each document is no part of its text.
+    """
     dataset = TokenDataset(prefix)
-    groups, names = subset_groups(dataset) if config.by_subset else (np.zeros(0, np.uint32), ["all"])
+    groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
     path = manifest.relative(prefix, output.parent)
     inputs = [{"role": "dataset", "path": path, "fingerprint": dataset.fingerprint}]
+    query = asked.query(config, threads, tokenizer)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         tables = _core.dataset_terms(
-            dataset, tokenizer, asked.query(config, threads), groups, len(names), on_progress
+            dataset, tokenizer, query, groups, len(names), _eod_of(prefix, tokenizer), on_progress
         )
         counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
-        return counted | _write(folder / output.name, asked, tables, names), [*asked.inputs, *inputs]
+        told = _write(folder / output.name, (asked, query), tables, names)
+        return counted | told, [*asked.inputs, *inputs]
 
-    return _make(output, _request(config, asked, inputs), build, force=force)
+    return _make(output, _request(config, asked, inputs, tokenizer), build, force=force)
+
+
+def _eod_of(prefix: Path, tokenizer: Tokenizer) -> int | None:
+    """The id that ends each document: by the manifest, or else the tokenizer's own."""
+    own = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
+    settings = manifest.read(own).settings if own.exists() else {}
+    if "eod_id" in settings:
+        eod: int | None = settings["eod_id"]
+        return eod
+    return None if tokenizer.eod is None else tokenizer.eod[1]
 
 
 def count_in_order(
@@ -215,18 +253,20 @@ def count_in_order(
     """
     if config.by_subset:
         raise ConfigError("counts by subset are of documents: give shards or a dataset rather than an order")
-    request = _request(config, asked, _order_entries(order, output), **_in_time(order, steps, batch_size))
+    in_time = _in_time(order, steps, batch_size)
+    request = _request(config, asked, _order_entries(order, output), tokenizer, **in_time)
+    query = asked.query(config, threads, tokenizer)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         found = timeline.count_terms(
             order,
-            asked.query(config, threads),
+            query,
             steps,
             tokenizer=tokenizer,
             batch_size=batch_size,
             on_progress=on_progress,
         )
-        names = _escaped(asked.terms)
+        names = asked.names
         header = ("term", "step", "occurrences", "samples")
         rows = (
             (name, step, found.occurrences[i, t], found.samples[i, t])
@@ -241,7 +281,7 @@ def count_in_order(
                 for i, step in enumerate(steps)
             )
             _write_lines(_pairs_path(folder / output.name), ("first", "second", "step", "together"), pairs)
-        summary = _summary(asked, found.occurrences[-1], found.samples[-1])
+        summary = _summary(asked, query, found.occurrences[-1], found.samples[-1])
         best = [of["number"] for of in summary["best"][:8]]
         summary["curves"] = [
             {"term": names[t], "occurrences": found.occurrences[:, t].tolist()} for t in best
@@ -288,9 +328,12 @@ def count_arithmetic(
     return _make(output, request, build, force=force)
 
 
-def _request(config: CountTermsConfig, asked: Asked, inputs: list[Entry], **more: Any) -> Request:
+def _request(
+    config: CountTermsConfig, asked: Asked, inputs: list[Entry], tokenizer: Tokenizer | None, **more: Any
+) -> Request:
     settings = {
         "rule": config.rule,
+        "normalizer": AS_WRITTEN if tokenizer is None else tokenizer.normalizer or "none",
         "whole_words": config.whole_words,
         "ignore_case": config.ignore_case,
         "by_subset": config.by_subset,
@@ -332,12 +375,6 @@ def _pairs_path(table: Path) -> Path:
     return table.with_suffix(".pairs.tsv")
 
 
-def _escaped(terms: Iterable[bytes]) -> list[str]:
-    """Terms on one line and in one column."""
-    marks = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-    return [term.decode().translate(marks) for term in terms]
-
-
 def _write_lines(path: Path, header: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write("\t".join(header) + "\n")
@@ -345,38 +382,45 @@ def _write_lines(path: Path, header: Sequence[str], rows: Iterator[Sequence[Any]
             file.writelines(lines)
 
 
-def _write(table: Path, asked: Asked, tables: Sequence[NDArray[np.int64]], names: list[str]) -> Settings:
+def _write(
+    table: Path, of: tuple[Asked, TermQuery], tables: Sequence[NDArray[np.int64]], names: list[str | None]
+) -> Settings:
     """Writes the counts of documents, and returns what is told of them."""
+    asked, query = of
     occurrences, documents, pairs = tables
     sums = [of.sum(axis=0) for of in tables]
-    terms = _escaped(asked.terms)
+    terms = asked.names
     header, columns = ["term", "occurrences", "documents"], [terms, sums[0].tolist(), sums[1].tolist()]
     pairs_header, pair_columns = ["first", "second", "together"], [sums[2].tolist()]
     if len(names) > 1:
-        for i, name in enumerate(_escaped(name.encode() for name in names)):
-            header += [f"occurrences:{name}", f"documents:{name}"]
+        for i, name in enumerate(names):
+            header += [column_of("occurrences", name), column_of("documents", name)]
             columns += [occurrences[i].tolist(), documents[i].tolist()]
-            pairs_header.append(f"together:{name}")
+            pairs_header.append(column_of("together", name))
             pair_columns.append(pairs[i].tolist())
     _write_lines(table, header, zip(*columns, strict=True))
     if asked.pairs:
         first, second = ([terms[pair[i]] for pair in asked.pairs] for i in (0, 1))
         _write_lines(_pairs_path(table), pairs_header, zip(first, second, *pair_columns, strict=True))
-    return _summary(asked, sums[0], sums[1])
+    return _summary(asked, query, sums[0], sums[1])
 
 
-def _summary(asked: Asked, occurrences: NDArray[np.int64], units: NDArray[np.int64]) -> Settings:
+def _summary(
+    asked: Asked, query: TermQuery, occurrences: NDArray[np.int64], units: NDArray[np.int64]
+) -> Settings:
     order = np.lexsort((np.arange(len(occurrences)), -occurrences))[:20].tolist()
-    names = _escaped(asked.terms[i] for i in order)
+    names = asked.names
+    pairs = zip(asked.terms, query.terms, strict=True)
     counts, n_terms = np.unique(occurrences[occurrences > 0], return_counts=True)
     return {
         "n_terms": len(asked.terms),
-        "n_equal": len(asked.terms) - len(set(asked.terms)),
+        "n_equal": len(query.terms) - len(set(query.terms)),
+        "n_normalized": sum(encoded(term) != held for term, held in pairs),
         "n_found": int((occurrences > 0).sum()),
         "n_occurrences": int(occurrences.sum()),
         "best": [
-            {"number": i, "term": name, "occurrences": int(occurrences[i]), "units": int(units[i])}
-            for i, name in zip(order, names, strict=True)
+            {"number": i, "term": names[i], "occurrences": int(occurrences[i]), "units": int(units[i])}
+            for i in order
         ],
         "ranks": rank_points(list(zip(counts.tolist(), n_terms.tolist(), strict=True))),
     }

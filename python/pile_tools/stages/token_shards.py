@@ -5,7 +5,6 @@ To read them nothing need be put together: `open_order` and `TokenSource` take t
 
 from __future__ import annotations
 
-import codecs
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pile_tools import _core, manifest, publish
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Request
 from pile_tools.publish import Built, Target
+from pile_tools.texts import read_lines
 
 #: Bytes of a shard in Pythia's data.
 SHARD_BYTES = 5_000_000_000
@@ -23,10 +23,12 @@ SHARD_BYTES = 5_000_000_000
 MAX_SHARDS = 100_000
 
 _CHUNK_BYTES = 8 << 20
-_SHARD = re.compile(r"(?P<base>.+)-[0-9]{5,}-of-[0-9]{5,}\.bin")
-#: A line of `sha256sum`, or of Pythia's list.
-_SUM = re.compile(
-    r"(?P<hash>[0-9a-fA-F]{64})\s+\*?(?P<name>.+?)\s*|(?P<named>.+?)\s+(?P<of_name>[0-9a-fA-F]{64})\s*"
+_SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin")
+_HASH = r"[0-9a-fA-F]{64}"
+#: As `sha256sum` writes it, and as Pythia's `shard_hashes.txt` is.
+_HASH_LINES = (
+    re.compile(rf"(?P<hash>{_HASH})[ \t]+\*?(?P<name>.+)"),
+    re.compile(rf"\*?(?P<name>.+?)[ \t]+(?P<hash>{_HASH})[ \t]*"),
 )
 
 OnBytes = Callable[[int], object]
@@ -119,17 +121,18 @@ def read_hashes(path: Path) -> dict[str, str]:
 
     Raises:
         FormatError: A line is not a name and a hash.
+        PileError: The list is UTF-16 or UTF-32.
     """
     hashes = {}
-    # Names may hold any bytes but a line feed.
-    text = path.read_bytes().removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
+    for number, written in enumerate(read_lines(path), start=1):
+        # Names may hold any bytes but a line feed.
+        line = written.decode(errors="surrogateescape").strip(" \t")
+        if not line:
             continue
-        found = _SUM.fullmatch(line.strip("\r"))
+        found = next((match for form in _HASH_LINES if (match := form.fullmatch(line))), None)
         if found is None:
             raise FormatError(f"line {number} is not a name and its SHA-256: {line[:80]!r} ({path})")
-        hashes[Path(found["name"] or found["named"]).name] = (found["hash"] or found["of_name"]).lower()
+        hashes[Path(found["name"]).name] = found["hash"].lower()
     if not hashes:
         raise FormatError(f"holds no hashes ({path})")
     return hashes

@@ -135,12 +135,12 @@ proptest! {
             let places = index.locate(query, 1000).unwrap();
             prop_assert_eq!(places.iter().map(|p| (p.document, p.token)).collect::<Vec<_>>(), naive);
             let (next, ends) = world.naive_next(query);
-            let found = index.next_tokens(query);
+            let found = index.next_tokens(query).unwrap();
             prop_assert_eq!(found.n_ends, ends);
             let counts: BTreeMap<i64, u64> = found.ids.iter().copied().zip(found.counts).collect();
             prop_assert_eq!(&counts, &next);
             for id in 0..5 {
-                let p = index.probability(query, id);
+                let p = index.probability(query, id).unwrap();
                 let longest = (0..=query.len()).find(|from| !world.naive_next(&query[*from..]).0.is_empty());
                 let from = longest.unwrap_or(query.len());
                 let (next, _) = world.naive_next(&query[from..]);

@@ -68,7 +68,7 @@ pub fn count_token_ngrams<'py>(
     across_documents: bool,
     tokenizer: Option<&Tokenizer>,
     groups: PyReadonlyArray1<'py, u32>,
-    group_names: Vec<String>,
+    group_names: Vec<Option<String>>,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let groups = groups.as_slice()?;
@@ -196,7 +196,7 @@ pub fn token_ngrams<'py>(
 type Table<'py> = Bound<'py, PyArray2<i64>>;
 
 /// Tables, names of groups, documents, bad records, and the hashes of shards.
-type OfShards<'py> = ([Table<'py>; 3], Vec<String>, u64, u64, Vec<String>);
+type OfShards<'py> = ([Table<'py>; 3], Vec<Option<String>>, u64, u64, Vec<String>);
 
 /// Terms, pairs of them, and how they are counted: `TermQuery` of `types.py`.
 #[derive(FromPyObject)]
@@ -244,20 +244,26 @@ fn tables(py: Python<'_>, totals: Vec<Totals>) -> PyResult<[Table<'_>; 3]> {
 
 /// Counts terms in shards.
 #[pyfunction]
-#[pyo3(signature = (shards, query, by_subset, on_progress = None, *, text_field = "text", skip_bad_records = false))]
+#[pyo3(signature = (
+    shards, query, by_subset, on_progress = None, *,
+    tokenizer = None, text_field = "text", skip_bad_records = false
+))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn shards_terms<'py>(
     py: Python<'py>,
     shards: Vec<PathBuf>,
     query: TermQuery,
     by_subset: bool,
     on_progress: Option<Py<PyAny>>,
+    tokenizer: Option<&Tokenizer>,
     text_field: &str,
     skip_bad_records: bool,
 ) -> PyResult<OfShards<'py>> {
     let rules = rules(text_field, skip_bad_records);
     let found = watch(py, on_progress, |progress| {
         let how = (query.threads, progress);
-        count::count_terms_in_shards(&shards, &rules, &query.terms()?, by_subset, how)
+        let tokenizer = tokenizer.map(|tokenizer| &*tokenizer.inner);
+        count::count_terms_in_shards(&shards, &rules, &query.terms()?, by_subset, tokenizer, how)
     })?;
     let tables = tables(py, found.totals)?;
     Ok((
@@ -271,7 +277,8 @@ pub fn shards_terms<'py>(
 
 /// Counts terms in the decoded documents of a dataset.
 #[pyfunction]
-#[pyo3(signature = (dataset, tokenizer, query, groups, n_groups, on_progress = None))]
+#[pyo3(signature = (dataset, tokenizer, query, groups, n_groups, eod, on_progress = None))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn dataset_terms<'py>(
     py: Python<'py>,
     dataset: &TokenDataset,
@@ -279,6 +286,7 @@ pub fn dataset_terms<'py>(
     query: TermQuery,
     groups: PyReadonlyArray1<'py, u32>,
     n_groups: usize,
+    eod: Option<u32>,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<[Table<'py>; 3]> {
     let groups = groups.as_slice()?;
@@ -290,7 +298,7 @@ pub fn dataset_terms<'py>(
         };
         let table = TokenBytes::new(&tokenizer.inner);
         let how = (query.threads, progress);
-        count::count_terms_in_documents(&documents, &query.terms()?, &table, how)
+        count::count_terms_in_documents(&documents, &query.terms()?, (&table, eod), how)
     })?;
     tables(py, totals)
 }

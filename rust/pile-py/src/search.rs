@@ -176,12 +176,17 @@ impl SuffixIndex {
         Ok((n, places(py, &found)?))
     }
 
-    fn next_tokens<'py>(&self, py: Python<'py>, context: Ids, longest: bool) -> Next<'py> {
+    fn next_tokens<'py>(
+        &self,
+        py: Python<'py>,
+        context: Ids,
+        longest: bool,
+    ) -> PyResult<Next<'py>> {
         let found = py.detach(|| match longest {
             true => self.inner.longest_next_tokens(&context.0),
             false => self.inner.next_tokens(&context.0),
         });
-        next(py, found)
+        Ok(next(py, found.map_err(BindError::from)?))
     }
 
     fn next_after_text<'py>(
@@ -197,9 +202,14 @@ impl SuffixIndex {
         Ok(next(py, found.map_err(BindError::from)?))
     }
 
-    fn probability(&self, py: Python<'_>, context: Ids, next: i64) -> (u64, u64, u64) {
-        let p = py.detach(|| self.inner.probability(&context.0, next));
-        (p.n_followed_by, p.n_followed, p.n_context)
+    fn probability(
+        &self,
+        py: Python<'_>,
+        context: Ids,
+        next: i64,
+    ) -> Result<(u64, u64, u64), BindError> {
+        let p = py.detach(|| self.inner.probability(&context.0, next))?;
+        Ok((p.n_followed_by, p.n_followed, p.n_context))
     }
 
     fn spans<'py>(

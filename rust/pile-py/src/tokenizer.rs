@@ -101,6 +101,15 @@ impl Tokenizer {
         Ok(py.detach(|| self.inner.decode(&ids, skip_special_tokens)))
     }
 
+    #[getter]
+    fn normalizer(&self) -> Option<&'static str> {
+        self.inner.normalizer()
+    }
+
+    fn normalize<'py>(&self, py: Python<'py>, text: &str) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &py.detach(|| self.inner.normalize(text)))
+    }
+
     fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }

@@ -27,4 +27,4 @@ pub use ngrams::{Grouped, NgramConfig, count_ngrams};
 pub use table::{Keys, write_table};
 pub use term_jobs::{Sums, TermCounts, Totals, count_terms_in_documents, count_terms_in_shards};
 pub use terms::{Counted, TermCounter, Terms, Within};
-pub use words::{MAX_WORDS, UNKNOWN, WordsConfig, WordsSummary, count_words};
+pub use words::{Group, MAX_WORDS, WordsConfig, WordsSummary, count_words};

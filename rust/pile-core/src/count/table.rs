@@ -5,7 +5,10 @@ mod tsv;
 
 use std::path::Path;
 
-use super::kept::{Gram, GramSink};
+use super::{
+    kept::{Gram, GramSink},
+    words::Group,
+};
 use crate::{Result, tokenize::TokenBytes};
 
 /// What the keys of n-grams are, and so the first columns of their table.
@@ -32,20 +35,31 @@ fn text_of(key: &[u8], table: &TokenBytes, scratch: &mut Vec<u8>) -> String {
     String::from_utf8_lossy(&scratch[..end]).into_owned()
 }
 
+/// The column of a group's counts. No two groups have the same, nor has one that of another column: a subset's
+/// name stands behind a colon, and no other column has one.
+fn column_of(group: &Group) -> String {
+    match group {
+        Some(name) => format!("count:{}", tsv::escaped(name)),
+        None => "count_without_subset".to_owned(),
+    }
+}
+
 /// Writes n-grams to a file: Parquet where its name ends so, otherwise tab-separated text. The columns are
-/// those of the keys, `count`, and one for each group if there are several.
+/// those of the keys, `count`, and one for each group if there are several: `count:NAME` with the name escaped
+/// as texts are, or `count_without_subset`.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write_table<'a>(
     path: &Path,
     keys: Keys<'a>,
-    groups: &[String],
+    groups: &[Group],
 ) -> Result<Box<dyn GramSink + 'a>> {
     let groups = if groups.len() > 1 { groups } else { &[] };
+    let columns: Vec<String> = groups.iter().map(column_of).collect();
     Ok(match path.extension().is_some_and(|e| e == "parquet") {
-        true => Box::new(parquet::ParquetTable::create(path, keys, groups)?),
-        false => Box::new(tsv::TsvTable::create(path, keys, groups)?),
+        true => Box::new(parquet::ParquetTable::create(path, keys, &columns)?),
+        false => Box::new(tsv::TsvTable::create(path, keys, &columns)?),
     })
 }
 
@@ -66,15 +80,16 @@ mod tests {
     fn words_are_escaped_in_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tsv");
-        let groups = ["Books".to_owned(), "a\tb".to_owned()];
+        let groups = [Some("Books".to_owned()), Some("a\tb".to_owned()), None];
         let mut table = write_table(&path, Keys::Words, &groups).unwrap();
-        table.take(&gram("x\\ y".as_bytes(), &[3, 0])).unwrap();
-        table.take(&gram("\u{1}".as_bytes(), &[1, 2])).unwrap();
+        table.take(&gram("x\\ y".as_bytes(), &[3, 0, 0])).unwrap();
+        table.take(&gram("\u{1}".as_bytes(), &[1, 2, 0])).unwrap();
         table.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
             text,
-            "words\tcount\tBooks\ta\\tb\nx\\\\ y\t3\t3\t0\n\u{1}\t3\t1\t2\n"
+            "words\tcount\tcount:Books\tcount:a\\tb\tcount_without_subset\n\
+             x\\\\ y\t3\t3\t0\t0\n\u{1}\t3\t1\t2\t0\n"
         );
     }
 
@@ -82,7 +97,7 @@ mod tests {
     fn ids_are_written_as_numbers() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tsv");
-        let mut table = write_table(&path, Keys::Tokens(None), &["all".to_owned()]).unwrap();
+        let mut table = write_table(&path, Keys::Tokens(None), &[None]).unwrap();
         table.take(&gram(&[0, 0, 1, 0, 0, 0, 0, 7], &[2])).unwrap();
         table.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();

@@ -9,13 +9,13 @@ use super::{
     in_order::in_order,
     ngrams::Grouped,
     terms::{Counted, TermCounter, Terms},
-    words::{Subsets, UNKNOWN, in_order_of_names},
+    words::{Group, Subsets, in_order_of_names},
 };
 use crate::{
     Result,
     progress::Progress,
     read::{Block, Rules, Step, map_blocks},
-    tokenize::TokenBytes,
+    tokenize::{TokenBytes, Tokenizer},
     tokens::{Span, TokenSource},
 };
 
@@ -81,8 +81,8 @@ impl<'a> Sums<'a> {
 /// What was counted in documents.
 #[derive(Debug)]
 pub struct TermCounts {
-    /// Names of the groups; one for all where subsets are not told apart.
-    pub groups: Vec<String>,
+    /// The subsets; one group for all where they are not told apart.
+    pub groups: Vec<Group>,
     /// Counts of each group.
     pub totals: Vec<Totals>,
     /// Documents, empty ones included.
@@ -103,7 +103,8 @@ fn add_all<'a>(sums: &mut Vec<Sums<'a>>, terms: &'a Terms, counted: &[Counted]) 
     }
 }
 
-/// Counts terms in the documents of shards. `progress` advances by compressed bytes.
+/// Counts terms in the documents of shards: in their texts as a dataset of `tokenizer` would hold them, or
+/// without one as they are written. `progress` advances by compressed bytes.
 ///
 /// # Errors
 /// A shard cannot be read or is damaged, or a stop.
@@ -112,6 +113,7 @@ pub fn count_terms_in_shards(
     rules: &Rules,
     terms: &Terms,
     by_subset: bool,
+    tokenizer: Option<&Tokenizer>,
     (n_threads, progress): (usize, &Progress),
 ) -> Result<TermCounts> {
     let counters = (0..n_threads.max(1))
@@ -126,10 +128,13 @@ pub fn count_terms_in_shards(
                 true => subsets
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .number(document.subset.as_deref().unwrap_or(UNKNOWN))?,
+                    .number(document.subset.as_deref())?,
             };
             all.extend(counter.begin(u32::from(group)));
-            counter.add(document.text.as_bytes());
+            match tokenizer {
+                Some(tokenizer) => counter.add(&tokenizer.normalize_document(&document.text)),
+                None => counter.add(document.text.as_bytes()),
+            }
             n_documents += 1;
             Ok(())
         })?;
@@ -167,14 +172,15 @@ pub fn count_terms_in_shards(
     })
 }
 
-/// Counts terms in the decoded documents of a source; one count for each group. `progress` advances by tokens.
+/// Counts terms in the decoded documents of a source; one count for each group. A last token `eod` is no part
+/// of a document's text. `progress` advances by tokens.
 ///
 /// # Errors
 /// The source cannot be read, or a stop.
 pub fn count_terms_in_documents<'t, S: TokenSource>(
     documents: &Grouped<'_, S>,
     terms: &'t Terms,
-    table: &TokenBytes,
+    (table, eod): (&TokenBytes, Option<u32>),
     (n_threads, progress): (usize, &Progress),
 ) -> Result<Vec<Totals>> {
     let source = documents.source;
@@ -202,7 +208,9 @@ pub fn count_terms_in_documents<'t, S: TokenSource>(
                 start: 0,
                 length,
             };
-            let (end, _) = table.decode(source.tokens(&[span])?.into_iter(), text, 0);
+            let mut tokens = source.tokens(&[span])?;
+            tokens.pop_if(|id| Some(*id) == eod.map(i64::from));
+            let (end, _) = table.decode(tokens.into_iter(), text, 0);
             all.extend(counter.begin(group));
             counter.add(&text[..end]);
             n_tokens += length;

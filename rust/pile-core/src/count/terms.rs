@@ -201,8 +201,9 @@ pub struct TermCounter<'a> {
     pairs: FxHashMap<u32, u64>,
     folded: Vec<u8>,
     room: Room,
-    found: Vec<(u32, u32)>,
-    words: Vec<u32>,
+    /// Byte offset, later number of the word, and term. Texts may be of 4 GiB or more.
+    found: Vec<(usize, u32)>,
+    words: Vec<usize>,
 }
 
 impl<'a> TermCounter<'a> {
@@ -270,7 +271,7 @@ impl<'a> TermCounter<'a> {
                 n_of_unit += usize::from(*n == 0);
                 *n += 1;
                 if is_window {
-                    found.push((at as u32, hit.term));
+                    found.push((at, hit.term));
                 }
             }
         });
@@ -292,13 +293,13 @@ impl<'a> TermCounter<'a> {
             while self.words.get(word).is_some_and(|start| *start <= *at) {
                 word += 1;
             }
-            *at = word as u32;
+            *at = word;
         }
         for (i, (word, term)) in self.found.iter().enumerate() {
             let near = self.found[..i]
                 .iter()
                 .rev()
-                .take_while(|(before, _)| word - before <= n_words);
+                .take_while(|(before, _)| word - before <= n_words as usize);
             for (_, other) in near {
                 let pair = (*term.min(other), *term.max(other));
                 for number in self.terms.by_pair.get(&pair).into_iter().flatten() {
@@ -347,7 +348,7 @@ impl<'a> TermCounter<'a> {
 }
 
 /// Where words start, as white space parts them; what is no UTF-8 belongs to words.
-fn put_word_starts(text: &[u8], starts: &mut Vec<u32>) {
+fn put_word_starts(text: &[u8], starts: &mut Vec<usize>) {
     starts.clear();
     let (mut at, mut is_in_word) = (0, false);
     for chunk in text.utf8_chunks() {
@@ -357,14 +358,14 @@ fn put_word_starts(text: &[u8], starts: &mut Vec<u32>) {
                 starts.push(at);
             }
             is_in_word = !is_space;
-            at += c.len_utf8() as u32;
+            at += c.len_utf8();
         }
         if !chunk.invalid().is_empty() {
             if !is_in_word {
                 starts.push(at);
             }
             is_in_word = true;
-            at += chunk.invalid().len() as u32;
+            at += chunk.invalid().len();
         }
     }
 }

@@ -70,12 +70,12 @@ pub struct WordsSummary {
     pub shards: Vec<String>,
     /// All n-grams, by length.
     pub lengths: Vec<LengthSummary>,
-    /// The subsets in the order of the counts; one name for all where they are not told apart.
-    pub groups: Vec<String>,
+    /// The subsets in the order of the counts; one group where they are not told apart.
+    pub groups: Vec<Group>,
 }
 
-/// The name of documents without a subset.
-pub const UNKNOWN: &str = "unknown";
+/// A subset's name; None for the documents without one, so that no name can be taken for theirs.
+pub type Group = Option<String>;
 
 /// An n-gram of a table.
 #[derive(Debug, Clone, Copy, Default)]
@@ -273,18 +273,23 @@ fn first_bytes(bytes: &[u8]) -> u64 {
 #[derive(Default)]
 pub(super) struct Subsets {
     by_name: FxHashMap<String, u16>,
-    pub(super) names: Vec<String>,
+    without: Option<u16>,
+    pub(super) names: Vec<Group>,
 }
 
 impl Subsets {
-    pub(super) fn number(&mut self, name: &str) -> Result<u16> {
-        if let Some(number) = self.by_name.get(name) {
-            return Ok(*number);
+    pub(super) fn number(&mut self, name: Option<&str>) -> Result<u16> {
+        let known = name.map_or(self.without, |name| self.by_name.get(name).copied());
+        if let Some(number) = known {
+            return Ok(number);
         }
         let number = u16::try_from(self.names.len())
             .map_err(|_| Error::argument("more than 65,536 subsets: count without --by-subset"))?;
-        self.by_name.insert(name.to_owned(), number);
-        self.names.push(name.to_owned());
+        match name {
+            Some(name) => drop(self.by_name.insert(name.to_owned(), number)),
+            None => self.without = Some(number),
+        }
+        self.names.push(name.map(str::to_owned));
         Ok(number)
     }
 }
@@ -295,7 +300,7 @@ struct Notes {
     n_documents: u64,
     n_bad_records: u64,
     hashes: Vec<String>,
-    subsets: Vec<String>,
+    subsets: Vec<Group>,
 }
 
 /// Counts the n-grams of words of all documents and gives them to the sink that `sink` makes, with the names
@@ -307,7 +312,7 @@ struct Notes {
 pub fn count_words<'a>(
     config: &WordsConfig,
     progress: &Progress,
-    sink: impl FnOnce(&[String]) -> Result<Box<dyn GramSink + 'a>>,
+    sink: impl FnOnce(&[Group]) -> Result<Box<dyn GramSink + 'a>>,
 ) -> Result<WordsSummary> {
     let counting = &config.counting;
     if counting.lengths.is_empty()
@@ -385,13 +390,13 @@ fn piece_end(sizes: &[u64], first: usize, memory: u64) -> usize {
     end
 }
 
-/// Names by the alphabet, unknown last, and the place of each number among them.
-pub(super) fn in_order_of_names(names: &[String], by_subset: bool) -> (Vec<String>, Vec<u32>) {
+/// Names by the alphabet, documents without one last, and the place of each number among them.
+pub(super) fn in_order_of_names(names: &[Group], by_subset: bool) -> (Vec<Group>, Vec<u32>) {
     if !by_subset {
-        return (vec!["all".to_owned()], vec![0]);
+        return (vec![None], vec![0]);
     }
-    let key = |name: &String| (name == UNKNOWN, name.clone());
-    let sorted: BTreeMap<(bool, String), u32> = names
+    let key = |name: &Group| (name.is_none(), name.clone());
+    let sorted: BTreeMap<(bool, Group), u32> = names
         .iter()
         .enumerate()
         .map(|(number, name)| (key(name), number as u32))
@@ -420,7 +425,7 @@ fn read_piece(
         .collect();
     let mut subsets = Subsets::default();
     for name in &notes.subsets {
-        subsets.number(name)?;
+        subsets.number(name.as_deref())?;
     }
     let (subsets, making) = (Mutex::new(subsets), spill.begin());
     let add = |table: &mut Table<'_>, block: &Block| {
@@ -431,7 +436,7 @@ fn read_piece(
                 true => subsets
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .number(document.subset.as_deref().unwrap_or(UNKNOWN))?,
+                    .number(document.subset.as_deref())?,
             };
             table.add(&document.text, group)?;
             n_documents += 1;

@@ -51,11 +51,11 @@ macro_rules! with_tokens {
     ($index:expr, |$tokens:ident| $body:expr) => {
         match $index.dataset().token_type() {
             TokenType::U16 => {
-                let $tokens = &$index.tokens::<u16>()[..];
+                let $tokens = &$index.tokens::<u16>()?[..];
                 $body
             }
             TokenType::I32 => {
-                let $tokens = &$index.tokens::<i32>()[..];
+                let $tokens = &$index.tokens::<i32>()?[..];
                 $body
             }
         }
@@ -139,14 +139,19 @@ impl SuffixIndex {
     }
 
     /// The tokens of each piece.
-    pub(super) fn tokens<T: Token>(&self) -> Vec<&[T]> {
+    ///
+    /// # Errors
+    /// A piece is no aligned slice of the map, as opening the index found it to be.
+    pub(super) fn tokens<T: Token>(&self) -> Result<Vec<&[T]>> {
         let pieces = self.pieces.iter().zip(&self.copies);
         let tokens = pieces.map(|(piece, copy)| match copy {
-            Some(copy) => &bytemuck::cast_slice(copy)[..piece.span.n_tokens as usize],
-            // Opening found this to be one aligned slice of the map.
-            None => match typed_tokens(&self.dataset, piece.span.tokens()) {
-                Ok(Cow::Borrowed(tokens)) => tokens,
-                _ => unreachable!("the map has not changed since the index was opened"),
+            Some(copy) => Ok(&bytemuck::cast_slice(copy)[..piece.span.n_tokens as usize]),
+            None => match typed_tokens(&self.dataset, piece.span.tokens())? {
+                Cow::Borrowed(tokens) => Ok(tokens),
+                Cow::Owned(_) => {
+                    let what = "its tokens are not as they were when the index was opened";
+                    Err(Error::malformed(self.dataset.prefix(), what))
+                }
             },
         });
         tokens.collect()

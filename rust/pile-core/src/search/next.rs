@@ -40,23 +40,27 @@ pub struct Probability {
 
 impl SuffixIndex {
     /// What follows a context; of an empty one, how often each id occurs.
-    #[must_use]
-    pub fn next_tokens(&self, context: &[i64]) -> NextTokens {
-        with_tokens!(self, |tokens| match typed(context) {
+    ///
+    /// # Errors
+    /// The dataset's tokens cannot be read.
+    pub fn next_tokens(&self, context: &[i64]) -> Result<NextTokens> {
+        Ok(with_tokens!(self, |tokens| match typed(context) {
             Some(context) => self.next_typed(tokens, &context),
             None => NextTokens {
                 n_context: context.len() as u64,
                 ..NextTokens::default()
             },
-        })
+        }))
     }
 
     /// What follows the longest part at the context's end that is followed by anything: the distribution of an
     /// n-gram model of unbounded n (Liu et al. 2024, arXiv:2401.17377). Within documents: the ends of documents are no
     /// tokens, and a part that only ever ends documents is passed over for a shorter one.
-    #[must_use]
-    pub fn longest_next_tokens(&self, context: &[i64]) -> NextTokens {
-        let n = self.longest_followed(context);
+    ///
+    /// # Errors
+    /// As [`Self::next_tokens`].
+    pub fn longest_next_tokens(&self, context: &[i64]) -> Result<NextTokens> {
+        let n = self.longest_followed(context)?;
         self.next_tokens(&context[context.len() - n..])
     }
 
@@ -83,7 +87,7 @@ impl SuffixIndex {
     pub fn longest_next_after_text(&self, text: &str) -> Result<NextTokens> {
         let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
         let (mut low, mut high) = (0, starts.len());
-        let mut best = self.next_tokens(&[]);
+        let mut best = self.next_tokens(&[])?;
         self.check_text(text.as_bytes())?;
         while low < high {
             let middle = low + (high - low) / 2;
@@ -98,36 +102,38 @@ impl SuffixIndex {
     }
 
     /// The probability of a token in that distribution.
-    #[must_use]
-    pub fn probability(&self, context: &[i64], next: i64) -> Probability {
-        let n = self.longest_followed(context);
+    ///
+    /// # Errors
+    /// As [`Self::next_tokens`].
+    pub fn probability(&self, context: &[i64], next: i64) -> Result<Probability> {
+        let n = self.longest_followed(context)?;
         let mut ngram = context[context.len() - n..].to_vec();
-        let n_followed = self.n_followed(&ngram);
+        let n_followed = self.n_followed(&ngram)?;
         ngram.push(next);
-        Probability {
-            n_followed_by: self.count(&ngram).unwrap_or_default(),
+        Ok(Probability {
+            n_followed_by: self.count(&ngram)?,
             n_followed,
             n_context: n as u64,
-        }
+        })
     }
 
     /// Tokens of the longest part at the context's end that is followed by anything. If a part is, so is each
     /// shorter one.
-    fn longest_followed(&self, context: &[i64]) -> usize {
+    fn longest_followed(&self, context: &[i64]) -> Result<usize> {
         let (mut known, mut beyond) = (0, context.len() + 1);
         while known + 1 < beyond {
             let n = known + (beyond - known) / 2;
-            if self.n_followed(&context[context.len() - n..]) > 0 {
+            if self.n_followed(&context[context.len() - n..])? > 0 {
                 known = n;
             } else {
                 beyond = n;
             }
         }
-        known
+        Ok(known)
     }
 
-    fn n_followed(&self, ngram: &[i64]) -> u64 {
-        with_tokens!(self, |tokens| match typed(ngram) {
+    fn n_followed(&self, ngram: &[i64]) -> Result<u64> {
+        Ok(with_tokens!(self, |tokens| match typed(ngram) {
             Some(ngram) => self
                 .views(tokens)
                 .map(|view| {
@@ -136,7 +142,7 @@ impl SuffixIndex {
                 })
                 .sum(),
             None => 0,
-        })
+        }))
     }
 
     fn next_typed<T: Token>(&self, tokens: &[&[T]], context: &[T]) -> NextTokens {

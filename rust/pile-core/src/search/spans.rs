@@ -50,7 +50,7 @@ impl SuffixIndex {
         }
         self.check_text(text.as_bytes())?;
         let bytes = text.as_bytes();
-        let spans = Mutex::new(Vec::new());
+        let spans = Mutex::new(Ok(Vec::new()));
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
@@ -60,10 +60,12 @@ impl SuffixIndex {
                 }
                 let block = start..(start + BLOCK).min(bytes.len());
                 let found = self.spans_from(bytes, block, min_bytes);
-                spans
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .extend(found);
+                let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);
+                match (&mut *spans, found) {
+                    (Ok(spans), Ok(found)) => spans.extend(found),
+                    (Ok(_), Err(err)) => *spans = Err(err),
+                    (Err(_), _) => return,
+                }
             }
         };
         std::thread::scope(|scope| {
@@ -72,7 +74,7 @@ impl SuffixIndex {
             }
             work();
         });
-        let spans = spans.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let spans = spans.into_inner().unwrap_or_else(PoisonError::into_inner)?;
         let whole = spans.into_iter().map(|span: Range<usize>| {
             let start = (span.start..)
                 .find(|at| text.is_char_boundary(*at))
@@ -87,13 +89,18 @@ impl SuffixIndex {
         ))
     }
 
-    fn spans_from(&self, text: &[u8], starts: Range<usize>, min_bytes: usize) -> Vec<Range<usize>> {
+    fn spans_from(
+        &self,
+        text: &[u8],
+        starts: Range<usize>,
+        min_bytes: usize,
+    ) -> Result<Vec<Range<usize>>> {
         let mut lattice = Lattice::new(text, self.alphabet());
         let mut block = Block::new(text, starts.clone(), self.begins(text, starts), min_bytes);
         with_tokens!(self, |tokens| for view in self.views(tokens) {
             block.add_spans(&view, &mut lattice);
         });
-        maximal(block.spans)
+        Ok(maximal(block.spans))
     }
 
     /// For each border of tokens, where a span may begin at the earliest that begins within the token before.

@@ -395,15 +395,17 @@ impl SuffixIndex {
     }
 
     /// Tokens of the dataset whose ids decode to nothing.
-    #[must_use]
-    pub fn n_without_bytes(&self) -> u64 {
+    ///
+    /// # Errors
+    /// The dataset's tokens cannot be read.
+    pub fn n_without_bytes(&self) -> Result<u64> {
         let empty = self.alphabet().empty();
         if empty.is_empty() {
-            return 0;
+            return Ok(0);
         }
-        with_tokens!(self, |tokens| self
+        Ok(with_tokens!(self, |tokens| self
             .views(tokens)
             .map(|view| n_of(&view.of_ranks(empty.clone())))
-            .sum())
+            .sum()))
     }
 }

@@ -128,7 +128,7 @@ impl FindPlaces for Indexed<'_> {
             n_documents: self.index.dataset().n_documents(),
             n_tokens: self.index.dataset().n_tokens(),
             n_without_bytes: if is_text {
-                self.index.n_without_bytes()
+                self.index.n_without_bytes()?
             } else {
                 0
             },

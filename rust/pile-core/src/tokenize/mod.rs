@@ -16,6 +16,7 @@ mod masks;
 mod merges;
 mod node;
 mod normalize;
+mod normalized;
 mod pattern;
 mod plain;
 mod queue;

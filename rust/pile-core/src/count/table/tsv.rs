@@ -31,6 +31,13 @@ fn put_escaped(line: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// A text as [`put_escaped`] writes it.
+pub(super) fn escaped(text: &str) -> String {
+    let mut line = Vec::with_capacity(text.len());
+    put_escaped(&mut line, text);
+    String::from_utf8_lossy(&line).into_owned()
+}
+
 fn put_number(line: &mut Vec<u8>, mut number: u64) {
     let mut digits = [0; 20];
     let mut at = digits.len();
@@ -46,13 +53,13 @@ fn put_number(line: &mut Vec<u8>, mut number: u64) {
 }
 
 impl<'a> TsvTable<'a> {
-    pub(super) fn create(path: &Path, keys: Keys<'a>, groups: &[String]) -> Result<Self> {
+    pub(super) fn create(path: &Path, keys: Keys<'a>, columns: &[String]) -> Result<Self> {
         let file = create(path)?;
         let mut table = Self {
             path: path.to_owned(),
             file: BufWriter::with_capacity(1 << 18, file),
             keys,
-            has_groups: !groups.is_empty(),
+            has_groups: !columns.is_empty(),
             line: Vec::new(),
             scratch: Vec::new(),
         };
@@ -62,9 +69,9 @@ impl<'a> TsvTable<'a> {
             Keys::Tokens(Some(_)) => b"tokens\ttext",
         });
         table.line.extend_from_slice(b"\tcount");
-        for name in groups {
+        for name in columns {
             table.line.push(b'\t');
-            put_escaped(&mut table.line, name);
+            table.line.extend_from_slice(name.as_bytes());
         }
         table.write_line()?;
         Ok(table)

@@ -106,7 +106,7 @@ proptest! {
         let sums: Vec<(String, u64)> = found.iter().map(|(k, c)| (k.clone(), c.iter().sum())).collect();
         prop_assert_eq!(sums, expected.into_iter().map(|((_, k), n)| (k, n)).collect::<Vec<_>>());
         for (place, name) in told.groups.iter().enumerate() {
-            let of: Vec<_> = documents.iter().filter(|d| format!("s{}", d.1) == *name).cloned().collect();
+            let of: Vec<_> = documents.iter().filter(|d| Some(format!("s{}", d.1)) == *name).cloned().collect();
             let n: u64 = naively(&of, &lengths).values().sum();
             prop_assert_eq!(found.iter().map(|(_, c)| c[place]).sum::<u64>(), n);
         }
