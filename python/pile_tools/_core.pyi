@@ -242,6 +242,14 @@ class TrainingOrder:
         """Tokens of a sample."""
 
     @property
+    def stored_dtype(self) -> str:
+        """`uint16` or `int32`: how token ids are searched for; of a blend of both, `int32`."""
+
+    @property
+    def replaced(self) -> list[int]:
+        """Samples that GPT-NeoX's reader cannot read, in whose place it gives another one."""
+
+    @property
     def dataset(self) -> Any:
         """The documents that the samples are made of: a `TokenDataset`, `TokenSource` or `Datasets`."""
 
@@ -249,13 +257,16 @@ class TrainingOrder:
         """Number of samples."""
 
     def __getitem__(self, sample: int, /) -> Tokens:
-        """A sample: (seq_length + 1,) uint16 or int32. Raises IndexError."""
+        """A sample: (seq_length + 1,) uint16, int32, or int64 for a blend of both. Raises IndexError."""
 
     def take(self, places: NDArray[np.int64]) -> Tokens:
-        """Samples at any places: (n,) int64 -> (n, seq_length + 1) uint16 or int32. Raises IndexError."""
+        """Samples at any places: (n,) int64 -> (n, seq_length + 1), as `samples`. Raises IndexError."""
 
     def samples(self, first: int, n: int) -> Tokens:
-        """`n` samples from place `first`: (n, seq_length + 1) uint16 or int32. Raises ConfigError."""
+        """`n` samples from place `first`: (n, seq_length + 1) uint16, int32, or int64 for a blend of both.
+
+        Raises: ConfigError.
+        """
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
         """What `n` samples from place `first` consist of, in order.

@@ -318,7 +318,7 @@ def _with_log(view: dict[str, Any], beneath: Order) -> dict[str, Any]:
     return {**view, "table": overwritten(beneath, [_insert(entry) for entry in view["table"]])}
 
 
-def open_view(found: Manifest) -> Order:
+def open_view(found: Manifest, compat: str | None = None) -> Order:
     """A saved view, over the order beneath, which must be as it was."""
     entry = found.input("order")
     if entry is None:
@@ -326,7 +326,7 @@ def open_view(found: Manifest) -> Order:
     path = found.folder / entry["path"]
     if files.sha256(path) != entry["sha256"]:
         raise ConfigError(f"the order beneath was made anew since ({path})")
-    order = open_order(path)
+    order = open_order(path, compat=compat)
     for view in json.loads((found.folder / "view.json").read_text(encoding="utf-8"))["views"]:
         order = order.rebatch(batch_size=view["batch_size"])
         if view["kind"] == "tokens":

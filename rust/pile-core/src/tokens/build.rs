@@ -86,15 +86,7 @@ pub fn build(
     tokenizer: &Tokenizer,
     progress: &Progress,
 ) -> Result<BuildSummary> {
-    let token_type = TokenType::for_vocabulary(tokenizer.vocab_size());
-    if tokenizer.max_id() > token_type.max_id() {
-        let what = format!(
-            "the tokenizer's largest id, {}, does not fit {}",
-            tokenizer.max_id(),
-            token_type.name()
-        );
-        return Err(Error::argument(what));
-    }
+    let token_type = TokenType::for_vocabulary(tokenizer.vocab_size(), tokenizer.max_id());
     let mut parts = Parts::open(config, token_type)?;
     let n_resumed_shards = parts.state.shards.len();
     for shard in &parts.state.shards {
