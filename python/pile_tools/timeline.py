@@ -150,11 +150,13 @@ def extent(order: Order, batch_size: int | None = None) -> tuple[int, int]:
     """Steps of the order's run and samples of each; a run of which no steps are known is all samples.
 
     Raises:
-        ConfigError: No batch size is known.
+        ConfigError: No batch size is known, or the order has less than one step.
     """
     size = batch_size or order.batch_size
     if size is None:
         raise ConfigError(f"the order names no batch size; give --batch-size ({order.path})")
+    if len(order) < size:
+        raise ConfigError(f"{len(order):,} samples are no step of {size:,}; give --batch-size ({order.path})")
     return len(order) // size, size
 
 
@@ -318,10 +320,7 @@ def mixture(
 def _some_steps(order: Order, interval_steps: int, batch_size: int | None) -> tuple[int, int]:
     if interval_steps < 1:
         raise ConfigError(f"an interval must be of at least 1 step, got {interval_steps}")
-    n_steps, size = extent(order, batch_size)
-    if n_steps == 0:
-        raise ConfigError(f"{len(order)} samples are no step of {size} ({order.path})")
-    return n_steps, size
+    return extent(order, batch_size)
 
 
 def _bytes_of(order: Order, number: int, text: str | bytes | Sequence[int]) -> bytes:
