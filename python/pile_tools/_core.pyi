@@ -68,13 +68,20 @@ class Tokenizer:
     def eod(self) -> tuple[str, int] | None:
         """The end-of-document token that the file declares and its id, if it declares one."""
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
-        """The ids of a text, without post-processor tokens: (n_tokens,) uint32."""
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> NDArray[np.uint32]:
+        """The ids of a text, without post-processor tokens unless asked for: (n_tokens,) uint32.
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+        Raises:
+            FormatError: A byte of the text has no token, or the post-processor cannot be applied.
+        """
+
+    def encode_batch(
+        self, texts: Sequence[str], *, add_special_tokens: bool = False
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
         """The ids of all texts one after the other, and where each starts and the last ends.
 
         Shapes: n texts -> (n_tokens,) uint32, (n + 1,) uint64; text i is `ids[offsets[i]:offsets[i + 1]]`.
+        Raises: as `encode`.
         """
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]], skip_special_tokens: bool = True) -> str:
@@ -372,6 +379,7 @@ def build_dataset(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    add_special_tokens: bool = False,
 ) -> dict[str, Any]:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
 
@@ -409,6 +417,7 @@ def label_dataset(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    add_special_tokens: bool = False,
 ) -> dict[str, Any]:
     """Finds the dataset's documents in the shards by their tokens, and writes `FOLDER/NAME.provenance`.
 

@@ -34,6 +34,10 @@ class LabelConfig:
             "metavar": "TOKEN",
         },
     )
+    add_special_tokens: bool = field(
+        default=False,
+        metadata={"help": "The special tokens of the tokenizer's post-processor are around texts."},
+    )
     records: RecordConfig = field(default_factory=RecordConfig)
 
 
@@ -94,6 +98,7 @@ def run(
                 on_progress,
                 text_field=config.records.text_field,
                 skip_bad_records=config.records.skips,
+                add_special_tokens=config.add_special_tokens,
             )
             inputs = _checked_inputs(request.inputs, summary["shards"])
             outputs = [manifest.file_entry(partial / provenance.name, partial)]
@@ -132,11 +137,13 @@ def _request(
         tokenizer.entry(folder),
     ]
     inputs += entries(shards, folder)
-    settings = {
+    settings: Settings = {
         "eod": None if eod is None else eod[0],
         "text_field": config.records.text_field,
         "on_bad_record": config.records.on_bad_record,
     }
+    if config.add_special_tokens:
+        settings["add_special_tokens"] = True
     return Request("labels", settings, inputs)
 
 

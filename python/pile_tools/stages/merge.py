@@ -15,7 +15,7 @@ from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.types import OnProgress
 
 #: Settings that must be alike for tokens to mean the same.
-MEANING = ("eod", "eod_id")
+MEANING = ("eod", "eod_id", "add_special_tokens")
 
 
 @dataclass(frozen=True)
