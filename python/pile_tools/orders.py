@@ -93,7 +93,7 @@ class Order:
 
     Attributes:
         path: The folder's `order.json`, or where the rows lie.
-        samples: All samples, see `TrainingOrder`: those of the run, then what the reference builds beyond them.
+        samples: All samples, see `TrainingOrder`: those of the run, then what is built beyond them.
         batch_size: Samples of a step, or None where the order was made by a number of samples.
         steps: Steps the order was made for, or None.
         seed: Seed of its shuffles; None for rows that came shuffled.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 #: A path as users give it.
 AnyPath: TypeAlias = str | PathLike[str]
 
-#: Tokens as they are stored: uint16, or int32 for vocabularies of 65,500 tokens and more or ids beyond uint16.
+#: Tokens as they are stored: uint16, or int32 for vocabularies of 65,500 tokens and more or large ids.
 #: Blends of both are int64, as GPT-NeoX and Megatron-LM give all tokens.
 Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32] | NDArray[np.int64]
 

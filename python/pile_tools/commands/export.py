@@ -18,7 +18,12 @@ from pile_tools.views import find_tokenizer
 @click.argument("order")
 @click.option("--steps", metavar="A:B", required=True, help="Steps from A to B, B not included.")
 @click.option(
-    "-o", "--output", type=options.PATH, metavar="FILE", required=True, help="File to write: .parquet or .csv."
+    "-o",
+    "--output",
+    type=options.PATH,
+    metavar="FILE",
+    required=True,
+    help="File to write: .parquet or .csv.",
 )
 @options.batch_size
 @options.row_length

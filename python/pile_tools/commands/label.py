@@ -53,9 +53,7 @@ def command(
         manifest, is_new = run(
             prefix,
             found,
-            LabelConfig(
-                tokenizer=tokenizer, eod=eod, add_special_tokens=add_special_tokens, records=records
-            ),
+            LabelConfig(tokenizer=tokenizer, eod=eod, add_special_tokens=add_special_tokens, records=records),
             threads=threads,
             force=force,
             on_progress=bar.update,

@@ -30,9 +30,14 @@ _N_NAMED = 8
 @options.compat
 @options.threads
 def command(
-    order: Path, every: int, as_json: bool, plot: Path | None, batch_size: int | None,
+    order: Path,
+    every: int,
+    as_json: bool,
+    plot: Path | None,
+    batch_size: int | None,
     row_length: int | None,
-    compat: str | None, threads: int
+    compat: str | None,
+    threads: int,
 ) -> None:
     """Print the share of each subset in the tokens that the model reads in ORDER, by intervals of steps.
 

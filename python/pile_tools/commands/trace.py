@@ -28,9 +28,13 @@ from pile_tools.errors import ConfigError
 @options.row_length
 @options.compat
 def command(
-    order: Path, document: int, checkpoints: str | None, as_json: bool, batch_size: int | None,
+    order: Path,
+    document: int,
+    checkpoints: str | None,
+    as_json: bool,
+    batch_size: int | None,
     row_length: int | None,
-    compat: str | None
+    compat: str | None,
 ) -> None:
     """Print every step of ORDER that sees any part of DOCUMENT, in which epoch, and which of its tokens.
 

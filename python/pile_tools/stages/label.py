@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, datasets, files, manifest
+from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
 from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries

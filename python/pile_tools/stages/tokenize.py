@@ -156,7 +156,7 @@ def tokenize(
         tokenizer: A tokenizer.json, a folder that holds one, or a Hugging Face model id.
         eod: Token to end each document with; by default the tokenizer's own.
         append_eod: Whether documents end with a token at all.
-        add_special_tokens: Whether the special tokens of the tokenizer's post-processor are put around each text.
+        add_special_tokens: Whether to put the special tokens of the post-processor around each text.
         text_field: Key of a record, or column of a parquet file, that holds the text.
         on_bad_record: `error` stops at one; `skip` leaves it out and lists it in the manifest.
         threads: Threads that encode, by default one for each processor; not part of the result.

@@ -223,7 +223,7 @@ impl State {
                     .merge(piece, &mut self.scratch, &mut self.ids);
                 if let Err(byte) = merged {
                     // Not put into the tables: there, it would be known the next time.
-                    self.missing = Some(byte);
+                    self.missing.get_or_insert(byte);
                     return;
                 }
             }
