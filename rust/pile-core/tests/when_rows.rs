@@ -131,7 +131,7 @@ impl World {
         for (sample, row) in (0..).zip(&self.rows) {
             let inside = |t: &(usize, usize)| t.0 == copy && (first..end).contains(&t.1);
             let n = row.iter().filter(|t| inside(t)).count();
-            if let Some(offset) = row.iter().position(|t| inside(t)) {
+            if let Some(offset) = row.iter().position(inside) {
                 parts.push((sample, offset as u64, row[offset].1 as u64, n as u64));
             }
         }
@@ -341,7 +341,7 @@ fn documents() -> impl Strategy<Value = Vec<Vec<i32>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_text_is_seen_in_the_fewest_rows_that_hold_it(
