@@ -8,8 +8,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from pile_tools import publish
 from pile_tools._core import Tokenizer
-from pile_tools.errors import ConfigError, OutputExistsError
+from pile_tools.errors import ConfigError
 from pile_tools.orders import Order
 
 Record: TypeAlias = dict[str, Any]
@@ -43,14 +44,13 @@ def run(
     if steps[0] >= steps[1]:
         raise ConfigError(f"no steps from {steps[0]} to {steps[1]}")
     order.first_sample(steps[1] - 1)
-    if output.exists() and not force:
-        raise OutputExistsError(f"exists; --force replaces it ({output})")
-    temporary = output.with_name(output.name + ".tmp")
-    try:
+    n_records = 0
+
+    def fill(temporary: Path) -> None:
+        nonlocal n_records
         n_records = write(temporary, (_records(order, step, tokenizer) for step in range(*steps)))
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    publish.write_file(output, fill, force=force)
     return n_records
 
 
