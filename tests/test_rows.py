@@ -445,7 +445,7 @@ def test_steps_are_exported(order: Order, tmp_path: Path, cli: Any) -> None:
         table.column("document").to_pylist()[: len(order.batch_spans(2))]
         == order.batch_spans(2)[:, 1].tolist()
     )
-    assert cli("export", order.path, "--steps", "2:4", "-o", file).returncode == 1
+    assert cli("export", order.path, "--steps", "2:5", "-o", file).returncode == 1
     assert cli("export", order.path, "--steps", "4", "-o", file).returncode == 2
 
 

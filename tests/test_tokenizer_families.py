@@ -247,3 +247,45 @@ def test_published_files_have_the_ids_of_tokenizers(path: Path, shared: Path) ->
     theirs.no_truncation()
     theirs.no_padding()
     check(ours, theirs, [TEXT, *first_texts(shared / "corpus" / "small", 3_000_000)])
+
+
+def post_processors_of(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+    """Post-processors that add tokens in every way, for a tokenizer with `<s>` and `</s>`."""
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    start, end = ids
+
+    def template(single: str) -> Any:
+        return processors.TemplateProcessing(single=single, pair="$A $B", special_tokens=ids)
+
+    byte_level_post = processors.ByteLevel(trim_offsets=False)
+    return {
+        "none": None,
+        "byte level": byte_level_post,
+        "begin": template("<s> $A"),
+        "end": template("$A </s>"),
+        "both, twice": template("<s> <s> $A:0 </s> <s>"),
+        "nothing": template("$A"),
+        "llama 3": processors.Sequence([byte_level_post, template("<s> $A")]),
+        "nested": processors.Sequence([processors.Sequence([template("$A </s>")]), byte_level_post]),
+        "roberta": processors.RobertaProcessing(end, start, add_prefix_space=False),
+        "bert": processors.BertProcessing(end, start),
+    }
+
+
+def test_special_tokens_of_post_processors_are_the_references() -> None:
+    theirs = train("llama3", [TEXT] * 3, 500)
+    theirs.add_special_tokens(["<s>", "</s>"])
+    texts = ["", " ", "a", "<s>", "a</s>b", "<s> a </s>", *TEXT.splitlines(), TEXT, TEXT * 20]
+    n_added = 0
+    for name, post_processor in post_processors_of(theirs).items():
+        theirs.post_processor = post_processor
+        ours = Tokenizer(theirs.to_str().encode())
+        flat, offsets = ours.encode_batch(texts, add_special_tokens=True)
+        for number, text in enumerate(texts):
+            expected = theirs.encode(text, add_special_tokens=True).ids
+            plain = theirs.encode(text, add_special_tokens=False).ids
+            assert ours.encode(text, add_special_tokens=True).tolist() == expected, (name, text)
+            assert flat[offsets[number] : offsets[number + 1]].tolist() == expected, (name, text)
+            assert ours.encode(text).tolist() == plain, (name, text)
+            n_added += len(expected) - len(plain)
+    assert n_added > 100

@@ -117,6 +117,10 @@ class World:
         # Each row that holds any token of it: row j holds tokens j * length to j * length + length.
         length, n_rows = self.order.seq_length, len(self.shuffle_idx)
         low, high = np.maximum((first + length - 1) // length - 1, 0), np.minimum(last // length, n_rows - 1)
+        # A row with only the token that it shares with the next or the last one is no part of several tokens.
+        is_more = last > first
+        low += is_more & (first == (low + 1) * length)
+        high -= is_more & (last == high * length)
         copy, part = expanded(np.maximum(high - low + 1, 0))
         row = low[copy] + part
         start = row * length

@@ -69,13 +69,20 @@ class Tokenizer:
     def eod(self) -> tuple[str, int] | None:
         """The end-of-document token that the file declares and its id, if it declares one."""
 
-    def encode(self, text: str) -> NDArray[np.uint32]:
-        """The ids of a text, without post-processor tokens: (n_tokens,) uint32."""
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> NDArray[np.uint32]:
+        """The ids of a text, without post-processor tokens unless asked for: (n_tokens,) uint32.
 
-    def encode_batch(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
+        Raises:
+            FormatError: A byte of the text has no token, or the post-processor cannot be applied.
+        """
+
+    def encode_batch(
+        self, texts: Sequence[str], *, add_special_tokens: bool = False
+    ) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
         """The ids of all texts one after the other, and where each starts and the last ends.
 
         Shapes: n texts -> (n_tokens,) uint32, (n + 1,) uint64; text i is `ids[offsets[i]:offsets[i + 1]]`.
+        Raises: as `encode`.
         """
 
     def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]], skip_special_tokens: bool = True) -> str:
@@ -261,6 +268,14 @@ class TrainingOrder:
         """Tokens of a sample."""
 
     @property
+    def stored_dtype(self) -> str:
+        """`uint16` or `int32`: how token ids are searched for; of a blend of both, `int32`."""
+
+    @property
+    def replaced(self) -> list[int]:
+        """Samples that GPT-NeoX's reader cannot read, in whose place it gives another one."""
+
+    @property
     def dataset(self) -> Any:
         """The documents that the samples are made of: a `TokenDataset`, `TokenSource` or `Datasets`."""
 
@@ -268,13 +283,16 @@ class TrainingOrder:
         """Number of samples."""
 
     def __getitem__(self, sample: int, /) -> Tokens:
-        """A sample: (seq_length + 1,) uint16 or int32. Raises IndexError."""
+        """A sample: (seq_length + 1,) uint16, int32, or int64 for a blend of both. Raises IndexError."""
 
     def take(self, places: NDArray[np.int64]) -> Tokens:
-        """Samples at any places: (n,) int64 -> (n, seq_length + 1) uint16 or int32. Raises IndexError."""
+        """Samples at any places: (n,) int64 -> (n, seq_length + 1), as `samples`. Raises IndexError."""
 
     def samples(self, first: int, n: int) -> Tokens:
-        """`n` samples from place `first`: (n, seq_length + 1) uint16 or int32. Raises ConfigError."""
+        """`n` samples from place `first`: (n, seq_length + 1) uint16, int32, or int64 for a blend of both.
+
+        Raises: ConfigError.
+        """
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
         """What `n` samples from place `first` consist of, in order.
@@ -393,6 +411,7 @@ def build_dataset(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    add_special_tokens: bool = False,
 ) -> dict[str, Any]:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
 
@@ -430,6 +449,7 @@ def label_dataset(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    add_special_tokens: bool = False,
 ) -> dict[str, Any]:
     """Finds the dataset's documents in the shards by their tokens, and writes `FOLDER/NAME.provenance`.
 

@@ -26,8 +26,9 @@ class Datasets:
 
     @property
     def dtype(self) -> str:
-        """`uint16` or `int32`, the same for all."""
-        return str(self.parts[0].dtype)
+        """`uint16` or `int32` if all have it, else `int64`, as GPT-NeoX and Megatron-LM give tokens."""
+        dtypes = {str(part.dtype) for part in self.parts}
+        return dtypes.pop() if len(dtypes) == 1 else "int64"
 
     @property
     def has_provenance(self) -> bool:
@@ -46,7 +47,7 @@ class Datasets:
     def __getitem__(self, document: int) -> Tokens:
         part, number = self._place(document)
         tokens: Tokens = part[number]
-        return tokens
+        return tokens.astype(self.dtype, copy=False)
 
     def origin(self, document: int) -> Origin | None:
         """Where a document came from, or None where that is not known."""

@@ -177,10 +177,18 @@ def text_field_of(prefix: Path) -> str:
 
 
 def gives_tokens(text: str | None, tokenizer: Tokenizer, tokens: Tokens) -> bool:
-    """Whether a text gives these tokens, with or without an end-of-document token."""
+    """Whether a text gives these tokens, with or without an end-of-document token and special tokens."""
     if text is None:
         return False
     # Lone surrogates have become U+FFFD in the tokens.
-    ids = tokenizer.encode(re.sub("[\ud800-\udfff]", "\ufffd", text)).tolist()
+    text = re.sub("[\ud800-\udfff]", "\ufffd", text)
     found = tokens.tolist()
-    return found == ids or (len(found) > 0 and found[:-1] == ids)
+    for add_special_tokens in (False, True):
+        try:
+            ids = tokenizer.encode(text, add_special_tokens=add_special_tokens).tolist()
+        except FormatError:
+            # The tokenizer cannot write the text, or has no post-processor that can be applied.
+            continue
+        if found == ids or (len(found) > 0 and found[:-1] == ids):
+            return True
+    return False

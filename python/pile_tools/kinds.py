@@ -88,11 +88,12 @@ SETTINGS: Mapping[str, Shape] = {
     "tokens": {
         "eod?": _or_null(_text),
         "eod_id?": _or_null(_count),
+        "add_special_tokens?": _flag,
         "part?": _text,
         "part_of?": _digest,
         **_RECORDS,
     },
-    "labels": {"eod": _or_null(_text), **_RECORDS},
+    "labels": {"eod": _or_null(_text), "add_special_tokens?": _flag, **_RECORDS},
     "index": {"texts": _flag, "memory_bytes": _count},
     "ngrams": {
         "n": [_count],

@@ -104,15 +104,16 @@ def batch_of(tokens: Tokens, spans: NDArray[np.int64], n_inputs: int) -> Batch:
 
 @dataclass(frozen=True)
 class Order:
-    """A training order. As a sequence it is its samples, so data loaders take it as it is.
+    """A training order. As a sequence it is the samples of its run, so data loaders take it as it is.
 
     Attributes:
         path: The folder's `order.json`, or where the rows lie.
-        samples: The samples, see `TrainingOrder`.
+        samples: All samples, see `TrainingOrder`: those of the run, then what is built beyond them.
         batch_size: Samples of a step, or None where the order was made by a number of samples.
         steps: Steps the order was made for, or None.
         seed: Seed of its shuffles; None for rows that came shuffled.
         manifest: The whole manifest; None for rows and views that are not saved, which have none.
+        made_for: Samples of the run that the order was made for; None if the run is all samples.
     """
 
     path: Path
@@ -122,6 +123,7 @@ class Order:
     seed: int | None
     manifest: Manifest | None
     labels: Samples | None = None
+    made_for: int | None = None
 
     @property
     def seq_length(self) -> int:
@@ -152,15 +154,31 @@ class Order:
         path = Path(str(self.dataset.prefix) + manifest.MANIFEST_SUFFIX)
         return manifest.read(path) if path.exists() else None
 
+    @property
+    def replaced_by_gpt_neox(self) -> list[int]:
+        """Samples that GPT-NeoX's reader cannot read, in whose place it gives another one.
+
+        `samples` has the true ones, or with `compat="gpt-neox"` what GPT-NeoX gives.
+        """
+        return self.samples.replaced if isinstance(self.samples, TrainingOrder) else []
+
     def __len__(self) -> int:
-        return len(self.samples)
+        """Samples of the run: `steps * batch_size` if the order was made for steps, else all of `samples`.
+
+        GPT-NeoX builds 0.5 % more samples than its run sees; these are in `samples` alone.
+        """
+        n_samples = len(self.samples)
+        return n_samples if self.made_for is None else min(self.made_for, n_samples)
 
     def __getitem__(self, sample: int) -> Tokens:
-        """The sample at a place of the order: (seq_length + 1,) uint16 or int32."""
-        return self.samples[sample]
+        """A sample of the run: (seq_length + 1,) uint16, int32, or int64 for a blend of both."""
+        n_samples = len(self)
+        if not -n_samples <= sample < n_samples:
+            raise IndexError(f"{sample} is out of range for {n_samples}")
+        return self.samples[sample % n_samples]
 
     def n_steps(self, batch_size: int | None = None) -> int:
-        """Whole steps in the order."""
+        """Whole steps in `samples`, those beyond the run too."""
         return len(self.samples) // self._size(batch_size)
 
     def _size(self, batch_size: int | None) -> int:
@@ -247,11 +265,10 @@ class Order:
         return views.insert_tokens(self, table)
 
     def rebatch(self, *, batch_size: int) -> Order:
-        """The same samples in the same sequence, in steps of another size."""
+        """The same samples of the same run in the same sequence, in steps of another size."""
         if batch_size < 1:
             raise ConfigError(f"batch-size must be at least 1, got {batch_size}")
-        steps = len(self.samples) // batch_size
-        return dataclasses.replace(self, batch_size=batch_size, steps=steps)
+        return dataclasses.replace(self, batch_size=batch_size, steps=len(self) // batch_size)
 
     def when(
         self,
@@ -306,6 +323,7 @@ def open_order(
     row_length: int | None = None,
     batch_size: int | None = None,
     dtype: str | None = None,
+    compat: str | None = None,
 ) -> Order:
     """Opens an order in constant time, checked to be of its dataset.
 
@@ -315,14 +333,19 @@ def open_order(
             `https://...` or `hf://datasets/...`.
         row_length: Tokens of a row, for rows; by default Pythia's 2,049. Without it an `.idx` beside them
             means documents, unless every sequence is one such row.
-        batch_size: Samples of a step where the order names none; for rows by default Pythia's 1,024.
+        batch_size: Samples of a step, by default the order's own; for rows Pythia's 1,024.
         dtype: Type of a token, for rows: `uint16` or `int32`; by default that of an `.idx` beside them, or
             `uint16`.
+        compat: `gpt-neox` gives the samples that GPT-NeoX's reader puts in place of those it cannot read, see
+            `Order.replaced_by_gpt_neox`; by default as the order was built, or the true ones.
 
     Raises:
+        ConfigError: Another `compat`.
         FormatError: Not an order, or its dataset is not the one it was built for.
         OSError: A file cannot be read.
     """
+    if compat not in (None, "gpt-neox"):
+        raise ConfigError(f"no compat {compat!r}; there is gpt-neox")
     text = str(path)
     if row_length is not None and not 1 <= row_length <= MAX_ROW_LENGTH:
         raise ConfigError(f"row-length must be 1 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
@@ -334,14 +357,14 @@ def open_order(
         return _of_rows(Path(text), rows, size)
     path = Path(path)
     if text.endswith(".npy"):
-        return _of_arrays(path, batch_size)
+        return _of_arrays(path, batch_size, compat)
     file = order_file(path)
     if not file.exists() or file.suffix == ".bin":
         if path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin"))):
             return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
         what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
         raise FileNotFoundError(2, what, str(path))
-    order = _of_manifest(file)
+    order = _of_manifest(file, compat)
     return order if batch_size is None else order.rebatch(batch_size=batch_size)
 
 
@@ -356,7 +379,7 @@ _STEM = re.compile(
 )
 
 
-def _of_arrays(path: Path, batch_size: int | None) -> Order:
+def _of_arrays(path: Path, batch_size: int | None, compat: str | None) -> Order:
     """An order that GPT-NeoX wrote beside its dataset, by the name of one of its arrays."""
     stem = re.sub(r"_(doc|sample|shuffle)_idx\.npy$", "", path.name)
     found = _STEM.fullmatch(stem)
@@ -364,24 +387,30 @@ def _of_arrays(path: Path, batch_size: int | None) -> Order:
         raise FormatError(f"not a name of GPT-NeoX's index files ({path})")
     is_padded = found["packing"] in ("pack_until_overflow", "unpacked")
     samples = TrainingOrder(
-        path.with_name(stem), int(found["seq"]), path.with_name(found["prefix"]), is_padded=is_padded
+        path.with_name(stem),
+        int(found["seq"]),
+        path.with_name(found["prefix"]),
+        is_padded=is_padded,
+        as_gpt_neox=compat is not None,
     )
     steps = len(samples) // batch_size if batch_size else None
     return Order(path, samples, batch_size, steps, seed=int(found["seed"]), manifest=None)
 
 
-def _of_manifest(file: Path) -> Order:
+def _of_manifest(file: Path, compat: str | None) -> Order:
     found = manifest.read(file)
     if found.kind != "order":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an order ({file})")
     if found.checked_settings.text("rule", (*RULES, "view")) == "view":
         from pile_tools import views
 
-        return views.open_view(found)
+        return views.open_view(found, compat)
     datasets = [entry for entry in found.inputs if entry["role"] == "dataset"]
     if not datasets:
         raise FormatError(f"names no dataset ({file})")
     settings = _Settings.read(found)
+    if compat is not None:
+        settings = dataclasses.replace(settings, is_as_gpt_neox=True)
     if len(settings.stems) != len(datasets):
         raise FormatError(f"{len(settings.stems)} stems for {len(datasets)} datasets ({file})")
     parts = [
@@ -396,6 +425,7 @@ def _of_manifest(file: Path) -> Order:
         seed=settings.seed,
         manifest=found,
         labels=_part(found, settings, settings.stems[0], labels[0], padding=-100) if labels else None,
+        made_for=settings.steps * settings.batch_size if settings.steps and settings.batch_size else None,
     )
 
 

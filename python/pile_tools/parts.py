@@ -82,7 +82,7 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
     The parts come back in their order.
 
     Raises:
-        PileError: They are of different jobs, or parts are missing.
+        PileError: They are of different jobs, or parts are missing or given twice.
     """
     numbered: dict[int, Manifest] = {}
     first = parts[0]
@@ -91,7 +91,10 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
             raise PileError(
                 f"{found.path} is a part of another job than {first.path}: of other shards or settings"
             )
-        numbered[Part.parse(found.settings[PART]).number] = found
+        number = Part.parse(found.settings[PART]).number
+        if number in numbered:
+            raise PileError(f"part {found.settings[PART]} is given twice; give each part once ({found.path})")
+        numbered[number] = found
     n_parts = Part.parse(first.settings[PART]).n_parts
     missing = [Part(i, n_parts) for i in range(1, n_parts + 1) if i not in numbered]
     if missing:

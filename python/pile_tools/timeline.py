@@ -151,18 +151,17 @@ class Mixture:
 
 
 def extent(order: Order, batch_size: int | None = None) -> tuple[int, int]:
-    """Steps of the order and samples of each: those it was made for, or as many as it has.
+    """Steps of the order's run and samples of each; a run of which no steps are known is all samples.
 
     Raises:
-        ConfigError: No batch size is known.
+        ConfigError: No batch size is known, or the order has less than one step.
     """
     size = batch_size or order.batch_size
     if size is None:
         raise ConfigError(f"the order names no batch size; give --batch-size ({order.path})")
-    n_steps = len(order.samples) // size
-    if order.steps is not None and order.batch_size is not None:
-        n_steps = min(n_steps, order.steps * order.batch_size // size)
-    return n_steps, size
+    if len(order) < size:
+        raise ConfigError(f"{len(order):,} samples are no step of {size:,}; give --batch-size ({order.path})")
+    return len(order) // size, size
 
 
 def _core_order(order: Order) -> TrainingOrder:
@@ -326,10 +325,7 @@ def mixture(
 def _some_steps(order: Order, interval_steps: int, batch_size: int | None) -> tuple[int, int]:
     if interval_steps < 1:
         raise ConfigError(f"an interval must be of at least 1 step, got {interval_steps}")
-    n_steps, size = extent(order, batch_size)
-    if n_steps == 0:
-        raise ConfigError(f"{len(order.samples)} samples are no step of {size} ({order.path})")
-    return n_steps, size
+    return extent(order, batch_size)
 
 
 def _bytes_of(
@@ -345,7 +341,7 @@ def _bytes_of(
         ids = np.asarray(text, dtype=np.int64)
     except OverflowError as err:
         raise ConfigError(f"an id of text {number} is beyond 64 bits") from err
-    dtype = np.dtype(order.dataset.dtype)
+    dtype = np.dtype(_core_order(order).stored_dtype)
     limits = np.iinfo(dtype)
     wrong = ids[(ids < limits.min) | (ids > limits.max)]
     if len(wrong):

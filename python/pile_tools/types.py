@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 #: A path as users give it.
 AnyPath: TypeAlias = str | PathLike[str]
 
-#: Tokens as they are stored: uint16, or int32 for vocabularies of 65,500 tokens and more.
-Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32]
+#: Tokens as they are stored: uint16, or int32 for vocabularies of 65,500 tokens and more or large ids.
+#: Blends of both are int64, as GPT-NeoX and Megatron-LM give all tokens.
+Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32] | NDArray[np.int64]
 
 #: Called from time to time with the units done so far; an exception stops the job.
 OnProgress: TypeAlias = Callable[[int], object] | None

@@ -327,7 +327,7 @@ def _with_log(view: dict[str, Any], beneath: Order) -> dict[str, Any]:
     return {**view, "table": overwritten(beneath, table)}
 
 
-def open_view(found: Manifest) -> Order:
+def open_view(found: Manifest, compat: str | None = None) -> Order:
     """A saved view, over the order beneath, which must be as it was."""
     settings = found.checked_settings
     settings.require_keys(("rule", "kind", "seq_length", "batch_size", "steps", "seed", "view"))
@@ -337,7 +337,7 @@ def open_view(found: Manifest) -> Order:
     table.require_keys(("views",))
     if fingerprint(table.values) != settings.text("view"):
         raise FormatError(f"not the table that its {ORDER_FILE} names ({_view_file(found)})")
-    order = open_order(path)
+    order = open_order(path, compat=compat)
     for view in table.objects("views"):
         order = _applied(order, view)
     size, steps = (settings.optional(key, _at_least_one(settings)) for key in ("batch_size", "steps"))

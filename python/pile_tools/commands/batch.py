@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from pile_tools import publish
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
+from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import place_of, subset_labels
 from pile_tools.errors import ConfigError
-from pile_tools.orders import Order, open_order
+from pile_tools.orders import Order
 from pile_tools.remote import RemoteRows
 from pile_tools.types import Tokens
 from pile_tools.views import find_tokenizer
@@ -31,10 +32,9 @@ from pile_tools.views import find_tokenizer
 @click.option("--row", type=int, help="Print this row of the batch alone.")
 @click.option("--npy", type=options.PATH, metavar="FILE", help="Write the batch as a numpy array instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row instead.")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
-)
+@options.batch_size
 @options.row_length
+@options.compat
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
 )
@@ -48,6 +48,7 @@ def command(
     as_json: bool,
     batch_size: int | None,
     row_length: int | None,
+    compat: str | None,
     tokenizer: Path | None,
     force: bool,
 ) -> None:
@@ -64,7 +65,7 @@ def command(
       pile-tools batch pile-standard-pythia-preshuffled/ --step 1000 --npy step1000.npy
       pile-tools batch hf://datasets/EleutherAI/pile-standard-pythia-preshuffled --step 1000 --row 0
     """
-    opened = open_order(order, row_length=row_length, batch_size=batch_size)
+    opened = opened_order(order, row_length, batch_size, compat)
     first, n_rows = opened.first_sample(step, batch_size)
     if row is not None and not 0 <= row < n_rows:
         raise ConfigError(f"no row {row}: the batch has {n_rows}, from 0")

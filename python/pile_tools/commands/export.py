@@ -8,9 +8,9 @@ import click
 
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
+from pile_tools.commands.opening import opened_order
 from pile_tools.errors import ConfigError
-from pile_tools.orders import open_order
-from pile_tools.stages.export import run
+from pile_tools.stages.export import run, writer_of
 from pile_tools.views import find_tokenizer
 
 
@@ -18,12 +18,16 @@ from pile_tools.views import find_tokenizer
 @click.argument("order")
 @click.option("--steps", metavar="A:B", required=True, help="Steps from A to B, B not included.")
 @click.option(
-    "-o", "--output", type=options.PATH, metavar="FILE.parquet", required=True, help="File to write."
+    "-o",
+    "--output",
+    type=options.PATH,
+    metavar="FILE",
+    required=True,
+    help="File to write: .parquet or .csv.",
 )
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
-)
+@options.batch_size
 @options.row_length
+@options.compat
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
 )
@@ -34,19 +38,22 @@ def command(
     output: Path,
     batch_size: int | None,
     row_length: int | None,
+    compat: str | None,
     tokenizer: Path | None,
     force: bool,
 ) -> None:
-    """Write steps of ORDER as Parquet: step, row, document, subset, text; one record a run of a document.
+    """Write steps of ORDER as Parquet or CSV; one record a run of a document.
 
-    What is not known is null. Needs pyarrow: pip install 'pile-tools[export]'.
+    The columns are step, row, document, start, tokens, subset and text. What is not known is null, in CSV
+    empty. Parquet needs pyarrow: pip install 'pile-tools[export]'.
 
     \b
     Examples:
       pile-tools export tokens/ --steps 0:10 -o first.parquet
       pile-tools export preshuffled/ --steps 1000:1001 -o step1000.parquet --tokenizer tokenizer.json
     """
-    opened = open_order(order, row_length=row_length, batch_size=batch_size)
+    writer_of(output)
+    opened = opened_order(order, row_length, batch_size, compat)
     first, colon, end = steps.partition(":")
     if not (colon and first.isdigit() and end.isdigit()):
         raise ConfigError(f"--steps are A:B, such as 0:10, got {steps!r}")

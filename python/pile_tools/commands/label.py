@@ -28,6 +28,7 @@ def command(
     shards: tuple[Path, ...],
     tokenizer: Path,
     eod: str | None,
+    add_special_tokens: bool,
     text_field: str,
     on_bad_record: str,
     threads: int,
@@ -53,7 +54,7 @@ def command(
         manifest, is_new = run(
             prefix,
             found,
-            LabelConfig(tokenizer=tokenizer, eod=eod, records=records),
+            LabelConfig(tokenizer=tokenizer, eod=eod, add_special_tokens=add_special_tokens, records=records),
             threads=threads,
             force=force,
             on_progress=bar.update,

@@ -21,7 +21,8 @@ def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
     """Join token datasets into one, with the provenance of their documents.
 
     INPUTS are datasets' prefixes, any of their files, or folders with datasets; they are taken in the order
-    given, those of a folder by name. Datasets of GPT-NeoX and Megatron-LM are taken too. Tokens of
+    given, those of a folder by name. A dataset given twice is there twice; several
+    of its files name it once. Datasets of GPT-NeoX and Megatron-LM are taken too. Tokens of
     different tokenizers are not mixed.
 
     The parts that `tokenize --shards i/n` wrote give the dataset that a single run would have written, byte

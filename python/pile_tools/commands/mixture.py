@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pile_tools import charts, timeline
 from pile_tools.commands import options
+from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import subset_labels, unused_label
-from pile_tools.orders import open_order
 from pile_tools.progress import Bar
 
 #: Subsets with a column or a colour of their own, the largest; the rest are summed up.
@@ -26,10 +26,9 @@ _N_NAMED = 8
 )
 @click.option("--json", "as_json", is_flag=True, help="Print tokens by interval and subset as JSON lines.")
 @options.plot("the shares by interval")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
-)
+@options.batch_size
 @options.row_length
+@options.compat
 @options.threads
 def command(
     order: Path,
@@ -38,6 +37,7 @@ def command(
     plot: Path | None,
     batch_size: int | None,
     row_length: int | None,
+    compat: str | None,
     threads: int,
 ) -> None:
     """Print the share of each subset in the tokens that the model reads in ORDER, by intervals of steps.
@@ -47,7 +47,7 @@ def command(
       pile-tools mixture tokens/
       pile-tools mixture tokens/ --every 100 --plot mixture.svg
     """
-    opened = open_order(order, row_length=row_length)
+    opened = opened_order(order, row_length, batch_size, compat)
     with Bar("reading", None, "samples") as bar:
         found = timeline.mixture(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update

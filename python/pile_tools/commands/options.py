@@ -40,6 +40,19 @@ memory = click.option(
     help="Memory to count in; what does not fit is spilled beside the output.",
 )
 shards = click.argument("shards", nargs=-1, required=True, type=PATH)
+batch_size = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help="Samples of a step; by default the order's own, of rows 1,024.",
+)
+row_length = click.option(
+    "--row-length", type=click.IntRange(min=2), help="Tokens of a row, of rows. Default: Pythia's 2049."
+)
+compat = click.option(
+    "--compat",
+    type=click.Choice(["gpt-neox"]),
+    help="Give the samples that GPT-NeoX gives in place of those it cannot read.",
+)
 dataset_output = click.option(
     "-o", "--output", type=PATH, required=True, metavar="PREFIX", help="Writes PREFIX.bin, PREFIX.idx, ..."
 )

@@ -90,7 +90,10 @@ def command(
         given = "those are given" if config.compat else "the true ones are given"
         click.echo(f"GPT-NeoX cannot read the samples at {replaced} and takes others; {given}")
     if config.batch_size is not None:
-        click.echo(f"{summary['n_samples'] // config.batch_size:,} steps of {config.batch_size:,} samples")
+        n_steps = config.steps or summary["n_samples"] // config.batch_size
+        n_more = summary["n_samples"] - n_steps * config.batch_size
+        more = f"; {n_more:,} samples more, which the run does not see" if n_more else ""
+        click.echo(f"{n_steps:,} steps of {config.batch_size:,} samples{more}")
     click.echo(f"look at one: pile-tools batch {manifest.folder} --step 0")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from pile_tools import charts, timeline
 from pile_tools.commands import options
-from pile_tools.orders import open_order
+from pile_tools.commands.opening import opened_order
 from pile_tools.progress import Bar
 from pile_tools.timeline import Repeats
 
@@ -23,10 +23,9 @@ from pile_tools.timeline import Repeats
 @click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Documents printed.")
 @click.option("--json", "as_json", is_flag=True, help="Print each repeated document as a line of JSON.")
 @options.plot("the shares by interval")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
-)
+@options.batch_size
 @options.row_length
+@options.compat
 @options.threads
 def command(
     order: Path,
@@ -36,6 +35,7 @@ def command(
     plot: Path | None,
     batch_size: int | None,
     row_length: int | None,
+    compat: str | None,
     threads: int,
 ) -> None:
     """Print what the model reads more than once in ORDER, and when: epochs and duplicates told apart.
@@ -48,7 +48,7 @@ def command(
       pile-tools repeats tokens/
       pile-tools repeats tokens/ --every 100 --plot repeats.svg
     """
-    opened = open_order(order, row_length=row_length)
+    opened = opened_order(order, row_length, batch_size, compat)
     with Bar("reading", None, "documents and samples") as bar:
         found = timeline.repeats(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update

@@ -41,6 +41,7 @@ def command(
     output: Path,
     tokenizer: Path,
     eod: str | None,
+    add_special_tokens: bool,
     no_eod: bool,
     text_field: str,
     on_bad_record: str,
@@ -73,7 +74,13 @@ def command(
     if STANDARD_INPUT in shards and (part is not None or distributed):
         raise click.UsageError("standard input cannot be cut into parts")
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record)
-    config = TokenizeConfig(tokenizer=tokenizer, eod=eod, append_eod=not no_eod, records=records)
+    config = TokenizeConfig(
+        tokenizer=tokenizer,
+        eod=eod,
+        add_special_tokens=add_special_tokens,
+        append_eod=not no_eod,
+        records=records,
+    )
     found = find_shards(shards)
     if distributed:
         is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT

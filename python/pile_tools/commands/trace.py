@@ -10,9 +10,9 @@ import click
 from pile_tools import timeline
 from pile_tools.checkpoints import intervals
 from pile_tools.commands import options
+from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import source_of
 from pile_tools.errors import ConfigError
-from pile_tools.orders import open_order
 
 
 @click.command("trace")
@@ -24,10 +24,9 @@ from pile_tools.orders import open_order
     help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
-)
+@options.batch_size
 @options.row_length
+@options.compat
 def command(
     order: Path,
     document: int,
@@ -35,6 +34,7 @@ def command(
     as_json: bool,
     batch_size: int | None,
     row_length: int | None,
+    compat: str | None,
 ) -> None:
     """Print every step of ORDER that sees any part of DOCUMENT, in which epoch, and which of its tokens.
 
@@ -45,7 +45,7 @@ def command(
       pile-tools trace tokens/ 633
       pile-tools trace tokens/ 633 --json
     """
-    opened = open_order(order, row_length=row_length)
+    opened = opened_order(order, row_length, batch_size, compat)
     if document < 0:
         raise click.UsageError(f"documents are numbered from 0, got {document}")
     if not opened.knows_documents:

@@ -14,6 +14,7 @@ from pile_tools import charts, timeline
 from pile_tools._core import Tokenizer
 from pile_tools.checkpoints import Intervals, intervals
 from pile_tools.commands import options
+from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import source_of, tokens_from
 from pile_tools.commands.texts import (
     asked,
@@ -26,7 +27,7 @@ from pile_tools.commands.texts import (
     times,
 )
 from pile_tools.errors import ConfigError
-from pile_tools.orders import Order, open_order
+from pile_tools.orders import Order
 from pile_tools.progress import Bar
 from pile_tools.timeline import When
 
@@ -60,10 +61,9 @@ _N_LISTED = 30
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every occurrence as a line of JSON.")
 @options.plot("the counts by checkpoint")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
-)
+@options.batch_size
 @options.row_length
+@options.compat
 @click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
 @click.option(
     "--index",
@@ -87,6 +87,7 @@ def command(
     plot: Path | None,
     batch_size: int | None,
     row_length: int | None,
+    compat: str | None,
     tokenizer: Path | None,
     index: str,
     threads: int,
@@ -105,7 +106,7 @@ def command(
       pile-tools when tokens/ "Alice" --checkpoints run/ --plot alice.svg
     """
     wanted = asked(texts, file, tokens)
-    opened = open_order(order, row_length=row_length)
+    opened = opened_order(order, row_length, batch_size, compat)
     decoder = None if tokens and tokenizer is None else timeline.tokenizer_of(opened, tokenizer)
     n_steps, size = timeline.extent(opened, batch_size)
     first, end = _steps(steps, n_steps)

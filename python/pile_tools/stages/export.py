@@ -1,9 +1,10 @@
-"""Writes steps of an order as a Parquet file that any tool reads."""
+"""Writes steps of an order as a file that any tool reads: Parquet, or CSV."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,53 +13,90 @@ from pile_tools._core import Tokenizer
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order
 
+Record: TypeAlias = dict[str, Any]
+
+#: Columns of an export, with Arrow's names of their types.
+COLUMNS = {
+    "step": "int64",
+    "row": "int64",
+    "document": "int64",
+    "start": "int64",
+    "tokens": "int64",
+    "subset": "string",
+    "text": "string",
+}
+
 
 def run(
     order: Order, steps: tuple[int, int], output: Path, tokenizer: Tokenizer, *, force: bool = False
 ) -> int:
     """Writes the runs of documents in steps [first, end); returns how many. One step is in memory at a time.
 
-    Columns: step, row, document (null where unknown), start, tokens, subset (null where unknown), text.
+    Columns: step, row, document, start, tokens, subset, text. Document, start and subset are null where they
+    are unknown. The suffix says the format: `.parquet`, or `.csv`, where text is quoted and null is empty.
 
     Raises:
-        ConfigError: The steps are out of range.
+        ConfigError: The steps are out of range, or the suffix is another one.
         OutputExistsError: The file exists and `force` is off.
-        ModuleNotFoundError: pyarrow is not installed.
+        ModuleNotFoundError: pyarrow, which Parquet needs, is not installed.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    write = writer_of(output)
     if steps[0] >= steps[1]:
         raise ConfigError(f"no steps from {steps[0]} to {steps[1]}")
     order.first_sample(steps[1] - 1)
-    schema = pa.schema(
-        [
-            ("step", pa.int64()),
-            ("row", pa.int64()),
-            ("document", pa.int64()),
-            ("start", pa.int64()),
-            ("tokens", pa.int64()),
-            ("subset", pa.string()),
-            ("text", pa.string()),
-        ]
-    )
     n_records = 0
 
     def fill(temporary: Path) -> None:
         nonlocal n_records
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for step in range(*steps):
-                records = _records(order, step, tokenizer)
-                writer.write_table(pa.Table.from_pylist(records, schema=schema))
-                n_records += len(records)
+        n_records = write(temporary, (_records(order, step, tokenizer) for step in range(*steps)))
 
     publish.write_file(output, fill, force=force)
     return n_records
 
 
-def _records(order: Order, step: int, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def writer_of(output: Path) -> Callable[[Path, Iterator[list[Record]]], int]:
+    """What writes the format of a file's suffix. Raises ConfigError."""
+    writers = {".parquet": _write_parquet, ".csv": _write_csv}
+    if output.suffix.lower() not in writers:
+        raise ConfigError(f"an export is .parquet or .csv, got {output.suffix or 'no suffix'!r} ({output})")
+    return writers[output.suffix.lower()]
+
+
+def _write_parquet(path: Path, steps: Iterator[list[Record]]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+    n_records = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for records in steps:
+            writer.write_table(pa.Table.from_pylist(records, schema=schema))
+            n_records += len(records)
+    return n_records
+
+
+def _write_csv(path: Path, steps: Iterator[list[Record]]) -> int:
+    """RFC 4180. `csv` of Python 3.11 cannot write an empty text and a null differently."""
+    n_records = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(COLUMNS) + "\r\n")
+        for records in steps:
+            file.writelines(",".join(map(_field, record.values())) + "\r\n" for record in records)
+            n_records += len(records)
+    return n_records
+
+
+def _field(value: int | str | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return '"' + value.replace('"', '""') + '"'
+    return str(value)
+
+
+def _records(order: Order, step: int, tokenizer: Tokenizer) -> list[Record]:
     tokens = order.batch(step)
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
     before, place = -1, 0
     for row, document, start, length in order.batch_spans(step).tolist():
         place = place if row == before else 0

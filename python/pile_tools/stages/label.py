@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, datasets, manifest, publish
+from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
 from pile_tools.publish import Built, Target
@@ -34,6 +35,10 @@ class LabelConfig:
             "help": "Token that may end each document; by default the tokenizer's own.",
             "metavar": "TOKEN",
         },
+    )
+    add_special_tokens: bool = field(
+        default=False,
+        metadata={"help": "The special tokens of the tokenizer's post-processor are around texts."},
     )
     records: RecordConfig = field(default_factory=RecordConfig)
 
@@ -92,6 +97,7 @@ def run(
             on_progress,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
+            add_special_tokens=config.add_special_tokens,
         )
         inputs = _checked_inputs(request.inputs, summary["shards"])
         return Built([provenance.name], summary, inputs)
@@ -126,11 +132,13 @@ def _request(
         tokenizer.entry(folder),
     ]
     inputs += entries(shards, folder)
-    settings = {
+    settings: Settings = {
         "eod": None if eod is None else eod[0],
         "text_field": config.records.text_field,
         "on_bad_record": config.records.on_bad_record,
     }
+    if config.add_special_tokens:
+        settings["add_special_tokens"] = True
     return Request("labels", settings, inputs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.types import OnProgress
 
 #: Settings that must be alike for tokens to mean the same.
-MEANING = ("eod", "eod_id")
+MEANING = ("eod", "eod_id", "add_special_tokens")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Result:
 
 
 def find_datasets(places: Sequence[Path]) -> list[Path]:
-    """The prefixes of the datasets at some places, each once, in the order given.
+    """The prefixes of the datasets at some places, in the order given; one given again is there again.
+
+    Different files of one dataset, as a shell's pattern gives them, name it once.
 
     Args:
         places: Prefixes, files of a dataset, or folders: all datasets in one, sorted byte-wise by name.
@@ -41,16 +44,24 @@ def find_datasets(places: Sequence[Path]) -> list[Path]:
     Raises:
         PileError: There is no dataset at a place.
     """
-    found: dict[Path, None] = {}
+    found: list[Path] = []
+    given: Counter[tuple[Path, Path]] = Counter()
     for place in places:
-        if place.is_dir():
-            below = [path.with_suffix("") for path in sorted(place.glob("*.idx"), key=os.fsencode)]
-            if not below:
-                raise PileError(f"{place} holds no datasets: there is no .idx in it")
-            found.update(dict.fromkeys(below))
-        else:
-            found[_prefix(place)] = None
-    return list(found)
+        for prefix in _prefixes(place):
+            given[place, prefix] += 1
+            if given[place, prefix] > found.count(prefix):
+                found.append(prefix)
+    return found
+
+
+def _prefixes(place: Path) -> list[Path]:
+    """The prefixes of the datasets at one place."""
+    if not place.is_dir():
+        return [_prefix(place)]
+    inside = [path.with_suffix("") for path in sorted(place.glob("*.idx"), key=os.fsencode)]
+    if not inside:
+        raise PileError(f"{place} holds no datasets: there is no .idx in it")
+    return inside
 
 
 def _prefix(place: Path) -> Path:

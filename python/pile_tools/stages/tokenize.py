@@ -38,6 +38,10 @@ class TokenizeConfig:
             "metavar": "TOKEN",
         },
     )
+    add_special_tokens: bool = field(
+        default=False,
+        metadata={"help": "Add the special tokens of the tokenizer's post-processor, as GPT-NeoX does."},
+    )
     append_eod: bool = True
     records: RecordConfig = field(default_factory=RecordConfig)
 
@@ -115,6 +119,7 @@ def run(
             on_progress,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
+            add_special_tokens=config.add_special_tokens,
         )
         n_resumed_shards = built.pop("n_resumed_shards")
         summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
@@ -132,6 +137,7 @@ def tokenize(
     tokenizer: AnyPath,
     eod: str | None = None,
     append_eod: bool = True,
+    add_special_tokens: bool = False,
     text_field: str = "text",
     on_bad_record: str = "error",
     threads: int | None = None,
@@ -150,6 +156,7 @@ def tokenize(
         tokenizer: A tokenizer.json, a folder that holds one, or a Hugging Face model id.
         eod: Token to end each document with; by default the tokenizer's own.
         append_eod: Whether documents end with a token at all.
+        add_special_tokens: Whether to put the special tokens of the post-processor around each text.
         text_field: Key of a record, or column of a parquet file, that holds the text.
         on_bad_record: `error` stops at one; `skip` leaves it out and lists it in the manifest.
         threads: Threads that encode, by default one for each processor; not part of the result.
@@ -164,6 +171,7 @@ def tokenize(
         tokenizer=Path(tokenizer),
         eod=eod,
         append_eod=append_eod,
+        add_special_tokens=add_special_tokens,
         records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
     )
     run(
@@ -227,12 +235,14 @@ def _request(
     folder = prefix.parent
     inputs: list[Entry] = [tokenizer.entry(folder)]
     inputs += entries(shards, folder)
-    settings = {
+    settings: Settings = {
         "eod": None if eod is None else eod[0],
         "eod_id": None if eod is None else eod[1],
         "text_field": config.records.text_field,
         LENIENCE: config.records.on_bad_record,
     }
+    if config.add_special_tokens:
+        settings["add_special_tokens"] = True
     return Request("tokens", {**settings, **(more or {})}, inputs)
 
 

@@ -18,8 +18,8 @@ fuzz_target!(|input: &[u8]| {
         Reference::from_json(json, Path::new("tokenizer.json")).expect("it looks for less");
     let text = String::from_utf8_lossy(&text[..text.len().min(LONGEST_TEXT)]);
     let mut ids = Vec::new();
-    tokenizer.encoder().encode(&text, &mut ids);
-    assert_eq!(ids, reference.encode(&text));
+    let encoded = tokenizer.encoder().encode(&text, &mut ids);
+    assert_eq!(encoded.ok().map(|()| ids.clone()), reference.encode(&text));
     assert!(
         ids.iter()
             .all(|id| *id <= tokenizer.max_id() && tokenizer.id_to_token(*id).is_some())

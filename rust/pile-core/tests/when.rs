@@ -1,7 +1,7 @@
 //! The way back from texts, against a byte search of the decoded documents and samples cut by hand.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeSet, fs, path::Path, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use pile_core::{
     order::{
@@ -67,7 +67,7 @@ fn world(seed: u32, seq_length: u64, token_type: TokenType) -> World {
             .map(|_| WORDS[rng.interval(WORDS.len() as u64 - 1) as usize])
             .collect();
         let mut ids = Vec::new();
-        tokenizer.encoder().encode(&text, &mut ids);
+        tokenizer.encoder().encode(&text, &mut ids).unwrap();
         if document % 3 == 0 {
             // An id without bytes: it decodes to nothing.
             ids.insert(ids.len() / 2, 60_000);
@@ -97,6 +97,39 @@ fn world(seed: u32, seq_length: u64, token_type: TokenType) -> World {
         dataset,
         seq_length,
     }
+}
+
+/// The smallest set of rows of `l + 1` tokens that holds tokens `first` to `last`, by trying every row that each token
+/// may be taken from. Of sets of one size, which only rows of two tokens have, the one whose rows reach furthest.
+fn fewest(holding: &[usize], first: usize, last: usize, l: usize) -> Vec<usize> {
+    let n = last - first + 1;
+    let end_of = |row: usize| (row * l + l).min(last) - first + 1;
+    let key = |rows: &[usize]| -> (usize, Vec<_>) {
+        let reach = rows.iter().map(|row| (Reverse(end_of(*row)), *row));
+        (rows.len(), reach.collect())
+    };
+    // best[i]: the set for the tokens before first + i.
+    let mut best: Vec<Option<Vec<usize>>> = vec![None; n + 1];
+    best[0] = Some(Vec::new());
+    for i in 0..n {
+        let Some(before) = best[i].clone() else {
+            continue;
+        };
+        for row in holding
+            .iter()
+            .filter(|j| (**j * l..=**j * l + l).contains(&(first + i)))
+        {
+            let mut rows = before.clone();
+            rows.push(*row);
+            for reached in &mut best[i + 1..=end_of(*row)] {
+                let is_better = |known: &Vec<usize>| key(&rows) < key(known);
+                if reached.as_ref().is_none_or(is_better) {
+                    *reached = Some(rows.clone());
+                }
+            }
+        }
+    }
+    best[n].clone().unwrap_or_default()
 }
 
 /// (text, document, byte, n_parts, sample, offset, tokens, documents)
@@ -211,7 +244,8 @@ impl World {
                 if !whole.is_empty() {
                     found.extend(whole.into_iter().map(|j| part(*j, 1)));
                 } else if n_documents == 1 && last <= place_of.len() * l {
-                    found.extend(holding.iter().map(|j| part(*j, holding.len())));
+                    let rows = fewest(&holding, first, last, l);
+                    found.extend(rows.iter().map(|j| part(*j, rows.len())));
                 }
             }
         }

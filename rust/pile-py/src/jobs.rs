@@ -40,7 +40,7 @@ pub fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
 #[pyfunction]
 #[pyo3(signature = (
     shards, tokenizer, eod, folder, name, job, n_threads, is_part, discard, on_progress = None, *,
-    text_field = "text", skip_bad_records = false
+    text_field = "text", skip_bad_records = false, add_special_tokens = false
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn build_dataset<'py>(
@@ -57,10 +57,12 @@ pub fn build_dataset<'py>(
     on_progress: Option<Py<PyAny>>,
     text_field: &str,
     skip_bad_records: bool,
+    add_special_tokens: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = BuildConfig {
         shards,
         rules: rules(text_field, skip_bad_records),
+        add_special_tokens,
         eod,
         folder,
         name,
@@ -102,7 +104,7 @@ pub fn merge_datasets<'py>(
 #[pyfunction]
 #[pyo3(signature = (
     prefix, shards, tokenizer, eod, folder, name, n_threads, on_progress = None, *,
-    text_field = "text", skip_bad_records = false
+    text_field = "text", skip_bad_records = false, add_special_tokens = false
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn label_dataset<'py>(
@@ -117,11 +119,13 @@ pub fn label_dataset<'py>(
     on_progress: Option<Py<PyAny>>,
     text_field: &str,
     skip_bad_records: bool,
+    add_special_tokens: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = LabelConfig {
         prefix,
         shards,
         rules: rules(text_field, skip_bad_records),
+        add_special_tokens,
         eod,
         folder,
         name,

@@ -40,6 +40,7 @@ enum Made {
     Blend {
         stem: PathBuf,
         parts: Vec<Py<TrainingOrder>>,
+        is_mixed: bool,
     },
 }
 
@@ -93,10 +94,15 @@ pub fn blended_order(
         opened.push((order::IndexedSamples::open(stem, *layout)?, *first));
     }
     let samples = order::BlendedSamples::open(&stem, opened)?;
+    let is_mixed = several.is_mixed();
     let source: Arc<dyn TokenSource> = Arc::new(several);
     Ok(TrainingOrder {
         inner: order::TrainingOrder::new(Box::new(samples), source, 0),
-        made: Made::Blend { stem, parts },
+        made: Made::Blend {
+            stem,
+            parts,
+            is_mixed,
+        },
     })
 }
 
@@ -119,9 +125,22 @@ impl TrainingOrder {
     ) -> PyResult<Bound<'py, PyAny>> {
         // A number of samples beyond the order is refused before room is made for it.
         self.inner.check_range(first, n).map_err(BindError::from)?;
-        filled(py, self.inner.source().token_type(), shape, |out| {
-            self.inner.read_batch(first, n, out)
-        })
+        self.filled(py, shape, |out| self.inner.read_batch(first, n, out))
+    }
+
+    /// An array of tokens: as they are stored, or int64 where datasets of a blend store them differently, as
+    /// GPT-NeoX and Megatron-LM give them.
+    fn filled<'py>(
+        &self,
+        py: Python<'py>,
+        shape: &[usize],
+        read: impl FnOnce(&mut [u8]) -> pile_core::Result<()> + Send,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let tokens = filled(py, self.inner.source().token_type(), shape, read)?;
+        match self.made {
+            Made::Blend { is_mixed: true, .. } => tokens.call_method1("astype", ("int64",)),
+            _ => Ok(tokens),
+        }
     }
 }
 
@@ -172,6 +191,16 @@ impl TrainingOrder {
     }
 
     #[getter]
+    fn stored_dtype(&self) -> &'static str {
+        self.inner.source().token_type().name()
+    }
+
+    #[getter]
+    fn replaced(&self, py: Python<'_>) -> Vec<u64> {
+        py.detach(|| self.inner.replaced())
+    }
+
+    #[getter]
     fn dataset<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let source = |kind| Bound::new(py, SourceClass { kind }).map(Bound::into_any);
         match &self.made {
@@ -208,9 +237,7 @@ impl TrainingOrder {
         let places = places.as_array().into_iter().map(|i| index(*i, n_samples));
         let places = places.collect::<PyResult<Vec<u64>>>()?;
         let shape = [places.len(), self.inner.sample_length() as usize];
-        filled(py, self.inner.source().token_type(), &shape, |out| {
-            self.inner.read_places(&places, out)
-        })
+        self.filled(py, &shape, |out| self.inner.read_places(&places, out))
     }
 
     fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {
@@ -292,7 +319,7 @@ impl TrainingOrder {
                 let arguments = (path, rows.row_length(), rows.token_type().name());
                 (core.getattr("rows_order")?, arguments).into_bound_py_any(py)
             }
-            Made::Blend { stem, parts } => {
+            Made::Blend { stem, parts, .. } => {
                 let parts: Vec<_> = parts.iter().map(|part| part.bind(py)).collect();
                 (core.getattr("blended_order")?, (stem, parts)).into_bound_py_any(py)
             }

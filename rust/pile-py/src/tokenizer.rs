@@ -42,6 +42,15 @@ fn id_of(id: i64) -> Result<u32, BindError> {
     u32::try_from(id).map_err(|_| Error::argument(format!("id {id} is not within 0..2^32")).into())
 }
 
+impl Tokenizer {
+    fn encoder(&self, add_special_tokens: bool) -> pile_core::Result<tokenize::Encoder<'_>> {
+        match add_special_tokens {
+            true => self.inner.encoder_with_special_tokens(),
+            false => Ok(self.inner.encoder()),
+        }
+    }
+}
+
 #[pymethods]
 impl Tokenizer {
     #[new]
@@ -65,29 +74,38 @@ impl Tokenizer {
         self.inner.eod()
     }
 
-    fn encode<'py>(&self, py: Python<'py>, text: &str) -> Ids<'py> {
+    #[pyo3(signature = (text, *, add_special_tokens = false))]
+    fn encode<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        add_special_tokens: bool,
+    ) -> Result<Ids<'py>, BindError> {
         let ids = py.detach(|| {
             let mut ids = Vec::new();
-            self.inner.encoder().encode(text, &mut ids);
-            ids
-        });
-        ids.into_pyarray(py)
+            self.encoder(add_special_tokens)?.encode(text, &mut ids)?;
+            Ok::<_, Error>(ids)
+        })?;
+        Ok(ids.into_pyarray(py))
     }
 
+    #[pyo3(signature = (texts, *, add_special_tokens = false))]
     fn encode_batch<'py>(
         &self,
         py: Python<'py>,
         texts: Vec<pyo3::pybacked::PyBackedStr>,
-    ) -> (Ids<'py>, Bound<'py, PyArray1<u64>>) {
+        add_special_tokens: bool,
+    ) -> Result<(Ids<'py>, Bound<'py, PyArray1<u64>>), BindError> {
         let (ids, offsets) = py.detach(|| {
-            let (mut encoder, mut ids, mut offsets) = (self.inner.encoder(), Vec::new(), vec![0]);
+            let mut encoder = self.encoder(add_special_tokens)?;
+            let (mut ids, mut offsets) = (Vec::new(), vec![0]);
             for text in &texts {
-                encoder.encode(text, &mut ids);
+                encoder.encode(text, &mut ids)?;
                 offsets.push(ids.len() as u64);
             }
-            (ids, offsets)
-        });
-        (ids.into_pyarray(py), offsets.into_pyarray(py))
+            Ok::<_, Error>((ids, offsets))
+        })?;
+        Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
     }
 
     #[pyo3(signature = (ids, skip_special_tokens = true))]

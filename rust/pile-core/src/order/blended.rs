@@ -195,6 +195,23 @@ impl Samples for BlendedSamples {
         self.parts.iter().any(|(part, _)| part.is_padded())
     }
 
+    fn replaced(&self) -> Vec<u64> {
+        let of_parts = self.parts.iter().map(|(part, _)| part.replaced());
+        let of_parts: Vec<Vec<u64>> = of_parts.collect();
+        if of_parts.iter().all(Vec::is_empty) {
+            return Vec::new();
+        }
+        let is_replaced = |i: &u64| {
+            let number = self.dataset_index.get(*i, 0);
+            let sample = number.zip(self.sample_index.get(*i, 0));
+            sample.is_some_and(|(number, sample)| {
+                let of_part = of_parts.get(number as usize);
+                of_part.is_some_and(|replaced| replaced.contains(&sample))
+            })
+        };
+        (0..self.n_samples()).filter(is_replaced).collect()
+    }
+
     fn spans(&self, i: u64, source: &dyn TokenSource) -> Result<Vec<Span>> {
         let place = self
             .dataset_index

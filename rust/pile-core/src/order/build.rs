@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Amount, IndexedSamples, Layout, MegatronConfig, WholeConfig, megatron, npy::Numbers,
+    Amount, IndexedSamples, Layout, MegatronConfig, Samples, WholeConfig, megatron, npy::Numbers,
     pack_until_overflow, packed, unpacked,
 };
 use crate::{

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use rustc_hash::FxHashMap;
-
 use super::{
     Samples, View, Views,
     build::array_path,
@@ -112,19 +110,6 @@ impl IndexedSamples {
             .is_none_or(|(last, _)| last < self.doc_idx.n_rows())
     }
 
-    /// Places at which GPT-NeoX cannot read the sample and takes another.
-    #[must_use]
-    pub fn replaced(&self) -> Vec<u64> {
-        let n = self.shuffle_idx.n_rows();
-        if !self.layout.is_padded || n == 0 || self.is_readable(n - 1) {
-            return Vec::new();
-        }
-        // Only the last sample can have nothing after it.
-        (0..n)
-            .filter(|i| self.shuffle_idx.get(*i, 0) == Some(n - 1))
-            .collect()
-    }
-
     fn damaged(&self, i: u64) -> Error {
         let length = self.layout.seq_length + self.layout.extra;
         Error::argument(format!(
@@ -141,42 +126,8 @@ impl IndexedSamples {
     }
 }
 
-/// The way back, where samples are cut from the documents strung together.
+/// The way back: by reading the document index and the shuffle index once each.
 impl IndexedSamples {
-    /// Whether samples go on with what others began. Orders of whole documents are padded, and so is a
-    /// last sample of Megatron-LM's, but in those of whole documents no sample starts within one.
-    fn is_strung(&self) -> bool {
-        let starts_within = |sample| self.start(sample).is_some_and(|(_, token)| token > 0);
-        !self.layout.is_padded || (0..self.n_samples()).any(starts_within)
-    }
-
-    /// As [`Samples::views`], by reading the document index and the shuffle index once each.
-    fn strung_views(
-        &self,
-        queries: &[Span],
-        source: &dyn TokenSource,
-        progress: &Progress,
-    ) -> Result<Views> {
-        let wanted = Queries::new(queries, source.n_documents());
-        let mut found = Views::default();
-        for place in 0..self.doc_idx.n_rows() {
-            report(place, self.doc_idx.n_rows(), progress)?;
-            let document = self.document_at(place)?;
-            let numbers = wanted.of(document);
-            if numbers.is_empty() {
-                continue;
-            }
-            let copy = found.n_copies.entry(document).or_default();
-            for number in numbers {
-                let query = (*number, *copy, wanted.spans[*number as usize]);
-                self.views_at(place, query, source, &mut found.views)?;
-            }
-            *copy += 1;
-        }
-        self.place_samples(&mut found.views, progress)?;
-        Ok(found)
-    }
-
     /// The parts of a span of the document at a place of the document index; `sample` is left as the
     /// number that the sample index has for it.
     fn views_at(
@@ -194,14 +145,20 @@ impl IndexedSamples {
             }
             let from = if first == place { start } else { 0 }.max(query.start);
             let to = if last == place { last_end } else { end }.min(end);
-            if from < to {
+            if from >= to {
+                continue;
+            }
+            let offset = self.tokens_between((first, start), (place, from), source)?;
+            // A padded sample is cut at its length: a long document, or the first token after the last one.
+            let length = (to - from).min(self.sample_length().saturating_sub(offset));
+            if length > 0 {
                 views.push(View {
                     query: number,
                     copy,
                     sample,
-                    offset: self.tokens_between((first, start), (place, from), source)?,
+                    offset,
                     start: from,
-                    length: to - from,
+                    length,
                 });
             }
         }
@@ -235,31 +192,36 @@ impl IndexedSamples {
         Ok(n.saturating_sub(start))
     }
 
-    /// Replaces the sample index's numbers by places in the training order.
-    fn place_samples(&self, views: &mut Vec<View>, progress: &Progress) -> Result<()> {
+    /// Replaces the sample index's numbers by places in the training order. A damaged shuffle index may have a
+    /// sample at several places, or at none.
+    fn place_samples(&self, views: Vec<View>, progress: &Progress) -> Result<Vec<View>> {
         let n_samples = self.n_samples();
-        let mut places: FxHashMap<u64, u64> = FxHashMap::default();
         let mut is_wanted = vec![0_u64; n_samples.div_ceil(64) as usize];
-        for view in views.iter() {
+        for view in &views {
             is_wanted[(view.sample / 64) as usize] |= 1 << (view.sample % 64);
         }
+        let mut places: Vec<(u64, u64)> = Vec::new();
         for place in 0..n_samples {
             report(place, n_samples, progress)?;
             let sample = self.sample_at(place)?;
             let word = is_wanted.get((sample / 64) as usize);
             if word.is_some_and(|word| word >> (sample % 64) & 1 == 1) {
-                places.insert(sample, place);
+                places.push((sample, place));
             }
         }
-        // A damaged shuffle index may leave samples out: they are never seen.
-        views.retain_mut(|view| match places.get(&view.sample) {
-            Some(place) => {
-                view.sample = *place;
-                true
-            }
-            None => false,
-        });
-        Ok(())
+        places.sort_unstable();
+        let mut placed = Vec::with_capacity(views.len());
+        for view in views {
+            let first = places.partition_point(|(sample, _)| *sample < view.sample);
+            let of_sample = places[first..]
+                .iter()
+                .take_while(|(sample, _)| *sample == view.sample);
+            placed.extend(of_sample.map(|(_, place)| View {
+                sample: *place,
+                ..view
+            }));
+        }
+        Ok(placed)
     }
 }
 
@@ -270,16 +232,27 @@ impl Samples for IndexedSamples {
         source: &dyn TokenSource,
         progress: &Progress,
     ) -> Result<Views> {
-        if !self.is_strung() {
-            return views::by_samples(self, queries, source, progress);
+        let wanted = Queries::new(queries, source.n_documents());
+        let mut found = Views::default();
+        for place in 0..self.doc_idx.n_rows() {
+            report(place, self.doc_idx.n_rows(), progress)?;
+            let document = self.document_at(place)?;
+            let numbers = wanted.of(document);
+            if numbers.is_empty() {
+                continue;
+            }
+            let copy = found.n_copies.entry(document).or_default();
+            for number in numbers {
+                let query = (*number, *copy, wanted.spans[*number as usize]);
+                self.views_at(place, query, source, &mut found.views)?;
+            }
+            *copy += 1;
         }
-        self.strung_views(queries, source, progress)
+        found.views = self.place_samples(found.views, progress)?;
+        Ok(found)
     }
 
     fn n_copies(&self, source: &dyn TokenSource) -> Result<Vec<u32>> {
-        if !self.is_strung() {
-            return views::spans_of_documents(self, source);
-        }
         let mut n_copies = vec![0; source.n_documents() as usize];
         for place in 0..self.doc_idx.n_rows() {
             views::count(&mut n_copies, self.document_at(place)?)?;
@@ -297,6 +270,17 @@ impl Samples for IndexedSamples {
 
     fn is_padded(&self) -> bool {
         self.layout.is_padded
+    }
+
+    fn replaced(&self) -> Vec<u64> {
+        let n = self.shuffle_idx.n_rows();
+        if !self.layout.is_padded || n == 0 || self.is_readable(n - 1) {
+            return Vec::new();
+        }
+        // Only the last sample can have nothing after it.
+        (0..n)
+            .filter(|i| self.shuffle_idx.get(*i, 0) == Some(n - 1))
+            .collect()
     }
 
     fn spans(&self, i: u64, source: &dyn TokenSource) -> Result<Vec<Span>> {

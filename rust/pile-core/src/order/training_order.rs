@@ -31,6 +31,11 @@ pub trait Samples: Send + Sync {
         false
     }
 
+    /// Samples that GPT-NeoX's reader cannot read, in whose place it gives another one.
+    fn replaced(&self) -> Vec<u64> {
+        Vec::new()
+    }
+
     /// The spans of the sample at place `i` over `source`, empty documents left out.
     ///
     /// # Errors
@@ -129,6 +134,12 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// Tokens of a sample: one more than the sequence length.
     pub fn sample_length(&self) -> u64 {
         self.samples.sample_length()
+    }
+
+    /// Samples that GPT-NeoX's reader cannot read, in whose place it gives another one.
+    #[must_use]
+    pub fn replaced(&self) -> Vec<u64> {
+        self.samples.replaced()
     }
 
     /// The order cut into steps of `batch_size` samples.

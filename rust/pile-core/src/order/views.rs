@@ -15,7 +15,7 @@ pub struct View {
     /// Number of the span among those asked for.
     pub query: u64,
     /// Which copy of the document it is, from 0: in the order of the document index, as GPT-NeoX repeats
-    /// the documents for each epoch and shuffles all epochs together; where samples stand alone, of the samples.
+    /// the documents for each epoch and shuffles all epochs together.
     pub copy: u64,
     /// Place of the sample in the training order.
     pub sample: u64,

@@ -11,6 +11,7 @@ mod indexed;
 mod mixture;
 mod places;
 mod repeats;
+mod rows;
 mod when;
 
 pub use chunk::Alphabet;

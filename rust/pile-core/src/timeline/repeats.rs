@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
-use super::places::in_parallel;
+use super::{places::in_parallel, rows::rows_that_show};
 use crate::{
     Result,
     order::{TrainingOrder, View},
@@ -20,11 +20,12 @@ pub struct Repeated {
     pub document: u64,
     /// Its tokens.
     pub n_tokens: u64,
-    /// Copies of it of which a sample of the run has any part: one an epoch.
+    /// Copies of it of which the run sees any part: one an epoch. What is seen follows the rule of
+    /// [`super::when`]: a row that holds only a token it shares with the next row is not part of it.
     pub n_copies: u64,
-    /// The first sample with any part of it.
+    /// The first sample of the run in which a copy of it is seen.
     pub first_sample: u64,
-    /// The last sample with any part of it.
+    /// The last one.
     pub last_sample: u64,
 }
 
@@ -160,7 +161,6 @@ impl Sweep {
             });
         }
         let mut views = order.views(&queries, progress)?.views;
-        views.retain(|view| view.sample < self.n_samples);
         let (mut rest, mut end) = (views.as_mut_slice(), 0);
         for class in classes {
             end += class.len() as u64;
@@ -173,25 +173,43 @@ impl Sweep {
     }
 
     fn class(&self, same_as: u64, queries: &[Span], views: &mut [View], found: &mut Repeats) {
-        let copies = |views: &[View]| views.chunk_by(|a, b| a.copy == b.copy).count() as u64;
-        let of_documents = views.chunk_by(|a, b| a.query == b.query);
-        if of_documents.clone().map(copies).sum::<u64>() < 2 {
-            return;
-        }
-        for of_document in of_documents {
-            let samples = of_document.iter().map(|view| view.sample);
+        let mut documents = Vec::new();
+        for of_document in views.chunk_by(|a, b| a.query == b.query) {
             let query = queries[of_document[0].query as usize];
-            found.documents.push(Repeated {
-                same_as,
-                document: query.document,
-                n_tokens: query.length,
-                n_copies: copies(of_document),
-                first_sample: samples.clone().min().unwrap_or(0),
-                last_sample: samples.max().unwrap_or(0),
-            });
+            documents.extend(self.seen(same_as, query, of_document));
+        }
+        if documents
+            .iter()
+            .map(|document| document.n_copies)
+            .sum::<u64>()
+            > 1
+        {
+            found.documents.append(&mut documents);
         }
         views.sort_unstable_by_key(|view| (view.sample, view.offset));
-        self.read(views, found);
+        let n_in_run = views.partition_point(|view| view.sample < self.n_samples);
+        self.read(&views[..n_in_run], found);
+    }
+
+    /// What the run sees of a document, if anything.
+    fn seen(&self, same_as: u64, query: Span, views: &[View]) -> Option<Repeated> {
+        let mut n_copies = 0;
+        let mut samples = Vec::new();
+        for of_copy in views.chunk_by(|a, b| a.copy == b.copy) {
+            let n_before = samples.len();
+            let rows = rows_that_show(of_copy, query.length).map(|view| view.sample);
+            samples.extend(rows.filter(|sample| *sample < self.n_samples));
+            n_copies += u64::from(samples.len() > n_before);
+        }
+        let (first, last) = (samples.iter().min()?, samples.iter().max()?);
+        Some(Repeated {
+            same_as,
+            document: query.document,
+            n_tokens: query.length,
+            n_copies,
+            first_sample: *first,
+            last_sample: *last,
+        })
     }
 
     fn read(&self, views: &[View], found: &mut Repeats) {

@@ -4,6 +4,7 @@ use super::{
     chunk::{Alphabet, Chunk},
     grams::Grams,
     places::{Budget, Distinct, FindPlaces, Place, Places, in_parallel},
+    rows::fewest_rows,
 };
 use crate::{
     Result,
@@ -16,7 +17,8 @@ use crate::{
 ///
 /// What a sample holds whole is one sighting with `n_parts` 1; a text that consists of one token on the
 /// border of two samples is seen whole in both. What no sample holds whole is cut: its parts are
-/// sightings, each with its own sample and so its own step, and with the shared token in both.
+/// sightings in the fewest samples that together hold every token, each with its own sample and so its own
+/// step. A token that two of these share is in both parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sighting {
     /// Number of the text among those asked for.
@@ -135,21 +137,25 @@ fn occurrences_in(views: &[View], place: &Place) -> Vec<Vec<Sighting>> {
     if !whole.is_empty() {
         return whole;
     }
-    if !cover(views, place) {
+    let rows = fewest_rows(views);
+    if !cover(&rows, place) {
         return Vec::new();
     }
-    let parts = views.iter().enumerate();
-    vec![
+    // A blend may read a row again: the n-th readings of all rows together are the n-th occurrence.
+    let n_times = rows.iter().map(|row| row.len()).min().unwrap_or(0);
+    let occurrence = |time: usize| {
+        let parts = rows.iter().map(|row| &row[time]).enumerate();
         parts
-            .map(|(part, view)| sighting(view, part, views.len()))
-            .collect(),
-    ]
+            .map(|(part, view)| sighting(view, part, rows.len()))
+            .collect()
+    };
+    (0..n_times).map(occurrence).collect()
 }
 
-/// Whether views, ascending, hold every token of a place.
-fn cover(views: &[View], place: &Place) -> bool {
+/// Whether rows, ascending, hold every token of a place.
+fn cover(rows: &[&[View]], place: &Place) -> bool {
     let mut covered = place.token;
-    for view in views {
+    for view in rows.iter().filter_map(|row| row.first()) {
         if view.start <= covered {
             covered = covered.max(view.start + view.length);
         }

@@ -10,8 +10,10 @@ use super::{
     cutter::Cutter,
     merges::Scratch,
     normalize::nfc,
+    template::Template,
     tokenizer::Tokenizer,
 };
+use crate::Result;
 use std::borrow::Cow;
 
 /// Encodes texts. What it learns goes back to its tokenizer for the next encoder: make one per
@@ -19,6 +21,8 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub struct Encoder<'t> {
     tokenizer: &'t Tokenizer,
+    template: &'t Template,
+    /// None once it went back to the tokenizer.
     state: Option<State>,
 }
 
@@ -35,6 +39,8 @@ pub(super) struct State {
     room: Vec<u32>,
     /// The ids of a piece that was not known.
     ids: Vec<u32>,
+    /// A byte of the current text that no token has.
+    missing: Option<u8>,
 }
 
 impl Default for State {
@@ -46,6 +52,7 @@ impl Default for State {
             parts: Vec::new(),
             room: Vec::new(),
             ids: Vec::new(),
+            missing: None,
         }
     }
 }
@@ -59,25 +66,34 @@ impl Drop for Encoder<'_> {
 }
 
 impl<'t> Encoder<'t> {
-    pub(super) fn new(tokenizer: &'t Tokenizer, state: State) -> Self {
+    pub(super) fn new(tokenizer: &'t Tokenizer, template: &'t Template, state: State) -> Self {
         Self {
             tokenizer,
+            template,
             state: Some(state),
         }
     }
 
-    /// Appends the ids of `text` to `out`; a post-processor of the file adds nothing.
+    /// Appends the ids of `text` to `out`, with the special tokens that this encoder adds.
     ///
     /// Cost: O(n) to O(n log n) of a text of n bytes without break; nothing depends on texts
     /// seen before but the time.
-    pub fn encode(&mut self, text: &str, out: &mut Vec<u32>) {
-        let Some(state) = &mut self.state else { return };
-        let tokenizer = self.tokenizer;
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Format`]: the text has a byte that no token has; `out` is then of no use.
+    pub fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        let (tokenizer, state) = (self.tokenizer, self.state.get_or_insert_default());
+        out.extend_from_slice(&self.template.before);
         for cut in tokenizer.raw.cuts(text) {
             match cut {
                 Cut::Token(id) => out.push(id),
                 Cut::Text(text) => state.encode_raw(tokenizer, text, out),
             }
+        }
+        out.extend_from_slice(&self.template.after);
+        match state.missing.take() {
+            Some(byte) => Err(tokenizer.no_token_for(byte)),
+            None => Ok(()),
         }
     }
 }
@@ -201,9 +217,16 @@ impl State {
                 runs.push_ids(piece.len(), &mut self.ids);
             }
             (_, Some(id)) => self.ids.push(*id),
-            _ => tokenizer
-                .merges
-                .merge(piece, &mut self.scratch, &mut self.ids),
+            _ => {
+                let merged = tokenizer
+                    .merges
+                    .merge(piece, &mut self.scratch, &mut self.ids);
+                if let Err(byte) = merged {
+                    // Not put into the tables: there, it would be known the next time.
+                    self.missing.get_or_insert(byte);
+                    return;
+                }
+            }
         }
         self.cache.insert(key, piece, &self.ids);
     }

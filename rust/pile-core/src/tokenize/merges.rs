@@ -61,8 +61,7 @@ pub(super) struct Scratch {
 }
 
 impl MergeTable {
-    /// A table without merges, with room for `n_merges`. Bytes without id are left out of the
-    /// output, as the reference does where there is no unknown token.
+    /// A table without merges, with room for `n_merges`.
     pub(super) fn new(byte_ids: [Option<u32>; 256], n_merges: usize) -> Self {
         let n_slots = (2 * n_merges + 2).next_power_of_two();
         Self {
@@ -142,22 +141,27 @@ impl MergeTable {
         }
     }
 
-    /// Appends the ids of `piece` to `out`.
-    pub(super) fn merge(&self, piece: &[u8], scratch: &mut Scratch, out: &mut Vec<u32>) {
+    /// Appends the ids of `piece` to `out`; or returns a byte of it that has no id. The reference leaves such
+    /// bytes out, and text would be lost without a word.
+    pub(super) fn merge(
+        &self,
+        piece: &[u8],
+        scratch: &mut Scratch,
+        out: &mut Vec<u32>,
+    ) -> Result<(), u8> {
         let Scratch { bytes, ids, .. } = scratch;
         bytes.clear();
         ids.clear();
         for byte in piece {
-            if let Some(id) = self.byte_ids[usize::from(*byte)] {
-                bytes.push(*byte);
-                ids.push(id);
-            }
+            bytes.push(*byte);
+            ids.push(self.byte_ids[usize::from(*byte)].ok_or(*byte)?);
         }
         if ids.len() <= MAX_SCANNED {
             self.merge_by_scan(bytes, ids, out);
         } else {
             self.merge_by_queue(scratch, out);
         }
+        Ok(())
     }
 
     /// Merges until no pair is left, by looking at all pairs each time; for up to 64 symbols.
@@ -318,7 +322,8 @@ mod tests {
 
     fn merged(table: &MergeTable, piece: &[u8]) -> Vec<u32> {
         let mut out = Vec::new();
-        table.merge(piece, &mut Scratch::default(), &mut out);
+        let merged = table.merge(piece, &mut Scratch::default(), &mut out);
+        assert_eq!(merged, Ok(()));
         out
     }
 
@@ -332,11 +337,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_without_id_are_left_out() {
+    fn a_byte_without_id_is_named() {
         let t = table(&[(0, 1, 4)]);
-        assert_eq!(merged(&t, b"axb"), [4]);
-        assert_eq!(merged(&t, b"x"), [0; 0]);
-        assert_eq!(merged(&t, &[b'x'; 1000]), [0; 0]);
+        let merged = |piece: &[u8]| t.merge(piece, &mut Scratch::default(), &mut Vec::new());
+        assert_eq!(merged(b"axb"), Err(b'x'));
+        assert_eq!(merged(b"x"), Err(b'x'));
+        assert_eq!(merged(&[b'x'; 1000]), Err(b'x'));
     }
 
     #[test]

@@ -28,6 +28,7 @@ mod scan_digits;
 mod seams;
 mod shards;
 mod spec;
+mod template;
 mod token_bytes;
 mod tokenizer;
 mod trained;

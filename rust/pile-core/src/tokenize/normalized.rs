@@ -152,7 +152,7 @@ mod tests {
 
     fn decoded(tokenizer: &Tokenizer, text: &str) -> Vec<u8> {
         let mut ids = Vec::new();
-        tokenizer.encoder().encode(text, &mut ids);
+        tokenizer.encoder().encode(text, &mut ids).unwrap();
         let bytes = ids.iter().map(|id| tokenizer.token_bytes(*id).unwrap());
         bytes.flatten().copied().collect()
     }

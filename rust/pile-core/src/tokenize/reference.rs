@@ -9,7 +9,7 @@ use super::{
     plain::plain_pieces, spec::Spec,
 };
 use crate::Result;
-use std::{collections::HashMap, path::Path};
+use std::{cell::Cell, collections::HashMap, path::Path};
 
 /// A tokenizer that is slow and obviously right.
 #[derive(Debug)]
@@ -31,15 +31,19 @@ impl Reference {
         Ok(Self { spec, vocab, ranks })
     }
 
-    /// The ids of `text`; no tokens of a post-processor.
+    /// The ids of `text`; no tokens of a post-processor. None where a byte of it has no token: the reference leaves
+    /// such bytes out.
     #[must_use]
-    pub fn encode(&self, text: &str) -> Vec<u32> {
+    pub fn encode(&self, text: &str) -> Option<Vec<u32>> {
         let mut ids = Vec::new();
+        let is_whole = Cell::new(true);
         self.cut(text, false, &mut ids, &|text, ids| {
             let text = self.normalized(text);
-            self.cut(&text, true, ids, &|text, ids| self.encode_plain(text, ids));
+            self.cut(&text, true, ids, &|text, ids| {
+                is_whole.set(self.encode_plain(text, ids) && is_whole.get());
+            });
         });
-        ids
+        is_whole.get().then_some(ids)
     }
 
     fn normalized(&self, text: &str) -> String {
@@ -110,29 +114,32 @@ impl Reference {
         best
     }
 
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
+    /// Whether every byte has a token.
+    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> bool {
         let text = match self.spec.adds_prefix_space && !text.starts_with(' ') {
             true => format!(" {text}"),
             false => text.to_owned(),
         };
-        for piece in plain_pieces(&text, self.spec.pattern) {
-            self.merge(&spell(piece.as_bytes()), ids);
-        }
+        let mut pieces = plain_pieces(&text, self.spec.pattern).into_iter();
+        pieces.all(|piece| self.merge(&spell(piece.as_bytes()), ids))
     }
 
-    /// Merges one piece, spelt in the byte-level alphabet.
-    fn merge(&self, piece: &str, ids: &mut Vec<u32>) {
+    /// Merges one piece, spelt in the byte-level alphabet; whether every byte has a token.
+    fn merge(&self, piece: &str, ids: &mut Vec<u32>) -> bool {
         if let (true, Some(id)) = (self.spec.ignores_merges, self.vocab.get(piece)) {
             ids.push(*id);
-            return;
+            return true;
         }
         let mut symbols: Vec<String> = piece.chars().map(String::from).collect();
-        symbols.retain(|s| self.vocab.contains_key(s));
+        if !symbols.iter().all(|s| self.vocab.contains_key(s)) {
+            return false;
+        }
         while let Some(at) = self.lowest(&symbols) {
             let right = symbols.remove(at + 1);
             symbols[at].push_str(&right);
         }
         ids.extend(symbols.iter().map(|s| self.vocab[s]));
+        true
     }
 
     /// Where the pair of lowest rank is, the leftmost of equals.

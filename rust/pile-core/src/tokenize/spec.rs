@@ -9,6 +9,7 @@ use super::{
     cache::ID_LIMIT,
     node::Node,
     pattern::{DigitGroup, Pattern},
+    template::Template,
 };
 use crate::{Error, Result};
 use serde_json::Value;
@@ -28,6 +29,8 @@ pub(super) struct Spec {
     pub(super) adds_prefix_space: bool,
     pub(super) pattern: Pattern,
     pub(super) added: Vec<AddedToken>,
+    /// What the post-processor adds to a text, or why that cannot be read: it is not wanted by default.
+    pub(super) template: Result<Template>,
 }
 
 impl Spec {
@@ -71,6 +74,7 @@ impl Spec {
             adds_prefix_space,
             pattern,
             added: added.iter().map(added_token).collect::<Result<_>>()?,
+            template: Template::of(&root.key("post_processor")),
         })
     }
 }

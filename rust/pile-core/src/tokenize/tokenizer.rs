@@ -10,10 +10,15 @@ use super::{
     runs::SpaceRuns,
     seams::Seams,
     spec::Spec,
+    template::Template,
 };
-use crate::{Error, Result};
+use crate::{Error, ErrorKind, Result};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::{fs, path::Path, sync::Mutex};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
 
 /// Special tokens that end a document, the first that exists counts.
 const EOD_TOKENS: [&str; 5] = [
@@ -36,7 +41,7 @@ const EOD_TOKENS: [&str; 5] = [
 ///
 /// let tokenizer = Tokenizer::from_json(json.as_bytes(), "tokenizer.json".as_ref())?;
 /// let mut ids = Vec::new();
-/// tokenizer.encoder().encode("abba", &mut ids);
+/// tokenizer.encoder().encode("abba", &mut ids)?;
 /// assert_eq!(ids.len(), 3);
 /// assert_eq!(tokenizer.decode(&ids, false), "abba");
 /// # Ok(()) }
@@ -61,6 +66,10 @@ pub struct Tokenizer {
     pub(super) seams: Option<Seams>,
     /// Pieces that are tokens as they are; empty unless the file says `ignore_merges`.
     pub(super) whole: FxHashMap<Box<[u8]>, u32>,
+    /// What the post-processor adds to a text, or why it cannot be applied.
+    template: std::result::Result<Template, String>,
+    /// The file, for messages.
+    path: PathBuf,
     /// Those of encoders that are no longer in use.
     states: Mutex<Vec<State>>,
 }
@@ -124,6 +133,7 @@ impl Tokenizer {
         for token in tokens.iter_mut().flatten() {
             token.is_special = special.contains(token.text.as_str());
         }
+        let template = checked_template(spec.template, &tokens);
         let eod = eod_of(&spec.added);
         let can_cut = !spec.ignores_merges && merges.has_all_bytes();
         let seams = can_cut.then(|| seams(&spec.merges));
@@ -149,6 +159,8 @@ impl Tokenizer {
             merges,
             seams,
             whole,
+            template,
+            path: path.to_owned(),
             states: Mutex::default(),
         })
     }
@@ -195,11 +207,32 @@ impl Tokenizer {
         Some((self.id_to_token(id)?, id))
     }
 
-    /// An encoder; make one per thread and keep it.
+    /// An encoder that adds no special tokens; make one per thread and keep it.
     #[must_use]
     pub fn encoder(&self) -> Encoder<'_> {
+        static NOTHING: Template = Template::nothing();
+        self.encoder_with(&NOTHING)
+    }
+
+    /// An encoder that adds the special tokens of the file's post-processor to each text, as `tokenizers` does
+    /// with `add_special_tokens`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Format`]: the post-processor cannot be applied.
+    pub fn encoder_with_special_tokens(&self) -> Result<Encoder<'_>> {
+        let template = self.template.as_ref();
+        Ok(self.encoder_with(template.map_err(|what| Error::malformed(&self.path, what))?))
+    }
+
+    fn encoder_with<'t>(&'t self, template: &'t Template) -> Encoder<'t> {
         let state = self.states.lock().ok().and_then(|mut states| states.pop());
-        Encoder::new(self, state.unwrap_or_default())
+        Encoder::new(self, template, state.unwrap_or_default())
+    }
+
+    /// The error of a text with a byte that no token has.
+    pub(super) fn no_token_for(&self, byte: u8) -> Error {
+        let what = format!("a text has byte 0x{byte:02X}, for which model.vocab has no token");
+        Error::malformed(&self.path, what)
     }
 
     /// Keeps what an encoder learnt for the next one.
@@ -227,6 +260,23 @@ impl Tokenizer {
 
     fn token(&self, id: u32) -> Option<&Token> {
         self.tokens.get(id as usize)?.as_ref()
+    }
+}
+
+/// A template whose ids are all tokens.
+fn checked_template(
+    template: Result<Template>,
+    tokens: &[Option<Token>],
+) -> std::result::Result<Template, String> {
+    let template = template.map_err(|err| match err.kind() {
+        ErrorKind::Format(what) => what.clone(),
+        _ => err.to_string(),
+    })?;
+    let is_token = |id: &u32| tokens.get(*id as usize).is_some_and(Option::is_some);
+    let unknown = template.ids().find(|id| !is_token(id));
+    match unknown {
+        Some(id) => Err(format!("post_processor adds id {id}, which no token has")),
+        None => Ok(template),
     }
 }
 

@@ -24,6 +24,8 @@ pub struct BuildConfig {
     pub shards: Vec<PathBuf>,
     /// How their records are read.
     pub rules: Rules,
+    /// Whether the special tokens of the tokenizer's post-processor are put around each text.
+    pub add_special_tokens: bool,
     /// Appended to each document.
     pub eod: Option<u32>,
     /// Folder for the unfinished and then the finished files.
@@ -88,23 +90,13 @@ pub fn build(
     tokenizer: &Tokenizer,
     progress: &Progress,
 ) -> Result<BuildSummary> {
-    let token_type = TokenType::for_vocabulary(tokenizer.vocab_size());
-    if tokenizer.max_id() > token_type.max_id() {
-        let what = format!(
-            "the tokenizer's largest id, {}, does not fit {}",
-            tokenizer.max_id(),
-            token_type.name()
-        );
-        return Err(Error::argument(what));
-    }
+    let token_type = TokenType::for_vocabulary(tokenizer.vocab_size(), tokenizer.max_id());
     let mut parts = Parts::open(config, token_type, progress)?;
     let n_resumed_shards = parts.state.shards.len();
     for shard in &parts.state.shards {
         progress.advance(shard.summary.bytes)?;
     }
-    let encoders = (0..config.n_threads.max(1))
-        .map(|_| tokenizer.encoder())
-        .collect();
+    let encoders = encoders(tokenizer, config.add_special_tokens, config.n_threads)?;
     let encode = |encoder: &mut Encoder<'_>, block: &Block| {
         let encoded = encode_block(block, encoder, token_type, config.eod)?;
         progress.add_tokens(
@@ -159,6 +151,33 @@ pub fn build(
     })
 }
 
+/// An encoder for each thread.
+pub(super) fn encoders(
+    tokenizer: &Tokenizer,
+    add_special_tokens: bool,
+    n_threads: usize,
+) -> Result<Vec<Encoder<'_>>> {
+    let encoder = |_| match add_special_tokens {
+        true => tokenizer.encoder_with_special_tokens(),
+        false => Ok(tokenizer.encoder()),
+    };
+    (0..n_threads.max(1)).map(encoder).collect()
+}
+
+/// Appends the ids of a record's text; an error names the record.
+pub(super) fn encode_record(
+    encoder: &mut Encoder<'_>,
+    block: &Block,
+    position: Position,
+    text: &str,
+    ids: &mut Vec<u32>,
+) -> Result<()> {
+    encoder.encode(text, ids).map_err(|err| {
+        let what = format!("record {}: {err}", position.record);
+        Error::format(block.shard_path(), position.byte_start, what)
+    })
+}
+
 /// The documents of one block, encoded.
 struct Encoded {
     shard: PathBuf,
@@ -202,7 +221,7 @@ fn encode_block(
         }
         n_lone_surrogates += document.n_lone_surrogates;
         ids.clear();
-        encoder.encode(&document.text, &mut ids);
+        encode_record(encoder, block, position, &document.text, &mut ids)?;
         ids.extend(eod);
         token_type.encode_all(&ids, &mut tokens);
         documents.push(Document {

@@ -13,10 +13,11 @@ pub enum TokenType {
 const U16_VOCAB_LIMIT: u32 = 65_500;
 
 impl TokenType {
-    /// The type GPT-NeoX takes for a vocabulary of this size, added tokens included.
+    /// The type GPT-NeoX takes for a vocabulary of this size, added tokens included. A vocabulary cut down without
+    /// renumbering has few tokens and large ids: ids beyond `uint16`, which GPT-NeoX would wrap, are `int32`.
     #[must_use]
-    pub fn for_vocabulary(vocab_size: u32) -> Self {
-        if vocab_size < U16_VOCAB_LIMIT {
+    pub fn for_vocabulary(vocab_size: u32, max_id: u32) -> Self {
+        if vocab_size < U16_VOCAB_LIMIT && max_id <= Self::U16.max_id() {
             Self::U16
         } else {
             Self::I32
@@ -93,6 +94,26 @@ impl TokenType {
         match self {
             Self::U16 => i64::from(u16::from_le_bytes([bytes[0], bytes[1]])),
             Self::I32 => i64::from(i32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_type_follows_the_vocabulary_and_holds_its_largest_id() {
+        for (vocab_size, max_id, expected) in [
+            (50_277, 50_276, TokenType::U16),
+            (65_499, 65_498, TokenType::U16),
+            (65_500, 65_499, TokenType::I32),
+            (258, 65_535, TokenType::U16),
+            (258, 65_536, TokenType::I32),
+            (258, 70_000, TokenType::I32),
+        ] {
+            assert_eq!(TokenType::for_vocabulary(vocab_size, max_id), expected);
+            assert!(max_id <= expected.max_id());
         }
     }
 }

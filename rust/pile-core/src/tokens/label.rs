@@ -21,7 +21,11 @@ use std::{
 use serde::Serialize;
 
 use self::index::{Hash, Index};
-use super::{Place, TokenDataset, TokenSource, TokenType, provenance};
+use super::{
+    Place, TokenDataset, TokenSource, TokenType,
+    build::{encode_record, encoders},
+    provenance,
+};
 use crate::{
     Error, Result,
     io::{self, Mapped},
@@ -39,6 +43,8 @@ pub struct LabelConfig {
     pub shards: Vec<PathBuf>,
     /// How their records are read.
     pub rules: Rules,
+    /// Whether the special tokens of the tokenizer's post-processor are around each text.
+    pub add_special_tokens: bool,
     /// The token that may end each document.
     pub eod: Option<u32>,
     /// Folder for the unfinished and then the finished file.
@@ -144,14 +150,14 @@ fn label_by(
     }
     let index = Index::new(&dataset, config.eod, config.n_threads, hash, progress)?;
     let eod = config.eod.filter(|_| index.has_eod());
-    let encoders = (0..config.n_threads.max(1)).map(|_| tokenizer.encoder());
+    let encoders = encoders(tokenizer, config.add_special_tokens, config.n_threads)?;
     let path = config.folder.join("places");
     let mut labels = Labels::new(&index, &path)?;
     map_blocks(
         &config.shards,
         &config.rules,
         0,
-        encoders.collect(),
+        encoders,
         progress,
         |encoder, block| look_up(block, encoder, &index, token_type, eod),
         |step| labels.step(step, &config.shards),
@@ -177,7 +183,7 @@ fn look_up(
         n_texts += 1;
         ids.clear();
         tokens.clear();
-        encoder.encode(&document.text, &mut ids);
+        encode_record(encoder, block, position, &document.text, &mut ids)?;
         ids.extend(eod);
         token_type.encode_all(&ids, &mut tokens);
         if let Some(slot) = index.find(&tokens)? {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use super::{Span, TokenSource, TokenType};
 use crate::{Error, Result};
 
-/// Sources of one token type, one after the other.
+/// Sources one after the other. If their token types differ, all tokens are read as the wider type.
 pub struct SeveralSources {
     sources: Vec<Arc<dyn TokenSource>>,
+    token_type: TokenType,
     /// Number of each one's first document, and of all documents.
     starts: Vec<u64>,
 }
@@ -16,24 +17,28 @@ impl SeveralSources {
     /// Puts sources one after the other.
     ///
     /// # Errors
-    /// There are none, or they store tokens differently.
+    /// There are none.
     pub fn new(sources: Vec<Arc<dyn TokenSource>>) -> Result<Self> {
-        let Some(first) = sources.first() else {
+        let types = sources.iter().map(|source| source.token_type());
+        let Some(token_type) = types.max_by_key(|token_type| token_type.n_bytes()) else {
             return Err(Error::argument("no datasets to put together"));
         };
-        let token_type = first.token_type();
-        if let Some(other) = sources.iter().find(|s| s.token_type() != token_type) {
-            return Err(Error::argument(format!(
-                "datasets of {} and {} tokens cannot be blended",
-                token_type.name(),
-                other.token_type().name()
-            )));
-        }
         let mut starts = vec![0];
         for source in &sources {
             starts.push(starts[starts.len() - 1] + source.n_documents());
         }
-        Ok(Self { sources, starts })
+        Ok(Self {
+            sources,
+            token_type,
+            starts,
+        })
+    }
+
+    /// Whether the sources store tokens differently.
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        let mut sources = self.sources.iter();
+        sources.any(|source| source.token_type() != self.token_type)
     }
 
     /// Number of each source's first document.
@@ -63,15 +68,41 @@ impl TokenSource for SeveralSources {
     }
 
     fn token_type(&self) -> TokenType {
-        self.sources[0].token_type()
+        self.token_type
     }
 
     fn read(&self, spans: &[Span], out: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         for span in spans {
             let (source, document) = self.place(span.document)?;
-            done += source.read(&[Span { document, ..*span }], &mut out[done..])?;
+            let span = Span { document, ..*span };
+            let out = &mut out[done..];
+            done += if source.token_type() == self.token_type {
+                source.read(&[span], out)?
+            } else {
+                read_widened(source, span, self.token_type, out)?
+            };
         }
         Ok(done)
     }
+}
+
+/// Reads a span into `out` as another type, which must hold every token of the source.
+fn read_widened(
+    source: &dyn TokenSource,
+    span: Span,
+    to: TokenType,
+    out: &mut [u8],
+) -> Result<usize> {
+    let tokens = source.tokens(&[span])?;
+    let n_bytes = tokens.len() * to.n_bytes();
+    let out_bytes = out.len();
+    let out = out.get_mut(..n_bytes).ok_or_else(|| {
+        Error::argument(format!("{n_bytes} bytes of tokens do not fit {out_bytes}"))
+    })?;
+    for (slot, token) in out.chunks_exact_mut(to.n_bytes()).zip(tokens) {
+        let token = token.to_le_bytes();
+        slot.copy_from_slice(&token[..to.n_bytes()]);
+    }
+    Ok(n_bytes)
 }

@@ -48,7 +48,7 @@ fn write_dataset(prefix: &Path, tokenizer: &Tokenizer, texts: &[usize], eod: Opt
     let (mut bin, mut lengths) = (Vec::new(), Vec::new());
     for text in texts {
         let mut ids = Vec::new();
-        tokenizer.encoder().encode(WORDS[*text], &mut ids);
+        tokenizer.encoder().encode(WORDS[*text], &mut ids).unwrap();
         ids.extend(eod);
         lengths.push(ids.len() as i32);
         TokenType::U16.encode_all(&ids, &mut bin);
@@ -64,6 +64,7 @@ fn config(prefix: &Path, shards: &[PathBuf], eod: Option<u32>, n_threads: usize)
         prefix: prefix.to_owned(),
         shards: shards.to_owned(),
         rules: Rules::default(),
+        add_special_tokens: false,
         eod,
         folder: prefix.parent().unwrap().to_owned(),
         name: prefix.file_name().unwrap().to_string_lossy().into_owned(),
@@ -161,6 +162,7 @@ proptest! {
         let built = BuildConfig {
             shards: shards.clone(),
             rules: Rules::default(),
+            add_special_tokens: false,
             eod: eod.filter(|_| has_eod),
             folder: folder.path().join("out"),
             name: "d".into(),

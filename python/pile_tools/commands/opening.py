@@ -1,0 +1,29 @@
+"""Opens the order that a command is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pile_tools.orders import Order, open_order
+
+#: Samples named in the note about those that GPT-NeoX replaces.
+_N_NAMED = 5
+
+
+def opened_order(
+    order: str | Path, row_length: int | None = None, batch_size: int | None = None, compat: str | None = None
+) -> Order:
+    """The order; for GPT-NeoX's own arrays, standard error names the samples that its reader replaces."""
+    found = open_order(order, row_length=row_length, batch_size=batch_size, compat=compat)
+    replaced = found.replaced_by_gpt_neox if compat is None and found.manifest is None else []
+    if replaced:
+        named = ", ".join(f"{sample:,}" for sample in replaced[:_N_NAMED])
+        more = ", ..." if len(replaced) > _N_NAMED else ""
+        click.echo(
+            f"note: GPT-NeoX cannot read sample {named}{more} and takes another one; "
+            "here it is the true one, with --compat gpt-neox GPT-NeoX's",
+            err=True,
+        )
+    return found
