@@ -361,6 +361,7 @@ def build_dataset(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    max_record: int = ...,
 ) -> dict[str, Any]:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
 
@@ -398,6 +399,7 @@ def label_dataset(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    max_record: int = ...,
 ) -> dict[str, Any]:
     """Finds the dataset's documents in the shards by their tokens, and writes `FOLDER/NAME.provenance`.
 
@@ -416,6 +418,7 @@ def train_tokenizer(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    max_record: int = ...,
 ) -> tuple[str, dict[str, Any]]:
     """Trains a byte-level BPE on all documents of the shards; returns `tokenizer.json` and the counts."""
 
@@ -629,6 +632,7 @@ def count_word_ngrams(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    max_record: int = ...,
 ) -> dict[str, Any]:
     """Counts the n-grams of the words of shards into a table; `pile_tools.count_ngrams` is the whole job.
 
@@ -661,6 +665,7 @@ def shards_terms(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    max_record: int = ...,
 ) -> tuple[list[NDArray[np.int64]], list[str], int, int, list[str]]:
     """Counts terms in the documents of shards.
 

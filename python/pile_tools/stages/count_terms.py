@@ -17,7 +17,7 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.orders import Order
-from pile_tools.shards import RecordConfig, entries
+from pile_tools.shards import RecordConfig, entries, has_stream, summary as shards_summary
 from pile_tools.stages.count_ngrams import rank_points, subset_groups
 from pile_tools.texts import read_texts
 from pile_tools.types import OnProgress, TermQuery
@@ -149,8 +149,8 @@ def count_in_shards(
         OSError: A file cannot be read or written.
     """
     inputs = entries(shards, output.parent)
-    records = {"text_field": config.records.text_field, "on_bad_record": config.records.on_bad_record}
-    request = _request(config, asked, inputs, **records)
+    request = _request(config, asked, inputs, **config.records.settings)
+    passed_over = shards_summary(shards, output.parent)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         tables, names, n_documents, n_bad, hashes = _core.shards_terms(
@@ -160,12 +160,14 @@ def count_in_shards(
             on_progress,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
+            max_record=config.records.max_record_bytes,
         )
         known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
-        counted = {"n_documents": n_documents, "n_bad_records": n_bad}
+        counted = {"n_documents": n_documents, "n_bad_records": n_bad, **passed_over}
         return counted | _write(folder / output.name, asked, tables, names), [*asked.inputs, *known]
 
-    return _make(output, request, build, force)
+    # Of a stream nobody knows whether it is the same again.
+    return _make(output, request, build, force or has_stream(shards))
 
 
 def count_in_dataset(

@@ -12,7 +12,7 @@ from pathlib import Path
 from pile_tools import _core, datasets, files, manifest
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.shards import RecordConfig, entries, has_stream, summary as shards_summary
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import OnProgress
 
@@ -66,8 +66,8 @@ def run(
         ConfigError: The end-of-document token is not in the vocabulary.
         OSError: A file cannot be read or written.
     """
-    if STANDARD_INPUT in shards:
-        raise ConfigError("standard input (-) is gone once it is read: labels need shards in files")
+    if has_stream(shards):
+        raise ConfigError("standard input (-) or a pipe is gone once it is read: labels need shards in files")
     source = find_tokenizer(config.tokenizer)
     tokenizer = source.load()
     eod = _eod(tokenizer, config)
@@ -94,7 +94,9 @@ def run(
                 on_progress,
                 text_field=config.records.text_field,
                 skip_bad_records=config.records.skips,
+                max_record=config.records.max_record_bytes,
             )
+            summary |= shards_summary(shards, prefix.parent)
             inputs = _checked_inputs(request.inputs, summary["shards"])
             outputs = [manifest.file_entry(partial / provenance.name, partial)]
             path.unlink(missing_ok=True)
@@ -134,8 +136,7 @@ def _request(
     inputs += entries(shards, folder)
     settings = {
         "eod": None if eod is None else eod[0],
-        "text_field": config.records.text_field,
-        "on_bad_record": config.records.on_bad_record,
+        **config.records.settings,
     }
     return Request("labels", settings, inputs)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from pile_tools import _core, files, manifest
 from pile_tools.errors import ConfigError, OutputExistsError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.shards import RecordConfig, entries, has_stream, summary as shards_summary
 from pile_tools.types import OnProgress
 
 #: GPT-NeoX-20B's special tokens, ids 0 and 1.
@@ -71,15 +71,15 @@ def run(
     """
     beside = manifest_path(output)
     inputs = entries(shards, output.parent)
+    passed_over = shards_summary(shards, output.parent)
     settings = {
         "vocab_size": config.vocab_size,
         "min_frequency": config.min_frequency,
         "special_tokens": list(config.special_tokens),
-        "text_field": config.records.text_field,
-        "on_bad_record": config.records.on_bad_record,
+        **config.records.settings,
     }
     request = Request("tokenizer", settings, inputs)
-    if STANDARD_INPUT in shards:
+    if has_stream(shards):
         if output.exists() and not force:
             raise OutputExistsError(f"is there already; --force replaces it ({output})")
     elif done := manifest.finished(beside, request, force=force):
@@ -95,8 +95,10 @@ def run(
         on_progress,
         text_field=config.records.text_field,
         skip_bad_records=config.records.skips,
+        max_record=config.records.max_record_bytes,
     )
     hashes = summary.pop("shards")
+    summary |= passed_over
     inputs = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
     beside.unlink(missing_ok=True)
     files.write_atomically(output, json)

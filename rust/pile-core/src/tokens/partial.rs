@@ -89,8 +89,10 @@ impl Partial {
             0 => format!("{} finished pieces", n_of("pieces")),
             n => format!("{n} finished shards"),
         };
-        // With what came from standard input nothing can go on.
-        if n_of("shards") + n_of("pieces") == 0 || saved["shards"][0]["path"] == "-" {
+        // With what came from standard input or a pipe of the shell nothing can go on.
+        let first = saved["shards"][0]["path"].as_str().unwrap_or_default();
+        let is_stream = first == "-" || first.starts_with("/dev/fd/");
+        if n_of("shards") + n_of("pieces") == 0 || is_stream {
             return Ok(());
         }
         let what = format!(
