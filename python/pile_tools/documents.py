@@ -74,13 +74,13 @@ def find_shard(prefix: Path, shard: str) -> Path:
     Raises:
         PileError: It is not there now.
     """
-    if Path(shard).exists():
+    if Path(shard).is_file():
         return Path(shard)
     for found in datasets.manifests(prefix):
         # Manifests name shards from their own folder: that holds if the tree was moved as a whole.
         for entry in found.inputs:
             path = Path(found.folder, entry["path"])
-            if entry["role"] == "shard" and path.name == Path(shard).name and path.exists():
+            if entry["role"] == "shard" and path.name == Path(shard).name and path.is_file():
                 return path
     raise PileError(f"the shard is not here now; without --raw its tokens are shown ({shard})")
 
@@ -92,10 +92,10 @@ def read_record(path: Path, origin: Origin) -> bytes:
         FormatError: The shard ends before, or is damaged.
         OSError: It cannot be read.
     """
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         raise ConfigError(f"--raw reads lines and files; this is row {origin['record']} of a table ({path})")
     with path.open("rb") as file:
-        if path.suffix in (".zst", ".gz"):
+        if path.suffix.lower() in (".zst", ".zstd", ".gz"):
             line = _decompress(path, file, origin)
         else:
             file.seek(origin["byte_start"])
@@ -110,7 +110,7 @@ def _decompress(path: Path, file: IO[bytes], origin: Origin) -> bytes:
     try:
         with (
             gzip.GzipFile(fileobj=file)
-            if path.suffix == ".gz"
+            if path.suffix.lower() == ".gz"
             else decompressor.stream_reader(file, read_across_frames=True)
         ) as stream:
             before = origin["byte_start"]
@@ -127,9 +127,10 @@ def _decompress(path: Path, file: IO[bytes], origin: Origin) -> bytes:
 def text_of(path: Path, line: bytes, text_field: str) -> str | None:
     """The text of a record of the shard at `path`, or None if it holds none."""
     try:
-        if ".txt" in path.suffixes[-2:]:
-            return line.decode()
-        record = json.loads(line)
+        text = line.decode().lstrip("\ufeff")
+        if ".txt" in [suffix.lower() for suffix in path.suffixes[-2:]]:
+            return text
+        record = json.loads(text)
     except ValueError:
         return None
     text = record.get(text_field) if isinstance(record, dict) else record

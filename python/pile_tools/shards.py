@@ -117,9 +117,9 @@ def find_shards(places: Iterable[str | Path]) -> Shards:
     """The shards at some places, each once, sorted byte-wise by path: that order is the dataset's.
 
     A folder is walked to any depth, links to folders included, each folder once. What is not read there is
-    in `passed_over`: names of other kinds, pipes and devices, folders in which a job of ours works, and our own
-    manifests, tokenizers and lists of canaries. Pipes that are named themselves come behind the files, in the
-    order given.
+    in `passed_over`: names of other kinds, pipes and devices, folders in which a job of ours works, and our
+    own manifests, tokenizers and lists of canaries. Pipes that are named themselves come behind the files, in
+    the order given.
 
     Args:
         places: Files, pipes, folders and globs, or just `-`: standard input.
@@ -134,19 +134,13 @@ def find_shards(places: Iterable[str | Path]) -> Shards:
         if len(paths) > 1:
             raise ConfigError("standard input (-) cannot be read together with other shards")
         return Shards(paths)
-    files: set[Path] = set()
-    streams: dict[Path, None] = {}
-    passed: dict[Path, str] = {}
-    for place in paths:
-        if is_stream(place):
-            streams[place] = None
-            continue
-        finder = _Finder()
-        finder.place(place)
-        files |= finder.found
-        passed |= finder.passed
-    listed = [PassedOver(path, passed[path]) for path in sorted(passed, key=os.fsencode)]
-    return Shards([*sorted(files, key=os.fsencode), *streams], listed)
+    streams = dict.fromkeys(path for path in paths if is_stream(path))
+    finder = _Finder()
+    finder.find([path for path in paths if path not in streams])
+    passed = sorted(finder.passed.items(), key=lambda item: os.fsencode(item[0]))
+    return Shards(
+        [*sorted(finder.found, key=os.fsencode), *streams], [PassedOver(*found) for found in passed]
+    )
 
 
 def is_stream(path: Path) -> bool:
@@ -166,7 +160,7 @@ def has_stream(shards: Iterable[Path]) -> bool:
 
 
 def entries(shards: Iterable[Path], folder: Path) -> list[Entry]:
-    """The shards as inputs in a manifest in `folder`; of standard input and pipes nothing is known beforehand."""
+    """The shards as inputs in a manifest in `folder`; of a stream nothing is known beforehand."""
     return [
         {"role": "shard", "path": "-"}
         if is_stream(path)
@@ -187,91 +181,98 @@ def summary(shards: Sequence[Path], folder: Path) -> Settings:
 
 
 class _Finder:
-    """Finds the shards at one place."""
+    """Finds the shards at some places."""
 
     def __init__(self) -> None:
         self.found: set[Path] = set()
         self.passed: dict[Path, str] = {}
+        #: Folders to walk, each with the place that it was found at.
+        self._folders: list[tuple[Path, Path]] = []
+        #: Places that hold shards, or what is of no use but known.
+        self._held: set[Path] = set()
         self._walked: set[tuple[int, int]] = set()
 
-    def place(self, place: Path) -> None:
+    def find(self, places: list[Path]) -> None:
+        """Fills `found` and `passed`. Raises PileError at a place without shards."""
+        for place in places:
+            self._place(place)
+        self._walk()
+        for place in places:
+            if place not in self._held or not self.found:
+                raise PileError(self._nothing_at(place))
+
+    def _place(self, place: Path) -> None:
         if place.is_dir():
-            self._folders([place])
-            self._refuse_nothing(place, "holds no")
+            self._folders.append((place, place))
         elif place.is_file():
-            self._file(place, is_named=True)
-            self._refuse_nothing(place, "holds no")
-        elif os.path.lexists(place) and not place.is_symlink():
+            self._file(place, place, is_named=True)
+        elif place.is_symlink():
+            _refuse_broken(place)
+        elif os.path.lexists(place):
             raise PileError(f"neither a file, a folder nor a pipe ({place})")
         else:
             self._pattern(place)
-            self._refuse_nothing(place, "is not there, and as a pattern it matches no")
 
-    def _refuse_nothing(self, place: Path, what: str) -> None:
-        if self.found:
-            return
+    def _nothing_at(self, place: Path) -> str:
+        what = "holds no" if place.exists() else "is not there, and as a pattern it matches no"
         passed = "".join(f"; passed over: {path}, {reason}" for path, reason in list(self.passed.items())[:3])
-        raise PileError(f"{place} {what} shards: {NAMES} are read{passed}")
+        return f"{place} {what} shards: {NAMES} are read{passed}"
 
     def _pattern(self, pattern: Path) -> None:
-        if pattern.is_symlink():
-            _refuse_broken(pattern)
         start, parts = Path(), pattern.parts
         if pattern.anchor:
             start, parts = Path(pattern.anchor), parts[1:]
-        folders = []
-        for path in sorted(set(_matches(start, parts)), key=os.fsencode):
+        for path in set(_matches(start, parts)):
             if not _is_folder(path):
-                self._file(path)
+                self._file(path, pattern)
             elif path.name.endswith(_SCRATCH):
                 self.passed[path] = "a folder in which a job works"
             else:
-                folders.append(path)
-        self._folders(folders)
+                self._folders.append((path, pattern))
 
-    def _folders(self, folders: list[Path]) -> None:
-        """Walks folders, those that links lead to last: what a link repeats is read under its own name."""
-        waiting = folders
-        while waiting:
-            links = [path for path in waiting if path.is_symlink()]
-            stack = [path for path in waiting if not path.is_symlink()]
-            waiting = []
-            while stack:
-                waiting += self._folder(stack.pop(), stack)
-            for link in links:
-                stack = [link]
-                while stack:
-                    waiting += self._folder(stack.pop(), stack)
+    def _walk(self) -> None:
+        """Walks the folders; linked ones last, so that what a link repeats is read under its own name."""
+        while self._folders:
+            waiting = sorted(self._folders, key=lambda item: os.fsencode(item[0]))
+            self._folders = []
+            for is_link in (False, True):
+                for folder, place in waiting:
+                    if folder.is_symlink() == is_link:
+                        self._walk_one(folder, place)
 
-    def _folder(self, folder: Path, stack: list[Path]) -> list[Path]:
-        """Takes the files of a folder, adds the folders below to `stack`, and returns linked ones."""
-        identity = folder.stat()
-        if (identity.st_dev, identity.st_ino) in self._walked:
-            self.passed[folder] = "a folder that is read under another name"
-            return []
-        self._walked.add((identity.st_dev, identity.st_ino))
-        links = []
-        for name in sorted(os.listdir(folder), key=os.fsencode):
-            path = folder / name
-            if not _is_folder(path):
-                self._file(path)
-            elif name.endswith(_SCRATCH):
-                self.passed[path] = "a folder in which a job works"
-            elif path.is_symlink():
-                links.append(path)
-            else:
-                stack.append(path)
-        return links
+    def _walk_one(self, top: Path, place: Path) -> None:
+        stack = [top]
+        while stack:
+            folder = stack.pop()
+            found = folder.stat()
+            if (found.st_dev, found.st_ino) in self._walked:
+                self._held.add(place)
+                if folder.is_symlink():
+                    self.passed[folder] = "a folder that is read under another name"
+                continue
+            self._walked.add((found.st_dev, found.st_ino))
+            for path in sorted(folder.iterdir(), key=os.fsencode):
+                if not _is_folder(path):
+                    self._file(path, place)
+                elif path.name.endswith(_SCRATCH):
+                    self.passed[path] = "a folder in which a job works"
+                elif path.is_symlink():
+                    self._folders.append((path, place))
+                else:
+                    stack.append(path)
 
-    def _file(self, path: Path, *, is_named: bool = False) -> None:
+    def _file(self, path: Path, place: Path, *, is_named: bool = False) -> None:
         if not path.is_file():
             self.passed[path] = "no regular file; a pipe is read where it is named itself"
         elif not (is_named or _SHARD.search(path.name)):
             self.passed[path] = "its name is not that of a shard"
         elif artifact := _artifact(path):
             self.passed[path] = f"{artifact}, not a shard"
+            if is_named:  # as one of the names that a shell made of `folder/*`
+                self._held.add(place)
         else:
             self.found.add(path)
+            self._held.add(place)
 
 
 def _is_folder(path: Path) -> bool:
@@ -286,7 +287,7 @@ def _refuse_broken(link: Path) -> None:
         link.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise PileError(
-            f"a broken link, to {os.readlink(link)}; bring that back or remove the link ({link})"
+            f"a broken link, to {link.readlink()}; bring that back or remove the link ({link})"
         ) from None
     except OSError as err:
         raise PileError(f"a link that cannot be followed: {err.strerror} ({link})") from err
@@ -306,10 +307,10 @@ def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
         for below in _below(folder):
             yield from _matches(below, rest)
         return
-    for name in os.listdir(folder):
-        is_hidden = name.startswith(".") and not first.startswith(".")
-        if fnmatchcase(name, first) and not is_hidden and (not rest or _is_folder(folder / name)):
-            yield from _matches(folder / name, rest)
+    for path in folder.iterdir():
+        is_hidden = path.name.startswith(".") and not first.startswith(".")
+        if fnmatchcase(path.name, first) and not is_hidden and (not rest or _is_folder(path)):
+            yield from _matches(path, rest)
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -323,9 +324,9 @@ def _below(folder: Path) -> Iterator[Path]:
             continue
         walked.add((identity.st_dev, identity.st_ino))
         yield path
-        for name in sorted(os.listdir(path), key=os.fsencode, reverse=True):
-            if not name.startswith(".") and not name.endswith(_SCRATCH) and _is_folder(path / name):
-                stack.append(path / name)
+        for below in sorted(path.iterdir(), key=os.fsencode, reverse=True):
+            if not below.name.startswith(".") and not below.name.endswith(_SCRATCH) and _is_folder(below):
+                stack.append(below)
 
 
 def _artifact(path: Path) -> str | None:

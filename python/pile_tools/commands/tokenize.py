@@ -54,9 +54,10 @@ def command(
 
     Shards are .jsonl, .ndjson and .json files with {"text": ..., "meta": {"pile_set_name": ...}} or a string
     on each line; .txt files, each one document; all of them also compressed (.zst, .zstd, .gz); and .parquet
-    files with a column of texts. What else there is in a folder is reported. They are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and
-    PREFIX.idx lie the provenance of each document and the manifest. An interrupted run goes on with the shard
-    it was at. SHARDS may be - for .jsonl from standard input, or pipes as of <(...), which cannot be gone on with.
+    files with a column of texts. What else is in a folder is reported. Shards are taken sorted byte-wise by
+    path: that order is the dataset's. Beside PREFIX.bin and PREFIX.idx lie the provenance of each document
+    and the manifest. An interrupted run goes on with the shard it was at. SHARDS may be - for .jsonl from
+    standard input, or pipes as of <(...); a run over those starts from the beginning.
 
     \b
     Examples:

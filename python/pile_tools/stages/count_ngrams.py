@@ -19,7 +19,8 @@ from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
-from pile_tools.shards import RecordConfig, entries, has_stream, summary as shards_summary
+from pile_tools.shards import RecordConfig, entries, has_stream
+from pile_tools.shards import summary as shards_summary
 from pile_tools.types import Counting, OnProgress
 
 #: Kinds of tables, by the ends of their names.

@@ -17,7 +17,8 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.orders import Order
-from pile_tools.shards import RecordConfig, entries, has_stream, summary as shards_summary
+from pile_tools.shards import RecordConfig, entries, has_stream
+from pile_tools.shards import summary as shards_summary
 from pile_tools.stages.count_ngrams import rank_points, subset_groups
 from pile_tools.texts import read_texts
 from pile_tools.types import OnProgress, TermQuery

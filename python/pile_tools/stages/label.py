@@ -12,7 +12,8 @@ from pathlib import Path
 from pile_tools import _core, datasets, files, manifest
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
-from pile_tools.shards import RecordConfig, entries, has_stream, summary as shards_summary
+from pile_tools.shards import RecordConfig, entries, has_stream
+from pile_tools.shards import summary as shards_summary
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import OnProgress
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, datasets, manifest
+from pile_tools import shards as shard_files
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.parts import LENIENCE, LONGEST, Part
-from pile_tools import shards as shard_files
 from pile_tools.shards import RecordConfig, entries, find_shards, has_stream
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import AnyPath, OnTokens

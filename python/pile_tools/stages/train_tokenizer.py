@@ -9,7 +9,8 @@ from pathlib import Path
 from pile_tools import _core, files, manifest
 from pile_tools.errors import ConfigError, OutputExistsError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
-from pile_tools.shards import RecordConfig, entries, has_stream, summary as shards_summary
+from pile_tools.shards import RecordConfig, entries, has_stream
+from pile_tools.shards import summary as shards_summary
 from pile_tools.types import OnProgress
 
 #: GPT-NeoX-20B's special tokens, ids 0 and 1.

@@ -89,7 +89,10 @@ impl Format {
 fn is_stream(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     // What a shell's `<(...)` is called; such a path may also be a file that was redirected.
-    if path.starts_with("/dev/fd") || path.starts_with("/proc/self/fd") || path == Path::new("/dev/stdin") {
+    if path.starts_with("/dev/fd")
+        || path.starts_with("/proc/self/fd")
+        || path == Path::new("/dev/stdin")
+    {
         return true;
     }
     fs::metadata(path).is_ok_and(|found| {
@@ -129,7 +132,15 @@ mod tests {
             );
         }
         assert_eq!(Format::named(Path::new("a.Parquet")), Some(Format::Parquet));
-        for name in ["a", "a.gz", "a.zst", "jsonl", "a.parquet.gz", "a.csv", "a.jsonl.bz2"] {
+        for name in [
+            "a",
+            "a.gz",
+            "a.zst",
+            "jsonl",
+            "a.parquet.gz",
+            "a.csv",
+            "a.jsonl.bz2",
+        ] {
             assert_eq!(Format::named(Path::new(name)), None, "{name}");
         }
     }

@@ -146,9 +146,8 @@ fn check_start(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn not_utf8(path: &Path, encoding: &str) -> Error {
-    let what = format!(
-        "{encoding} text, expected UTF-8; `iconv -f {encoding} -t UTF-8` converts it"
-    );
+    let what =
+        format!("{encoding} text, expected UTF-8; `iconv -f {encoding} -t UTF-8` converts it");
     Error::format(path, 0, what)
 }
 

@@ -51,7 +51,8 @@ pub fn without_constants(line: &str) -> Option<String> {
         let before = at.checked_sub(1).map(|at| line.as_bytes()[at]);
         let constant = CONSTANTS.iter().find(|(name, _)| {
             let after = line.as_bytes().get(at + name.len());
-            let is_alone = before.is_none_or(|b| !is_of_number(b) || (b == b'-' && *name == "Infinity"));
+            let is_alone =
+                before.is_none_or(|b| !is_of_number(b) || (b == b'-' && *name == "Infinity"));
             line[at..].starts_with(name) && is_alone && after.is_none_or(|b| !is_of_number(*b))
         });
         let (length, written) = match (byte, constant) {

@@ -175,7 +175,11 @@ pub(super) fn too_long(max_record: u64) -> String {
 /// The error for a record that ends the job.
 pub(super) fn bad_record(path: &Path, record: u64, first_byte: u64, what: &str) -> Error {
     let advice = "--on-bad-record skip leaves such records out";
-    Error::format(path, first_byte, format!("record {record}: {what}; {advice}"))
+    Error::format(
+        path,
+        first_byte,
+        format!("record {record}: {what}; {advice}"),
+    )
 }
 
 #[cfg(test)]

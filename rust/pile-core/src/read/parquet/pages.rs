@@ -180,7 +180,11 @@ fn read_header(path: &Path, file: &File, at: u64, end: u64) -> Result<(Header, u
             return Ok((header, thrift.at as u64));
         }
         if room >= (end - at).min(MAX_HEADER_BYTES) {
-            return Err(Error::format(path, at, "not parquet, or damaged: no page header"));
+            return Err(Error::format(
+                path,
+                at,
+                "not parquet, or damaged: no page header",
+            ));
         }
         room *= 16;
     }
@@ -417,5 +421,128 @@ impl PageReader for CheckedPages {
 
     fn at_record_boundary(&mut self) -> ParquetResult<bool> {
         self.pages.at_record_boundary()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn varint(mut n: u64, out: &mut Vec<u8>) {
+        while n >= 0x80 {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+    }
+
+    /// A header with a field that is to be skipped, a string in a struct in a list.
+    fn header(decompressed: i32, compressed: i32, n_dictionary: Option<i32>) -> Vec<u8> {
+        let size = |n: i32, out: &mut Vec<u8>| varint(((n << 1) ^ (n >> 31)) as u32 as u64, out);
+        let mut bytes = vec![0x15, 4, 0x15];
+        size(decompressed, &mut bytes);
+        bytes.push(0x15);
+        size(compressed, &mut bytes);
+        if let Some(n) = n_dictionary {
+            bytes.extend([0x4C, 0x15]);
+            size(n, &mut bytes);
+            bytes.extend([0x15, 0, 0]);
+        }
+        bytes.extend([0x19, 0x1C, 0x18, 2, b'a', b'b', 0, 0]);
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Header> {
+        Thrift { bytes, at: 0 }.header()
+    }
+
+    #[test]
+    fn headers_are_read_whole_or_not_at_all() {
+        let bytes = header(1 << 20, 999, Some(7));
+        let expected = Header {
+            decompressed: 1 << 20,
+            compressed: 999,
+            n_dictionary: Some(7),
+        };
+        assert_eq!(read(&bytes), Some(expected));
+        for n in 0..bytes.len() {
+            assert_eq!(read(&bytes[..n]), None, "{n}");
+        }
+        for (decompressed, compressed, n) in [(-1, 1, 1), (1, -1, 1), (1, 1, -1)] {
+            assert_eq!(read(&header(decompressed, compressed, Some(n))), None);
+        }
+        let deep = [vec![0x15, 2, 0x15, 2, 0x1C], vec![0x1C; 1000]].concat();
+        assert_eq!(read(&deep), None);
+    }
+
+    #[test]
+    fn what_a_header_claims_is_bounded() {
+        let check = |decompressed, n_dictionary| {
+            let header = read(&header(decompressed, 100, n_dictionary)).unwrap();
+            header.check(Compression::SNAPPY, max_page_bytes(1_000_000))
+        };
+        assert_eq!(check(128 << 20, None), Ok(128 << 20));
+        assert!(check((128 << 20) + 1, None).is_err());
+        assert!(check(i32::MAX, None).is_err());
+        assert_eq!(check(400, Some(100)), Ok(400));
+        assert!(check(400, Some(101)).is_err());
+        // Empty strings take four bytes in a page, and more in memory.
+        assert!(check(128 << 20, Some(32 << 20)).is_err());
+        assert_eq!(max_page_bytes(1 << 30), (1 << 30) + (1 << 20));
+    }
+
+    #[test]
+    fn gzip_is_not_decompressed_beyond_what_a_header_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut packed, &[0; 10_000]).unwrap();
+        let packed = packed.finish().unwrap();
+        std::fs::write(&path, &packed).unwrap();
+        let file = File::open(&path).unwrap();
+        let length = packed.len() as u64;
+        assert!(check_gzip(&path, &file, 0, length, 10_000).is_ok());
+        assert!(check_gzip(&path, &file, 0, length, 9_999).is_err());
+    }
+
+    /// Numbers in the encoding, all the same, in blocks of 128 with 4 runs.
+    fn delta(n: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for field in [128, 4, n, 2] {
+            varint(field, &mut bytes);
+        }
+        for _ in 0..n.saturating_sub(1).div_ceil(128) {
+            bytes.extend([0, 0, 0, 0, 0]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn the_values_of_a_delta_encoding_are_counted_before_there_is_room_for_them() {
+        for n in [0, 1, 2, 128, 129, 130, 5000] {
+            let bytes = delta(n);
+            assert_eq!(delta_end(&bytes, n), Some(bytes.len()), "{n}");
+            assert_eq!(delta_end(&bytes, n.saturating_sub(1)).is_some(), n == 0);
+        }
+        let claim = |fields: [u64; 4]| {
+            let mut bytes = Vec::new();
+            fields.iter().for_each(|n| varint(*n, &mut bytes));
+            bytes
+        };
+        for fields in [
+            [128, 0, 9, 0],
+            [0, 4, 9, 0],
+            [128, u64::MAX, 9, 0],
+            [128, 4, u64::MAX, 0],
+        ] {
+            assert_eq!(delta_end(&claim(fields), 1 << 20), None, "{fields:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+            let _ = (read(&bytes), delta_end(&bytes, 1 << 20));
+        }
     }
 }
