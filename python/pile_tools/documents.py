@@ -127,10 +127,10 @@ def _decompress(path: Path, file: IO[bytes], origin: Origin) -> bytes:
 def text_of(path: Path, line: bytes, text_field: str) -> str | None:
     """The text of a record of the shard at `path`, or None if it holds none."""
     try:
-        text = line.decode().lstrip("\ufeff")
+        content = line.decode().lstrip("\ufeff")
         if ".txt" in [suffix.lower() for suffix in path.suffixes[-2:]]:
-            return text
-        record = json.loads(text)
+            return content
+        record = json.loads(content)
     except ValueError:
         return None
     text = record.get(text_field) if isinstance(record, dict) else record

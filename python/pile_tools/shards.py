@@ -170,8 +170,8 @@ def entries(shards: Iterable[Path], folder: Path) -> list[Entry]:
 
 
 def summary(shards: Sequence[Path], folder: Path) -> Settings:
-    """What the summary of a manifest in `folder` says of the way to the shards."""
-    if not isinstance(shards, Shards):
+    """What the summary of a manifest in `folder` says of what was passed over, if anything was."""
+    if not isinstance(shards, Shards) or not shards.passed_over:
         return {}
     first = [
         {"path": manifest.relative(path, folder), "reason": reason}
