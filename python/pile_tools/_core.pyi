@@ -412,6 +412,7 @@ def build_dataset(
     text_field: str = "text",
     skip_bad_records: bool = False,
     add_special_tokens: bool = False,
+    max_record: int = ...,
 ) -> dict[str, Any]:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
 
@@ -450,6 +451,7 @@ def label_dataset(
     text_field: str = "text",
     skip_bad_records: bool = False,
     add_special_tokens: bool = False,
+    max_record: int = ...,
 ) -> dict[str, Any]:
     """Finds the dataset's documents in the shards by their tokens, and writes `FOLDER/NAME.provenance`.
 
@@ -468,6 +470,7 @@ def train_tokenizer(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    max_record: int = ...,
 ) -> tuple[str, dict[str, Any]]:
     """Trains a byte-level BPE on all documents of the shards; returns `tokenizer.json` and the counts."""
 
@@ -681,6 +684,7 @@ def count_word_ngrams(
     *,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    max_record: int = ...,
 ) -> dict[str, Any]:
     """Counts the n-grams of the words of shards into a table; `pile_tools.count_ngrams` is the whole job.
 
@@ -714,6 +718,7 @@ def shards_terms(
     tokenizer: Tokenizer | None = None,
     text_field: str = "text",
     skip_bad_records: bool = False,
+    max_record: int = ...,
 ) -> tuple[list[NDArray[np.int64]], list[str | None], int, int, list[str]]:
     """Counts terms in the documents of shards: as a dataset of `tokenizer` holds them, or as written.
 

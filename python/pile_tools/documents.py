@@ -77,7 +77,7 @@ def find_shard(prefix: Path, shard: str) -> Path:
     Raises:
         PileError: It is not there now.
     """
-    if Path(shard).exists():
+    if Path(shard).is_file():
         return Path(shard)
     for found in datasets.manifests(prefix):
         # Manifests name shards from their own folder: that holds if the tree was moved as a whole.
@@ -97,10 +97,10 @@ def read_record(path: Path, origin: Origin) -> bytes:
     """
     if origin["byte_length"] > MAX_RECORD_BYTES:
         raise FormatError(f"a record of {origin['byte_length']:,} bytes is not read again ({path})")
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         raise ConfigError(f"--raw reads lines and files; this is row {origin['record']} of a table ({path})")
     with checked.open_regular(path) as file:
-        if path.suffix in (".zst", ".gz"):
+        if path.suffix.lower() in (".zst", ".zstd", ".gz"):
             line = _decompress(path, file, origin)
         else:
             file.seek(origin["byte_start"])
@@ -115,7 +115,7 @@ def _decompress(path: Path, file: IO[bytes], origin: Origin) -> bytes:
     try:
         with (
             gzip.GzipFile(fileobj=file)
-            if path.suffix == ".gz"
+            if path.suffix.lower() == ".gz"
             else decompressor.stream_reader(file, read_across_frames=True)
         ) as stream:
             before = origin["byte_start"]
@@ -159,9 +159,10 @@ def record_of(path: Path, origin: Origin, text_field: str, tokenizer: Tokenizer,
 def text_of(path: Path, line: bytes, text_field: str) -> str | None:
     """The text of a record of the shard at `path`, or None if it holds none."""
     try:
-        if ".txt" in path.suffixes[-2:]:
-            return line.decode()
-        record = json.loads(line)
+        content = line.decode().lstrip("\ufeff")
+        if ".txt" in [suffix.lower() for suffix in path.suffixes[-2:]]:
+            return content
+        record = json.loads(content)
     except (ValueError, RecursionError):
         return None
     text = record.get(text_field) if isinstance(record, dict) else record

@@ -55,7 +55,9 @@ def _or_null(shape: Shape) -> Callable[[Values, str], None]:
     return check
 
 
-_RECORDS = {"text_field?": _text, "on_bad_record?": _text}
+_RECORDS = {"text_field?": _text, "on_bad_record?": _text, "max_record?": _count}
+
+_PASSED_OVER = {"passed_over?": {"n": _count, "first": [{"path": _text, "reason": _text}]}}
 
 _SUBSET = {"name": _or_null(_text), "n_documents": _count, "n_tokens": _count, "n_text_bytes?": _count}
 
@@ -130,6 +132,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "subsets": [{"name": _text, "n_documents": _count, "n_text_bytes": _count}],
     },
     "tokenizer": {
+        **_PASSED_OVER,
         "n_documents": _count,
         "n_text_bytes": _count,
         "vocab_size": _count,
@@ -137,6 +140,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_bad_records": _count,
     },
     "tokens": {
+        **_PASSED_OVER,
         "dtype": _token_type,
         "n_documents": _count,
         "n_tokens": _count,
@@ -164,6 +168,7 @@ SUMMARIES: Mapping[str, Shape] = {
         ],
     },
     "labels": {
+        **_PASSED_OVER,
         "n_documents": _count,
         "n_tokens": _count,
         "has_eod": _flag,
@@ -185,6 +190,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_pieces": _count,
     },
     "ngrams": {
+        **_PASSED_OVER,
         "n_documents": _count,
         "n_tokens?": _count,
         "n_bad_records?": _count,
@@ -200,6 +206,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "groups?": [{"name": _or_null(_text)}],
     },
     "terms": {
+        **_PASSED_OVER,
         "n_documents?": _count,
         "n_tokens?": _count,
         "n_bad_records?": _count,

@@ -16,13 +16,16 @@ from pile_tools import manifest
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
-from pile_tools.shards import STANDARD_INPUT
+from pile_tools.shards import has_stream
 
 #: What a part's manifest says over the whole's.
 PART, WHOLE = "part", "part_of"
 
 #: The setting that does not matter where there was no bad record: parts may differ in it.
 LENIENCE = "on_bad_record"
+
+#: The setting that says which records are bad for their length, where it is not the default.
+LONGEST = "max_record"
 
 Summary: TypeAlias = dict[str, Any]
 
@@ -50,8 +53,8 @@ class Part:
 
     def of(self, shards: Sequence[Path]) -> Sequence[Path]:
         """The shards of this part: as many as of any other, or one more. Raises ConfigError."""
-        if STANDARD_INPUT in shards:
-            raise ConfigError("standard input cannot be cut into parts")
+        if has_stream(shards):
+            raise ConfigError("standard input and pipes cannot be cut into parts")
         if len(shards) < self.n_parts:
             raise ConfigError(f"{len(shards)} shards cannot be cut into {self.n_parts} parts")
         start, end = (len(shards) * i // self.n_parts for i in (self.number - 1, self.number))
@@ -133,9 +136,18 @@ def joined(summaries: Sequence[Summary]) -> Summary:
                 whole[name] = value
             elif name == "subsets":
                 whole[name] = _subsets(whole[name], value)
+            elif name == "passed_over":
+                whole[name] = _passed_over(whole[name], value)
             elif isinstance(value, list) or name.startswith("n_"):
                 whole[name] = whole[name] + value
     return whole
+
+
+def _passed_over(whole: Summary, part: Summary) -> Summary:
+    """What was passed over on the way to all shards: the parts of one dataset have seen the same."""
+    if whole == part:
+        return whole
+    return {"n": whole["n"] + part["n"], "first": (whole["first"] + part["first"])[:100]}
 
 
 def _subsets(whole: list[Summary], part: list[Summary]) -> list[Summary]:

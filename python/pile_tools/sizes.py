@@ -7,10 +7,10 @@ import re
 from pile_tools.errors import ConfigError
 
 
-def parse_size(given: str) -> int:
+def parse_size(given: str, name: str = "--memory") -> int:
     """Bytes of a size such as `512MiB`, `2GB` or `2G`, which is 2GB. Raises ConfigError."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", given.strip(), re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
-        raise ConfigError(f"--memory {given!r}: expected a size such as 512MiB or 2GB")
+        raise ConfigError(f"{name} {given!r}: expected a size such as 512MiB or 2GB")
     base = 1024 if match[3] else 1000
     return max(1, int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " ")))

@@ -66,7 +66,9 @@ def test_pieces_of_a_stopped_job_are_kept_if_they_are_as_they_were(prefix: Path,
         files[name] = {"bytes": len(whole[name]), "sha256": hashlib.sha256(whole[name]).hexdigest()}
     header_bytes = int.from_bytes(whole["ranks"][8:16], "little")
     state = {"index": json.loads(whole["ranks"][16 : 16 + header_bytes])["index"]}
-    (partial / "state.json").write_text(json.dumps({"files": files, "inputs": [], "state": state}))
+    (partial / "state.json").write_text(
+        json.dumps({"files": files, "inputs": [], "has_stream": False, "state": state})
+    )
     if is_damaged:
         (partial / pieces[2]).write_bytes(whole[pieces[2]][:-1] + b"?")
     numbers = {name: (partial / name).stat().st_ino for name in pieces}

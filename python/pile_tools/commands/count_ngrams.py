@@ -57,6 +57,7 @@ def command(
     by_subset: bool,
     text_field: str,
     on_bad_record: str,
+    max_record: str,
     tokenizer: Path | None,
     memory: int,
     plot: Path | None,
@@ -84,7 +85,7 @@ def command(
         across_documents=across_documents,
         ignore_case=ignore_case,
         by_subset=by_subset,
-        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
     )
     started = time.monotonic()
     if output is not None:
@@ -189,6 +190,7 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
     click.echo(f"counted {what} of {summary['n_documents']:,} documents{took}")
     if n := summary.get("n_bad_records"):
         click.echo(f"{n:,} bad records left out")
+    options.print_passed_over(summary)
 
 
 def _plot(made: Manifest, plot: Path | None) -> None:

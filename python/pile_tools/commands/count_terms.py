@@ -79,6 +79,7 @@ def command(
     within: str,
     text_field: str,
     on_bad_record: str,
+    max_record: str,
     pairs: str | None,
     checkpoints: str | None,
     rule: str | None,
@@ -111,7 +112,7 @@ def command(
         ignore_case=ignore_case,
         by_subset=by_subset,
         within=within,
-        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
     )
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         table = output or Path(folder, "counts.tsv")
@@ -245,6 +246,7 @@ def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
     click.echo(f"text: {_normalization(made)}")
     if summary.get("n_bad_records"):
         click.echo(f"{summary['n_bad_records']:,} bad records left out")
+    options.print_passed_over(summary)
 
 
 def _normalization(made: Manifest) -> str:

@@ -31,6 +31,7 @@ def command(
     add_special_tokens: bool,
     text_field: str,
     on_bad_record: str,
+    max_record: str,
     threads: int,
     force: bool,
 ) -> None:
@@ -45,7 +46,7 @@ def command(
       pile-tools label pile_text_document pile/ --tokenizer 20B_tokenizer.json
     """
     found = find_shards(shards)
-    records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record)
+    records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
     started = time.monotonic()
     # A missing file is named by the stage.
     n_bytes = options.size_of([path for path in found if path.exists()])
@@ -86,6 +87,7 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     click.echo(f"{summary['n_other_texts']:,} of {summary['n_texts']:,} texts are not in the dataset")
     if summary["n_bad_records"]:
         click.echo(f"{summary['n_bad_records']:,} bad records left out")
+    options.print_passed_over(summary)
     rows = [(s["name"] or "no subset named", s["n_documents"], s["n_tokens"]) for s in summary["subsets"]]
     rows.sort(key=lambda row: -row[2])
     if n > n_found:

@@ -11,10 +11,13 @@ import click
 
 from pile_tools.errors import ConfigError
 from pile_tools.orders import MAX_ROW_LENGTH
-from pile_tools.shards import STANDARD_INPUT
+from pile_tools.shards import has_stream
 from pile_tools.sizes import parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+#: Files printed that were passed over; the manifest lists more.
+_N_PASSED_OVER = 5
 
 #: A path, not checked by click: what is missing is named by the stage, with exit code 1.
 PATH = click.Path(path_type=Path)
@@ -72,8 +75,23 @@ def _chart_file(context: click.Context, option: click.Parameter, path: Path | No
 
 
 def size_of(shards: list[Path]) -> int | None:
-    """Bytes of the shards together; None for standard input, which it says cannot be gone on with."""
-    if STANDARD_INPUT in shards:
-        click.echo("reading standard input: if this is interrupted, it starts from the beginning", err=True)
+    """Bytes of the shards together; None for a stream, which it says cannot be gone on with."""
+    if has_stream(shards):
+        what = "standard input" if str(shards[0]) == "-" else "a pipe"
+        click.echo(f"reading {what}: if this is interrupted, it starts from the beginning", err=True)
         return None
     return sum(path.stat().st_size for path in shards)
+
+
+def print_passed_over(summary: dict[str, Any]) -> None:
+    """What a manifest's summary says of files that were found beside the shards and not read."""
+    passed = summary.get("passed_over", {"n": 0, "first": []})
+    if not passed["n"]:
+        return
+    click.echo(f"{passed['n']:,} passed over beside the shards:")
+    for one in passed["first"][:_N_PASSED_OVER]:
+        # A file's name may hold control characters, which would drive the terminal.
+        name = "".join(char if char.isprintable() else repr(char)[1:-1] for char in one["path"])
+        click.echo(f"  {name}: {one['reason']}")
+    if passed["n"] > _N_PASSED_OVER:
+        click.echo(f"  and {passed['n'] - _N_PASSED_OVER:,} more")

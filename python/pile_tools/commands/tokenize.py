@@ -15,7 +15,7 @@ from pile_tools.commands import options
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
 from pile_tools.parts import Part
 from pile_tools.progress import Bar
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, find_shards
+from pile_tools.shards import RecordConfig, find_shards, has_stream
 from pile_tools.stages.tokenize import TokenizeConfig, finished, run
 
 
@@ -45,6 +45,7 @@ def command(
     no_eod: bool,
     text_field: str,
     on_bad_record: str,
+    max_record: str,
     part: str | None,
     distributed: bool,
     threads: int,
@@ -52,11 +53,12 @@ def command(
 ) -> None:
     """Tokenize SHARDS (files, folders or globs) into GPT-NeoX's memory-mapped format.
 
-    Shards are .jsonl, .jsonl.zst and .jsonl.gz files with {"text": ..., "meta": {"pile_set_name": ...}} or a
-    string on each line; .parquet files with a column of texts; and .txt, .txt.zst and .txt.gz files, each one
-    document. They are taken sorted byte-wise by path: that order is the dataset's. Beside PREFIX.bin and
-    PREFIX.idx lie the provenance of each document and the manifest. An interrupted run goes on with the shard
-    it was at. SHARDS may be - for .jsonl from standard input, which cannot be gone on with.
+    Shards are .jsonl, .ndjson and .json files with {"text": ..., "meta": {"pile_set_name": ...}} or a string
+    on each line; .txt files, each one document; all of them also compressed (.zst, .zstd, .gz); and .parquet
+    files with a column of texts. What else is in a folder is reported. Shards are taken sorted byte-wise by
+    path: that order is the dataset's. Beside PREFIX.bin and PREFIX.idx lie the provenance of each document
+    and the manifest. An interrupted run goes on with the shard it was at. SHARDS may be - for .jsonl from
+    standard input, or pipes as of <(...); a run over those starts from the beginning.
 
     \b
     Examples:
@@ -71,9 +73,9 @@ def command(
         raise click.UsageError("--eod and --no-eod exclude each other")
     if part is not None and distributed:
         raise click.UsageError("--shards and --distributed exclude each other")
-    if STANDARD_INPUT in shards and (part is not None or distributed):
-        raise click.UsageError("standard input cannot be cut into parts")
-    records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record)
+    if has_stream(shards) and (part is not None or distributed):
+        raise click.UsageError("standard input and pipes cannot be cut into parts")
+    records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
     config = TokenizeConfig(
         tokenizer=tokenizer,
         eod=eod,
@@ -157,6 +159,7 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
     )
     click.echo(f"{eod}; {n_empty:,} empty texts left out")
     _print_left_out(output, summary["shards"])
+    options.print_passed_over(summary)
     if not summary["n_tokens"]:
         return
     megabytes, millions = n_text_bytes / 1e6, summary["n_tokens"] / 1e6

@@ -68,6 +68,7 @@ def command(
     output: Path,
     text_field: str,
     on_bad_record: str,
+    max_record: str,
     threads: int,
     force: bool,
     vocab_size: int,
@@ -89,7 +90,7 @@ def command(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
         special_tokens=special_tokens,
-        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
     )
     found = find_shards(shards)
     with Bars(options.size_of(found), config.n_merges) as bars:
@@ -105,6 +106,7 @@ def command(
     )
     if summary["n_bad_records"]:
         click.echo(f"{summary['n_bad_records']:,} bad records left out")
+    options.print_passed_over(summary)
     if summary["vocab_size"] < config.vocab_size:
         click.echo(
             f"the text has no more pairs to merge: fewer tokens than the {config.vocab_size:,} asked for"

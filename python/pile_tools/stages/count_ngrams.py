@@ -20,7 +20,8 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.shards import RecordConfig, entries, has_stream
+from pile_tools.shards import summary as shards_summary
 from pile_tools.types import Counting, OnProgress
 
 #: Kinds of tables, by the ends of their names.
@@ -165,11 +166,11 @@ def count_words(
     inputs = entries(shards, output.parent)
     settings = _settings(config) | {
         "rule": FOLDED_RULE if config.ignore_case else WORD_RULE,
-        "text_field": config.records.text_field,
-        "on_bad_record": config.records.on_bad_record,
+        **config.records.settings,
     }
     request = Request("ngrams", settings, inputs)
-    is_stream = STANDARD_INPUT in shards
+    is_stream = has_stream(shards)
+    passed_over = shards_summary(shards, output.parent)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         counting = _counting(config, folder, request, memory, threads, force)
@@ -185,13 +186,14 @@ def count_words(
             on_progress,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
+            max_record=config.records.max_record_bytes,
         )
         hashes = counted.pop("shards")
         counted["lengths"] = [_summary(of) for of in counted["lengths"]]
         # None is the name of the documents without a subset.
         counted["groups"] = [{"name": name} for name in counted["groups"]]
         known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
-        return counted, known
+        return counted | passed_over, known
 
     return _make(output, request, build, force=force, is_stream=is_stream)
 

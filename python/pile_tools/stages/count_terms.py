@@ -18,7 +18,8 @@ from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.orders import Order
 from pile_tools.publish import Built, Target
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.shards import RecordConfig, entries, has_stream
+from pile_tools.shards import summary as shards_summary
 from pile_tools.stages.count_ngrams import ONE_GROUP, rank_points, subset_groups
 from pile_tools.tables import column_of, escaped
 from pile_tools.texts import encoded, normalized, read_texts
@@ -168,11 +169,11 @@ def count_in_shards(
         OSError: A file cannot be read or written.
     """
     inputs = entries(shards, output.parent)
-    records = {"text_field": config.records.text_field, "on_bad_record": config.records.on_bad_record}
     loaded = None if tokenizer is None else tokenizer.load()
     sources = [] if tokenizer is None else [tokenizer.entry(output.parent)]
-    request = _request(config, asked, [*sources, *inputs], loaded, **records)
+    request = _request(config, asked, [*sources, *inputs], loaded, **config.records.settings)
     query = asked.query(config, threads, loaded)
+    passed_over = shards_summary(shards, output.parent)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         tables, names, n_documents, n_bad, hashes = _core.shards_terms(
@@ -183,13 +184,14 @@ def count_in_shards(
             tokenizer=loaded,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
+            max_record=config.records.max_record_bytes,
         )
         known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
-        counted = {"n_documents": n_documents, "n_bad_records": n_bad}
+        counted = {"n_documents": n_documents, "n_bad_records": n_bad, **passed_over}
         told = _write(folder / output.name, (asked, query), tables, names)
         return counted | told, [*asked.inputs, *sources, *known]
 
-    return _make(output, request, build, force=force, is_stream=STANDARD_INPUT in shards)
+    return _make(output, request, build, force=force, is_stream=has_stream(shards))
 
 
 def count_in_dataset(

@@ -14,7 +14,8 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.shards import RecordConfig, entries, has_stream
+from pile_tools.shards import summary as shards_summary
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import OnProgress
 
@@ -72,8 +73,8 @@ def run(
         ConfigError: The end-of-document token is not in the vocabulary.
         OSError: A file cannot be read or written.
     """
-    if STANDARD_INPUT in shards:
-        raise ConfigError("standard input (-) is gone once it is read: labels need shards in files")
+    if has_stream(shards):
+        raise ConfigError("standard input (-) or a pipe is gone once it is read: labels need shards in files")
     source = find_tokenizer(config.tokenizer)
     tokenizer = source.load()
     eod = _eod(tokenizer, config)
@@ -97,8 +98,10 @@ def run(
             on_progress,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
+            max_record=config.records.max_record_bytes,
             add_special_tokens=config.add_special_tokens,
         )
+        summary |= shards_summary(shards, prefix.parent)
         inputs = _checked_inputs(request.inputs, summary["shards"])
         return Built([provenance.name], summary, inputs)
 
@@ -134,8 +137,7 @@ def _request(
     inputs += entries(shards, folder)
     settings: Settings = {
         "eod": None if eod is None else eod[0],
-        "text_field": config.records.text_field,
-        "on_bad_record": config.records.on_bad_record,
+        **config.records.settings,
     }
     if config.add_special_tokens:
         settings["add_special_tokens"] = True

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import _core, datasets, manifest
+from pile_tools import shards as shard_files
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
-from pile_tools.parts import LENIENCE, Part
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries, find_shards
+from pile_tools.parts import LENIENCE, LONGEST, Part
+from pile_tools.shards import RecordConfig, entries, find_shards, has_stream
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import AnyPath, OnTokens
 
@@ -84,6 +85,7 @@ def run(
         ConfigError: The end-of-document token is not in the vocabulary.
         OSError: A file cannot be read or written.
     """
+    passed_over = shard_files.summary(shards, prefix.parent)
     source = find_tokenizer(config.tokenizer)
     tokenizer = source.load()
     eod = _eod(tokenizer, config)
@@ -120,12 +122,14 @@ def run(
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
             add_special_tokens=config.add_special_tokens,
+            max_record=config.records.max_record_bytes,
         )
         n_resumed_shards = built.pop("n_resumed_shards")
-        summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
+        known = {"vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
+        summary = {**built, **known, **passed_over}
         return summary, _checked_inputs(request.inputs, built["shards"])
 
-    is_stream = STANDARD_INPUT in shards
+    is_stream = has_stream(shards)
     made, is_new = datasets.make(prefix, request, build, force=force, is_stream=is_stream)
     return Result(made, is_new, n_resumed_shards)
 
@@ -140,6 +144,7 @@ def tokenize(
     add_special_tokens: bool = False,
     text_field: str = "text",
     on_bad_record: str = "error",
+    max_record: str | int = "1GiB",
     threads: int | None = None,
     force: bool = False,
     on_progress: OnTokens = None,
@@ -159,6 +164,7 @@ def tokenize(
         add_special_tokens: Whether to put the special tokens of the post-processor around each text.
         text_field: Key of a record, or column of a parquet file, that holds the text.
         on_bad_record: `error` stops at one; `skip` leaves it out and lists it in the manifest.
+        max_record: Bytes of the longest record, a size such as `1GiB`; a longer one is a bad record.
         threads: Threads that encode, by default one for each processor; not part of the result.
         force: Replace output made before from something else.
         on_progress: Called with the compressed bytes read and the tokens made so far; an exception stops
@@ -172,7 +178,7 @@ def tokenize(
         eod=eod,
         append_eod=append_eod,
         add_special_tokens=add_special_tokens,
-        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record),
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
     )
     run(
         find_shards([Path(place) for place in places]),
@@ -194,15 +200,15 @@ def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, fo
 
 
 def _job(shards: Sequence[Path], request: Request) -> str:
-    """Names what an interrupted run left for this one to go on with; of standard input that is nothing.
+    """Names what an interrupted run left for this one to go on with; of a stream that is nothing.
 
     The shards are not in it: the core compares those that are finished one by one, so that a run that stopped
     at a damaged shard goes on with the mended one. Nor is what becomes of bad records: where there were none,
-    it does not matter.
+    it does not matter. Which records are too long the core compares.
     """
-    if STANDARD_INPUT in shards:
+    if has_stream(shards):
         return uuid.uuid4().hex
-    settings = {name: value for name, value in request.settings.items() if name != LENIENCE}
+    settings = {name: value for name, value in request.settings.items() if name not in (LENIENCE, LONGEST)}
     return fingerprint(
         {"settings": settings, "inputs": [entry for entry in request.inputs if entry["role"] != "shard"]}
     )
@@ -238,8 +244,7 @@ def _request(
     settings: Settings = {
         "eod": None if eod is None else eod[0],
         "eod_id": None if eod is None else eod[1],
-        "text_field": config.records.text_field,
-        LENIENCE: config.records.on_bad_record,
+        **config.records.settings,
     }
     if config.add_special_tokens:
         settings["add_special_tokens"] = True

@@ -10,7 +10,8 @@ from pile_tools import _core, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
+from pile_tools.shards import RecordConfig, entries, has_stream
+from pile_tools.shards import summary as shards_summary
 from pile_tools.types import OnProgress
 
 #: GPT-NeoX-20B's special tokens, ids 0 and 1.
@@ -71,12 +72,12 @@ def run(
         OSError: A file cannot be read or written.
     """
     inputs = entries(shards, output.parent)
+    passed_over = shards_summary(shards, output.parent)
     settings = {
         "vocab_size": config.vocab_size,
         "min_frequency": config.min_frequency,
         "special_tokens": list(config.special_tokens),
-        "text_field": config.records.text_field,
-        "on_bad_record": config.records.on_bad_record,
+        **config.records.settings,
     }
     request = Request("tokenizer", settings, inputs)
 
@@ -90,11 +91,12 @@ def run(
             on_progress,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
+            max_record=config.records.max_record_bytes,
         )
         (folder / output.name).write_text(json, encoding="utf-8")
         hashes = summary.pop("shards")
         checked = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
-        return Built([output.name], summary, checked)
+        return Built([output.name], summary | passed_over, checked)
 
     return publish.make(
         Target.of(manifest_path(output)),
@@ -102,5 +104,5 @@ def run(
         build,
         force=force,
         names=[output.name],
-        is_stream=STANDARD_INPUT in shards,
+        is_stream=has_stream(shards),
     )

@@ -61,6 +61,9 @@ pub fn expected(line: &[u8]) -> Expected {
     let Ok(text) = std::str::from_utf8(line) else {
         return Expected::Refused;
     };
+    let text = text.trim_start_matches('\u{FEFF}');
+    let standard = reference::without_constants(text);
+    let text = standard.as_deref().unwrap_or(text);
     if let Ok(text) = serde_json::from_str::<String>(text) {
         return Expected::Document(text, None);
     }

@@ -9,6 +9,7 @@ use pile_core::{
         self, ArithmeticKey, Gram, GramSink, Grouped, Keep, Keys, NgramConfig, Terms, Totals,
         Within, WordsConfig,
     },
+    read::DEFAULT_MAX_RECORD,
     timeline::Stretches,
     tokenize::TokenBytes,
     tokens::{TokenSource, TokenType},
@@ -91,7 +92,7 @@ pub fn count_token_ngrams<'py>(
 #[pyfunction]
 #[pyo3(signature = (
     shards, counting, output, ignore_case, by_subset, on_progress = None, *,
-    text_field = "text", skip_bad_records = false
+    text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn count_word_ngrams<'py>(
@@ -104,11 +105,12 @@ pub fn count_word_ngrams<'py>(
     on_progress: Option<Py<PyAny>>,
     text_field: &str,
     skip_bad_records: bool,
+    max_record: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = WordsConfig {
         counting: counting.into(),
         shards,
-        rules: rules(text_field, skip_bad_records),
+        rules: rules(text_field, skip_bad_records, max_record),
         ignore_case,
         by_subset,
     };
@@ -246,7 +248,7 @@ fn tables(py: Python<'_>, totals: Vec<Totals>) -> PyResult<[Table<'_>; 3]> {
 #[pyfunction]
 #[pyo3(signature = (
     shards, query, by_subset, on_progress = None, *,
-    tokenizer = None, text_field = "text", skip_bad_records = false
+    tokenizer = None, text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn shards_terms<'py>(
@@ -258,8 +260,9 @@ pub fn shards_terms<'py>(
     tokenizer: Option<&Tokenizer>,
     text_field: &str,
     skip_bad_records: bool,
+    max_record: u64,
 ) -> PyResult<OfShards<'py>> {
-    let rules = rules(text_field, skip_bad_records);
+    let rules = rules(text_field, skip_bad_records, max_record);
     let found = watch(py, on_progress, |progress| {
         let how = (query.threads, progress);
         let tokenizer = tokenizer.map(|tokenizer| &*tokenizer.inner);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use pile_core::{
     order,
-    read::{BadRecords, Rules},
+    read::{BadRecords, DEFAULT_MAX_RECORD, Rules},
     tokenize,
     tokens::{self, BuildConfig, LabelConfig, MergeConfig},
 };
@@ -26,13 +26,14 @@ pub fn to_python<'py>(
     py.import("json")?.call_method1("loads", (json,))
 }
 
-pub fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
+pub fn rules(text_field: &str, skip_bad_records: bool, max_record: u64) -> Rules {
     Rules {
         text_field: text_field.to_owned(),
         bad_records: match skip_bad_records {
             true => BadRecords::Skip,
             false => BadRecords::Refuse,
         },
+        max_record,
     }
 }
 
@@ -40,7 +41,8 @@ pub fn rules(text_field: &str, skip_bad_records: bool) -> Rules {
 #[pyfunction]
 #[pyo3(signature = (
     shards, tokenizer, eod, folder, name, job, n_threads, is_part, discard, on_progress = None, *,
-    text_field = "text", skip_bad_records = false, add_special_tokens = false
+    text_field = "text", skip_bad_records = false, add_special_tokens = false,
+    max_record = DEFAULT_MAX_RECORD
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn build_dataset<'py>(
@@ -58,10 +60,11 @@ pub fn build_dataset<'py>(
     text_field: &str,
     skip_bad_records: bool,
     add_special_tokens: bool,
+    max_record: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = BuildConfig {
         shards,
-        rules: rules(text_field, skip_bad_records),
+        rules: rules(text_field, skip_bad_records, max_record),
         add_special_tokens,
         eod,
         folder,
@@ -104,7 +107,8 @@ pub fn merge_datasets<'py>(
 #[pyfunction]
 #[pyo3(signature = (
     prefix, shards, tokenizer, eod, folder, name, n_threads, on_progress = None, *,
-    text_field = "text", skip_bad_records = false, add_special_tokens = false
+    text_field = "text", skip_bad_records = false, add_special_tokens = false,
+    max_record = DEFAULT_MAX_RECORD
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn label_dataset<'py>(
@@ -120,12 +124,13 @@ pub fn label_dataset<'py>(
     text_field: &str,
     skip_bad_records: bool,
     add_special_tokens: bool,
+    max_record: u64,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = LabelConfig {
         prefix,
         shards,
-        rules: rules(text_field, skip_bad_records),
         add_special_tokens,
+        rules: rules(text_field, skip_bad_records, max_record),
         eod,
         folder,
         name,
@@ -141,7 +146,7 @@ pub fn label_dataset<'py>(
 #[pyfunction]
 #[pyo3(signature = (
     shards, vocab_size, min_frequency, special_tokens, n_threads, on_progress = None, *,
-    text_field = "text", skip_bad_records = false
+    text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn train_tokenizer<'py>(
@@ -154,13 +159,14 @@ pub fn train_tokenizer<'py>(
     on_progress: Option<Py<PyAny>>,
     text_field: &str,
     skip_bad_records: bool,
+    max_record: u64,
 ) -> PyResult<(String, Bound<'py, PyAny>)> {
     let config = tokenize::TrainConfig {
         vocab_size,
         min_frequency,
         special_tokens,
     };
-    let rules = rules(text_field, skip_bad_records);
+    let rules = rules(text_field, skip_bad_records, max_record);
     let (trained, summary) = watch(py, on_progress, |progress| {
         tokenize::train_on_shards(&shards, &rules, config, n_threads, progress)
     })?;

@@ -42,6 +42,8 @@ struct UsedInput {
 struct Saved<S> {
     files: BTreeMap<String, FinishedFile>,
     inputs: Vec<UsedInput>,
+    /// An input was a stream, which nobody can read again: no run resumes from this.
+    has_stream: bool,
     /// The job's own state.
     state: S,
 }
@@ -51,6 +53,7 @@ pub(crate) struct Scratch {
     folder: PathBuf,
     files: BTreeMap<String, FinishedFile>,
     inputs: Vec<UsedInput>,
+    has_stream: bool,
     /// Checksums of the files of a resumed job, to be continued.
     checksums: BTreeMap<String, Checksum>,
 }
@@ -72,6 +75,7 @@ impl Scratch {
             folder: folder.to_owned(),
             files: BTreeMap::new(),
             inputs: Vec::new(),
+            has_stream: false,
             checksums: BTreeMap::new(),
         };
         let state_file = scratch.path(STATE);
@@ -81,9 +85,13 @@ impl Scratch {
         };
         match serde_json::from_slice::<Saved<S>>(&saved) {
             Ok(Saved {
+                has_stream: true, ..
+            }) => {}
+            Ok(Saved {
                 files,
                 inputs,
                 state,
+                ..
             }) if is_of_job(&state) => {
                 if scratch.has_files(&files, progress)? && has_inputs(&inputs, &metadata, progress)?
                 {
@@ -147,9 +155,10 @@ impl Scratch {
         self.files.contains_key(name)
     }
 
-    /// Records an input that finished files were made from; a stream cannot be compared and is left out.
+    /// Records an input that finished files were made from; what is no regular file is a stream.
     pub fn use_input(&mut self, path: &Path, sha256: &str) {
         if !fs::metadata(path).is_ok_and(|found| found.is_file()) {
+            self.has_stream = true;
             return;
         }
         self.inputs.push(UsedInput {
@@ -163,6 +172,7 @@ impl Scratch {
         let saved = Saved {
             files: self.files.clone(),
             inputs: self.inputs.clone(),
+            has_stream: self.has_stream,
             state,
         };
         let json = serde_json::to_vec(&saved)
@@ -202,8 +212,7 @@ impl Scratch {
             0 => format!("{} finished pieces", n_of("pieces")),
             n => format!("{n} finished shards"),
         };
-        // No run can resume with what came from standard input.
-        if n_of("shards") + n_of("pieces") == 0 || state["shards"][0]["path"] == "-" {
+        if n_of("shards") + n_of("pieces") == 0 {
             return Ok(());
         }
         let what = format!(

@@ -6,7 +6,12 @@ use std::{
     sync::Arc,
 };
 
-use super::{BadRecords, Document, Rules, record::utf8};
+use super::{
+    BadRecords, Document, Rules,
+    lines::TooLong,
+    record::{utf8, without_marks},
+    shard::{bad_record, too_long},
+};
 use crate::{Error, Result};
 
 /// Whole records of one shard, with where they stand in it.
@@ -27,6 +32,10 @@ pub(super) enum Content {
     Lines,
     /// Texts, one after the other.
     Texts(Vec<Text>),
+    /// One document, the whole file.
+    File,
+    /// One record, whose bytes are not here.
+    TooLong(TooLong),
 }
 
 /// A text among the bytes of a block.
@@ -37,17 +46,6 @@ pub(super) struct Text {
     pub subset: Option<Arc<str>>,
     /// There is no text here: what there is instead.
     pub missing: Option<&'static str>,
-}
-
-impl Text {
-    /// Text up to there, of no subset.
-    pub(super) fn new(end: usize) -> Self {
-        Self {
-            end,
-            subset: None,
-            missing: None,
-        }
-    }
 }
 
 /// Where a record stands: its number, and its bytes in the decompressed shard.
@@ -111,9 +109,18 @@ impl Block {
         &self.path
     }
 
-    /// Bytes of all records.
+    /// Bytes of all records, also of one that is not kept.
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
+        match &self.content {
+            Content::TooLong(passed) => passed.length + u64::from(passed.has_end),
+            _ => self.bytes.len() as u64,
+        }
+    }
+
+    /// Bytes of memory that the records take.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
@@ -122,6 +129,7 @@ impl Block {
     pub fn n_records(&self) -> u64 {
         match &self.content {
             Content::Texts(texts) => texts.len() as u64,
+            Content::File | Content::TooLong(_) => 1,
             Content::Lines => {
                 let n_ends = memchr::memchr_iter(b'\n', &self.bytes).count() as u64;
                 let is_open = self.bytes.last().is_some_and(|last| *last != b'\n');
@@ -143,14 +151,14 @@ impl Block {
         let mut bad = BadRecordList::default();
         self.each_record(&mut |position, record| {
             match (
-                record.document(&self.rules.text_field, &mut scratch),
+                record.document(&self.rules, &mut scratch),
                 self.rules.bad_records,
             ) {
                 (Ok(document), _) => take(position, document)?,
                 (Err(what), BadRecords::Skip) => bad.push(position, what),
                 (Err(what), BadRecords::Refuse) => {
-                    let advice = "--on-bad-record skip leaves such records out";
-                    return Err(self.bad_record(position, &format!("{what}; {advice}")));
+                    let (record, byte) = (position.record, position.byte_start);
+                    return Err(bad_record(&self.path, record, byte, &what));
                 }
             }
             Ok(())
@@ -163,22 +171,25 @@ impl Block {
         let mut documents = Vec::new();
         let mut scratch = Vec::new();
         let _ = self.each_record(&mut |position, record| {
-            let document = record.document(&self.rules.text_field, &mut scratch);
+            let document = record.document(&self.rules, &mut scratch);
             let document = document.map(|document| (position, document.into_owned()));
-            documents.push(document.map_err(|what| self.bad_record(position, &what)));
+            documents.push(document.map_err(|what| {
+                let what = format!("record {}: {what}", position.record);
+                Error::format(&self.path, position.byte_start, what)
+            }));
             Ok(())
         });
         documents.into_iter()
     }
 
     fn each_record(&self, take: &mut impl FnMut(Position, Record<'_>) -> Result<()>) -> Result<()> {
-        let mut start = 0;
+        let mut start = 0_u64;
         let mut number = self.first_record;
-        let mut next = |length: usize, skip: usize, record: Record<'_>| {
+        let mut next = |length: u64, skip: u64, record: Record<'_>| {
             let position = Position {
                 record: number,
-                byte_start: self.first_byte + start as u64,
-                byte_length: length as u64,
+                byte_start: self.first_byte + start,
+                byte_length: length,
             };
             number += 1;
             start += length + skip;
@@ -190,28 +201,27 @@ impl Block {
                 for text in texts {
                     let bytes = &self.bytes[from..text.end];
                     from = text.end;
-                    next(bytes.len(), 0, Record::Text(bytes, text))?;
+                    next(bytes.len() as u64, 0, Record::Text(bytes, text))?;
                 }
+            }
+            Content::File => next(self.n_bytes(), 0, Record::File(&self.bytes))?,
+            Content::TooLong(passed) => {
+                next(passed.length, passed.has_end.into(), Record::TooLong)?;
             }
             Content::Lines => {
                 let mut from = 0;
                 for end in memchr::memchr_iter(b'\n', &self.bytes) {
                     let line = &self.bytes[from..end];
                     from = end + 1;
-                    next(line.len(), 1, Record::Line(line))?;
+                    next(line.len() as u64, 1, Record::Line(line))?;
                 }
                 let line = &self.bytes[from..];
                 if !line.is_empty() {
-                    next(line.len(), 0, Record::Line(line))?;
+                    next(line.len() as u64, 0, Record::Line(line))?;
                 }
             }
         }
         Ok(())
-    }
-
-    fn bad_record(&self, at: Position, what: &str) -> Error {
-        let text = format!("record {}: {what}", at.record);
-        Error::format(&self.path, at.byte_start, text)
     }
 }
 
@@ -219,29 +229,42 @@ impl Block {
 enum Record<'a> {
     Line(&'a [u8]),
     Text(&'a [u8], &'a Text),
+    File(&'a [u8]),
+    TooLong,
 }
 
 impl<'a> Record<'a> {
     /// The document, or what is wrong with the record.
     fn document(
         self,
-        text_field: &str,
+        rules: &Rules,
         scratch: &'a mut Vec<u8>,
     ) -> std::result::Result<Document<'a>, String> {
         match self {
-            Self::Line(line) => Document::parse(line, text_field, scratch),
-            Self::Text(
-                _,
-                Text {
-                    missing: Some(what),
-                    ..
-                },
-            ) => Err((*what).to_owned()),
-            Self::Text(bytes, text) => Ok(Document {
-                text: Cow::Borrowed(utf8(bytes)?),
-                subset: text.subset.as_deref().map(Cow::Borrowed),
+            Self::TooLong => Err(too_long(rules.max_record)),
+            long if long.n_bytes() > rules.max_record => Err(too_long(rules.max_record)),
+            Self::Line(line) => Document::parse(line, &rules.text_field, scratch),
+            Self::Text(bytes, text) => match text.missing {
+                Some(what) => Err(what.to_owned()),
+                None => Ok(Document {
+                    text: Cow::Borrowed(utf8(bytes)?),
+                    subset: text.subset.as_deref().map(Cow::Borrowed),
+                    n_lone_surrogates: 0,
+                }),
+            },
+            Self::File(bytes) => Ok(Document {
+                text: Cow::Borrowed(without_marks(utf8(bytes)?)),
+                subset: None,
                 n_lone_surrogates: 0,
             }),
+        }
+    }
+
+    /// Bytes of the record that are here.
+    fn n_bytes(&self) -> u64 {
+        match self {
+            Self::Line(bytes) | Self::Text(bytes, _) | Self::File(bytes) => bytes.len() as u64,
+            Self::TooLong => 0,
         }
     }
 }

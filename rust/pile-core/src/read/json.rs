@@ -383,12 +383,16 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips a number or one of the three words that starts with `first`.
+    /// Skips a number or a word that starts with `first`.
     fn skip_scalar(&mut self, first: u8) -> Option<()> {
         let word: &[u8] = match first {
             b't' => b"rue",
             b'f' => b"alse",
             b'n' => b"ull",
+            // What Python's json writes of floats that JSON does not know.
+            b'N' => b"aN",
+            b'I' => b"nfinity",
+            b'-' if self.peek() == Some(b'I') => b"Infinity",
             _ => return self.skip_number(first),
         };
         self.at += word.len();
@@ -557,6 +561,8 @@ mod tests {
             r#"{"text": "\ud800\ud83d\ude00\udc00\ud800\n\ud800", "meta": {"pile_set_name": 1}}"#,
             r#""a string""#,
             r#"{"meta": {"pile_set_name": "a"}, "meta": 1, "text": "\ud800", "text": []}"#,
+            r#"{"a": NaN, "text": "NaN, \"Infinity", "meta": {"x": [-Infinity, {"y": Infinity}]}}"#,
+            r#"{"text": "a", "meta": {"pile_set_name": NaN}}"#,
         ] {
             let found = fast(line).unwrap_or_else(|| panic!("not read: {line}"));
             assert_eq!(Ok(found), reference::parse(line, "text"));
@@ -587,7 +593,31 @@ mod tests {
             any::<f64>().prop_map(|n| serde_json::to_string(&n).unwrap()),
             any::<i64>().prop_map(|n| n.to_string()),
             prop::sample::select(vec![
-                "null", "true", "false", "-0", "1e9", "0.0E-1", "01", "1.", "-", "tru"
+                "null",
+                "true",
+                "false",
+                "-0",
+                "1e9",
+                "0.0E-1",
+                "01",
+                "1.",
+                "-",
+                "tru",
+                "NaN",
+                "Infinity",
+                "-Infinity",
+                "-NaN",
+                "Inf",
+                "NaN1",
+                "1NaN",
+                "1e-Infinity",
+                "--Infinity",
+                "- Infinity",
+                "+Infinity",
+                "nan",
+                "NaN.0",
+                "Infinitye1",
+                "\"NaN\"",
             ])
             .prop_map(str::to_owned),
         ];

@@ -2,6 +2,8 @@
 //!
 //! The file is hashed along with the row groups that are read, as they lie in it one after the other.
 
+mod pages;
+
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom},
@@ -12,18 +14,21 @@ use std::{
 
 use parquet::{
     basic::{ConvertedType, LogicalType, Type},
-    column::reader::{ColumnReader, ColumnReaderImpl},
-    data_type::{ByteArray, ByteArrayType},
+    column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader},
+    data_type::{ByteArray, ByteArrayType, Int32Type},
     errors::{ParquetError, Result as ParquetResult},
     file::reader::{FileReader, SerializedFileReader},
     schema::types::ColumnDescPtr,
 };
 
-use super::{block::Text, shard::BLOCK_BYTES};
+use self::pages::{CheckedPages, check_column, max_footer_bytes, max_page_bytes};
+use super::{Rules, block::Text, shard::BLOCK_BYTES};
 use crate::{Error, Result, io::HashingReader};
 
-/// Rows that are decoded together.
+/// Rows that are decoded together: fewer of large pages, as each row may be as long as its page or
+/// dictionary.
 const ROWS: usize = 64;
+const ROWS_BYTES: u64 = 64 << 20;
 
 pub(super) struct Parquet {
     path: PathBuf,
@@ -33,20 +38,32 @@ pub(super) struct Parquet {
     next_group: usize,
     columns: Option<Columns>,
     raw: HashingReader<File>,
+    /// The same file, to look at the headers of its pages.
+    headers: File,
+    max_page: u64,
 }
 
 /// What is left of a row group.
 struct Columns {
     text: Column,
     subset: Option<Column>,
+    /// Rows that are decoded together.
+    n_rows: usize,
 }
 
 struct Column {
-    reader: ColumnReaderImpl<ByteArrayType>,
+    reader: Reader,
     /// The level at which a value is there.
     full_level: i16,
     levels: Vec<i16>,
     values: Vec<ByteArray>,
+}
+
+/// The values of a column.
+enum Reader {
+    Bytes(ColumnReaderImpl<ByteArrayType>),
+    /// Of Arrow's type null, which is stored as numbers: there is no value in it.
+    Null(ColumnReaderImpl<Int32Type>),
 }
 
 /// Texts of a block, with the bytes they lie in.
@@ -56,20 +73,31 @@ pub(super) struct Texts {
 }
 
 impl Parquet {
-    pub(super) fn open(path: &Path, text_field: &str) -> Result<Self> {
+    pub(super) fn open(path: &Path, rules: &Rules) -> Result<Self> {
         let fail = |err| Error::io(path, err);
         let mut file = File::open(path).map_err(fail)?;
+        let headers = File::open(path).map_err(fail)?;
         let raw = HashingReader::new(File::open(path).map_err(fail)?);
-        if is_cut_short(&mut file).map_err(fail)? {
+        let Some(n_footer) = footer_bytes(&mut file).map_err(fail)? else {
             let what = "the file does not end as parquet does: it is none, or cut short";
+            return Err(Error::malformed(path, what));
+        };
+        let max_footer = max_footer_bytes(rules.max_record);
+        if n_footer > max_footer {
+            let what = format!(
+                "a footer of {n_footer} bytes, more than the {max_footer} that max-record allows"
+            );
             return Err(Error::malformed(path, what));
         }
         let reader = guarded(path, || SerializedFileReader::new(file))?;
         let columns = reader.metadata().file_metadata().schema_descr().columns();
-        let text = find_text(path, columns, text_field)?;
-        let subset = columns.iter().position(|column| {
-            column.path().parts() == ["meta", "pile_set_name"] && is_text(column)
-        });
+        let text = find_text(path, columns, &rules.text_field)?;
+        // Some writers flatten structs: the column is then called by the whole path.
+        let named = |parts: &[&str]| {
+            let mut columns = columns.iter();
+            columns.position(|column| column.path().parts() == parts && is_text(column))
+        };
+        let subset = named(&["meta", "pile_set_name"]).or_else(|| named(&["meta.pile_set_name"]));
         Ok(Self {
             path: path.to_owned(),
             reader,
@@ -78,6 +106,8 @@ impl Parquet {
             next_group: 0,
             columns: None,
             raw,
+            headers,
+            max_page: max_page_bytes(rules.max_record),
         })
     }
 
@@ -112,19 +142,30 @@ impl Parquet {
             return Ok(false);
         }
         let (reader, number) = (&self.reader, self.next_group);
+        let mut largest = 1;
+        for column in [Some(self.text), self.subset].into_iter().flatten() {
+            let column = reader.metadata().row_group(number).column(column);
+            // The range is checked to be one: the library panics where it is not.
+            guarded(&self.path, || Ok(column.byte_range()))?;
+            let found = check_column(&self.path, &self.headers, column, self.max_page)?;
+            largest = largest.max(found);
+        }
         let (columns, end) = guarded(&self.path, || {
             let group = reader.get_row_group(number)?;
             let open = |column: usize| {
-                let full_level = group
-                    .metadata()
-                    .column(column)
-                    .column_descr()
-                    .max_def_level();
-                Column::new(group.get_column_reader(column)?, full_level)
+                let described = group.metadata().column(column).column_descr_ptr();
+                let max_def_level = described.max_def_level();
+                let pages = CheckedPages {
+                    pages: group.get_column_page_reader(column)?,
+                    max_def_level,
+                    max_page: self.max_page,
+                };
+                Column::new(get_column_reader(described, Box::new(pages)), max_def_level)
             };
             let columns = Columns {
                 text: open(self.text)?,
                 subset: self.subset.map(open).transpose()?,
+                n_rows: (ROWS_BYTES / largest).clamp(1, ROWS as u64) as usize,
             };
             let ends = group.metadata().columns().iter().map(|column| {
                 let (start, length) = column.byte_range();
@@ -156,7 +197,7 @@ impl Parquet {
 impl Columns {
     /// Appends the next rows; false if there are none.
     fn read(&mut self, found: &mut Texts) -> ParquetResult<bool> {
-        let n = self.text.read(ROWS)?;
+        let n = self.text.read(self.n_rows)?;
         if let Some(subset) = &mut self.subset
             && subset.read(n)? != n
         {
@@ -181,8 +222,10 @@ impl Columns {
 
 impl Column {
     fn new(reader: ColumnReader, full_level: i16) -> ParquetResult<Self> {
-        let ColumnReader::ByteArrayColumnReader(reader) = reader else {
-            return Err(ParquetError::General("not a column of strings".into()));
+        let reader = match reader {
+            ColumnReader::ByteArrayColumnReader(reader) => Reader::Bytes(reader),
+            ColumnReader::Int32ColumnReader(reader) => Reader::Null(reader),
+            _ => return Err(ParquetError::General("not a column of strings".into())),
         };
         Ok(Self {
             reader,
@@ -197,9 +240,10 @@ impl Column {
         self.levels.clear();
         self.values.clear();
         let levels = Some(&mut self.levels);
-        let (n, ..) = self
-            .reader
-            .read_records(n, levels, None, &mut self.values)?;
+        let (n, ..) = match &mut self.reader {
+            Reader::Bytes(reader) => reader.read_records(n, levels, None, &mut self.values)?,
+            Reader::Null(reader) => reader.read_records(n, levels, None, &mut Vec::new())?,
+        };
         if self.full_level == 0 {
             self.levels.resize(n, 0);
         }
@@ -234,7 +278,7 @@ fn find_text(path: &Path, columns: &[ColumnDescPtr], name: &str) -> Result<usize
         ));
     };
     let column = &columns[at];
-    if is_text(column) && column.path().parts().len() == 1 {
+    if (is_text(column) || is_null(column)) && column.path().parts().len() == 1 {
         return Ok(at);
     }
     let kind = match column.path().parts().len() {
@@ -247,21 +291,34 @@ fn find_text(path: &Path, columns: &[ColumnDescPtr], name: &str) -> Result<usize
     fail(format!("column {name:?} is {kind}, expected strings"))
 }
 
+/// Whether a column holds strings, or bytes of no other meaning: some writers do not say that those are
+/// strings.
 fn is_text(column: &ColumnDescPtr) -> bool {
-    let is_string = column.logical_type_ref() == Some(&LogicalType::String)
-        || column.converted_type() == ConvertedType::UTF8;
+    let is_string = match column.logical_type_ref() {
+        Some(kind) => kind == &LogicalType::String,
+        None => [ConvertedType::UTF8, ConvertedType::NONE].contains(&column.converted_type()),
+    };
     is_string && column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() == 0
 }
 
-/// Whether the four bytes that end a parquet file are missing.
-fn is_cut_short(file: &mut File) -> io::Result<bool> {
-    let mut end = [0; 4];
+/// Whether a column is of Arrow's type null, as one is where a writer has seen no value.
+fn is_null(column: &ColumnDescPtr) -> bool {
+    column.logical_type_ref() == Some(&LogicalType::Unknown)
+        && column.physical_type() == Type::INT32
+        && column.max_rep_level() == 0
+}
+
+/// Bytes of the footer by the end of a parquet file, or `None` if it does not end as one.
+fn footer_bytes(file: &mut File) -> io::Result<Option<u64>> {
+    let mut end = [0; 8];
     let n_bytes = file.seek(SeekFrom::End(0))?;
-    file.seek(SeekFrom::Start(n_bytes.saturating_sub(4)))?;
-    Ok(n_bytes < 4 || {
-        file.read_exact(&mut end)?;
-        &end != b"PAR1"
-    })
+    if n_bytes < 12 {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::End(-8))?;
+    file.read_exact(&mut end)?;
+    let [a, b, c, d, magic @ ..] = end;
+    Ok((&magic == b"PAR1").then_some(u32::from_le_bytes([a, b, c, d]).into()))
 }
 
 /// Does it, with what fails as damage of the file: the library panics on some of it.

@@ -88,7 +88,7 @@ impl Piece {
     /// Bytes it holds in memory; the end of a shard counts as one.
     fn n_bytes(&self) -> u64 {
         match self {
-            Self::Block(block) => block.n_bytes().max(1),
+            Self::Block(block) => block.memory_bytes().max(1),
             Self::EndOfShard(..) => 1,
         }
     }

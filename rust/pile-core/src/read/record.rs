@@ -17,7 +17,8 @@ pub struct Document<'a> {
 
 impl<'a> Document<'a> {
     /// Parses `{"text": ..., "meta": {"pile_set_name": ...}}`, where `text_field` names the text, or a
-    /// line that is just a string. Other keys are ignored; a list of strings is joined by empty lines.
+    /// line that is just a string. Byte-order marks before it are ignored: files that were joined may have
+    /// them within. So are other keys, which may hold `NaN`, `Infinity` and `-Infinity` as Python writes; a list of strings is joined by empty lines.
     /// `scratch` is room for the text.
     ///
     /// # Errors
@@ -27,7 +28,7 @@ impl<'a> Document<'a> {
         text_field: &str,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Self, String> {
-        let line = utf8(line)?;
+        let line = without_marks(utf8(line)?);
         let found = json::read(line, text_field, scratch);
         match found.and_then(|found| found.document(line, scratch)) {
             Some(document) => Ok(document),
@@ -44,6 +45,11 @@ impl<'a> Document<'a> {
             n_lone_surrogates: self.n_lone_surrogates,
         }
     }
+}
+
+/// A text without the byte-order marks that it starts with.
+pub(super) fn without_marks(text: &str) -> &str {
+    text.trim_start_matches('\u{FEFF}')
 }
 
 /// Bytes as text, or which of them is not UTF-8.

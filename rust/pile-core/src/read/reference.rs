@@ -6,13 +6,75 @@ use std::{borrow::Cow, fmt};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Document, json::JOINER};
+use super::{Document, json::JOINER, record::without_marks};
 
-/// The document in a line.
+/// The document in a line; byte-order marks before it are ignored.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String> {
+    let line = without_marks(line);
+    match without_constants(line) {
+        None => parse_standard(line, text_field),
+        Some(standard) => parse_standard(&standard, text_field)
+            .map(Document::into_owned)
+            .map_err(|what| without_number(&what)),
+    }
+}
+
+/// The numbers that Python's json reads and JSON does not know, with a number of the same length each.
+const CONSTANTS: [(&str, &str); 2] = [("NaN", "0.0"), ("Infinity", "1.000000")];
+
+/// A message that does not quote the number which stands for a constant.
+fn without_number(what: &str) -> String {
+    const QUOTED: &str = "floating point `";
+    match what.split_once(QUOTED) {
+        Some((before, rest)) => {
+            let after = rest.split_once('`').map_or("", |(_, after)| after);
+            format!("{before}a floating point number{after}")
+        }
+        None => what.to_owned(),
+    }
+}
+
+/// The line with another number for each `NaN`, `Infinity` and `-Infinity` outside its strings, or `None`
+/// if there is none.
+#[must_use]
+pub fn without_constants(line: &str) -> Option<String> {
+    if !line.contains("NaN") && !line.contains("Infinity") {
+        return None;
+    }
+    let is_of_number = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
+    let mut standard = String::with_capacity(line.len());
+    let (mut is_string, mut at) = (false, 0);
+    while let Some(byte) = line.as_bytes().get(at) {
+        let before = at.checked_sub(1).map(|at| line.as_bytes()[at]);
+        let constant = CONSTANTS.iter().find(|(name, _)| {
+            let after = line.as_bytes().get(at + name.len());
+            let is_alone =
+                before.is_none_or(|b| !is_of_number(b) || (b == b'-' && *name == "Infinity"));
+            line[at..].starts_with(name) && is_alone && after.is_none_or(|b| !is_of_number(*b))
+        });
+        let (length, written) = match (byte, constant) {
+            (b'\\', _) if is_string => (2, None),
+            (b'"', _) => {
+                is_string = !is_string;
+                (1, None)
+            }
+            (_, Some((name, number))) if !is_string => (name.len(), Some(*number)),
+            _ => (1, None),
+        };
+        let mut end = (at + length).min(line.len());
+        while !line.is_char_boundary(end) {
+            end += 1;
+        }
+        standard.push_str(written.unwrap_or(&line[at..end]));
+        at = end;
+    }
+    Some(standard).filter(|standard| standard != line)
+}
+
+fn parse_standard<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String> {
     if line.bytes().all(|byte| byte.is_ascii_whitespace()) {
         let what = format!("an empty line, expected a JSON object with a \"{text_field}\"");
         return Err(what);

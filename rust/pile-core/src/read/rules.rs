@@ -7,7 +7,13 @@ pub struct Rules {
     pub text_field: String,
     /// What becomes of bad records.
     pub bad_records: BadRecords,
+    /// Bytes of the longest record that is read: of a line without its end, or of a text. Longer ones are
+    /// bad records. Bounds what a reader keeps in memory of one record, whatever a compressed file holds.
+    pub max_record: u64,
 }
+
+/// The longest record that is read unless a caller says otherwise, 1 GiB.
+pub const DEFAULT_MAX_RECORD: u64 = 1 << 30;
 
 /// What becomes of a record without a text that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +29,7 @@ impl Default for Rules {
         Self {
             text_field: "text".to_owned(),
             bad_records: BadRecords::Refuse,
+            max_record: DEFAULT_MAX_RECORD,
         }
     }
 }

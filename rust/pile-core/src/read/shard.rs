@@ -6,13 +6,14 @@ use std::{
 };
 
 use super::{
-    Block, Rules,
-    block::{Content, Text},
+    BadRecords, Block, Rules,
+    block::Content,
     format::Format,
+    lines::{Lines, Run, whole},
     parquet::Parquet,
     stream::Stream,
 };
-use crate::Result;
+use crate::{Error, Result};
 
 /// Bytes a block aims at; a longer record makes a longer block.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
@@ -41,8 +42,7 @@ pub struct ShardReader {
 }
 
 enum Source {
-    /// Lines, with the unfinished one at the end of the block before.
-    Lines(Stream, Vec<u8>),
+    Lines(Lines),
     Text(Stream),
     Parquet(Box<Parquet>),
 }
@@ -61,10 +61,13 @@ impl ShardReader {
     /// # Errors
     /// As [`Self::open`], or a parquet file has no such column of texts.
     pub fn with_rules(path: &Path, rules: Arc<Rules>) -> Result<Self> {
+        let stream = |packing| Stream::open(path, packing, rules.max_record);
         let source = match Format::of(path)? {
-            Format::Lines(packing) => Source::Lines(Stream::open(path, packing)?, Vec::new()),
-            Format::Text(packing) => Source::Text(Stream::open(path, packing)?),
-            Format::Parquet => Source::Parquet(Box::new(Parquet::open(path, &rules.text_field)?)),
+            Format::Lines { packing, is_json } => {
+                Source::Lines(Lines::new(stream(packing)?, is_json))
+            }
+            Format::Text(packing) => Source::Text(stream(packing)?),
+            Format::Parquet => Source::Parquet(Box::new(Parquet::open(path, &rules)?)),
         };
         Ok(Self {
             path: path.to_owned(),
@@ -80,7 +83,8 @@ impl ShardReader {
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         match &self.source {
-            Source::Lines(stream, _) | Source::Text(stream) => stream.raw().n_bytes(),
+            Source::Lines(lines) => lines.stream().raw().n_bytes(),
+            Source::Text(stream) => stream.raw().n_bytes(),
             Source::Parquet(parquet) => parquet.raw().n_bytes(),
         }
     }
@@ -93,16 +97,32 @@ impl ShardReader {
         if self.is_done {
             return Ok(None);
         }
+        // A record that is refused ends the job before it is read to its end.
+        let (path, max_record, skips) = (
+            &self.path,
+            self.rules.max_record,
+            self.rules.bad_records == BadRecords::Skip,
+        );
+        let (record, first_byte) = (self.next_record, self.next_byte);
+        let pass_over = || match skips {
+            true => Ok(()),
+            false => Err(bad_record(path, record, first_byte, &too_long(max_record))),
+        };
         let (bytes, content) = match &mut self.source {
-            Source::Lines(stream, rest) => {
-                let (bytes, is_last) = next_lines(stream, rest)?;
+            Source::Lines(lines) => {
+                let (run, is_last) = lines.next(path, max_record, pass_over)?;
                 self.is_done = is_last;
-                (bytes, Content::Lines)
+                match run {
+                    Run::Lines(bytes) => (bytes, Content::Lines),
+                    Run::TooLong(passed) => (Vec::new(), Content::TooLong(passed)),
+                }
             }
             Source::Text(stream) => {
                 self.is_done = true;
-                let (bytes, end) = whole(stream)?;
-                (bytes, Content::Texts(vec![Text::new(end)]))
+                match whole(path, stream, max_record, pass_over)? {
+                    Ok(bytes) => (bytes, Content::File),
+                    Err(passed) => (Vec::new(), Content::TooLong(passed)),
+                }
             }
             Source::Parquet(parquet) => {
                 let found = parquet.next_texts()?;
@@ -131,9 +151,11 @@ impl ShardReader {
     #[must_use]
     pub fn summary(&self) -> ShardSummary {
         let (bytes, sha256) = match &self.source {
-            Source::Lines(stream, _) | Source::Text(stream) => {
-                (stream.raw().n_bytes(), stream.raw().sha256())
+            Source::Lines(lines) => {
+                let raw = lines.stream().raw();
+                (raw.n_bytes(), raw.sha256())
             }
+            Source::Text(stream) => (stream.raw().n_bytes(), stream.raw().sha256()),
             Source::Parquet(parquet) => (parquet.raw().n_bytes(), parquet.raw().sha256()),
         };
         ShardSummary {
@@ -145,32 +167,19 @@ impl ShardReader {
     }
 }
 
-/// Reads at least a block and up to a line's end; also whether the stream is at its end.
-fn next_lines(stream: &mut Stream, rest: &mut Vec<u8>) -> Result<(Vec<u8>, bool)> {
-    let mut bytes = Vec::with_capacity(BLOCK_BYTES.max(2 * rest.len()));
-    bytes.append(rest);
-    let mut searched = bytes.len();
-    loop {
-        let wanted = BLOCK_BYTES.saturating_sub(bytes.len()).max(BLOCK_BYTES / 4);
-        if stream.read(wanted, &mut bytes)? < wanted {
-            return Ok((bytes, true));
-        }
-        if let Some(at) = memchr::memrchr(b'\n', &bytes[searched..]) {
-            let end = searched + at + 1;
-            rest.extend_from_slice(&bytes[end..]);
-            bytes.truncate(end);
-            return Ok((bytes, false));
-        }
-        searched = bytes.len();
-    }
+/// What is wrong with a record that is longer than the rules allow.
+pub(super) fn too_long(max_record: u64) -> String {
+    format!("a record of more than {max_record} bytes, the most that max-record allows")
 }
 
-/// All of a stream.
-fn whole(stream: &mut Stream) -> Result<(Vec<u8>, usize)> {
-    let mut bytes = Vec::new();
-    while stream.read(BLOCK_BYTES, &mut bytes)? == BLOCK_BYTES {}
-    let end = bytes.len();
-    Ok((bytes, end))
+/// The error for a record that ends the job.
+pub(super) fn bad_record(path: &Path, record: u64, first_byte: u64, what: &str) -> Error {
+    let advice = "--on-bad-record skip leaves such records out";
+    Error::format(
+        path,
+        first_byte,
+        format!("record {record}: {what}; {advice}"),
+    )
 }
 
 #[cfg(test)]

@@ -11,8 +11,10 @@ use flate2::bufread::MultiGzDecoder;
 use super::format::Packing;
 use crate::{Error, Result, io::HashingReader};
 
-/// The largest zstd window that is accepted (2 GiB, `zstd --long=31`).
+/// The largest zstd window that is accepted (2 GiB, `zstd --long=31`), and the largest that is always
+/// accepted: what zstd itself reads without an option. A decoder keeps a window in memory.
 const WINDOW_LOG_MAX: u32 = 31;
+const WINDOW_LOG_ALWAYS: u32 = 27;
 
 const BUFFER_BYTES: usize = 1 << 17;
 
@@ -21,6 +23,8 @@ type Raw = HashingReader<Box<dyn Read + Send>>;
 pub(super) struct Stream {
     path: PathBuf,
     source: Source,
+    /// Accepted windows of zstd have at most two to this power bytes.
+    window_log: u32,
 }
 
 enum Source {
@@ -30,11 +34,15 @@ enum Source {
 }
 
 impl Stream {
-    pub(super) fn open(path: &Path, packing: Packing) -> Result<Self> {
-        let source = Source::open(path, packing).map_err(|err| Error::io(path, err))?;
+    /// Opens a file. What is kept in memory of it grows with the longest record that is to be read: a zstd
+    /// window may have twice its bytes.
+    pub(super) fn open(path: &Path, packing: Packing, max_record: u64) -> Result<Self> {
+        let window_log = (max_record.max(1).ilog2() + 1).clamp(WINDOW_LOG_ALWAYS, WINDOW_LOG_MAX);
+        let source = Source::open(path, packing, window_log).map_err(|err| Error::io(path, err))?;
         Ok(Self {
             path: path.to_owned(),
             source,
+            window_log,
         })
     }
 
@@ -77,6 +85,10 @@ impl Stream {
             io::ErrorKind::UnexpectedEof => {
                 format!("the {format} data ends in the middle: the file is cut short, get it again")
             }
+            _ if err.to_string().contains("Frame requires too much memory") => format!(
+                "its zstd window is larger than {} bytes, the most that max-record allows",
+                1_u64 << self.window_log
+            ),
             io::ErrorKind::Other | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
                 format!("not {format}, or damaged: {err}")
             }
@@ -87,7 +99,7 @@ impl Stream {
 }
 
 impl Source {
-    fn open(path: &Path, packing: Packing) -> io::Result<Self> {
+    fn open(path: &Path, packing: Packing, window_log: u32) -> io::Result<Self> {
         let bytes: Box<dyn Read + Send> = match packing {
             Packing::StandardInput => Box::new(io::stdin()),
             _ => Box::new(File::open(path)?),
@@ -98,7 +110,7 @@ impl Source {
             Packing::Zstd => {
                 let buffered = BufReader::with_capacity(BUFFER_BYTES, raw);
                 let mut decoder = zstd::Decoder::with_buffer(buffered)?;
-                decoder.window_log_max(WINDOW_LOG_MAX)?;
+                decoder.window_log_max(window_log)?;
                 Self::Zstd(Box::new(decoder))
             }
             Packing::Gzip => {

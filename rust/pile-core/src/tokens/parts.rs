@@ -13,7 +13,7 @@ use crate::{
     Error, Result,
     io::{self, GrowingFile, Mapped, Scratch},
     progress::Progress,
-    read::{BadRecords, Position},
+    read::{BadRecords, DEFAULT_MAX_RECORD, Position},
 };
 
 /// How far a job is: written after each shard.
@@ -25,6 +25,13 @@ pub(super) struct State {
     pub n_tokens: u64,
     pub subsets: Vec<SubsetTotal>,
     pub shards: Vec<ShardResult>,
+    /// The longest record that was read, of any of the runs.
+    #[serde(default = "default_max_record")]
+    pub max_record: u64,
+}
+
+fn default_max_record() -> u64 {
+    DEFAULT_MAX_RECORD
 }
 
 /// Documents and tokens of one subset.
@@ -56,15 +63,19 @@ const COLUMNS: [&str; 5] = ["lengths", "byte_start", "byte_length", "record", "s
 
 impl State {
     /// Whether this is a state of the job that `config` describes, with shards added or mended at most
-    /// behind those that are finished, and no record left out that is to be an error now.
+    /// behind those that are finished, and no record left out that is to be an error now, or that may not
+    /// be too long now. Where none was left out, a run may go on that reads longer ones.
     fn is_of(&self, config: &BuildConfig) -> bool {
-        let may_skip = config.rules.bad_records == BadRecords::Skip;
+        let max_record = config.rules.max_record;
+        let may_skip =
+            config.rules.bad_records == BadRecords::Skip && max_record == self.max_record;
         let is_same = |(done, path): (&ShardResult, &PathBuf)| {
             done.path == path.to_string_lossy()
                 && (may_skip || done.bad_records.n == 0)
                 && std::fs::metadata(path).is_ok_and(|now| now.len() == done.summary.bytes)
         };
         self.job == config.job
+            && max_record >= self.max_record
             && self.shards.len() <= config.shards.len()
             && self.shards.iter().zip(&config.shards).all(is_same)
     }
@@ -90,13 +101,15 @@ impl Parts {
             Scratch::open(&config.folder, config.discard, progress, |state: &State| {
                 state.is_of(config)
             })?;
-        let state = state.unwrap_or_else(|| State {
+        let mut state = state.unwrap_or_else(|| State {
             job: config.job.clone(),
             n_documents: 0,
             n_tokens: 0,
             subsets: Vec::new(),
             shards: Vec::new(),
+            max_record: config.rules.max_record,
         });
+        state.max_record = config.rules.max_record;
         let [lengths, start, length, record, subset] = COLUMNS;
         Ok(Self {
             tokens: scratch.grow(&format!("{}.bin", config.name))?,
