@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -13,6 +12,7 @@ from pile_tools import charts, timeline
 from pile_tools.commands import options
 from pile_tools.orders import open_order
 from pile_tools.progress import Bar
+from pile_tools.terminal import echo, echo_json
 
 #: Subsets with a column or a colour of their own, the largest; the rest are summed up.
 _N_NAMED = 8
@@ -47,31 +47,32 @@ def command(
     if as_json:
         for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
             n_tokens = dict(zip(found.subsets, counts, strict=True))
-            click.echo(json.dumps({"first_step": first, "n_tokens": n_tokens}, ensure_ascii=False))
+            echo_json({"first_step": first, "n_tokens": n_tokens})
         return
     total = found.n_tokens.sum(axis=0)
     largest = np.argsort(-total, kind="stable")
     n_steps, _ = timeline.extent(opened, batch_size)
-    click.echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
+    echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
     width = max(len(name) for name in found.subsets)
     for i in largest:
         share = float(total[i] / total.sum())
         over_time = charts.sparkline(found.shares[:, i].tolist())
-        click.echo(f"  {found.subsets[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
+        echo(f"  {found.subsets[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
     _print_table(found, largest[:_N_NAMED], every, n_steps)
     if plot is not None:
         charts.write_chart(plot, _chart(found, largest, every))
-        click.echo(f"plot: {plot}")
+        echo(f"plot: {plot}")
 
 
 def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n_steps: int) -> None:
     if len(found.first_steps) < 2:
         return
     names = [found.subsets[i] for i in shown]
-    click.echo(f"\n{'steps':>17}  " + "  ".join(f"{name[:14]:>14}" for name in names))
+    echo()
+    echo(f"{'steps':>17}  " + "  ".join(f"{name[:14]:>14}" for name in names))
     for first, shares in zip(found.first_steps.tolist(), found.shares, strict=True):
         steps = f"{first:,} to {min(first + every, n_steps) - 1:,}"
-        click.echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
+        echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
 
 
 def _chart(found: timeline.Mixture, largest: NDArray[np.intp], every: int) -> str:

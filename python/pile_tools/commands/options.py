@@ -12,8 +12,12 @@ import click
 from pile_tools.errors import ConfigError
 from pile_tools.shards import STANDARD_INPUT
 from pile_tools.sizes import parse_size
+from pile_tools.terminal import echo
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+#: Each thread has tables and buffers of some 20 MB: more threads are a slip of the pen.
+MAX_THREADS = 1024
 
 #: A path, not checked by click: what is missing is named by the stage, with exit code 1.
 PATH = click.Path(path_type=Path)
@@ -21,8 +25,8 @@ PATH = click.Path(path_type=Path)
 force = click.option("--force", is_flag=True, help="Replace output that was made from something else.")
 threads = click.option(
     "--threads",
-    type=click.IntRange(min=1),
-    default=os.cpu_count() or 1,
+    type=click.IntRange(min=1, max=MAX_THREADS),
+    default=min(os.cpu_count() or 1, MAX_THREADS),
     show_default="all cores",
     help="Threads; the output is the same for any number.",
 )
@@ -55,6 +59,6 @@ def _chart_file(context: click.Context, option: click.Parameter, path: Path | No
 def size_of(shards: list[Path]) -> int | None:
     """Bytes of the shards together; None for standard input, which it says cannot be gone on with."""
     if STANDARD_INPUT in shards:
-        click.echo("reading standard input: if this is interrupted, it starts from the beginning", err=True)
+        echo("reading standard input: if this is interrupted, it starts from the beginning", err=True)
         return None
     return sum(path.stat().st_size for path in shards)

@@ -11,6 +11,7 @@ import click
 
 from pile_tools.commands import options
 from pile_tools.errors import ConfigError
+from pile_tools.terminal import echo_text, style
 from pile_tools.texts import read_texts
 
 texts_file = click.option(
@@ -71,5 +72,5 @@ def print_context(around: list[str], text: str) -> None:
     at = inside.find(text)
     if at >= 0:
         before, inside, after = before + inside[:at], text, inside[at + len(text) :] + after
-    lines = (before + click.style(inside, bold=True, underline=True) + after).split("\n")
-    click.echo("\n".join(f"  | {line}" for line in lines))
+    before, inside, after = (part.replace("\n", "\n  | ") for part in (before, inside, after))
+    echo_text("  | ", before, style(inside, bold=True, underline=True), after)

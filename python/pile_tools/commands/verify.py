@@ -8,6 +8,7 @@ import click
 
 from pile_tools.commands import options
 from pile_tools.stages.verify import Check, run, run_hashes
+from pile_tools.terminal import echo, style
 
 
 @click.command("verify")
@@ -35,13 +36,13 @@ def command(path: Path, hashes: Path | None, chain: bool) -> None:
 
     def show(check: Check) -> None:
         color = {"ok": "green", "WRONG": "red"}.get(check.state, "yellow")
-        click.echo(f"{click.style(f'{check.state:<6}', fg=color)} {check.what}")
+        echo(style(f"{check.state:<6}", fg=color), f" {check.what}")
 
     if hashes is not None:
         checks = run_hashes(path, hashes, on_check=show)
-        click.echo(f"{path} is what {hashes} says: {len(checks)} files")
+        echo(f"{path} is what {hashes} says: {len(checks)} files")
         return
     checks = run(path, chain=chain, on_check=show)
     n_absent = sum(check.state == "absent" for check in checks)
     absent = f", {n_absent} of what it was made from not here" if n_absent else ""
-    click.echo(f"{path} is what its manifest says: {len(checks) - n_absent} checks{absent}")
+    echo(f"{path} is what its manifest says: {len(checks) - n_absent} checks{absent}")

@@ -12,6 +12,7 @@ import click
 from pile_tools.cli import config_options
 from pile_tools.commands import options
 from pile_tools.progress import Bar
+from pile_tools.terminal import echo, shell_quote
 from studies.memorization import results, study
 from studies.memorization.plan import MemorizationConfig, prepare
 
@@ -49,22 +50,22 @@ def command(run: Path, output: Path, canaries: Path | None, force: bool, **setti
     with Bar("scoring", plan.n_sequences, "sequences") as bar:
         _, is_new = study.run(plan, output, force=force, on_progress=bar.update)
     if not is_new:
-        click.echo(f"already done: {output}; nothing to do")
+        echo(f"already done: {output}; nothing to do")
         return
     _print_summary(json.loads((output / results.SUMMARY_FILE).read_text(encoding="utf-8")))
-    click.echo(f"results in {output}")
-    click.echo(f"next: pile-study report {run} --memorization {output} -o report.html")
+    echo(f"results in {output}")
+    echo(f"next: pile-study report {shell_quote(run)} --memorization {shell_quote(output)} -o report.html")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    click.echo(f"mean score (share memorized), {summary['continuation_tokens']} tokens to continue:")
-    click.echo(f"{'step':>8}  {'rows seen':>18}  {'not seen':>18}")
+    echo(f"mean score (share memorized), {summary['continuation_tokens']} tokens to continue:")
+    echo(f"{'step':>8}  {'rows seen':>18}  {'not seen':>18}")
     for table in summary["checkpoints"]:
-        click.echo(f"{table['step']:>8}  {_cell(table['seen']):>18}  {_cell(table['unseen']):>18}")
+        echo(f"{table['step']:>8}  {_cell(table['seen']):>18}  {_cell(table['unseen']):>18}")
     for level in summary["checkpoints"][-1]["canaries"]:
         n = level["repeats"]
         repeats = "never planted" if n == 0 else "planted once" if n == 1 else f"planted {n} times"
-        click.echo(f"canaries {repeats}: {_cell(level)}, seen {level['mean_seen']:.1f} times on average")
+        echo(f"canaries {repeats}: {_cell(level)}, seen {level['mean_seen']:.1f} times on average")
 
 
 def _cell(group: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 //! `Tokenizer`.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pile_core::{Error, tokenize};
@@ -51,7 +51,7 @@ impl Tokenizer {
 
     #[staticmethod]
     fn from_file(path: PathBuf) -> Result<Self, BindError> {
-        let json = fs::read(&path).map_err(|err| Error::io(&path, err))?;
+        let json = tokenize::Tokenizer::read_json(&path)?;
         load(json, &path)
     }
 
@@ -65,20 +65,24 @@ impl Tokenizer {
         self.inner.eod()
     }
 
-    fn encode<'py>(&self, py: Python<'py>, text: &str) -> Ids<'py> {
+    fn encode<'py>(&self, py: Python<'py>, text: &str) -> Result<Ids<'py>, BindError> {
+        tokenize::Tokenizer::check_length(text)?;
         let ids = py.detach(|| {
             let mut ids = Vec::new();
             self.inner.encoder().encode(text, &mut ids);
             ids
         });
-        ids.into_pyarray(py)
+        Ok(ids.into_pyarray(py))
     }
 
     fn encode_batch<'py>(
         &self,
         py: Python<'py>,
         texts: Vec<pyo3::pybacked::PyBackedStr>,
-    ) -> (Ids<'py>, Bound<'py, PyArray1<u64>>) {
+    ) -> Result<(Ids<'py>, Bound<'py, PyArray1<u64>>), BindError> {
+        texts
+            .iter()
+            .try_for_each(|text| tokenize::Tokenizer::check_length(text))?;
         let (ids, offsets) = py.detach(|| {
             let (mut encoder, mut ids, mut offsets) = (self.inner.encoder(), Vec::new(), vec![0]);
             for text in &texts {
@@ -87,7 +91,7 @@ impl Tokenizer {
             }
             (ids, offsets)
         });
-        (ids.into_pyarray(py), offsets.into_pyarray(py))
+        Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
     }
 
     #[pyo3(signature = (ids, skip_special_tokens = true))]

@@ -1,11 +1,17 @@
-//! Files and memory: maps, atomic writes, checksums, prefetching.
+//! Files, memory and threads: maps, atomic writes, checksums, prefetching, limits of the machine.
 
 mod atomic;
 mod checksum;
+mod machine;
 mod mapped;
 mod prefetch;
+mod threads;
 
 pub use atomic::{remove_if_there, write_atomically};
 pub use checksum::{HashingReader, hex};
+pub(crate) use machine::out_of_memory;
+pub use machine::{ReportingAllocator, report_failures};
 pub use mapped::Mapped;
 pub use prefetch::prefetch;
+pub(crate) use threads::share_work;
+pub use threads::spawn;

@@ -4,16 +4,16 @@ use super::{
     added::{AddedToken, AddedTokens},
     bytes::{byte_of, bytes_of, spell},
     encoder::{Encoder, State},
-    merges::{MergeTable, RANK_LIMIT},
+    merges::{MAX_TEXT_BYTES, MergeTable, RANK_LIMIT},
     normalize::nfc,
     pattern::Pattern,
     runs::SpaceRuns,
     seams::Seams,
-    spec::Spec,
+    spec::{MAX_FILE_BYTES, Spec},
 };
 use crate::{Error, Result};
 use rustc_hash::{FxHashMap, FxHashSet};
-use std::{fs, path::Path, sync::Mutex};
+use std::{fs, io::Read, path::Path, sync::Mutex};
 
 /// Special tokens that end a document, the first that exists counts.
 const EOD_TOKENS: [&str; 5] = [
@@ -92,8 +92,22 @@ impl Tokenizer {
     /// # Errors
     /// [`crate::ErrorKind::Io`] if it cannot be read; else as [`Tokenizer::from_json`].
     pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-        Self::from_json(&bytes, path)
+        Self::from_json(&Self::read_json(path)?, path)
+    }
+
+    /// The bytes of a tokenizer.json, one more than [`Tokenizer::from_json`] takes where there are too many.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Io`] if it cannot be read.
+    pub fn read_json(path: &Path) -> Result<Vec<u8>> {
+        let fail = |e| Error::io(path, e);
+        // A file can be endless, as a device is.
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).map_err(fail)?;
+        file.take(MAX_FILE_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(fail)?;
+        Ok(bytes)
     }
 
     /// The tokenizer that the bytes of a tokenizer.json describe; `path` is for messages.
@@ -195,7 +209,21 @@ impl Tokenizer {
         Some((self.id_to_token(id)?, id))
     }
 
-    /// An encoder; make one per thread and keep it.
+    /// Refuses a text that is too long for an encoder.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Argument`] for a text of 4 GiB and more.
+    pub fn check_length(text: &str) -> Result<()> {
+        if text.len() < MAX_TEXT_BYTES {
+            return Ok(());
+        }
+        let n_bytes = text.len();
+        Err(Error::argument(format!(
+            "a text has {n_bytes} bytes; less than {MAX_TEXT_BYTES} can be encoded, cut it into several"
+        )))
+    }
+
+    /// An encoder for texts that pass [`Tokenizer::check_length`]; make one per thread and keep it.
     #[must_use]
     pub fn encoder(&self) -> Encoder<'_> {
         let state = self.states.lock().ok().and_then(|mut states| states.pop());

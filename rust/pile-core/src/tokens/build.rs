@@ -198,6 +198,7 @@ fn encode_block(
         }
         n_lone_surrogates += document.n_lone_surrogates;
         ids.clear();
+        Tokenizer::check_length(&document.text)?;
         encoder.encode(&document.text, &mut ids);
         ids.extend(eod);
         token_type.encode_all(&ids, &mut tokens);

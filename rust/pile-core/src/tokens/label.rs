@@ -177,6 +177,7 @@ fn look_up(
         n_texts += 1;
         ids.clear();
         tokens.clear();
+        Tokenizer::check_length(&document.text)?;
         encoder.encode(&document.text, &mut ids);
         ids.extend(eod);
         token_type.encode_all(&ids, &mut tokens);
