@@ -10,12 +10,13 @@ import sys
 import traceback
 import types
 import typing
+from pathlib import Path
 
 import click
 
 from pile_tools import _core, terminal
+from pile_tools.arguments import checked
 from pile_tools.errors import CancelledError, ConfigError, PileError
-from pile_tools.numbers import bounded
 from pile_tools.terminal import ReaderLeftError, echo, echo_text
 
 COMMANDS = {
@@ -66,7 +67,7 @@ class LazyGroup(click.Group):
         if name not in self.modules:
             return None
         command: click.Command = importlib.import_module(self.modules[name]).command
-        return bounded(command)
+        return checked(command)
 
 
 def lazy_group(modules: typing.Mapping[str, str]) -> type[LazyGroup]:
@@ -100,7 +101,7 @@ def _option(f: dataclasses.Field[typing.Any], hint: typing.Any) -> typing.Callab
     is_required = f.default is dataclasses.MISSING
     return click.option(
         f"--{name}",
-        type=hint,
+        type=click.Path(path_type=Path) if hint is Path else hint,
         required=is_required,
         default=None if is_required else f.default,
         show_default=f.default is not None,
@@ -124,7 +125,7 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
     terminal.prepare_streams()
     _core.report_machine_failures()
     try:
-        code = int(bounded(group).main(arguments, standalone_mode=False) or 0)
+        code = int(checked(group).main(arguments, standalone_mode=False) or 0)
         terminal.flush_stdout()
         return code
     except BaseException as err:
@@ -160,6 +161,8 @@ def _report(err: BaseException) -> int:
             return _say(_os_error(err), EXIT_FAILURE)
         case MemoryError():
             return _say(_memory_error(err), EXIT_FAILURE)
+        case OverflowError():
+            return _say(f"a number is larger than this command can count: {err}", EXIT_USAGE)
         case RuntimeError() if "can't start new thread" in str(err):
             return _say(
                 "the system starts no more threads; raise its limit (ulimit -u), or use fewer --threads",

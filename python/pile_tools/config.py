@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
@@ -37,7 +38,7 @@ def from_toml(cls: type[_Config], path: Path) -> _Config:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except (ValueError, RecursionError) as err:
         raise ConfigError(f"not a TOML file: {err} ({path})") from err
     return from_values(cls, values, str(path))
 
@@ -76,6 +77,10 @@ def _convert(hint: typing.Any, value: typing.Any, where: str) -> typing.Any:
         if not isinstance(value, list):
             raise ConfigError(f"expected a list, got {value!r} ({where})")
         return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"expected a finite number, got {value} ({where})")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ConfigError(f"expected a number within 64 bits, got {str(value)[:40]} ({where})")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):

@@ -9,6 +9,17 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+/// Bytes of memory that the system says can be taken without swapping; None where it does not say.
+#[must_use]
+pub fn available_memory() -> Option<u64> {
+    let known = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = known
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib << 10)
+}
+
 static IS_REPORTED: AtomicBool = AtomicBool::new(false);
 
 /// Reports files that shrink and allocations that fail, from now on and for the whole process.

@@ -10,7 +10,7 @@ mod threads;
 pub use atomic::{remove_if_there, write_atomically};
 pub use checksum::{HashingReader, hex};
 pub(crate) use machine::out_of_memory;
-pub use machine::{ReportingAllocator, report_failures};
+pub use machine::{ReportingAllocator, available_memory, report_failures};
 pub use mapped::Mapped;
 pub use prefetch::prefetch;
 pub(crate) use threads::share_work;
