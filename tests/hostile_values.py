@@ -17,7 +17,7 @@ from typing import NoReturn
 
 import click
 
-SECONDS = 5
+SECONDS = 20
 ADDRESS_SPACE = 3 << 30
 
 HOSTILE = (
@@ -110,9 +110,13 @@ def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
                 if isinstance(option, click.Option) and not option.is_flag and not is_path_or_choice(option):
                     starts.append([*BASES[name], option.opts[-1]])
             for start in starts:
-                # Of `sample` much text is a lawful wish, which takes the machine minutes to grant.
-                is_long = start[-1] == "--megabytes"
-                values = [value for value in HOSTILE if not (is_long and value.isdecimal())]
+                # Much text and many samples are lawful wishes, which may take the machine minutes to grant.
+                is_long = start[-1] in ("--samples", "--steps", "--epochs", "--megabytes")
+                values = [
+                    v
+                    for v in HOSTILE
+                    if not (is_long and v.isdecimal() and len(v) < 20 and 0 < int(v) < 2**40)
+                ]
                 runs += [(program, [name, *start, value]) for value in values]
     return runs
 

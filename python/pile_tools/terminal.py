@@ -100,7 +100,7 @@ def echo_text(*parts: str | Styled, err: bool = False) -> None:
 
 def echo_json(value: Any) -> None:
     """Prints a value as one line of JSON, its control characters as JSON's own escapes."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=not (sys.stdout.encoding or "").lower().startswith("utf"))
     _write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text), err=False)
 
 

@@ -155,7 +155,7 @@ def _tokenizer(prefix: Path, given: Path | None) -> Tokenizer | None:
 
 def _print_table(table: Path, made: Manifest) -> None:
     """The lines of a table of the most frequent n-grams."""
-    lines = [line.split("\t") for line in table.read_text(encoding="utf-8").splitlines()]
+    lines = [line.split("\t") for line in table.read_text(encoding="utf-8").split("\n")[:-1]]
     header, rows = lines[0], iter(lines[1:])
     at = header.index("count")
     named = 1 if header[:2] == ["tokens", "text"] else 0
