@@ -775,3 +775,10 @@ def order_arithmetic(
 
     Raises: ConfigError for more samples than there are.
     """
+
+def report_machine_failures() -> None:
+    """Ends this process with exit code 1 and one line on standard error where a library could only crash.
+
+    For commands: an input that becomes shorter while it is mapped, and memory that is used up. A library
+    never calls it: there a view of a file that another program shortens ends the process by SIGBUS.
+    """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
-from pile_tools import publish
+from pile_tools import publish, terminal
 from pile_tools.errors import ConfigError
 from pile_tools.publish import PAGE_MARK
 
@@ -21,6 +21,11 @@ _TURN = 35
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666", "#AAAAAA")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _N_LABELS = 16
+
+
+def _markup(text: str) -> str:
+    """`text` inside of an element: what XML forbids even as a reference is shown as an escape."""
+    return html.escape(terminal.escape(text))
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -124,7 +129,7 @@ class _Scale:
 def _levels(up: _Scale, label: str) -> list[str]:
     """The axis on the left, with lines and numbers."""
     beside = f"translate(14 {(up.start + up.end) / 2:.0f}) rotate(-90)"
-    parts = [f'<text transform="{beside}" text-anchor="middle">{escape(label)}</text>']
+    parts = [f'<text transform="{beside}" text-anchor="middle">{_markup(label)}</text>']
     for value in up.ticks():
         y = up.at(value)
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
@@ -136,7 +141,7 @@ def _columns(across: _Scale, label: str) -> list[str]:
     """The axis below, with lines and numbers."""
     bottom = _HEIGHT - _BOTTOM
     middle = f'x="{(across.start + across.end) / 2:.0f}" y="{bottom + 38}" text-anchor="middle"'
-    parts = [f"<text {middle}>{escape(label)}</text>"]
+    parts = [f"<text {middle}>{_markup(label)}</text>"]
     for value in across.ticks():
         x = across.at(value)
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="#eee"/>')
@@ -163,7 +168,7 @@ def _head(title: str, names: list[str], width: int) -> list[str]:
         'font-family="system-ui, sans-serif" font-size="12" fill="#222">',
         PAGE_MARK,
         f'<rect width="{width}" height="{_HEIGHT}" fill="#fff"/>',
-        f'<text x="{_LEFT}" y="20" font-size="15">{escape(title)}</text>',
+        f'<text x="{_LEFT}" y="20" font-size="15">{_markup(title)}</text>',
         *_legend(names),
     ]
 
@@ -180,8 +185,8 @@ def _legend(names: list[str]) -> list[str]:
     parts, x = [], float(_LEFT)
     for i, name in enumerate(names):
         parts.append(f'<rect x="{x:.0f}" y="29" width="10" height="10" fill="{_color(i)}"/>')
-        parts.append(f'<text x="{x + 14:.0f}" y="38">{escape(name)}</text>')
-        x += 34 + _CHARACTER * len(name)
+        parts.append(f'<text x="{x + 14:.0f}" y="38">{_markup(name)}</text>')
+        x += 34 + _CHARACTER * len(terminal.escape(name))
     return parts
 
 
@@ -208,5 +213,5 @@ def _bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], up: _Sca
             at = f"translate({x + width / 2:.1f} {_HEIGHT - _BOTTOM + 18})"
             anchor = "middle" if fit else "start"
             turn = "" if fit else f" rotate({_TURN})"
-            parts.append(f'<text transform="{at}{turn}" text-anchor="{anchor}">{escape(label)}</text>')
+            parts.append(f'<text transform="{at}{turn}" text-anchor="{anchor}">{_markup(label)}</text>')
     return parts

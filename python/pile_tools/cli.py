@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import importlib
@@ -11,10 +10,14 @@ import sys
 import traceback
 import types
 import typing
+from pathlib import Path
 
 import click
 
+from pile_tools import _core, terminal
+from pile_tools.arguments import checked
 from pile_tools.errors import CancelledError, ConfigError, PileError
+from pile_tools.terminal import ReaderLeftError, echo, echo_text
 
 COMMANDS = {
     "sample": "pile_tools.commands.sample",
@@ -47,7 +50,7 @@ EXTRA_PACKAGES = {
     "pyarrow": "export",
 }
 
-EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 1, 2, 70, 130
+EXIT_DONE, EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 0, 1, 2, 70, 130
 
 
 class LazyGroup(click.Group):
@@ -64,7 +67,7 @@ class LazyGroup(click.Group):
         if name not in self.modules:
             return None
         command: click.Command = importlib.import_module(self.modules[name]).command
-        return command
+        return checked(command)
 
 
 def lazy_group(modules: typing.Mapping[str, str]) -> type[LazyGroup]:
@@ -98,7 +101,7 @@ def _option(f: dataclasses.Field[typing.Any], hint: typing.Any) -> typing.Callab
     is_required = f.default is dataclasses.MISSING
     return click.option(
         f"--{name}",
-        type=hint,
+        type=click.Path(path_type=Path) if hint is Path else hint,
         required=is_required,
         default=None if is_required else f.default,
         show_default=f.default is not None,
@@ -112,17 +115,22 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
 
     0 done, 1 the input or the machine failed, 2 usage or configuration, 70 a bug of ours, 130 Ctrl-C.
     Failures are one line on standard error; the traceback is shown with `--debug` before the command's
-    name, or with `PILE_TOOLS_DEBUG=1`.
+    name, or with `PILE_TOOLS_DEBUG=1`. A reader of standard output that leaves early, as `head` does, ends
+    the command quietly.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     is_debug = os.environ.get("PILE_TOOLS_DEBUG", "") not in ("", "0")
     if arguments[:1] == ["--debug"]:
         is_debug, arguments = True, arguments[1:]
+    terminal.prepare_streams()
+    _core.report_machine_failures()
     try:
-        return int(group.main(arguments, standalone_mode=False) or 0)
+        code = int(checked(group).main(arguments, standalone_mode=False) or 0)
+        terminal.flush_stdout()
+        return code
     except BaseException as err:
         if is_debug and not isinstance(err, (SystemExit, click.exceptions.Exit, click.ClickException)):
-            traceback.print_exc()
+            echo_text(traceback.format_exc().rstrip("\n"), err=True)
         return _report(err)
 
 
@@ -133,42 +141,78 @@ def _report(err: BaseException) -> int:
             return err.exit_code
         case SystemExit():
             return err.code if isinstance(err.code, int) else EXIT_FAILURE
-        case click.ClickException():
+        case click.exceptions.NoArgsIsHelpError():
             err.show()
-            return EXIT_USAGE if isinstance(err, click.UsageError) else EXIT_FAILURE
+            return EXIT_USAGE
+        case click.ClickException():
+            return _say(_usage_error(err), EXIT_USAGE if isinstance(err, click.UsageError) else EXIT_FAILURE)
         case KeyboardInterrupt() | click.Abort() | CancelledError():
             return _say("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
         case ConfigError():
             return _say(str(err), EXIT_USAGE)
-        case BrokenPipeError():
-            # A reader that left early, as `head` does, ends the command quietly.
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return EXIT_FAILURE
+        case ReaderLeftError():
+            terminal.silence_stdout()
+            return EXIT_DONE
         case PileError():
             return _say(str(err), EXIT_FAILURE)
         case OSError():
+            if err.filename == terminal.STANDARD_OUTPUT:
+                terminal.silence_stdout()
             return _say(_os_error(err), EXIT_FAILURE)
+        case MemoryError():
+            return _say(_memory_error(err), EXIT_FAILURE)
+        case OverflowError():
+            return _say(f"a number is larger than this command can count: {err}", EXIT_USAGE)
+        case RuntimeError() if "can't start new thread" in str(err):
+            return _say(
+                "the system starts no more threads; raise its limit (ulimit -u), or use fewer --threads",
+                EXIT_FAILURE,
+            )
         case ModuleNotFoundError() if err.name in EXTRA_PACKAGES:
             advice = f"pip install 'pile-tools[{EXTRA_PACKAGES[err.name]}]' brings it"
             return _say(f"this command needs {err.name}, which is not installed; {advice}", EXIT_FAILURE)
         case _:
-            what = f"{type(err).__name__}: {err}".splitlines()[0]
+            what = f"{type(err).__name__}: {err}".split("\n")[0]
             advice = "please report it with the traceback that PILE_TOOLS_DEBUG=1 shows"
             return _say(f"a bug in pile-tools: {what}; {advice}", EXIT_BUG)
 
 
+def _usage_error(err: click.ClickException) -> str:
+    """What is wrong with the command line, and where its options are explained."""
+    context = getattr(err, "ctx", None)
+    message = err.format_message().rstrip(".")
+    return f"{message}; see {context.command_path} --help" if context is not None else message
+
+
 def _os_error(err: OSError) -> str:
-    """Message and file of an OSError, without its number, and what to do about a full disk."""
+    """Message and file of an OSError, without its number, and what to do about a limit of the machine."""
     text = err.strerror or str(err)
     if isinstance(err.filename, (str, bytes)):
         text = f"{text} ({os.fsdecode(err.filename)})"
-    is_full = err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return f"{text}; free some space and run the same command again" if is_full else text
+    advice = _ADVICE.get(err.errno or 0)
+    return f"{text}; {advice}" if advice else text
+
+
+_FULL = "free some space and run the same command again"
+_ADVICE = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EFBIG: "the system limits the size of files (ulimit -f); " + _FULL,
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "there is not enough memory; use fewer --threads, or a machine with more",
+    errno.EAGAIN: "the system starts no more threads or processes; raise its limit (ulimit -u), "
+    "or use fewer --threads",
+}
+
+
+def _memory_error(err: MemoryError) -> str:
+    found = f": {err}" if str(err) else ""
+    return f"there is not enough memory{found}; use fewer --threads, or a machine with more"
 
 
 def _say(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    echo(f"error: {message}", err=True)
     return code
 
 

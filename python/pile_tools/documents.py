@@ -35,12 +35,12 @@ def find(dataset: TokenDataset, name: str) -> list[int]:
     Raises:
         ConfigError: There is no such document, shard or record, or several shards are meant.
     """
-    if re.fullmatch(r"-?\d+", name, re.ASCII):
+    if re.fullmatch(r"-?\d{1,18}", name, re.ASCII):
         n, number = len(dataset), int(name)
         if not -n <= number < n:
             raise ConfigError(f"no document {number}: {dataset.prefix} has {n:,}, from 0")
         return [number % n]
-    found = re.fullmatch(r"(.+):(\d+)", name, re.ASCII | re.DOTALL)
+    found = re.fullmatch(r"(.+):(\d{1,18})", name, re.ASCII | re.DOTALL)
     if not found:
         raise ConfigError(f"{name!r} is neither a document's number nor SHARD:RECORD")
     if not dataset.shards:

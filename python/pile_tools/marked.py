@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from importlib.resources import files as resources
 
 from pile_tools.publish import PAGE_MARK
 from pile_tools.search import Span
+from pile_tools.terminal import escape_text
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ _PAGE = """<!doctype html>
 <section class="spans"><h2>Where they stand, the rarest first</h2><ol>{listed}</ol></section></main>
 </body></html>
 """
+
+
+def _markup(text: str) -> str:
+    """`text` inside of an element: its lines stay, other control characters are shown as escapes."""
+    return html.escape(escape_text(text))
 
 
 def pieces(text: str, spans: Sequence[Span]) -> Iterator[tuple[str, range]]:
@@ -70,18 +76,18 @@ def page(title: str, text: str, entries: Sequence[Entry], about: str) -> str:
     marked = []
     for piece, holding in pieces(text, spans):
         if not holding:
-            marked.append(escape(piece))
+            marked.append(_markup(piece))
             continue
         best = min(holding, key=rank_of.__getitem__)
         depth = min(3, len(holding))
-        marked.append(f'<a class="m{depth}" href="#s{best + 1}">{escape(piece)}</a>')
+        marked.append(f'<a class="m{depth}" href="#s{best + 1}">{_markup(piece)}</a>')
     listed = "".join(_listed(number, entries[number]) for number in ranked)
     style = resources("pile_tools").joinpath("marked.css").read_text(encoding="utf-8")
     return _PAGE.format(
         mark=PAGE_MARK,
-        title=escape(title),
+        title=_markup(title),
         style=style,
-        about=escape(about),
+        about=_markup(about),
         text="".join(marked),
         listed=listed,
     )
@@ -94,13 +100,13 @@ def rarest_first(spans: Sequence[Span]) -> list[int]:
 
 def _listed(number: int, entry: Entry) -> str:
     span = entry.span
-    places = "".join(f"<li>{escape(place)}</li>" for place in entry.places)
+    places = "".join(f"<li>{_markup(place)}</li>" for place in entry.places)
     more = span.count - len(entry.places)
     more_places = f"<li>... and {more:,} more</li>" if more > 0 else ""
-    seen = f'<p class="seen">{escape(entry.seen)}</p>' if entry.seen else ""
+    seen = f'<p class="seen">{_markup(entry.seen)}</p>' if entry.seen else ""
     times = "time" if span.count == 1 else "times"
     return (
-        f'<li id="s{number + 1}"><q>{escape(span.text)}</q>'
+        f'<li id="s{number + 1}"><q>{_markup(span.text)}</q>'
         f"<p>{span.count:,} {times}, {span.end - span.start:,} bytes</p>{seen}"
         f"<ul>{places}{more_places}</ul></li>"
     )

@@ -8,6 +8,8 @@ import time
 import types
 import typing
 
+from pile_tools.terminal import echo, escape
+
 #: Seconds between two lines where standard error is not a terminal.
 LOG_INTERVAL_SECONDS = 30.0
 
@@ -22,7 +24,7 @@ class Bar:
     """
 
     def __init__(self, what: str, total: int | None, unit: str = "B") -> None:
-        self._what, self._total, self._unit = what, total, unit
+        self._what, self._total, self._unit = escape(what), total, unit
         self._last_line = time.monotonic()
         self._start: tuple[float, int] | None = None
         self._rich: typing.Any = None
@@ -57,7 +59,7 @@ class Bar:
             self._rich.update(self._task, completed=done, tokens=tokens)
         elif now - self._last_line >= LOG_INTERVAL_SECONDS:
             self._last_line = now
-            print(", ".join(filter(None, [self._line(done), tokens])), file=sys.stderr, flush=True)
+            echo(", ".join(filter(None, [self._line(done), tokens])), err=True)
 
     def _line(self, done: int) -> str:
         assert self._start is not None
@@ -84,7 +86,8 @@ def _rich_bar(unit: str) -> typing.Any:
     )
 
     is_bytes = unit == "B"
-    columns = [TextColumn("{task.description}"), BarColumn()]
+    # A description is text, not Rich's markup.
+    columns = [TextColumn("{task.description}", markup=False), BarColumn()]
     columns += (
         [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn(), TextColumn(unit)]
     )

@@ -27,6 +27,7 @@ from pile_tools._core import SuffixIndex, TokenDataset, Tokenizer
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.tables import Table, named
+from pile_tools.terminal import shell_quote
 from pile_tools.texts import encoded, normalized
 from pile_tools.types import AnyPath
 
@@ -320,7 +321,9 @@ def open_index(prefix: AnyPath, *, tokenizer: Tokenizer | None = None) -> Index:
     if not (folder / MANIFEST_FILE).exists():
         if not datasets.with_suffix(path, ".idx").exists():
             raise FileNotFoundError(2, "No such file or directory", str(datasets.with_suffix(path, ".idx")))
-        raise PileError(f"the dataset has no index yet; `pile-tools index {path}` builds it ({folder})")
+        raise PileError(
+            f"the dataset has no index yet; `pile-tools index {shell_quote(path)}` builds it ({folder})"
+        )
     found = manifest.read(folder / MANIFEST_FILE)
     if found.kind != "index":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an index ({found.path})")

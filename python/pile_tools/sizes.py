@@ -12,5 +12,8 @@ def parse_size(given: str, name: str = "--memory") -> int:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", given.strip(), re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         raise ConfigError(f"{name} {given!r}: expected a size such as 512MiB or 2GB")
+    if len(match[1]) > 18:
+        raise ConfigError(f"{name} {given[:40]!r}: no machine has so much")
     base = 1024 if match[3] else 1000
-    return max(1, int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " ")))
+    n_bytes = int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
+    return max(1, min(n_bytes, 2**63 - 1))

@@ -280,6 +280,7 @@ def repeats(
     counted in the row that reads it.
     """
     n_steps, size = _some_steps(order, interval_steps, batch_size)
+    interval_steps = min(interval_steps, n_steps)
     by_interval, documents, first_by_epoch, first_by_duplicate = _core.order_repeats(
         _core_order(order), n_steps * size, interval_steps * size, threads or os.cpu_count() or 1, on_progress
     )
@@ -305,6 +306,7 @@ def mixture(
 ) -> Mixture:
     """Tokens of each subset that the model reads, by intervals of steps."""
     n_steps, size = _some_steps(order, interval_steps, batch_size)
+    interval_steps = min(interval_steps, n_steps)
     dataset = order.dataset
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
     names: list[str | None] = [*dataset.subsets, None]

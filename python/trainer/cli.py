@@ -11,7 +11,9 @@ from typing import NoReturn
 import click
 
 from pile_tools import cli
+from pile_tools.commands import options
 from pile_tools.config import from_toml
+from pile_tools.terminal import echo, shell_quote
 from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.config import TrainConfig
@@ -25,7 +27,7 @@ from trainer.run import Run
 @click.option("--force", is_flag=True, help="Begin anew, removing what an earlier run left in the output.")
 @click.option(
     "--threads",
-    type=click.IntRange(min=1),
+    type=click.IntRange(min=1, max=options.MAX_THREADS),
     help="Threads of each process. Default: as the run was begun with, or the cores shared out.",
 )
 def command(config: Path, force: bool, threads: int | None) -> None:
@@ -67,13 +69,14 @@ def command(config: Path, force: bool, threads: int | None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     run = runs.plan(from_toml(TrainConfig, config))
     if runs.finished(run, force=force) is not None:
-        click.echo(f"already trained, nothing to do: {run.config.output}")
+        echo(f"already trained, nothing to do: {run.config.output}")
         return
     from trainer.loop import train
 
     outcome = train(run, force=force, n_threads=threads)
     if outcome.is_main:
-        click.echo(_summary(run, outcome.tokens_per_second))
+        for line in _summary(run, outcome.tokens_per_second):
+            echo(line)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -81,19 +84,17 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _summary(run: Run, tokens_per_second: float) -> str:
+def _summary(run: Run, tokens_per_second: float) -> list[str]:
     output = run.config.output
     losses = [line["loss"] for line in read_log(output / LOG_FILE)]
     n_tokens = len(losses) * run.tokens_per_step
     n_checkpoints = len(folders.steps_in(output / "checkpoints"))
-    return "\n".join(
-        [
-            f"trained {len(losses):,} steps, {n_tokens:,} tokens, at {tokens_per_second:,.0f} tokens/s",
-            f"loss {losses[0]:.4f} -> {losses[-1]:.4f} ({output / LOG_FILE})",
-            f"{n_checkpoints} checkpoints in {output / 'checkpoints'}",
-            f"next: pile-study memorization {output} -o memorization",
-        ]
-    )
+    return [
+        f"trained {len(losses):,} steps, {n_tokens:,} tokens, at {tokens_per_second:,.0f} tokens/s",
+        f"loss {losses[0]:.4f} -> {losses[-1]:.4f} ({output / LOG_FILE})",
+        f"{n_checkpoints} checkpoints in {output / 'checkpoints'}",
+        f"next: pile-study memorization {shell_quote(output)} -o memorization",
+    ]
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from pile_tools.errors import PileError
+from pile_tools.terminal import echo
 from trainer.config import AdamW, Recipe
 from trainer.model.neox import next_token_loss
 
@@ -125,7 +126,7 @@ def _announce_compilation(rank: int) -> None:
         raise PileError(f"DeepSpeed compiles its CPU communication once and needs {missing[0]}; install it")
     if rank == 0:
         message = "DeepSpeed compiles its CPU communication operation once; this takes a minute or two ..."
-        print(message, file=sys.stderr, flush=True)
+        echo(message, err=True)
 
 
 @contextlib.contextmanager

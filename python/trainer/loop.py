@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from pile_tools.errors import FormatError
 from pile_tools.progress import Bar
+from pile_tools.terminal import echo
 from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.checkpoint.load import checkpoints_folder, list_steps
@@ -160,7 +160,7 @@ class _Session:
 
     def _say(self, message: str) -> None:
         if self._is_main:
-            print(message, file=sys.stderr, flush=True)
+            echo(message, err=True)
 
 
 def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from pile_tools.commands.places import place_of, subset_labels
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order
 from pile_tools.remote import RemoteRows
+from pile_tools.terminal import echo, echo_json, echo_text, style
 from pile_tools.types import Tokens
 from pile_tools.views import find_tokenizer
 
@@ -74,18 +74,17 @@ def command(
     spans = opened.batch_spans(step, batch_size)
     if npy is not None:
         _write_npy(npy, tokens[rows], force=force)
-        click.echo(f"{npy}: {len(rows)} x {tokens.shape[1]} {tokens.dtype}")
+        echo(f"{npy}: {len(rows)} x {tokens.shape[1]} {tokens.dtype}")
         return
     decoder = _tokenizer(opened, tokenizer, as_text)
     if as_json:
         for number in rows:
-            click.echo(
-                json.dumps(_json(opened, step, first, number, tokens, spans, decoder), ensure_ascii=False)
-            )
+            echo_json(_json(opened, step, first, number, tokens, spans, decoder))
         return
     _print_head(opened, step, first, n_rows, spans)
     for number in rows:
-        click.echo(f"\nrow {number}, sample {first + number:,}")
+        echo()
+        echo(f"row {number}, sample {first + number:,}")
         place = 0
         for _, document, start, length in spans[spans[:, 0] == number].tolist():
             where = (
@@ -93,11 +92,11 @@ def command(
                 if document < 0
                 else place_of(opened.dataset, document, start, length)
             )
-            click.echo(click.style(f"  {where}", dim=True))
+            echo(style(f"  {where}", dim=True))
             _print_span(tokens[number, place : place + length], decoder)
             place += length
         if place < tokens.shape[1]:
-            click.echo(click.style(f"  {tokens.shape[1] - place} tokens of padding", dim=True))
+            echo(style(f"  {tokens.shape[1] - place} tokens of padding", dim=True))
 
 
 def _write_npy(path: Path, tokens: Tokens, *, force: bool) -> None:
@@ -111,7 +110,7 @@ def _write_npy(path: Path, tokens: Tokens, *, force: bool) -> None:
 def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray[np.int64]) -> None:
     n_documents = len(np.unique(spans[:, 1]))
     documents = f"from {n_documents:,} documents" if order.knows_documents else "documents unknown"
-    click.echo(
+    echo(
         f"step {step:,}: samples {first:,} to {first + n_rows - 1:,} of {len(order.samples):,}, "
         f"{n_rows:,} x {order.samples.sample_length:,} tokens, {documents}"
     )
@@ -124,9 +123,9 @@ def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray
     ranked = shares.most_common()
     labels = subset_labels([name for name, _ in ranked])
     told = zip(labels, ranked, strict=True)
-    click.echo("subsets: " + ", ".join(f"{label} {n / total:.1%}" for label, (_, n) in told))
+    echo("subsets: " + ", ".join(f"{label} {n / total:.1%}" for label, (_, n) in told))
     if isinstance(order.samples, RemoteRows):
-        click.echo(f"{order.samples.bytes_moved:,} bytes moved")
+        echo(f"{order.samples.bytes_moved:,} bytes moved")
 
 
 def _json(
@@ -161,9 +160,10 @@ def _text(ids: Tokens, decoder: Tokenizer) -> str:
 
 def _print_span(ids: Tokens, decoder: Tokenizer | None) -> None:
     if decoder is None:
-        click.echo("  " + " ".join(str(id) for id in ids.tolist()))
+        echo("  " + " ".join(str(id) for id in ids.tolist()))
         return
-    click.echo("\n".join(f"  | {line}" for line in _text(ids, decoder).removesuffix("\n").split("\n")))
+    for line in _text(ids, decoder).split("\n"):
+        echo_text(f"  | {line}")
 
 
 def _tokenizer(order: Order, given: Path | None, as_text: bool | None) -> Tokenizer | None:

@@ -24,6 +24,7 @@ from pile_tools.stages.count_ngrams import (
     parse_lengths,
 )
 from pile_tools.tables import column_of, read_tsv
+from pile_tools.terminal import echo, style
 
 #: N-grams printed of each length.
 _N_PRINTED = 20
@@ -91,7 +92,7 @@ def command(
     if output is not None:
         made, is_new = _count(inputs, output, config, tokenizer, (memory, threads, force))
         if not is_new:
-            click.echo(f"{output} is finished already, nothing to do")
+            echo(f"{output} is finished already, nothing to do")
         _print_summary(made, time.monotonic() - started if is_new else None)
         _plot(made, plot)
         return
@@ -150,7 +151,7 @@ def _tokenizer(prefix: Path, given: Path | None) -> Tokenizer | None:
     except ConfigError:
         if given is not None:
             raise
-        click.echo("the dataset's tokenizer is not known or not here: no texts; --tokenizer FILE", err=True)
+        echo("the dataset's tokenizer is not known or not here: no texts; --tokenizer FILE", err=True)
         return None
 
 
@@ -161,7 +162,8 @@ def _print_table(table: Path, made: Manifest) -> None:
     at = header.index("count")
     named = 1 if header[:2] == ["tokens", "text"] else 0
     for of in made.summary["lengths"]:
-        click.echo(f"\n{'count':>12}  {'share':>7}  {header[named]} ({of['n']}-grams)")
+        echo()
+        echo(f"{'count':>12}  {'share':>7}  {header[named]} ({of['n']}-grams)")
         for _ in range(of["n_kept"]):
             row = next(rows)
             share = int(row[at]) / of["n_occurrences"]
@@ -171,8 +173,8 @@ def _print_table(table: Path, made: Manifest) -> None:
                 for name, n in zip(header[at + 1 :], row[at + 1 :], strict=True)
             )
             text = row[named] if not named else f'"{row[named]}"'
-            click.echo(f"{int(row[at]):>12,}  {share:>7.2%}  {text}{click.style(ids + more, dim=True)}")
-    click.echo("")
+            echo(f"{int(row[at]):>12,}  {share:>7.2%}  {text}", style(ids + more, dim=True))
+    echo()
 
 
 def _subset_of(column: str) -> str:
@@ -184,19 +186,19 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
     summary = made.summary
     for of in summary["lengths"]:
         kept = "" if of["n_kept"] == of["n_distinct"] else f", {of['n_kept']:,} of them kept"
-        click.echo(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} different{kept}")
+        echo(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} different{kept}")
     what = f"{summary['n_tokens']:,} tokens" if "n_tokens" in summary else "words"
     took = "" if elapsed is None else f" in {elapsed:.1f} s"
-    click.echo(f"counted {what} of {summary['n_documents']:,} documents{took}")
+    echo(f"counted {what} of {summary['n_documents']:,} documents{took}")
     if n := summary.get("n_bad_records"):
-        click.echo(f"{n:,} bad records left out")
+        echo(f"{n:,} bad records left out")
     options.print_passed_over(summary)
 
 
 def _plot(made: Manifest, plot: Path | None) -> None:
     if plot is not None:
         charts.write_chart(plot, _chart(made))
-        click.echo(f"plot: {plot}")
+        echo(f"plot: {plot}")
 
 
 def _chart(made: Manifest) -> str:

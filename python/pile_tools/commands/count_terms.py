@@ -30,6 +30,7 @@ from pile_tools.stages.count_terms import (
     read_asked,
 )
 from pile_tools.tables import read_tsv
+from pile_tools.terminal import echo
 from pile_tools.tokenizers import find_tokenizer
 
 
@@ -122,11 +123,11 @@ def command(
         else:
             made, is_new = _terms(places, table, config, how)
         if not is_new:
-            click.echo(f"{output} is finished already, nothing to do")
+            echo(f"{output} is finished already, nothing to do")
         _print_summary(made, table, time.monotonic() - started if is_new else None)
     if plot is not None:
         charts.write_chart(plot, _chart(made))
-        click.echo(f"plot: {plot}")
+        echo(f"plot: {plot}")
 
 
 _How = tuple[str | None, str | None, int | None, int | None, Path | None, int, bool]
@@ -226,26 +227,27 @@ def _terms(
 def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
     summary, took = made.summary, "" if elapsed is None else f" in {elapsed:.1f} s"
     if "n_keys" in summary:
-        click.echo(f"{'count':>12}  numbers")
+        echo(f"{'count':>12}  numbers")
         for of in summary["best"]:
-            click.echo(f"{of['occurrences']:>12,}  {of['term']}")
-        click.echo(f"{summary['n_keys']:,} numbers and pairs, counted {summary['n_counts']:,} times{took}")
+            echo(f"{of['occurrences']:>12,}  {of['term']}")
+        echo(f"{summary['n_keys']:,} numbers and pairs, counted {summary['n_counts']:,} times{took}")
         return
     unit = "samples" if "steps" in summary else "documents"
-    click.echo(f"{'occurrences':>12}  {unit:>10}  term")
+    echo(f"{'occurrences':>12}  {unit:>10}  term")
     for of in summary["best"]:
         if of["occurrences"]:
-            click.echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {of['term']}")
+            echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {of['term']}")
     _print_pairs(table.with_suffix(".pairs.tsv"), "step" in summary or "steps" in summary)
     equal = f", {summary['n_equal']:,} of them equal to others" if summary["n_equal"] else ""
-    click.echo(
-        f"\n{summary['n_found']:,} of {summary['n_terms']:,} terms{equal} occur, "
+    echo()
+    echo(
+        f"{summary['n_found']:,} of {summary['n_terms']:,} terms{equal} occur, "
         f"{summary['n_occurrences']:,} times together{took}"
     )
-    click.echo(f"rule: {made.settings['rule']}")
-    click.echo(f"text: {_normalization(made)}")
+    echo(f"rule: {made.settings['rule']}")
+    echo(f"text: {_normalization(made)}")
     if summary.get("n_bad_records"):
-        click.echo(f"{summary['n_bad_records']:,} bad records left out")
+        echo(f"{summary['n_bad_records']:,} bad records left out")
     options.print_passed_over(summary)
 
 
@@ -266,10 +268,11 @@ def _print_pairs(table: Path, in_time: bool) -> None:
     _, *rows = read_tsv(table)
     at = 3 if in_time else 2
     last = {(row[0], row[1]): int(row[at]) for row in rows}
-    click.echo(f"\n{'together':>12}  pair")
+    echo()
+    echo(f"{'together':>12}  pair")
     for (first, second), n in sorted(last.items(), key=lambda item: (-item[1], item[0]))[:10]:
         if n:
-            click.echo(f"{n:>12,}  {first} | {second}")
+            echo(f"{n:>12,}  {first} | {second}")
 
 
 def _chart(made: Manifest) -> str:

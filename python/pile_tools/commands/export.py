@@ -11,6 +11,7 @@ from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.errors import ConfigError
 from pile_tools.stages.export import run, writer_of
+from pile_tools.terminal import echo
 from pile_tools.views import find_tokenizer
 
 
@@ -59,4 +60,4 @@ def command(
         raise ConfigError(f"--steps are A:B, such as 0:10, got {steps!r}")
     decoder = Tokenizer.from_file(tokenizer) if tokenizer is not None else find_tokenizer(opened)
     n_records = run(opened, (int(first), int(end)), output, decoder, force=force)
-    click.echo(f"{output}: {n_records:,} records of {int(end) - int(first):,} steps")
+    echo(f"{output}: {n_records:,} records of {int(end) - int(first):,} steps")

@@ -11,6 +11,7 @@ from pile_tools.cli import config_options
 from pile_tools.commands import options
 from pile_tools.progress import Bar
 from pile_tools.stages.index import IndexConfig, plan, run
+from pile_tools.terminal import echo, shell_quote
 
 
 @click.command("index")
@@ -36,7 +37,7 @@ def command(prefix: Path, force: bool, **settings: Any) -> None:
     config = IndexConfig(**settings)
     needed = plan(prefix, config)
     n_pieces, n_tokens = len(needed["pieces"]), sum(piece["n_tokens"] for piece in needed["pieces"])
-    click.echo(
+    echo(
         f"{n_tokens:,} tokens in {n_pieces:,} {'piece' if n_pieces == 1 else 'pieces'}: "
         f"{_size(needed['memory_bytes'])} of memory, {_size(needed['disk_bytes'])} on disk",
         err=True,
@@ -44,16 +45,17 @@ def command(prefix: Path, force: bool, **settings: Any) -> None:
     with Bar("indexing", 2 * n_tokens, "tokens") as bar:
         manifest, is_new = run(prefix, config, force=force, on_progress=bar.update)
     if not is_new:
-        click.echo(f"{manifest.path} is finished already, nothing to do")
+        echo(f"{manifest.path} is finished already, nothing to do")
         return
     summary = manifest.summary
     n_bytes = sum(entry["bytes"] for entry in manifest.outputs)
     per_token = n_bytes / max(1, summary["n_tokens"])
-    click.echo(
+    echo(
         f"{manifest.folder}: {summary['n_tokens']:,} tokens of {summary['n_documents']:,} documents, "
         f"{_size(n_bytes)}, {per_token:.2f} bytes a token"
     )
-    click.echo(f"ask it: pile-tools search {prefix} {'TEXT' if summary['has_bytes'] else '--tokens IDS'}")
+    query = "TEXT" if summary["has_bytes"] else "--tokens IDS"
+    echo(f"ask it: pile-tools search {shell_quote(prefix)} {query}")
 
 
 def _size(n_bytes: int) -> str:

@@ -14,6 +14,7 @@ from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
 from pile_tools.shards import RecordConfig, find_shards
 from pile_tools.stages.label import LabelConfig, run
+from pile_tools.terminal import echo
 
 
 @click.command("label")
@@ -61,7 +62,7 @@ def command(
             on_progress=bar.update,
         )
     if not is_new:
-        click.echo(f"{prefix} is labelled already, nothing to do")
+        echo(f"{prefix} is labelled already, nothing to do")
         return
     _print_summary(prefix, manifest, time.monotonic() - started)
 
@@ -69,24 +70,24 @@ def command(
 def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     summary = manifest.summary
     n, n_found = summary["n_documents"], summary["n_found"]
-    click.echo(
+    echo(
         f"{prefix}: {n_found:,} of {n:,} documents found in {len(summary['shards'])} shards, "
         f"in {seconds:.1f} s"
     )
     eod = manifest.settings["eod"]
-    click.echo(f"documents end with {eod if summary['has_eod'] else 'no end-of-document token'}")
+    echo(f"documents end with {eod if summary['has_eod'] else 'no end-of-document token'}")
     if summary["n_by_order"]:
-        click.echo(f"{summary['n_by_order']:,} have the same text as others, and are told apart by the order")
+        echo(f"{summary['n_by_order']:,} have the same text as others, and are told apart by the order")
     if summary["n_ambiguous"]:
-        click.echo(
+        echo(
             f"{summary['n_ambiguous']:,} are ambiguous: several records have their text, but not as many as "
             "documents; labelled with the first"
         )
     if n > n_found:
-        click.echo(f"{n - n_found:,} are not found: their origin stays unknown")
-    click.echo(f"{summary['n_other_texts']:,} of {summary['n_texts']:,} texts are not in the dataset")
+        echo(f"{n - n_found:,} are not found: their origin stays unknown")
+    echo(f"{summary['n_other_texts']:,} of {summary['n_texts']:,} texts are not in the dataset")
     if summary["n_bad_records"]:
-        click.echo(f"{summary['n_bad_records']:,} bad records left out")
+        echo(f"{summary['n_bad_records']:,} bad records left out")
     options.print_passed_over(summary)
     rows = [(s["name"] or "no subset named", s["n_documents"], s["n_tokens"]) for s in summary["subsets"]]
     rows.sort(key=lambda row: -row[2])
@@ -95,4 +96,4 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     width = max((len(row[0]) for row in rows), default=0)
     for name, n_documents, n_tokens in rows:
         share = n_tokens / max(summary["n_tokens"], 1)
-        click.echo(f"  {name:<{width}}  {n_documents:>10,} documents {n_tokens:>14,} tokens  {share:6.1%}")
+        echo(f"  {name:<{width}}  {n_documents:>10,} documents {n_tokens:>14,} tokens  {share:6.1%}")

@@ -11,6 +11,7 @@ from pile_tools import datasets
 from pile_tools.commands import options
 from pile_tools.progress import Bar
 from pile_tools.stages.merge import Result, find_datasets, run
+from pile_tools.terminal import echo, shell_quote
 
 
 @click.command("merge")
@@ -39,27 +40,25 @@ def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
     with Bar("merging", n_bytes) as bar:
         result = run(found, output, force=force, on_progress=bar.update)
     if not result.is_new:
-        click.echo(f"{output} is finished already, nothing to do")
+        echo(f"{output} is finished already, nothing to do")
         return
     print_summary(output, result, len(found))
-    click.echo(f"{n_bytes / 1e6:,.1f} MB of tokens in {time.monotonic() - started:.1f} s, checksums included")
+    echo(f"{n_bytes / 1e6:,.1f} MB of tokens in {time.monotonic() - started:.1f} s, checksums included")
     if result.is_whole:
-        click.echo(f"the parts are no longer needed: rm -r {found[0].parent}")
+        echo(f"the parts are no longer needed: rm -r {shell_quote(found[0].parent)}")
 
 
 def print_summary(output: Path, result: Result, n_inputs: int) -> None:
     """What was joined, and what is not known of it."""
     summary = result.manifest.summary
     what = "parts" if result.is_whole else "datasets"
-    click.echo(
+    echo(
         f"{output}: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens "
         f"({summary['dtype']}) from {n_inputs} {what}"
     )
     for part in summary.get("parts", []):
-        click.echo(f"  {part['path']}: {part['n_documents']:,} documents, {part['n_tokens']:,} tokens")
+        echo(f"  {part['path']}: {part['n_documents']:,} documents, {part['n_tokens']:,} tokens")
         if part["is_document_array_lost"]:
-            click.echo(
-                "    its document array is lost, as GPT-NeoX's merge loses it: now one for each sequence"
-            )
+            echo("    its document array is lost, as GPT-NeoX's merge loses it: now one for each sequence")
         if not part["has_provenance"]:
-            click.echo("    has no provenance: where its documents came from stays unknown")
+            echo("    has no provenance: where its documents came from stays unknown")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import subset_labels, unused_label
 from pile_tools.progress import Bar
+from pile_tools.terminal import echo, echo_json
 
 #: Subsets with a column or a colour of their own, the largest; the rest are summed up.
 _N_NAMED = 8
@@ -57,22 +57,22 @@ def command(
             by_subset = dict(zip(found.subsets, counts, strict=True))
             n_without = by_subset.pop(None, 0)
             values = {"first_step": first, "n_tokens": by_subset, "n_tokens_without_subset": n_without}
-            click.echo(json.dumps(values, ensure_ascii=False))
+            echo_json(values)
         return
     total = found.n_tokens.sum(axis=0)
     largest = np.argsort(-total, kind="stable")
     n_steps, _ = timeline.extent(opened, batch_size)
-    click.echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
+    echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
     labels = subset_labels(found.subsets)
     width = max(map(len, labels))
     for i in largest:
         share = float(total[i] / total.sum())
         over_time = charts.sparkline(found.shares[:, i].tolist())
-        click.echo(f"  {labels[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
+        echo(f"  {labels[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
     _print_table(found, largest[:_N_NAMED], every, n_steps)
     if plot is not None:
         charts.write_chart(plot, _chart(found, largest, every))
-        click.echo(f"plot: {plot}")
+        echo(f"plot: {plot}")
 
 
 def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n_steps: int) -> None:
@@ -80,10 +80,11 @@ def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n
         return
     labels = subset_labels(found.subsets)
     names = [labels[i] for i in shown]
-    click.echo(f"\n{'steps':>17}  " + "  ".join(f"{name[:14]:>14}" for name in names))
+    echo()
+    echo(f"{'steps':>17}  " + "  ".join(f"{name[:14]:>14}" for name in names))
     for first, shares in zip(found.first_steps.tolist(), found.shares, strict=True):
         steps = f"{first:,} to {min(first + every, n_steps) - 1:,}"
-        click.echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
+        echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
 
 
 def _chart(found: timeline.Mixture, largest: NDArray[np.intp], every: int) -> str:

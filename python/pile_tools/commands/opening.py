@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
-
 from pile_tools.orders import Order, open_order
+from pile_tools.terminal import echo
 
 #: Samples named in the note about those that GPT-NeoX replaces.
 _N_NAMED = 5
@@ -21,7 +20,7 @@ def opened_order(
     if replaced:
         named = ", ".join(f"{sample:,}" for sample in replaced[:_N_NAMED])
         more = ", ..." if len(replaced) > _N_NAMED else ""
-        click.echo(
+        echo(
             f"note: GPT-NeoX cannot read sample {named}{more} and takes another one; "
             "here it is the true one, with --compat gpt-neox GPT-NeoX's",
             err=True,

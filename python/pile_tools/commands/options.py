@@ -13,11 +13,14 @@ from pile_tools.errors import ConfigError
 from pile_tools.orders import MAX_ROW_LENGTH
 from pile_tools.shards import has_stream
 from pile_tools.sizes import parse_size
+from pile_tools.terminal import echo
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: Files printed that were passed over; the manifest lists more.
 _N_PASSED_OVER = 5
+#: Each thread has tables and buffers of some 20 MB: more threads are a slip of the pen.
+MAX_THREADS = 1024
 
 #: A path, not checked by click: what is missing is named by the stage, with exit code 1.
 PATH = click.Path(path_type=Path)
@@ -25,8 +28,8 @@ PATH = click.Path(path_type=Path)
 force = click.option("--force", is_flag=True, help="Replace output that was made from something else.")
 threads = click.option(
     "--threads",
-    type=click.IntRange(min=1),
-    default=os.cpu_count() or 1,
+    type=click.IntRange(min=1, max=MAX_THREADS),
+    default=min(os.cpu_count() or 1, MAX_THREADS),
     show_default="all cores",
     help="Threads; the output is the same for any number.",
 )
@@ -78,7 +81,7 @@ def size_of(shards: list[Path]) -> int | None:
     """Bytes of the shards together; None for a stream, which it says cannot be gone on with."""
     if has_stream(shards):
         what = "standard input" if str(shards[0]) == "-" else "a pipe"
-        click.echo(f"reading {what}: if this is interrupted, it starts from the beginning", err=True)
+        echo(f"reading {what}: if this is interrupted, it starts from the beginning", err=True)
         return None
     return sum(path.stat().st_size for path in shards)
 
@@ -88,10 +91,10 @@ def print_passed_over(summary: dict[str, Any]) -> None:
     passed = summary.get("passed_over", {"n": 0, "first": []})
     if not passed["n"]:
         return
-    click.echo(f"{passed['n']:,} passed over beside the shards:")
+    echo(f"{passed['n']:,} passed over beside the shards:")
     for one in passed["first"][:_N_PASSED_OVER]:
         # A file's name may hold control characters, which would drive the terminal.
         name = "".join(char if char.isprintable() else repr(char)[1:-1] for char in one["path"])
-        click.echo(f"  {name}: {one['reason']}")
+        echo(f"  {name}: {one['reason']}")
     if passed["n"] > _N_PASSED_OVER:
-        click.echo(f"  and {passed['n'] - _N_PASSED_OVER:,} more")
+        echo(f"  and {passed['n'] - _N_PASSED_OVER:,} more")

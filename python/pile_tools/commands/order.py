@@ -12,6 +12,7 @@ from pile_tools.commands import options
 from pile_tools.errors import ConfigError
 from pile_tools.progress import Bar
 from pile_tools.stages.order import Blend, OrderConfig, run
+from pile_tools.terminal import echo, shell_quote
 
 
 @click.command("order")
@@ -75,26 +76,26 @@ def command(
     with Bar("ordering", None, "samples") as bar:
         manifest, is_new = run(what, output, config, labels=labels, force=force, on_progress=bar.update)
     if not is_new:
-        click.echo(f"{manifest.path} is finished already, nothing to do")
+        echo(f"{manifest.path} is finished already, nothing to do")
         return
     summary = manifest.summary
-    click.echo(f"{manifest.path}: {summary['n_samples']:,} samples of {config.seq_length + 1:,} tokens")
+    echo(f"{manifest.path}: {summary['n_samples']:,} samples of {config.seq_length + 1:,} tokens")
     n_epochs = summary["n_epochs"]
     epochs = "" if n_epochs is None else f"{n_epochs} {'epoch' if n_epochs == 1 else 'epochs'} of "
     separate = ", the last apart" if summary.get("has_separate_epoch") else ""
-    click.echo(
+    echo(
         f"{epochs}{summary['n_documents']:,} documents, "
         f"{summary['tokens_per_epoch']:,} tokens{' each' if epochs else ''}{separate}; seed {config.seed}"
     )
     if replaced := summary.get("replaced_by_gpt_neox"):
         given = "those are given" if config.compat else "the true ones are given"
-        click.echo(f"GPT-NeoX cannot read the samples at {replaced} and takes others; {given}")
+        echo(f"GPT-NeoX cannot read the samples at {replaced} and takes others; {given}")
     if config.batch_size is not None:
         n_steps = config.steps or summary["n_samples"] // config.batch_size
         n_more = summary["n_samples"] - n_steps * config.batch_size
         more = f"; {n_more:,} samples more, which the run does not see" if n_more else ""
-        click.echo(f"{n_steps:,} steps of {config.batch_size:,} samples{more}")
-    click.echo(f"look at one: pile-tools batch {manifest.folder} --step 0")
+        echo(f"{n_steps:,} steps of {config.batch_size:,} samples{more}")
+    echo(f"look at one: pile-tools batch {shell_quote(manifest.folder)} --step 0")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

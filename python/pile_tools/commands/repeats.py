@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from pile_tools import charts, timeline
 from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.progress import Bar
+from pile_tools.terminal import echo, echo_json
 from pile_tools.timeline import Repeats
 
 
@@ -55,13 +55,13 @@ def command(
         )
     if as_json:
         for row in found.documents:
-            click.echo(json.dumps(dict(zip(found.documents.dtype.names or (), row.tolist(), strict=True))))
+            echo_json(dict(zip(found.documents.dtype.names or (), row.tolist(), strict=True)))
         return
     _print_shares(found, every, timeline.extent(opened, batch_size)[0])
     _print_documents(found, limit)
     if plot is not None:
         charts.write_chart(plot, _chart(found, every))
-        click.echo(f"plot: {plot}")
+        echo(f"plot: {plot}")
 
 
 def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
@@ -72,13 +72,14 @@ def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
     for name, what, first in kinds:
         n = int(table[name].sum())
         since = "" if first is None else f", first at step {first:,}"
-        click.echo(f"{n:,} of {total:,} tokens ({n / total:.2%}) were read before {what}{since}")
-    click.echo(f"\n{'steps':>17}  {'by epoch':>9}  {'by duplicate':>12}")
+        echo(f"{n:,} of {total:,} tokens ({n / total:.2%}) were read before {what}{since}")
+    echo()
+    echo(f"{'steps':>17}  {'by epoch':>9}  {'by duplicate':>12}")
     for row in table:
         last = min(int(row["first_step"]) + every, n_steps) - 1
         shares = [row[name] / row["n_tokens"] for name in ("by_epoch", "by_duplicate")]
         steps = f"{row['first_step']:,} to {last:,}"
-        click.echo(f"{steps:>17}  {shares[0]:>9.2%}  {shares[1]:>12.2%}  {charts.bar(float(sum(shares)))}")
+        echo(f"{steps:>17}  {shares[0]:>9.2%}  {shares[1]:>12.2%}  {charts.bar(float(sum(shares)))}")
 
 
 def _print_documents(found: Repeats, limit: int) -> None:
@@ -86,23 +87,25 @@ def _print_documents(found: Repeats, limit: int) -> None:
     same, n_same = np.unique(documents["same_as"], return_counts=True)
     n_groups = int((n_same > 1).sum())
     n_again = int((documents["n_copies"] > 1).sum())
-    click.echo(
-        f"\n{n_again:,} documents are seen in more than one epoch; "
+    echo()
+    echo(
+        f"{n_again:,} documents are seen in more than one epoch; "
         f"{int(n_same[n_same > 1].sum()):,} documents in {n_groups:,} groups are duplicates"
     )
     largest = [same[i] for i in np.lexsort((same, -n_same)) if n_same[i] > 1][:limit]
     if not largest:
         return
-    click.echo(f"\n{'documents':>9}  {'tokens each':>11}  {'first step':>10}  {'last step':>9}  numbers")
+    echo()
+    echo(f"{'documents':>9}  {'tokens each':>11}  {'first step':>10}  {'last step':>9}  numbers")
     for group in largest:
         rows = documents[documents["same_as"] == group]
         numbers = ", ".join(str(n) for n in rows["document"][:6].tolist()) + (
             ", ..." if len(rows) > 6 else ""
         )
         first, last = int(rows["first_step"].min()), int(rows["last_step"].max())
-        click.echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>11,}  {first:>10,}  {last:>9,}  {numbers}")
+        echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>11,}  {first:>10,}  {last:>9,}  {numbers}")
     if n_groups > limit:
-        click.echo(f"... and {n_groups - limit:,} groups more; --json gives all")
+        echo(f"... and {n_groups - limit:,} groups more; --json gives all")
 
 
 def _chart(found: Repeats, every: int) -> str:

@@ -13,6 +13,7 @@ from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
 from pile_tools.stages import sample
 from pile_tools.stages.sample import SampleConfig
+from pile_tools.terminal import echo, shell_quote
 
 
 @click.command("sample")
@@ -36,7 +37,7 @@ def command(out: Path, force: bool, **settings: Any) -> None:
     with Bar("Collecting text", config.text_bytes) as bar:
         found, is_new = sample.run(config, out, force=force, on_progress=bar.update)
     if not is_new:
-        click.echo(f"already done: {_counts(found)} in {out}; nothing to do")
+        echo(f"already done: {_counts(found)} in {out}; nothing to do")
         return
     _print_summary(config, found, out)
 
@@ -50,13 +51,13 @@ def _counts(found: Manifest) -> str:
 def _print_summary(config: SampleConfig, found: Manifest, out: Path) -> None:
     for subset in found.summary["subsets"]:
         megabytes = subset["n_text_bytes"] / 1e6
-        click.echo(f"  {subset['name']:<16}{subset['n_documents']:>7,} documents {megabytes:>8,.2f} MB")
-    click.echo(f"{_counts(found)} in {config.shards} shards, in {out}")
+        echo(f"  {subset['name']:<16}{subset['n_documents']:>7,} documents {megabytes:>8,.2f} MB")
+    echo(f"{_counts(found)} in {config.shards} shards, in {out}")
     if not found.summary["is_complete"]:
-        click.echo(
+        echo(
             f"This machine has less text of its own than the {config.megabytes:g} MB asked for; that is all."
         )
     if config.canaries:
-        click.echo(f"The planted passages are listed in {out / sample.CANARIES_FILE}")
+        echo(f"The planted passages are listed in {out / sample.CANARIES_FILE}")
     tokenizer = out.parent / "tokenizer.json"
-    click.echo(f"Next: pile-tools train-tokenizer {out} -o {tokenizer} --vocab-size 4096")
+    echo(f"Next: pile-tools train-tokenizer {shell_quote(out)} -o {shell_quote(tokenizer)} --vocab-size 4096")

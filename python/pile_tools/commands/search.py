@@ -27,6 +27,7 @@ from pile_tools.commands.texts import (
 from pile_tools.errors import ConfigError
 from pile_tools.orders import open_order
 from pile_tools.search import Index, NextTokens, Query, open_index
+from pile_tools.terminal import echo, echo_json
 from pile_tools.tokenizers import load_tokenizer
 
 #: Places gathered of a query before it is only counted.
@@ -174,9 +175,9 @@ def _print_counts(
     for query, name, count in zip(queries, names, counts.tolist(), strict=True):
         if as_json:
             values = {"query": _plain(name), **_changed(index, query), "count": count}
-            click.echo(json.dumps(values, ensure_ascii=False))
+            echo_json(values)
         else:
-            click.echo(f"{count:>12,}  {short(name)}")
+            echo(f"{count:>12,}  {short(name)}")
 
 
 def _plain(name: str) -> str:
@@ -193,24 +194,21 @@ def _print_places(
         changed = _changed(index, query)
         for place in places:
             values = dict(zip(places.dtype.names or (), place.tolist(), strict=True))
-            click.echo(
-                json.dumps(
-                    {"query": _plain(name), **changed, **values, **_origin(index, values["document"])},
-                    ensure_ascii=False,
-                )
-            )
+            echo_json({"query": _plain(name), **changed, **values, **_origin(index, values["document"])})
         return
     documents = "" if places is None else f" in {len(np.unique(places['document'])):,} documents"
-    click.echo(f"{short(name)} occurs {times(count)}{documents}" if count else f"{short(name)} never occurs")
+    echo(f"{short(name)} occurs {times(count)}{documents}" if count else f"{short(name)} never occurs")
     for row in [] if places is None else places[:limit]:
         document, token, _, n_tokens = (int(value) for value in row.tolist())
-        click.echo(f"\n{place_of(index.dataset, document, token, n_tokens)}")
+        echo()
+        echo(f"{place_of(index.dataset, document, token, n_tokens)}")
         if index.core.has_bytes:
             _print_text(index, (document, token, n_tokens), context, query)
     if places is None:
-        click.echo(f"more than {_MAX_GATHERED:,} times: only counted; --json prints every place")
+        echo(f"more than {_MAX_GATHERED:,} times: only counted; --json prints every place")
     elif count > limit:
-        click.echo(f"\n... and {count - limit:,} more; --limit prints more, --json all")
+        echo()
+        echo(f"... and {count - limit:,} more; --limit prints more, --json all")
 
 
 def _print_text(index: Index, place: tuple[int, int, int], context: int, query: Any) -> None:
@@ -239,18 +237,18 @@ def _print_next(index: Index, what: tuple[Any, str], found: NextTokens, limit: i
         for id, count, probability in rows:
             values = {"query": _plain(name), **_changed(index, query), "n_context": found.n_context}
             values |= {"id": id, "text": text(id), "count": count, "probability": probability}
-            click.echo(json.dumps(values, ensure_ascii=False))
+            echo_json(values)
         return
     n_followed, unit = int(found.counts.sum()), "tokens" if name.startswith("tokens ") else "bytes"
-    click.echo(
+    echo(
         f"{short(name)}: its last {found.n_context:,} {unit} are followed {times(n_followed)} by a token, "
         f"of {len(rows):,} kinds; {found.n_ends:,} end their document, {found.n_within:,} end within a token"
     )
     for id, count, probability in rows[:limit]:
         shown = f"  {json.dumps(text(id), ensure_ascii=False)}" if index.core.has_bytes else ""
-        click.echo(f"{count:>12,}  {probability:>8.2%}  {id:>6}{shown}")
+        echo(f"{count:>12,}  {probability:>8.2%}  {id:>6}{shown}")
     if len(rows) > limit:
-        click.echo(f"... and {len(rows) - limit:,} more; --limit prints more, --json all")
+        echo(f"... and {len(rows) - limit:,} more; --limit prints more, --json all")
 
 
 def _print_documents(
@@ -261,18 +259,18 @@ def _print_documents(
     if as_json:
         for row in found:
             values = dict(zip(found.dtype.names or (), row.tolist(), strict=True))
-            click.echo(json.dumps({**values, **_origin(index, values["document"])}, ensure_ascii=False))
+            echo_json({**values, **_origin(index, values["document"])})
         return
     window = "" if within is None else f" within {within:,} tokens"
-    click.echo(f"{len(found):,} documents hold one of each of {len(clauses):,} lists{window}")
+    echo(f"{len(found):,} documents hold one of each of {len(clauses):,} lists{window}")
     for row in [] if only_count else found[:limit]:
         document, token, n_tokens = (int(value) for value in row.tolist())
-        click.echo(
+        echo(
             f"document {document:,}, shortest run {tokens_from(token, n_tokens)}: "
             f"{source_of(index.dataset, document)}"
         )
     if not only_count and len(found) > limit:
-        click.echo(f"... and {len(found) - limit:,} more; --limit prints more, --json all")
+        echo(f"... and {len(found) - limit:,} more; --limit prints more, --json all")
 
 
 def _print_steps(
@@ -282,10 +280,12 @@ def _print_steps(
     decoder = index.tokenizer if isinstance(wanted[0], (str, bytes)) else None
     answer = timeline.when(opened, wanted, tokenizer=decoder, index=index.core, batch_size=batch_size)
     counts = answer.counts().sum(axis=1)
-    click.echo(f"\nin the order {order}\n{'seen':>9}  {'first step':>10}  {'last step':>10}  query")
+    echo()
+    echo(f"in the order {order}")
+    echo(f"{'seen':>9}  {'first step':>10}  {'last step':>10}  query")
     seen = answer.sightings
     for number, name in enumerate(names):
         steps = seen["step"][seen["text"] == number]
         first, last = (f"{steps.min():,}", f"{steps.max():,}") if len(steps) else ("-", "-")
-        click.echo(f"{counts[number]:>9,}  {first:>10}  {last:>10}  {short(name)}")
-    click.echo("`pile-tools when` tells every step and row, and counts by checkpoint")
+        echo(f"{counts[number]:>9,}  {first:>10}  {last:>10}  {short(name)}")
+    echo("`pile-tools when` tells every step and row, and counts by checkpoint")

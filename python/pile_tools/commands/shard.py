@@ -10,6 +10,7 @@ from pile_tools.commands import options
 from pile_tools.orders import PYTHIA_ROW_LENGTH
 from pile_tools.progress import Bar
 from pile_tools.stages.token_shards import SHARD_BYTES, find_token_shards, shard
+from pile_tools.terminal import echo, shell_quote
 
 #: Files of other rows or of documents are not an order as they are.
 PYTHIA_ROW_BYTES = 2 * PYTHIA_ROW_LENGTH
@@ -46,6 +47,6 @@ def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
             bar.update(done)
 
         shards = shard(file, output, shard_bytes=shard_bytes, force=force, on_bytes=on_bytes)
-    click.echo(f"{output}: {len(shards)} shards of {size:,} bytes, {shards[0].name} to {shards[-1].name}")
+    echo(f"{output}: {len(shards)} shards of {size:,} bytes, {shards[0].name} to {shards[-1].name}")
     if size % PYTHIA_ROW_BYTES == 0:
-        click.echo(f"read them as they are: pile-tools batch {output} --step 0")
+        echo(f"read them as they are: pile-tools batch {shell_quote(output)} --step 0")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.commands import options
 from pile_tools.datasets import tokenizer_of
 from pile_tools.errors import ConfigError, FormatError
+from pile_tools.terminal import echo, echo_json, echo_text
 from pile_tools.types import Tokens
 
 
@@ -61,7 +61,10 @@ def command(
             shown["raw"] = _record(path, shown["origin"], field, decoder, ids)
         else:
             shown["text"] = decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
-    click.echo(json.dumps(shown) if as_json else _printed(shown, prefix))
+    if as_json:
+        echo_json(shown)
+    else:
+        _print(shown, prefix)
 
 
 def _record(path: Path, origin: Any, field: str, tokenizer: Tokenizer, ids: Tokens) -> str:
@@ -85,26 +88,25 @@ def _about(dataset: TokenDataset, number: int, others: list[int]) -> dict[str, A
     return about
 
 
-def _printed(shown: dict[str, Any], prefix: Path) -> str:
-    lines = [f"document {shown['document']:,} of {shown['n_documents']:,}"]
+def _print(shown: dict[str, Any], prefix: Path) -> None:
+    echo(f"document {shown['document']:,} of {shown['n_documents']:,}")
     origin, first, n_tokens = shown["origin"], shown["first_token"], shown["n_tokens"]
     if origin is None:
-        lines.append("  origin  unknown")
+        echo("  origin  unknown")
     else:
         start, n_bytes = origin["byte_start"], origin["byte_length"]
-        lines += [
-            f"  subset  {origin['subset'] or 'unknown'}",
-            f"  shard   {origin['shard']}, record {origin['record']:,}",
-            f"  bytes   {n_bytes:,}, from byte {start:,} of the decompressed shard",
-        ]
-    lines.append(f"  tokens  {n_tokens:,}, from token {first:,} of {prefix}.bin")
+        echo(f"  subset  {origin['subset'] or 'unknown'}")
+        echo(f"  shard   {origin['shard']}, record {origin['record']:,}")
+        echo(f"  bytes   {n_bytes:,}, from byte {start:,} of the decompressed shard")
+    echo(f"  tokens  {n_tokens:,}, from token {first:,} of {prefix}.bin")
     if others := shown.get("of_the_same_record"):
         some = ", ".join(f"{other:,}" for other in others[:10]) + (", ..." if len(others) > 10 else "")
-        lines.append(f"  also    {len(others):,} more of the same record: {some}")
+        echo(f"  also    {len(others):,} more of the same record: {some}")
     if "raw" in shown:
-        lines.append("  record  read again from the shard, it gives the same tokens")
-    lines.append("")
+        echo("  record  read again from the shard, it gives the same tokens")
+    echo()
     if "tokens" in shown:
-        lines.append(" ".join(map(str, shown["tokens"])))
-    lines += [shown[what] for what in ("raw", "text") if what in shown]
-    return "\n".join(lines)
+        echo(" ".join(map(str, shown["tokens"])))
+    for what in ("raw", "text"):
+        if what in shown:
+            echo_text(shown[what])

@@ -14,6 +14,7 @@ import click
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
 from pile_tools.errors import ConfigError
+from pile_tools.terminal import echo, echo_text, style
 from pile_tools.texts import read_texts
 
 #: Datasets store ids as int32 at most.
@@ -88,10 +89,10 @@ def note_normalized(texts: Sequence[Any], changed: Sequence[int], tokenizer: Tok
     if changed and tokenizer is not None:
         what = "the text was" if n == 1 else f"{len(changed):,} of {n:,} texts were"
         how = tokenizer.normalizer or "added tokens"
-        click.echo(f"note: {what} normalized as the tokenizer does ({how})", err=True)
+        echo(f"note: {what} normalized as the tokenizer does ({how})", err=True)
     written = (text if isinstance(text, str) else "" for text in texts)
     if tokenizer is None and not all(text.isascii() for text in written):
-        click.echo("note: the tokenizer is not here: texts are not normalized; --tokenizer FILE", err=True)
+        echo("note: the tokenizer is not here: texts are not normalized; --tokenizer FILE", err=True)
 
 
 def short(name: str, width: int = 60) -> str:
@@ -110,5 +111,5 @@ def print_context(around: list[str], text: str) -> None:
     at = inside.find(text)
     if at >= 0:
         before, inside, after = before + inside[:at], text, inside[at + len(text) :] + after
-    lines = (before + click.style(inside, bold=True, underline=True) + after).split("\n")
-    click.echo("\n".join(f"  | {line}" for line in lines))
+    before, inside, after = (part.replace("\n", "\n  | ") for part in (before, inside, after))
+    echo_text("  | ", before, style(inside, bold=True, underline=True), after)

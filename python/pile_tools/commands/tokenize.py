@@ -17,6 +17,7 @@ from pile_tools.parts import Part
 from pile_tools.progress import Bar
 from pile_tools.shards import RecordConfig, find_shards, has_stream
 from pile_tools.stages.tokenize import TokenizeConfig, finished, run
+from pile_tools.terminal import echo, shell_quote
 
 
 @click.command("tokenize")
@@ -93,23 +94,24 @@ def command(
     with Bar("tokenizing", options.size_of(list(found if one is None else one.of(found)))) as bar:
         result = run(found, output, config, threads=threads, part=one, force=force, on_progress=bar.update)
     if not result.is_new:
-        click.echo(f"{output} is finished already, nothing to do")
+        echo(f"{output} is finished already, nothing to do")
         return
     if result.n_resumed_shards:
-        click.echo(f"went on after {result.n_resumed_shards} shards that an interrupted run had finished")
+        echo(f"went on after {result.n_resumed_shards} shards that an interrupted run had finished")
     made = output if one is None else one.prefix(output)
     # The time of what an interrupted run had made is not known.
     seconds = None if result.n_resumed_shards else time.monotonic() - started
     _print_summary(made, result.manifest, seconds)
     if one is not None:
-        click.echo(f"when all parts are there: pile-tools merge {made.parent} -o {output}")
+        parts = shell_quote(made.parent)
+        echo(f"when all parts are there: pile-tools merge {parts} -o {shell_quote(output)}")
 
 
 def _run_distributed(
     shards: list[Path], output: Path, config: TokenizeConfig, threads: int, force: bool
 ) -> None:
     if finished(shards, output, config, force=force):
-        click.echo(f"{output} is finished already, nothing to do")
+        echo(f"{output} is finished already, nothing to do")
         return
     # Imported here: ray is an extra.
     from pile_tools.stages import distributed, merge
@@ -129,26 +131,26 @@ def _run_distributed(
 def _print_left_out(output: Path, shards: list[dict[str, Any]]) -> None:
     """What did not come through as it was in the records, where there is any."""
     if n := sum(shard["n_lone_surrogates"] for shard in shards):
-        click.echo(f"{n:,} lone surrogates in the JSON became U+FFFD")
+        echo(f"{n:,} lone surrogates in the JSON became U+FFFD")
     bad = [shard for shard in shards if shard["bad_records"]["n"]]
     if bad:
         n = sum(shard["bad_records"]["n"] for shard in bad)
-        click.echo(f"{n:,} bad records left out, listed in {output}{MANIFEST_SUFFIX}:")
+        echo(f"{n:,} bad records left out, listed in {output}{MANIFEST_SUFFIX}:")
     for shard in bad[:5]:
         first = shard["bad_records"]["first"][0]
-        click.echo(
+        echo(
             f"  {shard['path']}: {shard['bad_records']['n']:,}, the first at record {first['record']}, "
             f"byte {first['byte']}: {first['reason']}"
         )
     if len(bad) > 5:
-        click.echo(f"  and more in {len(bad) - 5} other shards")
+        echo(f"  and more in {len(bad) - 5} other shards")
 
 
 def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> None:
     summary = manifest.summary
     n_text_bytes = sum(subset.get("n_text_bytes", 0) for subset in summary["subsets"])
     n_empty = sum(shard["n_empty"] for shard in summary["shards"])
-    click.echo(
+    echo(
         f"{output}: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens "
         f"({summary['dtype']}) from {len(summary['shards'])} shards"
     )
@@ -157,7 +159,7 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
         if summary.get("eod") is None
         else f"{summary['eod']} after each document"
     )
-    click.echo(f"{eod}; {n_empty:,} empty texts left out")
+    echo(f"{eod}; {n_empty:,} empty texts left out")
     _print_left_out(output, summary["shards"])
     options.print_passed_over(summary)
     if not summary["n_tokens"]:
@@ -167,11 +169,11 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
     if seconds is not None:
         rates = f"{megabytes / seconds:,.1f} MB/s, {millions / seconds:,.1f} M tokens/s"
         speed = f" in {seconds:.1f} s: {rates}"
-    click.echo(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
+    echo(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
     width = max(len(subset["name"] or "unknown") for subset in summary["subsets"])
     for subset in sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"]):
         share = subset["n_tokens"] / summary["n_tokens"]
-        click.echo(
+        echo(
             f"  {subset['name'] or 'unknown':<{width}}  {subset['n_documents']:>10,} documents "
             f"{subset['n_tokens']:>14,} tokens  {share:6.1%}"
         )

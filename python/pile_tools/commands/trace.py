@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -13,6 +12,7 @@ from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import source_of
 from pile_tools.errors import ConfigError
+from pile_tools.terminal import echo, echo_json
 
 
 @click.command("trace")
@@ -55,21 +55,20 @@ def command(
     dataset = opened.dataset
     if as_json:
         for row in views:
-            click.echo(json.dumps(dict(zip(views.dtype.names or (), row.tolist(), strict=True))))
+            echo_json(dict(zip(views.dtype.names or (), row.tolist(), strict=True)))
         return
-    click.echo(f"document {document:,}: {len(dataset[document]):,} tokens, {source_of(dataset, document)}")
+    echo(f"document {document:,}: {len(dataset[document]):,} tokens, {source_of(dataset, document)}")
     if not len(views):
-        click.echo("no sample of the order holds any of it")
+        echo("no sample of the order holds any of it")
         return
     cut = intervals(checkpoints, n_steps)
-    click.echo(
-        f"\n{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens of document':>18}  {'from in row':>11}  between"
-    )
+    echo()
+    echo(f"{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens of document':>18}  {'from in row':>11}  between")
     for view in views:
         step = int(view["step"])
         label = cut.labels()[int(cut.of(view["step"]))] if step < n_steps else "behind the run's last step"
         tokens = f"{view['token']:,} to {view['token'] + view['length'] - 1:,}"
-        click.echo(
+        echo(
             f"{step:>9,}  {view['row']:>6,}  {view['epoch'] + 1:>5}  {tokens:>18}  "
             f"{view['offset']:>11,}  {label}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from pile_tools.marked import Entry
 from pile_tools.orders import open_order
 from pile_tools.search import Index, Span, open_index
 from pile_tools.shards import STANDARD_INPUT
+from pile_tools.terminal import Styled, echo, echo_json, echo_text, style
 from pile_tools.texts import BYTE_ORDER_MARK
 from pile_tools.tokenizers import load_tokenizer
 
@@ -98,17 +98,18 @@ def command(
         _print_json(entries, is_changed)
         return
     if output is None:
-        shown = (_marked(piece) if held else piece for piece, held in marked.pieces(text, spans))
-        click.echo("".join(shown).rstrip("\n") + "\n")
-    click.echo(about)
+        pieces = marked.pieces(text.rstrip("\n"), spans)
+        echo_text(*(_marked(piece) if held else piece for piece, held in pieces))
+        echo()
+    echo(about)
     _print_entries(entries, limit)
     if output is not None:
-        click.echo(f"page: {output}")
+        echo(f"page: {output}")
 
 
-def _marked(piece: str) -> str:
+def _marked(piece: str) -> str | Styled:
     """A piece as it is printed: underlined, or in brackets where the output is no terminal."""
-    return click.style(piece, bold=True, underline=True) if sys.stdout.isatty() else f"[[{piece}]]"
+    return style(piece, bold=True, underline=True) if sys.stdout.isatty() else f"[[{piece}]]"
 
 
 def _read(file: Path) -> str:
@@ -160,15 +161,17 @@ def _print_entries(entries: list[Entry], limit: int) -> None:
     for number in ranked[:limit]:
         entry = entries[number]
         span = entry.span
-        click.echo(f"\n{short(quoted(span.text.encode(), False), 100)}")
+        echo()
+        echo(f"{short(quoted(span.text.encode(), False), 100)}")
         steps = f"; {entry.seen}" if entry.seen else ""
-        click.echo(f"  {times(span.count)}, bytes {span.start:,} to {span.end - 1:,} of the text{steps}")
+        echo(f"  {times(span.count)}, bytes {span.start:,} to {span.end - 1:,} of the text{steps}")
         for place in entry.places:
-            click.echo(click.style(f"  {place}", dim=True))
+            echo(style(f"  {place}", dim=True))
         if span.count > len(entry.places):
-            click.echo(click.style(f"  ... and {span.count - len(entry.places):,} more", dim=True))
+            echo(style(f"  ... and {span.count - len(entry.places):,} more", dim=True))
     if len(ranked) > limit:
-        click.echo(f"\n... and {_parts(len(ranked) - limit)} more; --limit prints more, --json all")
+        echo()
+        echo(f"... and {_parts(len(ranked) - limit)} more; --limit prints more, --json all")
 
 
 def _print_json(entries: list[Entry], is_changed: bool) -> None:
@@ -186,4 +189,4 @@ def _print_json(entries: list[Entry], is_changed: bool) -> None:
         more: dict[str, Any] = {"seen": entry.seen} if entry.seen else {}
         if is_changed:
             more["is_normalized"] = True
-        click.echo(json.dumps({**values, **more, "places": places}, ensure_ascii=False))
+        echo_json({**values, **more, "places": places})

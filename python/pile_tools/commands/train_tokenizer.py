@@ -13,6 +13,7 @@ from pile_tools.commands import options
 from pile_tools.progress import Bar
 from pile_tools.shards import RecordConfig, find_shards
 from pile_tools.stages.train_tokenizer import SPECIAL_TOKENS, TrainTokenizerConfig, run
+from pile_tools.terminal import echo
 
 
 class Bars:
@@ -96,18 +97,16 @@ def command(
     with Bars(options.size_of(found), config.n_merges) as bars:
         manifest, is_new = run(found, output, config, threads=threads, force=force, on_progress=bars.update)
     if not is_new:
-        click.echo(f"{output} is finished already, nothing to do")
+        echo(f"{output} is finished already, nothing to do")
         return
     summary = manifest.summary
-    click.echo(f"{output}: {summary['vocab_size']:,} tokens, {summary['n_merges']:,} merges")
-    click.echo(
+    echo(f"{output}: {summary['vocab_size']:,} tokens, {summary['n_merges']:,} merges")
+    echo(
         f"trained on {summary['n_documents']:,} documents, {summary['n_text_bytes'] / 1e6:,.1f} MB of text "
         f"in {len(found)} shards"
     )
     if summary["n_bad_records"]:
-        click.echo(f"{summary['n_bad_records']:,} bad records left out")
+        echo(f"{summary['n_bad_records']:,} bad records left out")
     options.print_passed_over(summary)
     if summary["vocab_size"] < config.vocab_size:
-        click.echo(
-            f"the text has no more pairs to merge: fewer tokens than the {config.vocab_size:,} asked for"
-        )
+        echo(f"the text has no more pairs to merge: fewer tokens than the {config.vocab_size:,} asked for")

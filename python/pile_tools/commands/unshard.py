@@ -9,6 +9,7 @@ import click
 from pile_tools.commands import options
 from pile_tools.progress import Bar
 from pile_tools.stages.token_shards import find_token_shards, unshard
+from pile_tools.terminal import echo
 
 
 @click.command("unshard")
@@ -34,4 +35,4 @@ def command(path: Path, output: Path, force: bool) -> None:
             bar.update(done)
 
         shards = unshard(path, output, force=force, on_bytes=on_bytes)
-    click.echo(f"{output}: {size:,} bytes from {len(shards)} shards")
+    echo(f"{output}: {size:,} bytes from {len(shards)} shards")

@@ -8,6 +8,7 @@ import click
 
 from pile_tools.commands import options
 from pile_tools.stages.verify import Check, Totals, run, run_hashes
+from pile_tools.terminal import echo, style
 
 
 @click.command("verify")
@@ -36,11 +37,11 @@ def command(path: Path, hashes: Path | None, chain: bool) -> None:
 
     def show(check: Check) -> None:
         color = {"ok": "green", "WRONG": "red"}.get(check.state, "yellow")
-        click.echo(f"{click.style(f'{check.state:<6}', fg=color)} {check.what}")
+        echo(style(f"{check.state:<6}", fg=color), f" {check.what}")
 
     if hashes is not None:
         checks = run_hashes(path, hashes, on_check=show)
-        click.echo(f"{path} is what {hashes} says: {len(checks)} files")
+        echo(f"{path} is what {hashes} says: {len(checks)} files")
         return
     checks = run(path, chain=chain, on_check=show)
     totals = Totals.of(checks)
@@ -48,7 +49,7 @@ def command(path: Path, hashes: Path | None, chain: bool) -> None:
     absent = f"{_counted(totals.n_absent, 'input')} absent" if totals.n_absent else "nothing absent"
     unsure = f", {totals.n_unsure} unverified" if totals.n_unsure else ""
     right = "is what its manifest says" if totals.n_artifacts else "has no manifest, but is well-formed"
-    click.echo(f"{path} {right}: {counts}; {absent}{unsure}")
+    echo(f"{path} {right}: {counts}; {absent}{unsure}")
 
 
 def _counted(n: int, what: str) -> str:

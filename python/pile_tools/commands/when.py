@@ -29,6 +29,7 @@ from pile_tools.commands.texts import (
 from pile_tools.errors import ConfigError
 from pile_tools.orders import Order
 from pile_tools.progress import Bar
+from pile_tools.terminal import echo, echo_json, style
 from pile_tools.timeline import When
 
 #: Texts and intervals listed one a line; more are summed up.
@@ -138,7 +139,7 @@ def command(
     _print_counts(answer, cut)
     _print_rule(opened, answer, (first, end), across_documents, err=False)
     if plot is not None:
-        click.echo(f"plot: {plot}")
+        echo(f"plot: {plot}")
 
 
 def _steps(given: str | None, n_steps: int) -> tuple[int, int]:
@@ -166,19 +167,20 @@ def _within(answer: When, first: int, end: int) -> When:
 def _print_texts(answer: When, names: list[str]) -> None:
     counts = answer.counts()
     n_seen = int((counts.sum(axis=1) > 0).sum())
-    click.echo(f"{n_seen:,} of {len(names):,} texts are seen, {times(int(counts.sum()))} together")
+    echo(f"{n_seen:,} of {len(names):,} texts are seen, {times(int(counts.sum()))} together")
     first: dict[int, int] = {}
     last: dict[int, int] = {}
     for text, step in zip(answer.sightings["text"].tolist(), answer.sightings["step"].tolist(), strict=True):
         first[text] = min(step, first.get(text, step))
         last[text] = max(step, last.get(text, step))
-    click.echo(f"\n{'seen':>9}  {'cut':>7}  {'first step':>10}  {'last step':>10}  text")
+    echo()
+    echo(f"{'seen':>9}  {'cut':>7}  {'first step':>10}  {'last step':>10}  text")
     for number, name in enumerate(names[:_N_LISTED]):
         whole, cut = counts[number].tolist()
         steps = [f"{of[number]:,}" if number in of else "-" for of in (first, last)]
-        click.echo(f"{whole + cut:>9,}  {cut:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name)}")
+        echo(f"{whole + cut:>9,}  {cut:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name)}")
     if len(names) > _N_LISTED:
-        click.echo(f"... and {len(names) - _N_LISTED:,} texts more; --json gives all")
+        echo(f"... and {len(names) - _N_LISTED:,} texts more; --json gives all")
 
 
 def _print_occurrences(
@@ -189,11 +191,12 @@ def _print_occurrences(
     if len(names) == 1:
         more = f", {in_two:,} of them cut by the border of rows" if in_two else ""
         seen = f"seen {times(whole + in_two)}" if whole + in_two else "never seen"
-        click.echo(f"{short(names[0])} is {seen}{more}")
+        echo(f"{short(names[0])} is {seen}{more}")
     for part in answer.sightings[answer.sightings["occurrence"] < limit]:
         _print_sighting(order, part, cut, decoder, (names, context, answer.texts))
     if whole + in_two > limit:
-        click.echo(f"\n... and {whole + in_two - limit:,} more; --limit prints more, --json all")
+        echo()
+        echo(f"... and {whole + in_two - limit:,} more; --limit prints more, --json all")
 
 
 def _print_sighting(
@@ -211,12 +214,12 @@ def _print_sighting(
     what = f" {short(names[int(seen['text'])], 40)}" if len(names) > 1 else ""
     place = f"row {seen['row']:,}, {tokens_from(seen['offset'], seen['length'])}"
     if part == 0:
-        click.echo("")
+        echo()
     if n_parts > 1:
         place += f", part {part + 1} of {n_parts}"
-    click.echo(f"step {step:,}, {place}{what} ({around})")
+    echo(f"step {step:,}, {place}{what} ({around})")
     if part == 0:
-        click.echo(click.style(f"  {_where(order, seen)}", dim=True))
+        echo(style(f"  {_where(order, seen)}", dim=True))
     if decoder is not None:
         row = order.samples[int(seen["sample"])].astype(np.uint32)
         start, end = int(seen["offset"]), int(seen["offset"] + seen["length"])
@@ -244,13 +247,14 @@ def _print_counts(answer: When, cut: Intervals) -> None:
     shown = [i for i in range(len(sums)) if sums[i]]
     labels = cut.labels()
     width = max(len(labels[i]) for i in shown)
-    click.echo(f"\n{'between checkpoints':<{width}}  {'seen':>9}  {'cut':>7}")
+    echo()
+    echo(f"{'between checkpoints':<{width}}  {'seen':>9}  {'cut':>7}")
     for i in shown[:_N_LISTED]:
         chart = charts.bar(float(sums[i] / sums.max()))
-        click.echo(f"{labels[i]:<{max(width, 19)}}  {sums[i]:>9,}  {counts[i, 1]:>7,}  {chart}")
+        echo(f"{labels[i]:<{max(width, 19)}}  {sums[i]:>9,}  {counts[i, 1]:>7,}  {chart}")
     if len(shown) > _N_LISTED:
-        click.echo(f"... and {len(shown) - _N_LISTED} intervals more; --plot draws all")
-    click.echo(f"all {len(sums)} intervals: |{charts.sparkline(sums.tolist())}|")
+        echo(f"... and {len(shown) - _N_LISTED} intervals more; --plot draws all")
+    echo(f"all {len(sums)} intervals: |{charts.sparkline(sums.tolist())}|")
 
 
 def _print_rule(order: Order, answer: When, steps: tuple[int, int], across: bool, *, err: bool) -> None:
@@ -258,8 +262,9 @@ def _print_rule(order: Order, answer: When, steps: tuple[int, int], across: bool
     n_rows = (end - first) * answer.batch_size
     documents = "documents" if order.knows_documents else "rows in place of documents, which are not known"
     rule = timeline.RULE + ("; across documents within a row too" if across else "")
-    click.echo(f"\nrule: {rule}", err=err)
-    click.echo(
+    echo(err=err)
+    echo(f"rule: {rule}", err=err)
+    echo(
         f"looked at{' by the index' if answer.by_index else ''}: "
         f"{answer.n_documents:,} {documents}, {answer.n_tokens:,} tokens; "
         f"steps {first:,} to {end - 1:,}, {n_rows:,} rows of {order.samples.sample_length:,} tokens",
@@ -271,7 +276,7 @@ def _print_rule(order: Order, answer: When, steps: tuple[int, int], across: bool
         (answer.n_without_bytes, "tokens whose ids decode to nothing"),
     ]
     told = ", ".join(f"{n:,} {what}" for n, what in unseen if n)
-    click.echo(f"not seen: {told or 'nothing'}", err=err)
+    echo(f"not seen: {told or 'nothing'}", err=err)
 
 
 def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) -> None:
@@ -294,7 +299,7 @@ def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) ->
         }
         if values["text"] in answer.changed:
             more["normalized"] = answer.texts[values["text"]].decode(errors="replace")
-        click.echo(json.dumps(values | more, ensure_ascii=False))
+        echo_json(values | more)
 
 
 def _chart(answer: When, cut: Intervals, names: list[str]) -> str:

@@ -83,6 +83,10 @@ def dataset_at(place: Path) -> Path | None:
     return next((p for p in prefixes if p is not None and datasets.with_suffix(p, ".idx").exists()), None)
 
 
+#: Longer n-grams are all different in any text, and each length takes a table of its own.
+MAX_N = 10_000
+
+
 def parse_lengths(given: str) -> tuple[int, ...]:
     """The lengths of n-grams of `3`, `1-5` or `1,3`. Raises ConfigError."""
     lengths: set[int] = set()
@@ -90,6 +94,8 @@ def parse_lengths(given: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise ConfigError(f"--n {given!r}: expected a number, a range such as 1-5, or a list such as 1,3")
+        if len(first) > 5 or len(last) > 5 or int(last if dash else first) > MAX_N:
+            raise ConfigError(f"--n {given!r}: lengths are at most {MAX_N:,}")
         lengths.update(range(int(first), int(last if dash else first) + 1))
     return tuple(sorted(lengths))
 

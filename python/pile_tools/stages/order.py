@@ -20,6 +20,9 @@ PACKINGS = ("packed", "pack_until_overflow", "unpacked", "megatron")
 PARTS = ("train", "valid", "test")
 NAMES = ("now", "v1.0")
 
+#: Far beyond any run; each sample takes 8 bytes and more.
+MAX_SAMPLES = 2**40
+
 
 def _choice(choices: tuple[str, ...], default: str | None, text: str) -> Any:
     return field(default=default, metadata={"help": f"{text}: {', '.join(choices)}."})
@@ -55,6 +58,8 @@ class OrderConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {value}")
+        if (self.samples or (self.steps or 0) * (self.batch_size or 0)) > MAX_SAMPLES:
+            raise ConfigError(f"an order has at most {MAX_SAMPLES:,} samples")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be within 0 and 2^32 - 1, got {self.seed}")
         if sum(value is not None for value in (self.samples, self.steps, self.epochs)) != 1:

@@ -18,6 +18,10 @@ from pile_tools.types import OnProgress
 SPECIAL_TOKENS = ("<|endoftext|>", "<|padding|>")
 
 
+#: The core reads tokenizers with ids below this.
+MAX_VOCAB_SIZE = 2**20
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainTokenizerConfig:
     """What a trained tokenizer depends on, its shards aside."""
@@ -39,6 +43,8 @@ class TrainTokenizerConfig:
                 f"vocab-size must be at least {least} for 256 bytes and {len(self.special_tokens)} special "
                 f"tokens, got {self.vocab_size}"
             )
+        if self.vocab_size > MAX_VOCAB_SIZE:
+            raise ConfigError(f"vocab-size must be at most {MAX_VOCAB_SIZE}, got {self.vocab_size}")
         if self.min_frequency < 0:
             raise ConfigError(f"min-frequency must not be negative, got {self.min_frequency}")
 

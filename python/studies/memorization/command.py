@@ -12,6 +12,7 @@ import click
 from pile_tools.cli import config_options
 from pile_tools.commands import options
 from pile_tools.progress import Bar
+from pile_tools.terminal import echo, shell_quote
 from studies.memorization import results, study
 from studies.memorization.plan import MemorizationConfig, prepare
 
@@ -53,29 +54,29 @@ def command(run: Path, output: Path, canaries: Path | None, force: bool, **setti
     with Bar("scoring", plan.n_sequences, "sequences") as bar:
         _, is_new = study.run(plan, output, force=force, on_progress=bar.update)
     if not is_new:
-        click.echo(f"already done: {output}; nothing to do")
+        echo(f"already done: {output}; nothing to do")
         return
     _print_summary(json.loads((output / results.SUMMARY_FILE).read_text(encoding="utf-8")))
-    click.echo(f"results in {output}")
-    click.echo(f"next: pile-study report {run} --memorization {output} -o report.html")
+    echo(f"results in {output}")
+    echo(f"next: pile-study report {shell_quote(run)} --memorization {shell_quote(output)} -o report.html")
 
 
 def _print_summary(summary: dict[str, Any]) -> None:
-    click.echo(f"mean score (share memorized), {summary['continuation_tokens']} tokens to continue:")
-    click.echo(f"{'step':>8}  {'rows seen':>26}  {'not seen':>26}")
+    echo(f"mean score (share memorized), {summary['continuation_tokens']} tokens to continue:")
+    echo(f"{'step':>8}  {'rows seen':>26}  {'not seen':>26}")
     for table in summary["checkpoints"]:
-        click.echo(f"{table['step']:>8}  {_cell(table['seen']):>26}  {_cell(table['unseen']):>26}")
+        echo(f"{table['step']:>8}  {_cell(table['seen']):>26}  {_cell(table['unseen']):>26}")
     few = [table for table in summary["checkpoints"] if table["unseen"]["n"] < summary["n_control"]]
     if few:
         counts = [f"{table['unseen']['n']} at step {table['step']}" for table in few]
         shown = ", ".join(counts[:SHOWN_FEW]) + (", ..." if len(counts) > SHOWN_FEW else "")
-        click.echo(f"few rows not seen: {shown}; earlier batches hold the others' tokens")
+        echo(f"few rows not seen: {shown}; earlier batches hold the others' tokens")
     for level in summary["checkpoints"][-1]["canaries"]:
         n = level["repeats"]
         repeats = "never planted" if n == 0 else "planted once" if n == 1 else f"planted {n} times"
-        click.echo(f"canaries {repeats}: {_cell(level)}, seen {level['mean_seen']:.1f} times on average")
+        echo(f"canaries {repeats}: {_cell(level)}, seen {level['mean_seen']:.1f} times on average")
         if level["n_left_out"]:
-            click.echo(f"  {level['n_left_out']} more were seen though never planted, and are left out")
+            echo(f"  {level['n_left_out']} more were seen though never planted, and are left out")
 
 
 def _cell(group: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pile_tools import files
 from pile_tools.manifest import MANIFEST_FILE, Manifest, read, relative
+from pile_tools.terminal import shell_quote
 from studies.report.facts import Facts
 
 #: Hexadecimal digits of a fingerprint that are shown.
@@ -55,9 +56,11 @@ def links(facts: Facts, folder: Path) -> list[Link]:
 def commands(facts: Facts, output: Path) -> list[tuple[str, str]]:
     """Commands to type in the report's folder, and what each does."""
     folder = output.parent
-    run, order = relative(facts.run.folder, folder), relative(facts.run.order.path.parent, folder)
+    run = shell_quote(relative(facts.run.folder, folder))
+    order = shell_quote(relative(facts.run.order.path.parent, folder))
+    report = shell_quote(Path(output.name))
     return [
-        (f"pile-tools verify {output.name} --chain", "checks every file of the chain, back to the shards"),
+        (f"pile-tools verify {report} --chain", "checks every file of the chain, back to the shards"),
         (f"pile-tools verify {run}", "checks the run and all its checkpoints"),
         (f"pile-tools batch {order} --step 0", "shows what the model saw first, document by document"),
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
+from pile_tools.terminal import echo, shell_quote
 from studies.report import stage
 
 
@@ -35,7 +36,7 @@ def command(run: Path, memorization: Path, output: Path, force: bool) -> None:
     """
     _, is_new = stage.run(run, memorization, output, force=force)
     if not is_new:
-        click.echo(f"already done: {output}; nothing to do")
+        echo(f"already done: {output}; nothing to do")
         return
-    click.echo(f"{output}: {output.stat().st_size / 1e3:,.0f} kB; open it in a browser")
-    click.echo(f"next: pile-tools verify {output} --chain")
+    echo(f"{output}: {output.stat().st_size / 1e3:,.0f} kB; open it in a browser")
+    echo(f"next: pile-tools verify {shell_quote(output)} --chain")

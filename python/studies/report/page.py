@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from pile_tools import Tokenizer
 from pile_tools.config import Settings
+from pile_tools.terminal import escape_text
 from studies.report import chain, plots, wording
 from studies.report.facts import Composition, Facts
 
@@ -25,7 +26,11 @@ TOKEN_HUES = 5
 def render(facts: Facts, output: Path) -> str:
     """The whole page, with paths relative to the folder of `output`."""
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        finalize=_shown,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {
         "count": wording.count,
@@ -39,6 +44,11 @@ def render(facts: Facts, output: Path) -> str:
     }
     template = environment.from_string(_resource("report.html.j2"))
     return template.render(_values(facts, output))
+
+
+def _shown(value: Any) -> Any:
+    """A value as the page shows it: control characters in text as escapes."""
+    return escape_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _values(facts: Facts, output: Path) -> dict[str, Any]:

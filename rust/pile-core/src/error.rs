@@ -42,6 +42,16 @@ impl Error {
         }
     }
 
+    /// A failure of the machine that concerns no file.
+    #[must_use]
+    pub fn machine(err: io::Error) -> Self {
+        Self {
+            kind: ErrorKind::Io(err),
+            path: None,
+            offset: None,
+        }
+    }
+
     /// A malformed file: what was found and expected at which byte.
     pub fn format(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self {

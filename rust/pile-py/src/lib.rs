@@ -14,6 +14,9 @@ mod tokenizer;
 
 use pyo3::prelude::*;
 
+#[global_allocator]
+static ALLOCATOR: pile_core::io::ReportingAllocator = pile_core::io::ReportingAllocator;
+
 /// Rust's report of a panic on standard error is for developers: the exception says it to users.
 fn silence_panics() {
     if std::env::var_os("PILE_TOOLS_DEBUG").is_none() {
@@ -47,6 +50,12 @@ mod _core {
     use super::timeline::{order_mixture, order_repeats, order_trace, order_when};
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
+
+    /// For commands: a file that shrinks and memory that is used up end the process with a message.
+    #[pyfunction]
+    fn report_machine_failures() {
+        pile_core::io::report_failures();
+    }
 
     use pyo3::prelude::*;
 

@@ -1,6 +1,6 @@
 //! `Tokenizer`.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pile_core::{Error, tokenize};
@@ -60,7 +60,7 @@ impl Tokenizer {
 
     #[staticmethod]
     fn from_file(path: PathBuf) -> Result<Self, BindError> {
-        let json = fs::read(&path).map_err(|err| Error::io(&path, err))?;
+        let json = tokenize::Tokenizer::read_json(&path)?;
         load(json, &path)
     }
 

@@ -5,7 +5,7 @@ use std::{
     thread,
 };
 
-use crate::Result;
+use crate::{Result, io::spawn};
 
 /// Gives what `work` makes of each number below `n` to `sink`, in order; each thread has a state of its own.
 ///
@@ -38,9 +38,11 @@ pub(crate) fn in_order<T: Send, W: Default>(
                     }
                 }
             };
-            (scope.spawn(run), receive)
+            Ok((spawn(scope, run)?, receive))
         };
-        let (threads, receivers): (Vec<_>, Vec<_>) = (0..n_threads).map(start).unzip();
+        // Where one cannot be started, those before it find that nobody receives, and end.
+        let started = (0..n_threads).map(start).collect::<Result<Vec<_>>>()?;
+        let (threads, receivers): (Vec<_>, Vec<_>) = started.into_iter().unzip();
         let outcome = take(n, &receivers, &mut sink);
         drop(receivers);
         for thread in threads {

@@ -6,8 +6,10 @@ use crate::{Error, Result};
 
 /// A file as read-only bytes, paged in on demand.
 ///
-/// The file must not be shortened while it is mapped: the system ends a process that reads beyond
-/// the new end. Everything this crate writes is renamed into place and never shortened afterwards.
+/// Sizes are checked on opening. The file must not be shortened while it is mapped: the system ends a
+/// process that reads beyond the new end, with SIGBUS in a library, and in a command with a message
+/// ([`super::report_failures`]). Everything this crate writes is renamed into place and never shortened
+/// afterwards.
 #[derive(Debug)]
 pub struct Mapped {
     path: PathBuf,

@@ -85,9 +85,9 @@ impl IndexedSamples {
         };
         let ends = sample.checked_add(1).and_then(end);
         self.start(sample).zip(ends).ok_or_else(|| {
-            Error::argument(format!(
-                "sample {i} of the order is outside its sample index: the index is damaged"
-            ))
+            let what =
+                format!("sample {i} of the order is outside its sample index, which is damaged");
+            Error::malformed(self.sample_idx.path(), what)
         })
     }
 
@@ -112,16 +112,16 @@ impl IndexedSamples {
 
     fn damaged(&self, i: u64) -> Error {
         let length = self.layout.seq_length + self.layout.extra;
-        Error::argument(format!(
+        let what = format!(
             "sample {i} of the order is not of {length} tokens: the index was built for another dataset or sequence length"
-        ))
+        );
+        Error::malformed(self.sample_idx.path(), what)
     }
 
     fn document_at(&self, place: u64) -> Result<u64> {
         self.doc_idx.get(place, 0).ok_or_else(|| {
-            Error::argument(format!(
-                "place {place} is outside the document index: the index is damaged"
-            ))
+            let what = format!("place {place} is outside the document index, which is damaged");
+            Error::malformed(self.doc_idx.path(), what)
         })
     }
 }

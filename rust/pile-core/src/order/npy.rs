@@ -192,6 +192,12 @@ impl<T: Element> Array<T> {
         self.n_rows
     }
 
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Row `i`, or `None` beyond the end.
     #[must_use]
     pub fn row(&self, i: u64) -> Option<&[T]> {
@@ -281,6 +287,17 @@ impl AnyArray {
             Self::I32(array) => array.n_rows(),
             Self::U32(array) => array.n_rows(),
             Self::I64(array) => array.n_rows(),
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::U8(array) => array.path(),
+            Self::I32(array) => array.path(),
+            Self::U32(array) => array.path(),
+            Self::I64(array) => array.path(),
         }
     }
 

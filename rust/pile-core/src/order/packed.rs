@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::{Mt19937, npy::Numbers};
-use crate::{Error, Result, progress::Progress};
+use crate::{Error, Result, io::available_memory, progress::Progress};
 
 /// The three arrays, in the reference's types.
 #[derive(Debug)]
@@ -141,6 +141,11 @@ pub(super) fn too_large() -> Error {
 pub(super) fn with_room<T>(n: u64) -> Result<Vec<T>> {
     let mut items = Vec::new();
     let n = usize::try_from(n).map_err(|_| too_large())?;
+    // The system may promise more than it has, and then end the process.
+    let n_bytes = n.checked_mul(size_of::<T>()).ok_or_else(too_large)?;
+    if available_memory().is_some_and(|available| n_bytes as u64 > available) {
+        return Err(too_large());
+    }
     items.try_reserve_exact(n).map_err(|_| too_large())?;
     Ok(items)
 }

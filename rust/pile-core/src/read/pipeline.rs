@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{Block, Rules, ShardReader, ShardSummary};
-use crate::{Error, Result, progress::Progress};
+use crate::{Error, Result, io::spawn, progress::Progress};
 
 /// Bytes of blocks in flight for each worker; of larger blocks only one is in flight.
 const BYTES_PER_WORKER: u64 = 4 << 20;
@@ -59,12 +59,15 @@ pub fn map_blocks<W: Send, R: Send>(
             progress,
             n_pieces: 0,
         };
-        scope.spawn(move || reading.run(shards, first_shard, &send_failure));
+        spawn(scope, move || {
+            reading.run(shards, first_shard, &send_failure)
+        })?;
         let start = |worker| {
             let send_done = send_done.clone();
-            scope.spawn(move || work(worker, map, pieces, &send_done))
+            spawn(scope, move || work(worker, map, pieces, &send_done))
         };
-        let threads: Vec<_> = workers.into_iter().map(start).collect();
+        // Where one cannot be started, reader and workers end as below.
+        let threads = workers.into_iter().map(start).collect::<Result<Vec<_>>>()?;
         drop(send_done);
         // Returning drops both channels: reader and workers see that and end.
         let outcome = in_order(done, give_back, sink);

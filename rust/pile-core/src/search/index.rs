@@ -244,12 +244,7 @@ impl SuffixIndex {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..n_threads.clamp(1, blocks.len().max(1)) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        crate::io::share_work(n_threads.clamp(1, blocks.len().max(1)), work);
         drop(blocks);
         counts
     }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    io::share_work,
     tokens::{TokenSource, TokenType},
 };
 
@@ -68,12 +69,7 @@ impl SuffixIndex {
                 }
             }
         };
-        std::thread::scope(|scope| {
-            for _ in 1..n_threads.clamp(1, bytes.len().div_ceil(BLOCK)) {
-                scope.spawn(work);
-            }
-            work();
-        });
+        share_work(n_threads.clamp(1, bytes.len().div_ceil(BLOCK)), work);
         let spans = spans.into_inner().unwrap_or_else(PoisonError::into_inner)?;
         let whole = spans.into_iter().map(|span: Range<usize>| {
             let start = (span.start..)

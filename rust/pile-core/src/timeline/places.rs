@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    io::share_work,
     progress::Progress,
     tokens::{Span, TokenSource},
 };
@@ -321,30 +322,26 @@ pub(super) fn in_parallel<T: Send, W: Default>(
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Vec::with_capacity(n));
     let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..n_threads.clamp(1, n.max(1)) {
-            scope.spawn(|| {
-                let mut state = W::default();
-                loop {
-                    let number = next.fetch_add(1, Relaxed);
-                    if number >= n {
-                        return;
-                    }
-                    match work(number, &mut state) {
-                        Ok(made) => done
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(made),
-                        Err(err) => {
-                            next.store(n, Relaxed);
-                            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-                            if failed.as_ref().is_none_or(|(first, _)| number < *first) {
-                                *failed = Some((number, err));
-                            }
-                        }
+    share_work(n_threads.clamp(1, n.max(1)), || {
+        let mut state = W::default();
+        loop {
+            let number = next.fetch_add(1, Relaxed);
+            if number >= n {
+                return;
+            }
+            match work(number, &mut state) {
+                Ok(made) => done
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(made),
+                Err(err) => {
+                    next.store(n, Relaxed);
+                    let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
+                    if failed.as_ref().is_none_or(|(first, _)| number < *first) {
+                        *failed = Some((number, err));
                     }
                 }
-            });
+            }
         }
     });
     match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {

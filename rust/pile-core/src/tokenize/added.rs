@@ -1,6 +1,6 @@
 //! Cuts added tokens (such as `<|endoftext|>`) out of text before it is cut into pieces.
 
-use aho_corasick::{AhoCorasick, BuildError, FindIter, Match, MatchKind};
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError, FindIter, Match, MatchKind};
 use regex_syntax::is_word_character;
 
 /// An added token as tokenizer.json describes it.
@@ -19,6 +19,14 @@ pub(super) struct AddedToken {
     /// Whether it takes the white space after it along.
     pub(super) strips_right: bool,
 }
+
+/// Most bytes of the contents of a file's added tokens together. An automaton takes some hundred bytes of
+/// memory for each; published files have a few kilobytes.
+pub(super) const MAX_CONTENT_BYTES: usize = 4 << 20;
+
+/// Contents up to this size get the fastest automaton the library sees fit, which may take a kilobyte of
+/// memory for each byte; larger ones the smallest.
+const MAX_FAST_BYTES: usize = 64 << 10;
 
 /// Finds a set of added tokens: the leftmost, of those the longest.
 #[derive(Debug)]
@@ -40,10 +48,13 @@ impl AddedTokens {
     /// Looks for the contents of `tokens`; of equal contents the first token counts.
     pub(super) fn new(tokens: Vec<AddedToken>) -> Result<Self, BuildError> {
         let contents = tokens.iter().map(|t| &t.content);
+        let n_bytes: usize = contents.clone().map(String::len).sum();
+        let kind = (n_bytes > MAX_FAST_BYTES).then_some(AhoCorasickKind::ContiguousNFA);
         let finder = match tokens.len() {
             0 => None,
             _ => Some(
                 AhoCorasick::builder()
+                    .kind(kind)
                     .match_kind(MatchKind::LeftmostLongest)
                     .build(contents)?,
             ),

@@ -13,7 +13,7 @@ use std::ops::Range;
 use memmap2::MmapMut;
 use rustc_hash::FxHashMap;
 
-use crate::io::prefetch;
+use crate::io::{out_of_memory, prefetch};
 
 /// Ids are below this, so that three fit a word with their number.
 pub(super) const ID_LIMIT: u32 = 1 << ID_BITS;
@@ -309,7 +309,8 @@ fn add<const N: usize>(bucket: &mut Bucket<[u64; N]>, entry: [u64; N]) {
 
 /// Zeroed memory for `n` entries, in large pages where the system has them.
 fn table<T>(n: usize) -> MmapMut {
-    let map = MmapMut::map_anon(n * size_of::<T>()).expect("a few MiB of memory are there");
+    let n_bytes = n * size_of::<T>();
+    let map = MmapMut::map_anon(n_bytes).unwrap_or_else(|_| out_of_memory(n_bytes));
     #[cfg(target_os = "linux")]
     let _ = map.advise(memmap2::Advice::HugePage); // Slower without, not wrong.
     map

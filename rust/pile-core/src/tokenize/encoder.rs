@@ -8,12 +8,12 @@ use super::{
     added::Cut,
     cache::{BATCH, Batch, Key, MAX_SHORT_BYTES, PieceCache, SLACK},
     cutter::Cutter,
-    merges::Scratch,
+    merges::{MAX_TEXT_BYTES, Scratch},
     normalize::nfc,
     template::Template,
     tokenizer::Tokenizer,
 };
-use crate::Result;
+use crate::{Error, Result};
 use std::borrow::Cow;
 
 /// Encodes texts. What it learns goes back to its tokenizer for the next encoder: make one per
@@ -81,7 +81,9 @@ impl<'t> Encoder<'t> {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Format`]: the text has a byte that no token has; `out` is then of no use.
+    /// [`crate::ErrorKind::Argument`]: the text has 4 GiB or more.
     pub fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        check_length(text)?;
         let (tokenizer, state) = (self.tokenizer, self.state.get_or_insert_default());
         out.extend_from_slice(&self.template.before);
         for cut in tokenizer.raw.cuts(text) {
@@ -96,6 +98,17 @@ impl<'t> Encoder<'t> {
             None => Ok(()),
         }
     }
+}
+
+/// Refuses a text whose positions do not fit the 32 bits of the merge queue.
+fn check_length(text: &str) -> Result<()> {
+    if text.len() < MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    let n_bytes = text.len();
+    Err(Error::argument(format!(
+        "a text has {n_bytes} bytes; less than {MAX_TEXT_BYTES} can be encoded, cut it into several"
+    )))
 }
 
 impl State {

@@ -11,6 +11,8 @@ use super::{cache::ID_LIMIT, queue::Queue};
 
 /// Pieces with more symbols than this go through the queue: a bit of a word for each.
 const MAX_SCANNED: usize = 64;
+/// Longer texts are refused: symbols of a piece are numbered in 32 bits, one number of which stands for none.
+pub(super) const MAX_TEXT_BYTES: usize = u32::MAX as usize;
 const POSITION_BITS: u32 = MAX_SCANNED.trailing_zeros();
 
 /// Ranks are below this, so that rank and position of a scanned symbol fit a word.
@@ -276,7 +278,7 @@ fn pair(left: u32, right: u32) -> u64 {
 impl Scratch {
     /// Links all symbols in order and queues all their merges.
     fn link(&mut self) {
-        let n = u32::try_from(self.ids.len()).expect("a piece of under 4 GiB");
+        let n = self.ids.len() as u32; // A text is of under 4 GiB: `check_length`.
         self.ranks.push(NEVER); // The last symbol has no right neighbour.
         self.next.clear();
         self.next.extend(1..n);

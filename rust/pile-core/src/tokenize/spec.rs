@@ -4,7 +4,7 @@
 //! Hugging Face `tokenizers` 0.23.3.
 
 use super::{
-    added::AddedToken,
+    added::{AddedToken, MAX_CONTENT_BYTES},
     bytes::spell,
     cache::ID_LIMIT,
     node::Node,
@@ -17,6 +17,12 @@ use std::{collections::HashSet, path::Path};
 
 /// Ids up to here are accepted; a file with larger ones is broken rather than large.
 const MAX_ID: u32 = ID_LIMIT - 1;
+
+/// Larger files are refused; the largest that is published has 34 MB.
+pub(super) const MAX_FILE_BYTES: u64 = 128 << 20;
+
+/// Upper bound of commas and brackets: 2^20 ids with as many merges have some 5 million.
+const MAX_VALUES: usize = 8 << 20;
 
 /// What a tokenizer.json says, checked for being supported but not yet for being consistent.
 #[derive(Debug)]
@@ -40,6 +46,7 @@ impl Spec {
     /// [`crate::ErrorKind::Format`] if the bytes are not JSON, or something is missing or not
     /// supported.
     pub(super) fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
+        check_size(bytes, path)?;
         let json: Value = serde_json::from_slice(bytes).map_err(|e| syntax(bytes, path, &e))?;
         let root = Node::root(&json, path);
         root.object()?;
@@ -63,6 +70,8 @@ impl Spec {
         check_post_processor(&root.key("post_processor"))?;
         check_decoder(&root.key("decoder"))?;
         let added = root.key("added_tokens").items_or_none()?;
+        let added: Vec<_> = added.iter().map(added_token).collect::<Result<_>>()?;
+        check_contents(&added, path)?;
         let vocab = vocab(&model.key("vocab"))?;
         check_unknown(&model, &vocab)?;
         let (pattern, adds_prefix_space) = pre_tokenizer(&root.key("pre_tokenizer"))?;
@@ -73,10 +82,46 @@ impl Spec {
             is_nfc: is_nfc(&root.key("normalizer"))?,
             adds_prefix_space,
             pattern,
-            added: added.iter().map(added_token).collect::<Result<_>>()?,
             template: Template::of(&root.key("post_processor")),
+            added,
         })
     }
+}
+
+/// Refuses a file that would take much memory merely to be parsed: a JSON value takes more than its bytes.
+fn check_size(bytes: &[u8], path: &Path) -> Result<()> {
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        return Err(too_large(path));
+    }
+    let n_values = bytes
+        .iter()
+        .filter(|b| matches!(b, b',' | b'[' | b'{'))
+        .count();
+    if n_values > MAX_VALUES {
+        let what =
+            format!("has {n_values} JSON values, more than the {MAX_VALUES} of any tokenizer");
+        return Err(Error::malformed(path, what));
+    }
+    Ok(())
+}
+
+/// The error of a file with more than [`MAX_FILE_BYTES`].
+fn too_large(path: &Path) -> Error {
+    let what = format!("has more than {MAX_FILE_BYTES} bytes, which no tokenizer.json has");
+    Error::malformed(path, what)
+}
+
+/// Refuses added tokens whose automaton would take much memory.
+fn check_contents(added: &[AddedToken], path: &Path) -> Result<()> {
+    let n_bytes: usize = added.iter().map(|token| token.content.len()).sum();
+    if n_bytes > MAX_CONTENT_BYTES {
+        let what = format!(
+            "added_tokens have {n_bytes} bytes of content together, at most {MAX_CONTENT_BYTES} are \
+             supported"
+        );
+        return Err(Error::malformed(path, what));
+    }
+    Ok(())
 }
 
 /// The error of bytes that are not JSON, at their byte.

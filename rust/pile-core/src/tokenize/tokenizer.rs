@@ -9,13 +9,14 @@ use super::{
     pattern::Pattern,
     runs::SpaceRuns,
     seams::Seams,
-    spec::Spec,
+    spec::{MAX_FILE_BYTES, Spec},
     template::Template,
 };
 use crate::{Error, ErrorKind, Result};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     fs,
+    io::Read,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -101,8 +102,22 @@ impl Tokenizer {
     /// # Errors
     /// [`crate::ErrorKind::Io`] if it cannot be read; else as [`Tokenizer::from_json`].
     pub fn from_file(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).map_err(|e| Error::io(path, e))?;
-        Self::from_json(&bytes, path)
+        Self::from_json(&Self::read_json(path)?, path)
+    }
+
+    /// The bytes of a tokenizer.json, one more than [`Tokenizer::from_json`] takes where there are too many.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Io`] if it cannot be read.
+    pub fn read_json(path: &Path) -> Result<Vec<u8>> {
+        let fail = |e| Error::io(path, e);
+        // A file can be endless, as a device is.
+        let mut bytes = Vec::new();
+        let file = fs::File::open(path).map_err(fail)?;
+        file.take(MAX_FILE_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(fail)?;
+        Ok(bytes)
     }
 
     /// The tokenizer that the bytes of a tokenizer.json describe; `path` is for messages.

@@ -5,7 +5,7 @@ use std::{hash::Hasher, panic, thread};
 use rustc_hash::FxHasher;
 
 use super::super::{TokenDataset, TokenSource};
-use crate::{Error, Result, progress::Progress};
+use crate::{Error, Result, io::spawn, progress::Progress};
 
 /// A hash of stored tokens.
 pub(super) type Hash = fn(&[u8]) -> u64;
@@ -70,9 +70,11 @@ impl<'a> Index<'a> {
             let runs = keys.chunks_mut(n_a_thread).enumerate();
             let threads = runs.map(|(i, keys)| {
                 let (first, end) = (i * n_a_thread, &end);
-                scope.spawn(move || hash_documents(dataset, first, keys, end, hash, progress))
+                spawn(scope, move || {
+                    hash_documents(dataset, first, keys, end, hash, progress)
+                })
             });
-            let threads: Vec<_> = threads.collect();
+            let threads = threads.collect::<Result<Vec<_>>>()?;
             let joined = threads.into_iter().map(|thread| {
                 let joined = thread.join();
                 joined.unwrap_or_else(|payload| panic::resume_unwind(payload))

@@ -1,0 +1,112 @@
+"""Values of a command line that every command refuses alike, whichever option they are given to.
+
+Numbers are finite and within the 64 bits in which the core counts. Options' texts, and the names of outputs,
+which manifests hold, are UTF-8; an output that is a file or a prefix has a name.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=click.Command)
+
+#: What fits 64 bits with a sign: beyond it no count, size or seed has a meaning.
+LARGEST = 2**63 - 1
+
+
+#: Lists, ranges and sizes, one number of which is too large.
+_HUGE_NUMBER = re.compile(r"(?=.*\d{19})[\d\s.,:/+-]+[KMGTiB]*")
+
+#: Parameters that name what is written.
+_OUTPUTS = {"output", "out", "npy", "plot"}
+
+
+def checked(command: _Command) -> _Command:
+    """`command`, whose parameters refuse what no command can use."""
+    for parameter in command.params:
+        kind = parameter.type
+        if isinstance(kind, (_Whole, _WholeInRange, _Finite, _FiniteInRange)):
+            continue
+        if kind is click.STRING and isinstance(parameter, click.Option):
+            parameter.type = _Text()
+        elif isinstance(kind, click.Path) and not isinstance(kind, _Output) and parameter.name in _OUTPUTS:
+            is_folder = (parameter.metavar or "DIR").startswith(("DIR", "OUT"))
+            parameter.type = _Output(kind, is_folder)
+        elif isinstance(kind, click.IntRange):
+            parameter.type = _WholeInRange(kind.min, kind.max, kind.min_open, kind.max_open, kind.clamp)
+        elif isinstance(kind, click.FloatRange):
+            parameter.type = _FiniteInRange(kind.min, kind.max, kind.min_open, kind.max_open, kind.clamp)
+        elif kind is click.INT:
+            parameter.type = _Whole()
+        elif kind is click.FLOAT:
+            parameter.type = _Finite()
+    return command
+
+
+def _checked(kind: click.ParamType[Any], number: Any, param: Any, ctx: Any) -> Any:
+    if isinstance(number, float) and not math.isfinite(number):
+        kind.fail(f"{number} is not a finite number.", param, ctx)
+    if isinstance(number, int) and not -LARGEST <= number <= LARGEST:
+        kind.fail(f"{str(number)[:40]} is not within {-LARGEST} and {LARGEST}.", param, ctx)
+    return number
+
+
+class _Whole(click.types.IntParamType):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _checked(self, super().convert(value, param, ctx), param, ctx)
+
+
+class _WholeInRange(click.IntRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _checked(self, super().convert(value, param, ctx), param, ctx)
+
+
+class _Finite(click.types.FloatParamType):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _checked(self, super().convert(value, param, ctx), param, ctx)
+
+
+class _FiniteInRange(click.FloatRange):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return _checked(self, super().convert(value, param, ctx), param, ctx)
+
+
+class _Text(click.types.StringParamType):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text: str = super().convert(value, param, ctx)
+        if not _is_utf8(text):
+            self.fail(f"{text!r} is not UTF-8.", param, ctx)
+        if _HUGE_NUMBER.fullmatch(text):
+            self.fail(f"{text[:60]!r} has a number beyond 64 bits.", param, ctx)
+        return text
+
+
+class _Output(click.Path):
+    def __init__(self, kind: click.Path, is_folder: bool) -> None:
+        super().__init__(file_okay=kind.file_okay, path_type=kind.type)
+        self._is_folder = is_folder
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        given = os.fspath(value)
+        if not _is_utf8(given):
+            self.fail(f"the name {given!r} is not UTF-8, and manifests could not hold it.", param, ctx)
+        if not given:
+            self.fail("the name of an output is empty.", param, ctx)
+        if not self._is_folder and re.search(r"(^|/)\.{0,2}/*$", given):
+            self.fail(f"{given!r} is a folder; give the name of a file or prefix.", param, ctx)
+        if "\0" in given:
+            self.fail("the name has a zero byte.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

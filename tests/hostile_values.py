@@ -1,0 +1,175 @@
+"""Runs commands with hostile values for each option that takes one, each run in a forked process with limits.
+
+Started by `test_hostile_values.py` as a process of its own, without threads, so that forking is safe. Takes a
+folder with inputs; prints a line of JSON for each run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+SECONDS = 20
+ADDRESS_SPACE = 3 << 30
+
+HOSTILE = (
+    "-1",
+    "0",
+    "-9223372036854775809",
+    "2147483648",
+    "4294967296",
+    "9223372036854775807",
+    "18446744073709551616",
+    "1" + "0" * 5000,
+    "nan",
+    "inf",
+    "-inf",
+    "1e309",
+    "1e-320",
+    "",
+    "0x10",
+    "\u0663",
+    "1,1",
+    "1:2",
+    "1-1000000000",
+    "9223372036854775808:",
+    "1/99999999999999999999",
+    "\x1b[2J",
+    "\udcff",
+)
+
+#: Arguments with which a command works; `{out}` is a path of the run's own.
+BASES = {
+    "sample": ["{out}", "--megabytes", "0.01", "--shards", "1", "--no-canaries"],
+    "train-tokenizer": ["{in}/shards", "-o", "{out}", "--vocab-size", "300"],
+    "tokenize": ["{in}/shards", "-o", "{out}", "--tokenizer", "{in}/t.json"],
+    "merge": ["{in}/d/s", "-o", "{out}"],
+    "label": ["{in}/d/s", "{in}/shards", "--tokenizer", "{in}/t.json"],
+    "show": ["{in}/d/s", "0"],
+    "index": ["{in}/d/s"],
+    "search": ["{in}/d/s", "alpha"],
+    "trace-text": ["{in}/d/s", "{in}/text.txt"],
+    "count-ngrams": ["{in}/d/s"],
+    "count-terms": ["{in}/terms.txt", "{in}/d/s"],
+    "order": ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--samples", "20"],
+    "batch": ["{in}/o", "--step", "0", "--row", "0"],
+    "export": ["{in}/o", "--steps", "0:1", "-o", "{out}.parquet"],
+    "shard": ["{in}/d/s.bin", "-o", "{out}"],
+    "unshard": ["{in}/d", "-o", "{out}"],
+    "when": ["{in}/o", "alpha"],
+    "trace": ["{in}/o", "3"],
+    "repeats": ["{in}/o"],
+    "mixture": ["{in}/o"],
+    "verify": ["{in}/d/s"],
+    "memorization": ["{in}/o", "-o", "{out}"],
+    "report": ["{in}/o", "--memorization", "{in}/o", "-o", "{out}"],
+}
+#: Beside the bases: options that only go together, and arguments in place of the base's.
+MORE = {
+    "search": [["{in}/d/s", "--cnf", '[["alpha"], ["beta"]]', "--within"], ["{in}/d/s", "--tokens"]],
+    "count-terms": [
+        ["{in}/terms.txt", "{in}/o", "--checkpoints"],
+        ["--rule", "pythia-arithmetic", "{in}/o", "--checkpoints"],
+    ],
+    "order": [
+        ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--batch-size", "4", "--steps"],
+        ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--steps", "4", "--batch-size"],
+        ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--epochs"],
+        ["{in}/d/s", "-o", "{out}", "--samples", "9", "--seq-length"],
+        ["{in}/d/s", "{in}/d/s", "-o", "{out}", "--seq-length", "16", "--samples", "9", "--alpha"],
+        ["{in}/d/s", "{in}/d/s", "-o", "{out}", "--seq-length", "16", "--samples", "9", "--weights"],
+        ["{in}/d/s", "{in}/d/s", "-o", "{out}", "--seq-length", "16", "--weights", "1,2", "--samples"],
+        ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--packing", "megatron", "--samples"],
+        ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--packing", "unpacked", "--samples"],
+    ],
+    "when": [["{in}/o", "--tokens"]],
+    "trace": [["{in}/o"]],
+    "show": [["{in}/d/s"]],
+    "count-ngrams": [["{in}/shards", "--n"]],
+}
+
+
+def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
+    """Every command with every value of every option that takes one, by the program's name."""
+    runs = []
+    for program, group in groups.items():
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            starts = [*MORE.get(name, [])]
+            for option in command.params:
+                if isinstance(option, click.Option) and not option.is_flag and not is_path_or_choice(option):
+                    starts.append([*BASES[name], option.opts[-1]])
+            for start in starts:
+                # Much text and many samples are lawful wishes, which may take the machine minutes to grant.
+                is_long = start[-1] in ("--samples", "--steps", "--epochs", "--megabytes")
+                values = [
+                    v
+                    for v in HOSTILE
+                    if not (is_long and v.isdecimal() and len(v) < 20 and 0 < int(v) < 2**40)
+                ]
+                runs += [(program, [name, *start, value]) for value in values]
+    return runs
+
+
+def is_path_or_choice(option: click.Option) -> bool:
+    return isinstance(option.type, (click.Path, click.Choice))
+
+
+def run(group: click.Group, arguments: list[str]) -> tuple[int | None, str]:
+    """The exit code, None after too long, and what was printed on standard error."""
+    with tempfile.TemporaryFile() as errors:
+        child = os.fork()
+        if child == 0:
+            _be_child(group, arguments, errors.fileno())
+        _, status = os.waitpid(child, 0)
+        errors.seek(0)
+        text = errors.read().decode(errors="replace")
+    code = os.waitstatus_to_exitcode(status)
+    return None if code == -signal.SIGALRM else code, text
+
+
+def _be_child(group: click.Group, arguments: list[str], errors: int) -> NoReturn:
+    from pile_tools import cli
+
+    code = 99
+    try:
+        signal.alarm(SECONDS)
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+        os.dup2(errors, 2)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = cli.run(group, arguments)
+    finally:
+        os._exit(code)
+
+
+def main() -> None:
+    """Prints what each run came to."""
+    from pile_tools.cli import group as tools
+    from studies.cli import group as studies
+
+    inputs, out = Path(sys.argv[1]), Path(sys.argv[2])
+    part, n_parts = int(sys.argv[3]), int(sys.argv[4])
+    groups: dict[str, click.Group] = {"pile-tools": tools, "pile-study": studies}
+    for number, (program, arguments) in enumerate(hostile_runs(groups)):
+        if number % n_parts != part:
+            continue
+        own = out / str(number)
+        own.mkdir(parents=True)
+        os.chdir(own)
+        filled = [a.replace("{in}", str(inputs)).replace("{out}", str(own / "out")) for a in arguments]
+        code, text = run(groups[program], filled)
+        print(json.dumps({"arguments": arguments, "code": code, "stderr": text}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Failures of the machine, and inputs that change under way: one line that names them, exit code 1."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pile_tools import TokenDataset
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SHRINK = """
+import os, sys
+from pathlib import Path
+import click
+from pile_tools import TokenDataset, cli
+
+@click.command()
+@click.argument("prefix")
+def command(prefix):
+    dataset = TokenDataset(prefix)
+    os.truncate(prefix + ".bin", 0)
+    print(sum(len(dataset[i]) and int(dataset[i][0]) for i in range(len(dataset))))
+
+sys.exit(cli.run(command))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's list of maps is Linux's")
+def test_an_input_that_shrinks_ends_the_command_with_its_name(dataset: Path, tmp_path: Path) -> None:
+    for suffix in (".bin", ".idx"):
+        shutil.copy(dataset.with_name(dataset.name + suffix), tmp_path / f"d{suffix}")
+    command = [sys.executable, "-c", SHRINK, str(tmp_path / "d")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    shrunk = f"error: {tmp_path / 'd.bin'} became shorter while it was read; "
+    assert result.stderr == shrunk + "run the command again once it is whole\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's list of maps is Linux's")
+def test_a_library_keeps_its_own_signals(dataset: Path, tmp_path: Path) -> None:
+    for suffix in (".bin", ".idx"):
+        shutil.copy(dataset.with_name(dataset.name + suffix), tmp_path / f"d{suffix}")
+    program = (
+        "import os, sys; from pile_tools import TokenDataset; d = TokenDataset(sys.argv[1]); "
+        "os.truncate(sys.argv[1] + '.bin', 0); print(d[5][0])"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "d")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == -signal.SIGBUS
+
+
+def _limited(kind: int, most: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(kind, (most, most))
+
+
+def test_memory_that_is_used_up_is_named(cli: Run, dataset: Path, tmp_path: Path) -> None:
+    arguments = ["order", dataset, "-o", tmp_path / "o", "--seq-length", "8", "--samples", "200000000"]
+    result = cli(*arguments, preexec_fn=_limited(resource.RLIMIT_AS, 1 << 30))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: there is not enough memory")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_limit_of_file_sizes_is_named(cli: Run, dataset: Path, tmp_path: Path) -> None:
+    arguments = ["merge", dataset, dataset, "-o", tmp_path / "m"]
+    result = cli(*arguments, preexec_fn=_limited(resource.RLIMIT_FSIZE, 10_000))
+    assert result.returncode == 1
+    assert "ulimit -f" in result.stderr
+    assert str(tmp_path) in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_limit_of_open_files_is_named(cli: Run, dataset: Path, shards: Path, tokenizer: Path) -> None:
+    # What is imported before the limit holds needs no file any more.
+    program = (
+        "import resource, sys\n"
+        "from pile_tools import cli\n"
+        "from pile_tools.commands import show\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))\n"
+        "sys.exit(cli.run(cli.group, sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "show", str(dataset), "5"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1, result.stderr
+    assert "ulimit -n" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def _tokenizer_with(path: Path, tokenizer: Path, **changes: object) -> Path:
+    values = json.loads(tokenizer.read_text())
+    values.update(changes)
+    path.write_text(json.dumps(values))
+    return path
+
+
+def _added(contents: list[str], first: int = 400) -> list[dict[str, object]]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return [{"id": first + i, "content": text, "special": True, **flags} for i, text in enumerate(contents)]
+
+
+@pytest.mark.parametrize("contents", [["x" * 50_000_000], [f"{i:0100}" for i in range(60_000)]])
+def test_added_tokens_take_bounded_memory(
+    cli: Run, tokenizer: Path, shards: Path, tmp_path: Path, contents: list[str]
+) -> None:
+    hostile = _tokenizer_with(tmp_path / "t.json", tokenizer, added_tokens=_added(contents))
+    result = cli(
+        "tokenize",
+        shards,
+        "-o",
+        tmp_path / "d",
+        "--tokenizer",
+        hostile,
+        preexec_fn=_limited(resource.RLIMIT_AS, 2 << 30),
+    )
+    assert result.returncode == 1
+    assert "bytes of content together, at most" in result.stderr
+    assert "t.json" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("text", ["[" * 1_000_000, '{"a":[' + "0," * 9_000_000 + "0]}", " " * (130 << 20)])
+def test_hostile_tokenizer_files_are_refused_in_bounded_memory(
+    cli: Run, shards: Path, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "t.json").write_text(text)
+    result = cli(
+        "tokenize",
+        shards,
+        "-o",
+        tmp_path / "d",
+        "--tokenizer",
+        tmp_path / "t.json",
+        preexec_fn=_limited(resource.RLIMIT_AS, 1 << 30),
+    )
+    assert result.returncode == 1
+    assert "t.json" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_many_added_tokens_are_still_found(tokenizer: Path, tmp_path: Path) -> None:
+    from pile_tools import Tokenizer
+
+    contents = [f"<|token number {i:060}|>" for i in range(2000)]
+    first = max(json.loads(tokenizer.read_text())["model"]["vocab"].values()) + 1
+    added = _added(contents, first)
+    many = Tokenizer.from_file(_tokenizer_with(tmp_path / "t.json", tokenizer, added_tokens=added))
+    ids = many.encode(contents[7] + contents[1999])
+    assert ids.tolist() == [first + 7, first + 1999]
+
+
+def test_a_refused_thread_is_named(dataset: Path) -> None:
+    program = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from pile_tools import cli\n"
+        "from pile_tools.commands import count_ngrams\n"
+        "most = int(Path('/proc/self/statm').read_text().split()[0]) * 4096 + (1 << 20)\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
+        "sys.exit(cli.run(cli.group, sys.argv[1:]))"
+    )
+    assert TokenDataset(dataset).n_tokens
+    command = [sys.executable, "-c", program, "count-ngrams", str(dataset), "--threads", "64"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "bug" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
