@@ -12,9 +12,11 @@ import click
 
 from pile_tools import cli
 from pile_tools.config import from_toml
+from trainer import failures
 from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.config import TrainConfig
+from trainer.launcher import process_count
 from trainer.log import LOG_FILE, read_log
 from trainer.run import Run
 
@@ -62,13 +64,17 @@ def command(config: Path, force: bool, threads: int | None) -> None:
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    rank, _ = process_count()
     run = runs.plan(from_toml(TrainConfig, config))
     if runs.finished(run, force=force) is not None:
-        click.echo(f"already trained, nothing to do: {run.config.output}")
+        if rank == 0:
+            runs.tidy(run.config.output)
+            click.echo(f"already trained, nothing to do: {run.config.output}")
         return
-    from trainer.loop import train
+    with failures.named():
+        from trainer.loop import train
 
-    outcome = train(run, force=force, n_threads=threads)
+        outcome = train(run, force=force, n_threads=threads)
     if outcome.is_main:
         click.echo(_summary(run, outcome.tokens_per_second))
 

@@ -15,11 +15,7 @@ from pile_tools.errors import FormatError, PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE
 from trainer.checkpoint import folders, hf
 from trainer.model.neox import GPTNeoX
-
-
-def checkpoints_folder(output: Path) -> Path:
-    """Where a run's checkpoints are."""
-    return output / "checkpoints"
+from trainer.run import checkpoints_folder
 
 
 def list_steps(output: str | Path) -> list[int]:

@@ -1,0 +1,65 @@
+"""Runs `pile-train` in forks of one process that has imported torch and DeepSpeed: that takes longest.
+
+Reads requests as JSON lines from standard input: arguments, environment, working folder, and the file for
+standard output and error. Answers each with the child's number, and again when that child has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from typing import Any, NoReturn
+
+
+def child(request: dict[str, Any]) -> NoReturn:
+    code = 70
+    try:
+        os.setpgid(0, 0)
+        for stream, name in ((1, "stdout"), (2, "stderr")):
+            os.dup2(os.open(request[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.environ.update(request["environment"])
+        if request["folder"]:
+            os.chdir(request["folder"])
+        sys.argv = ["pile-train", *request["arguments"]]
+        from trainer import cli
+
+        cli.main()
+    except SystemExit as err:
+        code = err.code if isinstance(err.code, int) else 0 if err.code is None else 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def reap(pid: int) -> None:
+    _, status = os.waitpid(pid, 0)
+    print(json.dumps({"ended": pid, "code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+def main() -> None:
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import logging
+    import warnings
+
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    import deepspeed  # noqa: F401
+
+    logging.disable(logging.NOTSET)
+    import trainer.loop  # noqa: F401
+
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            child(json.loads(line))
+        print(json.dumps({"started": pid}), flush=True)
+        threading.Thread(target=reap, args=(pid,), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
