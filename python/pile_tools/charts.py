@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from pile_tools import files
+from pile_tools import publish
 from pile_tools.errors import ConfigError
+from pile_tools.publish import PAGE_MARK
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 420, 70, 40, 48, 110
 #: Width of a character, about.
@@ -147,9 +148,9 @@ def write_chart(path: Path, svg: str) -> None:
     """Writes a chart as `.svg`, or as a page of its own as `.html`. Raises ConfigError."""
     if path.suffix == ".html":
         head = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>pile-tools</title>'
-        files.write_atomically(path, f"{head}\n{svg}</html>\n")
+        publish.write_page(path, f"{head}\n{svg}</html>\n")
     elif path.suffix == ".svg":
-        files.write_atomically(path, svg)
+        publish.write_page(path, svg)
     else:
         raise ConfigError(
             f"a chart is written as .svg or .html, not {path.suffix or 'without a suffix'} ({path})"
@@ -160,6 +161,7 @@ def _head(title: str, names: list[str], width: int) -> list[str]:
     return [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" '
         'font-family="system-ui, sans-serif" font-size="12" fill="#222">',
+        PAGE_MARK,
         f'<rect width="{width}" height="{_HEIGHT}" fill="#fff"/>',
         f'<text x="{_LEFT}" y="20" font-size="15">{escape(title)}</text>',
         *_legend(names),

@@ -1,25 +1,26 @@
-"""How a token dataset comes to stand at its prefix: `PREFIX.bin`, `.idx`, `.provenance` and the manifest.
-
-While it is made, everything lies in `PREFIX.partial/`, locked against a second process. At the end the files
-are renamed into place, the `.idx` last: without it nobody opens the dataset.
-"""
+"""Token datasets on disk: `PREFIX.bin`, `.idx`, `.provenance` and the manifest, which is published last."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from pile_tools import files, manifest
+from pile_tools import manifest, publish
 from pile_tools._core import Tokenizer
 from pile_tools.config import Settings
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.publish import Built, Target
 from pile_tools.tokenizers import load_tokenizer
 
-#: In the order in which they are renamed into place.
-SUFFIXES = (".bin", ".provenance", MANIFEST_SUFFIX, ".idx")
+#: The files of a dataset, as its manifest lists them.
+FILES = (".bin", ".idx", ".provenance")
 
-#: Makes the dataset's files in a folder; returns the manifest's summary and inputs.
+#: The ends of the names of its files, by which users may name a dataset.
+SUFFIXES = (*FILES, MANIFEST_SUFFIX)
+
+#: Makes the dataset's files in a folder; returns the manifest's summary, with `bin_sha256` for its `.bin`,
+#: and inputs.
 Build = Callable[[Path], tuple[Settings, list[Entry]]]
 
 
@@ -31,6 +32,15 @@ def with_suffix(prefix: Path, suffix: str) -> Path:
 def labels_manifest(prefix: Path) -> Path:
     """The manifest of a provenance that was found later, by `label`."""
     return with_suffix(prefix, ".provenance" + MANIFEST_SUFFIX)
+
+
+def provenance_is_own(prefix: Path) -> bool:
+    """Whether the dataset's own manifest lists its provenance, which no labels have replaced."""
+    path = with_suffix(prefix, MANIFEST_SUFFIX)
+    if labels_manifest(prefix).exists() or not path.exists():
+        return False
+    name = with_suffix(prefix, ".provenance").name
+    return any(entry["path"] == name for entry in manifest.read(path).outputs)
 
 
 def manifests(prefix: Path) -> list[Manifest]:
@@ -59,74 +69,35 @@ def prefix_of(found: Manifest) -> Path:
     return found.path.with_name(found.path.name.removesuffix(MANIFEST_SUFFIX))
 
 
-def stands(prefix: Path, request: Request) -> bool:
-    """Whether the dataset at `prefix` is the one asked for."""
-    return _is_of(with_suffix(prefix, MANIFEST_SUFFIX), request)
-
-
-def _is_of(path: Path, request: Request) -> bool:
-    return path.exists() and manifest.read(path).request == request.digest
+def is_complete(prefix: Path, request: Request) -> bool:
+    """Whether the dataset at `prefix` is the one asked for, and all of it is there."""
+    try:
+        return manifest.finished(with_suffix(prefix, MANIFEST_SUFFIX), request, force=False) is not None
+    except PileError:
+        return False
 
 
 def make(
-    prefix: Path, request: Request, build: Build, *, force: bool, suffixes: Sequence[str] = SUFFIXES
+    prefix: Path, request: Request, build: Build, *, force: bool, is_stream: bool = False
 ) -> tuple[Manifest, bool]:
-    """The manifest of the dataset at `prefix`, and whether it was made now or stood there already.
+    """The manifest of the dataset at `prefix`, and whether it was made now or was complete already.
 
-    `suffixes` are those of what is made, the manifest's among them, in the order in which they are renamed
-    into place: other things than datasets are made in the same way. A single file's manifest is named after
-    the whole file, so that files which differ in their last suffix alone stand side by side.
-
-    Raises:
-        OutputExistsError: Something else stands there and `force` is off.
-        PileError: Another process is making it.
+    `build` continues from what a killed run left in the folder that it is given. Raises as `publish.make`.
     """
-    made, told = _told_apart(suffixes)
-    final = with_suffix(prefix, told)
-    partial = with_suffix(prefix, told.removesuffix(MANIFEST_SUFFIX) + ".partial")
-    if not partial.exists() and (done := manifest.finished(final, request, force=force)):
-        return done, False
-    with files.locked(partial, "is making this"):
-        unpublished = partial / final.name
-        if _is_of(unpublished, request):
-            return _publish(partial, prefix, suffixes), True
-        if done := manifest.finished(final, request, force=force):
-            return done, False
-        manifest.refuse_foreign(with_suffix(prefix, made[-1]), final, force=force)
-        # Another job's files are about to change under their manifest.
-        unpublished.unlink(missing_ok=True)
-        summary, inputs = build(partial)
-        paths = (partial / (prefix.name + suffix) for suffix in _listed(made))
-        outputs = [manifest.file_entry(path, partial) for path in paths if path.exists()]
-        manifest.write(unpublished, request, outputs, summary, inputs)
-        return _publish(partial, prefix, suffixes), True
 
+    def build_files(folder: Path) -> Built:
+        summary, inputs = build(folder)
+        sha256 = {prefix.name + ".bin": summary.pop("bin_sha256")}
+        made = [name for name in names if (folder / name).exists()]
+        return Built(made, summary, inputs, sha256=sha256)
 
-def _told_apart(suffixes: Sequence[str]) -> tuple[list[str], str]:
-    """The suffixes of what is made, and that of the manifest."""
-    (told,) = (suffix for suffix in suffixes if suffix.endswith(MANIFEST_SUFFIX))
-    return [suffix for suffix in suffixes if suffix != told], told
-
-
-def _listed(made: Sequence[str]) -> list[str]:
-    """The files in the order of a manifest: the first one, then the others from the last one on."""
-    return [made[0], *reversed(made[1:])]
-
-
-def _publish(partial: Path, prefix: Path, suffixes: Sequence[str]) -> Manifest:
-    """Renames finished files into place, where an interrupted run left off if need be."""
-    made, told = _told_apart(suffixes)
-    if (partial / (prefix.name + made[0])).exists():
-        # What stands there is replaced from here on: first it stops being a dataset.
-        for suffix in reversed(made[1:]):
-            with_suffix(prefix, suffix).unlink(missing_ok=True)
-    for suffix in suffixes:
-        if suffix == told:
-            # Kept in the folder to the end: it is what says that the files are finished.
-            files.write_atomically(
-                with_suffix(prefix, suffix), (partial / (prefix.name + suffix)).read_bytes()
-            )
-        elif (partial / (prefix.name + suffix)).exists():
-            (partial / (prefix.name + suffix)).replace(with_suffix(prefix, suffix))
-    files.clear(partial)
-    return manifest.read(with_suffix(prefix, told))
+    names = [prefix.name + suffix for suffix in FILES]
+    return publish.make(
+        Target.of(with_suffix(prefix, MANIFEST_SUFFIX)),
+        request,
+        build_files,
+        force=force,
+        names=names,
+        resumes=True,
+        is_stream=is_stream,
+    )

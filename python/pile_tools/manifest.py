@@ -15,6 +15,7 @@ are no times and no machine names in it: the same request gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -148,24 +149,63 @@ def read(path: Path) -> Manifest:
 def finished(
     path: Path, request: Request, *, force: bool, or_else: str = ", another -o keeps both"
 ) -> Manifest | None:
-    """The manifest of this very request if its output stands already, or None if it is to be made.
+    """The manifest of this very request if its output is complete, or None if it is to be made.
 
-    `or_else` is what the user can do beside replacing the output.
+    Output of inputs that have changed since is to be made anew. `or_else` is what the user can do beside
+    replacing the output.
 
     Raises:
-        OutputExistsError: Something else stands there and `force` is off.
+        OutputExistsError: Something else is there, or not all of the output, and `force` is off.
     """
     if force or not path.exists():
         return None
     old = read(path)
-    if old.request == request.digest:
-        missing = [entry["path"] for entry in old.outputs if not (old.folder / entry["path"]).exists()]
-        if not missing:
-            return old
-        raise OutputExistsError(f"{missing[0]} is missing of finished output; --force makes it anew ({path})")
-    raise OutputExistsError(
-        f"made before with {_difference(old, request)}; --force replaces it{or_else} ({path})"
-    )
+    if old.request != request.digest:
+        raise OutputExistsError(
+            f"made before with {_difference(old, request)}; --force replaces it{or_else} ({path})"
+        )
+    for entry in old.outputs:
+        if fault := _fault(old.folder / entry["path"], entry):
+            raise OutputExistsError(f"{fault} of finished output; --force makes it anew ({path})")
+    return old if has_same_inputs(old, old.folder) else None
+
+
+def has_same_inputs(found: Manifest, folder: Path) -> bool:
+    """Whether the input files that are there are those that an artifact was made from.
+
+    A file that was changed, replaced or touched after the manifest was written is compared by its checksum:
+    its time of change, which nobody can set, then follows the manifest's. Equal files are remembered by
+    touching the manifest, so that they are read once and not by every rerun.
+
+    Args:
+        found: The manifest.
+        folder: What its paths are relative to.
+    """
+    written = found.path.stat().st_ctime_ns
+    is_touched = False
+    for entry in found.inputs:
+        path = folder / entry["path"]
+        if "sha256" not in entry or not path.is_file() or path.stat().st_ctime_ns < written:
+            continue
+        is_touched = True
+        if entry.get("bytes", path.stat().st_size) != path.stat().st_size:
+            return False
+        if files.sha256(path) != entry["sha256"]:
+            return False
+    if is_touched:
+        # Without leave to write there, the next run reads the files again.
+        with contextlib.suppress(OSError):
+            os.utime(found.path)
+    return True
+
+
+def _fault(path: Path, entry: Entry) -> str | None:
+    """What is wrong with a file of finished output, told without reading it; None if nothing is."""
+    if not path.exists():
+        return f"{entry['path']} is missing"
+    if path.stat().st_size != entry["bytes"]:
+        return f"{entry['path']} has {path.stat().st_size} bytes instead of {entry['bytes']}"
+    return None
 
 
 def refuse_foreign(output: Path, manifest_path: Path, *, force: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from importlib.resources import files as resources
 
+from pile_tools.publish import PAGE_MARK
 from pile_tools.search import Span
 
 
@@ -27,7 +28,7 @@ class Entry:
 
 
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<html lang="en"><head>{mark}<meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>
 <body><header><h1>{title}</h1><p>{about}</p></header>
 <main><section class="text"><pre>{text}</pre></section>
@@ -77,7 +78,12 @@ def page(title: str, text: str, entries: Sequence[Entry], about: str) -> str:
     listed = "".join(_listed(number, entries[number]) for number in ranked)
     style = resources("pile_tools").joinpath("marked.css").read_text(encoding="utf-8")
     return _PAGE.format(
-        title=escape(title), style=style, about=escape(about), text="".join(marked), listed=listed
+        mark=PAGE_MARK,
+        title=escape(title),
+        style=style,
+        about=escape(about),
+        text="".join(marked),
+        listed=listed,
     )
 
 

@@ -18,13 +18,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import files, manifest
+from pile_tools import files, manifest, publish
 from pile_tools._core import Tokenizer
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest, Request
 from pile_tools.orders import ORDER_FILE, Order, Samples, open_order
+from pile_tools.publish import Built, Target
 from pile_tools.types import Tokens
+
+#: The table of a saved view, beside its `order.json`.
+VIEW_FILE = "view.json"
 
 
 @dataclass(frozen=True)
@@ -292,7 +296,6 @@ def save_view(order: Order, folder: Path, *, force: bool = False) -> Manifest:
         beneath = beneath.beneath
     if not views or beneath.manifest is None:
         raise ConfigError(f"only a new view of an order with a manifest can be saved ({order.path})")
-    folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "rule": "view",
         "kind": ", ".join(view["kind"] for view in views),
@@ -303,12 +306,13 @@ def save_view(order: Order, folder: Path, *, force: bool = False) -> Manifest:
         "view": fingerprint({"views": views}),
     }
     request = Request("order", settings, [manifest.file_entry(beneath.path, folder, role="order")])
-    if done := manifest.finished(folder / ORDER_FILE, request, force=force):
-        return done
-    text = json.dumps({"views": views}, indent=1, ensure_ascii=False)
-    files.write_atomically(folder / "view.json", text + "\n")
-    outputs = [manifest.file_entry(folder / "view.json", folder)]
-    return manifest.write(folder / ORDER_FILE, request, outputs, {"n_samples": len(order.samples)})
+
+    def build(partial: Path) -> Built:
+        text = json.dumps({"views": views}, indent=1, ensure_ascii=False)
+        (partial / VIEW_FILE).write_text(text + "\n", encoding="utf-8")
+        return Built([VIEW_FILE], {"n_samples": len(order.samples)}, request.inputs)
+
+    return publish.make(Target.of(folder / ORDER_FILE), request, build, force=force, names=[VIEW_FILE])[0]
 
 
 def _with_log(view: dict[str, Any], beneath: Order) -> dict[str, Any]:
@@ -327,7 +331,7 @@ def open_view(found: Manifest) -> Order:
     if files.sha256(path) != entry["sha256"]:
         raise ConfigError(f"the order beneath was made anew since ({path})")
     order = open_order(path)
-    for view in json.loads((found.folder / "view.json").read_text(encoding="utf-8"))["views"]:
+    for view in json.loads((found.folder / VIEW_FILE).read_text(encoding="utf-8"))["views"]:
         order = order.rebatch(batch_size=view["batch_size"])
         if view["kind"] == "tokens":
             order = replace_tokens(order, view["table"], steps=(view["steps"][0], view["steps"][1]))

@@ -351,7 +351,7 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     process = subprocess.Popen(command(prefix, table), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     state = tmp_path / "t.tsv.partial" / "state.json"
     deadline = time.monotonic() + 60
-    while not (state.exists() and len(json.loads(state.read_text())["pieces"]) >= 3):
+    while not (state.exists() and len(json.loads(state.read_text())["state"]["pieces"]) >= 3):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)

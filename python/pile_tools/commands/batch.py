@@ -11,7 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import files
+from pile_tools import publish
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
 from pile_tools.commands.places import place_of
@@ -40,6 +40,7 @@ from pile_tools.views import find_tokenizer
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
 )
+@options.force
 def command(
     order: str,
     step: int,
@@ -50,6 +51,7 @@ def command(
     batch_size: int | None,
     row_length: int | None,
     tokenizer: Path | None,
+    force: bool,
 ) -> None:
     """Print what the model sees at a step of ORDER, and from which documents and subsets it comes.
 
@@ -72,7 +74,7 @@ def command(
     tokens = opened.batch(step, batch_size)
     spans = opened.batch_spans(step, batch_size)
     if npy is not None:
-        _write_npy(npy, tokens[rows])
+        _write_npy(npy, tokens[rows], force=force)
         click.echo(f"{npy}: {len(rows)} x {tokens.shape[1]} {tokens.dtype}")
         return
     decoder = _tokenizer(opened, tokenizer, as_text)
@@ -99,12 +101,12 @@ def command(
             click.echo(click.style(f"  {tokens.shape[1] - place} tokens of padding", dim=True))
 
 
-def _write_npy(path: Path, tokens: Tokens) -> None:
-    import io
+def _write_npy(path: Path, tokens: Tokens, *, force: bool) -> None:
+    def fill(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, tokens)
 
-    data = io.BytesIO()
-    np.save(data, tokens)
-    files.write_atomically(path, data.getvalue())
+    publish.write_file(path, fill, force=force)
 
 
 def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray[np.int64]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pile_tools import files, marked, timeline
+from pile_tools import marked, publish, timeline
 from pile_tools.commands import options
 from pile_tools.commands.places import place_of
 from pile_tools.commands.texts import quoted, short, times
@@ -83,7 +83,7 @@ def command(
         f"{marked.share(text, spans):.1%} of the text"
     )
     if output is not None:
-        files.write_atomically(output, marked.page(f"{file}, traced", text, entries, about))
+        publish.write_page(output, marked.page(f"{file}, traced", text, entries, about))
     if as_json:
         _print_json(entries)
         return

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, datasets, manifest
+from pile_tools import _core, datasets, manifest, publish
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.publish import Built, Target
 from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
 from pile_tools.types import Counting, OnProgress
 
@@ -89,13 +90,6 @@ def parse_lengths(given: str) -> tuple[int, ...]:
     return tuple(sorted(lengths))
 
 
-def _split_name(output: Path) -> tuple[Path, str]:
-    """The prefix and the suffix of a table's file. Raises ConfigError."""
-    if output.suffix not in TABLES:
-        raise ConfigError(f"a table of counts is written as .tsv or .parquet ({output})")
-    return output.with_name(output.name.removesuffix(output.suffix)), output.suffix
-
-
 def count_tokens(
     prefix: Path,
     output: Path,
@@ -145,7 +139,7 @@ def count_tokens(
         counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
         return {**counted, "lengths": [_summary(of) for of in lengths]}, inputs
 
-    return _make(output, request, build, force)
+    return _make(output, request, build, force=force)
 
 
 def count_words(
@@ -175,7 +169,7 @@ def count_words(
     is_stream = STANDARD_INPUT in shards
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        counting = _counting(config, folder, request, memory, threads, force or is_stream)
+        counting = _counting(config, folder, request, memory, threads, force)
         if is_stream:
             # What was read from it before is gone: nothing can go on with that.
             counting = dataclasses.replace(counting, job=uuid.uuid4().hex)
@@ -194,7 +188,7 @@ def count_words(
         known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
         return counted, known
 
-    return _make(output, request, build, force or is_stream)
+    return _make(output, request, build, force=force, is_stream=is_stream)
 
 
 def ngrams(
@@ -272,9 +266,25 @@ def _spilled_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _make(output: Path, request: Request, build: datasets.Build, force: bool) -> tuple[Manifest, bool]:
-    prefix, suffix = _split_name(output)
-    return datasets.make(prefix, request, build, force=force, suffixes=(suffix, suffix + MANIFEST_SUFFIX))
+def _make(
+    output: Path, request: Request, build: datasets.Build, *, force: bool, is_stream: bool = False
+) -> tuple[Manifest, bool]:
+    if output.suffix not in TABLES:
+        raise ConfigError(f"a table of counts is written as .tsv or .parquet ({output})")
+
+    def build_table(folder: Path) -> Built:
+        return Built([output.name], *build(folder))
+
+    return publish.make(
+        # Tables that differ in their last suffix alone have manifests of their own.
+        Target.of(datasets.with_suffix(output, MANIFEST_SUFFIX)),
+        request,
+        build_table,
+        force=force,
+        names=[output.name],
+        resumes=True,
+        is_stream=is_stream,
+    )
 
 
 def _summary(of_length: Settings) -> Settings:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, datasets, files, manifest, timeline
+from pile_tools import _core, datasets, files, manifest, publish, timeline
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.orders import Order
-from pile_tools.shards import RecordConfig, entries
+from pile_tools.publish import Built, Target
+from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
 from pile_tools.stages.count_ngrams import rank_points, subset_groups
 from pile_tools.texts import read_texts
 from pile_tools.types import OnProgress, TermQuery
@@ -165,7 +166,7 @@ def count_in_shards(
         counted = {"n_documents": n_documents, "n_bad_records": n_bad}
         return counted | _write(folder / output.name, asked, tables, names), [*asked.inputs, *known]
 
-    return _make(output, request, build, force)
+    return _make(output, request, build, force=force, is_stream=STANDARD_INPUT in shards)
 
 
 def count_in_dataset(
@@ -192,7 +193,7 @@ def count_in_dataset(
         counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
         return counted | _write(folder / output.name, asked, tables, names), [*asked.inputs, *inputs]
 
-    return _make(output, _request(config, asked, inputs), build, force)
+    return _make(output, _request(config, asked, inputs), build, force=force)
 
 
 def count_in_order(
@@ -247,7 +248,7 @@ def count_in_order(
         ]
         return summary | {"steps": list(steps)}, request.inputs
 
-    return _make(output, request, build, force)
+    return _make(output, request, build, force=force)
 
 
 def count_arithmetic(
@@ -284,7 +285,7 @@ def count_arithmetic(
         summary = {"n_keys": len(last), "n_counts": sum(last.values()), "steps": list(steps)}
         return summary | {"best": listed, "curves": curves}, request.inputs
 
-    return _make(output, request, build, force)
+    return _make(output, request, build, force=force)
 
 
 def _request(config: CountTermsConfig, asked: Asked, inputs: list[Entry], **more: Any) -> Request:
@@ -311,14 +312,20 @@ def _in_time(order: Order, steps: Sequence[int], batch_size: int | None) -> Sett
     return {"steps": list(steps), "batch_size": timeline.extent(order, batch_size)[1]}
 
 
-def _make(output: Path, request: Request, build: datasets.Build, force: bool) -> tuple[Manifest, bool]:
+def _make(
+    output: Path, request: Request, build: datasets.Build, *, force: bool, is_stream: bool = False
+) -> tuple[Manifest, bool]:
     if output.suffix != ".tsv":
         raise ConfigError(f"a table of terms is written as .tsv ({output})")
-    suffixes = [".tsv", ".tsv" + MANIFEST_SUFFIX]
-    if request.settings.get("n_pairs"):
-        suffixes.insert(0, ".pairs.tsv")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    return datasets.make(output.with_suffix(""), request, build, force=force, suffixes=suffixes)
+    # Pairs first, as manifests of tables always list them.
+    names = [_pairs_path(output).name] if request.settings.get("n_pairs") else []
+    names.append(output.name)
+
+    def build_tables(folder: Path) -> Built:
+        return Built(names, *build(folder))
+
+    target = Target.of(datasets.with_suffix(output, MANIFEST_SUFFIX))
+    return publish.make(target, request, build_tables, force=force, names=names, is_stream=is_stream)
 
 
 def _pairs_path(table: Path) -> Path:

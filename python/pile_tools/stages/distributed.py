@@ -18,8 +18,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pile_tools import datasets
+from pile_tools import datasets, manifest, publish
 from pile_tools.errors import PileError
+from pile_tools.manifest import MANIFEST_SUFFIX
 from pile_tools.parts import Part
 from pile_tools.stages import tokenize
 from pile_tools.stages.tokenize import TokenizeConfig
@@ -81,8 +82,7 @@ def make_parts(
 def remove_parts(parts: Sequence[Path]) -> None:
     """Removes parts that are merged, and their folder if nothing else is in it."""
     for part in parts:
-        for suffix in datasets.SUFFIXES:
-            datasets.with_suffix(part, suffix).unlink(missing_ok=True)
+        publish.remove(manifest.read(datasets.with_suffix(part, MANIFEST_SUFFIX)))
     with contextlib.suppress(OSError):
         parts[0].parent.rmdir()
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from pile_tools import publish
 from pile_tools._core import Tokenizer
-from pile_tools.errors import ConfigError, OutputExistsError
+from pile_tools.errors import ConfigError
 from pile_tools.orders import Order
 
 
@@ -30,8 +31,6 @@ def run(
     if steps[0] >= steps[1]:
         raise ConfigError(f"no steps from {steps[0]} to {steps[1]}")
     order.first_sample(steps[1] - 1)
-    if output.exists() and not force:
-        raise OutputExistsError(f"exists; --force replaces it ({output})")
     schema = pa.schema(
         [
             ("step", pa.int64()),
@@ -44,16 +43,16 @@ def run(
         ]
     )
     n_records = 0
-    temporary = output.with_name(output.name + ".tmp")
-    try:
+
+    def fill(temporary: Path) -> None:
+        nonlocal n_records
         with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
             for step in range(*steps):
                 records = _records(order, step, tokenizer)
                 writer.write_table(pa.Table.from_pylist(records, schema=schema))
                 n_records += len(records)
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    publish.write_file(output, fill, force=force)
     return n_records
 
 

@@ -1,8 +1,7 @@
 """Builds the index of a token dataset: its sorted suffixes, by which n-grams and texts are found at once.
 
-`PREFIX.index/` holds `ranks`, a `piece-000NN` for each piece and `manifest.json`, which is written last.
-While they are made they lie in `PREFIX.index.partial/`, locked against a second process; finished pieces are
-kept there by a job that is stopped.
+`PREFIX.index/` holds `ranks`, a `piece-000NN` for each piece and `manifest.json`, which is published last.
+A job that was stopped resumes with the finished pieces in `PREFIX.index.partial/`.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pile_tools import _core, datasets, files, manifest
+from pile_tools import _core, datasets, manifest, publish
 from pile_tools._core import TokenDataset
-from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
+from pile_tools.publish import Built, Target
 from pile_tools.search import folder_of
 from pile_tools.sizes import parse_size
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
@@ -90,22 +90,19 @@ def run(
         OSError: A file cannot be read or written.
     """
     dataset = open_whole(prefix)
-    folder, partial = folder_of(prefix), datasets.with_suffix(prefix, ".index.partial")
+    target = Target.of(folder_of(prefix) / MANIFEST_FILE)
     source = _tokenizer_file(prefix, config.tokenizer) if config.texts else None
-    request = _request(prefix, dataset, config, source, folder)
-    final = folder / MANIFEST_FILE
-    if not partial.exists() and (done := manifest.finished(final, request, force=force)):
-        return done, False
-    with files.locked(partial, "is building this index"):
-        if done := manifest.finished(final, request, force=force):
-            files.clear(partial)
-            return done, False
-        _refuse_foreign(folder, force=force)
-        _check_disk(partial, dataset, config)
-        summary = _core.build_index(
-            dataset, source.load() if source else None, partial, config.memory_bytes, on_progress
-        )
-        return _publish(partial, folder, request, summary), True
+    request = _request(prefix, dataset, config, source, target.folder)
+
+    def build(folder: Path) -> Built:
+        _check_disk(folder, dataset, config)
+        tokenizer = source.load() if source else None
+        summary = _core.build_index(dataset, tokenizer, folder, config.memory_bytes, on_progress)
+        names = ["ranks", *(f"piece-{number:05}" for number in range(summary["n_pieces"]))]
+        told = {name: value for name, value in summary.items() if name != "n_kept"}
+        return Built(names, told, request.inputs)
+
+    return publish.make(target, request, build, force=force, names=["ranks"], resumes=True)
 
 
 def _tokenizer_file(prefix: Path, given: Path | None) -> TokenizerFile:
@@ -137,12 +134,6 @@ def _request(
     return Request("index", {"texts": config.texts, "memory_bytes": config.memory_bytes}, inputs)
 
 
-def _refuse_foreign(folder: Path, *, force: bool) -> None:
-    """Refuses to replace a folder of other files. Raises OutputExistsError."""
-    if folder.exists() and not (folder / MANIFEST_FILE).exists() and not force and any(folder.iterdir()):
-        raise OutputExistsError(f"exists and is not from pile-tools; --force replaces it ({folder})")
-
-
 def _check_disk(partial: Path, dataset: TokenDataset, config: IndexConfig) -> None:
     """That what is still to be written fits. Raises PileError."""
     needed = _core.plan_index(dataset, config.memory_bytes)["disk_bytes"]
@@ -153,20 +144,3 @@ def _check_disk(partial: Path, dataset: TokenDataset, config: IndexConfig) -> No
             f"the index needs {(needed - there) / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free; "
             f"free some space and run the same command again ({partial})"
         )
-
-
-def _publish(partial: Path, folder: Path, request: Request, summary: dict[str, Any]) -> Manifest:
-    """Renames finished files into place, the manifest last: without it there is no index."""
-    n_pieces = summary["n_pieces"]
-    names = ["ranks", *(f"piece-{number:05}" for number in range(n_pieces))]
-    # Paths in the manifest are told from the final folder.
-    outputs = [manifest.file_entry(partial / name, partial) for name in names]
-    folder.mkdir(exist_ok=True)
-    (folder / MANIFEST_FILE).unlink(missing_ok=True)
-    for old in [folder / "ranks", *folder.glob("piece-*")]:
-        old.unlink(missing_ok=True)
-    for name in names:
-        (partial / name).replace(folder / name)
-    files.clear(partial)
-    told = {name: value for name, value in summary.items() if name != "n_kept"}
-    return manifest.write(folder / MANIFEST_FILE, request, outputs, told)

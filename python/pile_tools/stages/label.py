@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, datasets, files, manifest
+from pile_tools import _core, datasets, manifest, publish
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.publish import Built, Target
 from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import OnProgress
@@ -73,36 +74,29 @@ def run(
     eod = _eod(tokenizer, config)
     request = _request(prefix, shards, config, source, eod)
     provenance = datasets.with_suffix(prefix, ".provenance")
-    path = datasets.labels_manifest(prefix)
-    if done := manifest.finished(path, request, force=force, or_else=""):
-        return done, False
-    if provenance.exists() and not path.exists() and not force:
+    if provenance.exists() and datasets.provenance_is_own(prefix) and not force:
         raise OutputExistsError(
             f"the documents' origins are known already; --force replaces it ({provenance})"
         )
-    partial = datasets.with_suffix(prefix, ".labels.partial")
-    with files.locked(partial, "is labelling this dataset"):
-        try:
-            summary = _core.label_dataset(
-                prefix,
-                shards,
-                tokenizer,
-                None if eod is None else eod[1],
-                partial,
-                prefix.name,
-                threads,
-                on_progress,
-                text_field=config.records.text_field,
-                skip_bad_records=config.records.skips,
-            )
-            inputs = _checked_inputs(request.inputs, summary["shards"])
-            outputs = [manifest.file_entry(partial / provenance.name, partial)]
-            path.unlink(missing_ok=True)
-            (partial / provenance.name).replace(provenance)
-            return manifest.write(path, request, outputs, summary, inputs), True
-        finally:
-            for left in ("places", provenance.name):
-                (partial / left).unlink(missing_ok=True)
+
+    def build(folder: Path) -> Built:
+        summary = _core.label_dataset(
+            prefix,
+            shards,
+            tokenizer,
+            None if eod is None else eod[1],
+            folder,
+            prefix.name,
+            threads,
+            on_progress,
+            text_field=config.records.text_field,
+            skip_bad_records=config.records.skips,
+        )
+        inputs = _checked_inputs(request.inputs, summary["shards"])
+        return Built([provenance.name], summary, inputs)
+
+    target = Target.of(datasets.labels_manifest(prefix))
+    return publish.make(target, request, build, force=force, names=[provenance.name], or_else="")
 
 
 def _eod(tokenizer: _core.Tokenizer, config: LabelConfig) -> tuple[str, int] | None:

@@ -121,8 +121,8 @@ def _run_parts(
         raise FormatError(f"no documents: every shard is empty ({ordered[0].folder})")
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        _core.merge_datasets(prefixes, folder, output.name, request.digest, force, on_progress)
-        return summary, entries
+        merged = _core.merge_datasets(prefixes, folder, output.name, request.digest, force, on_progress)
+        return summary | {"bin_sha256": merged["bin_sha256"]}, entries
 
     return Result(*datasets.make(output, request, build, force=force), is_whole=True)
 

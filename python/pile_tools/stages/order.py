@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pile_tools import _core, files, manifest
-from pile_tools.errors import ConfigError, OutputExistsError
+from pile_tools import _core, manifest, publish
+from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest, Request
 from pile_tools.orders import ORDER_FILE
+from pile_tools.publish import Built, Target
 from pile_tools.types import OnProgress
 
 ARRAYS = ("doc_idx", "sample_idx", "shuffle_idx")
@@ -166,11 +166,8 @@ def run(
         for role, path, fingerprint in roles
     ]
     request = Request("order", settings, inputs)
-    if done := manifest.finished(folder / ORDER_FILE, request, force=force):
-        return done, False
-    partial = folder / f"{ORDER_FILE}.partial"
-    partial.mkdir(parents=True, exist_ok=True)
-    try:
+
+    def build(partial: Path) -> Built:
         summaries = [_build(part, partial, config, labels, on_progress) for part in parts]
         names = [f"{part.stem}_{array}.npy" for part in parts for array in ARRAYS]
         summary = summaries[0]
@@ -180,9 +177,11 @@ def run(
             names += [f"{stem}_{array}.npy" for array in BLEND_ARRAYS]
             summary = {**_together(summaries), "n_samples": n, "samples_of_datasets": counts}
             _check_blend(n, config)
-        return _publish(partial, folder, names, request, summary, force=force), True
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        return Built(names, summary, request.inputs)
+
+    # Equal arrays may be there already, written by GPT-NeoX: what is in the way shows when they are built.
+    or_else = ", -o puts the order elsewhere"
+    return publish.make(Target.of(folder / ORDER_FILE), request, build, force=force, or_else=or_else)
 
 
 def _parts(
@@ -242,30 +241,4 @@ def _check_blend(n_samples: int, config: OrderConfig) -> None:
         raise ConfigError(
             f"the datasets give {n_samples:,} samples at these weights, {wanted:,} are wanted; "
             f"GPT-NeoX would take samples again from the start: --compat gpt-neox does so"
-        )
-
-
-def _publish(
-    parts: Path, folder: Path, names: list[str], request: Request, summary: dict[str, Any], *, force: bool
-) -> Manifest:
-    """Renames the arrays into place and writes `order.json` last: without it there is no order."""
-    for name in names:
-        _refuse_other(parts / name, folder / name, force=force)
-    old = folder / ORDER_FILE
-    if old.exists():
-        replaced = [folder / entry["path"] for entry in manifest.read(old).outputs]
-        old.unlink()
-        for path in replaced:
-            path.unlink(missing_ok=True)
-    for name in names:
-        (parts / name).replace(folder / name)
-    outputs = [manifest.file_entry(folder / name, folder) for name in names]
-    return manifest.write(folder / ORDER_FILE, request, outputs, summary)
-
-
-def _refuse_other(new: Path, place: Path, *, force: bool) -> None:
-    """Equal arrays may stand there, GPT-NeoX's own say; others are replaced only by force."""
-    if place.exists() and not force and files.sha256(place) != files.sha256(new):
-        raise OutputExistsError(
-            f"exists with other content; --force replaces it, -o puts the order elsewhere ({place})"
         )

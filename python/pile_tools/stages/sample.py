@@ -10,7 +10,6 @@ import hashlib
 import json
 import platform
 import random
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,10 +17,11 @@ from typing import Any
 
 import zstandard
 
-from pile_tools import manifest
+from pile_tools import manifest, publish
 from pile_tools.config import settings
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
+from pile_tools.publish import Built, Target
 from pile_tools.sampling import canaries, sources
 from pile_tools.sampling.canaries import Passage
 from pile_tools.types import OnProgress
@@ -75,7 +75,7 @@ def run(
 ) -> tuple[manifest.Manifest, bool]:
     """Takes the sample into `folder`; returns its manifest and whether anything had to be done.
 
-    The folder is filled beside its place and renamed. `on_progress` gets the bytes of text taken so far.
+    `on_progress` gets the bytes of text taken so far.
 
     Raises:
         OutputExistsError: The folder holds something else, or a sample of other settings and `force` is off.
@@ -83,20 +83,13 @@ def run(
         OSError: A file cannot be written.
     """
     request = manifest.Request("shards", {**settings(config), "python": platform.python_version()})
-    old = manifest.finished(folder / MANIFEST_FILE, request, force=force)
-    if old is not None:
-        return old, False
-    _refuse_foreign_files(folder)
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        _fill(temporary, config, request, on_progress)
-        _remove_sample(folder)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return manifest.read(folder / MANIFEST_FILE), True
+    target = Target.of(folder / MANIFEST_FILE)
+    _refuse_foreign_files(target)
+
+    def build(partial: Path) -> Built:
+        return _fill(partial, config, on_progress)
+
+    return publish.make(target, request, build, force=force, or_else=", another folder keeps both")
 
 
 def take(
@@ -128,8 +121,8 @@ def take(
             on_progress(sum(taken.values()))
 
 
-def _fill(folder: Path, config: SampleConfig, request: manifest.Request, on_progress: OnProgress) -> None:
-    """Writes shards, canaries and the manifest into an empty folder."""
+def _fill(folder: Path, config: SampleConfig, on_progress: OnProgress) -> Built:
+    """Writes shards and canaries into an empty folder."""
     documents = list(take(config, sources.all_sources(), on_progress))
     if not documents:
         raise PileError(
@@ -139,16 +132,16 @@ def _fill(folder: Path, config: SampleConfig, request: manifest.Request, on_prog
     planted = [Document(canaries.SUBSET, p.text) for p in passages for _ in range(p.repeats)]
     mixed = documents + planted
     random.Random(f"{config.seed}/shuffle").shuffle(mixed)
-    outputs = []
+    roles = {}
     for number in range(config.shards):
         path = folder / f"{number:02d}.jsonl.zst"
         _write_shard(path, mixed[number :: config.shards])
-        outputs.append(manifest.file_entry(path, folder, role="shard"))
+        roles[path.name] = "shard"
     if config.canaries:
         path = folder / CANARIES_FILE
         path.write_text(_canaries_json(passages), encoding="utf-8")
-        outputs.append(manifest.file_entry(path, folder, role="canaries"))
-    manifest.write(folder / MANIFEST_FILE, request, outputs, _summary(config, documents, planted))
+        roles[path.name] = "canaries"
+    return Built(list(roles), _summary(config, documents, planted), [], roles)
 
 
 def _write_shard(path: Path, documents: list[Document]) -> None:
@@ -187,26 +180,13 @@ def _summary(config: SampleConfig, documents: list[Document], planted: list[Docu
     }
 
 
-def _sample_files(folder: Path) -> list[Path]:
-    """The files of the sample that stands in a folder, its manifest last; none if there is no manifest."""
-    path = folder / MANIFEST_FILE
-    if not path.exists():
-        return []
-    old = manifest.read(path)
-    return [folder / entry["path"] for entry in old.outputs] + [path] if old.kind == "shards" else []
-
-
-def _refuse_foreign_files(folder: Path) -> None:
+def _refuse_foreign_files(target: Target) -> None:
     """Raises OutputExistsError for a folder with anything in it but a sample."""
-    if not folder.exists():
-        return
-    foreign = sorted(set(folder.iterdir()) - set(_sample_files(folder)))
+    folder = target.folder
+    foreign = sorted(
+        {path.name for path in folder.iterdir()} - publish.own_files(target) if folder.exists() else ()
+    )
     if foreign:
         raise OutputExistsError(
-            f"{foreign[0].name} is in the way and not of a sample; choose another folder ({folder})"
+            f"{foreign[0]} is in the way and not of a sample; choose another folder ({folder})"
         )
-
-
-def _remove_sample(folder: Path) -> None:
-    for path in _sample_files(folder):
-        path.unlink(missing_ok=True)

@@ -5,17 +5,21 @@ To read them nothing need be put together: `open_order` and `TokenSource` take t
 
 from __future__ import annotations
 
-import os
+import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
-from pile_tools.errors import ConfigError, FormatError, OutputExistsError
+from pile_tools import manifest, publish
+from pile_tools.errors import ConfigError, FormatError
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Request
+from pile_tools.publish import Built, Target
 
 #: Bytes of a shard in Pythia's data.
 SHARD_BYTES = 5_000_000_000
 
-_CHUNK_BYTES = 64 << 20
+_CHUNK_BYTES = 8 << 20
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin")
 _HASH = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -66,14 +70,21 @@ def shard(
     size = path.stat().st_size
     last = max(-(-size // shard_bytes) - 1, 0)
     base = path.name.removesuffix(".bin")
-    outputs = [folder / f"{base}-{i:05}-of-{last:05}.bin" for i in range(last + 1)]
-    for output in outputs:
-        _refuse(output, force)
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, output in enumerate(outputs):
-        start = i * shard_bytes
-        _write([(path, start, min(shard_bytes, size - start))], output, on_bytes)
-    return outputs
+    names = [f"{base}-{i:05}-of-{last:05}.bin" for i in range(last + 1)]
+
+    def build(scratch: Path) -> Built:
+        digest = hashlib.sha256()
+        with path.open("rb") as tokens:
+            for name in names:
+                with (scratch / name).open("xb") as part:
+                    _copy(tokens, min(shard_bytes, size - tokens.tell()), part, digest, on_bytes)
+        return Built(names, {"bytes": size}, [{**inputs[0], "sha256": digest.hexdigest()}])
+
+    inputs = [{"role": "tokens", "path": manifest.relative(path, folder), "bytes": size}]
+    request = Request("token-shards", {"shard_bytes": shard_bytes}, inputs)
+    target = Target.of(folder / f"{base}.shards{MANIFEST_SUFFIX}")
+    publish.make(target, request, build, force=force, names=names)
+    return [folder / name for name in names]
 
 
 def unshard(
@@ -87,9 +98,26 @@ def unshard(
         OSError: A file cannot be read or written.
     """
     shards = find_token_shards(path)
-    _refuse(output, force)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    _write([(shard, 0, shard.stat().st_size) for shard in shards], output, on_bytes)
+    sizes = [shard.stat().st_size for shard in shards]
+
+    def build(scratch: Path) -> Built:
+        checked = []
+        with (scratch / output.name).open("xb") as whole:
+            for shard, entry in zip(shards, inputs, strict=True):
+                digest = hashlib.sha256()
+                with shard.open("rb") as tokens:
+                    _copy(tokens, entry["bytes"], whole, digest, on_bytes)
+                checked.append({**entry, "sha256": digest.hexdigest()})
+        return Built([output.name], {"bytes": sum(sizes)}, checked)
+
+    inputs: list[Entry] = [
+        {"role": "token-shard", "path": manifest.relative(shard, output.parent), "bytes": size}
+        for shard, size in zip(shards, sizes, strict=True)
+    ]
+    request = Request("unshard", {}, inputs)
+    # `NAME.manifest.json` would be a dataset's.
+    target = Target.of(output.with_name(output.name + MANIFEST_SUFFIX))
+    publish.make(target, request, build, force=force, names=[output.name])
     return shards
 
 
@@ -114,31 +142,13 @@ def read_hashes(path: Path) -> dict[str, str]:
     return hashes
 
 
-def _refuse(output: Path, force: bool) -> None:
-    if output.exists() and not force:
-        raise OutputExistsError(f"exists; --force replaces it ({output})")
-
-
-def _write(parts: list[tuple[Path, int, int]], output: Path, on_bytes: OnBytes) -> None:
-    """Copies runs of files (path, first byte, bytes) into one, by rename; in the kernel where it can."""
-    temporary = output.with_name(output.name + ".tmp")
-    try:
-        with temporary.open("wb") as to:
-            for path, start, n in parts:
-                _copy(path, start, n, to.fileno(), on_bytes)
-            to.flush()
-            os.fsync(to.fileno())
-        temporary.replace(output)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _copy(path: Path, start: int, n: int, to: int, on_bytes: OnBytes) -> None:
-    with path.open("rb") as file:
-        end = start + n
-        while start < end:
-            copied = os.sendfile(to, file.fileno(), start, min(end - start, _CHUNK_BYTES))
-            if copied == 0:
-                raise FormatError(f"ends at byte {start}, {end} were there before ({path})")
-            start += copied
-            on_bytes(copied)
+def _copy(tokens: IO[bytes], n: int, to: IO[bytes], digest: hashlib._Hash, on_bytes: OnBytes) -> None:
+    """Copies the next `n` bytes of a token file and adds them to a digest."""
+    while n > 0:
+        chunk = tokens.read(min(n, _CHUNK_BYTES))
+        if not chunk:
+            raise FormatError(f"ends at byte {tokens.tell()}, {n} more were there before ({tokens.name})")
+        to.write(chunk)
+        digest.update(chunk)
+        n -= len(chunk)
+        on_bytes(len(chunk))

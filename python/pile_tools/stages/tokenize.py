@@ -1,6 +1,6 @@
 """Tokenizes shards into a dataset: `PREFIX.bin`, `.idx`, `.provenance` and its manifest.
 
-While it works, everything lies in `PREFIX.partial/`: a killed job goes on there with the shard it was at.
+A killed job resumes from `PREFIX.partial/` with the shard it was at.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pile_tools import _core, datasets, manifest
 from pile_tools.config import Settings, fingerprint
-from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.parts import LENIENCE, Part
 from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries, find_shards
@@ -84,9 +84,6 @@ def run(
     tokenizer = source.load()
     eod = _eod(tokenizer, config)
     request = _request(shards, prefix, config, source, eod)
-    if STANDARD_INPUT in shards:
-        _start_anew(prefix, force=force)
-        force = True
     if part is not None:
         if done := manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force):
             return Result(done, is_new=False)
@@ -96,7 +93,7 @@ def run(
         if strict := _strictly_made(prefix, request):
             return Result(strict, is_new=False)
         # What is finished of this very job is kept: it is the rest that is to be replaced.
-        force = force and not datasets.stands(prefix, request)
+        force = force and not datasets.is_complete(prefix, request)
     n_resumed_shards = 0
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
@@ -121,7 +118,8 @@ def run(
         summary = {**built, "vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
         return summary, _checked_inputs(request.inputs, built["shards"])
 
-    made, is_new = datasets.make(prefix, request, build, force=force)
+    is_stream = STANDARD_INPUT in shards
+    made, is_new = datasets.make(prefix, request, build, force=force, is_stream=is_stream)
     return Result(made, is_new, n_resumed_shards)
 
 
@@ -203,20 +201,9 @@ def _job(shards: Sequence[Path], request: Request) -> str:
 def _strictly_made(prefix: Path, request: Request) -> Manifest | None:
     """A finished part in which no bad record would have been skipped, as any would have stopped it."""
     strict = Request(request.kind, {**request.settings, LENIENCE: "error"}, request.inputs)
-    return (
-        manifest.read(datasets.with_suffix(prefix, MANIFEST_SUFFIX))
-        if datasets.stands(prefix, strict)
-        else None
-    )
-
-
-def _start_anew(prefix: Path, *, force: bool) -> None:
-    """Before reading standard input, of which nobody knows whether it is the same again."""
-    final = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
-    if final.exists() and not force:
-        raise OutputExistsError(f"is there already; --force replaces it, another -o keeps both ({final})")
-    manifest.refuse_foreign(datasets.with_suffix(prefix, ".idx"), final, force=force)
-    (datasets.with_suffix(prefix, ".partial") / final.name).unlink(missing_ok=True)
+    if not datasets.is_complete(prefix, strict):
+        return None
+    return manifest.read(datasets.with_suffix(prefix, MANIFEST_SUFFIX))
 
 
 def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] | None:

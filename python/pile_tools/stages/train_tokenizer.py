@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, files, manifest
-from pile_tools.errors import ConfigError, OutputExistsError
+from pile_tools import _core, publish
+from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
+from pile_tools.publish import Built, Target
 from pile_tools.shards import STANDARD_INPUT, RecordConfig, entries
 from pile_tools.types import OnProgress
 
@@ -69,7 +70,6 @@ def run(
         FormatError: A shard is damaged, named with the place.
         OSError: A file cannot be read or written.
     """
-    beside = manifest_path(output)
     inputs = entries(shards, output.parent)
     settings = {
         "vocab_size": config.vocab_size,
@@ -79,26 +79,28 @@ def run(
         "on_bad_record": config.records.on_bad_record,
     }
     request = Request("tokenizer", settings, inputs)
-    if STANDARD_INPUT in shards:
-        if output.exists() and not force:
-            raise OutputExistsError(f"is there already; --force replaces it ({output})")
-    elif done := manifest.finished(beside, request, force=force):
-        return done, False
-    manifest.refuse_foreign(output, beside, force=force)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    json, summary = _core.train_tokenizer(
-        shards,
-        config.vocab_size,
-        config.min_frequency,
-        config.special_tokens,
-        threads,
-        on_progress,
-        text_field=config.records.text_field,
-        skip_bad_records=config.records.skips,
+
+    def build(folder: Path) -> Built:
+        json, summary = _core.train_tokenizer(
+            shards,
+            config.vocab_size,
+            config.min_frequency,
+            config.special_tokens,
+            threads,
+            on_progress,
+            text_field=config.records.text_field,
+            skip_bad_records=config.records.skips,
+        )
+        (folder / output.name).write_text(json, encoding="utf-8")
+        hashes = summary.pop("shards")
+        checked = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
+        return Built([output.name], summary, checked)
+
+    return publish.make(
+        Target.of(manifest_path(output)),
+        request,
+        build,
+        force=force,
+        names=[output.name],
+        is_stream=STANDARD_INPUT in shards,
     )
-    hashes = summary.pop("shards")
-    inputs = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
-    beside.unlink(missing_ok=True)
-    files.write_atomically(output, json)
-    entry = manifest.file_entry(output, output.parent)
-    return manifest.write(beside, request, [entry], summary, inputs), True

@@ -5,20 +5,21 @@
     OUT/memorization.json  the tables, and the passages memorized best
     OUT/manifest.json      what it was made from
 
-While it works, finished checkpoints lie in `OUT/parts/`; an interrupted study goes on with the next one.
+An interrupted study resumes with the checkpoints that are finished in `OUT.partial/`.
 """
 
 from __future__ import annotations
 
-import shutil
-import zipfile
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import files, manifest
+from pile_tools import files, publish
 from pile_tools.manifest import MANIFEST_FILE, Manifest
+from pile_tools.publish import Built, Target
 from pile_tools.types import OnProgress
 from studies.memorization import results
 from studies.memorization.plan import BATCH_SIZE, Plan
@@ -41,37 +42,71 @@ def run(
         OSError: A file cannot be read or written.
     """
     request = plan.request(folder)
-    final = folder / MANIFEST_FILE
-    if done := manifest.finished(final, request, force=force):
-        return done, False
-    manifest.refuse_foreign(folder / results.SUMMARY_FILE, final, force=force)
-    parts = folder / "parts"
-    parts.mkdir(parents=True, exist_ok=True)
-    scores = _all_scores(plan, parts, request.digest, on_progress)
-    final.unlink(missing_ok=True)
-    names = results.write(plan, folder, scores)
-    outputs = [manifest.file_entry(folder / name, folder) for name in names]
-    made = manifest.write(
-        final, request, outputs, {"n_rows": len(plan.rows.numbers), "checkpoints": plan.steps}
-    )
-    shutil.rmtree(parts)
-    return made, True
+
+    def build(scratch: Path) -> Built:
+        scores = _all_scores(plan, _Parts(scratch, request.digest), on_progress)
+        names = results.write(plan, scratch, scores)
+        summary = {"n_rows": len(plan.rows.numbers), "checkpoints": plan.steps}
+        return Built(names, summary, request.inputs)
+
+    target = Target.of(folder / MANIFEST_FILE)
+    return publish.make(target, request, build, force=force, names=[results.SUMMARY_FILE], resumes=True)
 
 
-def _all_scores(plan: Plan, parts: Path, digest: str, on_progress: OnProgress) -> list[Scores]:
+def _all_scores(plan: Plan, parts: _Parts, on_progress: OnProgress) -> list[Scores]:
     """Rows' and canaries' scores by each checkpoint, one array after the other, computed or read."""
     sequences = np.concatenate([plan.rows.tokens, plan.canaries.tokens])
     scores = []
     for number, step in enumerate(plan.steps):
-        path = parts / f"step{step}.npz"
-        known = _read_part(path, digest)
+        known = parts.read(step)
         if known is None:
             known = _score_checkpoint(plan, step, sequences, number * len(sequences), on_progress)
-            files.write_atomically(path, results.npz(request=np.array(digest), is_right=known.is_right))
+            parts.write(step, known)
         scores.append(known)
         if on_progress is not None:
             on_progress((number + 1) * len(sequences))
     return scores
+
+
+class _Parts:
+    """Scores of finished checkpoints in the scratch folder, from which an interrupted study resumes."""
+
+    def __init__(self, scratch: Path, digest: str) -> None:
+        self._scratch, self._digest = scratch, digest
+        self._state = scratch / "state.json"
+        self._checksums: dict[str, str] = self._read_checksums()
+
+    def _read_checksums(self) -> dict[str, str]:
+        """Checksums by file name, of the same request; none where there are none or they are damaged."""
+        try:
+            found = json.loads(self._state.read_text(encoding="utf-8"))
+            if found["request"] == self._digest:
+                return {str(name): str(sha256) for name, sha256 in found["sha256"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            pass
+        return {}
+
+    def read(self, step: int) -> Scores | None:
+        """The scores of a checkpoint, if they were finished and are as they were."""
+        path = self._path(step)
+        if path.name not in self._checksums or not path.is_file() or path.is_symlink():
+            return None
+        if files.sha256(path) != self._checksums[path.name]:
+            return None
+        with np.load(path) as part:
+            return Scores(part["is_right"])
+
+    def write(self, step: int, scores: Scores) -> None:
+        """Keeps the scores of a checkpoint."""
+        path = self._path(step)
+        data = results.npz(is_right=scores.is_right)
+        files.write_atomically(path, data)
+        self._checksums[path.name] = hashlib.sha256(data).hexdigest()
+        state = {"request": self._digest, "sha256": self._checksums}
+        files.write_atomically(self._state, json.dumps(state))
+
+    def _path(self, step: int) -> Path:
+        return self._scratch / f"step{step}.npz"
 
 
 def _score_checkpoint(
@@ -91,12 +126,3 @@ def _score_checkpoint(
         if on_progress is not None:
             on_progress(n_before)
     return Scores(np.concatenate([batch.is_right for batch in batches]))
-
-
-def _read_part(path: Path, digest: str) -> Scores | None:
-    """The scores of a checkpoint finished before for the same request, or None."""
-    try:
-        with path.open("rb") as file, np.load(file) as part:
-            return Scores(part["is_right"]) if str(part["request"]) == digest else None
-    except (FileNotFoundError, zipfile.BadZipFile, ValueError, KeyError):
-        return None

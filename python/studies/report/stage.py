@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pile_tools import files, manifest
+from pile_tools import manifest, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
+from pile_tools.publish import Built, Target
 from studies.report.facts import Facts, collect
 
 
@@ -23,17 +24,15 @@ def run(run_folder: Path, study_folder: Path, output: Path, *, force: bool = Fal
         raise ConfigError(f"the report is a page and ends in .html, got {output}")
     facts = collect(run_folder, study_folder)
     request = Request("report", {}, _inputs(facts, output.parent))
-    final = output.with_suffix(MANIFEST_SUFFIX)
-    if done := manifest.finished(final, request, force=force):
-        return done, False
-    manifest.refuse_foreign(output, final, force=force)
-    from studies.report.page import render
 
-    output.parent.mkdir(parents=True, exist_ok=True)
-    page = render(facts, output)
-    final.unlink(missing_ok=True)
-    files.write_atomically(output, page)
-    return manifest.write(final, request, [manifest.file_entry(output, output.parent)], {}), True
+    def build(scratch: Path) -> Built:
+        from studies.report.page import render
+
+        (scratch / output.name).write_text(render(facts, output), encoding="utf-8")
+        return Built([output.name], {}, request.inputs)
+
+    target = Target.of(output.with_suffix(MANIFEST_SUFFIX))
+    return publish.make(target, request, build, force=force, names=[output.name])
 
 
 def _inputs(facts: Facts, folder: Path) -> list[manifest.Entry]:

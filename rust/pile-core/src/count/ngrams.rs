@@ -88,6 +88,7 @@ pub fn count_ngrams<'a, S: TokenSource>(
             &config.job,
             config.discard,
             (config.free_bytes, config.memory),
+            progress,
         )?,
     };
     let (mut sink, mut summaries) = (sink()?, Vec::new());

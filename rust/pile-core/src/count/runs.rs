@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    io::{Checksum, create},
+};
 
 /// Bytes of a number at most.
 const VARINT_BYTES: usize = 10;
@@ -73,35 +76,34 @@ pub(super) fn each(
 pub(super) struct RunWriter {
     path: PathBuf,
     file: BufWriter<File>,
-    n_bytes: u64,
+    checksum: Checksum,
 }
 
 impl RunWriter {
     /// A run in a new file.
     pub(super) fn create(path: &Path) -> Result<Self> {
-        let file = File::create(path).map_err(|err| Error::io(path, err))?;
         Ok(Self {
             path: path.to_owned(),
-            file: BufWriter::with_capacity(1 << 18, file),
-            n_bytes: 0,
+            file: BufWriter::with_capacity(1 << 18, create(path)?),
+            checksum: Checksum::default(),
         })
     }
 
     /// Appends records that [`put`] wrote, greater than all before.
     pub(super) fn append(&mut self, records: &[u8]) -> Result<()> {
-        self.n_bytes += records.len() as u64;
+        self.checksum.update(records);
         let written = self.file.write_all(records);
         written.map_err(|err| Error::io(&self.path, err))
     }
 
-    /// Syncs the file; returns its bytes.
-    pub(super) fn finish(mut self) -> Result<u64> {
+    /// Syncs the file; returns its checksum.
+    pub(super) fn finish(mut self) -> Result<Checksum> {
         let finished = self
             .file
             .flush()
             .and_then(|()| self.file.get_ref().sync_all());
         finished.map_err(|err| Error::io(&self.path, err))?;
-        Ok(self.n_bytes)
+        Ok(self.checksum)
     }
 }
 
@@ -286,7 +288,7 @@ mod tests {
                     put(&mut bytes, key, *group, *count);
                 }
                 run.append(&bytes).unwrap();
-                prop_assert_eq!(run.finish().unwrap(), bytes.len() as u64);
+                prop_assert_eq!(run.finish().unwrap().n_bytes(), bytes.len() as u64);
                 let mut back = Counts::new();
                 each(&bytes, |key, group, count| {
                     back.insert((key.to_vec(), group), count);

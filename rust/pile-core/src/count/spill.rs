@@ -8,7 +8,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::runs::{self, RunWriter, Summed};
-use crate::{Error, Result, io, tokens::Partial};
+use crate::{
+    Error, Result,
+    io::{self, Checksum, Scratch},
+    progress::Progress,
+};
 
 /// Runs that are merged at once.
 const FAN_IN: usize = if cfg!(test) { 4 } else { 64 };
@@ -45,7 +49,7 @@ struct State {
 
 /// The runs of a job.
 pub(super) struct Spill {
-    partial: Partial,
+    scratch: Scratch,
     state: State,
     free_bytes: u64,
     merge_bytes: u64,
@@ -54,7 +58,7 @@ pub(super) struct Spill {
 /// Runs in the making, of one piece.
 #[derive(Default)]
 pub(super) struct Making {
-    runs: Vec<Run>,
+    runs: Vec<(Run, Checksum)>,
     n_named: u64,
 }
 
@@ -68,17 +72,16 @@ impl Spill {
         job: &str,
         discard: bool,
         (free_bytes, memory): (u64, u64),
+        progress: &Progress,
     ) -> Result<Self> {
-        let (partial, saved) = Partial::open(folder, discard, |partial, state: &State| {
-            let is_there = |run: &Run| partial.holds(&run.name, run.n_bytes);
-            state.job == job && state.runs.iter().all(is_there)
-        })?;
+        let (scratch, saved) =
+            Scratch::open(folder, discard, progress, |state: &State| state.job == job)?;
         let state = saved.unwrap_or_else(|| State {
             job: job.to_owned(),
             ..State::default()
         });
         Ok(Self {
-            partial,
+            scratch,
             state,
             free_bytes,
             merge_bytes: (memory / 4).min(MERGE_BYTES),
@@ -87,7 +90,7 @@ impl Spill {
 
     /// A file of the folder that is not a run.
     pub(super) fn path(&self, name: &str) -> PathBuf {
-        self.partial.path(name)
+        self.scratch.path(name)
     }
 
     /// How far the finished pieces of a kind reach.
@@ -121,11 +124,12 @@ impl Spill {
             making.n_named += 1;
             format!("run-{:06}", making.n_named)
         };
-        let mut run = RunWriter::create(&self.partial.path(&name))?;
+        let mut run = RunWriter::create(&self.scratch.path(&name))?;
         fill(&mut run)?;
-        let n_bytes = run.finish()?;
+        let checksum = run.finish()?;
+        let n_bytes = checksum.n_bytes();
         let mut making = making.lock().unwrap_or_else(|err| err.into_inner());
-        making.runs.push(Run { name, n, n_bytes });
+        making.runs.push((Run { name, n, n_bytes }, checksum));
         Ok(())
     }
 
@@ -136,13 +140,26 @@ impl Spill {
         (what, end): (&str, u64),
         notes: Vec<String>,
     ) -> Result<()> {
-        let made = making.into_inner().unwrap_or_else(|err| err.into_inner());
-        self.state.runs.extend(made.runs);
-        self.state.n_named = made.n_named;
+        self.take(making);
         let what = what.to_owned();
         self.state.pieces.push(Piece { what, end });
         self.state.notes = notes;
-        self.partial.save(&self.state)
+        self.scratch.save(&self.state)
+    }
+
+    /// Keeps finished runs.
+    fn take(&mut self, making: Mutex<Making>) {
+        let made = making.into_inner().unwrap_or_else(|err| err.into_inner());
+        for (run, checksum) in made.runs {
+            self.scratch.finish_file(&run.name, &checksum);
+            self.state.runs.push(run);
+        }
+        self.state.n_named = made.n_named;
+    }
+
+    /// Records a shard that kept runs are counted from.
+    pub(super) fn use_input(&mut self, path: &Path, sha256: &str) {
+        self.scratch.use_input(path, sha256);
     }
 
     /// Fails if `more_bytes` will not fit the disk.
@@ -160,7 +177,7 @@ impl Spill {
             mb(free),
             mb(more_bytes - free),
         );
-        Err(Error::malformed(&self.partial.path(""), what))
+        Err(Error::malformed(&self.scratch.path(""), what))
     }
 
     /// Bytes of the runs of n-grams of `n` tokens.
@@ -188,7 +205,7 @@ impl Spill {
     }
 
     fn paths(&self, runs: &[Run]) -> Vec<PathBuf> {
-        let path = |run: &Run| self.partial.path(&run.name);
+        let path = |run: &Run| self.scratch.path(&run.name);
         runs.iter().map(path).collect()
     }
 
@@ -215,12 +232,13 @@ impl Spill {
             )?;
             summed.finish()
         })?;
-        let made = making.into_inner().unwrap_or_else(|err| err.into_inner());
         let is_merged = |run: &Run| merged.iter().any(|old| old.name == run.name);
         self.state.runs.retain(|run| !is_merged(run));
-        self.state.runs.extend(made.runs);
-        self.state.n_named = made.n_named;
-        self.partial.save(&self.state)?;
+        for run in &merged {
+            self.scratch.forget_file(&run.name);
+        }
+        self.take(making);
+        self.scratch.save(&self.state)?;
         for path in self.paths(&merged) {
             io::remove_if_there(&path)?;
         }

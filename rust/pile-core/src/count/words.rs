@@ -320,7 +320,13 @@ pub fn count_words<'a>(
         return Err(Error::argument(what));
     }
     let room = (counting.free_bytes, counting.memory);
-    let mut spill = Spill::open(&counting.folder, &counting.job, counting.discard, room)?;
+    let mut spill = Spill::open(
+        &counting.folder,
+        &counting.job,
+        counting.discard,
+        room,
+        progress,
+    )?;
     let mut notes: Notes = match spill.notes() {
         [json] => serde_json::from_str(json)
             .map_err(|err| Error::malformed(&spill.path("state.json"), err.to_string()))?,
@@ -459,6 +465,9 @@ fn read_piece(
         table.spill(spill, &making)?;
     }
     drop(tables);
+    for (path, sha256) in config.shards[first..end].iter().zip(&notes.hashes[first..]) {
+        spill.use_input(path, sha256);
+    }
     notes.subsets = subsets
         .into_inner()
         .unwrap_or_else(PoisonError::into_inner)

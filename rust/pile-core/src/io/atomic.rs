@@ -3,7 +3,9 @@
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use crate::{Error, Result};
@@ -16,9 +18,7 @@ pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
-    let temporary = path.with_file_name(name);
+    let temporary = temporary_beside(path);
     let result = write_and_sync(&temporary, fill)
         .and_then(|()| fs::rename(&temporary, path))
         .map_err(|err| Error::io(path, err));
@@ -32,10 +32,35 @@ fn write_and_sync(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
-    let mut writer = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let file = File::options().write(true).create_new(true).open(path)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, file);
     fill(&mut writer)?;
     writer.flush()?;
     writer.get_ref().sync_all()
+}
+
+/// A name that no other file has: by the process, and by a count within it.
+///
+/// It is created exclusively, so a file or link that has the name all the same is neither followed nor
+/// replaced.
+fn temporary_beside(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let count = COUNT.fetch_add(1, Relaxed);
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let nanoseconds = since.map_or(0, |since| since.as_nanos());
+    let process = std::process::id();
+    path.with_file_name(format!(".{name:.100}.{process}-{nanoseconds}-{count}.tmp"))
+}
+
+/// Creates a file of a scratch folder; one that is there, or a link, is removed first.
+///
+/// # Errors
+/// What the file system reports.
+pub fn create(path: &Path) -> Result<File> {
+    remove_if_there(path)?;
+    let created = File::options().write(true).create_new(true).open(path);
+    created.map_err(|err| Error::io(path, err))
 }
 
 /// Removes a file; that it is not there is no failure.

@@ -16,11 +16,37 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
+/// SHA-256 and number of the bytes so far.
+#[derive(Debug, Clone, Default)]
+pub struct Checksum {
+    hash: Sha256,
+    n_bytes: u64,
+}
+
+impl Checksum {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.n_bytes += bytes.len() as u64;
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn n_bytes(&self) -> u64 {
+        self.n_bytes
+    }
+
+    /// SHA-256 in hexadecimal of the bytes so far.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex(&self.hash.clone().finalize())
+    }
+}
+
 /// Hashes and counts what is read through it.
 pub struct HashingReader<R> {
     inner: R,
-    hash: Sha256,
-    n_bytes: u64,
+    checksum: Checksum,
 }
 
 impl<R: Read> HashingReader<R> {
@@ -28,27 +54,25 @@ impl<R: Read> HashingReader<R> {
     pub fn new(inner: R) -> Self {
         Self {
             inner,
-            hash: Sha256::new(),
-            n_bytes: 0,
+            checksum: Checksum::default(),
         }
     }
 
     /// Bytes read so far.
     pub fn n_bytes(&self) -> u64 {
-        self.n_bytes
+        self.checksum.n_bytes()
     }
 
     /// SHA-256 in hexadecimal of what was read so far.
     pub fn sha256(&self) -> String {
-        hex(&self.hash.clone().finalize())
+        self.checksum.sha256()
     }
 }
 
 impl<R: Read> Read for HashingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..n]);
-        self.n_bytes += n as u64;
+        self.checksum.update(&buffer[..n]);
         Ok(n)
     }
 }

@@ -4,8 +4,12 @@ mod atomic;
 mod checksum;
 mod mapped;
 mod prefetch;
+mod replaced;
+mod scratch;
 
-pub use atomic::{remove_if_there, write_atomically};
-pub use checksum::{HashingReader, hex};
+pub use atomic::{create, remove_if_there, write_atomically};
+pub use checksum::{Checksum, HashingReader, hex};
 pub use mapped::Mapped;
 pub use prefetch::prefetch;
+pub(crate) use replaced::Unreplaced;
+pub(crate) use scratch::{GrowingFile, Scratch, checksum_of};

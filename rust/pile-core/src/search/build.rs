@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    io::{hex, write_atomically},
+    io::{Scratch, checksum_of, hex, write_atomically},
     progress::Progress,
     tokenize::TokenBytes,
     tokens::{TokenDataset, TokenSource, TokenType},
@@ -145,6 +145,12 @@ pub struct IndexSummary {
     pub n_kept: u64,
 }
 
+/// Which index the finished pieces in the scratch folder are of.
+#[derive(Serialize, Deserialize)]
+struct State {
+    index: String,
+}
+
 /// Builds the index of a dataset in `folder`; pieces of the same index that are there already are kept.
 ///
 /// With `table`, the bytes of each id, texts can be looked for. Progress is in tokens, each counted twice.
@@ -164,10 +170,18 @@ pub fn build(
     let alphabet = Alphabet::new(&counts, table);
     let header = header(dataset, &alphabet, (&counts, &lasts), plan.pieces);
     let symbols = Symbols::new(&alphabet, &lasts);
+    // Pieces of another index are worth nothing to anyone.
+    let (mut scratch, kept) = Scratch::open(folder, true, progress, |state: &State| {
+        state.index == header.index
+    })?;
+    let state = kept.unwrap_or_else(|| State {
+        index: header.index.clone(),
+    });
     let mut n_kept = 0;
     for (number, span) in header.pieces.iter().enumerate() {
         let path = path_of(folder, number);
-        if piece::Piece::open(&path, &header.piece(number)).is_ok() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if scratch.is_finished(&name) {
             n_kept += 1;
         } else {
             let job = Job {
@@ -181,6 +195,8 @@ pub fn build(
                 TokenType::U16 => job.run::<u16>(tokens, &path, &header.piece(number))?,
                 TokenType::I32 => job.run::<i32>(tokens, &path, &header.piece(number))?,
             }
+            scratch.finish_file(&name, &checksum_of(&path, progress)?);
+            scratch.save(&state)?;
         }
         progress.advance(span.n_tokens)?;
     }

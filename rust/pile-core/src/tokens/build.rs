@@ -70,6 +70,8 @@ pub struct BuildSummary {
     pub n_tokens: u64,
     /// Shards that an earlier, interrupted run had finished.
     pub n_resumed_shards: usize,
+    /// SHA-256 of the `.bin`, taken while it was written.
+    pub bin_sha256: String,
     /// By shard.
     pub shards: Vec<ShardResult>,
     /// By subset, in order of first appearance.
@@ -95,7 +97,7 @@ pub fn build(
         );
         return Err(Error::argument(what));
     }
-    let mut parts = Parts::open(config, token_type)?;
+    let mut parts = Parts::open(config, token_type, progress)?;
     let n_resumed_shards = parts.state.shards.len();
     for shard in &parts.state.shards {
         progress.advance(shard.summary.bytes)?;
@@ -138,6 +140,7 @@ pub fn build(
         };
         return Err(Error::malformed(first, what));
     }
+    let bin_sha256 = parts.bin_sha256();
     let State {
         n_documents,
         n_tokens,
@@ -150,6 +153,7 @@ pub fn build(
         n_documents,
         n_tokens,
         n_resumed_shards,
+        bin_sha256,
         shards,
         subsets,
     })

@@ -8,7 +8,10 @@ use std::{
 };
 
 use super::{IdxHeader, Provenance, Span, TokenSource, TokenType, fingerprint, idx};
-use crate::{Error, Result, io::Mapped};
+use crate::{
+    Error, Result,
+    io::{Mapped, Unreplaced},
+};
 
 /// GPT-NeoX's `PREFIX.bin` and `PREFIX.idx`, memory-mapped, and `PREFIX.provenance` if it is there.
 #[derive(Debug)]
@@ -33,6 +36,7 @@ impl TokenDataset {
     /// # Errors
     /// A file is missing or malformed, or the two do not belong together.
     pub fn open(prefix: &Path) -> Result<Self> {
+        let unreplaced = Unreplaced::begin(prefix)?;
         let idx = Mapped::open(&with_suffix(prefix, ".idx"))?;
         let bin = Mapped::open(&with_suffix(prefix, ".bin"))?;
         let header = IdxHeader::read(&idx)?;
@@ -49,6 +53,7 @@ impl TokenDataset {
             header,
             provenance,
         };
+        unreplaced.end()?;
         dataset.check_end()?;
         Ok(dataset)
     }
@@ -102,11 +107,6 @@ impl TokenDataset {
     /// The index: its header, and the file.
     pub(super) fn index(&self) -> (&IdxHeader, &Mapped) {
         (&self.header, &self.idx)
-    }
-
-    /// The file of the tokens.
-    pub(super) fn bin_path(&self) -> &Path {
-        self.bin.path()
     }
 
     /// Tokens in all documents.

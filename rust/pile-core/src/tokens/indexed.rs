@@ -8,7 +8,10 @@ use super::{
     fingerprint,
     rows::{check_span, read_spans},
 };
-use crate::{Error, ErrorKind, Result, io::Mapped};
+use crate::{
+    Error, ErrorKind, Result,
+    io::{Mapped, Unreplaced},
+};
 
 /// `PREFIX.idx` with `PREFIX-000NN-of-000MM.bin`, `PREFIX.bin` or no tokens: documents are known all the same.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ impl IndexedTokens {
     /// # Errors
     /// The index is missing or malformed, a shard is missing, or the two do not belong together.
     pub fn open(prefix: &Path) -> Result<Self> {
+        let unreplaced = Unreplaced::begin(prefix)?;
         let idx = Mapped::open(&with_suffix(prefix, ".idx"))?;
         let header = IdxHeader::read(&idx)?;
         let bins = match Bins::open(prefix) {
@@ -39,6 +43,7 @@ impl IndexedTokens {
             header,
             bins,
         };
+        unreplaced.end()?;
         tokens.check_end()?;
         Ok(tokens)
     }

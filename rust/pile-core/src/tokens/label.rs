@@ -217,7 +217,7 @@ const NOWHERE: u32 = u32::MAX;
 
 impl<'a> Labels<'a> {
     fn new(index: &'a Index<'a>, path: &'a Path) -> Result<Self> {
-        let file = File::create(path).map_err(|err| Error::io(path, err))?;
+        let file = io::create(path)?;
         Ok(Self {
             index,
             n_records: vec![0; index.n_slots()],

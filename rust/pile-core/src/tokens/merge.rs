@@ -3,24 +3,23 @@
 //! Tokens are copied file to file, the index is written in one pass: memory does not depend on the
 //! datasets' sizes. A killed job goes on after the last dataset that was copied whole.
 
-use std::{
-    fs::File,
-    io::Read,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
     Provenance, TokenDataset, TokenSource, TokenType,
     idx::{self, write_arrays},
-    partial::Partial,
     provenance,
 };
-use crate::{Error, Result, io, progress::Progress};
+use crate::{
+    Error, Result,
+    io::{self, Scratch},
+    progress::Progress,
+};
 
 /// Bytes copied between two looks at the stop flag.
-const CHUNK_BYTES: u64 = 64 << 20;
+const CHUNK_BYTES: usize = 4 << 20;
 
 /// What to merge.
 #[derive(Debug, Clone)]
@@ -64,6 +63,8 @@ pub struct MergeSummary {
     pub n_documents: u64,
     /// Tokens.
     pub n_tokens: u64,
+    /// SHA-256 of the `.bin`, taken while it was written.
+    pub bin_sha256: String,
     /// By input.
     pub parts: Vec<MergedInput>,
 }
@@ -92,22 +93,18 @@ pub fn merge(config: &MergeConfig, progress: &Progress) -> Result<MergeSummary> 
         return Err(differing_types(&first.dataset, &other.dataset));
     }
     let bin = format!("{}.bin", config.name);
-    let is_usable = |partial: &Partial, state: &State| {
-        state.job == config.job
-            && state.n_copied <= inputs.len()
-            && partial.holds(&bin, n_bytes(&inputs[..state.n_copied]))
-    };
-    let (partial, state) = Partial::open(&config.folder, config.discard, is_usable)?;
+    let is_of_job = |state: &State| state.job == config.job && state.n_copied <= inputs.len();
+    let (mut scratch, state) = Scratch::open(&config.folder, config.discard, progress, is_of_job)?;
     let n_copied = state.map_or(0, |state: State| state.n_copied);
-    copy_tokens(config, &partial, &bin, &inputs, n_copied, progress)?;
-    let idx = partial.path(&format!("{}.idx", config.name));
+    let bin_sha256 = copy_tokens(config, &mut scratch, &bin, &inputs, n_copied, progress)?;
+    let idx = scratch.path(&format!("{}.idx", config.name));
     io::write_atomically(&idx, |out| write_index(out, token_type, &inputs))?;
     let parts: Vec<_> = inputs.iter().map(Input::provenance).collect();
     if parts.iter().any(|(_, provenance)| provenance.is_some()) {
-        let path = partial.path(&format!("{}.provenance", config.name));
+        let path = scratch.path(&format!("{}.provenance", config.name));
         io::write_atomically(&path, |out| provenance::write_merged(out, &parts))?;
     }
-    Ok(summary(config, token_type, &inputs))
+    Ok(summary(config, token_type, bin_sha256, &inputs))
 }
 
 /// A dataset to be merged, checked.
@@ -180,41 +177,26 @@ fn differing_types(first: &TokenDataset, other: &TokenDataset) -> Error {
 
 fn copy_tokens(
     config: &MergeConfig,
-    partial: &Partial,
+    scratch: &mut Scratch,
     bin: &str,
     inputs: &[Input],
     n_copied: usize,
     progress: &Progress,
-) -> Result<()> {
+) -> Result<String> {
     progress.advance(n_bytes(&inputs[..n_copied]))?;
-    let mut out = partial.grow(bin, n_bytes(&inputs[..n_copied]))?;
+    let mut out = scratch.grow(bin)?;
     for (i, input) in inputs.iter().enumerate().skip(n_copied) {
-        copy(input, &mut out, &partial.path(bin), progress)?;
-        out.sync_data()
-            .map_err(|err| Error::io(&partial.path(bin), err))?;
-        partial.save(&State {
+        for chunk in input.dataset.bin_bytes().chunks(CHUNK_BYTES) {
+            out.push(chunk)?;
+            progress.advance(chunk.len() as u64)?;
+        }
+        out.finish(scratch)?;
+        scratch.save(&State {
             job: config.job.clone(),
             n_copied: i + 1,
         })?;
     }
-    Ok(())
-}
-
-/// Appends the tokens of one dataset, by the kernel alone where it can.
-fn copy(input: &Input, out: &mut File, out_path: &Path, progress: &Progress) -> Result<()> {
-    let path = input.dataset.bin_path();
-    let mut left = input.n_bytes();
-    let mut tokens = File::open(path).map_err(|err| Error::io(path, err))?;
-    while left > 0 {
-        let mut chunk = (&mut tokens).take(left.min(CHUNK_BYTES));
-        let n = std::io::copy(&mut chunk, out).map_err(|err| Error::io(out_path, err))?;
-        if n == 0 {
-            return Err(Error::malformed(path, "became shorter while it was copied"));
-        }
-        left -= n;
-        progress.advance(n)?;
-    }
-    Ok(())
+    Ok(out.sha256())
 }
 
 fn write_index(
@@ -242,7 +224,12 @@ fn write_index(
     )
 }
 
-fn summary(config: &MergeConfig, token_type: TokenType, inputs: &[Input]) -> MergeSummary {
+fn summary(
+    config: &MergeConfig,
+    token_type: TokenType,
+    bin_sha256: String,
+    inputs: &[Input],
+) -> MergeSummary {
     let (mut n_documents, mut n_tokens) = (0, 0);
     let parts = config.inputs.iter().zip(inputs).map(|(path, input)| {
         let part = MergedInput {
@@ -259,6 +246,7 @@ fn summary(config: &MergeConfig, token_type: TokenType, inputs: &[Input]) -> Mer
     });
     MergeSummary {
         dtype: token_type.name(),
+        bin_sha256,
         parts: parts.collect(),
         n_documents,
         n_tokens,

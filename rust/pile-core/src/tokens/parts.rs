@@ -4,20 +4,15 @@
 //! to that state and goes on with the next shard, so at most one shard's work is lost and the bytes
 //! are those of an uninterrupted run.
 
-use std::{
-    fs::File,
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    BuildConfig, Place, ShardResult, TokenType, idx::write_arrays, partial::Partial, provenance,
-};
+use super::{BuildConfig, Place, ShardResult, TokenType, idx::write_arrays, provenance};
 use crate::{
     Error, Result,
-    io::{self, Mapped},
+    io::{self, GrowingFile, Mapped, Scratch},
+    progress::Progress,
     read::{BadRecords, Position},
 };
 
@@ -56,43 +51,8 @@ pub(super) struct NewDocument<'a> {
     pub subset: Option<&'a str>,
 }
 
-/// A file that grows at its end.
-struct Column {
-    path: PathBuf,
-    out: BufWriter<File>,
-}
-
-impl Column {
-    fn open(partial: &Partial, name: &str, keep_bytes: u64) -> Result<Self> {
-        Ok(Self {
-            out: BufWriter::with_capacity(1 << 18, partial.grow(name, keep_bytes)?),
-            path: partial.path(name),
-        })
-    }
-
-    fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.out
-            .write_all(bytes)
-            .map_err(|err| Error::io(&self.path, err))
-    }
-
-    fn sync(&mut self) -> Result<()> {
-        let done = self
-            .out
-            .flush()
-            .and_then(|()| self.out.get_ref().sync_data());
-        done.map_err(|err| Error::io(&self.path, err))
-    }
-}
-
-/// The columns of the documents and bytes of an entry; tokens grow in `NAME.bin`.
-const COLUMNS: [(&str, u64); 5] = [
-    ("lengths", 4),
-    ("byte_start", 8),
-    ("byte_length", 8),
-    ("record", 4),
-    ("subset", 2),
-];
+/// The columns of the documents; tokens grow in `NAME.bin`.
+const COLUMNS: [&str; 5] = ["lengths", "byte_start", "byte_length", "record", "subset"];
 
 impl State {
     /// Whether this is a state of the job that `config` describes, with shards added or mended at most
@@ -112,12 +72,12 @@ impl State {
 
 /// The unfinished files of a dataset.
 pub(super) struct Parts {
-    partial: Partial,
+    scratch: Scratch,
     name: String,
     token_type: TokenType,
     pub state: State,
-    tokens: Column,
-    columns: [Column; 5],
+    tokens: GrowingFile,
+    columns: [GrowingFile; 5],
 }
 
 impl Parts {
@@ -125,17 +85,11 @@ impl Parts {
     ///
     /// # Errors
     /// The folder holds finished shards of another job, and `config.discard` is off.
-    pub fn open(config: &BuildConfig, token_type: TokenType) -> Result<Self> {
-        let bin = format!("{}.bin", config.name);
-        let width = token_type.n_bytes() as u64;
-        let is_usable = |partial: &Partial, state: &State| {
-            let holds =
-                |(name, width): &(&str, u64)| partial.holds(name, state.n_documents * width);
-            state.is_of(config)
-                && partial.holds(&bin, state.n_tokens * width)
-                && COLUMNS.iter().all(holds)
-        };
-        let (partial, state) = Partial::open(&config.folder, config.discard, is_usable)?;
+    pub fn open(config: &BuildConfig, token_type: TokenType, progress: &Progress) -> Result<Self> {
+        let (mut scratch, state) =
+            Scratch::open(&config.folder, config.discard, progress, |state: &State| {
+                state.is_of(config)
+            })?;
         let state = state.unwrap_or_else(|| State {
             job: config.job.clone(),
             n_documents: 0,
@@ -143,20 +97,18 @@ impl Parts {
             subsets: Vec::new(),
             shards: Vec::new(),
         });
-        let open =
-            |(name, width): (&str, u64)| Column::open(&partial, name, state.n_documents * width);
         let [lengths, start, length, record, subset] = COLUMNS;
         Ok(Self {
-            tokens: Column::open(&partial, &bin, state.n_tokens * width)?,
+            tokens: scratch.grow(&format!("{}.bin", config.name))?,
             columns: [
-                open(lengths)?,
-                open(start)?,
-                open(length)?,
-                open(record)?,
-                open(subset)?,
+                scratch.grow(lengths)?,
+                scratch.grow(start)?,
+                scratch.grow(length)?,
+                scratch.grow(record)?,
+                scratch.grow(subset)?,
             ],
             name: config.name.clone(),
-            partial,
+            scratch,
             token_type,
             state,
         })
@@ -228,21 +180,28 @@ impl Parts {
 
     /// Records that a shard is finished: from here on a killed job does not do it again.
     pub fn finish_shard(&mut self, shard: ShardResult) -> Result<()> {
+        self.scratch
+            .use_input(Path::new(&shard.path), &shard.summary.sha256);
         self.state.shards.push(shard);
-        self.tokens.sync()?;
+        self.tokens.finish(&mut self.scratch)?;
         for column in &mut self.columns {
-            column.sync()?;
+            column.finish(&mut self.scratch)?;
         }
-        self.partial.save(&self.state)
+        self.scratch.save(&self.state)
+    }
+
+    /// SHA-256 of the tokens pushed.
+    pub fn bin_sha256(&self) -> String {
+        self.tokens.sha256()
     }
 
     /// Writes `NAME.idx` and `NAME.provenance` beside the finished `NAME.bin`.
     ///
     /// Nothing is removed: killed here or later, a job finds all its shards finished.
     pub fn assemble(self) -> Result<State> {
-        let path = |suffix: &str| self.partial.path(&format!("{}{suffix}", self.name));
+        let path = |suffix: &str| self.scratch.path(&format!("{}{suffix}", self.name));
         let n = self.state.n_documents;
-        let lengths = Mapped::open(&self.columns[0].path)?;
+        let lengths = Mapped::open(self.columns[0].path())?;
         let lengths = lengths
             .bytes()
             .chunks_exact(4)
@@ -269,10 +228,10 @@ impl Parts {
     /// Where each document came from, out of its columns.
     fn places(&self) -> Result<impl Fn(u64) -> Place> {
         let [_, starts, byte_lengths, records, subsets] = &self.columns;
-        let starts = Mapped::open(&starts.path)?;
-        let byte_lengths = Mapped::open(&byte_lengths.path)?;
-        let records = Mapped::open(&records.path)?;
-        let subsets = Mapped::open(&subsets.path)?;
+        let starts = Mapped::open(starts.path())?;
+        let byte_lengths = Mapped::open(byte_lengths.path())?;
+        let records = Mapped::open(records.path())?;
+        let subsets = Mapped::open(subsets.path())?;
         let shards = &self.state.shards;
         Ok(move |document| {
             // Of shards with the same first document all but the last are empty.

@@ -18,7 +18,7 @@ use parquet::{
 };
 
 use super::{Gram, GramSink, Keys, ids, text_of};
-use crate::{Error, Result};
+use crate::{Error, Result, io::create};
 
 /// Rows of a row group at most, and bytes of its texts.
 const GROUP_ROWS: usize = 1 << 18;
@@ -100,7 +100,7 @@ fn schema(keys: &Keys<'_>, groups: &[String]) -> ParquetResult<TypePtr> {
 
 impl<'a> ParquetTable<'a> {
     pub(super) fn create(path: &Path, keys: Keys<'a>, groups: &[String]) -> Result<Self> {
-        let file = File::create(path).map_err(|err| Error::io(path, err))?;
+        let file = create(path)?;
         let level = ZstdLevel::try_new(3);
         let open = level.and_then(|level| {
             let properties = WriterProperties::builder()

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Gram, GramSink, Keys, ids, text_of};
-use crate::{Error, Result};
+use crate::{Error, Result, io::create};
 
 pub(super) struct TsvTable<'a> {
     path: PathBuf,
@@ -47,7 +47,7 @@ fn put_number(line: &mut Vec<u8>, mut number: u64) {
 
 impl<'a> TsvTable<'a> {
     pub(super) fn create(path: &Path, keys: Keys<'a>, groups: &[String]) -> Result<Self> {
-        let file = File::create(path).map_err(|err| Error::io(path, err))?;
+        let file = create(path)?;
         let mut table = Self {
             path: path.to_owned(),
             file: BufWriter::with_capacity(1 << 18, file),

@@ -1,0 +1,553 @@
+"""Publishing: an artifact is made in a locked scratch folder and appears at its name as a whole.
+
+    PREFIX.partial/          the scratch folder of the artifact whose manifest is PREFIX.manifest.json
+      pile-tools.lock        proves that the folder is ours; locked while a process works in it
+      ...                    unfinished files, and the state of a job that can resume
+      PREFIX.manifest.json   written when every file it lists is finished and synced
+      replaced.json          files of earlier artifacts at this name, which may be replaced or removed
+
+Publishing removes the old manifest, renames the files and renames the manifest last: a manifest at its
+final name says that the artifact is complete. While a manifest is in the scratch folder the artifact is being
+replaced, and our readers say so. A killed job leaves the scratch folder; the same command finishes from it
+and removes it. Regular files that a manifest of ours lists are replaced or removed, others only by force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import stat
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pile_tools import files, manifest
+from pile_tools.config import Settings
+from pile_tools.errors import FormatError, OutputExistsError, PileError
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest, Request
+
+#: The file in a scratch folder that is locked, and by whose name the folder is known to be ours.
+MARKER = "pile-tools.lock"
+
+#: The file in a scratch folder that lists files of earlier artifacts.
+REPLACED = "replaced.json"
+
+SCRATCH_SUFFIX = ".partial"
+
+#: What pages and pictures of ours hold near their start, HTML and SVG alike.
+PAGE_MARK = "<!-- made by pile-tools -->"
+
+#: What a file system without locks answers.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+
+
+class NoLocksWarning(UserWarning):
+    """The file system has no locks: nothing keeps a second process out."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an artifact is published.
+
+    Attributes:
+        manifest: Its manifest; the other files are in the same folder.
+        scratch: Its scratch folder, on the same file system.
+    """
+
+    manifest: Path
+    scratch: Path
+
+    @classmethod
+    def of(cls, path: Path) -> Target:
+        """The target of the artifact whose manifest is `path`.
+
+        A folder with a `manifest.json` has its scratch folder beside it, any other artifact beside its files.
+        """
+        if path.name == MANIFEST_FILE:
+            return cls(path, path.parent.with_name(path.parent.name + SCRATCH_SUFFIX))
+        return cls(path, path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + SCRATCH_SUFFIX))
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the published files."""
+        return self.manifest.parent
+
+    @property
+    def unpublished(self) -> Path:
+        """The manifest in the scratch folder, of an artifact that is finished but not published."""
+        return self.scratch / self.manifest.name
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a job made in the scratch folder.
+
+    Attributes:
+        names: The files, as the manifest is to list them.
+        summary: The manifest's summary.
+        inputs: The manifest's inputs, with checksums where the job took them.
+        roles: Roles of outputs, by file name.
+        sha256: Checksums that the job took while it wrote, by file name.
+    """
+
+    names: Sequence[str]
+    summary: Settings
+    inputs: list[Entry]
+    roles: Mapping[str, str] = field(default_factory=dict)
+    sha256: Mapping[str, str] = field(default_factory=dict)
+
+
+#: Makes an artifact's files in the scratch folder.
+Build = Callable[[Path], Built]
+
+
+def make(
+    target: Target,
+    request: Request,
+    build: Build,
+    *,
+    force: bool,
+    names: Sequence[str] = (),
+    resumes: bool = False,
+    is_stream: bool = False,
+    or_else: str = ", another -o keeps both",
+) -> tuple[Manifest, bool]:
+    """The manifest of the artifact asked for, and whether it was made now or was complete already.
+
+    Args:
+        target: Where it is published.
+        request: What is asked for.
+        build: Makes the files; called with the locked scratch folder.
+        force: Make it anew and replace what is in the way.
+        names: Files that are sure to be made: refused before the work if they may not be replaced.
+        resumes: `build` continues from what a killed run left in the scratch folder, which is otherwise
+            cleared first. The folder is then kept when `build` fails.
+        is_stream: The input is a stream, of which nobody knows whether it is the same again: neither
+            finished nor unpublished output is taken for what is asked for.
+        or_else: What the user can do beside replacing the output.
+
+    Raises:
+        OutputExistsError: Something else is in the way and `force` is off, or it is no regular file.
+        PileError: Another process makes this, or the scratch folder is not ours.
+        OSError: A file cannot be read or written.
+    """
+    if is_stream and os.path.lexists(target.manifest) and not force:
+        raise OutputExistsError(f"is there already; --force replaces it{or_else} ({target.manifest})")
+    force_anew = force or is_stream
+    if not os.path.lexists(target.scratch) and (
+        done := manifest.finished(target.manifest, request, force=force_anew, or_else=or_else)
+    ):
+        return done, False
+    with locked(target.scratch, "is making this"):
+        owned = _owned(target)
+        if not is_stream and (resumed := _finished_in_scratch(target, request)):
+            return _publish(target, resumed, owned, force=force), True
+        if done := manifest.finished(target.manifest, request, force=force_anew, or_else=or_else):
+            _remove_replaced(target, done, owned)
+            clear(target.scratch)
+            return done, False
+        _refuse_kind(target.manifest)
+        for name in names:
+            _refuse(target.folder / name, owned, None, force=force)
+        _begin(target, owned)
+        if not resumes:
+            clear(target.scratch, keep={REPLACED})
+        try:
+            made = _write_manifest(target, request, build(target.scratch), owned)
+        except BaseException:
+            if not resumes:
+                clear(target.scratch, keep={REPLACED})
+            raise
+        return _publish(target, made, owned, force=force), True
+
+
+def write_file(
+    path: Path,
+    fill: Callable[[Path], object],
+    *,
+    force: bool = False,
+    is_ours: Callable[[bytes], bool] = lambda head: False,
+) -> None:
+    """Publishes a single file that has no manifest.
+
+    Args:
+        path: The file, or a device or pipe, which is written to.
+        fill: Writes the file at the path that it is given.
+        force: Replace any regular file. Without it only an equal file is replaced, or one that is ours.
+        is_ours: Whether a file that begins with these bytes, 4 KiB at most, was written by the same command.
+
+    Raises:
+        OutputExistsError: Another file is in the way.
+        OSError: A file cannot be written.
+    """
+    if _is_stream(path):
+        with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
+            temporary = Path(folder) / "output"
+            fill(temporary)
+            with path.open("wb") as stream:
+                stream.write(temporary.read_bytes())
+        return
+    scratch = path.with_name(path.name + SCRATCH_SUFFIX)
+    with locked(scratch, "is writing this"):
+        clear(scratch)
+        temporary = scratch / path.name
+        try:
+            fill(temporary)
+            entry = _synced_entry(temporary, path.name)
+            _refuse(path, {}, entry, force=force or (_is_regular(path) and is_ours(_head(path))))
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            clear(scratch)
+
+
+def write_page(path: Path, text: str) -> None:
+    """Publishes a page or picture that holds `PAGE_MARK` near its start; it replaces others that do."""
+    write_file(
+        path,
+        lambda temporary: temporary.write_bytes(text.encode()),
+        is_ours=lambda head: PAGE_MARK.encode() in head,
+    )
+
+
+def own_files(target: Target) -> set[str]:
+    """Names of the artifact's files in its folder, those of an interrupted publication included."""
+    return {target.manifest.name, *_owned(target)}
+
+
+def remove(found: Manifest) -> None:
+    """Removes an artifact: its manifest, then the regular files that it lists and that are as it says."""
+    found.path.unlink()
+    for entry in found.outputs:
+        _remove_own(found.folder, entry)
+    sync_folder(found.folder)
+
+
+def refuse_while_replaced(target: Target) -> None:
+    """Raises PileError while the artifact is being replaced.
+
+    A reader that calls this before and after it opens an artifact's files, and finds the same manifest both
+    times (`stamp`), has files of one artifact.
+    """
+    if target.unpublished.is_file() and (target.scratch / MARKER).is_file():
+        raise PileError(
+            f"is being replaced; try again, or run the command that was making it again ({target.manifest})"
+        )
+
+
+def stamp(target: Target) -> tuple[int, int, int] | None:
+    """What tells the published manifest from any other: inode, time of change (ns), bytes; None without one.
+
+    Raises:
+        PileError: The artifact is being replaced.
+    """
+    refuse_while_replaced(target)
+    try:
+        found = target.manifest.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_ctime_ns, found.st_size
+
+
+@contextlib.contextmanager
+def reading(target: Target) -> Iterator[None]:
+    """Opens an artifact's files as those of one artifact. Raises PileError if it is replaced meanwhile."""
+    before = stamp(target)
+    yield
+    if stamp(target) != before:
+        raise PileError(f"was replaced while it was opened; try again ({target.manifest})")
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Makes a scratch folder, or takes over one of ours, and keeps other processes out of it.
+
+    The lock ends with the process. A folder that holds nothing but the marker afterwards is removed.
+
+    Args:
+        folder: The scratch folder.
+        what: What a process that holds the lock does, as in "another process is making this".
+
+    Raises:
+        PileError: Another process holds the lock, or the folder is not ours.
+    """
+    with contextlib.closing(_Lock(folder, what)):
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [MARKER]:
+                (folder / MARKER).unlink()
+                # Another process may have come in between.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    sync_folder(folder.parent)
+
+
+def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
+    """Removes what is in a locked scratch folder but the marker; no link is followed."""
+    for path in sorted(folder.iterdir()):
+        if path.name != MARKER and path.name not in keep:
+            _remove_tree(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and removals in a folder durable, where the file system can."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+class _Lock:
+    """The locked marker of a scratch folder."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        while True:
+            _make_folder(folder)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._file = os.open(folder / MARKER, flags, 0o644)
+            except FileNotFoundError:
+                # The process that held it has removed the folder just now.
+                continue
+            except OSError as err:
+                if err.errno == errno.ELOOP:
+                    raise PileError(
+                        f"is a link, so this is no scratch folder of ours ({folder / MARKER})"
+                    ) from None
+                raise
+            try:
+                if self._take(folder, what):
+                    return
+            except BaseException:
+                self.close()
+                raise
+            self.close()
+
+    def _take(self, folder: Path, what: str) -> bool:
+        """Locks the marker; False if the process that held it has removed it meanwhile."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno == errno.EWOULDBLOCK:
+                raise PileError(f"another process {what}; wait for it or stop it ({folder})") from None
+            if err.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"the file system has no locks: do not run this twice at once ({folder})",
+                NoLocksWarning,
+                stacklevel=4,
+            )
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.lstat(folder / MARKER), os.fstat(self._file))
+        return False
+
+    def close(self) -> None:
+        """Ends the lock."""
+        os.close(self._file)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a scratch folder, or checks that the one that is there is ours or empty."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(parents=True)
+        return
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise PileError(f"is in the way of a scratch folder; rename or remove it ({folder})")
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return
+    if names and MARKER not in names:
+        raise PileError(
+            f"has the name of a scratch folder, but its files are not from pile-tools; "
+            f"rename or remove it ({folder})"
+        )
+
+
+def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
+    """The unpublished manifest of this request, if each file it lists is there, or published, as it says."""
+    if not _is_regular(target.unpublished):
+        return None
+    try:
+        found = manifest.read(target.unpublished)
+    except FormatError:
+        return None
+    if found.request != request.digest or not manifest.has_same_inputs(found, target.folder):
+        return None
+    is_whole = all(
+        _is_as_told(target.scratch / entry["path"], entry)
+        or _is_as_told(target.folder / entry["path"], entry)
+        for entry in found.outputs
+    )
+    return found if is_whole else None
+
+
+def _begin(target: Target, owned: Mapping[str, Entry]) -> None:
+    """Discards an unpublished manifest, whose files may already be published: they stay known as ours."""
+    if os.path.lexists(target.unpublished):
+        _write_replaced(target, owned)
+        target.unpublished.unlink()
+
+
+def _write_manifest(target: Target, request: Request, built: Built, owned: Mapping[str, Entry]) -> Manifest:
+    """Syncs the files and writes their manifest: from here on a rerun only publishes."""
+    outputs = []
+    for name in built.names:
+        role = {"role": built.roles[name]} if name in built.roles else {}
+        outputs.append({**role, **_synced_entry(target.scratch / name, name, built.sha256.get(name))})
+    _write_replaced(target, owned)
+    made = manifest.write(target.unpublished, request, outputs, built.summary, built.inputs)
+    sync_folder(target.scratch)
+    return made
+
+
+def _publish(target: Target, made: Manifest, owned: Mapping[str, Entry], *, force: bool) -> Manifest:
+    """Renames finished files to their names, the manifest last, and removes what they replace."""
+    target.folder.mkdir(parents=True, exist_ok=True)
+    _refuse_kind(target.manifest)
+    for entry in made.outputs:
+        _refuse(target.folder / entry["path"], owned, entry, force=force)
+    target.manifest.unlink(missing_ok=True)
+    for entry in made.outputs:
+        if os.path.lexists(target.scratch / entry["path"]):
+            (target.scratch / entry["path"]).replace(target.folder / entry["path"])
+    sync_folder(target.folder)
+    target.unpublished.replace(target.manifest)
+    sync_folder(target.folder)
+    published = manifest.read(target.manifest)
+    _remove_replaced(target, published, owned)
+    clear(target.scratch)
+    return published
+
+
+def _refuse(path: Path, owned: Mapping[str, Entry], new: Entry | None, *, force: bool) -> None:
+    """Refuses to replace what is not ours, or no regular file. An equal file may be replaced by any."""
+    _refuse_kind(path)
+    is_replaceable = force or path.name in owned or (new is not None and _is_as_told(path, new))
+    if os.path.lexists(path) and not is_replaceable:
+        raise OutputExistsError(f"exists and is not from pile-tools; --force replaces it ({path})")
+
+
+def _refuse_kind(path: Path) -> None:
+    """Refuses to replace a folder, link, device, pipe or socket."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise OutputExistsError(f"is {_kind(mode)} and is not replaced; give another output ({path})")
+
+
+def _kind(mode: int) -> str:
+    kinds = {
+        stat.S_IFDIR: "a folder",
+        stat.S_IFLNK: "a link",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+    }
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _owned(target: Target) -> dict[str, Entry]:
+    """Files beside the manifest that artifacts published at this name, or about to be, list as theirs."""
+    owned: dict[str, Entry] = {}
+    for path in (target.scratch / REPLACED, target.unpublished, target.manifest):
+        if _is_regular(path):
+            with contextlib.suppress(FormatError):
+                entries = _read_replaced(path) if path.name == REPLACED else manifest.read(path).outputs
+                owned.update((entry["path"], entry) for entry in entries if _is_plain(entry["path"]))
+    return owned
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is that of a file in the folder itself."""
+    return name not in ("", ".", "..") and "/" not in name and "\0" not in name
+
+
+def _read_replaced(path: Path) -> list[Entry]:
+    try:
+        entries = json.loads(path.read_bytes())
+        return [
+            {"path": str(entry["path"]), "bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
+            for entry in entries
+        ]
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        raise FormatError(f"not a list of replaced files ({path})") from err
+
+
+def _write_replaced(target: Target, owned: Mapping[str, Entry]) -> None:
+    """Records which files are ours, before the manifest that says so is removed."""
+    if not owned:
+        return
+    keys = ("path", "bytes", "sha256")
+    entries = [{key: entry[key] for key in keys} for entry in owned.values()]
+    files.write_atomically(target.scratch / REPLACED, json.dumps(entries))
+
+
+def _remove_replaced(target: Target, published: Manifest, owned: Mapping[str, Entry]) -> None:
+    """Removes files of earlier artifacts that the published one does not have."""
+    current = {entry["path"] for entry in published.outputs}
+    for name, entry in owned.items():
+        if name not in current:
+            _remove_own(target.folder, entry)
+
+
+def _remove_own(folder: Path, entry: Entry) -> None:
+    """Removes a file that a manifest of ours lists, if it is the one: by kind, size and checksum."""
+    path = folder / entry["path"]
+    if _is_plain(entry["path"]) and _is_as_told(path, entry):
+        path.unlink()
+
+
+def _is_as_told(path: Path, entry: Entry) -> bool:
+    """Whether a path is the regular file that an entry describes."""
+    return (
+        _is_regular(path) and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
+    )
+
+
+def _is_regular(path: Path) -> bool:
+    """Whether a path is a regular file itself, not a link to one."""
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a path names a device or pipe, also by a link, as /dev/stdout does."""
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+    return False
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def _synced_entry(path: Path, name: str, sha256: str | None = None) -> Entry:
+    """A finished file of the scratch folder, synced, as its manifest lists it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"path": name, "bytes": path.stat().st_size, "sha256": sha256 or files.sha256(path)}
+
+
+def _remove_tree(path: Path) -> None:
+    """Removes a file, a link, or a folder with what is in it; no link is followed."""
+    if not stat.S_ISDIR(path.lstat().st_mode):
+        path.unlink()
+        return
+    for child in path.iterdir():
+        _remove_tree(child)
+    path.rmdir()

@@ -1,0 +1,305 @@
+"""Publishing: one process at a time, whole artifacts, and nothing removed or replaced that is not ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pile_tools import manifest, publish
+from pile_tools.errors import OutputExistsError, PileError
+from pile_tools.manifest import Manifest, Request
+from pile_tools.publish import MARKER, Built, Target
+
+#: Takes the folder again and again, fills it and leaves nothing behind, as a job does that was published.
+TAKER = """
+import sys, time
+from pathlib import Path
+from pile_tools import publish
+from pile_tools.errors import PileError
+
+folder, seen, end = Path(sys.argv[1]), Path(sys.argv[2]), time.monotonic() + 1.5
+n_taken = 0
+while time.monotonic() < end:
+    try:
+        with publish.locked(folder, "has it"):
+            seen.open("x").close()
+            n_taken += 1
+            (folder / "state.json").write_text("{}")
+            (folder / "d.bin").write_text("tokens")
+            publish.clear(folder)
+            seen.unlink()
+    except PileError as err:
+        assert "another process has it" in str(err), err
+print(n_taken)
+"""
+
+
+def test_a_folder_is_held_by_one_process_at_a_time_and_gone_after_the_last(tmp_path: Path) -> None:
+    folder, seen = tmp_path / "d.partial", tmp_path / "seen"
+    takers = [
+        subprocess.Popen(
+            [sys.executable, "-c", TAKER, str(folder), str(seen)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    ended = [(*taker.communicate(timeout=60), taker.returncode) for taker in takers]
+    for output, errors, code in ended:
+        assert code == 0, errors
+        assert int(output) > 0
+    assert not folder.exists()
+
+
+def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "d.partial"
+    with publish.locked(folder, "has it"):
+        (folder / "d.bin").write_text("tokens")
+    with publish.locked(folder, "has it"):
+        assert (folder / "d.bin").read_text() == "tokens"
+
+
+def make(
+    folder: Path,
+    files: dict[str, str],
+    *,
+    request: str = "a",
+    force: bool = False,
+    is_stream: bool = False,
+    inputs: list[manifest.Entry] | None = None,
+    on_build: Callable[[Path], object] = lambda scratch: None,
+) -> tuple[Manifest, bool]:
+    """Publishes files at the target `folder/x.manifest.json`."""
+
+    def build(scratch: Path) -> Built:
+        for name, text in files.items():
+            (scratch / name).write_text(text)
+        on_build(scratch)
+        return Built(list(files), {}, inputs or [])
+
+    settings = {"request": request}
+    told = [{k: v for k, v in entry.items() if k != "sha256"} for entry in inputs or []]
+    return publish.make(
+        target(folder), Request("test", settings, told), build, force=force, is_stream=is_stream
+    )
+
+
+def target(folder: Path) -> Target:
+    return Target.of(folder / "x.manifest.json")
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_artifact_appears_whole_and_is_made_once(tmp_path: Path) -> None:
+    made, is_new = make(tmp_path, {"x.a": "1", "x.b": "2"})
+    assert is_new
+    assert sorted(tree(tmp_path)) == ["x.a", "x.b", "x.manifest.json"]
+    assert [entry["path"] for entry in made.outputs] == ["x.a", "x.b"]
+    assert make(tmp_path, {"x.a": "1", "x.b": "2"}) == (made, False)
+
+
+def test_force_replaces_the_artifact_and_removes_what_the_new_one_has_not(tmp_path: Path) -> None:
+    make(tmp_path, {"x.a": "1", "x.b": "2"})
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(OutputExistsError, match="made before with request"):
+        make(tmp_path, {"x.a": "3"}, request="b")
+    make(tmp_path, {"x.a": "3"}, request="b", force=True)
+    assert sorted(tree(tmp_path)) == ["notes", "x.a", "x.manifest.json"]
+
+
+def test_an_old_file_that_was_edited_is_not_removed(tmp_path: Path) -> None:
+    make(tmp_path, {"x.a": "1", "x.b": "2"})
+    (tmp_path / "x.b").write_text("edited")
+    make(tmp_path, {"x.a": "3"}, request="b", force=True)
+    assert (tmp_path / "x.b").read_text() == "edited"
+
+
+def test_a_foreign_file_is_replaced_only_by_force_or_by_an_equal_one(tmp_path: Path) -> None:
+    (tmp_path / "x.a").write_text("mine")
+    with pytest.raises(OutputExistsError, match="is not from pile-tools"):
+        make(tmp_path, {"x.a": "1"})
+    assert (tmp_path / "x.a").read_text() == "mine"
+    make(tmp_path, {"x.a": "mine"})
+    (tmp_path / "x.manifest.json").unlink()
+    (tmp_path / "x.partial").rmdir() if (tmp_path / "x.partial").exists() else None
+    make(tmp_path, {"x.a": "1"}, force=True)
+    assert (tmp_path / "x.a").read_text() == "1"
+
+
+KINDS: dict[str, Callable[[Path], object]] = {
+    "a folder": lambda path: path.mkdir(),
+    "a link": lambda path: path.symlink_to("victim"),
+    "a pipe": lambda path: os.mkfifo(path),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["x.a", "x.manifest.json"])
+def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path, kind: str, name: str) -> None:
+    (tmp_path / "victim").write_text("mine")
+    KINDS[kind](tmp_path / name)
+    before = (tmp_path / name).lstat().st_mode
+    with pytest.raises(PileError, match=kind):
+        make(tmp_path, {"x.a": "1"}, force=True)
+    assert (tmp_path / name).lstat().st_mode == before
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+@pytest.mark.parametrize("found", ["file", "link", "folder with a file", "linked marker"])
+def test_a_scratch_folder_that_is_not_ours_is_left_alone(tmp_path: Path, found: str) -> None:
+    scratch, victim = tmp_path / "x.partial", tmp_path / "victim"
+    victim.mkdir()
+    (victim / "notes").write_text("mine")
+    match found:
+        case "file":
+            scratch.write_text("mine")
+        case "link":
+            scratch.symlink_to(victim)
+        case "folder with a file":
+            scratch.mkdir()
+            (scratch / "notes").write_text("mine")
+        case "linked marker":
+            scratch.mkdir()
+            (scratch / MARKER).symlink_to(victim / "notes")
+    before = tree(tmp_path)
+    for force in (False, True):
+        with pytest.raises(PileError, match="scratch folder"):
+            make(tmp_path, {"x.a": "1"}, force=force)
+    assert tree(tmp_path) == before
+
+
+def test_links_in_a_scratch_folder_are_removed_and_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "notes").write_text("mine")
+    scratch = tmp_path / "x.partial"
+    scratch.mkdir()
+    (scratch / MARKER).touch()
+    (scratch / "folder").symlink_to(victim)
+    (scratch / "file").symlink_to(victim / "notes")
+    (scratch / "x.a").symlink_to(victim / "notes")
+    make(tmp_path, {"x.a": "1"})
+    assert tree(tmp_path) == {
+        "victim/notes": b"mine",
+        "x.a": b"1",
+        "x.manifest.json": (tmp_path / "x.manifest.json").read_bytes(),
+    }
+
+
+def test_a_list_of_replaced_files_names_none_outside_the_folder(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    out = tmp_path / "out"
+    scratch = out / "x.partial"
+    scratch.mkdir(parents=True)
+    (scratch / MARKER).touch()
+    entry = {"path": "../victim", "bytes": 4, "sha256": manifest.files.sha256(victim)}
+    absolute = {**entry, "path": str(victim)}
+    (scratch / publish.REPLACED).write_text(json.dumps([entry, absolute]))
+    make(out, {"x.a": "1"}, force=True)
+    assert victim.read_text() == "mine"
+
+
+def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
+    def fail(scratch: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        make(tmp_path, {"x.a": "1"}, on_build=fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_input_makes_it_anew_and_a_touched_one_does_not(tmp_path: Path) -> None:
+    shard = tmp_path / "shard"
+    shard.write_text("100")
+
+    def inputs() -> list[manifest.Entry]:
+        return [manifest.file_entry(shard, tmp_path, role="shard")]
+
+    make(tmp_path, {"x.a": "100"}, inputs=inputs())
+    os.utime(shard)
+    assert make(tmp_path, {"x.a": "other"}, inputs=inputs())[1] is False
+    replacement = tmp_path / "new"
+    replacement.write_text("200")
+    os.utime(replacement, (0, 0))
+    replacement.replace(shard)
+    assert make(tmp_path, {"x.a": "200"}, inputs=inputs())[1] is True
+    assert (tmp_path / "x.a").read_text() == "200"
+
+
+def test_output_of_a_stream_is_never_taken_for_another(tmp_path: Path) -> None:
+    make(tmp_path, {"x.a": "1"}, is_stream=True)
+    with pytest.raises(OutputExistsError, match="is there already"):
+        make(tmp_path, {"x.a": "2"}, is_stream=True)
+    make(tmp_path, {"x.a": "2"}, is_stream=True, force=True)
+    assert (tmp_path / "x.a").read_text() == "2"
+
+
+def test_readers_are_told_while_an_artifact_is_replaced(tmp_path: Path) -> None:
+    make(tmp_path, {"x.a": "1"})
+    with publish.reading(target(tmp_path)):
+        pass
+    with pytest.raises(PileError, match="was replaced while"), publish.reading(target(tmp_path)):
+        make(tmp_path, {"x.a": "2"}, request="b", force=True)
+    scratch = tmp_path / "x.partial"
+    scratch.mkdir()
+    (scratch / MARKER).touch()
+    (tmp_path / "x.manifest.json").rename(scratch / "x.manifest.json")
+    with pytest.raises(PileError, match="is being replaced"):
+        publish.stamp(target(tmp_path))
+
+
+@pytest.mark.parametrize("is_pipe", [False, True])
+def test_devices_and_pipes_are_written_to(tmp_path: Path, is_pipe: bool) -> None:
+    if is_pipe:
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        reader = subprocess.Popen(["cat", str(path)], stdout=subprocess.PIPE)
+        publish.write_file(path, lambda temporary: temporary.write_text("x"))
+        assert reader.communicate(timeout=10)[0] == b"x"
+        assert stat.S_ISFIFO(path.lstat().st_mode)
+    else:
+        link = tmp_path / "null"
+        link.symlink_to(os.devnull)
+        publish.write_file(link, lambda temporary: temporary.write_text("x"))
+        assert link.is_symlink()
+        assert stat.S_ISCHR(link.stat().st_mode)
+
+
+def test_a_single_file_replaces_itself_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "chart.svg"
+    publish.write_page(path, f"<svg>{publish.PAGE_MARK}1</svg>")
+    publish.write_page(path, f"<svg>{publish.PAGE_MARK}2</svg>")
+    assert "2" in path.read_text()
+    path.write_text("mine")
+    with pytest.raises(OutputExistsError, match="is not from pile-tools"):
+        publish.write_page(path, f"<svg>{publish.PAGE_MARK}3</svg>")
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def flock(file: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.warns(publish.NoLocksWarning, match="has no locks"):
+        make(tmp_path, {"x.a": "1"})
+    assert (tmp_path / "x.a").read_text() == "1"
+
+
+def test_removing_an_artifact_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    made, _ = make(tmp_path, {"x.a": "1", "x.b": "2"})
+    (tmp_path / "x.b").write_text("edited")
+    publish.remove(made)
+    assert sorted(tree(tmp_path)) == ["x.b"]
