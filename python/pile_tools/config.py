@@ -37,7 +37,8 @@ def from_toml(cls: type[_Config], path: Path) -> _Config:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except (ValueError, RecursionError) as err:
+        # Also of a number with thousands of digits, and of tables within tables without end.
         raise ConfigError(f"not a TOML file: {err} ({path})") from err
     return from_values(cls, values, str(path))
 
@@ -77,8 +78,13 @@ def _convert(hint: typing.Any, value: typing.Any, where: str) -> typing.Any:
             raise ConfigError(f"expected a list, got {value!r} ({where})")
         return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"a number too large ({where})") from None
     if hint is Path and isinstance(value, str):
+        if not value or "\0" in value:
+            raise ConfigError(f"expected a path, got {value!r} ({where})")
         return Path(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ConfigError(f"expected {hint.__name__}, got {value!r} ({where})")

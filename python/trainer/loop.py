@@ -21,7 +21,7 @@ from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.checkpoint.load import list_steps
 from trainer.checkpoint.publish import check_steps, publish, verify_published
-from trainer.checkpoint.resume import load_state, newest_state, save_state, verify_state
+from trainer.checkpoint.resume import load_state, newest_state, save_state, verified_state, verify_state
 from trainer.data_check import DataCheck
 from trainer.engine import Engine, TrainingError, processes
 from trainer.launcher import process_count
@@ -72,8 +72,10 @@ def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
         threads = _begin(run, ranks, scratch, n_threads, force)
         unverified = _check_data(run, ranks)
         torch.set_num_threads(threads)
+        # Before the engine, which takes long: a damaged state is told at once.
+        state = verified_state(ranks, run)
         engine = _engine(run, ranks)
-        first_step = load_state(engine, ranks, run)
+        first_step = load_state(engine, state) if state else None
         outcome = _Session(run, engine, ranks, scratch).go_on(first_step)
         if ranks.is_main:
             _sign(run, ranks.size, threads, unverified)

@@ -47,7 +47,7 @@ def main() -> None:
 
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    import deepspeed  # noqa: F401
+    import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
 
     logging.disable(logging.NOTSET)
     import trainer.loop  # noqa: F401

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from pile_tools import manifest
@@ -77,38 +78,57 @@ def _rank(name: str) -> int:
     return int(match[1]) if match else -1
 
 
-def load_state(engine: Engine, ranks: Processes, run: Run) -> int | None:
-    """Continues from the newest state and returns its step, or None where there is none.
+@dataclass(frozen=True)
+class SavedState:
+    """A verified state, its files open.
+
+    Attributes:
+        step: Updates after which it was saved.
+        folder: Where it is.
+        reader: Loads its files.
+    """
+
+    step: int
+    folder: Path
+    reader: Reader
+
+
+def verified_state(ranks: Processes, run: Run) -> SavedState | None:
+    """The newest state, its files verified, or None where there is none; every process calls it.
 
     Raises:
         VerifyError: A file of it is missing or damaged.
         FormatError: It is not a state that this run saved.
     """
     text = ranks.from_main(str(newest_state(run.config.output)))
-    if text == "None":
-        return None
-    step = int(text)
-    reader = ranks.agree(lambda: _verified(run, ranks, step))
-    folder = folders.step_folder(resume_folder(run.config.output), step)
-    try:
-        with failures.named(folder):
-            engine.load(folder, reader)
-    except (PileError, OSError):
-        raise
-    except Exception as err:
-        raise FormatError(f"DeepSpeed cannot load it: {type(err).__name__} {err} ({folder})") from err
-    finally:
-        reader.close()
-    return step
+    return None if text == "None" else ranks.agree(lambda: _verified(run, ranks, int(text)))
 
 
-def _verified(run: Run, ranks: Processes, step: int) -> Reader:
-    """The reader of a state, the files that this process loads verified; rank 0 checks that all are there."""
+def _verified(run: Run, ranks: Processes, step: int) -> SavedState:
     found = check_state(run, step, ranks.size)
     entries = {Path(entry["path"]).name: entry for entry in found.outputs}
     reader = Reader(found.folder / TAG, entries)
     reader.verify([name for name in entries if name == _MODEL_FILE or _rank(name) == ranks.rank])
-    return reader
+    return SavedState(step, found.folder, reader)
+
+
+def load_state(engine: Engine, state: SavedState) -> int:
+    """Continues from a state and returns its step.
+
+    Raises:
+        FormatError: DeepSpeed cannot load it.
+    """
+    try:
+        with failures.named(state.folder):
+            engine.load(state.folder, state.reader)
+    except (PileError, OSError):
+        raise
+    except Exception as err:
+        what = f"{type(err).__name__} {err}".splitlines()[0]
+        raise FormatError(f"DeepSpeed cannot load it: {what} ({state.folder})") from err
+    finally:
+        state.reader.close()
+    return state.step
 
 
 def check_state(run: Run, step: int, n_processes: int) -> Manifest:
