@@ -26,7 +26,7 @@ MAX_MEASURE = 3.4e38
 
 
 def _within(low: float, high: float, **values: float | None) -> None:
-    """Raises ConfigError for a value that is given and not in [`low`, `high`]; not a number is in no range."""
+    """Raises ConfigError for a value that is given and not in [`low`, `high`]; NaN is in no range."""
     for name, value in values.items():
         if value is not None and not low <= value <= high:
             raise ConfigError(f"{name} must be from {low} to {high}, got {value}")

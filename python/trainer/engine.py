@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import sys
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -73,6 +74,7 @@ def processes(seed: int) -> Iterator[Processes]:
     """
     rank, size = process_count()
     _set_environment()
+    _check_meeting_point()
     torch.manual_seed(seed)
     has_cuda = torch.cuda.is_available()
     if not has_cuda:
@@ -100,6 +102,20 @@ def _set_environment() -> None:
     if "RANK" not in os.environ:
         alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
         os.environ.update(alone, MASTER_PORT=str(_free_port()))
+
+
+def _check_meeting_point() -> None:
+    """Raises MachineError where the launcher's address has no host: torch looks for it for half an hour."""
+    address = os.environ["MASTER_ADDR"]
+    for is_last in (False, False, False, False, True):
+        try:
+            socket.getaddrinfo(address, None)
+            return
+        except (OSError, UnicodeError) as err:
+            if is_last:
+                raise failures.MachineError(f"MASTER_ADDR {address!r} is not found: {err}") from None
+            # Names of new nodes take some seconds to be known.
+            time.sleep(1)
 
 
 def _free_port() -> int:

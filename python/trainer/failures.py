@@ -83,7 +83,8 @@ def translated(err: BaseException, path: Path | None = None) -> PileError | OSEr
         return MachineError(f"the port is taken: {_first_line(text)}; give torchrun another --master_port")
     if kind in _DISTRIBUTED_ERRORS or _is(err, _PEER):
         advice = "see its own message above, and run the same command again to continue"
-        return MachineError(f"another process of the run was lost: {_first_line(text)}; {advice}")
+        what = _first_line(text).split(". ")[0]
+        return MachineError(f"another process of the run was lost: {what}; {advice}")
     if _is(err, _COMPILER):
         return MachineError(f"DeepSpeed could not compile its CPU communication: {_first_line(text)}")
     return None

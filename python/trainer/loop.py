@@ -102,7 +102,8 @@ def _begin(run: Run, ranks: Processes, scratch: Path, n_threads: int | None, for
     def begin() -> str:
         if runs.finished(run, force=force) is not None:
             raise PileError(f"was finished by another process just now ({run.config.output})")
-        threads = n_threads or runs.begun(run, ranks.size, force=force) or default_threads(ranks.size)
+        begun_with = runs.begun(run, ranks.size, force=force)
+        threads = n_threads or begun_with or default_threads(ranks.size)
         _prepare(run, ranks, scratch, threads, force)
         return str(threads)
 
