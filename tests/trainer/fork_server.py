@@ -35,9 +35,14 @@ def child(request: dict[str, Any]) -> NoReturn:
         os._exit(code)
 
 
+def answer(values: dict[str, Any]) -> None:
+    """One line at once: threads answer at the same time."""
+    os.write(1, (json.dumps(values) + "\n").encode())
+
+
 def reap(pid: int) -> None:
     _, status = os.waitpid(pid, 0)
-    print(json.dumps({"ended": pid, "code": os.waitstatus_to_exitcode(status)}), flush=True)
+    answer({"ended": pid, "code": os.waitstatus_to_exitcode(status)})
 
 
 def main() -> None:
@@ -52,12 +57,12 @@ def main() -> None:
     logging.disable(logging.NOTSET)
     import trainer.loop  # noqa: F401
 
-    print(json.dumps({"ready": True}), flush=True)
+    answer({"ready": True})
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:
             child(json.loads(line))
-        print(json.dumps({"started": pid}), flush=True)
+        answer({"started": pid})
         threading.Thread(target=reap, args=(pid,), daemon=True).start()
 
 

@@ -48,8 +48,7 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str, message: str) -> None:
 #: Values of TOML that are out of range or of another type for most keys.
 STRANGE = [
     *("nan", "inf", "-inf", "-1", "-1.0", "1e308", "1e-320", "9223372036854775808"),
-    *("1" + "0" * 400, "1" + "0" * 5000, '""', '"x\\u0000y"', "true", "[]", "{}", "[nan, nan]"),
-    *("1979-05-27", "[" * 3000),
+    *("1" + "0" * 400, '""', '"x\\u0000y"', "true", "[]", "{}", "[nan, nan]", "1979-05-27"),
 ]
 KEYS = {
     "": [field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("model", "optimizer")],
@@ -77,6 +76,12 @@ def test_every_key_has_a_range_and_a_type(tmp_path: Path, table: str, key: str) 
         except ConfigError:
             n_refused += 1
     assert n_refused >= 8
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 5000, "[" * 3000, '"\\ud800"', "{a = " * 2000])
+def test_what_the_parser_cannot_read_is_named(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match="not a TOML file"):
+        read(tmp_path, BASE + f"steps = {value}\n" + TABLE)
 
 
 @pytest.mark.parametrize("key", ["lr", "min_lr", "warmup", "eps", "weight_decay", "gradient_clipping"])

@@ -35,7 +35,8 @@ def check(folder: Path) -> tuple[int, list[Path]]:
 
 def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    data[-1] ^= 1
+    # In the middle: the ends of a dataset are compared whenever it is opened.
+    data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
 
@@ -62,8 +63,6 @@ def test_every_damaged_or_missing_file_is_named(folder: Path, is_known: bool) ->
     assert len(paths) == 5
     for path in paths:
         whole = path.read_bytes()
-        data = DataCheck(open_order(folder / "order"), folder / "run/checked.json")
-        del data
         damage(path)
         with pytest.raises(VerifyError, match=path.name.replace(".", r"\.")):
             check(folder)

@@ -26,7 +26,8 @@ def test_a_disk_error_of_safetensors_is_named(tmp_path: Path) -> None:
 def test_a_full_disk_of_torch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trainer.checkpoint.state_files import Writer
 
-    monkeypatch.setattr(Path, "open", lambda path, mode: open("/dev/full", "wb", buffering=0))  # noqa: PTH123
+    full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0)
+    monkeypatch.setattr(Path, "open", lambda path, mode: full)
     with pytest.raises(OSError, match="No space") as info:
         Writer().save({"a": torch.zeros(300)}, str(tmp_path / "state.pt"))
     assert (info.value.errno, info.value.filename) == (errno.ENOSPC, str(tmp_path / "state.pt"))

@@ -32,8 +32,8 @@ def losses(output: Path) -> NDArray[np.float64]:
 
 
 def published(output: Path) -> dict[str, bytes]:
-    """Every file of a finished run but DeepSpeed's state."""
-    files = [path for path in output.rglob("*") if path.is_file() and "resume" not in path.parts]
+    """Every file of a finished run, DeepSpeed's state included."""
+    files = [path for path in output.rglob("*") if path.is_file()]
     return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
 
 
@@ -134,9 +134,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 
 def _pretend_to_have_been_killed_while_writing(output: Path) -> None:
     """Leaves what a kill in the middle of a save and of a line leaves."""
-    for parent in ("checkpoints", "resume"):
-        (output / parent / "step39.tmp").mkdir(exist_ok=True)
-        (output / parent / "step39.tmp" / "half").write_bytes(b"\0")
+    scratch = output / "run.partial"
+    assert (scratch / "pile-tools.lock").exists() or not scratch.exists()
+    scratch.mkdir(exist_ok=True)
+    (scratch / "pile-tools.lock").touch()
+    (scratch / "state-39").mkdir()
+    (scratch / "state-39/half").write_bytes(b"\0")
     with (output / LOG_FILE).open("ab") as log:
         log.write(b'{"step": 39, "tok')
 
@@ -170,7 +173,7 @@ def test_two_processes_see_the_same_data(
     assert trainer.list_steps(output) == trainer.list_steps(finished)
     (output / "manifest.json").unlink()
     alone = train(config)
-    assert alone.returncode == 2
+    assert alone.returncode == 2, alone.stderr
     assert "begun with 2 processes, not 1" in alone.stderr
 
 
@@ -181,6 +184,17 @@ def test_micro_batches_change_only_the_rounding(
     result = train(write_config(tmp_path / "config.toml", output, REGULAR, "micro_batch_size = 2"))
     assert result.returncode == 0, result.stderr
     np.testing.assert_allclose(losses(output), losses(finished), rtol=1e-3)
+
+
+def test_bf16_adds_gradients_in_fp32(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
+    norms = []
+    for size in (64, 1):
+        output = tmp_path / f"run{size}"
+        lines = ("steps = 4", "batch_size = 64", 'precision = "bf16"', f"micro_batch_size = {size}")
+        result = train(write_config(tmp_path / "config.toml", output, *lines))
+        assert result.returncode == 0, result.stderr
+        norms.append([line["grad_norm"] for line in read_log(output / LOG_FILE)])
+    np.testing.assert_allclose(norms[0], norms[1], rtol=0.005)
 
 
 def test_bf16_trains_and_publishes_bf16(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
@@ -228,6 +242,10 @@ def test_files_in_the_way_are_kept(train: Train, write_config: WriteConfig, tmp_
     result = train(write_config(tmp_path / "config.toml", tmp_path / "run"))
     assert result.returncode == 1
     assert "exists and is not from pile-tools" in result.stderr
+    assert (tmp_path / "run/checkpoints/step7").is_dir()
+    forced = train(tmp_path / "config.toml", "--force")
+    assert forced.returncode == 1
+    assert "has no manifest of pile-train; move it away" in forced.stderr
     assert (tmp_path / "run/checkpoints/step7").is_dir()
 
 
