@@ -13,7 +13,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup-data setup demo-data demo test test-rust test-python check format fuzz bench wheel clean
+.PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format fuzz bench wheel clean
 
 help: ## Show what can be made.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
@@ -58,6 +58,9 @@ test-rust: .venv/.core
 
 test-python: setup
 	$(BIN)/pytest -q
+
+faults: setup ## Kill and fail every data command at every system call that changes files; tests take a sample.
+	PILE_TOOLS_FAULTS=complete $(BIN)/pytest -q tests/faults
 
 check: setup ## Formats, lints, types.
 	cargo fmt --all --check

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -163,8 +164,20 @@ def test_show_says_when_a_shard_is_not_what_it_was(
     shard.parent.mkdir()
     shutil.copy(shards / "00.jsonl", shard)
     tokenize.run([shard], tmp_path / "d", TokenizeConfig(tokenizer=tokenizer), threads=1)
-    shard.write_bytes(shard.read_bytes().replace(b"beta", b"BETA"))
-    assert "it gives OTHER TOKENS" in cli("show", tmp_path / "d", "5", "--raw").stdout
+    good = shard.read_bytes()
+    secret = b'{"text": "a secret"}\n' * 2000
+    for other in (good.replace(b"beta", b"BETA"), secret, b"\xff" * len(good), b"[" * len(good)):
+        shard.write_bytes(other)
+        for options in ([], ["--json"]):
+            shown = cli("show", tmp_path / "d", "5", "--raw", *options)
+            assert (shown.returncode, shown.stdout) == (1, "")
+            assert "the record gives other tokens than the dataset's" in shown.stderr
+            assert "secret" not in shown.stderr
+    shard.unlink()
+    os.mkfifo(shard)
+    piped = cli("show", tmp_path / "d", "5", "--raw")
+    assert (piped.returncode, piped.stdout) == (1, "")
+    assert "found a pipe" in piped.stderr
     shard.rename(tmp_path / "elsewhere")
     gone = cli("show", tmp_path / "d", "5", "--raw")
     assert gone.returncode == 1

@@ -205,7 +205,7 @@ def test_a_list_of_replaced_files_names_none_outside_the_folder(tmp_path: Path) 
     (scratch / MARKER).touch()
     entry = {"path": "../victim", "bytes": 4, "sha256": manifest.files.sha256(victim)}
     absolute = {**entry, "path": str(victim)}
-    (scratch / publish.REPLACED).write_text(json.dumps([entry, absolute]))
+    (scratch / publish.REPLACED).write_text(json.dumps({"files": [entry, absolute]}))
     make(out, {"x.a": "1"}, force=True)
     assert victim.read_text() == "mine"
 

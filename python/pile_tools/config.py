@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import math
 import tomllib
 import types
 import typing
 from pathlib import Path
 
 from pile_tools.errors import ConfigError
+
+#: Largest config that is read, and numbers that fit 64 bits, as those of the core do.
+MAX_TOML_BYTES, MIN_INTEGER, MAX_INTEGER = 1 << 20, -(2**63), 2**64 - 1
+
+#: Characters of a wrong value that a message shows.
+_SHOWN_CHARACTERS = 60
 
 Settings: typing.TypeAlias = dict[str, typing.Any]
 _Config = typing.TypeVar("_Config")
@@ -35,11 +43,16 @@ def from_toml(cls: type[_Config], path: Path) -> _Config:
         ConfigError: An unknown or missing key, a value of the wrong type, or not TOML.
         OSError: The file cannot be read.
     """
+    with path.open("rb") as file:
+        data = file.read(MAX_TOML_BYTES + 1)
+    if len(data) > MAX_TOML_BYTES:
+        raise ConfigError(f"not a TOML file: more than {MAX_TOML_BYTES:,} bytes ({path})")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        # A ValueError is also what Python says of a number with thousands of digits.
+        values = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as err:
-        # Also of a number with thousands of digits, and of tables within tables without end.
-        raise ConfigError(f"not a TOML file: {err} ({path})") from err
+        reason = "nested too deep" if isinstance(err, RecursionError) else str(err)
+        raise ConfigError(f"not a TOML file: {reason} ({path})") from err
     return from_values(cls, values, str(path))
 
 
@@ -49,14 +62,14 @@ def from_values(cls: type[_Config], values: Settings, where: str) -> _Config:
     fields = {f.name: f for f in dataclasses.fields(typing.cast(typing.Any, cls))}
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise ConfigError(f"unknown key {unknown[0]!r} ({where}); known are: {', '.join(fields)}")
+        raise ConfigError(f"unknown key {_shown(unknown[0])} ({where}); known are: {', '.join(fields)}")
     missing = [n for n, f in fields.items() if n not in values and _is_required(f)]
     if missing:
         raise ConfigError(f"missing key {missing[0]!r} ({where})")
     arguments = {name: _convert(hints[name], value, f"{where}, {name}") for name, value in values.items()}
     try:
         return cls(**arguments)
-    except ConfigError as err:
+    except (ValueError, OverflowError) as err:
         raise ConfigError(f"{err} ({where})") from err
 
 
@@ -67,25 +80,54 @@ def _is_required(field: dataclasses.Field[typing.Any]) -> bool:
 def _convert(hint: typing.Any, value: typing.Any, where: str) -> typing.Any:
     """`value` as the annotated type, or a ConfigError that says what was expected."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        choices = [h for h in typing.get_args(hint) if h is not types.NoneType]
-        return None if value is None else _convert(choices[0], value, where)
+        return _as_one_of(typing.get_args(hint), value, where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, dict):
-            raise ConfigError(f"expected a table, got {value!r} ({where})")
+            raise ConfigError(f"expected a table, got {_shown(value)} ({where})")
         return from_values(typing.cast(type, hint), value, where)
     if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ConfigError(f"expected a list, got {value!r} ({where})")
-        return tuple(_convert(typing.get_args(hint)[0], item, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            raise ConfigError(f"a number too large ({where})") from None
+        return _as_tuple(typing.get_args(hint), value, where)
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not MIN_INTEGER <= value <= MAX_INTEGER:
+            raise ConfigError(f"a number beyond 64 bits ({where})")
+        value = float(value) if hint is float else value
     if hint is Path and isinstance(value, str):
         if not value or "\0" in value:
-            raise ConfigError(f"expected a path, got {value!r} ({where})")
+            raise ConfigError(f"expected a path, got {_shown(value)} ({where})")
         return Path(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"expected {hint.__name__}, got {value!r} ({where})")
+        raise ConfigError(f"expected {hint.__name__}, got {_shown(value)} ({where})")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"expected a finite number, got {value} ({where})")
     return value
+
+
+def _as_one_of(hints: tuple[typing.Any, ...], value: typing.Any, where: str) -> typing.Any:
+    """`value` as the first type of a union that takes it; the error is the last one's."""
+    if value is None and types.NoneType in hints:
+        return None
+    *first, last = (hint for hint in hints if hint is not types.NoneType)
+    for hint in first:
+        with contextlib.suppress(ConfigError):
+            return _convert(hint, value, where)
+    return _convert(last, value, where)
+
+
+def _as_tuple(hints: tuple[typing.Any, ...], value: typing.Any, where: str) -> tuple[typing.Any, ...]:
+    """A list as a tuple of any length, or of as many items as the annotation has."""
+    if not isinstance(value, list):
+        raise ConfigError(f"expected a list, got {_shown(value)} ({where})")
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(value)
+    if len(value) != len(hints):
+        raise ConfigError(f"expected a list of {len(hints)}, got {len(value)} ({where})")
+    return tuple(_convert(hint, item, where) for hint, item in zip(hints, value, strict=True))
+
+
+def _shown(value: object) -> str:
+    """A value for a message, cut short."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):
+        return "a value too large to show"
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."

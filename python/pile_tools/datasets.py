@@ -34,15 +34,6 @@ def labels_manifest(prefix: Path) -> Path:
     return with_suffix(prefix, ".provenance" + MANIFEST_SUFFIX)
 
 
-def provenance_is_own(prefix: Path) -> bool:
-    """Whether the dataset's own manifest lists its provenance, which no labels have replaced."""
-    path = with_suffix(prefix, MANIFEST_SUFFIX)
-    if labels_manifest(prefix).exists() or not path.exists():
-        return False
-    name = with_suffix(prefix, ".provenance").name
-    return any(entry["path"] == name for entry in manifest.read(path).outputs)
-
-
 def manifests(prefix: Path) -> list[Manifest]:
     """What is told of the dataset at `prefix`: its own manifest and that of its labels, those there are."""
     paths = (with_suffix(prefix, MANIFEST_SUFFIX), labels_manifest(prefix))
@@ -58,9 +49,8 @@ def tokenizer_of(prefix: Path, given: Path | None) -> Tokenizer:
     if given is not None:
         return load_tokenizer(given)
     for found in manifests(prefix):
-        entry = found.input("tokenizer")
-        if entry is not None and (found.folder / entry["path"]).exists():
-            return Tokenizer.from_file(found.folder / entry["path"])
+        if (path := manifest.input_file(found, "tokenizer")) is not None:
+            return Tokenizer.from_file(path)
     raise ConfigError("the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --tokens")
 
 

@@ -11,13 +11,16 @@ from typing import IO
 
 import zstandard
 
-from pile_tools import datasets
+from pile_tools import checked, datasets, manifest
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.types import Origin, Tokens
 
 #: Bytes decompressed at once on the way to a record, and the largest window that shards have.
 PIECE_BYTES, MAX_WINDOW_BYTES = 1 << 20, 1 << 31
+
+#: Longest record that is read again.
+MAX_RECORD_BYTES = 1 << 30
 
 #: Records have smaller numbers.
 MAX_RECORDS = 1 << 32
@@ -79,7 +82,7 @@ def find_shard(prefix: Path, shard: str) -> Path:
     for found in datasets.manifests(prefix):
         # Manifests name shards from their own folder: that holds if the tree was moved as a whole.
         for entry in found.inputs:
-            path = Path(found.folder, entry["path"])
+            path = manifest.input_path(found, entry)
             if entry["role"] == "shard" and path.name == Path(shard).name and path.exists():
                 return path
     raise PileError(f"the shard is not here now; without --raw its tokens are shown ({shard})")
@@ -89,17 +92,19 @@ def read_record(path: Path, origin: Origin) -> bytes:
     """The bytes of a record, line end excluded; a compressed shard is read up to it.
 
     Raises:
-        FormatError: The shard ends before, or is damaged.
+        FormatError: The shard ends before, is damaged or is no file, or the record is longer than any.
         OSError: It cannot be read.
     """
+    if origin["byte_length"] > MAX_RECORD_BYTES:
+        raise FormatError(f"a record of {origin['byte_length']:,} bytes is not read again ({path})")
     if path.suffix == ".parquet":
         raise ConfigError(f"--raw reads lines and files; this is row {origin['record']} of a table ({path})")
-    with path.open("rb") as file:
+    with checked.open_regular(path) as file:
         if path.suffix in (".zst", ".gz"):
             line = _decompress(path, file, origin)
         else:
             file.seek(origin["byte_start"])
-            line = file.read(origin["byte_length"])
+            line = _read(file, origin["byte_length"])
     if len(line) < origin["byte_length"]:
         raise FormatError(f"ends before the record: it is another than it was ({path})")
     return line
@@ -119,9 +124,36 @@ def _decompress(path: Path, file: IO[bytes], origin: Origin) -> bytes:
                 if not piece:
                     return b""
                 before -= len(piece)
-            return stream.read(origin["byte_length"])
+            return _read(stream, origin["byte_length"])
     except (zstandard.ZstdError, gzip.BadGzipFile, EOFError, zlib.error) as err:
         raise FormatError(f"{err} ({path})") from err
+
+
+def _read(stream: IO[bytes] | gzip.GzipFile | zstandard.ZstdDecompressionReader, n_bytes: int) -> bytes:
+    """Up to `n_bytes`, in pieces: the number may be wrong, and room for all of it is not made at once."""
+    pieces = []
+    while n_bytes and (piece := stream.read(min(n_bytes, PIECE_BYTES))):
+        pieces.append(piece)
+        n_bytes -= len(piece)
+    return b"".join(pieces)
+
+
+def record_of(path: Path, origin: Origin, text_field: str, tokenizer: Tokenizer, tokens: Tokens) -> str:
+    """The record of a document, read again and checked to give the document's tokens.
+
+    A dataset may come from anyone and name any file as its shard: only what it holds itself is shown.
+
+    Raises:
+        FormatError: What is there gives other tokens, or none.
+        OSError: The shard cannot be read.
+    """
+    line = read_record(path, origin)
+    if not len(tokens) or not gives_tokens(text_of(path, line, text_field), tokenizer, tokens):
+        raise FormatError(
+            "the record gives other tokens than the dataset's: the shard has changed, "
+            f"or is not the dataset's ({path})"
+        )
+    return line.decode(errors="replace")
 
 
 def text_of(path: Path, line: bytes, text_field: str) -> str | None:
@@ -130,7 +162,7 @@ def text_of(path: Path, line: bytes, text_field: str) -> str | None:
         if ".txt" in path.suffixes[-2:]:
             return line.decode()
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     text = record.get(text_field) if isinstance(record, dict) else record
     if isinstance(text, list) and all(isinstance(part, str) for part in text):

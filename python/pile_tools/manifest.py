@@ -6,11 +6,12 @@ A manifest is a JSON file beside the files it speaks of:
      "inputs": [{"role": "dataset", "path": "sample", "fingerprint": "..."}],
      "settings": {"seq_length": 256, ...}, "request": "...",
      "outputs": [{"path": "..._doc_idx.npy", "bytes": 1234, "sha256": "..."}],
-     "summary": {...}}
+     "summary": {...}, "checksum": "..."}
 
 Paths are relative to the manifest's folder, so a tree of artifacts can be moved as a whole. `request` is
 a digest of kind, settings and inputs: the same command on finished output finds it and does nothing. There
-are no times and no machine names in it: the same request gives the same bytes.
+are no times and no machine names in it: the same request gives the same bytes. `checksum` is a digest of all
+other values: by it `verify` finds a damaged manifest that no other one names.
 """
 
 from __future__ import annotations
@@ -18,12 +19,14 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pile_tools import files
+from pile_tools import checked, files, kinds
+from pile_tools.checked import Values
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import FormatError, OutputExistsError
 
@@ -33,6 +36,11 @@ FORMAT = 1
 MANIFEST_FILE, MANIFEST_SUFFIX = "manifest.json", ".manifest.json"
 
 Entry: TypeAlias = dict[str, Any]
+
+SHA256_DIGITS = 64
+
+#: Keys of an entry beside its path.
+_ENTRY_KEYS = ("role", "bytes", "sha256", "fingerprint", "step", "hub_id", "revision", "commit")
 
 
 @dataclass(frozen=True)
@@ -77,6 +85,16 @@ class Manifest:
     def input(self, role: str) -> Entry | None:
         """The first input of a role, or None."""
         return next((entry for entry in self.inputs if entry["role"] == role), None)
+
+    @property
+    def checked_settings(self) -> Values:
+        """The settings, to be read by type."""
+        return Values(self.settings, f"{self.path}, settings")
+
+    @property
+    def checked_summary(self) -> Values:
+        """The summary, to be read by type."""
+        return Values(self.summary, f"{self.path}, summary")
 
 
 def relative(path: Path, folder: Path) -> str:
@@ -125,25 +143,106 @@ def write(
         "outputs": manifest.outputs,
         "summary": manifest.summary,
     }
+    values["checksum"] = fingerprint(values)
     files.write_atomically(path, json.dumps(values, indent=1) + "\n")
     return manifest
 
 
 def read(path: Path) -> Manifest:
-    """Reads a manifest.
+    """Reads a manifest, every part of it that all kinds share checked.
 
     Raises:
-        FormatError: Not a manifest, or of another format.
+        FormatError: Not a manifest, of another format, or damaged.
         OSError: The file cannot be read.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT:
-            raise FormatError(f"manifest format {values['format']!r}, expected {FORMAT} ({path})")
-        fields = ("kind", "inputs", "settings", "request", "outputs", "summary", "made_by")
-        return Manifest(path=path, **{name: values[name] for name in fields})
-    except (ValueError, KeyError, TypeError) as err:
-        raise FormatError(f"not a manifest of pile-tools: {type(err).__name__} {err} ({path})") from err
+    values = checked.read_json(path, what="a manifest of pile-tools")
+    number = values.integer("format") if values.has("format") else None
+    if number != FORMAT:
+        raise FormatError(f"manifest format {number!r}, expected {FORMAT} ({path})")
+    values.require_keys(
+        ("kind", "format", "made_by", "inputs", "settings", "request", "outputs", "summary"), ("checksum",)
+    )
+    if not re.fullmatch("[a-z][a-z-]{0,39}", values.text("kind")):
+        raise values.refuse("kind", "a word")
+    values.optional("checksum", lambda key: values.hexadecimal(key, SHA256_DIGITS))
+    kinds.check(values.text("kind"), values.object("settings"), values.object("summary"))
+    return Manifest(
+        path=path,
+        kind=values.text("kind"),
+        inputs=[_input(entry) for entry in values.objects("inputs")],
+        settings=dict(values.object("settings").values),
+        request=values.hexadecimal("request", SHA256_DIGITS),
+        outputs=[_output(entry) for entry in values.objects("outputs")],
+        summary=dict(values.object("summary").values),
+        made_by=dict(values.object("made_by").values),
+    )
+
+
+def is_intact(path: Path) -> bool:
+    """Whether a manifest's values are those its checksum was made of; older ones have no checksum."""
+    values = dict(checked.read_json(path, what="a manifest of pile-tools").values)
+    found = values.pop("checksum", None)
+    return found is None or found == fingerprint(values)
+
+
+def _input(entry: Values) -> Entry:
+    entry.text("role")
+    return _checked_entry(entry)
+
+
+def _output(entry: Values) -> Entry:
+    entry.integer("bytes")
+    entry.hexadecimal("sha256", SHA256_DIGITS)
+    return _checked_entry(entry)
+
+
+def _checked_entry(entry: Values) -> Entry:
+    """An entry whose known keys are of their types. Raises FormatError."""
+    entry.require_keys(("path",), _ENTRY_KEYS)
+    entry.path("path")
+    for key in ("role", "hub_id", "revision", "commit"):
+        entry.optional(key, entry.text)
+    for key in ("bytes", "step"):
+        entry.optional(key, entry.integer)
+    entry.optional("sha256", lambda key: entry.hexadecimal(key, SHA256_DIGITS))
+    entry.optional("fingerprint", entry.hexadecimal)
+    # A null is like a missing key to those who look for the key.
+    return {key: value for key, value in entry.values.items() if value is not None}
+
+
+def output_path(found: Manifest, entry: Entry) -> Path:
+    """The path of an output, which is below the manifest's folder: a manifest may come from anyone.
+
+    Raises:
+        FormatError: The path is absolute, leaves the folder, or passes a link that does.
+    """
+    name = Path(entry["path"])
+    if name.is_absolute() or ".." in name.parts or name == Path():
+        raise FormatError(f"output {entry['path']!r} is not below the manifest's folder ({found.path})")
+    path = found.folder / name
+    # Unlike `resolve`, this takes links in a circle.
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(found.folder)):
+        raise FormatError(f"output {entry['path']!r} is a link that leads elsewhere ({found.path})")
+    return path
+
+
+def input_path(found: Manifest, entry: Entry) -> Path:
+    """The path of an input, which may be anywhere: inputs are only read."""
+    return Path(os.path.normpath(found.folder / entry["path"]))
+
+
+def input_file(found: Manifest, role: str) -> Path | None:
+    """The first input of a role, if it is there. Raises FormatError for anything but a regular file."""
+    entry = found.input(role)
+    if entry is None or not (path := input_path(found, entry)).exists():
+        return None
+    checked.open_regular(path).close()
+    return path
+
+
+def required(found: Manifest, entry: Entry, key: str) -> str:
+    """The `sha256` or `fingerprint` of an entry. Raises FormatError where it has none."""
+    return Values(entry, f"{found.path}, {entry.get('role', 'output')} {entry['path']!r}").text(key)
 
 
 def finished(
@@ -165,7 +264,7 @@ def finished(
             f"made before with {_difference(old, request)}; --force replaces it{or_else} ({path})"
         )
     for entry in old.outputs:
-        if fault := _fault(old.folder / entry["path"], entry):
+        if fault := _fault(output_path(old, entry), entry):
             raise OutputExistsError(f"{fault} of finished output; --force makes it anew ({path})")
     return old if has_same_inputs(old, old.folder) else None
 
@@ -184,7 +283,7 @@ def has_same_inputs(found: Manifest, folder: Path) -> bool:
     written = found.path.stat().st_ctime_ns
     is_touched = False
     for entry in found.inputs:
-        path = folder / entry["path"]
+        path = Path(os.path.normpath(folder / entry["path"]))
         if "sha256" not in entry or not path.is_file() or path.stat().st_ctime_ns < written:
             continue
         is_touched = True

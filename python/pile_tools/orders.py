@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pile_tools import _core, manifest, timeline
 from pile_tools._core import Tokenizer, TrainingOrder
+from pile_tools.checked import MAX_SEED, Values
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import Manifest
 from pile_tools.search import MAX_PLACES
@@ -29,6 +30,17 @@ if TYPE_CHECKING:
 
 #: The manifest of an order, in its folder.
 ORDER_FILE = "order.json"
+
+#: Rules by which orders are built.
+RULES = (
+    "megatron-lm",
+    "gpt-neox packed",
+    "gpt-neox pack_until_overflow",
+    "gpt-neox unpacked",
+)
+
+#: Longer samples than any model's.
+MAX_SEQ_LENGTH = 2**31 - 2
 
 #: Tokens of a row, and rows of a step, in Pythia's published data.
 PYTHIA_ROW_LENGTH, PYTHIA_BATCH_SIZE = 2049, 1024
@@ -351,42 +363,106 @@ def _of_manifest(file: Path) -> Order:
     found = manifest.read(file)
     if found.kind != "order":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an order ({file})")
-    settings: dict[str, Any] = found.settings
-    if settings["rule"] == "view":
+    if found.checked_settings.text("rule", (*RULES, "view")) == "view":
         from pile_tools import views
 
         return views.open_view(found)
     datasets = [entry for entry in found.inputs if entry["role"] == "dataset"]
     if not datasets:
         raise FormatError(f"names no dataset ({file})")
-    is_blend = "stems" in settings
-    stems = settings["stems"] if is_blend else [settings["stem"]]
-    parts = [_part(found, stem, entry) for stem, entry in zip(stems, datasets, strict=True)]
+    settings = _Settings.read(found)
+    if len(settings.stems) != len(datasets):
+        raise FormatError(f"{len(settings.stems)} stems for {len(datasets)} datasets ({file})")
+    parts = [
+        _part(found, settings, stem, entry) for stem, entry in zip(settings.stems, datasets, strict=True)
+    ]
     labels = [entry for entry in found.inputs if entry["role"] == "labels"]
     return Order(
         path=file,
-        samples=_core.blended_order(found.folder / settings["stem"], parts) if is_blend else parts[0],
-        batch_size=settings["batch_size"],
-        steps=settings["steps"],
-        seed=settings["seed"],
+        samples=_core.blended_order(found.folder / settings.blend, parts) if settings.blend else parts[0],
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        seed=settings.seed,
         manifest=found,
-        labels=_part(found, stems[0], labels[0], padding=-100) if labels else None,
+        labels=_part(found, settings, settings.stems[0], labels[0], padding=-100) if labels else None,
     )
 
 
-def _part(found: Manifest, stem: str, entry: manifest.Entry, padding: int = 0) -> TrainingOrder:
-    settings = found.settings
-    layout = settings.get("layout", {"extra": 1, "is_padded": False})
+@dataclass(frozen=True)
+class _Settings:
+    """What a manifest says of how its arrays are read.
+
+    Attributes:
+        seq_length: Tokens the model sees at once.
+        extra: Tokens of a sample beyond that.
+        is_padded: Whether samples shorter than the others are filled up.
+        is_as_gpt_neox: Whether samples are replaced as GPT-NeoX's reader does.
+        stems: Beginning of the arrays' names, one for each dataset.
+        blend: Beginning of the names of the arrays that mix them, of a blend.
+    """
+
+    seq_length: int
+    extra: int
+    is_padded: bool
+    is_as_gpt_neox: bool
+    batch_size: int | None
+    steps: int | None
+    seed: int | None
+    stems: list[str]
+    blend: str | None
+
+    @classmethod
+    def read(cls, found: Manifest) -> _Settings:
+        """Those of a manifest of an order that is no view. Raises FormatError."""
+        values = found.checked_settings
+        values.require_keys(
+            ("rule", "seq_length", "stem", "batch_size", "steps", "seed"),
+            ("samples", "epochs", "split", "part", "compat", "layout", "stems", "weights"),
+        )
+
+        def count(key: str) -> int | None:
+            return values.optional(key, lambda key: values.integer(key, at_least=1))
+
+        # These say how the order was built; they are checked with the others, and not used.
+        for key in ("samples", "epochs"):
+            count(key)
+        for key in ("split", "part"):
+            values.optional(key, values.text)
+        values.optional("weights", lambda key: values.items_of(key, Values.number))
+        compat = values.optional("compat", lambda key: values.text(key, ("gpt-neox",)))
+        extra, is_padded = 1, False
+        if values.has("layout"):
+            layout = values.object("layout")
+            layout.require_keys(("extra", "is_padded"))
+            extra, is_padded = layout.integer("extra", 0, 1), layout.flag("is_padded")
+        is_blend = values.has("stems")
+        stem = values.file_name("stem")
+        return cls(
+            seq_length=values.integer("seq_length", 1, MAX_SEQ_LENGTH),
+            extra=extra,
+            is_padded=is_padded,
+            is_as_gpt_neox=compat is not None,
+            batch_size=count("batch_size"),
+            steps=count("steps"),
+            seed=values.optional("seed", lambda key: values.integer(key, at_most=MAX_SEED)),
+            stems=values.items_of("stems", Values.file_name) if is_blend else [stem],
+            blend=stem if is_blend else None,
+        )
+
+
+def _part(
+    found: Manifest, settings: _Settings, stem: str, entry: manifest.Entry, padding: int = 0
+) -> TrainingOrder:
     samples = TrainingOrder(
         found.folder / stem,
-        settings["seq_length"],
+        settings.seq_length,
         found.folder / entry["path"],
-        extra=layout["extra"],
-        is_padded=layout["is_padded"],
+        extra=settings.extra,
+        is_padded=settings.is_padded,
         padding=padding,
-        as_gpt_neox=settings.get("compat") == "gpt-neox",
+        as_gpt_neox=settings.is_as_gpt_neox,
     )
-    if samples.dataset.fingerprint != entry["fingerprint"]:
+    if samples.dataset.fingerprint != manifest.required(found, entry, "fingerprint"):
         raise FormatError(
             f"built for another dataset than {samples.dataset.prefix} now is; build it anew ({found.path})"
         )

@@ -26,10 +26,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import files, manifest
+from pile_tools import checked, files, manifest
 from pile_tools.config import Settings
 from pile_tools.errors import FormatError, OutputExistsError, PileError
-from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
 
 #: The file in a scratch folder that is locked, and by whose name the folder is known to be ours.
 MARKER = "pile-tools.lock"
@@ -418,9 +418,12 @@ def _publish(target: Target, made: Manifest, owned: Mapping[str, Entry], *, forc
     for entry in made.outputs:
         _refuse(target.folder / entry["path"], owned, entry, force=force)
     target.manifest.unlink(missing_ok=True)
-    for entry in made.outputs:
-        if os.path.lexists(target.scratch / entry["path"]):
-            (target.scratch / entry["path"]).replace(target.folder / entry["path"])
+    # Readers that know no manifests open the first file of a list, `.bin` say: it goes first and comes last.
+    names = [entry["path"] for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
+    for name in names:
+        (target.folder / name).unlink(missing_ok=True)
+    for name in reversed(names):
+        (target.scratch / name).replace(target.folder / name)
     sync_folder(target.folder)
     target.unpublished.replace(target.manifest)
     sync_folder(target.folder)
@@ -475,14 +478,15 @@ def _is_plain(name: str) -> bool:
 
 
 def _read_replaced(path: Path) -> list[Entry]:
-    try:
-        entries = json.loads(path.read_bytes())
-        return [
-            {"path": str(entry["path"]), "bytes": int(entry["bytes"]), "sha256": str(entry["sha256"])}
-            for entry in entries
-        ]
-    except (ValueError, KeyError, TypeError, RecursionError) as err:
-        raise FormatError(f"not a list of replaced files ({path})") from err
+    entries = checked.read_json(path, what="a list of replaced files").objects("files")
+    return [
+        {
+            "path": entry.path("path"),
+            "bytes": entry.integer("bytes"),
+            "sha256": entry.hexadecimal("sha256", SHA256_DIGITS),
+        }
+        for entry in entries
+    ]
 
 
 def _write_replaced(target: Target, owned: Mapping[str, Entry]) -> None:
@@ -491,7 +495,7 @@ def _write_replaced(target: Target, owned: Mapping[str, Entry]) -> None:
         return
     keys = ("path", "bytes", "sha256")
     entries = [{key: entry[key] for key in keys} for entry in owned.values()]
-    files.write_atomically(target.scratch / REPLACED, json.dumps(entries))
+    files.write_atomically(target.scratch / REPLACED, json.dumps({"files": entries}))
 
 
 def _remove_replaced(target: Target, published: Manifest, owned: Mapping[str, Entry]) -> None:

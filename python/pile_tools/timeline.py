@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core
+from pile_tools import _core, manifest
 from pile_tools._core import SuffixIndex, Tokenizer, TrainingOrder
 from pile_tools.checkpoints import Intervals
 from pile_tools.errors import ConfigError
@@ -173,9 +173,9 @@ def tokenizer_of(order: Order, given: Path | None = None) -> Tokenizer:
     if given is not None:
         return Tokenizer.from_file(given)
     made = order.dataset_manifest
-    entry = made.input("tokenizer") if made is not None else None
-    if made is not None and entry is not None and (made.folder / entry["path"]).exists():
-        return Tokenizer.from_file(made.folder / entry["path"])
+    path = manifest.input_file(made, "tokenizer") if made is not None else None
+    if path is not None:
+        return Tokenizer.from_file(path)
     raise ConfigError("the dataset's tokenizer is not known or not here; give --tokenizer FILE")
 
 

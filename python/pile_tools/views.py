@@ -10,7 +10,7 @@ import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import files, manifest, publish
+from pile_tools import checked, manifest, publish
 from pile_tools._core import Tokenizer
+from pile_tools.checked import Values
 from pile_tools.config import fingerprint
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import Manifest, Request
 from pile_tools.orders import ORDER_FILE, Order, Samples, open_order
 from pile_tools.publish import Built, Target
@@ -29,6 +30,8 @@ from pile_tools.types import Tokens
 
 #: The table of a saved view, beside its `order.json`.
 VIEW_FILE = "view.json"
+#: Views upon each other that are opened: each is opened within the one above.
+MAX_VIEWS = 32
 
 
 @dataclass(frozen=True)
@@ -259,9 +262,9 @@ def overwritten(order: Order, table: Sequence[Insert]) -> list[dict[str, Any]]:
 def find_tokenizer(order: Order) -> Tokenizer:
     """The tokenizer that the dataset's manifest names. Raises ConfigError."""
     made = order.dataset_manifest
-    entry = made.input("tokenizer") if made is not None else None
-    if made is not None and entry is not None and (made.folder / entry["path"]).exists():
-        return Tokenizer.from_file(made.folder / entry["path"])
+    path = manifest.input_file(made, "tokenizer") if made is not None else None
+    if path is not None:
+        return Tokenizer.from_file(path)
     raise ConfigError("the dataset's tokenizer is not known or not here; give one")
 
 
@@ -319,27 +322,73 @@ def _with_log(view: dict[str, Any], beneath: Order) -> dict[str, Any]:
     """A view as it is recorded: inserts with the tokens that they write over."""
     if view["kind"] != "inserts":
         return view
-    return {**view, "table": overwritten(beneath, [_insert(entry) for entry in view["table"]])}
+    table = [Insert(**entry) for entry in view["table"]]
+    return {**view, "table": overwritten(beneath, table)}
 
 
 def open_view(found: Manifest) -> Order:
     """A saved view, over the order beneath, which must be as it was."""
+    settings = found.checked_settings
+    settings.require_keys(("rule", "kind", "seq_length", "batch_size", "steps", "seed", "view"))
+    path = _order_beneath(found)
+    _refuse_deep_views(path)
+    table = checked.read_json(_view_file(found), what="a table of views")
+    table.require_keys(("views",))
+    if fingerprint(table.values) != settings.text("view"):
+        raise FormatError(f"not the table that its {ORDER_FILE} names ({_view_file(found)})")
+    order = open_order(path)
+    for view in table.objects("views"):
+        order = _applied(order, view)
+    size, steps = (settings.optional(key, _at_least_one(settings)) for key in ("batch_size", "steps"))
+    return dataclasses.replace(order, path=found.path, manifest=found, batch_size=size, steps=steps)
+
+
+def _order_beneath(found: Manifest) -> Path:
+    """The path of the order that a view is of, checked to be as it was. Raises ConfigError."""
     entry = found.input("order")
     if entry is None:
         raise ConfigError(f"names no order beneath ({found.path})")
-    path = found.folder / entry["path"]
-    if files.sha256(path) != entry["sha256"]:
+    path = manifest.input_path(found, entry)
+    if checked.sha256(path)[1] != manifest.required(found, entry, "sha256"):
         raise ConfigError(f"the order beneath was made anew since ({path})")
-    order = open_order(path)
-    for view in json.loads((found.folder / VIEW_FILE).read_text(encoding="utf-8"))["views"]:
-        order = order.rebatch(batch_size=view["batch_size"])
-        if view["kind"] == "tokens":
-            order = replace_tokens(order, view["table"], steps=(view["steps"][0], view["steps"][1]))
-        else:
-            order = insert_tokens(order, [_insert(entry) for entry in view["table"]])
-    sizes = {name: found.settings[name] for name in ("batch_size", "steps")}
-    return dataclasses.replace(order, path=found.path, manifest=found, **sizes)
+    return path
 
 
-def _insert(entry: dict[str, Any]) -> Insert:
-    return Insert(entry["step"], entry["row"], entry["offset"], tuple(entry["tokens"]))
+def _refuse_deep_views(path: Path) -> None:
+    """Refuses views upon views without end: each is opened within the one above. Raises FormatError."""
+    for _ in range(MAX_VIEWS):
+        found = manifest.read(path)
+        if found.settings.get("rule") != "view":
+            return
+        path = _order_beneath(found)
+    raise FormatError(f"more than {MAX_VIEWS} views upon each other ({path})")
+
+
+def _view_file(found: Manifest) -> Path:
+    return manifest.output_path(found, {"path": VIEW_FILE})
+
+
+def _at_least_one(values: Values) -> Callable[[str], int]:
+    return lambda key: values.integer(key, at_least=1)
+
+
+def _applied(order: Order, view: Values) -> Order:
+    """An order with a view from a file applied to it."""
+    kind = view.text("kind", ("tokens", "inserts"))
+    size = view.optional("batch_size", _at_least_one(view))
+    order = order if size is None else order.rebatch(batch_size=size)
+    if kind == "inserts":
+        view.require_keys(("kind", "table", "batch_size"))
+        return insert_tokens(order, [_insert(entry) for entry in view.objects("table")])
+    view.require_keys(("kind", "table", "steps", "batch_size"))
+    table, steps = view.object("table"), view.integers("steps")
+    if len(steps) != 2:
+        raise view.refuse("steps", "the first step and the end")
+    words = {word: table.text(word) for word in table.values}
+    return replace_tokens(order, words, steps=(steps[0], steps[1]))
+
+
+def _insert(entry: Values) -> Insert:
+    entry.require_keys(("step", "row", "offset", "tokens"), ("overwritten",))
+    step, row, offset = (entry.integer(key) for key in ("step", "row", "offset"))
+    return Insert(step, row, offset, tuple(entry.integers("tokens")))

@@ -359,7 +359,7 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     process.communicate()
     assert not table.exists()
     stopped = json.loads(state.read_text())
-    first = state.parent / stopped["runs"][0]["name"]
+    first = state.parent / stopped["state"]["runs"][0]["name"]
     written = first.stat().st_mtime_ns if first.exists() else None
     refused = count_or_error(prefix, table, CountNgramsConfig(lengths=(2,)))
     assert "finished pieces of an unfinished run" in refused

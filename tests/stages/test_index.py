@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import resource
 import shutil
 import subprocess
@@ -13,6 +15,7 @@ from typing import Any
 import pytest
 
 from pile_tools import ConfigError, OutputExistsError, PileError, VerifyError, open_index
+from pile_tools.publish import MARKER
 from pile_tools.shards import find_shards
 from pile_tools.stages import tokenize, verify
 from pile_tools.stages.index import IndexConfig, run
@@ -45,23 +48,33 @@ def test_finished_once_and_verified(prefix: Path) -> None:
         verify.run(made.folder)
 
 
-def test_pieces_of_a_stopped_job_are_kept(prefix: Path) -> None:
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_pieces_of_a_stopped_job_are_kept_if_they_are_as_they_were(prefix: Path, is_damaged: bool) -> None:
     config = IndexConfig(memory="20K")
     folder, partial = (prefix.with_name(f"sample.index{end}") for end in ("", ".partial"))
     run(prefix, config)
     whole = content(folder)
     assert len(whole) > 5
-    pieces = [name for name in whole if name.startswith("piece-")]
     shutil.rmtree(folder)
 
     partial.mkdir()
-    for name in pieces[:3]:
+    (partial / MARKER).touch()
+    pieces = sorted(name for name in whole if name.startswith("piece-"))[:3]
+    files = {}
+    for name in pieces:
         (partial / name).write_bytes(whole[name])
-    (partial / pieces[3]).write_bytes(whole[pieces[3]][:-1])
-    times = {name: (partial / name).stat().st_mtime_ns for name in pieces[:3]}
+        files[name] = {"bytes": len(whole[name]), "sha256": hashlib.sha256(whole[name]).hexdigest()}
+    header_bytes = int.from_bytes(whole["ranks"][8:16], "little")
+    state = {"index": json.loads(whole["ranks"][16 : 16 + header_bytes])["index"]}
+    (partial / "state.json").write_text(json.dumps({"files": files, "inputs": [], "state": state}))
+    if is_damaged:
+        (partial / pieces[2]).write_bytes(whole[pieces[2]][:-1] + b"?")
+    numbers = {name: (partial / name).stat().st_ino for name in pieces}
     run(prefix, config)
     assert content(folder) == whole
-    assert {name: (folder / name).stat().st_mtime_ns for name in times} == times
+    kept = {name for name, number in numbers.items() if (folder / name).stat().st_ino == number}
+    assert is_damaged or kept == set(pieces)
+    assert not partial.exists()
 
 
 def test_other_settings_are_refused_without_force(prefix: Path) -> None:

@@ -46,7 +46,7 @@ def test_arrays_another_tool_left_are_taken_if_equal(dataset: Path, tmp_path: Pa
     (tmp_path / "order.json").unlink()
     array = next(tmp_path.glob("*_shuffle_idx.npy"))
     np.save(array, np.load(array)[::-1])
-    with pytest.raises(OutputExistsError, match="other content"):
+    with pytest.raises(OutputExistsError, match="is not from pile-tools"):
         run(dataset, tmp_path, config)
     assert not (tmp_path / "order.json").exists()
     run(dataset, tmp_path, config, force=True)

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, TokenDataset
+from pile_tools.publish import MARKER
 from pile_tools.shards import find_shards
 from pile_tools.stages.tokenize import TokenizeConfig, run
 
@@ -232,7 +233,7 @@ def test_a_job_killed_while_publishing_goes_on(
             patch.setattr(Path, "replace", failing)
             with pytest.raises(KeyboardInterrupt):
                 tokenized(shards, prefix, tokenizer, force=True)
-        assert not Path(f"{prefix}.idx").exists(), "half a dataset can be opened"
+        assert not Path(f"{prefix}.bin").exists(), "half a dataset can be opened"
         assert tokenized(shards, prefix, tokenizer).is_new
         assert {k: v for k, v in contents(prefix).items() if k != ".manifest.json"} == {
             k: v for k, v in contents(whole).items() if k != ".manifest.json"
@@ -344,7 +345,7 @@ def test_two_processes_do_not_write_one_dataset(shards: Path, tokenizer: Path, t
     import fcntl
 
     (tmp_path / "d.partial").mkdir()
-    with (tmp_path / "d.partial" / "lock").open("w") as lock:
+    with (tmp_path / "d.partial" / MARKER).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(PileError, match="another process"):
             tokenized(shards, tmp_path / "d", tokenizer)

@@ -35,7 +35,7 @@ TABLE = "[model]\nhidden_size = 32\nn_layers = 2\nn_heads = 4\n"
         (BASE + "steps = 0\n" + TABLE, "steps must be from 1 to"),
         (BASE + 'precision = "fp8"\n' + TABLE, "precision 'fp8'"),
         (BASE + TABLE + "[optimizer]\nlr = -1.0\n", "lr must be from 0 to .*, got -1.0"),
-        (BASE + TABLE + "[optimizer]\nlr = nan\n", "lr must be from 0 to .*, got nan"),
+        (BASE + TABLE + "[optimizer]\nlr = nan\n", "expected a finite number, got nan .*lr"),
         (BASE + TABLE + "[optimizer]\nwarmup = 1.0\n", "warmup must be < 1"),
         (BASE + TABLE + "[optimizer]\nbetas = [0.9]\n", "betas must be two numbers"),
     ],
@@ -87,7 +87,7 @@ def test_what_the_parser_cannot_read_is_named(tmp_path: Path, value: str) -> Non
 @pytest.mark.parametrize("key", ["lr", "min_lr", "warmup", "eps", "weight_decay", "gradient_clipping"])
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1e-9"])
 def test_no_number_of_the_optimizer_is_endless_or_negative(tmp_path: Path, key: str, value: str) -> None:
-    with pytest.raises(ConfigError, match=f"{key} must be from 0 to"):
+    with pytest.raises(ConfigError, match=f"{key} must be from 0 to|finite number.*{key}"):
         read(tmp_path, BASE + TABLE + f"[optimizer]\n{key} = {value}\n")
 
 

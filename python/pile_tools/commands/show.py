@@ -10,10 +10,11 @@ import click
 import numpy as np
 
 from pile_tools import documents
-from pile_tools._core import TokenDataset
+from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.commands import options
 from pile_tools.datasets import tokenizer_of
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, FormatError
+from pile_tools.types import Tokens
 
 
 # Numbers from the end start with a dash, and are no options.
@@ -35,8 +36,8 @@ def command(
     """Print a document of the dataset at PREFIX: where it came from, where its tokens are, its text.
 
     DOCUMENT is a number, from 0 or with -1 for the last, or SHARD:RECORD with the shard's path or the end of
-    it and the record's line from 0. With --raw the shard is decompressed up to the record, and it is said
-    whether the record still gives the same tokens.
+    it and the record's line from 0. With --raw the shard is decompressed up to the record, which is printed
+    only if it still gives the same tokens.
 
     \b
     Examples:
@@ -56,13 +57,18 @@ def command(
         decoder = tokenizer_of(prefix, tokenizer)
         if raw:
             path = documents.find_shard(prefix, shown["origin"]["shard"])
-            line = documents.read_record(path, shown["origin"])
-            shown["raw"] = line.decode(errors="replace")
-            text = documents.text_of(path, line, documents.text_field_of(prefix))
-            shown["raw_gives_same_tokens"] = documents.gives_tokens(text, decoder, ids)
+            field = documents.text_field_of(prefix)
+            shown["raw"] = _record(path, shown["origin"], field, decoder, ids)
         else:
             shown["text"] = decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
     click.echo(json.dumps(shown) if as_json else _printed(shown, prefix))
+
+
+def _record(path: Path, origin: Any, field: str, tokenizer: Tokenizer, ids: Tokens) -> str:
+    try:
+        return documents.record_of(path, origin, field, tokenizer, ids)
+    except FormatError as err:
+        raise FormatError(f"{err}; without --raw its text is shown") from err
 
 
 def _about(dataset: TokenDataset, number: int, others: list[int]) -> dict[str, Any]:
@@ -96,8 +102,7 @@ def _printed(shown: dict[str, Any], prefix: Path) -> str:
         some = ", ".join(f"{other:,}" for other in others[:10]) + (", ..." if len(others) > 10 else "")
         lines.append(f"  also    {len(others):,} more of the same record: {some}")
     if "raw" in shown:
-        same = "the same tokens" if shown["raw_gives_same_tokens"] else "OTHER TOKENS than these"
-        lines.append(f"  record  read again from the shard, it gives {same}")
+        lines.append("  record  read again from the shard, it gives the same tokens")
     lines.append("")
     if "tokens" in shown:
         lines.append(" ".join(map(str, shown["tokens"])))

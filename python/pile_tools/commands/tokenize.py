@@ -137,14 +137,16 @@ def _print_left_out(output: Path, shards: list[dict[str, Any]]) -> None:
 
 def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> None:
     summary = manifest.summary
-    n_text_bytes = sum(subset["n_text_bytes"] for subset in summary["subsets"])
+    n_text_bytes = sum(subset.get("n_text_bytes", 0) for subset in summary["subsets"])
     n_empty = sum(shard["n_empty"] for shard in summary["shards"])
     click.echo(
         f"{output}: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens "
         f"({summary['dtype']}) from {len(summary['shards'])} shards"
     )
     eod = (
-        "no token after each document" if summary["eod"] is None else f"{summary['eod']} after each document"
+        "no token after each document"
+        if summary.get("eod") is None
+        else f"{summary['eod']} after each document"
     )
     click.echo(f"{eod}; {n_empty:,} empty texts left out")
     _print_left_out(output, summary["shards"])

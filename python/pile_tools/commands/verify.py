@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
-from pile_tools.stages.verify import Check, run, run_hashes
+from pile_tools.stages.verify import Check, Totals, run, run_hashes
 
 
 @click.command("verify")
@@ -23,7 +23,8 @@ def command(path: Path, hashes: Path | None, chain: bool) -> None:
     """Check that the artifact at PATH is what its manifest says: every byte of it, and what it was made from.
 
     PATH is a dataset's prefix, an order's or a run's folder, a checkpoint, a study, or any manifest. What it
-    was made from is checked where it is still here.
+    was made from is checked where it is still here. The last line counts the artifacts and files that were
+    checked, the inputs that are absent, and what nothing is known to check by.
 
     \b
     Examples:
@@ -42,6 +43,9 @@ def command(path: Path, hashes: Path | None, chain: bool) -> None:
         click.echo(f"{path} is what {hashes} says: {len(checks)} files")
         return
     checks = run(path, chain=chain, on_check=show)
-    n_absent = sum(check.state == "absent" for check in checks)
-    absent = f", {n_absent} of what it was made from not here" if n_absent else ""
-    click.echo(f"{path} is what its manifest says: {len(checks) - n_absent} checks{absent}")
+    totals = Totals.of(checks)
+    counts = f"{totals.n_artifacts} artifacts, {totals.n_files} files"
+    absent = f"{totals.n_absent} inputs absent" if totals.n_absent else "nothing absent"
+    unsure = f", {totals.n_unsure} unverified" if totals.n_unsure else ""
+    right = "is what its manifest says" if totals.n_artifacts else "has no manifest, but is well-formed"
+    click.echo(f"{path} {right}: {counts}; {absent}{unsure}")

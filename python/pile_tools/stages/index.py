@@ -108,9 +108,7 @@ def run(
 def _tokenizer_file(prefix: Path, given: Path | None) -> TokenizerFile:
     if given is None:
         for found in datasets.manifests(prefix):
-            entry = found.input("tokenizer")
-            if entry is not None and (found.folder / entry["path"]).exists():
-                given = found.folder / entry["path"]
+            given = manifest.input_file(found, "tokenizer") or given
     if given is None:
         raise ConfigError(
             "the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --no-texts for "

@@ -74,7 +74,8 @@ def run(
     eod = _eod(tokenizer, config)
     request = _request(prefix, shards, config, source, eod)
     provenance = datasets.with_suffix(prefix, ".provenance")
-    if provenance.exists() and datasets.provenance_is_own(prefix) and not force:
+    target = Target.of(datasets.labels_manifest(prefix))
+    if provenance.exists() and provenance.name not in publish.own_files(target) and not force:
         raise OutputExistsError(
             f"the documents' origins are known already; --force replaces it ({provenance})"
         )
@@ -95,7 +96,6 @@ def run(
         inputs = _checked_inputs(request.inputs, summary["shards"])
         return Built([provenance.name], summary, inputs)
 
-    target = Target.of(datasets.labels_manifest(prefix))
     return publish.make(target, request, build, force=force, names=[provenance.name], or_else="")
 
 

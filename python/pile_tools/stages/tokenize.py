@@ -90,10 +90,12 @@ def run(
         shards, prefix = part.of(shards), part.prefix(prefix)
         more = part.settings(request)
         request = _request(shards, prefix, config, source, eod, more)
-        if strict := _strictly_made(prefix, request):
-            return Result(strict, is_new=False)
-        # What is finished of this very job is kept: it is the rest that is to be replaced.
-        force = force and not datasets.is_complete(prefix, request)
+        # A part in which no bad record would have been skipped, as any would have stopped it, is the same.
+        strict = Request(request.kind, {**request.settings, LENIENCE: "error"}, request.inputs)
+        for finished_as in (strict, request):
+            if datasets.is_complete(prefix, finished_as):
+                # What is finished of this very job is kept: it is the rest that is to be replaced.
+                request, force = finished_as, False
     n_resumed_shards = 0
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
@@ -196,14 +198,6 @@ def _job(shards: Sequence[Path], request: Request) -> str:
     return fingerprint(
         {"settings": settings, "inputs": [entry for entry in request.inputs if entry["role"] != "shard"]}
     )
-
-
-def _strictly_made(prefix: Path, request: Request) -> Manifest | None:
-    """A finished part in which no bad record would have been skipped, as any would have stopped it."""
-    strict = Request(request.kind, {**request.settings, LENIENCE: "error"}, request.inputs)
-    if not datasets.is_complete(prefix, strict):
-        return None
-    return manifest.read(datasets.with_suffix(prefix, MANIFEST_SUFFIX))
 
 
 def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] | None:

@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import _core, datasets, files, manifest
+from pile_tools import _core, checked, datasets, manifest
 from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.orders import ORDER_FILE
+from pile_tools.shards import STANDARD_INPUT
 from pile_tools.stages import token_shards
+
+#: What a run's folder says of itself while it is trained.
+RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: `ok`, `absent` (an input that is not here) or `WRONG`."""
+    """One thing that was checked.
+
+    Attributes:
+        state: `ok`, `absent` (an input that is not here), `unsure` (there is nothing to check it by) or
+            `WRONG`.
+        what: What was checked and what was found.
+        artifact: The manifest that speaks of it, or None.
+        path: The file that was read whole and is right, or None.
+    """
 
     state: str
     what: str
+    artifact: Path | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a verification has checked: artifacts, files, and what could not be checked."""
+
+    n_artifacts: int
+    n_files: int
+    n_absent: int
+    n_unsure: int
+
+    @classmethod
+    def of(cls, checks: Iterable[Check]) -> Totals:
+        """The totals of some checks."""
+        checks = list(checks)
+        states = [check.state for check in checks]
+        return cls(
+            n_artifacts=len({check.artifact for check in checks if check.artifact is not None}),
+            n_files=len({check.path for check in checks if check.path is not None}),
+            n_absent=states.count("absent"),
+            n_unsure=states.count("unsure"),
+        )
 
 
 def find_manifests(path: Path) -> list[Path]:
@@ -33,7 +72,7 @@ def find_manifests(path: Path) -> list[Path]:
         found += sorted(path.glob(f"*{MANIFEST_SUFFIX}"))
         if found:
             return found
-    if path.is_file() and path.suffix == ".json" and _is_manifest(path):
+    if path.is_file() and (_is_manifest_name(path) or _is_manifest(path)):
         return [path]
     stems = [path.name] + [
         path.name.removesuffix(s) for s in (".bin", ".idx", ".provenance", ".json", ".html")
@@ -45,7 +84,13 @@ def find_manifests(path: Path) -> list[Path]:
     raise PileError(f"nothing to verify it by: no manifest in, of or beside {path}")
 
 
+def _is_manifest_name(path: Path) -> bool:
+    return path.name in (MANIFEST_FILE, ORDER_FILE) or path.name.endswith(MANIFEST_SUFFIX)
+
+
 def _is_manifest(path: Path) -> bool:
+    if path.suffix != ".json":
+        return False
     try:
         manifest.read(path)
     except PileError:
@@ -62,14 +107,14 @@ def run(
 
     Args:
         path: An artifact's folder, prefix, manifest or one of its files.
-        chain: Also check the artifacts it was made from, and theirs.
+        chain: Also check the artifacts it was made from, and theirs, each with all its files.
         on_check: Called with each check as it is done.
 
     Raises:
         VerifyError: Something is not what its manifest says; the message names all of it.
         PileError: There is nothing to check.
     """
-    return _all_right(_Verifier(chain).artifact(path), on_check)
+    return _all_right(_Verifier(chain).start(path), on_check)
 
 
 def run_hashes(
@@ -82,7 +127,8 @@ def run_hashes(
         FormatError: Not such a list.
     """
     expected = token_shards.read_hashes(hashes).items()
-    checks = (_file(path / name, {"sha256": sha256}, absent="WRONG") for name, sha256 in expected)
+    verifier = _Verifier(chain=False)
+    checks = (verifier.file(path / name, {"sha256": sha256}, None, "WRONG") for name, sha256 in expected)
     return _all_right(checks, on_check)
 
 
@@ -99,98 +145,218 @@ def _all_right(checks: Iterable[Check], on_check: Callable[[Check], object]) -> 
 
 
 class _Verifier:
-    """Checks artifacts, no file twice."""
+    """Checks artifacts, none twice; no file is hashed twice."""
 
     def __init__(self, chain: bool) -> None:
         self._chain = chain
-        self._seen: set[Path] = set()
+        # A queue, not recursion: a chain may have any length.
+        self._pending: deque[Path] = deque()
+        self._artifacts: set[str] = set()
+        self._digests: dict[str, tuple[int, str]] = {}
+        self._shown: set[tuple[str, str]] = set()
 
-    def artifact(self, path: Path) -> Iterator[Check]:
+    def start(self, path: Path) -> Iterator[Check]:
+        """The checks of the artifact at `path`, and of its chain. Raises PileError if there is none."""
         prefix = path.with_name(path.name.removesuffix(".idx").removesuffix(".bin"))
-        has_index = prefix.with_name(prefix.name + ".idx").exists()
-        if has_index and not prefix.with_name(prefix.name + MANIFEST_SUFFIX).exists():
-            yield _structure(prefix)
+        has_index = datasets.with_suffix(prefix, ".idx").exists()
+        if has_index and not datasets.with_suffix(prefix, MANIFEST_SUFFIX).exists():
+            yield from self._unsigned_dataset(prefix, None)
             labels = datasets.labels_manifest(prefix)
-            if labels.exists():
-                yield from self._manifest(manifest.read(labels), self._chain)
-            return
-        for found in find_manifests(path):
-            yield from self._manifest(manifest.read(found), self._chain)
+            self._pending += [labels] if labels.exists() else []
+        else:
+            self._pending += find_manifests(path)
+        while self._pending:
+            found = self._pending.popleft()
+            if (real := os.path.realpath(found)) not in self._artifacts:
+                self._artifacts.add(real)
+                yield from self._new(self._artifact(found))
 
-    def _is_new(self, path: Path) -> bool:
-        path = path.resolve()
-        is_new = path not in self._seen
-        self._seen.add(path)
-        return is_new
+    def _new(self, checks: Iterable[Check]) -> Iterator[Check]:
+        """Without what was said before: several artifacts may be made from one file."""
+        for check in checks:
+            if (check.state, check.what) not in self._shown:
+                self._shown.add((check.state, check.what))
+                yield check
 
-    def _manifest(self, found: Manifest, chain: bool) -> Iterator[Check]:
-        if not self._is_new(found.path):
-            return
-        for entry in found.outputs:
-            yield from self._output(_place(found, entry), entry)
-        if found.kind == "tokens":
-            yield _structure(found.path.with_name(found.path.name.removesuffix(MANIFEST_SUFFIX)))
-        for entry in found.inputs:
-            yield from self._input(_place(found, entry), entry, chain)
-
-    def _output(self, path: Path, entry: Entry) -> Iterator[Check]:
-        is_manifest = path.name == MANIFEST_FILE and path.exists()
-        if is_manifest:
-            yield _file(path, entry, absent="WRONG")
-            yield from self._manifest(manifest.read(path), False)
-        elif self._is_new(path):
-            yield _file(path, entry, absent="WRONG")
-
-    def _input(self, path: Path, entry: Entry, chain: bool) -> Iterator[Check]:
-        if "fingerprint" in entry:
-            yield _dataset(path, entry)
-        elif path.name == MANIFEST_FILE or self._is_new(path):
-            yield _file(path, entry, absent="absent")
-        if chain:
-            yield from self._made_from(path)
-
-    def _made_from(self, path: Path) -> Iterator[Check]:
-        """The checks of an input that is an artifact itself."""
+    def _artifact(self, path: Path) -> Iterator[Check]:
         try:
-            manifests = find_manifests(path)
-        except PileError:
+            found, is_intact = manifest.read(path), manifest.is_intact(path)
+        except (PileError, OSError) as err:
+            yield Check("WRONG", _reason(err), path)
             return
-        for found in manifests:
-            yield from self._manifest(manifest.read(found), True)
+        if not is_intact:
+            yield Check("WRONG", f"{path} has other values than it was written with", path)
+        else:
+            yield Check("ok", f"{path} (manifest, {found.kind})", path, path)
+        for entry in found.outputs:
+            yield self._output(found, entry)
+        if found.kind == "tokens":
+            yield _structure(datasets.prefix_of(found), path)
+        for entry in found.inputs:
+            yield from self._input(found, entry)
+        if self._chain:
+            self._pending += [beside for beside in _beside(found) if beside.exists()]
+
+    def _output(self, found: Manifest, entry: Entry) -> Check:
+        try:
+            path = manifest.output_path(found, entry)
+        except PileError as err:
+            return Check("WRONG", str(err), found.path)
+        if _is_manifest_name(path) and path.exists():
+            self._pending.append(path)
+        if path.suffix == ".bin" and not path.exists() and (shards := _shards_of(path)):
+            return _joined(shards, entry, found.path)
+        return self.file(path, entry, found.path, absent="WRONG")
+
+    def _input(self, found: Manifest, entry: Entry) -> Iterator[Check]:
+        path = manifest.input_path(found, entry)
+        if entry["path"] == os.fspath(STANDARD_INPUT):
+            yield Check("absent", f"standard input, which {found.path} was made from", found.path)
+            return
+        is_dataset = "sha256" not in entry and "fingerprint" in entry
+        if is_dataset:
+            yield _dataset(path, entry, found.path)
+        else:
+            yield self.file(path, entry, found.path, absent="absent")
+        if self._chain:
+            made = _manifests_of(path, is_dataset=is_dataset)
+            self._pending += made
+            if is_dataset and not any(_is_manifest_of(path, one) for one in made):
+                yield from self._unsigned_dataset(path, found.path)
+
+    def _unsigned_dataset(self, prefix: Path, artifact: Path | None) -> Iterator[Check]:
+        """The checks of a dataset without a manifest: its structure is all that can be checked."""
+        if datasets.with_suffix(prefix, ".idx").exists():
+            yield _structure(prefix, artifact)
+        yield from _equal_shards(_shards_of(datasets.with_suffix(prefix, ".bin")), artifact)
+        what = "no manifest has checksums of its tokens" + (
+            ", only its fingerprint is known" if artifact else ""
+        )
+        yield Check("unsure", f"{prefix}: {what}", artifact)
+
+    def file(self, path: Path, entry: Entry, artifact: Path | None, absent: str) -> Check:
+        """The check of one file by what an entry says of it; `absent` is the state if it is not there."""
+        try:
+            n_bytes = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return Check(absent, f"{path} is not here", artifact)
+        except OSError as err:
+            return Check("WRONG", _reason(err), artifact)
+        if "bytes" in entry and n_bytes != entry["bytes"]:
+            what = f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}"
+            return Check("WRONG", what, artifact)
+        if "sha256" not in entry:
+            return Check("unsure", f"{path} ({n_bytes:,} bytes): its checksum is not known", artifact)
+        try:
+            n_bytes, found = self._sha256(path)
+        except (PileError, OSError) as err:
+            return Check("WRONG", _reason(err), artifact)
+        if found != entry["sha256"]:
+            return Check("WRONG", f"{path} has another SHA-256 than it should have", artifact)
+        return Check("ok", f"{path} ({n_bytes:,} bytes)", artifact, path)
+
+    def _sha256(self, path: Path) -> tuple[int, str]:
+        real = os.path.realpath(path)
+        if real not in self._digests:
+            self._digests[real] = checked.sha256(path)
+        return self._digests[real]
 
 
-def _place(found: Manifest, entry: Entry) -> Path:
-    return Path(os.path.normpath(found.folder / entry["path"]))
+def _reason(err: Exception) -> str:
+    """What went wrong and with which file, without the number of the error."""
+    return f"{err.strerror} ({err.filename})" if isinstance(err, OSError) else str(err)
 
 
-def _file(path: Path, entry: Entry, *, absent: str) -> Check:
-    if not path.exists():
-        return Check(absent, f"{path} is not here")
-    n_bytes = path.stat().st_size
-    if "bytes" in entry and n_bytes != entry["bytes"]:
-        return Check("WRONG", f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}")
-    if "sha256" in entry and files.sha256(path) != entry["sha256"]:
-        return Check("WRONG", f"{path} has another SHA-256 than it should have")
-    return Check("ok", f"{path} ({n_bytes:,} bytes)")
+def _beside(found: Manifest) -> list[Path]:
+    """Manifests that belong to an artifact and that no other one names."""
+    if found.kind == "tokens":
+        return [datasets.labels_manifest(datasets.prefix_of(found))]
+    return [found.folder / RUN_FILE] if found.kind == "run" else []
 
 
-def _dataset(path: Path, entry: Entry) -> Check:
+def _manifests_of(path: Path, *, is_dataset: bool) -> list[Path]:
+    """The manifests that an input was made with: itself, one beside it, or one of its folder."""
+    if is_dataset:
+        beside = [datasets.with_suffix(path, MANIFEST_SUFFIX), datasets.labels_manifest(path)]
+        return [one for one in beside if one.exists()]
+    if _is_manifest_name(path):
+        return [path] if path.exists() else []
+    stems = dict.fromkeys((path.name, path.stem))
+    candidates = [path.with_name(stem + MANIFEST_SUFFIX) for stem in stems]
+    candidates.append(path.with_name(MANIFEST_FILE))
+    return [one for one in candidates if one.exists() and _lists(one, path)]
+
+
+def _lists(found: Path, path: Path) -> bool:
+    """Whether a manifest lists a file as an output; one that cannot be read may do so."""
+    try:
+        made = manifest.read(found)
+    except (PileError, OSError):
+        return True
+    return any(os.path.normpath(made.folder / entry["path"]) == os.fspath(path) for entry in made.outputs)
+
+
+def _is_manifest_of(prefix: Path, found: Path) -> bool:
+    return found == datasets.with_suffix(prefix, MANIFEST_SUFFIX)
+
+
+def _dataset(path: Path, entry: Entry, artifact: Path) -> Check:
     """A dataset that something was made from, by its fingerprint."""
     try:
         found = _core.TokenSource(path).fingerprint
     except FileNotFoundError:
-        return Check("absent", f"{path} is not here")
-    except PileError as err:
-        return Check("WRONG", str(err))
+        return Check("absent", f"{path} is not here", artifact)
+    except (PileError, OSError) as err:
+        return Check("WRONG", _reason(err), artifact)
     if found != entry["fingerprint"]:
-        return Check("WRONG", f"{path} is another dataset than the one it was made from")
-    return Check("ok", f"{path} (fingerprint {found[:16]})")
+        return Check("WRONG", f"{path} is another dataset than the one it was made from", artifact)
+    return Check("ok", f"{path} (fingerprint {found[:16]})", artifact)
 
 
-def _structure(prefix: Path) -> Check:
+def _structure(prefix: Path, artifact: Path | None) -> Check:
     """A token dataset's index against its tokens."""
     try:
-        _core.TokenDataset(prefix).check()
+        if datasets.with_suffix(prefix, ".bin").exists():
+            _core.TokenDataset(prefix).check()
+        elif not _core.TokenSource(prefix).has_tokens:
+            return Check("absent", f"the tokens of {prefix} are not here", artifact)
     except (PileError, OSError) as err:
-        return Check("WRONG", str(err))
-    return Check("ok", f"{prefix}: each document stands where its index says")
+        return Check("WRONG", _reason(err), artifact)
+    return Check("ok", f"{prefix}: each document stands where its index says", artifact)
+
+
+def _shards_of(path: Path) -> list[Path]:
+    """The shards that `NAME.bin` is cut into, in their order; empty where there are none."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*-of-[0-9]*.bin"))
+
+
+def _joined(shards: list[Path], entry: Entry, artifact: Path) -> Check:
+    """Shards of a token file against the checksum of the whole file."""
+    digest, n_bytes = hashlib.sha256(), 0
+    try:
+        for path in shards:
+            with checked.open_regular(path) as file:
+                while data := file.read(1 << 20):
+                    digest.update(data)
+                    n_bytes += len(data)
+    except (PileError, OSError) as err:
+        return Check("WRONG", _reason(err), artifact)
+    what = f"{shards[0]} and {len(shards) - 1} more shards"
+    if n_bytes != entry["bytes"]:
+        return Check("WRONG", f"{what} have {n_bytes} bytes, the manifest says {entry['bytes']}", artifact)
+    if digest.hexdigest() != entry["sha256"]:
+        return Check("WRONG", f"{what} have another SHA-256 than they should have", artifact)
+    return Check("ok", f"{what} ({n_bytes:,} bytes)", artifact, shards[0])
+
+
+def _equal_shards(shards: list[Path], artifact: Path | None) -> Iterator[Check]:
+    """Shards that are copies of each other, which no index can tell."""
+    known: dict[str, Path] = {}
+    for path in shards:
+        try:
+            n_bytes, sha256 = checked.sha256(path)
+        except (PileError, OSError) as err:
+            yield Check("WRONG", _reason(err), artifact)
+            continue
+        if n_bytes and (other := known.setdefault(sha256, path)) != path:
+            yield Check("WRONG", f"{path} has the same bytes as {other}", artifact)

@@ -18,9 +18,14 @@ impl Mapped {
     /// Maps a file; an empty one gives no bytes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Io`] if it cannot be opened or mapped.
+    /// [`crate::ErrorKind::Io`] if it cannot be opened or mapped, [`crate::ErrorKind::Format`] for
+    /// anything but a file.
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |err| Error::io(path, err);
+        // Opening a pipe would wait for its writer, and a device may do anything.
+        if !std::fs::metadata(path).map_err(fail)?.is_file() {
+            return Err(Error::malformed(path, "not a regular file"));
+        }
         let file = File::open(path).map_err(fail)?;
         let is_empty = file.metadata().map_err(fail)?.len() == 0;
         let map = if is_empty {

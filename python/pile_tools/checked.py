@@ -1,0 +1,299 @@
+"""Reads JSON that anyone may have written: bounded files, checked types, errors that name file and key."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from pile_tools.errors import FormatError
+
+#: Largest file that is parsed, and deepest nesting of objects and lists.
+MAX_BYTES, MAX_DEPTH = 256 << 20, 32
+
+#: Longest path that Linux takes.
+MAX_PATH_CHARACTERS = 4096
+
+#: Sizes and counts are 64-bit in the core; seeds may use all bits.
+MAX_COUNT, MAX_SEED = 2**63 - 1, 2**64 - 1
+
+_Value = TypeVar("_Value")
+
+_HEX = re.compile(r"[0-9a-f]+")
+
+#: Surrogates that no file name is decoded to: no file or terminal can take them.
+_LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Opens a regular file, or a link to one, for reading.
+
+    Raises:
+        FormatError: A folder, pipe, socket or device, which could block the reader or never end.
+        OSError: The file cannot be read.
+    """
+    _require_regular(path.stat().st_mode, path)
+    # Another process may put a pipe there in between: opening must not block then either.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        _require_regular(os.fstat(descriptor).st_mode, path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_regular(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+        raise FormatError(f"expected a file, found a {kinds.get(stat.S_IFMT(mode), 'device')} ({path})")
+
+
+def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file of bounded size.
+
+    Raises:
+        FormatError: Not a regular file, or a larger one.
+        OSError: The file cannot be read.
+    """
+    with open_regular(path) as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise FormatError(f"more than {max_bytes:,} bytes, which no such file has ({path})")
+    return data
+
+
+def sha256(path: Path) -> tuple[int, str]:
+    """Size and SHA-256 of a regular file, read to the size that it had when it was opened.
+
+    Raises:
+        FormatError: Not a regular file, or one that grew or shrank while it was read.
+        OSError: The file cannot be read.
+    """
+    with open_regular(path) as file:
+        n_bytes = os.fstat(file.fileno()).st_size
+        digest, n_read = hashlib.sha256(), 0
+        # A file that never ends reports a size that its reader soon passes.
+        while n_read <= n_bytes and (data := file.read(1 << 20)):
+            digest.update(data)
+            n_read += len(data)
+    if n_read != n_bytes:
+        raise FormatError(f"changed while it was read: {n_bytes:,} bytes, then {n_read:,} ({path})")
+    return n_bytes, digest.hexdigest()
+
+
+def read_json(path: Path, what: str = "JSON") -> Values:
+    """The JSON object in a file, with bounded size, depth and numbers and without duplicate keys.
+
+    Raises:
+        FormatError: The file is not one; `what` names what it should be.
+        OSError: The file cannot be read.
+    """
+    return parse_json(read_bytes(path), path, what)
+
+
+def parse_json(data: bytes, path: Path | str, what: str = "JSON") -> Values:
+    """The JSON object in `data`; `path` names its file in messages. Raises FormatError."""
+    try:
+        values = json.loads(
+            data.decode(),
+            object_pairs_hook=_unique,
+            parse_int=_integer,
+            parse_float=_float,
+            parse_constant=_refuse_constant,
+        )
+        _check(values, 0)
+    except (ValueError, RecursionError) as err:
+        reason = "nested too deep" if isinstance(err, RecursionError) else str(err)
+        raise FormatError(f"not {what}: {reason} ({path})") from err
+    if not isinstance(values, dict):
+        raise FormatError(f"not {what}: {_name(values)}, expected an object ({path})")
+    return Values(values, str(path))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(n for n in names if names.count(n) > 1)!r} occurs twice")
+    return values
+
+
+def _integer(text: str) -> int:
+    # Twenty digits hold every 64-bit number; Python refuses thousands in its own words.
+    if len(text) > 20 or not -MAX_COUNT <= int(text) <= MAX_SEED:
+        raise ValueError(f"number {text[:20]} is out of range")
+    return int(text)
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"number {text[:20]} is out of range")
+    return value
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not a number")
+
+
+def _check(value: object, depth: int) -> None:
+    """Raises ValueError for deep nesting and text that no file can hold."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str) and _LONE_SURROGATE.search(value):
+        raise ValueError("text with half of a surrogate pair")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check(key, depth + 1)
+            _check(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth + 1)
+
+
+def _name(value: object) -> str:
+    """A value in few words."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+@dataclass(frozen=True)
+class Values:
+    """A JSON object whose values are read by type.
+
+    Each reader raises FormatError for a missing key, another type or a value out of range.
+
+    Attributes:
+        values: The object.
+        where: Names it in messages: a file and, within it, a key.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+
+    def require_keys(self, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+        """Refuses an object without one of the required keys, or with a key of neither kind."""
+        required, optional = list(required), list(optional)
+        if missing := [name for name in required if name not in self.values]:
+            raise FormatError(f"missing key {missing[0]!r} ({self.where})")
+        if unknown := [name for name in self.values if name not in required and name not in optional]:
+            known = ", ".join([*required, *optional])
+            raise FormatError(f"unknown key {_shown(unknown[0])}; known are: {known} ({self.where})")
+
+    def has(self, key: str) -> bool:
+        """Whether there is a value other than null."""
+        return self.values.get(key) is not None
+
+    def _get(self, key: str) -> Any:
+        if key not in self.values:
+            raise FormatError(f"missing key {key!r} ({self.where})")
+        return self.values[key]
+
+    def refuse(self, key: str, expected: str) -> FormatError:
+        """The error for a value that is not what was expected."""
+        return FormatError(f"{key} is {_name(self._get(key))}, expected {expected} ({self.where})")
+
+    def integer(self, key: str, at_least: int = 0, at_most: int = MAX_COUNT) -> int:
+        """A whole number within bounds."""
+        value = self._get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not at_least <= value <= at_most:
+            bound = f" from {at_least}" if at_most == MAX_COUNT else f" from {at_least} to {at_most}"
+            raise self.refuse(key, f"a whole number{bound}")
+        return value
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        value = self._get(key)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise self.refuse(key, "a number")
+        return float(value)
+
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value = self._get(key)
+        if not isinstance(value, bool):
+            raise self.refuse(key, "true or false")
+        return value
+
+    def text(self, key: str, choices: Sequence[str] | None = None) -> str:
+        """Text, one of `choices` if there are any."""
+        value = self._get(key)
+        if not isinstance(value, str) or (choices is not None and value not in choices):
+            raise self.refuse(key, "text" if choices is None else f"one of {', '.join(choices)}")
+        return value
+
+    def path(self, key: str) -> str:
+        """A path: text that is not empty, without NUL and not longer than a path can be."""
+        value = self._get(key)
+        if not isinstance(value, str) or not 0 < len(value) <= MAX_PATH_CHARACTERS or "\0" in value:
+            raise self.refuse(key, "a path")
+        return value
+
+    def file_name(self, key: str) -> str:
+        """The name, or the beginning of the name, of a file in one folder: a path without a folder."""
+        value = self.path(key)
+        if "/" in value or value in (".", ".."):
+            raise self.refuse(key, "a file's name")
+        return value
+
+    def hexadecimal(self, key: str, n_digits: int | None = None) -> str:
+        """A digest in lower-case hexadecimal digits."""
+        value = self._get(key)
+        is_hex = isinstance(value, str) and _HEX.fullmatch(value) is not None
+        if not is_hex or (n_digits is not None and len(value) != n_digits):
+            digits = "" if n_digits is None else f"{n_digits} "
+            raise self.refuse(key, f"{digits}hexadecimal digits")
+        return str(value)
+
+    def object(self, key: str) -> Values:
+        """An object."""
+        value = self._get(key)
+        if not isinstance(value, dict):
+            raise self.refuse(key, "an object")
+        return Values(value, f"{self.where}, {key}")
+
+    def objects(self, key: str) -> list[Values]:
+        """A list of objects."""
+        items = self._list(key)
+        if not all(isinstance(item, dict) for item in items):
+            raise self.refuse(key, "a list of objects")
+        return [Values(item, f"{self.where}, {key}[{i}]") for i, item in enumerate(items)]
+
+    def texts(self, key: str) -> list[str]:
+        """A list of texts."""
+        return self.items_of(key, lambda one, i: one.text(i))
+
+    def integers(self, key: str, at_least: int = 0, at_most: int = MAX_COUNT) -> list[int]:
+        """A list of whole numbers within bounds."""
+        return self.items_of(key, lambda one, i: one.integer(i, at_least, at_most))
+
+    def items_of(self, key: str, read: Callable[[Values, str], _Value]) -> list[_Value]:
+        """A list, each item read by a reader of this class: `read(values, key_of_item)`."""
+        items = Values({f"{key}[{i}]": item for i, item in enumerate(self._list(key))}, self.where)
+        return [read(items, name) for name in items.values]
+
+    def _list(self, key: str) -> list[Any]:
+        value = self._get(key)
+        if not isinstance(value, list):
+            raise self.refuse(key, "a list")
+        return value
+
+    def optional(self, key: str, read: Callable[[str], _Value]) -> _Value | None:
+        """What `read` makes of a value, None where it is null or missing."""
+        return read(key) if self.has(key) else None
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 40 else name[:37] + "...")

@@ -1,0 +1,258 @@
+"""What the manifests of each kind of artifact say: keys and types of their settings and summaries.
+
+A shape is a reader of one value, an object's shape in a dictionary, or the shape of a list's items in a list.
+A key that ends with `?` may be missing, and null is allowed where a reader says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+from pile_tools.checked import MAX_SEED, Values
+
+Shape: TypeAlias = Any
+
+
+def _count(values: Values, key: str) -> None:
+    values.integer(key)
+
+
+def _seed(values: Values, key: str) -> None:
+    values.integer(key, at_most=MAX_SEED)
+
+
+def _number(values: Values, key: str) -> None:
+    values.number(key)
+
+
+def _text(values: Values, key: str) -> None:
+    values.text(key)
+
+
+def _flag(values: Values, key: str) -> None:
+    values.flag(key)
+
+
+def _digest(values: Values, key: str) -> None:
+    values.hexadecimal(key)
+
+
+def _token_type(values: Values, key: str) -> None:
+    values.text(key, ("uint16", "int32"))
+
+
+def _rank_and_count(values: Values, key: str) -> None:
+    if len(values.integers(key)) != 2:
+        raise values.refuse(key, "a rank and a count")
+
+
+def _or_null(shape: Shape) -> Callable[[Values, str], None]:
+    def check(values: Values, key: str) -> None:
+        if values.has(key):
+            check_shape(values, key, shape)
+
+    return check
+
+
+_RECORDS = {"text_field?": _text, "on_bad_record?": _text}
+
+_SUBSET = {"name": _or_null(_text), "n_documents": _count, "n_tokens": _count, "n_text_bytes?": _count}
+
+_SHARD = {
+    "path": _text,
+    "bytes": _count,
+    "sha256": _digest,
+    "n_records": _count,
+    "n_text_bytes": _count,
+}
+
+_CURVE = {"term": _text, "occurrences": [_count]}
+
+#: Terms that are numbers by Pythia's rule have a summary of their own.
+_ARITHMETIC = "terms, pythia-arithmetic"
+
+_BAD_RECORDS = {"n": _count, "first": [{"record": _count, "byte": _count, "reason": _text}]}
+
+_RANKS = [_rank_and_count]
+
+#: Settings by kind. What an order's mean is read with them, in `orders`.
+SETTINGS: Mapping[str, Shape] = {
+    "shards": {"megabytes": _number, "shards": _count, "seed": _seed, "canaries": _flag, "python": _text},
+    "tokenizer": {
+        "vocab_size": _count,
+        "min_frequency": _count,
+        "special_tokens": [_text],
+        **_RECORDS,
+    },
+    "tokens": {
+        "eod?": _or_null(_text),
+        "eod_id?": _or_null(_count),
+        "part?": _text,
+        "part_of?": _digest,
+        **_RECORDS,
+    },
+    "labels": {"eod": _or_null(_text), **_RECORDS},
+    "index": {"texts": _flag, "memory_bytes": _count},
+    "ngrams": {
+        "n": [_count],
+        "min_count": _count,
+        "top": _or_null(_count),
+        "across_documents": _flag,
+        "by_subset": _flag,
+        "has_text?": _flag,
+        "ignore_case?": _flag,
+        "rule?": _text,
+        **_RECORDS,
+    },
+    "terms": {
+        "rule": _text,
+        "whole_words?": _flag,
+        "ignore_case?": _flag,
+        "by_subset?": _flag,
+        "within?": _text,
+        "n_pairs?": _count,
+        "steps?": [_count],
+        "batch_size?": _or_null(_count),
+        **_RECORDS,
+    },
+}
+
+#: Summaries by kind.
+SUMMARIES: Mapping[str, Shape] = {
+    "shards": {
+        "n_documents": _count,
+        "n_text_bytes": _count,
+        "is_complete": _flag,
+        "subsets": [{"name": _text, "n_documents": _count, "n_text_bytes": _count}],
+    },
+    "tokenizer": {
+        "n_documents": _count,
+        "n_text_bytes": _count,
+        "vocab_size": _count,
+        "n_merges": _count,
+        "n_bad_records": _count,
+    },
+    "tokens": {
+        "dtype": _token_type,
+        "n_documents": _count,
+        "n_tokens": _count,
+        "shards": [
+            {
+                **_SHARD,
+                "first_document": _count,
+                "n_empty": _count,
+                "n_lone_surrogates": _count,
+                "bad_records": _BAD_RECORDS,
+            }
+        ],
+        "subsets": [_SUBSET],
+        "vocab_size?": _count,
+        "eod?": _or_null(_text),
+        "parts?": [
+            {
+                "path": _text,
+                "first_document": _count,
+                "n_documents": _count,
+                "n_tokens": _count,
+                "is_document_array_lost": _flag,
+                "has_provenance": _flag,
+            }
+        ],
+    },
+    "labels": {
+        "n_documents": _count,
+        "n_tokens": _count,
+        "has_eod": _flag,
+        "n_found": _count,
+        "n_by_order": _count,
+        "n_ambiguous": _count,
+        "n_texts": _count,
+        "n_bad_records": _count,
+        "n_other_texts": _count,
+        "shards": [{**_SHARD, "n_documents": _count}],
+        "subsets": [_SUBSET],
+    },
+    "index": {
+        "n_documents": _count,
+        "n_tokens": _count,
+        "n_ids": _count,
+        "has_bytes": _flag,
+        "ends_with": _or_null(_count),
+        "n_pieces": _count,
+    },
+    "ngrams": {
+        "n_documents": _count,
+        "n_tokens?": _count,
+        "n_bad_records?": _count,
+        "lengths": [
+            {
+                "n": _count,
+                "n_distinct": _count,
+                "n_occurrences": _count,
+                "n_kept": _count,
+                "ranks": _RANKS,
+            }
+        ],
+        "groups?": [_text],
+    },
+    "terms": {
+        "n_documents?": _count,
+        "n_tokens?": _count,
+        "n_bad_records?": _count,
+        "n_terms": _count,
+        "n_equal": _count,
+        "n_found": _count,
+        "n_occurrences": _count,
+        "best": [{"number": _count, "term": _text, "occurrences": _count, "units": _count}],
+        "ranks": _RANKS,
+        "steps?": [_count],
+        "curves?": [_CURVE],
+    },
+    _ARITHMETIC: {
+        "n_keys": _count,
+        "n_counts": _count,
+        "best": [{"term": _text, "occurrences": _count}],
+        "steps": [_count],
+        "curves": [_CURVE],
+    },
+    "order": {
+        "n_samples": _count,
+        "n_epochs?": _or_null(_count),
+        "has_separate_epoch?": _flag,
+        "tokens_per_epoch?": _count,
+        "n_documents?": _count,
+        "replaced_by_gpt_neox?": [_count],
+        "epochs_of_datasets?": [_or_null(_count)],
+        "samples_of_datasets?": [_count],
+    },
+}
+
+
+def check(kind: str, settings: Values, summary: Values) -> None:
+    """Checks settings and summary of a kind that is listed here. Raises FormatError."""
+    if kind in SETTINGS:
+        _check_object(settings, SETTINGS[kind])
+    if kind == "terms" and settings.text("rule") == "pythia-arithmetic":
+        kind = _ARITHMETIC
+    if kind in SUMMARIES:
+        _check_object(summary, SUMMARIES[kind])
+
+
+def check_shape(values: Values, key: str, shape: Shape) -> None:
+    """Checks one value of an object by its shape. Raises FormatError."""
+    if isinstance(shape, dict):
+        _check_object(values.object(key), shape)
+    elif isinstance(shape, list):
+        values.items_of(key, lambda items, name: check_shape(items, name, shape[0]))
+    else:
+        shape(values, key)
+
+
+def _check_object(values: Values, shape: Mapping[str, Shape]) -> None:
+    required = [name for name in shape if not name.endswith("?")]
+    optional = [name.removesuffix("?") for name in shape if name.endswith("?")]
+    values.require_keys(required, optional)
+    for name, inner in shape.items():
+        if (key := name.removesuffix("?")) in values.values:
+            check_shape(values, key, inner)

@@ -1,0 +1,118 @@
+"""A server that runs commands with faults, and tiny inputs for all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+HERE = Path(__file__).parent
+
+#: Kills before the call and after it; other faults are the error that the call reports.
+KILL, KILL_AFTER = 0, -1
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended.
+
+    Attributes:
+        code: The exit code, or the signal as a negative number.
+        calls: Calls that changed files; unknown if it was killed.
+        printed: Standard output and error.
+    """
+
+    code: int
+    calls: int | None
+    printed: str
+
+
+class Server:
+    """Runs command lines with faults."""
+
+    def __init__(self, process: subprocess.Popen[str], printed: Path) -> None:
+        self._process, self._printed = process, printed
+
+    def run(self, argv: Sequence[str], folder: Path, *, at: int = -1, fault: int = KILL) -> Ended:
+        """Runs a command in a folder, with a fault at its n-th call that changes files there, from 1."""
+        request = {
+            "argv": list(argv),
+            "folder": str(folder),
+            "at": at,
+            "fault": fault,
+            "printed": str(self._printed),
+        }
+        to, answers = self._pipe(self._process.stdin), self._pipe(self._process.stdout)
+        to.write(json.dumps(request) + "\n")
+        to.flush()
+        answer = json.loads(answers.readline())
+        return Ended(answer["code"], answer["calls"], self._printed.read_text())
+
+    @staticmethod
+    def _pipe(stream: IO[str] | None) -> IO[str]:
+        assert stream is not None
+        return stream
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server; needs a C compiler, as Rust does."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        pytest.skip("faults are injected by a preloaded library, which needs Linux and a C compiler")
+    folder = tmp_path_factory.mktemp("faults")
+    shim = folder / "shim.so"
+    command = [compiler, "-shared", "-fPIC", "-O2", "-w", "-o", str(shim), str(HERE / "shim.c"), "-ldl"]
+    subprocess.run(command, check=True)
+    process = subprocess.Popen(
+        [sys.executable, "-B", str(HERE / "server.py"), str(folder / "calls")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "LD_PRELOAD": str(shim), "RAYON_NUM_THREADS": "1"},
+    )
+    yield Server(process, folder / "printed")
+    if process.stdin is not None:
+        process.stdin.close()
+    process.wait(timeout=30)
+
+
+@pytest.fixture(scope="session")
+def inputs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `shards/`, `terms.txt`, `text.txt`, `tok.json`, `ds.*`, `foreign.*` and `order/`."""
+    folder = tmp_path_factory.mktemp("inputs")
+    shards = folder / "shards"
+    shards.mkdir()
+    words = ["the", "quick", "brown", "fox", "jumps", "over", "the", "lazy", "dog", "is", "traced"]
+    for shard in range(3):
+        lines = []
+        for record in range(6):
+            text = " ".join(words[(shard + record + i * 3) % len(words)] for i in range(20 + record))
+            subset = {"pile_set_name": "Books" if record % 2 else "Code"}
+            lines.append(json.dumps({"text": text, "meta": subset}) + "\n")
+        (shards / f"{shard}.jsonl").write_text("".join(lines))
+    (folder / "terms.txt").write_text("fox\ndog\nlazy dog\n")
+    (folder / "text.txt").write_text("the quick brown fox is not here")
+    for argv in (
+        ["train-tokenizer", "shards", "-o", "tok.json", "--vocab-size", "280"],
+        ["tokenize", "shards", "-o", "ds", "--tokenizer", "tok.json"],
+        ["tokenize", "shards/0.jsonl", "-o", "first", "--tokenizer", "tok.json"],
+        ["tokenize", "shards/1.jsonl", "-o", "second", "--tokenizer", "tok.json"],
+        ["tokenize", "shards", "-o", "indexed", "--tokenizer", "tok.json"],
+        ["index", "indexed"],
+        ["order", "ds", "-o", "order", "--seq-length", "16", "--steps", "4", "--batch-size", "4"],
+        ["shard", "ds.bin", "-o", "token-shards", "--bytes", "500"],
+    ):
+        ended = server.run(argv, folder)
+        assert ended.code == 0, ended.printed
+    for suffix in (".bin", ".idx"):
+        shutil.copy(folder / f"ds{suffix}", folder / f"foreign{suffix}")
+    return folder

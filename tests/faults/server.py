@@ -1,0 +1,59 @@
+"""Runs command lines in forked processes, each killed or failed at one of its system calls.
+
+Started under the preloaded shim with everything imported, so that a run costs a fork and not a start of
+Python. Reads a JSON object a line: `argv`, `folder` (the working folder, whose changes are counted),
+`at` and `fault`, `printed` (the file for what the run prints). Answers with `code` (a signal is negative)
+and `calls`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+from pathlib import Path
+
+from pile_tools import cli
+
+
+def run(request: dict[str, object], counts: Path) -> None:
+    """The forked process: never returns."""
+    folder = str(request["folder"])
+    os.chdir(folder)
+    output = os.open(str(request["printed"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.close(output)
+    shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    shim.shim_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
+    shim.shim_count.restype = ctypes.c_long
+    shim.shim_arm(folder.encode(), request["at"], request["fault"])
+    code = 99
+    try:
+        code = cli.run(cli.group, list(request["argv"]))  # type: ignore[call-overload]
+        sys.stdout.flush()
+    finally:
+        n_calls = shim.shim_count()
+        shim.shim_arm(b"", -1, 0)
+        counts.write_text(str(n_calls))
+        os._exit(code)
+
+
+def main() -> None:
+    """Serves until standard input ends."""
+    for name in cli.COMMANDS:
+        cli.group.get_command(None, name)  # type: ignore[arg-type]
+    counts = Path(sys.argv[1])
+    for line in sys.stdin:
+        request = json.loads(line)
+        counts.unlink(missing_ok=True)
+        process = os.fork()
+        if process == 0:
+            run(request, counts)
+        _, status = os.waitpid(process, 0)
+        calls = int(counts.read_text()) if counts.exists() else None
+        print(json.dumps({"code": os.waitstatus_to_exitcode(status), "calls": calls}), flush=True)
+
+
+main()

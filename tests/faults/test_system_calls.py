@@ -1,0 +1,116 @@
+"""Each data command, killed or failed at a system call that changes files, finishes when it is run again.
+
+The same command then gives the same bytes and leaves nothing behind. `make test` samples the calls;
+`make faults` takes all of them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from .conftest import KILL, KILL_AFTER, Server
+
+#: Calls sampled of each command and kind of fault; all of them by `make faults`.
+N_SAMPLED = 4
+IS_COMPLETE = os.environ.get("PILE_TOOLS_FAULTS") == "complete"
+
+TOKENIZE = "tokenize ../in/shards -o out/d --tokenizer ../in/tok.json --threads 1"
+ORDER = "order ../in/ds -o out --seq-length 16 --steps 4 --batch-size 4"
+SHARD = "shard ../in/ds.bin -o out"
+
+#: Commands by name: those that make what is there before, separated by `&&`, and the last one under test.
+COMMANDS = {
+    "sample": "sample out/s --megabytes 0.02 --shards 2",
+    "train-tokenizer": "train-tokenizer ../in/shards -o out/t.json --vocab-size 280 --threads 1",
+    "tokenize": TOKENIZE,
+    "tokenize part": f"{TOKENIZE} --shards 1/2",
+    "tokenize over another": f"{TOKENIZE} --no-eod && {TOKENIZE} --force",
+    "merge": "merge ../in/first ../in/second -o out/m",
+    "merge parts": f"{TOKENIZE} --shards 1/2 && {TOKENIZE} --shards 2/2 && merge out/d.parts -o out/d",
+    "label": "label out/f ../in/shards --tokenizer ../in/tok.json --threads 1",
+    "index": "index out/f --tokenizer ../in/tok.json",
+    "index over another": "index out/f --no-texts && index out/f --tokenizer ../in/tok.json --force",
+    "count-ngrams": "count-ngrams ../in/ds --n 1-3 -o out/n.tsv --threads 1",
+    "count-ngrams words": "count-ngrams ../in/shards --n 1-2 -o out/w.parquet --threads 1",
+    "count-terms": "count-terms ../in/terms.txt ../in/shards --pairs all -o out/t.tsv --threads 1",
+    "order": ORDER,
+    "order over another": f"{ORDER} --seed 5 && {ORDER} --force --seq-length 8",
+    "export": "export ../in/order --steps 0:2 -o out/e.parquet",
+    "shard": f"{SHARD} --bytes 500",
+    "shard over another": f"{SHARD} --bytes 400 && {SHARD} --bytes 500 --force",
+    "unshard": "unshard ../in/token-shards -o out/u.bin",
+    "batch": "batch ../in/order --step 1 --npy out/b.npy",
+    "mixture": "mixture ../in/order --plot out/m.svg",
+    "trace-text": "trace-text ../in/indexed ../in/text.txt -o out/t.html",
+}
+
+FAULTS = {
+    "killed before": KILL,
+    "killed after": KILL_AFTER,
+    "disk full": errno.ENOSPC,
+    "input/output error": errno.EIO,
+}
+
+
+def prepare(inputs: Path, folder: Path, server: Server, before: Iterable[str]) -> Path:
+    """A working folder `run/` beside `in/`, with what is there before the command under test."""
+    work = folder / "run"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "out").mkdir(parents=True)
+    if not (folder / "in").exists():
+        (folder / "in").symlink_to(inputs)
+    for suffix in (".bin", ".idx"):
+        shutil.copy(inputs / f"foreign{suffix}", work / "out" / f"f{suffix}")
+    for argv in before:
+        ended = server.run(argv.split(), work)
+        assert ended.code == 0, ended.printed
+    return work
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Every file below a folder with its bytes, and every folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_same_command_finishes_after_a_fault(
+    server: Server, inputs: Path, tmp_path: Path, name: str, fault: str
+) -> None:
+    *before, command = COMMANDS[name].split(" && ")
+    argv = command.split()
+    work = prepare(inputs, tmp_path, server, before)
+    reference = server.run(argv, work)
+    assert reference.code == 0, reference.printed
+    assert reference.calls is not None
+    assert reference.calls > 3, "no call was counted: is the shim loaded?"
+    expected = tree(work)
+    calls: Iterable[int] = range(1, reference.calls + 1)
+    if not IS_COMPLETE:
+        calls = sorted(random.Random(f"{name}/{fault}").sample(list(calls), N_SAMPLED))
+    for at in calls:
+        work = prepare(inputs, tmp_path, server, before)
+        ended = server.run(argv, work, at=at, fault=FAULTS[fault])
+        where = f"{name}, {fault}, call {at} of {reference.calls}: {ended}"
+        if FAULTS[fault] in (KILL, KILL_AFTER):
+            # A run with fewer calls than the reference has just finished.
+            assert ended.code in (-9, 0), where
+        else:
+            assert ended.code in (0, 1), where
+            assert "a bug in pile-tools" not in ended.printed, where
+            assert ended.code == 0 or ended.printed.count("error:") == 1, where
+        again = server.run(argv, work)
+        assert again.code == 0, f"{where}; then {again}"
+        found = tree(work)
+        assert sorted(found) == sorted(expected), where
+        assert found == expected, where

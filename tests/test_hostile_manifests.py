@@ -1,0 +1,295 @@
+"""Manifests that anyone may have changed: each ends in one clear line, never in a bug of ours.
+
+A sample of all mutations is run; PILE_TOOLS_ALL_MUTATIONS=1 runs them all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pile_tools import manifest, views
+from pile_tools.cli import group
+from pile_tools.cli import run as run_cli
+from pile_tools.errors import FormatError
+from pile_tools.manifest import Request
+from pile_tools.orders import open_order
+from pile_tools.stages import index, label, order, sample, tokenize
+from pile_tools.stages.tokenize import TokenizeConfig
+from pile_tools.views import Insert
+
+IS_COMPLETE = bool(os.environ.get("PILE_TOOLS_ALL_MUTATIONS"))
+
+#: Mutations of each file that are tried otherwise.
+N_SAMPLED = 90
+
+DEEP: Any = []
+for _ in range(500):
+    DEEP = [DEEP]
+
+VALUES: list[Any] = [
+    *(None, True, "", "x", "a\0b", "../x", "/dev/zero", "x" * 5000, "\ud800"),
+    *(-1, 0, 1, 2**31, 2**63 - 1, 2**63, 2**70, 10**4000, 0.5, float("inf"), float("nan")),
+    *([], [None], [[]], {}, {"a": 1}, DEEP),
+]
+
+#: The files that are changed, and the commands that read them: `{}` is the folder.
+READERS: dict[str, list[str]] = {
+    "tokens/d.manifest.json": [
+        "verify {}/tokens/d",
+        "verify {}/order --chain",
+        "show {}/tokens/d 3",
+        "show {}/tokens/d 3 --raw",
+        "merge {}/tokens/d {}/tokens/e -o {}/merged/m",
+        "tokenize {}/shards -o {}/tokens/d --tokenizer {}/tokenizer.json",
+        "when {}/order alpha",
+    ],
+    "tokens/d.index/manifest.json": ["verify {}/tokens/d.index", "search {}/tokens/d alpha"],
+    "labels/d.provenance.manifest.json": ["verify {}/labels/d --chain", "show {}/labels/d 3 --raw"],
+    "order/order.json": [
+        "verify {}/order",
+        "batch {}/order --step 0 --row 0",
+        "when {}/order alpha",
+        "trace {}/order 3",
+        "mixture {}/order",
+        "order {}/tokens/d -o {}/order --seq-length 16 --steps 3 --batch-size 4",
+    ],
+    "blend/order.json": ["verify {}/blend", "batch {}/blend --step 0 --row 0", "when {}/blend alpha"],
+    "parallel/order.json": ["verify {}/parallel", "batch {}/parallel --step 0 --row 0"],
+    "view/order.json": ["verify {}/view --chain", "batch {}/view --step 0 --row 0"],
+    "view/view.json": ["batch {}/view --step 0 --row 0"],
+    "run/manifest.json": ["verify {}/run", "verify {}/run --chain"],
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: Path) -> Path:
+    """One artifact of each kind in a folder."""
+    root = tmp_path_factory.mktemp("tree")
+    shutil.copytree(shards, root / "shards")
+    shutil.copy(tokenizer, root / "tokenizer.json")
+    found, tokens = sorted((root / "shards").iterdir()), root / "tokens"
+    config = TokenizeConfig(tokenizer=root / "tokenizer.json")
+    for name in ("d", "e"):
+        tokenize.run(found, tokens / name, config, threads=1)
+    index.run(tokens / "d", index.IndexConfig())
+    (root / "labels").mkdir()
+    for suffix in (".bin", ".idx"):
+        shutil.copy(tokens / f"d{suffix}", root / "labels")
+    label.run(root / "labels" / "d", found, label.LabelConfig(tokenizer=root / "tokenizer.json"), threads=1)
+    sizes = {"seq_length": 16, "steps": 3, "batch_size": 4}
+    order.run(tokens / "d", root / "order", order.OrderConfig(**sizes))
+    order.run(order.Blend((tokens / "d", tokens / "e")), root / "blend", order.OrderConfig(**sizes))
+    order.run(tokens / "d", root / "parallel", order.OrderConfig(**sizes), labels=tokens / "e")
+    view = open_order(root / "order").with_inserts([Insert(0, 1, 2, (5, 6))])
+    views.save_view(view.with_tokens({"a": "b"}, steps=(0, 2)), root / "view")
+    (root / "run").mkdir()
+    inputs = [manifest.file_entry(root / "order" / "order.json", root / "run", role="order")]
+    manifest.write(root / "run" / "manifest.json", Request("run", {"steps": 3}, inputs), [], {"steps": 3})
+    return root
+
+
+def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The paths of everything within a JSON value but itself."""
+    if isinstance(value, (dict, list)):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (*path, key)
+            yield from _paths(item, (*path, key))
+
+
+def _changed(text: str, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> bytes:
+    """The JSON in `text` after `change(parent, key)`."""
+    values = json.loads(text)
+    at = values
+    for key in path[:-1]:
+        at = at[key]
+    change(at, path[-1])
+    return json.dumps(values).encode()
+
+
+def _remove(parent: Any, key: Any) -> None:
+    del parent[key]
+
+
+def _put(value: Any) -> Callable[[Any, Any], None]:
+    def change(parent: Any, key: Any) -> None:
+        parent[key] = value
+
+    return change
+
+
+def _rename(parent: Any, key: Any) -> None:
+    if isinstance(parent, dict):
+        parent[f"{key}x"] = parent.pop(key)
+    else:
+        parent.append(parent[key])
+
+
+def mutations(data: bytes) -> list[Callable[[], bytes]]:
+    """All mutations of a JSON file: every value, every key, and the bytes."""
+    text = data.decode()
+    changes = [_remove, _rename, *map(_put, VALUES)]
+    made: list[Callable[[], bytes]] = [
+        lambda path=path, change=change: _changed(text, path, change)  # type: ignore[misc]
+        for path in _paths(json.loads(text))
+        for change in changes
+    ]
+    others = [
+        *(data[:n] for n in (0, 1, len(data) // 2, len(data) - 3)),
+        *(b"\xef\xbb\xbf" + data, data.decode().encode("utf-16"), b"\xff" + data, data + b"{}"),
+        *(b"[" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"[]", b"null", b"1", b'"x"'),
+        # A key that occurs twice.
+        data.replace(b"{", b'{"kind": "order", "kind": "x",', 1),
+    ]
+    return made + [lambda other=other: other for other in others]  # type: ignore[misc]
+
+
+def _run(command: str, root: Path) -> tuple[int, str]:
+    """Exit code and standard error of a command, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_cli(group, command.format(root, root, root).replace("{}", str(root)).split())
+    return code, err.getvalue()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_mutation_ends_in_one_clear_line(tree: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    good = (root / name).read_bytes()
+    for command in READERS[name]:
+        code, err = _run(command, root)
+        assert code == 0, f"{command}: {err}"
+    every = mutations(good)
+    chosen = every if IS_COMPLETE else random.Random(name).sample(every, min(N_SAMPLED, len(every)))
+    wrong = []
+    for number, mutation in enumerate(chosen):
+        (root / name).write_bytes(mutated := mutation())
+        commands = READERS[name] if IS_COMPLETE else [READERS[name][number % len(READERS[name])]]
+        for command in commands:
+            code, err = _run(command, root)
+            lines = [line for line in err.splitlines() if not line.startswith(("Usage:", "Try "))]
+            if code not in (0, 1, 2) or (code and len(lines) != 1):
+                wrong.append((command, code, err[-300:], _difference(good, mutated)))
+        shutil.rmtree(root / "merged", ignore_errors=True)
+    assert not wrong, f"{len(wrong)} of {len(chosen)}: {wrong[:5]}"
+
+
+def _difference(good: bytes, mutated: bytes) -> str:
+    """Where a mutation begins, for the message of a failure."""
+    text = json.dumps(json.loads(good)).encode()
+    start = next((i for i, (a, b) in enumerate(zip(text, mutated, strict=False)) if a != b), 0)
+    return repr(mutated[max(0, start - 40) : start + 60])
+
+
+def _special(folder: Path) -> list[Path]:
+    """Files that could block a reader, never end, or are none."""
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    return [
+        folder / "pipe",
+        folder / "loop",
+        Path("/dev/zero"),
+        Path("/dev/tty"),
+        Path("/proc/self/mem"),
+        folder,
+    ]
+
+
+def _edit(path: Path, change: Callable[[Any], None]) -> None:
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+@pytest.mark.parametrize("role", ["shard", "tokenizer", "output"])
+def test_only_regular_files_are_opened(tree: Path, tmp_path: Path, role: str) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    path = root / "tokens" / "d.manifest.json"
+    good = path.read_bytes()
+    for special in _special(tmp_path):
+        for name in (os.fspath(special), os.path.relpath(special, path.parent)):
+            entry = {"role": role, "path": name, "bytes": 0, "sha256": "0" * 64}
+            path.write_bytes(good)
+            if role == "output":
+                _edit(path, lambda values, entry=entry: values["outputs"].append(entry))
+            else:
+                _edit(path, lambda values, entry=entry: values["inputs"].insert(0, entry))
+            for command in ("verify {}/tokens/d", "verify {}/order --chain"):
+                code, err = _run(command, root)
+                assert (code, len(err.splitlines())) == (1, 1), err
+            code, err = _run("show {}/tokens/d 3", root)
+            assert code in ((0,) if role != "tokenizer" else (1, 2)), err
+
+
+def test_a_pipe_in_an_artifacts_place_is_refused(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    doc_idx = next((root / "order").glob("*_doc_idx.npy"))
+    files = ["tokens/d.bin", "tokens/d.idx", "tokens/d.provenance", "tokens/d.manifest.json"]
+    files += [
+        "order/order.json",
+        "view/view.json",
+        f"order/{doc_idx.name}",
+        "tokenizer.json",
+        "shards/00.jsonl",
+    ]
+    for name in files:
+        good = (root / name).read_bytes()
+        (root / name).unlink()
+        os.mkfifo(root / name)
+        code, err = _run("verify {}/view --chain", root)
+        assert (code, len(err.splitlines())) == (1, 1), f"{name}: {err}"
+        if not name.startswith(("tokens/d.prov", "tokens/d.man", "tokenizer", "shards")):
+            code, err = _run("batch {}/view --step 0 --row 0", root)
+            assert (code, len(err.splitlines())) == (1, 1), f"{name}: {err}"
+        (root / name).unlink()
+        (root / name).write_bytes(good)
+
+
+@pytest.mark.parametrize("name", ["{}/victim/x", "../victim/x", "link/x", "inner/../../victim/x", "linked"])
+def test_outputs_outside_their_folder_are_never_touched(tree: Path, tmp_path: Path, name: str) -> None:
+    root = tmp_path / "tree"
+    shutil.copytree(tree, root)
+    (root / "victim").mkdir()
+    (root / "victim" / "x").write_text("precious")
+    (root / "order" / "inner").mkdir()
+    (root / "order" / "link").symlink_to("../victim")
+    (root / "order" / "linked").symlink_to("../victim/x")
+    entry = {"path": name.replace("{}", str(root)), "bytes": 8, "sha256": "0" * 64}
+    _edit(root / "order" / "order.json", lambda values: values["outputs"].append(entry))
+    before = sorted(root.rglob("*"))
+    for command in (
+        "order {}/tokens/d -o {}/order --seq-length 8 --samples 5 --force",
+        "order {}/tokens/d -o {}/order --seq-length 16 --steps 3 --batch-size 4",
+        "verify {}/order",
+    ):
+        code, err = _run(command, root)
+        assert (code, len(err.splitlines())) == (1, 1), err
+        assert "output" in err
+    assert sorted(root.rglob("*")) == before
+    assert (root / "victim" / "x").read_text() == "precious"
+
+
+def test_a_sample_never_removes_files_outside_its_folder(tmp_path: Path) -> None:
+    config = sample.SampleConfig(megabytes=0.02, shards=1)
+    sample.run(config, tmp_path / "shards")
+    (tmp_path / "x").write_text("precious")
+    for name in ("../x", str(tmp_path / "x")):
+        entry = {"path": name, "bytes": 8, "sha256": "0" * 64}
+        _edit(
+            tmp_path / "shards" / "manifest.json", lambda values, entry=entry: values["outputs"].append(entry)
+        )
+        with pytest.raises(FormatError, match="not below the manifest's folder"):
+            sample.run(config, tmp_path / "shards", force=True)
+    assert (tmp_path / "x").read_text() == "precious"
