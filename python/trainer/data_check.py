@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pile_tools import files, manifest
+from pile_tools import checked, files, manifest
 from pile_tools.errors import FormatError, VerifyError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.orders import Order
@@ -124,13 +124,13 @@ def _datasets(records: list[Manifest]) -> list[Path]:
 
 
 def _listed(found: Manifest) -> list[_File]:
-    return [(found.folder / entry["path"], entry) for entry in found.outputs]
+    return [(manifest.output_path(found, entry), entry) for entry in found.outputs]
 
 
 def _verify(path: Path, entry: Entry, on_bytes: OnBytes) -> None:
     """Raises VerifyError unless a file has the size and the checksum of its manifest's entry."""
     try:
-        with path.open("rb") as file:
+        with checked.open_regular(path) as file:
             n_bytes = os.fstat(file.fileno()).st_size
             if n_bytes != entry["bytes"]:
                 raise VerifyError(f"{n_bytes} bytes, its manifest says {entry['bytes']} ({path})")

@@ -20,18 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pile_tools import Tokenizer, files, manifest, publish
-from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.orders import Order, open_order
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from trainer.checkpoint import folders
-from trainer.config import Recipe, TrainConfig, recipe
+from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE
 
 RUN_FILE = "run.json"
 #: What one can do beside replacing a run.
 OR_ELSE = ", another `output` keeps both"
 _FILES, _FOLDERS = (MANIFEST_FILE, RUN_FILE, LOG_FILE), ("checkpoints", "resume")
+
+#: Most threads and processes that a run may say it was begun with.
+MAX_THREADS = 1 << 20
 
 #: Holds the lock of the process that writes, and folders until they are finished.
 SCRATCH_FOLDER = "run" + publish.SCRATCH_SUFFIX
@@ -118,9 +121,16 @@ def plan(config: TrainConfig) -> Run:
     dataset = order.dataset_manifest
     if dataset is not None and source is not None:
         _check_tokenizer(dataset, files.sha256(source.path))
-    n_known = _count(dataset, "vocab_size") if dataset else tokenizer.vocab_size if tokenizer else None
+    n_known = _vocab_size(dataset) if dataset else None
+    if n_known is None and tokenizer is not None:
+        n_known = tokenizer.vocab_size
     order_sha256 = files.sha256(order.path)
     return Run(config, recipe(config, order, n_known), order, tokenizer, source, order_sha256)
+
+
+def _vocab_size(dataset: manifest.Manifest) -> int | None:
+    summary = dataset.checked_summary
+    return summary.integer("vocab_size", 1, MAX_VOCABULARY) if summary.has("vocab_size") else None
 
 
 def _check_tokenizer(dataset: manifest.Manifest, sha256: str) -> None:
@@ -177,7 +187,7 @@ def begun(run: Run, n_processes: int, *, force: bool) -> int | None:
         for name in (*_FILES, *_FOLDERS):
             manifest.refuse_foreign(output / name, path, force=force)
         return None
-    before, threads = (_count(old, key) for key in ("processes", "threads"))
+    before, threads = (old.checked_summary.integer(key, 1, MAX_THREADS) for key in ("processes", "threads"))
     if before != n_processes:
         found = f"begun with {before} processes, not {n_processes}"
         raise ConfigError(f"{found}; use as many, or begin anew with --force ({path})")
@@ -193,13 +203,6 @@ def _check_kinds(output: Path) -> None:
         for path in (output / name for name in names):
             if os.path.lexists(path) and not is_kind(path.lstat().st_mode):
                 raise OutputExistsError(f"in the way of a run: expected {what}, not a link or else ({path})")
-
-
-def _count(found: manifest.Manifest, key: str) -> int:
-    value = found.summary.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 1 << 31:
-        raise FormatError(f"{key} is {value!r}, expected a number from 1 ({found.path})")
-    return value
 
 
 def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -91,12 +92,14 @@ class ForkServer:
         self._folder, self._n_started = folder, 0
         self._codes: dict[int, int] = {}
         script = Path(__file__).with_name("fork_server.py")
+        shim = _compiled_shim(folder)
+        self.has_shim = shim is not None
         self._process = subprocess.Popen(
             [sys.executable, str(script)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env=environment,
+            env={**environment, "LD_PRELOAD": str(shim)} if shim else environment,
         )
         self._receive("ready")
 
@@ -110,8 +113,18 @@ class ForkServer:
             if kind in answer:
                 return int(answer[kind])
 
-    def start(self, *arguments: str | Path, folder: Path | None = None, **environment: str) -> Started:
-        """Starts `pile-train` with these arguments on one thread."""
+    def start(
+        self,
+        *arguments: str | Path,
+        folder: Path | None = None,
+        kill_below: Path | None = None,
+        kill_at: int = -1,
+        **environment: str,
+    ) -> Started:
+        """Starts `pile-train` with these arguments on one thread.
+
+        It is killed before its `kill_at`-th call, from 1, that changes files in `kill_below`.
+        """
         self._n_started += 1
         out, err = (self._folder / f"{self._n_started}.{name}" for name in ("out", "err"))
         request = {
@@ -120,6 +133,8 @@ class ForkServer:
             "folder": None if folder is None else str(folder),
             "stdout": str(out),
             "stderr": str(err),
+            "kill_below": str(kill_below or ""),
+            "kill_at": kill_at,
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -160,6 +175,21 @@ class Started:
     pid: int
     out: Path
     err: Path
+
+    @property
+    def n_calls(self) -> int:
+        """Its calls that changed files, of one that was not killed."""
+        return int(self.out.with_suffix(".calls").read_text())
+
+
+def _compiled_shim(folder: Path) -> Path | None:
+    """The library that counts and kills, where it can be made."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        return None
+    source, made = Path(__file__).parents[1] / "faults/shim.c", folder / "shim.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-w", "-o", made, source, "-ldl"], check=True)
+    return made
 
 
 @pytest.fixture(scope="session")

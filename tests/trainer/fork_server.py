@@ -6,10 +6,12 @@ standard output and error. Answers each with the child's number, and again when 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
 import threading
+from pathlib import Path
 from typing import Any, NoReturn
 
 
@@ -23,6 +25,7 @@ def child(request: dict[str, Any]) -> NoReturn:
         os.environ.update(request["environment"])
         if request["folder"]:
             os.chdir(request["folder"])
+        arm(request["kill_below"], request["kill_at"])
         sys.argv = ["pile-train", *request["arguments"]]
         from trainer import cli
 
@@ -32,7 +35,25 @@ def child(request: dict[str, Any]) -> NoReturn:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
+        if request["kill_below"]:
+            n_calls = shim().shim_count()
+            arm("", -1)
+            Path(request["stdout"]).with_suffix(".calls").write_text(str(n_calls))
         os._exit(code)
+
+
+def shim() -> Any:
+    """The preloaded library of `tests/faults`, which counts calls that change files."""
+    found = ctypes.CDLL(os.environ["LD_PRELOAD"])
+    found.shim_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
+    found.shim_count.restype = ctypes.c_long
+    return found
+
+
+def arm(folder: str, at: int) -> None:
+    """Kills this process before its n-th call that changes files in a folder, from 1; never at -1."""
+    if "LD_PRELOAD" in os.environ:
+        shim().shim_arm(folder.encode(), at, 0)
 
 
 def answer(values: dict[str, Any]) -> None:

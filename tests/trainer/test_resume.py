@@ -229,3 +229,31 @@ def test_a_damaged_order_is_not_trained_on(
     assert result.returncode == 1
     assert "shuffle_idx.npy" in result.stderr.splitlines()[-1]
     assert not (tmp_path / "run/checkpoints").exists()
+
+
+#: Kills of the program, sampled evenly over its calls; more of them by `make faults`.
+N_KILLS = 30 if os.environ.get("PILE_TOOLS_FAULTS") == "complete" else 5
+
+
+def test_a_kill_at_any_call_is_made_good_by_the_same_command(
+    server: Server, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    if not server.has_shim:
+        pytest.skip("kills are injected by a preloaded library, which needs Linux and a C compiler")
+    write_config(tmp_path / "config.toml", Path("run"), "checkpoint_every = 1", "steps = 2")
+    output = tmp_path / "run"
+
+    def run(kill_at: int) -> tuple[int, Any]:
+        started = server.start("config.toml", folder=tmp_path, kill_below=output, kill_at=kill_at)
+        return server.wait(started).returncode, started
+
+    code, started = run(-1)
+    assert code == 0
+    undisturbed, n_calls = contents(output), started.n_calls
+    assert n_calls > 100
+    for kill_at in np.linspace(1, n_calls, N_KILLS).astype(int).tolist():
+        shutil.rmtree(output)
+        assert run(kill_at)[0] == -signal.SIGKILL
+        code, started = run(-1)
+        assert code == 0, (kill_at, started.err.read_text())
+        assert contents(output) == undisturbed, kill_at

@@ -75,6 +75,7 @@ def check_steps(run: Run, n_updates: int) -> None:
 def verify_published(run: Run, step: int) -> None:
     """Raises VerifyError unless a checkpoint is of this run and its files are as they were written."""
     folder = folders.step_folder(checkpoints_folder(run.config.output), step)
-    if manifest.read(folder / MANIFEST_FILE).request != request(run, step).digest:
+    path = folder / MANIFEST_FILE
+    if manifest.read(path).request != request(run, step).digest or not manifest.is_intact(path):
         raise VerifyError(f"not a checkpoint of this run; --force begins anew ({folder})")
     verify_checkpoint(folder)

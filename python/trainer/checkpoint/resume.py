@@ -144,6 +144,8 @@ def check_state(run: Run, step: int, n_processes: int) -> Manifest:
     found = manifest.read(folder / MANIFEST_FILE)
     if found.request != request(run, step, n_processes).digest:
         raise VerifyError(f"not the state of this run; --force begins anew ({found.path})")
+    if not manifest.is_intact(found.path):
+        raise VerifyError(f"damaged; --force begins anew ({found.path})")
     paths = [entry["path"] for entry in found.outputs]
     if any(path != f"{TAG}/{Path(path).name}" for path in paths) or len(set(paths)) != len(paths):
         raise FormatError(f"files outside the state's folder ({found.path})")
