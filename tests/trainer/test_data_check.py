@@ -35,7 +35,6 @@ def check(folder: Path) -> tuple[int, list[Path]]:
 
 def damage(path: Path) -> None:
     data = bytearray(path.read_bytes())
-    # In the middle: the ends of a dataset are compared whenever it is opened.
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
 
@@ -58,14 +57,16 @@ def test_tokens_are_read_once_a_run_and_arrays_at_every_start(folder: Path) -> N
 def test_every_damaged_or_missing_file_is_named(folder: Path, is_known: bool) -> None:
     if is_known:
         check(folder)
-    # The index of the dataset is also checked when the order is opened.
     paths = [*(folder / "order").glob("*.npy"), *folder.glob("*.bin"), *folder.glob("*.provenance")]
     assert len(paths) == 5
+    # Opened before the damage: an order compares samples of its dataset when it is opened.
+    order = open_order(folder / "order")
     for path in paths:
         whole = path.read_bytes()
         damage(path)
+        data = DataCheck(order, folder / "run/checked.json")
         with pytest.raises(VerifyError, match=path.name.replace(".", r"\.")):
-            check(folder)
+            data.run()
         path.write_bytes(whole)
     assert check(folder)[1] == []
 

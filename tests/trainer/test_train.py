@@ -187,14 +187,15 @@ def test_micro_batches_change_only_the_rounding(
 
 
 def test_bf16_adds_gradients_in_fp32(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
+    """The norm of many micro-batches is that of fp32; added in bf16 it would be more than 1 % off."""
     norms = []
-    for size in (64, 1):
-        output = tmp_path / f"run{size}"
-        lines = ("steps = 4", "batch_size = 64", 'precision = "bf16"', f"micro_batch_size = {size}")
+    for precision, size in (("fp32", 256), ("bf16", 1)):
+        output = tmp_path / precision
+        lines = ("steps = 1", "batch_size = 256", f'precision = "{precision}"', f"micro_batch_size = {size}")
         result = train(write_config(tmp_path / "config.toml", output, *lines))
         assert result.returncode == 0, result.stderr
-        norms.append([line["grad_norm"] for line in read_log(output / LOG_FILE)])
-    np.testing.assert_allclose(norms[0], norms[1], rtol=0.005)
+        norms += [line["grad_norm"] for line in read_log(output / LOG_FILE)]
+    assert norms[1] == pytest.approx(norms[0], rel=0.003)
 
 
 def test_bf16_trains_and_publishes_bf16(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
