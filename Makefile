@@ -60,7 +60,7 @@ test-python: setup
 	$(BIN)/pytest -q
 
 faults: setup ## Kill and fail every data command at every system call that changes files; tests take a sample.
-	PILE_TOOLS_FAULTS=complete $(BIN)/pytest -q tests/faults
+	PILE_TOOLS_FAULTS=complete $(BIN)/pytest -q tests/faults tests/trainer/test_resume.py
 
 check: setup ## Formats, lints, types.
 	cargo fmt --all --check

@@ -49,7 +49,7 @@ class Request:
 
     Attributes:
         kind: `shards`, `tokenizer`, `tokens`, `labels`, `ngrams`, `terms`, `index`, `order`, `run`,
-            `checkpoint` or `study`.
+            `checkpoint`, `state` or `study`.
         settings: What changes the output, JSON-ready.
         inputs: What it is made from: `role`, `path`, and `bytes`, `sha256` or `fingerprint` each.
     """

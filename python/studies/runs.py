@@ -71,9 +71,9 @@ def open_run(folder: Path) -> Run:
         folder=folder,
         manifest=found,
         order=_open_order(found),
-        steps=found.settings["steps"],
-        batch_size=found.settings["batch_size"],
-        checkpoints=found.summary["checkpoints"],
+        steps=found.checked_settings.integer("steps", 1),
+        batch_size=found.checked_settings.integer("batch_size", 1),
+        checkpoints=found.checked_summary.integers("checkpoints"),
     )
     _check_run(run)
     return run

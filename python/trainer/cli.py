@@ -14,9 +14,11 @@ from pile_tools import cli
 from pile_tools.commands import options
 from pile_tools.config import from_toml
 from pile_tools.terminal import echo, shell_quote
+from trainer import failures
 from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.config import TrainConfig
+from trainer.launcher import process_count
 from trainer.log import LOG_FILE, read_log
 from trainer.run import Run
 
@@ -67,13 +69,17 @@ def command(config: Path, force: bool, threads: int | None) -> None:
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    rank, _ = process_count()
     run = runs.plan(from_toml(TrainConfig, config))
     if runs.finished(run, force=force) is not None:
-        echo(f"already trained, nothing to do: {run.config.output}")
+        if rank == 0:
+            runs.tidy(run.config.output)
+            echo(f"already trained, nothing to do: {run.config.output}")
         return
-    from trainer.loop import train
+    with failures.named():
+        from trainer.loop import train
 
-    outcome = train(run, force=force, n_threads=threads)
+        outcome = train(run, force=force, n_threads=threads)
     if outcome.is_main:
         for line in _summary(run, outcome.tokens_per_second):
             echo(line)

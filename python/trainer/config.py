@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,11 +24,18 @@ _OPTIMIZER_FIELDS = (
 )
 
 
-def _at_least(low: float, **values: float | None) -> None:
-    """Raises ConfigError for a value that is given and below `low` (or not a number)."""
+#: Largest values of what is counted: a model or a run beyond them fits no machine.
+MAX_WIDTH, MAX_LAYERS, MAX_VOCABULARY, MAX_COUNT = 1 << 20, 1 << 14, (1 << 31) - 1, 1 << 48
+
+#: Largest finite value of what is measured, as a weight in fp32 is.
+MAX_MEASURE = 3.4e38
+
+
+def _within(low: float, high: float, **values: float | None) -> None:
+    """Raises ConfigError for a value that is given and not in [`low`, `high`]; NaN is in no range."""
     for name, value in values.items():
-        if value is not None and not (math.isfinite(value) and value >= low):
-            raise ConfigError(f"{name} must be >= {low}, got {value}")
+        if value is not None and not low <= value <= high:
+            raise ConfigError(f"{name} must be from {low} to {high}, got {value}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +58,13 @@ class ModelConfig:
     init: str | None = field(default=None, metadata={"help": "small_wang or normal_scaled."})
 
     def __post_init__(self) -> None:
+        _within(1, MAX_WIDTH, hidden_size=self.hidden_size, n_heads=self.n_heads)
+        _within(1, MAX_LAYERS, n_layers=self.n_layers)
+        _within(1, MAX_VOCABULARY, vocab_size=self.vocab_size)
+        _within(0, 1, rotary_pct=self.rotary_pct)
+        _within(1, MAX_MEASURE, rotary_base=self.rotary_base)
+        # In fp32, in which layer norms are computed, less is zero.
+        _within(1e-37, 1, layer_norm_eps=self.layer_norm_eps)
         dimensions = (self.hidden_size, self.n_layers, self.n_heads)
         if self.preset is None and None in dimensions:
             raise ConfigError("give preset, or all of hidden_size, n_layers and n_heads")
@@ -85,7 +98,7 @@ class ModelConfig:
     def _vocab_size(self, n_known: int | None) -> int:
         """The size given, or `n_known` padded to a multiple of 128 (more for the largest presets)."""
         if self.vocab_size is not None:
-            _at_least(n_known or 1, vocab_size=self.vocab_size)
+            _within(n_known or 1, MAX_VOCABULARY, vocab_size=self.vocab_size)
             return self.vocab_size
         if n_known is None:
             raise ConfigError("the vocabulary's size is not known; give tokenizer, or vocab_size in [model]")
@@ -112,9 +125,10 @@ class OptimizerConfig:
     )
 
     def __post_init__(self) -> None:
-        _at_least(0, lr=self.lr, min_lr=self.min_lr, eps=self.eps, weight_decay=self.weight_decay)
-        _at_least(0, gradient_clipping=self.gradient_clipping, warmup=self.warmup)
-        if self.warmup >= 1:
+        _within(0, MAX_MEASURE, lr=self.lr, min_lr=self.min_lr, eps=self.eps, weight_decay=self.weight_decay)
+        _within(0, MAX_MEASURE, gradient_clipping=self.gradient_clipping)
+        _within(0, 1, warmup=self.warmup)
+        if self.warmup == 1:
             raise ConfigError(f"warmup must be < 1, got {self.warmup}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
@@ -141,10 +155,9 @@ class TrainConfig:
     precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
 
     def __post_init__(self) -> None:
-        _at_least(1, steps=self.steps, batch_size=self.batch_size, micro_batch_size=self.micro_batch_size)
-        _at_least(1, checkpoint_every=self.checkpoint_every)
-        if not 0 <= self.seed < 2**63:
-            raise ConfigError(f"seed must be in [0, 2**63), got {self.seed}")
+        _within(1, MAX_COUNT, steps=self.steps, batch_size=self.batch_size)
+        _within(1, MAX_COUNT, micro_batch_size=self.micro_batch_size, checkpoint_every=self.checkpoint_every)
+        _within(0, (1 << 63) - 1, seed=self.seed)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
 

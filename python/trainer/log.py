@@ -9,6 +9,7 @@ the update, `tokens` counts what was trained on including this step. There are n
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from types import TracebackType
@@ -19,32 +20,81 @@ from pile_tools.errors import FormatError
 
 LOG_FILE = "train_log.jsonl"
 
+_COUNTS, _MEASURES = ("step", "tokens"), ("loss", "lr", "grad_norm")
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log. Raises FormatError naming the line that is not JSON."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [_parse(line, number, path) for number, line in enumerate(lines, 1)]
+    """The lines of a log.
+
+    Raises:
+        FormatError: A line is not JSON, or lacks a value; the message names it.
+        OSError: The file cannot be read.
+    """
+    lines = path.read_bytes().split(b"\n")
+    return [_values(line, path, number) for number, line in enumerate(lines, 1) if line]
 
 
-def _parse(line: str, number: int, path: Path) -> dict[str, Any]:
+def _values(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    where = f"{path}, line {number}"
     try:
-        values: dict[str, Any] = json.loads(line)
-    except ValueError as err:
-        raise FormatError(f"not JSON: {err} ({path}, line {number})") from err
+        values = json.loads(line)
+    except (ValueError, RecursionError) as err:
+        raise FormatError(f"not JSON: {err} ({where})") from err
+    names = (*_COUNTS, *_MEASURES)
+    if not isinstance(values, dict) or set(values) != set(names):
+        raise FormatError(f"expected an object with {', '.join(names)} ({where})")
+    for name in names:
+        is_count = name in _COUNTS
+        is_right = _is_count(values[name]) if is_count else _is_measure(values[name])
+        if not is_right:
+            what = "a whole number from 0" if is_count else "a finite number"
+            raise FormatError(f"{name} is {str(values[name])[:40]}, expected {what} ({where})")
     return values
 
 
-def rewind_log(path: Path, n_steps: int) -> None:
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _is_measure(value: object) -> bool:
+    is_number = isinstance(value, float) or _is_count(value)
+    return is_number and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def check_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
+    """Raises FormatError unless a log holds the steps 0 to `n_steps` - 1, each once and in order."""
+    lines = read_log(path)
+    _check_steps(lines, path, tokens_per_step)
+    if len(lines) != n_steps or not path.read_bytes().endswith(b"\n" if lines else b""):
+        raise FormatError(f"{len(lines)} steps logged, expected {n_steps} ({path})")
+
+
+def _check_steps(lines: list[dict[str, Any]], path: Path, tokens_per_step: int) -> None:
+    for step, line in enumerate(lines):
+        if line["step"] != step:
+            raise FormatError(f"step {line['step']}, expected step {step} ({path}, line {step + 1})")
+        if line["tokens"] != (step + 1) * tokens_per_step:
+            expected = f"expected {(step + 1) * tokens_per_step}"
+            raise FormatError(f"{line['tokens']} tokens, {expected} ({path}, line {step + 1})")
+
+
+def rewind_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
     """Cuts a log to its first `n_steps` lines; creates an empty one where there is none.
 
     Raises:
-        FormatError: It has fewer whole lines than that.
+        FormatError: It has fewer whole lines than that, or they are not steps 0 to `n_steps` - 1.
     """
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith(b"\n")][:n_steps]
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    kept = lines[:n_steps]
     if len(kept) < n_steps:
         raise FormatError(f"{len(kept)} steps logged, expected {n_steps}; --force begins anew ({path})")
-    files.write_atomically(path, b"".join(kept))
+    _check_steps([_values(line, path, number) for number, line in enumerate(kept, 1)], path, tokens_per_step)
+    if (
+        len(lines) > n_steps
+        or not path.exists()
+        or path.stat().st_size != sum(len(line) + 1 for line in kept)
+    ):
+        files.write_atomically(path, b"".join(line + b"\n" for line in kept))
 
 
 class LogWriter:
@@ -54,7 +104,9 @@ class LogWriter:
         self._path = path
 
     def __enter__(self) -> LogWriter:
-        self._file = self._path.open("a", encoding="utf-8", newline="\n")
+        # The log was made by `rewind_log`: what has its name and is a link is not it.
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
+        self._file = os.fdopen(descriptor, "a", encoding="utf-8", newline="\n")
         return self
 
     def __exit__(
@@ -64,8 +116,12 @@ class LogWriter:
 
     def add(self, **values: int | float) -> None:
         """Adds one step's line."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(values) + "\n")
+            self._file.flush()
+        except OSError as err:
+            err.filename = err.filename or os.fspath(self._path)
+            raise
 
     def sync(self) -> None:
         """Makes what was added survive a power failure."""

@@ -5,26 +5,35 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from pile_tools.errors import FormatError
+from pile_tools import manifest
+from pile_tools.errors import FormatError, PileError
+from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo
 from trainer import run as runs
 from trainer.checkpoint import folders
-from trainer.checkpoint.load import checkpoints_folder, list_steps
-from trainer.checkpoint.publish import publish
-from trainer.checkpoint.resume import load_state, newest_state, resume_folder, save_state
+from trainer.checkpoint.load import list_steps
+from trainer.checkpoint.publish import check_steps, publish, verify_published
+from trainer.checkpoint.resume import load_state, newest_state, save_state, verified_state, verify_state
 from trainer.config import differences
-from trainer.engine import Engine, Processes, TrainingError, process_count, processes
-from trainer.log import LOG_FILE, LogWriter, rewind_log
+from trainer.data_check import DataCheck
+from trainer.engine import Engine, TrainingError, processes
+from trainer.launcher import process_count
+from trainer.log import LOG_FILE, LogWriter, check_log, rewind_log
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
-from trainer.run import Run
+from trainer.ranks import Processes
+from trainer.run import SCRATCH_FOLDER, Run
+
+#: Seconds after which the processes that wait for rank 0 hear from it: far below any timeout of theirs.
+_SIGN_OF_LIFE_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -52,21 +61,119 @@ def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
         TrainingError: Loss or gradient is not finite; the last checkpoint is kept.
         OutputExistsError: A run with other settings was begun in the folder.
         ConfigError: The batch cannot be split over the processes, or their number changed.
+        VerifyError: The data or the saved state are not the bytes that their manifests name.
+        PileError: Another process trains in the folder, or the processes do not share it.
+        SystemExit: Any of these, in a run of several processes.
     """
-    _, size = process_count()
-    run.recipe.split(size)
-    begun_with = runs.begun(run, size, force=force)
-    threads = n_threads or begun_with or default_threads(size)
-    with processes(threads, run.recipe.seed) as ranks:
-        if ranks.rank == 0:
-            _prepare(run, ranks, threads, force)
-        ranks.barrier()
+    run.recipe.split(process_count()[1])
+    with processes(run.recipe.seed) as ranks, contextlib.ExitStack() as held:
+        scratch = run.config.output / SCRATCH_FOLDER
+        ranks.main_does(lambda: held.enter_context(runs.writing(run.config.output)))
+        _check_folder_is_shared(scratch, ranks)
+        threads = _begin(run, ranks, scratch, n_threads, force)
+        unverified = _check_data(run, ranks)
+        torch.set_num_threads(threads)
+        # Before the engine, which takes long: a damaged state is told at once.
+        state = verified_state(ranks, run)
         engine = _engine(run, ranks)
-        first_step = load_state(engine, run.config.output)
-        outcome = _Session(run, engine, ranks).go_on(first_step)
-        if ranks.rank == 0:
-            runs.finish(run, list_steps(run.config.output), ranks.size, threads)
+        first_step = load_state(engine, state) if state else None
+        outcome = _Session(run, engine, ranks, scratch).go_on(first_step)
+        if ranks.is_main:
+            _sign(run, ranks.size, threads, unverified)
     return outcome
+
+
+def _check_folder_is_shared(scratch: Path, ranks: Processes) -> None:
+    """Stops all processes if one of them, on another node, does not see what rank 0 writes."""
+    names: list[str] = []
+    ranks.main_does(lambda: names.append(folders.begin(scratch, "shared").name))
+    seen = scratch / ranks.from_main("".join(names))
+
+    def check() -> None:
+        if not seen.is_dir():
+            what = f"process {ranks.rank} does not see what process 0 writes in the output"
+            raise PileError(f"{what}; all nodes need one shared folder ({scratch.parent})")
+
+    ranks.agree(check)
+
+
+def _begin(run: Run, ranks: Processes, scratch: Path, n_threads: int | None, force: bool) -> int:
+    """Brings the folder to the state of the last save, and returns the threads of each process."""
+
+    def begin() -> str:
+        if runs.finished(run, force=force) is not None:
+            raise PileError(f"was finished by another process just now ({run.config.output})")
+        begun_with = runs.begun(run, ranks.size, force=force)
+        threads = n_threads or begun_with or default_threads(ranks.size)
+        _prepare(run, ranks, scratch, threads, force)
+        return str(threads)
+
+    return int(ranks.from_main(ranks.agree(lambda: begin() if ranks.is_main else "")))
+
+
+def _check_data(run: Run, ranks: Processes) -> list[str]:
+    """Compares the run's data with their checksums in rank 0; returns the datasets that have none."""
+    waiting = "waiting"
+    unverified: list[str] = []
+
+    def check() -> None:
+        try:
+            unverified.extend(_checked_data(run, _Throttle(lambda: ranks.from_main(waiting))))
+        finally:
+            ranks.from_main("")
+
+    def wait() -> None:
+        while ranks.from_main("") == waiting:
+            pass
+
+    ranks.agree(check if ranks.is_main else wait)
+    return unverified
+
+
+def _checked_data(run: Run, sign_of_life: Callable[[], None]) -> list[str]:
+    output = run.config.output
+    data = DataCheck(run.order, runs.resume_folder(output) / runs.CHECKED_FILE)
+    with Bar("checking the data", data.n_bytes) as bar:
+
+        def on_bytes(n_bytes: int) -> None:
+            bar.update(n_bytes)
+            sign_of_life()
+
+        data.run(on_bytes)
+    for path in data.unverified:
+        echo(f"not verified, as there are no checksums of it: {path}", err=True)
+    return [manifest.relative(path, output) for path in data.unverified]
+
+
+class _Throttle:
+    """Calls `act` when it is called, but not within `_SIGN_OF_LIFE_SECONDS` of the last time."""
+
+    def __init__(self, act: Callable[[], object]) -> None:
+        self._act, self._last = act, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last >= _SIGN_OF_LIFE_SECONDS:
+            self._act()
+            self._last = time.monotonic()
+
+
+def _sign(run: Run, n_processes: int, n_threads: int, unverified: list[str]) -> None:
+    """Checks that everything a finished run has is there and whole, and writes its manifest.
+
+    Raises:
+        FormatError, VerifyError, PileError: Something is missing or is not what was written.
+    """
+    output, n_steps = run.config.output, run.recipe.steps
+    check_log(output / LOG_FILE, n_steps, run.tokens_per_step)
+    check_steps(run, n_steps)
+    due = runs.due_steps(run, n_steps)
+    with Bar("checking checkpoints", len(due), "checkpoints") as bar:
+        for number, step in enumerate(due, 1):
+            verify_published(run, step)
+            bar.update(number)
+    verify_state(run, n_steps, n_processes)
+    state = folders.step_folder(runs.resume_folder(output), n_steps) / MANIFEST_FILE
+    runs.finish(run, state, n_processes, n_threads, unverified)
 
 
 def default_threads(n_processes: int) -> int:
@@ -76,16 +183,20 @@ def default_threads(n_processes: int) -> int:
     return max(1, n_cores // n_processes)
 
 
-def _prepare(run: Run, ranks: Processes, n_threads: int, force: bool) -> None:
-    """Brings the folder to the state of the last save: what came after it is made again, byte for byte."""
+def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: bool) -> None:
+    """What came after the last save is removed, and will be made again byte for byte."""
     output = run.config.output
-    runs.begin(run, ranks.size, n_threads, force=force)
-    for parent in (checkpoints_folder(output), resume_folder(output)):
-        folders.remove_unfinished(parent)
+    runs.begin(run, scratch, ranks.size, n_threads, force=force)
     saved = newest_state(output)
+    checkpoints = runs.checkpoints_folder(output)
     beyond = [step for step in list_steps(output) if saved is None or step > saved]
-    folders.remove_steps(checkpoints_folder(output), beyond)
-    rewind_log(output / LOG_FILE, saved or 0)
+    folders.check_ours(
+        runs.resume_folder(output), runs.STATE_KIND, folders.steps_in(runs.resume_folder(output))
+    )
+    folders.remove_steps(checkpoints, runs.CHECKPOINT_KIND, beyond, scratch)
+    if saved is not None:
+        check_steps(run, saved)
+    rewind_log(output / LOG_FILE, saved or 0, run.tokens_per_step)
 
 
 def _engine(run: Run, ranks: Processes) -> Engine:
@@ -97,9 +208,9 @@ def _engine(run: Run, ranks: Processes) -> Engine:
 class _Session:
     """The steps from one start of the program to its end."""
 
-    def __init__(self, run: Run, engine: Engine, ranks: Processes) -> None:
-        self._run, self._engine, self._ranks = run, engine, ranks
-        self._is_main = ranks.rank == 0
+    def __init__(self, run: Run, engine: Engine, ranks: Processes, scratch: Path) -> None:
+        self._run, self._engine, self._ranks, self._scratch = run, engine, ranks, scratch
+        self._is_main = ranks.is_main
         self._seconds, self._n_done = 0.0, 0
 
     def go_on(self, saved: int | None) -> Outcome:
@@ -134,7 +245,7 @@ class _Session:
         try:
             result = self._engine.step(micro_batches(self._run, self._ranks, step), lr)
         except TrainingError as err:
-            saved = list_steps(self._run.config.output)[-1]
+            saved = runs.due_steps(self._run, step)[-1]
             raise TrainingError(f"{err} at step {step}; the last checkpoint is step {saved}") from err
         self._seconds += time.monotonic() - started
         self._n_done += 1
@@ -151,12 +262,12 @@ class _Session:
         """Publishes the weights, and saves the state where it is worth its time: not at the early steps."""
         if log is not None:
             log.sync()
-            publish(self._run, self._engine.model, n_updates)
+            publish(self._run, self._engine.model, n_updates, self._scratch)
             self._say(f"step {n_updates:,}: {note}, checkpoint written")
         self._ranks.barrier()
         is_regular = n_updates > 0 and n_updates % self._run.config.checkpoint_every == 0
         if is_regular or n_updates == self._run.recipe.steps:
-            save_state(self._engine, self._ranks, self._run.config.output, n_updates)
+            save_state(self._engine, self._ranks, self._run, self._scratch, n_updates)
 
     def _say(self, message: str) -> None:
         if self._is_main:

@@ -4,27 +4,56 @@ OUTPUT/run.json             what was asked for, written at the start; its presen
 OUTPUT/train_log.jsonl      one line per step
 OUTPUT/checkpoints/step{N}  Hugging Face folders
 OUTPUT/resume/step{N}       DeepSpeed's state of the last save
+OUTPUT/resume/checked.json  token files that were verified, until the run is finished
 OUTPUT/manifest.json        written at the end; its presence says that the run is finished
+OUTPUT/run.partial          locked by the process that writes; unfinished folders
 """
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import Tokenizer, files, manifest
-from pile_tools.errors import ConfigError
+from pile_tools import Tokenizer, files, manifest, publish
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.orders import Order, open_order
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
-from trainer.config import Recipe, TrainConfig, recipe
+from trainer.checkpoint import folders
+from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE
 
 RUN_FILE = "run.json"
 #: What one can do beside replacing a run.
 OR_ELSE = ", another `output` keeps both"
-_MADE = (MANIFEST_FILE, RUN_FILE, LOG_FILE, "checkpoints", "resume")
+_FILES, _FOLDERS = (MANIFEST_FILE, RUN_FILE, LOG_FILE), ("checkpoints", "resume")
+
+#: Most threads and processes that a run may say it was begun with.
+MAX_THREADS = 1 << 20
+
+#: Holds the lock of the process that writes, and folders until they are finished.
+SCRATCH_FOLDER = "run" + publish.SCRATCH_SUFFIX
+
+#: Kinds of the manifests in step folders.
+CHECKPOINT_KIND, STATE_KIND = "checkpoint", "state"
+
+#: Notes on verified token files, in the folder of the state: they hold for this machine only.
+CHECKED_FILE = "checked.json"
+
+
+def checkpoints_folder(output: Path) -> Path:
+    """Where a run's checkpoints are."""
+    return output / "checkpoints"
+
+
+def resume_folder(output: Path) -> Path:
+    """Where a run's state is."""
+    return output / "resume"
 
 
 @dataclass(frozen=True)
@@ -58,7 +87,18 @@ class Run:
         inputs: list[manifest.Entry] = [{"role": "order", "path": path, "sha256": self.order_sha256}]
         if self.tokenizer_file is not None:
             inputs.append(self.tokenizer_file.entry(folder))
-        return inputs
+        return [*inputs, *self._datasets(folder)]
+
+    def _datasets(self, folder: Path) -> list[manifest.Entry]:
+        """The datasets that the order names, by their fingerprints."""
+        found = self.order.manifest
+        if found is None:
+            return []
+        return [
+            {**entry, "path": manifest.relative(found.folder / entry["path"], folder)}
+            for entry in found.inputs
+            if "fingerprint" in entry
+        ]
 
     @property
     def request(self) -> manifest.Request:
@@ -81,14 +121,21 @@ def plan(config: TrainConfig) -> Run:
     dataset = order.dataset_manifest
     if dataset is not None and source is not None:
         _check_tokenizer(dataset, files.sha256(source.path))
-    n_known = dataset.summary["vocab_size"] if dataset else tokenizer.vocab_size if tokenizer else None
+    n_known = _vocab_size(dataset) if dataset else None
+    if n_known is None and tokenizer is not None:
+        n_known = tokenizer.vocab_size
     order_sha256 = files.sha256(order.path)
     return Run(config, recipe(config, order, n_known), order, tokenizer, source, order_sha256)
 
 
+def _vocab_size(dataset: manifest.Manifest) -> int | None:
+    summary = dataset.checked_summary
+    return summary.integer("vocab_size", 1, MAX_VOCABULARY) if summary.has("vocab_size") else None
+
+
 def _check_tokenizer(dataset: manifest.Manifest, sha256: str) -> None:
     """Raises ConfigError if a tokenizer is given that is not the dataset's."""
-    used = {entry["sha256"] for entry in dataset.inputs if entry["role"] == "tokenizer"}
+    used = {entry.get("sha256") for entry in dataset.inputs if entry["role"] == "tokenizer"}
     if sha256 not in used:
         raise ConfigError(f"the order's dataset was made with another tokenizer ({dataset.path})")
 
@@ -99,47 +146,116 @@ def finished(run: Run, *, force: bool) -> manifest.Manifest | None:
     return manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
 
 
+@contextlib.contextmanager
+def writing(output: Path) -> Iterator[Path]:
+    """The scratch folder of a run, locked against every other process that would write there.
+
+    Raises:
+        PileError: Another process trains in this folder.
+    """
+    scratch = output / SCRATCH_FOLDER
+    with publish.locked(scratch, "trains in this folder"):
+        publish.clear(scratch)
+        try:
+            yield scratch
+        finally:
+            # Another process of a failed run may still write here: the next start clears it.
+            with contextlib.suppress(OSError):
+                publish.clear(scratch)
+
+
+def tidy(output: Path) -> None:
+    """Removes the scratch folder that a killed process left beside a finished run."""
+    if (output / SCRATCH_FOLDER).is_dir():
+        # Whoever holds it removes it.
+        with contextlib.suppress(PileError), writing(output):
+            pass
+
+
 def begun(run: Run, n_processes: int, *, force: bool) -> int | None:
     """The number of threads of this very run if it was begun, or None.
 
     Raises:
-        OutputExistsError: Another run was begun there.
+        OutputExistsError: Another run was begun there, or files of someone else are in the way.
         ConfigError: It was begun with another number of processes.
     """
-    path = run.config.output / RUN_FILE
+    output = run.config.output
+    _check_kinds(output)
+    path = output / RUN_FILE
     old = manifest.finished(path, run.request, force=force, or_else=OR_ELSE)
     if old is None:
-        for name in _MADE:
-            manifest.refuse_foreign(run.config.output / name, path, force=force)
+        for name in (*_FILES, *_FOLDERS):
+            manifest.refuse_foreign(output / name, path, force=force)
         return None
-    if old.summary["processes"] != n_processes:
-        before = f"begun with {old.summary['processes']} processes, not {n_processes}"
-        raise ConfigError(f"{before}; go on with as many, or begin anew with --force ({path})")
-    return int(old.summary["threads"])
+    before, threads = (old.checked_summary.integer(key, 1, MAX_THREADS) for key in ("processes", "threads"))
+    if before != n_processes:
+        found = f"begun with {before} processes, not {n_processes}"
+        raise ConfigError(f"{found}; use as many, or begin anew with --force ({path})")
+    return threads
 
 
-def begin(run: Run, n_processes: int, n_threads: int, *, force: bool) -> None:
-    """Makes the folder and notes what is asked for; `force` first removes what an earlier run made there."""
+def _check_kinds(output: Path) -> None:
+    """Raises OutputExistsError for a link, device or the like with the name of a file of the run."""
+    for names, is_kind, what in (
+        (_FILES, stat.S_ISREG, "a regular file"),
+        (_FOLDERS, stat.S_ISDIR, "a folder"),
+    ):
+        for path in (output / name for name in names):
+            if os.path.lexists(path) and not is_kind(path.lstat().st_mode):
+                raise OutputExistsError(f"in the way of a run: expected {what}, not a link or else ({path})")
+
+
+def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: bool) -> None:
+    """Records what is asked for; `force` first removes what an earlier run made in the folder.
+
+    Raises:
+        PileError: `force` would remove what is not a run's.
+    """
     output = run.config.output
     if force:
-        _remove_made(output)
-    output.mkdir(parents=True, exist_ok=True)
+        _remove_made(output, scratch)
     machine = {"processes": n_processes, "threads": n_threads}
     manifest.write(output / RUN_FILE, run.request, [], machine)
 
 
-def _remove_made(output: Path) -> None:
-    for path in (output / name for name in _MADE):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def _remove_made(output: Path, scratch: Path) -> None:
+    """Removes a run's files, its manifests first: a rest of it is never taken for a run."""
+    kinds = (
+        (checkpoints_folder(output), CHECKPOINT_KIND),
+        (resume_folder(output), STATE_KIND),
+    )
+    for parent, kind in kinds:
+        folders.check_ours(parent, kind, folders.steps_in(parent))
+    for path in (*(output / name for name in _FILES), resume_folder(output) / CHECKED_FILE):
+        if os.path.lexists(path):
+            path.rename(scratch / f"removed-{secrets.token_hex(8)}")
+    for parent, kind in kinds:
+        folders.remove_steps(parent, kind, folders.steps_in(parent), scratch)
+        # What someone else put there stays.
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
-def finish(run: Run, steps: list[int], n_processes: int, n_threads: int) -> None:
-    """Writes the manifest of a run whose checkpoints are of these steps."""
+def due_steps(run: Run, n_updates: int) -> list[int]:
+    """The steps of which there are checkpoints after so many updates."""
+    every = run.config.checkpoint_every
+    return [step for step in range(n_updates + 1) if run.recipe.is_checkpoint(step, every)]
+
+
+def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: list[str]) -> None:
+    """Writes the manifest of a run that was checked to be whole.
+
+    Args:
+        run: What was asked for.
+        state: The manifest of the last state.
+        n_processes: Processes that trained.
+        n_threads: Threads of each.
+        unverified: Datasets of which there are no checksums.
+    """
     output = run.config.output
-    made = [output / LOG_FILE, *(output / f"checkpoints/step{step}/{MANIFEST_FILE}" for step in steps)]
+    steps = due_steps(run, run.recipe.steps)
+    checkpoints = (folders.step_folder(checkpoints_folder(output), step) for step in steps)
+    made = [output / LOG_FILE, output / RUN_FILE, *(folder / MANIFEST_FILE for folder in checkpoints), state]
     summary = {
         "steps": run.recipe.steps,
         "tokens": run.recipe.steps * run.tokens_per_step,
@@ -147,6 +263,9 @@ def finish(run: Run, steps: list[int], n_processes: int, n_threads: int) -> None
         "checkpoints": steps,
         "processes": n_processes,
         "threads": n_threads,
+        "unverified": unverified,
     }
     outputs = [manifest.file_entry(path, output) for path in made]
+    (resume_folder(output) / CHECKED_FILE).unlink(missing_ok=True)
     manifest.write(output / MANIFEST_FILE, run.request, outputs, summary)
+    publish.sync_folder(output)

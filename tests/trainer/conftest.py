@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +85,130 @@ def train_command() -> Callable[..., list[str]]:
     return command
 
 
+class ForkServer:
+    """`pile-train` in forks of one process that imported torch and DeepSpeed (see `fork_server.py`)."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder, self._n_started = folder, 0
+        self._codes: dict[int, int] = {}
+        script = Path(__file__).with_name("fork_server.py")
+        shim = _compiled_shim(folder)
+        self.has_shim = shim is not None
+        self._process = subprocess.Popen(
+            [sys.executable, str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, "LD_PRELOAD": str(shim)} if shim else environment,
+        )
+        self._receive("ready")
+
+    def _receive(self, kind: str) -> int:
+        """Reads answers up to one of this kind, and returns its value."""
+        assert self._process.stdout is not None
+        while True:
+            answer = json.loads(self._process.stdout.readline())
+            if "ended" in answer:
+                self._codes[answer["ended"]] = answer["code"]
+            if kind in answer:
+                return int(answer[kind])
+
+    def start(
+        self,
+        *arguments: str | Path,
+        folder: Path | None = None,
+        kill_below: Path | None = None,
+        kill_at: int = -1,
+        **environment: str,
+    ) -> Started:
+        """Starts `pile-train` with these arguments on one thread.
+
+        It is killed before its `kill_at`-th call, from 1, that changes files in `kill_below`.
+        """
+        self._n_started += 1
+        out, err = (self._folder / f"{self._n_started}.{name}" for name in ("out", "err"))
+        request = {
+            "arguments": [*map(str, arguments), "--threads", "1"],
+            "environment": environment,
+            "folder": None if folder is None else str(folder),
+            "stdout": str(out),
+            "stderr": str(err),
+            "kill_below": str(kill_below or ""),
+            "kill_at": kill_at,
+        }
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        return Started(self._receive("started"), out, err)
+
+    def wait(self, started: Started) -> subprocess.CompletedProcess[str]:
+        """Waits for the end of a process and returns what it wrote."""
+        while started.pid not in self._codes:
+            self._receive("ended")
+        out, err = started.out.read_text(), started.err.read_text()
+        return subprocess.CompletedProcess([], self._codes[started.pid], out, err)
+
+    def pair(self, *arguments: str | Path, folders: tuple[Path | None, ...] = (None, None)) -> list[Started]:
+        """Starts two processes that train together."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        return [
+            self.start(*arguments, folder=folders[rank], RANK=str(rank), LOCAL_RANK=str(rank), **meeting)
+            for rank in (0, 1)
+        ]
+
+    def close(self) -> None:
+        """Ends the server."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process of the server, and the files that hold its output and errors."""
+
+    pid: int
+    out: Path
+    err: Path
+
+    @property
+    def n_calls(self) -> int:
+        """Its calls that changed files, of one that was not killed."""
+        return int(self.out.with_suffix(".calls").read_text())
+
+
+def _compiled_shim(folder: Path) -> Path | None:
+    """The library that counts and kills, where it can be made."""
+    compiler = shutil.which("cc")
+    if compiler is None or not sys.platform.startswith("linux"):
+        return None
+    source, made = Path(__file__).parents[1] / "faults/shim.c", folder / "shim.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-w", "-o", made, source, "-ldl"], check=True)
+    return made
+
+
 @pytest.fixture(scope="session")
-def train(train_command: Callable[..., list[str]], environment: dict[str, str]) -> Train:
+def server(tmp_path_factory: pytest.TempPathFactory, environment: dict[str, str]) -> Iterator[ForkServer]:
+    """Starts `pile-train` quickly."""
+    found = ForkServer(tmp_path_factory.mktemp("server"), environment)
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def train(server: ForkServer, train_command: Callable[..., list[str]], environment: dict[str, str]) -> Train:
     """Runs `pile-train CONFIG` to its end, under another module of Python's if one is given."""
 
     def run(config: Path, *options: str, launcher: tuple[str, ...] = ()) -> Any:
+        if not launcher:
+            return server.wait(server.start(config, *options))
         python, *program = train_command(config, *options)
-        command = [python, *(("-m", *launcher) if launcher else ()), *program]
+        command = [python, "-m", *launcher, *program]
         return subprocess.run(
             command, capture_output=True, text=True, timeout=600, check=False, env=environment
         )

@@ -33,10 +33,10 @@ TABLE = "[model]\nhidden_size = 32\nn_layers = 2\nn_heads = 4\n"
         (BASE + "[model]\nn_layers = 2\n", "give preset, or all of"),
         (BASE + TABLE + 'preset = "pythia-14m"\n', "give either preset or"),
         (BASE + '[model]\npreset = "pythia-15m"\n', "no preset 'pythia-15m'"),
-        (BASE + "steps = 0\n" + TABLE, "steps must be >= 1, got 0"),
+        (BASE + "steps = 0\n" + TABLE, "steps must be from 1 to"),
         (BASE + 'precision = "fp8"\n' + TABLE, "precision 'fp8'"),
-        (BASE + TABLE + "[optimizer]\nlr = -1.0\n", "lr must be >= 0, got -1.0"),
-        (BASE + TABLE + "[optimizer]\nlr = nan\n", "lr must be >= 0, got nan"),
+        (BASE + TABLE + "[optimizer]\nlr = -1.0\n", "lr must be from 0 to .*, got -1.0"),
+        (BASE + TABLE + "[optimizer]\nlr = nan\n", "expected a finite number, got nan .*lr"),
         (BASE + TABLE + "[optimizer]\nwarmup = 1.0\n", "warmup must be < 1"),
         (BASE + TABLE + "[optimizer]\nbetas = [0.9]\n", "betas must be two numbers"),
         (
@@ -48,6 +48,52 @@ TABLE = "[model]\nhidden_size = 32\nn_layers = 2\nn_heads = 4\n"
 def test_a_bad_config_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("[", r"\[")):
         read(tmp_path, text)
+
+
+#: Values of TOML that are out of range or of another type for most keys.
+STRANGE = [
+    *("nan", "inf", "-inf", "-1", "-1.0", "1e308", "1e-320", "9223372036854775808"),
+    *("1" + "0" * 400, '""', '"x\\u0000y"', "true", "[]", "{}", "[nan, nan]", "1979-05-27"),
+]
+KEYS = {
+    "": [field.name for field in dataclasses.fields(TrainConfig) if field.name not in ("model", "optimizer")],
+    "model": [field.name for field in dataclasses.fields(ModelConfig)],
+    "optimizer": [field.name for field in dataclasses.fields(OptimizerConfig)],
+}
+
+
+@pytest.mark.parametrize(("table", "key"), [(table, key) for table, keys in KEYS.items() for key in keys])
+def test_every_key_has_a_range_and_a_type(tmp_path: Path, table: str, key: str) -> None:
+    n_refused = 0
+    for value in STRANGE:
+        tables: dict[str, dict[str, str]] = {
+            "": {"order": '"o"', "output": '"r"'},
+            "model": {"hidden_size": "32", "n_layers": "2", "n_heads": "4"},
+            "optimizer": {"lr": "0.01"},
+        }
+        tables[table][key] = value
+        text = "".join(
+            (f"[{name}]\n" if name else "") + "".join(f"{k} = {v}\n" for k, v in values.items())
+            for name, values in tables.items()
+        )
+        try:
+            read(tmp_path, text).model.shape(32, 400)
+        except ConfigError:
+            n_refused += 1
+    assert n_refused >= 8
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 5000, "[" * 3000, '"\\ud800"', "{a = " * 2000])
+def test_what_the_parser_cannot_read_is_named(tmp_path: Path, value: str) -> None:
+    with pytest.raises(ConfigError, match="not a TOML file"):
+        read(tmp_path, BASE + f"steps = {value}\n" + TABLE)
+
+
+@pytest.mark.parametrize("key", ["lr", "min_lr", "warmup", "eps", "weight_decay", "gradient_clipping"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1e-9"])
+def test_no_number_of_the_optimizer_is_endless_or_negative(tmp_path: Path, key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} must be from 0 to|finite number.*{key}"):
+        read(tmp_path, BASE + TABLE + f"[optimizer]\n{key} = {value}\n")
 
 
 def test_the_order_gives_steps_and_batch_size(order: Path) -> None:
@@ -72,7 +118,7 @@ def test_the_vocabulary_is_padded() -> None:
 
 def test_a_vocabulary_smaller_than_the_tokenizer_is_refused() -> None:
     config = ModelConfig(hidden_size=32, n_layers=2, n_heads=4, vocab_size=300)
-    with pytest.raises(ConfigError, match="vocab_size must be >= 400, got 300"):
+    with pytest.raises(ConfigError, match=r"vocab_size must be from 400 to .*, got 300"):
         config.shape(32, 400)
 
 

@@ -1,47 +1,98 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from pile_tools.errors import FormatError
-from trainer.log import LogWriter, read_log, rewind_log
+from trainer.log import LogWriter, check_log, read_log, rewind_log
+
+PER_STEP = 8
 
 
-def write(path: Path, n: int) -> None:
+def write(path: Path, n: int) -> bytes:
+    path.write_bytes(b"")
     with LogWriter(path) as log:
         for step in range(n):
-            log.add(step=step, loss=1.5)
+            log.add(step=step, tokens=(step + 1) * PER_STEP, loss=1.5, lr=0.1, grad_norm=2)
+    return path.read_bytes()
+
+
+def line(step: int) -> dict[str, float]:
+    return {"step": step, "tokens": (step + 1) * PER_STEP, "loss": 1.5, "lr": 0.1, "grad_norm": 2}
 
 
 def test_lines_are_read_back(tmp_path: Path) -> None:
     write(tmp_path / "log", 2)
-    assert read_log(tmp_path / "log") == [{"step": 0, "loss": 1.5}, {"step": 1, "loss": 1.5}]
+    assert read_log(tmp_path / "log") == [line(0), line(1)]
 
 
 def test_rewinding_keeps_the_first_lines_and_drops_a_cut_one(tmp_path: Path) -> None:
     path = tmp_path / "log"
-    write(path, 3)
-    whole = path.read_bytes()
+    whole = write(path, 3)
     path.write_bytes(whole + b'{"step": 3')
-    rewind_log(path, 3)
+    rewind_log(path, 3, PER_STEP)
     assert path.read_bytes() == whole
-    rewind_log(path, 1)
-    assert read_log(path) == [{"step": 0, "loss": 1.5}]
+    rewind_log(path, 1, PER_STEP)
+    assert read_log(path) == [line(0)]
 
 
 def test_rewinding_nothing_makes_an_empty_log(tmp_path: Path) -> None:
-    rewind_log(tmp_path / "log", 0)
+    rewind_log(tmp_path / "log", 0, PER_STEP)
     assert read_log(tmp_path / "log") == []
 
 
 def test_a_log_too_short_is_an_error(tmp_path: Path) -> None:
     write(tmp_path / "log", 2)
     with pytest.raises(FormatError, match="2 steps logged, expected 3"):
-        rewind_log(tmp_path / "log", 3)
+        rewind_log(tmp_path / "log", 3, PER_STEP)
 
 
-def test_a_broken_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text('{"step": 0}\n{"st\n')
+def test_a_link_is_not_written_through(tmp_path: Path) -> None:
+    write(tmp_path / "mine", 1)
+    (tmp_path / "log").symlink_to("mine")
+    with pytest.raises(OSError, match="symbolic links"), LogWriter(tmp_path / "log"):
+        pass
+
+
+def test_every_line_that_is_missing_repeated_moved_or_cut_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    lines = write(path, 4).splitlines(keepends=True)
+    check_log(path, 4, PER_STEP)
+    for i in range(4):
+        others = lines[:i] + lines[i + 1 :]
+        for changed in (others, [*lines, lines[i]], [*others, lines[i]], [lines[i], *others]):
+            if changed == lines:
+                continue
+            path.write_bytes(b"".join(changed))
+            with pytest.raises(FormatError, match="expected"):
+                check_log(path, 4, PER_STEP)
+    for end in range(len(b"".join(lines))):
+        path.write_bytes(b"".join(lines)[:end])
+        with pytest.raises(FormatError):
+            check_log(path, 4, PER_STEP)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff",
+        b"[" * 100_000,
+        b"null",
+        *(
+            json.dumps({**line(0), name: value}).encode()
+            for name in line(0)
+            for value in (None, "1", True, [], {}, -1.5j.imag if name == "step" else float("nan"), 10**400)
+        ),
+        json.dumps({**line(0), "more": 1}).encode(),
+        json.dumps({name: value for name, value in line(0).items() if name != "lr"}).encode(),
+    ],
+)
+def test_a_line_that_is_none_is_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "log").write_bytes(json.dumps(line(0)).encode() + b"\n" + text + b"\n")
     with pytest.raises(FormatError, match="line 2"):
         read_log(tmp_path / "log")

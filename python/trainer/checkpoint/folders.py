@@ -1,14 +1,22 @@
-"""Folders that appear whole: written under another name, synced, renamed."""
+"""Step folders of a run: they appear whole, and only those that are provably ours are removed.
+
+A folder is filled in the run's scratch folder (see `pile_tools.publish`), synced, and renamed. To remove one,
+it is first renamed into the scratch folder, so a killed process leaves no half of it. No link is followed.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
+import secrets
+import stat
 from pathlib import Path
 
-_STEP = re.compile(r"step(0|[1-9][0-9]*)")
-_TEMPORARY = ".tmp"
+from pile_tools import manifest, publish
+from pile_tools.errors import OutputExistsError, PileError
+from pile_tools.manifest import MANIFEST_FILE
+
+_STEP = re.compile(r"step(0|[1-9][0-9]{0,17})")
 
 
 def step_folder(parent: Path, step: int) -> Path:
@@ -22,45 +30,85 @@ def steps_in(parent: Path) -> list[int]:
     return sorted(int(match[1]) for name in names if (match := _STEP.fullmatch(name)))
 
 
-def unfinished(final: Path) -> Path:
-    """What a folder is called while it is being filled."""
-    return final.with_name(final.name + _TEMPORARY)
+def begin(scratch: Path, what: str) -> Path:
+    """A new empty folder in the scratch folder, to fill before `finish` gives it its name."""
+    folder = scratch / f"{what}-{secrets.token_hex(8)}"
+    folder.mkdir()
+    return folder
 
 
-def begin(final: Path) -> Path:
-    """A new empty folder to fill before `finish` gives it its name."""
-    temporary = unfinished(final)
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    return temporary
+def finish(folder: Path, final: Path) -> None:
+    """Syncs a folder and gives it its name.
 
-
-def finish(final: Path) -> None:
-    """Syncs the folder that `begin` made and gives it its name; one that had it before is removed."""
-    temporary = unfinished(final)
-    for path in [*temporary.rglob("*"), temporary]:
+    Raises:
+        OutputExistsError: Something has that name.
+    """
+    for path in [*folder.rglob("*"), folder]:
         _sync(path)
-    if final.exists():
-        shutil.rmtree(final)
-    temporary.rename(final)
-    _sync(final.parent)
+    final.parent.mkdir(exist_ok=True)
+    refuse_link(final.parent)
+    if os.path.lexists(final):
+        raise OutputExistsError(f"is in the way of a folder of this run; move it away ({final})")
+    folder.rename(final)
+    publish.sync_folder(final.parent)
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def remove_unfinished(parent: Path) -> None:
-    """Removes folders that `begin` made and nothing finished."""
-    for path in parent.glob(f"step*{_TEMPORARY}"):
-        shutil.rmtree(path)
+def refuse_link(path: Path) -> None:
+    """Raises PileError if a path of a run is a link: what is behind it is not the run's."""
+    if path.is_symlink():
+        raise PileError(f"is a link, and a run keeps its files in its own folder; remove the link ({path})")
 
 
-def remove_steps(parent: Path, steps: list[int]) -> None:
-    """Removes the folders of these steps."""
+def check_ours(parent: Path, kind: str, steps: list[int]) -> None:
+    """Checks that step folders hold what their manifests list and nothing else.
+
+    Raises:
+        PileError: A folder is a link, has no manifest of this kind and step, or holds a file of someone else.
+    """
     for step in steps:
-        shutil.rmtree(step_folder(parent, step))
+        _check_ours(step_folder(parent, step), kind, step)
+
+
+def _check_ours(folder: Path, kind: str, step: int) -> None:
+    refuse_link(folder.parent)
+    refuse_link(folder)
+    path = folder / MANIFEST_FILE
+    if not path.is_file() or path.is_symlink():
+        raise PileError(f"is in the way and has no manifest of pile-train; move it away ({folder})")
+    found = manifest.read(path)
+    if found.kind != kind or found.settings.get("step") != step:
+        raise PileError(f"is in the way and not the {kind} of step {step}; move it away ({folder})")
+    known = {MANIFEST_FILE, *(entry["path"] for entry in found.outputs)}
+    for name, mode in _files(folder):
+        if name not in known or not stat.S_ISREG(mode):
+            raise PileError(f"is in the way and not of pile-train; move it away ({folder / name})")
+
+
+def _files(folder: Path, prefix: str = "") -> list[tuple[str, int]]:
+    """What is in a folder and the folders below, as names and modes; folders themselves are left out."""
+    found = []
+    for path in sorted(folder.iterdir()):
+        mode = path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            found += _files(path, f"{prefix}{path.name}/")
+        else:
+            found.append((prefix + path.name, mode))
+    return found
+
+
+def remove_steps(parent: Path, kind: str, steps: list[int], scratch: Path) -> None:
+    """Removes the folders of these steps. Raises PileError, before any is removed, if one is not ours."""
+    check_ours(parent, kind, steps)
+    for step in steps:
+        step_folder(parent, step).rename(scratch / f"removed-{secrets.token_hex(8)}")
+    if steps:
+        publish.sync_folder(parent)
+    publish.clear(scratch)

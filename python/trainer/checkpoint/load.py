@@ -13,11 +13,7 @@ from trainer.checkpoint import folders, hf
 from trainer.checkpoint.config_json import read_shape
 from trainer.checkpoint.weights import read_weights
 from trainer.model.neox import GPTNeoX
-
-
-def checkpoints_folder(output: Path) -> Path:
-    """Where a run's checkpoints are."""
-    return output / "checkpoints"
+from trainer.run import checkpoints_folder
 
 
 def list_steps(output: str | Path) -> list[int]:

@@ -9,26 +9,29 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pile_tools import manifest
+from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE
+from trainer import failures
 from trainer.checkpoint import folders, hf
-from trainer.checkpoint.load import checkpoints_folder
-from trainer.run import Run
+from trainer.checkpoint.load import verify_checkpoint
+from trainer.run import CHECKPOINT_KIND, Run, checkpoints_folder, due_steps
 
 
-def publish(run: Run, model: nn.Module, step: int) -> Path:
+def publish(run: Run, model: nn.Module, step: int, scratch: Path) -> Path:
     """Writes the weights after `step` updates as a folder that appears whole, and returns it."""
     final = folders.step_folder(checkpoints_folder(run.config.output), step)
-    folder = folders.begin(final)
+    folder = folders.begin(scratch, "checkpoint")
     dtype = _write_weights(model, folder / hf.WEIGHTS_FILE)
     eod = run.tokenizer.eod if run.tokenizer else None
     _write_json(folder / hf.CONFIG_FILE, hf.model_config(run.recipe.shape, dtype, eod[1] if eod else None))
     if run.tokenizer_file is not None:
-        (folder / hf.TOKENIZER_FILE).write_bytes(run.tokenizer_file.path.read_bytes())
+        with failures.named(folder / hf.TOKENIZER_FILE):
+            (folder / hf.TOKENIZER_FILE).write_bytes(run.tokenizer_file.path.read_bytes())
         name = eod[0] if eod else None
         config = hf.tokenizer_config(name, run.recipe.shape.max_positions)
         _write_json(folder / hf.TOKENIZER_CONFIG_FILE, config)
     _write_manifest(run, folder, step)
-    folders.finish(final)
+    folders.finish(folder, final)
     return final
 
 
@@ -36,17 +39,43 @@ def _write_weights(model: nn.Module, path: Path) -> str:
     """Writes the weights and returns their dtype's name."""
     # DeepSpeed makes weights views of one flat tensor; a copy each is what safetensors can store.
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
-    save_file(weights, path, metadata={"format": "pt"})
+    with failures.named(path):
+        save_file(weights, path, metadata={"format": "pt"})
     return str(next(iter(weights.values())).dtype).removeprefix("torch.")
 
 
 def _write_json(path: Path, values: object) -> None:
-    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    with failures.named(path):
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def request(run: Run, step: int) -> manifest.Request:
+    """What the manifest of a checkpoint answers."""
+    folder = folders.step_folder(checkpoints_folder(run.config.output), step)
+    return manifest.Request(CHECKPOINT_KIND, {"step": step, **run.recipe.settings()}, run.inputs(folder))
 
 
 def _write_manifest(run: Run, folder: Path, step: int) -> None:
     outputs = [manifest.file_entry(path, folder) for path in sorted(folder.iterdir())]
-    settings = {"step": step, **run.recipe.settings()}
-    request = manifest.Request("checkpoint", settings, run.inputs(folder))
     summary = {"n_parameters": run.recipe.shape.n_parameters, "tokens": step * run.tokens_per_step}
-    manifest.write(folder / MANIFEST_FILE, request, outputs, summary)
+    manifest.write(folder / MANIFEST_FILE, request(run, step), outputs, summary)
+
+
+def check_steps(run: Run, n_updates: int) -> None:
+    """Raises PileError unless there are the checkpoints due after so many updates, and no others."""
+    folder = checkpoints_folder(run.config.output)
+    there, due = set(folders.steps_in(folder)), set(due_steps(run, n_updates))
+    folders.check_ours(folder, CHECKPOINT_KIND, sorted(there))
+    if due - there:
+        raise VerifyError(f"no checkpoint of step {min(due - there)}; --force begins anew ({folder})")
+    if there - due:
+        raise PileError(f"is not a checkpoint of this run; move it away ({folder}/step{min(there - due)})")
+
+
+def verify_published(run: Run, step: int) -> None:
+    """Raises VerifyError unless a checkpoint is of this run and its files are as they were written."""
+    folder = folders.step_folder(checkpoints_folder(run.config.output), step)
+    path = folder / MANIFEST_FILE
+    if manifest.read(path).request != request(run, step).digest or not manifest.is_intact(path):
+        raise VerifyError(f"not a checkpoint of this run; --force begins anew ({folder})")
+    verify_checkpoint(folder)

@@ -1,36 +1,137 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from pile_tools import manifest
+from pile_tools.errors import OutputExistsError, PileError
+from pile_tools.manifest import Request
+from trainer import run as runs
 from trainer.checkpoint import folders
 
 
-def test_a_folder_appears_when_finished(tmp_path: Path) -> None:
-    final = folders.step_folder(tmp_path, 3)
-    (folders.begin(final) / "a").write_text("new")
-    assert folders.steps_in(tmp_path) == []
-    folders.finish(final)
-    assert folders.steps_in(tmp_path) == [3]
-    assert (final / "a").read_text() == "new"
+def make(scratch: Path, parent: Path, step: int, kind: str = "checkpoint") -> Path:
+    """A step folder with a manifest."""
+    folder = folders.begin(scratch, kind)
+    (folder / "state").mkdir()
+    for name in ("a", "state/b"):
+        (folder / name).write_text(name)
+    outputs = [manifest.file_entry(folder / name, folder) for name in ("a", "state/b")]
+    manifest.write(folder / "manifest.json", Request(kind, {"step": step}), outputs, {})
+    final = folders.step_folder(parent, step)
+    folders.finish(folder, final)
+    return final
 
 
-def test_finishing_replaces(tmp_path: Path) -> None:
-    final = folders.step_folder(tmp_path, 3)
-    final.mkdir()
-    (final / "old").write_text("")
-    (folders.begin(final) / "new").write_text("")
-    folders.finish(final)
-    assert [path.name for path in final.iterdir()] == ["new"]
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    (tmp_path / "scratch").mkdir()
+    return tmp_path / "scratch"
 
 
-def test_what_was_left_unfinished_is_removed(tmp_path: Path) -> None:
-    (folders.begin(folders.step_folder(tmp_path, 3)) / "a").write_text("")
-    folders.remove_unfinished(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints"
+
+
+def test_a_folder_appears_when_finished(scratch: Path, parent: Path) -> None:
+    folder = folders.begin(scratch, "checkpoint")
+    (folder / "a").write_text("new")
+    assert folders.steps_in(parent) == []
+    folders.finish(folder, folders.step_folder(parent, 3))
+    assert folders.steps_in(parent) == [3]
+    assert (parent / "step3/a").read_text() == "new"
+    assert list(scratch.iterdir()) == []
+
+
+def test_nothing_is_replaced(scratch: Path, parent: Path) -> None:
+    (parent / "step3").mkdir(parents=True)
+    folder = folders.begin(scratch, "checkpoint")
+    with pytest.raises(OutputExistsError, match="step3"):
+        folders.finish(folder, folders.step_folder(parent, 3))
 
 
 def test_steps_are_numbers_in_order(tmp_path: Path) -> None:
-    for name in ("step10", "step9", "step0", "step01", "step", "other", "step2.tmp"):
+    for name in ("step10", "step9", "step0", "step01", "step", "other", "step2.tmp", "step" + "9" * 40):
         (tmp_path / name).mkdir()
     assert folders.steps_in(tmp_path) == [0, 9, 10]
     assert folders.steps_in(tmp_path / "absent") == []
+
+
+def test_own_steps_are_removed(scratch: Path, parent: Path) -> None:
+    for step in (1, 2, 3):
+        make(scratch, parent, step)
+    folders.remove_steps(parent, "checkpoint", [2, 3], scratch)
+    assert folders.steps_in(parent) == [1]
+    assert list(scratch.iterdir()) == []
+
+
+def add_file(folder: Path) -> None:
+    (folder / "thesis.txt").write_text("mine")
+
+
+def add_nested(folder: Path) -> None:
+    (folder / "state/thesis.txt").write_text("mine")
+
+
+def link_in_place_of_a_file(folder: Path) -> None:
+    shutil.move(folder / "a", folder.parent.parent / "mine")
+    (folder / "a").symlink_to("../../mine")
+
+
+def link_in_place_of_the_folder(folder: Path) -> None:
+    shutil.move(folder, folder.parent.parent / "mine")
+    folder.symlink_to("../mine")
+
+
+def link_in_place_of_the_parent(folder: Path) -> None:
+    shutil.move(folder.parent, folder.parent.parent / "mine")
+    folder.parent.symlink_to("mine")
+
+
+def no_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def link_in_place_of_the_manifest(folder: Path) -> None:
+    shutil.move(folder / "manifest.json", folder.parent.parent / "mine")
+    (folder / "manifest.json").symlink_to("../../mine")
+
+
+def another_step(folder: Path) -> None:
+    shutil.copy(folder.parent / "step1/manifest.json", folder / "manifest.json")
+
+
+def a_file(folder: Path) -> None:
+    (folder / "manifest.json").write_text("{}")
+
+
+FOREIGN = [add_file, add_nested, link_in_place_of_a_file, link_in_place_of_the_folder, no_manifest]
+FOREIGN += [link_in_place_of_the_parent, link_in_place_of_the_manifest, another_step, a_file]
+
+
+@pytest.mark.parametrize("change", FOREIGN, ids=lambda change: change.__name__)
+def test_what_is_not_provably_ours_stays(scratch: Path, parent: Path, change: Callable[[Path], None]) -> None:
+    for step in (1, 2, 3):
+        make(scratch, parent, step)
+    change(parent / "step3")
+    before = sorted(path.relative_to(parent.parent) for path in parent.parent.rglob("*"))
+    with pytest.raises(PileError):
+        folders.remove_steps(parent, "checkpoint", [2, 3], scratch)
+    assert sorted(path.relative_to(parent.parent) for path in parent.parent.rglob("*")) == before
+
+
+def test_one_process_writes_in_a_folder(tmp_path: Path) -> None:
+    with (
+        runs.writing(tmp_path / "run"),
+        pytest.raises(PileError, match="another process trains in this folder"),
+        runs.writing(tmp_path / "run"),
+    ):
+        pass
+    assert list((tmp_path / "run").iterdir()) == []
+    with runs.writing(tmp_path / "run") as scratch:
+        folders.begin(scratch, "state")
+    assert list((tmp_path / "run").iterdir()) == []

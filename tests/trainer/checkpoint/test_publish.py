@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from trainer.checkpoint.publish import publish
 from trainer.config import ModelConfig, TrainConfig
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
-from trainer.run import Run, plan
+from trainer.run import Run, plan, writing
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
@@ -37,9 +38,14 @@ def model(run: Run) -> GPTNeoX:
     return model
 
 
+def published(run: Run, model: GPTNeoX, step: int) -> Path:
+    with writing(run.config.output) as scratch:
+        return publish(run, model, step, scratch)
+
+
 def test_it_is_read_back(run: Run, model: GPTNeoX) -> None:
-    publish(run, model, 8)
-    publish(run, model, 0)
+    published(run, model, 8)
+    published(run, model, 0)
     assert trainer.list_steps(run.config.output) == [0, 8]
     read = trainer.load_checkpoint(run.config.output, 8)
     assert not read.training
@@ -52,7 +58,7 @@ def test_it_is_read_back(run: Run, model: GPTNeoX) -> None:
 @torch.no_grad()
 def test_transformers_computes_the_same(run: Run, model: GPTNeoX) -> None:
     transformers = pytest.importorskip("transformers")
-    folder = publish(run, model, 8)
+    folder = published(run, model, 8)
     theirs, report = transformers.GPTNeoXForCausalLM.from_pretrained(folder, output_loading_info=True)
     assert not any(report.values())
     tokens = torch.randint(0, model.shape.vocab_size, (3, 32), generator=torch.Generator().manual_seed(0))
@@ -63,7 +69,7 @@ def test_transformers_computes_the_same(run: Run, model: GPTNeoX) -> None:
 def test_transformers_reads_the_tokenizer(run: Run, model: GPTNeoX) -> None:
     transformers = pytest.importorskip("transformers")
     assert run.tokenizer is not None
-    read = transformers.AutoTokenizer.from_pretrained(publish(run, model, 0))
+    read = transformers.AutoTokenizer.from_pretrained(published(run, model, 0))
     text = "alpha beta don't 日本語"
     assert read(text)["input_ids"] == list(run.tokenizer.encode(text))
     assert (read.eos_token, read.eos_token_id) == run.tokenizer.eod
@@ -88,7 +94,7 @@ def test_a_folder_of_transformers_is_read(model_of: ModelOf, tmp_path: Path) -> 
 
 
 def test_the_manifest_names_its_order_and_files(run: Run, model: GPTNeoX) -> None:
-    folder = publish(run, model, 8)
+    folder = published(run, model, 8)
     found = manifest.read(folder / "manifest.json")
     assert found.kind == "checkpoint"
     assert found.settings["step"] == 8
@@ -100,22 +106,23 @@ def test_the_manifest_names_its_order_and_files(run: Run, model: GPTNeoX) -> Non
 
 
 def test_the_same_weights_make_the_same_bytes(run: Run, model: GPTNeoX) -> None:
-    folder = publish(run, model, 8)
+    folder = published(run, model, 8)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    publish(run, model, 8)
+    shutil.rmtree(folder)
+    published(run, model, 8)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_missing_step_is_named_with_those_there_are(run: Run, model: GPTNeoX) -> None:
     with pytest.raises(PileError, match=r"no checkpoint of step 7; there are: none"):
         trainer.load_checkpoint(run.config.output, 7)
-    publish(run, model, 8)
+    published(run, model, 8)
     with pytest.raises(PileError, match=r"no checkpoint of step 7; there are: 8"):
         trainer.load_checkpoint(run.config.output, 7)
 
 
 def test_a_damaged_file_is_found(run: Run, model: GPTNeoX) -> None:
-    path = publish(run, model, 8) / "model.safetensors"
+    path = published(run, model, 8) / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
@@ -124,7 +131,7 @@ def test_a_damaged_file_is_found(run: Run, model: GPTNeoX) -> None:
 
 
 def test_a_missing_file_is_found(run: Run, model: GPTNeoX) -> None:
-    folder = publish(run, model, 8)
+    folder = published(run, model, 8)
     (folder / "tokenizer.json").unlink()
     with pytest.raises(VerifyError, match=r"missing of the checkpoint .*tokenizer\.json"):
         verify_checkpoint(folder)
@@ -141,14 +148,14 @@ def test_a_missing_file_is_found(run: Run, model: GPTNeoX) -> None:
 def test_a_folder_that_is_no_model_is_refused(
     run: Run, model: GPTNeoX, name: str, data: bytes, message: str
 ) -> None:
-    folder = publish(run, model, 8)
+    folder = published(run, model, 8)
     (folder / name).write_bytes(data)
     with pytest.raises(FormatError, match=message):
         trainer.load_model(folder)
 
 
 def test_weights_of_another_shape_are_refused(run: Run, model: GPTNeoX) -> None:
-    folder = publish(run, model, 8)
+    folder = published(run, model, 8)
     config = json.loads((folder / "config.json").read_text())
     for change, message in (({"vocab_size": 7}, "has shape"), ({"num_hidden_layers": 3}, "no tensor")):
         (folder / "config.json").write_text(json.dumps(config | change))

@@ -1,0 +1,145 @@
+"""Whether a run's data are the bytes that their manifests name, found before the first step.
+
+The arrays of the order are read at every start: a shuffle index that is mostly zeros trains without a word.
+Token files are read once a run; size, time of change and inode of those that were found right are recorded in
+the run's folder, so that hundreds of gigabytes are not read at every start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pile_tools import checked, files, manifest
+from pile_tools.errors import FormatError, VerifyError
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest
+from pile_tools.orders import Order
+
+#: Called with the number of bytes read so far.
+OnBytes = Callable[[int], object]
+
+_CHUNK_BYTES = 1 << 22
+
+#: A file of arrays or tokens, and what its manifest says of it.
+_File = tuple[Path, Entry]
+
+
+class DataCheck:
+    """The files of an order and its datasets.
+
+    Args:
+        order: The order.
+        notes: Where verified token files are recorded.
+
+    Attributes:
+        unverified: Datasets that no manifest of ours lists, which nothing can be compared with.
+
+    Raises:
+        FormatError: A manifest is damaged.
+    """
+
+    def __init__(self, order: Order, notes: Path) -> None:
+        self._notes = notes
+        self._known = _read_notes(notes)
+        records = list(_records(order.manifest)) if order.manifest else []
+        self.unverified: list[Path] = [] if records else [order.path]
+        self._arrays: list[_File] = [file for record in records for file in _listed(record)]
+        self._tokens: list[_File] = []
+        for prefix in _datasets(records):
+            told = prefix.with_name(prefix.name + MANIFEST_SUFFIX)
+            if told.exists():
+                self._tokens += _listed(manifest.read(told))
+            else:
+                self.unverified.append(prefix)
+        self._new = [(path, entry) for path, entry in self._tokens if not self._is_known(path, entry)]
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that `run` reads."""
+        return sum(entry["bytes"] for _, entry in [*self._arrays, *self._new])
+
+    def run(self, on_bytes: OnBytes = lambda n_bytes: None) -> None:
+        """Compares the files with their manifests.
+
+        Raises:
+            VerifyError: A file is missing or has other bytes.
+            OSError: A file cannot be read.
+        """
+        done = 0
+        for path, entry in [*self._arrays, *self._new]:
+            before = _stamp(path)
+            _verify(path, entry, lambda n, before=done: on_bytes(before + n))  # type: ignore[misc]
+            done += entry["bytes"]
+            if (path, entry) in self._new and before == _stamp(path):
+                self._known[os.fspath(path.resolve())] = [*before, entry["sha256"]]
+        if self._new:
+            self._notes.parent.mkdir(exist_ok=True)
+            files.write_atomically(self._notes, json.dumps(self._known, indent=1) + "\n")
+
+    def _is_known(self, path: Path, entry: Entry) -> bool:
+        with suppress(OSError):
+            return self._known.get(os.fspath(path.resolve())) == [*_stamp(path), entry["sha256"]]
+        return False
+
+
+def _stamp(path: Path) -> list[int]:
+    """What changes when a file is written or replaced: size, time of change, inode."""
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _read_notes(path: Path) -> dict[str, Any]:
+    """The notes; none where they are damaged, which only costs another reading."""
+    with suppress(OSError, ValueError, RecursionError):
+        if not path.is_symlink() and isinstance(values := json.loads(path.read_bytes()), dict):
+            return values
+    return {}
+
+
+def _records(record: Manifest) -> Iterator[Manifest]:
+    """An order's manifest, and those of the orders that it is a view of."""
+    seen: set[Path] = set()
+    while record.path.resolve() not in seen:
+        seen.add(record.path.resolve())
+        yield record
+        beneath = record.input("order")
+        if beneath is None:
+            return
+        path = record.folder / beneath["path"]
+        if "sha256" in beneath and files.sha256(path) != beneath["sha256"]:
+            raise VerifyError(f"not the order that a view was made of ({path})")
+        record = manifest.read(path)
+    raise FormatError(f"an order that is a view of itself ({record.path})")
+
+
+def _datasets(records: list[Manifest]) -> list[Path]:
+    """The prefixes of all datasets, each once."""
+    paths = [r.folder / entry["path"] for r in records for entry in r.inputs if "fingerprint" in entry]
+    return list(dict.fromkeys(paths))
+
+
+def _listed(found: Manifest) -> list[_File]:
+    return [(manifest.output_path(found, entry), entry) for entry in found.outputs]
+
+
+def _verify(path: Path, entry: Entry, on_bytes: OnBytes) -> None:
+    """Raises VerifyError unless a file has the size and the checksum of its manifest's entry."""
+    try:
+        with checked.open_regular(path) as file:
+            n_bytes = os.fstat(file.fileno()).st_size
+            if n_bytes != entry["bytes"]:
+                raise VerifyError(f"{n_bytes} bytes, its manifest says {entry['bytes']} ({path})")
+            digest, done = hashlib.sha256(), 0
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                done += len(chunk)
+                on_bytes(done)
+    except FileNotFoundError:
+        raise VerifyError(f"missing of the run's data ({path})") from None
+    if digest.hexdigest() != entry["sha256"]:
+        raise VerifyError(f"not the bytes that its manifest names: damaged or replaced ({path})")

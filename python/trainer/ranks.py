@@ -1,0 +1,104 @@
+"""The processes that train together, and how they agree.
+
+A failure of one process is a failure of all. `Processes.agree` runs a function in each of them; if it fails
+in any, all stop with the same exit code and one message, printed by rank 0. Without it the others would wait
+in the next collective operation.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from pile_tools.errors import ConfigError, PileError
+from pile_tools.terminal import echo
+
+_Result = TypeVar("_Result")
+
+#: Exit codes of the command line, by the kind of failure.
+_EXIT_FAILURE, _EXIT_USAGE = 1, 2
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train together, and which of them this is.
+
+    Attributes:
+        rank: This one, from 0.
+        size: How many there are.
+        device: Where this one computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and speaks for all."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Waits until all processes are here."""
+        torch.distributed.barrier()
+
+    def gather(self, text: str) -> list[str]:
+        """The texts of all processes, by rank; every process calls it."""
+        if self.size == 1:
+            return [text]
+        data = torch.frombuffer(bytearray(text.encode() + b"\0"), dtype=torch.uint8).to(self.device)
+        lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        torch.distributed.all_gather(lengths, torch.tensor([data.numel()], device=self.device))
+        longest = max(int(length) for length in lengths)
+        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
+        padded[: data.numel()] = data
+        texts = [torch.zeros_like(padded) for _ in range(self.size)]
+        torch.distributed.all_gather(texts, padded)
+        return [bytes(found.cpu().numpy()).partition(b"\0")[0].decode() for found in texts]
+
+    def from_main(self, text: str) -> str:
+        """The text of rank 0; every process calls it."""
+        return self.gather(text if self.is_main else "")[0]
+
+    def agree(self, act: Callable[[], _Result]) -> _Result:
+        """The result of `act`, if it succeeds in every process; every process calls it.
+
+        Raises:
+            PileError, OSError: It failed in the only process.
+            SystemExit: It failed in one of several processes; rank 0 has printed the message.
+        """
+        if self.size == 1:
+            return act()
+        code, message, result = 0, "", None
+        try:
+            result = act()
+        except (PileError, OSError) as err:
+            code = _EXIT_USAGE if isinstance(err, ConfigError) else _EXIT_FAILURE
+            message = _one_line(err)
+        self._stop_on_failure(f"{code}{message}")
+        return result  # type: ignore[return-value]
+
+    def main_does(self, act: Callable[[], object]) -> None:
+        """Runs `act` in rank 0 and waits for it; if it fails, all processes stop as by `agree`."""
+        self.agree(lambda: act() if self.is_main else None)
+
+    def _stop_on_failure(self, outcome: str) -> None:
+        failed = [found for found in self.gather(outcome) if not found.startswith("0")]
+        if not failed:
+            return
+        if self.is_main:
+            echo(f"error: {failed[0][1:]}", err=True)
+        # The launcher stops all others as soon as one process ends: the message comes first.
+        self.barrier()
+        raise SystemExit(int(failed[0][0]))
+
+
+def _one_line(err: PileError | OSError) -> str:
+    if isinstance(err, PileError):
+        return str(err)
+    where = f" ({os.fsdecode(err.filename)})" if isinstance(err.filename, (str, bytes)) else ""
+    return f"{err.strerror or err}{where}"

@@ -1,0 +1,86 @@
+"""The data are compared with their checksums before the first step: each file damaged in turn."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pile_tools import open_order
+from pile_tools.errors import VerifyError
+from pile_tools.stages.order import OrderConfig
+from pile_tools.stages.order import run as build_order
+from trainer.data_check import DataCheck
+
+
+@pytest.fixture
+def folder(dataset: Path, tmp_path: Path) -> Path:
+    """A dataset and its order in one folder."""
+    for path in dataset.parent.glob(dataset.name + ".*"):
+        shutil.copy(path, tmp_path)
+    build_order(
+        tmp_path / dataset.name, tmp_path / "order", OrderConfig(seq_length=32, steps=4, batch_size=8)
+    )
+    return tmp_path
+
+
+def check(folder: Path) -> tuple[int, list[Path]]:
+    data = DataCheck(open_order(folder / "order"), folder / "run/checked.json")
+    n_bytes = data.n_bytes
+    data.run()
+    return n_bytes, data.unverified
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_tokens_are_read_once_a_run_and_arrays_at_every_start(folder: Path) -> None:
+    (tokens,) = folder.glob("*.bin")
+    arrays = sum(path.stat().st_size for path in (folder / "order").glob("*.npy"))
+    first, unverified = check(folder)
+    assert first >= tokens.stat().st_size + arrays
+    assert unverified == []
+    assert check(folder) == (arrays, [])
+    os.utime(tokens)
+    assert check(folder)[0] == arrays + tokens.stat().st_size
+    shutil.copy(tokens, folder / "copy")
+    (folder / "copy").rename(tokens)
+    assert check(folder)[0] == arrays + tokens.stat().st_size
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+def test_every_damaged_or_missing_file_is_named(folder: Path, is_known: bool) -> None:
+    if is_known:
+        check(folder)
+    paths = [*(folder / "order").glob("*.npy"), *folder.glob("*.bin"), *folder.glob("*.provenance")]
+    assert len(paths) == 5
+    # Opened before the damage: an order compares samples of its dataset when it is opened.
+    order = open_order(folder / "order")
+    for path in paths:
+        whole = path.read_bytes()
+        damage(path)
+        data = DataCheck(order, folder / "run/checked.json")
+        with pytest.raises(VerifyError, match=path.name.replace(".", r"\.")):
+            data.run()
+        path.write_bytes(whole)
+    assert check(folder)[1] == []
+
+
+def test_damaged_notes_cost_another_reading(folder: Path) -> None:
+    first, _ = check(folder)
+    for text in ("", "{", "[]", "[" * 100_000, '{"x": 1}'):
+        (folder / "run/checked.json").write_text(text)
+        assert check(folder)[0] == first
+
+
+def test_data_without_checksums_are_told(folder: Path) -> None:
+    (manifest,) = folder.glob("*.manifest.json")
+    manifest.unlink()
+    assert [path.resolve() for path in check(folder)[1]] == [
+        (folder / manifest.name.removesuffix(".manifest.json")).resolve()
+    ]

@@ -1,0 +1,259 @@
+"""Going on with a stopped run: what is damaged, foreign or in use is refused, and nothing is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pile_tools import files
+from trainer.log import LOG_FILE
+
+pytestmark = pytest.mark.slow
+
+WriteConfig = Callable[..., Path]
+Server = Any
+
+REGULAR = ("checkpoint_every = 2", "steps = 6")
+
+
+def contents(output: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
+
+
+def stop_at(server: Server, started: list[Any], folder: Path) -> None:
+    """Kills processes as soon as a folder is there."""
+    while not folder.exists() and all(Path(f"/proc/{process.pid}").exists() for process in started):
+        time.sleep(0.001)
+    for process in started:
+        os.kill(process.pid, signal.SIGKILL)
+        server.wait(process)
+    assert folder.exists()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
+    """The working folder of all runs here; their output is `run`, relative to it."""
+    folder = tmp_path_factory.mktemp("resume")
+    write_config(folder / "config.toml", Path("run"), *REGULAR)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, server: Server) -> dict[str, bytes]:
+    """The files of two processes that nothing disturbed."""
+    for process in server.pair("config.toml", folders=(folder, folder)):
+        result = server.wait(process)
+        assert result.returncode == 0, result.stderr
+    found = contents(folder / "run")
+    shutil.rmtree(folder / "run")
+    return found
+
+
+@pytest.fixture(scope="module")
+def half(folder: Path, server: Server, whole: dict[str, bytes]) -> Path:
+    """The output of two processes that were killed after a save."""
+    output = folder / "run"
+    stop_at(server, server.pair("config.toml", folders=(folder, folder)), output / "resume/step2")
+    return output.rename(folder / "half")
+
+
+def go_on(server: Server, folder: Path, change: Callable[[Path], object], half: Path) -> list[Any]:
+    """What both processes say of a stopped run that was changed."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    shutil.copytree(half, folder / "run", symlinks=True)
+    change(folder / "run")
+    return [server.wait(process) for process in server.pair("config.toml", folders=(folder, folder))]
+
+
+def test_two_killed_processes_go_on_to_the_same_bytes(
+    server: Server, folder: Path, half: Path, whole: dict[str, bytes]
+) -> None:
+    results = go_on(server, folder, lambda output: None, half)
+    assert [result.returncode for result in results] == [0, 0], results
+    assert contents(folder / "run") == whole
+
+
+def newest(output: Path) -> Path:
+    return max((output / "resume").glob("step*"), key=lambda path: int(path.name[4:]))
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 64
+    path.write_bytes(data)
+
+
+def with_code(output: Path) -> None:
+    """A state whose checksums are right and whose pickle calls os.system."""
+
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, ("touch CODE-RAN",)
+
+    state = newest(output)
+    path = state / "state/mp_rank_00_model_states.pt"
+    with path.open("wb") as file:
+        torch.save({"module": Runs()}, file)
+    manifest = json.loads((state / "manifest.json").read_text())
+    manifest.pop("checksum", None)
+    for entry in manifest["outputs"]:
+        if entry["path"].endswith(path.name):
+            entry |= {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    (state / "manifest.json").write_text(json.dumps(manifest))
+
+
+def link_checkpoints(output: Path) -> None:
+    victim = output.parent / "victim"
+    shutil.rmtree(victim, ignore_errors=True)
+    shutil.move(output / "checkpoints", victim)
+    (victim / "step5").mkdir()
+    (victim / "step5/thesis.txt").write_text("mine")
+    (output / "checkpoints").symlink_to("../victim")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "model": (lambda o: flip(newest(o) / "state/mp_rank_00_model_states.pt"), "damaged.*model_states"),
+    "shard of rank 1": (
+        lambda o: flip(newest(o) / "state/zero_pp_rank_1_mp_rank_00_optim_states.pt"),
+        "damaged.*rank_1",
+    ),
+    "cut": (
+        lambda o: os.truncate(newest(o) / "state/zero_pp_rank_0_mp_rank_00_optim_states.pt", 9),
+        "9 bytes.*rank_0",
+    ),
+    "no files": (lambda o: shutil.rmtree(newest(o) / "state"), "missing of the training state"),
+    "no manifest": (lambda o: (newest(o) / "manifest.json").unlink(), "no manifest of pile-train"),
+    "another file": (lambda o: (newest(o) / "state/mp_rank_01_model_states.pt").touch(), "mp_rank_01"),
+    "code": (with_code, "imports 'posix.system'"),
+    "a line of the log": (
+        lambda o: (o / LOG_FILE).write_bytes((o / LOG_FILE).read_bytes().partition(b"\n")[2]),
+        "expected",
+    ),
+    "a checkpoint": (lambda o: shutil.rmtree(o / "checkpoints/step1"), "no checkpoint of step 1"),
+    "a link": (link_checkpoints, "is a link|not a link"),
+    "run.json": (lambda o: (o / "run.json").write_text("{}"), "run.json"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_damage_is_one_line_and_nothing_else(
+    server: Server, folder: Path, half: Path, change: Callable[[Path], object], message: str
+) -> None:
+    results = go_on(server, folder, change, half)
+    assert [result.returncode for result in results] == [1, 1], results
+    errors = "".join(result.stderr for result in results)
+    assert errors.count("error: ") == 1, errors
+    assert re.search(message, errors), errors
+    assert not (folder / "CODE-RAN").exists()
+    assert not (folder / "run/manifest.json").exists()
+    if (folder / "run/checkpoints").is_symlink():
+        assert (folder / "victim/step5/thesis.txt").read_text() == "mine"
+
+
+def test_a_second_run_in_the_folder_is_refused(
+    server: Server, folder: Path, half: Path, whole: dict[str, bytes]
+) -> None:
+    """Alone or as two processes, in every process, while the first goes on undisturbed."""
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    first = server.pair("config.toml", folders=(folder, folder))
+    while not (folder / "run/checkpoints/step0").exists():
+        time.sleep(0.001)
+    for process in first:
+        os.kill(process.pid, signal.SIGSTOP)
+    others = [server.wait(process) for process in server.pair("config.toml", folders=(folder, folder))]
+    others.append(server.wait(server.start("config.toml", folder=folder)))
+    for process in first:
+        os.kill(process.pid, signal.SIGCONT)
+    assert [other.returncode for other in others] == [1, 1, 1]
+    said = [other.stderr for other in others]
+    assert said[1] == ""
+    for text in (said[0], said[2]):
+        assert text == (
+            "error: another process trains in this folder; wait for it or stop it (run/run.partial)\n"
+        )
+    assert [server.wait(process).returncode for process in first] == [0, 0]
+    assert contents(folder / "run") == whole
+
+
+def test_nodes_without_a_shared_folder_are_refused(server: Server, folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    shutil.copy(folder / "config.toml", tmp_path)
+    pair = server.pair("config.toml", folders=(folder, tmp_path))
+    results = [server.wait(process) for process in pair]
+    assert [result.returncode for result in results] == [1, 1]
+    assert "process 1 does not see what process 0 writes in the output" in results[0].stderr
+    assert results[1].stderr == ""
+    assert not (folder / "run/run.json").exists()
+
+
+def test_a_lost_process_is_named(server: Server, folder: Path) -> None:
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    first, second = server.pair("config.toml", folders=(folder, folder))
+    while not (folder / "run/checkpoints/step0").exists():
+        time.sleep(0.001)
+    os.kill(second.pid, signal.SIGKILL)
+    result = server.wait(first)
+    assert result.returncode == 1
+    assert "another process of the run was lost" in result.stderr.splitlines()[-1]
+    server.wait(second)
+
+
+def test_a_damaged_order_is_not_trained_on(
+    server: Server, folder: Path, order: Path, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    copied = tmp_path / "order"
+    shutil.copytree(order, copied)
+    record = (copied / "order.json").read_text()
+    found = json.loads(record)
+    for entry in found["inputs"]:
+        entry["path"] = os.path.relpath(order / entry["path"], copied)
+    (path,) = copied.glob("*shuffle_idx.npy")
+    config = write_config(tmp_path / "config.toml", tmp_path / "run", *REGULAR)
+    config.write_text(config.read_text().replace(str(order), str(copied)))
+    array = np.load(path)
+    array[len(array) // 10 :] = 0
+    np.save(path, array)
+    (copied / "order.json").write_text(json.dumps(found) + "\n")
+    result = server.wait(server.start(config))
+    assert result.returncode == 1
+    assert "shuffle_idx.npy" in result.stderr.splitlines()[-1]
+    assert not (tmp_path / "run/checkpoints").exists()
+
+
+#: Kills of the program, sampled evenly over its calls; more of them by `make faults`.
+N_KILLS = 30 if os.environ.get("PILE_TOOLS_FAULTS") == "complete" else 5
+
+
+def test_a_kill_at_any_call_is_made_good_by_the_same_command(
+    server: Server, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    if not server.has_shim:
+        pytest.skip("kills are injected by a preloaded library, which needs Linux and a C compiler")
+    write_config(tmp_path / "config.toml", Path("run"), "checkpoint_every = 1", "steps = 2")
+    output = tmp_path / "run"
+
+    def run(kill_at: int) -> tuple[int, Any]:
+        started = server.start("config.toml", folder=tmp_path, kill_below=output, kill_at=kill_at)
+        return server.wait(started).returncode, started
+
+    code, started = run(-1)
+    assert code == 0
+    undisturbed, n_calls = contents(output), started.n_calls
+    assert n_calls > 100
+    for kill_at in np.linspace(1, n_calls, N_KILLS).astype(int).tolist():
+        shutil.rmtree(output)
+        assert run(kill_at)[0] == -signal.SIGKILL
+        code, started = run(-1)
+        assert code == 0, (kill_at, started.err.read_text())
+        assert contents(output) == undisturbed, kill_at
