@@ -1,7 +1,7 @@
 """The files of a training state, as DeepSpeed writes and reads them through us.
 
 Every file is new, hashed while it is written, and synced. It is loaded only as the bytes that the state's
-manifest names, after `state_pickles.check`, by torch's restricted unpickler: no code from a run's folder runs.
+manifest names, after `state_pickles.check`, by torch's restricted unpickler: no code from a run runs.
 """
 
 from __future__ import annotations

@@ -223,8 +223,10 @@ impl GramSink for ParquetTable<'_> {
 
     fn finish(mut self: Box<Self>) -> Result<()> {
         self.write_rows()?;
-        let file = self.writer.into_inner();
-        let file = file.map_err(|err| failure(&self.path, err))?;
-        file.sync_all().map_err(|err| Error::io(&self.path, err))
+        // `into_inner` would turn a failure to flush into words.
+        let finished = self.writer.finish();
+        finished.map_err(|err| failure(&self.path, err))?;
+        let synced = self.writer.inner().sync_all();
+        synced.map_err(|err| Error::io(&self.path, err))
     }
 }
