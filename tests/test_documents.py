@@ -44,11 +44,11 @@ def test_a_record_that_is_there_twice_is_of_two_documents(dataset: Path, tmp_pat
     ("name", "message"),
     [
         ("999999", r"no document 999999: .* has [\d,]+, from 0"),
-        ("-99999999999999999999999", "no document -9999"),
+        ("-99999999999999999999999", "is neither a document's number nor SHARD:RECORD"),
         ("x", "'x' is neither a document's number nor SHARD:RECORD"),
         ("x:1", r"no shard 'x' among the dataset's 4: .*00\.jsonl, .*02\.jsonl, \.\.\."),
         ("00.jsonl:300", r"is from record 300 of .*00\.jsonl: there is no such record"),
-        ("00.jsonl:99999999999999999999999", "there is no such record, or its text is empty"),
+        ("00.jsonl:99999999999999999999999", "is neither a document's number nor SHARD:RECORD"),
     ],
 )
 def test_what_is_not_there_is_named(dataset: Path, name: str, message: str) -> None:

@@ -245,8 +245,13 @@ def test_shards_are_cut_and_put_together(golden: Path, tmp_path: Path) -> None:
         assert len(made) == n
         token_shards.unshard(folder, tmp_path / f"{shard_bytes}.bin")
         assert (tmp_path / f"{shard_bytes}.bin").read_bytes() == source.read_bytes()
+        assert token_shards.shard(source, folder, shard_bytes=shard_bytes) == made
+        made[0].with_name("small.shards.manifest.json").unlink()
+        kept = made[0].read_bytes()
+        made[0].write_bytes(b"mine")
         with pytest.raises(OutputExistsError):
             token_shards.shard(source, folder, shard_bytes=shard_bytes)
+        made[0].write_bytes(kept)
     made[1].unlink()
     with pytest.raises(FormatError, match=r"00001-of-00001\.bin is missing"):
         token_shards.unshard(folder, tmp_path / "again.bin")

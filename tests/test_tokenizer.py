@@ -12,7 +12,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pile_tools import FormatError, Tokenizer
+from pile_tools import ConfigError, FormatError, Tokenizer
 
 
 @pytest.mark.parametrize("name", ["nasty", "random_unicode", "unicode_version"])
@@ -98,3 +98,10 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(FormatError, match=r"other\.json"):
         Tokenizer.from_file(file)
+
+
+def test_a_text_that_would_take_gigabytes_to_merge_is_refused(neox_tokenizer: Path) -> None:
+    tokenizer = Tokenizer.from_file(neox_tokenizer)
+    with pytest.raises(ConfigError, match=r"has 33554433 bytes without a place to split it"):
+        tokenizer.encode("a" * ((32 << 20) + 1))
+    assert len(tokenizer.encode("a line\n" * 100)) > 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import importlib
@@ -10,6 +11,7 @@ import sys
 import traceback
 import types
 import typing
+import warnings
 from pathlib import Path
 
 import click
@@ -17,6 +19,7 @@ import click
 from pile_tools import _core, terminal
 from pile_tools.arguments import checked
 from pile_tools.errors import CancelledError, ConfigError, PileError
+from pile_tools.publish import NoLocksWarning
 from pile_tools.terminal import ReaderLeftError, echo, echo_text
 
 COMMANDS = {
@@ -125,13 +128,27 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
     terminal.prepare_streams()
     _core.report_machine_failures()
     try:
-        code = int(checked(group).main(arguments, standalone_mode=False) or 0)
+        with _warnings_as_lines():
+            code = int(checked(group).main(arguments, standalone_mode=False) or 0)
         terminal.flush_stdout()
         return code
     except BaseException as err:
         if is_debug and not isinstance(err, (SystemExit, click.exceptions.Exit, click.ClickException)):
             echo_text(traceback.format_exc().rstrip("\n"), err=True)
         return _report(err)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> typing.Iterator[None]:
+    """Shows our own warnings as one line on standard error, without the place in the code."""
+
+    def show(message: Warning | str, category: type[Warning], *more: object, **named: object) -> None:
+        echo(f"warning: {message}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", NoLocksWarning)
+        warnings.showwarning = show
+        yield
 
 
 def _report(err: BaseException) -> int:

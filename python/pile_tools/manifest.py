@@ -274,17 +274,17 @@ def has_same_inputs(found: Manifest, folder: Path) -> bool:
 
     A file that was changed, replaced or touched after the manifest was written is compared by its checksum:
     its time of change, which nobody can set, then follows the manifest's. Equal files are remembered by
-    touching the manifest, so that they are read once and not by every rerun.
+    moving the manifest's own time of change, so that they are read once and not by every rerun.
 
     Args:
         found: The manifest.
         folder: What its paths are relative to.
     """
-    written = found.path.stat().st_ctime_ns
+    written = found.path.stat()
     is_touched = False
     for entry in found.inputs:
         path = Path(os.path.normpath(folder / entry["path"]))
-        if "sha256" not in entry or not path.is_file() or path.stat().st_ctime_ns < written:
+        if "sha256" not in entry or not path.is_file() or path.stat().st_ctime_ns < written.st_ctime_ns:
             continue
         is_touched = True
         if entry.get("bytes", path.stat().st_size) != path.stat().st_size:
@@ -294,7 +294,8 @@ def has_same_inputs(found: Manifest, folder: Path) -> bool:
     if is_touched:
         # Without leave to write there, the next run reads the files again.
         with contextlib.suppress(OSError):
-            os.utime(found.path)
+            # The modification time stays; setting it moves the time of change.
+            os.utime(found.path, ns=(written.st_atime_ns, written.st_mtime_ns))
     return True
 
 

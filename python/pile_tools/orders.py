@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, manifest, timeline
+from pile_tools import _core, manifest, publish, timeline
 from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.checked import MAX_SEED, Values
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import Manifest
+from pile_tools.publish import Target
 from pile_tools.search import MAX_PLACES
 from pile_tools.tables import Table
 from pile_tools.types import OnProgress, Tokens
@@ -359,12 +360,13 @@ def open_order(
     if text.endswith(".npy"):
         return _of_arrays(path, batch_size, compat)
     file = order_file(path)
-    if not file.exists() or file.suffix == ".bin":
-        if path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin"))):
-            return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
-        what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
-        raise FileNotFoundError(2, what, str(path))
-    order = _of_manifest(file, compat)
+    with publish.reading(Target.of(file)):
+        if not file.exists() or file.suffix == ".bin":
+            if path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin"))):
+                return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
+            what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
+            raise FileNotFoundError(2, what, str(path))
+        order = _of_manifest(file, compat)
     return order if batch_size is None else order.rebatch(batch_size=batch_size)
 
 

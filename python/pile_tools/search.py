@@ -22,10 +22,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, datasets, manifest
+from pile_tools import _core, datasets, manifest, publish
 from pile_tools._core import SuffixIndex, TokenDataset, Tokenizer
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
+from pile_tools.publish import Target
 from pile_tools.tables import Table, named
 from pile_tools.terminal import shell_quote
 from pile_tools.texts import encoded, normalized
@@ -318,6 +319,14 @@ def open_index(prefix: AnyPath, *, tokenizer: Tokenizer | None = None) -> Index:
     if path.suffix == ".index" and path.is_dir():
         path = path.with_name(path.name.removesuffix(".index"))
     folder = folder_of(path)
+    with publish.reading(Target.of(folder / MANIFEST_FILE)):
+        found, core = _open_index(path, folder)
+    if tokenizer is not None and core.has_bytes and not core.is_of(tokenizer):
+        raise ConfigError(f"the index was built with another tokenizer ({folder})")
+    return Index(core, found, tokenizer)
+
+
+def _open_index(path: Path, folder: Path) -> tuple[Manifest, SuffixIndex]:
     if not (folder / MANIFEST_FILE).exists():
         if not datasets.with_suffix(path, ".idx").exists():
             raise FileNotFoundError(2, "No such file or directory", str(datasets.with_suffix(path, ".idx")))
@@ -327,10 +336,7 @@ def open_index(prefix: AnyPath, *, tokenizer: Tokenizer | None = None) -> Index:
     found = manifest.read(folder / MANIFEST_FILE)
     if found.kind != "index":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an index ({found.path})")
-    core = SuffixIndex(folder, TokenDataset(path))
-    if tokenizer is not None and core.has_bytes and not core.is_of(tokenizer):
-        raise ConfigError(f"the index was built with another tokenizer ({folder})")
-    return Index(core, found, tokenizer)
+    return found, SuffixIndex(folder, TokenDataset(path))
 
 
 def index_for(dataset: Any, tokenizer: Tokenizer | None, n_queries: int) -> SuffixIndex | None:

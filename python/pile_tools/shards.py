@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pile_tools import manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.manifest import Entry
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry
 from pile_tools.sizes import parse_size
 
 #: What files in a folder are taken for shards by their names, in any letter case; said in messages.
@@ -330,7 +330,11 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _artifact(path: Path) -> str | None:
-    """What of our own a file is by its content, or None: shards are lines, these files are one object."""
+    """What of our own a file is, or None: by a manifest of its own, or by content, as shards are lines and
+    these files are one object.
+    """
+    if kind := _kind_by_manifest(path):
+        return f"a file of kind {kind} with a manifest"
     if path.suffix.lower() != ".json" or path.stat().st_size > _ARTIFACT_BYTES:
         return None
     try:
@@ -340,3 +344,15 @@ def _artifact(path: Path) -> str | None:
     if not isinstance(values, dict):
         return None
     return next((name for name, keys in _ARTIFACTS.items() if keys <= values.keys()), None)
+
+
+def _kind_by_manifest(path: Path) -> str | None:
+    """The kind of artifact that a manifest beside a file, named after it, says it is."""
+    beside = path.with_name(path.name + MANIFEST_SUFFIX)
+    if not beside.is_file():
+        return None
+    try:
+        found = manifest.read(beside)
+    except (PileError, OSError):
+        return None
+    return found.kind if any(entry["path"] == path.name for entry in found.outputs) else None

@@ -479,10 +479,10 @@ def test_pipes_are_read_once_by_every_command(tmp_path: Path, tokenizer: Path, c
         fifo = tmp_path / name
         if not fifo.exists():
             os.mkfifo(fifo)
-        writer = threading.Thread(target=lambda: fifo.write_bytes(pack(data)))
+        writer = threading.Thread(target=lambda: fifo.write_bytes(pack(data)), daemon=True)
         writer.start()
         result = command(capsys, *(fifo if part is None else part for part in arguments))
-        writer.join()
+        writer.join(timeout=20)
         return result
 
     plain, out = PACK[""], tmp_path / "out"
@@ -494,8 +494,8 @@ def test_pipes_are_read_once_by_every_command(tmp_path: Path, tokenizer: Path, c
     assert manifest.read(out / "d.manifest.json").inputs[1]["path"] == "-"
     for arguments in (
         ["train-tokenizer", None, "-o", out / "t.json", "--vocab-size", "300", "--force"],
-        ["count-ngrams", None, "-o", out / "n.tsv"],
-        ["count-terms", tmp_path / "terms.txt", None, "-o", out / "c.tsv"],
+        ["count-ngrams", None, "-o", out / "n.tsv", "--force"],
+        ["count-terms", tmp_path / "terms.txt", None, "-o", out / "c.tsv", "--force"],
     ):
         for _ in range(2):
             code, told, error = piped("a.jsonl", plain, *arguments)
@@ -554,3 +554,15 @@ def test_a_list_of_paths_is_still_a_list_of_shards(tmp_path: Path, tokenizer: Pa
     assert Shards(paths) == paths
     made = tokenize.run(paths, tmp_path / "d", TokenizeConfig(tokenizer=tokenizer), threads=1).manifest
     assert "passed_over" not in made.summary
+
+
+def test_tables_of_ours_are_no_shards(tmp_path: Path, tokenizer: Path, capsys: Capture) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINE)
+    config = TokenizeConfig(tokenizer=tokenizer)
+    assert tokenize.run([tmp_path / "a.jsonl"], tmp_path / "d", config, threads=1).is_new
+    code, _, error = command(capsys, "count-ngrams", tmp_path / "d", "-o", tmp_path / "n.parquet")
+    assert code == 0, error
+    found = find_shards([tmp_path])
+    assert found == [tmp_path / "a.jsonl"]
+    reasons = {path.name: reason for path, reason in found.passed_over}
+    assert "kind ngrams" in reasons["n.parquet"]

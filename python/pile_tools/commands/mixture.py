@@ -20,7 +20,7 @@ _N_NAMED = 8
 
 
 @click.command("mixture")
-@click.argument("order", type=options.PATH)
+@click.argument("order")
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
@@ -31,7 +31,7 @@ _N_NAMED = 8
 @options.compat
 @options.threads
 def command(
-    order: Path,
+    order: str,
     every: int,
     as_json: bool,
     plot: Path | None,

@@ -16,7 +16,7 @@ from pile_tools.timeline import Repeats
 
 
 @click.command("repeats")
-@click.argument("order", type=options.PATH)
+@click.argument("order")
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
@@ -28,7 +28,7 @@ from pile_tools.timeline import Repeats
 @options.compat
 @options.threads
 def command(
-    order: Path,
+    order: str,
     every: int,
     limit: int,
     as_json: bool,

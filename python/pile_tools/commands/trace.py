@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from pile_tools import timeline
@@ -16,7 +14,7 @@ from pile_tools.terminal import echo, echo_json
 
 
 @click.command("trace")
-@click.argument("order", type=options.PATH)
+@click.argument("order")
 @click.argument("document", type=int)
 @click.option(
     "--checkpoints",
@@ -28,7 +26,7 @@ from pile_tools.terminal import echo, echo_json
 @options.row_length
 @options.compat
 def command(
-    order: Path,
+    order: str,
     document: int,
     checkpoints: str | None,
     as_json: bool,

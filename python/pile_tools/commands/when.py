@@ -37,7 +37,7 @@ _N_LISTED = 30
 
 
 @click.command("when")
-@click.argument("order", type=options.PATH)
+@click.argument("order")
 @click.argument("texts", nargs=-1)
 @texts_file
 @texts_as_ids
@@ -75,7 +75,7 @@ _N_LISTED = 30
 )
 @options.threads
 def command(
-    order: Path,
+    order: str,
     texts: tuple[str, ...],
     file: Path | None,
     tokens: tuple[str, ...],

@@ -118,11 +118,17 @@ impl IndexedSamples {
         Error::malformed(self.sample_idx.path(), what)
     }
 
-    fn document_at(&self, place: u64) -> Result<u64> {
-        self.doc_idx.get(place, 0).ok_or_else(|| {
-            let what = format!("place {place} is outside the document index, which is damaged");
-            Error::malformed(self.doc_idx.path(), what)
-        })
+    /// The document at a place of the document index, which is one of the dataset's.
+    fn document_at(&self, place: u64, source: &dyn TokenSource) -> Result<u64> {
+        let n_documents = source.n_documents();
+        let what = match self.doc_idx.get(place, 0) {
+            Some(document) if document < n_documents => return Ok(document),
+            Some(document) => format!(
+                "entry {place} is document {document}, but the dataset has {n_documents}: the index is damaged, or of another dataset"
+            ),
+            None => format!("entry {place} is outside the document index, which is damaged"),
+        };
+        Err(Error::malformed(self.doc_idx.path(), what))
     }
 }
 
@@ -187,7 +193,7 @@ impl IndexedSamples {
     ) -> Result<u64> {
         let mut n = end;
         for place in first..last {
-            n += source.document_length(self.document_at(place)?)?;
+            n += source.document_length(self.document_at(place, source)?)?;
         }
         Ok(n.saturating_sub(start))
     }
@@ -236,7 +242,7 @@ impl Samples for IndexedSamples {
         let mut found = Views::default();
         for place in 0..self.doc_idx.n_rows() {
             report(place, self.doc_idx.n_rows(), progress)?;
-            let document = self.document_at(place)?;
+            let document = self.document_at(place, source)?;
             let numbers = wanted.of(document);
             if numbers.is_empty() {
                 continue;
@@ -255,7 +261,7 @@ impl Samples for IndexedSamples {
     fn n_copies(&self, source: &dyn TokenSource) -> Result<Vec<u32>> {
         let mut n_copies = vec![0; source.n_documents() as usize];
         for place in 0..self.doc_idx.n_rows() {
-            views::count(&mut n_copies, self.document_at(place)?)?;
+            views::count(&mut n_copies, self.document_at(place, source)?)?;
         }
         Ok(n_copies)
     }
@@ -294,7 +300,7 @@ impl Samples for IndexedSamples {
             if is_padded && place == last && place >= self.doc_idx.n_rows() {
                 break;
             }
-            let document = self.document_at(place)?;
+            let document = self.document_at(place, source)?;
             let start = if place == first { start } else { 0 };
             let mut end = if place == last {
                 end

@@ -39,8 +39,8 @@ pub(super) struct State {
     room: Vec<u32>,
     /// The ids of a piece that was not known.
     ids: Vec<u32>,
-    /// A byte of the current text that no token has.
-    missing: Option<u8>,
+    /// Why the current text cannot be encoded.
+    refused: Option<Refused>,
 }
 
 impl Default for State {
@@ -52,7 +52,7 @@ impl Default for State {
             parts: Vec::new(),
             room: Vec::new(),
             ids: Vec::new(),
-            missing: None,
+            refused: None,
         }
     }
 }
@@ -81,7 +81,8 @@ impl<'t> Encoder<'t> {
     ///
     /// # Errors
     /// [`crate::ErrorKind::Format`]: the text has a byte that no token has; `out` is then of no use.
-    /// [`crate::ErrorKind::Argument`]: the text has 4 GiB or more.
+    /// [`crate::ErrorKind::Argument`]: the text has 4 GiB or more, or more than 32 MiB without a boundary at
+    /// which it is split, which would take gigabytes to merge.
     pub fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<()> {
         check_length(text)?;
         let (tokenizer, state) = (self.tokenizer, self.state.get_or_insert_default());
@@ -93,11 +94,27 @@ impl<'t> Encoder<'t> {
             }
         }
         out.extend_from_slice(&self.template.after);
-        match state.missing.take() {
-            Some(byte) => Err(tokenizer.no_token_for(byte)),
+        match state.refused.take() {
+            Some(Refused::NoToken(byte)) => Err(tokenizer.no_token_for(byte)),
+            Some(Refused::TooLong(n_bytes)) => Err(Error::argument(format!(
+                "a text has {n_bytes} bytes without a place to split it before merging, at most \
+                 {MAX_PIECE_BYTES} are encoded: put spaces or line ends in it"
+            ))),
             None => Ok(()),
         }
     }
+}
+
+/// Bytes of a piece at most: merging takes some 40 bytes of memory for each.
+const MAX_PIECE_BYTES: usize = 32 << 20;
+
+/// Why a text cannot be encoded.
+#[derive(Debug)]
+enum Refused {
+    /// No token has this byte.
+    NoToken(u8),
+    /// A piece has this many bytes.
+    TooLong(usize),
 }
 
 /// Refuses a text whose positions do not fit the 32 bits of the merge queue.
@@ -148,6 +165,10 @@ impl State {
             ends.clear();
             cutter.next_ends(&mut ends);
             let Some(end) = ends.last() else { break };
+            if end - from > MAX_PIECE_BYTES && self.refuse_long(from, &ends) {
+                from = *end;
+                continue;
+            }
             // A piece has at most as many ids as bytes.
             let n_enough = end - from + SLACK;
             if room.len() < n_enough {
@@ -159,6 +180,17 @@ impl State {
         }
         self.room = room;
         self.ends = ends;
+    }
+
+    /// Whether one of the pieces that end at `ends` is too long to be merged; the text is then refused.
+    fn refuse_long(&mut self, from: usize, ends: &[usize]) -> bool {
+        let starts = std::iter::once(&from).chain(ends);
+        let lengths = ends.iter().zip(starts).map(|(end, start)| end - start);
+        let longest = lengths.max().unwrap_or(0);
+        if longest > MAX_PIECE_BYTES {
+            self.refused.get_or_insert(Refused::TooLong(longest));
+        }
+        longest > MAX_PIECE_BYTES
     }
 
     /// Writes the ids of the pieces of `text` that end at `ends`; returns their number.
@@ -236,7 +268,7 @@ impl State {
                     .merge(piece, &mut self.scratch, &mut self.ids);
                 if let Err(byte) = merged {
                     // Not put into the tables: there, it would be known the next time.
-                    self.missing.get_or_insert(byte);
+                    self.refused.get_or_insert(Refused::NoToken(byte));
                     return;
                 }
             }
