@@ -28,6 +28,8 @@ from pile_tools.types import OnProgress
 
 CANARIES_FILE = "canaries.json"
 ZSTD_LEVEL = 6
+#: A million million bytes: no machine has so much text of its own.
+MAX_MEGABYTES = 1_000_000
 #: No document is longer than this, nor than this share of the sample.
 MAX_DOCUMENT_BYTES, MAX_DOCUMENT_SHARE = 100_000, 0.02
 
@@ -44,8 +46,10 @@ class SampleConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.megabytes > 0 or self.megabytes == float("inf"):
-            raise ConfigError(f"megabytes must be more than 0, got {self.megabytes:g}")
+        if not 0 < self.megabytes <= MAX_MEGABYTES:
+            raise ConfigError(
+                f"megabytes must be more than 0 and at most {MAX_MEGABYTES:,}, got {self.megabytes:g}"
+            )
         if not 1 <= self.shards <= 100:
             raise ConfigError(f"shards must be 1 to 100, got {self.shards}")
 

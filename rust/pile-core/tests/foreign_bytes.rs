@@ -144,8 +144,10 @@ proptest! {
         prop_assert!(Tokenizer::from_json(good, "t".as_ref()).is_ok());
         if let Ok(tokenizer) = Tokenizer::from_json(&damaged(good, &changes, good.len()), "t".as_ref()) {
             let mut ids = Vec::new();
-            tokenizer.encoder().encode("abba \u{e9}", &mut ids).unwrap();
-            let _ = tokenizer.decode(&ids, true);
+            // A text with a byte that no token has is an error.
+            if tokenizer.encoder().encode("abba \u{e9}", &mut ids).is_ok() {
+                let _ = tokenizer.decode(&ids, true);
+            }
         }
     }
 }
