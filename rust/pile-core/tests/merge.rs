@@ -9,10 +9,13 @@ use std::{
 };
 
 use pile_core::{
+    io::hex,
     progress::Progress,
     tokens::{MergeConfig, TokenDataset, TokenSource, TokenType, merge, write_idx},
 };
 use proptest::prelude::*;
+use serde_json::json;
+use sha2::{Digest, Sha256};
 
 fn write(prefix: &Path, token_type: TokenType, documents: &[Vec<u16>]) {
     let lengths: Vec<i32> = documents.iter().map(|d| d.len() as i32).collect();
@@ -178,14 +181,24 @@ fn a_merge_goes_on_after_what_was_copied_and_not_with_another_jobs_files() {
     let bin = config.folder.join("all.bin");
     let whole = fs::read(&bin).unwrap();
     // Killed while the second was copied: half a token, which goes, and what was copied, which stays.
-    let state = |job: &str| format!("{{\"job\": \"{job}\", \"n_copied\": 1}}");
-    fs::write(config.folder.join("state.json"), state("job")).unwrap();
+    let state = |job: &str, copied: &[u8]| {
+        let sha256 = hex(&Sha256::digest(copied));
+        let files = json!({"all.bin": {"bytes": copied.len(), "sha256": sha256}});
+        let state = json!({"job": job, "n_copied": 1});
+        json!({"files": files, "inputs": [], "has_stream": false, "state": state}).to_string()
+    };
+    fs::write(config.folder.join("state.json"), state("job", &[9; 6])).unwrap();
     fs::write(&bin, [&[9, 9, 9, 9, 9, 9][..], &[5]].concat()).unwrap();
     merge(&config, &Progress::default()).unwrap();
     assert_eq!(fs::read(&bin).unwrap(), [&[9; 6][..], &whole[6..]].concat());
-    for (job, left) in [("other", 7), ("job", 5)] {
-        fs::write(config.folder.join("state.json"), state(job)).unwrap();
-        fs::write(&bin, vec![9; left]).unwrap();
+    // Another job's, cut short, or of other bytes than were copied.
+    for (job, left) in [
+        ("other", [9; 7].to_vec()),
+        ("job", [9; 5].to_vec()),
+        ("job", [8; 7].to_vec()),
+    ] {
+        fs::write(config.folder.join("state.json"), state(job, &[9; 6])).unwrap();
+        fs::write(&bin, left).unwrap();
         merge(&config, &Progress::default()).unwrap();
         assert_eq!(fs::read(&bin).unwrap(), whole);
     }

@@ -381,6 +381,13 @@ fn finished_pieces_are_kept_and_the_index_is_the_same() {
     drop(index);
     fs::remove_file(folder.join("ranks")).unwrap();
     fs::remove_file(folder.join("piece-00003")).unwrap();
+    // As a job leaves it that was killed in the fourth piece.
+    let state_file = folder.join("state.json");
+    let mut state: serde_json::Value =
+        serde_json::from_slice(&fs::read(&state_file).unwrap()).unwrap();
+    let files = state["files"].as_object_mut().unwrap();
+    assert!(files.remove("piece-00003").is_some());
+    fs::write(&state_file, state.to_string()).unwrap();
     let progress = Progress::default();
     let summary = build(&world.dataset, None, &folder, 8 * 8, &progress).unwrap();
     assert_eq!(
@@ -388,6 +395,11 @@ fn finished_pieces_are_kept_and_the_index_is_the_same() {
         (summary.n_pieces - 1, summary.n_pieces)
     );
     assert_eq!(progress.done(), 2 * 80);
+    assert_eq!(read(), whole);
+    // A piece that changed since makes all of them worth nothing.
+    fs::write(folder.join("piece-00002"), &whole[3]).unwrap();
+    let summary = build(&world.dataset, None, &folder, 8 * 8, &Progress::default()).unwrap();
+    assert_eq!(summary.n_kept, 0);
     assert_eq!(read(), whole);
     // Pieces cut otherwise are of another index.
     let summary = build(&world.dataset, None, &folder, 8 * 16, &Progress::default()).unwrap();
