@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -268,9 +269,16 @@ def test_an_interrupted_study_goes_on_and_gives_the_same(
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "other scores", "link", "gone"])
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        *((damage, [4]) for damage in ("cut", "empty", "other scores", "link", "pipe", "gone")),
+        ("no checksums", [0, 4]),
+        ("pipe of checksums", [0, 4]),
+    ],
+)
 def test_a_damaged_part_is_scored_again(
-    run_folder: Path, tmp_path: Path, loaded_steps: list[int], damage: str
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int], damage: str, again: list[int]
 ) -> None:
     plan = prepare(run_folder, _config(), None)
 
@@ -291,10 +299,18 @@ def test_a_damaged_part_is_scored_again(
     elif damage == "link":
         part.rename(tmp_path / "aside.npz")
         part.symlink_to(tmp_path / "aside.npz")
-    else:
+    elif damage == "pipe":
         part.unlink()
+        os.mkfifo(part)
+    elif damage == "gone":
+        part.unlink()
+    else:
+        checksums = tmp_path / "out.partial" / "state.json"
+        checksums.unlink()
+        if damage.startswith("pipe"):
+            os.mkfifo(checksums)
     study.run(plan, tmp_path / "out")
-    assert loaded_steps == [0, 4, 20, 4, 20]
+    assert loaded_steps == [0, 4, 20, *again, 20]
     study.run(plan, tmp_path / "whole")
     scores = [(tmp_path / name / "scores.npz").read_bytes() for name in ("out", "whole")]
     assert scores[0] == scores[1]
