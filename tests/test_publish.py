@@ -178,6 +178,24 @@ def test_a_scratch_folder_that_is_not_ours_is_left_alone(tmp_path: Path, found: 
     assert tree(tmp_path) == before
 
 
+@pytest.mark.parametrize("kind", ["broken link", "circular link", "file", "pipe", "link to a file", "device"])
+@pytest.mark.parametrize("below", ["x.partial", "a/b/x.partial"])
+def test_what_is_in_place_of_a_parent_is_an_error_and_not_waited_for(
+    tmp_path: Path, kind: str, below: str
+) -> None:
+    parent = tmp_path / "parent"
+    if kind == "pipe":
+        os.mkfifo(parent)
+    elif kind == "file":
+        parent.touch()
+    else:
+        targets = {"broken link": "none", "circular link": "parent", "device": "/dev/null"}
+        (tmp_path / "file").touch()
+        parent.symlink_to(targets.get(kind, "file"))
+    with pytest.raises(OSError, match="parent"), publish.locked(parent / below, "has it"):
+        pass
+
+
 def test_links_in_a_scratch_folder_are_removed_and_not_followed(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from pathlib import Path
+
+from pile_tools import checked
 
 
 def write_atomically(path: Path, data: bytes | str) -> None:
@@ -30,6 +31,10 @@ def write_atomically(path: Path, data: bytes | str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a regular file in hexadecimal.
+
+    Raises:
+        FormatError: A folder, pipe or device, or a file that grew or shrank while it was read.
+        OSError: The file cannot be read.
+    """
+    return checked.sha256(path)[1]

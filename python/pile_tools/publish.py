@@ -358,8 +358,10 @@ class _Lock:
 
 def _make_folder(folder: Path) -> None:
     """Makes a scratch folder, or checks that the one that is there is ours or empty."""
+    # A broken link in place of a parent exists too, and no waiting changes that: this error is not ours.
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
-        folder.mkdir(parents=True)
+        folder.mkdir()
         return
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):

@@ -18,12 +18,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pile_tools import checked
 from pile_tools.errors import FormatError
 
 Check: TypeAlias = Callable[[Any, str], None]
 
-#: The largest JSON file that a study reads.
-MAX_BYTES = 256 << 20
 #: The largest whole number that fits the arrays.
 MAX_WHOLE = (1 << 63) - 1
 
@@ -32,21 +31,12 @@ def read_object(path: Path, check: Check) -> dict[str, Any]:
     """A JSON file with one object that passes a check.
 
     Raises:
-        FormatError: Anything else, or more than `MAX_BYTES` bytes.
+        FormatError: Anything else.
         OSError: The file cannot be read.
     """
-    if path.exists() and not path.is_file():
-        raise FormatError(f"not a regular file ({path})")
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise FormatError(f"has over {MAX_BYTES} bytes ({path})")
-    try:
-        values = json.loads(data.decode())
-    except (ValueError, RecursionError) as err:
-        raise FormatError(f"not JSON: {err} ({path})") from err
+    values = dict(checked.read_json(path).values)
     check(values, str(path))
-    return dict(values)
+    return values
 
 
 def whole(low: int = 0, high: int = MAX_WHOLE) -> Check:

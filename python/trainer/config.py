@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from pile_tools.config import Settings, settings
 from pile_tools.errors import ConfigError
@@ -11,6 +12,8 @@ from pile_tools.orders import Order
 from trainer.presets import PRESETS, Preset
 from trainer.schedule import SCHEDULES, learning_rate
 from trainer.shape import ModelShape
+
+_Value = TypeVar("_Value")
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -91,8 +94,8 @@ class ModelConfig:
             rotary_base=self.rotary_base,
             layer_norm_eps=self.layer_norm_eps,
             parallel_residual=self.parallel_residual,
-            hidden_act=self.hidden_act or (size.hidden_act if size else "gelu"),
-            init=self.init or (size.init if size else "small_wang"),
+            hidden_act=_given(self.hidden_act, size.hidden_act if size else "gelu"),
+            init=_given(self.init, size.init if size else "small_wang"),
         )
 
     def _vocab_size(self, n_known: int | None) -> int:
@@ -250,18 +253,25 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
     )
 
 
+def _given(value: _Value | None, default: _Value) -> _Value:
+    return default if value is None else value
+
+
 def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
-    lr = given.lr if given.lr is not None else (preset.lr if preset else 1e-3)
-    decay = given.weight_decay
+    """The optimizer, its defaults from a preset. Raises ConfigError for a lowest rate above the highest."""
+    lr = _given(given.lr, preset.lr if preset else 1e-3)
+    min_lr = _given(given.min_lr, lr / 10)
+    if min_lr > lr:
+        raise ConfigError(f"min_lr must be at most lr, {lr}, got {min_lr}")
     return AdamW(
         lr=lr,
-        min_lr=given.min_lr if given.min_lr is not None else lr / 10,
+        min_lr=min_lr,
         warmup=given.warmup,
         betas=(given.betas[0], given.betas[1]),
         eps=given.eps,
-        weight_decay=decay if decay is not None else (preset.weight_decay if preset else 0.1),
+        weight_decay=_given(given.weight_decay, preset.weight_decay if preset else 0.1),
         gradient_clipping=given.gradient_clipping,
-        schedule=given.schedule or (preset.schedule if preset else "neox"),
+        schedule=_given(given.schedule, preset.schedule if preset else "neox"),
     )
 
 

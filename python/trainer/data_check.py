@@ -95,9 +95,9 @@ def _stamp(path: Path) -> list[int]:
 
 def _read_notes(path: Path) -> dict[str, Any]:
     """The notes; none where they are damaged, which only costs another reading."""
-    with suppress(OSError, ValueError, RecursionError):
-        if not path.is_symlink() and isinstance(values := json.loads(path.read_bytes()), dict):
-            return values
+    with suppress(OSError, FormatError):
+        if not path.is_symlink():
+            return dict(checked.read_json(path).values)
     return {}
 
 

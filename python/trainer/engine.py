@@ -71,9 +71,10 @@ def processes(seed: int) -> Iterator[Processes]:
     Raises:
         PileError: DeepSpeed's communication needs compiling and there is no compiler.
         ConfigError: The launcher's variables are incomplete or contradict each other.
-        MachineError: The processes do not find each other.
+        MachineError: The processes do not find each other, or may open too few files.
     """
     rank, size = process_count()
+    failures.check_open_files(size)
     _set_environment()
     _check_meeting_point()
     torch.manual_seed(seed)

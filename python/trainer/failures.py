@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import re
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,7 +37,12 @@ _PEER = re.compile(
     re.IGNORECASE,
 )
 
-_COMPILER = re.compile(r"error (building extension|compiling objects)|ninja is required", re.IGNORECASE)
+_COMPILER = re.compile(
+    r"error (building extension|compiling objects)|ninja is required|ninja not being installed", re.IGNORECASE
+)
+
+#: Open files that a process needs beside one for each other process: with fewer, torch waits without end.
+_MIN_OPEN_FILES = 64
 
 #: Modules whose exceptions mean a process or the network.
 _DISTRIBUTED_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")
@@ -64,6 +70,14 @@ def named(path: Path | None = None) -> Iterator[None]:
         if failure is None:
             raise
         raise failure from err
+
+
+def check_open_files(n_processes: int) -> None:
+    """Raises MachineError if the system lets this process open too few files and connections."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = _MIN_OPEN_FILES + n_processes
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise MachineError(f"the system allows {limit} open files (ulimit -n), expected {needed} at least")
 
 
 def translated(err: BaseException, path: Path | None = None) -> PileError | OSError | None:

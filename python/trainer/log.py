@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pile_tools import files
+from pile_tools import checked, files
 from pile_tools.errors import FormatError
 
 LOG_FILE = "train_log.jsonl"
@@ -30,7 +30,17 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         FormatError: A line is not JSON, or lacks a value; the message names it.
         OSError: The file cannot be read.
     """
-    lines = path.read_bytes().split(b"\n")
+    return _lines(_read(path), path)
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a log; raises FormatError for what is no regular file, such as a pipe that never ends."""
+    with checked.open_regular(path) as file:
+        return file.read()
+
+
+def _lines(data: bytes, path: Path) -> list[dict[str, Any]]:
+    lines = data.split(b"\n")
     return [_values(line, path, number) for number, line in enumerate(lines, 1) if line]
 
 
@@ -63,9 +73,10 @@ def _is_measure(value: object) -> bool:
 
 def check_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
     """Raises FormatError unless a log holds the steps 0 to `n_steps` - 1, each once and in order."""
-    lines = read_log(path)
+    data = _read(path)
+    lines = _lines(data, path)
     _check_steps(lines, path, tokens_per_step)
-    if len(lines) != n_steps or not path.read_bytes().endswith(b"\n" if lines else b""):
+    if len(lines) != n_steps or not data.endswith(b"\n" if lines else b""):
         raise FormatError(f"{len(lines)} steps logged, expected {n_steps} ({path})")
 
 
@@ -84,7 +95,7 @@ def rewind_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
     Raises:
         FormatError: It has fewer whole lines than that, or they are not steps 0 to `n_steps` - 1.
     """
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = _read(path).split(b"\n")[:-1] if path.exists() else []
     kept = lines[:n_steps]
     if len(kept) < n_steps:
         raise FormatError(f"{len(kept)} steps logged, expected {n_steps}; --force begins anew ({path})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 import pytest
 from tests.studies.conftest import BATCH_SIZE, STEPS, write_run
 
-from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, Tokenizer
+from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, Tokenizer, manifest
 from pile_tools.cli import run as run_cli
+from pile_tools.manifest import Request
 from pile_tools.sampling import canaries as planted
 from pile_tools.shards import find_shards
 from pile_tools.stages import tokenize
@@ -267,11 +269,51 @@ def test_an_interrupted_study_goes_on_and_gives_the_same(
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_a_damaged_part_is_scored_again(run_folder: Path, tmp_path: Path, loaded_steps: list[int]) -> None:
-    (tmp_path / "out" / "parts").mkdir(parents=True)
-    (tmp_path / "out" / "parts" / "step4.npz").write_bytes(b"PK\x03\x04 cut")
-    _study(run_folder, tmp_path / "out")
-    assert loaded_steps == [0, 4, 20]
+@pytest.mark.parametrize(
+    ("damage", "again"),
+    [
+        *((damage, [4]) for damage in ("cut", "empty", "other scores", "link", "pipe", "gone")),
+        ("no checksums", [0, 4]),
+        ("pipe of checksums", [0, 4]),
+    ],
+)
+def test_a_damaged_part_is_scored_again(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int], damage: str, again: list[int]
+) -> None:
+    plan = prepare(run_folder, _config(), None)
+
+    def interrupt(done: int) -> None:
+        if done > 2 * plan.n_sequences // 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        study.run(plan, tmp_path / "out", on_progress=interrupt)
+    part = tmp_path / "out.partial" / "step4.npz"
+    data = part.read_bytes()
+    if damage == "cut":
+        part.write_bytes(data[: len(data) // 2])
+    elif damage == "empty":
+        part.write_bytes(b"")
+    elif damage == "other scores":
+        part.write_bytes((tmp_path / "out.partial" / "step0.npz").read_bytes())
+    elif damage == "link":
+        part.rename(tmp_path / "aside.npz")
+        part.symlink_to(tmp_path / "aside.npz")
+    elif damage == "pipe":
+        part.unlink()
+        os.mkfifo(part)
+    elif damage == "gone":
+        part.unlink()
+    else:
+        checksums = tmp_path / "out.partial" / "state.json"
+        checksums.unlink()
+        if damage.startswith("pipe"):
+            os.mkfifo(checksums)
+    study.run(plan, tmp_path / "out")
+    assert loaded_steps == [0, 4, 20, *again, 20]
+    study.run(plan, tmp_path / "whole")
+    scores = [(tmp_path / name / "scores.npz").read_bytes() for name in ("out", "whole")]
+    assert scores[0] == scores[1]
 
 
 def test_finished_studies_are_left_alone_and_others_refused(
@@ -284,6 +326,21 @@ def test_finished_studies_are_left_alone_and_others_refused(
     with pytest.raises(OutputExistsError, match="rows = 40, not 20"):
         study.run(other, tmp_path / "out")
     assert study.run(other, tmp_path / "out", force=True)[1]
+
+
+@pytest.mark.parametrize("before", [None, "in no earlier row"])
+def test_a_study_with_another_meaning_of_not_seen_is_not_finished(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int], before: str | None
+) -> None:
+    plan = prepare(run_folder, _config(), None)
+    now = plan.request(tmp_path / "out")
+    others = {name: value for name, value in now.settings.items() if name != "unseen"}
+    then = Request(now.kind, others if before is None else {**others, "unseen": before}, now.inputs)
+    (tmp_path / "out").mkdir()
+    manifest.write(tmp_path / "out" / "manifest.json", then, [], {})
+    with pytest.raises(OutputExistsError, match="unseen"):
+        study.run(plan, tmp_path / "out")
+    assert study.run(plan, tmp_path / "out", force=True)[1]
 
 
 @pytest.mark.parametrize(("text", "steps"), [("all", [0, 4, 20]), ("4", [4]), ("20,0", [0, 20])])

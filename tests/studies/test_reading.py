@@ -190,5 +190,5 @@ def test_a_check_names_the_value_and_what_was_expected() -> None:
 
 
 def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="not a regular file"):
+    with pytest.raises(FormatError, match="expected a file, found a folder"):
         read_object(tmp_path, record({}))

@@ -96,6 +96,21 @@ def test_no_number_of_the_optimizer_is_endless_or_negative(tmp_path: Path, key: 
         read(tmp_path, BASE + TABLE + f"[optimizer]\n{key} = {value}\n")
 
 
+@pytest.mark.parametrize(("lr", "min_lr"), [(None, 2e-3), (1e-4, 1e-3), (0.0, 1e-9), (1.0, 3e38)])
+def test_the_lowest_rate_is_not_above_the_highest(order: Path, lr: float | None, min_lr: float) -> None:
+    optimizer = OptimizerConfig(lr=lr, min_lr=min_lr)
+    config = TrainConfig(order=order, output=Path("r"), model=MODEL, optimizer=optimizer)
+    with pytest.raises(ConfigError, match="min_lr must be at most lr"):
+        recipe(config, open_order(order), 400)
+
+
+@pytest.mark.parametrize("key", ["hidden_act", "init"])
+@pytest.mark.parametrize("size", [{"hidden_size": 32, "n_layers": 2, "n_heads": 4}, {"preset": "pythia-14m"}])
+def test_an_empty_name_is_not_the_default(key: str, size: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"{key} '' is not one of"):
+        ModelConfig(**size, **{key: ""}).shape(32, 400)
+
+
 def test_the_order_gives_steps_and_batch_size(order: Path) -> None:
     config = TrainConfig(order=order, output=Path("r"), model=MODEL)
     found = recipe(config, open_order(order), 400)

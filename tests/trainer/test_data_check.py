@@ -78,6 +78,22 @@ def test_damaged_notes_cost_another_reading(folder: Path) -> None:
         assert check(folder)[0] == first
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link", "link to a device", "broken link"])
+def test_notes_that_are_no_file_cost_another_reading(folder: Path, kind: str) -> None:
+    first, _ = check(folder)
+    notes = folder / "run/checked.json"
+    notes.rename(folder / "aside.json")
+    if kind == "pipe":
+        os.mkfifo(notes)
+    elif kind == "folder":
+        notes.mkdir()
+    else:
+        target = {"link": "aside.json", "broken link": "none", "link to a device": "/dev/full"}[kind]
+        notes.symlink_to(folder / target)
+    data = DataCheck(open_order(folder / "order"), notes)
+    assert data.n_bytes == first
+
+
 def test_data_without_checksums_are_told(folder: Path) -> None:
     (manifest,) = folder.glob("*.manifest.json")
     manifest.unlink()

@@ -43,6 +43,18 @@ def test_too_little_memory_is_named() -> None:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
+@pytest.mark.parametrize(("limit", "n_processes"), [(16, 1), (64, 1), (100, 200)])
+def test_too_few_open_files_are_named_before_the_processes_meet(limit: int, n_processes: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    failures.check_open_files(1)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        with pytest.raises(MachineError, match=f"allows {limit} open files"):
+            failures.check_open_files(n_processes)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize(
     ("err", "message"),
     [
@@ -53,6 +65,7 @@ def test_too_little_memory_is_named() -> None:
         (RuntimeError("[/x/gloo/y.cc:9] Timed out waiting 1800000ms for recv"), "was lost: Timed out"),
         (RuntimeError("The server socket has failed to bind. EADDRINUSE"), "the port is taken"),
         (RuntimeError("Error building extension 'deepspeed_shm_comm'"), "could not compile"),
+        (RuntimeError("Unable to JIT load the x op due to ninja not being installed."), "could not compile"),
     ],
 )
 def test_messages_of_libraries_are_named(err: Exception, message: str) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,22 @@ def test_a_link_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "log").symlink_to("mine")
     with pytest.raises(OSError, match="symbolic links"), LogWriter(tmp_path / "log"):
         pass
+
+
+@pytest.mark.parametrize(
+    "read", [read_log, lambda path: check_log(path, 1, 1), lambda path: rewind_log(path, 1, 1)]
+)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "link to a device"])
+def test_only_a_regular_file_is_read(tmp_path: Path, kind: str, read: Callable[[Path], object]) -> None:
+    path = tmp_path / "log"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(FormatError, match=f"expected a file, found a {kind.split()[-1]} .*log"):
+        read(path)
 
 
 def test_every_line_that_is_missing_repeated_moved_or_cut_is_found(tmp_path: Path) -> None:

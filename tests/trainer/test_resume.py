@@ -113,6 +113,13 @@ def with_code(output: Path) -> None:
     (state / "manifest.json").write_text(json.dumps(manifest))
 
 
+def other_loss(output: Path) -> None:
+    """A log that is well formed, with another loss in a step before the save."""
+    path = output / LOG_FILE
+    first, *others = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([re.sub('"loss": [0-9.]+', '"loss": 1.5', first), *others]))
+
+
 def link_checkpoints(output: Path) -> None:
     victim = output.parent / "victim"
     shutil.rmtree(victim, ignore_errors=True)
@@ -140,6 +147,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda o: (o / LOG_FILE).write_bytes((o / LOG_FILE).read_bytes().partition(b"\n")[2]),
         "expected",
     ),
+    "a loss in the log": (other_loss, "not the lines that were logged.*train_log"),
     "a checkpoint": (lambda o: shutil.rmtree(o / "checkpoints/step1"), "no checkpoint of step 1"),
     "a link": (link_checkpoints, "is a link|not a link"),
     "run.json": (lambda o: (o / "run.json").write_text("{}"), "run.json"),

@@ -17,6 +17,9 @@ from studies.runs import Run, open_run
 #: Sequences continued at once. Part of the request: it may tip the balance between two equal logits.
 BATCH_SIZE = 128
 
+#: What "not seen" means. Part of the request, so that studies with another meaning do not count as finished.
+UNSEEN_RULE = "in no earlier batch as a whole"
+
 #: The shortest sequences that are searched for in the rows of a run.
 MIN_TOKENS = 4
 
@@ -99,6 +102,7 @@ class Plan:
             "checkpoints": self.steps,
             "dtype": "fp32",
             "batch_size": BATCH_SIZE,
+            "unseen": UNSEEN_RULE,
         }
         return Request("study", {"study": "memorization", **values}, inputs)
 

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import files, publish
+from pile_tools import checked, files, publish
+from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.publish import Built, Target
 from pile_tools.types import OnProgress
@@ -88,10 +89,11 @@ class _Parts:
     def _read_checksums(self) -> dict[str, str]:
         """Checksums by file name, of the same request; none where there are none or they are damaged."""
         try:
-            found = json.loads(self._state.read_text(encoding="utf-8"))
-            if found["request"] == self._digest:
-                return {str(name): str(sha256) for name, sha256 in found["sha256"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            found = checked.read_json(self._state)
+            if found.text("request") == self._digest:
+                sums = found.object("sha256")
+                return {name: sums.hexadecimal(name) for name in sums.values}
+        except (OSError, FormatError):
             pass
         return {}
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pile_tools import checked
 from pile_tools.errors import ConfigError, FormatError
 from trainer.shape import ACTIVATIONS, LIMITS, ModelShape
 
@@ -172,19 +173,7 @@ def read_object(path: Path) -> dict[str, Any]:
         FormatError: Anything else, or more than `MAX_BYTES` bytes.
         OSError: It cannot be read.
     """
-    if path.exists() and not path.is_file():
-        raise FormatError(f"not a regular file ({path})")
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise FormatError(f"has over {MAX_BYTES} bytes, expected a small JSON file ({path})")
-    try:
-        values = json.loads(data.decode())
-    except (ValueError, RecursionError) as err:
-        raise FormatError(f"not JSON: {err} ({path})") from err
-    if not isinstance(values, dict):
-        raise FormatError(f"not a JSON object ({path})")
-    return values
+    return dict(checked.parse_json(checked.read_bytes(path, MAX_BYTES), path).values)
 
 
 def shape_of(config: dict[str, Any], where: str) -> ModelShape:

@@ -24,45 +24,77 @@ _N_LEGACY_PICKLES = 5
 #: Limit for `data.pkl`. It describes tensors and holds none: that of the largest Pythia has under 1 MB.
 _MAX_PICKLE_BYTES = 64 << 20
 
-#: Opcodes that name a global by values on the stack or by number. `torch.save` writes `GLOBAL` instead.
-_INDIRECT_OPCODES = frozenset({"STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4"})
+#: A module and a name in it, as a pickle writes them.
+Global = tuple[str, str]
+
+#: Instructions that build plain values, name the memo or a storage, or use what GLOBAL imported: all that
+#: `torch.save` writes. Others name globals by values on the stack or by number, and could not be listed.
+_INSTRUCTIONS = frozenset(
+    {
+        *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
+        *("BINFLOAT", "BINUNICODE", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST"),
+        *("APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "BINGET"),
+        *("LONG_BINGET", "BINPERSID", "GLOBAL", "REDUCE", "NEWOBJ", "BUILD"),
+    }
+)
 
 
-def refuse_foreign_globals(path: Path, allowed: frozenset[str]) -> None:
+def check_pickle(stream: IO[bytes], allowed: frozenset[Global], where: str) -> None:
+    """Reads one pickle to its end, without running it; `where` names it in messages.
+
+    Raises:
+        FormatError: It imports a global outside `allowed`, has an instruction that `torch.save` never writes,
+            or is no pickle.
+    """
+    try:
+        for instruction, argument, offset in pickletools.genops(stream):
+            _check_instruction(instruction.name, argument, allowed, f"byte {offset} of {where}")
+    except FormatError:
+        raise
+    except Exception as err:
+        # Its decoders raise what they please on damaged arguments.
+        raise FormatError(f"not a pickle of torch.save: {err or type(err).__name__} ({where})") from err
+
+
+def _check_instruction(instruction: str, argument: object, allowed: frozenset[Global], where: str) -> None:
+    if instruction not in _INSTRUCTIONS:
+        raise FormatError(f"a pickle with instruction {instruction}, which torch.save never writes ({where})")
+    # Exactly one space: neither part of an allowed pair has one.
+    if instruction == "GLOBAL" and tuple(str(argument).split(" ", 1)) not in allowed:
+        what = str(argument).replace(" ", ".", 1)
+        raise FormatError(f"refused to load a pickle that imports {what!r}, which could run code ({where})")
+
+
+def refuse_foreign_globals(path: Path, allowed: frozenset[Global]) -> None:
     """Raises FormatError if a file of `torch.save` names a global outside `allowed`, without running it.
 
     Args:
         path: The file.
-        allowed: Names such as `torch._utils._rebuild_tensor_v2`, as the pickle writes them.
+        allowed: Such as `("torch._utils", "_rebuild_tensor_v2")`.
 
     Raises:
         FormatError: A foreign global, a pickle whose globals cannot be listed, or another format.
         OSError: The file cannot be read.
     """
-    for pickle in _pickles(path):
-        for name in _globals(pickle, path):
-            if name not in allowed:
-                raise FormatError(
-                    f"the pickle names {name!r}, which such a file does not need and which could run code; "
-                    f"it was not loaded ({path})"
-                )
+    for pickle, where in _pickles(path):
+        check_pickle(pickle, allowed, where)
 
 
-def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    """The pickles of a file, each as a stream to be read to its end before the next."""
+def _pickles(path: Path) -> Iterator[tuple[IO[bytes], str]]:
+    """The pickles of a file and their names, each a stream to be read to its end before the next."""
     if path.exists() and not path.is_file():
         raise FormatError(f"not a regular file ({path})")
     with path.open("rb") as file:
         magic = file.read(len(_ZIP_MAGIC))
         file.seek(0)
         if magic == _ZIP_MAGIC:
-            yield io.BytesIO(_archived_pickle(path))
+            yield io.BytesIO(_archived_pickle(path)), f"data.pkl in {path}"
             return
         if tarfile.is_tarfile(file):
             raise FormatError(f"a tar archive, the format of torch before 0.1.10, which is not read ({path})")
         file.seek(0)
         for _ in range(_N_LEGACY_PICKLES):
-            yield file
+            yield file, str(path)
 
 
 def _archived_pickle(path: Path) -> bytes:
@@ -93,23 +125,3 @@ def _archived_pickle(path: Path) -> bytes:
             f"not a readable archive of torch.save: {str(err).splitlines()[0]} ({path})"
         ) from err
     return data
-
-
-def _globals(pickle: IO[bytes], path: Path) -> Iterator[str]:
-    """The globals that one pickle names, `module.name`; reads the stream to the pickle's end.
-
-    Raises:
-        FormatError: The bytes are no pickle, or a global is named in a way that cannot be listed.
-    """
-    try:
-        for opcode, value, _ in pickletools.genops(pickle):
-            if opcode.name in _INDIRECT_OPCODES:
-                raise FormatError(
-                    f"the pickle has the opcode {opcode.name}, which torch.save never writes ({path})"
-                )
-            if opcode.name == "GLOBAL":
-                module, _, name = str(value).rpartition(" ")
-                # A dotted name walks attributes, so that an allowed module would lead anywhere.
-                yield f"{module}:{name}" if "." in name else f"{module}.{name}"
-    except (ValueError, IndexError, OverflowError, MemoryError) as err:
-        raise FormatError(f"not a file of torch.save: {str(err) or type(err).__name__} ({path})") from err

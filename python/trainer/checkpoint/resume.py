@@ -1,7 +1,7 @@
 """The state that a stopped run continues from: `OUTPUT/resume/step{N}`, written by DeepSpeed.
 
     resume/step40/state/*.pt       the model's weights, and a shard of the optimizer for each process
-    resume/step40/manifest.json    written last: size and checksum of every file
+    resume/step40/manifest.json    written last: size and checksum of every file, checksum of the log so far
 
 A new state gets its name before the old one is removed, and only when the shards of all processes are found,
 so a kill at any time leaves a whole one.
@@ -14,15 +14,18 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import manifest
+from pile_tools import files, manifest
 from pile_tools.errors import FormatError, PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from trainer import failures
 from trainer.checkpoint import folders
 from trainer.checkpoint.state_files import Reader, Writer
 from trainer.engine import TAG, Engine
+from trainer.log import LOG_FILE
 from trainer.ranks import Processes
 from trainer.run import STATE_KIND, Run, resume_folder
+
+_ADVICE = "restore it, or begin anew with --force"
 
 _MODEL_FILE = "mp_rank_00_model_states.pt"
 _SHARD_FILE = re.compile(r"(?:bf16_)?zero_pp_rank_(0|[1-9][0-9]{0,8})_mp_rank_00_optim_states\.pt")
@@ -36,7 +39,10 @@ def request(run: Run, step: int, n_processes: int) -> Request:
 
 
 def save_state(engine: Engine, ranks: Processes, run: Run, scratch: Path, step: int) -> None:
-    """Saves the state after `step` updates and removes older ones; every process calls it."""
+    """Saves the state after `step` updates and removes older ones; every process calls it.
+
+    The log holds the lines of these steps and no others.
+    """
     folder = scratch / ranks.from_main(folders.begin(scratch, "state").name if ranks.is_main else "")
     writer = Writer()
     engine.save(folder, writer)
@@ -59,7 +65,8 @@ def _publish(
         if path.is_file():
             path.unlink()
     outputs = [{**entry, "path": f"{TAG}/{name}"} for name, entry in sorted(entries.items())]
-    manifest.write(folder / MANIFEST_FILE, request(run, step, len(written)), outputs, {})
+    summary = {"log_sha256": files.sha256(run.config.output / LOG_FILE)}
+    manifest.write(folder / MANIFEST_FILE, request(run, step, len(written)), outputs, summary)
     parent = resume_folder(run.config.output)
     folders.finish(folder, folders.step_folder(parent, step))
     old = [other for other in folders.steps_in(parent) if other != step]
@@ -132,10 +139,12 @@ def load_state(engine: Engine, state: SavedState) -> int:
 
 
 def check_state(run: Run, step: int, n_processes: int) -> Manifest:
-    """The manifest of a state that this run saved, its files there, and no others; the bytes are not read.
+    """The manifest of a state that this run saved, its files there, and no others; their bytes are not read.
+
+    The log, which holds `step` lines now, is compared with that of the time when the state was saved.
 
     Raises:
-        VerifyError: It is not this run's, or files are missing.
+        VerifyError: It is not this run's, files are missing, or the log is another one.
         PileError: A file of someone else is in the folder.
     """
     parent = resume_folder(run.config.output)
@@ -153,7 +162,14 @@ def check_state(run: Run, step: int, n_processes: int) -> Manifest:
     for path in (folder / name for name in paths):
         if not path.is_file():
             raise VerifyError(f"missing of the training state; --force begins anew ({path})")
+    _check_log(run.config.output / LOG_FILE, found)
     return found
+
+
+def _check_log(path: Path, state: Manifest) -> None:
+    """Raises VerifyError unless a log is what it was when a state was saved; older states do not say."""
+    if "log_sha256" in state.summary and files.sha256(path) != state.summary["log_sha256"]:
+        raise VerifyError(f"not the lines that were logged before the state was saved; {_ADVICE} ({path})")
 
 
 def verify_state(run: Run, step: int, n_processes: int) -> None:

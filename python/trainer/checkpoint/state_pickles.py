@@ -8,12 +8,13 @@ Loading then goes through torch's own restricted unpickler, with the same list.
 
 from __future__ import annotations
 
-import pickletools
+import io
 import re
 import zipfile
 from typing import IO
 
 from pile_tools.errors import FormatError
+from trainer.checkpoint.pickles import check_pickle
 
 #: What the pickles of our saves import, of DeepSpeed's ZeRO-1 with fp32 and bf16, in any number of processes.
 GLOBALS = frozenset(
@@ -26,16 +27,6 @@ GLOBALS = frozenset(
         ("torch", "FloatStorage"),
         ("torch", "Size"),
         ("torch._utils", "_rebuild_tensor_v2"),
-    }
-)
-
-#: Instructions that build plain values, name the memo or a storage, or use what GLOBAL imported.
-_INSTRUCTIONS = frozenset(
-    {
-        *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1"),
-        *("BINFLOAT", "BINUNICODE", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_LIST"),
-        *("APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS", "BINPUT", "LONG_BINPUT", "BINGET"),
-        *("LONG_BINGET", "BINPERSID", "GLOBAL", "REDUCE", "NEWOBJ", "BUILD"),
     }
 )
 
@@ -88,23 +79,7 @@ def _check_members(members: list[zipfile.ZipInfo], name: str) -> None:
 
 
 def _check_pickle(data: bytes, name: str) -> None:
-    end = 0
-    try:
-        for instruction, argument, offset in pickletools.genops(data):
-            _check_instruction(instruction.name, argument, f"byte {offset} of data.pkl in {name}")
-            end = (offset or 0) + 1
-    except FormatError:
-        raise
-    except Exception as err:
-        # Its decoders raise what they please on damaged arguments.
-        raise FormatError(f"not a pickle: {err} ({name})") from err
-    if end != len(data):
-        raise FormatError(f"{len(data) - end} bytes after the pickle's end ({name})")
-
-
-def _check_instruction(instruction: str, argument: object, where: str) -> None:
-    if instruction not in _INSTRUCTIONS:
-        raise FormatError(f"a pickle with instruction {instruction}, which our saves do not hold ({where})")
-    if instruction == "GLOBAL" and tuple(str(argument).split(" ", 1)) not in GLOBALS:
-        what = str(argument).replace(" ", ".", 1)
-        raise FormatError(f"refused to load a pickle that imports {what!r} ({where})")
+    stream = io.BytesIO(data)
+    check_pickle(stream, GLOBALS, f"data.pkl in {name}")
+    if stream.tell() != len(data):
+        raise FormatError(f"{len(data) - stream.tell()} bytes after the pickle's end ({name})")

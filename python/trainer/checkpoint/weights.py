@@ -31,10 +31,11 @@ INDEX_SUFFIX = ".index.json"
 #: What a pickle of plain tensors names.
 TENSOR_GLOBALS = frozenset(
     {
-        *("collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"),
-        *("torch.FloatStorage", "torch.HalfStorage", "torch.BFloat16Storage", "torch.DoubleStorage"),
+        *(("collections", "OrderedDict"), ("torch._utils", "_rebuild_tensor_v2")),
+        ("torch._utils", "_rebuild_parameter"),
+        *(("torch", f"{kind}Storage") for kind in ("Float", "Half", "BFloat16", "Double")),
         # Buffers of older files: masks and positions.
-        *("torch.BoolStorage", "torch.ByteStorage", "torch.IntStorage", "torch.LongStorage"),
+        *(("torch", f"{kind}Storage") for kind in ("Bool", "Byte", "Int", "Long")),
     }
 )
 

@@ -18,7 +18,10 @@ from pile_tools.errors import FormatError
 from trainer.checkpoint.pickles import refuse_foreign_globals
 
 ALLOWED = frozenset(
-    {"torch._utils._rebuild_tensor_v2", "torch.FloatStorage", "torch.LongStorage", "collections.OrderedDict"}
+    {
+        *(("torch._utils", "_rebuild_tensor_v2"), ("collections", "OrderedDict")),
+        *(("torch", "FloatStorage"), ("torch", "LongStorage")),
+    }
 )
 
 

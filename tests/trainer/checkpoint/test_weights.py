@@ -137,7 +137,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(
 ) -> None:
     mark = folder / "ran"
     write({**model.state_dict(), "x": Touch(mark)}, folder, kind)
-    with pytest.raises(FormatError, match="which such a file does not need"):
+    with pytest.raises(FormatError, match="which could run code"):
         trainer.load_model(folder)
     assert not mark.exists()
 
