@@ -321,3 +321,32 @@ def test_removing_an_artifact_leaves_what_is_not_its_own(tmp_path: Path) -> None
     (tmp_path / "x.b").write_text("edited")
     publish.remove(made)
     assert sorted(tree(tmp_path)) == ["x.b"]
+
+
+def test_a_marker_that_holds_something_is_not_ours(tmp_path: Path) -> None:
+    scratch = tmp_path / "x.partial"
+    scratch.mkdir()
+    (scratch / "mine").write_text("mine")
+    (scratch / MARKER).write_text("precious")
+    before = tree(tmp_path)
+    with pytest.raises(PileError, match="no scratch folder of ours"):
+        make(tmp_path, {"x.a": "1"}, force=True)
+    assert tree(tmp_path) == before
+    (scratch / MARKER).unlink()
+    os.mkfifo(scratch / MARKER)
+    with pytest.raises(PileError, match="no scratch folder of ours"):
+        make(tmp_path, {"x.a": "1"}, force=True)
+    assert (scratch / "mine").exists()
+
+
+def test_a_failure_while_an_artifact_is_replaced_is_told_as_that(tmp_path: Path) -> None:
+    make(tmp_path, {"x.a": "1"})
+    with pytest.raises(FileNotFoundError), publish.reading(target(tmp_path)):
+        (tmp_path / "missing").read_text()
+
+    def read_too_late() -> None:
+        make(tmp_path, {"x.b": "2"}, request="b", force=True)
+        (tmp_path / "x.a").read_text()
+
+    with pytest.raises(PileError, match="was replaced while"), publish.reading(target(tmp_path)):
+        read_too_late()

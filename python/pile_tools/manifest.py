@@ -305,7 +305,13 @@ def _fault(path: Path, entry: Entry) -> str | None:
         return f"{entry['path']} is missing"
     if path.stat().st_size != entry["bytes"]:
         return f"{entry['path']} has {path.stat().st_size} bytes instead of {entry['bytes']}"
-    return None
+    if path.name != MANIFEST_FILE:
+        return None
+    # An artifact within an artifact, as a run's checkpoints are.
+    inner = read(path)
+    faults = (_fault(output_path(inner, of), of) for of in inner.outputs)
+    fault = next((fault for fault in faults if fault), None)
+    return fault and f"{Path(entry['path']).parent / fault}"
 
 
 def refuse_foreign(output: Path, manifest_path: Path, *, force: bool) -> None:

@@ -258,7 +258,16 @@ def stamp(target: Target) -> tuple[int, int, int] | None:
 def reading(target: Target) -> Iterator[None]:
     """Opens an artifact's files as those of one artifact. Raises PileError if it is replaced meanwhile."""
     before = stamp(target)
-    yield
+    try:
+        yield
+    except (OSError, PileError):
+        # A file may be missing, or of another artifact, only because it is being replaced.
+        _refuse_replaced(target, before)
+        raise
+    _refuse_replaced(target, before)
+
+
+def _refuse_replaced(target: Target, before: tuple[int, int, int] | None) -> None:
     if stamp(target) != before:
         raise PileError(f"was replaced while it was opened; try again ({target.manifest})")
 
@@ -326,12 +335,21 @@ class _Lock:
                     ) from None
                 raise
             try:
+                self._refuse_foreign(folder)
                 if self._take(folder, what):
                     return
             except BaseException:
                 self.close()
                 raise
             self.close()
+
+    def _refuse_foreign(self, folder: Path) -> None:
+        """Refuses a file or pipe that has the marker's name only: ours is empty."""
+        found = os.fstat(self._file)
+        if not stat.S_ISREG(found.st_mode) or found.st_size:
+            raise PileError(
+                f"is not from pile-tools, so this is no scratch folder of ours ({folder / MARKER})"
+            )
 
     def _take(self, folder: Path, what: str) -> bool:
         """Locks the marker; False if the process that held it has removed it meanwhile."""

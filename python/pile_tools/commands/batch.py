@@ -74,7 +74,8 @@ def command(
     spans = opened.batch_spans(step, batch_size)
     if npy is not None:
         _write_npy(npy, tokens[rows], force=force)
-        echo(f"{npy}: {len(rows)} x {tokens.shape[1]} {tokens.dtype}")
+        # Standard output may be where the array goes.
+        echo(f"{npy}: {len(rows)} x {tokens.shape[1]} {tokens.dtype}", err=True)
         return
     decoder = _tokenizer(opened, tokenizer, as_text)
     if as_json:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import _core, checked, datasets, manifest
+from pile_tools import _core, checked, datasets, manifest, publish
 from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.orders import ORDER_FILE
+from pile_tools.publish import Target
 from pile_tools.shards import STANDARD_INPUT
 from pile_tools.stages import token_shards
 
@@ -81,6 +82,9 @@ def find_manifests(path: Path) -> list[Path]:
         beside = path.with_name(stem + MANIFEST_SUFFIX)
         if beside.exists():
             return [beside]
+    folders = [path / ORDER_FILE, path / MANIFEST_FILE]
+    for candidate in [*folders, *(path.with_name(stem + MANIFEST_SUFFIX) for stem in stems)]:
+        publish.refuse_while_replaced(Target.of(candidate))
     raise PileError(f"nothing to verify it by: no manifest in, of or beside {path}")
 
 

@@ -59,6 +59,13 @@ impl TokenDataset {
     /// As [`Self::open`].
     pub fn open_index(prefix: &Path) -> Result<Self> {
         let unreplaced = Unreplaced::begin(prefix)?;
+        let opened = Self::open_files(prefix);
+        // A file may be missing, or of another dataset, only because the dataset is being replaced.
+        unreplaced.end()?;
+        opened
+    }
+
+    fn open_files(prefix: &Path) -> Result<Self> {
         let idx = map_regular(&with_suffix(prefix, ".idx"))?;
         let bins = Bins::of_prefix(prefix)?;
         let header = IdxHeader::read(&idx)?;
@@ -68,7 +75,6 @@ impl TokenDataset {
         } else {
             None
         };
-        unreplaced.end()?;
         let n_bytes = header.end(&idx)?;
         if let Some(bins) = &bins {
             bins.check_end(n_bytes)?;

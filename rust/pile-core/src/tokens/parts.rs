@@ -70,9 +70,7 @@ impl State {
         let may_skip =
             config.rules.bad_records == BadRecords::Skip && max_record == self.max_record;
         let is_same = |(done, path): (&ShardResult, &PathBuf)| {
-            done.path == path.to_string_lossy()
-                && (may_skip || done.bad_records.n == 0)
-                && std::fs::metadata(path).is_ok_and(|now| now.len() == done.summary.bytes)
+            done.path == path.to_string_lossy() && (may_skip || done.bad_records.n == 0)
         };
         self.job == config.job
             && max_record >= self.max_record
