@@ -303,3 +303,21 @@ def test_removing_an_artifact_leaves_what_is_not_its_own(tmp_path: Path) -> None
     (tmp_path / "x.b").write_text("edited")
     publish.remove(made)
     assert sorted(tree(tmp_path)) == ["x.b"]
+
+
+@pytest.mark.parametrize("is_device", [False, True])
+def test_a_full_disk_is_named_with_the_output(tmp_path: Path, is_device: bool) -> None:
+    full = Path("/dev/full")
+    if not full.is_char_device():
+        pytest.skip("the system has no full device")
+
+    def fill(path: Path) -> None:
+        if is_device:
+            path.write_bytes(b"made")
+        else:
+            full.write_bytes(b"made")
+
+    path = full if is_device else tmp_path / "out"
+    with pytest.raises(OSError, match="No space left") as caught:
+        publish.write_file(path, fill)
+    assert caught.value.filename == str(path)
