@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -321,3 +322,12 @@ def test_a_full_disk_is_named_with_the_output(tmp_path: Path, is_device: bool) -
     with pytest.raises(OSError, match="No space left") as caught:
         publish.write_file(path, fill)
     assert caught.value.filename == str(path)
+
+
+def test_a_full_disk_that_is_named_already_is_not_named_twice(tmp_path: Path) -> None:
+    def fill(path: Path) -> None:
+        raise OSError(errno.ENOSPC, f"No space left on device ({path})")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        publish.write_file(tmp_path / "out", fill)
+    assert caught.value.filename is None

@@ -315,11 +315,11 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Names the output in the error of a full disk: a write to an open file does not."""
+    """Names the output in the error of a full disk: a write to an open file does not, unlike the core."""
     try:
         yield
     except OSError as err:
-        if err.filename is None and err.errno in _FULL:
+        if err.filename is None and err.errno in _FULL and err.strerror == os.strerror(err.errno):
             err.filename = str(path)
         raise
 
