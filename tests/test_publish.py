@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -350,3 +351,30 @@ def test_a_failure_while_an_artifact_is_replaced_is_told_as_that(tmp_path: Path)
 
     with pytest.raises(PileError, match="was replaced while"), publish.reading(target(tmp_path)):
         read_too_late()
+
+
+@pytest.mark.parametrize("is_device", [False, True])
+def test_a_full_disk_is_named_with_the_output(tmp_path: Path, is_device: bool) -> None:
+    full = Path("/dev/full")
+    if not full.is_char_device():
+        pytest.skip("the system has no full device")
+
+    def fill(path: Path) -> None:
+        if is_device:
+            path.write_bytes(b"made")
+        else:
+            full.write_bytes(b"made")
+
+    path = full if is_device else tmp_path / "out"
+    with pytest.raises(OSError, match="No space left") as caught:
+        publish.write_file(path, fill)
+    assert caught.value.filename == str(path)
+
+
+def test_a_full_disk_that_is_named_already_is_not_named_twice(tmp_path: Path) -> None:
+    def fill(path: Path) -> None:
+        raise OSError(errno.ENOSPC, f"No space left on device ({path})")
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        publish.write_file(tmp_path / "out", fill)
+    assert caught.value.filename is None

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from pile_tools import charts, terminal
 from pile_tools.cli import group, run
+from pile_tools.errors import first_line
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -210,3 +211,10 @@ def test_a_full_device_is_named(dataset: Path) -> None:
     assert result.returncode == 1
     assert "standard output" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [("", "OSError"), (" \n\t", "OSError"), ("\n why \n more", "why"), ("why", "why")]
+)
+def test_a_library_that_says_nothing_is_named_by_the_kind_of_its_error(said: str, shown: str) -> None:
+    assert first_line(OSError(said)) == shown

@@ -27,3 +27,8 @@ class VerifyError(PileError):
 
 class CancelledError(PileError):
     """The job was asked to stop and did."""
+
+
+def first_line(err: Exception) -> str:
+    """What a library's error says in its first line, or the error's kind where it says nothing."""
+    return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)

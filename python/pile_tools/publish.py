@@ -45,6 +45,9 @@ PAGE_MARK = "<!-- made by pile-tools -->"
 #: What a file system without locks answers.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
+#: What only a write is answered, for want of space.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
 
 class NoLocksWarning(UserWarning):
     """The file system has no locks: nothing keeps a second process out."""
@@ -158,7 +161,8 @@ def make(
         if not resumes:
             clear(target.scratch, keep={REPLACED})
         try:
-            made = _write_manifest(target, request, build(target.scratch), owned)
+            with _naming(target.manifest):
+                made = _write_manifest(target, request, build(target.scratch), owned)
         except BaseException:
             if not resumes:
                 clear(target.scratch, keep={REPLACED})
@@ -188,16 +192,18 @@ def write_file(
     if _is_stream(path):
         with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
             temporary = Path(folder) / "output"
-            fill(temporary)
-            with path.open("wb") as stream:
-                stream.write(temporary.read_bytes())
+            with _naming(path):
+                fill(temporary)
+                with path.open("wb") as stream:
+                    stream.write(temporary.read_bytes())
         return
     scratch = path.with_name(path.name + SCRATCH_SUFFIX)
     with locked(scratch, "is writing this"):
         clear(scratch)
         temporary = scratch / path.name
         try:
-            fill(temporary)
+            with _naming(path):
+                fill(temporary)
             entry = _synced_entry(temporary, path.name)
             _refuse(path, {}, entry, force=force or (_is_regular(path) and is_ours(_head(path))))
             temporary.replace(path)
@@ -314,6 +320,17 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the output in the error of a full disk: a write to an open file does not, unlike the core."""
+    try:
+        yield
+    except OSError as err:
+        if err.filename is None and err.errno in _FULL and err.strerror == os.strerror(err.errno):
+            err.filename = str(path)
+        raise
 
 
 class _Lock:

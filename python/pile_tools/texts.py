@@ -19,16 +19,28 @@ _WIDE_MARKS = {
 }
 
 
+#: The largest list that is read, far more than anyone writes by hand; an endless device is refused by it.
+MAX_LIST_BYTES = 1 << 28
+
+
+def _read_bounded(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        data = stream.read(MAX_LIST_BYTES + 1)
+    if len(data) > MAX_LIST_BYTES:
+        raise PileError(f"a list of more than {MAX_LIST_BYTES:,} bytes, the most that is read ({file})")
+    return data
+
+
 def read_lines(file: Path) -> list[bytes]:
     """The lines of a hand-written list, without line ends and without a byte-order mark.
 
     Lines end at a line feed, or at a carriage return and a line feed, and at no other character.
 
     Raises:
-        PileError: The file is UTF-16 or UTF-32.
+        PileError: The file is UTF-16 or UTF-32, or has more than `MAX_LIST_BYTES`.
         OSError: The file cannot be read.
     """
-    data = file.read_bytes()
+    data = _read_bounded(file)
     encoding = _wide_encoding(data)
     if encoding is not None:
         raise PileError(f"the list is {encoding}, expected UTF-8; save it as UTF-8 ({file})")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pile_tools import manifest
 from pile_tools._core import Tokenizer
-from pile_tools.errors import PileError
+from pile_tools.errors import PileError, first_line
 from pile_tools.manifest import Entry
 from pile_tools.types import AnyPath
 
@@ -116,7 +116,7 @@ def _fetch(hub_id: str, revision: str | None) -> TokenizerFile:
     except errors.EntryNotFoundError as err:
         raise PileError(f"{where} on the Hugging Face Hub has no {TOKENIZER_FILE}; {_INSTEAD}") from err
     except (errors.HfHubHTTPError, errors.HFValidationError) as err:
-        reason = str(err).strip().splitlines()[0]
+        reason = first_line(err)
         raise PileError(f"the Hugging Face Hub does not give {where}: {reason}; {_INSTEAD}") from err
     return TokenizerFile(path, hub_id, revision, path.parent.name)
 

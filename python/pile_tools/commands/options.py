@@ -13,7 +13,7 @@ from pile_tools.errors import ConfigError
 from pile_tools.orders import MAX_ROW_LENGTH
 from pile_tools.shards import has_stream
 from pile_tools.sizes import parse_size
-from pile_tools.terminal import echo
+from pile_tools.terminal import echo, escape
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -93,8 +93,6 @@ def print_passed_over(summary: dict[str, Any]) -> None:
         return
     echo(f"{passed['n']:,} passed over beside the shards:")
     for one in passed["first"][:_N_PASSED_OVER]:
-        # A file's name may hold control characters, which would drive the terminal.
-        name = "".join(char if char.isprintable() else repr(char)[1:-1] for char in one["path"])
-        echo(f"  {name}: {one['reason']}")
+        echo(f"  {escape(one['path'])}: {one['reason']}")
     if passed["n"] > _N_PASSED_OVER:
         echo(f"  and {passed['n'] - _N_PASSED_OVER:,} more")

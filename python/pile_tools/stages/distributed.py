@@ -19,7 +19,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pile_tools import datasets, manifest, publish
-from pile_tools.errors import PileError
+from pile_tools.errors import PileError, first_line
 from pile_tools.manifest import MANIFEST_SUFFIX
 from pile_tools.parts import Part
 from pile_tools.stages import tokenize
@@ -99,7 +99,7 @@ def _cluster() -> Iterator[None]:
     except Exception as err:
         # Ray raises bare ones; its own processes say why in their logs.
         ray.shutdown()
-        reason = str(err).strip().splitlines()[0]
+        reason = first_line(err)
         raise PileError(f"no Ray cluster could be reached or started: {reason}") from err
     try:
         yield
@@ -172,7 +172,7 @@ def _raise_failure(ref: Any, part: Part) -> None:
     except RayTaskError as err:
         raise err.cause from None
     except RayError as err:
-        reason = str(err).strip().splitlines()[0]
+        reason = first_line(err)
         raise PileError(f"the worker of part {part} died, and again when it was retried: {reason}") from err
 
 
