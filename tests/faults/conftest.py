@@ -80,8 +80,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         env={**os.environ, "LD_PRELOAD": str(shim), "RAYON_NUM_THREADS": "1"},
     )
     yield Server(process, folder / "printed")
-    if process.stdin is not None:
-        process.stdin.close()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
     process.wait(timeout=30)
 
 

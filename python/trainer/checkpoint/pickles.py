@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from pile_tools.errors import FormatError
+from pile_tools.errors import FormatError, first_line
 
 #: First bytes of a zip archive, by which `torch.load` tells the formats apart.
 _ZIP_MAGIC = b"PK\x03\x04"
@@ -122,6 +122,6 @@ def _archived_pickle(path: Path) -> bytes:
         data: bytes = reader.get_record("data.pkl")
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as err:
         raise FormatError(
-            f"not a readable archive of torch.save: {str(err).splitlines()[0]} ({path})"
+            f"not a readable archive of torch.save: {first_line(err)} ({path})"
         ) from err
     return data
