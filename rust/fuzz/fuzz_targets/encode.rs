@@ -36,7 +36,9 @@ fn is_nfc(variant: usize) -> bool {
 
 fn encode(encoder: &mut Encoder<'_>, text: &str) -> Vec<u32> {
     let mut ids = Vec::new();
-    encoder.encode(text, &mut ids).expect("every byte has a token");
+    encoder
+        .encode(text, &mut ids)
+        .expect("every byte has a token");
     ids
 }
 
