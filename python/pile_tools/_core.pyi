@@ -35,6 +35,7 @@ __all__ = [
     "order_trace",
     "order_when",
     "plan_index",
+    "report_machine_failures",
     "rows_order",
     "shards_terms",
     "split_documents",

@@ -121,7 +121,5 @@ def _archived_pickle(path: Path) -> bytes:
             raise FormatError(f"the archive's directory contradicts itself ({path})")
         data: bytes = reader.get_record("data.pkl")
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, ValueError) as err:
-        raise FormatError(
-            f"not a readable archive of torch.save: {first_line(err)} ({path})"
-        ) from err
+        raise FormatError(f"not a readable archive of torch.save: {first_line(err)} ({path})") from err
     return data
