@@ -142,7 +142,7 @@ def test_a_missing_file_is_found(run: Run, model: GPTNeoX) -> None:
     [
         ("model.safetensors", b"\x08\0\0\0\0\0\0\0{", "not a safetensors file"),
         ("config.json", b"{", "not JSON"),
-        ("config.json", b"[]", "not a JSON object"),
+        ("config.json", b"[]", "a list, expected an object"),
     ],
 )
 def test_a_folder_that_is_no_model_is_refused(
