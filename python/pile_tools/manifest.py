@@ -48,8 +48,8 @@ class Request:
     """What is asked for: the same request makes the same artifact.
 
     Attributes:
-        kind: `shards`, `tokenizer`, `tokens`, `labels`, `ngrams`, `terms`, `index`, `order`, `run`,
-            `checkpoint`, `state` or `study`.
+        kind: `shards`, `tokenizer`, `tokens`, `labels`, `token-shards`, `token-file`, `ngrams`, `terms`,
+            `index`, `order`, `run`, `checkpoint`, `state`, `study` or `report`.
         settings: What changes the output, JSON-ready.
         inputs: What it is made from: `role`, `path`, and `bytes`, `sha256` or `fingerprint` each.
     """

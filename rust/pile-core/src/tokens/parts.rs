@@ -62,9 +62,9 @@ pub(super) struct NewDocument<'a> {
 const COLUMNS: [&str; 5] = ["lengths", "byte_start", "byte_length", "record", "subset"];
 
 impl State {
-    /// Whether this is a state of the job that `config` describes, with shards added or mended at most
-    /// behind those that are finished, and no record left out that is to be an error now, or that may not
-    /// be too long now. Where none was left out, a run may go on that reads longer ones.
+    /// Whether this is a state of the job that `config` describes: its shards are the first ones of the job,
+    /// and no record was left out that is to be an error now, or that may not be too long now. Where none was
+    /// left out, the limit of a record may have grown. [`Scratch::open`] checks that the shards are unchanged.
     fn is_of(&self, config: &BuildConfig) -> bool {
         let max_record = config.rules.max_record;
         let may_skip =
