@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, PileError, TokenDataset, open_order
+from pile_tools import ConfigError, FormatError, PileError, TokenDataset, open_order, publish
 from pile_tools.cli import group, run
 from pile_tools.stages import token_shards
 from pile_tools.stages.index import IndexConfig
@@ -255,6 +255,34 @@ def test_shards_that_are_not_of_the_index_beside_them_are_refused_by_all(four: P
         with pytest.raises((PileError, OSError)):
             read(four)
         assert not (four / "out").exists(), name
+
+
+@pytest.mark.parametrize("is_renamed", [False, True])
+@pytest.mark.parametrize("stem", ["w", "w.provenance", "w.shards", "w.bin"])
+def test_readers_are_told_that_a_dataset_is_being_replaced(four: Path, stem: str, is_renamed: bool) -> None:
+    """By its dataset, its labels, its shards or its joined file; before files are renamed, and between."""
+    (four / "w.shards.manifest.json").unlink()
+    scratch = four / f"{stem}.partial"
+    scratch.mkdir()
+    (scratch / publish.MARKER).touch()
+    (scratch / f"{stem}.manifest.json").write_text("{}")
+    if is_renamed:
+        for path in four.glob("*.bin"):
+            path.unlink()
+    for name, read in READERS.items():
+        with pytest.raises(PileError, match="is being replaced; try again"):
+            read(four)
+        assert not (four / "out").exists(), name
+
+
+def test_shards_replaced_while_they_are_joined_are_not_joined(four: Path) -> None:
+    def replace(n_bytes: int) -> None:
+        (four / "new").write_text("another")
+        (four / "new").rename(four / "w.manifest.json")
+
+    with pytest.raises(PileError, match="was replaced while it was opened"):
+        token_shards.unshard(four, four / "out" / "w.bin", on_bytes=replace)
+    assert not (four / "out" / "w.bin").exists()
 
 
 def test_shards_of_two_files_need_a_name(four: Path) -> None:

@@ -19,6 +19,10 @@ from pile_tools.tokenizers import load_tokenizer
 #: The files of a dataset, as its manifest lists them.
 FILES = (".bin", ".idx", ".provenance")
 
+#: What follows the prefix in the names of the manifests of its labels, its token shards, and its token file
+#: made from shards. The dataset's own has nothing there.
+LABELS, SHARDS, TOKEN_FILE = ".provenance", ".shards", ".bin"
+
 #: The ends of the names of its files, by which users may name a dataset.
 SUFFIXES = (*FILES, MANIFEST_SUFFIX)
 
@@ -44,7 +48,12 @@ def prefix_named(path: Path) -> Path | None:
 
 def labels_manifest(prefix: Path) -> Path:
     """The manifest of a provenance that was found later, by `label`."""
-    return with_suffix(prefix, ".provenance" + MANIFEST_SUFFIX)
+    return with_suffix(prefix, LABELS + MANIFEST_SUFFIX)
+
+
+def manifest_paths(prefix: Path) -> list[Path]:
+    """Where the manifests of the artifacts are that write files of the dataset at `prefix`."""
+    return [with_suffix(prefix, stem + MANIFEST_SUFFIX) for stem in ("", LABELS, SHARDS, TOKEN_FILE)]
 
 
 def manifests(prefix: Path) -> list[Manifest]:

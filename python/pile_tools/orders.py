@@ -362,7 +362,8 @@ def open_order(
     file = order_file(path)
     with publish.reading(Target.of(file)):
         if not file.exists() or file.suffix == ".bin":
-            if path.suffix == ".bin" or (path.is_dir() and any(path.glob("*.bin"))):
+            # Rows that are being replaced may have their scratch folder alone: the core says so.
+            if path.suffix == ".bin" or any(any(path.glob(name)) for name in ("*.bin", "*.partial")):
                 return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
             what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
             raise FileNotFoundError(2, what, str(path))

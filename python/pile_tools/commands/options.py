@@ -33,11 +33,6 @@ threads = click.option(
     show_default="all cores",
     help="Threads; the output is the same for any number.",
 )
-row_length = click.option(
-    "--row-length",
-    type=click.IntRange(2, MAX_ROW_LENGTH),
-    help="Tokens of a row, where ORDER is rows.  [default: 2049, as Pythia's]",
-)
 memory = click.option(
     "--memory",
     default="1GiB",
@@ -52,7 +47,9 @@ batch_size = click.option(
     help="Samples of a step; by default the order's own, of rows 1,024.",
 )
 row_length = click.option(
-    "--row-length", type=click.IntRange(min=2), help="Tokens of a row, of rows. Default: Pythia's 2049."
+    "--row-length",
+    type=click.IntRange(2, MAX_ROW_LENGTH),
+    help="Tokens of a row, where ORDER is rows.  [default: 2049, as Pythia's]",
 )
 compat = click.option(
     "--compat",
@@ -78,7 +75,7 @@ def _chart_file(context: click.Context, option: click.Parameter, path: Path | No
 
 
 def size_of(shards: list[Path]) -> int | None:
-    """Bytes of the shards together; None for a stream, which it says cannot be gone on with."""
+    """Bytes of the shards together; None for a stream, and says that it cannot resume."""
     if has_stream(shards):
         what = "standard input" if str(shards[0]) == "-" else "a pipe"
         echo(f"reading {what}: if this is interrupted, it starts from the beginning", err=True)

@@ -5,12 +5,13 @@ To read them nothing need be put together: `open_order` and `TokenSource` take t
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, datasets, manifest, publish
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Request
 from pile_tools.publish import Built, Target
@@ -78,12 +79,13 @@ def shard(
     entries, tokens = _inputs(files, folder), _Tokens(files, on_bytes)
 
     def build(scratch: Path) -> Built:
-        for i, name in enumerate(names):
-            tokens.copy(min(shard_bytes, size - i * shard_bytes), scratch / name)
+        with _unreplaced(files):
+            for i, name in enumerate(names):
+                tokens.copy(min(shard_bytes, size - i * shard_bytes), scratch / name)
         return Built(names, {"bytes": size}, tokens.checked(entries))
 
     request = Request("token-shards", {"shard_bytes": shard_bytes}, entries)
-    target = Target.of(folder / f"{base}.shards{MANIFEST_SUFFIX}")
+    target = Target.of(datasets.with_suffix(folder / base, datasets.SHARDS + MANIFEST_SUFFIX))
     publish.make(target, request, build, force=force, names=names)
     return [folder / name for name in names]
 
@@ -106,7 +108,8 @@ def unshard(
     size = sum(n_bytes for _, n_bytes in shards)
 
     def build(scratch: Path) -> Built:
-        tokens.copy(size, scratch / output.name)
+        with _unreplaced(shards):
+            tokens.copy(size, scratch / output.name)
         return Built([output.name], {"bytes": size}, tokens.checked(entries))
 
     request = Request("token-file", {}, entries)
@@ -142,6 +145,17 @@ def _refuse_own(output: Path, files: list[tuple[Path, int]]) -> None:
     """Refuses to write over what is still to be read. Raises ConfigError."""
     if output.exists() and any(output.samefile(path) for path, _ in files):
         raise ConfigError(f"this is one of the files that are read; write to another folder ({output})")
+
+
+@contextlib.contextmanager
+def _unreplaced(files: list[tuple[Path, int]]) -> Iterator[None]:
+    """Reads the files of a token file as those of one artifact, whichever of a dataset's wrote them."""
+    first = files[0][0]
+    prefix = datasets.prefix_named(first) or first
+    with contextlib.ExitStack() as stack:
+        for path in datasets.manifest_paths(prefix):
+            stack.enter_context(publish.reading(Target.of(path)))
+        yield
 
 
 def _inputs(files: list[tuple[Path, int]], folder: Path) -> list[Entry]:

@@ -15,7 +15,7 @@ pub(crate) use machine::out_of_memory;
 pub use machine::{ReportingAllocator, available_memory, report_failures};
 pub use mapped::Mapped;
 pub use prefetch::prefetch;
-pub(crate) use replaced::Unreplaced;
+pub(crate) use replaced::{Unreplaced, with_suffix};
 pub(crate) use scratch::{GrowingFile, Scratch, checksum_of};
 pub(crate) use threads::share_work;
 pub use threads::spawn;

@@ -8,8 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{IdxHeader, dataset::with_suffix};
-use crate::{Error, Result, io::Mapped};
+use super::IdxHeader;
+use crate::{
+    Error, Result,
+    io::{Mapped, Unreplaced, with_suffix},
+};
 
 /// The bytes of a token file in one or more files, memory-mapped.
 #[derive(Debug)]
@@ -32,6 +35,15 @@ fn parse_name(name: &str) -> Option<(&str, u64, u64)> {
 
 fn name_of(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
+}
+
+/// The prefix of the dataset that a token file is of, whole or a shard.
+fn prefix_of(path: &Path) -> PathBuf {
+    match parse_name(&name_of(path)) {
+        Some((base, ..)) => path.with_file_name(base),
+        None if path.extension().is_some_and(|suffix| suffix == "bin") => path.with_extension(""),
+        None => path.to_owned(),
+    }
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -175,6 +187,18 @@ impl Bins {
     /// # Errors
     /// As [`Self::open`]; the index is damaged, or of other tokens.
     pub fn open_with_index(path: &Path) -> Result<(Self, Option<(IdxHeader, Mapped)>)> {
+        let files = find(path).or_else(|err| {
+            // They may be missing only because they are being replaced.
+            Unreplaced::check_folder(if path.is_dir() { path } else { folder_of(path) })?;
+            Err(err)
+        })?;
+        let unreplaced = Unreplaced::begin(&prefix_of(&files[0]))?;
+        let opened = Self::open_files(path);
+        unreplaced.end()?;
+        opened
+    }
+
+    fn open_files(path: &Path) -> Result<(Self, Option<(IdxHeader, Mapped)>)> {
         let bins = Self::open(path)?;
         if bins.n_bytes() % 2 != 0 {
             let what = format!(
@@ -183,12 +207,7 @@ impl Bins {
             );
             return Err(Error::malformed(bins.path(), what));
         }
-        let name = name_of(bins.path());
-        let base = match parse_name(&name) {
-            Some((base, ..)) => base,
-            None => name.strip_suffix(".bin").unwrap_or(&name),
-        };
-        let beside = bins.path().with_file_name(format!("{base}.idx"));
+        let beside = with_suffix(&prefix_of(bins.path()), ".idx");
         if beside.symlink_metadata().is_err() {
             return Ok((bins, None));
         }

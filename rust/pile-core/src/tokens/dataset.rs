@@ -2,7 +2,6 @@
 
 use std::{
     borrow::Cow,
-    ffi::OsString,
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -16,7 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    io::{Mapped, Unreplaced},
+    io::{Mapped, Unreplaced, with_suffix},
 };
 
 /// GPT-NeoX's `PREFIX.idx` with `PREFIX.bin` or its shards `PREFIX-000NN-of-000MM.bin`, memory-mapped, and
@@ -30,13 +29,6 @@ pub struct TokenDataset {
     header: IdxHeader,
     n_bytes: u64,
     provenance: Option<Provenance>,
-}
-
-/// `PREFIX` + `suffix`: a suffix is appended, it replaces nothing.
-pub(super) fn with_suffix(prefix: &Path, suffix: &str) -> PathBuf {
-    let mut name = OsString::from(prefix);
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 impl TokenDataset {
