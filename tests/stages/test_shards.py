@@ -142,7 +142,7 @@ def test_every_command_tells_and_its_manifest_lists(
     for name, arguments in commands.items():
         code, told, error = command(capsys, *arguments)
         assert code == 0, error
-        assert "10 passed over beside the shards:\n  ../in/README.md: its name" in told, name
+        assert f"10 passed over beside the shards:\n  {mess}/README.md: its name" in told, name
         assert "  and 5 more\n" in told
         passed = manifest.read(out / name).summary["passed_over"]
         assert passed["n"] == len(passed["first"]) == 10

@@ -192,7 +192,7 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
     echo(f"counted {what} of {summary['n_documents']:,} documents{took}")
     if n := summary.get("n_bad_records"):
         echo(f"{n:,} bad records left out")
-    options.print_passed_over(summary)
+    options.print_passed_over(made)
 
 
 def _plot(made: Manifest, plot: Path | None) -> None:

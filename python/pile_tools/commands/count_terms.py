@@ -248,7 +248,7 @@ def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
     echo(f"text: {_normalization(made)}")
     if summary.get("n_bad_records"):
         echo(f"{summary['n_bad_records']:,} bad records left out")
-    options.print_passed_over(summary)
+    options.print_passed_over(made)
 
 
 def _normalization(made: Manifest) -> str:

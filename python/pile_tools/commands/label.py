@@ -88,7 +88,7 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     echo(f"{summary['n_other_texts']:,} of {summary['n_texts']:,} texts are not in the dataset")
     if summary["n_bad_records"]:
         echo(f"{summary['n_bad_records']:,} bad records left out")
-    options.print_passed_over(summary)
+    options.print_passed_over(manifest)
     rows = [(s["name"] or "no subset named", s["n_documents"], s["n_tokens"]) for s in summary["subsets"]]
     rows.sort(key=lambda row: -row[2])
     if n > n_found:

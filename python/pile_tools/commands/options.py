@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
+from pile_tools import manifest
 from pile_tools.errors import ConfigError
+from pile_tools.manifest import Manifest
 from pile_tools.orders import MAX_ROW_LENGTH
 from pile_tools.shards import has_stream
 from pile_tools.sizes import parse_size
@@ -83,13 +85,16 @@ def size_of(shards: list[Path]) -> int | None:
     return sum(path.stat().st_size for path in shards)
 
 
-def print_passed_over(summary: dict[str, Any]) -> None:
-    """What a manifest's summary says of files that were found beside the shards and not read."""
-    passed = summary.get("passed_over", {"n": 0, "first": []})
+def print_passed_over(made: Manifest) -> None:
+    """What a manifest says of files that were found beside the shards and not read."""
+    passed = made.summary.get("passed_over", {"n": 0, "first": []})
     if not passed["n"]:
         return
     echo(f"{passed['n']:,} passed over beside the shards:")
     for one in passed["first"][:_N_PASSED_OVER]:
-        echo(f"  {escape(one['path'])}: {one['reason']}")
+        # The manifest names them from its own folder, users from where they are.
+        path = os.path.abspath(manifest.input_path(made, one))
+        below = os.path.relpath(path)
+        echo(f"  {escape(path if below.startswith('..') else below)}: {one['reason']}")
     if passed["n"] > _N_PASSED_OVER:
         echo(f"  and {passed['n'] - _N_PASSED_OVER:,} more")

@@ -161,7 +161,7 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
     )
     echo(f"{eod}; {n_empty:,} empty texts left out")
     _print_left_out(output, summary["shards"])
-    options.print_passed_over(summary)
+    options.print_passed_over(manifest)
     if not summary["n_tokens"]:
         return
     megabytes, millions = n_text_bytes / 1e6, summary["n_tokens"] / 1e6

@@ -107,6 +107,6 @@ def command(
     )
     if summary["n_bad_records"]:
         echo(f"{summary['n_bad_records']:,} bad records left out")
-    options.print_passed_over(summary)
+    options.print_passed_over(manifest)
     if summary["vocab_size"] < config.vocab_size:
         echo(f"the text has no more pairs to merge: fewer tokens than the {config.vocab_size:,} asked for")

@@ -134,6 +134,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         assert!(message(b"").contains("empty line"));
         assert!(message(b"{\"text\": \"a").contains("not JSON: EOF"));
+        assert!(message(b"{").contains("at byte 1 of the line; a record is one line"));
         assert!(message(b"hello").contains("not JSON: expected value at byte 1"));
         assert!(message(b"{}").contains("no \"text\""));
         assert!(message(b"[1]").contains("expected a JSON object"));

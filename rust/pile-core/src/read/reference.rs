@@ -132,6 +132,12 @@ fn subset(meta: &str) -> Result<Option<Cow<'_, str>>, String> {
 fn explain(err: serde_json::Error) -> String {
     match err.classify() {
         serde_json::error::Category::Data => format!("not a document: {}", without_position(&err)),
+        // A record that is printed over several lines, or cut short.
+        serde_json::error::Category::Eof => format!(
+            "not JSON: {} at byte {} of the line; a record is one line",
+            without_position(&err),
+            err.column()
+        ),
         _ => format!(
             "not JSON: {} at byte {} of the line",
             without_position(&err),

@@ -295,6 +295,14 @@ mod tests {
         let (texts, summary) = read_all(&path).unwrap();
         assert_eq!((texts.len(), summary.bytes), (5000, packed.len() as u64));
         assert_eq!(summary.n_text_bytes, bytes.len() as u64);
+        // Zeros after a member are padding, more of them than a buffer holds too.
+        let zeros = vec![0; 300_000];
+        let padded = [gzip(head), zeros.clone(), gzip(tail), zeros].concat();
+        fs::write(&path, &padded).unwrap();
+        let (texts, summary) = read_all(&path).unwrap();
+        assert_eq!((texts.len(), summary.bytes), (5000, padded.len() as u64));
+        fs::write(&path, [&*packed, b"x"].concat()).unwrap();
+        assert!(read_all(&path).is_err());
         for (keep, what) in [(packed.len() - 5, "cut short"), (0, "cut short")] {
             fs::write(&path, &packed[..keep]).unwrap();
             let message = read_all(&path).unwrap_err().to_string();

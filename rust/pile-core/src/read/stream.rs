@@ -2,11 +2,12 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
+    mem,
     path::{Path, PathBuf},
 };
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::format::Packing;
 use crate::{Error, Result, io::HashingReader};
@@ -30,7 +31,7 @@ pub(super) struct Stream {
 enum Source {
     Plain(Raw),
     Zstd(Box<zstd::Decoder<'static, BufReader<Raw>>>),
-    Gzip(Box<MultiGzDecoder<BufReader<Raw>>>),
+    Gzip(Box<Gunzip>),
 }
 
 impl Stream {
@@ -50,7 +51,7 @@ impl Stream {
         match &self.source {
             Source::Plain(raw) => raw,
             Source::Zstd(decoder) => decoder.get_ref().get_ref(),
-            Source::Gzip(decoder) => decoder.get_ref().get_ref(),
+            Source::Gzip(decoder) => decoder.0.get_ref().get_ref(),
         }
     }
 
@@ -115,7 +116,7 @@ impl Source {
             }
             Packing::Gzip => {
                 let buffered = BufReader::with_capacity(BUFFER_BYTES, raw);
-                Self::Gzip(Box::new(MultiGzDecoder::new(buffered)))
+                Self::Gzip(Box::new(Gunzip(GzDecoder::new(buffered))))
             }
         })
     }
@@ -127,6 +128,43 @@ impl Read for Source {
             Self::Plain(raw) => raw.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
+        }
+    }
+}
+
+/// Decompresses the members of a gzip file one after the other. Zeros after a member are padding, as they are
+/// to gzip itself and to Python's `gzip`; `flate2::bufread::MultiGzDecoder` takes them for a bad header.
+struct Gunzip(GzDecoder<BufReader<Raw>>);
+
+impl Gunzip {
+    /// Skips padding; whether another member follows, whose decoder then replaces that of the finished one.
+    fn next_member(&mut self) -> io::Result<bool> {
+        loop {
+            let bytes = self.0.get_mut().fill_buf()?;
+            let n_zeros = bytes.iter().take_while(|&&byte| byte == 0).count();
+            match bytes.len() {
+                0 => return Ok(false),
+                n if n > n_zeros => {
+                    self.0.get_mut().consume(n_zeros);
+                    let nothing: Box<dyn Read + Send> = Box::new(io::empty());
+                    let nothing = BufReader::with_capacity(0, HashingReader::new(nothing));
+                    let finished = mem::replace(&mut self.0, GzDecoder::new(nothing));
+                    self.0 = GzDecoder::new(finished.into_inner());
+                    return Ok(true);
+                }
+                _ => self.0.get_mut().consume(n_zeros),
+            }
+        }
+    }
+}
+
+impl Read for Gunzip {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let n = self.0.read(buffer)?;
+            if n > 0 || buffer.is_empty() || !self.next_member()? {
+                return Ok(n);
+            }
         }
     }
 }
