@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pile_tools import manifest, publish
-from pile_tools.errors import OutputExistsError, PileError
+from pile_tools.errors import OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import Manifest, Request
 from pile_tools.publish import MARKER, Built, Target
 
@@ -254,6 +254,19 @@ def test_a_changed_input_makes_it_anew_and_a_touched_one_does_not(tmp_path: Path
     replacement.replace(shard)
     assert make(tmp_path, {"x.a": "200"}, inputs=inputs())[1] is True
     assert (tmp_path / "x.a").read_text() == "200"
+
+
+def test_long_comparisons_of_touched_inputs_are_announced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = tmp_path / "shard"
+    shard.write_text("100")
+    inputs = [manifest.file_entry(shard, tmp_path, role="shard")]
+    make(tmp_path, {"x.a": "100"}, inputs=inputs)
+    monkeypatch.setattr(manifest, "_LONG_BYTES", 2)
+    os.utime(shard)
+    with pytest.warns(PileWarning, match="1 inputs, 0.0 GB, were touched since"):
+        assert make(tmp_path, {"x.a": "100"}, inputs=inputs)[1] is False
 
 
 def test_output_of_a_stream_is_never_taken_for_another(tmp_path: Path) -> None:

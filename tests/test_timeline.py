@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -115,6 +116,34 @@ def test_the_command_says_what_it_did(order_folder: Path, cli: Run, tmp_path: Pa
         done = cli(command, order_folder, "--every", "300", "--plot", tmp_path / "b.html")
         assert done.returncode == 0, done.stderr
     assert cli("trace", order_folder, "5").returncode == 0
+
+
+def test_a_plot_in_the_way_is_refused_before_the_work(
+    order_folder: Path, dataset: Path, cli: Run, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    indexed = tmp_path_factory.mktemp("indexed") / dataset.name
+    for path in dataset.parent.glob(f"{dataset.name}.*"):
+        shutil.copy(path, indexed.parent)
+    assert cli("index", indexed).returncode == 0
+    plot, terms, text = tmp_path / "a.svg", tmp_path / "terms.txt", tmp_path / "text.txt"
+    page = tmp_path / "a.html"
+    plot.write_text("mine")
+    page.write_text("mine")
+    terms.write_text("alpha\n")
+    text.write_text("alpha beta gamma delta")
+    for command in (
+        ["when", order_folder, "gamma", "--plot", plot],
+        ["repeats", order_folder, "--plot", plot],
+        ["mixture", order_folder, "--plot", page],
+        ["count-terms", terms, order_folder, "-o", tmp_path / "t.tsv", "--plot", plot],
+        ["count-ngrams", dataset, "-o", tmp_path / "n.tsv", "--plot", page],
+        ["trace-text", indexed, text, "-o", page],
+    ):
+        done = cli(*command)
+        assert (done.returncode, done.stdout) == (1, ""), (command, done.stdout)
+        assert "exists and is not from pile-tools" in done.stderr, command
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "a.svg", "terms.txt", "text.txt"]
+    assert plot.read_text() == page.read_text() == "mine"
 
 
 def test_files_of_texts(order_folder: Path, cli: Run, tmp_path: Path) -> None:

@@ -18,8 +18,7 @@ import click
 
 from pile_tools import _core, terminal
 from pile_tools.arguments import checked
-from pile_tools.errors import CancelledError, ConfigError, PileError
-from pile_tools.publish import NoLocksWarning
+from pile_tools.errors import CancelledError, ConfigError, PileError, PileWarning
 from pile_tools.terminal import ReaderLeftError, echo, echo_text
 
 COMMANDS = {
@@ -146,7 +145,7 @@ def _warnings_as_lines() -> typing.Iterator[None]:
         echo(f"warning: {message}", err=True)
 
     with warnings.catch_warnings():
-        warnings.simplefilter("default", NoLocksWarning)
+        warnings.simplefilter("default", PileWarning)
         warnings.showwarning = show
         yield
 

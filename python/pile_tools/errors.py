@@ -29,6 +29,10 @@ class CancelledError(PileError):
     """The job was asked to stop and did."""
 
 
+class PileWarning(UserWarning):
+    """What a user should know while a job runs; commands print it as one line."""
+
+
 def first_line(err: Exception) -> str:
     """What a library's error says in its first line, or the error's kind where it says nothing."""
     return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)

@@ -20,6 +20,7 @@ import contextlib
 import json
 import os
 import re
+import warnings
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any, TypeAlias
 from pile_tools import checked, files, kinds
 from pile_tools.checked import Values
 from pile_tools.config import Settings, fingerprint
-from pile_tools.errors import FormatError, OutputExistsError
+from pile_tools.errors import FormatError, OutputExistsError, PileWarning
 
 FORMAT = 1
 
@@ -38,6 +39,9 @@ MANIFEST_FILE, MANIFEST_SUFFIX = "manifest.json", ".manifest.json"
 Entry: TypeAlias = dict[str, Any]
 
 SHA256_DIGITS = 64
+
+#: To hash more than this takes long enough to be worth a word.
+_LONG_BYTES = 10**9
 
 #: Keys of an entry beside its path.
 _ENTRY_KEYS = ("role", "bytes", "sha256", "fingerprint", "step", "hub_id", "revision", "commit")
@@ -281,17 +285,24 @@ def has_same_inputs(found: Manifest, folder: Path) -> bool:
         folder: What its paths are relative to.
     """
     written = found.path.stat()
-    is_touched = False
+    touched = []
     for entry in found.inputs:
         path = Path(os.path.normpath(folder / entry["path"]))
-        if "sha256" not in entry or not path.is_file() or path.stat().st_ctime_ns < written.st_ctime_ns:
-            continue
-        is_touched = True
-        if entry.get("bytes", path.stat().st_size) != path.stat().st_size:
-            return False
-        if checked.sha256(path)[1] != entry["sha256"]:
-            return False
-    if is_touched:
+        if "sha256" in entry and path.is_file() and path.stat().st_ctime_ns >= written.st_ctime_ns:
+            touched.append((path, entry))
+    n_bytes = [path.stat().st_size for path, _ in touched]
+    if any(entry.get("bytes", n) != n for n, (_, entry) in zip(n_bytes, touched, strict=True)):
+        return False
+    if sum(n_bytes) > _LONG_BYTES:
+        warnings.warn(
+            f"{len(touched):,} inputs, {sum(n_bytes) / 1e9:,.1f} GB, were touched since: "
+            f"comparing their checksums ({found.path})",
+            PileWarning,
+            stacklevel=2,
+        )
+    if any(checked.sha256(path)[1] != entry["sha256"] for path, entry in touched):
+        return False
+    if touched:
         # Without leave to write there, the next run reads the files again.
         with contextlib.suppress(OSError):
             # The modification time stays; setting it moves the time of change.

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from pile_tools import checked, files, manifest
 from pile_tools.config import Settings
-from pile_tools.errors import FormatError, OutputExistsError, PileError
+from pile_tools.errors import FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
 
 #: The file in a scratch folder that is locked, and by whose name the folder is known to be ours.
@@ -49,7 +49,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class NoLocksWarning(UserWarning):
+class NoLocksWarning(PileWarning):
     """The file system has no locks: nothing keeps a second process out."""
 
 
@@ -214,11 +214,17 @@ def write_file(
 
 def write_page(path: Path, text: str) -> None:
     """Publishes a page or picture that holds `PAGE_MARK` near its start; it replaces others that do."""
-    write_file(
-        path,
-        lambda temporary: temporary.write_bytes(text.encode()),
-        is_ours=lambda head: PAGE_MARK.encode() in head,
-    )
+    write_file(path, lambda temporary: temporary.write_bytes(text.encode()), is_ours=_has_page_mark)
+
+
+def refuse_page(path: Path) -> None:
+    """Refuses a page that `write_page` would refuse, before the work that it is to show."""
+    if not _is_stream(path):
+        _refuse(path, {}, None, force=_is_regular(path) and _has_page_mark(_head(path)))
+
+
+def _has_page_mark(head: bytes) -> bool:
+    return PAGE_MARK.encode() in head
 
 
 def own_files(target: Target) -> set[str]:

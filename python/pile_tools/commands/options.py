@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pile_tools import manifest
+from pile_tools import manifest, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
 from pile_tools.orders import MAX_ROW_LENGTH
@@ -73,6 +73,8 @@ def plot(what: str) -> Callable[[_Command], _Command]:
 def _chart_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     if path is not None and path.suffix not in (".svg", ".html"):
         raise ConfigError(f"--plot writes .svg or .html ({path})")
+    if path is not None:
+        publish.refuse_page(path)
     return path
 
 
@@ -93,8 +95,8 @@ def print_passed_over(made: Manifest) -> None:
     echo(f"{passed['n']:,} passed over beside the shards:")
     for one in passed["first"][:_N_PASSED_OVER]:
         # The manifest names them from its own folder, users from where they are.
-        path = os.path.abspath(manifest.input_path(made, one))
+        path = Path.cwd() / manifest.input_path(made, one)
         below = os.path.relpath(path)
-        echo(f"  {escape(path if below.startswith('..') else below)}: {one['reason']}")
+        echo(f"  {escape(str(path) if below.startswith('..') else below)}: {one['reason']}")
     if passed["n"] > _N_PASSED_OVER:
         echo(f"  and {passed['n'] - _N_PASSED_OVER:,} more")

@@ -82,6 +82,8 @@ def command(
     text = index.normalize(given).decode(errors="replace")
     is_changed = text != given
     note_normalized([given], [0] if is_changed else [], index.tokenizer)
+    if output is not None:
+        publish.refuse_page(output)
     spans = index.trace(text, min_bytes=min_bytes, max_places=places, threads=threads)
     seen = [""] * len(spans) if order is None else _seen(index, order, spans, batch_size)
     entries = [

@@ -158,7 +158,7 @@ impl<T: Element> Array<T> {
             != Some(file.bytes().len() as u64)
         {
             let what = format!(
-                "{n_rows} rows of {width} {} do not fit a file of {} bytes: it is cut short",
+                "{n_rows} rows of {width} {} make another file than one of {} bytes: it is cut short or damaged",
                 T::DESCR,
                 file.bytes().len()
             );
