@@ -3,41 +3,17 @@
 //! Load a tokenizer.json with [`Tokenizer`], make one [`Encoder`] per thread; learn a vocabulary
 //! with [`Trainer`]. [`reference::Reference`] is the oracle of the encoder.
 
-mod added;
-mod blocks;
-mod bytes;
-mod cache;
-mod classes;
-mod classes_table;
-mod counts;
-mod cutter;
-mod encoder;
-mod masks;
-mod merges;
-mod node;
+mod model;
 mod normalize;
-mod normalized;
-mod pattern;
-mod plain;
-mod queue;
+mod pretokenize;
 pub mod reference;
-mod runs;
-mod scan;
-mod scan_cl100k;
-mod scan_digits;
-mod seams;
-mod shards;
 mod spec;
-mod template;
-mod token_bytes;
-mod tokenizer;
-mod trained;
-mod trainer;
+mod train;
 
-pub use classes::{Class, class_of};
-pub use encoder::Encoder;
-pub use shards::{TrainSummary, train_on_shards};
-pub use token_bytes::TokenBytes;
-pub use tokenizer::Tokenizer;
-pub use trained::Trained;
-pub use trainer::{TrainConfig, Trainer};
+pub use model::{encoder::Encoder, token_bytes::TokenBytes, tokenizer::Tokenizer};
+pub use pretokenize::classes::{Class, class_of};
+pub use train::{
+    shards::{TrainSummary, train_on_shards},
+    trained::Trained,
+    trainer::{TrainConfig, Trainer},
+};

@@ -4,11 +4,12 @@
 //! strings, merges are looked up as strings, classes by binary search, added tokens by trying
 //! each at each place. Quadratic in the length of a piece.
 
-use super::{
-    added::AddedToken, bytes::spell, classes::Class, classes_table::CLASSES, normalize::nfc_always,
-    plain::plain_pieces, spec::Spec,
-};
 use crate::Result;
+use crate::tokenize::{
+    model::added::AddedToken, model::bytes::spell, normalize::nfc::nfc_always,
+    pretokenize::classes::Class, pretokenize::classes_table::CLASSES,
+    pretokenize::plain::plain_pieces, spec::tokenizer_json::Spec,
+};
 use std::{cell::Cell, collections::HashMap, path::Path};
 
 /// A tokenizer that is slow and obviously right.
@@ -23,7 +24,7 @@ impl Reference {
     /// Reads the bytes of a tokenizer.json; `path` is for messages.
     ///
     /// # Errors
-    /// As [`super::Tokenizer::from_json`], but contradictions in the file are not looked for.
+    /// As [`crate::tokenize::Tokenizer::from_json`], but contradictions in the file are not looked for.
     pub fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
         let spec = Spec::from_json(bytes, path)?;
         let vocab = spec.vocab.iter().cloned().collect();
@@ -179,7 +180,7 @@ mod tests {
     #[test]
     fn both_lookups_of_classes_agree() {
         for c in '\0'..=char::MAX {
-            assert_eq!(class_of(c), super::super::class_of(c), "{c:?}");
+            assert_eq!(class_of(c), crate::tokenize::class_of(c), "{c:?}");
         }
     }
 }

@@ -1,0 +1,162 @@
+//! Cuts text into pieces by the pattern of the tokenizer: which scanner does it is told apart here alone.
+
+use crate::tokenize::{
+    pretokenize::blocks::BlockScanner, pretokenize::pattern::Pattern, pretokenize::scan::Scanner,
+    pretokenize::scan_cl100k::Cl100k, pretokenize::scan_digits::Digits,
+};
+
+/// Goes through a text and finds where pieces end.
+#[derive(Debug)]
+pub(crate) enum Cutter<'t> {
+    Gpt2(Scanner<'t>),
+    Cl100k(BlockScanner<'t, Cl100k>),
+    Digits(BlockScanner<'t, Digits>),
+}
+
+impl<'t> Cutter<'t> {
+    /// A cutter at the start of `text`; runs of 2 to `longest_run` spaces are tokens, which GPT-2's pattern
+    /// alone can have.
+    pub(crate) fn new(text: &'t str, pattern: Pattern, longest_run: usize) -> Self {
+        match pattern {
+            Pattern::Gpt2 => Self::Gpt2(Scanner::new(text, longest_run)),
+            Pattern::Cl100k(group) => Self::Cl100k(BlockScanner::new(text, Cl100k::new(group))),
+            Pattern::Digits(group) => Self::Digits(BlockScanner::new(text, Digits::new(group))),
+        }
+    }
+
+    /// Appends where the next pieces end; nothing once the text's end was appended.
+    #[inline]
+    pub(crate) fn next_ends(&mut self, ends: &mut Vec<usize>) {
+        match self {
+            Self::Gpt2(scanner) => scanner.next_ends(ends),
+            Self::Cl100k(scanner) => scanner.next_ends(ends),
+            Self::Digits(scanner) => scanner.next_ends(ends),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tokenize::{pretokenize::pattern::DigitGroup, pretokenize::plain::plain_pieces};
+    use proptest::prelude::*;
+
+    const PATTERNS: [Pattern; 6] = [
+        Pattern::Gpt2,
+        Pattern::Cl100k(DigitGroup::One),
+        Pattern::Cl100k(DigitGroup::Three),
+        Pattern::Cl100k(DigitGroup::All),
+        Pattern::Digits(DigitGroup::One),
+        Pattern::Digits(DigitGroup::All),
+    ];
+
+    fn fast_pieces(text: &str, pattern: Pattern) -> Vec<String> {
+        let mut cutter = Cutter::new(text, pattern, 0);
+        let (mut pieces, mut from) = (Vec::new(), 0);
+        loop {
+            let mut ends = Vec::new();
+            cutter.next_ends(&mut ends);
+            if ends.is_empty() {
+                return pieces;
+            }
+            for end in ends {
+                pieces.push(text[from..end].to_owned());
+                from = end;
+            }
+        }
+    }
+
+    fn check(text: &str) {
+        for pattern in PATTERNS {
+            let (fast, plain) = (fast_pieces(text, pattern), plain_pieces(text, pattern));
+            assert_eq!(fast, plain, "{pattern:?} of {text:?}");
+        }
+    }
+
+    #[test]
+    fn everything_at_every_place_of_a_block() {
+        let parts = [
+            "",
+            "it's",
+            "'S",
+            "we'LL'Ve",
+            "''re",
+            " 'd",
+            "!'t",
+            "'ſt",
+            "'\u{c5}",
+            "a  b",
+            "a \n b",
+            "\n\nb",
+            "!\n\nb",
+            "!\r\n \nb",
+            " \n \u{3000}\n  ",
+            "\n   ",
+            "\n  x",
+            "\n \n\t1",
+            "\u{a0}x",
+            "\u{3000}\u{3000}1",
+            "\u{3000} x",
+            "\u{3000}!x",
+            "é漢",
+            "\u{1F600}x",
+            "\u{1F600}\u{1F600}x",
+            "\u{1F600}\n\u{1F600}",
+            "«x",
+            " «x",
+            "1234567",
+            "12 345",
+            "²²²²²",
+            "1²3\u{1D7D8}5",
+            "1\u{11DE0}\u{11DE0}2",
+            " \u{11DE0}",
+            "\u{16FF4}!",
+            "  \u{16FF6}'s",
+            "'s's",
+            "'l",
+            "x'S",
+            "\t!a",
+            "\u{85}a",
+        ];
+        for part in parts {
+            for before in 55..70 {
+                check(&format!("{}{part}", "z".repeat(before)));
+                check(&format!("{}{part}z", " ".repeat(before)));
+                check(&format!("{}{part}'s {part}", "!".repeat(before)));
+                check(&format!("{}{part}", "\n".repeat(before)));
+                check(&format!("\n{}{part}\n", "\t".repeat(before)));
+                check(&format!("{}{part}9", "7".repeat(before)));
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_longer_than_one_call_looks_at() {
+        for part in ["a", " ", "\n", "!", "\u{3000}", "7"] {
+            check(&format!("{}b", part.repeat(9000)));
+            check(&format!("!\n{}\n", part.repeat(9000)));
+        }
+    }
+
+    #[test]
+    fn every_character() {
+        let all: Vec<char> = ('\0'..=char::MAX).collect();
+        for chars in all.chunks(1 << 16) {
+            check(
+                &chars
+                    .iter()
+                    .flat_map(|c| ['x', *c, ' ', *c, '\n'])
+                    .collect::<String>(),
+            );
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn fast_is_plain(text in "([ '\r\n\t\u{a0}\u{3000}]|[sdrelvtSſLE]|[0-9²\u{11DE0}]|[.,!é漢\u{1F600}]|[ \n]{20,80}|[0-9]{1,9}|\\PC){0,200}") {
+            check(&text);
+        }
+    }
+}

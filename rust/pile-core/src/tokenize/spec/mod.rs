@@ -1,0 +1,5 @@
+//! Reads tokenizer.json into checked types.
+
+pub(super) mod node;
+pub(super) mod template;
+pub(super) mod tokenizer_json;

@@ -1,0 +1,161 @@
+//! A trained vocabulary, and the tokenizer.json that says it.
+
+use serde::{Serialize, Serializer};
+
+/// The tokens and merges that a [`crate::tokenize::Trainer`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trained {
+    /// By id, in the byte-level alphabet.
+    tokens: Vec<String>,
+    merges: Vec<(u32, u32)>,
+    special_tokens: Vec<String>,
+}
+
+impl Trained {
+    pub(crate) fn new(
+        tokens: Vec<String>,
+        merges: Vec<(u32, u32)>,
+        special_tokens: Vec<String>,
+    ) -> Self {
+        Self {
+            tokens,
+            merges,
+            special_tokens,
+        }
+    }
+
+    /// Number of merges.
+    #[must_use]
+    pub fn n_merges(&self) -> usize {
+        self.merges.len()
+    }
+
+    /// Number of tokens, the special ones included.
+    #[must_use]
+    pub fn vocab_size(&self) -> u32 {
+        // `Trainer::new` bounds it.
+        self.tokens.len() as u32
+    }
+
+    /// The merges in order, as tokens in the byte-level alphabet.
+    pub fn merges(&self) -> impl Iterator<Item = (&str, &str)> {
+        let token = |id: u32| self.tokens[id as usize].as_str();
+        self.merges.iter().map(move |(l, r)| (token(*l), token(*r)))
+    }
+
+    /// A tokenizer.json in the format of Hugging Face `tokenizers`: the same bytes every time.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let file = File {
+            version: "1.0",
+            truncation: (),
+            padding: (),
+            added_tokens: self.added_tokens(),
+            normalizer: Normalizer { kind: "NFC" },
+            pre_tokenizer: BYTE_LEVEL,
+            post_processor: BYTE_LEVEL,
+            decoder: BYTE_LEVEL,
+            model: Model {
+                kind: "BPE",
+                dropout: (),
+                unk_token: (),
+                continuing_subword_prefix: (),
+                end_of_word_suffix: (),
+                fuse_unk: false,
+                byte_fallback: false,
+                ignore_merges: false,
+                vocab: Vocab(&self.tokens),
+                merges: self.merges().collect(),
+            },
+        };
+        serde_json::to_string_pretty(&file).expect("strings, numbers and null have a JSON form")
+    }
+
+    fn added_tokens(&self) -> Vec<Added<'_>> {
+        // Special tokens come first and differ, so that their ids count from 0.
+        let added = self
+            .special_tokens
+            .iter()
+            .zip(0..)
+            .map(|(content, id)| Added {
+                id,
+                content,
+                single_word: false,
+                lstrip: false,
+                rstrip: false,
+                normalized: false,
+                special: true,
+            });
+        added.collect()
+    }
+}
+
+#[derive(Serialize)]
+struct File<'a> {
+    version: &'static str,
+    truncation: (),
+    padding: (),
+    added_tokens: Vec<Added<'a>>,
+    normalizer: Normalizer,
+    pre_tokenizer: ByteLevel,
+    post_processor: ByteLevel,
+    decoder: ByteLevel,
+    model: Model<'a>,
+}
+
+#[derive(Serialize)]
+struct Added<'a> {
+    id: u32,
+    content: &'a str,
+    single_word: bool,
+    lstrip: bool,
+    rstrip: bool,
+    normalized: bool,
+    special: bool,
+}
+
+#[derive(Serialize)]
+struct Normalizer {
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
+struct ByteLevel {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    add_prefix_space: bool,
+    trim_offsets: bool,
+    use_regex: bool,
+}
+
+const BYTE_LEVEL: ByteLevel = ByteLevel {
+    kind: "ByteLevel",
+    add_prefix_space: false,
+    trim_offsets: true,
+    use_regex: true,
+};
+
+#[derive(Serialize)]
+struct Model<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    dropout: (),
+    unk_token: (),
+    continuing_subword_prefix: (),
+    end_of_word_suffix: (),
+    fuse_unk: bool,
+    byte_fallback: bool,
+    ignore_merges: bool,
+    vocab: Vocab<'a>,
+    merges: Vec<(&'a str, &'a str)>,
+}
+
+/// Tokens as an object from token to id, in the order of ids.
+struct Vocab<'a>(&'a [String]);
+
+impl Serialize for Vocab<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().zip(0_u32..))
+    }
+}
