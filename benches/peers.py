@@ -77,7 +77,7 @@ def installed(*names: str) -> dict[str, Peer]:
 
 def tokenize_shards(shards: list[Path], prefix: Path, tokenizer: Path, threads: int) -> None:
     """Our whole job, by what `pile-tools tokenize` calls."""
-    from pile_tools.stages.tokenize import TokenizeConfig, run
+    from pile_tools.jobs.tokenize import TokenizeConfig, run
 
     run(shards, prefix, TokenizeConfig(tokenizer=tokenizer), threads=threads)
 
@@ -186,7 +186,7 @@ def in_batches(encode: Callable[[list[str]], Any], texts: list[str]) -> list[lis
 PEERS = {
     OURS: Peer(
         package="pile-tools",
-        modules=["pile_tools", "pile_tools.stages.tokenize"],
+        modules=["pile_tools", "pile_tools.jobs.tokenize"],
         load=_pile_tools,
         encode=lambda tokenizer, texts: tokenizer.encode_batch(texts),
         flat=lambda result: result,

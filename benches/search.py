@@ -51,7 +51,7 @@ def queries(prefix: str) -> np.ndarray:
 
 def build_ours(prefix: str, tokenizer: str) -> Measured:
     """The whole job: sorted by the tokens' bytes, written, synced, checksums and manifest included."""
-    from pile_tools.stages.index import IndexConfig, run
+    from pile_tools.jobs.index import IndexConfig, run
 
     path = Path(prefix)
     shutil.rmtree(path.with_name(path.name + ".index"), ignore_errors=True)

@@ -49,7 +49,7 @@ def _digest(occurrences: np.ndarray, documents: np.ndarray) -> str:
 
 def ours(folder: str, n_threads: int, expected: str | None) -> Measured:
     from pile_tools import _core
-    from pile_tools.texts import read_texts
+    from pile_tools.read.texts import read_texts
     from pile_tools.types import TermQuery
 
     shards = sorted(Path(folder).glob("*.jsonl"))

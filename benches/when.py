@@ -27,7 +27,7 @@ def prepared(setting: Setting) -> Path:
     digest = inputs.file_digest(*setting.shards, setting.tokenizer)[:16]
     folder = CACHE / f"order-{digest}"
     if not (folder / "order.json").exists():
-        from pile_tools.stages.order import OrderConfig, run
+        from pile_tools.jobs.order import OrderConfig, run
 
         folder.mkdir(parents=True, exist_ok=True)
         peers.tokenize_shards(setting.shards, folder / "sample", setting.tokenizer, 2)
@@ -62,11 +62,12 @@ def passages(folder: Path, tokenizer: Path, n: int) -> list[bytes]:
 def ours(folder: str, tokenizer: str, n_texts: int, n_threads: int, expected: int | None) -> Measured:
     """The whole answer: places, rows and steps."""
     import pile_tools
+    from pile_tools import timeline
 
     texts = passages(Path(folder), Path(tokenizer), n_texts)
     order, decoder = pile_tools.open_order(folder), pile_tools.Tokenizer.from_file(tokenizer)
     with Stopwatch() as clock:
-        answer = order.when(texts, tokenizer=decoder, batch_size=BATCH_SIZE, threads=n_threads)
+        answer = timeline.when(order, texts, tokenizer=decoder, batch_size=BATCH_SIZE, threads=n_threads)
     found = int(answer.n_places.sum())
     return clock.measured(n_found=found, n_differing=0 if expected in (None, found) else 1)
 

@@ -75,8 +75,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory, write_shard: WriteShard) ->
 @pytest.fixture(scope="session")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     """A tokenizer of 400 tokens trained on the shards."""
-    from pile_tools.shards import find_shards
-    from pile_tools.stages.train_tokenizer import TrainTokenizerConfig, run
+    from pile_tools.jobs.train_tokenizer import TrainTokenizerConfig, run
+    from pile_tools.read.shards import find_shards
 
     output = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
     run(find_shards([shards]), output, TrainTokenizerConfig(vocab_size=400), threads=2)
@@ -86,8 +86,8 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
 @pytest.fixture(scope="session")
 def dataset(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: Path) -> Path:
     """The prefix of a token dataset of the shards."""
-    from pile_tools.shards import find_shards
-    from pile_tools.stages.tokenize import TokenizeConfig, run
+    from pile_tools.jobs.tokenize import TokenizeConfig, run
+    from pile_tools.read.shards import find_shards
 
     prefix = tmp_path_factory.mktemp("tokens") / "sample"
     run(find_shards([shards]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=2)

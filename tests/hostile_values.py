@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,6 +46,28 @@ HOSTILE = (
     "1/99999999999999999999",
     "\x1b[2J",
     "\udcff",
+)
+
+#: Given where a command expects an input or output of some kind; `{cwd}` is the current folder.
+PATHS = (
+    ".",
+    "..",
+    "/",
+    "",
+    "./",
+    "\udcff",
+    "a\nb",
+    "{cwd}",
+    "/dev/null",
+    "{in}",
+    "{in}/shards",
+    "{in}/t.json",
+    "{in}/d/s",
+    "{in}/d/s.bin",
+    "{in}/o",
+    "{in}/o/order.json",
+    "{in}/missing",
+    "{in}/t.json/below-a-file",
 )
 
 #: Arguments with which a command works; `{out}` is a path of the run's own.
@@ -118,7 +142,18 @@ def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
                     if not (is_long and v.isdecimal() and len(v) < 20 and 0 < int(v) < 2**40)
                 ]
                 runs += [(program, [name, *start, value]) for value in values]
+            runs += [(program, [name, *arguments]) for arguments in misused(BASES[name])]
     return runs
+
+
+def misused(base: list[str]) -> Iterator[list[str]]:
+    """A command's arguments less each one, and with each path replaced by what is of another kind."""
+    for i, argument in enumerate(base):
+        yield base[:i] + base[i + 1 :]
+        if argument.startswith("-"):
+            yield base[:i] + base[i + 2 :]
+        elif "{" in argument:
+            yield from ([*base[:i], path, *base[i + 1 :]] for path in PATHS)
 
 
 def is_path_or_choice(option: click.Option) -> bool:
@@ -164,9 +199,11 @@ def main() -> None:
         if number % n_parts != part:
             continue
         own = out / str(number)
-        own.mkdir(parents=True)
-        os.chdir(own)
-        filled = [a.replace("{in}", str(inputs)).replace("{out}", str(own / "out")) for a in arguments]
+        folder = own / "of" / "work"
+        folder.mkdir(parents=True)
+        os.chdir(folder)
+        names = {"{in}": inputs, "{out}": own / "out", "{cwd}": folder}
+        filled = [re.sub(r"{\w+}", lambda found, names=names: str(names[found[0]]), a) for a in arguments]
         code, text = run(groups[program], filled)
         print(json.dumps({"arguments": arguments, "code": code, "stderr": text}), flush=True)
 

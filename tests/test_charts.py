@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pile_tools import charts
+from pile_tools.present import charts
 
 
 def texts(svg: str) -> list[str]:

@@ -142,7 +142,7 @@ def test_ctrl_c_stops_a_job_and_leaves_nothing_half_written(tmp_path: Path, toke
 
 
 def test_a_reader_that_leaves_early_is_no_error(dataset: Path, tmp_path: Path) -> None:
-    from pile_tools.stages.order import OrderConfig, run
+    from pile_tools.jobs.order import OrderConfig, run
 
     run(dataset, tmp_path, OrderConfig(seq_length=64, samples=100, batch_size=100))
     program = "from pile_tools.cli import main; main()"

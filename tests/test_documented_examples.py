@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from pile_tools import open_order
-from pile_tools.shards import find_shards
-from pile_tools.stages import index, tokenize, verify
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as make_order
-from pile_tools.stages.tokenize import TokenizeConfig
+from pile_tools.jobs import index, tokenize, verify
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as make_order
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.read.shards import find_shards
 
 DOCS = Path(__file__).parents[1] / "docs"
 

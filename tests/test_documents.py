@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from pile_tools import ConfigError, FormatError, PileError, TokenDataset, Tokenizer, documents
-from pile_tools.shards import RecordConfig, find_shards
-from pile_tools.stages import merge, tokenize
-from pile_tools.stages.tokenize import TokenizeConfig
+from pile_tools import ConfigError, FormatError, PileError, TokenDataset, Tokenizer
+from pile_tools.jobs import merge, tokenize
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.read.shards import RecordConfig, find_shards
+from pile_tools.tokens import documents
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

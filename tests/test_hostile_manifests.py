@@ -17,15 +17,16 @@ from typing import Any
 
 import pytest
 
-from pile_tools import manifest, views
+from pile_tools import manifest
 from pile_tools.cli import group
 from pile_tools.cli import run as run_cli
 from pile_tools.errors import FormatError
+from pile_tools.jobs import index, label, order, sample, tokenize
+from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import Request
-from pile_tools.orders import open_order
-from pile_tools.stages import index, label, order, sample, tokenize
-from pile_tools.stages.tokenize import TokenizeConfig
-from pile_tools.views import Insert
+from pile_tools.order import interventions as views
+from pile_tools.order.interventions import Insert, insert_tokens, replace_tokens
+from pile_tools.order.open import open_order
 
 IS_COMPLETE = bool(os.environ.get("PILE_TOOLS_ALL_MUTATIONS"))
 
@@ -90,8 +91,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: Path
     order.run(tokens / "d", root / "order", order.OrderConfig(**sizes))
     order.run(order.Blend((tokens / "d", tokens / "e")), root / "blend", order.OrderConfig(**sizes))
     order.run(tokens / "d", root / "parallel", order.OrderConfig(**sizes), labels=tokens / "e")
-    view = open_order(root / "order").with_inserts([Insert(0, 1, 2, (5, 6))])
-    views.save_view(view.with_tokens({"a": "b"}, steps=(0, 2)), root / "view")
+    view = insert_tokens(open_order(root / "order"), [Insert(0, 1, 2, (5, 6))])
+    views.save_view(replace_tokens(view, {"a": "b"}, steps=(0, 2)), root / "view")
     (root / "run").mkdir()
     inputs = [manifest.file_entry(root / "order" / "order.json", root / "run", role="order")]
     manifest.write(root / "run" / "manifest.json", Request("run", {"steps": 3}, inputs), [], {"steps": 3})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -19,8 +20,27 @@ ALLOWED = {
 }
 HEAVY = {"torch", "deepspeed", "transformers", "matplotlib"}
 
-#: Rooms of `pile_tools`: commands use stages, stages use the modules below, never the other way.
-ROOMS = ["", "stages", "commands"]
+#: Layers of `pile_tools`, packages or modules, from the lowest: a module imports from its own layer and those
+#: before it. Layers on one line have no order among them.
+LAYERS = [
+    "errors types",
+    "_core",
+    "config sizes checked terminal",
+    "kinds files progress unchanged",
+    "manifest",
+    "publish http_client tables",
+    "read tokenizers",
+    "tokens",
+    "search",
+    "order",
+    "timeline",
+    "jobs",
+    "present",
+    "arguments",
+    "commands",
+    "cli",
+    "__init__",
+]
 
 
 def imported(path: Path) -> set[str]:
@@ -43,19 +63,37 @@ def test_imports_go_downward(package: str) -> None:
         assert not {name.split(".")[0] for name in imported(path)} & forbidden, path
 
 
-def room(name: str) -> int:
-    """The room of a module of `pile_tools`, by its dotted name."""
-    part = name.split(".")[1] if name.count(".") >= 1 else ""
-    return ROOMS.index(part) if part in ROOMS else 0
+def layer(name: str) -> int:
+    """The layer of a module of `pile_tools`, by its dotted name."""
+    part = name.split(".")[1] if "." in name else "__init__"
+    return next(i for i, names in enumerate(LAYERS) if part in names.split())
 
 
-def test_rooms_of_the_data_tools_are_used_downward() -> None:
-    for path in (PYTHON / "pile_tools").rglob("*.py"):
-        name = ".".join(path.relative_to(PYTHON).with_suffix("").parts)
-        # The command line names its commands and imports none until asked; the package shows its rooms.
-        if name not in ("pile_tools.cli", "pile_tools.__init__"):
-            for used in imported(path):
-                assert not used.startswith("pile_tools.") or room(used) <= room(name), (path, used)
+def modules_used(path: Path) -> set[str]:
+    """What a file imports of `pile_tools`, inside functions too; the package's own names as `pile_tools`."""
+    used = {name for name in imported(path) if name.split(".")[0] == "pile_tools"}
+    parts = {name for names in LAYERS for name in names.split()}
+    used = {name for name in used if name != "pile_tools"}
+    known = {name for name in used if name.split(".")[1] in parts}
+    return known | ({"pile_tools"} if used != known else set())
+
+
+def test_layers_of_the_data_tools_are_used_downward() -> None:
+    package = PYTHON / "pile_tools"
+    for path in sorted(package.rglob("*.py")):
+        name = ".".join(path.relative_to(PYTHON).with_suffix("").parts).removesuffix(".__init__")
+        for used in modules_used(path):
+            assert layer(used) <= layer(name), f"{name} uses {used}"
+
+
+def test_the_extension_imports_nothing_of_the_layers_above_it() -> None:
+    named = {
+        found
+        for path in (ROOT / "rust/pile-py/src").rglob("*.rs")
+        for found in re.findall(r'"(pile_tools\.[a-z_.]+)"', path.read_text())
+    }
+    assert named
+    assert {name for name in named if layer(name) > layer("pile_tools._core")} == set()
 
 
 def test_only_the_engine_knows_deepspeed() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pile_tools import texts
 from pile_tools.errors import PileError
+from pile_tools.read import texts
 
 
 def test_an_endless_list_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from pile_tools import ConfigError, Order, Tokenizer, open_order
+from pile_tools import ConfigError, Order, Tokenizer, open_order, timeline
 from pile_tools.commands import batch, export, mixture, repeats, trace, when
-from pile_tools.shards import find_shards
-from pile_tools.stages import order as orders
-from pile_tools.stages import tokenize
-from pile_tools.stages.export import run as run_export
-from pile_tools.stages.order import Blend, OrderConfig
+from pile_tools.jobs import order as orders
+from pile_tools.jobs import tokenize
+from pile_tools.jobs.export import run as run_export
+from pile_tools.jobs.order import Blend, OrderConfig
+from pile_tools.read.shards import find_shards
 
 SEQ_LENGTH = 16
 
@@ -92,8 +92,8 @@ def test_a_batch_size_is_honoured_everywhere(
     seen = sorted((line["step"] * size + line["row"], line["offset"]) for line in lines)
     assert all(line["row"] < size for line in lines)
     assert seen == [tuple(at) for at in np.argwhere(rows == token).tolist()]
-    answer = order.when([[token]])
-    by_name = open_order(path, row_length=SEQ_LENGTH + 1).when([[token]], batch_size=size)
+    answer = timeline.when(order, [[token]])
+    by_name = timeline.when(open_order(path, row_length=SEQ_LENGTH + 1), [[token]], batch_size=size)
     for sightings in (answer.sightings, by_name.sightings):
         assert sorted(zip(sightings["sample"], sightings["offset"], strict=True)) == seen
 
@@ -121,7 +121,11 @@ def test_a_batch_size_is_honoured_everywhere(
 def test_less_than_one_step_is_said(places: dict[str, tuple[Path, int]]) -> None:
     path, _ = places["rows"]
     order = open_order(path, row_length=SEQ_LENGTH + 1)
-    for ask in (lambda: order.when([[1]]), order.repeats, order.mixture):
+    for ask in (
+        lambda: timeline.when(order, [[1]]),
+        lambda: timeline.repeats(order),
+        lambda: timeline.mixture(order),
+    ):
         with pytest.raises(ConfigError, match=r"60 samples are no step of 1,024"):
             ask()
 
@@ -223,7 +227,7 @@ def test_a_blend_of_token_types_reads_as_int64(mixed: tuple[Order, np.ndarray[An
     assert (rows[rows != 70_000] < 400).all()
     small = int(np.bincount(rows[rows < 400]).argmax())
     for token in (70_000, small):
-        seen = order.when([[token]], batch_size=1).sightings
+        seen = timeline.when(order, [[token]], batch_size=1).sightings
         found = sorted(zip(seen["sample"], seen["offset"], strict=True))
         assert [at for at in found if at[0] < 40] == [tuple(at) for at in np.argwhere(rows == token).tolist()]
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, _core, open_order
-from pile_tools.stages.order import Blend, OrderConfig, run
-from pile_tools.stages.verify import run as verify
+from pile_tools.jobs.order import Blend, OrderConfig, run
+from pile_tools.jobs.verify import run as verify
 
 
 def cases(golden: Path) -> list[dict[str, Any]]:
@@ -146,7 +146,7 @@ def test_documents_can_be_ordered_by_their_index_alone(golden: Path, tmp_path: P
 
 
 def test_shards_of_a_dataset_are_read_in_place(golden: Path, tmp_path: Path) -> None:
-    from pile_tools.stages.token_shards import shard
+    from pile_tools.jobs.token_shards import shard
 
     prefix = golden / "dataset" / "mini_eod_text_document"
     shutil.copy(f"{prefix}.idx", tmp_path)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pile_tools import ConfigError, FormatError, TokenDataset, TrainingOrder, open_order
-from pile_tools.stages.order import OrderConfig, run
+from pile_tools.jobs.order import OrderConfig, run
 
 
 def all_packed_cases(golden: Path) -> list[dict[str, Any]]:

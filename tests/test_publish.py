@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -13,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from pile_tools import manifest, publish
-from pile_tools.errors import OutputExistsError, PileError, PileWarning
+from pile_tools import checked, manifest, publish, unchanged
+from pile_tools.errors import ConfigError, OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import Manifest, Request
 from pile_tools.publish import MARKER, Built, Target
 
@@ -229,6 +230,46 @@ def test_a_list_of_replaced_files_names_none_outside_the_folder(tmp_path: Path) 
     assert victim.read_text() == "mine"
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "manifest"])
+def test_a_manifest_that_comes_meanwhile_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x.manifest.json"
+
+    def come(scratch: Path) -> None:
+        if kind == "link":
+            path.symlink_to(tmp_path / "elsewhere")
+        elif kind == "file":
+            path.write_text("mine")
+        else:
+            make(tmp_path / "other", {"x.a": "2"}, request="b")[0].path.replace(path)
+
+    with pytest.raises(OutputExistsError, match=r"came here while this was made|is a link"):
+        make(tmp_path, {"x.a": "1"}, on_build=come)
+    assert os.path.lexists(path)
+    assert not (tmp_path / "x.a").exists()
+    if kind != "link":
+        make(tmp_path, {"x.a": "1"}, force=True)
+        assert (tmp_path / "x.a").read_text() == "1"
+
+
+def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    scratch = {Target.of(tmp_path / name / "manifest.json").scratch for name in ("real", "link")}
+    assert scratch == {tmp_path / "real.partial"}
+
+
+def test_a_folder_may_be_named_by_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = tmp_path / "out" / "inner"
+    inner.mkdir(parents=True)
+    for there, name in ((tmp_path / "out", "."), (inner, "..")):
+        monkeypatch.chdir(there)
+        target = Target.of(Path(name) / "manifest.json")
+        assert target.scratch == tmp_path / "out.partial"
+        assert target.folder.samefile(tmp_path / "out")
+    with pytest.raises(ConfigError, match="root folder"):
+        Target.of(Path("/manifest.json"))
+
+
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     def fail(scratch: Path) -> None:
         raise OSError(28, "No space left on device")
@@ -238,22 +279,91 @@ def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_changed_input_makes_it_anew_and_a_touched_one_does_not(tmp_path: Path) -> None:
-    shard = tmp_path / "shard"
-    shard.write_text("100")
+def _replaced_folder(folder: Path) -> None:
+    (folder / "in").rename(folder / "old")
+    (folder / "other").rename(folder / "in")
+
+
+def _replaced_link(folder: Path) -> None:
+    (folder / "in" / "shard").unlink()
+    (folder / "in" / "shard").symlink_to(folder / "other" / "shard")
+
+
+def _written(folder: Path) -> None:
+    (folder / "in" / "shard").write_text("200")
+
+
+def _replaced_with_old_times(folder: Path) -> None:
+    os.utime(folder / "other" / "shard", (0, 0))
+    (folder / "other" / "shard").replace(folder / "in" / "shard")
+
+
+#: Ways in which another shard of the same size comes to be at a path.
+CHANGES = [_written, _replaced_with_old_times, _replaced_folder, _replaced_link]
+
+#: What happens to the manifest meanwhile; the last removes its attributes, as a plain copy does.
+TO_MANIFEST: list[Callable[[Path], object]] = [
+    lambda path: None,
+    lambda path: path.chmod(0o600),
+    lambda path: os.utime(path),
+    lambda path: path.rename(path.with_name("x")).rename(path),
+    lambda path: (shutil.copy2(path, path.with_name("y")), path.with_name("y").replace(path)),
+    lambda path: (path.with_name("y").write_bytes(path.read_bytes()), path.with_name("y").replace(path)),
+]
+
+
+@pytest.mark.parametrize("to_manifest", TO_MANIFEST)
+@pytest.mark.parametrize("is_settled", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_input_makes_it_anew_and_a_touched_one_does_not(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], None],
+    is_settled: bool,
+    to_manifest: Callable[[Path], object],
+) -> None:
+    if is_settled:
+        # As if the files had been there for long.
+        monkeypatch.setattr(unchanged, "_UNSETTLED_NS", -(10**12))
+    shard = tmp_path / "in" / "shard"
+    for name, text in (("in", "100"), ("other", "200")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "shard").write_text(text)
 
     def inputs() -> list[manifest.Entry]:
         return [manifest.file_entry(shard, tmp_path, role="shard")]
 
-    make(tmp_path, {"x.a": "100"}, inputs=inputs())
+    made, _ = make(tmp_path, {"x.a": "100"}, inputs=inputs())
     os.utime(shard)
     assert make(tmp_path, {"x.a": "other"}, inputs=inputs())[1] is False
-    replacement = tmp_path / "new"
-    replacement.write_text("200")
-    os.utime(replacement, (0, 0))
-    replacement.replace(shard)
+    change(tmp_path)
+    to_manifest(made.path)
     assert make(tmp_path, {"x.a": "200"}, inputs=inputs())[1] is True
     assert (tmp_path / "x.a").read_text() == "200"
+
+
+def test_unchanged_inputs_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shards = [tmp_path / f"{i}" for i in range(600)]
+    for shard in shards:
+        shard.write_text("100")
+    if not hasattr(os, "setxattr"):
+        pytest.skip("no extended attributes here")
+    try:
+        os.setxattr(shards[0], "user.x", b"x")
+    except OSError:
+        pytest.skip("the file system has no extended attributes")
+    monkeypatch.setattr(unchanged, "_UNSETTLED_NS", -(10**12))
+    inputs = [manifest.file_entry(shard, tmp_path, role="shard") for shard in shards]
+    make(tmp_path, {"x.a": "100"}, inputs=inputs)
+    read: list[Path] = []
+    sha256 = checked.sha256
+    monkeypatch.setattr(checked, "sha256", lambda path: (read.append(path), sha256(path))[1])
+    assert make(tmp_path, {"x.a": "100"}, inputs=inputs)[1] is False
+    assert read == []
+    os.utime(shards[5])
+    for _ in range(2):
+        assert make(tmp_path, {"x.a": "100"}, inputs=inputs)[1] is False
+        assert read == [shards[5], shards[5 + 256], shards[5 + 512]], "those that share its mark"
 
 
 def test_long_comparisons_of_touched_inputs_are_announced(
@@ -265,7 +375,7 @@ def test_long_comparisons_of_touched_inputs_are_announced(
     make(tmp_path, {"x.a": "100"}, inputs=inputs)
     monkeypatch.setattr(manifest, "_LONG_BYTES", 2)
     os.utime(shard)
-    with pytest.warns(PileWarning, match="1 inputs, 0.0 GB, were touched since"):
+    with pytest.warns(PileWarning, match="1 inputs, 0.0 GB, may have changed"):
         assert make(tmp_path, {"x.a": "100"}, inputs=inputs)[1] is False
 
 

@@ -16,21 +16,21 @@ from tests.conftest import Run
 
 from pile_tools import ConfigError, Index, PileError, Tokenizer, open_index, open_order, timeline
 from pile_tools.commands.search import command as search_command
-from pile_tools.orders import Order
-from pile_tools.shards import RecordConfig
-from pile_tools.stages import index as index_stage
-from pile_tools.stages import order as order_stage
-from pile_tools.stages import token_shards, tokenize
-from pile_tools.stages.count_ngrams import CountNgramsConfig, count_tokens, count_words
-from pile_tools.stages.count_terms import (
+from pile_tools.jobs import index as index_stage
+from pile_tools.jobs import order as order_stage
+from pile_tools.jobs import token_shards, tokenize
+from pile_tools.jobs.count_ngrams import CountNgramsConfig, count_tokens, count_words
+from pile_tools.jobs.count_terms import (
     Asked,
     CountTermsConfig,
     count_in_dataset,
     count_in_shards,
     read_asked,
 )
+from pile_tools.order.order import Order
+from pile_tools.read.shards import RecordConfig
+from pile_tools.read.texts import read_texts
 from pile_tools.tables import read_tsv
-from pile_tools.texts import read_texts
 from pile_tools.tokenizers import TokenizerFile
 
 #: Texts that NFC changes, by letters, jamo, signs, ideographs and the order of marks; and added tokens.
@@ -152,7 +152,7 @@ def test_every_query_path_finds_what_the_tokenizer_makes_of_a_text(world: World,
         assert bool(len(index.documents([[query]]))) == bool(n)
         assert index.next_tokens(query).n_context == len(index.normalize(query))
     for finder in (None, index.core):
-        answer = world.order.when(QUERIES, index=finder)
+        answer = timeline.when(world.order, QUERIES, index=finder)
         assert answer.n_places.tolist() == in_dataset
         assert answer.texts == held
         assert answer.changed == tuple(i for i, q in enumerate(QUERIES) if held[i] != q.encode())
@@ -185,7 +185,7 @@ def test_a_text_is_what_the_reference_normalizes(world: World) -> None:
 def test_a_query_as_bytes_or_ids_is_taken_as_it_is(nfc: World) -> None:
     query = "Zoe\u0301"
     assert (nfc.index.count(query), nfc.index.count(query.encode())) == (2, 0)
-    answer = nfc.order.when([query.encode()])
+    answer = timeline.when(nfc.order, [query.encode()])
     assert (len(answer.sightings), answer.changed, answer.texts) == (0, (), [query.encode()])
     ids = Tokenizer.from_file(nfc.tokenizer).encode(query)
     assert nfc.index.normalize(query) == "Zoé".encode()
@@ -193,13 +193,13 @@ def test_a_query_as_bytes_or_ids_is_taken_as_it_is(nfc: World) -> None:
     with pytest.raises(ConfigError, match="not valid Unicode"):
         nfc.index.count("\ud800")
     with pytest.raises(ConfigError, match=r"text 1: .*not valid Unicode"):
-        nfc.order.when(["a", "\ud800"])
+        timeline.when(nfc.order, ["a", "\ud800"])
 
 
 @pytest.mark.parametrize("id", [2**31, 2**63, 10**30, -(2**63) - 1])
 def test_ids_that_no_dataset_holds_are_refused_or_not_found(nfc: World, id: int) -> None:
     with pytest.raises(ConfigError, match=r"cannot be stored|beyond 64 bits"):
-        nfc.order.when([[id]])
+        timeline.when(nfc.order, [[id]])
     for ask in (nfc.index.count, nfc.index.places, nfc.index.positions, nfc.index.next_tokens):
         if abs(id) < 2**63:
             ask([id])
@@ -388,7 +388,7 @@ def test_tables_of_hostile_texts_and_names_have_columns(tokenizer: Path, tmp_pat
         done = cli("count-ngrams", inputs, "--by-subset", "--top", "40")
         assert done.returncode == 0, done.stderr
     order_stage.run(prefix, tmp_path / "o", order_stage.OrderConfig(seq_length=64, steps=200, batch_size=1))
-    found = open_order(tmp_path / "o").mixture()
+    found = timeline.mixture(open_order(tmp_path / "o"))
     assert len(set(found.subsets)) == len(found.subsets)
     assert set(found.subsets) >= {"unknown", None}
     done = cli("mixture", tmp_path / "o", "--json")

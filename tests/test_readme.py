@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pile_tools.shards import find_shards
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as make_order
-from pile_tools.stages.tokenize import TokenizeConfig
-from pile_tools.stages.tokenize import run as make_dataset
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as make_order
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.jobs.tokenize import run as make_dataset
+from pile_tools.read.shards import find_shards
 
 README = Path(__file__).parents[1] / "README.md"
 

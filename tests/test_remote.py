@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, PileError, http_client, open_order, remote
-from pile_tools.remote import RemoteRows
+from pile_tools import ConfigError, FormatError, PileError, http_client, open_order
+from pile_tools.order import remote
+from pile_tools.order.remote import RemoteRows
 
 N_ROWS = 16
 DATA = (np.arange(N_ROWS * 2049, dtype="<u2") * 7).tobytes()

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, OutputExistsError, VerifyError, open_order, remote
-from pile_tools.orders import Order
-from pile_tools.remote import RemoteRows
-from pile_tools.stages import token_shards
-from pile_tools.stages.order import OrderConfig, run
-from pile_tools.stages.verify import run_hashes
-from pile_tools.views import Insert, overwritten, save_view
+from pile_tools import ConfigError, FormatError, OutputExistsError, VerifyError, open_order
+from pile_tools.jobs import token_shards
+from pile_tools.jobs.order import OrderConfig, run
+from pile_tools.jobs.verify import run_hashes
+from pile_tools.order import remote
+from pile_tools.order.interventions import Insert, insert_tokens, overwritten, replace_tokens, save_view
+from pile_tools.order.order import Order
+from pile_tools.order.remote import RemoteRows
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +351,7 @@ def test_words_are_replaced_where_they_are_words(order: Order, tokenizer: Path) 
     known = Tokenizer.from_file(tokenizer)
     one = [w for w in (" alpha", " beta", " gamma", " delta") if len(known.encode(w)) == 1]
     assert len(one) >= 2, one
-    changed = order.with_tokens({one[0]: one[1]}, steps=(10, 20))
+    changed = replace_tokens(order, {one[0]: one[1]}, steps=(10, 20))
     n_changed = 0
     for step in (9, 10, 15, 19, 20):
         old, new = order.batch(step), changed.batch(step)
@@ -375,12 +376,12 @@ def test_words_are_replaced_where_they_are_words(order: Order, tokenizer: Path) 
                 place += length
     assert n_changed > 10
     with pytest.raises(ConfigError, match="not one token"):
-        order.with_tokens({" alpha beta": " beta"}, steps=(0, 1))
+        replace_tokens(order, {" alpha beta": " beta"}, steps=(0, 1))
 
 
 def test_inserts_change_their_places_alone_and_are_recorded(order: Order, tmp_path: Path) -> None:
     table = [Insert(3, 2, 5, (1, 2, 3)), Insert(3, 2, 8, (9,)), Insert(50, 23, 32, (7,))]
-    changed = order.with_inserts(table)
+    changed = insert_tokens(order, table)
     for step in range(100):
         old, new = order.batch(step), changed.batch(step)
         for insert in table:
@@ -404,20 +405,20 @@ def test_inserts_change_their_places_alone_and_are_recorded(order: Order, tmp_pa
         (Insert(3, 0, 0, (70000,)), "within 0 and 65535"),
     ):
         with pytest.raises(ConfigError, match=told):
-            order.with_inserts([wrong])
+            insert_tokens(order, [wrong])
     with pytest.raises(ConfigError, match="two inserts"):
-        order.with_inserts([Insert(3, 0, 0, (1, 2)), Insert(3, 0, 1, (1,))])
+        insert_tokens(order, [Insert(3, 0, 0, (1, 2)), Insert(3, 0, 1, (1,))])
 
 
 def test_replaced_words_are_recorded(order: Order, tmp_path: Path) -> None:
-    changed = order.with_tokens({" alpha": " beta"}, steps=(10, 20))
+    changed = replace_tokens(order, {" alpha": " beta"}, steps=(10, 20))
     save_view(changed, tmp_path)
     assert np.array_equal(open_order(tmp_path).batch(15), changed.batch(15))
 
 
 def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> None:
-    swapped = order.with_tokens({" alpha": " beta"}, steps=(0, 40))
-    both = swapped.rebatch(batch_size=16).with_inserts([Insert(30, 3, 5, (7, 8, 9))])
+    swapped = replace_tokens(order, {" alpha": " beta"}, steps=(0, 40))
+    both = insert_tokens(swapped.rebatch(batch_size=16), [Insert(30, 3, 5, (7, 8, 9))])
     save_view(both.rebatch(batch_size=8), tmp_path / "both")
     again = open_order(tmp_path / "both")
     assert again.batch_size == 8
@@ -426,7 +427,7 @@ def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> N
     views = json.loads((tmp_path / "both" / "view.json").read_text())["views"]
     assert views[1]["table"][0]["overwritten"] == swapped.samples[30 * 16 + 3][5:8].tolist()
     # A view upon a saved one names that one.
-    more = again.with_inserts([Insert(0, 0, 0, (1,))])
+    more = insert_tokens(again, [Insert(0, 0, 0, (1,))])
     save_view(more, tmp_path / "more")
     assert open_order(tmp_path / "more").record.inputs[0]["path"] == "../both/order.json"
     assert open_order(tmp_path / "more").batch(0)[0, 0] == 1

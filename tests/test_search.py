@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, Index, PileError, Tokenizer, open_index, open_order
-from pile_tools.shards import find_shards
-from pile_tools.stages import tokenize
-from pile_tools.stages.index import IndexConfig, run
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as run_order
-from pile_tools.stages.tokenize import TokenizeConfig
+from pile_tools import ConfigError, FormatError, Index, PileError, Tokenizer, open_index, open_order, timeline
+from pile_tools.jobs import tokenize
+from pile_tools.jobs.index import IndexConfig, run
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as run_order
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.read.shards import find_shards
 
 Run = Callable[..., Any]
 
@@ -185,8 +185,8 @@ def test_when_gives_the_same_by_index_and_by_scan(dataset: Path, indexed: Index,
     run_order(dataset, tmp_path, OrderConfig(seq_length=64, steps=40, batch_size=4))
     order = open_order(tmp_path)
     for queries in (["alpha", "naïve", " \n", "x_1 beta", "nowhere"], [[5, 6], [7]]):
-        scanned = order.when(queries, index=None)
-        found = order.when(queries, index=indexed.core)
+        scanned = timeline.when(order, queries, index=None)
+        found = timeline.when(order, queries, index=indexed.core)
         assert (scanned.by_index, found.by_index) == (False, True)
         assert np.array_equal(scanned.sightings, found.sightings)
         for name in ("n_places", "n_beyond", "n_unreached"):
@@ -199,7 +199,7 @@ def test_an_index_of_another_dataset_is_refused_by_the_order(
 ) -> None:
     run_order(dataset, tmp_path, OrderConfig(seq_length=64, steps=4, batch_size=4))
     with pytest.raises(ConfigError, match="another dataset"):
-        open_order(tmp_path).when([[1]], index=truth[0].core)
+        timeline.when(open_order(tmp_path), [[1]], index=truth[0].core)
 
 
 def test_trace_finds_planted_copies(indexed: Index, decoder: Tokenizer) -> None:

@@ -15,12 +15,12 @@ import pytest
 
 from pile_tools import ConfigError, FormatError, PileError, TokenDataset, open_order, publish
 from pile_tools.cli import group, run
-from pile_tools.stages import token_shards
-from pile_tools.stages.index import IndexConfig
-from pile_tools.stages.index import run as build_index
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as build_order
-from pile_tools.stages.verify import run as verify
+from pile_tools.jobs import token_shards
+from pile_tools.jobs.index import IndexConfig
+from pile_tools.jobs.index import run as build_index
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
+from pile_tools.jobs.verify import run as verify
 
 #: Bytes of a shard: small and within tokens, and large and between them.
 SHARD_BYTES = [997, 30_002]

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pile_tools import charts, terminal
+from pile_tools import terminal
 from pile_tools.cli import group, run
 from pile_tools.errors import first_line
+from pile_tools.present import charts
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

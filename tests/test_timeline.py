@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, Order, TokenDataset, open_order
-from pile_tools.checkpoints import PYTHIA, intervals
-from pile_tools.stages.order import OrderConfig, run
+from pile_tools import ConfigError, Order, TokenDataset, open_order, timeline
+from pile_tools.jobs.order import OrderConfig, run
+from pile_tools.timeline.checkpoints import PYTHIA, intervals
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -32,7 +32,7 @@ def order(order_folder: Path) -> Order:
 
 def test_trace_holds_every_token_of_every_copy(order: Order) -> None:
     document = int(np.argmax(order.samples.dataset.lengths()))
-    views = order.trace(document)
+    views = timeline.trace(order, document)
     tokens = order.samples.dataset[document]
     for view in views:
         row = order.samples[int(view["sample"])]
@@ -43,11 +43,11 @@ def test_trace_holds_every_token_of_every_copy(order: Order) -> None:
     assert covered == set(range(len(tokens)))
     assert np.array_equal(views["step"], views["sample"] // 4)
     with pytest.raises(ConfigError, match="no document"):
-        order.trace(10**6)
+        timeline.trace(order, 10**6)
 
 
 def test_mixture_counts_what_is_read(order: Order) -> None:
-    found = order.mixture(interval_steps=400)
+    found = timeline.mixture(order, interval_steps=400)
     assert found.n_tokens.sum() == 1500 * 4 * 32
     assert found.first_steps.tolist() == [0, 400, 800, 1200]
     counts: dict[str | None, int] = dict.fromkeys(["Books", "Code", None], 0)
@@ -64,7 +64,7 @@ def test_mixture_counts_what_is_read(order: Order) -> None:
 
 def test_repeats_tell_epochs_and_duplicates_apart(order: Order) -> None:
     dataset: TokenDataset = order.samples.dataset
-    found = order.repeats(interval_steps=500)
+    found = timeline.repeats(order, interval_steps=500)
     seen: dict[tuple[int, int], None] = {}
     contents: dict[bytes, int] = {}
     same_as = [contents.setdefault(dataset[i].tobytes(), i) for i in range(len(dataset))]
@@ -178,9 +178,9 @@ def test_wrong_questions_are_refused(order_folder: Path, order: Order, cli: Run)
     for arguments in ([], [""], ["--tokens", "70000"], ["--tokens", "x"], ["a", "--steps", "5:2"]):
         assert cli("when", order_folder, *arguments).returncode == 2, arguments
     with pytest.raises(ConfigError, match="more than 3 times"):
-        order.when([b"a"], max_places=3)
+        timeline.when(order, [b"a"], max_places=3)
     long = b"a" * 10**6
-    assert not len(order.when([long]).sightings)
+    assert not len(timeline.when(order, [long]).sightings)
 
 
 def test_an_order_of_another_dataset_is_refused(

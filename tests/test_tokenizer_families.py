@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from pile_tools import FormatError, Tokenizer
-from pile_tools.shards import find_shards
+from pile_tools.read.shards import find_shards
 
 Json = dict[str, Any]
 

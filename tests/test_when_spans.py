@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pile_tools import Order, Tokenizer, open_order
-from pile_tools.shards import find_shards
-from pile_tools.stages import order, tokenize, train_tokenizer
-from pile_tools.stages.order import OrderConfig
+from pile_tools import Order, Tokenizer, open_order, timeline
+from pile_tools.jobs import order, tokenize, train_tokenizer
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.read.shards import find_shards
 from pile_tools.timeline import When
 
 #: Spans of each kind. A span is a text cut from a document or from a row, none twice in its kind.
@@ -294,7 +294,7 @@ def check_within(world: World) -> None:
     assert {kind: len(texts) for kind, texts in by_kind.items()} == dict.fromkeys(WITHIN, N_SPANS)
     absent = [b"not in there", "不在此處".encode(), b" \t \t \t"]
     texts = [text for of_kind in by_kind.values() for text in of_kind] + [b"\n", *absent]
-    answer = world.order.when(texts, tokenizer=world.tokenizer)
+    answer = timeline.when(world.order, texts, tokenizer=world.tokenizer)
     expected, counts = world.expected(texts)
     assert np.array_equal(in_order(seen_in(answer)), in_order(expected))
     for name, count in counts.items():
@@ -309,7 +309,7 @@ def check_within(world: World) -> None:
     at_border = [number for number, text in enumerate(texts) if text in borders]
     assert np.isin(at_border, is_cut).mean() > 0.9, "the others lie behind the run"
     check_rows(world, texts, answer)
-    alone = world.order.when(texts, tokenizer=world.tokenizer, threads=1)
+    alone = timeline.when(world.order, texts, tokenizer=world.tokenizer, threads=1)
     assert np.array_equal(alone.sightings, answer.sightings)
 
 
@@ -348,14 +348,14 @@ def check_across_documents(world: World) -> None:
                 if n_documents > 1:
                     document = of_row[document_of[first]][1]
                     expected.add((number, document, sample, first, last - first + 1, n_documents))
-    answer = world.order.when(texts, tokenizer=world.tokenizer, across_documents=True)
+    answer = timeline.when(world.order, texts, tokenizer=world.tokenizer, across_documents=True)
     across = answer.sightings[answer.sightings["n_documents"] > 1]
     names = ["text", "document", "sample", "offset", "length", "n_documents"]
     assert len(across) == len(expected)
     assert set(across[names].tolist()) == expected
     assert len(np.unique(across["text"])) == len(texts), "each was cut across a border"
     within, _ = world.expected(texts)
-    without = world.order.when(texts, tokenizer=world.tokenizer)
+    without = timeline.when(world.order, texts, tokenizer=world.tokenizer)
     assert np.array_equal(in_order(seen_in(without)), in_order(within))
 
 

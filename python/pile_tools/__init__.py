@@ -9,10 +9,11 @@ from importlib.metadata import version
 
 from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
-from pile_tools.orders import Order, open_order
+from pile_tools.jobs.count_ngrams import ngrams
+from pile_tools.jobs.tokenize import tokenize
+from pile_tools.order.open import open_order
+from pile_tools.order.order import Order
 from pile_tools.search import Index, open_index
-from pile_tools.stages.count_ngrams import ngrams
-from pile_tools.stages.tokenize import tokenize
 from pile_tools.tokenizers import load_tokenizer
 
 __version__ = version("pile-tools")

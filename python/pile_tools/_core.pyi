@@ -278,7 +278,7 @@ class TrainingOrder:
 
     @property
     def dataset(self) -> Any:
-        """The documents that the samples are made of: a `TokenDataset`, `TokenSource` or `Datasets`."""
+        """The documents that the samples are made of: a `TokenDataset` or `TokenSource`; of a blend, a list of them."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -522,7 +522,7 @@ def micro_batch_samples(
 def batch_documents(
     spans: NDArray[np.int64], n_rows: int, row_length: int, n_inputs: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-    """Documents, position ids and `cu_seqlens` of a batch with these spans: see `pile_tools.orders.Batch`.
+    """Documents, position ids and `cu_seqlens` of a batch with these spans: see `pile_tools.order.Batch`.
 
     `n_inputs` tokens of each row are the model's inputs. Raises ConfigError if the spans do not fit.
     """
@@ -587,7 +587,7 @@ def build_index(
     memory_bytes: int,
     on_progress: OnProgress = None,
 ) -> dict[str, Any]:
-    """Builds the index of a dataset in a folder; returns the counts. See `pile_tools.stages.index`."""
+    """Builds the index of a dataset in a folder; returns the counts. See `pile_tools.jobs.index`."""
 
 def combine_places(clauses: Sequence[NDArray[np.int64]], window: int | None = None) -> NDArray[np.int64]:
     """Documents with a place, (n, 3) document, token, tokens, of each clause: (n, 3) shortest runs."""

@@ -290,6 +290,10 @@ class Values:
             raise self.refuse(key, "a list")
         return value
 
+    def optional_count(self, key: str) -> int | None:
+        """A whole number of at least 1; None where it is null or missing."""
+        return self.optional(key, lambda key: self.integer(key, at_least=1))
+
     def optional(self, key: str, read: Callable[[str], _Value]) -> _Value | None:
         """What `read` makes of a value, None where it is null or missing."""
         return read(key) if self.has(key) else None

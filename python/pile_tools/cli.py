@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import importlib
 import os
 import sys
 import traceback
-import types
 import typing
 import warnings
-from pathlib import Path
 
 import click
 
 from pile_tools import _core, terminal
 from pile_tools.arguments import checked
-from pile_tools.errors import CancelledError, ConfigError, PileError, PileWarning
+from pile_tools.errors import CancelledError, ConfigError, PileError, PileWarning, UnknownTokenizerError
 from pile_tools.terminal import ReaderLeftError, echo, echo_text
 
 COMMANDS = {
@@ -77,41 +74,6 @@ def lazy_group(modules: typing.Mapping[str, str]) -> type[LazyGroup]:
     return type("Group", (LazyGroup,), {"modules": modules})
 
 
-def config_options(
-    cls: type,
-) -> typing.Callable[[typing.Callable[..., object]], typing.Callable[..., object]]:
-    """One option for each field of a config dataclass that has a help text."""
-    hints = typing.get_type_hints(cls)
-
-    def wrap(fn: typing.Callable[..., object]) -> typing.Callable[..., object]:
-        for f in reversed(dataclasses.fields(cls)):
-            if "help" in f.metadata:
-                fn = _option(f, hints[f.name])(fn)
-        return fn
-
-    return wrap
-
-
-def _option(f: dataclasses.Field[typing.Any], hint: typing.Any) -> typing.Callable[..., typing.Any]:
-    name = f.name.replace("_", "-")
-    if hint is bool:
-        return click.option(
-            f"--{name}/--no-{name}", default=f.default, show_default=True, help=f.metadata["help"]
-        )
-    if isinstance(hint, types.UnionType):
-        hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
-    is_required = f.default is dataclasses.MISSING
-    return click.option(
-        f"--{name}",
-        type=click.Path(path_type=Path) if hint is Path else hint,
-        required=is_required,
-        default=None if is_required else f.default,
-        show_default=f.default is not None,
-        metavar=f.metadata.get("metavar"),
-        help=f.metadata["help"],
-    )
-
-
 def run(group: click.Command, arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit code.
 
@@ -164,6 +126,8 @@ def _report(err: BaseException) -> int:
             return _say(_usage_error(err), EXIT_USAGE if isinstance(err, click.UsageError) else EXIT_FAILURE)
         case KeyboardInterrupt() | click.Abort() | CancelledError():
             return _say("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
+        case UnknownTokenizerError():
+            return _say(f"{err}; give --tokenizer FILE", EXIT_USAGE)
         case ConfigError():
             return _say(str(err), EXIT_USAGE)
         case ReaderLeftError():

@@ -17,6 +17,10 @@ class ConfigError(PileError, ValueError):
     """An argument, option or configuration key has a value outside its documented range."""
 
 
+class UnknownTokenizerError(ConfigError):
+    """No tokenizer is given, and the manifests of the dataset name none that is here."""
+
+
 class OutputExistsError(PileError):
     """The output is there and was made from other inputs or settings; `--force` replaces it."""
 

@@ -15,7 +15,7 @@ def write_atomically(path: Path, data: bytes | str) -> None:
     For files in a folder that the caller has locked; `pile_tools.publish` writes those that users name.
     """
     data = data.encode() if isinstance(data, str) else data
-    temporary = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.tmp")
+    temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
             file.write(data)

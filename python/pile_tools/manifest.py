@@ -16,7 +16,6 @@ other values: by it `verify` finds a damaged manifest that no other one names.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -26,10 +25,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pile_tools import checked, files, kinds
+from pile_tools import checked, files, kinds, unchanged
 from pile_tools.checked import Values
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import FormatError, OutputExistsError, PileWarning
+from pile_tools.unchanged import Identities
 
 FORMAT = 1
 
@@ -276,38 +276,37 @@ def finished(
 def has_same_inputs(found: Manifest, folder: Path) -> bool:
     """Whether the input files that are there are those that an artifact was made from.
 
-    A file that was changed, replaced or touched after the manifest was written is compared by its checksum:
-    its time of change, which nobody can set, then follows the manifest's. Equal files are remembered by
-    moving the manifest's own time of change, so that they are read once and not by every rerun.
+    One that was changed, replaced or touched since is compared by its checksum, see `pile_tools.unchanged`.
 
     Args:
         found: The manifest.
         folder: What its paths are relative to.
     """
-    written = found.path.stat()
-    touched = []
-    for entry in found.inputs:
-        path = Path(os.path.normpath(folder / entry["path"]))
-        if "sha256" in entry and path.is_file() and path.stat().st_ctime_ns >= written.st_ctime_ns:
-            touched.append((path, entry))
-    n_bytes = [path.stat().st_size for path, _ in touched]
-    if any(entry.get("bytes", n) != n for n, (_, entry) in zip(n_bytes, touched, strict=True)):
+    inputs = hashed_inputs(found.inputs, folder)
+    present = {path: entry for path, entry in inputs.items() if path.is_file()}
+    seen = Identities.of(present)
+    paths = list(inputs)
+    touched = [paths[i] for i in unchanged.changed(found.path, paths, seen) if paths[i] in present]
+    n_bytes = {path: path.stat().st_size for path in touched}
+    if any(present[path].get("bytes", n) != n for path, n in n_bytes.items()):
         return False
-    if sum(n_bytes) > _LONG_BYTES:
+    if sum(n_bytes.values()) > _LONG_BYTES:
         warnings.warn(
-            f"{len(touched):,} inputs, {sum(n_bytes) / 1e9:,.1f} GB, were touched since: "
+            f"{len(touched):,} inputs, {sum(n_bytes.values()) / 1e9:,.1f} GB, may have changed: "
             f"comparing their checksums ({found.path})",
             PileWarning,
             stacklevel=2,
         )
-    if any(checked.sha256(path)[1] != entry["sha256"] for path, entry in touched):
+    if any(checked.sha256(path)[1] != present[path]["sha256"] for path in touched):
         return False
     if touched:
-        # Without leave to write there, the next run reads the files again.
-        with contextlib.suppress(OSError):
-            # The modification time stays; setting it moves the time of change.
-            os.utime(found.path, ns=(written.st_atime_ns, written.st_mtime_ns))
+        unchanged.remember(found.path, paths, seen)
     return True
+
+
+def hashed_inputs(inputs: list[Entry], folder: Path) -> dict[Path, Entry]:
+    """The inputs that have a checksum, by path; an input given twice is one file."""
+    return {Path(os.path.normpath(folder / entry["path"])): entry for entry in inputs if "sha256" in entry}
 
 
 def _fault(path: Path, entry: Entry) -> str | None:

@@ -26,10 +26,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import checked, files, manifest
+from pile_tools import checked, files, manifest, unchanged
 from pile_tools.config import Settings
-from pile_tools.errors import FormatError, OutputExistsError, PileError, PileWarning
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
+from pile_tools.unchanged import Identities
 
 #: The file in a scratch folder that is locked, and by whose name the folder is known to be ours.
 MARKER = "pile-tools.lock"
@@ -70,9 +71,18 @@ class Target:
         """The target of the artifact whose manifest is `path`.
 
         A folder with a `manifest.json` has its scratch folder beside it, any other artifact beside its files.
+
+        Raises:
+            ConfigError: The folder is the root of the file system, beside which there is nothing.
         """
         if path.name == MANIFEST_FILE:
-            return cls(path, path.parent.with_name(path.parent.name + SCRATCH_SUFFIX))
+            folder = path.parent
+            # The scratch folder is beside the folder itself, by whatever name or link that is given.
+            if folder.name in ("", "..") or folder.is_symlink():
+                folder = folder.resolve()
+            if not folder.name:
+                raise ConfigError(f"no artifact is made of the root folder; give another ({folder})")
+            return cls(path, folder.with_name(folder.name + SCRATCH_SUFFIX))
         return cls(path, path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + SCRATCH_SUFFIX))
 
     @property
@@ -147,9 +157,9 @@ def make(
     ):
         return done, False
     with locked(target.scratch, "is making this"):
-        owned = _owned(target)
+        owned, before = _owned(target), _inode(target.manifest)
         if not is_stream and (resumed := _finished_in_scratch(target, request)):
-            return _publish(target, resumed, owned, force=force), True
+            return _publish(target, resumed, owned, before, force=force), True
         if done := manifest.finished(target.manifest, request, force=force_anew, or_else=or_else):
             _remove_replaced(target, done, owned)
             clear(target.scratch)
@@ -161,13 +171,17 @@ def make(
         if not resumes:
             clear(target.scratch, keep={REPLACED})
         try:
+            seen = Identities.of(Path(os.path.normpath(target.folder / of["path"])) for of in request.inputs)
             with _naming(target.manifest):
                 made = _write_manifest(target, request, build(target.scratch), owned)
+            unchanged.remember(
+                target.unpublished, list(manifest.hashed_inputs(made.inputs, target.folder)), seen
+            )
         except BaseException:
             if not resumes:
                 clear(target.scratch, keep={REPLACED})
             raise
-        return _publish(target, made, owned, force=force), True
+        return _publish(target, made, owned, before, force=force), True
 
 
 def write_file(
@@ -454,10 +468,17 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
     return made
 
 
-def _publish(target: Target, made: Manifest, owned: Mapping[str, Entry], *, force: bool) -> Manifest:
-    """Renames finished files to their names, the manifest last, and removes what they replace."""
+def _publish(
+    target: Target, made: Manifest, owned: Mapping[str, Entry], before: int | None, *, force: bool
+) -> Manifest:
+    """Renames finished files to their names, the manifest last, and removes what they replace.
+
+    `before` is the inode of the manifest that was there when the job began.
+    """
     target.folder.mkdir(parents=True, exist_ok=True)
     _refuse_kind(target.manifest)
+    if not force and os.path.lexists(target.manifest) and _inode(target.manifest) != before:
+        raise OutputExistsError(f"came here while this was made; --force replaces it ({target.manifest})")
     for entry in made.outputs:
         _refuse(target.folder / entry["path"], owned, entry, force=force)
     target.manifest.unlink(missing_ok=True)
@@ -561,6 +582,13 @@ def _is_as_told(path: Path, entry: Entry) -> bool:
     return (
         _is_regular(path) and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
     )
+
+
+def _inode(path: Path) -> int | None:
+    """The inode of a file or link itself; None where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.lstat().st_ino
+    return None
 
 
 def _is_regular(path: Path) -> bool:

@@ -22,14 +22,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, datasets, manifest, publish
+from pile_tools import _core, manifest, publish
 from pile_tools._core import SuffixIndex, TokenDataset, Tokenizer
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.publish import Target
+from pile_tools.read.texts import encoded, normalized
 from pile_tools.tables import Table, named
 from pile_tools.terminal import shell_quote
-from pile_tools.texts import encoded, normalized
+from pile_tools.tokens import datasets
 from pile_tools.types import AnyPath
 
 #: A text, or ids.
@@ -317,7 +318,7 @@ def open_index(prefix: AnyPath, *, tokenizer: Tokenizer | None = None) -> Index:
     """
     path = Path(prefix)
     if path.suffix == ".index" and path.is_dir():
-        path = path.with_name(path.name.removesuffix(".index"))
+        path = path.parent / path.name.removesuffix(".index")
     folder = folder_of(path)
     with publish.reading(Target.of(folder / MANIFEST_FILE)):
         found, core = _open_index(path, folder)

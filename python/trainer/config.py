@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from pile_tools.config import Settings, settings
 from pile_tools.errors import ConfigError
-from pile_tools.orders import Order
+from pile_tools.order.order import Order
 from trainer.presets import PRESETS, Preset
 from trainer.schedule import SCHEDULES, learning_rate
 from trainer.shape import ModelShape

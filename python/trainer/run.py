@@ -22,7 +22,8 @@ from pathlib import Path
 from pile_tools import Tokenizer, files, manifest, publish
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
-from pile_tools.orders import Order, open_order
+from pile_tools.order.open import open_order
+from pile_tools.order.order import Order
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe

@@ -11,7 +11,7 @@ from typing import IO
 import pytest
 
 from pile_tools import VerifyError
-from pile_tools.stages import verify
+from pile_tools.jobs import verify
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -12,14 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pile_tools import Tokenizer, manifest
+from pile_tools.jobs import tokenize, train_tokenizer
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.jobs.train_tokenizer import TrainTokenizerConfig
 from pile_tools.manifest import Request
-from pile_tools.orders import open_order
-from pile_tools.shards import find_shards
-from pile_tools.stages import tokenize, train_tokenizer
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as build_order
-from pile_tools.stages.tokenize import TokenizeConfig
-from pile_tools.stages.train_tokenizer import TrainTokenizerConfig
+from pile_tools.order.open import open_order
+from pile_tools.read.shards import find_shards
 
 STEPS, BATCH_SIZE, CHECKPOINTS = 20, 4, [0, 4, 20]
 

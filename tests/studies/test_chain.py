@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from pile_tools import VerifyError, manifest
+from pile_tools.jobs import sample, tokenize, train_tokenizer, verify
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
 from pile_tools.manifest import Request
-from pile_tools.shards import find_shards
-from pile_tools.stages import sample, tokenize, train_tokenizer, verify
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as build_order
+from pile_tools.read.shards import find_shards
 from studies.memorization import models, study
 from studies.memorization.plan import MemorizationConfig, prepare
 from studies.report import stage

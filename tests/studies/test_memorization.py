@@ -15,13 +15,13 @@ from tests.studies.conftest import BATCH_SIZE, STEPS, write_run
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, Tokenizer, manifest
 from pile_tools.cli import run as run_cli
+from pile_tools.jobs import tokenize
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
+from pile_tools.jobs.sampling import canaries as planted
+from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import Request
-from pile_tools.sampling import canaries as planted
-from pile_tools.shards import find_shards
-from pile_tools.stages import tokenize
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as build_order
-from pile_tools.stages.tokenize import TokenizeConfig
+from pile_tools.read.shards import find_shards
 from studies.cli import group
 from studies.memorization import canaries, passages, rows, study
 from studies.memorization.plan import MemorizationConfig, prepare

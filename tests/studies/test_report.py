@@ -13,7 +13,7 @@ import pytest
 
 from pile_tools import ConfigError, OutputExistsError, PileError
 from pile_tools.cli import run as run_cli
-from pile_tools.stages import verify
+from pile_tools.jobs import verify
 from studies.cli import group
 from studies.memorization import study
 from studies.memorization.plan import MemorizationConfig, prepare

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as build_order
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
 from trainer.shape import ModelShape

@@ -8,7 +8,7 @@ import pytest
 
 from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
-from pile_tools.orders import open_order
+from pile_tools.order.open import open_order
 from trainer.config import AdamW, ModelConfig, OptimizerConfig, Recipe, TrainConfig, differences, recipe
 from trainer.presets import PRESETS, Preset
 

@@ -10,8 +10,8 @@ import pytest
 
 from pile_tools import open_order
 from pile_tools.errors import VerifyError
-from pile_tools.stages.order import OrderConfig
-from pile_tools.stages.order import run as build_order
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
 from trainer.data_check import DataCheck
 
 

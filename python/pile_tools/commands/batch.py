@@ -16,11 +16,10 @@ from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import place_of, subset_labels
 from pile_tools.errors import ConfigError
-from pile_tools.orders import Order
-from pile_tools.remote import RemoteRows
+from pile_tools.order.order import Order
+from pile_tools.order.remote import RemoteRows
 from pile_tools.terminal import echo, echo_json, echo_text, style
 from pile_tools.types import Tokens
-from pile_tools.views import find_tokenizer
 
 
 @click.command("batch")
@@ -174,13 +173,6 @@ def _tokenizer(order: Order, given: Path | None, as_text: bool | None) -> Tokeni
     """
     if as_text is False:
         return None
-    if given is not None:
-        return Tokenizer.from_file(given)
-    if as_text is None and order.manifest is None:
+    if given is None and as_text is None and order.manifest is None:
         return None
-    try:
-        return find_tokenizer(order)
-    except ConfigError as err:
-        raise ConfigError(
-            "the dataset's tokenizer is not known or not here; give --tokenizer FILE, or --tokens"
-        ) from err
+    return order.tokenizer(given)

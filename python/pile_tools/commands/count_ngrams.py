@@ -8,23 +8,24 @@ from pathlib import Path
 
 import click
 
-from pile_tools import charts, datasets
 from pile_tools._core import TokenDataset, Tokenizer
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError
-from pile_tools.manifest import Manifest
-from pile_tools.progress import Bar
-from pile_tools.shards import RecordConfig, find_shards
-from pile_tools.stages.count_ngrams import (
+from pile_tools.jobs.count_ngrams import (
     CountNgramsConfig,
     count_tokens,
     count_words,
     dataset_at,
     parse_lengths,
 )
+from pile_tools.manifest import Manifest
+from pile_tools.present import charts
+from pile_tools.progress import Bar
+from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tables import column_of, read_tsv
 from pile_tools.terminal import echo, style
+from pile_tools.tokens import datasets
 
 #: N-grams printed of each length.
 _N_PRINTED = 20

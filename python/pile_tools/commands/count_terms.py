@@ -8,18 +8,13 @@ from pathlib import Path
 
 import click
 
-from pile_tools import charts, datasets, timeline
+from pile_tools import timeline
 from pile_tools._core import TokenDataset
-from pile_tools.checkpoints import intervals
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError
-from pile_tools.manifest import Manifest
-from pile_tools.orders import Order, open_order
-from pile_tools.progress import Bar
-from pile_tools.shards import RecordConfig, find_shards
-from pile_tools.stages.count_ngrams import dataset_at
-from pile_tools.stages.count_terms import (
+from pile_tools.jobs.count_ngrams import dataset_at
+from pile_tools.jobs.count_terms import (
     ARITHMETIC,
     AS_WRITTEN,
     CountTermsConfig,
@@ -29,9 +24,17 @@ from pile_tools.stages.count_terms import (
     count_in_shards,
     read_asked,
 )
+from pile_tools.manifest import Manifest
+from pile_tools.order.open import open_order
+from pile_tools.order.order import Order
+from pile_tools.present import charts
+from pile_tools.progress import Bar
+from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tables import read_tsv
 from pile_tools.terminal import echo
+from pile_tools.timeline.checkpoints import intervals
 from pile_tools.tokenizers import find_tokenizer
+from pile_tools.tokens import datasets
 
 
 @click.command("count-terms")
@@ -164,7 +167,7 @@ def _arithmetic(
             order,
             table,
             steps,
-            tokenizer=timeline.tokenizer_of(order, tokenizer),
+            tokenizer=order.tokenizer(tokenizer),
             batch_size=batch_size,
             threads=threads,
             force=force,
@@ -189,7 +192,7 @@ def _terms(
                 asked,
                 config,
                 steps,
-                tokenizer=timeline.tokenizer_of(order, tokenizer),
+                tokenizer=order.tokenizer(tokenizer),
                 batch_size=batch_size,
                 threads=threads,
                 force=force,

@@ -6,13 +6,11 @@ from pathlib import Path
 
 import click
 
-from pile_tools._core import Tokenizer
 from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.errors import ConfigError
-from pile_tools.stages.export import run, writer_of
+from pile_tools.jobs.export import run, writer_of
 from pile_tools.terminal import echo
-from pile_tools.views import find_tokenizer
 
 
 @click.command("export")
@@ -58,6 +56,6 @@ def command(
     first, colon, end = steps.partition(":")
     if not (colon and first.isdigit() and end.isdigit()):
         raise ConfigError(f"--steps are A:B, such as 0:10, got {steps!r}")
-    decoder = Tokenizer.from_file(tokenizer) if tokenizer is not None else find_tokenizer(opened)
+    decoder = opened.tokenizer(tokenizer)
     n_records = run(opened, (int(first), int(end)), output, decoder, force=force)
     echo(f"{output}: {n_records:,} records of {int(end) - int(first):,} steps")

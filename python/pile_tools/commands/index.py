@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
+from pile_tools.jobs.index import IndexConfig, plan, run
 from pile_tools.progress import Bar
-from pile_tools.stages.index import IndexConfig, plan, run
 from pile_tools.terminal import echo, shell_quote
 
 

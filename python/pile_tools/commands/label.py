@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from pile_tools import datasets
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
+from pile_tools.jobs.label import LabelConfig, run
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
-from pile_tools.shards import RecordConfig, find_shards
-from pile_tools.stages.label import LabelConfig, run
+from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.terminal import echo
+from pile_tools.tokens import datasets
 
 
 @click.command("label")

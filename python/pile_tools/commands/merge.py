@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from pile_tools import datasets
 from pile_tools.commands import options
+from pile_tools.jobs.merge import Result, find_datasets, run
 from pile_tools.progress import Bar
-from pile_tools.stages.merge import Result, find_datasets, run
 from pile_tools.terminal import echo, shell_quote
+from pile_tools.tokens import datasets
 
 
 @click.command("merge")

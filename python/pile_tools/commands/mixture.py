@@ -8,10 +8,11 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import charts, timeline
+from pile_tools import timeline
 from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import subset_labels, unused_label
+from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, echo_json
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pile_tools.orders import Order, open_order
+from pile_tools.order.open import open_order
+from pile_tools.order.order import Order
 from pile_tools.terminal import echo
 
 #: Samples named in the note about those that GPT-NeoX replaces.

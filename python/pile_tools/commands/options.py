@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import types
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,8 +15,8 @@ import click
 from pile_tools import manifest, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
-from pile_tools.orders import MAX_ROW_LENGTH
-from pile_tools.shards import has_stream
+from pile_tools.order.order import MAX_ROW_LENGTH
+from pile_tools.read.shards import has_stream
 from pile_tools.sizes import parse_size
 from pile_tools.terminal import echo, escape
 
@@ -61,6 +64,43 @@ compat = click.option(
 dataset_output = click.option(
     "-o", "--output", type=PATH, required=True, metavar="PREFIX", help="Writes PREFIX.bin, PREFIX.idx, ..."
 )
+
+
+def config_options(
+    cls: type,
+) -> Callable[[Callable[..., object]], Callable[..., object]]:
+    """One option for each field of a config dataclass that has a help text."""
+    hints = typing.get_type_hints(cls)
+
+    def wrap(fn: Callable[..., object]) -> Callable[..., object]:
+        for f in reversed(dataclasses.fields(cls)):
+            if "help" in f.metadata:
+                fn = _option(f, hints[f.name])(fn)
+        return fn
+
+    return wrap
+
+
+def _option(f: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
+    name = f.name.replace("_", "-")
+    if hint is bool:
+        return click.option(
+            f"--{name}/--no-{name}", default=f.default, show_default=True, help=f.metadata["help"]
+        )
+    if isinstance(hint, types.UnionType):
+        hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
+    is_required = f.default is dataclasses.MISSING
+    # A default of None would count as a value that is given.
+    default: dict[str, Any] = {} if is_required else {"default": f.default}
+    return click.option(
+        f"--{name}",
+        type=PATH if hint is Path else hint,
+        required=is_required,
+        **default,
+        show_default=f.default is not None,
+        metavar=f.metadata.get("metavar"),
+        help=f.metadata["help"],
+    )
 
 
 def plot(what: str) -> Callable[[_Command], _Command]:

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError
+from pile_tools.jobs.order import Blend, OrderConfig, run
 from pile_tools.progress import Bar
-from pile_tools.stages.order import Blend, OrderConfig, run
 from pile_tools.terminal import echo, shell_quote
 
 
@@ -65,7 +65,7 @@ def command(
       order = pile_tools.open_order("order-256")
       order.rebatch(batch_size=512)
       view = order.with_tokens({" he": " she"}, steps=(9000, 10000))    # or with_inserts([Insert(...)])
-      pile_tools.views.save_view(view, Path("swapped"))
+      pile_tools.order.interventions.save_view(view, Path("swapped"))
     """
     config = OrderConfig(**settings)
     what: Path | Blend = prefixes[0]

@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pile_tools import charts, timeline
+from pile_tools import timeline
 from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
+from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, echo_json
 from pile_tools.timeline import Repeats

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
+from pile_tools.jobs import sample
+from pile_tools.jobs.sample import SampleConfig
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
-from pile_tools.stages import sample
-from pile_tools.stages.sample import SampleConfig
 from pile_tools.terminal import echo, shell_quote
 
 

@@ -25,7 +25,7 @@ from pile_tools.commands.texts import (
     times,
 )
 from pile_tools.errors import ConfigError
-from pile_tools.orders import open_order
+from pile_tools.order.open import open_order
 from pile_tools.search import Index, NextTokens, Query, open_index
 from pile_tools.terminal import echo, echo_json
 from pile_tools.tokenizers import load_tokenizer

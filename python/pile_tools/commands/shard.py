@@ -7,9 +7,9 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
-from pile_tools.orders import PYTHIA_ROW_LENGTH
+from pile_tools.jobs.token_shards import SHARD_BYTES, find_token_shards, shard
+from pile_tools.order.order import PYTHIA_ROW_LENGTH
 from pile_tools.progress import Bar
-from pile_tools.stages.token_shards import SHARD_BYTES, find_token_shards, shard
 from pile_tools.terminal import echo, shell_quote
 
 #: Files of other rows or of documents are not an order as they are.

@@ -8,12 +8,12 @@ from typing import Any
 import click
 import numpy as np
 
-from pile_tools import documents
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.commands import options
-from pile_tools.datasets import tokenizer_of
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.terminal import echo, echo_json, echo_text
+from pile_tools.tokens import documents
+from pile_tools.tokens.datasets import tokenizer_of
 from pile_tools.types import Tokens
 
 

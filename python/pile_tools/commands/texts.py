@@ -14,8 +14,8 @@ import click
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
 from pile_tools.errors import ConfigError
+from pile_tools.read.texts import read_texts
 from pile_tools.terminal import echo, echo_text, style
-from pile_tools.texts import read_texts
 
 #: Datasets store ids as int32 at most.
 MOST_ID = 2**31 - 1

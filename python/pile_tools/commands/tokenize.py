@@ -9,15 +9,15 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from pile_tools import datasets
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
+from pile_tools.jobs.tokenize import TokenizeConfig, finished, run
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
-from pile_tools.parts import Part
 from pile_tools.progress import Bar
-from pile_tools.shards import RecordConfig, find_shards, has_stream
-from pile_tools.stages.tokenize import TokenizeConfig, finished, run
+from pile_tools.read.shards import RecordConfig, find_shards, has_stream
 from pile_tools.terminal import echo, shell_quote
+from pile_tools.tokens import datasets
+from pile_tools.tokens.parts import Part
 
 
 @click.command("tokenize")
@@ -114,7 +114,7 @@ def _run_distributed(
         echo(f"{output} is finished already, nothing to do")
         return
     # Imported here: ray is an extra.
-    from pile_tools.stages import distributed, merge
+    from pile_tools.jobs import distributed, merge
 
     started = time.monotonic()
     with Bar("tokenizing", options.size_of(shards)) as bar:

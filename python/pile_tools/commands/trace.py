@@ -5,12 +5,12 @@ from __future__ import annotations
 import click
 
 from pile_tools import timeline
-from pile_tools.checkpoints import intervals
 from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import source_of
 from pile_tools.errors import ConfigError
 from pile_tools.terminal import echo, echo_json
+from pile_tools.timeline.checkpoints import intervals
 
 
 @click.command("trace")

@@ -8,17 +8,18 @@ from typing import Any
 
 import click
 
-from pile_tools import marked, publish, timeline
+from pile_tools import publish, timeline
 from pile_tools.commands import options
 from pile_tools.commands.places import place_of
 from pile_tools.commands.texts import note_normalized, quoted, short, times
 from pile_tools.errors import ConfigError, FormatError
-from pile_tools.marked import Entry
-from pile_tools.orders import open_order
+from pile_tools.order.open import open_order
+from pile_tools.present import marked
+from pile_tools.present.marked import Entry
+from pile_tools.read.shards import STANDARD_INPUT
+from pile_tools.read.texts import BYTE_ORDER_MARK
 from pile_tools.search import Index, Span, open_index
-from pile_tools.shards import STANDARD_INPUT
 from pile_tools.terminal import Styled, echo, echo_json, echo_text, style
-from pile_tools.texts import BYTE_ORDER_MARK
 from pile_tools.tokenizers import load_tokenizer
 
 #: Spans that occur more often are not traced to steps: nothing of interest comes of it.

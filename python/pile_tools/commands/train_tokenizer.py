@@ -8,11 +8,11 @@ from typing import Self
 
 import click
 
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
+from pile_tools.jobs.train_tokenizer import SPECIAL_TOKENS, TrainTokenizerConfig, run
 from pile_tools.progress import Bar
-from pile_tools.shards import RecordConfig, find_shards
-from pile_tools.stages.train_tokenizer import SPECIAL_TOKENS, TrainTokenizerConfig, run
+from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.terminal import echo
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
+from pile_tools.jobs.token_shards import find_token_shards, unshard
 from pile_tools.progress import Bar
-from pile_tools.stages.token_shards import find_token_shards, unshard
 from pile_tools.terminal import echo
 
 

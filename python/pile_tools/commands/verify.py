@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
-from pile_tools.stages.verify import Check, Totals, run, run_hashes
+from pile_tools.jobs.verify import Check, Totals, run, run_hashes
 from pile_tools.terminal import echo, style
 
 

@@ -10,9 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
-from pile_tools import charts, timeline
+from pile_tools import timeline
 from pile_tools._core import Tokenizer
-from pile_tools.checkpoints import Intervals, intervals
 from pile_tools.commands import options
 from pile_tools.commands.opening import opened_order
 from pile_tools.commands.places import source_of, tokens_from
@@ -27,10 +26,12 @@ from pile_tools.commands.texts import (
     times,
 )
 from pile_tools.errors import ConfigError
-from pile_tools.orders import Order
+from pile_tools.order.order import Order
+from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, echo_json, style
 from pile_tools.timeline import When
+from pile_tools.timeline.checkpoints import Intervals, intervals
 
 #: Texts and intervals listed one a line; more are summed up.
 _N_LISTED = 30
@@ -108,7 +109,7 @@ def command(
     """
     wanted = asked(texts, file, tokens)
     opened = opened_order(order, row_length, batch_size, compat)
-    decoder = None if tokens and tokenizer is None else timeline.tokenizer_of(opened, tokenizer)
+    decoder = None if tokens and tokenizer is None else opened.tokenizer(tokenizer)
     n_steps, size = timeline.extent(opened, batch_size)
     first, end = _steps(steps, n_steps)
     cut = intervals(checkpoints, n_steps)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import FormatError, PileError, TrainingOrder
-from pile_tools.orders import Samples
+from pile_tools.order.order import Samples
 from studies.checked import items, read_object, record, text, whole
 from studies.memorization.scores import summarize
 from studies.runs import Run

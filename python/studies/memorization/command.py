@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from pile_tools.cli import config_options
 from pile_tools.commands import options
+from pile_tools.commands.options import config_options
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, shell_quote
 from studies.memorization import results, study

@@ -78,7 +78,7 @@ def _passages(run: Run, tokens: NDArray[np.int64], scores: Scores, chosen: list[
 
 def _documents(run: Run, rows: Rows, i: int) -> list[dict[str, Any]]:
     """Where the tokens of a row come from."""
-    dataset = run.order.samples.dataset
+    dataset = run.order.dataset
     documents = documents_of(run, int(rows.numbers[i]), rows.tokens.shape[1])
     return [{"document": document, **(dataset.origin(document) or {})} for document in documents]
 

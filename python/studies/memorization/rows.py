@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import ConfigError
-from pile_tools.sampling import canaries
+from pile_tools.jobs.sampling import canaries
 from studies.memorization.canaries import find_samples
 from studies.runs import Run
 
@@ -84,7 +84,7 @@ def documents_of(run: Run, row: int, n_tokens: int) -> list[int]:
 
 def _hold_canaries(run: Run, numbers: NDArray[np.int64], n_tokens: int) -> NDArray[np.bool_]:
     """Whether each row has tokens of canaries among its first `n_tokens`: (n,) bool."""
-    dataset = run.order.samples.dataset
+    dataset = run.order.dataset
     if canaries.SUBSET not in dataset.subsets:
         return np.zeros(len(numbers), dtype=np.bool_)
     planted = dataset.subsets.index(canaries.SUBSET)

@@ -165,7 +165,7 @@ def _shards_manifests(tokens: Manifest | None) -> list[Manifest]:
 
 def _composition(run: Run) -> Composition | None:
     """The subsets of the tokens in evenly spaced rows of each stage of the run."""
-    names = run.order.samples.dataset.subsets
+    names = run.order.dataset.subsets
     if not names:
         return None
     edges = np.unique(np.linspace(0, run.steps, N_STAGES + 1).astype(np.int64))
@@ -187,7 +187,7 @@ def _rows_of(run: Run, edges: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 def _count_tokens(run: Run, first: int, end: int) -> NDArray[np.float64]:
     """Tokens of each subset, those not known last, in some rows of [first, end): (n_subsets + 1,)."""
-    dataset = run.order.samples.dataset
+    dataset = run.order.dataset
     rows = np.unique(np.linspace(first, end - 1, ROWS_PER_STAGE).astype(np.int64))
     spans = np.concatenate([run.order.samples.spans(int(row), 1) for row in rows])
     numbers = dataset.subset_numbers(np.ascontiguousarray(spans[:, 1]))

@@ -213,8 +213,7 @@ impl TrainingOrder {
             Made::Blend { parts, .. } => {
                 let parts = parts.iter().map(|part| part.get().dataset(py));
                 let parts = parts.collect::<PyResult<Vec<_>>>()?;
-                py.import("pile_tools.blends")?
-                    .call_method1("Datasets", (parts,))
+                parts.into_pyobject(py)
             }
         }
     }

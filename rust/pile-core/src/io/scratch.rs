@@ -3,6 +3,9 @@
 //! The caller holds the folder's lock until the finished files are published. A killed job resumes from
 //! its state if the job is the same, every finished file still has the recorded checksum, and no input
 //! has changed since.
+//!
+//! An input that is still the same inode, with the same size and times, is unchanged: any other one (it was
+//! written, touched, or another file is at its path now) is compared by its checksum.
 
 use std::{
     collections::BTreeMap,
@@ -10,6 +13,7 @@ use std::{
     io::{BufWriter, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -36,6 +40,21 @@ struct FinishedFile {
 struct UsedInput {
     path: String,
     sha256: String,
+    /// None for an input that may have changed while the job read it.
+    identity: Option<Identity>,
+}
+
+/// What a file system says of an unchanged file: device, inode, bytes, and times of modification and change in
+/// seconds and nanoseconds. No program can set the time of change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity(u64, u64, u64, (i64, i64), (i64, i64));
+
+impl Identity {
+    fn of(found: &Metadata) -> Self {
+        let modified = (found.mtime(), found.mtime_nsec());
+        let changed = (found.ctime(), found.ctime_nsec());
+        Self(found.dev(), found.ino(), found.len(), modified, changed)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -54,6 +73,8 @@ pub(crate) struct Scratch {
     files: BTreeMap<String, FinishedFile>,
     inputs: Vec<UsedInput>,
     has_stream: bool,
+    /// When this run of the job began to read inputs, in seconds since 1970.
+    started: i64,
     /// Checksums of the files of a resumed job, to be continued.
     checksums: BTreeMap<String, Checksum>,
 }
@@ -76,10 +97,11 @@ impl Scratch {
             files: BTreeMap::new(),
             inputs: Vec::new(),
             has_stream: false,
+            started: now(),
             checksums: BTreeMap::new(),
         };
         let state_file = scratch.path(STATE);
-        let Some((saved, metadata)) = read_regular(&state_file)? else {
+        let Some(saved) = read_regular(&state_file)? else {
             scratch.clear()?;
             return Ok((scratch, None));
         };
@@ -93,8 +115,7 @@ impl Scratch {
                 state,
                 ..
             }) if is_of_job(&state) => {
-                if scratch.has_files(&files, progress)? && has_inputs(&inputs, &metadata, progress)?
-                {
+                if scratch.has_files(&files, progress)? && has_inputs(&inputs, progress)? {
                     scratch.files = files;
                     scratch.inputs = inputs;
                     return Ok((scratch, Some(state)));
@@ -157,13 +178,20 @@ impl Scratch {
 
     /// Records an input that finished files were made from; what is no regular file is a stream.
     pub fn use_input(&mut self, path: &Path, sha256: &str) {
-        if !fs::metadata(path).is_ok_and(|found| found.is_file()) {
-            self.has_stream = true;
-            return;
-        }
+        let found = match fs::metadata(path) {
+            Ok(found) if found.is_file() => found,
+            _ => {
+                self.has_stream = true;
+                return;
+            }
+        };
+        // The file was read since the start. One that changed later, or so shortly before that its time may
+        // not tell, is not known to be the one that was read.
+        let is_settled = found.ctime() < self.started - 1;
         self.inputs.push(UsedInput {
             path: path.to_string_lossy().into_owned(),
             sha256: sha256.to_owned(),
+            identity: is_settled.then(|| Identity::of(&found)),
         });
     }
 
@@ -303,21 +331,27 @@ fn hash(path: &Path, mut from: impl Read, progress: &Progress) -> Result<Checksu
     }
 }
 
-/// Whether the inputs are those that were used: one that changed after the state was written, by its time
-/// of change, which nobody can set, is compared by its checksum.
-fn has_inputs(inputs: &[UsedInput], state: &Metadata, progress: &Progress) -> Result<bool> {
-    let changed = |found: &Metadata| (found.ctime(), found.ctime_nsec());
+/// Whether the inputs are those that were used.
+fn has_inputs(inputs: &[UsedInput], progress: &Progress) -> Result<bool> {
     for input in inputs {
         let path = Path::new(&input.path);
-        let Ok(found) = fs::metadata(path) else {
-            return Ok(false);
+        let found = match fs::metadata(path) {
+            Ok(found) if found.is_file() => found,
+            _ => return Ok(false),
         };
-        let is_newer = changed(&found) >= changed(state);
-        if !found.is_file() || (is_newer && checksum_of(path, progress)?.sha256() != input.sha256) {
+        if input.identity != Some(Identity::of(&found))
+            && checksum_of(path, progress)?.sha256() != input.sha256
+        {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs().try_into().unwrap_or(i64::MAX))
 }
 
 /// A regular file opened for reading, no link followed; `None` if there is none.
@@ -337,14 +371,14 @@ fn open_regular(path: &Path) -> Result<Option<(File, Metadata)>> {
     open().map(Some).map_err(|err| Error::io(path, err))
 }
 
-fn read_regular(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>> {
-    let Some((mut file, metadata)) = open_regular(path)? else {
+fn read_regular(path: &Path) -> Result<Option<Vec<u8>>> {
+    let Some((mut file, _)) = open_regular(path)? else {
         return Ok(None);
     };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)
         .map_err(|err| Error::io(path, err))?;
-    Ok(Some((bytes, metadata)))
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]
@@ -359,10 +393,16 @@ mod tests {
 
     /// A folder whose file `a` has 3 finished bytes and 2 unfinished ones, made from the input `in`.
     fn interrupted(folder: &Path) {
-        fs::write(folder.join("in"), "input").unwrap();
+        fs::create_dir(folder.join("of")).unwrap();
+        fs::write(folder.join("of/in"), "input").unwrap();
+        fs::create_dir(folder.join("other")).unwrap();
+        fs::write(folder.join("other/in"), "other").unwrap();
+        std::os::unix::fs::symlink("of/in", folder.join("in")).unwrap();
         let path = folder.join("scratch");
         let (mut scratch, state) = open(&path, false).unwrap();
         assert_eq!(state, None);
+        // As if the input had been there for long.
+        scratch.started += 10;
         let mut file = scratch.grow("a").unwrap();
         file.push(b"abc").unwrap();
         file.finish(&mut scratch).unwrap();
@@ -390,7 +430,7 @@ mod tests {
     #[test]
     fn damaged_files_and_changed_inputs_are_not_resumed_from() {
         type Damage = fn(&Path);
-        let damages: [Damage; 6] = [
+        let damages: [Damage; 8] = [
             |folder| fs::write(folder.join("scratch/a"), "abX").unwrap(),
             |folder| fs::write(folder.join("scratch/a"), "ab").unwrap(),
             |folder| fs::remove_file(folder.join("scratch/a")).unwrap(),
@@ -401,6 +441,15 @@ mod tests {
                 fs::write(folder.join("victim"), "abc").unwrap();
                 std::os::unix::fs::symlink(folder.join("victim"), folder.join("scratch/a"))
                     .unwrap();
+            },
+            // Files that did not change themselves, and are another input now.
+            |folder| {
+                fs::rename(folder.join("of"), folder.join("old")).unwrap();
+                fs::rename(folder.join("other"), folder.join("of")).unwrap();
+            },
+            |folder| {
+                fs::remove_file(folder.join("in")).unwrap();
+                std::os::unix::fs::symlink("other/in", folder.join("in")).unwrap();
             },
         ];
         for (number, damage) in damages.into_iter().enumerate() {

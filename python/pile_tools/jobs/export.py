@@ -1,0 +1,118 @@
+"""Writes steps of an order as a file that any tool reads: Parquet, or CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from pile_tools import publish
+from pile_tools._core import Tokenizer
+from pile_tools.errors import ConfigError
+from pile_tools.order.order import Order
+
+Record: TypeAlias = dict[str, Any]
+
+#: Columns of an export, with Arrow's names of their types.
+COLUMNS = {
+    "step": "int64",
+    "row": "int64",
+    "document": "int64",
+    "start": "int64",
+    "tokens": "int64",
+    "subset": "string",
+    "text": "string",
+}
+
+
+def run(
+    order: Order, steps: tuple[int, int], output: Path, tokenizer: Tokenizer, *, force: bool = False
+) -> int:
+    """Writes the runs of documents in steps [first, end); returns how many. One step is in memory at a time.
+
+    Columns: step, row, document, start, tokens, subset, text. Document, start and subset are null where they
+    are unknown. The suffix says the format: `.parquet`, or `.csv`, where text is quoted and null is empty.
+
+    Raises:
+        ConfigError: The steps are out of range, or the suffix is another one.
+        OutputExistsError: The file exists and `force` is off.
+        ModuleNotFoundError: pyarrow, which Parquet needs, is not installed.
+    """
+    write = writer_of(output)
+    if steps[0] >= steps[1]:
+        raise ConfigError(f"no steps from {steps[0]} to {steps[1]}")
+    order.first_sample(steps[1] - 1)
+    n_records = 0
+
+    def fill(temporary: Path) -> None:
+        nonlocal n_records
+        n_records = write(temporary, (_records(order, step, tokenizer) for step in range(*steps)))
+
+    publish.write_file(output, fill, force=force)
+    return n_records
+
+
+def writer_of(output: Path) -> Callable[[Path, Iterator[list[Record]]], int]:
+    """What writes the format of a file's suffix. Raises ConfigError."""
+    writers = {".parquet": _write_parquet, ".csv": _write_csv}
+    if output.suffix.lower() not in writers:
+        raise ConfigError(f"an export is .parquet or .csv, got {output.suffix or 'no suffix'!r} ({output})")
+    return writers[output.suffix.lower()]
+
+
+def _write_parquet(path: Path, steps: Iterator[list[Record]]) -> int:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+    n_records = 0
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        for records in steps:
+            writer.write_table(pa.Table.from_pylist(records, schema=schema))
+            n_records += len(records)
+    return n_records
+
+
+def _write_csv(path: Path, steps: Iterator[list[Record]]) -> int:
+    """RFC 4180. `csv` of Python 3.11 cannot write an empty text and a null differently."""
+    n_records = 0
+    with path.open("w", encoding="utf-8", newline="") as file:
+        file.write(",".join(COLUMNS) + "\r\n")
+        for records in steps:
+            file.writelines(",".join(map(_field, record.values())) + "\r\n" for record in records)
+            n_records += len(records)
+    return n_records
+
+
+def _field(value: int | str | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return '"' + value.replace('"', '""') + '"'
+    return str(value)
+
+
+def _records(order: Order, step: int, tokenizer: Tokenizer) -> list[Record]:
+    tokens = order.batch(step)
+    records: list[Record] = []
+    before, place = -1, 0
+    for row, document, start, length in order.batch_spans(step).tolist():
+        place = place if row == before else 0
+        is_known = document >= 0
+        origin = order.dataset.origin(document) if is_known else None
+        ids = tokens[row, place : place + length].astype(np.uint32)
+        records.append(
+            {
+                "step": step,
+                "row": row,
+                "document": document if is_known else None,
+                "start": start if is_known else None,
+                "tokens": length,
+                "subset": origin["subset"] if origin else None,
+                "text": tokenizer.decode(ids, skip_special_tokens=False),
+            }
+        )
+        before, place = row, place + length
+    return records

@@ -1,0 +1,156 @@
+"""Labels a dataset that another tool wrote: finds the shard, record and subset of each of its documents.
+
+Beside the dataset come to lie `PREFIX.provenance` and its own manifest, `PREFIX.provenance.manifest.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pile_tools import _core, manifest, publish
+from pile_tools.config import Settings
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.publish import Built, Target
+from pile_tools.read.shards import RecordConfig, entries, has_stream
+from pile_tools.read.shards import summary as shards_summary
+from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from pile_tools.tokens import datasets
+from pile_tools.types import OnProgress
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelConfig:
+    """What labels depend on, dataset and shards aside."""
+
+    tokenizer: Path = field(
+        metadata={
+            "help": "The dataset's: a tokenizer.json, a folder that holds one, or a Hugging Face model id.",
+            "metavar": "FILE|FOLDER|ID",
+        }
+    )
+    eod: str | None = field(
+        default=None,
+        metadata={
+            "help": "Token that may end each document; by default the tokenizer's own.",
+            "metavar": "TOKEN",
+        },
+    )
+    add_special_tokens: bool = field(
+        default=False,
+        metadata={"help": "The special tokens of the tokenizer's post-processor are around texts."},
+    )
+    records: RecordConfig = field(default_factory=RecordConfig)
+
+
+def run(
+    prefix: Path,
+    shards: Sequence[Path],
+    config: LabelConfig,
+    *,
+    threads: int,
+    force: bool = False,
+    on_progress: OnProgress = None,
+) -> tuple[Manifest, bool]:
+    """Labels the documents of the dataset at `prefix`; returns the manifest, and whether it was made now.
+
+    A document is found by its tokens, all of them compared. Where several documents have the same, as many
+    records as documents are given to them in order; one record is that of all; any other number is ambiguous,
+    and all are labelled with the first. Documents of which there is no record stay unknown.
+
+    Args:
+        prefix: Path of the dataset without its suffixes.
+        shards: What it may have been made from, in order.
+        config: Tokenizer and end-of-document token; whether documents end with it is seen from the dataset.
+        threads: Threads that hash and encode; not part of the result.
+        force: Replace labels made before from something else, and provenance written with the dataset.
+        on_progress: Called with the bytes of the `.bin` hashed, then those of the shards read as well.
+
+    Raises:
+        OutputExistsError: There is a provenance of another origin and `force` is off.
+        FormatError: Dataset, tokenizer or a shard is damaged, or the dataset is of another tokenizer.
+        ConfigError: The end-of-document token is not in the vocabulary.
+        OSError: A file cannot be read or written.
+    """
+    if has_stream(shards):
+        raise ConfigError("standard input (-) or a pipe is gone once it is read: labels need shards in files")
+    source = find_tokenizer(config.tokenizer)
+    tokenizer = source.load()
+    eod = _eod(tokenizer, config)
+    request = _request(prefix, shards, config, source, eod)
+    provenance = datasets.with_suffix(prefix, ".provenance")
+    target = Target.of(datasets.labels_manifest(prefix))
+    if provenance.exists() and provenance.name not in publish.own_files(target) and not force:
+        raise OutputExistsError(
+            f"the documents' origins are known already; --force replaces it ({provenance})"
+        )
+
+    def build(folder: Path) -> Built:
+        summary = _core.label_dataset(
+            prefix,
+            shards,
+            tokenizer,
+            None if eod is None else eod[1],
+            folder,
+            prefix.name,
+            threads,
+            on_progress,
+            text_field=config.records.text_field,
+            skip_bad_records=config.records.skips,
+            max_record=config.records.max_record_bytes,
+            add_special_tokens=config.add_special_tokens,
+        )
+        summary |= shards_summary(shards, prefix.parent)
+        inputs = _checked_inputs(request.inputs, summary["shards"])
+        return Built([provenance.name], summary, inputs)
+
+    return publish.make(target, request, build, force=force, names=[provenance.name], or_else="")
+
+
+def _eod(tokenizer: _core.Tokenizer, config: LabelConfig) -> tuple[str, int] | None:
+    """The token that may end each document, and its id."""
+    if config.eod is None:
+        return tokenizer.eod
+    id = tokenizer.token_to_id(config.eod)
+    if id is None:
+        raise ConfigError(f"--eod {config.eod!r} is not in the vocabulary of {config.tokenizer}")
+    return config.eod, id
+
+
+def _request(
+    prefix: Path,
+    shards: Sequence[Path],
+    config: LabelConfig,
+    tokenizer: TokenizerFile,
+    eod: tuple[str, int] | None,
+) -> Request:
+    folder = prefix.parent
+    dataset = {
+        "path": manifest.relative(prefix, folder),
+        "fingerprint": _core.TokenDataset(prefix).fingerprint,
+    }
+    inputs: list[Entry] = [
+        {"role": "dataset", **dataset},
+        tokenizer.entry(folder),
+    ]
+    inputs += entries(shards, folder)
+    settings: Settings = {
+        "eod": None if eod is None else eod[0],
+        **config.records.settings,
+    }
+    if config.add_special_tokens:
+        settings["add_special_tokens"] = True
+    return Request("labels", settings, inputs)
+
+
+def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
+    """The inputs with the shards' checksums, taken while they were read."""
+    others = [entry for entry in inputs if entry["role"] != "shard"]
+    named = [entry for entry in inputs if entry["role"] == "shard"]
+    for entry, shard in zip(named, shards, strict=True):
+        if shard["bytes"] != entry["bytes"]:
+            sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
+            raise PileError(f"{shard['path']} changed while it was read: {sizes}")
+    return others + [{**e, "sha256": shard["sha256"]} for e, shard in zip(named, shards, strict=True)]

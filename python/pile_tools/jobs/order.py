@@ -1,0 +1,249 @@
+"""Builds the order in which a model sees a dataset, exactly as GPT-NeoX or Megatron-LM does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pile_tools import _core, manifest, publish
+from pile_tools.errors import ConfigError
+from pile_tools.manifest import Manifest, Request
+from pile_tools.order.order import ORDER_FILE
+from pile_tools.publish import Built, Target
+from pile_tools.types import OnProgress
+
+ARRAYS = ("doc_idx", "sample_idx", "shuffle_idx")
+BLEND_ARRAYS = ("dataset_index", "dataset_sample_index")
+
+PACKINGS = ("packed", "pack_until_overflow", "unpacked", "megatron")
+PARTS = ("train", "valid", "test")
+NAMES = ("now", "v1.0")
+
+#: Far beyond any run; each sample takes 8 bytes and more.
+MAX_SAMPLES = 2**40
+
+
+def _choice(choices: tuple[str, ...], default: str | None, text: str) -> Any:
+    return field(default=default, metadata={"help": f"{text}: {', '.join(choices)}."})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrderConfig:
+    """What an order depends on, its datasets aside."""
+
+    seq_length: int = field(metadata={"help": "Tokens the model sees at once; samples are one longer."})
+    samples: int | None = field(default=None, metadata={"help": "Samples to build, at least."})
+    steps: int | None = field(default=None, metadata={"help": "Training steps, with --batch-size."})
+    epochs: int | None = field(
+        default=None, metadata={"help": "Whole epochs instead of a number of samples."}
+    )
+    batch_size: int | None = field(default=None, metadata={"help": "Samples of a step, over all ranks."})
+    seed: int = field(default=1234, metadata={"help": "Seed of the shuffles, 0 to 2^32 - 1."})
+    packing: str = _choice(PACKINGS, "packed", "How documents become samples")
+    chop: bool = field(
+        default=True, metadata={"help": "Cut documents longer than a sample, or leave them out (not packed)."}
+    )
+    split: str | None = field(
+        default=None, metadata={"help": "Shares of train, valid and test of one data path, such as 969,30,1."}
+    )
+    part: str = _choice(PARTS, "train", "The part to order")
+    names: str = _choice(NAMES, "now", "Style of the file names, GPT-NeoX's of now or of v1.0")
+    compat: str | None = _choice(
+        ("gpt-neox",), None, "Give the tokens of this where it replaces what it cannot read"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("seq_length", "samples", "steps", "batch_size", "epochs"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name.replace('_', '-')} must be at least 1, got {value}")
+        if (self.samples or (self.steps or 0) * (self.batch_size or 0)) > MAX_SAMPLES:
+            raise ConfigError(f"an order has at most {MAX_SAMPLES:,} samples")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be within 0 and 2^32 - 1, got {self.seed}")
+        if sum(value is not None for value in (self.samples, self.steps, self.epochs)) != 1:
+            raise ConfigError("give either --samples, or --steps and --batch-size, or --epochs")
+        if self.steps is not None and self.batch_size is None:
+            raise ConfigError("--steps needs --batch-size")
+        choices = (("packing", PACKINGS), ("part", PARTS), ("names", NAMES), ("compat", (None, "gpt-neox")))
+        for name, allowed in choices:
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"no {name} {getattr(self, name)!r}; there are {', '.join(map(str, allowed))}"
+                )
+        if self.names == "v1.0" and self.packing != "packed":
+            raise ConfigError("GPT-NeoX v1.0 knows no packing but packed")
+
+    @property
+    def n_samples(self) -> int | None:
+        """Samples to ask for, with GPT-NeoX's margin for a run without a split; None for epochs."""
+        if self.steps is None or self.batch_size is None:
+            return self.samples
+        wanted = self.steps * self.batch_size
+        if self.split is not None or self.packing == "megatron":
+            return wanted
+        return _core.normalized_weights([1.0], wanted)[1][0]
+
+    def name(self, number: int) -> str:
+        """GPT-NeoX's name of the part: `train` with a split, `train_0` for a data path of its own."""
+        return self.part if self.split is not None else f"{self.part}_{number}"
+
+    def stem(self, prefix_name: str, number: int, n_samples: int | None) -> str:
+        """The reference's name of the files, less the array's."""
+        rest = f"{n_samples}ns_{self.seq_length}sl_{self.seed}s"
+        stem = f"{prefix_name}_{self.name(number)}_indexmap_{rest}"
+        if self.packing == "megatron":
+            return f"{stem}_megatron"
+        return stem if self.names == "v1.0" else f"{stem}_{self.packing}pi{'_ac' if self.chop else ''}"
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Several datasets and how much each weighs; without weights, by their numbers of documents."""
+
+    prefixes: tuple[Path, ...]
+    weights: tuple[float, ...] | None = None
+    alpha: float = 0.3
+
+    def normalized(self, n_documents: list[int], n_samples: int) -> tuple[list[float], list[int]]:
+        """Weights that sum to one, and the samples to build of each dataset."""
+        weights = self.weights or tuple(_core.weights_by_documents(n_documents, self.alpha))
+        return _core.normalized_weights(list(weights), n_samples)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The arrays to build of one dataset."""
+
+    prefix: Path
+    stem: str
+    n_samples: int | None
+    documents: tuple[int, int] | None
+
+
+def run(
+    prefix: Path | Blend,
+    folder: Path | None,
+    config: OrderConfig,
+    *,
+    labels: Path | None = None,
+    force: bool = False,
+    on_progress: OnProgress = None,
+) -> tuple[Manifest, bool]:
+    """Builds the order of a dataset or a blend in `folder`; returns its manifest and whether it was made now.
+
+    Without a folder it lies beside the (first) dataset, where GPT-NeoX looks for its `.npy` files. `labels`
+    is the prefix of the parallel dataset of labels.
+
+    Raises:
+        OutputExistsError: Another order lies there and `force` is off.
+        FormatError: A dataset is damaged.
+        OSError: A file cannot be read or written.
+    """
+    blend = prefix if isinstance(prefix, Blend) else None
+    prefixes = blend.prefixes if blend else (prefix,) if isinstance(prefix, Path) else ()
+    folder = prefixes[0].parent if folder is None else folder
+    sources = [_core.TokenSource(path) for path in prefixes]
+    weights, parts = _parts(prefixes, blend, [len(source) for source in sources], config)
+    stem = f"blend_{config.name(0)}_{parts[0].stem.rpartition('_indexmap_')[2]}" if blend else parts[0].stem
+    is_padded = config.packing in ("pack_until_overflow", "unpacked")
+    settings = {
+        "rule": "megatron-lm" if config.packing == "megatron" else f"gpt-neox {config.packing}",
+        "seq_length": config.seq_length,
+        "samples": config.samples,
+        "steps": config.steps,
+        "epochs": config.epochs,
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "split": config.split,
+        "part": config.part,
+        "compat": config.compat,
+        "layout": {"extra": 1, "is_padded": is_padded},
+        "stem": stem,
+        **({"stems": [part.stem for part in parts], "weights": weights} if blend else {}),
+    }
+    roles = [("dataset", path, source.fingerprint) for path, source in zip(prefixes, sources, strict=True)]
+    if labels is not None:
+        roles.append(("labels", labels, _core.TokenSource(labels).fingerprint))
+    inputs = [
+        {"role": role, "path": manifest.relative(path, folder), "fingerprint": fingerprint}
+        for role, path, fingerprint in roles
+    ]
+    request = Request("order", settings, inputs)
+
+    def build(partial: Path) -> Built:
+        summaries = [_build(part, partial, config, labels, on_progress) for part in parts]
+        names = [f"{part.stem}_{array}.npy" for part in parts for array in ARRAYS]
+        summary = summaries[0]
+        if blend:
+            available = [one["n_samples"] for one in summaries]
+            n, counts = _core.write_blend(partial / stem, weights, available, config.compat is not None)
+            names += [f"{stem}_{array}.npy" for array in BLEND_ARRAYS]
+            summary = {**_together(summaries), "n_samples": n, "samples_of_datasets": counts}
+            _check_blend(n, config)
+        return Built(names, summary, request.inputs)
+
+    # Equal arrays may be there already, written by GPT-NeoX: what is in the way shows when they are built.
+    or_else = ", -o puts the order elsewhere"
+    return publish.make(Target.of(folder / ORDER_FILE), request, build, force=force, or_else=or_else)
+
+
+def _parts(
+    prefixes: tuple[Path, ...], blend: Blend | None, n_documents: list[int], config: OrderConfig
+) -> tuple[list[float], list[_Part]]:
+    """The weights, and what to build of each dataset."""
+    if blend is None:
+        documents = None
+        if config.split is not None:
+            documents = _core.split_documents(config.split, n_documents[0])[PARTS.index(config.part)]
+        stem = config.stem(prefixes[0].name, 0, config.n_samples)
+        return [1.0], [_Part(prefixes[0], stem, config.n_samples, documents)]
+    wanted = config.samples or (config.steps or 0) * (config.batch_size or 0)
+    if config.split is not None or not wanted:
+        raise ConfigError("a blend is of whole datasets and a number of samples: no --split, no --epochs")
+    if blend.weights is not None and len(blend.weights) != len(prefixes):
+        raise ConfigError(f"{len(blend.weights)} weights for {len(prefixes)} datasets")
+    weights, samples = blend.normalized(n_documents, wanted)
+    taken = [k for k, n in enumerate(samples) if n > 0]
+    if len(taken) < len(prefixes):
+        nothing = next(k for k in range(len(prefixes)) if k not in taken)
+        raise ConfigError(f"{prefixes[nothing]} weighs nothing: leave it out")
+    parts = [
+        _Part(path, config.stem(path.name, k, n), n, None)
+        for k, (path, n) in enumerate(zip(prefixes, samples, strict=True))
+    ]
+    return weights, parts
+
+
+def _build(
+    part: _Part, folder: Path, config: OrderConfig, labels: Path | None, on_progress: OnProgress
+) -> dict[str, Any]:
+    return _core.build_order(
+        part.prefix,
+        folder / part.stem,
+        config.seq_length,
+        config.seed,
+        samples=part.n_samples,
+        epochs=config.epochs,
+        rule=config.packing,
+        documents=part.documents,
+        allow_chopped=config.chop,
+        labels=labels,
+        on_progress=on_progress,
+    )
+
+
+def _together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The counts of all datasets of a blend."""
+    total = {name: sum(one[name] for one in summaries) for name in ("n_documents", "tokens_per_epoch")}
+    return {**total, "n_epochs": None, "epochs_of_datasets": [one["n_epochs"] for one in summaries]}
+
+
+def _check_blend(n_samples: int, config: OrderConfig) -> None:
+    wanted = config.samples or (config.steps or 0) * (config.batch_size or 0)
+    if n_samples < wanted:
+        raise ConfigError(
+            f"the datasets give {n_samples:,} samples at these weights, {wanted:,} are wanted; "
+            f"GPT-NeoX would take samples again from the start: --compat gpt-neox does so"
+        )

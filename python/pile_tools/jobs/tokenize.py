@@ -1,0 +1,268 @@
+"""Tokenizes shards into a dataset: `PREFIX.bin`, `.idx`, `.provenance` and its manifest.
+
+A killed job resumes from `PREFIX.partial/` with the shard it was at.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pile_tools import _core, manifest
+from pile_tools.config import Settings, fingerprint
+from pile_tools.errors import ConfigError, PileError
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.read import shards as shard_files
+from pile_tools.read.shards import RecordConfig, entries, find_shards, has_stream
+from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from pile_tools.tokens import datasets
+from pile_tools.tokens.parts import LENIENCE, LONGEST, Part
+from pile_tools.types import AnyPath, OnTokens
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizeConfig:
+    """What a token dataset depends on, its shards aside."""
+
+    tokenizer: Path = field(
+        metadata={
+            "help": "A tokenizer.json, a folder that holds one, or a Hugging Face model id[@revision].",
+            "metavar": "FILE|FOLDER|ID",
+        }
+    )
+    eod: str | None = field(
+        default=None,
+        metadata={
+            "help": "Token to end each document with; by default the tokenizer's own.",
+            "metavar": "TOKEN",
+        },
+    )
+    add_special_tokens: bool = field(
+        default=False,
+        metadata={"help": "Add the special tokens of the tokenizer's post-processor, as GPT-NeoX does."},
+    )
+    append_eod: bool = True
+    records: RecordConfig = field(default_factory=RecordConfig)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A dataset's manifest, and how it came about."""
+
+    manifest: Manifest
+    is_new: bool
+    n_resumed_shards: int = 0
+
+
+def run(
+    shards: Sequence[Path],
+    prefix: Path,
+    config: TokenizeConfig,
+    *,
+    threads: int,
+    part: Part | None = None,
+    force: bool = False,
+    on_progress: OnTokens = None,
+) -> Result:
+    """Tokenizes `shards` in their order, or goes on with an interrupted run of the same job.
+
+    The same bytes for any number of threads and any interruption. Empty texts are left out, as GPT-NeoX does.
+
+    Args:
+        shards: In the order that is to be the dataset's.
+        prefix: Path of the dataset without its suffixes.
+        config: Tokenizer and end-of-document token.
+        threads: Threads that encode; not part of the result.
+        part: Make this part of the dataset only, in a dataset of its own, for `merge` to join.
+        force: Replace output made before from something else.
+        on_progress: Called with the compressed bytes read and the tokens made so far.
+
+    Raises:
+        OutputExistsError: The output was made before from something else and `force` is off.
+        FormatError: A shard or the tokenizer is damaged or not supported, named with the place.
+        ConfigError: The end-of-document token is not in the vocabulary.
+        OSError: A file cannot be read or written.
+    """
+    passed_over = shard_files.summary(shards, prefix.parent)
+    source = find_tokenizer(config.tokenizer)
+    tokenizer = source.load()
+    eod = _eod(tokenizer, config)
+    request = _request(shards, prefix, config, source, eod)
+    if part is not None:
+        if done := manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force):
+            return Result(done, is_new=False)
+        shards, prefix = part.of(shards), part.prefix(prefix)
+        more = part.settings(request)
+        request = _request(shards, prefix, config, source, eod, more)
+        # A part in which no bad record would have been skipped, as any would have stopped it, is the same.
+        strict = Request(request.kind, {**request.settings, LENIENCE: "error"}, request.inputs)
+        for finished_as in (strict, request):
+            if datasets.is_complete(prefix, finished_as):
+                # What is finished of this very job is kept: it is the rest that is to be replaced.
+                request, force = finished_as, False
+    n_resumed_shards = 0
+
+    def build(folder: Path) -> tuple[Settings, list[Entry]]:
+        nonlocal n_resumed_shards
+        eod_id = None if eod is None else eod[1]
+        job = _job(shards, request)
+        built = _core.build_dataset(
+            shards,
+            tokenizer,
+            eod_id,
+            folder,
+            prefix.name,
+            job,
+            threads,
+            part is not None,
+            force,
+            on_progress,
+            text_field=config.records.text_field,
+            skip_bad_records=config.records.skips,
+            add_special_tokens=config.add_special_tokens,
+            max_record=config.records.max_record_bytes,
+        )
+        n_resumed_shards = built.pop("n_resumed_shards")
+        known = {"vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
+        summary = {**built, **known, **passed_over}
+        return summary, _checked_inputs(request.inputs, built["shards"])
+
+    is_stream = has_stream(shards)
+    made, is_new = datasets.make(prefix, request, build, force=force, is_stream=is_stream)
+    return Result(made, is_new, n_resumed_shards)
+
+
+def tokenize(
+    shards: AnyPath | Iterable[AnyPath],
+    prefix: AnyPath,
+    *,
+    tokenizer: AnyPath,
+    eod: str | None = None,
+    append_eod: bool = True,
+    add_special_tokens: bool = False,
+    text_field: str = "text",
+    on_bad_record: str = "error",
+    max_record: str | int = "1GiB",
+    threads: int | None = None,
+    force: bool = False,
+    on_progress: OnTokens = None,
+) -> _core.TokenDataset:
+    """Tokenizes shards into a dataset and opens it: what `pile-tools tokenize` does, from Python.
+
+    >>> dataset = tokenize("shards/", "tokens/sample", tokenizer="tokenizer.json")
+    >>> dataset.tokens
+    array([  12, 1044,  310, ...,   88,   15,    0], dtype=uint16)
+
+    Args:
+        shards: A file, a folder or a glob, or several of them; taken sorted byte-wise by path.
+        prefix: Path of the dataset without its suffixes; its folder is made if need be.
+        tokenizer: A tokenizer.json, a folder that holds one, or a Hugging Face model id.
+        eod: Token to end each document with; by default the tokenizer's own.
+        append_eod: Whether documents end with a token at all.
+        add_special_tokens: Whether to put the special tokens of the post-processor around each text.
+        text_field: Key of a record, or column of a parquet file, that holds the text.
+        on_bad_record: `error` stops at one; `skip` leaves it out and lists it in the manifest.
+        max_record: Bytes of the longest record, a size such as `1GiB`; a longer one is a bad record.
+        threads: Threads that encode, by default one for each processor; not part of the result.
+        force: Replace output made before from something else.
+        on_progress: Called with the compressed bytes read and the tokens made so far; an exception stops
+            the job.
+
+    Raises: as `run`, and PileError where there are no shards.
+    """
+    places = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
+    config = TokenizeConfig(
+        tokenizer=Path(tokenizer),
+        eod=eod,
+        append_eod=append_eod,
+        add_special_tokens=add_special_tokens,
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
+    )
+    run(
+        find_shards([Path(place) for place in places]),
+        Path(prefix),
+        config,
+        threads=threads or os.cpu_count() or 1,
+        force=force,
+        on_progress=on_progress,
+    )
+    return _core.TokenDataset(prefix)
+
+
+def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, force: bool) -> Manifest | None:
+    """The manifest of what `run` would make, if it stands already. Raises as `run` does."""
+    source = find_tokenizer(config.tokenizer)
+    eod = _eod(source.load(), config)
+    request = _request(shards, prefix, config, source, eod)
+    return manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force)
+
+
+def _job(shards: Sequence[Path], request: Request) -> str:
+    """Names what an interrupted run left for this one to go on with; of a stream that is nothing.
+
+    The shards are not in it: the core compares those that are finished one by one, so that a run that stopped
+    at a damaged shard goes on with the mended one. Nor is what becomes of bad records: where there were none,
+    it does not matter. Which records are too long the core compares.
+    """
+    if has_stream(shards):
+        return uuid.uuid4().hex
+    settings = {name: value for name, value in request.settings.items() if name not in (LENIENCE, LONGEST)}
+    return fingerprint(
+        {"settings": settings, "inputs": [entry for entry in request.inputs if entry["role"] != "shard"]}
+    )
+
+
+def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] | None:
+    """The token that ends each document, and its id."""
+    if not config.append_eod:
+        return None
+    if config.eod is None:
+        if tokenizer.eod is None:
+            raise ConfigError(
+                f"{config.tokenizer} names no end-of-document token; give --eod TOKEN or --no-eod"
+            )
+        return tokenizer.eod
+    id = tokenizer.token_to_id(config.eod)
+    if id is None:
+        raise ConfigError(f"--eod {config.eod!r} is not in the vocabulary of {config.tokenizer}")
+    return config.eod, id
+
+
+def _request(
+    shards: Sequence[Path],
+    prefix: Path,
+    config: TokenizeConfig,
+    tokenizer: TokenizerFile,
+    eod: tuple[str, int] | None,
+    more: Settings | None = None,
+) -> Request:
+    folder = prefix.parent
+    inputs: list[Entry] = [tokenizer.entry(folder)]
+    inputs += entries(shards, folder)
+    settings: Settings = {
+        "eod": None if eod is None else eod[0],
+        "eod_id": None if eod is None else eod[1],
+        **config.records.settings,
+    }
+    if config.add_special_tokens:
+        settings["add_special_tokens"] = True
+    return Request("tokens", {**settings, **(more or {})}, inputs)
+
+
+def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
+    """The inputs with the shards' checksums, taken while they were read."""
+    hashes = iter(shards)
+    checked = []
+    for entry in inputs:
+        if entry["role"] == "shard":
+            shard = next(hashes)
+            entry = {"bytes": shard["bytes"], **entry}
+            if shard["bytes"] != entry["bytes"]:
+                sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
+                raise PileError(f"{shard['path']} changed while it was read: {sizes}")
+            entry = {**entry, "sha256": shard["sha256"]}
+        checked.append(entry)
+    return checked

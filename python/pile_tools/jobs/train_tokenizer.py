@@ -1,0 +1,114 @@
+"""Trains a byte-level BPE tokenizer on shards."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pile_tools import _core, publish
+from pile_tools.errors import ConfigError
+from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
+from pile_tools.publish import Built, Target
+from pile_tools.read.shards import RecordConfig, entries, has_stream
+from pile_tools.read.shards import summary as shards_summary
+from pile_tools.types import OnProgress
+
+#: GPT-NeoX-20B's special tokens, ids 0 and 1.
+SPECIAL_TOKENS = ("<|endoftext|>", "<|padding|>")
+
+
+#: The core reads tokenizers with ids below this.
+MAX_VOCAB_SIZE = 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainTokenizerConfig:
+    """What a trained tokenizer depends on, its shards aside."""
+
+    vocab_size: int = field(
+        default=50254, metadata={"help": "Tokens in the vocabulary, special tokens and bytes included."}
+    )
+    min_frequency: int = field(default=2, metadata={"help": "Merge only pairs that occur at least so often."})
+    #: They have the first ids, and are not looked for in the text.
+    special_tokens: tuple[str, ...] = SPECIAL_TOKENS
+    records: RecordConfig = field(default_factory=RecordConfig)
+
+    def __post_init__(self) -> None:
+        if "" in self.special_tokens or len(set(self.special_tokens)) < len(self.special_tokens):
+            raise ConfigError(f"special tokens must differ and not be empty, got {self.special_tokens}")
+        least = 256 + len(self.special_tokens)
+        if self.vocab_size < least:
+            raise ConfigError(
+                f"vocab-size must be at least {least} for 256 bytes and {len(self.special_tokens)} special "
+                f"tokens, got {self.vocab_size}"
+            )
+        if self.vocab_size > MAX_VOCAB_SIZE:
+            raise ConfigError(f"vocab-size must be at most {MAX_VOCAB_SIZE}, got {self.vocab_size}")
+        if self.min_frequency < 0:
+            raise ConfigError(f"min-frequency must not be negative, got {self.min_frequency}")
+
+    @property
+    def n_merges(self) -> int:
+        """Merges of a full vocabulary."""
+        return self.vocab_size - 256 - len(self.special_tokens)
+
+
+def manifest_path(output: Path) -> Path:
+    """The manifest beside a tokenizer: `NAME.manifest.json` for `NAME.json`."""
+    return output.parent / (output.name.removesuffix(".json") + MANIFEST_SUFFIX)
+
+
+def run(
+    shards: Sequence[Path],
+    output: Path,
+    config: TrainTokenizerConfig,
+    *,
+    threads: int,
+    force: bool = False,
+    on_progress: OnProgress = None,
+) -> tuple[Manifest, bool]:
+    """Trains on `shards`, writes `output`, and returns its manifest and whether it was made now.
+
+    The same bytes for any number of threads. `on_progress` gets compressed bytes, then merges on top.
+
+    Raises:
+        OutputExistsError: The output was made before from something else and `force` is off.
+        FormatError: A shard is damaged, named with the place.
+        OSError: A file cannot be read or written.
+    """
+    inputs = entries(shards, output.parent)
+    passed_over = shards_summary(shards, output.parent)
+    settings = {
+        "vocab_size": config.vocab_size,
+        "min_frequency": config.min_frequency,
+        "special_tokens": list(config.special_tokens),
+        **config.records.settings,
+    }
+    request = Request("tokenizer", settings, inputs)
+
+    def build(folder: Path) -> Built:
+        json, summary = _core.train_tokenizer(
+            shards,
+            config.vocab_size,
+            config.min_frequency,
+            config.special_tokens,
+            threads,
+            on_progress,
+            text_field=config.records.text_field,
+            skip_bad_records=config.records.skips,
+            max_record=config.records.max_record_bytes,
+        )
+        (folder / output.name).write_text(json, encoding="utf-8")
+        hashes = summary.pop("shards")
+        checked = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
+        return Built([output.name], summary | passed_over, checked)
+
+    return publish.make(
+        Target.of(manifest_path(output)),
+        request,
+        build,
+        force=force,
+        names=[output.name],
+        is_stream=has_stream(shards),
+    )

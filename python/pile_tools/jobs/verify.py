@@ -1,0 +1,367 @@
+"""Checks that artifacts are what their manifests say."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pile_tools import _core, checked, manifest, publish
+from pile_tools.errors import PileError, VerifyError
+from pile_tools.jobs import token_shards
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
+from pile_tools.order.order import ORDER_FILE
+from pile_tools.publish import Target
+from pile_tools.read.shards import STANDARD_INPUT
+from pile_tools.tokens import datasets
+
+#: What a run's folder says of itself while it is trained.
+RUN_FILE = "run.json"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked.
+
+    Attributes:
+        state: `ok`, `absent` (an input that is not here), `unsure` (there is nothing to check it by) or
+            `WRONG`.
+        what: What was checked and what was found.
+        artifact: The manifest that speaks of it, or None.
+        path: The file that was read whole and is right, or None.
+    """
+
+    state: str
+    what: str
+    artifact: Path | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a verification has checked: artifacts, files, and what could not be checked."""
+
+    n_artifacts: int
+    n_files: int
+    n_absent: int
+    n_unsure: int
+
+    @classmethod
+    def of(cls, checks: Iterable[Check]) -> Totals:
+        """The totals of some checks."""
+        checks = list(checks)
+        states = [check.state for check in checks]
+        return cls(
+            n_artifacts=len({check.artifact for check in checks if check.artifact is not None}),
+            n_files=len({check.path for check in checks if check.path is not None}),
+            n_absent=states.count("absent"),
+            n_unsure=states.count("unsure"),
+        )
+
+
+def find_manifests(path: Path) -> list[Path]:
+    """The manifests of an artifact named by its folder, prefix, manifest or one of its files.
+
+    Raises:
+        PileError: There is none.
+    """
+    if path.is_dir():
+        found = [path / name for name in (ORDER_FILE, MANIFEST_FILE) if (path / name).exists()]
+        found += sorted(path.glob(f"*{MANIFEST_SUFFIX}"))
+        if found:
+            return found
+    if path.is_file() and (_is_manifest_name(path) or _is_manifest(path)):
+        return [path]
+    stems = [path.name] + [
+        path.name.removesuffix(s) for s in (".bin", ".idx", ".provenance", ".json", ".html")
+    ]
+    for stem in stems:
+        beside = path.parent / (stem + MANIFEST_SUFFIX)
+        if beside.exists():
+            return [beside]
+    folders = [path / ORDER_FILE, path / MANIFEST_FILE]
+    for candidate in [*folders, *(path.parent / (stem + MANIFEST_SUFFIX) for stem in stems)]:
+        publish.refuse_while_replaced(Target.of(candidate))
+    raise PileError(f"nothing to verify it by: no manifest in, of or beside {path}")
+
+
+def _is_manifest_name(path: Path) -> bool:
+    return path.name in (MANIFEST_FILE, ORDER_FILE) or path.name.endswith(MANIFEST_SUFFIX)
+
+
+def _is_manifest(path: Path) -> bool:
+    if path.suffix != ".json":
+        return False
+    try:
+        manifest.read(path)
+    except PileError:
+        return False
+    return True
+
+
+def run(
+    path: Path, *, chain: bool = False, on_check: Callable[[Check], object] = lambda check: None
+) -> list[Check]:
+    """Checks the artifact at `path`: every output by its checksum, every input that is here.
+
+    A dataset without a manifest, as other tools write them, has its index checked against its tokens.
+
+    Args:
+        path: An artifact's folder, prefix, manifest or one of its files.
+        chain: Also check the artifacts it was made from, and theirs, each with all its files.
+        on_check: Called with each check as it is done.
+
+    Raises:
+        VerifyError: Something is not what its manifest says; the message names all of it.
+        PileError: There is nothing to check.
+    """
+    return _all_right(_Verifier(chain).start(path), on_check)
+
+
+def run_hashes(
+    path: Path, hashes: Path, *, on_check: Callable[[Check], object] = lambda check: None
+) -> list[Check]:
+    """Checks the files of a folder, shards say, by a list of their SHA-256; each of the list must be there.
+
+    Raises:
+        VerifyError: A file is missing or another; the message names all of them.
+        FormatError: Not such a list.
+    """
+    expected = token_shards.read_hashes(hashes).items()
+    verifier = _Verifier(chain=False)
+    checks = (verifier.file(path / name, {"sha256": sha256}, None, "WRONG") for name, sha256 in expected)
+    return _all_right(checks, on_check)
+
+
+def _all_right(checks: Iterable[Check], on_check: Callable[[Check], object]) -> list[Check]:
+    """The checks, told one by one as they are done; VerifyError names all that are wrong."""
+    done = []
+    for check in checks:
+        on_check(check)
+        done.append(check)
+    wrong = [check.what for check in done if check.state == "WRONG"]
+    if wrong:
+        raise VerifyError(f"{len(wrong)} of {len(done)} checks failed: {'; '.join(wrong)}")
+    return done
+
+
+class _Verifier:
+    """Checks artifacts, none twice; no file is hashed twice."""
+
+    def __init__(self, chain: bool) -> None:
+        self._chain = chain
+        # A queue, not recursion: a chain may have any length.
+        self._pending: deque[Path] = deque()
+        self._artifacts: set[str] = set()
+        self._digests: dict[str, tuple[int, str]] = {}
+        self._shown: set[tuple[str, str]] = set()
+
+    def start(self, path: Path) -> Iterator[Check]:
+        """The checks of the artifact at `path`, and of its chain. Raises PileError if there is none."""
+        prefix = path.parent / path.name.removesuffix(".idx").removesuffix(".bin")
+        has_index = datasets.with_suffix(prefix, ".idx").exists()
+        if has_index and not datasets.with_suffix(prefix, MANIFEST_SUFFIX).exists():
+            yield from self._unsigned_dataset(prefix, None)
+            labels = datasets.labels_manifest(prefix)
+            self._pending += [labels] if labels.exists() else []
+        else:
+            self._pending += find_manifests(path)
+        while self._pending:
+            found = self._pending.popleft()
+            if (real := os.path.realpath(found)) not in self._artifacts:
+                self._artifacts.add(real)
+                yield from self._new(self._artifact(found))
+
+    def _new(self, checks: Iterable[Check]) -> Iterator[Check]:
+        """Without what was said before: several artifacts may be made from one file."""
+        for check in checks:
+            if (check.state, check.what) not in self._shown:
+                self._shown.add((check.state, check.what))
+                yield check
+
+    def _artifact(self, path: Path) -> Iterator[Check]:
+        try:
+            found, is_intact = manifest.read(path), manifest.is_intact(path)
+        except (PileError, OSError) as err:
+            yield Check("WRONG", _reason(err), path)
+            return
+        if not is_intact:
+            yield Check("WRONG", f"{path} has other values than it was written with", path)
+        else:
+            yield Check("ok", f"{path} (manifest, {found.kind})", path, path)
+        for entry in found.outputs:
+            yield self._output(found, entry)
+        if found.kind == "tokens":
+            yield _structure(datasets.prefix_of(found), path)
+        for entry in found.inputs:
+            yield from self._input(found, entry)
+        if self._chain:
+            self._pending += [beside for beside in _beside(found) if beside.exists()]
+
+    def _output(self, found: Manifest, entry: Entry) -> Check:
+        try:
+            path = manifest.output_path(found, entry)
+        except PileError as err:
+            return Check("WRONG", str(err), found.path)
+        if _is_manifest_name(path) and path.exists():
+            self._pending.append(path)
+        if path.suffix == ".bin" and not path.exists() and (shards := _shards_of(path)):
+            return _joined(shards, entry, found.path)
+        return self.file(path, entry, found.path, absent="WRONG")
+
+    def _input(self, found: Manifest, entry: Entry) -> Iterator[Check]:
+        path = manifest.input_path(found, entry)
+        if entry["path"] == os.fspath(STANDARD_INPUT):
+            yield Check("absent", f"standard input, which {found.path} was made from", found.path)
+            return
+        is_dataset = "sha256" not in entry and "fingerprint" in entry
+        if is_dataset:
+            yield _dataset(path, entry, found.path)
+        else:
+            yield self.file(path, entry, found.path, absent="absent")
+        if self._chain:
+            made = _manifests_of(path, is_dataset=is_dataset)
+            self._pending += made
+            if is_dataset and not any(_is_manifest_of(path, one) for one in made):
+                yield from self._unsigned_dataset(path, found.path)
+
+    def _unsigned_dataset(self, prefix: Path, artifact: Path | None) -> Iterator[Check]:
+        """The checks of a dataset without a manifest: its structure is all that can be checked."""
+        if datasets.with_suffix(prefix, ".idx").exists():
+            yield _structure(prefix, artifact)
+        yield from _equal_shards(_shards_of(datasets.with_suffix(prefix, ".bin")), artifact)
+        what = "no manifest has checksums of its tokens" + (
+            ", only its fingerprint is known" if artifact else ""
+        )
+        yield Check("unsure", f"{prefix}: {what}", artifact)
+
+    def file(self, path: Path, entry: Entry, artifact: Path | None, absent: str) -> Check:
+        """The check of one file by what an entry says of it; `absent` is the state if it is not there."""
+        try:
+            n_bytes = path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return Check(absent, f"{path} is not here", artifact)
+        except OSError as err:
+            return Check("WRONG", _reason(err), artifact)
+        if "bytes" in entry and n_bytes != entry["bytes"]:
+            what = f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}"
+            return Check("WRONG", what, artifact)
+        if "sha256" not in entry:
+            return Check("unsure", f"{path} ({n_bytes:,} bytes): its checksum is not known", artifact)
+        try:
+            n_bytes, found = self._sha256(path)
+        except (PileError, OSError) as err:
+            return Check("WRONG", _reason(err), artifact)
+        if found != entry["sha256"]:
+            return Check("WRONG", f"{path} has another SHA-256 than it should have", artifact)
+        return Check("ok", f"{path} ({n_bytes:,} bytes)", artifact, path)
+
+    def _sha256(self, path: Path) -> tuple[int, str]:
+        real = os.path.realpath(path)
+        if real not in self._digests:
+            self._digests[real] = checked.sha256(path)
+        return self._digests[real]
+
+
+def _reason(err: Exception) -> str:
+    """What went wrong and with which file, without the number of the error."""
+    return f"{err.strerror} ({err.filename})" if isinstance(err, OSError) else str(err)
+
+
+def _beside(found: Manifest) -> list[Path]:
+    """Manifests that belong to an artifact and that no other one names."""
+    if found.kind == "tokens":
+        return [datasets.labels_manifest(datasets.prefix_of(found))]
+    return [found.folder / RUN_FILE] if found.kind == "run" else []
+
+
+def _manifests_of(path: Path, *, is_dataset: bool) -> list[Path]:
+    """The manifests that an input was made with: itself, one beside it, or one of its folder."""
+    if is_dataset:
+        beside = [datasets.with_suffix(path, MANIFEST_SUFFIX), datasets.labels_manifest(path)]
+        return [one for one in beside if one.exists()]
+    if _is_manifest_name(path):
+        return [path] if path.exists() else []
+    stems = dict.fromkeys((path.name, path.stem))
+    candidates = [path.parent / (stem + MANIFEST_SUFFIX) for stem in stems]
+    candidates.append(path.parent / MANIFEST_FILE)
+    return [one for one in candidates if one.exists() and _lists(one, path)]
+
+
+def _lists(found: Path, path: Path) -> bool:
+    """Whether a manifest lists a file as an output; one that cannot be read may do so."""
+    try:
+        made = manifest.read(found)
+    except (PileError, OSError):
+        return True
+    return any(os.path.normpath(made.folder / entry["path"]) == os.fspath(path) for entry in made.outputs)
+
+
+def _is_manifest_of(prefix: Path, found: Path) -> bool:
+    return found == datasets.with_suffix(prefix, MANIFEST_SUFFIX)
+
+
+def _dataset(path: Path, entry: Entry, artifact: Path) -> Check:
+    """A dataset that something was made from, by its fingerprint."""
+    try:
+        found = _core.TokenSource(path).fingerprint
+    except FileNotFoundError:
+        return Check("absent", f"{path} is not here", artifact)
+    except (PileError, OSError) as err:
+        return Check("WRONG", _reason(err), artifact)
+    if found != entry["fingerprint"]:
+        return Check("WRONG", f"{path} is another dataset than the one it was made from", artifact)
+    return Check("ok", f"{path} (fingerprint {found[:16]})", artifact)
+
+
+def _structure(prefix: Path, artifact: Path | None) -> Check:
+    """A token dataset's index against its tokens."""
+    try:
+        if datasets.with_suffix(prefix, ".bin").exists():
+            _core.TokenDataset(prefix).check()
+        elif not _core.TokenSource(prefix).has_tokens:
+            return Check("absent", f"the tokens of {prefix} are not here", artifact)
+    except (PileError, OSError) as err:
+        return Check("WRONG", _reason(err), artifact)
+    return Check("ok", f"{prefix}: each document stands where its index says", artifact)
+
+
+def _shards_of(path: Path) -> list[Path]:
+    """The shards that `NAME.bin` is cut into, in their order; empty where there are none."""
+    return sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*-of-[0-9]*.bin"))
+
+
+def _joined(shards: list[Path], entry: Entry, artifact: Path) -> Check:
+    """Shards of a token file against the checksum of the whole file."""
+    digest, n_bytes = hashlib.sha256(), 0
+    try:
+        for path in shards:
+            with checked.open_regular(path) as file:
+                while data := file.read(1 << 20):
+                    digest.update(data)
+                    n_bytes += len(data)
+    except (PileError, OSError) as err:
+        return Check("WRONG", _reason(err), artifact)
+    what = f"{shards[0]} and {len(shards) - 1} more shards"
+    if n_bytes != entry["bytes"]:
+        return Check("WRONG", f"{what} have {n_bytes} bytes, the manifest says {entry['bytes']}", artifact)
+    if digest.hexdigest() != entry["sha256"]:
+        return Check("WRONG", f"{what} have another SHA-256 than they should have", artifact)
+    return Check("ok", f"{what} ({n_bytes:,} bytes)", artifact, shards[0])
+
+
+def _equal_shards(shards: list[Path], artifact: Path | None) -> Iterator[Check]:
+    """Shards that are copies of each other, which no index can tell."""
+    known: dict[str, Path] = {}
+    for path in shards:
+        try:
+            n_bytes, sha256 = checked.sha256(path)
+        except (PileError, OSError) as err:
+            yield Check("WRONG", _reason(err), artifact)
+            continue
+        if n_bytes and (other := known.setdefault(sha256, path)) != path:
+            yield Check("WRONG", f"{path} has the same bytes as {other}", artifact)

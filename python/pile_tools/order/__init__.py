@@ -1,0 +1,16 @@
+"""Orders: which samples a model sees, step after step; and interventions on them."""
+
+from pile_tools.order.interventions import Insert, insert_tokens, replace_tokens, save_view
+from pile_tools.order.open import open_order
+from pile_tools.order.order import Batch, Order, Samples
+
+__all__ = [
+    "Batch",
+    "Insert",
+    "Order",
+    "Samples",
+    "insert_tokens",
+    "open_order",
+    "replace_tokens",
+    "save_view",
+]

@@ -1,0 +1,264 @@
+"""Opens orders of every kind: built ones, views, arrays of GPT-NeoX, and rows, here or on a server.
+
+An order on disk is a folder with `order.json` beside the reference's `.npy` files; rows that are in training
+order already, as Pythia's published data are, are an order of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pile_tools import _core, checked, manifest, publish
+from pile_tools._core import TrainingOrder
+from pile_tools.checked import MAX_SEED, Values
+from pile_tools.config import fingerprint
+from pile_tools.errors import ConfigError, FormatError
+from pile_tools.manifest import Manifest
+from pile_tools.order.interventions import VIEW_FILE, applied
+from pile_tools.order.order import (
+    MAX_ROW_LENGTH,
+    MAX_SEQ_LENGTH,
+    ORDER_FILE,
+    PYTHIA_BATCH_SIZE,
+    RULES,
+    Order,
+    Samples,
+    order_file,
+)
+from pile_tools.order.remote import RemoteRows
+from pile_tools.publish import Target
+
+#: Views upon each other that are opened: each is opened within the one above.
+MAX_VIEWS = 32
+
+
+def open_order(
+    path: str | Path,
+    *,
+    row_length: int | None = None,
+    batch_size: int | None = None,
+    dtype: str | None = None,
+    compat: str | None = None,
+) -> Order:
+    """Opens an order in constant time, checked to be of its dataset.
+
+    Args:
+        path: An order's folder or its `order.json`; the `..._shuffle_idx.npy` that GPT-NeoX wrote beside its
+            dataset; or rows in training order: their folder, one of their shards, or an address
+            `https://...` or `hf://datasets/...`.
+        row_length: Tokens of a row, for rows; by default Pythia's 2,049. Without it an `.idx` beside them
+            means documents, unless every sequence is one such row.
+        batch_size: Samples of a step, by default the order's own; for rows Pythia's 1,024.
+        dtype: Type of a token, for rows: `uint16` or `int32`; by default that of an `.idx` beside them, or
+            `uint16`.
+        compat: `gpt-neox` gives the samples that GPT-NeoX's reader puts in place of those it cannot read, see
+            `Order.replaced_by_gpt_neox`; by default as the order was built, or the true ones.
+
+    Raises:
+        ConfigError: Another `compat`.
+        FormatError: Not an order, or its dataset is not the one it was built for.
+        OSError: A file cannot be read.
+    """
+    if compat not in (None, "gpt-neox"):
+        raise ConfigError(f"no compat {compat!r}; there is gpt-neox")
+    text = str(path)
+    if row_length is not None and not 1 <= row_length <= MAX_ROW_LENGTH:
+        raise ConfigError(f"row-length must be 1 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
+    size = batch_size or PYTHIA_BATCH_SIZE
+    if re.match(r"(https?|hf)://", text, re.IGNORECASE):
+        return _of_rows(Path(text), RemoteRows(text, row_length, dtype), size)
+    path = Path(path)
+    if text.endswith(".npy"):
+        return _of_arrays(path, batch_size, compat)
+    file = order_file(path)
+    with publish.reading(Target.of(file)):
+        if not file.exists() or file.suffix == ".bin":
+            # Rows that are being replaced may have their scratch folder alone: the core says so.
+            if path.suffix == ".bin" or any(any(path.glob(name)) for name in ("*.bin", "*.partial")):
+                return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
+            what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
+            raise FileNotFoundError(2, what, str(path))
+        order = _of_manifest(file, compat)
+    return order if batch_size is None else order.rebatch(batch_size=batch_size)
+
+
+def _of_rows(path: Path, rows: Samples, batch_size: int) -> Order:
+    return Order(path, rows, batch_size, len(rows) // batch_size, seed=None, manifest=None)
+
+
+#: GPT-NeoX's names, of v1.0 and of now, less the array's.
+_STEM = re.compile(
+    r"(?P<prefix>.+)_(?P<name>(?:train|valid|test)(?:_\d+)?)_indexmap_(?P<samples>\d+|None)ns_(?P<seq>\d+)sl_"
+    r"(?P<seed>\d+)s(?:_(?P<packing>packed|pack_until_overflow|unpacked)pi(?P<chopped>_ac)?)?"
+)
+
+
+def _of_arrays(path: Path, batch_size: int | None, compat: str | None) -> Order:
+    """An order that GPT-NeoX wrote beside its dataset, by the name of one of its arrays."""
+    stem = re.sub(r"_(doc|sample|shuffle)_idx\.npy$", "", path.name)
+    found = _STEM.fullmatch(stem)
+    if found is None:
+        raise FormatError(f"not a name of GPT-NeoX's index files ({path})")
+    is_padded = found["packing"] in ("pack_until_overflow", "unpacked")
+    samples = TrainingOrder(
+        path.parent / stem,
+        int(found["seq"]),
+        path.parent / found["prefix"],
+        is_padded=is_padded,
+        as_gpt_neox=compat is not None,
+    )
+    steps = len(samples) // batch_size if batch_size else None
+    return Order(path, samples, batch_size, steps, seed=int(found["seed"]), manifest=None)
+
+
+def _of_manifest(file: Path, compat: str | None) -> Order:
+    found = manifest.read(file)
+    if found.kind != "order":
+        raise FormatError(f"a manifest of kind {found.kind!r}, expected an order ({file})")
+    if found.checked_settings.text("rule", (*RULES, "view")) == "view":
+        return _of_view(found, compat)
+    datasets = [entry for entry in found.inputs if entry["role"] == "dataset"]
+    if not datasets:
+        raise FormatError(f"names no dataset ({file})")
+    settings = _Settings.read(found)
+    if compat is not None:
+        settings = dataclasses.replace(settings, is_as_gpt_neox=True)
+    if len(settings.stems) != len(datasets):
+        raise FormatError(f"{len(settings.stems)} stems for {len(datasets)} datasets ({file})")
+    parts = [
+        _part(found, settings, stem, entry) for stem, entry in zip(settings.stems, datasets, strict=True)
+    ]
+    labels = [entry for entry in found.inputs if entry["role"] == "labels"]
+    return Order(
+        path=file,
+        samples=_core.blended_order(found.folder / settings.blend, parts) if settings.blend else parts[0],
+        batch_size=settings.batch_size,
+        steps=settings.steps,
+        seed=settings.seed,
+        manifest=found,
+        labels=_part(found, settings, settings.stems[0], labels[0], padding=-100) if labels else None,
+        made_for=settings.steps * settings.batch_size if settings.steps and settings.batch_size else None,
+    )
+
+
+def _of_view(found: Manifest, compat: str | None) -> Order:
+    """A saved view, over the order beneath, which must be as it was."""
+    settings = found.checked_settings
+    settings.require_keys(("rule", "kind", "seq_length", "batch_size", "steps", "seed", "view"))
+    path = _order_beneath(found)
+    _refuse_deep_views(path)
+    table = checked.read_json(_view_file(found), what="a table of views")
+    table.require_keys(("views",))
+    if fingerprint(table.values) != settings.text("view"):
+        raise FormatError(f"not the table that its {ORDER_FILE} names ({_view_file(found)})")
+    order = open_order(path, compat=compat)
+    for view in table.objects("views"):
+        order = applied(order, view)
+    size, steps = (settings.optional_count(key) for key in ("batch_size", "steps"))
+    return dataclasses.replace(order, path=found.path, manifest=found, batch_size=size, steps=steps)
+
+
+def _order_beneath(found: Manifest) -> Path:
+    """The path of the order that a view is of, checked to be as it was. Raises ConfigError."""
+    entry = found.input("order")
+    if entry is None:
+        raise ConfigError(f"names no order beneath ({found.path})")
+    path = manifest.input_path(found, entry)
+    if checked.sha256(path)[1] != manifest.required(found, entry, "sha256"):
+        raise ConfigError(f"the order beneath was made anew since ({path})")
+    return path
+
+
+def _refuse_deep_views(path: Path) -> None:
+    """Refuses views upon views without end: each is opened within the one above. Raises FormatError."""
+    for _ in range(MAX_VIEWS):
+        found = manifest.read(path)
+        if found.settings.get("rule") != "view":
+            return
+        path = _order_beneath(found)
+    raise FormatError(f"more than {MAX_VIEWS} views upon each other ({path})")
+
+
+def _view_file(found: Manifest) -> Path:
+    return manifest.output_path(found, {"path": VIEW_FILE})
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a manifest says of how its arrays are read.
+
+    Attributes:
+        seq_length: Tokens the model sees at once.
+        extra: Tokens of a sample beyond that.
+        is_padded: Whether samples shorter than the others are filled up.
+        is_as_gpt_neox: Whether samples are replaced as GPT-NeoX's reader does.
+        stems: Beginning of the arrays' names, one for each dataset.
+        blend: Beginning of the names of the arrays that mix them, of a blend.
+    """
+
+    seq_length: int
+    extra: int
+    is_padded: bool
+    is_as_gpt_neox: bool
+    batch_size: int | None
+    steps: int | None
+    seed: int | None
+    stems: list[str]
+    blend: str | None
+
+    @classmethod
+    def read(cls, found: Manifest) -> _Settings:
+        """Those of a manifest of an order that is no view. Raises FormatError."""
+        values = found.checked_settings
+        values.require_keys(
+            ("rule", "seq_length", "stem", "batch_size", "steps", "seed"),
+            ("samples", "epochs", "split", "part", "compat", "layout", "stems", "weights"),
+        )
+
+        # These say how the order was built; they are checked with the others, and not used.
+        for key in ("samples", "epochs"):
+            values.optional_count(key)
+        for key in ("split", "part"):
+            values.optional(key, values.text)
+        values.optional("weights", lambda key: values.items_of(key, Values.number))
+        compat = values.optional("compat", lambda key: values.text(key, ("gpt-neox",)))
+        extra, is_padded = 1, False
+        if values.has("layout"):
+            layout = values.object("layout")
+            layout.require_keys(("extra", "is_padded"))
+            extra, is_padded = layout.integer("extra", 0, 1), layout.flag("is_padded")
+        is_blend = values.has("stems")
+        stem = values.file_name("stem")
+        return cls(
+            seq_length=values.integer("seq_length", 1, MAX_SEQ_LENGTH),
+            extra=extra,
+            is_padded=is_padded,
+            is_as_gpt_neox=compat is not None,
+            batch_size=values.optional_count("batch_size"),
+            steps=values.optional_count("steps"),
+            seed=values.optional("seed", lambda key: values.integer(key, at_most=MAX_SEED)),
+            stems=values.items_of("stems", Values.file_name) if is_blend else [stem],
+            blend=stem if is_blend else None,
+        )
+
+
+def _part(
+    found: Manifest, settings: _Settings, stem: str, entry: manifest.Entry, padding: int = 0
+) -> TrainingOrder:
+    samples = TrainingOrder(
+        found.folder / stem,
+        settings.seq_length,
+        found.folder / entry["path"],
+        extra=settings.extra,
+        is_padded=settings.is_padded,
+        padding=padding,
+        as_gpt_neox=settings.is_as_gpt_neox,
+    )
+    if samples.dataset.fingerprint != manifest.required(found, entry, "fingerprint"):
+        raise FormatError(
+            f"built for another dataset than {samples.dataset.prefix} now is; build it anew ({found.path})"
+        )
+    return samples

@@ -1,0 +1,1 @@
+"""Shards and hand-written lists."""

@@ -1,0 +1,63 @@
+"""How much of each subset the model reads, by intervals of steps."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pile_tools import _core
+from pile_tools.order.order import Order
+from pile_tools.timeline.steps import checked_extent, core_order
+from pile_tools.types import OnProgress
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """How much of each subset the model reads.
+
+    Attributes:
+        subsets: Their names; None, the last one, for documents without a subset.
+        first_steps: First step of each interval: (n,) int64.
+        n_tokens: Tokens read, by interval and subset: (n, n_subsets) int64.
+    """
+
+    subsets: list[str | None]
+    first_steps: NDArray[np.int64]
+    n_tokens: NDArray[np.int64]
+
+    @property
+    def shares(self) -> NDArray[np.float64]:
+        """Share of each subset in each interval; rows sum to 1."""
+        shares: NDArray[np.float64] = self.n_tokens / self.n_tokens.sum(axis=1, keepdims=True)
+        return shares
+
+
+def mixture(
+    order: Order,
+    *,
+    interval_steps: int = 1000,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    on_progress: OnProgress = None,
+) -> Mixture:
+    """Tokens of each subset that the model reads, by intervals of steps."""
+    n_steps, size = checked_extent(order, interval_steps, batch_size)
+    interval_steps = min(interval_steps, n_steps)
+    dataset = order.dataset
+    numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
+    names: list[str | None] = [*dataset.subsets, None]
+    n_tokens = _core.order_mixture(
+        core_order(order),
+        numbers,
+        len(names) - 1,
+        n_steps * size,
+        interval_steps * size,
+        threads or os.cpu_count() or 1,
+        on_progress,
+    )
+    if len(names) > 1 and not n_tokens[:, -1].any():
+        names, n_tokens = names[:-1], n_tokens[:, :-1]
+    return Mixture(names, np.arange(0, n_steps, interval_steps, dtype=np.int64), n_tokens)

@@ -1,0 +1,23 @@
+"""Which rows hold any part of a document."""
+
+from __future__ import annotations
+
+from pile_tools import _core
+from pile_tools.order.order import Order
+from pile_tools.tables import Table, named
+from pile_tools.timeline.steps import core_order, extent, with_steps
+
+_VIEW = ("epoch", "sample", "offset", "token", "length")
+
+
+def trace(order: Order, document: int, *, batch_size: int | None = None) -> Table:
+    """Every row that holds any part of a document, in training order.
+
+    Columns: epoch (copy of the document, from 0), sample, step, row, offset (first token in the row), token
+    (first in the document), length. Rows behind the run's last step are given too.
+
+    Raises:
+        ConfigError: No such document, or no batch size is known.
+    """
+    _, size = extent(order, batch_size)
+    return with_steps(named(_core.order_trace(core_order(order), document), _VIEW), size)

@@ -1,0 +1,72 @@
+"""Several datasets seen as one: the documents of each follow those of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pile_tools.types import Origin, Tokens
+
+
+def documents_of(samples: Any) -> Any:
+    """The documents that samples are made of: their dataset, or the several of a blend seen as one."""
+    dataset = samples.dataset
+    return Datasets(dataset) if isinstance(dataset, list) else dataset
+
+
+class Datasets:
+    """The datasets of a blend; what `TokenDataset` tells of one, for all of them."""
+
+    def __init__(self, parts: Sequence[Any]) -> None:
+        self.parts = list(parts)
+        self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
+        self.subsets = list(dict.fromkeys(name for part in self.parts for name in part.subsets))
+
+    @property
+    def prefix(self) -> str:
+        """The path of the first, where a tokenizer is looked for."""
+        return str(self.parts[0].prefix)
+
+    @property
+    def dtype(self) -> str:
+        """`uint16` or `int32` if all have it, else `int64`, as GPT-NeoX and Megatron-LM give tokens."""
+        dtypes = {str(part.dtype) for part in self.parts}
+        return dtypes.pop() if len(dtypes) == 1 else "int64"
+
+    @property
+    def has_provenance(self) -> bool:
+        """Whether the origin of all documents is known."""
+        return all(part.has_provenance for part in self.parts)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _place(self, document: int) -> tuple[Any, int]:
+        part = int(np.searchsorted(self._starts, document, side="right")) - 1
+        if not 0 <= part < len(self.parts):
+            raise IndexError(f"{document} is out of range for {len(self)}")
+        return self.parts[part], document - int(self._starts[part])
+
+    def __getitem__(self, document: int) -> Tokens:
+        part, number = self._place(document)
+        tokens: Tokens = part[number]
+        return tokens.astype(self.dtype, copy=False)
+
+    def origin(self, document: int) -> Origin | None:
+        """Where a document came from, or None where that is not known."""
+        part, number = self._place(document)
+        origin: Origin | None = part.origin(number)
+        return origin
+
+    def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Numbers in `subsets` of documents, -1 where unknown."""
+        numbers = np.full(len(documents), -1, np.int32)
+        for k, part in enumerate(self.parts):
+            inside = (documents >= self._starts[k]) & (documents < self._starts[k + 1])
+            own = part.subset_numbers(documents[inside] - self._starts[k])
+            to_all = np.array([self.subsets.index(name) for name in part.subsets] + [-1], np.int32)
+            numbers[inside] = to_all[own]
+        return numbers

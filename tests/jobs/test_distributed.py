@@ -1,0 +1,208 @@
+"""Tokenizing on Ray: a real cluster of processes, workers and drivers killed while they work.
+
+Run when asked for by PILE_TOOLS_TEST_RAY=1: alone on two cores they take a minute, but Ray's own time limits
+run out where something else runs beside them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pile_tools import FormatError
+from pile_tools.jobs import merge, tokenize
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.read.shards import find_shards
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("PILE_TOOLS_TEST_RAY") != "1",
+    reason="a Ray cluster needs a machine to itself; PILE_TOOLS_TEST_RAY=1 runs it",
+)
+
+SUFFIXES = (".bin", ".idx", ".provenance", ".manifest.json")
+WriteShard = Callable[[Path, Iterable[dict[str, Any]]], Path]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster with two CPUs, to which this process is connected."""
+    pytest.importorskip("ray", reason="ray is not installed; the extra [distributed] brings it")
+    import ray
+
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    for attempt in range(3):
+        try:
+            ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+            break
+        except Exception:  # Ray gives its processes 30 seconds, which a busy machine may not have
+            ray.shutdown()
+            if attempt == 2:
+                raise
+    yield ray.get_runtime_context().gcs_address
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def slow_shards(tmp_path_factory: pytest.TempPathFactory, write_shard: WriteShard) -> list[Path]:
+    """Five shards of words nobody has seen, which take a second or so each."""
+    folder, letters = tmp_path_factory.mktemp("slow"), random.Random(0)
+    for shard in range(5):
+        texts = (" ".join(letters.randbytes(6).hex() for _ in range(2_000)) for _ in range(300))
+        records = ({"text": text, "meta": {"pile_set_name": f"Set {shard % 3}"}} for text in texts)
+        write_shard(folder / f"{shard}.jsonl.zst", records)
+    return find_shards([folder])
+
+
+@pytest.fixture(scope="module")
+def whole(slow_shards: list[Path], tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of them."""
+    prefix = tmp_path_factory.mktemp("whole") / "d"
+    tokenize.run(slow_shards, prefix, TokenizeConfig(tokenizer=tokenizer), threads=1)
+    return prefix
+
+
+def contents(prefix: Path) -> dict[str, bytes]:
+    return {suffix: Path(f"{prefix}{suffix}").read_bytes() for suffix in SUFFIXES}
+
+
+def workers() -> list[int]:
+    """The processes that run a task of ours."""
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(b"ray::_make_part"):
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := what()):
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.01)
+    return found
+
+
+def being_written(folder: Path) -> bool:
+    return any(path.stat().st_size for path in folder.glob("*.partial/*.bin"))
+
+
+@pytest.mark.slow
+def test_a_worker_killed_in_the_middle_changes_nothing(
+    cluster: str, slow_shards: list[Path], whole: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    from pile_tools.jobs import distributed
+
+    prefix, killed, seen = tmp_path / "d", [], []
+
+    def kill() -> None:
+        wait_for(lambda: being_written(tmp_path / "d.parts"))
+        killed.extend(workers()[:1])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    config = TokenizeConfig(tokenizer=tokenizer)
+    parts = distributed.make_parts(
+        slow_shards,
+        prefix,
+        config,
+        threads=1,
+        on_progress=lambda n_bytes, n_tokens: seen.append((n_bytes, n_tokens)),
+    )
+    killer.join()
+    assert len(killed) == 1
+    assert seen[-1][0] == sum(path.stat().st_size for path in slow_shards)
+    assert seen[-1][1] > 0
+    merge.run(parts, prefix)
+    assert contents(prefix) == contents(whole)
+    distributed.remove_parts(parts)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(f"d{suffix}" for suffix in SUFFIXES)
+
+
+def start_driver(address: str, shards: Path, prefix: Path, tokenizer: Path) -> subprocess.Popen[str]:
+    program = "import sys; from pile_tools.cli import main; sys.exit(main())"
+    arguments = ["tokenize", str(shards), "-o", prefix.name, "--tokenizer", str(tokenizer), "--distributed"]
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments],
+        cwd=prefix.parent,
+        env={**os.environ, "RAY_ADDRESS": address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_whose_driver_ended_goes_on_with_the_rest(
+    cluster: str, slow_shards: list[Path], whole: Path, tokenizer: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    prefix, shards = tmp_path / "d", slow_shards[0].parent
+    driver = start_driver(cluster, shards, prefix, tokenizer)
+    finished = wait_for(lambda: list((tmp_path / "d.parts").glob("*.idx")))
+    driver.send_signal(how)
+    _, errors = driver.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert driver.returncode == 130, errors
+        assert errors.strip() == "error: interrupted; run the same command again to go on"
+    wait_for(lambda: not workers())
+    assert not Path(f"{prefix}.idx").exists()
+    before = {path: path.stat().st_mtime_ns for path in finished}
+
+    from pile_tools.jobs import distributed
+
+    config = TokenizeConfig(tokenizer=tokenizer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)  # the tasks have another working directory
+        parts = distributed.make_parts(slow_shards, Path("d"), config, threads=2)
+        assert {path: path.stat().st_mtime_ns for path in finished} == before
+        merge.run(parts, prefix)
+    assert contents(prefix) == contents(whole)
+    again = start_driver(cluster, shards, prefix, tokenizer)
+    assert "nothing to do" in again.communicate(timeout=60)[0]
+
+
+@pytest.mark.slow
+def test_a_bad_shard_is_told_as_in_one_process_and_can_be_mended(
+    cluster: str, shards: Path, dataset: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    from pile_tools.jobs import distributed
+
+    folder, config = tmp_path / "shards", TokenizeConfig(tokenizer=tokenizer)
+    folder.mkdir()
+    for path in find_shards([shards]):
+        (folder / path.name).write_bytes(path.read_bytes())
+    good = (folder / "02.jsonl").read_bytes()
+    (folder / "02.jsonl").write_bytes(good + b"not json\n")
+    with pytest.raises(FormatError, match=r"record 300: not JSON.*02\.jsonl, byte \d+\)$"):
+        distributed.make_parts(find_shards([folder]), tmp_path / "d", config, threads=1)
+    (folder / "02.jsonl").write_bytes(good)
+    parts = distributed.make_parts(find_shards([folder]), tmp_path / "d", config, threads=1)
+    merge.run(parts, tmp_path / "d")
+    assert Path(f"{tmp_path}/d.bin").read_bytes() == Path(f"{dataset}.bin").read_bytes()
+
+
+def test_that_ray_is_missing_is_told_in_one_line(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+    program = "import sys; sys.modules['ray'] = None; from pile_tools.cli import main; sys.exit(main())"
+    arguments = ["tokenize", str(shards), "-o", "d", "--tokenizer", str(tokenizer), "--distributed"]
+    command = [sys.executable, "-c", program, *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    message = (
+        "this command needs ray, which is not installed; pip install 'pile-tools[distributed]' brings it"
+    )
+    assert result.stderr == f"error: {message}\n"
+    assert not list(tmp_path.iterdir())

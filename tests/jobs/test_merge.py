@@ -1,0 +1,231 @@
+"""Merging: the bytes of one run, in order, and what must not be mixed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, TokenDataset
+from pile_tools.jobs import merge, tokenize, verify
+from pile_tools.jobs.merge import find_datasets
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.read.shards import find_shards
+from pile_tools.tokens.parts import Part
+
+SUFFIXES = (".bin", ".idx", ".provenance", ".manifest.json")
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+WriteShard = Callable[[Path, Iterable[dict[str, Any]]], Path]
+
+
+def contents(prefix: Path, suffixes: Iterable[str] = SUFFIXES) -> dict[str, bytes]:
+    return {suffix: Path(f"{prefix}{suffix}").read_bytes() for suffix in suffixes}
+
+
+def of_shards(shards: list[Path], prefix: Path, tokenizer: Path, **more: Any) -> Path:
+    tokenize.run(shards, prefix, TokenizeConfig(tokenizer=tokenizer), threads=1, **more)
+    return prefix
+
+
+@pytest.fixture
+def halves(shards: Path, tokenizer: Path, tmp_path: Path) -> list[Path]:
+    """The first shard in one dataset, the other three in another."""
+    found = find_shards([shards])
+    return [
+        of_shards(found[:1], tmp_path / "a", tokenizer),
+        of_shards(found[1:], tmp_path / "b" / "b", tokenizer),
+    ]
+
+
+def test_datasets_of_shards_merge_to_that_of_all_shards(
+    halves: list[Path], dataset: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out" / "all"
+    result = merge.run(halves, output)
+    files = (".bin", ".idx", ".provenance")
+    assert contents(output, files) == contents(dataset, files)
+    one_run = json.loads(Path(f"{dataset}.manifest.json").read_text())["summary"]
+    assert {k: v for k, v in result.manifest.summary.items() if k != "parts"} == one_run
+    assert [part["first_document"] for part in result.manifest.summary["parts"]] == [
+        0,
+        len(TokenDataset(halves[0])),
+    ]
+    assert not merge.run(halves, output).is_new
+    with pytest.raises(OutputExistsError, match="other inputs"):
+        merge.run(halves[::-1], output)
+    assert merge.run(halves[::-1], output, force=True).is_new
+    assert TokenDataset(output)[0].tolist() == TokenDataset(halves[1])[0].tolist()
+    assert sorted(path.name for path in output.parent.iterdir()) == sorted(f"all{s}" for s in SUFFIXES)
+
+
+def test_a_merged_dataset_is_verified_back_to_the_shards(halves: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "all"
+    merge.run(halves, output)
+    checks = [check.what for check in verify.run(output, chain=True)]
+    assert sum("fingerprint" in what for what in checks) == 2
+    assert any("03.jsonl.zst" in what for what in checks)
+    bin = Path(f"{halves[1]}.bin")
+    bin.write_bytes(bytes([bin.read_bytes()[0] ^ 1]) + bin.read_bytes()[1:])
+    with pytest.raises(PileError, match="another dataset than the one it was made from"):
+        verify.run(output)
+
+
+def test_a_foreign_dataset_is_taken_with_its_documents_unknown(
+    golden: Path, neox_tokenizer: Path, tmp_path: Path
+) -> None:
+    foreign = golden / "dataset" / "mini_eod_text_document"
+    ours = of_shards([golden / "dataset" / "mini.jsonl"], tmp_path / "ours", neox_tokenizer)
+    merge.run([foreign, ours], tmp_path / "all")
+    merged, one = TokenDataset(tmp_path / "all"), TokenDataset(ours)
+    assert len(merged) == 2 * len(one)
+    assert Path(f"{tmp_path}/all.bin").read_bytes() == Path(f"{ours}.bin").read_bytes() * 2
+    assert merged.origin(0) is None
+
+
+def test_tokens_that_do_not_mean_the_same_are_not_mixed(
+    halves: list[Path], shards: Path, golden: Path, neox_tokenizer: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    found = find_shards([shards])
+    neox = of_shards(found, tmp_path / "neox", neox_tokenizer)
+    with pytest.raises(PileError, match=r"neox was made with another tokenizer than .*a: the same ids"):
+        merge.run([halves[0], neox], tmp_path / "all")
+    config = TokenizeConfig(tokenizer=tokenizer, append_eod=False)
+    tokenize.run(found, tmp_path / "bare", config, threads=1)
+    with pytest.raises(PileError, match=r"bare was made with eod = None, .*a with '<\|endoftext\|>'"):
+        merge.run([halves[0], tmp_path / "bare"], tmp_path / "all")
+    with pytest.raises(FormatError, match=r"stores tokens as int32, but .* as uint16"):
+        merge.run([halves[0], golden / "dataset" / "mixed32"], tmp_path / "all")
+    with pytest.raises(ConfigError, match="cannot be merged into itself"):
+        merge.run(halves, halves[0])
+    assert not Path(f"{tmp_path}/all.idx").exists()
+    assert not Path(f"{tmp_path}/all.partial").exists()
+
+
+def test_datasets_are_found_by_prefix_file_or_folder(halves: list[Path], tmp_path: Path) -> None:
+    a, b = halves
+    files = [Path(f"{a}{suffix}") for suffix in SUFFIXES]
+    assert find_datasets([b, *files, b.parent]) == [b, a]
+    assert find_datasets([tmp_path]) == [a]
+    assert find_datasets([tmp_path / "nowhere"]) == [tmp_path / "nowhere"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(PileError, match="holds no datasets"):
+        find_datasets([tmp_path / "empty"])
+
+
+def test_part_numbers_are_checked() -> None:
+    assert Part.parse("3/16") == Part(3, 16)
+    for text, message in [("0/4", "from 1 to 4, got 0"), ("5/4", "got 5"), ("3", "expected i/n")]:
+        with pytest.raises(ConfigError, match=message):
+            Part.parse(text)
+    shards = [Path(str(i)) for i in range(7)]
+    assert [list(Part(i, 3).of(shards)) for i in (1, 2, 3)] == [shards[:2], shards[2:4], shards[4:]]
+    with pytest.raises(ConfigError, match="7 shards cannot be cut into 8 parts"):
+        Part(1, 8).of(shards)
+
+
+@pytest.mark.parametrize("n_parts", [1, 3, 6])
+def test_parts_merge_to_the_single_run_manifest_included(
+    shards: Path, tokenizer: Path, tmp_path: Path, write_shard: WriteShard, n_parts: int
+) -> None:
+    folder = tmp_path / "shards"
+    shutil.copytree(shards, folder)
+    # A shard without documents must not be in the way, and a new subset must get its number.
+    write_shard(folder / "01a.jsonl", [{"text": ""}])
+    write_shard(folder / "02a.jsonl", [{"text": "x", "meta": {"pile_set_name": "New"}}])
+    found = find_shards([folder])
+    whole = of_shards(found, tmp_path / "whole" / "d", tokenizer)
+    prefix = tmp_path / "jobs" / "d"
+    for number in reversed(range(1, n_parts + 1)):
+        of_shards(found, prefix, tokenizer, part=Part(number, n_parts))
+    result = merge.run(find_datasets([tmp_path / "jobs" / "d.parts"]), prefix)
+    assert result.is_whole
+    assert contents(prefix) == contents(whole)
+    # The job is done: neither the whole nor any part of it is made again.
+    shutil.rmtree(tmp_path / "jobs" / "d.parts")
+    config = TokenizeConfig(tokenizer=tokenizer)
+    for part in (None, Part(1, n_parts)):
+        assert not tokenize.run(found, prefix, config, threads=1, part=part).is_new
+    verify.run(prefix, chain=True)
+
+
+def test_missing_and_mixed_parts_are_named(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+    found, folder = find_shards([shards]), tmp_path / "d.parts"
+    for number in (1, 3):
+        of_shards(found, tmp_path / "d", tokenizer, part=Part(number, 4))
+    with pytest.raises(PileError, match=r"2 of 4 parts are missing: 2/4, 4/4 .*d\.parts"):
+        merge.run(find_datasets([folder]), tmp_path / "d")
+    of_shards(found[1:], tmp_path / "e", tokenizer, part=Part(1, 3))
+    with pytest.raises(PileError, match=r"part-00001-of-00003\S* is a part of another job than"):
+        merge.run([*find_datasets([folder]), *find_datasets([tmp_path / "e.parts"])], tmp_path / "d")
+    whole = of_shards(found, tmp_path / "whole", tokenizer)
+    with pytest.raises(PileError, match="whole is not a part, the others are"):
+        merge.run([*find_datasets([folder]), whole], tmp_path / "d")
+
+
+def test_parts_without_any_document_are_told(
+    tmp_path: Path, tokenizer: Path, write_shard: WriteShard
+) -> None:
+    found = [write_shard(tmp_path / f"{i}.jsonl", [{"text": ""}]) for i in range(2)]
+    for number in (1, 2):
+        of_shards(found, tmp_path / "d", tokenizer, part=Part(number, 2))
+    with pytest.raises(FormatError, match="every shard is empty"):
+        merge.run(find_datasets([tmp_path / "d.parts"]), tmp_path / "d")
+
+
+def test_an_array_job_on_the_command_line(cli: Run, shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+    def done(*arguments: str | Path) -> str:
+        result = cli(*arguments, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    command = ["tokenize", shards, "-o", "d", "--tokenizer", tokenizer]
+    assert "pile-tools merge d.parts -o d" in done(*command, "--shards", "1/2")
+    missing = cli("merge", "d.parts", "-o", "d", cwd=tmp_path)
+    assert missing.returncode == 1
+    assert "error: 1 of 2 parts are missing: 2/2" in missing.stderr
+    done(*command, "--shards", "2/2")
+    assert "nothing to do" in done(*command, "--shards", "2/2")
+    assert "rm -r d.parts" in done("merge", "d.parts", "-o", "d")
+    assert "nothing to do" in done(*command)
+    assert cli(*command, "--shards", "0/2", cwd=tmp_path).returncode == 2
+
+
+@pytest.mark.slow
+def test_a_killed_merge_ends_with_the_same_bytes(
+    shards: Path, tokenizer: Path, tmp_path: Path, write_shard: WriteShard
+) -> None:
+    big = write_shard(tmp_path / "big.jsonl", ({"text": f"{i} " + "a b c " * 20_000} for i in range(100)))
+    part = of_shards([big], tmp_path / "part", tokenizer)
+    inputs = [part]
+    for i in range(8):
+        copied = tmp_path / f"copy{i}"
+        for suffix in SUFFIXES:
+            Path(f"{copied}{suffix}").hardlink_to(f"{part}{suffix}")
+        inputs.append(copied)
+    whole, output = tmp_path / "whole", tmp_path / "out" / "d"
+    merge.run(inputs, whole)
+    program = "from pile_tools.cli import main; main()"
+    command = [sys.executable, "-c", program, "merge", *map(str, inputs), "-o", str(output)]
+    n_killed = 0
+    for seconds in [0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2]:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        while process.poll() is None and not Path(f"{output}.partial").exists():
+            time.sleep(0.005)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        n_killed += process.wait() == -signal.SIGKILL
+        if Path(f"{output}.idx").exists():
+            break
+    merge.run(inputs, output)
+    assert contents(output, (".bin", ".idx", ".provenance")) == contents(
+        whole, (".bin", ".idx", ".provenance")
+    )
+    assert n_killed > 0
