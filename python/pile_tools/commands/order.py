@@ -64,7 +64,7 @@ def command(
     
       order = pile_tools.open_order("order-256")
       order.rebatch(batch_size=512)
-      view = order.with_tokens({" he": " she"}, steps=(9000, 10000))    # or with_inserts([Insert(...)])
+      view = replace_tokens(order, {" he": " she"}, steps=(9000, 10000))    # or insert_tokens
       pile_tools.order.interventions.save_view(view, Path("swapped"))
     """
     config = OrderConfig(**settings)

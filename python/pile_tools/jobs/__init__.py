@@ -1,1 +1,1 @@
-"""One module per stage: its config and `run(config) -> Manifest`."""
+"""One module per job: its config and `run(config) -> Manifest`."""
