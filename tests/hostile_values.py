@@ -44,6 +44,9 @@ HOSTILE = (
     "1/99999999999999999999",
     "\x1b[2J",
     "\udcff",
+    "[" * 100_000,
+    "[" * 400 + "]" * 400,
+    "1," * 2000 + "1",
 )
 
 #: Arguments with which a command works; `{out}` is a path of the run's own.
@@ -74,7 +77,11 @@ BASES = {
 }
 #: Beside the bases: options that only go together, and arguments in place of the base's.
 MORE = {
-    "search": [["{in}/d/s", "--cnf", '[["alpha"], ["beta"]]', "--within"], ["{in}/d/s", "--tokens"]],
+    "search": [
+        ["{in}/d/s", "--cnf", '[["alpha"], ["beta"]]', "--within"],
+        ["{in}/d/s", "--cnf"],
+        ["{in}/d/s", "--tokens"],
+    ],
     "count-terms": [
         ["{in}/terms.txt", "{in}/o", "--checkpoints"],
         ["--rule", "pythia-arithmetic", "{in}/o", "--checkpoints"],
