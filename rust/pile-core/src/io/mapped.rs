@@ -43,6 +43,26 @@ impl Mapped {
         })
     }
 
+    /// Maps a file of a job's scratch folder that must hold `n_items` of `width` bytes each.
+    ///
+    /// The job has written them itself, but where locks do not work another process may have begun the
+    /// job anew, and anyone may edit the state that a killed job resumes from.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`]; [`crate::ErrorKind::Format`] if the size is another.
+    pub fn open_written(path: &Path, n_items: u64, width: u64) -> Result<Self> {
+        let file = Self::open(path)?;
+        let (found, written) = (file.bytes().len(), n_items.saturating_mul(width));
+        if found as u64 != written {
+            let what = format!(
+                "has {found} bytes, {written} were written: another process changed it; \
+                 remove its folder and run the same command again"
+            );
+            return Err(Error::malformed(path, what));
+        }
+        Ok(file)
+    }
+
     /// All bytes of the file.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
