@@ -46,6 +46,9 @@ HOSTILE = (
     "1/99999999999999999999",
     "\x1b[2J",
     "\udcff",
+    "[" * 100_000,
+    "[" * 400 + "]" * 400,
+    "1," * 2000 + "1",
 )
 
 #: Given where a command expects an input or output of some kind; `{cwd}` is the current folder.
@@ -98,7 +101,11 @@ BASES = {
 }
 #: Beside the bases: options that only go together, and arguments in place of the base's.
 MORE = {
-    "search": [["{in}/d/s", "--cnf", '[["alpha"], ["beta"]]', "--within"], ["{in}/d/s", "--tokens"]],
+    "search": [
+        ["{in}/d/s", "--cnf", '[["alpha"], ["beta"]]', "--within"],
+        ["{in}/d/s", "--cnf"],
+        ["{in}/d/s", "--tokens"],
+    ],
     "count-terms": [
         ["{in}/terms.txt", "{in}/o", "--checkpoints"],
         ["--rule", "pythia-arithmetic", "{in}/o", "--checkpoints"],

@@ -1,4 +1,4 @@
-"""Hand-written lists have a largest size."""
+"""Hand-written lists and texts have a largest size."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from pile_tools.cli import group, run
 from pile_tools.errors import PileError
 from pile_tools.read import texts
 
 
 def test_an_endless_list_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(texts, "MAX_LIST_BYTES", 4)
+    monkeypatch.setattr(texts, "MAX_TEXT_BYTES", 4)
     whole, long = tmp_path / "whole", tmp_path / "long"
     whole.write_bytes(b"a\nb\n")
     long.write_bytes(b"a\nb\nc")
@@ -19,3 +20,19 @@ def test_an_endless_list_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for path in (long, Path("/dev/zero")):
         with pytest.raises(PileError, match="more than 4 bytes"):
             texts.read_lines(path)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trace-text", "none", "/dev/zero"],
+        ["search", "none", "--file", "/dev/zero"],
+        ["when", "none", "--file", "/dev/zero"],
+    ],
+)
+def test_no_command_reads_an_endless_file_whole(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(texts, "MAX_TEXT_BYTES", 1000)
+    assert run(group, arguments) == 1
+    assert "more than 1,000 bytes, the most that is read (/dev/zero)" in capsys.readouterr().err

@@ -21,28 +21,42 @@ SHRINK = """
 import os, sys
 from pathlib import Path
 import click
-from pile_tools import TokenDataset, cli
+from pile_tools import TokenDataset, cli, publish
 
 @click.command()
 @click.argument("prefix")
-def command(prefix):
+@click.argument("n_left", type=int)
+@click.argument("output", required=False)
+def command(prefix, n_left, output):
     dataset = TokenDataset(prefix)
-    os.truncate(prefix + ".bin", 0)
-    print(sum(len(dataset[i]) and int(dataset[i][0]) for i in range(len(dataset))))
+    os.truncate(prefix + ".bin", n_left)
+    found = sum(int(dataset[i].sum()) for i in range(len(dataset)))
+    if output is not None:
+        publish.write_file(Path(output), lambda path: path.write_text(str(found)))
 
 sys.exit(cli.run(command))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's list of maps is Linux's")
-def test_an_input_that_shrinks_ends_the_command_with_its_name(dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_output", [False, True])
+@pytest.mark.parametrize("n_missing", [1, 4096, None])
+def test_an_input_that_shrinks_ends_the_command_with_its_name(
+    dataset: Path, tmp_path: Path, n_missing: int | None, has_output: bool
+) -> None:
     for suffix in (".bin", ".idx"):
         shutil.copy(dataset.with_name(dataset.name + suffix), tmp_path / f"d{suffix}")
-    command = [sys.executable, "-c", SHRINK, str(tmp_path / "d")]
+    n_left = 0 if n_missing is None else (tmp_path / "d.bin").stat().st_size - n_missing
+    output = tmp_path / "out" / "found.txt"
+    output.parent.mkdir()
+    command = [sys.executable, "-c", SHRINK, str(tmp_path / "d"), str(n_left)]
+    command += [str(output)] if has_output else []
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    shrunk = f"error: {tmp_path / 'd.bin'} became shorter while it was read; "
-    assert result.stderr == shrunk + "run the command again once it is whole\n"
+    assert result.stderr.count("\n") == 1
+    assert "became shorter while it was read; run the command again once it is whole" in result.stderr
+    assert str(tmp_path / "d.bin") in result.stderr
+    assert not output.exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's list of maps is Linux's")

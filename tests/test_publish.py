@@ -270,6 +270,16 @@ def test_a_folder_may_be_named_by_dots(tmp_path: Path, monkeypatch: pytest.Monke
         Target.of(Path("/manifest.json"))
 
 
+@pytest.mark.parametrize("n_bytes", [0, 2, 4])
+def test_an_input_that_changes_size_meanwhile_is_refused(tmp_path: Path, n_bytes: int) -> None:
+    shard = tmp_path / "shard"
+    shard.write_text("100")
+    inputs = [manifest.file_entry(shard, tmp_path, role="shard")]
+    with pytest.raises(PileError, match=r"changed while it was read: 3 bytes before, . after.*shard\)"):
+        make(tmp_path, {"x.a": "1"}, inputs=inputs, on_build=lambda scratch: shard.write_text("1" * n_bytes))
+    assert sorted(tree(tmp_path)) == ["shard"]
+
+
 def test_a_failed_build_leaves_nothing(tmp_path: Path) -> None:
     def fail(scratch: Path) -> None:
         raise OSError(28, "No space left on device")

@@ -20,6 +20,7 @@ __all__ = [
     "build_dataset",
     "build_index",
     "build_order",
+    "check_mapped",
     "combine_places",
     "count_token_ngrams",
     "count_word_ngrams",
@@ -278,7 +279,7 @@ class TrainingOrder:
 
     @property
     def dataset(self) -> Any:
-        """The documents that the samples are made of: a `TokenDataset` or `TokenSource`; of a blend, a list of them."""
+        """The documents of the samples: a `TokenDataset` or `TokenSource`; of a blend, a list of these."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -775,6 +776,12 @@ def order_arithmetic(
     """Counts by Pythia's arithmetic rule in the first samples of an order: keys and counts, by `ends`.
 
     Raises: ConfigError for more samples than there are.
+    """
+
+def check_mapped() -> None:
+    """Checks that no file became shorter while it was mapped, since the last check.
+
+    What is missing of a file's last page reads as zeros, and no signal tells of it. Raises FormatError.
     """
 
 def report_machine_failures() -> None:

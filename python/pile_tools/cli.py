@@ -91,6 +91,8 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
     try:
         with _warnings_as_lines():
             code = int(checked(group).main(arguments, standalone_mode=False) or 0)
+        # What was printed may come from a file that lost its end meanwhile.
+        _core.check_mapped()
         terminal.flush_stdout()
         return code
     except BaseException as err:

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import checked, files, manifest, unchanged
+from pile_tools import _core, checked, files, manifest, unchanged
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
@@ -173,7 +173,9 @@ def make(
         try:
             seen = Identities.of(Path(os.path.normpath(target.folder / of["path"])) for of in request.inputs)
             with _naming(target.manifest):
-                made = _write_manifest(target, request, build(target.scratch), owned)
+                built = build(target.scratch)
+                _refuse_resized(request.inputs, target.folder)
+                made = _write_manifest(target, request, built, owned)
             unchanged.remember(
                 target.unpublished, list(manifest.hashed_inputs(made.inputs, target.folder)), seen
             )
@@ -218,6 +220,7 @@ def write_file(
         try:
             with _naming(path):
                 fill(temporary)
+            _core.check_mapped()
             entry = _synced_entry(temporary, path.name)
             _refuse(path, {}, entry, force=force or (_is_regular(path) and is_ours(_head(path))))
             temporary.replace(path)
@@ -458,6 +461,7 @@ def _begin(target: Target, owned: Mapping[str, Entry]) -> None:
 
 def _write_manifest(target: Target, request: Request, built: Built, owned: Mapping[str, Entry]) -> Manifest:
     """Syncs the files and writes their manifest: from here on a rerun only publishes."""
+    _core.check_mapped()
     outputs = []
     for name in built.names:
         role = {"role": built.roles[name]} if name in built.roles else {}
@@ -466,6 +470,15 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
     made = manifest.write(target.unpublished, request, outputs, built.summary, built.inputs)
     sync_folder(target.scratch)
     return made
+
+
+def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
+    """Refuses inputs that grew or shrank while the job read them. Raises PileError."""
+    for entry in inputs:
+        path = Path(os.path.normpath(folder / entry["path"]))
+        if "bytes" in entry and path.is_file() and path.stat().st_size != entry["bytes"]:
+            sizes = f"{entry['bytes']:,} bytes before, {path.stat().st_size:,} after"
+            raise PileError(f"changed while it was read: {sizes}; run the command again ({path})")
 
 
 def _publish(

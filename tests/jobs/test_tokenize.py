@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +267,45 @@ def test_a_mended_shard_is_gone_on_with(shards: Path, tokenizer: Path, tmp_path:
         tokenized(mended, tmp_path / "d", tokenizer)
     (mended / "03.jsonl.zst").write_bytes(good)
     assert tokenized(mended, tmp_path / "d", tokenizer).n_resumed_shards == 3
+
+
+def _numbers(values: Any) -> Iterator[tuple[Any, Any]]:
+    """Each number in JSON, as its container and key."""
+    for key, value in values.items() if isinstance(values, dict) else enumerate(values):
+        if isinstance(value, int):
+            yield values, key
+        elif isinstance(value, (dict, list)):
+            yield from _numbers(value)
+
+
+@pytest.mark.parametrize("number", [1, 2**63])
+def test_an_edited_state_is_no_bug(shards: Path, tokenizer: Path, tmp_path: Path, number: int) -> None:
+    mended, prefix = tmp_path / "shards", tmp_path / "d"
+    shutil.copytree(shards, mended)
+    good = (mended / "01.jsonl.zst").read_bytes()
+    # Of the shards, what is recorded of one stands for all.
+    (mended / "01.jsonl.zst").write_bytes(b"another size")
+    with pytest.raises(FormatError):
+        tokenized(mended, prefix, tokenizer)
+    (mended / "01.jsonl.zst").write_bytes(good)
+    scratch = tmp_path / "d.partial"
+    shutil.copytree(scratch, tmp_path / "stopped")
+    state = (scratch / "state.json").read_bytes()
+    n_failed = 0
+    for at in range(len(list(_numbers(json.loads(state))))):
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.copytree(tmp_path / "stopped", scratch)
+        values = json.loads(state)
+        container, key = list(_numbers(values))[at]
+        container[key] = number
+        (scratch / "state.json").write_text(json.dumps(values))
+        try:
+            tokenized(mended, prefix, tokenizer, force=True)
+            TokenDataset(prefix).check()
+        except PileError:
+            n_failed += 1
+    # The numbers of documents and of tokens, at least, are compared with the files.
+    assert n_failed >= 2
 
 
 GOOD = b'{"text": "good"}\n'

@@ -153,16 +153,17 @@ def _changed(index: Index, query: Any) -> dict[str, str]:
 def _clauses(text: str) -> list[list[Query]]:
     try:
         clauses = json.loads(text)
-    except ValueError as err:
-        raise ConfigError(f"--cnf is not JSON: {err}") from err
+    except (ValueError, RecursionError) as err:
+        reason = "nested too deep" if isinstance(err, RecursionError) else str(err)
+        raise ConfigError(f"--cnf is not JSON: {reason}") from err
     if not isinstance(clauses, list) or not all(isinstance(clause, list) for clause in clauses):
         raise ConfigError('--cnf: expected a list of lists, such as \'[["cat", "dog"], ["food"]]\'')
-    for clause in clauses:
-        for query in clause:
+    for number, clause in enumerate(clauses, 1):
+        for at, query in enumerate(clause, 1):
             is_ids = isinstance(query, list) and all(type(id) is int for id in query)
             if not (isinstance(query, str) or is_ids) or not query:
                 raise ConfigError(
-                    f"--cnf: {json.dumps(query)} is neither a text nor a list of ids, or it is empty"
+                    f"--cnf: query {at} of clause {number} is not a text or a list of ids, or is empty"
                 )
             if is_ids:
                 query[:] = map(checked_id, query)

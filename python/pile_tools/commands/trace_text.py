@@ -17,7 +17,7 @@ from pile_tools.order.open import open_order
 from pile_tools.present import marked
 from pile_tools.present.marked import Entry
 from pile_tools.read.shards import STANDARD_INPUT
-from pile_tools.read.texts import BYTE_ORDER_MARK
+from pile_tools.read.texts import BYTE_ORDER_MARK, read_bounded
 from pile_tools.search import Index, Span, open_index
 from pile_tools.terminal import Styled, echo, echo_json, echo_text, style
 from pile_tools.tokenizers import load_tokenizer
@@ -116,9 +116,12 @@ def _marked(piece: str) -> str | Styled:
 
 
 def _read(file: Path) -> str:
-    """The text of a file or of standard input, without a byte-order mark. Raises FormatError, ConfigError."""
-    is_standard = str(file) == str(STANDARD_INPUT)
-    data = sys.stdin.buffer.read() if is_standard else file.read_bytes()
+    """The text of a file or of standard input, without a byte-order mark. Raises PileError."""
+    if str(file) == str(STANDARD_INPUT):
+        data = read_bounded(sys.stdin.buffer, "a text", file)
+    else:
+        with file.open("rb") as stream:
+            data = read_bounded(stream, "a text", file)
     data = data.removeprefix(BYTE_ORDER_MARK)
     try:
         text = data.decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import IO
 
 from pile_tools._core import Tokenizer
 from pile_tools.errors import ConfigError, PileError
@@ -19,15 +20,25 @@ _WIDE_MARKS = {
 }
 
 
-#: The largest list that is read, far more than anyone writes by hand; an endless device is refused by it.
-MAX_LIST_BYTES = 1 << 28
+#: The largest list or text that is read, far more than anyone writes by hand. An endless device exceeds it.
+MAX_TEXT_BYTES = 1 << 28
 
 
-def _read_bounded(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        data = stream.read(MAX_LIST_BYTES + 1)
-    if len(data) > MAX_LIST_BYTES:
-        raise PileError(f"a list of more than {MAX_LIST_BYTES:,} bytes, the most that is read ({file})")
+def read_bounded(stream: IO[bytes], what: str, name: Path) -> bytes:
+    """The bytes of a list or a text that fits into memory.
+
+    Args:
+        stream: Where to read it.
+        what: What is read, as in "a list".
+        name: The file, for messages.
+
+    Raises:
+        PileError: It has more than `MAX_TEXT_BYTES`.
+        OSError: The stream cannot be read.
+    """
+    data = stream.read(MAX_TEXT_BYTES + 1)
+    if len(data) > MAX_TEXT_BYTES:
+        raise PileError(f"{what} of more than {MAX_TEXT_BYTES:,} bytes, the most that is read ({name})")
     return data
 
 
@@ -37,10 +48,11 @@ def read_lines(file: Path) -> list[bytes]:
     Lines end at a line feed, or at a carriage return and a line feed, and at no other character.
 
     Raises:
-        PileError: The file is UTF-16 or UTF-32, or has more than `MAX_LIST_BYTES`.
+        PileError: The file is UTF-16 or UTF-32, or has more than `MAX_TEXT_BYTES`.
         OSError: The file cannot be read.
     """
-    data = _read_bounded(file)
+    with file.open("rb") as stream:
+        data = read_bounded(stream, "a list", file)
     encoding = _wide_encoding(data)
     if encoding is not None:
         raise PileError(f"the list is {encoding}, expected UTF-8; save it as UTF-8 ({file})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,9 +74,9 @@ def intervals(given: str | None, n_steps: int) -> Intervals:
 def _given(given: str | None, n_steps: int) -> list[int]:
     if given is None:
         return list(PYTHIA)
-    folder = Path(given)
-    if folder.is_dir():
-        return _in_folder(folder)
+    # `Path.is_dir` raises for a list that is longer than a file name may be.
+    if os.path.isdir(given):  # noqa: PTH112
+        return _in_folder(Path(given))
     if not re.fullmatch(r"\d+(,\d+)*", given):
         raise ConfigError(
             f"checkpoints {given!r}: expected a number (every N steps), a list such as 0,100,200, "

@@ -57,6 +57,12 @@ mod _core {
         pile_core::io::report_failures();
     }
 
+    /// Raises `FormatError` for a file that became shorter while it was mapped, since the last check.
+    #[pyfunction]
+    fn check_mapped() -> Result<(), super::errors::BindError> {
+        Ok(pile_core::io::check_mapped()?)
+    }
+
     use pyo3::prelude::*;
 
     #[pymodule_init]

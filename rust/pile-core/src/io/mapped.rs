@@ -1,19 +1,78 @@
 //! Read-only memory maps.
 
-use std::{fs::File, path::Path, path::PathBuf};
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{
+        LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use crate::{Error, Result};
 
 /// A file as read-only bytes, paged in on demand.
 ///
 /// Sizes are checked on opening. The file must not be shortened while it is mapped: the system ends a
-/// process that reads beyond the new end, with SIGBUS in a library, and in a command with a message
-/// ([`super::report_failures`]). Everything this crate writes is renamed into place and never shortened
-/// afterwards.
+/// process that reads a page beyond the new end, with SIGBUS in a library, and in a command with a message
+/// ([`super::report_failures`]). What is missing of the last page reads as zeros, which [`check_mapped`]
+/// finds. Everything this crate writes is renamed into place and never shortened afterwards.
 #[derive(Debug)]
 pub struct Mapped {
     path: PathBuf,
     map: Option<memmap2::Mmap>,
+    number: u64,
+}
+
+/// A file as it was when it was mapped.
+#[derive(Debug)]
+struct AsMapped {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    n_bytes: u64,
+}
+
+impl AsMapped {
+    /// Whether the file is still at its path and has fewer bytes. A file that was replaced keeps its bytes
+    /// for as long as it is mapped.
+    fn is_shorter(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|found| {
+            (found.dev(), found.ino()) == (self.device, self.inode) && found.len() < self.n_bytes
+        })
+    }
+}
+
+/// The files that are mapped, by number, and those that had become shorter when their map ended.
+#[derive(Debug, Default)]
+struct Registry {
+    mapped: HashMap<u64, AsMapped>,
+    shorter: Vec<PathBuf>,
+}
+
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(0);
+
+fn registry() -> MutexGuard<'static, Registry> {
+    // Each change of the registry is one call: a panic elsewhere leaves it whole.
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Checks that no file became shorter while it was mapped, since the last check: called before what was
+/// made from it is published.
+///
+/// # Errors
+/// [`crate::ErrorKind::Format`] for one that did.
+pub fn check_mapped() -> Result<()> {
+    match shorter_files().first() {
+        None => Ok(()),
+        Some(path) => {
+            let what = "became shorter while it was read; run the command again once it is whole";
+            Err(Error::malformed(path, what))
+        }
+    }
 }
 
 impl Mapped {
@@ -29,18 +88,47 @@ impl Mapped {
             return Err(Error::malformed(path, "not a regular file"));
         }
         let file = File::open(path).map_err(fail)?;
-        let is_empty = file.metadata().map_err(fail)?.len() == 0;
-        let map = if is_empty {
+        let metadata = file.metadata().map_err(fail)?;
+        let map = if metadata.len() == 0 {
             None
         } else {
             // SAFETY: the map is read-only and private to this process; that nobody shortens the
             // file meanwhile is this type's documented condition.
             Some(unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?)
         };
+        let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
+        let as_mapped = AsMapped {
+            path: path.to_owned(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            n_bytes: map.as_deref().map_or(0, <[u8]>::len) as u64,
+        };
+        registry().mapped.insert(number, as_mapped);
         Ok(Self {
             path: path.to_owned(),
             map,
+            number,
         })
+    }
+
+    /// Maps a file of a job's scratch folder that must hold `n_items` of `width` bytes each.
+    ///
+    /// The job has written them itself, but where locks do not work another process may have begun the
+    /// job anew, and anyone may edit the state that a killed job resumes from.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`]; [`crate::ErrorKind::Format`] if the size is another.
+    pub fn open_written(path: &Path, n_items: u64, width: u64) -> Result<Self> {
+        let file = Self::open(path)?;
+        let (found, written) = (file.bytes().len(), n_items.saturating_mul(width));
+        if found as u64 != written {
+            let what = format!(
+                "has {found} bytes, {written} were written: another process changed it; \
+                 remove its folder and run the same command again"
+            );
+            return Err(Error::malformed(path, what));
+        }
+        Ok(file)
     }
 
     /// All bytes of the file.
@@ -73,5 +161,53 @@ impl Mapped {
                     format!("{length} bytes expected here, but the file has {found} in all"),
                 )
             })
+    }
+}
+
+fn shorter_files() -> Vec<PathBuf> {
+    let mut registry = registry();
+    let mut shorter = std::mem::take(&mut registry.shorter);
+    let live = registry.mapped.values().filter(|file| file.is_shorter());
+    shorter.extend(live.map(|file| file.path.clone()));
+    shorter.sort();
+    shorter
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let mut registry = registry();
+        if let Some(file) = registry.mapped.remove(&self.number)
+            && file.is_shorter()
+        {
+            registry.shorter.push(file.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_became_shorter_is_named_while_it_is_mapped_and_after() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        // Other tests of this process may shorten files of their own.
+        let names_it = || shorter_files().contains(&path);
+        fs::write(&path, "whole").unwrap();
+        let mapped = Mapped::open(&path).unwrap();
+        fs::write(folder.path().join("b"), "new").unwrap();
+        fs::rename(folder.path().join("b"), &path).unwrap();
+        assert!(
+            !names_it(),
+            "a replaced file is whole as long as it is mapped"
+        );
+        drop(mapped);
+        let mapped = Mapped::open(&path).unwrap();
+        fs::write(&path, "ne").unwrap();
+        assert!(names_it());
+        drop(mapped);
+        assert!(names_it());
+        assert!(!names_it(), "it is named once");
     }
 }

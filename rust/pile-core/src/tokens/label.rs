@@ -329,7 +329,7 @@ impl<'a> Labels<'a> {
     fn finish(mut self, provenance: &Path) -> Result<LabelSummary> {
         let mut summary = self.settle();
         self.out.flush().map_err(|err| Error::io(self.path, err))?;
-        let file = Mapped::open(self.path)?;
+        let file = Mapped::open_written(self.path, self.n_places.into(), PLACE_BYTES as u64)?;
         let place = |number: &u32| {
             let at = *number as usize * PLACE_BYTES;
             (*number != NOWHERE).then(|| from_bytes(&file.bytes()[at..at + PLACE_BYTES]))

@@ -212,7 +212,9 @@ impl Parts {
     pub fn assemble(self) -> Result<State> {
         let path = |suffix: &str| self.scratch.path(&format!("{}{suffix}", self.name));
         let n = self.state.n_documents;
-        let lengths = Mapped::open(self.columns[0].path())?;
+        let token_bytes = self.token_type.n_bytes() as u64;
+        Mapped::open_written(self.tokens.path(), self.state.n_tokens, token_bytes)?;
+        let lengths = Mapped::open_written(self.columns[0].path(), n, 4)?;
         let lengths = lengths
             .bytes()
             .chunks_exact(4)
@@ -239,10 +241,11 @@ impl Parts {
     /// Where each document came from, out of its columns.
     fn places(&self) -> Result<impl Fn(u64) -> Place> {
         let [_, starts, byte_lengths, records, subsets] = &self.columns;
-        let starts = Mapped::open(starts.path())?;
-        let byte_lengths = Mapped::open(byte_lengths.path())?;
-        let records = Mapped::open(records.path())?;
-        let subsets = Mapped::open(subsets.path())?;
+        let n = self.state.n_documents;
+        let starts = Mapped::open_written(starts.path(), n, 8)?;
+        let byte_lengths = Mapped::open_written(byte_lengths.path(), n, 8)?;
+        let records = Mapped::open_written(records.path(), n, 4)?;
+        let subsets = Mapped::open_written(subsets.path(), n, 2)?;
         let shards = &self.state.shards;
         Ok(move |document| {
             // Of shards with the same first document all but the last are empty.
@@ -259,7 +262,7 @@ impl Parts {
     }
 }
 
-/// An item of a column of `W` bytes each, which was written to its end.
+/// An item of a column of `W` bytes each; [`Mapped::open_written`] checked that it has one for each document.
 fn item<const W: usize>(column: &Mapped, document: u64) -> [u8; W] {
     let mut item = [0; W];
     item.copy_from_slice(&column.bytes()[document as usize * W..][..W]);
