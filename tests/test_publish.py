@@ -258,6 +258,38 @@ def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None
     assert scratch == {tmp_path / "real.partial"}
 
 
+def test_finished_work_of_another_command_is_not_discarded(tmp_path: Path) -> None:
+    """Commands whose outputs have other suffixes share a scratch folder."""
+    scratch = tmp_path / "x.partial"
+    scratch.mkdir()
+    (scratch / MARKER).touch()
+    (scratch / publish.STATE).write_text("{}")
+    (scratch / "work").write_text("hours")
+    with pytest.raises(OutputExistsError, match="holds finished work of another command"):
+        make(tmp_path, {"x.a": "1"})
+    assert (scratch / "work").read_text() == "hours"
+    make(tmp_path, {"x.a": "1"}, force=True)
+    assert not scratch.exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
+@pytest.mark.parametrize("name", ["x.manifest.json", publish.REPLACED, publish.STATE])
+def test_what_has_the_name_of_a_file_in_a_scratch_folder_is_removed(
+    tmp_path: Path, name: str, kind: str
+) -> None:
+    path = tmp_path / "x.partial" / name
+    path.parent.mkdir()
+    (path.parent / MARKER).touch()
+    if kind == "folder":
+        (path / "inner").mkdir(parents=True)
+    elif kind == "link":
+        path.symlink_to("nowhere")
+    else:
+        os.mkfifo(path)
+    make(tmp_path, {"x.a": "1"})
+    assert sorted(tree(tmp_path)) == ["x.a", "x.manifest.json"]
+
+
 def test_a_folder_may_be_named_by_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = tmp_path / "out" / "inner"
     inner.mkdir(parents=True)

@@ -672,7 +672,7 @@ def count_token_ngrams(
     Raises:
         ConfigError: A length that cannot be counted, or ids that are no tokens.
         FormatError: The dataset is damaged, or the disk is too small for what has to be spilled.
-        OutputExistsError: The folder holds the finished pieces of another job.
+        OutputExistsError: The folder holds finished work of another job.
         OSError: A file cannot be read or written.
     """
 
@@ -699,7 +699,7 @@ def count_word_ngrams(
     Raises:
         ConfigError: A length that cannot be counted.
         FormatError: A shard is damaged, named with the place, or the disk is too small.
-        OutputExistsError: The folder holds the finished pieces of another job.
+        OutputExistsError: The folder holds finished work of another job.
         OSError: A file cannot be read or written.
     """
 

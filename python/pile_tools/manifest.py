@@ -102,8 +102,22 @@ class Manifest:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """`path` as a manifest in `folder` names it."""
-    return Path(os.path.relpath(path, folder)).as_posix()
+    """`path` as a manifest in `folder` names it.
+
+    Steps up (`..`) begin at the real folder, where the system begins them, whatever links lead to it. Links
+    on the way down to `path` stay links.
+    """
+    if ".." in path.parts:
+        path = Path(os.path.realpath(path.parent)) / path.name
+    return Path(os.path.relpath(path, os.path.realpath(folder))).as_posix()
+
+
+def resolved(folder: Path, name: str) -> Path:
+    """The path that a manifest in `folder` names; see `relative`."""
+    real = Path(os.path.realpath(folder))
+    # Messages name files from where the user is, where no link leads to the folder.
+    is_linked = real != Path(os.path.normpath(Path.cwd() / folder))
+    return Path(os.path.normpath((real if is_linked else folder) / name))
 
 
 def file_entry(path: Path, folder: Path, **more: Any) -> Entry:
@@ -232,7 +246,7 @@ def output_path(found: Manifest, entry: Entry) -> Path:
 
 def input_path(found: Manifest, entry: Entry) -> Path:
     """The path of an input, which may be anywhere: inputs are only read."""
-    return Path(os.path.normpath(found.folder / entry["path"]))
+    return resolved(found.folder, entry["path"])
 
 
 def input_file(found: Manifest, role: str) -> Path | None:
@@ -306,7 +320,7 @@ def has_same_inputs(found: Manifest, folder: Path) -> bool:
 
 def hashed_inputs(inputs: list[Entry], folder: Path) -> dict[Path, Entry]:
     """The inputs that have a checksum, by path; an input given twice is one file."""
-    return {Path(os.path.normpath(folder / entry["path"])): entry for entry in inputs if "sha256" in entry}
+    return {resolved(folder, entry["path"]): entry for entry in inputs if "sha256" in entry}
 
 
 def _fault(path: Path, entry: Entry) -> str | None:

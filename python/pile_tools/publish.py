@@ -38,6 +38,9 @@ MARKER = "pile-tools.lock"
 #: The file in a scratch folder that lists files of earlier artifacts.
 REPLACED = "replaced.json"
 
+#: The file in a scratch folder by which a killed job resumes.
+STATE = "state.json"
+
 SCRATCH_SUFFIX = ".partial"
 
 #: What pages and pictures of ours hold near their start, HTML and SVG alike.
@@ -157,6 +160,9 @@ def make(
     ):
         return done, False
     with locked(target.scratch, "is making this"):
+        for path in (target.unpublished, target.scratch / REPLACED, target.scratch / STATE):
+            if os.path.lexists(path) and not _is_regular(path):
+                _remove_tree(path)
         owned, before = _owned(target), _inode(target.manifest)
         if not is_stream and (resumed := _finished_in_scratch(target, request)):
             return _publish(target, resumed, owned, before, force=force), True
@@ -169,9 +175,14 @@ def make(
             _refuse(target.folder / name, owned, None, force=force)
         _begin(target, owned)
         if not resumes:
+            if not force and os.path.lexists(target.scratch / STATE):
+                raise OutputExistsError(
+                    f"holds finished work of another command, which resumes from it; --force discards it "
+                    f"({target.scratch})"
+                )
             clear(target.scratch, keep={REPLACED})
         try:
-            seen = Identities.of(Path(os.path.normpath(target.folder / of["path"])) for of in request.inputs)
+            seen = Identities.of(manifest.resolved(target.folder, of["path"]) for of in request.inputs)
             with _naming(target.manifest):
                 built = build(target.scratch)
                 _refuse_resized(request.inputs, target.folder)
@@ -475,7 +486,7 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
 def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
     """Refuses inputs that grew or shrank while the job read them. Raises PileError."""
     for entry in inputs:
-        path = Path(os.path.normpath(folder / entry["path"]))
+        path = manifest.resolved(folder, entry["path"])
         if "bytes" in entry and path.is_file() and path.stat().st_size != entry["bytes"]:
             sizes = f"{entry['bytes']:,} bytes before, {path.stat().st_size:,} after"
             raise PileError(f"changed while it was read: {sizes}; run the command again ({path})")

@@ -139,8 +139,8 @@ class Index:
             return self.given
         for made in (self.manifest, *datasets.manifests(Path(self.dataset.prefix))):
             entry = made.input("tokenizer")
-            if entry is not None and (made.folder / entry["path"]).exists():
-                found = Tokenizer.from_file(made.folder / entry["path"])
+            if entry is not None and manifest.input_path(made, entry).exists():
+                found = Tokenizer.from_file(manifest.input_path(made, entry))
                 return found if self.core.is_of(found) else None
         return None
 

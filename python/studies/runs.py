@@ -101,7 +101,7 @@ def _open_order(found: Manifest) -> Order:
     if entry is None:
         raise FormatError(f"the run names no order ({found.path})")
     record({"path": text, "sha256": text})(entry, f"{found.path}, order")
-    order = open_order(found.folder / entry["path"])
+    order = open_order(manifest.input_path(found, entry))
     if files.sha256(order.path) != entry["sha256"]:
         raise PileError(f"not the order that the run was trained on: it was made anew since ({order.path})")
     return order

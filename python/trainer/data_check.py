@@ -110,7 +110,7 @@ def _records(record: Manifest) -> Iterator[Manifest]:
         beneath = record.input("order")
         if beneath is None:
             return
-        path = record.folder / beneath["path"]
+        path = manifest.input_path(record, beneath)
         if "sha256" in beneath and files.sha256(path) != beneath["sha256"]:
             raise VerifyError(f"not the order that a view was made of ({path})")
         record = manifest.read(path)
@@ -119,7 +119,7 @@ def _records(record: Manifest) -> Iterator[Manifest]:
 
 def _datasets(records: list[Manifest]) -> list[Path]:
     """The prefixes of all datasets, each once."""
-    paths = [r.folder / entry["path"] for r in records for entry in r.inputs if "fingerprint" in entry]
+    paths = [manifest.input_path(r, entry) for r in records for entry in r.inputs if "fingerprint" in entry]
     return list(dict.fromkeys(paths))
 
 

@@ -96,7 +96,7 @@ class Run:
         if found is None:
             return []
         return [
-            {**entry, "path": manifest.relative(found.folder / entry["path"], folder)}
+            {**entry, "path": manifest.relative(manifest.input_path(found, entry), folder)}
             for entry in found.inputs
             if "fingerprint" in entry
         ]

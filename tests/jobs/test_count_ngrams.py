@@ -352,7 +352,7 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     process = subprocess.Popen(command(prefix, table), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     state = tmp_path / "t.tsv.partial" / "state.json"
     deadline = time.monotonic() + 60
-    while not (state.exists() and len(json.loads(state.read_text())["state"]["pieces"]) >= 3):
+    while not (state.exists() and len(json.loads(state.read_text())["saved"]["state"]["pieces"]) >= 3):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)
@@ -360,10 +360,10 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     process.communicate()
     assert not table.exists()
     stopped = json.loads(state.read_text())
-    first = state.parent / stopped["state"]["runs"][0]["name"]
+    first = state.parent / stopped["saved"]["state"]["runs"][0]["name"]
     written = first.stat().st_mtime_ns if first.exists() else None
     refused = count_or_error(prefix, table, CountNgramsConfig(lengths=(2,)))
-    assert "finished pieces of an unfinished run" in refused
+    assert "finished files of an unfinished run" in refused
     # Another memory may go on with them too.
     how = {"tokenizer": None, "memory": 1 << 18, "threads": 2}
     seen = first.stat().st_mtime_ns if first.exists() else None

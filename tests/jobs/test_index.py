@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, VerifyError, open_index
+from pile_tools.errors import UnknownTokenizerError
 from pile_tools.jobs import tokenize, verify
 from pile_tools.jobs.index import IndexConfig, run
 from pile_tools.jobs.tokenize import TokenizeConfig
@@ -66,9 +67,9 @@ def test_pieces_of_a_stopped_job_are_kept_if_they_are_as_they_were(prefix: Path,
         files[name] = {"bytes": len(whole[name]), "sha256": hashlib.sha256(whole[name]).hexdigest()}
     header_bytes = int.from_bytes(whole["ranks"][8:16], "little")
     state = {"index": json.loads(whole["ranks"][16 : 16 + header_bytes])["index"]}
-    (partial / "state.json").write_text(
-        json.dumps({"files": files, "inputs": [], "has_stream": False, "state": state})
-    )
+    saved = json.dumps({"files": files, "inputs": [], "has_stream": False, "state": state})
+    sha256 = hashlib.sha256(saved.encode()).hexdigest()
+    (partial / "state.json").write_text(f'{{"sha256": "{sha256}", "saved": {saved}}}')
     if is_damaged:
         (partial / pieces[2]).write_bytes(whole[pieces[2]][:-1] + b"?")
     numbers = {name: (partial / name).stat().st_ino for name in pieces}
@@ -102,7 +103,7 @@ def test_bad_settings_and_inputs_are_told(prefix: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run(tmp_path / "none", IndexConfig())
     prefix.with_name("sample.manifest.json").unlink()
-    with pytest.raises(ConfigError, match="--no-texts"):
+    with pytest.raises(UnknownTokenizerError, match="not known or not here"):
         run(prefix, IndexConfig())
     prefix.with_name("sample.bin").rename(prefix.with_name("sample-00000-of-00001.bin"))
     with pytest.raises(FormatError, match="is missing"):
@@ -149,6 +150,9 @@ def test_command_line(prefix: Path, cli: Run) -> None:
     assert "bytes a token" in done.stdout
     assert "of memory" in done.stderr
     assert "nothing to do" in cli("index", prefix).stdout
+    prefix.with_name("sample.manifest.json").rename(prefix.with_name("away"))
+    refused = cli("index", prefix, "--force")
+    assert (refused.returncode, "--no-texts for an index of tokens" in refused.stderr) == (2, True)
     refused = cli("index", prefix, "--memory", "much")
     assert refused.returncode == 2
     assert "expected a size" in refused.stderr

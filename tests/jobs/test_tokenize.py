@@ -278,10 +278,15 @@ def _numbers(values: Any) -> Iterator[tuple[Any, Any]]:
             yield from _numbers(value)
 
 
+@pytest.mark.parametrize("is_signed", [False, True])
 @pytest.mark.parametrize("number", [1, 2**63])
-def test_an_edited_state_is_no_bug(shards: Path, tokenizer: Path, tmp_path: Path, number: int) -> None:
+def test_an_edited_state_is_no_bug(
+    shards: Path, tokenizer: Path, tmp_path: Path, number: int, is_signed: bool
+) -> None:
+    """Without its checksum the job starts again; with it, the state is another than the files."""
     mended, prefix = tmp_path / "shards", tmp_path / "d"
     shutil.copytree(shards, mended)
+    tokenized(mended, tmp_path / "whole", tokenizer)
     good = (mended / "01.jsonl.zst").read_bytes()
     # Of the shards, what is recorded of one stands for all.
     (mended / "01.jsonl.zst").write_bytes(b"another size")
@@ -292,20 +297,28 @@ def test_an_edited_state_is_no_bug(shards: Path, tokenizer: Path, tmp_path: Path
     shutil.copytree(scratch, tmp_path / "stopped")
     state = (scratch / "state.json").read_bytes()
     n_failed = 0
-    for at in range(len(list(_numbers(json.loads(state))))):
+    for at in range(len(list(_numbers(json.loads(state)["saved"])))):
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(tmp_path / "stopped", scratch)
-        values = json.loads(state)
+        values = json.loads(state)["saved"]
         container, key = list(_numbers(values))[at]
         container[key] = number
-        (scratch / "state.json").write_text(json.dumps(values))
+        saved = json.dumps(values)
+        sha256 = hashlib.sha256(saved.encode()).hexdigest() if is_signed else json.loads(state)["sha256"]
+        (scratch / "state.json").write_text(f'{{"sha256": "{sha256}", "saved": {saved}}}')
         try:
-            tokenized(mended, prefix, tokenizer, force=True)
+            resumed = tokenized(mended, prefix, tokenizer, force=is_signed).n_resumed_shards
+            assert is_signed or resumed == 0
             TokenDataset(prefix).check()
         except PileError:
             n_failed += 1
+        if not is_signed:
+            made, expected = contents(prefix), contents(tmp_path / "whole")
+            assert all(made[suffix] == expected[suffix] for suffix in (".bin", ".idx", ".provenance"))
+            for suffix in made:
+                Path(f"{prefix}{suffix}").unlink()
     # The numbers of documents and of tokens, at least, are compared with the files.
-    assert n_failed >= 2
+    assert n_failed >= 2 if is_signed else n_failed == 0
 
 
 GOOD = b'{"text": "good"}\n'

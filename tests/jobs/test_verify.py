@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pile_tools import PileError, VerifyError, open_order
@@ -44,6 +45,32 @@ def test_it_holds_after_a_move(chain: Path, tmp_path_factory: pytest.TempPathFac
     shutil.copytree(chain, place)
     shutil.rmtree(chain)
     assert {check.state for check in verify.run(place / "order", chain=True)} == {"ok"}
+
+
+def test_outputs_in_a_folder_that_is_a_link_are_found_from_both_sides(
+    chain: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """On each way, absolute and relative; a folder that the link is in is moved with all in it."""
+    (chain / "deep" / "er").mkdir(parents=True)
+    (chain / "out").symlink_to("deep/er")
+    monkeypatch.chdir(chain)
+    config = tokenize.TokenizeConfig(tokenizer=Path("tokenizer.json"))
+    found = sorted(Path("shards").iterdir())
+    tokenize.run(found, Path("out/s"), config, threads=1)
+    sizes = order.OrderConfig(seq_length=16, samples=20)
+    order.run(Path("deep/er/s"), Path("out"), sizes)
+    order.run(Path("out/s"), Path("side"), sizes)
+    order.run(chain / "out" / "s", chain / "deep" / "up", sizes)
+    assert tokenize.run(found, Path("deep/er/s"), config, threads=1).is_new is False
+    first = open_order(chain / "side")[0]
+    moved = tmp_path_factory.mktemp("moved") / "here"
+    shutil.copytree(chain, moved, symlinks=True)
+    for root in (Path(), chain, moved):
+        for name in ("out", "deep/er", "side", "deep/up", "out/../up"):
+            assert np.array_equal(open_order(root / name)[0], first)
+            checks = verify.run(root / name, chain=True)
+            assert {check.state for check in checks} == {"ok"}, (root, name)
+            assert any("00.jsonl" in check.what for check in checks)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import click
 
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
+from pile_tools.errors import ConfigError, UnknownTokenizerError
 from pile_tools.jobs.index import IndexConfig, plan, run
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, shell_quote
@@ -43,7 +44,11 @@ def command(prefix: Path, force: bool, **settings: Any) -> None:
         err=True,
     )
     with Bar("indexing", 2 * n_tokens, "tokens") as bar:
-        manifest, is_new = run(prefix, config, force=force, on_progress=bar.update)
+        try:
+            manifest, is_new = run(prefix, config, force=force, on_progress=bar.update)
+        except UnknownTokenizerError as err:
+            advice = "give --tokenizer FILE, or --no-texts for an index of tokens alone"
+            raise ConfigError(f"{err}; {advice}") from err
     if not is_new:
         echo(f"{manifest.path} is finished already, nothing to do")
         return

@@ -251,7 +251,7 @@ def _part(
     samples = TrainingOrder(
         found.folder / stem,
         settings.seq_length,
-        found.folder / entry["path"],
+        manifest.input_path(found, entry),
         extra=settings.extra,
         is_padded=settings.is_padded,
         padding=padding,

@@ -120,7 +120,8 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
 def rebased(found: Manifest, folder: Path) -> list[Entry]:
     """A manifest's inputs with their paths relative to another folder."""
     return [
-        {**entry, "path": manifest.relative(found.folder / entry["path"], folder)} for entry in found.inputs
+        {**entry, "path": manifest.relative(manifest.input_path(found, entry), folder)}
+        for entry in found.inputs
     ]
 
 

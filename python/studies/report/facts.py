@@ -150,7 +150,7 @@ def _tokenizer_manifest(tokens: Manifest | None) -> Manifest | None:
     entry = tokens.input("tokenizer") if tokens is not None else None
     if tokens is None or entry is None:
         return None
-    path = (tokens.folder / entry["path"]).with_suffix(MANIFEST_SUFFIX)
+    path = manifest.input_path(tokens, entry).with_suffix(MANIFEST_SUFFIX)
     return manifest.read(path) if path.exists() else None
 
 
@@ -158,7 +158,9 @@ def _shards_manifests(tokens: Manifest | None) -> list[Manifest]:
     """The manifests beside the shards that a dataset was made from, each once."""
     if tokens is None:
         return []
-    folders = {(tokens.folder / entry["path"]).parent for entry in tokens.inputs if entry["role"] == "shard"}
+    folders = {
+        manifest.input_path(tokens, entry).parent for entry in tokens.inputs if entry["role"] == "shard"
+    }
     paths = [folder / MANIFEST_FILE for folder in sorted(folders)]
     return [manifest.read(path) for path in paths if path.exists()]
 

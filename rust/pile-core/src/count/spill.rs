@@ -80,6 +80,18 @@ impl Spill {
             job: job.to_owned(),
             ..State::default()
         });
+        // A state may have been written by anyone: no file is opened but those that were just compared.
+        if let Some(run) = state
+            .runs
+            .iter()
+            .find(|run| !scratch.is_finished(&run.name))
+        {
+            let what = format!(
+                "its state names a run {:?} that is not among its files; remove the folder",
+                run.name
+            );
+            return Err(Error::malformed(folder, what));
+        }
         Ok(Self {
             scratch,
             state,

@@ -17,6 +17,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
 
 use super::{Checksum, remove_if_there, write_atomically};
 use crate::{Error, Result, progress::Progress};
@@ -67,6 +68,29 @@ struct Saved<S> {
     state: S,
 }
 
+/// The state file: `saved`, and the checksum of its bytes.
+#[derive(Serialize, Deserialize)]
+struct StateFile<'a> {
+    sha256: String,
+    #[serde(borrow)]
+    saved: &'a RawValue,
+}
+
+impl<'a> StateFile<'a> {
+    /// What is saved in a state file; None if the file is damaged.
+    fn saved(file: &'a [u8]) -> Option<&'a str> {
+        let found: Self = serde_json::from_slice(file).ok()?;
+        let saved = found.saved.get();
+        (sha256_of(saved) == found.sha256).then_some(saved)
+    }
+}
+
+fn sha256_of(text: &str) -> String {
+    let mut checksum = Checksum::default();
+    checksum.update(text.as_bytes());
+    checksum.sha256()
+}
+
 /// A scratch folder.
 pub(crate) struct Scratch {
     folder: PathBuf,
@@ -101,11 +125,12 @@ impl Scratch {
             checksums: BTreeMap::new(),
         };
         let state_file = scratch.path(STATE);
-        let Some(saved) = read_regular(&state_file)? else {
+        let file = read_regular(&state_file)?.unwrap_or_default();
+        let Some(saved) = StateFile::saved(&file) else {
             scratch.clear()?;
             return Ok((scratch, None));
         };
-        match serde_json::from_slice::<Saved<S>>(&saved) {
+        match serde_json::from_str::<Saved<S>>(saved) {
             Ok(Saved {
                 has_stream: true, ..
             }) => {}
@@ -122,7 +147,7 @@ impl Scratch {
                 }
             }
             _ if discard => {}
-            _ => scratch.refuse_to_discard(&saved)?,
+            _ => scratch.refuse_to_discard(saved)?,
         }
         scratch.clear()?;
         Ok((scratch, None))
@@ -203,12 +228,18 @@ impl Scratch {
             has_stream: self.has_stream,
             state,
         };
-        let json = serde_json::to_vec(&saved)
-            .map_err(|err| Error::malformed(&self.folder, err.to_string()))?;
+        let fail = |err: serde_json::Error| Error::malformed(&self.folder, err.to_string());
+        let saved = serde_json::value::to_raw_value(&saved).map_err(fail)?;
+        let file = StateFile {
+            sha256: sha256_of(saved.get()),
+            saved: &saved,
+        };
+        let json = serde_json::to_vec(&file).map_err(fail)?;
         write_atomically(&self.path(STATE), |out| out.write_all(&json))
     }
 
-    /// Whether the finished bytes of each file are there as recorded; keeps their checksums.
+    /// Whether the finished bytes of each file are there as recorded; keeps their checksums. Cuts off what
+    /// follows them.
     fn has_files(
         &mut self,
         files: &BTreeMap<String, FinishedFile>,
@@ -217,14 +248,23 @@ impl Scratch {
         for (name, finished) in files {
             let is_plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
             let path = self.path(name);
-            let checksum = match open_regular(&path)? {
+            let (checksum, found) = match open_regular(&path)? {
                 Some((file, metadata)) if is_plain && metadata.len() >= finished.bytes => {
-                    hash(&path, file.take(finished.bytes), progress)?
+                    let checksum = hash(&path, file.take(finished.bytes), progress)?;
+                    (checksum, metadata.len())
                 }
                 _ => return Ok(false),
             };
             if checksum.sha256() != finished.sha256 {
                 return Ok(false);
+            }
+            if found > finished.bytes {
+                let cut = OpenOptions::new()
+                    .write(true)
+                    .custom_flags(libc::O_NOFOLLOW)
+                    .open(&path)
+                    .and_then(|file| file.set_len(finished.bytes));
+                cut.map_err(|err| Error::io(&path, err))?;
             }
             self.checksums.insert(name.clone(), checksum);
         }
@@ -232,20 +272,21 @@ impl Scratch {
     }
 
     /// Hours of work are not thrown away for a mistyped option.
-    fn refuse_to_discard(&self, saved: &[u8]) -> Result<()> {
-        let saved: serde_json::Value = serde_json::from_slice(saved).unwrap_or_default();
-        let state = &saved["state"];
-        let n_of = |kind: &str| state[kind].as_array().map_or(0, Vec::len);
-        let finished = match n_of("shards") {
-            0 => format!("{} finished pieces", n_of("pieces")),
-            n => format!("{n} finished shards"),
+    fn refuse_to_discard(&self, saved: &str) -> Result<()> {
+        let saved: serde_json::Value = serde_json::from_str(saved).unwrap_or_default();
+        let n_shards = saved["state"]["shards"].as_array().map_or(0, Vec::len);
+        let files = saved["files"].as_object();
+        let n_files = files.map_or(0, |files| {
+            files.values().filter(|file| file["bytes"] != 0).count()
+        });
+        let finished = match (n_shards, n_files) {
+            (0, 0) => return Ok(()),
+            (0, n) => format!("{n} finished files"),
+            (n, _) => format!("{n} finished shards"),
         };
-        if n_of("shards") + n_of("pieces") == 0 {
-            return Ok(());
-        }
         let what = format!(
             "holds {finished} of an unfinished run with other shards or settings; \
-             that run's command goes on with them, --force discards them"
+             that run's command resumes from them, --force discards them"
         );
         Err(Error::exists(&self.folder, what))
     }
@@ -254,7 +295,11 @@ impl Scratch {
     fn clear(&self) -> Result<()> {
         let fail = |err| Error::io(&self.folder, err);
         // The state first: it must not outlive the files it speaks of.
-        remove_if_there(&self.path(STATE))?;
+        let state = self.path(STATE);
+        match fs::symlink_metadata(&state) {
+            Ok(found) if found.is_dir() => fs::remove_dir_all(&state).map_err(fail)?,
+            _ => remove_if_there(&state)?,
+        }
         for entry in fs::read_dir(&self.folder).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             if KEPT.iter().any(|kept| entry.file_name() == *kept) {
@@ -419,6 +464,7 @@ mod tests {
         interrupted(folder.path());
         let (mut scratch, state) = open(&folder.path().join("scratch"), false).unwrap();
         assert_eq!(state.as_deref(), Some("job"));
+        assert_eq!(fs::read(scratch.path("a")).unwrap(), b"abc");
         let mut file = scratch.grow("a").unwrap();
         file.push(b"f").unwrap();
         file.finish(&mut scratch).unwrap();
@@ -430,7 +476,16 @@ mod tests {
     #[test]
     fn damaged_files_and_changed_inputs_are_not_resumed_from() {
         type Damage = fn(&Path);
-        let damages: [Damage; 8] = [
+        let damages: [Damage; 10] = [
+            |folder| {
+                let state = folder.join("scratch/state.json");
+                let edited = fs::read_to_string(&state).unwrap().replace("job", "jab");
+                fs::write(&state, edited).unwrap();
+            },
+            |folder| {
+                fs::remove_file(folder.join("scratch/state.json")).unwrap();
+                fs::create_dir_all(folder.join("scratch/state.json/a")).unwrap();
+            },
             |folder| fs::write(folder.join("scratch/a"), "abX").unwrap(),
             |folder| fs::write(folder.join("scratch/a"), "ab").unwrap(),
             |folder| fs::remove_file(folder.join("scratch/a")).unwrap(),
@@ -459,7 +514,7 @@ mod tests {
             let (scratch, state) = open(&folder.path().join("scratch"), false).unwrap();
             assert_eq!(state, None, "damage {number}");
             assert!(!scratch.path("a").exists(), "damage {number}");
-            if number == 5 {
+            if number == 7 {
                 assert_eq!(fs::read(folder.path().join("victim")).unwrap(), b"abc");
             }
         }
