@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, TokenDataset
+from pile_tools.jobs import verify
 from pile_tools.jobs.tokenize import TokenizeConfig, run
 from pile_tools.publish import MARKER
 from pile_tools.read.shards import find_shards
@@ -267,6 +268,22 @@ def test_a_mended_shard_is_gone_on_with(shards: Path, tokenizer: Path, tmp_path:
         tokenized(mended, tmp_path / "d", tokenizer)
     (mended / "03.jsonl.zst").write_bytes(good)
     assert tokenized(mended, tmp_path / "d", tokenizer).n_resumed_shards == 3
+
+
+def test_a_job_whose_finished_shards_changed_starts_again(
+    shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    changed, prefix = tmp_path / "shards", tmp_path / "d"
+    shutil.copytree(shards, changed)
+    good = (changed / "03.jsonl.zst").read_bytes()
+    (changed / "03.jsonl.zst").write_bytes(b"not zstd")
+    with pytest.raises(FormatError):
+        tokenized(changed, prefix, tokenizer)
+    (changed / "03.jsonl.zst").write_bytes(good)
+    text = (changed / "00.jsonl").read_text()
+    (changed / "00.jsonl").write_text(text.replace("alpha", "gamma"))
+    assert tokenized(changed, prefix, tokenizer).n_resumed_shards == 0
+    assert {check.state for check in verify.run(prefix)} == {"ok"}
 
 
 def _numbers(values: Any) -> Iterator[tuple[Any, Any]]:

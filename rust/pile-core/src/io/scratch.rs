@@ -292,7 +292,8 @@ impl Scratch {
     }
 
     /// Removes everything but the files of the publishing side.
-    fn clear(&self) -> Result<()> {
+    fn clear(&mut self) -> Result<()> {
+        self.checksums.clear();
         let fail = |err| Error::io(&self.folder, err);
         // The state first: it must not outlive the files it speaks of.
         let state = self.path(STATE);
@@ -511,9 +512,14 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             interrupted(folder.path());
             damage(folder.path());
-            let (scratch, state) = open(&folder.path().join("scratch"), false).unwrap();
+            let (mut scratch, state) = open(&folder.path().join("scratch"), false).unwrap();
             assert_eq!(state, None, "damage {number}");
             assert!(!scratch.path("a").exists(), "damage {number}");
+            let mut file = scratch.grow("a").unwrap();
+            file.push(b"new").unwrap();
+            file.finish(&mut scratch).unwrap();
+            let whole = checksum_of(file.path(), &Progress::default()).unwrap();
+            assert_eq!(file.sha256(), whole.sha256(), "damage {number}");
             if number == 7 {
                 assert_eq!(fs::read(folder.path().join("victim")).unwrap(), b"abc");
             }
