@@ -316,7 +316,7 @@ def test_ranks_and_micro_batches_are_the_references(golden: Path, tmp_path: Path
                     break  # the reference begins its cycle again
                 found = order.micro_batch(step, rank=rank, n_ranks=dp, micro_batch=micro, n_micro_batches=gas)
                 assert np.array_equal(found, samples.take(np.array(places)))
-    with pytest.raises(ConfigError, match="cannot be dealt out"):
+    with pytest.raises(ConfigError, match="cannot be divided among"):
         order.micro_batch(0, rank=0, n_ranks=order.batch_size + 1 if order.batch_size else 0)
     with pytest.raises(ConfigError, match="no rank"):
         order.micro_batch(0, rank=1, n_ranks=1)
