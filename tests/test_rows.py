@@ -50,7 +50,7 @@ def test_pythias_shards_are_an_order(row_shards: Path, rows: np.ndarray[Any, Any
 def test_rows_may_have_any_length(row_shards: Path, rows: np.ndarray[Any, Any]) -> None:
     order = open_order(row_shards, row_length=683, batch_size=3)
     assert np.array_equal(order.batch(2), rows.reshape(120, 683)[6:9])
-    with pytest.raises(FormatError, match="no whole number of rows of 2048 uint16"):
+    with pytest.raises(FormatError, match="not a whole number of rows of 2048 uint16"):
         open_order(row_shards, row_length=2048)
 
 

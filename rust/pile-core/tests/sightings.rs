@@ -11,7 +11,7 @@ use pile_core::{
     progress::Progress,
     timeline::{FindOccurrences, Scan, SearchUnit, Sighting, Sightings, TextQuery},
     tokenize::{TokenBytes, TokenBytes as Table, Tokenizer, TrainConfig, Trainer},
-    tokens::{SeveralSources, Span, TokenDataset, TokenSource, TokenType, write_idx},
+    tokens::{ConcatenatedSources, Span, TokenDataset, TokenSource, TokenType, write_idx},
 };
 
 const WORDS: [&str; 14] = [
@@ -507,10 +507,10 @@ fn appearances_match_the_spans_of_a_blend() {
         Arc::new(TokenDataset::open(&world.folder.path().join("sample")).unwrap())
             as Arc<dyn TokenSource>
     });
-    let several = SeveralSources::new(sources.collect()).unwrap();
+    let concatenated = ConcatenatedSources::new(sources.collect()).unwrap();
     let parts: Vec<BlendPart> = worlds
         .iter()
-        .zip(several.first_documents())
+        .zip(concatenated.first_documents())
         .map(|(world, first)| BlendPart {
             samples: open(world),
             first_document: *first,
@@ -520,6 +520,6 @@ fn appearances_match_the_spans_of_a_blend() {
     let stem = worlds[0].folder.path().join("blend");
     build_blend(&stem, &[0.3, 0.7], &available, false).unwrap();
     let samples = BlendedSamples::open(&stem, parts).unwrap();
-    let order = TrainingOrder::new(Box::new(samples), several, 0);
+    let order = TrainingOrder::new(Box::new(samples), concatenated, 0);
     assert_appearances_match_the_spans(&order, "blend");
 }

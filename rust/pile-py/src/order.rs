@@ -14,7 +14,7 @@ use crate::{
     dataset::{TokenDataset, filled, index},
     errors::BindError,
     progress::watch,
-    source::{Kind, TokenSource as SourceClass},
+    source::{SourceKind, TokenSource as SourceClass},
 };
 
 /// The samples that a model sees, in order.
@@ -82,9 +82,9 @@ pub fn blended_order(
     let sources = parts
         .iter()
         .map(|part| Arc::clone(part.get().inner.source()));
-    let several = tokens::SeveralSources::new(sources.collect())?;
+    let sources = tokens::ConcatenatedSources::new(sources.collect())?;
     let mut opened = Vec::new();
-    for (part, first) in parts.iter().zip(several.first_documents()) {
+    for (part, first) in parts.iter().zip(sources.first_documents()) {
         let OrderOrigin::Arrays { stem, layout, .. } = &part.get().origin else {
             return Err(pile_core::Error::argument(
                 "a blend is made of orders over one dataset each",
@@ -97,8 +97,8 @@ pub fn blended_order(
         });
     }
     let samples = order::BlendedSamples::open(&stem, opened)?;
-    let is_mixed = several.is_mixed();
-    let source: Arc<dyn TokenSource> = Arc::new(several);
+    let is_mixed = sources.is_mixed();
+    let source: Arc<dyn TokenSource> = Arc::new(sources);
     Ok(TrainingOrder {
         inner: order::TrainingOrder::new(Box::new(samples), source, 0),
         origin: OrderOrigin::Blend {
@@ -211,8 +211,8 @@ impl TrainingOrder {
                 let dataset = TokenDataset::of(Arc::clone(dataset));
                 Ok(Bound::new(py, dataset)?.into_any())
             }
-            OrderOrigin::Arrays { dataset, .. } => source(Kind::Indexed(Arc::clone(dataset))),
-            OrderOrigin::Rows { rows, .. } => source(Kind::Rows(Arc::clone(rows))),
+            OrderOrigin::Arrays { dataset, .. } => source(SourceKind::Indexed(Arc::clone(dataset))),
+            OrderOrigin::Rows { rows, .. } => source(SourceKind::Rows(Arc::clone(rows))),
             OrderOrigin::Blend { parts, .. } => {
                 let parts = parts.iter().map(|part| part.get().dataset(py));
                 let parts = parts.collect::<PyResult<Vec<_>>>()?;
