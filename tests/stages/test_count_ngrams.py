@@ -363,7 +363,7 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     first = state.parent / stopped["state"]["runs"][0]["name"]
     written = first.stat().st_mtime_ns if first.exists() else None
     refused = count_or_error(prefix, table, CountNgramsConfig(lengths=(2,)))
-    assert "finished pieces of an unfinished run" in refused
+    assert "finished parts of an unfinished run" in refused
     # Another memory may go on with them too.
     how = {"tokenizer": None, "memory": 1 << 18, "threads": 2}
     seen = first.stat().st_mtime_ns if first.exists() else None

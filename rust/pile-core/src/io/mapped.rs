@@ -4,12 +4,11 @@ use std::{fs::File, path::Path, path::PathBuf};
 
 use crate::{Error, Result};
 
-/// A file as read-only bytes, paged in on demand.
+/// A memory-mapped file: read-only bytes, paged in on demand.
 ///
-/// Sizes are checked on opening. The file must not be shortened while it is mapped: the system ends a
-/// process that reads beyond the new end, with SIGBUS in a library, and in a command with a message
-/// ([`super::report_failures`]). Everything this crate writes is renamed into place and never shortened
-/// afterwards.
+/// The file must not be shortened while it is mapped. A read beyond the new end raises SIGBUS, which ends the
+/// process, in commands with a message ([`super::report_failures`]). The files that this crate writes are
+/// published by a rename and never shortened afterwards.
 #[derive(Debug)]
 pub struct Mapped {
     path: PathBuf,
@@ -17,11 +16,10 @@ pub struct Mapped {
 }
 
 impl Mapped {
-    /// Maps a file; an empty one gives no bytes.
+    /// Maps a file. An empty file has no map and no bytes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Io`] if it cannot be opened or mapped, [`crate::ErrorKind::Format`] for
-    /// anything but a file.
+    /// [`crate::ErrorKind::Io`] if it cannot be opened or mapped, [`crate::ErrorKind::Format`] if it is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |err| Error::io(path, err);
         // Opening a pipe would wait for its writer, and a device may do anything.
@@ -33,8 +31,8 @@ impl Mapped {
         let map = if is_empty {
             None
         } else {
-            // SAFETY: the map is read-only and private to this process; that nobody shortens the
-            // file meanwhile is this type's documented condition.
+            // SAFETY: the map is read-only. The file must not be modified while it is mapped, which is a
+            // documented condition of this type: no code can enforce it.
             Some(unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?)
         };
         Ok(Self {
@@ -49,16 +47,16 @@ impl Mapped {
         self.map.as_deref().unwrap_or_default()
     }
 
-    /// The file.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `length` bytes from `start`, or an error that says the file is too short.
+    /// `length` bytes from `start`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Format`] if the file ends before.
+    /// [`crate::ErrorKind::Format`] if the file is too short.
     pub fn slice(&self, start: u64, length: u64) -> Result<&[u8]> {
         let end = start.checked_add(length);
         let range =

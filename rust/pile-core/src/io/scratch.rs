@@ -1,8 +1,8 @@
-//! The scratch folder of a job: growing files and a state that says how much of them is finished.
+//! The scratch folder of a job: files that grow, and a state with the length and checksum of their finished parts.
 //!
-//! The caller holds the folder's lock until the finished files are published. A killed job resumes from
-//! its state if the job is the same, every finished file still has the recorded checksum, and no input
-//! has changed since.
+//! The caller holds the folder's lock until the finished files are published. A job that was killed resumes
+//! from the state if it is the same job, the finished part of every file still has its checksum, and no input
+//! has changed.
 
 use std::{
     collections::BTreeMap,
@@ -17,58 +17,61 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use super::{Checksum, remove_if_there, write_atomically};
 use crate::{Error, Result, progress::Progress};
 
-/// The state, and the files that the publishing side keeps in the folder.
+/// The file of the state.
 const STATE: &str = "state.json";
-const KEPT: [&str; 2] = ["pile-tools.lock", "replaced.json"];
 
-/// Bytes hashed between two looks at the stop flag.
+/// Files of `pile_tools.publish` in the folder, which are not removed.
+const PUBLISHING_FILES: [&str; 2] = ["pile-tools.lock", "replaced.json"];
+
+/// Bytes hashed between two checks for a stop.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// A file of which the first `bytes` are finished.
+/// The finished part of a file: its first `bytes` bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct FinishedFile {
     bytes: u64,
     sha256: String,
 }
 
-/// An input that finished files were made from.
+/// An input from which finished parts were made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct UsedInput {
     path: String,
     sha256: String,
 }
 
+/// The content of the state file.
 #[derive(Serialize, Deserialize)]
-struct Saved<S> {
+struct SavedState<S> {
     files: BTreeMap<String, FinishedFile>,
     inputs: Vec<UsedInput>,
-    /// An input was a stream, which nobody can read again: no run resumes from this.
+    /// Whether an input was a stream. A stream cannot be read again, so no run resumes from this state.
     has_stream: bool,
     /// The job's own state.
     state: S,
 }
 
-/// A scratch folder.
+/// The scratch folder of a job.
 pub(crate) struct Scratch {
     folder: PathBuf,
     files: BTreeMap<String, FinishedFile>,
     inputs: Vec<UsedInput>,
     has_stream: bool,
-    /// Checksums of the files of a resumed job, to be continued.
+    /// Checksums of the finished parts of a resumed job's files, which continue as the files grow.
     checksums: BTreeMap<String, Checksum>,
 }
 
 impl Scratch {
-    /// Opens or creates the folder, with the job's state if `is_of_job` and all is as recorded; otherwise
-    /// the folder is cleared.
+    /// Opens or creates the folder. Returns the job's saved state if `may_resume` accepts it and files and
+    /// inputs are unchanged. Otherwise the folder is cleared.
     ///
     /// # Errors
-    /// Another job's finished work is in it and `discard` is off; the file system fails; or a stop.
+    /// The folder has finished work of another job and `discard` is off; the file system fails; or a stop.
     pub fn open<S: DeserializeOwned>(
         folder: &Path,
         discard: bool,
         progress: &Progress,
-        is_of_job: impl FnOnce(&S) -> bool,
+        may_resume: impl FnOnce(&S) -> bool,
     ) -> Result<(Self, Option<S>)> {
         fs::create_dir_all(folder).map_err(|err| Error::io(folder, err))?;
         let mut scratch = Self {
@@ -83,16 +86,16 @@ impl Scratch {
             scratch.clear()?;
             return Ok((scratch, None));
         };
-        match serde_json::from_slice::<Saved<S>>(&saved) {
-            Ok(Saved {
+        match serde_json::from_slice::<SavedState<S>>(&saved) {
+            Ok(SavedState {
                 has_stream: true, ..
             }) => {}
-            Ok(Saved {
+            Ok(SavedState {
                 files,
                 inputs,
                 state,
                 ..
-            }) if is_of_job(&state) => {
+            }) if may_resume(&state) => {
                 if scratch.has_files(&files, progress)? && has_inputs(&inputs, &metadata, progress)?
                 {
                     scratch.files = files;
@@ -107,12 +110,12 @@ impl Scratch {
         Ok((scratch, None))
     }
 
-    /// The path of one of its files.
+    /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// A file to append to after its finished bytes; what follows them is cut off.
+    /// Opens a file for appending. It is created if needed and truncated to its finished part.
     pub fn grow(&mut self, name: &str) -> Result<GrowingFile> {
         let path = self.path(name);
         let finished = self.files.get(name).map_or(0, |file| file.bytes);
@@ -136,7 +139,7 @@ impl Scratch {
         })
     }
 
-    /// Records that all bytes of a file, which must be synced, are finished.
+    /// Records that all bytes of a file are finished. The file must be synced.
     pub fn finish_file(&mut self, name: &str, checksum: &Checksum) {
         let finished = FinishedFile {
             bytes: checksum.n_bytes(),
@@ -145,17 +148,17 @@ impl Scratch {
         self.files.insert(name.to_owned(), finished);
     }
 
-    /// Forgets a file that is about to be removed.
+    /// Removes a file from the record, before the file itself is removed.
     pub fn forget_file(&mut self, name: &str) {
         self.files.remove(name);
     }
 
-    /// Whether a file was finished by an earlier run of the job.
+    /// Whether a file has a finished part.
     pub fn is_finished(&self, name: &str) -> bool {
         self.files.contains_key(name)
     }
 
-    /// Records an input that finished files were made from; what is no regular file is a stream.
+    /// Records an input from which finished parts are made. Anything but a regular file counts as a stream.
     pub fn use_input(&mut self, path: &Path, sha256: &str) {
         if !fs::metadata(path).is_ok_and(|found| found.is_file()) {
             self.has_stream = true;
@@ -167,9 +170,9 @@ impl Scratch {
         });
     }
 
-    /// Replaces the state on disk: a run that is killed from here on resumes from it.
+    /// Replaces the state on disk. A job that is killed later resumes from it.
     pub fn save(&self, state: &impl Serialize) -> Result<()> {
-        let saved = Saved {
+        let saved = SavedState {
             files: self.files.clone(),
             inputs: self.inputs.clone(),
             has_stream: self.has_stream,
@@ -180,17 +183,19 @@ impl Scratch {
         write_atomically(&self.path(STATE), |out| out.write_all(&json))
     }
 
-    /// Whether the finished bytes of each file are there as recorded; keeps their checksums.
+    /// Whether the finished part of each file has its recorded checksum. Keeps the checksums to continue them.
     fn has_files(
         &mut self,
         files: &BTreeMap<String, FinishedFile>,
         progress: &Progress,
     ) -> Result<bool> {
         for (name, finished) in files {
-            let is_plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+            // The names come from a file that anyone could have written: none may lead out of the folder.
+            let is_file_name =
+                !name.is_empty() && name != "." && name != ".." && !name.contains('/');
             let path = self.path(name);
             let checksum = match open_regular(&path)? {
-                Some((file, metadata)) if is_plain && metadata.len() >= finished.bytes => {
+                Some((file, metadata)) if is_file_name && metadata.len() >= finished.bytes => {
                     hash(&path, file.take(finished.bytes), progress)?
                 }
                 _ => return Ok(false),
@@ -203,13 +208,13 @@ impl Scratch {
         Ok(true)
     }
 
-    /// Hours of work are not thrown away for a mistyped option.
+    /// Fails if the saved state of another job has finished work: a mistyped setting must not discard hours of it.
     fn refuse_to_discard(&self, saved: &[u8]) -> Result<()> {
         let saved: serde_json::Value = serde_json::from_slice(saved).unwrap_or_default();
         let state = &saved["state"];
         let n_of = |kind: &str| state[kind].as_array().map_or(0, Vec::len);
         let finished = match n_of("shards") {
-            0 => format!("{} finished pieces", n_of("pieces")),
+            0 => format!("{} finished parts", n_of("pieces")),
             n => format!("{n} finished shards"),
         };
         if n_of("shards") + n_of("pieces") == 0 {
@@ -217,22 +222,25 @@ impl Scratch {
         }
         let what = format!(
             "holds {finished} of an unfinished run with other shards or settings; \
-             that run's command goes on with them, --force discards them"
+             the command of that run resumes it, force discards it"
         );
         Err(Error::exists(&self.folder, what))
     }
 
-    /// Removes everything but the files of the publishing side.
+    /// Removes everything but the files of `pile_tools.publish`.
     fn clear(&self) -> Result<()> {
         let fail = |err| Error::io(&self.folder, err);
-        // The state first: it must not outlive the files it speaks of.
+        // The state first: if this is interrupted, no state may refer to removed files.
         remove_if_there(&self.path(STATE))?;
         for entry in fs::read_dir(&self.folder).map_err(fail)? {
             let entry = entry.map_err(fail)?;
-            if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+            if PUBLISHING_FILES
+                .iter()
+                .any(|kept| entry.file_name() == *kept)
+            {
                 continue;
             }
-            // The type of the entry itself: a link is removed, what it names stays.
+            // The type of the entry itself: of a link only the link is removed, not its target.
             if entry.file_type().map_err(fail)?.is_dir() {
                 fs::remove_dir_all(entry.path()).map_err(fail)?;
             } else {
@@ -243,7 +251,7 @@ impl Scratch {
     }
 }
 
-/// A file that grows at its end, and its checksum.
+/// A file that is appended to, and its checksum.
 pub(crate) struct GrowingFile {
     name: String,
     path: PathBuf,
@@ -260,7 +268,7 @@ impl GrowingFile {
             .map_err(|err| Error::io(&self.path, err))
     }
 
-    /// Syncs the file and records that all its bytes are finished.
+    /// Syncs the file, and records all its bytes as finished.
     pub fn finish(&mut self, scratch: &mut Scratch) -> Result<()> {
         let done = self
             .out
@@ -271,21 +279,21 @@ impl GrowingFile {
         Ok(())
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// SHA-256 of what was written, in hexadecimal.
+    /// SHA-256 of all bytes, in hexadecimal.
     pub fn sha256(&self) -> String {
         self.checksum.sha256()
     }
 }
 
-/// Checksum of a finished file.
+/// Returns the checksum of a file.
 ///
 /// # Errors
-/// What the file system reports; a stop.
+/// Those of the file system, or a stop.
 pub(crate) fn checksum_of(path: &Path, progress: &Progress) -> Result<Checksum> {
     let file = File::open(path).map_err(|err| Error::io(path, err))?;
     hash(path, file, progress)
@@ -303,16 +311,16 @@ fn hash(path: &Path, mut from: impl Read, progress: &Progress) -> Result<Checksu
     }
 }
 
-/// Whether the inputs are those that were used: one that changed after the state was written, by its time
-/// of change, which nobody can set, is compared by its checksum.
+/// Whether the inputs are unchanged. An input whose status change time is before the state's is unchanged, as
+/// programs cannot set that time. Others are compared by their checksum.
 fn has_inputs(inputs: &[UsedInput], state: &Metadata, progress: &Progress) -> Result<bool> {
-    let changed = |found: &Metadata| (found.ctime(), found.ctime_nsec());
+    let ctime = |found: &Metadata| (found.ctime(), found.ctime_nsec());
     for input in inputs {
         let path = Path::new(&input.path);
         let Ok(found) = fs::metadata(path) else {
             return Ok(false);
         };
-        let is_newer = changed(&found) >= changed(state);
+        let is_newer = ctime(&found) >= ctime(state);
         if !found.is_file() || (is_newer && checksum_of(path, progress)?.sha256() != input.sha256) {
             return Ok(false);
         }
@@ -320,7 +328,7 @@ fn has_inputs(inputs: &[UsedInput], state: &Metadata, progress: &Progress) -> Re
     Ok(true)
 }
 
-/// A regular file opened for reading, no link followed; `None` if there is none.
+/// Opens a regular file for reading, without following links; `None` if there is none.
 fn open_regular(path: &Path) -> Result<Option<(File, Metadata)>> {
     let is_regular = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
     if !is_regular {
@@ -337,6 +345,7 @@ fn open_regular(path: &Path) -> Result<Option<(File, Metadata)>> {
     open().map(Some).map_err(|err| Error::io(path, err))
 }
 
+/// Reads a regular file, without following links; `None` if there is none.
 fn read_regular(path: &Path) -> Result<Option<(Vec<u8>, Metadata)>> {
     let Some((mut file, metadata)) = open_regular(path)? else {
         return Ok(None);
@@ -357,7 +366,7 @@ mod tests {
         })
     }
 
-    /// A folder whose file `a` has 3 finished bytes and 2 unfinished ones, made from the input `in`.
+    /// Leaves a scratch folder whose file `a` has 3 finished and 2 unfinished bytes, made from the input `in`.
     fn interrupted(folder: &Path) {
         fs::write(folder.join("in"), "input").unwrap();
         let path = folder.join("scratch");
@@ -417,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_was_only_touched_is_the_same() {
+    fn an_input_that_was_only_touched_is_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         interrupted(folder.path());
         fs::write(folder.path().join("in"), "input").unwrap();

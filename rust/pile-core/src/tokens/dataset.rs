@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    io::{Mapped, Unreplaced, with_suffix},
+    io::{Mapped, ReplacementCheck, with_suffix},
 };
 
 /// A dataset in GPT-NeoX's format, memory-mapped: `PREFIX.idx`, `PREFIX.bin` or its shards
@@ -51,10 +51,10 @@ impl TokenDataset {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_index(prefix: &Path) -> Result<Self> {
-        let unreplaced = Unreplaced::begin(prefix)?;
+        let replacement = ReplacementCheck::begin(prefix)?;
         let opened = Self::open_files(prefix);
         // If an error comes from a dataset that is being replaced, that is the error to report.
-        unreplaced.end()?;
+        replacement.end()?;
         opened
     }
 

@@ -13,7 +13,7 @@ use std::{
 use super::IdxHeader;
 use crate::{
     Error, Result,
-    io::{Mapped, Unreplaced, with_suffix},
+    io::{Mapped, ReplacementCheck, with_suffix},
 };
 
 /// The bytes of a token file or of its shards, memory-mapped.
@@ -209,12 +209,12 @@ impl TokenFiles {
     pub fn open_with_index(path: &Path) -> Result<(Self, Option<(IdxHeader, Mapped)>)> {
         let files = find(path).or_else(|err| {
             // If files are missing because they are being replaced, that is the error to report.
-            Unreplaced::check_folder(if path.is_dir() { path } else { folder_of(path) })?;
+            ReplacementCheck::check_folder(if path.is_dir() { path } else { folder_of(path) })?;
             Err(err)
         })?;
-        let unreplaced = Unreplaced::begin(&prefix_of(&files[0]))?;
+        let replacement = ReplacementCheck::begin(&prefix_of(&files[0]))?;
         let opened = Self::open_files(path);
-        unreplaced.end()?;
+        replacement.end()?;
         opened
     }
 
