@@ -51,7 +51,7 @@ def test_pythias_shards_are_an_order(row_shards: Path, rows: np.ndarray[Any, Any
 def test_rows_may_have_any_length(row_shards: Path, rows: np.ndarray[Any, Any]) -> None:
     order = open_order(row_shards, row_length=683, batch_size=3)
     assert np.array_equal(order.batch(2), rows.reshape(120, 683)[6:9])
-    with pytest.raises(FormatError, match="no whole number of rows of 2048 uint16"):
+    with pytest.raises(FormatError, match="not a whole number of rows of 2048 uint16"):
         open_order(row_shards, row_length=2048)
 
 
@@ -317,7 +317,7 @@ def test_ranks_and_micro_batches_are_the_references(golden: Path, tmp_path: Path
                     break  # the reference begins its cycle again
                 found = order.micro_batch(step, rank=rank, n_ranks=dp, micro_batch=micro, n_micro_batches=gas)
                 assert np.array_equal(found, samples.take(np.array(places)))
-    with pytest.raises(ConfigError, match="cannot be dealt out"):
+    with pytest.raises(ConfigError, match="cannot be divided among"):
         order.micro_batch(0, rank=0, n_ranks=order.batch_size + 1 if order.batch_size else 0)
     with pytest.raises(ConfigError, match="no rank"):
         order.micro_batch(0, rank=1, n_ranks=1)

@@ -118,7 +118,7 @@ def test_skipped_records_are_listed_and_the_list_survives_a_kill(tmp_path: Path,
     (shards / "0.jsonl").write_bytes(LINES)
     (shards / "1.jsonl").write_bytes(b'{"text": "a"}\nbad\n\n' + LINES + b'{"text": "\xff"}\n')
     (shards / "2.jsonl").write_bytes(LINES + b"{}\n" * 150)
-    with pytest.raises(FormatError, match=r"record 1: not JSON.*--on-bad-record skip .*1\.jsonl, byte 14"):
+    with pytest.raises(FormatError, match=r"record 1: not JSON.*on-bad-record skip .*1\.jsonl, byte 14"):
         tokenized(shards, tmp_path / "d", tokenizer)
     # What was made before the first bad record is gone on with, and made again if none may be skipped.
     result = tokenized(shards, tmp_path / "d", tokenizer, on_bad_record="skip")

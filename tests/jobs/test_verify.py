@@ -108,7 +108,7 @@ def test_a_dataset_of_another_tool_has_its_structure_checked(golden: Path, tmp_p
     assert [check.state for check in verify.run(tmp_path / "zero")] == ["ok", "unsure"]
     with (tmp_path / "zero.bin").open("ab") as file:
         file.write(b"xx")
-    with pytest.raises(VerifyError, match="index speaks of"):
+    with pytest.raises(VerifyError, match="index expects"):
         verify.run(tmp_path / "zero")
 
 

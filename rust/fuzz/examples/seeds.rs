@@ -1,11 +1,11 @@
-//! Writes each target's first inputs to `corpus/TARGET`: small good files, from which the fuzzer goes on.
+//! Writes the first inputs of each target to `corpus/TARGET`: small valid files that the fuzzer mutates.
 
 use std::{fs, io, path::Path};
 
 use pile_core::{
     order::{OrderConfig, build},
     progress::Progress,
-    tokens::{Place, ShardSpan, TokenDataset, TokenType, write_idx, write_provenance},
+    tokens::{RecordLocation, ShardSpan, TokenDataset, TokenType, write_idx, write_provenance},
 };
 use pile_fuzz::{file, indexed, join, path, trained};
 
@@ -87,9 +87,9 @@ fn seed_datasets() -> Result<(), Box<dyn std::error::Error>> {
         first_document: 0,
         end_document: 2,
     };
-    let places = [Ok(Some(Place::default())), Ok(None)];
+    let locations = [Ok(Some(RecordLocation::default())), Ok(None)];
     let mut provenance = vec![2];
-    write_provenance(&mut provenance, 2, vec![shard], vec!["S".into()], places)?;
+    write_provenance(&mut provenance, 2, vec![shard], vec!["S".into()], locations)?;
     seed("provenance", "good", &provenance)?;
 
     let _ = file("d.idx", &idx);

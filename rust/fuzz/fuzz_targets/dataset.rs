@@ -1,4 +1,4 @@
-//! An `.idx` of any bytes beside a `.bin` of a size: what opens can be read.
+//! Arbitrary bytes as an `.idx` with a `.bin` of some size: reading an opened dataset returns tokens or errors.
 #![no_main]
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! An `.npy` file of any bytes; and what opens is written again as it was read.
+//! Arbitrary bytes as an `.npy` file: what can be opened is the same after writing and reading it again.
 #![no_main]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The three arrays of an order over a dataset of fixed lengths: samples are whole, or refused.
+//! Arbitrary arrays of an order over a dataset of fixed lengths: every sample is complete or an error.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,4 +1,4 @@
-//! A `.provenance` file of any bytes: what opens answers for each document.
+//! Arbitrary bytes as a `.provenance` file: reading an opened file returns locations or errors.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,10 +11,10 @@ fuzz_target!(|input: (u8, &[u8])| {
     let Ok(provenance) = Provenance::open(&path, n_documents) else {
         return;
     };
-    let mut places = provenance.places(0, n_documents);
+    let mut locations = provenance.locations(0, n_documents);
     for document in 0..n_documents {
-        if let Some(Ok(place)) = places.next() {
-            assert_eq!(provenance.place(document).ok(), Some(place));
+        if let Some(Ok(location)) = locations.next() {
+            assert_eq!(provenance.location(document).ok(), Some(location));
         }
         if let Ok(Some(origin)) = provenance.origin(document) {
             assert!(

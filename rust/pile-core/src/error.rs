@@ -1,14 +1,14 @@
-//! The crate's only error type.
+//! The error type of the crate.
 
 use std::{
     fmt, io,
     path::{Path, PathBuf},
 };
 
-/// Shorthand used across the crate.
+/// The result type of the crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What failed, and in which file at which byte.
+/// A failure, with the file and the byte at which it occurred, if any.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -16,19 +16,19 @@ pub struct Error {
     offset: Option<u64>,
 }
 
-/// The kinds of failure a caller may want to tell apart.
+/// The kinds of failure that callers distinguish.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The operating system refused.
+    /// An error of the operating system.
     Io(io::Error),
-    /// The bytes are not what the format promises.
+    /// A file that does not conform to its format.
     Format(String),
-    /// The caller passed a value outside its documented range.
+    /// An argument outside its documented range.
     Argument(String),
-    /// What would be overwritten is not what the caller asked for.
+    /// An existing file or folder that would be overwritten.
     Exists(String),
-    /// The caller asked to stop.
+    /// The caller requested a stop.
     Cancelled,
 }
 
@@ -52,7 +52,7 @@ impl Error {
         }
     }
 
-    /// A malformed file: what was found and expected at which byte.
+    /// A malformed file, with what was found and expected at a byte offset.
     pub fn format(path: &Path, offset: u64, what: impl Into<String>) -> Self {
         Self {
             kind: ErrorKind::Format(what.into()),
@@ -61,7 +61,7 @@ impl Error {
         }
     }
 
-    /// A file that is wrong as a whole, at no particular byte.
+    /// A file that is malformed at no particular byte.
     pub fn malformed(path: &Path, what: impl Into<String>) -> Self {
         Self {
             kind: ErrorKind::Format(what.into()),
@@ -70,7 +70,7 @@ impl Error {
         }
     }
 
-    /// A value outside its documented range.
+    /// An argument outside its documented range.
     pub fn argument(what: impl Into<String>) -> Self {
         Self {
             kind: ErrorKind::Argument(what.into()),
@@ -79,7 +79,7 @@ impl Error {
         }
     }
 
-    /// A file or folder that is in the way, and is to be kept.
+    /// An existing file or folder that must not be overwritten.
     pub fn exists(path: &Path, what: impl Into<String>) -> Self {
         Self {
             kind: ErrorKind::Exists(what.into()),
@@ -88,7 +88,7 @@ impl Error {
         }
     }
 
-    /// The job was asked to stop.
+    /// A requested stop.
     #[must_use]
     pub fn cancelled() -> Self {
         Self {
@@ -104,14 +104,14 @@ impl Error {
         &self.kind
     }
 
-    /// The file at fault, where there is one.
+    /// The file concerned, if any.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 }
 
-/// A system's message less its " (os error 2)".
+/// Removes " (os error N)", which Rust appends to messages of the system.
 fn without_number(message: &str) -> &str {
     message.split(" (os error ").next().unwrap_or(message)
 }

@@ -1,9 +1,7 @@
-//! Algorithms of pile-tools: read -> tokenize -> tokens -> count / search -> order -> timeline.
+//! The algorithms of pile-tools, in layers: read -> tokenize -> tokens -> count / search -> order -> timeline.
 //!
-//! Deduplication will stand between read and tokenize.
-//!
-//! Plain Rust: knows no Python, prints nothing, parses no options. Modules use only modules
-//! named before them in [`ROOMS`]; `tests/layers.rs` holds this.
+//! This crate does not depend on Python, prints nothing and parses no options. A layer uses only the layers
+//! below it, which `tests/layers.rs` checks.
 
 #[cfg(target_endian = "big")]
 compile_error!("the token formats are little-endian and are memory-mapped as they are");
@@ -20,8 +18,3 @@ pub mod tokenize;
 pub mod tokens;
 
 pub use error::{Error, ErrorKind, Result};
-
-/// The modules in the direction in which data flows: each may use only those before it.
-pub const ROOMS: [&str; 10] = [
-    "error", "progress", "io", "read", "tokenize", "tokens", "count", "search", "order", "timeline",
-];

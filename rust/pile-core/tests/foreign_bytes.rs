@@ -1,4 +1,4 @@
-//! Files that anyone may have written: whatever their bytes, they open or fail with an error.
+//! Untrusted files: for any bytes, opening them succeeds or returns an error.
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
@@ -8,13 +8,13 @@ use pile_core::{
     progress::Progress,
     tokenize::Tokenizer,
     tokens::{
-        Place, Provenance, ShardSpan, TokenDataset, TokenSource, TokenType, write_idx,
+        Provenance, RecordLocation, ShardSpan, TokenDataset, TokenSource, TokenType, write_idx,
         write_provenance,
     },
 };
 use proptest::prelude::*;
 
-/// A small good file with some bytes overwritten and its end cut off.
+/// A valid file with some bytes overwritten and its end removed.
 fn damaged(good: &[u8], changes: &[(usize, u8)], keep: usize) -> Vec<u8> {
     let mut bytes = good.to_vec();
     for (at, byte) in changes {
@@ -31,8 +31,8 @@ fn provenance_file(n_documents: u64) -> Vec<u8> {
         first_document: 0,
         end_document: n_documents,
     };
-    let place = |i: u64| {
-        (i != 1).then_some(Place {
+    let location = |i: u64| {
+        (i != 1).then_some(RecordLocation {
             record: i,
             byte_start: 90 * i,
             byte_length: 89,
@@ -40,14 +40,14 @@ fn provenance_file(n_documents: u64) -> Vec<u8> {
             shard: 0,
         })
     };
-    let places = (0..n_documents).map(|i| Ok(place(i)));
+    let locations = (0..n_documents).map(|i| Ok(location(i)));
     let mut bytes = Vec::new();
     write_provenance(
         &mut bytes,
         n_documents,
         vec![shard],
         vec!["S".into()],
-        places,
+        locations,
     )
     .unwrap();
     bytes
@@ -67,11 +67,11 @@ fn a_good_provenance_file_opens() {
     assert_eq!(opened.origin(1).unwrap(), None);
     assert!(opened.origin(3).is_err());
     let message = Provenance::open(&path, 4).unwrap_err().to_string();
-    assert!(message.contains("speaks of 3 documents"), "{message}");
+    assert!(message.contains("is for 3 documents"), "{message}");
 }
 
 #[test]
-fn a_document_longer_than_its_file_is_refused_before_there_is_room_made_for_it() {
+fn a_document_longer_than_its_file_is_an_error_before_memory_is_allocated() {
     let folder = tempfile::tempdir().unwrap();
     let mut idx = Vec::new();
     write_idx(&mut idx, TokenType::I32, &[6, 5]).unwrap();

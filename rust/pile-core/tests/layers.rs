@@ -1,10 +1,15 @@
-//! Rooms of the core are used only downward: see `pile_core::ROOMS`.
+//! Checks that each layer of the core uses only the layers below it.
 #![allow(clippy::unwrap_used)]
 
 use std::{fs, path::Path};
 
-/// Names after `crate::` in `source`, grouped imports included.
-fn rooms_used(source: &str) -> Vec<String> {
+/// The modules in the direction of the data flow. Each may use only the ones before it.
+const LAYERS: [&str; 10] = [
+    "error", "progress", "io", "read", "tokenize", "tokens", "count", "search", "order", "timeline",
+];
+
+/// The names after `crate::` in `source`, grouped imports included.
+fn modules_used(source: &str) -> Vec<String> {
     let mut used = Vec::new();
     for (at, _) in source.match_indices("crate::") {
         let rest = &source[at + "crate::".len()..];
@@ -22,7 +27,7 @@ fn rooms_used(source: &str) -> Vec<String> {
     used
 }
 
-/// The comma-separated items of an import group, nested groups left whole.
+/// The comma-separated items of an import group. Nested groups are not split.
 fn top_level(group: &str) -> Vec<&str> {
     let (mut items, mut depth, mut start) = (Vec::new(), 0, 0);
     for (at, c) in group.char_indices() {
@@ -43,15 +48,15 @@ fn top_level(group: &str) -> Vec<&str> {
     items
 }
 
-fn check(path: &Path, room: usize, violations: &mut Vec<String>) {
+fn check(path: &Path, layer: usize, violations: &mut Vec<String>) {
     if path.is_dir() {
         for entry in fs::read_dir(path).unwrap() {
-            check(&entry.unwrap().path(), room, violations);
+            check(&entry.unwrap().path(), layer, violations);
         }
     } else if path.extension().is_some_and(|e| e == "rs") {
-        for used in rooms_used(&fs::read_to_string(path).unwrap()) {
-            let above = pile_core::ROOMS.iter().position(|r| *r == used);
-            if above.is_some_and(|above| above > room) {
+        for used in modules_used(&fs::read_to_string(path).unwrap()) {
+            let used_layer = LAYERS.iter().position(|r| *r == used);
+            if used_layer.is_some_and(|used_layer| used_layer > layer) {
                 violations.push(format!("{} uses {used}", path.display()));
             }
         }
@@ -59,35 +64,35 @@ fn check(path: &Path, room: usize, violations: &mut Vec<String>) {
 }
 
 #[test]
-fn rooms_use_only_rooms_before_them() {
+fn layers_use_only_layers_below_them() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut violations = Vec::new();
-    for (room, name) in pile_core::ROOMS.iter().enumerate() {
+    for (layer, name) in LAYERS.iter().enumerate() {
         let file = src.join(format!("{name}.rs"));
         let path = if file.exists() { file } else { src.join(name) };
-        assert!(path.exists(), "no such room: {name}");
-        check(&path, room, &mut violations);
+        assert!(path.exists(), "no such layer: {name}");
+        check(&path, layer, &mut violations);
     }
     assert!(violations.is_empty(), "{violations:#?}");
 }
 
 #[test]
-fn every_module_is_a_room() {
+fn every_module_is_a_layer() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for entry in fs::read_dir(src).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(
-            name == "lib" || pile_core::ROOMS.contains(&name.as_str()),
-            "{name} is not listed in ROOMS"
+            name == "lib" || LAYERS.contains(&name.as_str()),
+            "{name} is not listed in LAYERS"
         );
     }
 }
 
 #[test]
-fn grouped_imports_are_seen() {
+fn grouped_imports_are_parsed() {
     assert_eq!(
-        rooms_used("use crate::{Error, tokens::{A, B}, order::C};"),
+        modules_used("use crate::{Error, tokens::{A, B}, order::C};"),
         ["Error", "tokens", "order"]
     );
 }

@@ -1,4 +1,4 @@
-//! Merged datasets against one that was written whole.
+//! Merged datasets compared with one that was written as a whole.
 #![allow(clippy::unwrap_used)]
 
 mod shared;
@@ -40,7 +40,7 @@ fn config(inputs: Vec<PathBuf>, folder: &Path) -> MergeConfig {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
     #[test]
-    fn parts_merge_to_what_was_cut(
+    fn merged_parts_equal_the_whole(
         parts in prop::collection::vec(prop::collection::vec(prop::collection::vec(any::<u16>(), 0..9), 0..6), 1..5),
         is_wide in any::<bool>(),
     ) {
@@ -61,7 +61,7 @@ proptest! {
     }
 }
 
-/// The document array of an index: GPT-NeoX's last one.
+/// The document array of an index, its last one.
 fn document_array(idx: &Path) -> Vec<u64> {
     let bytes = fs::read(idx).unwrap();
     let n = u64::from_le_bytes(bytes[18..26].try_into().unwrap()) as usize;
@@ -82,7 +82,7 @@ fn write_documents(prefix: &Path, n_sequences: usize, array: &[u64]) {
 }
 
 #[test]
-fn documents_of_several_sequences_keep_them_and_lost_arrays_are_made_anew() {
+fn documents_keep_their_sequences_and_lost_arrays_are_rebuilt() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b, c) = (
         folder.path().join("a"),
@@ -160,7 +160,7 @@ fn damaged_document_arrays_are_named() {
 }
 
 #[test]
-fn other_token_types_are_refused_and_nothing_is_written() {
+fn different_token_types_are_an_error_and_nothing_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a"), folder.path().join("b"));
     write(&a, TokenType::U16, &[vec![1]]);
@@ -171,7 +171,7 @@ fn other_token_types_are_refused_and_nothing_is_written() {
 }
 
 #[test]
-fn a_merge_goes_on_after_what_was_copied_and_not_with_another_jobs_files() {
+fn a_merge_resumes_after_the_copied_inputs_but_not_with_files_of_another_job() {
     let folder = tempfile::tempdir().unwrap();
     let (a, b) = (folder.path().join("a"), folder.path().join("b"));
     write(&a, TokenType::U16, &[vec![1, 2], vec![3]]);
@@ -180,26 +180,30 @@ fn a_merge_goes_on_after_what_was_copied_and_not_with_another_jobs_files() {
     merge(&config, &Progress::default()).unwrap();
     let bin = config.folder.join("all.bin");
     let whole = fs::read(&bin).unwrap();
-    // Killed while the second was copied: half a token, which goes, and what was copied, which stays.
+    // Killed while the second input was copied: the half token is removed, the copied input is kept.
     let state = |job: &str, copied: &[u8]| {
         let sha256 = hex(&Sha256::digest(copied));
         let files = json!({"all.bin": {"bytes": copied.len(), "sha256": sha256}});
         let state = json!({"job": job, "n_copied": 1});
-        json!({"files": files, "inputs": [], "has_stream": false, "state": state}).to_string()
+        let saved = json!({"files": files, "inputs": [], "has_stream": false, "state": state});
+        let sha256 = hex(&Sha256::digest(saved.to_string()));
+        json!({"sha256": sha256, "saved": saved}).to_string()
     };
     fs::write(config.folder.join("state.json"), state("job", &[9; 6])).unwrap();
     fs::write(&bin, [&[9, 9, 9, 9, 9, 9][..], &[5]].concat()).unwrap();
     merge(&config, &Progress::default()).unwrap();
     assert_eq!(fs::read(&bin).unwrap(), [&[9; 6][..], &whole[6..]].concat());
-    // Another job's, cut short, or of other bytes than were copied.
-    for (job, left) in [
-        ("other", [9; 7].to_vec()),
-        ("job", [9; 5].to_vec()),
-        ("job", [8; 7].to_vec()),
-    ] {
-        fs::write(config.folder.join("state.json"), state(job, &[9; 6])).unwrap();
-        fs::write(&bin, left).unwrap();
+    // A truncated file, and a file with other bytes than were copied; then the state of another job.
+    for bytes in [[9; 5].to_vec(), [8; 7].to_vec()] {
+        fs::write(config.folder.join("state.json"), state("job", &[9; 6])).unwrap();
+        fs::write(&bin, bytes).unwrap();
         merge(&config, &Progress::default()).unwrap();
         assert_eq!(fs::read(&bin).unwrap(), whole);
     }
+    fs::write(config.folder.join("state.json"), state("other", &[9; 6])).unwrap();
+    fs::write(&bin, [9; 7]).unwrap();
+    let refused = merge(&config, &Progress::default()).unwrap_err();
+    let message = "holds 1 finished file of an unfinished run";
+    assert!(refused.to_string().contains(message), "{refused}");
+    assert_eq!(fs::read(&bin).unwrap(), [9; 7]);
 }

@@ -1,4 +1,4 @@
-//! The packed order against arrays and samples made by GPT-NeoX itself.
+//! Orders compared with arrays and samples that GPT-NeoX and Megatron-LM built.
 #![allow(clippy::unwrap_used)]
 
 mod shared;
@@ -17,7 +17,7 @@ use pile_core::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-/// The reference's name of a case's files, less `_doc_idx.npy` and so on.
+/// The common beginning of the reference's file names for a case.
 fn stem_of(case: &Value) -> String {
     let file = case["files"][0].as_str().unwrap();
     file.strip_suffix("_doc_idx.npy").unwrap().to_owned()
@@ -40,7 +40,7 @@ fn packed_cases(golden: &Path) -> Vec<Value> {
     all.into_iter().filter(is_packed).collect()
 }
 
-/// The cases over a whole dataset, which is what the order job builds.
+/// The packed cases over a whole dataset.
 fn cases(golden: &Path) -> Vec<Value> {
     let is_whole = |c: &Value| c["split"].is_null() && c["num_samples"].is_u64();
     packed_cases(golden).into_iter().filter(is_whole).collect()
@@ -53,7 +53,7 @@ fn npy_bytes(items: &Numbers, width: usize) -> Vec<u8> {
 }
 
 #[test]
-fn arrays_of_every_packed_case_are_the_references() {
+fn arrays_of_every_packed_case_equal_the_reference() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };
@@ -90,7 +90,7 @@ fn arrays_of_every_packed_case_are_the_references() {
 }
 
 #[test]
-fn orders_that_no_memory_holds_are_refused() {
+fn orders_larger_than_memory_are_errors() {
     let build = |amount| packed(&[10, 20], 0..2, 4, amount, 1, &Progress::default());
     for amount in [
         Amount::Samples(u64::MAX),
@@ -109,7 +109,7 @@ fn orders_that_no_memory_holds_are_refused() {
 }
 
 #[test]
-fn arrays_and_samples_are_the_references() {
+fn arrays_and_samples_equal_the_reference() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };
@@ -157,7 +157,7 @@ fn check_samples(case: &Value, order: &TrainingOrder<TokenDataset>) {
             sample["i"]
         );
     }
-    // The reference never reaches its last sample; we do.
+    // The reference never reaches its last sample. This order has it.
     let reachable = case["len"].as_u64().unwrap();
     assert_eq!(order.n_samples(), reachable + 1);
     let mut all = Sha256::new();
@@ -171,7 +171,7 @@ fn check_samples(case: &Value, order: &TrainingOrder<TokenDataset>) {
 }
 
 #[test]
-fn shuffles_are_numpys() {
+fn shuffles_equal_numpy() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };
@@ -196,7 +196,7 @@ fn shuffles_are_numpys() {
 }
 
 #[test]
-fn sequences_are_found_where_a_plain_scan_finds_them() {
+fn sequences_are_found_where_a_comparison_at_every_token_finds_them() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };
@@ -214,7 +214,7 @@ fn sequences_are_found_where_a_plain_scan_finds_them() {
     let order = TrainingOrder::open(&stem, 64, dataset).unwrap();
     let n_samples = order.n_samples();
     let source = order.source();
-    let wanted: Vec<Vec<i64>> = (0..40)
+    let sequences: Vec<Vec<i64>> = (0..40)
         .map(|i| {
             let document = i * 5;
             let length = source.document_length(document).unwrap().min(6);
@@ -228,15 +228,15 @@ fn sequences_are_found_where_a_plain_scan_finds_them() {
         })
         .filter(|tokens| tokens.len() >= 4)
         .collect();
-    let found = find_sequences(&order, &wanted, n_samples, &Progress::default()).unwrap();
+    let found = find_sequences(&order, &sequences, n_samples, &Progress::default()).unwrap();
     let mut n_expected = 0;
     for sample in 0..n_samples {
         let row = source.tokens(&order.spans(sample).unwrap()).unwrap();
-        for (sequence, tokens) in wanted.iter().enumerate() {
+        for (sequence, tokens) in sequences.iter().enumerate() {
             for (offset, window) in row.windows(tokens.len()).enumerate() {
                 if window == tokens {
                     n_expected += 1;
-                    let at = |p: &&pile_core::timeline::SequencePlace| {
+                    let at = |p: &&pile_core::timeline::SequenceOccurrence| {
                         (p.sequence, p.sample, p.offset) == (sequence as u64, sample, offset as u64)
                     };
                     assert_eq!(found.iter().filter(at).count(), 1);
@@ -248,7 +248,7 @@ fn sequences_are_found_where_a_plain_scan_finds_them() {
     assert!(n_expected > 40);
 }
 
-/// serde_json reads floats to the last place but one.
+/// serde_json may be off in the last digit of a float.
 fn are_close(a: &[f64], b: &[f64]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-15)
 }
@@ -262,7 +262,7 @@ fn manifest(golden: &Path, name: &str) -> Value {
 }
 
 #[test]
-fn orders_of_whole_documents_are_the_references() {
+fn orders_of_whole_documents_equal_the_reference() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };
@@ -333,10 +333,11 @@ fn orders_of_whole_documents_are_the_references() {
                 );
             }
         }
-        // By default the true sample is given; the summary names the places that differ.
-        let own = TrainingOrder::new(samples(false), dataset_again(&golden, case), 0);
+        // By default the order returns the true sample. The summary lists the positions where GPT-NeoX
+        // returns another one.
+        let order = TrainingOrder::new(samples(false), dataset_again(&golden, case), 0);
         for i in 0..n_samples {
-            let differs = row(&own, i) != row(&reference, i);
+            let differs = row(&order, i) != row(&reference, i);
             assert_eq!(differs, summary.replaced_by_gpt_neox.contains(&i), "{i}");
         }
         assert_eq!(
@@ -351,7 +352,7 @@ fn dataset_again(golden: &Path, case: &Value) -> TokenDataset {
 }
 
 #[test]
-fn where_the_reference_crashes_the_next_permutation_is_taken() {
+fn where_the_reference_crashes_the_next_permutation_follows() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };
@@ -372,7 +373,7 @@ fn where_the_reference_crashes_the_next_permutation_is_taken() {
 }
 
 #[test]
-fn splits_weights_and_blends_are_the_references() {
+fn splits_weights_and_blends_equal_the_reference() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };
@@ -382,9 +383,9 @@ fn splits_weights_and_blends_are_the_references() {
     for case in list("splits") {
         let size = case["size"].as_u64().unwrap();
         let parts = split_documents(case["split"].as_str().unwrap(), size).unwrap();
-        let borders = vec![parts[0].start, parts[0].end, parts[1].end, parts[2].end];
+        let bounds = vec![parts[0].start, parts[0].end, parts[1].end, parts[2].end];
         let expected: Vec<u64> = serde_json::from_value(case["index"].clone()).unwrap();
-        assert_eq!(borders, expected, "{case}");
+        assert_eq!(bounds, expected, "{case}");
     }
     for case in list("normalized_weights_num_samples") {
         let n = case["num_samples"].as_u64();
@@ -417,7 +418,7 @@ fn splits_weights_and_blends_are_the_references() {
 }
 
 #[test]
-fn orders_of_megatron_are_the_references() {
+fn orders_of_megatron_equal_the_reference() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };

@@ -1,4 +1,4 @@
-//! Orders of random documents against a slow reference that lays out every token.
+//! Orders of random documents, compared with a slow reference that lays out every token.
 #![allow(clippy::unwrap_used)]
 
 use pile_core::{
@@ -12,10 +12,10 @@ use pile_core::{
 };
 use proptest::prelude::*;
 
-/// Documents whose tokens tell their document and place.
-struct Made(Vec<i32>);
+/// Documents of these lengths, in which token `t` of document `d` is `100 * d + t`.
+struct NumberedTokens(Vec<i32>);
 
-impl TokenSource for Made {
+impl TokenSource for NumberedTokens {
     fn n_documents(&self) -> u64 {
         self.0.len() as u64
     }
@@ -32,8 +32,8 @@ impl TokenSource for Made {
         let mut done = 0;
         for span in spans {
             assert!(span.start + span.length <= self.document_length(span.document)?);
-            for place in span.start..span.start + span.length {
-                let token = (span.document * 100 + place) as i32;
+            for offset in span.start..span.start + span.length {
+                let token = (span.document * 100 + offset) as i32;
                 out[done..done + 4].copy_from_slice(&token.to_le_bytes());
                 done += 4;
             }
@@ -45,7 +45,7 @@ impl TokenSource for Made {
 fn rows(lengths: &[i32], config: &OrderConfig) -> Vec<Vec<i64>> {
     build(lengths, None, config, &Progress::default()).unwrap();
     let samples = IndexedSamples::open(&config.stem, config.layout()).unwrap();
-    let order = TrainingOrder::new(Box::new(samples), Made(lengths.to_vec()), -1);
+    let order = TrainingOrder::new(Box::new(samples), NumberedTokens(lengths.to_vec()), -1);
     let row = |i| {
         let mut bytes = vec![0; order.sample_length() as usize * 4];
         order.read_batch(i, 1, &mut bytes).unwrap();
@@ -57,10 +57,10 @@ fn rows(lengths: &[i32], config: &OrderConfig) -> Vec<Vec<i64>> {
     (0..order.n_samples()).map(row).collect()
 }
 
-/// Every token of the documents in this order.
-fn laid_out(lengths: &[i32], documents: impl Iterator<Item = i64>) -> Vec<i64> {
+/// The tokens of these documents, one after the other.
+fn concatenated(lengths: &[i32], documents: impl Iterator<Item = i64>) -> Vec<i64> {
     documents
-        .flat_map(|d| (0..i64::from(lengths[d as usize])).map(move |place| d * 100 + place))
+        .flat_map(|d| (0..i64::from(lengths[d as usize])).map(move |offset| d * 100 + offset))
         .collect()
 }
 
@@ -80,7 +80,7 @@ proptest! {
         let all = 0..lengths.len();
         let amount = Amount::Samples(n_samples);
         let built = packed(&lengths, all, seq_length, amount, seed, &Progress::default()).unwrap();
-        let stream = laid_out(&lengths, built.doc_idx.iter().map(|d| i64::from(*d)));
+        let stream = concatenated(&lengths, built.doc_idx.iter().map(|d| i64::from(*d)));
         let mut expected: Vec<&[i64]> = stream
             .windows(seq_length as usize + 1)
             .step_by(seq_length as usize)
@@ -106,7 +106,7 @@ proptest! {
             seq_length, n_samples: Some(n_samples), seed, extra, drop_last_partial,
         };
         let built = megatron(&lengths, 0..lengths.len(), &megatron_config, &Progress::default()).unwrap();
-        let stream = laid_out(&lengths, built.doc_idx.iter().map(|d| i64::from(*d)));
+        let stream = concatenated(&lengths, built.doc_idx.iter().map(|d| i64::from(*d)));
         let length = (seq_length + extra) as usize;
         let mut expected: Vec<Vec<i64>> = stream
             .windows(length)
@@ -139,14 +139,14 @@ proptest! {
         let fits = |l: &i32| allow_chopped || *l as u64 <= seq_length + 1;
         prop_assume!(lengths.iter().any(fits));
         for row in rows(&lengths, &config) {
-            // Runs of one document begin with its first token, and hold it whole but for cuts at the end.
+            // A run of one document begins with its first token. It is complete unless the row ends.
             for (k, token) in row.iter().enumerate().filter(|(_, token)| **token >= 0) {
                 let starts = token % 100 == 0;
                 prop_assert!(starts || (k > 0 && row[k - 1] == token - 1));
                 let is_last = token % 100 + 1 == i64::from(lengths[(token / 100) as usize]);
-                let goes_on = row.get(k + 1) == Some(&(token + 1));
-                let is_next_ones_first = starts && row[k + 1..].iter().all(|t| *t == -1);
-                prop_assert!(is_last || goes_on || k + 1 == row.len() || is_next_ones_first);
+                let continues = row.get(k + 1) == Some(&(token + 1));
+                let is_last_label = starts && row[k + 1..].iter().all(|t| *t == -1);
+                prop_assert!(is_last || continues || k + 1 == row.len() || is_last_label);
             }
         }
     }

@@ -1,17 +1,18 @@
-//! Orders at the size of the Pile: 64 bits throughout, and no more memory than the arrays. Sizes are made up,
-//! and there is no token file.
+//! Orders of the size of the Pile: no 32-bit overflow, and no more memory than the arrays. The lengths of the
+//! documents are synthetic, and there is no token file.
 //!
-//! The largest run on request, as they need gigabytes and minutes:
+//! The largest orders need gigabytes and minutes, so these tests run only on request:
 //! `cargo test --release -p pile-core --test order_scale -- --ignored --test-threads 1 --nocapture`
 #![allow(clippy::unwrap_used)]
-#![allow(clippy::print_stdout)] // what was measured
+#![allow(clippy::print_stdout)] // prints measurements
 
 use std::time::Instant;
 
 use pile_core::{
     Result,
     order::{
-        Amount, IndexedSamples, OrderConfig, Packed, TrainingOrder, build, npy::Numbers, packed,
+        Amount, IndexedSamples, OrderConfig, PackedArrays, TrainingOrder, build, npy::Numbers,
+        packed,
     },
     progress::Progress,
     tokens::{Span, TokenSource, TokenType},
@@ -19,7 +20,7 @@ use pile_core::{
 
 const SEQ_LENGTH: u64 = 2048;
 
-/// Lengths that repeat after some thousand documents, none among them, `mean` on average.
+/// Pseudorandom lengths from 0 to `2 * mean`.
 fn lengths(n_documents: usize, mean: u64) -> Vec<i32> {
     let of = |i: usize| (i as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
     let length = |i| {
@@ -38,9 +39,9 @@ fn at(numbers: &Numbers, i: usize) -> u64 {
     }
 }
 
-/// All documents as often as there are epochs, each sample where the documents strung together have its
-/// first token, and each sample once.
-fn assert_is_right(built: &Packed, lengths: &[i32], seq_length: u64) {
+/// Checks that each document occurs once per epoch, that each sample starts at its multiple of `seq_length` in the
+/// documents strung together, and that the shuffle is a permutation.
+fn assert_is_right(built: &PackedArrays, lengths: &[i32], seq_length: u64) {
     let mut n_copies = vec![0_u8; lengths.len()];
     for document in &built.doc_idx {
         n_copies[*document as usize] += 1;
@@ -57,24 +58,20 @@ fn assert_is_right(built: &Packed, lengths: &[i32], seq_length: u64) {
     );
     let mut first = 0_u64;
     let mut sample = 1_u64;
-    for (place, document) in built.doc_idx.iter().enumerate() {
+    for (entry, document) in built.doc_idx.iter().enumerate() {
         let end = first + lengths[*document as usize] as u64;
         while sample <= n_samples && sample * seq_length < end {
             let found = [0, 1].map(|k| at(&built.sample_idx, 2 * sample as usize + k));
             assert_eq!(
                 found,
-                [place as u64, sample * seq_length - first],
+                [entry as u64, sample * seq_length - first],
                 "{sample}"
             );
             sample += 1;
         }
         first = end;
     }
-    assert_eq!(
-        sample,
-        n_samples + 1,
-        "a sample starts behind all documents"
-    );
+    assert_eq!(sample, n_samples + 1, "a sample starts after all documents");
     assert_eq!([0, 1].map(|k| at(&built.sample_idx, k)), [0, 0]);
     let mut is_taken = vec![0_u64; n_samples.div_ceil(64) as usize];
     for i in 0..n_samples as usize {
@@ -86,10 +83,10 @@ fn assert_is_right(built: &Packed, lengths: &[i32], seq_length: u64) {
     assert_eq!(n_taken, n_samples);
 }
 
-/// Documents whose tokens are nowhere.
-struct Sizes(Vec<i32>);
+/// Documents of these lengths, without tokens.
+struct LengthsOnly(Vec<i32>);
 
-impl TokenSource for Sizes {
+impl TokenSource for LengthsOnly {
     fn n_documents(&self) -> u64 {
         self.0.len() as u64
     }
@@ -108,8 +105,8 @@ impl TokenSource for Sizes {
 }
 
 #[test]
-fn documents_of_two_thousand_million_tokens_are_cut_where_they_should_be() {
-    // 3.9 * 10^12 tokens: beyond 32 bits in all, and beyond 31 within the documents.
+fn documents_of_two_billion_tokens_are_cut_at_the_right_tokens() {
+    // 3.9 * 10^12 tokens: the total exceeds 32 bits, and offsets within a document need all 31.
     let lengths: Vec<i32> = (0..1800).map(|i| i32::MAX - i * i % 1013).collect();
     let (seq_length, n_samples) = (3_000_017, 1_200_000);
     let all = 0..lengths.len();
@@ -121,7 +118,7 @@ fn documents_of_two_thousand_million_tokens_are_cut_where_they_should_be() {
     let config = OrderConfig::packed(folder.path().join("o"), seq_length, n_samples, 7);
     build(&lengths, None, &config, &Progress::default()).unwrap();
     let samples = IndexedSamples::open(&config.stem, config.layout()).unwrap();
-    let order = TrainingOrder::new(Box::new(samples), Sizes(lengths), 0);
+    let order = TrainingOrder::new(Box::new(samples), LengthsOnly(lengths), 0);
     for i in (0..order.n_samples()).step_by(997) {
         let spans = order.spans(i).unwrap();
         let n: u64 = spans.iter().map(|span| span.length).sum();
@@ -148,7 +145,7 @@ fn two_million_documents_in_three_epochs() {
     assert_is_right(&built, &lengths, SEQ_LENGTH);
 }
 
-fn arrays_bytes(built: &Packed) -> u64 {
+fn arrays_bytes(built: &PackedArrays) -> u64 {
     let bytes = |numbers: &Numbers| {
         let width = if matches!(numbers, Numbers::I64(_)) {
             8
@@ -170,7 +167,7 @@ fn memory(name: &str) -> u64 {
 
 fn at_scale(n_documents: usize, mean: u64, n_samples: u64, n_epochs: u64) {
     let lengths = lengths(n_documents, mean);
-    // The peak is counted from here.
+    // Resets the peak of the resident memory.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = memory("VmRSS:");
     let started = Instant::now();
@@ -210,7 +207,7 @@ fn twenty_million_documents_and_three_hundred_million_samples() {
     at_scale(20_000_000, 995, 300_000_000, 31);
 }
 
-/// 147 million samples, as Pythia's, are an epoch and a half; the index holds both epochs whole.
+/// Pythia's 147 million samples are one and a half epochs; the index has two whole epochs.
 #[test]
 #[ignore = "6 GB of memory and some minutes"]
 fn the_pile() {

@@ -4,13 +4,15 @@
 use std::{collections::BTreeMap, fs, iter, path::Path, sync::Arc};
 
 use pile_core::{
+    io::hex,
     progress::Progress,
     search::{SuffixIndex, build, combine, plan},
-    timeline::{Alphabet, FindPlaces, Indexed, Scan},
+    timeline::{FindOccurrences, IndexSearch, Scan, SearchUnit},
     tokenize::{TokenBytes, Tokenizer, TrainConfig, Trainer},
     tokens::{TokenDataset, TokenType, write_idx},
 };
 use proptest::prelude::*;
+use sha2::{Digest, Sha256};
 
 struct World {
     folder: tempfile::TempDir,
@@ -254,16 +256,16 @@ proptest! {
             token_type.encode_all(&ids.iter().map(|id| *id as u32 % 65_000).collect::<Vec<_>>(), &mut bytes);
             bytes
         }).chain([vec![0]]).collect();
-        for (alphabet, asked) in [(Alphabet::Text(&table), &texts), (Alphabet::Ids(token_type), &ids)] {
+        for (unit, asked) in [(SearchUnit::Text(&table), &texts), (SearchUnit::Ids(token_type), &ids)] {
             let asked: Vec<&[u8]> = asked.iter().map(Vec::as_slice).collect();
-            let scan = Scan { source: &*world.dataset, alphabet, n_threads: 1, max_places: 1 << 30 };
-            let indexed = Indexed::new(&index, alphabet, 1 << 30).unwrap();
-            let expected = scan.places(&asked, &Progress::default()).unwrap();
-            let found = indexed.places(&asked, &Progress::default()).unwrap();
+            let scan = Scan { source: &*world.dataset, unit, n_threads: 1, max_occurrences: 1 << 30 };
+            let indexed = IndexSearch::new(&index, unit, 1 << 30).unwrap();
+            let expected = scan.find(&asked, &Progress::default()).unwrap();
+            let found = indexed.find(&asked, &Progress::default()).unwrap();
             prop_assert_eq!(&found, &expected);
-            if let Alphabet::Text(_) = alphabet {
+            if let SearchUnit::Text(_) = unit {
                 for (number, text) in (0..).zip(&asked) {
-                    let n = expected.places.iter().filter(|place| place.text == number).count() as u64;
+                    let n = expected.occurrences.iter().filter(|found| found.text == number).count() as u64;
                     prop_assert_eq!(index.count_text(text).unwrap(), n);
                 }
             }
@@ -385,8 +387,9 @@ fn finished_pieces_are_kept_and_the_index_is_the_same() {
     let state_file = folder.join("state.json");
     let mut state: serde_json::Value =
         serde_json::from_slice(&fs::read(&state_file).unwrap()).unwrap();
-    let files = state["files"].as_object_mut().unwrap();
+    let files = state["saved"]["files"].as_object_mut().unwrap();
     assert!(files.remove("piece-00003").is_some());
+    state["sha256"] = hex(&Sha256::digest(state["saved"].to_string())).into();
     fs::write(&state_file, state.to_string()).unwrap();
     let progress = Progress::default();
     let summary = build(&world.dataset, None, &folder, 8 * 8, &progress).unwrap();

@@ -1,4 +1,4 @@
-//! `.bin` and `.idx` against files written by GPT-NeoX, and what damaged ones are told.
+//! `.bin` and `.idx` compared with files written by GPT-NeoX, and the errors of damaged ones.
 #![allow(clippy::unwrap_used)]
 
 mod shared;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 #[test]
-fn reference_datasets_open_and_their_indexes_are_written_alike() {
+fn reference_datasets_open_and_their_indexes_are_reproduced() {
     let Some(golden) = shared::golden("neox") else {
         return;
     };
@@ -25,7 +25,7 @@ fn reference_datasets_open_and_their_indexes_are_written_alike() {
         );
         assert_eq!(dataset.n_documents(), truth["n_seq"].as_u64().unwrap());
         assert_eq!(dataset.n_tokens(), truth["tokens"].as_u64().unwrap());
-        // "sentences" has several sequences a document, which we read but do not write.
+        // "sentences" has several sequences per document. These can be read, but are never written.
         if truth["n_doc_idx"].as_u64() == Some(dataset.n_documents() + 1) {
             let mut written = Vec::new();
             write_idx(
@@ -78,7 +78,7 @@ fn spans_are_read_in_order() {
 }
 
 #[test]
-fn damaged_files_are_told_what_is_wrong() {
+fn errors_of_damaged_files_name_the_damage() {
     let folder = tempfile::tempdir().unwrap();
     let prefix = write_dataset(folder.path());
     let (bin, idx) = (folder.path().join("d.bin"), folder.path().join("d.idx"));
@@ -87,7 +87,7 @@ fn damaged_files_are_told_what_is_wrong() {
 
     fs::write(&bin, &good_bin[..8]).unwrap();
     assert!(
-        message().contains("has 8 bytes, but its index speaks of 10"),
+        message().contains("has 8 bytes, but its index expects 10"),
         "{}",
         message()
     );

@@ -10,7 +10,7 @@ use pile_core::{
         Within, WordsConfig,
     },
     read::DEFAULT_MAX_RECORD,
-    timeline::Stretches,
+    timeline::CheckpointCounts,
     tokenize::TokenBytes,
     tokens::{TokenSource, TokenType},
 };
@@ -319,13 +319,14 @@ pub fn order_terms<'py>(
 ) -> PyResult<[Table<'py>; 3]> {
     let totals = watch(py, on_progress, |progress| {
         let table = TokenBytes::new(&tokenizer.inner);
-        let stretches = Stretches {
+        let checkpoints = CheckpointCounts {
             order: &order.inner,
             table: &table,
             ends: &ends,
+            n_threads: query.threads,
         };
         let mut all = Vec::new();
-        stretches.count_terms(&query.terms()?, (query.threads, progress), |totals| {
+        checkpoints.count_terms(&query.terms()?, progress, |totals| {
             all.push(totals);
             Ok(())
         })?;
@@ -352,13 +353,14 @@ pub fn order_arithmetic(
     };
     watch(py, on_progress, |progress| {
         let table = TokenBytes::new(&tokenizer.inner);
-        let stretches = Stretches {
+        let checkpoints = CheckpointCounts {
             order: &order.inner,
             table: &table,
             ends: &ends,
+            n_threads,
         };
         let mut all = Vec::new();
-        stretches.count_arithmetic((n_threads, progress), |counts| {
+        checkpoints.count_arithmetic(progress, |counts| {
             let mut keys: Vec<_> = counts.iter().collect();
             keys.sort_unstable();
             all.push(keys.into_iter().map(|(key, n)| (name(key), *n)).collect());

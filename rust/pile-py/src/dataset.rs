@@ -1,4 +1,4 @@
-//! `TokenDataset`.
+//! The Python class `TokenDataset`.
 
 use std::{
     ffi::{OsStr, c_int, c_void},
@@ -19,11 +19,11 @@ use pyo3::{
 
 use crate::errors::BindError;
 
-/// GPT-NeoX's `.bin` and `.idx`.
+/// A dataset in GPT-NeoX's `.bin` and `.idx`.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TokenDataset {
     pub inner: Arc<tokens::TokenDataset>,
-    /// All tokens, made when they are first asked for.
+    /// The array of all tokens, created on first use.
     tokens: PyOnceLock<Py<PyAny>>,
 }
 
@@ -35,27 +35,37 @@ impl TokenDataset {
         }
     }
 
-    /// A document's tokens: a view, or a copy where they lie in two shards.
+    /// A document's tokens: a view of the map, or a copy if they are in several shards.
     fn document<'py>(&self, py: Python<'py>, document: u64) -> PyResult<Bound<'py, PyAny>> {
         let range = self.inner.token_range(document).map_err(BindError::from)?;
-        if self.bins()?.files().len() == 1 {
+        if self.token_files()?.files().len() == 1 {
             let slice = PySlice::new(py, range.start as isize, range.end as isize, 1);
             return self.tokens(py)?.get_item(slice);
         }
-        self.of_shards(py, range)
+        self.tokens_in_shards(py, range)
     }
 
-    /// As [`Self::document`], of a dataset in shards.
-    fn of_shards<'py>(&self, py: Python<'py>, range: Range<u64>) -> PyResult<Bound<'py, PyAny>> {
+    /// A range of the tokens of a dataset in shards: a view if one shard holds all of them, else a copy.
+    fn tokens_in_shards<'py>(
+        &self,
+        py: Python<'py>,
+        range: Range<u64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let token_type = self.inner.token_type();
         let width = token_type.n_bytes() as u64;
         let (start, end) = (range.start * width, range.end * width);
         let mut first = 0;
-        for (number, file) in self.bins()?.files().iter().enumerate() {
+        for (number, file) in self.token_files()?.files().iter().enumerate() {
             let n_bytes = file.bytes().len() as u64;
-            // numpy makes no typed view of nothing.
+            // numpy cannot make a typed view of an empty buffer.
             if first <= start && end <= first + n_bytes && start < end {
-                let bytes = numpy_bytes(py, Bin(self.inner.clone(), number))?;
+                let bytes = numpy_bytes(
+                    py,
+                    TokenFileBuffer {
+                        dataset: self.inner.clone(),
+                        number,
+                    },
+                )?;
                 let slice = PySlice::new(py, (start - first) as isize, (end - first) as isize, 1);
                 return bytes
                     .get_item(slice)?
@@ -65,38 +75,43 @@ impl TokenDataset {
         }
         let n_tokens = (range.end - range.start) as usize;
         let copy = filled(py, token_type, &[n_tokens], |out| {
-            self.inner.bins()?.read(start, out)
+            self.inner.token_files()?.read(start, out)
         })?;
         copy.getattr("flags")?.setattr("writeable", false)?;
         Ok(copy)
     }
 
-    fn bins(&self) -> PyResult<&tokens::Bins> {
-        Ok(self.inner.bins().map_err(BindError::from)?)
+    fn token_files(&self) -> PyResult<&tokens::TokenFiles> {
+        Ok(self.inner.token_files().map_err(BindError::from)?)
     }
 }
 
-/// The bytes of one file of a dataset's tokens, for numpy to look at: what looks at them keeps the map open.
+/// The bytes of one token file as a Python buffer. Views of the buffer keep the dataset, and so its map, alive.
 #[pyclass(module = "pile_tools._core", frozen)]
-struct Bin(Arc<tokens::TokenDataset>, usize);
+struct TokenFileBuffer {
+    dataset: Arc<tokens::TokenDataset>,
+    /// Index of the file.
+    number: usize,
+}
 
-fn numpy_bytes(py: Python<'_>, bin: Bin) -> PyResult<Bound<'_, PyAny>> {
+fn numpy_bytes(py: Python<'_>, buffer: TokenFileBuffer) -> PyResult<Bound<'_, PyAny>> {
     py.import("numpy")?
-        .call_method1("frombuffer", (bin.into_pyobject(py)?, "uint8"))
+        .call_method1("frombuffer", (buffer.into_pyobject(py)?, "uint8"))
 }
 
 #[pymethods]
-impl Bin {
+impl TokenFileBuffer {
     unsafe fn __getbuffer__(
         slf: Bound<'_, Self>,
         view: *mut ffi::Py_buffer,
         flags: c_int,
     ) -> PyResult<()> {
-        let Bin(dataset, number) = slf.get();
-        let bytes = dataset.bins().map_err(BindError::from)?.files()[*number].bytes();
+        let TokenFileBuffer { dataset, number } = slf.get();
+        let bytes = dataset.token_files().map_err(BindError::from)?.files()[*number].bytes();
         let (start, length) = (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len());
-        // SAFETY: `view` is a buffer that Python wants filled. It then holds a reference to this object, so
-        // that the map lives as long as any view of it, and the bytes are given as read-only.
+        // SAFETY: Python calls this with a valid `view` to fill. `PyBuffer_FillInfo` stores a reference to
+        // `slf` in it, which owns the dataset, so the map outlives every view. The buffer is read-only (the
+        // 1): nothing writes through the pointer.
         let status =
             unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, length as isize, 1, flags) };
         match status {
@@ -106,7 +121,7 @@ impl Bin {
     }
 }
 
-/// A new array of the stored type and this shape, filled by `read` with the interpreter released.
+/// A new array of the stored type and the given shape. `read` fills it with the interpreter released.
 pub fn filled<'py>(
     py: Python<'py>,
     token_type: TokenType,
@@ -114,17 +129,17 @@ pub fn filled<'py>(
     read: impl FnOnce(&mut [u8]) -> pile_core::Result<()> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
     let n_bytes = shape.iter().product::<usize>() * token_type.n_bytes();
-    // numpy's own memory: it asks the system for large pages, which saves a fault for every 4 KiB.
+    // Allocated by numpy, which asks the system for huge pages. That saves a page fault for every 4 KiB.
     let array = PyArray1::<u8>::zeros(py, n_bytes, false);
     let mut bytes = array.readwrite();
-    let room = bytes.as_slice_mut()?;
-    py.detach(|| read(room)).map_err(BindError::from)?;
+    let slice = bytes.as_slice_mut()?;
+    py.detach(|| read(slice)).map_err(BindError::from)?;
     drop(bytes);
     let typed = array.call_method1("view", (token_type.name(),))?;
     typed.call_method1("reshape", (shape.to_vec(),))
 }
 
-/// A Python index, negative from the end, as a number below `n`.
+/// Converts a Python index, which counts from the end if negative, to a number below `n`.
 pub fn index(i: i64, n: u64) -> PyResult<u64> {
     let from_start = if i < 0 {
         i.saturating_add_unsigned(n)
@@ -188,11 +203,17 @@ impl TokenDataset {
 
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        if self.bins()?.files().len() > 1 {
-            return self.of_shards(py, 0..self.inner.n_tokens());
+        if self.token_files()?.files().len() > 1 {
+            return self.tokens_in_shards(py, 0..self.inner.n_tokens());
         }
         let make = || {
-            let bytes = numpy_bytes(py, Bin(self.inner.clone(), 0))?;
+            let bytes = numpy_bytes(
+                py,
+                TokenFileBuffer {
+                    dataset: self.inner.clone(),
+                    number: 0,
+                },
+            )?;
             let array = bytes.call_method1("view", (self.inner.token_type().name(),))?;
             Ok::<_, PyErr>(array.unbind())
         };
@@ -287,7 +308,7 @@ impl TokenDataset {
     }
 
     fn __getnewargs__(&self) -> PyResult<(PathBuf,)> {
-        // Whole, as the other process may stand in another folder.
+        // Absolute: the process that unpickles may have another working directory.
         Ok((std::path::absolute(self.inner.prefix())?,))
     }
 }

@@ -1,6 +1,6 @@
-//! The only file that knows both the core's errors and Python's exceptions.
+//! Conversion of the core's errors to Python exceptions.
 //!
-//! The exception classes live in `pile_tools.errors`, where users read and import them.
+//! The exception classes are defined in `pile_tools.errors`.
 
 use pile_core::ErrorKind;
 use pyo3::{exceptions::PyOSError, prelude::*, types::PyType};

@@ -1,4 +1,4 @@
-//! The long jobs, each watched for progress and Ctrl-C.
+//! The long jobs, with progress reports and Ctrl-C.
 
 use std::path::PathBuf;
 
@@ -16,7 +16,7 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// A summary as Python's own types, through JSON.
+/// Converts a summary to Python's built-in types, through JSON.
 pub fn to_python<'py>(
     py: Python<'py>,
     summary: &impl serde::Serialize,
@@ -103,7 +103,7 @@ pub fn merge_datasets<'py>(
     to_python(py, &summary)
 }
 
-/// Finds where a dataset's documents came from.
+/// Finds the provenance of a dataset.
 #[pyfunction]
 #[pyo3(signature = (
     prefix, shards, tokenizer, eod, folder, name, n_threads, on_progress = None, *,
@@ -231,14 +231,14 @@ fn argument(what: &str) -> PyErr {
     BindError::from(pile_core::Error::argument(what)).into()
 }
 
-/// The documents of train, valid and test.
+/// The ranges of documents of train, valid and test.
 #[pyfunction]
 pub fn split_documents(split: &str, n_documents: u64) -> Result<Vec<(u64, u64)>, BindError> {
     let parts = order::split_documents(split, n_documents)?;
     Ok(parts.iter().map(|part| (part.start, part.end)).collect())
 }
 
-/// Normalized weights, and the samples to build of each dataset.
+/// The normalized weights, and the number of samples to build of each dataset.
 #[pyfunction]
 pub fn normalized_weights(
     weights: Vec<f64>,
@@ -247,13 +247,13 @@ pub fn normalized_weights(
     Ok(order::normalized_weights(&weights, n_samples)?)
 }
 
-/// Weights by numbers of documents.
+/// The weights of datasets by their numbers of documents.
 #[pyfunction]
 pub fn weights_by_documents(n_documents: Vec<u64>, alpha: f64) -> Vec<f64> {
     order::weights_by_documents(&n_documents, alpha)
 }
 
-/// Writes the two arrays of a blend; returns how many samples of each dataset it takes.
+/// Writes the two arrays of a blend. Returns its number of samples, and how many are from each dataset.
 #[pyfunction]
 pub fn write_blend(
     py: Python<'_>,
@@ -265,7 +265,7 @@ pub fn write_blend(
     Ok(py.detach(|| order::build_blend(&stem, &weights, &available, as_gpt_neox))?)
 }
 
-/// Panics inside a watched job, so that a test can see what users are told then.
+/// Panics inside a watched job, to test the message that users get.
 #[pyfunction]
 pub fn _panic(py: Python<'_>) -> PyResult<()> {
     watch(py, None, |_| panic!("on request"))

@@ -1,4 +1,4 @@
-//! `pile_tools._core`: the Python face of `pile-core`. Documentation for users: `_core.pyi`.
+//! `pile_tools._core`: Python bindings of `pile-core`. User documentation is in `_core.pyi`.
 
 mod count;
 mod dataset;
@@ -17,7 +17,8 @@ use pyo3::prelude::*;
 #[global_allocator]
 static ALLOCATOR: pile_core::io::ReportingAllocator = pile_core::io::ReportingAllocator;
 
-/// Rust's report of a panic on standard error is for developers: the exception says it to users.
+/// Silences Rust's own report of a panic on standard error, unless `PILE_TOOLS_DEBUG` is set. Users get an
+/// exception.
 fn silence_panics() {
     if std::env::var_os("PILE_TOOLS_DEBUG").is_none() {
         std::panic::set_hook(Box::new(|_| {}));
@@ -51,7 +52,7 @@ mod _core {
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 
-    /// For commands: a file that shrinks and memory that is used up end the process with a message.
+    /// Called by commands: if a mapped file shrinks or memory runs out, the process ends with a message.
     #[pyfunction]
     fn report_machine_failures() {
         pile_core::io::report_failures();

@@ -1,4 +1,4 @@
-//! `TrainingOrder`.
+//! The Python class `TrainingOrder`.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,18 +14,18 @@ use crate::{
     dataset::{TokenDataset, filled, index},
     errors::BindError,
     progress::watch,
-    source::{Kind, TokenSource as SourceClass},
+    source::{SourceKind, TokenSource as SourceClass},
 };
 
-/// The samples a model sees, in order.
+/// The samples that a model sees, in order.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TrainingOrder {
     pub inner: order::TrainingOrder<Arc<dyn TokenSource>>,
-    made: Made,
+    origin: OrderOrigin,
 }
 
-/// What an order was opened from.
-enum Made {
+/// What an order was opened from, for `dataset` and pickling.
+enum OrderOrigin {
     Arrays {
         stem: PathBuf,
         prefix: PathBuf,
@@ -44,7 +44,7 @@ enum Made {
     },
 }
 
-/// Rows in training order.
+/// An order of rows that are stored in training order.
 #[pyfunction]
 #[pyo3(signature = (path, row_length = None, dtype = None))]
 pub fn rows_order(
@@ -69,11 +69,11 @@ pub fn rows_order(
     let source: Arc<dyn TokenSource> = Arc::clone(&rows) as _;
     Ok(TrainingOrder {
         inner: order::TrainingOrder::new(Box::new(samples), source, 0),
-        made: Made::Rows { path, rows },
+        origin: OrderOrigin::Rows { path, rows },
     })
 }
 
-/// Orders mixed by the two arrays of a blend.
+/// The blend of orders, by the two arrays of a blend.
 #[pyfunction]
 pub fn blended_order(
     stem: PathBuf,
@@ -82,23 +82,26 @@ pub fn blended_order(
     let sources = parts
         .iter()
         .map(|part| Arc::clone(part.get().inner.source()));
-    let several = tokens::SeveralSources::new(sources.collect())?;
+    let sources = tokens::ConcatenatedSources::new(sources.collect())?;
     let mut opened = Vec::new();
-    for (part, first) in parts.iter().zip(several.first_documents()) {
-        let Made::Arrays { stem, layout, .. } = &part.get().made else {
+    for (part, first) in parts.iter().zip(sources.first_documents()) {
+        let OrderOrigin::Arrays { stem, layout, .. } = &part.get().origin else {
             return Err(pile_core::Error::argument(
                 "a blend is made of orders over one dataset each",
             )
             .into());
         };
-        opened.push((order::IndexedSamples::open(stem, *layout)?, *first));
+        opened.push(order::BlendPart {
+            samples: order::IndexedSamples::open(stem, *layout)?,
+            first_document: *first,
+        });
     }
     let samples = order::BlendedSamples::open(&stem, opened)?;
-    let is_mixed = several.is_mixed();
-    let source: Arc<dyn TokenSource> = Arc::new(several);
+    let is_mixed = sources.is_mixed();
+    let source: Arc<dyn TokenSource> = Arc::new(sources);
     Ok(TrainingOrder {
         inner: order::TrainingOrder::new(Box::new(samples), source, 0),
-        made: Made::Blend {
+        origin: OrderOrigin::Blend {
             stem,
             parts,
             is_mixed,
@@ -123,13 +126,13 @@ impl TrainingOrder {
         n: u64,
         shape: &[usize],
     ) -> PyResult<Bound<'py, PyAny>> {
-        // A number of samples beyond the order is refused before room is made for it.
+        // Checked first: an array for an absurd number of samples must not be allocated.
         self.inner.check_range(first, n).map_err(BindError::from)?;
         self.filled(py, shape, |out| self.inner.read_batch(first, n, out))
     }
 
-    /// An array of tokens: as they are stored, or int64 where datasets of a blend store them differently, as
-    /// GPT-NeoX and Megatron-LM give them.
+    /// An array of tokens in the stored type. If the datasets of a blend differ in type, int64, as in GPT-NeoX and
+    /// Megatron-LM.
     fn filled<'py>(
         &self,
         py: Python<'py>,
@@ -137,8 +140,8 @@ impl TrainingOrder {
         read: impl FnOnce(&mut [u8]) -> pile_core::Result<()> + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
         let tokens = filled(py, self.inner.source().token_type(), shape, read)?;
-        match self.made {
-            Made::Blend { is_mixed: true, .. } => tokens.call_method1("astype", ("int64",)),
+        match self.origin {
+            OrderOrigin::Blend { is_mixed: true, .. } => tokens.call_method1("astype", ("int64",)),
             _ => Ok(tokens),
         }
     }
@@ -167,7 +170,7 @@ impl TrainingOrder {
         let samples = order::IndexedSamples::open(&stem, layout)?;
         Ok(Self {
             inner: order::TrainingOrder::new(Box::new(samples), Arc::clone(&dataset) as _, padding),
-            made: Made::Arrays {
+            origin: OrderOrigin::Arrays {
                 stem,
                 prefix,
                 padding,
@@ -179,8 +182,8 @@ impl TrainingOrder {
 
     #[getter]
     pub fn seq_length(&self) -> u64 {
-        match &self.made {
-            Made::Arrays { layout, .. } => layout.seq_length,
+        match &self.origin {
+            OrderOrigin::Arrays { layout, .. } => layout.seq_length,
             _ => self.inner.sample_length() - 1,
         }
     }
@@ -203,14 +206,14 @@ impl TrainingOrder {
     #[getter]
     fn dataset<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let source = |kind| Bound::new(py, SourceClass { kind }).map(Bound::into_any);
-        match &self.made {
-            Made::Arrays { dataset, .. } if dataset.has_tokens() => {
+        match &self.origin {
+            OrderOrigin::Arrays { dataset, .. } if dataset.has_tokens() => {
                 let dataset = TokenDataset::of(Arc::clone(dataset));
                 Ok(Bound::new(py, dataset)?.into_any())
             }
-            Made::Arrays { dataset, .. } => source(Kind::Indexed(Arc::clone(dataset))),
-            Made::Rows { rows, .. } => source(Kind::Rows(Arc::clone(rows))),
-            Made::Blend { parts, .. } => {
+            OrderOrigin::Arrays { dataset, .. } => source(SourceKind::Indexed(Arc::clone(dataset))),
+            OrderOrigin::Rows { rows, .. } => source(SourceKind::Rows(Arc::clone(rows))),
+            OrderOrigin::Blend { parts, .. } => {
                 let parts = parts.iter().map(|part| part.get().dataset(py));
                 let parts = parts.collect::<PyResult<Vec<_>>>()?;
                 parts.into_pyobject(py)
@@ -236,7 +239,7 @@ impl TrainingOrder {
         let places = places.as_array().into_iter().map(|i| index(*i, n_samples));
         let places = places.collect::<PyResult<Vec<u64>>>()?;
         let shape = [places.len(), self.inner.sample_length() as usize];
-        self.filled(py, &shape, |out| self.inner.read_places(&places, out))
+        self.filled(py, &shape, |out| self.inner.read_samples(&places, out))
     }
 
     fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {
@@ -257,7 +260,7 @@ impl TrainingOrder {
         let spans = py
             .detach(|| self.inner.batch_spans(first, n))
             .map_err(BindError::from)?;
-        let is_known = !matches!(self.made, Made::Rows { .. });
+        let is_known = !matches!(self.origin, OrderOrigin::Rows { .. });
         let row = |s: order::SampleSpan| {
             let document = if is_known { s.span.document as i64 } else { -1 };
             [
@@ -278,12 +281,12 @@ impl TrainingOrder {
         n_samples: u64,
         on_progress: Option<Py<PyAny>>,
     ) -> PyResult<Bound<'py, PyArray2<i64>>> {
-        let places = watch(py, on_progress, |progress| {
+        let found = watch(py, on_progress, |progress| {
             find_sequences(&self.inner, &sequences, n_samples, progress)
         })?;
         table(
             py,
-            places
+            found
                 .into_iter()
                 .map(|p| [p.sequence, p.sample, p.offset].map(|x| x as i64))
                 .collect(),
@@ -294,8 +297,8 @@ impl TrainingOrder {
         let py = slf.py();
         let core = py.import("pile_tools._core")?;
         let order = slf.get();
-        match &order.made {
-            Made::Arrays {
+        match &order.origin {
+            OrderOrigin::Arrays {
                 stem,
                 prefix,
                 padding,
@@ -314,11 +317,11 @@ impl TrainingOrder {
                 );
                 (slf.get_type(), arguments).into_bound_py_any(py)
             }
-            Made::Rows { path, rows } => {
+            OrderOrigin::Rows { path, rows } => {
                 let arguments = (path, rows.row_length(), rows.token_type().name());
                 (core.getattr("rows_order")?, arguments).into_bound_py_any(py)
             }
-            Made::Blend { stem, parts, .. } => {
+            OrderOrigin::Blend { stem, parts, .. } => {
                 let parts: Vec<_> = parts.iter().map(|part| part.bind(py)).collect();
                 (core.getattr("blended_order")?, (stem, parts)).into_bound_py_any(py)
             }

@@ -1,4 +1,4 @@
-//! `TokenSource`: tokens whose documents have no known origin.
+//! The Python class `TokenSource`: tokens whose documents have no known origin.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
 };
 
 #[derive(Clone)]
-pub enum Kind {
+pub enum SourceKind {
     Rows(Arc<tokens::TokenRows>),
     Indexed(Arc<tokens::TokenDataset>),
 }
@@ -20,14 +20,14 @@ pub enum Kind {
 /// Rows without an index, or an index whose tokens may be absent.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TokenSource {
-    pub kind: Kind,
+    pub kind: SourceKind,
 }
 
 impl TokenSource {
     fn source(&self) -> Arc<dyn tokens::TokenSource> {
         match &self.kind {
-            Kind::Rows(rows) => Arc::clone(rows) as _,
-            Kind::Indexed(dataset) => Arc::clone(dataset) as _,
+            SourceKind::Rows(rows) => Arc::clone(rows) as _,
+            SourceKind::Indexed(dataset) => Arc::clone(dataset) as _,
         }
     }
 }
@@ -36,15 +36,15 @@ impl TokenSource {
 impl TokenSource {
     #[new]
     fn new(prefix: PathBuf) -> Result<Self, BindError> {
-        let kind = Kind::Indexed(Arc::new(tokens::TokenDataset::open_index(&prefix)?));
+        let kind = SourceKind::Indexed(Arc::new(tokens::TokenDataset::open_index(&prefix)?));
         Ok(Self { kind })
     }
 
     #[getter]
     fn prefix(&self) -> PathBuf {
         match &self.kind {
-            Kind::Rows(rows) => rows.path().to_owned(),
-            Kind::Indexed(dataset) => dataset.prefix().to_owned(),
+            SourceKind::Rows(rows) => rows.path().to_owned(),
+            SourceKind::Indexed(dataset) => dataset.prefix().to_owned(),
         }
     }
 
@@ -55,14 +55,14 @@ impl TokenSource {
 
     #[getter]
     fn knows_documents(&self) -> bool {
-        matches!(self.kind, Kind::Indexed(_))
+        matches!(self.kind, SourceKind::Indexed(_))
     }
 
     #[getter]
     fn has_tokens(&self) -> bool {
         match &self.kind {
-            Kind::Rows(_) => true,
-            Kind::Indexed(dataset) => dataset.has_tokens(),
+            SourceKind::Rows(_) => true,
+            SourceKind::Indexed(dataset) => dataset.has_tokens(),
         }
     }
 
@@ -79,8 +79,8 @@ impl TokenSource {
     #[getter]
     fn fingerprint(&self, py: Python<'_>) -> String {
         py.detach(|| match &self.kind {
-            Kind::Rows(rows) => rows.fingerprint(),
-            Kind::Indexed(dataset) => dataset.fingerprint(),
+            SourceKind::Rows(rows) => rows.fingerprint(),
+            SourceKind::Indexed(dataset) => dataset.fingerprint(),
         })
     }
 
@@ -97,7 +97,8 @@ impl TokenSource {
             start: 0,
             length,
         };
-        // The first token proves that there are tokens before room is made for what the index claims.
+        // Reading the first token fails if there are no tokens, before an array of the length in the index is
+        // allocated.
         source
             .tokens(&[Span {
                 length: length.min(1),
@@ -109,13 +110,13 @@ impl TokenSource {
         })
     }
 
-    #[allow(clippy::unused_self)] // as TokenDataset's
+    #[allow(clippy::unused_self)] // the signature of TokenDataset's
     fn origin<'py>(&self, document: u64) -> Option<Bound<'py, PyDict>> {
         let _ = document;
         None
     }
 
-    #[allow(clippy::unused_self)] // as TokenDataset's
+    #[allow(clippy::unused_self)] // the signature of TokenDataset's
     fn subset_numbers<'py>(
         &self,
         py: Python<'py>,
@@ -125,13 +126,14 @@ impl TokenSource {
     }
 }
 
-/// The files of a token file, its whole or its shards, with the bytes of each, checked against one another and the
-/// `.idx` beside them.
+/// The files of a token file, one or its shards, and their sizes, after checking them against each other and
+/// their `.idx`.
 #[pyfunction]
 pub fn token_files(path: PathBuf) -> Result<Vec<(PathBuf, u64)>, BindError> {
-    let (bins, _) = tokens::Bins::open_with_index(&path)?;
-    let files = bins.files().iter();
+    let (files, _) = tokens::TokenFiles::open_with_index(&path)?;
     Ok(files
+        .files()
+        .iter()
         .map(|file| (file.path().to_owned(), file.bytes().len() as u64))
         .collect())
 }

@@ -1,12 +1,12 @@
-//! Steps of an order, dealt out to ranks, and the documents of their batches.
+//! Steps of an order, their division among ranks, and the documents of their batches.
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
-use pile_core::order::{BatchDocuments, MicroBatch, Run, Steps};
+use pile_core::order::{BatchDocuments, DocumentRun, MicroBatch, Steps};
 use pyo3::prelude::*;
 
 use crate::errors::BindError;
 
-/// The place of the first sample that one rank reads in one micro-batch, and how many it reads.
+/// The position of the first sample that one rank reads in one micro-batch, and the number of samples it reads.
 #[pyfunction]
 pub fn micro_batch_samples(
     n_samples: u64,
@@ -40,7 +40,7 @@ type Documents<'py> = (
     Bound<'py, PyArray1<i32>>,
 );
 
-/// The document and position of each token of a batch, and where runs of documents begin.
+/// The document and position of each token of a batch, and the cumulative lengths of the runs of documents.
 #[pyfunction]
 pub fn batch_documents<'py>(
     py: Python<'py>,
@@ -50,7 +50,7 @@ pub fn batch_documents<'py>(
     n_inputs: usize,
 ) -> PyResult<Documents<'py>> {
     let spans = spans.as_array();
-    let runs = spans.rows().into_iter().map(|span| Run {
+    let runs = spans.rows().into_iter().map(|span| DocumentRun {
         row: span[0] as u64,
         document: span[1],
         length: span[3] as u64,

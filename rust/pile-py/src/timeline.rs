@@ -1,9 +1,13 @@
-//! When the model saw what. Functions rather than methods of the order, which knows nothing of this room.
+//! When the model saw what. These are functions, not methods of `TrainingOrder`: the timeline is a layer
+//! above the order.
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
     Error,
-    timeline::{self, Alphabet, FindPlaces, Indexed, Question, Scan, Sighting},
+    timeline::{
+        self, FindOccurrences, IndexSearch, MixtureConfig, RepeatsConfig, Scan, SearchUnit,
+        Sighting, TextQuery,
+    },
     tokenize::TokenBytes,
     tokens::{Span, TokenSource},
 };
@@ -29,8 +33,8 @@ fn columns(s: &Sighting) -> [i64; 12] {
     [
         s.text,
         s.document,
-        s.byte,
-        s.token,
+        s.byte_offset,
+        s.token_offset,
         s.n_tokens,
         s.copy,
         s.part,
@@ -43,7 +47,7 @@ fn columns(s: &Sighting) -> [i64; 12] {
     .map(|x| x as i64)
 }
 
-/// Every time the model saw texts.
+/// Every time the model saw some texts.
 #[pyfunction]
 #[pyo3(signature = (order, tokenizer, index, texts, n_samples, across_documents, max_places, n_threads, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the question, by keyword from Python
@@ -59,40 +63,40 @@ pub fn order_when<'py>(
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(Table<'py>, Column<'py>, Column<'py>, Column<'py>)> {
-    let answer = watch(py, on_progress, |progress| {
+    let seen = watch(py, on_progress, |progress| {
         let order = &order.inner;
         let table = tokenizer.map(|tokenizer| TokenBytes::new(&tokenizer.inner));
-        let alphabet = match &table {
-            Some(table) => Alphabet::Text(table),
-            None => Alphabet::Ids(order.source().token_type()),
+        let unit = match &table {
+            Some(table) => SearchUnit::Text(table),
+            None => SearchUnit::Ids(order.source().token_type()),
         };
         let scan = Scan {
             source: order.source(),
-            alphabet,
+            unit,
             n_threads,
-            max_places,
+            max_occurrences: max_places,
         };
-        let question = Question {
+        let query = TextQuery {
             texts: &texts.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>(),
             across_documents: across_documents.then_some(n_samples),
         };
         let indexed = index
-            .map(|index| Indexed::new(&index.inner, alphabet, max_places))
+            .map(|index| IndexSearch::new(&index.inner, unit, max_places))
             .transpose()?;
-        let finder: &dyn FindPlaces = indexed.as_ref().map_or(&scan, |indexed| indexed);
-        question.ask(order, finder, &scan, progress)
+        let finder: &dyn FindOccurrences = indexed.as_ref().map_or(&scan, |indexed| indexed);
+        query.run(order, finder, &scan, progress)
     })?;
-    let mut n_places = vec![0; texts.len()];
-    for place in &answer.found.places {
-        n_places[place.text as usize] += 1;
+    let mut n_occurrences = vec![0; texts.len()];
+    for occurrence in &seen.occurrences.occurrences {
+        n_occurrences[occurrence.text as usize] += 1;
     }
-    let found = &answer.found;
-    let looked_at = vec![found.n_documents, found.n_tokens, found.n_without_bytes];
+    let found = &seen.occurrences;
+    let searched = vec![found.n_documents, found.n_tokens, found.n_without_bytes];
     Ok((
-        table(py, answer.sightings.iter().map(columns).collect())?,
-        column(py, n_places),
-        column(py, answer.n_unreached),
-        column(py, looked_at),
+        table(py, seen.sightings.iter().map(columns).collect())?,
+        column(py, n_occurrences),
+        column(py, seen.n_unreached),
+        column(py, searched),
     ))
 }
 
@@ -103,17 +107,17 @@ pub fn order_trace<'py>(
     order: &TrainingOrder,
     document: u64,
 ) -> PyResult<Table<'py>> {
-    let views = watch(py, None, |progress| {
+    let appearances = watch(py, None, |progress| {
         let span = Span {
             document,
             start: 0,
             length: order.inner.source().document_length(document)?,
         };
-        Ok(order.inner.views(&[span], progress)?.views)
+        Ok(order.inner.appearances(&[span], progress)?.appearances)
     })?;
-    let mut rows: Vec<[i64; 5]> = views
+    let mut rows: Vec<[i64; 5]> = appearances
         .iter()
-        .map(|v| [v.copy, v.sample, v.offset, v.start, v.length].map(|x| x as i64))
+        .map(|a| [a.copy, a.sample, a.offset, a.start, a.length].map(|x| x as i64))
         .collect();
     rows.sort_by_key(|row| (row[1], row[2]));
     table(py, rows)
@@ -131,13 +135,13 @@ pub fn order_repeats<'py>(
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(Table<'py>, Table<'py>, Option<u64>, Option<u64>)> {
     let found = watch(py, on_progress, |progress| {
-        timeline::repeats(
-            &order.inner,
-            (n_samples, order.seq_length()),
+        let config = RepeatsConfig {
+            n_samples,
+            n_inputs: order.seq_length(),
             interval_samples,
             n_threads,
-            progress,
-        )
+        };
+        timeline::repeats(&order.inner, config, progress)
     })?;
     let both = found.by_epoch.iter().zip(&found.by_duplicate);
     let documents = found.documents.iter().map(|d| {
@@ -180,14 +184,15 @@ pub fn order_mixture<'py>(
             let number = number.and_then(|number| usize::try_from(number).ok());
             Ok(number.filter(|n| *n < n_subsets).unwrap_or(n_subsets))
         };
-        timeline::mixture(
-            &order.inner,
-            (n_samples, order.seq_length()),
+        // One kind more than there are subsets, for documents of an unknown subset.
+        let config = MixtureConfig {
+            n_samples,
+            n_inputs: order.seq_length(),
             interval_samples,
-            n_subsets + 1,
-            kind_of,
-            (n_threads, progress),
-        )
+            n_kinds: n_subsets + 1,
+            n_threads,
+        };
+        timeline::mixture(&order.inner, config, kind_of, progress)
     })?;
     let n_intervals = n_tokens.len() / (n_subsets + 1);
     column(py, n_tokens)

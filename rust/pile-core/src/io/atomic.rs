@@ -1,4 +1,4 @@
-//! Outputs appear whole: written beside their place, then renamed into it.
+//! Atomic writes: an output is written to a temporary file in its folder, which is then renamed.
 
 use std::{
     fs::{self, File},
@@ -10,10 +10,10 @@ use std::{
 
 use crate::{Error, Result};
 
-/// Writes a file through `fill`, syncs it and renames it to `path`; on failure `path` is untouched.
+/// Writes a file through `fill`, syncs it and renames it to `path`. On failure `path` is unchanged.
 ///
 /// # Errors
-/// What `fill` or the file system reports.
+/// Those of `fill` and of the file system.
 pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -39,10 +39,10 @@ fn write_and_sync(
     writer.get_ref().sync_all()
 }
 
-/// A name that no other file has: by the process, and by a count within it.
+/// A unique name in the folder of `path`, made from the process id, the time and a counter.
 ///
-/// It is created exclusively, so a file or link that has the name all the same is neither followed nor
-/// replaced.
+/// The file is created exclusively: if a file or link with this name exists all the same, it is neither
+/// followed nor replaced.
 fn temporary_beside(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -53,20 +53,20 @@ fn temporary_beside(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name:.100}.{process}-{nanoseconds}-{count}.tmp"))
 }
 
-/// Creates a file of a scratch folder; one that is there, or a link, is removed first.
+/// Creates a file in a scratch folder, after removing an existing file or link of this name.
 ///
 /// # Errors
-/// What the file system reports.
+/// Those of the file system.
 pub fn create(path: &Path) -> Result<File> {
     remove_if_there(path)?;
     let created = File::options().write(true).create_new(true).open(path);
     created.map_err(|err| Error::io(path, err))
 }
 
-/// Removes a file; that it is not there is no failure.
+/// Removes a file if it exists.
 ///
 /// # Errors
-/// What the file system reports.
+/// Those of the file system.
 pub fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(err) if err.kind() != io::ErrorKind::NotFound => Err(Error::io(path, err)),

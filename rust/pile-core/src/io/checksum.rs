@@ -16,7 +16,7 @@ pub fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// SHA-256 and number of the bytes so far.
+/// The SHA-256 and the number of some bytes, updated as they come.
 #[derive(Debug, Clone, Default)]
 pub struct Checksum {
     hash: Sha256,
@@ -30,7 +30,7 @@ impl Checksum {
         self.n_bytes += bytes.len() as u64;
     }
 
-    /// Bytes so far.
+    /// Number of bytes so far.
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
         self.n_bytes
@@ -43,14 +43,14 @@ impl Checksum {
     }
 }
 
-/// Hashes and counts what is read through it.
+/// A reader that hashes and counts the bytes read through it.
 pub struct HashingReader<R> {
     inner: R,
     checksum: Checksum,
 }
 
 impl<R: Read> HashingReader<R> {
-    /// A reader over `inner`, nothing read yet.
+    /// A reader over `inner`.
     pub fn new(inner: R) -> Self {
         Self {
             inner,
@@ -58,12 +58,12 @@ impl<R: Read> HashingReader<R> {
         }
     }
 
-    /// Bytes read so far.
+    /// Number of bytes read so far.
     pub fn n_bytes(&self) -> u64 {
         self.checksum.n_bytes()
     }
 
-    /// SHA-256 in hexadecimal of what was read so far.
+    /// SHA-256 in hexadecimal of the bytes read so far.
     pub fn sha256(&self) -> String {
         self.checksum.sha256()
     }

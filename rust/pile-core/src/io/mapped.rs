@@ -13,12 +13,12 @@ use std::{
 
 use crate::{Error, Result};
 
-/// A file as read-only bytes, paged in on demand.
+/// A memory-mapped file: read-only bytes, paged in on demand.
 ///
-/// Sizes are checked on opening. The file must not be shortened while it is mapped: the system ends a
-/// process that reads a page beyond the new end, with SIGBUS in a library, and in a command with a message
-/// ([`super::report_failures`]). What is missing of the last page reads as zeros, which [`check_mapped`]
-/// finds. Everything this crate writes is renamed into place and never shortened afterwards.
+/// The file must not be shortened while it is mapped. A read of a page beyond the new end raises SIGBUS, which
+/// ends the process, in commands with a message ([`super::report_failures`]). What is missing of the last page
+/// reads as zeros, which [`check_mapped`] finds. The files that this crate writes are published by a rename and
+/// never shortened afterwards.
 #[derive(Debug)]
 pub struct Mapped {
     path: PathBuf,
@@ -76,11 +76,10 @@ pub fn check_mapped() -> Result<()> {
 }
 
 impl Mapped {
-    /// Maps a file; an empty one gives no bytes.
+    /// Maps a file. An empty file has no map and no bytes.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Io`] if it cannot be opened or mapped, [`crate::ErrorKind::Format`] for
-    /// anything but a file.
+    /// [`crate::ErrorKind::Io`] if it cannot be opened or mapped, [`crate::ErrorKind::Format`] if it is not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
         let fail = |err| Error::io(path, err);
         // Opening a pipe would wait for its writer, and a device may do anything.
@@ -92,8 +91,8 @@ impl Mapped {
         let map = if metadata.len() == 0 {
             None
         } else {
-            // SAFETY: the map is read-only and private to this process; that nobody shortens the
-            // file meanwhile is this type's documented condition.
+            // SAFETY: the map is read-only. The file must not be modified while it is mapped, which is a
+            // documented condition of this type: no code can enforce it.
             Some(unsafe { memmap2::Mmap::map(&file) }.map_err(fail)?)
         };
         let number = NEXT_NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -137,16 +136,16 @@ impl Mapped {
         self.map.as_deref().unwrap_or_default()
     }
 
-    /// The file.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// `length` bytes from `start`, or an error that says the file is too short.
+    /// `length` bytes from `start`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Format`] if the file ends before.
+    /// [`crate::ErrorKind::Format`] if the file is too short.
     pub fn slice(&self, start: u64, length: u64) -> Result<&[u8]> {
         let end = start.checked_add(length);
         let range =

@@ -1,14 +1,15 @@
-//! Memory asked for before it is needed.
+//! Prefetching of memory.
 
-/// Asks for the cache line of `place`, which is a hint and no more.
+/// Prefetches the cache line of `item`. This is only a hint.
 #[inline(always)]
-pub fn prefetch<T>(place: &T) {
+pub fn prefetch<T>(item: &T) {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch is a hint, it reads nothing; `place` is valid anyway.
+    // SAFETY: a prefetch does not access memory as far as the program can observe, and `item` is a valid
+    // reference.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(item).cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = place;
+    let _ = item;
 }

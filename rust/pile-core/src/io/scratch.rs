@@ -1,11 +1,11 @@
-//! The scratch folder of a job: growing files and a state that says how much of them is finished.
+//! The scratch folder of a job: files that grow, and a state with the length and checksum of their finished parts.
 //!
-//! The caller holds the folder's lock until the finished files are published. A killed job resumes from
-//! its state if the job is the same, every finished file still has the recorded checksum, and no input
-//! has changed since.
+//! The caller holds the folder's lock until the finished files are published. A job that was killed resumes
+//! from the state if it is the same job, the finished part of every file still has its checksum, and no input
+//! has changed.
 //!
-//! An input that is still the same inode, with the same size and times, is unchanged: any other one (it was
-//! written, touched, or another file is at its path now) is compared by its checksum.
+//! An input that is still the same inode, with the same size and times, is unchanged. Any other one (it was
+//! written or touched, or another file is at its path now) is compared by its checksum.
 
 use std::{
     collections::BTreeMap,
@@ -22,21 +22,23 @@ use serde_json::value::RawValue;
 use super::{Checksum, remove_if_there, write_atomically};
 use crate::{Error, Result, progress::Progress};
 
-/// The state, and the files that the publishing side keeps in the folder.
+/// The file of the state.
 const STATE: &str = "state.json";
-const KEPT: [&str; 2] = ["pile-tools.lock", "replaced.json"];
 
-/// Bytes hashed between two looks at the stop flag.
+/// Files of `pile_tools.publish` in the folder, which are not removed.
+const PUBLISHING_FILES: [&str; 2] = ["pile-tools.lock", "replaced.json"];
+
+/// Bytes hashed between two checks for a stop.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// A file of which the first `bytes` are finished.
+/// The finished part of a file: its first `bytes` bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct FinishedFile {
     bytes: u64,
     sha256: String,
 }
 
-/// An input that finished files were made from.
+/// An input from which finished parts were made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct UsedInput {
     path: String,
@@ -58,11 +60,12 @@ impl Identity {
     }
 }
 
+/// The content of the state file.
 #[derive(Serialize, Deserialize)]
-struct Saved<S> {
+struct SavedState<S> {
     files: BTreeMap<String, FinishedFile>,
     inputs: Vec<UsedInput>,
-    /// An input was a stream, which nobody can read again: no run resumes from this.
+    /// Whether an input was a stream. A stream cannot be read again, so no run resumes from this state.
     has_stream: bool,
     /// The job's own state.
     state: S,
@@ -91,7 +94,7 @@ fn sha256_of(text: &str) -> String {
     checksum.sha256()
 }
 
-/// A scratch folder.
+/// The scratch folder of a job.
 pub(crate) struct Scratch {
     folder: PathBuf,
     files: BTreeMap<String, FinishedFile>,
@@ -99,21 +102,21 @@ pub(crate) struct Scratch {
     has_stream: bool,
     /// When this run of the job began to read inputs, in seconds since 1970.
     started: i64,
-    /// Checksums of the files of a resumed job, to be continued.
+    /// Checksums of the finished parts of a resumed job's files, which continue as the files grow.
     checksums: BTreeMap<String, Checksum>,
 }
 
 impl Scratch {
-    /// Opens or creates the folder, with the job's state if `is_of_job` and all is as recorded; otherwise
-    /// the folder is cleared.
+    /// Opens or creates the folder. Returns the job's saved state if `may_resume` accepts it and files and
+    /// inputs are unchanged. Otherwise the folder is cleared.
     ///
     /// # Errors
-    /// Another job's finished work is in it and `discard` is off; the file system fails; or a stop.
+    /// The folder has finished work of another job and `discard` is off; the file system fails; or a stop.
     pub fn open<S: DeserializeOwned>(
         folder: &Path,
         discard: bool,
         progress: &Progress,
-        is_of_job: impl FnOnce(&S) -> bool,
+        may_resume: impl FnOnce(&S) -> bool,
     ) -> Result<(Self, Option<S>)> {
         fs::create_dir_all(folder).map_err(|err| Error::io(folder, err))?;
         let mut scratch = Self {
@@ -130,16 +133,16 @@ impl Scratch {
             scratch.clear()?;
             return Ok((scratch, None));
         };
-        match serde_json::from_str::<Saved<S>>(saved) {
-            Ok(Saved {
+        match serde_json::from_str::<SavedState<S>>(saved) {
+            Ok(SavedState {
                 has_stream: true, ..
             }) => {}
-            Ok(Saved {
+            Ok(SavedState {
                 files,
                 inputs,
                 state,
                 ..
-            }) if is_of_job(&state) => {
+            }) if may_resume(&state) => {
                 if scratch.has_files(&files, progress)? && has_inputs(&inputs, progress)? {
                     scratch.files = files;
                     scratch.inputs = inputs;
@@ -153,12 +156,12 @@ impl Scratch {
         Ok((scratch, None))
     }
 
-    /// The path of one of its files.
+    /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// A file to append to after its finished bytes; what follows them is cut off.
+    /// Opens a file for appending. It is created if needed and truncated to its finished part.
     pub fn grow(&mut self, name: &str) -> Result<GrowingFile> {
         let path = self.path(name);
         let finished = self.files.get(name).map_or(0, |file| file.bytes);
@@ -182,7 +185,7 @@ impl Scratch {
         })
     }
 
-    /// Records that all bytes of a file, which must be synced, are finished.
+    /// Records that all bytes of a file are finished. The file must be synced.
     pub fn finish_file(&mut self, name: &str, checksum: &Checksum) {
         let finished = FinishedFile {
             bytes: checksum.n_bytes(),
@@ -191,17 +194,17 @@ impl Scratch {
         self.files.insert(name.to_owned(), finished);
     }
 
-    /// Forgets a file that is about to be removed.
+    /// Removes a file from the record, before the file itself is removed.
     pub fn forget_file(&mut self, name: &str) {
         self.files.remove(name);
     }
 
-    /// Whether a file was finished by an earlier run of the job.
+    /// Whether a file has a finished part.
     pub fn is_finished(&self, name: &str) -> bool {
         self.files.contains_key(name)
     }
 
-    /// Records an input that finished files were made from; what is no regular file is a stream.
+    /// Records an input from which finished parts are made. Anything but a regular file counts as a stream.
     pub fn use_input(&mut self, path: &Path, sha256: &str) {
         let found = match fs::metadata(path) {
             Ok(found) if found.is_file() => found,
@@ -220,9 +223,9 @@ impl Scratch {
         });
     }
 
-    /// Replaces the state on disk: a run that is killed from here on resumes from it.
+    /// Replaces the state on disk. A job that is killed later resumes from it.
     pub fn save(&self, state: &impl Serialize) -> Result<()> {
-        let saved = Saved {
+        let saved = SavedState {
             files: self.files.clone(),
             inputs: self.inputs.clone(),
             has_stream: self.has_stream,
@@ -238,18 +241,20 @@ impl Scratch {
         write_atomically(&self.path(STATE), |out| out.write_all(&json))
     }
 
-    /// Whether the finished bytes of each file are there as recorded; keeps their checksums. Cuts off what
-    /// follows them.
+    /// Whether the finished part of each file has its recorded checksum. Keeps the checksums to continue them, and
+    /// cuts off what follows the finished parts.
     fn has_files(
         &mut self,
         files: &BTreeMap<String, FinishedFile>,
         progress: &Progress,
     ) -> Result<bool> {
         for (name, finished) in files {
-            let is_plain = !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+            // The names come from a file that anyone could have written: none may lead out of the folder.
+            let is_file_name =
+                !name.is_empty() && name != "." && name != ".." && !name.contains('/');
             let path = self.path(name);
             let (checksum, found) = match open_regular(&path)? {
-                Some((file, metadata)) if is_plain && metadata.len() >= finished.bytes => {
+                Some((file, metadata)) if is_file_name && metadata.len() >= finished.bytes => {
                     let checksum = hash(&path, file.take(finished.bytes), progress)?;
                     (checksum, metadata.len())
                 }
@@ -271,7 +276,7 @@ impl Scratch {
         Ok(true)
     }
 
-    /// Hours of work are not thrown away for a mistyped option.
+    /// Fails if the saved state of another job has finished work: a mistyped setting must not discard hours of it.
     fn refuse_to_discard(&self, saved: &str) -> Result<()> {
         let saved: serde_json::Value = serde_json::from_str(saved).unwrap_or_default();
         let n_shards = saved["state"]["shards"].as_array().map_or(0, Vec::len);
@@ -281,21 +286,21 @@ impl Scratch {
         });
         let finished = match (n_shards, n_files) {
             (0, 0) => return Ok(()),
-            (0, n) => format!("{n} finished files"),
-            (n, _) => format!("{n} finished shards"),
+            (0, n) => format!("{n} finished file{}", if n == 1 { "" } else { "s" }),
+            (n, _) => format!("{n} finished shard{}", if n == 1 { "" } else { "s" }),
         };
         let what = format!(
             "holds {finished} of an unfinished run with other shards or settings; \
-             that run's command resumes from them, --force discards them"
+             the command of that run resumes it, force discards it"
         );
         Err(Error::exists(&self.folder, what))
     }
 
-    /// Removes everything but the files of the publishing side.
+    /// Removes everything but the files of `pile_tools.publish`.
     fn clear(&mut self) -> Result<()> {
         self.checksums.clear();
         let fail = |err| Error::io(&self.folder, err);
-        // The state first: it must not outlive the files it speaks of.
+        // The state first: if this is interrupted, no state may refer to removed files.
         let state = self.path(STATE);
         match fs::symlink_metadata(&state) {
             Ok(found) if found.is_dir() => fs::remove_dir_all(&state).map_err(fail)?,
@@ -303,10 +308,13 @@ impl Scratch {
         }
         for entry in fs::read_dir(&self.folder).map_err(fail)? {
             let entry = entry.map_err(fail)?;
-            if KEPT.iter().any(|kept| entry.file_name() == *kept) {
+            if PUBLISHING_FILES
+                .iter()
+                .any(|kept| entry.file_name() == *kept)
+            {
                 continue;
             }
-            // The type of the entry itself: a link is removed, what it names stays.
+            // The type of the entry itself: of a link only the link is removed, not its target.
             if entry.file_type().map_err(fail)?.is_dir() {
                 fs::remove_dir_all(entry.path()).map_err(fail)?;
             } else {
@@ -317,7 +325,7 @@ impl Scratch {
     }
 }
 
-/// A file that grows at its end, and its checksum.
+/// A file that is appended to, and its checksum.
 pub(crate) struct GrowingFile {
     name: String,
     path: PathBuf,
@@ -334,7 +342,7 @@ impl GrowingFile {
             .map_err(|err| Error::io(&self.path, err))
     }
 
-    /// Syncs the file and records that all its bytes are finished.
+    /// Syncs the file, and records all its bytes as finished.
     pub fn finish(&mut self, scratch: &mut Scratch) -> Result<()> {
         let done = self
             .out
@@ -345,21 +353,21 @@ impl GrowingFile {
         Ok(())
     }
 
-    /// The file.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// SHA-256 of what was written, in hexadecimal.
+    /// SHA-256 of all bytes, in hexadecimal.
     pub fn sha256(&self) -> String {
         self.checksum.sha256()
     }
 }
 
-/// Checksum of a finished file.
+/// Returns the checksum of a file.
 ///
 /// # Errors
-/// What the file system reports; a stop.
+/// Those of the file system, or a stop.
 pub(crate) fn checksum_of(path: &Path, progress: &Progress) -> Result<Checksum> {
     let file = File::open(path).map_err(|err| Error::io(path, err))?;
     hash(path, file, progress)
@@ -377,7 +385,7 @@ fn hash(path: &Path, mut from: impl Read, progress: &Progress) -> Result<Checksu
     }
 }
 
-/// Whether the inputs are those that were used.
+/// Whether the inputs are unchanged.
 fn has_inputs(inputs: &[UsedInput], progress: &Progress) -> Result<bool> {
     for input in inputs {
         let path = Path::new(&input.path);
@@ -400,7 +408,7 @@ fn now() -> i64 {
     since.map_or(0, |since| since.as_secs().try_into().unwrap_or(i64::MAX))
 }
 
-/// A regular file opened for reading, no link followed; `None` if there is none.
+/// Opens a regular file for reading, without following links; `None` if there is none.
 fn open_regular(path: &Path) -> Result<Option<(File, Metadata)>> {
     let is_regular = fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
     if !is_regular {
@@ -417,6 +425,7 @@ fn open_regular(path: &Path) -> Result<Option<(File, Metadata)>> {
     open().map(Some).map_err(|err| Error::io(path, err))
 }
 
+/// Reads a regular file, without following links; `None` if there is none.
 fn read_regular(path: &Path) -> Result<Option<Vec<u8>>> {
     let Some((mut file, _)) = open_regular(path)? else {
         return Ok(None);
@@ -437,7 +446,7 @@ mod tests {
         })
     }
 
-    /// A folder whose file `a` has 3 finished bytes and 2 unfinished ones, made from the input `in`.
+    /// Leaves a scratch folder whose file `a` has 3 finished and 2 unfinished bytes, made from the input `in`.
     fn interrupted(folder: &Path) {
         fs::create_dir(folder.join("of")).unwrap();
         fs::write(folder.join("of/in"), "input").unwrap();
@@ -527,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_was_only_touched_is_the_same() {
+    fn an_input_that_was_only_touched_is_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         interrupted(folder.path());
         fs::write(folder.path().join("in"), "input").unwrap();

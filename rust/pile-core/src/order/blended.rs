@@ -5,8 +5,8 @@ use std::path::Path;
 use rustc_hash::FxHashMap;
 
 use super::{
-    Blended, IndexedSamples, Samples, Views, build::array_path, npy, npy::AnyArray, split::blend,
-    views::report,
+    Appearances, BlendArrays, IndexedSamples, Samples, appearances::report, build::array_path, npy,
+    npy::AnyArray, split::blend,
 };
 use crate::{
     Error, Result,
@@ -18,17 +18,18 @@ use crate::{
 const ARRAYS: [&str; 2] = ["dataset_index", "dataset_sample_index"];
 
 /// Writes a blend as `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
-fn write_blend(stem: &Path, blended: &Blended) -> Result<()> {
+fn write_blend(stem: &Path, arrays: &BlendArrays) -> Result<()> {
     let paths = ARRAYS.map(|array| array_path(stem, array));
-    write_atomically(&paths[0], |out| npy::write(out, &blended.dataset_index, 1))?;
-    write_atomically(&paths[1], |out| npy::write(out, &blended.sample_index, 1))
+    write_atomically(&paths[0], |out| npy::write(out, &arrays.dataset_index, 1))?;
+    write_atomically(&paths[1], |out| npy::write(out, &arrays.sample_index, 1))
 }
 
-/// Builds and writes the blend of datasets with so many samples each; returns its samples, and those it takes
-/// of each.
+/// Builds and writes the blend of datasets that have `available` samples each. Returns its number of samples,
+/// and how many of them are from each dataset.
 ///
-/// GPT-NeoX blends as many samples as the datasets have together, one less each, and where a dataset has no
-/// more it starts again with its first: so does this `as_gpt_neox`. Otherwise the blend ends there.
+/// GPT-NeoX's blend has as many samples as the datasets together, minus one for each dataset. If a dataset
+/// runs out of samples, GPT-NeoX starts again with its first one; this is done with `as_gpt_neox`. Otherwise
+/// the blend ends there.
 ///
 /// # Errors
 /// As [`blend`], or a file cannot be written.
@@ -69,20 +70,29 @@ pub fn build_blend(
     Ok((blended.dataset_index.len() as u64, counts))
 }
 
-/// Orders over datasets that stand one after the other in one source, and which gives each sample.
+/// One order of a blend.
+#[derive(Debug)]
+pub struct BlendPart {
+    /// The samples of the order, over its own dataset.
+    pub samples: IndexedSamples,
+    /// Number of the dataset's first document in the blend's source.
+    pub first_document: u64,
+}
+
+/// The samples of a blend of orders. Its source holds the datasets of the orders one after the other.
 #[derive(Debug)]
 pub struct BlendedSamples {
-    parts: Vec<(IndexedSamples, u64)>,
+    parts: Vec<BlendPart>,
     dataset_index: AnyArray,
     sample_index: AnyArray,
 }
 
 impl BlendedSamples {
-    /// Opens a blend of orders, each with the number of its dataset's first document in the source.
+    /// Opens the blend with these orders.
     ///
     /// # Errors
-    /// A file is malformed, or the parts do not belong together.
-    pub fn open(stem: &Path, parts: Vec<(IndexedSamples, u64)>) -> Result<Self> {
+    /// A file is malformed, or the orders differ in their sequence length.
+    pub fn open(stem: &Path, parts: Vec<BlendPart>) -> Result<Self> {
         let path = array_path(stem, ARRAYS[0]);
         let dataset_index = AnyArray::open(&path, 1)?;
         let sample_index = AnyArray::open(&array_path(stem, ARRAYS[1]), 1)?;
@@ -92,7 +102,7 @@ impl BlendedSamples {
                 "the two arrays of the blend differ in length",
             ));
         }
-        let lengths = parts.iter().map(|(part, _)| part.sample_length());
+        let lengths = parts.iter().map(|part| part.samples.sample_length());
         if parts.is_empty() || lengths.clone().min() != lengths.max() {
             return Err(Error::argument(
                 "a blend needs orders of one sequence length, and at least one",
@@ -107,80 +117,87 @@ impl BlendedSamples {
 }
 
 impl BlendedSamples {
-    /// The documents of the source that are of a part.
+    /// The documents of the part whose first document in the source is `first`.
     fn documents_of(&self, first: u64, source: &dyn TokenSource) -> std::ops::Range<u64> {
-        let later = self.parts.iter().map(|(_, other)| *other);
+        let later = self.parts.iter().map(|part| part.first_document);
         let end = later.filter(|other| *other > first).min();
         first..end.unwrap_or(source.n_documents())
     }
 
-    /// Replaces places in the parts' orders by places in the blend; a sample may have several, or none.
-    fn place_samples(&self, found: Views, parts: &[usize], progress: &Progress) -> Result<Views> {
-        let mut places: FxHashMap<(usize, u64), Vec<u64>> = FxHashMap::default();
-        for view in &found.views {
-            let sample = (parts[view.query as usize], view.sample);
-            places.entry(sample).or_default();
+    /// Replaces positions in the parts' orders by positions in the blend, where a sample may have several or
+    /// none. `parts` is the part of each query.
+    fn to_training_order(
+        &self,
+        found: Appearances,
+        parts: &[usize],
+        progress: &Progress,
+    ) -> Result<Appearances> {
+        let mut positions: FxHashMap<(usize, u64), Vec<u64>> = FxHashMap::default();
+        for appearance in &found.appearances {
+            let sample = (parts[appearance.query as usize], appearance.sample);
+            positions.entry(sample).or_default();
         }
-        for place in 0..self.n_samples() {
-            report(place, self.n_samples(), progress)?;
-            let number = self.dataset_index.get(place, 0);
-            if let Some((number, sample)) = number.zip(self.sample_index.get(place, 0))
-                && let Some(places) = places.get_mut(&(number as usize, sample))
+        for position in 0..self.n_samples() {
+            report(position, self.n_samples(), progress)?;
+            let number = self.dataset_index.get(position, 0);
+            if let Some((number, sample)) = number.zip(self.sample_index.get(position, 0))
+                && let Some(positions) = positions.get_mut(&(number as usize, sample))
             {
-                places.push(place);
+                positions.push(position);
             }
         }
-        let mut placed = Views {
+        let mut in_order = Appearances {
             n_copies: found.n_copies,
-            views: Vec::with_capacity(found.views.len()),
+            appearances: Vec::with_capacity(found.appearances.len()),
         };
-        for mut view in found.views {
-            for place in &places[&(parts[view.query as usize], view.sample)] {
-                view.sample = *place;
-                placed.views.push(view);
+        for mut appearance in found.appearances {
+            for position in &positions[&(parts[appearance.query as usize], appearance.sample)] {
+                appearance.sample = *position;
+                in_order.appearances.push(appearance);
             }
         }
-        Ok(placed)
+        Ok(in_order)
     }
 }
 
 impl Samples for BlendedSamples {
-    fn views(
+    fn appearances(
         &self,
         queries: &[Span],
         source: &dyn TokenSource,
         progress: &Progress,
-    ) -> Result<Views> {
-        let mut all = Views::default();
+    ) -> Result<Appearances> {
+        let mut all = Appearances::default();
         let mut parts = vec![0; queries.len()];
-        for (number, (part, first_document)) in self.parts.iter().enumerate() {
-            let documents = self.documents_of(*first_document, source);
+        for (number, part) in self.parts.iter().enumerate() {
+            let first_document = part.first_document;
+            let documents = self.documents_of(first_document, source);
             let mut numbers = Vec::new();
-            let mut own = Vec::new();
+            let mut of_part = Vec::new();
             for (query, span) in queries.iter().enumerate() {
                 if documents.contains(&span.document) {
                     parts[query] = number;
                     numbers.push(query as u64);
-                    own.push(Span {
+                    of_part.push(Span {
                         document: span.document - first_document,
                         ..*span
                     });
                 }
             }
-            let shifted = Shifted {
+            let part_source = PartSource {
                 source,
-                first_document: *first_document,
+                first_document,
             };
-            let found = part.views(&own, &shifted, progress)?;
+            let found = part.samples.appearances(&of_part, &part_source, progress)?;
             let n_copies = found.n_copies.into_iter();
             all.n_copies
                 .extend(n_copies.map(|(document, n)| (document + first_document, n)));
-            for mut view in found.views {
-                view.query = numbers[view.query as usize];
-                all.views.push(view);
+            for mut appearance in found.appearances {
+                appearance.query = numbers[appearance.query as usize];
+                all.appearances.push(appearance);
             }
         }
-        self.place_samples(all, &parts, progress)
+        self.to_training_order(all, &parts, progress)
     }
 
     fn n_samples(&self) -> u64 {
@@ -188,15 +205,15 @@ impl Samples for BlendedSamples {
     }
 
     fn sample_length(&self) -> u64 {
-        self.parts[0].0.sample_length()
+        self.parts[0].samples.sample_length()
     }
 
     fn is_padded(&self) -> bool {
-        self.parts.iter().any(|(part, _)| part.is_padded())
+        self.parts.iter().any(|part| part.samples.is_padded())
     }
 
     fn replaced(&self) -> Vec<u64> {
-        let of_parts = self.parts.iter().map(|(part, _)| part.replaced());
+        let of_parts = self.parts.iter().map(|part| part.samples.replaced());
         let of_parts: Vec<Vec<u64>> = of_parts.collect();
         if of_parts.iter().all(Vec::is_empty) {
             return Vec::new();
@@ -212,39 +229,39 @@ impl Samples for BlendedSamples {
         (0..self.n_samples()).filter(is_replaced).collect()
     }
 
-    fn spans(&self, i: u64, source: &dyn TokenSource) -> Result<Vec<Span>> {
-        let place = self
+    fn spans(&self, position: u64, source: &dyn TokenSource) -> Result<Vec<Span>> {
+        let part_and_sample = self
             .dataset_index
-            .get(i, 0)
-            .zip(self.sample_index.get(i, 0));
+            .get(position, 0)
+            .zip(self.sample_index.get(position, 0));
         let n = self.n_samples();
-        let (number, sample) =
-            place.ok_or_else(|| Error::argument(format!("no sample {i}: the order has {n}")))?;
-        let (part, first_document) = self.parts.get(number as usize).ok_or_else(|| {
+        let (number, sample) = part_and_sample
+            .ok_or_else(|| Error::argument(format!("no sample {position}: the order has {n}")))?;
+        let part = self.parts.get(number as usize).ok_or_else(|| {
             Error::argument(format!(
-                "sample {i} is of dataset {number}, the blend has {}",
+                "sample {position} is of dataset {number}, the blend has {}",
                 self.parts.len()
             ))
         })?;
-        let shifted = Shifted {
+        let part_source = PartSource {
             source,
-            first_document: *first_document,
+            first_document: part.first_document,
         };
-        let mut spans = part.spans(sample, &shifted)?;
+        let mut spans = part.samples.spans(sample, &part_source)?;
         for span in &mut spans {
-            span.document += first_document;
+            span.document += part.first_document;
         }
         Ok(spans)
     }
 }
 
-/// A source seen from one of its datasets.
-struct Shifted<'a> {
+/// The documents of a source from a part's first document on, numbered from 0.
+struct PartSource<'a> {
     source: &'a dyn TokenSource,
     first_document: u64,
 }
 
-impl TokenSource for Shifted<'_> {
+impl TokenSource for PartSource<'_> {
     fn n_documents(&self) -> u64 {
         self.source
             .n_documents()

@@ -1,4 +1,4 @@
-//! The order job: a token dataset in, the three `.npy` files out.
+//! The order job: builds the three `.npy` files for a token dataset.
 
 use std::{
     ops::Range,
@@ -8,8 +8,8 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Amount, IndexedSamples, Layout, MegatronConfig, Samples, WholeConfig, megatron, npy::Numbers,
-    pack_until_overflow, packed, unpacked,
+    Amount, IndexedSamples, Layout, MegatronConfig, Samples, WholeDocumentConfig, megatron,
+    npy::Numbers, pack_until_overflow, packed, unpacked,
 };
 use crate::{
     Error, Result,
@@ -18,7 +18,7 @@ use crate::{
     tokens::{Span, TokenSource},
 };
 
-/// By which rule documents become samples.
+/// The rule by which documents become samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// GPT-NeoX's `packed`.
@@ -29,29 +29,29 @@ pub enum Rule {
     Unpacked,
     /// Megatron-LM's order.
     Megatron {
-        /// Tokens of a sample beyond what the model sees, 1 or 0.
+        /// 1 if samples have one token more than the model sees, the last label; else 0.
         extra: u64,
-        /// Whether a last sample that is not full is left out.
+        /// Whether a partial last sample is dropped.
         drop_last_partial: bool,
     },
 }
 
-/// What to build.
+/// The settings of an order.
 #[derive(Debug, Clone)]
 pub struct OrderConfig {
     /// The files are `STEM_doc_idx.npy`, `STEM_sample_idx.npy`, `STEM_shuffle_idx.npy`.
     pub stem: PathBuf,
-    /// By which rule.
+    /// The rule by which documents become samples.
     pub rule: Rule,
-    /// Tokens of a sample less one: what the model sees at once.
+    /// Tokens that the model sees at once: a sample's tokens minus the last label.
     pub seq_length: u64,
-    /// How many samples.
+    /// Number of samples or epochs.
     pub amount: Amount,
     /// Seed of all shuffles.
     pub seed: u32,
-    /// The documents to use, all where none are named.
+    /// The documents to use; all if `None`.
     pub documents: Option<Range<u64>>,
-    /// Whether documents longer than a sample are cut (not in `packed`, which cuts all).
+    /// Whether documents longer than a sample are cut, else excluded. `packed` orders always cut.
     pub allow_chopped: bool,
 }
 
@@ -70,7 +70,7 @@ impl OrderConfig {
         }
     }
 
-    /// How the arrays of this order are read.
+    /// The layout with which the arrays of this order are read.
     #[must_use]
     pub fn layout(&self) -> Layout {
         let mut layout = Layout::packed(self.seq_length);
@@ -89,34 +89,34 @@ impl OrderConfig {
     }
 }
 
-/// What was built.
+/// Figures of a built order.
 #[derive(Debug, Clone, Serialize)]
 pub struct OrderSummary {
-    /// Samples in the order.
+    /// Number of samples.
     pub n_samples: u64,
-    /// Times the documents are repeated; none where the rule does not count them.
+    /// Passes over the documents; `None` for rules that do not count them.
     pub n_epochs: Option<u64>,
-    /// Whether the last epoch stands apart (Megatron-LM).
+    /// Whether the last epoch is shuffled separately (Megatron-LM).
     pub has_separate_epoch: bool,
-    /// Tokens of the documents, once.
+    /// Tokens of the documents, each counted once.
     pub tokens_per_epoch: u64,
-    /// Documents, once.
+    /// Documents, each counted once.
     pub n_documents: u64,
-    /// Places of the order where GPT-NeoX cannot read the sample and takes another.
+    /// Positions of the samples that GPT-NeoX cannot read and replaces by another sample.
     pub replaced_by_gpt_neox: Vec<u64>,
 }
 
-struct Built {
+struct BuiltArrays {
     arrays: [Numbers; 3],
     n_epochs: Option<u64>,
     has_separate_epoch: bool,
 }
 
-/// Builds the order and writes its files, each by rename. `labels` is the parallel dataset of labels, where
-/// there is one: documents that are masked in it are left out, except from `packed`.
+/// Builds an order and writes its files, each atomically. `labels` is the parallel dataset of labels, if
+/// there is one: documents whose labels are all masked are excluded, except by `packed`.
 ///
 /// # Errors
-/// As the rule's, or the files cannot be written.
+/// Those of the rule, or files that cannot be written.
 pub fn build(
     lengths: &[i32],
     labels: Option<&dyn TokenSource>,
@@ -158,7 +158,7 @@ fn arrays(
     labels: Option<&dyn TokenSource>,
     config: &OrderConfig,
     progress: &Progress,
-) -> Result<Built> {
+) -> Result<BuiltArrays> {
     let (seq_length, seed) = (config.seq_length, config.seed);
     match config.rule {
         Rule::Packed => {
@@ -170,7 +170,7 @@ fn arrays(
                 seed,
                 progress,
             )?;
-            Ok(Built {
+            Ok(BuiltArrays {
                 arrays: [
                     Numbers::I32(built.doc_idx),
                     built.sample_idx,
@@ -201,7 +201,7 @@ fn arrays(
                 drop_last_partial,
             };
             let built = megatron(lengths, documents, &megatron_config, progress)?;
-            Ok(Built {
+            Ok(BuiltArrays {
                 arrays: [
                     Numbers::I32(built.doc_idx),
                     built.sample_idx,
@@ -211,16 +211,18 @@ fn arrays(
                 has_separate_epoch: built.has_separate_epoch,
             })
         }
-        Rule::PackUntilOverflow | Rule::Unpacked => whole(lengths, &documents, labels, config),
+        Rule::PackUntilOverflow | Rule::Unpacked => {
+            whole_documents(lengths, &documents, labels, config)
+        }
     }
 }
 
-fn whole(
+fn whole_documents(
     lengths: &[i32],
     documents: &Range<usize>,
     labels: Option<&dyn TokenSource>,
     config: &OrderConfig,
-) -> Result<Built> {
+) -> Result<BuiltArrays> {
     let Amount::Samples(n_samples) = config.amount else {
         return Err(Error::argument(
             "whole documents are packed to a number of samples, not of epochs",
@@ -228,13 +230,13 @@ fn whole(
     };
     if documents.start != 0 {
         return Err(Error::argument(
-            "GPT-NeoX counts the documents of this rule from the dataset's first, whatever the part of its split: only the first part is right",
+            "GPT-NeoX numbers the documents of this rule from the dataset's first one in every part of a split, so only the first part of a split can be built",
         ));
     }
     let is_masked = |document: u64, n_tokens: u64| {
         labels.map_or(Ok(false), |labels| is_masked(labels, document, n_tokens))
     };
-    let whole_config = WholeConfig {
+    let whole_config = WholeDocumentConfig {
         lengths: &lengths[documents.clone()],
         seq_length: config.seq_length,
         n_samples,
@@ -247,14 +249,14 @@ fn whole(
     } else {
         pack_until_overflow(&whole_config)?
     };
-    Ok(Built {
+    Ok(BuiltArrays {
         arrays: [built.doc_idx, built.sample_idx, built.shuffle_idx].map(Numbers::I64),
         n_epochs: None,
         has_separate_epoch: false,
     })
 }
 
-/// The label of a token that is not learned.
+/// The label of a token without loss, PyTorch's default `ignore_index`.
 const MASKED: i64 = -100;
 
 fn is_masked(labels: &dyn TokenSource, document: u64, n_tokens: u64) -> Result<bool> {

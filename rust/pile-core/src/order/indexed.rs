@@ -1,12 +1,17 @@
-//! Samples by the three arrays.
+//! Samples from the three arrays of an order.
+//!
+//! The document index strings the documents of all epochs together; an *entry* of it is one copy of a document.
+//! Row `s` of the sample index is the position in this string at which sample `s` starts, as an entry and a token
+//! in that entry's document. Sample `s` ends at the position in row `s + 1`, plus the shared token if samples
+//! share one. The shuffle index has, for each position of the training order, the sample to take.
 
 use std::path::Path;
 
 use super::{
-    Samples, View, Views,
+    Appearance, Appearances, Samples,
+    appearances::{self, SpanQueries, report},
     build::array_path,
     npy::AnyArray,
-    views::{self, Queries, report},
 };
 use crate::{
     Error, Result,
@@ -14,16 +19,16 @@ use crate::{
     tokens::{Span, TokenSource},
 };
 
-/// How the arrays are read: what `packed` orders need is the default.
+/// How the arrays are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
     /// Tokens the model sees at once.
     pub seq_length: u64,
-    /// 1 where samples hold one token more than the model sees, their last label; 0 where not (Megatron-LM).
+    /// 1 if samples have one token more than the model sees, the last label; 0 if not (an option of Megatron-LM).
     pub extra: u64,
-    /// Whether samples may be shorter or longer than their length, and are padded or cut.
+    /// Whether the documents of a sample may be shorter or longer than the sample, which is then padded or cut.
     pub is_padded: bool,
-    /// Whether a sample that GPT-NeoX cannot read is what it puts in its place.
+    /// Whether a sample that GPT-NeoX cannot read is replaced by the one that GPT-NeoX returns instead.
     pub as_gpt_neox: bool,
 }
 
@@ -40,6 +45,28 @@ impl Layout {
     }
 }
 
+/// A position in the documents strung together. The order of the fields makes positions compare as they
+/// follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct StringPosition {
+    /// Index in the document index.
+    entry: u64,
+    /// Token of that entry's document.
+    token: u64,
+}
+
+/// A copy of a document, and the part of it that is looked up.
+#[derive(Clone, Copy)]
+struct CopyQuery {
+    /// Index of the span in the query.
+    number: u64,
+    span: Span,
+    /// Index of the copy in the document index.
+    entry: u64,
+    /// Number of the copy among those of its document.
+    copy: u64,
+}
+
 /// `STEM_{doc,sample,shuffle}_idx.npy`, memory-mapped.
 #[derive(Debug)]
 pub struct IndexedSamples {
@@ -53,7 +80,7 @@ impl IndexedSamples {
     /// Opens the arrays, in constant time.
     ///
     /// # Errors
-    /// A file is missing, malformed, or the three do not belong together.
+    /// A file is missing or malformed, or the three do not belong together.
     pub fn open(stem: &Path, layout: Layout) -> Result<Self> {
         let samples = Self {
             layout,
@@ -61,106 +88,132 @@ impl IndexedSamples {
             sample_idx: AnyArray::open(&array_path(stem, "sample_idx"), 2)?,
             shuffle_idx: AnyArray::open(&array_path(stem, "shuffle_idx"), 1)?,
         };
-        let (starts, places) = (samples.sample_idx.n_rows(), samples.shuffle_idx.n_rows());
-        if starts.checked_sub(1) != Some(places) {
-            let what = format!("{starts} sample starts for {places} samples, expected one more");
+        let (starts, n_samples) = (samples.sample_idx.n_rows(), samples.shuffle_idx.n_rows());
+        if starts.checked_sub(1) != Some(n_samples) {
+            let what = format!("{starts} sample starts for {n_samples} samples, expected one more");
             return Err(Error::malformed(&array_path(stem, "sample_idx"), what));
         }
         Ok(samples)
     }
 
-    /// Place in `doc_idx` and token of a sample's start.
-    fn start(&self, sample: u64) -> Option<(u64, u64)> {
-        self.sample_idx
-            .get(sample, 0)
-            .zip(self.sample_idx.get(sample, 1))
+    /// The position at which a sample starts.
+    fn start(&self, sample: u64) -> Option<StringPosition> {
+        let entry = self.sample_idx.get(sample, 0)?;
+        let token = self.sample_idx.get(sample, 1)?;
+        Some(StringPosition { entry, token })
     }
 
-    /// Where a sample starts, and in which place of `doc_idx` and before which token it ends.
-    fn ends(&self, i: u64, sample: u64) -> Result<((u64, u64), (u64, u64))> {
-        let end = |next: u64| -> Option<(u64, u64)> {
-            let last = self.sample_idx.get_signed(next, 1)?;
-            let end = last.checked_add_unsigned(self.layout.extra)?;
-            Some((self.sample_idx.get(next, 0)?, u64::try_from(end).ok()?))
+    /// The position at which a sample starts, and the position after its last token, which is in the last
+    /// token's entry. `position` is only for the error message.
+    fn bounds(&self, position: u64, sample: u64) -> Result<(StringPosition, StringPosition)> {
+        let end = |next: u64| -> Option<StringPosition> {
+            // The token may be -1 (see `DocumentString::sample_starts`); the extra token makes it 0.
+            let shared = self.sample_idx.get_signed(next, 1)?;
+            let token = shared.checked_add_unsigned(self.layout.extra)?;
+            Some(StringPosition {
+                entry: self.sample_idx.get(next, 0)?,
+                token: u64::try_from(token).ok()?,
+            })
         };
-        let ends = sample.checked_add(1).and_then(end);
-        self.start(sample).zip(ends).ok_or_else(|| {
-            let what =
-                format!("sample {i} of the order is outside its sample index, which is damaged");
+        let end = sample.checked_add(1).and_then(end);
+        self.start(sample).zip(end).ok_or_else(|| {
+            let what = format!(
+                "sample {position} of the order is outside its sample index, which is damaged"
+            );
             Error::malformed(self.sample_idx.path(), what)
         })
     }
 
-    /// The sample at place `i`, and in GPT-NeoX's way the one it takes where that one cannot be read.
-    fn sample_at(&self, i: u64) -> Result<u64> {
+    /// The sample at a position of the training order. If GPT-NeoX cannot read it and is to be followed, the
+    /// sample it returns instead.
+    fn sample_at(&self, position: u64) -> Result<u64> {
         let n = self.shuffle_idx.n_rows();
-        let no_sample = || Error::argument(format!("no sample {i}: the order has {n}"));
-        let sample = self.shuffle_idx.get(i, 0).ok_or_else(no_sample)?;
+        let no_sample = || Error::argument(format!("no sample {position}: the order has {n}"));
+        let sample = self.shuffle_idx.get(position, 0).ok_or_else(no_sample)?;
         if !self.layout.as_gpt_neox || self.is_readable(sample) {
             return Ok(sample);
         }
-        // `self[idx % len(self)]`, its length being one short and `idx` shuffled already.
+        // The reference catches the error and returns `self[idx % len(self)]`. Its `len(self)` is one short
+        // of the number of samples, and `idx` is already the sample of the shuffle index, which is thus
+        // applied twice.
         let again = sample % (n - 1).max(1);
         self.shuffle_idx.get(again, 0).ok_or_else(no_sample)
     }
 
-    /// Whether GPT-NeoX finds the document after a sample, whose first token it appends.
+    /// Whether the document after a sample exists: GPT-NeoX appends its first token.
     fn is_readable(&self, sample: u64) -> bool {
         self.start(sample + 1)
-            .is_none_or(|(last, _)| last < self.doc_idx.n_rows())
+            .is_none_or(|next| next.entry < self.doc_idx.n_rows())
     }
 
-    fn damaged(&self, i: u64) -> Error {
+    fn damaged(&self, position: u64) -> Error {
         let length = self.layout.seq_length + self.layout.extra;
         let what = format!(
-            "sample {i} of the order is not of {length} tokens: the index was built for another dataset or sequence length"
+            "sample {position} of the order is not of {length} tokens: the index was built for another dataset or sequence length"
         );
         Error::malformed(self.sample_idx.path(), what)
     }
 
-    /// The document at a place of the document index, which is one of the dataset's.
-    fn document_at(&self, place: u64, source: &dyn TokenSource) -> Result<u64> {
+    /// The document of an entry of the document index; it is in the source.
+    fn document_at(&self, entry: u64, source: &dyn TokenSource) -> Result<u64> {
         let n_documents = source.n_documents();
-        let what = match self.doc_idx.get(place, 0) {
+        let what = match self.doc_idx.get(entry, 0) {
             Some(document) if document < n_documents => return Ok(document),
             Some(document) => format!(
-                "entry {place} is document {document}, but the dataset has {n_documents}: the index is damaged, or of another dataset"
+                "entry {entry} is document {document}, but the dataset has {n_documents}: the index is damaged, or of another dataset"
             ),
-            None => format!("entry {place} is outside the document index, which is damaged"),
+            None => format!("entry {entry} is outside the document index, which is damaged"),
         };
         Err(Error::malformed(self.doc_idx.path(), what))
     }
 }
 
-/// The way back: by reading the document index and the shuffle index once each.
+/// The inverse lookup: one pass over the document index finds the copies of the queried documents, binary
+/// search in the sample index their samples, and one pass over the shuffle index the positions of these.
 impl IndexedSamples {
-    /// The parts of a span of the document at a place of the document index; `sample` is left as the
-    /// number that the sample index has for it.
-    fn views_at(
+    /// Adds the appearances of a span in one copy of its document. Their `sample` is the number in the sample
+    /// index, which [`Self::to_training_order`] replaces.
+    fn appearances_in_copy(
         &self,
-        place: u64,
-        (number, copy, query): (u64, u64, Span),
+        query: CopyQuery,
         source: &dyn TokenSource,
-        views: &mut Vec<View>,
+        appearances: &mut Vec<Appearance>,
     ) -> Result<()> {
-        let end = query.start + query.length;
-        for sample in self.first_sample_with(place, query.start)?..self.n_samples() {
-            let ((first, start), (last, last_end)) = self.ends(sample, sample)?;
-            if (first, start) >= (place, end) {
+        let CopyQuery { span, entry, .. } = query;
+        let span_end = span.start + span.length;
+        let first_sample = self.first_sample_after(StringPosition {
+            entry,
+            token: span.start,
+        })?;
+        for sample in first_sample..self.n_samples() {
+            let (start, end) = self.bounds(sample, sample)?;
+            let after_span = StringPosition {
+                entry,
+                token: span_end,
+            };
+            if start >= after_span {
                 break;
             }
-            let from = if first == place { start } else { 0 }.max(query.start);
-            let to = if last == place { last_end } else { end }.min(end);
+            // The sample's part of this copy, cut to the span.
+            let from = if start.entry == entry { start.token } else { 0 }.max(span.start);
+            let to = if end.entry == entry {
+                end.token
+            } else {
+                span_end
+            }
+            .min(span_end);
             if from >= to {
                 continue;
             }
-            let offset = self.tokens_between((first, start), (place, from), source)?;
-            // A padded sample is cut at its length: a long document, or the first token after the last one.
+            let first_token = StringPosition { entry, token: from };
+            let offset = self.tokens_between(start, first_token, source)?;
+            // A padded sample ends at its length: a document longer than the sample is cut, and so is the
+            // token shared with the next document if the sample is full without it.
             let length = (to - from).min(self.sample_length().saturating_sub(offset));
             if length > 0 {
-                views.push(View {
-                    query: number,
-                    copy,
+                appearances.push(Appearance {
+                    query: query.number,
+                    copy: query.copy,
                     sample,
                     offset,
                     start: from,
@@ -171,12 +224,12 @@ impl IndexedSamples {
         Ok(())
     }
 
-    /// The first sample, as the sample index numbers them, that ends behind this token.
-    fn first_sample_with(&self, place: u64, token: u64) -> Result<u64> {
+    /// The first sample, by number in the sample index, whose end is after the token at `position`.
+    fn first_sample_after(&self, position: StringPosition) -> Result<u64> {
         let (mut low, mut high) = (0, self.n_samples());
         while low < high {
             let middle = low + (high - low) / 2;
-            if self.ends(middle, middle)?.1 <= (place, token) {
+            if self.bounds(middle, middle)?.1 <= position {
                 low = middle + 1;
             } else {
                 high = middle;
@@ -187,81 +240,91 @@ impl IndexedSamples {
 
     fn tokens_between(
         &self,
-        (first, start): (u64, u64),
-        (last, end): (u64, u64),
+        start: StringPosition,
+        end: StringPosition,
         source: &dyn TokenSource,
     ) -> Result<u64> {
-        let mut n = end;
-        for place in first..last {
-            n += source.document_length(self.document_at(place, source)?)?;
+        let mut n = end.token;
+        for entry in start.entry..end.entry {
+            n += source.document_length(self.document_at(entry, source)?)?;
         }
-        Ok(n.saturating_sub(start))
+        Ok(n.saturating_sub(start.token))
     }
 
-    /// Replaces the sample index's numbers by places in the training order. A damaged shuffle index may have a
-    /// sample at several places, or at none.
-    fn place_samples(&self, views: Vec<View>, progress: &Progress) -> Result<Vec<View>> {
+    /// Replaces sample numbers by positions in the training order. With `as_gpt_neox`, or a damaged shuffle
+    /// index, a sample may have several positions or none.
+    fn to_training_order(
+        &self,
+        appearances: Vec<Appearance>,
+        progress: &Progress,
+    ) -> Result<Vec<Appearance>> {
         let n_samples = self.n_samples();
-        let mut is_wanted = vec![0_u64; n_samples.div_ceil(64) as usize];
-        for view in &views {
-            is_wanted[(view.sample / 64) as usize] |= 1 << (view.sample % 64);
+        // One bit per sample: nearly all samples of the shuffle index are skipped by it.
+        let mut is_needed = vec![0_u64; n_samples.div_ceil(64) as usize];
+        for appearance in &appearances {
+            is_needed[(appearance.sample / 64) as usize] |= 1 << (appearance.sample % 64);
         }
-        let mut places: Vec<(u64, u64)> = Vec::new();
-        for place in 0..n_samples {
-            report(place, n_samples, progress)?;
-            let sample = self.sample_at(place)?;
-            let word = is_wanted.get((sample / 64) as usize);
+        let mut positions: Vec<(u64, u64)> = Vec::new();
+        for position in 0..n_samples {
+            report(position, n_samples, progress)?;
+            let sample = self.sample_at(position)?;
+            let word = is_needed.get((sample / 64) as usize);
             if word.is_some_and(|word| word >> (sample % 64) & 1 == 1) {
-                places.push((sample, place));
+                positions.push((sample, position));
             }
         }
-        places.sort_unstable();
-        let mut placed = Vec::with_capacity(views.len());
-        for view in views {
-            let first = places.partition_point(|(sample, _)| *sample < view.sample);
-            let of_sample = places[first..]
+        positions.sort_unstable();
+        let mut in_order = Vec::with_capacity(appearances.len());
+        for appearance in appearances {
+            let first = positions.partition_point(|(sample, _)| *sample < appearance.sample);
+            let of_sample = positions[first..]
                 .iter()
-                .take_while(|(sample, _)| *sample == view.sample);
-            placed.extend(of_sample.map(|(_, place)| View {
-                sample: *place,
-                ..view
+                .take_while(|(sample, _)| *sample == appearance.sample);
+            in_order.extend(of_sample.map(|(_, position)| Appearance {
+                sample: *position,
+                ..appearance
             }));
         }
-        Ok(placed)
+        Ok(in_order)
     }
 }
 
 impl Samples for IndexedSamples {
-    fn views(
+    fn appearances(
         &self,
         queries: &[Span],
         source: &dyn TokenSource,
         progress: &Progress,
-    ) -> Result<Views> {
-        let wanted = Queries::new(queries, source.n_documents());
-        let mut found = Views::default();
-        for place in 0..self.doc_idx.n_rows() {
-            report(place, self.doc_idx.n_rows(), progress)?;
-            let document = self.document_at(place, source)?;
-            let numbers = wanted.of(document);
+    ) -> Result<Appearances> {
+        let queries = SpanQueries::new(queries, source.n_documents());
+        let mut found = Appearances::default();
+        for entry in 0..self.doc_idx.n_rows() {
+            report(entry, self.doc_idx.n_rows(), progress)?;
+            let document = self.document_at(entry, source)?;
+            let numbers = queries.of(document);
             if numbers.is_empty() {
                 continue;
             }
             let copy = found.n_copies.entry(document).or_default();
             for number in numbers {
-                let query = (*number, *copy, wanted.spans[*number as usize]);
-                self.views_at(place, query, source, &mut found.views)?;
+                let query = CopyQuery {
+                    number: *number,
+                    span: queries.spans[*number as usize],
+                    entry,
+                    copy: *copy,
+                };
+                self.appearances_in_copy(query, source, &mut found.appearances)?;
             }
             *copy += 1;
         }
-        found.views = self.place_samples(found.views, progress)?;
+        found.appearances = self.to_training_order(found.appearances, progress)?;
         Ok(found)
     }
 
     fn n_copies(&self, source: &dyn TokenSource) -> Result<Vec<u32>> {
         let mut n_copies = vec![0; source.n_documents() as usize];
-        for place in 0..self.doc_idx.n_rows() {
-            views::count(&mut n_copies, self.document_at(place, source)?)?;
+        for entry in 0..self.doc_idx.n_rows() {
+            appearances::count(&mut n_copies, self.document_at(entry, source)?)?;
         }
         Ok(n_copies)
     }
@@ -283,52 +346,56 @@ impl Samples for IndexedSamples {
         if !self.layout.is_padded || n == 0 || self.is_readable(n - 1) {
             return Vec::new();
         }
-        // Only the last sample can have nothing after it.
+        // Only the last sample can lack a document after it.
         (0..n)
-            .filter(|i| self.shuffle_idx.get(*i, 0) == Some(n - 1))
+            .filter(|position| self.shuffle_idx.get(*position, 0) == Some(n - 1))
             .collect()
     }
 
-    fn spans(&self, i: u64, source: &dyn TokenSource) -> Result<Vec<Span>> {
-        let sample = self.sample_at(i)?;
-        let ((first, start), (last, end)) = self.ends(i, sample)?;
+    fn spans(&self, position: u64, source: &dyn TokenSource) -> Result<Vec<Span>> {
+        let sample = self.sample_at(position)?;
+        let (start, end) = self.bounds(position, sample)?;
         let is_padded = self.layout.is_padded;
-        let mut spans = Vec::with_capacity((last.saturating_sub(first) + 1).min(64) as usize);
-        let mut room = self.sample_length();
-        for place in first..=last {
-            // A last sample that is padded has no document after it.
-            if is_padded && place == last && place >= self.doc_idx.n_rows() {
+        // A damaged index may claim any number of entries: allocate for at most 64 before they are checked.
+        let n_entries = (end.entry.saturating_sub(start.entry) + 1).min(64);
+        let mut spans = Vec::with_capacity(n_entries as usize);
+        let mut remaining = self.sample_length();
+        for entry in start.entry..=end.entry {
+            // The last sample of a padded order may have no document after it.
+            if is_padded && entry == end.entry && entry >= self.doc_idx.n_rows() {
                 break;
             }
-            let document = self.document_at(place, source)?;
-            let start = if place == first { start } else { 0 };
-            let mut end = if place == last {
-                end
+            let document = self.document_at(entry, source)?;
+            let first_token = if entry == start.entry { start.token } else { 0 };
+            let mut end_token = if entry == end.entry {
+                end.token
             } else {
                 source.document_length(document)?
             };
-            if is_padded && place == last {
-                end = end.min(source.document_length(document)?);
+            if is_padded && entry == end.entry {
+                end_token = end_token.min(source.document_length(document)?);
             }
-            let length = end.checked_sub(start).ok_or_else(|| self.damaged(i))?;
-            if !is_padded && length > room {
-                return Err(self.damaged(i));
+            let length = end_token
+                .checked_sub(first_token)
+                .ok_or_else(|| self.damaged(position))?;
+            if !is_padded && length > remaining {
+                return Err(self.damaged(position));
             }
-            let length = length.min(room);
-            room -= length;
+            let length = length.min(remaining);
+            remaining -= length;
             if length > 0 {
                 spans.push(Span {
                     document,
-                    start,
+                    start: first_token,
                     length,
                 });
             }
-            if is_padded && room == 0 {
+            if is_padded && remaining == 0 {
                 break;
             }
         }
-        if room > 0 && !is_padded {
-            return Err(self.damaged(i));
+        if remaining > 0 && !is_padded {
+            return Err(self.damaged(position));
         }
         Ok(spans)
     }

@@ -1,9 +1,10 @@
-//! Which spans are seen at which step: GPT-NeoX's document, sample and shuffle index.
+//! Training orders: which spans of the documents a model sees at which step.
 //!
-//! [`packed`], [`pack_until_overflow`], [`unpacked`] and [`megatron`] compute the three arrays, [`npy`] stores
-//! them as the references do, and [`TrainingOrder`] reads them back as samples: ordered lists of spans over a
-//! token source.
+//! [`packed`], [`pack_until_overflow`], [`unpacked`] and [`megatron`] compute the document, sample and
+//! shuffle index of GPT-NeoX or Megatron-LM. [`npy`] stores the three arrays as these do. [`TrainingOrder`]
+//! reads them back as samples: lists of spans over a token source.
 
+mod appearances;
 mod blended;
 mod build;
 mod indexed;
@@ -14,17 +15,18 @@ mod packed;
 mod split;
 mod steps;
 mod training_order;
-mod unpacked;
-mod views;
+mod whole_documents;
 
-pub use blended::{BlendedSamples, build_blend};
+pub use appearances::{Appearance, Appearances};
+pub use blended::{BlendPart, BlendedSamples, build_blend};
 pub use build::{OrderConfig, OrderSummary, Rule, build};
 pub use indexed::{IndexedSamples, Layout};
-pub use megatron::{Megatron, MegatronConfig, megatron};
+pub use megatron::{MegatronArrays, MegatronConfig, megatron};
 pub use mt19937::Mt19937;
-pub use packed::{Amount, Packed, n_epochs_for, packed};
-pub use split::{Blended, blend, normalized_weights, split_documents, weights_by_documents};
-pub use steps::{BatchDocuments, MicroBatch, Run, Steps};
+pub use packed::{Amount, PackedArrays, n_epochs_for, packed};
+pub use split::{BlendArrays, blend, normalized_weights, split_documents, weights_by_documents};
+pub use steps::{BatchDocuments, DocumentRun, MicroBatch, Steps};
 pub use training_order::{RowSamples, SampleSpan, Samples, TrainingOrder};
-pub use unpacked::{Whole, WholeConfig, pack_until_overflow, unpacked};
-pub use views::{View, Views};
+pub use whole_documents::{
+    WholeDocumentArrays, WholeDocumentConfig, pack_until_overflow, unpacked,
+};

@@ -1,14 +1,17 @@
-//! numpy's legacy generator, `numpy.random.RandomState`, as far as its `shuffle` needs it.
+//! The part of numpy's legacy generator, `numpy.random.RandomState`, that its `shuffle` uses.
 //!
-//! Mersenne Twister 19937 (Matsumoto and Nishimura 1998) seeded by one 32-bit word; bounded draws
-//! by masking and rejection, and Fisher-Yates from the end.
+//! Mersenne Twister 19937 (Matsumoto and Nishimura 1998), seeded by one 32-bit word. Bounded draws are by
+//! masking and rejection. The shuffle is Fisher-Yates from the end. The constants are those of the paper.
 
 use crate::io::prefetch;
 
+/// Words of state.
 const N: usize = 624;
+
+/// Distance of the words that the recurrence combines.
 const M: usize = 397;
 
-/// The generator's state; two shuffles in a row go on with one stream.
+/// A generator. Successive shuffles draw from one stream.
 #[derive(Debug, Clone)]
 pub struct Mt19937 {
     state: [u32; N],
@@ -16,14 +19,14 @@ pub struct Mt19937 {
 }
 
 impl Mt19937 {
-    /// `RandomState(seed)`.
+    /// The generator of `RandomState(seed)`.
     #[must_use]
     pub fn new(seed: u32) -> Self {
         let mut state = [seed; N];
         for i in 1..N {
-            let before = state[i - 1];
+            let previous = state[i - 1];
             state[i] = 1_812_433_253_u32
-                .wrapping_mul(before ^ (before >> 30))
+                .wrapping_mul(previous ^ (previous >> 30))
                 .wrapping_add(i as u32);
         }
         Self { state, next: N }
@@ -51,10 +54,10 @@ impl Mt19937 {
         y ^ (y >> 18)
     }
 
-    /// A draw from `0..=max`: 64 bits, high word first, only where `max` needs them.
+    /// A draw from `0..=max`. Takes 32 bits if `max` fits, else 64 bits, high word first.
     pub fn interval(&mut self, max: u64) -> u64 {
         if max == 0 {
-            return 0; // without a draw, as the reference
+            return 0; // The reference draws nothing here.
         }
         let mask = u64::MAX >> max.leading_zeros();
         loop {
@@ -69,28 +72,28 @@ impl Mt19937 {
         }
     }
 
-    /// `RandomState.shuffle` of a one-dimensional array.
+    /// Shuffles as `RandomState.shuffle` shuffles a one-dimensional array.
     ///
-    /// Draws do not depend on the data, so they run ahead of the swaps, and each place is asked for as
-    /// soon as it is drawn: a large shuffle waits for memory and for little else.
+    /// The draws do not depend on the data. They are made [`AHEAD`] swaps early, and each drawn index is
+    /// prefetched: the swaps of a large array would otherwise wait for one cache miss each.
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         let mut drawn = [0_usize; AHEAD];
         let mut end = items.len();
         while end > 1 {
             let n = AHEAD.min(end - 1);
-            for (k, place) in drawn[..n].iter_mut().enumerate() {
-                *place = self.interval((end - 1 - k) as u64) as usize;
-                prefetch(&items[*place]);
+            for (k, index) in drawn[..n].iter_mut().enumerate() {
+                *index = self.interval((end - 1 - k) as u64) as usize;
+                prefetch(&items[*index]);
             }
-            for (k, place) in drawn[..n].iter().enumerate() {
-                items.swap(end - 1 - k, *place);
+            for (k, index) in drawn[..n].iter().enumerate() {
+                items.swap(end - 1 - k, *index);
             }
             end -= n;
         }
     }
 }
 
-/// Draws made before their swaps.
+/// Draws made before the first of their swaps: enough to hide a cache miss.
 const AHEAD: usize = 64;
 
 #[cfg(test)]
@@ -98,16 +101,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn running_ahead_changes_nothing() {
+    fn drawing_ahead_does_not_change_the_result() {
         for n in [0, 1, 2, 63, 64, 65, 66, 129, 1000] {
             let (mut fast, mut slow) = (Mt19937::new(7), Mt19937::new(7));
             let mut shuffled: Vec<usize> = (0..n).collect();
-            let mut plain = shuffled.clone();
+            let mut expected = shuffled.clone();
             fast.shuffle(&mut shuffled);
             for i in (1..n).rev() {
-                plain.swap(i, slow.interval(i as u64) as usize);
+                expected.swap(i, slow.interval(i as u64) as usize);
             }
-            assert_eq!(shuffled, plain, "{n}");
+            assert_eq!(shuffled, expected, "{n}");
             assert_eq!(fast.next_u32(), slow.next_u32(), "{n}");
         }
     }

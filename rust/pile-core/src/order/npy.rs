@@ -1,4 +1,4 @@
-//! numpy's `.npy` files, version 1.0, as `np.save` writes them; read memory-mapped.
+//! numpy's `.npy` format, version 1.0: writing as `np.save` does, and memory-mapped reading.
 
 use std::{io, io::Write, marker::PhantomData, path::Path};
 
@@ -6,9 +6,9 @@ use crate::{Error, Result, io::Mapped};
 
 const MAGIC: &[u8; 8] = b"\x93NUMPY\x01\x00";
 
-/// An element of the arrays kept here.
+/// An element type of the arrays.
 pub trait Element: bytemuck::Pod {
-    /// numpy's name of the type, little-endian.
+    /// numpy's name of the type, with its byte order.
     const DESCR: &'static str;
 }
 
@@ -40,7 +40,8 @@ pub fn write<T: Element>(out: &mut impl Write, items: &[T], width: usize) -> io:
         "{{'descr': '{}', 'fortran_order': False, 'shape': {shape}, }}",
         T::DESCR
     );
-    // numpy leaves room for the first axis to grow to 21 digits, then pads to a multiple of 64.
+    // numpy pads as if the first axis had 21 digits, so that the header can be rewritten as the array grows,
+    // and then to a multiple of 64.
     header.push_str(&" ".repeat(21 - rows.to_string().len()));
     let unpadded = MAGIC.len() + 2 + header.len() + 1;
     header.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
@@ -51,21 +52,21 @@ pub fn write<T: Element>(out: &mut impl Write, items: &[T], width: usize) -> io:
     out.write_all(bytemuck::cast_slice(items))
 }
 
-/// The type of the elements in a file, by numpy's name.
+/// Returns numpy's name of the element type of a file.
 ///
 /// # Errors
 /// As [`Array::open`].
 pub fn descr(path: &Path) -> Result<String> {
-    Ok(Header::read(&Mapped::open(path)?)?.descr)
+    Ok(NpyHeader::read(&Mapped::open(path)?)?.descr)
 }
 
-struct Header {
+struct NpyHeader {
     descr: String,
     shape: Vec<u64>,
     data_start: u64,
 }
 
-impl Header {
+impl NpyHeader {
     fn read(file: &Mapped) -> Result<Self> {
         if file.slice(0, 8)? != MAGIC {
             return Err(Error::format(
@@ -117,7 +118,7 @@ impl Header {
     }
 }
 
-/// A memory-mapped array of rows of `width` elements.
+/// A memory-mapped array of rows of `width` elements each.
 #[derive(Debug)]
 pub struct Array<T> {
     file: Mapped,
@@ -128,14 +129,13 @@ pub struct Array<T> {
 }
 
 impl<T: Element> Array<T> {
-    /// Opens a file whose type, number of axes and row length must be these, and which must be
-    /// exactly as long as its shape says.
+    /// Opens a file. Its element type and row length must be the expected ones, and its size must match its shape.
     ///
     /// # Errors
     /// The file cannot be read or is another kind of array.
     pub fn open(path: &Path, width: u64) -> Result<Self> {
         let file = Mapped::open(path)?;
-        let header = Header::read(&file)?;
+        let header = NpyHeader::read(&file)?;
         let fits = match header.shape.as_slice() {
             [_] => width == 1,
             [_, columns] => *columns == width && width != 1,
@@ -158,7 +158,7 @@ impl<T: Element> Array<T> {
             != Some(file.bytes().len() as u64)
         {
             let what = format!(
-                "{n_rows} rows of {width} {} make another file than one of {} bytes: it is cut short or damaged",
+                "{n_rows} rows of {width} {} do not fit a file of {} bytes: it is truncated or damaged",
                 T::DESCR,
                 file.bytes().len()
             );
@@ -186,19 +186,19 @@ impl<T: Element> Array<T> {
         bytemuck::cast_slice(&self.file.bytes()[self.data_start..])
     }
 
-    /// Rows, or elements of a one-dimensional array.
+    /// Number of rows; of elements in a one-dimensional array.
     #[must_use]
     pub fn n_rows(&self) -> u64 {
         self.n_rows
     }
 
-    /// The file.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.file.path()
     }
 
-    /// Row `i`, or `None` beyond the end.
+    /// Row `i`; `None` beyond the end.
     #[must_use]
     pub fn row(&self, i: u64) -> Option<&[T]> {
         let start = usize::try_from(i.checked_mul(self.width)?).ok()?;
@@ -207,7 +207,7 @@ impl<T: Element> Array<T> {
     }
 }
 
-/// Numbers of any of the types that the reference stores, in memory.
+/// An array in memory, of any type that the references store.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Numbers {
     /// `uint8`.
@@ -221,7 +221,7 @@ pub enum Numbers {
 }
 
 impl Numbers {
-    /// As [`write`].
+    /// Writes the array: see [`write`].
     ///
     /// # Errors
     /// What the writer reports.
@@ -234,7 +234,7 @@ impl Numbers {
         }
     }
 
-    /// How many there are, whatever the width of their rows.
+    /// Number of elements.
     #[must_use]
     pub fn len(&self) -> usize {
         match self {
@@ -245,14 +245,14 @@ impl Numbers {
         }
     }
 
-    /// Whether there are none.
+    /// Whether the array has no elements.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A memory-mapped array of any of these types.
+/// A memory-mapped array of any type that the references store.
 #[derive(Debug)]
 pub enum AnyArray {
     /// `uint8`.
@@ -266,7 +266,7 @@ pub enum AnyArray {
 }
 
 impl AnyArray {
-    /// As [`Array::open`], the type being the file's own.
+    /// Opens a file of any of these element types: see [`Array::open`].
     ///
     /// # Errors
     /// The file cannot be read or is another kind of array.
@@ -279,7 +279,7 @@ impl AnyArray {
         })
     }
 
-    /// Rows, or elements of a one-dimensional array.
+    /// Number of rows; of elements in a one-dimensional array.
     #[must_use]
     pub fn n_rows(&self) -> u64 {
         match self {
@@ -290,7 +290,7 @@ impl AnyArray {
         }
     }
 
-    /// The file.
+    /// Path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         match self {
@@ -301,7 +301,7 @@ impl AnyArray {
         }
     }
 
-    /// A column of row `i`; `None` beyond the end or below zero.
+    /// A column of row `i`; `None` beyond the end or if it is negative.
     #[must_use]
     pub fn get(&self, i: u64, column: usize) -> Option<u64> {
         u64::try_from(self.get_signed(i, column)?).ok()

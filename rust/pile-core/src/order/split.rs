@@ -1,16 +1,16 @@
-//! Parts of a dataset, and weights of several: GPT-NeoX's `get_train_valid_test_split_`,
-//! `get_normalized_weights_and_num_samples` and `weights_by_num_docs`.
+//! Splits of a dataset, and blends of several datasets: GPT-NeoX's `get_train_valid_test_split_`,
+//! `get_normalized_weights_and_num_samples`, `weights_by_num_docs` and `build_blending_indices`.
 
 use std::ops::Range;
 
 use crate::{Error, Result};
 
-/// The documents of train, valid and test by a split such as `969,30,1` (or `8/1/1`).
+/// Returns the documents of train, valid and test for a split such as `969,30,1` (or `8/1/1`).
 ///
-/// Borders are rounded half to even, in float64, as the reference does.
+/// As in the reference, sizes are computed in float64 and rounded half to even.
 ///
 /// # Errors
-/// Not numbers, negative ones, or a sum of zero.
+/// A split that is not numbers, has negative numbers, or sums to zero.
 pub fn split_documents(split: &str, n_documents: u64) -> Result<[Range<u64>; 3]> {
     let wrong = || {
         Error::argument(format!(
@@ -27,30 +27,31 @@ pub fn split_documents(split: &str, n_documents: u64) -> Result<[Range<u64>; 3]>
     if shares.iter().any(|s| !s.is_finite() || *s < 0.0) || sum <= 0.0 {
         return Err(wrong());
     }
-    let mut borders = [0_i64; 4];
+    let mut bounds = [0_i64; 4];
     for (k, share) in shares.iter().enumerate() {
-        borders[k + 1] = borders[k] + (share / sum * n_documents as f64).round_ties_even() as i64;
+        bounds[k + 1] = bounds[k] + (share / sum * n_documents as f64).round_ties_even() as i64;
     }
-    let excess = borders[3] - n_documents as i64;
-    for border in &mut borders[1..] {
-        *border -= excess;
+    let excess = bounds[3] - n_documents as i64;
+    for bound in &mut bounds[1..] {
+        *bound -= excess;
     }
-    let at = |k: usize| borders[k].max(0) as u64;
+    let at = |k: usize| bounds[k].max(0) as u64;
     Ok([0, 1, 2].map(|k| at(k)..at(k + 1).max(at(k))))
 }
 
-/// GPT-NeoX asks for this many times the samples of a run whose datasets have paths of their own.
+/// GPT-NeoX builds this factor more samples per dataset than a blend needs by weight.
 const MARGIN: f64 = 1.005;
 
-/// Weights that sum to one, and the samples to build of each dataset for `n_samples` in all.
+/// Returns the weights scaled to sum to one, and the number of samples to build of each dataset for
+/// `n_samples` in total.
 ///
 /// # Errors
-/// No weights, negative ones, or a sum of zero.
+/// No weights, negative weights, or a sum of zero.
 pub fn normalized_weights(weights: &[f64], n_samples: u64) -> Result<(Vec<f64>, Vec<u64>)> {
     let sum: f64 = weights.iter().sum();
     if weights.iter().any(|w| !w.is_finite() || *w < 0.0) || sum <= 0.0 {
         return Err(Error::argument(format!(
-            "weights {weights:?} must be at least 0, and one of them more"
+            "weights {weights:?} must be at least 0, and one of them above 0"
         )));
     }
     let weights: Vec<f64> = weights.iter().map(|w| w / sum).collect();
@@ -61,7 +62,8 @@ pub fn normalized_weights(weights: &[f64], n_samples: u64) -> Result<(Vec<f64>, 
     Ok((weights, samples))
 }
 
-/// `weight_by_num_documents`: smaller datasets weigh more than their share, the more the smaller `alpha`.
+/// Returns the weights of GPT-NeoX's `weight_by_num_documents`. Small datasets get more than their share,
+/// more so for a smaller `alpha`.
 #[must_use]
 pub fn weights_by_documents(n_documents: &[u64], alpha: f64) -> Vec<f64> {
     let normalized = |values: &[f64]| -> Vec<f64> {
@@ -83,35 +85,37 @@ pub fn weights_by_documents(n_documents: &[u64], alpha: f64) -> Vec<f64> {
     normalized(&weights)
 }
 
-/// Which dataset gives each sample of a blend, and its how manieth.
+/// For each sample of a blend, the dataset that provides it and the sample of that dataset.
 #[derive(Debug)]
-pub struct Blended {
+pub struct BlendArrays {
     /// Number of the dataset.
     pub dataset_index: Vec<u8>,
-    /// Place in that dataset's own order.
+    /// Position in that dataset's own order.
     pub sample_index: Vec<i64>,
 }
 
-/// GPT-NeoX's blend: each sample comes from the dataset that is furthest behind its weight, the first of equals.
+/// Returns GPT-NeoX's blend: each sample comes from the dataset with the largest deficit relative to its
+/// weight, the first of equals.
 ///
 /// # Errors
-/// More than 255 datasets, or no memory for so many samples.
-pub fn blend(weights: &[f64], n_samples: u64) -> Result<Blended> {
+/// More than 255 datasets, or too little memory.
+pub fn blend(weights: &[f64], n_samples: u64) -> Result<BlendArrays> {
     if weights.is_empty() || weights.len() > usize::from(u8::MAX) {
         return Err(Error::argument(format!(
             "{} datasets, a blend has 1 to 255",
             weights.len()
         )));
     }
-    let mut dataset_index = super::packed::with_room(n_samples)?;
-    let mut sample_index = super::packed::with_room(n_samples)?;
+    let mut dataset_index = super::packed::try_with_capacity(n_samples)?;
+    let mut sample_index = super::packed::try_with_capacity(n_samples)?;
     let mut counts = vec![0_i64; weights.len()];
     for i in 0..n_samples {
-        let place = i.max(1) as f64;
-        let behind = |d: usize| weights[d] * place - counts[d] as f64;
+        // The reference treats the first sample as the second.
+        let position = i.max(1) as f64;
+        let deficit = |d: usize| weights[d] * position - counts[d] as f64;
         let mut next = 0;
         for d in 1..weights.len() {
-            if behind(d) > behind(next) {
+            if deficit(d) > deficit(next) {
                 next = d;
             }
         }
@@ -119,7 +123,7 @@ pub fn blend(weights: &[f64], n_samples: u64) -> Result<Blended> {
         sample_index.push(counts[next]);
         counts[next] += 1;
     }
-    Ok(Blended {
+    Ok(BlendArrays {
         dataset_index,
         sample_index,
     })

@@ -1,18 +1,18 @@
-//! Steps: which samples the model sees together, and which of them each rank reads.
+//! The samples of each training step, and of each data-parallel rank within it.
 
 use std::ops::Range;
 
 use crate::{Error, Result};
 
-/// An order cut into steps: step `s`, from 0, is samples `[s * batch_size, (s + 1) * batch_size)`, whatever
-/// the numbers of ranks and micro-batches. Samples that are no whole step are left over.
+/// An order cut into steps. Step `s`, from 0, is samples `s * batch_size` to `(s + 1) * batch_size - 1`, for
+/// any numbers of ranks and micro-batches. Samples after the last whole step are not used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steps {
     n_steps: u64,
     batch_size: u64,
 }
 
-/// What one data-parallel rank reads at once.
+/// One micro-batch of one data-parallel rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MicroBatch {
     /// Number of the rank.
@@ -21,7 +21,7 @@ pub struct MicroBatch {
     pub n_ranks: u64,
     /// Number of the micro-batch within the step.
     pub micro_batch: u64,
-    /// Micro-batches of a step: gradient accumulation steps.
+    /// Micro-batches of a step (gradient accumulation steps).
     pub n_micro_batches: u64,
 }
 
@@ -29,7 +29,7 @@ impl Steps {
     /// The steps of `n_samples` samples.
     ///
     /// # Errors
-    /// A batch of none.
+    /// A batch size of zero.
     pub fn new(n_samples: u64, batch_size: u64) -> Result<Self> {
         let n_steps = n_samples
             .checked_div(batch_size)
@@ -40,13 +40,13 @@ impl Steps {
         })
     }
 
-    /// Whole steps.
+    /// Number of whole steps.
     #[must_use]
     pub fn n_steps(&self) -> u64 {
         self.n_steps
     }
 
-    /// The places of a step's samples in the order.
+    /// The positions of a step's samples in the order.
     ///
     /// # Errors
     /// No such step.
@@ -60,11 +60,11 @@ impl Steps {
         Ok(step * self.batch_size..(step + 1) * self.batch_size)
     }
 
-    /// The places of the samples that one rank reads in one micro-batch of a step, as GPT-NeoX deals them
-    /// out: all ranks' first micro-batches come first, then all ranks' second ones.
+    /// The positions of the samples that one rank reads in one micro-batch of a step, as GPT-NeoX distributes
+    /// them: the first micro-batch of every rank, then the second of every rank, and so on.
     ///
     /// # Errors
-    /// No such step, rank or micro-batch, or a batch that cannot be dealt out in equal parts.
+    /// No such step, rank or micro-batch, or a batch that does not divide into equal micro-batches.
     pub fn micro_batch(&self, step: u64, of: MicroBatch) -> Result<Range<u64>> {
         let MicroBatch {
             rank,
@@ -81,7 +81,7 @@ impl Steps {
         let n_parts = n_ranks.saturating_mul(n_micro_batches);
         if !size.is_multiple_of(n_parts) {
             return Err(Error::argument(format!(
-                "a batch of {size} cannot be dealt out to {n_ranks} ranks in {n_micro_batches} micro-batches"
+                "a batch of {size} cannot be divided among {n_ranks} ranks in {n_micro_batches} micro-batches"
             )));
         }
         let n = size / n_parts;
@@ -90,35 +90,37 @@ impl Steps {
     }
 }
 
-/// A part of a document in a row of a batch.
+/// Consecutive tokens of one document in a row of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct DocumentRun {
     /// The row.
     pub row: u64,
-    /// The document, -1 where it is unknown.
+    /// The document, -1 if unknown.
     pub document: i64,
-    /// Tokens.
+    /// Number of tokens.
     pub length: u64,
 }
 
-/// Which document each token of a batch is of: what attention that stays within documents takes.
+/// The document of each token of a batch, in the forms that attention within documents takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchDocuments {
-    /// The document of each token, row after row, -1 where it is unknown or padding.
+    /// The document of each token, row after row; -1 for unknown documents and padding.
     pub documents: Vec<i64>,
-    /// Each token's place, counted anew where a run begins.
+    /// The index of each token in its run.
     pub position_ids: Vec<i32>,
-    /// Among the inputs of all rows, one after the other: where each run begins, and the end.
+    /// Cumulative sequence lengths: the start of each run in the concatenated inputs of all rows, then their
+    /// number.
     pub cu_seqlens: Vec<i32>,
 }
 
 impl BatchDocuments {
-    /// From the runs of `n_rows` rows, ascending, of which `n_inputs` tokens each are the model's inputs.
+    /// Builds the batch from the runs of its rows, in ascending order. The first `n_inputs` tokens of each
+    /// row are the model's inputs.
     ///
     /// # Errors
-    /// Runs beyond their row or the rows, or a batch of more inputs than an int32 counts.
+    /// Runs that exceed their row or the number of rows, or a batch with more tokens than an int32 counts.
     pub fn new(
-        runs: impl IntoIterator<Item = Run>,
+        runs: impl IntoIterator<Item = DocumentRun>,
         n_rows: usize,
         row_length: usize,
         n_inputs: usize,
@@ -133,16 +135,21 @@ impl BatchDocuments {
             position_ids: Vec::with_capacity(n_rows * row_length),
             cu_seqlens: Vec::new(),
         };
+        // The number of a row's token among the inputs of all rows; `None` if it is only a label.
+        let input_at = |row: usize, remaining: usize| {
+            let offset = row_length - remaining;
+            (offset < n_inputs).then_some(row * n_inputs + offset)
+        };
         let mut runs = runs.into_iter().peekable();
         for row in 0..n_rows {
-            let mut rest = row_length;
+            let mut remaining = row_length;
             while let Some(run) = runs.next_if(|run| run.row == row as u64) {
-                let length = usize::try_from(run.length).ok().filter(|n| *n <= rest);
+                let length = usize::try_from(run.length).ok().filter(|n| *n <= remaining);
                 let length = length.ok_or_else(|| out_of_order(&run))?;
-                batch.extend(run.document, length, (row, row_length, n_inputs));
-                rest -= length;
+                batch.extend(run.document, length, input_at(row, remaining));
+                remaining -= length;
             }
-            batch.extend(-1, rest, (row, row_length, n_inputs));
+            batch.extend(-1, remaining, input_at(row, remaining));
         }
         if let Some(run) = runs.next() {
             return Err(out_of_order(&run));
@@ -151,26 +158,19 @@ impl BatchDocuments {
         Ok(batch)
     }
 
-    fn extend(
-        &mut self,
-        document: i64,
-        length: usize,
-        (row, row_length, n_inputs): (usize, usize, usize),
-    ) {
+    /// Appends a run. `first_input` is the number of its first token among the inputs.
+    fn extend(&mut self, document: i64, length: usize, first_input: Option<usize>) {
         if length == 0 {
             return;
         }
-        let offset = self.documents.len() - row * row_length;
-        if offset < n_inputs {
-            self.cu_seqlens.push((row * n_inputs + offset) as i32);
-        }
+        self.cu_seqlens.extend(first_input.map(|n| n as i32));
         self.documents
             .resize(self.documents.len() + length, document);
         self.position_ids.extend(0..length as i32);
     }
 }
 
-fn out_of_order(run: &Run) -> Error {
+fn out_of_order(run: &DocumentRun) -> Error {
     Error::argument(format!(
         "a run of {} tokens does not fit row {}",
         run.length, run.row
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_dealt_out_is_told() {
+    fn a_batch_that_cannot_be_divided_is_an_error() {
         let steps = Steps::new(u64::MAX, 24).unwrap();
         let of = |rank, n_ranks, micro_batch, n_micro_batches| MicroBatch {
             rank,
@@ -211,7 +211,7 @@ mod tests {
             micro_batch,
             n_micro_batches,
         };
-        for (step, of, told) in [
+        for (step, of, message) in [
             (0, of(0, 5, 0, 1), "a batch of 24 cannot"),
             (0, of(0, u64::MAX, 0, u64::MAX), "a batch of 24 cannot"),
             (0, of(2, 2, 0, 1), "no rank 2 of 2"),
@@ -220,7 +220,7 @@ mod tests {
             (u64::MAX, of(0, 1, 0, 1), "no step 18446744073709551615"),
         ] {
             let err = steps.micro_batch(step, of).unwrap_err().to_string();
-            assert!(err.contains(told), "{err}");
+            assert!(err.contains(message), "{err}");
         }
         let err = Steps::new(5, 0).unwrap_err().to_string();
         assert!(err.contains("at least 1 sample"), "{err}");
@@ -228,8 +228,8 @@ mod tests {
     }
 
     #[test]
-    fn runs_and_padding_are_told_apart() {
-        let run = |row, document, length| Run {
+    fn runs_and_padding_get_their_documents() {
+        let run = |row, document, length| DocumentRun {
             row,
             document,
             length,
@@ -241,7 +241,7 @@ mod tests {
         assert_eq!(batch.position_ids[..5], [0, 1, 2, 0, 1]);
         assert_eq!(batch.position_ids[5..], [0, 1, 2, 3, 4, 0, 0, 1, 2, 3]);
         assert_eq!(batch.cu_seqlens, [0, 3, 4, 8, 9, 12]);
-        // What begins with the last token is no input.
+        // A run that starts with the last token has no input.
         let batch = BatchDocuments::new([run(0, 1, 4), run(0, 2, 1)], 1, 5, 4).unwrap();
         assert_eq!(batch.cu_seqlens, [0, 4]);
         for wrong in [run(0, 1, 6), run(1, 1, 1), run(0, 1, u64::MAX)] {

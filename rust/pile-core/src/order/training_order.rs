@@ -1,8 +1,8 @@
-//! An order read back: samples as spans, batches as tokens.
+//! Reading an order: samples as spans, batches as tokens.
 
 use std::path::Path;
 
-use super::{BatchDocuments, IndexedSamples, Layout, Run, Steps, Views, views};
+use super::{Appearances, BatchDocuments, DocumentRun, IndexedSamples, Layout, Steps, appearances};
 use crate::{
     Error, Result,
     progress::Progress,
@@ -14,62 +14,62 @@ use crate::{
 pub struct SampleSpan {
     /// Row of the batch.
     pub row: u64,
-    /// What stands there, in the order of the row.
+    /// The span. The spans of a row follow each other in its order.
     pub span: Span,
 }
 
-/// Samples in the order in which they are seen, as spans over some token source.
+/// Samples in training order, as spans over a token source.
 pub trait Samples: Send + Sync {
-    /// How many there are.
+    /// Number of samples.
     fn n_samples(&self) -> u64;
 
     /// Tokens of a sample.
     fn sample_length(&self) -> u64;
 
-    /// Whether the spans of a sample may hold fewer tokens than it has; the rest is padding.
+    /// Whether the spans of a sample may hold fewer tokens than the sample; padding fills it then.
     fn is_padded(&self) -> bool {
         false
     }
 
-    /// Samples that GPT-NeoX's reader cannot read, in whose place it gives another one.
+    /// Positions of the samples that GPT-NeoX's reader cannot read and replaces by another sample.
     fn replaced(&self) -> Vec<u64> {
         Vec::new()
     }
 
-    /// The spans of the sample at place `i` over `source`, empty documents left out.
+    /// The spans of the sample at a position of the training order; empty documents have none.
     ///
     /// # Errors
     /// No such sample, or an index that does not fit its source.
-    fn spans(&self, i: u64, source: &dyn TokenSource) -> Result<Vec<Span>>;
+    fn spans(&self, position: u64, source: &dyn TokenSource) -> Result<Vec<Span>>;
 
-    /// Every part of `queries` that a sample holds; `progress` advances by what is gone through for it.
+    /// Every part of `queries` that a sample holds. `progress` advances by the array entries that are read.
     ///
     /// # Errors
     /// An index that does not fit its source, or a stop.
-    fn views(
+    fn appearances(
         &self,
         queries: &[Span],
         source: &dyn TokenSource,
         progress: &Progress,
-    ) -> Result<Views> {
-        views::by_samples(self, queries, source, progress)
+    ) -> Result<Appearances> {
+        appearances::by_samples(self, queries, source, progress)
     }
 
-    /// How many copies of each document of the source the samples are made of, at most.
+    /// An upper bound on the copies of each document of the source that the samples are made of.
     ///
     /// # Errors
     /// As [`Self::spans`].
     fn n_copies(&self, source: &dyn TokenSource) -> Result<Vec<u32>> {
-        views::spans_of_documents(self, source)
+        appearances::spans_by_document(self, source)
     }
 }
 
-/// Rows of a source that is in training order already: sample `i` is document `i`, whole.
+/// Samples of a source that is in training order already: sample `i` is the whole of document `i`.
 #[derive(Debug, Clone, Copy)]
 pub struct RowSamples {
     /// Rows.
     pub n_rows: u64,
-    /// Tokens of each.
+    /// Tokens of a row.
     pub row_length: u64,
 }
 
@@ -82,20 +82,20 @@ impl Samples for RowSamples {
         self.row_length
     }
 
-    fn spans(&self, i: u64, _: &dyn TokenSource) -> Result<Vec<Span>> {
-        if i >= self.n_rows {
-            let what = format!("no sample {i}: the order has {}", self.n_rows);
+    fn spans(&self, position: u64, _: &dyn TokenSource) -> Result<Vec<Span>> {
+        if position >= self.n_rows {
+            let what = format!("no sample {position}: the order has {}", self.n_rows);
             return Err(Error::argument(what));
         }
         Ok(vec![Span {
-            document: i,
+            document: position,
             start: 0,
             length: self.row_length,
         }])
     }
 }
 
-/// The samples a model sees, in order, as lists of spans over a token source.
+/// The samples that a model sees, in order, over a token source.
 pub struct TrainingOrder<S> {
     source: S,
     samples: Box<dyn Samples>,
@@ -106,13 +106,13 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// Opens `STEM_{doc,sample,shuffle}_idx.npy` of a `packed` order over a source, in constant time.
     ///
     /// # Errors
-    /// A file is missing, malformed, or the three do not belong together.
+    /// A file is missing or malformed, or the three do not belong together.
     pub fn open(stem: &Path, seq_length: u64, source: S) -> Result<Self> {
         let samples = IndexedSamples::open(stem, Layout::packed(seq_length))?;
         Ok(Self::new(Box::new(samples), source, 0))
     }
 
-    /// Any samples over a source; `padding` is the token that fills those which are too short.
+    /// An order of any samples over a source. `padding` is the token that fills short samples.
     pub fn new(samples: Box<dyn Samples>, source: S, padding: i64) -> Self {
         Self {
             source,
@@ -121,47 +121,49 @@ impl<S: TokenSource> TrainingOrder<S> {
         }
     }
 
-    /// The tokens' source.
+    /// The source of the tokens.
     pub fn source(&self) -> &S {
         &self.source
     }
 
-    /// Samples in the order.
+    /// Number of samples.
     pub fn n_samples(&self) -> u64 {
         self.samples.n_samples()
     }
 
-    /// Tokens of a sample: one more than the sequence length.
+    /// Tokens of a sample. Usually one more than the sequence length, for the last label.
     pub fn sample_length(&self) -> u64 {
         self.samples.sample_length()
     }
 
-    /// Samples that GPT-NeoX's reader cannot read, in whose place it gives another one.
+    /// Positions of the samples that GPT-NeoX's reader cannot read and replaces by another sample.
     #[must_use]
     pub fn replaced(&self) -> Vec<u64> {
         self.samples.replaced()
     }
 
-    /// The order cut into steps of `batch_size` samples.
+    /// The steps of the order, with `batch_size` samples each.
     ///
     /// # Errors
-    /// A batch of none.
+    /// A batch size of zero.
     pub fn steps(&self, batch_size: u64) -> Result<Steps> {
         Steps::new(self.n_samples(), batch_size)
     }
 
-    /// Which document each token of `n` samples from place `first` is of; the first `n_inputs` tokens of each
-    /// are the model's inputs.
+    /// The document of each token of `n` samples from position `first`. The first `n_inputs` tokens of each
+    /// sample are the model's inputs.
     ///
     /// # Errors
     /// As [`Self::spans`].
     pub fn batch_documents(&self, first: u64, n: u64, n_inputs: u64) -> Result<BatchDocuments> {
         let spans = self.batch_spans(first, n)?;
-        let runs = spans.into_iter().map(|SampleSpan { row, span }| Run {
-            row,
-            document: span.document as i64,
-            length: span.length,
-        });
+        let runs = spans
+            .into_iter()
+            .map(|SampleSpan { row, span }| DocumentRun {
+                row,
+                document: span.document as i64,
+                length: span.length,
+            });
         BatchDocuments::new(
             runs,
             n as usize,
@@ -170,10 +172,10 @@ impl<S: TokenSource> TrainingOrder<S> {
         )
     }
 
-    /// Whether the order has `n` samples from place `first`.
+    /// Checks that the order has `n` samples from position `first`.
     ///
     /// # Errors
-    /// It has not.
+    /// It has fewer.
     pub fn check_range(&self, first: u64, n: u64) -> Result<()> {
         let n_samples = self.n_samples();
         if first.checked_add(n).is_some_and(|end| end <= n_samples) {
@@ -184,28 +186,28 @@ impl<S: TokenSource> TrainingOrder<S> {
         )))
     }
 
-    /// The spans of the sample at place `i` of the order, empty documents left out.
+    /// The spans of the sample at a position of the order; empty documents have none.
     ///
     /// # Errors
     /// No such sample, or an index that does not fit its dataset.
-    pub fn spans(&self, i: u64) -> Result<Vec<Span>> {
-        self.samples.spans(i, &self.source)
+    pub fn spans(&self, position: u64) -> Result<Vec<Span>> {
+        self.samples.spans(position, &self.source)
     }
 
-    /// Every part of `queries` that a sample holds, by query, copy and token: the way back from a document. A
-    /// token on the border of two samples may be in both.
+    /// Every part of `queries` that a sample holds, sorted by query, copy and token. A token that two
+    /// neighbouring samples share appears in both.
     ///
     /// # Errors
     /// An index that does not fit its source, or a stop.
-    pub fn views(&self, queries: &[Span], progress: &Progress) -> Result<Views> {
-        let mut found = self.samples.views(queries, &self.source, progress)?;
+    pub fn appearances(&self, queries: &[Span], progress: &Progress) -> Result<Appearances> {
+        let mut found = self.samples.appearances(queries, &self.source, progress)?;
         found
-            .views
-            .sort_by_key(|view| (view.query, view.copy, view.start, view.length, view.sample));
+            .appearances
+            .sort_by_key(|a| (a.query, a.copy, a.start, a.length, a.sample));
         Ok(found)
     }
 
-    /// How many copies of each document of the source the samples are made of, at most.
+    /// An upper bound on the copies of each document of the source that the samples are made of.
     ///
     /// # Errors
     /// As [`Self::spans`].
@@ -213,7 +215,7 @@ impl<S: TokenSource> TrainingOrder<S> {
         self.samples.n_copies(&self.source)
     }
 
-    /// The spans of `n` samples from place `first`, by row.
+    /// The spans of `n` samples from position `first`, by row.
     ///
     /// # Errors
     /// As [`Self::spans`].
@@ -227,41 +229,42 @@ impl<S: TokenSource> TrainingOrder<S> {
         Ok(all)
     }
 
-    /// Writes the tokens of `n` samples from place `first` to `out`, row after row, in the stored type.
+    /// Writes the tokens of `n` samples from position `first` to `out`, row after row, in the stored type.
     ///
     /// # Errors
-    /// As [`Self::spans`], or the source cannot be read, or `out` is too short.
+    /// As [`Self::spans`], a source that cannot be read, or a buffer `out` that is too short.
     pub fn read_batch(&self, first: u64, n: u64, out: &mut [u8]) -> Result<()> {
         self.check_range(first, n)?;
-        self.read_places(&(first..first + n).collect::<Vec<_>>(), out)
+        self.read_samples(&(first..first + n).collect::<Vec<_>>(), out)
     }
 
-    /// As [`Self::read_batch`] for samples at any places.
+    /// Writes the tokens of the samples at the given positions to `out`: see [`Self::read_batch`].
     ///
     /// # Errors
     /// As [`Self::read_batch`].
-    pub fn read_places(&self, places: &[u64], out: &mut [u8]) -> Result<()> {
+    pub fn read_samples(&self, positions: &[u64], out: &mut [u8]) -> Result<()> {
         let row_bytes = self.sample_length() as usize * self.source.token_type().n_bytes();
-        let room = out.len();
+        let n_bytes = out.len();
         let mut rows = out.chunks_exact_mut(row_bytes);
-        for place in places {
+        for position in positions {
             let row = rows.next().ok_or_else(|| {
                 Error::argument(format!(
-                    "{} samples need more than {room} bytes",
-                    places.len()
+                    "{} samples need more than {n_bytes} bytes",
+                    positions.len()
                 ))
             })?;
-            let used = self.source.read(&self.spans(*place)?, row)?;
+            let used = self.source.read(&self.spans(*position)?, row)?;
             self.pad(&mut row[used..]);
         }
         Ok(())
     }
 
+    /// Fills whole tokens of `rest` with the padding token.
     fn pad(&self, rest: &mut [u8]) {
         let token = self.padding.to_le_bytes();
-        for place in rest.chunks_exact_mut(self.source.token_type().n_bytes()) {
-            let n = place.len();
-            place.copy_from_slice(&token[..n]);
+        for slot in rest.chunks_exact_mut(self.source.token_type().n_bytes()) {
+            let n = slot.len();
+            slot.copy_from_slice(&token[..n]);
         }
     }
 }

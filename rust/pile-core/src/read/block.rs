@@ -1,4 +1,4 @@
-//! A run of whole records of a shard, and the documents in it.
+//! Consecutive whole records of a shard, and their documents.
 
 use std::{
     borrow::Cow,
@@ -8,13 +8,13 @@ use std::{
 
 use super::{
     BadRecords, Document, Rules,
-    lines::TooLong,
+    lines::SkippedRecord,
     record::{utf8, without_marks},
     shard::{bad_record, too_long},
 };
 use crate::{Error, Result};
 
-/// Whole records of one shard, with where they stand in it.
+/// Consecutive whole records of one shard, with their position in it.
 #[derive(Debug)]
 pub struct Block {
     pub(super) path: PathBuf,
@@ -22,65 +22,65 @@ pub struct Block {
     pub(super) first_record: u64,
     pub(super) first_byte: u64,
     pub(super) bytes: Vec<u8>,
-    pub(super) content: Content,
+    pub(super) content: BlockContent,
 }
 
-/// What the bytes of a block are.
+/// How the bytes of a block are to be read.
 #[derive(Debug)]
-pub(super) enum Content {
-    /// JSON, one record a line.
+pub(super) enum BlockContent {
+    /// JSON, one record per line.
     Lines,
-    /// Texts, one after the other.
-    Texts(Vec<Text>),
-    /// One document, the whole file.
+    /// Texts of a column, one after the other.
+    Texts(Vec<ColumnText>),
+    /// One document, which is the whole file.
     File,
-    /// One record, whose bytes are not here.
-    TooLong(TooLong),
+    /// One record that exceeds the limit. Its bytes were not kept.
+    TooLong(SkippedRecord),
 }
 
-/// A text among the bytes of a block.
+/// A text in the bytes of a block. It starts at the end of the previous one.
 #[derive(Debug)]
-pub(super) struct Text {
-    /// Where it ends.
+pub(super) struct ColumnText {
+    /// End of the text in the bytes.
     pub end: usize,
     pub subset: Option<Arc<str>>,
-    /// There is no text here: what there is instead.
+    /// Why the row has no text, if it has none.
     pub missing: Option<&'static str>,
 }
 
-/// Where a record stands: its number, and its bytes in the decompressed shard.
+/// The position of a record in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
-    /// Number of the line, or of the row, in its shard, from 0.
+    /// Number of the line or row, from 0.
     pub record: u64,
-    /// First byte in the decompressed shard; of a row in the column's texts laid end to end.
+    /// First byte in the decompressed shard. For a row, in the concatenation of the column's texts.
     pub byte_start: u64,
-    /// Bytes of the line, its end excluded, or of the text.
+    /// Bytes of the line, without its end, or of the text.
     pub byte_length: u64,
 }
 
-/// A record that was left out.
+/// A bad record that was skipped.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BadRecord {
     /// Its number in the shard, from 0.
     pub record: u64,
-    /// Its first byte, as in [`Position`].
+    /// Its first byte: see [`Position::byte_start`].
     pub byte: u64,
-    /// What is wrong with it.
+    /// Why it is bad.
     pub reason: String,
 }
 
-/// The records of a shard that were left out.
+/// The bad records of a shard that were skipped.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct BadRecordList {
-    /// How many.
+    /// Their number.
     pub n: u64,
     /// The first [`BadRecordList::LISTED`] of them.
     pub first: Vec<BadRecord>,
 }
 
 impl BadRecordList {
-    /// Bad records of a shard that are listed one by one.
+    /// Maximum number of bad records that are listed.
     pub const LISTED: usize = 100;
 
     fn push(&mut self, at: Position, reason: String) {
@@ -94,43 +94,43 @@ impl BadRecordList {
         }
     }
 
-    /// Adds those of a later block of the same shard.
+    /// Appends the bad records of a later block of the same shard.
     pub fn append(&mut self, later: Self) {
-        let room = Self::LISTED - self.first.len();
+        let n_more = Self::LISTED - self.first.len();
         self.n += later.n;
-        self.first.extend(later.first.into_iter().take(room));
+        self.first.extend(later.first.into_iter().take(n_more));
     }
 }
 
 impl Block {
-    /// The shard's file.
+    /// Path of the shard.
     #[must_use]
     pub fn shard_path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes of all records, also of one that is not kept.
+    /// Bytes of all records in the shard, including one that was not kept.
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
         match &self.content {
-            Content::TooLong(passed) => passed.length + u64::from(passed.has_end),
+            BlockContent::TooLong(skipped) => skipped.length + u64::from(skipped.has_end),
             _ => self.bytes.len() as u64,
         }
     }
 
-    /// Bytes of memory that the records take.
+    /// Bytes of memory that the block takes.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         self.bytes.len() as u64
     }
 
-    /// Records; the last line of a file needs no end.
+    /// Number of records. The last line of a file may lack its line end.
     #[must_use]
     pub fn n_records(&self) -> u64 {
         match &self.content {
-            Content::Texts(texts) => texts.len() as u64,
-            Content::File | Content::TooLong(_) => 1,
-            Content::Lines => {
+            BlockContent::Texts(texts) => texts.len() as u64,
+            BlockContent::File | BlockContent::TooLong(_) => 1,
+            BlockContent::Lines => {
                 let n_ends = memchr::memchr_iter(b'\n', &self.bytes).count() as u64;
                 let is_open = self.bytes.last().is_some_and(|last| *last != b'\n');
                 n_ends + u64::from(is_open)
@@ -138,11 +138,10 @@ impl Block {
         }
     }
 
-    /// Calls `take` with each document and its position, and returns the bad records if the rules
-    /// are to skip them.
+    /// Calls `take` with each document and its position. Returns the bad records that were skipped.
     ///
     /// # Errors
-    /// The first bad record if they are not to be skipped, named with its place, or what `take` gives.
+    /// The first bad record if the rules refuse them, or an error of `take`.
     pub fn each_document(
         &self,
         mut take: impl FnMut(Position, Document<'_>) -> Result<()>,
@@ -166,7 +165,7 @@ impl Block {
         Ok(bad)
     }
 
-    /// The documents with their positions, copied; an error names the record and where it stands.
+    /// Copies of the documents with their positions. A bad record is an error that names it.
     pub fn documents(&self) -> impl Iterator<Item = Result<(Position, Document<'static>)>> {
         let mut documents = Vec::new();
         let mut scratch = Vec::new();
@@ -182,10 +181,15 @@ impl Block {
         documents.into_iter()
     }
 
-    fn each_record(&self, take: &mut impl FnMut(Position, Record<'_>) -> Result<()>) -> Result<()> {
+    /// Calls `take` with each record and its position.
+    fn each_record(
+        &self,
+        take: &mut impl FnMut(Position, RawRecord<'_>) -> Result<()>,
+    ) -> Result<()> {
         let mut start = 0_u64;
         let mut number = self.first_record;
-        let mut next = |length: u64, skip: u64, record: Record<'_>| {
+        // `skip` is the bytes between this record and the next.
+        let mut next = |length: u64, skip: u64, record: RawRecord<'_>| {
             let position = Position {
                 record: number,
                 byte_start: self.first_byte + start,
@@ -196,28 +200,28 @@ impl Block {
             take(position, record)
         };
         match &self.content {
-            Content::Texts(texts) => {
+            BlockContent::Texts(texts) => {
                 let mut from = 0;
                 for text in texts {
                     let bytes = &self.bytes[from..text.end];
                     from = text.end;
-                    next(bytes.len() as u64, 0, Record::Text(bytes, text))?;
+                    next(bytes.len() as u64, 0, RawRecord::Text(bytes, text))?;
                 }
             }
-            Content::File => next(self.n_bytes(), 0, Record::File(&self.bytes))?,
-            Content::TooLong(passed) => {
-                next(passed.length, passed.has_end.into(), Record::TooLong)?;
+            BlockContent::File => next(self.n_bytes(), 0, RawRecord::File(&self.bytes))?,
+            BlockContent::TooLong(skipped) => {
+                next(skipped.length, skipped.has_end.into(), RawRecord::TooLong)?;
             }
-            Content::Lines => {
+            BlockContent::Lines => {
                 let mut from = 0;
                 for end in memchr::memchr_iter(b'\n', &self.bytes) {
                     let line = &self.bytes[from..end];
                     from = end + 1;
-                    next(line.len() as u64, 1, Record::Line(line))?;
+                    next(line.len() as u64, 1, RawRecord::Line(line))?;
                 }
                 let line = &self.bytes[from..];
                 if !line.is_empty() {
-                    next(line.len() as u64, 0, Record::Line(line))?;
+                    next(line.len() as u64, 0, RawRecord::Line(line))?;
                 }
             }
         }
@@ -225,16 +229,16 @@ impl Block {
     }
 }
 
-/// A record as it stands in its block.
-enum Record<'a> {
+/// A record that is not parsed yet.
+enum RawRecord<'a> {
     Line(&'a [u8]),
-    Text(&'a [u8], &'a Text),
+    Text(&'a [u8], &'a ColumnText),
     File(&'a [u8]),
     TooLong,
 }
 
-impl<'a> Record<'a> {
-    /// The document, or what is wrong with the record.
+impl<'a> RawRecord<'a> {
+    /// The document, or why the record is bad.
     fn document(
         self,
         rules: &Rules,
@@ -242,7 +246,7 @@ impl<'a> Record<'a> {
     ) -> std::result::Result<Document<'a>, String> {
         match self {
             Self::TooLong => Err(too_long(rules.max_record)),
-            long if long.n_bytes() > rules.max_record => Err(too_long(rules.max_record)),
+            record if record.n_bytes() > rules.max_record => Err(too_long(rules.max_record)),
             Self::Line(line) => Document::parse(line, &rules.text_field, scratch),
             Self::Text(bytes, text) => match text.missing {
                 Some(what) => Err(what.to_owned()),
@@ -260,7 +264,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Bytes of the record that are here.
+    /// Bytes of the record in memory.
     fn n_bytes(&self) -> u64 {
         match self {
             Self::Line(bytes) | Self::Text(bytes, _) | Self::File(bytes) => bytes.len() as u64,

@@ -1,4 +1,4 @@
-//! Which kind of shard a file is, by its name.
+//! The kinds of shards, recognized by the name of the file.
 
 use std::{fs, path::Path};
 
@@ -6,39 +6,43 @@ use crate::{Error, Result};
 
 /// A kind of shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// JSON, one record a line; a file named `.json` is refused if it is one array.
-    Lines { packing: Packing, is_json: bool },
+pub(super) enum ShardFormat {
+    /// JSON, one record per line. `is_json`: the file is named `.json`, which may also be a single array;
+    /// that is an error.
+    Lines {
+        compression: Compression,
+        is_json: bool,
+    },
     /// One document.
-    Text(Packing),
+    Text(Compression),
     /// A column of texts.
     Parquet,
 }
 
 /// How a file is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Packing {
-    Plain,
+pub(super) enum Compression {
+    None,
     Zstd,
     Gzip,
-    /// Standard input, plain.
+    /// Standard input, which is not compressed.
     StandardInput,
 }
 
-/// The path that stands for standard input.
+/// The path that means standard input.
 pub(super) const STANDARD_INPUT: &str = "-";
 
-const PACKINGS: [(&str, Packing); 3] = [
-    (".zst", Packing::Zstd),
-    (".zstd", Packing::Zstd),
-    (".gz", Packing::Gzip),
+const COMPRESSIONS: [(&str, Compression); 3] = [
+    (".zst", Compression::Zstd),
+    (".zstd", Compression::Zstd),
+    (".gz", Compression::Gzip),
 ];
 
-impl Format {
-    /// The format of a path: by its name in any letter case, and JSON lines for a pipe that the shell named.
+impl ShardFormat {
+    /// The format of a path, by its name in any letter case. A pipe whose name has no known ending is JSON lines.
     pub(super) fn of(path: &Path) -> Result<Self> {
         if path.as_os_str() == STANDARD_INPUT {
-            return Ok(Self::lines(Packing::StandardInput));
+            return Ok(Self::lines(Compression::StandardInput));
         }
         if let Some(format) = Self::named(path) {
             return match format {
@@ -50,45 +54,46 @@ impl Format {
             };
         }
         if is_stream(path) {
-            return Ok(Self::lines(Packing::Plain));
+            return Ok(Self::lines(Compression::None));
         }
         let what = "not a shard by its name: .jsonl, .ndjson, .json and .txt are read, plain or \
                     compressed (.zst, .zstd, .gz), and .parquet";
         Err(Error::malformed(path, what))
     }
 
-    fn lines(packing: Packing) -> Self {
+    fn lines(compression: Compression) -> Self {
         Self::Lines {
-            packing,
+            compression,
             is_json: false,
         }
     }
 
+    /// The format by the name alone.
     fn named(path: &Path) -> Option<Self> {
         let name = path.as_os_str().to_string_lossy().to_ascii_lowercase();
         if name.ends_with(".parquet") {
             return Some(Self::Parquet);
         }
-        let packed = PACKINGS
+        let compressed = COMPRESSIONS
             .iter()
-            .find_map(|(suffix, packing)| Some((name.strip_suffix(suffix)?, *packing)));
-        let (name, packing) = packed.unwrap_or((&name, Packing::Plain));
+            .find_map(|(suffix, compression)| Some((name.strip_suffix(suffix)?, *compression)));
+        let (name, compression) = compressed.unwrap_or((&name, Compression::None));
         match name.rsplit_once('.')?.1 {
-            "jsonl" | "ndjson" => Some(Self::lines(packing)),
+            "jsonl" | "ndjson" => Some(Self::lines(compression)),
             "json" => Some(Self::Lines {
-                packing,
+                compression,
                 is_json: true,
             }),
-            "txt" => Some(Self::Text(packing)),
+            "txt" => Some(Self::Text(compression)),
             _ => None,
         }
     }
 }
 
-/// Whether a path is a pipe or a device rather than a file: its bytes can be read once.
+/// Whether a path is a pipe or a device, whose bytes can be read only once.
 fn is_stream(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
-    // What a shell's `<(...)` is called; such a path may also be a file that was redirected.
+    // A shell's `<(...)` has such a name. If a file was redirected, the path is treated as a pipe all the same.
     if path.starts_with("/dev/fd")
         || path.starts_with("/proc/self/fd")
         || path == Path::new("/dev/stdin")
@@ -106,32 +111,43 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_known_in_any_case_and_compression() {
-        let lines = |packing| Some(Format::lines(packing));
-        for (suffix, packing) in [
-            ("", Packing::Plain),
-            (".gz", Packing::Gzip),
-            (".zst", Packing::Zstd),
-            (".zstd", Packing::Zstd),
+    fn formats_are_recognized_in_any_case_and_compression() {
+        let lines = |compression| Some(ShardFormat::lines(compression));
+        for (suffix, compression) in [
+            ("", Compression::None),
+            (".gz", Compression::Gzip),
+            (".zst", Compression::Zstd),
+            (".zstd", Compression::Zstd),
         ] {
             for name in ["a.jsonl", "a.ndjson", "A.JSONL", "x.y.JsonL"] {
                 let name = format!("{name}{suffix}");
-                assert_eq!(Format::named(Path::new(&name)), lines(packing), "{name}");
+                assert_eq!(
+                    ShardFormat::named(Path::new(&name)),
+                    lines(compression),
+                    "{name}"
+                );
                 let name = name.to_ascii_uppercase();
-                assert_eq!(Format::named(Path::new(&name)), lines(packing), "{name}");
+                assert_eq!(
+                    ShardFormat::named(Path::new(&name)),
+                    lines(compression),
+                    "{name}"
+                );
             }
-            let text = Format::named(Path::new(&format!("a.txt{suffix}")));
-            assert_eq!(text, Some(Format::Text(packing)));
-            let json = Format::named(Path::new(&format!("a.json{suffix}")));
+            let text = ShardFormat::named(Path::new(&format!("a.txt{suffix}")));
+            assert_eq!(text, Some(ShardFormat::Text(compression)));
+            let json = ShardFormat::named(Path::new(&format!("a.json{suffix}")));
             assert_eq!(
                 json,
-                Some(Format::Lines {
-                    packing,
+                Some(ShardFormat::Lines {
+                    compression,
                     is_json: true
                 })
             );
         }
-        assert_eq!(Format::named(Path::new("a.Parquet")), Some(Format::Parquet));
+        assert_eq!(
+            ShardFormat::named(Path::new("a.Parquet")),
+            Some(ShardFormat::Parquet)
+        );
         for name in [
             "a",
             "a.gz",
@@ -141,7 +157,7 @@ mod tests {
             "a.csv",
             "a.jsonl.bz2",
         ] {
-            assert_eq!(Format::named(Path::new(name)), None, "{name}");
+            assert_eq!(ShardFormat::named(Path::new(name)), None, "{name}");
         }
     }
 }

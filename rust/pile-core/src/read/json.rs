@@ -1,39 +1,42 @@
-//! One line of JSON, read straight through: the text, the subset, and whether all of it is JSON.
+//! A fast parser of one record, in one pass over the line. It validates all of the JSON, but builds only the text.
 //!
-//! What this reader does not take is left to `reference`, which reads the rare forms that are
-//! skipped here and says what is wrong with the rest. What it takes, `reference` reads the same.
+//! It supports the usual forms of records and returns `None` for everything else. [`super::reference`], based
+//! on serde_json, then parses the line: it supports all forms and its errors say what is wrong. For every
+//! line that this parser accepts, both return the same document; the tests below compare them.
 
 use std::{borrow::Cow, ops::Range};
 
 use super::Document;
 
-/// Nested arrays and objects in what is skipped; deeper ones are left to `reference`.
+/// Limit on the nesting of skipped arrays and objects, which are tracked in the bits of a `u64`.
 const MAX_DEPTH: u32 = 64;
 
-/// Between the strings of a text that is a list of them.
+/// Joins the strings of a text that is a list.
 pub(super) const JOINER: &str = "\n\n";
 
-/// What was found in a line.
-pub(super) struct Found {
-    text: Text,
+/// A parsed record, as ranges of the line and the scratch buffer.
+pub(super) struct ParsedRecord {
+    text: TextLocation,
     subset: Option<Range<usize>>,
     n_lone_surrogates: u64,
 }
 
-/// Where a text stands.
-enum Text {
-    /// In the line, as it is.
+/// The location of the text.
+enum TextLocation {
+    /// A range of the line: the text has no escapes.
     Line(Range<usize>),
-    /// In the first so many bytes of the scratch.
+    /// This many bytes from the start of the scratch buffer: the text was unescaped.
     Scratch(usize),
 }
 
-impl Found {
-    /// As a document, given the line and the scratch that it was read with.
+impl ParsedRecord {
+    /// The document. `line` and `scratch` must be those of [`parse`].
     pub(super) fn document<'a>(self, line: &'a str, scratch: &'a [u8]) -> Option<Document<'a>> {
         let text = match self.text {
-            Text::Line(range) => &line[range],
-            Text::Scratch(n_bytes) => simdutf8::basic::from_utf8(&scratch[..n_bytes]).ok()?,
+            TextLocation::Line(range) => &line[range],
+            TextLocation::Scratch(n_bytes) => {
+                simdutf8::basic::from_utf8(&scratch[..n_bytes]).ok()?
+            }
         };
         Some(Document {
             text: Cow::Borrowed(text),
@@ -43,34 +46,37 @@ impl Found {
     }
 }
 
-/// Reads a line, or gives `None` if it is not one that this reader takes. A text with escapes is
-/// built in `scratch`.
-pub(super) fn read(line: &str, text_field: &str, scratch: &mut Vec<u8>) -> Option<Found> {
-    let mut reader = Reader {
+/// Parses a line; `None` if this parser does not support it. A text with escapes is built in `scratch`.
+pub(super) fn parse(line: &str, text_field: &str, scratch: &mut Vec<u8>) -> Option<ParsedRecord> {
+    let mut parser = RecordParser {
         line: line.as_bytes(),
         at: 0,
         n_lone_surrogates: 0,
     };
-    let (text, subset) = reader.record(text_field, scratch)?;
-    Some(Found {
+    let (text, subset) = parser.record(text_field, scratch)?;
+    Some(ParsedRecord {
         text,
         subset,
-        n_lone_surrogates: reader.n_lone_surrogates,
+        n_lone_surrogates: parser.n_lone_surrogates,
     })
 }
 
-struct Reader<'a> {
+/// A parser over a line. Its methods return `None` if the line is not supported.
+struct RecordParser<'a> {
+    /// Valid UTF-8.
     line: &'a [u8],
+    /// The next byte.
     at: usize,
     n_lone_surrogates: u64,
 }
 
-impl Reader<'_> {
+impl RecordParser<'_> {
+    /// Parses the whole line: the location of the text and the range of the subset.
     fn record(
         &mut self,
         text_field: &str,
         scratch: &mut Vec<u8>,
-    ) -> Option<(Text, Option<Range<usize>>)> {
+    ) -> Option<(TextLocation, Option<Range<usize>>)> {
         let (mut text, mut subset) = (None, None);
         self.skip_space();
         match self.next()? {
@@ -94,8 +100,8 @@ impl Reader<'_> {
         (self.at == self.line.len()).then_some((text?, subset))
     }
 
-    /// `pile_set_name` in the value ahead, if that is an object and this a string.
-    #[allow(clippy::option_option)] // outside: whether it could be read
+    /// Parses the value of `meta`: the range of `pile_set_name`, if the value is an object and has it as a string.
+    #[allow(clippy::option_option)] // The outer option is the parser's.
     fn subset(&mut self) -> Option<Option<Range<usize>>> {
         self.skip_space();
         if self.peek() != Some(b'{') {
@@ -111,7 +117,7 @@ impl Reader<'_> {
                 self.skip_value()?;
             } else if self.peek() == Some(b'"') {
                 self.at += 1;
-                subset = Some(self.plain_string()?);
+                subset = Some(self.unescaped_string()?);
             } else {
                 self.skip_value()?;
                 subset = None;
@@ -120,9 +126,10 @@ impl Reader<'_> {
         Some(subset)
     }
 
-    /// A string, or a list of them joined.
-    fn text_value(&mut self, scratch: &mut Vec<u8>) -> Option<Text> {
-        self.n_lone_surrogates = 0; // of another text of the same name before
+    /// Parses the value of the text: a string or a list of strings.
+    fn text_value(&mut self, scratch: &mut Vec<u8>) -> Option<TextLocation> {
+        // If a key occurs twice, the last value counts.
+        self.n_lone_surrogates = 0;
         self.skip_space();
         match self.next()? {
             b'"' => self.text(scratch),
@@ -131,13 +138,14 @@ impl Reader<'_> {
         }
     }
 
-    fn list(&mut self, scratch: &mut Vec<u8>) -> Option<Text> {
-        self.make_room(scratch);
+    /// Parses a list of strings after its opening bracket, and joins them.
+    fn list(&mut self, scratch: &mut Vec<u8>) -> Option<TextLocation> {
+        self.reserve(scratch);
         let mut n = 0;
         self.skip_space();
         if self.peek() == Some(b']') {
             self.at += 1;
-            return Some(Text::Scratch(0));
+            return Some(TextLocation::Scratch(0));
         }
         loop {
             self.skip_space();
@@ -151,52 +159,59 @@ impl Reader<'_> {
                     scratch[n..n + JOINER.len()].copy_from_slice(JOINER.as_bytes());
                     n += JOINER.len();
                 }
-                b']' => return Some(Text::Scratch(n)),
+                b']' => return Some(TextLocation::Scratch(n)),
                 _ => return None,
             }
         }
     }
 
-    /// The string whose opening quote was read.
-    fn text(&mut self, scratch: &mut Vec<u8>) -> Option<Text> {
+    /// Parses a text after its opening quote.
+    fn text(&mut self, scratch: &mut Vec<u8>) -> Option<TextLocation> {
         let start = self.at;
-        self.skip_plain();
+        self.skip_ordinary();
         if self.peek()? == b'"' {
             self.at += 1;
-            return Some(Text::Line(start..self.at - 1));
+            return Some(TextLocation::Line(start..self.at - 1));
         }
-        self.make_room(scratch);
+        self.reserve(scratch);
         let n = self.at - start;
         scratch[..n].copy_from_slice(&self.line[start..self.at]);
-        self.unescape(scratch, n).map(Text::Scratch)
+        self.unescape(scratch, n).map(TextLocation::Scratch)
     }
 
-    /// Unescaped text is never longer than the line; a run is copied [`CHUNK`] bytes at a time.
-    fn make_room(&self, scratch: &mut Vec<u8>) {
+    /// Makes the scratch buffer long enough for any text of the line.
+    ///
+    /// An unescaped text is never longer than its escaped form: `\uXXXX` has six bytes and becomes at most
+    /// three. The joiner has two bytes, and `","` between two strings has three. [`Self::unescape`] copies
+    /// whole chunks, so up to [`CHUNK`] bytes more are written.
+    fn reserve(&self, scratch: &mut Vec<u8>) {
         let needed = self.line.len() + CHUNK;
         if scratch.len() < needed {
             scratch.resize(needed, 0);
         }
     }
 
-    /// Unescapes the string ahead to `out[n..]`, its closing quote included; returns where that ends.
+    /// Unescapes the rest of a string to `out[n..]`, up to its closing quote, which is consumed. Returns the
+    /// end in `out`.
     fn unescape(&mut self, out: &mut [u8], mut n: usize) -> Option<usize> {
         loop {
             let rest = &self.line[self.at..];
-            let plain = match rest.first_chunk() {
+            let n_ordinary = match rest.first_chunk() {
                 Some(chunk) => {
+                    // Copies the whole chunk, which is faster than a copy of variable length. The bytes after the
+                    // ordinary ones are overwritten next.
                     out[n..n + CHUNK].copy_from_slice(chunk);
-                    plain_bytes(chunk)
+                    ordinary_bytes(chunk)
                 }
                 None => {
-                    let plain = rest.iter().take_while(|byte| !is_special(**byte)).count();
-                    out[n..n + plain].copy_from_slice(&rest[..plain]);
-                    plain
+                    let n_ordinary = rest.iter().take_while(|byte| !is_special(**byte)).count();
+                    out[n..n + n_ordinary].copy_from_slice(&rest[..n_ordinary]);
+                    n_ordinary
                 }
             };
-            self.at += plain;
-            n += plain;
-            if plain == CHUNK {
+            self.at += n_ordinary;
+            n += n_ordinary;
+            if n_ordinary == CHUNK {
                 continue;
             }
             match self.next()? {
@@ -207,7 +222,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Unescapes the escapes ahead, the first one's backslash read already.
+    /// Unescapes consecutive escapes, after the first backslash. Texts in other scripts than Latin have long
+    /// runs of them.
     fn escapes(&mut self, out: &mut [u8], mut n: usize) -> Option<usize> {
         loop {
             let escape = self.next()?;
@@ -225,7 +241,8 @@ impl Reader<'_> {
         }
     }
 
-    /// Writes the character of a UTF-16 unit, and of the one ahead if the two are a pair.
+    /// Writes the UTF-8 of a UTF-16 code unit. If it is a high surrogate and the next escape is a low one,
+    /// writes the character of the pair. Returns the number of bytes.
     #[inline]
     fn push_unit(&mut self, unit: u32, out: &mut [u8; 4]) -> usize {
         match unit {
@@ -248,9 +265,12 @@ impl Reader<'_> {
         }
     }
 
+    /// Does [`Self::push_unit`] for a surrogate. A lone one becomes U+FFFD and is counted.
+    ///
+    /// Cold, so that the common cases stay small enough to be inlined.
     #[cold]
     fn push_surrogate(&mut self, high: u32, out: &mut [u8; 4]) -> usize {
-        let before = self.at;
+        let after_unit = self.at;
         let low = match self.line[self.at..] {
             [b'\\', b'u', ..] if high < 0xDC00 => {
                 self.at += 2;
@@ -261,24 +281,26 @@ impl Reader<'_> {
         let pair =
             low.and_then(|low| char::from_u32(0x1_0000 + ((high - 0xD800) << 10) + low - 0xDC00));
         let char = pair.unwrap_or_else(|| {
-            self.at = before;
+            self.at = after_unit;
             self.n_lone_surrogates += 1;
             char::REPLACEMENT_CHARACTER
         });
         char.encode_utf8(out).len()
     }
 
-    /// Four hexadecimal digits.
+    /// Parses four hexadecimal digits.
     #[inline]
     fn hex(&mut self) -> Option<u32> {
         let digits: &[u8; 4] = self.line[self.at..].first_chunk()?;
         self.at += 4;
         let [a, b, c, d] = digits.map(|digit| i32::from(HEX[usize::from(digit)]));
+        // A digit of -1 has all bits set, which makes the sum negative.
         u32::try_from(a << 12 | b << 8 | c << 4 | d).ok()
     }
 
-    /// The next key of an object, up to and with its colon; `None` inside after the closing brace.
-    #[allow(clippy::option_option)] // outside: whether it could be read
+    /// Parses the next key of an object and its colon. Returns `Some(None)` after the closing brace. A key
+    /// with escapes is not supported.
+    #[allow(clippy::option_option)] // The outer option is the parser's.
     fn next_key(&mut self, is_first: bool) -> Option<Option<Range<usize>>> {
         self.skip_space();
         let mut byte = self.next()?;
@@ -295,21 +317,22 @@ impl Reader<'_> {
         if byte != b'"' {
             return None;
         }
-        let key = self.plain_string()?;
+        let key = self.unescaped_string()?;
         self.skip_space();
         (self.next()? == b':').then_some(Some(key))
     }
 
-    /// The string whose opening quote was read, if it has no escapes.
-    fn plain_string(&mut self) -> Option<Range<usize>> {
+    /// Parses a string without escapes, after its opening quote.
+    fn unescaped_string(&mut self) -> Option<Range<usize>> {
         let start = self.at;
-        self.skip_plain();
+        self.skip_ordinary();
         (self.next()? == b'"').then_some(start..self.at - 1)
     }
 
     /// Skips a value of any kind.
     fn skip_value(&mut self) -> Option<()> {
-        // The kinds of what is open, the innermost in the lowest bit: 1 for an object.
+        // A stack of the open arrays and objects, without recursion: one bit each, 1 for an object, the
+        // innermost in the lowest bit.
         let (mut open, mut depth) = (0_u64, 0);
         loop {
             self.skip_space();
@@ -340,6 +363,7 @@ impl Reader<'_> {
                     continue;
                 }
             }
+            // A value has ended: close arrays and objects until one continues with a comma.
             loop {
                 if depth == 0 {
                     return Some(());
@@ -358,6 +382,7 @@ impl Reader<'_> {
         }
     }
 
+    /// Skips a key and its colon.
     fn skip_key(&mut self) -> Option<()> {
         self.skip_space();
         if self.next()? != b'"' {
@@ -368,10 +393,10 @@ impl Reader<'_> {
         (self.next()? == b':').then_some(())
     }
 
-    /// Skips a string whose opening quote was read.
+    /// Skips a string after its opening quote.
     fn skip_string(&mut self) -> Option<()> {
         loop {
-            self.skip_plain();
+            self.skip_ordinary();
             match self.next()? {
                 b'"' => return Some(()),
                 b'\\' => match self.next()? {
@@ -383,13 +408,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips a number or a word that starts with `first`.
+    /// Skips a number, a literal or a constant, after its first byte.
     fn skip_scalar(&mut self, first: u8) -> Option<()> {
         let word: &[u8] = match first {
             b't' => b"rue",
             b'f' => b"alse",
             b'n' => b"ull",
-            // What Python's json writes of floats that JSON does not know.
+            // Python's json writes these constants, which are not JSON.
             b'N' => b"aN",
             b'I' => b"nfinity",
             b'-' if self.peek() == Some(b'I') => b"Infinity",
@@ -417,10 +442,11 @@ impl Reader<'_> {
             }
             self.skip_some_digits()?;
         }
-        // A digit after a zero is told by what must follow a value.
+        // A digit after a leading zero is found by the caller, which expects a comma or a bracket.
         Some(())
     }
 
+    /// Skips digits, of which there must be at least one.
     fn skip_some_digits(&mut self) -> Option<()> {
         let is_digit = self.peek()?.is_ascii_digit();
         self.skip_digits();
@@ -433,13 +459,13 @@ impl Reader<'_> {
         }
     }
 
-    /// Goes on to the next quote, backslash or control character, or to the end.
+    /// Skips to the next quote, backslash or control character, or to the end of the line.
     #[inline]
-    fn skip_plain(&mut self) {
+    fn skip_ordinary(&mut self) {
         while let Some(chunk) = self.line[self.at..].first_chunk() {
-            let plain = plain_bytes(chunk);
-            self.at += plain;
-            if plain < CHUNK {
+            let n_ordinary = ordinary_bytes(chunk);
+            self.at += n_ordinary;
+            if n_ordinary < CHUNK {
                 return;
             }
         }
@@ -467,7 +493,7 @@ impl Reader<'_> {
     }
 }
 
-/// What a backslash and this byte stand for, `u` aside.
+/// The character of an escape: the byte that a backslash followed by `escape` means. `u` is handled elsewhere.
 #[inline]
 fn unescaped(escape: u8) -> Option<u8> {
     Some(match escape {
@@ -494,30 +520,32 @@ const HEX: [i8; 256] = {
     values
 };
 
-/// Bytes that are looked at together.
+/// Bytes that are examined together: the width of an SSE2 register.
 const CHUNK: usize = 16;
 
-/// Whether a byte ends a run of plain ones in a string.
+/// Whether a byte of a string is special: a quote, a backslash, or a control character, which JSON forbids in
+/// strings.
 fn is_special(byte: u8) -> bool {
     matches!(byte, b'"' | b'\\' | 0..=0x1F)
 }
 
-/// Bytes before the first special one.
+/// Number of bytes before the first special one.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn plain_bytes(chunk: &[u8; CHUNK]) -> usize {
-    // SAFETY: SSE2 is part of every x86-64.
-    unsafe { plain_bytes_sse2(chunk) }
+fn ordinary_bytes(chunk: &[u8; CHUNK]) -> usize {
+    // SAFETY: the function needs SSE2, which is part of the x86-64 baseline.
+    unsafe { ordinary_bytes_sse2(chunk) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "sse2")]
-fn plain_bytes_sse2(chunk: &[u8; CHUNK]) -> usize {
+fn ordinary_bytes_sse2(chunk: &[u8; CHUNK]) -> usize {
     use std::arch::x86_64::{
         __m128i, _mm_cmpeq_epi8, _mm_max_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
     let bytes: __m128i = bytemuck::cast(*chunk);
+    // SSE2 has no unsigned comparison: byte <= 0x1F if and only if max(byte, 0x1F) == 0x1F.
     let last_control = _mm_set1_epi8(0x1F);
     let special = _mm_or_si128(
         _mm_cmpeq_epi8(_mm_max_epu8(bytes, last_control), last_control),
@@ -526,15 +554,16 @@ fn plain_bytes_sse2(chunk: &[u8; CHUNK]) -> usize {
             _mm_cmpeq_epi8(bytes, _mm_set1_epi8(b'\\' as i8)),
         ),
     );
+    // The extra bit makes the result CHUNK if no byte is special.
     (_mm_movemask_epi8(special) | 1 << CHUNK).trailing_zeros() as usize
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-use plain_bytes_one_by_one as plain_bytes;
+use ordinary_bytes_portable as ordinary_bytes;
 
-/// The same anywhere.
+/// `ordinary_bytes` for other architectures.
 #[cfg(any(test, not(target_arch = "x86_64")))]
-fn plain_bytes_one_by_one(chunk: &[u8; CHUNK]) -> usize {
+fn ordinary_bytes_portable(chunk: &[u8; CHUNK]) -> usize {
     let special = chunk.iter().position(|byte| is_special(*byte));
     special.unwrap_or(CHUNK)
 }
@@ -547,12 +576,12 @@ mod tests {
 
     fn fast(line: &str) -> Option<Document<'static>> {
         let mut scratch = Vec::new();
-        let found = read(line, "text", &mut scratch)?;
+        let found = parse(line, "text", &mut scratch)?;
         found.document(line, &scratch).map(Document::into_owned)
     }
 
     #[test]
-    fn good_records_are_read_here() {
+    fn usual_records_are_supported() {
         for line in [
             r#"{"text": "a\n\u00e9\ud83d\ude00", "meta": {"pile_set_name": "C"}}"#,
             r#" {"id": [1, {"text": 2.5e3}, [], {}], "meta": null, "text": "b"} "#,
@@ -570,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_is_left_to_the_reference() {
+    fn deep_nesting_needs_the_reference() {
         for depth in [63, 64, 65, 1000] {
             let line = format!(
                 r#"{{"x": {}{}, "text": "a"}}"#,
@@ -582,7 +611,7 @@ mod tests {
         }
     }
 
-    /// JSON of every kind, as strings that a writer might have made.
+    /// JSON of every kind, and some text that is nearly JSON.
     fn json() -> impl Strategy<Value = String> {
         let string = prop_oneof![
             any::<String>().prop_map(|s| serde_json::to_string(&s).unwrap()),
@@ -653,7 +682,7 @@ mod tests {
         ]
     }
 
-    /// A record whose text is of any kind.
+    /// A record with any JSON as its values.
     fn record() -> impl Strategy<Value = String> {
         (json(), json(), json()).prop_map(|(text, meta, other)| {
             format!(r#"{{"x": {other}, "text": {text}, "meta": {{"pile_set_name": {meta}}}}}"#)
@@ -671,12 +700,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn any_json_is_read_as_the_reference_reads_it(line in prop_oneof![json(), record()]) {
+        fn agrees_with_the_reference_on_any_json(line in prop_oneof![json(), record()]) {
             agrees(&line)?;
         }
 
         #[test]
-        fn damaged_json_is_taken_only_if_the_reference_takes_it(
+        fn agrees_with_the_reference_on_damaged_json(
             line in record(), at: usize, byte in prop::sample::select(b"\"\\{}[],:u0-e \x01x".to_vec()), cut: bool,
         ) {
             let mut bytes = line.into_bytes();
@@ -689,7 +718,7 @@ mod tests {
         }
 
         #[test]
-        fn what_serde_json_writes_is_read_here(text: String, subset in "[A-Za-z ]{0,20}", key: String) {
+        fn output_of_serde_json_is_supported(text: String, subset in "[A-Za-z ]{0,20}", key: String) {
             let key = key.replace(|c: char| c.is_ascii_control() || c == '"' || c == '\\', "");
             let record = serde_json::json!({"meta": {"pile_set_name": subset, key: 1}, "text": text});
             let found = fast(&record.to_string());
@@ -697,8 +726,8 @@ mod tests {
         }
 
         #[test]
-        fn runs_end_at_the_same_byte_everywhere(chunk: [u8; CHUNK]) {
-            prop_assert_eq!(plain_bytes(&chunk), plain_bytes_one_by_one(&chunk));
+        fn the_portable_function_agrees_with_sse2(chunk: [u8; CHUNK]) {
+            prop_assert_eq!(ordinary_bytes(&chunk), ordinary_bytes_portable(&chunk));
         }
     }
 }

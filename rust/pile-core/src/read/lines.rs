@@ -1,38 +1,38 @@
-//! Cuts a stream of lines into runs of whole ones; memory is bounded by the longest record that is read.
+//! Splits a stream into runs of whole lines. The limit on the length of a record bounds the memory.
 
 use std::path::Path;
 
 use super::{shard::BLOCK_BYTES, stream::Stream};
 use crate::{Error, Result};
 
-/// Lines of a shard that are not read yet.
-pub(super) struct Lines {
+/// The remaining lines of a shard.
+pub(super) struct LineReader {
     stream: Stream,
-    /// What was read behind the last line that was given.
+    /// The bytes read after the last line that was returned.
     rest: Vec<u8>,
-    /// Whether the file is called `.json`, which other tools give to one array, too.
+    /// Whether the file is named `.json`, as a file with a single array may be too.
     is_json: bool,
     is_started: bool,
 }
 
 /// The next lines.
-pub(super) enum Run {
-    /// Whole lines; the last one of a shard may have no end.
+pub(super) enum LineRun {
+    /// Whole lines. The last line of a shard may lack its end.
     Lines(Vec<u8>),
-    /// One line that is too long to be read, and was passed over.
-    TooLong(TooLong),
+    /// One line that exceeds the limit and was skipped.
+    TooLong(SkippedRecord),
 }
 
-/// A record that was passed over for its length.
+/// A record that was skipped because it exceeds the limit.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TooLong {
-    /// Its bytes, the line's end excluded.
+pub(super) struct SkippedRecord {
+    /// Bytes of the record, without the line end.
     pub length: u64,
-    /// Whether a line's end follows.
+    /// Whether a line end follows.
     pub has_end: bool,
 }
 
-impl Lines {
+impl LineReader {
     pub(super) fn new(stream: Stream, is_json: bool) -> Self {
         Self {
             stream,
@@ -46,46 +46,48 @@ impl Lines {
         &self.stream
     }
 
-    /// Reads at least a block and up to a line's end; also whether that was all. A line of more than
-    /// `max_record` bytes is not kept: `pass_over` says whether to read on behind it.
+    /// Reads about a block, up to the end of a line. Also returns whether the stream has ended. The bytes of
+    /// a line that exceeds `max_record` are dropped; `allow_skip` is called first, and its error ends the
+    /// reading.
     pub(super) fn next(
         &mut self,
         path: &Path,
         max_record: u64,
-        pass_over: impl FnOnce() -> Result<()>,
-    ) -> Result<(Run, bool)> {
+        allow_skip: impl FnOnce() -> Result<()>,
+    ) -> Result<(LineRun, bool)> {
         let mut bytes = Vec::with_capacity(BLOCK_BYTES.max(2 * self.rest.len()));
         bytes.append(&mut self.rest);
+        // Bytes that are known to hold no line end.
         let mut searched = 0;
         loop {
-            let wanted = BLOCK_BYTES.saturating_sub(bytes.len()).max(BLOCK_BYTES / 4);
-            let is_last = self.stream.read(wanted, &mut bytes)? < wanted;
+            let to_read = BLOCK_BYTES.saturating_sub(bytes.len()).max(BLOCK_BYTES / 4);
+            let is_last = self.stream.read(to_read, &mut bytes)? < to_read;
             if !self.is_started {
                 self.is_started = true;
                 check_start(path, &bytes)?;
                 check_lines_start(path, &bytes, self.is_json)?;
             }
             if is_last {
-                return Ok((Run::Lines(bytes), true));
+                return Ok((LineRun::Lines(bytes), true));
             }
             if let Some(at) = memchr::memrchr(b'\n', &bytes[searched..]) {
                 let end = searched + at + 1;
                 self.rest.extend_from_slice(&bytes[end..]);
                 bytes.truncate(end);
-                return Ok((Run::Lines(bytes), false));
+                return Ok((LineRun::Lines(bytes), false));
             }
             searched = bytes.len();
             if searched as u64 > max_record {
                 drop(bytes);
-                pass_over()?;
-                let too_long = self.pass_over(searched as u64)?;
-                return Ok((Run::TooLong(too_long), !too_long.has_end));
+                allow_skip()?;
+                let skipped = self.skip_line(searched as u64)?;
+                return Ok((LineRun::TooLong(skipped), !skipped.has_end));
             }
         }
     }
 
-    /// Reads up to the end of a line of which `length` bytes were read.
-    fn pass_over(&mut self, mut length: u64) -> Result<TooLong> {
+    /// Skips the rest of a line of which `length` bytes were read.
+    fn skip_line(&mut self, mut length: u64) -> Result<SkippedRecord> {
         let mut bytes = Vec::with_capacity(BLOCK_BYTES);
         loop {
             bytes.clear();
@@ -97,19 +99,20 @@ impl Lines {
             }
             if end.is_some() || n < BLOCK_BYTES {
                 let has_end = end.is_some();
-                return Ok(TooLong { length, has_end });
+                return Ok(SkippedRecord { length, has_end });
             }
         }
     }
 }
 
-/// All of a stream, or its length if that is more than `max_record`; the bytes are not kept then.
-pub(super) fn whole(
+/// Reads a whole stream as one record. If it exceeds `max_record`, its bytes are dropped; `allow_skip` is
+/// called first, and its error ends the reading.
+pub(super) fn read_whole(
     path: &Path,
     stream: &mut Stream,
     max_record: u64,
-    pass_over: impl FnOnce() -> Result<()>,
-) -> Result<std::result::Result<Vec<u8>, TooLong>> {
+    allow_skip: impl FnOnce() -> Result<()>,
+) -> Result<std::result::Result<Vec<u8>, SkippedRecord>> {
     let mut bytes = Vec::new();
     while stream.read(BLOCK_BYTES, &mut bytes)? == BLOCK_BYTES {
         if bytes.len() as u64 > max_record {
@@ -121,21 +124,22 @@ pub(super) fn whole(
     if length <= max_record {
         return Ok(Ok(bytes));
     }
-    pass_over()?;
+    allow_skip()?;
     drop(bytes);
-    let mut passed = Vec::with_capacity(BLOCK_BYTES);
+    let mut buffer = Vec::with_capacity(BLOCK_BYTES);
     loop {
-        passed.clear();
-        let n = stream.read(BLOCK_BYTES, &mut passed)?;
+        buffer.clear();
+        let n = stream.read(BLOCK_BYTES, &mut buffer)?;
         length += n as u64;
         if n < BLOCK_BYTES {
             let has_end = false;
-            return Ok(Err(TooLong { length, has_end }));
+            return Ok(Err(SkippedRecord { length, has_end }));
         }
     }
 }
 
-/// Refuses a file that is not UTF-8 by its first bytes: each of its lines would be a bad record.
+/// Fails if the first bytes are a byte-order mark of another encoding than UTF-8: every line would be a bad
+/// record.
 fn check_start(path: &Path, bytes: &[u8]) -> Result<()> {
     let encoding = match bytes {
         [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => "UTF-32",
@@ -151,9 +155,9 @@ fn not_utf8(path: &Path, encoding: &str) -> Error {
     Error::format(path, 0, what)
 }
 
-/// Refuses what is no lines of JSON: UTF-16 without a mark, compressed data, an array.
+/// Fails if the file starts with UTF-16 without a byte-order mark, with compressed data, or with an array.
 fn check_lines_start(path: &Path, bytes: &[u8], is_json: bool) -> Result<()> {
-    let packed = match bytes {
+    let compression = match bytes {
         [b'{' | b'"', 0, ..] | [0, b'{' | b'"', ..] => return Err(not_utf8(path, "UTF-16")),
         [0x28, 0xB5, 0x2F, 0xFD, ..] => "zstd",
         [0x1F, 0x8B, ..] => "gzip",
@@ -164,8 +168,8 @@ fn check_lines_start(path: &Path, bytes: &[u8], is_json: bool) -> Result<()> {
         _ => return Ok(()),
     };
     let what = format!(
-        "compressed with {packed}, expected lines of JSON; decompress it, or give the file the name \
-         ending of {packed}"
+        "compressed with {compression}, expected lines of JSON; decompress it, or give the file the name \
+         ending of {compression}"
     );
     Err(Error::format(path, 0, what))
 }

@@ -1,10 +1,14 @@
-//! Documents out of shards: bounded memory, exact positions.
+//! Reading the documents of shards, with bounded memory and exact positions.
 //!
-//! A shard is a file of JSON records, one a line, `{"text": ..., "meta": {"pile_set_name": ...}}` as in
-//! the Pile (`.jsonl`, `.ndjson`, `.json`, also compressed, or standard input or a pipe), a column of texts
-//! (`.parquet`) or one document (`.txt`, also compressed). [`ShardReader`] cuts it into [`Block`]s of whole records, in
-//! one thread; [`Block::each_document`] parses them, in any number of threads; [`map_blocks`] is the
-//! whole of it for a job.
+//! A shard is one of:
+//! - JSON records, one per line, such as `{"text": ..., "meta": {"pile_set_name": ...}}` in the Pile:
+//!   `.jsonl`, `.ndjson` or
+//!   `.json`, also compressed; or standard input or a pipe;
+//! - a column of texts: `.parquet`;
+//! - one document: `.txt`, also compressed.
+//!
+//! [`ShardReader`] splits a shard into [`Block`]s of whole records, on one thread. [`Block::each_document`]
+//! parses a block, on any thread. [`map_blocks`] does both for a job.
 
 mod block;
 mod format;

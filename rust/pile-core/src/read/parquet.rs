@@ -1,6 +1,7 @@
-//! The texts of a parquet file's column, page by page.
+//! The texts of a column of a parquet file.
 //!
-//! The file is hashed along with the row groups that are read, as they lie in it one after the other.
+//! The library seeks in the file. A second reader computes the checksum of the whole file; it advances with
+//! the row groups, which follow each other in the file, so that its progress is that of the texts.
 
 mod pages;
 
@@ -22,64 +23,73 @@ use parquet::{
 };
 
 use self::pages::{CheckedPages, check_column, max_footer_bytes, max_page_bytes};
-use super::{Rules, block::Text, shard::BLOCK_BYTES};
+use super::{Rules, block::ColumnText, shard::BLOCK_BYTES};
 use crate::{Error, Result, io::HashingReader};
 
-/// Rows that are decoded together: fewer of large pages, as each row may be as long as its page or
-/// dictionary.
-const ROWS: usize = 64;
-const ROWS_BYTES: u64 = 64 << 20;
+/// Maximum number of rows that are decoded together.
+const MAX_ROWS: usize = 64;
 
-pub(super) struct Parquet {
+/// Fewer rows are decoded together if the pages are large, so that they take at most this many bytes: each
+/// row may be as long as the largest page or dictionary.
+const MAX_ROWS_BYTES: u64 = 64 << 20;
+
+/// Reads the texts of a parquet file.
+pub(super) struct ParquetReader {
     path: PathBuf,
     reader: SerializedFileReader<File>,
+    /// Index of the column of the texts.
     text: usize,
+    /// Index of the column of the subsets.
     subset: Option<usize>,
     next_group: usize,
-    columns: Option<Columns>,
+    /// The current row group.
+    columns: Option<GroupColumns>,
+    /// Hashes the file.
     raw: HashingReader<File>,
-    /// The same file, to look at the headers of its pages.
+    /// Reads the headers of the pages.
     headers: File,
+    /// Limit on the bytes of a page.
     max_page: u64,
 }
 
-/// What is left of a row group.
-struct Columns {
-    text: Column,
-    subset: Option<Column>,
-    /// Rows that are decoded together.
+/// The remaining rows of a row group.
+struct GroupColumns {
+    text: StringColumn,
+    subset: Option<StringColumn>,
+    /// Number of rows that are decoded together.
     n_rows: usize,
 }
 
-struct Column {
-    reader: Reader,
-    /// The level at which a value is there.
+/// A column of strings or nulls, and the rows that were decoded last.
+struct StringColumn {
+    reader: ValueReader,
+    /// The definition level of a row with a value; a row with a lower level is null.
     full_level: i16,
     levels: Vec<i16>,
     values: Vec<ByteArray>,
 }
 
-/// The values of a column.
-enum Reader {
+/// Decodes the values of a column.
+enum ValueReader {
     Bytes(ColumnReaderImpl<ByteArrayType>),
-    /// Of Arrow's type null, which is stored as numbers: there is no value in it.
+    /// A column of Arrow's type null, which is stored as integers but never has a value.
     Null(ColumnReaderImpl<Int32Type>),
 }
 
-/// Texts of a block, with the bytes they lie in.
-pub(super) struct Texts {
+/// The texts of a block and their bytes.
+pub(super) struct ColumnTexts {
     pub bytes: Vec<u8>,
-    pub texts: Vec<Text>,
+    pub texts: Vec<ColumnText>,
 }
 
-impl Parquet {
+impl ParquetReader {
     pub(super) fn open(path: &Path, rules: &Rules) -> Result<Self> {
         let fail = |err| Error::io(path, err);
         let mut file = File::open(path).map_err(fail)?;
         let headers = File::open(path).map_err(fail)?;
         let raw = HashingReader::new(File::open(path).map_err(fail)?);
         let Some(n_footer) = footer_bytes(&mut file).map_err(fail)? else {
-            let what = "the file does not end as parquet does: it is none, or cut short";
+            let what = "the file does not end as a parquet file does: it is none, or cut short";
             return Err(Error::malformed(path, what));
         };
         let max_footer = max_footer_bytes(rules.max_record);
@@ -92,12 +102,12 @@ impl Parquet {
         let reader = guarded(path, || SerializedFileReader::new(file))?;
         let columns = reader.metadata().file_metadata().schema_descr().columns();
         let text = find_text(path, columns, &rules.text_field)?;
-        // Some writers flatten structs: the column is then called by the whole path.
-        let named = |parts: &[&str]| {
+        // Some writers flatten structs: the column's name is then the whole path.
+        let find = |parts: &[&str]| {
             let mut columns = columns.iter();
             columns.position(|column| column.path().parts() == parts && is_text(column))
         };
-        let subset = named(&["meta", "pile_set_name"]).or_else(|| named(&["meta.pile_set_name"]));
+        let subset = find(&["meta", "pile_set_name"]).or_else(|| find(&["meta.pile_set_name"]));
         Ok(Self {
             path: path.to_owned(),
             reader,
@@ -115,12 +125,13 @@ impl Parquet {
         &self.raw
     }
 
-    /// The texts of the next rows, none at the end.
-    pub(super) fn next_texts(&mut self) -> Result<Texts> {
-        let mut found = Texts {
+    /// The texts of the next rows; none at the end.
+    pub(super) fn next_texts(&mut self) -> Result<ColumnTexts> {
+        let mut found = ColumnTexts {
             bytes: Vec::new(),
             texts: Vec::new(),
         };
+        // The second bound is for short texts: it limits the memory of `texts`.
         while found.bytes.len() < BLOCK_BYTES && found.texts.len() < BLOCK_BYTES / 16 {
             if self.columns.is_none() && !self.open_group()? {
                 self.hash_to(u64::MAX)?;
@@ -136,7 +147,7 @@ impl Parquet {
         Ok(found)
     }
 
-    /// Goes on to the next row group, if there is one.
+    /// Opens the next row group. Returns false if there is none.
     fn open_group(&mut self) -> Result<bool> {
         if self.next_group == self.reader.num_row_groups() {
             return Ok(false);
@@ -145,7 +156,7 @@ impl Parquet {
         let mut largest = 1;
         for column in [Some(self.text), self.subset].into_iter().flatten() {
             let column = reader.metadata().row_group(number).column(column);
-            // The range is checked to be one: the library panics where it is not.
+            // `byte_range` panics if the range is invalid; `guarded` returns that as an error.
             guarded(&self.path, || Ok(column.byte_range()))?;
             let found = check_column(&self.path, &self.headers, column, self.max_page)?;
             largest = largest.max(found);
@@ -160,12 +171,12 @@ impl Parquet {
                     max_def_level,
                     max_page: self.max_page,
                 };
-                Column::new(get_column_reader(described, Box::new(pages)), max_def_level)
+                StringColumn::new(get_column_reader(described, Box::new(pages)), max_def_level)
             };
-            let columns = Columns {
+            let columns = GroupColumns {
                 text: open(self.text)?,
                 subset: self.subset.map(open).transpose()?,
-                n_rows: (ROWS_BYTES / largest).clamp(1, ROWS as u64) as usize,
+                n_rows: (MAX_ROWS_BYTES / largest).clamp(1, MAX_ROWS as u64) as usize,
             };
             let ends = group.metadata().columns().iter().map(|column| {
                 let (start, length) = column.byte_range();
@@ -179,13 +190,13 @@ impl Parquet {
         Ok(true)
     }
 
-    /// Hashes the file up to there, or to its end.
+    /// Hashes the file up to byte `end`, or to its end.
     fn hash_to(&mut self, end: u64) -> Result<()> {
         let mut buffer = vec![0; 1 << 17];
         while self.raw.n_bytes() < end {
-            let left = usize::try_from(end - self.raw.n_bytes()).unwrap_or(usize::MAX);
-            let room = left.min(buffer.len());
-            let n = self.raw.read(&mut buffer[..room]);
+            let remaining = usize::try_from(end - self.raw.n_bytes()).unwrap_or(usize::MAX);
+            let n_bytes = remaining.min(buffer.len());
+            let n = self.raw.read(&mut buffer[..n_bytes]);
             if n.map_err(|err| Error::io(&self.path, err))? == 0 {
                 break;
             }
@@ -194,23 +205,23 @@ impl Parquet {
     }
 }
 
-impl Columns {
-    /// Appends the next rows; false if there are none.
-    fn read(&mut self, found: &mut Texts) -> ParquetResult<bool> {
+impl GroupColumns {
+    /// Appends the texts of the next rows. Returns false if there are none.
+    fn read(&mut self, found: &mut ColumnTexts) -> ParquetResult<bool> {
         let n = self.text.read(self.n_rows)?;
         if let Some(subset) = &mut self.subset
             && subset.read(n)? != n
         {
             return Err(ParquetError::General("columns of different lengths".into()));
         }
-        let mut subsets = self.subset.as_ref().map(Column::items);
+        let mut subsets = self.subset.as_ref().map(StringColumn::items);
         for text in self.text.items() {
             let subset = subsets.as_mut().and_then(Iterator::next).flatten();
             let subset = subset.and_then(|name| std::str::from_utf8(name.data()).ok());
             found
                 .bytes
                 .extend_from_slice(text.map_or(&[][..], ByteArray::data));
-            found.texts.push(Text {
+            found.texts.push(ColumnText {
                 end: found.bytes.len(),
                 subset: subset.map(Arc::from),
                 missing: text.is_none().then_some("null, expected a string"),
@@ -220,11 +231,11 @@ impl Columns {
     }
 }
 
-impl Column {
+impl StringColumn {
     fn new(reader: ColumnReader, full_level: i16) -> ParquetResult<Self> {
         let reader = match reader {
-            ColumnReader::ByteArrayColumnReader(reader) => Reader::Bytes(reader),
-            ColumnReader::Int32ColumnReader(reader) => Reader::Null(reader),
+            ColumnReader::ByteArrayColumnReader(reader) => ValueReader::Bytes(reader),
+            ColumnReader::Int32ColumnReader(reader) => ValueReader::Null(reader),
             _ => return Err(ParquetError::General("not a column of strings".into())),
         };
         Ok(Self {
@@ -235,32 +246,33 @@ impl Column {
         })
     }
 
-    /// Reads up to `n` rows and returns how many.
+    /// Decodes up to `n` rows. Returns their number.
     fn read(&mut self, n: usize) -> ParquetResult<usize> {
         self.levels.clear();
         self.values.clear();
         let levels = Some(&mut self.levels);
         let (n, ..) = match &mut self.reader {
-            Reader::Bytes(reader) => reader.read_records(n, levels, None, &mut self.values)?,
-            Reader::Null(reader) => reader.read_records(n, levels, None, &mut Vec::new())?,
+            ValueReader::Bytes(reader) => reader.read_records(n, levels, None, &mut self.values)?,
+            ValueReader::Null(reader) => reader.read_records(n, levels, None, &mut Vec::new())?,
         };
+        // The library gives no levels for a column without nulls.
         if self.full_level == 0 {
             self.levels.resize(n, 0);
         }
         Ok(n)
     }
 
-    /// The rows that were read, `None` for a null.
+    /// The decoded rows; `None` is null.
     fn items(&self) -> impl Iterator<Item = Option<&ByteArray>> {
         let mut values = self.values.iter();
-        let is_there = |level: &i16| *level == self.full_level;
+        let has_value = |level: &i16| *level == self.full_level;
         self.levels
             .iter()
-            .map(move |level| is_there(level).then(|| values.next()).flatten())
+            .map(move |level| has_value(level).then(|| values.next()).flatten())
     }
 }
 
-/// Which column holds the text.
+/// The index of the column of texts with this name.
 fn find_text(path: &Path, columns: &[ColumnDescPtr], name: &str) -> Result<usize> {
     let fail = |what: String| Err(Error::malformed(path, what));
     let at = columns
@@ -291,8 +303,7 @@ fn find_text(path: &Path, columns: &[ColumnDescPtr], name: &str) -> Result<usize
     fail(format!("column {name:?} is {kind}, expected strings"))
 }
 
-/// Whether a column holds strings, or bytes of no other meaning: some writers do not say that those are
-/// strings.
+/// Whether a column has strings, or bytes without a declared meaning: some writers do not declare strings as such.
 fn is_text(column: &ColumnDescPtr) -> bool {
     let is_string = match column.logical_type_ref() {
         Some(kind) => kind == &LogicalType::String,
@@ -301,14 +312,15 @@ fn is_text(column: &ColumnDescPtr) -> bool {
     is_string && column.physical_type() == Type::BYTE_ARRAY && column.max_rep_level() == 0
 }
 
-/// Whether a column is of Arrow's type null, as one is where a writer has seen no value.
+/// Whether a column has Arrow's type null. Writers use it for a column without any value.
 fn is_null(column: &ColumnDescPtr) -> bool {
     column.logical_type_ref() == Some(&LogicalType::Unknown)
         && column.physical_type() == Type::INT32
         && column.max_rep_level() == 0
 }
 
-/// Bytes of the footer by the end of a parquet file, or `None` if it does not end as one.
+/// The size of the footer, as stored at the end of a parquet file; `None` if the file does not end as one.
+/// The last eight bytes are the size and the magic number.
 fn footer_bytes(file: &mut File) -> io::Result<Option<u64>> {
     let mut end = [0; 8];
     let n_bytes = file.seek(SeekFrom::End(0))?;
@@ -321,12 +333,13 @@ fn footer_bytes(file: &mut File) -> io::Result<Option<u64>> {
     Ok((&magic == b"PAR1").then_some(u32::from_le_bytes([a, b, c, d]).into()))
 }
 
-/// Does it, with what fails as damage of the file: the library panics on some of it.
+/// Calls the library and returns its errors and its panics as damage of the file: the library panics on some
+/// damaged files.
 fn guarded<T>(path: &Path, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
     let what = match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(done)) => return Ok(done),
         Ok(Err(err)) => err.to_string(),
-        Err(_) => "its parts do not fit together".to_owned(),
+        Err(_) => "its metadata are inconsistent".to_owned(),
     };
     Err(Error::malformed(
         path,

@@ -1,7 +1,7 @@
-//! All blocks of some shards through several workers, results in the order of the data.
+//! Processes the blocks of shards on several threads, with results in the order of the data.
 //!
-//! One thread reads and decompresses, each worker has a thread, the calling thread takes the
-//! results. The bytes of blocks in flight are bounded.
+//! One thread reads and decompresses, each worker has a thread, and the calling thread receives the results.
+//! The bytes of the blocks in flight, which are read but whose results are not yet received, are bounded.
 
 use std::{
     collections::BTreeMap,
@@ -17,24 +17,24 @@ use std::{
 use super::{Block, Rules, ShardReader, ShardSummary};
 use crate::{Error, Result, io::spawn, progress::Progress};
 
-/// Bytes of blocks in flight for each worker; of larger blocks only one is in flight.
+/// Bytes of blocks in flight per worker. A block larger than the whole bound is in flight alone.
 const BYTES_PER_WORKER: u64 = 4 << 20;
 
-/// What a sink is given, in the order of the data.
+/// A step of a job, in the order of the data.
 #[derive(Debug)]
 pub enum Step<R> {
     /// The result for a block.
     Block(R),
-    /// Every block of this shard has been given.
+    /// All blocks of the shard with this number came before.
     EndOfShard(usize, ShardSummary),
 }
 
-/// Reads `shards` from number `first_shard`, calls `map` on each block with one of the workers, and
-/// `sink` with the results one after the other, the same for any number of workers. Returns the
+/// Reads `shards` from number `first_shard` on. Calls `map` on each block with one of the workers, and `sink`
+/// with the results in the order of the data, which is the same for any number of workers. Returns the
 /// workers. `progress` advances by bytes on disk.
 ///
 /// # Errors
-/// The first failure in the order of the data, of reading, `map` or `sink`.
+/// The first failure of reading, `map` or `sink` in the order of the data.
 pub fn map_blocks<W: Send, R: Send>(
     shards: &[PathBuf],
     rules: &Rules,
@@ -44,33 +44,33 @@ pub fn map_blocks<W: Send, R: Send>(
     map: impl Fn(&mut W, &Block) -> Result<R> + Sync,
     sink: impl FnMut(Step<R>) -> Result<()>,
 ) -> Result<Vec<W>> {
-    let (give_back, given_back) = channel();
-    let (send_piece, pieces) = channel();
+    let (send_released, released) = channel();
+    let (send_item, items) = channel();
     let (send_done, done) = channel();
-    let (pieces, map) = (&Mutex::new(pieces), &map);
+    let (items, map) = (&Mutex::new(items), &map);
     thread::scope(|scope| {
         let send_failure = send_done.clone();
-        let reading = Reading {
+        let reader = BlockReader {
             rules: Arc::new(rules.clone()),
-            given_back,
+            released,
             bytes_in_flight: 0,
-            most_bytes: BYTES_PER_WORKER * workers.len() as u64,
-            send_piece,
+            max_bytes: BYTES_PER_WORKER * workers.len() as u64,
+            send_item,
             progress,
-            n_pieces: 0,
+            n_items: 0,
         };
         spawn(scope, move || {
-            reading.run(shards, first_shard, &send_failure)
+            reader.run(shards, first_shard, &send_failure)
         })?;
         let start = |worker| {
             let send_done = send_done.clone();
-            spawn(scope, move || work(worker, map, pieces, &send_done))
+            spawn(scope, move || work(worker, map, items, &send_done))
         };
-        // Where one cannot be started, reader and workers end as below.
+        // If a thread cannot be started, this returns, and the others end as described below.
         let threads = workers.into_iter().map(start).collect::<Result<Vec<_>>>()?;
         drop(send_done);
-        // Returning drops both channels: reader and workers see that and end.
-        let outcome = in_order(done, give_back, sink);
+        // When this returns, its ends of both channels are dropped, which ends the reader and the workers.
+        let outcome = receive_in_order(done, send_released, sink);
         let join = |thread: thread::ScopedJoinHandle<'_, W>| {
             thread
                 .join()
@@ -81,14 +81,19 @@ pub fn map_blocks<W: Send, R: Send>(
     })
 }
 
-/// What the reader hands out, in order.
-type Piece = Step<Block>;
+/// A work item: a block, or the end of a shard.
+type Item = Step<Block>;
 
-/// A piece's number and bytes, and what became of it.
-type Done<R> = (u64, u64, Result<Step<R>>);
+/// The result of an item.
+struct Done<R> {
+    number: u64,
+    /// Bytes of the item, which are no longer in flight once the result is received.
+    n_bytes: u64,
+    result: Result<Step<R>>,
+}
 
-impl Piece {
-    /// Bytes it holds in memory; the end of a shard counts as one.
+impl Item {
+    /// Bytes in memory, at least one.
     fn n_bytes(&self) -> u64 {
         match self {
             Self::Block(block) => block.memory_bytes().max(1),
@@ -97,29 +102,36 @@ impl Piece {
     }
 }
 
-struct Reading<'a> {
+/// Reads the blocks of all shards.
+struct BlockReader<'a> {
     rules: Arc<Rules>,
-    /// Bytes of blocks whose results were taken.
-    given_back: Receiver<u64>,
+    /// Bytes of items whose results were received.
+    released: Receiver<u64>,
     bytes_in_flight: u64,
-    most_bytes: u64,
-    send_piece: Sender<(u64, Piece)>,
+    /// Bound on the bytes in flight.
+    max_bytes: u64,
+    send_item: Sender<(u64, Item)>,
     progress: &'a Progress,
-    n_pieces: u64,
+    /// Items sent, which is the number of the next one.
+    n_items: u64,
 }
 
-impl Reading<'_> {
-    /// Reads all shards; a failure takes the place of the piece that could not be read.
+impl BlockReader<'_> {
+    /// Reads all shards. A failure is sent as the result of the item that could not be read.
     fn run<R>(mut self, shards: &[PathBuf], first: usize, send_failure: &Sender<Done<R>>) {
         for (shard, path) in shards.iter().enumerate().skip(first) {
-            if let Err(err) = self.shard(path, shard) {
-                let _ = send_failure.send((self.n_pieces, 0, Err(err)));
+            if let Err(err) = self.read_shard(path, shard) {
+                let _ = send_failure.send(Done {
+                    number: self.n_items,
+                    n_bytes: 0,
+                    result: Err(err),
+                });
                 return;
             }
         }
     }
 
-    fn shard(&mut self, path: &Path, shard: usize) -> Result<()> {
+    fn read_shard(&mut self, path: &Path, shard: usize) -> Result<()> {
         let mut reader = ShardReader::with_rules(path, Arc::clone(&self.rules))?;
         let mut reported = 0;
         loop {
@@ -127,79 +139,96 @@ impl Reading<'_> {
             self.progress.advance(reader.bytes_read() - reported)?;
             reported = reader.bytes_read();
             let Some(block) = block else { break };
-            self.send(Piece::Block(block))?;
+            self.send(Item::Block(block))?;
         }
-        self.send(Piece::EndOfShard(shard, reader.summary()))
+        self.send(Item::EndOfShard(shard, reader.summary()))
     }
 
-    /// Waits for room, then hands a piece to the workers; that they are gone is a stop.
-    fn send(&mut self, piece: Piece) -> Result<()> {
-        let n_bytes = piece.n_bytes();
-        while self.bytes_in_flight > 0 && self.bytes_in_flight + n_bytes > self.most_bytes {
-            self.bytes_in_flight -= self.given_back.recv().map_err(|_| Error::cancelled())?;
+    /// Sends an item to the workers, after waiting until the bound on the bytes in flight allows it.
+    ///
+    /// # Errors
+    /// The receiver or the workers have ended.
+    fn send(&mut self, item: Item) -> Result<()> {
+        let n_bytes = item.n_bytes();
+        while self.bytes_in_flight > 0 && self.bytes_in_flight + n_bytes > self.max_bytes {
+            self.bytes_in_flight -= self.released.recv().map_err(|_| Error::cancelled())?;
         }
         self.bytes_in_flight += n_bytes;
-        self.send_piece
-            .send((self.n_pieces, piece))
+        self.send_item
+            .send((self.n_items, item))
             .map_err(|_| Error::cancelled())?;
-        self.n_pieces += 1;
+        self.n_items += 1;
         Ok(())
     }
 }
 
-/// Tells the sink that a piece will never come, so that a bug ends the job instead of hanging it.
-struct EndOnPanic<'a, R> {
+/// Sends a failure as the result of an item if its worker panics. The receiver would otherwise wait for the
+/// result forever.
+struct FailOnPanic<'a, R> {
     number: u64,
     send_done: &'a Sender<Done<R>>,
 }
 
-impl<R> Drop for EndOnPanic<'_, R> {
+impl<R> Drop for FailOnPanic<'_, R> {
     fn drop(&mut self) {
         if thread::panicking() {
-            let _ = self
-                .send_done
-                .send((self.number, 0, Err(Error::cancelled())));
+            let _ = self.send_done.send(Done {
+                number: self.number,
+                n_bytes: 0,
+                result: Err(Error::cancelled()),
+            });
         }
     }
 }
 
+/// Runs a worker until there are no more items, and returns it.
 fn work<W, R>(
     mut worker: W,
     map: impl Fn(&mut W, &Block) -> Result<R>,
-    pieces: &Mutex<Receiver<(u64, Piece)>>,
+    items: &Mutex<Receiver<(u64, Item)>>,
     send_done: &Sender<Done<R>>,
 ) -> W {
     loop {
-        // A poisoned lock is another worker's panic, which the caller sees when it joins.
-        let next = pieces.lock().ok().and_then(|pieces| pieces.recv().ok());
-        let Some((number, piece)) = next else {
+        // The lock is poisoned if another worker panicked; the caller sees the panic when it joins.
+        let next = items.lock().ok().and_then(|items| items.recv().ok());
+        let Some((number, item)) = next else {
             return worker;
         };
-        let _guard = EndOnPanic { number, send_done };
-        let n_bytes = piece.n_bytes();
-        let done = match piece {
-            Piece::Block(block) => map(&mut worker, &block).map(Step::Block),
-            Piece::EndOfShard(shard, summary) => Ok(Step::EndOfShard(shard, summary)),
+        let _guard = FailOnPanic { number, send_done };
+        let n_bytes = item.n_bytes();
+        let result = match item {
+            Item::Block(block) => map(&mut worker, &block).map(Step::Block),
+            Item::EndOfShard(shard, summary) => Ok(Step::EndOfShard(shard, summary)),
         };
-        if send_done.send((number, n_bytes, done)).is_err() {
+        let done = Done {
+            number,
+            n_bytes,
+            result,
+        };
+        if send_done.send(done).is_err() {
             return worker;
         }
     }
 }
 
-/// Gives each step to the sink as soon as all before it were given.
-fn in_order<R>(
+/// Passes the results to the sink in the order of the items.
+fn receive_in_order<R>(
     done: Receiver<Done<R>>,
-    give_back: Sender<u64>,
+    send_released: Sender<u64>,
     mut sink: impl FnMut(Step<R>) -> Result<()>,
 ) -> Result<()> {
+    // Results whose predecessors are still missing.
     let mut early = BTreeMap::new();
     let mut next = 0;
-    for (number, n_bytes, step) in done {
-        early.insert(number, (n_bytes, step));
-        while let Some((n_bytes, step)) = early.remove(&next) {
-            sink(step?)?;
-            let _ = give_back.send(n_bytes); // the reader may be at its end
+    for item in done {
+        early.insert(item.number, item);
+        while let Some(Done {
+            n_bytes, result, ..
+        }) = early.remove(&next)
+        {
+            sink(result?)?;
+            // Fails if the reader has ended, which is fine.
+            let _ = send_released.send(n_bytes);
             next += 1;
         }
     }
@@ -251,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn any_number_of_workers_gives_the_same() {
+    fn the_results_are_the_same_for_any_number_of_workers() {
         let folder = tempfile::tempdir().unwrap();
         let shards = shards(folder.path());
         let one = texts(&shards, 1);

@@ -1,42 +1,44 @@
-//! One record of a shard as a document.
+//! Parsing one record of a shard into a document.
 
 use std::borrow::Cow;
 
 use super::{json, reference};
 
-/// The text of a record and the subset it says it is from.
+/// The text and the subset of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Document<'a> {
-    /// The text; lone surrogates in the JSON have become U+FFFD.
+    /// The text, with lone surrogates of the JSON replaced by U+FFFD.
     pub text: Cow<'a, str>,
-    /// `meta.pile_set_name`, where that is a string.
+    /// `meta.pile_set_name`, if it is a string.
     pub subset: Option<Cow<'a, str>>,
-    /// Lone surrogates in the text.
+    /// Number of lone surrogates in the text.
     pub n_lone_surrogates: u64,
 }
 
 impl<'a> Document<'a> {
-    /// Parses `{"text": ..., "meta": {"pile_set_name": ...}}`, where `text_field` names the text, or a
-    /// line that is just a string. Byte-order marks before it are ignored: files that were joined may have
-    /// them within. So are other keys, which may hold `NaN`, `Infinity` and `-Infinity` as Python writes; a list of strings is joined by empty lines.
-    /// `scratch` is room for the text.
+    /// Parses a line `{"text": ..., "meta": {"pile_set_name": ...}}`, where `text_field` is the key of the
+    /// text, or a line that is a JSON string. A list of strings is joined by empty lines.
+    ///
+    /// Leading byte-order marks are ignored: concatenated files have them in the middle. Other keys are
+    /// ignored, and may have the values `NaN`, `Infinity` and `-Infinity`, which Python writes. A text with
+    /// escapes is built in `scratch`.
     ///
     /// # Errors
-    /// What is wrong with the line, without its position.
+    /// Why the line is not a record, without its position.
     pub fn parse(
         line: &'a [u8],
         text_field: &str,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Self, String> {
         let line = without_marks(utf8(line)?);
-        let found = json::read(line, text_field, scratch);
+        let found = json::parse(line, text_field, scratch);
         match found.and_then(|found| found.document(line, scratch)) {
             Some(document) => Ok(document),
             None => reference::parse(line, text_field),
         }
     }
 
-    /// The same with copies of its own.
+    /// Copies the borrowed strings.
     #[must_use]
     pub fn into_owned(self) -> Document<'static> {
         Document {
@@ -47,13 +49,14 @@ impl<'a> Document<'a> {
     }
 }
 
-/// A text without the byte-order marks that it starts with.
+/// Removes leading byte-order marks.
 pub(super) fn without_marks(text: &str) -> &str {
     text.trim_start_matches('\u{FEFF}')
 }
 
-/// Bytes as text, or which of them is not UTF-8.
+/// Checks that bytes are UTF-8. The error names the first byte that is not.
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
+    // The fast check does not report the position of an error.
     simdutf8::basic::from_utf8(bytes).or_else(|_| {
         std::str::from_utf8(bytes).map_err(|err| {
             let at = err.valid_up_to();
@@ -89,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subset_is_where_meta_has_one() {
+    fn the_subset_is_a_string_in_meta() {
         for meta in [
             "null",
             "{}",
@@ -131,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn errors_say_what_is_wrong() {
         assert!(message(b"").contains("empty line"));
         assert!(message(b"{\"text\": \"a").contains("not JSON: EOF"));
         assert!(message(b"{").contains("at byte 1 of the line; a record is one line"));

@@ -1,5 +1,5 @@
-//! One line of JSON read plainly, through `serde_json`: what is wrong with a line, and the oracle
-//! of the fast reader.
+//! The reference parser of a record, based on `serde_json`. It parses the lines that the fast parser does not
+//! support, says what is wrong with bad ones, and is what the fast parser is tested against.
 
 use std::{borrow::Cow, fmt};
 
@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 
 use super::{Document, json::JOINER, record::without_marks};
 
-/// The document in a line; byte-order marks before it are ignored.
+/// Parses a line into a document. Leading byte-order marks are ignored.
 ///
 /// # Errors
-/// What is wrong with it.
+/// Why the line is not a record.
 pub fn parse<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String> {
     let line = without_marks(line);
     match without_constants(line) {
@@ -22,10 +22,11 @@ pub fn parse<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String
     }
 }
 
-/// The numbers that Python's json reads and JSON does not know, with a number of the same length each.
+/// Constants that Python's json writes for floats and that are not JSON, each with a number of the same
+/// length: replacing them keeps the offsets in error messages.
 const CONSTANTS: [(&str, &str); 2] = [("NaN", "0.0"), ("Infinity", "1.000000")];
 
-/// A message that does not quote the number which stands for a constant.
+/// Removes the number from an error message that quotes one, since it may replace a constant.
 fn without_number(what: &str) -> String {
     const QUOTED: &str = "floating point `";
     match what.split_once(QUOTED) {
@@ -37,25 +38,25 @@ fn without_number(what: &str) -> String {
     }
 }
 
-/// The line with another number for each `NaN`, `Infinity` and `-Infinity` outside its strings, or `None`
-/// if there is none.
+/// Replaces each `NaN`, `Infinity` and `-Infinity` outside of strings by a number. Returns `None` if there is
+/// none.
 #[must_use]
 pub fn without_constants(line: &str) -> Option<String> {
     if !line.contains("NaN") && !line.contains("Infinity") {
         return None;
     }
-    let is_of_number = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
+    let is_in_number = |byte: u8| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte);
     let mut standard = String::with_capacity(line.len());
     let (mut is_string, mut at) = (false, 0);
     while let Some(byte) = line.as_bytes().get(at) {
-        let before = at.checked_sub(1).map(|at| line.as_bytes()[at]);
+        let previous = at.checked_sub(1).map(|at| line.as_bytes()[at]);
         let constant = CONSTANTS.iter().find(|(name, _)| {
             let after = line.as_bytes().get(at + name.len());
             let is_alone =
-                before.is_none_or(|b| !is_of_number(b) || (b == b'-' && *name == "Infinity"));
-            line[at..].starts_with(name) && is_alone && after.is_none_or(|b| !is_of_number(*b))
+                previous.is_none_or(|b| !is_in_number(b) || (b == b'-' && *name == "Infinity"));
+            line[at..].starts_with(name) && is_alone && after.is_none_or(|b| !is_in_number(*b))
         });
-        let (length, written) = match (byte, constant) {
+        let (length, replacement) = match (byte, constant) {
             (b'\\', _) if is_string => (2, None),
             (b'"', _) => {
                 is_string = !is_string;
@@ -68,7 +69,7 @@ pub fn without_constants(line: &str) -> Option<String> {
         while !line.is_char_boundary(end) {
             end += 1;
         }
-        standard.push_str(written.unwrap_or(&line[at..end]));
+        standard.push_str(replacement.unwrap_or(&line[at..end]));
         at = end;
     }
     Some(standard).filter(|standard| standard != line)
@@ -115,7 +116,7 @@ fn document<'a>(text: &'a str, meta: Option<&'a str>) -> Result<Document<'a>, St
     })
 }
 
-/// `pile_set_name` if the value is an object and that a string.
+/// `pile_set_name`, if `meta` is an object and has it as a string.
 fn subset(meta: &str) -> Result<Option<Cow<'_, str>>, String> {
     if !meta.starts_with('{') {
         return Ok(None);
@@ -132,7 +133,7 @@ fn subset(meta: &str) -> Result<Option<Cow<'_, str>>, String> {
 fn explain(err: serde_json::Error) -> String {
     match err.classify() {
         serde_json::error::Category::Data => format!("not a document: {}", without_position(&err)),
-        // A record that is printed over several lines, or cut short.
+        // The record continues on the next line, or is truncated.
         serde_json::error::Category::Eof => format!(
             "not JSON: {} at byte {} of the line; a record is one line",
             without_position(&err),
@@ -146,13 +147,13 @@ fn explain(err: serde_json::Error) -> String {
     }
 }
 
-/// The parser's message less its own " at line 1 column 7".
+/// Removes " at line 1 column 7" from the message of serde_json.
 fn without_position(err: &serde_json::Error) -> String {
     let text = err.to_string();
     text.split(" at line ").next().unwrap_or(&text).to_owned()
 }
 
-/// Generalized UTF-8 with each lone surrogate (ED A0..BF xx) as U+FFFD, and their number.
+/// Replaces each lone surrogate (ED A0..BF xx in generalized UTF-8) by U+FFFD. Also returns their number.
 fn replace_surrogates(bytes: Cow<'_, [u8]>) -> (Cow<'_, str>, u64) {
     if let Cow::Borrowed(bytes) = bytes
         && let Ok(text) = std::str::from_utf8(bytes)
@@ -169,13 +170,14 @@ fn replace_surrogates(bytes: Cow<'_, [u8]>) -> (Cow<'_, str>, u64) {
         if !rest.is_empty() {
             text.push(char::REPLACEMENT_CHARACTER);
             n += 1;
-            rest = rest.get(3..).unwrap_or_default(); // a surrogate has three bytes
+            // A surrogate has three bytes.
+            rest = rest.get(3..).unwrap_or_default();
         }
     }
     (Cow::Owned(text), n)
 }
 
-/// The keys and values of an object in their order; keys may come twice.
+/// The keys and values of an object, in order. Keys may be repeated.
 struct Pairs<'a>(Vec<(JsonText<'a>, &'a RawValue)>);
 
 impl<'a> Pairs<'a> {
@@ -183,7 +185,7 @@ impl<'a> Pairs<'a> {
         serde_json::from_str(object).map_err(explain)
     }
 
-    /// The last value of that key, as it is written.
+    /// The JSON of the last value of a key.
     fn last(&self, key: &str) -> Option<&'a str> {
         let mut pairs = self.0.iter().rev();
         let pair = pairs.find(|(JsonText(name), _)| **name == *key.as_bytes());
@@ -211,10 +213,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
     }
 }
 
-/// A string, or a list of them.
+/// A string or a list of strings.
 struct Strings<'a>(Vec<JsonText<'a>>);
 
-/// The bytes of a JSON string, unescaped: UTF-8, or with lone surrogates in its generalized form.
+/// The unescaped bytes of a JSON string: UTF-8, or generalized UTF-8 if it has lone surrogates.
 struct JsonText<'a>(Cow<'a, [u8]>);
 
 struct StringsVisitor;
@@ -241,7 +243,7 @@ impl<'de> Visitor<'de> for StringsVisitor {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Strings<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Bytes, not str: serde_json then lets lone surrogates through, which JSON may hold.
+        // As bytes, since serde_json rejects lone surrogates in a `str`. JSON allows them.
         deserializer.deserialize_bytes(StringsVisitor)
     }
 }

@@ -1,4 +1,4 @@
-//! Cuts one shard into blocks of whole records.
+//! Reads a shard as blocks of whole records.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,27 +7,27 @@ use std::{
 
 use super::{
     BadRecords, Block, Rules,
-    block::Content,
-    format::Format,
-    lines::{Lines, Run, whole},
-    parquet::Parquet,
+    block::BlockContent,
+    format::ShardFormat,
+    lines::{LineReader, LineRun, read_whole},
+    parquet::ParquetReader,
     stream::Stream,
 };
 use crate::{Error, Result};
 
-/// Bytes a block aims at; a longer record makes a longer block.
+/// Target size of a block. A longer record makes a longer block.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
-/// What was read of a shard, once it is at its end.
+/// Figures of a shard that was read to its end.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct ShardSummary {
-    /// Bytes of the file as it is on disk.
+    /// Size of the stored file in bytes.
     pub bytes: u64,
-    /// SHA-256 of the file as it is on disk.
+    /// SHA-256 of the stored file.
     pub sha256: String,
-    /// Records.
+    /// Number of records.
     pub n_records: u64,
-    /// Bytes of the records, decompressed.
+    /// Decompressed bytes of the records.
     pub n_text_bytes: u64,
 }
 
@@ -35,39 +35,42 @@ pub struct ShardSummary {
 pub struct ShardReader {
     path: PathBuf,
     rules: Arc<Rules>,
-    source: Source,
+    source: ShardSource,
     next_record: u64,
     next_byte: u64,
     is_done: bool,
 }
 
-enum Source {
-    Lines(Lines),
+enum ShardSource {
+    Lines(LineReader),
     Text(Stream),
-    Parquet(Box<Parquet>),
+    Parquet(Box<ParquetReader>),
 }
 
 impl ShardReader {
-    /// Opens a shard; `-` is standard input.
+    /// Opens a shard with the default rules; `-` is standard input.
     ///
     /// # Errors
-    /// The name says no kind of shard, or the file cannot be opened.
+    /// The name is not that of a shard, or the file cannot be opened.
     pub fn open(path: &Path) -> Result<Self> {
         Self::with_rules(path, Arc::default())
     }
 
-    /// Opens a shard that is to be read by these rules.
+    /// Opens a shard.
     ///
     /// # Errors
-    /// As [`Self::open`], or a parquet file has no such column of texts.
+    /// As [`Self::open`], or a parquet file without a column of texts of that name.
     pub fn with_rules(path: &Path, rules: Arc<Rules>) -> Result<Self> {
-        let stream = |packing| Stream::open(path, packing, rules.max_record);
-        let source = match Format::of(path)? {
-            Format::Lines { packing, is_json } => {
-                Source::Lines(Lines::new(stream(packing)?, is_json))
+        let stream = |compression| Stream::open(path, compression, rules.max_record);
+        let source = match ShardFormat::of(path)? {
+            ShardFormat::Lines {
+                compression,
+                is_json,
+            } => ShardSource::Lines(LineReader::new(stream(compression)?, is_json)),
+            ShardFormat::Text(compression) => ShardSource::Text(stream(compression)?),
+            ShardFormat::Parquet => {
+                ShardSource::Parquet(Box::new(ParquetReader::open(path, &rules)?))
             }
-            Format::Text(packing) => Source::Text(stream(packing)?),
-            Format::Parquet => Source::Parquet(Box::new(Parquet::open(path, &rules)?)),
         };
         Ok(Self {
             path: path.to_owned(),
@@ -79,54 +82,54 @@ impl ShardReader {
         })
     }
 
-    /// Bytes of the file read so far, as they are on disk.
+    /// Stored bytes that were read so far.
     #[must_use]
     pub fn bytes_read(&self) -> u64 {
         match &self.source {
-            Source::Lines(lines) => lines.stream().raw().n_bytes(),
-            Source::Text(stream) => stream.raw().n_bytes(),
-            Source::Parquet(parquet) => parquet.raw().n_bytes(),
+            ShardSource::Lines(lines) => lines.stream().raw().n_bytes(),
+            ShardSource::Text(stream) => stream.raw().n_bytes(),
+            ShardSource::Parquet(parquet) => parquet.raw().n_bytes(),
         }
     }
 
     /// The next block of whole records, or `None` at the end.
     ///
     /// # Errors
-    /// The file cannot be read, is cut short, or is not what its name says.
+    /// The file cannot be read, is truncated, or does not have the format that its name says.
     pub fn next_block(&mut self) -> Result<Option<Block>> {
         if self.is_done {
             return Ok(None);
         }
-        // A record that is refused ends the job before it is read to its end.
+        // Called for a record that exceeds the limit. If the rules refuse it, the rest of it is not read.
         let (path, max_record, skips) = (
             &self.path,
             self.rules.max_record,
             self.rules.bad_records == BadRecords::Skip,
         );
         let (record, first_byte) = (self.next_record, self.next_byte);
-        let pass_over = || match skips {
+        let allow_skip = || match skips {
             true => Ok(()),
             false => Err(bad_record(path, record, first_byte, &too_long(max_record))),
         };
         let (bytes, content) = match &mut self.source {
-            Source::Lines(lines) => {
-                let (run, is_last) = lines.next(path, max_record, pass_over)?;
+            ShardSource::Lines(lines) => {
+                let (run, is_last) = lines.next(path, max_record, allow_skip)?;
                 self.is_done = is_last;
                 match run {
-                    Run::Lines(bytes) => (bytes, Content::Lines),
-                    Run::TooLong(passed) => (Vec::new(), Content::TooLong(passed)),
+                    LineRun::Lines(bytes) => (bytes, BlockContent::Lines),
+                    LineRun::TooLong(skipped) => (Vec::new(), BlockContent::TooLong(skipped)),
                 }
             }
-            Source::Text(stream) => {
+            ShardSource::Text(stream) => {
                 self.is_done = true;
-                match whole(path, stream, max_record, pass_over)? {
-                    Ok(bytes) => (bytes, Content::File),
-                    Err(passed) => (Vec::new(), Content::TooLong(passed)),
+                match read_whole(path, stream, max_record, allow_skip)? {
+                    Ok(bytes) => (bytes, BlockContent::File),
+                    Err(skipped) => (Vec::new(), BlockContent::TooLong(skipped)),
                 }
             }
-            Source::Parquet(parquet) => {
+            ShardSource::Parquet(parquet) => {
                 let found = parquet.next_texts()?;
-                (found.bytes, Content::Texts(found.texts))
+                (found.bytes, BlockContent::Texts(found.texts))
             }
         };
         let block = Block {
@@ -147,16 +150,16 @@ impl ShardReader {
         Ok(Some(block))
     }
 
-    /// What was read, once [`Self::next_block`] has returned `None`.
+    /// Figures of the shard. They are complete after [`Self::next_block`] has returned `None`.
     #[must_use]
     pub fn summary(&self) -> ShardSummary {
         let (bytes, sha256) = match &self.source {
-            Source::Lines(lines) => {
+            ShardSource::Lines(lines) => {
                 let raw = lines.stream().raw();
                 (raw.n_bytes(), raw.sha256())
             }
-            Source::Text(stream) => (stream.raw().n_bytes(), stream.raw().sha256()),
-            Source::Parquet(parquet) => (parquet.raw().n_bytes(), parquet.raw().sha256()),
+            ShardSource::Text(stream) => (stream.raw().n_bytes(), stream.raw().sha256()),
+            ShardSource::Parquet(parquet) => (parquet.raw().n_bytes(), parquet.raw().sha256()),
         };
         ShardSummary {
             bytes,
@@ -167,14 +170,14 @@ impl ShardReader {
     }
 }
 
-/// What is wrong with a record that is longer than the rules allow.
+/// The reason why a record that exceeds the limit is bad.
 pub(super) fn too_long(max_record: u64) -> String {
     format!("a record of more than {max_record} bytes, the most that max-record allows")
 }
 
-/// The error for a record that ends the job.
+/// The error for a bad record that ends the job.
 pub(super) fn bad_record(path: &Path, record: u64, first_byte: u64, what: &str) -> Error {
-    let advice = "--on-bad-record skip leaves such records out";
+    let advice = "on-bad-record skip leaves such records out";
     Error::format(
         path,
         first_byte,
@@ -245,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_truncated_file_is_named_as_one() {
+    fn a_truncated_file_is_reported_as_such() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.jsonl.zst");
         let mut bytes = zstd::encode_all(&lines(2000)[..], 3).unwrap();
@@ -276,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_refused() {
+    fn an_unknown_name_is_an_error() {
         let message = ShardReader::open(Path::new("a.csv"))
             .err()
             .unwrap()
@@ -295,7 +298,7 @@ mod tests {
         let (texts, summary) = read_all(&path).unwrap();
         assert_eq!((texts.len(), summary.bytes), (5000, packed.len() as u64));
         assert_eq!(summary.n_text_bytes, bytes.len() as u64);
-        // Zeros after a member are padding, more of them than a buffer holds too.
+        // Zeros after a member are padding, even if there are more of them than fit into the buffer.
         let zeros = vec![0; 300_000];
         let padded = [gzip(head), zeros.clone(), gzip(tail), zeros].concat();
         fs::write(&path, &padded).unwrap();
@@ -331,7 +334,7 @@ mod tests {
         assert_eq!(read_all(&path).unwrap().0, [text]);
     }
 
-    /// A file of the column `text` with two row groups; every seventh row is null.
+    /// Writes a file with a column `text` and two row groups. Every seventh row is null.
     fn write_parquet(path: &Path, n_rows: usize) {
         use parquet::{
             data_type::{ByteArray, ByteArrayType},
@@ -345,7 +348,7 @@ mod tests {
         let mut writer = SerializedFileWriter::new(file, schema, Arc::default()).unwrap();
         for rows in [0..n_rows / 3, n_rows / 3..n_rows] {
             let mut group = writer.next_row_group().unwrap();
-            let is_there = |row: &usize| row % 7 != 6;
+            let has_text = |row: &usize| row % 7 != 6;
             let mut column = group.next_column().unwrap().unwrap();
             let ids: Vec<i64> = rows.clone().map(|row| row as i64).collect();
             let ids_column = column.typed::<parquet::data_type::Int64Type>();
@@ -353,12 +356,12 @@ mod tests {
             column.close().unwrap();
             let texts = rows
                 .clone()
-                .filter(is_there)
+                .filter(has_text)
                 .map(|row| format!("{row} é {}", "x".repeat(row % 977)));
             let texts: Vec<ByteArray> = texts
                 .map(|text| ByteArray::from(text.into_bytes()))
                 .collect();
-            let levels: Vec<i16> = rows.clone().map(|row| is_there(&row).into()).collect();
+            let levels: Vec<i16> = rows.clone().map(|row| has_text(&row).into()).collect();
             let mut column = group.next_column().unwrap().unwrap();
             let text_column = column.typed::<ByteArrayType>();
             text_column
@@ -367,10 +370,10 @@ mod tests {
             column.close().unwrap();
             let names: Vec<ByteArray> = rows
                 .clone()
-                .filter(is_there)
+                .filter(has_text)
                 .map(|_| ByteArray::from("S"))
                 .collect();
-            let levels: Vec<i16> = rows.map(|row| if is_there(&row) { 2 } else { 1 }).collect();
+            let levels: Vec<i16> = rows.map(|row| if has_text(&row) { 2 } else { 1 }).collect();
             let mut column = group.next_column().unwrap().unwrap();
             let name_column = column.typed::<ByteArrayType>();
             name_column
@@ -430,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_parquet_file_is_said() {
+    fn errors_of_parquet_files_say_what_is_wrong() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.parquet");
         write_parquet(&path, 300);
@@ -469,7 +472,7 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 0x55;
             fs::write(&path, bad).unwrap();
-            // Some damage leaves strings that can be read: there are no checksums in it.
+            // Some damage cannot be detected, as the file has no checksums.
             let _ = read_all(&path);
         }
     }

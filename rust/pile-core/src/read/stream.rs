@@ -1,4 +1,4 @@
-//! The bytes of a file, decompressed, with size and checksum of the file as it is on disk.
+//! The decompressed bytes of a file, and the size and checksum of the file as stored.
 
 use std::{
     fs::File,
@@ -9,37 +9,42 @@ use std::{
 
 use flate2::bufread::GzDecoder;
 
-use super::format::Packing;
+use super::format::Compression;
 use crate::{Error, Result, io::HashingReader};
 
-/// The largest zstd window that is accepted (2 GiB, `zstd --long=31`), and the largest that is always
-/// accepted: what zstd itself reads without an option. A decoder keeps a window in memory.
+/// Log2 of the largest zstd window that is ever accepted: 2 GiB, as of `zstd --long=31`. A decoder keeps a
+/// window in memory.
 const WINDOW_LOG_MAX: u32 = 31;
+
+/// Log2 of the largest zstd window that is always accepted: zstd itself reads it without an option.
 const WINDOW_LOG_ALWAYS: u32 = 27;
 
 const BUFFER_BYTES: usize = 1 << 17;
 
+/// The stored bytes, hashed as they are read.
 type Raw = HashingReader<Box<dyn Read + Send>>;
 
+/// The decompressed bytes of a file.
 pub(super) struct Stream {
     path: PathBuf,
-    source: Source,
-    /// Accepted windows of zstd have at most two to this power bytes.
+    source: Decompressor,
+    /// Log2 of the largest zstd window that is accepted.
     window_log: u32,
 }
 
-enum Source {
-    Plain(Raw),
+enum Decompressor {
+    None(Raw),
     Zstd(Box<zstd::Decoder<'static, BufReader<Raw>>>),
     Gzip(Box<Gunzip>),
 }
 
 impl Stream {
-    /// Opens a file. What is kept in memory of it grows with the longest record that is to be read: a zstd
-    /// window may have twice its bytes.
-    pub(super) fn open(path: &Path, packing: Packing, max_record: u64) -> Result<Self> {
+    /// Opens a file. A zstd window may be up to twice `max_record`, but see the two constants: files with
+    /// long records are often compressed with large windows.
+    pub(super) fn open(path: &Path, compression: Compression, max_record: u64) -> Result<Self> {
         let window_log = (max_record.max(1).ilog2() + 1).clamp(WINDOW_LOG_ALWAYS, WINDOW_LOG_MAX);
-        let source = Source::open(path, packing, window_log).map_err(|err| Error::io(path, err))?;
+        let source = Decompressor::open(path, compression, window_log)
+            .map_err(|err| Error::io(path, err))?;
         Ok(Self {
             path: path.to_owned(),
             source,
@@ -49,13 +54,13 @@ impl Stream {
 
     pub(super) fn raw(&self) -> &Raw {
         match &self.source {
-            Source::Plain(raw) => raw,
-            Source::Zstd(decoder) => decoder.get_ref().get_ref(),
-            Source::Gzip(decoder) => decoder.0.get_ref().get_ref(),
+            Decompressor::None(raw) => raw,
+            Decompressor::Zstd(decoder) => decoder.get_ref().get_ref(),
+            Decompressor::Gzip(decoder) => decoder.0.get_ref().get_ref(),
         }
     }
 
-    /// Appends up to `n_bytes`, fewer only at the end; returns how many.
+    /// Appends up to `n_bytes` bytes to `out`, fewer only at the end. Returns their number.
     pub(super) fn read(&mut self, n_bytes: usize, out: &mut Vec<u8>) -> Result<usize> {
         let start = out.len();
         out.resize(start + n_bytes, 0);
@@ -69,8 +74,8 @@ impl Stream {
             }
         }
         out.truncate(end);
-        if end == 0 && self.raw().n_bytes() == 0 && !matches!(self.source, Source::Plain(_)) {
-            // Compressed, even nothing is something.
+        if end == 0 && self.raw().n_bytes() == 0 && !matches!(self.source, Decompressor::None(_)) {
+            // A compressed file of no bytes is truncated: even empty data compresses to some bytes.
             return Err(self.explain(io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(end - start)
@@ -78,9 +83,9 @@ impl Stream {
 
     fn explain(&self, err: io::Error) -> Error {
         let format = match self.source {
-            Source::Plain(_) => return Error::io(&self.path, err),
-            Source::Zstd(_) => "zstd",
-            Source::Gzip(_) => "gzip",
+            Decompressor::None(_) => return Error::io(&self.path, err),
+            Decompressor::Zstd(_) => "zstd",
+            Decompressor::Gzip(_) => "gzip",
         };
         let what = match err.kind() {
             io::ErrorKind::UnexpectedEof => {
@@ -99,22 +104,22 @@ impl Stream {
     }
 }
 
-impl Source {
-    fn open(path: &Path, packing: Packing, window_log: u32) -> io::Result<Self> {
-        let bytes: Box<dyn Read + Send> = match packing {
-            Packing::StandardInput => Box::new(io::stdin()),
+impl Decompressor {
+    fn open(path: &Path, compression: Compression, window_log: u32) -> io::Result<Self> {
+        let bytes: Box<dyn Read + Send> = match compression {
+            Compression::StandardInput => Box::new(io::stdin()),
             _ => Box::new(File::open(path)?),
         };
         let raw = HashingReader::new(bytes);
-        Ok(match packing {
-            Packing::Plain | Packing::StandardInput => Self::Plain(raw),
-            Packing::Zstd => {
+        Ok(match compression {
+            Compression::None | Compression::StandardInput => Self::None(raw),
+            Compression::Zstd => {
                 let buffered = BufReader::with_capacity(BUFFER_BYTES, raw);
                 let mut decoder = zstd::Decoder::with_buffer(buffered)?;
                 decoder.window_log_max(window_log)?;
                 Self::Zstd(Box::new(decoder))
             }
-            Packing::Gzip => {
+            Compression::Gzip => {
                 let buffered = BufReader::with_capacity(BUFFER_BYTES, raw);
                 Self::Gzip(Box::new(Gunzip(GzDecoder::new(buffered))))
             }
@@ -122,22 +127,22 @@ impl Source {
     }
 }
 
-impl Read for Source {
+impl Read for Decompressor {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(raw) => raw.read(buffer),
+            Self::None(raw) => raw.read(buffer),
             Self::Zstd(decoder) => decoder.read(buffer),
             Self::Gzip(decoder) => decoder.read(buffer),
         }
     }
 }
 
-/// Decompresses the members of a gzip file one after the other. Zeros after a member are padding, as they are
-/// to gzip itself and to Python's `gzip`; `flate2::bufread::MultiGzDecoder` takes them for a bad header.
+/// Decompresses the members of a gzip file one after the other. Zero bytes after a member are padding, as for
+/// gzip itself and Python's `gzip`; `flate2::bufread::MultiGzDecoder` would take them for a bad header.
 struct Gunzip(GzDecoder<BufReader<Raw>>);
 
 impl Gunzip {
-    /// Skips padding; whether another member follows, whose decoder then replaces that of the finished one.
+    /// Skips padding. If another member follows, replaces the decoder and returns true.
     fn next_member(&mut self) -> io::Result<bool> {
         loop {
             let bytes = self.0.get_mut().fill_buf()?;
@@ -146,9 +151,10 @@ impl Gunzip {
                 0 => return Ok(false),
                 n if n > n_zeros => {
                     self.0.get_mut().consume(n_zeros);
-                    let nothing: Box<dyn Read + Send> = Box::new(io::empty());
-                    let nothing = BufReader::with_capacity(0, HashingReader::new(nothing));
-                    let finished = mem::replace(&mut self.0, GzDecoder::new(nothing));
+                    // `into_inner` needs the decoder by value, so an empty one replaces it meanwhile.
+                    let empty: Box<dyn Read + Send> = Box::new(io::empty());
+                    let empty = BufReader::with_capacity(0, HashingReader::new(empty));
+                    let finished = mem::replace(&mut self.0, GzDecoder::new(empty));
                     self.0 = GzDecoder::new(finished.into_inner());
                     return Ok(true);
                 }

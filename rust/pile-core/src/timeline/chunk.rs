@@ -1,4 +1,4 @@
-//! Decoded runs of documents, with the way back from a byte to its token.
+//! Decoded spans of documents, and the token that each byte belongs to.
 
 use crate::{
     Result,
@@ -8,19 +8,21 @@ use crate::{
 
 use super::grams::SLACK_BYTES;
 
-/// Tokens from one mark to the next.
+/// Distance of the marks in tokens. A lookup decodes the lengths of fewer than this many tokens; a mark for every
+/// token would take more memory than the tokens themselves.
 const MARK_TOKENS: usize = 64;
 
-/// What is searched: the text that tokens decode to, or the ids themselves.
+/// The units of a search: the bytes of the text that tokens decode to, or the ids themselves.
 #[derive(Debug, Clone, Copy)]
-pub enum Alphabet<'a> {
+pub enum SearchUnit<'a> {
     /// The bytes of the decoded text.
     Text(&'a TokenBytes),
-    /// The stored ids, little-endian.
+    /// The stored ids, as little-endian bytes.
     Ids(TokenType),
 }
 
-impl Alphabet<'_> {
+impl SearchUnit<'_> {
+    /// Bytes of a token.
     fn length(&self, id: i64) -> usize {
         match self {
             Self::Text(table) => table.length(id),
@@ -28,8 +30,8 @@ impl Alphabet<'_> {
         }
     }
 
-    /// Whether an occurrence may begin or end at this byte of its document.
-    fn may_cut(&self, byte: usize) -> bool {
+    /// Whether an occurrence may begin or end at this byte: with ids, only between two ids.
+    fn is_boundary(&self, byte: usize) -> bool {
         match self {
             Self::Text(_) => true,
             Self::Ids(token_type) => byte.is_multiple_of(token_type.n_bytes()),
@@ -37,70 +39,71 @@ impl Alphabet<'_> {
     }
 }
 
-/// A span within a chunk.
+/// A span of the chunk and its position in the chunk.
 #[derive(Debug, Clone, Copy)]
-struct Segment {
+struct ChunkSpan {
     span: Span,
     first_token: usize,
     first_byte: usize,
 }
 
-/// Spans decoded one after the other.
+/// Decoded spans, one after the other, in buffers that are reused for the next spans.
 #[derive(Debug)]
 pub(super) struct Chunk<'a> {
-    alphabet: Alphabet<'a>,
+    unit: SearchUnit<'a>,
     token_type: TokenType,
+    /// The stored tokens.
     raw: Vec<u8>,
     n_tokens: usize,
-    /// Decoded bytes, and at least [`SLACK_BYTES`] behind them.
+    /// `n_bytes` decoded bytes, then at least [`SLACK_BYTES`] bytes of any content.
     bytes: Vec<u8>,
     n_bytes: usize,
     /// The first byte of every [`MARK_TOKENS`]th token.
     marks: Vec<usize>,
-    segments: Vec<Segment>,
+    spans: Vec<ChunkSpan>,
     n_without_bytes: u64,
 }
 
-/// Where bytes stand in a chunk's spans.
+/// The location of a byte range in a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Found {
-    /// The document in which they begin.
+pub(super) struct ChunkRange {
+    /// The document of the first byte.
     pub(super) document: u64,
-    /// The token of the document in which they begin.
-    pub(super) token: u64,
-    /// Tokens from the one in which they begin to the one in which they end, both counted.
+    /// The token of that document that holds the first byte.
+    pub(super) token_offset: u64,
+    /// Tokens from the one with the first byte to the one with the last byte, both included.
     pub(super) n_tokens: u64,
-    /// Bytes of the chunk's tokens before that token's span begins, and in it before them.
+    /// The first byte, counted from the start of its span.
     pub(super) byte_in_span: u64,
-    /// Tokens of the chunk before the one in which they begin.
+    /// The token with the first byte, counted from the start of the chunk.
     pub(super) token_in_chunk: u64,
-    /// Spans in which they stand.
+    /// Spans from the one with the first byte to the one with the last byte, both included.
     pub(super) n_spans: u64,
 }
 
 impl<'a> Chunk<'a> {
-    pub(super) fn new(alphabet: Alphabet<'a>, token_type: TokenType) -> Self {
+    pub(super) fn new(unit: SearchUnit<'a>, token_type: TokenType) -> Self {
         Self {
-            alphabet,
+            unit,
             token_type,
             raw: Vec::new(),
             n_tokens: 0,
             bytes: vec![0; SLACK_BYTES],
             n_bytes: 0,
             marks: Vec::new(),
-            segments: Vec::new(),
+            spans: Vec::new(),
             n_without_bytes: 0,
         }
     }
 
-    /// Decodes `spans` in place of what was there.
+    /// Replaces the content by the decoded `spans`.
     pub(super) fn fill(&mut self, source: &impl TokenSource, spans: &[Span]) -> Result<()> {
         self.n_tokens = 0;
         self.n_bytes = 0;
         self.n_without_bytes = 0;
         self.raw.clear();
         self.marks.clear();
-        self.segments.clear();
+        self.spans.clear();
         self.append(source, spans)
     }
 
@@ -110,7 +113,7 @@ impl<'a> Chunk<'a> {
         self.raw.resize((self.n_tokens + n_new as usize) * width, 0);
         source.read(spans, &mut self.raw[self.n_tokens * width..])?;
         for span in spans {
-            self.segments.push(Segment {
+            self.spans.push(ChunkSpan {
                 span: *span,
                 first_token: self.n_tokens,
                 first_byte: self.n_bytes,
@@ -120,8 +123,8 @@ impl<'a> Chunk<'a> {
         Ok(())
     }
 
-    /// Lengthens the last span by tokens of its document until `n_bytes` more are decoded or it ends;
-    /// returns where the bytes ended before.
+    /// Extends the last span within its document by at least `n_bytes` bytes, or to the document's end.
+    /// Returns the number of bytes before the extension.
     pub(super) fn look_ahead(
         &mut self,
         source: &impl TokenSource,
@@ -129,7 +132,7 @@ impl<'a> Chunk<'a> {
     ) -> Result<usize> {
         let before = self.n_bytes;
         let width = self.token_type.n_bytes();
-        let Some(last) = self.segments.last().copied() else {
+        let Some(last) = self.spans.last().copied() else {
             return Ok(before);
         };
         let mut span = last.span;
@@ -146,25 +149,25 @@ impl<'a> Chunk<'a> {
             self.decode(more.length as usize);
             span.length += more.length;
         }
-        if let Some(last) = self.segments.last_mut() {
+        if let Some(last) = self.spans.last_mut() {
             last.span = span;
         }
         Ok(before)
     }
 
-    /// Decodes `n` more of the raw tokens.
+    /// Decodes the next `n` tokens of `raw`.
     fn decode(&mut self, n: usize) {
         let width = self.token_type.n_bytes();
         let end = self.n_tokens + n;
         while self.n_tokens < end {
-            let of_mark = self.n_tokens % MARK_TOKENS;
-            if of_mark == 0 {
+            let since_mark = self.n_tokens % MARK_TOKENS;
+            if since_mark == 0 {
                 self.marks.push(self.n_bytes);
             }
-            let n = (MARK_TOKENS - of_mark).min(end - self.n_tokens);
+            let n = (MARK_TOKENS - since_mark).min(end - self.n_tokens);
             let raw = &self.raw[self.n_tokens * width..(self.n_tokens + n) * width];
-            match (self.alphabet, self.token_type) {
-                (Alphabet::Ids(_), _) => {
+            match (self.unit, self.token_type) {
+                (SearchUnit::Ids(_), _) => {
                     let end = self.n_bytes + raw.len();
                     if self.bytes.len() < end {
                         self.bytes.resize(end, 0);
@@ -172,13 +175,13 @@ impl<'a> Chunk<'a> {
                     self.bytes[self.n_bytes..end].copy_from_slice(raw);
                     self.n_bytes = end;
                 }
-                (Alphabet::Text(table), TokenType::U16) => {
+                (SearchUnit::Text(table), TokenType::U16) => {
                     let ids = raw.as_chunks::<2>().0.iter();
                     let ids = ids.map(|id| i64::from(u16::from_le_bytes(*id)));
                     let decoded = table.decode(ids, &mut self.bytes, self.n_bytes);
                     self.add(decoded);
                 }
-                (Alphabet::Text(table), token_type) => {
+                (SearchUnit::Text(table), token_type) => {
                     let ids = raw.chunks_exact(width).map(|id| token_type.decode(id));
                     let decoded = table.decode(ids, &mut self.bytes, self.n_bytes);
                     self.add(decoded);
@@ -196,55 +199,56 @@ impl<'a> Chunk<'a> {
         self.n_without_bytes += n_without;
     }
 
-    /// The decoded bytes with what is behind them, and how many they are.
+    /// The decoded bytes followed by the slack, and the number of decoded bytes.
     pub(super) fn haystack(&self) -> (&[u8], usize) {
         (&self.bytes, self.n_bytes)
     }
 
-    /// Where the last span begins among the bytes.
+    /// Index of the last span's first byte.
     pub(super) fn last_first_byte(&self) -> usize {
-        self.segments.last().map_or(0, |last| last.first_byte)
+        self.spans.last().map_or(0, |last| last.first_byte)
     }
 
-    /// Tokens whose ids decode to nothing.
+    /// Tokens whose ids decode to no bytes.
     pub(super) fn n_without_bytes(&self) -> u64 {
         self.n_without_bytes
     }
 
-    /// Where `length` bytes from byte `at` stand; None where they are not tokens of the alphabet.
-    pub(super) fn place(&self, at: usize, length: usize) -> Option<Found> {
+    /// The location of `length` bytes from byte `at`; `None` if an end is not at a boundary of the search unit.
+    pub(super) fn locate(&self, at: usize, length: usize) -> Option<ChunkRange> {
         let last_byte = at + length - 1;
-        let first = self.segment_of(at);
-        let last = self.segment_of(last_byte);
-        let segment = self.segments[first];
-        if !self.alphabet.may_cut(at) || !self.alphabet.may_cut(at + length) {
+        let first = self.span_of(at);
+        let last = self.span_of(last_byte);
+        let span = self.spans[first];
+        if !self.unit.is_boundary(at) || !self.unit.is_boundary(at + length) {
             return None;
         }
         let token = self.token_of(at);
-        let token_in_span = (token - segment.first_token) as u64;
-        Some(Found {
-            document: segment.span.document,
-            token: segment.span.start + token_in_span,
+        let token_in_span = (token - span.first_token) as u64;
+        Some(ChunkRange {
+            document: span.span.document,
+            token_offset: span.span.start + token_in_span,
             n_tokens: (self.token_of(last_byte) - token + 1) as u64,
-            byte_in_span: (at - segment.first_byte) as u64,
+            byte_in_span: (at - span.first_byte) as u64,
             token_in_chunk: token as u64,
             n_spans: (last - first + 1) as u64,
         })
     }
 
-    /// The span in which a byte stands. Of spans that begin at the same byte all but the last are empty.
-    fn segment_of(&self, byte: usize) -> usize {
-        self.segments.partition_point(|s| s.first_byte <= byte) - 1
+    /// Index of the span that holds a byte. Of spans that begin at the same byte only the last one has bytes,
+    /// so it is the one that `partition_point` selects.
+    fn span_of(&self, byte: usize) -> usize {
+        self.spans.partition_point(|s| s.first_byte <= byte) - 1
     }
 
-    /// The token in which a byte stands.
+    /// Index of the token that holds a byte.
     fn token_of(&self, byte: usize) -> usize {
         let width = self.token_type.n_bytes();
         let mark = self.marks.partition_point(|first| *first <= byte) - 1;
         let (mut token, mut end) = (mark * MARK_TOKENS, self.marks[mark]);
         loop {
             let raw = &self.raw[token * width..(token + 1) * width];
-            end += self.alphabet.length(self.token_type.decode(raw));
+            end += self.unit.length(self.token_type.decode(raw));
             if end > byte {
                 return token;
             }

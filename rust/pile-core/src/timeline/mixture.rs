@@ -1,50 +1,69 @@
 //! How much of each subset the model reads, over the run.
 
-use super::places::in_parallel;
+use super::parallel::in_parallel;
 use crate::{Result, order::TrainingOrder, progress::Progress, tokens::TokenSource};
 
 /// Samples of one work item.
 const ITEM_SAMPLES: u64 = 4096;
 
-/// Tokens of each kind of document that the model reads in each interval: for `n_kinds` kinds, those of the
-/// first interval, then those of the next, and so on; the last interval may be shorter.
-///
-/// Of each sample the first `n_inputs` tokens are read: where it has one more, that is only predicted, and
-/// is the first of another sample.
+/// The part of a run that [`mixture`] summarizes.
+#[derive(Debug, Clone, Copy)]
+pub struct MixtureConfig {
+    /// Samples of the run, from the first.
+    pub n_samples: u64,
+    /// Tokens of each sample that the model reads. If a sample has one more, it is only a label, and the next
+    /// sample of the sequence begins with it.
+    pub n_inputs: u64,
+    /// Samples of an interval.
+    pub interval_samples: u64,
+    /// Kinds of documents.
+    pub n_kinds: usize,
+    /// Threads.
+    pub n_threads: usize,
+}
+
+/// Returns the tokens of each kind of document that the model reads in each interval: the `n_kinds` counts of
+/// the first interval, then those of the second, and so on. The last interval may be shorter.
 ///
 /// # Errors
-/// The order cannot be read, `kind_of` fails, no interval, or a stop.
+/// An order that cannot be read, an error of `kind_of`, or a stop.
 pub fn mixture<S: TokenSource>(
     order: &TrainingOrder<S>,
-    (n_samples, n_inputs): (u64, u64),
-    interval_samples: u64,
-    n_kinds: usize,
+    config: MixtureConfig,
     kind_of: impl Fn(u64) -> Result<usize> + Sync,
-    (n_threads, progress): (usize, &Progress),
+    progress: &Progress,
 ) -> Result<Vec<u64>> {
+    let MixtureConfig {
+        n_samples,
+        n_inputs,
+        n_kinds,
+        ..
+    } = config;
     order.check_range(0, n_samples)?;
-    let interval_samples = interval_samples.max(1);
+    let interval_samples = config.interval_samples.max(1);
     let n_intervals = n_samples.div_ceil(interval_samples) as usize;
-    let items_each = interval_samples.div_ceil(ITEM_SAMPLES) as usize;
-    let parts = in_parallel(n_intervals * items_each, n_threads, |item, _: &mut ()| {
-        let interval = item / items_each;
-        let first = interval as u64 * interval_samples + (item % items_each) as u64 * ITEM_SAMPLES;
+    let items_per_interval = interval_samples.div_ceil(ITEM_SAMPLES) as usize;
+    let n_items = n_intervals * items_per_interval;
+    let counts = in_parallel(n_items, config.n_threads, |item, _: &mut ()| {
+        let interval = item / items_per_interval;
+        let first =
+            interval as u64 * interval_samples + (item % items_per_interval) as u64 * ITEM_SAMPLES;
         let end = ((interval as u64 + 1) * interval_samples).min(n_samples);
         let end = end.min(first + ITEM_SAMPLES);
         let mut n_tokens = vec![0; n_kinds];
         for sample in first..end {
-            let mut room = n_inputs;
+            let mut inputs_left = n_inputs;
             for span in order.spans(sample)? {
-                let n = span.length.min(room);
+                let n = span.length.min(inputs_left);
                 n_tokens[kind_of(span.document)?] += n;
-                room -= n;
+                inputs_left -= n;
             }
         }
         progress.advance(end.saturating_sub(first))?;
         Ok((interval, n_tokens))
     })?;
     let mut all = vec![0; n_intervals * n_kinds];
-    for (interval, n_tokens) in parts {
+    for (interval, n_tokens) in counts {
         let row = &mut all[interval * n_kinds..(interval + 1) * n_kinds];
         for (sum, n) in row.iter_mut().zip(n_tokens) {
             *sum += n;

@@ -1,24 +1,28 @@
-//! When the model saw what: questions that use the order and what can be found in its samples.
+//! When the model saw what: queries that combine the order with the content of its samples.
 //!
-//! From a text: [`Scan`] or [`Indexed`] finds its [`Places`] in the documents, [`when`] the samples that hold them.
-//! From a document: [`crate::order::TrainingOrder::views`]. [`repeats`] and [`mixture`] speak of the whole order.
+//! For a text, [`Scan`] or [`IndexSearch`] finds its [`Occurrences`] in the documents, and [`sightings`] maps them
+//! to samples. For a document, see [`crate::order::TrainingOrder::appearances`]. [`repeats`] and [`mixture`]
+//! summarize the whole order.
 
+mod checkpoint_counts;
 mod chunk;
-mod counts;
-mod find;
 mod grams;
-mod indexed;
+mod index_search;
 mod mixture;
-mod places;
+mod occurrences;
+mod parallel;
 mod repeats;
 mod rows;
-mod when;
+mod scan;
+mod sequences;
+mod sightings;
 
-pub use chunk::Alphabet;
-pub use counts::Stretches;
-pub use find::{Place as SequencePlace, find_sequences};
-pub use indexed::Indexed;
-pub use mixture::mixture;
-pub use places::{FindPlaces, Place, Places, Scan};
-pub use repeats::{Repeated, Repeats, repeats};
-pub use when::{Question, Sighting, When, across_documents, when};
+pub use checkpoint_counts::CheckpointCounts;
+pub use chunk::SearchUnit;
+pub use index_search::IndexSearch;
+pub use mixture::{MixtureConfig, mixture};
+pub use occurrences::{FindOccurrences, Occurrence, Occurrences};
+pub use repeats::{RepeatedDocument, Repeats, RepeatsConfig, repeats};
+pub use scan::Scan;
+pub use sequences::{SequenceOccurrence, find_sequences};
+pub use sightings::{AcrossDocuments, Sighting, Sightings, TextQuery, across_documents, sightings};

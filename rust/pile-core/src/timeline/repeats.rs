@@ -1,103 +1,114 @@
-//! What the model reads more than once: epochs, and documents that are the same, told apart.
+//! Tokens that the model reads more than once. Repetition by a further epoch and repetition by a duplicate
+//! document are counted separately.
 
 use rustc_hash::FxHashMap;
 use sha2::{Digest, Sha256};
 
-use super::{places::in_parallel, rows::rows_that_show};
+use super::{parallel::in_parallel, rows::rows_that_show};
 use crate::{
     Result,
-    order::{TrainingOrder, View},
+    order::{Appearance, TrainingOrder},
     progress::Progress,
     tokens::{Span, TokenSource},
 };
 
-/// A document of which, or of whose duplicates, the model sees more than one copy.
+/// A document of which the model sees more than one copy, copies of its duplicates included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Repeated {
-    /// The lowest number among the documents with the same tokens.
+pub struct RepeatedDocument {
+    /// The lowest number of a document with the same tokens.
     pub same_as: u64,
     /// The document.
     pub document: u64,
     /// Its tokens.
     pub n_tokens: u64,
-    /// Copies of it of which the run sees any part: one an epoch. What is seen follows the rule of
-    /// [`super::when`]: a row that holds only a token it shares with the next row is not part of it.
+    /// Copies of it, one per epoch, of which the run sees any part. As in [`super::sightings`], a row that
+    /// holds only the token shared with the next row does not count.
     pub n_copies: u64,
-    /// The first sample of the run in which a copy of it is seen.
+    /// The first sample of the run that shows a copy of it.
     pub first_sample: u64,
-    /// The last one.
+    /// The last sample of the run that shows a copy of it.
     pub last_sample: u64,
 }
 
-/// What is read more than once.
+/// What the model reads more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repeats {
-    /// Tokens read in each interval that were read before in another copy of their document.
+    /// By interval, the tokens that were read before in another copy of their document.
     pub by_epoch: Vec<u64>,
-    /// Tokens read in each interval that were read before in another document with the same tokens, and
-    /// not in this one.
+    /// By interval, the tokens that were read before in a duplicate of their document, but not in the document
+    /// itself.
     pub by_duplicate: Vec<u64>,
     /// The first sample with a token counted in `by_epoch`.
     pub first_by_epoch: Option<u64>,
     /// The first sample with a token counted in `by_duplicate`.
     pub first_by_duplicate: Option<u64>,
-    /// The documents, by [`Repeated::same_as`] and number.
-    pub documents: Vec<Repeated>,
+    /// The repeated documents, sorted by [`RepeatedDocument::same_as`] and number.
+    pub documents: Vec<RepeatedDocument>,
 }
 
-/// Documents that one pass over the order is made for.
+/// Documents looked up in one pass over the order. It limits the memory of a pass.
 const BATCH_DOCUMENTS: usize = 1 << 22;
 
 /// Documents hashed by one work item.
 const ITEM_DOCUMENTS: u64 = 1 << 10;
 
-/// What the first `n_samples` samples repeat, by intervals of `interval_samples`.
+/// The part of a run in which [`repeats`] looks for repetition.
+#[derive(Debug, Clone, Copy)]
+pub struct RepeatsConfig {
+    /// Samples of the run, from the first.
+    pub n_samples: u64,
+    /// Tokens of each sample that the model reads. If a sample has one more, it is only a label, and the next
+    /// sample of the sequence begins with it.
+    pub n_inputs: u64,
+    /// Samples of an interval.
+    pub interval_samples: u64,
+    /// Threads.
+    pub n_threads: usize,
+}
+
+/// Returns what the samples of a run repeat, by interval.
 ///
-/// Documents are duplicates if all their tokens are equal (by SHA-256); empty ones are left out. Of each
-/// sample the first `n_inputs` tokens are read: where it has one more, that is only predicted, and is the
-/// first of another sample.
+/// Documents are duplicates if all their tokens are equal, which is decided by the first 128 bits of their
+/// SHA-256. Empty documents are ignored.
 ///
 /// # Errors
-/// The order or its source cannot be read, or a stop.
+/// An order or a source that cannot be read, or a stop.
 pub fn repeats<S: TokenSource>(
     order: &TrainingOrder<S>,
-    (n_samples, n_inputs): (u64, u64),
-    interval_samples: u64,
-    n_threads: usize,
+    config: RepeatsConfig,
     progress: &Progress,
 ) -> Result<Repeats> {
-    order.check_range(0, n_samples)?;
-    let interval_samples = interval_samples.max(1);
-    let n_intervals = n_samples.div_ceil(interval_samples) as usize;
+    order.check_range(0, config.n_samples)?;
+    let config = RepeatsConfig {
+        interval_samples: config.interval_samples.max(1),
+        ..config
+    };
+    let n_intervals = config.n_samples.div_ceil(config.interval_samples) as usize;
     let mut found = Repeats {
         by_epoch: vec![0; n_intervals],
         by_duplicate: vec![0; n_intervals],
         ..Repeats::default()
     };
     let n_copies = order.n_copies()?;
-    let mut classes = same_documents(order.source(), n_threads, progress)?;
+    let mut classes = duplicate_classes(order.source(), config.n_threads, progress)?;
     classes.retain(|class| class.iter().map(|d| n_copies[*d as usize]).sum::<u32>() > 1);
-    let mut rest = classes.as_slice();
-    while !rest.is_empty() {
+    let mut remaining = classes.as_slice();
+    while !remaining.is_empty() {
         let mut n = 0;
-        let n_classes = rest.iter().position(|class| {
+        let n_classes = remaining.iter().position(|class| {
             n += class.len();
             n > BATCH_DOCUMENTS
         });
-        let (now, later) = rest.split_at(n_classes.unwrap_or(rest.len()).max(1));
-        let sweep = Sweep {
-            n_inputs,
-            n_samples,
-            interval_samples,
-        };
-        sweep.classes(order, now, &mut found, progress)?;
-        rest = later;
+        let (batch, later) = remaining.split_at(n_classes.unwrap_or(remaining.len()).max(1));
+        RepeatCounter { config }.count_classes(order, batch, &mut found, progress)?;
+        remaining = later;
     }
     Ok(found)
 }
 
-/// All documents that are not empty, those with the same tokens together; ascending.
-fn same_documents<S: TokenSource>(
+/// The non-empty documents in classes of equal tokens; a document without duplicates is a class by itself.
+/// Both the classes and the documents of a class ascend.
+fn duplicate_classes<S: TokenSource>(
     source: &S,
     n_threads: usize,
     progress: &Progress,
@@ -137,15 +148,13 @@ fn same_documents<S: TokenSource>(
     Ok(classes)
 }
 
-/// Goes through views in training order and tells what was read before.
-struct Sweep {
-    n_inputs: u64,
-    n_samples: u64,
-    interval_samples: u64,
+/// Replays the reads of each document in training order and counts the tokens that were read before.
+struct RepeatCounter {
+    config: RepeatsConfig,
 }
 
-impl Sweep {
-    fn classes<S: TokenSource>(
+impl RepeatCounter {
+    fn count_classes<S: TokenSource>(
         &self,
         order: &TrainingOrder<S>,
         classes: &[Vec<u64>],
@@ -160,21 +169,29 @@ impl Sweep {
                 length: order.source().document_length(*document)?,
             });
         }
-        let mut views = order.views(&queries, progress)?.views;
-        let (mut rest, mut end) = (views.as_mut_slice(), 0);
+        let mut appearances = order.appearances(&queries, progress)?.appearances;
+        // Appearances are sorted by query, and a class is a range of queries.
+        let (mut remaining, mut end) = (appearances.as_mut_slice(), 0);
         for class in classes {
             end += class.len() as u64;
-            let n = rest.partition_point(|view| view.query < end);
-            let (of_class, behind) = rest.split_at_mut(n);
-            rest = behind;
-            self.class(class[0], &queries, of_class, found);
+            let n = remaining.partition_point(|appearance| appearance.query < end);
+            let (of_class, later) = remaining.split_at_mut(n);
+            remaining = later;
+            self.count_class(class[0], &queries, of_class, found);
         }
         Ok(())
     }
 
-    fn class(&self, same_as: u64, queries: &[Span], views: &mut [View], found: &mut Repeats) {
+    /// Counts the repetition within one class of duplicates.
+    fn count_class(
+        &self,
+        same_as: u64,
+        queries: &[Span],
+        appearances: &mut [Appearance],
+        found: &mut Repeats,
+    ) {
         let mut documents = Vec::new();
-        for of_document in views.chunk_by(|a, b| a.query == b.query) {
+        for of_document in appearances.chunk_by(|a, b| a.query == b.query) {
             let query = queries[of_document[0].query as usize];
             documents.extend(self.seen(same_as, query, of_document));
         }
@@ -186,23 +203,29 @@ impl Sweep {
         {
             found.documents.append(&mut documents);
         }
-        views.sort_unstable_by_key(|view| (view.sample, view.offset));
-        let n_in_run = views.partition_point(|view| view.sample < self.n_samples);
-        self.read(&views[..n_in_run], found);
+        appearances.sort_unstable_by_key(|appearance| (appearance.sample, appearance.offset));
+        let n_in_run =
+            appearances.partition_point(|appearance| appearance.sample < self.config.n_samples);
+        self.replay(&appearances[..n_in_run], found);
     }
 
-    /// What the run sees of a document, if anything.
-    fn seen(&self, same_as: u64, query: Span, views: &[View]) -> Option<Repeated> {
+    /// The copies of a document that the run sees; `None` if it sees none.
+    fn seen(
+        &self,
+        same_as: u64,
+        query: Span,
+        appearances: &[Appearance],
+    ) -> Option<RepeatedDocument> {
         let mut n_copies = 0;
         let mut samples = Vec::new();
-        for of_copy in views.chunk_by(|a, b| a.copy == b.copy) {
+        for of_copy in appearances.chunk_by(|a, b| a.copy == b.copy) {
             let n_before = samples.len();
-            let rows = rows_that_show(of_copy, query.length).map(|view| view.sample);
-            samples.extend(rows.filter(|sample| *sample < self.n_samples));
+            let rows = rows_that_show(of_copy, query.length).map(|appearance| appearance.sample);
+            samples.extend(rows.filter(|sample| *sample < self.config.n_samples));
             n_copies += u64::from(samples.len() > n_before);
         }
         let (first, last) = (samples.iter().min()?, samples.iter().max()?);
-        Some(Repeated {
+        Some(RepeatedDocument {
             same_as,
             document: query.document,
             n_tokens: query.length,
@@ -212,23 +235,28 @@ impl Sweep {
         })
     }
 
-    fn read(&self, views: &[View], found: &mut Repeats) {
-        let mut any = Covered::default();
-        let mut of_document: FxHashMap<u64, Covered> = FxHashMap::default();
-        for view in views {
-            let n_read = view.length.min(self.n_inputs.saturating_sub(view.offset));
-            let end = view.start + n_read;
-            let by_epoch = of_document
-                .entry(view.query)
+    /// Replays the reads of one class, in training order.
+    fn replay(&self, appearances: &[Appearance], found: &mut Repeats) {
+        // The documents of a class have the same tokens: one set of read tokens is of the class, one of each
+        // document.
+        let mut read_in_class = TokenSet::default();
+        let mut read_in_document: FxHashMap<u64, TokenSet> = FxHashMap::default();
+        for appearance in appearances {
+            let n_read = appearance
+                .length
+                .min(self.config.n_inputs.saturating_sub(appearance.offset));
+            let end = appearance.start + n_read;
+            let by_epoch = read_in_document
+                .entry(appearance.query)
                 .or_default()
-                .add(view.start, end);
-            let by_duplicate = any.add(view.start, end) - by_epoch;
-            let interval = (view.sample / self.interval_samples) as usize;
+                .add(appearance.start, end);
+            let by_duplicate = read_in_class.add(appearance.start, end) - by_epoch;
+            let interval = (appearance.sample / self.config.interval_samples) as usize;
             found.by_epoch[interval] += by_epoch;
             found.by_duplicate[interval] += by_duplicate;
             let earlier = |first: Option<u64>, n| match first {
-                Some(first) if n > 0 => Some(first.min(view.sample)),
-                None if n > 0 => Some(view.sample),
+                Some(first) if n > 0 => Some(first.min(appearance.sample)),
+                None if n > 0 => Some(appearance.sample),
                 first => first,
             };
             found.first_by_epoch = earlier(found.first_by_epoch, by_epoch);
@@ -237,21 +265,21 @@ impl Sweep {
     }
 }
 
-/// Tokens read so far, as ranges that ascend and do not touch.
+/// A set of tokens, as ascending ranges that neither overlap nor touch.
 #[derive(Debug, Default)]
-struct Covered {
+struct TokenSet {
     ranges: Vec<(u64, u64)>,
 }
 
-impl Covered {
-    /// Adds tokens; returns how many of them were there before.
+impl TokenSet {
+    /// Adds the tokens from `start` to `end`; returns how many of them the set already had.
     fn add(&mut self, start: u64, end: u64) -> u64 {
         if start >= end {
             return 0;
         }
         let first = self.ranges.partition_point(|range| range.1 < start);
-        let behind = self.ranges.partition_point(|range| range.0 <= end);
-        let touched = &self.ranges[first..behind];
+        let after = self.ranges.partition_point(|range| range.0 <= end);
+        let touched = &self.ranges[first..after];
         let n_before = touched
             .iter()
             .map(|range| range.1.min(end).saturating_sub(range.0.max(start)))
@@ -259,7 +287,7 @@ impl Covered {
         let joined = touched.iter().fold((start, end), |all, range| {
             (all.0.min(range.0), all.1.max(range.1))
         });
-        self.ranges.splice(first..behind, [joined]);
+        self.ranges.splice(first..after, [joined]);
         n_before
     }
 }
@@ -271,12 +299,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn covered_counts_as_a_set_does(spans in vec((0_u64..50, 0_u64..20), 0..30)) {
-            let mut covered = Covered::default();
+        fn agrees_with_a_standard_set(spans in vec((0_u64..50, 0_u64..20), 0..30)) {
+            let mut tokens = TokenSet::default();
             let mut set = std::collections::BTreeSet::new();
             for (start, length) in spans {
                 let n = (start..start + length).filter(|token| !set.insert(*token)).count();
-                prop_assert_eq!(covered.add(start, start + length), n as u64);
+                prop_assert_eq!(tokens.add(start, start + length), n as u64);
             }
         }
     }

@@ -1,41 +1,48 @@
-//! Which rows a text is seen in when no single row holds it.
+//! The rows in which the model sees a span of a document, if no single row may hold all of it.
 
-use crate::order::View;
+use crate::order::Appearance;
 
-/// Every reading of the rows in which a span is seen, of the copy of its document that `views` are of.
+/// Returns the rows in which a span of `n_tokens` tokens is seen, one appearance for each time a row is read.
+/// `appearances` are those of the span in one copy of its document.
 ///
-/// A row that holds the whole span is one alone, and only such rows are given where there are any: a span of
-/// one token, if two rows share it, is seen in both. Otherwise the rows of [`fewest_rows`].
-pub(super) fn rows_that_show(views: &[View], n_tokens: u64) -> impl Iterator<Item = &View> {
-    let is_whole = move |view: &&View| view.length == n_tokens;
-    let has_whole = views.iter().any(|view| is_whole(&view));
-    let cut = if has_whole {
+/// If any row holds the whole span, these rows are the result. Otherwise it is [`fewest_rows`]. (Two rows may
+/// hold the whole span if it is one token: neighbouring rows share a token.)
+pub(super) fn rows_that_show(
+    appearances: &[Appearance],
+    n_tokens: u64,
+) -> impl Iterator<Item = &Appearance> {
+    let is_whole = move |appearance: &&Appearance| appearance.length == n_tokens;
+    let has_whole = appearances.iter().any(|appearance| is_whole(&appearance));
+    let parts = if has_whole {
         Vec::new()
     } else {
-        fewest_rows(views)
+        fewest_rows(appearances)
     };
-    views
+    appearances
         .iter()
         .filter(is_whole)
-        .chain(cut.into_iter().flatten())
+        .chain(parts.into_iter().flatten())
 }
 
-/// The smallest set of rows that together hold every token held by `views`, in the order of their tokens.
+/// Returns the smallest set of rows that together hold every token held by `appearances`, sorted by token.
+/// Each item is one row, as the appearances for each time that the order reads the row.
 ///
-/// `views` are of one query and one copy of its document, sorted as [`crate::order::TrainingOrder::views`]
-/// sorts them. Each item of the result is one row, with a view for each time that the order reads the row.
-/// Rows overlap by one token: a row that holds only the token it shares with its neighbour is left out,
-/// unless that token is all there is. Of sets of one size, which only rows of two tokens have, the one whose rows
-/// reach furthest is taken.
-pub(super) fn fewest_rows(views: &[View]) -> Vec<&[View]> {
-    let mut rows = views
+/// `appearances` are of one query and one copy of its document, sorted as
+/// [`crate::order::TrainingOrder::appearances`] sorts them.
+///
+/// Neighbouring rows share one token. A row that holds nothing but the token shared with its neighbour is
+/// therefore not needed, unless that token is the only one. If several sets have the smallest size, the rows
+/// that reach furthest are taken; this can only happen with rows of two tokens.
+pub(super) fn fewest_rows(appearances: &[Appearance]) -> Vec<&[Appearance]> {
+    let mut rows = appearances
         .chunk_by(|a, b| (a.start, a.length, a.offset) == (b.start, b.length, b.offset))
         .peekable();
-    let end = |row: &[View]| row[0].start + row[0].length;
-    let mut taken: Vec<&[View]> = Vec::new();
+    let end = |row: &[Appearance]| row[0].start + row[0].length;
+    let mut taken: Vec<&[Appearance]> = Vec::new();
     let mut covered = rows.peek().map_or(0, |row| row[0].start);
     while let Some(first) = rows.next() {
-        // Greedy interval cover: of the rows that start within what is covered, the one that reaches furthest.
+        // Greedy interval cover: of the rows that start within the covered tokens, take the one that reaches
+        // furthest.
         let mut best = first;
         while let Some(row) = rows.next_if(|row| row[0].start <= covered) {
             if end(row) > end(best) {
@@ -46,7 +53,7 @@ pub(super) fn fewest_rows(views: &[View]) -> Vec<&[View]> {
             taken.push(best);
             covered = end(best);
         }
-        // Tokens that no row holds: the cover starts again behind them.
+        // No row holds the tokens up to the next row's start: continue the cover there.
         if let Some(next) = rows.peek() {
             covered = covered.max(next[0].start);
         }

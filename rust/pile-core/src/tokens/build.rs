@@ -1,6 +1,6 @@
-//! The tokenize job: shards in, a token dataset out, in the order of the shards.
+//! The tokenize job: encodes the records of shards into a token dataset, in their order.
 //!
-//! The bytes are the same for any number of threads, and for a job that was killed and gone on with.
+//! The bytes are the same for any number of threads, and for a job that was killed and resumed.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     TokenType,
-    parts::{NewDocument, Parts, State, SubsetTotal},
+    names::number_of,
+    writer::{BuildState, DatasetWriter, NewDocument, SubsetTotal},
 };
 use crate::{
     Error, Result,
@@ -17,62 +18,62 @@ use crate::{
     tokenize::{Encoder, Tokenizer},
 };
 
-/// What to make.
+/// The settings of the tokenize job.
 #[derive(Debug, Clone)]
 pub struct BuildConfig {
-    /// The shards, in the order that is to be the dataset's.
+    /// The shards, in the order of the dataset.
     pub shards: Vec<PathBuf>,
-    /// How their records are read.
+    /// The rules by which records are read.
     pub rules: Rules,
-    /// Whether the special tokens of the tokenizer's post-processor are put around each text.
+    /// Whether the tokenizer's post-processor adds its special tokens to each text.
     pub add_special_tokens: bool,
-    /// Appended to each document.
+    /// The end-of-document token, appended to each document.
     pub eod: Option<u32>,
-    /// Folder for the unfinished and then the finished files.
+    /// Folder for the files, unfinished and finished.
     pub folder: PathBuf,
-    /// The files are called `NAME.bin`, `NAME.idx`, `NAME.provenance`.
+    /// The files are `NAME.bin`, `NAME.idx` and `NAME.provenance`.
     pub name: String,
-    /// Names what the documents' tokens depend on, what becomes of bad records aside: only parts of
-    /// the same job are gone on with.
+    /// Names everything that the tokens depend on, except the rule for bad records. Unfinished files are
+    /// resumed only by a job of the same name.
     pub job: String,
-    /// The shards are a part of a larger job's: there may be no documents in them.
+    /// Whether the shards are a part of a larger job's, so that they may have no documents.
     pub is_part: bool,
-    /// Throw away what another job has finished in the folder, instead of refusing to.
+    /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
     pub discard: bool,
-    /// Threads that encode.
+    /// Number of threads that encode.
     pub n_threads: usize,
 }
 
-/// What became of one shard.
+/// Figures of one shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardResult {
-    /// Its path as it was given.
+    /// The path as given.
     pub path: String,
     /// Number of its first document in the dataset.
     pub first_document: u64,
-    /// Records left out because their text is empty, as GPT-NeoX does.
+    /// Records without text, which are skipped as GPT-NeoX skips them.
     pub n_empty: u64,
-    /// Lone surrogates in the JSON, which have become U+FFFD.
+    /// Lone surrogates in the JSON, which were replaced by U+FFFD.
     pub n_lone_surrogates: u64,
-    /// Bad records that were left out.
+    /// Bad records, which were skipped.
     pub bad_records: BadRecordList,
     /// Size, checksum and records.
     #[serde(flatten)]
     pub summary: ShardSummary,
 }
 
-/// What was made.
+/// Figures of a finished dataset.
 #[derive(Debug, Clone, Serialize)]
 pub struct BuildSummary {
-    /// How tokens are stored, by numpy's name.
+    /// numpy's name of the type of the tokens.
     pub dtype: &'static str,
-    /// Documents.
+    /// Number of documents.
     pub n_documents: u64,
-    /// Tokens, end-of-document tokens included.
+    /// Number of tokens, end-of-document tokens included.
     pub n_tokens: u64,
-    /// Shards that an earlier, interrupted run had finished.
+    /// Shards that an earlier, interrupted run finished.
     pub n_resumed_shards: usize,
-    /// SHA-256 of the `.bin`, taken while it was written.
+    /// SHA-256 of the `.bin`, computed as it was written.
     pub bin_sha256: String,
     /// By shard.
     pub shards: Vec<ShardResult>,
@@ -80,20 +81,19 @@ pub struct BuildSummary {
     pub subsets: Vec<SubsetTotal>,
 }
 
-/// Runs the job, or goes on with it; `progress` advances by compressed bytes, and counts the
-/// tokens of this run.
+/// Runs the job or resumes it. `progress` advances by compressed bytes and counts the tokens of this run.
 ///
 /// # Errors
-/// The first failure in the order of the data; what was finished is kept for the next run.
+/// The first failure in the order of the data. Finished shards are kept for the next run.
 pub fn build(
     config: &BuildConfig,
     tokenizer: &Tokenizer,
     progress: &Progress,
 ) -> Result<BuildSummary> {
     let token_type = TokenType::for_vocabulary(tokenizer.vocab_size(), tokenizer.max_id());
-    let mut parts = Parts::open(config, token_type, progress)?;
-    let n_resumed_shards = parts.state.shards.len();
-    for shard in &parts.state.shards {
+    let mut writer = DatasetWriter::open(config, token_type, progress)?;
+    let n_resumed_shards = writer.state.shards.len();
+    for shard in &writer.state.shards {
         progress.advance(shard.summary.bytes)?;
     }
     let encoders = encoders(tokenizer, config.add_special_tokens, config.n_threads)?;
@@ -108,10 +108,10 @@ pub fn build(
         );
         Ok(encoded)
     };
-    let mut writing = Writing {
+    let mut assembly = ShardAssembly {
         config,
-        parts: &mut parts,
-        left_out: LeftOut::default(),
+        writer: &mut writer,
+        counts: RecordCounts::default(),
         first_document: None,
     };
     map_blocks(
@@ -121,25 +121,25 @@ pub fn build(
         encoders,
         progress,
         encode,
-        |step| writing.step(step),
+        |step| assembly.step(step),
     )?;
-    if parts.state.n_documents == 0 && !config.is_part {
+    if writer.state.n_documents == 0 && !config.is_part {
         let first = config.shards.first().map_or(Path::new("no shards"), |p| p);
-        let shards = parts.state.shards.iter();
+        let shards = writer.state.shards.iter();
         let what = match shards.map(|shard| shard.bad_records.n).sum() {
             0 => "no documents: every shard is empty".to_owned(),
             n_bad => format!("no documents: all records are empty or bad ({n_bad} bad ones)"),
         };
         return Err(Error::malformed(first, what));
     }
-    let bin_sha256 = parts.bin_sha256();
-    let State {
+    let bin_sha256 = writer.bin_sha256();
+    let BuildState {
         n_documents,
         n_tokens,
         shards,
         subsets,
         ..
-    } = parts.assemble()?;
+    } = writer.assemble()?;
     Ok(BuildSummary {
         dtype: token_type.name(),
         n_documents,
@@ -151,7 +151,7 @@ pub fn build(
     })
 }
 
-/// An encoder for each thread.
+/// One encoder for each thread.
 pub(super) fn encoders(
     tokenizer: &Tokenizer,
     add_special_tokens: bool,
@@ -164,7 +164,7 @@ pub(super) fn encoders(
     (0..n_threads.max(1)).map(encoder).collect()
 }
 
-/// Appends the ids of a record's text; an error names the record.
+/// Appends the ids of a record's text to `ids`. An error names the record.
 pub(super) fn encode_record(
     encoder: &mut Encoder<'_>,
     block: &Block,
@@ -178,27 +178,27 @@ pub(super) fn encode_record(
     })
 }
 
-/// The documents of one block, encoded.
-struct Encoded {
+/// The encoded documents of one block.
+struct EncodedBlock {
     shard: PathBuf,
     tokens: Vec<u8>,
-    documents: Vec<Document>,
-    /// Different subsets of the documents.
+    documents: Vec<EncodedDocument>,
+    /// The distinct subsets of the documents.
     subsets: Vec<String>,
-    left_out: LeftOut,
+    counts: RecordCounts,
 }
 
-struct Document {
+struct EncodedDocument {
     position: Position,
     n_tokens: u64,
     n_text_bytes: u64,
-    /// Number of its subset in the block.
+    /// Index in the subsets of the block.
     subset: Option<usize>,
 }
 
-/// What is not in the tokens as it was in the records.
+/// Records that were skipped, and characters that were replaced.
 #[derive(Default)]
-struct LeftOut {
+struct RecordCounts {
     n_empty: u64,
     n_lone_surrogates: u64,
     bad_records: BadRecordList,
@@ -209,7 +209,7 @@ fn encode_block(
     encoder: &mut Encoder<'_>,
     token_type: TokenType,
     eod: Option<u32>,
-) -> Result<Encoded> {
+) -> Result<EncodedBlock> {
     let mut tokens = Vec::new();
     let (mut documents, mut subsets) = (Vec::new(), Vec::new());
     let (mut n_empty, mut n_lone_surrogates) = (0, 0);
@@ -224,7 +224,7 @@ fn encode_block(
         encode_record(encoder, block, position, &document.text, &mut ids)?;
         ids.extend(eod);
         token_type.encode_all(&ids, &mut tokens);
-        documents.push(Document {
+        documents.push(EncodedDocument {
             position,
             n_tokens: ids.len() as u64,
             n_text_bytes: document.text.len() as u64,
@@ -232,12 +232,12 @@ fn encode_block(
         });
         Ok(())
     })?;
-    Ok(Encoded {
+    Ok(EncodedBlock {
         shard: block.shard_path().to_owned(),
         tokens,
         documents,
         subsets,
-        left_out: LeftOut {
+        counts: RecordCounts {
             n_empty,
             n_lone_surrogates,
             bad_records,
@@ -245,41 +245,32 @@ fn encode_block(
     })
 }
 
-/// Number of a name among those of a block.
-fn number_of(name: &str, names: &mut Vec<String>) -> usize {
-    names
-        .iter()
-        .position(|known| known == name)
-        .unwrap_or_else(|| {
-            names.push(name.to_owned());
-            names.len() - 1
-        })
-}
-
-struct Writing<'a> {
+/// Writes the encoded blocks, and joins the counts of a shard's blocks.
+struct ShardAssembly<'a> {
     config: &'a BuildConfig,
-    parts: &'a mut Parts,
-    /// Of the current shard.
-    left_out: LeftOut,
+    writer: &'a mut DatasetWriter,
+    /// Counts of the current shard so far.
+    counts: RecordCounts,
+    /// Number of the current shard's first document; `None` before its first step.
     first_document: Option<u64>,
 }
 
-impl Writing<'_> {
-    fn step(&mut self, step: Step<Encoded>) -> Result<()> {
+impl ShardAssembly<'_> {
+    fn step(&mut self, step: Step<EncodedBlock>) -> Result<()> {
         let first_document = *self
             .first_document
-            .get_or_insert(self.parts.state.n_documents);
+            .get_or_insert(self.writer.state.n_documents);
         match step {
             Step::Block(encoded) => self.block(encoded),
             Step::EndOfShard(shard, summary) => {
                 let path = self.config.shards[shard].to_string_lossy().into_owned();
-                let LeftOut {
+                let RecordCounts {
                     n_empty,
                     n_lone_surrogates,
                     bad_records,
-                } = std::mem::take(&mut self.left_out);
+                } = std::mem::take(&mut self.counts);
                 self.first_document = None;
-                self.parts.finish_shard(ShardResult {
+                self.writer.finish_shard(ShardResult {
                     path,
                     first_document,
                     n_empty,
@@ -291,12 +282,12 @@ impl Writing<'_> {
         }
     }
 
-    fn block(&mut self, encoded: Encoded) -> Result<()> {
-        self.left_out.n_empty += encoded.left_out.n_empty;
-        self.left_out.n_lone_surrogates += encoded.left_out.n_lone_surrogates;
-        let bad_records = encoded.left_out.bad_records;
-        self.left_out.bad_records.append(bad_records);
-        self.parts.push_tokens(&encoded.tokens)?;
+    fn block(&mut self, encoded: EncodedBlock) -> Result<()> {
+        self.counts.n_empty += encoded.counts.n_empty;
+        self.counts.n_lone_surrogates += encoded.counts.n_lone_surrogates;
+        let bad_records = encoded.counts.bad_records;
+        self.counts.bad_records.append(bad_records);
+        self.writer.push_tokens(&encoded.tokens)?;
         for document in encoded.documents {
             let new = NewDocument {
                 position: document.position,
@@ -304,7 +295,7 @@ impl Writing<'_> {
                 n_text_bytes: document.n_text_bytes,
                 subset: document.subset.map(|number| &*encoded.subsets[number]),
             };
-            self.parts.push_document(&encoded.shard, new)?;
+            self.writer.push_document(&encoded.shard, new)?;
         }
         Ok(())
     }

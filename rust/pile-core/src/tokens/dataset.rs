@@ -1,4 +1,4 @@
-//! A token dataset: an `.idx` with its tokens in one `.bin` or in shards of one.
+//! A token dataset: an `.idx` and its tokens, in one `.bin` or in shards.
 
 use std::{
     borrow::Cow,
@@ -8,58 +8,59 @@ use std::{
 };
 
 use super::{
-    Bins, IdxHeader, Provenance, Span, TokenSource, TokenType,
-    bins::map_regular,
-    fingerprint, idx,
+    IdxHeader, Provenance, Span, TokenFiles, TokenSource, TokenType, fingerprint, idx,
     rows::{check_span, read_spans},
+    token_files::map_regular,
 };
 use crate::{
     Error, Result,
-    io::{Mapped, Unreplaced, with_suffix},
+    io::{Mapped, ReplacementCheck, with_suffix},
 };
 
-/// GPT-NeoX's `PREFIX.idx` with `PREFIX.bin` or its shards `PREFIX-000NN-of-000MM.bin`, memory-mapped, and
-/// `PREFIX.provenance` if it is there.
+/// A dataset in GPT-NeoX's format, memory-mapped: `PREFIX.idx`, `PREFIX.bin` or its shards
+/// `PREFIX-000NN-of-000MM.bin`, and `PREFIX.provenance` if it exists.
 #[derive(Debug)]
 pub struct TokenDataset {
     prefix: PathBuf,
-    /// None where the index alone is here.
-    bins: Option<Bins>,
+    /// `None` if only the index exists.
+    token_files: Option<TokenFiles>,
     idx: Mapped,
     header: IdxHeader,
+    /// Size of the tokens, by the index.
     n_bytes: u64,
     provenance: Option<Provenance>,
 }
 
 impl TokenDataset {
-    /// Opens `PREFIX.idx` and its tokens; in constant time, as nothing but the header is read.
+    /// Opens `PREFIX.idx` and its tokens, in constant time: only headers are read.
     ///
     /// # Errors
     /// A file is missing or malformed, or they do not belong together.
     pub fn open(prefix: &Path) -> Result<Self> {
         let dataset = Self::open_index(prefix)?;
         if !dataset.has_tokens() {
-            // Without any tokens the error is that of the missing file.
+            // Fails with the error of the missing file.
             map_regular(&with_suffix(prefix, ".bin"))?;
         }
         Ok(dataset)
     }
 
-    /// As [`Self::open`], but the tokens may be absent: documents are known all the same.
+    /// Opens `PREFIX.idx`, and its tokens if they exist. The lengths and the provenance of documents need
+    /// only the index.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn open_index(prefix: &Path) -> Result<Self> {
-        let unreplaced = Unreplaced::begin(prefix)?;
+        let replacement = ReplacementCheck::begin(prefix)?;
         let opened = Self::open_files(prefix);
-        // A file may be missing, or of another dataset, only because the dataset is being replaced.
-        unreplaced.end()?;
+        // If an error comes from a dataset that is being replaced, that is the error to report.
+        replacement.end()?;
         opened
     }
 
     fn open_files(prefix: &Path) -> Result<Self> {
         let idx = map_regular(&with_suffix(prefix, ".idx"))?;
-        let bins = Bins::of_prefix(prefix)?;
+        let token_files = TokenFiles::of_prefix(prefix)?;
         let header = IdxHeader::read(&idx)?;
         let path = with_suffix(prefix, ".provenance");
         let provenance = if path.exists() {
@@ -68,12 +69,12 @@ impl TokenDataset {
             None
         };
         let n_bytes = header.end(&idx)?;
-        if let Some(bins) = &bins {
-            bins.check_end(n_bytes)?;
+        if let Some(files) = &token_files {
+            files.check_end(n_bytes)?;
         }
         Ok(Self {
             prefix: prefix.to_owned(),
-            bins,
+            token_files,
             idx,
             header,
             n_bytes,
@@ -81,25 +82,25 @@ impl TokenDataset {
         })
     }
 
-    /// Whether the tokens are here too.
+    /// Whether the tokens exist, not only the index.
     #[must_use]
     pub fn has_tokens(&self) -> bool {
-        self.bins.is_some()
+        self.token_files.is_some()
     }
 
-    /// The tokens, in one file or several.
+    /// The files of the tokens.
     ///
     /// # Errors
-    /// They are not here.
-    pub fn bins(&self) -> Result<&Bins> {
-        self.bins.as_ref().ok_or_else(|| {
+    /// They do not exist.
+    pub fn token_files(&self) -> Result<&TokenFiles> {
+        self.token_files.as_ref().ok_or_else(|| {
             let what =
-                "the index is here, its tokens are not: documents can be told, their text cannot";
+                "the index exists, but its tokens do not: document numbers are known, their content is not";
             Error::malformed(&with_suffix(&self.prefix, ".bin"), what)
         })
     }
 
-    /// First and end byte of a document among those of the tokens.
+    /// The first byte of a document in the token file, and the byte after its last.
     fn byte_range(&self, document: u64) -> Result<(u64, u64)> {
         self.header.byte_range(&self.idx, document)
     }
@@ -115,13 +116,13 @@ impl TokenDataset {
         )))
     }
 
-    /// The path without its suffixes.
+    /// The path without suffixes.
     #[must_use]
     pub fn prefix(&self) -> &Path {
         &self.prefix
     }
 
-    /// The index: its header, and the file.
+    /// The header and the file of the index.
     pub(super) fn index(&self) -> (&IdxHeader, &Mapped) {
         (&self.header, &self.idx)
     }
@@ -132,27 +133,29 @@ impl TokenDataset {
         self.n_bytes / self.token_type().n_bytes() as u64
     }
 
-    /// The stored bytes of a range of all tokens: of the map, or a copy where they lie in several shards.
+    /// The stored bytes of a range of the dataset's tokens: borrowed from the map, or a copy if they are in
+    /// several shards.
     ///
     /// # Errors
-    /// There are not so many, or they are not here.
+    /// The range exceeds the dataset, or the tokens do not exist.
     pub fn stored(&self, tokens: Range<u64>) -> Result<Cow<'_, [u8]>> {
         let width = self.token_type().n_bytes() as u64;
         let n = tokens.end.saturating_sub(tokens.start);
-        self.bins()?
+        self.token_files()?
             .slice(tokens.start.saturating_mul(width), n.saturating_mul(width))
     }
 
-    /// Where a document's tokens are among those of the `.bin`.
+    /// The range of a document's tokens in the token file.
     ///
     /// # Errors
-    /// No such document, or the index and the `.bin` do not agree on it.
+    /// No such document, or an index that does not fit the token file.
     pub fn token_range(&self, document: u64) -> Result<Range<u64>> {
         self.check_document(document)?;
         let (first, end) = self.byte_range(document)?;
         let width = self.token_type().n_bytes() as u64;
         if first % width != 0 || end > self.n_bytes {
-            let what = format!("document {document} is not where the index says");
+            let what =
+                format!("document {document} starts within a token or ends after the last one");
             return Err(Error::malformed(self.idx.path(), what));
         }
         Ok(first / width..end / width)
@@ -162,10 +165,10 @@ impl TokenDataset {
     pub(super) fn document_bytes(&self, document: u64) -> Result<Cow<'_, [u8]>> {
         self.check_document(document)?;
         let (first, end) = self.byte_range(document)?;
-        self.bins()?.slice(first, end - first)
+        self.token_files()?.slice(first, end - first)
     }
 
-    /// Tokens of each document, as stored.
+    /// Number of tokens of each document.
     ///
     /// # Errors
     /// A length in the index is negative.
@@ -173,13 +176,13 @@ impl TokenDataset {
         self.header.checked_lengths(&self.idx)
     }
 
-    /// Where the documents came from; `None` for a dataset written by another tool.
+    /// The provenance of the documents; `None` for a dataset written by another tool.
     #[must_use]
     pub fn provenance(&self) -> Option<&Provenance> {
         self.provenance.as_ref()
     }
 
-    /// Number of a document's subset among the provenance's, -1 where it has none or none is known.
+    /// Index of a document's subset in [`Provenance::subsets`]; -1 if it has none or is unknown.
     ///
     /// # Errors
     /// No such document, or a damaged provenance file.
@@ -193,25 +196,29 @@ impl TokenDataset {
         Ok(provenance.subset_number(number)?.map_or(-1, |i| i as i32))
     }
 
-    /// A digest that tells datasets apart at once, whatever their size: see [`fingerprint`].
+    /// A digest that distinguishes datasets in constant time: see [`fingerprint`].
     ///
     /// [`fingerprint`]: super::fingerprint
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let shards: Vec<&[u8]> = self.bins.iter().flat_map(Bins::bytes).collect();
+        let shards: Vec<&[u8]> = self
+            .token_files
+            .iter()
+            .flat_map(TokenFiles::bytes)
+            .collect();
         match self.has_tokens() {
             true => fingerprint::of_files(&[&[self.idx.bytes()], &shards]),
             false => fingerprint::of_files(&[&[self.idx.bytes()]]),
         }
     }
 
-    /// Checks the whole index against the `.bin`.
+    /// Checks the whole index against the token file.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Format`] naming the first document that is wrong.
+    /// [`crate::ErrorKind::Format`] with the first document that is wrong.
     pub fn check(&self) -> Result<()> {
-        let bins = self.bins()?;
-        idx::check_arrays(&self.header, &self.idx, bins.path(), bins.n_bytes())
+        let files = self.token_files()?;
+        idx::check_arrays(&self.header, &self.idx, files.path(), files.n_bytes())
     }
 }
 
@@ -242,7 +249,7 @@ impl TokenSource for TokenDataset {
         self.check_document(document)?;
         let (first, end) = self.byte_range(document)?;
         if end > self.n_bytes && self.has_tokens() {
-            // What the index claims is believed only if it is there: callers make room for it.
+            // Callers allocate this many tokens, so a damaged index must fail here.
             let what = format!(
                 "document {document} ends at byte {end} of the tokens, but the file has {}",
                 self.n_bytes
@@ -257,13 +264,13 @@ impl TokenSource for TokenDataset {
     }
 
     fn read(&self, spans: &[Span], out: &mut [u8]) -> Result<usize> {
-        let bins = self.bins()?;
+        let files = self.token_files()?;
         read_spans(spans, out, self.token_type(), |span| {
             self.check_document(span.document)?;
             let (first, end) = self.byte_range(span.document)?;
             let width = self.token_type().n_bytes() as u64;
             check_span(span, (end - first) / width, &self.prefix)?;
-            Ok((bins, first + span.start * width))
+            Ok((files, first + span.start * width))
         })
     }
 }

@@ -1,4 +1,4 @@
-//! How a token is stored: GPT-NeoX's type codes.
+//! The types in which tokens are stored, with GPT-NeoX's codes.
 
 /// The type of a stored token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,8 +13,9 @@ pub enum TokenType {
 const U16_VOCAB_LIMIT: u32 = 65_500;
 
 impl TokenType {
-    /// The type GPT-NeoX takes for a vocabulary of this size, added tokens included. A vocabulary cut down without
-    /// renumbering has few tokens and large ids: ids beyond `uint16`, which GPT-NeoX would wrap, are `int32`.
+    /// The type that GPT-NeoX takes for a vocabulary of this size, added tokens included, except that ids
+    /// beyond `uint16` always take `int32`. Such ids exist in vocabularies that were reduced without
+    /// renumbering; GPT-NeoX would let them wrap around.
     #[must_use]
     pub fn for_vocabulary(vocab_size: u32, max_id: u32) -> Self {
         if vocab_size < U16_VOCAB_LIMIT && max_id <= Self::U16.max_id() {
@@ -70,25 +71,25 @@ impl TokenType {
         }
     }
 
-    /// Appends ids of at most [`Self::max_id`].
+    /// Appends the stored bytes of ids, which are at most [`Self::max_id`].
     pub fn encode_all(self, ids: &[u32], out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + ids.len() * self.n_bytes(), 0);
         match self {
             Self::U16 => {
-                let (places, _) = out[start..].as_chunks_mut();
-                for (place, id) in places.iter_mut().zip(ids) {
-                    *place = (*id as u16).to_le_bytes();
+                let (slots, _) = out[start..].as_chunks_mut();
+                for (slot, id) in slots.iter_mut().zip(ids) {
+                    *slot = (*id as u16).to_le_bytes();
                 }
             }
             Self::I32 => out[start..].copy_from_slice(bytemuck::cast_slice(ids)),
         }
     }
 
-    /// The token in the first [`Self::n_bytes`] bytes. `int32` datasets may hold negative labels.
+    /// The token in the first [`Self::n_bytes`] bytes. Tokens of `int32` datasets may be negative: labels are.
     ///
     /// # Panics
-    /// Fewer bytes than that.
+    /// There are fewer bytes.
     #[must_use]
     pub fn decode(self, bytes: &[u8]) -> i64 {
         match self {

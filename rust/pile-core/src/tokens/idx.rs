@@ -11,7 +11,7 @@
 //! | 34 + 4n | i64\[n\] | first byte of each sequence in the `.bin` |
 //! | 34 + 12n | i64\[d\] | 0, then the number of sequences after each document |
 //!
-//! GPT-NeoX trains on sequences and never reads the last array; we write one sequence a document.
+//! GPT-NeoX trains on sequences and never reads the last array. Here each document is written as one sequence.
 
 use std::{
     io::{self, Write},
@@ -25,12 +25,12 @@ const MAGIC: &[u8; 9] = b"MMIDIDX\0\0";
 const VERSION: u64 = 1;
 const HEADER_BYTES: u64 = 34;
 
-/// What an `.idx` file says of itself, checked against its size.
+/// The header of an `.idx` file, checked against the file's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct IdxHeader {
-    /// How tokens are stored in the `.bin`.
+    /// The type of the tokens in the `.bin`.
     pub token_type: TokenType,
-    /// Sequences.
+    /// Number of sequences.
     pub n_sequences: u64,
     /// Entries of the document array.
     pub n_document_entries: u64,
@@ -40,7 +40,7 @@ impl IdxHeader {
     /// Reads and checks the header.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Format`] for another magic, version or type, or a size that does not fit.
+    /// [`crate::ErrorKind::Format`]: unexpected magic, version or type, or a size that does not fit.
     pub fn read(idx: &Mapped) -> Result<Self> {
         let wrong = |offset, what: String| Err(Error::format(idx.path(), offset, what));
         let u64_at = |offset| -> Result<u64> {
@@ -93,7 +93,7 @@ impl IdxHeader {
         HEADER_BYTES.checked_add(sequences)?.checked_add(documents)
     }
 
-    /// Tokens of sequence `i`, which must be below `n_sequences`.
+    /// Number of tokens of sequence `i`, which must be below `n_sequences`.
     pub(super) fn length(&self, idx: &Mapped, i: u64) -> Result<u64> {
         let at = HEADER_BYTES + 4 * i;
         let mut bytes = [0; 4];
@@ -107,7 +107,7 @@ impl IdxHeader {
         })
     }
 
-    /// The byte of the `.bin` with which the last sequence ends.
+    /// The byte after the last sequence in the `.bin`.
     pub(super) fn end(&self, idx: &Mapped) -> Result<u64> {
         match self.n_sequences.checked_sub(1) {
             Some(last) => Ok(self.byte_range(idx, last)?.1),
@@ -115,17 +115,22 @@ impl IdxHeader {
         }
     }
 
-    /// First and end byte of sequence `i` in the `.bin`; `i` must be below `n_sequences`.
+    /// The first byte of sequence `i` in the `.bin`, and the byte after its last; `i` must be below `n_sequences`.
     pub(super) fn byte_range(&self, idx: &Mapped, i: u64) -> Result<(u64, u64)> {
         let (start, length) = (self.pointer(idx, i)?, self.length(idx, i)?);
         let end = length
             .checked_mul(self.token_type.n_bytes() as u64)
             .and_then(|bytes| start.checked_add(bytes));
-        let no_end = || Error::malformed(idx.path(), format!("document {i} has no end"));
+        let no_end = || {
+            Error::malformed(
+                idx.path(),
+                format!("the end of document {i} exceeds 64 bits"),
+            )
+        };
         Ok((start, end.ok_or_else(no_end)?))
     }
 
-    /// Tokens of each sequence, none negative, in room for just as many.
+    /// Number of tokens of each sequence, checked not to be negative.
     pub(super) fn checked_lengths(&self, idx: &Mapped) -> Result<Vec<i32>> {
         let mut lengths = Vec::with_capacity(self.n_sequences as usize);
         for i in 0..self.n_sequences {
@@ -134,7 +139,7 @@ impl IdxHeader {
         Ok(lengths)
     }
 
-    /// Tokens of each sequence of the file whose header this is, as stored.
+    /// Number of tokens of each sequence, unchecked. `idx` must be the file of this header.
     pub(super) fn lengths<'a>(
         &self,
         idx: &'a Mapped,
@@ -146,8 +151,8 @@ impl IdxHeader {
             .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]))
     }
 
-    /// The document array of the file whose header this is: 0, then the number of sequences up to the
-    /// end of each document.
+    /// The document array: 0, then the number of sequences up to the end of each document. `idx` must be the
+    /// file of this header.
     pub(super) fn document_array<'a>(
         &self,
         idx: &'a Mapped,
@@ -176,26 +181,46 @@ impl IdxHeader {
     }
 }
 
-/// Writes an `.idx` for one sequence a document of the given lengths (tokens, at most `i32::MAX`).
+/// Writes an `.idx` with one sequence per document, of the given numbers of tokens.
 ///
 /// # Errors
 /// What the writer reports.
 pub fn write_idx(out: &mut impl Write, token_type: TokenType, lengths: &[i32]) -> io::Result<()> {
     let n = lengths.len() as u64;
-    write_arrays(out, token_type, (n, lengths.iter().copied()), (n, 1..=n))
+    let arrays = IdxArrays {
+        n_sequences: n,
+        lengths: lengths.iter().copied(),
+        n_documents: n,
+        document_ends: 1..=n,
+    };
+    write_arrays(out, token_type, arrays)
 }
 
-/// Writes an `.idx` from so many sequences with their lengths, and so many documents with the number
-/// of sequences up to the end of each: memory does not depend on how many.
+/// The arrays of an `.idx`, as iterators: the memory of writing does not depend on their number of items.
+pub(super) struct IdxArrays<L, D> {
+    pub n_sequences: u64,
+    /// Number of tokens of each sequence.
+    pub lengths: L,
+    pub n_documents: u64,
+    /// Number of sequences up to the end of each document.
+    pub document_ends: D,
+}
+
+/// Writes an `.idx`.
 ///
 /// # Errors
 /// What the writer reports.
 pub(super) fn write_arrays(
     out: &mut impl Write,
     token_type: TokenType,
-    (n_sequences, lengths): (u64, impl Iterator<Item = i32> + Clone),
-    (n_documents, document_ends): (u64, impl Iterator<Item = u64>),
+    arrays: IdxArrays<impl Iterator<Item = i32> + Clone, impl Iterator<Item = u64>>,
 ) -> io::Result<()> {
+    let IdxArrays {
+        n_sequences,
+        lengths,
+        n_documents,
+        document_ends,
+    } = arrays;
     out.write_all(MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     out.write_all(&[token_type.code()])?;
@@ -216,10 +241,10 @@ pub(super) fn write_arrays(
     Ok(())
 }
 
-/// Checks the arrays of an `.idx` against its `.bin`: each sequence starts where the one before ends.
+/// Checks the arrays of an `.idx` against its `.bin`: each sequence must start at the end of the previous one.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Format`] naming the first sequence that does not.
+/// [`crate::ErrorKind::Format`] with the first sequence that does not.
 pub(super) fn check_arrays(
     header: &IdxHeader,
     idx: &Mapped,
@@ -241,33 +266,33 @@ pub(super) fn check_arrays(
     if expected == bin_bytes {
         return Ok(());
     }
-    let what = format!("has {bin_bytes} bytes, but its index speaks of {expected}");
+    let what = format!("has {bin_bytes} bytes, but its index expects {expected}");
     Err(Error::malformed(bin, what))
 }
 
 /// Checks that the document array starts at 0, never descends and ends with the last sequence.
 ///
 /// # Errors
-/// [`crate::ErrorKind::Format`] naming the entry that is wrong.
+/// [`crate::ErrorKind::Format`] with the first entry that is wrong.
 pub(super) fn check_documents(header: &IdxHeader, idx: &Mapped) -> Result<()> {
-    let mut before = 0;
+    let mut previous = 0;
     for (i, end) in header.document_array(idx).enumerate() {
-        let is_right = if i == 0 { end == 0 } else { end >= before };
+        let is_right = if i == 0 { end == 0 } else { end >= previous };
         if !is_right || end > header.n_sequences {
             let at = header.documents_start() + 8 * i as u64;
             let what = format!(
-                "entry {i} of the document array is {end}, after {before}, of {} sequences",
+                "entry {i} of the document array is {end}, after {previous}, of {} sequences",
                 header.n_sequences
             );
             return Err(Error::format(idx.path(), at, what));
         }
-        before = end;
+        previous = end;
     }
-    if before == header.n_sequences && header.n_document_entries > 0 {
+    if previous == header.n_sequences && header.n_document_entries > 0 {
         return Ok(());
     }
     let what = format!(
-        "the document array ends at sequence {before} of {}",
+        "the document array ends at sequence {previous} of {}",
         header.n_sequences
     );
     Err(Error::format(idx.path(), header.documents_start(), what))

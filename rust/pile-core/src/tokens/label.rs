@@ -1,14 +1,14 @@
-//! The label job: where the documents of a dataset came from that was written without provenance.
+//! The label job: finds the provenance of a dataset that was written without it.
 //!
-//! The stored tokens of each document are hashed. Then the shards' texts are tokenized, in order, and
-//! looked up: what has a document's hash is compared with it token by token. Memory: 24 bytes a
-//! document; the places that were found lie in a file.
+//! The stored tokens of each document are hashed. Then the texts of the shards are tokenized, in order, and
+//! looked up by their hash; the tokens of documents with that hash are compared in full. This takes 24 bytes
+//! of memory per document. The locations of the records that match are written to a file.
 //!
-//! Where several documents have the same tokens, and as many records: the k-th document came from the
-//! k-th record. Where there is one such record, all came from it. Any other number is ambiguous: all
-//! are labelled with the first of these records, and counted.
+//! Several documents may have equal tokens, and so may several records. If there are as many such records as
+//! documents, the k-th document gets the k-th record. If there is one record, all the documents get it. Any
+//! other number is ambiguous: all the documents get the first of the records and are counted as ambiguous.
 
-mod index;
+mod document_index;
 #[cfg(test)]
 mod tests;
 
@@ -20,10 +20,11 @@ use std::{
 
 use serde::Serialize;
 
-use self::index::{Hash, Index};
+use self::document_index::{DocumentIndex, TokenHash};
 use super::{
-    Place, TokenDataset, TokenSource, TokenType,
+    RecordLocation, TokenDataset, TokenSource, TokenType,
     build::{encode_record, encoders},
+    names::number_of,
     provenance,
 };
 use crate::{
@@ -34,33 +35,33 @@ use crate::{
     tokenize::{Encoder, Tokenizer},
 };
 
-/// What to label, and by what.
+/// The settings of the label job.
 #[derive(Debug, Clone)]
 pub struct LabelConfig {
-    /// The dataset's path without suffixes.
+    /// Path of the dataset without suffixes.
     pub prefix: PathBuf,
-    /// The shards it may have been made from.
+    /// The shards to search.
     pub shards: Vec<PathBuf>,
-    /// How their records are read.
+    /// The rules by which records are read.
     pub rules: Rules,
-    /// Whether the special tokens of the tokenizer's post-processor are around each text.
+    /// Whether the tokenizer's post-processor adds its special tokens to each text.
     pub add_special_tokens: bool,
-    /// The token that may end each document.
+    /// The end-of-document token that the documents may have.
     pub eod: Option<u32>,
-    /// Folder for the unfinished and then the finished file.
+    /// Folder for the file, unfinished and finished.
     pub folder: PathBuf,
-    /// The file is called `NAME.provenance`.
+    /// The file is `NAME.provenance`.
     pub name: String,
-    /// Threads that hash and encode.
+    /// Number of threads that hash and encode.
     pub n_threads: usize,
 }
 
-/// One of the shards that were looked through.
+/// Figures of one searched shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LabelledShard {
-    /// Its path as it was given.
+    /// The path as given.
     pub path: String,
-    /// Documents of the dataset that are labelled with it.
+    /// Documents labelled with a record of this shard.
     pub n_documents: u64,
     /// Size, checksum and records.
     #[serde(flatten)]
@@ -72,32 +73,32 @@ pub struct LabelledShard {
 pub struct LabelledSubset {
     /// `meta.pile_set_name`; `None` for records without one.
     pub name: Option<String>,
-    /// Documents.
+    /// Number of documents.
     pub n_documents: u64,
-    /// Tokens.
+    /// Number of tokens.
     pub n_tokens: u64,
 }
 
-/// What was found.
+/// Figures of a labelled dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LabelSummary {
-    /// Documents of the dataset.
+    /// Number of documents of the dataset.
     pub n_documents: u64,
-    /// Tokens of the dataset.
+    /// Number of tokens of the dataset.
     pub n_tokens: u64,
-    /// Whether its documents end with the end-of-document token: more than half do.
+    /// Whether its documents end with the end-of-document token, which is decided by majority.
     pub has_eod: bool,
-    /// Documents whose record was found, the ambiguous included.
+    /// Documents whose record was found, ambiguous ones included.
     pub n_found: u64,
-    /// Of these: told from others of the same tokens by the order alone.
+    /// Of these, documents with equal tokens whose records were assigned by their order.
     pub n_by_order: u64,
-    /// Of these: labelled with the first of several records that it may be.
+    /// Of the documents found, those labelled with the first of several possible records.
     pub n_ambiguous: u64,
-    /// Texts in the shards; empty ones are left out, as GPT-NeoX does.
+    /// Texts in the shards, without empty ones, which GPT-NeoX skips.
     pub n_texts: u64,
-    /// Bad records that were left out.
+    /// Bad records, which were skipped.
     pub n_bad_records: u64,
-    /// Of these: their tokens are not in the dataset.
+    /// Texts whose tokens are not in the dataset.
     pub n_other_texts: u64,
     /// By shard.
     pub shards: Vec<LabelledShard>,
@@ -105,29 +106,30 @@ pub struct LabelSummary {
     pub subsets: Vec<LabelledSubset>,
 }
 
-/// Writes `NAME.provenance`; `progress` advances by bytes of the `.bin`, then of the shards on disk.
+/// Runs the job: writes `NAME.provenance`. `progress` advances by bytes of the `.bin`, then by bytes of the
+/// shards on disk.
 ///
 /// # Errors
-/// The dataset is damaged or of another tokenizer, or the first failure in the order of the shards.
+/// A dataset that is damaged or of another tokenizer, or the first failure in the order of the shards.
 pub fn label(
     config: &LabelConfig,
     tokenizer: &Tokenizer,
     progress: &Progress,
 ) -> Result<LabelSummary> {
-    label_by(config, tokenizer, index::hash, progress)
+    label_by(config, tokenizer, document_index::hash, progress)
 }
 
-/// A record whose tokens are those of a document.
-struct Found {
-    /// Slot of the first document with these tokens.
+/// A record whose tokens equal those of a document.
+struct MatchedRecord {
+    /// Slot of the first document with these tokens in the [`DocumentIndex`].
     slot: usize,
     position: Position,
     subset: Option<String>,
 }
 
-/// What became of one block.
-struct LookedUp {
-    found: Vec<Found>,
+/// The records of one block that match documents.
+struct BlockMatches {
+    found: Vec<MatchedRecord>,
     n_texts: u64,
     n_bad_records: u64,
 }
@@ -135,23 +137,23 @@ struct LookedUp {
 fn label_by(
     config: &LabelConfig,
     tokenizer: &Tokenizer,
-    hash: Hash,
+    hash: TokenHash,
     progress: &Progress,
 ) -> Result<LabelSummary> {
     let dataset = TokenDataset::open(&config.prefix)?;
     let token_type = dataset.token_type();
     if tokenizer.max_id() > token_type.max_id() {
         let what = format!(
-            "stores tokens as {}, but the tokenizer's largest id is {}: it was made with another",
+            "stores tokens as {}, but the tokenizer's largest id is {}: it was made with another tokenizer",
             token_type.name(),
             tokenizer.max_id()
         );
         return Err(Error::malformed(&config.prefix, what));
     }
-    let index = Index::new(&dataset, config.eod, config.n_threads, hash, progress)?;
+    let index = DocumentIndex::new(&dataset, config.eod, config.n_threads, hash, progress)?;
     let eod = config.eod.filter(|_| index.has_eod());
     let encoders = encoders(tokenizer, config.add_special_tokens, config.n_threads)?;
-    let path = config.folder.join("places");
+    let path = config.folder.join("locations");
     let mut labels = Labels::new(&index, &path)?;
     map_blocks(
         &config.shards,
@@ -170,10 +172,10 @@ fn label_by(
 fn look_up(
     block: &Block,
     encoder: &mut Encoder<'_>,
-    index: &Index<'_>,
+    index: &DocumentIndex<'_>,
     token_type: TokenType,
     eod: Option<u32>,
-) -> Result<LookedUp> {
+) -> Result<BlockMatches> {
     let (mut found, mut n_texts) = (Vec::new(), 0);
     let (mut ids, mut tokens) = (Vec::new(), Vec::new());
     let bad_records = block.each_document(|position, document| {
@@ -187,7 +189,7 @@ fn look_up(
         ids.extend(eod);
         token_type.encode_all(&ids, &mut tokens);
         if let Some(slot) = index.find(&tokens)? {
-            found.push(Found {
+            found.push(MatchedRecord {
                 slot,
                 position,
                 subset: document.subset.map(Into::into),
@@ -195,23 +197,25 @@ fn look_up(
         }
         Ok(())
     })?;
-    Ok(LookedUp {
+    Ok(BlockMatches {
         found,
         n_texts,
         n_bad_records: bad_records.n,
     })
 }
 
-/// What is known so far.
+/// The labels found so far.
 struct Labels<'a> {
-    index: &'a Index<'a>,
-    /// By slot of the first of equal documents: records of theirs, up to one more than there are documents.
+    index: &'a DocumentIndex<'a>,
+    /// By slot of the first of equal documents: records with their tokens, counted up to one more than the
+    /// documents.
     n_records: Vec<u32>,
-    /// By document: its place's number in the file, [`NOWHERE`] where it has none yet.
-    places: Vec<u32>,
+    /// By document: the index of its record's location in the file, or [`UNLABELLED`].
+    location_of: Vec<u32>,
+    /// The file of the locations.
     path: &'a Path,
     out: BufWriter<File>,
-    n_places: u32,
+    n_locations: u32,
     subsets: Vec<String>,
     shards: Vec<LabelledShard>,
     n_texts: u64,
@@ -219,18 +223,19 @@ struct Labels<'a> {
     n_other_texts: u64,
 }
 
-const NOWHERE: u32 = u32::MAX;
+/// Not the index of a location: there are fewer locations than documents, which are fewer than this.
+const UNLABELLED: u32 = u32::MAX;
 
 impl<'a> Labels<'a> {
-    fn new(index: &'a Index<'a>, path: &'a Path) -> Result<Self> {
+    fn new(index: &'a DocumentIndex<'a>, path: &'a Path) -> Result<Self> {
         let file = io::create(path)?;
         Ok(Self {
             index,
             n_records: vec![0; index.n_slots()],
-            places: vec![NOWHERE; index.n_slots()],
+            location_of: vec![UNLABELLED; index.n_slots()],
             path,
             out: BufWriter::with_capacity(1 << 18, file),
-            n_places: 0,
+            n_locations: 0,
             subsets: Vec::new(),
             shards: Vec::new(),
             n_texts: 0,
@@ -239,14 +244,14 @@ impl<'a> Labels<'a> {
         })
     }
 
-    fn step(&mut self, step: Step<LookedUp>, shards: &[PathBuf]) -> Result<()> {
+    fn step(&mut self, step: Step<BlockMatches>, shards: &[PathBuf]) -> Result<()> {
         match step {
             Step::Block(block) => {
                 self.n_texts += block.n_texts;
                 self.n_bad_records += block.n_bad_records;
                 self.n_other_texts += block.n_texts - block.found.len() as u64;
                 let mut found = block.found.into_iter();
-                found.try_for_each(|found| self.take(found))
+                found.try_for_each(|found| self.assign(found))
             }
             Step::EndOfShard(shard, summary) => {
                 self.shards.push(LabelledShard {
@@ -259,30 +264,32 @@ impl<'a> Labels<'a> {
         }
     }
 
-    /// Gives the record to the next of the equal documents, if one is left.
-    fn take(&mut self, found: Found) -> Result<()> {
-        let before = self.n_records[found.slot];
+    /// Assigns a record to the next of the equal documents, unless all have one.
+    fn assign(&mut self, found: MatchedRecord) -> Result<()> {
+        let n_before = self.n_records[found.slot];
         let n_equal = self.index.n_equal(found.slot);
-        self.n_records[found.slot] = n_equal.min(before) + 1;
-        if before >= n_equal {
+        self.n_records[found.slot] = n_equal.min(n_before) + 1;
+        if n_before >= n_equal {
             return Ok(());
         }
-        let document = self.index.document(found.slot + before as usize);
-        self.places[document as usize] = self.n_places;
-        self.n_places += 1;
-        let place = self.place(found);
-        let written = self.out.write_all(&to_bytes(place));
+        let document = self.index.document(found.slot + n_before as usize);
+        self.location_of[document as usize] = self.n_locations;
+        self.n_locations += 1;
+        let location = self.location(found);
+        let written = self.out.write_all(&to_bytes(location));
         written.map_err(|err| Error::io(self.path, err))
     }
 
-    fn place(&mut self, found: Found) -> Place {
+    fn location(&mut self, found: MatchedRecord) -> RecordLocation {
         let Position {
             record,
             byte_start,
             byte_length,
         } = found.position;
-        let subset = found.subset.map(|name| number_in(&mut self.subsets, name));
-        Place {
+        let subset = found
+            .subset
+            .map(|name| number_of(&name, &mut self.subsets) as u32);
+        RecordLocation {
             shard: self.shards.len() as u32,
             record,
             byte_start,
@@ -291,16 +298,16 @@ impl<'a> Labels<'a> {
         }
     }
 
-    /// Settles documents of which there are not as many as records, and counts all.
-    fn settle(&mut self) -> LabelSummary {
+    /// Gives the first record to equal documents that are not as many as their records, and counts all documents.
+    fn resolve(&mut self) -> LabelSummary {
         let (mut n_found, mut n_by_order, mut n_ambiguous) = (0, 0, 0);
         let mut slot = 0;
         while slot < self.index.n_slots() {
             let (n_records, n_equal) = (self.n_records[slot], self.index.n_equal(slot));
             if n_records != n_equal {
-                let first = self.places[self.index.document(slot) as usize];
+                let first = self.location_of[self.index.document(slot) as usize];
                 for other in slot..slot + n_equal as usize {
-                    self.places[self.index.document(other) as usize] = first;
+                    self.location_of[self.index.document(other) as usize] = first;
                 }
             }
             let n = u64::from(n_equal);
@@ -327,26 +334,30 @@ impl<'a> Labels<'a> {
 
     /// Writes the provenance.
     fn finish(mut self, provenance: &Path) -> Result<LabelSummary> {
-        let mut summary = self.settle();
+        let mut summary = self.resolve();
         self.out.flush().map_err(|err| Error::io(self.path, err))?;
-        let file = Mapped::open_written(self.path, self.n_places.into(), PLACE_BYTES as u64)?;
-        let place = |number: &u32| {
-            let at = *number as usize * PLACE_BYTES;
-            (*number != NOWHERE).then(|| from_bytes(&file.bytes()[at..at + PLACE_BYTES]))
+        let n_bytes = LOCATION_BYTES as u64;
+        let file = Mapped::open_written(self.path, self.n_locations.into(), n_bytes)?;
+        let location = |number: &u32| {
+            let at = *number as usize * LOCATION_BYTES;
+            (*number != UNLABELLED).then(|| from_bytes(&file.bytes()[at..at + LOCATION_BYTES]))
         };
-        // In the order of the documents, subsets have other numbers than in that of the shards.
+        // Subsets were numbered as they appear in the shards; the file numbers them as they appear in the
+        // documents, as the tokenize job does.
         let mut new_numbers: Vec<Option<u32>> = vec![None; self.subsets.len()];
-        let mut named = 0;
+        let mut n_named = 0;
         let mut totals = Vec::new();
-        for (place, document) in self.places.iter().map(place).zip(0..) {
-            let Some(place) = place else { continue };
-            summary.shards[place.shard as usize].n_documents += 1;
+        for (location, document) in self.location_of.iter().map(location).zip(0..) {
+            let Some(location) = location else {
+                continue;
+            };
+            summary.shards[location.shard as usize].n_documents += 1;
             let n_tokens = self.index.dataset().document_length(document)?;
-            let name = place.subset.map(|old| {
+            let name = location.subset.map(|old| {
                 let new = &mut new_numbers[old as usize];
                 new.get_or_insert_with(|| {
-                    named += 1;
-                    named - 1
+                    n_named += 1;
+                    n_named - 1
                 });
                 &self.subsets[old as usize]
             });
@@ -357,28 +368,19 @@ impl<'a> Labels<'a> {
         summary.subsets = totals;
         let shards: Vec<String> = summary.shards.iter().map(|s| s.path.clone()).collect();
         let renumbered = |number: &u32| {
-            let place = place(number)?;
-            let subset = place.subset.and_then(|old| new_numbers[old as usize]);
-            Some(Place { subset, ..place })
+            let location = location(number)?;
+            let subset = location.subset.and_then(|old| new_numbers[old as usize]);
+            Some(RecordLocation { subset, ..location })
         };
         io::write_atomically(provenance, |out| {
-            let places = || self.places.iter().map(renumbered);
-            provenance::write_places(out, &shards, names, places)
+            let locations = || self.location_of.iter().map(renumbered);
+            provenance::write_locations(out, &shards, names, locations)
         })?;
         Ok(summary)
     }
 }
 
-/// The place of a name among those known, added at the end if it is new.
-fn number_in(names: &mut Vec<String>, name: String) -> u32 {
-    let known = names.iter().position(|known| *known == name);
-    let number = known.unwrap_or_else(|| {
-        names.push(name);
-        names.len() - 1
-    });
-    number as u32
-}
-
+/// Adds a document to the totals of its subset.
 fn count(totals: &mut Vec<LabelledSubset>, name: Option<&String>, n_tokens: u64) {
     let known = totals.iter().position(|total| total.name.as_ref() == name);
     let at = known.unwrap_or_else(|| {
@@ -393,31 +395,32 @@ fn count(totals: &mut Vec<LabelledSubset>, name: Option<&String>, n_tokens: u64)
     totals[at].n_tokens += n_tokens;
 }
 
-/// Bytes of a place in the file of places: five numbers, the subset's plus one.
-const PLACE_BYTES: usize = 32;
+/// Bytes of a location in the file of locations.
+const LOCATION_BYTES: usize = 32;
 
-fn to_bytes(place: Place) -> [u8; PLACE_BYTES] {
-    let subset = place.subset.map_or(0, |number| number + 1);
+/// Packs a location. Shard and subset share eight bytes; the subset is stored plus one, 0 being none.
+fn to_bytes(location: RecordLocation) -> [u8; LOCATION_BYTES] {
+    let subset = location.subset.map_or(0, |number| number + 1);
     let numbers = [
-        u64::from(place.shard) << 32 | u64::from(subset),
-        place.record,
-        place.byte_start,
-        place.byte_length,
+        u64::from(location.shard) << 32 | u64::from(subset),
+        location.record,
+        location.byte_start,
+        location.byte_length,
     ];
-    let mut bytes = [0; PLACE_BYTES];
+    let mut bytes = [0; LOCATION_BYTES];
     for (to, number) in bytes.chunks_exact_mut(8).zip(numbers) {
         to.copy_from_slice(&number.to_le_bytes());
     }
     bytes
 }
 
-fn from_bytes(bytes: &[u8]) -> Place {
+fn from_bytes(bytes: &[u8]) -> RecordLocation {
     let number = |i: usize| {
         let mut number = [0; 8];
         number.copy_from_slice(&bytes[8 * i..8 * i + 8]);
         u64::from_le_bytes(number)
     };
-    Place {
+    RecordLocation {
         shard: (number(0) >> 32) as u32,
         subset: (number(0) as u32).checked_sub(1),
         record: number(1),

@@ -1,16 +1,16 @@
-//! The merge job: token datasets in, one dataset of all their documents, in the order given.
+//! The merge job: concatenates token datasets into one.
 //!
-//! Tokens are copied file to file, the index is written in one pass: memory does not depend on the
-//! datasets' sizes. A killed job goes on after the last dataset that was copied whole.
+//! The tokens are copied from file to file, and the index is written in one pass, so memory does not depend
+//! on the size of the datasets. A killed job resumes after the last dataset that was copied completely.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Provenance, TokenDataset, TokenSource, TokenType,
-    idx::{self, write_arrays},
-    provenance,
+    TokenDataset, TokenSource, TokenType,
+    idx::{self, IdxArrays, write_arrays},
+    provenance::{self, MergedProvenance},
 };
 use crate::{
     Error, Result,
@@ -18,72 +18,73 @@ use crate::{
     progress::Progress,
 };
 
-/// Bytes copied between two looks at the stop flag.
+/// Bytes copied between two checks for a stop.
 const CHUNK_BYTES: usize = 4 << 20;
 
-/// What to merge.
+/// The settings of the merge job.
 #[derive(Debug, Clone)]
 pub struct MergeConfig {
-    /// The datasets' paths without suffixes, in the order that is to be the result's.
+    /// Paths of the datasets without suffixes, in the order of the result.
     pub inputs: Vec<PathBuf>,
-    /// Folder for the unfinished and then the finished files.
+    /// Folder for the files, unfinished and finished.
     pub folder: PathBuf,
-    /// The files are called `NAME.bin`, `NAME.idx`, `NAME.provenance`.
+    /// The files are `NAME.bin`, `NAME.idx` and `NAME.provenance`.
     pub name: String,
-    /// Names the inputs: only files of the same job are gone on with.
+    /// Names the inputs. Unfinished files are resumed only by a job of the same name.
     pub job: String,
-    /// Throw away what another job has finished in the folder, instead of refusing to.
+    /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
     pub discard: bool,
 }
 
-/// One of the datasets that were merged.
+/// Figures of one merged dataset.
 #[derive(Debug, Clone, Serialize)]
 pub struct MergedInput {
-    /// Its path as it was given.
+    /// The path as given.
     pub path: String,
     /// Number of its first sequence in the result.
     pub first_document: u64,
-    /// Sequences; our tools and GPT-NeoX write one a document.
+    /// Number of sequences. pile-tools and GPT-NeoX write one per document.
     pub n_documents: u64,
-    /// Tokens.
+    /// Number of tokens.
     pub n_tokens: u64,
-    /// Whether its document array was lost, as GPT-NeoX's own merge loses it: each sequence is then
-    /// taken for a document.
+    /// Whether its document array is missing, as after GPT-NeoX's own merge. Each sequence then counts as a
+    /// document.
     pub is_document_array_lost: bool,
-    /// Whether it says where its documents came from; they stay of unknown origin otherwise.
+    /// Whether it has provenance. Otherwise the origins of its documents are unknown.
     pub has_provenance: bool,
 }
 
-/// What was made.
+/// Figures of a merged dataset.
 #[derive(Debug, Clone, Serialize)]
 pub struct MergeSummary {
-    /// How tokens are stored, by numpy's name.
+    /// numpy's name of the type of the tokens.
     pub dtype: &'static str,
-    /// Sequences; our tools and GPT-NeoX write one a document.
+    /// Number of sequences. pile-tools and GPT-NeoX write one per document.
     pub n_documents: u64,
-    /// Tokens.
+    /// Number of tokens.
     pub n_tokens: u64,
-    /// SHA-256 of the `.bin`, taken while it was written.
+    /// SHA-256 of the `.bin`, computed as it was written.
     pub bin_sha256: String,
     /// By input.
     pub parts: Vec<MergedInput>,
 }
 
-/// How far a merge is.
+/// The state of a merge, saved after each input.
 #[derive(Serialize, Deserialize)]
-struct State {
+struct MergeState {
     job: String,
+    /// Inputs whose tokens are copied.
     n_copied: usize,
 }
 
-/// Runs the job, or goes on with it; `progress` advances by bytes of tokens.
+/// Runs the job or resumes it. `progress` advances by bytes of tokens.
 ///
 /// # Errors
-/// An input is missing, damaged, or stores its tokens otherwise than the first.
+/// An input is missing or damaged, or differs from the first in its token type.
 pub fn merge(config: &MergeConfig, progress: &Progress) -> Result<MergeSummary> {
     let inputs = config.inputs.iter();
-    let inputs: Vec<Input> = inputs
-        .map(|path| Input::open(path))
+    let inputs: Vec<CheckedInput> = inputs
+        .map(|path| CheckedInput::open(path))
         .collect::<Result<_>>()?;
     let Some(first) = inputs.first() else {
         return Err(Error::argument("nothing to merge"));
@@ -93,32 +94,32 @@ pub fn merge(config: &MergeConfig, progress: &Progress) -> Result<MergeSummary> 
         return Err(differing_types(&first.dataset, &other.dataset));
     }
     let bin = format!("{}.bin", config.name);
-    let is_of_job = |state: &State| state.job == config.job && state.n_copied <= inputs.len();
-    let (mut scratch, state) = Scratch::open(&config.folder, config.discard, progress, is_of_job)?;
-    let n_copied = state.map_or(0, |state: State| state.n_copied);
+    let may_resume = |state: &MergeState| state.job == config.job && state.n_copied <= inputs.len();
+    let (mut scratch, state) = Scratch::open(&config.folder, config.discard, progress, may_resume)?;
+    let n_copied = state.map_or(0, |state: MergeState| state.n_copied);
     let bin_sha256 = copy_tokens(config, &mut scratch, &bin, &inputs, n_copied, progress)?;
     let idx = scratch.path(&format!("{}.idx", config.name));
     io::write_atomically(&idx, |out| write_index(out, token_type, &inputs))?;
-    let parts: Vec<_> = inputs.iter().map(Input::provenance).collect();
-    if parts.iter().any(|(_, provenance)| provenance.is_some()) {
+    let parts: Vec<_> = inputs.iter().map(CheckedInput::provenance).collect();
+    if parts.iter().any(|part| part.provenance.is_some()) {
         let path = scratch.path(&format!("{}.provenance", config.name));
         io::write_atomically(&path, |out| provenance::write_merged(out, &parts))?;
     }
     Ok(summary(config, token_type, bin_sha256, &inputs))
 }
 
-/// A dataset to be merged, checked.
-struct Input {
+/// A checked dataset to merge.
+struct CheckedInput {
     dataset: TokenDataset,
     is_document_array_lost: bool,
 }
 
-impl Input {
+impl CheckedInput {
     fn open(prefix: &Path) -> Result<Self> {
         let dataset = TokenDataset::open(prefix)?;
         dataset.check()?;
         let (header, file) = dataset.index();
-        // GPT-NeoX's merge leaves the first entry only, and its trainer never looks.
+        // GPT-NeoX's merge keeps only the first entry. Its trainer never reads the array.
         let is_document_array_lost = header.n_document_entries == 1 && header.n_sequences > 0;
         if !is_document_array_lost {
             idx::check_documents(header, file)?;
@@ -133,9 +134,11 @@ impl Input {
         self.dataset.n_tokens() * self.dataset.token_type().n_bytes() as u64
     }
 
-    /// Its sequences, and where they came from.
-    fn provenance(&self) -> (u64, Option<&Provenance>) {
-        (self.dataset.n_documents(), self.dataset.provenance())
+    fn provenance(&self) -> MergedProvenance<'_> {
+        MergedProvenance {
+            n_documents: self.dataset.n_documents(),
+            provenance: self.dataset.provenance(),
+        }
     }
 
     fn n_documents(&self) -> u64 {
@@ -155,19 +158,19 @@ impl Input {
         } else {
             0
         };
-        // The array less its leading 0.
+        // The array without its leading 0.
         let stored = (!self.is_document_array_lost).then(|| header.document_array(file).skip(1));
         (1..=n_lost).chain(stored.into_iter().flatten())
     }
 }
 
-fn n_bytes(inputs: &[Input]) -> u64 {
-    inputs.iter().map(Input::n_bytes).sum()
+fn n_bytes(inputs: &[CheckedInput]) -> u64 {
+    inputs.iter().map(CheckedInput::n_bytes).sum()
 }
 
 fn differing_types(first: &TokenDataset, other: &TokenDataset) -> Error {
     let what = format!(
-        "stores tokens as {}, but {} as {}: they are of different tokenizers",
+        "stores tokens as {}, but {} as {}: they were made with different tokenizers",
         other.token_type().name(),
         first.prefix().display(),
         first.token_type().name()
@@ -179,21 +182,21 @@ fn copy_tokens(
     config: &MergeConfig,
     scratch: &mut Scratch,
     bin: &str,
-    inputs: &[Input],
+    inputs: &[CheckedInput],
     n_copied: usize,
     progress: &Progress,
 ) -> Result<String> {
     progress.advance(n_bytes(&inputs[..n_copied]))?;
     let mut out = scratch.grow(bin)?;
     for (i, input) in inputs.iter().enumerate().skip(n_copied) {
-        for file in input.dataset.bins()?.files() {
+        for file in input.dataset.token_files()?.files() {
             for chunk in file.bytes().chunks(CHUNK_BYTES) {
                 out.push(chunk)?;
                 progress.advance(chunk.len() as u64)?;
             }
         }
         out.finish(scratch)?;
-        scratch.save(&State {
+        scratch.save(&MergeState {
             job: config.job.clone(),
             n_copied: i + 1,
         })?;
@@ -204,33 +207,34 @@ fn copy_tokens(
 fn write_index(
     out: &mut impl std::io::Write,
     token_type: TokenType,
-    inputs: &[Input],
+    inputs: &[CheckedInput],
 ) -> std::io::Result<()> {
-    let n_sequences = |input: &Input| input.dataset.n_documents();
+    let n_sequences = |input: &CheckedInput| input.dataset.n_documents();
     let lengths = inputs.iter().flat_map(|input| {
         let (header, file) = input.dataset.index();
         header.lengths(file)
     });
-    let mut before = 0;
-    let ends = inputs.iter().flat_map(|input| {
-        let first = before;
-        before += n_sequences(input);
+    let mut n_before = 0;
+    let document_ends = inputs.iter().flat_map(|input| {
+        let first = n_before;
+        n_before += n_sequences(input);
         input.document_ends().map(move |end| first + end)
     });
-    let n_documents = inputs.iter().map(Input::n_documents).sum();
-    write_arrays(
-        out,
-        token_type,
-        (inputs.iter().map(n_sequences).sum(), lengths),
-        (n_documents, ends),
-    )
+    let n_documents = inputs.iter().map(CheckedInput::n_documents).sum();
+    let arrays = IdxArrays {
+        n_sequences: inputs.iter().map(n_sequences).sum(),
+        lengths,
+        n_documents,
+        document_ends,
+    };
+    write_arrays(out, token_type, arrays)
 }
 
 fn summary(
     config: &MergeConfig,
     token_type: TokenType,
     bin_sha256: String,
-    inputs: &[Input],
+    inputs: &[CheckedInput],
 ) -> MergeSummary {
     let (mut n_documents, mut n_tokens) = (0, 0);
     let parts = config.inputs.iter().zip(inputs).map(|(path, input)| {

@@ -1,70 +1,70 @@
-//! Token datasets: GPT-NeoX's memory-mapped `.bin` and `.idx`, and where each document came from.
+//! Token datasets: GPT-NeoX's memory-mapped `.bin` and `.idx`, and the provenance of each document.
 //!
-//! Above this room a token source is only something that holds numbered documents of tokens and
-//! reads [`Span`]s of them ([`TokenSource`]); whether it is one file, shards of one, or remote is
-//! known here alone.
+//! The layers above see a [`TokenSource`]: numbered documents of tokens, read as [`Span`]s. Whether it is one
+//! file, the shards of a file or several datasets is known in this layer alone.
 
-mod bins;
 mod build;
+mod concatenated;
 mod dataset;
 mod dtype;
 mod fingerprint;
 mod idx;
 mod label;
 mod merge;
-mod origins;
-mod parts;
+mod names;
 mod provenance;
+mod record_location;
 mod rows;
-mod several;
+mod token_files;
+mod writer;
 
-pub use bins::Bins;
 pub use build::{BuildConfig, BuildSummary, ShardResult, build};
+pub use concatenated::ConcatenatedSources;
 pub use dataset::TokenDataset;
 pub use dtype::TokenType;
 pub use idx::{IdxHeader, write_idx};
 pub use label::{LabelConfig, LabelSummary, LabelledShard, LabelledSubset, label};
 pub use merge::{MergeConfig, MergeSummary, MergedInput, merge};
-pub use origins::Place;
 pub use provenance::{Origin, OriginColumns, Provenance, ShardSpan, write_provenance};
+pub use record_location::RecordLocation;
 pub use rows::{PYTHIA_ROW_LENGTH, TokenRows};
-pub use several::SeveralSources;
+pub use token_files::TokenFiles;
 
 use crate::Result;
 
-/// A run of tokens of one document.
+/// Consecutive tokens of one document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Span {
     /// Number of the document in its token source, from 0.
     pub document: u64,
     /// First token within the document.
     pub start: u64,
-    /// Tokens.
+    /// Number of tokens.
     pub length: u64,
 }
 
 /// Numbered documents of tokens.
 pub trait TokenSource: Send + Sync {
-    /// Documents in the source.
+    /// Number of documents.
     fn n_documents(&self) -> u64;
 
-    /// Tokens of a document.
+    /// Number of tokens of a document.
     ///
     /// # Errors
     /// No such document.
     fn document_length(&self, document: u64) -> Result<u64>;
 
-    /// How a token is stored.
+    /// The type in which tokens are stored.
     fn token_type(&self) -> TokenType;
 
-    /// Writes the tokens of `spans`, one after the other, to the front of `out` in the stored type
-    /// (little-endian), and returns how many bytes these are.
+    /// Writes the tokens of `spans`, one span after the other, to the beginning of `out` in the stored type
+    /// (little-endian). Returns the number of bytes written.
     ///
     /// # Errors
     /// A span is not within its document, the source cannot be read, or `out` is too short.
     fn read(&self, spans: &[Span], out: &mut [u8]) -> Result<usize>;
 
-    /// The tokens of `spans`, one after the other.
+    /// The tokens of `spans`, one span after the other.
     ///
     /// # Errors
     /// As [`Self::read`].

@@ -1,49 +1,61 @@
-//! Where each document came from: shard, record, bytes of the record, subset.
+//! The provenance of a dataset: for each document its shard, record, bytes of the record, and subset.
 //!
-//! `PREFIX.provenance`: 8 bytes `PILEPROV`, a u64 with the length of a JSON header (padded with spaces
-//! to a multiple of 8), the header, the entries of the documents, and where each block of them starts.
-//! The header lists shards and subsets by number. Entries ([`super::origins`]) are variable-length, 3 to
-//! 4 bytes as a rule; each block of 64 starts anew, so that one document costs no more than one block.
+//! The file `PREFIX.provenance` is, with little-endian numbers:
+//!
+//! | bytes | value |
+//! |---|---|
+//! | 8 | `PILEPROV` |
+//! | 8 | u64, length of the header |
+//! | | header: JSON with the version, the number of documents, and the lists of shards and subsets; padded with spaces to a multiple of 8 |
+//! | | one entry per document ([`super::record_location`]), usually 3 or 4 bytes |
+//! | 8 each | u64, offset of each block of 64 entries from the first entry |
+//!
+//! Shards and subsets are referred to by their index in the header's lists.
 
 use std::{
     io::{self, Write},
+    ops::Range,
     path::Path,
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::origins::{BLOCK, Decoder, Encoder, Place};
+use super::{
+    names::number_of,
+    record_location::{BLOCK, LocationDecoder, LocationEncoder, RecordLocation},
+};
 use crate::{Error, Result, io::Mapped};
 
 const MAGIC: &[u8; 8] = b"PILEPROV";
 const VERSION: u32 = 2;
 
-/// A shard and the documents among which its own are.
+/// A shard, and a range of documents that contains all of its documents. Documents of other shards may be in
+/// the range too.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardSpan {
     /// The shard's path as it was given.
     pub path: String,
     /// Number of its first document in the dataset.
     pub first_document: u64,
-    /// One more than the number of its last; the same as the first one's where it has none.
+    /// Number of its last document plus one; equal to `first_document` if it has none.
     pub end_document: u64,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Header {
+struct ProvenanceHeader {
     version: u32,
     n_documents: u64,
     shards: Vec<ShardSpan>,
     subsets: Vec<String>,
 }
 
-/// The header of any version.
+/// The part of the header that all versions have.
 #[derive(Deserialize)]
-struct Version {
+struct HeaderVersion {
     version: u32,
 }
 
-/// Where one document came from.
+/// The origin of one document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin<'a> {
     /// The shard's path as it was given.
@@ -52,13 +64,13 @@ pub struct Origin<'a> {
     pub record: u64,
     /// The record's first byte in the decompressed shard.
     pub byte_start: u64,
-    /// The record's bytes, line end excluded.
+    /// Bytes of the record, without the line end.
     pub byte_length: u64,
-    /// The record's subset, if it names one.
+    /// The record's subset, if it has one.
     pub subset: Option<&'a str>,
 }
 
-/// Where all documents came from, shards and subsets by number, -1 where there is none or none is known.
+/// The origins of all documents as columns, with shards and subsets by number. -1 is none or unknown.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct OriginColumns {
     /// Numbers of the shards.
@@ -67,7 +79,7 @@ pub struct OriginColumns {
     pub record: Vec<i64>,
     /// The records' first bytes in the decompressed shards.
     pub byte_start: Vec<i64>,
-    /// The records' bytes.
+    /// The records' lengths in bytes.
     pub byte_length: Vec<i64>,
     /// Numbers of the subsets.
     pub subset: Vec<i32>,
@@ -77,16 +89,16 @@ pub struct OriginColumns {
 #[derive(Debug)]
 pub struct Provenance {
     file: Mapped,
-    header: Header,
-    /// Where the entries start, and where they end and the blocks' places start.
-    entries: (u64, u64),
+    header: ProvenanceHeader,
+    /// The range of the entries in the file. The offsets of the blocks follow it.
+    entries: Range<u64>,
 }
 
 impl Provenance {
     /// Opens the provenance of a dataset of `n_documents`.
     ///
     /// # Errors
-    /// The file cannot be read, is malformed, or is of another number of documents.
+    /// The file cannot be read, is malformed, or is for another number of documents.
     pub fn open(path: &Path, n_documents: u64) -> Result<Self> {
         let file = Mapped::open(path)?;
         if file.slice(0, 8)? != MAGIC {
@@ -97,7 +109,7 @@ impl Provenance {
         let header = read_header(path, file.slice(16, n_header)?)?;
         if header.n_documents != n_documents {
             let what = format!(
-                "speaks of {} documents, but the dataset has {n_documents}",
+                "is for {} documents, but the dataset has {n_documents}",
                 header.n_documents
             );
             return Err(Error::malformed(path, what));
@@ -108,14 +120,14 @@ impl Provenance {
             .find(|s| s.first_document > s.end_document || s.end_document > n_documents)
         {
             let what = format!(
-                "says that {} has documents {} to {} of {n_documents}",
+                "gives {} the documents {} to {} of {n_documents}",
                 bad.path, bad.first_document, bad.end_document
             );
             return Err(Error::format(path, 16, what));
         }
         let start = 16 + n_header;
-        let n_places = n_documents.div_ceil(BLOCK) * 8;
-        let end = (file.bytes().len() as u64).checked_sub(n_places);
+        let offset_bytes = n_documents.div_ceil(BLOCK) * 8;
+        let end = (file.bytes().len() as u64).checked_sub(offset_bytes);
         let Some(end) = end.filter(|end| *end >= start) else {
             let what = format!(
                 "has {} bytes, too few for {n_documents} documents: it is cut short",
@@ -126,17 +138,17 @@ impl Provenance {
         Ok(Self {
             file,
             header,
-            entries: (start, end),
+            entries: start..end,
         })
     }
 
-    /// Documents of the dataset.
+    /// Number of documents of the dataset.
     #[must_use]
     pub fn n_documents(&self) -> u64 {
         self.header.n_documents
     }
 
-    /// The shards, and among which documents theirs are.
+    /// The shards, with the ranges of their documents.
     #[must_use]
     pub fn shards(&self) -> &[ShardSpan] {
         &self.header.shards
@@ -148,62 +160,72 @@ impl Provenance {
         &self.header.subsets
     }
 
-    /// Where a document came from, shard and subset by number; `None` where that is unknown.
+    /// The location of a document's record; `None` if it is unknown.
     ///
     /// # Errors
     /// No such document, or a damaged file.
-    pub fn place(&self, document: u64) -> Result<Option<Place>> {
+    pub fn location(&self, document: u64) -> Result<Option<RecordLocation>> {
         if document >= self.header.n_documents {
             return Err(Error::argument(format!(
                 "no document {document}: the dataset has {}",
                 self.header.n_documents
             )));
         }
-        let mut places = self.places(document, document + 1);
-        places.next().unwrap_or(Ok(None))
+        let mut locations = self.locations(document, document + 1);
+        locations.next().unwrap_or(Ok(None))
     }
 
-    /// The places of documents `first` to `end`, the last one excluded, one after the other; nothing
-    /// comes after an error.
-    pub fn places(&self, first: u64, end: u64) -> impl Iterator<Item = Result<Option<Place>>> {
+    /// The locations of the documents from `first` up to but excluding `end`. The iterator ends after an error.
+    pub fn locations(
+        &self,
+        first: u64,
+        end: u64,
+    ) -> impl Iterator<Item = Result<Option<RecordLocation>>> {
         let end = end.min(self.header.n_documents);
         let mut next = first - first % BLOCK;
-        let mut decoder = Decoder::new(&[]);
+        let mut decoder = LocationDecoder::new(&[]);
         std::iter::from_fn(move || {
             while next < end {
-                let place = self.next_place(next, &mut decoder);
-                next = if place.is_err() { end } else { next + 1 };
-                // What stands before the first in its block is only gone through.
-                if next > first || place.is_err() {
-                    return Some(place);
+                let location = self.next_location(next, &mut decoder);
+                next = if location.is_err() { end } else { next + 1 };
+                // The entries before `first` in its block are only decoded.
+                if next > first || location.is_err() {
+                    return Some(location);
                 }
             }
             None
         })
     }
 
-    fn next_place<'a>(&'a self, document: u64, decoder: &mut Decoder<'a>) -> Result<Option<Place>> {
+    /// The location of a document. `decoder` must be at the document's entry, or the entry be the first of a
+    /// block.
+    fn next_location<'a>(
+        &'a self,
+        document: u64,
+        decoder: &mut LocationDecoder<'a>,
+    ) -> Result<Option<RecordLocation>> {
         if document.is_multiple_of(BLOCK) {
-            *decoder = Decoder::new(self.block(document / BLOCK)?);
+            *decoder = LocationDecoder::new(self.block(document / BLOCK)?);
         }
-        let place = decoder.next().filter(|place| self.is_known(*place));
-        place.ok_or_else(|| {
+        let location = decoder.next().filter(|location| self.is_valid(*location));
+        location.ok_or_else(|| {
             let what = format!("the entry of document {document} is damaged");
             Error::malformed(self.file.path(), what)
         })
     }
 
-    fn is_known(&self, place: Option<Place>) -> bool {
-        place.is_none_or(|place| {
-            let subset = place.subset.unwrap_or(0) as usize;
-            (place.shard as usize) < self.header.shards.len()
-                && (place.subset.is_none() || subset < self.header.subsets.len())
+    /// Whether the header lists the shard and subset of a location. Other code indexes by them.
+    fn is_valid(&self, location: Option<RecordLocation>) -> bool {
+        location.is_none_or(|location| {
+            let subset = location.subset.unwrap_or(0) as usize;
+            (location.shard as usize) < self.header.shards.len()
+                && (location.subset.is_none() || subset < self.header.subsets.len())
         })
     }
 
-    /// The bytes of the entries from a block's first to the last of all.
+    /// The bytes from the first entry of a block to the last entry of the file.
     fn block(&self, block: u64) -> Result<&[u8]> {
-        let (start, end) = self.entries;
+        let Range { start, end } = self.entries;
         let at = u64_at(&self.file, end + 8 * block)?;
         let from = start.checked_add(at).filter(|from| *from <= end);
         let Some(from) = from else {
@@ -213,20 +235,21 @@ impl Provenance {
         self.file.slice(from, end - from)
     }
 
-    /// The origins of all documents, column by column: 32 bytes a document.
+    /// The origins of all documents as columns, which take 32 bytes per document.
     ///
     /// # Errors
     /// A damaged file.
     pub fn columns(&self) -> Result<OriginColumns> {
         let mut columns = OriginColumns::default();
-        for place in self.places(0, self.n_documents()) {
-            let place = place?;
-            let number = |of: fn(Place) -> u64| place.map_or(-1, |place| of(place) as i64);
-            columns.shard.push(number(|p| u64::from(p.shard)) as i32);
-            columns.record.push(number(|p| p.record));
-            columns.byte_start.push(number(|p| p.byte_start));
-            columns.byte_length.push(number(|p| p.byte_length));
-            let subset = place.and_then(|place| place.subset);
+        for location in self.locations(0, self.n_documents()) {
+            let location = location?;
+            let number =
+                |field: fn(RecordLocation) -> u64| location.map_or(-1, |l| field(l) as i64);
+            columns.shard.push(number(|l| u64::from(l.shard)) as i32);
+            columns.record.push(number(|l| l.record));
+            columns.byte_start.push(number(|l| l.byte_start));
+            columns.byte_length.push(number(|l| l.byte_length));
+            let subset = location.and_then(|location| location.subset);
             columns
                 .subset
                 .push(subset.map_or(-1, |subset| subset as i32));
@@ -239,28 +262,30 @@ impl Provenance {
     /// # Errors
     /// No such document, or a damaged file.
     pub fn subset_number(&self, document: u64) -> Result<Option<u32>> {
-        Ok(self.place(document)?.and_then(|place| place.subset))
+        Ok(self
+            .location(document)?
+            .and_then(|location| location.subset))
     }
 
-    /// Where a document came from; `None` where that is unknown.
+    /// The origin of a document; `None` if it is unknown.
     ///
     /// # Errors
     /// No such document, or a damaged file.
     pub fn origin(&self, document: u64) -> Result<Option<Origin<'_>>> {
-        let named = |place: Place| Origin {
-            shard: &self.header.shards[place.shard as usize].path,
-            record: place.record,
-            byte_start: place.byte_start,
-            byte_length: place.byte_length,
-            subset: place
+        let origin = |location: RecordLocation| Origin {
+            shard: &self.header.shards[location.shard as usize].path,
+            record: location.record,
+            byte_start: location.byte_start,
+            byte_length: location.byte_length,
+            subset: location
                 .subset
                 .map(|i| self.header.subsets[i as usize].as_str()),
         };
-        Ok(self.place(document)?.map(named))
+        Ok(self.location(document)?.map(origin))
     }
 
-    /// The documents that came from a record of a shard, by the shard's number. One pass over the
-    /// documents among which the shard's are.
+    /// The documents whose origin is a record of a shard, given by number. Reads the locations of the shard's
+    /// range of documents.
     ///
     /// # Errors
     /// No such shard, or a damaged file.
@@ -270,8 +295,8 @@ impl Provenance {
         };
         let (first, end) = (span.first_document, span.end_document);
         let mut found = Vec::new();
-        for (place, document) in self.places(first, end).zip(first..) {
-            if place?.is_some_and(|place| (place.shard, place.record) == (shard, record)) {
+        for (location, document) in self.locations(first, end).zip(first..) {
+            if location?.is_some_and(|l| (l.shard, l.record) == (shard, record)) {
                 found.push(document);
             }
         }
@@ -285,31 +310,31 @@ fn u64_at(file: &Mapped, at: u64) -> Result<u64> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-fn read_header(path: &Path, json: &[u8]) -> Result<Header> {
+fn read_header(path: &Path, json: &[u8]) -> Result<ProvenanceHeader> {
     let fail = |err: serde_json::Error| Error::format(path, 16, format!("not a header: {err}"));
-    let Version { version } = serde_json::from_slice(json).map_err(fail)?;
+    let HeaderVersion { version } = serde_json::from_slice(json).map_err(fail)?;
     if version != VERSION {
         let what = format!(
-            "version {version}, expected {VERSION}: of another release of pile-tools; run `tokenize` again \
-             with --force, or remove the file to open the dataset without its documents' origins"
+            "version {version}, expected {VERSION}: written by another release of pile-tools; tokenize the dataset \
+             again, or remove the file to open the dataset without its documents' origins"
         );
         return Err(Error::format(path, 16, what));
     }
     serde_json::from_slice(json).map_err(fail)
 }
 
-/// Writes a whole file: `places` are those of all documents in order.
+/// Writes a provenance file. `locations` are those of all documents, in order.
 ///
 /// # Errors
-/// What the writer or `places` reports.
+/// Those of the writer or of `locations`.
 pub fn write_provenance(
     out: &mut impl Write,
     n_documents: u64,
     shards: Vec<ShardSpan>,
     subsets: Vec<String>,
-    places: impl IntoIterator<Item = Result<Option<Place>>>,
+    locations: impl IntoIterator<Item = Result<Option<RecordLocation>>>,
 ) -> io::Result<()> {
-    let header = Header {
+    let header = ProvenanceHeader {
         version: VERSION,
         n_documents,
         shards,
@@ -320,38 +345,38 @@ pub fn write_provenance(
     out.write_all(MAGIC)?;
     out.write_all(&(json.len() as u64).to_le_bytes())?;
     out.write_all(&json)?;
-    let (mut encoder, mut entry) = (Encoder::default(), Vec::new());
-    let (mut blocks, mut n_bytes) = (Vec::new(), 0_u64);
-    for (place, document) in places.into_iter().zip(0_u64..) {
+    let (mut encoder, mut entry) = (LocationEncoder::default(), Vec::new());
+    let (mut block_offsets, mut n_bytes) = (Vec::new(), 0_u64);
+    for (location, document) in locations.into_iter().zip(0_u64..) {
         if document.is_multiple_of(BLOCK) {
-            blocks.push(n_bytes);
-            encoder = Encoder::default();
+            block_offsets.push(n_bytes);
+            encoder = LocationEncoder::default();
         }
         entry.clear();
-        encoder.push(place.map_err(io::Error::other)?, &mut entry);
+        encoder.push(location.map_err(io::Error::other)?, &mut entry);
         out.write_all(&entry)?;
         n_bytes += entry.len() as u64;
     }
-    blocks
+    block_offsets
         .iter()
-        .try_for_each(|at| out.write_all(&at.to_le_bytes()))
+        .try_for_each(|offset| out.write_all(&offset.to_le_bytes()))
 }
 
-/// Writes a whole file. `places`, gone through twice, are those of all documents in order.
+/// Writes a provenance file and computes the ranges of the shards from `locations`, which is iterated over twice.
 ///
 /// # Errors
-/// What the writer reports.
-pub(super) fn write_places<I: Iterator<Item = Option<Place>>>(
+/// Those of the writer.
+pub(super) fn write_locations<I: Iterator<Item = Option<RecordLocation>>>(
     out: &mut impl Write,
     shards: &[String],
     subsets: Vec<String>,
-    places: impl Fn() -> I,
+    locations: impl Fn() -> I,
 ) -> io::Result<()> {
     let mut spans = vec![(u64::MAX, 0); shards.len()];
     let mut n_documents = 0;
-    for place in places() {
-        if let Some(place) = place {
-            let (first, end) = &mut spans[place.shard as usize];
+    for location in locations() {
+        if let Some(location) = location {
+            let (first, end) = &mut spans[location.shard as usize];
             *first = n_documents.min(*first);
             *end = n_documents + 1;
         }
@@ -359,7 +384,7 @@ pub(super) fn write_places<I: Iterator<Item = Option<Place>>>(
     }
     let mut last_end = 0;
     let spans = spans.into_iter().zip(shards).map(|((first, end), path)| {
-        // A shard without documents is where the one before ends.
+        // A shard without documents gets an empty range at the end of the previous shard.
         let (first, end) = if end == 0 {
             (last_end, last_end)
         } else {
@@ -372,60 +397,70 @@ pub(super) fn write_places<I: Iterator<Item = Option<Place>>>(
             end_document: end,
         }
     });
-    write_provenance(out, n_documents, spans.collect(), subsets, places().map(Ok))
+    write_provenance(
+        out,
+        n_documents,
+        spans.collect(),
+        subsets,
+        locations().map(Ok),
+    )
 }
 
-/// Writes the provenance of several datasets' documents, one dataset after the other; each with the
-/// number of its documents, which are unknown where it has no provenance.
+/// The provenance of one of several datasets that are concatenated.
+pub(super) struct MergedProvenance<'a> {
+    pub n_documents: u64,
+    pub provenance: Option<&'a Provenance>,
+}
+
+/// Writes the provenance of several datasets that are concatenated. Documents of a dataset without provenance
+/// are of unknown origin.
 ///
 /// # Errors
-/// What the writer reports; a damaged file.
-pub(super) fn write_merged(
-    out: &mut impl Write,
-    parts: &[(u64, Option<&Provenance>)],
-) -> io::Result<()> {
+/// Those of the writer; a damaged file.
+pub(super) fn write_merged(out: &mut impl Write, parts: &[MergedProvenance<'_>]) -> io::Result<()> {
     let (mut shards, mut subsets, mut n_all) = (Vec::new(), Vec::new(), 0);
+    // For each part, the new number of its first shard and the new numbers of its subsets.
     let mut renumbered = Vec::new();
-    for (n_documents, part) in parts {
+    for part in parts {
         let first_shard = shards.len() as u32;
-        let (part_shards, names) =
-            part.map_or((&[][..], &[][..]), |part| (part.shards(), part.subsets()));
+        let (part_shards, names) = part
+            .provenance
+            .map_or((&[][..], &[][..]), |p| (p.shards(), p.subsets()));
         shards.extend(part_shards.iter().map(|s| ShardSpan {
             path: s.path.clone(),
             first_document: n_all + s.first_document,
             end_document: n_all + s.end_document,
         }));
         let names = names.iter();
-        let numbers: Vec<u32> = names.map(|name| number_in(&mut subsets, name)).collect();
+        let numbers: Vec<u32> = names
+            .map(|name| number_of(name, &mut subsets) as u32)
+            .collect();
         renumbered.push((first_shard, numbers));
-        n_all += n_documents;
+        n_all += part.n_documents;
     }
-    let places =
-        parts
-            .iter()
-            .zip(&renumbered)
-            .flat_map(|((n_documents, part), (first_shard, numbers))| {
-                let renumber = |place: Place| Place {
-                    shard: *first_shard + place.shard,
-                    subset: place.subset.map(|subset| numbers[subset as usize]),
-                    ..place
-                };
-                let known = part.iter().flat_map(|part| part.places(0, u64::MAX));
-                let n_unknown = if part.is_some() { 0 } else { *n_documents };
-                known
-                    .map(move |place| place.map(|place| place.map(renumber)))
-                    .chain((0..n_unknown).map(|_| Ok(None)))
-            });
-    write_provenance(out, n_all, shards, subsets, places)
-}
-
-/// The place of a name among those known, added at the end if it is new.
-fn number_in(names: &mut Vec<String>, name: &String) -> u32 {
-    let at = names.iter().position(|known| known == name);
-    at.unwrap_or_else(|| {
-        names.push(name.clone());
-        names.len() - 1
-    }) as u32
+    let locations = parts
+        .iter()
+        .zip(&renumbered)
+        .flat_map(|(part, (first_shard, numbers))| {
+            let renumber = |location: RecordLocation| RecordLocation {
+                shard: *first_shard + location.shard,
+                subset: location.subset.map(|subset| numbers[subset as usize]),
+                ..location
+            };
+            let known = part
+                .provenance
+                .iter()
+                .flat_map(|p| p.locations(0, u64::MAX));
+            let n_unknown = if part.provenance.is_some() {
+                0
+            } else {
+                part.n_documents
+            };
+            known
+                .map(move |location| location.map(|location| location.map(renumber)))
+                .chain((0..n_unknown).map(|_| Ok(None)))
+        });
+    write_provenance(out, n_all, shards, subsets, locations)
 }
 
 #[cfg(test)]
@@ -433,15 +468,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Places as they come, in runs: most follow the one before, some are unknown or far away.
-    fn arbitrary_places() -> impl Strategy<Value = Vec<Option<Place>>> {
+    /// Locations of which most follow the previous one, and some are unknown or unrelated.
+    fn arbitrary_locations() -> impl Strategy<Value = Vec<Option<RecordLocation>>> {
         let far = (0..3_u32, any::<u64>(), any::<u64>(), any::<u64>());
         let step = (0..9_u8, 0..2_000_000_u64, prop::option::of(0..2_u32), far);
         prop::collection::vec(step, 0..300).prop_map(|steps| {
-            let mut last = Place::default();
+            let mut last = RecordLocation::default();
             let next =
                 |(kind, byte_length, subset, far): (u8, u64, Option<u32>, (u32, u64, u64, u64))| {
-                    let follows = |gap: u64| Place {
+                    let follows = |gap: u64| RecordLocation {
                         shard: last.shard,
                         record: last.record.wrapping_add(1),
                         byte_start: last
@@ -451,9 +486,9 @@ mod tests {
                         byte_length,
                         subset,
                     };
-                    let place = match kind {
+                    let location = match kind {
                         0 => return None,
-                        1 => Place {
+                        1 => RecordLocation {
                             shard: far.0,
                             record: far.1,
                             byte_start: far.2,
@@ -463,8 +498,8 @@ mod tests {
                         2 => follows(0),
                         _ => follows(1),
                     };
-                    last = place;
-                    Some(place)
+                    last = location;
+                    Some(location)
                 };
             steps.into_iter().map(next).collect()
         })
@@ -479,8 +514,8 @@ mod tests {
         vec![span("a"), span("b"), span("a")]
     }
 
-    fn write(path: &Path, places: &[Option<Place>]) -> Provenance {
-        let n = places.len() as u64;
+    fn write(path: &Path, locations: &[Option<RecordLocation>]) -> Provenance {
+        let n = locations.len() as u64;
         let names = vec!["S".into(), "T".into()];
         let mut bytes = Vec::new();
         write_provenance(
@@ -488,7 +523,7 @@ mod tests {
             n,
             shards(n),
             names,
-            places.iter().map(|p| Ok(*p)),
+            locations.iter().map(|location| Ok(*location)),
         )
         .unwrap();
         std::fs::write(path, bytes).unwrap();
@@ -497,29 +532,32 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(places in arbitrary_places()) {
+        fn reading_returns_what_was_written(locations in arbitrary_locations()) {
             let folder = tempfile::tempdir().unwrap();
-            let opened = write(&folder.path().join("p"), &places);
-            let all: Vec<_> = opened.places(0, u64::MAX).map(Result::unwrap).collect();
-            prop_assert_eq!(&all, &places);
-            for (document, place) in places.iter().enumerate() {
-                prop_assert_eq!(opened.place(document as u64).unwrap(), *place);
+            let opened = write(&folder.path().join("p"), &locations);
+            let all: Vec<_> = opened.locations(0, u64::MAX).map(Result::unwrap).collect();
+            prop_assert_eq!(&all, &locations);
+            for (document, location) in locations.iter().enumerate() {
+                prop_assert_eq!(opened.location(document as u64).unwrap(), *location);
             }
-            prop_assert!(opened.place(places.len() as u64).is_err());
-            if let Some((document, Some(place))) = places.iter().enumerate().next_back() {
-                let found = opened.documents_of(place.shard, place.record).unwrap();
+            prop_assert!(opened.location(locations.len() as u64).is_err());
+            if let Some((document, Some(location))) = locations.iter().enumerate().next_back() {
+                let found = opened.documents_of(location.shard, location.record).unwrap();
                 prop_assert!(found.contains(&(document as u64)));
             }
         }
 
         #[test]
-        fn merged_documents_keep_their_origins(parts in prop::collection::vec(arbitrary_places(), 1..4)) {
+        fn merged_documents_keep_their_origins(parts in prop::collection::vec(arbitrary_locations(), 1..4)) {
             let folder = tempfile::tempdir().unwrap();
-            let open = |(i, places): (usize, &Vec<_>)| write(&folder.path().join(i.to_string()), places);
+            let open = |(i, locations): (usize, &Vec<_>)| write(&folder.path().join(i.to_string()), locations);
             let opened: Vec<_> = parts.iter().enumerate().map(open).collect();
             let mut bytes = Vec::new();
-            let mut inputs: Vec<_> = opened.iter().map(|p| (p.n_documents(), Some(p))).collect();
-            inputs.insert(0, (3, None));
+            let mut inputs: Vec<_> = opened
+                .iter()
+                .map(|p| MergedProvenance { n_documents: p.n_documents(), provenance: Some(p) })
+                .collect();
+            inputs.insert(0, MergedProvenance { n_documents: 3, provenance: None });
             write_merged(&mut bytes, &inputs).unwrap();
             let path = folder.path().join("merged");
             std::fs::write(&path, bytes).unwrap();
@@ -537,18 +575,17 @@ mod tests {
     }
 
     #[test]
-    fn shards_say_among_which_documents_theirs_are() {
-        let place = |shard| {
-            let place = Place {
+    fn ranges_of_shards_contain_their_documents() {
+        let of_shard = |shard| {
+            Some(RecordLocation {
                 shard,
-                ..Place::default()
-            };
-            Some(place)
+                ..RecordLocation::default()
+            })
         };
-        let places = [place(2), None, place(0), place(2), None];
+        let locations = [of_shard(2), None, of_shard(0), of_shard(2), None];
         let shards = ["a", "b", "c", "d"].map(String::from);
         let mut bytes = Vec::new();
-        write_places(&mut bytes, &shards, vec![], || places.into_iter()).unwrap();
+        write_locations(&mut bytes, &shards, vec![], || locations.into_iter()).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p");
         std::fs::write(&path, bytes).unwrap();
@@ -564,9 +601,9 @@ mod tests {
     }
 
     #[test]
-    fn records_one_after_the_other_take_few_bytes() {
+    fn consecutive_records_take_few_bytes() {
         let folder = tempfile::tempdir().unwrap();
-        let place = |i: u64| Place {
+        let location = |i: u64| RecordLocation {
             shard: 2,
             record: i,
             byte_start: 6_001 * i,
@@ -576,14 +613,14 @@ mod tests {
         let path = folder.path().join("p");
         write(
             &path,
-            &(0..10_000).map(|i| Some(place(i))).collect::<Vec<_>>(),
+            &(0..10_000).map(|i| Some(location(i))).collect::<Vec<_>>(),
         );
         let n_bytes = std::fs::metadata(path).unwrap().len();
         assert!(n_bytes < 45_000, "{n_bytes}");
     }
 
     #[test]
-    fn the_version_before_is_named() {
+    fn an_old_version_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p");
         let header = br#"{"version":1,"n_documents":0,"shards":[],"subsets":[]}  "#;

@@ -1,14 +1,15 @@
-//! Rows of equal length without an index: Pythia's published data, 2,049 uint16 tokens each in training order.
+//! Rows of equal length without an index, such as Pythia's published data: 2,049 uint16 tokens each, in
+//! training order.
 
 use std::path::Path;
 
-use super::{Bins, Span, TokenSource, TokenType, fingerprint};
+use super::{Span, TokenFiles, TokenSource, TokenType, fingerprint};
 use crate::{Error, Result};
 
-/// A token file (or the shards of one) cut into rows. Which documents they hold cannot be told.
+/// A token file, or its shards, cut into rows. The documents in them are not known.
 #[derive(Debug)]
 pub struct TokenRows {
-    bins: Bins,
+    files: TokenFiles,
     row_length: u64,
     token_type: TokenType,
     n_rows: u64,
@@ -18,20 +19,20 @@ pub struct TokenRows {
 pub const PYTHIA_ROW_LENGTH: u64 = 2049;
 
 impl TokenRows {
-    /// Opens rows by the file's folder, its name, or one of its shards.
+    /// Opens the rows of a token file by its folder, its name, or one of its shards.
     ///
-    /// Without a row length, rows are Pythia's. An `.idx` beside the tokens then means documents, unless every
-    /// sequence is one such row, as in Pythia's own published `.idx`. The token type is by default that of the
-    /// `.idx`, or uint16.
+    /// Without a row length, rows have Pythia's. Tokens with an `.idx` are then documents, which is an error,
+    /// unless every sequence is one such row, as in Pythia's own published `.idx`. The default of the token
+    /// type is the type in the `.idx`, else uint16.
     ///
     /// # Errors
-    /// As [`Bins::open_with_index`], the bytes are no whole number of rows, or they are documents.
+    /// As [`TokenFiles::open_with_index`]; bytes that are not a whole number of rows; tokens that are documents.
     pub fn open(
         path: &Path,
         row_length: Option<u64>,
         token_type: Option<TokenType>,
     ) -> Result<Self> {
-        let (bins, index) = Bins::open_with_index(path)?;
+        let (files, index) = TokenFiles::open_with_index(path)?;
         if let (Some((header, idx)), None) = (&index, row_length)
             && let Some((i, n)) = (0..)
                 .zip(header.lengths(idx))
@@ -45,23 +46,25 @@ impl TokenRows {
             return Err(Error::malformed(idx.path(), what));
         }
         let row_length = row_length.unwrap_or(PYTHIA_ROW_LENGTH);
-        let of_index = index.map(|(header, _)| header.token_type);
-        let token_type = token_type.or(of_index).unwrap_or(TokenType::U16);
+        let indexed_type = index.map(|(header, _)| header.token_type);
+        let token_type = token_type.or(indexed_type).unwrap_or(TokenType::U16);
         let row_bytes = row_length.checked_mul(token_type.n_bytes() as u64);
-        let row_bytes = row_bytes
-            .filter(|bytes| *bytes > 0)
-            .ok_or_else(|| Error::argument(format!("rows of {row_length} tokens cannot be")))?;
-        if bins.n_bytes() % row_bytes != 0 {
+        let row_bytes = row_bytes.filter(|bytes| *bytes > 0).ok_or_else(|| {
+            Error::argument(format!(
+                "no rows of {row_length} tokens: the row length must be at least 1"
+            ))
+        })?;
+        if files.n_bytes() % row_bytes != 0 {
             let what = format!(
-                "{} bytes are no whole number of rows of {row_length} {} tokens: cut short, or of another row length",
-                bins.n_bytes(),
+                "{} bytes are not a whole number of rows of {row_length} {} tokens: cut short, or of another row length",
+                files.n_bytes(),
                 token_type.name()
             );
-            return Err(Error::malformed(bins.path(), what));
+            return Err(Error::malformed(files.path(), what));
         }
-        let n_rows = bins.n_bytes() / row_bytes;
+        let n_rows = files.n_bytes() / row_bytes;
         Ok(Self {
-            bins,
+            files,
             row_length,
             token_type,
             n_rows,
@@ -74,16 +77,16 @@ impl TokenRows {
         self.row_length
     }
 
-    /// The first of the files.
+    /// Path of the first file.
     #[must_use]
     pub fn path(&self) -> &Path {
-        self.bins.path()
+        self.files.path()
     }
 
-    /// A digest that tells such files apart, as a dataset's.
+    /// A digest that distinguishes token files: see [`fingerprint`].
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        fingerprint::of_files(&[&self.bins.bytes().collect::<Vec<_>>()])
+        fingerprint::of_files(&[&self.files.bytes().collect::<Vec<_>>()])
     }
 }
 
@@ -108,11 +111,12 @@ impl TokenSource for TokenRows {
         read_spans(spans, out, self.token_type, |span| {
             check_span(span, self.document_length(span.document)?, self.path())?;
             let first = span.document * self.row_length + span.start;
-            Ok((&self.bins, first * self.token_type.n_bytes() as u64))
+            Ok((&self.files, first * self.token_type.n_bytes() as u64))
         })
     }
 }
 
+/// Checks that a span is within its document, which has `n_tokens` tokens.
 pub(super) fn check_span(span: &Span, n_tokens: u64, path: &Path) -> Result<()> {
     let end = span.start.checked_add(span.length);
     if end.is_some_and(|end| end <= n_tokens) {
@@ -127,22 +131,23 @@ pub(super) fn check_span(span: &Span, n_tokens: u64, path: &Path) -> Result<()> 
     )))
 }
 
-/// Reads spans one after the other, each from the file and the byte that `place` gives.
+/// Reads spans one after the other, each from the files and the byte that `locate` returns. Returns the
+/// number of bytes written to `out`.
 pub(super) fn read_spans<'a>(
     spans: &[Span],
     out: &mut [u8],
     token_type: TokenType,
-    place: impl Fn(&Span) -> Result<(&'a Bins, u64)>,
+    locate: impl Fn(&Span) -> Result<(&'a TokenFiles, u64)>,
 ) -> Result<usize> {
-    let (room, mut done) = (out.len(), 0);
+    let (n_bytes, mut done) = (out.len(), 0);
     for span in spans {
-        let (bins, start) = place(span)?;
+        let (files, start) = locate(span)?;
         let end = done + span.length as usize * token_type.n_bytes();
         let part = out.get_mut(done..end).ok_or_else(|| {
-            let what = format!("the spans hold more than the {room} bytes there is room for");
+            let what = format!("the tokens of the spans exceed the buffer of {n_bytes} bytes");
             Error::argument(what)
         })?;
-        bins.read(start, part)?;
+        files.read(start, part)?;
         done = end;
     }
     Ok(done)

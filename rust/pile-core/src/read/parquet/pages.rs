@@ -1,8 +1,11 @@
-//! Bounds what a parquet file makes a reader allocate, before it does.
+//! Limits on the memory that the parquet library allocates for a page, checked before the library reads it.
 //!
-//! A page's header says how long the page is once it is decompressed, and how many values it has; a reader
-//! makes room for both. A few kilobytes can so claim, or decompress to, any amount of memory. Headers are
-//! Thrift structs in its compact protocol; fields are those of `parquet.thrift`.
+//! The header of a page has its decompressed size and its number of values, and the library allocates memory
+//! for both without a limit. A file of a few kilobytes may thus claim, or decompress to, any amount of
+//! memory. [`check_column`] parses the headers of all pages of a column first; [`CheckedPages`] checks the
+//! values of decompressed pages.
+//!
+//! Headers are Thrift structs in the compact protocol. Their fields are defined in `parquet.thrift`.
 
 use std::{
     fs::File,
@@ -20,37 +23,39 @@ use parquet::{
 
 use crate::{Error, Result};
 
-/// Pages up to here are read whatever the longest record: writers put many records into one.
+/// Pages up to this size are always read: writers put many records into a page.
 const MIN_PAGE_BYTES: u64 = 128 << 20;
 
-/// Bytes that a reader keeps of each value of a dictionary, of which an empty one takes four in the page.
+/// Bytes that the library allocates per value of a dictionary. In the page an empty value takes only four.
 const DICTIONARY_VALUE_BYTES: u64 = 32;
 
-/// Bytes that a reader keeps of each value of a page in one of the delta encodings.
+/// Bytes that the library allocates per value of a page in a delta encoding.
 const DELTA_VALUE_BYTES: u64 = 8;
 
-/// A byte of deflate becomes at most so many, one of lz4 so many.
+/// Maximum number of bytes to which one byte of deflate data decompresses.
 const MAX_DEFLATE_RATIO: u64 = 1032;
+
+/// Maximum number of bytes to which one byte of LZ4 data decompresses.
 const MAX_LZ4_RATIO: u64 = 255;
 
-/// Headers are longer only if they are damaged.
+/// Limit on the size of a header. Longer ones are damaged.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 
-/// Structs and lists in a header, within each other; deeper ones are damage.
+/// Limit on the nesting of structs and lists in a header. Deeper ones are damaged.
 const MAX_DEPTH: u32 = 16;
 
-/// The most bytes of a page, once decompressed, where records of `max_record` bytes are read.
+/// The limit on the decompressed size of a page, if records of `max_record` bytes are to be read.
 pub(super) fn max_page_bytes(max_record: u64) -> u64 {
-    // The value's length and the levels come on top of the text.
+    // A page has, besides the text, its length and the levels.
     max_record.saturating_add(1 << 20).max(MIN_PAGE_BYTES)
 }
 
-/// The most bytes of a footer: a reader keeps some twenty times as many.
+/// The limit on the size of a footer. The library takes about twenty times as much memory.
 pub(super) fn max_footer_bytes(max_record: u64) -> u64 {
     (max_record / 16).clamp(16 << 20, 256 << 20)
 }
 
-/// Checks the pages of a column of a row group; returns the bytes of the largest one.
+/// Checks the headers of all pages of a column of a row group. Returns the size of the largest page.
 pub(super) fn check_column(
     path: &Path,
     file: &File,
@@ -90,36 +95,39 @@ pub(super) fn check_column(
     Ok(largest)
 }
 
-/// The library decompresses gzip up to its own end, not up to the length that the header says.
+/// Checks that a gzip page does not decompress to more than the size in its header. The library does not stop
+/// at that size.
 fn check_gzip(path: &Path, file: &File, start: u64, length: u64, n_page: u64) -> Result<()> {
-    let packed = At { file, at: start }.take(length);
-    let mut bytes = flate2::read::MultiGzDecoder::new(packed).take(n_page + 1);
-    // What fails here fails when the page is read, too, and is explained then.
+    let compressed = FileCursor { file, at: start }.take(length);
+    let mut bytes = flate2::read::MultiGzDecoder::new(compressed).take(n_page + 1);
+    // Other errors of the data are reported when the library reads the page.
     let n = io::copy(&mut bytes, &mut io::sink()).unwrap_or(0);
     if n > n_page {
-        let what = format!("a page of more than {n_page} bytes, the length that its header says");
+        let what = format!("a page of more than {n_page} bytes, the size in its header");
         return Err(Error::format(path, start, what));
     }
     Ok(())
 }
 
-/// As gzip: the frames that old writers made say nothing of their length. Theirs were of small pages.
+/// Refuses a large page in the LZ4 frame format. Its decompressed size cannot be known before, as for gzip.
+/// Only old writers used this format, with small pages.
 fn refuse_lz4_frame(path: &Path, file: &File, start: u64) -> Result<()> {
     let mut magic = [0; 4];
     let is_frame = file.read_exact_at(&mut magic, start).is_ok() && magic == [4, 0x22, 0x4D, 0x18];
     if is_frame {
-        let what = "a large page in the framed kind of LZ4, whose length is not known before";
+        let what = "a large page in the LZ4 frame format, whose decompressed size is unknown";
         return Err(Error::format(path, start, what));
     }
     Ok(())
 }
 
-struct At<'a> {
+/// Reads a file from an offset, without moving its position, which the library uses.
+struct FileCursor<'a> {
     file: &'a File,
     at: u64,
 }
 
-impl Read for At<'_> {
+impl Read for FileCursor<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.file.read_at(buffer, self.at)?;
         self.at += n as u64;
@@ -127,19 +135,19 @@ impl Read for At<'_> {
     }
 }
 
-/// What a page's header says.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Header {
-    /// Bytes of the page once decompressed.
+/// The header of a page, as far as it matters for memory.
+#[derive(Debug, PartialEq, Eq)]
+struct PageHeader {
+    /// Decompressed size of the page.
     decompressed: u64,
-    /// Bytes of the page in the file, without the header.
+    /// Size of the page in the file, without the header.
     compressed: u64,
-    /// Values of a dictionary, if the page is one.
+    /// Number of values of the dictionary, if the page is one.
     n_dictionary: Option<u64>,
 }
 
-impl Header {
-    /// Bytes that the page takes in memory, or what is wrong with it.
+impl PageHeader {
+    /// The size of the page in memory, or why the page is refused.
     fn check(&self, compression: Compression, max_page: u64) -> std::result::Result<u64, String> {
         let n_page = match compression {
             Compression::UNCOMPRESSED => self.compressed,
@@ -153,7 +161,7 @@ impl Header {
         let n_values = self.n_dictionary.unwrap_or(0);
         if n_values.saturating_mul(4) > n_page {
             return Err(format!(
-                "a dictionary of {n_values} values in {n_page} bytes: each takes four at least"
+                "a dictionary of {n_values} values in {n_page} bytes: each takes at least four"
             ));
         }
         if n_values.saturating_mul(DICTIONARY_VALUE_BYTES) > max_page {
@@ -165,67 +173,98 @@ impl Header {
     }
 }
 
-/// The header of the page at a byte, and its length.
-fn read_header(path: &Path, file: &File, at: u64, end: u64) -> Result<(Header, u64)> {
-    let mut room = 1 << 10;
+/// Reads the header of the page at byte `at`. Also returns the header's size.
+fn read_header(path: &Path, file: &File, at: u64, end: u64) -> Result<(PageHeader, u64)> {
+    // The size of a header is unknown: read more until it is complete.
+    let mut n_bytes = 1 << 10;
     loop {
-        let mut bytes = vec![0; room.min(end - at) as usize];
+        let mut bytes = vec![0; n_bytes.min(end - at) as usize];
         file.read_exact_at(&mut bytes, at)
             .map_err(|err| Error::io(path, err))?;
-        let mut thrift = Thrift {
+        let mut thrift = CompactReader {
             bytes: &bytes,
             at: 0,
         };
-        if let Some(header) = thrift.header() {
+        if let Some(header) = thrift.page_header() {
             return Ok((header, thrift.at as u64));
         }
-        if room >= (end - at).min(MAX_HEADER_BYTES) {
+        if n_bytes >= (end - at).min(MAX_HEADER_BYTES) {
             return Err(Error::format(
                 path,
                 at,
                 "not parquet, or damaged: no page header",
             ));
         }
-        room *= 16;
+        n_bytes *= 16;
     }
 }
 
-/// Reads Thrift's compact protocol; `None` is damage, or that more bytes are needed.
-struct Thrift<'a> {
+/// The types of fields in Thrift's compact protocol.
+mod field_type {
+    pub const BOOLEAN_TRUE: u8 = 1;
+    pub const BOOLEAN_FALSE: u8 = 2;
+    pub const BYTE: u8 = 3;
+    pub const I16: u8 = 4;
+    pub const I32: u8 = 5;
+    pub const I64: u8 = 6;
+    pub const DOUBLE: u8 = 7;
+    pub const BINARY: u8 = 8;
+    pub const LIST: u8 = 9;
+    pub const SET: u8 = 10;
+    pub const STRUCT: u8 = 12;
+}
+
+/// The numbers of fields in `PageHeader` of `parquet.thrift`.
+const UNCOMPRESSED_PAGE_SIZE: i64 = 2;
+const COMPRESSED_PAGE_SIZE: i64 = 3;
+const DICTIONARY_PAGE_HEADER: i64 = 7;
+
+/// The number of a field in `DictionaryPageHeader`.
+const NUM_VALUES: i64 = 1;
+
+/// Reads Thrift's compact protocol. Its methods return `None` if the bytes are damaged or end too early.
+struct CompactReader<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
-impl Thrift<'_> {
-    fn header(&mut self) -> Option<Header> {
-        let mut header = Header::default();
-        let (mut has_sizes, mut id) = ((false, false), 0);
-        while let Some(kind) = self.field(&mut id)? {
+impl CompactReader<'_> {
+    fn page_header(&mut self) -> Option<PageHeader> {
+        let (mut decompressed, mut compressed, mut n_dictionary) = (None, None, None);
+        let mut id = 0;
+        while let Some(kind) = self.next_field(&mut id)? {
             match (id, kind) {
-                (2, 5) => (header.decompressed, has_sizes.0) = (self.size()?, true),
-                (3, 5) => (header.compressed, has_sizes.1) = (self.size()?, true),
-                (7, 12) => header.n_dictionary = Some(self.dictionary()?),
+                (UNCOMPRESSED_PAGE_SIZE, field_type::I32) => decompressed = Some(self.size()?),
+                (COMPRESSED_PAGE_SIZE, field_type::I32) => compressed = Some(self.size()?),
+                (DICTIONARY_PAGE_HEADER, field_type::STRUCT) => {
+                    n_dictionary = Some(self.dictionary_size()?);
+                }
                 _ => self.skip(kind, 0)?,
             }
         }
-        (has_sizes == (true, true)).then_some(header)
+        Some(PageHeader {
+            decompressed: decompressed?,
+            compressed: compressed?,
+            n_dictionary,
+        })
     }
 
     /// The number of values in the header of a dictionary.
-    fn dictionary(&mut self) -> Option<u64> {
+    fn dictionary_size(&mut self) -> Option<u64> {
         let (mut n_values, mut id) = (None, 0);
-        while let Some(kind) = self.field(&mut id)? {
+        while let Some(kind) = self.next_field(&mut id)? {
             match (id, kind) {
-                (1, 5) => n_values = Some(self.size()?),
+                (NUM_VALUES, field_type::I32) => n_values = Some(self.size()?),
                 _ => self.skip(kind, 0)?,
             }
         }
         n_values
     }
 
-    /// The type of the next field, whose number is put into `id`; `None` inside after the last one.
-    #[allow(clippy::option_option)] // outside: whether it could be read
-    fn field(&mut self, id: &mut i64) -> Option<Option<u8>> {
+    /// The type of the next field, or `Some(None)` after the last one of a struct. `id` is the number of the
+    /// previous field, and is set to that of this one: most fields store only the difference.
+    #[allow(clippy::option_option)] // The outer option is the reader's.
+    fn next_field(&mut self, id: &mut i64) -> Option<Option<u8>> {
         let byte = self.byte()?;
         if byte == 0 {
             return Some(None);
@@ -237,37 +276,43 @@ impl Thrift<'_> {
         Some(Some(byte & 0xF))
     }
 
+    /// Skips a value of the type `kind`.
     fn skip(&mut self, kind: u8, depth: u32) -> Option<()> {
         if depth == MAX_DEPTH {
             return None;
         }
         match kind {
-            1 | 2 => Some(()), // a boolean is in the field's type
-            3 => self.skip_bytes(1),
-            4..=6 => self.varint().map(drop),
-            7 => self.skip_bytes(8),
-            8 => {
+            // The type is the value.
+            field_type::BOOLEAN_TRUE | field_type::BOOLEAN_FALSE => Some(()),
+            field_type::BYTE => self.skip_bytes(1),
+            field_type::I16 | field_type::I32 | field_type::I64 => self.varint().map(drop),
+            field_type::DOUBLE => self.skip_bytes(8),
+            field_type::BINARY => {
                 let n = self.varint()?;
                 self.skip_bytes(n)
             }
-            9 | 10 => {
+            field_type::LIST | field_type::SET => {
                 let byte = self.byte()?;
                 let n = match byte >> 4 {
                     15 => self.varint()?,
                     n => n.into(),
                 };
-                // Booleans in a list take a byte each.
-                let kind = if byte & 0xF <= 2 { 3 } else { byte & 0xF };
+                // In a list each boolean is a byte.
+                let kind = match byte & 0xF {
+                    0..=field_type::BOOLEAN_FALSE => field_type::BYTE,
+                    kind => kind,
+                };
                 (0..n).try_for_each(|_| self.skip(kind, depth + 1))
             }
-            12 => {
+            field_type::STRUCT => {
                 let mut id = 0;
-                while let Some(kind) = self.field(&mut id)? {
+                while let Some(kind) = self.next_field(&mut id)? {
                     self.skip(kind, depth + 1)?;
                 }
                 Some(())
             }
-            _ => None, // no header has maps
+            // Headers have no maps.
+            _ => None,
         }
     }
 
@@ -278,18 +323,20 @@ impl Thrift<'_> {
         Some(())
     }
 
-    /// A number that is not negative and of 32 bits, as sizes are.
+    /// A size: a number of 32 bits that is not negative.
     fn size(&mut self) -> Option<u64> {
         let size = self.signed()?;
         i32::try_from(size).ok()?;
         u64::try_from(size).ok()
     }
 
+    /// A signed number in zigzag encoding.
     fn signed(&mut self) -> Option<i64> {
         let n = self.varint()?;
         Some((n >> 1) as i64 ^ -((n & 1) as i64))
     }
 
+    /// A number in LEB128.
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..64).step_by(7) {
@@ -309,7 +356,8 @@ impl Thrift<'_> {
     }
 }
 
-/// Pages as another reader gives them, those refused whose values say that there are too many of them.
+/// Pages of another reader. Refuses pages in a delta encoding that claim more values than the page has: the
+/// library allocates memory for the claimed number.
 pub(super) struct CheckedPages {
     pub pages: Box<dyn PageReader>,
     pub max_def_level: i16,
@@ -326,24 +374,26 @@ impl CheckedPages {
         if !is_delta || matches!(page, Page::DictionaryPage { .. }) {
             return Ok(());
         }
-        let most = (self.max_page / DELTA_VALUE_BYTES).min(page.num_values().into());
-        let is_bounded = || {
+        let max_values = (self.max_page / DELTA_VALUE_BYTES).min(page.num_values().into());
+        let values_end = || {
             let mut at = self.values_start(page)?;
             let values = page.buffer();
+            // This encoding starts with the lengths of shared prefixes. Both encodings then have the lengths
+            // of the values.
             if page.encoding() == Encoding::DELTA_BYTE_ARRAY {
-                at += delta_end(values.get(at..)?, most)?;
+                at += delta_end(values.get(at..)?, max_values)?;
             }
-            delta_end(values.get(at..)?, most)
+            delta_end(values.get(at..)?, max_values)
         };
-        match is_bounded() {
+        match values_end() {
             Some(_) => Ok(()),
             None => Err(ParquetError::General(
-                "a page whose values are not as many as it says".into(),
+                "a page with another number of values than it claims".into(),
             )),
         }
     }
 
-    /// Where the values of a page start, behind its levels; the columns read here repeat nothing.
+    /// The offset of the values of a page, after its levels. The columns read here have no repetition levels.
     fn values_start(&self, page: &Page) -> Option<usize> {
         match page {
             Page::DataPageV2 {
@@ -372,28 +422,34 @@ impl CheckedPages {
     }
 }
 
-/// Where numbers in the encoding DELTA_BINARY_PACKED end, if they are at most so many.
-fn delta_end(bytes: &[u8], most: u64) -> Option<usize> {
-    let mut header = Thrift { bytes, at: 0 };
-    let (block, n_runs, n) = (header.varint()?, header.varint()?, header.varint()?);
-    header.varint()?; // the first number
+/// The end of numbers in the encoding DELTA_BINARY_PACKED, at most `max_values`; `None` if there are more or
+/// they are damaged.
+///
+/// The header is the number of values per block, the number of runs ("miniblocks") per block, the number of
+/// values and the first value. Each block has its smallest difference, one byte per run with the width of its
+/// values in bits, and the runs.
+fn delta_end(bytes: &[u8], max_values: u64) -> Option<usize> {
+    let mut reader = CompactReader { bytes, at: 0 };
+    let (block, n_runs, n) = (reader.varint()?, reader.varint()?, reader.varint()?);
+    let _first = reader.varint()?;
     let run = block.checked_div(n_runs)?;
-    if n > most || run == 0 {
+    if n > max_values || run == 0 {
         return None;
     }
-    let mut left = n.saturating_sub(1);
-    while left > 0 {
-        header.varint()?; // the smallest difference
-        let widths = header.at;
-        header.skip_bytes(n_runs)?;
-        for width in &bytes[widths..header.at] {
-            if left > 0 {
-                header.skip_bytes(u64::from(*width).checked_mul(run)? / 8)?;
-                left = left.saturating_sub(run);
+    let mut remaining = n.saturating_sub(1);
+    while remaining > 0 {
+        let _smallest_difference = reader.varint()?;
+        let widths = reader.at;
+        reader.skip_bytes(n_runs)?;
+        for width in &bytes[widths..reader.at] {
+            // Runs after the last value are not stored.
+            if remaining > 0 {
+                reader.skip_bytes(u64::from(*width).checked_mul(run)? / 8)?;
+                remaining = remaining.saturating_sub(run);
             }
         }
     }
-    Some(header.at)
+    Some(reader.at)
 }
 
 impl Iterator for CheckedPages {
@@ -436,7 +492,7 @@ mod tests {
         out.push(n as u8);
     }
 
-    /// A header with a field that is to be skipped, a string in a struct in a list.
+    /// A header with a field that must be skipped: a list of structs with a string.
     fn header(decompressed: i32, compressed: i32, n_dictionary: Option<i32>) -> Vec<u8> {
         let size = |n: i32, out: &mut Vec<u8>| varint(((n << 1) ^ (n >> 31)) as u32 as u64, out);
         let mut bytes = vec![0x15, 4, 0x15];
@@ -452,14 +508,14 @@ mod tests {
         bytes
     }
 
-    fn read(bytes: &[u8]) -> Option<Header> {
-        Thrift { bytes, at: 0 }.header()
+    fn read(bytes: &[u8]) -> Option<PageHeader> {
+        CompactReader { bytes, at: 0 }.page_header()
     }
 
     #[test]
-    fn headers_are_read_whole_or_not_at_all() {
+    fn truncated_and_invalid_headers_are_refused() {
         let bytes = header(1 << 20, 999, Some(7));
-        let expected = Header {
+        let expected = PageHeader {
             decompressed: 1 << 20,
             compressed: 999,
             n_dictionary: Some(7),
@@ -476,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_header_claims_is_bounded() {
+    fn the_claims_of_a_header_are_limited() {
         let check = |decompressed, n_dictionary| {
             let header = read(&header(decompressed, 100, n_dictionary)).unwrap();
             header.check(Compression::SNAPPY, max_page_bytes(1_000_000))
@@ -486,13 +542,13 @@ mod tests {
         assert!(check(i32::MAX, None).is_err());
         assert_eq!(check(400, Some(100)), Ok(400));
         assert!(check(400, Some(101)).is_err());
-        // Empty strings take four bytes in a page, and more in memory.
+        // Empty strings take four bytes in the page, but more in memory.
         assert!(check(128 << 20, Some(32 << 20)).is_err());
         assert_eq!(max_page_bytes(1 << 30), (1 << 30) + (1 << 20));
     }
 
     #[test]
-    fn gzip_is_not_decompressed_beyond_what_a_header_says() {
+    fn gzip_beyond_the_size_in_the_header_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -505,7 +561,7 @@ mod tests {
         assert!(check_gzip(&path, &file, 0, length, 9_999).is_err());
     }
 
-    /// Numbers in the encoding, all the same, in blocks of 128 with 4 runs.
+    /// Equal numbers in DELTA_BINARY_PACKED, with 128 values and 4 runs per block.
     fn delta(n: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         for field in [128, 4, n, 2] {
@@ -518,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn the_values_of_a_delta_encoding_are_counted_before_there_is_room_for_them() {
+    fn the_values_of_a_delta_encoding_are_counted() {
         for n in [0, 1, 2, 128, 129, 130, 5000] {
             let bytes = delta(n);
             assert_eq!(delta_end(&bytes, n), Some(bytes.len()), "{n}");
@@ -541,7 +597,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(bytes: Vec<u8>) {
+        fn any_bytes_are_parsed_or_refused(bytes: Vec<u8>) {
             let _ = (read(&bytes), delta_end(&bytes, 1 << 20));
         }
     }

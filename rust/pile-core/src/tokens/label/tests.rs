@@ -1,4 +1,4 @@
-//! Labels against a slow reference, and against what `build` writes.
+//! Labels compared with a slow reference, and with the provenance that `build` writes.
 
 use std::fs;
 
@@ -24,7 +24,7 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::from_json(trained.to_json().as_bytes(), Path::new("t.json")).unwrap()
 }
 
-/// Shards of these texts, of a subset each or none.
+/// Writes shards of these texts, given by their index in [`WORDS`], with or without a subset.
 fn write_shards(folder: &Path, shards: &[Vec<usize>]) -> Vec<PathBuf> {
     let write = |(number, texts): (usize, &Vec<usize>)| {
         let path = folder.join(format!("{number}.jsonl"));
@@ -43,7 +43,7 @@ fn write_shards(folder: &Path, shards: &[Vec<usize>]) -> Vec<PathBuf> {
     shards.iter().enumerate().map(write).collect()
 }
 
-/// A dataset of these texts without provenance.
+/// Writes a dataset of these texts without provenance.
 fn write_dataset(prefix: &Path, tokenizer: &Tokenizer, texts: &[usize], eod: Option<u32>) {
     let (mut bin, mut lengths) = (Vec::new(), Vec::new());
     for text in texts {
@@ -72,7 +72,7 @@ fn config(prefix: &Path, shards: &[PathBuf], eod: Option<u32>, n_threads: usize)
     }
 }
 
-/// By document: shard and record, as the module says.
+/// The shard and record of each document, by the rule of the module.
 fn expected(shards: &[Vec<usize>], documents: &[usize]) -> Vec<Option<(usize, usize)>> {
     let all = shards.iter().enumerate();
     let all: Vec<(usize, (usize, usize))> = all
@@ -85,9 +85,13 @@ fn expected(shards: &[Vec<usize>], documents: &[usize]) -> Vec<Option<(usize, us
     let label = |(i, text): (usize, &usize)| {
         let records: Vec<_> = all.iter().filter(|(t, _)| t == text).collect();
         let n_equal = documents.iter().filter(|d| *d == text).count();
-        let before = documents[..i].iter().filter(|d| *d == text).count();
-        let k = if records.len() == n_equal { before } else { 0 };
-        records.get(k).map(|(_, place)| *place)
+        let n_before = documents[..i].iter().filter(|d| *d == text).count();
+        let k = if records.len() == n_equal {
+            n_before
+        } else {
+            0
+        };
+        records.get(k).map(|(_, location)| *location)
     };
     documents.iter().enumerate().map(label).collect()
 }
@@ -118,7 +122,7 @@ proptest! {
         let expected = expected(&shards, &documents);
         let provenance = prefix.with_extension("provenance");
         let mut files = Vec::new();
-        for hash in [index::hash, one_hash_for_all, few_hashes] {
+        for hash in [document_index::hash, one_hash_for_all, few_hashes] {
             let _ = fs::remove_file(&provenance);
             let config = config(&prefix, &paths, eod, n_threads);
             let summary = label_by(&config, &tokenizer, hash, &Progress::default()).unwrap();
@@ -130,12 +134,12 @@ proptest! {
             files.push(fs::read(&provenance).unwrap());
         }
         prop_assert!(files.windows(2).all(|two| two[0] == two[1]));
-        prop_assert!(!folder.path().join("places").exists());
+        prop_assert!(!folder.path().join("locations").exists());
         let opened = Provenance::open(&provenance, documents.len() as u64).unwrap();
-        for (document, place) in expected.iter().enumerate() {
+        for (document, location) in expected.iter().enumerate() {
             let found = opened.origin(document as u64).unwrap();
-            prop_assert_eq!(found.is_some(), place.is_some());
-            let (Some(found), Some((shard, record))) = (found, place) else { continue };
+            prop_assert_eq!(found.is_some(), location.is_some());
+            let (Some(found), Some((shard, record))) = (found, location) else { continue };
             prop_assert_eq!(found.shard, paths[*shard].to_str().unwrap());
             prop_assert_eq!(found.record, *record as u64);
             let bytes = fs::read(found.shard).unwrap();
@@ -143,14 +147,14 @@ proptest! {
             prop_assert_eq!(line, bytes.split(|b| *b == b'\n').nth(*record).unwrap());
             let subset = documents[document] % 3;
             prop_assert_eq!(found.subset.map(str::to_owned), (subset > 0).then(|| format!("S{subset}")));
-            let same = |other: &usize| expected[*other] == *place;
+            let same = |other: &usize| expected[*other] == *location;
             let same: Vec<u64> = (0..documents.len()).filter(same).map(|i| i as u64).collect();
             prop_assert_eq!(opened.documents_of(*shard as u32, *record as u64).unwrap(), same);
         }
     }
 
     #[test]
-    fn what_build_wrote_is_found_again_to_the_byte(
+    fn labels_equal_the_provenance_that_build_wrote(
         shards in prop::collection::vec(prop::collection::vec(0..WORDS.len(), 0..12), 1..5),
         has_eod in any::<bool>(),
     ) {
@@ -184,7 +188,7 @@ proptest! {
     }
 
     #[test]
-    fn merged_labels_are_those_of_the_parts(
+    fn merged_labels_equal_those_of_the_parts(
         parts in prop::collection::vec(
             (prop::collection::vec(1..WORDS.len() - 1, 0..9), prop::collection::vec(1..WORDS.len(), 0..9)), 1..4
         ),
@@ -223,10 +227,10 @@ proptest! {
 }
 
 #[test]
-fn what_order_tells_and_what_it_does_not() {
+fn equal_documents_are_assigned_by_order_or_ambiguous() {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = tokenizer();
-    // Twice in both; once, but there twice; twice, but there three times; not there.
+    // Word 1: two records, two documents. Word 2: one and two. Word 3: three and two. Word 4: none and one.
     let shards = write_shards(folder.path(), &[vec![1, 2, 3, 3], vec![1, 3, 0]]);
     let prefix = folder.path().join("d");
     write_dataset(&prefix, &tokenizer, &[1, 2, 3, 1, 2, 3, 4], None);
@@ -240,11 +244,11 @@ fn what_order_tells_and_what_it_does_not() {
     assert_eq!(counts, (6, 2, 2));
     assert_eq!((summary.n_texts, summary.n_other_texts), (6, 0));
     let found = Provenance::open(&prefix.with_extension("provenance"), 7).unwrap();
-    let place = |i: u64| found.place(i).unwrap().map(|p| (p.shard, p.record));
-    let places: Vec<_> = (0..7).map(place).collect();
+    let location = |i: u64| found.location(i).unwrap().map(|l| (l.shard, l.record));
+    let locations: Vec<_> = (0..7).map(location).collect();
     let [first, other, third] = [Some((0, 0)), Some((0, 1)), Some((0, 2))];
     assert_eq!(
-        places,
+        locations,
         [first, other, third, Some((1, 0)), other, third, None]
     );
     assert_eq!(found.documents_of(0, 1).unwrap(), [1, 4]);
@@ -252,7 +256,7 @@ fn what_order_tells_and_what_it_does_not() {
 }
 
 #[test]
-fn another_tokenizers_dataset_is_refused() {
+fn a_dataset_of_another_tokenizer_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let prefix = folder.path().join("d");
     let mut trained = serde_json::json!({"added_tokens": [], "normalizer": null, "decoder": {"type": "ByteLevel"},
@@ -266,21 +270,21 @@ fn another_tokenizers_dataset_is_refused() {
 }
 
 #[test]
-fn places_survive_their_bytes() {
-    let place = Place {
+fn locations_survive_packing() {
+    let location = RecordLocation {
         shard: 3,
         record: 1 << 31,
         byte_start: u64::MAX,
         byte_length: 5,
         subset: Some(0),
     };
-    for place in [
-        place,
-        Place {
+    for location in [
+        location,
+        RecordLocation {
             subset: None,
-            ..place
+            ..location
         },
     ] {
-        assert_eq!(from_bytes(&to_bytes(place)), place);
+        assert_eq!(from_bytes(&to_bytes(location)), location);
     }
 }

@@ -1,5 +1,5 @@
-//! Which rows a text is seen in, and what repeats, for every packing rule: against a slow oracle that lays out
-//! each row token by token and tries every set of rows.
+//! The rows in which a text is seen, and repeated documents, for every packing rule: compared with a slow
+//! reference that lays out each row token by token and tries every set of rows.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -12,7 +12,7 @@ use pile_core::{
     Result,
     order::{IndexedSamples, Layout, OrderConfig, Rule, TrainingOrder, build, npy::AnyArray},
     progress::Progress,
-    timeline::{Alphabet, Question, Repeated, Scan, When, repeats},
+    timeline::{RepeatedDocument, RepeatsConfig, Scan, SearchUnit, Sightings, TextQuery, repeats},
     tokens::{Span, TokenSource, TokenType},
 };
 use proptest::{collection::vec, prelude::*};
@@ -84,7 +84,7 @@ fn world(documents: Vec<Vec<i32>>, rule: Rule, seq_length: u64, n: u64, seed: u3
     let array = |name: &str, width| numbers(&folder.path().join(format!("o_{name}.npy")), width);
     let doc_idx: Vec<usize> = array("doc_idx", 1).iter().map(|d| d[0] as usize).collect();
     let starts = array("sample_idx", 2);
-    // Every token of all copies in a line, and where in it each copy begins.
+    // The tokens of all copies in one line, and the index in it at which each copy begins.
     let (mut line, mut begins): (Row, Vec<usize>) = (Vec::new(), Vec::new());
     for (copy, document) in doc_idx.iter().enumerate() {
         begins.push(line.len());
@@ -95,7 +95,7 @@ fn world(documents: Vec<Vec<i32>>, rule: Rule, seq_length: u64, n: u64, seed: u3
         let [from, to] = [&starts[sample], &starts[sample + 1]];
         let first = begins[from[0] as usize] + from[1] as usize;
         let last_copy = to[0] as usize;
-        // The token after the last, if samples share one, as far as its document goes.
+        // The sample includes the shared token, if there is one, unless the document ends before it.
         let end = begins[last_copy] as i64 + to[1] + layout.extra as i64;
         let end = (end as usize).min(*begins.get(last_copy + 1).unwrap_or(&line.len()));
         let longest = (layout.seq_length + layout.extra) as usize;
@@ -125,7 +125,7 @@ impl World {
         TrainingOrder::new(Box::new(samples), Documents(self.documents.clone()), -1)
     }
 
-    /// The parts of tokens `first` to `end - 1` of a copy that rows hold.
+    /// The parts of tokens `first` to `end - 1` of a copy that each row holds.
     fn held(&self, copy: usize, first: usize, end: usize) -> Vec<Part> {
         let mut parts = Vec::new();
         for (sample, row) in (0..).zip(&self.rows) {
@@ -138,8 +138,9 @@ impl World {
         parts
     }
 
-    /// The sets of rows in which these tokens are seen: each row that holds all alone; or the one smallest set that
-    /// holds as much as all rows do; of several, the one whose rows reach furthest, the earliest first.
+    /// The sets of rows in which these tokens are seen: each row that holds all of them; else the one
+    /// smallest set that holds as much as all rows together. Of several such sets, the one whose rows reach
+    /// furthest.
     fn seen(&self, copy: usize, first: usize, end: usize) -> Vec<Vec<Part>> {
         let held = self.held(copy, first, end);
         let n = (end - first) as u64;
@@ -173,29 +174,29 @@ impl World {
             .collect()
     }
 
-    fn when(&self, texts: &[Vec<i32>]) -> When {
+    fn sightings_of(&self, texts: &[Vec<i32>]) -> Sightings {
         let order = self.order();
         let scan = Scan {
             source: order.source(),
-            alphabet: Alphabet::Ids(TokenType::I32),
+            unit: SearchUnit::Ids(TokenType::I32),
             n_threads: 1,
-            max_places: 1 << 20,
+            max_occurrences: 1 << 20,
         };
         let bytes = |text: &Vec<i32>| text.iter().flat_map(|id| id.to_le_bytes()).collect();
         let texts: Vec<Vec<u8>> = texts.iter().map(bytes).collect();
-        let question = Question {
+        let query = TextQuery {
             texts: &texts.iter().map(Vec::as_slice).collect::<Vec<_>>(),
             across_documents: None,
         };
-        question
-            .ask(&order, &scan, &scan, &Progress::default())
+        query
+            .run(&order, &scan, &scan, &Progress::default())
             .unwrap()
     }
 
-    fn check_when(&self, texts: &[Vec<i32>]) -> std::result::Result<(), TestCaseError> {
-        let answer = self.when(texts);
+    fn check_sightings(&self, texts: &[Vec<i32>]) -> std::result::Result<(), TestCaseError> {
+        let answer = self.sightings_of(texts);
         let found = answer.sightings.iter().map(|s| {
-            let of = (s.text, s.document, s.copy, s.token, s.n_tokens);
+            let of = (s.text, s.document, s.copy, s.token_offset, s.n_tokens);
             (of, s.part, s.n_parts, (s.sample, s.offset, s.length))
         });
         let found: Vec<_> = found.collect();
@@ -231,7 +232,7 @@ impl World {
             }
             *epoch += 1;
         }
-        // A document that the order does not have counts as one copy, which nothing reaches.
+        // A document that the order lacks counts as one copy that no sample shows.
         for (document, tokens) in self.documents.iter().enumerate() {
             if !n_copies.contains_key(&document) {
                 for (text, ids) in texts.iter().enumerate() {
@@ -252,7 +253,13 @@ impl World {
     fn check_repeats(&self, n_samples: u64) -> std::result::Result<(), TestCaseError> {
         let order = self.order();
         let n_inputs = self.layout.seq_length;
-        let found = repeats(&order, (n_samples, n_inputs), 1, 1, &Progress::default()).unwrap();
+        let config = RepeatsConfig {
+            n_samples,
+            n_inputs,
+            interval_samples: 1,
+            n_threads: 1,
+        };
+        let found = repeats(&order, config, &Progress::default()).unwrap();
         let mut seen: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
         let mut n_copies: BTreeMap<usize, u64> = BTreeMap::new();
         for (copy, document) in self.doc_idx.iter().enumerate() {
@@ -283,7 +290,7 @@ impl World {
             if let Some((first, last)) = samples.iter().min().zip(samples.iter().max())
                 && is_repeated
             {
-                expected.push(Repeated {
+                expected.push(RepeatedDocument {
                     same_as: same(*document) as u64,
                     document: *document as u64,
                     n_tokens: self.documents[*document].len() as u64,
@@ -295,11 +302,12 @@ impl World {
         }
         expected.sort_by_key(|d| (d.same_as, d.document));
         prop_assert_eq!(&found.documents, &expected);
-        // In a padded sample the first token of the next document may be an input, and is one again there.
+        // A padded sample may have the next document's first token as an input, which is an input of the next
+        // sample too.
         if self.is_whole {
             return Ok(());
         }
-        // Each token counts once, in the row that reads it: by what any row read before.
+        // Each token counts in the row that reads it, by what earlier rows read.
         let (mut by_epoch, mut by_duplicate) = (Vec::new(), Vec::new());
         let (mut read, mut of_any) = (BTreeSet::new(), BTreeSet::new());
         for row in &self.rows[..n_samples as usize] {
@@ -334,7 +342,7 @@ fn rules() -> impl Strategy<Value = Rule> {
     ]
 }
 
-/// Few different tokens, so that texts occur often and documents are the same.
+/// Documents of few different tokens, so that texts occur often and documents are equal.
 fn documents() -> impl Strategy<Value = Vec<Vec<i32>>> {
     let document = prop_oneof![vec(0_i32..3, 0..4), vec(0_i32..3, 0..12)];
     vec(document, 1..8).prop_filter("tokens", |all| all.iter().flatten().count() > 1)
@@ -359,7 +367,7 @@ proptest! {
             })
         }).collect();
         if !texts.is_empty() {
-            world.check_when(&Vec::from_iter(texts))?;
+            world.check_sightings(&Vec::from_iter(texts))?;
         }
         world.check_repeats(1 + run.index(world.rows.len()) as u64)?;
     }
@@ -370,7 +378,7 @@ fn a_row_with_only_the_shared_token_is_no_part() {
     // Rows of 2 + 1 tokens over one document: 0-2, 2-4, 4-6.
     let world = world(vec![vec![0, 1, 2, 3, 4, 5, 6]], Rule::Packed, 2, 3, 1);
     let n_parts = |text: &[i32]| {
-        let answer = world.when(&[text.to_vec()]);
+        let answer = world.sightings_of(&[text.to_vec()]);
         answer
             .sightings
             .iter()

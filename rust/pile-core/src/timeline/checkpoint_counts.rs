@@ -1,4 +1,5 @@
-//! What a model has read up to each checkpoint: terms, and Pythia's arithmetic counts, in one pass over the order.
+//! Counts over the data that a model has read at each checkpoint, in one pass over the order: of terms, and
+//! by Pythia's arithmetic rule.
 
 use rustc_hash::FxHashMap;
 
@@ -14,25 +15,28 @@ use crate::{
 /// Samples of one work item.
 const ITEM_SAMPLES: u64 = 256;
 
-/// The samples of an order, cut where counts are asked for.
+/// Counts over the samples up to each of several checkpoints.
 #[derive(Clone, Copy)]
-pub struct Stretches<'a, S> {
+pub struct CheckpointCounts<'a, S> {
     /// The order.
     pub order: &'a TrainingOrder<S>,
-    /// What decodes its tokens.
+    /// Decodes its tokens.
     pub table: &'a TokenBytes,
-    /// Numbers of samples, ascending: counts are told when so many were read.
+    /// Samples read at each checkpoint, ascending.
     pub ends: &'a [u64],
+    /// Threads.
+    pub n_threads: usize,
 }
 
-impl<S: TokenSource> Stretches<'_, S> {
-    /// Gives what `work` makes of the samples of each item to `add`, in order, and calls `told` at each end.
-    fn each<T: Send, W: Default>(
+impl<S: TokenSource> CheckpointCounts<'_, S> {
+    /// Calls `count` on each sample with the state of its thread, and `take` on that state after each work item.
+    /// `receive` gets the results of `take` in the order of the samples, and `None` at each checkpoint.
+    fn for_each_item<T: Send, W: Default>(
         &self,
-        (n_threads, progress): (usize, &Progress),
-        work: impl Fn(u64, &mut W) -> Result<()> + Sync,
+        progress: &Progress,
+        count: impl Fn(u64, &mut W) -> Result<()> + Sync,
         take: impl Fn(&mut W) -> T + Sync,
-        mut add: impl FnMut(Option<T>) -> Result<()>,
+        mut receive: impl FnMut(Option<T>) -> Result<()>,
     ) -> Result<()> {
         let mut start = 0;
         for end in self.ends {
@@ -45,29 +49,31 @@ impl<S: TokenSource> Stretches<'_, S> {
             let item = |number: usize, state: &mut W| {
                 let first = start + number as u64 * ITEM_SAMPLES;
                 let last = (first + ITEM_SAMPLES).min(end);
-                (first..last).try_for_each(|sample| work(sample, state))?;
+                (first..last).try_for_each(|sample| count(sample, state))?;
                 progress.advance(last - first)?;
                 Ok(take(state))
             };
-            in_order(n_items, n_threads, item, |made| add(Some(made)))?;
-            add(None)?;
+            in_order(n_items, self.n_threads, item, |counted| {
+                receive(Some(counted))
+            })?;
+            receive(None)?;
             start = end;
         }
         Ok(())
     }
 
-    /// Counts terms in the samples: within each document's part of one. An occurrence that the border of two
-    /// samples cuts is in neither. `told` is given all counts so far at each end.
+    /// Counts terms within each document's part of a sample, and calls `report` at each checkpoint with the
+    /// counts up to it. An occurrence that the boundary of two samples cuts is not counted.
     ///
     /// # Errors
-    /// The order has fewer samples or cannot be read, `told` fails, or a stop.
+    /// Checkpoints that do not ascend or are beyond the order, an order that cannot be read, an error of `report`, or a stop.
     pub fn count_terms<'t>(
         &self,
         terms: &'t Terms,
-        how: (usize, &Progress),
-        mut told: impl FnMut(Totals) -> Result<()>,
+        progress: &Progress,
+        mut report: impl FnMut(Totals) -> Result<()>,
     ) -> Result<()> {
-        let work = |sample: u64, state: &mut Option<(TermCounter<'t>, Vec<u8>)>| {
+        let count = |sample: u64, state: &mut Option<(TermCounter<'t>, Vec<u8>)>| {
             let (counter, text) =
                 state.get_or_insert_with(|| (TermCounter::new(terms), Vec::new()));
             counter.begin(0);
@@ -82,25 +88,26 @@ impl<S: TokenSource> Stretches<'_, S> {
             state.as_mut().map(|(counter, _)| counter.take())
         };
         let mut sums = Sums::new(terms);
-        self.each(how, work, take, |made| match made {
+        self.for_each_item(progress, count, take, |counted| match counted {
             Some(counted) => {
                 counted.iter().for_each(|counted| sums.add(counted));
                 Ok(())
             }
-            None => told(sums.totals()),
+            None => report(sums.totals()),
         })
     }
 
-    /// Counts by Pythia's arithmetic rule in the whole rows. `told` is given all counts so far at each end.
+    /// Counts by Pythia's arithmetic rule in whole samples, across documents, and calls `report` at each
+    /// checkpoint with the counts up to it.
     ///
     /// # Errors
     /// As [`Self::count_terms`].
     pub fn count_arithmetic(
         &self,
-        how: (usize, &Progress),
-        mut told: impl FnMut(&FxHashMap<ArithmeticKey, u64>) -> Result<()>,
+        progress: &Progress,
+        mut report: impl FnMut(&FxHashMap<ArithmeticKey, u64>) -> Result<()>,
     ) -> Result<()> {
-        let work = |sample: u64, (counting, text): &mut (Arithmetic, Vec<u8>)| {
+        let count = |sample: u64, (counting, text): &mut (Arithmetic, Vec<u8>)| {
             let tokens = self.order.source().tokens(&self.order.spans(sample)?)?;
             let (end, _) = self.table.decode(tokens.into_iter(), text, 0);
             counting.add(&String::from_utf8_lossy(&text[..end]));
@@ -108,14 +115,14 @@ impl<S: TokenSource> Stretches<'_, S> {
         };
         let take = |(counting, _): &mut (Arithmetic, Vec<u8>)| counting.take();
         let mut sums: FxHashMap<ArithmeticKey, u64> = FxHashMap::default();
-        self.each(how, work, take, |made| match made {
+        self.for_each_item(progress, count, take, |counted| match counted {
             Some(counted) => {
                 for (key, n) in counted {
                     *sums.entry(key).or_default() += n;
                 }
                 Ok(())
             }
-            None => told(&sums),
+            None => report(&sums),
         })
     }
 }

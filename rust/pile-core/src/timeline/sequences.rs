@@ -1,4 +1,4 @@
-//! Where given token sequences stand in the samples of an order.
+//! Occurrences of token sequences in the samples of an order.
 
 use rustc_hash::FxHashMap;
 
@@ -6,35 +6,36 @@ use crate::{Error, Result, order::TrainingOrder, progress::Progress, tokens::Tok
 
 /// One occurrence of a sequence, whole within a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Number of the sequence among those asked for.
+pub struct SequenceOccurrence {
+    /// Number of the sequence in the query.
     pub sequence: u64,
-    /// Place of the sample in the training order.
+    /// Position of the sample in the training order.
     pub sample: u64,
     /// The sequence's first token within the sample.
     pub offset: u64,
 }
 
-/// Tokens that are hashed to find candidates.
+/// Tokens of the hash key by which a row is matched against all sequences at once.
 const KEY_TOKENS: usize = 4;
 
-type Key = [i64; KEY_TOKENS];
+/// The first tokens of a sequence.
+type SequenceKey = [i64; KEY_TOKENS];
 
 /// Samples read at a time.
 const CHUNK_SAMPLES: u64 = 256;
 
-/// Every place of each sequence in the first `n_samples` samples, in training order; one pass for
-/// all sequences. A sequence that runs on into the next document counts, one cut by a sample's end
-/// does not.
+/// Returns every occurrence of each sequence in the first `n_samples` samples, in training order, in one pass.
+///
+/// An occurrence may run from one document into the next. One that the end of a sample cuts is not reported.
 ///
 /// # Errors
-/// A sequence of fewer than four tokens, the order cannot be read, or a stop.
+/// A sequence of fewer than four tokens, an order that cannot be read, or a stop.
 pub fn find_sequences<S: TokenSource>(
     order: &TrainingOrder<S>,
     sequences: &[Vec<i64>],
     n_samples: u64,
     progress: &Progress,
-) -> Result<Vec<Place>> {
+) -> Result<Vec<SequenceOccurrence>> {
     let by_key = by_first_tokens(sequences)?;
     let row_tokens = order.sample_length() as usize;
     let token_type = order.source().token_type();
@@ -58,8 +59,8 @@ pub fn find_sequences<S: TokenSource>(
     Ok(found)
 }
 
-fn by_first_tokens(sequences: &[Vec<i64>]) -> Result<FxHashMap<Key, Vec<usize>>> {
-    let mut by_key: FxHashMap<Key, Vec<usize>> = FxHashMap::default();
+fn by_first_tokens(sequences: &[Vec<i64>]) -> Result<FxHashMap<SequenceKey, Vec<usize>>> {
+    let mut by_key: FxHashMap<SequenceKey, Vec<usize>> = FxHashMap::default();
     for (number, sequence) in sequences.iter().enumerate() {
         let Some(key) = sequence.first_chunk::<KEY_TOKENS>() else {
             let what = format!(
@@ -77,14 +78,14 @@ fn find_in_row(
     row: &[i64],
     sample: u64,
     sequences: &[Vec<i64>],
-    by_key: &FxHashMap<Key, Vec<usize>>,
-    found: &mut Vec<Place>,
+    by_key: &FxHashMap<SequenceKey, Vec<usize>>,
+    found: &mut Vec<SequenceOccurrence>,
 ) {
     for (offset, window) in row.windows(KEY_TOKENS).enumerate() {
         let key = [window[0], window[1], window[2], window[3]];
         for sequence in by_key.get(&key).into_iter().flatten() {
             if row[offset..].starts_with(&sequences[*sequence]) {
-                found.push(Place {
+                found.push(SequenceOccurrence {
                     sequence: *sequence as u64,
                     sample,
                     offset: offset as u64,

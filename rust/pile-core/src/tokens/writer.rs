@@ -1,14 +1,19 @@
-//! A dataset in the making: growing column files and a state that says how far they are good.
+//! Writing a dataset that survives a killed job: files that grow, and a state with their checked lengths.
 //!
-//! After each shard the files are synced and the state replaced. A killed job cuts the files back
-//! to that state and goes on with the next shard, so at most one shard's work is lost and the bytes
-//! are those of an uninterrupted run.
+//! The tokens are appended to `NAME.bin` and the other values of the documents to one file per column. After each
+//! shard the files are synced and the state is replaced. A job that resumes truncates the files to the state
+//! and continues with the next shard: at most the work on one shard is lost, and the bytes are those of an
+//! uninterrupted run. At the end the columns become `NAME.idx` and `NAME.provenance`.
 
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{BuildConfig, Place, ShardResult, TokenType, idx::write_arrays, provenance};
+use super::{
+    BuildConfig, RecordLocation, ShardResult, TokenType,
+    idx::{IdxArrays, write_arrays},
+    provenance,
+};
 use crate::{
     Error, Result,
     io::{self, GrowingFile, Mapped, Scratch},
@@ -16,16 +21,16 @@ use crate::{
     read::{BadRecords, DEFAULT_MAX_RECORD, Position},
 };
 
-/// How far a job is: written after each shard.
+/// The state of a job, saved after each shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
-    /// What is being made, shards aside. Another job does not go on with these parts.
+pub(super) struct BuildState {
+    /// Names the job's settings. Only the same job may resume.
     pub job: String,
     pub n_documents: u64,
     pub n_tokens: u64,
     pub subsets: Vec<SubsetTotal>,
     pub shards: Vec<ShardResult>,
-    /// The longest record that was read, of any of the runs.
+    /// The limit on the length of a record in the last run. Earlier runs had at most this limit.
     #[serde(default = "default_max_record")]
     pub max_record: u64,
 }
@@ -34,23 +39,23 @@ fn default_max_record() -> u64 {
     DEFAULT_MAX_RECORD
 }
 
-/// Documents and tokens of one subset.
+/// Totals of one subset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SubsetTotal {
     /// `meta.pile_set_name`; `None` for records without one.
     pub name: Option<String>,
-    /// Documents.
+    /// Number of documents.
     pub n_documents: u64,
-    /// Tokens, end-of-document tokens included.
+    /// Number of tokens, end-of-document tokens included.
     pub n_tokens: u64,
-    /// Bytes of text, UTF-8.
+    /// Bytes of text in UTF-8.
     pub n_text_bytes: u64,
 }
 
-/// The `subset` entry of a document whose record names none.
+/// The value in column `subset` of a document without a subset.
 const NO_SUBSET: u16 = u16::MAX;
 
-/// One document as it is added.
+/// A document to append.
 pub(super) struct NewDocument<'a> {
     pub position: Position,
     pub n_tokens: u64,
@@ -58,14 +63,15 @@ pub(super) struct NewDocument<'a> {
     pub subset: Option<&'a str>,
 }
 
-/// The columns of the documents; tokens grow in `NAME.bin`.
+/// The files of the columns.
 const COLUMNS: [&str; 5] = ["lengths", "byte_start", "byte_length", "record", "subset"];
 
-impl State {
-    /// Whether this is a state of the job that `config` describes: its shards are the first ones of the job,
-    /// and no record was left out that is to be an error now, or that may not be too long now. Where none was
-    /// left out, the limit of a record may have grown. [`Scratch::open`] checks that the shards are unchanged.
-    fn is_of(&self, config: &BuildConfig) -> bool {
+impl BuildState {
+    /// Whether the job of `config` may resume from this state. The finished shards must be its first ones,
+    /// and reading them again must give the same documents. That is so if no record was skipped and the limit
+    /// on their length has not shrunk, or if records may be skipped and the limit is the same.
+    /// [`Scratch::open`] checks that the shards are unchanged.
+    fn may_resume(&self, config: &BuildConfig) -> bool {
         let max_record = config.rules.max_record;
         let may_skip =
             config.rules.bad_records == BadRecords::Skip && max_record == self.max_record;
@@ -79,27 +85,29 @@ impl State {
     }
 }
 
-/// The unfinished files of a dataset.
-pub(super) struct Parts {
+/// Writes the files of a dataset.
+pub(super) struct DatasetWriter {
     scratch: Scratch,
     name: String,
     token_type: TokenType,
-    pub state: State,
+    pub state: BuildState,
     tokens: GrowingFile,
     columns: [GrowingFile; 5],
 }
 
-impl Parts {
-    /// Opens or creates the files, to go on with what was finished of the same job.
+impl DatasetWriter {
+    /// Creates the files, or opens those of the same job to resume it.
     ///
     /// # Errors
     /// The folder holds finished shards of another job, and `config.discard` is off.
     pub fn open(config: &BuildConfig, token_type: TokenType, progress: &Progress) -> Result<Self> {
-        let (mut scratch, state) =
-            Scratch::open(&config.folder, config.discard, progress, |state: &State| {
-                state.is_of(config)
-            })?;
-        let mut state = state.unwrap_or_else(|| State {
+        let (mut scratch, state) = Scratch::open(
+            &config.folder,
+            config.discard,
+            progress,
+            |state: &BuildState| state.may_resume(config),
+        )?;
+        let mut state = state.unwrap_or_else(|| BuildState {
             job: config.job.clone(),
             n_documents: 0,
             n_tokens: 0,
@@ -125,12 +133,12 @@ impl Parts {
         })
     }
 
-    /// Adds tokens of documents to come, in the stored type.
+    /// Appends tokens, in the stored type. [`Self::push_document`] is then called for each of their documents.
     pub fn push_tokens(&mut self, bytes: &[u8]) -> Result<()> {
         self.tokens.push(bytes)
     }
 
-    /// Adds a document of `shard`, whose tokens were pushed.
+    /// Appends a document of `shard` whose tokens were pushed.
     pub fn push_document(&mut self, shard: &Path, document: NewDocument<'_>) -> Result<()> {
         let Position {
             record,
@@ -141,10 +149,11 @@ impl Parts {
             Error::format(
                 shard,
                 byte_start,
-                format!("record {record}: {what} beyond what the format holds"),
+                format!("record {record}: {what} more than the format can hold"),
             )
         };
-        let length = i32::try_from(document.n_tokens).map_err(|_| too_large("tokens"))?;
+        let length =
+            i32::try_from(document.n_tokens).map_err(|_| too_large("its number of tokens is"))?;
         let short_record =
             u32::try_from(record).map_err(|_| too_large("its number in the shard is"))?;
         let subset = self.count_subset(shard, &document)?;
@@ -159,7 +168,7 @@ impl Parts {
         Ok(())
     }
 
-    /// The document's subset as a number, its totals counted.
+    /// Counts a document in the totals of its subset, and returns the subset's number.
     fn count_subset(&mut self, shard: &Path, document: &NewDocument<'_>) -> Result<u16> {
         let subsets = &mut self.state.subsets;
         let at = subsets
@@ -181,7 +190,7 @@ impl Parts {
         if document.subset.is_none() {
             return Ok(NO_SUBSET);
         }
-        // Numbers count the named subsets only.
+        // The totals may include one of no subset, which has no number.
         let number = subsets[..at].iter().filter(|s| s.name.is_some()).count();
         u16::try_from(number)
             .ok()
@@ -189,7 +198,7 @@ impl Parts {
             .ok_or_else(|| Error::malformed(shard, "more than 65,535 different subsets"))
     }
 
-    /// Records that a shard is finished: from here on a killed job does not do it again.
+    /// Saves that a shard is finished. A job that resumes later does not read it again.
     pub fn finish_shard(&mut self, shard: ShardResult) -> Result<()> {
         self.scratch
             .use_input(Path::new(&shard.path), &shard.summary.sha256);
@@ -201,15 +210,15 @@ impl Parts {
         self.scratch.save(&self.state)
     }
 
-    /// SHA-256 of the tokens pushed.
+    /// SHA-256 of the pushed tokens.
     pub fn bin_sha256(&self) -> String {
         self.tokens.sha256()
     }
 
-    /// Writes `NAME.idx` and `NAME.provenance` beside the finished `NAME.bin`.
+    /// Writes `NAME.idx` and `NAME.provenance` for the finished `NAME.bin`.
     ///
-    /// Nothing is removed: killed here or later, a job finds all its shards finished.
-    pub fn assemble(self) -> Result<State> {
+    /// Nothing is removed, so a job that is killed here resumes with all shards finished.
+    pub fn assemble(self) -> Result<BuildState> {
         let path = |suffix: &str| self.scratch.path(&format!("{}{suffix}", self.name));
         let n = self.state.n_documents;
         let token_bytes = self.token_type.n_bytes() as u64;
@@ -220,7 +229,13 @@ impl Parts {
             .chunks_exact(4)
             .map(|b| i32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         io::write_atomically(&path(".idx"), |out| {
-            write_arrays(out, self.token_type, (n, lengths), (n, 1..=n))
+            let arrays = IdxArrays {
+                n_sequences: n,
+                lengths,
+                n_documents: n,
+                document_ends: 1..=n,
+            };
+            write_arrays(out, self.token_type, arrays)
         })?;
         let shards = self.state.shards.iter();
         let shards: Vec<String> = shards.map(|shard| shard.path.clone()).collect();
@@ -230,16 +245,16 @@ impl Parts {
             .iter()
             .filter_map(|s| s.name.clone())
             .collect();
-        let place = self.places()?;
+        let location = self.locations()?;
         io::write_atomically(&path(".provenance"), |out| {
-            provenance::write_places(out, &shards, subsets, || (0..n).map(&place).map(Some))
+            provenance::write_locations(out, &shards, subsets, || (0..n).map(&location).map(Some))
         })?;
-        drop(place);
+        drop(location);
         Ok(self.state)
     }
 
-    /// Where each document came from, out of its columns.
-    fn places(&self) -> Result<impl Fn(u64) -> Place> {
+    /// Returns the location of a document's record from the columns.
+    fn locations(&self) -> Result<impl Fn(u64) -> RecordLocation> {
         let [_, starts, byte_lengths, records, subsets] = &self.columns;
         let n = self.state.n_documents;
         let starts = Mapped::open_written(starts.path(), n, 8)?;
@@ -248,10 +263,11 @@ impl Parts {
         let subsets = Mapped::open_written(subsets.path(), n, 2)?;
         let shards = &self.state.shards;
         Ok(move |document| {
-            // Of shards with the same first document all but the last are empty.
+            // The last shard with a first document at or before this one. Earlier shards with the same first
+            // document are empty.
             let after = shards.partition_point(|shard| shard.first_document <= document);
             let subset = u16::from_le_bytes(item(&subsets, document));
-            Place {
+            RecordLocation {
                 shard: after.saturating_sub(1) as u32,
                 record: u64::from(u32::from_le_bytes(item(&records, document))),
                 byte_start: u64::from_le_bytes(item(&starts, document)),

@@ -1,4 +1,4 @@
-//! The documents of a dataset, found by their tokens: 16 bytes a document.
+//! Finds documents of a dataset by their tokens. The index takes 16 bytes per document.
 
 use std::{hash::Hasher, panic, thread};
 
@@ -8,49 +8,51 @@ use super::super::{TokenDataset, TokenSource};
 use crate::{Error, Result, io::spawn, progress::Progress};
 
 /// A hash of stored tokens.
-pub(super) type Hash = fn(&[u8]) -> u64;
+pub(super) type TokenHash = fn(&[u8]) -> u64;
 
-/// High and low half of a document's hash, and its number: sorted, equal hashes stand together.
-type Key = [u32; 3];
+/// The high and low half of a document's hash, then its number. Sorted keys are grouped by hash, and
+/// documents ascend within a group. Three `u32` take 12 bytes; a `u64` and a `u32` would take 16.
+type HashKey = [u32; 3];
 
-/// Documents hashed between two looks at the stop flag.
-const DOCUMENTS_AT_ONCE: usize = 256;
+/// Documents hashed between two checks for a stop.
+const BATCH_DOCUMENTS: usize = 256;
 
-/// The hash that is used outside of tests; matches never rest on it alone.
+/// The hash used outside of tests. It need not be collision-free: tokens with equal hashes are compared in full.
 pub(super) fn hash(tokens: &[u8]) -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(tokens);
     hasher.finish()
 }
 
-fn key(hash: u64, document: u32) -> Key {
+fn key(hash: u64, document: u32) -> HashKey {
     [(hash >> 32) as u32, hash as u32, document]
 }
 
-fn hash_of(key: &Key) -> u64 {
+fn hash_of(key: &HashKey) -> u64 {
     u64::from(key[0]) << 32 | u64::from(key[1])
 }
 
-/// Documents by hash. Documents of the same tokens stand in neighbouring slots, in their order.
-pub(super) struct Index<'a> {
+/// The documents sorted by hash, one per slot. Documents with equal tokens are in adjacent slots, in their order.
+pub(super) struct DocumentIndex<'a> {
     dataset: &'a TokenDataset,
-    hash: Hash,
-    keys: Vec<Key>,
-    /// By slot: documents of the same tokens for the first of them, 0 for the others.
+    hash: TokenHash,
+    keys: Vec<HashKey>,
+    /// By slot: the number of documents with these tokens in the slot of the first of them, 0 in the slots of
+    /// the others.
     n_equal: Vec<u32>,
     has_eod: bool,
 }
 
-impl<'a> Index<'a> {
-    /// Hashes and sorts all documents, and looks whether more than half end with `eod`.
+impl<'a> DocumentIndex<'a> {
+    /// Hashes and sorts all documents, and checks whether more than half end with `eod`.
     ///
     /// # Errors
-    /// A damaged dataset, or one of 2^32 documents and more.
+    /// A damaged dataset, or one of 2^32 - 1 documents or more.
     pub fn new(
         dataset: &'a TokenDataset,
         eod: Option<u32>,
         n_threads: usize,
-        hash: Hash,
+        hash: TokenHash,
         progress: &Progress,
     ) -> Result<Self> {
         let n = dataset.n_documents();
@@ -65,11 +67,11 @@ impl<'a> Index<'a> {
             end
         });
         let mut keys = vec![[0; 3]; n as usize];
-        let n_a_thread = keys.len().div_ceil(n_threads.max(1)).max(1);
+        let n_per_thread = keys.len().div_ceil(n_threads.max(1)).max(1);
         let n_ended = thread::scope(|scope| {
-            let runs = keys.chunks_mut(n_a_thread).enumerate();
+            let runs = keys.chunks_mut(n_per_thread).enumerate();
             let threads = runs.map(|(i, keys)| {
-                let (first, end) = (i * n_a_thread, &end);
+                let (first, end) = (i * n_per_thread, &end);
                 spawn(scope, move || {
                     hash_documents(dataset, first, keys, end, hash, progress)
                 })
@@ -102,7 +104,7 @@ impl<'a> Index<'a> {
         self.has_eod
     }
 
-    /// Slots, one a document.
+    /// Number of slots, one per document.
     pub fn n_slots(&self) -> usize {
         self.keys.len()
     }
@@ -112,12 +114,12 @@ impl<'a> Index<'a> {
         self.keys[slot][2]
     }
 
-    /// Documents of the same tokens as that in a slot, which is the first of them.
+    /// Number of documents with the same tokens. `slot` must be the first of them.
     pub fn n_equal(&self, slot: usize) -> u32 {
         self.n_equal[slot]
     }
 
-    /// The slot of the first document of exactly these tokens.
+    /// The slot of the first document with exactly these tokens.
     pub fn find(&self, tokens: &[u8]) -> Result<Option<usize>> {
         let hash = (self.hash)(tokens);
         let mut slot = self.keys.partition_point(|key| hash_of(key) < hash);
@@ -133,21 +135,21 @@ impl<'a> Index<'a> {
     }
 }
 
-/// Fills the keys of documents from `first`; returns how many of them end with `end`.
+/// Computes the keys of the documents from `first` on. Returns how many of them end with `end`.
 fn hash_documents(
     dataset: &TokenDataset,
     first: usize,
-    keys: &mut [Key],
+    keys: &mut [HashKey],
     end: &[u8],
-    hash: Hash,
+    hash: TokenHash,
     progress: &Progress,
 ) -> Result<u64> {
     let (mut n_ended, mut document) = (0, first as u32);
-    for some in keys.chunks_mut(DOCUMENTS_AT_ONCE) {
+    for batch in keys.chunks_mut(BATCH_DOCUMENTS) {
         let mut n_bytes = 0;
-        for place in some {
+        for slot in batch {
             let tokens = dataset.document_bytes(u64::from(document))?;
-            *place = key(hash(&tokens), document);
+            *slot = key(hash(&tokens), document);
             n_ended += u64::from(tokens.ends_with(end));
             n_bytes += tokens.len() as u64;
             document += 1;
@@ -157,35 +159,39 @@ fn hash_documents(
     Ok(n_ended)
 }
 
-/// Brings documents of the same tokens together, and counts them: the result is by slot.
-fn group(dataset: &TokenDataset, keys: &mut [Key]) -> Result<Vec<u32>> {
+/// Makes documents with equal tokens adjacent, and returns their number by slot: see [`DocumentIndex::n_equal`].
+fn group(dataset: &TokenDataset, keys: &mut [HashKey]) -> Result<Vec<u32>> {
     let mut n_equal = vec![1; keys.len()];
     let mut slot = 0;
-    for run in keys.chunk_by_mut(|a, b| hash_of(a) == hash_of(b)) {
-        let slots = slot..slot + run.len();
+    for same_hash in keys.chunk_by_mut(|a, b| hash_of(a) == hash_of(b)) {
+        let slots = slot..slot + same_hash.len();
         slot = slots.end;
-        if run.len() > 1 {
-            group_run(dataset, run, &mut n_equal[slots])?;
+        if same_hash.len() > 1 {
+            group_same_hash(dataset, same_hash, &mut n_equal[slots])?;
         }
     }
     Ok(n_equal)
 }
 
-/// As [`group`], for documents of the same hash.
-fn group_run(dataset: &TokenDataset, run: &mut [Key], n_equal: &mut [u32]) -> Result<()> {
-    let tokens = |key: &Key| dataset.document_bytes(u64::from(key[2]));
-    let first = tokens(&run[0])?;
+/// Does [`group`] for documents with the same hash.
+fn group_same_hash(
+    dataset: &TokenDataset,
+    keys: &mut [HashKey],
+    n_equal: &mut [u32],
+) -> Result<()> {
+    let tokens = |key: &HashKey| dataset.document_bytes(u64::from(key[2]));
+    let first = tokens(&keys[0])?;
     let mut are_equal = true;
-    for key in run.iter() {
+    for key in keys.iter() {
         are_equal = are_equal && tokens(key)? == first;
     }
     if !are_equal {
-        // Documents that differ and have one hash. Each was read before: none fails now.
-        run.sort_by_key(|key| (tokens(key).unwrap_or_default(), key[2]));
+        // A hash collision. The documents were read successfully above, so the defaults below are never used.
+        keys.sort_by_key(|key| (tokens(key).unwrap_or_default(), key[2]));
     }
-    let same = |a: &Key, b: &Key| are_equal || tokens(a).ok() == tokens(b).ok();
+    let same = |a: &HashKey, b: &HashKey| are_equal || tokens(a).ok() == tokens(b).ok();
     let mut slot = 0;
-    for equal in run.chunk_by(same) {
+    for equal in keys.chunk_by(same) {
         n_equal[slot..slot + equal.len()].fill(0);
         n_equal[slot] = equal.len() as u32;
         slot += equal.len();

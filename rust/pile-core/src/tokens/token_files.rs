@@ -1,6 +1,8 @@
-//! The token file, whole or as the shards of one: `NAME-000NN-of-000MM.bin`, MM being the last one's number.
+//! A token file, either one `NAME.bin` or its shards `NAME-000NN-of-000MM.bin`, where `MM` is the number of
+//! the last shard.
 //!
-//! Shards are cut at any byte, so a row may stand in two of them; nothing needs to be put together again.
+//! Shards are cut at any byte: a document or row may begin in one shard and end in the next. They are read as
+//! they are.
 
 use std::{
     borrow::Cow,
@@ -11,18 +13,18 @@ use std::{
 use super::IdxHeader;
 use crate::{
     Error, Result,
-    io::{Mapped, Unreplaced, with_suffix},
+    io::{Mapped, ReplacementCheck, with_suffix},
 };
 
-/// The bytes of a token file in one or more files, memory-mapped.
+/// The bytes of a token file or of its shards, memory-mapped.
 #[derive(Debug)]
-pub struct Bins {
+pub struct TokenFiles {
     files: Vec<Mapped>,
-    /// First byte of each file in the whole, and the end of the last.
+    /// Offset of each file's first byte in the whole, then the total size.
     starts: Vec<u64>,
 }
 
-/// The parts of a shard's name: what stands before, its number, the last one's number.
+/// Splits the name of a shard into its base, its number and the number of the last shard.
 fn parse_name(name: &str) -> Option<(&str, u64, u64)> {
     let (rest, last) = name.strip_suffix(".bin")?.rsplit_once("-of-")?;
     let (base, number) = rest.rsplit_once('-')?;
@@ -37,7 +39,7 @@ fn name_of(path: &Path) -> Cow<'_, str> {
     path.file_name().unwrap_or_default().to_string_lossy()
 }
 
-/// The prefix of the dataset that a token file is of, whole or a shard.
+/// The prefix of the dataset to which a token file or shard belongs.
 fn prefix_of(path: &Path) -> PathBuf {
     match parse_name(&name_of(path)) {
         Some((base, ..)) => path.with_file_name(base),
@@ -53,7 +55,8 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// The files of a token file given as its folder, its name with or without `.bin`, or one of its shards.
+/// The files of the token file that `path` names: by its folder, its name with or without `.bin`, or one of
+/// its shards.
 fn find(path: &Path) -> Result<Vec<PathBuf>> {
     if path.is_dir() {
         let (shards, whole) = scan(path, None)?;
@@ -67,7 +70,7 @@ fn find(path: &Path) -> Result<Vec<PathBuf>> {
             _ => Ok(shards),
         };
     }
-    // A shard that is missing or a broken link leads to the others, which tell what is missing.
+    // A missing shard or a broken link is an error that `scan` words from the names of the other shards.
     if let Some((base, _, _)) = parse_name(&name_of(path)) {
         let (shards, _) = scan(folder_of(path), Some(base))?;
         return match shards.as_slice() {
@@ -84,7 +87,7 @@ fn find(path: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// `PREFIX.bin`, or failing that its shards; nothing where neither exists.
+/// `PREFIX.bin`, else its shards; empty if neither exists.
 fn find_prefix(prefix: &Path) -> Result<Vec<PathBuf>> {
     let whole = with_suffix(prefix, ".bin");
     if whole.symlink_metadata().is_ok() {
@@ -93,10 +96,19 @@ fn find_prefix(prefix: &Path) -> Result<Vec<PathBuf>> {
     Ok(scan(folder_of(prefix), Some(&name_of(prefix)))?.0)
 }
 
-/// A shard's base, its number, the last one's number, and its path.
-type NamedShard = (String, u64, u64, PathBuf);
+/// A shard with the parts of its name. The order of the fields sorts the shards of one file by number.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct NamedShard {
+    base: String,
+    number: u64,
+    last_number: u64,
+    path: PathBuf,
+}
 
-/// The shards in a folder, all of one file and none missing, and the other `.bin` files.
+/// The shards in a folder, and its other `.bin` files. With `base`, only the shards with this base.
+///
+/// # Errors
+/// The shards are of several files, or one is missing.
 fn scan(folder: &Path, base: Option<&str>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
     let fail = |err| Error::io(folder, err);
     let mut found: Vec<NamedShard> = Vec::new();
@@ -105,9 +117,14 @@ fn scan(folder: &Path, base: Option<&str>) -> Result<(Vec<PathBuf>, Vec<PathBuf>
         let path = entry.map_err(fail)?.path();
         let name = name_of(&path);
         match parse_name(&name) {
-            Some((own, number, last)) if base.is_none_or(|base| base == own) => {
-                let own = own.to_owned();
-                found.push((own, number, last, path));
+            Some((own, number, last_number)) if base.is_none_or(|base| base == own) => {
+                let base = own.to_owned();
+                found.push(NamedShard {
+                    base,
+                    number,
+                    last_number,
+                    path,
+                });
             }
             None if name.ends_with(".bin") => whole.push(path),
             _ => {}
@@ -115,39 +132,42 @@ fn scan(folder: &Path, base: Option<&str>) -> Result<(Vec<PathBuf>, Vec<PathBuf>
     }
     found.sort();
     check_names(folder, &found)?;
-    Ok((found.into_iter().map(|(.., path)| path).collect(), whole))
+    Ok((found.into_iter().map(|shard| shard.path).collect(), whole))
 }
 
-/// Checks that sorted shards are all of one file.
+/// Checks that the sorted shards are of one file and complete.
 fn check_names(folder: &Path, found: &[NamedShard]) -> Result<()> {
     let wrong = |what| Err(Error::malformed(folder, what));
-    let Some((name, _, last, _)) = found.first() else {
+    let Some(first) = found.first() else {
         return Ok(());
     };
-    if let Some((other, ..)) = found.iter().find(|(own, ..)| own != name) {
+    let (name, last) = (&first.base, &first.last_number);
+    if let Some(other) = found.iter().find(|shard| shard.base != *name) {
         return wrong(format!(
-            "shards of two files, {name} and {other}; name one of them"
+            "shards of two files, {name} and {}; name one of them",
+            other.base
         ));
     }
-    if let Some((_, number, other, _)) = found.iter().find(|(_, _, of, _)| of != last) {
+    if let Some(other) = found.iter().find(|shard| shard.last_number != *last) {
         return wrong(format!(
-            "{name}: shard {number} is of {other}, another is of {last}"
+            "{name}: shard {} is of {}, another is of {last}",
+            other.number, other.last_number
         ));
     }
-    let have: Vec<u64> = found.iter().map(|(_, number, ..)| *number).collect();
-    if let Some(pair) = have.windows(2).find(|pair| pair[0] == pair[1]) {
+    let numbers: Vec<u64> = found.iter().map(|shard| shard.number).collect();
+    if let Some(pair) = numbers.windows(2).find(|pair| pair[0] == pair[1]) {
         return wrong(format!("{name}: two files are shard {:05}", pair[0]));
     }
-    // Names come from anyone: the numbers that are there are gone through, not those that are claimed.
-    if let Some((i, _)) = (0..).zip(&have).find(|(i, number)| i != *number) {
-        return wrong(missing(name, i, *last, have.len()));
+    // Iterates over the shards that exist. The number of shards in a name is not trustworthy: it could be huge.
+    if let Some((i, _)) = (0..).zip(&numbers).find(|(i, number)| i != *number) {
+        return wrong(missing(name, i, *last, numbers.len()));
     }
-    match have.len() as u64 {
+    match numbers.len() as u64 {
         n if n > last.saturating_add(1) => wrong(format!(
             "{name}: shard {} is beyond the last, {last}",
             n - 1
         )),
-        n if n <= *last => wrong(missing(name, n, *last, have.len())),
+        n if n <= *last => wrong(missing(name, n, *last, numbers.len())),
         _ => Ok(()),
     }
 }
@@ -161,7 +181,7 @@ fn no_shards(name: &str) -> String {
     format!("no {name}.bin and no {name}-00000-of-000NN.bin here")
 }
 
-/// Maps a regular file. Opening a pipe would wait for its writer for ever.
+/// Maps a regular file. Other kinds are refused: opening a pipe would wait for its writer forever.
 pub(super) fn map_regular(path: &Path) -> Result<Mapped> {
     let metadata = fs::metadata(path).map_err(|err| Error::io(path, err))?;
     if !metadata.is_file() {
@@ -173,51 +193,51 @@ pub(super) fn map_regular(path: &Path) -> Result<Mapped> {
     Mapped::open(path)
 }
 
-impl Bins {
+impl TokenFiles {
     /// Opens a token file by its folder, its name with or without `.bin`, or one of its shards.
     ///
     /// # Errors
-    /// None is there, a shard is missing or too many or of another size than the others, or unreadable.
+    /// There is no such file; a shard is missing, surplus, unreadable, or differs in size from the others.
     pub fn open(path: &Path) -> Result<Self> {
         Self::map(&find(path)?)
     }
 
-    /// As [`Self::open`], with the `.idx` of the same name where there is one, checked to end where the tokens end.
+    /// Opens a token file, see [`Self::open`], and the `.idx` of the same name if there is one.
     ///
     /// # Errors
-    /// As [`Self::open`]; the index is damaged, or of other tokens.
+    /// As [`Self::open`]; a damaged index, or one whose tokens do not end with the file.
     pub fn open_with_index(path: &Path) -> Result<(Self, Option<(IdxHeader, Mapped)>)> {
         let files = find(path).or_else(|err| {
-            // They may be missing only because they are being replaced.
-            Unreplaced::check_folder(if path.is_dir() { path } else { folder_of(path) })?;
+            // If files are missing because they are being replaced, that is the error to report.
+            ReplacementCheck::check_folder(if path.is_dir() { path } else { folder_of(path) })?;
             Err(err)
         })?;
-        let unreplaced = Unreplaced::begin(&prefix_of(&files[0]))?;
+        let replacement = ReplacementCheck::begin(&prefix_of(&files[0]))?;
         let opened = Self::open_files(path);
-        unreplaced.end()?;
+        replacement.end()?;
         opened
     }
 
     fn open_files(path: &Path) -> Result<(Self, Option<(IdxHeader, Mapped)>)> {
-        let bins = Self::open(path)?;
-        if bins.n_bytes() % 2 != 0 {
+        let files = Self::open(path)?;
+        if files.n_bytes() % 2 != 0 {
             let what = format!(
-                "{} bytes are no whole number of tokens of 2 or 4 bytes: cut short",
-                bins.n_bytes()
+                "{} bytes are not a whole number of tokens of 2 or 4 bytes: the file is cut short",
+                files.n_bytes()
             );
-            return Err(Error::malformed(bins.path(), what));
+            return Err(Error::malformed(files.path(), what));
         }
-        let beside = with_suffix(&prefix_of(bins.path()), ".idx");
-        if beside.symlink_metadata().is_err() {
-            return Ok((bins, None));
+        let idx_path = with_suffix(&prefix_of(files.path()), ".idx");
+        if idx_path.symlink_metadata().is_err() {
+            return Ok((files, None));
         }
-        let idx = map_regular(&beside)?;
+        let idx = map_regular(&idx_path)?;
         let header = IdxHeader::read(&idx)?;
-        bins.check_end(header.end(&idx)?)?;
-        Ok((bins, Some((header, idx))))
+        files.check_end(header.end(&idx)?)?;
+        Ok((files, Some((header, idx))))
     }
 
-    /// Opens `PREFIX.bin` or its shards; None where neither exists.
+    /// Opens `PREFIX.bin` or its shards; `None` if neither exists.
     pub(super) fn of_prefix(prefix: &Path) -> Result<Option<Self>> {
         let paths = find_prefix(prefix)?;
         if paths.is_empty() {
@@ -234,12 +254,13 @@ impl Bins {
             starts.push(starts[starts.len() - 1] + file.bytes().len() as u64);
             files.push(file);
         }
-        let bins = Self { files, starts };
-        bins.check_sizes()?;
-        Ok(bins)
+        let files = Self { files, starts };
+        files.check_sizes()?;
+        Ok(files)
     }
 
-    /// All shards but the last have one size, and the last is not longer and not empty.
+    /// Checks that all shards have the size of the first, except that the last may be smaller, and that none
+    /// is empty.
     fn check_sizes(&self) -> Result<()> {
         let n = |file: &Mapped| file.bytes().len();
         let (first, last) = (&self.files[0], &self.files[self.files.len() - 1]);
@@ -247,20 +268,20 @@ impl Bins {
             return Ok(());
         }
         for file in &self.files {
-            let (own, expected) = (n(file), n(first));
+            let (found, expected) = (n(file), n(first));
             let is_last = std::ptr::eq(file, last);
-            if own > 0 && (own == expected || is_last && own < expected) {
+            if found > 0 && (found == expected || is_last && found < expected) {
                 continue;
             }
             let what = format!(
-                "has {own} bytes, the first shard has {expected}: one of the two is damaged"
+                "has {found} bytes, the first shard has {expected}: one of the two is damaged"
             );
             return Err(Error::malformed(file.path(), what));
         }
         Ok(())
     }
 
-    /// Checks the bytes of all files against those that an index ends with.
+    /// Checks that the total size is the one that the index expects.
     pub(super) fn check_end(&self, expected: u64) -> Result<()> {
         if self.n_bytes() == expected {
             return Ok(());
@@ -274,19 +295,19 @@ impl Bins {
             ),
         };
         let what = format!(
-            "{subject} {} bytes, but {whose} index speaks of {expected}: one of the two is of another dataset or cut short",
+            "{subject} {} bytes, but {whose} index expects {expected}: one of the two is of another dataset or cut short",
             self.n_bytes()
         );
         Err(Error::malformed(path, what))
     }
 
-    /// Bytes of all files.
+    /// Total size in bytes.
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
         self.starts[self.files.len()]
     }
 
-    /// The first file.
+    /// Path of the first file.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.files[0].path()
@@ -303,20 +324,20 @@ impl Bins {
         self.files.iter().map(Mapped::bytes)
     }
 
-    /// The number of the file that holds a byte, and where it is in that file.
+    /// The index of the file that holds a byte, and the byte's offset in that file.
     fn locate(&self, start: u64) -> (usize, u64) {
         let file = self.starts.partition_point(|first| *first <= start) - 1;
         (file, start - self.starts[file])
     }
 
-    /// `n` bytes from `start`: of the map, or a copy where they lie in more than one file.
+    /// `n` bytes from `start`: borrowed from the map, or a copy if they are in more than one file.
     ///
     /// # Errors
-    /// The files end before.
+    /// The files end before that.
     pub fn slice(&self, start: u64, n: u64) -> Result<Cow<'_, [u8]>> {
         if start.checked_add(n).is_none_or(|end| end > self.n_bytes()) {
             let what = format!(
-                "{n} bytes expected here, but there are {} in all",
+                "expected {n} bytes here, but there are {} in all",
                 self.n_bytes()
             );
             return Err(Error::format(self.path(), start, what));
@@ -338,7 +359,7 @@ impl Bins {
     /// Fills `out` with the bytes from `start`.
     ///
     /// # Errors
-    /// The files end before.
+    /// The files end before that.
     pub fn read(&self, start: u64, out: &mut [u8]) -> Result<()> {
         let (mut file, mut at) = self.locate(start);
         let mut done = 0;
@@ -369,8 +390,8 @@ mod tests {
     }
 
     #[test]
-    fn shards_missing_too_many_or_of_two_files_are_told() {
-        for (files, told) in [
+    fn missing_surplus_and_foreign_shards_are_named() {
+        for (files, message) in [
             (
                 &[("a-00000-of-00002.bin", 8), ("a-00002-of-00002.bin", 8)][..],
                 "00001-of-00002.bin is missing",
@@ -435,12 +456,12 @@ mod tests {
             (&[], "no NAME.bin"),
         ] {
             let folder = folder(files);
-            let Err(err) = Bins::open(folder.path()) else {
-                // A number beyond all numbers makes it an ordinary name.
-                assert!(told.contains('|'));
+            let Err(err) = TokenFiles::open(folder.path()) else {
+                // With a number beyond 64 bits it is an ordinary name, not a shard's.
+                assert!(message.contains('|'));
                 continue;
             };
-            assert!(err.to_string().contains(told), "{err}");
+            assert!(err.to_string().contains(message), "{err}");
         }
     }
 
@@ -455,21 +476,21 @@ mod tests {
             folder.path().join("a"),
             folder.path().join("a-00001-of-00002.bin"),
         ] {
-            let bins = Bins::open(&path).unwrap();
+            let files = TokenFiles::open(&path).unwrap();
             for start in 0..7_u8 {
                 for end in start..=7 {
                     let mut out = vec![0; usize::from(end - start)];
-                    bins.read(u64::from(start), &mut out).unwrap();
+                    files.read(u64::from(start), &mut out).unwrap();
                     assert_eq!(out, (start..end).collect::<Vec<_>>());
-                    let slice = bins.slice(start.into(), (end - start).into()).unwrap();
+                    let slice = files.slice(start.into(), (end - start).into()).unwrap();
                     assert_eq!(*slice, out);
                     let crosses = start < end && start / 3 != (end - 1) / 3;
                     assert_eq!(matches!(slice, Cow::Owned(_)), crosses);
                 }
             }
-            assert!(bins.read(5, &mut [0; 3]).is_err());
-            assert!(bins.slice(5, 3).is_err());
-            assert!(bins.slice(u64::MAX, 2).is_err());
+            assert!(files.read(5, &mut [0; 3]).is_err());
+            assert!(files.slice(5, 3).is_err());
+            assert!(files.slice(u64::MAX, 2).is_err());
         }
     }
 }

@@ -1,17 +1,17 @@
-//! The way back from texts, against a byte search of the decoded documents and samples cut by hand.
+//! From texts to samples, compared with a byte search of the decoded documents and of samples built independently.
 #![allow(clippy::unwrap_used)]
 
 use std::{cmp::Reverse, collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use pile_core::{
     order::{
-        BlendedSamples, IndexedSamples, Mt19937, OrderConfig, Rule, Samples, TrainingOrder, build,
-        build_blend, npy::Array,
+        BlendPart, BlendedSamples, IndexedSamples, Mt19937, OrderConfig, Rule, Samples,
+        TrainingOrder, build, build_blend, npy::Array,
     },
     progress::Progress,
-    timeline::{Alphabet, FindPlaces, Question, Scan, Sighting, When},
+    timeline::{FindOccurrences, Scan, SearchUnit, Sighting, Sightings, TextQuery},
     tokenize::{TokenBytes, TokenBytes as Table, Tokenizer, TrainConfig, Trainer},
-    tokens::{SeveralSources, Span, TokenDataset, TokenSource, TokenType, write_idx},
+    tokens::{ConcatenatedSources, Span, TokenDataset, TokenSource, TokenType, write_idx},
 };
 
 const WORDS: [&str; 14] = [
@@ -31,7 +31,7 @@ const WORDS: [&str; 14] = [
     "\u{a0}\u{3000}",
 ];
 
-/// A small world: a tokenizer, documents, and an order of a little over two epochs.
+/// A tokenizer, documents, and an order of a little over two epochs.
 struct World {
     folder: tempfile::TempDir,
     tokenizer: Tokenizer,
@@ -69,7 +69,7 @@ fn world(seed: u32, seq_length: u64, token_type: TokenType) -> World {
         let mut ids = Vec::new();
         tokenizer.encoder().encode(&text, &mut ids).unwrap();
         if document % 3 == 0 {
-            // An id without bytes: it decodes to nothing.
+            // An id that decodes to no bytes.
             ids.insert(ids.len() / 2, 60_000);
         }
         if document % 7 != 3 {
@@ -99,8 +99,9 @@ fn world(seed: u32, seq_length: u64, token_type: TokenType) -> World {
     }
 }
 
-/// The smallest set of rows of `l + 1` tokens that holds tokens `first` to `last`, by trying every row that each token
-/// may be taken from. Of sets of one size, which only rows of two tokens have, the one whose rows reach furthest.
+/// The smallest set of rows of `l + 1` tokens that holds tokens `first` to `last`, found by trying every row
+/// for each token. If several sets have the smallest size, the one whose rows reach furthest; this only
+/// happens with rows of two tokens.
 fn fewest(holding: &[usize], first: usize, last: usize, l: usize) -> Vec<usize> {
     let n = last - first + 1;
     let end_of = |row: usize| (row * l + l).min(last) - first + 1;
@@ -139,7 +140,7 @@ fn seen(s: &Sighting) -> Seen {
     (
         s.text,
         s.document,
-        s.byte,
+        s.byte_offset,
         s.n_parts,
         s.sample,
         s.offset,
@@ -154,26 +155,26 @@ impl World {
         TrainingOrder::open(&self.folder.path().join("order"), self.seq_length, dataset).unwrap()
     }
 
-    fn ask(&self, texts: &[Vec<u8>], n_threads: usize, across: bool) -> When {
+    fn sightings_of(&self, texts: &[Vec<u8>], n_threads: usize, across: bool) -> Sightings {
         let order = self.order();
         let table = TokenBytes::new(&self.tokenizer);
         let scan = Scan {
             source: order.source(),
-            alphabet: Alphabet::Text(&table),
+            unit: SearchUnit::Text(&table),
             n_threads,
-            max_places: 1 << 30,
+            max_occurrences: 1 << 30,
         };
         let texts: Vec<&[u8]> = texts.iter().map(Vec::as_slice).collect();
-        let question = Question {
+        let query = TextQuery {
             texts: &texts,
             across_documents: across.then(|| order.n_samples()),
         };
-        question
-            .ask(&order, &scan, &scan, &Progress::default())
+        query
+            .run(&order, &scan, &scan, &Progress::default())
             .unwrap()
     }
 
-    /// The documents strung together as the order does it: (document, token, bytes) each token.
+    /// The documents strung together as in the order: (document, token, bytes) of each token.
     fn string(&self) -> Vec<(u64, u64, Vec<u8>)> {
         let doc_idx = Array::<i32>::open(&self.folder.path().join("order_doc_idx.npy"), 1).unwrap();
         let mut string = Vec::new();
@@ -192,13 +193,14 @@ impl World {
         string
     }
 
-    /// What the model saw of each text, by searching bytes and cutting samples by hand.
-    fn naively(&self, texts: &[Vec<u8>], across: bool) -> BTreeSet<Seen> {
+    /// What the model saw of each text: the reference, which searches the bytes of the whole string and
+    /// computes the samples from their length.
+    fn reference(&self, texts: &[Vec<u8>], across: bool) -> BTreeSet<Seen> {
         let shuffle =
             Array::<u32>::open(&self.folder.path().join("order_shuffle_idx.npy"), 1).unwrap();
-        let mut place_of = vec![0; shuffle.items().len()];
-        for (place, sample) in shuffle.items().iter().enumerate() {
-            place_of[*sample as usize] = place as u64;
+        let mut position_of = vec![0; shuffle.items().len()];
+        for (position, sample) in shuffle.items().iter().enumerate() {
+            position_of[*sample as usize] = position as u64;
         }
         let string = self.string();
         let mut all = Vec::new();
@@ -215,8 +217,7 @@ impl World {
                     .windows(2)
                     .filter(|w| w[0].1 >= w[1].1)
                     .count() as u64;
-                let is_asked = n_documents == 1 || across;
-                if !is_asked {
+                if n_documents > 1 && !across {
                     continue;
                 }
                 let start = first - string[first].1 as usize;
@@ -224,7 +225,7 @@ impl World {
                 let document = string[first].0;
                 let l = self.seq_length as usize;
                 let holds = |j: &usize| j * l <= last && first <= j * l + l;
-                let holding: Vec<usize> = (0..place_of.len()).filter(holds).collect();
+                let holding: Vec<usize> = (0..position_of.len()).filter(holds).collect();
                 let is_whole = |j: &&usize| *j * l <= first && last <= *j * l + l;
                 let whole: Vec<&usize> = holding.iter().filter(is_whole).collect();
                 let part = |j: usize, n_parts: usize| {
@@ -235,7 +236,7 @@ impl World {
                         document,
                         byte,
                         n_parts as u64,
-                        place_of[j],
+                        position_of[j],
                         offset,
                         length,
                         n_documents,
@@ -243,7 +244,7 @@ impl World {
                 };
                 if !whole.is_empty() {
                     found.extend(whole.into_iter().map(|j| part(*j, 1)));
-                } else if n_documents == 1 && last <= place_of.len() * l {
+                } else if n_documents == 1 && last <= position_of.len() * l {
                     let rows = fewest(&holding, first, last, l);
                     found.extend(rows.iter().map(|j| part(*j, rows.len())));
                 }
@@ -252,7 +253,7 @@ impl World {
         found
     }
 
-    /// Spans cut from the documents at any byte, and some texts that are not there.
+    /// Texts taken from the documents at any byte, and some that do not occur.
     fn spans(&self, n: usize, rng: &mut Mt19937) -> Vec<Vec<u8>> {
         let mut spans = vec![
             b"not in there".to_vec(),
@@ -274,7 +275,7 @@ impl World {
 }
 
 #[test]
-fn every_span_is_found_wherever_its_bytes_are_and_nowhere_else() {
+fn every_text_is_found_exactly_where_its_bytes_are() {
     let mut n_cut = 0;
     for (seed, seq_length, token_type) in [
         (1, 16, TokenType::U16),
@@ -284,17 +285,20 @@ fn every_span_is_found_wherever_its_bytes_are_and_nowhere_else() {
     ] {
         let world = world(seed, seq_length, token_type);
         let spans = world.spans(350, &mut Mt19937::new(seed + 100));
-        let answer = world.ask(&spans, 2, false);
+        let answer = world.sightings_of(&spans, 2, false);
         let found: BTreeSet<Seen> = answer.sightings.iter().map(seen).collect();
-        assert_eq!(found.len(), answer.sightings.len(), "none is given twice");
-        assert!(found == world.naively(&spans, false), "seed {seed}");
+        assert_eq!(found.len(), answer.sightings.len(), "no duplicates");
+        assert!(found == world.reference(&spans, false), "seed {seed}");
         n_cut += found.iter().filter(|s| s.3 > 1).count();
-        let again = world.ask(&spans, 1, false);
+        let again = world.sightings_of(&spans, 1, false);
         assert_eq!(again.sightings, answer.sightings, "any number of threads");
         let order = |s: &Sighting| (s.n_parts == 1).then_some((s.sample, s.offset));
         assert!(answer.sightings.iter().filter_map(order).is_sorted());
     }
-    assert!(n_cut > 1000, "only {n_cut} parts across the border of rows");
+    assert!(
+        n_cut > 1000,
+        "only {n_cut} parts across the boundary of rows"
+    );
 }
 
 #[test]
@@ -317,40 +321,43 @@ fn across_documents_only_on_request() {
         let start = rng.interval(row.len() as u64 - 1) as usize;
         spans.push(row[start..].to_vec());
     }
-    let answer = world.ask(&spans, 2, true);
+    let answer = world.sightings_of(&spans, 2, true);
     let found: BTreeSet<Seen> = answer.sightings.iter().map(seen).collect();
-    let expected = world.naively(&spans, true);
+    let expected = world.reference(&spans, true);
     assert!(found == expected);
     assert!(found.iter().filter(|s| s.7 > 1).count() > 20);
-    assert_eq!(answer.sightings, world.ask(&spans, 1, true).sightings);
-    let within = world.ask(&spans, 2, false);
+    assert_eq!(
+        answer.sightings,
+        world.sightings_of(&spans, 1, true).sightings
+    );
+    let within = world.sightings_of(&spans, 2, false);
     assert!(within.sightings.iter().all(|s| s.n_documents == 1));
 }
 
 #[test]
-fn what_no_sample_reaches_is_counted() {
+fn occurrences_that_no_sample_shows_are_counted() {
     let world = world(6, 50, TokenType::U16);
     let order = world.order();
     let texts = [b"<|endoftext|>".to_vec()];
-    let answer = world.ask(&texts, 1, false);
+    let answer = world.sightings_of(&texts, 1, false);
     let doc_idx = Array::<i32>::open(&world.folder.path().join("order_doc_idx.npy"), 1).unwrap();
     let n_copies = (doc_idx.n_rows() / 40) as usize;
     let firsts = answer
         .sightings
         .iter()
-        .map(|s| (s.document, s.byte, s.copy));
+        .map(|s| (s.document, s.byte_offset, s.copy));
     let n_seen = firsts.collect::<BTreeSet<_>>().len();
     assert_eq!(
         n_seen + answer.n_unreached[0] as usize,
-        answer.found.places.len() * n_copies
+        answer.occurrences.occurrences.len() * n_copies
     );
-    assert_eq!(answer.found.n_documents, 40);
-    assert_eq!(answer.found.n_tokens, order.source().n_tokens());
-    assert_eq!(answer.found.n_without_bytes, 14);
+    assert_eq!(answer.occurrences.n_documents, 40);
+    assert_eq!(answer.occurrences.n_tokens, order.source().n_tokens());
+    assert_eq!(answer.occurrences.n_without_bytes, 14);
 }
 
 #[test]
-fn ids_are_found_at_token_borders() {
+fn ids_are_found_at_token_boundaries() {
     let world = world(7, 16, TokenType::U16);
     let order = world.order();
     let span = Span {
@@ -364,11 +371,11 @@ fn ids_are_found_at_token_borders() {
     TokenType::U16.encode_all(&as_u32, &mut text);
     let scan = Scan {
         source: order.source(),
-        alphabet: Alphabet::Ids(TokenType::U16),
+        unit: SearchUnit::Ids(TokenType::U16),
         n_threads: 2,
-        max_places: 1000,
+        max_occurrences: 1000,
     };
-    let found = scan.places(&[&text], &Progress::default()).unwrap();
+    let found = scan.find(&[&text], &Progress::default()).unwrap();
     let mut expected = 0;
     for document in 0..40 {
         let length = world.dataset.document_length(document).unwrap();
@@ -382,39 +389,39 @@ fn ids_are_found_at_token_borders() {
             .unwrap();
         expected += tokens.windows(3).filter(|w| *w == ids).count();
     }
-    assert_eq!(found.places.len(), expected);
+    assert_eq!(found.occurrences.len(), expected);
     assert!(
         found
-            .places
+            .occurrences
             .iter()
-            .any(|p| (p.document, p.token, p.n_tokens) == (1, 2, 3))
+            .any(|p| (p.document, p.token_offset, p.n_tokens) == (1, 2, 3))
     );
 }
 
 #[test]
-fn what_is_wrong_is_said() {
+fn errors_name_the_text_and_the_limit() {
     let world = world(8, 16, TokenType::U16);
     let order = world.order();
     let table = Table::new(&world.tokenizer);
     let scan = Scan {
         source: order.source(),
-        alphabet: Alphabet::Text(&table),
+        unit: SearchUnit::Text(&table),
         n_threads: 2,
-        max_places: 10,
+        max_occurrences: 10,
     };
     let progress = Progress::default();
-    let err = scan.places(&[b"a", b""], &progress).unwrap_err();
+    let err = scan.find(&[b"a", b""], &progress).unwrap_err();
     assert!(err.to_string().contains("text 1 is empty"), "{err}");
-    let err = scan.places(&[b"a"], &progress).unwrap_err();
+    let err = scan.find(&[b"a"], &progress).unwrap_err();
     assert!(err.to_string().contains("more than 10 times"), "{err}");
     let long = vec![b'a'; 100_000];
-    assert_eq!(scan.places(&[&long], &progress).unwrap().places, []);
+    assert_eq!(scan.find(&[&long], &progress).unwrap().occurrences, []);
 }
 
 /// (sample, offset, document, start, length) of every part of every document.
 type Parts = BTreeSet<(u64, u64, u64, u64, u64)>;
 
-fn assert_views_are_the_spans<S: TokenSource>(order: &TrainingOrder<S>, what: &str) {
+fn assert_appearances_match_the_spans<S: TokenSource>(order: &TrainingOrder<S>, what: &str) {
     let source = order.source();
     let whole = |document| Span {
         document,
@@ -422,8 +429,11 @@ fn assert_views_are_the_spans<S: TokenSource>(order: &TrainingOrder<S>, what: &s
         length: source.document_length(document).unwrap(),
     };
     let queries: Vec<Span> = (0..source.n_documents()).map(whole).collect();
-    let views = order.views(&queries, &Progress::default()).unwrap().views;
-    let found: Parts = views
+    let appearances = order
+        .appearances(&queries, &Progress::default())
+        .unwrap()
+        .appearances;
+    let found: Parts = appearances
         .iter()
         .map(|v| {
             (
@@ -435,7 +445,7 @@ fn assert_views_are_the_spans<S: TokenSource>(order: &TrainingOrder<S>, what: &s
             )
         })
         .collect();
-    assert_eq!(found.len(), views.len(), "{what}: none is given twice");
+    assert_eq!(found.len(), appearances.len(), "{what}: no duplicates");
     let mut expected = Parts::new();
     for sample in 0..order.n_samples() {
         let mut offset = 0;
@@ -445,13 +455,16 @@ fn assert_views_are_the_spans<S: TokenSource>(order: &TrainingOrder<S>, what: &s
         }
     }
     assert!(found == expected, "{what}");
-    for copy in views.chunk_by(|a, b| (a.query, a.copy) == (b.query, b.copy)) {
-        assert!(copy.is_sorted_by_key(|view| view.start), "{what}");
+    for copy in appearances.chunk_by(|a, b| (a.query, a.copy) == (b.query, b.copy)) {
+        assert!(
+            copy.is_sorted_by_key(|appearance| appearance.start),
+            "{what}"
+        );
     }
 }
 
 #[test]
-fn views_of_every_rule_are_its_spans() {
+fn appearances_match_the_spans_of_every_rule() {
     let world = world(9, 20, TokenType::U16);
     let lengths = world.dataset.lengths().unwrap();
     let megatron = |extra, drop_last_partial| Rule::Megatron {
@@ -478,12 +491,12 @@ fn views_of_every_rule_are_its_spans() {
         let samples = IndexedSamples::open(&stem, config.layout()).unwrap();
         let source = TokenDataset::open(&world.folder.path().join("sample")).unwrap();
         let order = TrainingOrder::new(Box::new(samples), source, 0);
-        assert_views_are_the_spans(&order, &format!("{rule:?}"));
+        assert_appearances_match_the_spans(&order, &format!("{rule:?}"));
     }
 }
 
 #[test]
-fn views_of_a_blend_are_its_spans() {
+fn appearances_match_the_spans_of_a_blend() {
     let worlds = [world(10, 20, TokenType::U16), world(11, 20, TokenType::U16)];
     let open = |world: &World| {
         let stem = world.folder.path().join("order");
@@ -494,16 +507,19 @@ fn views_of_a_blend_are_its_spans() {
         Arc::new(TokenDataset::open(&world.folder.path().join("sample")).unwrap())
             as Arc<dyn TokenSource>
     });
-    let several = SeveralSources::new(sources.collect()).unwrap();
-    let parts: Vec<(IndexedSamples, u64)> = worlds
+    let concatenated = ConcatenatedSources::new(sources.collect()).unwrap();
+    let parts: Vec<BlendPart> = worlds
         .iter()
-        .zip(several.first_documents())
-        .map(|(world, first)| (open(world), *first))
+        .zip(concatenated.first_documents())
+        .map(|(world, first)| BlendPart {
+            samples: open(world),
+            first_document: *first,
+        })
         .collect();
-    let available: Vec<u64> = parts.iter().map(|(part, _)| part.n_samples()).collect();
+    let available: Vec<u64> = parts.iter().map(|part| part.samples.n_samples()).collect();
     let stem = worlds[0].folder.path().join("blend");
     build_blend(&stem, &[0.3, 0.7], &available, false).unwrap();
     let samples = BlendedSamples::open(&stem, parts).unwrap();
-    let order = TrainingOrder::new(Box::new(samples), several, 0);
-    assert_views_are_the_spans(&order, "blend");
+    let order = TrainingOrder::new(Box::new(samples), concatenated, 0);
+    assert_appearances_match_the_spans(&order, "blend");
 }

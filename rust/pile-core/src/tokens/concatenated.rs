@@ -1,4 +1,4 @@
-//! Several sources as one: the documents of each follow those of the one before.
+//! Several sources as one: the documents of each source follow those of the previous one.
 
 use std::sync::Arc;
 
@@ -6,22 +6,22 @@ use super::{Span, TokenSource, TokenType};
 use crate::{Error, Result};
 
 /// Sources one after the other. If their token types differ, all tokens are read as the wider type.
-pub struct SeveralSources {
+pub struct ConcatenatedSources {
     sources: Vec<Arc<dyn TokenSource>>,
     token_type: TokenType,
-    /// Number of each one's first document, and of all documents.
+    /// Number of each source's first document, then the total number of documents.
     starts: Vec<u64>,
 }
 
-impl SeveralSources {
-    /// Puts sources one after the other.
+impl ConcatenatedSources {
+    /// Concatenates sources.
     ///
     /// # Errors
     /// There are none.
     pub fn new(sources: Vec<Arc<dyn TokenSource>>) -> Result<Self> {
         let types = sources.iter().map(|source| source.token_type());
         let Some(token_type) = types.max_by_key(|token_type| token_type.n_bytes()) else {
-            return Err(Error::argument("no datasets to put together"));
+            return Err(Error::argument("no datasets to concatenate"));
         };
         let mut starts = vec![0];
         for source in &sources {
@@ -34,7 +34,7 @@ impl SeveralSources {
         })
     }
 
-    /// Whether the sources store tokens differently.
+    /// Whether the sources differ in their token types.
     #[must_use]
     pub fn is_mixed(&self) -> bool {
         let mut sources = self.sources.iter();
@@ -47,7 +47,8 @@ impl SeveralSources {
         &self.starts[..self.sources.len()]
     }
 
-    fn place(&self, document: u64) -> Result<(&dyn TokenSource, u64)> {
+    /// The source of a document, and the document's number in it.
+    fn locate(&self, document: u64) -> Result<(&dyn TokenSource, u64)> {
         let number = self.starts.partition_point(|first| *first <= document) - 1;
         let source = self.sources.get(number).ok_or_else(|| {
             let n = self.n_documents();
@@ -57,13 +58,13 @@ impl SeveralSources {
     }
 }
 
-impl TokenSource for SeveralSources {
+impl TokenSource for ConcatenatedSources {
     fn n_documents(&self) -> u64 {
         self.starts[self.sources.len()]
     }
 
     fn document_length(&self, document: u64) -> Result<u64> {
-        let (source, document) = self.place(document)?;
+        let (source, document) = self.locate(document)?;
         source.document_length(document)
     }
 
@@ -74,7 +75,7 @@ impl TokenSource for SeveralSources {
     fn read(&self, spans: &[Span], out: &mut [u8]) -> Result<usize> {
         let mut done = 0;
         for span in spans {
-            let (source, document) = self.place(span.document)?;
+            let (source, document) = self.locate(span.document)?;
             let span = Span { document, ..*span };
             let out = &mut out[done..];
             done += if source.token_type() == self.token_type {
@@ -87,7 +88,7 @@ impl TokenSource for SeveralSources {
     }
 }
 
-/// Reads a span into `out` as another type, which must hold every token of the source.
+/// Reads a span into `out` as the type `to`, which must be able to hold every token of the source.
 fn read_widened(
     source: &dyn TokenSource,
     span: Span,

@@ -1,8 +1,8 @@
-//! Notices that an artifact is replaced while its files are opened.
+//! Detects that an artifact is replaced while its files are opened.
 //!
-//! Publishing (see `pile_tools.publish`) keeps the new manifest in the scratch folder while it renames
-//! files, and renames the manifest last. A reader that finds no manifest there, before and after, and the
-//! same published manifest both times, has the files of one artifact.
+//! Publishing (see `pile_tools.publish`) renames the files of an artifact from its scratch folder and the
+//! manifest last. A reader has the files of one artifact if, both before and after it opens them, the scratch
+//! folder has no manifest and the published manifest is the same.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -13,25 +13,32 @@ use std::{
 
 use crate::{Error, Result};
 
-/// What follows a dataset's prefix in the names of the artifacts that write its files: the dataset, its
-/// labels, its token shards, and its token file made from shards.
+/// The suffixes, after a dataset's prefix, of the artifacts to which its files may belong: the dataset, its
+/// labels, its token shards, and its token file merged from shards.
 const STEMS: [&str; 4] = ["", ".provenance", ".shards", ".bin"];
 
 const MANIFEST_SUFFIX: &str = ".manifest.json";
 const SCRATCH_SUFFIX: &str = ".partial";
 
-/// The state of the artifacts that write a dataset's files, before these are opened.
-pub(crate) struct Unreplaced {
+/// The manifests of a dataset's artifacts before its files are opened.
+pub(crate) struct ReplacementCheck {
     before: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-type Stamp = (u64, i64, i64, u64);
+/// Identifies a version of a file.
+#[derive(PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    ctime: i64,
+    ctime_nanoseconds: i64,
+    n_bytes: u64,
+}
 
-impl Unreplaced {
-    /// Looks at the artifacts of the dataset at `prefix`.
+impl ReplacementCheck {
+    /// Records the manifests of the dataset at `prefix`, before its files are opened.
     ///
     /// # Errors
-    /// One is being replaced.
+    /// An artifact is being replaced.
     pub fn begin(prefix: &Path) -> Result<Self> {
         let mut before = Vec::with_capacity(STEMS.len());
         for stem in STEMS {
@@ -42,10 +49,10 @@ impl Unreplaced {
         Ok(Self { before })
     }
 
-    /// Checks that the files opened since are of one artifact.
+    /// Checks that the files opened since [`Self::begin`] are of one artifact.
     ///
     /// # Errors
-    /// It was replaced meanwhile, or is being replaced.
+    /// An artifact was replaced meanwhile, or is being replaced.
     pub fn end(self) -> Result<()> {
         for (path, before) in self.before {
             if stamp(&path)? != before {
@@ -56,10 +63,11 @@ impl Unreplaced {
         Ok(())
     }
 
-    /// Checks that no artifact in a folder is being replaced, where its files are searched by their suffix.
+    /// Checks that no artifact in a folder is being replaced. For readers that search the folder and know no
+    /// prefix.
     ///
     /// # Errors
-    /// One is being replaced, or the folder cannot be read.
+    /// An artifact is being replaced, or the folder cannot be read.
     pub fn check_folder(folder: &Path) -> Result<()> {
         let fail = |err| Error::io(folder, err);
         for entry in fs::read_dir(folder).map_err(fail)? {
@@ -74,7 +82,10 @@ impl Unreplaced {
     }
 }
 
-/// What tells the manifest at `path` from any other; None where there is none.
+/// The version of the manifest at `path`; `None` if it does not exist.
+///
+/// # Errors
+/// The artifact is being replaced: a scratch folder, which has a lock file, holds a manifest.
 fn stamp(path: &Path) -> Result<Option<Stamp>> {
     let name = path.file_name().unwrap_or_default();
     let stem = name.as_bytes().strip_suffix(MANIFEST_SUFFIX.as_bytes());
@@ -84,11 +95,16 @@ fn stamp(path: &Path) -> Result<Option<Stamp>> {
         let what = "is being replaced; try again, or run the command that was making it again";
         return Err(Error::malformed(path, what));
     }
-    let told = |m: Metadata| (m.ino(), m.ctime(), m.ctime_nsec(), m.len());
-    Ok(fs::metadata(path).ok().map(told))
+    let stamp = |m: Metadata| Stamp {
+        inode: m.ino(),
+        ctime: m.ctime(),
+        ctime_nanoseconds: m.ctime_nsec(),
+        n_bytes: m.len(),
+    };
+    Ok(fs::metadata(path).ok().map(stamp))
 }
 
-/// `path` + `suffix`: a suffix is appended, it replaces nothing.
+/// Appends `suffix` to a path; unlike `with_extension`, it replaces nothing.
 pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
@@ -100,41 +116,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_replacement_is_noticed() {
+    fn a_replacement_is_detected() {
         let folder = tempfile::tempdir().unwrap();
         let prefix = folder.path().join("a");
         let manifest = folder.path().join("a.manifest.json");
-        Unreplaced::begin(&prefix).unwrap().end().unwrap();
-        let begun = Unreplaced::begin(&prefix).unwrap();
+        ReplacementCheck::begin(&prefix).unwrap().end().unwrap();
+        let check = ReplacementCheck::begin(&prefix).unwrap();
         fs::write(&manifest, "1").unwrap();
-        assert!(begun.end().is_err());
-        let begun = Unreplaced::begin(&prefix).unwrap();
+        assert!(check.end().is_err());
+        let check = ReplacementCheck::begin(&prefix).unwrap();
         fs::write(folder.path().join("new"), "2").unwrap();
         fs::rename(folder.path().join("new"), &manifest).unwrap();
-        let err = begun.end().unwrap_err().to_string();
+        let err = check.end().unwrap_err().to_string();
         assert!(err.starts_with("was replaced"), "{err}");
         fs::create_dir(folder.path().join("a.partial")).unwrap();
         fs::write(folder.path().join("a.partial/a.manifest.json"), "3").unwrap();
-        // A folder that is not ours says nothing.
-        Unreplaced::begin(&prefix).unwrap().end().unwrap();
-        Unreplaced::check_folder(folder.path()).unwrap();
+        // A folder without a lock file is not a scratch folder.
+        ReplacementCheck::begin(&prefix).unwrap().end().unwrap();
+        ReplacementCheck::check_folder(folder.path()).unwrap();
         fs::write(folder.path().join("a.partial/pile-tools.lock"), "").unwrap();
-        assert!(Unreplaced::begin(&prefix).is_err());
-        assert!(Unreplaced::check_folder(folder.path()).is_err());
+        assert!(ReplacementCheck::begin(&prefix).is_err());
+        assert!(ReplacementCheck::check_folder(folder.path()).is_err());
     }
 
     #[test]
-    fn each_artifact_of_a_dataset_is_looked_at() {
+    fn each_artifact_of_a_dataset_is_checked() {
         for stem in STEMS {
             let folder = tempfile::tempdir().unwrap();
             let prefix = folder.path().join("a");
             let scratch = folder.path().join(format!("a{stem}.partial"));
             fs::create_dir(&scratch).unwrap();
             fs::write(scratch.join("pile-tools.lock"), "").unwrap();
-            Unreplaced::begin(&prefix).unwrap().end().unwrap();
-            let begun = Unreplaced::begin(&prefix).unwrap();
+            ReplacementCheck::begin(&prefix).unwrap().end().unwrap();
+            let check = ReplacementCheck::begin(&prefix).unwrap();
             fs::write(scratch.join(format!("a{stem}.manifest.json")), "1").unwrap();
-            let err = begun.end().unwrap_err().to_string();
+            let err = check.end().unwrap_err().to_string();
             assert!(err.starts_with("is being replaced"), "{err}");
         }
     }

@@ -1,19 +1,20 @@
-//! Failures of the machine that no `Result` can carry, said in one line: for commands, never for a library.
+//! Failures that cannot be returned as a `Result`, reported in one line. Only commands enable this; a library
+//! must not end its process.
 //!
-//! A file that becomes shorter while it is mapped raises SIGBUS at the next read beyond its end, and an
-//! allocation that fails aborts the process. Once [`report_failures`] is called, both end the process with
-//! exit code 1 and a message on standard error. Nothing has to be cleaned up: a job that is killed resumes.
+//! If a file becomes shorter while it is mapped, the next read beyond its end raises SIGBUS. If an allocation
+//! fails, the process aborts. After a call of [`report_failures`], both end the process with exit code 1 and
+//! a message on standard error. No clean-up is needed, since jobs resume after being killed.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicBool, Ordering},
 };
 
-/// Bytes of memory that the system says can be taken without swapping; None where it does not say.
+/// Returns the bytes of memory that can be allocated without swapping; `None` if the system does not report them.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
-    let known = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = known
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
@@ -22,41 +23,42 @@ pub fn available_memory() -> Option<u64> {
 
 static IS_REPORTED: AtomicBool = AtomicBool::new(false);
 
-/// Reports files that shrink and allocations that fail, from now on and for the whole process.
+/// Enables the reports, for the whole process.
 pub fn report_failures() {
     IS_REPORTED.store(true, Ordering::Relaxed);
     #[cfg(target_os = "linux")]
     bus::install();
 }
 
-/// The system's allocator, which ends a command with a message where memory is used up.
+/// The system's allocator. If an allocation fails and reports are enabled, it ends the process with a message.
 #[derive(Debug)]
 pub struct ReportingAllocator;
 
-// SAFETY: every call is handed on to the system's allocator; a null pointer comes back as it is, or never.
+// SAFETY: every call is forwarded to the system's allocator. Its result is returned unchanged, or the process
+// ends.
 unsafe impl GlobalAlloc for ReportingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller upholds the contract of the same method of `System`.
         reported(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller upholds the contract of the same method of `System`.
         reported(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn realloc(&self, at: *mut u8, layout: Layout, n_bytes: usize) -> *mut u8 {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller upholds the contract of the same method of `System`.
         reported(unsafe { System.realloc(at, layout, n_bytes) }, n_bytes)
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        // SAFETY: the caller's promise is the same.
+        // SAFETY: the caller upholds the contract of the same method of `System`.
         unsafe { System.dealloc(at, layout) }
     }
 }
 
-/// Ends the process where memory is used up, as an allocation does that fails.
+/// Ends the process as a failed allocation of `n_bytes` does. For maps, which do not use the allocator.
 pub(crate) fn out_of_memory(n_bytes: usize) -> ! {
     if IS_REPORTED.load(Ordering::Relaxed) {
         end_without_memory(n_bytes);
@@ -65,6 +67,7 @@ pub(crate) fn out_of_memory(n_bytes: usize) -> ! {
     std::alloc::handle_alloc_error(layout)
 }
 
+/// Returns the result of an allocation; does not return if it is null and reports are enabled.
 #[inline(always)]
 fn reported(at: *mut u8, n_bytes: usize) -> *mut u8 {
     if at.is_null() && IS_REPORTED.load(Ordering::Relaxed) {
@@ -75,20 +78,21 @@ fn reported(at: *mut u8, n_bytes: usize) -> *mut u8 {
 
 #[cold]
 fn end_without_memory(n_bytes: usize) -> ! {
-    let mut line = Line::new();
-    line.push(b"error: there is not enough memory: ");
-    line.push_number(n_bytes);
-    line.push(b" bytes more are needed\n");
-    line.end_process()
+    let mut message = MessageBuffer::new();
+    message.push(b"error: there is not enough memory: ");
+    message.push_number(n_bytes);
+    message.push(b" bytes more are needed\n");
+    message.end_process()
 }
 
-/// A message put together without allocating, as a signal handler has to.
-struct Line {
+/// A message that is built without allocating: a signal handler must not allocate, and neither can a failed
+/// allocation. Text beyond the buffer is dropped.
+struct MessageBuffer {
     bytes: [u8; 8192],
     n: usize,
 }
 
-impl Line {
+impl MessageBuffer {
     fn new() -> Self {
         Self {
             bytes: [0; 8192],
@@ -119,7 +123,7 @@ impl Line {
         self.push(&digits[at..]);
     }
 
-    /// A file's name; bytes that are not printable ASCII are shown as `\xNN`.
+    /// Appends a file name. Bytes that are not printable ASCII become `\xNN`.
     #[cfg(target_os = "linux")]
     fn push_name(&mut self, name: &[u8]) {
         const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -135,7 +139,8 @@ impl Line {
     }
 
     fn end_process(&self) -> ! {
-        // SAFETY: both calls are allowed in a signal handler; the bytes are initialised.
+        // SAFETY: `write` and `_exit` are async-signal-safe. The first `n` bytes of the array exist and are
+        // initialised.
         unsafe {
             libc::write(libc::STDERR_FILENO, self.bytes.as_ptr().cast(), self.n);
             libc::_exit(1)
@@ -145,17 +150,20 @@ impl Line {
 
 #[cfg(target_os = "linux")]
 mod bus {
-    //! The handler of SIGBUS. The kernel's own list of maps says which file an address is of, so that files
-    //! that other libraries map are named too. Only calls that POSIX allows in a handler are made.
+    //! The handler of SIGBUS. It looks up the file of the faulting address in `/proc/self/maps`, so that
+    //! files mapped by other libraries are named too. All its calls are async-signal-safe: it neither
+    //! allocates nor locks.
 
-    use super::Line;
+    use super::MessageBuffer;
     use std::{mem, ptr};
 
     pub(super) fn install() {
-        // SAFETY: an all-zero `sigaction` is a valid one, and `handle` has the signature of SA_SIGINFO.
+        // SAFETY: an all-zero `sigaction` is valid, and `handle` has the signature that SA_SIGINFO requires.
+        // Both pointers are to live values, or null where that is allowed.
         unsafe {
             let mut action: libc::sigaction = mem::zeroed();
             action.sa_sigaction = handle as *const () as usize;
+            // Rust's threads have an alternate signal stack; SA_ONSTACK uses it.
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             libc::sigemptyset(&mut action.sa_mask);
             libc::sigaction(libc::SIGBUS, &action, ptr::null_mut());
@@ -163,33 +171,34 @@ mod bus {
     }
 
     extern "C" fn handle(_: libc::c_int, info: *mut libc::siginfo_t, _: *mut libc::c_void) {
-        // SAFETY: the kernel passes a valid `info`, which has an address for this signal.
+        // SAFETY: the kernel passes a valid `info`, and `si_addr` is set for SIGBUS.
         let address = unsafe { (*info).si_addr() } as usize;
-        let mut line = Line::new();
-        line.push(b"error: ");
-        if push_file_at(address, &mut line) {
-            line.push(
+        let mut message = MessageBuffer::new();
+        message.push(b"error: ");
+        if push_file_at(address, &mut message) {
+            message.push(
                 b" became shorter while it was read; run the command again once it is whole\n",
             );
-            line.end_process();
+            message.end_process();
         }
-        // SAFETY: restores what the system does by default; the faulting instruction then runs again.
+        // The address is of no mapped file. SAFETY: `signal` is async-signal-safe. It restores the default
+        // action; after the return the instruction faults again and ends the process.
         unsafe {
             libc::signal(libc::SIGBUS, libc::SIG_DFL);
         }
     }
 
-    /// Appends the name of the file that is mapped at `address`; false if there is none.
-    fn push_file_at(address: usize, line: &mut Line) -> bool {
-        // SAFETY: the path is a C string.
+    /// Appends the name of the file that is mapped at `address`. Returns false if there is none.
+    fn push_file_at(address: usize, message: &mut MessageBuffer) -> bool {
+        // SAFETY: the path is a NUL-terminated string.
         let maps = unsafe { libc::open(c"/proc/self/maps".as_ptr(), libc::O_RDONLY) };
         if maps < 0 {
             return false;
         }
-        let mut found = MapsLine::default();
+        let mut line = MapsLine::default();
         let mut buffer = [0_u8; 4096];
         loop {
-            // SAFETY: the buffer is as long as is said.
+            // SAFETY: the buffer is writable and has `buffer.len()` bytes.
             let n = unsafe { libc::read(maps, buffer.as_mut_ptr().cast(), buffer.len()) };
             let Some(read) = usize::try_from(n).ok().and_then(|n| buffer.get(..n)) else {
                 return false;
@@ -199,25 +208,29 @@ mod bus {
             }
             for byte in read {
                 if *byte != b'\n' {
-                    found.push(*byte);
-                } else if (found.start..found.end).contains(&address) {
-                    line.push_name(found.name());
-                    return found.n_name > 0;
+                    line.push(*byte);
+                } else if (line.start..line.end).contains(&address) {
+                    message.push_name(line.name());
+                    return line.n_name > 0;
                 } else {
-                    found = MapsLine::default();
+                    line = MapsLine::default();
                 }
             }
         }
     }
 
-    /// A line of `/proc/self/maps`: `start-end perms offset device inode   path`.
+    /// A line of `/proc/self/maps`, `start-end perms offset device inode   path`, parsed byte by byte: it may
+    /// be split between two reads.
     struct MapsLine {
         start: usize,
         end: usize,
-        /// Fields before the path, and whether the last byte belonged to one.
+        /// Complete fields so far. The path follows five of them.
         n_fields: usize,
-        is_inside: bool,
+        /// Whether the last byte belongs to a field.
+        is_in_field: bool,
+        /// Whether the `-` between `start` and `end` was read.
         is_end: bool,
+        /// The path, of which Linux allows 4096 bytes; `maps` appends " (deleted)" to that of a removed file.
         name: [u8; 4200],
         n_name: usize,
     }
@@ -228,7 +241,7 @@ mod bus {
                 start: 0,
                 end: 0,
                 n_fields: 0,
-                is_inside: false,
+                is_in_field: false,
                 is_end: false,
                 name: [0; 4200],
                 n_name: 0,
@@ -250,20 +263,20 @@ mod bus {
                 return;
             }
             if byte == b' ' {
-                self.n_fields += usize::from(mem::take(&mut self.is_inside));
+                self.n_fields += usize::from(mem::take(&mut self.is_in_field));
                 return;
             }
-            self.is_inside = true;
+            self.is_in_field = true;
             if self.n_fields > 0 {
                 return;
             }
-            let side = if self.is_end {
+            let bound = if self.is_end {
                 &mut self.end
             } else {
                 &mut self.start
             };
             match char::from(byte).to_digit(16) {
-                Some(digit) => *side = *side << 4 | digit as usize,
+                Some(digit) => *bound = *bound << 4 | digit as usize,
                 None => self.is_end = true,
             }
         }
