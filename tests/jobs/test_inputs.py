@@ -184,7 +184,7 @@ def test_what_is_wrong_with_a_parquet_column_is_told(tmp_path: Path, tokenizer: 
         with pytest.raises(FormatError, match=message):
             tokenized(path, tmp_path / "d", tokenizer, text_field=field)
     path.write_bytes(LINES)
-    with pytest.raises(FormatError, match="does not end as parquet does"):
+    with pytest.raises(FormatError, match="does not end as a parquet file does"):
         tokenized(path, tmp_path / "d", tokenizer)
 
 

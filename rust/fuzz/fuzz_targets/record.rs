@@ -1,4 +1,4 @@
-//! A line of a shard, against serde_json reading all of it.
+//! A line of a shard, compared with serde_json parsing all of it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -8,7 +8,7 @@ fuzz_target!(|line: &[u8]| {
     let found = parsed(line);
     match expected(line) {
         Expected::Unknown => {}
-        Expected::Refused => assert_eq!(found, None, "accepted what serde_json refuses"),
+        Expected::Refused => assert_eq!(found, None, "accepted a line that serde_json refuses"),
         Expected::Document(text, subset) => assert_eq!(found, Some((text, subset))),
     }
 });

@@ -1,4 +1,4 @@
-//! Shards: any bytes as a file of each format, and the same lines plain and compressed.
+//! Arbitrary bytes as a shard of each format, and the same lines plain and compressed.
 #![no_main]
 
 use std::path::Path;
@@ -9,15 +9,16 @@ use pile_core::read::ShardReader;
 
 #[derive(Debug, Arbitrary)]
 enum Input<'a> {
-    /// The file itself, of one of [`FORMATS`].
+    /// The bytes of a file with one of the names in [`FORMATS`].
     Raw(u8, &'a [u8]),
-    /// Lines, which are compressed into frames cut at these places.
+    /// Lines, which are compressed into three frames, split at two offsets.
     Lines(u16, u16, &'a [u8]),
 }
 
 const FORMATS: [&str; 5] = ["a.jsonl", "a.jsonl.zst", "a.jsonl.gz", "a.parquet", "a.txt"];
 
-/// All there is in a shard: each record's place with its text, or the message that ended it.
+/// The documents of a shard, as record, first byte, length and text, and its total size or the error that
+/// ended it.
 type Read = (Vec<(u64, u64, u64, String)>, Result<u64, String>);
 
 fn read(path: &Path) -> Read {
@@ -42,8 +43,8 @@ fn read_into(path: &Path, documents: &mut Vec<(u64, u64, u64, String)>) -> pile_
     Ok(reader.summary().n_text_bytes)
 }
 
-/// Lines and rows are numbered from 0 and lie one after the other, lines with an end each.
-fn check_places(name: &str, (documents, end): &Read) {
+/// Checks that records are numbered from 0 and follow each other, lines with a line end in between.
+fn check_positions(name: &str, (documents, end): &Read) {
     let line_end = u64::from(name.contains("jsonl"));
     let mut next_byte = 0;
     for (i, (record, start, length, _)) in documents.iter().enumerate() {
@@ -60,11 +61,11 @@ fuzz_target!(|input: Input<'_>| {
     match input {
         Input::Raw(format, bytes) => {
             let name = FORMATS[usize::from(format) % FORMATS.len()];
-            check_places(name, &read(&pile_fuzz::file(name, bytes)));
+            check_positions(name, &read(&pile_fuzz::file(name, bytes)));
         }
         Input::Lines(first, second, bytes) => {
             let plain = read(&pile_fuzz::file("a.jsonl", bytes));
-            check_places("a.jsonl", &plain);
+            check_positions("a.jsonl", &plain);
             let (head, rest) = bytes.split_at(usize::from(first) % (bytes.len() + 1));
             let (middle, tail) = rest.split_at(usize::from(second) % (rest.len() + 1));
             let frames =

@@ -1,4 +1,4 @@
-//! What the fuzz targets share: files by path, a small trained tokenizer, and oracles.
+//! Shared by the fuzz targets: files, a small trained tokenizer, and references.
 
 pub mod indexed;
 pub mod record;
@@ -11,16 +11,16 @@ use std::{
     process,
 };
 
-/// The path of a file in a folder of this process, where those of the input before are replaced.
+/// The path of a file in the folder of this process. Each input replaces the files of the previous one.
 #[must_use]
 pub fn path(name: &str) -> PathBuf {
     let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/files");
     files.join(process::id().to_string()).join(name)
 }
 
-/// Writes a file of that name and returns its path; nothing may still have it mapped.
+/// Writes a file and returns its path. The file must not be mapped.
 ///
-/// Written over, not replaced: some file systems bring a file to disk that was cut to nothing and written anew.
+/// It is overwritten in place: some file systems flush a file that was truncated to nothing and rewritten.
 #[must_use]
 pub fn file(name: &str, bytes: &[u8]) -> PathBuf {
     let path = path(name);
@@ -42,17 +42,19 @@ fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.set_len(bytes.len() as u64)
 }
 
-/// The parts of an input of several files: cut where a line of just `----` stands, as the seeds have it.
+/// Splits an input into the contents of several files, at lines of `----`. The seeds are written so.
 #[must_use]
 pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
-    const CUT: &[u8] = b"\n----\n";
+    const SEPARATOR: &[u8] = b"\n----\n";
     let mut rest = input;
     std::array::from_fn(|i| {
-        let at = rest.windows(CUT.len()).position(|window| window == CUT);
+        let at = rest
+            .windows(SEPARATOR.len())
+            .position(|window| window == SEPARATOR);
         match at {
             Some(at) if i + 1 < N => {
                 let part = &rest[..at];
-                rest = &rest[at + CUT.len()..];
+                rest = &rest[at + SEPARATOR.len()..];
                 part
             }
             _ => std::mem::take(&mut rest),
@@ -60,7 +62,7 @@ pub fn parts<const N: usize>(input: &[u8]) -> [&[u8]; N] {
     })
 }
 
-/// Joins parts as [`parts`] cuts them.
+/// Joins parts so that [`parts`] splits them again.
 #[must_use]
 pub fn join(parts: &[&[u8]]) -> Vec<u8> {
     parts.join(&b"\n----\n"[..])

@@ -1,4 +1,4 @@
-//! Records by the plainest means: all of the JSON read by serde_json, then looked at.
+//! A reference for records: serde_json parses all of the JSON, and the document is taken from its values.
 
 use std::fmt;
 
@@ -6,10 +6,10 @@ use pile_core::read::{Document, reference};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 
-/// What is fuzzed: text and subset of a line, or `None` if it is refused.
+/// Parses a line with the core: its text and subset, or `None` if it is not a record.
 ///
 /// # Panics
-/// The fast reader and the plain one do not agree, in the document or in what they say is wrong.
+/// The fast parser and the reference parser disagree, in the document or in the error.
 #[must_use]
 pub fn parsed(line: &[u8]) -> Option<(String, Option<String>)> {
     let mut scratch = Vec::new();
@@ -21,18 +21,19 @@ pub fn parsed(line: &[u8]) -> Option<(String, Option<String>)> {
     Some((document.text.into_owned(), document.subset.map(Into::into)))
 }
 
-/// What serde_json makes of a line.
+/// The expected result of a line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Expected {
     /// It is a document.
     Document(String, Option<String>),
-    /// It is to be refused.
+    /// It is not a record.
     Refused,
-    /// serde_json cannot say: we read lone surrogates, numbers of any size and any nesting.
+    /// Unknown, as serde_json refuses lines that the core accepts: lone surrogates, numbers of any size, deep
+    /// nesting.
     Unknown,
 }
 
-/// Keys may come twice: all of them are kept, in their order.
+/// The keys and values of an object, in order. Keys may be repeated.
 struct Pairs(Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Pairs {
@@ -55,7 +56,7 @@ impl<'de> Deserialize<'de> for Pairs {
     }
 }
 
-/// The oracle.
+/// Returns the expected result of a line, by serde_json alone.
 #[must_use]
 pub fn expected(line: &[u8]) -> Expected {
     let Ok(text) = std::str::from_utf8(line) else {
@@ -69,7 +70,7 @@ pub fn expected(line: &[u8]) -> Expected {
     }
     let pairs = match serde_json::from_str::<Pairs>(text) {
         Ok(Pairs(pairs)) => pairs,
-        Err(err) if is_ours_to_read(&err) => return Expected::Unknown,
+        Err(err) if is_accepted_by_the_core(&err) => return Expected::Unknown,
         Err(_) => return Expected::Refused,
     };
     let (mut text, mut subset) = (None, None);
@@ -94,7 +95,7 @@ pub fn expected(line: &[u8]) -> Expected {
     text.map_or(Expected::Refused, |text| Expected::Document(text, subset))
 }
 
-fn is_ours_to_read(err: &serde_json::Error) -> bool {
+fn is_accepted_by_the_core(err: &serde_json::Error) -> bool {
     let message = err.to_string();
     [
         "surrogate",

@@ -7,8 +7,9 @@ use std::{fs, path::Path};
 
 use pile_core::{
     order::{
-        Amount, IndexedSamples, Layout, Mt19937, OrderConfig, Rule, TrainingOrder, blend, build,
-        normalized_weights, npy::Numbers, packed, split_documents, weights_by_documents,
+        Amount, IndexedSamples, Mt19937, OrderConfig, OrderRule, SampleLayout, TrainingOrder,
+        blend, build, normalized_weights, npy::Numbers, packed, split_documents,
+        weights_by_documents,
     },
     progress::Progress,
     timeline::find_sequences,
@@ -281,9 +282,9 @@ fn orders_of_whole_documents_equal_the_reference() {
         let stem = folder.path().join(stem_of(case));
         let mut config = OrderConfig::packed(stem.clone(), seq_length, n_samples, seed as u32);
         config.rule = if case["pack_impl"] == "unpacked" {
-            Rule::Unpacked
+            OrderRule::Unpacked
         } else {
-            Rule::PackUntilOverflow
+            OrderRule::PackUntilOverflow
         };
         config.allow_chopped = case["allow_chopped"].as_bool().unwrap();
         let lengths = dataset.lengths().unwrap();
@@ -294,7 +295,7 @@ fn orders_of_whole_documents_equal_the_reference() {
             assert_eq!(sha256(&bytes), expected.as_str().unwrap(), "{file}");
         }
         let samples = |as_gpt_neox| {
-            let layout = Layout {
+            let layout = SampleLayout {
                 as_gpt_neox,
                 ..config.layout()
             };
@@ -342,7 +343,7 @@ fn orders_of_whole_documents_equal_the_reference() {
         }
         assert_eq!(
             summary.replaced_by_gpt_neox.len(),
-            usize::from(config.rule == Rule::PackUntilOverflow)
+            usize::from(config.rule == OrderRule::PackUntilOverflow)
         );
     }
 }
@@ -363,7 +364,7 @@ fn where_the_reference_crashes_the_next_permutation_follows() {
     let labels = TokenDataset::open(&golden.join("dataset/mixed32_label")).unwrap();
     let stem = folder.path().join("order");
     let config = OrderConfig {
-        rule: Rule::PackUntilOverflow,
+        rule: OrderRule::PackUntilOverflow,
         allow_chopped: false,
         ..OrderConfig::packed(stem, 128, 60, 1)
     };
@@ -430,7 +431,7 @@ fn orders_of_megatron_equal_the_reference() {
         let stem = folder.path().join(case["id"].as_str().unwrap());
         let n_samples = case["num_samples"].as_u64();
         let config = OrderConfig {
-            rule: Rule::Megatron {
+            rule: OrderRule::Megatron {
                 extra: number("add_extra_token"),
                 drop_last_partial: case["drop_last_partial"].as_bool().unwrap(),
             },

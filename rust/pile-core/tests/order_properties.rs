@@ -4,8 +4,8 @@
 use pile_core::{
     Result,
     order::{
-        Amount, IndexedSamples, MegatronConfig, OrderConfig, Rule, TrainingOrder, build, megatron,
-        packed,
+        Amount, IndexedSamples, MegatronConfig, OrderConfig, OrderRule, TrainingOrder, build,
+        megatron, packed,
     },
     progress::Progress,
     tokens::{Span, TokenSource, TokenType},
@@ -98,7 +98,7 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let config = OrderConfig {
-            rule: Rule::Megatron { extra, drop_last_partial },
+            rule: OrderRule::Megatron { extra, drop_last_partial },
             ..OrderConfig::packed(folder.path().join("o"), seq_length, n_samples, seed)
         };
         let mut found = rows(&lengths, &config);
@@ -130,7 +130,7 @@ proptest! {
         is_unpacked: bool, allow_chopped: bool,
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let rule = if is_unpacked { Rule::Unpacked } else { Rule::PackUntilOverflow };
+        let rule = if is_unpacked { OrderRule::Unpacked } else { OrderRule::PackUntilOverflow };
         let config = OrderConfig {
             rule,
             allow_chopped,

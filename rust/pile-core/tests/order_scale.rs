@@ -186,7 +186,7 @@ fn at_scale(n_documents: usize, mean: u64, n_samples: u64, n_epochs: u64) {
     let peak = memory("VmHWM:") - before;
     let bytes = arrays_bytes(&built);
     println!(
-        "{n_documents} documents, {} samples of {} epochs: {seconds:.1} s, arrays {:.2} GB, peak {:.2} GB beside the lengths",
+        "{n_documents} documents, {} samples of {} epochs: {seconds:.1} s, arrays {:.2} GB, peak {:.2} GB without the lengths",
         built.shuffle_idx.len(),
         built.n_epochs,
         bytes as f64 / 1e9,

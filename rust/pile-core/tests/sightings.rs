@@ -5,7 +5,7 @@ use std::{cmp::Reverse, collections::BTreeSet, fs, path::Path, sync::Arc};
 
 use pile_core::{
     order::{
-        BlendPart, BlendedSamples, IndexedSamples, Mt19937, OrderConfig, Rule, Samples,
+        BlendPart, BlendedSamples, IndexedSamples, Mt19937, OrderConfig, OrderRule, Samples,
         TrainingOrder, build, build_blend, npy::Array,
     },
     progress::Progress,
@@ -467,14 +467,14 @@ fn assert_appearances_match_the_spans<S: TokenSource>(order: &TrainingOrder<S>, 
 fn appearances_match_the_spans_of_every_rule() {
     let world = world(9, 20, TokenType::U16);
     let lengths = world.dataset.lengths().unwrap();
-    let megatron = |extra, drop_last_partial| Rule::Megatron {
+    let megatron = |extra, drop_last_partial| OrderRule::Megatron {
         extra,
         drop_last_partial,
     };
     let rules = [
-        Rule::Packed,
-        Rule::PackUntilOverflow,
-        Rule::Unpacked,
+        OrderRule::Packed,
+        OrderRule::PackUntilOverflow,
+        OrderRule::Unpacked,
         megatron(1, true),
         megatron(0, true),
         megatron(1, false),

@@ -10,7 +10,9 @@ use std::{
 
 use pile_core::{
     Result,
-    order::{IndexedSamples, Layout, OrderConfig, Rule, TrainingOrder, build, npy::AnyArray},
+    order::{
+        IndexedSamples, OrderConfig, OrderRule, SampleLayout, TrainingOrder, build, npy::AnyArray,
+    },
     progress::Progress,
     timeline::{RepeatedDocument, RepeatsConfig, Scan, SearchUnit, Sightings, TextQuery, repeats},
     tokens::{Span, TokenSource, TokenType},
@@ -51,7 +53,7 @@ type Row = Vec<(usize, usize)>;
 struct World {
     folder: tempfile::TempDir,
     documents: Vec<Vec<i32>>,
-    layout: Layout,
+    layout: SampleLayout,
     /// Whether samples are whole documents, padded.
     is_whole: bool,
     /// Document numbers, all copies.
@@ -72,7 +74,7 @@ fn numbers(path: &Path, width: u64) -> Vec<Vec<i64>> {
         .collect()
 }
 
-fn world(documents: Vec<Vec<i32>>, rule: Rule, seq_length: u64, n: u64, seed: u32) -> World {
+fn world(documents: Vec<Vec<i32>>, rule: OrderRule, seq_length: u64, n: u64, seed: u32) -> World {
     let folder = tempfile::tempdir().unwrap();
     let lengths: Vec<i32> = documents.iter().map(|d| d.len() as i32).collect();
     let config = OrderConfig {
@@ -110,7 +112,7 @@ fn world(documents: Vec<Vec<i32>>, rule: Rule, seq_length: u64, n: u64, seed: u3
         folder,
         documents,
         layout,
-        is_whole: matches!(rule, Rule::PackUntilOverflow | Rule::Unpacked),
+        is_whole: matches!(rule, OrderRule::PackUntilOverflow | OrderRule::Unpacked),
         doc_idx,
         rows,
     }
@@ -328,16 +330,16 @@ impl World {
     }
 }
 
-fn rules() -> impl Strategy<Value = Rule> {
+fn rules() -> impl Strategy<Value = OrderRule> {
     let megatron =
-        (0_u64..2, any::<bool>()).prop_map(|(extra, drop_last_partial)| Rule::Megatron {
+        (0_u64..2, any::<bool>()).prop_map(|(extra, drop_last_partial)| OrderRule::Megatron {
             extra,
             drop_last_partial,
         });
     prop_oneof![
-        3 => Just(Rule::Packed),
-        1 => Just(Rule::PackUntilOverflow),
-        1 => Just(Rule::Unpacked),
+        3 => Just(OrderRule::Packed),
+        1 => Just(OrderRule::PackUntilOverflow),
+        1 => Just(OrderRule::Unpacked),
         2 => megatron,
     ]
 }
@@ -376,7 +378,7 @@ proptest! {
 #[test]
 fn a_row_with_only_the_shared_token_is_no_part() {
     // Rows of 2 + 1 tokens over one document: 0-2, 2-4, 4-6.
-    let world = world(vec![vec![0, 1, 2, 3, 4, 5, 6]], Rule::Packed, 2, 3, 1);
+    let world = world(vec![vec![0, 1, 2, 3, 4, 5, 6]], OrderRule::Packed, 2, 3, 1);
     let n_parts = |text: &[i32]| {
         let answer = world.sightings_of(&[text.to_vec()]);
         answer

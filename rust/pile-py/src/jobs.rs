@@ -200,10 +200,10 @@ pub fn build_order<'py>(
         _ => return Err(argument("give samples or epochs")),
     };
     let rule = match rule {
-        "packed" => order::Rule::Packed,
-        "pack_until_overflow" => order::Rule::PackUntilOverflow,
-        "unpacked" => order::Rule::Unpacked,
-        "megatron" => order::Rule::Megatron {
+        "packed" => order::OrderRule::Packed,
+        "pack_until_overflow" => order::OrderRule::PackUntilOverflow,
+        "unpacked" => order::OrderRule::Unpacked,
+        "megatron" => order::OrderRule::Megatron {
             extra,
             drop_last_partial,
         },

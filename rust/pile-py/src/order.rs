@@ -30,7 +30,7 @@ enum OrderOrigin {
         stem: PathBuf,
         prefix: PathBuf,
         padding: i64,
-        layout: order::Layout,
+        layout: order::SampleLayout,
         dataset: Arc<tokens::TokenDataset>,
     },
     Rows {
@@ -160,7 +160,7 @@ impl TrainingOrder {
         padding: i64,
         as_gpt_neox: bool,
     ) -> Result<Self, BindError> {
-        let layout = order::Layout {
+        let layout = order::SampleLayout {
             seq_length,
             extra,
             is_padded,
@@ -236,10 +236,10 @@ impl TrainingOrder {
         places: PyReadonlyArray1<'py, i64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let n_samples = self.inner.n_samples();
-        let places = places.as_array().into_iter().map(|i| index(*i, n_samples));
-        let places = places.collect::<PyResult<Vec<u64>>>()?;
-        let shape = [places.len(), self.inner.sample_length() as usize];
-        self.filled(py, &shape, |out| self.inner.read_samples(&places, out))
+        let positions = places.as_array().into_iter().map(|i| index(*i, n_samples));
+        let positions = positions.collect::<PyResult<Vec<u64>>>()?;
+        let shape = [positions.len(), self.inner.sample_length() as usize];
+        self.filled(py, &shape, |out| self.inner.read_samples(&positions, out))
     }
 
     fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {

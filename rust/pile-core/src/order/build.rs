@@ -8,7 +8,7 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Amount, IndexedSamples, Layout, MegatronConfig, Samples, WholeDocumentConfig, megatron,
+    Amount, IndexedSamples, MegatronConfig, SampleLayout, Samples, WholeDocumentConfig, megatron,
     npy::Numbers, pack_until_overflow, packed, unpacked,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 
 /// The rule by which documents become samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
+pub enum OrderRule {
     /// GPT-NeoX's `packed`.
     Packed,
     /// GPT-NeoX's `pack_until_overflow`.
@@ -42,7 +42,7 @@ pub struct OrderConfig {
     /// The files are `STEM_doc_idx.npy`, `STEM_sample_idx.npy`, `STEM_shuffle_idx.npy`.
     pub stem: PathBuf,
     /// The rule by which documents become samples.
-    pub rule: Rule,
+    pub rule: OrderRule,
     /// Tokens that the model sees at once: a sample's tokens minus the last label.
     pub seq_length: u64,
     /// Number of samples or epochs.
@@ -61,7 +61,7 @@ impl OrderConfig {
     pub fn packed(stem: PathBuf, seq_length: u64, n_samples: u64, seed: u32) -> Self {
         Self {
             stem,
-            rule: Rule::Packed,
+            rule: OrderRule::Packed,
             seq_length,
             amount: Amount::Samples(n_samples),
             seed,
@@ -72,12 +72,12 @@ impl OrderConfig {
 
     /// The layout with which the arrays of this order are read.
     #[must_use]
-    pub fn layout(&self) -> Layout {
-        let mut layout = Layout::packed(self.seq_length);
+    pub fn layout(&self) -> SampleLayout {
+        let mut layout = SampleLayout::packed(self.seq_length);
         match self.rule {
-            Rule::Packed => {}
-            Rule::PackUntilOverflow | Rule::Unpacked => layout.is_padded = true,
-            Rule::Megatron {
+            OrderRule::Packed => {}
+            OrderRule::PackUntilOverflow | OrderRule::Unpacked => layout.is_padded = true,
+            OrderRule::Megatron {
                 extra,
                 drop_last_partial,
             } => {
@@ -161,7 +161,7 @@ fn arrays(
 ) -> Result<BuiltArrays> {
     let (seq_length, seed) = (config.seq_length, config.seed);
     match config.rule {
-        Rule::Packed => {
+        OrderRule::Packed => {
             let built = packed(
                 lengths,
                 documents,
@@ -180,7 +180,7 @@ fn arrays(
                 has_separate_epoch: false,
             })
         }
-        Rule::Megatron {
+        OrderRule::Megatron {
             extra,
             drop_last_partial,
         } => {
@@ -211,7 +211,7 @@ fn arrays(
                 has_separate_epoch: built.has_separate_epoch,
             })
         }
-        Rule::PackUntilOverflow | Rule::Unpacked => {
+        OrderRule::PackUntilOverflow | OrderRule::Unpacked => {
             whole_documents(lengths, &documents, labels, config)
         }
     }
@@ -244,7 +244,7 @@ fn whole_documents(
         allow_chopped: config.allow_chopped,
         is_masked: &is_masked,
     };
-    let built = if config.rule == Rule::Unpacked {
+    let built = if config.rule == OrderRule::Unpacked {
         unpacked(&whole_config)?
     } else {
         pack_until_overflow(&whole_config)?

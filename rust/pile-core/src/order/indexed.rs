@@ -21,7 +21,7 @@ use crate::{
 
 /// How the arrays are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
+pub struct SampleLayout {
     /// Tokens the model sees at once.
     pub seq_length: u64,
     /// 1 if samples have one token more than the model sees, the last label; 0 if not (an option of Megatron-LM).
@@ -32,7 +32,7 @@ pub struct Layout {
     pub as_gpt_neox: bool,
 }
 
-impl Layout {
+impl SampleLayout {
     /// The layout of a `packed` order.
     #[must_use]
     pub fn packed(seq_length: u64) -> Self {
@@ -70,7 +70,7 @@ struct CopyQuery {
 /// `STEM_{doc,sample,shuffle}_idx.npy`, memory-mapped.
 #[derive(Debug)]
 pub struct IndexedSamples {
-    layout: Layout,
+    layout: SampleLayout,
     doc_idx: AnyArray,
     sample_idx: AnyArray,
     shuffle_idx: AnyArray,
@@ -81,7 +81,7 @@ impl IndexedSamples {
     ///
     /// # Errors
     /// A file is missing or malformed, or the three do not belong together.
-    pub fn open(stem: &Path, layout: Layout) -> Result<Self> {
+    pub fn open(stem: &Path, layout: SampleLayout) -> Result<Self> {
         let samples = Self {
             layout,
             doc_idx: AnyArray::open(&array_path(stem, "doc_idx"), 1)?,

@@ -19,8 +19,8 @@ mod whole_documents;
 
 pub use appearances::{Appearance, Appearances};
 pub use blended::{BlendPart, BlendedSamples, build_blend};
-pub use build::{OrderConfig, OrderSummary, Rule, build};
-pub use indexed::{IndexedSamples, Layout};
+pub use build::{OrderConfig, OrderRule, OrderSummary, build};
+pub use indexed::{IndexedSamples, SampleLayout};
 pub use megatron::{MegatronArrays, MegatronConfig, megatron};
 pub use mt19937::Mt19937;
 pub use packed::{Amount, PackedArrays, n_epochs_for, packed};

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use super::{Appearances, BatchDocuments, DocumentRun, IndexedSamples, Layout, Steps, appearances};
+use super::{
+    Appearances, BatchDocuments, DocumentRun, IndexedSamples, SampleLayout, Steps, appearances,
+};
 use crate::{
     Error, Result,
     progress::Progress,
@@ -108,7 +110,7 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// # Errors
     /// A file is missing or malformed, or the three do not belong together.
     pub fn open(stem: &Path, seq_length: u64, source: S) -> Result<Self> {
-        let samples = IndexedSamples::open(stem, Layout::packed(seq_length))?;
+        let samples = IndexedSamples::open(stem, SampleLayout::packed(seq_length))?;
         Ok(Self::new(Box::new(samples), source, 0))
     }
 

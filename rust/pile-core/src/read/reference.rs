@@ -88,7 +88,7 @@ fn parse_standard<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, S
         let what = format!("not a document: expected a JSON object with a \"{text_field}\"");
         return Err(what);
     }
-    let record = Pairs::parse(value.get())?;
+    let record = ObjectPairs::parse(value.get())?;
     let text = record.last(text_field);
     let text = text.ok_or_else(|| format!("no \"{text_field}\" in the JSON object"))?;
     let meta = record.last("meta").filter(|_| text_field != "meta");
@@ -121,7 +121,7 @@ fn subset(meta: &str) -> Result<Option<Cow<'_, str>>, String> {
     if !meta.starts_with('{') {
         return Ok(None);
     }
-    let meta = Pairs::parse(meta)?;
+    let meta = ObjectPairs::parse(meta)?;
     let name = meta.last("pile_set_name").filter(|v| v.starts_with('"'));
     let name: Option<JsonText<'_>> = name
         .map(serde_json::from_str)
@@ -178,9 +178,9 @@ fn replace_surrogates(bytes: Cow<'_, [u8]>) -> (Cow<'_, str>, u64) {
 }
 
 /// The keys and values of an object, in order. Keys may be repeated.
-struct Pairs<'a>(Vec<(JsonText<'a>, &'a RawValue)>);
+struct ObjectPairs<'a>(Vec<(JsonText<'a>, &'a RawValue)>);
 
-impl<'a> Pairs<'a> {
+impl<'a> ObjectPairs<'a> {
     fn parse(object: &'a str) -> Result<Self, String> {
         serde_json::from_str(object).map_err(explain)
     }
@@ -193,11 +193,11 @@ impl<'a> Pairs<'a> {
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for ObjectPairs<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct All;
-        impl<'de> Visitor<'de> for All {
-            type Value = Pairs<'de>;
+        struct PairsVisitor;
+        impl<'de> Visitor<'de> for PairsVisitor {
+            type Value = ObjectPairs<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
@@ -206,10 +206,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Pairs<'a> {
                 while let Some(pair) = map.next_entry()? {
                     pairs.push(pair);
                 }
-                Ok(Pairs(pairs))
+                Ok(ObjectPairs(pairs))
             }
         }
-        deserializer.deserialize_map(All)
+        deserializer.deserialize_map(PairsVisitor)
     }
 }
 
@@ -250,8 +250,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Strings<'a> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for JsonText<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct One;
-        impl<'de> Visitor<'de> for One {
+        struct StringVisitor;
+        impl<'de> Visitor<'de> for StringVisitor {
             type Value = JsonText<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
@@ -266,6 +266,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonText<'a> {
                 Err(de::Error::invalid_type(de::Unexpected::Seq, &self))
             }
         }
-        deserializer.deserialize_bytes(One)
+        deserializer.deserialize_bytes(StringVisitor)
     }
 }

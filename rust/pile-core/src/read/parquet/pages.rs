@@ -135,7 +135,7 @@ impl Read for FileCursor<'_> {
     }
 }
 
-/// The header of a page, as far as it matters for memory.
+/// The fields of a page's header that determine the memory of the page.
 #[derive(Debug, PartialEq, Eq)]
 struct PageHeader {
     /// Decompressed size of the page.
