@@ -89,8 +89,8 @@ class RemoteRows:
         rows, rest = divmod(self._starts[-1], self._row_bytes)
         if rest:
             raise FormatError(
-                f"{self._starts[-1]:,} bytes are not a whole number of rows of {self.row_length} {self.dtype} "
-                f"tokens: cut short, or of another row length ({address})"
+                f"{self._starts[-1]:,} bytes are not a whole number of rows of {self.row_length} "
+                f"{self.dtype} tokens: cut short, or of another row length ({address})"
             )
         self._n_rows = rows
 
