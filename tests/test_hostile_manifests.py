@@ -38,7 +38,7 @@ for _ in range(500):
     DEEP = [DEEP]
 
 VALUES: list[Any] = [
-    *(None, True, "", "x", "a\0b", "../x", "/dev/zero", "x" * 5000, "\ud800"),
+    *(None, True, "", "x", ".", "/", "a\0b", "../x", "/dev/zero", "x" * 5000, "\ud800"),
     *(-1, 0, 1, 2**31, 2**63 - 1, 2**63, 2**70, 10**4000, 0.5, float("inf"), float("nan")),
     *([], [None], [[]], {}, {"a": 1}, DEEP),
 ]

@@ -15,7 +15,14 @@ import click
 
 from pile_tools import _core, terminal
 from pile_tools.arguments import checked
-from pile_tools.errors import CancelledError, ConfigError, PileError, PileWarning, UnknownTokenizerError
+from pile_tools.errors import (
+    CancelledError,
+    ConfigError,
+    OutputExistsError,
+    PileError,
+    PileWarning,
+    UnknownTokenizerError,
+)
 from pile_tools.terminal import ReaderLeftError, echo, echo_text
 
 COMMANDS = {
@@ -135,6 +142,8 @@ def _report(err: BaseException) -> int:
         case ReaderLeftError():
             terminal.silence_stdout()
             return EXIT_DONE
+        case OutputExistsError() if "--force" not in str(err):
+            return _say(f"{err}; --force discards it", EXIT_FAILURE)
         case PileError():
             return _say(str(err), EXIT_FAILURE)
         case OSError():

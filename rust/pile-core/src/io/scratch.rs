@@ -291,7 +291,7 @@ impl Scratch {
         };
         let what = format!(
             "holds {finished} of an unfinished run with other shards or settings; \
-             the command of that run resumes it, force discards it"
+             the command of that run resumes it"
         );
         Err(Error::exists(&self.folder, what))
     }
