@@ -9,13 +9,19 @@ from pathlib import Path
 from pile_tools import checked
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Writes a file beside its final name, syncs it and renames it: readers see the old file or the new.
+def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = None) -> None:
+    """Writes a file under another name, syncs it and renames it: readers see the old file or the new.
 
     For files in a folder that the caller has locked; `pile_tools.publish` writes those that users name.
+
+    Args:
+        path: The file.
+        data: What it is to hold.
+        scratch: A folder of the same file system, which a killed job leaves to be cleared; by default the
+            unfinished file is beside the final one.
     """
     data = data.encode() if isinstance(data, str) else data
-    temporary = path.parent / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
+    temporary = (scratch or path.parent) / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
             file.write(data)

@@ -136,8 +136,10 @@ def write(
     outputs: list[Entry],
     summary: Settings,
     inputs: list[Entry] | None = None,
+    *,
+    scratch: Path | None = None,
 ) -> Manifest:
-    """Writes the manifest of a finished artifact, by rename.
+    """Writes the manifest of a finished artifact, by rename; `scratch` as in `files.write_atomically`.
 
     `inputs` replaces the request's where more is known of them after the job, checksums say.
     """
@@ -162,7 +164,7 @@ def write(
         "summary": manifest.summary,
     }
     values["checksum"] = fingerprint(values)
-    files.write_atomically(path, json.dumps(values, indent=1) + "\n")
+    files.write_atomically(path, json.dumps(values, indent=1) + "\n", scratch=scratch)
     return manifest
 
 

@@ -35,6 +35,7 @@ class DataCheck:
     Args:
         order: The order.
         notes: Where verified token files are recorded.
+        scratch: Where the notes are written before they are renamed, see `files.write_atomically`.
 
     Attributes:
         unverified: Datasets that no manifest of ours lists, which nothing can be compared with.
@@ -43,8 +44,8 @@ class DataCheck:
         FormatError: A manifest is damaged.
     """
 
-    def __init__(self, order: Order, notes: Path) -> None:
-        self._notes = notes
+    def __init__(self, order: Order, notes: Path, *, scratch: Path | None = None) -> None:
+        self._notes, self._scratch = notes, scratch
         self._known = _read_notes(notes)
         records = list(_records(order.manifest)) if order.manifest else []
         self.unverified: list[Path] = [] if records else [order.path]
@@ -79,7 +80,8 @@ class DataCheck:
                 self._known[os.fspath(path.resolve())] = [*before, entry["sha256"]]
         if self._new:
             self._notes.parent.mkdir(exist_ok=True)
-            files.write_atomically(self._notes, json.dumps(self._known, indent=1) + "\n")
+            notes = json.dumps(self._known, indent=1) + "\n"
+            files.write_atomically(self._notes, notes, scratch=self._scratch)
 
     def _is_known(self, path: Path, entry: Entry) -> bool:
         with suppress(OSError):

@@ -89,8 +89,10 @@ def _check_steps(lines: list[dict[str, Any]], path: Path, tokens_per_step: int) 
             raise FormatError(f"{line['tokens']} tokens, {expected} ({path}, line {step + 1})")
 
 
-def rewind_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
+def rewind_log(path: Path, n_steps: int, tokens_per_step: int, *, scratch: Path | None = None) -> None:
     """Cuts a log to its first `n_steps` lines; creates an empty one where there is none.
+
+    `scratch` is where it is written before it is renamed, see `files.write_atomically`.
 
     Raises:
         FormatError: It has fewer whole lines than that, or they are not steps 0 to `n_steps` - 1.
@@ -105,7 +107,7 @@ def rewind_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
         or not path.exists()
         or path.stat().st_size != sum(len(line) + 1 for line in kept)
     ):
-        files.write_atomically(path, b"".join(line + b"\n" for line in kept))
+        files.write_atomically(path, b"".join(line + b"\n" for line in kept), scratch=scratch)
 
 
 class LogWriter:

@@ -132,7 +132,8 @@ def _check_data(run: Run, ranks: Processes) -> list[str]:
 
 def _checked_data(run: Run, sign_of_life: Callable[[], None]) -> list[str]:
     output = run.config.output
-    data = DataCheck(run.order, runs.resume_folder(output) / runs.CHECKED_FILE)
+    notes, scratch = runs.resume_folder(output) / runs.CHECKED_FILE, output / runs.SCRATCH_FOLDER
+    data = DataCheck(run.order, notes, scratch=scratch)
     with Bar("checking the data", data.n_bytes) as bar:
 
         def on_bytes(n_bytes: int) -> None:
@@ -196,7 +197,7 @@ def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: b
     folders.remove_steps(checkpoints, runs.CHECKPOINT_KIND, beyond, scratch)
     if saved is not None:
         check_steps(run, saved)
-    rewind_log(output / LOG_FILE, saved or 0, run.tokens_per_step)
+    rewind_log(output / LOG_FILE, saved or 0, run.tokens_per_step, scratch=scratch)
 
 
 def _engine(run: Run, ranks: Processes) -> Engine:

@@ -215,8 +215,10 @@ def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: b
     output = run.config.output
     if force:
         _remove_made(output, scratch)
+    # `finished` took it for this run's, of inputs that have changed since.
+    (output / MANIFEST_FILE).unlink(missing_ok=True)
     machine = {"processes": n_processes, "threads": n_threads}
-    manifest.write(output / RUN_FILE, run.request, [], machine)
+    manifest.write(output / RUN_FILE, run.request, [], machine, scratch=scratch)
 
 
 def _remove_made(output: Path, scratch: Path) -> None:
@@ -268,5 +270,7 @@ def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: 
     }
     outputs = [manifest.file_entry(path, output) for path in made]
     (resume_folder(output) / CHECKED_FILE).unlink(missing_ok=True)
-    manifest.write(output / MANIFEST_FILE, run.request, outputs, summary)
+    if os.path.lexists(output / MANIFEST_FILE):
+        raise OutputExistsError(f"came here while this was trained ({output / MANIFEST_FILE})")
+    manifest.write(output / MANIFEST_FILE, run.request, outputs, summary, scratch=output / SCRATCH_FOLDER)
     publish.sync_folder(output)

@@ -73,6 +73,44 @@ def test_outputs_in_a_folder_that_is_a_link_are_found_from_both_sides(
             assert any("00.jsonl" in check.what for check in checks)
 
 
+@pytest.mark.parametrize("are_rows", [False, True])
+def test_token_shards_are_verified_by_their_own_manifest(
+    chain: Path, are_rows: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(chain)
+    shards = token_shards.shard(Path("tokens/d.bin"), Path("sh"), shard_bytes=30_000)
+    assert len(shards) > 3
+    made = Path("made.tsv" if are_rows else "made")
+    if are_rows:
+        Path("terms.txt").write_text("alpha\n")
+        command = ["count-terms", "terms.txt", "sh", "--row-length", "17", "--batch-size", "4"]
+        size = sum(path.stat().st_size for path in shards)
+        # The tokens must be whole rows.
+        whole = Path("tokens/d.bin").read_bytes()[: size // 34 * 34]
+        for path in [*shards, Path("sh/d.shards.manifest.json")]:
+            path.unlink()
+        Path("rows.bin").write_bytes(whole)
+        shards = token_shards.shard(Path("rows.bin"), Path("sh"), shard_bytes=30_000)
+        assert run_cli(group, [*command, "--tokenizer", "tokenizer.json", "-o", "made.tsv"]) == 0
+    else:
+        shutil.copy("tokens/d.idx", "sh/d.idx")
+        order.run(Path("sh/d"), made, order.OrderConfig(seq_length=16, samples=20))
+    checks = verify.run(made, chain=True)
+    assert {check.state for check in checks} == {"ok"}
+    assert any(shards[2].name in check.what for check in checks)
+    data = bytearray(shards[2].read_bytes())
+    data[15_000] ^= 1
+    shards[2].write_bytes(data)
+    with pytest.raises(VerifyError, match=f"{shards[2].name} has another SHA-256"):
+        verify.run(made, chain=True)
+    if are_rows:
+        Path("sh").rename("away")
+        assert "sh is not here" in [check.what for check in verify.run(made) if check.state == "absent"]
+    else:
+        with pytest.raises(VerifyError, match=f"{shards[2].name} has another SHA-256"):
+            verify.run(Path("sh/d"))
+
+
 @pytest.mark.parametrize(
     ("damaged", "verified", "named"),
     [
@@ -208,6 +246,7 @@ def test_equal_shards_are_found_without_a_manifest(chain: Path) -> None:
     shards = token_shards.shard(tokens, tokens.parent, shard_bytes=n - n % 2)
     tokens.unlink()
     (chain / "tokens" / "d.manifest.json").unlink()
+    (chain / "tokens" / "d.shards.manifest.json").unlink()
     checks = verify.run(chain / "tokens" / "d")
     assert [check.state for check in checks] == ["ok", "unsure"]
     shards[1].write_bytes(shards[0].read_bytes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -165,9 +166,8 @@ class _Verifier:
         prefix = path.parent / path.name.removesuffix(".idx").removesuffix(".bin")
         has_index = datasets.with_suffix(prefix, ".idx").exists()
         if has_index and not datasets.with_suffix(prefix, MANIFEST_SUFFIX).exists():
-            yield from self._unsigned_dataset(prefix, None)
-            labels = datasets.labels_manifest(prefix)
-            self._pending += [labels] if labels.exists() else []
+            self._pending += _manifests_of_dataset(prefix)
+            yield from self._foreign_dataset(prefix, None)
         else:
             self._pending += find_manifests(path)
         while self._pending:
@@ -209,9 +209,13 @@ class _Verifier:
             return Check("WRONG", str(err), found.path)
         if _is_manifest_name(path) and path.exists():
             self._pending.append(path)
-        if path.suffix == ".bin" and not path.exists() and (shards := _shards_of(path)):
-            return _joined(shards, entry, found.path)
-        return self.file(path, entry, found.path, absent="WRONG")
+        return self._whole_or_shards(path, entry, found.path, absent="WRONG")
+
+    def _whole_or_shards(self, path: Path, entry: Entry, artifact: Path, absent: str) -> Check:
+        """The check of a file; of a token file that is here as shards alone, of these."""
+        if path.suffix == ".bin" and "sha256" in entry and not path.exists() and (shards := _shards_of(path)):
+            return _joined(shards, entry, artifact)
+        return self.file(path, entry, artifact, absent)
 
     def _input(self, found: Manifest, entry: Entry) -> Iterator[Check]:
         path = manifest.input_path(found, entry)
@@ -222,17 +226,19 @@ class _Verifier:
         if is_dataset:
             yield _dataset(path, entry, found.path)
         else:
-            yield self.file(path, entry, found.path, absent="absent")
+            yield self._whole_or_shards(path, entry, found.path, absent="absent")
         if self._chain:
-            made = _manifests_of(path, is_dataset=is_dataset)
-            self._pending += made
-            if is_dataset and not any(_is_manifest_of(path, one) for one in made):
-                yield from self._unsigned_dataset(path, found.path)
+            self._pending += _manifests_of_dataset(path) if is_dataset else _manifests_of(path)
+            if is_dataset and not datasets.with_suffix(path, MANIFEST_SUFFIX).exists():
+                yield from self._foreign_dataset(path, found.path)
 
-    def _unsigned_dataset(self, prefix: Path, artifact: Path | None) -> Iterator[Check]:
-        """The checks of a dataset without a manifest: its structure is all that can be checked."""
+    def _foreign_dataset(self, prefix: Path, artifact: Path | None) -> Iterator[Check]:
+        """The checks of a dataset whose index no manifest lists; one may list its tokens."""
         if datasets.with_suffix(prefix, ".idx").exists():
             yield _structure(prefix, artifact)
+        labels = datasets.labels_manifest(prefix)
+        if any(made != labels for made in _manifests_of_dataset(prefix)):
+            return
         yield from _equal_shards(_shards_of(datasets.with_suffix(prefix, ".bin")), artifact)
         what = "no manifest has checksums of its tokens" + (
             ", only its fingerprint is known" if artifact else ""
@@ -279,11 +285,20 @@ def _beside(found: Manifest) -> list[Path]:
     return [found.folder / RUN_FILE] if found.kind == "run" else []
 
 
-def _manifests_of(path: Path, *, is_dataset: bool) -> list[Path]:
+def _manifests_of_dataset(path: Path) -> list[Path]:
+    """The manifests of a dataset, its labels, its token shards and its token file, those there are.
+
+    `path` is a prefix, or as rows are given: a folder, a token file, or a shard of one.
+    """
+    prefixes = {path: None}
+    with contextlib.suppress(PileError, OSError):
+        first = _core.token_files(path)[0][0]
+        prefixes[datasets.prefix_named(Path(first)) or path] = None
+    return [made for prefix in prefixes for made in datasets.manifest_paths(prefix) if made.exists()]
+
+
+def _manifests_of(path: Path) -> list[Path]:
     """The manifests that an input was made with: itself, one beside it, or one of its folder."""
-    if is_dataset:
-        beside = [datasets.with_suffix(path, MANIFEST_SUFFIX), datasets.labels_manifest(path)]
-        return [one for one in beside if one.exists()]
     if _is_manifest_name(path):
         return [path] if path.exists() else []
     stems = dict.fromkeys((path.name, path.stem))
@@ -301,21 +316,27 @@ def _lists(found: Path, path: Path) -> bool:
     return any(os.path.normpath(made.folder / entry["path"]) == os.fspath(path) for entry in made.outputs)
 
 
-def _is_manifest_of(prefix: Path, found: Path) -> bool:
-    return found == datasets.with_suffix(prefix, MANIFEST_SUFFIX)
-
-
 def _dataset(path: Path, entry: Entry, artifact: Path) -> Check:
     """A dataset that something was made from, by its fingerprint."""
     try:
-        found = _core.TokenSource(path).fingerprint
-    except FileNotFoundError:
-        return Check("absent", f"{path} is not here", artifact)
+        found = _fingerprint(path)
     except (PileError, OSError) as err:
-        return Check("WRONG", _reason(err), artifact)
+        is_here = path.exists() or any(datasets.with_suffix(path, end).exists() for end in (".idx", ".bin"))
+        if is_here or _shards_of(datasets.with_suffix(path, ".bin")):
+            return Check("WRONG", _reason(err), artifact)
+        return Check("absent", f"{path} is not here", artifact)
     if found != entry["fingerprint"]:
         return Check("WRONG", f"{path} is another dataset than the one it was made from", artifact)
     return Check("ok", f"{path} (fingerprint {found[:16]})", artifact)
+
+
+def _fingerprint(path: Path) -> str:
+    """The fingerprint of a dataset, or of rows, which have no index. Raises FormatError, OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        return _core.TokenSource(path).fingerprint
+    # It is that of the bytes, whatever the length of a row.
+    rows: str = _core.rows_order(path, 1, "uint16").dataset.fingerprint
+    return rows
 
 
 def _structure(prefix: Path, artifact: Path | None) -> Check:
