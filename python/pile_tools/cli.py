@@ -6,6 +6,7 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 import sys
 import traceback
 import typing
@@ -121,6 +122,9 @@ def _warnings_as_lines() -> typing.Iterator[None]:
         yield
 
 
+_SETTING = re.compile(r"(?<![\w-])(max-record|on-bad-record)(?![\w-])")
+
+
 def _report(err: BaseException) -> int:
     """One line for `err` on standard error, and the exit code it stands for."""
     match err:
@@ -145,7 +149,8 @@ def _report(err: BaseException) -> int:
         case OutputExistsError() if "--force" not in str(err):
             return _say(f"{err}; --force discards it", EXIT_FAILURE)
         case PileError():
-            return _say(str(err), EXIT_FAILURE)
+            # The library names settings, a command its options.
+            return _say(_SETTING.sub(r"--\1", str(err)), EXIT_FAILURE)
         case OSError():
             if err.filename == terminal.STANDARD_OUTPUT:
                 terminal.silence_stdout()

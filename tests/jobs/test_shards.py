@@ -424,6 +424,37 @@ def test_bombs_take_no_memory(name: str, action: str, tmp_path: Path, tokenizer:
             assert (origin["record"], origin["byte_start"]) == (2, n_bytes - len(LINE))
 
 
+@pytest.mark.parametrize("is_named", [False, True])
+def test_rows_without_a_text_and_long_names_of_subsets_take_no_memory(
+    tmp_path: Path, tokenizer: Path, is_named: bool
+) -> None:
+    """A page says in a few bytes that millions of rows are null, or of a subset with a long name."""
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    n = 20_000 if is_named else 12_000_000
+    if is_named:
+        names = pyarrow.array(["a" * 100_000, "b" * 100_000])
+        indices = pyarrow.array([i % 2 for i in range(n)], pyarrow.int32())
+        table = {
+            "text": pyarrow.array(["x"] * n),
+            "meta.pile_set_name": pyarrow.DictionaryArray.from_arrays(indices, names),
+        }
+    else:
+        table = {"text": pyarrow.concat_arrays([pyarrow.array(["x"]), pyarrow.nulls(n, pyarrow.string())])}
+    path = tmp_path / "a.parquet"
+    rows = {"max_rows_per_page": n + 10, "row_group_size": n + 10, "write_batch_size": n + 10}
+    parquet.write_table(pyarrow.table(table), path, data_page_size=1 << 30, compression="zstd", **rows)
+    arguments = ["tokenize", path, "-o", tmp_path / "d", "--tokenizer", tokenizer, "--threads", "2"]
+    process = subprocess.run(
+        [sys.executable, "-c", WATCHED, *arguments, "--on-bad-record", "skip"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout.split()[-2]) < 200 << 10
+
+
 def test_the_longest_record_is_exact(tmp_path: Path, tokenizer: Path) -> None:
     lines = [json.dumps({"text": "x" * n}).encode() for n in (5, 30, 31, 29, 2_000_000, 3)]
     limit = len(lines[1])

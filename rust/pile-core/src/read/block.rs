@@ -48,6 +48,13 @@ pub(super) struct ColumnText {
     pub missing: Option<&'static str>,
 }
 
+impl ColumnText {
+    /// Bytes of memory beside those of the text.
+    pub fn memory_bytes(&self) -> u64 {
+        (size_of::<Self>() + self.subset.as_deref().map_or(0, str::len)) as u64
+    }
+}
+
 /// The position of a record in its shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Position {
@@ -118,10 +125,14 @@ impl Block {
         }
     }
 
-    /// Bytes of memory that the block takes.
+    /// Bytes of memory that the block takes. Rows without a text take some too.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
-        self.bytes.len() as u64
+        let texts = match &self.content {
+            BlockContent::Texts(texts) => texts.iter().map(ColumnText::memory_bytes).sum(),
+            _ => 0,
+        };
+        self.bytes.len() as u64 + texts
     }
 
     /// Number of records. The last line of a file may lack its line end.

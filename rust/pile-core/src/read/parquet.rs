@@ -131,8 +131,10 @@ impl ParquetReader {
             bytes: Vec::new(),
             texts: Vec::new(),
         };
-        // The second bound is for short texts: it limits the memory of `texts`.
-        while found.bytes.len() < BLOCK_BYTES && found.texts.len() < BLOCK_BYTES / 16 {
+        // The second bound is for short texts, nulls and long names of subsets.
+        let mut n_more = 0;
+        while found.bytes.len() < BLOCK_BYTES && n_more < 4 * BLOCK_BYTES as u64 {
+            let n_before = found.texts.len();
             if self.columns.is_none() && !self.open_group()? {
                 self.hash_to(u64::MAX)?;
                 break;
@@ -143,6 +145,8 @@ impl ParquetReader {
             if !guarded(&self.path, || columns.read(&mut found))? {
                 self.columns = None;
             }
+            let new = &found.texts[n_before..];
+            n_more += new.iter().map(ColumnText::memory_bytes).sum::<u64>();
         }
         Ok(found)
     }
