@@ -146,7 +146,7 @@ def _report(err: BaseException) -> int:
         case ReaderLeftError():
             terminal.silence_stdout()
             return EXIT_DONE
-        case OutputExistsError() if "--force" not in str(err):
+        case OutputExistsError() if "of an unfinished run" in str(err):
             return _say(f"{err}; --force discards it", EXIT_FAILURE)
         case PileError():
             # The library names settings, a command its options.

@@ -46,6 +46,9 @@ SCRATCH_SUFFIX = ".partial"
 #: What pages and pictures of ours hold near their start, HTML and SVG alike.
 PAGE_MARK = "<!-- made by pile-tools -->"
 
+#: What to do about a page in the way: its commands have no option to replace it.
+_OTHER_NAME = "give it another name, or remove it"
+
 #: What a file system without locks answers.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
@@ -131,6 +134,7 @@ def make(
     names: Sequence[str] = (),
     resumes: bool = False,
     is_stream: bool = False,
+    reads_inputs: bool = True,
     or_else: str = ", another -o keeps both",
 ) -> tuple[Manifest, bool]:
     """The manifest of the artifact asked for, and whether it was made now or was complete already.
@@ -145,6 +149,8 @@ def make(
             cleared first. The folder is then kept when `build` fails.
         is_stream: The input is a stream, of which nobody knows whether it is the same again: neither
             finished nor unpublished output is taken for what is asked for.
+        reads_inputs: `build` reads the request's inputs itself. Otherwise they were read before, by another
+            job, and are compared by their checksums when the same is asked for again.
         or_else: What the user can do beside replacing the output.
 
     Raises:
@@ -152,6 +158,8 @@ def make(
         PileError: Another process makes this, or the scratch folder is not ours.
         OSError: A file cannot be read or written.
     """
+    _refuse_own_input(target, request.inputs, names)
+    _refuse_scratch(target.folder)
     if is_stream and os.path.lexists(target.manifest) and not force:
         raise OutputExistsError(f"is there already; --force replaces it{or_else} ({target.manifest})")
     force_anew = force or is_stream
@@ -187,9 +195,9 @@ def make(
                 built = build(target.scratch)
                 _refuse_resized(request.inputs, target.folder)
                 made = _write_manifest(target, request, built, owned)
-            unchanged.remember(
-                target.unpublished, list(manifest.hashed_inputs(made.inputs, target.folder)), seen
-            )
+            if reads_inputs:
+                paths = list(manifest.hashed_inputs(made.inputs, target.folder))
+                unchanged.remember(target.unpublished, paths, seen)
         except BaseException:
             if not resumes:
                 clear(target.scratch, keep={REPLACED})
@@ -203,6 +211,7 @@ def write_file(
     *,
     force: bool = False,
     is_ours: Callable[[bytes], bool] = lambda head: False,
+    or_else: str = "--force replaces it",
 ) -> None:
     """Publishes a single file that has no manifest.
 
@@ -211,6 +220,7 @@ def write_file(
         fill: Writes the file at the path that it is given.
         force: Replace any regular file. Without it only an equal file is replaced, or one that is ours.
         is_ours: Whether a file that begins with these bytes, 4 KiB at most, was written by the same command.
+        or_else: What the user can do if another file is in the way.
 
     Raises:
         OutputExistsError: Another file is in the way.
@@ -224,6 +234,7 @@ def write_file(
                 with path.open("wb") as stream:
                     stream.write(temporary.read_bytes())
         return
+    _refuse_scratch(path.parent)
     scratch = path.with_name(path.name + SCRATCH_SUFFIX)
     with locked(scratch, "is writing this"):
         clear(scratch)
@@ -233,7 +244,8 @@ def write_file(
                 fill(temporary)
             _core.check_mapped()
             entry = _synced_entry(temporary, path.name)
-            _refuse(path, {}, entry, force=force or (_is_regular(path) and is_ours(_head(path))))
+            is_forced = force or (_is_regular(path) and is_ours(_head(path)))
+            _refuse(path, {}, entry, force=is_forced, or_else=or_else)
             temporary.replace(path)
             sync_folder(path.parent)
         finally:
@@ -242,13 +254,19 @@ def write_file(
 
 def write_page(path: Path, text: str) -> None:
     """Publishes a page or picture that holds `PAGE_MARK` near its start; it replaces others that do."""
-    write_file(path, lambda temporary: temporary.write_bytes(text.encode()), is_ours=_has_page_mark)
+    write_file(
+        path,
+        lambda temporary: temporary.write_bytes(text.encode()),
+        is_ours=_has_page_mark,
+        or_else=_OTHER_NAME,
+    )
 
 
 def refuse_page(path: Path) -> None:
     """Refuses a page that `write_page` would refuse, before the work that it is to show."""
     if not _is_stream(path):
-        _refuse(path, {}, None, force=_is_regular(path) and _has_page_mark(_head(path)))
+        is_ours = _is_regular(path) and _has_page_mark(_head(path))
+        _refuse(path, {}, None, force=is_ours, or_else=_OTHER_NAME)
 
 
 def _has_page_mark(head: bytes) -> bool:
@@ -362,7 +380,12 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as err:
-        if err.filename is None and err.errno in _FULL and err.strerror == os.strerror(err.errno):
+        # numpy says only how many items it could not write.
+        if err.errno is None and err.filename is None:
+            raise PileError(f"could not be written whole, {err}; is the disk full? ({path})") from err
+        # The core names the file itself; Arrow's text holds the number.
+        is_unnamed = err.strerror == os.strerror(err.errno or 0) or "[errno" in (err.strerror or "")
+        if err.filename is None and err.errno in _FULL and is_unnamed:
             err.filename = str(path)
         raise
 
@@ -483,6 +506,21 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
     return made
 
 
+def _refuse_own_input(target: Target, inputs: Sequence[Entry], names: Sequence[str]) -> None:
+    """Refuses to write over what is still to be read. Raises ConfigError."""
+    read = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
+    for path in (target.folder / name for name in names):
+        if path.is_file() and any(one.is_file() and path.samefile(one) for one in read):
+            raise ConfigError(f"is one of the files that are read; give another output ({path})")
+
+
+def _refuse_scratch(folder: Path) -> None:
+    """Refuses an output in a scratch folder, which its job clears. Raises ConfigError."""
+    for parent in (folder, *folder.parents):
+        if parent.name.endswith(SCRATCH_SUFFIX) and (parent / MARKER).is_file():
+            raise ConfigError(f"is the scratch folder of a job; give another output ({parent})")
+
+
 def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
     """Refuses inputs that grew or shrank while the job read them. Raises PileError."""
     for entry in inputs:
@@ -521,12 +559,19 @@ def _publish(
     return published
 
 
-def _refuse(path: Path, owned: Mapping[str, Entry], new: Entry | None, *, force: bool) -> None:
+def _refuse(
+    path: Path,
+    owned: Mapping[str, Entry],
+    new: Entry | None,
+    *,
+    force: bool,
+    or_else: str = "--force replaces it",
+) -> None:
     """Refuses to replace what is not ours, or no regular file. An equal file may be replaced by any."""
     _refuse_kind(path)
     is_replaceable = force or path.name in owned or (new is not None and _is_as_told(path, new))
     if os.path.lexists(path) and not is_replaceable:
-        raise OutputExistsError(f"exists and is not from pile-tools; --force replaces it ({path})")
+        raise OutputExistsError(f"exists and is not from pile-tools; {or_else} ({path})")
 
 
 def _refuse_kind(path: Path) -> None:

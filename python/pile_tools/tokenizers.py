@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import manifest
+from pile_tools import checked, manifest
 from pile_tools._core import Tokenizer
 from pile_tools.errors import PileError, first_line
 from pile_tools.manifest import Entry
@@ -77,6 +77,8 @@ def find_tokenizer(name: AnyPath) -> TokenizerFile:
         file = path / TOKENIZER_FILE
         if not file.exists():
             raise PileError(f"the folder holds no {TOKENIZER_FILE} ({path})")
+        # A folder may come from anyone, and a pipe in it would be waited for.
+        checked.open_regular(file).close()
         return TokenizerFile(file)
     asked = _HUB_NAME.fullmatch(os.fspath(name))
     if path.exists() or asked is None or path.suffix == ".json":

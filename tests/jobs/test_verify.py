@@ -98,6 +98,8 @@ def test_token_shards_are_verified_by_their_own_manifest(
     checks = verify.run(made, chain=True)
     assert {check.state for check in checks} == {"ok"}
     assert any(shards[2].name in check.what for check in checks)
+    token_shards.unshard(Path("sh"), Path("joined.bin"))
+    assert any("shards.manifest" in check.what for check in verify.run(Path("joined.bin"), chain=True))
     data = bytearray(shards[2].read_bytes())
     data[15_000] ^= 1
     shards[2].write_bytes(data)

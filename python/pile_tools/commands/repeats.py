@@ -106,7 +106,8 @@ def _print_documents(found: Repeats, limit: int) -> None:
         first, last = int(rows["first_step"].min()), int(rows["last_step"].max())
         echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>11,}  {first:>10,}  {last:>9,}  {numbers}")
     if n_groups > limit:
-        echo(f"... and {n_groups - limit:,} groups more; --json gives all")
+        n_more = n_groups - limit
+        echo(f"... and {n_more:,} more {'group' if n_more == 1 else 'groups'}; --json gives all")
 
 
 def _chart(found: Repeats, every: int) -> str:

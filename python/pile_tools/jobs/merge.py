@@ -133,7 +133,7 @@ def _run_parts(
         merged = _core.merge_datasets(prefixes, folder, output.name, request.digest, force, on_progress)
         return summary | {"bin_sha256": merged["bin_sha256"]}, entries
 
-    return Result(*datasets.make(output, request, build, force=force), is_whole=True)
+    return Result(*datasets.make(output, request, build, force=force, reads_inputs=False), is_whole=True)
 
 
 def _manifest(prefix: Path) -> Manifest | None:

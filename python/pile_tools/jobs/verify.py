@@ -275,7 +275,9 @@ class _Verifier:
 
 def _reason(err: Exception) -> str:
     """What went wrong and with which file, without the number of the error."""
-    return f"{err.strerror} ({err.filename})" if isinstance(err, OSError) else str(err)
+    if not isinstance(err, OSError) or err.filename is None:
+        return str(getattr(err, "strerror", None) or err)
+    return f"{err.strerror} ({err.filename})"
 
 
 def _beside(found: Manifest) -> list[Path]:
@@ -304,7 +306,9 @@ def _manifests_of(path: Path) -> list[Path]:
     stems = dict.fromkeys((path.name, path.stem))
     candidates = [path.parent / (stem + MANIFEST_SUFFIX) for stem in stems]
     candidates.append(path.parent / MANIFEST_FILE)
-    return [one for one in candidates if one.exists() and _lists(one, path)]
+    if prefix := datasets.prefix_named(path):
+        candidates += datasets.manifest_paths(prefix)
+    return [one for one in dict.fromkeys(candidates) if one.exists() and _lists(one, path)]
 
 
 def _lists(found: Path, path: Path) -> bool:
@@ -313,7 +317,9 @@ def _lists(found: Path, path: Path) -> bool:
         made = manifest.read(found)
     except (PileError, OSError):
         return True
-    return any(os.path.normpath(made.folder / entry["path"]) == os.fspath(path) for entry in made.outputs)
+    return any(
+        os.path.normpath(made.folder / entry["path"]) == os.path.normpath(path) for entry in made.outputs
+    )
 
 
 def _dataset(path: Path, entry: Entry, artifact: Path) -> Check:

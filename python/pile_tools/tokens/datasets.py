@@ -110,7 +110,13 @@ def is_complete(prefix: Path, request: Request) -> bool:
 
 
 def make(
-    prefix: Path, request: Request, build: Build, *, force: bool, is_stream: bool = False
+    prefix: Path,
+    request: Request,
+    build: Build,
+    *,
+    force: bool,
+    is_stream: bool = False,
+    reads_inputs: bool = True,
 ) -> tuple[Manifest, bool]:
     """The manifest of the dataset at `prefix`, and whether it was made now or was complete already.
 
@@ -132,4 +138,5 @@ def make(
         names=names,
         resumes=True,
         is_stream=is_stream,
+        reads_inputs=reads_inputs,
     )

@@ -7,7 +7,10 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, Metadata},
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -91,7 +94,13 @@ fn stamp(path: &Path) -> Result<Option<Stamp>> {
     let stem = name.as_bytes().strip_suffix(MANIFEST_SUFFIX.as_bytes());
     let artifact = path.with_file_name(OsStr::from_bytes(stem.unwrap_or_default()));
     let scratch = with_suffix(&artifact, SCRATCH_SUFFIX);
-    if scratch.join(name).is_file() && scratch.join("pile-tools.lock").is_file() {
+    let lock = scratch.join("pile-tools.lock");
+    // Labels, shards and a merged token file that a killed job has not published yet are absent, and the dataset
+    // is whole without them; the job itself opens it again. A dataset's own files may be half old, half new.
+    let is_dataset = !STEMS[1..]
+        .iter()
+        .any(|end| artifact.as_os_str().as_bytes().ends_with(end.as_bytes()));
+    if scratch.join(name).is_file() && lock.is_file() && (is_dataset || is_locked(&lock)) {
         let what = "is being replaced; try again, or run the command that was making it again";
         return Err(Error::malformed(path, what));
     }
@@ -102,6 +111,16 @@ fn stamp(path: &Path) -> Result<Option<Stamp>> {
         n_bytes: m.len(),
     };
     Ok(fs::metadata(path).ok().map(stamp))
+}
+
+/// Whether a process holds a lock on a file. False where the file system has no locks.
+fn is_locked(path: &Path) -> bool {
+    let Ok(file) = fs::File::open(path) else {
+        return false;
+    };
+    // SAFETY: the descriptor is open. Closing it ends the lock.
+    let taken = unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_SH | libc::LOCK_NB) };
+    taken != 0 && std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock
 }
 
 /// Appends `suffix` to a path; unlike `with_extension`, it replaces nothing.
@@ -146,12 +165,16 @@ mod tests {
             let prefix = folder.path().join("a");
             let scratch = folder.path().join(format!("a{stem}.partial"));
             fs::create_dir(&scratch).unwrap();
-            fs::write(scratch.join("pile-tools.lock"), "").unwrap();
+            let lock = fs::File::create(scratch.join("pile-tools.lock")).unwrap();
+            // SAFETY: the descriptor is open.
+            assert_eq!(unsafe { libc::flock(lock.as_raw_fd(), libc::LOCK_EX) }, 0);
             ReplacementCheck::begin(&prefix).unwrap().end().unwrap();
             let check = ReplacementCheck::begin(&prefix).unwrap();
             fs::write(scratch.join(format!("a{stem}.manifest.json")), "1").unwrap();
             let err = check.end().unwrap_err().to_string();
             assert!(err.starts_with("is being replaced"), "{err}");
+            drop(lock);
+            assert_eq!(ReplacementCheck::begin(&prefix).is_err(), stem.is_empty());
         }
     }
 }
