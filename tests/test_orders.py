@@ -21,7 +21,7 @@ def all_packed_cases(golden: Path) -> list[dict[str, Any]]:
 
 
 def packed_cases(golden: Path) -> list[dict[str, Any]]:
-    """Those over a whole dataset, which is what the order stage builds."""
+    """Those over a whole dataset, which is what the order job builds."""
     cases = all_packed_cases(golden)
     return [case for case in cases if case["split"] is None and case["num_samples"] is not None]
 

@@ -16,8 +16,8 @@ from tests.conftest import Run
 
 from pile_tools import ConfigError, Index, PileError, Tokenizer, open_index, open_order, timeline
 from pile_tools.commands.search import command as search_command
-from pile_tools.jobs import index as index_stage
-from pile_tools.jobs import order as order_stage
+from pile_tools.jobs import index as index_job
+from pile_tools.jobs import order as order_job
 from pile_tools.jobs import token_shards, tokenize
 from pile_tools.jobs.count_ngrams import CountNgramsConfig, count_tokens, count_words
 from pile_tools.jobs.count_terms import (
@@ -114,10 +114,10 @@ def build(folder: Path, tokenizer: Path) -> World:
     shard.write_text("".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS), encoding="utf-8")
     prefix = folder / "d"
     tokenize.run([shard], prefix, tokenize.TokenizeConfig(tokenizer=tokenizer), threads=1)
-    index_stage.run(prefix, index_stage.IndexConfig())
+    index_job.run(prefix, index_job.IndexConfig())
     # One row holds all that is asked for whole.
-    config = order_stage.OrderConfig(seq_length=600, steps=1, batch_size=1)
-    order_stage.run(prefix, folder / "o", config)
+    config = order_job.OrderConfig(seq_length=600, steps=1, batch_size=1)
+    order_job.run(prefix, folder / "o", config)
     return World(tokenizer, shard, prefix, folder / "o")
 
 
@@ -387,7 +387,7 @@ def test_tables_of_hostile_texts_and_names_have_columns(tokenizer: Path, tmp_pat
     for inputs in (prefix, shard):
         done = cli("count-ngrams", inputs, "--by-subset", "--top", "40")
         assert done.returncode == 0, done.stderr
-    order_stage.run(prefix, tmp_path / "o", order_stage.OrderConfig(seq_length=64, steps=200, batch_size=1))
+    order_job.run(prefix, tmp_path / "o", order_job.OrderConfig(seq_length=64, steps=200, batch_size=1))
     found = timeline.mixture(open_order(tmp_path / "o"))
     assert len(set(found.subsets)) == len(found.subsets)
     assert set(found.subsets) >= {"unknown", None}

@@ -1,4 +1,4 @@
-"""`pile-tools`: one subcommand per stage, each imported when it is called."""
+"""`pile-tools`: one subcommand per job or question, each imported when it is called."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from pile_tools.arguments import checked
 from pile_tools.errors import (
     CancelledError,
     ConfigError,
-    OutputExistsError,
     PileError,
     PileWarning,
     UnknownTokenizerError,
@@ -122,6 +121,7 @@ def _warnings_as_lines() -> typing.Iterator[None]:
         yield
 
 
+#: Settings that the core names in its messages; they are options of the same name.
 _SETTING = re.compile(r"(?<![\w-])(max-record|on-bad-record)(?![\w-])")
 
 
@@ -146,10 +146,7 @@ def _report(err: BaseException) -> int:
         case ReaderLeftError():
             terminal.silence_stdout()
             return EXIT_DONE
-        case OutputExistsError() if "of an unfinished run" in str(err):
-            return _say(f"{err}; --force discards it", EXIT_FAILURE)
         case PileError():
-            # The library names settings, a command its options.
             return _say(_SETTING.sub(r"--\1", str(err)), EXIT_FAILURE)
         case OSError():
             if err.filename == terminal.STANDARD_OUTPUT:

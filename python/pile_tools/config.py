@@ -1,4 +1,4 @@
-"""Configs: a frozen dataclass per stage, its options on the command line, its keys in TOML."""
+"""Configs: a frozen dataclass per job, its options on the command line, its keys in TOML."""
 
 from __future__ import annotations
 

@@ -192,7 +192,11 @@ def make(
         try:
             seen = Identities.of(manifest.resolved(target.folder, of["path"]) for of in request.inputs)
             with _naming(target.manifest):
-                built = build(target.scratch)
+                try:
+                    built = build(target.scratch)
+                except OutputExistsError as err:
+                    # The core found the finished work of another job there.
+                    raise OutputExistsError(f"{err}; --force discards it") from err
                 _refuse_resized(request.inputs, target.folder)
                 made = _write_manifest(target, request, built, owned)
             if reads_inputs:

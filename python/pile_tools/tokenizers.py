@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pile_tools import checked, manifest
 from pile_tools._core import Tokenizer
-from pile_tools.errors import PileError, first_line
+from pile_tools.errors import ConfigError, PileError, first_line
 from pile_tools.manifest import Entry
 from pile_tools.types import AnyPath
 
@@ -84,6 +84,19 @@ def find_tokenizer(name: AnyPath) -> TokenizerFile:
     if path.exists() or asked is None or path.suffix == ".json":
         return TokenizerFile(path)  # A file that is missing is named when it is read.
     return _fetch(asked["id"], asked["revision"])
+
+
+def eod_of(tokenizer: Tokenizer, name: str | None, source: AnyPath) -> tuple[str, int] | None:
+    """The end-of-document token and its id: the one of a name, or else the tokenizer's own if it has one.
+
+    `source` is what the tokenizer was loaded from, for the message. Raises ConfigError for an unknown name.
+    """
+    if name is None:
+        return tokenizer.eod
+    id = tokenizer.token_to_id(name)
+    if id is None:
+        raise ConfigError(f"--eod {name!r} is not in the vocabulary of {source}")
+    return name, id
 
 
 def _fetch(hub_id: str, revision: str | None) -> TokenizerFile:

@@ -19,6 +19,7 @@ from pile_tools import checked, files, manifest
 from pile_tools.errors import FormatError, VerifyError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.order.order import Order
+from pile_tools.tokens import datasets
 
 #: Called with the number of bytes read so far.
 OnBytes = Callable[[int], object]
@@ -52,7 +53,7 @@ class DataCheck:
         self._arrays: list[_File] = [file for record in records for file in _listed(record)]
         self._tokens: list[_File] = []
         for prefix in _datasets(records):
-            told = prefix.parent / (prefix.name + MANIFEST_SUFFIX)
+            told = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
             if told.exists():
                 self._tokens += _listed(manifest.read(told))
             else:

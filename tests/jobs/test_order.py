@@ -1,4 +1,4 @@
-"""The order stage: its folder, its manifest, what it refuses."""
+"""The order job: its folder, its manifest, what it refuses."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pile_tools.manifest import Request
 from pile_tools.read.shards import find_shards
 from studies.memorization import models, study
 from studies.memorization.plan import MemorizationConfig, prepare
-from studies.report import stage
+from studies.report import job
 
 from .conftest import BATCH_SIZE, CHECKPOINTS, STEPS, greedy_that_knows, write_run
 
@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lambda run, step, n_new, ban: greedy_that_knows(root / "order", step * BATCH_SIZE, n_new),
         )
         study.run(prepare(root / "run", MemorizationConfig(rows=20), None), root / "study")
-    stage.run(root / "run", root / "study", root / "report.html")
+    job.run(root / "run", root / "study", root / "report.html")
     return root
 
 

@@ -17,7 +17,7 @@ from pile_tools.jobs import verify
 from studies.cli import group
 from studies.memorization import study
 from studies.memorization.plan import MemorizationConfig, prepare
-from studies.report import plots, stage, wording
+from studies.report import job, plots, wording
 from studies.report.facts import collect
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -58,7 +58,7 @@ def study_folder(run_folder: Path, tmp_path: Path, canaries_file: Path, loaded_s
 
 
 def _report(run: Path, study_folder: Path, output: Path, **more: Any) -> str:
-    stage.run(run, study_folder, output, **more)
+    job.run(run, study_folder, output, **more)
     return output.read_text(encoding="utf-8")
 
 
@@ -108,10 +108,10 @@ def test_the_report_can_be_verified_with_its_chain(
 
 def test_a_finished_report_is_left_alone(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "report.html"
-    assert stage.run(run_folder, study_folder, output)[1]
-    assert not stage.run(run_folder, study_folder, output)[1]
+    assert job.run(run_folder, study_folder, output)[1]
+    assert not job.run(run_folder, study_folder, output)[1]
     before = output.read_bytes()
-    assert stage.run(run_folder, study_folder, output, force=True)[1]
+    assert job.run(run_folder, study_folder, output, force=True)[1]
     assert output.read_bytes() == before
 
 
@@ -120,20 +120,20 @@ def test_a_page_of_someone_else_is_not_overwritten(
 ) -> None:
     (tmp_path / "mine.html").write_text("mine")
     with pytest.raises(OutputExistsError):
-        stage.run(run_folder, study_folder, tmp_path / "mine.html")
+        job.run(run_folder, study_folder, tmp_path / "mine.html")
     assert (tmp_path / "mine.html").read_text() == "mine"
 
 
 def test_other_names_than_html_are_usage_errors(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.html"):
-        stage.run(run_folder, study_folder, tmp_path / "report.pdf")
+        job.run(run_folder, study_folder, tmp_path / "report.pdf")
 
 
 def test_a_study_of_another_run_is_an_error(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
     path = run_folder / "manifest.json"
     path.write_text(path.read_text().replace('"seed": 1', '"seed": 2'))
     with pytest.raises(PileError, match="another run"):
-        stage.run(run_folder, study_folder, tmp_path / "report.html")
+        job.run(run_folder, study_folder, tmp_path / "report.html")
 
 
 @pytest.mark.parametrize("missing", ["run", "memo"])

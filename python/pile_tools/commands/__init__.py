@@ -1,1 +1,1 @@
-"""One module per command: options -> config -> stage -> summary."""
+"""One module per command: options -> config -> job -> summary."""

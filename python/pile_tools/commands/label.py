@@ -49,7 +49,7 @@ def command(
     found = find_shards(shards)
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
     started = time.monotonic()
-    # A missing file is named by the stage.
+    # A missing file is named by the job.
     n_bytes = options.size_of([path for path in found if path.exists()])
     total = None if n_bytes is None else n_bytes + datasets.token_bytes(prefix)
     with Bar("labelling", total) as bar:

@@ -27,7 +27,7 @@ _N_PASSED_OVER = 5
 #: Each thread has tables and buffers of some 20 MB: more threads are a slip of the pen.
 MAX_THREADS = 1024
 
-#: A path, not checked by click: what is missing is named by the stage, with exit code 1.
+#: A path, not checked by click: what is missing is named by the job, with exit code 1.
 PATH = click.Path(path_type=Path)
 
 force = click.option("--force", is_flag=True, help="Replace output that was made from something else.")

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from pile_tools import _core, manifest, publish
 from pile_tools.config import Settings
-from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.errors import ConfigError, OutputExistsError
 from pile_tools.manifest import Entry, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.read.shards import RecordConfig, entries, has_stream
+from pile_tools.read.shards import RecordConfig, checked_entries, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
-from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from pile_tools.tokenizers import TokenizerFile, eod_of, find_tokenizer
 from pile_tools.tokens import datasets
 from pile_tools.types import OnProgress
 
@@ -78,7 +78,7 @@ def run(
         raise ConfigError("standard input (-) or a pipe is gone once it is read: labels need shards in files")
     source = find_tokenizer(config.tokenizer)
     tokenizer = source.load()
-    eod = _eod(tokenizer, config)
+    eod = eod_of(tokenizer, config.eod, config.tokenizer)
     request = _request(prefix, shards, config, source, eod)
     provenance = datasets.with_suffix(prefix, ".provenance")
     target = Target.of(datasets.labels_manifest(prefix))
@@ -103,20 +103,10 @@ def run(
             add_special_tokens=config.add_special_tokens,
         )
         summary |= shards_summary(shards, prefix.parent)
-        inputs = _checked_inputs(request.inputs, summary["shards"])
+        inputs = checked_entries(request.inputs, summary["shards"])
         return Built([provenance.name], summary, inputs)
 
     return publish.make(target, request, build, force=force, names=[provenance.name], or_else="")
-
-
-def _eod(tokenizer: _core.Tokenizer, config: LabelConfig) -> tuple[str, int] | None:
-    """The token that may end each document, and its id."""
-    if config.eod is None:
-        return tokenizer.eod
-    id = tokenizer.token_to_id(config.eod)
-    if id is None:
-        raise ConfigError(f"--eod {config.eod!r} is not in the vocabulary of {config.tokenizer}")
-    return config.eod, id
 
 
 def _request(
@@ -143,14 +133,3 @@ def _request(
     if config.add_special_tokens:
         settings["add_special_tokens"] = True
     return Request("labels", settings, inputs)
-
-
-def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
-    """The inputs with the shards' checksums, taken while they were read."""
-    others = [entry for entry in inputs if entry["role"] != "shard"]
-    named = [entry for entry in inputs if entry["role"] == "shard"]
-    for entry, shard in zip(named, shards, strict=True):
-        if shard["bytes"] != entry["bytes"]:
-            sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
-            raise PileError(f"{shard['path']} changed while it was read: {sizes}")
-    return others + [{**e, "sha256": shard["sha256"]} for e, shard in zip(named, shards, strict=True)]

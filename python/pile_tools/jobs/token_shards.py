@@ -115,7 +115,7 @@ def unshard(
 
     request = Request("token-file", {}, entries)
     # `NAME.manifest.json` would be a dataset's.
-    target = Target.of(output.parent / (output.name + MANIFEST_SUFFIX))
+    target = Target.of(datasets.with_suffix(output, MANIFEST_SUFFIX))
     publish.make(target, request, build, force=force, names=[output.name])
     return shards
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from pile_tools import _core, manifest
 from pile_tools.config import Settings, fingerprint
-from pile_tools.errors import ConfigError, PileError
+from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.read import shards as shard_files
-from pile_tools.read.shards import RecordConfig, entries, find_shards, has_stream
-from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from pile_tools.read.shards import RecordConfig, checked_entries, entries, find_shards, has_stream
+from pile_tools.tokenizers import TokenizerFile, eod_of, find_tokenizer
 from pile_tools.tokens import datasets
 from pile_tools.tokens.parts import LENIENCE, LONGEST, Part
 from pile_tools.types import AnyPath, OnTokens
@@ -128,7 +128,7 @@ def run(
         n_resumed_shards = built.pop("n_resumed_shards")
         known = {"vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
         summary = {**built, **known, **passed_over}
-        return summary, _checked_inputs(request.inputs, built["shards"])
+        return summary, checked_entries(request.inputs, built["shards"])
 
     is_stream = has_stream(shards)
     made, is_new = datasets.make(prefix, request, build, force=force, is_stream=is_stream)
@@ -219,16 +219,10 @@ def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] 
     """The token that ends each document, and its id."""
     if not config.append_eod:
         return None
-    if config.eod is None:
-        if tokenizer.eod is None:
-            raise ConfigError(
-                f"{config.tokenizer} names no end-of-document token; give --eod TOKEN or --no-eod"
-            )
-        return tokenizer.eod
-    id = tokenizer.token_to_id(config.eod)
-    if id is None:
-        raise ConfigError(f"--eod {config.eod!r} is not in the vocabulary of {config.tokenizer}")
-    return config.eod, id
+    eod = eod_of(tokenizer, config.eod, config.tokenizer)
+    if eod is None:
+        raise ConfigError(f"{config.tokenizer} names no end-of-document token; give --eod TOKEN or --no-eod")
+    return eod
 
 
 def _request(
@@ -250,19 +244,3 @@ def _request(
     if config.add_special_tokens:
         settings["add_special_tokens"] = True
     return Request("tokens", {**settings, **(more or {})}, inputs)
-
-
-def _checked_inputs(inputs: list[Entry], shards: list[Entry]) -> list[Entry]:
-    """The inputs with the shards' checksums, taken while they were read."""
-    hashes = iter(shards)
-    checked = []
-    for entry in inputs:
-        if entry["role"] == "shard":
-            shard = next(hashes)
-            entry = {"bytes": shard["bytes"], **entry}
-            if shard["bytes"] != entry["bytes"]:
-                sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
-                raise PileError(f"{shard['path']} changed while it was read: {sizes}")
-            entry = {**entry, "sha256": shard["sha256"]}
-        checked.append(entry)
-    return checked

@@ -166,8 +166,9 @@ class _Verifier:
         prefix = path.parent / path.name.removesuffix(".idx").removesuffix(".bin")
         has_index = datasets.with_suffix(prefix, ".idx").exists()
         if has_index and not datasets.with_suffix(prefix, MANIFEST_SUFFIX).exists():
-            self._pending += _manifests_of_dataset(prefix)
-            yield from self._foreign_dataset(prefix, None)
+            made = _manifests_of_dataset(prefix)
+            self._pending += made
+            yield from self._foreign_dataset(prefix, made, None)
         else:
             self._pending += find_manifests(path)
         while self._pending:
@@ -228,16 +229,17 @@ class _Verifier:
         else:
             yield self._whole_or_shards(path, entry, found.path, absent="absent")
         if self._chain:
-            self._pending += _manifests_of_dataset(path) if is_dataset else _manifests_of(path)
-            if is_dataset and not datasets.with_suffix(path, MANIFEST_SUFFIX).exists():
-                yield from self._foreign_dataset(path, found.path)
+            made = _manifests_of_dataset(path) if is_dataset else _manifests_of(path)
+            self._pending += made
+            if is_dataset and datasets.with_suffix(path, MANIFEST_SUFFIX) not in made:
+                yield from self._foreign_dataset(path, made, found.path)
 
-    def _foreign_dataset(self, prefix: Path, artifact: Path | None) -> Iterator[Check]:
+    def _foreign_dataset(self, prefix: Path, made: list[Path], artifact: Path | None) -> Iterator[Check]:
         """The checks of a dataset whose index no manifest lists; one may list its tokens."""
         if datasets.with_suffix(prefix, ".idx").exists():
             yield _structure(prefix, artifact)
         labels = datasets.labels_manifest(prefix)
-        if any(made != labels for made in _manifests_of_dataset(prefix)):
+        if any(one != labels for one in made):
             return
         yield from _equal_shards(_shards_of(datasets.with_suffix(prefix, ".bin")), artifact)
         what = "no manifest has checksums of its tokens" + (

@@ -63,10 +63,10 @@ class Samples(Protocol):
     def __getitem__(self, sample: int, /) -> Tokens: ...
 
     def samples(self, first: int, n: int) -> Tokens:
-        """`n` samples from place `first`."""
+        """`n` samples from index `first`."""
 
     def take(self, places: NDArray[np.int64]) -> Tokens:
-        """Samples at any places."""
+        """Samples at any indices."""
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
         """What they consist of: columns row, document (-1: unknown), first token in it, tokens."""
@@ -145,7 +145,7 @@ class Order:
     @property
     def dataset_manifest(self) -> Manifest | None:
         """The manifest of the order's dataset, or None for one that another tool wrote."""
-        path = Path(str(self.dataset.prefix) + manifest.MANIFEST_SUFFIX)
+        path = datasets.with_suffix(Path(str(self.dataset.prefix)), manifest.MANIFEST_SUFFIX)
         return manifest.read(path) if path.exists() else None
 
     def tokenizer(self, given: AnyPath | None = None) -> Tokenizer:
@@ -154,7 +154,7 @@ class Order:
 
     @property
     def replaced_by_gpt_neox(self) -> list[int]:
-        """Samples that GPT-NeoX's reader cannot read, in whose place it gives another one.
+        """Samples that GPT-NeoX's reader cannot read and replaces by another one.
 
         `samples` has the true ones, or with `compat="gpt-neox"` what GPT-NeoX gives.
         """
@@ -186,7 +186,7 @@ class Order:
         return size
 
     def first_sample(self, step: int, batch_size: int | None = None) -> tuple[int, int]:
-        """The place of a step's first sample and the number of its samples.
+        """The index of a step's first sample and the number of its samples.
 
         Raises:
             ConfigError: The step is out of range, or no batch size is known.

@@ -169,6 +169,30 @@ def entries(shards: Iterable[Path], folder: Path) -> list[Entry]:
     ]
 
 
+def checked_entries(inputs: list[Entry], read: Iterable[Entry]) -> list[Entry]:
+    """A job's inputs, those with the role `shard` with the checksums taken while they were read.
+
+    Args:
+        inputs: As the request has them; a stream has no size there.
+        read: For each shard its path, bytes and SHA-256, as they were read.
+
+    Raises:
+        PileError: A shard had another size when it was read.
+    """
+    shards = iter(read)
+    checked = []
+    for entry in inputs:
+        if entry["role"] == "shard":
+            shard = next(shards)
+            entry = {"bytes": shard["bytes"], **entry}
+            if shard["bytes"] != entry["bytes"]:
+                sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
+                raise PileError(f"{shard['path']} changed while it was read: {sizes}")
+            entry = {**entry, "sha256": shard["sha256"]}
+        checked.append(entry)
+    return checked
+
+
 def summary(shards: Sequence[Path], folder: Path) -> Settings:
     """What the summary of a manifest in `folder` says of what was passed over, if anything was."""
     if not isinstance(shards, Shards) or not shards.passed_over:

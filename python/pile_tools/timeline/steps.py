@@ -40,10 +40,10 @@ def core_order(order: Order) -> TrainingOrder:
 
 
 def with_steps(table: Table, batch_size: int) -> Table:
-    """The table with step and row behind its sample."""
+    """The table with columns for step and row after that of the sample."""
     names = list(table.dtype.names or ())
-    place = names.index("sample") + 1
-    columns = {name: table[name] for name in names[:place]}
+    n_before = names.index("sample") + 1
+    columns = {name: table[name] for name in names[:n_before]}
     columns["step"], columns["row"] = table["sample"] // batch_size, table["sample"] % batch_size
     return joined(columns, table)
 

@@ -8,7 +8,7 @@ import click
 
 from pile_tools.commands import options
 from pile_tools.terminal import echo, shell_quote
-from studies.report import stage
+from studies.report import job
 
 
 @click.command("report")
@@ -34,7 +34,7 @@ def command(run: Path, memorization: Path, output: Path, force: bool) -> None:
     Examples:
       pile-study report demo/run --memorization demo/memorization -o demo/report.html
     """
-    _, is_new = stage.run(run, memorization, output, force=force)
+    _, is_new = job.run(run, memorization, output, force=force)
     if not is_new:
         echo(f"already done: {output}; nothing to do")
         return

@@ -213,6 +213,7 @@ impl TokenFiles {
             Err(err)
         })?;
         let replacement = ReplacementCheck::begin(&prefix_of(&files[0]))?;
+        // Searched again: the first search found the prefix, and may have found names that are gone since.
         let opened = Self::open_files(path);
         replacement.end()?;
         opened
