@@ -145,11 +145,12 @@ impl MergeTable {
         let mut slot = self.first_slot(pair);
         loop {
             let entry = self.slots[slot];
-            if entry >> RANK_BITS == pair {
-                return entry as u32 & (RANK_LIMIT - 1);
-            }
+            // First, as an empty slot has the bits of the pair of the largest id with itself.
             if entry == EMPTY {
                 return NO_MERGE;
+            }
+            if entry >> RANK_BITS == pair {
+                return entry as u32 & (RANK_LIMIT - 1);
             }
             slot = (slot + 1) & (self.slots.len() - 1);
         }
@@ -383,6 +384,20 @@ mod tests {
         let t = table(&[(0, 1, 4), (1, 2, 5), (0, 1, 6)]);
         assert_eq!(merged(&t, b"abc"), [0, 5]);
         assert_eq!(merged(&t, b"ab"), [6]);
+    }
+
+    #[test]
+    fn an_empty_slot_is_no_merge_of_the_largest_id_with_itself() {
+        let largest = ID_LIMIT - 1;
+        let filter_bit_of = |left, right| filter_bit(hash(pack_pair(left, right)));
+        let expected = filter_bit_of(largest, largest);
+        let (left, right) = (0..ID_LIMIT)
+            .flat_map(|left| (0..100).map(move |right| (left, right)))
+            .find(|(left, right)| filter_bit_of(*left, *right) == expected)
+            .unwrap();
+        let t = table(&[(left, right, 4)]);
+        assert_eq!(t.rank(left, right), 0);
+        assert_eq!(t.rank(largest, largest), NO_MERGE);
     }
 
     #[test]
