@@ -20,7 +20,7 @@ use crate::tokenize::{
     spec::template::Template,
 };
 use crate::{Error, Result};
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 /// Encodes texts with a [`Tokenizer`].
 ///
@@ -193,7 +193,15 @@ impl EncoderState {
             if ids.len() < n_needed {
                 ids.resize(n_needed, 0);
             }
-            let n = self.encode_pretokens(tokenizer, text.as_bytes(), start, &ends, &mut ids);
+            let encode_one = Self::encode_pretoken;
+            let n = self.encode_batches(
+                tokenizer,
+                text.as_bytes(),
+                start,
+                &ends,
+                &mut ids,
+                encode_one,
+            );
             out.extend_from_slice(&ids[..n]);
             start = *end;
         }
@@ -216,14 +224,16 @@ impl EncoderState {
     /// Writes the ids of the pretokens of `text` that end at `ends` to the start of `out`, and returns their
     /// number. The first pretoken starts at `start`.
     ///
-    /// `out` must have an element for each byte of the pretokens, and [`SLACK`] more.
-    fn encode_pretokens(
+    /// `encode_one` does the same for one pretoken that is not in the fast part of the cache. `out` must have an
+    /// element for each byte of the pretokens, and [`SLACK`] more.
+    fn encode_batches(
         &mut self,
         tokenizer: &Tokenizer,
         text: &[u8],
         mut start: usize,
         ends: &[usize],
         out: &mut [u32],
+        encode_one: impl Fn(&mut Self, &Tokenizer, &[u8], Range<usize>, &mut [u32]) -> usize,
     ) -> usize {
         let mut n = 0;
         let mut batch = LookupBatch::default();
@@ -239,7 +249,7 @@ impl EncoderState {
                 let start = n_done
                     .checked_sub(1)
                     .map_or(start, |previous| ends[previous]);
-                n += self.encode_pretoken(tokenizer, text, start, *end, &mut out[n..]);
+                n += encode_one(self, tokenizer, text, start..*end, &mut out[n..]);
                 n_done += 1;
             }
             start = ends.last().copied().unwrap_or(start);
@@ -247,16 +257,16 @@ impl EncoderState {
         n
     }
 
-    /// Writes the ids of the pretoken `text[start..end]` to the start of `out`, and returns their number.
+    /// Writes the ids of the pretoken at `range` of `text` to the start of `out`, and returns their number. A long
+    /// pretoken is split at its merge boundaries.
     fn encode_pretoken(
         &mut self,
         tokenizer: &Tokenizer,
         text: &[u8],
-        start: usize,
-        end: usize,
+        range: Range<usize>,
         out: &mut [u32],
     ) -> usize {
-        let pretoken = &text[start..end];
+        let (pretoken, start) = (&text[range.clone()], range.start);
         if pretoken.len() > MAX_SHORT_BYTES
             && let Some(boundaries) = &tokenizer.merge_boundaries
         {
@@ -265,14 +275,30 @@ impl EncoderState {
             part_ends.clear();
             boundaries.push_ends(pretoken, start, &mut part_ends);
             let has_parts = part_ends.len() > 1;
-            let n =
-                has_parts.then(|| self.encode_pretokens(tokenizer, text, start, &part_ends, out));
+            // A part is not split again. At its ends it has fewer bytes of context than its pretoken, so it can
+            // have a merge boundary that the pretoken does not have, and its parts again: as many levels as bytes.
+            let n = has_parts.then(|| {
+                let encode_part = Self::encode_unsplit;
+                self.encode_batches(tokenizer, text, start, &part_ends, out, encode_part)
+            });
             self.part_ends = part_ends;
             if let Some(n) = n {
                 return n;
             }
         }
-        let key = CacheKey::new(text, start, end);
+        self.encode_unsplit(tokenizer, text, range, out)
+    }
+
+    /// [`Self::encode_pretoken`] without a search for merge boundaries.
+    fn encode_unsplit(
+        &mut self,
+        tokenizer: &Tokenizer,
+        text: &[u8],
+        range: Range<usize>,
+        out: &mut [u32],
+    ) -> usize {
+        let key = CacheKey::new(text, range.start, range.end);
+        let pretoken = &text[range];
         if let Some(n) = self.cache.find(key, pretoken, out) {
             return n;
         }

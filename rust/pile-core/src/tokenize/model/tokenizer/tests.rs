@@ -418,6 +418,26 @@ fn with_added_tokens(strips: (bool, bool), adds_prefix_space: bool) -> Value {
     json
 }
 
+#[test]
+fn a_long_run_whose_parts_have_boundaries_of_their_own_is_encoded() {
+    // No token has "aa" at its start, so the first position of each part is a boundary, and no other one is.
+    let mut json = trained_json();
+    let mut tokens: Vec<String> = ["ba", "baa", "baaa", "baaaa"].map(String::from).into();
+    let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+    vocab.retain(|token, _| token.chars().count() == 1);
+    let ids: Vec<String> = vocab.keys().cloned().collect();
+    for (id, token) in ids.into_iter().chain(tokens.drain(..)).enumerate() {
+        vocab.insert(token, json!(id));
+    }
+    json["model"]["merges"] = json!([["b", "a"], ["ba", "a"], ["baa", "a"], ["baaa", "a"]]);
+    json["added_tokens"] = json!([]);
+    let tokenizer = load(&json).unwrap();
+    let text = "a".repeat(200_000);
+    let ids = encode(&tokenizer, &text);
+    assert_eq!(ids.len(), text.len());
+    assert!(tokenizer.decode(&ids, false) == text);
+}
+
 /// The trained file without some of the byte tokens that no merge uses.
 fn without_bytes(is_left_out: impl Fn(usize) -> bool) -> Value {
     let mut json = trained_json();
