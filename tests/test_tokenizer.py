@@ -102,6 +102,6 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 
 def test_a_text_that_would_take_gigabytes_to_merge_is_refused(neox_tokenizer: Path) -> None:
     tokenizer = Tokenizer.from_file(neox_tokenizer)
-    with pytest.raises(ConfigError, match=r"has 33554433 bytes without a place to split it"):
+    with pytest.raises(ConfigError, match=r"has 33554433 bytes without a boundary at which to split it"):
         tokenizer.encode("a" * ((32 << 20) + 1))
     assert len(tokenizer.encode("a line\n" * 100)) > 100

@@ -64,7 +64,11 @@ fn seed(target: &str, name: &str, bytes: &[u8]) -> io::Result<()> {
 
 fn seed_tokenizers() -> io::Result<()> {
     let text = "ab é  abba<|endoftext|>\n  x";
-    let whole = trained::tokenizer_json(true, false, true);
+    let whole = trained::tokenizer_json(trained::Settings {
+        is_nfc: true,
+        adds_prefix_space: false,
+        ignores_merges: true,
+    });
     seed("tokenizer", "trained", &join(&[&whole, text.as_bytes()]))?;
     let small = br#"{"version": "1.0", "added_tokens": [{"id": 3, "content": "<|endoftext|>", "single_word": false,
         "lstrip": false, "rstrip": false, "normalized": false, "special": true}], "normalizer": {"type": "NFC"},

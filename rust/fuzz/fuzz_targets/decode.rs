@@ -1,30 +1,34 @@
-//! Any ids, against the bytes of their tokens one after the other.
+//! Decodes any ids, and compares the text with the concatenated bytes of their tokens.
 #![no_main]
 
 use std::{collections::HashMap, path::Path, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use pile_core::tokenize::Tokenizer;
-use pile_fuzz::trained::tokenizer_json;
+use pile_fuzz::trained::{Settings, tokenizer_json};
 
 static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let json = tokenizer_json(true, false, false);
-    Tokenizer::from_json(&json, Path::new("tokenizer.json")).expect("we made it")
+    let json = tokenizer_json(Settings {
+        is_nfc: true,
+        adds_prefix_space: false,
+        ignores_merges: false,
+    });
+    Tokenizer::from_json(&json, Path::new("tokenizer.json")).expect("the file is valid")
 });
 
-/// GPT-2's printable spelling of bytes.
+/// The byte of each character of GPT-2's byte-level alphabet.
 static BYTES: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
     let is_itself = |byte: u8| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
     let (themselves, others): (Vec<u8>, Vec<u8>) = (0..=u8::MAX).partition(|byte| is_itself(*byte));
-    let spelt = ('\u{100}'..).zip(others);
+    let shifted = ('\u{100}'..).zip(others);
     themselves
         .into_iter()
         .map(|byte| (char::from(byte), byte))
-        .chain(spelt)
+        .chain(shifted)
         .collect()
 });
 
-/// A token's bytes; one with a character outside that alphabet stands for itself.
+/// The bytes of a token. A token with a character outside the alphabet represents its own text.
 fn bytes_of(token: &str) -> Vec<u8> {
     let bytes: Option<Vec<u8>> = token.chars().map(|c| BYTES.get(&c).copied()).collect();
     bytes.unwrap_or_else(|| token.as_bytes().to_vec())

@@ -1,37 +1,42 @@
-//! Any text, by each variant of a trained tokenizer, against the reference.
+//! Encodes any text with each setting of a trained tokenizer, and compares the ids with the reference.
 #![no_main]
 
 use std::{cell::RefCell, path::Path, sync::LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use pile_core::tokenize::{Encoder, Tokenizer, reference::Reference};
-use pile_fuzz::trained::tokenizer_json;
+use pile_fuzz::trained::{Settings, tokenizer_json};
 
+/// One variant for each combination of the three settings.
 const N_VARIANTS: usize = 8;
 
-/// The reference's time grows with the square of a piece.
-const LONGEST_TEXT: usize = 1000;
+/// The time of the reference is quadratic in the length of a pretoken.
+const MAX_TEXT_BYTES: usize = 1000;
 
 static TOKENIZERS: LazyLock<Vec<(Tokenizer, Reference)>> = LazyLock::new(|| {
-    let variants = (0..N_VARIANTS).map(|v| tokenizer_json(is_nfc(v), v & 2 != 0, v & 4 != 0));
+    let variants = (0..N_VARIANTS).map(|variant| tokenizer_json(settings(variant)));
     let path = Path::new("tokenizer.json");
     let load = |json: Vec<u8>| {
         (
-            Tokenizer::from_json(&json, path).expect("we made it"),
-            Reference::from_json(&json, path).expect("we made it"),
+            Tokenizer::from_json(&json, path).expect("the file is valid"),
+            Reference::from_json(&json, path).expect("the file is valid"),
         )
     };
     variants.map(load).collect()
 });
 
 thread_local! {
-    /// Kept from input to input, so that the cache is full of other texts' pieces.
+    /// Reused from input to input, so that the cache has the pretokens of other texts.
     static ENCODERS: RefCell<Vec<Encoder<'static>>> =
         RefCell::new(TOKENIZERS.iter().map(|(tokenizer, _)| tokenizer.encoder()).collect());
 }
 
-fn is_nfc(variant: usize) -> bool {
-    variant & 1 == 0
+fn settings(variant: usize) -> Settings {
+    Settings {
+        is_nfc: variant & 1 == 0,
+        adds_prefix_space: variant & 2 != 0,
+        ignores_merges: variant & 4 != 0,
+    }
 }
 
 fn encode(encoder: &mut Encoder<'_>, text: &str) -> Vec<u32> {
@@ -44,7 +49,7 @@ fn encode(encoder: &mut Encoder<'_>, text: &str) -> Vec<u32> {
 
 fuzz_target!(|input: (u8, &[u8])| {
     let variant = usize::from(input.0) % N_VARIANTS;
-    let text = String::from_utf8_lossy(&input.1[..input.1.len().min(LONGEST_TEXT)]);
+    let text = String::from_utf8_lossy(&input.1[..input.1.len().min(MAX_TEXT_BYTES)]);
     ENCODERS.with_borrow_mut(|encoders| {
         let encoder = &mut encoders[variant];
         let ids = check_encoding(encoder, variant, &text);
@@ -52,7 +57,7 @@ fuzz_target!(|input: (u8, &[u8])| {
     });
 });
 
-/// The ids are the reference's, whatever the cache is full of, and again when it has the text's pieces.
+/// Checks the ids twice: with the cache of earlier texts, and when it has the pretokens of this text.
 fn check_encoding(encoder: &mut Encoder<'_>, variant: usize, text: &str) -> Vec<u32> {
     let (tokenizer, reference) = &TOKENIZERS[variant];
     let expected = reference.encode(text).expect("every byte has a token");
@@ -60,21 +65,26 @@ fn check_encoding(encoder: &mut Encoder<'_>, variant: usize, text: &str) -> Vec<
         let found = encode(encoder, text);
         if found != expected {
             let fresh = encode(&mut tokenizer.encoder(), text);
-            panic!("{found:?}, by a fresh encoder {fresh:?}, expected {expected:?}");
+            panic!("{found:?}, from a new encoder {fresh:?}, expected {expected:?}");
         }
     }
     expected
 }
 
-/// Tokens give the text back; with NFC, a text that NFC leaves alone.
+/// Checks that the ids decode to the text, or with NFC to a text that NFC does not change.
 fn check_decoding(encoder: &mut Encoder<'_>, variant: usize, text: &str, ids: &[u32]) {
-    let adds_or_strips = variant & 2 != 0 || text.contains("<left>") || text.contains("<right>");
+    let Settings {
+        is_nfc,
+        adds_prefix_space,
+        ..
+    } = settings(variant);
+    let adds_or_strips = adds_prefix_space || text.contains("<left>") || text.contains("<right>");
     if adds_or_strips {
         return;
     }
     let tokenizer = &TOKENIZERS[variant].0;
     let decoded = tokenizer.decode(ids, false);
-    if !is_nfc(variant) {
+    if !is_nfc {
         assert_eq!(decoded, text);
         return;
     }

@@ -1,4 +1,4 @@
-//! A tokenizer.json, then a text: what loads encodes as the reference does.
+//! Loads any tokenizer.json, encodes a text with it, and compares the ids with the reference.
 #![no_main]
 
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use pile_core::tokenize::{Tokenizer, reference::Reference};
 
-/// The reference's time grows with the square of a piece.
-const LONGEST_TEXT: usize = 200;
+/// The time of the reference is quadratic in the length of a pretoken.
+const MAX_TEXT_BYTES: usize = 200;
 
 fuzz_target!(|input: &[u8]| {
     let [json, text] = pile_fuzz::parts(input);
@@ -15,8 +15,8 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let reference =
-        Reference::from_json(json, Path::new("tokenizer.json")).expect("it looks for less");
-    let text = String::from_utf8_lossy(&text[..text.len().min(LONGEST_TEXT)]);
+        Reference::from_json(json, Path::new("tokenizer.json")).expect("it checks less");
+    let text = String::from_utf8_lossy(&text[..text.len().min(MAX_TEXT_BYTES)]);
     let mut ids = Vec::new();
     let encoded = tokenizer.encoder().encode(&text, &mut ids);
     assert_eq!(encoded.ok().map(|()| ids.clone()), reference.encode(&text));

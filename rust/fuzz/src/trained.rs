@@ -1,4 +1,4 @@
-//! A tokenizer trained on words made up here, in every variant that encoding branches on.
+//! A tokenizer trained on generated text, with the settings on which encoding branches.
 
 use pile_core::{
     progress::Progress,
@@ -6,23 +6,35 @@ use pile_core::{
 };
 use serde_json::{Value, json};
 
-/// Longest run of spaces with a token of its own, as in GPT-NeoX.
+/// Spaces of the longest run that is an added token, as in GPT-NeoX.
 const LONGEST_SPACES: usize = 24;
 
-/// A tokenizer.json.
+/// The settings on which encoding branches.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Whether text is normalized to NFC.
+    pub is_nfc: bool,
+    /// Whether a space is added before a text.
+    pub adds_prefix_space: bool,
+    /// Whether a pretoken that is in the vocabulary is not merged.
+    pub ignores_merges: bool,
+}
+
+/// A tokenizer.json with added tokens.
 #[must_use]
-pub fn tokenizer_json(is_nfc: bool, adds_prefix_space: bool, ignores_merges: bool) -> Vec<u8> {
+pub fn tokenizer_json(settings: Settings) -> Vec<u8> {
     let mut file = trained(400);
-    if !is_nfc {
+    if !settings.is_nfc {
         file["normalizer"] = Value::Null;
     }
-    file["pre_tokenizer"]["add_prefix_space"] = adds_prefix_space.into();
-    file["model"]["ignore_merges"] = ignores_merges.into();
+    file["pre_tokenizer"]["add_prefix_space"] = settings.adds_prefix_space.into();
+    file["model"]["ignore_merges"] = settings.ignores_merges.into();
     add_tokens(&mut file);
     serde_json::to_vec(&file).expect("JSON came from JSON")
 }
 
-/// Learnt from syllables of several scripts, so that pieces merge far and bytes of characters split.
+/// A trained tokenizer.json. Its text has syllables of several scripts, so that long pretokens merge into few
+/// tokens and some tokens are parts of characters.
 #[must_use]
 pub fn trained(vocab_size: u32) -> Value {
     let config = TrainConfig {
@@ -30,7 +42,7 @@ pub fn trained(vocab_size: u32) -> Value {
         min_frequency: 0,
         special_tokens: vec!["<|endoftext|>".into(), "<|padding|>".into()],
     };
-    let mut trainer = Trainer::new(config).expect("the sizes are allowed");
+    let mut trainer = Trainer::new(config).expect("the settings are valid");
     let syllables = [
         "aa", "ab", "ba", "ne", " the", "ing", "'ll", "e\u{301}", "é", "日本", "はし", "ий", "10",
         "==", "\n\t", "  ",
@@ -42,11 +54,11 @@ pub fn trained(vocab_size: u32) -> Value {
     }
     let trained = trainer
         .finish(&Progress::default())
-        .expect("nobody stops it");
-    serde_json::from_str(&trained.to_json()).expect("we write JSON")
+        .expect("nothing cancels it");
+    serde_json::from_str(&trained.to_json()).expect("the output is JSON")
 }
 
-/// Runs of spaces looked for in normalized text, and tokens that strip what is beside them.
+/// Adds tokens for runs of spaces, and tokens that include the white space before or after them.
 fn add_tokens(file: &mut Value) {
     let first = file["model"]["vocab"]
         .as_object()
@@ -58,7 +70,7 @@ fn add_tokens(file: &mut Value) {
     let others = others.map(|(content, is_normalized)| (content.to_owned(), is_normalized, true));
     let added = file["added_tokens"]
         .as_array_mut()
-        .expect("special tokens were given");
+        .expect("there are special tokens");
     for (i, (content, is_normalized, strips)) in runs.chain(others).enumerate() {
         added.push(json!({
             "id": first + i, "content": content, "single_word": false, "special": false,

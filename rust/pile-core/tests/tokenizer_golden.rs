@@ -1,8 +1,8 @@
-//! The tokenizer against what Hugging Face `tokenizers` 0.23.3 and gpt-neox gave.
+//! Compares the tokenizer with outputs of Hugging Face `tokenizers` 0.23.3 and of gpt-neox.
 //!
-//! Needs the shared folder of golden files: `PILE_TOOLS_SHARED`, else `shared` beside the
-//! repository. Without it the tests say so and pass.
-#![allow(clippy::unwrap_used)] // Helpers of tests, which clippy does not take for tests.
+//! The golden files are in the folder `PILE_TOOLS_SHARED`, by default `shared` next to the repository. Without them
+//! the tests print that they are skipped, and pass.
+#![allow(clippy::unwrap_used)] // Clippy exempts test functions, but not their helpers.
 
 use pile_core::tokenize::{Class, Tokenizer, class_of, reference::Reference};
 use proptest::prelude::*;
@@ -13,11 +13,11 @@ use std::{
     sync::OnceLock,
 };
 
-/// A golden file, if the shared folder is there.
+/// The path of a golden file; None if it does not exist.
 #[allow(clippy::print_stderr)]
 fn golden(name: &str) -> Option<PathBuf> {
-    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
-    let shared = env::var_os("PILE_TOOLS_SHARED").map_or_else(beside, PathBuf::from);
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared");
+    let shared = env::var_os("PILE_TOOLS_SHARED").map_or_else(default, PathBuf::from);
     let path = shared.join("golden").join(name);
     if !path.exists() {
         eprintln!("skipped: no golden file {name}; set PILE_TOOLS_SHARED");
@@ -27,7 +27,7 @@ fn golden(name: &str) -> Option<PathBuf> {
 }
 
 struct Neox {
-    fast: Tokenizer,
+    tokenizer: Tokenizer,
     reference: Reference,
 }
 
@@ -38,7 +38,7 @@ fn neox() -> Option<&'static Neox> {
         let path = golden("20B_tokenizer.json")?;
         let bytes = fs::read(&path).unwrap();
         Some(Neox {
-            fast: Tokenizer::from_json(&bytes, &path).unwrap(),
+            tokenizer: Tokenizer::from_json(&bytes, &path).unwrap(),
             reference: Reference::from_json(&bytes, &path).unwrap(),
         })
     };
@@ -53,12 +53,15 @@ struct Case {
     nfc: Option<String>,
 }
 
-/// Longer texts are too slow for the reference.
+/// Longer texts take the reference too long.
 const MAX_REFERENCE_BYTES: usize = 2000;
 
 fn check(neox: &Neox, case: &Case) {
     let mut ids = vec![u32::MAX];
-    neox.fast.encoder().encode(&case.text, &mut ids).unwrap();
+    neox.tokenizer
+        .encoder()
+        .encode(&case.text, &mut ids)
+        .unwrap();
     assert_eq!(ids[1..], case.ids, "{:?}", case.text);
     if case.text.len() <= MAX_REFERENCE_BYTES {
         assert_eq!(
@@ -73,7 +76,7 @@ fn check(neox: &Neox, case: &Case) {
         nfc.map(|(c, _)| c).collect()
     });
     let expected = case.decoded.as_ref().unwrap_or(&nfc);
-    assert_eq!(neox.fast.decode(&case.ids, false), *expected);
+    assert_eq!(neox.tokenizer.decode(&case.ids, false), *expected);
 }
 
 fn check_all(name: &str, n_lines: usize) {
@@ -88,7 +91,7 @@ fn check_all(name: &str, n_lines: usize) {
 }
 
 #[test]
-fn nasty_texts() {
+fn difficult_texts() {
     check_all("neox/tokenizer/nasty.jsonl", 1528);
 }
 
@@ -103,11 +106,11 @@ fn texts_where_unicode_versions_differ() {
 }
 
 #[test]
-fn one_encoder_for_all_texts_gives_the_same() {
+fn one_encoder_for_all_texts_gives_the_same_ids() {
     let (Some(neox), Some(path)) = (neox(), golden("neox/tokenizer/random_unicode.jsonl")) else {
         return;
     };
-    let mut encoder = neox.fast.encoder();
+    let mut encoder = neox.tokenizer.encoder();
     for line in fs::read_to_string(path).unwrap().lines() {
         let case: Case = serde_json::from_str(line).unwrap();
         let mut ids = Vec::new();
@@ -117,7 +120,7 @@ fn one_encoder_for_all_texts_gives_the_same() {
 }
 
 #[test]
-fn every_code_point_has_its_class() {
+fn every_code_point_has_the_class_of_the_golden_file() {
     #[derive(Deserialize)]
     struct Classes {
         ranges: Vec<(u32, u32, char)>,
@@ -131,7 +134,7 @@ fn every_code_point_has_its_class() {
         let expected = match class {
             'L' => Class::Letter,
             'N' => Class::Number,
-            'S' => Class::Space,
+            'S' => Class::Whitespace,
             _ => Class::Other,
         };
         for c in (first..=last).filter_map(char::from_u32) {
@@ -162,8 +165,8 @@ fn dataset_of_gpt_neox() {
         .chunks_exact(2)
         .map(|b| u16::from_le_bytes([b[0], b[1]]).into())
         .collect();
-    let (_, eod) = neox.fast.eod().unwrap();
-    let mut encoder = neox.fast.encoder();
+    let (_, eod) = neox.tokenizer.eod().unwrap();
+    let mut encoder = neox.tokenizer.encoder();
     let mut ids = Vec::new();
     for line in fs::read_to_string(folder.join("mini.jsonl"))
         .unwrap()
@@ -184,19 +187,19 @@ fn dataset_of_gpt_neox() {
 }
 
 #[test]
-fn facts_of_the_vocabulary() {
-    let Some(Neox { fast, .. }) = neox() else {
+fn properties_of_the_vocabulary() {
+    let Some(Neox { tokenizer, .. }) = neox() else {
         return;
     };
-    assert_eq!(fast.vocab_size(), 50277);
-    assert_eq!(fast.max_id(), 50276);
-    assert_eq!(fast.eod(), Some(("<|endoftext|>", 0)));
-    assert_eq!(fast.token_to_id("Ġthe"), Some(253));
-    assert_eq!(fast.id_to_token(253), Some("Ġthe"));
-    assert_eq!(fast.id_to_token(50276), Some("  "));
-    assert_eq!(fast.id_to_token(50277), None);
-    assert_eq!(fast.decode(&[0, 253, 50277, 50276], true), " the  ");
-    assert_eq!(fast.decode(&[0, 253], false), "<|endoftext|> the");
+    assert_eq!(tokenizer.vocab_size(), 50277);
+    assert_eq!(tokenizer.max_id(), 50276);
+    assert_eq!(tokenizer.eod(), Some(("<|endoftext|>", 0)));
+    assert_eq!(tokenizer.token_to_id("Ġthe"), Some(253));
+    assert_eq!(tokenizer.id_to_token(253), Some("Ġthe"));
+    assert_eq!(tokenizer.id_to_token(50276), Some("  "));
+    assert_eq!(tokenizer.id_to_token(50277), None);
+    assert_eq!(tokenizer.decode(&[0, 253, 50277, 50276], true), " the  ");
+    assert_eq!(tokenizer.decode(&[0, 253], false), "<|endoftext|> the");
 }
 
 #[test]
@@ -207,12 +210,12 @@ fn a_million_equal_characters() {
     for c in ['a', ' ', '\n', '漢', '\''] {
         let text = c.to_string().repeat(1_000_000);
         let mut ids = Vec::new();
-        neox.fast.encoder().encode(&text, &mut ids).unwrap();
-        assert!(neox.fast.decode(&ids, false) == text, "{c:?}");
+        neox.tokenizer.encoder().encode(&text, &mut ids).unwrap();
+        assert!(neox.tokenizer.decode(&ids, false) == text, "{c:?}");
     }
 }
 
-/// Texts with what tends to go wrong: white space, contractions, marks, added tokens.
+/// Texts of difficult parts: white space, contractions, combining marks, added tokens, long pretokens.
 fn texts() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         "\\PC{0,8}",
@@ -232,10 +235,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn fast_equals_reference(text in texts()) {
+    fn equals_the_reference(text in texts()) {
         if let Some(neox) = neox() {
             let mut ids = Vec::new();
-            neox.fast.encoder().encode(&text, &mut ids).unwrap();
+            neox.tokenizer.encoder().encode(&text, &mut ids).unwrap();
             prop_assert_eq!(&ids, &neox.reference.encode(&text).unwrap());
         }
     }

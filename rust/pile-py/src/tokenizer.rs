@@ -1,4 +1,4 @@
-//! `Tokenizer`.
+//! The Python class `Tokenizer`.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -14,6 +14,7 @@ type Ids<'py> = Bound<'py, PyArray1<u32>>;
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct Tokenizer {
     pub inner: Arc<tokenize::Tokenizer>,
+    /// The file, from which a copy in another process is loaded.
     json: Vec<u8>,
 }
 
@@ -22,14 +23,14 @@ fn load(json: Vec<u8>, path: &std::path::Path) -> Result<Tokenizer, BindError> {
     Ok(Tokenizer { inner, json })
 }
 
-/// Ids given as an array of any integer type or as a sequence.
+/// Ids, as a numpy array of `uint32` or as a sequence of integers.
 #[derive(FromPyObject)]
-pub enum AnyIds<'py> {
+pub enum IdsArgument<'py> {
     U32(PyReadonlyArray1<'py, u32>),
     List(Vec<i64>),
 }
 
-impl AnyIds<'_> {
+impl IdsArgument<'_> {
     fn to_vec(&self) -> Result<Vec<u32>, BindError> {
         match self {
             Self::U32(array) => Ok(array.as_array().iter().copied().collect()),
@@ -112,7 +113,7 @@ impl Tokenizer {
     fn decode(
         &self,
         py: Python<'_>,
-        ids: AnyIds<'_>,
+        ids: IdsArgument<'_>,
         skip_special_tokens: bool,
     ) -> Result<String, BindError> {
         let ids = ids.to_vec()?;

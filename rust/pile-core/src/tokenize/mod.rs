@@ -1,7 +1,7 @@
-//! Text to tokens and back: byte-level BPE, exact against Hugging Face `tokenizers` 0.23.3.
+//! Byte-level BPE: text to tokens and back, with the same ids as Hugging Face `tokenizers` 0.23.3.
 //!
-//! Load a tokenizer.json with [`Tokenizer`], make one [`Encoder`] per thread; learn a vocabulary
-//! with [`Trainer`]. [`reference::Reference`] is the oracle of the encoder.
+//! [`Tokenizer`] loads a tokenizer.json. Each thread encodes with an [`Encoder`] of its own. [`Trainer`] trains a
+//! vocabulary. Tests compare the encoder with [`reference::Reference`].
 
 mod model;
 mod normalize;

@@ -1,18 +1,18 @@
-//! The oracle: the same encoding by the plainest means, for tests and checks of speed-ups.
+//! A reference implementation of encoding, with which tests and benchmarks compare the encoder.
 //!
-//! Shares with the fast encoder only the reading of the file and the table of ranges. Tokens are
-//! strings, merges are looked up as strings, classes by binary search, added tokens by trying
-//! each at each place. Quadratic in the length of a piece.
+//! It shares with the encoder only the parser of tokenizer.json and the table of class ranges. Tokens and merges
+//! are strings, classes are found by binary search, and each added token is tried at each position. The time is
+//! quadratic in the length of a pretoken.
 
 use crate::Result;
 use crate::tokenize::{
-    model::added::AddedToken, model::bytes::spell, normalize::nfc::nfc_always,
+    model::added_tokens::AddedToken, model::byte_alphabet::spell, normalize::nfc::nfc_always,
     pretokenize::classes::Class, pretokenize::classes_table::CLASSES,
-    pretokenize::plain::plain_pieces, spec::tokenizer_json::Spec,
+    pretokenize::reference::reference_pretokens, spec::tokenizer_json::Spec,
 };
 use std::{cell::Cell, collections::HashMap, path::Path};
 
-/// A tokenizer that is slow and obviously right.
+/// A tokenizer that is slow and simple enough to be verified by reading.
 #[derive(Debug)]
 pub struct Reference {
     spec: Spec,
@@ -21,10 +21,10 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Reads the bytes of a tokenizer.json; `path` is for messages.
+    /// Loads the bytes of a tokenizer.json. Messages name the file `path`.
     ///
     /// # Errors
-    /// As [`crate::tokenize::Tokenizer::from_json`], but contradictions in the file are not looked for.
+    /// Those of [`crate::tokenize::Tokenizer::from_json`], except that contradictions in the file are not detected.
     pub fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
         let spec = Spec::from_json(bytes, path)?;
         let vocab = spec.vocab.iter().cloned().collect();
@@ -32,19 +32,19 @@ impl Reference {
         Ok(Self { spec, vocab, ranks })
     }
 
-    /// The ids of `text`; no tokens of a post-processor. None where a byte of it has no token: the reference leaves
-    /// such bytes out.
+    /// The ids of `text`, without the tokens of the post-processor. None if one of its bytes has no token; Hugging
+    /// Face `tokenizers` drops such bytes.
     #[must_use]
     pub fn encode(&self, text: &str) -> Option<Vec<u32>> {
         let mut ids = Vec::new();
-        let is_whole = Cell::new(true);
-        self.cut(text, false, &mut ids, &|text, ids| {
+        let is_complete = Cell::new(true);
+        self.split_added(text, false, &mut ids, &|text, ids| {
             let text = self.normalized(text);
-            self.cut(&text, true, ids, &|text, ids| {
-                is_whole.set(self.encode_plain(text, ids) && is_whole.get());
+            self.split_added(&text, true, ids, &|text, ids| {
+                is_complete.set(self.encode_normalized(text, ids) && is_complete.get());
             });
         });
-        is_whole.get().then_some(ids)
+        is_complete.get().then_some(ids)
     }
 
     fn normalized(&self, text: &str) -> String {
@@ -54,8 +54,9 @@ impl Reference {
         }
     }
 
-    /// Puts the added tokens of one kind in `ids`, and what `between` gives for the rest.
-    fn cut(
+    /// Appends the added tokens of raw or of normalized text to `ids`, and calls `between` for the text between
+    /// them.
+    fn split_added(
         &self,
         text: &str,
         is_normalized: bool,
@@ -94,7 +95,7 @@ impl Reference {
         }
     }
 
-    /// The longest added token that `text` starts with, and its length there.
+    /// The longest added token at the start of `text`, and its length in bytes.
     fn added_at(&self, text: &str, is_normalized: bool) -> Option<(&AddedToken, usize)> {
         let mut best: Option<(&AddedToken, usize)> = None;
         let of_kind = self
@@ -115,27 +116,27 @@ impl Reference {
         best
     }
 
-    /// Whether every byte has a token.
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> bool {
+    /// Appends the ids of normalized text without added tokens. Returns whether every byte has a token.
+    fn encode_normalized(&self, text: &str, ids: &mut Vec<u32>) -> bool {
         let text = match self.spec.adds_prefix_space && !text.starts_with(' ') {
             true => format!(" {text}"),
             false => text.to_owned(),
         };
-        let mut pieces = plain_pieces(&text, self.spec.pattern).into_iter();
-        pieces.all(|piece| self.merge(&spell(piece.as_bytes()), ids))
+        let mut pretokens = reference_pretokens(&text, self.spec.pattern).into_iter();
+        pretokens.all(|pretoken| self.merge(&spell(pretoken.as_bytes()), ids))
     }
 
-    /// Merges one piece, spelt in the byte-level alphabet; whether every byte has a token.
-    fn merge(&self, piece: &str, ids: &mut Vec<u32>) -> bool {
-        if let (true, Some(id)) = (self.spec.ignores_merges, self.vocab.get(piece)) {
+    /// Appends the ids of a pretoken, written in the byte-level alphabet. Returns whether every byte has a token.
+    fn merge(&self, pretoken: &str, ids: &mut Vec<u32>) -> bool {
+        if let (true, Some(id)) = (self.spec.ignores_merges, self.vocab.get(pretoken)) {
             ids.push(*id);
             return true;
         }
-        let mut symbols: Vec<String> = piece.chars().map(String::from).collect();
+        let mut symbols: Vec<String> = pretoken.chars().map(String::from).collect();
         if !symbols.iter().all(|s| self.vocab.contains_key(s)) {
             return false;
         }
-        while let Some(at) = self.lowest(&symbols) {
+        while let Some(at) = self.best_pair(&symbols) {
             let right = symbols.remove(at + 1);
             symbols[at].push_str(&right);
         }
@@ -143,8 +144,8 @@ impl Reference {
         true
     }
 
-    /// Where the pair of lowest rank is, the leftmost of equals.
-    fn lowest(&self, symbols: &[String]) -> Option<usize> {
+    /// Index of the left symbol of the pair of lowest rank, the leftmost of equals.
+    fn best_pair(&self, symbols: &[String]) -> Option<usize> {
         let rank = |w: &[String]| self.ranks.get(&(w[0].clone(), w[1].clone())).copied();
         let ranked = symbols
             .windows(2)
@@ -166,7 +167,7 @@ fn ends_with_word(text: &str) -> bool {
         .is_some_and(regex_syntax::is_word_character)
 }
 
-/// Class of `c`, by binary search in the ranges.
+/// The class of `c`, by binary search in the ranges.
 #[must_use]
 pub fn class_of(c: char) -> Class {
     let after = CLASSES.partition_point(|(start, _)| *start <= u32::from(c));
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_lookups_of_classes_agree() {
+    fn equals_the_lookup_table() {
         for c in '\0'..=char::MAX {
             assert_eq!(class_of(c), crate::tokenize::class_of(c), "{c:?}");
         }

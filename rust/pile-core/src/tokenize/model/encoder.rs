@@ -1,58 +1,66 @@
-//! Text to tokens, fast.
+//! Encodes text to token ids.
 //!
-//! The steps, each where the reference has it: added tokens are cut out of the raw text; what
-//! is between them is normalized; added tokens are cut out of that; what is between is cut into
-//! pieces, on its own; each piece is merged. `reference` does the same plainly.
+//! The steps are those of Hugging Face `tokenizers`, in its order:
+//! 1. The added tokens of raw text are split off.
+//! 2. The text between them is normalized.
+//! 3. The added tokens of normalized text are split off.
+//! 4. The text between them is split into pretokens, each stretch as if it were a text of its own.
+//! 5. Each pretoken is merged, unless the cache has its ids.
+//!
+//! `reference` implements the same steps without the cache, the scanners and the merge boundaries.
 
 use crate::tokenize::{
-    model::added::Cut,
-    model::cache::{BATCH, Batch, Key, MAX_SHORT_BYTES, PieceCache, SLACK},
-    model::merges::{MAX_TEXT_BYTES, Scratch},
+    model::added_tokens::AddedTokenSplit,
+    model::cache::{BATCH, CacheKey, LookupBatch, PretokenCache, SLACK},
+    model::merges::{MAX_TEXT_BYTES, MergeScratch},
+    model::pretoken_key::MAX_SHORT_BYTES,
     model::tokenizer::Tokenizer,
     normalize::nfc::nfc,
-    pretokenize::cutter::Cutter,
+    pretokenize::pretokenizer::Pretokenizer,
     spec::template::Template,
 };
 use crate::{Error, Result};
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
-/// Encodes texts. What it learns goes back to its tokenizer for the next encoder: make one per
-/// thread and keep it.
+/// Encodes texts with a [`Tokenizer`].
+///
+/// Make one per thread and reuse it for many texts: it caches the ids of pretokens. When it is dropped, its cache
+/// returns to the tokenizer for the next encoder.
 #[derive(Debug)]
 pub struct Encoder<'t> {
     tokenizer: &'t Tokenizer,
     template: &'t Template,
-    /// None once it went back to the tokenizer.
-    state: Option<State>,
+    /// None once `drop` returned it to the tokenizer.
+    state: Option<EncoderState>,
 }
 
-/// What is reused from text to text.
+/// The cache and the buffers of an encoder.
 #[derive(Debug)]
-pub(crate) struct State {
-    cache: PieceCache,
-    scratch: Scratch,
-    /// Where pieces of the current stretch end.
+pub(crate) struct EncoderState {
+    cache: PretokenCache,
+    merge_scratch: MergeScratch,
+    /// End offsets of pretokens, as many as one call of the pretokenizer finds.
     ends: Vec<usize>,
-    /// Where the parts of a long piece end.
-    parts: Vec<usize>,
-    /// The ids of the current pieces.
-    room: Vec<u32>,
-    /// The ids of a piece that was not known.
+    /// End offsets of the parts of one long pretoken.
+    part_ends: Vec<usize>,
+    /// The ids of the pretokens that end at `ends`, with [`SLACK`].
     ids: Vec<u32>,
-    /// Why the current text cannot be encoded.
-    refused: Option<Refused>,
+    /// The ids of one pretoken that the cache does not have.
+    merged_ids: Vec<u32>,
+    /// Why the current text is refused.
+    refusal: Option<Refusal>,
 }
 
-impl Default for State {
+impl Default for EncoderState {
     fn default() -> Self {
         Self {
-            cache: PieceCache::new(),
-            scratch: Scratch::default(),
+            cache: PretokenCache::new(),
+            merge_scratch: MergeScratch::default(),
             ends: Vec::new(),
-            parts: Vec::new(),
-            room: Vec::new(),
+            part_ends: Vec::new(),
             ids: Vec::new(),
-            refused: None,
+            merged_ids: Vec::new(),
+            refusal: None,
         }
     }
 }
@@ -60,13 +68,17 @@ impl Default for State {
 impl Drop for Encoder<'_> {
     fn drop(&mut self) {
         if let Some(state) = self.state.take() {
-            self.tokenizer.give_back(state);
+            self.tokenizer.recycle(state);
         }
     }
 }
 
 impl<'t> Encoder<'t> {
-    pub(crate) fn new(tokenizer: &'t Tokenizer, template: &'t Template, state: State) -> Self {
+    pub(crate) fn new(
+        tokenizer: &'t Tokenizer,
+        template: &'t Template,
+        state: EncoderState,
+    ) -> Self {
         Self {
             tokenizer,
             template,
@@ -76,203 +88,249 @@ impl<'t> Encoder<'t> {
 
     /// Appends the ids of `text` to `out`, with the special tokens that this encoder adds.
     ///
-    /// Cost: O(n) to O(n log n) of a text of n bytes without break; nothing depends on texts
-    /// seen before but the time.
+    /// A text of n bytes takes O(n) to O(n log n), the latter for a pretoken of n bytes. Texts encoded before
+    /// affect the time but never the ids.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Format`]: the text has a byte that no token has; `out` is then of no use.
-    /// [`crate::ErrorKind::Argument`]: the text has 4 GiB or more, or more than 32 MiB without a boundary at
-    /// which it is split, which would take gigabytes to merge.
+    /// [`crate::ErrorKind::Format`]: the text has a byte that no token has.
+    /// [`crate::ErrorKind::Argument`]: the text has 4 GiB or more, or a pretoken of more than 32 MiB, which would
+    /// take gigabytes of memory to merge.
+    ///
+    /// After an error, `out` has lost or wrong ids of this text at its end.
     pub fn encode(&mut self, text: &str, out: &mut Vec<u32>) -> Result<()> {
         check_length(text)?;
         let (tokenizer, state) = (self.tokenizer, self.state.get_or_insert_default());
         out.extend_from_slice(&self.template.before);
-        for cut in tokenizer.raw.cuts(text) {
-            match cut {
-                Cut::Token(id) => out.push(id),
-                Cut::Text(text) => state.encode_raw(tokenizer, text, out),
+        for split in tokenizer.raw_added_tokens.split(text) {
+            match split {
+                AddedTokenSplit::Token(id) => out.push(id),
+                AddedTokenSplit::Text(text) => state.encode_raw(tokenizer, text, out),
             }
         }
         out.extend_from_slice(&self.template.after);
-        match state.refused.take() {
-            Some(Refused::NoToken(byte)) => Err(tokenizer.no_token_for(byte)),
-            Some(Refused::TooLong(n_bytes)) => Err(Error::argument(format!(
-                "a text has {n_bytes} bytes without a place to split it before merging, at most \
-                 {MAX_PIECE_BYTES} are encoded: put spaces or line ends in it"
+        match state.refusal.take() {
+            Some(Refusal::NoToken(byte)) => Err(tokenizer.no_token_for(byte)),
+            Some(Refusal::TooLong(n_bytes)) => Err(Error::argument(format!(
+                "a text has {n_bytes} bytes without a boundary at which to split it before merging, at most \
+                 {MAX_PRETOKEN_BYTES} are supported: put spaces or line ends in it"
             ))),
             None => Ok(()),
         }
     }
 }
 
-/// Bytes of a piece at most: merging takes some 40 bytes of memory for each.
-const MAX_PIECE_BYTES: usize = 32 << 20;
+/// Bytes of the longest pretoken. Merging takes about 40 bytes of memory for each.
+const MAX_PRETOKEN_BYTES: usize = 32 << 20;
 
 /// Why a text cannot be encoded.
 #[derive(Debug)]
-enum Refused {
+enum Refusal {
     /// No token has this byte.
     NoToken(u8),
-    /// A piece has this many bytes.
+    /// A pretoken has this many bytes.
     TooLong(usize),
 }
 
-/// Refuses a text whose positions do not fit the 32 bits of the merge queue.
+/// Refuses a text whose offsets do not fit the 32 bits of the merge queue.
 fn check_length(text: &str) -> Result<()> {
     if text.len() < MAX_TEXT_BYTES {
         return Ok(());
     }
     let n_bytes = text.len();
     Err(Error::argument(format!(
-        "a text has {n_bytes} bytes; less than {MAX_TEXT_BYTES} can be encoded, cut it into several"
+        "a text has {n_bytes} bytes, fewer than {MAX_TEXT_BYTES} are supported: split it into several texts"
     )))
 }
 
-impl State {
-    /// Encodes text that is not normalized yet.
+impl EncoderState {
+    /// Appends the ids of text that has no added tokens of raw text, and is not yet normalized.
     fn encode_raw(&mut self, tokenizer: &Tokenizer, text: &str, out: &mut Vec<u32>) {
         let text = match tokenizer.is_nfc {
             true => nfc(text),
             false => Cow::Borrowed(text),
         };
+        // The scanner finds runs of spaces itself, which is faster than an automaton for added tokens.
         if let Some(runs) = &tokenizer.space_runs {
-            return self.encode_stretch(tokenizer, &text, runs.longest(), out);
+            return self.encode_normalized(tokenizer, &text, runs.longest(), out);
         }
-        for cut in tokenizer.normalized.cuts(&text) {
-            match cut {
-                Cut::Token(id) => out.push(id),
-                Cut::Text(text) if tokenizer.adds_prefix_space && !text.starts_with(' ') => {
-                    self.encode_stretch(tokenizer, &format!(" {text}"), 0, out);
+        for split in tokenizer.normalized_added_tokens.split(&text) {
+            match split {
+                AddedTokenSplit::Token(id) => out.push(id),
+                AddedTokenSplit::Text(text)
+                    if tokenizer.adds_prefix_space && !text.starts_with(' ') =>
+                {
+                    self.encode_normalized(tokenizer, &format!(" {text}"), 0, out);
                 }
-                Cut::Text(text) => self.encode_stretch(tokenizer, text, 0, out),
+                AddedTokenSplit::Text(text) => self.encode_normalized(tokenizer, text, 0, out),
             }
         }
     }
 
-    /// Encodes text without added tokens but runs of up to `longest_run` spaces.
-    fn encode_stretch(
+    /// Appends the ids of normalized text without added tokens, except runs of 2 to `longest_run` spaces.
+    fn encode_normalized(
         &mut self,
         tokenizer: &Tokenizer,
         text: &str,
         longest_run: usize,
         out: &mut Vec<u32>,
     ) {
-        let mut cutter = Cutter::new(text, tokenizer.pattern, longest_run);
+        let mut pretokenizer = Pretokenizer::new(text, tokenizer.pattern, longest_run);
+        // Taken out, so that `self` can be borrowed.
         let mut ends = std::mem::take(&mut self.ends);
-        let mut room = std::mem::take(&mut self.room);
-        let mut from = 0;
+        let mut ids = std::mem::take(&mut self.ids);
+        let mut start = 0;
         loop {
             ends.clear();
-            cutter.next_ends(&mut ends);
+            pretokenizer.next_ends(&mut ends);
             let Some(end) = ends.last() else { break };
-            if end - from > MAX_PIECE_BYTES && self.refuse_long(from, &ends) {
-                from = *end;
+            // The first comparison is cheap and almost always decides.
+            if end - start > MAX_PRETOKEN_BYTES && self.refuse_long_pretoken(start, &ends) {
+                start = *end;
                 continue;
             }
-            // A piece has at most as many ids as bytes.
-            let n_enough = end - from + SLACK;
-            if room.len() < n_enough {
-                room.resize(n_enough, 0);
+            // A pretoken has at most as many ids as bytes.
+            let n_needed = end - start + SLACK;
+            if ids.len() < n_needed {
+                ids.resize(n_needed, 0);
             }
-            let n = self.encode_pieces(tokenizer, text.as_bytes(), from, &ends, &mut room);
-            out.extend_from_slice(&room[..n]);
-            from = *end;
+            let encode_one = Self::encode_pretoken;
+            let n = self.encode_batches(
+                tokenizer,
+                text.as_bytes(),
+                start,
+                &ends,
+                &mut ids,
+                encode_one,
+            );
+            out.extend_from_slice(&ids[..n]);
+            start = *end;
         }
-        self.room = room;
+        self.ids = ids;
         self.ends = ends;
     }
 
-    /// Whether one of the pieces that end at `ends` is too long to be merged; the text is then refused.
-    fn refuse_long(&mut self, from: usize, ends: &[usize]) -> bool {
-        let starts = std::iter::once(&from).chain(ends);
+    /// Refuses the text if one of the pretokens that end at `ends` is too long to be merged. The first one starts
+    /// at `start`. Returns whether the text is refused.
+    fn refuse_long_pretoken(&mut self, start: usize, ends: &[usize]) -> bool {
+        let starts = std::iter::once(&start).chain(ends);
         let lengths = ends.iter().zip(starts).map(|(end, start)| end - start);
         let longest = lengths.max().unwrap_or(0);
-        if longest > MAX_PIECE_BYTES {
-            self.refused.get_or_insert(Refused::TooLong(longest));
+        if longest > MAX_PRETOKEN_BYTES {
+            self.refusal.get_or_insert(Refusal::TooLong(longest));
         }
-        longest > MAX_PIECE_BYTES
+        longest > MAX_PRETOKEN_BYTES
     }
 
-    /// Writes the ids of the pieces of `text` that end at `ends`; returns their number.
-    fn encode_pieces(
+    /// Writes the ids of the pretokens of `text` that end at `ends` to the start of `out`, and returns their
+    /// number. The first pretoken starts at `start`.
+    ///
+    /// `encode_one` does the same for one pretoken that is not in the fast part of the cache. `out` must have an
+    /// element for each byte of the pretokens, and [`SLACK`] more.
+    fn encode_batches(
         &mut self,
         tokenizer: &Tokenizer,
         text: &[u8],
-        mut from: usize,
+        mut start: usize,
         ends: &[usize],
         out: &mut [u32],
+        encode_one: impl Fn(&mut Self, &Tokenizer, &[u8], Range<usize>, &mut [u32]) -> usize,
     ) -> usize {
         let mut n = 0;
-        let mut batch = Batch::default();
+        let mut batch = LookupBatch::default();
         for ends in ends.chunks(BATCH) {
-            self.cache.prepare(text, from, ends, &mut batch);
-            let mut done = 0;
+            self.cache.prepare(text, start, ends, &mut batch);
+            let mut n_done = 0;
             loop {
-                let (n_pieces, n_ids) = self.cache.known(&batch, done..ends.len(), &mut out[n..]);
-                done += n_pieces;
+                let (n_pretokens, n_ids) =
+                    self.cache.known(&batch, n_done..ends.len(), &mut out[n..]);
+                n_done += n_pretokens;
                 n += n_ids;
-                let Some(end) = ends.get(done) else { break };
-                let start = done.checked_sub(1).map_or(from, |before| ends[before]);
-                n += self.encode_other(tokenizer, text, start, *end, &mut out[n..]);
-                done += 1;
+                let Some(end) = ends.get(n_done) else { break };
+                let start = n_done
+                    .checked_sub(1)
+                    .map_or(start, |previous| ends[previous]);
+                n += encode_one(self, tokenizer, text, start..*end, &mut out[n..]);
+                n_done += 1;
             }
-            from = ends.last().copied().unwrap_or(from);
+            start = ends.last().copied().unwrap_or(start);
         }
         n
     }
 
-    /// Writes the ids of a piece that is not in the first table; returns their number.
-    fn encode_other(
+    /// Writes the ids of the pretoken at `range` of `text` to the start of `out`, and returns their number. A long
+    /// pretoken is split at its merge boundaries.
+    fn encode_pretoken(
         &mut self,
         tokenizer: &Tokenizer,
         text: &[u8],
-        start: usize,
-        end: usize,
+        range: Range<usize>,
         out: &mut [u32],
     ) -> usize {
-        let piece = &text[start..end];
-        if piece.len() > MAX_SHORT_BYTES
-            && let Some(seams) = &tokenizer.seams
+        let (pretoken, start) = (&text[range.clone()], range.start);
+        if pretoken.len() > MAX_SHORT_BYTES
+            && let Some(boundaries) = &tokenizer.merge_boundaries
         {
-            let mut parts = std::mem::take(&mut self.parts);
-            parts.clear();
-            seams.push_ends(piece, start, &mut parts);
-            let n =
-                (parts.len() > 1).then(|| self.encode_pieces(tokenizer, text, start, &parts, out));
-            self.parts = parts;
+            // Taken out, so that `self` can be borrowed.
+            let mut part_ends = std::mem::take(&mut self.part_ends);
+            part_ends.clear();
+            boundaries.push_ends(pretoken, start, &mut part_ends);
+            let has_parts = part_ends.len() > 1;
+            // A part is not split again. At its ends it has fewer bytes of context than its pretoken, so it can
+            // have a merge boundary that the pretoken does not have, and its parts again: as many levels as bytes.
+            let n = has_parts.then(|| {
+                let encode_part = Self::encode_unsplit;
+                self.encode_batches(tokenizer, text, start, &part_ends, out, encode_part)
+            });
+            self.part_ends = part_ends;
             if let Some(n) = n {
                 return n;
             }
         }
-        let key = Key::new(text, start, end);
-        if let Some(n) = self.cache.find(key, piece, out) {
-            return n;
-        }
-        self.learn(tokenizer, key, piece);
-        out[..self.ids.len()].copy_from_slice(&self.ids);
-        self.ids.len()
+        self.encode_unsplit(tokenizer, text, range, out)
     }
 
-    /// Puts the ids of a piece that is not known into `ids` and into the tables.
+    /// [`Self::encode_pretoken`] without a search for merge boundaries.
+    fn encode_unsplit(
+        &mut self,
+        tokenizer: &Tokenizer,
+        text: &[u8],
+        range: Range<usize>,
+        out: &mut [u32],
+    ) -> usize {
+        let key = CacheKey::new(text, range.start, range.end);
+        let pretoken = &text[range];
+        if let Some(n) = self.cache.find(key, pretoken, out) {
+            return n;
+        }
+        self.merge_and_cache(tokenizer, key, pretoken);
+        out[..self.merged_ids.len()].copy_from_slice(&self.merged_ids);
+        self.merged_ids.len()
+    }
+
+    /// Computes the ids of a pretoken that the cache does not have. Stores them in `merged_ids` and in the cache.
     #[inline(never)]
-    fn learn(&mut self, tokenizer: &Tokenizer, key: Key, piece: &[u8]) {
-        self.ids.clear();
-        match (&tokenizer.space_runs, tokenizer.whole.get(piece)) {
-            (Some(runs), _) if piece.len() > 1 && piece.iter().all(|b| *b == b' ') => {
-                runs.push_ids(piece.len(), &mut self.ids);
+    fn merge_and_cache(&mut self, tokenizer: &Tokenizer, key: CacheKey, pretoken: &[u8]) {
+        self.merged_ids.clear();
+        match (
+            &tokenizer.space_runs,
+            tokenizer.whole_pretokens.get(pretoken),
+        ) {
+            (Some(runs), _) if pretoken.len() > 1 && pretoken.iter().all(|b| *b == b' ') => {
+                runs.push_ids(pretoken.len(), &mut self.merged_ids);
             }
-            (_, Some(id)) => self.ids.push(*id),
+            (_, Some(id)) => self.merged_ids.push(*id),
             _ => {
-                let merged = tokenizer
-                    .merges
-                    .merge(piece, &mut self.scratch, &mut self.ids);
+                let merged =
+                    tokenizer
+                        .merges
+                        .merge(pretoken, &mut self.merge_scratch, &mut self.merged_ids);
                 if let Err(byte) = merged {
-                    // Not put into the tables: there, it would be known the next time.
-                    self.refused.get_or_insert(Refused::NoToken(byte));
+                    // Not cached: the next text with this pretoken must be refused as well.
+                    self.refusal.get_or_insert(Refusal::NoToken(byte));
                     return;
                 }
             }
         }
-        self.cache.insert(key, piece, &self.ids);
+        self.cache.insert(key, pretoken, &self.merged_ids);
     }
 }

@@ -1,76 +1,86 @@
-//! Byte-pair merging of one piece.
+//! Byte-pair encoding of one pretoken.
 //!
-//! The rule: among the pairs of neighbours that have a merge, the one of lowest rank is merged,
-//! the leftmost of equals, until no pair is left. Short pieces look at all pairs each time,
-//! long ones keep them in a queue, O(n log n). Source: Sennrich et al. 2016, arXiv:1508.07909;
-//! order of merges as in Hugging Face `tokenizers` 0.23.3.
+//! The rule: of the neighbouring symbols that have a merge, the pair of lowest rank is merged, the leftmost of
+//! equals, until no pair has a merge. Pretokens of up to 64 symbols search all pairs for each merge. Longer ones
+//! keep the candidates in a queue, which takes O(n log n). Source: Sennrich et al. 2016, arXiv:1508.07909. The
+//! order of merges is that of Hugging Face `tokenizers` 0.23.3.
 
 use rustc_hash::FxHashMap;
 
-use crate::tokenize::{model::cache::ID_LIMIT, model::queue::Queue};
+use crate::tokenize::{model::cache::ID_LIMIT, model::merge_queue::MergeQueue};
 
-/// Pieces with more symbols than this go through the queue: a bit of a word for each.
+/// Symbols of the longest pretoken that is merged by scanning. Each has a bit of a `u64`.
 const MAX_SCANNED: usize = 64;
-/// Longer texts are refused: symbols of a piece are numbered in 32 bits, one number of which stands for none.
+/// Texts of this many bytes are refused. The symbols of a pretoken have indices of 32 bits, and [`NO_SYMBOL`] is
+/// not an index.
 pub(crate) const MAX_TEXT_BYTES: usize = u32::MAX as usize;
 const POSITION_BITS: u32 = MAX_SCANNED.trailing_zeros();
 
-/// Ranks are below this, so that rank and position of a scanned symbol fit a word.
+/// All ranks are below this. The rank and position of a candidate then fit 30 bits, so that they are a
+/// nonnegative `i32` less than [`NO_CANDIDATE`], and two ids with a rank fit a `u64`.
 pub(crate) const RANK_LIMIT: u32 = 1 << 24;
-/// Stands for "these two do not merge"; a real rank is smaller.
-const NEVER: u32 = u32::MAX;
-const NONE: u32 = u32::MAX;
-/// In place of rank and position of a scanned symbol: it does not merge.
+/// The rank of a pair that has no merge.
+const NO_MERGE: u32 = u32::MAX;
+/// In the linked list of symbols: there is no neighbour.
+const NO_SYMBOL: u32 = u32::MAX;
+/// The candidate of a symbol that does not merge with its right neighbour. It is larger than any other.
 const NO_CANDIDATE: i32 = i32::MAX;
 
 /// The merges of a vocabulary, and the ids of its single bytes.
 ///
-/// Most pairs do not merge, and each look at a large table is a wait for memory: pairs of bytes have a
-/// table of their own, and a filter of a bit a place tells most other pairs that do not merge.
+/// Most pairs of symbols have no merge, and a lookup in a large table waits for memory. So pairs of bytes have a
+/// direct table, and a one-bit filter answers for most other pairs that have no merge.
 #[derive(Debug)]
 pub(crate) struct MergeTable {
-    /// An open-addressing table of (left id, right id, rank), 20 + 20 + 24 bits.
+    /// A hash table with linear probing. A slot is (left id, right id, rank) in 20 + 20 + 24 bits, or [`EMPTY`].
+    /// At least half of the slots are empty, so probing ends.
     slots: Box<[u64]>,
+    /// The index of the first slot of a hash is `hash >> shift`.
     shift: u32,
-    /// A bit for each place that a pair that merges has here; a pair without its bit does not merge.
+    /// A Bloom filter with one hash function: if the bit of a pair is 0, the pair has no merge. 64 KiB, so that
+    /// it stays in the L2 cache.
     filter: Box<[u64; N_FILTER_BITS / 64]>,
-    /// Rank of the merge of two bytes, or `NEVER`, at `left << 8 | right`.
+    /// Rank of the merge of two bytes, or [`NO_MERGE`], at [`byte_pair_index`].
     byte_pairs: Box<[u32]>,
-    /// The byte of an id that is that of a byte.
+    /// The byte of each id that is a single byte.
     bytes: FxHashMap<u32, u8>,
-    /// What a pair becomes, by rank.
+    /// The id that the merge of each rank produces.
     results: Vec<u32>,
-    /// What the first merge makes, as long as each makes the id after that of the merge before: then a
-    /// look at `results` is saved.
+    /// The id that rank 0 produces, if each merge produces the id after the previous one's. Then the result of a
+    /// merge is computed instead of loaded from `results`. Trained vocabularies are of this kind.
     first_result: Option<u32>,
     byte_ids: [Option<u32>; 256],
 }
 
+/// A slot without a merge. A merge with this value would have rank [`RANK_LIMIT`] - 1, which is never given.
 const EMPTY: u64 = u64::MAX;
 const N_FILTER_BITS: usize = 1 << 19;
 const RANK_BITS: u32 = RANK_LIMIT.trailing_zeros();
 const ID_BITS: u32 = ID_LIMIT.trailing_zeros();
 
-/// Buffers that are reused from piece to piece.
+/// Buffers that are reused from pretoken to pretoken.
 #[derive(Debug, Default)]
-pub(crate) struct Scratch {
+pub(crate) struct MergeScratch {
     bytes: Vec<u8>,
+    /// The symbols; at first one for each byte.
     ids: Vec<u32>,
+    /// For each symbol, the rank of its merge with its right neighbour. [`NO_MERGE`] for removed symbols.
     ranks: Vec<u32>,
+    /// Doubly linked list of the symbols that were not removed.
     next: Vec<u32>,
     previous: Vec<u32>,
-    queue: Queue,
+    queue: MergeQueue,
 }
 
 impl MergeTable {
-    /// A table without merges, with room for `n_merges`.
+    /// A table without merges that has space for `n_merges`.
     pub(crate) fn new(byte_ids: [Option<u32>; 256], n_merges: usize) -> Self {
         let n_slots = (2 * n_merges + 2).next_power_of_two();
         Self {
             slots: vec![EMPTY; n_slots].into(),
             shift: u64::BITS - n_slots.trailing_zeros(),
             filter: Box::new([0; N_FILTER_BITS / 64]),
-            byte_pairs: vec![NEVER; 1 << 16].into(),
+            byte_pairs: vec![NO_MERGE; 1 << 16].into(),
             bytes: (0..=255)
                 .filter_map(|byte: u8| Some((byte_ids[usize::from(byte)]?, byte)))
                 .collect(),
@@ -80,19 +90,21 @@ impl MergeTable {
         }
     }
 
-    /// Adds the merge of the next rank: `left` and `right` become `id`. Of two of the same pair the
-    /// last one holds. Ids must be below `ID_LIMIT`, ranks below `RANK_LIMIT`.
+    /// Adds the merge of the next rank: `left` and `right` become `id`.
+    ///
+    /// A pair that was added before gets the new rank. Ids must be below [`ID_LIMIT`], and there must be fewer
+    /// than [`RANK_LIMIT`] merges.
     pub(crate) fn push(&mut self, left: u32, right: u32, id: u32) {
-        let (pair, rank) = (pair(left, right), self.results.len() as u64);
-        let mut at = self.first_slot(pair);
-        while self.slots[at] != EMPTY && self.slots[at] >> RANK_BITS != pair {
-            at = (at + 1) & (self.slots.len() - 1);
+        let (pair, rank) = (pack_pair(left, right), self.results.len() as u64);
+        let mut slot = self.first_slot(pair);
+        while self.slots[slot] != EMPTY && self.slots[slot] >> RANK_BITS != pair {
+            slot = (slot + 1) & (self.slots.len() - 1);
         }
-        self.slots[at] = pair << RANK_BITS | rank;
-        let (word, bit) = filter_place(hash(pair));
+        self.slots[slot] = pair << RANK_BITS | rank;
+        let (word, bit) = filter_bit(hash(pair));
         self.filter[word] |= bit;
         if let (Some(left), Some(right)) = (self.bytes.get(&left), self.bytes.get(&right)) {
-            self.byte_pairs[byte_pair(*left, *right)] = rank as u32;
+            self.byte_pairs[byte_pair_index(*left, *right)] = rank as u32;
         }
         let first = match rank {
             0 => Some(id),
@@ -102,7 +114,7 @@ impl MergeTable {
         self.results.push(id);
     }
 
-    /// What the merge of a rank makes.
+    /// The id that the merge of `rank` produces.
     #[inline]
     fn result(&self, rank: u32) -> u32 {
         match self.first_result {
@@ -111,10 +123,10 @@ impl MergeTable {
         }
     }
 
-    /// Whether every byte that UTF-8 uses has an id.
+    /// Whether every byte that occurs in UTF-8 has an id.
     pub(crate) fn has_all_bytes(&self) -> bool {
-        let used = |b: &usize| !matches!(b, 0xC0 | 0xC1 | 0xF5..);
-        (0..256).filter(used).all(|b| self.byte_ids[b].is_some())
+        let is_utf8 = |b: &usize| !matches!(b, 0xC0 | 0xC1 | 0xF5..);
+        (0..256).filter(is_utf8).all(|b| self.byte_ids[b].is_some())
     }
 
     #[inline]
@@ -122,39 +134,42 @@ impl MergeTable {
         (hash(pair) >> self.shift) as usize
     }
 
-    /// Rank of the merge of two neighbours, or `NEVER`.
+    /// Rank of the merge of two neighbouring symbols, or [`NO_MERGE`].
     #[inline]
     fn rank(&self, left: u32, right: u32) -> u32 {
-        let pair = pair(left, right);
-        let (word, bit) = filter_place(hash(pair));
+        let pair = pack_pair(left, right);
+        let (word, bit) = filter_bit(hash(pair));
         if self.filter[word] & bit == 0 {
-            return NEVER;
+            return NO_MERGE;
         }
-        let mut at = self.first_slot(pair);
+        let mut slot = self.first_slot(pair);
         loop {
-            let slot = self.slots[at];
-            if slot >> RANK_BITS == pair {
-                return slot as u32 & (RANK_LIMIT - 1);
+            let entry = self.slots[slot];
+            // First, as an empty slot has the bits of the pair of the largest id with itself.
+            if entry == EMPTY {
+                return NO_MERGE;
             }
-            if slot == EMPTY {
-                return NEVER;
+            if entry >> RANK_BITS == pair {
+                return entry as u32 & (RANK_LIMIT - 1);
             }
-            at = (at + 1) & (self.slots.len() - 1);
+            slot = (slot + 1) & (self.slots.len() - 1);
         }
     }
 
-    /// Appends the ids of `piece` to `out`; or returns a byte of it that has no id. The reference leaves such
-    /// bytes out, and text would be lost without a word.
+    /// Appends the ids of `pretoken` to `out`.
+    ///
+    /// # Errors
+    /// The first byte that has no id. Hugging Face `tokenizers` drops such bytes, which loses text silently.
     pub(crate) fn merge(
         &self,
-        piece: &[u8],
-        scratch: &mut Scratch,
+        pretoken: &[u8],
+        scratch: &mut MergeScratch,
         out: &mut Vec<u32>,
     ) -> Result<(), u8> {
-        let Scratch { bytes, ids, .. } = scratch;
+        let MergeScratch { bytes, ids, .. } = scratch;
         bytes.clear();
         ids.clear();
-        for byte in piece {
+        for byte in pretoken {
             bytes.push(*byte);
             ids.push(self.byte_ids[usize::from(*byte)].ok_or(*byte)?);
         }
@@ -166,42 +181,54 @@ impl MergeTable {
         Ok(())
     }
 
-    /// Merges until no pair is left, by looking at all pairs each time; for up to 64 symbols.
+    /// Merges up to 64 symbols by searching all candidates for each merge.
     ///
-    /// A word for each symbol holds the rank of its merge with its right neighbour and, below it,
-    /// its position: the least word is the leftmost merge of lowest rank.
+    /// A candidate is the rank of the merge of a symbol with its right neighbour, and in the low bits the position
+    /// of the symbol: the least candidate is the leftmost merge of the lowest rank. Symbols are not moved. A bit
+    /// of `alive` says whether a symbol was not yet merged into its left neighbour, and neighbours are found by
+    /// counting zeros.
     fn merge_by_scan(&self, bytes: &[u8], ids: &mut [u32], out: &mut Vec<u32>) {
         let n = ids.len();
-        let candidate = |rank: u32, at: usize| match rank {
-            NEVER => NO_CANDIDATE,
-            rank => (rank << POSITION_BITS | at as u32) as i32,
+        let candidate = |rank: u32, position: usize| match rank {
+            NO_MERGE => NO_CANDIDATE,
+            rank => (rank << POSITION_BITS | position as u32) as i32,
         };
         let mut candidates = [NO_CANDIDATE; MAX_SCANNED];
-        for (at, pair) in bytes.windows(2).enumerate() {
-            let rank = self.byte_pairs[byte_pair(pair[0], pair[1])];
-            candidates[at] = candidate(rank, at);
+        for (position, pair) in bytes.windows(2).enumerate() {
+            let rank = self.byte_pairs[byte_pair_index(pair[0], pair[1])];
+            candidates[position] = candidate(rank, position);
         }
+        // The shift is 64, and refused, if there are no symbols.
         let mut alive = u64::MAX.checked_shr(64 - n as u32).unwrap_or(0);
-        let lanes = &mut candidates[..n.next_multiple_of(8)];
-        while let Some(best) = lanes.iter().copied().min().filter(|b| *b != NO_CANDIDATE) {
-            let at = best as usize & (MAX_SCANNED - 1);
-            ids[at] = self.result((best >> POSITION_BITS) as u32);
-            let behind = alive & (u64::MAX << 1) << at;
-            let gone = behind.trailing_zeros() as usize;
-            alive &= !(1 << gone);
-            lanes[gone] = NO_CANDIDATE;
-            let behind = behind & (behind - 1);
-            lanes[at] = match behind {
+        // Whole groups of 8, so that the compiler computes the minimum with SIMD. The type is `i32`, as SSE
+        // compares signed integers.
+        let candidates = &mut candidates[..n.next_multiple_of(8)];
+        while let Some(best) = candidates
+            .iter()
+            .copied()
+            .min()
+            .filter(|best| *best != NO_CANDIDATE)
+        {
+            let position = best as usize & (MAX_SCANNED - 1);
+            ids[position] = self.result((best >> POSITION_BITS) as u32);
+            // The right neighbour exists, as `position` has a candidate.
+            let to_the_right = alive & (u64::MAX << 1) << position;
+            let removed = to_the_right.trailing_zeros() as usize;
+            alive &= !(1 << removed);
+            candidates[removed] = NO_CANDIDATE;
+            // Without its lowest bit, which is `removed`.
+            let to_the_right = to_the_right & (to_the_right - 1);
+            candidates[position] = match to_the_right {
                 0 => NO_CANDIDATE,
                 _ => candidate(
-                    self.rank(ids[at], ids[behind.trailing_zeros() as usize]),
-                    at,
+                    self.rank(ids[position], ids[to_the_right.trailing_zeros() as usize]),
+                    position,
                 ),
             };
-            let before = alive & ((1 << at) - 1);
-            if before != 0 {
-                let left = 63 - before.leading_zeros() as usize;
-                lanes[left] = candidate(self.rank(ids[left], ids[at]), left);
+            let to_the_left = alive & ((1 << position) - 1);
+            if to_the_left != 0 {
+                let left = 63 - to_the_left.leading_zeros() as usize;
+                candidates[left] = candidate(self.rank(ids[left], ids[position]), left);
             }
         }
         while alive != 0 {
@@ -210,96 +237,100 @@ impl MergeTable {
         }
     }
 
-    /// The same by a linked list and a queue of candidate merges.
+    /// Merges any number of symbols with a linked list of symbols and a queue of candidates.
     ///
-    /// `ranks[i]` is that of the living symbol `i` with its right neighbour. A candidate whose rank
-    /// is no longer that one is out of date and dropped.
-    fn merge_by_queue(&self, scratch: &mut Scratch, out: &mut Vec<u32>) {
+    /// A merge changes the ranks of its neighbours but leaves their old candidates in the queue. A candidate whose
+    /// rank differs from that in `ranks` is such an old one and is dropped.
+    fn merge_by_queue(&self, scratch: &mut MergeScratch, out: &mut Vec<u32>) {
         let ranks = scratch.ids.windows(2).map(|w| self.rank(w[0], w[1]));
         scratch.ranks.clear();
         scratch.ranks.extend(ranks);
-        scratch.link();
-        while let Some((rank, at)) = scratch.queue.pop() {
-            if scratch.ranks[at as usize] != rank {
+        scratch.link_symbols();
+        while let Some((rank, symbol)) = scratch.queue.pop() {
+            if scratch.ranks[symbol as usize] != rank {
                 continue;
             }
-            scratch.join(at, self.result(rank));
-            self.refresh(scratch, at);
-            let previous = scratch.previous[at as usize];
-            if previous != NONE {
-                self.refresh(scratch, previous);
+            scratch.merge_with_next(symbol, self.result(rank));
+            self.update_rank(scratch, symbol);
+            let previous = scratch.previous[symbol as usize];
+            if previous != NO_SYMBOL {
+                self.update_rank(scratch, previous);
             }
         }
-        let mut at = 0;
-        while at != NONE {
-            out.push(scratch.ids[at as usize]);
-            at = scratch.next[at as usize];
+        let mut symbol = 0;
+        while symbol != NO_SYMBOL {
+            out.push(scratch.ids[symbol as usize]);
+            symbol = scratch.next[symbol as usize];
         }
     }
 
-    /// Looks up anew what symbol `at` becomes with its right neighbour.
-    fn refresh(&self, scratch: &mut Scratch, at: u32) {
-        let rank = match scratch.next[at as usize] {
-            NONE => NEVER,
-            next => self.rank(scratch.ids[at as usize], scratch.ids[next as usize]),
+    /// Updates the rank of the merge of `symbol` with its right neighbour, and queues the merge if there is one.
+    fn update_rank(&self, scratch: &mut MergeScratch, symbol: u32) {
+        let rank = match scratch.next[symbol as usize] {
+            NO_SYMBOL => NO_MERGE,
+            next => self.rank(scratch.ids[symbol as usize], scratch.ids[next as usize]),
         };
-        scratch.ranks[at as usize] = rank;
-        if rank != NEVER {
-            scratch.queue.push(rank, at);
+        scratch.ranks[symbol as usize] = rank;
+        if rank != NO_MERGE {
+            scratch.queue.push(rank, symbol);
         }
     }
 }
 
-/// Place of a pair of bytes in its table.
+/// Index of a pair of bytes in `MergeTable::byte_pairs`.
 #[inline]
-fn byte_pair(left: u8, right: u8) -> usize {
+fn byte_pair_index(left: u8, right: u8) -> usize {
     usize::from(left) << 8 | usize::from(right)
 }
 
+/// Multiplicative hash, good in its upper bits.
 #[inline]
 fn hash(pair: u64) -> u64 {
-    const ODD: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio.
+    const ODD: u64 = 0x9E37_79B9_7F4A_7C15; // 2^64 / golden ratio
     pair.wrapping_mul(ODD)
 }
 
-/// Word and bit of a hash in the filter.
+/// Index of the word and the bit of a hash in the filter.
 #[inline]
-fn filter_place(hash: u64) -> (usize, u64) {
-    let at = (hash >> (u64::BITS - N_FILTER_BITS.trailing_zeros())) as usize;
-    (at / 64, 1 << (at % 64))
+fn filter_bit(hash: u64) -> (usize, u64) {
+    let index = (hash >> (u64::BITS - N_FILTER_BITS.trailing_zeros())) as usize;
+    (index / 64, 1 << (index % 64))
 }
 
-/// Two ids as one number.
+/// Two ids as one number of 40 bits.
 #[inline]
-fn pair(left: u32, right: u32) -> u64 {
+fn pack_pair(left: u32, right: u32) -> u64 {
     u64::from(left) << ID_BITS | u64::from(right)
 }
 
-impl Scratch {
-    /// Links all symbols in order and queues all their merges.
-    fn link(&mut self) {
-        let n = self.ids.len() as u32; // A text is of under 4 GiB: `check_length`.
-        self.ranks.push(NEVER); // The last symbol has no right neighbour.
+impl MergeScratch {
+    /// Links all symbols in order, and queues all their merges. `ranks` has those of all symbols but the last.
+    fn link_symbols(&mut self) {
+        // Fits: `Encoder::encode` refuses texts of `MAX_TEXT_BYTES`.
+        let n = self.ids.len() as u32;
+        self.ranks.push(NO_MERGE); // The last symbol has no right neighbour.
         self.next.clear();
         self.next.extend(1..n);
-        self.next.push(NONE);
+        self.next.push(NO_SYMBOL);
         self.previous.clear();
-        self.previous.push(NONE);
+        self.previous.push(NO_SYMBOL);
         self.previous.extend(0..n - 1);
-        for (at, rank) in (0..).zip(&self.ranks).filter(|(_, rank)| **rank != NEVER) {
-            self.queue.push(*rank, at);
+        for (symbol, rank) in (0..).zip(&self.ranks) {
+            if *rank != NO_MERGE {
+                self.queue.push(*rank, symbol);
+            }
         }
     }
 
-    /// Makes symbol `at` and its right neighbour one symbol `id`.
-    fn join(&mut self, at: u32, id: u32) {
-        let gone = self.next[at as usize];
-        let next = self.next[gone as usize];
-        self.ids[at as usize] = id;
-        self.ranks[gone as usize] = NEVER;
-        self.next[at as usize] = next;
-        if next != NONE {
-            self.previous[next as usize] = at;
+    /// Replaces `symbol` and its right neighbour by the one symbol `id`, at the index of `symbol`.
+    fn merge_with_next(&mut self, symbol: u32, id: u32) {
+        let removed = self.next[symbol as usize];
+        let next = self.next[removed as usize];
+        self.ids[symbol as usize] = id;
+        self.ranks[removed as usize] = NO_MERGE;
+        self.next[symbol as usize] = next;
+        if next != NO_SYMBOL {
+            self.previous[next as usize] = symbol;
         }
     }
 }
@@ -322,9 +353,9 @@ mod tests {
         table
     }
 
-    fn merged(table: &MergeTable, piece: &[u8]) -> Vec<u32> {
+    fn merged(table: &MergeTable, pretoken: &[u8]) -> Vec<u32> {
         let mut out = Vec::new();
-        let merged = table.merge(piece, &mut Scratch::default(), &mut out);
+        let merged = table.merge(pretoken, &mut MergeScratch::default(), &mut out);
         assert_eq!(merged, Ok(()));
         out
     }
@@ -339,19 +370,34 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_without_id_is_named() {
+    fn a_byte_without_an_id_is_an_error() {
         let t = table(&[(0, 1, 4)]);
-        let merged = |piece: &[u8]| t.merge(piece, &mut Scratch::default(), &mut Vec::new());
+        let merged =
+            |pretoken: &[u8]| t.merge(pretoken, &mut MergeScratch::default(), &mut Vec::new());
         assert_eq!(merged(b"axb"), Err(b'x'));
         assert_eq!(merged(b"x"), Err(b'x'));
         assert_eq!(merged(&[b'x'; 1000]), Err(b'x'));
     }
 
     #[test]
-    fn of_a_pair_given_twice_the_last_holds() {
+    fn the_last_rank_of_a_repeated_pair_counts() {
         let t = table(&[(0, 1, 4), (1, 2, 5), (0, 1, 6)]);
         assert_eq!(merged(&t, b"abc"), [0, 5]);
         assert_eq!(merged(&t, b"ab"), [6]);
+    }
+
+    #[test]
+    fn an_empty_slot_is_no_merge_of_the_largest_id_with_itself() {
+        let largest = ID_LIMIT - 1;
+        let filter_bit_of = |left, right| filter_bit(hash(pack_pair(left, right)));
+        let expected = filter_bit_of(largest, largest);
+        let (left, right) = (0..ID_LIMIT)
+            .flat_map(|left| (0..100).map(move |right| (left, right)))
+            .find(|(left, right)| filter_bit_of(*left, *right) == expected)
+            .unwrap();
+        let t = table(&[(left, right, 4)]);
+        assert_eq!(t.rank(left, right), 0);
+        assert_eq!(t.rank(largest, largest), NO_MERGE);
     }
 
     #[test]
@@ -364,12 +410,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn queue_equals_scan(piece in proptest::collection::vec(b'a'..=b'd', 1..=MAX_SCANNED)) {
+        fn queue_equals_scan(pretoken in proptest::collection::vec(b'a'..=b'd', 1..=MAX_SCANNED)) {
             let t = table(&[(2, 3, 4), (0, 1, 5), (5, 5, 6), (1, 0, 7), (6, 4, 8), (0, 0, 9), (4, 4, 10)]);
-            let mut ids: Vec<u32> = piece.iter().map(|b| u32::from(b - b'a')).collect();
+            let mut ids: Vec<u32> = pretoken.iter().map(|b| u32::from(b - b'a')).collect();
             let (mut by_scan, mut by_queue) = (Vec::new(), Vec::new());
-            let mut scratch = Scratch { ids: ids.clone(), ..Scratch::default() };
-            t.merge_by_scan(&piece, &mut ids, &mut by_scan);
+            let mut scratch = MergeScratch { ids: ids.clone(), ..MergeScratch::default() };
+            t.merge_by_scan(&pretoken, &mut ids, &mut by_scan);
             t.merge_by_queue(&mut scratch, &mut by_queue);
             prop_assert_eq!(by_scan, by_queue);
         }

@@ -1,23 +1,25 @@
-//! What each id decodes to, in a shape that decodes gigabytes a second.
+//! A table from ids to bytes that decodes gigabytes a second.
 
 use crate::tokenize::Tokenizer;
 
-/// Tokens up to this long are copied whole, whatever their length is.
+/// Bytes of a slot. A token that fits is copied with its whole slot: a copy of constant size needs no call and no
+/// branch on the length.
 const SLOT_BYTES: usize = 16;
 
-/// The bytes of every id of a tokenizer; ids that it does not know decode to nothing, as in `decode`.
+/// The bytes of every id of a tokenizer. Unknown ids have no bytes, as in [`Tokenizer::decode`].
 #[derive(Debug)]
 pub struct TokenBytes {
-    /// By id, and one more that stands for all unknown ids.
+    /// The bytes of each id, padded with zeros. The last slot is empty and is used for all unknown ids.
     slots: Vec<[u8; SLOT_BYTES]>,
     lengths: Vec<u32>,
-    /// Tokens longer than a slot, at the index of their id.
+    /// The bytes of tokens longer than a slot, at the index of their id; else empty.
     long: Vec<Box<[u8]>>,
+    /// Bytes of the longest token.
     longest: usize,
 }
 
 impl TokenBytes {
-    /// The table of a tokenizer, special tokens spelt out.
+    /// The table of a tokenizer. Special tokens decode to their text.
     #[must_use]
     pub fn new(tokenizer: &Tokenizer) -> Self {
         let ids = 0..=tokenizer.max_id();
@@ -41,7 +43,7 @@ impl TokenBytes {
         }
     }
 
-    /// Bytes of an id; 0 for one without.
+    /// Number of bytes of an id; 0 for an unknown one.
     #[must_use]
     pub fn length(&self, id: i64) -> usize {
         self.lengths[self.index(id)] as usize
@@ -51,17 +53,20 @@ impl TokenBytes {
         usize::try_from(id).map_or(self.slots.len() - 1, |id| id.min(self.slots.len() - 1))
     }
 
-    /// Writes the bytes of `ids` to `out` from `at`, growing it as needed, and returns where they end
-    /// and how many ids have no bytes. What stands behind the end is without meaning.
+    /// Writes the bytes of `ids` to `out[at..]`. Returns the end of the bytes, and how many ids have none.
+    ///
+    /// `out` grows as needed. Its bytes after the returned end are undefined: `out` is scratch space that the
+    /// caller reuses.
     pub fn decode(
         &self,
         ids: impl ExactSizeIterator<Item = i64>,
         out: &mut Vec<u8>,
         mut at: usize,
     ) -> (usize, u64) {
-        let room = at + ids.len() * self.longest + SLOT_BYTES;
-        if out.len() < room {
-            out.resize(room, 0);
+        // The last token may write a whole slot past its start.
+        let n_needed = at + ids.len() * self.longest + SLOT_BYTES;
+        if out.len() < n_needed {
+            out.resize(n_needed, 0);
         }
         let mut n_without = 0;
         for id in ids {

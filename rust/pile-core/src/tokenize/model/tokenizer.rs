@@ -1,12 +1,12 @@
-//! The tokenizer: what a tokenizer.json says, in the shape that encoding and decoding need.
+//! A tokenizer.json, loaded into the tables that encoding and decoding use.
 
 use crate::tokenize::{
-    model::added::{AddedToken, AddedTokens},
-    model::bytes::{byte_of, bytes_of, spell},
-    model::encoder::{Encoder, State},
+    model::added_tokens::{AddedToken, AddedTokens},
+    model::byte_alphabet::{byte_of, bytes_of, spell},
+    model::encoder::{Encoder, EncoderState},
+    model::merge_boundaries::MergeBoundaries,
     model::merges::{MergeTable, RANK_LIMIT},
-    model::runs::SpaceRuns,
-    model::seams::Seams,
+    model::space_runs::SpaceRuns,
     normalize::nfc::nfc,
     pretokenize::pattern::Pattern,
     spec::template::Template,
@@ -21,7 +21,7 @@ use std::{
     sync::Mutex,
 };
 
-/// Special tokens that end a document, the first that exists counts.
+/// Special tokens that mark the end of a document, in order of precedence.
 const EOD_TOKENS: [&str; 5] = [
     "<|endoftext|>",
     "<|end_of_text|>",
@@ -30,7 +30,7 @@ const EOD_TOKENS: [&str; 5] = [
     "<|im_end|>",
 ];
 
-/// A loaded tokenizer.json; cheap to share between threads, encoders borrow it.
+/// A loaded tokenizer.json. Threads share it: each makes an [`Encoder`] that borrows it.
 ///
 /// ```
 /// # fn main() -> pile_core::Result<()> {
@@ -50,43 +50,46 @@ const EOD_TOKENS: [&str; 5] = [
 #[derive(Debug)]
 pub struct Tokenizer {
     ids: FxHashMap<String, u32>,
-    /// By id; None where no token has that id.
-    tokens: Vec<Option<Token>>,
+    /// The token of each id; None if no token has it.
+    tokens: Vec<Option<TokenEntry>>,
     eod: Option<u32>,
     pub(crate) is_nfc: bool,
     pub(crate) adds_prefix_space: bool,
     pub(crate) pattern: Pattern,
-    /// Looked for in the text as it is.
-    pub(crate) raw: AddedTokens,
-    /// Looked for in the normalized text.
-    pub(crate) normalized: AddedTokens,
-    /// What is looked for in normalized text, where that is runs of spaces alone.
+    /// The added tokens that match raw text.
+    pub(crate) raw_added_tokens: AddedTokens,
+    /// The added tokens that match normalized text.
+    pub(crate) normalized_added_tokens: AddedTokens,
+    /// The added tokens that match normalized text, if they are all runs of spaces that the scanner can find.
     pub(crate) space_runs: Option<SpaceRuns>,
     pub(crate) merges: MergeTable,
-    /// Where long pieces can be cut; None where a part may not be as its piece.
-    pub(crate) seams: Option<Seams>,
-    /// Pieces that are tokens as they are; empty unless the file says `ignore_merges`.
-    pub(crate) whole: FxHashMap<Box<[u8]>, u32>,
-    /// What the post-processor adds to a text, or why it cannot be applied.
+    /// The positions at which long pretokens are split. None if a part may not have the ids that it has within
+    /// its pretoken: if `ignore_merges` makes whole pretokens tokens, or if a byte of UTF-8 has no token.
+    pub(crate) merge_boundaries: Option<MergeBoundaries>,
+    /// The pretokens that are tokens without merging. Empty unless the file sets `ignore_merges`.
+    pub(crate) whole_pretokens: FxHashMap<Box<[u8]>, u32>,
+    /// The special tokens that the post-processor adds, or why it cannot be applied.
     template: std::result::Result<Template, String>,
-    /// The file, for messages.
+    /// The file that messages name.
     path: PathBuf,
-    /// Those of encoders that are no longer in use.
-    states: Mutex<Vec<State>>,
+    /// The states of dropped encoders, for reuse.
+    states: Mutex<Vec<EncoderState>>,
 }
 
+/// A token of the vocabulary, or an added token.
 #[derive(Debug)]
-struct Token {
+struct TokenEntry {
+    /// As the file writes it, in the byte-level alphabet.
     text: String,
-    /// What it decodes to.
+    /// The bytes that it decodes to.
     bytes: Vec<u8>,
     is_special: bool,
 }
 
-impl Token {
+impl TokenEntry {
     fn new(text: String) -> Self {
-        // Added tokens may have characters outside the byte-level alphabet: they decode to
-        // themselves, as in the reference.
+        // Added tokens can have characters outside the byte-level alphabet. They decode to themselves, as in
+        // Hugging Face `tokenizers`.
         let bytes = bytes_of(&text).unwrap_or_else(|| text.as_bytes().to_vec());
         Self {
             text,
@@ -100,18 +103,19 @@ impl Tokenizer {
     /// Loads a tokenizer.json.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Io`] if it cannot be read; else as [`Tokenizer::from_json`].
+    /// [`crate::ErrorKind::Io`] if it cannot be read; else those of [`Tokenizer::from_json`].
     pub fn from_file(path: &Path) -> Result<Self> {
         Self::from_json(&Self::read_json(path)?, path)
     }
 
-    /// The bytes of a tokenizer.json, one more than [`Tokenizer::from_json`] takes where there are too many.
+    /// Reads a tokenizer.json. Of a file that is too large, returns one byte more than [`Tokenizer::from_json`]
+    /// accepts.
     ///
     /// # Errors
     /// [`crate::ErrorKind::Io`] if it cannot be read.
     pub fn read_json(path: &Path) -> Result<Vec<u8>> {
         let fail = |e| Error::io(path, e);
-        // A file can be endless, as a device is.
+        // The limit also bounds files without an end, such as devices.
         let mut bytes = Vec::new();
         let file = fs::File::open(path).map_err(fail)?;
         file.take(MAX_FILE_BYTES + 1)
@@ -120,26 +124,26 @@ impl Tokenizer {
         Ok(bytes)
     }
 
-    /// The tokenizer that the bytes of a tokenizer.json describe; `path` is for messages.
+    /// Loads the bytes of a tokenizer.json. Messages name the file `path`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Format`] if the bytes are not JSON, if something is missing or
-    /// contradictory, or by name for anything but byte-level BPE with a known pattern.
+    /// [`crate::ErrorKind::Format`] if the bytes are not JSON, if a value is missing or contradicts another, or
+    /// if the tokenizer is not byte-level BPE with a supported pattern. The message names the value.
     pub fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
         let spec = Spec::from_json(bytes, path)?;
         let wrong = |what: String| Error::malformed(path, what);
         let mut ids: FxHashMap<String, u32> = spec.vocab.into_iter().collect();
         let merges = merge_table(&ids, &spec.merges).map_err(wrong)?;
-        let whole = match spec.ignores_merges {
-            true => whole_pieces(&ids),
+        let whole_pretokens = match spec.ignores_merges {
+            true => pretokens_of_vocab(&ids),
             false => FxHashMap::default(),
         };
         add_tokens(&mut ids, &spec.added).map_err(wrong)?;
         let mut tokens = tokens_by_id(&ids).map_err(wrong)?;
         let added = spec.added.iter();
         for token in added.clone().filter(|t| spec.is_nfc && t.is_normalized) {
-            // The reference shows and decodes the normalized form.
-            tokens[token.id as usize] = Some(Token::new(nfc(&token.content).into_owned()));
+            // Hugging Face `tokenizers` shows and decodes the normalized form.
+            tokens[token.id as usize] = Some(TokenEntry::new(nfc(&token.content).into_owned()));
         }
         let special: FxHashSet<&str> = added
             .filter(|t| t.is_special)
@@ -150,17 +154,18 @@ impl Tokenizer {
         }
         let template = checked_template(spec.template, &tokens);
         let eod = eod_of(&spec.added);
-        let can_cut = !spec.ignores_merges && merges.has_all_bytes();
-        let seams = can_cut.then(|| seams(&spec.merges));
-        let of_normalized: Vec<_> = spec
+        let can_split = !spec.ignores_merges && merges.has_all_bytes();
+        let merge_boundaries = can_split.then(|| merge_boundaries(&spec.merges));
+        let normalized: Vec<_> = spec
             .added
             .iter()
             .filter(|t| t.is_normalized)
             .cloned()
             .collect();
         let can_scan_runs = spec.pattern == Pattern::Gpt2 && !spec.adds_prefix_space;
-        let space_runs = SpaceRuns::of(&of_normalized).filter(|_| can_scan_runs);
-        let (raw, normalized) = finders(spec.added, spec.is_nfc).map_err(wrong)?;
+        let space_runs = SpaceRuns::from_tokens(&normalized).filter(|_| can_scan_runs);
+        let (raw_added_tokens, normalized_added_tokens) =
+            finders(spec.added, spec.is_nfc).map_err(wrong)?;
         Ok(Self {
             ids,
             tokens,
@@ -168,69 +173,69 @@ impl Tokenizer {
             is_nfc: spec.is_nfc,
             adds_prefix_space: spec.adds_prefix_space,
             pattern: spec.pattern,
-            raw,
-            normalized,
+            raw_added_tokens,
+            normalized_added_tokens,
             space_runs,
             merges,
-            seams,
-            whole,
+            merge_boundaries,
+            whole_pretokens,
             template,
             path: path.to_owned(),
             states: Mutex::default(),
         })
     }
 
-    /// Number of different tokens, the added ones included.
+    /// Number of distinct tokens, including the added ones.
     #[must_use]
     pub fn vocab_size(&self) -> u32 {
         // Ids are below 2^20 and no two tokens share one.
         self.ids.len() as u32
     }
 
-    /// The largest id; 0 if there is no token at all.
+    /// The largest id; 0 if there is no token.
     #[must_use]
     pub fn max_id(&self) -> u32 {
         (self.tokens.len() as u32).saturating_sub(1)
     }
 
-    /// Id of a token as the file spells it (`Ġthe`, not ` the`).
+    /// Id of a token as the file writes it (`Ġthe`, not ` the`).
     #[must_use]
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.ids.get(token).copied()
     }
 
-    /// Token of an id as the file spells it; an added token that is looked for in normalized
-    /// text is normalized here too, as in the reference.
+    /// Token of an id as the file writes it. An added token that matches normalized text is normalized, as in
+    /// Hugging Face `tokenizers`.
     #[must_use]
     pub fn id_to_token(&self, id: u32) -> Option<&str> {
         self.token(id).map(|t| t.text.as_str())
     }
 
-    /// What an id decodes to, special tokens spelt out; None where no token has it.
+    /// The bytes that an id decodes to; None if no token has it. Special tokens decode to their text.
     #[must_use]
     pub fn token_bytes(&self, id: u32) -> Option<&[u8]> {
         self.token(id).map(|t| t.bytes.as_slice())
     }
 
-    /// The end-of-document token that the file itself declares.
+    /// The end-of-document token of the file, and its id.
     ///
-    /// The special added token `<|endoftext|>`; if there is none `<|end_of_text|>`, `</s>`,
-    /// `<eos>`, `<|im_end|>` in this order.
+    /// It is the first special added token of `<|endoftext|>`, `<|end_of_text|>`, `</s>`, `<eos>` and
+    /// `<|im_end|>` that the file has.
     #[must_use]
     pub fn eod(&self) -> Option<(&str, u32)> {
         let id = self.eod?;
         Some((self.id_to_token(id)?, id))
     }
 
-    /// An encoder that adds no special tokens; make one per thread and keep it.
+    /// An encoder that adds no special tokens. Make one per thread and reuse it.
     #[must_use]
     pub fn encoder(&self) -> Encoder<'_> {
-        static NOTHING: Template = Template::nothing();
-        self.encoder_with(&NOTHING)
+        static EMPTY: Template = Template::empty();
+        self.encoder_with(&EMPTY)
     }
 
-    /// An encoder that adds the special tokens of the file's post-processor to each text, as `tokenizers` does
-    /// with `add_special_tokens`.
+    /// An encoder that adds the special tokens of the file's post-processor to each text, as Hugging Face
+    /// `tokenizers` does with `add_special_tokens`.
     ///
     /// # Errors
     /// [`ErrorKind::Format`]: the post-processor cannot be applied.
@@ -244,21 +249,21 @@ impl Tokenizer {
         Encoder::new(self, template, state.unwrap_or_default())
     }
 
-    /// The error of a text with a byte that no token has.
+    /// The error for a text with a byte that no token has.
     pub(crate) fn no_token_for(&self, byte: u8) -> Error {
         let what = format!("a text has byte 0x{byte:02X}, for which model.vocab has no token");
         Error::malformed(&self.path, what)
     }
 
-    /// Keeps what an encoder learnt for the next one.
-    pub(crate) fn give_back(&self, state: State) {
+    /// Keeps the cache of a dropped encoder for the next one.
+    pub(crate) fn recycle(&self, state: EncoderState) {
         if let Ok(mut states) = self.states.lock() {
             states.push(state);
         }
     }
 
-    /// The text of `ids`. Unknown ids are skipped, invalid UTF-8 becomes U+FFFD, as in the
-    /// reference.
+    /// The text of `ids`. Unknown ids are skipped and invalid UTF-8 becomes U+FFFD, as in Hugging Face
+    /// `tokenizers`.
     #[must_use]
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
         let mut bytes = Vec::with_capacity(ids.len() * 4);
@@ -273,15 +278,15 @@ impl Tokenizer {
         }
     }
 
-    fn token(&self, id: u32) -> Option<&Token> {
+    fn token(&self, id: u32) -> Option<&TokenEntry> {
         self.tokens.get(id as usize)?.as_ref()
     }
 }
 
-/// A template whose ids are all tokens.
+/// Returns `template` if all its ids are tokens, else what is wrong with it.
 fn checked_template(
     template: Result<Template>,
-    tokens: &[Option<Token>],
+    tokens: &[Option<TokenEntry>],
 ) -> std::result::Result<Template, String> {
     let template = template.map_err(|err| match err.kind() {
         ErrorKind::Format(what) => what.clone(),
@@ -295,7 +300,7 @@ fn checked_template(
     }
 }
 
-/// The merges as pairs of ids.
+/// The merge table of a file's merges, which are pairs of tokens.
 fn merge_table(
     ids: &FxHashMap<String, u32>,
     merges: &[(String, String)],
@@ -316,35 +321,36 @@ fn merge_table(
         };
         joined.clear();
         joined.extend([left.as_str(), right]);
-        let made = id(&joined)?;
-        table.push(id(left)?, id(right)?, made);
+        let result = id(&joined)?;
+        table.push(id(left)?, id(right)?, result);
     }
     Ok(table)
 }
 
-/// What merges leave open. A merge with a character outside the byte-level alphabet never applies.
-fn seams(merges: &[(String, String)]) -> Seams {
+/// The merge boundaries of a file's merges. A merge with a character outside the byte-level alphabet never
+/// applies, so it is left out.
+fn merge_boundaries(merges: &[(String, String)]) -> MergeBoundaries {
     let joined = |(left, right): &(String, String)| {
         let chars = left.chars().chain(right.chars());
         chars.map(byte_of).collect::<Option<Vec<u8>>>()
     };
-    Seams::new(merges.iter().filter_map(joined))
+    MergeBoundaries::new(merges.iter().filter_map(joined))
 }
 
-/// The bytes of all tokens that are spelt in the byte-level alphabet.
-fn whole_pieces(ids: &FxHashMap<String, u32>) -> FxHashMap<Box<[u8]>, u32> {
-    let spelt = ids
+/// The bytes of all tokens that are written in the byte-level alphabet.
+fn pretokens_of_vocab(ids: &FxHashMap<String, u32>) -> FxHashMap<Box<[u8]>, u32> {
+    let tokens = ids
         .iter()
         .filter_map(|(token, id)| Some((bytes_of(token)?, *id)));
-    spelt
+    tokens
         .map(|(bytes, id)| (bytes.into_boxed_slice(), id))
         .collect()
 }
 
 /// Adds `added` to `ids`.
 ///
-/// The reference does not heed the ids of added tokens in the file: it takes those of the
-/// vocabulary or counts on. A file where the two differ is refused rather than read either way.
+/// Hugging Face `tokenizers` ignores the ids of added tokens in the file: it takes that of the vocabulary, or the
+/// next free one. A file whose ids differ from these is ambiguous and refused.
 fn add_tokens(
     ids: &mut FxHashMap<String, u32>,
     added: &[AddedToken],
@@ -355,7 +361,7 @@ fn add_tokens(
         let (content, id) = (&token.content, token.id);
         if content.is_empty() || !seen.insert(content) {
             return Err(format!(
-                "added_tokens[{i}]: {content:?} is empty or there twice"
+                "added_tokens[{i}]: {content:?} is empty or repeated"
             ));
         }
         let known = ids.get(content).copied();
@@ -370,18 +376,20 @@ fn add_tokens(
     Ok(())
 }
 
-/// The tokens at the index of their id.
-fn tokens_by_id(ids: &FxHashMap<String, u32>) -> std::result::Result<Vec<Option<Token>>, String> {
+/// The token of each id.
+fn tokens_by_id(
+    ids: &FxHashMap<String, u32>,
+) -> std::result::Result<Vec<Option<TokenEntry>>, String> {
     let n = ids.values().max().map_or(0, |max| *max as usize + 1);
-    let mut tokens: Vec<Option<Token>> = Vec::new();
+    let mut tokens: Vec<Option<TokenEntry>> = Vec::new();
     tokens.resize_with(n, || None);
     for (token, id) in ids {
-        let place = &mut tokens[*id as usize];
-        if let Some(other) = place {
+        let slot = &mut tokens[*id as usize];
+        if let Some(other) = slot {
             let (a, b) = (token.min(&other.text), token.max(&other.text));
-            return Err(format!("id {id} is that of {a:?} and of {b:?}"));
+            return Err(format!("id {id} is assigned to both {a:?} and {b:?}"));
         }
-        *place = Some(Token::new(token.clone()));
+        *slot = Some(TokenEntry::new(token.clone()));
     }
     Ok(tokens)
 }
@@ -393,7 +401,7 @@ fn eod_of(added: &[AddedToken]) -> Option<u32> {
     })
 }
 
-/// The finders of tokens in raw and in normalized text.
+/// The finders of added tokens in raw and in normalized text.
 fn finders(
     added: Vec<AddedToken>,
     is_nfc: bool,
@@ -406,7 +414,7 @@ fn finders(
         }
         if !seen.insert(token.content.clone()) {
             return Err(format!(
-                "added_tokens: two are {:?} once normalized",
+                "added_tokens: two have the normalized content {:?}",
                 token.content
             ));
         }

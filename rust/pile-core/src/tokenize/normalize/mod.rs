@@ -1,4 +1,4 @@
-//! Unicode normalization, before anything else is done with a text.
+//! Unicode normalization, and the text of a dataset that it yields.
 
 pub(super) mod nfc;
 pub(super) mod normalized;

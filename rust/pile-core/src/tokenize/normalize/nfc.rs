@@ -1,17 +1,17 @@
-//! NFC with the reference's Unicode 9 tables; costs a scan where there is nothing to do.
+//! NFC with the Unicode 9 tables of Hugging Face `tokenizers`. A text that is in NFC costs one scan.
 
-use crate::tokenize::pretokenize::classes::{Classes, code_point_at};
+use crate::tokenize::pretokenize::classes::{ClassTable, code_point_at};
 use std::{borrow::Cow, ops::Range};
 use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 
-/// First lead byte of U+0300, before which nothing combines.
+/// First UTF-8 byte of U+0300. NFC changes no character below it.
 const FIRST_SUSPECT_LEAD: u8 = 0xCC;
 
-/// `text` in NFC, borrowed where it is so already.
+/// `text` in NFC. Borrowed if the text is in NFC.
 pub(crate) fn nfc(text: &str) -> Cow<'_, str> {
     let mut at = 0;
     while let Some(suspects) = next_suspects(text, at) {
-        // What stands around them is neither changed nor moved by NFC: they can be judged alone.
+        // NFC neither changes nor moves the characters around a run of suspects, so the run is checked alone.
         if is_nfc_quick(text[suspects.clone()].chars()) != IsNormalized::Yes {
             return Cow::Owned(nfc_always(text));
         }
@@ -20,18 +20,18 @@ pub(crate) fn nfc(text: &str) -> Cow<'_, str> {
     Cow::Borrowed(text)
 }
 
-/// `text` in NFC, by the library, whatever the text.
+/// `text` in NFC, without the check whether it is so already.
 pub(crate) fn nfc_always(text: &str) -> String {
     text.nfc().map(|(c, _)| c).collect()
 }
 
-/// The first run of characters from byte `at` that NFC may change or move.
+/// The first run of characters after byte `at` that NFC may change or move.
 fn next_suspects(text: &str, mut at: usize) -> Option<Range<usize>> {
-    let (bytes, classes) = (text.as_bytes(), Classes::get());
+    let (bytes, classes) = (text.as_bytes(), ClassTable::get());
     let mut first = None;
     while at < bytes.len() {
         if first.is_none() {
-            at = skip_plain(bytes, at);
+            at = skip_below_suspects(bytes, at);
             if at == bytes.len() {
                 break;
             }
@@ -47,19 +47,21 @@ fn next_suspects(text: &str, mut at: usize) -> Option<Range<usize>> {
     first.map(|first| first..bytes.len())
 }
 
-/// The first byte from `at` that leads a character from U+0300 on, or the end.
+/// The first byte from `at` that starts a character of U+0300 or above, or the end of the text.
+///
+/// The bytes of characters below U+0300 are all below [`FIRST_SUSPECT_LEAD`], and so are continuation bytes.
 #[inline]
-fn skip_plain(text: &[u8], mut at: usize) -> usize {
+fn skip_below_suspects(text: &[u8], mut at: usize) -> usize {
     const STRIDE: usize = 32;
-    let is_plain = |byte: &u8| *byte < FIRST_SUSPECT_LEAD;
+    let is_below = |byte: &u8| *byte < FIRST_SUSPECT_LEAD;
     while let Some(bytes) = text[at..].first_chunk::<STRIDE>() {
-        // Without an early exit, so that all are compared at once.
-        if !bytes.iter().fold(true, |all, byte| all & is_plain(byte)) {
+        // No early exit, so that the compiler compares all bytes with SIMD.
+        if !bytes.iter().fold(true, |all, byte| all & is_below(byte)) {
             break;
         }
         at += STRIDE;
     }
-    let rest = text[at..].iter().position(|byte| !is_plain(byte));
+    let rest = text[at..].iter().position(|byte| !is_below(byte));
     rest.map_or(text.len(), |n| at + n)
 }
 

@@ -1,67 +1,78 @@
-//! The text that the tokens of a text decode to, without encoding it.
+//! The text that a dataset stores for a text: what its tokens decode to. It is computed without encoding.
 //!
-//! A dataset holds this text, so queries and terms are compared with it.
+//! Queries and terms are normalized in this way before they are compared with a dataset.
 
-use crate::tokenize::{model::added::Cut, model::tokenizer::Tokenizer, normalize::nfc::nfc};
+use crate::tokenize::{
+    model::added_tokens::AddedTokenSplit, model::tokenizer::Tokenizer, normalize::nfc::nfc,
+};
 use std::borrow::Cow;
 
 impl Tokenizer {
-    /// Name of the normalizer that the file declares, if it changes any text.
+    /// Name of the normalizer of the file; None if it changes no text.
     #[must_use]
     pub fn normalizer(&self) -> Option<&'static str> {
         self.is_nfc.then_some("NFC")
     }
 
-    /// The bytes by which a dataset of this tokenizer holds `text` in the middle of a document: added tokens
-    /// as they decode, the rest normalized.
+    /// The bytes that a dataset of this tokenizer stores for `text` inside a document.
+    ///
+    /// Added tokens are replaced by what they decode to. The rest is normalized.
     #[must_use]
     pub fn normalize<'t>(&self, text: &'t str) -> Cow<'t, [u8]> {
-        self.held(text, false)
+        self.stored_text(text, false)
     }
 
-    /// The bytes by which a dataset holds `text` as a whole document; the tokenizer may put a space first.
+    /// The bytes that a dataset stores for `text` as a whole document. Unlike [`Self::normalize`], this includes
+    /// the space that some tokenizers put first.
     #[must_use]
     pub fn normalize_document<'t>(&self, text: &'t str) -> Cow<'t, [u8]> {
-        self.held(text, self.adds_prefix_space)
+        self.stored_text(text, self.adds_prefix_space)
     }
 
-    fn held<'t>(&self, text: &'t str, mut adds_space: bool) -> Cow<'t, [u8]> {
-        let mut held = Vec::with_capacity(text.len());
-        for cut in self.raw.cuts(text) {
+    /// `adds_space`: whether the prefix space is added to a text that starts without an added token.
+    fn stored_text<'t>(&self, text: &'t str, mut adds_space: bool) -> Cow<'t, [u8]> {
+        let mut stored = Vec::with_capacity(text.len());
+        for cut in self.raw_added_tokens.split(text) {
             match cut {
-                Cut::Token(id) => held.extend_from_slice(self.token_bytes(id).unwrap_or_default()),
-                Cut::Text(text) => self.put_normalized(&self.normal(text), adds_space, &mut held),
+                AddedTokenSplit::Token(id) => {
+                    stored.extend_from_slice(self.token_bytes(id).unwrap_or_default())
+                }
+                AddedTokenSplit::Text(text) => {
+                    self.push_normalized(&self.nfc_if_declared(text), adds_space, &mut stored)
+                }
             }
-            // Only what begins the text may be the middle of a word.
+            // Text after an added token is always the start of a text to the tokenizer.
             adds_space = self.adds_prefix_space;
         }
-        match held == text.as_bytes() {
+        match stored == text.as_bytes() {
             true => Cow::Borrowed(text.as_bytes()),
-            false => Cow::Owned(held),
+            false => Cow::Owned(stored),
         }
     }
 
-    fn normal<'t>(&self, text: &'t str) -> Cow<'t, str> {
+    fn nfc_if_declared<'t>(&self, text: &'t str) -> Cow<'t, str> {
         match self.is_nfc {
             true => nfc(text),
             false => Cow::Borrowed(text),
         }
     }
 
-    /// Appends normalized text, with the added tokens that it holds as they decode.
-    fn put_normalized(&self, text: &str, mut adds_space: bool, held: &mut Vec<u8>) {
+    /// Appends normalized text, with its added tokens replaced by what they decode to.
+    fn push_normalized(&self, text: &str, mut adds_space: bool, stored: &mut Vec<u8>) {
         if self.space_runs.is_some() {
             // The added tokens are runs of spaces, which decode to themselves.
-            return held.extend_from_slice(text.as_bytes());
+            return stored.extend_from_slice(text.as_bytes());
         }
-        for cut in self.normalized.cuts(text) {
+        for cut in self.normalized_added_tokens.split(text) {
             match cut {
-                Cut::Token(id) => held.extend_from_slice(self.token_bytes(id).unwrap_or_default()),
-                Cut::Text(text) => {
+                AddedTokenSplit::Token(id) => {
+                    stored.extend_from_slice(self.token_bytes(id).unwrap_or_default())
+                }
+                AddedTokenSplit::Text(text) => {
                     if adds_space && !text.starts_with(' ') {
-                        held.push(b' ');
+                        stored.push(b' ');
                     }
-                    held.extend_from_slice(text.as_bytes());
+                    stored.extend_from_slice(text.as_bytes());
                 }
             }
             adds_space = self.adds_prefix_space;
@@ -79,8 +90,8 @@ mod tests {
     use proptest::{collection::vec, prelude::*, sample::select};
     use serde_json::{Value, json};
 
-    /// Pieces that normalizers and added tokens change, alone or side by side.
-    const PIECES: [&str; 24] = [
+    /// Strings that normalizers and added tokens change, alone or next to each other.
+    const STRINGS: [&str; 24] = [
         "e",
         "\u{301}",
         "\u{323}",
@@ -158,11 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_what_a_document_holds() {
-        let [plain, .., nfc] = &tokenizers()[..] else {
-            panic!("several")
+    fn a_query_is_normalized_as_documents_are() {
+        let [unnormalized, .., nfc] = &tokenizers()[..] else {
+            panic!("expected several tokenizers")
         };
-        assert_eq!(plain.normalize("Zoe\u{301}"), "Zoe\u{301}".as_bytes());
+        assert_eq!(
+            unnormalized.normalize("Zoe\u{301}"),
+            "Zoe\u{301}".as_bytes()
+        );
         assert_eq!(nfc.normalizer(), Some("NFC"));
         assert_eq!(nfc.normalize("Zoe\u{301}"), "Zoé".as_bytes());
         assert_eq!(nfc.normalize("e <strip> e"), "e<strip> e".as_bytes());
@@ -175,8 +189,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(100))]
         #[test]
-        fn equals_what_the_tokens_decode_to(pieces in vec(select(&PIECES[..]), 0..12)) {
-            let text = pieces.concat();
+        fn equals_what_the_tokens_decode_to(strings in vec(select(&STRINGS[..]), 0..12)) {
+            let text = strings.concat();
             for tokenizer in tokenizers() {
                 let expected = decoded(&tokenizer, &text);
                 prop_assert_eq!(&*tokenizer.normalize_document(&text), &expected[..]);

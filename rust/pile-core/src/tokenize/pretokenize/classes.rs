@@ -1,28 +1,28 @@
-//! Looks up what the pre-tokenizer and NFC need to know of a character.
+//! The class of each character, and whether NFC may change it.
 //!
-//! One byte per code point in a flat table of 1.1 MB, made once per process from the ranges in
-//! `classes_table`; a text touches only the few pages of its scripts.
+//! The lookup table has one byte per code point, 1.1 MB in all, and is built once per process from the ranges
+//! in `classes_table`. A text touches only the pages of its scripts, so most of it stays out of the caches.
 
 use crate::tokenize::pretokenize::classes_table::{CLASSES, NFC_SUSPECTS};
 use std::sync::LazyLock;
 
-/// Class of a character in GPT-2's pattern.
+/// The class of a character in the patterns of pretokenizers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// None of the others.
+    /// Any other character: punctuation, symbols, marks, controls.
     Other,
     /// `\p{L}`.
     Letter,
     /// `\p{N}`.
     Number,
     /// `\s`.
-    Space,
+    Whitespace,
 }
 
 const N_CODE_POINTS: usize = 0x11_0000;
-/// Low bits hold the class.
+/// The bits of a table entry that hold the class.
 const CLASS_BITS: u8 = 0b011;
-/// Set where NFC may change a text because of this character.
+/// Set if NFC may change a text because of this character.
 const SUSPECT_BIT: u8 = 0b100;
 
 static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
@@ -39,28 +39,29 @@ static TABLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
     table
 });
 
-/// The lookup table; cheap to copy, so that inner loops hold the reference itself.
+/// A reference to the lookup table. Inner loops hold a copy, as each access to `TABLE` checks for its
+/// initialization.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Classes(&'static [u8]);
+pub(crate) struct ClassTable(&'static [u8]);
 
-impl Classes {
-    /// The one table of this process.
+impl ClassTable {
+    /// The table of this process.
     pub(crate) fn get() -> Self {
         Self(&TABLE)
     }
 
-    /// Class of `code_point`.
+    /// Class of `code_point`, which must be below 0x110000.
     #[inline]
     pub(crate) fn class(self, code_point: u32) -> Class {
         match self.0[code_point as usize] & CLASS_BITS {
             1 => Class::Letter,
             2 => Class::Number,
-            3 => Class::Space,
+            3 => Class::Whitespace,
             _ => Class::Other,
         }
     }
 
-    /// Whether a text with this code point may differ from its NFC.
+    /// Whether NFC may change a text that contains `code_point`.
     #[inline]
     pub(crate) fn is_nfc_suspect(self, code_point: u32) -> bool {
         self.0[code_point as usize] & SUSPECT_BIT != 0
@@ -83,10 +84,10 @@ pub(crate) fn code_point_at(text: &[u8], at: usize) -> (u32, usize) {
     }
 }
 
-/// Class of `c` as the tokenizer sees it (Unicode 16).
+/// The class of `c` in Hugging Face `tokenizers` 0.23.3 (Unicode 16).
 #[must_use]
 pub fn class_of(c: char) -> Class {
-    Classes::get().class(c.into())
+    ClassTable::get().class(c.into())
 }
 
 #[cfg(test)]
@@ -97,11 +98,11 @@ mod tests {
     };
 
     #[test]
-    fn suspects_are_those_of_the_library() {
+    fn suspects_equal_the_normalization_library() {
         for c in '\0'..=char::MAX {
             let sure = canonical_combining_class(c) == 0
                 && is_nfc_quick(std::iter::once(c)) == IsNormalized::Yes;
-            assert_eq!(Classes::get().is_nfc_suspect(c.into()), !sure, "{c:?}");
+            assert_eq!(ClassTable::get().is_nfc_suspect(c.into()), !sure, "{c:?}");
         }
     }
 
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn surrogates_and_the_last_code_point_are_in_the_table() {
-        assert_eq!(Classes::get().class(0xD800), Class::Other);
+        assert_eq!(ClassTable::get().class(0xD800), Class::Other);
         assert_eq!(class_of(char::MAX), Class::Other);
     }
 }

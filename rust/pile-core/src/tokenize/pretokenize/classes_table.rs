@@ -8,7 +8,7 @@
 //! Tests in `classes` and `tests/tokenizer_golden.rs` compare both with their sources.
 
 use crate::tokenize::pretokenize::classes::Class::{
-    self, Letter as L, Number as N, Other as O, Space as S,
+    self, Letter as L, Number as N, Other as O, Whitespace as S,
 };
 
 /// Where each run of equal class starts; a run ends where the next one starts.

@@ -1,233 +1,246 @@
-//! Classes of 64 bytes at a time, one bit a byte.
+//! Classifies the characters of a text 64 bytes at a time, as bit masks with one bit a byte.
 //!
-//! On x86-64 the ASCII part is SSE2, which every such machine has; elsewhere a plain loop does the
-//! same. Characters beyond ASCII are looked up one by one.
+//! Bit `i` of a mask describes byte `i` of the block, so the least significant bit is the first byte. A
+//! pretokenizer then finds the starts of pretokens of a whole block with a few integer operations.
+//!
+//! ASCII is classified with SSE2, which every x86-64 processor has. Other architectures use a loop that the
+//! tests compare with it. Other characters are looked up one by one.
 
-use crate::tokenize::pretokenize::classes::{Class, Classes, code_point_at};
+use crate::tokenize::pretokenize::classes::{Class, ClassTable, code_point_at};
 
-/// Bytes of a block.
+/// Bytes of a block: the bits of a `u64`.
 pub(crate) const BLOCK_BYTES: usize = 64;
 
-/// Which bytes of a block are of which class; a character's bytes are all of its class.
+/// The classes of the bytes of a block. All bytes of a character have the class of the character.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Masks {
+pub(crate) struct ClassMasks {
     pub(crate) letter: u64,
     pub(crate) number: u64,
-    /// White space, U+0020 included.
-    pub(crate) space: u64,
+    /// White space, including U+0020.
+    pub(crate) whitespace: u64,
     pub(crate) other: u64,
-    /// U+0020.
-    pub(crate) blank: u64,
+    /// U+0020 alone.
+    pub(crate) space: u64,
     pub(crate) apostrophe: u64,
-    /// Bytes of characters beyond ASCII.
-    pub(crate) high: u64,
+    /// Bytes of characters outside ASCII.
+    pub(crate) non_ascii: u64,
 }
 
-/// Makes the masks of the blocks of a text, one after the other.
+/// Computes the class masks of the blocks of a text in order.
 #[derive(Debug)]
-pub(crate) struct Classifier<'t> {
+pub(crate) struct BlockClassifier<'t> {
     text: &'t [u8],
+    /// Start of the next block.
     at: usize,
-    classes: Classes,
-    /// The bits of a character of the block before that reaches into this one.
-    spilled: Masks,
+    classes: ClassTable,
+    /// Bits of the next block that belong to a character that starts in the previous one. A character has at
+    /// most four bytes, so these are at most the lowest three bits.
+    spilled: ClassMasks,
 }
 
-impl<'t> Classifier<'t> {
-    /// A classifier at the start of `text`, which is UTF-8.
+impl<'t> BlockClassifier<'t> {
+    /// A classifier at the start of `text`, which must be UTF-8.
     pub(crate) fn new(text: &'t [u8]) -> Self {
         Self {
             text,
             at: 0,
-            classes: Classes::get(),
-            spilled: Masks::default(),
+            classes: ClassTable::get(),
+            spilled: ClassMasks::default(),
         }
     }
 
-    /// The masks of the next block; beyond the end of the text all bits are 0.
+    /// The masks of the next block. All bits past the end of the text are 0.
     #[inline]
-    pub(crate) fn next_block(&mut self) -> Masks {
+    pub(crate) fn next_block(&mut self) -> ClassMasks {
         let rest = &self.text[self.at.min(self.text.len())..];
         let mut masks = match rest.first_chunk() {
-            Some(block) => ascii(block),
-            None => ascii_of_end(rest),
+            Some(block) => ascii_masks(block),
+            None => ascii_masks_of_tail(rest),
         };
-        if masks.high != 0 {
-            self.add_high(&mut masks);
+        // Spilled bytes are outside ASCII, so they also set this mask.
+        if masks.non_ascii != 0 {
+            self.add_non_ascii(&mut masks);
         }
         self.at += BLOCK_BYTES;
         masks
     }
 
-    /// Adds the characters beyond ASCII that start in the block.
-    fn add_high(&mut self, masks: &mut Masks) {
+    /// Adds the classes of the characters outside ASCII, and spills the ones that end in the next block.
+    fn add_non_ascii(&mut self, masks: &mut ClassMasks) {
         let spilled = std::mem::take(&mut self.spilled);
         masks.letter |= spilled.letter;
         masks.number |= spilled.number;
-        masks.space |= spilled.space;
+        masks.whitespace |= spilled.whitespace;
         masks.other |= spilled.other;
-        let mut rest = masks.high & !spilled.high;
+        // After each step, the lowest bit of `rest` is the first byte of a character.
+        let mut rest = masks.non_ascii & !spilled.non_ascii;
         while rest != 0 {
             let bit = rest.trailing_zeros();
             let (code_point, len) = code_point_at(self.text, self.at + bit as usize);
-            let span = u128::from((1_u64 << len) - 1) << bit;
-            let (here, beyond) = (span as u64, (span >> 64) as u64);
+            // 128 bits: this block is the low half, the next one the high half.
+            let character = u128::from((1_u64 << len) - 1) << bit;
+            let (in_block, in_next) = (character as u64, (character >> 64) as u64);
             let class = self.classes.class(code_point);
-            *masks.of(class) |= here;
-            rest &= !here;
-            if beyond != 0 {
-                *self.spilled.of(class) |= beyond;
-                self.spilled.high = beyond;
+            *masks.of_class(class) |= in_block;
+            rest &= !in_block;
+            if in_next != 0 {
+                *self.spilled.of_class(class) |= in_next;
+                self.spilled.non_ascii = in_next;
             }
         }
     }
 }
 
-impl Masks {
-    fn of(&mut self, class: Class) -> &mut u64 {
+impl ClassMasks {
+    fn of_class(&mut self, class: Class) -> &mut u64 {
         match class {
             Class::Letter => &mut self.letter,
             Class::Number => &mut self.number,
-            Class::Space => &mut self.space,
+            Class::Whitespace => &mut self.whitespace,
             Class::Other => &mut self.other,
         }
     }
 }
 
-/// The masks of less than a block; what is missing has no class.
+/// The ASCII masks of the last block of a text, which has fewer than 64 bytes.
 #[cold]
-fn ascii_of_end(rest: &[u8]) -> Masks {
+fn ascii_masks_of_tail(rest: &[u8]) -> ClassMasks {
     let mut block = [0; BLOCK_BYTES];
     block[..rest.len()].copy_from_slice(rest);
-    let mut masks = ascii(&block);
+    let mut masks = ascii_masks(&block);
+    // NUL is of class `Other`, so the padding must be removed from that mask alone.
     masks.other &= (1 << rest.len()) - 1;
     masks
 }
 
-/// The masks of the ASCII characters of a block, and where others are.
+/// The masks of the ASCII characters of a block. Other bytes are set in `non_ascii` alone.
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn ascii(block: &[u8; BLOCK_BYTES]) -> Masks {
-    // SAFETY: SSE2 is part of every x86-64 processor.
-    unsafe { ascii_sse2(block) }
+fn ascii_masks(block: &[u8; BLOCK_BYTES]) -> ClassMasks {
+    // SAFETY: the function only requires SSE2, which the x86-64 baseline includes.
+    unsafe { ascii_masks_sse2(block) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
-fn ascii_sse2(block: &[u8; BLOCK_BYTES]) -> Masks {
+fn ascii_masks_sse2(block: &[u8; BLOCK_BYTES]) -> ClassMasks {
     use std::arch::x86_64::{
         __m128i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
         _mm_sub_epi8,
     };
-    let mut masks = Masks::default();
-    for (i, lane) in block.chunks_exact(16).enumerate() {
-        let bytes: __m128i = bytemuck::pod_read_unaligned(lane);
+    let mut masks = ClassMasks::default();
+    for (i, chunk) in block.chunks_exact(16).enumerate() {
+        let bytes: __m128i = bytemuck::pod_read_unaligned(chunk);
+        // The most significant bit of each byte, at the position of the byte in the block.
         let bits = |lanes: __m128i| u64::from(_mm_movemask_epi8(lanes) as u16) << (16 * i);
         let is = |byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
+        // SSE2 has no unsigned comparison. With wrapping subtraction, `first <= byte < first + n` is the same
+        // as `byte - first <= n - 1`, and `x <= y` is the same as `min(x, y) == x`.
         let is_within = |bytes: __m128i, first: u8, n: u8| {
             let from_first = _mm_sub_epi8(bytes, _mm_set1_epi8(first as i8));
             let last = _mm_set1_epi8((n - 1) as i8);
             _mm_cmpeq_epi8(_mm_min_epu8(from_first, last), from_first)
         };
+        // Bit 0x20 distinguishes upper and lower case. Setting it makes no other byte a letter.
         let lower = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
         masks.letter |= bits(is_within(lower, b'a', 26));
         masks.number |= bits(is_within(bytes, b'0', 10));
-        masks.blank |= bits(is(b' '));
-        masks.space |= bits(is_within(bytes, b'\t', 5));
+        masks.space |= bits(is(b' '));
+        masks.whitespace |= bits(is_within(bytes, b'\t', 5)); // U+0009 to U+000D
         masks.apostrophe |= bits(is(b'\''));
-        masks.high |= bits(bytes);
+        masks.non_ascii |= bits(bytes);
     }
     masks.complete()
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-use ascii_plain as ascii;
+use ascii_masks_portable as ascii_masks;
 
-/// The same, byte by byte.
+/// [`ascii_masks`] without SIMD. On x86-64 the tests compare the two.
 #[cfg(any(test, not(target_arch = "x86_64")))]
-fn ascii_plain(block: &[u8; BLOCK_BYTES]) -> Masks {
-    let mut masks = Masks::default();
+fn ascii_masks_portable(block: &[u8; BLOCK_BYTES]) -> ClassMasks {
+    let mut masks = ClassMasks::default();
     for (i, byte) in block.iter().enumerate() {
         let bit = |is: bool| u64::from(is) << i;
         masks.letter |= bit(byte.is_ascii_alphabetic());
         masks.number |= bit(byte.is_ascii_digit());
-        masks.blank |= bit(*byte == b' ');
-        masks.space |= bit(matches!(byte, b'\t'..=b'\r'));
+        masks.space |= bit(*byte == b' ');
+        masks.whitespace |= bit(matches!(byte, b'\t'..=b'\r'));
         masks.apostrophe |= bit(*byte == b'\'');
-        masks.high |= bit(!byte.is_ascii());
+        masks.non_ascii |= bit(!byte.is_ascii());
     }
     masks.complete()
 }
 
-impl Masks {
-    /// Fills in what follows from the rest.
+impl ClassMasks {
+    /// Derives `other` and the rest of `whitespace` from the other masks.
     fn complete(mut self) -> Self {
-        self.space |= self.blank;
-        self.other = !(self.letter | self.number | self.space | self.high);
+        self.whitespace |= self.space;
+        self.other = !(self.letter | self.number | self.whitespace | self.non_ascii);
         self
     }
 }
 
-/// What cl100k's pattern needs beyond the classes; one bit a byte.
+/// Properties of bytes that only the patterns of cl100k and of `Digits` use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct ByteMasks {
     /// U+000A and U+000D.
     pub(crate) line_end: u64,
-    /// Bytes of a character that are not its first.
+    /// UTF-8 continuation bytes: all bytes of a character but its first.
     pub(crate) continuation: u64,
 }
 
-/// The shape of the first block of `rest`; beyond its end all bits are 0.
+/// The byte masks of the first block of `rest`. All bits past its end are 0.
 #[inline]
-pub(crate) fn shape(rest: &[u8]) -> Shape {
+pub(crate) fn byte_masks(rest: &[u8]) -> ByteMasks {
     match rest.first_chunk() {
-        Some(block) => shape_of(block),
+        Some(block) => byte_masks_of_block(block),
         None => {
             let mut block = [0; BLOCK_BYTES];
             block[..rest.len()].copy_from_slice(rest);
-            shape_of(&block)
+            byte_masks_of_block(&block)
         }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
-fn shape_of(block: &[u8; BLOCK_BYTES]) -> Shape {
-    // SAFETY: SSE2 is part of every x86-64 processor.
-    unsafe { shape_sse2(block) }
+fn byte_masks_of_block(block: &[u8; BLOCK_BYTES]) -> ByteMasks {
+    // SAFETY: the function only requires SSE2, which the x86-64 baseline includes.
+    unsafe { byte_masks_sse2(block) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse2")]
-fn shape_sse2(block: &[u8; BLOCK_BYTES]) -> Shape {
+fn byte_masks_sse2(block: &[u8; BLOCK_BYTES]) -> ByteMasks {
     use std::arch::x86_64::{
         __m128i, _mm_cmpeq_epi8, _mm_cmplt_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
-    let mut shape = Shape::default();
-    for (i, lane) in block.chunks_exact(16).enumerate() {
-        let bytes: __m128i = bytemuck::pod_read_unaligned(lane);
+    let mut masks = ByteMasks::default();
+    for (i, chunk) in block.chunks_exact(16).enumerate() {
+        let bytes: __m128i = bytemuck::pod_read_unaligned(chunk);
         let bits = |lanes: __m128i| u64::from(_mm_movemask_epi8(lanes) as u16) << (16 * i);
         let is = |byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
-        shape.line_end |= bits(_mm_or_si128(is(b'\n'), is(b'\r')));
-        // As signed numbers 0x80 to 0xBF are the least.
-        shape.continuation |= bits(_mm_cmplt_epi8(bytes, _mm_set1_epi8(0xC0_u8 as i8)));
+        masks.line_end |= bits(_mm_or_si128(is(b'\n'), is(b'\r')));
+        // Continuation bytes, 0x80 to 0xBF, are the smallest signed bytes.
+        masks.continuation |= bits(_mm_cmplt_epi8(bytes, _mm_set1_epi8(0xC0_u8 as i8)));
     }
-    shape
+    masks
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-use shape_plain as shape_of;
+use byte_masks_portable as byte_masks_of_block;
 
-/// The same, byte by byte.
+/// [`byte_masks_of_block`] without SIMD. On x86-64 the tests compare the two.
 #[cfg(any(test, not(target_arch = "x86_64")))]
-fn shape_plain(block: &[u8; BLOCK_BYTES]) -> Shape {
-    let mut shape = Shape::default();
+fn byte_masks_portable(block: &[u8; BLOCK_BYTES]) -> ByteMasks {
+    let mut masks = ByteMasks::default();
     for (i, byte) in block.iter().enumerate() {
         let bit = |is: bool| u64::from(is) << i;
-        shape.line_end |= bit(matches!(byte, b'\n' | b'\r'));
-        shape.continuation |= bit(byte & 0xC0 == 0x80);
+        masks.line_end |= bit(matches!(byte, b'\n' | b'\r'));
+        masks.continuation |= bit(byte & 0xC0 == 0x80);
     }
-    shape
+    masks
 }
 
 #[cfg(test)]
@@ -236,25 +249,25 @@ mod tests {
     use crate::tokenize::pretokenize::classes::class_of;
     use proptest::prelude::*;
 
-    /// The masks of all blocks, said character by character.
-    fn plain(text: &str) -> Vec<Masks> {
-        let mut blocks = vec![Masks::default(); text.len() / BLOCK_BYTES + 1];
+    /// The masks of all blocks, computed character by character.
+    fn expected_masks(text: &str) -> Vec<ClassMasks> {
+        let mut blocks = vec![ClassMasks::default(); text.len() / BLOCK_BYTES + 1];
         for (start, c) in text.char_indices() {
             for at in start..start + c.len_utf8() {
                 let masks = &mut blocks[at / BLOCK_BYTES];
                 let bit = 1 << (at % BLOCK_BYTES);
-                *masks.of(class_of(c)) |= bit;
-                masks.blank |= if c == ' ' { bit } else { 0 };
+                *masks.of_class(class_of(c)) |= bit;
+                masks.space |= if c == ' ' { bit } else { 0 };
                 masks.apostrophe |= if c == '\'' { bit } else { 0 };
-                masks.high |= if c.is_ascii() { 0 } else { bit };
+                masks.non_ascii |= if c.is_ascii() { 0 } else { bit };
             }
         }
         blocks
     }
 
     fn check(text: &str) {
-        let mut classifier = Classifier::new(text.as_bytes());
-        for (i, expected) in plain(text).into_iter().enumerate() {
+        let mut classifier = BlockClassifier::new(text.as_bytes());
+        for (i, expected) in expected_masks(text).into_iter().enumerate() {
             assert_eq!(classifier.next_block(), expected, "block {i} of {text:?}");
         }
     }
@@ -263,13 +276,13 @@ mod tests {
     fn every_ascii_character() {
         check(&('\0'..='\x7F').collect::<String>());
         let block: [u8; BLOCK_BYTES] = std::array::from_fn(|i| (i * 4 + 1) as u8);
-        assert_eq!(ascii(&block), ascii_plain(&block));
+        assert_eq!(ascii_masks(&block), ascii_masks_portable(&block));
         let block: [u8; BLOCK_BYTES] = std::array::from_fn(|i| i as u8);
-        assert_eq!(shape_of(&block), shape_plain(&block));
+        assert_eq!(byte_masks_of_block(&block), byte_masks_portable(&block));
     }
 
     #[test]
-    fn characters_across_the_border_of_blocks() {
+    fn characters_that_span_two_blocks() {
         for before in 58..66 {
             check(&format!("{}\u{3000}é漢\u{1F600}x", "a".repeat(before)));
         }
@@ -277,10 +290,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn both_ways_agree(bytes: [u8; 32]) {
+        fn simd_equals_portable(bytes: [u8; 32]) {
             let block: [u8; BLOCK_BYTES] = std::array::from_fn(|i| bytes[i % 32] ^ (i / 32) as u8);
-            prop_assert_eq!(ascii(&block), ascii_plain(&block));
-            prop_assert_eq!(shape_of(&block), shape_plain(&block));
+            prop_assert_eq!(ascii_masks(&block), ascii_masks_portable(&block));
+            prop_assert_eq!(byte_masks_of_block(&block), byte_masks_portable(&block));
         }
 
         #[test]

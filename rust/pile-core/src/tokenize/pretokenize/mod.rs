@@ -1,12 +1,12 @@
-//! Splits text into pretokens, within which alone tokens are merged.
+//! Splits text into pretokens. Merges never cross the end of a pretoken.
 
-pub(super) mod blocks;
+pub(super) mod block_scanner;
+pub(super) mod cl100k;
 pub(super) mod classes;
 pub(super) mod classes_table;
-pub(super) mod cutter;
+pub(super) mod digits;
+pub(super) mod gpt2;
 pub(super) mod masks;
 pub(super) mod pattern;
-pub(super) mod plain;
-pub(super) mod scan;
-pub(super) mod scan_cl100k;
-pub(super) mod scan_digits;
+pub(super) mod pretokenizer;
+pub(super) mod reference;

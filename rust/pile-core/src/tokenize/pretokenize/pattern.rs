@@ -1,43 +1,43 @@
-//! Which pre-tokenizer a tokenizer has, told by the text of its published pattern.
+//! Recognizes the pattern of a pretokenizer by its published text.
 //!
-//! There is no regex engine here: a pattern is known, and cut by a routine written for it, or refused.
-//! `plain` says alternative by alternative what each matches; `cutter` does it fast.
+//! There is no regex engine here. Each supported pattern has a scanner, which `pretokenizer` selects; other
+//! patterns are refused. `reference` implements the patterns alternative by alternative for the tests.
 
-/// How text is cut into pieces before merging.
+/// The rule by which text is split into pretokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pattern {
     /// GPT-2's, built into `ByteLevel`: GPT-2, GPT-NeoX, Pythia, OLMo.
     Gpt2,
-    /// cl100k's, numbers in groups of up to three digits (Llama 3, OLMo 2) or one (Qwen).
+    /// cl100k's, with numbers in groups of up to three digits (Llama 3, OLMo 2) or one (Qwen).
     Cl100k(DigitGroup),
-    /// `Digits`, then GPT-2's on what is between: StarCoder, SmolLM.
+    /// `Digits`, then GPT-2's on the text between the numbers: StarCoder, SmolLM.
     Digits(DigitGroup),
 }
 
-/// The digits of a piece that is a number.
+/// How a run of digits is split into pretokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DigitGroup {
-    /// Each digit is a piece.
+    /// Each digit is a pretoken.
     One,
-    /// Groups of three from the left.
+    /// Groups of three, counted from the left.
     Three,
-    /// As many as follow each other.
+    /// The whole run is a pretoken.
     All,
 }
 
-/// GPT-2's pattern, as `ByteLevel` has it and as tiktoken spells it.
+/// GPT-2's pattern, as Hugging Face's `ByteLevel` and as tiktoken write it. Both match the same text.
 const GPT2: [&str; 2] = [
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
 ];
-/// cl100k's pattern around its digits, as Llama 3 spells it.
+/// cl100k's pattern before and after the quantifier of its digits, as Llama 3 writes it.
 const CL100K: (&str, &str) = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}",
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 );
 
 impl Pattern {
-    /// What a pattern of `Split` is; None if it is none of the known ones.
+    /// The pattern of a `Split` component; None if it is not supported.
     pub(crate) fn of_regex(regex: &str) -> Option<Self> {
         if GPT2.contains(&regex) {
             return Some(Self::Gpt2);
@@ -53,11 +53,12 @@ impl Pattern {
     }
 }
 
-/// A contraction that a text starts with: its length.
+/// Length of the contraction of cl100k's pattern at the start of `text`, whose first byte is an apostrophe.
 ///
-/// Letters of any case; U+017F is an s, as case folding has it.
+/// Case is ignored, and by Unicode's case folding U+017F (long s) is an s.
 #[inline]
 pub(crate) fn contraction_len_any_case(text: &[u8]) -> Option<usize> {
+    // Sets the bit that distinguishes lower case. No byte but a letter becomes one of the letters below.
     let lower = |at: usize| text.get(at).map(|b| b | 0x20);
     match (lower(1)?, lower(2)) {
         (b's' | b't' | b'm' | b'd', _) => Some(2),
@@ -66,8 +67,8 @@ pub(crate) fn contraction_len_any_case(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Characters that `Digits` takes for numbers and `\p{N}` does not: the reference compiles a newer Unicode
-/// (17) into the former.
+/// Whether `Digits` takes a character for a number that `\p{N}` does not match. In Hugging Face `tokenizers`
+/// the first uses Unicode 17, the second Unicode 16.
 pub(crate) fn is_new_digit(code_point: u32) -> bool {
     matches!(code_point, 0x11DE0..=0x11DE9 | 0x16FF4..=0x16FF6)
 }
@@ -77,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn published_patterns_are_known() {
+    fn published_patterns_are_recognized() {
         let llama = format!("{}{{1,3}}{}", CL100K.0, CL100K.1);
         let qwen = format!("{}{}", CL100K.0, CL100K.1);
         let of = Pattern::of_regex;

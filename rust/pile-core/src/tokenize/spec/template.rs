@@ -1,11 +1,11 @@
-//! The special tokens that a tokenizer.json's post-processor puts around a text.
+//! The special tokens that the post-processor of a tokenizer.json adds before and after a text.
 //!
-//! `TemplateProcessing` for a single text, `RobertaProcessing` and `BertProcessing`, alone or as the only one
-//! of a `Sequence` that adds tokens; `ByteLevel` adds none. Rules of the format: Hugging Face `tokenizers`
+//! Supported are `TemplateProcessing` for a single text, `RobertaProcessing`, `BertProcessing` and `ByteLevel`,
+//! which adds none. In a `Sequence`, at most one may add tokens. The rules are those of Hugging Face `tokenizers`
 //! 0.23.3, whose `Sequence` fails at a second template.
 
 use crate::Result;
-use crate::tokenize::spec::node::Node;
+use crate::tokenize::spec::json_node::JsonNode;
 
 /// Ids before and after the ids of a text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,17 +15,17 @@ pub(crate) struct Template {
 }
 
 impl Template {
-    /// The template of a file's post-processor.
-    pub(crate) fn of(node: &Node<'_>) -> Result<Self> {
+    /// The template of the `post_processor` of a file.
+    pub(crate) fn from_json(node: &JsonNode<'_>) -> Result<Self> {
         match node.kind()? {
-            Some("TemplateProcessing") => of_single(node),
+            Some("TemplateProcessing") => single_template(node),
             Some("RobertaProcessing" | "BertProcessing") => Ok(Self {
                 before: vec![pair_id(&node.key("cls"))?],
                 after: vec![pair_id(&node.key("sep"))?],
             }),
             Some("Sequence") => {
                 let items = node.key("processors").items()?;
-                let all: Vec<Self> = items.iter().map(Self::of).collect::<Result<_>>()?;
+                let all: Vec<Self> = items.iter().map(Self::from_json).collect::<Result<_>>()?;
                 let mut adding = all.into_iter().filter(|item| *item != Self::default());
                 match (adding.next(), adding.next()) {
                     (Some(_), Some(_)) => {
@@ -39,27 +39,27 @@ impl Template {
     }
 
     /// The template that adds no tokens.
-    pub(crate) const fn nothing() -> Self {
+    pub(crate) const fn empty() -> Self {
         Self {
             before: Vec::new(),
             after: Vec::new(),
         }
     }
 
-    /// All ids that it adds.
+    /// All ids that the template adds.
     pub(crate) fn ids(&self) -> impl Iterator<Item = u32> {
         self.before.iter().chain(&self.after).copied()
     }
 }
 
-fn of_single(node: &Node<'_>) -> Result<Template> {
+fn single_template(node: &JsonNode<'_>) -> Result<Template> {
     let special = node.key("special_tokens");
     let mut template = Template::default();
     let mut is_after = false;
     for item in node.key("single").items()? {
         let token = item.key("SpecialToken");
         if token.is_null() {
-            is_after = true; // The text: there is exactly one.
+            is_after = true; // The text. `check_template` ensures that there is exactly one.
             continue;
         }
         let side = match is_after {
@@ -73,8 +73,8 @@ fn of_single(node: &Node<'_>) -> Result<Template> {
     Ok(template)
 }
 
-/// The id of `["</s>", 2]`.
-fn pair_id(node: &Node<'_>) -> Result<u32> {
+/// The id of a pair of a token and its id, such as `["</s>", 2]`.
+fn pair_id(node: &JsonNode<'_>) -> Result<u32> {
     match &node.items()?[..] {
         [_, id] => id.number(),
         _ => Err(node.wrong("expected a token and its id")),

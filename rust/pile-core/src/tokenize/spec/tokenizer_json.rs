@@ -1,54 +1,55 @@
-//! Reads tokenizer.json and refuses, by name, what is not byte-level BPE.
+//! Parses tokenizer.json, and refuses by name each component that is not byte-level BPE.
 //!
-//! The result is plain data; `tokenizer` and `reference` build on it. Rules of the format:
-//! Hugging Face `tokenizers` 0.23.3.
+//! `tokenizer` and `reference` build their tables from the result. The rules of the format are those of Hugging
+//! Face `tokenizers` 0.23.3.
 
 use crate::tokenize::{
-    model::added::{AddedToken, MAX_CONTENT_BYTES},
-    model::bytes::spell,
+    model::added_tokens::{AddedToken, MAX_CONTENT_BYTES},
+    model::byte_alphabet::spell,
     model::cache::ID_LIMIT,
     pretokenize::pattern::{DigitGroup, Pattern},
-    spec::node::Node,
+    spec::json_node::JsonNode,
     spec::template::Template,
 };
 use crate::{Error, Result};
 use serde_json::Value;
 use std::{collections::HashSet, path::Path};
 
-/// Ids up to here are accepted; a file with larger ones is broken rather than large.
+/// The largest id that is accepted. A file with a larger one is broken rather than large.
 const MAX_ID: u32 = ID_LIMIT - 1;
 
-/// Larger files are refused; the largest that is published has 34 MB.
+/// Larger files are refused. The largest published one has 34 MB.
 pub(crate) const MAX_FILE_BYTES: u64 = 128 << 20;
 
-/// Upper bound of commas and brackets: 2^20 ids with as many merges have some 5 million.
+/// Upper bound on the number of values, counted by commas and opening brackets. 2^20 ids with as many merges
+/// have about 5 million.
 const MAX_VALUES: usize = 8 << 20;
 
-/// What a tokenizer.json says, checked for being supported but not yet for being consistent.
+/// The contents of a tokenizer.json. All components are supported, but they may contradict each other.
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) vocab: Vec<(String, u32)>,
     pub(crate) merges: Vec<(String, String)>,
-    /// Whether a piece that is a token of the vocabulary needs no merging.
+    /// Whether a pretoken that is in the vocabulary becomes that token without merging.
     pub(crate) ignores_merges: bool,
     pub(crate) is_nfc: bool,
     pub(crate) adds_prefix_space: bool,
     pub(crate) pattern: Pattern,
     pub(crate) added: Vec<AddedToken>,
-    /// What the post-processor adds to a text, or why that cannot be read: it is not wanted by default.
+    /// The special tokens that the post-processor adds, or why they cannot be parsed. That is no error of the
+    /// file: by default they are not used.
     pub(crate) template: Result<Template>,
 }
 
 impl Spec {
-    /// Reads the bytes of a tokenizer.json; `path` is for messages.
+    /// Parses the bytes of a tokenizer.json. Messages name the file `path`.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Format`] if the bytes are not JSON, or something is missing or not
-    /// supported.
+    /// [`crate::ErrorKind::Format`] if the bytes are not JSON, or a value is missing or not supported.
     pub(crate) fn from_json(bytes: &[u8], path: &Path) -> Result<Self> {
         check_size(bytes, path)?;
         let json: Value = serde_json::from_slice(bytes).map_err(|e| syntax(bytes, path, &e))?;
-        let root = Node::root(&json, path);
+        let root = JsonNode::root(&json, path);
         root.object()?;
         root.only(&[
             "version",
@@ -62,9 +63,9 @@ impl Spec {
             "model",
         ])?;
         let model = root.key("model");
-        check_model(&model)?; // first: the rest of another kind of model does not matter
+        check_model(&model)?; // First: of another model, no other value is worth a message.
         check_version(&root.key("version"))?;
-        // How batches of a model's inputs are made; like post-processors not applied.
+        // These shape the batches of a model's inputs, and are not applied.
         root.key("truncation").object_if_any()?;
         root.key("padding").object_if_any()?;
         check_post_processor(&root.key("post_processor"))?;
@@ -82,13 +83,13 @@ impl Spec {
             is_nfc: is_nfc(&root.key("normalizer"))?,
             adds_prefix_space,
             pattern,
-            template: Template::of(&root.key("post_processor")),
+            template: Template::from_json(&root.key("post_processor")),
             added,
         })
     }
 }
 
-/// Refuses a file that would take much memory merely to be parsed: a JSON value takes more than its bytes.
+/// Refuses a file that would take too much memory to parse. A parsed value takes more memory than its text.
 fn check_size(bytes: &[u8], path: &Path) -> Result<()> {
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(too_large(path));
@@ -98,20 +99,19 @@ fn check_size(bytes: &[u8], path: &Path) -> Result<()> {
         .filter(|b| matches!(b, b',' | b'[' | b'{'))
         .count();
     if n_values > MAX_VALUES {
-        let what =
-            format!("has {n_values} JSON values, more than the {MAX_VALUES} of any tokenizer");
+        let what = format!("has {n_values} JSON values, at most {MAX_VALUES} are supported");
         return Err(Error::malformed(path, what));
     }
     Ok(())
 }
 
-/// The error of a file with more than [`MAX_FILE_BYTES`].
+/// The error for a file with more than [`MAX_FILE_BYTES`].
 fn too_large(path: &Path) -> Error {
-    let what = format!("has more than {MAX_FILE_BYTES} bytes, which no tokenizer.json has");
+    let what = format!("has more than {MAX_FILE_BYTES} bytes, the most that is supported");
     Error::malformed(path, what)
 }
 
-/// Refuses added tokens whose automaton would take much memory.
+/// Refuses added tokens whose automaton would take too much memory.
 fn check_contents(added: &[AddedToken], path: &Path) -> Result<()> {
     let n_bytes: usize = added.iter().map(|token| token.content.len()).sum();
     if n_bytes > MAX_CONTENT_BYTES {
@@ -124,7 +124,7 @@ fn check_contents(added: &[AddedToken], path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The error of bytes that are not JSON, at their byte.
+/// The error for bytes that are not JSON, with the byte offset of the first wrong one.
 fn syntax(bytes: &[u8], path: &Path, err: &serde_json::Error) -> Error {
     let lines = bytes.split_inclusive(|b| *b == b'\n');
     let before: usize = lines
@@ -136,14 +136,14 @@ fn syntax(bytes: &[u8], path: &Path, err: &serde_json::Error) -> Error {
     Error::format(path, offset as u64, what)
 }
 
-fn check_version(version: &Node<'_>) -> Result<()> {
+fn check_version(version: &JsonNode<'_>) -> Result<()> {
     match version.is_null() || version.text()? == "1.0" {
         true => Ok(()),
         false => Err(version.unsupported("version 1.0 is expected")),
     }
 }
 
-fn check_post_processor(node: &Node<'_>) -> Result<()> {
+fn check_post_processor(node: &JsonNode<'_>) -> Result<()> {
     match node.kind()? {
         None | Some("ByteLevel" | "RobertaProcessing" | "BertProcessing") => Ok(()),
         Some("TemplateProcessing") => check_template(&node.key("single")),
@@ -155,8 +155,8 @@ fn check_post_processor(node: &Node<'_>) -> Result<()> {
     }
 }
 
-/// Refuses a template that leaves the text out or repeats it.
-fn check_template(single: &Node<'_>) -> Result<()> {
+/// Refuses a template that omits or repeats the text.
+fn check_template(single: &JsonNode<'_>) -> Result<()> {
     let items = single.items()?;
     let texts = items
         .iter()
@@ -164,19 +164,19 @@ fn check_template(single: &Node<'_>) -> Result<()> {
         .filter(|item| !item.is_null());
     match texts.count() {
         1 => Ok(()),
-        n => Err(single.wrong(&format!("the text stands there {n} times, expected once"))),
+        n => Err(single.wrong(&format!("{n} texts, expected one"))),
     }
 }
 
-fn check_decoder(node: &Node<'_>) -> Result<()> {
+fn check_decoder(node: &JsonNode<'_>) -> Result<()> {
     match node.kind()? {
         Some("ByteLevel") => Ok(()),
         _ => Err(node.unsupported("byte-level BPE is expected, whose decoder is ByteLevel")),
     }
 }
 
-/// Refuses what would make the model other than plain byte-level BPE.
-fn check_model(model: &Node<'_>) -> Result<()> {
+/// Refuses a model that is not byte-level BPE, or that has options beyond it.
+fn check_model(model: &JsonNode<'_>) -> Result<()> {
     model.object()?;
     if !matches!(model.kind_or(Some("BPE"))?, Some("BPE")) {
         return Err(model.unsupported("byte-level BPE is expected"));
@@ -198,14 +198,16 @@ fn check_model(model: &Node<'_>) -> Result<()> {
     let dropout = model.key("dropout");
     match dropout.is_null() || dropout.is_zero() {
         true => Ok(()),
-        false => Err(dropout.unsupported("null is expected: the same text has the same ids")),
+        false => {
+            Err(dropout.unsupported("null is expected, as the ids of a text must not be random"))
+        }
     }
 }
 
-/// Refuses an answer to bytes that are no token, unless there are none.
-fn check_unknown(model: &Node<'_>, vocab: &[(String, u32)]) -> Result<()> {
+/// Refuses a fallback for bytes without a token, unless all bytes have one.
+fn check_unknown(model: &JsonNode<'_>, vocab: &[(String, u32)]) -> Result<()> {
     let (unk_token, byte_fallback) = (model.key("unk_token"), model.key("byte_fallback"));
-    model.key("fuse_unk").flag_or(false)?; // Is about `unk_token`.
+    model.key("fuse_unk").flag_or(false)?; // Only affects `unk_token`.
     let falls_back = byte_fallback.flag_or(false)?;
     let Some(byte) = missing_byte(vocab) else {
         return Ok(());
@@ -218,20 +220,20 @@ fn check_unknown(model: &Node<'_>, vocab: &[(String, u32)]) -> Result<()> {
     }
 }
 
-/// UTF-8 bytes of a byte spelt in the byte-level alphabet, at most.
-const MAX_SPELT_BYTES: usize = 2;
+/// Upper bound on the UTF-8 bytes of a character of the byte-level alphabet.
+const MAX_CHAR_BYTES: usize = 2;
 
-/// The first byte of UTF-8 that is no token.
+/// The first byte that occurs in UTF-8 and is not a token.
 fn missing_byte(vocab: &[(String, u32)]) -> Option<u8> {
     let tokens = vocab.iter().map(|(token, _)| token.as_str());
     let bytes: HashSet<&str> = tokens
-        .filter(|token| token.len() <= MAX_SPELT_BYTES)
+        .filter(|token| token.len() <= MAX_CHAR_BYTES)
         .collect();
-    let mut of_utf8 = (0..=0xF4).filter(|byte| !matches!(byte, 0xC0 | 0xC1));
-    of_utf8.find(|byte| !bytes.contains(spell(&[*byte]).as_str()))
+    let mut utf8_bytes = (0..=0xF4).filter(|byte| !matches!(byte, 0xC0 | 0xC1));
+    utf8_bytes.find(|byte| !bytes.contains(spell(&[*byte]).as_str()))
 }
 
-fn is_nfc(node: &Node<'_>) -> Result<bool> {
+fn is_nfc(node: &JsonNode<'_>) -> Result<bool> {
     match node.kind()? {
         None => Ok(false),
         Some("NFC") => Ok(true),
@@ -244,8 +246,8 @@ fn is_nfc(node: &Node<'_>) -> Result<bool> {
     }
 }
 
-/// The pattern, and whether a space is put before the text.
-fn pre_tokenizer(node: &Node<'_>) -> Result<(Pattern, bool)> {
+/// The pattern, and whether a space is added before the text.
+fn pre_tokenizer(node: &JsonNode<'_>) -> Result<(Pattern, bool)> {
     match node.kind()? {
         Some("ByteLevel") => {
             let adds_prefix_space = byte_level(node, true)?;
@@ -253,7 +255,7 @@ fn pre_tokenizer(node: &Node<'_>) -> Result<(Pattern, bool)> {
         }
         Some("Sequence") => match &node.key("pretokenizers").items()?[..] {
             [only] => pre_tokenizer(only),
-            [first, byte_level] => Ok((pattern_before(first, byte_level)?, false)),
+            [first, byte_level] => Ok((pattern_of_sequence(first, byte_level)?, false)),
             _ => Err(node.unsupported("Split or Digits, then ByteLevel are expected")),
         },
         _ => {
@@ -263,8 +265,8 @@ fn pre_tokenizer(node: &Node<'_>) -> Result<(Pattern, bool)> {
     }
 }
 
-/// The pattern of what `first` cuts and `second` cuts on or spells in the byte-level alphabet.
-fn pattern_before(first: &Node<'_>, second: &Node<'_>) -> Result<Pattern> {
+/// The pattern of two pretokenizers in sequence: `Split` or `Digits`, then `ByteLevel`.
+fn pattern_of_sequence(first: &JsonNode<'_>, second: &JsonNode<'_>) -> Result<Pattern> {
     let pattern = match first.kind()? {
         Some("Split") => split(first)?,
         Some("Digits") => {
@@ -279,29 +281,29 @@ fn pattern_before(first: &Node<'_>, second: &Node<'_>) -> Result<Pattern> {
     if second.kind()? != Some("ByteLevel") {
         return Err(second.unsupported("ByteLevel is expected as the last"));
     }
-    let is_cut_on = matches!(pattern, Pattern::Digits(_));
-    if byte_level(second, is_cut_on)? {
+    let splits_again = matches!(pattern, Pattern::Digits(_));
+    if byte_level(second, splits_again)? {
         let prefix = second.key("add_prefix_space");
-        return Err(prefix.unsupported("false is expected behind another pre-tokenizer"));
+        return Err(prefix.unsupported("false is expected after another pre-tokenizer"));
     }
     Ok(pattern)
 }
 
-/// Whether a `ByteLevel` adds a space before the text; refused if it uses its regex or not, other than expected.
-fn byte_level(node: &Node<'_>, uses_regex: bool) -> Result<bool> {
+/// Whether a `ByteLevel` adds a space before the text. Its `use_regex` must equal `uses_regex`.
+fn byte_level(node: &JsonNode<'_>, uses_regex: bool) -> Result<bool> {
     node.only(&["type", "add_prefix_space", "trim_offsets", "use_regex"])?;
     let regex = node.key("use_regex");
     match (regex.flag_or(true)?, uses_regex) {
         (false, true) => {
-            Err(regex.unsupported("true is expected: pieces are cut by GPT-2's pattern"))
+            Err(regex.unsupported("true is expected: GPT-2's pattern splits the text"))
         }
-        (true, false) => Err(regex.unsupported("false is expected: pieces are cut by Split")),
+        (true, false) => Err(regex.unsupported("false is expected: Split splits the text")),
         _ => node.key("add_prefix_space").flag(),
     }
 }
 
-/// The pattern of a `Split` that keeps all of the text.
-fn split(node: &Node<'_>) -> Result<Pattern> {
+/// The pattern of a `Split` that keeps the whole text.
+fn split(node: &JsonNode<'_>) -> Result<Pattern> {
     node.only(&["type", "pattern", "behavior", "invert"])?;
     let regex = node.key("pattern").key("Regex");
     if regex.is_null() {
@@ -312,7 +314,7 @@ fn split(node: &Node<'_>) -> Result<Pattern> {
         let what = "unknown; the pattern of GPT-2, cl100k (Llama 3) or Qwen is expected";
         return Err(regex.unsupported(what));
     };
-    // The patterns match every character, so nothing is between matches.
+    // The patterns match every character. With nothing between matches, both settings keep exactly the matches.
     let behavior = node.key("behavior");
     match (behavior.text()?, node.key("invert").flag_or(false)?) {
         ("Isolated", _) | ("Removed", true) => Ok(pattern),
@@ -320,7 +322,7 @@ fn split(node: &Node<'_>) -> Result<Pattern> {
     }
 }
 
-fn vocab(node: &Node<'_>) -> Result<Vec<(String, u32)>> {
+fn vocab(node: &JsonNode<'_>) -> Result<Vec<(String, u32)>> {
     let entries = node.object()?.iter().map(|(token, id)| {
         match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
             Some(id) if id <= MAX_ID => Ok((token.clone(), id)),
@@ -334,26 +336,26 @@ fn vocab(node: &Node<'_>) -> Result<Vec<(String, u32)>> {
     entries.collect()
 }
 
-fn merges(node: &Node<'_>) -> Result<Vec<(String, String)>> {
+fn merges(node: &JsonNode<'_>) -> Result<Vec<(String, String)>> {
     let items = node.items()?;
     let lines = items.iter().filter(|i| !is_version_line(i));
     lines.map(merge).collect()
 }
 
-/// The first line of a merges.txt, which some files carry along.
-fn is_version_line(node: &Node<'_>) -> bool {
+/// Whether a merge is the version line of a merges.txt, which some files include.
+fn is_version_line(node: &JsonNode<'_>) -> bool {
     let text = node.text_if_any();
     text.is_some_and(|line| line.starts_with("#version"))
 }
 
-/// A merge, written "left right" or ["left", "right"].
-fn merge(node: &Node<'_>) -> Result<(String, String)> {
+/// A merge, given as "left right" or as ["left", "right"].
+fn merge(node: &JsonNode<'_>) -> Result<(String, String)> {
     let parts: Vec<&str> = match node.text_if_any() {
         Some(line) => line.split(' ').collect(),
         None => node
             .items()?
             .iter()
-            .map(Node::text)
+            .map(JsonNode::text)
             .collect::<Result<_>>()?,
     };
     match parts[..] {
@@ -362,7 +364,7 @@ fn merge(node: &Node<'_>) -> Result<(String, String)> {
     }
 }
 
-fn added_token(node: &Node<'_>) -> Result<AddedToken> {
+fn added_token(node: &JsonNode<'_>) -> Result<AddedToken> {
     node.object()?;
     node.only(&[
         "id",

@@ -1,6 +1,6 @@
-//! Learns a vocabulary from text.
+//! Trains a vocabulary on text.
 
-pub(super) mod counts;
+pub(super) mod pretoken_counts;
 pub(super) mod shards;
 pub(super) mod trained;
 pub(super) mod trainer;

@@ -1,4 +1,4 @@
-//! Trains a tokenizer on shards, with several threads.
+//! Trains a tokenizer on shards with several threads.
 
 use std::path::{Path, PathBuf};
 
@@ -11,28 +11,29 @@ use crate::{
     read::{Block, Rules, Step, map_blocks},
 };
 
-/// What a tokenizer was trained on, and what came out.
+/// The text that a tokenizer was trained on, and the size of the result.
 #[derive(Debug, Clone, Serialize)]
 pub struct TrainSummary {
-    /// Documents, empty ones included.
+    /// Documents, including empty ones.
     pub n_documents: u64,
     /// Bytes of text.
     pub n_text_bytes: u64,
-    /// Tokens in the vocabulary; fewer than asked for where the text has no more pairs to merge.
+    /// Tokens in the vocabulary. Fewer than the configured size if the text has no more pairs to merge.
     pub vocab_size: u32,
     /// Merges.
     pub n_merges: usize,
-    /// Bad records that were left out.
+    /// Bad records that were skipped.
     pub n_bad_records: u64,
     /// SHA-256 of each shard, in order.
     pub shards: Vec<String>,
 }
 
-/// Counts the words of all documents, then merges; the same for any number of threads.
-/// `progress` advances by compressed bytes, then by merges.
+/// Trains a tokenizer on the documents of `shards`. The result is the same for any number of threads.
+///
+/// `progress` advances by compressed bytes while pretokens are counted, then by merges.
 ///
 /// # Errors
-/// As [`Trainer::new`] and [`Trainer::finish`], or a shard cannot be read or holds no text.
+/// Those of [`Trainer::new`] and [`Trainer::finish`]; a shard cannot be read; or all documents are empty.
 pub fn train_on_shards(
     shards: &[PathBuf],
     rules: &Rules,
@@ -76,7 +77,7 @@ pub fn train_on_shards(
     Ok((trained, summary))
 }
 
-/// Counts the words of a block; returns its documents and bad records.
+/// Counts the pretokens of a block. Returns the numbers of its documents and of its bad records.
 fn add_block(trainer: &mut Trainer, block: &Block) -> Result<(u64, u64)> {
     let mut n_documents = 0;
     let bad = block.each_document(|_, document| {
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_is_bytes_and_merges() {
+    fn progress_counts_bytes_and_merges() {
         let folder = tempfile::tempdir().unwrap();
         let shards = [0, 1].map(|i| folder.path().join(format!("{i}.jsonl")));
         let record = "{\"text\": \"the three trees there\"}\n";

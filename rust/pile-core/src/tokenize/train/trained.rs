@@ -1,11 +1,11 @@
-//! A trained vocabulary, and the tokenizer.json that says it.
+//! A trained vocabulary, and its tokenizer.json.
 
 use serde::{Serialize, Serializer};
 
 /// The tokens and merges that a [`crate::tokenize::Trainer`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trained {
-    /// By id, in the byte-level alphabet.
+    /// The token of each id, in the byte-level alphabet.
     tokens: Vec<String>,
     merges: Vec<(u32, u32)>,
     special_tokens: Vec<String>,
@@ -30,10 +30,10 @@ impl Trained {
         self.merges.len()
     }
 
-    /// Number of tokens, the special ones included.
+    /// Number of tokens, including the special ones.
     #[must_use]
     pub fn vocab_size(&self) -> u32 {
-        // `Trainer::new` bounds it.
+        // Fits: `Trainer::new` limits the vocabulary to 2^20 tokens.
         self.tokens.len() as u32
     }
 
@@ -43,19 +43,19 @@ impl Trained {
         self.merges.iter().map(move |(l, r)| (token(*l), token(*r)))
     }
 
-    /// A tokenizer.json in the format of Hugging Face `tokenizers`: the same bytes every time.
+    /// A tokenizer.json in the format of Hugging Face `tokenizers`. Equal vocabularies give equal bytes.
     #[must_use]
     pub fn to_json(&self) -> String {
-        let file = File {
+        let file = TokenizerJson {
             version: "1.0",
             truncation: (),
             padding: (),
             added_tokens: self.added_tokens(),
-            normalizer: Normalizer { kind: "NFC" },
+            normalizer: NormalizerJson { kind: "NFC" },
             pre_tokenizer: BYTE_LEVEL,
             post_processor: BYTE_LEVEL,
             decoder: BYTE_LEVEL,
-            model: Model {
+            model: ModelJson {
                 kind: "BPE",
                 dropout: (),
                 unk_token: (),
@@ -64,20 +64,20 @@ impl Trained {
                 fuse_unk: false,
                 byte_fallback: false,
                 ignore_merges: false,
-                vocab: Vocab(&self.tokens),
+                vocab: VocabJson(&self.tokens),
                 merges: self.merges().collect(),
             },
         };
         serde_json::to_string_pretty(&file).expect("strings, numbers and null have a JSON form")
     }
 
-    fn added_tokens(&self) -> Vec<Added<'_>> {
-        // Special tokens come first and differ, so that their ids count from 0.
+    fn added_tokens(&self) -> Vec<AddedTokenJson<'_>> {
+        // Special tokens come first and are distinct, so their ids count from 0.
         let added = self
             .special_tokens
             .iter()
             .zip(0..)
-            .map(|(content, id)| Added {
+            .map(|(content, id)| AddedTokenJson {
                 id,
                 content,
                 single_word: false,
@@ -91,20 +91,20 @@ impl Trained {
 }
 
 #[derive(Serialize)]
-struct File<'a> {
+struct TokenizerJson<'a> {
     version: &'static str,
     truncation: (),
     padding: (),
-    added_tokens: Vec<Added<'a>>,
-    normalizer: Normalizer,
-    pre_tokenizer: ByteLevel,
-    post_processor: ByteLevel,
-    decoder: ByteLevel,
-    model: Model<'a>,
+    added_tokens: Vec<AddedTokenJson<'a>>,
+    normalizer: NormalizerJson,
+    pre_tokenizer: ByteLevelJson,
+    post_processor: ByteLevelJson,
+    decoder: ByteLevelJson,
+    model: ModelJson<'a>,
 }
 
 #[derive(Serialize)]
-struct Added<'a> {
+struct AddedTokenJson<'a> {
     id: u32,
     content: &'a str,
     single_word: bool,
@@ -115,13 +115,13 @@ struct Added<'a> {
 }
 
 #[derive(Serialize)]
-struct Normalizer {
+struct NormalizerJson {
     #[serde(rename = "type")]
     kind: &'static str,
 }
 
 #[derive(Serialize)]
-struct ByteLevel {
+struct ByteLevelJson {
     #[serde(rename = "type")]
     kind: &'static str,
     add_prefix_space: bool,
@@ -129,7 +129,7 @@ struct ByteLevel {
     use_regex: bool,
 }
 
-const BYTE_LEVEL: ByteLevel = ByteLevel {
+const BYTE_LEVEL: ByteLevelJson = ByteLevelJson {
     kind: "ByteLevel",
     add_prefix_space: false,
     trim_offsets: true,
@@ -137,7 +137,7 @@ const BYTE_LEVEL: ByteLevel = ByteLevel {
 };
 
 #[derive(Serialize)]
-struct Model<'a> {
+struct ModelJson<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     dropout: (),
@@ -147,14 +147,14 @@ struct Model<'a> {
     fuse_unk: bool,
     byte_fallback: bool,
     ignore_merges: bool,
-    vocab: Vocab<'a>,
+    vocab: VocabJson<'a>,
     merges: Vec<(&'a str, &'a str)>,
 }
 
-/// Tokens as an object from token to id, in the order of ids.
-struct Vocab<'a>(&'a [String]);
+/// Tokens, serialized as an object from token to id in the order of ids.
+struct VocabJson<'a>(&'a [String]);
 
-impl Serialize for Vocab<'_> {
+impl Serialize for VocabJson<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().zip(0_u32..))
     }

@@ -1,4 +1,4 @@
-//! Tests of loading, refusing, encoding and decoding, on small files made here.
+//! Tests of loading, refusing, encoding and decoding, with small files built here.
 
 use super::*;
 use crate::tokenize::{TrainConfig, Trainer, reference::Reference};
@@ -28,16 +28,16 @@ fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
     ids
 }
 
-/// The file with `value` at the JSON pointer `place`.
-fn with(place: &str, value: Value) -> Value {
+/// The file with `value` at a JSON pointer.
+fn with(pointer: &str, value: Value) -> Value {
     let mut json = trained_json();
-    let (parent, key) = place.rsplit_once('/').unwrap();
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
     json.pointer_mut(parent).unwrap()[key] = value;
     json
 }
 
-fn refusal(place: &str, value: Value) -> String {
-    let err = load(&with(place, value)).unwrap_err();
+fn refusal(pointer: &str, value: Value) -> String {
+    let err = load(&with(pointer, value)).unwrap_err();
     assert!(matches!(err.kind(), ErrorKind::Format(_)));
     err.to_string()
 }
@@ -120,18 +120,18 @@ fn unsupported_components_are_refused_by_name() {
         (
             "/post_processor",
             json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<pad>"}}]}),
-            "the text stands there 0 times, expected once at post_processor.single",
+            "0 texts, expected one at post_processor.single",
         ),
         (
             "/decoder",
-            json!({"type": "WordPiece"}),
-            "unsupported decoder \"WordPiece\"",
+            json!({"type": "WordPretoken"}),
+            "unsupported decoder \"WordPretoken\"",
         ),
         ("/decoder", json!(null), "unsupported decoder null"),
         ("/truncation", json!(1), "1 at truncation"),
     ];
-    for (place, value, expected) in cases {
-        let message = refusal(place, value);
+    for (pointer, value, expected) in cases {
+        let message = refusal(pointer, value);
         assert!(message.starts_with(expected), "{message}");
         assert!(message.ends_with("(t.json)"), "{message}");
     }
@@ -154,7 +154,7 @@ fn byte_level(uses_regex: bool) -> Value {
 const QWEN: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 #[test]
-fn unsupported_parts_of_a_pre_tokenizer_are_refused_at_their_place() {
+fn unsupported_parts_of_a_pre_tokenizer_are_refused_by_name() {
     let mut prefix = byte_level(false);
     prefix["add_prefix_space"] = json!(true);
     let mut merged = split(QWEN);
@@ -203,7 +203,7 @@ fn unsupported_parts_of_a_pre_tokenizer_are_refused_at_their_place() {
 }
 
 #[test]
-fn an_answer_to_unknown_bytes_is_refused_where_there_are_any() {
+fn a_fallback_for_unknown_bytes_is_refused_if_there_are_any() {
     let mut json = with("/model/unk_token", json!("<pad>"));
     json["model"]["byte_fallback"] = json!(true);
     load(&json).unwrap();
@@ -218,7 +218,7 @@ fn an_answer_to_unknown_bytes_is_refused_where_there_are_any() {
 }
 
 #[test]
-fn what_makes_inputs_of_a_model_is_not_applied() {
+fn truncation_padding_and_post_processor_are_not_applied() {
     let mut json = trained_json();
     json["truncation"] =
         json!({"max_length": 1, "stride": 0, "strategy": "LongestFirst", "direction": "Right"});
@@ -253,7 +253,7 @@ fn contradictions_are_refused() {
         (
             "/model/vocab/a",
             json!(2),
-            "id 2 is that of \"!\" and of \"a\"",
+            "id 2 is assigned to both \"!\" and \"a\"",
         ),
         (
             "/model/merges",
@@ -273,7 +273,7 @@ fn contradictions_are_refused() {
         (
             "/added_tokens/1/content",
             json!("<pad>"),
-            "added_tokens[1]: \"<pad>\" is empty or there twice",
+            "added_tokens[1]: \"<pad>\" is empty or repeated",
         ),
         (
             "/added_tokens/1/special",
@@ -281,8 +281,8 @@ fn contradictions_are_refused() {
             "nothing at added_tokens[1].special, expected true or false",
         ),
     ];
-    for (place, value, expected) in cases {
-        let message = refusal(place, value);
+    for (pointer, value, expected) in cases {
+        let message = refusal(pointer, value);
         assert_eq!(message, format!("{expected} (t.json)"));
     }
 }
@@ -356,8 +356,8 @@ fn normalized_tokens_decode_to_their_normalized_form() {
     let tokenizer = load(&with("/added_tokens", tokens)).unwrap();
     assert_eq!(tokenizer.token_to_id("e\u{301}"), Some(280));
     assert_eq!(tokenizer.id_to_token(280), Some("é"));
-    // Both odd, and as the reference has it: é is the character of byte 0xE9, and the special
-    // token is no longer known by its normalized form.
+    // Both are odd, and equal to Hugging Face `tokenizers`: é is the character of byte 0xE9, and the normalized
+    // form is not known as a special token.
     assert_eq!(tokenizer.decode(&[280], true), "\u{fffd}");
     let twice = json!([
         added(280, "e\u{301}", true, true),
@@ -366,12 +366,12 @@ fn normalized_tokens_decode_to_their_normalized_form() {
     let message = load(&with("/added_tokens", twice)).unwrap_err().to_string();
     assert_eq!(
         message,
-        "added_tokens: two are \"é\" once normalized (t.json)"
+        "added_tokens: two have the normalized content \"é\" (t.json)"
     );
 }
 
 #[test]
-fn prefix_space_is_added_to_each_stretch() {
+fn prefix_space_is_added_to_each_text_between_added_tokens() {
     let tokenizer = load(&with("/pre_tokenizer/add_prefix_space", json!(true))).unwrap();
     let decoded = |text| tokenizer.decode(&encode(&tokenizer, text), false);
     assert_eq!(decoded("a<pad>b<pad> c"), " a<pad> b<pad> c");
@@ -379,7 +379,7 @@ fn prefix_space_is_added_to_each_stretch() {
 }
 
 #[test]
-fn whole_pieces_need_no_merging_with_ignore_merges() {
+fn whole_pretokens_need_no_merging_with_ignore_merges() {
     let mut json = with("/model/ignore_merges", json!(true));
     json["model"]["vocab"]["Ġdog"] = json!(280);
     let tokenizer = load(&json).unwrap();
@@ -418,7 +418,27 @@ fn with_added_tokens(strips: (bool, bool), adds_prefix_space: bool) -> Value {
     json
 }
 
-/// The trained file less some of the byte tokens that no merge needs.
+#[test]
+fn a_long_run_whose_parts_have_boundaries_of_their_own_is_encoded() {
+    // No token has "aa" at its start, so the first position of each part is a boundary, and no other one is.
+    let mut json = trained_json();
+    let mut tokens: Vec<String> = ["ba", "baa", "baaa", "baaaa"].map(String::from).into();
+    let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+    vocab.retain(|token, _| token.chars().count() == 1);
+    let ids: Vec<String> = vocab.keys().cloned().collect();
+    for (id, token) in ids.into_iter().chain(tokens.drain(..)).enumerate() {
+        vocab.insert(token, json!(id));
+    }
+    json["model"]["merges"] = json!([["b", "a"], ["ba", "a"], ["baa", "a"], ["baaa", "a"]]);
+    json["added_tokens"] = json!([]);
+    let tokenizer = load(&json).unwrap();
+    let text = "a".repeat(200_000);
+    let ids = encode(&tokenizer, &text);
+    assert_eq!(ids.len(), text.len());
+    assert!(tokenizer.decode(&ids, false) == text);
+}
+
+/// The trained file without some of the byte tokens that no merge uses.
 fn without_bytes(is_left_out: impl Fn(usize) -> bool) -> Value {
     let mut json = trained_json();
     let merges = json["model"]["merges"].to_string();
@@ -454,11 +474,11 @@ fn a_text_that_the_vocabulary_cannot_write_is_refused() {
     let mut refused = |text: &str| encoder.encode(text, &mut Vec::new()).is_err();
     for text in ["Z", "the Z", "<pad>Z<pad>", &"Z".repeat(1000), "Z"] {
         assert!(refused(text), "{text}");
-        assert!(!refused("the cat"), "the next text is not at fault");
+        assert!(!refused("the cat"), "the next text is valid");
     }
 }
 
-/// A post-processor, and what it adds before and after: `<pad>` is 0, `<|endoftext|>` 1.
+/// Post-processors with the ids that each adds before and after a text: `<pad>` is 0, `<|endoftext|>` is 1.
 fn post_processors() -> Vec<(Value, [Vec<u32>; 2])> {
     let special = json!({
         "<b>": {"id": "<b>", "ids": [1, 0], "tokens": ["<|endoftext|>", "<pad>"]},
@@ -493,7 +513,7 @@ fn post_processors() -> Vec<(Value, [Vec<u32>; 2])> {
 }
 
 #[test]
-fn special_tokens_of_the_post_processor_are_added_on_request_alone() {
+fn special_tokens_of_the_post_processor_are_added_only_on_request() {
     let plain = encode(&load(&trained_json()).unwrap(), "the cat<pad>");
     for (post_processor, [before, after]) in post_processors() {
         let tokenizer = load(&with("/post_processor", post_processor.clone())).unwrap();
@@ -551,7 +571,7 @@ fn a_post_processor_that_cannot_be_applied_is_refused_on_request() {
 
 proptest! {
     #[test]
-    fn fast_refuses_what_the_reference_cannot_write(
+    fn refuses_the_texts_that_the_reference_refuses(
         left_out in proptest::collection::vec(any::<bool>(), 256),
         texts in proptest::collection::vec("([a-zA-Z]{1,3}|the|<pad>| |é|漢|[0-9]{1,30}|\\PC){0,12}", 1..8),
     ) {
@@ -568,7 +588,7 @@ proptest! {
     }
 
     #[test]
-    fn fast_equals_reference_with_added_tokens_of_all_kinds(
+    fn equals_the_reference_with_added_tokens_of_all_kinds(
         parts in proptest::collection::vec(
             "(<pad>|<pad>e|e|\u{281}|é| {1,3}|x|the|'s|\n|[0-9a-z]{1,4}|\\PC)", 0..12),
         strips in any::<(bool, bool)>(),
@@ -583,7 +603,7 @@ proptest! {
     }
 
     #[test]
-    fn fast_equals_reference_in_every_family(
+    fn equals_the_reference_in_every_family(
         text in "(<pad>| x|[ '\r\n\u{a0}]{1,3}|[sStTeElL]|the|[0-9²]{1,5}|[.!é漢]|\\PC){0,40}",
         is_single_word in any::<bool>(),
     ) {
@@ -599,7 +619,7 @@ proptest! {
             let bytes = json.to_string().into_bytes();
             let reference = Reference::from_json(&bytes, Path::new("t.json")).unwrap();
             let ids = encode(&load(&json).unwrap(), &text);
-        prop_assert_eq!(Some(ids), reference.encode(&text));
+            prop_assert_eq!(Some(ids), reference.encode(&text));
         }
     }
 }

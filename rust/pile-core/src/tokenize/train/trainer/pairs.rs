@@ -1,8 +1,8 @@
-//! Pairs that may be merged, the next one first.
+//! The pairs of tokens that may be merged next.
 //!
-//! A pair is never more frequent than when it came up: neighbours only become fewer. So pairs below a
-//! floor need not be known until no other is left; then the words are looked through again with a lower
-//! floor. Most pairs are rare, and most of those never come to be merged.
+//! The count of a pair never rises after the pair first occurs: a merge only removes its neighbours. So pairs
+//! whose count is below a floor can be ignored until no other pair is left. Then all pairs are counted again with a
+//! lower floor. Most pairs are rare and are never merged, so this saves most of the memory and of the updates.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -10,199 +10,224 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Pair,
-    words::{BORDER, Cursor, Words},
+    pretokens::{BORDER, CountCursor, Pretokens},
 };
 
-/// The most frequent pair is at most so many times as frequent as the floor.
+/// Upper bound on the ratio of the largest count to the floor.
 const FLOOR_RATIO: u64 = 64;
 
-/// Sums of counts that [`Pairs::scan`] keeps of pairs that it does not tell apart.
+/// Sums of [`CandidatePairs::scan`]. The pairs with equal hashes share a sum.
 const N_SUMS: usize = 1 << 19;
 
-/// A pair and where it may be found.
-struct Known {
+/// The occurrences of a pair.
+struct PairOccurrences {
+    /// How often the pair occurs in the text.
     count: u64,
-    /// Rising; at some the pair may be gone.
-    places: Vec<u32>,
+    /// Ascending positions in [`Pretokens`]. At some of them the pair may no longer be.
+    positions: Vec<u32>,
 }
 
-impl Known {
-    fn with_room(count: u64, n_places: usize) -> Self {
-        let places = Vec::with_capacity(n_places);
-        Self { count, places }
+impl PairOccurrences {
+    fn with_capacity(count: u64, n_positions: usize) -> Self {
+        let positions = Vec::with_capacity(n_positions);
+        Self { count, positions }
     }
 }
 
-/// The pairs that occur at least `floor` times.
-pub(super) struct Pairs {
-    known: FxHashMap<Pair, Known>,
-    /// Each known pair once, with its count at some time: the most frequent, then the smallest ids.
+/// The pairs whose count was at least the floor when they first occurred.
+pub(super) struct CandidatePairs {
+    occurrences: FxHashMap<Pair, PairOccurrences>,
+    /// Each candidate once: the most frequent first, of equals the one with the smallest ids. The count is that of
+    /// an earlier time; the current one is not larger.
     queue: BinaryHeap<(u64, Reverse<Pair>)>,
     floor: u64,
-    /// No pair below this is asked for.
-    least: u64,
-    before: Side,
-    after: Side,
+    /// The lowest floor: the count below which no pair is merged.
+    min_count: u64,
+    /// Scratch of [`Self::merge`].
+    before: NeighbourCounts,
+    after: NeighbourCounts,
 }
 
-impl Pairs {
-    /// No pairs yet; [`Self::pop_best`] finds those that occur at least `least` times.
-    pub(super) fn new(least: u64) -> Self {
+impl CandidatePairs {
+    /// No candidates. [`Self::pop_best`] finds the pairs with a count of at least `min_count`.
+    pub(super) fn new(min_count: u64) -> Self {
         Self {
-            known: FxHashMap::default(),
+            occurrences: FxHashMap::default(),
             queue: BinaryHeap::new(),
             floor: u64::MAX,
-            least,
-            before: Side::default(),
-            after: Side::default(),
+            min_count,
+            before: NeighbourCounts::default(),
+            after: NeighbourCounts::default(),
         }
     }
 
-    /// Takes out the most frequent pair of `words`, of equally frequent ones that of the smallest ids,
-    /// with the places where it may be.
-    /// `n_wanted` are going to be taken, this one included; it does not change which.
-    pub(super) fn pop_best(&mut self, words: &Words, n_wanted: usize) -> Option<(Pair, Vec<u32>)> {
+    /// Removes and returns the most frequent pair, of equals the one with the smallest ids, with its positions.
+    ///
+    /// `n_left` is the number of pairs still to be merged, including this one. It only affects the time.
+    pub(super) fn pop_best(
+        &mut self,
+        pretokens: &Pretokens,
+        n_left: usize,
+    ) -> Option<(Pair, Vec<u32>)> {
         loop {
-            let Some((count, Reverse(pair))) = self.queue.pop() else {
-                if self.floor <= self.least {
+            let Some((queued_count, Reverse(pair))) = self.queue.pop() else {
+                if self.floor <= self.min_count {
                     return None;
                 }
-                self.scan(words, n_wanted);
+                self.scan(pretokens, n_left);
                 continue;
             };
-            let now = self.known.get(&pair).map_or(0, |known| known.count);
-            if now == count {
-                return self.known.remove(&pair).map(|known| (pair, known.places));
+            let count = self
+                .occurrences
+                .get(&pair)
+                .map_or(0, |occurrences| occurrences.count);
+            if count == queued_count {
+                let occurrences = self.occurrences.remove(&pair);
+                return occurrences.map(|occurrences| (pair, occurrences.positions));
             }
-            if now >= self.floor {
-                self.queue.push((now, Reverse(pair)));
-            } else {
-                self.known.remove(&pair);
-            }
-        }
-    }
-
-    /// Lowers the floor and finds the pairs above it, of which `n_wanted` are going to be merged.
-    fn scan(&mut self, words: &Words, n_wanted: usize) {
-        let mut sums = vec![0; N_SUMS];
-        words.each_pair(|pair, _, count| sums[sum_of(pair)] += count);
-        self.floor = self.lower_floor(&sums, n_wanted);
-        let mut counts: FxHashMap<Pair, (u64, usize)> = FxHashMap::default();
-        words.each_pair(|pair, _, count| {
-            if sums[sum_of(pair)] >= self.floor {
-                let (sum, n_places) = counts.entry(pair).or_default();
-                *sum += count;
-                *n_places += 1;
-            }
-        });
-        for (pair, (count, n_places)) in counts {
             if count >= self.floor {
-                self.insert(pair, Known::with_room(count, n_places));
+                self.queue.push((count, Reverse(pair)));
+            } else {
+                self.occurrences.remove(&pair);
             }
         }
-        words.each_pair(|pair, place, _| {
-            // The sum is nearer than the table.
-            if sums[sum_of(pair)] >= self.floor
-                && let Some(known) = self.known.get_mut(&pair)
+    }
+
+    /// Lowers the floor, and finds the pairs whose count is at least the new floor.
+    ///
+    /// A map of all pairs would be large. The first pass adds the counts of all pairs to a fixed number of sums.
+    /// The count of a pair is at most its sum, so the second pass counts only pairs whose sum reaches the floor.
+    /// The third pass collects the positions of the pairs that are frequent enough.
+    fn scan(&mut self, pretokens: &Pretokens, n_left: usize) {
+        let mut sums = vec![0; N_SUMS];
+        pretokens.each_pair(|pair, _, count| sums[sum_index(pair)] += count);
+        self.floor = self.lower_floor(&sums, n_left);
+        let mut counts: FxHashMap<Pair, (u64, usize)> = FxHashMap::default();
+        pretokens.each_pair(|pair, _, count| {
+            if sums[sum_index(pair)] >= self.floor {
+                let (total, n_positions) = counts.entry(pair).or_default();
+                *total += count;
+                *n_positions += 1;
+            }
+        });
+        for (pair, (count, n_positions)) in counts {
+            if count >= self.floor {
+                let occurrences = PairOccurrences::with_capacity(count, n_positions);
+                self.insert(pair, occurrences);
+            }
+        }
+        pretokens.each_pair(|pair, position, _| {
+            // The sum is tested first because its table is small enough for the cache.
+            if sums[sum_index(pair)] >= self.floor
+                && let Some(occurrences) = self.occurrences.get_mut(&pair)
             {
-                known.places.push(place);
+                occurrences.positions.push(position);
             }
         });
     }
 
-    /// A floor below this one that leaves some pairs above it, but not many more than are wanted.
-    fn lower_floor(&self, sums: &[u64], n_wanted: usize) -> u64 {
-        let mut falling = sums.to_vec();
-        let nth = n_wanted.min(N_SUMS - 1);
-        let (above, last_wanted, _) = falling.select_nth_unstable_by(nth, |a, b| b.cmp(a));
-        let most = above.iter().max().unwrap_or(last_wanted);
-        let next = (most.min(&self.floor) / FLOOR_RATIO).max(*last_wanted);
-        next.min(self.floor - 1).max(self.least)
+    /// A floor below the current one. At least one pair reaches it, and not many more than `n_left`.
+    fn lower_floor(&self, sums: &[u64], n_left: usize) -> u64 {
+        let mut descending = sums.to_vec();
+        let nth = n_left.min(N_SUMS - 1);
+        let (above, nth_sum, _) = descending.select_nth_unstable_by(nth, |a, b| b.cmp(a));
+        let largest = above.iter().max().unwrap_or(nth_sum);
+        let floor = (largest.min(&self.floor) / FLOOR_RATIO).max(*nth_sum);
+        floor.min(self.floor - 1).max(self.min_count)
     }
 
-    fn insert(&mut self, pair: Pair, known: Known) {
-        self.queue.push((known.count, Reverse(pair)));
-        self.known.insert(pair, known);
+    fn insert(&mut self, pair: Pair, occurrences: PairOccurrences) {
+        self.queue.push((occurrences.count, Reverse(pair)));
+        self.occurrences.insert(pair, occurrences);
     }
 
-    /// Makes `pair` one token `id` in `words`, wherever it is.
-    pub(super) fn merge(&mut self, words: &mut Words, pair: Pair, places: Vec<u32>, id: u32) {
-        words.announce(pair, id);
-        let mut cursor = Cursor::default();
-        for place in places {
-            let Some(joined) = words.join(place, pair, id, &mut cursor) else {
+    /// Merges `pair` into the token `id` at all of `positions`, and updates the pairs of its neighbours.
+    pub(super) fn merge(
+        &mut self,
+        pretokens: &mut Pretokens,
+        pair: Pair,
+        positions: Vec<u32>,
+        id: u32,
+    ) {
+        pretokens.register(pair, id);
+        let mut cursor = CountCursor::default();
+        for position in positions {
+            let Some(merged) = pretokens.merge_at(position, pair, id, &mut cursor) else {
                 continue;
             };
-            if joined.before != BORDER {
+            if merged.before != BORDER {
                 self.before
-                    .add(joined.before, joined.before_place, joined.count);
+                    .add(merged.before, merged.before_position, merged.count);
             }
-            if joined.after != BORDER {
-                self.after.add(joined.after, place, joined.count);
+            if merged.after != BORDER {
+                self.after.add(merged.after, position, merged.count);
             }
         }
         for (token, count) in self.before.counts() {
-            lower(&mut self.known, (token, pair.0), count);
+            lower_count(&mut self.occurrences, (token, pair.0), count);
         }
         for (token, count) in self.after.counts() {
-            lower(&mut self.known, (pair.1, token), count);
+            lower_count(&mut self.occurrences, (pair.1, token), count);
         }
-        // Where the pair stood twice in a row, the second was still apart when the first was joined.
-        let twice = self.before.count_of(id);
-        self.after.lower(pair.0, twice);
-        for (token, known) in self.before.take(self.floor) {
-            self.insert((token, id), known);
+        // Two occurrences of the pair in a row become (id, id). The second one counted this pair with `before`. The
+        // first one was merged before the second and counted (id, pair.0) with `after`, which does not exist.
+        let n_repeated = self.before.count_of(id);
+        self.after.lower(pair.0, n_repeated);
+        for (token, occurrences) in self.before.take(self.floor) {
+            self.insert((token, id), occurrences);
         }
-        for (token, known) in self.after.take(self.floor) {
-            self.insert((id, token), known);
+        for (token, occurrences) in self.after.take(self.floor) {
+            self.insert((id, token), occurrences);
         }
     }
 }
 
-/// The sum that a pair adds to.
+/// Index of the sum that includes the count of a pair.
 #[inline]
-fn sum_of((left, right): Pair) -> usize {
+fn sum_index((left, right): Pair) -> usize {
     let both = u64::from(left) << 32 | u64::from(right);
+    // Multiplicative hash with 2^64 / golden ratio; its upper half is the good one.
     (both.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as usize & (N_SUMS - 1)
 }
 
-fn lower(known: &mut FxHashMap<Pair, Known>, pair: Pair, count: u64) {
-    if let Some(known) = known.get_mut(&pair) {
-        known.count -= count;
+fn lower_count(occurrences: &mut FxHashMap<Pair, PairOccurrences>, pair: Pair, count: u64) {
+    if let Some(occurrences) = occurrences.get_mut(&pair) {
+        occurrences.count -= count;
     }
 }
 
-/// What stood on one side of a pair while it was merged.
+/// The tokens on one side of a pair, counted while the pair is merged.
 #[derive(Default)]
-struct Side {
-    /// By token.
-    tallies: Vec<Tally>,
-    /// Tokens that were there, each once.
+struct NeighbourCounts {
+    /// The count of each token. It is 0 for most of them.
+    tallies: Vec<NeighbourTally>,
+    /// The tokens whose tally is not 0, each once.
     tokens: Vec<u32>,
-    /// Tokens and the places of the pairs that they now make.
-    places: Vec<(u32, u32)>,
+    /// Tokens with the positions of the pairs that they now form with the merged token.
+    positions: Vec<(u32, u32)>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Tally {
+struct NeighbourTally {
     count: u64,
-    /// Later the number of its list, plus 1.
-    n_places: u32,
+    /// Number of positions. [`NeighbourCounts::take`] replaces it by the index of the token in the result plus 1.
+    n_positions: u32,
 }
 
-impl Side {
+impl NeighbourCounts {
     #[inline]
-    fn add(&mut self, token: u32, place: u32, count: u64) {
+    fn add(&mut self, token: u32, position: u32, count: u64) {
         if self.tallies.len() <= token as usize {
-            self.tallies.resize(token as usize + 1, Tally::default());
+            self.tallies
+                .resize(token as usize + 1, NeighbourTally::default());
         }
         let tally = &mut self.tallies[token as usize];
-        if tally.n_places == 0 {
+        if tally.n_positions == 0 {
             self.tokens.push(token);
         }
-        tally.n_places += 1;
+        tally.n_positions += 1;
         tally.count += count;
-        self.places.push((token, place));
+        self.positions.push((token, position));
     }
 
     fn counts(&self) -> impl Iterator<Item = (u32, u64)> {
@@ -220,26 +245,26 @@ impl Side {
         }
     }
 
-    /// The tokens that were there at least `floor` times, with their places; leaves nothing.
-    fn take(&mut self, floor: u64) -> Vec<(u32, Known)> {
+    /// Empties the counts. Returns the tokens with a count of at least `floor`, with their positions.
+    fn take(&mut self, floor: u64) -> Vec<(u32, PairOccurrences)> {
         let mut all = Vec::new();
         for token in &self.tokens {
             let tally = &mut self.tallies[*token as usize];
-            let n_places = std::mem::take(&mut tally.n_places);
+            let n_positions = std::mem::take(&mut tally.n_positions);
             if tally.count >= floor {
-                let known = Known::with_room(tally.count, n_places as usize);
-                all.push((*token, known));
-                tally.n_places = all.len() as u32;
+                let occurrences = PairOccurrences::with_capacity(tally.count, n_positions as usize);
+                all.push((*token, occurrences));
+                tally.n_positions = all.len() as u32;
             }
         }
-        for (token, place) in self.places.drain(..) {
-            let list = self.tallies[token as usize].n_places as usize;
-            if let Some(list) = list.checked_sub(1) {
-                all[list].1.places.push(place);
+        for (token, position) in self.positions.drain(..) {
+            let index_plus_1 = self.tallies[token as usize].n_positions as usize;
+            if let Some(index) = index_plus_1.checked_sub(1) {
+                all[index].1.positions.push(position);
             }
         }
         for token in self.tokens.drain(..) {
-            self.tallies[token as usize] = Tally::default();
+            self.tallies[token as usize] = NeighbourTally::default();
         }
         all
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ErrorKind;
-use crate::tokenize::{pretokenize::pattern::Pattern, pretokenize::plain::plain_pieces};
+use crate::tokenize::{pretokenize::pattern::Pattern, pretokenize::reference::reference_pretokens};
 use proptest::prelude::*;
 use std::cmp::Reverse;
 
@@ -30,7 +30,7 @@ fn merges(trained: &Trained) -> Vec<String> {
 
 #[test]
 fn most_frequent_first_then_smaller_ids() {
-    // Pieces abc, Ġab, Ġabc: a+b 3 times; then Ġ+ab and ab+c twice, of which Ġ has the smaller id
+    // Pretokens abc, Ġab, Ġabc: a+b 3 times; then Ġ+ab and ab+c twice, of which Ġ has the smaller id
     // (a byte before a merge); then ab+c and Ġab+c once.
     let trained = train(config(3), &["abc ab abc"]);
     assert_eq!(merges(&trained), ["a+b", "Ġ+ab", "ab+c"]);
@@ -91,36 +91,36 @@ fn settings_are_checked() {
     assert!(refused(u32::MAX, &[]).ends_with("got 4294967295"));
     assert_eq!(
         refused(300, &["a", "a"]),
-        "special token \"a\" is empty or there twice"
+        "special token \"a\" is empty or repeated"
     );
     assert_eq!(
         refused(300, &[""]),
-        "special token \"\" is empty or there twice"
+        "special token \"\" is empty or repeated"
     );
 }
 
 #[test]
-fn n_bytes_counts_text_as_it_came() {
+fn n_bytes_counts_text_before_normalization() {
     let mut trainer = Trainer::new(config(0)).unwrap();
     trainer.add("e\u{301}");
     trainer.add("");
     assert_eq!(trainer.n_bytes(), 3);
 }
 
-/// Merges by counting all pairs anew each time.
+/// Trains by counting all pairs before each merge.
 fn naive(texts: &[String], n_merges: usize) -> Vec<String> {
-    let mut words: Vec<Vec<String>> = Vec::new();
-    let pieces = |text: &String| plain_pieces(text, Pattern::Gpt2);
-    for piece in texts.iter().flat_map(pieces) {
-        let spelt = crate::tokenize::model::bytes::spell(piece.as_bytes());
-        words.push(spelt.chars().map(String::from).collect());
+    let mut pretokens: Vec<Vec<String>> = Vec::new();
+    let split = |text: &String| reference_pretokens(text, Pattern::Gpt2);
+    for pretoken in texts.iter().flat_map(split) {
+        let text = crate::tokenize::model::byte_alphabet::spell(pretoken.as_bytes());
+        pretokens.push(text.chars().map(String::from).collect());
     }
-    let mut vocab = Vocab::new(&config(0).special_tokens);
+    let mut vocab = TrainingVocab::new(&config(0).special_tokens);
     let mut merges = Vec::new();
     while merges.len() < n_merges {
         let id = |token: &String| vocab.tokens.iter().position(|t| t == token).unwrap() as u32;
         let mut counts: FxHashMap<Pair, u64> = FxHashMap::default();
-        for pair in words.iter().flat_map(|w| w.windows(2)) {
+        for pair in pretokens.iter().flat_map(|tokens| tokens.windows(2)) {
             *counts.entry((id(&pair[0]), id(&pair[1]))).or_default() += 1;
         }
         let best = counts.iter().map(|(p, n)| (*n, Reverse(*p))).max();
@@ -129,13 +129,13 @@ fn naive(texts: &[String], n_merges: usize) -> Vec<String> {
         };
         let [left, right] = [best.0, best.1].map(|id| vocab.tokens[id as usize].clone());
         merges.push(format!("{left}+{right}"));
-        vocab.join(best);
-        for word in &mut words {
+        vocab.push_merge(best);
+        for pretoken in &mut pretokens {
             let mut at = 0;
-            while at + 1 < word.len() {
-                if word[at] == left && word[at + 1] == right {
-                    let second = word.remove(at + 1);
-                    word[at].push_str(&second);
+            while at + 1 < pretoken.len() {
+                if pretoken[at] == left && pretoken[at + 1] == right {
+                    let second = pretoken.remove(at + 1);
+                    pretoken[at].push_str(&second);
                 }
                 at += 1;
             }
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn split_and_order_of_documents_do_not_matter(
+    fn division_and_order_of_documents_do_not_matter(
         texts in proptest::collection::vec("[a-c' ]{0,20}", 0..10),
         split in 0..10usize,
     ) {

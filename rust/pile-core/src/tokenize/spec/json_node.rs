@@ -1,4 +1,4 @@
-//! A value inside a JSON file that knows where it is, so that messages can say so.
+//! JSON values that know their file and their name in it, for messages.
 
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -8,17 +8,17 @@ static NULL: Value = Value::Null;
 
 /// A JSON value with its name, such as `model.vocab`, and its file.
 #[derive(Debug, Clone)]
-pub(crate) struct Node<'j> {
+pub(crate) struct JsonNode<'j> {
     value: &'j Value,
     name: Name,
     path: &'j Path,
 }
 
-/// What a value is called; spelt out only where a message needs it, as files have many values.
+/// The name of a value. It is formatted only for messages, as files have many values.
 #[derive(Debug, Clone)]
 struct Name {
     key: Rc<str>,
-    /// Its place in the array of that name.
+    /// The index in the array `key`; None if the value is `key` itself.
     item: Option<usize>,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Name {
     }
 }
 
-impl<'j> Node<'j> {
+impl<'j> JsonNode<'j> {
     /// The whole file.
     pub(crate) fn root(value: &'j Value, path: &'j Path) -> Self {
         Self {
@@ -45,7 +45,7 @@ impl<'j> Node<'j> {
         }
     }
 
-    /// A value inside this one.
+    /// The node of a value inside this one.
     pub(crate) fn child(&self, key: &str, value: &'j Value) -> Self {
         let key = match (&*self.name.key, self.name.item) {
             ("", None) => key.into(),
@@ -58,19 +58,19 @@ impl<'j> Node<'j> {
         }
     }
 
-    /// The value of `key`; null if there is none, which the format treats alike.
+    /// The value of `key`. A missing value is null, as the format makes no difference.
     pub(crate) fn key(&self, key: &str) -> Self {
         self.child(key, self.value.get(key).unwrap_or(&NULL))
     }
 
-    /// The keys and values of an object.
+    /// The value as an object.
     pub(crate) fn object(&self) -> Result<&'j Map<String, Value>> {
         self.value
             .as_object()
             .ok_or_else(|| self.expected("an object"))
     }
 
-    /// The elements of an array.
+    /// The elements of the value, which must be an array.
     pub(crate) fn items(&self) -> Result<Vec<Self>> {
         let items = self
             .value
@@ -87,7 +87,7 @@ impl<'j> Node<'j> {
         Ok(nodes.collect())
     }
 
-    /// The elements of an array; none if it is null.
+    /// The elements of the value, which must be an array or null. Null has none.
     pub(crate) fn items_or_none(&self) -> Result<Vec<Self>> {
         if self.is_null() {
             Ok(Vec::new())
@@ -96,30 +96,30 @@ impl<'j> Node<'j> {
         }
     }
 
-    /// The string.
+    /// The value as a string.
     pub(crate) fn text(&self) -> Result<&'j str> {
         self.value.as_str().ok_or_else(|| self.expected("a string"))
     }
 
-    /// The string, if it is one.
+    /// The value as a string; None if it is not one.
     pub(crate) fn text_if_any(&self) -> Option<&'j str> {
         self.value.as_str()
     }
 
-    /// The number, if it fits an id.
+    /// The value as an id.
     pub(crate) fn number(&self) -> Result<u32> {
         let number = self.value.as_u64().and_then(|n| u32::try_from(n).ok());
         number.ok_or_else(|| self.expected("an id"))
     }
 
-    /// The boolean.
+    /// The value as a boolean.
     pub(crate) fn flag(&self) -> Result<bool> {
         self.value
             .as_bool()
             .ok_or_else(|| self.expected("true or false"))
     }
 
-    /// The boolean, `default` if it is null.
+    /// The value as a boolean; `default` if it is null.
     pub(crate) fn flag_or(&self, default: bool) -> Result<bool> {
         if self.is_null() {
             Ok(default)
@@ -137,7 +137,7 @@ impl<'j> Node<'j> {
         Ok(Some(self.key("type").text()?))
     }
 
-    /// The `type` of a component, `default` if it does not say.
+    /// The `type` of a component; `default` if it has none.
     pub(crate) fn kind_or(&self, default: Option<&'j str>) -> Result<Option<&'j str>> {
         match self.key("type").is_null() {
             true => Ok(default),
@@ -145,12 +145,12 @@ impl<'j> Node<'j> {
         }
     }
 
-    /// Whether it is null, or not there.
+    /// Whether the value is null or missing.
     pub(crate) fn is_null(&self) -> bool {
         self.value.is_null()
     }
 
-    /// Whether it is the number zero.
+    /// Whether the value is the number zero.
     pub(crate) fn is_zero(&self) -> bool {
         self.value.as_f64() == Some(0.0)
     }
@@ -164,7 +164,7 @@ impl<'j> Node<'j> {
         }
     }
 
-    /// The string; None if it is null.
+    /// The value as a string; None if it is null.
     pub(crate) fn text_or_null(&self) -> Result<Option<&'j str>> {
         match self.is_null() {
             true => Ok(None),
@@ -188,7 +188,7 @@ impl<'j> Node<'j> {
         }
     }
 
-    /// The error of something that exists but is not handled here: says what is expected.
+    /// The error for a valid value that is not supported, and what is expected instead.
     pub(crate) fn unsupported(&self, expected: &str) -> Error {
         let shown = self.value.get("type").unwrap_or(self.value);
         let shown = shorten(shown.to_string());
@@ -196,12 +196,12 @@ impl<'j> Node<'j> {
         Error::malformed(self.path, what)
     }
 
-    /// The error of a value that is wrong in itself.
+    /// The error for a value that is not valid.
     pub(crate) fn wrong(&self, what: &str) -> Error {
         Error::malformed(self.path, format!("{what} at {}", self.name))
     }
 
-    /// The error of a value of another type.
+    /// The error for a value of the wrong type.
     pub(crate) fn expected(&self, what: &str) -> Error {
         let found = match self.value {
             Value::Null => "nothing".to_owned(),

@@ -1,17 +1,17 @@
-//! Tokens for runs of spaces, as GPT-NeoX's tokenizer has for 2 to 24.
+//! Added tokens for runs of spaces. GPT-NeoX's tokenizer has them for 2 to 24 spaces.
 
-use crate::tokenize::model::added::AddedToken;
+use crate::tokenize::model::added_tokens::AddedToken;
 
 /// The tokens for runs of 2, 3, ... K spaces.
 #[derive(Debug)]
 pub(crate) struct SpaceRuns {
-    /// Of the run of i + 2 spaces.
+    /// The id of the run of i + 2 spaces at index i.
     ids: Vec<u32>,
 }
 
 impl SpaceRuns {
-    /// What `tokens` are, if they are runs of spaces without a gap and nothing else.
-    pub(crate) fn of(tokens: &[AddedToken]) -> Option<Self> {
+    /// The runs of `tokens`; None unless these are runs of 2, 3, ... K spaces without a gap and nothing else.
+    pub(crate) fn from_tokens(tokens: &[AddedToken]) -> Option<Self> {
         let mut runs: Vec<&AddedToken> = tokens.iter().collect();
         runs.sort_by_key(|t| t.content.len());
         let is_run = |(n, t): (usize, &&AddedToken)| {
@@ -23,13 +23,14 @@ impl SpaceRuns {
         })
     }
 
-    /// Spaces of the longest token.
+    /// K, the number of spaces of the longest run.
     pub(crate) fn longest(&self) -> usize {
         self.ids.len() + 1
     }
 
-    /// Appends the ids of a run of `n` spaces: the longest token as often as it fits, then the rest,
-    /// which is not 1.
+    /// Appends the ids of a run of `n` spaces: the longest token as often as it fits, then that of the rest.
+    ///
+    /// The rest is never one space, which no token covers: the scanner ends the run before it.
     pub(crate) fn push_ids(&self, n: usize, out: &mut Vec<u32>) {
         let (longest, last) = (self.longest(), self.ids.len() - 1);
         out.extend(std::iter::repeat_n(self.ids[last], n / longest));
@@ -56,9 +57,9 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_runs_without_a_gap() {
+    fn only_runs_without_a_gap_are_space_runs() {
         let of = |contents: &[&str]| {
-            SpaceRuns::of(&contents.iter().map(|c| token(c)).collect::<Vec<_>>())
+            SpaceRuns::from_tokens(&contents.iter().map(|c| token(c)).collect::<Vec<_>>())
         };
         assert_eq!(of(&["   ", "  "]).unwrap().longest(), 3);
         assert!(of(&[]).is_none());
@@ -68,8 +69,8 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_cut_into_the_longest_first() {
-        let runs = SpaceRuns::of(&[token("  "), token("   "), token("    ")]).unwrap();
+    fn a_run_is_split_into_the_longest_first() {
+        let runs = SpaceRuns::from_tokens(&[token("  "), token("   "), token("    ")]).unwrap();
         let ids = |n| {
             let mut out = Vec::new();
             runs.push_ids(n, &mut out);

@@ -1,30 +1,32 @@
-//! Cuts text into pieces by the pattern of the tokenizer: which scanner does it is told apart here alone.
+//! Selects the scanner for the pattern of a tokenizer.
 
 use crate::tokenize::{
-    pretokenize::blocks::BlockScanner, pretokenize::pattern::Pattern, pretokenize::scan::Scanner,
-    pretokenize::scan_cl100k::Cl100k, pretokenize::scan_digits::Digits,
+    pretokenize::block_scanner::BlockScanner, pretokenize::cl100k::Cl100kRule,
+    pretokenize::digits::DigitsRule, pretokenize::gpt2::Gpt2Scanner, pretokenize::pattern::Pattern,
 };
 
-/// Goes through a text and finds where pieces end.
+/// Finds the ends of the pretokens of a text by any supported pattern.
 #[derive(Debug)]
-pub(crate) enum Cutter<'t> {
-    Gpt2(Scanner<'t>),
-    Cl100k(BlockScanner<'t, Cl100k>),
-    Digits(BlockScanner<'t, Digits>),
+pub(crate) enum Pretokenizer<'t> {
+    Gpt2(Gpt2Scanner<'t>),
+    Cl100k(BlockScanner<'t, Cl100kRule>),
+    Digits(BlockScanner<'t, DigitsRule>),
 }
 
-impl<'t> Cutter<'t> {
-    /// A cutter at the start of `text`; runs of 2 to `longest_run` spaces are tokens, which GPT-2's pattern
-    /// alone can have.
+impl<'t> Pretokenizer<'t> {
+    /// A pretokenizer at the start of `text`.
+    ///
+    /// Runs of 2 to `longest_run` spaces are tokens; with 0 none are. Only GPT-2's pattern supports such runs:
+    /// the others require 0.
     pub(crate) fn new(text: &'t str, pattern: Pattern, longest_run: usize) -> Self {
         match pattern {
-            Pattern::Gpt2 => Self::Gpt2(Scanner::new(text, longest_run)),
-            Pattern::Cl100k(group) => Self::Cl100k(BlockScanner::new(text, Cl100k::new(group))),
-            Pattern::Digits(group) => Self::Digits(BlockScanner::new(text, Digits::new(group))),
+            Pattern::Gpt2 => Self::Gpt2(Gpt2Scanner::new(text, longest_run)),
+            Pattern::Cl100k(group) => Self::Cl100k(BlockScanner::new(text, Cl100kRule::new(group))),
+            Pattern::Digits(group) => Self::Digits(BlockScanner::new(text, DigitsRule::new(group))),
         }
     }
 
-    /// Appends where the next pieces end; nothing once the text's end was appended.
+    /// Appends the end offsets of the next pretokens. Appends nothing once the end of the text was appended.
     #[inline]
     pub(crate) fn next_ends(&mut self, ends: &mut Vec<usize>) {
         match self {
@@ -38,7 +40,9 @@ impl<'t> Cutter<'t> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenize::{pretokenize::pattern::DigitGroup, pretokenize::plain::plain_pieces};
+    use crate::tokenize::{
+        pretokenize::pattern::DigitGroup, pretokenize::reference::reference_pretokens,
+    };
     use proptest::prelude::*;
 
     const PATTERNS: [Pattern; 6] = [
@@ -50,17 +54,17 @@ mod tests {
         Pattern::Digits(DigitGroup::All),
     ];
 
-    fn fast_pieces(text: &str, pattern: Pattern) -> Vec<String> {
-        let mut cutter = Cutter::new(text, pattern, 0);
-        let (mut pieces, mut from) = (Vec::new(), 0);
+    fn pretokens_of(text: &str, pattern: Pattern) -> Vec<String> {
+        let mut pretokenizer = Pretokenizer::new(text, pattern, 0);
+        let (mut pretokens, mut from) = (Vec::new(), 0);
         loop {
             let mut ends = Vec::new();
-            cutter.next_ends(&mut ends);
+            pretokenizer.next_ends(&mut ends);
             if ends.is_empty() {
-                return pieces;
+                return pretokens;
             }
             for end in ends {
-                pieces.push(text[from..end].to_owned());
+                pretokens.push(text[from..end].to_owned());
                 from = end;
             }
         }
@@ -68,13 +72,17 @@ mod tests {
 
     fn check(text: &str) {
         for pattern in PATTERNS {
-            let (fast, plain) = (fast_pieces(text, pattern), plain_pieces(text, pattern));
-            assert_eq!(fast, plain, "{pattern:?} of {text:?}");
+            let expected = reference_pretokens(text, pattern);
+            assert_eq!(
+                pretokens_of(text, pattern),
+                expected,
+                "{pattern:?} of {text:?}"
+            );
         }
     }
 
     #[test]
-    fn everything_at_every_place_of_a_block() {
+    fn every_case_at_every_offset_in_a_block() {
         let parts = [
             "",
             "it's",
@@ -131,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_longer_than_one_call_looks_at() {
+    fn pretokens_longer_than_the_bytes_of_a_call() {
         for part in ["a", " ", "\n", "!", "\u{3000}", "7"] {
             check(&format!("{}b", part.repeat(9000)));
             check(&format!("!\n{}\n", part.repeat(9000)));
@@ -155,7 +163,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn fast_is_plain(text in "([ '\r\n\t\u{a0}\u{3000}]|[sdrelvtSſLE]|[0-9²\u{11DE0}]|[.,!é漢\u{1F600}]|[ \n]{20,80}|[0-9]{1,9}|\\PC){0,200}") {
+        fn equals_the_reference(text in "([ '\r\n\t\u{a0}\u{3000}]|[sdrelvtSſLE]|[0-9²\u{11DE0}]|[.,!é漢\u{1F600}]|[ \n]{20,80}|[0-9]{1,9}|\\PC){0,200}") {
             check(&text);
         }
     }
