@@ -47,7 +47,7 @@ fuzz_target!(|input: (bool, &[u8])| {
         );
         for at in index.locate(query, 100).unwrap_or_default() {
             let document = DOCUMENTS[at.document as usize];
-            assert!((at.token as usize) < document.len());
+            assert!((at.token_offset as usize) < document.len());
         }
     }
     let _ = (

@@ -1,8 +1,8 @@
-//! `SuffixIndex`: the sorted suffixes of a dataset.
+//! `SuffixIndex`: the suffix array of a dataset.
 
 use std::{path::PathBuf, sync::Arc};
 
-use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pile_core::{search, tokenize::TokenBytes};
 use pyo3::{
     prelude::*,
@@ -17,13 +17,13 @@ use crate::{
 type Column<'py> = Bound<'py, PyArray1<i64>>;
 type Table<'py> = Bound<'py, PyArray2<i64>>;
 
-/// The index of a dataset.
+/// The suffix array of a dataset, memory-mapped.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct SuffixIndex {
     pub inner: Arc<search::SuffixIndex>,
 }
 
-/// Ids given as an array of a stored type or as any sequence of whole numbers.
+/// Ids from Python: an array of any integer type, or any sequence of integers.
 pub struct Ids(Vec<i64>);
 
 impl<'py> FromPyObject<'_, 'py> for Ids {
@@ -33,6 +33,7 @@ impl<'py> FromPyObject<'_, 'py> for Ids {
         if any.is_instance_of::<PyList>() || any.is_instance_of::<PyTuple>() {
             return any.extract().map(Self);
         }
+        // Arrays of these types are read without a Python object for each id.
         if let Ok(ids) = any.extract::<PyReadonlyArray1<'_, u16>>() {
             return Ok(Self(
                 ids.as_array().iter().map(|id| i64::from(*id)).collect(),
@@ -50,10 +51,10 @@ impl<'py> FromPyObject<'_, 'py> for Ids {
     }
 }
 
-/// Ids, counts, ends, occurrences that end within a token, and what was looked for.
-type Next<'py> = (Column<'py>, Column<'py>, u64, u64, u64);
+/// `search::NextTokens` for Python: ids, counts, `n_ends`, `n_within`, `n_context`.
+type NextTokens<'py> = (Column<'py>, Column<'py>, u64, u64, u64);
 
-fn next(py: Python<'_>, found: search::NextTokens) -> Next<'_> {
+fn next_tokens(py: Python<'_>, found: search::NextTokens) -> NextTokens<'_> {
     (
         found.ids.into_pyarray(py),
         column(py, found.counts),
@@ -63,15 +64,18 @@ fn next(py: Python<'_>, found: search::NextTokens) -> Next<'_> {
     )
 }
 
-fn column(py: Python<'_>, items: Vec<u64>) -> Column<'_> {
-    let items: Vec<i64> = items.into_iter().map(|n| n as i64).collect();
-    items.into_pyarray(py)
+fn column(py: Python<'_>, values: Vec<u64>) -> Column<'_> {
+    let values: Vec<i64> = values.into_iter().map(|n| n as i64).collect();
+    values.into_pyarray(py)
 }
 
-fn places<'py>(py: Python<'py>, places: &[search::TextPlace]) -> PyResult<Table<'py>> {
-    let rows = places
+fn text_occurrences<'py>(
+    py: Python<'py>,
+    found: &[search::TextOccurrence],
+) -> PyResult<Table<'py>> {
+    let rows = found
         .iter()
-        .map(|p| [p.document, p.token, p.byte_of_token, p.n_tokens].map(|n| n as i64));
+        .map(|o| [o.document, o.token_offset, o.byte_in_token, o.n_tokens].map(|n| n as i64));
     table(py, rows.collect())
 }
 
@@ -93,7 +97,7 @@ impl SuffixIndex {
 
     #[getter]
     fn n_pieces(&self) -> usize {
-        self.inner.n_pieces()
+        self.inner.n_segments()
     }
 
     #[getter]
@@ -110,7 +114,7 @@ impl SuffixIndex {
         py.detach(|| {
             self.inner
                 .alphabet()
-                .is_of(&TokenBytes::new(&tokenizer.inner))
+                .decodes_as(&TokenBytes::new(&tokenizer.inner))
         })
     }
 
@@ -143,7 +147,7 @@ impl SuffixIndex {
             py,
             found
                 .iter()
-                .map(|p| [p.document as i64, p.token as i64])
+                .map(|o| [o.document, o.token_offset].map(|n| n as i64))
                 .collect(),
         )
     }
@@ -161,7 +165,7 @@ impl SuffixIndex {
         let found = py
             .detach(|| self.inner.locate_text(text, max_places))
             .map_err(BindError::from)?;
-        places(py, &found)
+        text_occurrences(py, &found)
     }
 
     fn sample_text<'py>(
@@ -173,7 +177,7 @@ impl SuffixIndex {
         let (n, found) = py
             .detach(|| self.inner.sample_text(text, limit))
             .map_err(BindError::from)?;
-        Ok((n, places(py, &found)?))
+        Ok((n, text_occurrences(py, &found)?))
     }
 
     fn next_tokens<'py>(
@@ -181,12 +185,12 @@ impl SuffixIndex {
         py: Python<'py>,
         context: Ids,
         longest: bool,
-    ) -> PyResult<Next<'py>> {
+    ) -> PyResult<NextTokens<'py>> {
         let found = py.detach(|| match longest {
             true => self.inner.longest_next_tokens(&context.0),
             false => self.inner.next_tokens(&context.0),
         });
-        Ok(next(py, found.map_err(BindError::from)?))
+        Ok(next_tokens(py, found.map_err(BindError::from)?))
     }
 
     fn next_after_text<'py>(
@@ -194,12 +198,12 @@ impl SuffixIndex {
         py: Python<'py>,
         text: &str,
         longest: bool,
-    ) -> PyResult<Next<'py>> {
+    ) -> PyResult<NextTokens<'py>> {
         let found = py.detach(|| match longest {
             true => self.inner.longest_next_after_text(text),
             false => self.inner.next_after_text(text.as_bytes()),
         });
-        Ok(next(py, found.map_err(BindError::from)?))
+        Ok(next_tokens(py, found.map_err(BindError::from)?))
     }
 
     fn probability(
@@ -236,7 +240,7 @@ impl SuffixIndex {
     }
 }
 
-/// How an index will be built, and what that takes.
+/// The segments, memory and disk of an index that `build_index` would build.
 #[pyfunction]
 pub fn plan_index<'py>(
     py: Python<'py>,
@@ -249,7 +253,7 @@ pub fn plan_index<'py>(
     to_python(py, &plan)
 }
 
-/// Builds the index of a dataset.
+/// Builds the index of a dataset in a folder and returns its counts.
 #[pyfunction]
 #[pyo3(signature = (dataset, tokenizer, folder, memory_bytes, on_progress = None))]
 pub fn build_index<'py>(
@@ -273,21 +277,27 @@ pub fn build_index<'py>(
     to_python(py, &summary)
 }
 
-/// Documents that hold one of each clause's occurrences.
+/// The documents with an occurrence of every clause, and the shortest run of tokens that contains one of each.
+///
+/// A clause is an array of its occurrences. Clauses and result have the columns document, token of the document, number
+/// of tokens.
 #[pyfunction]
 #[pyo3(signature = (clauses, window = None))]
 pub fn combine_places<'py>(
     py: Python<'py>,
-    clauses: Vec<numpy::PyReadonlyArray2<'py, i64>>,
+    clauses: Vec<PyReadonlyArray2<'py, i64>>,
     window: Option<u64>,
 ) -> PyResult<Table<'py>> {
-    let clauses: Vec<Vec<(u64, u64, u64)>> = clauses
+    let clauses: Vec<Vec<search::ClauseOccurrence>> = clauses
         .iter()
         .map(|clause| {
             let rows = clause.as_array();
-            let rows = rows.rows().into_iter();
-            rows.map(|row| (row[0] as u64, row[1] as u64, row[2] as u64))
-                .collect()
+            let occurrences = rows.rows().into_iter().map(|row| search::ClauseOccurrence {
+                document: row[0] as u64,
+                token_offset: row[1] as u64,
+                n_tokens: row[2] as u64,
+            });
+            occurrences.collect()
         })
         .collect();
     let found = py
@@ -295,6 +305,6 @@ pub fn combine_places<'py>(
         .map_err(BindError::from)?;
     let rows = found
         .iter()
-        .map(|f| [f.document, f.token, f.n_tokens].map(|n| n as i64));
+        .map(|found| [found.document, found.token_offset, found.n_tokens].map(|n| n as i64));
     table(py, rows.collect())
 }

@@ -1,7 +1,10 @@
-//! Builds an index, piece by piece: each is sorted in memory in linear time and written whole.
+//! Builds an index one segment at a time. Each segment is sorted in memory, in linear time, and written
+//! atomically.
 //!
-//! The file `ranks` is written last of all: magic `PILERANK`, header ([`RanksHeader`]), the ids by rank, i32; where
-//! their bytes are known, where those begin and the last ones end, u32, and the bytes.
+//! The file `ranks` is written last and completes the index. It has the magic `PILERANK`, a header
+//! ([`RanksHeader`]) and these arrays:
+//! - The ids by rank: i32.
+//! - If the bytes of the ids are known: where those of each rank start, then their end, u32; and the bytes.
 
 use std::{
     collections::BTreeMap,
@@ -14,10 +17,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    alphabet::{Alphabet, count_ids},
+    alphabet::{Alphabet, IdCounts},
     file::{VERSION, write_header},
     index::typed_tokens,
-    piece::{self, PieceHeader, PieceSpan, STRIDE, Signs, Token, View, path_of},
+    segment::{
+        self, PrefixPacking, SAMPLE_STRIDE, SegmentArrays, SegmentHeader, SegmentSpan, SegmentView,
+        StoredToken, path_of,
+    },
 };
 use crate::{
     Error, Result,
@@ -29,85 +35,124 @@ use crate::{
 
 pub(super) const MAGIC: &[u8; 8] = b"PILERANK";
 
-/// The file that makes pieces an index.
+/// The file that completes an index.
 pub(super) const RANKS_FILE: &str = "ranks";
 
-/// A suffix array of signed 32-bit places, and the library's own bound.
-const MAX_PIECE_TOKENS: u64 = (1 << 31) - 2;
+/// Most tokens of a segment. Suffixes are sorted with signed 32-bit positions, and libsais accepts one token
+/// more.
+const MAX_SEGMENT_TOKENS: u64 = (1 << 31) - 2;
 
-/// What the file `ranks` says of an index.
+/// The header of the file `ranks`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct RanksHeader {
     pub(super) version: u32,
-    /// The dataset's.
+    /// The fingerprint of the dataset.
     pub(super) fingerprint: String,
-    /// What tells indexes apart: dataset, order of the ids, pieces.
+    /// A digest of everything that makes two indexes differ: the dataset, the order of its ids, and the
+    /// segments.
     pub(super) index: String,
     pub(super) n_ids: u64,
     pub(super) has_bytes: bool,
-    /// The id in which every document ends and which stands nowhere else.
-    pub(super) ends_with: Option<i32>,
-    pub(super) pieces: Vec<PieceSpan>,
+    /// The id that ends every document and occurs nowhere else, if there is one.
+    #[serde(rename = "ends_with")]
+    pub(super) end_of_document: Option<i32>,
+    #[serde(rename = "pieces")]
+    pub(super) segments: Vec<SegmentSpan>,
 }
 
 impl RanksHeader {
-    pub(super) fn piece(&self, number: usize) -> PieceHeader {
-        let n_ids = self.n_ids as usize;
-        PieceHeader::new(
+    fn new(
+        dataset: &TokenDataset,
+        alphabet: &Alphabet,
+        counts: &IdCounts,
+        segments: Vec<SegmentSpan>,
+    ) -> Self {
+        let fingerprint = dataset.fingerprint();
+        let mut digest = Sha256::new();
+        digest.update(fingerprint.as_bytes());
+        digest.update(bytemuck::cast_slice::<i32, u8>(alphabet.ids()));
+        let (starts, bytes) = alphabet.byte_table();
+        digest.update(bytemuck::cast_slice::<u32, u8>(starts));
+        digest.update(bytes);
+        for segment in &segments {
+            digest.update(segment.end_document.to_le_bytes());
+        }
+        Self {
+            version: VERSION,
+            fingerprint,
+            index: hex(&digest.finalize()),
+            n_ids: alphabet.len() as u64,
+            has_bytes: alphabet.has_bytes(),
+            end_of_document: counts.end_of_document(),
+            segments,
+        }
+    }
+
+    /// The header of a segment's file.
+    pub(super) fn segment(&self, number: usize) -> SegmentHeader {
+        SegmentHeader::new(
             &self.index,
             number as u64,
-            self.pieces[number],
-            n_ids,
-            self.ends_with.is_none(),
+            self.segments[number],
+            self.n_ids as usize,
+            self.end_of_document.is_none(),
         )
     }
 }
 
-/// How an index will be built, and what that takes.
+/// The segments of an index to be built, and the memory and disk that it takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IndexPlan {
-    /// The pieces; none where there are no tokens.
-    pub pieces: Vec<PieceSpan>,
-    /// Memory for the largest piece, its mapped tokens included.
+    /// The segments; none if the dataset has no tokens.
+    #[serde(rename = "pieces")]
+    pub segments: Vec<SegmentSpan>,
+    /// Bytes of memory to sort the largest segment, including its mapped tokens.
     pub memory_bytes: u64,
-    /// Bytes of the index on disk, some kilobytes aside.
+    /// Bytes of the index on disk, except for the headers and the tables of the ids.
     pub disk_bytes: u64,
 }
 
-/// Bytes of memory a token takes while its piece is sorted: its symbol, its place among the suffixes, and as it is
-/// stored.
-fn memory_of(token_type: TokenType) -> u64 {
+/// Bytes of memory for each token of a segment that is sorted: the symbol, the entry of the suffix array, and
+/// the mapped token.
+fn sort_bytes_per_token(token_type: TokenType) -> u64 {
     match token_type {
         TokenType::U16 => 2 + 4 + 2,
         TokenType::I32 => 4 + 4 + 4,
     }
 }
 
-/// Cuts a dataset into pieces that can be sorted in so much memory. A document is not cut: one that is longer than
-/// such a piece makes a longer one.
+/// Bytes on disk of a segment of `n_tokens` tokens: 4 for each entry of the suffix array, an eighth for the
+/// samples, and an eighth for the ends of documents.
+fn disk_bytes(n_tokens: u64) -> u64 {
+    n_tokens * 4 + n_tokens / 4
+}
+
+/// Divides a dataset into segments that can be sorted in `memory_bytes`. A document that needs more memory by
+/// itself becomes a segment that exceeds `memory_bytes`, as documents are not divided.
 ///
 /// # Errors
-/// Its documents do not lie one after the other, or one is too long for any piece.
+/// The documents are not contiguous, or one has more tokens than a segment can hold.
 pub fn plan(dataset: &TokenDataset, memory_bytes: u64) -> Result<IndexPlan> {
     dataset.check()?;
-    let per_token = memory_of(dataset.token_type());
-    let limit = (memory_bytes / per_token).clamp(1, MAX_PIECE_TOKENS);
-    let mut pieces: Vec<PieceSpan> = Vec::new();
+    let per_token = sort_bytes_per_token(dataset.token_type());
+    let limit = (memory_bytes / per_token).clamp(1, MAX_SEGMENT_TOKENS);
+    let mut segments: Vec<SegmentSpan> = Vec::new();
     for document in 0..dataset.n_documents() {
         let range = dataset.token_range(document)?;
         let n_tokens = range.end - range.start;
-        if n_tokens > MAX_PIECE_TOKENS {
+        if n_tokens > MAX_SEGMENT_TOKENS {
             let what = format!(
-                "document {document} has {n_tokens} tokens, more than an index can hold in a piece"
+                "document {document} has {n_tokens} tokens; an index holds documents of up to \
+                 {MAX_SEGMENT_TOKENS} tokens"
             );
             return Err(Error::malformed(dataset.prefix(), what));
         }
-        match pieces.last_mut() {
-            Some(piece) if piece.n_tokens + n_tokens <= limit || n_tokens == 0 => {
-                piece.n_tokens += n_tokens;
-                piece.end_document += 1;
+        match segments.last_mut() {
+            Some(segment) if segment.n_tokens + n_tokens <= limit || n_tokens == 0 => {
+                segment.n_tokens += n_tokens;
+                segment.end_document += 1;
             }
-            _ => pieces.push(PieceSpan {
+            _ => segments.push(SegmentSpan {
                 first_document: document,
                 end_document: document + 1,
                 first_token: range.start,
@@ -115,49 +160,51 @@ pub fn plan(dataset: &TokenDataset, memory_bytes: u64) -> Result<IndexPlan> {
             }),
         }
     }
-    pieces.retain(|piece| piece.n_tokens > 0);
-    let largest = pieces.iter().map(|piece| piece.n_tokens).max().unwrap_or(0);
+    segments.retain(|segment| segment.n_tokens > 0);
+    let sizes = segments.iter().map(|segment| segment.n_tokens);
     Ok(IndexPlan {
-        memory_bytes: largest * per_token,
-        disk_bytes: pieces
-            .iter()
-            .map(|piece| piece.n_tokens * 4 + piece.n_tokens / 4)
-            .sum(),
-        pieces,
+        memory_bytes: sizes.clone().max().unwrap_or(0) * per_token,
+        disk_bytes: sizes.map(disk_bytes).sum(),
+        segments,
     })
 }
 
-/// What was built.
+/// The counts of an index that was built.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IndexSummary {
     /// Documents of the dataset.
     pub n_documents: u64,
-    /// Its tokens.
+    /// Tokens of the dataset.
     pub n_tokens: u64,
-    /// Different ids among them.
+    /// Distinct ids.
     pub n_ids: u64,
-    /// Whether texts can be looked for.
+    /// Whether the bytes of the ids are known, so that texts can be searched for.
     pub has_bytes: bool,
-    /// The id in which every document ends and which stands nowhere else.
-    pub ends_with: Option<i32>,
-    /// Pieces of the index.
-    pub n_pieces: u64,
-    /// Those of them that were there already.
-    pub n_kept: u64,
+    /// The id that ends every document and occurs nowhere else, if there is one.
+    #[serde(rename = "ends_with")]
+    pub end_of_document: Option<i32>,
+    /// Segments of the index.
+    #[serde(rename = "n_pieces")]
+    pub n_segments: u64,
+    /// Segments that an earlier run had finished.
+    #[serde(rename = "n_kept")]
+    pub n_reused: u64,
 }
 
-/// Which index the finished pieces in the scratch folder are of.
+/// The saved state of a build: the digest of the index whose finished segments are in the scratch folder.
 #[derive(Serialize, Deserialize)]
-struct State {
+struct BuildState {
     index: String,
 }
 
-/// Builds the index of a dataset in `folder`; pieces of the same index that are there already are kept.
+/// Builds the index of a dataset in `folder`. Segments of the same index that an earlier run finished there
+/// are reused; if there are none, the folder is cleared.
 ///
-/// With `table`, the bytes of each id, texts can be looked for. Progress is in tokens, each counted twice.
+/// With `table`, the bytes of each id, the index also finds texts. Progress counts every token twice: when
+/// its id is counted, and when its segment is written.
 ///
 /// # Errors
-/// As [`plan`]; a file cannot be written; a stop.
+/// As [`plan`]; or a file cannot be written; or a stop.
 pub fn build(
     dataset: &TokenDataset,
     table: Option<&TokenBytes>,
@@ -166,34 +213,34 @@ pub fn build(
     progress: &Progress,
 ) -> Result<IndexSummary> {
     let plan = plan(dataset, memory_bytes)?;
-    let (counts, lasts) = count_ids(dataset)?;
+    let counts = IdCounts::new(dataset)?;
     progress.advance(dataset.n_tokens())?;
-    let alphabet = Alphabet::new(&counts, table);
-    let header = header(dataset, &alphabet, (&counts, &lasts), plan.pieces);
-    let symbols = Symbols::new(&alphabet, &lasts);
-    // Pieces of another index are worth nothing to anyone.
-    let (mut scratch, kept) = Scratch::open(folder, true, progress, |state: &State| {
+    let alphabet = Alphabet::new(&counts.total, table);
+    let header = RanksHeader::new(dataset, &alphabet, &counts, plan.segments);
+    let symbols = Symbols::new(&alphabet, &counts.as_last);
+    // No job can use the segments of another index, so they are discarded.
+    let (mut scratch, saved) = Scratch::open(folder, true, progress, |state: &BuildState| {
         state.index == header.index
     })?;
-    let state = kept.unwrap_or_else(|| State {
+    let state = saved.unwrap_or_else(|| BuildState {
         index: header.index.clone(),
     });
-    let mut n_kept = 0;
-    for (number, span) in header.pieces.iter().enumerate() {
+    let mut n_reused = 0;
+    for (number, span) in header.segments.iter().enumerate() {
         let path = path_of(folder, number);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if scratch.is_finished(&name) {
-            n_kept += 1;
+            n_reused += 1;
         } else {
-            let job = Job {
+            let job = SegmentJob {
                 dataset,
                 alphabet: &alphabet,
                 symbols: &symbols,
                 span: *span,
             };
             match dataset.token_type() {
-                TokenType::U16 => job.run::<u16>(&path, &header.piece(number))?,
-                TokenType::I32 => job.run::<i32>(&path, &header.piece(number))?,
+                TokenType::U16 => job.run::<u16>(&path, &header.segment(number))?,
+                TokenType::I32 => job.run::<i32>(&path, &header.segment(number))?,
             }
             scratch.finish_file(&name, &checksum_of(&path, progress)?);
             scratch.save(&state)?;
@@ -208,97 +255,71 @@ pub fn build(
         n_tokens: dataset.n_tokens(),
         n_ids: header.n_ids,
         has_bytes: header.has_bytes,
-        ends_with: header.ends_with,
-        n_pieces: header.pieces.len() as u64,
-        n_kept,
+        end_of_document: header.end_of_document,
+        n_segments: header.segments.len() as u64,
+        n_reused,
     })
 }
 
-fn header(
-    dataset: &TokenDataset,
-    alphabet: &Alphabet,
-    (counts, lasts): (&BTreeMap<i32, u64>, &BTreeMap<i32, u64>),
-    pieces: Vec<PieceSpan>,
-) -> RanksHeader {
-    let fingerprint = dataset.fingerprint();
-    let mut digest = Sha256::new();
-    digest.update(fingerprint.as_bytes());
-    digest.update(bytemuck::cast_slice::<i32, u8>(alphabet.ids()));
-    let (starts, bytes) = alphabet.spelling();
-    digest.update(bytemuck::cast_slice::<u32, u8>(starts));
-    digest.update(bytes);
-    for piece in &pieces {
-        digest.update(piece.end_document.to_le_bytes());
-    }
-    let mut ends = lasts.iter();
-    let ends_with = match (ends.next(), ends.next()) {
-        (Some((id, n)), None) if counts.get(id) == Some(n) => Some(*id),
-        _ => None,
-    };
-    RanksHeader {
-        version: VERSION,
-        fingerprint,
-        index: hex(&digest.finalize()),
-        n_ids: alphabet.len() as u64,
-        has_bytes: alphabet.has_bytes(),
-        ends_with,
-        pieces,
-    }
-}
-
 fn write_ranks(out: &mut impl Write, header: &RanksHeader, alphabet: &Alphabet) -> io::Result<()> {
-    let (starts, bytes) = alphabet.spelling();
+    let (starts, bytes) = alphabet.byte_table();
     write_header(out, MAGIC, header)?;
     out.write_all(bytemuck::cast_slice(alphabet.ids()))?;
     out.write_all(bytemuck::cast_slice(starts))?;
     out.write_all(bytes)
 }
 
-/// What stands for a token while suffixes are sorted: a token that ends its document sorts before the same one
-/// within, so that suffixes which end lie before those that go on, and no separators are needed.
+/// The symbols that libsais sorts in place of tokens.
+///
+/// The last token of a document has a smaller symbol than the same token elsewhere. A suffix that ends
+/// therefore sorts before all longer suffixes that start with it, and no separators between documents are
+/// needed. Suffixes that are equal up to their ends are ordered by the documents after them, which is
+/// arbitrary but deterministic.
 struct Symbols {
-    /// By rank; one less is its symbol at the end of a document.
-    within: Vec<i32>,
+    /// The symbol of each rank. One less is the rank's symbol at the end of a document.
+    by_rank: Vec<i32>,
 }
 
 impl Symbols {
-    fn new(alphabet: &Alphabet, lasts: &BTreeMap<i32, u64>) -> Self {
-        let mut next = -1;
-        let within = alphabet.ids().iter().map(|id| {
-            next += if lasts.contains_key(id) { 2 } else { 1 };
-            next
+    /// Numbers the symbols densely: only an id that ends a document has two.
+    fn new(alphabet: &Alphabet, as_last: &BTreeMap<i32, u64>) -> Self {
+        let mut symbol = -1;
+        let by_rank = alphabet.ids().iter().map(|id| {
+            symbol += if as_last.contains_key(id) { 2 } else { 1 };
+            symbol
         });
         Self {
-            within: within.collect(),
+            by_rank: by_rank.collect(),
         }
     }
 
+    /// Number of symbols.
     fn n(&self) -> usize {
-        self.within.last().map_or(0, |last| *last as usize + 1)
+        self.by_rank.last().map_or(0, |last| *last as usize + 1)
     }
 }
 
-/// A piece to be sorted and written.
-struct Job<'a> {
+/// A segment to be sorted and written.
+struct SegmentJob<'a> {
     dataset: &'a TokenDataset,
     alphabet: &'a Alphabet,
     symbols: &'a Symbols,
-    span: PieceSpan,
+    span: SegmentSpan,
 }
 
-impl Job<'_> {
-    fn run<T: Token>(&self, path: &Path, header: &PieceHeader) -> Result<()> {
+impl SegmentJob<'_> {
+    fn run<T: StoredToken>(&self, path: &Path, header: &SegmentHeader) -> Result<()> {
         let tokens = &*typed_tokens::<T>(self.dataset, self.span.tokens())?;
-        let (buckets, ends) = (self.buckets(tokens), self.ends()?);
+        let (buckets, document_ends) = (self.buckets(tokens), self.document_ends()?);
         let suffixes = if self.symbols.n() <= 1 << 16 {
-            let text: Vec<u16> = self.text(tokens, &ends, |symbol| symbol as u16);
+            let text: Vec<u16> = self.symbols_of(tokens, &document_ends, |symbol| symbol as u16);
             SuffixArrayConstruction::for_text(&text)
                 .in_owned_buffer32()
                 .single_threaded()
                 .run()
                 .map(|sorted| sorted.into_vec())
         } else {
-            let mut text: Vec<i32> = self.text(tokens, &ends, |symbol| symbol);
+            let mut text: Vec<i32> = self.symbols_of(tokens, &document_ends, |symbol| symbol);
             SuffixArrayConstruction::for_text_mut(&mut text)
                 .in_owned_buffer32()
                 .single_threaded()
@@ -306,35 +327,35 @@ impl Job<'_> {
                 .map(|sorted| sorted.into_vec())
         };
         let suffixes = suffixes.map_err(|err| {
-            Error::malformed(
-                self.dataset.prefix(),
-                format!("its suffixes cannot be sorted: {err:?}"),
-            )
+            let what = format!("its suffixes cannot be sorted: {err:?}");
+            Error::malformed(self.dataset.prefix(), what)
         })?;
-        let view = View {
+        let view = SegmentView {
             tokens,
             suffixes: bytemuck::cast_slice(&suffixes),
-            signs: &[],
-            signs_of: Signs::new(self.alphabet.len()),
+            samples: &[],
+            packing: PrefixPacking::new(self.alphabet.len()),
             buckets: &buckets,
-            ends: Some(&ends),
-            ends_with: None,
+            document_ends: Some(&document_ends),
+            end_of_document: None,
             alphabet: self.alphabet,
         };
-        let signed = (0..suffixes.len() as u32).step_by(STRIDE as usize);
-        let signs: Vec<u64> = signed.map(|suffix| view.sign(suffix)).collect();
-        let written_ends = if header.has_ends { &ends[..] } else { &[] };
-        write_atomically(path, |out| {
-            piece::write(out, header, &buckets, (written_ends, &signs), view.suffixes)
-        })
+        let sampled = (0..suffixes.len() as u32).step_by(SAMPLE_STRIDE as usize);
+        let samples: Vec<u64> = sampled.map(|suffix| view.prefix_key(suffix)).collect();
+        let arrays = SegmentArrays {
+            buckets: &buckets,
+            document_ends: if header.has_ends { &document_ends } else { &[] },
+            samples: &samples,
+            suffixes: view.suffixes,
+        };
+        write_atomically(path, |out| segment::write(out, header, &arrays))
     }
 
-    /// The first suffix of each rank, and how many there are.
-    fn buckets<T: Token>(&self, tokens: &[T]) -> Vec<u32> {
+    /// The first suffix of each rank, then the number of suffixes.
+    fn buckets<T: StoredToken>(&self, tokens: &[T]) -> Vec<u32> {
         let mut buckets = vec![0; self.alphabet.len() + 1];
         for token in tokens {
-            let rank = self.alphabet.rank(token.id()).unwrap_or_default();
-            buckets[rank as usize + 1] += 1;
+            buckets[self.rank(*token) as usize + 1] += 1;
         }
         for rank in 1..buckets.len() {
             buckets[rank] += buckets[rank - 1];
@@ -342,8 +363,14 @@ impl Job<'_> {
         buckets
     }
 
-    /// A bit for each token that is its document's last.
-    fn ends(&self) -> Result<Vec<u64>> {
+    /// The rank of a token of the dataset. The alphabet has all of them, unless the dataset changes while it
+    /// is read.
+    fn rank<T: StoredToken>(&self, token: T) -> u32 {
+        self.alphabet.rank(token.id()).unwrap_or_default()
+    }
+
+    /// A bit for each token, set if the token is the last of its document.
+    fn document_ends(&self) -> Result<Vec<u64>> {
         let mut ends = vec![0; self.span.n_tokens.div_ceil(64) as usize];
         for document in self.span.first_document..self.span.end_document {
             let range = self.dataset.token_range(document)?;
@@ -355,15 +382,20 @@ impl Job<'_> {
         Ok(ends)
     }
 
-    fn text<T: Token, S>(&self, tokens: &[T], ends: &[u64], symbol: impl Fn(i32) -> S) -> Vec<S> {
-        let words = ends.iter().zip(tokens.chunks(64));
-        let mut text = Vec::with_capacity(tokens.len());
-        for (word, tokens) in words {
-            text.extend(tokens.iter().enumerate().map(|(i, token)| {
-                let rank = self.alphabet.rank(token.id()).unwrap_or_default();
-                symbol(self.symbols.within[rank as usize] - (word >> i & 1) as i32)
+    /// The symbol of each token, converted to `S`. `document_ends` has a word for every 64 tokens.
+    fn symbols_of<T: StoredToken, S>(
+        &self,
+        tokens: &[T],
+        document_ends: &[u64],
+        convert: impl Fn(i32) -> S,
+    ) -> Vec<S> {
+        let mut symbols = Vec::with_capacity(tokens.len());
+        for (word, tokens) in document_ends.iter().zip(tokens.chunks(64)) {
+            symbols.extend(tokens.iter().enumerate().map(|(i, token)| {
+                let is_last = (word >> i & 1) as i32;
+                convert(self.symbols.by_rank[self.rank(*token) as usize] - is_last)
             }));
         }
-        text
+        symbols
     }
 }

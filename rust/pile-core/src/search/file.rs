@@ -1,4 +1,5 @@
-//! Files of the index: eight bytes of magic, the length of a JSON header, the header, arrays.
+//! The layout shared by the files of an index: 8 bytes of magic, the length of a JSON header as u64, the
+//! header, arrays. All numbers are little-endian.
 
 use std::io::{self, Write};
 
@@ -7,10 +8,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result, io::Mapped};
 
-/// The format of all files of an index.
+/// The format version of all files of an index.
 pub(super) const VERSION: u32 = 2;
 
-/// Writes magic, length and header, padded so that arrays of any type may follow.
+/// Writes magic, length and header.
+///
+/// The header is padded with spaces to a multiple of 8 bytes, so that the arrays after it are aligned for any
+/// type.
 pub(super) fn write_header(
     out: &mut impl Write,
     magic: &[u8; 8],
@@ -23,15 +27,15 @@ pub(super) fn write_header(
     out.write_all(&json)
 }
 
-/// The header of a file, and the byte at which its arrays begin.
+/// Reads the header of a file. Returns it with the byte offset of the arrays, which is a multiple of 8.
 ///
 /// # Errors
-/// Another magic, a header that is cut short, or is of another version.
+/// The magic is not `magic`; or the header is truncated, damaged, or of another version.
 pub(super) fn read_header<H: DeserializeOwned>(file: &Mapped, magic: &[u8; 8]) -> Result<(H, u64)> {
     let path = file.path();
     if file.slice(0, 8)? != magic {
         let what = format!(
-            "expected {:?}: not of an index of pile-tools",
+            "expected {:?}: not a file of an index of pile-tools",
             String::from_utf8_lossy(magic)
         );
         return Err(Error::format(path, 0, what));
@@ -39,19 +43,28 @@ pub(super) fn read_header<H: DeserializeOwned>(file: &Mapped, magic: &[u8; 8]) -
     let length: [u8; 8] = file.slice(8, 8)?.try_into().unwrap_or_default();
     let length = u64::from_le_bytes(length);
     let json = file.slice(16, length)?;
-    let wrong = |err: serde_json::Error| Error::format(path, 16, format!("damaged header: {err}"));
-    let values: serde_json::Value = serde_json::from_slice(json).map_err(wrong)?;
-    if values["version"] != VERSION || !length.is_multiple_of(8) {
+    let damaged =
+        |err: serde_json::Error| Error::format(path, 16, format!("damaged header: {err}"));
+    // The version is read before the other keys, as they depend on it.
+    let values: serde_json::Value = serde_json::from_slice(json).map_err(damaged)?;
+    if values["version"] != VERSION {
         let what = format!("version {}, expected {VERSION}", values["version"]);
         return Err(Error::format(path, 16, what));
     }
-    Ok((serde_json::from_value(values).map_err(wrong)?, 16 + length))
+    if !length.is_multiple_of(8) {
+        let what = format!("a header of {length} bytes, expected a multiple of 8");
+        return Err(Error::format(path, 8, what));
+    }
+    Ok((
+        serde_json::from_value(values).map_err(damaged)?,
+        16 + length,
+    ))
 }
 
-/// `n` values from a byte that is a multiple of their size, and the byte behind them.
+/// Reads `n` values at the byte offset `start`. Returns them with the offset of their end.
 ///
 /// # Errors
-/// The file ends before.
+/// The file is too short, or `start` is not a multiple of the alignment of `T`.
 pub(super) fn array<T: Pod>(file: &Mapped, start: u64, n: u64) -> Result<(&[T], u64)> {
     let n_bytes = n.saturating_mul(size_of::<T>() as u64);
     let values = bytemuck::try_cast_slice(file.slice(start, n_bytes)?);

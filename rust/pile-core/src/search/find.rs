@@ -1,247 +1,289 @@
-//! Binary search in a piece: one n-gram, many at a time, or a range of ranks at a depth.
+//! Binary searches in a segment: for the suffixes that start with an n-gram, one or many at a time, and for
+//! those with a token of given ranks at a depth.
+//!
+//! Every search first narrows its range by the samples and then compares tokens. The samples are adjacent in
+//! memory, and each comparison of tokens is likely to miss the cache twice: at the entry of the suffix array
+//! and at the token.
 
 use std::{
     cmp::Ordering,
-    ops::{Range, RangeInclusive},
+    ops::{
+        ControlFlow::{self, Break, Continue},
+        Range, RangeInclusive,
+    },
 };
 
 use super::{
     alphabet::partition_point,
-    piece::{STRIDE, Token, View},
+    segment::{SAMPLE_STRIDE, SegmentView, StoredToken},
 };
 use crate::io::prefetch;
 
-/// Searches under way at a time: enough for their waits on memory to overlap.
+/// Searches that are interleaved, enough for their cache misses to overlap.
 const LANES: usize = 32;
 
-/// An n-gram that is searched for among the signs.
+/// A binary search for the first sample whose key an n-gram allows.
 #[derive(Debug)]
-struct Asked<'q, T> {
-    /// Its number among those asked for.
-    number: usize,
+struct SampleSearch<'q, T> {
+    /// The index of the n-gram in its batch.
+    index: usize,
     ngram: &'q [T],
-    /// The suffixes that begin with its first token.
-    whole: Range<u32>,
-    /// The signs of those that begin with it, as far as signs tell.
-    wanted: RangeInclusive<u64>,
-    /// Among the numbers of which signs the first wanted one is.
-    signed: Range<u32>,
+    /// The suffixes that start with the first token of the n-gram.
+    bucket: Range<u32>,
+    /// The keys of suffixes that start with the n-gram, or with the part of it that a key holds.
+    keys: RangeInclusive<u64>,
+    /// The range of samples still to be searched. When it is empty, its start is the result.
+    samples: Range<u32>,
 }
 
-impl<T> Asked<'_, T> {
-    /// The sign to be looked at next.
+impl<T> SampleSearch<'_, T> {
+    /// The sample to compare next; None at the end of the search.
     fn middle(&self) -> Option<u32> {
-        let Range { start, end } = self.signed;
+        let Range { start, end } = self.samples;
         (start < end).then(|| start + (end - start) / 2)
     }
 
-    /// Goes on after a look at that sign.
-    fn turn(&mut self, sign: u64) {
-        match (self.middle(), sign < *self.wanted.start()) {
-            (Some(middle), true) => self.signed.start = middle + 1,
-            (Some(middle), false) => self.signed.end = middle,
+    /// Narrows the range by the key of the sample in the middle.
+    fn advance(&mut self, key: u64) {
+        match (self.middle(), key < *self.keys.start()) {
+            (Some(middle), true) => self.samples.start = middle + 1,
+            (Some(middle), false) => self.samples.end = middle,
             (None, _) => {}
         }
     }
 }
 
-/// A search for the suffixes that begin with an n-gram.
+/// A binary search for the range of suffixes that start with an n-gram.
+///
+/// It first searches `low..high` for the start of the range. A match on the way bounds the search for the
+/// end.
 #[derive(Debug, Clone)]
-struct Search<'q, T> {
-    /// Number of the n-gram among those asked for.
-    number: usize,
+struct SuffixSearch<'q, T> {
+    /// The index of the n-gram in its batch.
+    index: usize,
     ngram: &'q [T],
     low: u32,
     high: u32,
-    /// The place in the piece of the suffix in the middle, once read.
-    place: usize,
-    /// What remains to be searched for the end, once a suffix is found.
-    above: Option<Range<u32>>,
+    /// The position of the suffix in the middle, once it is read.
+    position: usize,
+    /// Where to search for the end of the range. None until a match is known to exist.
+    end_bounds: Option<Range<u32>>,
+    /// The start of the range, once it is found. The search then is for the end.
     first: Option<u32>,
 }
 
-impl<T: Token> Search<'_, T> {
+impl<T: StoredToken> SuffixSearch<'_, T> {
     fn middle(&self) -> u32 {
         self.low + (self.high - self.low) / 2
     }
 
-    /// Goes on after a comparison with the suffix in the middle; returns what was found at the end.
-    fn turn(&mut self, found: Ordering) -> Option<Range<u32>> {
+    /// Narrows the search by how the suffix in the middle compares with the n-gram. Returns the range of
+    /// matches at the end of the search.
+    fn advance(&mut self, compared: Ordering) -> Option<Range<u32>> {
         let middle = self.middle();
-        match (found, self.first) {
+        match (compared, self.first) {
             (Ordering::Less, _) => self.low = middle + 1,
             (Ordering::Greater, _) => self.high = middle,
             (Ordering::Equal, None) => {
-                self.above.get_or_insert(middle + 1..self.high);
+                // Later matches have lower indices: the first one bounds the end most tightly.
+                self.end_bounds.get_or_insert(middle + 1..self.high);
                 self.high = middle;
             }
             (Ordering::Equal, Some(_)) => self.low = middle + 1,
         }
-        self.finished()
+        self.result()
     }
 
-    /// What was found, if the search is at its end.
-    fn finished(&mut self) -> Option<Range<u32>> {
+    /// The range of matches if the search has ended. Turns to the end of the range once the start is found.
+    fn result(&mut self) -> Option<Range<u32>> {
         if self.low < self.high {
             return None;
         }
-        match (self.first, self.above.take()) {
+        match (self.first, self.end_bounds.take()) {
             (None, None) => Some(self.low..self.low),
             (Some(first), _) => Some(first..self.low),
-            (None, Some(above)) => {
+            (None, Some(bounds)) => {
                 self.first = Some(self.low);
-                (self.low, self.high) = (above.start, above.end);
-                self.finished()
+                (self.low, self.high) = (bounds.start, bounds.end);
+                self.result()
             }
         }
     }
 }
 
-impl<T: Token> View<'_, T> {
-    /// The suffixes that begin with an id of these ranks.
-    pub(super) fn of_ranks(&self, ranks: Range<u32>) -> Range<u32> {
+impl<T: StoredToken> SegmentView<'_, T> {
+    /// The suffixes whose first token has one of `ranks`.
+    pub(super) fn bucket(&self, ranks: Range<u32>) -> Range<u32> {
         self.buckets[ranks.start as usize]..self.buckets[ranks.end as usize]
     }
 
-    /// Of suffixes that agree in their first `depth` tokens, those that go on with an id of these ranks.
+    /// Narrows `range`, whose suffixes share their first `depth` tokens, to those whose next token has one of
+    /// `ranks`. `ranks` is not empty.
     pub(super) fn narrow(&self, range: Range<u32>, depth: usize, ranks: Range<u32>) -> Range<u32> {
         if depth == 0 {
-            return self.of_ranks(ranks);
+            return self.bucket(ranks);
         }
-        let before = |suffix, rank| self.rank_at(suffix, depth).is_none_or(|found| found < rank);
-        let (begins, ends) = self.between(range, depth, ranks.clone());
-        let first = partition_point(begins, |suffix| before(suffix, ranks.start));
+        let is_before = |suffix, rank| self.rank_at(suffix, depth).is_none_or(|found| found < rank);
+        let (starts, ends) = self.bounds_by_samples(range, depth, ranks.clone());
+        let first = partition_point(starts, |suffix| is_before(suffix, ranks.start));
         let from = ends.start.max(first);
-        let end = partition_point(from..ends.end.max(from), |suffix| before(suffix, ranks.end));
+        let end = partition_point(from..ends.end.max(from), |suffix| {
+            is_before(suffix, ranks.end)
+        });
         first..end
     }
 
-    /// Among which of suffixes that agree in their first `depth` tokens those begin, and behind which of them they
-    /// end, that go on with an id of these ranks.
-    fn between(
+    /// Bounds, from the samples, for the start and for the end of the suffixes of `range` whose token at
+    /// `depth` has one of `ranks`. The suffixes of `range` share their first `depth` tokens, one or more.
+    ///
+    /// The bounds are ranges in which a binary search finds the start and the end.
+    fn bounds_by_samples(
         &self,
         range: Range<u32>,
         depth: usize,
         ranks: Range<u32>,
     ) -> (Range<u32>, Range<u32>) {
-        if range.end - range.start <= STRIDE || depth > self.signs_of.n_tokens {
+        if range.end - range.start <= SAMPLE_STRIDE || depth > self.packing.n_tokens {
             return (range.clone(), range);
         }
-        let n_below = self.signs_of.n_below(depth);
-        let others = u64::MAX.unbounded_shl(self.signs_of.n_below(depth - 1));
-        let same = self.sign(range.start) & others;
-        let low = same | (u64::from(ranks.start) + 1) << n_below;
-        let high = same | u64::from(ranks.end) << n_below | !(u64::MAX << n_below);
-        let signed = signed(&range);
-        let below = partition_point(signed.clone(), |number| self.sign_of(number) < low);
-        let within = partition_point(below..signed.end, |number| self.sign_of(number) <= high);
-        (around(&range, below), around(&range, within))
+        // A key starts at depth 1. The ranks before `depth` are the same in all suffixes of the range; the
+        // bits of those after it are any. At depth 1 the shift may be by 64 bits.
+        let n_bits_after = self.packing.n_bits_after(depth);
+        let shared_bits = u64::MAX.unbounded_shl(self.packing.n_bits_after(depth - 1));
+        let shared = self.prefix_key(range.start) & shared_bits;
+        let low = shared | (u64::from(ranks.start) + 1) << n_bits_after;
+        let high = shared | u64::from(ranks.end) << n_bits_after | !(u64::MAX << n_bits_after);
+        let samples = samples_in(&range);
+        let first = partition_point(samples.clone(), |sample| self.sampled_key(sample) < low);
+        let end = partition_point(first..samples.end, |sample| {
+            self.sampled_key(sample) <= high
+        });
+        (up_to_sample(&range, first), up_to_sample(&range, end))
     }
 
-    /// The sign with this number.
-    fn sign_of(&self, number: u32) -> u64 {
-        self.signs[number as usize]
+    /// The prefix key of a sample.
+    fn sampled_key(&self, sample: u32) -> u64 {
+        self.samples[sample as usize]
     }
 
-    /// The first of suffixes that agree in their first `depth` tokens whose document does not end behind them.
-    pub(super) fn first_that_goes_on(&self, range: Range<u32>, depth: usize) -> u32 {
+    /// The first suffix of `range` whose document has a token at `depth`; the end of `range` if there is
+    /// none. The suffixes of `range` share their first `depth` tokens.
+    pub(super) fn first_continued(&self, range: Range<u32>, depth: usize) -> u32 {
         match depth {
             0 => range.start,
             _ => {
-                let (begins, _) = self.between(range, depth, 0..0);
-                partition_point(begins, |suffix| self.rank_at(suffix, depth).is_none())
+                // With no ranks, the bounds of the start are those of the first key with any rank at this
+                // depth.
+                let (starts, _) = self.bounds_by_samples(range, depth, 0..0);
+                partition_point(starts, |suffix| self.rank_at(suffix, depth).is_none())
             }
         }
     }
 
-    /// The suffix at a place against an n-gram with which its first token agrees.
-    fn compare(&self, place: usize, ngram: &[T]) -> Ordering {
-        for (i, wanted) in ngram.iter().enumerate().skip(1) {
-            if self.is_last(place + i - 1) {
+    /// Compares the suffix at a position with an n-gram. Their first tokens are equal.
+    fn compare(&self, position: usize, ngram: &[T]) -> Ordering {
+        for (i, token) in ngram.iter().enumerate().skip(1) {
+            if self.is_last(position + i - 1) {
                 return Ordering::Less;
             }
-            let found = self.tokens.get(place + i);
-            if found != Some(wanted) {
-                return self.rank(place + i).cmp(&self.alphabet.rank(wanted.id()));
+            let found = self.tokens.get(position + i);
+            if found != Some(token) {
+                let rank = self.rank(position + i);
+                return rank.cmp(&self.alphabet.rank(token.id()));
             }
         }
         Ordering::Equal
     }
 
-    /// What is asked for, or what was found where there is nothing to search.
-    fn ask<'q>(&self, number: usize, ngram: &'q [T]) -> Result<Asked<'q, T>, Range<u32>> {
+    /// Starts the search for an n-gram among the samples. Breaks with the range of matches if the buckets
+    /// have it.
+    fn start_sample_search<'q>(
+        &self,
+        index: usize,
+        ngram: &'q [T],
+    ) -> ControlFlow<Range<u32>, SampleSearch<'q, T>> {
         let Some(first) = ngram.first() else {
-            return Err(0..self.suffixes.len() as u32);
+            return Break(0..self.suffixes.len() as u32);
         };
         let rank = |token: &T| self.alphabet.rank(token.id());
         if ngram.iter().any(|token| rank(token).is_none()) {
-            return Err(0..0);
+            return Break(0..0);
         }
         let first = rank(first).unwrap_or_default();
-        let whole = self.of_ranks(first..first + 1);
-        if ngram.len() < 2 || whole.is_empty() {
-            return Err(whole);
+        let bucket = self.bucket(first..first + 1);
+        if ngram.len() < 2 || bucket.is_empty() {
+            return Break(bucket);
         }
-        let n_told = self.signs_of.n_tokens.min(ngram.len() - 1);
+        let n_in_key = self.packing.n_tokens.min(ngram.len() - 1);
         let low = self
-            .signs_of
-            .sign(ngram[1..=n_told].iter().filter_map(rank));
-        let high = low | !(u64::MAX << self.signs_of.n_below(n_told));
-        Ok(Asked {
-            number,
+            .packing
+            .key(ngram[1..=n_in_key].iter().filter_map(rank));
+        let high = low | !(u64::MAX << self.packing.n_bits_after(n_in_key));
+        Continue(SampleSearch {
+            index,
             ngram,
-            signed: signed(&whole),
-            whole,
-            wanted: low..=high,
+            samples: samples_in(&bucket),
+            bucket,
+            keys: low..=high,
         })
     }
 
-    /// The search for what was asked for, all its signs looked at.
-    fn start<'q>(&self, asked: Asked<'q, T>) -> Result<Search<'q, T>, Range<u32>> {
-        let (number, ngram, below) = (asked.number, asked.ngram, asked.signed.start);
-        let behind = below..signed(&asked.whole).end;
-        let within = partition_point(behind, |number| self.sign_of(number) <= *asked.wanted.end());
-        let (begins, ends) = (around(&asked.whole, below), around(&asked.whole, within));
-        // Where signs tell all of the n-gram, all suffixes between two with its sign are found.
-        let are_between = ngram.len() - 1 <= self.signs_of.n_tokens && ends.start > begins.end;
-        let mut search = Search {
-            number,
+    /// Starts the search among the suffixes after that among the samples has ended. Breaks with the range of
+    /// matches if there is nothing to compare.
+    fn start_suffix_search<'q>(
+        &self,
+        searched: SampleSearch<'q, T>,
+    ) -> ControlFlow<Range<u32>, SuffixSearch<'q, T>> {
+        let ngram = searched.ngram;
+        let first = searched.samples.start;
+        let rest = first..samples_in(&searched.bucket).end;
+        let end = partition_point(rest, |sample| {
+            self.sampled_key(sample) <= *searched.keys.end()
+        });
+        let starts = up_to_sample(&searched.bucket, first);
+        let ends = up_to_sample(&searched.bucket, end);
+        // If a key holds the whole n-gram, every suffix with one of the keys matches. With such a sample
+        // between the two bounds, the start and the end are searched for separately; otherwise there may be
+        // no match at all.
+        let has_match = ngram.len() - 1 <= self.packing.n_tokens && ends.start > starts.end;
+        let mut search = SuffixSearch {
+            index: searched.index,
             ngram,
-            low: begins.start,
-            high: if are_between { begins.end } else { ends.end },
-            place: 0,
-            above: are_between.then_some(ends),
+            low: starts.start,
+            high: if has_match { starts.end } else { ends.end },
+            position: 0,
+            end_bounds: has_match.then_some(ends),
             first: None,
         };
-        match search.finished() {
-            Some(found) => Err(found),
-            None => Ok(search),
+        match search.result() {
+            Some(range) => Break(range),
+            None => Continue(search),
         }
     }
 
-    /// The suffixes that begin with an n-gram.
+    /// The suffixes that start with an n-gram.
     pub(super) fn find(&self, ngram: &[T]) -> Range<u32> {
-        let mut asked = match self.ask(0, ngram) {
-            Ok(asked) => asked,
-            Err(found) => return found,
+        let mut sample_search = match self.start_sample_search(0, ngram) {
+            Continue(search) => search,
+            Break(range) => return range,
         };
-        while let Some(middle) = asked.middle() {
-            asked.turn(self.sign_of(middle));
+        while let Some(middle) = sample_search.middle() {
+            sample_search.advance(self.sampled_key(middle));
         }
-        let mut search = match self.start(asked) {
-            Ok(search) => search,
-            Err(found) => return found,
+        let mut search = match self.start_suffix_search(sample_search) {
+            Continue(search) => search,
+            Break(range) => return range,
         };
         loop {
-            let place = self.suffixes[search.middle() as usize] as usize;
-            if let Some(found) = search.turn(self.compare(place, ngram)) {
-                return found;
+            let position = self.suffixes[search.middle() as usize] as usize;
+            if let Some(range) = search.advance(self.compare(position, ngram)) {
+                return range;
             }
         }
     }
 
-    /// Calls `found` with the suffixes that begin with each n-gram, in no particular order. Many searches go on
-    /// together: while one waits for memory, the others work.
+    /// Calls `found` with the index of each n-gram and the suffixes that start with it, in no particular
+    /// order. Searches are interleaved, so that their cache misses overlap.
     pub(super) fn find_all<'q>(
         &self,
         ngrams: impl Iterator<Item = &'q [T]>,
@@ -251,77 +293,88 @@ impl<T: Token> View<'_, T> {
     {
         let mut waiting = ngrams.enumerate().peekable();
         while waiting.peek().is_some() {
-            let mut asked = Vec::with_capacity(LANES);
-            for (number, ngram) in waiting.by_ref().take(LANES) {
-                match self.ask(number, ngram) {
-                    Ok(one) => asked.push(one),
-                    Err(range) => found(number, range),
+            let mut sample_searches = Vec::with_capacity(LANES);
+            for (index, ngram) in waiting.by_ref().take(LANES) {
+                match self.start_sample_search(index, ngram) {
+                    Continue(search) => sample_searches.push(search),
+                    Break(range) => found(index, range),
                 }
             }
-            self.look_at_signs(&mut asked);
-            let mut searches = Vec::with_capacity(asked.len());
-            for one in asked {
-                let number = one.number;
-                match self.start(one) {
-                    Ok(search) => searches.push(search),
-                    Err(range) => found(number, range),
+            self.run_sample_searches(&mut sample_searches);
+            let mut searches = Vec::with_capacity(sample_searches.len());
+            for searched in sample_searches {
+                let index = searched.index;
+                match self.start_suffix_search(searched) {
+                    Continue(search) => searches.push(search),
+                    Break(range) => found(index, range),
                 }
             }
-            self.search(searches, &mut found);
+            self.run_suffix_searches(searches, &mut found);
         }
     }
 
-    /// Finds for each the first sign that is wanted.
-    fn look_at_signs(&self, asked: &mut [Asked<'_, T>]) {
-        let mut is_under_way = true;
-        while is_under_way {
-            for middle in asked.iter().filter_map(Asked::middle) {
-                prefetch(&self.signs[middle as usize]);
+    /// Runs interleaved searches among the samples to their ends.
+    fn run_sample_searches(&self, searches: &mut [SampleSearch<'_, T>]) {
+        let mut is_running = true;
+        while is_running {
+            for middle in searches.iter().filter_map(SampleSearch::middle) {
+                prefetch(&self.samples[middle as usize]);
             }
-            is_under_way = false;
-            for one in &mut *asked {
-                if let Some(middle) = one.middle() {
-                    one.turn(self.sign_of(middle));
-                    is_under_way = true;
+            is_running = false;
+            for search in &mut *searches {
+                if let Some(middle) = search.middle() {
+                    search.advance(self.sampled_key(middle));
+                    is_running = true;
                 }
             }
         }
     }
 
-    /// Brings searches to their ends.
-    fn search(&self, mut lanes: Vec<Search<'_, T>>, found: &mut impl FnMut(usize, Range<u32>)) {
-        while !lanes.is_empty() {
-            for search in &lanes {
+    /// Runs interleaved searches among the suffixes to their ends.
+    fn run_suffix_searches(
+        &self,
+        mut searches: Vec<SuffixSearch<'_, T>>,
+        found: &mut impl FnMut(usize, Range<u32>),
+    ) {
+        // Each step of a search reads an entry of the suffix array and then a token. Both are prefetched for
+        // all searches before the first one uses them.
+        while !searches.is_empty() {
+            for search in &searches {
                 prefetch(&self.suffixes[search.middle() as usize]);
             }
-            for search in &mut lanes {
-                search.place = self.suffixes[search.middle() as usize] as usize;
-                if let Some(token) = self.tokens.get(search.place + 1) {
+            for search in &mut searches {
+                search.position = self.suffixes[search.middle() as usize] as usize;
+                if let Some(token) = self.tokens.get(search.position + 1) {
                     prefetch(token);
                 }
             }
-            lanes.retain_mut(|search| {
-                let turned = search.turn(self.compare(search.place, search.ngram));
-                let is_found = turned.is_some();
-                turned
-                    .into_iter()
-                    .for_each(|range| found(search.number, range));
-                !is_found
+            searches.retain_mut(|search| {
+                match search.advance(self.compare(search.position, search.ngram)) {
+                    Some(range) => {
+                        found(search.index, range);
+                        false
+                    }
+                    None => true,
+                }
             });
         }
     }
 }
 
-/// The numbers of the signs that suffixes have.
-fn signed(suffixes: &Range<u32>) -> Range<u32> {
-    suffixes.start.div_ceil(STRIDE)..suffixes.end.div_ceil(STRIDE)
+/// The samples of a range of suffixes.
+fn samples_in(suffixes: &Range<u32>) -> Range<u32> {
+    suffixes.start.div_ceil(SAMPLE_STRIDE)..suffixes.end.div_ceil(SAMPLE_STRIDE)
 }
 
-/// Among which suffixes a border lies that is before the one with this sign and not before the one with the last.
-fn around(suffixes: &Range<u32>, sign: u32) -> Range<u32> {
-    let start = match sign > signed(suffixes).start {
-        true => (sign - 1) * STRIDE + 1,
+/// Where a boundary between suffixes can be if `sample` is the first sample at or after it: after the sample
+/// before, up to `sample`, within `suffixes`.
+fn up_to_sample(suffixes: &Range<u32>, sample: u32) -> Range<u32> {
+    let start = match sample > samples_in(suffixes).start {
+        true => (sample - 1) * SAMPLE_STRIDE + 1,
         false => suffixes.start,
     };
-    start..sign.saturating_mul(STRIDE).clamp(start, suffixes.end)
+    start
+        ..sample
+            .saturating_mul(SAMPLE_STRIDE)
+            .clamp(start, suffixes.end)
 }

@@ -1,52 +1,57 @@
-//! An opened index.
+//! An opened index, and the occurrences of n-grams.
 
 use std::{
     borrow::Cow,
     ops::Range,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock, atomic::AtomicUsize, atomic::Ordering::Relaxed},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use super::{
     alphabet::Alphabet,
     build::{MAGIC, RANKS_FILE, RanksHeader},
     file::{array, read_header},
-    piece::{Piece, Token, View, path_of},
-    text::Tails,
+    segment::{Segment, SegmentView, StoredToken, path_of},
+    text::TokenTails,
 };
 use crate::{
     Error, Result,
-    io::Mapped,
+    io::{Mapped, share_work},
     tokens::{TokenDataset, TokenSource, TokenType},
 };
 
 /// N-grams of a batch that a thread takes at a time.
-const BLOCK: usize = 1024;
+const BATCH_CHUNK: usize = 1024;
 
 /// An occurrence of an n-gram.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Located {
+pub struct TokenOccurrence {
     /// The document.
     pub document: u64,
-    /// Its first token in the document.
-    pub token: u64,
+    /// The first token, counted from the start of the document.
+    pub token_offset: u64,
 }
 
-/// The sorted suffixes of a dataset, memory-mapped.
+/// A suffix array of a dataset in segments, memory-mapped.
 #[derive(Debug)]
 pub struct SuffixIndex {
     folder: PathBuf,
     dataset: Arc<TokenDataset>,
     alphabet: Alphabet,
-    pub(super) header: RanksHeader,
-    pieces: Vec<Piece>,
-    /// Tokens of the pieces that lie in several shards, or at odd bytes of one, in words for their alignment.
+    header: RanksHeader,
+    segments: Vec<Segment>,
+    /// For each segment, a copy of its tokens if the map does not have them contiguous and aligned. u64 words
+    /// are aligned for tokens of either type.
     copies: Vec<Option<Vec<u64>>>,
-    /// Made when the first text is looked for.
-    tails: OnceLock<Tails>,
+    /// Built at the first search for a text.
+    tails: OnceLock<TokenTails>,
 }
 
-/// Runs `$body` with `$tokens` as each piece's tokens in their stored type.
+/// Evaluates `$body` with `$tokens` bound to the tokens of each segment, in the type in which they are
+/// stored.
 macro_rules! with_tokens {
     ($index:expr, |$tokens:ident| $body:expr) => {
         match $index.dataset().token_type() {
@@ -67,54 +72,56 @@ impl SuffixIndex {
     /// Opens the index of a dataset.
     ///
     /// # Errors
-    /// It is unfinished, damaged, or was built for another dataset.
+    /// The index is incomplete, damaged, or was built for another dataset.
     pub fn open(folder: &Path, dataset: Arc<TokenDataset>) -> Result<Self> {
         let file = Mapped::open(&folder.join(RANKS_FILE))?;
         let (header, start): (RanksHeader, u64) = read_header(&file, MAGIC)?;
         if header.fingerprint != dataset.fingerprint() {
             let what = format!(
-                "the index was built for another dataset than {} now is; `pile-tools index` with --force builds it anew",
+                "the index was built for another dataset than {} now is; build the index anew",
                 dataset.prefix().display()
             );
             return Err(Error::malformed(folder, what));
         }
         let alphabet = read_alphabet(&file, &header, start)?;
-        if let Some(bad) = header.pieces.iter().find(|piece| {
-            piece.first_document > piece.end_document
-                || piece.end_document > dataset.n_documents()
-                || piece.first_token.saturating_add(piece.n_tokens) > dataset.n_tokens()
+        let (n_documents, n_tokens) = (dataset.n_documents(), dataset.n_tokens());
+        if let Some(bad) = header.segments.iter().find(|segment| {
+            segment.first_document > segment.end_document
+                || segment.end_document > n_documents
+                || segment.first_token.saturating_add(segment.n_tokens) > n_tokens
         }) {
             let what = format!(
-                "speaks of documents up to {} that are not there",
-                bad.end_document
+                "has {} tokens from token {} in documents {} to {}, and the dataset has {n_tokens} tokens in \
+                 {n_documents} documents: the file is damaged",
+                bad.n_tokens, bad.first_token, bad.first_document, bad.end_document
             );
             return Err(Error::format(file.path(), 16, what));
         }
-        let pieces = (0..header.pieces.len())
-            .map(|number| Piece::open(&path_of(folder, number), &header.piece(number)));
+        let segments = (0..header.segments.len())
+            .map(|number| Segment::open(&path_of(folder, number), &header.segment(number)));
         let copies = header
-            .pieces
+            .segments
             .iter()
             .map(|span| copy_if_needed(&dataset, span.tokens()));
         let copies: Result<Vec<_>> = copies.collect();
         let index = Self {
             folder: folder.to_owned(),
-            pieces: pieces.collect::<Result<_>>()?,
+            segments: segments.collect::<Result<_>>()?,
             copies: copies?,
             dataset,
             alphabet,
             header,
             tails: OnceLock::new(),
         };
-        let n_tokens: u64 = index.pieces.iter().map(|piece| piece.span.n_tokens).sum();
-        if n_tokens != index.dataset.n_tokens() {
-            let what = format!("covers {n_tokens} of {} tokens", index.dataset.n_tokens());
+        let n_covered: u64 = index.segments.iter().map(|s| s.span.n_tokens).sum();
+        if n_covered != n_tokens {
+            let what = format!("covers {n_covered} of {n_tokens} tokens: the file is damaged");
             return Err(Error::format(file.path(), 16, what));
         }
         Ok(index)
     }
 
-    /// Its folder.
+    /// The folder of the index.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -126,27 +133,27 @@ impl SuffixIndex {
         &self.dataset
     }
 
-    /// The ids that occur.
+    /// The ids that occur in the dataset.
     #[must_use]
     pub fn alphabet(&self) -> &Alphabet {
         &self.alphabet
     }
 
-    /// Pieces of the index.
+    /// Number of segments.
     #[must_use]
-    pub fn n_pieces(&self) -> usize {
-        self.pieces.len()
+    pub fn n_segments(&self) -> usize {
+        self.segments.len()
     }
 
-    /// The tokens of each piece.
+    /// The tokens of each segment.
     ///
     /// # Errors
-    /// A piece is no aligned slice of the map, as opening the index found it to be.
-    pub(super) fn tokens<T: Token>(&self) -> Result<Vec<&[T]>> {
-        let pieces = self.pieces.iter().zip(&self.copies);
-        let tokens = pieces.map(|(piece, copy)| match copy {
-            Some(copy) => Ok(&bytemuck::cast_slice(copy)[..piece.span.n_tokens as usize]),
-            None => match typed_tokens(&self.dataset, piece.span.tokens())? {
+    /// The tokens are no longer contiguous and aligned in the map, as they were when the index was opened.
+    pub(super) fn tokens<T: StoredToken>(&self) -> Result<Vec<&[T]>> {
+        let segments = self.segments.iter().zip(&self.copies);
+        let tokens = segments.map(|(segment, copy)| match copy {
+            Some(copy) => Ok(&bytemuck::cast_slice(copy)[..segment.span.n_tokens as usize]),
+            None => match typed_tokens(&self.dataset, segment.span.tokens())? {
                 Cow::Borrowed(tokens) => Ok(tokens),
                 Cow::Owned(_) => {
                     let what = "its tokens are not as they were when the index was opened";
@@ -157,54 +164,59 @@ impl SuffixIndex {
         tokens.collect()
     }
 
-    /// The pieces, ready to be searched.
-    pub(super) fn views<'a, T: Token>(
+    /// The segments, ready to be searched, from the tokens of each.
+    pub(super) fn views<'a, T: StoredToken>(
         &'a self,
         tokens: &'a [&'a [T]],
-    ) -> impl Iterator<Item = View<'a, T>> {
-        let pieces = self.pieces.iter().zip(tokens);
-        pieces.map(|(piece, tokens)| piece.view(tokens, &self.alphabet, self.header.ends_with))
+    ) -> impl Iterator<Item = SegmentView<'a, T>> {
+        let segments = self.segments.iter().zip(tokens);
+        segments.map(|(segment, tokens)| {
+            segment.view(tokens, &self.alphabet, self.header.end_of_document)
+        })
     }
 
-    /// Of every id, what its bytes end in.
-    pub(super) fn tails(&self) -> &Tails {
-        self.tails.get_or_init(|| Tails::new(&self.alphabet))
+    /// The sorted suffixes of the bytes of every id.
+    pub(super) fn tails(&self) -> &TokenTails {
+        self.tails.get_or_init(|| TokenTails::new(&self.alphabet))
     }
 
-    /// Occurrences of an n-gram within documents; none of an empty one is asked for.
+    /// Number of occurrences of an n-gram within documents.
     ///
     /// # Errors
-    /// It is empty.
+    /// The n-gram is empty.
     pub fn count(&self, ngram: &[i64]) -> Result<u64> {
         check_ngram(ngram)?;
-        Ok(with_tokens!(self, |tokens| match typed(ngram) {
+        Ok(with_tokens!(self, |tokens| match to_stored(ngram) {
             Some(ngram) => self
                 .views(tokens)
-                .map(|view| n_of(&view.find(&ngram)))
+                .map(|view| n_suffixes(&view.find(&ngram)))
                 .sum(),
             None => 0,
         }))
     }
 
-    /// Occurrences of each of many n-grams, given one after the other with where each begins and the last one ends.
-    /// The answer is the same for any number of threads.
+    /// Number of occurrences of each of many n-grams. The n-grams are concatenated in `ids`; `starts` has the
+    /// index of each one's first id, then the end of the last one. The result is the same for any number of
+    /// threads.
     ///
     /// # Errors
-    /// One is empty, or they do not lie one after the other within `ids`.
+    /// An n-gram is empty, `starts` does not ascend, or it exceeds `ids`.
     pub fn count_batch(&self, ids: &[i64], starts: &[usize], n_threads: usize) -> Result<Vec<u64>> {
         if !starts.is_sorted() || starts.last().is_some_and(|end| *end > ids.len()) {
-            return Err(Error::argument(
-                "the n-grams do not lie one after the other",
-            ));
+            let what = format!(
+                "the starts of the n-grams do not ascend to at most {}, the number of ids",
+                ids.len()
+            );
+            return Err(Error::argument(what));
         }
         if let Some(number) = starts.windows(2).position(|pair| pair[0] == pair[1]) {
             return Err(Error::argument(format!("n-gram {number} is empty")));
         }
         Ok(with_tokens!(self, |tokens| self
-            .count_typed(tokens, ids, starts, n_threads)))
+            .count_stored(tokens, ids, starts, n_threads)))
     }
 
-    fn count_typed<T: Token>(
+    fn count_stored<T: StoredToken>(
         &self,
         tokens: &[&[T]],
         ids: &[i64],
@@ -213,72 +225,71 @@ impl SuffixIndex {
     ) -> Vec<u64> {
         let stored: Vec<T> = ids
             .iter()
-            .map(|id| T::of(*id).unwrap_or_else(T::zeroed))
+            .map(|id| T::from_id(*id).unwrap_or_else(T::zeroed))
             .collect();
-        let ngram = |first: usize, end: usize| match ids[first..end]
-            .iter()
-            .all(|id| T::of(*id).is_some())
-        {
-            true => &stored[first..end],
-            // What the type cannot hold occurs nowhere.
-            false => &[],
+        // An empty n-gram takes the place of one that has an id outside the type, which occurs nowhere.
+        let to_ngram = |at: &[usize]| {
+            let mut ids = ids[at[0]..at[1]].iter();
+            match ids.all(|id| T::from_id(*id).is_some()) {
+                true => &stored[at[0]..at[1]],
+                false => &[],
+            }
         };
-        let ngrams: Vec<&[T]> = starts.windows(2).map(|at| ngram(at[0], at[1])).collect();
+        let ngrams: Vec<&[T]> = starts.windows(2).map(to_ngram).collect();
         let mut counts = vec![0; ngrams.len()];
-        let blocks = counts.chunks_mut(BLOCK).zip(ngrams.chunks(BLOCK));
-        let blocks: Vec<_> = blocks.map(std::sync::Mutex::new).collect();
+        let chunks = counts
+            .chunks_mut(BATCH_CHUNK)
+            .zip(ngrams.chunks(BATCH_CHUNK));
+        let chunks: Vec<_> = chunks.map(Mutex::new).collect();
         let next = AtomicUsize::new(0);
         let work = || {
-            while let Some(block) = blocks.get(next.fetch_add(1, Relaxed)) {
-                let mut block = block
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-                let (counts, ngrams) = &mut *block;
+            while let Some(chunk) = chunks.get(next.fetch_add(1, Relaxed)) {
+                let mut chunk = chunk.lock().unwrap_or_else(PoisonError::into_inner);
+                let (counts, ngrams) = &mut *chunk;
                 for view in self.views(tokens) {
-                    view.find_all(ngrams.iter().copied(), |number, range| {
-                        // An empty one stands for what occurs nowhere.
-                        if !ngrams[number].is_empty() {
-                            counts[number] += n_of(&range);
+                    view.find_all(ngrams.iter().copied(), |index, range| {
+                        if !ngrams[index].is_empty() {
+                            counts[index] += n_suffixes(&range);
                         }
                     });
                 }
             }
         };
-        crate::io::share_work(n_threads.clamp(1, blocks.len().max(1)), work);
-        drop(blocks);
+        share_work(n_threads.clamp(1, chunks.len().max(1)), work);
+        drop(chunks);
         counts
     }
 
-    /// Every occurrence of an n-gram, in order.
+    /// Every occurrence of an n-gram within documents, in order.
     ///
     /// # Errors
-    /// It is empty, or occurs more than `max_places` times.
-    pub fn locate(&self, ngram: &[i64], max_places: u64) -> Result<Vec<Located>> {
+    /// The n-gram is empty, or occurs more than `max_occurrences` times.
+    pub fn locate(&self, ngram: &[i64], max_occurrences: u64) -> Result<Vec<TokenOccurrence>> {
         check_ngram(ngram)?;
-        let mut places = Vec::new();
+        let mut occurrences = Vec::new();
         let mut n = 0;
-        with_tokens!(self, |tokens| if let Some(ngram) = typed(ngram) {
-            for (number, view) in self.views(tokens).enumerate() {
+        with_tokens!(self, |tokens| if let Some(ngram) = to_stored(ngram) {
+            for (segment, view) in self.views(tokens).enumerate() {
                 let range = view.find(&ngram);
-                n += n_of(&range);
-                check_places(n, max_places)?;
-                let suffixes = &view.suffixes[range.start as usize..range.end as usize];
-                for suffix in suffixes {
-                    places.push(self.located(number, *suffix as usize)?);
+                n += n_suffixes(&range);
+                check_limit(n, max_occurrences)?;
+                for position in view.positions(range) {
+                    occurrences.push(self.occurrence_at(segment, position)?);
                 }
             }
         });
-        places.sort_unstable();
-        Ok(places)
+        occurrences.sort_unstable();
+        Ok(occurrences)
     }
 
-    /// The document and its token at a place of a piece.
+    /// The document of a position in a segment, and the token in the document.
     ///
     /// # Errors
-    /// The index is damaged: there is none.
-    pub(super) fn located(&self, piece: usize, place: usize) -> Result<Located> {
-        let span = self.pieces[piece].span;
-        let token = span.first_token + place as u64;
+    /// The segment has no such position: its suffix array is damaged.
+    pub(super) fn occurrence_at(&self, segment: usize, position: usize) -> Result<TokenOccurrence> {
+        let span = self.segments[segment].span;
+        let token = span.first_token + position as u64;
+        // The first document that ends after the token.
         let (mut low, mut high) = (span.first_document, span.end_document);
         while low < high {
             let middle = low + (high - low) / 2;
@@ -288,24 +299,26 @@ impl SuffixIndex {
                 high = middle;
             }
         }
-        if place as u64 >= span.n_tokens || low == span.end_document {
-            return Err(Error::malformed(
-                &path_of(&self.folder, piece),
-                "the file is damaged: build the index anew",
-            ));
+        if position as u64 >= span.n_tokens || low == span.end_document {
+            let what = format!(
+                "has a suffix at token {position} of {}: the file is damaged; build the index anew",
+                span.n_tokens
+            );
+            return Err(Error::malformed(&path_of(&self.folder, segment), what));
         }
-        Ok(Located {
+        Ok(TokenOccurrence {
             document: low,
-            token: token - self.dataset.token_range(low)?.start,
+            token_offset: token - self.dataset.token_range(low)?.start,
         })
     }
 }
 
-/// A range of a dataset's tokens in their stored type: of the map where one file holds them aligned, or a copy.
+/// A range of a dataset's tokens in the type in which they are stored: borrowed if the map has them
+/// contiguous and aligned, or else a copy.
 ///
 /// # Errors
-/// They are not there.
-pub(super) fn typed_tokens<T: Token>(
+/// The range exceeds the dataset, or the tokens do not exist.
+pub(super) fn typed_tokens<T: StoredToken>(
     dataset: &TokenDataset,
     range: Range<u64>,
 ) -> Result<Cow<'_, [T]>> {
@@ -318,7 +331,7 @@ pub(super) fn typed_tokens<T: Token>(
     Ok(Cow::Owned(bytemuck::pod_collect_to_vec(&stored)))
 }
 
-/// A copy of a range of tokens that cannot be searched where they lie.
+/// A copy of a range of tokens; None if the map has them contiguous and aligned.
 fn copy_if_needed(dataset: &TokenDataset, range: Range<u64>) -> Result<Option<Vec<u64>>> {
     let stored = dataset.stored(range)?;
     let is_aligned = stored
@@ -331,29 +344,30 @@ fn copy_if_needed(dataset: &TokenDataset, range: Range<u64>) -> Result<Option<Ve
     Ok(Some(bytemuck::pod_collect_to_vec(&stored)))
 }
 
+/// Reads the alphabet, whose arrays start at the byte offset `start`.
 fn read_alphabet(file: &Mapped, header: &RanksHeader, start: u64) -> Result<Alphabet> {
-    let (ids, at) = array::<i32>(file, start, header.n_ids)?;
+    let (ids, end) = array::<i32>(file, start, header.n_ids)?;
     if !header.has_bytes {
-        return Ok(Alphabet::of_parts(ids.to_vec(), Vec::new(), Vec::new()));
+        return Ok(Alphabet::from_parts(ids.to_vec(), Vec::new(), Vec::new()));
     }
-    let (starts, at) = array::<u32>(file, at, header.n_ids.saturating_add(1))?;
+    let starts_at = end;
+    let (starts, bytes_at) = array::<u32>(file, starts_at, header.n_ids.saturating_add(1))?;
     let n_bytes = starts.last().copied().unwrap_or_default();
-    let (bytes, _) = array::<u8>(file, at, n_bytes.into())?;
+    let (bytes, _) = array::<u8>(file, bytes_at, n_bytes.into())?;
+    // `Alphabet::bytes` slices by these.
     if !starts.is_sorted() || starts.first() != Some(&0) {
-        return Err(Error::format(
-            file.path(),
-            at,
-            "the beginnings of the tokens are not ascending",
-        ));
+        let what = "the starts of the ids' bytes do not ascend from 0: the file is damaged";
+        return Err(Error::format(file.path(), starts_at, what));
     }
-    Ok(Alphabet::of_parts(
+    Ok(Alphabet::from_parts(
         ids.to_vec(),
         starts.to_vec(),
         bytes.to_vec(),
     ))
 }
 
-pub(super) fn check_ngram(ngram: &[i64]) -> Result<()> {
+/// Checks that an n-gram is not empty.
+fn check_ngram(ngram: &[i64]) -> Result<()> {
     if ngram.is_empty() {
         return Err(Error::argument(
             "the query is empty: it would occur everywhere",
@@ -362,20 +376,23 @@ pub(super) fn check_ngram(ngram: &[i64]) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn check_places(n: u64, max_places: u64) -> Result<()> {
-    if n <= max_places {
+/// Checks that there are at most `max_occurrences` occurrences.
+pub(super) fn check_limit(n: u64, max_occurrences: u64) -> Result<()> {
+    if n <= max_occurrences {
         return Ok(());
     }
     Err(Error::argument(format!(
-        "the query occurs more than {max_places} times; ask for a longer one, or for its count"
+        "the query occurs more than {max_occurrences} times; ask for a longer one, or for its count"
     )))
 }
 
-pub(super) fn n_of(range: &Range<u32>) -> u64 {
+/// Number of suffixes in a range.
+pub(super) fn n_suffixes(range: &Range<u32>) -> u64 {
     u64::from(range.end - range.start)
 }
 
-/// Ids in the stored type; None where one cannot be stored, and so occurs nowhere.
-pub(super) fn typed<T: Token>(ids: &[i64]) -> Option<Vec<T>> {
-    ids.iter().map(|id| T::of(*id)).collect()
+/// Ids in the type in which the dataset stores its tokens; None if the type cannot hold one of them, which
+/// then occurs nowhere.
+pub(super) fn to_stored<T: StoredToken>(ids: &[i64]) -> Option<Vec<T>> {
+    ids.iter().map(|id| T::from_id(*id)).collect()
 }

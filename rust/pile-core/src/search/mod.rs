@@ -1,8 +1,9 @@
-//! Any sequence of tokens, or any text, in a dataset: how often, where, and what follows it.
+//! Occurrences of any token sequence or text in a dataset: how many, where, and which token follows.
 //!
-//! [`build`] sorts all suffixes of a dataset's documents into an index; [`SuffixIndex`] answers from it. Tokens are
-//! sorted by their bytes, so that the tokens which begin with some bytes lie together: that is what makes
-//! texts findable whatever the token borders. Nothing is found across the border of two documents.
+//! [`build`] sorts the suffixes of all documents into an index, and [`SuffixIndex`] answers queries from it.
+//! Tokens are sorted by their bytes, so that the tokens that start with given bytes are adjacent. That makes
+//! a text findable wherever the documents' token boundaries are. No occurrence crosses the boundary of two
+//! documents.
 
 mod alphabet;
 mod build;
@@ -10,15 +11,15 @@ mod combine;
 mod file;
 mod find;
 mod index;
+mod match_ends;
 mod next;
-mod piece;
-mod reach;
+mod segment;
 mod spans;
 mod text;
 
 pub use alphabet::Alphabet;
 pub use build::{IndexPlan, IndexSummary, build, plan};
-pub use combine::{Combined, combine};
-pub use index::{Located, SuffixIndex};
+pub use combine::{ClauseOccurrence, DocumentMatch, combine};
+pub use index::{SuffixIndex, TokenOccurrence};
 pub use next::{NextTokens, Probability};
-pub use text::TextPlace;
+pub use text::TextOccurrence;

@@ -1,51 +1,53 @@
-//! What follows: the distribution of the next token after a context, and after the longest part of it that occurs.
+//! The next token after a context: counts of each, and a probability that backs off to a shorter context.
+
+use std::cmp::Reverse;
 
 use rustc_hash::FxHashMap;
 
 use super::{
-    index::{SuffixIndex, n_of, typed, with_tokens},
-    piece::{Token, View},
-    text::Hits,
+    index::{SuffixIndex, n_suffixes, to_stored, with_tokens},
+    segment::{SegmentView, StoredToken},
+    text::TextMatches,
 };
 use crate::{
     Result,
     tokens::{TokenSource, TokenType},
 };
 
-/// What follows a context, over all its occurrences.
+/// The tokens that follow the occurrences of a context.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NextTokens {
-    /// Ids that follow, the most frequent first, those of equal counts by id.
+    /// The ids, by descending count and then by id.
     pub ids: Vec<i64>,
-    /// How often each does.
+    /// The count of each id.
     pub counts: Vec<u64>,
-    /// Occurrences behind which the document ends.
+    /// Occurrences that end with their document.
     pub n_ends: u64,
-    /// Occurrences of a text that end within a token: what follows them is no whole token.
+    /// Occurrences of a text that end within a token. They have no next token.
     pub n_within: u64,
-    /// Tokens at the context's end that were looked for; of a text, its bytes.
+    /// Length of the context that was searched for: tokens, or bytes of a text.
     pub n_context: u64,
 }
 
-/// How often a token follows the longest part of a context that is followed by anything.
+/// How often a token follows the longest suffix of a context that any token follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probability {
-    /// Occurrences of that part with the token behind them.
+    /// Occurrences of that suffix followed by the token.
     pub n_followed_by: u64,
-    /// Occurrences of it with any token of the same document behind them.
+    /// Occurrences of that suffix followed by any token of the same document.
     pub n_followed: u64,
-    /// Tokens of that part, the context's last ones.
+    /// Tokens of that suffix.
     pub n_context: u64,
 }
 
 impl SuffixIndex {
-    /// What follows a context; of an empty one, how often each id occurs.
+    /// The tokens that follow a context. For an empty context, the counts of all ids.
     ///
     /// # Errors
     /// The dataset's tokens cannot be read.
     pub fn next_tokens(&self, context: &[i64]) -> Result<NextTokens> {
-        Ok(with_tokens!(self, |tokens| match typed(context) {
-            Some(context) => self.next_typed(tokens, &context),
+        Ok(with_tokens!(self, |tokens| match to_stored(context) {
+            Some(context) => self.next_stored(tokens, &context),
             None => NextTokens {
                 n_context: context.len() as u64,
                 ..NextTokens::default()
@@ -53,9 +55,11 @@ impl SuffixIndex {
         }))
     }
 
-    /// What follows the longest part at the context's end that is followed by anything: the distribution of an
-    /// n-gram model of unbounded n (Liu et al. 2024, arXiv:2401.17377). Within documents: the ends of documents are no
-    /// tokens, and a part that only ever ends documents is passed over for a shorter one.
+    /// The tokens that follow the longest suffix of a context that any token follows.
+    ///
+    /// This is the distribution of an n-gram model of unbounded n (Liu et al. 2024, arXiv:2401.17377), within
+    /// documents. The end of a document is not a token: a suffix that only ever ends documents is skipped for
+    /// a shorter one.
     ///
     /// # Errors
     /// As [`Self::next_tokens`].
@@ -64,44 +68,45 @@ impl SuffixIndex {
         self.next_tokens(&context[context.len() - n..])
     }
 
-    /// What follows a text, wherever it stands: the next token after each occurrence that ends with a token.
+    /// The tokens that follow the occurrences of a text that end at a token boundary.
     ///
     /// # Errors
     /// As [`Self::count_text`].
     pub fn next_after_text(&self, text: &[u8]) -> Result<NextTokens> {
         self.check_text(text)?;
-        let (mut counts, mut found) = (FxHashMap::default(), NextTokens::default());
+        let (mut counts, mut next) = (FxHashMap::default(), NextTokens::default());
         with_tokens!(self, |tokens| for view in self.views(tokens) {
-            for hits in view.find_text(self.tails(), text) {
-                view.count_after(text.len(), &hits, &mut counts, &mut found);
+            for matches in view.find_text(self.tails(), text) {
+                view.count_after(text.len(), &matches, &mut counts, &mut next);
             }
         });
-        found.n_context = text.len() as u64;
-        Ok(self.ranked(counts, found))
+        next.n_context = text.len() as u64;
+        Ok(self.sorted_by_count(counts, next))
     }
 
-    /// What follows the longest part at a text's end that is followed by anything.
+    /// The tokens that follow the longest suffix of a text that any token follows. A suffix starts at a
+    /// character.
     ///
     /// # Errors
     /// As [`Self::count_text`].
     pub fn longest_next_after_text(&self, text: &str) -> Result<NextTokens> {
         let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
         let (mut low, mut high) = (0, starts.len());
-        let mut best = self.next_tokens(&[])?;
+        let mut longest = self.next_tokens(&[])?;
         self.check_text(text.as_bytes())?;
         while low < high {
             let middle = low + (high - low) / 2;
-            let found = self.next_after_text(&text.as_bytes()[starts[middle]..])?;
-            if found.ids.is_empty() {
+            let next = self.next_after_text(&text.as_bytes()[starts[middle]..])?;
+            if next.ids.is_empty() {
                 low = middle + 1;
             } else {
-                (best, high) = (found, middle);
+                (longest, high) = (next, middle);
             }
         }
-        Ok(best)
+        Ok(longest)
     }
 
-    /// The probability of a token in that distribution.
+    /// The counts for the probability of `next` after the longest suffix of `context` that any token follows.
     ///
     /// # Errors
     /// As [`Self::next_tokens`].
@@ -117,127 +122,114 @@ impl SuffixIndex {
         })
     }
 
-    /// Tokens of the longest part at the context's end that is followed by anything. If a part is, so is each
-    /// shorter one.
+    /// Number of tokens of the longest suffix of `context` that any token follows. Binary search finds it, as
+    /// every shorter suffix is followed too.
     fn longest_followed(&self, context: &[i64]) -> Result<usize> {
-        let (mut known, mut beyond) = (0, context.len() + 1);
-        while known + 1 < beyond {
-            let n = known + (beyond - known) / 2;
+        let (mut followed, mut not_followed) = (0, context.len() + 1);
+        while followed + 1 < not_followed {
+            let n = followed + (not_followed - followed) / 2;
             if self.n_followed(&context[context.len() - n..])? > 0 {
-                known = n;
+                followed = n;
             } else {
-                beyond = n;
+                not_followed = n;
             }
         }
-        Ok(known)
+        Ok(followed)
     }
 
+    /// Number of occurrences of an n-gram that any token of the same document follows.
     fn n_followed(&self, ngram: &[i64]) -> Result<u64> {
-        Ok(with_tokens!(self, |tokens| match typed(ngram) {
+        Ok(with_tokens!(self, |tokens| match to_stored(ngram) {
             Some(ngram) => self
                 .views(tokens)
                 .map(|view| {
                     let range = view.find(&ngram);
-                    n_of(&(view.first_that_goes_on(range.clone(), ngram.len())..range.end))
+                    let first = view.first_continued(range.clone(), ngram.len());
+                    n_suffixes(&(first..range.end))
                 })
                 .sum(),
             None => 0,
         }))
     }
 
-    fn next_typed<T: Token>(&self, tokens: &[&[T]], context: &[T]) -> NextTokens {
+    fn next_stored<T: StoredToken>(&self, tokens: &[&[T]], context: &[T]) -> NextTokens {
         let (mut counts, mut n_ends) = (FxHashMap::default(), 0);
         for view in self.views(tokens) {
-            n_ends += count_next(&view, context, &mut counts);
+            n_ends += view.count_next(context, &mut counts);
         }
-        let found = NextTokens {
+        let next = NextTokens {
             n_ends,
             n_context: context.len() as u64,
             ..NextTokens::default()
         };
-        self.ranked(counts, found)
+        self.sorted_by_count(counts, next)
     }
 
-    /// Counts by rank as ids, the most frequent first.
-    fn ranked(&self, counts: FxHashMap<u32, u64>, found: NextTokens) -> NextTokens {
+    /// Sets the ids and counts of `next` from counts by rank.
+    fn sorted_by_count(&self, counts: FxHashMap<u32, u64>, next: NextTokens) -> NextTokens {
         let mut all: Vec<(u32, u64)> = counts.into_iter().collect();
         let id = |rank: u32| i64::from(self.alphabet().ids()[rank as usize]);
-        all.sort_unstable_by_key(|(rank, n)| (std::cmp::Reverse(*n), id(*rank)));
+        all.sort_unstable_by_key(|(rank, n)| (Reverse(*n), id(*rank)));
         NextTokens {
             ids: all.iter().map(|(rank, _)| id(*rank)).collect(),
             counts: all.iter().map(|(_, n)| *n).collect(),
-            ..found
+            ..next
         }
     }
 }
 
-impl<T: Token> View<'_, T> {
-    /// Adds what follows occurrences of a text of so many bytes.
+impl<T: StoredToken> SegmentView<'_, T> {
+    /// Adds the next token after each match of a text of `n_bytes` bytes: to `counts` by rank, or to the
+    /// counts of `next` if there is none.
     fn count_after(
         &self,
         n_bytes: usize,
-        hits: &Hits,
+        matches: &TextMatches,
         counts: &mut FxHashMap<u32, u64>,
-        found: &mut NextTokens,
+        next: &mut NextTokens,
     ) {
-        let mut add = |place: usize, byte: u32, n_tokens: u64| {
-            let end = place + n_tokens as usize;
-            let ranks = (place..end).filter_map(|place| self.rank(place));
-            let length: usize = ranks.map(|rank| self.alphabet.bytes(rank).len()).sum();
-            if length != byte as usize + n_bytes {
-                found.n_within += 1;
+        for position in matches.positions(self) {
+            let end = position + matches.n_tokens as usize;
+            let lengths = (position..end).map(|position| self.token_bytes(position).len());
+            // The text ends at a token boundary if its bytes and those before it fill its tokens.
+            if lengths.sum::<usize>() != matches.byte_offset as usize + n_bytes {
+                next.n_within += 1;
             } else if self.is_last(end - 1) {
-                found.n_ends += 1;
+                next.n_ends += 1;
             } else if let Some(rank) = self.rank(end) {
                 *counts.entry(rank).or_default() += 1;
             }
-        };
-        match hits {
-            Hits::One {
-                place,
-                byte,
-                n_tokens,
-            } => add(*place, *byte, *n_tokens),
-            Hits::Suffixes {
-                suffixes,
-                byte,
-                n_tokens,
-            } => {
-                for place in &self.suffixes[suffixes.start as usize..suffixes.end as usize] {
-                    add(*place as usize, *byte, *n_tokens);
-                }
-            }
         }
     }
-}
 
-/// Adds how often each rank follows in a piece; returns how often the document ends.
-fn count_next<T: Token>(
-    view: &View<'_, T>,
-    context: &[T],
-    counts: &mut FxHashMap<u32, u64>,
-) -> u64 {
-    let range = view.find(context);
-    let depth = context.len();
-    let mut at = view.first_that_goes_on(range.clone(), depth);
-    let n_ends = n_of(&(range.start..at));
-    while at < range.end {
-        let Some(rank) = view.rank_at(at, depth) else {
-            break;
-        };
-        // Runs are short as a rule: the step doubles before it is cut down.
-        let (mut step, mut known) = (1, at);
-        while known + step < range.end && view.rank_at(known + step, depth) == Some(rank) {
-            known += step;
-            step *= 2;
+    /// Adds the number of times that each rank follows a context. Returns how often a document ends after it.
+    fn count_next(&self, context: &[T], counts: &mut FxHashMap<u32, u64>) -> u64 {
+        let range = self.find(context);
+        let depth = context.len();
+        let mut start = self.first_continued(range.clone(), depth);
+        let n_ends = n_suffixes(&(range.start..start));
+        while start < range.end {
+            let Some(rank) = self.rank_at(start, depth) else {
+                break;
+            };
+            // Suffixes with the same next token are adjacent, most often few. Doubling steps find a bound of
+            // their end in time logarithmic in their number, not in that of all suffixes.
+            let (mut step, mut last_known) = (1, start);
+            while last_known + step < range.end
+                && self.rank_at(last_known + step, depth) == Some(rank)
+            {
+                last_known += step;
+                step *= 2;
+            }
+            let bound = (last_known + step).min(range.end);
+            // In a damaged index the suffixes may be in any order. The loop must end all the same.
+            let end = self
+                .narrow(last_known..bound, depth, rank..rank + 1)
+                .end
+                .max(start + 1);
+            *counts.entry(rank).or_default() += u64::from(end - start);
+            start = end;
         }
-        let end = (known + step).min(range.end);
-        let next = view
-            .narrow(known..end, depth, rank..rank + 1)
-            .end
-            .max(at + 1);
-        *counts.entry(rank).or_default() += u64::from(next - at);
-        at = next;
+        n_ends
     }
-    n_ends
 }

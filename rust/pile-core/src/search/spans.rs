@@ -1,19 +1,23 @@
-//! The longest runs of a text that stand verbatim in the documents: what a model may have copied from them.
+//! The longest spans of a text that occur verbatim in a document, as a model may have copied them.
 //!
-//! After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), which matches tokens; here bytes are matched, and a span may
-//! begin and end within tokens. From each byte, the suffixes that go on as the text does beyond what is known are walked to
-//! their ends ([`super::reach`]); what stands before them in their documents tells how far a span reaches to the left.
+//! After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), which matches tokens. Here bytes are matched, and a
+//! span may start and end within tokens. From each byte of the text, [`super::match_ends`] finds the suffixes
+//! that match beyond what is known; the token before each in its document tells how far the span extends to
+//! the left.
 
 use std::{
     cmp::Reverse,
     ops::Range,
-    sync::{Mutex, PoisonError, atomic::AtomicUsize, atomic::Ordering::Relaxed},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use super::{
     index::{SuffixIndex, with_tokens},
-    piece::{Token, View},
-    reach::{End, Lattice, Walker, common},
+    match_ends::{MatchEnd, TokenLattice, Walker, n_equal},
+    segment::{SegmentView, StoredToken},
 };
 use crate::{
     Error, Result,
@@ -21,22 +25,24 @@ use crate::{
     tokens::{TokenSource, TokenType},
 };
 
-/// From a border, occurrences before which is looked what stands there, those that agree longest first.
-const MAX_LOOKED_AT: usize = 2000;
+/// Upper bound on the occurrences inspected per boundary, longest match first.
+const MAX_OCCURRENCES: usize = 2000;
 
-/// Bytes that a thread takes at a time; what the first of them lead to spares work at those that follow.
-const BLOCK: usize = 512;
+/// Bytes of the text that a thread searches at a time. Within them, what is learned about a byte saves work
+/// at the bytes after it.
+const BLOCK_BYTES: usize = 512;
 
 impl SuffixIndex {
-    /// The maximal spans of a text of at least `min_bytes` bytes that stand in a document, in order, cut to whole
-    /// characters. None lies within another.
+    /// The maximal spans of a text of at least `min_bytes` bytes that occur in a document, in order. Spans
+    /// are cut to whole characters, and none is within another.
     ///
-    /// Half of `min_bytes` must be whole tokens of the document. Of what begins as the text does at a place, the 2,000
-    /// occurrences that agree longest are looked at, so that of frequent runs a span may begin up to a token late; and
-    /// 20,000 points of the walk are tried, so that of a text that repeats itself one may be missed.
+    /// The whole tokens of the document in a span must have at least half of `min_bytes` bytes. Spans may be
+    /// missed in two cases: at each byte, only the 2,000 longest matches are inspected, so a span that occurs
+    /// more often may start up to one token late; and a walk visits 20,000 nodes at most, which a text that
+    /// repeats itself can exceed.
     ///
     /// # Errors
-    /// The text cannot be looked for: see [`Self::count_text`].
+    /// `min_bytes` is 0; or the index was built without a tokenizer.
     pub fn spans(
         &self,
         text: &str,
@@ -49,18 +55,18 @@ impl SuffixIndex {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        self.check_text(text.as_bytes())?;
         let bytes = text.as_bytes();
+        self.check_text(bytes)?;
         let spans = Mutex::new(Ok(Vec::new()));
         let next = AtomicUsize::new(0);
         let work = || {
             loop {
-                let start = next.fetch_add(1, Relaxed) * BLOCK;
+                let start = next.fetch_add(1, Relaxed) * BLOCK_BYTES;
                 if start >= bytes.len() {
                     return;
                 }
-                let block = start..(start + BLOCK).min(bytes.len());
-                let found = self.spans_from(bytes, block, min_bytes);
+                let block = start..(start + BLOCK_BYTES).min(bytes.len());
+                let found = self.spans_of_block(bytes, block, min_bytes);
                 let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);
                 match (&mut *spans, found) {
                     (Ok(spans), Ok(found)) => spans.extend(found),
@@ -69,9 +75,9 @@ impl SuffixIndex {
                 }
             }
         };
-        share_work(n_threads.clamp(1, bytes.len().div_ceil(BLOCK)), work);
+        share_work(n_threads.clamp(1, bytes.len().div_ceil(BLOCK_BYTES)), work);
         let spans = spans.into_inner().unwrap_or_else(PoisonError::into_inner)?;
-        let whole = spans.into_iter().map(|span: Range<usize>| {
+        let to_characters = |span: Range<usize>| {
             let start = (span.start..)
                 .find(|at| text.is_char_boundary(*at))
                 .unwrap_or(text.len());
@@ -79,44 +85,48 @@ impl SuffixIndex {
                 .rfind(|at| text.is_char_boundary(*at))
                 .unwrap_or(0);
             start..end.max(start)
-        });
+        };
+        let spans = spans.into_iter().map(to_characters);
         Ok(maximal(
-            whole.filter(|span| span.len() >= min_bytes).collect(),
+            spans.filter(|span| span.len() >= min_bytes).collect(),
         ))
     }
 
-    fn spans_from(
+    /// The spans whose first token boundary in the document is at a byte of `boundaries`.
+    fn spans_of_block(
         &self,
         text: &[u8],
-        starts: Range<usize>,
+        boundaries: Range<usize>,
         min_bytes: usize,
     ) -> Result<Vec<Range<usize>>> {
-        let mut lattice = Lattice::new(text, self.alphabet());
-        let mut block = Block::new(text, starts.clone(), self.begins(text, starts), min_bytes);
+        let mut lattice = TokenLattice::new(text, self.alphabet());
+        let earliest_starts = self.earliest_starts(text, boundaries.clone());
+        let mut search = SpanSearch::new(text, boundaries, earliest_starts, min_bytes);
         with_tokens!(self, |tokens| for view in self.views(tokens) {
-            block.add_spans(&view, &mut lattice);
+            search.add_spans_of(&view, &mut lattice);
         });
-        Ok(maximal(block.spans))
+        Ok(maximal(search.spans))
     }
 
-    /// For each border of tokens, where a span may begin at the earliest that begins within the token before.
-    fn begins(&self, text: &[u8], borders: Range<usize>) -> Vec<usize> {
-        let mut begins: Vec<usize> = borders.clone().collect();
-        let first = borders.start.saturating_sub(self.alphabet().longest());
-        for begin in first..borders.end {
-            let begun = self.tails().begun(self.alphabet(), &text[begin..]);
-            for (border, begun) in (begin + 1..borders.end).zip(begun) {
-                if border >= borders.start && !begun.whole().is_empty() {
-                    let known = &mut begins[border - borders.start];
-                    *known = begin.min(*known);
+    /// For each boundary, the earliest byte from which the text up to the boundary is the end of a token; the
+    /// boundary itself if there is none.
+    fn earliest_starts(&self, text: &[u8], boundaries: Range<usize>) -> Vec<usize> {
+        let mut earliest: Vec<usize> = boundaries.clone().collect();
+        let max_token_bytes = self.alphabet().max_token_bytes();
+        for start in boundaries.start.saturating_sub(max_token_bytes)..boundaries.end {
+            let tails = self.tails().prefix_ranges(self.alphabet(), &text[start..]);
+            for (boundary, range) in (start + 1..boundaries.end).zip(tails) {
+                if boundary >= boundaries.start && !range.exact().is_empty() {
+                    let known = &mut earliest[boundary - boundaries.start];
+                    *known = start.min(*known);
                 }
             }
         }
-        begins
+        earliest
     }
 }
 
-/// Of spans, those that lie within no other, in order.
+/// The spans that are within no other one, in order.
 fn maximal(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     spans.sort_unstable_by_key(|span| (span.start, Reverse(span.end)));
     let mut end = 0;
@@ -128,110 +138,136 @@ fn maximal(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     spans
 }
 
-/// Borders of tokens from which spans are looked for.
-struct Block<'a> {
+/// A search for the spans whose first token boundary in the document is at one of the bytes `boundaries` of
+/// the text.
+struct SpanSearch<'a> {
     text: &'a [u8],
-    borders: Range<usize>,
+    boundaries: Range<usize>,
     min_bytes: usize,
-    /// For each border, where a span of it may begin at the earliest.
-    begins: Vec<usize>,
-    /// For each border, the same of it and of all behind it.
-    least: Vec<usize>,
-    /// From the first of these, the furthest end of what is known to stand in a document from there or from before.
-    known: Vec<usize>,
+    /// For each boundary, the earliest start of a span.
+    earliest_starts: Vec<usize>,
+    /// For each boundary, the least of its earliest start and of those of all later boundaries.
+    earliest_from: Vec<usize>,
+    /// For each byte from `earliest_from[0]` on, the furthest end of a known match that starts there or
+    /// before. The ends ascend.
+    known_ends: Vec<usize>,
+    /// The spans found.
     spans: Vec<Range<usize>>,
 }
 
-impl<'a> Block<'a> {
-    fn new(text: &'a [u8], borders: Range<usize>, begins: Vec<usize>, min_bytes: usize) -> Self {
-        let mut least = begins.clone();
-        for i in (1..least.len()).rev() {
-            least[i - 1] = least[i].min(least[i - 1]);
+impl<'a> SpanSearch<'a> {
+    fn new(
+        text: &'a [u8],
+        boundaries: Range<usize>,
+        earliest_starts: Vec<usize>,
+        min_bytes: usize,
+    ) -> Self {
+        let mut earliest_from = earliest_starts.clone();
+        for i in (1..earliest_from.len()).rev() {
+            earliest_from[i - 1] = earliest_from[i].min(earliest_from[i - 1]);
         }
         Self {
-            known: vec![0; borders.end - least[0]],
+            known_ends: vec![0; boundaries.end - earliest_from[0]],
             text,
-            borders,
+            boundaries,
             min_bytes,
-            begins,
-            least,
+            earliest_starts,
+            earliest_from,
             spans: Vec::new(),
         }
     }
 
-    /// Adds the spans of a piece that lie within none that is known.
-    fn add_spans<T: Token>(&mut self, view: &View<'_, T>, lattice: &mut Lattice<'_>) {
+    /// Adds the spans of a segment that are not within a known match.
+    fn add_spans_of<T: StoredToken>(
+        &mut self,
+        view: &SegmentView<'_, T>,
+        lattice: &mut TokenLattice<'_>,
+    ) {
         let mut walker = Walker::new(view, lattice);
-        let mut start = self.least[0];
-        if start < self.borders.start {
-            // The block before finds the spans of what goes on from here.
-            let ends = self.ends(&mut walker, start);
-            self.know_ends(start, &ends);
-            start = self.borders.start;
+        let mut start = self.earliest_from[0];
+        if start < self.boundaries.start {
+            // The search of the block before finds the spans of these matches.
+            let ends = self.match_ends(&mut walker, start);
+            self.add_known_matches(start, &ends);
+            start = self.boundaries.start;
         }
-        while start < self.borders.end {
-            let begin = self.least[start - self.borders.start];
-            let beyond = self.known_from(begin).max(begin + self.min_bytes - 1);
-            match walker.next_beyond(beyond, start..self.borders.end) {
+        while start < self.boundaries.end {
+            // A match that ends at or before `known_end` is within a known one or too short, as no span of
+            // this boundary or of a later one starts before `earliest`.
+            let earliest = self.earliest_from[start - self.boundaries.start];
+            let known_end = self.known_end(earliest).max(earliest + self.min_bytes - 1);
+            match walker.next_start(known_end, start..self.boundaries.end) {
                 None => return,
                 Some(next) if next > start => start = next,
                 Some(_) => {
-                    let ends = self.ends(&mut walker, start);
-                    self.look_at(view, start, &ends);
-                    self.know_ends(start, &ends);
+                    let ends = self.match_ends(&mut walker, start);
+                    self.add_spans_at(view, start, &ends);
+                    self.add_known_matches(start, &ends);
                     start += 1;
                 }
             }
         }
     }
 
-    /// What goes on beyond what is known, those that agree longest first.
-    fn ends<T: Token>(&self, walker: &mut Walker<'_, '_, T>, start: usize) -> Vec<End> {
-        let mut ends = walker.ends(start);
-        ends.retain(|end| (end.node.at - start) * 2 >= self.min_bytes);
-        ends.sort_by_key(|end| Reverse(end.end));
+    /// The matches from a boundary with enough bytes in whole tokens, longest first.
+    fn match_ends<T: StoredToken>(
+        &self,
+        walker: &mut Walker<'_, '_, T>,
+        start: usize,
+    ) -> Vec<MatchEnd> {
+        let mut ends = walker.match_ends(start);
+        ends.retain(|found| (found.node.at - start) * 2 >= self.min_bytes);
+        ends.sort_by_key(|found| Reverse(found.end));
         ends
     }
 
-    /// The furthest end known of what begins at a place or before it.
-    fn known_from(&self, begin: usize) -> usize {
-        self.known[begin - self.least[0]]
+    /// The furthest end of a known match that starts at or before a byte.
+    fn known_end(&self, start: usize) -> usize {
+        self.known_ends[start - self.earliest_from[0]]
     }
 
-    fn know(&mut self, span: &Range<usize>) {
-        let shorter = self.known[span.start - self.least[0]..].iter_mut();
-        for known in shorter.take_while(|known| **known < span.end) {
-            *known = span.end;
+    fn add_known_match(&mut self, matched: &Range<usize>) {
+        let later_starts = self.known_ends[matched.start - self.earliest_from[0]..].iter_mut();
+        for end in later_starts.take_while(|end| **end < matched.end) {
+            *end = matched.end;
         }
     }
 
-    fn know_ends(&mut self, start: usize, ends: &[End]) {
-        if let Some(furthest) = ends.first() {
-            self.know(&(start..furthest.end));
+    /// Adds the matches from a boundary. `ends` has the longest one first, and the others are within it.
+    fn add_known_matches(&mut self, start: usize, ends: &[MatchEnd]) {
+        if let Some(longest) = ends.first() {
+            self.add_known_match(&(start..longest.end));
         }
     }
 
-    /// Adds the spans that begin at a border or within the token before it.
-    fn look_at<T: Token>(&mut self, view: &View<'_, T>, start: usize, ends: &[End]) {
-        let earliest = self.begins[start - self.borders.start];
-        let mut left = MAX_LOOKED_AT;
-        for End { node, end } in ends {
-            for suffix in node.suffixes.clone().take(left) {
-                if self.known_from(earliest) >= *end {
+    /// Adds the spans of the matches from a boundary, extended to the left within the token before.
+    fn add_spans_at<T: StoredToken>(
+        &mut self,
+        view: &SegmentView<'_, T>,
+        start: usize,
+        ends: &[MatchEnd],
+    ) {
+        let earliest = self.earliest_starts[start - self.boundaries.start];
+        let mut n_left = MAX_OCCURRENCES;
+        for MatchEnd { node, end } in ends {
+            for suffix in node.suffixes.clone().take(n_left) {
+                if self.known_end(earliest) >= *end {
                     break;
                 }
-                left -= 1;
-                let place = view.suffixes[suffix as usize] as usize;
-                let before = view.spelt_before(place).and_then(|place| view.rank(place));
-                let before = before.map_or(&[][..], |rank| view.alphabet.bytes(rank));
-                let n = common(before.iter().rev().zip(self.text[..start].iter().rev()));
-                // Where the whole token before agrees, the span is found from that token's beginning.
+                n_left -= 1;
+                let position = view.suffixes[suffix as usize] as usize;
+                let before = view
+                    .token_with_bytes_before(position)
+                    .map_or(&[][..], |position| view.token_bytes(position));
+                let n = n_equal(before.iter().rev().zip(self.text[..start].iter().rev()));
                 let span = start - n..*end;
-                if (n == 0 || n < before.len())
+                // If the whole token before matches, the span is found from the boundary before that token.
+                let is_first_boundary = n == 0 || n < before.len();
+                if is_first_boundary
                     && span.len() >= self.min_bytes
-                    && span.end > self.known_from(span.start)
+                    && span.end > self.known_end(span.start)
                 {
-                    self.know(&span);
+                    self.add_known_match(&span);
                     self.spans.push(span);
                 }
             }

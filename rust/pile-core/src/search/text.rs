@@ -1,65 +1,78 @@
-//! Where a text stands in the documents, whatever the token borders.
+//! Occurrences of a text in the documents, at any byte of a token.
 //!
-//! A text lies within one token, or a token ends in its beginning (any of [`Tails`]) and the rest begins at a token's
-//! border. From there it is a walk: tokens that are a beginning of what remains, and at last any token that begins with
-//! all that remains; ids without bytes may stand between. As tokens are sorted by their bytes, each step narrows a
-//! range of suffixes, and an empty one ends its branch.
+//! A text lies within one token, or a token ends with a prefix of it ([`TokenTails`]) and the rest starts at
+//! a token boundary. From the boundary the search walks over tokens: over each one whose bytes are a prefix
+//! of the remaining text, and last over the range of tokens that start with all of it. Ids without bytes may
+//! come between. Tokens are sorted by their bytes, so each step narrows a range of suffixes; a branch ends
+//! when its range is empty.
 
 use std::ops::Range;
 
 use super::{
-    alphabet::{Alphabet, Begun, begun},
-    index::{SuffixIndex, check_places, n_of, with_tokens},
-    piece::{Token, View},
+    alphabet::{Alphabet, PrefixRange, prefix_ranges},
+    index::{SuffixIndex, check_limit, n_suffixes, with_tokens},
+    segment::{SegmentView, StoredToken},
 };
 use crate::{
     Error, Result,
     tokens::{TokenSource, TokenType},
 };
 
-/// Every end of every token's bytes, sorted: where a text may begin within a token.
-#[derive(Debug)]
-pub(super) struct Tails {
-    /// Rank of the token, and where in its bytes the tail begins.
-    tails: Vec<(u32, u32)>,
+/// A suffix of a token's bytes.
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    /// The rank of the token.
+    rank: u32,
+    /// Where the tail starts in the token's bytes.
+    start: u32,
 }
 
-impl Tails {
+impl Tail {
+    fn bytes(self, alphabet: &Alphabet) -> &[u8] {
+        &alphabet.bytes(self.rank)[self.start as usize..]
+    }
+}
+
+/// Every suffix of the bytes of every token, whole tokens included, sorted by bytes. A text that starts
+/// within a token starts at one of them.
+#[derive(Debug)]
+pub(super) struct TokenTails {
+    tails: Vec<Tail>,
+}
+
+impl TokenTails {
     pub(super) fn new(alphabet: &Alphabet) -> Self {
         let ranks = 0..alphabet.len() as u32;
-        let mut keyed: Vec<(u64, u32, u32)> = ranks
+        let mut keyed: Vec<(u64, Tail)> = ranks
             .flat_map(|rank| {
                 let bytes = alphabet.bytes(rank);
-                (0..bytes.len()).map(move |start| (key(&bytes[start..]), rank, start as u32))
+                let starts = 0..bytes.len() as u32;
+                starts.map(move |start| (key(&bytes[start as usize..]), Tail { rank, start }))
             })
             .collect();
-        keyed.sort_unstable_by(|a, b| {
-            let tail = |of: &(u64, u32, u32)| &alphabet.bytes(of.1)[of.2 as usize..];
-            a.0.cmp(&b.0)
-                .then_with(|| tail(a).cmp(tail(b)))
-                .then_with(|| a.cmp(b))
+        keyed.sort_unstable_by(|(key_a, a), (key_b, b)| {
+            key_a
+                .cmp(key_b)
+                .then_with(|| a.bytes(alphabet).cmp(b.bytes(alphabet)))
+                .then_with(|| (a.rank, a.start).cmp(&(b.rank, b.start)))
         });
         Self {
-            tails: keyed
-                .into_iter()
-                .map(|(_, rank, start)| (rank, start))
-                .collect(),
+            tails: keyed.into_iter().map(|(_, tail)| tail).collect(),
         }
     }
 
-    fn bytes<'a>(&self, alphabet: &'a Alphabet, tail: u32) -> &'a [u8] {
-        let (rank, start) = self.tails[tail as usize];
-        &alphabet.bytes(rank)[start as usize..]
-    }
-
-    /// The tails that begin as a text does: see [`begun`].
-    pub(super) fn begun<'a>(
+    /// For each prefix of `text`, shortest first, the tails that start with it: see [`prefix_ranges`].
+    pub(super) fn prefix_ranges<'a>(
         &'a self,
         alphabet: &'a Alphabet,
         text: &'a [u8],
-    ) -> impl Iterator<Item = Begun> + 'a {
+    ) -> impl Iterator<Item = PrefixRange> + 'a {
         let all = 0..self.tails.len() as u32;
-        begun(all, |tail| self.bytes(alphabet, tail), text)
+        prefix_ranges(all, |tail| self.tails[tail as usize].bytes(alphabet), text)
+    }
+
+    fn get(&self, range: Range<u32>) -> &[Tail] {
+        &self.tails[range.start as usize..range.end as usize]
     }
 }
 
@@ -71,134 +84,142 @@ fn key(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(first)
 }
 
-/// Occurrences of a text in a piece that lie in as many tokens.
+/// Occurrences of a text in a segment that start at the same byte of their first token and have the same
+/// number of tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Hits {
-    /// Those that begin in the first token of these suffixes, so many bytes into it.
-    Suffixes {
-        suffixes: Range<u32>,
-        byte: u32,
-        n_tokens: u64,
-    },
-    /// One that begins in the token at this place of the piece.
-    One {
-        place: usize,
-        byte: u32,
-        n_tokens: u64,
-    },
+pub(super) struct TextMatches {
+    first_tokens: FirstTokens,
+    /// Bytes of the first token before the text.
+    pub(super) byte_offset: u32,
+    /// Tokens from the first one to the one in which the text ends, both included.
+    pub(super) n_tokens: u64,
 }
 
-impl Hits {
+/// The first token of each match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum FirstTokens {
+    /// The first tokens of these suffixes.
+    Suffixes(Range<u32>),
+    /// The token at this position.
+    Position(usize),
+}
+
+impl TextMatches {
+    /// Number of matches.
     pub(super) fn n(&self) -> u64 {
-        match self {
-            Self::Suffixes { suffixes, .. } => n_of(suffixes),
-            Self::One { .. } => 1,
+        match &self.first_tokens {
+            FirstTokens::Suffixes(suffixes) => n_suffixes(suffixes),
+            FirstTokens::Position(_) => 1,
         }
+    }
+
+    /// The position of each match's first token.
+    pub(super) fn positions<T: StoredToken>(
+        &self,
+        view: &SegmentView<'_, T>,
+    ) -> impl Iterator<Item = usize> {
+        let (position, suffixes) = match &self.first_tokens {
+            FirstTokens::Suffixes(suffixes) => (None, suffixes.clone()),
+            FirstTokens::Position(position) => (Some(*position), 0..0),
+        };
+        position.into_iter().chain(view.positions(suffixes))
     }
 }
 
-/// A point of the walk: suffixes whose tokens, up to `depth`, spell what was looked for up to `at`.
+/// A state of the walk: suffixes that share their first `depth` tokens, the last of which ends at byte `at`
+/// of the text.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(super) struct WalkNode {
     pub(super) suffixes: Range<u32>,
     pub(super) depth: usize,
     pub(super) at: usize,
 }
 
-/// A step of the comparison backward costs about as much as so many forward.
-const NARROWING: u64 = 16;
+/// To walk from a given first token costs about as much as to look at the tokens before this number of
+/// occurrences.
+const OCCURRENCES_PER_WALK: u64 = 16;
 
-impl<T: Token> View<'_, T> {
+impl<T: StoredToken> SegmentView<'_, T> {
+    /// All suffixes, as the start of a walk at byte `at` of a text.
+    pub(super) fn walk_root(&self, at: usize) -> WalkNode {
+        WalkNode {
+            suffixes: 0..self.suffixes.len() as u32,
+            depth: 0,
+            at,
+        }
+    }
+
     /// Every occurrence of a text.
-    pub(super) fn find_text(&self, tails: &Tails, text: &[u8]) -> Vec<Hits> {
-        let (mut hits, mut within) = (Vec::new(), 0..0);
-        for (length, begun) in (1..).zip(tails.begun(self.alphabet, text)) {
+    pub(super) fn find_text(&self, tails: &TokenTails, text: &[u8]) -> Vec<TextMatches> {
+        let (mut matches, mut within) = (Vec::new(), 0..0);
+        for (length, range) in (1..).zip(tails.prefix_ranges(self.alphabet, text)) {
             if length == text.len() {
-                within = begun.all;
+                within = range.all;
             } else {
-                self.split(tails, begun.whole(), text, length, &mut hits);
+                let (head, rest) = text.split_at(length);
+                self.find_split(tails.get(range.exact()), head, rest, &mut matches);
             }
         }
-        for tail in within {
-            let (rank, byte) = tails.tails[tail as usize];
-            let suffixes = self.of_ranks(rank..rank + 1);
-            hits.push(Hits::Suffixes {
-                suffixes,
-                byte,
+        for tail in tails.get(within) {
+            matches.push(TextMatches {
+                first_tokens: FirstTokens::Suffixes(self.bucket(tail.rank..tail.rank + 1)),
+                byte_offset: tail.start,
                 n_tokens: 1,
             });
         }
-        hits.retain(|hits| hits.n() > 0);
-        hits
+        matches.retain(|matches| matches.n() > 0);
+        matches
     }
 
-    /// Occurrences whose first token ends behind `length` bytes of the text. The rest is found at a border; what
-    /// stands before it is looked at, or, where the rest is frequent, each token that ends so is tried.
-    fn split(
-        &self,
-        tails: &Tails,
-        of: Range<u32>,
-        text: &[u8],
-        length: usize,
-        hits: &mut Vec<Hits>,
-    ) {
-        let (head, rest) = text.split_at(length);
-        if of.is_empty() {
+    /// Adds the occurrences of a text whose first token ends with `head`, so that `rest` starts at a token
+    /// boundary. `tails` are all tails that equal `head`.
+    ///
+    /// Where `rest` is rare, its occurrences are searched for and the token before each is compared with
+    /// `head`. Where it is frequent, a walk over `rest` starts from each token that ends with `head`.
+    fn find_split(&self, tails: &[Tail], head: &[u8], rest: &[u8], matches: &mut Vec<TextMatches>) {
+        if tails.is_empty() {
             return;
         }
-        let all = Node {
-            suffixes: 0..self.suffixes.len() as u32,
-            depth: 0,
-            at: 0,
-        };
-        let rests = self.walk(rest, all);
-        let n: u64 = rests.iter().map(|(suffixes, _)| n_of(suffixes)).sum();
-        if n <= u64::from(of.end - of.start) * NARROWING {
-            for (suffixes, n_tokens) in rests {
-                for place in &self.suffixes[suffixes.start as usize..suffixes.end as usize] {
-                    hits.extend(self.before(*place as usize, head, n_tokens));
+        let rests = self.walk(rest, self.walk_root(0));
+        let n: u64 = rests.iter().map(TextMatches::n).sum();
+        if n <= tails.len() as u64 * OCCURRENCES_PER_WALK {
+            for rests in rests {
+                for position in rests.positions(self) {
+                    matches.extend(self.match_before(position, head, rests.n_tokens));
                 }
             }
             return;
         }
-        for tail in of {
-            let (rank, byte) = tails.tails[tail as usize];
-            let suffixes = self.of_ranks(rank..rank + 1);
-            let found = self.walk(
-                rest,
-                Node {
-                    suffixes,
-                    depth: 1,
-                    at: 0,
-                },
-            );
-            hits.extend(
-                found
-                    .into_iter()
-                    .map(|(suffixes, n_tokens)| Hits::Suffixes {
-                        suffixes,
-                        byte,
-                        n_tokens,
-                    }),
-            );
+        for tail in tails {
+            let first_token = WalkNode {
+                suffixes: self.bucket(tail.rank..tail.rank + 1),
+                depth: 1,
+                at: 0,
+            };
+            let found = self.walk(rest, first_token);
+            matches.extend(found.into_iter().map(|found| TextMatches {
+                byte_offset: tail.start,
+                ..found
+            }));
         }
     }
 
-    /// The occurrence whose rest begins at a place, if the token before ends in `head`.
-    fn before(&self, place: usize, head: &[u8], n_tokens: u64) -> Option<Hits> {
-        let first = self.spelt_before(place)?;
-        let bytes = self.alphabet.bytes(self.rank(first)?);
-        let byte = bytes.len().checked_sub(head.len())?;
-        bytes.ends_with(head).then_some(Hits::One {
-            place: first,
-            byte: byte as u32,
-            n_tokens: n_tokens + (place - first) as u64,
+    /// The match of a text whose rest starts at a position and has `n_tokens` tokens; None if the token
+    /// before does not end with `head`.
+    fn match_before(&self, position: usize, head: &[u8], n_tokens: u64) -> Option<TextMatches> {
+        let first = self.token_with_bytes_before(position)?;
+        let bytes = self.token_bytes(first);
+        let byte_offset = bytes.len().checked_sub(head.len())?;
+        bytes.ends_with(head).then_some(TextMatches {
+            first_tokens: FirstTokens::Position(first),
+            byte_offset: byte_offset as u32,
+            n_tokens: n_tokens + (position - first) as u64,
         })
     }
 
-    /// The last place before one of the same document whose token has bytes.
-    pub(super) fn spelt_before(&self, place: usize) -> Option<usize> {
-        let mut before = place;
+    /// The nearest position before `position`, in the same document, of a token that has bytes.
+    pub(super) fn token_with_bytes_before(&self, position: usize) -> Option<usize> {
+        let mut before = position;
         loop {
             before = before.checked_sub(1)?;
             if self.is_last(before) {
@@ -210,29 +231,36 @@ impl<T: Token> View<'_, T> {
         }
     }
 
-    /// Suffixes that go on with `text` from a point of the walk, by the number of tokens in which they do.
-    fn walk(&self, text: &[u8], from: Node) -> Vec<(Range<u32>, u64)> {
-        let (mut found, mut open) = (Vec::new(), vec![from]);
+    /// The matches of `text` from `start` on, whose `at` is a byte of `text`. Their first tokens are those of
+    /// the suffixes of `start`.
+    fn walk(&self, text: &[u8], start: WalkNode) -> Vec<TextMatches> {
+        let (mut found, mut open) = (Vec::new(), vec![start]);
         while let Some(node) = open.pop() {
-            let (begun, ranks) = self.steps(text, &node, &mut open);
-            if begun == text.len() {
-                let suffixes = self.narrow(node.suffixes, node.depth, ranks);
-                if !suffixes.is_empty() {
-                    found.push((suffixes, node.depth as u64 + 1));
-                }
+            let Some(last_ranks) = self.step(text, &node, &mut open) else {
+                continue;
+            };
+            let suffixes = self.narrow(node.suffixes, node.depth, last_ranks);
+            if !suffixes.is_empty() {
+                found.push(TextMatches {
+                    first_tokens: FirstTokens::Suffixes(suffixes),
+                    byte_offset: 0,
+                    n_tokens: node.depth as u64 + 1,
+                });
             }
         }
         found
     }
 
-    /// Adds the points one token on. Returns how far bytes agree with any token, and the ranks that agree so far.
-    fn steps(&self, text: &[u8], node: &Node, open: &mut Vec<Node>) -> (usize, Range<u32>) {
-        let mut step = |ranks: Range<u32>, at: usize| {
-            // One by one: suffixes are sorted by what follows only where the id is the same.
+    /// Adds to `open` the nodes that are one token further. Returns the ranks that start with all of the
+    /// remaining text; None if there are none.
+    fn step(&self, text: &[u8], node: &WalkNode, open: &mut Vec<WalkNode>) -> Option<Range<u32>> {
+        let mut add_nodes = |ranks: Range<u32>, at: usize| {
+            // Each rank is a node, even if all have the same bytes: suffixes are sorted by their tokens at a
+            // depth only where all tokens before it are equal.
             for rank in ranks {
                 let suffixes = self.narrow(node.suffixes.clone(), node.depth, rank..rank + 1);
                 if !suffixes.is_empty() {
-                    open.push(Node {
+                    open.push(WalkNode {
                         suffixes,
                         depth: node.depth + 1,
                         at,
@@ -240,36 +268,35 @@ impl<T: Token> View<'_, T> {
                 }
             }
         };
-        let empty = self.alphabet.empty();
-        if node.depth > 0 && !empty.is_empty() {
-            step(empty, node.at);
+        // A match starts with a token that has bytes.
+        if node.depth > 0 {
+            add_nodes(self.alphabet.ranks_without_bytes(), node.at);
         }
-        let (mut ranks, mut at) = (0..self.alphabet.len() as u32, node.at);
-        for begun in self.alphabet.begun(&text[node.at..]) {
-            at += 1;
-            if at < text.len() && !begun.whole().is_empty() {
-                step(begun.whole(), at);
+        for (end, range) in (node.at + 1..).zip(self.alphabet.prefix_ranges(&text[node.at..])) {
+            if end == text.len() {
+                return Some(range.all);
             }
-            ranks = begun.all;
+            add_nodes(range.exact(), end);
         }
-        (at, ranks)
+        None
     }
 }
 
 /// An occurrence of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct TextPlace {
+pub struct TextOccurrence {
     /// The document.
     pub document: u64,
-    /// The token of the document in which it begins.
-    pub token: u64,
-    /// Its first byte in what that token decodes to.
-    pub byte_of_token: u64,
-    /// Tokens from that one to the one in which it ends, both counted.
+    /// The token that has the first byte, counted from the start of the document.
+    pub token_offset: u64,
+    /// The first byte, counted from the start of that token.
+    pub byte_in_token: u64,
+    /// Tokens from that one to the one with the last byte, both included.
     pub n_tokens: u64,
 }
 
 impl SuffixIndex {
+    /// Checks that the index can search for a text.
     pub(super) fn check_text(&self, text: &[u8]) -> Result<()> {
         if text.is_empty() {
             return Err(Error::argument(
@@ -278,23 +305,23 @@ impl SuffixIndex {
         }
         if !self.alphabet().has_bytes() && !self.alphabet().is_empty() {
             return Err(Error::argument(
-                "the index was built without a tokenizer and knows no texts, only tokens; `pile-tools index --force --tokenizer` builds one that does",
+                "the index was built without a tokenizer and finds ids only; build it anew with a tokenizer to find texts",
             ));
         }
         Ok(())
     }
 
-    /// Occurrences of a text within documents, overlapping ones included.
+    /// Number of occurrences of a text within documents. Overlapping occurrences count.
     ///
     /// # Errors
-    /// It is empty, or the index was built without a tokenizer.
+    /// The text is empty, or the index was built without a tokenizer.
     pub fn count_text(&self, text: &[u8]) -> Result<u64> {
         self.check_text(text)?;
         Ok(with_tokens!(self, |tokens| {
             let views = self.views(tokens);
             views
                 .flat_map(|view| view.find_text(self.tails(), text))
-                .map(|hits| hits.n())
+                .map(|matches| matches.n())
                 .sum()
         }))
     }
@@ -302,87 +329,70 @@ impl SuffixIndex {
     /// Every occurrence of a text within documents, in order.
     ///
     /// # Errors
-    /// As [`Self::count_text`], or it occurs more than `max_places` times.
-    pub fn locate_text(&self, text: &[u8], max_places: u64) -> Result<Vec<TextPlace>> {
+    /// As [`Self::count_text`]; or the text occurs more than `max_occurrences` times.
+    pub fn locate_text(&self, text: &[u8], max_occurrences: u64) -> Result<Vec<TextOccurrence>> {
         self.check_text(text)?;
-        let mut places = Vec::new();
+        let mut occurrences = Vec::new();
         let mut n = 0;
         with_tokens!(
             self,
-            |tokens| for (piece, view) in self.views(tokens).enumerate() {
-                let hits = view.find_text(self.tails(), text);
-                n += hits.iter().map(Hits::n).sum::<u64>();
-                check_places(n, max_places)?;
-                for hits in hits {
-                    self.add_places(piece, &view, &hits, usize::MAX, &mut places)?;
+            |tokens| for (segment, view) in self.views(tokens).enumerate() {
+                let found = view.find_text(self.tails(), text);
+                n += found.iter().map(TextMatches::n).sum::<u64>();
+                check_limit(n, max_occurrences)?;
+                for matches in found {
+                    let positions = matches.positions(&view);
+                    self.add_occurrences(segment, &matches, positions, &mut occurrences)?;
                 }
             }
         );
-        places.sort_unstable();
-        Ok(places)
+        occurrences.sort_unstable();
+        Ok(occurrences)
     }
 
-    /// How often a text occurs within documents, and some of the places: the first `limit` as the index sorts them.
+    /// Number of occurrences of a text within documents, and up to `limit` of them. Which ones is arbitrary
+    /// but deterministic.
     ///
     /// # Errors
     /// As [`Self::count_text`].
-    pub fn sample_text(&self, text: &[u8], limit: usize) -> Result<(u64, Vec<TextPlace>)> {
+    pub fn sample_text(&self, text: &[u8], limit: usize) -> Result<(u64, Vec<TextOccurrence>)> {
         self.check_text(text)?;
-        let (mut n, mut places) = (0, Vec::new());
+        let (mut n, mut occurrences) = (0, Vec::new());
         with_tokens!(
             self,
-            |tokens| for (piece, view) in self.views(tokens).enumerate() {
-                for hits in view.find_text(self.tails(), text) {
-                    n += hits.n();
-                    self.add_places(piece, &view, &hits, limit - places.len(), &mut places)?;
+            |tokens| for (segment, view) in self.views(tokens).enumerate() {
+                for matches in view.find_text(self.tails(), text) {
+                    n += matches.n();
+                    let positions = matches.positions(&view).take(limit - occurrences.len());
+                    self.add_occurrences(segment, &matches, positions, &mut occurrences)?;
                 }
             }
         );
-        places.sort_unstable();
-        Ok((n, places))
+        occurrences.sort_unstable();
+        Ok((n, occurrences))
     }
 
-    /// Adds up to `limit` places of hits.
-    fn add_places<T: Token>(
+    /// Adds the occurrences of `matches` in a segment whose first tokens are at `positions`.
+    fn add_occurrences(
         &self,
-        piece: usize,
-        view: &View<'_, T>,
-        hits: &Hits,
-        limit: usize,
-        places: &mut Vec<TextPlace>,
+        segment: usize,
+        matches: &TextMatches,
+        positions: impl Iterator<Item = usize>,
+        occurrences: &mut Vec<TextOccurrence>,
     ) -> Result<()> {
-        let mut add = |place: usize, byte: u32, n_tokens| {
-            let at = self.located(piece, place)?;
-            places.push(TextPlace {
-                document: at.document,
-                token: at.token,
-                byte_of_token: byte.into(),
-                n_tokens,
+        for position in positions {
+            let first = self.occurrence_at(segment, position)?;
+            occurrences.push(TextOccurrence {
+                document: first.document,
+                token_offset: first.token_offset,
+                byte_in_token: matches.byte_offset.into(),
+                n_tokens: matches.n_tokens,
             });
-            Ok(())
-        };
-        match hits {
-            Hits::One {
-                place,
-                byte,
-                n_tokens,
-            } if limit > 0 => add(*place, *byte, *n_tokens),
-            Hits::One { .. } => Ok(()),
-            Hits::Suffixes {
-                suffixes,
-                byte,
-                n_tokens,
-            } => {
-                let suffixes = &view.suffixes[suffixes.start as usize..suffixes.end as usize];
-                suffixes
-                    .iter()
-                    .take(limit)
-                    .try_for_each(|suffix| add(*suffix as usize, *byte, *n_tokens))
-            }
         }
+        Ok(())
     }
 
-    /// What ids decode to; those that do not occur in the dataset to nothing.
+    /// The concatenated bytes of ids. Ids that do not occur in the dataset have none.
     #[must_use]
     pub fn decode(&self, ids: &[i64]) -> Vec<u8> {
         let ranks = ids
@@ -394,18 +404,18 @@ impl SuffixIndex {
             .collect()
     }
 
-    /// Tokens of the dataset whose ids decode to nothing.
+    /// Number of tokens of the dataset whose ids decode to no bytes.
     ///
     /// # Errors
     /// The dataset's tokens cannot be read.
     pub fn n_without_bytes(&self) -> Result<u64> {
-        let empty = self.alphabet().empty();
-        if empty.is_empty() {
+        let ranks = self.alphabet().ranks_without_bytes();
+        if ranks.is_empty() {
             return Ok(0);
         }
         Ok(with_tokens!(self, |tokens| self
             .views(tokens)
-            .map(|view| n_of(&view.of_ranks(empty.clone())))
+            .map(|view| n_suffixes(&view.bucket(ranks.clone())))
             .sum()))
     }
 }

@@ -26,7 +26,7 @@ impl<'a> IndexSearch<'a> {
     /// `unit` is text, and the index was built with another tokenizer or with none.
     pub fn new(index: &'a SuffixIndex, unit: SearchUnit<'a>, max_occurrences: u64) -> Result<Self> {
         if let SearchUnit::Text(table) = unit
-            && !index.alphabet().is_of(table)
+            && !index.alphabet().decodes_as(table)
         {
             let what = "the index was built without this tokenizer and does not know its texts";
             return Err(Error::malformed(index.folder(), what));
@@ -57,7 +57,7 @@ impl<'a> IndexSearch<'a> {
                     document: at.document,
                     byte_offset: 0,
                     text: 0,
-                    token_offset: at.token,
+                    token_offset: at.token_offset,
                     n_tokens,
                 })
                 .collect());
@@ -67,9 +67,9 @@ impl<'a> IndexSearch<'a> {
             .iter()
             .map(|at| Occurrence {
                 document: at.document,
-                byte_offset: at.byte_of_token,
+                byte_offset: at.byte_in_token,
                 text: 0,
-                token_offset: at.token,
+                token_offset: at.token_offset,
                 n_tokens: at.n_tokens,
             })
             .collect())
