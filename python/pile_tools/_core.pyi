@@ -530,7 +530,7 @@ def batch_documents(
 
 @final
 class SuffixIndex:
-    """The sorted suffixes of a dataset, on which `pile_tools.search.Index` is made."""
+    """The suffix array of a dataset, memory-mapped. `pile_tools.search.Index` wraps it."""
 
     def __new__(cls, folder: AnyPath, dataset: TokenDataset) -> SuffixIndex:
         """Opens the index in a folder. Raises FormatError if it is damaged or of another dataset."""
@@ -539,47 +539,80 @@ class SuffixIndex:
         """The dataset."""
     @property
     def n_pieces(self) -> int:
-        """Pieces of the index."""
+        """Number of segments of the index."""
     @property
     def n_ids(self) -> int:
-        """Different ids in the dataset."""
+        """Number of distinct ids in the dataset."""
     @property
     def has_bytes(self) -> bool:
-        """Whether texts can be looked for."""
+        """Whether the index finds texts: it was built with a tokenizer, so the bytes of ids are known."""
     def is_of(self, tokenizer: Tokenizer) -> bool:
-        """Whether every id decodes as in a tokenizer."""
+        """Whether every id decodes to the same bytes with a tokenizer."""
     def decode(self, ids: Sequence[int] | NDArray[Any]) -> bytes:
-        """What ids decode to; those that do not occur, or all without a tokenizer, to nothing."""
+        """The concatenated bytes of ids. Ids that do not occur have none; nor has any without a tokenizer."""
     def count(self, ids: Sequence[int] | NDArray[Any]) -> int:
-        """Occurrences of ids. Raises ConfigError if there are none."""
+        """Number of occurrences of a sequence of ids. Raises ConfigError if it is empty."""
     def count_batch(
         self, ids: NDArray[np.int64], starts: NDArray[np.int64], n_threads: int
     ) -> NDArray[np.int64]:
-        """Occurrences of n-grams that lie one after the other; (n + 1,) starts, the end included."""
+        """Number of occurrences of each n-gram: (n,) int64. Raises ConfigError if one is empty.
+
+        `ids` has the n-grams one after another, and `starts` the index of each one's first id and then
+        the end: (n + 1,). The result is the same for any number of threads.
+        """
     def locate(self, ids: Sequence[int] | NDArray[Any], max_places: int) -> NDArray[np.int64]:
-        """Every occurrence in order: (n, 2) document, token of the document. Raises ConfigError."""
+        """Every occurrence of a sequence of ids, in order: (n, 2) int64, document and token offset.
+
+        Raises ConfigError if `ids` is empty, or occurs more than `max_places` times.
+        """
     def count_text(self, text: bytes) -> int:
-        """Occurrences of a text. Raises ConfigError if it is empty, or the index knows no texts."""
+        """Number of occurrences of a text. Raises ConfigError if it is empty or `has_bytes` is False."""
     def locate_text(self, text: bytes, max_places: int) -> NDArray[np.int64]:
-        """Every occurrence: (n, 4) document, token, byte of that token, tokens. Raises ConfigError."""
+        """Every occurrence of a text, in order: (n, 4) int64.
+
+        The columns are document, token offset, first byte in that token, and number of tokens. Raises
+        ConfigError as `count_text`, or if the text occurs more than `max_places` times.
+        """
     def sample_text(self, text: bytes, limit: int) -> tuple[int, NDArray[np.int64]]:
-        """Occurrences of a text, and some of them as `locate_text` gives them. Raises ConfigError."""
+        """Number of occurrences of a text, and up to `limit` of them as rows of `locate_text`.
+
+        Raises ConfigError as `count_text`.
+        """
     def next_tokens(
         self, context: Sequence[int] | NDArray[Any], longest: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
-        """Ids that follow, how often each does, ends of documents, 0, and tokens of the context used."""
+        """The tokens that follow a context, or with `longest` its longest suffix that any token follows.
+
+        Returns the ids and their counts, (n,) int64 by descending count; the occurrences that end with their
+        document; 0; and the length in tokens of the context that was used.
+        """
     def next_after_text(
         self, text: str, longest: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
-        """The same of a text; with occurrences that end within a token, and its bytes looked for."""
+        """The tokens that follow a text, or with `longest` its longest suffix that any token follows.
+
+        Returns the same as `next_tokens`, with the occurrences that end within a token instead of 0, and the
+        length in bytes. Raises ConfigError as `count_text`.
+        """
     def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> tuple[int, int, int]:
-        """Occurrences of the longest part before `next`, before anything, and that part's tokens."""
+        """The counts for the probability of `next` after the longest suffix that any token follows.
+
+        Returns the occurrences of that suffix of the context that `next` follows, those that any token
+        follows, and the length of the suffix in tokens.
+        """
     def spans(self, text: str, min_bytes: int, n_threads: int) -> NDArray[np.int64]:
-        """Maximal parts of a text that stand in a document: (n, 2) first byte, end. Raises ConfigError."""
+        """The maximal spans of a text, of at least `min_bytes` bytes, that occur in a document.
+
+        Returns the first byte and the end of each: (n, 2) int64. Raises ConfigError if `min_bytes` is 0 or
+        `has_bytes` is False.
+        """
     def __getnewargs__(self) -> tuple[str, TokenDataset]: ...
 
 def plan_index(dataset: TokenDataset, memory_bytes: int) -> dict[str, Any]:
-    """The index's pieces, and the memory and disk that it takes. Raises FormatError."""
+    """The segments (`pieces`), `memory_bytes` and `disk_bytes` of an index of the dataset.
+
+    Raises FormatError if the dataset is damaged.
+    """
 
 def build_index(
     dataset: TokenDataset,
@@ -588,10 +621,18 @@ def build_index(
     memory_bytes: int,
     on_progress: OnProgress = None,
 ) -> dict[str, Any]:
-    """Builds the index of a dataset in a folder; returns the counts. See `pile_tools.jobs.index`."""
+    """Builds the index of a dataset in a folder and returns its counts. See `pile_tools.jobs.index`.
+
+    Raises FormatError if the dataset is damaged, and OSError if a file cannot be read or written.
+    """
 
 def combine_places(clauses: Sequence[NDArray[np.int64]], window: int | None = None) -> NDArray[np.int64]:
-    """Documents with a place, (n, 3) document, token, tokens, of each clause: (n, 3) shortest runs."""
+    """The documents with an occurrence of every clause, and the shortest run that contains one of each.
+
+    A clause is the array of its occurrences. Clauses and result are (n, 3) int64: document, token offset,
+    number of tokens. If `window` is given, runs of more tokens are left out. Raises ConfigError if there are
+    no clauses.
+    """
 
 def order_when(
     order: TrainingOrder,

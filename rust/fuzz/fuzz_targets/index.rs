@@ -1,4 +1,5 @@
-//! A file of an index of any bytes: what opens answers without a panic, and finds nothing but what stands there.
+//! A file of an index with any bytes. If the index opens, queries do not panic, and every occurrence is a token of
+//! the dataset.
 #![no_main]
 
 use std::{
@@ -19,17 +20,17 @@ static INDEXED: OnceLock<(Arc<TokenDataset>, PathBuf, [Vec<u8>; 2])> = OnceLock:
 const NAMES: [&str; 2] = ["i.index/ranks", "i.index/piece-00000"];
 
 fuzz_target!(|input: (bool, &[u8])| {
-    let (is_piece, bytes) = input;
+    let (is_segment, bytes) = input;
     let (dataset, folder, whole) = INDEXED.get_or_init(|| {
         let (dataset, folder) = indexed();
         let whole = ["ranks", "piece-00000"]
-            .map(|name| fs::read(folder.join(name)).expect("it was written now"));
+            .map(|name| fs::read(folder.join(name)).expect("the file was just written"));
         (dataset, folder, whole)
     });
     for (i, name) in NAMES.iter().enumerate() {
         let _ = file(
             name,
-            if usize::from(is_piece) == i {
+            if usize::from(is_segment) == i {
                 bytes
             } else {
                 &whole[i]

@@ -10,7 +10,7 @@ use pile_core::{
 
 use crate::{file, path};
 
-/// Documents of the dataset; the last tokens of the first two end nothing else.
+/// Documents of the dataset. They end with different ids, so the index stores where documents end.
 pub const DOCUMENTS: [&[u16]; 4] = [&[1, 2, 3, 1, 2], &[], &[2, 3, 2, 3, 9], &[7]];
 
 /// The dataset, and the folder of its index.
@@ -18,7 +18,7 @@ pub const DOCUMENTS: [&[u16]; 4] = [&[1, 2, 3, 1, 2], &[], &[2, 3, 2, 3, 9], &[7
 pub fn indexed() -> (Arc<TokenDataset>, PathBuf) {
     let lengths = DOCUMENTS.map(|document| document.len() as i32);
     let mut idx = Vec::new();
-    write_idx(&mut idx, TokenType::U16, &lengths).expect("in memory");
+    write_idx(&mut idx, TokenType::U16, &lengths).expect("a write to memory succeeds");
     let _ = file("i.idx", &idx);
     let bytes: Vec<u8> = DOCUMENTS
         .concat()
@@ -26,9 +26,10 @@ pub fn indexed() -> (Arc<TokenDataset>, PathBuf) {
         .flat_map(|id| id.to_le_bytes())
         .collect();
     let bin = file("i.bin", &bytes);
-    let dataset = TokenDataset::open(&bin.with_file_name("i")).expect("it was written now");
+    let dataset =
+        TokenDataset::open(&bin.with_file_name("i")).expect("the dataset was just written");
     let folder = path("i.index");
-    fs::create_dir_all(&folder).expect("room for a folder");
-    build(&dataset, None, &folder, 1 << 20, &Progress::default()).expect("it is small");
+    fs::create_dir_all(&folder).expect("the folder can be created");
+    build(&dataset, None, &folder, 1 << 20, &Progress::default()).expect("the index can be built");
     (Arc::new(dataset), folder)
 }

@@ -368,6 +368,46 @@ fn an_index_of_another_dataset_or_a_damaged_one_is_refused() {
 }
 
 #[test]
+fn a_header_of_another_version_or_length_is_refused_for_that_reason() {
+    let fixture = small();
+    let index = fixture.index(None, 100);
+    let folder = index.folder().to_owned();
+    drop(index);
+    for name in ["ranks", "piece-00000"] {
+        let path = folder.join(name);
+        let whole = fs::read(&path).unwrap();
+        let length = u64::from_le_bytes(whole[8..16].try_into().unwrap());
+        let header_end = 16 + length as usize;
+        let header = str::from_utf8(&whole[16..header_end]).unwrap();
+        let with_header = |header: &str| {
+            let length = (header.len() as u64).to_le_bytes();
+            [
+                &whole[..8],
+                &length,
+                header.as_bytes(),
+                &whole[header_end..],
+            ]
+            .concat()
+        };
+        let newer = header.replace("\"version\":2", "\"version\":3");
+        for (bytes, expected) in [
+            (with_header(&newer), "version 3, expected 2".to_owned()),
+            (
+                with_header(&format!("{header} ")),
+                format!("a header of {} bytes, expected a multiple of 8", length + 1),
+            ),
+        ] {
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, bytes).unwrap();
+            let err = SuffixIndex::open(&folder, Arc::clone(&fixture.dataset)).unwrap_err();
+            assert!(err.to_string().contains(&expected), "{err}");
+        }
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &whole).unwrap();
+    }
+}
+
+#[test]
 fn finished_segments_are_reused_and_the_index_is_the_same() {
     let fixture = fixture(
         &(0..20)

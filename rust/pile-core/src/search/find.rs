@@ -85,7 +85,7 @@ impl<T: StoredToken> SuffixSearch<'_, T> {
             (Ordering::Less, _) => self.low = middle + 1,
             (Ordering::Greater, _) => self.high = middle,
             (Ordering::Equal, None) => {
-                // Later matches have lower indices: the first one bounds the end most tightly.
+                // Matches found after this one have lower indices, so this one bounds the end most tightly.
                 self.end_bounds.get_or_insert(middle + 1..self.high);
                 self.high = middle;
             }
@@ -126,6 +126,7 @@ impl<T: StoredToken> SegmentView<'_, T> {
         let is_before = |suffix, rank| self.rank_at(suffix, depth).is_none_or(|found| found < rank);
         let (starts, ends) = self.bounds_by_samples(range, depth, ranks.clone());
         let first = partition_point(starts, |suffix| is_before(suffix, ranks.start));
+        // The bounds of a damaged segment may contradict each other. The range must be valid all the same.
         let from = ends.start.max(first);
         let end = partition_point(from..ends.end.max(from), |suffix| {
             is_before(suffix, ranks.end)
@@ -146,8 +147,8 @@ impl<T: StoredToken> SegmentView<'_, T> {
         if range.end - range.start <= SAMPLE_STRIDE || depth > self.packing.n_tokens {
             return (range.clone(), range);
         }
-        // A key starts at depth 1. The ranks before `depth` are the same in all suffixes of the range; the
-        // bits of those after it are any. At depth 1 the shift may be by 64 bits.
+        // A key starts with the rank at depth 1. All suffixes of the range share the ranks before `depth`,
+        // and those after it may be any. At depth 1 no bits are shared, and the shift may be by all 64 bits.
         let n_bits_after = self.packing.n_bits_after(depth);
         let shared_bits = u64::MAX.unbounded_shl(self.packing.n_bits_after(depth - 1));
         let shared = self.prefix_key(range.start) & shared_bits;
@@ -172,8 +173,7 @@ impl<T: StoredToken> SegmentView<'_, T> {
         match depth {
             0 => range.start,
             _ => {
-                // With no ranks, the bounds of the start are those of the first key with any rank at this
-                // depth.
+                // The bounds for a start at rank 0 bound the first suffix with any rank.
                 let (starts, _) = self.bounds_by_samples(range, depth, 0..0);
                 partition_point(starts, |suffix| self.rank_at(suffix, depth).is_none())
             }
@@ -242,9 +242,8 @@ impl<T: StoredToken> SegmentView<'_, T> {
         });
         let starts = up_to_sample(&searched.bucket, first);
         let ends = up_to_sample(&searched.bucket, end);
-        // If a key holds the whole n-gram, every suffix with one of the keys matches. With such a sample
-        // between the two bounds, the start and the end are searched for separately; otherwise there may be
-        // no match at all.
+        // If a key can hold the whole n-gram, a sample between the bounds is a match. The start and the end
+        // are then searched for separately. Otherwise there may be no match, and one search looks for any.
         let has_match = ngram.len() - 1 <= self.packing.n_tokens && ends.start > starts.end;
         let mut search = SuffixSearch {
             index: searched.index,

@@ -227,7 +227,7 @@ impl SuffixIndex {
             .iter()
             .map(|id| T::from_id(*id).unwrap_or_else(T::zeroed))
             .collect();
-        // An empty n-gram takes the place of one that has an id outside the type, which occurs nowhere.
+        // An n-gram with an id that the type cannot hold occurs nowhere. It is made empty and gets no count.
         let to_ngram = |at: &[usize]| {
             let mut ids = ids[at[0]..at[1]].iter();
             match ids.all(|id| T::from_id(*id).is_some()) {

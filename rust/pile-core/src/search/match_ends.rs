@@ -16,11 +16,11 @@ use super::{
     text::WalkNode,
 };
 
-/// Most nodes that are visited from one byte. Their number can grow without bound in texts that repeat
-/// themselves.
+/// Most nodes that are visited from one byte. Without a limit, texts that repeat themselves would have too
+/// many.
 const MAX_NODES: usize = 20_000;
 
-/// Two bytes of the text are compared further if this many bytes from each are equal.
+/// Equal bytes from which a repetition of the text is recognized: see [`Walker::reach_of_repeat`].
 const REPEAT_BYTES: usize = 16;
 
 /// For each byte of a text, the tokens with which the text can continue there. Computed when first needed.
@@ -49,15 +49,19 @@ impl<'a> TokenLattice<'a> {
 /// Suffixes that match the text up to `end` and no further.
 #[derive(Debug)]
 pub(super) struct MatchEnd {
-    /// The suffixes, with the tokens of the match that are whole. They end at byte `node.at` of the text.
+    /// The suffixes and their whole tokens that match.
     pub(super) node: WalkNode,
+    /// The end of the match in the text. The bytes from `node.at` on match only the start of the next token.
     pub(super) end: usize,
 }
 
-/// Upper bounds on the ends of the matches from a byte.
+/// Upper bounds on the ends of the matches from a byte. They are tight only for ends after the known end of
+/// the time of measuring.
 struct Reach {
+    /// The bound for all matches.
     furthest: usize,
-    /// By the length less one of the first token, for matches with a whole first token.
+    /// The bound for matches whose first token has `i + 1` bytes and is whole, at index `i`. It is empty if
+    /// no token leads to a match that ends after the known end.
     by_first_token: Box<[usize]>,
 }
 
@@ -66,14 +70,16 @@ pub(super) struct Walker<'a, 't, T> {
     view: &'a SegmentView<'a, T>,
     text: &'t [u8],
     lattice: &'a mut TokenLattice<'t>,
+    /// Bytes of the longest token.
     max_token_bytes: usize,
     /// Matches that end at or before this byte are ignored.
     known_end: usize,
-    /// For each byte from `known_end` backward, whether a match may start there that ends after `known_end`.
-    /// None does at the bytes before these.
+    /// Whether a match that ends after `known_end` may start at byte `known_end - i`, at index `i`. No such
+    /// match starts at a byte beyond the last index.
     may_start: Vec<bool>,
+    /// The reach of each byte that was examined.
     reaches: FxHashMap<usize, Reach>,
-    /// The byte examined last of those that [`REPEAT_BYTES`] given bytes follow.
+    /// By the [`REPEAT_BYTES`] bytes from it, the byte of the text that was examined last.
     repeats: FxHashMap<&'t [u8], usize>,
 }
 
@@ -105,7 +111,7 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
                 let may_start = self.examine(start);
                 self.may_start.push(may_start);
                 n_without = if may_start { 0 } else { n_without + 1 };
-                // A token from any byte before leads to one of these at most.
+                // No token is long enough to lead over all these bytes.
                 if n_without >= self.max_token_bytes {
                     break;
                 }
@@ -114,7 +120,7 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
         starts.into_iter().find(|start| self.may_start_at(*start))
     }
 
-    /// Whether a match may start at a byte that ends after the known end.
+    /// Whether a match that ends after the known end may start at a byte.
     fn may_start_at(&self, start: usize) -> bool {
         let distance = self.known_end.checked_sub(start);
         distance.is_none_or(|distance| self.may_start.get(distance) == Some(&true))
@@ -132,8 +138,8 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
             }
     }
 
-    /// Whether a match may start at a byte that ends after the known end. All bytes from there to the known
-    /// end have been examined.
+    /// Whether a match that ends after the known end may start at a byte. All bytes after it, up to the known
+    /// end, have been examined.
     fn examine(&mut self, start: usize) -> bool {
         if let Some(reach) = self.reaches.get(&start) {
             return reach.furthest > self.known_end;
@@ -163,9 +169,9 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
         may_start
     }
 
-    /// The reach of a byte, taken from another one if the text repeats itself there: if the text from both is
-    /// equal up to the furthest end of a match and one byte more. That byte matters, as it is what ends the
-    /// matches. Nearly every byte of a text of one long run has such another one.
+    /// The reach of a byte if it can be copied from a byte that was examined before. The text from both must
+    /// be equal up to the furthest end of a match and one byte more: that byte differs from the documents and
+    /// ends the match. In a text that repeats itself, nearly every byte has its reach copied.
     fn reach_of_repeat(&self, start: usize) -> Option<Reach> {
         let other = *self
             .repeats
@@ -180,8 +186,8 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
         })
     }
 
-    /// Raises the bounds of `reach` to the ends of all matches from a byte, or to the end of the text for a
-    /// first token whose matches have too many nodes.
+    /// Raises the bounds of `reach` to the ends of all matches from a byte. A first token whose matches have
+    /// too many nodes gets the end of the text as its bound.
     fn measure(&mut self, start: usize, reach: &mut Reach) {
         let (mut after_first_token, mut n_left) = (Vec::new(), MAX_NODES);
         let root = self.view.walk_root(start);
@@ -200,7 +206,8 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
         }
     }
 
-    /// The matches from a byte that end after the known end, [`MAX_NODES`] permitting.
+    /// The matches from a byte that end after the known end. If there are more than [`MAX_NODES`] nodes, some
+    /// matches may be missing.
     pub(super) fn match_ends(&mut self, start: usize) -> Vec<MatchEnd> {
         let mut ends = Vec::new();
         let (root, mut n_left) = (self.view.walk_root(start), MAX_NODES);
@@ -247,7 +254,7 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
                 found(MatchEnd { node, end });
             }
         };
-        // Adds the suffixes that continue with a rank. Returns the end of their range.
+        // Adds the node of the suffixes that continue with a rank. Returns the end of their range.
         let mut add_node = |suffixes: Range<u32>, rank, at| {
             let suffixes = view.narrow(suffixes, depth, rank..rank + 1);
             let end = suffixes.end;
@@ -275,7 +282,8 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
         }
         for (end, range) in (node.at + 1..).zip(ranges.iter()) {
             let continues = !range.exact().is_empty() && self.may_start_with(node.at, end);
-            // Nothing would be reported or added for this prefix. The next one narrows `rest` as well.
+            // Nothing would be reported or added. The next prefix narrows `rest` to a part of what this one
+            // would.
             if end <= self.known_end && !continues {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! Occurrences of any token sequence or text in a dataset: how many, where, and which token follows.
 //!
-//! [`build`] sorts the suffixes of all documents into an index, and [`SuffixIndex`] answers queries from it.
+//! [`build()`] sorts the suffixes of all documents into an index, and [`SuffixIndex`] answers queries from it.
 //! Tokens are sorted by their bytes, so that the tokens that start with given bytes are adjacent. That makes
 //! a text findable wherever the documents' token boundaries are. No occurrence crosses the boundary of two
 //! documents.

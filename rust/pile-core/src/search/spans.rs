@@ -92,7 +92,7 @@ impl SuffixIndex {
         ))
     }
 
-    /// The spans whose first token boundary in the document is at a byte of `boundaries`.
+    /// The spans whose first token boundary, in the document, is at a byte of `boundaries` in the text.
     fn spans_of_block(
         &self,
         text: &[u8],
@@ -138,18 +138,21 @@ fn maximal(mut spans: Vec<Range<usize>>) -> Vec<Range<usize>> {
     spans
 }
 
-/// A search for the spans whose first token boundary in the document is at one of the bytes `boundaries` of
-/// the text.
+/// A search for the spans whose first token boundary, in the document, is at a byte of `boundaries` in the
+/// text.
+///
+/// A match starts at a boundary. A span is a match extended to the left, into the token before the boundary.
+/// Matches and spans are known once they are found, and those within a known one are skipped.
 struct SpanSearch<'a> {
     text: &'a [u8],
     boundaries: Range<usize>,
     min_bytes: usize,
-    /// For each boundary, the earliest start of a span.
+    /// For each boundary, the earliest start of a span: see [`SuffixIndex::earliest_starts`].
     earliest_starts: Vec<usize>,
     /// For each boundary, the least of its earliest start and of those of all later boundaries.
     earliest_from: Vec<usize>,
-    /// For each byte from `earliest_from[0]` on, the furthest end of a known match that starts there or
-    /// before. The ends ascend.
+    /// For each byte from `earliest_from[0]` on, the furthest end of a known match or span that starts there
+    /// or before; 0 if there is none. The ends ascend.
     known_ends: Vec<usize>,
     /// The spans found.
     spans: Vec<Range<usize>>,
@@ -177,7 +180,7 @@ impl<'a> SpanSearch<'a> {
         }
     }
 
-    /// Adds the spans of a segment that are not within a known match.
+    /// Adds the spans that a segment has and that are not within a known one.
     fn add_spans_of<T: StoredToken>(
         &mut self,
         view: &SegmentView<'_, T>,
@@ -186,7 +189,8 @@ impl<'a> SpanSearch<'a> {
         let mut walker = Walker::new(view, lattice);
         let mut start = self.earliest_from[0];
         if start < self.boundaries.start {
-            // The search of the block before finds the spans of these matches.
+            // Spans that start before the block may be within these matches. The search of the block before
+            // reports the spans of the matches themselves.
             let ends = self.match_ends(&mut walker, start);
             self.add_known_matches(start, &ends);
             start = self.boundaries.start;
@@ -221,7 +225,7 @@ impl<'a> SpanSearch<'a> {
         ends
     }
 
-    /// The furthest end of a known match that starts at or before a byte.
+    /// The furthest end of a known match or span that starts at or before a byte.
     fn known_end(&self, start: usize) -> usize {
         self.known_ends[start - self.earliest_from[0]]
     }

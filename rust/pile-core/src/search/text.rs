@@ -1,8 +1,8 @@
 //! Occurrences of a text in the documents, at any byte of a token.
 //!
-//! A text lies within one token, or a token ends with a prefix of it ([`TokenTails`]) and the rest starts at
-//! a token boundary. From the boundary the search walks over tokens: over each one whose bytes are a prefix
-//! of the remaining text, and last over the range of tokens that start with all of it. Ids without bytes may
+//! A text is within one token, or a token ends with a prefix of it ([`TokenTails`]) and the rest starts at a
+//! token boundary. From the boundary the search walks over tokens: over each one whose bytes are a prefix of
+//! the remaining text, and last over the range of tokens that start with all of it. Ids without bytes may
 //! come between. Tokens are sorted by their bytes, so each step narrows a range of suffixes; a branch ends
 //! when its range is empty.
 
@@ -71,6 +71,7 @@ impl TokenTails {
         prefix_ranges(all, |tail| self.tails[tail as usize].bytes(alphabet), text)
     }
 
+    /// The tails of a range of [`Self::prefix_ranges`].
     fn get(&self, range: Range<u32>) -> &[Tail] {
         &self.tails[range.start as usize..range.end as usize]
     }
@@ -126,17 +127,17 @@ impl TextMatches {
     }
 }
 
-/// A state of the walk: suffixes that share their first `depth` tokens, the last of which ends at byte `at`
-/// of the text.
+/// A state of a walk: suffixes whose first tokens are equal and match the text.
 #[derive(Debug, Clone)]
 pub(super) struct WalkNode {
     pub(super) suffixes: Range<u32>,
+    /// Number of those tokens.
     pub(super) depth: usize,
+    /// Where they end in the text.
     pub(super) at: usize,
 }
 
-/// To walk from a given first token costs about as much as to look at the tokens before this number of
-/// occurrences.
+/// A walk from one first token costs about as much as a comparison of the token before this many occurrences.
 const OCCURRENCES_PER_WALK: u64 = 16;
 
 impl<T: StoredToken> SegmentView<'_, T> {
@@ -180,12 +181,12 @@ impl<T: StoredToken> SegmentView<'_, T> {
         if tails.is_empty() {
             return;
         }
-        let rests = self.walk(rest, self.walk_root(0));
-        let n: u64 = rests.iter().map(TextMatches::n).sum();
+        let rest_matches = self.walk(rest, self.walk_root(0));
+        let n: u64 = rest_matches.iter().map(TextMatches::n).sum();
         if n <= tails.len() as u64 * OCCURRENCES_PER_WALK {
-            for rests in rests {
-                for position in rests.positions(self) {
-                    matches.extend(self.match_before(position, head, rests.n_tokens));
+            for found in rest_matches {
+                for position in found.positions(self) {
+                    matches.extend(self.match_before(position, head, found.n_tokens));
                 }
             }
             return;
@@ -231,8 +232,7 @@ impl<T: StoredToken> SegmentView<'_, T> {
         }
     }
 
-    /// The matches of `text` from `start` on, whose `at` is a byte of `text`. Their first tokens are those of
-    /// the suffixes of `start`.
+    /// The suffixes of `start` that continue with all of `text` from byte `start.at` on.
     fn walk(&self, text: &[u8], start: WalkNode) -> Vec<TextMatches> {
         let (mut found, mut open) = (Vec::new(), vec![start]);
         while let Some(node) = open.pop() {
@@ -251,12 +251,12 @@ impl<T: StoredToken> SegmentView<'_, T> {
         found
     }
 
-    /// Adds to `open` the nodes that are one token further. Returns the ranks that start with all of the
-    /// remaining text; None if there are none.
+    /// Adds to `open` the nodes that are one token further. Returns the ranks whose bytes start with all of
+    /// the remaining text; None if there are none.
     fn step(&self, text: &[u8], node: &WalkNode, open: &mut Vec<WalkNode>) -> Option<Range<u32>> {
         let mut add_nodes = |ranks: Range<u32>, at: usize| {
-            // Each rank is a node, even if all have the same bytes: suffixes are sorted by their tokens at a
-            // depth only where all tokens before it are equal.
+            // Ranks of the same bytes are separate nodes. One node of them all would have suffixes that are
+            // not sorted by the next token, as they differ in a token before it.
             for rank in ranks {
                 let suffixes = self.narrow(node.suffixes.clone(), node.depth, rank..rank + 1);
                 if !suffixes.is_empty() {
@@ -305,7 +305,8 @@ impl SuffixIndex {
         }
         if !self.alphabet().has_bytes() && !self.alphabet().is_empty() {
             return Err(Error::argument(
-                "the index was built without a tokenizer and finds ids only; build it anew with a tokenizer to find texts",
+                "the index was built without a tokenizer and finds ids only; build it anew with a \
+                 tokenizer to find texts",
             ));
         }
         Ok(())
