@@ -11,11 +11,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pile_tools import checked, manifest, publish, unchanged
-from pile_tools.errors import ConfigError, OutputExistsError, PileError, PileWarning
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import Manifest, Request
 from pile_tools.publish import MARKER, Built, Target
 
@@ -131,7 +132,7 @@ def test_a_foreign_file_is_replaced_only_by_force_or_by_an_equal_one(tmp_path: P
     with pytest.raises(OutputExistsError, match="is not from pile-tools"):
         make(tmp_path, {"x.a": "1"})
     assert (tmp_path / "x.a").read_text() == "mine"
-    make(tmp_path, {"x.a": "mine"})
+    make(tmp_path, {"x.a": "mine"}, request="b")
     (tmp_path / "x.manifest.json").unlink()
     (tmp_path / "x.partial").rmdir() if (tmp_path / "x.partial").exists() else None
     make(tmp_path, {"x.a": "1"}, force=True)
@@ -249,6 +250,78 @@ def test_a_manifest_that_comes_meanwhile_is_not_replaced(tmp_path: Path, kind: s
     if kind != "link":
         make(tmp_path, {"x.a": "1"}, force=True)
         assert (tmp_path / "x.a").read_text() == "1"
+
+
+@pytest.mark.parametrize("name", ["x.a", "x.b", "x.manifest.json"])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_comes_between_the_check_and_the_rename_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_killed: bool
+) -> None:
+    """Another command's artifact, say: its lock is another one."""
+    refuse, path = publish._refuse, tmp_path / name
+
+    def come(at: Path, *args: Any, **options: Any) -> None:
+        refuse(at, *args, **options)
+        if at.name == "x.b":
+            path.write_text("mine")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "_refuse", come)
+        with pytest.raises(OutputExistsError, match="came here while this was made; --force replaces it"):
+            make(tmp_path, {"x.a": "1", "x.b": "2"})
+    assert path.read_text() == "mine"
+    # Nor by the next run, which finds finished work in the scratch folder.
+    with pytest.raises((OutputExistsError, FormatError)):
+        make(tmp_path, {"x.a": "1", "x.b": "2"})
+    assert path.read_text() == "mine"
+    if is_killed:
+        path.unlink()
+    make(tmp_path, {"x.a": "1", "x.b": "2"}, force=not is_killed)
+    assert {name: data for name, data in tree(tmp_path).items() if name != "x.manifest.json"} == {
+        "x.a": b"1",
+        "x.b": b"2",
+    }
+
+
+def test_a_single_file_that_comes_before_the_rename_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse, path = publish._refuse, tmp_path / "x.npy"
+
+    def come(at: Path, *args: Any, **options: Any) -> None:
+        refuse(at, *args, **options)
+        path.write_text("mine")
+
+    monkeypatch.setattr(publish, "_refuse", come)
+    with pytest.raises(OutputExistsError, match="came here while this was made"):
+        publish.write_file(path, lambda temporary: temporary.write_text("x"))
+    assert path.read_text() == "mine"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_system_without_hard_links_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*args: object, **options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", link)
+    make(tmp_path, {"x.a": "1"})
+    publish.write_file(tmp_path / "x.npy", lambda temporary: temporary.write_text("x"))
+    assert sorted(tree(tmp_path)) == ["x.a", "x.manifest.json", "x.npy"]
+
+
+def test_folders_may_be_nested_deeper_than_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path(*["a"] * (sys.getrecursionlimit() + 100))
+    make(folder, {"x.a": "1"})
+    assert (folder / "x.a").read_text() == "1"
+    with publish.locked(Path("b"), "has it"):
+        Path("a").rename("b/a")
+        publish.clear(Path("b"))
+    assert not Path("b").exists()
 
 
 def test_a_folder_named_by_a_link_has_one_scratch_folder(tmp_path: Path) -> None:

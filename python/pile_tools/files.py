@@ -36,6 +36,21 @@ def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = No
         temporary.unlink(missing_ok=True)
 
 
+def make_folders(folder: Path) -> None:
+    """Makes a folder and the folders above it that are missing.
+
+    `Path.mkdir(parents=True)` calls itself for each of them, so that a path of a thousand ends it.
+
+    Raises:
+        OSError: A folder cannot be made, or something else has its name.
+    """
+    missing = [folder]
+    while not missing[-1].exists() and missing[-1] != missing[-1].parent:
+        missing.append(missing[-1].parent)
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a regular file in hexadecimal.
 

@@ -52,6 +52,9 @@ _OTHER_NAME = "give it another name, or remove it"
 #: What a file system without locks answers.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
+#: What a file system without hard links answers.
+_NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}
+
 #: What only a write is answered, for want of space.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -172,12 +175,12 @@ def make(
             if os.path.lexists(path) and not _is_regular(path):
                 _remove_tree(path)
         owned, before = _owned(target), _inode(target.manifest)
-        if not is_stream and (resumed := _finished_in_scratch(target, request)):
-            return _publish(target, resumed, owned, before, force=force), True
         if done := manifest.finished(target.manifest, request, force=force_anew, or_else=or_else):
             _remove_replaced(target, done, owned)
             clear(target.scratch)
             return done, False
+        if not is_stream and (resumed := _finished_in_scratch(target, request)):
+            return _publish(target, resumed, owned, before, force=force), True
         _refuse_kind(target.manifest)
         for name in names:
             _refuse(target.folder / name, owned, None, force=force)
@@ -250,7 +253,10 @@ def write_file(
             entry = _synced_entry(temporary, path.name)
             is_forced = force or (_is_regular(path) and is_ours(_head(path)))
             _refuse(path, {}, entry, force=is_forced, or_else=or_else)
-            temporary.replace(path)
+            if is_forced:
+                temporary.replace(path)
+            else:
+                _rename_exclusively(temporary, path, entry, or_else)
             sync_folder(path.parent)
         finally:
             clear(scratch)
@@ -455,7 +461,7 @@ class _Lock:
 def _make_folder(folder: Path) -> None:
     """Makes a scratch folder, or checks that the one that is there is ours or empty."""
     # A broken link in place of a parent exists too, and no waiting changes that: this error is not ours.
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    files.make_folders(folder.parent)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
         return
@@ -541,26 +547,65 @@ def _publish(
 
     `before` is the inode of the manifest that was there when the job began.
     """
-    target.folder.mkdir(parents=True, exist_ok=True)
-    _refuse_kind(target.manifest)
-    if not force and os.path.lexists(target.manifest) and _inode(target.manifest) != before:
-        raise OutputExistsError(f"came here while this was made; --force replaces it ({target.manifest})")
+    files.make_folders(target.folder)
     for entry in made.outputs:
         _refuse(target.folder / entry["path"], owned, entry, force=force)
-    target.manifest.unlink(missing_ok=True)
+    _refuse_kind(target.manifest)
+    if os.path.lexists(target.manifest):
+        if not force and _inode(target.manifest) != before:
+            raise OutputExistsError(f"came here while this was made; --force replaces it ({target.manifest})")
+        target.manifest.unlink()
     # Readers that know no manifests open the first file of a list, `.bin` say: it goes first and comes last.
-    names = [entry["path"] for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
-    for name in names:
-        (target.folder / name).unlink(missing_ok=True)
-    for name in reversed(names):
-        (target.scratch / name).replace(target.folder / name)
+    entries = [entry for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
+    replaceable = {entry["path"] for entry in entries if force or entry["path"] in owned}
+    for entry in entries:
+        if entry["path"] in replaceable:
+            (target.folder / entry["path"]).unlink(missing_ok=True)
+    for entry in reversed(entries):
+        made_file, final = target.scratch / entry["path"], target.folder / entry["path"]
+        if entry["path"] in replaceable:
+            made_file.replace(final)
+        else:
+            _rename_exclusively(made_file, final, entry)
     sync_folder(target.folder)
-    target.unpublished.replace(target.manifest)
+    if force:
+        target.unpublished.replace(target.manifest)
+    else:
+        _rename_exclusively(target.unpublished, target.manifest, None)
     sync_folder(target.folder)
     published = manifest.read(target.manifest)
     _remove_replaced(target, published, owned)
     clear(target.scratch)
     return published
+
+
+def _rename_exclusively(
+    made: Path, final: Path, entry: Entry | None, or_else: str = "--force replaces it"
+) -> None:
+    """Renames a finished file to a name that was free, or had an equal file, when it was looked at last.
+
+    A rename replaces what has come to the name since; a hard link does not.
+
+    Args:
+        made: The finished file in the scratch folder.
+        final: Its name.
+        entry: What the manifest says of it: an equal file stays, of the manifest itself none does.
+        or_else: What the user can do if another file is there.
+
+    Raises:
+        OutputExistsError: Another file came to the name.
+    """
+    try:
+        os.link(made, final, follow_symlinks=False)
+    except FileExistsError:
+        if entry is None or not _is_as_told(final, entry):
+            raise OutputExistsError(f"came here while this was made; {or_else} ({final})") from None
+    except OSError as err:
+        if err.errno not in _NO_LINKS:
+            raise
+        made.replace(final)
+        return
+    made.unlink()
 
 
 def _refuse(
@@ -599,13 +644,20 @@ def _kind(mode: int) -> str:
 
 
 def _owned(target: Target) -> dict[str, Entry]:
-    """Files beside the manifest that artifacts published at this name, or about to be, list as theirs."""
+    """Files beside the manifest that artifacts published at this name list as theirs."""
     owned: dict[str, Entry] = {}
     for path in (target.scratch / REPLACED, target.unpublished, target.manifest):
         if _is_regular(path):
             with contextlib.suppress(FormatError):
                 entries = _read_replaced(path) if path.name == REPLACED else manifest.read(path).outputs
-                owned.update((entry["path"], entry) for entry in entries if _is_plain(entry["path"]))
+                # A killed publication may have renamed a file, or another command may have made one there.
+                is_listed = path != target.unpublished
+                owned.update(
+                    (entry["path"], entry)
+                    for entry in entries
+                    if _is_plain(entry["path"])
+                    and (is_listed or _is_as_told(target.folder / entry["path"], entry))
+                )
     return owned
 
 
@@ -693,9 +745,12 @@ def _synced_entry(path: Path, name: str, sha256: str | None = None) -> Entry:
 
 def _remove_tree(path: Path) -> None:
     """Removes a file, a link, or a folder with what is in it; no link is followed."""
-    if not stat.S_ISDIR(path.lstat().st_mode):
-        path.unlink()
-        return
-    for child in path.iterdir():
-        _remove_tree(child)
-    path.rmdir()
+    # No recursion: folders may be nested deeper than Python's stack.
+    pending = [path]
+    while pending:
+        if not stat.S_ISDIR(pending[-1].lstat().st_mode):
+            pending.pop().unlink()
+        elif children := list(pending[-1].iterdir()):
+            pending += children
+        else:
+            pending.pop().rmdir()

@@ -123,6 +123,9 @@ CHANGES(int, ftruncate64, (int file, off64_t n), (file, n), is_file_below(file))
 CHANGES(int, ftruncate, (int file, off_t n), (file, n), is_file_below(file))
 CHANGES(int, rename, (const char *from, const char *to), (from, to), is_below(to))
 CHANGES(int, renameat, (int a, const char *from, int b, const char *to), (a, from, b, to), is_below(to))
+CHANGES(int, link, (const char *from, const char *to), (from, to), is_below(to))
+CHANGES(int, linkat, (int a, const char *from, int b, const char *to, int flags), (a, from, b, to, flags),
+        is_below(to))
 CHANGES(int, unlink, (const char *path), (path), is_below(path))
 CHANGES(int, unlinkat, (int at, const char *path, int flags), (at, path, flags),
         at != AT_FDCWD || is_below(path))
