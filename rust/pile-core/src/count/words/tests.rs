@@ -1,18 +1,19 @@
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, path::Path, rc::Rc};
 
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    super::kept::{Gram, Keep},
+    super::retained::{Gram, Retention},
     *,
 };
 
-type All = Vec<(String, Vec<u64>)>;
+/// The words and the counts by group of each n-gram.
+type AllWords = Vec<(String, Vec<u64>)>;
 
 #[derive(Clone, Default)]
-struct Collected(Rc<RefCell<All>>);
+struct CollectWords(Rc<RefCell<AllWords>>);
 
-impl GramSink for Collected {
+impl GramSink for CollectWords {
     fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
         let key = String::from_utf8(gram.key.to_vec()).unwrap();
         self.0.borrow_mut().push((key, gram.by_group.to_vec()));
@@ -24,7 +25,10 @@ impl GramSink for Collected {
     }
 }
 
-fn naively(documents: &[(String, usize)], lengths: &[usize]) -> BTreeMap<(usize, String), u64> {
+/// A text and the number of its subset.
+type TestDocument = (String, usize);
+
+fn count_naively(documents: &[TestDocument], lengths: &[usize]) -> BTreeMap<(usize, String), u64> {
     let mut counts = BTreeMap::new();
     for (text, _) in documents {
         let words: Vec<&str> = words(text).collect();
@@ -37,18 +41,20 @@ fn naively(documents: &[(String, usize)], lengths: &[usize]) -> BTreeMap<(usize,
     counts
 }
 
-fn counted(
-    folder: &std::path::Path,
-    documents: &[(String, usize)],
+/// Counts by subset in up to three shards.
+fn count_documents(
+    folder: &Path,
+    documents: &[TestDocument],
     lengths: &[usize],
-    (memory, n_threads, by_subset): (u64, usize, bool),
-) -> (All, WordsSummary) {
+    memory: u64,
+    n_threads: usize,
+) -> Result<(AllWords, WordsSummary)> {
     let mut shards = Vec::new();
     for (number, part) in documents
         .chunks(documents.len().div_ceil(3).max(1))
         .enumerate()
     {
-        let line = |(text, subset): &(String, usize)| {
+        let line = |(text, subset): &TestDocument| {
             let meta = serde_json::json!({ "pile_set_name": format!("s{subset}") });
             serde_json::json!({ "text": text, "meta": meta }).to_string() + "\n"
         };
@@ -59,13 +65,13 @@ fn counted(
     let config = WordsConfig {
         counting: NgramConfig {
             lengths: lengths.to_vec(),
-            keep: Keep {
+            retention: Retention {
                 min_count: 0,
                 top: None,
             },
             memory,
             n_threads,
-            folder: folder.join(format!("partial-{memory}-{n_threads}")),
+            folder: folder.join("scratch"),
             free_bytes: u64::MAX,
             job: "job".to_owned(),
             discard: false,
@@ -73,16 +79,22 @@ fn counted(
         shards,
         rules: Rules::default(),
         ignore_case: false,
-        by_subset,
+        by_subset: true,
     };
-    let sink = Collected::default();
+    let sink = CollectWords::default();
     let boxed = sink.clone();
-    let told = count_words(&config, &Progress::default(), move |_| Ok(Box::new(boxed))).unwrap();
-    (sink.0.take(), told)
+    let summary = count_words(&config, &Progress::default(), move |_| Ok(Box::new(boxed)))?;
+    Ok((sink.0.take(), summary))
+}
+
+/// The sums over groups.
+fn sums(found: &AllWords) -> Vec<(String, u64)> {
+    let sum = |(key, by_group): &(String, Vec<u64>)| (key.clone(), by_group.iter().sum());
+    found.iter().map(sum).collect()
 }
 
 #[test]
-fn words_are_those_of_python() {
+fn words_are_split_as_by_python() {
     let text = " a\u{1c}b\u{a0}c\u{200b}d\n\n e\u{85}f\u{3000}";
     assert_eq!(
         words(text).collect::<Vec<_>>(),
@@ -90,10 +102,29 @@ fn words_are_those_of_python() {
     );
 }
 
+#[test]
+fn a_table_is_spilled_before_its_offsets_overflow() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents: Vec<TestDocument> = (0..20).map(|i| (format!("{i} ").repeat(250), 0)).collect();
+    let (found, _) = count_documents(folder.path(), &documents, &[1, 2], 1 << 26, 1).unwrap();
+    let expected = count_naively(&documents, &[1, 2]);
+    let expected: Vec<_> = expected.into_iter().map(|((_, key), n)| (key, n)).collect();
+    assert_eq!(sums(&found), expected);
+}
+
+#[test]
+fn a_document_that_fits_no_table_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = [("a".repeat(MAX_TEXT_BYTES / MAX_GROWTH + 1), 0)];
+    let counted = count_documents(folder.path(), &documents, &[1], 1 << 26, 1);
+    let err = counted.unwrap_err().to_string();
+    assert!(err.starts_with("a document has 1025 bytes"), "{err}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn as_a_naive_count(
+    fn equals_a_naive_count(
         documents in vec(("[a-c é\u{a0}\t]{0,40}", 0_usize..3), 1..30),
         lengths in prop::sample::subsequence(vec![1_usize, 2, 3, 5], 1..4),
         n_threads in 1_usize..3,
@@ -101,14 +132,14 @@ proptest! {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let memory = if is_tight { 1 } else { 1 << 26 };
-        let (found, told) = counted(folder.path(), &documents, &lengths, (memory, n_threads, true));
-        let expected = naively(&documents, &lengths);
-        let sums: Vec<(String, u64)> = found.iter().map(|(k, c)| (k.clone(), c.iter().sum())).collect();
-        prop_assert_eq!(sums, expected.into_iter().map(|((_, k), n)| (k, n)).collect::<Vec<_>>());
-        for (place, name) in told.groups.iter().enumerate() {
-            let of: Vec<_> = documents.iter().filter(|d| Some(format!("s{}", d.1)) == *name).cloned().collect();
-            let n: u64 = naively(&of, &lengths).values().sum();
-            prop_assert_eq!(found.iter().map(|(_, c)| c[place]).sum::<u64>(), n);
+        let (found, summary) = count_documents(folder.path(), &documents, &lengths, memory, n_threads).unwrap();
+        let expected = count_naively(&documents, &lengths);
+        prop_assert_eq!(sums(&found), expected.into_iter().map(|((_, key), n)| (key, n)).collect::<Vec<_>>());
+        for (index, name) in summary.groups.iter().enumerate() {
+            let is_of_group = |document: &&TestDocument| Some(format!("s{}", document.1)) == *name;
+            let of_group: Vec<_> = documents.iter().filter(is_of_group).cloned().collect();
+            let n: u64 = count_naively(&of_group, &lengths).values().sum();
+            prop_assert_eq!(found.iter().map(|(_, by_group)| by_group[index]).sum::<u64>(), n);
         }
     }
 }
