@@ -6,8 +6,8 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
     Error, Result,
     count::{
-        self, ArithmeticKey, DocumentDecoder, Gram, GramSink, GroupName, GroupedDocuments,
-        KeyColumns, NgramConfig, PairScope, Retention, ShardTermsConfig, TermOptions, TermTotals,
+        self, ArithmeticKey, DocumentDecoder, GroupName, GroupedDocuments, KeyColumns, Ngram,
+        NgramConfig, NgramSink, PairScope, Retention, ShardTermsConfig, TermOptions, TermTotals,
         Terms, WordsConfig,
     },
     read::DEFAULT_MAX_RECORD,
@@ -143,12 +143,12 @@ struct ArraySink<'a, T> {
     from_id: fn(u32) -> T,
 }
 
-impl<T> GramSink for ArraySink<'_, T> {
-    fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
-        let ids = gram.key.as_chunks::<4>().0.iter();
+impl<T> NgramSink for ArraySink<'_, T> {
+    fn take(&mut self, ngram: &Ngram<'_>) -> Result<()> {
+        let ids = ngram.key.as_chunks::<4>().0.iter();
         self.ids
             .extend(ids.map(|id| (self.from_id)(u32::from_be_bytes(*id))));
-        self.counts.push(gram.count as i64);
+        self.counts.push(ngram.count as i64);
         Ok(())
     }
 
@@ -180,7 +180,7 @@ pub fn token_ngrams<'py>(
             n_groups: 1,
         };
         let counts = &mut counts;
-        let sink: Box<dyn GramSink> = match is_u16 {
+        let sink: Box<dyn NgramSink> = match is_u16 {
             true => Box::new(ArraySink {
                 ids: &mut u16_ids,
                 counts,

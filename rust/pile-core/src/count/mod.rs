@@ -24,7 +24,7 @@ mod words;
 pub use arithmetic::{ArithmeticCounter, ArithmeticKey, UNITS};
 pub(crate) use in_order::in_order;
 pub use ngrams::{GroupedDocuments, NgramConfig, count_ngrams};
-pub use retained::{Gram, GramSink, LengthSummary, Retention};
+pub use retained::{LengthSummary, Ngram, NgramSink, Retention};
 pub use subsets::GroupName;
 pub use table::{KeyColumns, write_table};
 pub use term_jobs::{

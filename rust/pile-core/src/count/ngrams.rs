@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use super::{
     chunk_plan::{self, ChunkPlan, CountLimits, KeyLayout},
     packed_key::{PackedKey, WideKey},
-    retained::{GramRetainer, GramSink, LengthSummary, Retention},
+    retained::{LengthSummary, NgramRetainer, NgramSink, Retention},
     runs,
     spill::{FinishedInput, Spill, SpillLimits},
     token_windows::{TokenRun, TokenWindows, largest_id},
@@ -73,7 +73,7 @@ pub fn count_ngrams<'a, S: TokenSource>(
     across: bool,
     config: &NgramConfig,
     progress: &Progress,
-    sink: impl FnOnce() -> Result<Box<dyn GramSink + 'a>>,
+    sink: impl FnOnce() -> Result<Box<dyn NgramSink + 'a>>,
 ) -> Result<Vec<LengthSummary>> {
     let id_bits = u32::BITS - largest_id(documents.source)?.max(1).leading_zeros();
     let layout = |n: usize| KeyLayout {
@@ -83,7 +83,9 @@ pub fn count_ngrams<'a, S: TokenSource>(
     };
     let longest = config.lengths.last().copied().unwrap_or(0);
     if config.lengths.first().is_none_or(|n| *n == 0) {
-        return Err(Error::argument("n-grams have 1 token or more"));
+        let lengths = &config.lengths;
+        let what = format!("n-grams have 1 token or more, got {lengths:?}");
+        return Err(Error::argument(what));
     }
     // Compared by length: the bits of a very long n-gram would overflow.
     let most = 1 + (WideKey::BITS - layout(1).bits()) / id_bits;
@@ -108,7 +110,7 @@ pub fn count_ngrams<'a, S: TokenSource>(
     };
     let (mut sink, mut summaries) = (sink()?, Vec::new());
     for n in &config.lengths {
-        let mut retainer = GramRetainer::new(*n, documents.n_groups, config.retention, &mut *sink);
+        let mut retainer = NgramRetainer::new(*n, documents.n_groups, config.retention, &mut *sink);
         let layout = layout(*n);
         match layout.bits() {
             ..=32 => counting.count_length::<u32>(layout, &mut retainer),
@@ -136,7 +138,7 @@ impl<S: TokenSource> NgramCounting<'_, S> {
     fn count_length<K: PackedKey>(
         &mut self,
         layout: KeyLayout,
-        retainer: &mut GramRetainer<'_>,
+        retainer: &mut NgramRetainer<'_>,
     ) -> Result<()> {
         let source = self.documents.source;
         let windows = TokenWindows {
@@ -236,10 +238,13 @@ fn run_from(source: &impl TokenSource, start: u64, end: u64) -> Result<TokenRun>
 
 #[cfg(test)]
 mod tests {
-    use super::{super::retained::Gram, *};
+    use super::{
+        super::retained::collect::{AllNgrams, CollectNgrams},
+        *,
+    };
     use crate::tokens::{Span, TokenType};
     use proptest::{collection::vec, prelude::*};
-    use std::{cell::RefCell, collections::BTreeMap, path::Path, rc::Rc};
+    use std::{collections::BTreeMap, path::Path};
 
     /// Documents in memory.
     struct Documents(TokenType, Vec<Vec<u32>>);
@@ -269,34 +274,16 @@ mod tests {
         }
     }
 
-    /// Key, count and counts by group of each n-gram.
-    type AllGrams = Vec<(Vec<u8>, u64, Vec<u64>)>;
-
-    #[derive(Clone, Default)]
-    struct CollectGrams(Rc<RefCell<AllGrams>>);
-
-    impl GramSink for CollectGrams {
-        fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
-            let gram = (gram.key.to_vec(), gram.count, gram.by_group.to_vec());
-            self.0.borrow_mut().push(gram);
-            Ok(())
-        }
-
-        fn finish(self: Box<Self>) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    fn count_naively(documents: &[Vec<u32>], groups: &[u32], n: usize, across: bool) -> AllGrams {
+    fn count_naively(documents: &[Vec<u32>], groups: &[u32], n: usize, across: bool) -> AllNgrams {
         let mut counts: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
         let all: Vec<(u32, u32)> = documents
             .iter()
             .zip(groups)
             .flat_map(|(tokens, group)| tokens.iter().map(|t| (*t, *group)))
             .collect();
-        let mut add = |gram: &[(u32, u32)]| {
-            let key = gram.iter().flat_map(|(t, _)| t.to_be_bytes()).collect();
-            counts.entry(key).or_insert(vec![0; 3])[gram[0].1 as usize] += 1;
+        let mut add = |ngram: &[(u32, u32)]| {
+            let key = ngram.iter().flat_map(|(t, _)| t.to_be_bytes()).collect();
+            counts.entry(key).or_insert(vec![0; 3])[ngram[0].1 as usize] += 1;
         };
         if across {
             all.windows(n).for_each(&mut add);
@@ -339,7 +326,7 @@ mod tests {
         }
     }
 
-    fn count_all(documents: &Documents, groups: &[u32], case: Case) -> AllGrams {
+    fn count_all(documents: &Documents, groups: &[u32], case: Case) -> AllNgrams {
         let folder = tempfile::tempdir().unwrap();
         let config = NgramConfig {
             lengths: vec![case.n],
@@ -350,7 +337,7 @@ mod tests {
             groups,
             n_groups: 3,
         };
-        let sink = CollectGrams::default();
+        let sink = CollectNgrams::default();
         let boxed = Box::new(sink.clone());
         let summaries = count_ngrams(&grouped, case.across, &config, &Progress::default(), || {
             Ok(boxed)
@@ -360,7 +347,7 @@ mod tests {
         assert_eq!(summaries[0].n_distinct, all.len() as u64);
         assert_eq!(
             summaries[0].n_occurrences,
-            all.iter().map(|gram| gram.1).sum::<u64>()
+            all.iter().map(|ngram| ngram.1).sum::<u64>()
         );
         all
     }
@@ -409,7 +396,7 @@ mod tests {
                 lengths: vec![n],
                 ..config(folder.path(), 1 << 20, 1)
             };
-            let sink = || -> Result<Box<dyn GramSink>> { Ok(Box::<CollectGrams>::default()) };
+            let sink = || -> Result<Box<dyn NgramSink>> { Ok(Box::<CollectNgrams>::default()) };
             let counted = count_ngrams(&documents, false, &config, &Progress::default(), sink);
             let err = counted.unwrap_err().to_string();
             assert!(err.starts_with("n-grams "), "{err}");

@@ -9,7 +9,7 @@ use crate::Result;
 
 /// An n-gram and its counts.
 #[derive(Debug, Clone, Copy)]
-pub struct Gram<'a> {
+pub struct Ngram<'a> {
     /// Its tokens as big-endian integers of four bytes, or its words joined by single spaces.
     pub key: &'a [u8],
     /// Occurrences in all groups.
@@ -20,12 +20,12 @@ pub struct Gram<'a> {
 
 /// Receives the retained n-grams: first all of one length, then all of the next. Those of a length ascend by key,
 /// or descend by count if [`Retention::top`] is set.
-pub trait GramSink {
+pub trait NgramSink {
     /// Receives one n-gram.
     ///
     /// # Errors
     /// It cannot be written.
-    fn take(&mut self, gram: &Gram<'_>) -> Result<()>;
+    fn take(&mut self, ngram: &Ngram<'_>) -> Result<()>;
 
     /// Is called after the last n-gram.
     ///
@@ -64,31 +64,31 @@ pub struct LengthSummary {
 const N_SMALL_COUNTS: usize = 1024;
 
 /// Count, key and counts by group of a retained n-gram.
-type RetainedGram = (Reverse<u64>, Vec<u8>, Vec<u64>);
+type RetainedNgram = (Reverse<u64>, Vec<u8>, Vec<u64>);
 
 /// Sums the records of each n-gram of one length, and passes the retained n-grams to a sink.
-pub(super) struct GramRetainer<'a> {
+pub(super) struct NgramRetainer<'a> {
     retention: Retention,
     n: usize,
-    sink: &'a mut dyn GramSink,
+    sink: &'a mut dyn NgramSink,
     /// The n-gram of the last record, and the sum of its records. The count is 0 before the first record.
     key: Vec<u8>,
     count: u64,
     by_group: Vec<u64>,
     /// The most frequent n-grams so far. The top of the heap is the first one to be dropped.
-    most_frequent: BinaryHeap<RetainedGram>,
+    most_frequent: BinaryHeap<RetainedNgram>,
     n_retained: u64,
     /// How many n-grams have each count.
     n_by_small_count: Vec<u64>,
     n_by_large_count: FxHashMap<u64, u64>,
 }
 
-impl<'a> GramRetainer<'a> {
+impl<'a> NgramRetainer<'a> {
     pub(super) fn new(
         n: usize,
         n_groups: usize,
         retention: Retention,
-        sink: &'a mut dyn GramSink,
+        sink: &'a mut dyn NgramSink,
     ) -> Self {
         Self {
             retention,
@@ -107,7 +107,7 @@ impl<'a> GramRetainer<'a> {
     /// Adds a record. Records must ascend by key; several may have the same key and group.
     pub(super) fn add(&mut self, key: &[u8], group: u32, count: u64) -> Result<()> {
         if self.key != key || self.count == 0 {
-            self.end_gram()?;
+            self.end_ngram()?;
             self.key.clear();
             self.key.extend_from_slice(key);
         }
@@ -119,7 +119,7 @@ impl<'a> GramRetainer<'a> {
     /// Adds the only record of an n-gram, if there is one group.
     pub(super) fn add_distinct(&mut self, key: &[u8], count: u64) -> Result<()> {
         let by_group = [count];
-        self.add_gram(&Gram {
+        self.add_ngram(&Ngram {
             key,
             count,
             by_group: &by_group,
@@ -127,17 +127,17 @@ impl<'a> GramRetainer<'a> {
     }
 
     /// Ends the n-gram of the last record.
-    fn end_gram(&mut self) -> Result<()> {
-        // The buffers are moved out and back, as `add_gram` borrows all of `self`.
+    fn end_ngram(&mut self) -> Result<()> {
+        // The buffers are moved out and back, as `add_ngram` borrows all of `self`.
         let key = std::mem::take(&mut self.key);
         let mut by_group = std::mem::take(&mut self.by_group);
-        let gram = Gram {
+        let ngram = Ngram {
             key: &key,
             count: std::mem::take(&mut self.count),
             by_group: &by_group,
         };
-        if gram.count > 0 {
-            self.add_gram(&gram)?;
+        if ngram.count > 0 {
+            self.add_ngram(&ngram)?;
         }
         by_group.fill(0);
         (self.key, self.by_group) = (key, by_group);
@@ -145,21 +145,21 @@ impl<'a> GramRetainer<'a> {
     }
 
     #[inline]
-    fn add_gram(&mut self, gram: &Gram<'_>) -> Result<()> {
-        match self.n_by_small_count.get_mut(gram.count as usize) {
+    fn add_ngram(&mut self, ngram: &Ngram<'_>) -> Result<()> {
+        match self.n_by_small_count.get_mut(ngram.count as usize) {
             Some(n) => *n += 1,
-            None => *self.n_by_large_count.entry(gram.count).or_default() += 1,
+            None => *self.n_by_large_count.entry(ngram.count).or_default() += 1,
         }
-        if gram.count < self.retention.min_count {
+        if ngram.count < self.retention.min_count {
             return Ok(());
         }
         match self.retention.top {
             None => {
                 self.n_retained += 1;
-                self.sink.take(gram)
+                self.sink.take(ngram)
             }
             Some(top) => {
-                retain_most_frequent(&mut self.most_frequent, top, gram);
+                retain_most_frequent(&mut self.most_frequent, top, ngram);
                 Ok(())
             }
         }
@@ -167,10 +167,10 @@ impl<'a> GramRetainer<'a> {
 
     /// Passes the remaining n-grams to the sink, and returns the statistics of all n-grams.
     pub(super) fn finish(mut self) -> Result<LengthSummary> {
-        self.end_gram()?;
+        self.end_ngram()?;
         for (count, key, by_group) in std::mem::take(&mut self.most_frequent).into_sorted_vec() {
             self.n_retained += 1;
-            self.sink.take(&Gram {
+            self.sink.take(&Ngram {
                 key: &key,
                 count: count.0,
                 by_group: &by_group,
@@ -191,18 +191,44 @@ impl<'a> GramRetainer<'a> {
     }
 }
 
-/// Adds `gram` if it is among the `top` most frequent ones so far. Of equal counts the smaller keys are retained,
+/// Adds `ngram` if it is among the `top` most frequent ones so far. Of equal counts the smaller keys are retained,
 /// which come first, as keys ascend.
-fn retain_most_frequent(heap: &mut BinaryHeap<RetainedGram>, top: usize, gram: &Gram<'_>) {
+fn retain_most_frequent(heap: &mut BinaryHeap<RetainedNgram>, top: usize, ngram: &Ngram<'_>) {
     if heap.len() >= top {
         match heap.peek() {
-            Some(last) if last.0.0 < gram.count => drop(heap.pop()),
+            Some(last) if last.0.0 < ngram.count => drop(heap.pop()),
             _ => return,
         }
     }
     heap.push((
-        Reverse(gram.count),
-        gram.key.to_vec(),
-        gram.by_group.to_vec(),
+        Reverse(ngram.count),
+        ngram.key.to_vec(),
+        ngram.by_group.to_vec(),
     ));
+}
+
+/// A sink that collects n-grams, for tests.
+#[cfg(test)]
+pub(super) mod collect {
+    use std::{cell::RefCell, rc::Rc};
+
+    use super::{Ngram, NgramSink, Result};
+
+    /// Key, count and counts by group of each n-gram.
+    pub(in super::super) type AllNgrams = Vec<(Vec<u8>, u64, Vec<u64>)>;
+
+    #[derive(Clone, Default)]
+    pub(in super::super) struct CollectNgrams(pub(in super::super) Rc<RefCell<AllNgrams>>);
+
+    impl NgramSink for CollectNgrams {
+        fn take(&mut self, ngram: &Ngram<'_>) -> Result<()> {
+            let ngram = (ngram.key.to_vec(), ngram.count, ngram.by_group.to_vec());
+            self.0.borrow_mut().push(ngram);
+            Ok(())
+        }
+
+        fn finish(self: Box<Self>) -> Result<()> {
+            Ok(())
+        }
+    }
 }

@@ -6,7 +6,7 @@ mod tsv;
 use std::path::Path;
 
 use super::{
-    retained::{Gram, GramSink},
+    retained::{Ngram, NgramSink},
     subsets::GroupName,
 };
 use crate::{Result, tokenize::TokenBytes};
@@ -57,7 +57,7 @@ pub fn write_table<'a>(
     path: &Path,
     keys: KeyColumns<'a>,
     groups: &[GroupName],
-) -> Result<Box<dyn GramSink + 'a>> {
+) -> Result<Box<dyn NgramSink + 'a>> {
     let groups = if groups.len() > 1 { groups } else { &[] };
     let columns: Vec<String> = groups.iter().map(column_name).collect();
     Ok(match path.extension().is_some_and(|e| e == "parquet") {
@@ -70,9 +70,9 @@ pub fn write_table<'a>(
 mod tests {
     use super::*;
 
-    fn gram<'a>(key: &'a [u8], by_group: &'a [u64]) -> Gram<'a> {
+    fn ngram<'a>(key: &'a [u8], by_group: &'a [u64]) -> Ngram<'a> {
         let count = by_group.iter().sum();
-        Gram {
+        Ngram {
             key,
             count,
             by_group,
@@ -85,8 +85,8 @@ mod tests {
         let path = folder.path().join("a.tsv");
         let groups = [Some("Books".to_owned()), Some("a\tb".to_owned()), None];
         let mut table = write_table(&path, KeyColumns::Words, &groups).unwrap();
-        table.take(&gram("x\\ y".as_bytes(), &[3, 0, 0])).unwrap();
-        table.take(&gram("\u{1}".as_bytes(), &[1, 2, 0])).unwrap();
+        table.take(&ngram("x\\ y".as_bytes(), &[3, 0, 0])).unwrap();
+        table.take(&ngram("\u{1}".as_bytes(), &[1, 2, 0])).unwrap();
         table.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
@@ -101,7 +101,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tsv");
         let mut table = write_table(&path, KeyColumns::Tokens(None), &[None]).unwrap();
-        table.take(&gram(&[0, 0, 1, 0, 0, 0, 0, 7], &[2])).unwrap();
+        table.take(&ngram(&[0, 0, 1, 0, 0, 0, 0, 7], &[2])).unwrap();
         table.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "tokens\tcount\n256 7\t2\n");

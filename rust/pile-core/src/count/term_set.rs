@@ -23,7 +23,10 @@ impl TermSet {
             ));
         }
         if u32::try_from(terms.len()).is_err() {
-            return Err(Error::argument("2^32 terms or more"));
+            return Err(Error::argument(format!(
+                "{} terms are given: fewer than 2^32 can be counted",
+                terms.len()
+            )));
         }
         let mut set = Self {
             bytes: Vec::new(),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     case_folding,
     ngrams::NgramConfig,
-    retained::{GramRetainer, GramSink, LengthSummary},
+    retained::{LengthSummary, NgramRetainer, NgramSink},
     runs,
     spill::{FinishedInput, PendingRuns, Spill},
     subsets::{GroupName, Subsets, sort_groups},
@@ -75,7 +75,7 @@ pub struct WordsSummary {
     pub shards: Vec<String>,
     /// Statistics of all n-grams of each length.
     pub lengths: Vec<LengthSummary>,
-    /// The groups, in the order of [`Gram::by_group`](super::Gram::by_group).
+    /// The groups, in the order of [`Ngram::by_group`](super::Ngram::by_group).
     pub groups: Vec<GroupName>,
 }
 
@@ -315,12 +315,13 @@ struct WordsCheckpoint {
 pub fn count_words<'a>(
     config: &WordsConfig,
     progress: &Progress,
-    sink: impl FnOnce(&[GroupName]) -> Result<Box<dyn GramSink + 'a>>,
+    sink: impl FnOnce(&[GroupName]) -> Result<Box<dyn NgramSink + 'a>>,
 ) -> Result<WordsSummary> {
     let counting = &config.counting;
     let is_valid = |n: &usize| (1..=MAX_WORDS).contains(n);
     if counting.lengths.is_empty() || !counting.lengths.iter().all(is_valid) {
-        let what = format!("n-grams of words have 1 to {MAX_WORDS} words");
+        let lengths = &counting.lengths;
+        let what = format!("n-grams of words have 1 to {MAX_WORDS} words, got {lengths:?}");
         return Err(Error::argument(what));
     }
     let mut spill = Spill::open(
@@ -354,7 +355,7 @@ pub fn count_words<'a>(
     let mut lengths = Vec::new();
     for n in &counting.lengths {
         let n_groups = groups.names.len();
-        let mut retainer = GramRetainer::new(*n, n_groups, counting.retention, &mut *sink);
+        let mut retainer = NgramRetainer::new(*n, n_groups, counting.retention, &mut *sink);
         spill.merge(*n, |key, group, count| {
             retainer.add(key, groups.indices[group as usize], count)
         })?;

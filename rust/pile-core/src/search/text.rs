@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    bytes::sortable_prefix,
     tokens::{TokenSource, TokenType},
 };
 
@@ -30,7 +31,8 @@ impl Tails {
         let mut keyed: Vec<(u64, u32, u32)> = ranks
             .flat_map(|rank| {
                 let bytes = alphabet.bytes(rank);
-                (0..bytes.len()).map(move |start| (key(&bytes[start..]), rank, start as u32))
+                (0..bytes.len())
+                    .map(move |start| (sortable_prefix(&bytes[start..]), rank, start as u32))
             })
             .collect();
         keyed.sort_unstable_by(|a, b| {
@@ -61,14 +63,6 @@ impl Tails {
         let all = 0..self.tails.len() as u32;
         begun(all, |tail| self.bytes(alphabet, tail), text)
     }
-}
-
-/// The first eight bytes as a number that sorts as they do.
-fn key(bytes: &[u8]) -> u64 {
-    let mut first = [0; 8];
-    let n = bytes.len().min(8);
-    first[..n].copy_from_slice(&bytes[..n]);
-    u64::from_be_bytes(first)
 }
 
 /// Occurrences of a text in a piece that lie in as many tokens.

@@ -17,7 +17,7 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 
-use super::{Gram, GramSink, KeyColumns, ids_of, text_of};
+use super::{KeyColumns, Ngram, NgramSink, ids_of, text_of};
 use crate::{Error, Result, io::create};
 
 /// Limits of a row group, which is in memory until it is written: rows, bytes of texts, and token ids.
@@ -201,25 +201,25 @@ fn failure(path: &Path, err: ParquetError) -> Error {
     }
 }
 
-impl GramSink for ParquetTable<'_> {
-    fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
+impl NgramSink for ParquetTable<'_> {
+    fn take(&mut self, ngram: &Ngram<'_>) -> Result<()> {
         let rows = &mut self.rows;
         let text = match self.keys {
-            KeyColumns::Words => Some(String::from_utf8_lossy(gram.key).into_owned()),
+            KeyColumns::Words => Some(String::from_utf8_lossy(ngram.key).into_owned()),
             KeyColumns::Tokens(token_bytes) => {
                 let before = rows.ids.len();
-                rows.ids.extend(ids_of(gram.key).map(|id| id as i32));
+                rows.ids.extend(ids_of(ngram.key).map(|id| id as i32));
                 rows.repetitions.push(0);
-                rows.repetitions.resize(before + gram.key.len() / 4, 1);
-                token_bytes.map(|bytes| text_of(gram.key, bytes, &mut self.scratch))
+                rows.repetitions.resize(before + ngram.key.len() / 4, 1);
+                token_bytes.map(|bytes| text_of(ngram.key, bytes, &mut self.scratch))
             }
         };
         if let Some(text) = text {
             rows.text_bytes += text.len();
             rows.texts.push(ByteArray::from(text.into_bytes()));
         }
-        rows.counts.push(gram.count as i64);
-        for (column, count) in rows.by_group.iter_mut().zip(gram.by_group) {
+        rows.counts.push(ngram.count as i64);
+        for (column, count) in rows.by_group.iter_mut().zip(ngram.by_group) {
             column.push(*count as i64);
         }
         rows.n_rows += 1;

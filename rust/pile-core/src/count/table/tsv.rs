@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Gram, GramSink, KeyColumns, ids_of, text_of};
+use super::{KeyColumns, Ngram, NgramSink, ids_of, text_of};
 use crate::{Error, Result, bytes::decimal_digits, io::create};
 
 /// Writes n-grams to a file.
@@ -77,13 +77,13 @@ impl<'a> TsvTable<'a> {
     }
 }
 
-impl GramSink for TsvTable<'_> {
-    fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
+impl NgramSink for TsvTable<'_> {
+    fn take(&mut self, ngram: &Ngram<'_>) -> Result<()> {
         match self.keys {
             // Nothing is lost: words are from JSON or Parquet strings, which are UTF-8.
-            KeyColumns::Words => put_escaped(&mut self.line, &String::from_utf8_lossy(gram.key)),
+            KeyColumns::Words => put_escaped(&mut self.line, &String::from_utf8_lossy(ngram.key)),
             KeyColumns::Tokens(token_bytes) => {
-                for (i, id) in ids_of(gram.key).enumerate() {
+                for (i, id) in ids_of(ngram.key).enumerate() {
                     if i > 0 {
                         self.line.push(b' ');
                     }
@@ -91,15 +91,15 @@ impl GramSink for TsvTable<'_> {
                 }
                 if let Some(token_bytes) = token_bytes {
                     self.line.push(b'\t');
-                    let text = text_of(gram.key, token_bytes, &mut self.scratch);
+                    let text = text_of(ngram.key, token_bytes, &mut self.scratch);
                     put_escaped(&mut self.line, &text);
                 }
             }
         }
         self.line.push(b'\t');
-        put_number(&mut self.line, gram.count);
+        put_number(&mut self.line, ngram.count);
         if self.has_groups {
-            for count in gram.by_group {
+            for count in ngram.by_group {
                 self.line.push(b'\t');
                 put_number(&mut self.line, *count);
             }

@@ -1,29 +1,14 @@
-use std::{cell::RefCell, collections::BTreeMap, path::Path, rc::Rc};
+use std::{collections::BTreeMap, path::Path};
 
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    super::retained::{Gram, Retention},
+    super::retained::{
+        Retention,
+        collect::{AllNgrams, CollectNgrams},
+    },
     *,
 };
-
-/// The words and the counts by group of each n-gram.
-type AllWords = Vec<(String, Vec<u64>)>;
-
-#[derive(Clone, Default)]
-struct CollectWords(Rc<RefCell<AllWords>>);
-
-impl GramSink for CollectWords {
-    fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
-        let key = String::from_utf8(gram.key.to_vec()).unwrap();
-        self.0.borrow_mut().push((key, gram.by_group.to_vec()));
-        Ok(())
-    }
-
-    fn finish(self: Box<Self>) -> Result<()> {
-        Ok(())
-    }
-}
 
 /// A text and the number of its subset.
 type TestDocument = (String, usize);
@@ -33,8 +18,8 @@ fn count_naively(documents: &[TestDocument], lengths: &[usize]) -> BTreeMap<(usi
     for (text, _) in documents {
         let words: Vec<&str> = words(text).collect();
         for n in lengths {
-            for gram in words.windows(*n) {
-                *counts.entry((*n, gram.join(" "))).or_default() += 1;
+            for ngram in words.windows(*n) {
+                *counts.entry((*n, ngram.join(" "))).or_default() += 1;
             }
         }
     }
@@ -48,7 +33,7 @@ fn count_documents(
     lengths: &[usize],
     memory: u64,
     n_threads: usize,
-) -> Result<(AllWords, WordsSummary)> {
+) -> Result<(AllNgrams, WordsSummary)> {
     let mut shards = Vec::new();
     for (number, part) in documents
         .chunks(documents.len().div_ceil(3).max(1))
@@ -81,16 +66,19 @@ fn count_documents(
         ignore_case: false,
         by_subset: true,
     };
-    let sink = CollectWords::default();
+    let sink = CollectNgrams::default();
     let boxed = sink.clone();
     let summary = count_words(&config, &Progress::default(), move |_| Ok(Box::new(boxed)))?;
     Ok((sink.0.take(), summary))
 }
 
-/// The sums over groups.
-fn sums(found: &AllWords) -> Vec<(String, u64)> {
-    let sum = |(key, by_group): &(String, Vec<u64>)| (key.clone(), by_group.iter().sum());
-    found.iter().map(sum).collect()
+/// The words and the count of each n-gram.
+fn words_and_counts(found: &AllNgrams) -> Vec<(String, u64)> {
+    let words = |key: &[u8]| String::from_utf8(key.to_vec()).unwrap();
+    found
+        .iter()
+        .map(|(key, count, _)| (words(key), *count))
+        .collect()
 }
 
 #[test]
@@ -109,7 +97,7 @@ fn a_table_is_spilled_before_its_offsets_overflow() {
     let (found, _) = count_documents(folder.path(), &documents, &[1, 2], 1 << 26, 1).unwrap();
     let expected = count_naively(&documents, &[1, 2]);
     let expected: Vec<_> = expected.into_iter().map(|((_, key), n)| (key, n)).collect();
-    assert_eq!(sums(&found), expected);
+    assert_eq!(words_and_counts(&found), expected);
 }
 
 #[test]
@@ -134,12 +122,12 @@ proptest! {
         let memory = if is_tight { 1 } else { 1 << 26 };
         let (found, summary) = count_documents(folder.path(), &documents, &lengths, memory, n_threads).unwrap();
         let expected = count_naively(&documents, &lengths);
-        prop_assert_eq!(sums(&found), expected.into_iter().map(|((_, key), n)| (key, n)).collect::<Vec<_>>());
+        prop_assert_eq!(words_and_counts(&found), expected.into_iter().map(|((_, key), n)| (key, n)).collect::<Vec<_>>());
         for (index, name) in summary.groups.iter().enumerate() {
             let is_of_group = |document: &&TestDocument| Some(format!("s{}", document.1)) == *name;
             let of_group: Vec<_> = documents.iter().filter(is_of_group).cloned().collect();
             let n: u64 = count_naively(&of_group, &lengths).values().sum();
-            prop_assert_eq!(found.iter().map(|(_, by_group)| by_group[index]).sum::<u64>(), n);
+            prop_assert_eq!(found.iter().map(|(_, _, by_group)| by_group[index]).sum::<u64>(), n);
         }
     }
 }
