@@ -184,7 +184,8 @@ impl<S: TokenSource> NgramCounting<'_, S> {
             self.spill.finish_input(pending, finished, Vec::new())?;
             (start, remaining) = (end, run_from(source, end, n_tokens)?);
         }
-        self.spill.merge(layout.n, |key, group, count| {
+        let n_groups = self.documents.n_groups;
+        self.spill.merge(layout.n, n_groups, |key, group, count| {
             retainer.add(key, group, count)
         })
     }

@@ -218,16 +218,26 @@ impl Spill {
 
     /// Calls `visit` with the key, group and count of each record of n-grams of `n` tokens or words, ascending.
     /// Several records may have the same key and group.
+    ///
+    /// # Errors
+    /// A run is malformed or has a group that is not below `n_groups`; the file system fails; or an error of `visit`.
     pub(super) fn merge(
         &mut self,
         n: usize,
-        visit: impl FnMut(&[u8], u32, u64) -> Result<()>,
+        n_groups: usize,
+        mut visit: impl FnMut(&[u8], u32, u64) -> Result<()>,
     ) -> Result<()> {
         while self.runs_of(n).len() > FAN_IN {
             self.merge_first_runs(n)?;
         }
         let paths = self.paths(&self.runs_of(n));
-        runs::merge(&paths, self.buffer_bytes(), visit)
+        runs::merge(&paths, self.buffer_bytes(), |key, group, count| {
+            if group as usize >= n_groups {
+                let what = format!("a run of counts has group {group} of {n_groups} groups");
+                return Err(Error::malformed(&self.scratch.path(""), what));
+            }
+            visit(key, group, count)
+        })
     }
 
     fn runs_of(&self, n: usize) -> Vec<RunFile> {
@@ -276,5 +286,29 @@ impl Spill {
             io::remove_if_there(&path)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_an_unknown_group_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = SpillLimits {
+            free_bytes: u64::MAX,
+            memory: 0,
+        };
+        let progress = Progress::default();
+        let mut spill = Spill::open(folder.path(), "job", false, limits, &progress).unwrap();
+        let pending = spill.begin();
+        let mut record = Vec::new();
+        runs::put_record(&mut record, b"key", 2, 1);
+        spill.write(&pending, 1, |run| run.append(&record)).unwrap();
+        spill.record(pending);
+        spill.merge(1, 3, |_, _, _| Ok(())).unwrap();
+        let err = spill.merge(1, 2, |_, _, _| Ok(())).unwrap_err();
+        assert!(err.to_string().contains("group 2 of 2 groups"), "{err}");
     }
 }

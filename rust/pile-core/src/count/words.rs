@@ -338,6 +338,14 @@ pub fn count_words<'a>(
     };
     let sizes = shard_sizes(&config.shards)?;
     let mut first = checkpoint.hashes.len();
+    // Anyone may have written the state.
+    if first > sizes.len() {
+        let what = format!(
+            "{first} shards are finished, but the job has {}",
+            sizes.len()
+        );
+        return Err(Error::malformed(&spill.path("state.json"), what));
+    }
     progress.advance(sizes[..first].iter().sum())?;
     while first < config.shards.len() {
         let end = batch_end(&sizes, first, counting.memory);
@@ -356,7 +364,7 @@ pub fn count_words<'a>(
     for n in &counting.lengths {
         let n_groups = groups.names.len();
         let mut retainer = NgramRetainer::new(*n, n_groups, counting.retention, &mut *sink);
-        spill.merge(*n, |key, group, count| {
+        spill.merge(*n, groups.indices.len(), |key, group, count| {
             retainer.add(key, groups.indices[group as usize], count)
         })?;
         lengths.push(retainer.finish()?);

@@ -3,9 +3,12 @@ use std::{collections::BTreeMap, path::Path};
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    super::retained::{
-        Retention,
-        collect::{AllNgrams, CollectNgrams},
+    super::{
+        retained::{
+            Retention,
+            collect::{AllNgrams, CollectNgrams},
+        },
+        spill::SpillLimits,
     },
     *,
 };
@@ -107,6 +110,32 @@ fn a_document_that_fits_no_table_is_refused() {
     let counted = count_documents(folder.path(), &documents, &[1], 1 << 26, 1);
     let err = counted.unwrap_err().to_string();
     assert!(err.starts_with("a document has 1025 bytes"), "{err}");
+}
+
+#[test]
+fn a_state_with_too_many_shards_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = SpillLimits {
+        free_bytes: u64::MAX,
+        memory: 0,
+    };
+    let scratch = folder.path().join("scratch");
+    let mut spill = Spill::open(&scratch, "job", false, limits, &Progress::default()).unwrap();
+    let checkpoint = WordsCheckpoint {
+        hashes: vec![String::new(); 2],
+        ..WordsCheckpoint::default()
+    };
+    let finished = FinishedInput {
+        what: "shards".to_owned(),
+        end: 2,
+    };
+    let json = serde_json::to_string(&checkpoint).unwrap();
+    spill
+        .finish_input(spill.begin(), finished, vec![json])
+        .unwrap();
+    let counted = count_documents(folder.path(), &[("a".to_owned(), 0)], &[1], 1 << 26, 1);
+    let err = counted.unwrap_err().to_string();
+    assert!(err.starts_with("2 shards are finished"), "{err}");
 }
 
 proptest! {
