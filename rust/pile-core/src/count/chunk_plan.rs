@@ -38,7 +38,7 @@ pub(super) struct KeyLayout {
 }
 
 impl KeyLayout {
-    /// Bits of a key.
+    /// Bits of a key. `n` must be so small that they do not overflow.
     pub(super) fn bits(self) -> u32 {
         (self.n as u32 - 1) * self.id_bits + self.group_bits
     }

@@ -1,13 +1,16 @@
 //! Finds every occurrence of many terms in a text, overlapping ones included.
 //!
-//! The text is processed in blocks. In a block, filters successively reduce the list of offsets where a term may
-//! start: one for terms of one or two bytes, one for the first three bytes of longer terms, then one for the first
-//! four bytes, and one for each length from three to seven and for the first eight bytes of longer terms. Offsets
-//! that remain are looked up in tables. So an offset where no term starts takes the same few steps for any number of
-//! terms.
+//! The text is processed in blocks, and each block by filters, which yield the offsets where a term may start:
 //!
-//! The loops over offsets are without branches that depend on the text, which a processor would often mispredict:
-//! each offset is written to the end of the output list, and the list's length grows by 0 or 1.
+//! 1. All offsets pass a bitmap for terms of one or two bytes, and a filter of the first three bytes of longer terms.
+//! 2. Offsets that passed the filter pass another one, of the first four bytes of terms of four bytes or more.
+//! 3. Offsets that passed one of these filters pass a filter for each length from three to seven bytes, and for the
+//!    first eight bytes of longer terms. Those that pass again are looked up in the table of that length.
+//!
+//! So an offset where no term starts mostly takes two steps, for any number of terms.
+//!
+//! The loops over offsets have no branches that depend on the text, as a processor would often mispredict them: each
+//! offset is written to the end of the output list, whose length then grows by 0 or 1.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -129,8 +132,8 @@ impl Finder {
         }
     }
 
-    /// Puts the offsets of the block where a term of one or two bytes may start, and those where a longer term
-    /// may. Returns how many there are of each.
+    /// Writes the offsets of the block where a term of one or two bytes may start to `short`, and those where a longer
+    /// term may start to `longer`. Returns how many there are of each.
     #[inline(never)] // inlined, the loop's variables do not all fit the registers
     fn filter_all(
         &self,
@@ -202,7 +205,8 @@ impl Finder {
     }
 }
 
-/// For each term of eight bytes or more, the longest other such term that is a prefix of it, or [`NONE`].
+/// For each term of eight bytes or more, the longest other one that is a prefix of it, or [`NONE`]. Prefixes of fewer
+/// than eight bytes do not count: they are found by their own tables.
 fn longest_prefixes(terms: &TermSet) -> Vec<u32> {
     // The prefixes of the last term, and that term, by ascending length. As terms are sorted, a term that is not a
     // prefix of the next one is not a prefix of any later one.
@@ -293,7 +297,7 @@ impl<'a> TextBlock<'a> {
         })
     }
 
-    /// Those of `offsets`, which ascend, that have at least `n_bytes` bytes of text after them.
+    /// The ascending `offsets` without those at the end that have fewer than `n_bytes` bytes of text after them.
     fn with_space_for(self, offsets: &[u16], n_bytes: usize) -> &[u16] {
         let is_too_close = |offset: &&u16| usize::from(**offset) + n_bytes > self.text.len();
         let n = offsets.iter().rev().take_while(is_too_close).count();
@@ -301,7 +305,7 @@ impl<'a> TextBlock<'a> {
     }
 }
 
-/// Puts those of `offsets` that pass the filter. Returns how many there are.
+/// Writes the offsets that pass the filter to `passed`. Returns how many there are.
 fn put_passed(
     filter: &PrefixFilter,
     block: TextBlock<'_>,
@@ -350,7 +354,7 @@ fn put_hits(
     put_terms(block.load(passed), term, hits);
 }
 
-/// Replaces `candidates` by those of `offsets` that have a prefix of the table.
+/// Replaces `candidates` by the offsets whose next eight bytes are a prefix of the table.
 fn put_candidates(
     table: &PrefixTable,
     block: TextBlock<'_>,

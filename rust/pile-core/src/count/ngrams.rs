@@ -66,8 +66,8 @@ pub struct GroupedDocuments<'a, S> {
 /// which it starts. `progress` advances by n-grams counted.
 ///
 /// # Errors
-/// No length, 0, or one of more tokens than keys of 512 bits hold; ids that are negative or too large; a source that cannot be
-/// read; too little disk, or a failure of the file system; an error of the sink; or a stop.
+/// No length, or one that is 0 or whose keys are longer than 512 bits; ids that are negative or too large; a source
+/// that cannot be read; too little disk, or a failure of the file system; an error of the sink; or a stop.
 pub fn count_ngrams<'a, S: TokenSource>(
     documents: &GroupedDocuments<'_, S>,
     across: bool,
@@ -87,7 +87,7 @@ pub fn count_ngrams<'a, S: TokenSource>(
         let what = format!("n-grams have 1 token or more, got {lengths:?}");
         return Err(Error::argument(what));
     }
-    // Compared by length: the bits of a very long n-gram would overflow.
+    // Lengths are compared instead of bits, as the bits of a very long n-gram would overflow.
     let most = 1 + (WideKey::BITS - layout(1).bits()) / id_bits;
     if longest > most as usize {
         return Err(Error::argument(format!(
@@ -152,6 +152,7 @@ impl<S: TokenSource> NgramCounting<'_, S> {
         // Chunks that an interrupted run has spilled are not counted again, even if it had another memory limit.
         let mut start = self.spill.finished_end(&what);
         self.progress.advance(start)?;
+        // The tokens from `start` on.
         let mut remaining = run_from(source, start, n_tokens)?;
         while start < n_tokens {
             let plan = self.plan_chunk::<K>(&windows, layout, remaining)?;

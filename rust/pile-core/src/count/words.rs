@@ -86,6 +86,7 @@ struct NgramSlot {
     /// The first occurrence of the n-gram in the table's text.
     start: u32,
     length: u32,
+    /// Less than the bytes of the table's text, so that it does not overflow.
     count: u32,
     group: u16,
     /// Words of the n-gram. At most [`MAX_WORDS`].
@@ -259,14 +260,14 @@ impl<'a> WordTable<'a> {
     fn spill(&mut self, spill: &Spill, pending: &Mutex<PendingRuns>) -> Result<()> {
         for n in self.lengths {
             // The first bytes of each key, and the index of its slot.
-            let mut order: Vec<(u64, u32)> = Vec::new();
+            let mut order: Vec<(u64, usize)> = Vec::new();
             for (index, slot) in self.slots.iter().enumerate() {
                 if slot.count > 0 && usize::from(slot.n) == *n {
-                    order.push((sortable_prefix(self.key(slot)), index as u32));
+                    order.push((sortable_prefix(self.key(slot)), index));
                 }
             }
             order.sort_unstable_by(|a, b| {
-                let (slot_a, slot_b) = (&self.slots[a.1 as usize], &self.slots[b.1 as usize]);
+                let (slot_a, slot_b) = (&self.slots[a.1], &self.slots[b.1]);
                 let by_key = || self.key(slot_a).cmp(self.key(slot_b));
                 a.0.cmp(&b.0)
                     .then_with(by_key)
@@ -278,7 +279,7 @@ impl<'a> WordTable<'a> {
             spill.write(pending, *n, |run| {
                 let mut record = Vec::new();
                 for (_, index) in &order {
-                    let slot = &self.slots[*index as usize];
+                    let slot = &self.slots[*index];
                     let (group, count) = (u32::from(slot.group), u64::from(slot.count));
                     record.clear();
                     runs::put_record(&mut record, self.key(slot), group, count);

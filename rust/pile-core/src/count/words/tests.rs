@@ -151,7 +151,8 @@ proptest! {
         let memory = if is_tight { 1 } else { 1 << 26 };
         let (found, summary) = count_documents(folder.path(), &documents, &lengths, memory, n_threads).unwrap();
         let expected = count_naively(&documents, &lengths);
-        prop_assert_eq!(words_and_counts(&found), expected.into_iter().map(|((_, key), n)| (key, n)).collect::<Vec<_>>());
+        let expected: Vec<_> = expected.into_iter().map(|((_, key), n)| (key, n)).collect();
+        prop_assert_eq!(words_and_counts(&found), expected);
         for (index, name) in summary.groups.iter().enumerate() {
             let is_of_group = |document: &&TestDocument| Some(format!("s{}", document.1)) == *name;
             let of_group: Vec<_> = documents.iter().filter(is_of_group).cloned().collect();
