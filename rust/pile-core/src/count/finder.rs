@@ -111,10 +111,10 @@ impl Finder {
             hits,
         } = buffers;
         // At the end of the text, the bytes of an earlier block remain after it. They can only yield offsets too
-        // close to the end, which `TextBlock::with_space_for` removes.
+        // close to the end, which `FinderBlock::with_space_for` removes.
         let n = text.len().min(bytes.len());
         bytes[..n].copy_from_slice(&text[..n]);
-        let block = TextBlock { text, bytes };
+        let block = FinderBlock { text, bytes };
         let (n_short, n_three) = self.filter_all(block, short_or_four, three);
         self.put_short(block, &short_or_four[..n_short], hits);
         let three = &three[..n_three];
@@ -137,7 +137,7 @@ impl Finder {
     #[inline(never)] // inlined, the loop's variables do not all fit the registers
     fn filter_all(
         &self,
-        block: TextBlock<'_>,
+        block: FinderBlock<'_>,
         short: &mut [u16; BLOCK_BYTES],
         longer: &mut [u16; BLOCK_BYTES],
     ) -> (usize, usize) {
@@ -157,7 +157,7 @@ impl Finder {
     }
 
     /// Appends the occurrences of terms of one and two bytes at `offsets`.
-    fn put_short(&self, block: TextBlock<'_>, offsets: &[u16], hits: &mut Vec<TermHit>) {
+    fn put_short(&self, block: FinderBlock<'_>, offsets: &[u16], hits: &mut Vec<TermHit>) {
         if self.short.has_one_byte() {
             let loads = block.load(offsets);
             put_terms(loads, |loaded| self.short.of_one_byte(loaded), hits);
@@ -169,7 +169,7 @@ impl Finder {
     /// Appends the occurrences of the candidates' terms.
     fn put_long(
         &self,
-        block: TextBlock<'_>,
+        block: FinderBlock<'_>,
         candidates: &[LongCandidate],
         hits: &mut Vec<TermHit>,
     ) {
@@ -276,14 +276,14 @@ impl Default for FinderBuffers {
 
 /// A block of a text.
 #[derive(Clone, Copy)]
-struct TextBlock<'a> {
+struct FinderBlock<'a> {
     /// The text from the start of the block.
     text: &'a [u8],
     /// The bytes of the block and eight more. Arbitrary after the end of the text.
     bytes: &'a [u8; BLOCK_BYTES + LOADED_BYTES],
 }
 
-impl<'a> TextBlock<'a> {
+impl<'a> FinderBlock<'a> {
     /// Each of `offsets`, and the eight bytes at it.
     #[inline]
     fn load(self, offsets: &'a [u16]) -> impl ExactSizeIterator<Item = (u16, u64)> + 'a {
@@ -308,7 +308,7 @@ impl<'a> TextBlock<'a> {
 /// Writes the offsets that pass the filter to `passed`. Returns how many there are.
 fn put_passed(
     filter: &PrefixFilter,
-    block: TextBlock<'_>,
+    block: FinderBlock<'_>,
     offsets: &[u16],
     passed: &mut [u16; BLOCK_BYTES],
 ) -> usize {
@@ -340,7 +340,7 @@ fn put_terms(
 /// Appends the occurrences at `offsets` of the terms of a table whose prefixes are whole terms.
 fn put_hits(
     table: &PrefixTable,
-    block: TextBlock<'_>,
+    block: FinderBlock<'_>,
     offsets: &[u16],
     passed: &mut [u16; BLOCK_BYTES],
     hits: &mut Vec<TermHit>,
@@ -357,7 +357,7 @@ fn put_hits(
 /// Replaces `candidates` by the offsets whose next eight bytes are a prefix of the table.
 fn put_candidates(
     table: &PrefixTable,
-    block: TextBlock<'_>,
+    block: FinderBlock<'_>,
     offsets: &[u16],
     passed: &mut [u16; BLOCK_BYTES],
     candidates: &mut Vec<LongCandidate>,
