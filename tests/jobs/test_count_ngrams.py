@@ -273,7 +273,7 @@ def test_wrong_input_is_said(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="subsets of the documents are not known"):
         count(foreign, tmp_path / "t.tsv", config(by_subset=True))
     labels = write_dataset(tmp_path / "l", [[1, 2], [3, -100]], 4)
-    with pytest.raises(ConfigError, match="id -100 in document 1; ids below 0 are labels"):
+    with pytest.raises(ConfigError, match="id -100 in document 1; negative ids are labels"):
         count(labels, tmp_path / "t.tsv", config())
     (tmp_path / "s.jsonl").write_text('{"text": "a b"}\n{"text": 1}\n')
     with pytest.raises(FormatError, match="record 1"):

@@ -1,6 +1,6 @@
-//! What one writes without us to count terms: the aho-corasick crate over parsed JSON lines.
+//! Counts terms with the aho-corasick crate in parsed JSON lines, as a peer for the benchmark of `count-terms`.
 //!
-//! `terms_peer TERMS SHARD.jsonl...` prints occurrences and documents of each term, overlapping ones included.
+//! `terms_peer TERMS SHARD.jsonl...` prints the occurrences, overlapping ones included, and the documents of each term.
 #![allow(clippy::unwrap_used, clippy::print_stdout)] // a peer of the benches, not a part of the product
 
 use std::{
@@ -20,7 +20,7 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let terms = fs::read_to_string(arguments.next().unwrap()).unwrap();
     let terms: Vec<&str> = terms.lines().collect();
-    // The kind that is fastest with so many patterns: the other one's table is far larger than the caches.
+    // The fastest kind for thousands of patterns: the tables of a DFA are far larger than the caches.
     let kind = Some(AhoCorasickKind::ContiguousNFA);
     let automaton = AhoCorasick::builder().kind(kind).build(&terms).unwrap();
     let mut counts = vec![(0_u64, 0_u64); terms.len()];

@@ -6,6 +6,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("the token formats are little-endian and are memory-mapped as they are");
 
+mod bytes;
 pub mod count;
 pub mod error;
 pub mod io;

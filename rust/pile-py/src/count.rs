@@ -6,8 +6,9 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
     Error, Result,
     count::{
-        self, ArithmeticKey, Gram, GramSink, Grouped, Keep, Keys, NgramConfig, Terms, Totals,
-        Within, WordsConfig,
+        self, ArithmeticKey, DocumentDecoder, GroupName, GroupedDocuments, KeyColumns, Ngram,
+        NgramConfig, NgramSink, PairScope, Retention, ShardTermsConfig, TermOptions, TermTotals,
+        Terms, WordsConfig,
     },
     read::DEFAULT_MAX_RECORD,
     timeline::CheckpointCounts,
@@ -25,7 +26,7 @@ use crate::{
     tokenizer::Tokenizer,
 };
 
-/// How n-grams are counted, whatever they are of: `Counting` of `_core.pyi`.
+/// How n-grams are counted: `Counting` of `types.py`.
 #[derive(FromPyObject)]
 pub struct Counting {
     lengths: Vec<usize>,
@@ -40,24 +41,30 @@ pub struct Counting {
 }
 
 impl From<Counting> for NgramConfig {
-    fn from(given: Counting) -> Self {
+    fn from(counting: Counting) -> Self {
         Self {
-            lengths: given.lengths,
-            keep: Keep {
-                min_count: given.min_count,
-                top: given.top,
+            lengths: counting.lengths,
+            retention: Retention {
+                min_count: counting.min_count,
+                top: counting.top,
             },
-            memory: given.memory,
-            n_threads: given.threads,
-            folder: given.folder,
-            free_bytes: given.free_bytes,
-            job: given.job,
-            discard: given.discard,
+            memory: counting.memory,
+            n_threads: counting.threads,
+            folder: counting.folder,
+            free_bytes: counting.free_bytes,
+            job: counting.job,
+            discard: counting.discard,
         }
     }
 }
 
-/// Counts the n-grams of a dataset into a table.
+/// Counts the n-grams of a dataset and writes the retained ones to a table.
+///
+/// `groups` is the group number of each document, (n_documents,) uint32, or (0,) for one group. `group_names` are
+/// the names of the groups. `on_progress` gets the n-grams counted so far. Returns a list with statistics of each
+/// length. Raises ConfigError for a length that cannot be counted or ids that are not tokens, FormatError for a
+/// damaged dataset or too little disk space, OutputExistsError if the scratch folder has work of another job, and
+/// OSError if a file cannot be read or written.
 #[pyfunction]
 #[pyo3(signature = (dataset, counting, output, across_documents, tokenizer, groups, group_names, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
@@ -69,26 +76,32 @@ pub fn count_token_ngrams<'py>(
     across_documents: bool,
     tokenizer: Option<&Tokenizer>,
     groups: PyReadonlyArray1<'py, u32>,
-    group_names: Vec<Option<String>>,
+    group_names: Vec<GroupName>,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let groups = groups.as_slice()?;
-    let summary = watch(py, on_progress, |progress| {
-        let table = tokenizer.map(|tokenizer| TokenBytes::new(&tokenizer.inner));
-        let documents = Grouped {
+    let summaries = watch(py, on_progress, |progress| {
+        let token_bytes = tokenizer.map(|tokenizer| TokenBytes::new(&tokenizer.inner));
+        let documents = GroupedDocuments {
             source: &*dataset.inner,
             groups,
             n_groups: group_names.len(),
         };
-        let (config, keys) = (counting.into(), Keys::Tokens(table.as_ref()));
+        let (config, keys) = (counting.into(), KeyColumns::Tokens(token_bytes.as_ref()));
         count::count_ngrams(&documents, across_documents, &config, progress, || {
             count::write_table(&output, keys, &group_names)
         })
     })?;
-    to_python(py, &summary)
+    to_python(py, &summaries)
 }
 
-/// Counts the n-grams of the words of shards into a table.
+/// Counts the n-grams of the words of shards and writes the retained ones to a table.
+///
+/// Words are those of `str.split()`. `on_progress` gets the compressed bytes read so far. Returns a dict with
+/// `n_documents`, `n_bad_records`, `shards` (SHA-256 of each), `groups`, and the statistics `lengths`. Raises
+/// ConfigError for a length that cannot be counted, FormatError for a damaged shard or too little disk space,
+/// OutputExistsError if the scratch folder has work of another job, and OSError if a file cannot be read or
+/// written.
 #[pyfunction]
 #[pyo3(signature = (
     shards, counting, output, ignore_case, by_subset, on_progress = None, *,
@@ -116,25 +129,26 @@ pub fn count_word_ngrams<'py>(
     };
     let summary = watch(py, on_progress, |progress| {
         count::count_words(&config, progress, |groups| {
-            count::write_table(&output, Keys::Words, groups)
+            count::write_table(&output, KeyColumns::Words, groups)
         })
     })?;
     to_python(py, &summary)
 }
 
-/// Keeps n-grams in arrays.
-struct Arrays<'a, T> {
+/// Collects n-grams and their counts in memory.
+struct ArraySink<'a, T> {
+    /// The ids of all n-grams, concatenated.
     ids: &'a mut Vec<T>,
     counts: &'a mut Vec<i64>,
-    of: fn(u32) -> T,
+    from_id: fn(u32) -> T,
 }
 
-impl<T> GramSink for Arrays<'_, T> {
-    fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
-        let ids = gram.key.as_chunks::<4>().0.iter();
+impl<T> NgramSink for ArraySink<'_, T> {
+    fn take(&mut self, ngram: &Ngram<'_>) -> Result<()> {
+        let ids = ngram.key.as_chunks::<4>().0.iter();
         self.ids
-            .extend(ids.map(|id| (self.of)(u32::from_be_bytes(*id))));
-        self.counts.push(gram.count as i64);
+            .extend(ids.map(|id| (self.from_id)(u32::from_be_bytes(*id))));
+        self.counts.push(ngram.count as i64);
         Ok(())
     }
 
@@ -143,7 +157,9 @@ impl<T> GramSink for Arrays<'_, T> {
     }
 }
 
-/// The n-grams of a dataset, and how often each occurs.
+/// The retained n-grams of a dataset, (n_retained, n) in the dataset's type, and their counts, (n_retained,) int64.
+///
+/// `counting` has one length, n. `on_progress` gets the n-grams counted so far. Raises as `count_token_ngrams`.
 #[pyfunction]
 #[pyo3(signature = (dataset, counting, across_documents, on_progress = None))]
 pub fn token_ngrams<'py>(
@@ -154,51 +170,56 @@ pub fn token_ngrams<'py>(
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<i64>>)> {
     let n = counting.lengths.iter().copied().max().unwrap_or(1);
-    let (mut short, mut long, mut counts) = (Vec::<u16>::new(), Vec::<i32>::new(), Vec::new());
-    let is_short = dataset.inner.token_type() == TokenType::U16;
+    // One of the two is filled.
+    let (mut u16_ids, mut i32_ids, mut counts) = (Vec::<u16>::new(), Vec::<i32>::new(), Vec::new());
+    let is_u16 = dataset.inner.token_type() == TokenType::U16;
     watch(py, on_progress, |progress| {
-        let documents = Grouped {
+        let documents = GroupedDocuments {
             source: &*dataset.inner,
             groups: &[],
             n_groups: 1,
         };
         let counts = &mut counts;
-        let sink: Box<dyn GramSink> = match is_short {
-            true => Box::new(Arrays {
-                ids: &mut short,
+        let sink: Box<dyn NgramSink> = match is_u16 {
+            true => Box::new(ArraySink {
+                ids: &mut u16_ids,
                 counts,
-                of: |id| id as u16,
+                from_id: |id| id as u16,
             }),
-            false => Box::new(Arrays {
-                ids: &mut long,
+            false => Box::new(ArraySink {
+                ids: &mut i32_ids,
                 counts,
-                of: |id| id as i32,
+                from_id: |id| id as i32,
             }),
         };
         let config = counting.into();
         count::count_ngrams(&documents, across_documents, &config, progress, || Ok(sink))
     })?;
     let shape = [counts.len(), n];
-    let fail = |err: PyErr| BindError::from(Error::argument(err.to_string()));
-    let ids = match is_short {
-        true => short
+    let ids = match is_u16 {
+        true => u16_ids
             .into_pyarray(py)
             .reshape(shape)
-            .map_err(fail)?
+            .map_err(argument_error)?
             .into_any(),
-        false => long
+        false => i32_ids
             .into_pyarray(py)
             .reshape(shape)
-            .map_err(fail)?
+            .map_err(argument_error)?
             .into_any(),
     };
     Ok((ids, counts.into_pyarray(py)))
 }
 
+fn argument_error(err: PyErr) -> PyErr {
+    BindError::from(Error::argument(err.to_string())).into()
+}
+
 type Table<'py> = Bound<'py, PyArray2<i64>>;
 
-/// Tables, names of groups, documents, bad records, and the hashes of shards.
-type OfShards<'py> = ([Table<'py>; 3], Vec<Option<String>>, u64, u64, Vec<String>);
+/// The tables of occurrences, units and pairs; the names of the groups; documents; bad records; and the SHA-256 of
+/// each shard.
+type ShardTermsResult<'py> = ([Table<'py>; 3], Vec<GroupName>, u64, u64, Vec<String>);
 
 /// Terms, pairs of them, and how they are counted: `TermQuery` of `types.py`.
 #[derive(FromPyObject)]
@@ -214,37 +235,42 @@ pub struct TermQuery {
 impl TermQuery {
     fn terms(&self) -> Result<Terms> {
         let terms: Vec<&[u8]> = self.terms.iter().map(AsRef::as_ref).collect();
-        let within = self.within_words.map_or(Within::Unit, Within::Words);
-        Terms::new(
-            &terms,
-            (self.whole_words, self.ignore_case),
-            &self.pairs,
-            within,
-        )
+        let options = TermOptions {
+            whole_words: self.whole_words,
+            ignore_case: self.ignore_case,
+            pairs: &self.pairs,
+            scope: self.within_words.map_or(PairScope::Unit, PairScope::Words),
+        };
+        Terms::new(&terms, options)
     }
 }
 
-/// Three tables, of occurrences, units and pairs, with a row for each of some totals.
-fn tables(py: Python<'_>, totals: Vec<Totals>) -> PyResult<[Table<'_>; 3]> {
+/// The tables of occurrences, units and pairs. Each has one row for each of `totals`.
+fn term_tables(py: Python<'_>, totals: Vec<TermTotals>) -> PyResult<[Table<'_>; 3]> {
     let n_rows = totals.len();
     let [mut occurrences, mut units, mut pairs] = [Vec::new(), Vec::new(), Vec::new()];
-    for of in totals {
-        occurrences.extend(of.occurrences.into_iter().map(|n| n as i64));
-        units.extend(of.units.into_iter().map(|n| n as i64));
-        pairs.extend(of.pairs.into_iter().map(|n| n as i64));
+    for row in totals {
+        occurrences.extend(row.occurrences.into_iter().map(|n| n as i64));
+        units.extend(row.units.into_iter().map(|n| n as i64));
+        pairs.extend(row.pairs.into_iter().map(|n| n as i64));
     }
     let table = |values: Vec<i64>| {
         let n_columns = values.len() / n_rows.max(1);
-        let fail = |err: PyErr| PyErr::from(BindError::from(Error::argument(err.to_string())));
         values
             .into_pyarray(py)
             .reshape([n_rows, n_columns])
-            .map_err(fail)
+            .map_err(argument_error)
     };
     Ok([table(occurrences)?, table(units)?, table(pairs)?])
 }
 
-/// Counts terms in shards.
+/// Counts terms in the documents of shards, whose texts are normalized if a tokenizer is given.
+///
+/// `on_progress` gets the compressed bytes read so far. Returns three int64 tables with one row for each group:
+/// occurrences and documents, (n_groups, n_terms), and pairs, (n_groups, n_pairs); the names of the groups, None for
+/// the documents without a subset; the number of documents; the number of bad records; and the SHA-256 of each
+/// shard. Raises ConfigError for no terms or an empty one, FormatError for a damaged shard, and OSError if a shard
+/// cannot be read.
 #[pyfunction]
 #[pyo3(signature = (
     shards, query, by_subset, on_progress = None, *,
@@ -261,24 +287,32 @@ pub fn shards_terms<'py>(
     text_field: &str,
     skip_bad_records: bool,
     max_record: u64,
-) -> PyResult<OfShards<'py>> {
-    let rules = rules(text_field, skip_bad_records, max_record);
-    let found = watch(py, on_progress, |progress| {
-        let how = (query.threads, progress);
+) -> PyResult<ShardTermsResult<'py>> {
+    let config = ShardTermsConfig {
+        shards,
+        rules: rules(text_field, skip_bad_records, max_record),
+        by_subset,
+        n_threads: query.threads,
+    };
+    let counts = watch(py, on_progress, |progress| {
         let tokenizer = tokenizer.map(|tokenizer| &*tokenizer.inner);
-        count::count_terms_in_shards(&shards, &rules, &query.terms()?, by_subset, tokenizer, how)
+        count::count_terms_in_shards(&config, &query.terms()?, tokenizer, progress)
     })?;
-    let tables = tables(py, found.totals)?;
     Ok((
-        tables,
-        found.groups,
-        found.n_documents,
-        found.n_bad_records,
-        found.shards,
+        term_tables(py, counts.totals)?,
+        counts.groups,
+        counts.n_documents,
+        counts.n_bad_records,
+        counts.shards,
     ))
 }
 
 /// Counts terms in the decoded documents of a dataset.
+///
+/// `groups` is the group number of each document, (n_documents,) uint32, or (0,) for one group. The token `eod` at
+/// the end of a document is not part of its text. `on_progress` gets the tokens read so far. Returns three int64
+/// tables with one row for each group: occurrences and documents, (n_groups, n_terms), and pairs, (n_groups,
+/// n_pairs). Raises ConfigError for no terms or an empty one, and FormatError for a damaged dataset.
 #[pyfunction]
 #[pyo3(signature = (dataset, tokenizer, query, groups, n_groups, eod, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
@@ -294,19 +328,26 @@ pub fn dataset_terms<'py>(
 ) -> PyResult<[Table<'py>; 3]> {
     let groups = groups.as_slice()?;
     let totals = watch(py, on_progress, |progress| {
-        let documents = Grouped {
+        let documents = GroupedDocuments {
             source: &*dataset.inner,
             groups,
             n_groups,
         };
-        let table = TokenBytes::new(&tokenizer.inner);
-        let how = (query.threads, progress);
-        count::count_terms_in_documents(&documents, &query.terms()?, (&table, eod), how)
+        let decoder = DocumentDecoder {
+            token_bytes: &TokenBytes::new(&tokenizer.inner),
+            eod,
+        };
+        let (terms, n_threads) = (query.terms()?, query.threads);
+        count::count_terms_in_documents(&documents, &terms, decoder, n_threads, progress)
     })?;
-    tables(py, totals)
+    term_tables(py, totals)
 }
 
-/// Counts terms in the samples of an order, up to each of some numbers of samples.
+/// Counts terms in the first samples of an order, up to each of `ends`.
+///
+/// `ends` are numbers of samples, ascending. `on_progress` gets the samples read so far. Returns three int64 tables
+/// with one row for each end: occurrences and samples, (n_ends, n_terms), and pairs, (n_ends, n_pairs). Raises
+/// ConfigError for no terms, an empty one, or an end beyond the order.
 #[pyfunction]
 #[pyo3(signature = (order, tokenizer, query, ends, on_progress = None))]
 pub fn order_terms<'py>(
@@ -318,10 +359,10 @@ pub fn order_terms<'py>(
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<[Table<'py>; 3]> {
     let totals = watch(py, on_progress, |progress| {
-        let table = TokenBytes::new(&tokenizer.inner);
+        let token_bytes = TokenBytes::new(&tokenizer.inner);
         let checkpoints = CheckpointCounts {
             order: &order.inner,
-            table: &table,
+            table: &token_bytes,
             ends: &ends,
             n_threads: query.threads,
         };
@@ -332,10 +373,14 @@ pub fn order_terms<'py>(
         })?;
         Ok(all)
     })?;
-    tables(py, totals)
+    term_tables(py, totals)
 }
 
-/// Counts by Pythia's arithmetic rule, up to each of some numbers of samples.
+/// Counts by Pythia's arithmetic rule in the first samples of an order, up to each of `ends`.
+///
+/// `ends` are numbers of samples, ascending. `on_progress` gets the samples read so far. Returns for each end a list
+/// of pairs of a key and its count. A key is a number, `A-B` for two numbers, or `A-UNIT` for a number and a unit of
+/// time. Raises ConfigError for an end beyond the order.
 #[pyfunction]
 #[pyo3(signature = (order, tokenizer, ends, n_threads, on_progress = None))]
 pub fn order_arithmetic(
@@ -352,18 +397,18 @@ pub fn order_arithmetic(
         ArithmeticKey::Unit(a, unit) => format!("{a}-{}", count::UNITS[usize::from(unit)]),
     };
     watch(py, on_progress, |progress| {
-        let table = TokenBytes::new(&tokenizer.inner);
+        let token_bytes = TokenBytes::new(&tokenizer.inner);
         let checkpoints = CheckpointCounts {
             order: &order.inner,
-            table: &table,
+            table: &token_bytes,
             ends: &ends,
             n_threads,
         };
         let mut all = Vec::new();
         checkpoints.count_arithmetic(progress, |counts| {
-            let mut keys: Vec<_> = counts.iter().collect();
-            keys.sort_unstable();
-            all.push(keys.into_iter().map(|(key, n)| (name(key), *n)).collect());
+            let mut counts: Vec<_> = counts.iter().collect();
+            counts.sort_unstable();
+            all.push(counts.into_iter().map(|(key, n)| (name(key), *n)).collect());
             Ok(())
         })?;
         Ok(all)

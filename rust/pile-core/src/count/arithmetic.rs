@@ -1,16 +1,18 @@
-//! Pythia's counting rule for its study of arithmetic: numbers near numbers, and near units of time.
+//! The counting rule of Pythia's study of arithmetic: numbers near numbers, and near units of time.
 //!
-//! What is counted in a row is said by three regular expressions, tried at every character of the row's decoded
-//! text with one space put before it; `X` is a word character or ASCII punctuation:
+//! Three regular expressions are tried at every character of a row's decoded text, with a space put before it. `X`
+//! is a word character or ASCII punctuation:
 //!
-//! - ` \d{1,5} (X+\s+){1,3}\d{1,5}`: a number, one to three words (as many as there can be), a number;
-//! - ` \d{1,5} (X+\s+){0,3}UNIT`: a number, words (as few as there can be), a unit of time;
-//! - ` UNIT (X+\s+){0,3}\d{1,5}`: the other way round.
+//! - ` \d{1,5} (X+\s+){1,3}\d{1,5}`: a number, as many words as possible from one to three, and a number;
+//! - ` \d{1,5} (X+\s+){0,3}UNIT`: a number, as few words as possible up to three, and a unit of time;
+//! - ` UNIT (X+\s+){0,3}\d{1,5}`: the same the other way round.
 //!
-//! In what the first one matches every number of at most five digits counts once, and so does every pair of
-//! them; in what the others match, every number with every unit. Matches overlap, so a mention may count several
-//! times; a number without another one near is not counted at all. Words and spaces exclude each other, so that
-//! each expression has one way to match but for the number of words: no engine for expressions is needed.
+//! In a match of the first expression, every number of at most five digits counts once, and so does every pair of
+//! them. In a match of the others, every number counts with every unit. Matches may overlap, so a mention may count
+//! several times. A number with no other number or unit near it is not counted.
+//!
+//! `X` and white space exclude each other, so a given number of words can match in only one way. That is why these
+//! functions need no regular-expression engine.
 
 use regex_syntax::{
     Parser,
@@ -20,190 +22,222 @@ use rustc_hash::FxHashMap;
 
 use super::words::is_space;
 
-/// The units of time.
+/// The units of time. The second expression also finds their plurals, as a match may end within a word.
 pub const UNITS: [&str; 7] = ["minute", "hour", "day", "week", "month", "year", "decade"];
 
-/// Digits of a number at most.
-const MOST_DIGITS: usize = 5;
+/// Maximum digits of a number.
+const MAX_DIGITS: usize = 5;
 
-/// What is counted: a number, two of them ascending, or one and the number of a unit.
+/// Maximum words between a number and the other number or unit.
+const MAX_WORDS_BETWEEN: usize = 3;
+
+/// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ArithmeticKey {
     /// A number.
     Number(u32),
     /// Two numbers, the smaller one first.
     Pair(u32, u32),
-    /// A number and a unit's place in [`UNITS`].
+    /// A number and the index of a unit in [`UNITS`].
     Unit(u32, u8),
 }
 
 /// Counts by the rule.
 #[derive(Debug)]
-pub struct Arithmetic {
+pub struct ArithmeticCounter {
     counts: FxHashMap<ArithmeticKey, u64>,
+    /// The numbers of a match. A buffer.
     numbers: Vec<u32>,
     digits: ClassUnicode,
-    words: ClassUnicode,
+    word_chars: ClassUnicode,
 }
 
-impl Default for Arithmetic {
+/// Offsets after 0, 1, ... words.
+struct WordEnds {
+    ends: [usize; MAX_WORDS_BETWEEN + 1],
+    n_words: usize,
+}
+
+impl WordEnds {
+    /// From 0 words on, at most three.
+    fn all(&self) -> &[usize] {
+        &self.ends[..=self.n_words]
+    }
+}
+
+impl Default for ArithmeticCounter {
     fn default() -> Self {
         Self {
             counts: FxHashMap::default(),
             numbers: Vec::new(),
-            digits: class(r"\p{Nd}"),
-            // What Python calls alphanumeric.
-            words: class(r"[\p{L}\p{N}_]"),
+            digits: parse_class(r"\p{Nd}"),
+            // As Python's `str.isalnum`, which `\w` of its `re` module uses, and the underscore.
+            word_chars: parse_class(r"[\p{L}\p{N}_]"),
         }
     }
 }
 
-/// A class of characters; an expression that is none gives none.
-fn class(pattern: &str) -> ClassUnicode {
+/// The characters that `pattern` matches, which must be a class.
+fn parse_class(pattern: &str) -> ClassUnicode {
     match Parser::new().parse(pattern).map(|hir| hir.into_kind()) {
         Ok(HirKind::Class(Class::Unicode(class))) => class,
         _ => ClassUnicode::empty(),
     }
 }
 
-/// Whether a class has a character; its place in the range that has it.
-fn place_in(class: &ClassUnicode, c: char) -> Option<u32> {
+/// The index of `c` within its range of the class; None if the class does not contain it.
+fn index_in_range(class: &ClassUnicode, c: char) -> Option<u32> {
     let ranges = class.ranges();
-    let at = ranges.partition_point(|range| range.end() < c);
-    let range = ranges.get(at)?;
+    let range = ranges.get(ranges.partition_point(|range| range.end() < c))?;
     (range.start() <= c).then(|| c as u32 - range.start() as u32)
 }
 
-fn char_at(text: &str, at: usize) -> Option<char> {
-    match text.as_bytes().get(at)? {
+fn char_at(text: &str, offset: usize) -> Option<char> {
+    match text.as_bytes().get(offset)? {
         byte if byte.is_ascii() => Some(char::from(*byte)),
-        _ => text.get(at..).and_then(|rest| rest.chars().next()),
+        _ => text.get(offset..).and_then(|rest| rest.chars().next()),
     }
 }
 
-impl Arithmetic {
+impl ArithmeticCounter {
     /// Counts in the decoded text of a row.
     pub fn add(&mut self, row: &str) {
         let text = format!(" {row}");
-        for at in memchr::memchr_iter(b' ', text.as_bytes()) {
-            match text.as_bytes().get(at + 1) {
-                Some(b'0'..=b'9' | 0x80..) => self.after_number(&text, at),
-                Some(b'm' | b'h' | b'd' | b'w' | b'y') => self.after_unit(&text, at),
+        // Every expression starts with a space.
+        for start in memchr::memchr_iter(b' ', text.as_bytes()) {
+            // The first byte of a number (digits may be non-ASCII) or of a unit; other matches are impossible.
+            match text.as_bytes().get(start + 1) {
+                Some(b'0'..=b'9' | 0x80..) => self.match_after_number(&text, start),
+                Some(b'm' | b'h' | b'd' | b'w' | b'y') => self.match_after_unit(&text, start),
                 _ => {}
             }
         }
     }
 
-    /// What was counted since it was last asked for.
+    /// The counts since the last call.
     pub fn take(&mut self) -> FxHashMap<ArithmeticKey, u64> {
         std::mem::take(&mut self.counts)
     }
 
-    /// The value of a digit.
+    /// The value of a decimal digit of any script.
     fn digit(&self, c: char) -> Option<u32> {
         match c {
             '0'..='9' => Some(c as u32 - '0' as u32),
             c if c.is_ascii() => None,
-            // Digits come in tens, from 0 on.
-            c => place_in(&self.digits, c).map(|place| place % 10),
+            // The decimal digits of a script are ten consecutive characters from 0 to 9. So a range of the class
+            // consists of whole tens.
+            c => index_in_range(&self.digits, c).map(|index| index % 10),
         }
     }
 
-    fn is_of_word(&self, c: char) -> bool {
+    /// Whether `X` matches the character.
+    fn is_word_char(&self, c: char) -> bool {
         match c {
             c if c.is_ascii() => c.is_ascii_graphic(),
-            c => place_in(&self.words, c).is_some(),
+            c => index_in_range(&self.word_chars, c).is_some(),
         }
     }
 
-    /// Where a run of at most `most` characters ends.
+    /// The end of the longest run of at most `most` characters from `start` on for which `matches` holds.
     fn run_end(
         &self,
         text: &str,
-        mut at: usize,
+        start: usize,
         most: usize,
-        is_of: impl Fn(char) -> bool,
+        matches: impl Fn(char) -> bool,
     ) -> usize {
+        let mut end = start;
         for _ in 0..most {
-            match char_at(text, at).filter(|c| is_of(*c)) {
-                Some(c) => at += c.len_utf8(),
+            match char_at(text, end).filter(|c| matches(*c)) {
+                Some(c) => end += c.len_utf8(),
                 None => break,
             }
         }
-        at
+        end
     }
 
-    /// Where a number of at most five digits ends that begins here.
-    fn number_end(&self, text: &str, at: usize) -> Option<usize> {
-        let end = self.run_end(text, at, MOST_DIGITS, |c| self.digit(c).is_some());
-        (end > at).then_some(end)
+    /// The end of the number that starts at `start`. Only its first five digits match.
+    fn number_end(&self, text: &str, start: usize) -> Option<usize> {
+        let end = self.run_end(text, start, MAX_DIGITS, |c| self.digit(c).is_some());
+        (end > start).then_some(end)
     }
 
-    /// Behind the word that begins here and the white space after it.
-    fn next_word(&self, text: &str, at: usize) -> Option<usize> {
-        let word = self.run_end(text, at, usize::MAX, |c| self.is_of_word(c));
+    /// The end of the white space after the word that starts at `start`.
+    fn word_end(&self, text: &str, start: usize) -> Option<usize> {
+        let word = self.run_end(text, start, usize::MAX, |c| self.is_word_char(c));
         let end = self.run_end(text, word, usize::MAX, is_space);
-        (word > at && end > word).then_some(end)
+        (word > start && end > word).then_some(end)
     }
 
-    /// Behind 0, 1, 2 and 3 words, as many as there are.
-    fn word_ends(&self, text: &str, at: usize) -> ([usize; 4], usize) {
-        let (mut ends, mut n) = ([at; 4], 0);
-        while n < 3 {
-            match self.next_word(text, ends[n]) {
-                Some(end) => ends[n + 1] = end,
+    /// The ends of up to three words that follow each other from `start` on.
+    fn word_ends(&self, text: &str, start: usize) -> WordEnds {
+        let mut ends = WordEnds {
+            ends: [start; MAX_WORDS_BETWEEN + 1],
+            n_words: 0,
+        };
+        while ends.n_words < MAX_WORDS_BETWEEN {
+            match self.word_end(text, ends.ends[ends.n_words]) {
+                Some(end) => ends.ends[ends.n_words + 1] = end,
                 None => break,
             }
-            n += 1;
+            ends.n_words += 1;
         }
-        (ends, n)
+        ends
     }
 
-    /// The space at `start` may be followed by a number and a space.
-    fn after_number(&mut self, text: &str, start: usize) {
+    /// Counts the matches of the first two expressions at `start`, where there is a space.
+    fn match_after_number(&mut self, text: &str, start: usize) {
         let Some(end) = self.number_end(text, start + 1) else {
             return;
         };
         if text.as_bytes().get(end) != Some(&b' ') {
             return;
         }
-        let (ends, n) = self.word_ends(text, end + 1);
-        let number = ends[1..=n]
+        let words = self.word_ends(text, end + 1);
+        // One word at least, and as many as possible.
+        let number = words.all()[1..]
             .iter()
             .rev()
-            .find_map(|at| self.number_end(text, *at));
+            .find_map(|end| self.number_end(text, *end));
         if let Some(end) = number {
             self.count_numbers(&text[start..end]);
         }
-        let unit = ends[..=n].iter().find_map(|at| unit_end(text, *at));
+        // As few words as possible.
+        let unit = words.all().iter().find_map(|end| unit_end(text, *end));
         if let Some(end) = unit {
             self.count_units(&text[start..end]);
         }
     }
 
-    /// The space at `start` may be followed by a unit and a space.
-    fn after_unit(&mut self, text: &str, start: usize) {
+    /// Counts the match of the third expression at `start`, where there is a space.
+    fn match_after_unit(&mut self, text: &str, start: usize) {
         let Some(end) = unit_end(text, start + 1) else {
             return;
         };
         if text.as_bytes().get(end) != Some(&b' ') {
             return;
         }
-        let (ends, n) = self.word_ends(text, end + 1);
-        let number = ends[..=n].iter().find_map(|at| self.number_end(text, *at));
+        let words = self.word_ends(text, end + 1);
+        // As few words as possible.
+        let number = words
+            .all()
+            .iter()
+            .find_map(|end| self.number_end(text, *end));
         if let Some(end) = number {
             self.count_units(&text[start..end]);
         }
     }
 
-    /// The numbers of a match, sorted; longer runs of digits are cut after five.
+    /// Sets `self.numbers` to the numbers of a match, ascending. A run of more than five digits is split after
+    /// every fifth one.
     fn read_numbers(&mut self, matched: &str) {
         let mut numbers = std::mem::take(&mut self.numbers);
         numbers.clear();
         let (mut number, mut n_digits) = (0, 0);
+        // The space ends a number at the end of the match.
         for c in matched.chars().chain([' ']) {
             let digit = self.digit(c);
-            if n_digits == MOST_DIGITS || (n_digits > 0 && digit.is_none()) {
+            if n_digits == MAX_DIGITS || (n_digits > 0 && digit.is_none()) {
                 numbers.push(number);
                 (number, n_digits) = (0, 0);
             }
@@ -216,6 +250,7 @@ impl Arithmetic {
         self.numbers = numbers;
     }
 
+    /// Counts the numbers of a match, and their pairs.
     fn count_numbers(&mut self, matched: &str) {
         self.read_numbers(matched);
         for (i, a) in self.numbers.iter().enumerate() {
@@ -226,12 +261,13 @@ impl Arithmetic {
         }
     }
 
+    /// Counts each number of a match with each unit in it.
     fn count_units(&mut self, matched: &str) {
         self.read_numbers(matched);
-        let mut at = 0;
-        while at < matched.len() {
-            let Some((unit, end)) = unit_at(matched, at) else {
-                at += 1;
+        let mut offset = 0;
+        while offset < matched.len() {
+            let Some((unit, end)) = unit_at(matched, offset) else {
+                offset += 1;
                 continue;
             };
             for number in &self.numbers {
@@ -240,37 +276,37 @@ impl Arithmetic {
                     .entry(ArithmeticKey::Unit(*number, unit))
                     .or_default() += 1;
             }
-            at = end;
+            offset = end;
         }
     }
 }
 
-/// The unit that begins here, and where it ends.
-fn unit_at(text: &str, at: usize) -> Option<(u8, usize)> {
-    let rest = &text.as_bytes()[at..];
+/// The index of the unit that starts at `start`, and its end.
+fn unit_at(text: &str, start: usize) -> Option<(u8, usize)> {
+    let rest = &text.as_bytes()[start..];
     let unit = UNITS
         .iter()
         .position(|unit| rest.starts_with(unit.as_bytes()))?;
-    Some((unit as u8, at + UNITS[unit].len()))
+    Some((unit as u8, start + UNITS[unit].len()))
 }
 
-fn unit_end(text: &str, at: usize) -> Option<usize> {
-    unit_at(text, at).map(|(_, end)| end)
+fn unit_end(text: &str, start: usize) -> Option<usize> {
+    unit_at(text, start).map(|(_, end)| end)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn counted(row: &str) -> Vec<(String, u64)> {
-        let mut counting = Arithmetic::default();
-        counting.add(row);
+    fn count(row: &str) -> Vec<(String, u64)> {
+        let mut counter = ArithmeticCounter::default();
+        counter.add(row);
         let name = |key| match key {
             ArithmeticKey::Number(a) => format!("{a}"),
             ArithmeticKey::Pair(a, b) => format!("{a}-{b}"),
             ArithmeticKey::Unit(a, unit) => format!("{a}-{}", UNITS[usize::from(unit)]),
         };
-        let mut all: Vec<_> = counting
+        let mut all: Vec<_> = counter
             .take()
             .into_iter()
             .map(|(k, n)| (name(k), n))
@@ -284,19 +320,19 @@ mod tests {
         let of = |pairs: &[(&str, u64)]| -> Vec<(String, u64)> {
             pairs.iter().map(|(k, n)| ((*k).to_owned(), *n)).collect()
         };
-        assert_eq!(counted("3 times 4"), of(&[("3", 1), ("3-4", 1), ("4", 1)]));
-        assert_eq!(counted("3  times 4"), []);
-        assert_eq!(counted("3 4"), []);
-        assert_eq!(counted("lone 3 number"), []);
-        assert_eq!(counted("123456 times 4"), []);
+        assert_eq!(count("3 times 4"), of(&[("3", 1), ("3-4", 1), ("4", 1)]));
+        assert_eq!(count("3  times 4"), []);
+        assert_eq!(count("3 4"), []);
+        assert_eq!(count("lone 3 number"), []);
+        assert_eq!(count("123456 times 4"), []);
         assert_eq!(
-            counted("x2 is 3 or\n 4"),
+            count("x2 is 3 or\n 4"),
             of(&[("3", 1), ("3-4", 1), ("4", 1)])
         );
-        assert_eq!(counted("7 a b c d 8"), []);
-        // As many words as there can be before the second number.
+        assert_eq!(count("7 a b c d 8"), []);
+        // The first match has as many words as possible before its second number.
         assert_eq!(
-            counted("in 2 days, 1 day 5"),
+            count("in 2 days, 1 day 5"),
             of(&[
                 ("1", 2),
                 ("1-2", 1),

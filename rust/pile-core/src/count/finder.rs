@@ -1,72 +1,81 @@
-//! Finds every occurrence of many terms, overlapping ones included.
+//! Finds every occurrence of many terms in a text, overlapping ones included.
 //!
-//! A text is cut into stretches. In each, sieves leave the places where a term of one or two bytes starts, and
-//! those where a longer one may by its first three; among these, further sieves leave those for terms of each
-//! length up to seven bytes, and for the first eight bytes of long terms. What is left is looked up. So a place
-//! where no term starts costs the same few steps, however many terms there are.
+//! The text is processed in blocks, and each block by filters, which yield the offsets where a term may start:
+//!
+//! 1. All offsets pass a bitmap for terms of one or two bytes, and a filter of the first three bytes of longer terms.
+//! 2. Offsets that passed the filter pass another one, of the first four bytes of terms of four bytes or more.
+//! 3. Offsets that passed one of these filters pass a filter for each length from three to seven bytes, and for the
+//!    first eight bytes of longer terms. Those that pass again are looked up in the table of that length.
+//!
+//! So an offset where no term starts mostly takes two steps, for any number of terms.
+//!
+//! The loops over offsets have no branches that depend on the text, as a processor would often mispredict them: each
+//! offset is written to the end of the output list, whose length then grows by 0 or 1.
 
 use std::ops::{Range, RangeInclusive};
 
 use super::{
-    beginnings::{Beginnings, EIGHT, Short, Sieve},
+    prefix_table::{LOADED_BYTES, PrefixFilter, PrefixTable, ShortTerms},
     term_set::TermSet,
 };
 
-/// Bytes of a stretch: lists of its places stay in the nearest cache.
-const STRETCH: usize = if cfg!(test) { 32 } else { 2048 };
+/// Bytes of a block. Its lists of offsets, 4 KiB each, stay in the L1 data cache. A power of two.
+const BLOCK_BYTES: usize = if cfg!(test) { 32 } else { 2048 };
 
 /// No term.
-const NONE: u32 = Short::NONE;
+const NONE: u32 = ShortTerms::NONE;
 
-/// Finds terms.
+/// Finds the terms of a set.
 #[derive(Debug)]
 pub(super) struct Finder {
     terms: TermSet,
-    /// Terms of one and of two bytes.
-    short: Short,
-    /// The first three bytes of all others.
-    three: Sieve,
+    /// Terms of one and two bytes.
+    short: ShortTerms,
+    /// The first three bytes of the terms of three bytes or more.
+    three_bytes: PrefixFilter,
     /// Terms of three bytes.
-    by_three: Option<Beginnings>,
-    /// The first four bytes of longer ones.
-    four: Sieve,
+    of_three_bytes: Option<PrefixTable>,
+    /// The first four bytes of the terms of four bytes or more.
+    four_bytes: PrefixFilter,
     /// Terms of each length from four to seven bytes.
-    longer: Vec<Beginnings>,
-    /// Ranges of terms of eight bytes or more by the first eight.
-    long: Option<Beginnings>,
-    /// Of each term of eight bytes or more the longest other one that it begins with.
-    inner: Vec<u32>,
+    of_four_to_seven_bytes: Vec<PrefixTable>,
+    /// Terms of eight bytes or more, by their first eight bytes.
+    long: Option<PrefixTable>,
+    /// For each term of eight bytes or more, the longest other one that is a prefix of it.
+    longest_prefixes: Vec<u32>,
 }
 
 impl Finder {
-    /// Looks for terms.
     pub(super) fn new(terms: TermSet) -> Self {
         let numbers = 0..terms.len() as u32;
-        let by_length = |length| {
-            let long_enough = |number: &u32| match terms.term(*number).len() {
-                n if length == EIGHT => n >= EIGHT,
+        // The terms of `length` bytes, or of eight bytes or more.
+        let table_of = |length| {
+            let is_of_length = |number: &u32| match terms.term(*number).len() {
+                n if length == LOADED_BYTES => n >= LOADED_BYTES,
                 n => n == length,
             };
-            let same: Vec<u32> = numbers.clone().filter(long_enough).collect();
-            let first = |number: &u32| &terms.term(*number)[..length];
-            let ranges: Vec<_> = same
-                .chunk_by(|a, b| first(a) == first(b))
-                .map(|same| (first(&same[0]), same[0], same[same.len() - 1] + 1))
+            let of_length: Vec<u32> = numbers.clone().filter(is_of_length).collect();
+            let prefix = |number: &u32| &terms.term(*number)[..length];
+            // The numbers of a range are consecutive: terms are sorted, so a term between two terms with the same
+            // prefix has that prefix too.
+            let ranges: Vec<_> = of_length
+                .chunk_by(|a, b| prefix(a) == prefix(b))
+                .map(|same| (prefix(&same[0]), same[0], same[same.len() - 1] + 1))
                 .collect();
-            (!ranges.is_empty()).then(|| Beginnings::new(length, &ranges))
+            (!ranges.is_empty()).then(|| PrefixTable::new(length, &ranges))
         };
-        let of = |lengths: RangeInclusive<usize>| {
+        let with_length = |lengths: RangeInclusive<usize>| {
             let all = numbers.clone().map(|number| terms.term(number));
             all.filter(move |term| lengths.contains(&term.len()))
         };
         Self {
-            short: Short::new(numbers.clone().map(|number| (terms.term(number), number))),
-            three: Sieve::new(3, of(3..=usize::MAX)),
-            by_three: by_length(3),
-            four: Sieve::new(4, of(4..=usize::MAX)),
-            longer: (4..EIGHT).filter_map(by_length).collect(),
-            long: by_length(EIGHT),
-            inner: inner(&terms),
+            short: ShortTerms::new(numbers.clone().map(|number| (terms.term(number), number))),
+            three_bytes: PrefixFilter::new(3, with_length(3..=usize::MAX)),
+            of_three_bytes: table_of(3),
+            four_bytes: PrefixFilter::new(4, with_length(4..=usize::MAX)),
+            of_four_to_seven_bytes: (4..LOADED_BYTES).filter_map(table_of).collect(),
+            long: table_of(LOADED_BYTES),
+            longest_prefixes: longest_prefixes(&terms),
             terms,
         }
     }
@@ -76,98 +85,113 @@ impl Finder {
         &self.terms
     }
 
-    /// Calls `found(start, hits)` for each stretch of a text, with all the occurrences that begin in it, in no
-    /// order.
-    pub(super) fn find(&self, text: &[u8], room: &mut Room, mut found: impl FnMut(usize, &[Hit])) {
-        for start in (0..text.len()).step_by(STRETCH) {
-            room.hits.clear();
-            self.find_in(&text[start..], room);
-            found(start, &room.hits);
-        }
-    }
-
-    /// Puts the occurrences that begin in the first stretch of a text.
-    fn find_in(&self, text: &[u8], room: &mut Room) {
-        let Room {
-            bytes,
-            left,
-            less,
-            few,
-            ranges,
-            hits,
-        } = room;
-        let n = text.len().min(bytes.len());
-        bytes[..n].copy_from_slice(&text[..n]); // what was there before stays behind a text's end
-        let stretch = Stretch { text, bytes };
-        let (n_short, n_three) = self.scan(stretch, left, less);
-        self.put_short(stretch, &left[..n_short], hits);
-        let n_four = put_left(&self.four, stretch, &less[..n_three], left);
-        let (three, four) = (&less[..n_three], &left[..n_four]);
-        if let Some(beginnings) = &self.by_three {
-            put_hits(beginnings, stretch, three, few, hits);
-        }
-        for beginnings in &self.longer {
-            put_hits(beginnings, stretch, four, few, hits);
-        }
-        if let Some(beginnings) = &self.long {
-            put_ranges(beginnings, stretch, four, few, ranges);
-            self.put_long(stretch, ranges, hits);
-        }
-    }
-
-    /// Puts the places where a term of one or two bytes starts, and those where a longer one may.
-    #[inline(never)] // what it needs just fits into the registers
-    fn scan(
+    /// Calls `visit(start, hits)` for each block of `text` with the block's offset and all occurrences that start
+    /// in it, in no particular order.
+    pub(super) fn find(
         &self,
-        stretch: Stretch<'_>,
-        short: &mut [u16; STRETCH],
-        longer: &mut [u16; STRETCH],
+        text: &[u8],
+        buffers: &mut FinderBuffers,
+        mut visit: impl FnMut(usize, &[TermHit]),
+    ) {
+        for start in (0..text.len()).step_by(BLOCK_BYTES) {
+            buffers.hits.clear();
+            self.find_in_block(&text[start..], buffers);
+            visit(start, &buffers.hits);
+        }
+    }
+
+    /// Appends the occurrences that start in the first [`BLOCK_BYTES`] bytes of `text` to `buffers.hits`.
+    fn find_in_block(&self, text: &[u8], buffers: &mut FinderBuffers) {
+        let FinderBuffers {
+            bytes,
+            short_or_four,
+            three,
+            passed,
+            candidates,
+            hits,
+        } = buffers;
+        // At the end of the text, the bytes of an earlier block remain after it. They can only yield offsets too
+        // close to the end, which `FinderBlock::with_space_for` removes.
+        let n = text.len().min(bytes.len());
+        bytes[..n].copy_from_slice(&text[..n]);
+        let block = FinderBlock { text, bytes };
+        let (n_short, n_three) = self.filter_all(block, short_or_four, three);
+        self.put_short(block, &short_or_four[..n_short], hits);
+        let three = &three[..n_three];
+        let n_four = put_passed(&self.four_bytes, block, three, short_or_four);
+        let four = &short_or_four[..n_four];
+        if let Some(table) = &self.of_three_bytes {
+            put_hits(table, block, three, passed, hits);
+        }
+        for table in &self.of_four_to_seven_bytes {
+            put_hits(table, block, four, passed, hits);
+        }
+        if let Some(table) = &self.long {
+            put_candidates(table, block, four, passed, candidates);
+            self.put_long(block, candidates, hits);
+        }
+    }
+
+    /// Writes the offsets of the block where a term of one or two bytes may start to `short`, and those where a longer
+    /// term may start to `longer`. Returns how many there are of each.
+    #[inline(never)] // inlined, the loop's variables do not all fit the registers
+    fn filter_all(
+        &self,
+        block: FinderBlock<'_>,
+        short: &mut [u16; BLOCK_BYTES],
+        longer: &mut [u16; BLOCK_BYTES],
     ) -> (usize, usize) {
         let (mut n_short, mut n_longer) = (0, 0);
-        let windows = stretch
+        let windows = block
             .bytes
-            .windows(EIGHT)
-            .take(stretch.text.len().min(STRETCH));
-        for (bytes, place) in windows.zip(0_u16..) {
-            let eight = u64::from_le_bytes(*bytes.first_chunk().unwrap_or(&[0; EIGHT]));
-            short[n_short] = place;
-            n_short += self.short.bit(eight) as usize;
-            longer[n_longer] = place;
-            n_longer += self.three.bit(eight) as usize;
+            .windows(LOADED_BYTES)
+            .take(block.text.len().min(BLOCK_BYTES));
+        for (bytes, offset) in windows.zip(0_u16..) {
+            let loaded = u64::from_le_bytes(*bytes.first_chunk().unwrap_or(&[0; LOADED_BYTES]));
+            short[n_short] = offset;
+            n_short += self.short.bit(loaded) as usize;
+            longer[n_longer] = offset;
+            n_longer += self.three_bytes.bit(loaded) as usize;
         }
         (n_short, n_longer)
     }
 
-    /// Puts the terms of one and two bytes.
-    fn put_short(&self, stretch: Stretch<'_>, places: &[u16], hits: &mut Vec<Hit>) {
-        if self.short.has_one() {
-            put_terms(stretch.some(places), |eight| self.short.one(eight), hits);
+    /// Appends the occurrences of terms of one and two bytes at `offsets`.
+    fn put_short(&self, block: FinderBlock<'_>, offsets: &[u16], hits: &mut Vec<TermHit>) {
+        if self.short.has_one_byte() {
+            let loads = block.load(offsets);
+            put_terms(loads, |loaded| self.short.of_one_byte(loaded), hits);
         }
-        let places = stretch.inside(places, 2);
-        put_terms(stretch.some(places), |eight| self.short.two(eight), hits);
+        let loads = block.load(block.with_space_for(offsets, 2));
+        put_terms(loads, |loaded| self.short.of_two_bytes(loaded), hits);
     }
 
-    /// Puts those terms of ranges that the text at their places begins with.
-    fn put_long(&self, stretch: Stretch<'_>, ranges: &[(u16, u32, u32)], hits: &mut Vec<Hit>) {
-        for (place, start, end) in ranges {
-            let text = &stretch.text[usize::from(*place)..];
-            // Of terms that a text begins with, the last one not above it begins with all others.
+    /// Appends the occurrences of the candidates' terms.
+    fn put_long(
+        &self,
+        block: FinderBlock<'_>,
+        candidates: &[LongCandidate],
+        hits: &mut Vec<TermHit>,
+    ) {
+        for candidate in candidates {
+            let LongCandidate { offset, start, end } = *candidate;
+            let text = &block.text[usize::from(offset)..];
+            // A term that is a prefix of the text is also a prefix of every term that sorts between it and the text.
+            // So all matches are in the chain of longest prefixes of the last term that is not above the text.
             let mut term = match end - start {
-                1 => *start,
-                _ => self.last_not_above(*start..*end, text),
+                1 => start,
+                _ => self.last_not_above(start..end, text),
             };
             while term != NONE {
                 if text.starts_with(self.terms.term(term)) {
-                    hits.push(Hit {
-                        term,
-                        place: *place,
-                    });
+                    hits.push(TermHit { term, offset });
                 }
-                term = self.inner[term as usize];
+                term = self.longest_prefixes[term as usize];
             }
         }
     }
 
+    /// The last term of `range` that sorts before `text` or is equal to it, or [`NONE`].
     fn last_not_above(&self, range: Range<u32>, text: &[u8]) -> u32 {
         let (mut low, mut high) = (range.start, range.end);
         while low < high {
@@ -181,155 +205,174 @@ impl Finder {
     }
 }
 
-/// Of each term of eight bytes or more the longest other one that it begins with.
-fn inner(terms: &TermSet) -> Vec<u32> {
-    let mut open: Vec<u32> = Vec::new();
-    let mut inner = vec![NONE; terms.len()];
+/// For each term of eight bytes or more, the longest other one that is a prefix of it, or [`NONE`]. Prefixes of fewer
+/// than eight bytes do not count: they are found by their own tables.
+fn longest_prefixes(terms: &TermSet) -> Vec<u32> {
+    // The prefixes of the last term, and that term, by ascending length. As terms are sorted, a term that is not a
+    // prefix of the next one is not a prefix of any later one.
+    let mut prefixes: Vec<u32> = Vec::new();
+    let mut longest = vec![NONE; terms.len()];
     for number in 0..terms.len() as u32 {
         let term = terms.term(number);
-        if term.len() < EIGHT {
+        if term.len() < LOADED_BYTES {
             continue;
         }
-        while let Some(last) = open.pop_if(|last| !term.starts_with(terms.term(*last))) {
-            debug_assert!(last < number);
+        while prefixes
+            .last()
+            .is_some_and(|last| !term.starts_with(terms.term(*last)))
+        {
+            prefixes.pop();
         }
-        inner[number as usize] = open.last().copied().unwrap_or(NONE);
-        open.push(number);
+        longest[number as usize] = prefixes.last().copied().unwrap_or(NONE);
+        prefixes.push(number);
     }
-    inner
+    longest
 }
 
-/// An occurrence.
+/// An occurrence of a term in a block.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Hit {
+pub(super) struct TermHit {
     pub(super) term: u32,
-    /// Where it starts in its stretch.
-    pub(super) place: u16,
+    /// Offset of the occurrence in its block.
+    pub(super) offset: u16,
 }
 
-/// Room that is used again.
+/// An offset of a block whose next eight bytes are the prefix of the terms from `start` to `end`.
+#[derive(Debug, Clone, Copy, Default)]
+struct LongCandidate {
+    offset: u16,
+    start: u32,
+    end: u32,
+}
+
+/// Buffers that are reused from block to block.
 #[derive(Debug)]
-pub(super) struct Room {
-    /// A stretch, and the bytes behind it that the last place's eight need.
-    bytes: Box<[u8; STRETCH + EIGHT]>,
-    left: Box<[u16; STRETCH]>,
-    less: Box<[u16; STRETCH]>,
-    few: Box<[u16; STRETCH]>,
-    /// Places, and the ranges of terms with the first bytes there.
-    ranges: Vec<(u16, u32, u32)>,
-    hits: Vec<Hit>,
+pub(super) struct FinderBuffers {
+    /// A copy of the block, and of the following bytes that are loaded with its last bytes.
+    bytes: Box<[u8; BLOCK_BYTES + LOADED_BYTES]>,
+    /// Offsets where a term of one or two bytes may start; later those where a term of four bytes or more may.
+    short_or_four: Box<[u16; BLOCK_BYTES]>,
+    /// Offsets where a term of three bytes or more may start.
+    three: Box<[u16; BLOCK_BYTES]>,
+    /// Offsets that passed the filter of one table.
+    passed: Box<[u16; BLOCK_BYTES]>,
+    candidates: Vec<LongCandidate>,
+    hits: Vec<TermHit>,
 }
 
-impl Default for Room {
+impl Default for FinderBuffers {
     fn default() -> Self {
-        let places = || Box::new([0; STRETCH]);
+        let offsets = || Box::new([0; BLOCK_BYTES]);
         Self {
-            bytes: Box::new([0; STRETCH + EIGHT]),
-            left: places(),
-            less: places(),
-            few: places(),
-            ranges: Vec::new(),
+            bytes: Box::new([0; BLOCK_BYTES + LOADED_BYTES]),
+            short_or_four: offsets(),
+            three: offsets(),
+            passed: offsets(),
+            candidates: Vec::new(),
             hits: Vec::new(),
         }
     }
 }
 
-/// A part of a text.
+/// A block of a text.
 #[derive(Clone, Copy)]
-struct Stretch<'a> {
-    /// From its start to the end of the text.
+struct FinderBlock<'a> {
+    /// The text from the start of the block.
     text: &'a [u8],
-    /// Its bytes where no place needs to be checked; behind the text's end are others.
-    bytes: &'a [u8; STRETCH + EIGHT],
+    /// The bytes of the block and eight more. Arbitrary after the end of the text.
+    bytes: &'a [u8; BLOCK_BYTES + LOADED_BYTES],
 }
 
-impl<'a> Stretch<'a> {
-    /// These places with their eight bytes.
+impl<'a> FinderBlock<'a> {
+    /// Each of `offsets`, and the eight bytes at it.
     #[inline]
-    fn some(self, places: &'a [u16]) -> impl ExactSizeIterator<Item = (u16, u64)> + 'a {
-        places.iter().map(move |place| {
-            let bytes = self.bytes[usize::from(*place) % STRETCH..].first_chunk();
-            (*place, u64::from_le_bytes(*bytes.unwrap_or(&[0; EIGHT])))
+    fn load(self, offsets: &'a [u16]) -> impl ExactSizeIterator<Item = (u16, u64)> + 'a {
+        offsets.iter().map(move |offset| {
+            // Offsets are below `BLOCK_BYTES`. The remainder tells the compiler, which then checks no bounds.
+            let bytes = self.bytes[usize::from(*offset) % BLOCK_BYTES..].first_chunk();
+            (
+                *offset,
+                u64::from_le_bytes(*bytes.unwrap_or(&[0; LOADED_BYTES])),
+            )
         })
     }
 
-    /// Those of these ascending places that so many bytes of the text follow.
-    fn inside(self, places: &[u16], n_bytes: usize) -> &[u16] {
-        let outside = |place: &&u16| usize::from(**place) + n_bytes > self.text.len();
-        let n_outside = places.iter().rev().take_while(outside).count();
-        &places[..places.len() - n_outside]
+    /// The ascending `offsets` without those at the end that have fewer than `n_bytes` bytes of text after them.
+    fn with_space_for(self, offsets: &[u16], n_bytes: usize) -> &[u16] {
+        let is_too_close = |offset: &&u16| usize::from(**offset) + n_bytes > self.text.len();
+        let n = offsets.iter().rev().take_while(is_too_close).count();
+        &offsets[..offsets.len() - n]
     }
 }
 
-/// Puts those places where a key of the sieve may start. Like all here it asks nothing that a processor could
-/// mostly guess wrong.
-fn put_left(
-    sieve: &Sieve,
-    stretch: Stretch<'_>,
-    places: &[u16],
-    left: &mut [u16; STRETCH],
+/// Writes the offsets that pass the filter to `passed`. Returns how many there are.
+fn put_passed(
+    filter: &PrefixFilter,
+    block: FinderBlock<'_>,
+    offsets: &[u16],
+    passed: &mut [u16; BLOCK_BYTES],
 ) -> usize {
     let mut n = 0;
-    for (place, eight) in stretch.some(places) {
-        left[n] = place;
-        n += sieve.bit(eight) as usize;
+    for (offset, loaded) in block.load(offsets) {
+        passed[n] = offset;
+        n += filter.bit(loaded) as usize;
     }
     n
 }
 
-/// Puts the terms of places, where there is one.
+/// Appends a hit for each offset for which `term` returns a term.
 #[inline]
 fn put_terms(
-    places: impl ExactSizeIterator<Item = (u16, u64)>,
+    loads: impl ExactSizeIterator<Item = (u16, u64)>,
     term: impl Fn(u64) -> u32,
-    hits: &mut Vec<Hit>,
+    hits: &mut Vec<TermHit>,
 ) {
     let mut n = hits.len();
-    hits.resize(n + places.len(), Hit::default());
-    for (place, eight) in places {
-        let term = term(eight);
-        hits[n] = Hit { term, place };
+    hits.resize(n + loads.len(), TermHit::default());
+    for (offset, loaded) in loads {
+        let term = term(loaded);
+        hits[n] = TermHit { term, offset };
         n += usize::from(term != NONE);
     }
     hits.truncate(n);
 }
 
-/// Puts the terms that start at some places, where their bytes are all of the table's keys.
+/// Appends the occurrences at `offsets` of the terms of a table whose prefixes are whole terms.
 fn put_hits(
-    beginnings: &Beginnings,
-    stretch: Stretch<'_>,
-    places: &[u16],
-    few: &mut [u16; STRETCH],
-    hits: &mut Vec<Hit>,
+    table: &PrefixTable,
+    block: FinderBlock<'_>,
+    offsets: &[u16],
+    passed: &mut [u16; BLOCK_BYTES],
+    hits: &mut Vec<TermHit>,
 ) {
-    let n = put_left(&beginnings.sieve, stretch, places, few);
-    let places = stretch.inside(&few[..n], beginnings.length);
-    let term = |eight| match beginnings.range(eight) {
+    let n = put_passed(&table.filter, block, offsets, passed);
+    let passed = block.with_space_for(&passed[..n], table.prefix_bytes);
+    let term = |loaded| match table.range(loaded) {
         (term, end) if term != end => term,
         _ => NONE,
     };
-    put_terms(stretch.some(places), term, hits);
+    put_terms(block.load(passed), term, hits);
 }
 
-/// Puts the ranges of terms that may start at some places.
-fn put_ranges(
-    beginnings: &Beginnings,
-    stretch: Stretch<'_>,
-    places: &[u16],
-    few: &mut [u16; STRETCH],
-    ranges: &mut Vec<(u16, u32, u32)>,
+/// Replaces `candidates` by the offsets whose next eight bytes are a prefix of the table.
+fn put_candidates(
+    table: &PrefixTable,
+    block: FinderBlock<'_>,
+    offsets: &[u16],
+    passed: &mut [u16; BLOCK_BYTES],
+    candidates: &mut Vec<LongCandidate>,
 ) {
-    let n_few = put_left(&beginnings.sieve, stretch, places, few);
-    let few = stretch.inside(&few[..n_few], beginnings.length);
-    ranges.clear();
-    ranges.resize(few.len(), (0, 0, 0));
+    let n_passed = put_passed(&table.filter, block, offsets, passed);
+    let passed = block.with_space_for(&passed[..n_passed], table.prefix_bytes);
+    candidates.clear();
+    candidates.resize(passed.len(), LongCandidate::default());
     let mut n = 0;
-    for (place, eight) in stretch.some(few) {
-        let (start, end) = beginnings.range(eight);
-        ranges[n] = (place, start, end);
+    for (offset, loaded) in block.load(passed) {
+        let (start, end) = table.range(loaded);
+        candidates[n] = LongCandidate { offset, start, end };
         n += usize::from(start != end);
     }
-    ranges.truncate(n);
+    candidates.truncate(n);
 }
 
 #[cfg(test)]
@@ -339,27 +382,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_a_naive_search(
+        fn equals_a_naive_search(
             text in vec(0_u8..3, 0..200),
-            cuts in vec((0_usize..200, 1_usize..40), 0..20),
+            parts in vec((0_usize..200, 1_usize..40), 0..20),
             others in vec(vec(0_u8..3, 1..20), 0..9),
         ) {
-            let cut = |(start, n): (usize, usize)| text.get(start..(start + n).min(text.len()));
-            let cuts = cuts.into_iter().filter_map(cut).map(<[u8]>::to_vec);
-            let mut terms: Vec<Box<[u8]>> = cuts.chain(others).map(Vec::into_boxed_slice).collect();
+            let part = |(start, n): (usize, usize)| text.get(start..(start + n).min(text.len()));
+            let parts = parts.into_iter().filter_map(part).map(<[u8]>::to_vec);
+            let mut terms: Vec<Vec<u8>> = parts.chain(others).collect();
             terms.retain(|term| !term.is_empty());
             terms.sort_unstable();
             terms.dedup();
             let mut expected = Vec::new();
-            for at in 0..text.len() {
-                let here = terms.iter().enumerate().filter(|(_, term)| text[at..].starts_with(term));
-                expected.extend(here.map(|(i, _)| (at, i)));
+            for offset in 0..text.len() {
+                let here = terms.iter().enumerate().filter(|(_, term)| text[offset..].starts_with(term));
+                expected.extend(here.map(|(term, _)| (offset, term)));
             }
-            let terms: Vec<&[u8]> = terms.iter().map(|term| &**term).collect();
+            let terms: Vec<&[u8]> = terms.iter().map(Vec::as_slice).collect();
             let finder = Finder::new(TermSet::new(&terms).unwrap().0);
             let mut found = Vec::new();
-            finder.find(&text, &mut Room::default(), |start, hits| {
-                found.extend(hits.iter().map(|hit| (start + usize::from(hit.place), hit.term as usize)));
+            finder.find(&text, &mut FinderBuffers::default(), |start, hits| {
+                found.extend(hits.iter().map(|hit| (start + usize::from(hit.offset), hit.term as usize)));
             });
             found.sort_unstable();
             prop_assert_eq!(found, expected);

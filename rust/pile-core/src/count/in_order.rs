@@ -1,4 +1,4 @@
-//! Numbered work on several threads, results in the order of the numbers, few of them waiting at a time.
+//! Runs numbered work items on several threads and yields the results in the order of the items.
 
 use std::{
     sync::mpsc::{Receiver, sync_channel},
@@ -7,10 +7,13 @@ use std::{
 
 use crate::{Result, io::spawn};
 
-/// Gives what `work` makes of each number below `n` to `sink`, in order; each thread has a state of its own.
+/// Calls `work` with each number below `n`, and `sink` with the results in the order of the numbers.
+///
+/// Each thread has a state of its own, which `work` gets as its second argument. A thread waits while one of its
+/// results is not taken, so at most two results per thread are in memory.
 ///
 /// # Errors
-/// The first failure in the order of the numbers.
+/// The first error of `work` in the order of the numbers, or an error of `sink`.
 pub(crate) fn in_order<T: Send, W: Default>(
     n: usize,
     n_threads: usize,
@@ -25,25 +28,24 @@ pub(crate) fn in_order<T: Send, W: Default>(
     let work = &work;
     thread::scope(|scope| {
         let start = |first: usize| {
-            // One result waits while the next is made.
-            let (send, receive) = sync_channel(1);
+            let (sender, receiver) = sync_channel(1);
             let run = move || {
                 let mut state = W::default();
                 for number in (first..n).step_by(n_threads) {
-                    let made = work(number, &mut state);
-                    let failed = made.is_err();
-                    // That nobody receives any more is a stop.
-                    if send.send(made).is_err() || failed {
+                    let result = work(number, &mut state);
+                    let failed = result.is_err();
+                    // Sending fails if the receiver was dropped: another item or the sink failed.
+                    if sender.send(result).is_err() || failed {
                         return;
                     }
                 }
             };
-            Ok((spawn(scope, run)?, receive))
+            Ok((spawn(scope, run)?, receiver))
         };
-        // Where one cannot be started, those before it find that nobody receives, and end.
+        // If a thread cannot be started, this drops the receivers of the earlier ones, which then end.
         let started = (0..n_threads).map(start).collect::<Result<Vec<_>>>()?;
         let (threads, receivers): (Vec<_>, Vec<_>) = started.into_iter().unzip();
-        let outcome = take(n, &receivers, &mut sink);
+        let outcome = receive_all(n, &receivers, &mut sink);
         drop(receivers);
         for thread in threads {
             if let Err(payload) = thread.join() {
@@ -54,15 +56,16 @@ pub(crate) fn in_order<T: Send, W: Default>(
     })
 }
 
-fn take<T>(
+/// Passes the results of all `n` items to `sink`. Item `i` is done by thread `i % receivers.len()`.
+fn receive_all<T>(
     n: usize,
     receivers: &[Receiver<Result<T>>],
     sink: &mut impl FnMut(T) -> Result<()>,
 ) -> Result<()> {
     for number in 0..n {
         match receivers[number % receivers.len()].recv() {
-            Ok(made) => sink(made?)?,
-            // The thread panicked: joining it says so.
+            Ok(result) => sink(result?)?,
+            // The thread panicked. The caller resumes the panic when it joins the thread.
             Err(_) => return Ok(()),
         }
     }
@@ -75,7 +78,7 @@ mod tests {
     use crate::Error;
 
     #[test]
-    fn results_come_in_order_and_the_first_failure_counts() {
+    fn results_are_in_order_and_the_first_error_is_returned() {
         for n_threads in [1, 2, 3, 20] {
             let mut all = Vec::new();
             let square = |number: usize, _: &mut ()| Ok(number * number);
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "boom")]
-    fn a_panic_is_passed_on() {
+    fn a_panic_is_propagated() {
         let boom = |number: usize, _: &mut ()| {
             assert!(number != 3, "boom");
             Ok(())

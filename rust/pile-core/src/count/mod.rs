@@ -1,30 +1,35 @@
-//! How often things occur: n-grams of tokens and of words, in bounded memory and exactly.
+//! Exact counts of n-grams of tokens and words, in bounded memory, and of terms.
 
 mod arithmetic;
-mod beginnings;
-mod chunk;
+mod case_folding;
+mod chunk_plan;
 mod finder;
-mod fold;
 mod in_order;
-mod kept;
-mod key;
+mod key_counter;
 mod ngrams;
-mod radix;
+mod packed_key;
+mod prefix_table;
+mod radix_sort;
+mod retained;
 mod runs;
 mod spill;
+mod subsets;
 mod table;
-mod tally;
 mod term_jobs;
 mod term_set;
 mod terms;
-mod windows;
+mod token_windows;
 mod words;
 
-pub use arithmetic::{Arithmetic, ArithmeticKey, UNITS};
+pub use arithmetic::{ArithmeticCounter, ArithmeticKey, UNITS};
 pub(crate) use in_order::in_order;
-pub use kept::{Gram, GramSink, Keep, LengthSummary};
-pub use ngrams::{Grouped, NgramConfig, count_ngrams};
-pub use table::{Keys, write_table};
-pub use term_jobs::{Sums, TermCounts, Totals, count_terms_in_documents, count_terms_in_shards};
-pub use terms::{Counted, TermCounter, Terms, Within};
-pub use words::{Group, MAX_WORDS, WordsConfig, WordsSummary, count_words};
+pub use ngrams::{GroupedDocuments, NgramConfig, count_ngrams};
+pub use retained::{LengthSummary, Ngram, NgramSink, Retention};
+pub use subsets::GroupName;
+pub use table::{KeyColumns, write_table};
+pub use term_jobs::{
+    DocumentDecoder, ShardTermCounts, ShardTermsConfig, TermSums, TermTotals,
+    count_terms_in_documents, count_terms_in_shards,
+};
+pub use terms::{GroupTermCounts, PairScope, TermCount, TermCounter, TermOptions, Terms};
+pub use words::{MAX_WORDS, WordsConfig, WordsSummary, count_words};

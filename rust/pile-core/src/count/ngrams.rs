@@ -1,84 +1,101 @@
 //! Counts the n-grams of a token source, in bounded memory.
+//!
+//! The tokens are counted in chunks that fit the memory. If there is one chunk, its counts are reported directly.
+//! Otherwise each chunk becomes a sorted run on disk, and the runs are merged.
 
 use std::path::PathBuf;
 
 use super::{
-    chunk::{self, Layout, Plan},
-    kept::{GramSink, Keep, Keeper, LengthSummary},
-    key::{Key, Wide},
+    chunk_plan::{self, ChunkPlan, CountLimits, KeyLayout},
+    packed_key::{PackedKey, WideKey},
+    retained::{LengthSummary, NgramRetainer, NgramSink, Retention},
     runs,
-    spill::Spill,
-    windows::{Cut, Windows, largest_id},
+    spill::{FinishedInput, Spill, SpillLimits},
+    token_windows::{TokenRun, TokenWindows, largest_id},
 };
 use crate::{Error, Result, progress::Progress, tokens::TokenSource};
 
-/// Tokens of a chunk at least.
-const MIN_CHUNK: u64 = 1 << 12;
+/// Minimum tokens of a chunk, even if they do not fit the memory.
+const MIN_CHUNK_TOKENS: u64 = 1 << 12;
 
-/// How n-grams are counted.
+/// The configuration of a job that counts n-grams.
 #[derive(Debug, Clone)]
 pub struct NgramConfig {
     /// Tokens or words of the n-grams, ascending.
     pub lengths: Vec<usize>,
-    /// What is given.
-    pub keep: Keep,
-    /// Bytes of memory; what does not fit is spilled to the folder.
+    /// Which n-grams are reported.
+    pub retention: Retention,
+    /// Bytes of memory for counting. Counts that do not fit are spilled to the folder.
     pub memory: u64,
-    /// Threads; what is counted is the same for any number.
+    /// Number of threads. The result does not depend on it.
     pub n_threads: usize,
-    /// Folder of the unfinished job.
+    /// The scratch folder.
     pub folder: PathBuf,
-    /// Bytes free there.
+    /// Bytes free on the folder's disk, those of its runs included.
     pub free_bytes: u64,
-    /// A digest of what is asked for: with runs of the same job the job goes on.
+    /// A digest of the job's inputs and settings. The job resumes from the folder's runs if they have the same one.
     pub job: String,
-    /// Whether another job's runs may be thrown away.
+    /// Whether the runs of another job may be removed.
     pub discard: bool,
 }
 
-/// The documents of a token source, in groups.
+impl NgramConfig {
+    pub(super) fn spill_limits(&self) -> SpillLimits {
+        SpillLimits {
+            free_bytes: self.free_bytes,
+            memory: self.memory,
+        }
+    }
+}
+
+/// The documents of a token source, divided into groups.
 #[derive(Debug)]
-pub struct Grouped<'a, S> {
+pub struct GroupedDocuments<'a, S> {
     /// The tokens.
     pub source: &'a S,
-    /// Number of each document's group; empty for one group.
+    /// Group of each document; empty if there is one group.
     pub groups: &'a [u32],
-    /// Groups, at least one.
+    /// Number of groups, at least one.
     pub n_groups: usize,
 }
 
-/// Counts all n-grams of each length and gives them to what `sink` makes. With `across`, they may run from one document
-/// into the next; then they are of the group of the document where they start. `progress` advances by
-/// n-grams counted.
+/// Counts all n-grams of each length and passes the retained ones to the sink that `sink` creates. Returns
+/// statistics of each length.
+///
+/// With `across`, an n-gram may continue in the next documents. It then counts for the group of the document in
+/// which it starts. `progress` advances by n-grams counted.
 ///
 /// # Errors
-/// No length, or one too long to be counted; ids that are no tokens; a source that cannot be read; too little
-/// disk, or a failure of the file system; or a stop.
+/// No length, or one that is 0 or whose keys are longer than 512 bits; ids that are negative or too large; a source
+/// that cannot be read; too little disk, or a failure of the file system; an error of the sink; or a stop.
 pub fn count_ngrams<'a, S: TokenSource>(
-    documents: &Grouped<'_, S>,
+    documents: &GroupedDocuments<'_, S>,
     across: bool,
     config: &NgramConfig,
     progress: &Progress,
-    sink: impl FnOnce() -> Result<Box<dyn GramSink + 'a>>,
+    sink: impl FnOnce() -> Result<Box<dyn NgramSink + 'a>>,
 ) -> Result<Vec<LengthSummary>> {
     let id_bits = u32::BITS - largest_id(documents.source)?.max(1).leading_zeros();
-    let layout = |n: usize| Layout {
+    let layout = |n: usize| KeyLayout {
         n,
         id_bits,
         group_bits: usize::BITS - (documents.n_groups - 1).leading_zeros(),
     };
     let longest = config.lengths.last().copied().unwrap_or(0);
     if config.lengths.first().is_none_or(|n| *n == 0) {
-        return Err(Error::argument("n-grams have 1 token or more"));
+        let lengths = &config.lengths;
+        let what = format!("n-grams have 1 token or more, got {lengths:?}");
+        return Err(Error::argument(what));
     }
-    if layout(longest).bits() > Wide::BITS {
-        let most = 1 + (Wide::BITS - layout(1).bits()) / id_bits;
+    // Lengths are compared instead of bits, as the bits of a very long n-gram would overflow.
+    let most = 1 + (WideKey::BITS - layout(1).bits()) / id_bits;
+    if longest > most as usize {
         return Err(Error::argument(format!(
             "n-grams of {longest} tokens: those of this dataset are counted up to n = {most}; \
              a suffix array counts longer ones"
         )));
     }
-    let mut counting = Counting {
+    let mut counting = NgramCounting {
         documents,
         across,
         config,
@@ -87,134 +104,151 @@ pub fn count_ngrams<'a, S: TokenSource>(
             &config.folder,
             &config.job,
             config.discard,
-            (config.free_bytes, config.memory),
+            config.spill_limits(),
             progress,
         )?,
     };
     let (mut sink, mut summaries) = (sink()?, Vec::new());
     for n in &config.lengths {
-        let mut keeper = Keeper::new(*n, documents.n_groups, config.keep, &mut *sink);
+        let mut retainer = NgramRetainer::new(*n, documents.n_groups, config.retention, &mut *sink);
         let layout = layout(*n);
         match layout.bits() {
-            ..=32 => counting.count::<u32>(layout, &mut keeper),
-            33..=64 => counting.count::<u64>(layout, &mut keeper),
-            65..=128 => counting.count::<u128>(layout, &mut keeper),
-            _ => counting.count::<Wide>(layout, &mut keeper),
+            ..=32 => counting.count_length::<u32>(layout, &mut retainer),
+            33..=64 => counting.count_length::<u64>(layout, &mut retainer),
+            65..=128 => counting.count_length::<u128>(layout, &mut retainer),
+            _ => counting.count_length::<WideKey>(layout, &mut retainer),
         }?;
-        summaries.push(keeper.finish()?);
+        summaries.push(retainer.finish()?);
     }
     sink.finish()?;
     Ok(summaries)
 }
 
-struct Counting<'a, S> {
-    documents: &'a Grouped<'a, S>,
+/// A job that counts n-grams.
+struct NgramCounting<'a, S> {
+    documents: &'a GroupedDocuments<'a, S>,
     across: bool,
     config: &'a NgramConfig,
     progress: &'a Progress,
     spill: Spill,
 }
 
-impl<S: TokenSource> Counting<'_, S> {
-    fn count<K: Key>(&mut self, layout: Layout, keeper: &mut Keeper<'_>) -> Result<()> {
+impl<S: TokenSource> NgramCounting<'_, S> {
+    /// Counts the n-grams of one length.
+    fn count_length<K: PackedKey>(
+        &mut self,
+        layout: KeyLayout,
+        retainer: &mut NgramRetainer<'_>,
+    ) -> Result<()> {
         let source = self.documents.source;
-        let windows = Windows {
+        let windows = TokenWindows {
             source,
             n: layout.n,
             across: self.across,
             groups: self.documents.groups,
         };
-        let n_tokens = total(source)?;
+        let n_tokens = count_tokens(source)?;
         let what = format!("{}-grams", layout.n);
-        // What an earlier start has spilled stays, whatever memory it had.
-        let mut start = self.spill.end(&what);
+        // Chunks that an interrupted run has spilled are not counted again, even if it had another memory limit.
+        let mut start = self.spill.finished_end(&what);
         self.progress.advance(start)?;
-        let mut at = place(source, start)?;
+        // The tokens from `start` on.
+        let mut remaining = run_from(source, start, n_tokens)?;
         while start < n_tokens {
-            at.n_tokens = n_tokens - start;
-            let plan = self.fitting::<K>(&windows, layout, at)?;
+            let plan = self.plan_chunk::<K>(&windows, layout, remaining)?;
             let end = start + plan.n_tokens();
             if (start, end) == (0, n_tokens) {
-                return plan.count::<K>(self.progress, |part| {
-                    runs::each(&part, |key, group, count| match self.documents.n_groups {
-                        1 => keeper.add_whole(key, count),
-                        _ => keeper.add(key, group, count),
+                return plan.count::<K>(self.progress, |records| {
+                    runs::for_each_record(&records, |key, group, count| {
+                        match self.documents.n_groups {
+                            1 => retainer.add_distinct(key, count),
+                            _ => retainer.add(key, group, count),
+                        }
                     })
                 });
             }
-            // As many bytes a token as before, or as if all n-grams were different.
-            let before = self.spill.n_bytes(layout.n) as f64 / start as f64;
-            let each = if start > 0 {
-                before
-            } else {
-                (chunk::ID_BYTES * layout.n + 3) as f64
+            // Estimated by the chunks before; for the first chunk, as if all n-grams differed.
+            let bytes_per_token = match start {
+                0 => (chunk_plan::ID_BYTES * layout.n + 3) as f64,
+                _ => self.spill.n_bytes(layout.n) as f64 / start as f64,
             };
             self.spill
-                .check_room((each * (n_tokens - start) as f64) as u64)?;
-            let making = self.spill.begin();
-            self.spill.write(&making, layout.n, |run| {
-                plan.count::<K>(self.progress, |part| run.append(&part))
+                .check_disk_space((bytes_per_token * (n_tokens - start) as f64) as u64)?;
+            let pending = self.spill.begin();
+            self.spill.write(&pending, layout.n, |run| {
+                plan.count::<K>(self.progress, |records| run.append(&records))
             })?;
-            self.spill.keep(making, (&what, end), Vec::new())?;
-            (start, at) = (end, place(source, end)?);
+            let finished = FinishedInput {
+                what: what.clone(),
+                end,
+            };
+            self.spill.finish_input(pending, finished, Vec::new())?;
+            (start, remaining) = (end, run_from(source, end, n_tokens)?);
         }
-        self.spill
-            .merge(layout.n, |key, group, count| keeper.add(key, group, count))
+        let n_groups = self.documents.n_groups;
+        self.spill.merge(layout.n, n_groups, |key, group, count| {
+            retainer.add(key, group, count)
+        })
     }
 
-    /// A plan for as many of the tokens as can be counted in the memory.
-    fn fitting<'a, K: Key>(
+    /// A plan of a chunk from the start of `remaining` that fits the memory, or has [`MIN_CHUNK_TOKENS`].
+    fn plan_chunk<'a, K: PackedKey>(
         &self,
-        windows: &'a Windows<'a, S>,
-        layout: Layout,
-        mut at: Cut,
-    ) -> Result<Plan<'a, S>> {
-        let Self { config, .. } = self;
-        let most = chunk::most_tokens::<K>(layout.n, config.memory);
-        at.n_tokens = at.n_tokens.min(most.clamp(MIN_CHUNK, u64::from(u32::MAX)));
+        windows: &'a TokenWindows<'a, S>,
+        layout: KeyLayout,
+        remaining: TokenRun,
+    ) -> Result<ChunkPlan<'a, S>> {
+        let limits = CountLimits {
+            n_threads: self.config.n_threads.max(1),
+            memory: self.config.memory,
+        };
+        let most = chunk_plan::max_tokens::<K>(layout.n, limits.memory);
+        let most = most.clamp(MIN_CHUNK_TOKENS, u64::from(u32::MAX));
+        let mut chunk = remaining;
+        chunk.n_tokens = chunk.n_tokens.min(most);
         loop {
-            let plan = Plan::new::<K>(
-                windows,
-                layout,
-                at,
-                (config.n_threads.max(1), config.memory),
-            )?;
-            if plan.n_bytes::<K>() <= config.memory || at.n_tokens <= MIN_CHUNK {
+            let plan = ChunkPlan::new::<K>(windows, layout, chunk, limits)?;
+            if plan.n_bytes::<K>() <= limits.memory || chunk.n_tokens <= MIN_CHUNK_TOKENS {
                 return Ok(plan);
             }
-            at.n_tokens = (at.n_tokens / 2).max(MIN_CHUNK);
+            chunk.n_tokens = (chunk.n_tokens / 2).max(MIN_CHUNK_TOKENS);
         }
     }
 }
 
 /// Tokens of all documents.
-fn total(source: &impl TokenSource) -> Result<u64> {
+fn count_tokens(source: &impl TokenSource) -> Result<u64> {
     (0..source.n_documents())
         .map(|document| source.document_length(document))
         .sum()
 }
 
-/// Where a token stands, of all tokens one after the other.
-fn place(source: &impl TokenSource, mut token: u64) -> Result<Cut> {
-    let mut document = 0;
+/// The tokens from number `start` to number `end`, counted across documents.
+fn run_from(source: &impl TokenSource, start: u64, end: u64) -> Result<TokenRun> {
+    let (mut document, mut token) = (0, start);
     while document < source.n_documents() && token >= source.document_length(document)? {
         token -= source.document_length(document)?;
         document += 1;
     }
-    Ok(Cut {
+    Ok(TokenRun {
         document,
         token,
-        n_tokens: 0,
+        // A resumed state may claim more tokens than there are.
+        n_tokens: end.saturating_sub(start),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::retained::collect::{AllNgrams, CollectNgrams},
+        *,
+    };
     use crate::tokens::{Span, TokenType};
     use proptest::{collection::vec, prelude::*};
-    use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+    use std::{collections::BTreeMap, path::Path};
 
+    /// Documents in memory.
     struct Documents(TokenType, Vec<Vec<u32>>);
 
     impl TokenSource for Documents {
@@ -242,35 +276,16 @@ mod tests {
         }
     }
 
-    type All = Vec<(Vec<u8>, u64, Vec<u64>)>;
-
-    #[derive(Clone, Default)]
-    struct Collected(Rc<RefCell<All>>);
-
-    impl GramSink for Collected {
-        fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
-            let gram = (gram.key.to_vec(), gram.count, gram.by_group.to_vec());
-            self.0.borrow_mut().push(gram);
-            Ok(())
-        }
-
-        fn finish(self: Box<Self>) -> Result<()> {
-            Ok(())
-        }
-    }
-
-    use super::super::kept::Gram;
-
-    fn naively(documents: &[Vec<u32>], groups: &[u32], n: usize, across: bool) -> All {
+    fn count_naively(documents: &[Vec<u32>], groups: &[u32], n: usize, across: bool) -> AllNgrams {
         let mut counts: BTreeMap<Vec<u8>, Vec<u64>> = BTreeMap::new();
         let all: Vec<(u32, u32)> = documents
             .iter()
             .zip(groups)
             .flat_map(|(tokens, group)| tokens.iter().map(|t| (*t, *group)))
             .collect();
-        let mut add = |gram: &[(u32, u32)]| {
-            let key = gram.iter().flat_map(|(t, _)| t.to_be_bytes()).collect();
-            counts.entry(key).or_insert(vec![0; 3])[gram[0].1 as usize] += 1;
+        let mut add = |ngram: &[(u32, u32)]| {
+            let key = ngram.iter().flat_map(|(t, _)| t.to_be_bytes()).collect();
+            counts.entry(key).or_insert(vec![0; 3])[ngram[0].1 as usize] += 1;
         };
         if across {
             all.windows(n).for_each(&mut add);
@@ -284,44 +299,57 @@ mod tests {
             }
         }
         let counts = counts.into_iter();
-        counts.map(|(key, of)| (key, of.iter().sum(), of)).collect()
+        counts
+            .map(|(key, by_group)| (key, by_group.iter().sum(), by_group))
+            .collect()
     }
 
-    fn counted(
-        documents: &Documents,
-        groups: &[u32],
-        (n, across, memory, n_threads): (usize, bool, u64, usize),
-    ) -> All {
-        let folder = tempfile::tempdir().unwrap();
-        let config = NgramConfig {
-            lengths: vec![n],
-            keep: Keep {
+    /// How a test counts.
+    struct Case {
+        n: usize,
+        across: bool,
+        memory: u64,
+        n_threads: usize,
+    }
+
+    fn config(folder: &Path, memory: u64, n_threads: usize) -> NgramConfig {
+        NgramConfig {
+            lengths: Vec::new(),
+            retention: Retention {
                 min_count: 0,
                 top: None,
             },
             memory,
             n_threads,
-            folder: folder.path().to_owned(),
+            folder: folder.to_owned(),
             free_bytes: u64::MAX,
             job: "job".to_owned(),
             discard: false,
+        }
+    }
+
+    fn count_all(documents: &Documents, groups: &[u32], case: Case) -> AllNgrams {
+        let folder = tempfile::tempdir().unwrap();
+        let config = NgramConfig {
+            lengths: vec![case.n],
+            ..config(folder.path(), case.memory, case.n_threads)
         };
-        let grouped = Grouped {
+        let grouped = GroupedDocuments {
             source: documents,
             groups,
             n_groups: 3,
         };
-        let sink = Collected::default();
+        let sink = CollectNgrams::default();
         let boxed = Box::new(sink.clone());
-        let told = count_ngrams(&grouped, across, &config, &Progress::default(), || {
+        let summaries = count_ngrams(&grouped, case.across, &config, &Progress::default(), || {
             Ok(boxed)
         })
         .unwrap();
         let all = sink.0.take();
-        assert_eq!(told[0].n_distinct, all.len() as u64);
+        assert_eq!(summaries[0].n_distinct, all.len() as u64);
         assert_eq!(
-            told[0].n_occurrences,
-            all.iter().map(|gram| gram.1).sum::<u64>()
+            summaries[0].n_occurrences,
+            all.iter().map(|ngram| ngram.1).sum::<u64>()
         );
         all
     }
@@ -329,33 +357,56 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
-        fn as_a_naive_count(
+        fn equals_a_naive_count(
             documents in vec((vec(0_u32..5, 0..30), 0_u32..3), 0..12),
             n in 1_usize..35,
             across: bool,
             large: bool,
             n_threads in 1_usize..4,
         ) {
-            // The largest ids of each type that are counted.
-            let (of_type, top) = match large {
+            // The largest ids that this test counts, by type.
+            let (token_type, top) = match large {
                 true => (TokenType::I32, 131_071),
                 false => (TokenType::U16, 65_535),
             };
-            // With two bits for the group these fill the widest key.
+            // The longest n-grams whose keys, with two bits for the group, fit the widest key.
             let n = if large { n.min(31) } else { n.min(32) };
-            let groups: Vec<u32> = documents.iter().map(|of| of.1).collect();
+            let groups: Vec<u32> = documents.iter().map(|document| document.1).collect();
             let tokens: Vec<Vec<u32>> = documents
                 .iter()
-                .map(|of| of.0.iter().map(|t| top - t * 1000).collect())
+                .map(|document| document.0.iter().map(|t| top - t * 1000).collect())
                 .collect();
-            let expected = naively(&tokens, &groups, n, across);
-            let source = Documents(of_type, tokens);
-            prop_assert_eq!(counted(&source, &groups, (n, across, 1 << 30, n_threads)), expected);
+            let expected = count_naively(&tokens, &groups, n, across);
+            let source = Documents(token_type, tokens);
+            let case = Case { n, across, memory: 1 << 30, n_threads };
+            prop_assert_eq!(count_all(&source, &groups, case), expected);
         }
     }
 
     #[test]
-    fn little_memory_spills_and_changes_nothing() {
+    fn n_grams_that_fit_no_key_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = Documents(TokenType::U16, vec![vec![1, 2, 3]]);
+        let documents = GroupedDocuments {
+            source: &source,
+            groups: &[],
+            n_groups: 1,
+        };
+        // The bits of the last two n-grams, as a `u32`, overflow to 0.
+        for n in [0, 34, (1 << 28) + 1, (1 << 32) + 1] {
+            let config = NgramConfig {
+                lengths: vec![n],
+                ..config(folder.path(), 1 << 20, 1)
+            };
+            let sink = || -> Result<Box<dyn NgramSink>> { Ok(Box::<CollectNgrams>::default()) };
+            let counted = count_ngrams(&documents, false, &config, &Progress::default(), sink);
+            let err = counted.unwrap_err().to_string();
+            assert!(err.starts_with("n-grams "), "{err}");
+        }
+    }
+
+    #[test]
+    fn spilling_does_not_change_the_counts() {
         let mut state = 7_u32;
         let mut token = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -368,9 +419,15 @@ mod tests {
         let source = Documents(TokenType::U16, tokens);
         for n in [1, 2, 3, 6] {
             for across in [false, true] {
-                let expected = naively(&source.1, &groups, n, across);
+                let expected = count_naively(&source.1, &groups, n, across);
                 for n_threads in [1, 2] {
-                    let found = counted(&source, &groups, (n, across, 1, n_threads));
+                    let case = Case {
+                        n,
+                        across,
+                        memory: 1,
+                        n_threads,
+                    };
+                    let found = count_all(&source, &groups, case);
                     assert_eq!(found, expected, "{n} {across} {n_threads}");
                 }
             }

@@ -1,8 +1,11 @@
 //! Sorted runs of counts: how they are written, read and merged.
 //!
-//! A record is an n-gram's key, the number of a group of documents (a subset) and how often the n-gram
-//! occurs in it. In a run records ascend by key, then group, and no two are equal. Keys are compared byte
-//! by byte: those of tokens are big-endian, so that this is the order of the ids.
+//! A record is the key of an n-gram, the number of a group of documents (a subset), and how often the n-gram
+//! occurs in that group. The records of a run ascend strictly by key, then group. Keys are compared byte by byte;
+//! token ids in keys are big-endian, so that keys sort as the ids do.
+//!
+//! On disk, a record is the length of the key, the key, the group and the count. Integers are LEB128: seven bits
+//! a byte, the low ones first; the high bit says that another byte follows.
 
 use std::{
     cmp::Ordering,
@@ -17,19 +20,18 @@ use crate::{
     io::{Checksum, create},
 };
 
-/// Bytes of a number at most.
-const VARINT_BYTES: usize = 10;
+/// Maximum bytes of an integer: 64 bits, seven a byte.
+const MAX_VARINT_BYTES: usize = 10;
 
-/// A record, its room used again.
+/// A record. Its key is a buffer that is reused.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Record {
+pub(super) struct CountRecord {
     pub(super) key: Vec<u8>,
     pub(super) group: u32,
     pub(super) count: u64,
 }
 
-/// Appends a number, seven bits a byte, the low ones first.
-fn put_number(out: &mut Vec<u8>, mut number: u64) {
+fn put_varint(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
         out.push(number as u8 | 0x80);
         number >>= 7;
@@ -38,19 +40,19 @@ fn put_number(out: &mut Vec<u8>, mut number: u64) {
 }
 
 /// Appends a record.
-pub(super) fn put(out: &mut Vec<u8>, key: &[u8], group: u32, count: u64) {
-    put_number(out, key.len() as u64);
+pub(super) fn put_record(out: &mut Vec<u8>, key: &[u8], group: u32, count: u64) {
+    put_varint(out, key.len() as u64);
     out.extend_from_slice(key);
-    put_number(out, u64::from(group));
-    put_number(out, count);
+    put_varint(out, u64::from(group));
+    put_varint(out, count);
 }
 
-/// Calls `take` with key, group and count of each record that [`put`] wrote.
-pub(super) fn each(
+/// Calls `visit` with the key, group and count of each record in `bytes`, which [`put_record`] wrote.
+pub(super) fn for_each_record(
     mut bytes: &[u8],
-    mut take: impl FnMut(&[u8], u32, u64) -> Result<()>,
+    mut visit: impl FnMut(&[u8], u32, u64) -> Result<()>,
 ) -> Result<()> {
-    fn number(bytes: &mut &[u8]) -> u64 {
+    fn take_varint(bytes: &mut &[u8]) -> u64 {
         let (mut number, mut shift) = (0, 0);
         while let Some((byte, rest)) = bytes.split_first() {
             *bytes = rest;
@@ -63,16 +65,16 @@ pub(super) fn each(
         number
     }
     while !bytes.is_empty() {
-        let length = number(&mut bytes) as usize;
+        let length = take_varint(&mut bytes) as usize;
         let (key, rest) = bytes.split_at(length);
         bytes = rest;
-        let group = number(&mut bytes) as u32;
-        take(key, group, number(&mut bytes))?;
+        let group = take_varint(&mut bytes) as u32;
+        visit(key, group, take_varint(&mut bytes))?;
     }
     Ok(())
 }
 
-/// Writes one run.
+/// Writes a run.
 pub(super) struct RunWriter {
     path: PathBuf,
     file: BufWriter<File>,
@@ -80,7 +82,7 @@ pub(super) struct RunWriter {
 }
 
 impl RunWriter {
-    /// A run in a new file.
+    /// Creates the file of a run.
     pub(super) fn create(path: &Path) -> Result<Self> {
         Ok(Self {
             path: path.to_owned(),
@@ -89,14 +91,14 @@ impl RunWriter {
         })
     }
 
-    /// Appends records that [`put`] wrote, greater than all before.
+    /// Appends records that [`put_record`] wrote. They must be greater than all records before.
     pub(super) fn append(&mut self, records: &[u8]) -> Result<()> {
         self.checksum.update(records);
         let written = self.file.write_all(records);
         written.map_err(|err| Error::io(&self.path, err))
     }
 
-    /// Syncs the file; returns its checksum.
+    /// Syncs the file and returns its checksum.
     pub(super) fn finish(mut self) -> Result<Checksum> {
         let finished = self
             .file
@@ -107,158 +109,166 @@ impl RunWriter {
     }
 }
 
-/// Reads one run.
+/// Reads a run.
 struct RunReader {
     path: PathBuf,
     file: BufReader<File>,
-    left: u64,
+    /// Bytes that were not read yet.
+    n_unread: u64,
 }
 
 impl RunReader {
     fn open(path: &Path, buffer_bytes: usize) -> Result<Self> {
         let fail = |err| Error::io(path, err);
         let file = File::open(path).map_err(fail)?;
-        let left = file.metadata().map_err(fail)?.len();
+        let n_unread = file.metadata().map_err(fail)?.len();
         Ok(Self {
             path: path.to_owned(),
             file: BufReader::with_capacity(buffer_bytes, file),
-            left,
+            n_unread,
         })
     }
 
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
-        self.left = match self.left.checked_sub(bytes.len() as u64) {
-            Some(left) => left,
-            None => return Err(Error::malformed(&self.path, "a run of counts is cut short")),
+    fn read_exact(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.n_unread = match self.n_unread.checked_sub(bytes.len() as u64) {
+            Some(n_unread) => n_unread,
+            None => {
+                let what = "a run of counts ends within a record";
+                return Err(Error::malformed(&self.path, what));
+            }
         };
         let read = self.file.read_exact(bytes);
         read.map_err(|err| Error::io(&self.path, err))
     }
 
-    fn number(&mut self) -> Result<u64> {
+    fn read_varint(&mut self) -> Result<u64> {
         let mut number = 0;
-        for i in 0..VARINT_BYTES {
+        for i in 0..MAX_VARINT_BYTES {
             let mut byte = [0];
-            self.fill(&mut byte)?;
+            self.read_exact(&mut byte)?;
             number |= u64::from(byte[0] & 0x7f) << (7 * i);
             if byte[0] & 0x80 == 0 {
                 return Ok(number);
             }
         }
-        Err(Error::malformed(&self.path, "a run of counts is damaged"))
+        let what = format!("a run of counts has an integer of more than {MAX_VARINT_BYTES} bytes");
+        Err(Error::malformed(&self.path, what))
     }
 
-    /// The next record, if there is one.
-    fn next(&mut self, record: &mut Record) -> Result<bool> {
-        if self.left == 0 {
+    /// Reads the next record. Returns false at the end of the run.
+    fn read_record(&mut self, record: &mut CountRecord) -> Result<bool> {
+        if self.n_unread == 0 {
             return Ok(false);
         }
-        let length = self.number()?;
-        if length > self.left {
-            return Err(Error::malformed(&self.path, "a run of counts is damaged"));
+        let length = self.read_varint()?;
+        // Checked before the key's buffer is allocated.
+        if length > self.n_unread {
+            let what = format!(
+                "a run of counts has a key of {length} bytes, but only {} bytes follow",
+                self.n_unread
+            );
+            return Err(Error::malformed(&self.path, what));
         }
         record.key.resize(length as usize, 0);
-        let mut key = std::mem::take(&mut record.key);
-        self.fill(&mut key)?;
-        record.key = key;
-        record.group = self.number()? as u32;
-        record.count = self.number()?;
+        self.read_exact(&mut record.key)?;
+        record.group = self.read_varint()? as u32;
+        record.count = self.read_varint()?;
         Ok(true)
     }
 }
 
-/// The next record of a run, in a heap with the smallest on top.
-struct Head {
-    record: Record,
+/// The first unmerged record of a run. The order is reversed, as [`BinaryHeap`] has the greatest on top.
+struct RunHead {
+    record: CountRecord,
     run: RunReader,
 }
 
-impl Ord for Head {
+impl Ord for RunHead {
     fn cmp(&self, other: &Self) -> Ordering {
-        let place = |head: &Self| (head.record.group, head.run.left);
         let by_key = other.record.key.cmp(&self.record.key);
-        by_key.then_with(|| place(other).cmp(&place(self)))
+        by_key.then_with(|| other.record.group.cmp(&self.record.group))
     }
 }
 
-impl PartialOrd for Head {
+impl PartialOrd for RunHead {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Head {
+impl PartialEq for RunHead {
     fn eq(&self, other: &Self) -> bool {
         self.cmp(other) == Ordering::Equal
     }
 }
 
-impl Eq for Head {}
+impl Eq for RunHead {}
 
-/// Calls `take` with all records of some runs, ascending; records of different runs may be equal.
+/// Calls `visit` with the key, group and count of each record of several runs, ascending by key, then group.
+/// Records of different runs may have the same key and group. They are passed one by one.
 pub(super) fn merge(
     runs: &[PathBuf],
     buffer_bytes: usize,
-    mut take: impl FnMut(&[u8], u32, u64) -> Result<()>,
+    mut visit: impl FnMut(&[u8], u32, u64) -> Result<()>,
 ) -> Result<()> {
     let mut heads = BinaryHeap::with_capacity(runs.len());
     for path in runs {
-        let mut head = Head {
-            record: Record::default(),
+        let mut head = RunHead {
+            record: CountRecord::default(),
             run: RunReader::open(path, buffer_bytes)?,
         };
-        if head.run.next(&mut head.record)? {
+        if head.run.read_record(&mut head.record)? {
             heads.push(head);
         }
     }
     while let Some(mut top) = heads.peek_mut() {
-        take(&top.record.key, top.record.group, top.record.count)?;
-        let Head { record, run } = &mut *top;
-        if !run.next(record)? {
+        visit(&top.record.key, top.record.group, top.record.count)?;
+        let RunHead { record, run } = &mut *top;
+        if !run.read_record(record)? {
             PeekMut::pop(top);
         }
     }
     Ok(())
 }
 
-/// Adds up records that are equal and follow each other, and gives the sums to `take`.
-pub(super) struct Summed<F> {
-    record: Record,
-    take: F,
+/// Sums the counts of consecutive records with the same key and group, and calls `visit` with each sum.
+pub(super) struct SumEqual<F> {
+    /// The sum so far. Its count is 0 before the first record, as no record has that count.
+    sum: CountRecord,
+    visit: F,
 }
 
-impl<F: FnMut(&[u8], u32, u64) -> Result<()>> Summed<F> {
-    pub(super) fn new(take: F) -> Self {
+impl<F: FnMut(&[u8], u32, u64) -> Result<()>> SumEqual<F> {
+    pub(super) fn new(visit: F) -> Self {
         Self {
-            record: Record::default(),
-            take,
+            sum: CountRecord::default(),
+            visit,
         }
     }
 
     pub(super) fn add(&mut self, key: &[u8], group: u32, count: u64) -> Result<()> {
-        if self.record.group == group && self.record.key == key {
-            self.record.count += count;
+        if self.sum.group == group && self.sum.key == key {
+            self.sum.count += count;
             return Ok(());
         }
-        self.give()?;
-        self.record.key.clear();
-        self.record.key.extend_from_slice(key);
-        self.record.group = group;
-        self.record.count = count;
+        self.visit_sum()?;
+        self.sum.key.clear();
+        self.sum.key.extend_from_slice(key);
+        self.sum.group = group;
+        self.sum.count = count;
         Ok(())
     }
 
-    fn give(&mut self) -> Result<()> {
-        // Nothing occurs 0 times: this is before the first record.
-        match self.record.count {
+    fn visit_sum(&mut self) -> Result<()> {
+        match self.sum.count {
             0 => Ok(()),
-            count => (self.take)(&self.record.key, self.record.group, count),
+            count => (self.visit)(&self.sum.key, self.sum.group, count),
         }
     }
 
-    /// Gives the last one.
+    /// Calls `visit` with the last sum.
     pub(super) fn finish(mut self) -> Result<()> {
-        self.give()
+        self.visit_sum()
     }
 }
 
@@ -268,16 +278,16 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
     use std::collections::BTreeMap;
 
-    type Counts = BTreeMap<(Vec<u8>, u32), u64>;
+    type CountMap = BTreeMap<(Vec<u8>, u32), u64>;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
-        fn a_merge_adds_up(runs in vec(vec((vec(0_u8..3, 0..4), 0_u32..300, 1_u64..1 << 40), 0..20), 0..5)) {
+        fn a_merge_equals_a_map(runs in vec(vec((vec(0_u8..3, 0..4), 0_u32..300, 1_u64..1 << 40), 0..20), 0..5)) {
             let folder = tempfile::tempdir().unwrap();
-            let (mut paths, mut expected) = (Vec::new(), Counts::new());
+            let (mut paths, mut expected) = (Vec::new(), CountMap::new());
             for (number, records) in runs.iter().enumerate() {
-                let mut sorted = Counts::new();
+                let mut sorted = CountMap::new();
                 for (key, group, count) in records {
                     *sorted.entry((key.clone(), *group)).or_default() += count;
                     *expected.entry((key.clone(), *group)).or_default() += count;
@@ -285,35 +295,35 @@ mod tests {
                 let path = folder.path().join(number.to_string());
                 let (mut run, mut bytes) = (RunWriter::create(&path).unwrap(), Vec::new());
                 for ((key, group), count) in &sorted {
-                    put(&mut bytes, key, *group, *count);
+                    put_record(&mut bytes, key, *group, *count);
                 }
                 run.append(&bytes).unwrap();
                 prop_assert_eq!(run.finish().unwrap().n_bytes(), bytes.len() as u64);
-                let mut back = Counts::new();
-                each(&bytes, |key, group, count| {
-                    back.insert((key.to_vec(), group), count);
+                let mut read = CountMap::new();
+                for_each_record(&bytes, |key, group, count| {
+                    read.insert((key.to_vec(), group), count);
                     Ok(())
                 }).unwrap();
-                prop_assert_eq!(back, sorted);
+                prop_assert_eq!(read, sorted);
                 paths.push(path);
             }
             let mut found = Vec::new();
-            let mut summed = Summed::new(|key: &[u8], group, count| {
+            let mut sums = SumEqual::new(|key: &[u8], group, count| {
                 found.push(((key.to_vec(), group), count));
                 Ok(())
             });
-            merge(&paths, 16, |key, group, count| summed.add(key, group, count)).unwrap();
-            summed.finish().unwrap();
+            merge(&paths, 16, |key, group, count| sums.add(key, group, count)).unwrap();
+            sums.finish().unwrap();
             prop_assert_eq!(found, expected.into_iter().collect::<Vec<_>>());
         }
     }
 
     #[test]
-    fn a_run_cut_short_is_an_error() {
+    fn a_truncated_run_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run");
         let mut bytes = Vec::new();
-        put(&mut bytes, b"abc", 1, 300);
+        put_record(&mut bytes, b"abc", 1, 300);
         for end in 1..bytes.len() {
             std::fs::write(&path, &bytes[..end]).unwrap();
             let err = merge(std::slice::from_ref(&path), 16, |_, _, _| Ok(())).unwrap_err();

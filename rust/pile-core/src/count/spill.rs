@@ -1,93 +1,110 @@
-//! Sorted runs of counts in the folder of an unfinished job.
+//! The sorted runs of a job, in its scratch folder.
 
 use std::{
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
 
-use super::runs::{self, RunWriter, Summed};
+use super::runs::{self, RunWriter, SumEqual};
 use crate::{
     Error, Result,
     io::{self, Checksum, Scratch},
     progress::Progress,
 };
 
-/// Runs that are merged at once.
+/// Maximum number of runs that are merged at once.
 const FAN_IN: usize = if cfg!(test) { 4 } else { 64 };
 
-/// Bytes of the buffers of all runs that are merged.
-const MERGE_BYTES: u64 = 64 << 20;
+/// Maximum bytes of the buffers of all runs that are merged.
+const MAX_MERGE_BYTES: u64 = 64 << 20;
 
-/// One run.
+/// The file of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-struct Run {
+struct RunFile {
     name: String,
     /// Tokens or words of its n-grams.
     n: usize,
     n_bytes: u64,
 }
 
-/// A part of the input of which the runs are finished: up to `end`, in the units of the job.
+/// The part of the input whose runs are finished.
 #[derive(Debug, Serialize, Deserialize)]
-struct Piece {
-    what: String,
-    end: u64,
+pub(super) struct FinishedInput {
+    /// What was read or counted. A job may make several passes over its input.
+    pub(super) what: String,
+    /// The end of the part. The unit is the job's: tokens or shards.
+    pub(super) end: u64,
 }
 
-/// What stands in the folder's state.
+/// The state that is saved in the scratch folder.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct State {
+struct SpillState {
     job: String,
-    runs: Vec<Run>,
-    pieces: Vec<Piece>,
-    /// What else the job needs to go on.
-    notes: Vec<String>,
+    runs: Vec<RunFile>,
+    #[serde(rename = "pieces")]
+    finished: Vec<FinishedInput>,
+    /// The job's own state at the end of the last finished part.
+    #[serde(rename = "notes")]
+    job_state: Vec<String>,
+    /// Names given to runs so far, those of removed runs included.
     n_named: u64,
+}
+
+/// The resources that runs may use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SpillLimits {
+    /// Bytes that were free on the disk of the scratch folder before the job's first run.
+    pub(super) free_bytes: u64,
+    /// The job's memory in bytes.
+    pub(super) memory: u64,
 }
 
 /// The runs of a job.
 pub(super) struct Spill {
     scratch: Scratch,
-    state: State,
+    state: SpillState,
     free_bytes: u64,
     merge_bytes: u64,
 }
 
-/// Runs in the making, of one piece.
+/// Runs that were written, but belong to a part of the input that is not finished.
 #[derive(Default)]
-pub(super) struct Making {
-    runs: Vec<(Run, Checksum)>,
+pub(super) struct PendingRuns {
+    runs: Vec<(RunFile, Checksum)>,
     n_named: u64,
 }
 
 impl Spill {
-    /// The runs of an earlier start of this very job, or none.
+    /// Opens or creates the scratch folder. The runs of an interrupted run of the same job are reused.
     ///
     /// # Errors
-    /// Those of another job are there and `discard` is off; or the file system fails.
+    /// The folder has runs of another job and `discard` is off; its state is malformed; the file system fails; or
+    /// a stop.
     pub(super) fn open(
         folder: &Path,
         job: &str,
         discard: bool,
-        (free_bytes, memory): (u64, u64),
+        limits: SpillLimits,
         progress: &Progress,
     ) -> Result<Self> {
-        let (scratch, saved) =
-            Scratch::open(folder, discard, progress, |state: &State| state.job == job)?;
-        let state = saved.unwrap_or_else(|| State {
+        let (scratch, saved) = Scratch::open(folder, discard, progress, |state: &SpillState| {
+            state.job == job
+        })?;
+        let state = saved.unwrap_or_else(|| SpillState {
             job: job.to_owned(),
-            ..State::default()
+            ..SpillState::default()
         });
-        // A state may have been written by anyone: no file is opened but those that were just compared.
+        // Anyone may have written the state, so its names are untrusted. `Scratch::open` has checked the names and
+        // checksums of the files that it records; no other file is opened.
         if let Some(run) = state
             .runs
             .iter()
             .find(|run| !scratch.is_finished(&run.name))
         {
             let what = format!(
-                "its state names a run {:?} that is not among its files; remove the folder",
+                "the state names a run {:?} that is not among its files; remove the folder",
                 run.name
             );
             return Err(Error::malformed(folder, what));
@@ -95,165 +112,203 @@ impl Spill {
         Ok(Self {
             scratch,
             state,
-            free_bytes,
-            merge_bytes: (memory / 4).min(MERGE_BYTES),
+            free_bytes: limits.free_bytes,
+            merge_bytes: (limits.memory / 4).min(MAX_MERGE_BYTES),
         })
     }
 
-    /// A file of the folder that is not a run.
+    /// The path of a file in the scratch folder.
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.scratch.path(name)
     }
 
-    /// How far the finished pieces of a kind reach.
-    pub(super) fn end(&self, what: &str) -> u64 {
-        let of_kind = self.state.pieces.iter().filter(|piece| piece.what == what);
-        of_kind.map(|piece| piece.end).max().unwrap_or(0)
+    /// The end of the finished parts of `what`.
+    pub(super) fn finished_end(&self, what: &str) -> u64 {
+        let of_kind = self.state.finished.iter().filter(|part| part.what == what);
+        of_kind.map(|part| part.end).max().unwrap_or(0)
     }
 
-    /// What was noted when the last piece was finished.
-    pub(super) fn notes(&self) -> &[String] {
-        &self.state.notes
+    /// The job's own state at the end of the last finished part.
+    pub(super) fn job_state(&self) -> &[String] {
+        &self.state.job_state
     }
 
-    /// Where new runs get their names.
-    pub(super) fn begin(&self) -> Mutex<Making> {
-        Mutex::new(Making {
+    /// Starts the runs of the next part of the input.
+    pub(super) fn begin(&self) -> Mutex<PendingRuns> {
+        Mutex::new(PendingRuns {
             runs: Vec::new(),
             n_named: self.state.n_named,
         })
     }
 
-    /// Writes a run of n-grams of `n` tokens or words; `fill` appends its records.
+    /// Writes a run of n-grams of `n` tokens or words. `fill` appends its records.
     pub(super) fn write(
         &self,
-        making: &Mutex<Making>,
+        pending: &Mutex<PendingRuns>,
         n: usize,
         fill: impl FnOnce(&mut RunWriter) -> Result<()>,
     ) -> Result<()> {
+        // The lock is not held while the run is written: other threads write runs at the same time.
         let name = {
-            let mut making = making.lock().unwrap_or_else(|err| err.into_inner());
-            making.n_named += 1;
-            format!("run-{:06}", making.n_named)
+            let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+            pending.n_named += 1;
+            format!("run-{:06}", pending.n_named)
         };
         let mut run = RunWriter::create(&self.scratch.path(&name))?;
         fill(&mut run)?;
         let checksum = run.finish()?;
         let n_bytes = checksum.n_bytes();
-        let mut making = making.lock().unwrap_or_else(|err| err.into_inner());
-        making.runs.push((Run { name, n, n_bytes }, checksum));
+        let mut pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+        pending.runs.push((RunFile { name, n, n_bytes }, checksum));
         Ok(())
     }
 
-    /// Keeps the runs of a finished piece.
-    pub(super) fn keep(
+    /// Records the runs of a finished part of the input, and saves the state. A job that is killed later resumes
+    /// after this part.
+    pub(super) fn finish_input(
         &mut self,
-        making: Mutex<Making>,
-        (what, end): (&str, u64),
-        notes: Vec<String>,
+        pending: Mutex<PendingRuns>,
+        input: FinishedInput,
+        job_state: Vec<String>,
     ) -> Result<()> {
-        self.take(making);
-        let what = what.to_owned();
-        self.state.pieces.push(Piece { what, end });
-        self.state.notes = notes;
+        self.record(pending);
+        self.state.finished.push(input);
+        self.state.job_state = job_state;
         self.scratch.save(&self.state)
     }
 
-    /// Keeps finished runs.
-    fn take(&mut self, making: Mutex<Making>) {
-        let made = making.into_inner().unwrap_or_else(|err| err.into_inner());
-        for (run, checksum) in made.runs {
+    /// Adds the runs to the state, which is not saved.
+    fn record(&mut self, pending: Mutex<PendingRuns>) {
+        let pending = pending.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (run, checksum) in pending.runs {
             self.scratch.finish_file(&run.name, &checksum);
             self.state.runs.push(run);
         }
-        self.state.n_named = made.n_named;
+        self.state.n_named = pending.n_named;
     }
 
-    /// Records a shard that kept runs are counted from.
+    /// Records a shard from which runs were made.
     pub(super) fn use_input(&mut self, path: &Path, sha256: &str) {
         self.scratch.use_input(path, sha256);
     }
 
-    /// Fails if `more_bytes` will not fit the disk.
-    pub(super) fn check_room(&self, more_bytes: u64) -> Result<()> {
+    /// Fails if the disk has no space for `more_bytes`.
+    pub(super) fn check_disk_space(&self, more_bytes: u64) -> Result<()> {
         let used: u64 = self.state.runs.iter().map(|run| run.n_bytes).sum();
         let free = self.free_bytes.saturating_sub(used);
         if more_bytes <= free {
             return Ok(());
         }
-        let mb = |bytes: u64| bytes.div_ceil(1 << 20);
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
         let what = format!(
             "the counts do not fit the memory, and to spill the rest of them may need {} MiB of disk here, \
-             where {} MiB are free: free {} MiB, give more --memory, or an output on another disk",
-            mb(more_bytes),
-            mb(free),
-            mb(more_bytes - free),
+             where {} MiB are free: free {} MiB, allow more memory, or write the output to another disk",
+            mib(more_bytes),
+            mib(free),
+            mib(more_bytes - free),
         );
         Err(Error::malformed(&self.scratch.path(""), what))
     }
 
-    /// Bytes of the runs of n-grams of `n` tokens.
+    /// Bytes of the runs of n-grams of `n` tokens or words.
     pub(super) fn n_bytes(&self, n: usize) -> u64 {
         let runs = self.state.runs.iter().filter(|run| run.n == n);
         runs.map(|run| run.n_bytes).sum()
     }
 
-    /// Calls `take` with all records of n-grams of `n` tokens or words, ascending.
+    /// Calls `visit` with the key, group and count of each record of n-grams of `n` tokens or words, ascending.
+    /// Several records may have the same key and group.
+    ///
+    /// # Errors
+    /// A run is malformed or has a group that is not below `n_groups`; the file system fails; or an error of `visit`.
     pub(super) fn merge(
         &mut self,
         n: usize,
-        take: impl FnMut(&[u8], u32, u64) -> Result<()>,
+        n_groups: usize,
+        mut visit: impl FnMut(&[u8], u32, u64) -> Result<()>,
     ) -> Result<()> {
-        while self.of(n).len() > FAN_IN {
-            self.merge_some(n)?;
+        while self.runs_of(n).len() > FAN_IN {
+            self.merge_first_runs(n)?;
         }
-        let paths = self.paths(&self.of(n));
-        runs::merge(&paths, self.buffer_bytes(), take)
+        let paths = self.paths(&self.runs_of(n));
+        runs::merge(&paths, self.buffer_bytes(), |key, group, count| {
+            if group as usize >= n_groups {
+                let what = format!("a run of counts has group {group} of {n_groups} groups");
+                return Err(Error::malformed(&self.scratch.path(""), what));
+            }
+            visit(key, group, count)
+        })
     }
 
-    fn of(&self, n: usize) -> Vec<Run> {
+    fn runs_of(&self, n: usize) -> Vec<RunFile> {
         let runs = self.state.runs.iter().filter(|run| run.n == n);
         runs.cloned().collect()
     }
 
-    fn paths(&self, runs: &[Run]) -> Vec<PathBuf> {
-        let path = |run: &Run| self.scratch.path(&run.name);
+    fn paths(&self, runs: &[RunFile]) -> Vec<PathBuf> {
+        let path = |run: &RunFile| self.scratch.path(&run.name);
         runs.iter().map(path).collect()
     }
 
+    /// Bytes of the read buffer of one run.
     fn buffer_bytes(&self) -> usize {
         (self.merge_bytes as usize / FAN_IN).max(1 << 12)
     }
 
-    /// Makes one run of the first ones: runs are as many times larger as they were merged, so those at the
-    /// front, the smallest, come next.
-    fn merge_some(&mut self, n: usize) -> Result<()> {
-        let merged: Vec<Run> = self.of(n).into_iter().take(FAN_IN).collect();
-        let making = self.begin();
-        self.write(&making, n, |run| {
+    /// Merges the first runs into one, which becomes the last. So the first runs are always those that were
+    /// merged the least, which are the smallest, and each record is copied about log(runs) / log(FAN_IN) times.
+    fn merge_first_runs(&mut self, n: usize) -> Result<()> {
+        let merged: Vec<RunFile> = self.runs_of(n).into_iter().take(FAN_IN).collect();
+        let pending = self.begin();
+        self.write(&pending, n, |run| {
             let mut bytes = Vec::new();
-            let mut summed = Summed::new(|key: &[u8], group, count| {
+            let mut sums = SumEqual::new(|key: &[u8], group, count| {
                 bytes.clear();
-                runs::put(&mut bytes, key, group, count);
+                runs::put_record(&mut bytes, key, group, count);
                 run.append(&bytes)
             });
             runs::merge(
                 &self.paths(&merged),
                 self.buffer_bytes(),
-                |key, group, count| summed.add(key, group, count),
+                |key, group, count| sums.add(key, group, count),
             )?;
-            summed.finish()
+            sums.finish()
         })?;
-        let is_merged = |run: &Run| merged.iter().any(|old| old.name == run.name);
+        let is_merged = |run: &RunFile| merged.iter().any(|old| old.name == run.name);
         self.state.runs.retain(|run| !is_merged(run));
         for run in &merged {
             self.scratch.forget_file(&run.name);
         }
-        self.take(making);
+        self.record(pending);
+        // The state is saved before the files are removed: it must not refer to removed files.
         self.scratch.save(&self.state)?;
         for path in self.paths(&merged) {
             io::remove_if_there(&path)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_with_an_unknown_group_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let limits = SpillLimits {
+            free_bytes: u64::MAX,
+            memory: 0,
+        };
+        let progress = Progress::default();
+        let mut spill = Spill::open(folder.path(), "job", false, limits, &progress).unwrap();
+        let pending = spill.begin();
+        let mut record = Vec::new();
+        runs::put_record(&mut record, b"key", 2, 1);
+        spill.write(&pending, 1, |run| run.append(&record)).unwrap();
+        spill.record(pending);
+        spill.merge(1, 3, |_, _, _| Ok(())).unwrap();
+        let err = spill.merge(1, 2, |_, _, _| Ok(())).unwrap_err();
+        assert!(err.to_string().contains("group 2 of 2 groups"), "{err}");
     }
 }

@@ -1,4 +1,4 @@
-//! Tables of counts in files: tab-separated text, or Parquet.
+//! Writes tables of n-gram counts as tab-separated text or Parquet.
 
 mod parquet;
 mod tsv;
@@ -6,57 +6,60 @@ mod tsv;
 use std::path::Path;
 
 use super::{
-    kept::{Gram, GramSink},
-    words::Group,
+    retained::{Ngram, NgramSink},
+    subsets::GroupName,
 };
 use crate::{Result, tokenize::TokenBytes};
 
-/// What the keys of n-grams are, and so the first columns of their table.
-#[derive(Debug, Clone)]
-pub enum Keys<'a> {
-    /// `tokens` and, where the tokenizer is known, `text`.
+/// What the keys of n-grams consist of, which determines the first columns of their table.
+#[derive(Debug, Clone, Copy)]
+pub enum KeyColumns<'a> {
+    /// Token ids, in the column `tokens`. With the bytes of the tokens, the column `text` follows.
     Tokens(Option<&'a TokenBytes>),
-    /// `words`.
+    /// Words, in the column `words`.
     Words,
 }
 
-/// Tokens of a key.
-fn ids(key: &[u8]) -> impl Iterator<Item = u32> {
+/// The token ids of a key.
+fn ids_of(key: &[u8]) -> impl Iterator<Item = u32> {
     key.as_chunks::<4>()
         .0
         .iter()
-        .map(|b| u32::from_be_bytes(*b))
+        .map(|id| u32::from_be_bytes(*id))
 }
 
-/// The text of a key's tokens; what is no UTF-8 is U+FFFD.
-fn text_of(key: &[u8], table: &TokenBytes, scratch: &mut Vec<u8>) -> String {
-    let ids: Vec<i64> = ids(key).map(i64::from).collect();
-    let (end, _) = table.decode(ids.into_iter(), scratch, 0);
+/// The decoded tokens of a key. U+FFFD replaces bytes that are not UTF-8.
+fn text_of(key: &[u8], token_bytes: &TokenBytes, scratch: &mut Vec<u8>) -> String {
+    let ids: Vec<i64> = ids_of(key).map(i64::from).collect();
+    let (end, _) = token_bytes.decode(ids.into_iter(), scratch, 0);
     String::from_utf8_lossy(&scratch[..end]).into_owned()
 }
 
-/// The column of a group's counts. No two groups have the same, nor has one that of another column: a subset's
-/// name stands behind a colon, and no other column has one.
-fn column_of(group: &Group) -> String {
+/// The name of the column of a group's counts. It is unique: only columns of subsets have a colon, and escaping keeps
+/// names of subsets distinct.
+fn column_name(group: &GroupName) -> String {
     match group {
         Some(name) => format!("count:{}", tsv::escaped(name)),
         None => "count_without_subset".to_owned(),
     }
 }
 
-/// Writes n-grams to a file: Parquet where its name ends so, otherwise tab-separated text. The columns are
-/// those of the keys, `count`, and one for each group if there are several: `count:NAME` with the name escaped
-/// as texts are, or `count_without_subset`.
+/// Returns a sink that writes n-grams to a file, as Parquet if the file's extension is `parquet`, otherwise as
+/// tab-separated text.
+///
+/// The columns are those of the keys, `count` and, if there are several groups, one for each group: `count:NAME`, or
+/// `count_without_subset` for the documents without a subset. In `NAME`, backslash, tab, line feed and carriage
+/// return are escaped as `\\`, `\t`, `\n` and `\r`.
 ///
 /// # Errors
 /// The file cannot be written.
 pub fn write_table<'a>(
     path: &Path,
-    keys: Keys<'a>,
-    groups: &[Group],
-) -> Result<Box<dyn GramSink + 'a>> {
+    keys: KeyColumns<'a>,
+    groups: &[GroupName],
+) -> Result<Box<dyn NgramSink + 'a>> {
     let groups = if groups.len() > 1 { groups } else { &[] };
-    let columns: Vec<String> = groups.iter().map(column_of).collect();
+    let columns: Vec<String> = groups.iter().map(column_name).collect();
     Ok(match path.extension().is_some_and(|e| e == "parquet") {
         true => Box::new(parquet::ParquetTable::create(path, keys, &columns)?),
         false => Box::new(tsv::TsvTable::create(path, keys, &columns)?),
@@ -67,9 +70,9 @@ pub fn write_table<'a>(
 mod tests {
     use super::*;
 
-    fn gram<'a>(key: &'a [u8], by_group: &'a [u64]) -> Gram<'a> {
+    fn ngram<'a>(key: &'a [u8], by_group: &'a [u64]) -> Ngram<'a> {
         let count = by_group.iter().sum();
-        Gram {
+        Ngram {
             key,
             count,
             by_group,
@@ -77,13 +80,13 @@ mod tests {
     }
 
     #[test]
-    fn words_are_escaped_in_text() {
+    fn words_and_column_names_are_escaped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tsv");
         let groups = [Some("Books".to_owned()), Some("a\tb".to_owned()), None];
-        let mut table = write_table(&path, Keys::Words, &groups).unwrap();
-        table.take(&gram("x\\ y".as_bytes(), &[3, 0, 0])).unwrap();
-        table.take(&gram("\u{1}".as_bytes(), &[1, 2, 0])).unwrap();
+        let mut table = write_table(&path, KeyColumns::Words, &groups).unwrap();
+        table.take(&ngram("x\\ y".as_bytes(), &[3, 0, 0])).unwrap();
+        table.take(&ngram("\u{1}".as_bytes(), &[1, 2, 0])).unwrap();
         table.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(
@@ -94,11 +97,11 @@ mod tests {
     }
 
     #[test]
-    fn ids_are_written_as_numbers() {
+    fn ids_are_written_in_decimal() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.tsv");
-        let mut table = write_table(&path, Keys::Tokens(None), &[None]).unwrap();
-        table.take(&gram(&[0, 0, 1, 0, 0, 0, 0, 7], &[2])).unwrap();
+        let mut table = write_table(&path, KeyColumns::Tokens(None), &[None]).unwrap();
+        table.take(&ngram(&[0, 0, 1, 0, 0, 0, 0, 7], &[2])).unwrap();
         table.finish().unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text, "tokens\tcount\n256 7\t2\n");

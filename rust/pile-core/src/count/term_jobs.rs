@@ -1,15 +1,12 @@
-//! Terms in all documents of shards, or of a token source.
+//! Counts terms in all documents of shards or of a token source.
 
-use std::{
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-};
+use std::path::PathBuf;
 
 use super::{
     in_order::in_order,
-    ngrams::Grouped,
-    terms::{Counted, TermCounter, Terms},
-    words::{Group, Subsets, in_order_of_names},
+    ngrams::GroupedDocuments,
+    subsets::{GroupName, Subsets, sort_groups},
+    terms::{GroupTermCounts, TermCounter, Terms},
 };
 use crate::{
     Result,
@@ -19,32 +16,33 @@ use crate::{
     tokens::{Span, TokenSource},
 };
 
-/// Tokens of a work item.
+/// Minimum tokens of a work item, except for the last one.
 const ITEM_TOKENS: u64 = 1 << 18;
 
-/// Counts of terms, by the number of the term, and of pairs.
+/// Counts of each given term and of each pair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Occurrences of each term asked for.
+pub struct TermTotals {
+    /// Occurrences of each term.
     pub occurrences: Vec<u64>,
-    /// Documents, or samples, that hold it.
+    /// Documents or samples that contain each term.
     pub units: Vec<u64>,
     /// How often the terms of each pair occur together.
     pub pairs: Vec<u64>,
 }
 
-/// Sums of what was counted of different terms.
+/// Sums of counts.
 #[derive(Debug)]
-pub struct Sums<'a> {
+pub struct TermSums<'a> {
     terms: &'a Terms,
-    distinct: Totals,
+    /// By number of the distinct term.
+    distinct: TermTotals,
 }
 
-impl<'a> Sums<'a> {
-    /// Nothing yet.
+impl<'a> TermSums<'a> {
+    /// Sums that are 0.
     #[must_use]
     pub fn new(terms: &'a Terms) -> Self {
-        let distinct = Totals {
+        let distinct = TermTotals {
             occurrences: vec![0; terms.n_distinct()],
             units: vec![0; terms.n_distinct()],
             pairs: vec![0; terms.n_pairs()],
@@ -52,85 +50,91 @@ impl<'a> Sums<'a> {
         Self { terms, distinct }
     }
 
-    /// Adds what was counted.
-    pub fn add(&mut self, counted: &Counted) {
-        for (term, n, n_units) in &counted.terms {
-            self.distinct.occurrences[*term as usize] += n;
-            self.distinct.units[*term as usize] += n_units;
+    /// Adds counts, whatever their group.
+    pub fn add(&mut self, counts: &GroupTermCounts) {
+        for count in &counts.terms {
+            self.distinct.occurrences[count.term as usize] += count.occurrences;
+            self.distinct.units[count.term as usize] += count.units;
         }
-        for (pair, n) in &counted.pairs {
+        for (pair, n) in &counts.pairs {
             self.distinct.pairs[*pair as usize] += n;
         }
     }
 
-    /// The sums for the terms in the order in which they were asked for.
+    /// The sums of each given term, in the order in which the terms were given.
     #[must_use]
-    pub fn totals(&self) -> Totals {
-        let of = |counts: &[u64]| {
+    pub fn totals(&self) -> TermTotals {
+        let of_given = |by_number: &[u64]| {
             let numbers = self.terms.numbers().iter();
-            numbers.map(|number| counts[*number as usize]).collect()
+            numbers.map(|number| by_number[*number as usize]).collect()
         };
-        Totals {
-            occurrences: of(&self.distinct.occurrences),
-            units: of(&self.distinct.units),
+        TermTotals {
+            occurrences: of_given(&self.distinct.occurrences),
+            units: of_given(&self.distinct.units),
             pairs: self.distinct.pairs.clone(),
         }
     }
 }
 
-/// What was counted in documents.
+/// The configuration of a job that counts terms in shards.
+#[derive(Debug, Clone)]
+pub struct ShardTermsConfig {
+    /// The shards.
+    pub shards: Vec<PathBuf>,
+    /// How they are read.
+    pub rules: Rules,
+    /// Whether terms are counted by subset.
+    pub by_subset: bool,
+    /// Number of threads. The result does not depend on it.
+    pub n_threads: usize,
+}
+
+/// Counts of terms in the documents of shards.
 #[derive(Debug)]
-pub struct TermCounts {
-    /// The subsets; one group for all where they are not told apart.
-    pub groups: Vec<Group>,
+pub struct ShardTermCounts {
+    /// The subsets; one group for all documents if terms are not counted by subset.
+    pub groups: Vec<GroupName>,
     /// Counts of each group.
-    pub totals: Vec<Totals>,
+    pub totals: Vec<TermTotals>,
     /// Documents, empty ones included.
     pub n_documents: u64,
-    /// Bad records that were left out.
+    /// Bad records that were skipped.
     pub n_bad_records: u64,
     /// SHA-256 of each shard, in order.
     pub shards: Vec<String>,
 }
 
-fn add_all<'a>(sums: &mut Vec<Sums<'a>>, terms: &'a Terms, counted: &[Counted]) {
-    for counted in counted {
-        let group = counted.group as usize;
+/// Adds each of `counts` to the sums of its group. Adds sums if the group is new.
+fn add_by_group<'a>(sums: &mut Vec<TermSums<'a>>, terms: &'a Terms, counts: &[GroupTermCounts]) {
+    for counts in counts {
+        let group = counts.group as usize;
         while sums.len() <= group {
-            sums.push(Sums::new(terms));
+            sums.push(TermSums::new(terms));
         }
-        sums[group].add(counted);
+        sums[group].add(counts);
     }
 }
 
-/// Counts terms in the documents of shards: in their texts as a dataset of `tokenizer` would hold them, or
-/// without one as they are written. `progress` advances by compressed bytes.
+/// Counts terms in the documents of shards. With a tokenizer, texts are normalized as the tokenizer does, so that
+/// the counts are those of the decoded dataset. `progress` advances by compressed bytes.
 ///
 /// # Errors
-/// A shard cannot be read or is damaged, or a stop.
+/// A shard cannot be read or is damaged, more than 65,536 subsets, or a stop.
 pub fn count_terms_in_shards(
-    shards: &[PathBuf],
-    rules: &Rules,
+    config: &ShardTermsConfig,
     terms: &Terms,
-    by_subset: bool,
     tokenizer: Option<&Tokenizer>,
-    (n_threads, progress): (usize, &Progress),
-) -> Result<TermCounts> {
-    let counters = (0..n_threads.max(1))
+    progress: &Progress,
+) -> Result<ShardTermCounts> {
+    let counters = (0..config.n_threads.max(1))
         .map(|_| TermCounter::new(terms))
         .collect();
-    let subsets = Mutex::new(Subsets::default());
-    let count = |counter: &mut TermCounter<'_>, block: &Block| {
-        let (mut n_documents, mut all) = (0, Vec::new());
+    let subsets = Subsets::new(config.by_subset, &[])?;
+    let count_block = |counter: &mut TermCounter<'_>, block: &Block| {
+        let (mut n_documents, mut counts) = (0, Vec::new());
         let bad = block.each_document(|_, document| {
-            let group = match by_subset {
-                false => 0,
-                true => subsets
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .number(document.subset.as_deref())?,
-            };
-            all.extend(counter.begin(u32::from(group)));
+            let group = subsets.group(document.subset.as_deref())?;
+            counts.extend(counter.begin(u32::from(group)));
             match tokenizer {
                 Some(tokenizer) => counter.add(&tokenizer.normalize_document(&document.text)),
                 None => counter.add(document.text.as_bytes()),
@@ -138,33 +142,38 @@ pub fn count_terms_in_shards(
             n_documents += 1;
             Ok(())
         })?;
-        all.push(counter.take());
-        Ok((all, n_documents, bad.n))
+        counts.push(counter.take());
+        Ok((counts, n_documents, bad.n))
     };
     let (mut n_documents, mut n_bad_records, mut hashes) = (0, 0, Vec::new());
-    let mut sums = vec![Sums::new(terms)];
-    map_blocks(shards, rules, 0, counters, progress, count, |step| {
-        match step {
-            Step::Block((counted, n, n_bad)) => {
-                add_all(&mut sums, terms, &counted);
-                n_documents += n;
-                n_bad_records += n_bad;
+    let mut sums = vec![TermSums::new(terms)];
+    map_blocks(
+        &config.shards,
+        &config.rules,
+        0,
+        counters,
+        progress,
+        count_block,
+        |step| {
+            match step {
+                Step::Block((counts, n, n_bad)) => {
+                    add_by_group(&mut sums, terms, &counts);
+                    n_documents += n;
+                    n_bad_records += n_bad;
+                }
+                Step::EndOfShard(_, summary) => hashes.push(summary.sha256),
             }
-            Step::EndOfShard(_, summary) => hashes.push(summary.sha256),
-        }
-        Ok(())
-    })?;
-    let names = subsets
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .names;
-    let (groups, places) = in_order_of_names(&names, by_subset);
-    let mut totals = vec![Sums::new(terms).totals(); groups.len()];
-    for (place, sums) in places.iter().zip(&sums) {
-        totals[*place as usize] = sums.totals();
+            Ok(())
+        },
+    )?;
+    let groups = sort_groups(&subsets.into_names(), config.by_subset);
+    // A group without occurrences may have no sums.
+    let mut totals = vec![TermSums::new(terms).totals(); groups.names.len()];
+    for (index, sums) in groups.indices.iter().zip(&sums) {
+        totals[*index as usize] = sums.totals();
     }
-    Ok(TermCounts {
-        groups,
+    Ok(ShardTermCounts {
+        groups: groups.names,
         totals,
         n_documents,
         n_bad_records,
@@ -172,18 +181,29 @@ pub fn count_terms_in_shards(
     })
 }
 
-/// Counts terms in the decoded documents of a source; one count for each group. A last token `eod` is no part
-/// of a document's text. `progress` advances by tokens.
+/// Decodes the documents of a dataset.
+#[derive(Debug, Clone, Copy)]
+pub struct DocumentDecoder<'a> {
+    /// The bytes of each token.
+    pub token_bytes: &'a TokenBytes,
+    /// The end-of-document token. As the last token of a document, it is not part of the text.
+    pub eod: Option<u32>,
+}
+
+/// Counts terms in the decoded documents of a source. Returns the counts of each group. `progress` advances by
+/// tokens.
 ///
 /// # Errors
 /// The source cannot be read, or a stop.
 pub fn count_terms_in_documents<'t, S: TokenSource>(
-    documents: &Grouped<'_, S>,
+    documents: &GroupedDocuments<'_, S>,
     terms: &'t Terms,
-    (table, eod): (&TokenBytes, Option<u32>),
-    (n_threads, progress): (usize, &Progress),
-) -> Result<Vec<Totals>> {
+    decoder: DocumentDecoder<'_>,
+    n_threads: usize,
+    progress: &Progress,
+) -> Result<Vec<TermTotals>> {
     let source = documents.source;
+    // The first document of each work item, and the end of the last one.
     let mut firsts = vec![0];
     let mut n_tokens = 0;
     for document in 0..source.n_documents() {
@@ -195,13 +215,9 @@ pub fn count_terms_in_documents<'t, S: TokenSource>(
     }
     let work = |number: usize, state: &mut Option<(TermCounter<'t>, Vec<u8>)>| {
         let (counter, text) = state.get_or_insert_with(|| (TermCounter::new(terms), Vec::new()));
-        let (mut all, mut n_tokens) = (Vec::new(), 0);
+        let (mut counts, mut n_tokens) = (Vec::new(), 0);
         for document in firsts[number]..firsts[number + 1] {
-            let group = documents
-                .groups
-                .get(document as usize)
-                .copied()
-                .unwrap_or(0);
+            let group = documents.groups.get(document as usize);
             let length = source.document_length(document)?;
             let span = Span {
                 document,
@@ -209,20 +225,22 @@ pub fn count_terms_in_documents<'t, S: TokenSource>(
                 length,
             };
             let mut tokens = source.tokens(&[span])?;
-            tokens.pop_if(|id| Some(*id) == eod.map(i64::from));
-            let (end, _) = table.decode(tokens.into_iter(), text, 0);
-            all.extend(counter.begin(group));
+            tokens.pop_if(|id| Some(*id) == decoder.eod.map(i64::from));
+            let (end, _) = decoder.token_bytes.decode(tokens.into_iter(), text, 0);
+            counts.extend(counter.begin(group.copied().unwrap_or(0)));
             counter.add(&text[..end]);
             n_tokens += length;
         }
-        all.push(counter.take());
+        counts.push(counter.take());
         progress.advance(n_tokens)?;
-        Ok(all)
+        Ok(counts)
     };
-    let mut sums: Vec<Sums<'_>> = (0..documents.n_groups).map(|_| Sums::new(terms)).collect();
-    in_order(firsts.len() - 1, n_threads, work, |counted| {
-        add_all(&mut sums, terms, &counted);
+    let mut sums: Vec<TermSums<'_>> = (0..documents.n_groups)
+        .map(|_| TermSums::new(terms))
+        .collect();
+    in_order(firsts.len() - 1, n_threads, work, |counts| {
+        add_by_group(&mut sums, terms, &counts);
         Ok(())
     })?;
-    Ok(sums.iter().map(Sums::totals).collect())
+    Ok(sums.iter().map(TermSums::totals).collect())
 }

@@ -1,20 +1,21 @@
-//! Different terms, sorted, one after the other in memory.
+//! A sorted set of distinct terms.
 
-use crate::{Error, Result};
+use crate::{Error, Result, bytes::sortable_prefix};
 
-/// Different terms by their numbers, which ascend as their bytes do.
+/// Distinct terms, numbered in the order of their bytes.
 #[derive(Debug)]
 pub(super) struct TermSet {
+    /// All terms, concatenated.
     bytes: Vec<u8>,
-    /// Where each term starts, and the end of all.
+    /// The offset of each term in `bytes`, and the end of the last one.
     starts: Vec<usize>,
 }
 
 impl TermSet {
-    /// The different ones of some terms, and the number of each that was given.
+    /// The set of `terms`, and for each of them its number in the set.
     ///
     /// # Errors
-    /// An empty term, or 2^32 of them.
+    /// An empty term, or 2^32 terms or more.
     pub(super) fn new(terms: &[&[u8]]) -> Result<(Self, Vec<u32>)> {
         if terms.iter().any(|term| term.is_empty()) {
             return Err(Error::argument(
@@ -22,30 +23,33 @@ impl TermSet {
             ));
         }
         if u32::try_from(terms.len()).is_err() {
-            return Err(Error::argument("2^32 terms or more"));
+            return Err(Error::argument(format!(
+                "{} terms are given: fewer than 2^32 can be counted",
+                terms.len()
+            )));
         }
-        let mut this = Self {
+        let mut set = Self {
             bytes: Vec::new(),
             starts: vec![0],
         };
         let mut numbers = vec![0; terms.len()];
-        let order = sorted(terms);
+        let order = sorted_indices(terms);
         for equal in order.chunk_by(|a, b| terms[*a as usize] == terms[*b as usize]) {
             for i in equal {
-                numbers[*i as usize] = this.len() as u32;
+                numbers[*i as usize] = set.len() as u32;
             }
-            this.bytes.extend_from_slice(terms[equal[0] as usize]);
-            this.starts.push(this.bytes.len());
+            set.bytes.extend_from_slice(terms[equal[0] as usize]);
+            set.starts.push(set.bytes.len());
         }
-        Ok((this, numbers))
+        Ok((set, numbers))
     }
 
-    /// How many there are.
+    /// The number of terms.
     pub(super) fn len(&self) -> usize {
         self.starts.len() - 1
     }
 
-    /// The bytes of a term.
+    /// The bytes of the term with this number.
     #[inline]
     pub(super) fn term(&self, number: u32) -> &[u8] {
         let number = number as usize;
@@ -53,17 +57,12 @@ impl TermSet {
     }
 }
 
-/// The places of terms in the order of their bytes.
-fn sorted(terms: &[&[u8]]) -> Vec<u32> {
-    // The first bytes next to the place settle most comparisons without a look at the term.
-    let first = |term: &[u8]| {
-        let mut bytes = [0; 8];
-        let n = term.len().min(8);
-        bytes[..n].copy_from_slice(&term[..n]);
-        u64::from_be_bytes(bytes)
-    };
+/// The indices of `terms` in the order of their bytes.
+fn sorted_indices(terms: &[&[u8]]) -> Vec<u32> {
     let numbered = terms.iter().zip(0_u32..);
-    let mut order: Vec<(u64, u32)> = numbered.map(|(term, i)| (first(term), i)).collect();
+    let mut order: Vec<(u64, u32)> = numbered
+        .map(|(term, i)| (sortable_prefix(term), i))
+        .collect();
     order.sort_unstable_by(|a, b| {
         a.0.cmp(&b.0)
             .then_with(|| terms[a.1 as usize].cmp(terms[b.1 as usize]))
@@ -78,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn sorted_and_different(terms in vec(vec(0_u8..2, 1..12), 0..50)) {
+        fn terms_are_sorted_and_distinct(terms in vec(vec(0_u8..2, 1..12), 0..50)) {
             let given: Vec<&[u8]> = terms.iter().map(Vec::as_slice).collect();
             let (set, numbers) = TermSet::new(&given).unwrap();
             let of_numbers: Vec<&[u8]> = numbers.iter().map(|number| set.term(*number)).collect();

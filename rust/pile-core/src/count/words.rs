@@ -1,61 +1,66 @@
 //! Counts the n-grams of words of shards, in bounded memory.
 //!
-//! **Words are what stands between white space, as Python's `str.split()` cuts a text**; an n-gram is words
-//! that follow each other in a document, and its key is these with one space between. Each thread keeps the
-//! words it reads and a table of places in them; a table that is full becomes a sorted run.
+//! **Words are separated by white space, as in Python's `str.split()`.** An n-gram is consecutive words of a
+//! document, and its key is these words joined by single spaces. Each thread counts in a table, which holds the
+//! words that the thread has read. A full table becomes sorted runs on disk, and the runs are merged.
 
-use std::{
-    collections::BTreeMap,
-    hash::Hasher,
-    path::PathBuf,
-    sync::{Mutex, PoisonError},
-};
+use std::{hash::Hasher, ops::Range, path::PathBuf, sync::Mutex};
 
-use rustc_hash::{FxHashMap, FxHasher};
-use serde::Serialize;
+use rustc_hash::FxHasher;
+use serde::{Deserialize, Serialize};
 
 use super::{
-    fold,
-    kept::{GramSink, Keeper, LengthSummary},
+    case_folding,
     ngrams::NgramConfig,
+    retained::{LengthSummary, NgramRetainer, NgramSink},
     runs,
-    spill::{Making, Spill},
+    spill::{FinishedInput, PendingRuns, Spill},
+    subsets::{GroupName, Subsets, sort_groups},
 };
 use crate::{
     Error, Result,
+    bytes::sortable_prefix,
     progress::Progress,
     read::{Block, Rules, Step, map_blocks},
 };
 
-/// Words of an n-gram at most.
+/// Maximum words of an n-gram.
 pub const MAX_WORDS: usize = 64;
 
-/// A table is never larger than places in it can tell.
-const MAX_TEXT: usize = 3 << 30;
+/// Maximum bytes of the text of a table, as offsets in it are `u32`.
+const MAX_TEXT_BYTES: usize = if cfg!(test) {
+    1 << 12
+} else {
+    u32::MAX as usize
+};
 
-/// Whether Python's `str.split()` cuts a text at this character.
+/// Upper bound on the bytes of a document's text in a table, per byte of the document. Case folding lengthens some
+/// characters from two bytes to three, and one space is added at the end.
+const MAX_GROWTH: usize = 4;
+
+/// Whether Python's `str.split()` splits at this character.
 #[must_use]
 pub fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
 
 /// The words of a text.
-pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
+fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(is_space).filter(|word| !word.is_empty())
 }
 
-/// Which words are counted, and how.
+/// The configuration of a job that counts n-grams of words.
 #[derive(Debug, Clone)]
 pub struct WordsConfig {
-    /// Lengths, what is kept, memory and folder.
+    /// The lengths, retention, memory, threads and scratch folder.
     pub counting: NgramConfig,
-    /// The shards.
+    /// The shards. `-` is standard input.
     pub shards: Vec<PathBuf>,
     /// How they are read.
     pub rules: Rules,
-    /// Whether words that differ in case only are one.
+    /// Whether words that differ in case only count as one.
     pub ignore_case: bool,
-    /// Whether counts are told apart by subset.
+    /// Whether n-grams are also counted by subset.
     pub by_subset: bool,
 }
 
@@ -64,313 +69,319 @@ pub struct WordsConfig {
 pub struct WordsSummary {
     /// Documents, empty ones included.
     pub n_documents: u64,
-    /// Bad records that were left out.
+    /// Bad records that were skipped.
     pub n_bad_records: u64,
     /// SHA-256 of each shard, in order.
     pub shards: Vec<String>,
-    /// All n-grams, by length.
+    /// Statistics of all n-grams of each length.
     pub lengths: Vec<LengthSummary>,
-    /// The subsets in the order of the counts; one group where they are not told apart.
-    pub groups: Vec<Group>,
+    /// The groups, in the order of [`Ngram::by_group`](super::Ngram::by_group).
+    pub groups: Vec<GroupName>,
 }
 
-/// A subset's name; None for the documents without one, so that no name can be taken for theirs.
-pub type Group = Option<String>;
-
-/// An n-gram of a table.
+/// A slot of the hash table. It is empty if `count` is 0.
 #[derive(Debug, Clone, Copy, Default)]
-struct Slot {
+struct NgramSlot {
     hash: u32,
+    /// The first occurrence of the n-gram in the table's text.
     start: u32,
     length: u32,
+    /// Less than the bytes of the table's text, so that it does not overflow.
     count: u32,
     group: u16,
-    /// Words.
+    /// Words of the n-gram. At most [`MAX_WORDS`].
     n: u16,
 }
 
-/// What a thread has counted since its last run.
-struct Table<'a> {
-    lengths: &'a [usize],
-    most_bytes: usize,
-    ignore_case: bool,
-    text: Vec<u8>,
-    /// Where each word of the document starts, and the hash of the words before it.
-    words: Vec<(u32, u64)>,
-    slots: Vec<Slot>,
-    n_used: usize,
-    group: u16,
+/// The start of a word of the current document.
+struct WordStart {
+    /// Offset in the table's text.
+    offset: u32,
+    /// The hash of the document's words before this one.
+    hash_before: u64,
 }
 
-/// An odd number with bits all over: hashes of words are the digits of a number to this base.
+/// The counts of a thread since its last run.
+struct WordTable<'a> {
+    lengths: &'a [usize],
+    max_bytes: usize,
+    ignore_case: bool,
+    /// The words of all documents, with a space after each.
+    text: Vec<u8>,
+    /// The words of the current document.
+    words: Vec<WordStart>,
+    /// A hash table with linear probing. At least a third of the slots are empty, so probing ends.
+    slots: Vec<NgramSlot>,
+    n_used: usize,
+}
+
+/// The base of the polynomial hash of words. It is odd, so that multiplying by it loses no bits.
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
-fn hash_of(word: &[u8]) -> u64 {
+fn hash_word(word: &[u8]) -> u64 {
     let mut hasher = FxHasher::default();
     hasher.write(word);
     hasher.finish()
 }
 
-impl<'a> Table<'a> {
-    fn new(lengths: &'a [usize], most_bytes: usize, ignore_case: bool) -> Self {
+impl<'a> WordTable<'a> {
+    fn new(lengths: &'a [usize], max_bytes: usize, ignore_case: bool) -> Self {
         Self {
             lengths,
-            most_bytes,
+            max_bytes,
             ignore_case,
             text: Vec::new(),
             words: Vec::new(),
-            slots: vec![Slot::default(); 1 << 10],
+            slots: vec![NgramSlot::default(); 1 << 10],
             n_used: 0,
-            group: 0,
         }
     }
 
-    /// Bytes in use, with what sorting and writing it will take.
+    /// Whether the table has to be spilled to keep its memory limit.
     fn is_full(&self) -> bool {
-        let slots = self.slots.len() * size_of::<Slot>() * 3 / 2;
-        self.text.len() + slots + self.n_used * 16 > self.most_bytes || self.text.len() > MAX_TEXT
+        // While the table grows, the old slots are in memory too: half as many bytes as the new ones. Spilling
+        // sorts an array with 16 bytes for each used slot.
+        let slots = self.slots.len() * size_of::<NgramSlot>() * 3 / 2;
+        self.text.len() + slots + self.n_used * 16 > self.max_bytes
     }
 
+    /// Whether the words of `document` can be added to the text.
+    fn has_space_for(&self, document: &str) -> bool {
+        self.text.len() + MAX_GROWTH * document.len() <= MAX_TEXT_BYTES
+    }
+
+    /// Counts the n-grams of a document. Fails if the table has no space for it.
     fn add(&mut self, document: &str, group: u16) -> Result<()> {
-        if self.text.len() + 4 * document.len() > u32::MAX as usize {
-            return Err(Error::argument("a document of 1 GiB or more"));
+        if !self.has_space_for(document) {
+            let what = format!(
+                "a document has {} bytes of text: words are counted in documents of at most {} bytes",
+                document.len(),
+                MAX_TEXT_BYTES / MAX_GROWTH
+            );
+            return Err(Error::argument(what));
         }
-        self.group = group;
         self.words.clear();
         let mut hash = 0_u64;
         for word in words(document) {
             let start = self.text.len();
             match self.ignore_case {
-                true => fold::put_folded(&mut self.text, word),
+                true => case_folding::put_folded(&mut self.text, word),
                 false => self.text.extend_from_slice(word.as_bytes()),
             }
-            self.words.push((start as u32, hash));
+            self.words.push(WordStart {
+                offset: start as u32,
+                hash_before: hash,
+            });
+            // The words are the digits of a number in base `BASE`. No digit is 0, so that each word changes the
+            // hash.
             hash = hash
                 .wrapping_mul(BASE)
-                .wrapping_add(hash_of(&self.text[start..]) | 1);
-            self.count_last(hash);
+                .wrapping_add(hash_word(&self.text[start..]) | 1);
+            self.count_last_ngrams(hash, group);
             self.text.push(b' ');
         }
         Ok(())
     }
 
-    /// Counts the n-grams that end with the text.
-    fn count_last(&mut self, hash: u64) {
-        let (mut power, mut n_powers) = (1_u64, 0);
+    /// Counts the n-grams that end at the end of the text. `hash` is that of all words of the document so far.
+    fn count_last_ngrams(&mut self, hash: u64, group: u16) {
+        let (mut power, mut exponent) = (1_u64, 0);
         for n in self.lengths {
             let Some(first) = self.words.len().checked_sub(*n) else {
+                // The lengths ascend: the document is too short for the others too.
                 return;
             };
-            while n_powers < *n {
+            while exponent < *n {
                 power = power.wrapping_mul(BASE);
-                n_powers += 1;
+                exponent += 1;
             }
-            let (start, before) = self.words[first];
-            let hash = hash.wrapping_sub(before.wrapping_mul(power));
-            let hash = hash ^ u64::from(self.group).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+            let WordStart {
+                offset,
+                hash_before,
+            } = self.words[first];
+            // Removes the words before the n-gram from the hash.
+            let hash = hash.wrapping_sub(hash_before.wrapping_mul(power));
+            // Mixes in the group, and moves the mixed bits to the low end. The multiplier is any odd number.
+            let hash = hash ^ u64::from(group).wrapping_mul(0xD6E8_FEB8_6659_FD93);
             let hash = (hash ^ (hash >> 32)).wrapping_mul(BASE) >> 32;
-            self.count(hash as u32, start, *n as u16);
+            self.count(NgramSlot {
+                hash: hash as u32,
+                start: offset,
+                length: self.text.len() as u32 - offset,
+                count: 1,
+                group,
+                n: *n as u16,
+            });
         }
     }
 
-    fn count(&mut self, hash: u32, start: u32, n: u16) {
-        let length = self.text.len() as u32 - start;
+    /// Counts one occurrence of an n-gram.
+    fn count(&mut self, ngram: NgramSlot) {
         let mask = self.slots.len() - 1;
-        let mut place = hash as usize & mask;
+        let mut index = ngram.hash as usize & mask;
         loop {
-            let slot = self.slots[place];
+            let slot = self.slots[index];
             if slot.count == 0 {
                 break;
             }
-            let is_equal =
-                (slot.hash, slot.length, slot.group, slot.n) == (hash, length, self.group, n);
-            if is_equal && self.bytes(&slot) == &self.text[start as usize..] {
-                self.slots[place].count += 1;
+            let may_be_equal = (slot.hash, slot.length, slot.group, slot.n)
+                == (ngram.hash, ngram.length, ngram.group, ngram.n);
+            if may_be_equal && self.key(&slot) == self.key(&ngram) {
+                self.slots[index].count += 1;
                 return;
             }
-            place = (place + 1) & mask;
+            index = (index + 1) & mask;
         }
-        self.slots[place] = Slot {
-            hash,
-            start,
-            length,
-            count: 1,
-            group: self.group,
-            n,
-        };
+        self.slots[index] = ngram;
         self.n_used += 1;
         if self.n_used * 3 > self.slots.len() * 2 {
             self.grow();
         }
     }
 
-    fn bytes(&self, slot: &Slot) -> &[u8] {
+    fn key(&self, slot: &NgramSlot) -> &[u8] {
         &self.text[slot.start as usize..][..slot.length as usize]
     }
 
+    /// Doubles the slots.
     fn grow(&mut self) {
         let mask = self.slots.len() * 2 - 1;
-        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); mask + 1]);
+        let old = std::mem::replace(&mut self.slots, vec![NgramSlot::default(); mask + 1]);
         for slot in old.into_iter().filter(|slot| slot.count > 0) {
-            let mut place = slot.hash as usize & mask;
-            while self.slots[place].count > 0 {
-                place = (place + 1) & mask;
+            let mut index = slot.hash as usize & mask;
+            while self.slots[index].count > 0 {
+                index = (index + 1) & mask;
             }
-            self.slots[place] = slot;
+            self.slots[index] = slot;
         }
     }
 
-    /// Makes a run of each length and starts anew.
-    fn spill(&mut self, spill: &Spill, making: &Mutex<Making>) -> Result<()> {
+    /// Writes a run of the n-grams of each length, and clears the table.
+    fn spill(&mut self, spill: &Spill, pending: &Mutex<PendingRuns>) -> Result<()> {
         for n in self.lengths {
-            // The first bytes tell most apart.
-            let mut order: Vec<(u64, u32)> = Vec::new();
-            for (place, slot) in self.slots.iter().enumerate() {
+            // The first bytes of each key, and the index of its slot.
+            let mut order: Vec<(u64, usize)> = Vec::new();
+            for (index, slot) in self.slots.iter().enumerate() {
                 if slot.count > 0 && usize::from(slot.n) == *n {
-                    order.push((first_bytes(self.bytes(slot)), place as u32));
+                    order.push((sortable_prefix(self.key(slot)), index));
                 }
             }
             order.sort_unstable_by(|a, b| {
-                let (of_a, of_b) = (&self.slots[a.1 as usize], &self.slots[b.1 as usize]);
-                let by_text = || self.bytes(of_a).cmp(self.bytes(of_b));
+                let (slot_a, slot_b) = (&self.slots[a.1], &self.slots[b.1]);
+                let by_key = || self.key(slot_a).cmp(self.key(slot_b));
                 a.0.cmp(&b.0)
-                    .then_with(by_text)
-                    .then(of_a.group.cmp(&of_b.group))
+                    .then_with(by_key)
+                    .then(slot_a.group.cmp(&slot_b.group))
             });
             if order.is_empty() {
                 continue;
             }
-            spill.write(making, *n, |run| {
-                let mut records = Vec::new();
-                for (_, place) in &order {
-                    let slot = &self.slots[*place as usize];
-                    records.clear();
-                    runs::put(
-                        &mut records,
-                        self.bytes(slot),
-                        u32::from(slot.group),
-                        u64::from(slot.count),
-                    );
-                    run.append(&records)?;
+            spill.write(pending, *n, |run| {
+                let mut record = Vec::new();
+                for (_, index) in &order {
+                    let slot = &self.slots[*index];
+                    let (group, count) = (u32::from(slot.group), u64::from(slot.count));
+                    record.clear();
+                    runs::put_record(&mut record, self.key(slot), group, count);
+                    run.append(&record)?;
                 }
                 Ok(())
             })?;
         }
-        *self = Self::new(self.lengths, self.most_bytes, self.ignore_case);
+        *self = Self::new(self.lengths, self.max_bytes, self.ignore_case);
         Ok(())
     }
 }
 
-/// The first eight bytes as a number that sorts as they do.
-fn first_bytes(bytes: &[u8]) -> u64 {
-    let mut eight = [0; 8];
-    let n = bytes.len().min(8);
-    eight[..n].copy_from_slice(&bytes[..n]);
-    u64::from_be_bytes(eight)
-}
-
-/// The numbers of subsets, given in the order in which they are met.
-#[derive(Default)]
-pub(super) struct Subsets {
-    by_name: FxHashMap<String, u16>,
-    without: Option<u16>,
-    pub(super) names: Vec<Group>,
-}
-
-impl Subsets {
-    pub(super) fn number(&mut self, name: Option<&str>) -> Result<u16> {
-        let known = name.map_or(self.without, |name| self.by_name.get(name).copied());
-        if let Some(number) = known {
-            return Ok(number);
-        }
-        let number = u16::try_from(self.names.len())
-            .map_err(|_| Error::argument("more than 65,536 subsets: count without --by-subset"))?;
-        match name {
-            Some(name) => drop(self.by_name.insert(name.to_owned(), number)),
-            None => self.without = Some(number),
-        }
-        self.names.push(name.map(str::to_owned));
-        Ok(number)
-    }
-}
-
-/// What is known of the finished shards, kept with their runs.
-#[derive(Default, Serialize, serde::Deserialize)]
-struct Notes {
+/// The state of a job after some of its shards, which is saved with their runs.
+#[derive(Default, Serialize, Deserialize)]
+struct WordsCheckpoint {
     n_documents: u64,
     n_bad_records: u64,
+    /// SHA-256 of each shard that was read.
     hashes: Vec<String>,
-    subsets: Vec<Group>,
+    /// The names of the subsets, by the group number in the runs.
+    subsets: Vec<GroupName>,
 }
 
-/// Counts the n-grams of words of all documents and gives them to the sink that `sink` makes, with the names
-/// of the groups. `progress` advances by compressed bytes. A job that is killed goes on after the last piece,
-/// which is the shards that are read between two times at which all tables are written.
+/// Counts the n-grams of words of all documents, and passes the retained ones to the sink that `sink` creates from
+/// the names of the groups.
+///
+/// Shards are read in batches. After a batch, all tables are spilled and the state is saved, so that a job that is
+/// killed resumes after its last batch. `progress` advances by compressed bytes.
 ///
 /// # Errors
-/// No length or one above [`MAX_WORDS`], a shard that cannot be read, too little disk, or a stop.
+/// No length, or one that is 0 or above [`MAX_WORDS`]; a shard that cannot be read; a document of 1 GiB or more;
+/// more than 65,536 subsets; too little disk; an error of the sink; or a stop.
 pub fn count_words<'a>(
     config: &WordsConfig,
     progress: &Progress,
-    sink: impl FnOnce(&[Group]) -> Result<Box<dyn GramSink + 'a>>,
+    sink: impl FnOnce(&[GroupName]) -> Result<Box<dyn NgramSink + 'a>>,
 ) -> Result<WordsSummary> {
     let counting = &config.counting;
-    if counting.lengths.is_empty()
-        || counting
-            .lengths
-            .iter()
-            .any(|n| !(1..=MAX_WORDS).contains(n))
-    {
-        let what = format!("n-grams of words have 1 to {MAX_WORDS} words");
+    let is_valid = |n: &usize| (1..=MAX_WORDS).contains(n);
+    if counting.lengths.is_empty() || !counting.lengths.iter().all(is_valid) {
+        let lengths = &counting.lengths;
+        let what = format!("n-grams of words have 1 to {MAX_WORDS} words, got {lengths:?}");
         return Err(Error::argument(what));
     }
-    let room = (counting.free_bytes, counting.memory);
     let mut spill = Spill::open(
         &counting.folder,
         &counting.job,
         counting.discard,
-        room,
+        counting.spill_limits(),
         progress,
     )?;
-    let mut notes: Notes = match spill.notes() {
+    let mut checkpoint: WordsCheckpoint = match spill.job_state() {
         [json] => serde_json::from_str(json)
             .map_err(|err| Error::malformed(&spill.path("state.json"), err.to_string()))?,
-        _ => Notes::default(),
+        _ => WordsCheckpoint::default(),
     };
-    let sizes = sizes(&config.shards)?;
-    let mut first = notes.hashes.len();
+    let sizes = shard_sizes(&config.shards)?;
+    let mut first = checkpoint.hashes.len();
+    // Anyone may have written the state.
+    if first > sizes.len() {
+        let what = format!(
+            "{first} shards are finished, but the job has {}",
+            sizes.len()
+        );
+        return Err(Error::malformed(&spill.path("state.json"), what));
+    }
     progress.advance(sizes[..first].iter().sum())?;
     while first < config.shards.len() {
-        let end = piece_end(&sizes, first, counting.memory);
-        read_piece(config, (first, end), &mut spill, &mut notes, progress)?;
+        let end = batch_end(&sizes, first, counting.memory);
+        read_batch(config, first..end, &mut spill, &mut checkpoint, progress)?;
         first = end;
-        let done: u64 = sizes[..end].iter().sum();
-        let left: u64 = sizes[end..].iter().sum();
-        let spilled: u64 = counting.lengths.iter().map(|n| spill.n_bytes(*n)).sum();
-        spill.check_room((spilled as f64 * left as f64 / done.max(1) as f64) as u64)?;
+        // Estimates the runs of the other shards by those so far.
+        let n_read: u64 = sizes[..end].iter().sum();
+        let n_unread: u64 = sizes[end..].iter().sum();
+        let n_spilled: u64 = counting.lengths.iter().map(|n| spill.n_bytes(*n)).sum();
+        let more_bytes = n_spilled as f64 * n_unread as f64 / n_read.max(1) as f64;
+        spill.check_disk_space(more_bytes as u64)?;
     }
-    let (groups, places) = in_order_of_names(&notes.subsets, config.by_subset);
-    let mut sink = sink(&groups)?;
+    let groups = sort_groups(&checkpoint.subsets, config.by_subset);
+    let mut sink = sink(&groups.names)?;
     let mut lengths = Vec::new();
     for n in &counting.lengths {
-        let mut keeper = Keeper::new(*n, groups.len(), counting.keep, &mut *sink);
-        spill.merge(*n, |key, group, count| {
-            keeper.add(key, places[group as usize], count)
+        let n_groups = groups.names.len();
+        let mut retainer = NgramRetainer::new(*n, n_groups, counting.retention, &mut *sink);
+        spill.merge(*n, groups.indices.len(), |key, group, count| {
+            retainer.add(key, groups.indices[group as usize], count)
         })?;
-        lengths.push(keeper.finish()?);
+        lengths.push(retainer.finish()?);
     }
     sink.finish()?;
     Ok(WordsSummary {
-        n_documents: notes.n_documents,
-        n_bad_records: notes.n_bad_records,
-        shards: notes.hashes,
+        n_documents: checkpoint.n_documents,
+        n_bad_records: checkpoint.n_bad_records,
+        shards: checkpoint.hashes,
         lengths,
-        groups,
+        groups: groups.names,
     })
 }
 
-/// Bytes on disk of each shard; nothing is known of standard input.
-fn sizes(shards: &[PathBuf]) -> Result<Vec<u64>> {
+/// Bytes of each shard on disk; 0 for standard input.
+fn shard_sizes(shards: &[PathBuf]) -> Result<Vec<u64>> {
     let size = |path: &PathBuf| match path.as_os_str() == "-" {
         true => Ok(0),
         false => std::fs::metadata(path)
@@ -380,8 +391,10 @@ fn sizes(shards: &[PathBuf]) -> Result<Vec<u64>> {
     shards.iter().map(size).collect()
 }
 
-/// Where the piece that begins with a shard ends: shards whose text may fill the memory, or one.
-fn piece_end(sizes: &[u64], first: usize, memory: u64) -> usize {
+/// The end of the batch that starts with shard `first`: one shard, or several that have at most a quarter of the
+/// memory's bytes on disk. Their text is about as large as the memory, so that tables are well filled when the
+/// batch ends and they are spilled.
+fn batch_end(sizes: &[u64], first: usize, memory: u64) -> usize {
     let (mut end, mut n_bytes) = (first, 0);
     while end < sizes.len() && (end == first || n_bytes + sizes[end] <= memory / 4) {
         n_bytes += sizes[end];
@@ -390,96 +403,72 @@ fn piece_end(sizes: &[u64], first: usize, memory: u64) -> usize {
     end
 }
 
-/// Names by the alphabet, documents without one last, and the place of each number among them.
-pub(super) fn in_order_of_names(names: &[Group], by_subset: bool) -> (Vec<Group>, Vec<u32>) {
-    if !by_subset {
-        return (vec![None], vec![0]);
-    }
-    let key = |name: &Group| (name.is_none(), name.clone());
-    let sorted: BTreeMap<(bool, Group), u32> = names
-        .iter()
-        .enumerate()
-        .map(|(number, name)| (key(name), number as u32))
-        .collect();
-    let mut places = vec![0; names.len()];
-    for (place, number) in sorted.values().enumerate() {
-        places[*number as usize] = place as u32;
-    }
-    let names = sorted.into_keys().map(|(_, name)| name).collect();
-    (names, places)
-}
-
-/// Reads some shards and makes their runs.
-fn read_piece(
+/// Reads a batch of shards, writes its runs and saves the state.
+fn read_batch(
     config: &WordsConfig,
-    (first, end): (usize, usize),
+    batch: Range<usize>,
     spill: &mut Spill,
-    notes: &mut Notes,
+    checkpoint: &mut WordsCheckpoint,
     progress: &Progress,
 ) -> Result<()> {
     let counting = &config.counting;
     let n_threads = counting.n_threads.max(1);
-    let most_bytes = (counting.memory as usize * 3 / 4) / n_threads;
+    // A quarter of the memory is not for tables.
+    let max_bytes = (counting.memory as usize * 3 / 4) / n_threads;
     let tables = (0..n_threads)
-        .map(|_| Table::new(&counting.lengths, most_bytes, config.ignore_case))
+        .map(|_| WordTable::new(&counting.lengths, max_bytes, config.ignore_case))
         .collect();
-    let mut subsets = Subsets::default();
-    for name in &notes.subsets {
-        subsets.number(name.as_deref())?;
-    }
-    let (subsets, making) = (Mutex::new(subsets), spill.begin());
-    let add = |table: &mut Table<'_>, block: &Block| {
+    let subsets = Subsets::new(config.by_subset, &checkpoint.subsets)?;
+    let pending = spill.begin();
+    let count_block = |table: &mut WordTable<'_>, block: &Block| {
         let mut n_documents = 0;
         let bad = block.each_document(|_, document| {
-            let group = match config.by_subset {
-                false => 0,
-                true => subsets
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .number(document.subset.as_deref())?,
-            };
+            let group = subsets.group(document.subset.as_deref())?;
+            if !table.has_space_for(&document.text) {
+                table.spill(spill, &pending)?;
+            }
             table.add(&document.text, group)?;
             n_documents += 1;
             if table.is_full() {
-                table.spill(spill, &making)?;
+                table.spill(spill, &pending)?;
             }
             Ok(())
         })?;
         Ok((n_documents, bad.n))
     };
-    let shards = &config.shards[..end];
     let mut tables = map_blocks(
-        shards,
+        &config.shards[..batch.end],
         &config.rules,
-        first,
+        batch.start,
         tables,
         progress,
-        add,
+        count_block,
         |step| {
             match step {
-                Step::Block((n, n_bad)) => {
-                    notes.n_documents += n;
-                    notes.n_bad_records += n_bad;
+                Step::Block((n_documents, n_bad_records)) => {
+                    checkpoint.n_documents += n_documents;
+                    checkpoint.n_bad_records += n_bad_records;
                 }
-                Step::EndOfShard(_, summary) => notes.hashes.push(summary.sha256),
+                Step::EndOfShard(_, summary) => checkpoint.hashes.push(summary.sha256),
             }
             Ok(())
         },
     )?;
     for table in &mut tables {
-        table.spill(spill, &making)?;
+        table.spill(spill, &pending)?;
     }
     drop(tables);
-    for (path, sha256) in config.shards[first..end].iter().zip(&notes.hashes[first..]) {
-        spill.use_input(path, sha256);
+    for number in batch.clone() {
+        spill.use_input(&config.shards[number], &checkpoint.hashes[number]);
     }
-    notes.subsets = subsets
-        .into_inner()
-        .unwrap_or_else(PoisonError::into_inner)
-        .names;
-    let json = serde_json::to_string(&notes)
+    checkpoint.subsets = subsets.into_names();
+    let json = serde_json::to_string(&checkpoint)
         .map_err(|err| Error::malformed(&counting.folder, err.to_string()))?;
-    spill.keep(making, ("shards", end as u64), vec![json])
+    let finished = FinishedInput {
+        what: "shards".to_owned(),
+        end: batch.end as u64,
+    };
+    spill.finish_input(pending, finished, vec![json])
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use crate::bytes::decimal_digits;
+
 /// Returns the bytes of memory that can be allocated without swapping; `None` if the system does not report them.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
@@ -109,18 +111,8 @@ impl MessageBuffer {
         }
     }
 
-    fn push_number(&mut self, mut number: usize) {
-        let mut digits = [0; 20];
-        let mut at = digits.len();
-        loop {
-            at -= 1;
-            digits[at] = b'0' + (number % 10) as u8;
-            number /= 10;
-            if number == 0 {
-                break;
-            }
-        }
-        self.push(&digits[at..]);
+    fn push_number(&mut self, number: usize) {
+        self.push(decimal_digits(number as u64, &mut [0; 20]));
     }
 
     /// Appends a file name. Bytes that are not printable ASCII become `\xNN`.

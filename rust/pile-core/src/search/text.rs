@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Error, Result,
+    bytes::sortable_prefix,
     tokens::{TokenSource, TokenType},
 };
 
@@ -47,7 +48,12 @@ impl TokenTails {
             .flat_map(|rank| {
                 let bytes = alphabet.bytes(rank);
                 let starts = 0..bytes.len() as u32;
-                starts.map(move |start| (key(&bytes[start as usize..]), Tail { rank, start }))
+                starts.map(move |start| {
+                    (
+                        sortable_prefix(&bytes[start as usize..]),
+                        Tail { rank, start },
+                    )
+                })
             })
             .collect();
         keyed.sort_unstable_by(|(key_a, a), (key_b, b)| {
@@ -75,14 +81,6 @@ impl TokenTails {
     fn get(&self, range: Range<u32>) -> &[Tail] {
         &self.tails[range.start as usize..range.end as usize]
     }
-}
-
-/// The first eight bytes as a number that sorts as they do.
-fn key(bytes: &[u8]) -> u64 {
-    let mut first = [0; 8];
-    let n = bytes.len().min(8);
-    first[..n].copy_from_slice(&bytes[..n]);
-    u64::from_be_bytes(first)
 }
 
 /// Occurrences of a text in a segment that start at the same byte of their first token and have the same

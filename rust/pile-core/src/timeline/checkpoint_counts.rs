@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     Error, Result,
-    count::{Arithmetic, ArithmeticKey, Sums, TermCounter, Terms, Totals, in_order},
+    count::{ArithmeticCounter, ArithmeticKey, TermCounter, TermSums, TermTotals, Terms, in_order},
     order::TrainingOrder,
     progress::Progress,
     tokenize::TokenBytes,
@@ -71,7 +71,7 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
         &self,
         terms: &'t Terms,
         progress: &Progress,
-        mut report: impl FnMut(Totals) -> Result<()>,
+        mut report: impl FnMut(TermTotals) -> Result<()>,
     ) -> Result<()> {
         let count = |sample: u64, state: &mut Option<(TermCounter<'t>, Vec<u8>)>| {
             let (counter, text) =
@@ -87,7 +87,7 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
         let take = |state: &mut Option<(TermCounter<'t>, Vec<u8>)>| {
             state.as_mut().map(|(counter, _)| counter.take())
         };
-        let mut sums = Sums::new(terms);
+        let mut sums = TermSums::new(terms);
         self.for_each_item(progress, count, take, |counted| match counted {
             Some(counted) => {
                 counted.iter().for_each(|counted| sums.add(counted));
@@ -107,13 +107,13 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
         progress: &Progress,
         mut report: impl FnMut(&FxHashMap<ArithmeticKey, u64>) -> Result<()>,
     ) -> Result<()> {
-        let count = |sample: u64, (counting, text): &mut (Arithmetic, Vec<u8>)| {
+        let count = |sample: u64, (counter, text): &mut (ArithmeticCounter, Vec<u8>)| {
             let tokens = self.order.source().tokens(&self.order.spans(sample)?)?;
             let (end, _) = self.table.decode(tokens.into_iter(), text, 0);
-            counting.add(&String::from_utf8_lossy(&text[..end]));
+            counter.add(&String::from_utf8_lossy(&text[..end]));
             Ok(())
         };
-        let take = |(counting, _): &mut (Arithmetic, Vec<u8>)| counting.take();
+        let take = |(counter, _): &mut (ArithmeticCounter, Vec<u8>)| counter.take();
         let mut sums: FxHashMap<ArithmeticKey, u64> = FxHashMap::default();
         self.for_each_item(progress, count, take, |counted| match counted {
             Some(counted) => {

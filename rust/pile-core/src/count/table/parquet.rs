@@ -1,4 +1,4 @@
-//! Parquet: `tokens` is a list of int32, texts are strings, counts are int64.
+//! Parquet files: `tokens` is a list of int32, `words` and `text` are strings, counts are int64.
 
 use std::{
     fs::File,
@@ -17,34 +17,39 @@ use parquet::{
     schema::types::{Type, TypePtr},
 };
 
-use super::{Gram, GramSink, Keys, ids, text_of};
+use super::{KeyColumns, Ngram, NgramSink, ids_of, text_of};
 use crate::{Error, Result, io::create};
 
-/// Rows of a row group at most, and bytes of its texts.
+/// Limits of a row group, which is in memory until it is written: rows, bytes of texts, and token ids.
 const GROUP_ROWS: usize = 1 << 18;
-const GROUP_BYTES: usize = 16 << 20;
+const GROUP_TEXT_BYTES: usize = 16 << 20;
+const GROUP_IDS: usize = 4 * GROUP_ROWS;
 
+/// Writes n-grams to a file.
 pub(super) struct ParquetTable<'a> {
     path: PathBuf,
     writer: SerializedFileWriter<File>,
-    keys: Keys<'a>,
-    rows: Rows,
+    keys: KeyColumns<'a>,
+    rows: RowGroupBuffer,
     scratch: Vec<u8>,
 }
 
-/// The rows of a row group, by columns.
+/// The columns of the next row group.
 #[derive(Default)]
-struct Rows {
-    n: usize,
+struct RowGroupBuffer {
+    n_rows: usize,
+    /// The token ids of all rows. Empty if keys are words.
     ids: Vec<i32>,
-    /// 0 for the first token of an n-gram, 1 for the others.
+    /// Parquet's repetition levels of `ids`: 0 for the first token of an n-gram, which starts a list, 1 for the others.
     repetitions: Vec<i16>,
+    /// The column `words` or `text`. Empty if there is none.
     texts: Vec<ByteArray>,
     text_bytes: usize,
     counts: Vec<i64>,
     by_group: Vec<Vec<i64>>,
 }
 
+/// A required field of a primitive type.
 fn primitive(
     name: &str,
     physical: PhysicalType,
@@ -57,6 +62,7 @@ fn primitive(
     Ok(Arc::new(built))
 }
 
+/// A group with one field.
 fn group(
     name: &str,
     repetition: Repetition,
@@ -71,17 +77,19 @@ fn group(
     Ok(Arc::new(built))
 }
 
-fn schema(keys: &Keys<'_>, groups: &[String]) -> ParquetResult<TypePtr> {
+/// The schema of the table. `groups` are the names of the groups' columns.
+fn schema(keys: KeyColumns<'_>, groups: &[String]) -> ParquetResult<TypePtr> {
     let text = |name| primitive(name, PhysicalType::BYTE_ARRAY, Some(LogicalType::String));
     let mut fields = Vec::new();
     match keys {
-        Keys::Words => fields.push(text("words")?),
-        Keys::Tokens(table) => {
+        KeyColumns::Words => fields.push(text("words")?),
+        KeyColumns::Tokens(token_bytes) => {
+            // The names `list` and `element` are those of the Parquet specification.
             let id = primitive("element", PhysicalType::INT32, None)?;
             let list = group("list", Repetition::REPEATED, None, id)?;
             let logical = Some(LogicalType::List);
             fields.push(group("tokens", Repetition::REQUIRED, logical, list)?);
-            if table.is_some() {
+            if token_bytes.is_some() {
                 fields.push(text("text")?);
             }
         }
@@ -99,29 +107,30 @@ fn schema(keys: &Keys<'_>, groups: &[String]) -> ParquetResult<TypePtr> {
 }
 
 impl<'a> ParquetTable<'a> {
-    pub(super) fn create(path: &Path, keys: Keys<'a>, groups: &[String]) -> Result<Self> {
+    pub(super) fn create(path: &Path, keys: KeyColumns<'a>, groups: &[String]) -> Result<Self> {
         let file = create(path)?;
         let level = ZstdLevel::try_new(3);
         let open = level.and_then(|level| {
             let properties = WriterProperties::builder()
                 .set_compression(Compression::ZSTD(level))
                 .build();
-            SerializedFileWriter::new(file, schema(&keys, groups)?, Arc::new(properties))
+            SerializedFileWriter::new(file, schema(keys, groups)?, Arc::new(properties))
         });
         Ok(Self {
             path: path.to_owned(),
             writer: open.map_err(|err| failure(path, err))?,
             keys,
-            rows: Rows {
+            rows: RowGroupBuffer {
                 by_group: vec![Vec::new(); groups.len()],
-                ..Rows::default()
+                ..RowGroupBuffer::default()
             },
             scratch: Vec::new(),
         })
     }
 
+    /// Writes the buffered rows as a row group.
     fn write_rows(&mut self) -> Result<()> {
-        if self.rows.n == 0 {
+        if self.rows.n_rows == 0 {
             return Ok(());
         }
         let mut write = || {
@@ -133,12 +142,14 @@ impl<'a> ParquetTable<'a> {
     }
 }
 
-impl Rows {
+impl RowGroupBuffer {
+    /// Writes and clears the columns.
     fn write<W: std::io::Write + Send>(
         &mut self,
         group: &mut SerializedRowGroupWriter<'_, W>,
     ) -> ParquetResult<()> {
         if !self.ids.is_empty() {
+            // Definition levels: the list and its element exist. No n-gram is empty.
             let levels = vec![1; self.ids.len()];
             let mut column = next_column(group)?;
             let written = column.typed::<Int32Type>();
@@ -152,7 +163,7 @@ impl Rows {
         for counts in &self.by_group {
             write_column::<Int64Type, _>(group, counts)?;
         }
-        self.n = 0;
+        self.n_rows = 0;
         self.text_bytes = 0;
         self.ids.clear();
         self.repetitions.clear();
@@ -179,7 +190,7 @@ fn write_column<T: DataType, W: std::io::Write + Send>(
     column.close()
 }
 
-/// A failure of the file system as such, any other one with the library's words.
+/// The I/O error in `err`, if there is one; otherwise an error with the message of the Parquet library.
 fn failure(path: &Path, err: ParquetError) -> Error {
     match err {
         ParquetError::External(inner) => match inner.downcast::<std::io::Error>() {
@@ -190,31 +201,31 @@ fn failure(path: &Path, err: ParquetError) -> Error {
     }
 }
 
-impl GramSink for ParquetTable<'_> {
-    fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
+impl NgramSink for ParquetTable<'_> {
+    fn take(&mut self, ngram: &Ngram<'_>) -> Result<()> {
         let rows = &mut self.rows;
         let text = match self.keys {
-            Keys::Words => Some(String::from_utf8_lossy(gram.key).into_owned()),
-            Keys::Tokens(table) => {
+            KeyColumns::Words => Some(String::from_utf8_lossy(ngram.key).into_owned()),
+            KeyColumns::Tokens(token_bytes) => {
                 let before = rows.ids.len();
-                rows.ids.extend(ids(gram.key).map(|id| id as i32));
+                rows.ids.extend(ids_of(ngram.key).map(|id| id as i32));
                 rows.repetitions.push(0);
-                rows.repetitions.resize(before + gram.key.len() / 4, 1);
-                table.map(|table| text_of(gram.key, table, &mut self.scratch))
+                rows.repetitions.resize(before + ngram.key.len() / 4, 1);
+                token_bytes.map(|bytes| text_of(ngram.key, bytes, &mut self.scratch))
             }
         };
         if let Some(text) = text {
             rows.text_bytes += text.len();
             rows.texts.push(ByteArray::from(text.into_bytes()));
         }
-        rows.counts.push(gram.count as i64);
-        for (column, count) in rows.by_group.iter_mut().zip(gram.by_group) {
+        rows.counts.push(ngram.count as i64);
+        for (column, count) in rows.by_group.iter_mut().zip(ngram.by_group) {
             column.push(*count as i64);
         }
-        rows.n += 1;
-        if rows.n >= GROUP_ROWS
-            || rows.text_bytes >= GROUP_BYTES
-            || rows.ids.len() >= 4 * GROUP_ROWS
+        rows.n_rows += 1;
+        if rows.n_rows >= GROUP_ROWS
+            || rows.text_bytes >= GROUP_TEXT_BYTES
+            || rows.ids.len() >= GROUP_IDS
         {
             self.write_rows()?;
         }
@@ -223,7 +234,7 @@ impl GramSink for ParquetTable<'_> {
 
     fn finish(mut self: Box<Self>) -> Result<()> {
         self.write_rows()?;
-        // `into_inner` would turn a failure to flush into words.
+        // Not `into_inner`, which would turn an I/O error into text.
         let finished = self.writer.finish();
         finished.map_err(|err| failure(&self.path, err))?;
         let synced = self.writer.inner().sync_all();

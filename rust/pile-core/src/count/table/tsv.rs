@@ -1,4 +1,4 @@
-//! Tab-separated text, one n-gram a line.
+//! Tab-separated text with one n-gram per line.
 
 use std::{
     fs::File,
@@ -6,19 +6,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Gram, GramSink, Keys, ids, text_of};
-use crate::{Error, Result, io::create};
+use super::{KeyColumns, Ngram, NgramSink, ids_of, text_of};
+use crate::{Error, Result, bytes::decimal_digits, io::create};
 
+/// Writes n-grams to a file.
 pub(super) struct TsvTable<'a> {
     path: PathBuf,
     file: BufWriter<File>,
-    keys: Keys<'a>,
+    keys: KeyColumns<'a>,
     has_groups: bool,
     line: Vec<u8>,
     scratch: Vec<u8>,
 }
 
-/// Appends a text on one line and in one column: backslash, tab and line ends as `\\`, `\t`, `\n`, `\r`.
+/// Appends `text` with backslash, tab, line feed and carriage return as `\\`, `\t`, `\n` and `\r`, so that it is one
+/// field.
 fn put_escaped(line: &mut Vec<u8>, text: &str) {
     for byte in text.bytes() {
         match byte {
@@ -31,29 +33,19 @@ fn put_escaped(line: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// A text as [`put_escaped`] writes it.
+/// `text` as [`put_escaped`] writes it.
 pub(super) fn escaped(text: &str) -> String {
     let mut line = Vec::with_capacity(text.len());
     put_escaped(&mut line, text);
     String::from_utf8_lossy(&line).into_owned()
 }
 
-fn put_number(line: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [0; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    line.extend_from_slice(&digits[at..]);
+fn put_number(line: &mut Vec<u8>, number: u64) {
+    line.extend_from_slice(decimal_digits(number, &mut [0; 20]));
 }
 
 impl<'a> TsvTable<'a> {
-    pub(super) fn create(path: &Path, keys: Keys<'a>, columns: &[String]) -> Result<Self> {
+    pub(super) fn create(path: &Path, keys: KeyColumns<'a>, columns: &[String]) -> Result<Self> {
         let file = create(path)?;
         let mut table = Self {
             path: path.to_owned(),
@@ -64,9 +56,9 @@ impl<'a> TsvTable<'a> {
             scratch: Vec::new(),
         };
         table.line.extend_from_slice(match table.keys {
-            Keys::Words => b"words",
-            Keys::Tokens(None) => b"tokens",
-            Keys::Tokens(Some(_)) => b"tokens\ttext",
+            KeyColumns::Words => b"words",
+            KeyColumns::Tokens(None) => b"tokens",
+            KeyColumns::Tokens(Some(_)) => b"tokens\ttext",
         });
         table.line.extend_from_slice(b"\tcount");
         for name in columns {
@@ -85,28 +77,29 @@ impl<'a> TsvTable<'a> {
     }
 }
 
-impl GramSink for TsvTable<'_> {
-    fn take(&mut self, gram: &Gram<'_>) -> Result<()> {
+impl NgramSink for TsvTable<'_> {
+    fn take(&mut self, ngram: &Ngram<'_>) -> Result<()> {
         match self.keys {
-            // Words of shards are UTF-8.
-            Keys::Words => put_escaped(&mut self.line, &String::from_utf8_lossy(gram.key)),
-            Keys::Tokens(table) => {
-                for (i, id) in ids(gram.key).enumerate() {
+            // Nothing is lost: words are from JSON or Parquet strings, which are UTF-8.
+            KeyColumns::Words => put_escaped(&mut self.line, &String::from_utf8_lossy(ngram.key)),
+            KeyColumns::Tokens(token_bytes) => {
+                for (i, id) in ids_of(ngram.key).enumerate() {
                     if i > 0 {
                         self.line.push(b' ');
                     }
                     put_number(&mut self.line, u64::from(id));
                 }
-                if let Some(table) = table {
+                if let Some(token_bytes) = token_bytes {
                     self.line.push(b'\t');
-                    put_escaped(&mut self.line, &text_of(gram.key, table, &mut self.scratch));
+                    let text = text_of(ngram.key, token_bytes, &mut self.scratch);
+                    put_escaped(&mut self.line, &text);
                 }
             }
         }
         self.line.push(b'\t');
-        put_number(&mut self.line, gram.count);
+        put_number(&mut self.line, ngram.count);
         if self.has_groups {
-            for count in gram.by_group {
+            for count in ngram.by_group {
                 self.line.push(b'\t');
                 put_number(&mut self.line, *count);
             }

@@ -1,29 +1,32 @@
-//! The tokens of an n-gram behind its first one as one number, so that n-grams are sorted as numbers.
+//! Integers that hold the tokens of an n-gram after its first one, so that n-grams are compared as integers.
 
-/// A number of at least so many bits: tokens are pushed into its low end.
-pub(super) trait Key: Copy + Ord + Send + Sync + Default {
-    /// Bits it holds.
+/// An integer of at least the bits of an n-gram's tokens. Tokens are pushed into its low end, so that keys sort
+/// as the token sequences do.
+pub(super) trait PackedKey: Copy + Ord + Send + Sync + Default {
+    /// Bits of the integer.
     const BITS: u32;
 
-    /// All of the `n_bits` low bits set.
+    /// An integer with the low `n_bits` bits set.
     fn mask(n_bits: u32) -> Self;
 
-    /// Moves up by `n_bits`, below 64, and puts `value` below; what is outside the mask falls away.
+    /// Shifts left by `n_bits`, sets the low bits to `value`, and clears the bits outside `mask`.
+    ///
+    /// `n_bits` is from 1 to 63, and `value` has at most `n_bits` bits.
     fn push(self, n_bits: u32, value: u32, mask: Self) -> Self;
 
-    /// `n_bits` bits, at most 32, from bit `at`.
+    /// The `n_bits` bits, at most 32, that start at bit `at`.
     fn bits(self, at: u32, n_bits: u32) -> u32;
 
-    /// Byte `number` from the low end.
-    fn byte(self, number: u32) -> usize;
+    /// The byte at `index`, counted from the low end.
+    fn byte(self, index: u32) -> usize;
 
-    /// A number whose high bits depend on all bits of the key.
+    /// A hash whose high bits depend on all bits of the key.
     fn hash(self) -> u64;
 }
 
 macro_rules! integer_key {
     ($type:ty) => {
-        impl Key for $type {
+        impl PackedKey for $type {
             const BITS: u32 = <$type>::BITS;
 
             fn mask(n_bits: u32) -> Self {
@@ -34,6 +37,7 @@ macro_rules! integer_key {
             }
 
             fn push(self, n_bits: u32, value: u32, mask: Self) -> Self {
+                // The shift may be of all 32 bits of a `u32`.
                 (self.unbounded_shl(n_bits) | Self::from(value)) & mask
             }
 
@@ -41,12 +45,12 @@ macro_rules! integer_key {
                 (self.unbounded_shr(at) & Self::mask(n_bits)) as u32
             }
 
-            fn byte(self, number: u32) -> usize {
-                (self >> (8 * number)) as usize & 0xff
+            fn byte(self, index: u32) -> usize {
+                (self >> (8 * index)) as usize & 0xff
             }
 
             fn hash(self) -> u64 {
-                // Low and high half, one of them turned, where there are two.
+                // The rotation keeps keys apart whose halves are equal: their plain XOR is 0.
                 let folded = self as u64 ^ (self.unbounded_shr(64) as u64).rotate_left(29);
                 (folded ^ (folded >> 32)).wrapping_mul(GOLDEN)
             }
@@ -58,23 +62,25 @@ integer_key!(u32);
 integer_key!(u64);
 integer_key!(u128);
 
-/// The golden ratio: a product's high bits depend on all bits of the other factor.
+/// 2^64 divided by the golden ratio: the multiplier of Fibonacci hashing (Knuth, The Art of Computer Programming,
+/// volume 3, section 6.4).
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Words of a [`Wide`].
+/// Words of a [`WideKey`].
 const WIDE_WORDS: usize = 8;
 
-/// 512 bits, the highest word first: long n-grams.
+/// A key of 512 bits, for long n-grams. The most significant word comes first, so that the derived order is
+/// that of the integers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Wide([u64; WIDE_WORDS]);
+pub(super) struct WideKey([u64; WIDE_WORDS]);
 
-impl Key for Wide {
+impl PackedKey for WideKey {
     const BITS: u32 = 64 * WIDE_WORDS as u32;
 
     fn mask(n_bits: u32) -> Self {
         let mut words = [0; WIDE_WORDS];
         for (i, word) in words.iter_mut().rev().enumerate() {
-            *word = <u64 as Key>::mask(n_bits.saturating_sub(64 * i as u32).min(64));
+            *word = <u64 as PackedKey>::mask(n_bits.saturating_sub(64 * i as u32).min(64));
         }
         Self(words)
     }
@@ -82,26 +88,27 @@ impl Key for Wide {
     fn push(self, n_bits: u32, value: u32, mask: Self) -> Self {
         let mut words = self.0;
         for i in 0..WIDE_WORDS {
-            let below = words.get(i + 1).copied().unwrap_or(0);
-            let carried = below.unbounded_shr(64 - n_bits);
+            let lower = words.get(i + 1).copied().unwrap_or(0);
+            let carried = lower.unbounded_shr(64 - n_bits);
             words[i] = (words[i] << n_bits | carried) & mask.0[i];
         }
+        // Not masked: wide keys have masks of more than 32 bits.
         words[WIDE_WORDS - 1] |= u64::from(value);
         Self(words)
     }
 
     fn bits(self, at: u32, n_bits: u32) -> u32 {
-        let word = |number: u32| {
-            let index = (WIDE_WORDS as u32 - 1).checked_sub(number);
+        let word = |from_the_low_end: u32| {
+            let index = (WIDE_WORDS as u32 - 1).checked_sub(from_the_low_end);
             index.map_or(0, |index| self.0[index as usize])
         };
         let low = word(at / 64) >> (at % 64);
         let high = word(at / 64 + 1).unbounded_shl(64 - at % 64);
-        ((low | high) & <u64 as Key>::mask(n_bits)) as u32
+        ((low | high) & <u64 as PackedKey>::mask(n_bits)) as u32
     }
 
-    fn byte(self, number: u32) -> usize {
-        self.bits(8 * number, 8) as usize
+    fn byte(self, index: u32) -> usize {
+        self.bits(8 * index, 8) as usize
     }
 
     fn hash(self) -> u64 {
@@ -114,9 +121,9 @@ impl Key for Wide {
 mod tests {
     use super::*;
 
-    fn round_trip<K: Key>(values: &[u32], n_bits: u32) {
+    fn round_trip<K: PackedKey>(values: &[u32], n_bits: u32) {
         let mask = K::mask(values.len() as u32 * n_bits);
-        // What was pushed before falls away.
+        // The mask clears this value after `values` were pushed.
         let mut key = K::default().push(n_bits, 1, mask);
         for value in values {
             key = key.push(n_bits, *value, mask);
@@ -128,22 +135,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_comes_out() {
+    fn bits_returns_pushed_values() {
         round_trip::<u32>(&[1, 65_535], 16);
         round_trip::<u32>(&[u32::MAX], 32);
         round_trip::<u64>(&[7, 0, 65_535, 3], 16);
         round_trip::<u128>(&[9, 100_000, 131_071, 5, 0, 1, 2], 17);
-        round_trip::<Wide>(&(0..30).map(|i| i * 4_000).collect::<Vec<u32>>(), 17);
-        round_trip::<Wide>(&(1..33).map(|i| i * 2_000).collect::<Vec<u32>>(), 16);
+        round_trip::<WideKey>(&(0..30).map(|i| i * 4_000).collect::<Vec<u32>>(), 17);
+        round_trip::<WideKey>(&(1..33).map(|i| i * 2_000).collect::<Vec<u32>>(), 16);
     }
 
     #[test]
-    fn keys_are_in_the_order_of_their_tokens() {
+    fn keys_sort_as_their_tokens() {
         let key = |tokens: [u32; 8]| {
-            let mask = Wide::mask(8 * 20);
+            let mask = WideKey::mask(8 * 20);
             tokens
                 .iter()
-                .fold(Wide::default(), |key, token| key.push(20, *token, mask))
+                .fold(WideKey::default(), |key, token| key.push(20, *token, mask))
         };
         assert!(key([1, 2, 3, 4, 5, 6, 7, 8]) < key([1, 2, 3, 4, 5, 7, 0, 0]));
         assert!(key([2, 0, 0, 0, 0, 0, 0, 0]) > key([1, 9, 9, 9, 9, 9, 9, 9]));
