@@ -21,12 +21,12 @@ from benches.when import prepared
 TITLE = "Pythia's arithmetic counting rule"
 TARGET = 20.0
 PEER = "tokenizers, re"
-#: Rows that are counted.
+#: Rows to count, in a full and in a quick run.
 N_ROWS, N_QUICK = 1024, 64
 
 _TIME = "minute|hour|day|week|month|year|decade"
 _PUNCT = re.escape(string.punctuation)
-#: The original's expressions, as they stand there.
+#: The expressions of the original, unchanged.
 _NUMBERS = re.compile(rf"(?=( (\d){{1,5}} ((\w|[{_PUNCT}])+\s+){{1,3}}(\d){{1,5}}))")
 _UNITS = (
     re.compile(rf"(?=( (\d){{1,5}} ((\w|[{_PUNCT}])+\s+){{0,3}}?({_TIME})))"),

@@ -17,7 +17,7 @@ RIVALS = ("gigatoken", "gigatoken, parallel=False")
 
 
 def encode(peer: str, input: str, shards: list[str], tokenizer: str) -> Measured:
-    """One pass of a fresh tokenizer over an input, and how many texts came out with other ids."""
+    """Measures one pass of a fresh tokenizer over an input, and counts the texts with wrong ids."""
     of = peers.PEERS[peer]
     texts = inputs.load(input, [Path(shard) for shard in shards])
     of.start()
@@ -75,10 +75,10 @@ def section(result: Result) -> str:
         "documents that differ",
     ]
     size = f"{result['n_documents']:,} documents, {result['n_bytes'] / 1e6:.1f} MB of UTF-8"
-    return f"""`encode_batch` on {size}, pinned to one processor, by a tokenizer loaded afresh in a process
-of its own: caches are cold. Loading (with the encoding of one full stop, as some set up their threads and
-tables only then) is told apart, not counted. The ids of every round were compared with those of
-`tokenizers`; the peaks hold the texts, too.
+    return f"""`encode_batch` on {size}, pinned to one processor, by a tokenizer newly loaded in a separate
+process: caches are cold. Loading (with the encoding of one full stop, because some tokenizers set up threads
+and tables only then) is listed separately and not counted. The ids of every round were compared with those of
+`tokenizers`. The peaks include the texts.
 
 {table(header, rows)}"""
 

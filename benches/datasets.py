@@ -1,4 +1,4 @@
-"""Token datasets on disk, read and written by numpy alone: what ours are compared with."""
+"""Reads and writes token datasets with numpy alone, to compare with ours."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benches.peers import Flat, offsets_of
 from benches.reference import Expected
 
 MAGIC = b"MMIDIDX\0\0"
-#: GPT-NeoX's codes of the types.
+#: The token type of each of GPT-NeoX's type codes.
 TYPES: dict[int, np.dtype[Any]] = {8: np.dtype("<u2"), 4: np.dtype("<i4")}
 
 
@@ -20,7 +20,7 @@ def with_suffix(prefix: Path, suffix: str) -> Path:
 
 
 def write_idx(prefix: Path, lengths: np.ndarray) -> None:
-    """The index of a `.bin` of uint16 with documents of these lengths."""
+    """Writes the index of a `.bin` of uint16 with documents of these lengths."""
     n = len(lengths)
     pointers = offsets_of(lengths)[:-1] * 2
     with with_suffix(prefix, ".idx").open("wb") as idx:
@@ -31,7 +31,7 @@ def write_idx(prefix: Path, lengths: np.ndarray) -> None:
 
 
 def read(prefix: Path) -> Flat:
-    """All tokens of a dataset, and where each document starts, the end included."""
+    """All tokens of a dataset, and the start of each document followed by the end of the last."""
     idx = with_suffix(prefix, ".idx").read_bytes()
     assert idx.startswith(MAGIC), "not an index"
     n = int(np.frombuffer(idx, "<u8", 1, offset=18)[0])
@@ -40,12 +40,12 @@ def read(prefix: Path) -> Flat:
 
 
 def with_eod(expected: Expected, eod: int) -> Expected:
-    """What a dataset holds: the documents that are not empty, each with its end."""
+    """The documents that a dataset holds: those that are not empty, each with its end-of-document token."""
     lengths = np.diff(expected.offsets)
     ends = expected.offsets[1:][lengths > 0]
     return Expected(np.insert(expected.ids, ends, eod), offsets_of(lengths[lengths > 0] + 1))
 
 
 def n_differing(prefix: Path, expected: Expected, eod: int) -> int:
-    """Documents of a dataset whose tokens are not the reference's."""
+    """Number of documents of a dataset whose tokens differ from the reference."""
     return with_eod(expected, eod).n_differing(*read(prefix))

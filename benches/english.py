@@ -1,4 +1,4 @@
-"""English documents alone, repeated: the first pass, and how fast it gets after it."""
+"""English documents only: the speed of the first pass, and of repeated passes after it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ QUICK_BYTES = 2 * 10**7
 
 
 def passes(peer: str, n_copies: int, shards: list[str], tokenizer: str) -> Measured:
-    """A pass of a fresh tokenizer over the documents; then, by the same object, one over many copies."""
+    """Measures a fresh tokenizer on the documents, then the same tokenizer on many copies of them."""
     of = peers.PEERS[peer]
     texts = inputs.english([Path(shard) for shard in shards])
     expected = reference.expected(texts, Path(tokenizer))
-    # Copies with memory of their own: one text read again and again would stay in the cache of the processor.
+    # Each copy has its own memory: a text that is read repeatedly would stay in the processor's cache.
     copies = ["".join((text[:1], text[1:])) for _ in range(n_copies) for text in texts]
     of.start()
     loaded = of.loaded(Path(tokenizer))
@@ -77,7 +77,7 @@ def section(result: Result) -> str:
     return f"""{result["n_documents"]:,} documents, {n_bytes / 1e6:.1f} MB: those of the subsets of prose
 with at least {inputs.MIN_ASCII_SHARE:.0%} ASCII and more than {inputs.MIN_ENGLISH_SHARE:.0%} of their words
 among the {len(inputs.ENGLISH_WORDS)} commonest of English. `encode_batch` on one processor: first pass by a
-tokenizer loaded afresh; steady state by the same object afterwards, on {n_copies} copies,
+newly loaded tokenizer; steady state by the same object afterwards, on {n_copies} copies,
 {n_copies * n_bytes / 1e9:.2f} GB in one call. All ids were compared with those of `tokenizers`.
 
 {table(header, rows)}"""

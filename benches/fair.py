@@ -1,4 +1,4 @@
-"""The whole job for each second of CPU, against a peer made of `tokenizers` and the usual packages."""
+"""The whole job per CPU second, against a peer made of `tokenizers` and common packages."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def section(result: Result) -> str:
         "documents that differ",
     ]
     return f"""`benches/fair_peer.py` in {CPUS} processes against `pile-tools tokenize` with {CPUS} threads,
-on as many processors; the CPU time of all processes counts, user and system. Both write `.bin` and `.idx`,
+on {CPUS} processors; user and system CPU time of all processes counts. Both write `.bin` and `.idx`,
 whose tokens were compared with the reference's.
 
 {table(header, rows)}"""

@@ -1,8 +1,8 @@
-"""The fair peer: `tokenizers`, orjson, zstandard and a numpy writer, one process for each processor.
+"""The fair peer: `tokenizers`, orjson, zstandard and a numpy writer, with one process per processor.
 
-What a careful user would write without us: shards are shared out among processes, each encodes batches of
-documents in one thread (with a process for each processor, threads would only wait for each other) and writes
-a part; the parts are joined.
+This is what a careful user would write without pile-tools. The shards are distributed over the processes.
+Each process encodes batches of documents in one thread, because more threads would only compete for its
+processor, and writes a part. The parts are joined.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _loaded: dict[Path, tokenizers.Tokenizer] = {}
 
 
 def _write_part(shard: Path, part: Path, tokenizer: Path, eod: int) -> np.ndarray:
-    if tokenizer not in _loaded:  # once a process
+    if tokenizer not in _loaded:  # once per process
         _loaded[tokenizer] = tokenizers.Tokenizer.from_file(str(tokenizer))
     lengths: list[int] = []
     with shard_lines(shard) as lines, part.open("wb") as out:

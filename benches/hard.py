@@ -1,4 +1,4 @@
-"""Strings that pieces, caches and merges are slow with, 1 MB each, and 4 MB to see how time grows."""
+"""Strings that are hard for pretokenizers, caches and merges: 1 MB each, and 4 MB to measure growth."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from benches.verdict import Verdict, is_right
 TITLE = "Hard strings"
 N_BYTES = 1_000_000
 QUICK_BYTES = 50_000
-#: How many times as long the string is that growth is measured with.
+#: Length of the string that measures growth, as a multiple of the other's.
 LONGER = 4
-#: Time may grow as this power of the size: n log n gives 1.07 from 1 to 4 MB, a square 2.
+#: Maximum exponent of time as a power of size. n log n has 1.07 from 1 to 4 MB, n^2 has 2.
 MAX_POWER = 1.25
 
 
@@ -45,7 +45,7 @@ def _right_on_all(result: Result) -> list[str]:
 
 
 def _power(result: Result, kind: str) -> float:
-    """The power of the size as which our time grows."""
+    """The exponent of our time as a power of the size."""
     short, long = result["rounds"][kind][peers.OURS], result["longer"][kind]
     return math.log(best(long, "cpu") / best(short, "cpu"), LONGER)
 
@@ -70,12 +70,12 @@ def section(result: Result) -> str:
         if (why := failure(rounds))
     ]
     return f"""CPU seconds of one `encode_batch` of one string of {result["n_bytes"] / 1e6:.2f} MB, on one
-processor, by a tokenizer loaded afresh. Ids were compared with those of `tokenizers`. Right on all:
+processor, by a newly loaded tokenizer. Ids were compared with those of `tokenizers`. Right on all:
 {", ".join(_right_on_all(result))}.
 
 {table(["tool", *kinds], [*rows, longer, power])}
 
-{chr(10).join(["What fails says:", "", *failures]) if failures else "Nothing fails."}"""
+{chr(10).join(["Failures:", "", *failures]) if failures else "Nothing fails."}"""
 
 
 def verdicts(result: Result) -> list[Verdict]:

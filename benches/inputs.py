@@ -1,6 +1,6 @@
-"""What is encoded: the corpus, its English documents repeated, and hard strings.
+"""The inputs to encode: the corpus, its English documents, and hard strings.
 
-An input has a name, so that a measuring process can be told by a word what to load.
+An input has a name, by which a measuring process loads it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import BinaryIO
 
 import zstandard
 
-#: Subsets of prose, in the sample corpora: the others are programs in C and Python.
+#: The subsets of prose in the sample corpora. The others are programs in C and Python.
 PROSE = ("HTMLDocs", "Handbook", "Help", "Manpages", "Reference")
 
-#: The commonest words of English. Other languages, with some English left in them, have far fewer of them.
+#: The most common words of English. They are much rarer in texts of other languages, even with some English.
 ENGLISH_WORDS = frozenset(
     re.findall(r"\w+", "the of and to a in is for that be on with as are this it by or not from an can")
 )
@@ -30,7 +30,7 @@ HARD = ("one letter", "spaces", "random Unicode", "CJK without spaces", "random 
 
 
 def records(shards: list[Path]) -> Iterator[tuple[str, str]]:
-    """Subset and text of each record; all of them, so that they can be compared one by one."""
+    """The subset and the text of every record, so that results can be compared record by record."""
     for shard in shards:
         with shard_lines(shard) as lines:
             for line in lines:
@@ -62,7 +62,7 @@ def english(shards: list[Path]) -> list[str]:
 
 
 def _of_size(n_bytes: int, characters: Callable[[random.Random], str]) -> str:
-    """Characters of a fixed random sequence, until `n_bytes` of UTF-8 are reached."""
+    """Characters of a fixed random sequence with at least `n_bytes` of UTF-8."""
     source, text, size = random.Random(0), [], 0
     while size < n_bytes:
         character = characters(source)
@@ -72,13 +72,13 @@ def _of_size(n_bytes: int, characters: Callable[[random.Random], str]) -> str:
 
 
 def _any_character(source: random.Random) -> str:
-    """Any code point but the surrogates."""
+    """A random code point that is not a surrogate."""
     number = source.randrange(0x110000 - 0x800)
     return chr(number if number < 0xD800 else number + 0x800)
 
 
 def hard(kind: str, n_bytes: int) -> str:
-    """One of the strings that pieces, caches and merges are slow with."""
+    """A string that is hard for pretokenizers, caches and merges."""
     match kind:
         case "one letter":
             return "a" * n_bytes
@@ -118,7 +118,7 @@ def digest(texts: list[str]) -> str:
 
 
 def file_digest(*paths: Path) -> str:
-    """SHA-256 over the bytes of files in their order."""
+    """SHA-256 over the bytes of files, in the given order."""
     hashed = hashlib.sha256()
     for path in paths:
         hashed.update(path.read_bytes())

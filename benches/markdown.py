@@ -1,4 +1,4 @@
-"""Numbers and tables as RESULTS.md writes them."""
+"""Formats numbers and tables for RESULTS.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def seconds(value: float) -> str:
-    """Three figures."""
+    """A number of seconds with three significant digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
@@ -25,5 +25,5 @@ def times(ratio: float) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The best and the worst round."""
+    """The range from the best to the worst round."""
     return f"{seconds(min(values))} to {seconds(max(values))}"

@@ -1,7 +1,8 @@
-"""Measures functions in processes of their own, pinned to as many processors as a job may use.
+"""Measures functions in separate processes, each pinned to the processors that a job may use.
 
-A fresh process each time: no cache is warm, and no thread beyond those paid for can help. Contenders take
-turns (A B A B ...), so that a slow minute of the machine hits all of them; the best round counts.
+Each measurement starts a new process, so caches are cold, and extra threads have no processors to run on.
+Contenders take turns (A B A B ...), so that a slow minute of the machine affects all of them. The best round
+counts.
 """
 
 from __future__ import annotations
@@ -20,16 +21,16 @@ from typing import Any, Self
 ROOT = Path(__file__).parent.parent
 CACHE = ROOT / ".cache" / "bench"
 
-#: A contender that took longer is not measured again: its noise no longer matters.
+#: A contender that took longer is measured once: noise is small relative to such times.
 LONG_SECONDS = 30.0
 TIMEOUT_SECONDS = 900.0
 
-#: What a measuring process prints; `failed` says why there is nothing else.
+#: The output of a measuring process. `failed` is an error message and has no other key beside it.
 Measured = dict[str, Any]
 
 
 class Stopwatch:
-    """Wall and CPU seconds of a block, of this process and of the children it waited for; its peak memory."""
+    """Measures wall seconds and peak memory of a block, and CPU seconds including finished children."""
 
     wall = cpu = peak_mib = 0.0
 
@@ -47,7 +48,7 @@ class Stopwatch:
 
 
 def _peak_kib() -> int:
-    """The most memory of this process; `ru_maxrss` begins with that of the process that started it."""
+    """Peak memory of this process. `ru_maxrss` would include that of the process that started it."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1])
@@ -60,7 +61,7 @@ def _cpu_seconds() -> float:
 
 
 def in_process(function: Callable[..., Measured], n_cpus: int, **arguments: Any) -> Measured:
-    """What `function`, of a module of this package, measures in a fresh process with `n_cpus` processors."""
+    """The result of `function`, of a module of this package, in a new process with `n_cpus` processors."""
     task = json.dumps([function.__module__, function.__name__, n_cpus, arguments], default=str)
     command = [sys.executable, "-m", "benches.measure", task]
     try:
@@ -74,7 +75,7 @@ def in_process(function: Callable[..., Measured], n_cpus: int, **arguments: Any)
 
 
 def take_turns(contenders: Mapping[str, Callable[[], Measured]], rounds: int) -> dict[str, list[Measured]]:
-    """All rounds of all contenders, interleaved."""
+    """The rounds of all contenders, interleaved."""
     results: dict[str, list[Measured]] = {name: [] for name in contenders}
     for number in range(rounds):
         for name, contender in contenders.items():
@@ -103,7 +104,8 @@ def best(rounds: list[Measured], key: str) -> float:
 
 def main() -> None:
     module, function, n_cpus, arguments = json.loads(sys.argv[1])
-    # Before anything else is imported. The last processors: the first one has the system's interrupts.
+    # Set before other imports, which may count processors. The first processor serves most interrupts, so the
+    # last ones are used.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-n_cpus:])
     print(json.dumps(getattr(import_module(module), function)(**arguments)))
 

@@ -22,7 +22,7 @@ POLL_SECONDS = 0.01
 
 
 def command(threads: int, shards: list[str], tokenizer: str) -> Measured:
-    """The command itself, watched from outside."""
+    """Measures the command in a child process."""
     program = str(Path(sys.executable).with_name("pile-tools"))
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
         arguments = [*shards, "-o", f"{folder}/ours", "--tokenizer", tokenizer, "--threads", str(threads)]
@@ -33,7 +33,7 @@ def command(threads: int, shards: list[str], tokenizer: str) -> Measured:
 
 
 def _watch(process: int) -> Measured:
-    """The peak of a process, or of it and its descendants at one moment where it has some."""
+    """Peak memory of a process, or of it and its descendants together at one moment if that is more."""
     peak_kib = 0
     while True:
         ended, status, usage = os.wait4(process, os.WNOHANG)
@@ -47,7 +47,7 @@ def _watch(process: int) -> Measured:
 
 
 def _tree_kib(process: int) -> int:
-    """Resident memory of a process and its descendants; 0 for one that has just ended."""
+    """Resident memory of a process and its descendants; 0 if it has ended."""
     folder = Path("/proc", str(process))
     try:
         status = (folder / "status").read_text()
@@ -77,9 +77,8 @@ def section(result: Result) -> str:
             peaks = values(rounds, "peak_mib")
             row = [cpus, name, failure(rounds) or f"{max(peaks):,.0f}"]
             rows.append([*row, f"{min(peaks):,.0f} to {max(peaks):,.0f}"] if peaks else row)
-    return f"""Resident memory at its worst, the interpreter included, of the command `pile-tools tokenize`
-and of a process in which gigatoken reads the same shards; in so many threads on so many processors. The
-worst round counts.
+    return f"""Peak resident memory, interpreter included, of the command `pile-tools tokenize` and of a
+process in which gigatoken reads the same shards, with as many threads as processors. The worst round counts.
 
 {table(["CPUs", "tool", "peak MiB", "spread, MiB"], rows)}"""
 

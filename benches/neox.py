@@ -1,6 +1,6 @@
-"""GPT-NeoX's own way to a `packed` order: its functions and its C++ helper, out of a checkout.
+"""Builds a `packed` order with GPT-NeoX's own functions and C++ helper, from a checkout.
 
-The functions are taken out of their file, as the file imports torch and the functions do not need it.
+The functions are extracted from their file because it imports torch, which they do not need.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 
 from benches.measure import CACHE
 
-#: What `_build_index_mappings` of megatron/data/gpt2_dataset.py calls beside the helper.
+#: The functions that `_build_index_mappings` of megatron/data/gpt2_dataset.py calls, besides the helper.
 FUNCTIONS = ("_num_tokens", "_num_epochs", "_build_doc_idx", "_build_shuffle_idx")
 
 
 def functions(checkout: Path) -> dict[str, Any]:
-    """Those functions, as they stand in the checkout."""
+    """The functions [`FUNCTIONS`] of the checkout, unchanged."""
     path = checkout / "megatron/data/gpt2_dataset.py"
     module = ast.parse(path.read_text())
     module.body = [node for node in module.body if getattr(node, "name", None) in FUNCTIONS]
@@ -34,7 +34,7 @@ def functions(checkout: Path) -> dict[str, Any]:
 
 
 def helpers(checkout: Path) -> ModuleType:
-    """The C++ helper, compiled once as its Makefile does."""
+    """The C++ helper, compiled once, with the flags of its Makefile."""
     import pybind11
 
     source = checkout / "megatron/data/helpers.cpp"
@@ -55,7 +55,7 @@ def helpers(checkout: Path) -> ModuleType:
 
 
 def build(checkout: Path, sizes: np.ndarray, stem: Path, seq_length: int, n_samples: int, seed: int) -> None:
-    """The three files, by the steps of `_build_index_mappings` for `packed`."""
+    """Writes the three files by the steps of `_build_index_mappings` for `packed`."""
     own, helper = functions(checkout), helpers(checkout)
     documents = np.arange(len(sizes), dtype=np.int32)
     tokens_per_epoch = own["_num_tokens"](documents, sizes)

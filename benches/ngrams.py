@@ -1,4 +1,4 @@
-"""Exact n-grams of tokens, all counts: against numpy.unique on packed keys and a plain Counter."""
+"""Exact counts of all n-grams of tokens, against numpy.unique on packed keys and a plain Counter."""
 
 from __future__ import annotations
 
@@ -94,10 +94,10 @@ def section(result: Result) -> str:
         row = [name, f"{result['n_tokens'] / cpu / 1e6:.1f}", seconds(cpu), seconds(best(rounds, "wall"))]
         same = "yes" if is_right(rounds) else "**no**"
         rows.append([*row, f"{max(values(rounds, 'peak_mib')):,.0f}", f"{rounds[0]['n_found']:,}", same])
-    header = ["tool", "M tokens per CPU s", "CPU s", "s", "peak MiB", "different 3-grams", "equal"]
+    header = ["tool", "M tokens per CPU s", "CPU s", "s", "peak MiB", "distinct 3-grams", "equal"]
     return f"""All {result["n_tokens"]:,} tokens of the corpus, n-grams across documents, sorted, counted, as
-arrays in memory. Peak memory is that of the whole process, with what it imports and the tokens it reads;
-pile-tools counts in the default of 1 GiB. Keys and counts of each are hashed and compared.
+arrays in memory. Peak memory is that of the whole process, including imports and the tokens; pile-tools
+counts with the default limit of 1 GiB. Keys and counts of all tools are hashed and compared.
 
 {table(header, rows)}"""
 

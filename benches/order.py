@@ -16,7 +16,7 @@ from benches.setting import Result, Setting
 from benches.verdict import Verdict, differing, slow_down
 
 TITLE = "Building an order"
-#: At most so many times as long as GPT-NeoX; and as much memory as the arrays have.
+#: Maximum time relative to GPT-NeoX, and maximum memory relative to the size of the arrays.
 LIMIT, MEMORY_LIMIT = 1.0, 1.1
 SEQ_LENGTH, SEED = 2048, 1234
 N_DOCUMENTS, N_SAMPLES, MEAN_TOKENS = 20_000_000, 300_000_000, 995
@@ -29,9 +29,9 @@ def prefix_of(n_documents: int) -> Path:
 
 
 def prepare(n_documents: int) -> Measured:
-    """Writes an index of made-up documents, once; there are no tokens.
+    """Writes an index of made-up documents, without tokens, if there is none.
 
-    In a process of its own: a process begins with the peak of the one that started it.
+    It runs in a separate process, because a process inherits the peak memory of the one that started it.
     """
     prefix = prefix_of(n_documents)
     with Stopwatch() as clock:
@@ -50,7 +50,7 @@ def n_array_bytes(stem: Path) -> int:
 
 
 def ours(prefix: str, n_samples: int, is_compared: bool) -> Measured:
-    """As `pile-tools order` builds them: written, synced, renamed."""
+    """Measures what `pile-tools order` does: the arrays are written, synced and renamed."""
     from pile_tools import _core
 
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
@@ -62,7 +62,7 @@ def ours(prefix: str, n_samples: int, is_compared: bool) -> Measured:
 
 
 def gpt_neox(prefix: str, n_samples: int, checkout: str) -> Measured:
-    """Written, but neither synced nor renamed. Its helper is compiled before."""
+    """Measures GPT-NeoX, which neither syncs nor renames. Its helper is compiled before."""
     neox.helpers(Path(checkout))
     idx = datasets.with_suffix(Path(prefix), ".idx")
     n_documents = int(np.fromfile(idx, "<u8", 1, offset=18)[0])
@@ -78,7 +78,7 @@ def measure(setting: Setting) -> Result:
     scale = 100 if setting.is_quick else 1
     in_process(prepare, 1, n_documents=N_DOCUMENTS // scale)
     prefix = prefix_of(N_DOCUMENTS // scale)
-    # One epoch, less what the last sample needs.
+    # Just below one epoch, so that GPT-NeoX builds no second one.
     n_samples = N_DOCUMENTS // scale * (MEAN_TOKENS - 2) // SEQ_LENGTH
     contenders = {
         peers.OURS: partial(in_process, ours, 1, prefix=prefix, n_samples=n_samples, is_compared=True)
@@ -129,14 +129,14 @@ def section(result: Result) -> str:
         "peak MiB",
         "files that differ",
     ]
-    peer = """GPT-NeoX is its own functions and C++ helper, out of a checkout, called as its
-`_build_index_mappings` does; the files of both are equal byte for byte."""
+    peer = """GPT-NeoX's own functions and C++ helper, from a checkout, are called as by its
+`_build_index_mappings`; the files of both are equal byte for byte."""
     if PEER not in result["rounds"]:
-        peer = "GPT-NeoX was not at hand (GPT_NEOX=) and is left out."
+        peer = "GPT-NeoX was not given (GPT_NEOX=) and is left out."
     return f"""The three arrays of a `packed` order of {result["n_documents"]:,} made-up documents, about
 {MEAN_TOKENS} tokens each, in rows of {SEQ_LENGTH + 1:,}, on one processor, from the index to files.
-pile-tools syncs its files, the peer does not. Peaks hold the interpreter and the pages of the index that
-were read. {peer}
+pile-tools syncs its files, the peer does not. Peaks include the interpreter and the pages of the index
+that were read. {peer}
 
 {table(header, rows)}"""
 

@@ -1,6 +1,6 @@
-"""Which peers there are, and how each is called at its best.
+"""The peers, and the fastest way to call each.
 
-Nothing here is imported before its peer is used: a thread pool counts the processors when it starts.
+A peer is imported only when it is used, because its thread pool counts the processors when it starts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-#: Ids of all texts one after the other, and where each text starts, the end included.
+#: The ids of all texts, concatenated, and the start of each text followed by the end of the last.
 Flat = tuple[np.ndarray, np.ndarray]
 
 OURS = "pile-tools"
@@ -24,7 +24,7 @@ REFERENCE = "tokenizers"
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A way to turn a list of texts into ids; loading, encoding and unpacking are told apart."""
+    """A way to encode a list of texts, with separate functions for loading, encoding and unpacking."""
 
     package: str
     modules: Sequence[str]
@@ -41,7 +41,7 @@ class Peer:
             importlib.import_module(module)
 
     def loaded(self, tokenizer: Path) -> Any:
-        """A tokenizer that has set up what it sets up at its first call; its caches are as good as empty."""
+        """A tokenizer after a first call, which may set up threads or tables. Caches are almost empty."""
         loaded = self.load(tokenizer)
         self.encode(loaded, ["."])
         return loaded
@@ -55,7 +55,7 @@ def version(package: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Of all that take part and are installed."""
+    """The versions of the installed packages that take part."""
     packages = dict.fromkeys(
         [
             *(peer.package for peer in PEERS.values()),
@@ -71,24 +71,24 @@ def versions() -> dict[str, str]:
 
 
 def installed(*names: str) -> dict[str, Peer]:
-    """The peers of these names, all if none is given, less those that are not there."""
+    """The installed peers among those with these names, or among all if no name is given."""
     return {name: PEERS[name] for name in names or PEERS if PEERS[name].is_installed}
 
 
 def tokenize_shards(shards: list[Path], prefix: Path, tokenizer: Path, threads: int) -> None:
-    """Our whole job, by what `pile-tools tokenize` calls."""
+    """Runs the job of `pile-tools tokenize`."""
     from pile_tools.jobs.tokenize import TokenizeConfig, run
 
     run(shards, prefix, TokenizeConfig(tokenizer=tokenizer), threads=threads)
 
 
 def eod(tokenizer: Path) -> int:
-    """The token that ends each document of our datasets."""
+    """The id of the end-of-document token of our datasets."""
     return int(_pile_tools(tokenizer).eod[1])
 
 
 def gigatoken_shards(shards: list[Path], tokenizer: Path, *, parallel: bool) -> Any:
-    """gigatoken's nearest thing to it: the ids in memory, nothing written."""
+    """Runs the most similar job of gigatoken, which leaves the ids in memory and writes nothing."""
     import gigatoken
 
     source = gigatoken.JsonlFileSource(shards)
@@ -144,7 +144,7 @@ def _tokie(tokenizer: Path) -> Any:
 
 
 def _tiktoken(tokenizer: Path) -> Any:
-    """GPT-2's pattern over the file's ranks; it has no normalizer, and no added tokens but special ones."""
+    """A tiktoken encoding with GPT-2's pattern and the file's ranks, without a normalizer or added tokens."""
     import tiktoken
     import tiktoken_ext.openai_public as published
 
@@ -156,7 +156,7 @@ def _tiktoken(tokenizer: Path) -> Any:
 
 
 def _spelling() -> dict[str, int]:
-    """GPT-2's printable spelling of bytes: a character for each."""
+    """The byte of each character of GPT-2's printable alphabet of bytes."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
@@ -174,7 +174,7 @@ def _datatrove(tokenizer: Path) -> Any:
     return load_tokenizer(str(tokenizer))
 
 
-#: Documents that go to `tokenizers` at a time: its encodings take a hundred bytes a token.
+#: Documents per call of `tokenizers`. Its encodings take a hundred bytes a token: all would take gigabytes.
 BATCH = 1000
 
 

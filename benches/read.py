@@ -25,7 +25,7 @@ COPY, PIECES = "numpy, the same rows one after the other", "numpy, the same piec
 
 
 def prepared(setting: Setting) -> tuple[Path, Path, str]:
-    """An order over documents, the same as rows in a file, and a digest of the batch."""
+    """An order over documents, the same samples as rows in a file, and a digest of the batch."""
     import pile_tools
 
     folder = when.prepared(setting)
@@ -51,7 +51,7 @@ def _warm(*paths: Path) -> None:
 
 
 def ours(order: str, expected: str) -> Measured:
-    """Imports are done; the process has opened nothing before."""
+    """Measures opening an order and reading a batch, after imports, in a process that opened nothing yet."""
     import pile_tools
 
     _warm(*([Path(order)] if order.endswith(".bin") else Path(order).glob("*")))
@@ -61,7 +61,7 @@ def ours(order: str, expected: str) -> Measured:
 
 
 def copy(rows: str, expected: str) -> Measured:
-    """Pages as we read them: a new array, filled from a new map."""
+    """Measures copying the rows from a new memory map to a new array."""
     _warm(Path(rows))
     with Stopwatch() as clock:
         mapped = np.memmap(rows, np.uint16, "r").reshape(-1, ROW_LENGTH)
@@ -70,7 +70,7 @@ def copy(rows: str, expected: str) -> Measured:
 
 
 def pieces(folder: str, rows: str, expected: str) -> Measured:
-    """The same pieces of the documents, known before."""
+    """Measures copying the same parts of documents, whose offsets are known, to a new array."""
     where = json.loads(Path(f"{rows}.pieces.json").read_text())
     tokens = Path(folder) / "sample.bin"
     _warm(tokens)
@@ -91,7 +91,7 @@ def measure(setting: Setting) -> Result:
         DOCUMENTS: partial(in_process, ours, 1, order=folder, expected=expected),
         PIECES: partial(in_process, pieces, 1, folder=folder, rows=rows, expected=expected),
     }
-    # Milliseconds: more rounds cost nothing.
+    # A round takes milliseconds, so more rounds are cheap.
     return {"rounds": take_turns(contenders, 3 * setting.rounds)}
 
 
@@ -106,8 +106,7 @@ def section(result: Result) -> str:
     header = ["what", "ms", "spread, ms", "rounds that differ"]
     return f"""A batch of {BATCH_SIZE:,} x {ROW_LENGTH:,} tokens on one processor, in a fresh process with
 imports done and the files in the page cache: `open_order(...).batch({STEP})` of an order over documents,
-checked to be of its dataset, and of the same order as rows in a file; next to numpy, which maps the file
-and copies.
+with the check of its dataset, and of the same order as rows in a file. numpy maps the file and copies.
 
 {table(header, rows)}"""
 

@@ -1,4 +1,4 @@
-"""The ids that `tokenizers` gives, kept in .cache: the measure of being right."""
+"""The ids of `tokenizers`, cached in .cache, with which all others are compared."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from benches.measure import CACHE, Measured, in_process
 
 @dataclass(frozen=True)
 class Expected:
-    """Ids of all texts one after the other, and where each text starts, the end included."""
+    """The ids of all texts, concatenated, and the start of each text followed by the end of the last."""
 
     ids: np.ndarray
     offsets: np.ndarray
 
     def n_differing(self, ids: np.ndarray, offsets: np.ndarray) -> int:
-        """Number of texts whose ids are others."""
+        """Number of texts whose ids differ."""
         if np.array_equal(offsets, self.offsets) and np.array_equal(ids, self.ids):
             return 0
         assert len(offsets) == len(self.offsets), "another number of documents"
@@ -35,7 +35,7 @@ def _path(texts: list[str], tokenizer: Path) -> Path:
 
 
 def prepare(input: str, shards: list[Path], tokenizer: Path) -> None:
-    """Sees to it that [`expected`] finds the ids of an input."""
+    """Computes the ids of an input for [`expected`], unless they are cached."""
     cpus = len(os.sched_getaffinity(0))
     result = in_process(compute, cpus, input=input, shards=shards, tokenizer=tokenizer)
     if "failed" in result:
@@ -56,6 +56,6 @@ def compute(input: str, shards: list[str], tokenizer: str) -> Measured:
 
 
 def expected(texts: list[str], tokenizer: Path) -> Expected:
-    """The reference's ids of texts that were prepared."""
+    """The reference's ids of texts that [`prepare`] was called for."""
     with np.load(_path(texts, tokenizer)) as arrays:
         return Expected(arrays["ids"], arrays["offsets"])

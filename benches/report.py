@@ -1,4 +1,4 @@
-"""RESULTS.md, written anew from the results of all jobs that were ever run here (results.json)."""
+"""Writes RESULTS.md from results.json, which has the latest results of each job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Facts = dict[str, Any]
 
 
 def remember(name: str, facts: Facts, result: Result) -> None:
-    """Puts a job's result in results.json, in the place of an earlier one."""
+    """Saves the result of a job to results.json and replaces an earlier one."""
     data = json.loads(DATA.read_text()) if DATA.exists() else {}
     data[name] = {"facts": facts, "result": result}
     DATA.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
@@ -41,9 +41,9 @@ def render(results: Mapping[str, tuple[ModuleType, dict[str, Any]]]) -> str:
 
 HEAD = """# Measured
 
-Written by `make bench`; not edited by hand. Best of several rounds; contenders take turns, each round in a
-fresh process pinned to its processors. What is compared was proved equal to `tokenizers` in the same run, or
-says how it differs."""
+Written by `make bench`; not edited by hand. The numbers are the best of several rounds. Contenders take
+turns, each round in a new process pinned to its processors. Results were compared with those of `tokenizers`
+in the same run, and the tables list differences."""
 
 
 def _summary(verdicts: list[Verdict]) -> str:

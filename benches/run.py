@@ -19,7 +19,7 @@ from benches import inputs, peers, report
 from benches.measure import CACHE, ROOT
 from benches.setting import Setting
 
-#: In the order of RESULTS.md.
+#: The jobs in the order of RESULTS.md.
 NAMES = (
     "whole",
     "batch",
@@ -49,7 +49,7 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """The checkout's commit, and whether files differ from it that are not the benches' own output."""
+    """The checkout's commit, and whether files other than the output of the benches differ from it."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()
@@ -59,7 +59,7 @@ def commit() -> str:
 
 
 def facts(setting: Setting, names: list[str]) -> report.Facts:
-    """What a number depends on beside its code."""
+    """The circumstances that a result depends on besides the code."""
     shards, folder = setting.shards, setting.shards[0].parent.name
     options = f"JOBS={','.join(names)} ROUNDS={setting.rounds}"
     return {
@@ -87,8 +87,8 @@ def options() -> tuple[Setting, list[str]]:
     )
     parser.add_argument("shards", type=Path, help="file or folder of .jsonl or .jsonl.zst shards")
     parser.add_argument("tokenizer", type=Path, help="a tokenizer.json of byte-level BPE")
-    parser.add_argument("--jobs", default=",".join(jobs()), help="of %(default)s; the others' results stay")
-    parser.add_argument("--rounds", type=int, default=5, help="the best of so many counts (%(default)s)")
+    parser.add_argument("--jobs", default=",".join(jobs()), help="of %(default)s; other results stay")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the best one counts (%(default)s)")
     parser.add_argument("--gpt-neox", type=Path, help="a checkout of GPT-NeoX; without, it is left out")
     parser.add_argument(
         "--quick", action="store_true", help="small inputs, to try the benches; writes nothing"

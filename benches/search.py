@@ -1,4 +1,4 @@
-"""A suffix array written and asked: against tokengrams, on the same tokens, equal answers first."""
+"""Building and querying a suffix array, against tokengrams on the same tokens, with equal answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from benches.setting import Result, Setting
 from benches.verdict import Verdict, differing, speed_up
 
 TITLE = "Counts of n-grams by a suffix array"
-#: Tokens a CPU-second built and written; counts one by one; counts in batches.
+#: Targets of tokens indexed per CPU second, of single counts, and of counts in batches.
 TARGET_BUILD, TARGET_ONE, TARGET_MANY = 8.0, 2.0, 10.0
 PEER = "tokengrams"
 N_QUERIES = 10_000
 
 
 def prepared(setting: Setting) -> Path:
-    """The prefix of the dataset that is indexed, a copy of that of `when`."""
+    """The prefix of the dataset to index, a copy of that of `when`."""
     folder = CACHE / f"search-{inputs.file_digest(*setting.shards, setting.tokenizer)[:16]}"
     if not (folder / "sample.idx").exists():
         source = when.prepared(setting)
@@ -37,20 +37,20 @@ def prepared(setting: Setting) -> Path:
 
 
 def queries(prefix: str) -> np.ndarray:
-    """4-grams: three of four stand in the tokens, the others are shuffled."""
+    """4-grams, three quarters of which occur in the tokens. The others are reversed and mostly do not."""
     import pile_tools
 
     tokens, source = pile_tools.TokenDataset(prefix).tokens, random.Random(0)
     starts = [source.randrange(len(tokens) - 4) for _ in range(N_QUERIES)]
     grams = np.stack([tokens[start : start + 4] for start in starts]).astype(np.int64)
     grams[::4] = grams[::4, ::-1]
-    # The peer knows no documents: none of these runs on into the next one.
+    # The peer does not know documents, so no query may cross the end of one.
     eod = tokens[pile_tools.TokenDataset(prefix).first_token(1) - 1]
     return np.ascontiguousarray(grams[~(grams[:, :-1] == eod).any(axis=1)])
 
 
 def build_ours(prefix: str, tokenizer: str) -> Measured:
-    """The whole job: sorted by the tokens' bytes, written, synced, checksums and manifest included."""
+    """Measures the whole job of `pile-tools index`, with syncs, checksums and manifest."""
     from pile_tools.jobs.index import IndexConfig, run
 
     path = Path(prefix)
@@ -71,7 +71,7 @@ def build_peer(prefix: str) -> Measured:
 
 
 def _timed(count: Any, n: int) -> tuple[Any, float]:
-    """What `count` gives, and its CPU seconds for each of `n`, the better of two times."""
+    """The result of `count`, and its CPU seconds divided by `n`, the better of two runs."""
     seconds = []
     for _ in range(2):
         started = time.process_time()
@@ -81,7 +81,7 @@ def _timed(count: Any, n: int) -> tuple[Any, float]:
 
 
 def ask_ours(prefix: str) -> Measured:
-    """CPU seconds a count: one by one with lists, and all at once on one processor."""
+    """Measures CPU seconds per count: one by one with lists, and all at once on one processor."""
     import pile_tools
 
     grams, index = queries(prefix), pile_tools.open_index(prefix)
@@ -160,12 +160,12 @@ def section(result: Result) -> str:
         "counts that differ",
     ]
     return f"""The suffixes of {n_tokens:,} uint16 tokens sorted and written, on one processor; the index of
-pile-tools also finds texts, and its time holds reading the tokenizer, checksums and the manifest.
+pile-tools also finds texts, and its time includes reading the tokenizer, checksums and the manifest.
 
 {table(build_header, built)}
 
-Counts of 4-grams from Python on one processor, three of four of which occur, the index in the page cache.
-tokengrams takes no array: a batch is its calls one by one.
+Counts of 4-grams from Python on one processor, three quarters of which occur, with the index in the page
+cache. tokengrams takes no array, so its batch is single calls.
 
 {table(ask_header, asked)}"""
 

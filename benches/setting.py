@@ -1,4 +1,4 @@
-"""What a run of the benches is about: its input, and how much of it."""
+"""The settings of a run of the benches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-#: What a job measured, ready for JSON.
+#: The measurements of a job, as JSON values.
 Result = dict[str, Any]
 
 
@@ -15,12 +15,12 @@ class Setting:
     shards: list[Path]
     tokenizer: Path
     rounds: int
-    #: A trial of the benches themselves, on little input.
+    #: Whether this is a trial of the benches themselves, on small inputs.
     is_quick: bool
-    #: A checkout of GPT-NeoX, whose own code builds orders to compare with.
+    #: A checkout of GPT-NeoX, whose code builds orders to compare with.
     gpt_neox: Path | None = None
 
     @property
     def files(self) -> dict[str, Any]:
-        """The arguments that say which files to read."""
+        """The arguments of jobs that name the files to read."""
         return {"shards": self.shards, "tokenizer": self.tokenizer}

@@ -1,4 +1,4 @@
-"""Ten thousand terms with overlaps in parsed shards, against the aho-corasick crate over parsed JSON."""
+"""Counting ten thousand overlapping terms in shards, against the aho-corasick crate on parsed JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PEER = "aho-corasick over serde_json"
 
 
 def prepared(setting: Setting) -> Path:
-    """Shards without compression and the terms: one to four words that follow each other in a document."""
+    """A folder of uncompressed shards and the terms: one to four consecutive words of a document."""
     folder = CACHE / f"terms-{inputs.file_digest(*setting.shards)[:16]}"
     if not (folder / "terms.txt").exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,9 +113,9 @@ def section(result: Result) -> str:
         rows.append([*row, f"{rounds[0]['n_found']:,}", same])
     header = ["tool", "MB per CPU s", "CPU s", "s", "occurrences", "equal"]
     size = f"{result['n_bytes'] / 1e6:.1f} MB"
-    return f"""10,000 terms of one to four words cut from the documents, as substrings, overlapping ones
-counted: occurrences and documents of each. {size} of JSON lines, not compressed, parsed by each; one
-thread. The peer builds a contiguous automaton, which is faster here than its other kind.
+    return f"""10,000 terms of one to four words cut from the documents, as substrings, with overlapping
+occurrences: occurrences and documents of each term. {size} of JSON lines, not compressed, parsed by each
+tool; one thread. The peer builds a contiguous automaton, which is faster here than its other kind.
 
 {table(header, rows)}"""
 

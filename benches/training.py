@@ -1,4 +1,4 @@
-"""Training a vocabulary: the same text, words and number of merges for each trainer."""
+"""Training a vocabulary: the same text, pretokens and number of merges for each trainer."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ VOCAB_SIZE = 50254
 SPECIAL_TOKENS = ("<|endoftext|>", "<|padding|>")
 N_MERGES = VOCAB_SIZE - 256 - len(SPECIAL_TOKENS)
 
-#: GPT-2's, as `tokenizers` has it built in.
+#: GPT-2's pattern, as it is built into `tokenizers`.
 PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
-#: Tokens beyond single bytes, in the order in which they were learnt.
+#: The tokens of several bytes, in the order in which they were learnt.
 Learnt = list[bytes]
 
 
@@ -38,14 +38,14 @@ def of_alphabet(token: str) -> bytes:
 
 
 def learnt_of(model: str) -> Learnt:
-    """What the merges of a tokenizer.json make."""
+    """The tokens that the merges of a tokenizer.json produce, in order."""
     merges = json.loads(model)["model"]["merges"]
     pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in merges)
     return [of_alphabet("".join(pair)) for pair in pairs]
 
 
 def ours(threads: int, shards: list[str], out: str) -> Measured:
-    """Reads the shards itself: decompression and JSON count."""
+    """Measures our trainer, which reads the shards itself: decompression and JSON count."""
     from pile_tools import _core
 
     paths = [Path(shard) for shard in shards]
@@ -55,7 +55,7 @@ def ours(threads: int, shards: list[str], out: str) -> Measured:
 
 
 def theirs(peer: str, threads: int, shards: list[str], out: str) -> Measured:
-    """Is given the texts in memory, in NFC where it does not normalize itself."""
+    """Measures a peer on texts in memory, which are in NFC if it does not normalize."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     texts = inputs.corpus([Path(shard) for shard in shards])
     if peer != peers.REFERENCE:
@@ -71,7 +71,7 @@ def keep(out: str, learnt: Learnt, clock: Stopwatch) -> Measured:
     return clock.measured(n_merges=len(learnt))
 
 
-#: Trains on texts; returns what unpacks the result, which is not counted.
+#: Trains on texts and returns a function that unpacks the result, whose time does not count.
 Train = Callable[[Iterable[str]], Callable[[], Learnt]]
 
 
@@ -109,7 +109,7 @@ def _bpeasy() -> Train:
     import bpeasy
 
     def train(texts: Iterable[str]) -> Callable[[], Learnt]:
-        # The longest token is an argument without default; no token comes near this one.
+        # The maximum token length has no default. No token is nearly this long.
         vocab = bpeasy.train_bpe(iter(texts), PATTERN, 1 << 20, 256 + N_MERGES)
         return lambda: [token for token, _ in in_order(vocab.items())]
 
@@ -117,7 +117,7 @@ def _bpeasy() -> Train:
 
 
 def in_order(ranks: Iterable[tuple[bytes | list[int], int]]) -> list[tuple[bytes, int]]:
-    """Tokens of more than a byte by rank."""
+    """The tokens of several bytes and their ranks, by rank."""
     longer = [(bytes(token), rank) for token, rank in ranks if len(token) > 1]
     return sorted(longer, key=lambda entry: entry[1])
 
@@ -153,7 +153,7 @@ def _contenders(shards: list[Path], cpus: int) -> dict[str, partial[Measured]]:
 
 
 def _compared(cpus: str, contenders: dict[str, list[Measured]]) -> dict[str, list[Measured]]:
-    """With how many merges, from the first on, are those of `tokenizers`, and how many tokens are shared."""
+    """Adds how many leading merges are those of `tokenizers`, and how many tokens are shared."""
     if peers.REFERENCE not in contenders or failure(contenders[peers.REFERENCE]):
         return contenders
     expected = json.loads(_out(peers.REFERENCE, cpus).read_text())
@@ -183,11 +183,12 @@ def section(result: Result) -> str:
             rows.append([*row, seconds(cpu), f"{peak:,.0f}", *same])
     header = ["CPUs", "tool", "MB/s of text", "s", "spread, s", "CPU s", "peak MiB"]
     header += ["merges", "first ones as tokenizers'", "tokens shared"]
-    return f"""{N_MERGES:,} merges from {result["n_bytes"] / 1e6:.1f} MB of text, NFC and GPT-2's words for
-all, in processes pinned to so many processors, with as many threads. pile-tools reads the compressed shards
-within the time; the others are given a list of texts, whose reading does not count but whose memory does.
-Trainers that break ties between equally frequent pairs in another way learn other merges from there on: said
-is how many merges, from the first, are those of `tokenizers`, and how many tokens are the same in any order.
+    return f"""{N_MERGES:,} merges from {result["n_bytes"] / 1e6:.1f} MB of text, NFC and GPT-2's pretokens
+for all, in processes pinned to as many processors as threads. The time of pile-tools includes reading the
+compressed shards; the others get a list of texts, whose reading does not count but whose memory does.
+Trainers that order equally frequent pairs in another way learn other merges after the first such pair. The
+table has the number of leading merges that are those of `tokenizers`, and of tokens that are the same in any
+order.
 
 {table(header, rows)}"""
 

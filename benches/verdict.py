@@ -14,7 +14,7 @@ Rounds = Mapping[str, list[Measured]]
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """A target of ours, and what came out."""
+    """A target and the result."""
 
     job: str
     target: str
@@ -23,7 +23,7 @@ class Verdict:
 
 
 def n_differing(rounds: list[Measured]) -> int:
-    """Documents with other ids than the reference's, in the worst round."""
+    """Number of documents whose ids differ from the reference, in the worst round."""
     return int(max(values(rounds, "n_differing"), default=0))
 
 
@@ -32,12 +32,12 @@ def is_right(rounds: list[Measured]) -> bool:
 
 
 def differing(rounds: list[Measured]) -> str:
-    """The same for a table."""
+    """The number of differing documents, formatted for a table."""
     return f"{n_differing(rounds):,}" if n_differing(rounds) else "none"
 
 
 def speed_up(job: str, target: float, rounds: Rounds, rivals: Sequence[str], key: str = "wall") -> Verdict:
-    """How many times as fast we are as the fastest of some rivals, by their best rounds."""
+    """Our speed relative to the fastest of some rivals, by the best rounds."""
     present = [name for name in rivals if name in rounds and not failure(rounds[name])]
     if not present or not is_right(rounds[OURS]):
         found = "our ids differ or we fail" if present else f"no {rivals[0]} to compare with"
@@ -49,7 +49,7 @@ def speed_up(job: str, target: float, rounds: Rounds, rivals: Sequence[str], key
 def slow_down(
     job: str, limit: float, ours: list[Measured], theirs: list[Measured], key: str = "wall"
 ) -> Verdict:
-    """How many times as long as something else we take, by the best rounds; `limit` is the most it may be."""
+    """Our time relative to that of `theirs`, by the best rounds; the target is at most `limit`."""
     target = f"at most {times(limit)}"
     if not is_right(ours) or not is_right(theirs):
         return Verdict(job=job, target=target, found="an answer differs or fails", is_met=False)

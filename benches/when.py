@@ -1,4 +1,4 @@
-"""From texts to every step that saw them: one passage and ten thousand, against two straightforward ways."""
+"""From texts to every step that saw them: one passage against a straightforward peer, and ten thousand."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from benches.setting import Result, Setting
 from benches.verdict import Verdict, differing, speed_up
 
 TITLE = "From texts to the steps that saw them"
-#: One text against the peer; and ten thousand against one, as a part of its speed.
+#: Targets: the speed with one text relative to the peer, and with ten thousand relative to one.
 TARGET, TARGET_MANY = 10.0, 0.5
 SEQ_LENGTH, BATCH_SIZE = 2048, 64
 PEER, MANY = "tokenizers, bytes.find", "pile-tools, 10,000 texts"
 
 
 def prepared(setting: Setting) -> Path:
-    """The folder of a dataset of the shards and an order over it, made once."""
+    """A folder with a dataset of the shards and an order over it, made if it does not exist."""
     digest = inputs.file_digest(*setting.shards, setting.tokenizer)[:16]
     folder = CACHE / f"order-{digest}"
     if not (folder / "order.json").exists():
@@ -44,7 +44,7 @@ def _dataset(folder: Path) -> Any:
 
 
 def passages(folder: Path, tokenizer: Path, n: int) -> list[bytes]:
-    """Passages of 30 to 60 tokens cut from the documents at any token, the same ones each time."""
+    """Passages of 30 to 60 tokens, from random but fixed positions in the documents."""
     import pile_tools
 
     dataset, decoder = _dataset(folder), pile_tools.Tokenizer.from_file(tokenizer)
@@ -60,7 +60,7 @@ def passages(folder: Path, tokenizer: Path, n: int) -> list[bytes]:
 
 
 def ours(folder: str, tokenizer: str, n_texts: int, n_threads: int, expected: int | None) -> Measured:
-    """The whole answer: places, rows and steps."""
+    """Measures the whole answer: occurrences, rows and steps."""
     import pile_tools
     from pile_tools import timeline
 
@@ -73,7 +73,7 @@ def ours(folder: str, tokenizer: str, n_texts: int, n_threads: int, expected: in
 
 
 def decode_and_find(folder: str, tokenizer: str) -> Measured:
-    """What one writes without us, for one text: decode each document, look for the bytes."""
+    """Measures what a user would write without pile-tools: decode each document and find the bytes."""
     import tokenizers
 
     dataset, decoder = _dataset(Path(folder)), tokenizers.Tokenizer.from_file(tokenizer)
@@ -113,11 +113,11 @@ def section(result: Result) -> str:
         row = [name, rate(result["n_bytes"], wall), seconds(wall), seconds(best(rounds, "cpu"))]
         found = f"{rounds[0]['n_found']:,}"
         rows.append([*row, spread(values(rounds, "wall")), found, differing(rounds)])
-    header = ["tool", "MB/s of text", "s", "CPU s", "spread, s", "places found", "rounds that differ"]
+    header = ["tool", "MB/s of text", "s", "CPU s", "spread, s", "occurrences", "rounds that differ"]
     return f"""Passages of 30 to 60 tokens cut from {result["n_bytes"] / 1e6:.1f} MB of documents, on one
-processor, the tokens in the page cache and the tokenizer loaded. pile-tools gives step, row and offset of
+processor, the tokens in the page cache and the tokenizer loaded. pile-tools reports step, row and offset of
 every occurrence, in rows of {SEQ_LENGTH + 1:,} tokens; the peer decodes each document with `tokenizers`
-and looks for the bytes, and gives no rows.
+and finds the bytes, without rows.
 
 {table(header, rows)}"""
 

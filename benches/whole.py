@@ -1,4 +1,4 @@
-"""The whole job: shards to `.bin` and `.idx` on disk, on one processor and on two."""
+"""The whole job, from shards to `.bin` and `.idx` on disk, on one and on two processors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RIVALS = ("gigatoken", "gigatoken, parallel=False")
 
 
 def ours(threads: int, shards: list[str], tokenizer: str) -> Measured:
-    """Our whole job, manifest and provenance included."""
+    """Measures our whole job, with manifest and provenance."""
     paths, file = [Path(shard) for shard in shards], Path(tokenizer)
     peers.PEERS[peers.OURS].start()
     with tempfile.TemporaryDirectory(dir=CACHE) as folder:
@@ -31,7 +31,7 @@ def ours(threads: int, shards: list[str], tokenizer: str) -> Measured:
 
 
 def gigatoken(parallel: bool, shards: list[str], tokenizer: str) -> Measured:
-    """gigatoken's nearest thing: reads the same shards, and leaves the ids in memory."""
+    """Measures the most similar job of gigatoken: it reads the same shards and leaves the ids in memory."""
     paths, file = [Path(shard) for shard in shards], Path(tokenizer)
     peer = peers.PEERS["gigatoken"]
     peer.start()
@@ -73,9 +73,9 @@ def section(result: Result) -> str:
     header = ["CPUs", "tool", "MB/s of text", "s", "spread, s", "CPU s", "peak MiB", "documents that differ"]
     return f"""The same shards, {result["n_bytes"] / 1e6:.1f} MB of text. pile-tools does all that
 `pile-tools tokenize` does: `.bin`, `.idx`, provenance and manifest, synced to disk; gigatoken
-(`JsonlFileSource`) leaves the ids in memory and writes nothing. Loading the tokenizer counts, importing
-does not; each round in a fresh process pinned to so many processors, with as many threads. Every round's
-ids were compared with those of `tokenizers`.
+(`JsonlFileSource`) leaves the ids in memory and writes nothing. Loading the tokenizer counts,
+importing does not. Each round is a new process, pinned to as many processors as it has threads. The ids of
+every round were compared with those of `tokenizers`.
 
 {table(header, rows)}"""
 
