@@ -1,12 +1,12 @@
-# What people and CI type. `make demo` and `make test` do all their own set-up.
+# The entry points for people and CI. Every target sets up what it needs, so none has to be run before another.
 PYTHON ?= python3
 BIN := .venv/bin
 UV_VERSION := 0.13.9
 
-# DeepSpeed compiles one small library at its first use on a CPU; it is kept here.
+# DeepSpeed compiles a small library at its first use on a CPU. In this folder, later runs find it.
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/.cache/torch_extensions
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
-# Nothing of the machine's other environments leaks in.
+# Other Python environments of the machine must not affect the build or the tests.
 unexport PYTHONPATH PYTHONHOME CONDA_PREFIX PYTHONDONTWRITEBYTECODE
 export VIRTUAL_ENV := $(CURDIR)/.venv
 
@@ -15,7 +15,7 @@ PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constra
 
 .PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format fuzz bench wheel clean
 
-help: ## Show what can be made.
+help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
 
 .venv/.uv: scripts/check_machine.sh
@@ -42,13 +42,13 @@ help: ## Show what can be made.
 	@$(BIN)/maturin develop --uv --release --locked > .venv/build.log 2>&1 || { cat .venv/build.log; exit 1; }
 	@touch $@
 
-setup-data: .venv/.core ## Set up the data tools (no torch).
+setup-data: .venv/.core ## Set up the data tools, without torch.
 setup: .venv/.all-packages .venv/.core ## Set up everything.
 
-demo-data: setup-data ## Sample text, train a tokenizer, tokenize, order: under two minutes, no torch.
+demo-data: setup-data ## Sample text, train a tokenizer, tokenize and order: under two minutes, without torch.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh data
 
-demo: setup ## The whole way, from text to a report on what a model memorized.
+demo: setup ## Run every step, from text to a report on what a model memorized.
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh scripts/demo.sh all
 
 test: test-rust test-python ## Run every test.
@@ -59,10 +59,10 @@ test-rust: .venv/.core
 test-python: setup
 	$(BIN)/pytest -q
 
-faults: setup ## Kill and fail every data command at every system call that changes files; tests take a sample.
+faults: setup ## Kill and fail every data command at every system call that changes files; `test` runs a sample of these.
 	PILE_TOOLS_FAULTS=complete $(BIN)/pytest -q tests/faults tests/trainer/test_resume.py
 
-check: setup ## Formats, lints, types.
+check: setup ## Check formatting, lints and types.
 	cargo fmt --all --check
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml --check
 	cargo clippy --locked --release --workspace --all-targets -- -D warnings
@@ -71,16 +71,16 @@ check: setup ## Formats, lints, types.
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest pile_tools._core
 
-format: .venv/.all-packages ## Bring all sources into the common format.
+format: .venv/.all-packages ## Format all sources.
 	cargo fmt --all
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Every parser of bytes that anyone may have written; `make fuzz TARGET=record SECONDS=60` takes one of them.
+# The fuzz targets, one for each parser of untrusted bytes. `make fuzz TARGET=record SECONDS=60` runs one of them.
 TARGET ?= $(basename $(notdir $(wildcard rust/fuzz/fuzz_targets/*.rs)))
 SECONDS ?= 600
-fuzz: ## Fuzz the parsers, each for SECONDS=600; TARGET= for some of them. Needs a nightly compiler.
+fuzz: ## Fuzz each parser for SECONDS=600; TARGET= selects some. Needs a nightly compiler.
 	@cargo fuzz --version > /dev/null 2>&1 || cargo install --locked --quiet cargo-fuzz
 	@cd rust/fuzz && cargo run --quiet --release --example seeds
 	@for target in $(TARGET); do \
@@ -96,23 +96,23 @@ fuzz: ## Fuzz the parsers, each for SECONDS=600; TARGET= for some of them. Needs
 	@"$(PYTHON)" -m venv .venv-bench
 	@sed '/^#/d' benches/peers.txt | while read -r peer; do \
 		$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt "$$peer" || \
-		echo "left out, as it cannot be installed: $$peer"; done
+		echo "left out because it cannot be installed: $$peer"; done
 	@touch $@
 
 .venv-bench/.core: .venv-bench/.peers .venv/.data-packages $(RUST_SOURCES) $(shell find python -name '*.py')
-	@echo "building pile-tools as it is shipped"
+	@echo "building pile-tools with the profile of its wheels"
 	@rm -rf .venv-bench/wheels
 	@$(BIN)/maturin build --quiet --locked --profile dist --out .venv-bench/wheels
 	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt \
 		--reinstall-package pile-tools .venv-bench/wheels/*.whl
 	@touch $@
 
-bench: .venv-bench/.core ## Compare with peers: SHARDS=, TOKENIZER= name the input, GPT_NEOX= a checkout of it, JOBS=, ROUNDS= shorten it. Writes benches/RESULTS.md.
+bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Needs SHARDS= and TOKENIZER=; takes GPT_NEOX=, JOBS= and ROUNDS=.
 	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(GPT_NEOX),--gpt-neox $(GPT_NEOX))
 
 wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
 	$(BIN)/maturin build --locked --profile dist --out dist
 
-clean: ## Remove everything that was made here.
+clean: ## Remove everything that these targets make.
 	rm -rf .venv .venv-bench .cache target rust/fuzz/target demo dist

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Says in one line what is missing on this machine and how to get it. Usage: check_machine.sh PYTHON
+# Fails with one line that names the first missing requirement and how to install it, before any download starts.
+# Usage: check_machine.sh PYTHON
 set -u
 python=$1
 

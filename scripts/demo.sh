@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole way, with commands anyone could type. Usage: demo.sh data|all
+# Runs and prints the commands of the demo. Usage: demo.sh data|all
 set -eu
 
 run() {
@@ -20,5 +20,5 @@ run pile-train scripts/demo.toml
 run pile-study memorization demo/run -o demo/memorization --rows 256 --canaries demo/shards/canaries.json
 run pile-study report demo/run --memorization demo/memorization -o demo/report.html
 printf '\nOpen demo/report.html in a browser.\n'
-# The last line says how many artifacts and files were checked, and what was absent.
+# Checks the report and everything it was made from.
 run pile-tools verify demo/report.html --chain
