@@ -89,5 +89,9 @@ fn check_decoding(encoder: &mut Encoder<'_>, variant: usize, text: &str, ids: &[
         return;
     }
     let again = encode(encoder, &decoded);
-    assert_eq!(tokenizer.decode(&again, false).unwrap(), decoded, "normalized twice");
+    assert_eq!(
+        tokenizer.decode(&again, false).unwrap(),
+        decoded,
+        "normalized twice"
+    );
 }
