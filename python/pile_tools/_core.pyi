@@ -432,11 +432,13 @@ def merge_datasets(
     name: str,
     job: str,
     discard: bool,
-    on_progress: OnProgress = None,
+    on_progress: OnProgress,
+    bin_sha256: Sequence[str],
 ) -> dict[str, Any]:
-    """Merges datasets, by their prefixes, into `FOLDER/NAME.bin` and so on, or goes on with the same `job`.
+    """Merges datasets, by their prefixes, into `FOLDER/NAME.bin` and so on, or resumes the same `job`.
 
-    `on_progress` gets the bytes of tokens copied so far. Returns the counts by input.
+    `on_progress` gets the bytes of tokens copied so far. `bin_sha256` has the SHA-256 that the `.bin` of each
+    input must have, in hexadecimal, or is empty. Returns the counts by input.
     Raises: FormatError if an input is damaged or stores its tokens otherwise than the first.
     """
 

@@ -82,7 +82,8 @@ pub fn build_dataset<'py>(
 
 /// Merges datasets into one.
 #[pyfunction]
-#[pyo3(signature = (inputs, folder, name, job, discard, on_progress = None))]
+#[pyo3(signature = (inputs, folder, name, job, discard, on_progress, bin_sha256))]
+#[allow(clippy::too_many_arguments)] // the job's config
 pub fn merge_datasets<'py>(
     py: Python<'py>,
     inputs: Vec<PathBuf>,
@@ -91,6 +92,7 @@ pub fn merge_datasets<'py>(
     job: String,
     discard: bool,
     on_progress: Option<Py<PyAny>>,
+    bin_sha256: Vec<String>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = MergeConfig {
         inputs,
@@ -98,6 +100,7 @@ pub fn merge_datasets<'py>(
         name,
         job,
         discard,
+        bin_sha256,
     };
     let summary = watch(py, on_progress, |progress| tokens::merge(&config, progress))?;
     to_python(py, &summary)

@@ -118,8 +118,8 @@ impl SuffixIndex {
         })
     }
 
-    fn decode<'py>(&self, py: Python<'py>, ids: Ids) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.inner.decode(&ids.0))
+    fn decode<'py>(&self, py: Python<'py>, ids: Ids) -> Result<Bound<'py, PyBytes>, BindError> {
+        Ok(PyBytes::new(py, &self.inner.decode(&ids.0)?))
     }
 
     fn count(&self, py: Python<'_>, ids: Ids) -> Result<u64, BindError> {
