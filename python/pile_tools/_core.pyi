@@ -21,7 +21,7 @@ __all__ = [
     "build_index",
     "build_order",
     "check_mapped",
-    "combine_places",
+    "combine_occurrences",
     "count_token_ngrams",
     "count_word_ngrams",
     "dataset_terms",
@@ -287,8 +287,8 @@ class TrainingOrder:
     def __getitem__(self, sample: int, /) -> Tokens:
         """A sample: (seq_length + 1,) uint16, int32, or int64 for a blend of both. Raises IndexError."""
 
-    def take(self, places: NDArray[np.int64]) -> Tokens:
-        """Samples at any places: (n,) int64 -> (n, seq_length + 1), as `samples`. Raises IndexError."""
+    def take(self, indices: NDArray[np.int64]) -> Tokens:
+        """Samples at any indices: (n,) int64 -> (n, seq_length + 1), as `samples`. Raises IndexError."""
 
     def samples(self, first: int, n: int) -> Tokens:
         """`n` samples from place `first`: (n, seq_length + 1) uint16, int32, or int64 for a blend of both.
@@ -538,7 +538,7 @@ class SuffixIndex:
     def dataset(self) -> TokenDataset:
         """The dataset."""
     @property
-    def n_pieces(self) -> int:
+    def n_segments(self) -> int:
         """Number of segments of the index."""
     @property
     def n_ids(self) -> int:
@@ -560,18 +560,18 @@ class SuffixIndex:
         `ids` has the n-grams one after another, and `starts` the index of each one's first id and then
         the end: (n + 1,). The result is the same for any number of threads.
         """
-    def locate(self, ids: Sequence[int] | NDArray[Any], max_places: int) -> NDArray[np.int64]:
+    def locate(self, ids: Sequence[int] | NDArray[Any], max_occurrences: int) -> NDArray[np.int64]:
         """Every occurrence of a sequence of ids, in order: (n, 2) int64, document and token offset.
 
-        Raises ConfigError if `ids` is empty, or occurs more than `max_places` times.
+        Raises ConfigError if `ids` is empty, or occurs more than `max_occurrences` times.
         """
     def count_text(self, text: bytes) -> int:
         """Number of occurrences of a text. Raises ConfigError if it is empty or `has_bytes` is False."""
-    def locate_text(self, text: bytes, max_places: int) -> NDArray[np.int64]:
+    def locate_text(self, text: bytes, max_occurrences: int) -> NDArray[np.int64]:
         """Every occurrence of a text, in order: (n, 4) int64.
 
         The columns are document, token offset, first byte in that token, and number of tokens. Raises
-        ConfigError as `count_text`, or if the text occurs more than `max_places` times.
+        ConfigError as `count_text`, or if the text occurs more than `max_occurrences` times.
         """
     def sample_text(self, text: bytes, limit: int) -> tuple[int, NDArray[np.int64]]:
         """Number of occurrences of a text, and up to `limit` of them as rows of `locate_text`.
@@ -626,7 +626,7 @@ def build_index(
     Raises FormatError if the dataset is damaged, and OSError if a file cannot be read or written.
     """
 
-def combine_places(clauses: Sequence[NDArray[np.int64]], window: int | None = None) -> NDArray[np.int64]:
+def combine_occurrences(clauses: Sequence[NDArray[np.int64]], window: int | None = None) -> NDArray[np.int64]:
     """The documents with an occurrence of every clause, and the shortest run that contains one of each.
 
     A clause is the array of its occurrences. Clauses and result are (n, 3) int64: document, token offset,
@@ -641,7 +641,7 @@ def order_when(
     texts: Sequence[bytes],
     n_samples: int,
     across_documents: bool,
-    max_places: int,
+    max_occurrences: int,
     n_threads: int,
     on_progress: OnProgress = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -42,7 +42,7 @@ mod _core {
     #[pymodule_export]
     use super::order::{TrainingOrder, blended_order, rows_order};
     #[pymodule_export]
-    use super::search::{SuffixIndex, build_index, combine_places, plan_index};
+    use super::search::{SuffixIndex, build_index, combine_occurrences, plan_index};
     #[pymodule_export]
     use super::source::{TokenSource, token_files};
     #[pymodule_export]

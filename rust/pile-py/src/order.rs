@@ -233,13 +233,13 @@ impl TrainingOrder {
     fn take<'py>(
         &self,
         py: Python<'py>,
-        places: PyReadonlyArray1<'py, i64>,
+        indices: PyReadonlyArray1<'py, i64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let n_samples = self.inner.n_samples();
-        let positions = places.as_array().into_iter().map(|i| index(*i, n_samples));
-        let positions = positions.collect::<PyResult<Vec<u64>>>()?;
-        let shape = [positions.len(), self.inner.sample_length() as usize];
-        self.filled(py, &shape, |out| self.inner.read_samples(&positions, out))
+        let indices = indices.as_array().into_iter().map(|i| index(*i, n_samples));
+        let indices = indices.collect::<PyResult<Vec<u64>>>()?;
+        let shape = [indices.len(), self.inner.sample_length() as usize];
+        self.filled(py, &shape, |out| self.inner.read_samples(&indices, out))
     }
 
     fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {

@@ -96,7 +96,7 @@ impl SuffixIndex {
     }
 
     #[getter]
-    fn n_pieces(&self) -> usize {
+    fn n_segments(&self) -> usize {
         self.inner.n_segments()
     }
 
@@ -139,9 +139,9 @@ impl SuffixIndex {
         Ok(column(py, counts.map_err(BindError::from)?))
     }
 
-    fn locate<'py>(&self, py: Python<'py>, ids: Ids, max_places: u64) -> PyResult<Table<'py>> {
+    fn locate<'py>(&self, py: Python<'py>, ids: Ids, max_occurrences: u64) -> PyResult<Table<'py>> {
         let found = py
-            .detach(|| self.inner.locate(&ids.0, max_places))
+            .detach(|| self.inner.locate(&ids.0, max_occurrences))
             .map_err(BindError::from)?;
         table(
             py,
@@ -160,10 +160,10 @@ impl SuffixIndex {
         &self,
         py: Python<'py>,
         text: &[u8],
-        max_places: u64,
+        max_occurrences: u64,
     ) -> PyResult<Table<'py>> {
         let found = py
-            .detach(|| self.inner.locate_text(text, max_places))
+            .detach(|| self.inner.locate_text(text, max_occurrences))
             .map_err(BindError::from)?;
         text_occurrences(py, &found)
     }
@@ -283,7 +283,7 @@ pub fn build_index<'py>(
 /// of tokens.
 #[pyfunction]
 #[pyo3(signature = (clauses, window = None))]
-pub fn combine_places<'py>(
+pub fn combine_occurrences<'py>(
     py: Python<'py>,
     clauses: Vec<PyReadonlyArray2<'py, i64>>,
     window: Option<u64>,

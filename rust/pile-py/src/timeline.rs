@@ -49,7 +49,7 @@ fn columns(s: &Sighting) -> [i64; 12] {
 
 /// Every time the model saw some texts.
 #[pyfunction]
-#[pyo3(signature = (order, tokenizer, index, texts, n_samples, across_documents, max_places, n_threads, on_progress = None))]
+#[pyo3(signature = (order, tokenizer, index, texts, n_samples, across_documents, max_occurrences, n_threads, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the question, by keyword from Python
 pub fn order_when<'py>(
     py: Python<'py>,
@@ -59,7 +59,7 @@ pub fn order_when<'py>(
     texts: Vec<PyBackedBytes>,
     n_samples: u64,
     across_documents: bool,
-    max_places: u64,
+    max_occurrences: u64,
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(Table<'py>, Column<'py>, Column<'py>, Column<'py>)> {
@@ -74,14 +74,14 @@ pub fn order_when<'py>(
             source: order.source(),
             unit,
             n_threads,
-            max_occurrences: max_places,
+            max_occurrences,
         };
         let query = TextQuery {
             texts: &texts.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>(),
             across_documents: across_documents.then_some(n_samples),
         };
         let indexed = index
-            .map(|index| IndexSearch::new(&index.inner, unit, max_places))
+            .map(|index| IndexSearch::new(&index.inner, unit, max_occurrences))
             .transpose()?;
         let finder: &dyn FindOccurrences = indexed.as_ref().map_or(&scan, |indexed| indexed);
         query.run(order, finder, &scan, progress)
