@@ -19,7 +19,28 @@ use pyo3::{
 
 use crate::errors::BindError;
 
-/// A dataset in GPT-NeoX's `.bin` and `.idx`.
+/// A dataset in GPT-NeoX's format: `PREFIX.bin` and `PREFIX.idx`, memory-mapped.
+///
+/// A document is one sequence of the index, as GPT-NeoX counts them. `PREFIX.provenance`, if it exists,
+/// has the origins of the documents. The tokens may be in shards `PREFIX-000NN-of-000MM.bin`.
+///
+/// `dataset[i]` is the tokens of a document, (n_tokens,) uint16 or int32; a slice gives a list of
+/// documents. They are read-only views of the map, which stay valid after the dataset is deleted; a
+/// document that spans shards is a copy. `len(dataset)` is the number of documents. Opens in constant
+/// time. Pickles by path, so that the workers of a `torch.utils.data.DataLoader` can use it.
+///
+///     >>> dataset = TokenDataset("tokens/sample")
+///     >>> dataset[0]  # the first document
+///     array([ 12, 1044,  ...,    0], dtype=uint16)
+///     >>> longest = max(dataset, key=len)
+///     >>> dataset.origin(7)["subset"]
+///     'Books'
+///
+/// Raises:
+///     FormatError: The files are malformed or do not belong together; on access, the index is damaged
+///         there.
+///     OSError: A file cannot be read.
+///     IndexError: On access, there is no such document.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TokenDataset {
     pub inner: Arc<tokens::TokenDataset>,
@@ -159,26 +180,31 @@ impl TokenDataset {
         Ok(Self::of(Arc::new(tokens::TokenDataset::open(&prefix)?)))
     }
 
+    /// The path of the files, without suffixes.
     #[getter]
     fn prefix(&self) -> &OsStr {
         self.inner.prefix().as_os_str()
     }
 
+    /// The stored type of the tokens: `uint16` or `int32`.
     #[getter]
     fn dtype(&self) -> &'static str {
         self.inner.token_type().name()
     }
 
+    /// Number of tokens of all documents.
     #[getter]
     fn n_tokens(&self) -> u64 {
         self.inner.n_tokens()
     }
 
+    /// Whether `PREFIX.provenance` exists. The origin of a document may still be unknown.
     #[getter]
     fn has_provenance(&self) -> bool {
         self.inner.provenance().is_some()
     }
 
+    /// Names of the subsets, in order of first appearance; empty without provenance.
     #[getter]
     fn subsets(&self) -> Vec<String> {
         self.inner
@@ -186,12 +212,17 @@ impl TokenDataset {
             .map_or(Vec::new(), |p| p.subsets().to_vec())
     }
 
+    /// Paths of the shards that the documents came from, as they were given; empty without provenance.
     #[getter]
     fn shards(&self) -> Vec<String> {
         let shards = self.inner.provenance().map_or(&[][..], |p| p.shards());
         shards.iter().map(|shard| shard.path.clone()).collect()
     }
 
+    /// A digest of the index and the tokens, in hexadecimal.
+    ///
+    /// Of a file above 512 KiB, it covers 128 blocks of 4 KiB. It does not depend on the division into
+    /// shards.
     #[getter]
     fn fingerprint(&self, py: Python<'_>) -> String {
         py.detach(|| self.inner.fingerprint())
@@ -201,6 +232,12 @@ impl TokenDataset {
         self.inner.n_documents() as usize
     }
 
+    /// The concatenated tokens of all documents: (n_tokens,) uint16 or int32, a read-only view.
+    ///
+    /// If the tokens are in several shards, it is a new copy each time.
+    ///
+    /// Raises:
+    ///     FormatError: The tokens cannot be read.
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if self.token_files()?.files().len() > 1 {
@@ -242,10 +279,19 @@ impl TokenDataset {
         builtins.call_method1("map", (slf.getattr("__getitem__")?, documents))
     }
 
+    /// Number of tokens of each document: (n_documents,) int32.
+    ///
+    /// Raises:
+    ///     FormatError: The index is damaged.
     fn lengths<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyArray1<i32>>, BindError> {
         Ok(py.detach(|| self.inner.lengths())?.into_pyarray(py))
     }
 
+    /// The origin of a document, or None if it is unknown.
+    ///
+    /// Raises:
+    ///     ConfigError: There is no such document.
+    ///     FormatError: The provenance file is damaged.
     fn origin<'py>(&self, py: Python<'py>, document: u64) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(None);
@@ -262,6 +308,12 @@ impl TokenDataset {
         Ok(Some(dict))
     }
 
+    /// The origins of all documents as columns, or None without provenance.
+    ///
+    /// `shard` and `subset` are indices into `shards` and `subsets`. Unknown values are -1.
+    ///
+    /// Raises:
+    ///     FormatError: The provenance file is damaged.
     fn origins<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(None);
@@ -278,6 +330,13 @@ impl TokenDataset {
         Ok(Some(dict))
     }
 
+    /// The documents that came from a record of `shards[shard]`, ascending; empty without provenance.
+    ///
+    /// Reads the locations of all documents of the shard.
+    ///
+    /// Raises:
+    ///     ConfigError: There is no such shard.
+    ///     FormatError: The provenance file is damaged.
     fn documents_of(&self, py: Python<'_>, shard: u32, record: u64) -> Result<Vec<u64>, BindError> {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(Vec::new());
@@ -285,10 +344,20 @@ impl TokenDataset {
         Ok(py.detach(|| provenance.documents_of(shard, record))?)
     }
 
+    /// Index of a document's first token in `tokens`.
+    ///
+    /// Raises:
+    ///     ConfigError: There is no such document.
+    ///     FormatError: The index is damaged there.
     fn first_token(&self, document: u64) -> Result<u64, BindError> {
         Ok(self.inner.token_range(document)?.start)
     }
 
+    /// Indices into `subsets` of documents, -1 if unknown: (n,) int64 to (n,) int32.
+    ///
+    /// Raises:
+    ///     ConfigError: There is no such document.
+    ///     FormatError: The provenance file is damaged.
     fn subset_numbers<'py>(
         &self,
         py: Python<'py>,
@@ -303,6 +372,10 @@ impl TokenDataset {
             .into_pyarray(py))
     }
 
+    /// Checks the whole index against the tokens.
+    ///
+    /// Raises:
+    ///     FormatError: The index is damaged; the message names the first wrong document.
     fn check(&self, py: Python<'_>) -> Result<(), BindError> {
         Ok(py.detach(|| self.inner.check())?)
     }

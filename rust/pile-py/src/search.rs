@@ -17,7 +17,13 @@ use crate::{
 type Column<'py> = Bound<'py, PyArray1<i64>>;
 type Table<'py> = Bound<'py, PyArray2<i64>>;
 
-/// The suffix array of a dataset, memory-mapped.
+/// The suffix array of a dataset, memory-mapped. `pile_tools.search.Index` wraps it.
+///
+/// `SuffixIndex(folder, dataset)` opens the index in a folder. Pickles by path.
+///
+/// Raises:
+///     FormatError: The index is incomplete, damaged, or of another dataset.
+///     OSError: A file cannot be read.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct SuffixIndex {
     pub inner: Arc<search::SuffixIndex>,
@@ -90,26 +96,31 @@ impl SuffixIndex {
         })
     }
 
+    /// The dataset of the index.
     #[getter]
     fn dataset(&self) -> TokenDataset {
         TokenDataset::of(Arc::clone(self.inner.dataset()))
     }
 
+    /// Number of segments of the index.
     #[getter]
     fn n_segments(&self) -> usize {
         self.inner.n_segments()
     }
 
+    /// Number of distinct ids in the dataset.
     #[getter]
     fn n_ids(&self) -> usize {
         self.inner.alphabet().len()
     }
 
+    /// Whether the index can search for texts, as it was built with a tokenizer.
     #[getter]
     fn has_bytes(&self) -> bool {
         self.inner.alphabet().has_bytes()
     }
 
+    /// Whether every id decodes to the same bytes with a tokenizer.
     fn is_of(&self, py: Python<'_>, tokenizer: &Tokenizer) -> bool {
         py.detach(|| {
             self.inner
@@ -118,14 +129,30 @@ impl SuffixIndex {
         })
     }
 
+    /// The concatenated bytes of ids.
+    ///
+    /// Ids that do not occur have no bytes, nor has any id if `has_bytes` is False.
     fn decode<'py>(&self, py: Python<'py>, ids: Ids) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.inner.decode(&ids.0))
     }
 
+    /// Number of occurrences of an n-gram, given by its ids.
+    ///
+    /// Raises:
+    ///     ConfigError: The n-gram is empty.
     fn count(&self, py: Python<'_>, ids: Ids) -> Result<u64, BindError> {
         Ok(py.detach(|| self.inner.count(&ids.0))?)
     }
 
+    /// Number of occurrences of each n-gram: (n,) int64. The same for any number of threads.
+    ///
+    /// Args:
+    ///     ids: The concatenated n-grams.
+    ///     starts: Index of each n-gram's first id, then the end of the last one: (n + 1,) int64.
+    ///     n_threads: Number of threads.
+    ///
+    /// Raises:
+    ///     ConfigError: An n-gram is empty, or `starts` does not ascend within `ids`.
     fn count_batch<'py>(
         &self,
         py: Python<'py>,
@@ -139,6 +166,12 @@ impl SuffixIndex {
         Ok(column(py, counts.map_err(BindError::from)?))
     }
 
+    /// Every occurrence of an n-gram, in order: (n, 2) int64.
+    ///
+    /// The columns are document and token offset.
+    ///
+    /// Raises:
+    ///     ConfigError: The n-gram is empty, or occurs more than `max_occurrences` times.
     fn locate<'py>(&self, py: Python<'py>, ids: Ids, max_occurrences: u64) -> PyResult<Table<'py>> {
         let found = py
             .detach(|| self.inner.locate(&ids.0, max_occurrences))
@@ -152,10 +185,20 @@ impl SuffixIndex {
         )
     }
 
+    /// Number of occurrences of a text. Overlapping occurrences count.
+    ///
+    /// Raises:
+    ///     ConfigError: The text is empty, or `has_bytes` is False.
     fn count_text(&self, py: Python<'_>, text: &[u8]) -> Result<u64, BindError> {
         Ok(py.detach(|| self.inner.count_text(text))?)
     }
 
+    /// Every occurrence of a text, in order: (n, 4) int64.
+    ///
+    /// The columns are document, token offset, first byte in that token, and number of tokens.
+    ///
+    /// Raises:
+    ///     ConfigError: As `count_text`; or the text occurs more than `max_occurrences` times.
     fn locate_text<'py>(
         &self,
         py: Python<'py>,
@@ -168,6 +211,12 @@ impl SuffixIndex {
         text_occurrences(py, &found)
     }
 
+    /// Number of occurrences of a text, and up to `limit` of them as rows of `locate_text`.
+    ///
+    /// Which ones is arbitrary but deterministic.
+    ///
+    /// Raises:
+    ///     ConfigError: As `count_text`.
     fn sample_text<'py>(
         &self,
         py: Python<'py>,
@@ -180,6 +229,11 @@ impl SuffixIndex {
         Ok((n, text_occurrences(py, &found)?))
     }
 
+    /// The tokens that follow a context, or with `longest` its longest suffix that any token follows.
+    ///
+    /// Returns:
+    ///     The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of
+    ///     occurrences that end with their document. 0. The number of tokens of the context that was used.
     fn next_tokens<'py>(
         &self,
         py: Python<'py>,
@@ -193,6 +247,15 @@ impl SuffixIndex {
         Ok(next_tokens(py, found.map_err(BindError::from)?))
     }
 
+    /// The tokens that follow a text, or with `longest` its longest suffix that any token follows.
+    ///
+    /// Returns:
+    ///     The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of
+    ///     occurrences that end with their document, and of those that end within a token. The number of
+    ///     bytes of the text that was used.
+    ///
+    /// Raises:
+    ///     ConfigError: As `count_text`.
     fn next_after_text<'py>(
         &self,
         py: Python<'py>,
@@ -206,6 +269,11 @@ impl SuffixIndex {
         Ok(next_tokens(py, found.map_err(BindError::from)?))
     }
 
+    /// The counts of `next` after the longest suffix of a context that any token follows.
+    ///
+    /// Returns:
+    ///     The number of occurrences of the suffix that `next` follows, the number of those that any token of
+    ///     the same document follows, and the length of the suffix in tokens.
     fn probability(
         &self,
         py: Python<'_>,
@@ -216,6 +284,13 @@ impl SuffixIndex {
         Ok((p.n_followed_by, p.n_followed, p.n_context))
     }
 
+    /// The maximal spans of a text, of at least `min_bytes` bytes, that occur in a document: (n, 2) int64.
+    ///
+    /// The columns are the first byte and the end of each span. Spans are in order, cut to whole characters,
+    /// and none is within another.
+    ///
+    /// Raises:
+    ///     ConfigError: `min_bytes` is 0, or `has_bytes` is False.
     fn spans<'py>(
         &self,
         py: Python<'py>,
@@ -240,7 +315,13 @@ impl SuffixIndex {
     }
 }
 
-/// The segments, memory and disk of an index that `build_index` would build.
+/// The segments, memory and disk of the index that `build_index` would build.
+///
+/// Returns:
+///     An `IndexPlan` of `pile_tools.types`.
+///
+/// Raises:
+///     FormatError: The dataset is damaged, or a document has more tokens than a segment can hold.
 #[pyfunction]
 pub fn plan_index<'py>(
     py: Python<'py>,
@@ -253,7 +334,21 @@ pub fn plan_index<'py>(
     to_python(py, &plan)
 }
 
-/// Builds the index of a dataset in a folder and returns its counts.
+/// Builds the index of a dataset in a folder: see `pile_tools.jobs.index`.
+///
+/// Args:
+///     dataset: The dataset.
+///     tokenizer: The tokenizer of the dataset. With None, the index cannot search for texts.
+///     folder: The folder. Finished segments of the same index in it are reused.
+///     memory_bytes: Bytes of memory to sort a segment. A longer document takes more.
+///     on_progress: Called with the tokens processed so far. Each is processed twice.
+///
+/// Returns:
+///     An `IndexSummary` of `pile_tools.types`.
+///
+/// Raises:
+///     FormatError: The dataset is damaged, or a document has more tokens than a segment can hold.
+///     OSError: A file cannot be read or written.
 #[pyfunction]
 #[pyo3(signature = (dataset, tokenizer, folder, memory_bytes, on_progress = None))]
 pub fn build_index<'py>(
@@ -277,10 +372,19 @@ pub fn build_index<'py>(
     to_python(py, &summary)
 }
 
-/// The documents with an occurrence of every clause, and the shortest run of tokens that contains one of each.
+/// The documents with an occurrence of every clause, in order, and the shortest run that has one of each.
 ///
-/// A clause is an array of its occurrences. Clauses and result have the columns document, token of the document, number
-/// of tokens.
+/// Args:
+///     clauses: The occurrences of each clause, in any order: (n, 3) int64 with the columns document, token
+///         offset and number of tokens.
+///     window: Number of tokens above which a run is left out, or None.
+///
+/// Returns:
+///     A row for each document: (n_documents, 3) int64 with the columns document, token offset and number of
+///     tokens of the run. Of several shortest runs it is the first.
+///
+/// Raises:
+///     ConfigError: There are no clauses.
 #[pyfunction]
 #[pyo3(signature = (clauses, window = None))]
 pub fn combine_occurrences<'py>(

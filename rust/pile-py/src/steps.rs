@@ -6,7 +6,13 @@ use pyo3::prelude::*;
 
 use crate::errors::BindError;
 
-/// The position of the first sample that one rank reads in one micro-batch, and the number of samples it reads.
+/// The first sample that a data-parallel rank reads in a micro-batch of a step, and their number.
+///
+/// `rank` and `micro_batch` are each an index from 0 and the number of them.
+///
+/// Raises:
+///     ConfigError: There is no such step, rank or micro-batch, or the batch does not divide into equal
+///         micro-batches.
 #[pyfunction]
 pub fn micro_batch_samples(
     n_samples: u64,
@@ -40,7 +46,20 @@ type Documents<'py> = (
     Bound<'py, PyArray1<i32>>,
 );
 
-/// The document and position of each token of a batch, and the cumulative lengths of the runs of documents.
+/// The documents, position ids and cumulative lengths of a batch: see `pile_tools.order.Batch`.
+///
+/// Args:
+///     spans: The spans of the batch: `TrainingOrder.spans`.
+///     n_rows: Number of rows.
+///     row_length: Number of tokens of a row.
+///     n_inputs: Number of the first tokens of each row that are inputs of the model.
+///
+/// Returns:
+///     The document of each token, (n_rows, row_length) int64; its index in its run, (n_rows, row_length)
+///     int32; and the start of each run in the concatenated inputs, then their number, (n_runs + 1,) int32.
+///
+/// Raises:
+///     ConfigError: The spans do not fit the rows.
 #[pyfunction]
 pub fn batch_documents<'py>(
     py: Python<'py>,
