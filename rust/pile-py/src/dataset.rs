@@ -3,7 +3,7 @@
 use std::{
     ffi::{OsStr, c_int, c_void},
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -160,6 +160,11 @@ pub fn filled<'py>(
     typed.call_method1("reshape", (shape.to_vec(),))
 }
 
+/// A path in quotes, as `repr` of Python writes it: on one line, whatever its name.
+pub fn quoted(py: Python<'_>, path: &Path) -> PyResult<String> {
+    Ok(path.as_os_str().into_pyobject(py)?.repr()?.to_string())
+}
+
 /// Converts a Python index, which counts from the end if negative, to a number below `n`.
 pub fn index(i: i64, n: u64) -> PyResult<u64> {
     let from_start = if i < 0 {
@@ -230,6 +235,16 @@ impl TokenDataset {
 
     fn __len__(&self) -> usize {
         self.inner.n_documents() as usize
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!(
+            "<TokenDataset {}: {} documents, {} tokens, {}>",
+            quoted(py, self.inner.prefix())?,
+            self.inner.n_documents(),
+            self.inner.n_tokens(),
+            self.dtype(),
+        ))
     }
 
     /// The concatenated tokens of all documents: (n_tokens,) uint16 or int32, a read-only view.

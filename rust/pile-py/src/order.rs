@@ -11,7 +11,7 @@ use pile_core::{
 use pyo3::{IntoPyObjectExt, prelude::*};
 
 use crate::{
-    dataset::{TokenDataset, filled, index},
+    dataset::{TokenDataset, filled, index, quoted},
     errors::BindError,
     progress::watch,
     source::{SourceKind, TokenSource as SourceClass},
@@ -267,6 +267,22 @@ impl TrainingOrder {
 
     fn __len__(&self) -> usize {
         self.inner.n_samples() as usize
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (path, source) = match &self.origin {
+            OrderOrigin::Arrays { stem, prefix, .. } => {
+                (stem, format!("dataset {}", quoted(py, prefix)?))
+            }
+            OrderOrigin::Rows { path, .. } => (path, "rows".to_owned()),
+            OrderOrigin::Blend { stem, parts, .. } => (stem, format!("{} datasets", parts.len())),
+        };
+        Ok(format!(
+            "<TrainingOrder {} of {source}: {} samples of {} tokens>",
+            quoted(py, path)?,
+            self.inner.n_samples(),
+            self.inner.sample_length(),
+        ))
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, sample: i64) -> PyResult<Bound<'py, PyAny>> {

@@ -3,14 +3,18 @@
 use std::{path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
-use pile_core::{search, tokenize::TokenBytes};
+use pile_core::{search, tokenize::TokenBytes, tokens::TokenSource};
 use pyo3::{
     prelude::*,
     types::{PyBytes, PyList, PyTuple},
 };
 
 use crate::{
-    dataset::TokenDataset, errors::BindError, jobs::to_python, order::table, progress::watch,
+    dataset::{TokenDataset, quoted},
+    errors::BindError,
+    jobs::to_python,
+    order::table,
+    progress::watch,
     tokenizer::Tokenizer,
 };
 
@@ -308,6 +312,17 @@ impl SuffixIndex {
                 .map(|span| [span.start as i64, span.end as i64])
                 .collect(),
         )
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let dataset = self.inner.dataset();
+        Ok(format!(
+            "<SuffixIndex {}: {} documents, {} tokens, {} segments>",
+            quoted(py, self.inner.folder())?,
+            dataset.n_documents(),
+            dataset.n_tokens(),
+            self.inner.n_segments(),
+        ))
     }
 
     fn __getnewargs__(&self) -> PyResult<(PathBuf, TokenDataset)> {

@@ -7,7 +7,7 @@ use pile_core::tokens::{self, Span, TokenSource as _};
 use pyo3::{prelude::*, types::PyDict};
 
 use crate::{
-    dataset::{filled, index},
+    dataset::{filled, index, quoted},
     errors::BindError,
 };
 
@@ -103,6 +103,21 @@ impl TokenSource {
 
     fn __len__(&self) -> usize {
         self.source().n_documents() as usize
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!(
+            "<TokenSource {}: {} {}, {}{}>",
+            quoted(py, &self.prefix())?,
+            self.__len__(),
+            if self.knows_documents() {
+                "documents"
+            } else {
+                "rows"
+            },
+            self.dtype(),
+            if self.has_tokens() { "" } else { ", no tokens" },
+        ))
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, document: i64) -> PyResult<Bound<'py, PyAny>> {

@@ -177,6 +177,10 @@ impl Tokenizer {
         self.inner.id_to_token(id)
     }
 
+    fn __repr__(&self) -> String {
+        format!("<Tokenizer: {} tokens>", self.inner.vocab_size())
+    }
+
     fn __getnewargs__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>,) {
         (PyBytes::new(py, &self.json),)
     }
