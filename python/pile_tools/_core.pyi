@@ -1,12 +1,31 @@
 """The Rust core: tokenizer, token datasets, training orders and the jobs that make them."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, SupportsIndex, final, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.types import AnyPath, Counting, OnProgress, OnTokens, Origin, OriginColumns, TermQuery, Tokens
+from pile_tools.types import (
+    AnyPath,
+    BuildSummary,
+    Counting,
+    Ids,
+    IndexPlan,
+    IndexSummary,
+    LabelSummary,
+    LengthSummary,
+    MergeSummary,
+    OnProgress,
+    OnTokens,
+    OrderSummary,
+    Origin,
+    OriginColumns,
+    TermQuery,
+    Tokens,
+    TrainSummary,
+    WordsSummary,
+)
 
 __all__ = [
     "SuffixIndex",
@@ -101,7 +120,7 @@ class Tokenizer:
             FormatError: As `encode`.
         """
 
-    def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]], skip_special_tokens: bool = True) -> str:
+    def decode(self, ids: Ids, skip_special_tokens: bool = True) -> str:
         """The text of ids, as in `tokenizers`: unknown ids are skipped, invalid UTF-8 becomes U+FFFD.
 
         Raises:
@@ -313,7 +332,7 @@ class TrainingOrder:
         """Indices of the samples that GPT-NeoX cannot read and replaces by another sample, ascending."""
 
     @property
-    def dataset(self) -> Any:
+    def dataset(self) -> TokenDataset | TokenSource | list[TokenDataset | TokenSource]:
         """The source of the documents: a `TokenDataset` or a `TokenSource`; for a blend, a list of them."""
 
     def __len__(self) -> int: ...
@@ -347,7 +366,7 @@ class TrainingOrder:
         """
 
     def find(
-        self, sequences: Sequence[NDArray[np.integer[Any]]], n_samples: int, on_progress: OnProgress = None
+        self, sequences: Sequence[Ids], n_samples: int, on_progress: OnProgress = None
     ) -> NDArray[np.int64]:
         """Every occurrence of token sequences in the first `n_samples` samples: (n, 3) int64.
 
@@ -360,7 +379,7 @@ class TrainingOrder:
             FormatError: The dataset or an array is damaged, or there are no tokens.
         """
 
-    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __reduce__(self) -> tuple[Callable[..., TrainingOrder], tuple[object, ...]]: ...
 
 @final
 class TokenSource:
@@ -468,7 +487,7 @@ def build_dataset(
     skip_bad_records: bool = False,
     add_special_tokens: bool = False,
     max_record: int = ...,
-) -> dict[str, Any]:
+) -> BuildSummary:
     """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or resumes the same job.
 
     Args:
@@ -504,7 +523,7 @@ def merge_datasets(
     job: str,
     discard: bool,
     on_progress: OnProgress = None,
-) -> dict[str, Any]:
+) -> MergeSummary:
     """Merges datasets into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or resumes the same job.
 
     Args:
@@ -539,7 +558,7 @@ def label_dataset(
     skip_bad_records: bool = False,
     add_special_tokens: bool = False,
     max_record: int = ...,
-) -> dict[str, Any]:
+) -> LabelSummary:
     """Finds the record of each document of a dataset by its tokens, and writes `FOLDER/NAME.provenance`.
 
     Args:
@@ -576,7 +595,7 @@ def train_tokenizer(
     text_field: str = "text",
     skip_bad_records: bool = False,
     max_record: int = ...,
-) -> tuple[str, dict[str, Any]]:
+) -> tuple[str, TrainSummary]:
     """Trains a byte-level BPE tokenizer on the documents of shards. The same for any number of threads.
 
     Args:
@@ -615,7 +634,7 @@ def build_order(
     allow_chopped: bool = True,
     labels: AnyPath | None = None,
     on_progress: OnProgress = None,
-) -> dict[str, Any]:
+) -> OrderSummary:
     """Builds an order and writes it as `STEM_{doc,sample,shuffle}_idx.npy`.
 
     Args:
@@ -747,12 +766,12 @@ class SuffixIndex:
         """Whether the index can search for texts, as it was built with a tokenizer."""
     def is_of(self, tokenizer: Tokenizer) -> bool:
         """Whether every id decodes to the same bytes with a tokenizer."""
-    def decode(self, ids: Sequence[int] | NDArray[Any]) -> bytes:
+    def decode(self, ids: Ids) -> bytes:
         """The concatenated bytes of ids.
 
         Ids that do not occur have no bytes, nor has any id if `has_bytes` is False.
         """
-    def count(self, ids: Sequence[int] | NDArray[Any]) -> int:
+    def count(self, ids: Ids) -> int:
         """Number of occurrences of an n-gram, given by its ids.
 
         Raises:
@@ -771,7 +790,7 @@ class SuffixIndex:
         Raises:
             ConfigError: An n-gram is empty, or `starts` does not ascend within `ids`.
         """
-    def locate(self, ids: Sequence[int] | NDArray[Any], max_occurrences: int) -> NDArray[np.int64]:
+    def locate(self, ids: Ids, max_occurrences: int) -> NDArray[np.int64]:
         """Every occurrence of an n-gram, in order: (n, 2) int64.
 
         The columns are document and token offset.
@@ -802,7 +821,7 @@ class SuffixIndex:
             ConfigError: As `count_text`.
         """
     def next_tokens(
-        self, context: Sequence[int] | NDArray[Any], longest: bool
+        self, context: Ids, longest: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
         """The tokens that follow a context, or with `longest` its longest suffix that any token follows.
 
@@ -823,7 +842,7 @@ class SuffixIndex:
         Raises:
             ConfigError: As `count_text`.
         """
-    def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> tuple[int, int, int]:
+    def probability(self, context: Ids, next: int) -> tuple[int, int, int]:
         """The counts of `next` after the longest suffix of a context that any token follows.
 
         Returns:
@@ -841,7 +860,7 @@ class SuffixIndex:
         """
     def __getnewargs__(self) -> tuple[str, TokenDataset]: ...
 
-def plan_index(dataset: TokenDataset, memory_bytes: int) -> dict[str, Any]:
+def plan_index(dataset: TokenDataset, memory_bytes: int) -> IndexPlan:
     """The segments, memory and disk of the index that `build_index` would build.
 
     Returns:
@@ -857,7 +876,7 @@ def build_index(
     folder: AnyPath,
     memory_bytes: int,
     on_progress: OnProgress = None,
-) -> dict[str, Any]:
+) -> IndexSummary:
     """Builds the index of a dataset in a folder: see `pile_tools.jobs.index`.
 
     Args:
@@ -998,7 +1017,7 @@ def count_token_ngrams(
     groups: NDArray[np.uint32],
     group_names: Sequence[str | None],
     on_progress: OnProgress = None,
-) -> list[dict[str, Any]]:
+) -> list[LengthSummary]:
     """Counts the n-grams of a dataset and writes the retained ones to a table: see `pile_tools.count_ngrams`.
 
     Args:
@@ -1032,7 +1051,7 @@ def count_word_ngrams(
     text_field: str = "text",
     skip_bad_records: bool = False,
     max_record: int = ...,
-) -> dict[str, Any]:
+) -> WordsSummary:
     """Counts the n-grams of the words of shards and writes the retained ones to a table.
 
     Words are those of `str.split()`. `pile_tools.count_ngrams` is the whole job.

@@ -1,7 +1,7 @@
 //! The Python class `TokenDataset`.
 
 use std::{
-    ffi::{OsStr, c_int, c_void},
+    ffi::{OsStr, OsString, c_int, c_void},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -161,8 +161,13 @@ pub fn filled<'py>(
 }
 
 /// A path in quotes, as `repr` of Python writes it: on one line, whatever its name.
-pub fn quoted(py: Python<'_>, path: &Path) -> PyResult<String> {
-    Ok(path.as_os_str().into_pyobject(py)?.repr()?.to_string())
+pub fn quoted(py: Python<'_>, path: &OsStr) -> PyResult<String> {
+    Ok(path.into_pyobject(py)?.repr()?.to_string())
+}
+
+/// The absolute form of a path, for pickling: the process that unpickles may have another working directory.
+pub fn absolute(path: &Path) -> PyResult<OsString> {
+    Ok(std::path::absolute(path)?.into())
 }
 
 /// Converts a Python index, which counts from the end if negative, to a number below `n`.
@@ -240,7 +245,7 @@ impl TokenDataset {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "<TokenDataset {}: {} documents, {} tokens, {}>",
-            quoted(py, self.inner.prefix())?,
+            quoted(py, self.prefix())?,
             self.inner.n_documents(),
             self.inner.n_tokens(),
             self.dtype(),
@@ -395,8 +400,7 @@ impl TokenDataset {
         Ok(py.detach(|| self.inner.check())?)
     }
 
-    fn __getnewargs__(&self) -> PyResult<(PathBuf,)> {
-        // Absolute: the process that unpickles may have another working directory.
-        Ok((std::path::absolute(self.inner.prefix())?,))
+    fn __getnewargs__(&self) -> PyResult<(OsString,)> {
+        Ok((absolute(self.inner.prefix())?,))
     }
 }

@@ -11,7 +11,7 @@ use pile_core::{
 use pyo3::{IntoPyObjectExt, prelude::*};
 
 use crate::{
-    dataset::{TokenDataset, filled, index, quoted},
+    dataset::{TokenDataset, absolute, filled, index, quoted},
     errors::BindError,
     progress::watch,
     source::{SourceKind, TokenSource as SourceClass},
@@ -272,14 +272,14 @@ impl TrainingOrder {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let (path, source) = match &self.origin {
             OrderOrigin::Arrays { stem, prefix, .. } => {
-                (stem, format!("dataset {}", quoted(py, prefix)?))
+                (stem, format!("dataset {}", quoted(py, prefix.as_os_str())?))
             }
             OrderOrigin::Rows { path, .. } => (path, "rows".to_owned()),
             OrderOrigin::Blend { stem, parts, .. } => (stem, format!("{} datasets", parts.len())),
         };
         Ok(format!(
             "<TrainingOrder {} of {source}: {} samples of {} tokens>",
-            quoted(py, path)?,
+            quoted(py, path.as_os_str())?,
             self.inner.n_samples(),
             self.inner.sample_length(),
         ))
@@ -393,25 +393,24 @@ impl TrainingOrder {
                 layout: l,
                 ..
             } => {
-                let layout = (l.extra, l.is_padded, *padding, l.as_gpt_neox);
                 let arguments = (
-                    stem,
+                    absolute(stem)?,
                     l.seq_length,
-                    prefix,
-                    layout.0,
-                    layout.1,
-                    layout.2,
-                    layout.3,
+                    absolute(prefix)?,
+                    l.extra,
+                    l.is_padded,
+                    *padding,
+                    l.as_gpt_neox,
                 );
                 (slf.get_type(), arguments).into_bound_py_any(py)
             }
             OrderOrigin::Rows { path, rows } => {
-                let arguments = (path, rows.row_length(), rows.token_type().name());
+                let arguments = (absolute(path)?, rows.row_length(), rows.token_type().name());
                 (core.getattr("rows_order")?, arguments).into_bound_py_any(py)
             }
             OrderOrigin::Blend { stem, parts, .. } => {
                 let parts: Vec<_> = parts.iter().map(|part| part.bind(py)).collect();
-                (core.getattr("blended_order")?, (stem, parts)).into_bound_py_any(py)
+                (core.getattr("blended_order")?, (absolute(stem)?, parts)).into_bound_py_any(py)
             }
         }
     }

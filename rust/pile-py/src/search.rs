@@ -1,6 +1,6 @@
 //! `SuffixIndex`: the suffix array of a dataset.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
 use pile_core::{search, tokenize::TokenBytes, tokens::TokenSource};
@@ -10,7 +10,7 @@ use pyo3::{
 };
 
 use crate::{
-    dataset::{TokenDataset, quoted},
+    dataset::{TokenDataset, absolute, quoted},
     errors::BindError,
     jobs::to_python,
     order::table,
@@ -318,15 +318,15 @@ impl SuffixIndex {
         let dataset = self.inner.dataset();
         Ok(format!(
             "<SuffixIndex {}: {} documents, {} tokens, {} segments>",
-            quoted(py, self.inner.folder())?,
+            quoted(py, self.inner.folder().as_os_str())?,
             dataset.n_documents(),
             dataset.n_tokens(),
             self.inner.n_segments(),
         ))
     }
 
-    fn __getnewargs__(&self) -> PyResult<(PathBuf, TokenDataset)> {
-        Ok((std::path::absolute(self.inner.folder())?, self.dataset()))
+    fn __getnewargs__(&self) -> PyResult<(OsString, TokenDataset)> {
+        Ok((absolute(self.inner.folder())?, self.dataset()))
     }
 }
 

@@ -1,6 +1,10 @@
 //! The Python class `TokenSource`: tokens whose documents have no known origin.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pile_core::tokens::{self, Span, TokenSource as _};
@@ -52,10 +56,10 @@ impl TokenSource {
 
     /// The path of the files, without suffixes; for rows, the path of their first file.
     #[getter]
-    fn prefix(&self) -> PathBuf {
+    fn prefix(&self) -> &OsStr {
         match &self.kind {
-            SourceKind::Rows(rows) => rows.path().to_owned(),
-            SourceKind::Indexed(dataset) => dataset.prefix().to_owned(),
+            SourceKind::Rows(rows) => rows.path().as_os_str(),
+            SourceKind::Indexed(dataset) => dataset.prefix().as_os_str(),
         }
     }
 
@@ -108,7 +112,7 @@ impl TokenSource {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         Ok(format!(
             "<TokenSource {}: {} {}, {}{}>",
-            quoted(py, &self.prefix())?,
+            quoted(py, self.prefix())?,
             self.__len__(),
             if self.knows_documents() {
                 "documents"
@@ -169,11 +173,11 @@ impl TokenSource {
 ///         damaged.
 ///     OSError: A file cannot be read.
 #[pyfunction]
-pub fn token_files(path: PathBuf) -> Result<Vec<(PathBuf, u64)>, BindError> {
+pub fn token_files(path: PathBuf) -> Result<Vec<(OsString, u64)>, BindError> {
     let (files, _) = tokens::TokenFiles::open_with_index(&path)?;
     Ok(files
         .files()
         .iter()
-        .map(|file| (file.path().to_owned(), file.bytes().len() as u64))
+        .map(|file| (file.path().into(), file.bytes().len() as u64))
         .collect())
 }
