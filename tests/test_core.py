@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import inspect
 import json
 import pickle
@@ -17,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 import pile_tools.types
-from pile_tools import _core
+from pile_tools import ConfigError, _core
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.read.shards import find_shards
@@ -124,6 +125,31 @@ def test_reprs_are_one_line_that_names_the_content(objects: Objects, folder: Pat
     assert all(len(text.splitlines()) == 1 for text in expected.values())
 
 
+def counting(folder: Path) -> Counting:
+    return Counting(
+        lengths=[2],
+        min_count=2,
+        top=None,
+        memory=1 << 26,
+        threads=1,
+        folder=folder,
+        free_bytes=1 << 30,
+        job="x",
+        discard=True,
+    )
+
+
+def term_query() -> TermQuery:
+    return TermQuery(
+        terms=[b"alpha", b"beta"],
+        whole_words=True,
+        ignore_case=False,
+        pairs=[(0, 1)],
+        within_words=None,
+        threads=1,
+    )
+
+
 def conforms(value: object, hint: Any) -> bool:
     """Whether a value has the type of an annotation, to its last item."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -173,29 +199,9 @@ def test_results_have_the_types_of_the_stub(
         (tmp_path / name).mkdir()
         return tmp_path / name
 
-    def counting(name: str) -> Counting:
-        return Counting(
-            lengths=[2],
-            min_count=2,
-            top=None,
-            memory=1 << 26,
-            threads=1,
-            folder=scratch(name),
-            free_bytes=1 << 30,
-            job="x",
-            discard=True,
-        )
-
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a b"}\n{"text": 5}\n', encoding="utf-8")
-    query = TermQuery(
-        terms=[b"alpha", b"beta"],
-        whole_words=True,
-        ignore_case=False,
-        pairs=[(0, 1)],
-        within_words=None,
-        threads=1,
-    )
+    query = term_query()
     one_group = np.zeros(0, dtype=np.uint32)
     clause = np.array([[0, 0, 1]])
     results: dict[str, Any] = {
@@ -255,12 +261,12 @@ def test_results_have_the_types_of_the_stub(
         "order_repeats": _core.order_repeats(order, 10, 5, 1),
         "order_mixture": _core.order_mixture(order, numbers, len(dataset.subsets), 10, 5, 1),
         "count_token_ngrams": _core.count_token_ngrams(
-            dataset, counting("tokens"), tmp_path / "tokens.tsv", False, encoder, one_group, [None]
+            dataset, counting(scratch("tokens")), tmp_path / "tokens.tsv", False, encoder, one_group, [None]
         ),
         "count_word_ngrams": _core.count_word_ngrams(
-            paths, counting("words"), tmp_path / "words.tsv", False, True
+            paths, counting(scratch("words")), tmp_path / "words.tsv", False, True
         ),
-        "token_ngrams": _core.token_ngrams(dataset, counting("ngrams"), False),
+        "token_ngrams": _core.token_ngrams(dataset, counting(scratch("ngrams")), False),
         "shards_terms": _core.shards_terms(paths, query, True),
         "dataset_terms": _core.dataset_terms(dataset, encoder, query, one_group, 1, None),
         "order_terms": _core.order_terms(order, encoder, query, [5, 10]),
@@ -275,6 +281,39 @@ def test_results_have_the_types_of_the_stub(
     assert results.keys() == called - {"_panic", "report_machine_failures"}
     for name, value in results.items():
         assert conforms(value, returned(name)), (name, returned(name), value)
+
+
+def test_arguments_that_do_not_fit_each_other_are_refused(
+    objects: Objects, folder: Path, tmp_path: Path
+) -> None:
+    dataset, encoder = objects["dataset"], objects["tokenizer"]
+    query = term_query()
+    n = len(dataset)
+    numbers = np.zeros(n, dtype=np.uint32)
+    for groups, n_groups in ((numbers[:2], 1), (numbers + 1, 1), (numbers[:0], 0)):
+        with pytest.raises(ConfigError, match="group"):
+            _core.dataset_terms(dataset, encoder, query, groups, n_groups, None)
+        settings, output, names = counting(tmp_path), tmp_path / "x.tsv", ["x"] * n_groups
+        with pytest.raises(ConfigError, match="group"):
+            _core.count_token_ngrams(dataset, settings, output, False, None, groups, names)
+    for lengths in ([], [1, 2]):
+        settings = dataclasses.replace(counting(tmp_path), lengths=lengths)
+        with pytest.raises(ConfigError, match="one length"):
+            _core.token_ngrams(dataset, settings, False)
+    for n_columns in (0, 2, 5):
+        table = np.zeros((1, n_columns), dtype=np.int64)
+        with pytest.raises(ConfigError, match=f"{n_columns} columns, expected 3"):
+            _core.combine_occurrences([table])
+        with pytest.raises(ConfigError, match=f"{n_columns} columns, expected 4"):
+            _core.batch_documents(table, 1, 1, 1)
+
+
+@pytest.mark.parametrize("seq_length", [2**60, 2**62])
+def test_samples_beyond_memory_are_an_ordinary_error(folder: Path, seq_length: int) -> None:
+    order = _core.TrainingOrder(folder / "order1", seq_length, folder / "sample", is_padded=True)
+    for read in (lambda: order[0], lambda: order.samples(0, 9), lambda: order.take(np.arange(9))):
+        with pytest.raises(MemoryError):
+            read()
 
 
 def test_pickles_open_in_another_working_directory(

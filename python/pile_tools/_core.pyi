@@ -211,9 +211,6 @@ class TokenDataset:
         """The concatenated tokens of all documents: (n_tokens,) uint16 or int32, a read-only view.
 
         If the tokens are in several shards, it is a new copy each time.
-
-        Raises:
-            FormatError: The tokens cannot be read.
         """
 
     @overload
@@ -343,6 +340,7 @@ class TrainingOrder:
         Raises:
             IndexError: There is no such sample.
             FormatError: The dataset or an array is damaged, or there are no tokens.
+            MemoryError: The samples do not fit into memory.
         """
 
     def samples(self, first: int, n: int) -> Tokens:
@@ -353,6 +351,7 @@ class TrainingOrder:
         Raises:
             ConfigError: The order has fewer samples.
             FormatError: The dataset or an array is damaged, or there are no tokens.
+            MemoryError: The samples do not fit into memory.
         """
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
@@ -907,7 +906,7 @@ def combine_occurrences(clauses: Sequence[NDArray[np.int64]], window: int | None
         tokens of the run. Of several shortest runs it is the first.
 
     Raises:
-        ConfigError: There are no clauses.
+        ConfigError: There are no clauses, or one has another number of columns.
     """
 
 def order_when(
@@ -1034,7 +1033,7 @@ def count_token_ngrams(
         A `LengthSummary` of `pile_tools.types` for each length.
 
     Raises:
-        ConfigError: A length cannot be counted, or ids are not tokens.
+        ConfigError: A length cannot be counted, ids are not tokens, or the groups do not fit the documents.
         FormatError: The dataset is damaged, or the disk has too little space.
         OutputExistsError: The scratch folder has work of another job.
         OSError: A file cannot be read or written.
@@ -1147,7 +1146,7 @@ def dataset_terms(
         pairs, (n_groups, n_pairs) int64.
 
     Raises:
-        ConfigError: There are no terms, or one is empty.
+        ConfigError: There are no terms, one is empty, or the groups do not fit the documents.
         FormatError: The dataset is damaged.
     """
 

@@ -13,7 +13,7 @@ use pile_core::{
     read::DEFAULT_MAX_RECORD,
     timeline::CheckpointCounts,
     tokenize::TokenBytes,
-    tokens::{TokenSource, TokenType},
+    tokens::{self, TokenSource, TokenType},
 };
 use pyo3::{prelude::*, pybacked::PyBackedBytes};
 
@@ -58,6 +58,30 @@ impl From<Counting> for NgramConfig {
     }
 }
 
+/// The documents of a dataset in groups, of which each must exist.
+fn grouped<'a>(
+    dataset: &'a TokenDataset,
+    groups: &'a [u32],
+    n_groups: usize,
+) -> Result<GroupedDocuments<'a, tokens::TokenDataset>> {
+    let n = dataset.inner.n_documents() as usize;
+    if n_groups == 0 || (!groups.is_empty() && groups.len() != n) {
+        return Err(Error::argument(format!(
+            "{} group numbers of {n_groups} groups for {n} documents",
+            groups.len()
+        )));
+    }
+    if let Some(group) = groups.iter().find(|group| **group as usize >= n_groups) {
+        let what = format!("no group {group}: there are {n_groups}");
+        return Err(Error::argument(what));
+    }
+    Ok(GroupedDocuments {
+        source: &*dataset.inner,
+        groups,
+        n_groups,
+    })
+}
+
 /// Counts the n-grams of a dataset and writes the retained ones to a table: see `pile_tools.count_ngrams`.
 ///
 /// Args:
@@ -74,7 +98,7 @@ impl From<Counting> for NgramConfig {
 ///     A `LengthSummary` of `pile_tools.types` for each length.
 ///
 /// Raises:
-///     ConfigError: A length cannot be counted, or ids are not tokens.
+///     ConfigError: A length cannot be counted, ids are not tokens, or the groups do not fit the documents.
 ///     FormatError: The dataset is damaged, or the disk has too little space.
 ///     OutputExistsError: The scratch folder has work of another job.
 ///     OSError: A file cannot be read or written.
@@ -95,11 +119,7 @@ pub fn count_token_ngrams<'py>(
     let groups = groups.as_slice()?;
     let summaries = watch(py, on_progress, |progress| {
         let token_bytes = tokenizer.map(|tokenizer| TokenBytes::new(&tokenizer.inner));
-        let documents = GroupedDocuments {
-            source: &*dataset.inner,
-            groups,
-            n_groups: group_names.len(),
-        };
+        let documents = grouped(dataset, groups, group_names.len())?;
         let (config, keys) = (counting.into(), KeyColumns::Tokens(token_bytes.as_ref()));
         count::count_ngrams(&documents, across_documents, &config, progress, || {
             count::write_table(&output, keys, &group_names)
@@ -201,16 +221,15 @@ pub fn token_ngrams<'py>(
     across_documents: bool,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<i64>>)> {
-    let n = counting.lengths.iter().copied().max().unwrap_or(1);
+    let [n] = counting.lengths[..] else {
+        let what = format!("one length is expected, got {:?}", counting.lengths);
+        return Err(BindError::from(Error::argument(what)).into());
+    };
     // One of the two is filled.
     let (mut u16_ids, mut i32_ids, mut counts) = (Vec::<u16>::new(), Vec::<i32>::new(), Vec::new());
     let is_u16 = dataset.inner.token_type() == TokenType::U16;
     watch(py, on_progress, |progress| {
-        let documents = GroupedDocuments {
-            source: &*dataset.inner,
-            groups: &[],
-            n_groups: 1,
-        };
+        let documents = grouped(dataset, &[], 1)?;
         let counts = &mut counts;
         let sink: Box<dyn NgramSink> = match is_u16 {
             true => Box::new(ArraySink {
@@ -369,7 +388,7 @@ pub fn shards_terms<'py>(
 ///     pairs, (n_groups, n_pairs) int64.
 ///
 /// Raises:
-///     ConfigError: There are no terms, or one is empty.
+///     ConfigError: There are no terms, one is empty, or the groups do not fit the documents.
 ///     FormatError: The dataset is damaged.
 #[pyfunction]
 #[pyo3(signature = (dataset, tokenizer, query, groups, n_groups, eod, on_progress = None))]
@@ -386,11 +405,7 @@ pub fn dataset_terms<'py>(
 ) -> PyResult<[Table<'py>; 3]> {
     let groups = groups.as_slice()?;
     let totals = watch(py, on_progress, |progress| {
-        let documents = GroupedDocuments {
-            source: &*dataset.inner,
-            groups,
-            n_groups,
-        };
+        let documents = grouped(dataset, groups, n_groups)?;
         let decoder = DocumentDecoder {
             token_bytes: &TokenBytes::new(&tokenizer.inner),
             eod,

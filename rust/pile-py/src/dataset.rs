@@ -10,7 +10,7 @@ use std::{
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pile_core::tokens::{self, TokenSource, TokenType};
 use pyo3::{
-    exceptions::{PyIndexError, PyTypeError},
+    exceptions::{PyIndexError, PyMemoryError, PyTypeError},
     ffi,
     prelude::*,
     sync::PyOnceLock,
@@ -149,9 +149,17 @@ pub fn filled<'py>(
     shape: &[usize],
     read: impl FnOnce(&mut [u8]) -> pile_core::Result<()> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let n_bytes = shape.iter().product::<usize>() * token_type.n_bytes();
-    // Allocated by numpy, which asks the system for huge pages. That saves a page fault for every 4 KiB.
-    let array = PyArray1::<u8>::zeros(py, n_bytes, false);
+    let n_bytes = shape
+        .iter()
+        .try_fold(token_type.n_bytes(), |n, length| n.checked_mul(*length))
+        .filter(|n| isize::try_from(*n).is_ok())
+        .ok_or_else(|| PyMemoryError::new_err(format!("an array of shape {shape:?}")))?;
+    // Allocated by numpy, which asks the system for huge pages. That saves a page fault for every 4 KiB. Called
+    // through Python, as `PyArray1::zeros` panics if there is too little memory.
+    let array = py
+        .import("numpy")?
+        .call_method1("zeros", (n_bytes, "uint8"))?;
+    let array = array.cast_into::<PyArray1<u8>>()?;
     let mut bytes = array.readwrite();
     let slice = bytes.as_slice_mut()?;
     py.detach(|| read(slice)).map_err(BindError::from)?;
@@ -255,9 +263,6 @@ impl TokenDataset {
     /// The concatenated tokens of all documents: (n_tokens,) uint16 or int32, a read-only view.
     ///
     /// If the tokens are in several shards, it is a new copy each time.
-    ///
-    /// Raises:
-    ///     FormatError: The tokens cannot be read.
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if self.token_files()?.files().len() > 1 {

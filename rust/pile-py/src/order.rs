@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pile_core::{
     order,
     timeline::find_sequences,
@@ -157,6 +157,17 @@ pub fn table<const W: usize>(
     rows.into_flattened().into_pyarray(py).reshape([n_rows, W])
 }
 
+/// The rows of a two-dimensional array, which must have `W` columns.
+pub fn rows<const W: usize>(array: &PyReadonlyArray2<'_, i64>) -> Result<Vec<[i64; W]>, BindError> {
+    let array = array.as_array();
+    if array.ncols() != W {
+        let what = format!("an array has {} columns, expected {W}", array.ncols());
+        return Err(pile_core::Error::argument(what).into());
+    }
+    let row = |row: usize| std::array::from_fn(|column| array[[row, column]]);
+    Ok((0..array.nrows()).map(row).collect())
+}
+
 impl TrainingOrder {
     fn read<'py>(
         &self,
@@ -295,6 +306,7 @@ impl TrainingOrder {
     /// Raises:
     ///     IndexError: There is no such sample.
     ///     FormatError: The dataset or an array is damaged, or there are no tokens.
+    ///     MemoryError: The samples do not fit into memory.
     fn take<'py>(
         &self,
         py: Python<'py>,
@@ -314,6 +326,7 @@ impl TrainingOrder {
     /// Raises:
     ///     ConfigError: The order has fewer samples.
     ///     FormatError: The dataset or an array is damaged, or there are no tokens.
+    ///     MemoryError: The samples do not fit into memory.
     fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {
         self.read(
             py,

@@ -13,7 +13,7 @@ use crate::{
     dataset::{TokenDataset, absolute, quoted},
     errors::BindError,
     jobs::to_python,
-    order::table,
+    order::{rows, table},
     progress::watch,
     tokenizer::Tokenizer,
 };
@@ -399,7 +399,7 @@ pub fn build_index<'py>(
 ///     tokens of the run. Of several shortest runs it is the first.
 ///
 /// Raises:
-///     ConfigError: There are no clauses.
+///     ConfigError: There are no clauses, or one has another number of columns.
 #[pyfunction]
 #[pyo3(signature = (clauses, window = None))]
 pub fn combine_occurrences<'py>(
@@ -407,23 +407,23 @@ pub fn combine_occurrences<'py>(
     clauses: Vec<PyReadonlyArray2<'py, i64>>,
     window: Option<u64>,
 ) -> PyResult<Table<'py>> {
-    let clauses: Vec<Vec<search::ClauseOccurrence>> = clauses
+    let occurrence = |row: [i64; 3]| {
+        let [document, token_offset, n_tokens] = row.map(|n| n as u64);
+        search::ClauseOccurrence {
+            document,
+            token_offset,
+            n_tokens,
+        }
+    };
+    let clauses = clauses
         .iter()
-        .map(|clause| {
-            let rows = clause.as_array();
-            let occurrences = rows.rows().into_iter().map(|row| search::ClauseOccurrence {
-                document: row[0] as u64,
-                token_offset: row[1] as u64,
-                n_tokens: row[2] as u64,
-            });
-            occurrences.collect()
-        })
-        .collect();
+        .map(|clause| Ok(rows(clause)?.into_iter().map(occurrence).collect()))
+        .collect::<Result<Vec<Vec<_>>, BindError>>()?;
     let found = py
         .detach(|| search::combine(&clauses, window))
         .map_err(BindError::from)?;
-    let rows = found
+    let found = found
         .iter()
-        .map(|found| [found.document, found.token_offset, found.n_tokens].map(|n| n as i64));
-    table(py, rows.collect())
+        .map(|run| [run.document, run.token_offset, run.n_tokens].map(|n| n as i64));
+    table(py, found.collect())
 }

@@ -4,7 +4,7 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pile_core::order::{BatchDocuments, DocumentRun, MicroBatch, Steps};
 use pyo3::prelude::*;
 
-use crate::errors::BindError;
+use crate::{errors::BindError, order::rows};
 
 /// The first sample that a data-parallel rank reads in a micro-batch of a step, and their number.
 ///
@@ -68,12 +68,13 @@ pub fn batch_documents<'py>(
     row_length: usize,
     n_inputs: usize,
 ) -> PyResult<Documents<'py>> {
-    let spans = spans.as_array();
-    let runs = spans.rows().into_iter().map(|span| DocumentRun {
-        row: span[0] as u64,
-        document: span[1],
-        length: span[3] as u64,
-    });
+    let runs = rows(&spans)?
+        .into_iter()
+        .map(|[row, document, _, length]| DocumentRun {
+            row: row as u64,
+            document,
+            length: length as u64,
+        });
     let batch = BatchDocuments::new(runs, n_rows, row_length, n_inputs).map_err(BindError::from)?;
     let shape = [n_rows, row_length];
     Ok((
