@@ -13,7 +13,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format fuzz bench wheel clean
+.PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format stub fuzz bench wheel clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
@@ -76,6 +76,9 @@ format: .venv/.all-packages ## Format all sources.
 	cargo fmt --manifest-path rust/fuzz/Cargo.toml
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+stub: setup-data ## Copy the docstrings of the Rust core to its stub.
+	$(BIN)/python scripts/stub.py
 
 # The fuzz targets, one for each parser of untrusted bytes. `make fuzz TARGET=record SECONDS=60` runs one of them.
 TARGET ?= $(basename $(notdir $(wildcard rust/fuzz/fuzz_targets/*.rs)))

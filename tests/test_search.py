@@ -92,7 +92,7 @@ def test_golden_counts_within_documents(shared: Path, tmp_path: Path) -> None:
     documents = [tokens[a:b] for a, b in zip(starts, [*starts[1:], len(tokens)], strict=True)]
     run(write_dataset(tmp_path / "d", documents), IndexConfig(texts=False, memory="200K"))
     index = open_index(tmp_path / "d")
-    assert index.core.n_pieces > 4
+    assert index.core.n_segments > 4
     for n in (1, 2, 3, 5):
         naive = Counter(tuple(d[i : i + n]) for d in documents for i in range(len(d) - n + 1))
         asked = [ngram for ngram, _ in naive.most_common(500)] + list(naive)[::97]
@@ -260,7 +260,7 @@ def test_no_tokens_no_places(tmp_path: Path) -> None:
         prefix = write_dataset(tmp_path / f"d{len(documents)}", documents)
         run(prefix, IndexConfig(texts=False))
         index = open_index(prefix)
-        assert (index.core.n_pieces, index.count([1]), len(index.places([1]))) == (0, 0, 0)
+        assert (index.core.n_segments, index.count([1]), len(index.places([1]))) == (0, 0, 0)
 
 
 def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, Order, TokenDataset, open_order, timeline
-from pile_tools.jobs.order import OrderConfig, run
+from pile_tools import ConfigError, Order, TokenDataset, _core, open_order, timeline
+from pile_tools.jobs import tokenize
+from pile_tools.jobs.order import Blend, OrderConfig, run
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.read.shards import find_shards
 from pile_tools.timeline.checkpoints import PYTHIA, intervals
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -44,6 +47,27 @@ def test_trace_holds_every_token_of_every_copy(order: Order) -> None:
     assert np.array_equal(views["step"], views["sample"] // 4)
     with pytest.raises(ConfigError, match="no document"):
         timeline.trace(order, 10**6)
+
+
+def test_an_index_of_another_dataset_is_refused(
+    order: Order, dataset: Path, shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    config = OrderConfig(seq_length=32, samples=20, seed=5)
+    run(Blend((dataset, dataset), (1.0, 1.0)), tmp_path / "blend", config)
+    part = tmp_path / "part"
+    tokenize.run(find_shards([shards])[:1], part, TokenizeConfig(tokenizer=tokenizer), threads=1)
+
+    def index(prefix: Path) -> _core.SuffixIndex:
+        folder = tmp_path / f"{prefix.name}.index"
+        folder.mkdir()
+        opened = TokenDataset(prefix)
+        _core.build_index(opened, _core.Tokenizer.from_file(tokenizer), folder, 1 << 20)
+        return _core.SuffixIndex(folder, opened)
+
+    blend = open_order(tmp_path / "blend")
+    for searched, of in ((order, index(part)), (blend, index(dataset))):
+        with pytest.raises(ConfigError, match="the index is of another dataset"):
+            timeline.when(searched, ["alpha"], index=of, batch_size=4)
 
 
 def test_mixture_counts_what_is_read(order: Order) -> None:

@@ -1,12 +1,31 @@
 """The Rust core: tokenizer, token datasets, training orders and the jobs that make them."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, SupportsIndex, final, overload
+from collections.abc import Callable, Iterator, Sequence
+from typing import SupportsIndex, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.types import AnyPath, Counting, OnProgress, OnTokens, Origin, OriginColumns, TermQuery, Tokens
+from pile_tools.types import (
+    AnyPath,
+    BuildSummary,
+    Counting,
+    Ids,
+    IndexPlan,
+    IndexSummary,
+    LabelSummary,
+    LengthSummary,
+    MergeSummary,
+    OnProgress,
+    OnTokens,
+    OrderSummary,
+    Origin,
+    OriginColumns,
+    TermQuery,
+    Tokens,
+    TrainSummary,
+    WordsSummary,
+)
 
 __all__ = [
     "SuffixIndex",
@@ -21,7 +40,7 @@ __all__ = [
     "build_index",
     "build_order",
     "check_mapped",
-    "combine_places",
+    "combine_occurrences",
     "count_token_ngrams",
     "count_word_ngrams",
     "dataset_terms",
@@ -49,9 +68,14 @@ __all__ = [
 
 @final
 class Tokenizer:
-    """A byte-level BPE tokenizer in Hugging Face's `tokenizer.json` format; gives the same ids.
+    """A byte-level BPE tokenizer in Hugging Face's `tokenizer.json` format. Gives the same ids.
 
-    Shared freely between threads; pickles by its file's content.
+    `Tokenizer(json)` loads the bytes of a `tokenizer.json`; `Tokenizer.from_file` loads a file. Threads
+    may share a tokenizer. It pickles by the content of its file.
+
+    Raises:
+        FormatError: The bytes are not a `tokenizer.json`, or a component is not supported; the message
+            names it.
     """
 
     @staticmethod
@@ -59,20 +83,27 @@ class Tokenizer:
         """Loads a `tokenizer.json`.
 
         Raises:
-            FormatError: Not such a file, or a component that is not supported, named.
+            FormatError: The file is not a `tokenizer.json`, or a component is not supported; the message
+                names it.
             OSError: The file cannot be read.
         """
 
     @property
     def vocab_size(self) -> int:
-        """Number of tokens, added tokens included."""
+        """Number of distinct tokens, added tokens included."""
 
     @property
     def eod(self) -> tuple[str, int] | None:
-        """The end-of-document token that the file declares and its id, if it declares one."""
+        """The end-of-document token of the file and its id, or None.
+
+        It is the first special added token of `<|endoftext|>`, `<|end_of_text|>`, `</s>`, `<eos>` and
+        `<|im_end|>` that the file has.
+        """
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> NDArray[np.uint32]:
-        """The ids of a text, without post-processor tokens unless asked for: (n_tokens,) uint32.
+        """The ids of a text: (n_tokens,) uint32.
+
+        With `add_special_tokens`, the post-processor of the file adds its tokens.
 
         Raises:
             FormatError: A byte of the text has no token, or the post-processor cannot be applied.
@@ -81,14 +112,16 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], *, add_special_tokens: bool = False
     ) -> tuple[NDArray[np.uint32], NDArray[np.uint64]]:
-        """The ids of all texts one after the other, and where each starts and the last ends.
+        """The concatenated ids of texts, and their offsets: (n_tokens,) uint32 and (n_texts + 1,) uint64.
 
-        Shapes: n texts -> (n_tokens,) uint32, (n + 1,) uint64; text i is `ids[offsets[i]:offsets[i + 1]]`.
-        Raises: as `encode`.
+        The ids of text i are `ids[offsets[i]:offsets[i + 1]]`.
+
+        Raises:
+            FormatError: As `encode`.
         """
 
-    def decode(self, ids: Sequence[int] | NDArray[np.integer[Any]], skip_special_tokens: bool = True) -> str:
-        """The text of ids as `tokenizers` decodes them: ids it does not know are left out.
+    def decode(self, ids: Ids, skip_special_tokens: bool = True) -> str:
+        """The text of ids, as in `tokenizers`: unknown ids are skipped, invalid UTF-8 becomes U+FFFD.
 
         Raises:
             ConfigError: An id is negative or above 2**32 - 1.
@@ -96,141 +129,177 @@ class Tokenizer:
 
     @property
     def normalizer(self) -> str | None:
-        """Name of the normalizer that the file declares, `NFC`, or None if it changes no text."""
+        """Name of the normalizer of the file, `NFC`, or None if texts are not normalized."""
 
     def normalize(self, text: str) -> bytes:
-        """The bytes by which a dataset of this tokenizer holds a text in the middle of a document.
+        """The bytes that a text has in the middle of a document of a dataset of this tokenizer.
 
-        Added tokens are as they decode, the rest is normalized.
+        Added tokens in the text are decoded, the rest is normalized.
         """
 
     def token_to_id(self, token: str) -> int | None:
-        """The id of a token as the vocabulary spells it, or None."""
+        """The id of a token in the spelling of the vocabulary, or None."""
 
     def id_to_token(self, id: int) -> str | None:
-        """The token of an id as the vocabulary spells it, or None."""
+        """The token of an id in the spelling of the vocabulary, or None."""
 
-    def __new__(cls, json: bytes) -> Tokenizer:
-        """Loads the content of a `tokenizer.json`. Raises FormatError."""
-
+    def __new__(cls, json: bytes) -> Tokenizer: ...
     def __getnewargs__(self) -> tuple[bytes]: ...
 
 @final
 class TokenDataset:
-    """GPT-NeoX's memory-mapped `PREFIX.bin` and `PREFIX.idx`, with `PREFIX.provenance` where we wrote it.
+    """A dataset in GPT-NeoX's format: `PREFIX.bin` and `PREFIX.idx`, memory-mapped.
 
-    The tokens may be in shards, `PREFIX-000NN-of-000MM.bin`: documents that cross the end of one are copied.
+    A document is one sequence of the index, as GPT-NeoX counts them. `PREFIX.provenance`, if it exists,
+    has the origins of the documents. The tokens may be in shards `PREFIX-000NN-of-000MM.bin`.
 
-    A document is one sequence of the index, as GPT-NeoX counts them. Opens in constant time; pickles by path,
-    so that workers of a `torch.utils.data.DataLoader` take it as it is. Tokens are given as read-only views
-    of the map, not copies: a view stays good when the dataset is gone.
+    `dataset[i]` is the tokens of a document, (n_tokens,) uint16 or int32; a slice gives a list of
+    documents. They are read-only views of the map, which stay valid after the dataset is deleted; a
+    document that spans shards is a copy. `len(dataset)` is the number of documents. Opens in constant
+    time. Pickles by path, so that the workers of a `torch.utils.data.DataLoader` can use it.
 
-    >>> dataset = TokenDataset("tokens/sample")
-    >>> dataset[0]  # the first document
-    array([ 12, 1044,  ...,    0], dtype=uint16)
-    >>> longest = max(dataset, key=len)
-    >>> dataset.origin(7)["subset"]
-    'Books'
+        >>> dataset = TokenDataset("tokens/sample")
+        >>> dataset[0]  # the first document
+        array([ 12, 1044,  ...,    0], dtype=uint16)
+        >>> longest = max(dataset, key=len)
+        >>> dataset.origin(7)["subset"]
+        'Books'
+
+    Raises:
+        FormatError: The files are malformed or do not belong together; on access, the index is damaged
+            there.
+        OSError: A file cannot be read.
+        IndexError: On access, there is no such document.
     """
 
-    def __new__(cls, prefix: AnyPath) -> TokenDataset:
-        """Opens a dataset.
-
-        Raises:
-            FormatError: The two files are malformed or do not belong together.
-            OSError: A file cannot be read.
-        """
-
+    def __new__(cls, prefix: AnyPath) -> TokenDataset: ...
     @property
     def prefix(self) -> str:
-        """The path without its suffixes."""
+        """The path of the files, without suffixes."""
 
     @property
     def dtype(self) -> str:
-        """`uint16` or `int32`."""
+        """The stored type of the tokens: `uint16` or `int32`."""
 
     @property
     def n_tokens(self) -> int:
-        """Tokens of all documents."""
+        """Number of tokens of all documents."""
 
     @property
     def has_provenance(self) -> bool:
-        """Whether there is a `.provenance`; it may still say of a document that its origin is unknown."""
+        """Whether `PREFIX.provenance` exists. The origin of a document may still be unknown."""
 
     @property
     def shards(self) -> list[str]:
-        """Paths of the shards that the documents came from, as they were given; empty where unknown."""
+        """Paths of the shards that the documents came from, as they were given; empty without provenance."""
 
     @property
     def subsets(self) -> list[str]:
-        """Names of the subsets, in order of first appearance; empty where unknown."""
+        """Names of the subsets, in order of first appearance; empty without provenance."""
 
     @property
     def fingerprint(self) -> str:
-        """A digest of index and tokens (of large ones, of 128 pieces spread over them) in hexadecimal.
+        """A digest of the index and the tokens, in hexadecimal.
 
-        How the tokens are cut into shards does not change it.
+        Of a file above 512 KiB, it covers 128 blocks of 4 KiB. It does not depend on the division into
+        shards.
         """
 
-    def __len__(self) -> int:
-        """Number of documents."""
-
+    def __len__(self) -> int: ...
     @property
     def tokens(self) -> Tokens:
-        """All tokens, document after document: a read-only view, (n_tokens,) uint16 or int32.
+        """The concatenated tokens of all documents: (n_tokens,) uint16 or int32, a read-only view.
 
-        Of a dataset in shards it is a copy, made anew each time: where memory is short, take documents.
+        If the tokens are in several shards, it is a new copy each time.
         """
 
     @overload
-    def __getitem__(self, document: SupportsIndex, /) -> Tokens:
-        """The tokens of a document, a read-only view: (n_tokens,) uint16 or int32.
-
-        Raises:
-            IndexError: No such document.
-            FormatError: The index is damaged there.
-        """
-
+    def __getitem__(self, document: SupportsIndex, /) -> Tokens: ...
     @overload
     def __getitem__(self, documents: slice, /) -> list[Tokens]: ...
-    def __iter__(self) -> Iterator[Tokens]:
-        """The tokens of each document, in order."""
-
+    def __iter__(self) -> Iterator[Tokens]: ...
     def lengths(self) -> NDArray[np.int32]:
-        """Tokens of each document: (n_documents,) int32."""
+        """Number of tokens of each document: (n_documents,) int32.
+
+        Raises:
+            FormatError: The index is damaged.
+        """
 
     def origin(self, document: int) -> Origin | None:
-        """Where a document came from, or None where that is unknown. Raises ConfigError."""
+        """The origin of a document, or None if it is unknown.
+
+        Raises:
+            ConfigError: There is no such document.
+            FormatError: The provenance file is damaged.
+        """
 
     def origins(self) -> OriginColumns | None:
-        """Where all documents came from, as columns, or None where the dataset has no provenance.
+        """The origins of all documents as columns, or None without provenance.
 
-        Shards and subsets are numbers in `shards` and `subsets`; -1 stands for what is unknown or not there.
+        `shard` and `subset` are indices into `shards` and `subsets`. Unknown values are -1.
+
+        Raises:
+            FormatError: The provenance file is damaged.
         """
 
     def documents_of(self, shard: int, record: int) -> list[int]:
-        """The documents that came from a record of `shards[shard]`, in order.
+        """The documents that came from a record of `shards[shard]`, ascending; empty without provenance.
 
-        Cost: one pass over the documents among which the shard's are.
-        Raises: ConfigError if there is no such shard.
+        Reads the locations of all documents of the shard.
+
+        Raises:
+            ConfigError: There is no such shard.
+            FormatError: The provenance file is damaged.
         """
 
     def first_token(self, document: int) -> int:
-        """Number of a document's first token among those of the `.bin`. Raises ConfigError."""
+        """Index of a document's first token in `tokens`.
+
+        Raises:
+            ConfigError: There is no such document.
+            FormatError: The index is damaged there.
+        """
 
     def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Numbers in `subsets` of documents, -1 where unknown: (n,) int64 -> (n,) int32."""
+        """Indices into `subsets` of documents, -1 if unknown: (n,) int64 to (n,) int32.
+
+        Raises:
+            ConfigError: There is no such document.
+            FormatError: The provenance file is damaged.
+        """
 
     def check(self) -> None:
-        """Checks the whole index against the `.bin`; raises FormatError naming the first wrong document."""
+        """Checks the whole index against the tokens.
+
+        Raises:
+            FormatError: The index is damaged; the message names the first wrong document.
+        """
 
     def __getnewargs__(self) -> tuple[str]: ...
 
 @final
 class TrainingOrder:
-    """The samples a model sees, in order: `seq_length + 1` tokens each, step after step.
+    """The samples that a model sees, in order, from `STEM_{doc,sample,shuffle}_idx.npy` and a dataset.
 
-    Opens in constant time whatever its size; pickles by path.
+    `order[i]` is the sample at an index, (sample_length,) uint16 or int32, or int64 if the datasets of a
+    blend differ in type. `len(order)` is the number of samples. `pile_tools.open_order(FOLDER)` reads the
+    arguments from the folder's `order.json`. Opens in constant time. Pickles by path.
+
+    Args:
+        stem: The path of the three arrays, without `_doc_idx.npy` and so on.
+        seq_length: Number of tokens the model sees at once.
+        prefix: The dataset. If only its `.idx` exists, `spans` works but samples cannot be read.
+        extra: Tokens of a sample beyond `seq_length`: 1 for the last label, or 0 (an option of
+            Megatron-LM).
+        is_padded: Whether the documents of a sample may be shorter or longer, and are padded or cut.
+        padding: The token that fills short samples.
+        as_gpt_neox: Whether a sample that GPT-NeoX cannot read is replaced by the one that it returns
+            instead.
+
+    Raises:
+        FormatError: The files are malformed or do not belong together; on access, there are no tokens.
+        OSError: A file cannot be read.
+        IndexError: On access, there is no such sample.
     """
 
     def __new__(
@@ -242,161 +311,163 @@ class TrainingOrder:
         is_padded: bool = False,
         padding: int = 0,
         as_gpt_neox: bool = False,
-    ) -> TrainingOrder:
-        """Opens `STEM_{doc,sample,shuffle}_idx.npy` over the dataset PREFIX.
-
-        `pile_tools.open_order(FOLDER)` finds these in a folder's `order.json`.
-
-        Args:
-            stem: The arrays' path, less `_doc_idx.npy` and so on.
-            seq_length: Tokens the model sees at once.
-            prefix: A dataset, its tokens whole, in shards, or not here (then only `spans` can be asked for).
-            extra: Tokens a sample has beyond these: 1, its last label; 0 as Megatron-LM may have it.
-            is_padded: Whether samples are padded and cut to their length, as all but `packed` ones are.
-            padding: The token they are padded with.
-            as_gpt_neox: Whether a sample that GPT-NeoX cannot read is the one it takes instead.
-
-        Raises:
-            FormatError: The files are malformed or do not belong together.
-            OSError: A file cannot be read.
-        """
-
+    ) -> TrainingOrder: ...
     @property
     def seq_length(self) -> int:
-        """Tokens the model sees at once; samples are one longer."""
+        """Number of tokens the model sees at once."""
 
     @property
     def sample_length(self) -> int:
-        """Tokens of a sample."""
+        """Number of tokens of a sample, usually `seq_length + 1`."""
 
     @property
     def stored_dtype(self) -> str:
-        """`uint16` or `int32`: how token ids are searched for; of a blend of both, `int32`."""
+        """The type in which token ids are searched for, `uint16` or `int32`; `int32` for a blend of both."""
 
     @property
     def replaced(self) -> list[int]:
-        """Samples that GPT-NeoX's reader cannot read, in whose place it gives another one."""
+        """Indices of the samples that GPT-NeoX cannot read and replaces by another sample, ascending."""
 
     @property
-    def dataset(self) -> Any:
-        """The documents of the samples: a `TokenDataset` or `TokenSource`; of a blend, a list of these."""
+    def dataset(self) -> TokenDataset | TokenSource | list[TokenDataset | TokenSource]:
+        """The source of the documents: a `TokenDataset` or a `TokenSource`; for a blend, a list of them."""
 
-    def __len__(self) -> int:
-        """Number of samples."""
+    def __len__(self) -> int: ...
+    def __getitem__(self, sample: int, /) -> Tokens: ...
+    def take(self, indices: NDArray[np.int64]) -> Tokens:
+        """The samples at any indices: (n,) int64 to (n, sample_length) in the type of `samples`.
 
-    def __getitem__(self, sample: int, /) -> Tokens:
-        """A sample: (seq_length + 1,) uint16, int32, or int64 for a blend of both. Raises IndexError."""
-
-    def take(self, places: NDArray[np.int64]) -> Tokens:
-        """Samples at any places: (n,) int64 -> (n, seq_length + 1), as `samples`. Raises IndexError."""
+        Raises:
+            IndexError: There is no such sample.
+            FormatError: The dataset or an array is damaged, or there are no tokens.
+            MemoryError: The samples do not fit into memory.
+        """
 
     def samples(self, first: int, n: int) -> Tokens:
-        """`n` samples from place `first`: (n, seq_length + 1) uint16, int32, or int64 for a blend of both.
+        """`n` consecutive samples from index `first`: (n, sample_length) uint16 or int32.
 
-        Raises: ConfigError.
+        The type is int64 if the datasets of a blend differ in type, as in GPT-NeoX and Megatron-LM.
+
+        Raises:
+            ConfigError: The order has fewer samples.
+            FormatError: The dataset or an array is damaged, or there are no tokens.
+            MemoryError: The samples do not fit into memory.
         """
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
-        """What `n` samples from place `first` consist of, in order.
+        """The spans of documents in `n` consecutive samples from index `first`: (n_spans, 4) int64.
 
-        Shapes: (n_spans, 4) int64 with columns row, document (-1: unknown), first token in it, tokens.
+        The columns are row, document (-1: unknown), first token in the document, and number of tokens.
+
+        Raises:
+            ConfigError: The order has fewer samples.
+            FormatError: The dataset or an array is damaged.
         """
 
     def find(
-        self, sequences: Sequence[NDArray[np.integer[Any]]], n_samples: int, on_progress: OnProgress = None
+        self, sequences: Sequence[Ids], n_samples: int, on_progress: OnProgress = None
     ) -> NDArray[np.int64]:
-        """Every place of token sequences in the first `n_samples` samples, in training order.
+        """Every occurrence of token sequences in the first `n_samples` samples: (n, 3) int64.
 
-        A sequence cut by the end of a sample is not found.
+        The rows are in training order. The columns are index of the sequence, sample, and offset in the
+        sample. An occurrence that the end of a sample cuts is not found. `on_progress` gets the samples
+        searched so far.
 
-        Shapes: (n_places, 3) int64 with columns sequence, sample, offset within the sample.
-        Raises: ConfigError for a sequence of fewer than four tokens.
+        Raises:
+            ConfigError: A sequence has fewer than four tokens, or the order has fewer samples.
+            FormatError: The dataset or an array is damaged, or there are no tokens.
         """
 
-    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __reduce__(self) -> tuple[Callable[..., TrainingOrder], tuple[object, ...]]: ...
 
 @final
 class TokenSource:
-    """Tokens of unknown origin: rows without an index, or an index whose tokens may be absent.
+    """Tokens whose documents have no known origin: rows without an index, or an index without tokens.
 
-    Documents of an index without tokens are known, and can be ordered, all the same.
+    `TokenSource(prefix)` opens `PREFIX.idx`, and `PREFIX.bin` or its shards if they exist. Without
+    tokens, the documents can still be counted and ordered. Rows come from `rows_order`. `source[i]` is
+    the tokens of a document or row, (n_tokens,) uint16 or int32; `len(source)` is their number.
+
+    Raises:
+        FormatError: A shard is missing or damaged, or the files do not belong together; on access, there
+            are no tokens.
+        OSError: A file cannot be read.
+        IndexError: On access, there is no such document or row.
     """
 
-    def __new__(cls, prefix: AnyPath) -> TokenSource:
-        """Opens `PREFIX.idx` with `PREFIX.bin`, `PREFIX-000NN-of-000MM.bin` or no tokens.
-
-        Raises:
-            FormatError: A shard is missing or damaged, or index and tokens do not belong together.
-            OSError: A file cannot be read.
-        """
-
+    def __new__(cls, prefix: AnyPath) -> TokenSource: ...
     @property
     def prefix(self) -> str:
-        """The path without its suffixes; of rows, their first file."""
+        """The path of the files, without suffixes; for rows, the path of their first file."""
 
     @property
     def dtype(self) -> str:
-        """`uint16` or `int32`."""
+        """The stored type of the tokens: `uint16` or `int32`."""
 
     @property
     def knows_documents(self) -> bool:
-        """Whether its items are documents; the items of rows are rows."""
+        """Whether the items are documents. Otherwise they are rows."""
 
     @property
     def has_tokens(self) -> bool:
-        """Whether the tokens are here."""
+        """Whether the tokens exist, not only the index."""
 
     @property
     def has_provenance(self) -> bool:
-        """No: origins are not known."""
+        """False: the origins are unknown."""
 
     @property
     def subsets(self) -> list[str]:
-        """None are known."""
+        """An empty list: the subsets are unknown."""
 
     @property
     def fingerprint(self) -> str:
-        """A digest as `TokenDataset` has it, over what is here."""
+        """A digest of the files that exist, in hexadecimal, as `TokenDataset.fingerprint`."""
 
-    def __len__(self) -> int:
-        """Number of documents, or of rows."""
-
-    def __getitem__(self, document: int, /) -> Tokens:
-        """The tokens of a document or row: (n_tokens,) uint16 or int32. Raises IndexError, FormatError."""
-
+    def __len__(self) -> int: ...
+    def __getitem__(self, document: int, /) -> Tokens: ...
     def origin(self, document: int) -> Origin | None:
-        """Not known."""
+        """None: the origin of every document is unknown."""
 
     def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Not known: -1 each."""
+        """-1 for each document, as its subset is unknown: (n,) int64 to (n,) int32."""
 
 def token_files(path: AnyPath) -> list[tuple[str, int]]:
-    """The files of a token file, whole or in shards, with the bytes of each.
+    """The files of a token file, one or its shards, and their sizes in bytes.
 
-    The shards are checked against one another, and against the `.idx` beside them where there is one.
+    Checks them against each other and against their `.idx`, if there is one.
 
     Raises:
-        FormatError: None are there, one is missing or of a wrong size, or they are of several files.
+        FormatError: There is no such file, a shard is missing, surplus or of a wrong size, or the index is
+            damaged.
         OSError: A file cannot be read.
     """
 
 def rows_order(path: AnyPath, row_length: int | None = None, dtype: str | None = None) -> TrainingOrder:
-    """Rows in training order: a folder of shards, a shard, or a whole file.
+    """The order of rows that are stored in training order: a folder of shards, one shard, or a whole file.
 
-    Without `row_length` rows have Pythia's 2,049 tokens, and documents are refused. Without `dtype` it is
-    that of the `.idx` beside the tokens, or uint16.
+    Args:
+        path: The folder or file.
+        row_length: Number of tokens of a row. None is the 2,049 of Pythia's data; documents are then an
+            error.
+        dtype: `uint16` or `int32`. None is the type in the `.idx` of the tokens, or uint16 without one.
 
     Raises:
-        FormatError: A shard is missing or damaged, or the bytes are no whole number of rows.
+        FormatError: A shard is missing or damaged, or the bytes are not a whole number of rows.
+        ConfigError: `dtype` is another type.
         OSError: A file cannot be read.
     """
 
 def blended_order(stem: AnyPath, parts: Sequence[TrainingOrder]) -> TrainingOrder:
-    """Orders of one dataset each, mixed by `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
+    """The blend of orders by `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
+
+    Each of the orders has one dataset.
 
     Raises:
         FormatError: A file is malformed.
-        ConfigError: The orders cannot be mixed.
+        ConfigError: There are no orders, they differ in sequence length, or one is a blend or an order of
+            rows.
+        OSError: A file cannot be read.
     """
 
 def build_dataset(
@@ -415,15 +486,33 @@ def build_dataset(
     skip_bad_records: bool = False,
     add_special_tokens: bool = False,
     max_record: int = ...,
-) -> dict[str, Any]:
-    """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or goes on with the same `job`.
+) -> BuildSummary:
+    """Tokenizes shards into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or resumes the same job.
 
-    `job` names all that the result depends on but the shards and `skip_bad_records`: what an interrupted run
-    made without leaving a record out is gone on with either way.
+    Args:
+        shards: The shards, in the order of the dataset.
+        tokenizer: The tokenizer.
+        eod: The token that is appended to each document, or None.
+        folder: The folder for the files, unfinished and finished.
+        name: The name of the files.
+        job: A digest of everything that the tokens depend on, except the shards and `skip_bad_records`. Only
+            unfinished files of the same job are resumed.
+        n_threads: Number of threads that encode.
+        is_part: Whether the shards are part of a larger job, so that they may hold no documents.
+        discard: Whether unfinished files of another job are discarded. Otherwise they are an error.
+        on_progress: Called with the compressed bytes read and the tokens made so far.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        add_special_tokens: Whether the post-processor of the tokenizer adds its tokens to each text.
+        max_record: Number of bytes above which a record is bad.
 
-    `on_progress` gets the compressed bytes read and the tokens made so far. Returns the counts by
-    shard and subset. Without `is_part`, shards that hold no documents at all are an error.
-    Raises: OutputExistsError if the folder holds another job's finished shards and `discard` is off.
+    Returns:
+        A `BuildSummary` of `pile_tools.types`.
+
+    Raises:
+        FormatError: A shard is damaged, or all shards together hold no documents.
+        OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
+        OSError: A file cannot be read or written.
     """
 
 def merge_datasets(
@@ -434,12 +523,26 @@ def merge_datasets(
     discard: bool,
     on_progress: OnProgress,
     bin_sha256: Sequence[str],
-) -> dict[str, Any]:
-    """Merges datasets, by their prefixes, into `FOLDER/NAME.bin` and so on, or resumes the same `job`.
+) -> MergeSummary:
+    """Merges datasets into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or resumes the same job.
 
-    `on_progress` gets the bytes of tokens copied so far. `bin_sha256` has the SHA-256 that the `.bin` of each
-    input must have, in hexadecimal, or is empty. Returns the counts by input.
-    Raises: FormatError if an input is damaged or stores its tokens otherwise than the first.
+    Args:
+        inputs: The prefixes of the datasets, in order.
+        folder: The folder for the files, unfinished and finished.
+        name: The name of the files.
+        job: A digest of everything that the result depends on. Only unfinished files of the same job are
+            resumed.
+        discard: Whether unfinished files of another job are discarded. Otherwise they are an error.
+        on_progress: Called with the bytes of tokens copied so far.
+        bin_sha256: The SHA-256 that the `.bin` of each input must have, in hexadecimal, or nothing.
+
+    Returns:
+        A `MergeSummary` of `pile_tools.types`.
+
+    Raises:
+        FormatError: An input is damaged, does not have its checksum, or differs from the first in its token type.
+        OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
+        OSError: A file cannot be read or written.
     """
 
 def label_dataset(
@@ -456,12 +559,30 @@ def label_dataset(
     skip_bad_records: bool = False,
     add_special_tokens: bool = False,
     max_record: int = ...,
-) -> dict[str, Any]:
-    """Finds the dataset's documents in the shards by their tokens, and writes `FOLDER/NAME.provenance`.
+) -> LabelSummary:
+    """Finds the record of each document of a dataset by its tokens, and writes `FOLDER/NAME.provenance`.
 
-    `eod` is the token that may end each document; whether it does is seen from the documents. `on_progress`
-    gets the bytes of the `.bin`, then those of the shards on disk. Returns the counts by shard and subset.
-    Raises: FormatError if the dataset was made with another tokenizer's ids.
+    Args:
+        prefix: The dataset.
+        shards: The shards, in the order in which the dataset was made.
+        tokenizer: The tokenizer of the dataset.
+        eod: The token that may end each document, or None. The majority of the documents decides whether it
+            does.
+        folder: The folder for the file.
+        name: The name of the file.
+        n_threads: Number of threads that encode.
+        on_progress: Called with the bytes read so far: of the `.bin`, then of the shards on disk.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        add_special_tokens: Whether the post-processor of the tokenizer adds its tokens to each text.
+        max_record: Number of bytes above which a record is bad.
+
+    Returns:
+        A `LabelSummary` of `pile_tools.types`.
+
+    Raises:
+        FormatError: The dataset or a shard is damaged, or the dataset is of another tokenizer.
+        OSError: A file cannot be read or written.
     """
 
 def train_tokenizer(
@@ -475,8 +596,29 @@ def train_tokenizer(
     text_field: str = "text",
     skip_bad_records: bool = False,
     max_record: int = ...,
-) -> tuple[str, dict[str, Any]]:
-    """Trains a byte-level BPE on all documents of the shards; returns `tokenizer.json` and the counts."""
+) -> tuple[str, TrainSummary]:
+    """Trains a byte-level BPE tokenizer on the documents of shards. The same for any number of threads.
+
+    Args:
+        shards: The shards.
+        vocab_size: Number of tokens: the special ones, 256 bytes and the merges. Fewer if no pair is left to
+            merge.
+        min_frequency: Number of occurrences below which a pair is not merged. 0 means 1.
+        special_tokens: Tokens that get the first ids. Their text in the documents is treated like any other.
+        n_threads: Number of threads.
+        on_progress: Called with the compressed bytes read and the merges made so far, added up.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        max_record: Number of bytes above which a record is bad.
+
+    Returns:
+        The content of the `tokenizer.json`, and a `TrainSummary` of `pile_tools.types`.
+
+    Raises:
+        ConfigError: The vocabulary is too small or too large, or a special token is invalid.
+        FormatError: A shard is damaged, or all documents are empty.
+        OSError: A shard cannot be read.
+    """
 
 def build_order(
     prefix: AnyPath,
@@ -493,127 +635,240 @@ def build_order(
     allow_chopped: bool = True,
     labels: AnyPath | None = None,
     on_progress: OnProgress = None,
-) -> dict[str, Any]:
-    """Builds an order as `STEM_{doc,sample,shuffle}_idx.npy`; returns the counts.
+) -> OrderSummary:
+    """Builds an order and writes it as `STEM_{doc,sample,shuffle}_idx.npy`.
 
-    `rule` is `packed`, `pack_until_overflow`, `unpacked` (GPT-NeoX's) or `megatron` (Megatron-LM's). Only the
-    index of the dataset PREFIX is read, its tokens need not be here.
+    Args:
+        prefix: The dataset. Only its `.idx` is read.
+        stem: The path of the three arrays, without `_doc_idx.npy` and so on.
+        seq_length: Number of tokens the model sees at once.
+        seed: The seed of all shuffles.
+        samples: Number of samples. Exactly one of `samples` and `epochs` is given.
+        epochs: Number of passes over the documents.
+        rule: GPT-NeoX's `packed`, `pack_until_overflow` or `unpacked`, or `megatron` for Megatron-LM's order.
+        extra: Tokens of a sample beyond `seq_length`: 1 for the last label, or 0. For `megatron` only.
+        drop_last_partial: Whether a partial last sample is dropped. For `megatron` only.
+        documents: The first document to use and the end; None for all.
+        allow_chopped: Whether documents longer than a sample are cut. Otherwise they are excluded. `packed`
+            always cuts.
+        labels: A parallel dataset of labels. Documents whose labels are all masked are excluded, except by
+            `packed`.
+        on_progress: Called with the samples built so far.
+
+    Returns:
+        An `OrderSummary` of `pile_tools.types`.
+
+    Raises:
+        ConfigError: The arguments do not fit each other or the dataset.
+        FormatError: A dataset is damaged.
+        OSError: A file cannot be read or written.
     """
 
 def split_documents(split: str, n_documents: int) -> list[tuple[int, int]]:
-    """First document and end of train, valid and test, by GPT-NeoX's rule. Raises ConfigError."""
+    """The first document and the end of train, valid and test, by GPT-NeoX's rule.
+
+    `split` is up to three shares such as `969,30,1`.
+
+    Raises:
+        ConfigError: `split` is not such shares, one is negative, or their sum is 0.
+    """
 
 def normalized_weights(weights: Sequence[float], n_samples: int) -> tuple[list[float], list[int]]:
-    """Weights that sum to one, and the samples of each dataset: 1.005 times its share, rounded up."""
+    """The weights scaled to sum to one, and the number of samples to build of each dataset.
+
+    The number is 1.005 times the share of `n_samples`, rounded up, as in GPT-NeoX.
+
+    Raises:
+        ConfigError: There are no weights, one is negative, or their sum is 0.
+    """
 
 def weights_by_documents(n_documents: Sequence[int], alpha: float) -> list[float]:
-    """GPT-NeoX's weights by numbers of documents."""
+    """The weights of datasets by GPT-NeoX's `weight_by_num_documents`.
+
+    A smaller `alpha` gives small datasets more than their share.
+    """
 
 def write_blend(
     stem: AnyPath, weights: Sequence[float], available: Sequence[int], as_gpt_neox: bool
 ) -> tuple[int, list[int]]:
-    """Writes a blend of datasets with so many samples each; returns its samples, in all and of each."""
+    """Writes the blend of datasets as `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
+
+    If a dataset runs out of samples, the blend ends there; with `as_gpt_neox`, it starts again with the first
+    sample of the dataset.
+
+    Args:
+        stem: The path of the two arrays, without `_dataset_index.npy` and so on.
+        weights: The weight of each dataset.
+        available: Number of samples of each dataset.
+        as_gpt_neox: Whether the blend is GPT-NeoX's.
+
+    Returns:
+        The number of samples of the blend, and how many are from each dataset.
+
+    Raises:
+        ConfigError: The weights are invalid, or their number is not that of the datasets.
+        OSError: A file cannot be written.
+    """
 
 def micro_batch_samples(
     n_samples: int, batch_size: int, step: int, rank: tuple[int, int], micro_batch: tuple[int, int]
 ) -> tuple[int, int]:
-    """What one data-parallel rank reads in one micro-batch of a step: its first sample and how many.
+    """The first sample that a data-parallel rank reads in a micro-batch of a step, and their number.
 
-    Rank and micro-batch are their number, from 0, and how many there are. Raises ConfigError.
+    `rank` and `micro_batch` are each an index from 0 and the number of them.
+
+    Raises:
+        ConfigError: There is no such step, rank or micro-batch, or the batch does not divide into equal
+            micro-batches.
     """
 
 def batch_documents(
     spans: NDArray[np.int64], n_rows: int, row_length: int, n_inputs: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int32]]:
-    """Documents, position ids and `cu_seqlens` of a batch with these spans: see `pile_tools.order.Batch`.
+    """The documents, position ids and cumulative lengths of a batch: see `pile_tools.order.Batch`.
 
-    `n_inputs` tokens of each row are the model's inputs. Raises ConfigError if the spans do not fit.
+    Args:
+        spans: The spans of the batch: `TrainingOrder.spans`.
+        n_rows: Number of rows.
+        row_length: Number of tokens of a row.
+        n_inputs: Number of the first tokens of each row that are inputs of the model.
+
+    Returns:
+        The document of each token, (n_rows, row_length) int64; its index in its run, (n_rows, row_length)
+        int32; and the start of each run in the concatenated inputs, then their number, (n_runs + 1,) int32.
+
+    Raises:
+        ConfigError: The spans do not fit the rows.
     """
 
 @final
 class SuffixIndex:
-    """The suffix array of a dataset, memory-mapped. `pile_tools.search.Index` wraps it."""
+    """The suffix array of a dataset, memory-mapped. `pile_tools.search.Index` wraps it.
 
-    def __new__(cls, folder: AnyPath, dataset: TokenDataset) -> SuffixIndex:
-        """Opens the index in a folder. Raises FormatError if it is damaged or of another dataset."""
+    `SuffixIndex(folder, dataset)` opens the index in a folder. Pickles by path.
+
+    Raises:
+        FormatError: The index is incomplete, damaged, or of another dataset.
+        OSError: A file cannot be read.
+    """
+
+    def __new__(cls, folder: AnyPath, dataset: TokenDataset) -> SuffixIndex: ...
     @property
     def dataset(self) -> TokenDataset:
-        """The dataset."""
+        """The dataset of the index."""
     @property
-    def n_pieces(self) -> int:
+    def n_segments(self) -> int:
         """Number of segments of the index."""
     @property
     def n_ids(self) -> int:
         """Number of distinct ids in the dataset."""
     @property
     def has_bytes(self) -> bool:
-        """Whether the index finds texts: it was built with a tokenizer, so the bytes of ids are known."""
+        """Whether the index can search for texts, as it was built with a tokenizer."""
     def is_of(self, tokenizer: Tokenizer) -> bool:
         """Whether every id decodes to the same bytes with a tokenizer."""
-    def decode(self, ids: Sequence[int] | NDArray[Any]) -> bytes:
-        """The concatenated bytes of ids. Ids that do not occur have none; nor has any without a tokenizer."""
-    def count(self, ids: Sequence[int] | NDArray[Any]) -> int:
-        """Number of occurrences of a sequence of ids. Raises ConfigError if it is empty."""
+    def decode(self, ids: Ids) -> bytes:
+        """The concatenated bytes of ids.
+
+        Ids that do not occur have no bytes, nor has any id if `has_bytes` is False.
+        """
+    def count(self, ids: Ids) -> int:
+        """Number of occurrences of an n-gram, given by its ids.
+
+        Raises:
+            ConfigError: The n-gram is empty.
+        """
     def count_batch(
         self, ids: NDArray[np.int64], starts: NDArray[np.int64], n_threads: int
     ) -> NDArray[np.int64]:
-        """Number of occurrences of each n-gram: (n,) int64. Raises ConfigError if one is empty.
+        """Number of occurrences of each n-gram: (n,) int64. The same for any number of threads.
 
-        `ids` has the n-grams one after another, and `starts` the index of each one's first id and then
-        the end: (n + 1,). The result is the same for any number of threads.
+        Args:
+            ids: The concatenated n-grams.
+            starts: Index of each n-gram's first id, then the end of the last one: (n + 1,) int64.
+            n_threads: Number of threads.
+
+        Raises:
+            ConfigError: An n-gram is empty, or `starts` does not ascend within `ids`.
         """
-    def locate(self, ids: Sequence[int] | NDArray[Any], max_places: int) -> NDArray[np.int64]:
-        """Every occurrence of a sequence of ids, in order: (n, 2) int64, document and token offset.
+    def locate(self, ids: Ids, max_occurrences: int) -> NDArray[np.int64]:
+        """Every occurrence of an n-gram, in order: (n, 2) int64.
 
-        Raises ConfigError if `ids` is empty, or occurs more than `max_places` times.
+        The columns are document and token offset.
+
+        Raises:
+            ConfigError: The n-gram is empty, or occurs more than `max_occurrences` times.
         """
     def count_text(self, text: bytes) -> int:
-        """Number of occurrences of a text. Raises ConfigError if it is empty or `has_bytes` is False."""
-    def locate_text(self, text: bytes, max_places: int) -> NDArray[np.int64]:
+        """Number of occurrences of a text. Overlapping occurrences count.
+
+        Raises:
+            ConfigError: The text is empty, or `has_bytes` is False.
+        """
+    def locate_text(self, text: bytes, max_occurrences: int) -> NDArray[np.int64]:
         """Every occurrence of a text, in order: (n, 4) int64.
 
-        The columns are document, token offset, first byte in that token, and number of tokens. Raises
-        ConfigError as `count_text`, or if the text occurs more than `max_places` times.
+        The columns are document, token offset, first byte in that token, and number of tokens.
+
+        Raises:
+            ConfigError: As `count_text`; or the text occurs more than `max_occurrences` times.
         """
     def sample_text(self, text: bytes, limit: int) -> tuple[int, NDArray[np.int64]]:
         """Number of occurrences of a text, and up to `limit` of them as rows of `locate_text`.
 
-        Raises ConfigError as `count_text`.
+        Which ones is arbitrary but deterministic.
+
+        Raises:
+            ConfigError: As `count_text`.
         """
     def next_tokens(
-        self, context: Sequence[int] | NDArray[Any], longest: bool
+        self, context: Ids, longest: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
         """The tokens that follow a context, or with `longest` its longest suffix that any token follows.
 
-        Returns the ids and their counts, (n,) int64 by descending count; the occurrences that end with their
-        document; 0; and the length in tokens of the context that was used.
+        Returns:
+            The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of
+            occurrences that end with their document. 0. The number of tokens of the context that was used.
         """
     def next_after_text(
         self, text: str, longest: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
         """The tokens that follow a text, or with `longest` its longest suffix that any token follows.
 
-        Returns the same as `next_tokens`, with the occurrences that end within a token instead of 0, and the
-        length in bytes. Raises ConfigError as `count_text`.
-        """
-    def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> tuple[int, int, int]:
-        """The counts for the probability of `next` after the longest suffix that any token follows.
+        Returns:
+            The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of
+            occurrences that end with their document, and of those that end within a token. The number of
+            bytes of the text that was used.
 
-        Returns the occurrences of that suffix of the context that `next` follows, those that any token
-        follows, and the length of the suffix in tokens.
+        Raises:
+            ConfigError: As `count_text`.
+        """
+    def probability(self, context: Ids, next: int) -> tuple[int, int, int]:
+        """The counts of `next` after the longest suffix of a context that any token follows.
+
+        Returns:
+            The number of occurrences of the suffix that `next` follows, the number of those that any token of
+            the same document follows, and the length of the suffix in tokens.
         """
     def spans(self, text: str, min_bytes: int, n_threads: int) -> NDArray[np.int64]:
-        """The maximal spans of a text, of at least `min_bytes` bytes, that occur in a document.
+        """The maximal spans of a text, of at least `min_bytes` bytes, that occur in a document: (n, 2) int64.
 
-        Returns the first byte and the end of each: (n, 2) int64. Raises ConfigError if `min_bytes` is 0 or
-        `has_bytes` is False.
+        The columns are the first byte and the end of each span. Spans are in order, cut to whole characters,
+        and none is within another.
+
+        Raises:
+            ConfigError: `min_bytes` is 0, or `has_bytes` is False.
         """
     def __getnewargs__(self) -> tuple[str, TokenDataset]: ...
 
-def plan_index(dataset: TokenDataset, memory_bytes: int) -> dict[str, Any]:
-    """The segments (`pieces`), `memory_bytes` and `disk_bytes` of an index of the dataset.
+def plan_index(dataset: TokenDataset, memory_bytes: int) -> IndexPlan:
+    """The segments, memory and disk of the index that `build_index` would build.
 
-    Raises FormatError if the dataset is damaged.
+    Returns:
+        An `IndexPlan` of `pile_tools.types`.
+
+    Raises:
+        FormatError: The dataset is damaged, or a document has more tokens than a segment can hold.
     """
 
 def build_index(
@@ -622,18 +877,38 @@ def build_index(
     folder: AnyPath,
     memory_bytes: int,
     on_progress: OnProgress = None,
-) -> dict[str, Any]:
-    """Builds the index of a dataset in a folder and returns its counts. See `pile_tools.jobs.index`.
+) -> IndexSummary:
+    """Builds the index of a dataset in a folder: see `pile_tools.jobs.index`.
 
-    Raises FormatError if the dataset is damaged, and OSError if a file cannot be read or written.
+    Args:
+        dataset: The dataset.
+        tokenizer: The tokenizer of the dataset. With None, the index cannot search for texts.
+        folder: The folder. Finished segments of the same index in it are reused.
+        memory_bytes: Bytes of memory to sort a segment. A longer document takes more.
+        on_progress: Called with the tokens processed so far. Each is processed twice.
+
+    Returns:
+        An `IndexSummary` of `pile_tools.types`.
+
+    Raises:
+        FormatError: The dataset is damaged, or a document has more tokens than a segment can hold.
+        OSError: A file cannot be read or written.
     """
 
-def combine_places(clauses: Sequence[NDArray[np.int64]], window: int | None = None) -> NDArray[np.int64]:
-    """The documents with an occurrence of every clause, and the shortest run that contains one of each.
+def combine_occurrences(clauses: Sequence[NDArray[np.int64]], window: int | None = None) -> NDArray[np.int64]:
+    """The documents with an occurrence of every clause, in order, and the shortest run that has one of each.
 
-    A clause is the array of its occurrences. Clauses and result are (n, 3) int64: document, token offset,
-    number of tokens. If `window` is given, runs of more tokens are left out. Raises ConfigError if there are
-    no clauses.
+    Args:
+        clauses: The occurrences of each clause, in any order: (n, 3) int64 with the columns document, token
+            offset and number of tokens.
+        window: Number of tokens above which a run is left out, or None.
+
+    Returns:
+        A row for each document: (n_documents, 3) int64 with the columns document, token offset and number of
+        tokens of the run. Of several shortest runs it is the first.
+
+    Raises:
+        ConfigError: There are no clauses, or one has another number of columns.
     """
 
 def order_when(
@@ -643,19 +918,44 @@ def order_when(
     texts: Sequence[bytes],
     n_samples: int,
     across_documents: bool,
-    max_places: int,
+    max_occurrences: int,
     n_threads: int,
     on_progress: OnProgress = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Every time the model saw texts, stored ids where there is no tokenizer: see `pile_tools.timeline.when`.
+    """Every time the model saw texts: see `pile_tools.timeline.when`.
 
-    Returns a row for each part of an occurrence (text, document, byte, token, n_tokens, copy, part, n_parts,
-    sample, offset, length, n_documents), by text its places in the documents and those that no sample
-    reaches, and the documents, tokens and tokens without bytes looked at.
+    Args:
+        order: The order.
+        tokenizer: Decodes the documents. With None, texts are ids in the stored type.
+        index: An index of the dataset to search in. With None, the documents are scanned.
+        texts: The texts.
+        n_samples: Number of samples of the run. Used with `across_documents` only.
+        across_documents: Whether occurrences that span documents of a row are found too.
+        max_occurrences: Number of occurrences above which the search fails.
+        n_threads: Number of threads.
+        on_progress: Called with the tokens or texts searched and the entries of the order read so far.
+
+    Returns:
+        A row for each part of an occurrence in a sample: (n, 12) int64 with the columns text, document, byte
+        offset, token offset, n_tokens, copy, part, n_parts, sample, offset, length, n_documents. For each
+        text, the number of its occurrences in the documents, and of those that no sample shows: (n_texts,)
+        int64 each. The numbers of documents, tokens, and tokens without bytes that were searched: (3,) int64.
+
+    Raises:
+        ConfigError: A text is empty, or the texts occur more than `max_occurrences` times.
+        FormatError: The dataset or the order is damaged, or there are no tokens.
     """
 
 def order_trace(order: TrainingOrder, document: int) -> NDArray[np.int64]:
-    """Every part of a document in a sample, in training order: copy, sample, offset, start, length."""
+    """Every part of a document that a sample shows, in training order: (n, 5) int64.
+
+    The columns are copy of the document, sample, offset in the sample, first token in the document, and
+    number of tokens.
+
+    Raises:
+        ConfigError: There is no such document.
+        FormatError: The order is damaged.
+    """
 
 def order_repeats(
     order: TrainingOrder,
@@ -664,10 +964,19 @@ def order_repeats(
     n_threads: int,
     on_progress: OnProgress = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int | None, int | None]:
-    """What the first samples read more than once: see `pile_tools.timeline.repeats`.
+    """What the first `n_samples` samples repeat: see `pile_tools.timeline.repeats`.
 
-    Returns tokens by interval (by epoch, by duplicate), a row for each repeated document (same_as, document,
-    n_tokens, n_copies, first_sample, last_sample), and the first samples with a token of either kind.
+    `on_progress` gets the documents and the entries of the order read so far.
+
+    Returns:
+        For each interval of `interval_samples` samples, the tokens that were read before in another copy of
+        their document, and those read before in a duplicate only: (n_intervals, 2) int64. The repeated
+        documents: (n, 6) int64 with the columns same_as, document, n_tokens, n_copies, first_sample,
+        last_sample. The first sample with a token of either kind, or None.
+
+    Raises:
+        ConfigError: The order has fewer samples.
+        FormatError: The dataset or the order is damaged, or there are no tokens.
     """
 
 def order_mixture(
@@ -679,13 +988,26 @@ def order_mixture(
     n_threads: int,
     on_progress: OnProgress = None,
 ) -> NDArray[np.int64]:
-    """Tokens read by interval and subset, those of unknown subsets last: (n_intervals, n_subsets + 1).
+    """Tokens of each subset that the model reads in each interval: (n_intervals, n_subsets + 1) int64.
 
-    `subset_numbers` are those of all documents, -1 where unknown.
+    The last column is that of unknown subsets.
+
+    Args:
+        order: The order.
+        subset_numbers: The index of each document's subset, -1 if unknown: (n_documents,) int32.
+        n_subsets: Number of subsets.
+        n_samples: Number of samples of the run.
+        interval_samples: Number of samples of an interval.
+        n_threads: Number of threads.
+        on_progress: Called with the samples read so far.
+
+    Raises:
+        ConfigError: The order has fewer samples.
+        FormatError: The order is damaged.
     """
 
 def _panic() -> None:
-    """Panics in the core, for the test of how a panic is reported."""
+    """Panics, to test the message that users get."""
 
 def count_token_ngrams(
     dataset: TokenDataset,
@@ -696,26 +1018,26 @@ def count_token_ngrams(
     groups: NDArray[np.uint32],
     group_names: Sequence[str | None],
     on_progress: OnProgress = None,
-) -> list[dict[str, Any]]:
-    """Counts the n-grams of a dataset into a table; `pile_tools.count_ngrams` is the whole job.
+) -> list[LengthSummary]:
+    """Counts the n-grams of a dataset and writes the retained ones to a table: see `pile_tools.count_ngrams`.
 
     Args:
-        counting: What is counted and kept, and where it may be spilled.
-        output: The table: Parquet where its name ends so, otherwise tab-separated text.
-        across_documents: Whether an n-gram may run from one document into the next.
-        tokenizer: Decodes n-grams for the column `text`; None leaves it out.
-        groups: Number of each document's group: (n_documents,) uint32, or (0,) for one group.
-        group_names: Names of the groups' columns.
-        on_progress: Called with n-grams counted so far.
+        dataset: The dataset.
+        counting: The settings.
+        output: The table: Parquet if its name ends in `.parquet`, otherwise tab-separated text.
+        across_documents: Whether an n-gram may span documents.
+        tokenizer: Decodes n-grams for the column `text`. With None, the table has no such column.
+        groups: The group number of each document: (n_documents,) uint32, or (0,) for one group.
+        group_names: The names of the groups.
+        on_progress: Called with the n-grams counted so far.
 
     Returns:
-        By length: `n`, `n_distinct`, `n_occurrences`, `n_kept`, and `counts`, pairs of a count and how many
-        n-grams have it, ascending.
+        A `LengthSummary` of `pile_tools.types` for each length.
 
     Raises:
-        ConfigError: A length that cannot be counted, or ids that are no tokens.
-        FormatError: The dataset is damaged, or the disk is too small for what has to be spilled.
-        OutputExistsError: The folder holds finished work of another job.
+        ConfigError: A length cannot be counted, ids are not tokens, or the groups do not fit the documents.
+        FormatError: The dataset is damaged, or the disk has too little space.
+        OutputExistsError: The scratch folder has work of another job.
         OSError: A file cannot be read or written.
     """
 
@@ -730,28 +1052,41 @@ def count_word_ngrams(
     text_field: str = "text",
     skip_bad_records: bool = False,
     max_record: int = ...,
-) -> dict[str, Any]:
-    """Counts the n-grams of the words of shards into a table; `pile_tools.count_ngrams` is the whole job.
+) -> WordsSummary:
+    """Counts the n-grams of the words of shards and writes the retained ones to a table.
 
-    Words are cut as `str.split()` cuts. `on_progress` gets compressed bytes.
+    Words are those of `str.split()`. `pile_tools.count_ngrams` is the whole job.
+
+    Args:
+        shards: The shards.
+        counting: The settings.
+        output: The table: Parquet if its name ends in `.parquet`, otherwise tab-separated text.
+        ignore_case: Whether words that differ in case only are equal.
+        by_subset: Whether n-grams are also counted by subset.
+        on_progress: Called with the compressed bytes read so far.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        max_record: Number of bytes above which a record is bad.
 
     Returns:
-        `n_documents`, `n_bad_records`, `shards` (their SHA-256), `groups`, and `lengths` as
-        `count_token_ngrams` returns them.
+        A `WordsSummary` of `pile_tools.types`.
 
     Raises:
-        ConfigError: A length that cannot be counted.
-        FormatError: A shard is damaged, named with the place, or the disk is too small.
-        OutputExistsError: The folder holds finished work of another job.
+        ConfigError: A length cannot be counted.
+        FormatError: A shard is damaged, or the disk has too little space.
+        OutputExistsError: The scratch folder has work of another job.
         OSError: A file cannot be read or written.
     """
 
 def token_ngrams(
     dataset: TokenDataset, counting: Counting, across_documents: bool, on_progress: OnProgress = None
 ) -> tuple[NDArray[np.uint16] | NDArray[np.int32], NDArray[np.int64]]:
-    """The n-grams of one length, sorted, and their counts; `pile_tools.ngrams` is the whole of it.
+    """The retained n-grams of a dataset, (n_retained, n) in its type, and their counts, (n_retained,) int64.
 
-    Shapes: (n_distinct, n) in the dataset's type, (n_distinct,) int64. Raises as `count_token_ngrams`.
+    `counting` has one length, n. `on_progress` gets the n-grams counted so far.
+
+    Raises:
+        ConfigError, FormatError, OutputExistsError, OSError: As `count_token_ngrams`.
     """
 
 def shards_terms(
@@ -765,16 +1100,26 @@ def shards_terms(
     skip_bad_records: bool = False,
     max_record: int = ...,
 ) -> tuple[list[NDArray[np.int64]], list[str | None], int, int, list[str]]:
-    """Counts terms in the documents of shards: as a dataset of `tokenizer` holds them, or as written.
+    """Counts terms in the documents of shards.
+
+    Args:
+        shards: The shards.
+        query: The terms and how they are counted.
+        by_subset: Whether each subset is a group. Otherwise there is one group.
+        on_progress: Called with the compressed bytes read so far.
+        tokenizer: Normalizes the texts as a dataset of it holds them. With None, they are counted as written.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        max_record: Number of bytes above which a record is bad.
 
     Returns:
-        Occurrences, documents and pairs, a row for each subset: (n_subsets, n_terms) twice and
-        (n_subsets, n_pairs); the subsets, None for documents without one; documents; bad records; SHA-256 of
-        each shard.
+        Three tables with a row for each group: occurrences and documents, (n_groups, n_terms) int64 each, and
+        pairs, (n_groups, n_pairs) int64. The names of the groups, None for documents without a subset. The
+        number of documents. The number of bad records. The SHA-256 of each shard.
 
     Raises:
-        ConfigError: No terms, or an empty one.
-        FormatError: A shard is damaged, named with the place.
+        ConfigError: There are no terms, or one is empty.
+        FormatError: A shard is damaged.
         OSError: A shard cannot be read.
     """
 
@@ -787,12 +1132,24 @@ def dataset_terms(
     eod: int | None,
     on_progress: OnProgress = None,
 ) -> list[NDArray[np.int64]]:
-    """Counts terms in the decoded documents of a dataset: occurrences, documents and pairs by group.
+    """Counts terms in the decoded documents of a dataset.
 
-    `groups` are numbers of the documents' groups, or (0,) for one group. A document's last token `eod` is no
-    part of its text. `on_progress` gets tokens.
+    Args:
+        dataset: The dataset.
+        tokenizer: Decodes the documents.
+        query: The terms and how they are counted.
+        groups: The group number of each document: (n_documents,) uint32, or (0,) for one group.
+        n_groups: Number of groups.
+        eod: A token that is not part of the text if it ends a document, or None.
+        on_progress: Called with the tokens read so far.
 
-    Raises: ConfigError for no terms or an empty one; FormatError for a damaged dataset.
+    Returns:
+        Three tables with a row for each group: occurrences and documents, (n_groups, n_terms) int64 each, and
+        pairs, (n_groups, n_pairs) int64.
+
+    Raises:
+        ConfigError: There are no terms, one is empty, or the groups do not fit the documents.
+        FormatError: The dataset is damaged.
     """
 
 def order_terms(
@@ -802,11 +1159,22 @@ def order_terms(
     ends: Sequence[int],
     on_progress: OnProgress = None,
 ) -> list[NDArray[np.int64]]:
-    """Counts terms in the first samples of an order: occurrences, samples and pairs, a row for each end.
+    """Counts terms in the first samples of an order, up to each of `ends`.
 
-    `ends` are numbers of samples, ascending; `on_progress` gets samples.
+    Args:
+        order: The order.
+        tokenizer: Decodes the samples.
+        query: The terms and how they are counted.
+        ends: Numbers of samples, ascending.
+        on_progress: Called with the samples read so far.
 
-    Raises: ConfigError for no terms, an empty one, or more samples than there are.
+    Returns:
+        Three tables with a row for each end: occurrences and samples, (n_ends, n_terms) int64 each, and
+        pairs, (n_ends, n_pairs) int64.
+
+    Raises:
+        ConfigError: There are no terms, one is empty, or the order has fewer samples than an end.
+        FormatError: The dataset or the order is damaged, or there are no tokens.
     """
 
 def order_arithmetic(
@@ -816,20 +1184,36 @@ def order_arithmetic(
     n_threads: int,
     on_progress: OnProgress = None,
 ) -> list[list[tuple[str, int]]]:
-    """Counts by Pythia's arithmetic rule in the first samples of an order: keys and counts, by `ends`.
+    """Counts by Pythia's arithmetic rule in the first samples of an order, up to each of `ends`.
 
-    Raises: ConfigError for more samples than there are.
+    Args:
+        order: The order.
+        tokenizer: Decodes the samples.
+        ends: Numbers of samples, ascending.
+        n_threads: Number of threads.
+        on_progress: Called with the samples read so far.
+
+    Returns:
+        For each end, pairs of a key and its count. A key is a number, `A-B` for two numbers, or `A-UNIT` for
+        a number and a unit of time.
+
+    Raises:
+        ConfigError: The order has fewer samples than an end.
+        FormatError: The dataset or the order is damaged, or there are no tokens.
     """
 
 def check_mapped() -> None:
     """Checks that no file became shorter while it was mapped, since the last check.
 
-    What is missing of a file's last page reads as zeros, and no signal tells of it. Raises FormatError.
+    The missing bytes of a file's last page read as zeros, and no signal reports it.
+
+    Raises:
+        FormatError: A file became shorter.
     """
 
 def report_machine_failures() -> None:
-    """Ends this process with exit code 1 and one line on standard error where a library could only crash.
+    """Makes the process end with exit code 1 and a message if a mapped file shrinks or memory runs out.
 
-    For commands: an input that becomes shorter while it is mapped, and memory that is used up. A library
-    never calls it: there a view of a file that another program shortens ends the process by SIGBUS.
+    For commands only. In a library, reading a mapped file that another program shortened ends the process by
+    SIGBUS.
     """

@@ -252,7 +252,7 @@ class Index:
         for clause in clauses:
             places = np.concatenate([self.places(query, max_places=max_places) for query in clause])
             held.append(np.column_stack([places[name] for name in ("document", "token", "n_tokens")]))
-        return named(_core.combine_places(held, within), ("document", "token", "n_tokens"))
+        return named(_core.combine_occurrences(held, within), ("document", "token", "n_tokens"))
 
     def trace(
         self, text: str, *, min_bytes: int = 32, max_places: int = 10, threads: int | None = None

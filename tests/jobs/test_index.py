@@ -82,12 +82,12 @@ def test_pieces_of_a_stopped_job_are_kept_if_they_are_as_they_were(prefix: Path,
 
 def test_other_settings_are_refused_without_force(prefix: Path) -> None:
     run(prefix, IndexConfig(memory="20K"))
-    n_pieces = open_index(prefix).core.n_pieces
+    n_segments = open_index(prefix).core.n_segments
     with pytest.raises(OutputExistsError, match="memory_bytes"):
         run(prefix, IndexConfig())
     run(prefix, IndexConfig(), force=True)
     folder = prefix.with_name("sample.index")
-    assert n_pieces > 1
+    assert n_segments > 1
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "piece-00000", "ranks"]
     (folder / "manifest.json").unlink()
     with pytest.raises(OutputExistsError, match="not from pile-tools"):

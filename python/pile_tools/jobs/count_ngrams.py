@@ -24,7 +24,7 @@ from pile_tools.read.shards import RecordConfig, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
-from pile_tools.types import Counting, OnProgress
+from pile_tools.types import Counting, LengthSummary, OnProgress
 
 #: Kinds of tables, by the ends of their names.
 TABLES = (".tsv", ".parquet")
@@ -198,12 +198,16 @@ def count_words(
             skip_bad_records=config.records.skips,
             max_record=config.records.max_record_bytes,
         )
-        hashes = counted.pop("shards")
-        counted["lengths"] = [_summary(of) for of in counted["lengths"]]
-        # None is the name of the documents without a subset.
-        counted["groups"] = [{"name": name} for name in counted["groups"]]
-        known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
-        return counted | passed_over, known
+        summary = {
+            "n_documents": counted["n_documents"],
+            "n_bad_records": counted["n_bad_records"],
+            "lengths": [_summary(of) for of in counted["lengths"]],
+            # None is the name of the documents without a subset.
+            "groups": [{"name": name} for name in counted["groups"]],
+        }
+        hashed = zip(inputs, counted["shards"], strict=True)
+        known = [{**entry, "sha256": sha256} for entry, sha256 in hashed]
+        return summary | passed_over, known
 
     return _make(output, request, build, force=force, is_stream=is_stream)
 
@@ -307,7 +311,7 @@ def _make(
     )
 
 
-def _summary(of_length: Settings) -> Settings:
+def _summary(of_length: LengthSummary) -> Settings:
     """What is told of the n-grams of one length, with points of their rank-frequency curve."""
     return {
         **{name: value for name, value in of_length.items() if name != "counts"},

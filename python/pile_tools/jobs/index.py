@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pile_tools import _core, manifest, publish
 from pile_tools._core import TokenDataset
@@ -20,7 +19,7 @@ from pile_tools.search import folder_of
 from pile_tools.sizes import parse_size
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
-from pile_tools.types import OnProgress
+from pile_tools.types import IndexPlan, OnProgress
 
 DEFAULT_MEMORY = "2GiB"
 
@@ -56,7 +55,7 @@ class IndexConfig:
         return parse_size(self.memory)
 
 
-def plan(prefix: Path, config: IndexConfig) -> dict[str, Any]:
+def plan(prefix: Path, config: IndexConfig) -> IndexPlan:
     """What building the index takes: `pieces`, `memory_bytes` and `disk_bytes`.
 
     Raises:

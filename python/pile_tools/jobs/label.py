@@ -88,7 +88,7 @@ def run(
         )
 
     def build(folder: Path) -> Built:
-        summary = _core.label_dataset(
+        labelled = _core.label_dataset(
             prefix,
             shards,
             tokenizer,
@@ -102,8 +102,8 @@ def run(
             max_record=config.records.max_record_bytes,
             add_special_tokens=config.add_special_tokens,
         )
-        summary |= shards_summary(shards, prefix.parent)
-        inputs = checked_entries(request.inputs, summary["shards"])
+        summary = {**labelled, **shards_summary(shards, prefix.parent)}
+        inputs = checked_entries(request.inputs, labelled["shards"])
         return Built([provenance.name], summary, inputs)
 
     return publish.make(target, request, build, force=force, names=[provenance.name], or_else="")

@@ -13,7 +13,7 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.tokens import datasets, parts
-from pile_tools.types import OnProgress
+from pile_tools.types import MergedInput, OnProgress
 
 #: Settings that must be alike for tokens to mean the same.
 MEANING = ("eod", "eod_id", "add_special_tokens")
@@ -198,7 +198,7 @@ def _request(inputs: Sequence[Path], known: Sequence[Manifest | None], output: P
     return Request("tokens", settings, entries)
 
 
-def _foreign_summary(part: Settings) -> Settings:
+def _foreign_summary(part: MergedInput) -> Settings:
     """What is known of a dataset without a manifest."""
     counts = {"n_documents": part["n_documents"], "n_tokens": part["n_tokens"]}
     return {**counts, "shards": [], "subsets": [{"name": None, **counts}]}

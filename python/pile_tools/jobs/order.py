@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pile_tools import _core, manifest, publish
+from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest, Request
 from pile_tools.order.order import ORDER_FILE
 from pile_tools.publish import Built, Target
-from pile_tools.types import OnProgress
+from pile_tools.types import OnProgress, OrderSummary
 
 ARRAYS = ("doc_idx", "sample_idx", "shuffle_idx")
 BLEND_ARRAYS = ("dataset_index", "dataset_sample_index")
@@ -175,7 +176,7 @@ def run(
     def build(partial: Path) -> Built:
         summaries = [_build(part, partial, config, labels, on_progress) for part in parts]
         names = [f"{part.stem}_{array}.npy" for part in parts for array in ARRAYS]
-        summary = summaries[0]
+        summary: Settings = {**summaries[0]}
         if blend:
             available = [one["n_samples"] for one in summaries]
             n, counts = _core.write_blend(partial / stem, weights, available, config.compat is not None)
@@ -218,7 +219,7 @@ def _parts(
 
 def _build(
     part: _Part, folder: Path, config: OrderConfig, labels: Path | None, on_progress: OnProgress
-) -> dict[str, Any]:
+) -> OrderSummary:
     return _core.build_order(
         part.prefix,
         folder / part.stem,
@@ -234,10 +235,14 @@ def _build(
     )
 
 
-def _together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
+def _together(summaries: list[OrderSummary]) -> Settings:
     """The counts of all datasets of a blend."""
-    total = {name: sum(one[name] for one in summaries) for name in ("n_documents", "tokens_per_epoch")}
-    return {**total, "n_epochs": None, "epochs_of_datasets": [one["n_epochs"] for one in summaries]}
+    return {
+        "n_documents": sum(one["n_documents"] for one in summaries),
+        "tokens_per_epoch": sum(one["tokens_per_epoch"] for one in summaries),
+        "n_epochs": None,
+        "epochs_of_datasets": [one["n_epochs"] for one in summaries],
+    }
 
 
 def _check_blend(n_samples: int, config: OrderConfig) -> None:

@@ -128,9 +128,10 @@ def run(
             add_special_tokens=config.add_special_tokens,
             max_record=config.records.max_record_bytes,
         )
-        n_resumed_shards = built.pop("n_resumed_shards")
+        n_resumed_shards = built["n_resumed_shards"]
+        counts = {name: value for name, value in built.items() if name != "n_resumed_shards"}
         known = {"vocab_size": tokenizer.vocab_size, "eod": None if eod is None else eod[0]}
-        summary = {**built, **known, **passed_over}
+        summary = {**counts, **known, **passed_over}
         return summary, checked_entries(request.inputs, built["shards"])
 
     is_stream = has_stream(shards)

@@ -88,7 +88,7 @@ def run(
     request = Request("tokenizer", settings, inputs)
 
     def build(folder: Path) -> Built:
-        json, summary = _core.train_tokenizer(
+        json, trained = _core.train_tokenizer(
             shards,
             config.vocab_size,
             config.min_frequency,
@@ -100,9 +100,10 @@ def run(
             max_record=config.records.max_record_bytes,
         )
         (folder / output.name).write_text(json, encoding="utf-8")
-        hashes = summary.pop("shards")
-        checked = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
-        return Built([output.name], summary | passed_over, checked)
+        hashed = zip(inputs, trained["shards"], strict=True)
+        checked = [{**entry, "sha256": sha256} for entry, sha256 in hashed]
+        counts = {name: value for name, value in trained.items() if name != "shards"}
+        return Built([output.name], {**counts, **passed_over}, checked)
 
     return publish.make(
         Target.of(manifest_path(output)),

@@ -19,6 +19,7 @@ from pile_tools.order.order import ORDER_FILE
 from pile_tools.publish import Target
 from pile_tools.read.shards import STANDARD_INPUT
 from pile_tools.tokens import datasets
+from pile_tools.tokens.blends import documents_of
 
 #: What a run's folder says of itself while it is trained.
 RUN_FILE = "run.json"
@@ -343,7 +344,7 @@ def _fingerprint(path: Path) -> str:
     with contextlib.suppress(FileNotFoundError):
         return _core.TokenSource(path).fingerprint
     # It is that of the bytes, whatever the length of a row.
-    rows: str = _core.rows_order(path, 1, "uint16").dataset.fingerprint
+    rows: str = documents_of(_core.rows_order(path, 1, "uint16")).fingerprint
     return rows
 
 

@@ -30,6 +30,7 @@ from pile_tools.order.order import (
 )
 from pile_tools.order.remote import RemoteRows
 from pile_tools.publish import Target
+from pile_tools.tokens.blends import documents_of
 
 #: Views upon each other that are opened: each is opened within the one above.
 MAX_VIEWS = 32
@@ -257,8 +258,9 @@ def _part(
         padding=padding,
         as_gpt_neox=settings.is_as_gpt_neox,
     )
-    if samples.dataset.fingerprint != manifest.required(found, entry, "fingerprint"):
+    dataset = documents_of(samples)
+    if dataset.fingerprint != manifest.required(found, entry, "fingerprint"):
         raise FormatError(
-            f"built for another dataset than {samples.dataset.prefix} now is; build it anew ({found.path})"
+            f"built for another dataset than {dataset.prefix} now is; build it anew ({found.path})"
         )
     return samples

@@ -18,6 +18,7 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry
 from pile_tools.sizes import parse_size
+from pile_tools.types import BuiltShard, LabelledShard
 
 #: What files in a folder are taken for shards by their names, in any letter case; said in messages.
 NAMES = ".jsonl, .ndjson, .json and .txt files, plain or compressed (.zst, .zstd, .gz), and .parquet files"
@@ -169,7 +170,7 @@ def entries(shards: Iterable[Path], folder: Path) -> list[Entry]:
     ]
 
 
-def checked_entries(inputs: list[Entry], read: Iterable[Entry]) -> list[Entry]:
+def checked_entries(inputs: list[Entry], read: Iterable[BuiltShard | LabelledShard]) -> list[Entry]:
     """A job's inputs, those with the role `shard` with the checksums taken while they were read.
 
     Args:

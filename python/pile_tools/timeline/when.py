@@ -138,9 +138,12 @@ def when(
     strings = [_bytes_of(order, number, text, decoder) for number, text in enumerate(texts)]
     as_written = [text.encode() if isinstance(text, str) else text for text in texts]
     samples = core_order(order)
+    dataset = samples.dataset
     if index == "auto":
-        index = index_for(samples.dataset, decoder, len(strings))
-    elif index is not None and index.dataset.fingerprint != samples.dataset.fingerprint:
+        index = index_for(dataset, decoder, len(strings))
+    elif index is not None and (
+        isinstance(dataset, list) or index.dataset.fingerprint != dataset.fingerprint
+    ):
         raise ConfigError(f"the index is of another dataset than the order ({order.path})")
     table, n_places, n_unreached, looked_at = _core.order_when(
         samples,

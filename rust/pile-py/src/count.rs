@@ -13,7 +13,7 @@ use pile_core::{
     read::DEFAULT_MAX_RECORD,
     timeline::CheckpointCounts,
     tokenize::TokenBytes,
-    tokens::{TokenSource, TokenType},
+    tokens::{self, TokenSource, TokenType},
 };
 use pyo3::{prelude::*, pybacked::PyBackedBytes};
 
@@ -58,13 +58,50 @@ impl From<Counting> for NgramConfig {
     }
 }
 
-/// Counts the n-grams of a dataset and writes the retained ones to a table.
+/// The documents of a dataset in groups, of which each must exist.
+fn grouped<'a>(
+    dataset: &'a TokenDataset,
+    groups: &'a [u32],
+    n_groups: usize,
+) -> Result<GroupedDocuments<'a, tokens::TokenDataset>> {
+    let n = dataset.inner.n_documents() as usize;
+    if n_groups == 0 || (!groups.is_empty() && groups.len() != n) {
+        return Err(Error::argument(format!(
+            "{} group numbers of {n_groups} groups for {n} documents",
+            groups.len()
+        )));
+    }
+    if let Some(group) = groups.iter().find(|group| **group as usize >= n_groups) {
+        let what = format!("no group {group}: there are {n_groups}");
+        return Err(Error::argument(what));
+    }
+    Ok(GroupedDocuments {
+        source: &*dataset.inner,
+        groups,
+        n_groups,
+    })
+}
+
+/// Counts the n-grams of a dataset and writes the retained ones to a table: see `pile_tools.count_ngrams`.
 ///
-/// `groups` is the group number of each document, (n_documents,) uint32, or (0,) for one group. `group_names` are
-/// the names of the groups. `on_progress` gets the n-grams counted so far. Returns a list with statistics of each
-/// length. Raises ConfigError for a length that cannot be counted or ids that are not tokens, FormatError for a
-/// damaged dataset or too little disk space, OutputExistsError if the scratch folder has work of another job, and
-/// OSError if a file cannot be read or written.
+/// Args:
+///     dataset: The dataset.
+///     counting: The settings.
+///     output: The table: Parquet if its name ends in `.parquet`, otherwise tab-separated text.
+///     across_documents: Whether an n-gram may span documents.
+///     tokenizer: Decodes n-grams for the column `text`. With None, the table has no such column.
+///     groups: The group number of each document: (n_documents,) uint32, or (0,) for one group.
+///     group_names: The names of the groups.
+///     on_progress: Called with the n-grams counted so far.
+///
+/// Returns:
+///     A `LengthSummary` of `pile_tools.types` for each length.
+///
+/// Raises:
+///     ConfigError: A length cannot be counted, ids are not tokens, or the groups do not fit the documents.
+///     FormatError: The dataset is damaged, or the disk has too little space.
+///     OutputExistsError: The scratch folder has work of another job.
+///     OSError: A file cannot be read or written.
 #[pyfunction]
 #[pyo3(signature = (dataset, counting, output, across_documents, tokenizer, groups, group_names, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
@@ -82,11 +119,7 @@ pub fn count_token_ngrams<'py>(
     let groups = groups.as_slice()?;
     let summaries = watch(py, on_progress, |progress| {
         let token_bytes = tokenizer.map(|tokenizer| TokenBytes::new(&tokenizer.inner));
-        let documents = GroupedDocuments {
-            source: &*dataset.inner,
-            groups,
-            n_groups: group_names.len(),
-        };
+        let documents = grouped(dataset, groups, group_names.len())?;
         let (config, keys) = (counting.into(), KeyColumns::Tokens(token_bytes.as_ref()));
         count::count_ngrams(&documents, across_documents, &config, progress, || {
             count::write_table(&output, keys, &group_names)
@@ -97,11 +130,27 @@ pub fn count_token_ngrams<'py>(
 
 /// Counts the n-grams of the words of shards and writes the retained ones to a table.
 ///
-/// Words are those of `str.split()`. `on_progress` gets the compressed bytes read so far. Returns a dict with
-/// `n_documents`, `n_bad_records`, `shards` (SHA-256 of each), `groups`, and the statistics `lengths`. Raises
-/// ConfigError for a length that cannot be counted, FormatError for a damaged shard or too little disk space,
-/// OutputExistsError if the scratch folder has work of another job, and OSError if a file cannot be read or
-/// written.
+/// Words are those of `str.split()`. `pile_tools.count_ngrams` is the whole job.
+///
+/// Args:
+///     shards: The shards.
+///     counting: The settings.
+///     output: The table: Parquet if its name ends in `.parquet`, otherwise tab-separated text.
+///     ignore_case: Whether words that differ in case only are equal.
+///     by_subset: Whether n-grams are also counted by subset.
+///     on_progress: Called with the compressed bytes read so far.
+///     text_field: The field of a record that has its text.
+///     skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+///     max_record: Number of bytes above which a record is bad.
+///
+/// Returns:
+///     A `WordsSummary` of `pile_tools.types`.
+///
+/// Raises:
+///     ConfigError: A length cannot be counted.
+///     FormatError: A shard is damaged, or the disk has too little space.
+///     OutputExistsError: The scratch folder has work of another job.
+///     OSError: A file cannot be read or written.
 #[pyfunction]
 #[pyo3(signature = (
     shards, counting, output, ignore_case, by_subset, on_progress = None, *,
@@ -157,9 +206,12 @@ impl<T> NgramSink for ArraySink<'_, T> {
     }
 }
 
-/// The retained n-grams of a dataset, (n_retained, n) in the dataset's type, and their counts, (n_retained,) int64.
+/// The retained n-grams of a dataset, (n_retained, n) in its type, and their counts, (n_retained,) int64.
 ///
-/// `counting` has one length, n. `on_progress` gets the n-grams counted so far. Raises as `count_token_ngrams`.
+/// `counting` has one length, n. `on_progress` gets the n-grams counted so far.
+///
+/// Raises:
+///     ConfigError, FormatError, OutputExistsError, OSError: As `count_token_ngrams`.
 #[pyfunction]
 #[pyo3(signature = (dataset, counting, across_documents, on_progress = None))]
 pub fn token_ngrams<'py>(
@@ -169,16 +221,15 @@ pub fn token_ngrams<'py>(
     across_documents: bool,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyArray1<i64>>)> {
-    let n = counting.lengths.iter().copied().max().unwrap_or(1);
+    let [n] = counting.lengths[..] else {
+        let what = format!("one length is expected, got {:?}", counting.lengths);
+        return Err(BindError::from(Error::argument(what)).into());
+    };
     // One of the two is filled.
     let (mut u16_ids, mut i32_ids, mut counts) = (Vec::<u16>::new(), Vec::<i32>::new(), Vec::new());
     let is_u16 = dataset.inner.token_type() == TokenType::U16;
     watch(py, on_progress, |progress| {
-        let documents = GroupedDocuments {
-            source: &*dataset.inner,
-            groups: &[],
-            n_groups: 1,
-        };
+        let documents = grouped(dataset, &[], 1)?;
         let counts = &mut counts;
         let sink: Box<dyn NgramSink> = match is_u16 {
             true => Box::new(ArraySink {
@@ -264,13 +315,27 @@ fn term_tables(py: Python<'_>, totals: Vec<TermTotals>) -> PyResult<[Table<'_>; 
     Ok([table(occurrences)?, table(units)?, table(pairs)?])
 }
 
-/// Counts terms in the documents of shards, whose texts are normalized if a tokenizer is given.
+/// Counts terms in the documents of shards.
 ///
-/// `on_progress` gets the compressed bytes read so far. Returns three int64 tables with one row for each group:
-/// occurrences and documents, (n_groups, n_terms), and pairs, (n_groups, n_pairs); the names of the groups, None for
-/// the documents without a subset; the number of documents; the number of bad records; and the SHA-256 of each
-/// shard. Raises ConfigError for no terms or an empty one, FormatError for a damaged shard, and OSError if a shard
-/// cannot be read.
+/// Args:
+///     shards: The shards.
+///     query: The terms and how they are counted.
+///     by_subset: Whether each subset is a group. Otherwise there is one group.
+///     on_progress: Called with the compressed bytes read so far.
+///     tokenizer: Normalizes the texts as a dataset of it holds them. With None, they are counted as written.
+///     text_field: The field of a record that has its text.
+///     skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+///     max_record: Number of bytes above which a record is bad.
+///
+/// Returns:
+///     Three tables with a row for each group: occurrences and documents, (n_groups, n_terms) int64 each, and
+///     pairs, (n_groups, n_pairs) int64. The names of the groups, None for documents without a subset. The
+///     number of documents. The number of bad records. The SHA-256 of each shard.
+///
+/// Raises:
+///     ConfigError: There are no terms, or one is empty.
+///     FormatError: A shard is damaged.
+///     OSError: A shard cannot be read.
 #[pyfunction]
 #[pyo3(signature = (
     shards, query, by_subset, on_progress = None, *,
@@ -309,10 +374,22 @@ pub fn shards_terms<'py>(
 
 /// Counts terms in the decoded documents of a dataset.
 ///
-/// `groups` is the group number of each document, (n_documents,) uint32, or (0,) for one group. The token `eod` at
-/// the end of a document is not part of its text. `on_progress` gets the tokens read so far. Returns three int64
-/// tables with one row for each group: occurrences and documents, (n_groups, n_terms), and pairs, (n_groups,
-/// n_pairs). Raises ConfigError for no terms or an empty one, and FormatError for a damaged dataset.
+/// Args:
+///     dataset: The dataset.
+///     tokenizer: Decodes the documents.
+///     query: The terms and how they are counted.
+///     groups: The group number of each document: (n_documents,) uint32, or (0,) for one group.
+///     n_groups: Number of groups.
+///     eod: A token that is not part of the text if it ends a document, or None.
+///     on_progress: Called with the tokens read so far.
+///
+/// Returns:
+///     Three tables with a row for each group: occurrences and documents, (n_groups, n_terms) int64 each, and
+///     pairs, (n_groups, n_pairs) int64.
+///
+/// Raises:
+///     ConfigError: There are no terms, one is empty, or the groups do not fit the documents.
+///     FormatError: The dataset is damaged.
 #[pyfunction]
 #[pyo3(signature = (dataset, tokenizer, query, groups, n_groups, eod, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
@@ -328,11 +405,7 @@ pub fn dataset_terms<'py>(
 ) -> PyResult<[Table<'py>; 3]> {
     let groups = groups.as_slice()?;
     let totals = watch(py, on_progress, |progress| {
-        let documents = GroupedDocuments {
-            source: &*dataset.inner,
-            groups,
-            n_groups,
-        };
+        let documents = grouped(dataset, groups, n_groups)?;
         let decoder = DocumentDecoder {
             token_bytes: &TokenBytes::new(&tokenizer.inner),
             eod,
@@ -345,9 +418,20 @@ pub fn dataset_terms<'py>(
 
 /// Counts terms in the first samples of an order, up to each of `ends`.
 ///
-/// `ends` are numbers of samples, ascending. `on_progress` gets the samples read so far. Returns three int64 tables
-/// with one row for each end: occurrences and samples, (n_ends, n_terms), and pairs, (n_ends, n_pairs). Raises
-/// ConfigError for no terms, an empty one, or an end beyond the order.
+/// Args:
+///     order: The order.
+///     tokenizer: Decodes the samples.
+///     query: The terms and how they are counted.
+///     ends: Numbers of samples, ascending.
+///     on_progress: Called with the samples read so far.
+///
+/// Returns:
+///     Three tables with a row for each end: occurrences and samples, (n_ends, n_terms) int64 each, and
+///     pairs, (n_ends, n_pairs) int64.
+///
+/// Raises:
+///     ConfigError: There are no terms, one is empty, or the order has fewer samples than an end.
+///     FormatError: The dataset or the order is damaged, or there are no tokens.
 #[pyfunction]
 #[pyo3(signature = (order, tokenizer, query, ends, on_progress = None))]
 pub fn order_terms<'py>(
@@ -378,9 +462,20 @@ pub fn order_terms<'py>(
 
 /// Counts by Pythia's arithmetic rule in the first samples of an order, up to each of `ends`.
 ///
-/// `ends` are numbers of samples, ascending. `on_progress` gets the samples read so far. Returns for each end a list
-/// of pairs of a key and its count. A key is a number, `A-B` for two numbers, or `A-UNIT` for a number and a unit of
-/// time. Raises ConfigError for an end beyond the order.
+/// Args:
+///     order: The order.
+///     tokenizer: Decodes the samples.
+///     ends: Numbers of samples, ascending.
+///     n_threads: Number of threads.
+///     on_progress: Called with the samples read so far.
+///
+/// Returns:
+///     For each end, pairs of a key and its count. A key is a number, `A-B` for two numbers, or `A-UNIT` for
+///     a number and a unit of time.
+///
+/// Raises:
+///     ConfigError: The order has fewer samples than an end.
+///     FormatError: The dataset or the order is damaged, or there are no tokens.
 #[pyfunction]
 #[pyo3(signature = (order, tokenizer, ends, n_threads, on_progress = None))]
 pub fn order_arithmetic(

@@ -1,16 +1,16 @@
 //! The Python class `TokenDataset`.
 
 use std::{
-    ffi::{OsStr, c_int, c_void},
+    ffi::{OsStr, OsString, c_int, c_void},
     ops::Range,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pile_core::tokens::{self, TokenSource, TokenType};
 use pyo3::{
-    exceptions::{PyIndexError, PyTypeError},
+    exceptions::{PyIndexError, PyMemoryError, PyTypeError},
     ffi,
     prelude::*,
     sync::PyOnceLock,
@@ -19,7 +19,28 @@ use pyo3::{
 
 use crate::errors::BindError;
 
-/// A dataset in GPT-NeoX's `.bin` and `.idx`.
+/// A dataset in GPT-NeoX's format: `PREFIX.bin` and `PREFIX.idx`, memory-mapped.
+///
+/// A document is one sequence of the index, as GPT-NeoX counts them. `PREFIX.provenance`, if it exists,
+/// has the origins of the documents. The tokens may be in shards `PREFIX-000NN-of-000MM.bin`.
+///
+/// `dataset[i]` is the tokens of a document, (n_tokens,) uint16 or int32; a slice gives a list of
+/// documents. They are read-only views of the map, which stay valid after the dataset is deleted; a
+/// document that spans shards is a copy. `len(dataset)` is the number of documents. Opens in constant
+/// time. Pickles by path, so that the workers of a `torch.utils.data.DataLoader` can use it.
+///
+///     >>> dataset = TokenDataset("tokens/sample")
+///     >>> dataset[0]  # the first document
+///     array([ 12, 1044,  ...,    0], dtype=uint16)
+///     >>> longest = max(dataset, key=len)
+///     >>> dataset.origin(7)["subset"]
+///     'Books'
+///
+/// Raises:
+///     FormatError: The files are malformed or do not belong together; on access, the index is damaged
+///         there.
+///     OSError: A file cannot be read.
+///     IndexError: On access, there is no such document.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TokenDataset {
     pub inner: Arc<tokens::TokenDataset>,
@@ -128,15 +149,33 @@ pub fn filled<'py>(
     shape: &[usize],
     read: impl FnOnce(&mut [u8]) -> pile_core::Result<()> + Send,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let n_bytes = shape.iter().product::<usize>() * token_type.n_bytes();
-    // Allocated by numpy, which asks the system for huge pages. That saves a page fault for every 4 KiB.
-    let array = PyArray1::<u8>::zeros(py, n_bytes, false);
+    let n_bytes = shape
+        .iter()
+        .try_fold(token_type.n_bytes(), |n, length| n.checked_mul(*length))
+        .filter(|n| isize::try_from(*n).is_ok())
+        .ok_or_else(|| PyMemoryError::new_err(format!("an array of shape {shape:?}")))?;
+    // Allocated by numpy, which asks the system for huge pages. That saves a page fault for every 4 KiB. Called
+    // through Python, as `PyArray1::zeros` panics if there is too little memory.
+    let array = py
+        .import("numpy")?
+        .call_method1("zeros", (n_bytes, "uint8"))?;
+    let array = array.cast_into::<PyArray1<u8>>()?;
     let mut bytes = array.readwrite();
     let slice = bytes.as_slice_mut()?;
     py.detach(|| read(slice)).map_err(BindError::from)?;
     drop(bytes);
     let typed = array.call_method1("view", (token_type.name(),))?;
     typed.call_method1("reshape", (shape.to_vec(),))
+}
+
+/// A path in quotes, as `repr` of Python writes it: on one line, whatever its name.
+pub fn quoted(py: Python<'_>, path: &OsStr) -> PyResult<String> {
+    Ok(path.into_pyobject(py)?.repr()?.to_string())
+}
+
+/// The absolute form of a path, for pickling: the process that unpickles may have another working directory.
+pub fn absolute(path: &Path) -> PyResult<OsString> {
+    Ok(std::path::absolute(path)?.into())
 }
 
 /// Converts a Python index, which counts from the end if negative, to a number below `n`.
@@ -159,26 +198,31 @@ impl TokenDataset {
         Ok(Self::of(Arc::new(tokens::TokenDataset::open(&prefix)?)))
     }
 
+    /// The path of the files, without suffixes.
     #[getter]
     fn prefix(&self) -> &OsStr {
         self.inner.prefix().as_os_str()
     }
 
+    /// The stored type of the tokens: `uint16` or `int32`.
     #[getter]
     fn dtype(&self) -> &'static str {
         self.inner.token_type().name()
     }
 
+    /// Number of tokens of all documents.
     #[getter]
     fn n_tokens(&self) -> u64 {
         self.inner.n_tokens()
     }
 
+    /// Whether `PREFIX.provenance` exists. The origin of a document may still be unknown.
     #[getter]
     fn has_provenance(&self) -> bool {
         self.inner.provenance().is_some()
     }
 
+    /// Names of the subsets, in order of first appearance; empty without provenance.
     #[getter]
     fn subsets(&self) -> Vec<String> {
         self.inner
@@ -186,12 +230,17 @@ impl TokenDataset {
             .map_or(Vec::new(), |p| p.subsets().to_vec())
     }
 
+    /// Paths of the shards that the documents came from, as they were given; empty without provenance.
     #[getter]
     fn shards(&self) -> Vec<String> {
         let shards = self.inner.provenance().map_or(&[][..], |p| p.shards());
         shards.iter().map(|shard| shard.path.clone()).collect()
     }
 
+    /// A digest of the index and the tokens, in hexadecimal.
+    ///
+    /// Of a file above 512 KiB, it covers 128 blocks of 4 KiB. It does not depend on the division into
+    /// shards.
     #[getter]
     fn fingerprint(&self, py: Python<'_>) -> String {
         py.detach(|| self.inner.fingerprint())
@@ -201,6 +250,19 @@ impl TokenDataset {
         self.inner.n_documents() as usize
     }
 
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!(
+            "<TokenDataset {}: {} documents, {} tokens, {}>",
+            quoted(py, self.prefix())?,
+            self.inner.n_documents(),
+            self.inner.n_tokens(),
+            self.dtype(),
+        ))
+    }
+
+    /// The concatenated tokens of all documents: (n_tokens,) uint16 or int32, a read-only view.
+    ///
+    /// If the tokens are in several shards, it is a new copy each time.
     #[getter]
     fn tokens<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         if self.token_files()?.files().len() > 1 {
@@ -242,10 +304,19 @@ impl TokenDataset {
         builtins.call_method1("map", (slf.getattr("__getitem__")?, documents))
     }
 
+    /// Number of tokens of each document: (n_documents,) int32.
+    ///
+    /// Raises:
+    ///     FormatError: The index is damaged.
     fn lengths<'py>(&self, py: Python<'py>) -> Result<Bound<'py, PyArray1<i32>>, BindError> {
         Ok(py.detach(|| self.inner.lengths())?.into_pyarray(py))
     }
 
+    /// The origin of a document, or None if it is unknown.
+    ///
+    /// Raises:
+    ///     ConfigError: There is no such document.
+    ///     FormatError: The provenance file is damaged.
     fn origin<'py>(&self, py: Python<'py>, document: u64) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(None);
@@ -262,6 +333,12 @@ impl TokenDataset {
         Ok(Some(dict))
     }
 
+    /// The origins of all documents as columns, or None without provenance.
+    ///
+    /// `shard` and `subset` are indices into `shards` and `subsets`. Unknown values are -1.
+    ///
+    /// Raises:
+    ///     FormatError: The provenance file is damaged.
     fn origins<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyDict>>> {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(None);
@@ -278,6 +355,13 @@ impl TokenDataset {
         Ok(Some(dict))
     }
 
+    /// The documents that came from a record of `shards[shard]`, ascending; empty without provenance.
+    ///
+    /// Reads the locations of all documents of the shard.
+    ///
+    /// Raises:
+    ///     ConfigError: There is no such shard.
+    ///     FormatError: The provenance file is damaged.
     fn documents_of(&self, py: Python<'_>, shard: u32, record: u64) -> Result<Vec<u64>, BindError> {
         let Some(provenance) = self.inner.provenance() else {
             return Ok(Vec::new());
@@ -285,10 +369,20 @@ impl TokenDataset {
         Ok(py.detach(|| provenance.documents_of(shard, record))?)
     }
 
+    /// Index of a document's first token in `tokens`.
+    ///
+    /// Raises:
+    ///     ConfigError: There is no such document.
+    ///     FormatError: The index is damaged there.
     fn first_token(&self, document: u64) -> Result<u64, BindError> {
         Ok(self.inner.token_range(document)?.start)
     }
 
+    /// Indices into `subsets` of documents, -1 if unknown: (n,) int64 to (n,) int32.
+    ///
+    /// Raises:
+    ///     ConfigError: There is no such document.
+    ///     FormatError: The provenance file is damaged.
     fn subset_numbers<'py>(
         &self,
         py: Python<'py>,
@@ -303,12 +397,15 @@ impl TokenDataset {
             .into_pyarray(py))
     }
 
+    /// Checks the whole index against the tokens.
+    ///
+    /// Raises:
+    ///     FormatError: The index is damaged; the message names the first wrong document.
     fn check(&self, py: Python<'_>) -> Result<(), BindError> {
         Ok(py.detach(|| self.inner.check())?)
     }
 
-    fn __getnewargs__(&self) -> PyResult<(PathBuf,)> {
-        // Absolute: the process that unpickles may have another working directory.
-        Ok((std::path::absolute(self.inner.prefix())?,))
+    fn __getnewargs__(&self) -> PyResult<(OsString,)> {
+        Ok((absolute(self.inner.prefix())?,))
     }
 }

@@ -1,4 +1,6 @@
-//! `pile_tools._core`: Python bindings of `pile-core`. User documentation is in `_core.pyi`.
+//! `pile_tools._core`: Python bindings of `pile-core`.
+//!
+//! The doc comments of what Python sees are its docstrings. `make stub` copies them to `_core.pyi`.
 
 mod count;
 mod dataset;
@@ -25,6 +27,7 @@ fn silence_panics() {
     }
 }
 
+/// The Rust core: tokenizer, token datasets, training orders and the jobs that make them.
 #[pymodule]
 mod _core {
     #[pymodule_export]
@@ -42,7 +45,7 @@ mod _core {
     #[pymodule_export]
     use super::order::{TrainingOrder, blended_order, rows_order};
     #[pymodule_export]
-    use super::search::{SuffixIndex, build_index, combine_places, plan_index};
+    use super::search::{SuffixIndex, build_index, combine_occurrences, plan_index};
     #[pymodule_export]
     use super::source::{TokenSource, token_files};
     #[pymodule_export]
@@ -52,13 +55,21 @@ mod _core {
     #[pymodule_export]
     use super::tokenizer::Tokenizer;
 
-    /// Called by commands: if a mapped file shrinks or memory runs out, the process ends with a message.
+    /// Makes the process end with exit code 1 and a message if a mapped file shrinks or memory runs out.
+    ///
+    /// For commands only. In a library, reading a mapped file that another program shortened ends the process by
+    /// SIGBUS.
     #[pyfunction]
     fn report_machine_failures() {
         pile_core::io::report_failures();
     }
 
-    /// Raises `FormatError` for a file that became shorter while it was mapped, since the last check.
+    /// Checks that no file became shorter while it was mapped, since the last check.
+    ///
+    /// The missing bytes of a file's last page read as zeros, and no signal reports it.
+    ///
+    /// Raises:
+    ///     FormatError: A file became shorter.
     #[pyfunction]
     fn check_mapped() -> Result<(), super::errors::BindError> {
         Ok(pile_core::io::check_mapped()?)

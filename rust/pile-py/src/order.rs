@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pile_core::{
     order,
     timeline::find_sequences,
@@ -11,13 +11,33 @@ use pile_core::{
 use pyo3::{IntoPyObjectExt, prelude::*};
 
 use crate::{
-    dataset::{TokenDataset, filled, index},
+    dataset::{TokenDataset, absolute, filled, index, quoted},
     errors::BindError,
     progress::watch,
     source::{SourceKind, TokenSource as SourceClass},
 };
 
-/// The samples that a model sees, in order.
+/// The samples that a model sees, in order, from `STEM_{doc,sample,shuffle}_idx.npy` and a dataset.
+///
+/// `order[i]` is the sample at an index, (sample_length,) uint16 or int32, or int64 if the datasets of a
+/// blend differ in type. `len(order)` is the number of samples. `pile_tools.open_order(FOLDER)` reads the
+/// arguments from the folder's `order.json`. Opens in constant time. Pickles by path.
+///
+/// Args:
+///     stem: The path of the three arrays, without `_doc_idx.npy` and so on.
+///     seq_length: Number of tokens the model sees at once.
+///     prefix: The dataset. If only its `.idx` exists, `spans` works but samples cannot be read.
+///     extra: Tokens of a sample beyond `seq_length`: 1 for the last label, or 0 (an option of
+///         Megatron-LM).
+///     is_padded: Whether the documents of a sample may be shorter or longer, and are padded or cut.
+///     padding: The token that fills short samples.
+///     as_gpt_neox: Whether a sample that GPT-NeoX cannot read is replaced by the one that it returns
+///         instead.
+///
+/// Raises:
+///     FormatError: The files are malformed or do not belong together; on access, there are no tokens.
+///     OSError: A file cannot be read.
+///     IndexError: On access, there is no such sample.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TrainingOrder {
     pub inner: order::TrainingOrder<Arc<dyn TokenSource>>,
@@ -44,7 +64,18 @@ enum OrderOrigin {
     },
 }
 
-/// An order of rows that are stored in training order.
+/// The order of rows that are stored in training order: a folder of shards, one shard, or a whole file.
+///
+/// Args:
+///     path: The folder or file.
+///     row_length: Number of tokens of a row. None is the 2,049 of Pythia's data; documents are then an
+///         error.
+///     dtype: `uint16` or `int32`. None is the type in the `.idx` of the tokens, or uint16 without one.
+///
+/// Raises:
+///     FormatError: A shard is missing or damaged, or the bytes are not a whole number of rows.
+///     ConfigError: `dtype` is another type.
+///     OSError: A file cannot be read.
 #[pyfunction]
 #[pyo3(signature = (path, row_length = None, dtype = None))]
 pub fn rows_order(
@@ -73,7 +104,15 @@ pub fn rows_order(
     })
 }
 
-/// The blend of orders, by the two arrays of a blend.
+/// The blend of orders by `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
+///
+/// Each of the orders has one dataset.
+///
+/// Raises:
+///     FormatError: A file is malformed.
+///     ConfigError: There are no orders, they differ in sequence length, or one is a blend or an order of
+///         rows.
+///     OSError: A file cannot be read.
 #[pyfunction]
 pub fn blended_order(
     stem: PathBuf,
@@ -116,6 +155,17 @@ pub fn table<const W: usize>(
 ) -> PyResult<Bound<'_, PyArray2<i64>>> {
     let n_rows = rows.len();
     rows.into_flattened().into_pyarray(py).reshape([n_rows, W])
+}
+
+/// The rows of a two-dimensional array, which must have `W` columns.
+pub fn rows<const W: usize>(array: &PyReadonlyArray2<'_, i64>) -> Result<Vec<[i64; W]>, BindError> {
+    let array = array.as_array();
+    if array.ncols() != W {
+        let what = format!("an array has {} columns, expected {W}", array.ncols());
+        return Err(pile_core::Error::argument(what).into());
+    }
+    let row = |row: usize| std::array::from_fn(|column| array[[row, column]]);
+    Ok((0..array.nrows()).map(row).collect())
 }
 
 impl TrainingOrder {
@@ -180,6 +230,7 @@ impl TrainingOrder {
         })
     }
 
+    /// Number of tokens the model sees at once.
     #[getter]
     pub fn seq_length(&self) -> u64 {
         match &self.origin {
@@ -188,21 +239,25 @@ impl TrainingOrder {
         }
     }
 
+    /// Number of tokens of a sample, usually `seq_length + 1`.
     #[getter]
     fn sample_length(&self) -> u64 {
         self.inner.sample_length()
     }
 
+    /// The type in which token ids are searched for, `uint16` or `int32`; `int32` for a blend of both.
     #[getter]
     fn stored_dtype(&self) -> &'static str {
         self.inner.source().token_type().name()
     }
 
+    /// Indices of the samples that GPT-NeoX cannot read and replaces by another sample, ascending.
     #[getter]
     fn replaced(&self, py: Python<'_>) -> Vec<u64> {
         py.detach(|| self.inner.replaced())
     }
 
+    /// The source of the documents: a `TokenDataset` or a `TokenSource`; for a blend, a list of them.
     #[getter]
     fn dataset<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let source = |kind| Bound::new(py, SourceClass { kind }).map(Bound::into_any);
@@ -225,23 +280,53 @@ impl TrainingOrder {
         self.inner.n_samples() as usize
     }
 
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let (path, source) = match &self.origin {
+            OrderOrigin::Arrays { stem, prefix, .. } => {
+                (stem, format!("dataset {}", quoted(py, prefix.as_os_str())?))
+            }
+            OrderOrigin::Rows { path, .. } => (path, "rows".to_owned()),
+            OrderOrigin::Blend { stem, parts, .. } => (stem, format!("{} datasets", parts.len())),
+        };
+        Ok(format!(
+            "<TrainingOrder {} of {source}: {} samples of {} tokens>",
+            quoted(py, path.as_os_str())?,
+            self.inner.n_samples(),
+            self.inner.sample_length(),
+        ))
+    }
+
     fn __getitem__<'py>(&self, py: Python<'py>, sample: i64) -> PyResult<Bound<'py, PyAny>> {
         let sample = index(sample, self.inner.n_samples())?;
         self.read(py, sample, 1, &[self.inner.sample_length() as usize])
     }
 
+    /// The samples at any indices: (n,) int64 to (n, sample_length) in the type of `samples`.
+    ///
+    /// Raises:
+    ///     IndexError: There is no such sample.
+    ///     FormatError: The dataset or an array is damaged, or there are no tokens.
+    ///     MemoryError: The samples do not fit into memory.
     fn take<'py>(
         &self,
         py: Python<'py>,
-        places: PyReadonlyArray1<'py, i64>,
+        indices: PyReadonlyArray1<'py, i64>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let n_samples = self.inner.n_samples();
-        let positions = places.as_array().into_iter().map(|i| index(*i, n_samples));
-        let positions = positions.collect::<PyResult<Vec<u64>>>()?;
-        let shape = [positions.len(), self.inner.sample_length() as usize];
-        self.filled(py, &shape, |out| self.inner.read_samples(&positions, out))
+        let indices = indices.as_array().into_iter().map(|i| index(*i, n_samples));
+        let indices = indices.collect::<PyResult<Vec<u64>>>()?;
+        let shape = [indices.len(), self.inner.sample_length() as usize];
+        self.filled(py, &shape, |out| self.inner.read_samples(&indices, out))
     }
 
+    /// `n` consecutive samples from index `first`: (n, sample_length) uint16 or int32.
+    ///
+    /// The type is int64 if the datasets of a blend differ in type, as in GPT-NeoX and Megatron-LM.
+    ///
+    /// Raises:
+    ///     ConfigError: The order has fewer samples.
+    ///     FormatError: The dataset or an array is damaged, or there are no tokens.
+    ///     MemoryError: The samples do not fit into memory.
     fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {
         self.read(
             py,
@@ -251,6 +336,13 @@ impl TrainingOrder {
         )
     }
 
+    /// The spans of documents in `n` consecutive samples from index `first`: (n_spans, 4) int64.
+    ///
+    /// The columns are row, document (-1: unknown), first token in the document, and number of tokens.
+    ///
+    /// Raises:
+    ///     ConfigError: The order has fewer samples.
+    ///     FormatError: The dataset or an array is damaged.
     fn spans<'py>(
         &self,
         py: Python<'py>,
@@ -273,6 +365,15 @@ impl TrainingOrder {
         table(py, spans.into_iter().map(row).collect())
     }
 
+    /// Every occurrence of token sequences in the first `n_samples` samples: (n, 3) int64.
+    ///
+    /// The rows are in training order. The columns are index of the sequence, sample, and offset in the
+    /// sample. An occurrence that the end of a sample cuts is not found. `on_progress` gets the samples
+    /// searched so far.
+    ///
+    /// Raises:
+    ///     ConfigError: A sequence has fewer than four tokens, or the order has fewer samples.
+    ///     FormatError: The dataset or an array is damaged, or there are no tokens.
     #[pyo3(signature = (sequences, n_samples, on_progress = None))]
     fn find<'py>(
         &self,
@@ -305,25 +406,24 @@ impl TrainingOrder {
                 layout: l,
                 ..
             } => {
-                let layout = (l.extra, l.is_padded, *padding, l.as_gpt_neox);
                 let arguments = (
-                    stem,
+                    absolute(stem)?,
                     l.seq_length,
-                    prefix,
-                    layout.0,
-                    layout.1,
-                    layout.2,
-                    layout.3,
+                    absolute(prefix)?,
+                    l.extra,
+                    l.is_padded,
+                    *padding,
+                    l.as_gpt_neox,
                 );
                 (slf.get_type(), arguments).into_bound_py_any(py)
             }
             OrderOrigin::Rows { path, rows } => {
-                let arguments = (path, rows.row_length(), rows.token_type().name());
+                let arguments = (absolute(path)?, rows.row_length(), rows.token_type().name());
                 (core.getattr("rows_order")?, arguments).into_bound_py_any(py)
             }
             OrderOrigin::Blend { stem, parts, .. } => {
                 let parts: Vec<_> = parts.iter().map(|part| part.bind(py)).collect();
-                (core.getattr("blended_order")?, (stem, parts)).into_bound_py_any(py)
+                (core.getattr("blended_order")?, (absolute(stem)?, parts)).into_bound_py_any(py)
             }
         }
     }

@@ -1,23 +1,33 @@
 //! `SuffixIndex`: the suffix array of a dataset.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{ffi::OsString, path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyReadonlyArray1, PyReadonlyArray2};
-use pile_core::{search, tokenize::TokenBytes};
+use pile_core::{search, tokenize::TokenBytes, tokens::TokenSource};
 use pyo3::{
     prelude::*,
     types::{PyBytes, PyList, PyTuple},
 };
 
 use crate::{
-    dataset::TokenDataset, errors::BindError, jobs::to_python, order::table, progress::watch,
+    dataset::{TokenDataset, absolute, quoted},
+    errors::BindError,
+    jobs::to_python,
+    order::{rows, table},
+    progress::watch,
     tokenizer::Tokenizer,
 };
 
 type Column<'py> = Bound<'py, PyArray1<i64>>;
 type Table<'py> = Bound<'py, PyArray2<i64>>;
 
-/// The suffix array of a dataset, memory-mapped.
+/// The suffix array of a dataset, memory-mapped. `pile_tools.search.Index` wraps it.
+///
+/// `SuffixIndex(folder, dataset)` opens the index in a folder. Pickles by path.
+///
+/// Raises:
+///     FormatError: The index is incomplete, damaged, or of another dataset.
+///     OSError: A file cannot be read.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct SuffixIndex {
     pub inner: Arc<search::SuffixIndex>,
@@ -90,26 +100,31 @@ impl SuffixIndex {
         })
     }
 
+    /// The dataset of the index.
     #[getter]
     fn dataset(&self) -> TokenDataset {
         TokenDataset::of(Arc::clone(self.inner.dataset()))
     }
 
+    /// Number of segments of the index.
     #[getter]
-    fn n_pieces(&self) -> usize {
+    fn n_segments(&self) -> usize {
         self.inner.n_segments()
     }
 
+    /// Number of distinct ids in the dataset.
     #[getter]
     fn n_ids(&self) -> usize {
         self.inner.alphabet().len()
     }
 
+    /// Whether the index can search for texts, as it was built with a tokenizer.
     #[getter]
     fn has_bytes(&self) -> bool {
         self.inner.alphabet().has_bytes()
     }
 
+    /// Whether every id decodes to the same bytes with a tokenizer.
     fn is_of(&self, py: Python<'_>, tokenizer: &Tokenizer) -> bool {
         py.detach(|| {
             self.inner
@@ -118,14 +133,33 @@ impl SuffixIndex {
         })
     }
 
+    /// The concatenated bytes of ids.
+    ///
+    /// Ids that do not occur have no bytes, nor has any id if `has_bytes` is False.
+    ///
+    /// Raises:
+    ///     ConfigError: They are longer than 1 GiB.
     fn decode<'py>(&self, py: Python<'py>, ids: Ids) -> Result<Bound<'py, PyBytes>, BindError> {
         Ok(PyBytes::new(py, &self.inner.decode(&ids.0)?))
     }
 
+    /// Number of occurrences of an n-gram, given by its ids.
+    ///
+    /// Raises:
+    ///     ConfigError: The n-gram is empty.
     fn count(&self, py: Python<'_>, ids: Ids) -> Result<u64, BindError> {
         Ok(py.detach(|| self.inner.count(&ids.0))?)
     }
 
+    /// Number of occurrences of each n-gram: (n,) int64. The same for any number of threads.
+    ///
+    /// Args:
+    ///     ids: The concatenated n-grams.
+    ///     starts: Index of each n-gram's first id, then the end of the last one: (n + 1,) int64.
+    ///     n_threads: Number of threads.
+    ///
+    /// Raises:
+    ///     ConfigError: An n-gram is empty, or `starts` does not ascend within `ids`.
     fn count_batch<'py>(
         &self,
         py: Python<'py>,
@@ -139,9 +173,15 @@ impl SuffixIndex {
         Ok(column(py, counts.map_err(BindError::from)?))
     }
 
-    fn locate<'py>(&self, py: Python<'py>, ids: Ids, max_places: u64) -> PyResult<Table<'py>> {
+    /// Every occurrence of an n-gram, in order: (n, 2) int64.
+    ///
+    /// The columns are document and token offset.
+    ///
+    /// Raises:
+    ///     ConfigError: The n-gram is empty, or occurs more than `max_occurrences` times.
+    fn locate<'py>(&self, py: Python<'py>, ids: Ids, max_occurrences: u64) -> PyResult<Table<'py>> {
         let found = py
-            .detach(|| self.inner.locate(&ids.0, max_places))
+            .detach(|| self.inner.locate(&ids.0, max_occurrences))
             .map_err(BindError::from)?;
         table(
             py,
@@ -152,22 +192,38 @@ impl SuffixIndex {
         )
     }
 
+    /// Number of occurrences of a text. Overlapping occurrences count.
+    ///
+    /// Raises:
+    ///     ConfigError: The text is empty, or `has_bytes` is False.
     fn count_text(&self, py: Python<'_>, text: &[u8]) -> Result<u64, BindError> {
         Ok(py.detach(|| self.inner.count_text(text))?)
     }
 
+    /// Every occurrence of a text, in order: (n, 4) int64.
+    ///
+    /// The columns are document, token offset, first byte in that token, and number of tokens.
+    ///
+    /// Raises:
+    ///     ConfigError: As `count_text`; or the text occurs more than `max_occurrences` times.
     fn locate_text<'py>(
         &self,
         py: Python<'py>,
         text: &[u8],
-        max_places: u64,
+        max_occurrences: u64,
     ) -> PyResult<Table<'py>> {
         let found = py
-            .detach(|| self.inner.locate_text(text, max_places))
+            .detach(|| self.inner.locate_text(text, max_occurrences))
             .map_err(BindError::from)?;
         text_occurrences(py, &found)
     }
 
+    /// Number of occurrences of a text, and up to `limit` of them as rows of `locate_text`.
+    ///
+    /// Which ones is arbitrary but deterministic.
+    ///
+    /// Raises:
+    ///     ConfigError: As `count_text`.
     fn sample_text<'py>(
         &self,
         py: Python<'py>,
@@ -180,6 +236,11 @@ impl SuffixIndex {
         Ok((n, text_occurrences(py, &found)?))
     }
 
+    /// The tokens that follow a context, or with `longest` its longest suffix that any token follows.
+    ///
+    /// Returns:
+    ///     The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of
+    ///     occurrences that end with their document. 0. The number of tokens of the context that was used.
     fn next_tokens<'py>(
         &self,
         py: Python<'py>,
@@ -193,6 +254,15 @@ impl SuffixIndex {
         Ok(next_tokens(py, found.map_err(BindError::from)?))
     }
 
+    /// The tokens that follow a text, or with `longest` its longest suffix that any token follows.
+    ///
+    /// Returns:
+    ///     The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of
+    ///     occurrences that end with their document, and of those that end within a token. The number of
+    ///     bytes of the text that was used.
+    ///
+    /// Raises:
+    ///     ConfigError: As `count_text`.
     fn next_after_text<'py>(
         &self,
         py: Python<'py>,
@@ -206,6 +276,11 @@ impl SuffixIndex {
         Ok(next_tokens(py, found.map_err(BindError::from)?))
     }
 
+    /// The counts of `next` after the longest suffix of a context that any token follows.
+    ///
+    /// Returns:
+    ///     The number of occurrences of the suffix that `next` follows, the number of those that any token of
+    ///     the same document follows, and the length of the suffix in tokens.
     fn probability(
         &self,
         py: Python<'_>,
@@ -216,6 +291,13 @@ impl SuffixIndex {
         Ok((p.n_followed_by, p.n_followed, p.n_context))
     }
 
+    /// The maximal spans of a text, of at least `min_bytes` bytes, that occur in a document: (n, 2) int64.
+    ///
+    /// The columns are the first byte and the end of each span. Spans are in order, cut to whole characters,
+    /// and none is within another.
+    ///
+    /// Raises:
+    ///     ConfigError: `min_bytes` is 0, or `has_bytes` is False.
     fn spans<'py>(
         &self,
         py: Python<'py>,
@@ -235,12 +317,29 @@ impl SuffixIndex {
         )
     }
 
-    fn __getnewargs__(&self) -> PyResult<(PathBuf, TokenDataset)> {
-        Ok((std::path::absolute(self.inner.folder())?, self.dataset()))
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        let dataset = self.inner.dataset();
+        Ok(format!(
+            "<SuffixIndex {}: {} documents, {} tokens, {} segments>",
+            quoted(py, self.inner.folder().as_os_str())?,
+            dataset.n_documents(),
+            dataset.n_tokens(),
+            self.inner.n_segments(),
+        ))
+    }
+
+    fn __getnewargs__(&self) -> PyResult<(OsString, TokenDataset)> {
+        Ok((absolute(self.inner.folder())?, self.dataset()))
     }
 }
 
-/// The segments, memory and disk of an index that `build_index` would build.
+/// The segments, memory and disk of the index that `build_index` would build.
+///
+/// Returns:
+///     An `IndexPlan` of `pile_tools.types`.
+///
+/// Raises:
+///     FormatError: The dataset is damaged, or a document has more tokens than a segment can hold.
 #[pyfunction]
 pub fn plan_index<'py>(
     py: Python<'py>,
@@ -253,7 +352,21 @@ pub fn plan_index<'py>(
     to_python(py, &plan)
 }
 
-/// Builds the index of a dataset in a folder and returns its counts.
+/// Builds the index of a dataset in a folder: see `pile_tools.jobs.index`.
+///
+/// Args:
+///     dataset: The dataset.
+///     tokenizer: The tokenizer of the dataset. With None, the index cannot search for texts.
+///     folder: The folder. Finished segments of the same index in it are reused.
+///     memory_bytes: Bytes of memory to sort a segment. A longer document takes more.
+///     on_progress: Called with the tokens processed so far. Each is processed twice.
+///
+/// Returns:
+///     An `IndexSummary` of `pile_tools.types`.
+///
+/// Raises:
+///     FormatError: The dataset is damaged, or a document has more tokens than a segment can hold.
+///     OSError: A file cannot be read or written.
 #[pyfunction]
 #[pyo3(signature = (dataset, tokenizer, folder, memory_bytes, on_progress = None))]
 pub fn build_index<'py>(
@@ -277,34 +390,43 @@ pub fn build_index<'py>(
     to_python(py, &summary)
 }
 
-/// The documents with an occurrence of every clause, and the shortest run of tokens that contains one of each.
+/// The documents with an occurrence of every clause, in order, and the shortest run that has one of each.
 ///
-/// A clause is an array of its occurrences. Clauses and result have the columns document, token of the document, number
-/// of tokens.
+/// Args:
+///     clauses: The occurrences of each clause, in any order: (n, 3) int64 with the columns document, token
+///         offset and number of tokens.
+///     window: Number of tokens above which a run is left out, or None.
+///
+/// Returns:
+///     A row for each document: (n_documents, 3) int64 with the columns document, token offset and number of
+///     tokens of the run. Of several shortest runs it is the first.
+///
+/// Raises:
+///     ConfigError: There are no clauses, or one has another number of columns.
 #[pyfunction]
 #[pyo3(signature = (clauses, window = None))]
-pub fn combine_places<'py>(
+pub fn combine_occurrences<'py>(
     py: Python<'py>,
     clauses: Vec<PyReadonlyArray2<'py, i64>>,
     window: Option<u64>,
 ) -> PyResult<Table<'py>> {
-    let clauses: Vec<Vec<search::ClauseOccurrence>> = clauses
+    let occurrence = |row: [i64; 3]| {
+        let [document, token_offset, n_tokens] = row.map(|n| n as u64);
+        search::ClauseOccurrence {
+            document,
+            token_offset,
+            n_tokens,
+        }
+    };
+    let clauses = clauses
         .iter()
-        .map(|clause| {
-            let rows = clause.as_array();
-            let occurrences = rows.rows().into_iter().map(|row| search::ClauseOccurrence {
-                document: row[0] as u64,
-                token_offset: row[1] as u64,
-                n_tokens: row[2] as u64,
-            });
-            occurrences.collect()
-        })
-        .collect();
+        .map(|clause| Ok(rows(clause)?.into_iter().map(occurrence).collect()))
+        .collect::<Result<Vec<Vec<_>>, BindError>>()?;
     let found = py
         .detach(|| search::combine(&clauses, window))
         .map_err(BindError::from)?;
-    let rows = found
+    let found = found
         .iter()
-        .map(|found| [found.document, found.token_offset, found.n_tokens].map(|n| n as i64));
-    table(py, rows.collect())
+        .map(|run| [run.document, run.token_offset, run.n_tokens].map(|n| n as i64));
+    table(py, found.collect())
 }

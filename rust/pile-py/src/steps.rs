@@ -4,9 +4,15 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray2};
 use pile_core::order::{BatchDocuments, DocumentRun, MicroBatch, Steps};
 use pyo3::prelude::*;
 
-use crate::errors::BindError;
+use crate::{errors::BindError, order::rows};
 
-/// The position of the first sample that one rank reads in one micro-batch, and the number of samples it reads.
+/// The first sample that a data-parallel rank reads in a micro-batch of a step, and their number.
+///
+/// `rank` and `micro_batch` are each an index from 0 and the number of them.
+///
+/// Raises:
+///     ConfigError: There is no such step, rank or micro-batch, or the batch does not divide into equal
+///         micro-batches.
 #[pyfunction]
 pub fn micro_batch_samples(
     n_samples: u64,
@@ -40,7 +46,20 @@ type Documents<'py> = (
     Bound<'py, PyArray1<i32>>,
 );
 
-/// The document and position of each token of a batch, and the cumulative lengths of the runs of documents.
+/// The documents, position ids and cumulative lengths of a batch: see `pile_tools.order.Batch`.
+///
+/// Args:
+///     spans: The spans of the batch: `TrainingOrder.spans`.
+///     n_rows: Number of rows.
+///     row_length: Number of tokens of a row.
+///     n_inputs: Number of the first tokens of each row that are inputs of the model.
+///
+/// Returns:
+///     The document of each token, (n_rows, row_length) int64; its index in its run, (n_rows, row_length)
+///     int32; and the start of each run in the concatenated inputs, then their number, (n_runs + 1,) int32.
+///
+/// Raises:
+///     ConfigError: The spans do not fit the rows.
 #[pyfunction]
 pub fn batch_documents<'py>(
     py: Python<'py>,
@@ -49,12 +68,13 @@ pub fn batch_documents<'py>(
     row_length: usize,
     n_inputs: usize,
 ) -> PyResult<Documents<'py>> {
-    let spans = spans.as_array();
-    let runs = spans.rows().into_iter().map(|span| DocumentRun {
-        row: span[0] as u64,
-        document: span[1],
-        length: span[3] as u64,
-    });
+    let runs = rows(&spans)?
+        .into_iter()
+        .map(|[row, document, _, length]| DocumentRun {
+            row: row as u64,
+            document,
+            length: length as u64,
+        });
     let batch = BatchDocuments::new(runs, n_rows, row_length, n_inputs).map_err(BindError::from)?;
     let shape = [n_rows, row_length];
     Ok((

@@ -47,9 +47,30 @@ fn columns(s: &Sighting) -> [i64; 12] {
     .map(|x| x as i64)
 }
 
-/// Every time the model saw some texts.
+/// Every time the model saw texts: see `pile_tools.timeline.when`.
+///
+/// Args:
+///     order: The order.
+///     tokenizer: Decodes the documents. With None, texts are ids in the stored type.
+///     index: An index of the dataset to search in. With None, the documents are scanned.
+///     texts: The texts.
+///     n_samples: Number of samples of the run. Used with `across_documents` only.
+///     across_documents: Whether occurrences that span documents of a row are found too.
+///     max_occurrences: Number of occurrences above which the search fails.
+///     n_threads: Number of threads.
+///     on_progress: Called with the tokens or texts searched and the entries of the order read so far.
+///
+/// Returns:
+///     A row for each part of an occurrence in a sample: (n, 12) int64 with the columns text, document, byte
+///     offset, token offset, n_tokens, copy, part, n_parts, sample, offset, length, n_documents. For each
+///     text, the number of its occurrences in the documents, and of those that no sample shows: (n_texts,)
+///     int64 each. The numbers of documents, tokens, and tokens without bytes that were searched: (3,) int64.
+///
+/// Raises:
+///     ConfigError: A text is empty, or the texts occur more than `max_occurrences` times.
+///     FormatError: The dataset or the order is damaged, or there are no tokens.
 #[pyfunction]
-#[pyo3(signature = (order, tokenizer, index, texts, n_samples, across_documents, max_places, n_threads, on_progress = None))]
+#[pyo3(signature = (order, tokenizer, index, texts, n_samples, across_documents, max_occurrences, n_threads, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the question, by keyword from Python
 pub fn order_when<'py>(
     py: Python<'py>,
@@ -59,7 +80,7 @@ pub fn order_when<'py>(
     texts: Vec<PyBackedBytes>,
     n_samples: u64,
     across_documents: bool,
-    max_places: u64,
+    max_occurrences: u64,
     n_threads: usize,
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(Table<'py>, Column<'py>, Column<'py>, Column<'py>)> {
@@ -74,14 +95,14 @@ pub fn order_when<'py>(
             source: order.source(),
             unit,
             n_threads,
-            max_occurrences: max_places,
+            max_occurrences,
         };
         let query = TextQuery {
             texts: &texts.iter().map(AsRef::as_ref).collect::<Vec<&[u8]>>(),
             across_documents: across_documents.then_some(n_samples),
         };
         let indexed = index
-            .map(|index| IndexSearch::new(&index.inner, unit, max_places))
+            .map(|index| IndexSearch::new(&index.inner, unit, max_occurrences))
             .transpose()?;
         let finder: &dyn FindOccurrences = indexed.as_ref().map_or(&scan, |indexed| indexed);
         query.run(order, finder, &scan, progress)
@@ -100,7 +121,14 @@ pub fn order_when<'py>(
     ))
 }
 
-/// Every part of a document that a sample holds.
+/// Every part of a document that a sample shows, in training order: (n, 5) int64.
+///
+/// The columns are copy of the document, sample, offset in the sample, first token in the document, and
+/// number of tokens.
+///
+/// Raises:
+///     ConfigError: There is no such document.
+///     FormatError: The order is damaged.
 #[pyfunction]
 pub fn order_trace<'py>(
     py: Python<'py>,
@@ -123,7 +151,19 @@ pub fn order_trace<'py>(
     table(py, rows)
 }
 
-/// What the model reads more than once.
+/// What the first `n_samples` samples repeat: see `pile_tools.timeline.repeats`.
+///
+/// `on_progress` gets the documents and the entries of the order read so far.
+///
+/// Returns:
+///     For each interval of `interval_samples` samples, the tokens that were read before in another copy of
+///     their document, and those read before in a duplicate only: (n_intervals, 2) int64. The repeated
+///     documents: (n, 6) int64 with the columns same_as, document, n_tokens, n_copies, first_sample,
+///     last_sample. The first sample with a token of either kind, or None.
+///
+/// Raises:
+///     ConfigError: The order has fewer samples.
+///     FormatError: The dataset or the order is damaged, or there are no tokens.
 #[pyfunction]
 #[pyo3(signature = (order, n_samples, interval_samples, n_threads, on_progress = None))]
 pub fn order_repeats<'py>(
@@ -163,7 +203,22 @@ pub fn order_repeats<'py>(
     ))
 }
 
-/// Tokens of each subset that the model reads, by interval.
+/// Tokens of each subset that the model reads in each interval: (n_intervals, n_subsets + 1) int64.
+///
+/// The last column is that of unknown subsets.
+///
+/// Args:
+///     order: The order.
+///     subset_numbers: The index of each document's subset, -1 if unknown: (n_documents,) int32.
+///     n_subsets: Number of subsets.
+///     n_samples: Number of samples of the run.
+///     interval_samples: Number of samples of an interval.
+///     n_threads: Number of threads.
+///     on_progress: Called with the samples read so far.
+///
+/// Raises:
+///     ConfigError: The order has fewer samples.
+///     FormatError: The order is damaged.
 #[pyfunction]
 #[pyo3(signature = (order, subset_numbers, n_subsets, n_samples, interval_samples, n_threads, on_progress = None))]
 #[allow(clippy::too_many_arguments)] // the question, by keyword from Python

@@ -13,7 +13,14 @@ use crate::errors::BindError;
 
 type Ids<'py> = Bound<'py, PyArray1<u32>>;
 
-/// A byte-level BPE tokenizer.
+/// A byte-level BPE tokenizer in Hugging Face's `tokenizer.json` format. Gives the same ids.
+///
+/// `Tokenizer(json)` loads the bytes of a `tokenizer.json`; `Tokenizer.from_file` loads a file. Threads
+/// may share a tokenizer. It pickles by the content of its file.
+///
+/// Raises:
+///     FormatError: The bytes are not a `tokenizer.json`, or a component is not supported; the message
+///         names it.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct Tokenizer {
     pub inner: Arc<tokenize::Tokenizer>,
@@ -62,22 +69,39 @@ impl Tokenizer {
         load(json.to_vec(), "tokenizer.json".as_ref())
     }
 
+    /// Loads a `tokenizer.json`.
+    ///
+    /// Raises:
+    ///     FormatError: The file is not a `tokenizer.json`, or a component is not supported; the message
+    ///         names it.
+    ///     OSError: The file cannot be read.
     #[staticmethod]
     fn from_file(path: PathBuf) -> Result<Self, BindError> {
         let json = tokenize::Tokenizer::read_json(&path)?;
         load(json, &path)
     }
 
+    /// Number of distinct tokens, added tokens included.
     #[getter]
     fn vocab_size(&self) -> u32 {
         self.inner.vocab_size()
     }
 
+    /// The end-of-document token of the file and its id, or None.
+    ///
+    /// It is the first special added token of `<|endoftext|>`, `<|end_of_text|>`, `</s>`, `<eos>` and
+    /// `<|im_end|>` that the file has.
     #[getter]
     fn eod(&self) -> Option<(&str, u32)> {
         self.inner.eod()
     }
 
+    /// The ids of a text: (n_tokens,) uint32.
+    ///
+    /// With `add_special_tokens`, the post-processor of the file adds its tokens.
+    ///
+    /// Raises:
+    ///     FormatError: A byte of the text has no token, or the post-processor cannot be applied.
     #[pyo3(signature = (text, *, add_special_tokens = false))]
     fn encode<'py>(
         &self,
@@ -93,6 +117,12 @@ impl Tokenizer {
         Ok(ids.into_pyarray(py))
     }
 
+    /// The concatenated ids of texts, and their offsets: (n_tokens,) uint32 and (n_texts + 1,) uint64.
+    ///
+    /// The ids of text i are `ids[offsets[i]:offsets[i + 1]]`.
+    ///
+    /// Raises:
+    ///     FormatError: As `encode`.
     #[pyo3(signature = (texts, *, add_special_tokens = false))]
     fn encode_batch<'py>(
         &self,
@@ -112,6 +142,11 @@ impl Tokenizer {
         Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
     }
 
+    /// The text of ids, as in `tokenizers`: unknown ids are skipped, invalid UTF-8 becomes U+FFFD.
+    ///
+    /// Raises:
+    ///     ConfigError: An id is negative or above 2**32 - 1.
+    ///     FormatError: The text is longer than 1 GiB.
     #[pyo3(signature = (ids, skip_special_tokens = true))]
     fn decode<'py>(
         &self,
@@ -127,21 +162,31 @@ impl Tokenizer {
         PyString::from_bytes(py, text.as_bytes())
     }
 
+    /// Name of the normalizer of the file, `NFC`, or None if texts are not normalized.
     #[getter]
     fn normalizer(&self) -> Option<&'static str> {
         self.inner.normalizer()
     }
 
+    /// The bytes that a text has in the middle of a document of a dataset of this tokenizer.
+    ///
+    /// Added tokens in the text are decoded, the rest is normalized.
     fn normalize<'py>(&self, py: Python<'py>, text: &str) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &py.detach(|| self.inner.normalize(text)))
     }
 
+    /// The id of a token in the spelling of the vocabulary, or None.
     fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.token_to_id(token)
     }
 
+    /// The token of an id in the spelling of the vocabulary, or None.
     fn id_to_token(&self, id: u32) -> Option<&str> {
         self.inner.id_to_token(id)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<Tokenizer: {} tokens>", self.inner.vocab_size())
     }
 
     fn __getnewargs__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyBytes>,) {
