@@ -1,4 +1,4 @@
-"""Writes steps of an order as a file that any tool reads: Parquet, or CSV."""
+"""Exports steps of an order as Parquet or CSV."""
 
 from __future__ import annotations
 
@@ -30,15 +30,23 @@ COLUMNS = {
 def run(
     order: Order, steps: tuple[int, int], output: Path, tokenizer: Tokenizer, *, force: bool = False
 ) -> int:
-    """Writes the runs of documents in steps [first, end); returns how many. One step is in memory at a time.
+    """Writes a record for each run of a document in the rows of steps [first, end); returns their number.
 
-    Columns: step, row, document, start, tokens, subset, text. Document, start and subset are null where they
-    are unknown. The suffix says the format: `.parquet`, or `.csv`, where text is quoted and null is empty.
+    Only one step is in memory at a time. Columns: step, row, document, start, tokens, subset, text. Document,
+    start and subset are null if unknown.
+
+    Args:
+        order: The order.
+        steps: The first step and the end, exclusive.
+        output: The file to write: `.parquet`, or `.csv` with text quoted and null empty.
+        tokenizer: Tokenizer that decodes the runs.
+        force: Replace an existing file.
 
     Raises:
         ConfigError: The steps are out of range, or the suffix is another one.
         OutputExistsError: The file exists and `force` is off.
         ModuleNotFoundError: pyarrow, which Parquet needs, is not installed.
+        OSError: The file cannot be written.
     """
     write = writer_of(output)
     if steps[0] >= steps[1]:
@@ -55,7 +63,7 @@ def run(
 
 
 def writer_of(output: Path) -> Callable[[Path, Iterator[list[Record]]], int]:
-    """What writes the format of a file's suffix. Raises ConfigError."""
+    """The function that writes the format of a file's suffix. Raises ConfigError for another suffix."""
     writers = {".parquet": _write_parquet, ".csv": _write_csv}
     if output.suffix.lower() not in writers:
         raise ConfigError(f"an export is .parquet or .csv, got {output.suffix or 'no suffix'!r} ({output})")
@@ -76,7 +84,7 @@ def _write_parquet(path: Path, steps: Iterator[list[Record]]) -> int:
 
 
 def _write_csv(path: Path, steps: Iterator[list[Record]]) -> int:
-    """RFC 4180. `csv` of Python 3.11 cannot write an empty text and a null differently."""
+    """Writes RFC 4180; the `csv` module of Python 3.11 cannot distinguish an empty text from null."""
     n_records = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(COLUMNS) + "\r\n")
@@ -97,12 +105,12 @@ def _field(value: int | str | None) -> str:
 def _records(order: Order, step: int, tokenizer: Tokenizer) -> list[Record]:
     tokens = order.batch(step)
     records: list[Record] = []
-    before, place = -1, 0
+    previous, offset = -1, 0
     for row, document, start, length in order.batch_spans(step).tolist():
-        place = place if row == before else 0
+        offset = offset if row == previous else 0
         is_known = document >= 0
         origin = order.dataset.origin(document) if is_known else None
-        ids = tokens[row, place : place + length].astype(np.uint32)
+        ids = tokens[row, offset : offset + length].astype(np.uint32)
         records.append(
             {
                 "step": step,
@@ -114,5 +122,5 @@ def _records(order: Order, step: int, tokenizer: Tokenizer) -> list[Record]:
                 "text": tokenizer.decode(ids, skip_special_tokens=False),
             }
         )
-        before, place = row, place + length
+        previous, offset = row, offset + length
     return records
