@@ -21,6 +21,10 @@ class UnknownTokenizerError(ConfigError):
     """No tokenizer is given, and the manifests of the dataset name none that is here."""
 
 
+class UnknownBatchSizeError(ConfigError):
+    """No batch size is given, and the order names none that makes at least one step."""
+
+
 class OutputExistsError(PileError):
     """The output is there and was made from other inputs or settings; `--force` replaces it."""
 
