@@ -21,7 +21,7 @@ LIMIT = 2.0
 BATCH_SIZE, STEP = 1024, 0
 ROW_LENGTH = when.SEQ_LENGTH + 1
 ROWS, DOCUMENTS = "pile-tools, rows", "pile-tools, documents"
-COPY, PIECES = "numpy, the same rows one after the other", "numpy, the same pieces of the documents"
+COPY, SPANS = "numpy, the same rows one after the other", "numpy, the same spans of the documents"
 
 
 def prepared(setting: Setting) -> tuple[Path, Path, str]:
@@ -36,8 +36,8 @@ def prepared(setting: Setting) -> tuple[Path, Path, str]:
     rows = CACHE / f"{folder.name}-rows.bin"
     order.samples.samples(0, n_rows).tofile(rows)
     starts = np.concatenate([[0], np.cumsum(order.dataset.lengths())])
-    pieces = [(int(starts[d] + s), int(n)) for _, d, s, n in order.batch_spans(STEP).tolist()]
-    Path(f"{rows}.pieces.json").write_text(json.dumps(pieces))
+    spans = [(int(starts[d] + s), int(n)) for _, d, s, n in order.batch_spans(STEP).tolist()]
+    Path(f"{rows}.spans.json").write_text(json.dumps(spans))
     return folder, rows, _digest(order.batch(STEP))
 
 
@@ -69,9 +69,9 @@ def copy(rows: str, expected: str) -> Measured:
     return clock.measured(n_differing=int(_digest(batch) != expected))
 
 
-def pieces(folder: str, rows: str, expected: str) -> Measured:
-    """Measures copying the same parts of documents, whose offsets are known, to a new array."""
-    where = json.loads(Path(f"{rows}.pieces.json").read_text())
+def spans(folder: str, rows: str, expected: str) -> Measured:
+    """Measures copying the same spans of documents, whose offsets are known, to a new array."""
+    where = json.loads(Path(f"{rows}.spans.json").read_text())
     tokens = Path(folder) / "sample.bin"
     _warm(tokens)
     with Stopwatch() as clock:
@@ -89,7 +89,7 @@ def measure(setting: Setting) -> Result:
         ROWS: partial(in_process, ours, 1, order=rows, expected=expected),
         COPY: partial(in_process, copy, 1, rows=rows, expected=expected),
         DOCUMENTS: partial(in_process, ours, 1, order=folder, expected=expected),
-        PIECES: partial(in_process, pieces, 1, folder=folder, rows=rows, expected=expected),
+        SPANS: partial(in_process, spans, 1, folder=folder, rows=rows, expected=expected),
     }
     # A round takes milliseconds, so more rounds are cheap.
     return {"rounds": take_turns(contenders, 3 * setting.rounds)}
@@ -116,7 +116,7 @@ def verdicts(result: Result) -> list[Verdict]:
     return [
         slow_down(f"{TITLE}, rows, next to a copy of them", LIMIT, rounds[ROWS], rounds[COPY]),
         slow_down(
-            f"{TITLE}, documents, next to a copy of their pieces", LIMIT, rounds[DOCUMENTS], rounds[PIECES]
+            f"{TITLE}, documents, next to a copy of their spans", LIMIT, rounds[DOCUMENTS], rounds[SPANS]
         ),
         slow_down(f"{TITLE}, documents, next to a copy of the rows", LIMIT, rounds[DOCUMENTS], rounds[COPY]),
     ]

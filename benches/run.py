@@ -97,9 +97,9 @@ def options() -> tuple[Setting, list[str]]:
     names = given.jobs.split(",")
     if unknown := set(names) - set(jobs()):
         parser.error(f"no job {', '.join(sorted(unknown))}; there are {', '.join(jobs())}")
-    places = [given.shards] if given.shards.is_file() else sorted(given.shards.glob("*.jsonl*"))
+    paths = [given.shards] if given.shards.is_file() else sorted(given.shards.glob("*.jsonl*"))
     setting = Setting(
-        shards=[path.resolve() for path in places],
+        shards=[path.resolve() for path in paths],
         tokenizer=given.tokenizer.resolve(),
         rounds=given.rounds,
         is_quick=given.quick,

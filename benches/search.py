@@ -138,7 +138,7 @@ def measure(setting: Setting) -> Result:
 
 def section(result: Result) -> str:
     n_tokens = result["n_tokens"]
-    built, asked = [], []
+    built, queried = [], []
     for name, rounds in result["builds"].items():
         if why := failure(rounds):
             built.append([name, why])
@@ -148,10 +148,10 @@ def section(result: Result) -> str:
         built.append([*row, f"{size:.2f}", f"{max(values(rounds, 'peak_mib')):,.0f}"])
     for name, rounds in result["asks"].items():
         if why := failure(rounds):
-            asked.append([name, why])
+            queried.append([name, why])
             continue
         one, many = (f"{best(rounds, key) * 1e6:.2f}" for key in ("one", "many"))
-        asked.append([name, one, many, differing(rounds)])
+        queried.append([name, one, many, differing(rounds)])
     build_header = ["tool", "M tokens/CPU-s", "CPU s", "spread, s", "bytes/token", "peak MiB"]
     ask_header = [
         "tool",
@@ -167,7 +167,7 @@ pile-tools also finds texts, and its time includes reading the tokenizer, checks
 Counts of 4-grams from Python on one processor, three quarters of which occur, with the index in the page
 cache. tokengrams takes no array, so its batch is single calls.
 
-{table(ask_header, asked)}"""
+{table(ask_header, queried)}"""
 
 
 def verdicts(result: Result) -> list[Verdict]:
