@@ -540,7 +540,7 @@ def merge_datasets(
         A `MergeSummary` of `pile_tools.types`.
 
     Raises:
-        FormatError: An input is damaged, does not have its checksum, or differs from the first in its token type.
+        FormatError: An input is damaged or has another checksum, or another token type than the first.
         OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
         OSError: A file cannot be read or written.
     """

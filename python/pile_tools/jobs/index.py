@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pile_tools import _core, manifest, publish
 from pile_tools._core import TokenDataset
+from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
@@ -95,10 +96,10 @@ def run(
     def build(folder: Path) -> Built:
         _check_disk(folder, dataset, config)
         tokenizer = source.load() if source else None
-        summary = _core.build_index(dataset, tokenizer, folder, config.memory_bytes, on_progress)
-        names = ["ranks", *(f"piece-{number:05}" for number in range(summary["n_pieces"]))]
+        built = _core.build_index(dataset, tokenizer, folder, config.memory_bytes, on_progress)
+        names = ["ranks", *(f"piece-{number:05}" for number in range(built["n_pieces"]))]
         # The segments reused from an interrupted run are not a property of the index.
-        summary = {name: value for name, value in summary.items() if name != "n_kept"}
+        summary: Settings = {name: value for name, value in built.items() if name != "n_kept"}
         return Built(names, summary, request.inputs)
 
     return publish.make(target, request, build, force=force, names=["ranks"], resumes=True)
