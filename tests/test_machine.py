@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.test_search import write_dataset
 
 from pile_tools import TokenDataset
 
@@ -187,3 +188,42 @@ def test_a_refused_thread_is_named(dataset: Path) -> None:
     assert result.returncode == 1
     assert "bug" not in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def long_tokens(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of 3,000 tokens of 1 MiB each, in a file of 6,000 bytes, with its tokenizer and an order."""
+    folder = tmp_path_factory.mktemp("long")
+    values = json.loads(tokenizer.read_bytes())
+    vocabulary, merges, token = values["model"]["vocab"], values["model"]["merges"], "a"
+    for _ in range(20):
+        merges.append(f"{token} {token}" if isinstance(merges[0], str) else [token, token])
+        token += token
+        vocabulary.setdefault(token, max(vocabulary.values()) + 1)
+    (folder / "tokenizer.json").write_text(json.dumps(values))
+    write_dataset(folder / "d", [[vocabulary[token]] * 3000])
+    return folder
+
+
+LONG_TEXTS = {
+    "show": ["show", "d", "0"],
+    "batch": ["batch", "order", "--step", "0", "--batch-size", "1"],
+    "export": ["export", "order", "--steps", "0:1", "--batch-size", "1", "-o", "o.parquet"],
+    "count-terms": ["count-terms", "terms.txt", "d"],
+    "count-terms of an order": ["count-terms", "terms.txt", "order", "--batch-size", "1"],
+    "arithmetic": ["count-terms", "--rule", "pythia-arithmetic", "order", "--batch-size", "1"],
+    "when": ["when", "order", "b", "--batch-size", "1", "--index", "none"],
+}
+
+
+@pytest.mark.parametrize("command", LONG_TEXTS)
+def test_texts_that_tokens_decode_to_are_bounded(cli: Run, long_tokens: Path, command: str) -> None:
+    """The tokenizer and the dataset are small files, and may come from anyone."""
+    (long_tokens / "terms.txt").write_text("b\n")
+    if not (long_tokens / "order").exists():
+        made = cli("order", "d", "-o", "order", "--seq-length", "2047", "--samples", "1", cwd=long_tokens)
+        assert made.returncode == 0, made.stderr
+    done = cli(*LONG_TEXTS[command], "--tokenizer", "tokenizer.json", cwd=long_tokens)
+    assert done.returncode == 1
+    assert "decode to more than 1 GiB" in done.stderr
+    assert "(tokenizer.json" in done.stderr

@@ -311,9 +311,7 @@ def test_a_file_system_without_hard_links_is_written_to(
     assert sorted(tree(tmp_path)) == ["x.a", "x.manifest.json", "x.npy"]
 
 
-def test_folders_may_be_nested_deeper_than_the_stack(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_may_be_nested_deeper_than_the_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = Path(*["a"] * (sys.getrecursionlimit() + 100))
     make(folder, {"x.a": "1"})

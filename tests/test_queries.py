@@ -157,8 +157,8 @@ def test_every_query_path_finds_what_the_tokenizer_makes_of_a_text(world: World,
         assert answer.texts == held
         assert answer.changed == tuple(i for i, q in enumerate(QUERIES) if held[i] != q.encode())
     asked, config = Asked(QUERIES, [(0, 7)], []), CountTermsConfig()
-    count_in_dataset(world.prefix, tmp_path / "d.tsv", asked, config, tokenizer=loaded, threads=1)
     source = TokenizerFile(world.tokenizer)
+    count_in_dataset(world.prefix, tmp_path / "d.tsv", asked, config, tokenizer=source, threads=1)
     made, _ = count_in_shards([world.shard], tmp_path / "s.tsv", asked, config, tokenizer=source, threads=1)
     table = read_tsv(tmp_path / "s.tsv")
     assert [int(row[1]) for row in table[1:]] == expected
@@ -359,16 +359,16 @@ def test_tables_of_hostile_texts_and_names_have_columns(tokenizer: Path, tmp_pat
     ]
     shard, prefix = tmp_path / "s.jsonl", tmp_path / "d"
     shard.write_text("".join(json.dumps(record) + "\n" for record in records))
-    loaded = Tokenizer.from_file(tokenizer)
+    source = TokenizerFile(tokenizer)
     tokenize.run([shard], prefix, tokenize.TokenizeConfig(tokenizer=tokenizer), threads=1)
     grams = CountNgramsConfig(lengths=(1, 2), by_subset=True)
     for suffix in (".tsv", ".parquet"):
         count_words([shard], tmp_path / f"w{suffix}", grams, memory=1 << 24, threads=1)
-        count_tokens(prefix, tmp_path / f"g{suffix}", grams, tokenizer=loaded, memory=1 << 24, threads=1)
+        count_tokens(prefix, tmp_path / f"g{suffix}", grams, tokenizer=source, memory=1 << 24, threads=1)
     terms = [*controls, f"a{controls[0]}b", "a\tb\\"]
     asked, config = Asked(terms, [(0, 1)], []), CountTermsConfig(by_subset=True)
     count_in_shards([shard], tmp_path / "s.tsv", asked, config, threads=1)
-    count_in_dataset(prefix, tmp_path / "t.tsv", asked, config, tokenizer=loaded, threads=1)
+    count_in_dataset(prefix, tmp_path / "t.tsv", asked, config, tokenizer=source, threads=1)
     assert read_tsv(tmp_path / "s.tsv") == read_tsv(tmp_path / "t.tsv")
     for name in ("w", "g", "s", "s.pairs", "t", "t.pairs"):
         data = (tmp_path / f"{name}.tsv").read_bytes().decode()

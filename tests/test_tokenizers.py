@@ -26,6 +26,17 @@ REFUSALS = {
     "a/model/resolve/v9": (404, "RevisionNotFound"),
 }
 
+#: Answers that no Hub gives, by repository: headers, or None for no answer at all.
+ODD_ANSWERS: dict[str, dict[str, str] | None] = {
+    "odd/reset": None,
+    "odd/loop": {"Location": "?again"},
+    "odd/scheme": {"Location": "ftp://127.0.0.1/tokenizer.json"},
+    "odd/location": {"Location": "http://["},
+    "odd/encoding": {"Content-Encoding": "gzip"},
+    "odd/commit": {"X-Repo-Commit": "../../.."},
+    "odd/size": {"X-Linked-Size": "1000000000000000000000"},
+}
+
 Run = Callable[..., Any]
 
 
@@ -43,14 +54,21 @@ def hub(tokenizer: Path) -> Iterator[str]:
             self.wfile.write(content)
 
         def answer(self) -> None:
+            odd = next((name for name in ODD_ANSWERS if name in self.path), None)
+            headers = {} if odd is None else ODD_ANSWERS[odd]
+            if headers is None:
+                self.close_connection = True
+                self.wfile.close()
+                return
             refused = next((why for part, why in REFUSALS.items() if part in self.path), None)
-            status, code = refused or (200, None)
+            status, code = refused or (302 if "Location" in headers else 200, None)
             self.send_response(status)
             if code is not None:
                 self.send_header("X-Error-Code", code)
             self.send_header("ETag", f'"{files.sha256(tokenizer)}"')
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("Content-Length", str(len(content)))
+            usual = {"X-Repo-Commit": COMMIT, "Content-Length": str(len(content))}
+            for name, value in (usual | headers).items():
+                self.send_header(name, value)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -138,6 +156,25 @@ def test_what_the_hub_does_not_give_is_one_line(tokenize: Run, name: str, messag
     result = tokenize(name)
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {message}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ODD_ANSWERS)
+def test_odd_answers_of_the_hub_are_one_line(tokenize: Run, name: str) -> None:
+    result = tokenize(name)
+    assert result.returncode == 1, result.stderr
+    # The library may warn before.
+    assert result.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "environment", [{"HF_ENDPOINT": "http://["}, {"HF_TOKEN": "\u00e9"}, {"HF_HUB_DOWNLOAD_TIMEOUT": "soon"}]
+)
+def test_odd_settings_of_the_hub_are_one_line(tokenize: Run, environment: dict[str, str]) -> None:
+    result = tokenize("a/model", **environment)
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.startswith("error: ")
     assert len(result.stderr.splitlines()) == 1
 
 

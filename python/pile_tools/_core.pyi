@@ -124,7 +124,7 @@ class Tokenizer:
         """The text of ids, as in `tokenizers`: unknown ids are skipped, invalid UTF-8 becomes U+FFFD.
 
         Raises:
-            ConfigError: An id is negative or above 2**32 - 1.
+            ConfigError: An id is negative or above 2**32 - 1, or the text is longer than 1 GiB.
         """
 
     @property
@@ -521,7 +521,8 @@ def merge_datasets(
     name: str,
     job: str,
     discard: bool,
-    on_progress: OnProgress = None,
+    on_progress: OnProgress,
+    bin_sha256: Sequence[str],
 ) -> MergeSummary:
     """Merges datasets into `FOLDER/NAME.bin`, `.idx` and `.provenance`, or resumes the same job.
 
@@ -533,12 +534,13 @@ def merge_datasets(
             resumed.
         discard: Whether unfinished files of another job are discarded. Otherwise they are an error.
         on_progress: Called with the bytes of tokens copied so far.
+        bin_sha256: The SHA-256 that the `.bin` of each input must have, in hexadecimal; empty for no check.
 
     Returns:
         A `MergeSummary` of `pile_tools.types`.
 
     Raises:
-        FormatError: An input is damaged, or differs from the first in its token type.
+        FormatError: An input is damaged, has another SHA-256, or differs from the first in its token type.
         OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
         OSError: A file cannot be read or written.
     """
@@ -769,6 +771,9 @@ class SuffixIndex:
         """The concatenated bytes of ids.
 
         Ids that do not occur have no bytes, nor has any id if `has_bytes` is False.
+
+        Raises:
+            ConfigError: The bytes are longer than 1 GiB.
         """
     def count(self, ids: Ids) -> int:
         """Number of occurrences of an n-gram, given by its ids.

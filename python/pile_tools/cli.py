@@ -154,6 +154,9 @@ def _report(err: BaseException) -> int:
             return _say(_os_error(err), EXIT_FAILURE)
         case MemoryError():
             return _say(_memory_error(err), EXIT_FAILURE)
+        case _ if type(err).__name__ == "PanicException" and "PyObject pointer is null" in str(err):
+            # What the bindings say where Python has no memory for an object.
+            return _say(_memory_error(MemoryError()), EXIT_FAILURE)
         case OverflowError():
             return _say(f"a number is larger than this command can count: {err}", EXIT_USAGE)
         case RuntimeError() if "can't start new thread" in str(err):

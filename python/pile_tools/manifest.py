@@ -286,19 +286,20 @@ def finished(
     for entry in old.outputs:
         if fault := _fault(output_path(old, entry), entry):
             raise OutputExistsError(f"{fault} of finished output; --force makes it anew ({path})")
-    return old if has_same_inputs(old, old.folder) else None
+    return old if has_same_inputs(old, request, old.folder) else None
 
 
-def has_same_inputs(found: Manifest, folder: Path) -> bool:
-    """Whether the input files that are there are those that an artifact was made from.
+def has_same_inputs(found: Manifest, request: Request, folder: Path) -> bool:
+    """Whether the input files that exist are those that an artifact was made from.
 
     One that was changed, replaced or touched since is compared by its checksum, see `pile_tools.unchanged`.
 
     Args:
         found: The manifest.
+        request: The request that made it.
         folder: What its paths are relative to.
     """
-    inputs = hashed_inputs(found.inputs, folder)
+    inputs = hashed_inputs(found.inputs, request, folder)
     present = {path: entry for path, entry in inputs.items() if path.is_file()}
     seen = Identities.of(present)
     paths = list(inputs)
@@ -320,9 +321,17 @@ def has_same_inputs(found: Manifest, folder: Path) -> bool:
     return True
 
 
-def hashed_inputs(inputs: list[Entry], folder: Path) -> dict[Path, Entry]:
-    """The inputs that have a checksum, by path; an input given twice is one file."""
-    return {resolved(folder, entry["path"]): entry for entry in inputs if "sha256" in entry}
+def hashed_inputs(inputs: list[Entry], request: Request, folder: Path) -> dict[Path, Entry]:
+    """The inputs whose checksum the job itself took, by path; an input given twice is one file.
+
+    A checksum that the request has is compared with the request.
+    """
+    requested = {entry["path"] for entry in request.inputs if "sha256" in entry}
+    return {
+        resolved(folder, entry["path"]): entry
+        for entry in inputs
+        if "sha256" in entry and entry["path"] not in requested
+    }
 
 
 def _fault(path: Path, entry: Entry) -> str | None:

@@ -152,8 +152,8 @@ def make(
             cleared first. The folder is then kept when `build` fails.
         is_stream: The input is a stream, of which nobody knows whether it is the same again: neither
             finished nor unpublished output is taken for what is asked for.
-        reads_inputs: `build` reads the request's inputs itself. Otherwise they were read before, by another
-            job, and are compared by their checksums when the same is asked for again.
+        reads_inputs: `build` reads the request's files itself. Otherwise another job has read them, and they
+            are compared by their checksums when the same is requested again.
         or_else: What the user can do beside replacing the output.
 
     Raises:
@@ -200,10 +200,11 @@ def make(
                 except OutputExistsError as err:
                     # The core found the finished work of another job there.
                     raise OutputExistsError(f"{err}; --force discards it") from err
-                _refuse_resized(request.inputs, target.folder)
+                if reads_inputs:
+                    _refuse_resized(request.inputs, target.folder)
                 made = _write_manifest(target, request, built, owned)
             if reads_inputs:
-                paths = list(manifest.hashed_inputs(made.inputs, target.folder))
+                paths = list(manifest.hashed_inputs(made.inputs, request, target.folder))
                 unchanged.remember(target.unpublished, paths, seen)
         except BaseException:
             if not resumes:
@@ -486,7 +487,7 @@ def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
         found = manifest.read(target.unpublished)
     except FormatError:
         return None
-    if found.request != request.digest or not manifest.has_same_inputs(found, target.folder):
+    if found.request != request.digest or not manifest.has_same_inputs(found, request, target.folder):
         return None
     is_whole = all(
         _is_as_told(target.scratch / entry["path"], entry)

@@ -108,6 +108,10 @@ def _fetch(hub_id: str, revision: str | None) -> TokenizerFile:
             f"{hub_id} is no file or folder here, and to ask the Hugging Face Hub for it needs "
             f"pip install 'pile-tools[hub]'; or {_INSTEAD}"
         ) from err
+    except ValueError as err:
+        raise PileError(
+            f"huggingface_hub does not accept its settings: {first_line(err)}; {_INSTEAD}"
+        ) from err
     where = hub_id if revision is None else f"{hub_id}@{revision}"
     try:
         with _quiet():
@@ -130,10 +134,19 @@ def _fetch(hub_id: str, revision: str | None) -> TokenizerFile:
         raise PileError(f"{hub_id} on the Hugging Face Hub has no revision {revision}") from err
     except errors.EntryNotFoundError as err:
         raise PileError(f"{where} on the Hugging Face Hub has no {TOKENIZER_FILE}; {_INSTEAD}") from err
-    except (errors.HfHubHTTPError, errors.HFValidationError) as err:
-        reason = first_line(err)
-        raise PileError(f"the Hugging Face Hub does not give {where}: {reason}; {_INSTEAD}") from err
+    except OSError as err:
+        # Of this machine, such as a full disk; the Hub's errors are OSErrors without a number.
+        if err.errno is not None:
+            raise
+        raise _not_given(where, err) from err
+    except Exception as err:
+        # What a server can answer raises errors of several libraries, and bare ones.
+        raise _not_given(where, err) from err
     return TokenizerFile(path, hub_id, revision, path.parent.name)
+
+
+def _not_given(where: str, err: Exception) -> PileError:
+    return PileError(f"the Hugging Face Hub does not give {where}: {first_line(err)}; {_INSTEAD}")
 
 
 @contextlib.contextmanager

@@ -34,6 +34,7 @@ from pile_tools.jobs.count_ngrams import (
 from pile_tools.manifest import read
 from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tables import column_of
+from pile_tools.tokenizers import find_tokenizer
 
 MAGIC = b"MMIDIDX\0\0"
 
@@ -168,9 +169,10 @@ def test_top_and_min_count(large: tuple[Path, list[list[int]]], tmp_path: Path) 
 
 def test_subsets_and_texts(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
     opened, decoder = pile_tools.TokenDataset(dataset), pile_tools.load_tokenizer(tokenizer)
+    source = find_tokenizer(tokenizer)
     config = CountNgramsConfig(lengths=(2,), by_subset=True)
     made, is_new = count_tokens(
-        dataset, tmp_path / "t.parquet", config, tokenizer=decoder, memory=1 << 28, threads=2
+        dataset, tmp_path / "t.parquet", config, tokenizer=source, memory=1 << 28, threads=2
     )
     assert is_new
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -281,6 +283,16 @@ def test_wrong_input_is_said(dataset: Path, tmp_path: Path) -> None:
     skip = config(records=RecordConfig(on_bad_record="skip"))
     made, _ = count_words([tmp_path / "s.jsonl"], tmp_path / "t.tsv", skip, memory=1 << 24, threads=1)
     assert (made.summary["n_documents"], made.summary["n_bad_records"]) == (1, 1)
+
+
+def test_another_tokenizer_is_another_request(dataset: Path, tokenizer: Path, tmp_path: Path) -> None:
+    table, other = tmp_path / "t.tsv", tmp_path / "other.json"
+    other.write_bytes(tokenizer.read_bytes() + b"\n")
+    how = {"config": CountNgramsConfig(), "memory": 1 << 24, "threads": 1}
+    assert count_tokens(dataset, table, tokenizer=find_tokenizer(tokenizer), **how)[1]  # type: ignore[arg-type]
+    assert not count_tokens(dataset, table, tokenizer=find_tokenizer(tokenizer), **how)[1]  # type: ignore[arg-type]
+    with pytest.raises(OutputExistsError, match="other inputs"):
+        count_tokens(dataset, table, tokenizer=find_tokenizer(other), **how)  # type: ignore[arg-type]
 
 
 def test_finished_output_stands(dataset: Path, tmp_path: Path) -> None:

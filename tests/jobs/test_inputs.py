@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -306,3 +307,30 @@ def test_jobs_killed_at_random_end_with_the_same_bytes(tmp_path: Path, tokenizer
     )
     assert result.manifest.summary == whole.manifest.summary
     assert n_kills > 1
+
+
+@pytest.mark.parametrize("job", ["tokenize", "count-ngrams"])
+def test_a_stopped_job_on_files_and_a_pipe_starts_again(
+    cli: Cli, tokenizer: Path, tmp_path: Path, job: str
+) -> None:
+    """Shards that were finished before the pipe are of no use to the next run."""
+    for i in range(4):
+        lines = (json.dumps({"text": f"one {i} {k} of {k * k}"}) + "\n" for k in range(3000))
+        (tmp_path / f"{i}.jsonl").write_text("".join(lines))
+    pipe = tmp_path / "p.jsonl"
+    os.mkfifo(pipe)
+    more = ["--n", "1-3", "--memory", "1MiB"] if job == "count-ngrams" else ["--tokenizer", tokenizer]
+    output = tmp_path / ("o.tsv" if job == "count-ngrams" else "o")
+
+    def run(last: str) -> subprocess.CompletedProcess[str]:
+        writer = threading.Thread(target=pipe.write_text, args=(last,))
+        writer.start()
+        done = cli(job, *(tmp_path / f"{i}.jsonl" for i in range(4)), pipe, "-o", output, *more)
+        writer.join()
+        return done
+
+    assert run("no record\n").returncode == 1
+    assert (tmp_path / f"{output.name}.partial" / "state.json").exists()
+    done = run('{"text": "last"}\n')
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / f"{output.name}.partial").exists()

@@ -156,6 +156,62 @@ def test_parts_merge_to_the_single_run_manifest_included(
     verify.run(prefix, chain=True)
 
 
+@pytest.mark.parametrize("suffix", [".bin", ".idx", ".provenance"])
+def test_a_damaged_part_is_not_merged_and_is_made_again_if_asked(
+    shards: Path, tokenizer: Path, dataset: Path, tmp_path: Path, suffix: str
+) -> None:
+    """What a killed `tokenize --distributed` left may be damaged before it is run again."""
+    found, whole = find_shards([shards]), tmp_path / "whole"
+    how = {"config": TokenizeConfig(tokenizer=tokenizer), "threads": 1}
+    parts = [Part(1, 2), Part(2, 2)]
+    for part in parts:
+        tokenize.run(found, whole, part=part, **how)  # type: ignore[arg-type]
+    damaged = parts[0].prefix(whole).with_suffix(suffix)
+    data = bytearray(damaged.read_bytes())
+    data[-1 if suffix == ".bin" else len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    with pytest.raises(FormatError):
+        merge.run([part.prefix(whole) for part in parts], whole)
+    again = [tokenize.run(found, whole, part=part, renews_part=True, **how) for part in parts]  # type: ignore[arg-type]
+    assert [result.is_new for result in again] == [True, False]
+    merge.run([part.prefix(whole) for part in parts], whole)
+    files = (".bin", ".idx", ".provenance")
+    assert contents(whole, files) == contents(dataset, files)
+
+
+def test_a_part_of_a_shard_that_changed_is_made_again_if_asked(
+    shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(shards, own)
+    found, whole, part = find_shards([own]), tmp_path / "whole", Part(1, 2)
+    how = {"config": TokenizeConfig(tokenizer=tokenizer), "threads": 1, "part": part}
+    tokenize.run(found, whole, **how)  # type: ignore[arg-type]
+    with found[0].open("ab") as file:
+        file.write(found[0].read_bytes())
+    with pytest.raises(OutputExistsError, match="made before with"):
+        tokenize.run(found, whole, **how)  # type: ignore[arg-type]
+    assert tokenize.run(found, whole, renews_part=True, **how).is_new  # type: ignore[arg-type]
+    # Of another job nothing is replaced.
+    other = {**how, "config": TokenizeConfig(tokenizer=tokenizer, append_eod=False)}
+    with pytest.raises(OutputExistsError, match="made before with"):
+        tokenize.run(found, whole, renews_part=True, **other)  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_that_changed_since_does_not_stop_a_merge(
+    halves: list[Path], shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "tokenizer.json"
+    shutil.copy(tokenizer, own)
+    part = of_shards(find_shards([shards]), tmp_path / "part", own)
+    merge.run([part], tmp_path / "before")
+    with own.open("a") as file:
+        file.write("\n")
+    assert merge.run([part], tmp_path / "after").is_new
+    assert not merge.run([part], tmp_path / "after").is_new
+    assert not merge.run([part], tmp_path / "before").is_new
+
+
 def test_missing_and_mixed_parts_are_named(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
     found, folder = find_shards([shards]), tmp_path / "d.parts"
     for number in (1, 3):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import click
 
-from pile_tools._core import TokenDataset, Tokenizer
+from pile_tools._core import TokenDataset
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, UnknownTokenizerError
 from pile_tools.jobs.count_ngrams import (
     CountNgramsConfig,
     count_tokens,
@@ -25,6 +25,7 @@ from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tables import column_of, read_tsv
 from pile_tools.terminal import echo, style
+from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 
 #: N-grams printed of each length.
@@ -145,14 +146,12 @@ def _count(
         )
 
 
-def _tokenizer(prefix: Path, given: Path | None) -> Tokenizer | None:
-    """What decodes n-grams; where none is known the counts are no less right."""
+def _tokenizer(prefix: Path, given: Path | None) -> TokenizerFile | None:
+    """The tokenizer that decodes n-grams; without one they are counted all the same."""
     try:
-        return datasets.tokenizer_of(prefix, given)
-    except ConfigError:
-        if given is not None:
-            raise
-        echo("the dataset's tokenizer is not known or not here: no texts; --tokenizer FILE", err=True)
+        return datasets.tokenizer_file(prefix, given)
+    except UnknownTokenizerError as err:
+        echo(f"{err}: no texts; --tokenizer FILE", err=True)
         return None
 
 

@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core, manifest, publish
-from pile_tools._core import TokenDataset, Tokenizer
+from pile_tools._core import TokenDataset
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read.shards import RecordConfig, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
+from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 from pile_tools.types import Counting, LengthSummary, OnProgress
 
@@ -106,7 +107,7 @@ def count_tokens(
     output: Path,
     config: CountNgramsConfig,
     *,
-    tokenizer: Tokenizer | None,
+    tokenizer: TokenizerFile | None,
     memory: int,
     threads: int,
     force: bool = False,
@@ -133,6 +134,8 @@ def count_tokens(
     groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
     name = manifest.relative(prefix, output.parent)
     inputs: list[Entry] = [{"role": "dataset", "path": name, "fingerprint": dataset.fingerprint}]
+    if tokenizer is not None:
+        inputs.append(tokenizer.entry(output.parent))
     request = Request("ngrams", _settings(config, has_text=tokenizer is not None), inputs)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
@@ -142,7 +145,7 @@ def count_tokens(
             counting,
             folder / output.name,
             config.across_documents,
-            tokenizer,
+            None if tokenizer is None else tokenizer.load(),
             groups,
             names,
             on_progress,

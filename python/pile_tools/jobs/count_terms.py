@@ -201,7 +201,7 @@ def count_in_dataset(
     asked: Asked,
     config: CountTermsConfig,
     *,
-    tokenizer: Tokenizer,
+    tokenizer: TokenizerFile,
     threads: int,
     force: bool = False,
     on_progress: OnProgress = None,
@@ -213,18 +213,22 @@ def count_in_dataset(
     dataset = TokenDataset(prefix)
     groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
     path = manifest.relative(prefix, output.parent)
-    inputs = [{"role": "dataset", "path": path, "fingerprint": dataset.fingerprint}]
-    query = asked.query(config, threads, tokenizer)
+    inputs = [
+        tokenizer.entry(output.parent),
+        {"role": "dataset", "path": path, "fingerprint": dataset.fingerprint},
+    ]
+    loaded = tokenizer.load()
+    query = asked.query(config, threads, loaded)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         tables = _core.dataset_terms(
-            dataset, tokenizer, query, groups, len(names), _eod_of(prefix, tokenizer), on_progress
+            dataset, loaded, query, groups, len(names), _eod_of(prefix, loaded), on_progress
         )
         counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
         told = _write(folder / output.name, (asked, query), tables, names)
         return counted | told, [*asked.inputs, *inputs]
 
-    return _make(output, _request(config, asked, inputs, tokenizer), build, force=force)
+    return _make(output, _request(config, asked, inputs, loaded), build, force=force)
 
 
 def _eod_of(prefix: Path, tokenizer: Tokenizer) -> int | None:
@@ -244,7 +248,7 @@ def count_in_order(
     config: CountTermsConfig,
     steps: Sequence[int],
     *,
-    tokenizer: Tokenizer,
+    tokenizer: TokenizerFile,
     batch_size: int | None = None,
     threads: int,
     force: bool = False,
@@ -257,15 +261,16 @@ def count_in_order(
     if config.by_subset:
         raise ConfigError("counts by subset are of documents: give shards or a dataset rather than an order")
     in_time = _in_time(order, steps, batch_size)
-    request = _request(config, asked, _order_entries(order, output), tokenizer, **in_time)
-    query = asked.query(config, threads, tokenizer)
+    loaded = tokenizer.load()
+    request = _request(config, asked, _order_entries(order, tokenizer, output), loaded, **in_time)
+    query = asked.query(config, threads, loaded)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         found = timeline.count_terms(
             order,
             query,
             steps,
-            tokenizer=tokenizer,
+            tokenizer=loaded,
             batch_size=batch_size,
             on_progress=on_progress,
         )
@@ -299,7 +304,7 @@ def count_arithmetic(
     output: Path,
     steps: Sequence[int],
     *,
-    tokenizer: Tokenizer,
+    tokenizer: TokenizerFile,
     batch_size: int | None = None,
     threads: int,
     force: bool = False,
@@ -307,13 +312,14 @@ def count_arithmetic(
 ) -> tuple[Manifest, bool]:
     """Counts by Pythia's arithmetic rule before each of some steps: `key`, `step`, `count`, a line each."""
     settings = {"rule": ARITHMETIC} | _in_time(order, steps, batch_size)
-    request = Request("terms", settings, _order_entries(order, output))
+    request = Request("terms", settings, _order_entries(order, tokenizer, output))
+    loaded = tokenizer.load()
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         found = timeline.count_arithmetic(
             order,
             steps,
-            tokenizer=tokenizer,
+            tokenizer=loaded,
             batch_size=batch_size,
             threads=threads,
             on_progress=on_progress,
@@ -346,12 +352,12 @@ def _request(
     return Request("terms", settings | more, [*asked.inputs, *inputs])
 
 
-def _order_entries(order: Order, output: Path) -> list[Entry]:
+def _order_entries(order: Order, tokenizer: TokenizerFile, output: Path) -> list[Entry]:
     path = manifest.relative(order.path, output.parent)
     entry: Entry = {"role": "order", "path": path, "fingerprint": order.dataset.fingerprint}
     if order.path.is_file():
         entry["sha256"] = files.sha256(order.path)
-    return [entry]
+    return [tokenizer.entry(output.parent), entry]
 
 
 def _in_time(order: Order, steps: Sequence[int], batch_size: int | None) -> Settings:

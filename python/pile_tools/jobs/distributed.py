@@ -146,7 +146,9 @@ def _make_part(
             last_report = time.monotonic()
             counter.update.remote(part.number, done, n_tokens)
 
-    tokenize.run(shards, prefix, config, threads=threads, part=part, force=force, on_progress=report)
+    tokenize.run(
+        shards, prefix, config, threads=threads, part=part, renews_part=True, force=force, on_progress=report
+    )
 
 
 def _wait(pending: dict[Any, Part], sizes: dict[Part, int], counter: Any, on_progress: OnTokens) -> None:

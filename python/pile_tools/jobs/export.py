@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,6 +15,9 @@ from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 
 Record: TypeAlias = dict[str, Any]
+
+#: A row group ends with the record that reaches this: Arrow holds all of its texts.
+_GROUP_CHARACTERS = 1 << 26
 
 #: Columns of an export, with Arrow's names of their types.
 COLUMNS = {
@@ -54,7 +58,7 @@ def run(
     return n_records
 
 
-def writer_of(output: Path) -> Callable[[Path, Iterator[list[Record]]], int]:
+def writer_of(output: Path) -> Callable[[Path, Iterator[Iterator[Record]]], int]:
     """What writes the format of a file's suffix. Raises ConfigError."""
     writers = {".parquet": _write_parquet, ".csv": _write_csv}
     if output.suffix.lower() not in writers:
@@ -62,27 +66,42 @@ def writer_of(output: Path) -> Callable[[Path, Iterator[list[Record]]], int]:
     return writers[output.suffix.lower()]
 
 
-def _write_parquet(path: Path, steps: Iterator[list[Record]]) -> int:
+def _write_parquet(path: Path, steps: Iterator[Iterator[Record]]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
     n_records = 0
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        for records in steps:
-            writer.write_table(pa.Table.from_pylist(records, schema=schema))
-            n_records += len(records)
+        for step in steps:
+            for records in _groups(step):
+                writer.write_table(pa.Table.from_pylist(records, schema=schema))
+                n_records += len(records)
     return n_records
 
 
-def _write_csv(path: Path, steps: Iterator[list[Record]]) -> int:
+def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
+    """The records of a step as row groups: one, unless its texts are long."""
+    group: list[Record] = []
+    n_characters = 0
+    for record in records:
+        group.append(record)
+        n_characters += len(str(record["text"]))
+        if n_characters >= _GROUP_CHARACTERS:
+            yield group
+            group, n_characters = [], 0
+    if group:
+        yield group
+
+
+def _write_csv(path: Path, steps: Iterator[Iterator[Record]]) -> int:
     """RFC 4180. `csv` of Python 3.11 cannot write an empty text and a null differently."""
     n_records = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(COLUMNS) + "\r\n")
-        for records in steps:
-            file.writelines(",".join(map(_field, record.values())) + "\r\n" for record in records)
-            n_records += len(records)
+        for record in itertools.chain.from_iterable(steps):
+            file.write(",".join(map(_field, record.values())) + "\r\n")
+            n_records += 1
     return n_records
 
 
@@ -94,25 +113,21 @@ def _field(value: int | str | None) -> str:
     return str(value)
 
 
-def _records(order: Order, step: int, tokenizer: Tokenizer) -> list[Record]:
+def _records(order: Order, step: int, tokenizer: Tokenizer) -> Iterator[Record]:
     tokens = order.batch(step)
-    records: list[Record] = []
     before, place = -1, 0
     for row, document, start, length in order.batch_spans(step).tolist():
         place = place if row == before else 0
         is_known = document >= 0
         origin = order.dataset.origin(document) if is_known else None
         ids = tokens[row, place : place + length].astype(np.uint32)
-        records.append(
-            {
-                "step": step,
-                "row": row,
-                "document": document if is_known else None,
-                "start": start if is_known else None,
-                "tokens": length,
-                "subset": origin["subset"] if origin else None,
-                "text": tokenizer.decode(ids, skip_special_tokens=False),
-            }
-        )
+        yield {
+            "step": step,
+            "row": row,
+            "document": document if is_known else None,
+            "start": start if is_known else None,
+            "tokens": length,
+            "subset": origin["subset"] if origin else None,
+            "text": tokenizer.decode(ids, skip_special_tokens=False),
+        }
         before, place = row, place + length
-    return records

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import _core, manifest
+from pile_tools import _core, files, manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
@@ -102,14 +102,16 @@ def run(
     request = _request(inputs, known, output)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        merged = _core.merge_datasets(inputs, folder, output.name, request.digest, force, on_progress)
+        merged = _core.merge_datasets(inputs, folder, output.name, request.digest, force, on_progress, [])
         summaries = [
             _foreign_summary(part) if found is None else found.summary
             for part, found in zip(merged["parts"], known, strict=True)
         ]
         return {**parts.joined(summaries), **merged}, request.inputs
 
-    return Result(*datasets.make(output, request, build, force=force), is_whole=False)
+    # Tokens are copied: of the files in the request none is read, the tokenizer included.
+    made, is_new = datasets.make(output, request, build, force=force, reads_inputs=False)
+    return Result(made, is_new, is_whole=False)
 
 
 def _run_parts(
@@ -130,10 +132,29 @@ def _run_parts(
         raise FormatError(f"no documents: every shard is empty ({ordered[0].folder})")
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        merged = _core.merge_datasets(prefixes, folder, output.name, request.digest, force, on_progress)
+        sha256 = [_checked_bin_sha256(found) for found in ordered]
+        merged = _core.merge_datasets(
+            prefixes, folder, output.name, request.digest, force, on_progress, sha256
+        )
         return summary | {"bin_sha256": merged["bin_sha256"]}, entries
 
     return Result(*datasets.make(output, request, build, force=force, reads_inputs=False), is_whole=True)
+
+
+def _checked_bin_sha256(part: Manifest) -> str:
+    """The SHA-256 that a part's manifest records for its `.bin`, of which the core compares it as it copies.
+
+    Raises:
+        FormatError: Another file of the part is not what the manifest says.
+    """
+    recorded: dict[str, str] = {entry["path"]: entry["sha256"] for entry in part.outputs}
+    bin_sha256 = recorded.pop(datasets.prefix_of(part).name + ".bin", None)
+    if bin_sha256 is None:
+        raise FormatError(f"lists no .bin of the part ({part.path})")
+    for name, sha256 in recorded.items():
+        if files.sha256(part.folder / name) != sha256:
+            raise FormatError(f"{name} is not what its manifest says; make the part again ({part.path})")
+    return bin_sha256
 
 
 def _manifest(prefix: Path) -> Manifest | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, manifest
+from pile_tools import _core, files, manifest
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
@@ -64,6 +64,7 @@ def run(
     *,
     threads: int,
     part: Part | None = None,
+    renews_part: bool = False,
     force: bool = False,
     on_progress: OnTokens = None,
 ) -> Result:
@@ -77,6 +78,7 @@ def run(
         config: Tokenizer and end-of-document token.
         threads: Threads that encode; not part of the result.
         part: Make this part of the dataset only, in a dataset of its own, for `merge` to join.
+        renews_part: Make a finished part again if it is damaged, or if one of its shards has another size.
         force: Replace output made before from something else.
         on_progress: Called with the compressed bytes read and the tokens made so far.
 
@@ -103,6 +105,7 @@ def run(
             if datasets.is_complete(prefix, finished_as):
                 # What is finished of this very job is kept: it is the rest that is to be replaced.
                 request, force = finished_as, False
+        force = force or (renews_part and _is_outdated(prefix, request))
     n_resumed_shards = 0
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
@@ -199,6 +202,21 @@ def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, fo
     eod = _eod(source.load(), config)
     request = _request(shards, prefix, config, source, eod)
     return manifest.finished(datasets.with_suffix(prefix, MANIFEST_SUFFIX), request, force=force)
+
+
+def _is_outdated(prefix: Path, request: Request) -> bool:
+    """Whether a finished part is of the requested job, but damaged or of shards that have changed since."""
+    path = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
+    if not path.exists():
+        return False
+    found = manifest.read(path)
+    if found.settings != request.settings:
+        return False
+    paths = [manifest.output_path(found, entry) for entry in found.outputs]
+    return found.request != request.digest or not all(
+        path.is_file() and files.sha256(path) == entry["sha256"]
+        for path, entry in zip(paths, found.outputs, strict=True)
+    )
 
 
 def _job(shards: Sequence[Path], request: Request) -> str:

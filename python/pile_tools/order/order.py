@@ -18,6 +18,7 @@ from pile_tools import _core, manifest
 from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
+from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 from pile_tools.tokens.blends import documents_of
 from pile_tools.types import AnyPath, Tokens
@@ -150,7 +151,11 @@ class Order:
 
     def tokenizer(self, given: AnyPath | None = None) -> Tokenizer:
         """The tokenizer of the order's dataset, see `pile_tools.tokens.datasets.tokenizer_of`."""
-        return datasets.tokenizer_of(Path(str(self.dataset.prefix)), given)
+        return self.tokenizer_file(given).load()
+
+    def tokenizer_file(self, given: AnyPath | None = None) -> TokenizerFile:
+        """The file of the tokenizer; see `tokenizer`."""
+        return datasets.tokenizer_file(Path(str(self.dataset.prefix)), given)
 
     @property
     def replaced_by_gpt_neox(self) -> list[int]:

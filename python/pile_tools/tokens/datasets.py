@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pile_tools import manifest, publish
+from pile_tools import files, manifest, publish
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.errors import PileError, UnknownTokenizerError
@@ -80,13 +80,16 @@ def tokenizer_file(prefix: Path, given: AnyPath | None = None) -> TokenizerFile:
         given: A tokenizer.json, a folder that holds one, or a model's id, as `load_tokenizer` takes them.
 
     Raises:
-        UnknownTokenizerError: None is given or named, or the named one is not there.
+        UnknownTokenizerError: None is given or named, or the named one does not exist or was changed since.
         PileError: The one that is given is not found.
     """
     if given is not None:
         return find_tokenizer(given)
     for found in manifests(prefix):
         if (path := manifest.input_file(found, "tokenizer")) is not None:
+            entry = found.input("tokenizer")
+            if entry is not None and entry.get("sha256") not in (None, files.sha256(path)):
+                raise UnknownTokenizerError(f"the dataset's tokenizer was changed since it was made ({path})")
             return TokenizerFile(path)
     raise UnknownTokenizerError(f"the dataset's tokenizer is not known or not here ({prefix})")
 

@@ -34,6 +34,7 @@ fn config(inputs: Vec<PathBuf>, folder: &Path) -> MergeConfig {
         name: "all".into(),
         job: "job".into(),
         discard: false,
+        bin_sha256: Vec::new(),
     }
 }
 

@@ -479,7 +479,7 @@ proptest! {
             let text: String = words.iter().map(|word| WORDS[*word]).collect();
             let mut ids = Vec::new();
             tokenizer.encoder().encode(&text, &mut ids).unwrap();
-            decoded.push(tokenizer.decode(&ids, false));
+            decoded.push(tokenizer.decode(&ids, false).unwrap());
             ids.into_iter().map(i64::from).collect()
         }).collect();
         let fixture = fixture(&documents, TokenType::U16);

@@ -115,16 +115,18 @@ pub fn build_dataset<'py>(
 ///         resumed.
 ///     discard: Whether unfinished files of another job are discarded. Otherwise they are an error.
 ///     on_progress: Called with the bytes of tokens copied so far.
+///     bin_sha256: The SHA-256 that the `.bin` of each input must have, in hexadecimal; empty for no check.
 ///
 /// Returns:
 ///     A `MergeSummary` of `pile_tools.types`.
 ///
 /// Raises:
-///     FormatError: An input is damaged, or differs from the first in its token type.
+///     FormatError: An input is damaged, has another SHA-256, or differs from the first in its token type.
 ///     OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
 ///     OSError: A file cannot be read or written.
 #[pyfunction]
-#[pyo3(signature = (inputs, folder, name, job, discard, on_progress = None))]
+#[pyo3(signature = (inputs, folder, name, job, discard, on_progress, bin_sha256))]
+#[allow(clippy::too_many_arguments)] // the job's config
 pub fn merge_datasets<'py>(
     py: Python<'py>,
     inputs: Vec<PathBuf>,
@@ -133,6 +135,7 @@ pub fn merge_datasets<'py>(
     job: String,
     discard: bool,
     on_progress: Option<Py<PyAny>>,
+    bin_sha256: Vec<String>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let config = MergeConfig {
         inputs,
@@ -140,6 +143,7 @@ pub fn merge_datasets<'py>(
         name,
         job,
         discard,
+        bin_sha256,
     };
     let summary = watch(py, on_progress, |progress| tokens::merge(&config, progress))?;
     to_python(py, &summary)

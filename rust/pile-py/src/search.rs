@@ -136,8 +136,11 @@ impl SuffixIndex {
     /// The concatenated bytes of ids.
     ///
     /// Ids that do not occur have no bytes, nor has any id if `has_bytes` is False.
-    fn decode<'py>(&self, py: Python<'py>, ids: Ids) -> Bound<'py, PyBytes> {
-        PyBytes::new(py, &self.inner.decode(&ids.0))
+    ///
+    /// Raises:
+    ///     ConfigError: The bytes are longer than 1 GiB.
+    fn decode<'py>(&self, py: Python<'py>, ids: Ids) -> Result<Bound<'py, PyBytes>, BindError> {
+        Ok(PyBytes::new(py, &self.inner.decode(&ids.0)?))
     }
 
     /// Number of occurrences of an n-gram, given by its ids.

@@ -4,7 +4,10 @@ use std::{path::PathBuf, sync::Arc};
 
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pile_core::{Error, tokenize};
-use pyo3::{prelude::*, types::PyBytes};
+use pyo3::{
+    prelude::*,
+    types::{PyBytes, PyString},
+};
 
 use crate::errors::BindError;
 
@@ -142,16 +145,20 @@ impl Tokenizer {
     /// The text of ids, as in `tokenizers`: unknown ids are skipped, invalid UTF-8 becomes U+FFFD.
     ///
     /// Raises:
-    ///     ConfigError: An id is negative or above 2**32 - 1.
+    ///     ConfigError: An id is negative or above 2**32 - 1, or the text is longer than 1 GiB.
     #[pyo3(signature = (ids, skip_special_tokens = true))]
-    fn decode(
+    fn decode<'py>(
         &self,
-        py: Python<'_>,
+        py: Python<'py>,
         ids: IdsArgument<'_>,
         skip_special_tokens: bool,
-    ) -> Result<String, BindError> {
+    ) -> PyResult<Bound<'py, PyString>> {
         let ids = ids.to_vec()?;
-        Ok(py.detach(|| self.inner.decode(&ids, skip_special_tokens)))
+        let text = py
+            .detach(|| self.inner.decode(&ids, skip_special_tokens))
+            .map_err(BindError::from)?;
+        // `PyString::new` panics where there is no memory for a long text.
+        PyString::from_bytes(py, text.as_bytes())
     }
 
     /// Name of the normalizer of the file, `NFC`, or None if texts are not normalized.

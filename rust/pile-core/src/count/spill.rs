@@ -187,6 +187,11 @@ impl Spill {
         self.state.n_named = pending.n_named;
     }
 
+    /// Declares the shards of the job; see [`Scratch::declare_inputs`].
+    pub(super) fn declare_inputs(&mut self, shards: &[PathBuf]) {
+        self.scratch.declare_inputs(shards);
+    }
+
     /// Records a shard from which runs were made.
     pub(super) fn use_input(&mut self, path: &Path, sha256: &str) {
         self.scratch.use_input(path, sha256);

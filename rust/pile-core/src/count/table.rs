@@ -29,10 +29,10 @@ fn ids_of(key: &[u8]) -> impl Iterator<Item = u32> {
 }
 
 /// The decoded tokens of a key. U+FFFD replaces bytes that are not UTF-8.
-fn text_of(key: &[u8], token_bytes: &TokenBytes, scratch: &mut Vec<u8>) -> String {
+fn text_of(key: &[u8], token_bytes: &TokenBytes, scratch: &mut Vec<u8>) -> Result<String> {
     let ids: Vec<i64> = ids_of(key).map(i64::from).collect();
-    let (end, _) = token_bytes.decode(ids.into_iter(), scratch, 0);
-    String::from_utf8_lossy(&scratch[..end]).into_owned()
+    let (end, _) = token_bytes.decode(ids.into_iter(), scratch, 0)?;
+    Ok(String::from_utf8_lossy(&scratch[..end]).into_owned())
 }
 
 /// The name of the column of a group's counts. It is unique: only columns of subsets have a colon, and escaping keeps

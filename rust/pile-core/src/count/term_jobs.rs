@@ -226,7 +226,7 @@ pub fn count_terms_in_documents<'t, S: TokenSource>(
             };
             let mut tokens = source.tokens(&[span])?;
             tokens.pop_if(|id| Some(*id) == decoder.eod.map(i64::from));
-            let (end, _) = decoder.token_bytes.decode(tokens.into_iter(), text, 0);
+            let (end, _) = decoder.token_bytes.decode(tokens.into_iter(), text, 0)?;
             counts.extend(counter.begin(group.copied().unwrap_or(0)));
             counter.add(&text[..end]);
             n_tokens += length;

@@ -332,6 +332,7 @@ pub fn count_words<'a>(
         counting.spill_limits(),
         progress,
     )?;
+    spill.declare_inputs(&config.shards);
     let mut checkpoint: WordsCheckpoint = match spill.job_state() {
         [json] => serde_json::from_str(json)
             .map_err(|err| Error::malformed(&spill.path("state.json"), err.to_string()))?,

@@ -204,6 +204,13 @@ impl Scratch {
         self.files.contains_key(name)
     }
 
+    /// Declares the inputs of the job. If one of them is not a regular file, no run resumes from a state saved
+    /// after this, not even from one saved before that input is read.
+    pub fn declare_inputs(&mut self, paths: &[PathBuf]) {
+        let is_stream = |path: &PathBuf| fs::metadata(path).is_ok_and(|found| !found.is_file());
+        self.has_stream |= paths.iter().any(is_stream);
+    }
+
     /// Records an input from which finished parts are made. Anything but a regular file counts as a stream.
     pub fn use_input(&mut self, path: &Path, sha256: &str) {
         let found = match fs::metadata(path) {

@@ -36,8 +36,10 @@ impl Alphabet {
         let mut ids: Vec<i32> = counts.keys().copied().collect();
         let (mut starts, mut bytes) = (Vec::new(), Vec::new());
         if let Some(table) = table {
-            let decoded: FxHashMap<i32, Vec<u8>> =
-                ids.iter().map(|id| (*id, bytes_of(table, *id))).collect();
+            let decoded: FxHashMap<i32, Vec<u8>> = ids
+                .iter()
+                .map(|id| (*id, table.bytes(i64::from(*id)).to_vec()))
+                .collect();
             // A stable sort leaves ids of equal bytes in the order of the ids.
             ids.sort_by(|a, b| decoded[a].cmp(&decoded[b]));
             starts.push(0);
@@ -125,7 +127,8 @@ impl Alphabet {
     #[must_use]
     pub fn decodes_as(&self, table: &TokenBytes) -> bool {
         let mut by_rank = (0..).zip(&self.ids);
-        self.has_bytes() && by_rank.all(|(rank, id)| bytes_of(table, *id) == self.bytes(rank))
+        self.has_bytes()
+            && by_rank.all(|(rank, id)| table.bytes(i64::from(*id)) == self.bytes(rank))
     }
 
     /// The ranks of ids that decode to no bytes. They sort first. Empty if the bytes are not known.
@@ -207,13 +210,6 @@ pub(super) fn partition_point(range: Range<u32>, holds: impl Fn(u32) -> bool) ->
         }
     }
     low
-}
-
-fn bytes_of(table: &TokenBytes, id: i32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let (end, _) = table.decode([i64::from(id)].into_iter(), &mut bytes, 0);
-    bytes.truncate(end);
-    bytes
 }
 
 /// Tokens counted at a time. A chunk that crosses the end of a shard is copied, and the others are read from

@@ -193,7 +193,7 @@ pub struct IndexSummary {
 
 /// The saved state of a build: the digest of the index whose finished segments are in the scratch folder.
 #[derive(Serialize, Deserialize)]
-struct BuildState {
+struct IndexBuildState {
     index: String,
 }
 
@@ -219,10 +219,10 @@ pub fn build(
     let header = RanksHeader::new(dataset, &alphabet, &counts, plan.segments);
     let symbols = Symbols::new(&alphabet, &counts.as_last);
     // No job can use the segments of another index, so they are discarded.
-    let (mut scratch, saved) = Scratch::open(folder, true, progress, |state: &BuildState| {
+    let (mut scratch, saved) = Scratch::open(folder, true, progress, |state: &IndexBuildState| {
         state.index == header.index
     })?;
-    let state = saved.unwrap_or_else(|| BuildState {
+    let state = saved.unwrap_or_else(|| IndexBuildState {
         index: header.index.clone(),
     });
     let mut n_reused = 0;

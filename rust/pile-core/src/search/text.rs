@@ -16,6 +16,7 @@ use super::{
 use crate::{
     Error, Result,
     bytes::sortable_prefix,
+    tokenize::MAX_DECODED_BYTES,
     tokens::{TokenSource, TokenType},
 };
 
@@ -392,15 +393,22 @@ impl SuffixIndex {
     }
 
     /// The concatenated bytes of ids. Ids that do not occur in the dataset have none.
-    #[must_use]
-    pub fn decode(&self, ids: &[i64]) -> Vec<u8> {
+    ///
+    /// # Errors
+    /// They are longer than 1 GiB.
+    pub fn decode(&self, ids: &[i64]) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
         let ranks = ids
             .iter()
             .filter_map(|id| self.alphabet().rank(i32::try_from(*id).ok()?));
-        ranks
-            .flat_map(|rank| self.alphabet().bytes(rank))
-            .copied()
-            .collect()
+        for rank in ranks {
+            bytes.extend_from_slice(self.alphabet().bytes(rank));
+            if bytes.len() > MAX_DECODED_BYTES {
+                let what = "the ids decode to more than 1 GiB, the longest text supported";
+                return Err(Error::argument(what));
+            }
+        }
+        Ok(bytes)
     }
 
     /// Number of tokens of the dataset whose ids decode to no bytes.

@@ -79,7 +79,7 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
             counter.begin(0);
             for span in self.order.spans(sample)? {
                 let tokens = self.order.source().tokens(&[span])?;
-                let (end, _) = self.table.decode(tokens.into_iter(), text, 0);
+                let (end, _) = self.table.decode(tokens.into_iter(), text, 0)?;
                 counter.add(&text[..end]);
             }
             Ok(())
@@ -109,7 +109,7 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
     ) -> Result<()> {
         let count = |sample: u64, (counter, text): &mut (ArithmeticCounter, Vec<u8>)| {
             let tokens = self.order.source().tokens(&self.order.spans(sample)?)?;
-            let (end, _) = self.table.decode(tokens.into_iter(), text, 0);
+            let (end, _) = self.table.decode(tokens.into_iter(), text, 0)?;
             counter.add(&String::from_utf8_lossy(&text[..end]));
             Ok(())
         };

@@ -118,7 +118,7 @@ impl<'a> Chunk<'a> {
                 first_token: self.n_tokens,
                 first_byte: self.n_bytes,
             });
-            self.decode(span.length as usize);
+            self.decode(span.length as usize)?;
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl<'a> Chunk<'a> {
             self.raw
                 .resize((self.n_tokens + more.length as usize) * width, 0);
             source.read(&[more], &mut self.raw[self.n_tokens * width..])?;
-            self.decode(more.length as usize);
+            self.decode(more.length as usize)?;
             span.length += more.length;
         }
         if let Some(last) = self.spans.last_mut() {
@@ -156,7 +156,7 @@ impl<'a> Chunk<'a> {
     }
 
     /// Decodes the next `n` tokens of `raw`.
-    fn decode(&mut self, n: usize) {
+    fn decode(&mut self, n: usize) -> Result<()> {
         let width = self.token_type.n_bytes();
         let end = self.n_tokens + n;
         while self.n_tokens < end {
@@ -178,12 +178,12 @@ impl<'a> Chunk<'a> {
                 (SearchUnit::Text(table), TokenType::U16) => {
                     let ids = raw.as_chunks::<2>().0.iter();
                     let ids = ids.map(|id| i64::from(u16::from_le_bytes(*id)));
-                    let decoded = table.decode(ids, &mut self.bytes, self.n_bytes);
+                    let decoded = table.decode(ids, &mut self.bytes, self.n_bytes)?;
                     self.add(decoded);
                 }
                 (SearchUnit::Text(table), token_type) => {
                     let ids = raw.chunks_exact(width).map(|id| token_type.decode(id));
-                    let decoded = table.decode(ids, &mut self.bytes, self.n_bytes);
+                    let decoded = table.decode(ids, &mut self.bytes, self.n_bytes)?;
                     self.add(decoded);
                 }
             }
@@ -192,6 +192,7 @@ impl<'a> Chunk<'a> {
         if self.bytes.len() < self.n_bytes + SLACK_BYTES {
             self.bytes.resize(self.n_bytes + SLACK_BYTES, 0);
         }
+        Ok(())
     }
 
     fn add(&mut self, (end, n_without): (usize, u64)) {

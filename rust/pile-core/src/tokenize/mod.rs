@@ -10,6 +10,7 @@ pub mod reference;
 mod spec;
 mod train;
 
+pub(crate) use model::token_bytes::MAX_DECODED_BYTES;
 pub use model::{encoder::Encoder, token_bytes::TokenBytes, tokenizer::Tokenizer};
 pub use pretokenize::classes::{Class, class_of};
 pub use train::{

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    io::{self, Scratch},
+    io::{self, Checksum, Scratch, with_suffix},
     progress::Progress,
 };
 
@@ -34,6 +34,8 @@ pub struct MergeConfig {
     pub job: String,
     /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
     pub discard: bool,
+    /// The SHA-256 that the tokens of each input must have, in hexadecimal; empty if none is known.
+    pub bin_sha256: Vec<String>,
 }
 
 /// Figures of one merged dataset.
@@ -80,7 +82,7 @@ struct MergeState {
 /// Runs the job or resumes it. `progress` advances by bytes of tokens.
 ///
 /// # Errors
-/// An input is missing or damaged, or differs from the first in its token type.
+/// An input is missing or damaged, has not the given checksum, or differs from the first in its token type.
 pub fn merge(config: &MergeConfig, progress: &Progress) -> Result<MergeSummary> {
     let inputs = config.inputs.iter();
     let inputs: Vec<CheckedInput> = inputs
@@ -189,11 +191,24 @@ fn copy_tokens(
     progress.advance(n_bytes(&inputs[..n_copied]))?;
     let mut out = scratch.grow(bin)?;
     for (i, input) in inputs.iter().enumerate().skip(n_copied) {
+        // Hashing again what `out` hashes costs less than another pass over the file.
+        let mut copied = Checksum::default();
         for file in input.dataset.token_files()?.files() {
             for chunk in file.bytes().chunks(CHUNK_BYTES) {
                 out.push(chunk)?;
+                if !config.bin_sha256.is_empty() {
+                    copied.update(chunk);
+                }
                 progress.advance(chunk.len() as u64)?;
             }
+        }
+        if let Some(expected) = config.bin_sha256.get(i) {
+            let bin = with_suffix(input.dataset.prefix(), ".bin");
+            if *expected != copied.sha256() {
+                let what = "is not what its manifest says; make the part again";
+                return Err(Error::malformed(&bin, what));
+            }
+            scratch.use_input(&bin, expected);
         }
         out.finish(scratch)?;
         scratch.save(&MergeState {

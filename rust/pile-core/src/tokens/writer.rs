@@ -107,6 +107,7 @@ impl DatasetWriter {
             progress,
             |state: &BuildState| state.may_resume(config),
         )?;
+        scratch.declare_inputs(&config.shards);
         let mut state = state.unwrap_or_else(|| BuildState {
             job: config.job.clone(),
             n_documents: 0,

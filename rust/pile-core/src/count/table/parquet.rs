@@ -211,7 +211,9 @@ impl NgramSink for ParquetTable<'_> {
                 rows.ids.extend(ids_of(ngram.key).map(|id| id as i32));
                 rows.repetitions.push(0);
                 rows.repetitions.resize(before + ngram.key.len() / 4, 1);
-                token_bytes.map(|bytes| text_of(ngram.key, bytes, &mut self.scratch))
+                token_bytes
+                    .map(|bytes| text_of(ngram.key, bytes, &mut self.scratch))
+                    .transpose()?
             }
         };
         if let Some(text) = text {

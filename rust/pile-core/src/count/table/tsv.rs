@@ -91,7 +91,7 @@ impl NgramSink for TsvTable<'_> {
                 }
                 if let Some(token_bytes) = token_bytes {
                     self.line.push(b'\t');
-                    let text = text_of(ngram.key, token_bytes, &mut self.scratch);
+                    let text = text_of(ngram.key, token_bytes, &mut self.scratch)?;
                     put_escaped(&mut self.line, &text);
                 }
             }

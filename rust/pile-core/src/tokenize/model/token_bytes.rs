@@ -1,10 +1,20 @@
 //! A table from ids to bytes that decodes gigabytes a second.
 
-use crate::tokenize::Tokenizer;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, Result, tokenize::Tokenizer};
 
 /// Bytes of a slot. A token that fits is copied with its whole slot: a copy of constant size needs no call and no
 /// branch on the length.
 const SLOT_BYTES: usize = 16;
+
+/// Bytes of the longest text that is decoded, those of the longest record by default. A token may have megabytes,
+/// so that a small file of them could fill the memory.
+pub(crate) const MAX_DECODED_BYTES: usize = 1 << 30;
+
+/// Ids decoded between two checks of the buffer. For each of them the buffer has space for the longest token: more
+/// of them would waste memory on tokens of megabytes, fewer would check too often.
+const CHECK_IDS: usize = 16;
 
 /// The bytes of every id of a tokenizer. Unknown ids have no bytes, as in [`Tokenizer::decode`].
 #[derive(Debug)]
@@ -16,6 +26,8 @@ pub struct TokenBytes {
     long: Vec<Box<[u8]>>,
     /// Bytes of the longest token.
     longest: usize,
+    /// The tokenizer's file, for errors.
+    path: PathBuf,
 }
 
 impl TokenBytes {
@@ -40,6 +52,17 @@ impl TokenBytes {
             lengths: all.iter().map(|bytes| bytes.len() as u32).collect(),
             long,
             longest: all.iter().map(|bytes| bytes.len()).max().unwrap_or(0),
+            path: tokenizer.path().to_owned(),
+        }
+    }
+
+    /// The bytes of an id; none for an unknown one.
+    #[must_use]
+    pub fn bytes(&self, id: i64) -> &[u8] {
+        let index = self.index(id);
+        match self.lengths[index] as usize {
+            length if length <= SLOT_BYTES => &self.slots[index][..length],
+            _ => &self.long[index],
         }
     }
 
@@ -57,29 +80,44 @@ impl TokenBytes {
     ///
     /// `out` grows as needed. Its bytes after the returned end are undefined: `out` is scratch space that the
     /// caller reuses.
+    ///
+    /// # Errors
+    /// The bytes end after 1 GiB.
     pub fn decode(
         &self,
-        ids: impl ExactSizeIterator<Item = i64>,
+        mut ids: impl ExactSizeIterator<Item = i64>,
         out: &mut Vec<u8>,
         mut at: usize,
-    ) -> (usize, u64) {
-        // The last token may write a whole slot past its start.
-        let n_needed = at + ids.len() * self.longest + SLOT_BYTES;
-        if out.len() < n_needed {
-            out.resize(n_needed, 0);
-        }
+    ) -> Result<(usize, u64)> {
         let mut n_without = 0;
-        for id in ids {
-            let index = self.index(id);
-            let length = self.lengths[index] as usize;
-            if length <= SLOT_BYTES {
-                out[at..at + SLOT_BYTES].copy_from_slice(&self.slots[index]);
-            } else {
-                out[at..at + length].copy_from_slice(&self.long[index]);
+        while ids.len() > 0 {
+            let n_ids = ids.len().min(CHECK_IDS);
+            // The last token may write a whole slot past its start.
+            let n_needed = at + n_ids * self.longest + SLOT_BYTES;
+            if out.len() < n_needed {
+                out.resize(n_needed, 0);
             }
-            at += length;
-            n_without += u64::from(length == 0);
+            for id in ids.by_ref().take(n_ids) {
+                let index = self.index(id);
+                let length = self.lengths[index] as usize;
+                if length <= SLOT_BYTES {
+                    out[at..at + SLOT_BYTES].copy_from_slice(&self.slots[index]);
+                } else {
+                    out[at..at + length].copy_from_slice(&self.long[index]);
+                }
+                at += length;
+                n_without += u64::from(length == 0);
+            }
+            if at > MAX_DECODED_BYTES {
+                return Err(too_long(&self.path));
+            }
         }
-        (at, n_without)
+        Ok((at, n_without))
     }
+}
+
+/// The error for tokens that decode to more than [`MAX_DECODED_BYTES`].
+pub(super) fn too_long(tokenizer: &Path) -> Error {
+    let what = "the tokens of a text decode to more than 1 GiB with this tokenizer, the longest text supported";
+    Error::malformed(tokenizer, what)
 }

@@ -7,6 +7,7 @@ use crate::tokenize::{
     model::merge_boundaries::MergeBoundaries,
     model::merges::{MergeTable, RANK_LIMIT},
     model::space_runs::SpaceRuns,
+    model::token_bytes::{MAX_DECODED_BYTES, too_long},
     normalize::nfc::nfc,
     pretokenize::pattern::Pattern,
     spec::template::Template,
@@ -44,7 +45,7 @@ const EOD_TOKENS: [&str; 5] = [
 /// let mut ids = Vec::new();
 /// tokenizer.encoder().encode("abba", &mut ids)?;
 /// assert_eq!(ids.len(), 3);
-/// assert_eq!(tokenizer.decode(&ids, false), "abba");
+/// assert_eq!(tokenizer.decode(&ids, false)?, "abba");
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -264,18 +265,28 @@ impl Tokenizer {
 
     /// The text of `ids`. Unknown ids are skipped and invalid UTF-8 becomes U+FFFD, as in Hugging Face
     /// `tokenizers`.
-    #[must_use]
-    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> String {
+    ///
+    /// # Errors
+    /// The text is longer than 1 GiB.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         let mut bytes = Vec::with_capacity(ids.len() * 4);
         for token in ids.iter().filter_map(|id| self.token(*id)) {
             if !(skip_special_tokens && token.is_special) {
                 bytes.extend_from_slice(&token.bytes);
+                if bytes.len() > MAX_DECODED_BYTES {
+                    return Err(too_long(&self.path));
+                }
             }
         }
-        match String::from_utf8(bytes) {
+        Ok(match String::from_utf8(bytes) {
             Ok(text) => text,
             Err(e) => String::from_utf8_lossy(e.as_bytes()).into_owned(),
-        }
+        })
+    }
+
+    /// The file that the tokenizer was loaded from.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn token(&self, id: u32) -> Option<&TokenEntry> {

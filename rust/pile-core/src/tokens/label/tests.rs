@@ -210,6 +210,7 @@ proptest! {
             name: "all".into(),
             job: "job".into(),
             discard: false,
+            bin_sha256: Vec::new(),
         };
         merge(&merged, &Progress::default()).unwrap();
         let merged = TokenDataset::open(&merged.folder.join("all")).unwrap();
