@@ -124,7 +124,8 @@ class Tokenizer:
         """The text of ids, as in `tokenizers`: unknown ids are skipped, invalid UTF-8 becomes U+FFFD.
 
         Raises:
-            ConfigError: An id is negative or above 2**32 - 1, or the text is longer than 1 GiB.
+            ConfigError: An id is negative or above 2**32 - 1.
+            FormatError: The text is longer than 1 GiB.
         """
 
     @property
