@@ -241,7 +241,9 @@ def test_results_have_the_types_of_the_stub(
         "build_dataset": _core.build_dataset(
             [bad], encoder, 0, scratch("built"), "x", "job", 1, False, False, skip_bad_records=True
         ),
-        "merge_datasets": _core.merge_datasets([folder / "sample"], scratch("merged"), "x", "job", False),
+        "merge_datasets": _core.merge_datasets(
+            [folder / "sample"], scratch("merged"), "x", "job", False, None, []
+        ),
         "label_dataset": _core.label_dataset(
             folder / "sample", paths, encoder, encoder.eod[1], scratch("labelled"), "x", 1
         ),

@@ -125,6 +125,7 @@ class Tokenizer:
 
         Raises:
             ConfigError: An id is negative or above 2**32 - 1.
+            FormatError: The text is longer than 1 GiB.
         """
 
     @property
@@ -534,13 +535,13 @@ def merge_datasets(
             resumed.
         discard: Whether unfinished files of another job are discarded. Otherwise they are an error.
         on_progress: Called with the bytes of tokens copied so far.
-        bin_sha256: The SHA-256 that the `.bin` of each input must have, in hexadecimal, or nothing.
+        bin_sha256: The SHA-256 that the `.bin` of each input must have, in hexadecimal; empty for no check.
 
     Returns:
         A `MergeSummary` of `pile_tools.types`.
 
     Raises:
-        FormatError: An input is damaged or has another checksum, or another token type than the first.
+        FormatError: An input is damaged, has another SHA-256, or differs from the first in its token type.
         OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
         OSError: A file cannot be read or written.
     """
@@ -771,6 +772,9 @@ class SuffixIndex:
         """The concatenated bytes of ids.
 
         Ids that do not occur have no bytes, nor has any id if `has_bytes` is False.
+
+        Raises:
+            ConfigError: The bytes are longer than 1 GiB.
         """
     def count(self, ids: Ids) -> int:
         """Number of occurrences of an n-gram, given by its ids.

@@ -115,13 +115,13 @@ pub fn build_dataset<'py>(
 ///         resumed.
 ///     discard: Whether unfinished files of another job are discarded. Otherwise they are an error.
 ///     on_progress: Called with the bytes of tokens copied so far.
-///     bin_sha256: The SHA-256 that the `.bin` of each input must have, in hexadecimal, or nothing.
+///     bin_sha256: The SHA-256 that the `.bin` of each input must have, in hexadecimal; empty for no check.
 ///
 /// Returns:
 ///     A `MergeSummary` of `pile_tools.types`.
 ///
 /// Raises:
-///     FormatError: An input is damaged or has another checksum, or another token type than the first.
+///     FormatError: An input is damaged, has another SHA-256, or differs from the first in its token type.
 ///     OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
 ///     OSError: A file cannot be read or written.
 #[pyfunction]

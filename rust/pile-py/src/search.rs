@@ -138,7 +138,7 @@ impl SuffixIndex {
     /// Ids that do not occur have no bytes, nor has any id if `has_bytes` is False.
     ///
     /// Raises:
-    ///     ConfigError: They are longer than 1 GiB.
+    ///     ConfigError: The bytes are longer than 1 GiB.
     fn decode<'py>(&self, py: Python<'py>, ids: Ids) -> Result<Bound<'py, PyBytes>, BindError> {
         Ok(PyBytes::new(py, &self.inner.decode(&ids.0)?))
     }
