@@ -376,7 +376,7 @@ def test_a_truncated_shard_is_told(tmp_path: Path, tokenizer: Path, shards: Path
 
 
 def test_missing_places_are_told(tmp_path: Path) -> None:
-    with pytest.raises(PileError, match=r"nowhere is not there"):
+    with pytest.raises(PileError, match=r"nowhere does not exist"):
         find_shards([tmp_path / "nowhere"])
     with pytest.raises(PileError, match="holds no shards"):
         find_shards([tmp_path])
