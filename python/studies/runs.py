@@ -10,6 +10,7 @@ from pile_tools import Order, Tokenizer, files, manifest, open_order
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from studies.checked import items, record, text, whole
+from trainer.checkpoint.folders import step_folder
 
 #: What a study reads of a run's manifest.
 _SETTINGS = record({"steps": whole(1), "batch_size": whole(1), "seed": whole(), "precision": text})
@@ -49,7 +50,7 @@ class Run:
 
     def checkpoint(self, step: int) -> Path:
         """The folder of a checkpoint."""
-        return self.folder / "checkpoints" / f"step{step}"
+        return step_folder(self.folder / "checkpoints", step)
 
 
 def open_run(folder: Path) -> Run:

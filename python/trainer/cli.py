@@ -30,7 +30,7 @@ from trainer.run import Run
 @click.option(
     "--threads",
     type=click.IntRange(min=1, max=options.MAX_THREADS),
-    help="Threads of each process. Default: as the run was begun with, or the cores shared out.",
+    help="Threads of each process. Default: as when the run started, or the cores divided among them.",
 )
 def command(config: Path, force: bool, threads: int | None) -> None:
     """Trains a GPT-NeoX model as CONFIG, a TOML file, says; the same command goes on with a stopped run.

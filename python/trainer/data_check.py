@@ -53,9 +53,9 @@ class DataCheck:
         self._arrays: list[_File] = [file for record in records for file in _listed(record)]
         self._tokens: list[_File] = []
         for prefix in _datasets(records):
-            told = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
-            if told.exists():
-                self._tokens += _listed(manifest.read(told))
+            path = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
+            if path.exists():
+                self._tokens += _listed(manifest.read(path))
             else:
                 self.unverified.append(prefix)
         self._new = [(path, entry) for path, entry in self._tokens if not self._is_known(path, entry)]

@@ -32,8 +32,8 @@ from trainer.model.neox import GPTNeoX
 from trainer.ranks import Processes
 from trainer.run import SCRATCH_FOLDER, Run
 
-#: Seconds after which the processes that wait for rank 0 hear from it: far below any timeout of theirs.
-_SIGN_OF_LIFE_SECONDS = 20.0
+#: Seconds between heartbeats of rank 0 to the processes that wait for it: far below their timeouts.
+_HEARTBEAT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
     Args:
         run: What is asked for.
         force: Begin anew, removing what an earlier run left.
-        n_threads: Of each process. Default: as the run was begun with, or the cores shared out.
+        n_threads: Of each process. Default: as when the run started, or the cores divided among them.
 
     Raises:
         TrainingError: Loss or gradient is not finite; the last checkpoint is kept.
-        OutputExistsError: A run with other settings was begun in the folder.
+        OutputExistsError: The folder has a run with other settings.
         ConfigError: The batch cannot be split over the processes, or their number changed.
         VerifyError: The data or the saved state are not the bytes that their manifests name.
         PileError: Another process trains in the folder, or the processes do not share it.
@@ -73,13 +73,13 @@ def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
         threads = _begin(run, ranks, scratch, n_threads, force)
         unverified = _check_data(run, ranks)
         torch.set_num_threads(threads)
-        # Before the engine, which takes long: a damaged state is told at once.
+        # Before the engine, which takes long to build: a damaged state is reported at once.
         state = verified_state(ranks, run)
         engine = _engine(run, ranks)
         first_step = load_state(engine, state) if state else None
         outcome = _Session(run, engine, ranks, scratch).go_on(first_step)
         if ranks.is_main:
-            _sign(run, ranks.size, threads, unverified)
+            _publish_manifest(run, ranks.size, threads, unverified)
     return outcome
 
 
@@ -103,8 +103,8 @@ def _begin(run: Run, ranks: Processes, scratch: Path, n_threads: int | None, for
     def begin() -> str:
         if runs.finished(run, force=force) is not None:
             raise PileError(f"was finished by another process just now ({run.config.output})")
-        begun_with = runs.begun(run, ranks.size, force=force)
-        threads = n_threads or begun_with or default_threads(ranks.size)
+        previous_threads = runs.previous_threads(run, ranks.size, force=force)
+        threads = n_threads or previous_threads or default_threads(ranks.size)
         _prepare(run, ranks, scratch, threads, force)
         return str(threads)
 
@@ -130,7 +130,7 @@ def _check_data(run: Run, ranks: Processes) -> list[str]:
     return unverified
 
 
-def _checked_data(run: Run, sign_of_life: Callable[[], None]) -> list[str]:
+def _checked_data(run: Run, send_heartbeat: Callable[[], None]) -> list[str]:
     output = run.config.output
     notes, scratch = runs.resume_folder(output) / runs.CHECKED_FILE, output / runs.SCRATCH_FOLDER
     data = DataCheck(run.order, notes, scratch=scratch)
@@ -138,7 +138,7 @@ def _checked_data(run: Run, sign_of_life: Callable[[], None]) -> list[str]:
 
         def on_bytes(n_bytes: int) -> None:
             bar.update(n_bytes)
-            sign_of_life()
+            send_heartbeat()
 
         data.run(on_bytes)
     for path in data.unverified:
@@ -147,22 +147,22 @@ def _checked_data(run: Run, sign_of_life: Callable[[], None]) -> list[str]:
 
 
 class _Throttle:
-    """Calls `act` when it is called, but not within `_SIGN_OF_LIFE_SECONDS` of the last time."""
+    """Calls `act` when it is called, but not again within `_HEARTBEAT_SECONDS` of the last time."""
 
     def __init__(self, act: Callable[[], object]) -> None:
         self._act, self._last = act, time.monotonic()
 
     def __call__(self) -> None:
-        if time.monotonic() - self._last >= _SIGN_OF_LIFE_SECONDS:
+        if time.monotonic() - self._last >= _HEARTBEAT_SECONDS:
             self._act()
             self._last = time.monotonic()
 
 
-def _sign(run: Run, n_processes: int, n_threads: int, unverified: list[str]) -> None:
-    """Checks that everything a finished run has is there and whole, and writes its manifest.
+def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: list[str]) -> None:
+    """Checks that all files of a finished run exist and are intact, and writes its manifest.
 
     Raises:
-        FormatError, VerifyError, PileError: Something is missing or is not what was written.
+        FormatError, VerifyError, PileError: A file is missing or is not what was written.
     """
     output, n_steps = run.config.output, run.recipe.steps
     check_log(output / LOG_FILE, n_steps, run.tokens_per_step)

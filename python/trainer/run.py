@@ -34,7 +34,7 @@ RUN_FILE = "run.json"
 OR_ELSE = ", another `output` keeps both"
 _FILES, _FOLDERS = (MANIFEST_FILE, RUN_FILE, LOG_FILE), ("checkpoints", "resume")
 
-#: Most threads and processes that a run may say it was begun with.
+#: Upper limit of the threads and processes that a manifest of a run may name.
 MAX_THREADS = 1 << 20
 
 #: Holds the lock of the process that writes, and folders until they are finished.
@@ -173,12 +173,12 @@ def tidy(output: Path) -> None:
             pass
 
 
-def begun(run: Run, n_processes: int, *, force: bool) -> int | None:
-    """The number of threads of this very run if it was begun, or None.
+def previous_threads(run: Run, n_processes: int, *, force: bool) -> int | None:
+    """The number of threads that an unfinished run with the same request used; None if there is none.
 
     Raises:
-        OutputExistsError: Another run was begun there, or files of someone else are in the way.
-        ConfigError: It was begun with another number of processes.
+        OutputExistsError: The folder has another run, or files that are not of a run.
+        ConfigError: The unfinished run has another number of processes.
     """
     output = run.config.output
     _check_kinds(output)
@@ -190,8 +190,8 @@ def begun(run: Run, n_processes: int, *, force: bool) -> int | None:
         return None
     before, threads = (old.checked_summary.integer(key, 1, MAX_THREADS) for key in ("processes", "threads"))
     if before != n_processes:
-        found = f"begun with {before} processes, not {n_processes}"
-        raise ConfigError(f"{found}; use as many, or begin anew with --force ({path})")
+        found = f"started with {before} processes, not {n_processes}"
+        raise ConfigError(f"{found}; use as many, or start again with --force ({path})")
     return threads
 
 

@@ -155,9 +155,9 @@ def test_a_continuation_is_told_apart_into_right_and_wrong_pieces(run_folder: Pa
     assert run.tokenizer is not None
     tokens = run.tokenizer.encode("alpha beta gamma").astype(np.int64)
     is_right = np.arange(len(tokens)) != 1
-    pieces = passages._pieces(run, tokens, is_right)
-    assert [piece["is_right"] for piece in pieces] == [True, False, True][: len(pieces)]
-    assert "".join(piece["text"] for piece in pieces) == "alpha beta gamma"
+    fragments = passages._graded_fragments(run, tokens, is_right)
+    assert [piece["is_right"] for piece in fragments] == [True, False, True][: len(fragments)]
+    assert "".join(piece["text"] for piece in fragments) == "alpha beta gamma"
 
 
 def first_steps_by_hand(run: Run, tokens: np.ndarray[Any, Any]) -> list[int | None]:

@@ -207,6 +207,6 @@ def test_counts_are_short(value: float, text: str) -> None:
 
 def test_differences_within_the_error_are_not_called_more() -> None:
     seen, unseen = {"mean_score": 0.06, "standard_error": 0.01}, {"mean_score": 0.05, "standard_error": 0.01}
-    assert "not told from chance" in wording._difference(seen, unseen)
+    assert "may be chance" in wording._difference(seen, unseen)
     assert "+1.0 points with a standard error of 1.4" in wording._difference(seen, unseen)
     assert "more than chance" in wording._difference({**seen, "mean_score": 0.2}, unseen)

@@ -174,7 +174,7 @@ def test_two_processes_see_the_same_data(
     (output / "manifest.json").unlink()
     alone = train(config)
     assert alone.returncode == 2, alone.stderr
-    assert "begun with 2 processes, not 1" in alone.stderr
+    assert "started with 2 processes, not 1" in alone.stderr
 
 
 def test_micro_batches_change_only_the_rounding(

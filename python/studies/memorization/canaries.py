@@ -70,38 +70,38 @@ def load(path: Path, run: Run, n_tokens: int) -> Canaries:
 
 
 def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int64]]:
-    """The samples of the run that hold each sequence whole, in training order, once for each place.
+    """The samples of the run that hold each sequence whole, in training order, once for each occurrence.
 
     A sequence that the end of a sample cuts is not found there.
 
-    Shapes: (n, k + l) int64 -> n arrays (n_places,) int64.
+    Shapes: (n, k + l) int64 -> n arrays (n_occurrences,) int64.
     """
     samples = run.order.samples
     if not len(sequences):
         return []
     if not isinstance(samples, TrainingOrder):
         return _scan(sequences, samples, run.n_samples)
-    places = samples.find(list(sequences), run.n_samples)
-    places = places[np.argsort(places[:, 0], kind="stable")]
-    ends = np.searchsorted(places[:, 0], np.arange(1, len(sequences)))
-    return np.split(places[:, 1], ends)
+    found = samples.find(list(sequences), run.n_samples)
+    found = found[np.argsort(found[:, 0], kind="stable")]
+    ends = np.searchsorted(found[:, 0], np.arange(1, len(sequences)))
+    return np.split(found[:, 1], ends)
 
 
 def _scan(sequences: NDArray[np.int64], samples: Samples, n_samples: int) -> list[NDArray[np.int64]]:
     """What `find_samples` does for views, whose rows are made when they are read."""
     n_tokens = sequences.shape[1]
-    wanted: dict[bytes, list[int]] = {}
+    numbers_by_sequence: dict[bytes, list[int]] = {}
     for number, sequence in enumerate(sequences):
-        wanted.setdefault(sequence.tobytes(), []).append(number)
+        numbers_by_sequence.setdefault(sequence.tobytes(), []).append(number)
     heads = _pairs(sequences[:, :2])[:, 0]
     found: list[list[int]] = [[] for _ in sequences]
     for first in range(0, n_samples, SCAN_ROWS):
         rows = samples.samples(first, min(SCAN_ROWS, n_samples - first)).astype(np.int64)
         starts = _pairs(rows)[:, : rows.shape[1] - n_tokens + 1]
         for row, offset in np.argwhere(np.isin(starts, heads)).tolist():
-            for number in wanted.get(rows[row, offset : offset + n_tokens].tobytes(), ()):
+            for number in numbers_by_sequence.get(rows[row, offset : offset + n_tokens].tobytes(), ()):
                 found[number].append(first + row)
-    return [np.array(places, dtype=np.int64) for places in found]
+    return [np.array(numbers, dtype=np.int64) for numbers in found]
 
 
 def _pairs(rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -111,8 +111,8 @@ def _pairs(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def count_seen(samples: list[NDArray[np.int64]], n_samples: int) -> NDArray[np.int64]:
-    """How often each sequence stands among the first `n_samples` samples: (n,) int64."""
-    return np.array([int((places < n_samples).sum()) for places in samples], dtype=np.int64)
+    """The number of occurrences of each sequence in the first `n_samples` samples: (n,) int64."""
+    return np.array([int((numbers < n_samples).sum()) for numbers in samples], dtype=np.int64)
 
 
 def _read(path: Path) -> list[tuple[str, int]]:

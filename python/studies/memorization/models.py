@@ -1,4 +1,4 @@
-"""Greedy continuations by a checkpoint; the only place of this study that needs torch."""
+"""Greedy continuations by a checkpoint; the only module of this study that needs torch."""
 
 from __future__ import annotations
 

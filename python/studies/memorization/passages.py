@@ -50,7 +50,7 @@ def most_memorized(
 def _best(
     tokens: NDArray[np.int64], scores: Scores, is_seen: NDArray[np.bool_], n_passages: int
 ) -> list[int]:
-    """Places of the best sequences among those seen, by matches, then leading matches, then place."""
+    """Indices of the best sequences among those seen, by matches, then leading matches, then index."""
     matches, leading = scores.matches, scores.leading
     chosen: dict[bytes, int] = {}
     for i in np.lexsort((-leading.astype(int), -matches.astype(int))).tolist():
@@ -60,7 +60,7 @@ def _best(
 
 
 def _passages(run: Run, tokens: NDArray[np.int64], scores: Scores, chosen: list[int]) -> list[dict[str, Any]]:
-    """What some sequences say, how they were given back, and at which steps they were seen."""
+    """The texts of some sequences, how much of them the model reproduced, and the steps that saw them."""
     matches, leading = scores.matches, scores.leading
     n_prompt = tokens.shape[1] - scores.is_right.shape[1]
     return [
@@ -69,7 +69,7 @@ def _passages(run: Run, tokens: NDArray[np.int64], scores: Scores, chosen: list[
             "leading": int(leading[i]),
             "distinct_tokens": len(set(tokens[i, n_prompt:].tolist())),
             "prompt": _text(run, tokens[i, :n_prompt]),
-            "continuation": _pieces(run, tokens[i, n_prompt:], scores.is_right[i]),
+            "continuation": _graded_fragments(run, tokens[i, n_prompt:], scores.is_right[i]),
             "seen_at_steps": _counts(found // run.batch_size),
         }
         for i, found in zip(chosen, find_samples(tokens[chosen], run), strict=True)
@@ -83,8 +83,10 @@ def _documents(run: Run, rows: Rows, i: int) -> list[dict[str, Any]]:
     return [{"document": document, **(dataset.origin(document) or {})} for document in documents]
 
 
-def _pieces(run: Run, tokens: NDArray[np.int64], is_right: NDArray[np.bool_]) -> list[dict[str, Any]]:
-    """A continuation in pieces that the model gave back right or wrong, one after the other."""
+def _graded_fragments(
+    run: Run, tokens: NDArray[np.int64], is_right: NDArray[np.bool_]
+) -> list[dict[str, Any]]:
+    """A continuation in fragments that the model reproduced or did not, in order."""
     edges = np.flatnonzero(np.diff(is_right)) + 1
     parts = zip(np.split(tokens, edges), np.split(is_right, edges), strict=True)
     return [{"text": _text(run, part), "is_right": bool(right[0])} for part, right in parts]

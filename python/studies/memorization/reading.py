@@ -67,8 +67,8 @@ def read_summary(path: Path, steps: int) -> dict[str, Any]:
         for group in (table["seen"], table["unseen"], *table["canaries"]):
             _check_group(group, f"step {table['step']}", path)
     for passage in found["passages"]:
-        last = max((place["step"] for place in passage["seen_at_steps"]), default=0)
-        if any("shard" in place and "record" not in place for place in passage["documents"]):
+        last = max((seen["step"] for seen in passage["seen_at_steps"]), default=0)
+        if any("shard" in origin and "record" not in origin for origin in passage["documents"]):
             raise FormatError(f"a passage's document has a shard and no record ({path})")
         if last >= max(steps, 1):
             raise FormatError(f"a passage was seen at step {last} of a run of {steps} ({path})")

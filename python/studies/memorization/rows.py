@@ -71,7 +71,7 @@ def _first_steps(run: Run, numbers: NDArray[np.int64], tokens: NDArray[np.int64]
     """The step of the first row that holds each sequence, of the run's rows and its own: (n,) int64."""
     found = find_samples(tokens, run)
     pairs = zip(numbers.tolist(), found, strict=True)
-    firsts = [min(number, int(places[0])) if len(places) else number for number, places in pairs]
+    firsts = [min(number, int(samples[0])) if len(samples) else number for number, samples in pairs]
     return np.array(firsts, dtype=np.int64) // run.batch_size
 
 
@@ -93,6 +93,6 @@ def _hold_canaries(run: Run, numbers: NDArray[np.int64], n_tokens: int) -> NDArr
 
 
 def _evenly(first: int, end: int, n: int) -> NDArray[np.int64]:
-    """`n` evenly spaced places in [first, end), or all of them if they are fewer."""
+    """`n` evenly spaced indices in [first, end), or all of them if they are fewer."""
     n = max(0, min(n, end - first))
     return first + (np.arange(n, dtype=np.int64) * (end - first) + (end - first) // 2) // max(n, 1)

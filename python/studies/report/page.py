@@ -150,10 +150,10 @@ def _example(facts: Facts) -> list[dict[str, Any]]:
         {
             "id": id,
             "text": tokenizer.decode([id], skip_special_tokens=False),
-            "hue": place % TOKEN_HUES,
+            "hue": index % TOKEN_HUES,
             "is_eod": id == eod,
         }
-        for place, id in enumerate(ids)
+        for index, id in enumerate(ids)
     ]
 
 

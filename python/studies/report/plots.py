@@ -128,15 +128,15 @@ def canary_dots(canaries: list[dict[str, Any]], n_tokens: int) -> str:
     levels = sorted({canary["repeats"] for canary in canaries})
     with _figure(4.7, 3.6) as (figure, svg):
         axes = figure.subplots()
-        for place, repeats in enumerate(levels):
+        for x, repeats in enumerate(levels):
             chosen = [c for c in canaries if c["repeats"] == repeats and (repeats or not c["n_seen"][-1])]
             if not chosen:
                 continue
             scores = [100 * c["matches"][-1] / n_tokens for c in chosen]
             color = repeat_color(levels, repeats)
-            axes.bar(place, np.mean(scores), 0.72, color=color, alpha=0.35)
+            axes.bar(x, np.mean(scores), 0.72, color=color, alpha=0.35)
             spread = np.linspace(-0.26, 0.26, len(scores)) if len(scores) > 1 else [0]
-            axes.plot(place + np.array(spread), scores, "o", color=color, ms=5, mec="white", mew=0.6)
+            axes.plot(x + np.array(spread), scores, "o", color=color, ms=5, mec="white", mew=0.6)
         axes.set_xticks(range(len(levels)), [str(n) if n else "never" for n in levels])
         axes.set(xlabel="times planted", ylabel="score, %", ylim=(-3, 103))
         axes.grid(axis="x", visible=False)

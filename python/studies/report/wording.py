@@ -8,7 +8,7 @@ from studies.report.facts import Facts
 
 #: Steps at both ends of the log that the loss is averaged over.
 ENDS_STEPS = 10
-#: Differences below so many standard errors are not told from chance.
+#: Differences below this number of standard errors may be chance.
 CLEAR_ERRORS = 2.0
 #: What stands where there is no number.
 DASH = "\u2013"
@@ -148,7 +148,7 @@ def _difference(seen: dict[str, Any], unseen: dict[str, Any]) -> str:
     """The difference of two groups' mean scores, in points, and whether it is more than chance gives."""
     difference = 100 * (seen["mean_score"] - unseen["mean_score"])
     error = 100 * ((seen["standard_error"] or 0) ** 2 + (unseen["standard_error"] or 0) ** 2) ** 0.5
-    told = f"a difference of {difference:+.1f} points with a standard error of {error:.1f}"
+    measured = f"a difference of {difference:+.1f} points with a standard error of {error:.1f}"
     if abs(difference) <= CLEAR_ERRORS * error or error == 0:
-        return f"{told}, not told from chance with so few rows"
-    return f"{told}, more than chance gives"
+        return f"{measured}, which may be chance with so few rows"
+    return f"{measured}, more than chance gives"

@@ -243,8 +243,8 @@ def _rotary(config: dict[str, Any], where: str) -> tuple[float, float]:
     used = config.get("rope_scaling") or config.get("rope_parameters") or {}
     share = used.get("partial_rotary_factor", config.get("rotary_pct", _ROTARY_PCT))
     base = used.get("rope_theta", config.get("rotary_emb_base", _ROTARY_BASE))
-    places = {"": config, "rope_parameters.": config.get("rope_parameters") or {}}
-    for prefix, values in places.items():
+    sources = {"": config, "rope_parameters.": config.get("rope_parameters") or {}}
+    for prefix, values in sources.items():
         for key, value in (
             *(("rotary_pct", share), ("partial_rotary_factor", share)),
             *(("rotary_emb_base", base), ("rope_theta", base)),

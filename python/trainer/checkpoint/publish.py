@@ -69,7 +69,9 @@ def check_steps(run: Run, n_updates: int) -> None:
     if due - there:
         raise VerifyError(f"no checkpoint of step {min(due - there)}; --force begins anew ({folder})")
     if there - due:
-        raise PileError(f"is not a checkpoint of this run; move it away ({folder}/step{min(there - due)})")
+        raise PileError(
+            f"is not a checkpoint of this run; move it away ({folders.step_folder(folder, min(there - due))})"
+        )
 
 
 def verify_published(run: Run, step: int) -> None:

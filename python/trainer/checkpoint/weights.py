@@ -51,12 +51,12 @@ _UNPICKLING_ERRORS = (
 )
 
 
-def read_weights(folder: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+def read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a folder that a model has, shapes checked; others, buffers of old files, are ignored.
 
     Args:
         folder: The folder.
-        wanted: Tensors of the right shapes by name; their values do not matter.
+        expected: Tensors of the right shapes by name; their values do not matter.
 
     Raises:
         FormatError: A damaged or foreign file, a tensor that is missing, doubled or of another shape or type.
@@ -70,16 +70,16 @@ def read_weights(folder: Path, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
         for stored, tensor in _tensors(path):
             name = _OTHER_NAMES.get(stored, stored)
             names.add(stored)
-            if name not in wanted:
+            if name not in expected:
                 continue
             if name in found or (listed is not None and stored not in listed):
                 raise FormatError(f"{stored} is also in another place by index or file ({path})")
-            _check(name, tensor, wanted[name], path)
+            _check(name, tensor, expected[name], path)
             found[name] = tensor
         missing = sorted((listed or set()) - names)
         if missing:
             raise FormatError(f"no tensor {missing[0]}, which the index says is here ({path})")
-    for name in wanted:
+    for name in expected:
         if name not in found:
             raise FormatError(f"no tensor {name} ({where})")
     return found
@@ -169,10 +169,10 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return values
 
 
-def _check(name: str, tensor: Tensor, wanted: Tensor, path: Path) -> None:
+def _check(name: str, tensor: Tensor, expected: Tensor, path: Path) -> None:
     """Raises FormatError unless a tensor can be the one that the model has."""
-    if tensor.shape != wanted.shape:
-        shapes = f"{tuple(tensor.shape)}, expected {tuple(wanted.shape)}"
+    if tensor.shape != expected.shape:
+        shapes = f"{tuple(tensor.shape)}, expected {tuple(expected.shape)}"
         raise FormatError(f"{name} has shape {shapes} ({path})")
     if tensor.dtype not in _DTYPES:
         raise FormatError(f"{name} has dtype {tensor.dtype}, expected floating point ({path})")
