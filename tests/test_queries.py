@@ -32,6 +32,7 @@ from pile_tools.read.shards import RecordConfig
 from pile_tools.read.texts import read_texts
 from pile_tools.tables import read_tsv
 from pile_tools.tokenizers import TokenizerFile
+from pile_tools.types import TermQuery
 
 #: Texts that NFC changes, by letters, jamo, signs, ideographs and the order of marks; and added tokens.
 DOCUMENTS = [
@@ -131,6 +132,23 @@ def world(request: pytest.FixtureRequest, tokenizer: Path, tmp_path_factory: pyt
 def nfc(tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     folder = tmp_path_factory.mktemp("nfc")
     return build(folder, write_tokenizer(tokenizer, folder / "tokenizer.json", "NFC"))
+
+
+def test_a_single_text_is_one_query(world: World) -> None:
+    """Not one query for each of its letters."""
+    text = "Zoe"
+    for single in (text, text.encode()):
+        assert world.index.count_batch(single).tolist() == world.index.count_batch([single]).tolist()
+        expected = world.index.documents([[single]])
+        assert np.array_equal(world.index.documents([single]), expected)
+        assert np.array_equal(world.index.documents(single), expected)
+        answer = timeline.when(world.order, single)
+        assert answer.texts == [single if isinstance(single, bytes) else text.encode()]
+        assert TermQuery(terms=single).terms == [single]
+    with pytest.raises(ConfigError, match="expected a sequence of token ids"):
+        world.index.count_batch([1, 2])
+    with pytest.raises(ConfigError, match="neither a text nor a list of ids"):
+        timeline.when(world.order, [1, 2])
 
 
 def occurrences(text: bytes, query: bytes) -> int:

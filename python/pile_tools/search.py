@@ -31,7 +31,7 @@ from pile_tools.read.texts import encoded, normalized
 from pile_tools.tables import Table, named
 from pile_tools.terminal import shell_quote
 from pile_tools.tokens import datasets
-from pile_tools.types import AnyPath
+from pile_tools.types import AnyPath, listed
 
 #: A text, or token ids of any integer type.
 Query: TypeAlias = str | bytes | Sequence[int] | NDArray[np.integer[Any]]
@@ -163,27 +163,31 @@ class Index:
         return self.core.count(_ids_of(query))
 
     def count_batch(
-        self, queries: Sequence[Query] | NDArray[np.integer[Any]], *, threads: int | None = None
+        self,
+        queries: str | bytes | Sequence[Query] | NDArray[np.integer[Any]],
+        *,
+        threads: int | None = None,
     ) -> NDArray[np.int64]:
         """The number of occurrences of each query: (n,) int64.
 
         Args:
             queries: Token ids, as an array (n, length) of any integer type or as sequences of any lengths; or
-                texts.
+                texts. A single text is one query.
             threads: By default one for each core; the answer does not depend on it.
 
         Raises:
             ConfigError: A query is empty, or is a text while the index was built without a tokenizer.
         """
-        if isinstance(queries, np.ndarray) and queries.ndim == 2:
-            ids = np.ascontiguousarray(queries, dtype=np.int64).ravel()
-            starts = np.arange(len(queries) + 1, dtype=np.int64) * queries.shape[1]
-        elif any(isinstance(query, (str, bytes)) for query in queries):
-            return np.array([self.count(query) for query in queries], dtype=np.int64)
+        given: Sequence[Query] | NDArray[np.integer[Any]] = listed(queries)
+        if isinstance(given, np.ndarray) and given.ndim == 2:
+            ids = np.ascontiguousarray(given, dtype=np.int64).ravel()
+            starts = np.arange(len(given) + 1, dtype=np.int64) * given.shape[1]
+        elif any(isinstance(query, (str, bytes)) for query in given):
+            return np.array([self.count(query) for query in given], dtype=np.int64)
         else:
-            starts = np.zeros(len(queries) + 1, dtype=np.int64)
-            np.cumsum([len(query) for query in queries], out=starts[1:])
-            parts = [_ids_of(query) for query in queries]
+            starts = np.zeros(len(given) + 1, dtype=np.int64)
+            parts = [_ids_of(query) for query in given]
+            np.cumsum([len(ids) for ids in parts], out=starts[1:])
             ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self.core.count_batch(ids, starts, threads or os.cpu_count() or 1)
 
@@ -241,7 +245,7 @@ class Index:
 
     def documents(
         self,
-        clauses: Sequence[Sequence[Query]],
+        clauses: Sequence[str | bytes | Sequence[Query]],
         *,
         within: int | None = None,
         max_occurrences: int = MAX_OCCURRENCES,
@@ -253,18 +257,19 @@ class Index:
         every clause.
 
         Args:
-            clauses: The alternatives of each clause, texts or token ids.
+            clauses: The alternatives of each clause, texts or token ids. A single text is a whole clause.
             within: Only documents in which that run has at most this many tokens.
 
         Raises:
             ConfigError: There are no clauses, a clause or a query is empty, or a query occurs more than
                 `max_occurrences` times.
         """
-        if any(len(clause) == 0 for clause in clauses):
+        alternatives = [listed(clause) for clause in listed(clauses)]
+        if any(len(clause) == 0 for clause in alternatives):
             raise ConfigError("a clause is empty: no document can match it")
         columns = ("document", "token", "n_tokens")
         by_clause = []
-        for clause in clauses:
+        for clause in alternatives:
             found = [self.occurrences(query, max_occurrences=max_occurrences) for query in clause]
             occurrences = np.concatenate(found)
             by_clause.append(np.column_stack([occurrences[name] for name in columns]))
@@ -373,6 +378,8 @@ def _ids_of(query: Query) -> NDArray[np.int64]:
     ids = np.asarray(query)
     if ids.size and (ids.dtype.kind not in "iu" or int(ids.max()) >= 2**63):
         raise ConfigError("an id is not an integer or is beyond 64 bits: no dataset holds it")
+    if ids.ndim != 1:
+        raise ConfigError("expected a sequence of token ids")
     return ids.astype(np.int64, copy=False)
 
 

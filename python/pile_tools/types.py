@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict
@@ -73,7 +74,7 @@ class Counting:
         min_count: Minimum occurrences of a retained n-gram.
         top: Number of the most frequent n-grams to retain, by falling count; None for all, sorted.
         memory: Bytes of memory; counts that do not fit are spilled.
-        threads: Threads; the counts do not depend on it.
+        threads: By default one for each core; the counts do not depend on it.
         folder: Folder of the sorted runs that are spilled, from which an interrupted job resumes.
         free_bytes: Free bytes on the folder's disk.
         job: Digest of the job's inputs and settings.
@@ -96,8 +97,8 @@ class TermQuery:
     """Which terms the core counts, and how.
 
     Attributes:
-        terms: The terms; equal ones are counted as one and get the same counts. `timeline.count_terms`
-            normalizes a `str` as the tokenizer does; the core takes bytes alone.
+        terms: The terms, or a single one; equal ones are counted as one and get the same counts.
+            `timeline.count_terms` normalizes a `str` as the tokenizer does; the core takes bytes alone.
         whole_words: Whether only occurrences without an adjacent word character count.
         ignore_case: Whether case is ignored.
         pairs: Indices of the two terms of each pair.
@@ -107,11 +108,19 @@ class TermQuery:
     """
 
     terms: Sequence[str | bytes]
-    whole_words: bool
-    ignore_case: bool
-    pairs: list[tuple[int, int]]
-    within_words: int | None
-    threads: int
+    whole_words: bool = False
+    ignore_case: bool = False
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    within_words: int | None = None
+    threads: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "terms", listed(self.terms))
+
+
+def listed(queries: Any) -> Any:
+    """The queries as a sequence: a single `str` or `bytes` is one query, not a sequence of characters."""
+    return [queries] if isinstance(queries, (str, bytes)) else queries
 
 
 class BadRecord(TypedDict):

@@ -19,7 +19,7 @@ from pile_tools.search import MAX_OCCURRENCES, index_for
 from pile_tools.tables import Table, named
 from pile_tools.timeline.checkpoints import Intervals
 from pile_tools.timeline.steps import core_order, extent, joined, with_steps
-from pile_tools.types import OnProgress
+from pile_tools.types import OnProgress, listed
 
 #: The rule that defines an occurrence, the same for every command; printed with the answer.
 RULE = "a text occurs where its bytes occur in the decoded text of one document, whatever the token borders"
@@ -106,7 +106,7 @@ class When:
 
 def when(
     order: Order,
-    texts: Sequence[str | bytes | Sequence[int]],
+    texts: str | bytes | Sequence[str | bytes | Sequence[int]],
     *,
     tokenizer: Tokenizer | None = None,
     index: Finder = "auto",
@@ -124,7 +124,7 @@ def when(
 
     Args:
         order: The order of the run.
-        texts: Texts, or lists of ids; not both in one call.
+        texts: Texts, or lists of ids; not both in one call. A single text is one query.
         tokenizer: Tokenizer that decodes the documents, by default the one that the dataset's manifest names.
         index: How the texts are found, see `Finder`; the answer is the same.
         across_documents: Also find occurrences that run from one document into the next within a row.
@@ -140,12 +140,13 @@ def when(
         OSError: A file cannot be read.
     """
     n_steps, size = extent(order, batch_size)
-    is_ids = [not isinstance(text, (str, bytes)) for text in texts]
+    queries: Sequence[str | bytes | Sequence[int]] = listed(texts)
+    is_ids = [not isinstance(text, (str, bytes)) for text in queries]
     if any(is_ids) and not all(is_ids):
         raise ConfigError("texts and ids cannot be mixed in one call")
     decoder = None if any(is_ids) else tokenizer or order.tokenizer()
-    strings = [_bytes_of(order, number, text, decoder) for number, text in enumerate(texts)]
-    as_written = [text.encode() if isinstance(text, str) else text for text in texts]
+    strings = [_bytes_of(order, number, text, decoder) for number, text in enumerate(queries)]
+    as_written = [text.encode() if isinstance(text, str) else text for text in queries]
     samples = core_order(order)
     dataset = samples.dataset
     if index == "auto":
@@ -196,6 +197,8 @@ def _bytes_of(
         ids = np.asarray(text, dtype=np.int64)
     except OverflowError as err:
         raise ConfigError(f"an id of text {number} is beyond 64 bits") from err
+    if ids.ndim != 1:
+        raise ConfigError(f"text {number} is neither a text nor a list of ids")
     dtype = np.dtype(core_order(order).stored_dtype)
     limits = np.iinfo(dtype)
     wrong = ids[(ids < limits.min) | (ids > limits.max)]
