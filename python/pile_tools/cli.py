@@ -21,6 +21,7 @@ from pile_tools.errors import (
     ConfigError,
     PileError,
     PileWarning,
+    UnknownEodError,
     UnknownTokenizerError,
 )
 from pile_tools.terminal import ReaderLeftError, echo, echo_text
@@ -121,8 +122,8 @@ def _warnings_as_lines() -> typing.Iterator[None]:
         yield
 
 
-#: Settings that the core names in its messages; they are options of the same name.
-_SETTING = re.compile(r"(?<![\w-])(max-record|on-bad-record)(?![\w-])")
+#: Settings of the core, and the argument `force` of jobs, in their messages: options have the same names.
+_SETTING = re.compile(r"(?<![\w-])(max-record|on-bad-record)(?![\w-])|(?<=; )(force)(?= \w+ it)")
 
 
 def _report(err: BaseException) -> int:
@@ -141,13 +142,15 @@ def _report(err: BaseException) -> int:
             return _say("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
         case UnknownTokenizerError():
             return _say(f"{err}; give --tokenizer FILE", EXIT_USAGE)
+        case UnknownEodError():
+            return _say(f"{err}; give --eod TOKEN or --no-eod", EXIT_USAGE)
         case ConfigError():
             return _say(str(err), EXIT_USAGE)
         case ReaderLeftError():
             terminal.silence_stdout()
             return EXIT_DONE
         case PileError():
-            return _say(_SETTING.sub(r"--\1", str(err)), EXIT_FAILURE)
+            return _say(_SETTING.sub(r"--\g<0>", str(err)), EXIT_FAILURE)
         case OSError():
             if err.filename == terminal.STANDARD_OUTPUT:
                 terminal.silence_stdout()

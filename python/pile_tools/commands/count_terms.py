@@ -22,7 +22,7 @@ from pile_tools.jobs.count_terms import (
     count_in_dataset,
     count_in_order,
     count_in_shards,
-    read_asked,
+    read_terms,
 )
 from pile_tools.manifest import Manifest
 from pile_tools.order.open import open_order
@@ -182,14 +182,14 @@ def _terms(
     terms, inputs = places[0], places[1:]
     if not inputs:
         raise ConfigError("give a file of terms, and what they are counted in")
-    asked = read_asked(terms, pairs, table.parent)
+    term_list = read_terms(terms, pairs, table.parent)
     if checkpoints is not None or row_length is not None or _is_order(inputs[0]):
         order, steps = _opened(inputs, checkpoints, batch_size, row_length)
         with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
             return count_in_order(
                 order,
                 table,
-                asked,
+                term_list,
                 config,
                 steps,
                 tokenizer=order.tokenizer_file(tokenizer),
@@ -205,7 +205,7 @@ def _terms(
             return count_in_shards(
                 shards,
                 table,
-                asked,
+                term_list,
                 config,
                 tokenizer=None if tokenizer is None else find_tokenizer(tokenizer),
                 threads=threads,
@@ -218,7 +218,7 @@ def _terms(
         return count_in_dataset(
             prefix,
             table,
-            asked,
+            term_list,
             config,
             tokenizer=datasets.tokenizer_file(prefix, tokenizer),
             threads=threads,
