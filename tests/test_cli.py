@@ -45,15 +45,15 @@ def test_the_whole_of_the_data_tools(cli: Run, shards: Path, tmp_path: Path) -> 
         (["tokenize"], 2, "Missing argument"),
         (["nonsense"], 2, "No such command"),
         (["order", "x", "--seq-length", "four", "--samples", "1"], 2, "not a valid int"),
-        (["order", "x", "--seq-length", "4"], 2, "error: give either --samples, or --steps and --batch-size"),
+        (["order", "x", "--seq-length", "4"], 2, "error: give either samples, or steps and batch-size"),
         (
             ["order", "x", "--seq-length", "4", "--samples", "1"],
             1,
             "error: No such file or directory (x.idx)",
         ),
         (["batch", "x", "--step", "1"], 1, "error: No such file or directory (x)"),
-        (["verify", "x"], 1, "error: nothing to verify it by"),
-        (["tokenize", "x", "-o", "y", "--tokenizer", "z"], 1, "error: x is not there"),
+        (["verify", "x"], 1, "error: cannot be verified"),
+        (["tokenize", "x", "-o", "y", "--tokenizer", "z"], 1, "error: x does not exist"),
         (
             ["train-tokenizer", ".", "-o", "y", "--vocab-size", "5"],
             2,
@@ -102,7 +102,7 @@ def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str]) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     assert cli.run(click.Command("train", callback=needs_torch), []) == 1
-    assert "needs torch, which is not installed; pip install" in capsys.readouterr().err
+    assert "needs torch, which is not installed; install it with pip install" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, click.Abort])

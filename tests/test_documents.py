@@ -66,7 +66,7 @@ def test_the_end_of_a_path_must_mean_one_shard() -> None:
     shards = ["a/0.jsonl", "b/0.jsonl", "b/10.jsonl"]
     assert documents.shard_named(shards, "b/0.jsonl") == "b/0.jsonl"
     assert documents.shard_named(shards, "10.jsonl") == "b/10.jsonl"
-    with pytest.raises(ConfigError, match=r"'0.jsonl' may be a/0.jsonl or b/0.jsonl; give more"):
+    with pytest.raises(ConfigError, match=r"'0.jsonl' is ambiguous: a/0.jsonl or b/0.jsonl; give more"):
         documents.shard_named(shards, "0.jsonl")
 
 
@@ -117,7 +117,7 @@ def test_a_shard_that_changed_or_went_is_named(dataset: Path, tmp_path: Path) ->
     short.write_bytes(b"not zstd")
     with pytest.raises(FormatError, match=r"03\.jsonl\.zst"):
         documents.read_record(short, origin)
-    with pytest.raises(PileError, match=r"not here now.*gone/03\.jsonl"):
+    with pytest.raises(PileError, match=r"not here .*gone/03\.jsonl"):
         documents.find_shard(tmp_path / "d", "gone/03.jsonl")
 
 
@@ -148,7 +148,7 @@ def test_show_on_the_command_line(cli: Run, dataset: Path, shards: Path, tmp_pat
     for arguments, message in [
         (("d", "3"), "give --tokenizer FILE"),
         (("d", "3", "--raw"), "--raw needs a known origin"),
-        (("d", "00.jsonl:1"), "came from is unknown; `pile-tools label` finds it"),
+        (("d", "00.jsonl:1"), "is unknown; `pile-tools label` finds it"),
         ((dataset, str(n)), f"no document {n}"),
         (("nowhere", "1"), "No such file"),
     ]:
@@ -172,7 +172,7 @@ def test_show_says_when_a_shard_is_not_what_it_was(
         for options in ([], ["--json"]):
             shown = cli("show", tmp_path / "d", "5", "--raw", *options)
             assert (shown.returncode, shown.stdout) == (1, "")
-            assert "the record gives other tokens than the dataset's" in shown.stderr
+            assert "the record gives other tokens than the document has" in shown.stderr
             assert "secret" not in shown.stderr
     shard.unlink()
     os.mkfifo(shard)
@@ -182,4 +182,4 @@ def test_show_says_when_a_shard_is_not_what_it_was(
     shard.rename(tmp_path / "elsewhere")
     gone = cli("show", tmp_path / "d", "5", "--raw")
     assert gone.returncode == 1
-    assert "error: the shard is not here now" in gone.stderr
+    assert "error: the shard is not here" in gone.stderr

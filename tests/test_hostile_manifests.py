@@ -92,7 +92,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: Path
     order.run(order.Blend((tokens / "d", tokens / "e")), root / "blend", order.OrderConfig(**sizes))
     order.run(tokens / "d", root / "parallel", order.OrderConfig(**sizes), labels=tokens / "e")
     view = insert_tokens(open_order(root / "order"), [Insert(0, 1, 2, (5, 6))])
-    views.save_view(replace_tokens(view, {"a": "b"}, steps=(0, 2)), root / "view")
+    views.save_interventions(replace_tokens(view, {"a": "b"}, steps=(0, 2)), root / "view")
     (root / "run").mkdir()
     inputs = [manifest.file_entry(root / "order" / "order.json", root / "run", role="order")]
     manifest.write(root / "run" / "manifest.json", Request("run", {"steps": 3}, inputs), [], {"steps": 3})

@@ -35,4 +35,4 @@ def test_no_command_reads_an_endless_file_whole(
 ) -> None:
     monkeypatch.setattr(texts, "MAX_TEXT_BYTES", 1000)
     assert run(group, arguments) == 1
-    assert "more than 1,000 bytes, the most that is read (/dev/zero)" in capsys.readouterr().err
+    assert "more than 1,000 bytes, the maximum (/dev/zero)" in capsys.readouterr().err

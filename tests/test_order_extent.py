@@ -126,7 +126,7 @@ def test_less_than_one_step_is_said(places: dict[str, tuple[Path, int]]) -> None
         lambda: timeline.repeats(order),
         lambda: timeline.mixture(order),
     ):
-        with pytest.raises(ConfigError, match=r"60 samples are no step of 1,024"):
+        with pytest.raises(ConfigError, match=r"60 samples are fewer than one step of 1,024"):
             ask()
 
 

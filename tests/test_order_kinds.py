@@ -168,7 +168,7 @@ def test_shards_of_a_dataset_are_read_in_place(golden: Path, tmp_path: Path) -> 
         ({"samples": 0}, "at least 1"),
         ({"samples": 5, "epochs": 1}, "either"),
         ({}, "either"),
-        ({"steps": 5}, "needs --batch-size"),
+        ({"steps": 5}, "need a batch-size"),
         ({"samples": 5, "seed": 2**32}, "seed"),
         ({"samples": 5, "packing": "tight"}, "no packing"),
         ({"samples": 5, "packing": "unpacked", "names": "v1.0"}, "v1.0"),

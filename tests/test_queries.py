@@ -146,14 +146,14 @@ def test_every_query_path_finds_what_the_tokenizer_makes_of_a_text(world: World,
     ends = [occurrences(b"<|endoftext|>", query) * len(texts) for query in held]
     in_dataset = [n + more for n, more in zip(expected, ends, strict=True)]
     assert [index.count(query) for query in QUERIES] == in_dataset
-    assert [len(index.places(query)) for query in QUERIES] == in_dataset
+    assert [len(index.occurrences(query)) for query in QUERIES] == in_dataset
     assert index.count_batch(QUERIES).tolist() == in_dataset
     for query, n in zip(QUERIES, in_dataset, strict=True):
         assert bool(len(index.documents([[query]]))) == bool(n)
         assert index.next_tokens(query).n_context == len(index.normalize(query))
     for finder in (None, index.core):
         answer = timeline.when(world.order, QUERIES, index=finder)
-        assert answer.n_places.tolist() == in_dataset
+        assert answer.n_occurrences.tolist() == in_dataset
         assert answer.texts == held
         assert answer.changed == tuple(i for i, q in enumerate(QUERIES) if held[i] != q.encode())
     term_list, config = TermList(QUERIES, [(0, 7)], []), CountTermsConfig()
@@ -202,7 +202,7 @@ def test_a_query_as_bytes_or_ids_is_taken_as_it_is(nfc: World) -> None:
 def test_ids_that_no_dataset_holds_are_refused_or_not_found(nfc: World, id: int) -> None:
     with pytest.raises(ConfigError, match=r"cannot be stored|beyond 64 bits"):
         timeline.when(nfc.order, [[id]])
-    for ask in (nfc.index.count, nfc.index.places, nfc.index.positions, nfc.index.next_tokens):
+    for ask in (nfc.index.count, nfc.index.occurrences, nfc.index.positions, nfc.index.next_tokens):
         if abs(id) < 2**63:
             ask([id])
             continue
@@ -226,7 +226,7 @@ def test_without_its_tokenizer_a_text_is_taken_as_written(
     index = open_index(world.prefix)
     assert (index.tokenizer, index.count("Zoe\u0301"), index.count("Zoé")) == (None, 0, 2)
     done = cli("search", world.prefix, "Zoe\u0301", "--count")
-    assert "texts are not normalized; --tokenizer FILE" in done.stderr
+    assert "texts are not normalized; give --tokenizer FILE" in done.stderr
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_bytes(kept)
     assert open_index(world.prefix, tokenizer=Tokenizer.from_file(elsewhere)).count("Zoe\u0301") == 2

@@ -287,17 +287,17 @@ WRONG = {
     "redirself": "redirects more than 5",
     "redirfile": r"expected an address of http:// or https:// \(file:",
     "redirftp": r"expected an address of http:// or https:// \(ftp:",
-    "redirbad": "another place than it may: Invalid IPv6",
+    "redirbad": "a forbidden address: Invalid IPv6",
     "endless200": "whole files instead of ranges",
     "endlesshead": "more than 1,048,576 bytes of headers",
     "manyheaders": "more than 100 headers",
     "longheader": "more than 65536 bytes",
-    "wrongrange": "asked for bytes 0-0, the server answers 'bytes 1-1",
-    "wronglength": "asked for 1 bytes, the server announces 7",
-    "norange": "the server answers ''",
-    "hugetotal": "the server answers 'bytes 0-0/4098",
-    "digits": "the server answers 'bytes 0-0/9999",
-    "backward": "the server answers 'bytes 0-0/0'",
+    "wrongrange": "requested bytes 0-0, the server sends 'bytes 1-1",
+    "wronglength": "requested 1 bytes, the server announces 7",
+    "norange": "the server sends ''",
+    "hugetotal": "the server sends 'bytes 0-0/4098",
+    "digits": "the server sends 'bytes 0-0/9999",
+    "backward": "the server sends 'bytes 0-0/0'",
     "gzip": "'gzip' encoding",
     "lie": "gave up after 5 tries",
     "badchunk": "gave up after 5 tries",
@@ -350,7 +350,7 @@ LISTINGS = {
     "many": r"x-00001-of-999999999\.bin is missing",
     "gap": r"x-00001-of-00002\.bin is missing",
     "mixed": "more than one file",
-    "uneven": "sizes that do not belong together",
+    "uneven": "inconsistent sizes",
     "none": "no .bin files",
     "deep": "recursion",
     "digits": "not a listing",
@@ -491,7 +491,7 @@ def test_a_file_that_is_replaced_is_noticed(flaky: tuple[str, type[Flaky]]) -> N
     address, handler = flaky
     order = open_order(address, batch_size=4)
     handler.etag = '"b"'
-    with pytest.raises(FormatError, match="was changed on the server"):
+    with pytest.raises(FormatError, match="changed on the server"):
         order.batch(0)
     handler.etag = '"a"'
     assert order.batch(0).tobytes() == DATA[: 4 * 4098]

@@ -20,7 +20,13 @@ from pile_tools.jobs import token_shards
 from pile_tools.jobs.order import OrderConfig, run
 from pile_tools.jobs.verify import run_hashes
 from pile_tools.order import remote
-from pile_tools.order.interventions import Insert, insert_tokens, overwritten, replace_tokens, save_view
+from pile_tools.order.interventions import (
+    Insert,
+    insert_tokens,
+    overwritten,
+    replace_tokens,
+    save_interventions,
+)
 from pile_tools.order.order import Order
 from pile_tools.order.remote import RemoteRows
 
@@ -225,7 +231,7 @@ def test_wrong_lengths_and_servers_without_ranges_are_refused(row_shards: Path) 
         handler.has_ranges = True
         with pytest.raises(OSError, match="404"):
             RemoteRows(f"{host}/document-00000-of-00009.bin")
-        with pytest.raises(ConfigError, match="which files"):
+        with pytest.raises(ConfigError, match="expected the address of a shard"):
             RemoteRows(f"{host}/document/")
         with pytest.raises(ConfigError, match="no step"):
             order.batch(5)
@@ -392,7 +398,7 @@ def test_inserts_change_their_places_alone_and_are_recorded(order: Order, tmp_pa
         assert np.array_equal(old, new)
     log = overwritten(order, table)
     assert log[0]["overwritten"] == order.batch(3)[2, 5:8].tolist()
-    save_view(changed, tmp_path / "view")
+    save_interventions(changed, tmp_path / "view")
     again = open_order(tmp_path / "view")
     assert np.array_equal(again.batch(3), changed.batch(3))
     (recorded,) = json.loads((tmp_path / "view" / "view.json").read_text())["views"]
@@ -412,14 +418,14 @@ def test_inserts_change_their_places_alone_and_are_recorded(order: Order, tmp_pa
 
 def test_replaced_words_are_recorded(order: Order, tmp_path: Path) -> None:
     changed = replace_tokens(order, {" alpha": " beta"}, steps=(10, 20))
-    save_view(changed, tmp_path)
+    save_interventions(changed, tmp_path)
     assert np.array_equal(open_order(tmp_path).batch(15), changed.batch(15))
 
 
 def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> None:
     swapped = replace_tokens(order, {" alpha": " beta"}, steps=(0, 40))
     both = insert_tokens(swapped.rebatch(batch_size=16), [Insert(30, 3, 5, (7, 8, 9))])
-    save_view(both.rebatch(batch_size=8), tmp_path / "both")
+    save_interventions(both.rebatch(batch_size=8), tmp_path / "both")
     again = open_order(tmp_path / "both")
     assert again.batch_size == 8
     assert np.array_equal(again.samples.samples(0, len(again)), both.samples.samples(0, len(both)))
@@ -428,14 +434,14 @@ def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> N
     assert views[1]["table"][0]["overwritten"] == swapped.samples[30 * 16 + 3][5:8].tolist()
     # A view upon a saved one names that one.
     more = insert_tokens(again, [Insert(0, 0, 0, (1,))])
-    save_view(more, tmp_path / "more")
+    save_interventions(more, tmp_path / "more")
     assert open_order(tmp_path / "more").record.inputs[0]["path"] == "../both/order.json"
     assert open_order(tmp_path / "more").batch(0)[0, 0] == 1
     with pytest.raises(ConfigError, match="cannot be recorded"):
         _ = more.record
     for unsaved in (order, again):
-        with pytest.raises(ConfigError, match="only a new view"):
-            save_view(unsaved, tmp_path / "none")
+        with pytest.raises(ConfigError, match="only new interventions"):
+            save_interventions(unsaved, tmp_path / "none")
 
 
 def test_steps_are_exported(order: Order, tmp_path: Path, cli: Any) -> None:

@@ -106,9 +106,9 @@ def test_texts_are_counted_and_placed_as_in_the_decoded_documents(indexed: Index
     for text in ["alpha", "a", "naïve 日", "本", "don't x_1", "x_1 alpha beta", "\n   ", "never in there"]:
         expected = sum(sum(d.startswith(text, at) for at in range(len(d))) for d in decoded)
         assert indexed.count(text) == expected
-        places = indexed.places(text)
-        assert len(places) == expected
-        for document, token, byte, n_tokens in places.tolist():
+        occurrences = indexed.occurrences(text)
+        assert len(occurrences) == expected
+        for document, token, byte, n_tokens in occurrences.tolist():
             ids = dataset[document][token : token + n_tokens]
             assert indexed.core.decode(ids)[byte:].startswith(text.encode())
 
@@ -189,7 +189,7 @@ def test_when_gives_the_same_by_index_and_by_scan(dataset: Path, indexed: Index,
         found = timeline.when(order, queries, index=indexed.core)
         assert (scanned.by_index, found.by_index) == (False, True)
         assert np.array_equal(scanned.sightings, found.sightings)
-        for name in ("n_places", "n_beyond", "n_unreached"):
+        for name in ("n_occurrences", "n_beyond", "n_unreached"):
             assert np.array_equal(getattr(scanned, name), getattr(found, name))
         assert (scanned.n_tokens, scanned.n_without_bytes) == (found.n_tokens, found.n_without_bytes)
 
@@ -212,7 +212,7 @@ def test_trace_finds_planted_copies(indexed: Index, decoder: Tokenizer) -> None:
     for span in spans:
         assert encoded[span.start : span.end].decode() == span.text
         assert span.count == indexed.count(span.text) > 0
-        assert 0 < len(span.places) <= min(10, span.count)
+        assert 0 < len(span.occurrences) <= min(10, span.count)
     assert indexed.trace("short") == []
     assert indexed.trace("") == []
 
@@ -226,7 +226,7 @@ def test_bad_queries_are_told(indexed: Index, truth: tuple[Index, Any]) -> None:
     with pytest.raises(ConfigError, match="without a tokenizer"):
         truth[0].count("text")
     with pytest.raises(ConfigError, match="more than 1 times"):
-        indexed.places("a", max_places=1)
+        indexed.occurrences("a", max_occurrences=1)
     with pytest.raises(ConfigError, match="no clauses"):
         indexed.documents([])
     with pytest.raises(ConfigError, match="a clause is empty"):
@@ -260,7 +260,7 @@ def test_no_tokens_no_places(tmp_path: Path) -> None:
         prefix = write_dataset(tmp_path / f"d{len(documents)}", documents)
         run(prefix, IndexConfig(texts=False))
         index = open_index(prefix)
-        assert (index.core.n_pieces, index.count([1]), len(index.places([1]))) == (0, 0, 0)
+        assert (index.core.n_pieces, index.count([1]), len(index.occurrences([1]))) == (0, 0, 0)
 
 
 def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -> None:
@@ -285,7 +285,7 @@ def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -
     run_order(dataset, tmp_path, OrderConfig(seq_length=64, steps=40, batch_size=4))
     assert "first step" in told("search", dataset, "alpha beta", "--order", tmp_path)
     scanned, found = (told("when", tmp_path, "alpha beta", "--index", how) for how in ("none", "auto"))
-    assert found.replace("looked at by the index", "looked at") == scanned
+    assert found.replace("searched by the index", "searched") == scanned
     text = tmp_path / "text.txt"
     text.write_text(
         "Someone wrote: " + indexed.core.decode(indexed.dataset[80][5:60]).decode(errors="ignore")

@@ -109,7 +109,7 @@ def test_the_command_says_what_it_did(order_folder: Path, cli: Run, tmp_path: Pa
     done = cli("when", order_folder, "gamma", "--limit", "2", "--plot", tmp_path / "a.svg")
     assert done.returncode == 0, done.stderr
     assert '"gamma" is seen' in done.stdout
-    assert "rule: a text occurs where its bytes stand" in done.stdout
+    assert "rule: a text occurs where its bytes occur" in done.stdout
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
     rows = [json.loads(line) for line in cli("when", order_folder, "本語", "--json").stdout.splitlines()]
     assert rows
@@ -180,7 +180,7 @@ def test_wrong_questions_are_refused(order_folder: Path, order: Order, cli: Run)
     for arguments in ([], [""], ["--tokens", "70000"], ["--tokens", "x"], ["a", "--steps", "5:2"]):
         assert cli("when", order_folder, *arguments).returncode == 2, arguments
     with pytest.raises(ConfigError, match="more than 3 times"):
-        timeline.when(order, [b"a"], max_places=3)
+        timeline.when(order, [b"a"], max_occurrences=3)
     long = b"a" * 10**6
     assert not len(timeline.when(order, [long]).sightings)
 

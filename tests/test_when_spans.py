@@ -152,7 +152,7 @@ class World:
         is_beyond = np.where(is_whole, late, (np.bincount(copy, late, minlength=len(of)) > 0)[copy])
         counted = is_beyond & (is_whole | (part == 0))
         counts = {
-            "n_places": np.bincount(number, minlength=len(texts)),
+            "n_occurrences": np.bincount(number, minlength=len(texts)),
             "n_beyond": np.bincount(number[hit][counted], minlength=len(texts)),
             "n_unreached": np.bincount(number[of][~is_reached], minlength=len(texts)),
         }
@@ -299,8 +299,8 @@ def check_within(world: World) -> None:
     assert np.array_equal(in_order(seen_in(answer)), in_order(expected))
     for name, count in counts.items():
         assert np.array_equal(getattr(answer, name), count), name
-    assert counts["n_places"][:-3].all(), "each was cut from what is there"
-    assert not counts["n_places"][-3:].any()
+    assert counts["n_occurrences"][:-3].all(), "each was cut from what is there"
+    assert not counts["n_occurrences"][-3:].any()
     assert counts["n_beyond"].sum() > 0
     assert counts["n_unreached"].sum() > 0
     assert (answer.sightings["n_documents"] == 1).all()

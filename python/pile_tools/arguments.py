@@ -1,7 +1,7 @@
-"""Values of a command line that every command refuses alike, whichever option they are given to.
+"""Option types that refuse values that no command can use.
 
-Numbers are finite and within the 64 bits in which the core counts. Options' texts, and the names of outputs,
-which manifests hold, are UTF-8; an output that is a file or a prefix has a name.
+Numbers must be finite and fit the core's 64 bits. Texts and names of outputs must be UTF-8, as manifests
+record them; an output that is a file or a prefix must have a name.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import click
 
 _Command = TypeVar("_Command", bound=click.Command)
 
-#: What fits 64 bits with a sign: beyond it no count, size or seed has a meaning.
+#: Largest count, size or seed: a signed 64-bit integer.
 LARGEST = 2**63 - 1
 
 
-#: Lists, ranges and sizes, one number of which is too large.
+#: Matches lists, ranges and sizes with a number of at least 19 digits.
 _HUGE_NUMBER = re.compile(r"(?=.*\d{19})[\d\s.,:/+-]+[KMGTiB]*")
 
-#: Parameters that name what is written.
+#: Parameters that name an output.
 _OUTPUTS = {"output", "out", "npy", "plot"}
 
 
 def checked(command: _Command) -> _Command:
-    """`command`, whose parameters refuse what no command can use."""
+    """`command`, with the types of its parameters replaced by those of this module."""
     for parameter in command.params:
         kind = parameter.type
         if isinstance(kind, (_Whole, _WholeInRange, _Finite, _FiniteInRange)):
@@ -48,7 +48,12 @@ def checked(command: _Command) -> _Command:
     return command
 
 
-def _checked(kind: click.ParamType[Any], number: Any, param: Any, ctx: Any) -> Any:
+def _checked(
+    kind: click.ParamType[Any],
+    number: int | float,
+    param: click.Parameter | None,
+    ctx: click.Context | None,
+) -> int | float:
     if isinstance(number, float) and not math.isfinite(number):
         kind.fail(f"{number} is not a finite number.", param, ctx)
     if isinstance(number, int) and not -LARGEST <= number <= LARGEST:
@@ -92,14 +97,14 @@ class _Output(click.Path):
         self._is_folder = is_folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        given = os.fspath(value)
-        if not _is_utf8(given):
-            self.fail(f"the name {given!r} is not UTF-8, and manifests could not hold it.", param, ctx)
-        if not given:
+        path = os.fspath(value)
+        if not _is_utf8(path):
+            self.fail(f"the name {path!r} is not UTF-8, so a manifest cannot record it.", param, ctx)
+        if not path:
             self.fail("the name of an output is empty.", param, ctx)
-        if not self._is_folder and re.search(r"(^|/)\.{0,2}/*$", given):
-            self.fail(f"{given!r} is a folder; give the name of a file or prefix.", param, ctx)
-        if "\0" in given:
+        if not self._is_folder and re.search(r"(^|/)\.{0,2}/*$", path):
+            self.fail(f"{path!r} is a folder; give the name of a file or prefix.", param, ctx)
+        if "\0" in path:
             self.fail("the name has a zero byte.", param, ctx)
         return super().convert(value, param, ctx)
 

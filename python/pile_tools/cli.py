@@ -1,4 +1,4 @@
-"""`pile-tools`: one subcommand per job or question, each imported when it is called."""
+"""The command `pile-tools`: one subcommand for each job or query, imported when it is called."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from pile_tools.errors import (
     ConfigError,
     PileError,
     PileWarning,
+    UnknownBatchSizeError,
     UnknownEodError,
     UnknownTokenizerError,
 )
@@ -50,7 +51,7 @@ COMMANDS = {
     "verify": "pile_tools.commands.verify",
 }
 
-#: What only some commands need, and the extras that bring it.
+#: Packages that only some commands need, with the extras that install them.
 EXTRA_PACKAGES = {
     **dict.fromkeys(("torch", "deepspeed", "safetensors", "jinja2", "matplotlib"), "train,study"),
     "ray": "distributed",
@@ -66,11 +67,11 @@ class LazyGroup(click.Group):
     modules: typing.Mapping[str, str] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order in which data flows."""
+        """The names of the commands, in the order in which data flows."""
         return list(self.modules)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """The command called `name`, its module imported now."""
+        """The command with this name, whose module is imported now, or None."""
         if name not in self.modules:
             return None
         command: click.Command = importlib.import_module(self.modules[name]).command
@@ -78,7 +79,7 @@ class LazyGroup(click.Group):
 
 
 def lazy_group(modules: typing.Mapping[str, str]) -> type[LazyGroup]:
-    """A `LazyGroup` over these modules."""
+    """A `LazyGroup` of the commands in these modules."""
     return type("Group", (LazyGroup,), {"modules": modules})
 
 
@@ -86,9 +87,9 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
     """Runs a command line and returns its exit code.
 
     0 done, 1 the input or the machine failed, 2 usage or configuration, 70 a bug of ours, 130 Ctrl-C.
-    Failures are one line on standard error; the traceback is shown with `--debug` before the command's
-    name, or with `PILE_TOOLS_DEBUG=1`. A reader of standard output that leaves early, as `head` does, ends
-    the command quietly.
+    A failure is one line on standard error; `--debug` before the command's name, or `PILE_TOOLS_DEBUG=1`,
+    also prints the traceback. If the reader of standard output closes it early, as `head` does, the command
+    ends quietly.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     is_debug = os.environ.get("PILE_TOOLS_DEBUG", "") not in ("", "0")
@@ -99,7 +100,7 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
     try:
         with _warnings_as_lines():
             code = int(checked(group).main(arguments, standalone_mode=False) or 0)
-        # What was printed may come from a file that lost its end meanwhile.
+        # A memory-mapped file that was truncated meanwhile makes the printed data invalid.
         _core.check_mapped()
         terminal.flush_stdout()
         return code
@@ -111,7 +112,7 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _warnings_as_lines() -> typing.Iterator[None]:
-    """Shows our own warnings as one line on standard error, without the place in the code."""
+    """Prints our own warnings as one line on standard error, without their location in the code."""
 
     def show(message: Warning | str, category: type[Warning], *more: object, **named: object) -> None:
         echo(f"warning: {message}", err=True)
@@ -127,7 +128,7 @@ _SETTING = re.compile(r"(?<![\w-])(max-record|on-bad-record)(?![\w-])|(?<=; )(fo
 
 
 def _report(err: BaseException) -> int:
-    """One line for `err` on standard error, and the exit code it stands for."""
+    """Prints one line for `err` on standard error; returns its exit code."""
     match err:
         case click.exceptions.Exit():
             return err.exit_code
@@ -139,11 +140,13 @@ def _report(err: BaseException) -> int:
         case click.ClickException():
             return _say(_usage_error(err), EXIT_USAGE if isinstance(err, click.UsageError) else EXIT_FAILURE)
         case KeyboardInterrupt() | click.Abort() | CancelledError():
-            return _say("interrupted; run the same command again to go on", EXIT_INTERRUPTED)
+            return _say("interrupted; run the same command again to resume", EXIT_INTERRUPTED)
         case UnknownTokenizerError():
             return _say(f"{err}; give --tokenizer FILE", EXIT_USAGE)
         case UnknownEodError():
             return _say(f"{err}; give --eod TOKEN or --no-eod", EXIT_USAGE)
+        case UnknownBatchSizeError():
+            return _say(f"{err}; give --batch-size", EXIT_USAGE)
         case ConfigError():
             return _say(str(err), EXIT_USAGE)
         case ReaderLeftError():
@@ -158,33 +161,33 @@ def _report(err: BaseException) -> int:
         case MemoryError():
             return _say(_memory_error(err), EXIT_FAILURE)
         case _ if type(err).__name__ == "PanicException" and "PyObject pointer is null" in str(err):
-            # What the bindings say where Python has no memory for an object.
+            # The bindings panic with this message if Python cannot allocate an object.
             return _say(_memory_error(MemoryError()), EXIT_FAILURE)
         case OverflowError():
-            return _say(f"a number is larger than this command can count: {err}", EXIT_USAGE)
+            return _say(f"a number is too large for this command: {err}", EXIT_USAGE)
         case RuntimeError() if "can't start new thread" in str(err):
             return _say(
                 "the system starts no more threads; raise its limit (ulimit -u), or use fewer --threads",
                 EXIT_FAILURE,
             )
         case ModuleNotFoundError() if err.name in EXTRA_PACKAGES:
-            advice = f"pip install 'pile-tools[{EXTRA_PACKAGES[err.name]}]' brings it"
+            advice = f"install it with pip install 'pile-tools[{EXTRA_PACKAGES[err.name]}]'"
             return _say(f"this command needs {err.name}, which is not installed; {advice}", EXIT_FAILURE)
         case _:
-            what = f"{type(err).__name__}: {err}".split("\n")[0]
+            summary = f"{type(err).__name__}: {err}".split("\n")[0]
             advice = "please report it with the traceback that PILE_TOOLS_DEBUG=1 shows"
-            return _say(f"a bug in pile-tools: {what}; {advice}", EXIT_BUG)
+            return _say(f"a bug in pile-tools: {summary}; {advice}", EXIT_BUG)
 
 
 def _usage_error(err: click.ClickException) -> str:
-    """What is wrong with the command line, and where its options are explained."""
+    """The error in the command line, and the command that prints its help."""
     context = getattr(err, "ctx", None)
     message = err.format_message().rstrip(".")
     return f"{message}; see {context.command_path} --help" if context is not None else message
 
 
 def _os_error(err: OSError) -> str:
-    """Message and file of an OSError, without its number, and what to do about a limit of the machine."""
+    """The message and file of an OSError, without the error number, with advice on limits of the machine."""
     text = err.strerror or str(err)
     if isinstance(err.filename, (str, bytes)):
         text = f"{text} ({os.fsdecode(err.filename)})"
@@ -218,7 +221,7 @@ def _say(message: str, code: int) -> int:
 @click.group(cls=lazy_group(COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pile-tools")
 def group() -> None:
-    """Tools for text at the size of the Pile: from compressed shards to the exact order a model sees.
+    """Tools for text at the size of the Pile, from compressed shards to the exact order that a model sees.
 
     \b
     Examples:
@@ -235,5 +238,5 @@ def group() -> None:
 
 
 def main() -> None:
-    """The console script."""
+    """The entry point of the console script."""
     sys.exit(run(group))

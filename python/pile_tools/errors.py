@@ -25,6 +25,10 @@ class UnknownEodError(ConfigError):
     """Documents are to end with a token, but none is given and the tokenizer names none."""
 
 
+class UnknownBatchSizeError(ConfigError):
+    """No batch size is given, and the order names none that makes at least one step."""
+
+
 class OutputExistsError(PileError):
     """The output exists and was made from other inputs or settings; `force` replaces it."""
 

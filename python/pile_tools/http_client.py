@@ -1,7 +1,8 @@
-"""Opens addresses over HTTP, so that no server can make a client wait, read or follow without end.
+"""Opens HTTP addresses such that no server can make a client wait, read or follow redirects without end.
 
-Every answer has a slowest rate, plain encoding, and an address that was checked, redirects included. `urllib`
-would follow redirects to `ftp:`, read their bodies whole, and wait 60 seconds for each single byte.
+Every response must arrive at a minimum rate and without compression, and every address is checked, those of
+redirects included. `urllib` alone follows redirects to `ftp:`, reads their bodies whole, and waits 60 seconds
+for every single byte.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from typing import Any
 
 from pile_tools.errors import ConfigError, FormatError
 
-#: A server must send so many bytes in so many seconds, or finish.
+#: The minimum rate: a server must send `WINDOW_BYTES` in `WINDOW_SECONDS`, or finish the response.
 WINDOW_BYTES, WINDOW_SECONDS = 60_000, 60.0
 
 MAX_REDIRECTS = 5
 
-#: Bytes of an answer before its body, those of redirects included.
+#: Maximum bytes of headers, those of redirects included.
 MAX_HEAD_BYTES = 1 << 20
 
-#: Files are smaller than this: a size beyond it is a mistake or an attack.
+#: Maximum bytes of a file: a larger size is an error or an attack.
 MAX_FILE_BYTES = 1 << 53
 
-#: Characters of a server's message that are shown.
+#: Maximum characters of a server's text in a message.
 _SHOWN_CHARACTERS = 200
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -43,10 +44,10 @@ class TooSlowError(TimeoutError):
 
 
 class StatusError(OSError):
-    """The server answers with an error.
+    """The server answers with an error status.
 
     Attributes:
-        status: HTTP's number of it.
+        status: The HTTP status code.
         retry_after: Seconds that the server asks to wait, or None.
     """
 
@@ -56,16 +57,16 @@ class StatusError(OSError):
 
 
 def shown(text: str) -> str:
-    """Text from a server, fit for a terminal: short, on one line, control characters escaped."""
+    """Text from a server as printed: truncated, on one line, control characters escaped."""
     escaped = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:_SHOWN_CHARACTERS])
     return escaped + ("..." if len(text) > _SHOWN_CHARACTERS else "")
 
 
 def checked_address(url: str) -> str:
-    """An address of `http:` or `https:`, with spaces and letters beyond ASCII percent-encoded.
+    """The address, an `http:` or `https:` URL, with spaces and non-ASCII characters percent-encoded.
 
     Raises:
-        ConfigError: The scheme, host or port is wrong, or it names a user or has control characters.
+        ConfigError: Scheme, host or port are invalid, or the address has a user name or control characters.
     """
 
     def wrong(what: str) -> ConfigError:
@@ -82,26 +83,26 @@ def checked_address(url: str) -> str:
     if parts.scheme not in ("http", "https"):
         raise wrong("expected an address of http:// or https://")
     if parts.username is not None or parts.password is not None:
-        raise wrong("the address names a user; give it without, HF_TOKEN holds a token for the Hub")
+        raise wrong("the address names a user; give it without, and a token for the Hub in HF_TOKEN")
     if not host or port == 0:
         raise wrong("the address names no host" if not host else "ports are 1 to 65535")
     try:
         if ":" not in host:
             host.encode("idna")
     except UnicodeError as err:
-        raise wrong("no such host can be: a part of its name is empty, too long or not allowed") from err
+        raise wrong("invalid host: a label of its name is empty, too long or not allowed") from err
     netloc = parts.netloc if parts.netloc.isascii() else parts.netloc.encode("idna").decode()
     whole = urllib.parse.urlunsplit(parts._replace(netloc=netloc, fragment=""))
     return urllib.parse.quote(whole, safe=string.punctuation)
 
 
 def open_address(url: str, headers: dict[str, str], seconds: float) -> http.client.HTTPResponse:
-    """The answer to a GET, redirects followed, its body still to be read; all must be there in `seconds`.
+    """The response to a GET after redirects, with its body unread; it must be complete within `seconds`.
 
     Raises:
-        ConfigError: Not such an address.
-        FormatError: Redirects lead to no such address or nowhere, or the body is compressed.
-        StatusError: The server answers with an error.
+        ConfigError: The address is invalid.
+        FormatError: A redirect is invalid, there are too many, or the body is compressed.
+        StatusError: The server answers with an error status.
         OSError: The server cannot be reached or is too slow.
     """
     url = checked_address(url)
@@ -127,8 +128,8 @@ def open_address(url: str, headers: dict[str, str], seconds: float) -> http.clie
 
 
 def read_body(answer: http.client.HTTPResponse, buffer: bytearray, n: int) -> int:
-    """Appends up to `n` bytes of an answer to a buffer; returns how many, 0 at its end."""
-    # Reading into memory of our own size is safe whatever length the server claims.
+    """Appends up to `n` bytes of a response's body to a buffer; returns their number, 0 at the end."""
+    # A buffer of fixed size: the length that the server announces allocates nothing.
     part = memoryview(bytearray(min(n, 1 << 20)))
     n_read = answer.readinto(part) or 0
     buffer += part[:n_read]
@@ -136,10 +137,10 @@ def read_body(answer: http.client.HTTPResponse, buffer: bytearray, n: int) -> in
 
 
 def content_range(answer: http.client.HTTPResponse) -> tuple[int, int, int] | None:
-    """First and last byte and the file's size, of an answer to a range; None where it does not say so."""
-    said = answer.headers.get("Content-Range", "")
-    # 16 digits hold MAX_FILE_BYTES; Python refuses to convert very many.
-    found = re.fullmatch(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16})", said)
+    """The first byte, last byte and file size in a `Content-Range`; None if it is missing or invalid."""
+    header = answer.headers.get("Content-Range", "")
+    # 16 digits hold MAX_FILE_BYTES, and Python refuses to convert thousands.
+    found = re.fullmatch(r"bytes ([0-9]{1,16})-([0-9]{1,16})/([0-9]{1,16})", header)
     if found is None:
         return None
     first, last, total = (int(number) for number in found.groups())
@@ -147,17 +148,17 @@ def content_range(answer: http.client.HTTPResponse) -> tuple[int, int, int] | No
 
 
 def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
-    plain = {"User-Agent": "pile-tools", "Accept-Encoding": "identity"}
-    request = urllib.request.Request(url, headers={**plain, **headers})
+    defaults = {"User-Agent": "pile-tools", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers={**defaults, **headers})
     if (token := os.environ.get("HF_TOKEN")) and url.startswith(hub() + "/"):
         if not re.fullmatch(r"[!-~]+", token):
-            raise ConfigError("HF_TOKEN holds characters that no token has")
+            raise ConfigError("HF_TOKEN has characters that are not allowed in a token")
         request.add_unredirected_header("Authorization", f"Bearer {token}")
     return request
 
 
 def hub() -> str:
-    """The address of the Hub, as `huggingface_hub` takes it: `HF_ENDPOINT`."""
+    """The address of the Hub: `HF_ENDPOINT`, as in `huggingface_hub`, or `https://huggingface.co`."""
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
@@ -168,7 +169,7 @@ def _redirected(url: str, location: str) -> str:
             raise ConfigError(f"from https: to http: ({shown(target)})")
         return checked_address(target)
     except ValueError as err:
-        raise FormatError(f"the server redirects to another place than it may: {err} ({shown(url)})") from err
+        raise FormatError(f"the server redirects to a forbidden address: {err} ({shown(url)})") from err
 
 
 def _check_answer(answer: http.client.HTTPResponse, url: str) -> None:
@@ -178,25 +179,25 @@ def _check_answer(answer: http.client.HTTPResponse, url: str) -> None:
     encoding = answer.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() not in ("", "identity"):
         raise FormatError(
-            f"the server sends {shown(encoding)!r} encoding, which was not asked for; take another server "
+            f"the server sends {shown(encoding)!r} encoding, which was not requested; use another server "
             f"({shown(url)})"
         )
 
 
 def _retry_after(answer: http.client.HTTPResponse) -> float | None:
-    """The seconds of a `Retry-After`, given as a number or as a date."""
-    said = answer.headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"[0-9]{1,12}", said):
-        return float(said)
+    """The seconds in a `Retry-After` header, a number or a date; None if it is missing or invalid."""
+    header = answer.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,12}", header):
+        return float(header)
     try:
-        when = email.utils.parsedate_to_datetime(said)
+        when = email.utils.parsedate_to_datetime(header)
         return max(0.0, when.replace(tzinfo=when.tzinfo or UTC).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
 
 
 class _Pace:
-    """The slowest that an answer may come."""
+    """Enforces the minimum rate and the deadline of a response."""
 
     def __init__(self, seconds: float) -> None:
         self._since = time.monotonic()
@@ -206,17 +207,18 @@ class _Pace:
         self.is_in_body = False
 
     def seconds_left(self) -> float:
-        """Seconds in which the next bytes must be there. Raises TooSlowError."""
+        """The seconds within which the next bytes must arrive. Raises TooSlowError."""
         now = time.monotonic()
         if self._n >= WINDOW_BYTES:
             self._since, self._n = now, 0
         if now >= self._end:
-            raise TooSlowError(f"the answer is not complete after {self._seconds:,.0f} seconds")
+            raise TooSlowError(f"the response is not complete after {self._seconds:,.0f} seconds")
         if now >= self._since + WINDOW_SECONDS:
             raise TooSlowError(f"the server sent {self._n:,} bytes in {WINDOW_SECONDS:,.0f} seconds")
         return min(self._since + WINDOW_SECONDS, self._end) - now
 
     def received(self, n: int) -> None:
+        """Counts `n` bytes received. Raises OSError for too many bytes of headers."""
         self._n += n
         self._total += n
         if not self.is_in_body and self._total > MAX_HEAD_BYTES:
@@ -224,7 +226,7 @@ class _Pace:
 
 
 class _PacedReader(io.RawIOBase):
-    """A socket's bytes, each read with the time that is left for it."""
+    """The bytes of a socket, each read within the time that the pace leaves."""
 
     def __init__(self, sock: Any, pace: _Pace) -> None:
         self._sock, self._pace = sock, pace
@@ -249,7 +251,7 @@ class _PacedReader(io.RawIOBase):
 
 
 class _PacedSocket:
-    """A socket whose files are paced."""
+    """A socket whose files read through a `_PacedReader`."""
 
     def __init__(self, sock: Any, pace: _Pace) -> None:
         self._sock, self._pace = sock, pace
@@ -300,7 +302,7 @@ class _SecureHandler(urllib.request.HTTPSHandler):
 
 
 def _opener(pace: _Pace) -> urllib.request.OpenerDirector:
-    """Opens `http:` and `https:`, by a proxy where one is set, and follows nothing by itself."""
+    """An opener for `http:` and `https:` that uses the configured proxy and follows no redirects."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

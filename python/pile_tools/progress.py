@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line now and then in a log, nothing when quiet."""
+"""Shows the progress of a job: a bar on a terminal, periodic lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import typing
 
 from pile_tools.terminal import echo, escape
 
-#: Seconds between two lines where standard error is not a terminal.
+#: Seconds between lines if standard error is not a terminal.
 LOG_INTERVAL_SECONDS = 30.0
 
 
 class Bar:
-    """Draws how far a job is on standard error; use as a context manager.
+    """Shows the progress of a job on standard error; a context manager.
 
     Args:
-        what: What is being done, shown before the bar.
-        total: Units in all, or None where not known.
-        unit: `"B"` shows bytes with a rate in MB/s; anything else is the unit's name.
+        what: The activity, shown before the bar.
+        total: Total units, or None if unknown.
+        unit: `"B"` for bytes with a rate in MB/s, or the name of the unit.
     """
 
     def __init__(self, what: str, total: int | None, unit: str = "B") -> None:
@@ -46,10 +46,10 @@ class Bar:
             self._rich.stop()
 
     def update(self, done: int, n_tokens: int | None = None) -> None:
-        """Shows that `done` units are finished, and how many tokens were made of them."""
+        """Shows `done` finished units, and the rate of the tokens made of them."""
         now = time.monotonic()
         if self._start is None:
-            # What an interrupted run had done is no part of this one's rate.
+            # The first call may include the units of an interrupted run, which must not count in the rate.
             self._start = now, done
             if self._rich is not None:
                 self._rich.reset(self._task, completed=done)
@@ -67,10 +67,10 @@ class Bar:
         rate = (done - before) / max(time.monotonic() - since, 1e-9)
         scale, unit = (1e6, "MB") if self._unit == "B" else (1, self._unit)
         share = f" of {self._total / scale:,.0f}" if self._total else ""
-        left = ""
+        remaining = ""
         if self._total and rate and done < self._total:
-            left = f", {datetime.timedelta(seconds=round((self._total - done) / rate))} left"
-        return f"{self._what}: {done / scale:,.0f}{share} {unit}, {rate / scale:,.1f} {unit}/s{left}"
+            remaining = f", {datetime.timedelta(seconds=round((self._total - done) / rate))} left"
+        return f"{self._what}: {done / scale:,.0f}{share} {unit}, {rate / scale:,.1f} {unit}/s{remaining}"
 
 
 def _rich_bar(unit: str) -> typing.Any:
@@ -86,7 +86,7 @@ def _rich_bar(unit: str) -> typing.Any:
     )
 
     is_bytes = unit == "B"
-    # A description is text, not Rich's markup.
+    # A description may contain brackets, which Rich would read as markup.
     columns = [TextColumn("{task.description}", markup=False), BarColumn()]
     columns += (
         [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn(), TextColumn(unit)]

@@ -1,13 +1,13 @@
-"""Any n-gram or text in a dataset: how often, where, what follows, and what of a text stands in it verbatim.
+"""Searches a token dataset by its suffix array: counts, occurrences, next tokens, verbatim spans of a text.
 
 >>> import pile_tools
 >>> index = pile_tools.open_index("tokens/sample")  # doctest: +SKIP
 >>> index.count("to be or not to be")  # doctest: +SKIP
 
-A query is a text (`str`, or `bytes`), found where its bytes stand in the decoded text of one document
-whatever the token borders, or ids, found where these ids stand. Overlapping occurrences count. Nothing is
-found across documents. A `str` is normalized as the dataset's tokenizer normalizes text (see
-`Index.normalize`); `bytes` and ids are taken as they are.
+A query is a text (`str` or `bytes`) or a sequence of token ids. A text occurs wherever its bytes occur in the
+decoded text of one document, whatever the token borders; ids occur wherever they follow each other in one
+document. Overlapping occurrences all count. No occurrence spans two documents. A `str` is normalized as the
+dataset's tokenizer normalizes text (see `Index.normalize`); `bytes` and ids are searched unchanged.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ from pile_tools.terminal import shell_quote
 from pile_tools.tokens import datasets
 from pile_tools.types import AnyPath
 
-#: A text, or ids.
-Query: TypeAlias = str | bytes | Sequence[int] | NDArray[Any]
+#: A text, or token ids of any integer type.
+Query: TypeAlias = str | bytes | Sequence[int] | NDArray[np.integer[Any]]
 
-#: Occurrences beyond which places are not gathered rather than fill the memory.
-MAX_PLACES = 100_000_000
+#: Occurrences listed of a query at most: a table of more would exhaust the memory.
+MAX_OCCURRENCES = 100_000_000
 
-#: Tokens that a scan goes through in the time in which an index finds a text.
+#: Tokens that a scan reads in the time that an index needs to find one text (measured).
 TOKENS_PER_TEXT = 1 << 15
 
 
 @dataclass(frozen=True)
 class NextTokens:
-    """What follows a context, over all its occurrences within documents.
+    """The tokens that follow a context, over all its occurrences within documents.
 
     Attributes:
-        ids: Ids that follow, the most frequent first: (n,) int64.
-        counts: How often each does: (n,) int64.
-        n_ends: Occurrences behind which the document ends.
-        n_within: Occurrences of a text that end within a token: what follows is no whole token.
-        n_context: Tokens at the context's end that were looked for; of a text, its bytes.
+        ids: Ids of the next tokens, the most frequent first: (n,) int64.
+        counts: Occurrences followed by each id: (n,) int64.
+        n_ends: Occurrences at the end of their document.
+        n_within: Occurrences of a text that end within a token, so that no whole token follows.
+        n_context: Length of the suffix of the context that was searched: tokens, or bytes of a text.
     """
 
     ids: NDArray[np.int64]
@@ -63,19 +63,19 @@ class NextTokens:
 
     @property
     def probabilities(self) -> NDArray[np.float64]:
-        """Share of each id among those that follow; they sum to 1: (n,) float64."""
+        """Share of each id among the next tokens: (n,) float64 with sum 1."""
         shares: NDArray[np.float64] = self.counts / max(1, int(self.counts.sum()))
         return shares
 
 
 @dataclass(frozen=True)
 class Probability:
-    """How often a token follows the longest part of a context that is followed by anything.
+    """How often a token follows the longest suffix of a context that any token follows.
 
     Attributes:
-        n_followed_by: Occurrences of that part with the token behind them.
-        n_followed: Occurrences of it with any token of the same document behind them.
-        n_context: Tokens of that part, the context's last ones.
+        n_followed_by: Occurrences of that suffix followed by the token.
+        n_followed: Occurrences of that suffix followed by any token of the same document.
+        n_context: Tokens of that suffix.
     """
 
     n_followed_by: int
@@ -90,16 +90,16 @@ class Probability:
 
 @dataclass(frozen=True)
 class Span:
-    """A part of a text that stands in the dataset.
+    """A span of a text that occurs verbatim in the dataset.
 
     Attributes:
-        start: Its first byte in the normalized text (`Index.normalize`), encoded as UTF-8.
-        end: The byte behind its last.
-        text: The part.
-        count: How often it stands in the documents.
-        rarity: How unlikely the tokens of its first place are if each came by its share of the dataset, in
-            nats.
-        places: Some of its places, see `Index.places`.
+        start: First byte in the UTF-8 of the normalized text (`Index.normalize`).
+        end: End byte, exclusive.
+        text: The text of the span.
+        count: Occurrences in the documents.
+        rarity: Negative log-likelihood, in nats, of the tokens of the first occurrence under the unigram
+            distribution of the dataset.
+        occurrences: Some of the occurrences, with the columns of `Index.occurrences`.
     """
 
     start: int
@@ -107,7 +107,7 @@ class Span:
     text: str
     count: int
     rarity: float
-    places: Table
+    occurrences: Table
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class Index:
     """The index of a dataset, memory-mapped.
 
     Attributes:
-        core: The index itself.
-        manifest: What it was made from.
-        given: The tokenizer that `open_index` was given, if any.
+        core: The suffix array and its dataset.
+        manifest: The index's manifest, which names the dataset, the tokenizer and the settings.
+        given: The tokenizer passed to `open_index`, if any.
     """
 
     core: SuffixIndex
@@ -131,9 +131,9 @@ class Index:
 
     @functools.cached_property
     def tokenizer(self) -> Tokenizer | None:
-        """What normalizes texts: the tokenizer given, or the one that the manifests name.
+        """The tokenizer that normalizes texts: the one passed to `open_index`, or the one the manifests name.
 
-        None where that file is not here or has changed since, and for an index without texts.
+        None if that file is missing or has changed, and for an index that holds no texts.
         """
         if self.given is not None or not self.core.has_bytes:
             return self.given
@@ -145,35 +145,35 @@ class Index:
         return None
 
     def normalize(self, text: str | bytes) -> bytes:
-        """The bytes that a text is looked for by: what its tokens would decode to in the dataset.
+        """The bytes searched for a text: those that its tokens in the dataset would decode to.
 
-        Where they are not the text's own, normalization changed the query. Bytes are taken as they are, and
-        so is every text where `tokenizer` is None.
+        They differ from the UTF-8 of `text` if normalization changes it. `bytes` are returned unchanged, and
+        so is every text if `tokenizer` is None. Raises ConfigError for a `str` that is not valid Unicode.
         """
         return normalized(text, self.tokenizer)
 
     def count(self, query: Query) -> int:
-        """Occurrences of a text or of ids.
+        """The number of occurrences of a text or of token ids.
 
         Raises:
-            ConfigError: It is empty; or it is a text, and the index was built without a tokenizer.
+            ConfigError: The query is empty, or is a text while the index was built without a tokenizer.
         """
         if isinstance(query, (str, bytes)):
             return self.core.count_text(self.normalize(query))
         return self.core.count(_ids_of(query))
 
     def count_batch(
-        self, queries: Sequence[Query] | NDArray[Any], *, threads: int | None = None
+        self, queries: Sequence[Query] | NDArray[np.integer[Any]], *, threads: int | None = None
     ) -> NDArray[np.int64]:
-        """Occurrences of each of many queries, all of ids or all texts: (n,) int64.
+        """The number of occurrences of each query: (n,) int64.
 
         Args:
-            queries: Ids as an array (n, length) of any integer type, or as sequences of any lengths; or
+            queries: Token ids, as an array (n, length) of any integer type or as sequences of any lengths; or
                 texts.
-            threads: By default all cores; the answer is the same for any number.
+            threads: By default one for each core; the answer does not depend on it.
 
         Raises:
-            ConfigError: One is empty.
+            ConfigError: A query is empty, or is a text while the index was built without a tokenizer.
         """
         if isinstance(queries, np.ndarray) and queries.ndim == 2:
             ids = np.ascontiguousarray(queries, dtype=np.int64).ravel()
@@ -187,133 +187,150 @@ class Index:
             ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self.core.count_batch(ids, starts, threads or os.cpu_count() or 1)
 
-    def places(self, query: Query, *, max_places: int = MAX_PLACES) -> Table:
-        """Every occurrence, in order, a row each.
+    def occurrences(self, query: Query, *, max_occurrences: int = MAX_OCCURRENCES) -> Table:
+        """Every occurrence of a text or of token ids, by document and token: one row of int64 each.
 
-        Columns: document, token (of the document, in which it begins), byte_of_token (its first byte in what
-        that token decodes to; 0 for ids), n_tokens (from that token to the one in which it ends).
+        Columns: document, token (index in the document of the token that holds the first byte), byte_of_token
+        (index of that byte in the decoded token; 0 for ids), n_tokens (tokens that the occurrence touches).
 
         Raises:
-            ConfigError: The query is empty, or occurs more than `max_places` times.
+            ConfigError: The query is empty, occurs more than `max_occurrences` times, or is a text while the
+                index was built without a tokenizer.
         """
         if isinstance(query, (str, bytes)):
-            return _place_table(self.core.locate_text(self.normalize(query), max_places))
-        found = self.core.locate(_ids_of(query), max_places)
-        more = np.tile(np.array([[0, len(query)]], dtype=np.int64), (len(found), 1))
-        return _place_table(np.hstack([found, more]))
+            return _occurrence_table(self.core.locate_text(self.normalize(query), max_occurrences))
+        found = self.core.locate(_ids_of(query), max_occurrences)
+        within_tokens = np.tile(np.array([[0, len(query)]], dtype=np.int64), (len(found), 1))
+        return _occurrence_table(np.hstack([found, within_tokens]))
 
     def positions(
-        self, ids: Sequence[int] | NDArray[Any], *, max_places: int = MAX_PLACES
+        self, ids: Sequence[int] | NDArray[np.integer[Any]], *, max_occurrences: int = MAX_OCCURRENCES
     ) -> NDArray[np.int64]:
-        """First tokens of every occurrence of ids among `dataset.tokens`, ascending: (n,) int64."""
-        found = self.core.locate(_ids_of(ids), max_places)
-        documents, where = np.unique(found[:, 0], return_inverse=True)
+        """The indices in `dataset.tokens` at which `ids` occur, ascending: (n,) int64.
+
+        Raises:
+            ConfigError: `ids` is empty, or occurs more than `max_occurrences` times.
+        """
+        found = self.core.locate(_ids_of(ids), max_occurrences)
+        documents, row_of = np.unique(found[:, 0], return_inverse=True)
         firsts = np.array([self.dataset.first_token(int(document)) for document in documents], dtype=np.int64)
-        positions: NDArray[np.int64] = (firsts[where] + found[:, 1]) if len(found) else found[:, 1]
+        positions: NDArray[np.int64] = (firsts[row_of] + found[:, 1]) if len(found) else found[:, 1]
         return positions
 
     def next_tokens(self, context: Query, *, longest: bool = False) -> NextTokens:
-        """What follows ids, or a text wherever it stands; what follows no ids is how often each id occurs.
+        """The tokens that follow a text or token ids, with their counts.
 
-        With `longest`, what follows the longest part at the context's end that is followed by anything: an
-        n-gram model of unbounded n (Liu et al. 2024, arXiv:2401.17377), within documents.
+        Every token of the dataset follows the empty sequence of ids.
+
+        Args:
+            longest: Shorten the context to its longest suffix that any token follows: an n-gram model of
+                unbounded n (Liu et al. 2024, arXiv:2401.17377), within documents.
 
         Raises:
-            ConfigError: An empty text, or one where the index was built without a tokenizer.
+            ConfigError: The context is an empty text, or a text while the index was built without a
+                tokenizer.
         """
         if isinstance(context, (str, bytes)):
             text = self.normalize(context).decode(errors="replace")
             return NextTokens(*self.core.next_after_text(text, longest))
         return NextTokens(*self.core.next_tokens(_ids_of(context), longest))
 
-    def probability(self, context: Sequence[int] | NDArray[Any], next: int) -> Probability:
-        """The probability of an id after the longest part of the context that is followed by anything."""
+    def probability(self, context: Sequence[int] | NDArray[np.integer[Any]], next: int) -> Probability:
+        """The probability of the id `next` after the longest suffix of the context that any token follows."""
         return Probability(*self.core.probability(context, next))
 
     def documents(
-        self, clauses: Sequence[Sequence[Query]], *, within: int | None = None, max_places: int = MAX_PLACES
+        self,
+        clauses: Sequence[Sequence[Query]],
+        *,
+        within: int | None = None,
+        max_occurrences: int = MAX_OCCURRENCES,
     ) -> Table:
-        """Documents that hold, for each clause, an occurrence of at least one of its queries: and over or.
+        """The documents that match a conjunction of clauses; a clause matches if any of its queries occurs.
 
-        Exact: every occurrence is looked at. A row for each document: document, token and n_tokens of the
-        shortest run of tokens that holds one occurrence of each clause whole; of several, the first.
+        The result is exact: every occurrence is examined. Each row is a document with the columns document,
+        token and n_tokens, int64: the first of the shortest runs of tokens that contain an occurrence of
+        every clause.
 
         Args:
-            clauses: Alternatives, texts or ids, of each clause.
-            within: Only documents in which that run has so many tokens at most.
+            clauses: The alternatives of each clause, texts or token ids.
+            within: Only documents in which that run has at most this many tokens.
 
         Raises:
-            ConfigError: No clauses, an empty clause or query, or one that occurs more than `max_places`
-                times.
+            ConfigError: There are no clauses, a clause or a query is empty, or a query occurs more than
+                `max_occurrences` times.
         """
         if any(len(clause) == 0 for clause in clauses):
-            raise ConfigError("a clause is empty: no document could hold it")
-        held = []
+            raise ConfigError("a clause is empty: no document can match it")
+        columns = ("document", "token", "n_tokens")
+        by_clause = []
         for clause in clauses:
-            places = np.concatenate([self.places(query, max_places=max_places) for query in clause])
-            held.append(np.column_stack([places[name] for name in ("document", "token", "n_tokens")]))
-        return named(_core.combine_places(held, within), ("document", "token", "n_tokens"))
+            found = [self.occurrences(query, max_occurrences=max_occurrences) for query in clause]
+            occurrences = np.concatenate(found)
+            by_clause.append(np.column_stack([occurrences[name] for name in columns]))
+        return named(_core.combine_places(by_clause, within), columns)
 
     def trace(
-        self, text: str, *, min_bytes: int = 32, max_places: int = 10, threads: int | None = None
+        self, text: str, *, min_bytes: int = 32, max_occurrences: int = 10, threads: int | None = None
     ) -> list[Span]:
-        """The maximal parts of a text that stand in a document verbatim, in order; none lies within another.
+        """The maximal spans of a text that occur verbatim in a document, by start; none contains another.
 
-        After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), but by bytes: a part may begin and end within
-        tokens. The text is normalized first, and positions are in what comes of that: see `normalize`. At
-        least half of `min_bytes` must be whole tokens of the document. From each byte, the 2,000
-        occurrences that agree longest are looked at: of texts that repeat themselves without end, parts may
-        be missed.
+        After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), but on bytes: a span may begin and end within
+        tokens. The text is normalized first, and byte positions refer to the normalized text: see
+        `normalize`. At least half of `min_bytes` must be whole tokens of the document. From each byte the
+        2,000 occurrences with the longest match are examined, so spans of a very repetitive text may be
+        missed.
 
         Args:
-            min_bytes: Bytes of the shortest part told.
-            max_places: Places given of each; `count` counts all.
+            min_bytes: Minimum bytes of a span.
+            max_occurrences: Occurrences listed of each span at most; `count` includes all.
+            threads: By default one for each core; the answer does not depend on it.
 
         Raises:
             ConfigError: The index was built without a tokenizer.
         """
         text = self.normalize(text).decode(errors="replace")
-        held = encoded(text)
+        data = encoded(text)
         spans = self.core.spans(text, min_bytes, threads or os.cpu_count() or 1)
         found = []
-        # A text that repeats itself has the same part at many places.
+        # A repetitive text has many spans of the same bytes: each is looked up once.
         known: dict[bytes, tuple[int, Table, float]] = {}
         for start, end in spans.tolist():
-            part = held[start:end]
-            if part not in known:
-                count, places = self.core.sample_text(part, max_places)
-                table = _place_table(places)
-                known[part] = count, table, self._rarity(table)
-            count, table, rarity = known[part]
-            found.append(Span(start, end, part.decode(), count, rarity, table))
+            span = data[start:end]
+            if span not in known:
+                count, sampled = self.core.sample_text(span, max_occurrences)
+                occurrences = _occurrence_table(sampled)
+                known[span] = count, occurrences, self._rarity(occurrences)
+            count, occurrences, rarity = known[span]
+            found.append(Span(start, end, span.decode(), count, rarity, occurrences))
         return found
 
-    def _rarity(self, places: Table) -> float:
-        """Minus the logarithm of the probability of a place's tokens, each by its share of the dataset."""
-        if not len(places):
+    def _rarity(self, occurrences: Table) -> float:
+        """The negative log-likelihood of the first occurrence's tokens under the unigram distribution."""
+        if not len(occurrences):
             return 0.0
-        document, token, _, n_tokens = places[0].tolist()
+        document, token, _, n_tokens = occurrences[0].tolist()
         ids = self.dataset[document][token : token + n_tokens].astype(np.int64)
         shares = self.count_batch(ids[:, None], threads=1) / self.dataset.n_tokens
         return float(-np.log(shares).sum())
 
 
 def folder_of(prefix: Path) -> Path:
-    """Where the index of the dataset at `prefix` lies."""
+    """The folder of the index of the dataset at `prefix`."""
     return datasets.with_suffix(prefix, ".index")
 
 
 def open_index(prefix: AnyPath, *, tokenizer: Tokenizer | None = None) -> Index:
-    """Opens the index of the dataset at a prefix (or the folder `PREFIX.index` itself), checked to be of that
-    dataset.
+    """The index of the dataset at a prefix, memory-mapped and checked against the dataset's fingerprint.
 
     Args:
-        tokenizer: What normalizes texts, by default the one that the index was built with.
+        prefix: The dataset's prefix, or the folder `PREFIX.index`.
+        tokenizer: The tokenizer that normalizes texts, by default the one that the index was built with.
 
     Raises:
-        PileError: There is none.
-        ConfigError: The tokenizer is not that of the index.
-        FormatError: It was built for another dataset, or is damaged.
+        PileError: The dataset has no index.
+        ConfigError: The index was built with another tokenizer.
+        FormatError: The index was built for another dataset, or is damaged.
         OSError: A file cannot be read.
     """
     path = Path(prefix)
@@ -340,8 +357,8 @@ def _open_index(path: Path, folder: Path) -> tuple[Manifest, SuffixIndex]:
     return found, SuffixIndex(folder, TokenDataset(path))
 
 
-def index_for(dataset: Any, tokenizer: Tokenizer | None, n_queries: int) -> SuffixIndex | None:
-    """The index of a dataset where there is one that fits and is likely faster than a scan, or else None."""
+def index_for(dataset: object, tokenizer: Tokenizer | None, n_queries: int) -> SuffixIndex | None:
+    """The index of a dataset, or None if none fits dataset and tokenizer or a scan is likely faster."""
     if not isinstance(dataset, TokenDataset) or n_queries * TOKENS_PER_TEXT > dataset.n_tokens:
         return None
     try:
@@ -352,12 +369,12 @@ def index_for(dataset: Any, tokenizer: Tokenizer | None, n_queries: int) -> Suff
 
 
 def _ids_of(query: Query) -> NDArray[np.int64]:
-    """Ids as int64. Raises ConfigError for what is no integer of 64 bits."""
+    """Token ids as int64. Raises ConfigError for a value that is no integer of 64 bits."""
     ids = np.asarray(query)
     if ids.size and (ids.dtype.kind not in "iu" or int(ids.max()) >= 2**63):
-        raise ConfigError("an id is beyond 64 bits or no integer: no dataset holds it")
+        raise ConfigError("an id is not an integer or is beyond 64 bits: no dataset holds it")
     return ids.astype(np.int64, copy=False)
 
 
-def _place_table(rows: NDArray[np.int64]) -> Table:
+def _occurrence_table(rows: NDArray[np.int64]) -> Table:
     return named(rows, ("document", "token", "byte_of_token", "n_tokens"))

@@ -1,6 +1,7 @@
-"""Tables: structured arrays. `table["step"]` is a column, `table[0]["step"]` a value of a row.
+"""Tables as structured arrays, and as TSV files.
 
-Tables in files are TSV: a tab ends each field and a line feed each line, and neither is in a field.
+`table["step"]` is a column, `table[0]["step"]` a value of a row. In a TSV file, tabs separate fields and line
+feeds end lines; inside a field both are escaped.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
 def named(rows: NDArray[np.int64], names: Sequence[str]) -> Table:
-    """Columns of a two-dimensional array as a structured one, without a copy where it is contiguous."""
+    """The table of an (n, len(names)) array, without a copy if the array is contiguous."""
     dtype: Any = [(name, np.int64) for name in names]
     table: Table = np.ascontiguousarray(rows).view(dtype).reshape(len(rows))
     return table
@@ -32,14 +33,14 @@ def escaped(text: str) -> str:
 
 
 def column_of(count: str, subset: str | None) -> str:
-    """The column of a subset's counts; no two subsets, and no subset and another column, share one.
+    """The name of the column with the counts of a subset, unique among all columns.
 
-    A subset's name stands behind a colon, which is in the name of no other column.
+    The name of a subset follows a colon, which no other column name contains.
     """
     return f"{count}_without_subset" if subset is None else f"{count}:{escaped(subset)}"
 
 
 def read_tsv(path: Path) -> list[list[str]]:
-    """The fields of each line of a TSV file, the header first."""
+    """The fields of the lines of a TSV file, escaped as stored, the header first."""
     lines = path.read_bytes().decode().split("\n")
     return [line.split("\t") for line in lines[:-1]]

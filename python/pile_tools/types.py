@@ -1,4 +1,4 @@
-"""Types that signatures share."""
+"""Types shared by signatures."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from typing import TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-#: A path as users give it.
+#: A path as callers give it.
 AnyPath: TypeAlias = str | PathLike[str]
 
-#: Tokens as they are stored: uint16, or int32 for vocabularies of 65,500 tokens and more or large ids.
-#: Blends of both are int64, as GPT-NeoX and Megatron-LM give all tokens.
+#: Tokens as stored: uint16, or int32 for vocabularies of at least 65,500 tokens and for large ids. Blends of
+#: both are int64, the type of all tokens in GPT-NeoX and Megatron-LM.
 Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32] | NDArray[np.int64]
 
-#: Called from time to time with the units done so far; an exception stops the job.
+#: Called periodically with the units done; an exception stops the job.
 OnProgress: TypeAlias = Callable[[int], object] | None
 
-#: The same where tokens are made: called with the compressed bytes read and the tokens made so far.
+#: Called periodically with the compressed bytes read and the tokens made; an exception stops the job.
 OnTokens: TypeAlias = Callable[[int, int], object] | None
 
 
 class OriginColumns(TypedDict):
-    """Where documents came from, one array of n values each; -1 where unknown.
+    """The origins of n documents, one array of n values for each column; -1 where unknown.
 
     Attributes:
-        shard: Numbers of the shards in the dataset's `shards`.
-        record: Numbers of the records in their shards.
+        shard: Indices of the shards in the dataset's `shards`.
+        record: Numbers of the records in their shards, from 0.
         byte_start: First bytes of the records in the decompressed shards.
         byte_length: Bytes of the records.
-        subset: Numbers of the subsets in the dataset's `subsets`, -1 also where a record names none.
+        subset: Indices of the subsets in the dataset's `subsets`; -1 also for records without a subset.
     """
 
     shard: NDArray[np.int32]
@@ -44,14 +44,14 @@ class OriginColumns(TypedDict):
 
 
 class Origin(TypedDict):
-    """Where a document came from.
+    """The origin of a document.
 
     Attributes:
-        shard: The shard's path as it was given to `tokenize`.
-        record: Its line in the shard, from 0.
-        byte_start: The line's first byte in the decompressed shard.
-        byte_length: The line's bytes, line end excluded.
-        subset: `meta.pile_set_name`, or None where the record has none.
+        shard: Path of the shard as `tokenize` read it.
+        record: Line in the shard, from 0.
+        byte_start: First byte of the line in the decompressed shard.
+        byte_length: Bytes of the line without its end.
+        subset: `meta.pile_set_name`, or None if the record has none.
     """
 
     shard: str
@@ -66,15 +66,15 @@ class Counting:
     """How the core counts n-grams.
 
     Attributes:
-        lengths: Tokens or words of the n-grams, ascending.
-        min_count: Those that occur at least so often are kept.
-        top: Of these so many of the most frequent ones, by falling count; None for all, sorted.
-        memory: Bytes; what does not fit is spilled.
-        threads: Threads; what is counted is the same for any number.
-        folder: Where it is spilled, and the pieces stay that a job goes on with.
-        free_bytes: Bytes free there.
-        job: A digest of what is asked for.
-        discard: Whether another job's pieces may be thrown away.
+        lengths: Lengths of the n-grams in tokens or words, ascending.
+        min_count: Minimum occurrences of a retained n-gram.
+        top: Number of the most frequent n-grams to retain, by falling count; None for all, sorted.
+        memory: Bytes of memory; counts that do not fit are spilled.
+        threads: Threads; the counts do not depend on it.
+        folder: Folder of the sorted runs that are spilled, from which an interrupted job resumes.
+        free_bytes: Free bytes on the folder's disk.
+        job: Digest of the job's inputs and settings.
+        discard: Whether the runs of another job may be removed.
     """
 
     lengths: list[int]
@@ -95,11 +95,12 @@ class TermQuery:
     Attributes:
         terms: The terms; equal ones are counted as one and get the same counts. `timeline.count_terms`
             normalizes a `str` as the tokenizer does; the core takes bytes alone.
-        whole_words: Whether no word character may stand directly before or behind an occurrence.
-        ignore_case: Whether what differs in case only is equal.
-        pairs: Numbers of terms that are counted together.
-        within_words: Together is within so many words; None for within a document or sample.
-        threads: Threads; the counts are the same for any number.
+        whole_words: Whether only occurrences without an adjacent word character count.
+        ignore_case: Whether case is ignored.
+        pairs: Indices of the two terms of each pair.
+        within_words: Maximum words within which the terms of a pair count as together; None for the whole
+            document or sample.
+        threads: Threads; the counts do not depend on it.
     """
 
     terms: Sequence[str | bytes]

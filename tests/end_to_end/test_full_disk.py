@@ -49,7 +49,7 @@ def test_a_full_disk_is_a_clear_error_and_no_loss(shards: Path, tokenizer: Path,
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["d.partial"]
     again = tokenize(shards, tmp_path / "out" / "d", tokenizer, None)
     assert again.returncode == 0, again.stderr
-    assert "went on after" in again.stdout
+    assert "resumed after" in again.stdout
     assert (tmp_path / "out" / "d.bin").read_bytes() == (tmp_path / "whole.bin").read_bytes()
 
 

@@ -157,7 +157,7 @@ def test_a_run_whose_driver_ended_resumes(
     _, errors = driver.communicate(timeout=60)
     if how == signal.SIGINT:
         assert driver.returncode == 130, errors
-        assert errors.strip() == "error: interrupted; run the same command again to go on"
+        assert errors.strip() == "error: interrupted; run the same command again to resume"
     wait_for(lambda: not workers())
     assert not Path(f"{prefix}.idx").exists()
     before = {path: path.stat().st_mtime_ns for path in finished}
@@ -202,7 +202,8 @@ def test_a_missing_ray_is_reported_in_one_line(shards: Path, tokenizer: Path, tm
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1
     message = (
-        "this command needs ray, which is not installed; pip install 'pile-tools[distributed]' brings it"
+        "this command needs ray, which is not installed; "
+        "install it with pip install 'pile-tools[distributed]'"
     )
     assert result.stderr == f"error: {message}\n"
     assert not list(tmp_path.iterdir())

@@ -98,7 +98,7 @@ def test_bad_settings_and_inputs_are_told(prefix: Path, tmp_path: Path) -> None:
     for memory in ("much", "-1", "1", "3X"):
         with pytest.raises(ConfigError, match="memory"):
             IndexConfig(memory=memory)
-    with pytest.raises(ConfigError, match="no-texts"):
+    with pytest.raises(ConfigError, match="takes no tokenizer"):
         IndexConfig(texts=False, tokenizer=Path("tokenizer.json"))
     with pytest.raises(FileNotFoundError):
         run(tmp_path / "none", IndexConfig())

@@ -206,7 +206,7 @@ def test_standard_input_is_read_and_never_taken_for_done(cli: Cli, tmp_path: Pat
     command = ["tokenize", "-", "-o", tmp_path / "d", "--tokenizer", tokenizer]
     done = cli(*command, input=LINES.decode())
     assert done.returncode == 0, done.stderr
-    assert "if this is interrupted, it starts from the beginning" in done.stderr
+    assert "an interrupted run starts from the beginning" in done.stderr
     (tmp_path / "a.jsonl").write_bytes(LINES)
     tokenized(tmp_path / "a.jsonl", tmp_path / "file" / "d", tokenizer)
     assert dataset_bytes(tmp_path / "d") == dataset_bytes(tmp_path / "file" / "d")

@@ -151,7 +151,7 @@ def test_known_origins_and_other_tokenizers_are_refused(
 ) -> None:
     prefix = foreign(dataset, tmp_path)
     shutil.copy(f"{dataset}.provenance", f"{prefix}.provenance")
-    with pytest.raises(OutputExistsError, match="origins are known already"):
+    with pytest.raises(OutputExistsError, match="already has a provenance"):
         labelled(prefix, shards, tokenizer)
     assert labelled(prefix, shards, tokenizer, force=True)["n_found"] == len(TokenDataset(prefix))
     with pytest.raises(ConfigError, match="end-of-document token 'nope' is not in the vocabulary"):
@@ -181,7 +181,7 @@ def test_label_on_the_command_line(
     assert done.returncode == 0, done.stderr
     assert f"{len(some) - 2} of {len(some)} documents found in 4 shards" in done.stdout
     assert "documents end with <|endoftext|>" in done.stdout
-    assert "2 are not found: their origin stays unknown" in done.stdout
+    assert "2 are not found: their origin is unknown" in done.stdout
     assert "Books" in done.stdout
     assert "labelled already, nothing to do" in cli(*command).stdout
     missing = cli("label", tmp_path / "none", shards, "--tokenizer", tokenizer)

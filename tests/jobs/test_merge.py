@@ -74,7 +74,7 @@ def test_a_merged_dataset_is_verified_back_to_the_shards(halves: list[Path], tmp
     assert any("03.jsonl.zst" in what for what in checks)
     bin = Path(f"{halves[1]}.bin")
     bin.write_bytes(bytes([bin.read_bytes()[0] ^ 1]) + bin.read_bytes()[1:])
-    with pytest.raises(PileError, match="another dataset than the one it was made from"):
+    with pytest.raises(PileError, match="another dataset than the input"):
         verify.run(output)
 
 
@@ -127,7 +127,7 @@ def test_part_numbers_are_checked() -> None:
             Part.parse(text)
     shards = [Path(str(i)) for i in range(7)]
     assert [list(Part(i, 3).of(shards)) for i in (1, 2, 3)] == [shards[:2], shards[2:4], shards[4:]]
-    with pytest.raises(ConfigError, match="7 shards cannot be cut into 8 parts"):
+    with pytest.raises(ConfigError, match="7 shards cannot be divided into 8 parts"):
         Part(1, 8).of(shards)
 
 

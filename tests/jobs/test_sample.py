@@ -111,12 +111,12 @@ def test_a_scarce_subset_gives_all_it_has_and_the_summary_counts(tmp_path: Path)
 
 def test_less_text_than_asked_for_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(cli.group, ["sample", str(tmp_path / "out"), "--megabytes", "50", "--no-canaries"]) == 0
-    assert "less text of its own than the 50 MB asked for" in capsys.readouterr().out
+    assert "less text than the requested 50 MB" in capsys.readouterr().out
 
 
 def test_a_machine_without_text_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "all_sources", list)
-    with pytest.raises(PileError, match="no text on this machine"):
+    with pytest.raises(PileError, match="no text found on this machine"):
         sample.run(SampleConfig(), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
@@ -240,6 +240,6 @@ def test_unreadable_and_foreign_files_are_skipped(tmp_path: Path) -> None:
 
 
 def test_cutting_keeps_whole_lines_and_characters() -> None:
-    assert sources.cut("éé\néé\n", 7) == "éé\n"
-    assert sources.cut("éé\n", 5) == "éé\n"
-    assert sources.cut("é" * 10, 5) == ""
+    assert sources.truncated("éé\néé\n", 7) == "éé\n"
+    assert sources.truncated("éé\n", 5) == "éé\n"
+    assert sources.truncated("é" * 10, 5) == ""

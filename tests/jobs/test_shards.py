@@ -142,7 +142,7 @@ def test_every_command_tells_and_its_manifest_lists(
     for name, arguments in commands.items():
         code, told, error = command(capsys, *arguments)
         assert code == 0, error
-        assert f"10 passed over beside the shards:\n  {mess}/README.md: its name" in told, name
+        assert f"10 ignored beside the shards:\n  {mess}/README.md: its name" in told, name
         assert "  and 5 more\n" in told
         passed = manifest.read(out / name).summary["passed_over"]
         assert passed["n"] == len(passed["first"]) == 10
@@ -198,7 +198,7 @@ def test_places_without_shards_say_what_is_there(
     tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "a.csv").write_text("a")
-    with pytest.raises(PileError, match=r"holds no shards: \.jsonl, .*; passed over: .*a\.csv, its name"):
+    with pytest.raises(PileError, match=r"holds no shards: \.jsonl, .*; ignored: .*a\.csv, its name"):
         find_shards([tmp_path])
     with pytest.raises(PileError, match=r"holds no shards.*a tokenizer, not a shard"):
         find_shards([tokenizer])
@@ -521,7 +521,7 @@ def test_pipes_are_read_once_by_every_command(tmp_path: Path, tokenizer: Path, c
     for name, pack in {"a.jsonl": plain, "b": plain, "c.jsonl.zst": PACK[".zst"]}.items():
         _, told, error = piped(name, pack, *tokenized, "--force")
         assert ": 3,000 documents" in told, error
-        assert "reading a pipe: if this is interrupted, it starts from the beginning" in error
+        assert "reading a pipe: an interrupted run starts from the beginning" in error
     assert manifest.read(out / "d.manifest.json").inputs[1]["path"] == "-"
     for arguments in (
         ["train-tokenizer", None, "-o", out / "t.json", "--vocab-size", "300", "--force"],

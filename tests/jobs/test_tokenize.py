@@ -138,7 +138,7 @@ def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
         process.send_signal(signal.SIGKILL)
         output, errors = process.communicate()
         if process.returncode == 0:
-            n_resumed += "went on after" in output
+            n_resumed += "resumed after" in output
             break
         assert process.returncode == -signal.SIGKILL, errors
         n_killed += 1

@@ -170,7 +170,9 @@ def many(tmp_path_factory: pytest.TempPathFactory, shards: Path) -> Path:
     d, e = root / "tokens" / "d", root / "tokens" / "e"
     order.run(d, root / "order", order.OrderConfig(seq_length=16, steps=3, batch_size=4))
     order.run(order.Blend((d, e)), root / "blend", order.OrderConfig(seq_length=16, samples=20))
-    views.save_view(insert_tokens(open_order(root / "order"), [views.Insert(0, 1, 2, (5,))]), root / "view")
+    views.save_interventions(
+        insert_tokens(open_order(root / "order"), [views.Insert(0, 1, 2, (5,))]), root / "view"
+    )
     merge.run([d, e], root / "merged" / "m")
     index.run(d, index.IndexConfig())
     (root / "terms.txt").write_text("alpha\nbeta\n")
@@ -272,7 +274,7 @@ def test_a_changed_manifest_is_found_by_its_own_checksum(chain: Path) -> None:
     for old, new in (('"n_documents": ', '"n_documents": 1'), ('"eod": "', '"eod": "x')):
         assert old in text
         path.write_text(text.replace(old, new, 1))
-        with pytest.raises(VerifyError, match="other values than it was written with"):
+        with pytest.raises(VerifyError, match="was changed after it was written"):
             verify.run(chain / "order", chain=True)
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from pile_tools import publish
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
-from pile_tools.commands.opening import opened_order
-from pile_tools.commands.places import place_of, subset_labels
+from pile_tools.commands.orders import opened_order
+from pile_tools.commands.origins import range_of, subset_labels
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.order.remote import RemoteRows
@@ -26,16 +26,19 @@ from pile_tools.types import Tokens
 @click.argument("order")
 @click.option("--step", type=int, required=True, help="Step, from 0.")
 @click.option(
-    "--text/--tokens", "as_text", default=None, help="Print text, or token ids. Text where it is known."
+    "--text/--tokens",
+    "as_text",
+    default=None,
+    help="Print text, or token ids.  [default: text if a tokenizer is known]",
 )
-@click.option("--row", type=int, help="Print this row of the batch alone.")
+@click.option("--row", type=int, help="Print only this row of the batch.")
 @click.option("--npy", type=options.PATH, metavar="FILE", help="Write the batch as a numpy array instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row instead.")
 @options.batch_size
 @options.row_length
 @options.compat
 @click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
+    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
 )
 @options.force
 def command(
@@ -51,11 +54,11 @@ def command(
     tokenizer: Path | None,
     force: bool,
 ) -> None:
-    """Print what the model sees at a step of ORDER, and from which documents and subsets it comes.
+    """Print what the model sees at a step of ORDER, and the documents and subsets it comes from.
 
-    ORDER is an order's folder, or rows that are in training order already, as Pythia's data are: the folder
-    of their shards, or an address, of which this step alone is read. What rows cannot tell is unknown.
-    Step s is samples s * batch size and on, whatever the number of GPUs was.
+    ORDER is an order's folder, or rows in training order, as Pythia's data are: the folder of their shards,
+    or an address, from which only this step is read. The documents and subsets of rows are unknown. Step s is
+    the batch of samples from s * batch size on, for any number of GPUs.
 
     \b
     Examples:
@@ -73,7 +76,7 @@ def command(
     spans = opened.batch_spans(step, batch_size)
     if npy is not None:
         _write_npy(npy, tokens[rows], force=force)
-        # Standard output may be where the array goes.
+        # The array may be written to /dev/stdout.
         echo(f"{npy}: {len(rows)} x {tokens.shape[1]} {tokens.dtype}", err=True)
         return
     decoder = _tokenizer(opened, tokenizer, as_text)
@@ -85,18 +88,18 @@ def command(
     for number in rows:
         echo()
         echo(f"row {number}, sample {first + number:,}")
-        place = 0
+        offset = 0
         for _, document, start, length in spans[spans[:, 0] == number].tolist():
-            where = (
+            source = (
                 "document unknown, subset unknown"
                 if document < 0
-                else place_of(opened.dataset, document, start, length)
+                else range_of(opened.dataset, document, start, length)
             )
-            echo(style(f"  {where}", dim=True))
-            _print_span(tokens[number, place : place + length], decoder)
-            place += length
-        if place < tokens.shape[1]:
-            echo(style(f"  {tokens.shape[1] - place} tokens of padding", dim=True))
+            echo(style(f"  {source}", dim=True))
+            _print_span(tokens[number, offset : offset + length], decoder)
+            offset += length
+        if offset < tokens.shape[1]:
+            echo(style(f"  {tokens.shape[1] - offset} tokens of padding", dim=True))
 
 
 def _write_npy(path: Path, tokens: Tokens, *, force: bool) -> None:
@@ -122,10 +125,10 @@ def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray
     total = sum(shares.values()) or 1
     ranked = shares.most_common()
     labels = subset_labels([name for name, _ in ranked])
-    told = zip(labels, ranked, strict=True)
-    echo("subsets: " + ", ".join(f"{label} {n / total:.1%}" for label, (_, n) in told))
+    listed = zip(labels, ranked, strict=True)
+    echo("subsets: " + ", ".join(f"{label} {n / total:.1%}" for label, (_, n) in listed))
     if isinstance(order.samples, RemoteRows):
-        echo(f"{order.samples.bytes_moved:,} bytes moved")
+        echo(f"{order.samples.bytes_moved:,} bytes transferred")
 
 
 def _json(
@@ -138,7 +141,7 @@ def _json(
     decoder: Tokenizer | None,
 ) -> dict[str, Any]:
     """A row as JSON: unknown documents and subsets are null."""
-    runs, place = [], 0
+    runs, offset = [], 0
     for _, document, start, length in spans[spans[:, 0] == row].tolist():
         origin = order.dataset.origin(document) if document >= 0 else None
         run: dict[str, Any] = {
@@ -148,9 +151,9 @@ def _json(
             "subset": origin["subset"] if origin else None,
         }
         if decoder is not None:
-            run["text"] = _text(tokens[row, place : place + length], decoder)
+            run["text"] = _text(tokens[row, offset : offset + length], decoder)
         runs.append(run)
-        place += length
+        offset += length
     return {"step": step, "row": row, "sample": first + row, "tokens": tokens[row].tolist(), "runs": runs}
 
 
@@ -167,9 +170,9 @@ def _print_span(ids: Tokens, decoder: Tokenizer | None) -> None:
 
 
 def _tokenizer(order: Order, given: Path | None, as_text: bool | None) -> Tokenizer | None:
-    """The tokenizer given, or the one that the dataset's manifest names; None where ids are to be printed.
+    """The tokenizer given, or the one that the dataset's manifest names; None to print ids.
 
-    Rows of others name no tokenizer: their ids are printed, unless text is asked for.
+    Rows and GPT-NeoX's own arrays name no tokenizer: without --text their ids are printed.
     """
     if as_text is False:
         return None

@@ -28,7 +28,7 @@ from pile_tools.terminal import echo, style
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 
-#: N-grams printed of each length.
+#: N-grams printed of each length without --output.
 _N_PRINTED = 20
 
 
@@ -40,11 +40,13 @@ _N_PRINTED = 20
     "--output",
     type=options.PATH,
     metavar="FILE",
-    help="Write the counts to a .tsv or .parquet file; without it the most frequent ones are printed.",
+    help="Write the counts to a .tsv or .parquet file; without it the most frequent n-grams are printed.",
 )
 @config_options(CountNgramsConfig)
 @config_options(RecordConfig)
-@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
+@click.option(
+    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
+)
 @options.memory
 @options.plot("counts by rank")
 @options.threads
@@ -69,10 +71,10 @@ def command(
 ) -> None:
     """Count n-grams exactly: of the tokens of a dataset, or of the words of shards.
 
-    INPUTS is the prefix of a token dataset, or shards (files, folders or globs). Words are what stands
-    between white space, as Python's str.split() cuts a text. The table is sorted by tokens or words, or with
-    --top by falling count. What does not fit --memory is spilled beside the output; an interrupted run goes
-    on.
+    INPUTS is the prefix of a token dataset, or shards (files, folders or globs). Words are separated by white
+    space, as with Python's str.split(). The table is sorted by tokens or words, or with --top by falling
+    count. Counts that do not fit in --memory are spilled to disk beside the output; an interrupted run
+    resumes.
 
     \b
     Examples:
@@ -114,7 +116,7 @@ def _count(
     how: tuple[int, int, bool],
 ) -> tuple[Manifest, bool]:
     memory, threads, force = how
-    prefixes = [dataset_at(place) for place in inputs]
+    prefixes = [dataset_at(path) for path in inputs]
     prefix = prefixes[0]
     if prefix is None:
         if any(prefixes):
@@ -131,7 +133,7 @@ def _count(
                 on_progress=bar.update,
             )
     if len(inputs) > 1:
-        raise ConfigError("one dataset is counted; `pile-tools merge` joins several")
+        raise ConfigError("give one dataset; `pile-tools merge` joins several")
     total = TokenDataset(prefix).n_tokens * len(config.lengths)
     with Bar("counting", total, "n-grams") as bar:
         return count_tokens(
@@ -147,46 +149,46 @@ def _count(
 
 
 def _tokenizer(prefix: Path, given: Path | None) -> TokenizerFile | None:
-    """The tokenizer that decodes n-grams; without one they are counted all the same."""
+    """The tokenizer that decodes n-grams; None, with a note, if none is known: counts do not need it."""
     try:
         return datasets.tokenizer_file(prefix, given)
     except UnknownTokenizerError as err:
-        echo(f"{err}: no texts; --tokenizer FILE", err=True)
+        echo(f"{err}: no texts; give --tokenizer FILE", err=True)
         return None
 
 
 def _print_table(table: Path, made: Manifest) -> None:
-    """The lines of a table of the most frequent n-grams."""
+    """Prints a table of the most frequent n-grams."""
     header, *lines = read_tsv(table)
     rows = iter(lines)
-    at = header.index("count")
+    count = header.index("count")
     named = 1 if header[:2] == ["tokens", "text"] else 0
     for of in made.summary["lengths"]:
         echo()
         echo(f"{'count':>12}  {'share':>7}  {header[named]} ({of['n']}-grams)")
         for _ in range(of["n_kept"]):
             row = next(rows)
-            share = int(row[at]) / of["n_occurrences"]
+            share = int(row[count]) / of["n_occurrences"]
             ids = f"  [{row[0]}]" if named else ""
             more = "".join(
                 f"  {_subset_of(name)} {int(n):,}"
-                for name, n in zip(header[at + 1 :], row[at + 1 :], strict=True)
+                for name, n in zip(header[count + 1 :], row[count + 1 :], strict=True)
             )
             text = row[named] if not named else f'"{row[named]}"'
-            echo(f"{int(row[at]):>12,}  {share:>7.2%}  {text}", style(ids + more, dim=True))
+            echo(f"{int(row[count]):>12,}  {share:>7.2%}  {text}", style(ids + more, dim=True))
     echo()
 
 
 def _subset_of(column: str) -> str:
-    """The subset whose counts a column has, in print."""
+    """The subset whose counts are in a column, in print."""
     return "no subset" if column == column_of("count", None) else column.removeprefix("count:")
 
 
 def _print_summary(made: Manifest, elapsed: float | None) -> None:
     summary = made.summary
     for of in summary["lengths"]:
-        kept = "" if of["n_kept"] == of["n_distinct"] else f", {of['n_kept']:,} of them kept"
-        echo(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} different{kept}")
+        retained = "" if of["n_kept"] == of["n_distinct"] else f", {of['n_kept']:,} retained"
+        echo(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} distinct{retained}")
     what = f"{summary['n_tokens']:,} tokens" if "n_tokens" in summary else "words"
     took = "" if elapsed is None else f" in {elapsed:.1f} s"
     echo(f"counted {what} of {summary['n_documents']:,} documents{took}")

@@ -26,7 +26,7 @@ from pile_tools.jobs.count_terms import (
 )
 from pile_tools.manifest import Manifest
 from pile_tools.order.open import open_order
-from pile_tools.order.order import Order
+from pile_tools.order.order import ORDER_FILE, Order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, find_shards
@@ -38,44 +38,44 @@ from pile_tools.tokens import datasets
 
 
 @click.command("count-terms")
-@click.argument("places", nargs=-1, required=True, type=options.PATH, metavar="[TERMS] INPUTS...")
+@click.argument("inputs", nargs=-1, required=True, type=options.PATH, metavar="[TERMS] INPUTS...")
 @click.option(
     "-o",
     "--output",
     type=options.PATH,
     metavar="FILE",
-    help="Write all counts to a .tsv file; without it the most frequent terms are printed.",
+    help="Write all counts to a .tsv file; without it only the most frequent terms are printed.",
 )
 @config_options(CountTermsConfig)
 @config_options(RecordConfig)
 @click.option(
     "--pairs",
     metavar="FILE|all",
-    help="Count terms together: two of them a line with a tab between, or all of at most 2,000.",
+    help="Also count pairs of terms: a file of lines with two terms and a tab, or all of at most 2,000.",
 )
 @click.option(
     "--checkpoints",
     metavar="N|LIST|DIR",
-    help="Of an order: every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
+    help="For an order: every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
 )
 @click.option(
     "--rule", type=click.Choice([ARITHMETIC]), help="Count numbers near numbers in an order, without TERMS."
 )
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
 )
 @options.row_length
 @click.option(
     "--tokenizer",
     type=options.PATH,
     metavar="FILE",
-    help="Where the dataset's own is not found; of shards: normalize texts and terms as it does.",
+    help="Tokenizer, if the dataset's is not found; for shards: normalize texts and terms as it does.",
 )
-@options.plot("counts by rank, or of an order by step")
+@options.plot("counts by rank, or for an order by step")
 @options.threads
 @options.force
 def command(
-    places: tuple[Path, ...],
+    inputs: tuple[Path, ...],
     output: Path | None,
     whole_words: bool,
     ignore_case: bool,
@@ -94,14 +94,13 @@ def command(
     threads: int,
     force: bool,
 ) -> None:
-    """Count TERMS (a file, one a line) in shards, in a token dataset, or in an order up to each checkpoint.
+    """Count TERMS (a file, one a line) in shards, in a token dataset, or in an order before each checkpoint.
 
     INPUTS are shards (files, folders or globs), the prefix of a token dataset, or an order's folder. A term
-    occurs where its bytes stand in the text, whatever the token borders; occurrences that overlap all count.
-    Terms are normalized as the dataset's tokenizer normalizes text. Shards are counted as they are written,
-    or with --tokenizer as a dataset of that tokenizer would hold them: the counts are then equal.
-    In an order the rows are read once, in the order of training, and counts are of all that was seen before
-    a checkpoint.
+    occurs where its bytes occur in the text, whatever the token borders; overlapping occurrences all count.
+    Terms are normalized as the dataset's tokenizer normalizes text. Shards are counted as written, or with
+    --tokenizer as a dataset of that tokenizer would hold them, with equal counts. The rows of an order are
+    read once in training order; the counts at a checkpoint include all rows before it.
 
     \b
     Examples:
@@ -122,9 +121,9 @@ def command(
         table = output or Path(folder, "counts.tsv")
         how = (pairs, checkpoints, batch_size, row_length, tokenizer, threads, force)
         if rule is not None:
-            made, is_new = _arithmetic(places, table, config, how)
+            made, is_new = _arithmetic(inputs, table, config, how)
         else:
-            made, is_new = _terms(places, table, config, how)
+            made, is_new = _terms(inputs, table, config, how)
         if not is_new:
             echo(f"{output} is finished already, nothing to do")
         _print_summary(made, table, time.monotonic() - started if is_new else None)
@@ -136,32 +135,32 @@ def command(
 _How = tuple[str | None, str | None, int | None, int | None, Path | None, int, bool]
 
 
-def _is_order(place: Path) -> bool:
-    return (place / "order.json").exists() or place.name == "order.json"
+def _is_order(path: Path) -> bool:
+    return (path / ORDER_FILE).exists() or path.name == ORDER_FILE
 
 
 def _opened(
-    places: tuple[Path, ...],
+    inputs: tuple[Path, ...],
     checkpoints: str | None,
     batch_size: int | None,
     row_length: int | None,
 ) -> tuple[Order, list[int]]:
-    """The order and the steps before which counts are told."""
-    if len(places) != 1:
+    """The order, and the steps before which terms are counted."""
+    if len(inputs) != 1:
         raise ConfigError("give one order")
-    # An order of rows has as many steps as its rows make of the size given.
-    order = open_order(places[0], row_length=row_length, batch_size=batch_size)
+    # The number of steps of rows depends on the batch size.
+    order = open_order(inputs[0], row_length=row_length, batch_size=batch_size)
     n_steps, _ = timeline.extent(order, batch_size)
     return order, intervals(checkpoints, n_steps).edges.tolist()
 
 
 def _arithmetic(
-    places: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
+    inputs: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
 ) -> tuple[Manifest, bool]:
     pairs, checkpoints, batch_size, row_length, tokenizer, threads, force = how
     if pairs is not None or config != CountTermsConfig():
-        raise ConfigError(f"--rule {ARITHMETIC} is a rule of its own, the options of terms do not change it")
-    order, steps = _opened(places, checkpoints, batch_size, row_length)
+        raise ConfigError(f"--rule {ARITHMETIC} is fixed: it takes none of the options for terms")
+    order, steps = _opened(inputs, checkpoints, batch_size, row_length)
     with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
         return count_arithmetic(
             order,
@@ -176,12 +175,12 @@ def _arithmetic(
 
 
 def _terms(
-    places: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
+    paths: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
 ) -> tuple[Manifest, bool]:
     pairs, checkpoints, batch_size, row_length, tokenizer, threads, force = how
-    terms, inputs = places[0], places[1:]
+    terms, inputs = paths[0], paths[1:]
     if not inputs:
-        raise ConfigError("give a file of terms, and what they are counted in")
+        raise ConfigError("give a file of terms, and the inputs in which to count them")
     term_list = read_terms(terms, pairs, table.parent)
     if checkpoints is not None or row_length is not None or _is_order(inputs[0]):
         order, steps = _opened(inputs, checkpoints, batch_size, row_length)
@@ -213,7 +212,7 @@ def _terms(
                 on_progress=bar.update,
             )
     if len(inputs) > 1:
-        raise ConfigError("terms are counted in one dataset; `pile-tools merge` joins several")
+        raise ConfigError("give one dataset; `pile-tools merge` joins several")
     with Bar("counting", TokenDataset(prefix).n_tokens, "tokens") as bar:
         return count_in_dataset(
             prefix,
@@ -258,19 +257,20 @@ def _normalization(made: Manifest) -> str:
     """Whether texts and terms were normalized, in words."""
     name, n = made.settings["normalizer"], made.summary["n_normalized"]
     if name == AS_WRITTEN:
-        return "as written; --tokenizer FILE counts as a tokenizer normalizes it"
+        return "as written; --tokenizer FILE normalizes it as that tokenizer does"
     terms = "1 term was changed" if n == 1 else f"{n:,} terms were changed"
     changed = f", {terms}" if n else ""
     return f"as the tokenizer normalizes it (normalizer: {name}){changed}"
 
 
 def _print_pairs(table: Path, in_time: bool) -> None:
-    """The ten pairs that are most often together."""
+    """Prints the ten pairs that occur together most often."""
     if not table.exists():
         return
     _, *rows = read_tsv(table)
-    at = 3 if in_time else 2
-    last = {(row[0], row[1]): int(row[at]) for row in rows}
+    column = 3 if in_time else 2
+    # The rows of an order ascend by step: the last one of a pair has the count of the whole run.
+    last = {(row[0], row[1]): int(row[column]) for row in rows}
     echo()
     echo(f"{'together':>12}  pair")
     for (first, second), n in sorted(last.items(), key=lambda item: (-item[1], item[0]))[:10]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
-from pile_tools.commands.opening import opened_order
+from pile_tools.commands.orders import opened_order
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.export import run, writer_of
 from pile_tools.terminal import echo
@@ -15,7 +15,7 @@ from pile_tools.terminal import echo
 
 @click.command("export")
 @click.argument("order")
-@click.option("--steps", metavar="A:B", required=True, help="Steps from A to B, B not included.")
+@click.option("--steps", metavar="A:B", required=True, help="Steps A to B - 1.")
 @click.option(
     "-o",
     "--output",
@@ -28,7 +28,7 @@ from pile_tools.terminal import echo
 @options.row_length
 @options.compat
 @click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own tokenizer is not found."
+    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
 )
 @options.force
 def command(
@@ -41,9 +41,9 @@ def command(
     tokenizer: Path | None,
     force: bool,
 ) -> None:
-    """Write steps of ORDER as Parquet or CSV; one record a run of a document.
+    """Write steps of ORDER as Parquet or CSV, one record for each run of a document in a row.
 
-    The columns are step, row, document, start, tokens, subset and text. What is not known is null, in CSV
+    The columns are step, row, document, start, tokens, subset and text. Unknown values are null, in CSV
     empty. Parquet needs pyarrow: pip install 'pile-tools[export]'.
 
     \b

@@ -20,13 +20,13 @@ from pile_tools.terminal import echo, shell_quote
 @config_options(IndexConfig)
 @options.force
 def command(prefix: Path, force: bool, **settings: Any) -> None:
-    """Build the index of the dataset at PREFIX, by which `search`, `trace-text` and `when` find texts at
-    once.
+    """Build the index of the dataset at PREFIX: with it, `search`, `trace-text` and `when` find texts without
+    a scan.
 
-    Writes PREFIX.index/: 4 bytes for each token, or a little more where documents do not end in a token of
-    their own. The dataset is sorted in pieces that fit in --memory; finished ones are kept when the job is
-    stopped. A query looks into every piece, so give as much memory as there is: a piece of 2^31 tokens, the
-    largest, takes 17 GB.
+    Writes PREFIX.index/: 4 bytes for each token, and slightly more if documents do not end with an
+    end-of-document token. The dataset is sorted in segments that fit in --memory; an interrupted run resumes
+    with the finished segments. A query searches every segment, so fewer are faster: a segment of 2^31 tokens,
+    the largest, takes 17 GB.
 
     \b
     Examples:
@@ -37,9 +37,10 @@ def command(prefix: Path, force: bool, **settings: Any) -> None:
     """
     config = IndexConfig(**settings)
     needed = plan(prefix, config)
-    n_pieces, n_tokens = len(needed["pieces"]), sum(piece["n_tokens"] for piece in needed["pieces"])
+    segments = needed["pieces"]
+    n_tokens = sum(segment["n_tokens"] for segment in segments)
     echo(
-        f"{n_tokens:,} tokens in {n_pieces:,} {'piece' if n_pieces == 1 else 'pieces'}: "
+        f"{n_tokens:,} tokens in {len(segments):,} {'segment' if len(segments) == 1 else 'segments'}: "
         f"{_size(needed['memory_bytes'])} of memory, {_size(needed['disk_bytes'])} on disk",
         err=True,
     )
@@ -60,7 +61,7 @@ def command(prefix: Path, force: bool, **settings: Any) -> None:
         f"{_size(n_bytes)}, {per_token:.2f} bytes a token"
     )
     query = "TEXT" if summary["has_bytes"] else "--tokens IDS"
-    echo(f"ask it: pile-tools search {shell_quote(prefix)} {query}")
+    echo(f"next: pile-tools search {shell_quote(prefix)} {query}")
 
 
 def _size(n_bytes: int) -> str:

@@ -36,11 +36,11 @@ def command(
     threads: int,
     force: bool,
 ) -> None:
-    """Find out where the documents of the dataset at PREFIX came from, by their tokens.
+    """Find the origin of the documents of the dataset at PREFIX by comparing tokens.
 
     For datasets that GPT-NeoX or Megatron-LM wrote: SHARDS (files, folders or globs) are tokenized, and each
-    document is looked for among their records, in whatever order. Shard, record and subset are written to
-    PREFIX.provenance; documents that are not found stay unknown. The dataset itself is left as it is.
+    document is matched with their records, in any order. Shard, record and subset are written to
+    PREFIX.provenance; the origin of documents without a match stays unknown. The dataset is not changed.
 
     \b
     Examples:
@@ -77,14 +77,14 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     eod = manifest.settings["eod"]
     echo(f"documents end with {eod if summary['has_eod'] else 'no end-of-document token'}")
     if summary["n_by_order"]:
-        echo(f"{summary['n_by_order']:,} have the same text as others, and are told apart by the order")
+        echo(f"{summary['n_by_order']:,} have the same text as others, and are matched in order")
     if summary["n_ambiguous"]:
         echo(
-            f"{summary['n_ambiguous']:,} are ambiguous: several records have their text, but not as many as "
-            "documents; labelled with the first"
+            f"{summary['n_ambiguous']:,} are ambiguous: several records have their text, but their number "
+            "differs from that of the documents; labelled with the first"
         )
     if n > n_found:
-        echo(f"{n - n_found:,} are not found: their origin stays unknown")
+        echo(f"{n - n_found:,} are not found: their origin is unknown")
     echo(f"{summary['n_other_texts']:,} of {summary['n_texts']:,} texts are not in the dataset")
     if summary["n_bad_records"]:
         echo(f"{summary['n_bad_records']:,} bad records left out")

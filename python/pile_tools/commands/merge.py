@@ -21,13 +21,12 @@ from pile_tools.tokens import datasets
 def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
     """Join token datasets into one, with the provenance of their documents.
 
-    INPUTS are datasets' prefixes, any of their files, or folders with datasets; they are taken in the order
-    given, those of a folder by name. A dataset given twice is there twice; several
-    of its files name it once. Datasets of GPT-NeoX and Megatron-LM are taken too. Tokens of
-    different tokenizers are not mixed.
+    INPUTS are prefixes of datasets, any of their files, or folders of datasets; they are joined in the order
+    given, those of a folder by name. A dataset given twice is included twice; several of its files name it
+    once. Datasets of GPT-NeoX and Megatron-LM are read too. Tokens of different tokenizers are refused.
 
-    The parts that `tokenize --shards i/n` wrote give the dataset that a single run would have written, byte
-    for byte; parts that are missing are named.
+    The parts that `tokenize --shards i/n` wrote give the dataset of a single run, byte for byte; missing
+    parts are named.
 
     \b
     Examples:
@@ -49,7 +48,7 @@ def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
 
 
 def print_summary(output: Path, result: Result, n_inputs: int) -> None:
-    """What was joined, and what is not known of it."""
+    """Prints the datasets that were joined, and which of them lack provenance or a document array."""
     summary = result.manifest.summary
     what = "parts" if result.is_whole else "datasets"
     echo(
@@ -59,6 +58,6 @@ def print_summary(output: Path, result: Result, n_inputs: int) -> None:
     for part in summary.get("parts", []):
         echo(f"  {part['path']}: {part['n_documents']:,} documents, {part['n_tokens']:,} tokens")
         if part["is_document_array_lost"]:
-            echo("    its document array is lost, as GPT-NeoX's merge loses it: now one for each sequence")
+            echo("    GPT-NeoX's merge lost its document array: each sequence is now a document")
         if not part["has_provenance"]:
-            echo("    has no provenance: where its documents came from stays unknown")
+            echo("    has no provenance: the origin of its documents is unknown")

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from pile_tools import timeline
 from pile_tools.commands import options
-from pile_tools.commands.opening import opened_order
-from pile_tools.commands.places import subset_labels, unused_label
+from pile_tools.commands.orders import opened_order
+from pile_tools.commands.origins import subset_labels, unused_label
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, echo_json
 
-#: Subsets with a column or a colour of their own, the largest; the rest are summed up.
+#: Subsets, the largest ones, with their own column in the table and colour in the chart.
 _N_NAMED = 8
 
 

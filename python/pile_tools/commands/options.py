@@ -22,15 +22,15 @@ from pile_tools.terminal import echo, escape
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-#: Files printed that were passed over; the manifest lists more.
+#: Maximum ignored files printed; the manifest lists more.
 _N_PASSED_OVER = 5
-#: Each thread has tables and buffers of some 20 MB: more threads are a slip of the pen.
+#: Each thread has tables and buffers of about 20 MB: a larger number is a typing error.
 MAX_THREADS = 1024
 
-#: A path, not checked by click: what is missing is named by the job, with exit code 1.
+#: A path that click does not check: the job reports a missing one, with exit code 1.
 PATH = click.Path(path_type=Path)
 
-force = click.option("--force", is_flag=True, help="Replace output that was made from something else.")
+force = click.option("--force", is_flag=True, help="Replace output made from other inputs or settings.")
 threads = click.option(
     "--threads",
     type=click.IntRange(min=1, max=MAX_THREADS),
@@ -43,23 +43,23 @@ memory = click.option(
     default="1GiB",
     show_default=True,
     callback=lambda context, option, given: parse_size(given),
-    help="Memory to count in; what does not fit is spilled beside the output.",
+    help="Memory for the counting tables; counts that do not fit are spilled to disk beside the output.",
 )
 shards = click.argument("shards", nargs=-1, required=True, type=PATH)
 batch_size = click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help="Samples of a step; by default the order's own, of rows 1,024.",
+    help="Samples of a step; by default the order's, for rows 1,024.",
 )
 row_length = click.option(
     "--row-length",
     type=click.IntRange(2, MAX_ROW_LENGTH),
-    help="Tokens of a row, where ORDER is rows.  [default: 2049, as Pythia's]",
+    help="Tokens of a row, if ORDER is rows.  [default: 2049, as Pythia's]",
 )
 compat = click.option(
     "--compat",
     type=click.Choice(["gpt-neox"]),
-    help="Give the samples that GPT-NeoX gives in place of those it cannot read.",
+    help="Read the samples that GPT-NeoX reads instead of those it cannot read.",
 )
 dataset_output = click.option(
     "-o", "--output", type=PATH, required=True, metavar="PREFIX", help="Writes PREFIX.bin, PREFIX.idx, ..."
@@ -69,7 +69,7 @@ dataset_output = click.option(
 def config_options(
     cls: type,
 ) -> Callable[[Callable[..., object]], Callable[..., object]]:
-    """One option for each field of a config dataclass that has a help text."""
+    """A decorator that adds an option for each field of a config dataclass that has a help text."""
     hints = typing.get_type_hints(cls)
 
     def wrap(fn: Callable[..., object]) -> Callable[..., object]:
@@ -90,7 +90,7 @@ def _option(f: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
     if isinstance(hint, types.UnionType):
         hint = next(h for h in typing.get_args(hint) if h is not types.NoneType)
     is_required = f.default is dataclasses.MISSING
-    # A default of None would count as a value that is given.
+    # click treats an explicit default of None as a value.
     default: dict[str, Any] = {} if is_required else {"default": f.default}
     return click.option(
         f"--{name}",
@@ -104,7 +104,7 @@ def _option(f: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
 
 
 def plot(what: str) -> Callable[[_Command], _Command]:
-    """The option `--plot FILE`, which draws `what`; another kind of file is refused."""
+    """The option `--plot FILE`, which draws `what` as `.svg` or `.html` and refuses other suffixes."""
     return click.option(
         "--plot", type=PATH, metavar="FILE", callback=_chart_file, help=f"Draw {what}: .svg or .html."
     )
@@ -119,22 +119,22 @@ def _chart_file(context: click.Context, option: click.Parameter, path: Path | No
 
 
 def size_of(shards: list[Path]) -> int | None:
-    """Bytes of the shards together; None for a stream, and says that it cannot resume."""
+    """The bytes of all shards; None if one is a stream, with a note that the job cannot resume."""
     if has_stream(shards):
-        what = "standard input" if str(shards[0]) == "-" else "a pipe"
-        echo(f"reading {what}: if this is interrupted, it starts from the beginning", err=True)
+        stream = "standard input" if str(shards[0]) == "-" else "a pipe"
+        echo(f"reading {stream}: an interrupted run starts from the beginning", err=True)
         return None
     return sum(path.stat().st_size for path in shards)
 
 
 def print_passed_over(made: Manifest) -> None:
-    """What a manifest says of files that were found beside the shards and not read."""
+    """Prints the files that the manifest lists as found beside the shards and ignored."""
     passed = made.summary.get("passed_over", {"n": 0, "first": []})
     if not passed["n"]:
         return
-    echo(f"{passed['n']:,} passed over beside the shards:")
+    echo(f"{passed['n']:,} ignored beside the shards:")
     for one in passed["first"][:_N_PASSED_OVER]:
-        # The manifest names them from its own folder, users from where they are.
+        # The manifest's paths are relative to its folder; print them relative to the working directory.
         path = Path.cwd() / manifest.input_path(made, one)
         below = os.path.relpath(path)
         echo(f"  {escape(str(path) if below.startswith('..') else below)}: {one['reason']}")

@@ -22,16 +22,20 @@ from pile_tools.terminal import echo, shell_quote
     "--output",
     type=options.PATH,
     metavar="DIR",
-    help="Folder of the order; by default the dataset's own.",
+    help="Folder of the order; by default the dataset's folder.",
 )
 @config_options(OrderConfig)
 @click.option(
     "--weights",
     metavar="W,W...",
-    help="Weights of several datasets; by default by their numbers of documents.",
+    help="Weights of several datasets; by default from their numbers of documents.",
 )
 @click.option(
-    "--alpha", type=float, default=0.3, show_default=True, help="How far those even out sizes, 1: not."
+    "--alpha",
+    type=float,
+    default=0.3,
+    show_default=True,
+    help="Exponent of the numbers of documents in the default weights.",
 )
 @click.option("--labels", type=options.PATH, metavar="PREFIX", help="The parallel dataset of labels.")
 @options.force
@@ -46,10 +50,10 @@ def command(
 ) -> None:
     """Build the order in which a model sees the dataset PREFIX, bit for bit as GPT-NeoX does.
 
-    Writes order.json and GPT-NeoX's three index files, which GPT-NeoX itself then finds and uses. With
-    --steps and --batch-size it asks for 1.005 times the samples, as GPT-NeoX does for a data path of its own,
-    or with --split for just as many, as it does then. Of PREFIX only the .idx is read: the tokens may be
-    shards, or elsewhere. Several PREFIXes are blended. --packing megatron is Megatron-LM's order.
+    Writes order.json and GPT-NeoX's three index files, which GPT-NeoX then finds and uses. With --steps and
+    --batch-size, 1.005 times the samples are built, as GPT-NeoX does for separate data paths; with --split,
+    exactly the samples of the run, as GPT-NeoX does then. Only the .idx of PREFIX is read: the tokens may be
+    shards, or absent. Several PREFIXes are blended. --packing megatron is Megatron-LM's order.
 
     \b
     Examples:
@@ -58,23 +62,23 @@ def command(
       pile-tools order tokens/sample -o valid --split 969,30,1 --part valid --seq-length 256 --samples 500
       pile-tools order tokens/code tokens/books -o blend --weights 2,1 --seq-length 256 --samples 10000
 
-    From Python an order can also be read in steps of another size, and with words replaced or sequences
-    inserted at given steps, which makes a view of it that can be saved as an order and trained on:
+    From Python an order can also be read in steps of another size, and with interventions: words replaced or
+    sequences inserted at given steps. They can be saved as an order and trained on:
 
     
       order = pile_tools.open_order("order-256")
       order.rebatch(batch_size=512)
-      view = replace_tokens(order, {" he": " she"}, steps=(9000, 10000))    # or insert_tokens
-      pile_tools.order.interventions.save_view(view, Path("swapped"))
+      swapped = replace_tokens(order, {" he": " she"}, steps=(9000, 10000))    # or insert_tokens
+      pile_tools.order.interventions.save_interventions(swapped, Path("swapped"))
     """
     config = OrderConfig(**settings)
-    what: Path | Blend = prefixes[0]
+    source: Path | Blend = prefixes[0]
     if len(prefixes) > 1:
-        what = Blend(prefixes, None if weights is None else _numbers(weights), alpha)
+        source = Blend(prefixes, None if weights is None else _numbers(weights), alpha)
     elif weights is not None:
-        raise ConfigError("--weights are of several datasets; there is one")
+        raise ConfigError("--weights is for several datasets; one is given")
     with Bar("ordering", None, "samples") as bar:
-        manifest, is_new = run(what, output, config, labels=labels, force=force, on_progress=bar.update)
+        manifest, is_new = run(source, output, config, labels=labels, force=force, on_progress=bar.update)
     if not is_new:
         echo(f"{manifest.path} is finished already, nothing to do")
         return
@@ -82,24 +86,24 @@ def command(
     echo(f"{manifest.path}: {summary['n_samples']:,} samples of {config.seq_length + 1:,} tokens")
     n_epochs = summary["n_epochs"]
     epochs = "" if n_epochs is None else f"{n_epochs} {'epoch' if n_epochs == 1 else 'epochs'} of "
-    separate = ", the last apart" if summary.get("has_separate_epoch") else ""
+    separate = ", the last shuffled separately" if summary.get("has_separate_epoch") else ""
     echo(
         f"{epochs}{summary['n_documents']:,} documents, "
         f"{summary['tokens_per_epoch']:,} tokens{' each' if epochs else ''}{separate}; seed {config.seed}"
     )
     if replaced := summary.get("replaced_by_gpt_neox"):
-        given = "those are given" if config.compat else "the true ones are given"
-        echo(f"GPT-NeoX cannot read the samples at {replaced} and takes others; {given}")
+        used = "this order too" if config.compat else "this order has the true ones"
+        echo(f"GPT-NeoX cannot read samples {replaced} and reads others instead; {used}")
     if config.batch_size is not None:
         n_steps = config.steps or summary["n_samples"] // config.batch_size
         n_more = summary["n_samples"] - n_steps * config.batch_size
-        more = f"; {n_more:,} samples more, which the run does not see" if n_more else ""
+        more = f"; {n_more:,} more samples, which the run does not see" if n_more else ""
         echo(f"{n_steps:,} steps of {config.batch_size:,} samples{more}")
-    echo(f"look at one: pile-tools batch {shell_quote(manifest.folder)} --step 0")
+    echo(f"next: pile-tools batch {shell_quote(manifest.folder)} --step 0")
 
 
 def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError as err:
-        raise ConfigError(f"--weights are numbers such as 2,1, got {text!r}") from err
+        raise ConfigError(f"--weights: expected numbers such as 2,1, got {text!r}") from err

@@ -9,7 +9,7 @@ import numpy as np
 
 from pile_tools import timeline
 from pile_tools.commands import options
-from pile_tools.commands.opening import opened_order
+from pile_tools.commands.orders import opened_order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, echo_json
@@ -21,7 +21,13 @@ from pile_tools.timeline import Repeats
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
-@click.option("--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Documents printed.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Maximum groups of duplicates printed.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print each repeated document as a line of JSON.")
 @options.plot("the shares by interval")
 @options.batch_size
@@ -39,10 +45,10 @@ def command(
     compat: str | None,
     threads: int,
 ) -> None:
-    """Print what the model reads more than once in ORDER, and when: epochs and duplicates told apart.
+    """Print what the model reads more than once in ORDER, and when, by epochs and by duplicates.
 
-    A token is repeated by epoch if an earlier copy of its document was read up to it, by duplicate if only
-    another document with the same tokens was. Near-duplicates are not looked for.
+    A token is repeated by epoch if it was read before in an earlier copy of its document, and by duplicate if
+    it was read before only in another document with the same tokens. Near-duplicates are not detected.
 
     \b
     Examples:
@@ -107,7 +113,7 @@ def _print_documents(found: Repeats, limit: int) -> None:
         echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>11,}  {first:>10,}  {last:>9,}  {numbers}")
     if n_groups > limit:
         n_more = n_groups - limit
-        echo(f"... and {n_more:,} more {'group' if n_more == 1 else 'groups'}; --json gives all")
+        echo(f"... and {n_more:,} more {'group' if n_more == 1 else 'groups'}; --json prints all")
 
 
 def _chart(found: Repeats, every: int) -> str:

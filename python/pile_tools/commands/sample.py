@@ -1,4 +1,4 @@
-"""`pile-tools sample`: a small corpus to try everything on, from the machine's own text."""
+"""`pile-tools sample`: makes a small corpus from text on this machine, to try the other commands on."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from pile_tools.terminal import echo, shell_quote
 @config_options(SampleConfig)
 @options.force
 def command(out: Path, force: bool, **settings: Any) -> None:
-    """Makes a miniature Pile in OUT from text that this machine already has.
+    """Make a miniature Pile in OUT from text that is installed on this machine.
 
-    Takes the running Python's own library, its tests and help topics and, where they are installed, English
-    manual pages and packages' documents, and mixes them into Pile-shaped shards OUT/00.jsonl.zst and so on.
-    Needs no network; the same machine and options give the same bytes.
+    Reads the standard library of the running Python, its tests and help topics and, if installed, English
+    manual pages and the documents of packages. Shuffles them into Pile-shaped shards OUT/00.jsonl.zst and so
+    on. Needs no network; the same machine and options give the same bytes.
 
     \b
     Examples:
@@ -54,10 +54,8 @@ def _print_summary(config: SampleConfig, found: Manifest, out: Path) -> None:
         echo(f"  {subset['name']:<16}{subset['n_documents']:>7,} documents {megabytes:>8,.2f} MB")
     echo(f"{_counts(found)} in {config.shards} shards, in {out}")
     if not found.summary["is_complete"]:
-        echo(
-            f"This machine has less text of its own than the {config.megabytes:g} MB asked for; that is all."
-        )
+        echo(f"This machine has less text than the requested {config.megabytes:g} MB; this is all of it.")
     if config.canaries:
-        echo(f"The planted passages are listed in {out / sample.CANARIES_FILE}")
+        echo(f"The planted passages are in {out / sample.CANARIES_FILE}")
     tokenizer = out.parent / "tokenizer.json"
     echo(f"Next: pile-tools train-tokenizer {shell_quote(out)} -o {shell_quote(tokenizer)} --vocab-size 4096")

@@ -9,20 +9,22 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from pile_tools import timeline
 from pile_tools.commands import options
-from pile_tools.commands.places import place_of, source_of, tokens_from
+from pile_tools.commands.origins import range_of, source_of, tokens_from
 from pile_tools.commands.texts import (
-    asked,
     checked_id,
     note_normalized,
     print_context,
+    queries_of,
     quoted,
     short,
     texts_as_ids,
     texts_file,
     times,
+    unquoted,
 )
 from pile_tools.errors import ConfigError
 from pile_tools.order.open import open_order
@@ -30,8 +32,8 @@ from pile_tools.search import Index, NextTokens, Query, open_index
 from pile_tools.terminal import echo, echo_json
 from pile_tools.tokenizers import load_tokenizer
 
-#: Places gathered of a query before it is only counted.
-_MAX_GATHERED = 1_000_000
+#: A query with more occurrences is only counted: a table of all of them, to print a few, takes too long.
+_MAX_LISTED = 1_000_000
 
 
 @click.command("search")
@@ -39,20 +41,24 @@ _MAX_GATHERED = 1_000_000
 @click.argument("texts", nargs=-1)
 @texts_file
 @texts_as_ids
-@click.option("--next", "following", is_flag=True, help="Tell which tokens follow.")
-@click.option(
-    "--longest", is_flag=True, help="With --next: behind the longest part at the end that is followed."
-)
+@click.option("--next", "following", is_flag=True, help="Print the tokens that follow.")
+@click.option("--longest", is_flag=True, help="With --next: after the longest suffix that any token follows.")
 @click.option(
     "--cnf",
     metavar="JSON",
     help='Documents with one of each list, such as \'[["cat", "dog"], ["food"]]\'; ids as [[[510, 1566]]].',
 )
 @click.option("--within", type=click.IntRange(min=1), metavar="N", help="With --cnf: all within N tokens.")
-@click.option("--order", type=options.PATH, metavar="ORDER", help="Tell also by which steps it is seen.")
-@click.option("--count", "only_count", is_flag=True, help="Print the counts alone.")
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=10, show_default=True, help="Places or tokens printed."
+    "--order", type=options.PATH, metavar="ORDER", help="Also print by which steps each text is seen."
+)
+@click.option("--count", "only_count", is_flag=True, help="Print only the counts.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=10,
+    show_default=True,
+    help="Maximum occurrences, tokens or documents printed.",
 )
 @click.option(
     "--context",
@@ -61,11 +67,15 @@ _MAX_GATHERED = 1_000_000
     show_default=True,
     help="Tokens shown before and after.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print lines of JSON: every place, token or document.")
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+    "--json", "as_json", is_flag=True, help="Print every occurrence, token or document as JSON lines."
 )
-@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the index's own is not found.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
+)
+@click.option(
+    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the index's is not found."
+)
 @options.threads
 def command(
     prefix: Path,
@@ -85,11 +95,11 @@ def command(
     tokenizer: Path | None,
     threads: int,
 ) -> None:
-    """Print how often, and where, TEXTS stand in the dataset at PREFIX, by its index.
+    """Print how often, and where, TEXTS occur in the dataset at PREFIX, by its index.
 
-    A text is normalized as the dataset's tokenizer normalizes text, and occurs where its bytes stand in the
-    decoded text of one document, whatever the token borders; ids occur where these ids stand in one document.
-    Overlapping occurrences count.
+    A text is normalized as the dataset's tokenizer normalizes text, and occurs where its bytes occur in the
+    decoded text of one document, whatever the token borders. Ids occur where they follow each other in one
+    document. Overlapping occurrences all count.
 
     \b
     Examples:
@@ -113,38 +123,38 @@ def command(
         _note(index, [query for clause in clauses for query in clause])
         _print_documents(index, clauses, within, limit, (only_count, as_json))
         return
-    wanted = asked(texts, file, tokens)
-    names = [quoted(text, bool(tokens)) for text in wanted]
+    queries = queries_of(texts, file, tokens)
+    names = [quoted(query) for query in queries]
     index = _opened(prefix, tokenizer)
-    _note(index, wanted)
+    _note(index, queries)
     if following:
-        for query, name in zip(wanted, names, strict=True):
+        for query, name in zip(queries, names, strict=True):
             _print_next(index, (query, name), index.next_tokens(query, longest=longest), limit, as_json)
         return
-    counts = index.count_batch(wanted, threads=threads)
-    if only_count or len(wanted) > 1:
-        _print_counts(index, wanted, names, counts, as_json=as_json)
+    counts = index.count_batch(queries, threads=threads)
+    if only_count or len(queries) > 1:
+        _print_counts(index, queries, names, counts, as_json=as_json)
     if not only_count:
-        for query, name, count in zip(wanted, names, counts.tolist(), strict=True):
-            _print_places(index, query, (name, count), (limit, context), as_json=as_json)
+        for query, name, count in zip(queries, names, counts.tolist(), strict=True):
+            _print_occurrences(index, query, (name, count), (limit, context), as_json=as_json)
     if order is not None:
-        _print_steps(index, order, wanted, names, batch_size)
+        _print_steps(index, order, queries, names, batch_size)
 
 
 def _opened(prefix: Path, tokenizer: Path | None) -> Index:
     return open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
 
 
-def _note(index: Index, queries: Sequence[Any]) -> None:
-    """Says which texts normalization changed."""
+def _note(index: Index, queries: Sequence[Query]) -> None:
+    """Notes how many of the texts normalization changed."""
     texts = [query for query in queries if isinstance(query, (str, bytes))]
     if texts and index.core.has_bytes:
-        changed = [number for number, text in enumerate(texts) if _changed(index, text)]
+        changed = [i for i, text in enumerate(texts) if _normalized_field(index, text)]
         note_normalized(texts, changed, index.tokenizer)
 
 
-def _changed(index: Index, query: Any) -> dict[str, str]:
-    """The normalized text for a line of JSON, where it is another than the query's."""
+def _normalized_field(index: Index, query: Query) -> dict[str, str]:
+    """The field `normalized` of a line of JSON; empty if normalization does not change the query."""
     if not isinstance(query, str) or index.normalize(query) == query.encode():
         return {}
     return {"normalized": index.normalize(query).decode(errors="replace")}
@@ -159,11 +169,11 @@ def _clauses(text: str) -> list[list[Query]]:
     if not isinstance(clauses, list) or not all(isinstance(clause, list) for clause in clauses):
         raise ConfigError('--cnf: expected a list of lists, such as \'[["cat", "dog"], ["food"]]\'')
     for number, clause in enumerate(clauses, 1):
-        for at, query in enumerate(clause, 1):
+        for i, query in enumerate(clause, 1):
             is_ids = isinstance(query, list) and all(type(id) is int for id in query)
             if not (isinstance(query, str) or is_ids) or not query:
                 raise ConfigError(
-                    f"--cnf: query {at} of clause {number} is not a text or a list of ids, or is empty"
+                    f"--cnf: query {i} of clause {number} is not a text or a list of ids, or is empty"
                 )
             if is_ids:
                 query[:] = map(checked_id, query)
@@ -171,55 +181,50 @@ def _clauses(text: str) -> list[list[Query]]:
 
 
 def _print_counts(
-    index: Index, queries: Sequence[Any], names: list[str], counts: Any, *, as_json: bool
+    index: Index, queries: Sequence[Query], names: list[str], counts: NDArray[np.int64], *, as_json: bool
 ) -> None:
     for query, name, count in zip(queries, names, counts.tolist(), strict=True):
         if as_json:
-            values = {"query": _plain(name), **_changed(index, query), "count": count}
-            echo_json(values)
+            echo_json({"query": unquoted(name), **_normalized_field(index, query), "count": count})
         else:
             echo(f"{count:>12,}  {short(name)}")
 
 
-def _plain(name: str) -> str:
-    text: str = json.loads(name) if name.startswith('"') else name
-    return text
-
-
-def _print_places(
-    index: Index, query: Any, what: tuple[str, int], how: tuple[int, int], *, as_json: bool
+def _print_occurrences(
+    index: Index, query: Query, result: tuple[str, int], how: tuple[int, int], *, as_json: bool
 ) -> None:
-    (name, count), (limit, context) = what, how
-    places = index.places(query) if as_json or count <= _MAX_GATHERED else None
-    if as_json and places is not None:
-        changed = _changed(index, query)
-        for place in places:
-            values = dict(zip(places.dtype.names or (), place.tolist(), strict=True))
-            echo_json({"query": _plain(name), **changed, **values, **_origin(index, values["document"])})
+    (name, count), (limit, context) = result, how
+    occurrences = index.occurrences(query) if as_json or count <= _MAX_LISTED else None
+    if as_json and occurrences is not None:
+        normalized = _normalized_field(index, query)
+        for occurrence in occurrences:
+            values = dict(zip(occurrences.dtype.names or (), occurrence.tolist(), strict=True))
+            origin = _origin(index, values["document"])
+            echo_json({"query": unquoted(name), **normalized, **values, **origin})
         return
-    documents = "" if places is None else f" in {len(np.unique(places['document'])):,} documents"
+    documents = "" if occurrences is None else f" in {len(np.unique(occurrences['document'])):,} documents"
     echo(f"{short(name)} occurs {times(count)}{documents}" if count else f"{short(name)} never occurs")
-    for row in [] if places is None else places[:limit]:
-        document, token, _, n_tokens = (int(value) for value in row.tolist())
+    for occurrence in [] if occurrences is None else occurrences[:limit]:
+        document, token, _, n_tokens = (int(value) for value in occurrence.tolist())
         echo()
-        echo(f"{place_of(index.dataset, document, token, n_tokens)}")
+        echo(f"{range_of(index.dataset, document, token, n_tokens)}")
         if index.core.has_bytes:
             _print_text(index, (document, token, n_tokens), context, query)
-    if places is None:
-        echo(f"more than {_MAX_GATHERED:,} times: only counted; --json prints every place")
+    if occurrences is None:
+        echo(f"more than {_MAX_LISTED:,} times: only counted; --json prints every occurrence")
     elif count > limit:
         echo()
         echo(f"... and {count - limit:,} more; --limit prints more, --json all")
 
 
-def _print_text(index: Index, place: tuple[int, int, int], context: int, query: Any) -> None:
-    document, token, n_tokens = place
+def _print_text(index: Index, token_range: tuple[int, int, int], context: int, query: Query) -> None:
+    document, token, n_tokens = token_range
     ids = index.dataset[document]
     spans = [ids[max(0, token - context) : token], ids[token : token + n_tokens]]
     spans.append(ids[token + n_tokens : token + n_tokens + context])
-    around = [index.core.decode(part).decode(errors="replace") for part in spans]
-    is_text = isinstance(query, (str, bytes))
-    print_context(around, index.normalize(query).decode(errors="replace") if is_text else around[1])
+    around = [index.core.decode(span).decode(errors="replace") for span in spans]
+    text = index.normalize(query) if isinstance(query, (str, bytes)) else around[1].encode()
+    print_context(around, text.decode(errors="replace"))
 
 
 def _origin(index: Index, document: int) -> dict[str, Any]:
@@ -227,8 +232,10 @@ def _origin(index: Index, document: int) -> dict[str, Any]:
     return {name: origin and origin[name] for name in ("shard", "record", "subset")}
 
 
-def _print_next(index: Index, what: tuple[Any, str], found: NextTokens, limit: int, as_json: bool) -> None:
-    query, name = what
+def _print_next(
+    index: Index, named_query: tuple[Query, str], found: NextTokens, limit: int, as_json: bool
+) -> None:
+    query, name = named_query
     rows = list(zip(found.ids.tolist(), found.counts.tolist(), found.probabilities.tolist(), strict=True))
 
     def text(id: int) -> str | None:
@@ -236,14 +243,14 @@ def _print_next(index: Index, what: tuple[Any, str], found: NextTokens, limit: i
 
     if as_json:
         for id, count, probability in rows:
-            values = {"query": _plain(name), **_changed(index, query), "n_context": found.n_context}
-            values |= {"id": id, "text": text(id), "count": count, "probability": probability}
-            echo_json(values)
+            values: dict[str, Any] = {"query": unquoted(name), **_normalized_field(index, query)}
+            values |= {"n_context": found.n_context, "id": id, "text": text(id)}
+            echo_json({**values, "count": count, "probability": probability})
         return
     n_followed, unit = int(found.counts.sum()), "tokens" if name.startswith("tokens ") else "bytes"
     echo(
         f"{short(name)}: its last {found.n_context:,} {unit} are followed {times(n_followed)} by a token, "
-        f"of {len(rows):,} kinds; {found.n_ends:,} end their document, {found.n_within:,} end within a token"
+        f"{len(rows):,} distinct; {found.n_ends:,} end their document, {found.n_within:,} end within a token"
     )
     for id, count, probability in rows[:limit]:
         shown = f"  {json.dumps(text(id), ensure_ascii=False)}" if index.core.has_bytes else ""
@@ -275,11 +282,15 @@ def _print_documents(
 
 
 def _print_steps(
-    index: Index, order: Path, wanted: Sequence[Any], names: list[str], batch_size: int | None
+    index: Index,
+    order: Path,
+    queries: Sequence[str | bytes] | list[list[int]],
+    names: list[str],
+    batch_size: int | None,
 ) -> None:
     opened = open_order(order)
-    decoder = index.tokenizer if isinstance(wanted[0], (str, bytes)) else None
-    answer = timeline.when(opened, wanted, tokenizer=decoder, index=index.core, batch_size=batch_size)
+    decoder = index.tokenizer if isinstance(queries[0], (str, bytes)) else None
+    answer = timeline.when(opened, queries, tokenizer=decoder, index=index.core, batch_size=batch_size)
     counts = answer.counts().sum(axis=1)
     echo()
     echo(f"in the order {order}")
@@ -289,4 +300,4 @@ def _print_steps(
         steps = seen["step"][seen["text"] == number]
         first, last = (f"{steps.min():,}", f"{steps.max():,}") if len(steps) else ("-", "-")
         echo(f"{counts[number]:>9,}  {first:>10}  {last:>10}  {short(name)}")
-    echo("`pile-tools when` tells every step and row, and counts by checkpoint")
+    echo("`pile-tools when` prints every step and row, and counts by checkpoint")

@@ -12,7 +12,7 @@ from pile_tools.order.order import PYTHIA_ROW_LENGTH
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, shell_quote
 
-#: Files of other rows or of documents are not an order as they are.
+#: Bytes of one of Pythia's rows. A file of other rows, or of documents, does not open as an order by default.
 PYTHIA_ROW_BYTES = 2 * PYTHIA_ROW_LENGTH
 
 
@@ -25,11 +25,11 @@ PYTHIA_ROW_BYTES = 2 * PYTHIA_ROW_LENGTH
     type=click.IntRange(min=1),
     default=SHARD_BYTES,
     show_default=True,
-    help="Of a shard.",
+    help="Bytes of a shard.",
 )
 @options.force
 def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
-    """Cut the token file FILE into shards named as Pythia's are, NAME-000NN-of-000MM.bin.
+    """Split the token file FILE into shards named as Pythia's, NAME-000NN-of-000MM.bin.
 
     \b
     Examples:
@@ -39,7 +39,7 @@ def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
     files = find_token_shards(file)
     size = sum(n_bytes for _, n_bytes in files)
     done = 0
-    with Bar("cutting", size, "bytes") as bar:
+    with Bar("splitting", size, "bytes") as bar:
 
         def on_bytes(n: int) -> None:
             nonlocal done
@@ -49,4 +49,4 @@ def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
         shards = shard(file, output, shard_bytes=shard_bytes, force=force, on_bytes=on_bytes)
     echo(f"{output}: {len(shards)} shards of {size:,} bytes, {shards[0].name} to {shards[-1].name}")
     if size % PYTHIA_ROW_BYTES == 0:
-        echo(f"read them as they are: pile-tools batch {shell_quote(output)} --step 0")
+        echo(f"next: pile-tools batch {shell_quote(output)} --step 0")

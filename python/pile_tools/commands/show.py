@@ -10,30 +10,30 @@ import numpy as np
 
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.commands import options
-from pile_tools.errors import ConfigError, FormatError
+from pile_tools.errors import ConfigError, PileError
 from pile_tools.terminal import echo, echo_json, echo_text
 from pile_tools.tokens import documents
 from pile_tools.tokens.datasets import tokenizer_of
-from pile_tools.types import Tokens
+from pile_tools.types import Origin, Tokens
 
 
-# Numbers from the end start with a dash, and are no options.
+# Numbers from the end start with a dash: without this click would read -1 as an option.
 @click.command("show", context_settings={"ignore_unknown_options": True})
 @click.argument("prefix", type=options.PATH)
 @click.argument("document")
 @click.option("--tokens", "as_tokens", is_flag=True, help="Print token ids instead of text.")
-@click.option("--raw", is_flag=True, help="Print the record itself, read again from its shard.")
+@click.option("--raw", is_flag=True, help="Print the record, read again from its shard.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--tokenizer",
     type=options.PATH,
     metavar="FILE|FOLDER|ID",
-    help="Where the dataset's own tokenizer is not found.",
+    help="Tokenizer, if the dataset's is not found.",
 )
 def command(
     prefix: Path, document: str, as_tokens: bool, raw: bool, as_json: bool, tokenizer: Path | None
 ) -> None:
-    """Print a document of the dataset at PREFIX: where it came from, where its tokens are, its text.
+    """Print a document of the dataset at PREFIX: its origin, the range of its tokens, and its text.
 
     DOCUMENT is a number, from 0 or with -1 for the last, or SHARD:RECORD with the shard's path or the end of
     it and the record's line from 0. With --raw the shard is decompressed up to the record, which is printed
@@ -56,9 +56,7 @@ def command(
     if raw or not as_tokens:
         decoder = tokenizer_of(prefix, tokenizer)
         if raw:
-            path = documents.find_shard(prefix, shown["origin"]["shard"])
-            field = documents.text_field_of(prefix)
-            shown["raw"] = _record(path, shown["origin"], field, decoder, ids)
+            shown["raw"] = _record(prefix, shown["origin"], decoder, ids)
         else:
             shown["text"] = decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
     if as_json:
@@ -67,15 +65,18 @@ def command(
         _print(shown, prefix)
 
 
-def _record(path: Path, origin: Any, field: str, tokenizer: Tokenizer, ids: Tokens) -> str:
+def _record(prefix: Path, origin: Origin, tokenizer: Tokenizer, ids: Tokens) -> str:
     try:
-        return documents.record_of(path, origin, field, tokenizer, ids)
-    except FormatError as err:
-        raise FormatError(f"{err}; without --raw its text is shown") from err
+        path = documents.find_shard(prefix, origin["shard"])
+        return documents.record_of(path, origin, documents.text_field_of(prefix), tokenizer, ids)
+    except ConfigError as err:
+        raise ConfigError(f"{err}; without --raw the document's text is shown") from err
+    except PileError as err:
+        raise PileError(f"{err}; without --raw the document's text is shown") from err
 
 
 def _about(dataset: TokenDataset, number: int, others: list[int]) -> dict[str, Any]:
-    """What is known of a document without reading its tokens."""
+    """The number, origin and token range of a document, and the other documents of its record."""
     about: dict[str, Any] = {
         "document": number,
         "n_documents": len(dataset),
@@ -103,7 +104,7 @@ def _print(shown: dict[str, Any], prefix: Path) -> None:
         some = ", ".join(f"{other:,}" for other in others[:10]) + (", ..." if len(others) > 10 else "")
         echo(f"  also    {len(others):,} more of the same record: {some}")
     if "raw" in shown:
-        echo("  record  read again from the shard, it gives the same tokens")
+        echo("  record  read again from the shard; it gives the same tokens")
     echo()
     if "tokens" in shown:
         echo(" ".join(map(str, shown["tokens"])))

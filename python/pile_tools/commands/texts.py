@@ -1,4 +1,4 @@
-"""Texts that commands are asked for, and how they are printed."""
+"""The texts and token ids that commands search for, and how they are printed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,8 +16,8 @@ from pile_tools.errors import ConfigError
 from pile_tools.read.texts import read_texts
 from pile_tools.terminal import echo, echo_text, style
 
-#: Datasets store ids as int32 at most.
-MOST_ID = 2**31 - 1
+#: Largest id that a dataset can store: int32.
+MAX_ID = 2**31 - 1
 
 texts_file = click.option(
     "--file",
@@ -30,16 +29,21 @@ texts_as_ids = click.option(
     "--tokens",
     multiple=True,
     metavar="IDS",
-    help='Ids in place of a text, such as "510 1566"; again for more.',
+    help='Token ids instead of a text, such as "510 1566"; can be repeated.',
 )
 
 
-def asked(
+def queries_of(
     texts: tuple[str, ...], file: Path | None, tokens: tuple[str, ...]
 ) -> Sequence[str | bytes] | list[list[int]]:
-    """The texts of a command line, of `--file` or of `--tokens`; bytes where one is not UTF-8.
+    """The queries of a command line: its texts, those of `--file`, or the ids of `--tokens`.
 
-    Raises ConfigError, PileError.
+    A text of the command line that is not UTF-8 is returned as bytes.
+
+    Raises:
+        ConfigError: Not exactly one of the three is given, or a text or id is invalid.
+        PileError: The file is not a list of texts.
+        OSError: The file cannot be read.
     """
     if sum([bool(texts), file is not None, bool(tokens)]) != 1:
         raise ConfigError("give texts, or --file, or --tokens")
@@ -52,7 +56,7 @@ def asked(
 
 
 def _typed(text: str) -> str | bytes:
-    """A text of the command line: what is not UTF-8 as the bytes that were typed."""
+    """A text of the command line; as the bytes that were typed if they are not UTF-8."""
     data = os.fsencode(text)
     try:
         return data.decode()
@@ -62,54 +66,68 @@ def _typed(text: str) -> str | bytes:
 
 def _ids(text: str) -> list[int]:
     ids = re.split(r"[\s,]+", text.strip())
-    # Python refuses to read numbers of thousands of digits.
+    # Python refuses to convert numbers of thousands of digits.
     if not all(re.fullmatch(r"\d{1,100}", id) for id in ids):
         raise ConfigError(f'--tokens {text!r}: expected ids such as "510 1566"')
     return [checked_id(int(id)) for id in ids]
 
 
 def checked_id(id: int) -> int:
-    """An id that a dataset can hold. Raises ConfigError."""
-    if not 0 <= id <= MOST_ID:
-        raise ConfigError(f"ids are 0 to {MOST_ID:,}, got {id}")
+    """The id, if a dataset can store it. Raises ConfigError."""
+    if not 0 <= id <= MAX_ID:
+        raise ConfigError(f"ids are 0 to {MAX_ID:,}, got {id}")
     return id
 
 
-def quoted(text: str | bytes | list[int], is_ids: bool) -> str:
-    """A text as it is printed: on one line, in quotes."""
-    if is_ids or isinstance(text, list):
-        return "tokens " + " ".join(str(id) for id in text)
-    shown = text if isinstance(text, str) else text.decode(errors="backslashreplace")
-    return json.dumps(shown, ensure_ascii=False)
+def quoted(query: str | bytes | list[int]) -> str:
+    """A query as it is printed: a text in quotes on one line, or its ids."""
+    if isinstance(query, list):
+        return "tokens " + " ".join(str(id) for id in query)
+    text = query if isinstance(query, str) else query.decode(errors="backslashreplace")
+    return json.dumps(text, ensure_ascii=False)
 
 
-def note_normalized(texts: Sequence[Any], changed: Sequence[int], tokenizer: Tokenizer | None) -> None:
-    """Says on standard error which texts normalization changed, or that it could not be done."""
+def unquoted(name: str) -> str:
+    """A query as lines of JSON hold it, from its `quoted` form."""
+    text: str = json.loads(name) if name.startswith('"') else name
+    return text
+
+
+def note_normalized(
+    texts: Sequence[str | bytes], changed: Sequence[int], tokenizer: Tokenizer | None
+) -> None:
+    """Notes on standard error how many texts normalization changed, or that no tokenizer normalizes them."""
     n = len(texts)
     if changed and tokenizer is not None:
-        what = "the text was" if n == 1 else f"{len(changed):,} of {n:,} texts were"
-        how = tokenizer.normalizer or "added tokens"
-        echo(f"note: {what} normalized as the tokenizer does ({how})", err=True)
-    written = (text if isinstance(text, str) else "" for text in texts)
-    if tokenizer is None and not all(text.isascii() for text in written):
-        echo("note: the tokenizer is not here: texts are not normalized; --tokenizer FILE", err=True)
+        subject = "the text was" if n == 1 else f"{len(changed):,} of {n:,} texts were"
+        rule = tokenizer.normalizer or "added tokens"
+        echo(f"note: {subject} normalized as the tokenizer does ({rule})", err=True)
+    # Bytes are never normalized, and normalization does not change ASCII.
+    is_ascii = all(text.isascii() for text in texts if isinstance(text, str))
+    if tokenizer is None and not is_ascii:
+        echo("note: the tokenizer is not found: texts are not normalized; give --tokenizer FILE", err=True)
 
 
 def short(name: str, width: int = 60) -> str:
-    """As much of a name as fits."""
+    """A quoted query, truncated to `width` characters."""
     return name if len(name) <= width else name[: width - 4] + '..."'
 
 
 def times(n: int) -> str:
-    """How often, in words."""
+    """A count in words: `once`, or `n times`."""
     return "once" if n == 1 else f"{n:,} times"
 
 
 def print_context(around: list[str], text: str) -> None:
-    """Prints what stands before, at and behind an occurrence, the text marked."""
+    """Prints an occurrence with its context, the text highlighted.
+
+    Args:
+        around: The decoded tokens before, at and after the occurrence.
+        text: The text, which may begin and end within the tokens at the occurrence.
+    """
     before, inside, after = around
-    at = inside.find(text)
-    if at >= 0:
-        before, inside, after = before + inside[:at], text, inside[at + len(text) :] + after
+    start = inside.find(text)
+    if start >= 0:
+        before, inside, after = before + inside[:start], text, inside[start + len(text) :] + after
     before, inside, after = (part.replace("\n", "\n  | ") for part in (before, inside, after))
     echo_text("  | ", before, style(inside, bold=True, underline=True), after)

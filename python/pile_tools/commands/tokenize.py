@@ -25,15 +25,17 @@ from pile_tools.tokens.parts import Part
 @options.dataset_output
 @config_options(TokenizeConfig)
 @config_options(RecordConfig)
-@click.option("--no-eod", is_flag=True, help="End documents with no token.")
+@click.option("--no-eod", is_flag=True, help="Do not end documents with an end-of-document token.")
 @click.option(
     "--shards",
     "part",
     metavar="I/N",
-    help="Make part I of N only, for a job scheduler; `merge` joins the parts.",
+    help="Make only part I of N, for a job scheduler; `merge` joins the parts.",
 )
 @click.option(
-    "--distributed", is_flag=True, help="Tokenize the shards as tasks on Ray, one thread each by default."
+    "--distributed",
+    is_flag=True,
+    help="Tokenize the shards as tasks on Ray, by default with one thread each.",
 )
 @options.threads
 @options.force
@@ -55,11 +57,12 @@ def command(
     """Tokenize SHARDS (files, folders or globs) into GPT-NeoX's memory-mapped format.
 
     Shards are .jsonl, .ndjson and .json files with {"text": ..., "meta": {"pile_set_name": ...}} or a string
-    on each line; .txt files, each one document; all of them also compressed (.zst, .zstd, .gz); and .parquet
-    files with a column of texts. What else is in a folder is reported. Shards are taken sorted byte-wise by
-    path: that order is the dataset's. Beside PREFIX.bin and PREFIX.idx lie the provenance of each document
-    and the manifest. An interrupted run goes on with the shard it was at. SHARDS may be - for .jsonl from
-    standard input, or pipes as of <(...); a run over those starts from the beginning.
+    on each line; .txt files, each one document; all of these also compressed (.zst, .zstd, .gz); and .parquet
+    files with a column of texts. Other files in a folder are ignored and reported. Shards are read in
+    byte-wise order of their paths, which is the order of the dataset. The provenance of each document and the
+    manifest are written beside PREFIX.bin and PREFIX.idx. An interrupted run resumes at its first unfinished
+    shard. SHARDS may be - for .jsonl from standard input, or pipes as of <(...); a run over those starts from
+    the beginning.
 
     \b
     Examples:
@@ -75,7 +78,7 @@ def command(
     if part is not None and distributed:
         raise click.UsageError("--shards and --distributed exclude each other")
     if has_stream(shards) and (part is not None or distributed):
-        raise click.UsageError("standard input and pipes cannot be cut into parts")
+        raise click.UsageError("standard input and pipes cannot be divided into parts")
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
     config = TokenizeConfig(
         tokenizer=tokenizer,
@@ -89,22 +92,22 @@ def command(
         is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT
         _run_distributed(found, output, config, 1 if is_default else threads, force)
         return
-    one = None if part is None else Part.parse(part)
+    only = None if part is None else Part.parse(part)
     started = time.monotonic()
-    with Bar("tokenizing", options.size_of(list(found if one is None else one.of(found)))) as bar:
-        result = run(found, output, config, threads=threads, part=one, force=force, on_progress=bar.update)
+    with Bar("tokenizing", options.size_of(list(found if only is None else only.of(found)))) as bar:
+        result = run(found, output, config, threads=threads, part=only, force=force, on_progress=bar.update)
     if not result.is_new:
         echo(f"{output} is finished already, nothing to do")
         return
     if result.n_resumed_shards:
-        echo(f"went on after {result.n_resumed_shards} shards that an interrupted run had finished")
-    made = output if one is None else one.prefix(output)
-    # The time of what an interrupted run had made is not known.
+        echo(f"resumed after {result.n_resumed_shards} shards that an interrupted run had finished")
+    made = output if only is None else only.prefix(output)
+    # The time of an interrupted run is unknown, so there is no rate for the whole.
     seconds = None if result.n_resumed_shards else time.monotonic() - started
     _print_summary(made, result.manifest, seconds)
-    if one is not None:
+    if only is not None:
         parts = shell_quote(made.parent)
-        echo(f"when all parts are there: pile-tools merge {parts} -o {shell_quote(output)}")
+        echo(f"when all parts are finished: pile-tools merge {parts} -o {shell_quote(output)}")
 
 
 def _run_distributed(
@@ -113,7 +116,7 @@ def _run_distributed(
     if finished(shards, output, config, force=force):
         echo(f"{output} is finished already, nothing to do")
         return
-    # Imported here: ray is an extra.
+    # Imported here because ray is an optional dependency.
     from pile_tools.jobs import distributed, merge
 
     started = time.monotonic()
@@ -129,7 +132,7 @@ def _run_distributed(
 
 
 def _print_left_out(output: Path, shards: list[dict[str, Any]]) -> None:
-    """What did not come through as it was in the records, where there is any."""
+    """Prints what was replaced or left out of the records, if anything was."""
     if n := sum(shard["n_lone_surrogates"] for shard in shards):
         echo(f"{n:,} lone surrogates in the JSON became U+FFFD")
     bad = [shard for shard in shards if shard["bad_records"]["n"]]

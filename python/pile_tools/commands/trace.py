@@ -6,8 +6,8 @@ import click
 
 from pile_tools import timeline
 from pile_tools.commands import options
-from pile_tools.commands.opening import opened_order
-from pile_tools.commands.places import source_of
+from pile_tools.commands.orders import opened_order
+from pile_tools.commands.origins import source_of
 from pile_tools.errors import ConfigError
 from pile_tools.terminal import echo, echo_json
 from pile_tools.timeline.checkpoints import intervals
@@ -34,7 +34,7 @@ def command(
     row_length: int | None,
     compat: str | None,
 ) -> None:
-    """Print every step of ORDER that sees any part of DOCUMENT, in which epoch, and which of its tokens.
+    """Print every step of ORDER that sees a part of DOCUMENT, with the epoch and the tokens seen.
 
     GPT-NeoX shuffles the documents of all epochs together: the epoch is the number of the document's copy.
 
@@ -47,26 +47,27 @@ def command(
     if document < 0:
         raise click.UsageError(f"documents are numbered from 0, got {document}")
     if not opened.knows_documents:
-        raise ConfigError(f"the order is of rows, whose documents are not known ({order})")
-    views = timeline.trace(opened, document, batch_size=batch_size)
+        raise ConfigError(f"the documents of the order's rows are unknown ({order})")
+    seen = timeline.trace(opened, document, batch_size=batch_size)
     n_steps, _ = timeline.extent(opened, batch_size)
     dataset = opened.dataset
     if as_json:
-        for row in views:
-            echo_json(dict(zip(views.dtype.names or (), row.tolist(), strict=True)))
+        for row in seen:
+            echo_json(dict(zip(seen.dtype.names or (), row.tolist(), strict=True)))
         return
     echo(f"document {document:,}: {len(dataset[document]):,} tokens, {source_of(dataset, document)}")
-    if not len(views):
-        echo("no sample of the order holds any of it")
+    if not len(seen):
+        echo("no sample of the order holds a part of it")
         return
-    cut = intervals(checkpoints, n_steps)
+    between = intervals(checkpoints, n_steps)
     echo()
     echo(f"{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens of document':>18}  {'from in row':>11}  between")
-    for view in views:
-        step = int(view["step"])
-        label = cut.labels()[int(cut.of(view["step"]))] if step < n_steps else "behind the run's last step"
-        tokens = f"{view['token']:,} to {view['token'] + view['length'] - 1:,}"
+    labels = between.labels()
+    for part in seen:
+        step = int(part["step"])
+        label = labels[int(between.of(part["step"]))] if step < n_steps else "after the run's last step"
+        tokens = f"{part['token']:,} to {part['token'] + part['length'] - 1:,}"
         echo(
-            f"{step:>9,}  {view['row']:>6,}  {view['epoch'] + 1:>5}  {tokens:>18}  "
-            f"{view['offset']:>11,}  {label}"
+            f"{step:>9,}  {part['row']:>6,}  {part['epoch'] + 1:>5}  {tokens:>18}  "
+            f"{part['offset']:>11,}  {label}"
         )

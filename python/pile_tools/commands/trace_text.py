@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from pile_tools import publish, timeline
 from pile_tools.commands import options
-from pile_tools.commands.places import place_of
+from pile_tools.commands.origins import range_of
 from pile_tools.commands.texts import note_normalized, quoted, short, times
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.order.open import open_order
@@ -22,7 +23,7 @@ from pile_tools.search import Index, Span, open_index
 from pile_tools.terminal import Styled, echo, echo_json, echo_text, style
 from pile_tools.tokenizers import load_tokenizer
 
-#: Spans that occur more often are not traced to steps: nothing of interest comes of it.
+#: Spans that occur more often are not traced to steps: it takes long, and they are seen throughout the run.
 _MAX_TRACED = 10_000
 
 
@@ -34,19 +35,28 @@ _MAX_TRACED = 10_000
     type=click.IntRange(min=1),
     default=32,
     show_default=True,
-    help="Bytes of the shortest part told.",
+    help="Minimum bytes of a part.",
 )
-@click.option("--order", type=options.PATH, metavar="ORDER", help="Tell also which steps see each part.")
-@click.option("-o", "--output", type=options.PATH, metavar="FILE", help="Write a page: .html.")
+@click.option("--order", type=options.PATH, metavar="ORDER", help="Also print which steps see each part.")
+@click.option("-o", "--output", type=options.PATH, metavar="FILE", help="Write an HTML page: .html.")
 @click.option(
-    "--places", type=click.IntRange(min=1), default=5, show_default=True, help="Places told of each part."
+    "--places",
+    "max_occurrences",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Maximum occurrences listed of each part.",
 )
-@click.option("--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Parts listed.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Maximum parts listed."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
 @click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, where the order names none."
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
 )
-@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the index's own is not found.")
+@click.option(
+    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the index's is not found."
+)
 @options.threads
 def command(
     prefix: Path,
@@ -54,21 +64,21 @@ def command(
     min_bytes: int,
     order: Path | None,
     output: Path | None,
-    places: int,
+    max_occurrences: int,
     limit: int,
     as_json: bool,
     batch_size: int | None,
     tokenizer: Path | None,
     threads: int,
 ) -> None:
-    """Mark the longest parts of the text in FILE that stand verbatim in the dataset at PREFIX, by its index.
+    """Mark the longest parts of the text in FILE that occur verbatim in the dataset at PREFIX, by its index.
 
-    FILE is plain text, such as a model's output; - is standard input. A part stands where its bytes stand in
-    the decoded text of one document, and may begin and end within tokens. The parts are listed with the most
-    unlikely tokens first.
+    FILE is plain text, such as a model's output; - is standard input. A part occurs where its bytes occur in
+    the decoded text of one document, and may begin and end within tokens. The parts with the least likely
+    tokens are listed first.
 
-    The text is first normalized as the dataset's tokenizer normalizes text. What is printed and written is
-    that text, and byte positions are in it; a note says when it is not the same as FILE.
+    The text is first normalized as the dataset's tokenizer normalizes text. The normalized text is printed
+    and written, and byte positions refer to it; a note says if it differs from FILE.
 
     \b
     Examples:
@@ -78,17 +88,17 @@ def command(
     """
     if output is not None and output.suffix != ".html":
         raise ConfigError(f"-o writes .html ({output})")
-    given = _read(file)
+    written = _read(file)
     index = open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
-    text = index.normalize(given).decode(errors="replace")
-    is_changed = text != given
-    note_normalized([given], [0] if is_changed else [], index.tokenizer)
+    text = index.normalize(written).decode(errors="replace")
+    is_changed = text != written
+    note_normalized([written], [0] if is_changed else [], index.tokenizer)
     if output is not None:
         publish.refuse_page(output)
-    spans = index.trace(text, min_bytes=min_bytes, max_places=places, threads=threads)
+    spans = index.trace(text, min_bytes=min_bytes, max_occurrences=max_occurrences, threads=threads)
     seen = [""] * len(spans) if order is None else _seen(index, order, spans, batch_size)
     entries = [
-        Entry(span, [_place(index, place) for place in span.places], steps)
+        Entry(span, [_occurrence(index, row) for row in span.occurrences], steps)
         for span, steps in zip(spans, seen, strict=True)
     ]
     about = (
@@ -101,8 +111,8 @@ def command(
         _print_json(entries, is_changed)
         return
     if output is None:
-        pieces = marked.pieces(text.rstrip("\n"), spans)
-        echo_text(*(_marked(piece) if held else piece for piece, held in pieces))
+        fragments = marked.fragments(text.rstrip("\n"), spans)
+        echo_text(*(_marked(fragment) if covering else fragment for fragment, covering in fragments))
         echo()
     echo(about)
     _print_entries(entries, limit)
@@ -110,13 +120,13 @@ def command(
         echo(f"page: {output}")
 
 
-def _marked(piece: str) -> str | Styled:
-    """A piece as it is printed: underlined, or in brackets where the output is no terminal."""
-    return style(piece, bold=True, underline=True) if sys.stdout.isatty() else f"[[{piece}]]"
+def _marked(fragment: str) -> str | Styled:
+    """A fragment within a span as it is printed: underlined on a terminal, in brackets elsewhere."""
+    return style(fragment, bold=True, underline=True) if sys.stdout.isatty() else f"[[{fragment}]]"
 
 
 def _read(file: Path) -> str:
-    """The text of a file or of standard input, without a byte-order mark. Raises PileError."""
+    """The text of a file or of standard input, without a byte-order mark. Raises PileError, OSError."""
     if str(file) == str(STANDARD_INPUT):
         data = read_bounded(sys.stdin.buffer, "a text", file)
     else:
@@ -132,30 +142,32 @@ def _read(file: Path) -> str:
     return text
 
 
-def _place(index: Index, row: Any) -> str:
+def _occurrence(index: Index, row: np.void) -> str:
     document, token, _, n_tokens = row.tolist()
-    return place_of(index.dataset, document, token, n_tokens)
+    return range_of(index.dataset, document, token, n_tokens)
 
 
 def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) -> list[str]:
-    """By which steps each span is seen."""
+    """The steps that see each span, in words."""
     opened = open_order(order)
     texts = list({span.text: None for span in spans if span.count <= _MAX_TRACED})
-    told = dict.fromkeys((span.text for span in spans), "too frequent to be traced to steps")
+    seen = dict.fromkeys((span.text for span in spans), "too frequent to be traced to steps")
     if not texts:
-        return [told[span.text] for span in spans]
-    # As bytes: the parts are of the normalized text.
-    wanted = [text.encode() for text in texts]
-    answer = timeline.when(opened, wanted, tokenizer=index.tokenizer, index=index.core, batch_size=batch_size)
+        return [seen[span.text] for span in spans]
+    # Spans are normalized already, and bytes are not normalized again.
+    queries = [text.encode() for text in texts]
+    answer = timeline.when(
+        opened, queries, tokenizer=index.tokenizer, index=index.core, batch_size=batch_size
+    )
     counts = answer.counts().sum(axis=1)
-    for place, text in enumerate(texts):
-        steps = answer.sightings["step"][answer.sightings["text"] == place]
-        told[text] = "in no step"
+    for number, text in enumerate(texts):
+        steps = answer.sightings["step"][answer.sightings["text"] == number]
+        seen[text] = "in no step"
         if len(steps):
             first, last = int(steps.min()), int(steps.max())
             when = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
-            told[text] = f"seen {times(int(counts[place]))}, {when}"
-    return [told[span.text] for span in spans]
+            seen[text] = f"seen {times(int(counts[number]))}, {when}"
+    return [seen[span.text] for span in spans]
 
 
 def _parts(n: int) -> str:
@@ -168,13 +180,13 @@ def _print_entries(entries: list[Entry], limit: int) -> None:
         entry = entries[number]
         span = entry.span
         echo()
-        echo(f"{short(quoted(span.text.encode(), False), 100)}")
+        echo(f"{short(quoted(span.text), 100)}")
         steps = f"; {entry.seen}" if entry.seen else ""
         echo(f"  {times(span.count)}, bytes {span.start:,} to {span.end - 1:,} of the text{steps}")
-        for place in entry.places:
-            echo(style(f"  {place}", dim=True))
-        if span.count > len(entry.places):
-            echo(style(f"  ... and {span.count - len(entry.places):,} more", dim=True))
+        for line in entry.occurrences:
+            echo(style(f"  {line}", dim=True))
+        if span.count > len(entry.occurrences):
+            echo(style(f"  ... and {span.count - len(entry.occurrences):,} more", dim=True))
     if len(ranked) > limit:
         echo()
         echo(f"... and {_parts(len(ranked) - limit)} more; --limit prints more, --json all")
@@ -190,8 +202,8 @@ def _print_json(entries: list[Entry], is_changed: bool) -> None:
             "count": span.count,
             "rarity": span.rarity,
         }
-        names = span.places.dtype.names or ()
-        places = [dict(zip(names, place.tolist(), strict=True)) for place in span.places]
+        columns = span.occurrences.dtype.names or ()
+        places = [dict(zip(columns, row.tolist(), strict=True)) for row in span.occurrences]
         more: dict[str, Any] = {"seen": entry.seen} if entry.seen else {}
         if is_changed:
             more["is_normalized"] = True

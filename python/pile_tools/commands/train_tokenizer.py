@@ -17,9 +17,9 @@ from pile_tools.terminal import echo
 
 
 class Bars:
-    """A bar for the bytes in which words are counted, then one for the merges; use as a context manager.
+    """A progress bar for the bytes whose words are counted, then one for the merges; a context manager.
 
-    Of standard input nobody knows how many bytes there are: it has the first bar alone.
+    The size of standard input is unknown, so that it has only the first bar.
     """
 
     def __init__(self, n_bytes: int | None, n_merges: int) -> None:
@@ -35,7 +35,7 @@ class Bars:
         self._stack.close()
 
     def update(self, done: int) -> None:
-        """Shows that `done` bytes are counted, or all of them and the rest merged."""
+        """Shows `done` units: the bytes counted, then all bytes plus the merges made."""
         n_merged = 0 if self._n_bytes is None else done - self._n_bytes
         if self._merging is None and n_merged <= 0:
             self._counting.update(done)
@@ -60,7 +60,7 @@ class Bars:
     default=SPECIAL_TOKENS,
     show_default=True,
     metavar="TOKEN",
-    help="A token with an id before all others, the first 0; give it once for each.",
+    help="A token whose id precedes all others, the first 0; give the option once for each token.",
 )
 @options.threads
 @options.force
@@ -78,8 +78,8 @@ def command(
 ) -> None:
     """Train a byte-level BPE tokenizer on SHARDS: files, folders or globs as `tokenize` takes them.
 
-    Writes Hugging Face's tokenizer.json, as GPT-NeoX-20B's: NFC, GPT-2's words, and special tokens first. The
-    merges are those of Hugging Face's trainer, for any number of threads.
+    Writes a tokenizer.json of Hugging Face's format, like that of GPT-NeoX-20B: NFC, GPT-2's pretokenizer,
+    and special tokens first. The merges are those of Hugging Face's trainer, for any number of threads.
 
     \b
     Examples:
@@ -109,4 +109,4 @@ def command(
         echo(f"{summary['n_bad_records']:,} bad records left out")
     options.print_passed_over(manifest)
     if summary["vocab_size"] < config.vocab_size:
-        echo(f"the text has no more pairs to merge: fewer tokens than the {config.vocab_size:,} asked for")
+        echo(f"the text has no more pairs to merge: fewer tokens than the requested {config.vocab_size:,}")

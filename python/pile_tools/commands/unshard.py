@@ -17,9 +17,9 @@ from pile_tools.terminal import echo
 @click.option("-o", "--output", type=options.PATH, metavar="FILE.bin", required=True, help="File to write.")
 @options.force
 def command(path: Path, output: Path, force: bool) -> None:
-    """Put the shards in the folder PATH together as one file.
+    """Join the shards in the folder PATH into one file.
 
-    Our own tools read shards as they are; this is for others.
+    For other tools: pile-tools reads shards directly.
 
     \b
     Examples:

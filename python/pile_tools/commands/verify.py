@@ -19,13 +19,13 @@ from pile_tools.terminal import echo, style
     metavar="FILE",
     help="Check the files in PATH by this list of names and SHA-256.",
 )
-@click.option("--chain", is_flag=True, help="Check what it was made from too, back to the shards.")
+@click.option("--chain", is_flag=True, help="Also check its inputs and theirs, back to the shards.")
 def command(path: Path, hashes: Path | None, chain: bool) -> None:
-    """Check that the artifact at PATH is what its manifest says: every byte of it, and what it was made from.
+    """Check that the artifact at PATH matches its manifest: every byte of its files, and its inputs.
 
-    PATH is a dataset's prefix, an order's or a run's folder, a checkpoint, a study, or any manifest. What it
-    was made from is checked where it is still here. The last line counts the artifacts and files that were
-    checked, the inputs that are absent, and what nothing is known to check by.
+    PATH is the prefix of a dataset, the folder of an order or a run, a checkpoint, a study, or any manifest.
+    Inputs are checked if they are still here. The last line counts the artifacts and files that were checked,
+    the inputs that are absent, and the files without a known checksum.
 
     \b
     Examples:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -13,17 +12,18 @@ import numpy as np
 from pile_tools import timeline
 from pile_tools._core import Tokenizer
 from pile_tools.commands import options
-from pile_tools.commands.opening import opened_order
-from pile_tools.commands.places import source_of, tokens_from
+from pile_tools.commands.orders import opened_order
+from pile_tools.commands.origins import source_of, tokens_from
 from pile_tools.commands.texts import (
-    asked,
     note_normalized,
     print_context,
+    queries_of,
     quoted,
     short,
     texts_as_ids,
     texts_file,
     times,
+    unquoted,
 )
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
@@ -33,8 +33,18 @@ from pile_tools.terminal import echo, echo_json, style
 from pile_tools.timeline import When
 from pile_tools.timeline.checkpoints import Intervals, intervals
 
-#: Texts and intervals listed one a line; more are summed up.
+#: Maximum texts, and maximum intervals, that are printed.
 _N_LISTED = 30
+
+
+@dataclass(frozen=True)
+class _Printed:
+    """How occurrences are printed: the queries in quotes, and the tokens shown before and after each."""
+
+    names: list[str]
+    context: int
+    checkpoints: Intervals
+    decoder: Tokenizer | None
 
 
 @click.command("when")
@@ -43,16 +53,18 @@ _N_LISTED = 30
 @texts_file
 @texts_as_ids
 @click.option(
-    "--across-documents", is_flag=True, help="Find also what runs from one document into the next in a row."
+    "--across-documents",
+    is_flag=True,
+    help="Also find occurrences that run from one document into the next within a row.",
 )
-@click.option("--steps", metavar="A:B", help="Tell only what is seen in steps A to B - 1.")
+@click.option("--steps", metavar="A:B", help="Only occurrences seen in steps A to B - 1.")
 @click.option(
     "--checkpoints",
     metavar="N|LIST|DIR",
     help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Occurrences printed."
+    "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Maximum occurrences printed."
 )
 @click.option(
     "--context",
@@ -66,13 +78,15 @@ _N_LISTED = 30
 @options.batch_size
 @options.row_length
 @options.compat
-@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="Where the dataset's own is not found.")
+@click.option(
+    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
+)
 @click.option(
     "--index",
     type=click.Choice(["auto", "none"]),
     default="auto",
     show_default=True,
-    help="Use the dataset's index where it is there and faster, or scan; the answer is the same.",
+    help="auto: use the dataset's index if it exists and is faster; none: scan. The answer is the same.",
 )
 @options.threads
 def command(
@@ -94,12 +108,11 @@ def command(
     index: str,
     threads: int,
 ) -> None:
-    """Print every time the model saw TEXTS in ORDER: step, row, document, and the checkpoints around.
+    """Print every time the model saw TEXTS in ORDER: step, row, document, and the checkpoints around it.
 
-    A text is normalized as the dataset's tokenizer normalizes text, and occurs where its bytes stand in the
-    decoded text of one document, whatever the token borders. A
-    row's seq_length + 1 tokens hold it; where the border of two rows cuts it, both rows are told. All texts
-    of a --file are looked for in one pass.
+    A text is normalized as the dataset's tokenizer normalizes text, and occurs where its bytes occur in the
+    decoded text of one document, whatever the token borders. A row has seq_length + 1 tokens; an occurrence
+    split across rows is printed with all its rows. All texts of a --file are searched in one pass.
 
     \b
     Examples:
@@ -107,16 +120,16 @@ def command(
       pile-tools when tokens/ --file canaries.txt --json > seen.jsonl
       pile-tools when tokens/ "Alice" --checkpoints run/ --plot alice.svg
     """
-    wanted = asked(texts, file, tokens)
+    queries = queries_of(texts, file, tokens)
     opened = opened_order(order, row_length, batch_size, compat)
     decoder = None if tokens and tokenizer is None else opened.tokenizer(tokenizer)
     n_steps, size = timeline.extent(opened, batch_size)
     first, end = _steps(steps, n_steps)
-    cut = intervals(checkpoints, n_steps)
+    between = intervals(checkpoints, n_steps)
     with Bar("searching", None, "tokens and samples") as bar:
         answer = timeline.when(
             opened,
-            wanted,
+            queries,
             tokenizer=decoder,
             index="auto" if index == "auto" else None,
             across_documents=across_documents,
@@ -125,19 +138,20 @@ def command(
             on_progress=bar.update,
         )
     answer = _within(answer, first, end)
-    names = [quoted(text, bool(tokens)) for text in wanted]
+    names = [quoted(query) for query in queries]
     if not tokens:
-        note_normalized(wanted, answer.changed, decoder)
+        written = [query for query in queries if isinstance(query, (str, bytes))]
+        note_normalized(written, answer.changed, decoder)
     if plot is not None:
-        charts.write_chart(plot, _chart(answer, cut, names))
+        charts.write_chart(plot, _chart(answer, between, names))
     if as_json:
-        _print_json(opened, answer, cut, names)
+        _print_json(opened, answer, between, names)
         _print_rule(opened, answer, (first, end), across_documents, err=True)
         return
-    if len(wanted) > 1:
+    if len(queries) > 1:
         _print_texts(answer, names)
-    _print_occurrences(opened, answer, cut, decoder, (names, limit, context))
-    _print_counts(answer, cut)
+    _print_occurrences(opened, answer, _Printed(names, context, between, decoder), limit)
+    _print_counts(answer, between)
     _print_rule(opened, answer, (first, end), across_documents, err=False)
     if plot is not None:
         echo(f"plot: {plot}")
@@ -156,13 +170,12 @@ def _steps(given: str | None, n_steps: int) -> tuple[int, int]:
 
 
 def _within(answer: When, first: int, end: int) -> When:
-    """The answer with the occurrences of which a part is seen in these steps."""
+    """The answer with only the occurrences of which a part is seen in steps [first, end)."""
     seen = answer.sightings
     numbers = seen["occurrence"][(seen["step"] >= first) & (seen["step"] < end)]
-    kept = seen[np.isin(seen["occurrence"], numbers)].copy()
-    kept["occurrence"] = np.cumsum(kept["part"] == 0) - 1
-    values = {name: getattr(answer, name) for name in answer.__dataclass_fields__}
-    return When(**(values | {"sightings": kept}))
+    within = seen[np.isin(seen["occurrence"], numbers)].copy()
+    within["occurrence"] = np.cumsum(within["part"] == 0) - 1
+    return replace(answer, sightings=within)
 
 
 def _print_texts(answer: When, names: list[str]) -> None:
@@ -177,59 +190,49 @@ def _print_texts(answer: When, names: list[str]) -> None:
     echo()
     echo(f"{'seen':>9}  {'cut':>7}  {'first step':>10}  {'last step':>10}  text")
     for number, name in enumerate(names[:_N_LISTED]):
-        whole, cut = counts[number].tolist()
+        whole, split = counts[number].tolist()
         steps = [f"{of[number]:,}" if number in of else "-" for of in (first, last)]
-        echo(f"{whole + cut:>9,}  {cut:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name)}")
+        echo(f"{whole + split:>9,}  {split:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name)}")
     if len(names) > _N_LISTED:
-        echo(f"... and {len(names) - _N_LISTED:,} texts more; --json gives all")
+        echo(f"... and {len(names) - _N_LISTED:,} more texts; --json prints all")
 
 
-def _print_occurrences(
-    order: Order, answer: When, cut: Intervals, decoder: Tokenizer | None, how: tuple[list[str], int, int]
-) -> None:
-    names, limit, context = how
-    whole, in_two = answer.counts().sum(axis=0).tolist()
-    if len(names) == 1:
-        more = f", {in_two:,} of them cut by the border of rows" if in_two else ""
-        seen = f"seen {times(whole + in_two)}" if whole + in_two else "never seen"
-        echo(f"{short(names[0])} is {seen}{more}")
+def _print_occurrences(order: Order, answer: When, how: _Printed, limit: int) -> None:
+    whole, split = answer.counts().sum(axis=0).tolist()
+    if len(how.names) == 1:
+        more = f", {split:,} of them cut by the border of rows" if split else ""
+        seen = f"seen {times(whole + split)}" if whole + split else "never seen"
+        echo(f"{short(how.names[0])} is {seen}{more}")
     for part in answer.sightings[answer.sightings["occurrence"] < limit]:
-        _print_sighting(order, part, cut, decoder, (names, context, answer.texts))
-    if whole + in_two > limit:
+        _print_sighting(order, part, how, answer.texts)
+    if whole + split > limit:
         echo()
-        echo(f"... and {whole + in_two - limit:,} more; --limit prints more, --json all")
+        echo(f"... and {whole + split - limit:,} more; --limit prints more, --json all")
 
 
-def _print_sighting(
-    order: Order,
-    seen: Any,
-    cut: Intervals,
-    decoder: Tokenizer | None,
-    how: tuple[list[str], int, list[bytes]],
-) -> None:
-    names, context, texts = how
+def _print_sighting(order: Order, seen: np.void, how: _Printed, texts: list[bytes]) -> None:
     step, part, n_parts = int(seen["step"]), int(seen["part"]), int(seen["n_parts"])
-    before, after = cut.around(step)
+    before, after = how.checkpoints.around(step)
     around = f"after {f'step{before}' if before is not None else 'the start'}"
     around += f", before {f'step{after}' if after is not None else 'the end'}"
-    what = f" {short(names[int(seen['text'])], 40)}" if len(names) > 1 else ""
-    place = f"row {seen['row']:,}, {tokens_from(seen['offset'], seen['length'])}"
+    name = f" {short(how.names[int(seen['text'])], 40)}" if len(how.names) > 1 else ""
+    location = f"row {seen['row']:,}, {tokens_from(seen['offset'], seen['length'])}"
     if part == 0:
         echo()
     if n_parts > 1:
-        place += f", part {part + 1} of {n_parts}"
-    echo(f"step {step:,}, {place}{what} ({around})")
+        location += f", part {part + 1} of {n_parts}"
+    echo(f"step {step:,}, {location}{name} ({around})")
     if part == 0:
-        echo(style(f"  {_where(order, seen)}", dim=True))
-    if decoder is not None:
+        echo(style(f"  {_document_of(order, seen)}", dim=True))
+    if how.decoder is not None:
         row = order.samples[int(seen["sample"])].astype(np.uint32)
         start, end = int(seen["offset"]), int(seen["offset"] + seen["length"])
-        spans = [row[max(0, start - context) : start], row[start:end], row[end : end + context]]
-        texts_of = [decoder.decode(ids, skip_special_tokens=False) for ids in spans]
-        print_context(texts_of, texts[int(seen["text"])].decode(errors="replace"))
+        spans = [row[max(0, start - how.context) : start], row[start:end], row[end : end + how.context]]
+        decoded = [how.decoder.decode(ids, skip_special_tokens=False) for ids in spans]
+        print_context(decoded, texts[int(seen["text"])].decode(errors="replace"))
 
 
-def _where(order: Order, seen: Any) -> str:
+def _document_of(order: Order, seen: np.void) -> str:
     document = int(seen["document"])
     if not order.knows_documents:
         return "document unknown: the order is of rows"
@@ -240,13 +243,13 @@ def _where(order: Order, seen: Any) -> str:
     return f"document {document:,}, {tokens}, byte {seen['byte']:,}, epoch {seen['epoch'] + 1}: {source}"
 
 
-def _print_counts(answer: When, cut: Intervals) -> None:
+def _print_counts(answer: When, between: Intervals) -> None:
     if not len(answer.sightings):
         return
-    counts = answer.by_interval(cut)
+    counts = answer.by_interval(between)
     sums = counts.sum(axis=1)
     shown = [i for i in range(len(sums)) if sums[i]]
-    labels = cut.labels()
+    labels = between.labels()
     width = max(len(labels[i]) for i in shown)
     echo()
     echo(f"{'between checkpoints':<{width}}  {'seen':>9}  {'cut':>7}")
@@ -254,44 +257,42 @@ def _print_counts(answer: When, cut: Intervals) -> None:
         chart = charts.bar(float(sums[i] / sums.max()))
         echo(f"{labels[i]:<{max(width, 19)}}  {sums[i]:>9,}  {counts[i, 1]:>7,}  {chart}")
     if len(shown) > _N_LISTED:
-        echo(f"... and {len(shown) - _N_LISTED} intervals more; --plot draws all")
+        echo(f"... and {len(shown) - _N_LISTED} more intervals; --plot draws all")
     echo(f"all {len(sums)} intervals: |{charts.sparkline(sums.tolist())}|")
 
 
 def _print_rule(order: Order, answer: When, steps: tuple[int, int], across: bool, *, err: bool) -> None:
     first, end = steps
     n_rows = (end - first) * answer.batch_size
-    documents = "documents" if order.knows_documents else "rows in place of documents, which are not known"
+    documents = "documents" if order.knows_documents else "rows, whose documents are unknown"
     rule = timeline.RULE + ("; across documents within a row too" if across else "")
     echo(err=err)
     echo(f"rule: {rule}", err=err)
     echo(
-        f"looked at{' by the index' if answer.by_index else ''}: "
+        f"searched{' by the index' if answer.by_index else ''}: "
         f"{answer.n_documents:,} {documents}, {answer.n_tokens:,} tokens; "
         f"steps {first:,} to {end - 1:,}, {n_rows:,} rows of {order.samples.sample_length:,} tokens",
         err=err,
     )
     unseen = [
-        (int(answer.n_beyond.sum()), "occurrences behind the run's last step"),
-        (int(answer.n_unreached.sum()), "in tokens that no row holds whole or in parts"),
+        (int(answer.n_beyond.sum()), "occurrences after the run's last step"),
+        (int(answer.n_unreached.sum()), "occurrences with tokens in no row"),
         (answer.n_without_bytes, "tokens whose ids decode to nothing"),
     ]
-    told = ", ".join(f"{n:,} {what}" for n, what in unseen if n)
-    echo(f"not seen: {told or 'nothing'}", err=err)
+    listed = ", ".join(f"{n:,} {what}" for n, what in unseen if n)
+    echo(f"not seen: {listed or 'nothing'}", err=err)
 
 
-def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) -> None:
+def _print_json(order: Order, answer: When, between: Intervals, names: list[str]) -> None:
     fields = answer.sightings.dtype.names or ()
     for row in answer.sightings:
         values = dict(zip(fields, row.tolist(), strict=True))
         if not order.knows_documents:
             values |= dict.fromkeys(("document", "byte", "token", "epoch"))
         origin = None if values["document"] is None else order.dataset.origin(values["document"])
-        before, after = cut.around(values["step"])
+        before, after = between.around(values["step"])
         more = {
-            "string": json.loads(names[values["text"]])
-            if names[values["text"]].startswith('"')
-            else names[values["text"]],
+            "string": unquoted(names[values["text"]]),
             "shard": origin and origin["shard"],
             "record": origin and origin["record"],
             "subset": origin and origin["subset"],
@@ -303,10 +304,10 @@ def _print_json(order: Order, answer: When, cut: Intervals, names: list[str]) ->
         echo_json(values | more)
 
 
-def _chart(answer: When, cut: Intervals, names: list[str]) -> str:
-    counts = answer.by_interval(cut)
-    what = f"{short(names[0])} is" if len(names) == 1 else f"{len(names):,} texts are"
+def _chart(answer: When, between: Intervals, names: list[str]) -> str:
+    counts = answer.by_interval(between)
+    subject = f"{short(names[0])} is" if len(names) == 1 else f"{len(names):,} texts are"
     series = {"in one row": counts[:, 0].tolist(), "cut by the border of rows": counts[:, 1].tolist()}
     return charts.stacked_bars(
-        f"How often {what} seen between checkpoints", "occurrences", cut.labels(), series
+        f"How often {subject} seen between checkpoints", "occurrences", between.labels(), series
     )

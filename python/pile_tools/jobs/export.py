@@ -1,4 +1,4 @@
-"""Writes steps of an order as a file that any tool reads: Parquet, or CSV."""
+"""Exports steps of an order as Parquet or CSV."""
 
 from __future__ import annotations
 
@@ -34,15 +34,23 @@ COLUMNS = {
 def run(
     order: Order, steps: tuple[int, int], output: Path, tokenizer: Tokenizer, *, force: bool = False
 ) -> int:
-    """Writes the runs of documents in steps [first, end); returns how many. One step is in memory at a time.
+    """Writes a record for each run of a document in the rows of steps [first, end); returns their number.
 
-    Columns: step, row, document, start, tokens, subset, text. Document, start and subset are null where they
-    are unknown. The suffix says the format: `.parquet`, or `.csv`, where text is quoted and null is empty.
+    Only one step is in memory at a time. Columns: step, row, document, start, tokens, subset, text. Document,
+    start and subset are null if unknown.
+
+    Args:
+        order: The order.
+        steps: The first step and the end, exclusive.
+        output: The file to write: `.parquet`, or `.csv` with text quoted and null empty.
+        tokenizer: Tokenizer that decodes the runs.
+        force: Replace an existing file.
 
     Raises:
         ConfigError: The steps are out of range, or the suffix is another one.
         OutputExistsError: The file exists and `force` is off.
         ModuleNotFoundError: pyarrow, which Parquet needs, is not installed.
+        OSError: The file cannot be written.
     """
     write = writer_of(output)
     if steps[0] >= steps[1]:
@@ -59,7 +67,7 @@ def run(
 
 
 def writer_of(output: Path) -> Callable[[Path, Iterator[Iterator[Record]]], int]:
-    """What writes the format of a file's suffix. Raises ConfigError."""
+    """The function that writes the format of a file's suffix. Raises ConfigError for another suffix."""
     writers = {".parquet": _write_parquet, ".csv": _write_csv}
     if output.suffix.lower() not in writers:
         raise ConfigError(f"an export is .parquet or .csv, got {output.suffix or 'no suffix'!r} ({output})")
@@ -81,7 +89,7 @@ def _write_parquet(path: Path, steps: Iterator[Iterator[Record]]) -> int:
 
 
 def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """The records of a step as row groups: one, unless its texts are long."""
+    """Splits the records of a step into row groups: a single one unless its texts are long."""
     group: list[Record] = []
     n_characters = 0
     for record in records:
@@ -95,7 +103,7 @@ def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
 
 
 def _write_csv(path: Path, steps: Iterator[Iterator[Record]]) -> int:
-    """RFC 4180. `csv` of Python 3.11 cannot write an empty text and a null differently."""
+    """Writes RFC 4180; the `csv` module of Python 3.11 cannot distinguish an empty text from null."""
     n_records = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(COLUMNS) + "\r\n")
@@ -115,12 +123,12 @@ def _field(value: int | str | None) -> str:
 
 def _records(order: Order, step: int, tokenizer: Tokenizer) -> Iterator[Record]:
     tokens = order.batch(step)
-    before, place = -1, 0
+    previous, offset = -1, 0
     for row, document, start, length in order.batch_spans(step).tolist():
-        place = place if row == before else 0
+        offset = offset if row == previous else 0
         is_known = document >= 0
         origin = order.dataset.origin(document) if is_known else None
-        ids = tokens[row, place : place + length].astype(np.uint32)
+        ids = tokens[row, offset : offset + length].astype(np.uint32)
         yield {
             "step": step,
             "row": row,
@@ -130,4 +138,4 @@ def _records(order: Order, step: int, tokenizer: Tokenizer) -> Iterator[Record]:
             "subset": origin["subset"] if origin else None,
             "text": tokenizer.decode(ids, skip_special_tokens=False),
         }
-        before, place = row, place + length
+        previous, offset = row, offset + length

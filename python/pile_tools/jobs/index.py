@@ -1,7 +1,7 @@
-"""Builds the index of a token dataset: its sorted suffixes, by which n-grams and texts are found at once.
+"""Builds the index of a token dataset: a suffix array of its tokens, in segments that fit in memory.
 
-`PREFIX.index/` holds `ranks`, a `piece-000NN` for each piece and `manifest.json`, which is published last.
-A job that was stopped resumes with the finished pieces in `PREFIX.index.partial/`.
+`PREFIX.index/` holds `ranks`, a file `piece-000NN` for each segment, and `manifest.json`, written last.
+An interrupted job resumes with the finished segments in `PREFIX.index.partial/`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, publish
 from pile_tools._core import TokenDataset
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
@@ -27,41 +27,44 @@ DEFAULT_MEMORY = "2GiB"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IndexConfig:
-    """What an index depends on, its dataset aside."""
+    """The settings of an index, apart from its dataset."""
 
     tokenizer: Path | None = field(
         default=None,
         metadata={
-            "help": "Where the dataset's own is not found: a tokenizer.json, its folder, or an id.",
+            "help": "Tokenizer, if the dataset's is not found: a tokenizer.json, its folder, or an id.",
             "metavar": "FILE|FOLDER|ID",
         },
     )
     texts: bool = field(
-        default=True, metadata={"help": "Sort so that texts can be found, which needs the tokenizer."}
+        default=True, metadata={"help": "Index texts too, which needs the tokenizer; or only tokens."}
     )
     memory: str = field(
         default=DEFAULT_MEMORY,
-        metadata={"help": "Memory for a piece; larger pieces make faster queries.", "metavar": "SIZE"},
+        metadata={
+            "help": "Memory for a segment; fewer, larger ones are faster to search.",
+            "metavar": "SIZE",
+        },
     )
 
     def __post_init__(self) -> None:
         if self.memory_bytes < 2**10:
             raise ConfigError(f"memory must be at least 1KiB, got {self.memory}")
         if self.tokenizer is not None and not self.texts:
-            raise ConfigError("--no-texts needs no tokenizer: give one of the two")
+            raise ConfigError("an index without texts takes no tokenizer")
 
     @property
     def memory_bytes(self) -> int:
-        """Memory for a piece, in bytes."""
+        """Bytes of memory for a segment."""
         return parse_size(self.memory)
 
 
 def plan(prefix: Path, config: IndexConfig) -> dict[str, Any]:
-    """What building the index takes: `pieces`, `memory_bytes` and `disk_bytes`.
+    """The resources that the index needs: `pieces` (the segments), `memory_bytes` and `disk_bytes`.
 
     Raises:
         FormatError: The dataset is damaged.
-        OSError: It cannot be read.
+        OSError: The dataset cannot be read.
     """
     return _core.plan_index(TokenDataset(prefix), config.memory_bytes)
 
@@ -72,12 +75,16 @@ def run(
     """Builds the index of the dataset at `prefix`; returns its manifest, and whether it was made now.
 
     Args:
-        on_progress: Called with tokens counted and sorted: twice those of the dataset in the end.
+        prefix: Path of the dataset without its suffixes.
+        config: The settings of the index.
+        force: Replace an index of another dataset or with other settings.
+        on_progress: Called with the tokens counted plus the tokens sorted: at the end, twice those of the
+            dataset.
 
     Raises:
-        OutputExistsError: An index of another dataset or other settings lies there and `force` is off.
-        ConfigError: The tokenizer is not known or not here.
-        PileError: There is not enough disk, or another process builds it.
+        OutputExistsError: There is an index of another dataset or with other settings, and `force` is off.
+        ConfigError: The tokenizer is unknown or not here.
+        PileError: The disk is too full, or another process is building the index.
         FormatError: The dataset is damaged.
         OSError: A file cannot be read or written.
     """
@@ -91,8 +98,9 @@ def run(
         tokenizer = source.load() if source else None
         summary = _core.build_index(dataset, tokenizer, folder, config.memory_bytes, on_progress)
         names = ["ranks", *(f"piece-{number:05}" for number in range(summary["n_pieces"]))]
-        told = {name: value for name, value in summary.items() if name != "n_kept"}
-        return Built(names, told, request.inputs)
+        # The segments reused from an interrupted run are not a property of the index.
+        summary = {name: value for name, value in summary.items() if name != "n_kept"}
+        return Built(names, summary, request.inputs)
 
     return publish.make(target, request, build, force=force, names=["ranks"], resumes=True)
 
@@ -100,25 +108,19 @@ def run(
 def _request(
     prefix: Path, dataset: TokenDataset, config: IndexConfig, source: TokenizerFile | None, folder: Path
 ) -> Request:
-    inputs = [
-        {
-            "role": "dataset",
-            "path": manifest.relative(prefix, folder),
-            "fingerprint": dataset.fingerprint,
-        }
-    ]
+    inputs = [datasets.entry(dataset, folder)]
     if source is not None:
         inputs.append(source.entry(folder))
     return Request("index", {"texts": config.texts, "memory_bytes": config.memory_bytes}, inputs)
 
 
 def _check_disk(partial: Path, dataset: TokenDataset, config: IndexConfig) -> None:
-    """That what is still to be written fits. Raises PileError."""
+    """Raises PileError if the segments still to be written do not fit on the disk."""
     needed = _core.plan_index(dataset, config.memory_bytes)["disk_bytes"]
-    there = sum(path.stat().st_size for path in partial.glob("piece-*"))
+    needed -= sum(path.stat().st_size for path in partial.glob("piece-*"))
     free = shutil.disk_usage(partial).free
-    if needed - there > free:
+    if needed > free:
         raise PileError(
-            f"the index needs {(needed - there) / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free; "
+            f"the index needs {needed / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free; "
             f"free some space and run the same command again ({partial})"
         )

@@ -1,6 +1,6 @@
 """Labels a dataset that another tool wrote: finds the shard, record and subset of each of its documents.
 
-Beside the dataset come to lie `PREFIX.provenance` and its own manifest, `PREFIX.provenance.manifest.json`.
+The labels are written beside the dataset as `PREFIX.provenance`, with `PREFIX.provenance.manifest.json`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, OutputExistsError
-from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.manifest import Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read.shards import RecordConfig, checked_entries, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
@@ -23,24 +23,24 @@ from pile_tools.types import OnProgress
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelConfig:
-    """What labels depend on, dataset and shards aside."""
+    """The settings of labels, apart from dataset and shards."""
 
     tokenizer: Path = field(
         metadata={
-            "help": "The dataset's: a tokenizer.json, a folder that holds one, or a Hugging Face model id.",
+            "help": "Tokenizer of the dataset: a tokenizer.json, its folder, or a Hugging Face model id.",
             "metavar": "FILE|FOLDER|ID",
         }
     )
     eod: str | None = field(
         default=None,
         metadata={
-            "help": "Token that may end each document; by default the tokenizer's own.",
+            "help": "Token that may end each document; by default the tokenizer's end-of-document token.",
             "metavar": "TOKEN",
         },
     )
     add_special_tokens: bool = field(
         default=False,
-        metadata={"help": "The special tokens of the tokenizer's post-processor are around texts."},
+        metadata={"help": "Texts were tokenized with the special tokens of the post-processor."},
     )
     records: RecordConfig = field(default_factory=RecordConfig)
 
@@ -56,26 +56,26 @@ def run(
 ) -> tuple[Manifest, bool]:
     """Labels the documents of the dataset at `prefix`; returns the manifest, and whether it was made now.
 
-    A document is found by its tokens, all of them compared. Where several documents have the same, as many
-    records as documents are given to them in order; one record is that of all; any other number is ambiguous,
-    and all are labelled with the first. Documents of which there is no record stay unknown.
+    A document is matched with the records that give all its tokens. If several documents have the same tokens
+    and as many records match, they are assigned in order; a single record is assigned to all. With any other
+    number the documents are ambiguous, and all get the first record. Documents without a record stay unknown.
 
     Args:
         prefix: Path of the dataset without its suffixes.
-        shards: What it may have been made from, in order.
-        config: Tokenizer and end-of-document token; whether documents end with it is seen from the dataset.
-        threads: Threads that hash and encode; not part of the result.
-        force: Replace labels made before from something else, and provenance written with the dataset.
-        on_progress: Called with the bytes of the `.bin` hashed, then those of the shards read as well.
+        shards: The shards that the dataset may have been made from, in order.
+        config: Tokenizer and end-of-document token; the dataset shows whether documents end with it.
+        threads: Threads that hash and encode; the labels do not depend on it.
+        force: Replace labels made from other inputs, and provenance written with the dataset.
+        on_progress: Called with the bytes of the `.bin` hashed plus the bytes of shards read.
 
     Raises:
-        OutputExistsError: There is a provenance of another origin and `force` is off.
+        OutputExistsError: The dataset already has a provenance from elsewhere and `force` is off.
         FormatError: Dataset, tokenizer or a shard is damaged, or the dataset is of another tokenizer.
         ConfigError: The end-of-document token is not in the vocabulary.
         OSError: A file cannot be read or written.
     """
     if has_stream(shards):
-        raise ConfigError("standard input (-) or a pipe is gone once it is read: labels need shards in files")
+        raise ConfigError("standard input (-) and pipes can be read only once: labels need shards in files")
     source = find_tokenizer(config.tokenizer)
     tokenizer = source.load()
     eod = eod_of(tokenizer, config.eod, config.tokenizer)
@@ -83,9 +83,7 @@ def run(
     provenance = datasets.with_suffix(prefix, ".provenance")
     target = Target.of(datasets.labels_manifest(prefix))
     if provenance.exists() and provenance.name not in publish.own_files(target) and not force:
-        raise OutputExistsError(
-            f"the documents' origins are known already; --force replaces it ({provenance})"
-        )
+        raise OutputExistsError(f"the dataset already has a provenance; force replaces it ({provenance})")
 
     def build(folder: Path) -> Built:
         summary = _core.label_dataset(
@@ -117,14 +115,7 @@ def _request(
     eod: tuple[str, int] | None,
 ) -> Request:
     folder = prefix.parent
-    dataset = {
-        "path": manifest.relative(prefix, folder),
-        "fingerprint": _core.TokenDataset(prefix).fingerprint,
-    }
-    inputs: list[Entry] = [
-        {"role": "dataset", **dataset},
-        tokenizer.entry(folder),
-    ]
+    inputs = [datasets.entry(_core.TokenDataset(prefix), folder), tokenizer.entry(folder)]
     inputs += entries(shards, folder)
     settings: Settings = {
         "eod": None if eod is None else eod[0],

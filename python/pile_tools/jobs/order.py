@@ -1,4 +1,4 @@
-"""Builds the order in which a model sees a dataset, exactly as GPT-NeoX or Megatron-LM does."""
+"""Builds the order in which a model sees a dataset, exactly as GPT-NeoX or Megatron-LM builds it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PACKINGS = ("packed", "pack_until_overflow", "unpacked", "megatron")
 PARTS = ("train", "valid", "test")
 NAMES = ("now", "v1.0")
 
-#: Far beyond any run; each sample takes 8 bytes and more.
+#: Maximum samples, far more than any run has: each takes at least 8 bytes.
 MAX_SAMPLES = 2**40
 
 
@@ -30,10 +30,10 @@ def _choice(choices: tuple[str, ...], default: str | None, text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OrderConfig:
-    """What an order depends on, its datasets aside."""
+    """The settings of an order, apart from its datasets."""
 
-    seq_length: int = field(metadata={"help": "Tokens the model sees at once; samples are one longer."})
-    samples: int | None = field(default=None, metadata={"help": "Samples to build, at least."})
+    seq_length: int = field(metadata={"help": "Tokens that the model sees at once; samples are one longer."})
+    samples: int | None = field(default=None, metadata={"help": "Minimum number of samples to build."})
     steps: int | None = field(default=None, metadata={"help": "Training steps, with --batch-size."})
     epochs: int | None = field(
         default=None, metadata={"help": "Whole epochs instead of a number of samples."}
@@ -42,15 +42,16 @@ class OrderConfig:
     seed: int = field(default=1234, metadata={"help": "Seed of the shuffles, 0 to 2^32 - 1."})
     packing: str = _choice(PACKINGS, "packed", "How documents become samples")
     chop: bool = field(
-        default=True, metadata={"help": "Cut documents longer than a sample, or leave them out (not packed)."}
+        default=True,
+        metadata={"help": "Split documents longer than a sample, or leave them out (not for packed)."},
     )
     split: str | None = field(
         default=None, metadata={"help": "Shares of train, valid and test of one data path, such as 969,30,1."}
     )
     part: str = _choice(PARTS, "train", "The part to order")
-    names: str = _choice(NAMES, "now", "Style of the file names, GPT-NeoX's of now or of v1.0")
+    names: str = _choice(NAMES, "now", "Style of the file names, GPT-NeoX's current or v1.0")
     compat: str | None = _choice(
-        ("gpt-neox",), None, "Give the tokens of this where it replaces what it cannot read"
+        ("gpt-neox",), None, "Read the samples that this tool reads instead of those it cannot read"
     )
 
     def __post_init__(self) -> None:
@@ -63,9 +64,9 @@ class OrderConfig:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be within 0 and 2^32 - 1, got {self.seed}")
         if sum(value is not None for value in (self.samples, self.steps, self.epochs)) != 1:
-            raise ConfigError("give either --samples, or --steps and --batch-size, or --epochs")
+            raise ConfigError("give either samples, or steps and batch-size, or epochs")
         if self.steps is not None and self.batch_size is None:
-            raise ConfigError("--steps needs --batch-size")
+            raise ConfigError("steps need a batch-size")
         choices = (("packing", PACKINGS), ("part", PARTS), ("names", NAMES), ("compat", (None, "gpt-neox")))
         for name, allowed in choices:
             if getattr(self, name) not in allowed:
@@ -73,24 +74,29 @@ class OrderConfig:
                     f"no {name} {getattr(self, name)!r}; there are {', '.join(map(str, allowed))}"
                 )
         if self.names == "v1.0" and self.packing != "packed":
-            raise ConfigError("GPT-NeoX v1.0 knows no packing but packed")
+            raise ConfigError("GPT-NeoX v1.0 has only the packing packed")
 
     @property
     def n_samples(self) -> int | None:
-        """Samples to ask for, with GPT-NeoX's margin for a run without a split; None for epochs."""
+        """The samples to build, with GPT-NeoX's margin for a run without a split; None for epochs."""
         if self.steps is None or self.batch_size is None:
             return self.samples
-        wanted = self.steps * self.batch_size
+        n_samples = self.steps * self.batch_size
         if self.split is not None or self.packing == "megatron":
-            return wanted
-        return _core.normalized_weights([1.0], wanted)[1][0]
+            return n_samples
+        return _core.normalized_weights([1.0], n_samples)[1][0]
+
+    @property
+    def n_run_samples(self) -> int:
+        """The samples that the run sees, without a margin; 0 for epochs."""
+        return self.samples or (self.steps or 0) * (self.batch_size or 0)
 
     def name(self, number: int) -> str:
-        """GPT-NeoX's name of the part: `train` with a split, `train_0` for a data path of its own."""
+        """GPT-NeoX's name of the part: `train` with a split, `train_0` for a separate data path."""
         return self.part if self.split is not None else f"{self.part}_{number}"
 
     def stem(self, prefix_name: str, number: int, n_samples: int | None) -> str:
-        """The reference's name of the files, less the array's."""
+        """GPT-NeoX's name of the index files, without the suffix of the array."""
         rest = f"{n_samples}ns_{self.seq_length}sl_{self.seed}s"
         stem = f"{prefix_name}_{self.name(number)}_indexmap_{rest}"
         if self.packing == "megatron":
@@ -100,14 +106,14 @@ class OrderConfig:
 
 @dataclass(frozen=True)
 class Blend:
-    """Several datasets and how much each weighs; without weights, by their numbers of documents."""
+    """Several datasets and their weights, by default from their numbers of documents and `alpha`."""
 
     prefixes: tuple[Path, ...]
     weights: tuple[float, ...] | None = None
     alpha: float = 0.3
 
     def normalized(self, n_documents: list[int], n_samples: int) -> tuple[list[float], list[int]]:
-        """Weights that sum to one, and the samples to build of each dataset."""
+        """The weights scaled to sum 1, and the samples to build of each dataset."""
         weights = self.weights or tuple(_core.weights_by_documents(n_documents, self.alpha))
         return _core.normalized_weights(list(weights), n_samples)
 
@@ -131,13 +137,20 @@ def run(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Builds the order of a dataset or a blend in `folder`; returns its manifest and whether it was made now.
+    """Builds the order of a dataset or a blend; returns its manifest, and whether it was made now.
 
-    Without a folder it lies beside the (first) dataset, where GPT-NeoX looks for its `.npy` files. `labels`
-    is the prefix of the parallel dataset of labels.
+    Args:
+        prefix: The dataset's prefix, or a blend of datasets.
+        folder: The folder of the order; by default that of the first dataset, where GPT-NeoX reads its
+            `.npy` files.
+        config: The settings of the order.
+        labels: The prefix of the parallel dataset of labels.
+        force: Replace another order.
+        on_progress: Called with the samples built.
 
     Raises:
-        OutputExistsError: Another order lies there and `force` is off.
+        OutputExistsError: The folder holds another order and `force` is off.
+        ConfigError: The settings do not fit the datasets.
         FormatError: A dataset is damaged.
         OSError: A file cannot be read or written.
     """
@@ -184,31 +197,28 @@ def run(
             _check_blend(n, config)
         return Built(names, summary, request.inputs)
 
-    # Equal arrays may be there already, written by GPT-NeoX: what is in the way shows when they are built.
-    or_else = ", -o puts the order elsewhere"
+    or_else = ", another folder keeps both"
     return publish.make(Target.of(folder / ORDER_FILE), request, build, force=force, or_else=or_else)
 
 
 def _parts(
     prefixes: tuple[Path, ...], blend: Blend | None, n_documents: list[int], config: OrderConfig
 ) -> tuple[list[float], list[_Part]]:
-    """The weights, and what to build of each dataset."""
+    """The weights of the datasets, and the arrays to build of each."""
     if blend is None:
         documents = None
         if config.split is not None:
             documents = _core.split_documents(config.split, n_documents[0])[PARTS.index(config.part)]
         stem = config.stem(prefixes[0].name, 0, config.n_samples)
         return [1.0], [_Part(prefixes[0], stem, config.n_samples, documents)]
-    wanted = config.samples or (config.steps or 0) * (config.batch_size or 0)
-    if config.split is not None or not wanted:
-        raise ConfigError("a blend is of whole datasets and a number of samples: no --split, no --epochs")
+    if config.split is not None or not config.n_run_samples:
+        raise ConfigError("a blend takes whole datasets and a number of samples: no split, no epochs")
     if blend.weights is not None and len(blend.weights) != len(prefixes):
         raise ConfigError(f"{len(blend.weights)} weights for {len(prefixes)} datasets")
-    weights, samples = blend.normalized(n_documents, wanted)
-    taken = [k for k, n in enumerate(samples) if n > 0]
-    if len(taken) < len(prefixes):
-        nothing = next(k for k in range(len(prefixes)) if k not in taken)
-        raise ConfigError(f"{prefixes[nothing]} weighs nothing: leave it out")
+    weights, samples = blend.normalized(n_documents, config.n_run_samples)
+    for path, n in zip(prefixes, samples, strict=True):
+        if n <= 0:
+            raise ConfigError(f"the weight of {path} gives no samples: leave it out")
     parts = [
         _Part(path, config.stem(path.name, k, n), n, None)
         for k, (path, n) in enumerate(zip(prefixes, samples, strict=True))
@@ -235,15 +245,14 @@ def _build(
 
 
 def _together(summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The counts of all datasets of a blend."""
+    """The total counts of the datasets of a blend."""
     total = {name: sum(one[name] for one in summaries) for name in ("n_documents", "tokens_per_epoch")}
     return {**total, "n_epochs": None, "epochs_of_datasets": [one["n_epochs"] for one in summaries]}
 
 
 def _check_blend(n_samples: int, config: OrderConfig) -> None:
-    wanted = config.samples or (config.steps or 0) * (config.batch_size or 0)
-    if n_samples < wanted:
+    if n_samples < config.n_run_samples:
         raise ConfigError(
-            f"the datasets give {n_samples:,} samples at these weights, {wanted:,} are wanted; "
-            f"GPT-NeoX would take samples again from the start: --compat gpt-neox does so"
+            f"the datasets give {n_samples:,} samples at these weights, {config.n_run_samples:,} are needed; "
+            "GPT-NeoX would repeat samples from the start, as compat gpt-neox does"
         )

@@ -1,7 +1,7 @@
-"""A miniature Pile from what every machine already has: the first corpus to try everything on.
+"""Makes a miniature Pile from text installed on the machine, as a first corpus to try the tools on.
 
-Documents are taken by turns from each subset so that none drowns the others, exact duplicates left out, and
-dealt over Pile-shaped shards by a seeded shuffle. The same machine and settings give the same bytes.
+Documents are taken from the subsets in proportion to their weights, without exact duplicates, and shuffled
+with a seed into Pile-shaped shards. The same machine and settings give the same bytes.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from pile_tools.types import OnProgress
 
 CANARIES_FILE = "canaries.json"
 ZSTD_LEVEL = 6
-#: A million million bytes: no machine has so much text of its own.
+#: A terabyte of text, far more than a machine has.
 MAX_MEGABYTES = 1_000_000
-#: No document is longer than this, nor than this share of the sample.
+#: Maximum bytes of a document, and maximum share of the sample.
 MAX_DOCUMENT_BYTES, MAX_DOCUMENT_SHARE = 100_000, 0.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleConfig:
-    """What decides the bytes of a sample, next to the machine it is taken from."""
+    """The settings that, with the text on the machine, determine the bytes of a sample."""
 
-    megabytes: float = field(default=20.0, metadata={"help": "Text in all, MB; canaries come on top."})
-    shards: int = field(default=8, metadata={"help": "Shards to deal the documents to."})
-    seed: int = field(default=0, metadata={"help": "Seed of the choice, the shuffle and the canaries."})
+    megabytes: float = field(default=20.0, metadata={"help": "Total text in MB, without canaries."})
+    shards: int = field(default=8, metadata={"help": "Number of shards."})
+    seed: int = field(default=0, metadata={"help": "Seed of the selection, the shuffle and the canaries."})
     canaries: bool = field(
         default=True, metadata={"help": "Plant random passages 1 to 64 times and list them in canaries.json."}
     )
@@ -60,7 +60,7 @@ class SampleConfig:
 
     @property
     def max_document_bytes(self) -> int:
-        """Where longer documents are cut."""
+        """Maximum bytes of a document; longer ones are truncated."""
         return max(
             sources.MIN_DOCUMENT_BYTES, min(MAX_DOCUMENT_BYTES, int(self.text_bytes * MAX_DOCUMENT_SHARE))
         )
@@ -77,13 +77,17 @@ class Document:
 def run(
     config: SampleConfig, folder: Path, *, force: bool = False, on_progress: OnProgress = None
 ) -> tuple[manifest.Manifest, bool]:
-    """Takes the sample into `folder`; returns its manifest and whether anything had to be done.
+    """Writes a sample into `folder`; returns its manifest, and whether it was made now.
 
-    `on_progress` gets the bytes of text taken so far.
+    Args:
+        config: The settings of the sample.
+        folder: The folder to write.
+        force: Replace a sample of other settings.
+        on_progress: Called with the bytes of text taken.
 
     Raises:
-        OutputExistsError: The folder holds something else, or a sample of other settings and `force` is off.
-        PileError: The machine has no text at all.
+        OutputExistsError: The folder holds other files, or a sample of other settings and `force` is off.
+        PileError: The machine has no text.
         OSError: A file cannot be written.
     """
     request = manifest.Request("shards", {**settings(config), "python": platform.python_version()})
@@ -99,9 +103,10 @@ def run(
 def take(
     config: SampleConfig, subsets: list[sources.Source], on_progress: OnProgress = None
 ) -> Iterator[Document]:
-    """Documents from all subsets until there is enough text, each time from the one furthest behind.
+    """Documents of the subsets until they have `config.text_bytes`, without exact duplicates.
 
-    A subset with little text gives all it has and the others make up for it.
+    Each document is of the subset with the least text in proportion to its weight. If a subset runs out of
+    text, the others provide the rest.
     """
     streams = {s.name: iter(s.documents(random.Random(f"{config.seed}/{s.name}"))) for s in subsets}
     weights = {s.name: s.weight for s in subsets}
@@ -113,7 +118,7 @@ def take(
         if text is None:
             del streams[subset]
             continue
-        text = sources.cut(text, config.max_document_bytes)
+        text = sources.truncated(text, config.max_document_bytes)
         data = text.encode()
         digest = hashlib.sha256(data).digest()
         if len(data) < sources.MIN_DOCUMENT_BYTES or digest in seen:
@@ -130,7 +135,7 @@ def _fill(folder: Path, config: SampleConfig, on_progress: OnProgress) -> Built:
     documents = list(take(config, sources.all_sources(), on_progress))
     if not documents:
         raise PileError(
-            "found no text on this machine: neither Python's library nor /usr/share/man or /usr/share/doc"
+            "no text found on this machine: neither Python's library nor /usr/share/man nor /usr/share/doc"
         )
     passages = canaries.passages(config.seed) if config.canaries else []
     planted = [Document(canaries.SUBSET, p.text) for p in passages for _ in range(p.repeats)]
@@ -167,7 +172,7 @@ def _canaries_json(passages: list[Passage]) -> str:
 
 
 def _summary(config: SampleConfig, documents: list[Document], planted: list[Document]) -> dict[str, Any]:
-    """Documents and bytes by subset, and whether there was as much text as asked for."""
+    """Documents and bytes by subset, and whether the sample has all of `config.text_bytes`."""
     subsets: dict[str, dict[str, Any]] = {}
     for document in documents + planted:
         counts = subsets.setdefault(
@@ -185,12 +190,12 @@ def _summary(config: SampleConfig, documents: list[Document], planted: list[Docu
 
 
 def _refuse_foreign_files(target: Target) -> None:
-    """Raises OutputExistsError for a folder with anything in it but a sample."""
+    """Raises OutputExistsError for a folder with files that do not belong to a sample."""
     folder = target.folder
     foreign = sorted(
         {path.name for path in folder.iterdir()} - publish.own_files(target) if folder.exists() else ()
     )
     if foreign:
         raise OutputExistsError(
-            f"{foreign[0]} is in the way and not of a sample; choose another folder ({folder})"
+            f"the folder holds {foreign[0]}, which is not part of a sample; choose another folder ({folder})"
         )

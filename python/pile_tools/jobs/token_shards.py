@@ -1,6 +1,6 @@
-"""Cuts a token file into shards named as Pythia's are, puts them together again, and checks them by hashes.
+"""Splits a token file into shards named as Pythia's, joins them again, and reads lists of their checksums.
 
-To read them nothing need be put together: `open_order` and `TokenSource` take the shards as they are.
+Shards need not be joined to be read: `open_order` and `TokenSource` read them directly.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from pile_tools.publish import Built, Target
 from pile_tools.read.texts import read_lines
 from pile_tools.tokens import datasets
 
-#: Bytes of a shard in Pythia's data.
+#: Bytes of a shard of Pythia's data.
 SHARD_BYTES = 5_000_000_000
 
-#: Shards of a file, at most.
+#: Maximum shards of a file.
 MAX_SHARDS = 100_000
 
 _CHUNK_BYTES = 8 << 20
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin")
 _HASH = r"[0-9a-fA-F]{64}"
-#: As `sha256sum` writes it, and as Pythia's `shard_hashes.txt` is.
+#: The lines of `sha256sum`, and those of Pythia's `shard_hashes.txt`.
 _HASH_LINES = (
     re.compile(rf"(?P<hash>{_HASH})[ \t]+\*?(?P<name>.+)"),
     re.compile(rf"\*?(?P<name>.+?)[ \t]+(?P<hash>{_HASH})[ \t]*"),
@@ -37,11 +37,14 @@ OnBytes = Callable[[int], object]
 
 
 def find_token_shards(path: Path) -> list[tuple[Path, int]]:
-    """The files of a token file with the bytes of each, by their folder, name, or one of them.
+    """The files that make up a token file, each with its size in bytes.
+
+    Args:
+        path: The token file, one of its shards, or the folder of the shards.
 
     Raises:
-        FormatError: None are there, one is missing or of a wrong size, they are of several files, or do not
-            end where the `.idx` beside them ends.
+        FormatError: There are no such files, a shard is missing or has a wrong size, the shards are of
+            several files, or the tokens do not end where the `.idx` beside them ends.
         OSError: A file cannot be read.
     """
     return [(Path(name), n_bytes) for name, n_bytes in _core.token_files(path)]
@@ -55,11 +58,17 @@ def shard(
     force: bool = False,
     on_bytes: OnBytes = lambda n: None,
 ) -> list[Path]:
-    """Cuts `NAME.bin` into `folder/NAME-000NN-of-000MM.bin` of `shard_bytes`; MM is the last one's number.
+    """Splits a token file into `folder/NAME-000NN-of-000MM.bin`, MM the last number; returns the shards.
 
-    Shards are cut anew in the same way.
+    Args:
+        path: The token file `NAME.bin`, or shards of it, which are split again.
+        folder: The folder of the new shards.
+        shard_bytes: Bytes of a shard; the last one may be smaller.
+        force: Replace existing shards.
+        on_bytes: Called with the number of bytes of each chunk when it is copied.
 
     Raises:
+        ConfigError: `shard_bytes` gives no valid number of shards, or a shard would replace an input.
         FormatError: The tokens do not end where the `.idx` beside them ends, or a shard is damaged.
         OutputExistsError: A shard exists and `force` is off.
         OSError: A file cannot be read or written.
@@ -94,9 +103,16 @@ def shard(
 def unshard(
     path: Path, output: Path, *, force: bool = False, on_bytes: OnBytes = lambda n: None
 ) -> list[tuple[Path, int]]:
-    """Puts the shards in a folder together as one file; returns them with their bytes.
+    """Joins the shards in a folder into one file; returns the shards with their sizes in bytes.
+
+    Args:
+        path: The folder of the shards, or one of them.
+        output: The file to write.
+        force: Replace an existing file.
+        on_bytes: Called with the number of bytes of each chunk when it is copied.
 
     Raises:
+        ConfigError: `output` is one of the shards.
         FormatError: A shard is missing or damaged, see `find_token_shards`.
         OutputExistsError: `output` exists and `force` is off.
         OSError: A file cannot be read or written.
@@ -114,23 +130,24 @@ def unshard(
         return Built([output.name], {"bytes": size}, tokens.checked(entries))
 
     request = Request("token-file", {}, entries)
-    # `NAME.manifest.json` would be a dataset's.
+    # `NAME.manifest.json` is the name of a dataset's manifest.
     target = Target.of(datasets.with_suffix(output, MANIFEST_SUFFIX))
     publish.make(target, request, build, force=force, names=[output.name])
     return shards
 
 
 def read_hashes(path: Path) -> dict[str, str]:
-    """SHA-256 by file name, of a list as `sha256sum` writes it or as Pythia's `shard_hashes.txt` is.
+    """The SHA-256 by file name in a list like that of `sha256sum` or Pythia's `shard_hashes.txt`.
 
     Raises:
-        FormatError: A line is not a name and a hash.
+        FormatError: A line is not a name and a hash, or there are none.
         PileError: The list is UTF-16 or UTF-32.
+        OSError: The list cannot be read.
     """
     hashes = {}
-    for number, written in enumerate(read_lines(path), start=1):
-        # Names may hold any bytes but a line feed.
-        line = written.decode(errors="surrogateescape").strip(" \t")
+    for number, data in enumerate(read_lines(path), start=1):
+        # File names may have any bytes except a line feed.
+        line = data.decode(errors="surrogateescape").strip(" \t")
         if not line:
             continue
         found = next((match for form in _HASH_LINES if (match := form.fullmatch(line))), None)
@@ -143,14 +160,17 @@ def read_hashes(path: Path) -> dict[str, str]:
 
 
 def _refuse_own(output: Path, files: list[tuple[Path, int]]) -> None:
-    """Refuses to write over what is still to be read. Raises ConfigError."""
+    """Raises ConfigError if an output is one of the files to read."""
     if output.exists() and any(output.samefile(path) for path, _ in files):
-        raise ConfigError(f"this is one of the files that are read; write to another folder ({output})")
+        raise ConfigError(f"the output is one of the inputs; write to another folder ({output})")
 
 
 @contextlib.contextmanager
 def _unreplaced(files: list[tuple[Path, int]]) -> Iterator[None]:
-    """Reads the files of a token file as those of one artifact, whichever of a dataset's wrote them."""
+    """Ensures that the files of a token file are not replaced while they are read.
+
+    The dataset, its token shards and its token file have separate manifests, and any may list the files.
+    """
     first = files[0][0]
     prefix = datasets.prefix_named(first) or first
     with contextlib.ExitStack() as stack:
@@ -160,7 +180,7 @@ def _unreplaced(files: list[tuple[Path, int]]) -> Iterator[None]:
 
 
 def _inputs(files: list[tuple[Path, int]], folder: Path) -> list[Entry]:
-    """The files of a token file as inputs of an artifact in `folder`."""
+    """The files of a token file as inputs of a manifest in `folder`."""
     return [
         {"role": "tokens", "path": manifest.relative(path, folder), "bytes": n_bytes}
         for path, n_bytes in files
@@ -168,11 +188,12 @@ def _inputs(files: list[tuple[Path, int]], folder: Path) -> list[Entry]:
 
 
 class _Tokens:
-    """The bytes of a token file in one or more files, read once and hashed."""
+    """The concatenated bytes of the files of a token file, read once and hashed by file."""
 
     def __init__(self, files: list[tuple[Path, int]], on_bytes: OnBytes) -> None:
         self._digests = [hashlib.sha256() for _ in files]
         self._chunks = self._read(files, on_bytes)
+        #: Bytes of the last chunk that are not copied yet.
         self._rest = memoryview(b"")
 
     def copy(self, n: int, output: Path) -> None:
@@ -185,7 +206,7 @@ class _Tokens:
                 n -= min(n, len(chunk))
 
     def checked(self, entries: list[Entry]) -> list[Entry]:
-        """The files as inputs, with the checksums of what was read."""
+        """The entries of the files with the SHA-256 of the bytes that were read."""
         return [
             {**entry, "sha256": digest.hexdigest()}
             for entry, digest in zip(entries, self._digests, strict=True)
@@ -194,13 +215,13 @@ class _Tokens:
     def _read(self, files: list[tuple[Path, int]], on_bytes: OnBytes) -> Iterator[bytes]:
         for (path, n_bytes), digest in zip(files, self._digests, strict=True):
             with path.open("rb") as file:
-                left = n_bytes
-                while left:
-                    chunk = file.read(min(left, _CHUNK_BYTES))
+                n_remaining = n_bytes
+                while n_remaining:
+                    chunk = file.read(min(n_remaining, _CHUNK_BYTES))
                     if not chunk:
-                        what = f"ends at byte {n_bytes - left}, {n_bytes} were there before"
-                        raise FormatError(f"{what} ({path})")
+                        n_read = n_bytes - n_remaining
+                        raise FormatError(f"ends at byte {n_read}, had {n_bytes} bytes before ({path})")
                     digest.update(chunk)
-                    left -= len(chunk)
+                    n_remaining -= len(chunk)
                     yield chunk
                     on_bytes(len(chunk))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, publish
+from pile_tools import _core, manifest, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
 from pile_tools.publish import Built, Target
@@ -18,19 +18,19 @@ from pile_tools.types import OnProgress
 SPECIAL_TOKENS = ("<|endoftext|>", "<|padding|>")
 
 
-#: The core reads tokenizers with ids below this.
+#: Maximum size of a vocabulary: the core reads tokenizers with smaller ids only.
 MAX_VOCAB_SIZE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainTokenizerConfig:
-    """What a trained tokenizer depends on, its shards aside."""
+    """The settings of a trained tokenizer, apart from its shards."""
 
     vocab_size: int = field(
-        default=50254, metadata={"help": "Tokens in the vocabulary, special tokens and bytes included."}
+        default=50254, metadata={"help": "Tokens of the vocabulary, including special tokens and bytes."}
     )
-    min_frequency: int = field(default=2, metadata={"help": "Merge only pairs that occur at least so often."})
-    #: They have the first ids, and are not looked for in the text.
+    min_frequency: int = field(default=2, metadata={"help": "Minimum occurrences of a pair to merge it."})
+    #: They have the first ids. Their spelling in the training text has no special meaning.
     special_tokens: tuple[str, ...] = SPECIAL_TOKENS
     records: RecordConfig = field(default_factory=RecordConfig)
 
@@ -50,7 +50,7 @@ class TrainTokenizerConfig:
 
     @property
     def n_merges(self) -> int:
-        """Merges of a full vocabulary."""
+        """The merges of a vocabulary of `vocab_size` tokens."""
         return self.vocab_size - 256 - len(self.special_tokens)
 
 
@@ -68,13 +68,19 @@ def run(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Trains on `shards`, writes `output`, and returns its manifest and whether it was made now.
+    """Trains a tokenizer on `shards`; returns its manifest, and whether it was made now.
 
-    The same bytes for any number of threads. `on_progress` gets compressed bytes, then merges on top.
+    Args:
+        shards: The shards, in order.
+        output: The tokenizer.json to write.
+        config: The settings of the tokenizer.
+        threads: Threads; the output does not depend on it.
+        force: Replace an output made from other inputs or settings.
+        on_progress: Called with the compressed bytes read plus the merges made.
 
     Raises:
-        OutputExistsError: The output was made before from something else and `force` is off.
-        FormatError: A shard is damaged, named with the place.
+        OutputExistsError: The output was made from other inputs or settings and `force` is off.
+        FormatError: A shard is damaged; the message names shard and byte.
         OSError: A file cannot be read or written.
     """
     inputs = entries(shards, output.parent)
@@ -101,8 +107,7 @@ def run(
         )
         (folder / output.name).write_text(json, encoding="utf-8")
         hashes = summary.pop("shards")
-        checked = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
-        return Built([output.name], summary | passed_over, checked)
+        return Built([output.name], summary | passed_over, manifest.with_checksums(inputs, hashes))
 
     return publish.make(
         Target.of(manifest_path(output)),

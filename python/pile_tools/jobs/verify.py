@@ -1,4 +1,4 @@
-"""Checks that artifacts are what their manifests say."""
+"""Checks that artifacts match their manifests."""
 
 from __future__ import annotations
 
@@ -20,20 +20,19 @@ from pile_tools.publish import Target
 from pile_tools.read.shards import STANDARD_INPUT
 from pile_tools.tokens import datasets
 
-#: What a run's folder says of itself while it is trained.
+#: The manifest of a training run, in its folder.
 RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked.
+    """The result of one check.
 
     Attributes:
-        state: `ok`, `absent` (an input that is not here), `unsure` (there is nothing to check it by) or
-            `WRONG`.
-        what: What was checked and what was found.
-        artifact: The manifest that speaks of it, or None.
-        path: The file that was read whole and is right, or None.
+        state: `ok`, `absent` (an input is missing), `unsure` (no checksum is known) or `WRONG`.
+        what: The subject of the check and its result, in words.
+        artifact: The manifest that lists the subject, or None.
+        path: The file that was read and is right, or None.
     """
 
     state: str
@@ -44,7 +43,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Totals:
-    """What a verification has checked: artifacts, files, and what could not be checked."""
+    """The numbers of artifacts and files checked, of absent inputs, and of files without a known checksum."""
 
     n_artifacts: int
     n_files: int
@@ -53,7 +52,7 @@ class Totals:
 
     @classmethod
     def of(cls, checks: Iterable[Check]) -> Totals:
-        """The totals of some checks."""
+        """The totals of these checks."""
         checks = list(checks)
         states = [check.state for check in checks]
         return cls(
@@ -65,10 +64,10 @@ class Totals:
 
 
 def find_manifests(path: Path) -> list[Path]:
-    """The manifests of an artifact named by its folder, prefix, manifest or one of its files.
+    """The manifests of the artifact with this folder, prefix, manifest or file.
 
     Raises:
-        PileError: There is none.
+        PileError: There is no manifest, or the artifact is being replaced.
     """
     if path.is_dir():
         found = [path / name for name in (ORDER_FILE, MANIFEST_FILE) if (path / name).exists()]
@@ -87,7 +86,7 @@ def find_manifests(path: Path) -> list[Path]:
     folders = [path / ORDER_FILE, path / MANIFEST_FILE]
     for candidate in [*folders, *(path.parent / (stem + MANIFEST_SUFFIX) for stem in stems)]:
         publish.refuse_while_replaced(Target.of(candidate))
-    raise PileError(f"nothing to verify it by: no manifest in, of or beside {path}")
+    raise PileError(f"cannot be verified: no manifest in, of or beside {path}")
 
 
 def _is_manifest_name(path: Path) -> bool:
@@ -107,39 +106,45 @@ def _is_manifest(path: Path) -> bool:
 def run(
     path: Path, *, chain: bool = False, on_check: Callable[[Check], object] = lambda check: None
 ) -> list[Check]:
-    """Checks the artifact at `path`: every output by its checksum, every input that is here.
+    """Checks every output of the artifact at `path` by its checksum, and every input that is here.
 
-    A dataset without a manifest, as other tools write them, has its index checked against its tokens.
+    For a dataset of another tool, which has no manifest, the index is checked against the tokens.
 
     Args:
-        path: An artifact's folder, prefix, manifest or one of its files.
-        chain: Also check the artifacts it was made from, and theirs, each with all its files.
-        on_check: Called with each check as it is done.
+        path: The folder, prefix, manifest or a file of the artifact.
+        chain: Also check the artifacts that were its inputs, and their inputs, each with all its files.
+        on_check: Called with each check when it is done.
 
     Raises:
-        VerifyError: Something is not what its manifest says; the message names all of it.
-        PileError: There is nothing to check.
+        VerifyError: A check failed; the message names all that failed.
+        PileError: There is no artifact.
     """
-    return _all_right(_Verifier(chain).start(path), on_check)
+    return _all_passed(_Verifier(chain).start(path), on_check)
 
 
 def run_hashes(
     path: Path, hashes: Path, *, on_check: Callable[[Check], object] = lambda check: None
 ) -> list[Check]:
-    """Checks the files of a folder, shards say, by a list of their SHA-256; each of the list must be there.
+    """Checks the files of a folder, such as shards, by a list of names and SHA-256.
+
+    Args:
+        path: The folder.
+        hashes: The list, see `token_shards.read_hashes`; every file in it must exist.
+        on_check: Called with each check when it is done.
 
     Raises:
-        VerifyError: A file is missing or another; the message names all of them.
-        FormatError: Not such a list.
+        VerifyError: A file is missing or has another checksum; the message names all such files.
+        FormatError: `hashes` is not such a list.
+        OSError: The list cannot be read.
     """
     expected = token_shards.read_hashes(hashes).items()
     verifier = _Verifier(chain=False)
     checks = (verifier.file(path / name, {"sha256": sha256}, None, "WRONG") for name, sha256 in expected)
-    return _all_right(checks, on_check)
+    return _all_passed(checks, on_check)
 
 
-def _all_right(checks: Iterable[Check], on_check: Callable[[Check], object]) -> list[Check]:
-    """The checks, told one by one as they are done; VerifyError names all that are wrong."""
+def _all_passed(checks: Iterable[Check], on_check: Callable[[Check], object]) -> list[Check]:
+    """Does all checks and reports each; raises VerifyError with all that failed."""
     done = []
     for check in checks:
         on_check(check)
@@ -151,7 +156,7 @@ def _all_right(checks: Iterable[Check], on_check: Callable[[Check], object]) -> 
 
 
 class _Verifier:
-    """Checks artifacts, none twice; no file is hashed twice."""
+    """Checks artifacts; each artifact is checked once and each file hashed once."""
 
     def __init__(self, chain: bool) -> None:
         self._chain = chain
@@ -159,10 +164,10 @@ class _Verifier:
         self._pending: deque[Path] = deque()
         self._artifacts: set[str] = set()
         self._digests: dict[str, tuple[int, str]] = {}
-        self._shown: set[tuple[str, str]] = set()
+        self._reported: set[tuple[str, str]] = set()
 
     def start(self, path: Path) -> Iterator[Check]:
-        """The checks of the artifact at `path`, and of its chain. Raises PileError if there is none."""
+        """The checks of the artifact at `path` and of its chain. Raises PileError if there is no artifact."""
         prefix = path.parent / path.name.removesuffix(".idx").removesuffix(".bin")
         has_index = datasets.with_suffix(prefix, ".idx").exists()
         if has_index and not datasets.with_suffix(prefix, MANIFEST_SUFFIX).exists():
@@ -178,10 +183,10 @@ class _Verifier:
                 yield from self._new(self._artifact(found))
 
     def _new(self, checks: Iterable[Check]) -> Iterator[Check]:
-        """Without what was said before: several artifacts may be made from one file."""
+        """The checks that were not reported before: several artifacts may have the same input."""
         for check in checks:
-            if (check.state, check.what) not in self._shown:
-                self._shown.add((check.state, check.what))
+            if (check.state, check.what) not in self._reported:
+                self._reported.add((check.state, check.what))
                 yield check
 
     def _artifact(self, path: Path) -> Iterator[Check]:
@@ -191,7 +196,7 @@ class _Verifier:
             yield Check("WRONG", _reason(err), path)
             return
         if not is_intact:
-            yield Check("WRONG", f"{path} has other values than it was written with", path)
+            yield Check("WRONG", f"{path} was changed after it was written", path)
         else:
             yield Check("ok", f"{path} (manifest, {found.kind})", path, path)
         for entry in found.outputs:
@@ -201,7 +206,7 @@ class _Verifier:
         for entry in found.inputs:
             yield from self._input(found, entry)
         if self._chain:
-            self._pending += [beside for beside in _beside(found) if beside.exists()]
+            self._pending += [other for other in _unlisted_manifests(found) if other.exists()]
 
     def _output(self, found: Manifest, entry: Entry) -> Check:
         try:
@@ -213,15 +218,15 @@ class _Verifier:
         return self._whole_or_shards(path, entry, found.path, absent="WRONG")
 
     def _whole_or_shards(self, path: Path, entry: Entry, artifact: Path, absent: str) -> Check:
-        """The check of a file; of a token file that is here as shards alone, of these."""
+        """The check of a file, or of its shards if it is a token file of which only shards are here."""
         if path.suffix == ".bin" and "sha256" in entry and not path.exists() and (shards := _shards_of(path)):
-            return _joined(shards, entry, artifact)
+            return _check_shards(shards, entry, artifact)
         return self.file(path, entry, artifact, absent)
 
     def _input(self, found: Manifest, entry: Entry) -> Iterator[Check]:
         path = manifest.input_path(found, entry)
         if entry["path"] == os.fspath(STANDARD_INPUT):
-            yield Check("absent", f"standard input, which {found.path} was made from", found.path)
+            yield Check("absent", f"standard input, an input of {found.path}", found.path)
             return
         is_dataset = "sha256" not in entry and "fingerprint" in entry
         if is_dataset:
@@ -235,20 +240,18 @@ class _Verifier:
                 yield from self._foreign_dataset(path, made, found.path)
 
     def _foreign_dataset(self, prefix: Path, made: list[Path], artifact: Path | None) -> Iterator[Check]:
-        """The checks of a dataset whose index no manifest lists; one may list its tokens."""
+        """The checks of a dataset whose index no manifest lists; a manifest may list its tokens."""
         if datasets.with_suffix(prefix, ".idx").exists():
             yield _structure(prefix, artifact)
         labels = datasets.labels_manifest(prefix)
         if any(one != labels for one in made):
             return
         yield from _equal_shards(_shards_of(datasets.with_suffix(prefix, ".bin")), artifact)
-        what = "no manifest has checksums of its tokens" + (
-            ", only its fingerprint is known" if artifact else ""
-        )
-        yield Check("unsure", f"{prefix}: {what}", artifact)
+        known = ", only its fingerprint is known" if artifact else ""
+        yield Check("unsure", f"{prefix}: no manifest has checksums of its tokens{known}", artifact)
 
     def file(self, path: Path, entry: Entry, artifact: Path | None, absent: str) -> Check:
-        """The check of one file by what an entry says of it; `absent` is the state if it is not there."""
+        """The check of a file against an entry's size and SHA-256; `absent` is the state if it is missing."""
         try:
             n_bytes = path.stat().st_size
         except (FileNotFoundError, NotADirectoryError):
@@ -256,16 +259,16 @@ class _Verifier:
         except OSError as err:
             return Check("WRONG", _reason(err), artifact)
         if "bytes" in entry and n_bytes != entry["bytes"]:
-            what = f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}"
-            return Check("WRONG", what, artifact)
+            wrong = f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}"
+            return Check("WRONG", wrong, artifact)
         if "sha256" not in entry:
-            return Check("unsure", f"{path} ({n_bytes:,} bytes): its checksum is not known", artifact)
+            return Check("unsure", f"{path} ({n_bytes:,} bytes): its checksum is unknown", artifact)
         try:
             n_bytes, found = self._sha256(path)
         except (PileError, OSError) as err:
             return Check("WRONG", _reason(err), artifact)
         if found != entry["sha256"]:
-            return Check("WRONG", f"{path} has another SHA-256 than it should have", artifact)
+            return Check("WRONG", f"{path} has another SHA-256 than the expected one", artifact)
         return Check("ok", f"{path} ({n_bytes:,} bytes)", artifact, path)
 
     def _sha256(self, path: Path) -> tuple[int, str]:
@@ -276,23 +279,23 @@ class _Verifier:
 
 
 def _reason(err: Exception) -> str:
-    """What went wrong and with which file, without the number of the error."""
+    """The message of an error with the file's name, without the error number."""
     if not isinstance(err, OSError) or err.filename is None:
         return str(getattr(err, "strerror", None) or err)
     return f"{err.strerror} ({err.filename})"
 
 
-def _beside(found: Manifest) -> list[Path]:
-    """Manifests that belong to an artifact and that no other one names."""
+def _unlisted_manifests(found: Manifest) -> list[Path]:
+    """The possible manifests of an artifact that its main manifest does not list."""
     if found.kind == "tokens":
         return [datasets.labels_manifest(datasets.prefix_of(found))]
     return [found.folder / RUN_FILE] if found.kind == "run" else []
 
 
 def _manifests_of_dataset(path: Path) -> list[Path]:
-    """The manifests of a dataset, its labels, its token shards and its token file, those there are.
+    """The existing manifests of a dataset, its labels, its token shards and its token file.
 
-    `path` is a prefix, or as rows are given: a folder, a token file, or a shard of one.
+    `path` is a prefix, or for rows a folder, a token file, or one of its shards.
     """
     prefixes = {path: None}
     with contextlib.suppress(PileError, OSError):
@@ -302,7 +305,7 @@ def _manifests_of_dataset(path: Path) -> list[Path]:
 
 
 def _manifests_of(path: Path) -> list[Path]:
-    """The manifests that an input was made with: itself, one beside it, or one of its folder."""
+    """The manifests that list an input as an output: itself, beside it, or in its folder."""
     if _is_manifest_name(path):
         return [path] if path.exists() else []
     stems = dict.fromkeys((path.name, path.stem))
@@ -314,7 +317,7 @@ def _manifests_of(path: Path) -> list[Path]:
 
 
 def _lists(found: Path, path: Path) -> bool:
-    """Whether a manifest lists a file as an output; one that cannot be read may do so."""
+    """Whether a manifest lists a file as an output; True for a damaged one, so that it is reported."""
     try:
         made = manifest.read(found)
     except (PileError, OSError):
@@ -325,7 +328,7 @@ def _lists(found: Path, path: Path) -> bool:
 
 
 def _dataset(path: Path, entry: Entry, artifact: Path) -> Check:
-    """A dataset that something was made from, by its fingerprint."""
+    """The check of an input dataset by its fingerprint."""
     try:
         found = _fingerprint(path)
     except (PileError, OSError) as err:
@@ -334,21 +337,21 @@ def _dataset(path: Path, entry: Entry, artifact: Path) -> Check:
             return Check("WRONG", _reason(err), artifact)
         return Check("absent", f"{path} is not here", artifact)
     if found != entry["fingerprint"]:
-        return Check("WRONG", f"{path} is another dataset than the one it was made from", artifact)
+        return Check("WRONG", f"{path} is another dataset than the input: its fingerprint differs", artifact)
     return Check("ok", f"{path} (fingerprint {found[:16]})", artifact)
 
 
 def _fingerprint(path: Path) -> str:
-    """The fingerprint of a dataset, or of rows, which have no index. Raises FormatError, OSError."""
+    """The fingerprint of a dataset, or of rows without an index. Raises FormatError, OSError."""
     with contextlib.suppress(FileNotFoundError):
         return _core.TokenSource(path).fingerprint
-    # It is that of the bytes, whatever the length of a row.
+    # The fingerprint of rows is that of their bytes, so any row length gives it.
     rows: str = _core.rows_order(path, 1, "uint16").dataset.fingerprint
     return rows
 
 
 def _structure(prefix: Path, artifact: Path | None) -> Check:
-    """A token dataset's index against its tokens."""
+    """The check of a dataset's index against its tokens."""
     try:
         if datasets.with_suffix(prefix, ".bin").exists():
             _core.TokenDataset(prefix).check()
@@ -356,16 +359,16 @@ def _structure(prefix: Path, artifact: Path | None) -> Check:
             return Check("absent", f"the tokens of {prefix} are not here", artifact)
     except (PileError, OSError) as err:
         return Check("WRONG", _reason(err), artifact)
-    return Check("ok", f"{prefix}: each document stands where its index says", artifact)
+    return Check("ok", f"{prefix}: the index fits the tokens", artifact)
 
 
 def _shards_of(path: Path) -> list[Path]:
-    """The shards that `NAME.bin` is cut into, in their order; empty where there are none."""
+    """The shards of the token file `NAME.bin`, in order; empty if there are none."""
     return sorted(path.parent.glob(f"{glob.escape(path.stem)}-[0-9]*-of-[0-9]*.bin"))
 
 
-def _joined(shards: list[Path], entry: Entry, artifact: Path) -> Check:
-    """Shards of a token file against the checksum of the whole file."""
+def _check_shards(shards: list[Path], entry: Entry, artifact: Path) -> Check:
+    """The check of all shards of a token file against size and SHA-256 of the whole file."""
     digest, n_bytes = hashlib.sha256(), 0
     try:
         for path in shards:
@@ -375,16 +378,16 @@ def _joined(shards: list[Path], entry: Entry, artifact: Path) -> Check:
                     n_bytes += len(data)
     except (PileError, OSError) as err:
         return Check("WRONG", _reason(err), artifact)
-    what = f"{shards[0]} and {len(shards) - 1} more shards"
+    files = f"{shards[0]} and {len(shards) - 1} more shards"
     if n_bytes != entry["bytes"]:
-        return Check("WRONG", f"{what} have {n_bytes} bytes, the manifest says {entry['bytes']}", artifact)
+        return Check("WRONG", f"{files} have {n_bytes} bytes, the manifest says {entry['bytes']}", artifact)
     if digest.hexdigest() != entry["sha256"]:
-        return Check("WRONG", f"{what} have another SHA-256 than they should have", artifact)
-    return Check("ok", f"{what} ({n_bytes:,} bytes)", artifact, shards[0])
+        return Check("WRONG", f"{files} have another SHA-256 than the expected one", artifact)
+    return Check("ok", f"{files} ({n_bytes:,} bytes)", artifact, shards[0])
 
 
 def _equal_shards(shards: list[Path], artifact: Path | None) -> Iterator[Check]:
-    """Shards that are copies of each other, which no index can tell."""
+    """A failed check for each shard that is a copy of another one, which the index cannot reveal."""
     known: dict[str, Path] = {}
     for path in shards:
         try:

@@ -1,6 +1,6 @@
-"""Orders: which samples a model sees, step after step; and interventions on them."""
+"""Orders: the samples that a model sees, step by step, and interventions on them."""
 
-from pile_tools.order.interventions import Insert, insert_tokens, replace_tokens, save_view
+from pile_tools.order.interventions import Insert, insert_tokens, replace_tokens, save_interventions
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Batch, Order, Samples
 
@@ -12,5 +12,5 @@ __all__ = [
     "insert_tokens",
     "open_order",
     "replace_tokens",
-    "save_view",
+    "save_interventions",
 ]

@@ -1,7 +1,8 @@
-"""Interventions on an order, as views: nothing on disk changes, a run and its control differ by nothing else.
+"""Interventions on an order: tokens replaced or inserted as samples are read, with nothing changed on disk.
 
-A view can be saved as an order of its own, an `order.json` that names the order beneath, so that a run on it
-is recorded like any other.
+A run on an order with interventions and a run on its base differ in nothing else. Interventions can be saved:
+an `order.json` names the base order and is itself an order, so that a run on it is recorded like any other.
+The files call an intervention a view.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from pile_tools.publish import Built, Target
 from pile_tools.tokens.blends import documents_of
 from pile_tools.types import Tokens
 
-#: The table of a saved view, beside its `order.json`.
+#: The file of the saved interventions, beside their `order.json`.
 VIEW_FILE = "view.json"
 
 
 @dataclass(frozen=True)
 class Insert:
-    """Tokens to write over a row of a step, from an offset on."""
+    """Tokens to write over a row of a step, starting at an offset."""
 
     step: int
     row: int
@@ -43,15 +44,15 @@ class Insert:
     tokens: tuple[int, ...]
 
 
-class _View(ABC):
-    """Samples that are others', changed on the way."""
+class _ChangedSamples(ABC):
+    """Samples of a base order, changed when they are read."""
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
 
     @property
     def seq_length(self) -> int:
-        """Tokens the model sees at once."""
+        """Tokens that the model sees at once."""
         return self._samples.seq_length
 
     @property
@@ -61,86 +62,86 @@ class _View(ABC):
 
     @property
     def dataset(self) -> Any:
-        """The documents beneath, unchanged."""
+        """The documents of the base order, unchanged."""
         return documents_of(self._samples)
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, sample: int) -> Tokens:
-        place = sample + len(self) if sample < 0 else sample
-        if not 0 <= place < len(self):
+        index = sample + len(self) if sample < 0 else sample
+        if not 0 <= index < len(self):
             raise IndexError(f"{sample} is out of range for {len(self)}")
-        row: Tokens = self.samples(place, 1)[0]
+        row: Tokens = self.samples(index, 1)[0]
         return row
 
     def samples(self, first: int, n: int) -> Tokens:
-        """`n` samples from place `first`, changed."""
+        """The changed samples [first, first + n): (n, sample_length)."""
         tokens = self._samples.samples(first, n)
         return self._changed(tokens, np.arange(first, first + n))
 
-    def take(self, places: NDArray[np.int64]) -> Tokens:
-        """Samples at any places, changed."""
-        places = np.where(places < 0, places + len(self), places)
-        return self._changed(self._samples.take(places), places)
+    def take(self, indices: NDArray[np.int64], /) -> Tokens:
+        """The changed samples at these indices: (n,) int64 -> (n, sample_length)."""
+        indices = np.where(indices < 0, indices + len(self), indices)
+        return self._changed(self._samples.take(indices), indices)
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
-        """What stands there beneath."""
+        """The runs of documents in the samples [first, first + n) of the base order."""
         return self._samples.spans(first, n)
 
     @abstractmethod
-    def _changed(self, tokens: Tokens, places: NDArray[np.int64]) -> Tokens:
-        """The samples at `places`, which hold `tokens` beneath."""
+    def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
+        """The changed samples at `indices`, which are `tokens` in the base order."""
 
 
-class ReplacedTokens(_View):
-    """Samples with some words replaced from one place of the order to another; see `replace_tokens`."""
+class ReplacedTokens(_ChangedSamples):
+    """Samples with words replaced in the range [first, end) of their indices; see `replace_tokens`."""
 
     def __init__(
-        self, samples: Samples, table: Mapping[int, int], places: tuple[int, int], tokenizer: Tokenizer
+        self, samples: Samples, table: Mapping[int, int], indices: tuple[int, int], tokenizer: Tokenizer
     ) -> None:
         super().__init__(samples)
-        self._table, self._places, self._tokenizer = dict(table), places, tokenizer
+        self._table, self._indices, self._tokenizer = dict(table), indices, tokenizer
         size = max(tokenizer.vocab_size, *table, *table.values()) + 1
-        self._to = np.arange(size)
-        self._to[list(table)] = list(table.values())
+        self._replacement = np.arange(size)
+        self._replacement[list(table)] = list(table.values())
         starts, ends = _word_characters(tokenizer, size)
         self._starts_in_word, self._ends_in_word = starts, ends
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ReplacedTokens, (self._samples, self._table, self._places, self._tokenizer)
+        return ReplacedTokens, (self._samples, self._table, self._indices, self._tokenizer)
 
-    def _changed(self, tokens: Tokens, places: NDArray[np.int64]) -> Tokens:
-        rows = np.flatnonzero((places >= self._places[0]) & (places < self._places[1]))
-        for row in rows.tolist():
-            tokens[row] = self._replaced(tokens[row], int(places[row]))
+    def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
+        first, end = self._indices
+        for row in np.flatnonzero((indices >= first) & (indices < end)).tolist():
+            tokens[row] = self._replaced(tokens[row], int(indices[row]))
         return tokens
 
-    def _replaced(self, row: Tokens, place: int) -> Tokens:
-        """A row with its words replaced; runs of documents are judged each by themselves."""
-        known = np.clip(row, 0, len(self._to) - 1)
-        new = self._to[known]
+    def _replaced(self, row: Tokens, index: int) -> Tokens:
+        """The row of sample `index` with its words replaced; a word never crosses two runs of documents."""
+        known = np.clip(row, 0, len(self._replacement) - 1)
+        new = self._replacement[known]
         if np.array_equal(new, known):
             return row
-        # Whether a word goes on from each token to the next.
-        goes_on = np.zeros(len(row) + 1, bool)
-        goes_on[1:-1] = self._ends_in_word[known[:-1]] & self._starts_in_word[known[1:]]
-        at = 0
+        # joins[i]: token i continues the word of the token before it.
+        joins = np.zeros(len(row) + 1, bool)
+        joins[1:-1] = self._ends_in_word[known[:-1]] & self._starts_in_word[known[1:]]
+        offset = 0
         dataset = self.dataset
-        for _, document, start, length in self._samples.spans(place, 1).tolist():
-            first, end = at, at + length
-            goes_on[first] = goes_on[end] = False
+        for _, document, start, length in self._samples.spans(index, 1).tolist():
+            first, end = offset, offset + length
+            joins[first] = joins[end] = False
             if document >= 0 and (start > 0 or end == len(row)):
-                # What stands before and after the row in the document decides about its first and last words.
-                whole = np.clip(dataset[document], 0, len(self._to) - 1)
+                # The row's first and last words may continue in the document's tokens outside the row.
+                whole = np.clip(dataset[document], 0, len(self._replacement) - 1)
                 if start > 0:
-                    goes_on[first] = self._joins(int(whole[start - 1]), int(known[first]))
+                    joins[first] = self._joins(int(whole[start - 1]), int(known[first]))
                 if start + length < len(whole):
-                    goes_on[end] = self._joins(int(known[end - 1]), int(whole[start + length]))
-            at = end
-        is_word = ~goes_on[:-1] & ~goes_on[1:]
-        at = is_word & (new != known)
-        row[at] = new[at]
+                    joins[end] = self._joins(int(known[end - 1]), int(whole[start + length]))
+            offset = end
+        is_word = ~joins[:-1] & ~joins[1:]
+        is_replaced = is_word & (new != known)
+        row[is_replaced] = new[is_replaced]
         return row
 
     def _joins(self, before: int, after: int) -> bool:
@@ -148,7 +149,7 @@ class ReplacedTokens(_View):
 
 
 def _word_characters(tokenizer: Tokenizer, size: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether each token's text begins, and ends, with a letter, digit, `_`, or half a character."""
+    """Whether the text of each id starts, and ends, with a letter, a digit, `_` or a partial character."""
     starts, ends = np.zeros(size, bool), np.zeros(size, bool)
     for id in range(min(size, tokenizer.vocab_size)):
         text = tokenizer.decode([id], skip_special_tokens=False)
@@ -161,21 +162,21 @@ def _is_in_word(character: str) -> bool:
     return character.isalnum() or character in "_\ufffd"
 
 
-class InsertedTokens(_View):
-    """Samples with token sequences written over given places; see `insert_tokens`."""
+class InsertedTokens(_ChangedSamples):
+    """Samples with token sequences written over their tokens; see `insert_tokens`."""
 
     def __init__(
         self, samples: Samples, inserts: Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]
     ) -> None:
         super().__init__(samples)
-        self._inserts = {place: list(there) for place, there in inserts.items()}
+        self._inserts = {index: list(of_sample) for index, of_sample in inserts.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return InsertedTokens, (self._samples, self._inserts)
 
-    def _changed(self, tokens: Tokens, places: NDArray[np.int64]) -> Tokens:
-        for row, place in enumerate(places.tolist()):
-            for offset, new in self._inserts.get(place, ()):
+    def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
+        for row, index in enumerate(indices.tolist()):
+            for offset, new in self._inserts.get(index, ()):
                 tokens[row, offset : offset + len(new)] = new
         return tokens
 
@@ -183,11 +184,15 @@ class InsertedTokens(_View):
 def replace_tokens(
     order: Order, table: Mapping[str, str], *, steps: tuple[int, int], tokenizer: Tokenizer | None = None
 ) -> Order:
-    """The order with words replaced in steps [first, end), every other token and position the same.
+    """The order with words replaced in some steps; every other token and every position stays the same.
 
-    Each word of `table`, and its replacement, must be one token, with the space before it if it has one:
-    `{" he": " she"}`. It is replaced where it is a word of its own, no letter or digit of the same document
-    right before or after it. Rows without known documents are judged by what the row itself shows.
+    Args:
+        order: The base order.
+        table: Replacements by word. Word and replacement must each be one token, including the space before
+            them: `{" he": " she"}`. A word is replaced where no letter or digit of the same document directly
+            precedes or follows it. In rows whose documents are unknown, only the row itself decides.
+        steps: The first step and the end, exclusive.
+        tokenizer: By default the tokenizer that the dataset's manifest names.
 
     Raises:
         ConfigError: A word is not one token, no tokenizer is known, or the steps are out of range.
@@ -199,7 +204,7 @@ def replace_tokens(
         if len(one) != 1 or len(two) != 1:
             wrong = word if len(one) != 1 else other
             raise ConfigError(
-                f"{wrong!r} is not one token, so positions would move; replace one token by one"
+                f"{wrong!r} is not one token, so later tokens would shift; replace one token by one"
             )
         ids[one[0]] = two[0]
     if not ids:
@@ -209,17 +214,18 @@ def replace_tokens(
     if steps[0] >= steps[1]:
         raise ConfigError(f"no steps from {steps[0]} to {steps[1]}")
     samples = ReplacedTokens(order.samples, ids, (first, last + size), tokenizer)
-    view = {"kind": "tokens", "table": dict(table), "steps": list(steps), "batch_size": size}
-    return _as_view(order, samples, view)
+    intervention = {"kind": "tokens", "table": dict(table), "steps": list(steps), "batch_size": size}
+    return _with_intervention(order, samples, intervention)
 
 
 def insert_tokens(order: Order, table: Sequence[Insert]) -> Order:
-    """The order with each `Insert`'s tokens written over its row; nothing moves, everything else is the same.
+    """The order with the tokens of each `Insert` written over its row; every other token stays the same.
 
-    A token that a sample shares with another one is changed in the row that is named alone.
+    A token that two samples share changes only in the row that the `Insert` names.
 
     Raises:
-        ConfigError: A place outside the order, tokens beyond the row's end, or two inserts over one token.
+        ConfigError: A step, row or offset is out of range, a row is too short for the tokens, a token cannot
+            be stored, or two inserts overlap.
     """
     inserts: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
     limit = np.iinfo(order.dataset.dtype).max
@@ -235,21 +241,21 @@ def insert_tokens(order: Order, table: Sequence[Insert]) -> Order:
             )
         if not all(0 <= token <= limit for token in insert.tokens):
             raise ConfigError(f"tokens must be within 0 and {limit} (step {insert.step}, row {insert.row})")
-        there = inserts[first + insert.row]
-        if there and there[-1][0] + len(there[-1][1]) > insert.offset:
+        of_sample = inserts[first + insert.row]
+        if of_sample and of_sample[-1][0] + len(of_sample[-1][1]) > insert.offset:
             raise ConfigError(f"two inserts over one token (step {insert.step}, row {insert.row})")
-        there.append((insert.offset, tuple(insert.tokens)))
+        of_sample.append((insert.offset, tuple(insert.tokens)))
     samples = InsertedTokens(order.samples, inserts)
-    view = {
+    intervention = {
         "kind": "inserts",
         "table": [dataclasses.asdict(i) for i in table],
         "batch_size": order.batch_size,
     }
-    return _as_view(order, samples, view)
+    return _with_intervention(order, samples, intervention)
 
 
 def overwritten(order: Order, table: Sequence[Insert]) -> list[dict[str, Any]]:
-    """What `table` writes over in `order`: each insert with the tokens that stood there."""
+    """Each `Insert` as a dict, with the tokens of `order` that it replaces under `overwritten`."""
     log = []
     for insert in table:
         row = order.samples[order.first_sample(insert.step)[0] + insert.row]
@@ -259,75 +265,77 @@ def overwritten(order: Order, table: Sequence[Insert]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class ViewOrder(Order):
-    """An order that is a view of another, until it is saved known to this process alone."""
+class OrderWithIntervention(Order):
+    """An order with an intervention on a base order; it exists in this process only until it is saved."""
 
-    beneath: Order | None = None
-    view: dict[str, Any] = dataclasses.field(default_factory=dict)
+    base: Order | None = None
+    intervention: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _as_view(order: Order, samples: Samples, view: dict[str, Any]) -> ViewOrder:
+def _with_intervention(order: Order, samples: Samples, intervention: dict[str, Any]) -> OrderWithIntervention:
     values = {f.name: getattr(order, f.name) for f in dataclasses.fields(Order)}
-    # The manifest beneath does not tell of the view, so it must not stand for it.
-    return ViewOrder(**{**values, "samples": samples, "manifest": None}, beneath=order, view=view)
+    # The base's manifest does not describe the changed samples, so no run may be recorded with it.
+    values |= {"samples": samples, "manifest": None}
+    return OrderWithIntervention(**values, base=order, intervention=intervention)
 
 
-def save_view(order: Order, folder: Path, *, force: bool = False) -> Manifest:
-    """Records a view as an order of its own in `folder`: `order.json`, and `view.json` with its table.
+def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Manifest:
+    """Saves the unsaved interventions of an order as the order `folder/order.json`; returns its manifest.
 
-    Views upon views are recorded together, in their order. The log of overwritten tokens is in `view.json`
-    too. The order beneath must be on disk.
+    All interventions since the last saved order are recorded together in `view.json`, the first one first,
+    with a log of the tokens that they overwrite. The base order must be on disk with a manifest.
 
     Raises:
-        ConfigError: Not a view, saved already, or the order beneath has no manifest.
-        OutputExistsError: Another order lies there and `force` is off.
+        ConfigError: The order has no unsaved intervention, or its base has no manifest.
+        OutputExistsError: `folder` holds another order and `force` is off.
+        OSError: A file cannot be read or written.
     """
-    views: list[dict[str, Any]] = []
-    beneath = order
-    while isinstance(beneath, ViewOrder) and beneath.manifest is None and beneath.beneath is not None:
-        views.insert(0, _with_log(beneath.view, beneath.beneath))
-        beneath = beneath.beneath
-    if not views or beneath.manifest is None:
-        raise ConfigError(f"only a new view of an order with a manifest can be saved ({order.path})")
+    interventions: list[dict[str, Any]] = []
+    base = order
+    while isinstance(base, OrderWithIntervention) and base.manifest is None and base.base is not None:
+        interventions.insert(0, _with_log(base.intervention, base.base))
+        base = base.base
+    if not interventions or base.manifest is None:
+        raise ConfigError(f"only new interventions on an order with a manifest can be saved ({order.path})")
     settings = {
         "rule": "view",
-        "kind": ", ".join(view["kind"] for view in views),
+        "kind": ", ".join(intervention["kind"] for intervention in interventions),
         "seq_length": order.seq_length,
         "batch_size": order.batch_size,
         "steps": order.steps,
         "seed": order.seed,
-        "view": fingerprint({"views": views}),
+        "view": fingerprint({"views": interventions}),
     }
-    request = Request("order", settings, [manifest.file_entry(beneath.path, folder, role="order")])
+    request = Request("order", settings, [manifest.file_entry(base.path, folder, role="order")])
 
     def build(partial: Path) -> Built:
-        text = json.dumps({"views": views}, indent=1, ensure_ascii=False)
+        text = json.dumps({"views": interventions}, indent=1, ensure_ascii=False)
         (partial / VIEW_FILE).write_text(text + "\n", encoding="utf-8")
         return Built([VIEW_FILE], {"n_samples": len(order.samples)}, request.inputs)
 
     return publish.make(Target.of(folder / ORDER_FILE), request, build, force=force, names=[VIEW_FILE])[0]
 
 
-def _with_log(view: dict[str, Any], beneath: Order) -> dict[str, Any]:
-    """A view as it is recorded: inserts with the tokens that they write over."""
-    if view["kind"] != "inserts":
-        return view
-    table = [Insert(**entry) for entry in view["table"]]
-    return {**view, "table": overwritten(beneath, table)}
+def _with_log(intervention: dict[str, Any], base: Order) -> dict[str, Any]:
+    """An intervention as it is saved: inserts with the tokens that they overwrite."""
+    if intervention["kind"] != "inserts":
+        return intervention
+    table = [Insert(**entry) for entry in intervention["table"]]
+    return {**intervention, "table": overwritten(base, table)}
 
 
-def applied(order: Order, view: Values) -> Order:
-    """An order with a view from a file applied to it."""
-    kind = view.text("kind", ("tokens", "inserts"))
-    size = view.optional_count("batch_size")
+def applied(order: Order, saved: Values) -> Order:
+    """The order with a saved intervention applied to it. Raises FormatError, ConfigError."""
+    kind = saved.text("kind", ("tokens", "inserts"))
+    size = saved.optional_count("batch_size")
     order = order if size is None else order.rebatch(batch_size=size)
     if kind == "inserts":
-        view.require_keys(("kind", "table", "batch_size"))
-        return insert_tokens(order, [_insert(entry) for entry in view.objects("table")])
-    view.require_keys(("kind", "table", "steps", "batch_size"))
-    table, steps = view.object("table"), view.integers("steps")
+        saved.require_keys(("kind", "table", "batch_size"))
+        return insert_tokens(order, [_insert(entry) for entry in saved.objects("table")])
+    saved.require_keys(("kind", "table", "steps", "batch_size"))
+    table, steps = saved.object("table"), saved.integers("steps")
     if len(steps) != 2:
-        raise view.refuse("steps", "the first step and the end")
+        raise saved.refuse("steps", "the first step and the end")
     words = {word: table.text(word) for word in table.values}
     return replace_tokens(order, words, steps=(steps[0], steps[1]))
 

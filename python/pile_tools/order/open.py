@@ -1,7 +1,7 @@
-"""Opens orders of every kind: built ones, views, arrays of GPT-NeoX, and rows, here or on a server.
+"""Opens orders: built ones, saved interventions, arrays of GPT-NeoX, and rows on disk or on a server.
 
-An order on disk is a folder with `order.json` beside the reference's `.npy` files; rows that are in training
-order already, as Pythia's published data are, are an order of their own.
+An order on disk is a folder with `order.json` and GPT-NeoX's `.npy` files. Rows that are already in training
+order, as in Pythia's published data, are an order without further files.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from pile_tools.order.order import (
 from pile_tools.order.remote import RemoteRows
 from pile_tools.publish import Target
 
-#: Views upon each other that are opened: each is opened within the one above.
-MAX_VIEWS = 32
+#: Maximum depth of saved interventions on each other: each level is opened by a recursive call.
+MAX_DEPTH = 32
 
 
 def open_order(
@@ -43,23 +43,24 @@ def open_order(
     dtype: str | None = None,
     compat: str | None = None,
 ) -> Order:
-    """Opens an order in constant time, checked to be of its dataset.
+    """The order at a path or address, opened in constant time and checked against its dataset's fingerprint.
 
     Args:
         path: An order's folder or its `order.json`; the `..._shuffle_idx.npy` that GPT-NeoX wrote beside its
             dataset; or rows in training order: their folder, one of their shards, or an address
             `https://...` or `hf://datasets/...`.
-        row_length: Tokens of a row, for rows; by default Pythia's 2,049. Without it an `.idx` beside them
-            means documents, unless every sequence is one such row.
-        batch_size: Samples of a step, by default the order's own; for rows Pythia's 1,024.
+        row_length: Tokens of a row, for rows; by default Pythia's 2,049. Without it, tokens with an `.idx`
+            beside them are documents, unless every sequence is one such row.
+        batch_size: Samples of a step, by default the order's; for rows Pythia's 1,024.
         dtype: Type of a token, for rows: `uint16` or `int32`; by default that of an `.idx` beside them, or
             `uint16`.
-        compat: `gpt-neox` gives the samples that GPT-NeoX's reader puts in place of those it cannot read, see
-            `Order.replaced_by_gpt_neox`; by default as the order was built, or the true ones.
+        compat: With `gpt-neox`, samples that GPT-NeoX's reader cannot read are those that it reads instead,
+            see `Order.replaced_by_gpt_neox`; by default as the order was built, or the true samples.
 
     Raises:
-        ConfigError: Another `compat`.
-        FormatError: Not an order, or its dataset is not the one it was built for.
+        ConfigError: `row_length`, `dtype` or `compat` is out of range, or the base of saved interventions has
+            changed.
+        FormatError: This is not an order, or it was built for another dataset.
         OSError: A file cannot be read.
     """
     if compat not in (None, "gpt-neox"):
@@ -76,7 +77,7 @@ def open_order(
     file = order_file(path)
     with publish.reading(Target.of(file)):
         if not file.exists() or file.suffix == ".bin":
-            # Rows that are being replaced may have their scratch folder alone: the core says so.
+            # Rows that are being replaced may have only their scratch folder: the core reports it.
             if path.suffix == ".bin" or any(any(path.glob(name)) for name in ("*.bin", "*.partial")):
                 return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
             what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
@@ -89,7 +90,7 @@ def _of_rows(path: Path, rows: Samples, batch_size: int) -> Order:
     return Order(path, rows, batch_size, len(rows) // batch_size, seed=None, manifest=None)
 
 
-#: GPT-NeoX's names, of v1.0 and of now, less the array's.
+#: GPT-NeoX's names of index files, v1.0 and current, without the suffix of the array.
 _STEM = re.compile(
     r"(?P<prefix>.+)_(?P<name>(?:train|valid|test)(?:_\d+)?)_indexmap_(?P<samples>\d+|None)ns_(?P<seq>\d+)sl_"
     r"(?P<seed>\d+)s(?:_(?P<packing>packed|pack_until_overflow|unpacked)pi(?P<chopped>_ac)?)?"
@@ -97,7 +98,7 @@ _STEM = re.compile(
 
 
 def _of_arrays(path: Path, batch_size: int | None, compat: str | None) -> Order:
-    """An order that GPT-NeoX wrote beside its dataset, by the name of one of its arrays."""
+    """The order that GPT-NeoX wrote beside its dataset, described by the name of one of its arrays."""
     stem = re.sub(r"_(doc|sample|shuffle)_idx\.npy$", "", path.name)
     found = _STEM.fullmatch(stem)
     if found is None:
@@ -119,7 +120,7 @@ def _of_manifest(file: Path, compat: str | None) -> Order:
     if found.kind != "order":
         raise FormatError(f"a manifest of kind {found.kind!r}, expected an order ({file})")
     if found.checked_settings.text("rule", (*RULES, "view")) == "view":
-        return _of_view(found, compat)
+        return _of_interventions(found, compat)
     datasets = [entry for entry in found.inputs if entry["role"] == "dataset"]
     if not datasets:
         raise FormatError(f"names no dataset ({file})")
@@ -144,42 +145,42 @@ def _of_manifest(file: Path, compat: str | None) -> Order:
     )
 
 
-def _of_view(found: Manifest, compat: str | None) -> Order:
-    """A saved view, over the order beneath, which must be as it was."""
+def _of_interventions(found: Manifest, compat: str | None) -> Order:
+    """The order of saved interventions, applied to their base, which must be unchanged."""
     settings = found.checked_settings
     settings.require_keys(("rule", "kind", "seq_length", "batch_size", "steps", "seed", "view"))
-    path = _order_beneath(found)
-    _refuse_deep_views(path)
+    path = _base_order(found)
+    _refuse_deep_interventions(path)
     table = checked.read_json(_view_file(found), what="a table of views")
     table.require_keys(("views",))
     if fingerprint(table.values) != settings.text("view"):
         raise FormatError(f"not the table that its {ORDER_FILE} names ({_view_file(found)})")
     order = open_order(path, compat=compat)
-    for view in table.objects("views"):
-        order = applied(order, view)
+    for intervention in table.objects("views"):
+        order = applied(order, intervention)
     size, steps = (settings.optional_count(key) for key in ("batch_size", "steps"))
     return dataclasses.replace(order, path=found.path, manifest=found, batch_size=size, steps=steps)
 
 
-def _order_beneath(found: Manifest) -> Path:
-    """The path of the order that a view is of, checked to be as it was. Raises ConfigError."""
+def _base_order(found: Manifest) -> Path:
+    """The path of the base order of saved interventions, checked to be unchanged. Raises ConfigError."""
     entry = found.input("order")
     if entry is None:
-        raise ConfigError(f"names no order beneath ({found.path})")
+        raise ConfigError(f"names no base order ({found.path})")
     path = manifest.input_path(found, entry)
     if checked.sha256(path)[1] != manifest.required(found, entry, "sha256"):
-        raise ConfigError(f"the order beneath was made anew since ({path})")
+        raise ConfigError(f"the base order has changed since the interventions were saved ({path})")
     return path
 
 
-def _refuse_deep_views(path: Path) -> None:
-    """Refuses views upon views without end: each is opened within the one above. Raises FormatError."""
-    for _ in range(MAX_VIEWS):
+def _refuse_deep_interventions(path: Path) -> None:
+    """Raises FormatError for interventions on each other deeper than `MAX_DEPTH`, or in a cycle."""
+    for _ in range(MAX_DEPTH):
         found = manifest.read(path)
         if found.settings.get("rule") != "view":
             return
-        path = _order_beneath(found)
-    raise FormatError(f"more than {MAX_VIEWS} views upon each other ({path})")
+        path = _base_order(found)
+    raise FormatError(f"more than {MAX_DEPTH} saved interventions on each other ({path})")
 
 
 def _view_file(found: Manifest) -> Path:
@@ -188,15 +189,18 @@ def _view_file(found: Manifest) -> Path:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What a manifest says of how its arrays are read.
+    """The settings of an order's manifest that say how its arrays are read.
 
     Attributes:
-        seq_length: Tokens the model sees at once.
-        extra: Tokens of a sample beyond that.
-        is_padded: Whether samples shorter than the others are filled up.
-        is_as_gpt_neox: Whether samples are replaced as GPT-NeoX's reader does.
-        stems: Beginning of the arrays' names, one for each dataset.
-        blend: Beginning of the names of the arrays that mix them, of a blend.
+        seq_length: Tokens that the model sees at once.
+        extra: Tokens of a sample beyond `seq_length`.
+        is_padded: Whether short samples are padded.
+        is_as_gpt_neox: Whether samples are replaced as GPT-NeoX's reader replaces them.
+        batch_size: Samples of a step, or None.
+        steps: Steps that the order was built for, or None.
+        seed: Seed of the shuffles.
+        stems: File name prefixes of the arrays, one for each dataset.
+        blend: File name prefix of the arrays that mix the datasets, or None for one dataset.
     """
 
     seq_length: int
@@ -211,14 +215,14 @@ class _Settings:
 
     @classmethod
     def read(cls, found: Manifest) -> _Settings:
-        """Those of a manifest of an order that is no view. Raises FormatError."""
+        """The settings of the manifest of an order without interventions. Raises FormatError."""
         values = found.checked_settings
         values.require_keys(
             ("rule", "seq_length", "stem", "batch_size", "steps", "seed"),
             ("samples", "epochs", "split", "part", "compat", "layout", "stems", "weights"),
         )
 
-        # These say how the order was built; they are checked with the others, and not used.
+        # These record how the order was built. Reading does not need them, but a damaged manifest is refused.
         for key in ("samples", "epochs"):
             values.optional_count(key)
         for key in ("split", "part"):
@@ -259,6 +263,6 @@ def _part(
     )
     if samples.dataset.fingerprint != manifest.required(found, entry, "fingerprint"):
         raise FormatError(
-            f"built for another dataset than {samples.dataset.prefix} now is; build it anew ({found.path})"
+            f"built for another dataset than {samples.dataset.prefix} is now; build it again ({found.path})"
         )
     return samples

@@ -1,6 +1,6 @@
-"""An order: the samples that a model sees, step after step, wherever they lie.
+"""An order: the samples that a model sees, step by step, on disk or on a server.
 
-An order is data; the questions asked of it are in `pile_tools.timeline`.
+An order only reads samples; `pile_tools.timeline` searches them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pile_tools import _core, manifest
 from pile_tools._core import Tokenizer, TrainingOrder
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, UnknownBatchSizeError
 from pile_tools.manifest import Manifest
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
@@ -26,7 +26,7 @@ from pile_tools.types import AnyPath, Tokens
 #: The manifest of an order, in its folder.
 ORDER_FILE = "order.json"
 
-#: Rules by which orders are built.
+#: The rules by which orders are built.
 RULES = (
     "megatron-lm",
     "gpt-neox packed",
@@ -34,22 +34,22 @@ RULES = (
     "gpt-neox unpacked",
 )
 
-#: Longer samples than any model's.
+#: Maximum tokens that a model sees at once: a sample has one more, and its length must fit an int32.
 MAX_SEQ_LENGTH = 2**31 - 2
 
-#: Tokens of a row, and rows of a step, in Pythia's published data.
+#: Tokens of a row and rows of a step in Pythia's published data.
 PYTHIA_ROW_LENGTH, PYTHIA_BATCH_SIZE = 2049, 1024
 
-#: Offsets within a row are 32-bit.
+#: Maximum tokens of a row: offsets within a row have 31 bits.
 MAX_ROW_LENGTH = (1 << 31) - 1
 
 
 class Samples(Protocol):
-    """What `TrainingOrder`, `RemoteRows` and the views of `pile_tools.order.interventions` have in common."""
+    """The samples of an order: `TrainingOrder`, `RemoteRows`, or one of these with interventions."""
 
     @property
     def seq_length(self) -> int:
-        """Tokens the model sees at once."""
+        """Tokens that the model sees at once."""
 
     @property
     def sample_length(self) -> int:
@@ -64,25 +64,28 @@ class Samples(Protocol):
     def __getitem__(self, sample: int, /) -> Tokens: ...
 
     def samples(self, first: int, n: int) -> Tokens:
-        """`n` samples from index `first`."""
+        """The samples [first, first + n): (n, sample_length)."""
 
-    def take(self, places: NDArray[np.int64]) -> Tokens:
-        """Samples at any indices."""
+    def take(self, indices: NDArray[np.int64], /) -> Tokens:
+        """The samples at these indices: (n,) int64 -> (n, sample_length)."""
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
-        """What they consist of: columns row, document (-1: unknown), first token in it, tokens."""
+        """The runs of documents in the samples [first, first + n): (n_spans, 4) int64.
+
+        Columns: row, document (-1: unknown), first token in the document, tokens.
+        """
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch with the documents it is made of.
+    """A batch with the documents that it consists of.
 
     Attributes:
         tokens: (rows, sample_length) uint16 or int32; all but the last column are inputs.
         documents: (rows, sample_length) int64, the document of each token, -1 where unknown or padding.
-        position_ids: (rows, sample_length) int32, counted anew where a document begins in a row.
-        cu_seqlens: (n + 1,) int32 over the inputs of all rows, one after the other: where each document's run
-            begins, and the end; what attention that stays within documents takes.
+        position_ids: (rows, sample_length) int32, counted from 0 again where a document begins in a row.
+        cu_seqlens: (n + 1,) int32, the boundaries of the documents in the concatenated inputs of all rows, as
+            attention kernels that stay within documents take them.
     """
 
     tokens: Tokens
@@ -92,7 +95,7 @@ class Batch:
 
 
 def batch_of(tokens: Tokens, spans: NDArray[np.int64], n_inputs: int) -> Batch:
-    """A batch from its tokens and spans; `n_inputs` of each row are the model's inputs."""
+    """The batch of these tokens and spans; the first `n_inputs` tokens of each row are the model's inputs."""
     n_rows, row_length = tokens.shape
     return Batch(tokens, *_core.batch_documents(spans, n_rows, row_length, n_inputs))
 
@@ -102,13 +105,14 @@ class Order:
     """A training order. As a sequence it is the samples of its run, so data loaders take it as it is.
 
     Attributes:
-        path: The folder's `order.json`, or where the rows lie.
-        samples: All samples, see `TrainingOrder`: those of the run, then what is built beyond them.
-        batch_size: Samples of a step, or None where the order was made by a number of samples.
-        steps: Steps the order was made for, or None.
-        seed: Seed of its shuffles; None for rows that came shuffled.
-        manifest: The whole manifest; None for rows and views that are not saved, which have none.
-        made_for: Samples of the run that the order was made for; None if the run is all samples.
+        path: The order's `order.json`, or the path or address of the rows.
+        samples: All samples: those of the run, followed by those built beyond it.
+        batch_size: Samples of a step; None if the order was built for a number of samples.
+        steps: Steps that the order was built for, or None.
+        seed: Seed of the shuffles; None for rows, which are published shuffled.
+        manifest: The order's manifest; None for rows and for unsaved interventions.
+        labels: The samples of the parallel dataset of labels, or None.
+        made_for: Samples of the run that the order was built for; None if the run is all samples.
     """
 
     path: Path
@@ -122,35 +126,41 @@ class Order:
 
     @property
     def seq_length(self) -> int:
-        """Tokens the model sees at once; samples are one longer."""
+        """Tokens that the model sees at once; samples are one longer."""
         return self.samples.seq_length
 
     @property
     def record(self) -> Manifest:
-        """The manifest, of an order that has one. Raises ConfigError."""
+        """The order's manifest. Raises ConfigError for an order without one."""
         if self.manifest is None:
-            what = "rows, and views that are not saved, have no manifest, so a run on them cannot be recorded"
+            what = "rows and unsaved interventions have no manifest, so a run on them cannot be recorded"
             raise ConfigError(f"{what} ({self.path})")
         return self.manifest
 
     @property
     def dataset(self) -> Any:
-        """The documents that the samples are made of; of rows, the rows."""
+        """The documents that the samples are made of; for rows, the rows themselves."""
         return documents_of(self.samples)
 
     @property
     def knows_documents(self) -> bool:
-        """Whether it can be told which documents the samples are made of."""
+        """Whether the documents of the samples are known; those of rows are not."""
         return bool(len(self.samples) == 0 or self.samples.spans(0, 1)[0, 1] >= 0)
 
     @property
     def dataset_manifest(self) -> Manifest | None:
-        """The manifest of the order's dataset, or None for one that another tool wrote."""
+        """The manifest of the order's dataset, or None if another tool wrote the dataset."""
         path = datasets.with_suffix(Path(str(self.dataset.prefix)), manifest.MANIFEST_SUFFIX)
         return manifest.read(path) if path.exists() else None
 
     def tokenizer(self, given: AnyPath | None = None) -> Tokenizer:
-        """The tokenizer of the order's dataset, see `pile_tools.tokens.datasets.tokenizer_of`."""
+        """The tokenizer of the order's dataset: `given`, or the one that the dataset's manifest names.
+
+        Raises:
+            UnknownTokenizerError: None is given, and the manifests name none that exists unchanged.
+            PileError: The given tokenizer is not found.
+            FormatError: The tokenizer's file is damaged.
+        """
         return self.tokenizer_file(given).load()
 
     def tokenizer_file(self, given: AnyPath | None = None) -> TokenizerFile:
@@ -159,44 +169,45 @@ class Order:
 
     @property
     def replaced_by_gpt_neox(self) -> list[int]:
-        """Samples that GPT-NeoX's reader cannot read and replaces by another one.
+        """The indices of the samples that GPT-NeoX's reader cannot read and replaces by others.
 
-        `samples` has the true ones, or with `compat="gpt-neox"` what GPT-NeoX gives.
+        `samples` has the true samples, or with `compat="gpt-neox"` those that GPT-NeoX gives.
         """
         return self.samples.replaced if isinstance(self.samples, TrainingOrder) else []
 
     def __len__(self) -> int:
-        """Samples of the run: `steps * batch_size` if the order was made for steps, else all of `samples`.
+        """The samples of the run: `steps * batch_size` if the order was built for steps, else all `samples`.
 
-        GPT-NeoX builds 0.5 % more samples than its run sees; these are in `samples` alone.
+        GPT-NeoX builds 0.5 % more samples than its run sees; `samples` includes them, the length does not.
         """
         n_samples = len(self.samples)
         return n_samples if self.made_for is None else min(self.made_for, n_samples)
 
     def __getitem__(self, sample: int) -> Tokens:
-        """A sample of the run: (seq_length + 1,) uint16, int32, or int64 for a blend of both."""
+        """A sample of the run: (seq_length + 1,) uint16 or int32, or int64 for a blend of both."""
         n_samples = len(self)
         if not -n_samples <= sample < n_samples:
             raise IndexError(f"{sample} is out of range for {n_samples}")
         return self.samples[sample % n_samples]
 
     def n_steps(self, batch_size: int | None = None) -> int:
-        """Whole steps in `samples`, those beyond the run too."""
-        return len(self.samples) // self._size(batch_size)
+        """The number of whole steps in `samples`, those beyond the run included. Raises ConfigError."""
+        return len(self.samples) // self.step_size(batch_size)
 
-    def _size(self, batch_size: int | None) -> int:
+    def step_size(self, batch_size: int | None = None) -> int:
+        """The samples of a step: `batch_size`, or by default the order's. Raises UnknownBatchSizeError."""
         size = batch_size or self.batch_size
         if size is None:
-            raise ConfigError(f"the order names no batch size; give --batch-size ({self.path})")
+            raise UnknownBatchSizeError(f"the order names no batch size ({self.path})")
         return size
 
     def first_sample(self, step: int, batch_size: int | None = None) -> tuple[int, int]:
-        """The index of a step's first sample and the number of its samples.
+        """The index of the first sample of a step, and the number of its samples.
 
         Raises:
             ConfigError: The step is out of range, or no batch size is known.
         """
-        size = self._size(batch_size)
+        size = self.step_size(batch_size)
         n_steps = len(self.samples) // size
         if not 0 <= step < n_steps:
             raise ConfigError(
@@ -215,8 +226,11 @@ class Order:
     ) -> Tokens | Batch:
         """The samples of a step: (batch_size, seq_length + 1) uint16 or int32, or a `Batch`.
 
-        Step s, from 0, is samples [s * batch_size, (s + 1) * batch_size), as in GPT-NeoX whatever its number
-        of ranks and micro-batches. Raises ConfigError.
+        Step s, counted from 0, is samples [s * batch_size, (s + 1) * batch_size), as in GPT-NeoX for any
+        number of ranks and micro-batches.
+
+        Raises:
+            ConfigError: The step is out of range, or no batch size is known.
         """
         first, n = self.first_sample(step, batch_size)
         tokens = self.samples.samples(first, n)
@@ -225,14 +239,14 @@ class Order:
         return batch_of(tokens, self.samples.spans(first, n), self.seq_length)
 
     def batches(self, start: int, stop: int, batch_size: int | None = None) -> Iterator[tuple[int, Tokens]]:
-        """Steps `start` to `stop` (not included) with their batches, each read when it is asked for."""
+        """The steps [start, stop) with their batches, each read when the iterator reaches it."""
         if start < stop:
             self.first_sample(stop - 1, batch_size)
         for step in range(start, stop):
             yield step, self.batch(step, batch_size)
 
     def batch_spans(self, step: int, batch_size: int | None = None) -> NDArray[np.int64]:
-        """What a step's samples consist of: (n_spans, 4) with columns row, document, start, tokens."""
+        """The runs of documents in a step's samples: (n_spans, 4) int64, row, document, start, tokens."""
         return self.samples.spans(*self.first_sample(step, batch_size))
 
     def micro_batch(
@@ -245,16 +259,20 @@ class Order:
         n_micro_batches: int = 1,
         batch_size: int | None = None,
     ) -> Tokens:
-        """What one data-parallel rank reads in one micro-batch of a step, as GPT-NeoX deals it out.
+        """The samples that a data-parallel rank reads in a micro-batch of a step, dealt as GPT-NeoX does.
 
-        All of a step together are its batch, whatever their numbers. Raises ConfigError.
+        Together the micro-batches of all ranks are the step's batch, for any number of either.
+
+        Raises:
+            ConfigError: Step, rank or micro-batch is out of range, no batch size is known, or the ranks and
+                micro-batches do not divide it.
         """
         _, size = self.first_sample(step, batch_size)
         ranks, parts = (rank, n_ranks), (micro_batch, n_micro_batches)
         return self.samples.samples(*_core.micro_batch_samples(len(self.samples), size, step, ranks, parts))
 
     def rebatch(self, *, batch_size: int) -> Order:
-        """The same samples of the same run in the same sequence, in steps of another size."""
+        """The order of the same samples in steps of another size. Raises ConfigError."""
         if batch_size < 1:
             raise ConfigError(f"batch-size must be at least 1, got {batch_size}")
         return dataclasses.replace(self, batch_size=batch_size, steps=len(self) // batch_size)

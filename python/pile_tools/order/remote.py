@@ -1,7 +1,8 @@
-"""Rows of tokens read over HTTP by ranges: one step of Pythia is 4 MB, its data 600 GB.
+"""Reads rows of tokens from a server by HTTP range requests: a step of Pythia is 4 MB, its data 600 GB.
 
-Addresses are `https://HOST/.../NAME-00000-of-000NN.bin` (any shard of a file, or a whole one) and
-`hf://datasets/OWNER/NAME[@REVISION][/FOLDER]`. `HF_ENDPOINT` and `HF_TOKEN` are as in `huggingface_hub`.
+Addresses are `https://HOST/.../NAME-00000-of-000NN.bin` (any shard of a file, or a whole file) and
+`hf://datasets/OWNER/NAME[@REVISION][/FOLDER]`. `HF_ENDPOINT` and `HF_TOKEN` mean what they mean in
+`huggingface_hub`.
 """
 
 from __future__ import annotations
@@ -24,22 +25,24 @@ from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.http_client import MAX_FILE_BYTES, WINDOW_BYTES, WINDOW_SECONDS, StatusError, shown
 from pile_tools.types import Origin, Tokens
 
-#: Tries without progress before a read is given up, and seconds to wait after the first, doubled after each.
+#: Consecutive tries without progress before a read fails, and the seconds to wait after the first one; every
+#: later wait doubles.
 TRIES, FIRST_WAIT = 5, 0.5
 
-#: Bytes that a try must bring to count as progress: one byte a connection is an attack.
+#: Minimum bytes that a try must receive to count as progress. Otherwise a server that sends one byte for each
+#: connection could hold a read forever.
 PROGRESS_BYTES = 512
 
-#: A server that asks to wait longer is given up at once.
+#: Longest wait that a server may ask for; a longer one fails the read at once.
 MAX_WAIT_SECONDS = 120.0
 
-#: Bytes of a listing of files, and the most shards that a file may have.
+#: Maximum bytes of a listing of files, and maximum shards of a file.
 MAX_LISTING_BYTES, MAX_SHARDS = 16 << 20, 100_000
 
-#: Tokens of a row, and their type, in Pythia's published data.
+#: Tokens of a row and their type in Pythia's published data.
 _ROW_LENGTH, _DTYPE = 2049, "uint16"
 
-#: Lengths of an index that are looked at: they tell rows from documents.
+#: Sequence lengths read from an index to distinguish rows from documents.
 _N_LENGTHS = 1024
 
 _SHARD = re.compile(r"(?P<base>.*)-(?P<number>[0-9]{5,9})-of-(?P<last>[0-9]{5,9})\.bin", re.DOTALL)
@@ -52,19 +55,23 @@ _T = TypeVar("_T")
 class RemoteRows:
     """Rows of equal length in the shards of a file on a server, in training order.
 
-    Has what `TrainingOrder` has, as far as rows can tell: no documents, no subsets. Only the shards that a
-    read touches are asked, and only for the bytes of the rows.
+    The interface is that of `TrainingOrder`, but documents and subsets are unknown. A read requests only the
+    bytes of its rows, from the shards that hold them.
     """
 
     def __init__(self, address: str, row_length: int | None = None, dtype: str | None = None) -> None:
-        """Finds the shards and their sizes: two to four small requests.
+        """Finds the shards and their sizes with two to four small requests.
 
-        Without `row_length` rows are Pythia's, and an index that the Hub lists beside them must be of rows.
+        Args:
+            address: The address of a shard, a file or a folder, see the module.
+            row_length: Tokens of a row, by default Pythia's 2,049; then an index that the Hub lists beside
+                the shards must describe such rows.
+            dtype: Type of a token, `uint16` or `int32`, by default that of the index, or `uint16`.
 
         Raises:
-            ConfigError: Not such an address.
-            FormatError: The server does not read by ranges, shards are missing or of wrong sizes, or hold
-                documents.
+            ConfigError: The address, row length or type is none of these.
+            FormatError: The server does not support range requests, or the shards are incomplete, have wrong
+                sizes or hold documents.
             OSError: The server cannot be reached.
         """
         if row_length is not None and row_length < 2:
@@ -72,14 +79,14 @@ class RemoteRows:
         if dtype not in (None, "uint16", "int32"):
             raise ConfigError(f"tokens of type {dtype!r}, expected uint16 or int32")
         self.address, self.bytes_moved = address, 0
-        #: What tells a file from another under its address, as the server first said it.
+        #: By address, the version of the file in the server's first response: a later one must have the same.
         self._versions: dict[str, str] = {}
         self._urls, sizes, index = self._find(address)
         if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0] or (len(sizes) > 1 and sizes[-1] == 0):
             some = ", ".join(f"{size:,}" for size in sizes[:20]) + (", ..." if len(sizes) > 20 else "")
-            raise FormatError(f"the shards have sizes that do not belong together: {some} bytes ({address})")
+            raise FormatError(f"the shards have inconsistent sizes: {some} bytes ({address})")
         if sum(sizes) > MAX_FILE_BYTES:
-            raise FormatError(f"{sum(sizes):,} bytes are more than a file can have ({address})")
+            raise FormatError(f"{sum(sizes):,} bytes are more than the maximum of a file ({address})")
         if index is not None and row_length is None:
             dtype = self._check_rows(index, sum(sizes), dtype)
         self.row_length, self._dtype = row_length or _ROW_LENGTH, np.dtype(dtype or _DTYPE)
@@ -90,7 +97,7 @@ class RemoteRows:
         if rest:
             raise FormatError(
                 f"{self._starts[-1]:,} bytes are not a whole number of rows of {self.row_length} "
-                f"{self.dtype} tokens: cut short, or of another row length ({address})"
+                f"{self.dtype} tokens: truncated, or of another row length ({address})"
             )
         self._n_rows = rows
 
@@ -100,7 +107,7 @@ class RemoteRows:
 
     @property
     def seq_length(self) -> int:
-        """Tokens the model sees at once; rows are one longer."""
+        """Tokens that the model sees at once; rows are one longer."""
         return self.row_length - 1
 
     @property
@@ -110,7 +117,7 @@ class RemoteRows:
 
     @property
     def dataset(self) -> RemoteRows:
-        """These rows: no documents are known."""
+        """These rows, as their documents are unknown."""
         return self
 
     @property
@@ -125,48 +132,54 @@ class RemoteRows:
 
     @property
     def subsets(self) -> list[str]:
-        """None are known."""
+        """An empty list: subsets are unknown."""
         return []
 
     @property
     def has_provenance(self) -> bool:
-        """No."""
+        """False: the origin of rows is unknown."""
         return False
 
     def origin(self, document: int) -> Origin | None:
-        """Not known."""
+        """None: the origin of rows is unknown."""
         return None
 
     def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
-        """None are known: -1 each."""
+        """-1 for each document, as subsets are unknown: (n,) int32."""
         return np.full(len(documents), -1, np.int32)
 
     def __len__(self) -> int:
         return self._n_rows
 
     def __getitem__(self, sample: int) -> Tokens:
-        place = sample + self._n_rows if sample < 0 else sample
-        if not 0 <= place < self._n_rows:
+        index = sample + self._n_rows if sample < 0 else sample
+        if not 0 <= index < self._n_rows:
             raise IndexError(f"{sample} is out of range for {self._n_rows}")
-        row: Tokens = self.samples(place, 1)[0]
+        row: Tokens = self.samples(index, 1)[0]
         return row
 
     def samples(self, first: int, n: int) -> Tokens:
-        """`n` rows from `first`: (n, row_length). Raises ConfigError, FormatError, OSError."""
+        """The rows [first, first + n): (n, row_length). Raises ConfigError, FormatError, OSError."""
         if not 0 <= first <= first + n <= self._n_rows:
             raise ConfigError(f"no {n} samples from {first}: the order has {self._n_rows}")
         data = self._bytes(first * self._row_bytes, n * self._row_bytes)
         return np.frombuffer(data, self._dtype).reshape(n, self.row_length)
 
-    def take(self, places: NDArray[np.int64]) -> Tokens:
-        """Rows at any places."""
-        rows = np.empty((len(places), self.row_length), self._dtype)
-        for row, place in enumerate(places.tolist()):
-            rows[row] = self[place]
+    def take(self, indices: NDArray[np.int64], /) -> Tokens:
+        """The rows at these indices: (n,) int64 -> (n, row_length).
+
+        Raises:
+            IndexError: An index is out of range.
+            FormatError: The server's responses do not fit the file.
+            OSError: The server cannot be reached.
+        """
+        rows = np.empty((len(indices), self.row_length), self._dtype)
+        for row, index in enumerate(indices.tolist()):
+            rows[row] = self[index]
         return rows
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
-        """Each row whole, its document -1: unknown."""
+        """One span for each row, with the unknown document -1: (n, 4) int64, row, document, start, tokens."""
         if not 0 <= first <= first + n <= self._n_rows:
             raise ConfigError(f"no {n} samples from {first}: the order has {self._n_rows}")
         return np.stack(
@@ -188,7 +201,7 @@ class RemoteRows:
         return data
 
     def _find(self, address: str) -> tuple[list[str], list[int], str | None]:
-        """The shards' addresses, their bytes, and the address of the index where one is listed."""
+        """The addresses of the shards, their sizes, and the address of the index if the Hub lists one."""
         if address.startswith("hf://"):
             return self._find_on_hub(address)
         parts = urllib.parse.urlsplit(http_client.checked_address(address))
@@ -198,7 +211,7 @@ class RemoteRows:
                 url = urllib.parse.urlunsplit(parts)
                 return [url], [self._size(url)], None
             raise ConfigError(
-                f"which files? Over HTTP give the address of a shard, .../NAME-00000-of-000NN.bin ({address})"
+                f"expected the address of a shard, .../NAME-00000-of-000NN.bin, or of a file .bin ({address})"
             )
         n_shards = int(found["last"]) + 1
         if n_shards > MAX_SHARDS:
@@ -208,7 +221,7 @@ class RemoteRows:
             path = f"{found['base']}-{number:05}-of-{found['last']}.bin"
             urls.append(urllib.parse.urlunsplit(parts._replace(path=path)))
         first = self._size(urls[0])
-        # All but the last are as long as the first; each read proves it of the shard it touches.
+        # All shards but the last have the size of the first: each read checks the size of its shard.
         sizes = [first] * (n_shards - 1) + [self._size(urls[-1]) if n_shards > 1 else first]
         return urls, sizes, None
 
@@ -233,12 +246,13 @@ class RemoteRows:
         shards = shards or {path: size for path, size in files.items() if path.endswith(".bin")}
         names = sorted(shards)
         base = _checked_names(names, address)
-        place = f"{hub}/datasets/{name}/resolve/{revision}/"
-        index = f"{place}{urllib.parse.quote(base)}.idx" if f"{base}.idx" in files else None
-        return [place + urllib.parse.quote(path) for path in names], [shards[path] for path in names], index
+        base_url = f"{hub}/datasets/{name}/resolve/{revision}/"
+        index = f"{base_url}{urllib.parse.quote(base)}.idx" if f"{base}.idx" in files else None
+        urls = [base_url + urllib.parse.quote(path) for path in names]
+        return urls, [shards[path] for path in names], index
 
     def _check_rows(self, index: str, n_bytes: int, dtype: str | None) -> str:
-        """The type of the tokens, by the index beside them, which must be of rows. Raises FormatError."""
+        """The type of the tokens in `index`. Raises FormatError if the index does not describe rows."""
         magic, _, code, n, _ = _IDX_HEADER.unpack(self._range(index, 0, _IDX_HEADER.size, None))
         named = {8: "uint16", 4: "int32"}.get(code)
         if magic != b"MMIDIDX\0\0" or named is None:
@@ -248,19 +262,19 @@ class RemoteRows:
         are_rows = all(length == _ROW_LENGTH for length in np.frombuffer(lengths, "<i4").tolist())
         if not are_rows or n * _ROW_LENGTH * np.dtype(named).itemsize != n_bytes:
             raise FormatError(
-                f"the tokens are documents, not rows of {_ROW_LENGTH} tokens in training order, as this "
-                f"index says; download them and build an order, or give the length of their rows ({index})"
+                f"this index describes documents, not rows of {_ROW_LENGTH} tokens in training order; "
+                f"download them and build an order, or give the length of their rows ({index})"
             )
         return dtype or named
 
     def _size(self, url: str) -> int:
-        """Bytes of a file, by asking for its first."""
+        """The size of a file in bytes, from the response to a request for its first byte."""
         self._total = -1
         self._range(url, 0, 1, None)
         return self._total
 
     def _range(self, url: str, start: int, n: int, size: int | None) -> bytes:
-        """`n` bytes of a file that must have `size` bytes in all; goes on where a connection is cut."""
+        """`n` bytes of a file that must have `size` bytes in all; resumes after a broken connection."""
         data = bytearray()
 
         def more(seconds: float) -> None:
@@ -269,7 +283,7 @@ class RemoteRows:
                 total = _check_range(answer, first, last, url)
                 if size is not None and total != size:
                     raise FormatError(
-                        f"has {total:,} bytes, expected {size:,}: it is cut short or another ({url})"
+                        f"has {total:,} bytes, expected {size:,}: truncated, or another file ({url})"
                     )
                 self._check_version(answer, total, url)
                 self._total = total
@@ -279,18 +293,18 @@ class RemoteRows:
                         raise http.client.IncompleteRead(b"", n - len(data))
                     self.bytes_moved += n_read
 
-        _tried(more, url, n, lambda: len(data))
+        _with_retries(more, url, n, lambda: len(data))
         return bytes(data)
 
     def _check_version(self, answer: http.client.HTTPResponse, total: int, url: str) -> None:
-        """Refuses a file that was replaced on the server since the first answer."""
-        said = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        version = f"{said} {total}"
+        """Raises FormatError if the file has been replaced on the server since the first response."""
+        tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+        version = f"{tag} {total}"
         if self._versions.setdefault(url, version) != version:
-            raise FormatError(f"the file was changed on the server while it was read; open it anew ({url})")
+            raise FormatError(f"the file changed on the server while it was read; open it again ({url})")
 
     def _get(self, url: str) -> bytes:
-        """A listing, whole."""
+        """The body of a listing. Raises FormatError, OSError."""
 
         def get(seconds: float) -> bytes:
             data = bytearray()
@@ -299,16 +313,16 @@ class RemoteRows:
                     self.bytes_moved += n_read
                     if len(data) > MAX_LISTING_BYTES:
                         raise FormatError(f"a listing of more than {MAX_LISTING_BYTES:,} bytes ({url})")
-                # What is left of a known length is a connection that was cut.
+                # Bytes missing of the announced length mean a broken connection.
                 if answer.length:
                     raise http.client.IncompleteRead(b"", answer.length)
             return bytes(data)
 
-        return _tried(get, url, 0, lambda: 0)
+        return _with_retries(get, url, 0, lambda: 0)
 
 
 def _listed(answer: bytes, folder: str, url: str) -> dict[str, int]:
-    """The files of a folder with their bytes, of the Hub's listing. Raises FormatError."""
+    """The sizes of a folder's files by name, from a listing of the Hub. Raises FormatError."""
 
     def wrong(what: str) -> FormatError:
         return FormatError(f"not a listing of files: {what} ({url})")
@@ -340,58 +354,64 @@ def _listed(answer: bytes, folder: str, url: str) -> dict[str, int]:
 
 
 def _checked_names(names: list[str], address: str) -> str:
-    """What the names of all shards of a file start with, or of one file its name less `.bin`.
+    """The name of a token file without `.bin`, from its own name or the names of its shards.
 
-    Raises FormatError.
+    Raises FormatError if the names are not those of one file or of all its shards.
     """
     if not names:
-        raise FormatError(f"no .bin files there ({address})")
+        raise FormatError(f"no .bin files here ({address})")
     found = _SHARD.fullmatch(names[0])
     if found is None:
         if len(names) > 1:
             raise FormatError(f"{len(names)} .bin files, expected one or its shards ({address})")
         return names[0].removesuffix(".bin")
     base, last = found["base"], int(found["last"])
-    # The names that are there are gone through, not as many as one of them claims.
+    # Iterate over the names listed: the number of shards in a name is not trusted.
     for number, name in enumerate(names):
         expected = f"{base}-{number:05}-of-{found['last']}.bin"
         if name != expected:
             if not name.startswith(f"{base}-") or number > last:
-                raise FormatError(f"shards of more than one file; name their folder ({address})")
-            raise FormatError(f"{expected} is missing of {last + 1:,} shards ({address})")
+                raise FormatError(f"shards of more than one file; give the folder of one file ({address})")
+            raise FormatError(f"{expected} is missing, one of {last + 1:,} shards ({address})")
     if len(names) <= last:
         expected = f"{base}-{len(names):05}-of-{found['last']}.bin"
-        raise FormatError(f"{expected} is missing of {last + 1:,} shards ({address})")
+        raise FormatError(f"{expected} is missing, one of {last + 1:,} shards ({address})")
     return base
 
 
 def _check_range(answer: http.client.HTTPResponse, first: int, last: int, url: str) -> int:
-    """The file's size as the answer to a range says it. Raises FormatError where the answer is another."""
+    """The size of the file in a response to a range request. Raises FormatError for any other response."""
     if answer.status != 206:
         raise FormatError(
             f"the server sends whole files instead of ranges (status {answer.status}): "
-            f"download it, or take another server ({url})"
+            f"download the file, or use another server ({url})"
         )
-    said = shown(answer.headers.get("Content-Range", ""))
+    content_range = shown(answer.headers.get("Content-Range", ""))
     found = http_client.content_range(answer)
     if found is None or found[:2] != (first, last):
         raise FormatError(
-            f"asked for bytes {first}-{last}, the server answers {said!r}: it is cut short ({url})"
+            f"requested bytes {first}-{last}, the server sends {content_range!r}: "
+            f"the file is truncated ({url})"
         )
     n = last - first + 1
     if answer.length is not None and answer.length != n:
-        raise FormatError(f"asked for {n:,} bytes, the server announces {answer.length:,} ({url})")
+        raise FormatError(f"requested {n:,} bytes, the server announces {answer.length:,} ({url})")
     return found[2]
 
 
-def _tried(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callable[[], int]) -> _T:
-    """Runs `job` with the seconds left for it, again after failures that pass.
+def _with_retries(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callable[[], int]) -> _T:
+    """Runs `job` with its remaining seconds, again after transient failures; returns its result.
 
-    Only tries without progress count, but `n_bytes` must be there at the slowest rate that is accepted.
+    Only consecutive tries without progress count as failures, but all tries together may not take longer than
+    `n_bytes` at the slowest accepted rate.
+
+    Raises:
+        FormatError: The file ends before the requested bytes.
+        OSError: The server refuses the request, or too many tries fail.
     """
-    # Twice the windows of all tries leaves time for the waits between them.
+    # Twice the windows of all tries, to leave time for the waits between them.
     end = time.monotonic() + 2 * TRIES * WINDOW_SECONDS + n_bytes * WINDOW_SECONDS / WINDOW_BYTES
-    left, wait, before = TRIES, FIRST_WAIT, progress()
+    remaining, wait, before = TRIES, FIRST_WAIT, progress()
     while True:
         pause = None
         try:
@@ -401,22 +421,22 @@ def _tried(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callabl
         except StatusError as err:
             if err.status == 416:
                 raise FormatError(
-                    f"the file ends before the bytes asked for: it is cut short ({url})"
+                    f"the file ends before the requested bytes: it is truncated ({url})"
                 ) from err
             pause = err.retry_after
             if err.status not in _TRANSIENT:
                 raise OSError(f"{err} ({url})") from err
             if pause is not None and pause > MAX_WAIT_SECONDS:
                 raise OSError(
-                    f"the server asks to wait {pause:,.0f} seconds; run the same command again then ({url})"
+                    f"the server asks to wait {pause:,.0f} seconds; run the same command after that ({url})"
                 ) from err
             failure: Exception = err
         except (OSError, http.client.HTTPException, ValueError) as err:
             failure = err
         if progress() >= before + PROGRESS_BYTES:
-            left, wait, before = TRIES, FIRST_WAIT, progress()
-        left -= 1
-        if left == 0 or time.monotonic() >= end:
+            remaining, wait, before = TRIES, FIRST_WAIT, progress()
+        remaining -= 1
+        if remaining == 0 or time.monotonic() >= end:
             reason = shown(str(getattr(failure, "reason", None) or failure))
             raise OSError(f"gave up after {TRIES} tries: {reason} ({url})") from failure
         time.sleep(wait if pause is None else pause)

@@ -1,1 +1,1 @@
-"""Charts and pages."""
+"""Charts, and pages that mark spans in a text."""

@@ -1,4 +1,4 @@
-"""Charts without a library: stacked bars and lines as self-contained SVG, bars in a terminal."""
+"""Draws charts without a library: stacked bars and lines as self-contained SVG, bars as text."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from pile_tools.errors import ConfigError
 from pile_tools.publish import PAGE_MARK
 
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 420, 70, 40, 48, 110
-#: Width of a character, about.
+#: Approximate width of a character.
 _CHARACTER = 7
-#: Degrees by which labels are turned that would not fit side by side.
+#: Degrees by which labels are rotated that do not fit side by side.
 _TURN = 35
-#: Okabe and Ito's colours, told apart by colour-blind readers too, then greys.
+#: Okabe and Ito's colours, which colour-blind readers can distinguish, then greys.
 _COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666", "#AAAAAA")
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _N_LABELS = 16
 
 
 def _markup(text: str) -> str:
-    """`text` inside of an element: what XML forbids even as a reference is shown as an escape."""
+    """`text` as the content of an element; control characters, which XML forbids, are escaped."""
     return html.escape(terminal.escape(text))
 
 
 def sparkline(values: Sequence[float]) -> str:
-    """One character a value, the largest a full block; what is above zero is never blank."""
+    """One character for each value, a full block for the largest and a visible one for any above zero."""
     largest = max(values, default=0)
     return "".join(_BLOCKS[-int(-8 * v // largest)] if v > 0 else _BLOCKS[0] for v in values)
 
@@ -43,7 +43,7 @@ def bar(share: float, width: int = 24) -> str:
 def stacked_bars(
     title: str, unit: str, labels: Sequence[str], series: Mapping[str, Sequence[float]], *, largest: float = 0
 ) -> str:
-    """An SVG with one bar a label, the series on top of each other; the axis reaches `largest` at least."""
+    """An SVG with one bar for each label, its series stacked; the axis reaches at least `largest`."""
     sums = [sum(values) for values in zip(*series.values(), strict=True)]
     up = _Scale.of([*sums, largest], _HEIGHT - _BOTTOM, _TOP, False)
     last = _CHARACTER * len(labels[-1]) * math.cos(math.radians(_TURN)) if labels else 0.0
@@ -65,19 +65,19 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
 ) -> str:
-    """An SVG with one line a series through its points, which ascend by x.
+    """An SVG with one line for each series, through its points, which ascend by x.
 
-    On a logarithmic axis points that are not above 0 are left out.
+    Points that are not above 0 on a logarithmic axis are left out.
     """
-    kept = {
+    drawable = {
         name: [(x, y) for x, y in of if (x > 0 or not log_x) and (y > 0 or not log_y)]
         for name, of in series.items()
     }
-    points = [point for of in kept.values() for point in of]
+    points = [point for of in drawable.values() for point in of]
     across = _Scale.of([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, log_x)
     up = _Scale.of([y for _, y in points], _HEIGHT - _BOTTOM, _TOP, log_y)
     parts = [*_head(title, list(series), _WIDTH), *_levels(up, y_label), *_columns(across, x_label)]
-    for i, of in enumerate(kept.values()):
+    for i, of in enumerate(drawable.values()):
         drawn = [(across.at(x), up.at(y)) for x, y in of]
         if len(drawn) == 1:
             parts.append(
@@ -90,7 +90,7 @@ def lines(
 
 @dataclass(frozen=True)
 class _Scale:
-    """Where the values of an axis lie on the page."""
+    """Maps the values of an axis to coordinates of the page."""
 
     low: float
     high: float
@@ -118,7 +118,7 @@ class _Scale:
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
-        """Values that are named: powers of ten, or round numbers evenly spread."""
+        """The labelled values: powers of ten, or evenly spaced round numbers."""
         if not self.is_log:
             step = _step(self.high - self.low)
             return [self.low + step * i for i in range(round((self.high - self.low) / step) + 1)]
@@ -127,9 +127,9 @@ class _Scale:
 
 
 def _levels(up: _Scale, label: str) -> list[str]:
-    """The axis on the left, with lines and numbers."""
-    beside = f"translate(14 {(up.start + up.end) / 2:.0f}) rotate(-90)"
-    parts = [f'<text transform="{beside}" text-anchor="middle">{_markup(label)}</text>']
+    """The axis on the left, with grid lines and numbers."""
+    position = f"translate(14 {(up.start + up.end) / 2:.0f}) rotate(-90)"
+    parts = [f'<text transform="{position}" text-anchor="middle">{_markup(label)}</text>']
     for value in up.ticks():
         y = up.at(value)
         parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
@@ -138,7 +138,7 @@ def _levels(up: _Scale, label: str) -> list[str]:
 
 
 def _columns(across: _Scale, label: str) -> list[str]:
-    """The axis below, with lines and numbers."""
+    """The axis at the bottom, with grid lines and numbers."""
     bottom = _HEIGHT - _BOTTOM
     middle = f'x="{(across.start + across.end) / 2:.0f}" y="{bottom + 38}" text-anchor="middle"'
     parts = [f"<text {middle}>{_markup(label)}</text>"]
@@ -150,7 +150,7 @@ def _columns(across: _Scale, label: str) -> list[str]:
 
 
 def write_chart(path: Path, svg: str) -> None:
-    """Writes a chart as `.svg`, or as a page of its own as `.html`. Raises ConfigError."""
+    """Writes a chart as `.svg`, or as an HTML page as `.html`. Raises ConfigError for another suffix."""
     if path.suffix == ".html":
         head = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>pile-tools</title>'
         publish.write_page(path, f"{head}\n{svg}</html>\n")
@@ -174,7 +174,7 @@ def _head(title: str, names: list[str], width: int) -> list[str]:
 
 
 def _step(length: float) -> float:
-    """1, 2 or 5 times a power of ten that parts a length in at most five, or a little more."""
+    """The smallest 1, 2 or 5 times a power of ten that divides a length into at most five steps."""
     if length <= 0:
         return 1.0
     power = 10.0 ** math.floor(math.log10(length / 5))
@@ -199,17 +199,17 @@ def _bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], up: _Sca
     width = (_WIDTH - _LEFT - _RIGHT) / max(len(labels), 1)
     every = -(-len(labels) // _N_LABELS)
     fit = all(_CHARACTER * len(label) < width * every for label in labels)
-    for place, label in enumerate(labels):
-        x, below = _LEFT + place * width, 0.0
+    for column, label in enumerate(labels):
+        x, base = _LEFT + column * width, 0.0
         for i, values in enumerate(series.values()):
-            height = up.at(below) - up.at(below + values[place])
+            height = up.at(base) - up.at(base + values[column])
             if height > 0:
                 parts.append(
-                    f'<rect x="{x + width * 0.06:.2f}" y="{up.at(below + values[place]):.2f}" '
+                    f'<rect x="{x + width * 0.06:.2f}" y="{up.at(base + values[column]):.2f}" '
                     f'width="{width * 0.88:.2f}" height="{height:.2f}" fill="{_color(i)}"/>'
                 )
-            below += values[place]
-        if place % every == 0:
+            base += values[column]
+        if column % every == 0:
             at = f"translate({x + width / 2:.1f} {_HEIGHT - _BOTTOM + 18})"
             anchor = "middle" if fit else "start"
             turn = "" if fit else f" rotate({_TURN})"

@@ -1,4 +1,4 @@
-"""A text with those parts marked that stand in a dataset: in pieces, and as a page of its own."""
+"""Marks the spans of a text that occur in a dataset: as fragments, and as an HTML page."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pile_tools.terminal import escape_text
 
 @dataclass(frozen=True)
 class Entry:
-    """A span as it is listed.
+    """A span with the lines printed for it.
 
     Attributes:
         span: The span.
-        places: Its places, one line each.
-        seen: By which steps it is seen, where an order was asked; else empty.
+        occurrences: One line for each of its occurrences.
+        seen: The steps that see it; empty without an order.
     """
 
     span: Span
-    places: list[str]
+    occurrences: list[str]
     seen: str
 
 
@@ -33,54 +33,55 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>
 <body><header><h1>{title}</h1><p>{about}</p></header>
 <main><section class="text"><pre>{text}</pre></section>
-<section class="spans"><h2>Where they stand, the rarest first</h2><ol>{listed}</ol></section></main>
+<section class="spans"><h2>Where they occur, the rarest first</h2><ol>{listed}</ol></section></main>
 </body></html>
 """
 
 
 def _markup(text: str) -> str:
-    """`text` inside of an element: its lines stay, other control characters are shown as escapes."""
+    """`text` as the content of an element: lines and tabs stay, other control characters are escaped."""
     return html.escape(escape_text(text))
 
 
-def pieces(text: str, spans: Sequence[Span]) -> Iterator[tuple[str, range]]:
-    """The text in pieces, each with the numbers of the spans that hold it.
+def fragments(text: str, spans: Sequence[Span]) -> Iterator[tuple[str, range]]:
+    """The text split at the ends of the spans, each fragment with the indices of the spans that cover it.
 
-    Spans may overlap, but none lies within another: in order, both their starts and their ends ascend.
+    Spans may overlap but not contain each other: sorted by start, their ends ascend too, so the spans that
+    cover a fragment are consecutive.
     """
     encoded = text.encode()
-    cuts = sorted({0, len(encoded), *(at for span in spans for at in (span.start, span.end))})
-    first = behind = 0
-    for start, end in itertools.pairwise(cuts):
+    ends = sorted({0, len(encoded), *(end for span in spans for end in (span.start, span.end))})
+    first = stop = 0
+    for start, end in itertools.pairwise(ends):
         while first < len(spans) and spans[first].end < end:
             first += 1
-        while behind < len(spans) and spans[behind].start <= start:
-            behind += 1
-        yield encoded[start:end].decode(), range(first, behind)
+        while stop < len(spans) and spans[stop].start <= start:
+            stop += 1
+        yield encoded[start:end].decode(), range(first, stop)
 
 
 def share(text: str, spans: Sequence[Span]) -> float:
-    """Share of the text's bytes that spans hold."""
-    held = sum(len(piece.encode()) for piece, holding in pieces(text, spans) if holding)
-    return held / max(1, len(text.encode()))
+    """The share of the text's bytes that spans cover, 0 to 1."""
+    covered = sum(len(fragment.encode()) for fragment, covering in fragments(text, spans) if covering)
+    return covered / max(1, len(text.encode()))
 
 
 def page(title: str, text: str, entries: Sequence[Entry], about: str) -> str:
-    """A self-contained HTML page: the text, its spans marked, and beside it where each of them stands.
+    """A self-contained HTML page: the text with its spans marked, and a list of their occurrences.
 
-    `entries` are in the order of the text; they are listed with the rarest first.
+    `entries` are sorted by their start in the text; the page lists the rarest first.
     """
     spans = [entry.span for entry in entries]
     ranked = rarest_first(spans)
     rank_of = {number: rank for rank, number in enumerate(ranked)}
     marked = []
-    for piece, holding in pieces(text, spans):
-        if not holding:
-            marked.append(_markup(piece))
+    for fragment, covering in fragments(text, spans):
+        if not covering:
+            marked.append(_markup(fragment))
             continue
-        best = min(holding, key=rank_of.__getitem__)
-        depth = min(3, len(holding))
-        marked.append(f'<a class="m{depth}" href="#s{best + 1}">{_markup(piece)}</a>')
+        rarest = min(covering, key=rank_of.__getitem__)
+        depth = min(3, len(covering))
+        marked.append(f'<a class="m{depth}" href="#s{rarest + 1}">{_markup(fragment)}</a>')
     listed = "".join(_listed(number, entries[number]) for number in ranked)
     style = resources("pile_tools.present").joinpath("marked.css").read_text(encoding="utf-8")
     return _PAGE.format(
@@ -94,19 +95,19 @@ def page(title: str, text: str, entries: Sequence[Entry], about: str) -> str:
 
 
 def rarest_first(spans: Sequence[Span]) -> list[int]:
-    """The numbers of spans, those of the most unlikely tokens first."""
+    """The indices of the spans by falling rarity."""
     return sorted(range(len(spans)), key=lambda number: (-spans[number].rarity, number))
 
 
 def _listed(number: int, entry: Entry) -> str:
     span = entry.span
-    places = "".join(f"<li>{_markup(place)}</li>" for place in entry.places)
-    more = span.count - len(entry.places)
-    more_places = f"<li>... and {more:,} more</li>" if more > 0 else ""
+    occurrences = "".join(f"<li>{_markup(line)}</li>" for line in entry.occurrences)
+    n_more = span.count - len(entry.occurrences)
+    more = f"<li>... and {n_more:,} more</li>" if n_more > 0 else ""
     seen = f'<p class="seen">{_markup(entry.seen)}</p>' if entry.seen else ""
     times = "time" if span.count == 1 else "times"
     return (
         f'<li id="s{number + 1}"><q>{_markup(span.text)}</q>'
         f"<p>{span.count:,} {times}, {span.end - span.start:,} bytes</p>{seen}"
-        f"<ul>{places}{more_places}</ul></li>"
+        f"<ul>{occurrences}{more}</ul></li>"
     )

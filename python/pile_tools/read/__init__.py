@@ -1,1 +1,1 @@
-"""Shards and hand-written lists."""
+"""Finds shards, and reads lists that people write."""

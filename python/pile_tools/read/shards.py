@@ -1,4 +1,4 @@
-"""Which files are the shards, in which order, and what of their records is read."""
+"""Finds shards, defines their order, and says how their records are read."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry
 from pile_tools.sizes import parse_size
 
-#: What files in a folder are taken for shards by their names, in any letter case; said in messages.
+#: The files of a folder that are shards, by their names in any letter case, as messages list them.
 NAMES = ".jsonl, .ndjson, .json and .txt files, plain or compressed (.zst, .zstd, .gz), and .parquet files"
 
 _SHARD = re.compile(r"\.(parquet|(jsonl|ndjson|json|txt)(\.(zst|zstd|gz))?)\Z", re.IGNORECASE)
 
-#: The place that stands for standard input.
+#: The path that names standard input.
 STANDARD_INPUT = Path("-")
 
-#: The end of the name of a folder in which one of our jobs works.
+#: Suffix of the scratch folder of a job.
 _SCRATCH = ".partial"
 
-#: What was passed over and is listed in a manifest, at most.
+#: Maximum ignored files listed in a manifest.
 _N_LISTED = 100
 
-#: Bytes of the largest .json file that is looked into for an artifact of ours: some tokenizers are large.
+#: Maximum bytes of a .json file that is parsed to see whether a command of ours wrote it. The largest are
+#: tokenizers, of some tens of megabytes.
 _ARTIFACT_BYTES = 64 << 20
 
-#: JSON files that our commands write, by keys that they have.
+#: JSON files that our commands write, with the keys that identify them.
 _ARTIFACTS = {
     "a manifest": {"kind", "format", "made_by", "request", "outputs"},
     "a tokenizer": {"added_tokens", "model"},
@@ -44,13 +45,13 @@ _ARTIFACTS = {
     "a saved view": {"views"},
 }
 
-#: The longest record whose place a dataset can store.
+#: Maximum bytes of a record: provenance stores its length in 32 bits.
 _MAX_MAX_RECORD = 1 << 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordConfig:
-    """What of a record is its text, and what becomes of records that are none."""
+    """Which field of a record is its text, and how bad records are handled."""
 
     text_field: str = field(
         default="text",
@@ -59,15 +60,15 @@ class RecordConfig:
     on_bad_record: str = field(
         default="error",
         metadata={
-            "help": "error: stop at it; skip: leave it out, count and list it.",
+            "help": "error: stop at a bad record; skip: leave it out, count and list it.",
             "metavar": "error|skip",
         },
     )
     max_record: str | int = field(
         default="1GiB",
         metadata={
-            "help": "Longest record, a line or a text; a longer one is a bad record. Bounds the memory of "
-            "reading, whatever a compressed file holds.",
+            "help": "Maximum bytes of a record, a line or a text; a longer one is a bad record. Bounds the "
+            "memory of reading, whatever a compressed file holds.",
             "metavar": "BYTES",
         },
     )
@@ -85,51 +86,51 @@ class RecordConfig:
 
     @property
     def max_record_bytes(self) -> int:
-        """Bytes of the longest record."""
-        given = self.max_record
-        return given if isinstance(given, int) else parse_size(given, "max-record")
+        """The maximum bytes of a record."""
+        size = self.max_record
+        return size if isinstance(size, int) else parse_size(size, "max-record")
 
     @property
     def settings(self) -> Settings:
-        """What a manifest says of them: of the longest record nothing where it is the default."""
-        known = {"text_field": self.text_field, "on_bad_record": self.on_bad_record}
+        """The settings as manifests record them; `max_record` only if it is not the default."""
+        settings = {"text_field": self.text_field, "on_bad_record": self.on_bad_record}
         if self.max_record_bytes == RecordConfig().max_record_bytes:
-            return known
-        return {**known, "max_record": self.max_record_bytes}
+            return settings
+        return {**settings, "max_record": self.max_record_bytes}
 
 
 class PassedOver(NamedTuple):
-    """Something at a place of shards that is not read, and why."""
+    """A file or folder found while looking for shards that is not read, and the reason."""
 
     path: Path
     reason: str
 
 
 class Shards(list[Path]):
-    """Shards in the order of the dataset, and what was passed over on the way to them."""
+    """Shards in the order of the dataset, and the files and folders that were ignored."""
 
     def __init__(self, paths: Iterable[Path] = (), passed_over: Iterable[PassedOver] = ()) -> None:
         super().__init__(paths)
         self.passed_over = list(passed_over)
 
 
-def find_shards(places: Iterable[str | Path]) -> Shards:
-    """The shards at some places, each once, sorted byte-wise by path: that order is the dataset's.
+def find_shards(inputs: Iterable[str | Path]) -> Shards:
+    """The shards at the inputs, each once, sorted byte-wise by path: the order of the dataset.
 
-    A folder is walked to any depth, links to folders included, each folder once. What is not read there is
-    in `passed_over`: names of other kinds, pipes and devices, folders in which a job of ours works, and our
-    own manifests, tokenizers and lists of canaries. Pipes that are named themselves come behind the files, in
-    the order given.
+    Folders are walked to any depth, links to folders included, each folder once. `passed_over` lists what is
+    ignored in them: files with other names, pipes and devices, scratch folders of jobs, and manifests,
+    tokenizers and lists of canaries that our commands wrote. Pipes named as inputs follow the files, in the
+    order given.
 
     Args:
-        places: Files, pipes, folders and globs, or just `-`: standard input.
+        inputs: Files, pipes, folders and globs; or only `-`, standard input.
 
     Raises:
-        PileError: A place is not there, there are no shards at it, or a link leads nowhere.
+        PileError: An input does not exist or has no shards, or a link is broken.
         OSError: A folder cannot be read.
-        ConfigError: Standard input and other places.
+        ConfigError: Standard input is combined with other inputs.
     """
-    paths = [Path(place) for place in places]
+    paths = [Path(path) for path in inputs]
     if STANDARD_INPUT in paths:
         if len(paths) > 1:
             raise ConfigError("standard input (-) cannot be read together with other shards")
@@ -137,14 +138,14 @@ def find_shards(places: Iterable[str | Path]) -> Shards:
     streams = dict.fromkeys(path for path in paths if is_stream(path))
     finder = _Finder()
     finder.find([path for path in paths if path not in streams])
-    passed = sorted(finder.passed.items(), key=lambda item: os.fsencode(item[0]))
+    ignored = sorted(finder.ignored.items(), key=lambda item: os.fsencode(item[0]))
     return Shards(
-        [*sorted(finder.found, key=os.fsencode), *streams], [PassedOver(*found) for found in passed]
+        [*sorted(finder.found, key=os.fsencode), *streams], [PassedOver(*found) for found in ignored]
     )
 
 
 def is_stream(path: Path) -> bool:
-    """Whether a path is standard input, a pipe or a device: its bytes can be read once."""
+    """Whether a path is standard input, a pipe or a device, whose bytes can be read only once."""
     if path == STANDARD_INPUT or str(path).startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")):
         return True
     try:
@@ -155,12 +156,12 @@ def is_stream(path: Path) -> bool:
 
 
 def has_stream(shards: Iterable[Path]) -> bool:
-    """Whether some of the shards can be read only once: a job over them cannot be gone on with."""
+    """Whether a shard can be read only once, so that a job over the shards cannot resume."""
     return any(is_stream(path) for path in shards)
 
 
 def entries(shards: Iterable[Path], folder: Path) -> list[Entry]:
-    """The shards as inputs in a manifest in `folder`; of a stream nothing is known beforehand."""
+    """The shards as inputs of a manifest in `folder`; a stream has no size before it is read."""
     return [
         {"role": "shard", "path": "-"}
         if is_stream(path)
@@ -170,14 +171,14 @@ def entries(shards: Iterable[Path], folder: Path) -> list[Entry]:
 
 
 def checked_entries(inputs: list[Entry], read: Iterable[Entry]) -> list[Entry]:
-    """A job's inputs, those with the role `shard` with the checksums taken while they were read.
+    """The inputs of a job, with the checksums of the shards taken while they were read.
 
     Args:
-        inputs: As the request has them; a stream has no size there.
-        read: For each shard its path, bytes and SHA-256, as they were read.
+        inputs: The inputs of the request; a stream has no size there.
+        read: Path, bytes and SHA-256 of each shard as it was read.
 
     Raises:
-        PileError: A shard had another size when it was read.
+        PileError: The size of a shard changed between the request and the read.
     """
     shards = iter(read)
     checked = []
@@ -194,7 +195,7 @@ def checked_entries(inputs: list[Entry], read: Iterable[Entry]) -> list[Entry]:
 
 
 def summary(shards: Sequence[Path], folder: Path) -> Settings:
-    """What the summary of a manifest in `folder` says of what was passed over, if anything was."""
+    """The summary entry `passed_over` of a manifest in `folder`; empty if nothing was ignored."""
     if not isinstance(shards, Shards) or not shards.passed_over:
         return {}
     first = [
@@ -205,102 +206,105 @@ def summary(shards: Sequence[Path], folder: Path) -> Settings:
 
 
 class _Finder:
-    """Finds the shards at some places."""
+    """Finds the shards at inputs: files, folders and patterns."""
 
     def __init__(self) -> None:
         self.found: set[Path] = set()
-        self.passed: dict[Path, str] = {}
-        #: Folders to walk, each with the place that it was found at.
+        #: Reasons by file or folder.
+        self.ignored: dict[Path, str] = {}
+        #: Folders to walk, each with the input that led to it.
         self._folders: list[tuple[Path, Path]] = []
-        #: Places that hold shards, or what is of no use but known.
-        self._held: set[Path] = set()
+        #: Inputs at which there is a shard, or a file or folder that another input already covers.
+        self._matched: set[Path] = set()
         self._walked: set[tuple[int, int]] = set()
 
-    def find(self, places: list[Path]) -> None:
-        """Fills `found` and `passed`. Raises PileError at a place without shards."""
-        for place in places:
-            self._place(place)
+    def find(self, inputs: list[Path]) -> None:
+        """Fills `found` and `ignored`. Raises PileError for an input without shards."""
+        for path in inputs:
+            self._add_input(path)
         self._walk()
-        for place in places:
-            if place not in self._held or not self.found:
-                raise PileError(self._nothing_at(place))
+        for path in inputs:
+            if path not in self._matched or not self.found:
+                raise PileError(self._no_shards(path))
 
-    def _place(self, place: Path) -> None:
-        if place.is_dir():
-            self._folders.append((place, place))
-        elif place.is_file():
-            self._file(place, place, is_named=True)
-        elif place.is_symlink():
-            _refuse_broken(place)
-        elif os.path.lexists(place):
-            raise PileError(f"neither a file, a folder nor a pipe ({place})")
+    def _add_input(self, path: Path) -> None:
+        if path.is_dir():
+            self._folders.append((path, path))
+        elif path.is_file():
+            self._add_file(path, path, is_named=True)
+        elif path.is_symlink():
+            _refuse_broken(path)
+        elif os.path.lexists(path):
+            raise PileError(f"neither a file, a folder nor a pipe ({path})")
         else:
-            self._pattern(place)
+            self._add_matches(path)
 
-    def _nothing_at(self, place: Path) -> str:
-        what = "holds no" if place.exists() else "is not there, and as a pattern it matches no"
-        passed = "".join(f"; passed over: {path}, {reason}" for path, reason in list(self.passed.items())[:3])
-        return f"{place} {what} shards: {NAMES} are read{passed}"
+    def _no_shards(self, path: Path) -> str:
+        problem = "holds no" if path.exists() else "does not exist, and as a pattern it matches no"
+        first = list(self.ignored.items())[:3]
+        ignored = "".join(f"; ignored: {other}, {reason}" for other, reason in first)
+        return f"{path} {problem} shards: {NAMES} are read{ignored}"
 
-    def _pattern(self, pattern: Path) -> None:
+    def _add_matches(self, pattern: Path) -> None:
         start, parts = Path(), pattern.parts
         if pattern.anchor:
             start, parts = Path(pattern.anchor), parts[1:]
         for path in set(_matches(start, parts)):
             if not _is_folder(path):
-                self._file(path, pattern)
+                self._add_file(path, pattern)
             elif path.name.endswith(_SCRATCH):
-                self.passed[path] = "a folder in which a job works"
+                self.ignored[path] = "a folder in which a job works"
             else:
                 self._folders.append((path, pattern))
 
     def _walk(self) -> None:
-        """Walks the folders; linked ones last, so that what a link repeats is read under its own name."""
+        """Walks the folders, links last: a folder that is also linked is read under its own name."""
         while self._folders:
-            waiting = sorted(self._folders, key=lambda item: os.fsencode(item[0]))
+            folders = sorted(self._folders, key=lambda item: os.fsencode(item[0]))
             self._folders = []
             for is_link in (False, True):
-                for folder, place in waiting:
+                for folder, source in folders:
                     if folder.is_symlink() == is_link:
-                        self._walk_one(folder, place)
+                        self._walk_one(folder, source)
 
-    def _walk_one(self, top: Path, place: Path) -> None:
+    def _walk_one(self, top: Path, source: Path) -> None:
         stack = [top]
         while stack:
             folder = stack.pop()
             found = folder.stat()
             if (found.st_dev, found.st_ino) in self._walked:
-                self._held.add(place)
+                self._matched.add(source)
                 if folder.is_symlink():
-                    self.passed[folder] = "a folder that is read under another name"
+                    self.ignored[folder] = "a folder that is read under another name"
                 continue
             self._walked.add((found.st_dev, found.st_ino))
             for path in sorted(folder.iterdir(), key=os.fsencode):
                 if not _is_folder(path):
-                    self._file(path, place)
+                    self._add_file(path, source)
                 elif path.name.endswith(_SCRATCH):
-                    self.passed[path] = "a folder in which a job works"
+                    self.ignored[path] = "a folder in which a job works"
                 elif path.is_symlink():
-                    self._folders.append((path, place))
+                    self._folders.append((path, source))
                 else:
                     stack.append(path)
 
-    def _file(self, path: Path, place: Path, *, is_named: bool = False) -> None:
+    def _add_file(self, path: Path, source: Path, *, is_named: bool = False) -> None:
         if not path.is_file():
-            self.passed[path] = "no regular file; a pipe is read where it is named itself"
+            self.ignored[path] = "no regular file; a pipe is read where it is named itself"
         elif not (is_named or _SHARD.search(path.name)):
-            self.passed[path] = "its name is not that of a shard"
+            self.ignored[path] = "its name is not that of a shard"
         elif artifact := _artifact(path):
-            self.passed[path] = f"{artifact}, not a shard"
-            if is_named:  # as one of the names that a shell made of `folder/*`
-                self._held.add(place)
+            self.ignored[path] = f"{artifact}, not a shard"
+            # A shell that expands `folder/*` names artifacts too: they are no error.
+            if is_named:
+                self._matched.add(source)
         else:
             self.found.add(path)
-            self._held.add(place)
+            self._matched.add(source)
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether a path is a folder or leads to one. Raises PileError where it leads nowhere."""
+    """Whether a path is a folder or a link to one. Raises PileError for a broken link."""
     if path.is_symlink():
         _refuse_broken(path)
     return path.is_dir()
@@ -311,14 +315,14 @@ def _refuse_broken(link: Path) -> None:
         link.stat()
     except (FileNotFoundError, NotADirectoryError):
         raise PileError(
-            f"a broken link, to {link.readlink()}; bring that back or remove the link ({link})"
+            f"a broken link, to {link.readlink()}; restore that or remove the link ({link})"
         ) from None
     except OSError as err:
         raise PileError(f"a link that cannot be followed: {err.strerror} ({link})") from err
 
 
 def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """The paths below a folder that match a pattern; as glob's, but what cannot be read is an error."""
+    """The paths in a folder that match a pattern, as `glob` finds them, but errors of reading are raised."""
     if not parts:
         yield folder
         return
@@ -328,8 +332,8 @@ def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
             yield from _matches(folder / first, rest)
         return
     if first == "**":
-        for below in _below(folder):
-            yield from _matches(below, rest)
+        for subfolder in _folders_in(folder):
+            yield from _matches(subfolder, rest)
         return
     for path in folder.iterdir():
         is_hidden = path.name.startswith(".") and not first.startswith(".")
@@ -337,8 +341,8 @@ def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
             yield from _matches(path, rest)
 
 
-def _below(folder: Path) -> Iterator[Path]:
-    """A folder and all folders below it, each once, hidden ones and those of our jobs aside."""
+def _folders_in(folder: Path) -> Iterator[Path]:
+    """A folder and all its subfolders, each once, except hidden ones and scratch folders of jobs."""
     walked = set()
     stack = [folder]
     while stack:
@@ -348,14 +352,15 @@ def _below(folder: Path) -> Iterator[Path]:
             continue
         walked.add((identity.st_dev, identity.st_ino))
         yield path
-        for below in sorted(path.iterdir(), key=os.fsencode, reverse=True):
-            if not below.name.startswith(".") and not below.name.endswith(_SCRATCH) and _is_folder(below):
-                stack.append(below)
+        for entry in sorted(path.iterdir(), key=os.fsencode, reverse=True):
+            if not entry.name.startswith(".") and not entry.name.endswith(_SCRATCH) and _is_folder(entry):
+                stack.append(entry)
 
 
 def _artifact(path: Path) -> str | None:
-    """What of our own a file is, or None: by a manifest of its own, or by content, as shards are lines and
-    these files are one object.
+    """The kind of artifact that our commands wrote as this file, or None.
+
+    Its manifest identifies it, or else its content: a shard has an object on each line, these files are one.
     """
     if kind := _kind_by_manifest(path):
         return f"a file of kind {kind} with a manifest"
@@ -371,7 +376,7 @@ def _artifact(path: Path) -> str | None:
 
 
 def _kind_by_manifest(path: Path) -> str | None:
-    """The kind of artifact that a manifest beside a file, named after it, says it is."""
+    """The kind of artifact in the manifest `NAME.manifest.json` beside a file, or None."""
     beside = path.parent / (path.name + MANIFEST_SUFFIX)
     if not beside.is_file():
         return None

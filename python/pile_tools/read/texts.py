@@ -1,4 +1,4 @@
-"""Lists that people write, one entry a line, and the bytes by which a text is looked for."""
+"""Reads lists that people write, one entry a line, and encodes and normalizes texts for a search."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO
 from pile_tools._core import Tokenizer
 from pile_tools.errors import ConfigError, PileError
 
-#: What some editors put before UTF-8; it is no part of the text.
+#: Some editors put this before UTF-8; it is not part of the text.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 #: UTF-32 comes first: its little-endian mark starts with that of UTF-16.
 _WIDE_MARKS = {
@@ -20,30 +20,30 @@ _WIDE_MARKS = {
 }
 
 
-#: The largest list or text that is read, far more than anyone writes by hand. An endless device exceeds it.
+#: Maximum bytes of a list or a text. It is far more than anyone writes by hand, and stops an endless device.
 MAX_TEXT_BYTES = 1 << 28
 
 
 def read_bounded(stream: IO[bytes], what: str, name: Path) -> bytes:
-    """The bytes of a list or a text that fits into memory.
+    """All bytes of a stream that has at most `MAX_TEXT_BYTES`.
 
     Args:
-        stream: Where to read it.
-        what: What is read, as in "a list".
-        name: The file, for messages.
+        stream: The stream to read.
+        what: What the stream holds, for the message, as in "a list".
+        name: The file, for the message.
 
     Raises:
-        PileError: It has more than `MAX_TEXT_BYTES`.
+        PileError: The stream has more than `MAX_TEXT_BYTES`.
         OSError: The stream cannot be read.
     """
     data = stream.read(MAX_TEXT_BYTES + 1)
     if len(data) > MAX_TEXT_BYTES:
-        raise PileError(f"{what} of more than {MAX_TEXT_BYTES:,} bytes, the most that is read ({name})")
+        raise PileError(f"{what} of more than {MAX_TEXT_BYTES:,} bytes, the maximum ({name})")
     return data
 
 
 def read_lines(file: Path) -> list[bytes]:
-    """The lines of a hand-written list, without line ends and without a byte-order mark.
+    """The lines of a list, without line ends and byte-order mark.
 
     Lines end at a line feed, or at a carriage return and a line feed, and at no other character.
 
@@ -76,23 +76,24 @@ def read_texts(file: Path) -> list[str]:
     """The texts of a file, one a line; in a .jsonl file each line is a JSON string.
 
     Raises:
-        PileError: There are none, or a line is blank, not UTF-8 or not a JSON string, named with its number.
+        PileError: There are no texts, or a line, named with its number, is blank, not UTF-8 or not a JSON
+            string.
         OSError: The file cannot be read.
     """
     lines = read_lines(file)
     if not lines:
         raise PileError(f"holds no texts ({file})")
-    read = _json_text if file.suffix.lower() == ".jsonl" else _plain_text
-    return [read(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
+    parse = _json_text if file.suffix.lower() == ".jsonl" else _verbatim_text
+    return [parse(line, f"{file}, line {number}") for number, line in enumerate(lines, 1)]
 
 
-def _plain_text(line: bytes, where: str) -> str:
+def _verbatim_text(line: bytes, where: str) -> str:
     try:
         text = line.decode()
     except UnicodeDecodeError as err:
         raise PileError(f"not UTF-8: {err.reason} at byte {err.start} of the line ({where})") from err
     if not text.strip():
-        raise PileError(f"a blank line; white space is asked for as a JSON string in a .jsonl file ({where})")
+        raise PileError(f"a blank line; write white space as a JSON string in a .jsonl file ({where})")
     return text
 
 
@@ -118,10 +119,10 @@ def encoded(text: str | bytes) -> bytes:
 
 
 def normalized(text: str | bytes, tokenizer: Tokenizer | None) -> bytes:
-    """The bytes by which a dataset of `tokenizer` holds a text.
+    """The bytes of a text as a dataset of `tokenizer` holds it: a `str` normalized as the tokenizer does.
 
-    A `str` is normalized as the tokenizer normalizes it; bytes, and any text where the tokenizer is not
-    known, are taken as they are. Raises ConfigError for a `str` that is not valid Unicode.
+    Bytes are returned unchanged, and without a tokenizer a `str` is only encoded as UTF-8. Raises ConfigError
+    for a `str` that is not valid Unicode.
     """
     as_written = encoded(text)
     if isinstance(text, bytes) or tokenizer is None:

@@ -1,6 +1,6 @@
-"""When the model saw what: from texts and documents to steps; what repeats; how much of each subset.
+"""When the model saw what: steps of texts and documents, repeated data, and the mixture of subsets.
 
-Steps and rows are given for a batch size, the order's own or one given. A table is a structured array:
+Steps and rows refer to a batch size: the order's, or the one passed. A table is a structured array:
 `table["step"]` is a column, `table[0]["step"]` a value of a row.
 """
 

@@ -1,4 +1,4 @@
-"""Which checkpoints a run has, and between which two a step lies. stepN is the model after N updates."""
+"""The checkpoints of a run and the intervals between them. stepN is the model after N updates."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STEP_FOLDER = re.compile(r"step(0|[1-9][0-9]*)")
 
 @dataclass(frozen=True)
 class Intervals:
-    """The steps of a run, cut at its checkpoints.
+    """The steps of a run, divided at its checkpoints.
 
     Attributes:
         checkpoints: Numbers of updates, ascending, none above `n_steps`.
@@ -33,13 +33,13 @@ class Intervals:
 
     @property
     def edges(self) -> NDArray[np.int64]:
-        """Where the intervals meet: interval i is steps [edges[i], edges[i + 1])."""
+        """The ends of the intervals, (n + 1,) int64: interval i is steps [edges[i], edges[i + 1])."""
         return np.unique(np.array([0, *self.checkpoints, self.n_steps], dtype=np.int64))
 
     def of(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The interval of each step."""
-        found: NDArray[np.int64] = np.searchsorted(self.edges, steps, side="right") - 1
-        return found
+        """The index of the interval of each step: (n,) int64."""
+        indices: NDArray[np.int64] = np.searchsorted(self.edges, steps, side="right") - 1
+        return indices
 
     def labels(self) -> list[str]:
         """The intervals' names, such as `step512 to step1000`."""
@@ -52,21 +52,23 @@ class Intervals:
         return "start" if edge == 0 else "end"
 
     def around(self, step: int) -> tuple[int | None, int | None]:
-        """The last checkpoint before a step and the first one that has seen it."""
+        """The last checkpoint before a step and the first one after it, None where there is none."""
         before = [c for c in self.checkpoints if c <= step]
         after = [c for c in self.checkpoints if c > step]
         return (before[-1] if before else None), (after[0] if after else None)
 
 
 def intervals(given: str | None, n_steps: int) -> Intervals:
-    """The intervals between checkpoints given as on the command line.
+    """The intervals between the checkpoints that a text describes, as on the command line.
 
     Args:
         given: A number N for every N steps, a list such as `0,100,200`, a folder of a run or of checkpoints
             named `stepN`, or None for Pythia's.
+        n_steps: Steps of the run; later checkpoints are left out.
 
     Raises:
-        ConfigError: None of these.
+        ConfigError: The text is none of these.
+        OSError: The folder cannot be read.
     """
     return Intervals(tuple(c for c in _given(given, n_steps) if c <= n_steps), n_steps)
 
@@ -74,7 +76,7 @@ def intervals(given: str | None, n_steps: int) -> Intervals:
 def _given(given: str | None, n_steps: int) -> list[int]:
     if given is None:
         return list(PYTHIA)
-    # `Path.is_dir` raises for a list that is longer than a file name may be.
+    # `Path.is_dir` raises an error for a list that is longer than the longest file name.
     if os.path.isdir(given):  # noqa: PTH112
         return _in_folder(Path(given))
     if not re.fullmatch(r"\d+(,\d+)*", given):
@@ -95,5 +97,5 @@ def _in_folder(folder: Path) -> list[int]:
     names = [entry.name for entry in (inner if inner.is_dir() else folder).iterdir() if entry.is_dir()]
     found = sorted(int(match[1]) for name in names if (match := _STEP_FOLDER.fullmatch(name)))
     if not found:
-        raise ConfigError(f"no folders named stepN there ({folder})")
+        raise ConfigError(f"no folders named stepN here ({folder})")
     return found

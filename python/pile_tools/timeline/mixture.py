@@ -1,4 +1,4 @@
-"""How much of each subset the model reads, by intervals of steps."""
+"""Counts the tokens of each subset that the model reads, by intervals of steps."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from pile_tools.types import OnProgress
 
 @dataclass(frozen=True)
 class Mixture:
-    """How much of each subset the model reads.
+    """The tokens of each subset that the model reads, by interval.
 
     Attributes:
-        subsets: Their names; None, the last one, for documents without a subset.
+        subsets: Names of the subsets; None, always the last, for documents without a subset.
         first_steps: First step of each interval: (n,) int64.
-        n_tokens: Tokens read, by interval and subset: (n, n_subsets) int64.
+        n_tokens: Tokens read by interval and subset: (n, n_subsets) int64.
     """
 
     subsets: list[str | None]
@@ -30,7 +30,7 @@ class Mixture:
 
     @property
     def shares(self) -> NDArray[np.float64]:
-        """Share of each subset in each interval; rows sum to 1."""
+        """Share of each subset in each interval: (n, n_subsets) float64 with rows that sum to 1."""
         shares: NDArray[np.float64] = self.n_tokens / self.n_tokens.sum(axis=1, keepdims=True)
         return shares
 
@@ -43,7 +43,18 @@ def mixture(
     threads: int | None = None,
     on_progress: OnProgress = None,
 ) -> Mixture:
-    """Tokens of each subset that the model reads, by intervals of steps."""
+    """The tokens of each subset that the model reads, by intervals of steps.
+
+    Args:
+        order: The order of the run.
+        interval_steps: Steps of an interval; the last one may be shorter.
+        batch_size: Samples of a step, by default the order's.
+        threads: By default one for each core; the answer does not depend on it.
+        on_progress: Called with the samples read.
+
+    Raises:
+        ConfigError: The interval is empty, no batch size is known, or the order has less than one step.
+    """
     n_steps, size = checked_extent(order, interval_steps, batch_size)
     interval_steps = min(interval_steps, n_steps)
     dataset = order.dataset

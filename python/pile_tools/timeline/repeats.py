@@ -1,4 +1,4 @@
-"""What the model reads more than once."""
+"""Finds the data that the model reads more than once: repeated epochs and duplicate documents."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _REPEATED = ("same_as", "document", "n_tokens", "n_copies", "first_sample", "las
 
 @dataclass(frozen=True)
 class Repeats:
-    """What the model reads more than once.
+    """The tokens and documents that the model reads more than once.
 
     Attributes:
-        intervals: A row for `interval_steps` steps: first_step, n_tokens read, by_epoch (read before in an
-            earlier copy of their document), by_duplicate (read before in another document with the same
-            tokens only).
-        documents: A row for each document of which, or of whose duplicates, more than one copy is seen:
-            same_as (the first document with the same tokens), document, n_tokens, n_copies, first_step,
-            last_step.
+        intervals: A row for each `interval_steps` steps, all columns int64: first_step, n_tokens (read),
+            by_epoch (tokens read before in an earlier copy of their document), by_duplicate (tokens read
+            before only in another document with the same tokens).
+        documents: A row for each document that is read more than once or has a duplicate that is read, all
+            columns int64: same_as (the first document with the same tokens), document, n_tokens, n_copies,
+            first_step, last_step.
         first_by_epoch: The first step with a token read before in an earlier copy of its document, or None.
-        first_by_duplicate: The first step with a token read before in a duplicate, or None.
+        first_by_duplicate: The first step with a token read before in a duplicate only, or None.
     """
 
     intervals: Table
@@ -45,10 +45,20 @@ def repeats(
     threads: int | None = None,
     on_progress: OnProgress = None,
 ) -> Repeats:
-    """What the model reads more than once: repeated epochs and duplicate documents, told apart.
+    """The tokens and documents that the model reads again, by repeated epochs and by duplicate documents.
 
-    Documents are duplicates if all their tokens are equal. A row's last token is only predicted; it is
-    counted in the row that reads it.
+    Documents are duplicates if all their tokens are equal. The last token of a row is only predicted in it;
+    it counts in the row whose input it is.
+
+    Args:
+        order: The order of the run.
+        interval_steps: Steps of an interval; the last one may be shorter.
+        batch_size: Samples of a step, by default the order's.
+        threads: By default one for each core; the answer does not depend on it.
+        on_progress: Called with the documents and samples read.
+
+    Raises:
+        ConfigError: The interval is empty, no batch size is known, or the order has less than one step.
     """
     n_steps, size = checked_extent(order, interval_steps, batch_size)
     interval_steps = min(interval_steps, n_steps)

@@ -1,4 +1,4 @@
-"""How often terms and numbers were seen before each checkpoint."""
+"""Counts the terms and numbers that the model has seen before each checkpoint."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from pile_tools.types import OnProgress, TermQuery
 
 @dataclass(frozen=True)
 class TermsInTime:
-    """How often terms were seen up to checkpoints.
+    """Counts of terms before each of some steps.
 
     Attributes:
-        steps: Numbers of steps, ascending: (n,) int64.
-        occurrences: Occurrences of each term up to each of them: (n, n_terms) int64.
-        samples: Rows that hold it: (n, n_terms) int64.
+        steps: The steps, ascending: (n,) int64.
+        occurrences: Occurrences of each term before each step: (n, n_terms) int64.
+        samples: Rows before each step that contain the term: (n, n_terms) int64.
         pairs: How often the terms of each pair were seen together: (n, n_pairs) int64.
     """
 
@@ -44,21 +44,24 @@ def count_terms(
     batch_size: int | None = None,
     on_progress: OnProgress = None,
 ) -> TermsInTime:
-    """How often terms were seen before each of some steps, all in one pass over the rows.
+    """Counts terms before each of some steps, in one pass over the rows.
 
-    A term is seen where its bytes stand in the decoded text of one document's part of a row; what the border
-    of two rows cuts is in neither, and what lies within the one token that two rows share is in both. Seen
-    before step N is what the checkpoint stepN has seen.
+    A term occurs where its bytes occur in the decoded text of one document's part of a row. An occurrence
+    split across two rows counts in neither; one within the single token that two rows share counts in both.
+    The counts before step N are those of the checkpoint stepN.
 
     Args:
-        query: Terms and pairs; within a unit is within a row. A `str` is normalized as the tokenizer
-            normalizes text; bytes are taken as they are.
-        steps: Ascending.
-        tokenizer: What decodes the rows, by default the one that the dataset's manifest names.
-        on_progress: Called with rows.
+        order: The order of the run.
+        query: Terms and pairs; the unit in which the terms of a pair must occur together is the row. A `str`
+            is normalized as the tokenizer normalizes text; bytes are searched unchanged.
+        steps: The steps, ascending.
+        tokenizer: Tokenizer that decodes the rows, by default the one that the dataset's manifest names.
+        batch_size: Samples of a step, by default the order's.
+        on_progress: Called with the rows read.
 
     Raises:
-        ConfigError: No terms, an empty one, more steps than the order has, or no batch size is known.
+        ConfigError: There are no terms, a term is empty, a step is beyond the order, or no batch size or
+            tokenizer is known.
     """
     _, size = extent(order, batch_size)
     decoder = tokenizer or order.tokenizer()
@@ -82,13 +85,14 @@ def count_arithmetic(
     threads: int | None = None,
     on_progress: OnProgress = None,
 ) -> list[dict[str, int]]:
-    """Counts of numbers, pairs of numbers, and numbers with units of time, before each of some steps.
+    """Counts numbers, pairs of numbers, and numbers with units of time before each of some steps.
 
-    The rule is that of Pythia's study of arithmetic, and so are the keys: `"7"`, `"7-12"`, `"7-day"`. Rows
-    are decoded whole, all documents in them.
+    Returns one dict of counts by key for each step. Rule and keys are those of Pythia's study of arithmetic
+    (Biderman et al. 2023, arXiv:2304.01373, case study of term frequencies): `"7"`, `"7-12"`, `"7-day"`. A
+    row is decoded as one text, across its documents.
 
-    Raises: ConfigError for more steps than the order has, or where no batch size is known.
-    Source: Biderman et al. 2023, arXiv:2304.01373, case study of term frequencies.
+    Raises:
+        ConfigError: A step is beyond the order, or no batch size or tokenizer is known.
     """
     _, size = extent(order, batch_size)
     counts = _core.order_arithmetic(

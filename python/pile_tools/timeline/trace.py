@@ -1,4 +1,4 @@
-"""Which rows hold any part of a document."""
+"""Finds the rows that hold a part of a document."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pile_tools.order.order import Order
 from pile_tools.tables import Table, named
 from pile_tools.timeline.steps import core_order, extent, with_steps
 
-_VIEW = ("epoch", "sample", "offset", "token", "length")
+_COLUMNS = ("epoch", "sample", "offset", "token", "length")
 
 
 def trace(order: Order, document: int, *, batch_size: int | None = None) -> Table:
-    """Every row that holds any part of a document, in training order.
+    """Every row that holds a part of a document, in training order, those after the run's last step included.
 
-    Columns: epoch (copy of the document, from 0), sample, step, row, offset (first token in the row), token
-    (first in the document), length. Rows behind the run's last step are given too.
+    Columns, all int64: epoch (copy of the document, from 0), sample, step, row, offset (first token in the
+    row), token (first in the document), length (tokens).
 
     Raises:
-        ConfigError: No such document, or no batch size is known.
+        ConfigError: There is no such document, or no batch size is known.
     """
     _, size = extent(order, batch_size)
-    return with_steps(named(_core.order_trace(core_order(order), document), _VIEW), size)
+    return with_steps(named(_core.order_trace(core_order(order), document), _COLUMNS), size)

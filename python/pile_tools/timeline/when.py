@@ -1,4 +1,4 @@
-"""When the model saw a text: every occurrence in the rows of a run."""
+"""Finds every occurrence of texts in the rows of a run: when the model saw them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pile_tools._core import SuffixIndex, Tokenizer
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.read.texts import normalized
-from pile_tools.search import MAX_PLACES, index_for
+from pile_tools.search import MAX_OCCURRENCES, index_for
 from pile_tools.tables import Table, named
 from pile_tools.timeline.checkpoints import Intervals
 from pile_tools.timeline.steps import core_order, extent, joined, with_steps
 from pile_tools.types import OnProgress
 
-#: How a text is looked for is one rule everywhere.
-RULE = "a text occurs where its bytes stand in the decoded text of one document, whatever the token borders"
+#: The rule that defines an occurrence, the same for every command; printed with the answer.
+RULE = "a text occurs where its bytes occur in the decoded text of one document, whatever the token borders"
 
-#: What finds texts in the documents: an index; one that lies beside the dataset, if it is likely faster than
-#: a scan ("auto"); or a scan (None).
+#: How texts are found: by this index, by the dataset's own index if it is likely faster than a scan ("auto"),
+#: or by a scan (None). The answer is the same.
 Finder: TypeAlias = SuffixIndex | Literal["auto"] | None
 
 
@@ -50,27 +50,28 @@ class When:
     """Every time the model saw some texts.
 
     Attributes:
-        texts: The bytes that were looked for: normalized texts, or stored ids.
-        sightings: In training order, a row for each sample that holds a text whole (`n_parts` 1), or, where
-            no sample does, for each part of it. Columns: occurrence (all parts of one have its number), text,
-            document, byte (first in the decoded document), token (first in the document), n_tokens, epoch
-            (copy of the document, from 0), part, n_parts, sample, step, row, offset (first token in the row),
-            length (tokens of the part), n_documents.
-        n_places: By text, how often it stands in the documents, each counted once.
-        n_beyond: By text, occurrences that the run does not reach: in samples behind its last step.
-        n_unreached: By text, occurrences of which no sample of the order holds every token.
-        n_documents: Documents looked at.
-        n_tokens: Tokens looked at.
-        n_without_bytes: Tokens among them whose ids decode to nothing.
+        texts: The bytes searched for each query: the normalized text, or the ids as they are stored.
+        sightings: In training order, one row for each sample that holds an occurrence whole (`n_parts` 1), or
+            one for each part of an occurrence that no sample holds whole. Columns, all int64: occurrence
+            (number shared by the parts of one occurrence), text (index in `texts`), document, byte (first in
+            the decoded document), token (first in the document), n_tokens, epoch (copy of the document, from
+            0), part, n_parts, sample, step, row, offset (first token in the row), length (tokens of the
+            part), n_documents.
+        n_occurrences: By text, occurrences in the documents, each counted once: (n_texts,) int64.
+        n_beyond: By text, occurrences with a part after the run's last step: (n_texts,) int64.
+        n_unreached: By text, occurrences with a token that is in no sample of the order: (n_texts,) int64.
+        n_documents: Documents searched.
+        n_tokens: Tokens searched.
+        n_without_bytes: Searched tokens whose ids decode to nothing.
         n_samples: Samples of the run.
         batch_size: Samples of a step.
-        by_index: Whether an index found the texts; a scan finds the same.
-        changed: Numbers of the texts that normalization changed, ascending.
+        by_index: Whether an index found the texts; a scan gives the same answer.
+        changed: Indices of the texts that normalization changed, ascending.
     """
 
     texts: list[bytes]
     sightings: Table
-    n_places: NDArray[np.int64]
+    n_occurrences: NDArray[np.int64]
     n_beyond: NDArray[np.int64]
     n_unreached: NDArray[np.int64]
     n_documents: int
@@ -82,22 +83,25 @@ class When:
     changed: tuple[int, ...] = ()
 
     def counts(self) -> NDArray[np.int64]:
-        """By text, occurrences that a row holds whole and those cut by the border of rows: (n_texts, 2)."""
+        """Seen occurrences by text, those whole in a row and those split across rows: (n_texts, 2) int64."""
         firsts = self.sightings[self.sightings["part"] == 0]
-        found = np.zeros((len(self.texts), 2), dtype=np.int64)
-        np.add.at(found, (firsts["text"], (firsts["n_parts"] > 1).astype(np.int64)), 1)
-        return found
+        counts = np.zeros((len(self.texts), 2), dtype=np.int64)
+        np.add.at(counts, (firsts["text"], (firsts["n_parts"] > 1).astype(np.int64)), 1)
+        return counts
 
     def by_interval(self, intervals: Intervals) -> NDArray[np.int64]:
-        """By interval between checkpoints, the same; one that is cut counts where its last part is seen."""
-        n_occurrences = int(self.sightings["occurrence"].max()) + 1 if len(self.sightings) else 0
-        steps = np.zeros(n_occurrences, dtype=np.int64)
+        """Seen occurrences by interval between checkpoints, whole and split as in `counts`: (n, 2) int64.
+
+        A split occurrence counts in the interval of its last part: only then is it seen completely.
+        """
+        n_seen = int(self.sightings["occurrence"].max()) + 1 if len(self.sightings) else 0
+        steps = np.zeros(n_seen, dtype=np.int64)
         np.maximum.at(steps, self.sightings["occurrence"], self.sightings["step"])
         firsts = self.sightings[self.sightings["part"] == 0]
-        found = np.zeros((len(intervals.edges) - 1, 2), dtype=np.int64)
-        places = intervals.of(steps[firsts["occurrence"]])
-        np.add.at(found, (places, (firsts["n_parts"] > 1).astype(np.int64)), 1)
-        return found
+        counts = np.zeros((len(intervals.edges) - 1, 2), dtype=np.int64)
+        interval_of = intervals.of(steps[firsts["occurrence"]])
+        np.add.at(counts, (interval_of, (firsts["n_parts"] > 1).astype(np.int64)), 1)
+        return counts
 
 
 def when(
@@ -108,32 +112,37 @@ def when(
     index: Finder = "auto",
     across_documents: bool = False,
     batch_size: int | None = None,
-    max_places: int = MAX_PLACES,
+    max_occurrences: int = MAX_OCCURRENCES,
     threads: int | None = None,
     on_progress: OnProgress = None,
 ) -> When:
-    """Every time the model saw each of `texts`, all in one pass.
+    """Every time the model saw each of `texts`, found in one pass.
 
-    A text occurs where its bytes stand in the decoded text of one document, whatever the token borders; lists
-    of ids occur where these ids stand. Texts and ids cannot be mixed in one call. A `str` is normalized as
-    the tokenizer normalizes text; bytes are taken as they are.
+    A text occurs where its bytes occur in the decoded text of one document, whatever the token borders; a
+    list of ids occurs where these ids follow each other. A `str` is normalized as the tokenizer normalizes
+    text; bytes are searched unchanged.
 
     Args:
-        tokenizer: What decodes the documents, by default the one that the dataset's manifest names.
-        index: What finds the texts: see `Finder`; the answer is the same.
-        across_documents: Find also what runs from one document into the next within a row.
-        batch_size: Samples of a step, where the order names none.
-        max_places: Places in the documents beyond which the search gives up.
-        threads: By default all cores; the answer is the same for any number.
-        on_progress: Called with tokens searched and places of the order gone through.
+        order: The order of the run.
+        texts: Texts, or lists of ids; not both in one call.
+        tokenizer: Tokenizer that decodes the documents, by default the one that the dataset's manifest names.
+        index: How the texts are found, see `Finder`; the answer is the same.
+        across_documents: Also find occurrences that run from one document into the next within a row.
+        batch_size: Samples of a step, by default the order's.
+        max_occurrences: Occurrences in the documents at which the search is refused.
+        threads: By default one for each core; the answer does not depend on it.
+        on_progress: Called with the tokens searched plus the samples visited.
 
     Raises:
-        ConfigError: An empty text, an id that cannot be stored, more than `max_places`, no batch size.
+        ConfigError: A text is empty, an id cannot be stored, texts and ids are mixed, there are more than
+            `max_occurrences`, no batch size or tokenizer is known, or the index is of another dataset.
+        FormatError: The dataset is damaged.
+        OSError: A file cannot be read.
     """
     n_steps, size = extent(order, batch_size)
     is_ids = [not isinstance(text, (str, bytes)) for text in texts]
     if any(is_ids) and not all(is_ids):
-        raise ConfigError("texts and ids cannot be looked for in one call")
+        raise ConfigError("texts and ids cannot be mixed in one call")
     decoder = None if any(is_ids) else tokenizer or order.tokenizer()
     strings = [_bytes_of(order, number, text, decoder) for number, text in enumerate(texts)]
     as_written = [text.encode() if isinstance(text, str) else text for text in texts]
@@ -142,23 +151,23 @@ def when(
         index = index_for(samples.dataset, decoder, len(strings))
     elif index is not None and index.dataset.fingerprint != samples.dataset.fingerprint:
         raise ConfigError(f"the index is of another dataset than the order ({order.path})")
-    table, n_places, n_unreached, looked_at = _core.order_when(
+    table, n_occurrences, n_unreached, searched = _core.order_when(
         samples,
         decoder,
         index,
         strings,
         n_steps * size,
         across_documents,
-        max_places,
+        max_occurrences,
         threads or os.cpu_count() or 1,
         on_progress,
     )
     sightings, n_beyond = _in_run(named(table, _SIGHTING), len(strings), n_steps * size)
-    n_documents, n_tokens, n_without_bytes = looked_at.tolist()
+    n_documents, n_tokens, n_without_bytes = searched.tolist()
     return When(
         texts=strings,
         sightings=with_steps(sightings, size),
-        n_places=n_places,
+        n_occurrences=n_occurrences,
         n_beyond=n_beyond,
         n_unreached=n_unreached,
         n_documents=n_documents,
@@ -174,7 +183,7 @@ def when(
 def _bytes_of(
     order: Order, number: int, text: str | bytes | Sequence[int], tokenizer: Tokenizer | None
 ) -> bytes:
-    """A text as the bytes that the documents hold, ids as they are stored."""
+    """The bytes to search: the normalized text, or the ids as the dataset stores them. Raises ConfigError."""
     if isinstance(text, (str, bytes)):
         try:
             return normalized(text, tokenizer)
@@ -193,7 +202,7 @@ def _bytes_of(
 
 
 def _in_run(sightings: Table, n_texts: int, n_samples: int) -> tuple[Table, NDArray[np.int64]]:
-    """The sightings of the run, and how many occurrences of each text lie behind it at least in part."""
+    """The sightings within the run, numbered, and by text the occurrences with a part after it."""
     numbers = np.cumsum(sightings["part"] == 0) - 1
     is_seen = np.ones(int(numbers[-1]) + 1 if len(numbers) else 0, dtype=np.bool_)
     is_seen[numbers[sightings["sample"] >= n_samples]] = False

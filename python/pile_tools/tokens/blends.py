@@ -1,4 +1,4 @@
-"""Several datasets seen as one: the documents of each follow those of the one before."""
+"""The datasets of a blend as one dataset: the documents of each follow those of the one before it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pile_tools.types import Origin, Tokens
 
 
 def documents_of(samples: Any) -> Any:
-    """The documents that samples are made of: their dataset, or the several of a blend seen as one."""
+    """The documents that samples are made of: their dataset, or the datasets of a blend as one."""
     dataset = samples.dataset
     return Datasets(dataset) if isinstance(dataset, list) else dataset
 
 
 class Datasets:
-    """The datasets of a blend; what `TokenDataset` tells of one, for all of them."""
+    """The datasets of a blend, with the properties of a `TokenDataset` of all their documents."""
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self.parts = list(parts)
@@ -27,12 +27,12 @@ class Datasets:
 
     @property
     def prefix(self) -> str:
-        """The path of the first, where a tokenizer is looked for."""
+        """The prefix of the first dataset, whose manifest names the tokenizer."""
         return str(self.parts[0].prefix)
 
     @property
     def dtype(self) -> str:
-        """`uint16` or `int32` if all have it, else `int64`, as GPT-NeoX and Megatron-LM give tokens."""
+        """`uint16` or `int32` if all datasets have that type, else `int64` as in GPT-NeoX and Megatron-LM."""
         dtypes = {str(part.dtype) for part in self.parts}
         return dtypes.pop() if len(dtypes) == 1 else "int64"
 
@@ -44,25 +44,26 @@ class Datasets:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _place(self, document: int) -> tuple[Any, int]:
+    def _locate(self, document: int) -> tuple[Any, int]:
+        """The dataset of a document, and the document's number in it. Raises IndexError."""
         part = int(np.searchsorted(self._starts, document, side="right")) - 1
         if not 0 <= part < len(self.parts):
             raise IndexError(f"{document} is out of range for {len(self)}")
         return self.parts[part], document - int(self._starts[part])
 
     def __getitem__(self, document: int) -> Tokens:
-        part, number = self._place(document)
+        part, number = self._locate(document)
         tokens: Tokens = part[number]
         return tokens.astype(self.dtype, copy=False)
 
     def origin(self, document: int) -> Origin | None:
-        """Where a document came from, or None where that is not known."""
-        part, number = self._place(document)
+        """The origin of a document, or None if it is unknown."""
+        part, number = self._locate(document)
         origin: Origin | None = part.origin(number)
         return origin
 
     def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Numbers in `subsets` of documents, -1 where unknown."""
+        """The indices in `subsets` of the documents' subsets: (n,) int64 -> (n,) int32, -1 where unknown."""
         numbers = np.full(len(documents), -1, np.int32)
         for k, part in enumerate(self.parts):
             inside = (documents >= self._starts[k]) & (documents < self._starts[k + 1])

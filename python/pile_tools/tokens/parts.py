@@ -1,7 +1,7 @@
-"""Parts of one dataset, made by several jobs or machines, and what the whole is made of.
+"""Divides the making of a dataset into parts for several jobs or machines, and joins their manifests.
 
-The shards are cut into n runs in their order. Part i is a dataset in `PREFIX.parts/`; its manifest names the
-whole, so that only parts of one job are joined, and all of them.
+The shards, in order, are divided into n consecutive groups. Part i is the dataset of group i in
+`PREFIX.parts/`. Its manifest identifies the whole, so that only parts of one job are joined, and all of them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import Entry, Manifest, Request
 from pile_tools.read.shards import has_stream
 
-#: What a part's manifest says over the whole's.
+#: The settings that a part's manifest has in addition to those of the whole.
 PART, WHOLE = "part", "part_of"
 
-#: The setting that does not matter where there was no bad record: parts may differ in it.
+#: The setting in which parts may differ: it has no effect on a part without bad records.
 LENIENCE = "on_bad_record"
 
-#: The setting that says which records are bad for their length, where it is not the default.
+#: The setting for the maximum length of a record, recorded only if it is not the default.
 LONGEST = "max_record"
 
 Summary: TypeAlias = dict[str, Any]
@@ -32,7 +32,7 @@ Summary: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number` of `n_parts`, from 1."""
+    """Part `number` of `n_parts`, counted from 1."""
 
     number: int
     n_parts: int
@@ -52,11 +52,11 @@ class Part:
         raise ConfigError(f"expected i/n, as in 3/16, got {text!r}")
 
     def of(self, shards: Sequence[Path]) -> Sequence[Path]:
-        """The shards of this part: as many as of any other, or one more. Raises ConfigError."""
+        """The shards of this part; the parts differ by at most one shard. Raises ConfigError."""
         if has_stream(shards):
-            raise ConfigError("standard input and pipes cannot be cut into parts")
+            raise ConfigError("standard input and pipes cannot be divided into parts")
         if len(shards) < self.n_parts:
-            raise ConfigError(f"{len(shards)} shards cannot be cut into {self.n_parts} parts")
+            raise ConfigError(f"{len(shards)} shards cannot be divided into {self.n_parts} parts")
         start, end = (len(shards) * i // self.n_parts for i in (self.number - 1, self.number))
         return shards[start:end]
 
@@ -65,9 +65,10 @@ class Part:
         return folder(whole) / f"part-{self.number:05}-of-{self.n_parts:05}"
 
     def settings(self, whole: Request) -> Settings:
-        """What the part's manifest says over the whole's.
+        """The settings that this part's manifest has in addition to those of the whole.
 
-        The whole is named without its shards' sizes: one that is mended makes no other part anew.
+        The fingerprint of the whole leaves out the sizes of shards: a repaired shard invalidates only its own
+        part.
         """
         named = [{k: v for k, v in e.items() if k != "bytes"} for e in whole.inputs]
         settings = {k: v for k, v in whole.settings.items() if k != LENIENCE}
@@ -75,17 +76,15 @@ class Part:
 
 
 def folder(whole: Path) -> Path:
-    """Where the parts of the dataset at `whole` are."""
+    """The folder of the parts of the dataset at `whole`."""
     return whole.parent / (whole.name + ".parts")
 
 
 def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Entry], list[Manifest]]:
-    """The request and inputs of the whole that these are the parts of, as one run at `output` has them.
-
-    The parts come back in their order.
+    """The request and the inputs of the whole, as a single run at `output` has them, and the sorted parts.
 
     Raises:
-        PileError: They are of different jobs, or parts are missing or given twice.
+        PileError: The parts are of different jobs, or parts are missing or given twice.
     """
     numbered: dict[int, Manifest] = {}
     first = parts[0]
@@ -107,14 +106,15 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
     inputs = [entry for entry in rebased(first, output.parent) if entry["role"] != "shard"]
     for found in ordered:
         inputs += [entry for entry in rebased(found, output.parent) if entry["role"] == "shard"]
-    # The most lenient part's settings: where nothing was skipped, it would have been made alike with them.
+    # The settings of a lenient part, if there is one: a part that skipped nothing is the same with them.
     lenient = next((found for found in ordered if found.settings.get(LENIENCE) == "skip"), first)
     settings = {name: value for name, value in lenient.settings.items() if name not in (PART, WHOLE)}
-    asked = [
+    # A request is written before its shards are read, so without their checksums.
+    requested = [
         {k: v for k, v in entry.items() if k != "sha256"} if entry["role"] == "shard" else entry
         for entry in inputs
     ]
-    return Request(first.kind, settings, asked), inputs, ordered
+    return Request(first.kind, settings, requested), inputs, ordered
 
 
 def rebased(found: Manifest, folder: Path) -> list[Entry]:
@@ -126,7 +126,7 @@ def rebased(found: Manifest, folder: Path) -> list[Entry]:
 
 
 def joined(summaries: Sequence[Summary]) -> Summary:
-    """The summary of a whole from those of its parts: counts added up, lists joined, subsets by name."""
+    """The summary of the whole: counts of the parts added, lists concatenated, subsets merged by name."""
     whole: Summary = {}
     for part in summaries:
         before = whole.get("n_documents", 0)
@@ -145,7 +145,7 @@ def joined(summaries: Sequence[Summary]) -> Summary:
 
 
 def _passed_over(whole: Summary, part: Summary) -> Summary:
-    """What was passed over on the way to all shards: the parts of one dataset have seen the same."""
+    """The ignored files of the whole; each part of one job lists all of them."""
     if whole == part:
         return whole
     return {"n": whole["n"] + part["n"], "first": (whole["first"] + part["first"])[:100]}
@@ -155,7 +155,7 @@ def _subsets(whole: list[Summary], part: list[Summary]) -> list[Summary]:
     known = {subset["name"]: dict(subset) for subset in whole}
     for subset in part:
         if old := known.get(subset["name"]):
-            # What is not known of both is not known of their sum.
+            # A count that one of them lacks is unknown for the sum.
             counts = {n: old[n] + value for n, value in subset.items() if n in old and n != "name"}
             known[subset["name"]] = {"name": subset["name"], **counts}
         else:

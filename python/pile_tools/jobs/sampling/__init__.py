@@ -1,1 +1,1 @@
-"""What `pile-tools sample` is made of: the machine's own text, manual pages as plain text, canaries."""
+"""The sources of `pile-tools sample`: text installed on the machine, manual pages, and canaries."""

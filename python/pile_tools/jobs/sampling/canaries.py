@@ -1,8 +1,8 @@
-"""Canaries: passages of random words planted a known number of times, to measure memorization with.
+"""Makes canaries: passages of random words, planted a known number of times to measure memorization.
 
-Nothing but having seen it lets a model continue such a passage: 20 words drawn from 256 leave 2**160
-possibilities. Every word begins a new piece of the tokenizer and so takes at least one token, whatever the
-vocabulary: the first 64 tokens always lie inside the passage.
+A model can continue such a passage only if it has seen it: 20 words drawn from 256 have 2**160 possibilities.
+Every word starts a new pretoken and so takes at least one token with any vocabulary: the first 64 tokens are
+always inside the passage.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import random
 from dataclasses import dataclass
 
 SUBSET = "Canaries"
-#: How often passages are planted; 0 are those that never are, to compare with.
+#: How often passages are planted; those with 0 are never planted and measure chance.
 REPEATS = (0, 1, 4, 16, 64)
 PASSAGES_PER_LEVEL = 10
-#: A little more than the 64 tokens of a prompt and its continuation, at one token per word.
+#: Slightly more than the 64 tokens of a prompt and its continuation, at one token per word.
 WORDS_PER_PASSAGE = 72
 
 EXPLANATION = (
@@ -39,20 +39,20 @@ narrow near needle nest new night nine north nose number ocean office often old 
 over owl page paint paper park path pencil people piano picture piece place plant pocket pond potato
 quiet rabbit rain red river road roof salt school
 """
-#: What passages are drawn from: short words that everyone knows.
+#: The 256 short, common words that passages are drawn from.
 WORDS = tuple(_WORDS.split())
 
 
 @dataclass(frozen=True)
 class Passage:
-    """A passage and the number of documents it is planted as."""
+    """A passage, and the number of documents in which it is planted."""
 
     text: str
     repeats: int
 
 
 def passages(seed: int) -> list[Passage]:
-    """The passages of a seed, `PASSAGES_PER_LEVEL` for each of `REPEATS`, all different."""
+    """The passages of a seed: `PASSAGES_PER_LEVEL` for each of `REPEATS`."""
     rng = random.Random(f"{seed}/canaries")
     return [
         Passage(" ".join(rng.choices(WORDS, k=WORDS_PER_PASSAGE)), repeats)

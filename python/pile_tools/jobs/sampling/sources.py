@@ -1,7 +1,7 @@
-"""The text that every machine already has, by subset, in an order that a seed decides.
+"""Reads the text installed on a machine, by subset, in a seeded order.
 
-Sources are read lazily: a document is opened only when its subset's turn comes. The files of a subset are
-listed in sorted order and shuffled with the seed, so the same machine gives the same documents again.
+Documents are read lazily, when the sample takes the next one of their subset. The files of a subset are
+sorted, then shuffled with the seed, so that the same machine gives the same documents again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from pile_tools.jobs.sampling import troff
 
 MANUALS, SYSTEM_DOCS = Path("/usr/share/man"), Path("/usr/share/doc")
-#: Directories of the standard library that are not part of it, or hold copies.
+#: Directories in the standard library's folder that are not part of the library, or hold copies.
 LEFT_OUT = frozenset({"site-packages", "dist-packages", "__pycache__", "lib-dynload", "_bundled"})
 TESTS = frozenset({"test", "tests", "idle_test"})
 DOC_NAMES = (
@@ -36,13 +36,19 @@ DOC_NAMES = (
     "THANKS",
 )
 
-#: Shorter texts say too little to be documents.
+#: Minimum bytes of a document.
 MIN_DOCUMENT_BYTES = 200
 
 
 @dataclass(frozen=True)
 class Source:
-    """A subset: its name, how much of the sample it should be next to others, and its documents by seed."""
+    """A subset of a sample.
+
+    Attributes:
+        name: Name of the subset.
+        weight: Share of the sample, relative to the other weights.
+        documents: Gives the documents, shuffled with a random generator.
+    """
 
     name: str
     weight: float
@@ -50,7 +56,7 @@ class Source:
 
 
 def all_sources() -> list[Source]:
-    """The subsets of a sample, in a fixed order; one with no text on this machine yields nothing."""
+    """The subsets of a sample, in a fixed order; one without text on this machine has no documents."""
     return [
         Source("Python Source", 3, lambda rng: _texts(_library_files(is_test=False), rng)),
         Source("Python Tests", 1, lambda rng: _texts(_library_files(is_test=True), rng)),
@@ -61,7 +67,7 @@ def all_sources() -> list[Source]:
 
 
 def read_text(path: Path) -> str | None:
-    """A file's text, gunzipped where its name ends in `.gz`; None if it cannot be read or is not UTF-8."""
+    """The text of a file, decompressed if it is a `.gz`; None if it cannot be read or is not UTF-8."""
     try:
         data = path.read_bytes()
         return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
@@ -69,8 +75,8 @@ def read_text(path: Path) -> str | None:
         return None
 
 
-def cut(text: str, n_bytes: int) -> str:
-    """`text`, or as many of its first lines as fit into `n_bytes` of UTF-8."""
+def truncated(text: str, n_bytes: int) -> str:
+    """`text`, or the first of its lines that fit into `n_bytes` of UTF-8."""
     data = text.encode()
     if len(data) <= n_bytes:
         return text
@@ -79,29 +85,29 @@ def cut(text: str, n_bytes: int) -> str:
 
 
 def _texts(paths: list[Path], rng: random.Random) -> Iterator[str]:
-    """The texts of files in the order of a shuffle, those that cannot be read left out."""
+    """The texts of files in shuffled order, without files that cannot be read."""
     rng.shuffle(paths)
     return (text for text in map(read_text, paths) if text is not None)
 
 
 def _pages(paths: list[Path], rng: random.Random) -> Iterator[str]:
-    """Manual pages as plain text: the first of every program before the second of any.
+    """Manual pages as plain text, shuffled: the first page of every program before the second of any.
 
-    Some programs bring thousands of pages that say much the same; none is to drown the others.
+    Some programs have thousands of similar pages, which must not dominate the subset.
     """
     rng.shuffle(paths)
     n_before: Counter[str] = Counter()
-    turns: list[tuple[int, int]] = []
-    for place, path in enumerate(paths):
+    ranked: list[tuple[int, int]] = []
+    for index, path in enumerate(paths):
         program = re.split(r"[-_.:]", path.name, maxsplit=1)[0]
-        turns.append((n_before[program], place))
+        ranked.append((n_before[program], index))
         n_before[program] += 1
-    texts = (read_text(paths[place]) for _, place in sorted(turns))
+    texts = (read_text(paths[index]) for _, index in sorted(ranked))
     return (troff.plain_text(text) for text in texts if text is not None)
 
 
 def _library_files(*, is_test: bool) -> list[Path]:
-    """Python files of the running Python's own library, without what is installed into it."""
+    """Files of the running Python's standard library, without installed packages."""
     root = Path(sysconfig.get_path("stdlib"))
     return [
         path
@@ -123,12 +129,12 @@ def _topics(rng: random.Random) -> list[str]:
 
 
 def _manual_pages() -> list[Path]:
-    """English manual pages; other names of the same page are links and left out."""
+    """English manual pages, without links, which are other names of the same page."""
     return [path for path in sorted(MANUALS.glob("man*/*")) if path.is_file() and not path.is_symlink()]
 
 
 def _system_docs() -> list[Path]:
-    """Plain texts that packages bring along: README, changelog, copyright and so on."""
+    """Plain texts of installed packages: README, changelog, copyright and so on."""
     return [
         path
         for path in sorted(SYSTEM_DOCS.glob("*/*"))

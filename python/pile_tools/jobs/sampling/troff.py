@@ -1,8 +1,8 @@
-"""Manual pages as plain text: troff's requests and escapes taken out by simple rules of our own.
+"""Converts manual pages to plain text by removing troff's requests and escapes.
 
-Knows what man(7) and mdoc(7) pages use most; what it does not know it leaves out. Paragraphs come out as
-one line each with an empty line between them, examples line by line. Tables, equations and definitions of
-macros are skipped, and so are both arms of conditionals: they hold layout, hardly ever text.
+Handles the most common macros of man(7) and mdoc(7) and drops unknown ones. A paragraph becomes one line,
+with an empty line between paragraphs; examples keep their lines. Tables, equations, macro definitions and
+both branches of conditionals are skipped: they hold layout, rarely text.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ MDOC_WORDS = frozenset(
         "Xr",
     ]
 )
-#: Requests whose block, up to the name on the right, holds no running text.
+#: Requests that start a block without running text, and the request that ends it.
 SKIPPED_BLOCKS = {"TS": ".TE", "EQ": ".EN", "de": "..", "de1": "..", "am": "..", "ig": ".."}
 PARAGRAPHS = frozenset(["PP", "LP", "P", "Pp", "TP", "HP", "sp", "RS", "RE", "TQ", "Bl", "El", "It", "IX"])
 PREFORMATTED = {"nf": True, "EX": True, "Bd": True, "fi": False, "EE": False, "Ed": False}
@@ -123,7 +123,7 @@ _ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|((?:\\.|[^\s\\])+)')
 
 
 def plain_text(page: str) -> str:
-    """The text of a manual page; empty for one that only includes another."""
+    """The text of a manual page; empty for a page that only includes another."""
     writer = _Writer()
     lines = page.replace("\r\n", "\n").removesuffix("\n").split("\n")
     for line in _without_blocks(lines):
@@ -132,12 +132,12 @@ def plain_text(page: str) -> str:
 
 
 def without_escapes(text: str) -> str:
-    """`text` with escapes such as font changes taken out and named characters as they read."""
+    """`text` without escapes such as font changes, and with named characters replaced."""
     return _ESCAPE.sub(_replacement, text)
 
 
 def arguments(text: str) -> list[str]:
-    """The arguments of a request: words, or phrases in double quotes, escapes taken out."""
+    """The arguments of a request, words or phrases in double quotes, without escapes."""
     found = (quoted.replace('""', '"') or word for quoted, word in _ARGUMENT.findall(text))
     return [without_escapes(argument) for argument in found]
 
@@ -148,7 +148,7 @@ def _replacement(match: re.Match[str]) -> str:
 
 
 def _without_blocks(lines: list[str]) -> Iterator[str]:
-    """The lines outside comments, conditionals, tables, equations and definitions."""
+    """The lines outside comments, conditionals, tables, equations and macro definitions."""
     until, depth = "", 0
     for line in lines:
         name = _request(line)[0]
@@ -163,7 +163,7 @@ def _without_blocks(lines: list[str]) -> Iterator[str]:
 
 
 def _request(line: str) -> tuple[str, str]:
-    """The name of a line's request and what follows it; no name for a line of text."""
+    """The name and arguments of a line's request; an empty name for a line of text."""
     match = re.match(r"[.']\s*(\S*)\s*(.*)", line)
     return (match[1], match[2]) if match else ("", line)
 
@@ -178,12 +178,12 @@ class _Writer:
         self._name = ""
 
     def text(self) -> str:
-        """All blocks with an empty line between them."""
+        """All blocks, separated by empty lines."""
         self._end_block()
         return "\n\n".join(self._blocks) + "\n" if self._blocks else ""
 
     def add(self, line: str) -> None:
-        """Takes the next line of the source."""
+        """Adds the next line of the source."""
         name, rest = _request(line)
         if name:
             self._add_request(name, rest)
@@ -222,7 +222,7 @@ class _Writer:
         self._blocks.append(text)
 
     def _end_block(self) -> None:
-        """Closes the paragraph, or the example, that is being collected."""
+        """Ends the current paragraph or example."""
         glue, words = ("\n", self._words) if self._is_preformatted else (" ", " ".join(self._words).split())
         block = glue.join(words).strip("\n ")
         self._words = []
@@ -231,7 +231,7 @@ class _Writer:
 
 
 def _mdoc(text: str) -> str:
-    """A line of mdoc's nested macros as it reads: `Op Fl v Ar file` is `[-v file]`."""
+    """A line of nested mdoc macros as plain text: `Op Fl v Ar file` is `[-v file]`."""
     words, closing, prefix = [""], "", ""
     is_glued, is_reference = False, False
     for word in arguments(text):

@@ -1,4 +1,4 @@
-"""Where documents come from and which tokens of theirs are meant, as commands print it."""
+"""How commands print token ranges of documents and the origins of documents."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 class HasOrigins(Protocol):
-    """A dataset or the dataset of an order."""
+    """A dataset, or the documents of an order."""
 
     def origin(self, document: int, /) -> Mapping[str, object] | None:
-        """Shard, record and subset of a document, if they are known."""
+        """Shard, record and subset of a document, or None if they are unknown."""
 
 
 def source_of(dataset: HasOrigins, document: int) -> str:
-    """Subset, shard and record of a document, as far as they are known."""
+    """Subset, shard and record of a document in print, or that they are unknown."""
     origin = dataset.origin(document)
     if origin is None:
         return "origin unknown"
@@ -22,23 +22,23 @@ def source_of(dataset: HasOrigins, document: int) -> str:
 
 
 def subset_labels(subsets: Sequence[str | None]) -> list[str]:
-    """The names of subsets in print; documents without one get `unknown`, or a name that no subset has."""
-    without = unused_label("unknown", subsets)
-    return [without if name is None else name for name in subsets]
+    """The names of subsets in print; None becomes `unknown`, with asterisks if a subset has that name."""
+    unknown = unused_label("unknown", subsets)
+    return [unknown if name is None else name for name in subsets]
 
 
 def unused_label(label: str, taken: Sequence[str | None]) -> str:
-    """The label, with asterisks behind it where it is taken."""
+    """The label, followed by as many asterisks as make it differ from the labels in `taken`."""
     while label in taken:
         label += "*"
     return label
 
 
 def tokens_from(start: int, n: int) -> str:
-    """A run of tokens of a document or a row, by its first and last."""
+    """A range of tokens in print, by its first and last token."""
     return f"tokens {start:,} to {start + n - 1:,}"
 
 
-def place_of(dataset: HasOrigins, document: int, start: int, n: int) -> str:
-    """A run of tokens of a document, and where that comes from."""
+def range_of(dataset: HasOrigins, document: int, start: int, n: int) -> str:
+    """A range of tokens of a document in print, with the document's origin."""
     return f"document {document:,}, {tokens_from(start, n)}: {source_of(dataset, document)}"

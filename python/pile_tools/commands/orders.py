@@ -1,4 +1,4 @@
-"""Opens the order that a command is given."""
+"""Opens the order named on a command line."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.terminal import echo
 
-#: Samples named in the note about those that GPT-NeoX replaces.
+#: Maximum samples named in the note on samples that GPT-NeoX replaces.
 _N_NAMED = 5
 
 
 def opened_order(
     order: str | Path, row_length: int | None = None, batch_size: int | None = None, compat: str | None = None
 ) -> Order:
-    """The order; for GPT-NeoX's own arrays, standard error names the samples that its reader replaces."""
+    """The order at a path or address, see `pile_tools.open_order`.
+
+    For arrays that GPT-NeoX wrote, a note on standard error names the samples that its reader replaces.
+    """
     found = open_order(order, row_length=row_length, batch_size=batch_size, compat=compat)
     replaced = found.replaced_by_gpt_neox if compat is None and found.manifest is None else []
     if replaced:
         named = ", ".join(f"{sample:,}" for sample in replaced[:_N_NAMED])
         more = ", ..." if len(replaced) > _N_NAMED else ""
         echo(
-            f"note: GPT-NeoX cannot read sample {named}{more} and takes another one; "
-            "here it is the true one, with --compat gpt-neox GPT-NeoX's",
+            f"note: GPT-NeoX cannot read sample {named}{more} and reads another one instead; "
+            "this is the true sample, --compat gpt-neox gives GPT-NeoX's",
             err=True,
         )
     return found
