@@ -117,7 +117,7 @@ def test_tokenizing_from_python_gives_the_dataset(
 
 
 def test_tokenizing_from_python_says_what_is_wrong(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
-    with pytest.raises(PileError, match="is not there"):
+    with pytest.raises(PileError, match="does not exist"):
         tokenize(tmp_path / "nothing", tmp_path / "d", tokenizer=tokenizer)
     with pytest.raises(ConfigError, match="on-bad-record must be error or skip"):
         tokenize(shards, tmp_path / "d", tokenizer=tokenizer, on_bad_record="maybe")

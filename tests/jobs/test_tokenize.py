@@ -375,7 +375,7 @@ def test_a_truncated_shard_is_an_error(tmp_path: Path, tokenizer: Path, shards: 
 
 
 def test_missing_inputs_are_an_error(tmp_path: Path) -> None:
-    with pytest.raises(PileError, match=r"nowhere is not there"):
+    with pytest.raises(PileError, match=r"nowhere does not exist"):
         find_shards([tmp_path / "nowhere"])
     with pytest.raises(PileError, match="holds no shards"):
         find_shards([tmp_path])

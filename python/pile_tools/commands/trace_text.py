@@ -203,8 +203,8 @@ def _print_json(entries: list[Entry], is_changed: bool) -> None:
             "rarity": span.rarity,
         }
         columns = span.occurrences.dtype.names or ()
-        places = [dict(zip(columns, row.tolist(), strict=True)) for row in span.occurrences]
+        occurrences = [dict(zip(columns, row.tolist(), strict=True)) for row in span.occurrences]
         more: dict[str, Any] = {"seen": entry.seen} if entry.seen else {}
         if is_changed:
             more["is_normalized"] = True
-        echo_json({**values, **more, "places": places})
+        echo_json({**values, **more, "places": occurrences})
