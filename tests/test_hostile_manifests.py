@@ -1,6 +1,6 @@
-"""Manifests that anyone may have changed: each ends in one clear line, never in a bug of ours.
+"""Untrusted manifests: every mutation ends in success or in one clear line, never in an internal error.
 
-A sample of all mutations is run; PILE_TOOLS_ALL_MUTATIONS=1 runs them all.
+A sample of the mutations runs by default; PILE_TOOLS_ALL_MUTATIONS=1 runs all.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pile_tools.order.open import open_order
 
 IS_COMPLETE = bool(os.environ.get("PILE_TOOLS_ALL_MUTATIONS"))
 
-#: Mutations of each file that are tried otherwise.
+#: Mutations per file in the sample.
 N_SAMPLED = 90
 
 DEEP: Any = []
@@ -43,7 +43,7 @@ VALUES: list[Any] = [
     *([], [None], [[]], {}, {"a": 1}, DEEP),
 ]
 
-#: The files that are changed, and the commands that read them: `{}` is the folder.
+#: Mutated files, and the commands that read them. `{}` is the folder.
 READERS: dict[str, list[str]] = {
     "tokens/d.manifest.json": [
         "verify {}/tokens/d",
@@ -100,7 +100,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: Path
 
 
 def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The paths of everything within a JSON value but itself."""
+    """The paths of all values within a JSON value."""
     if isinstance(value, (dict, list)):
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             yield (*path, key)
@@ -108,12 +108,12 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def _changed(text: str, path: tuple[Any, ...], change: Callable[[Any, Any], None]) -> bytes:
-    """The JSON in `text` after `change(parent, key)`."""
+    """The JSON `text` after `change(parent, key)` of the value at `path`."""
     values = json.loads(text)
-    at = values
+    parent = values
     for key in path[:-1]:
-        at = at[key]
-    change(at, path[-1])
+        parent = parent[key]
+    change(parent, path[-1])
     return json.dumps(values).encode()
 
 
@@ -136,7 +136,7 @@ def _rename(parent: Any, key: Any) -> None:
 
 
 def mutations(data: bytes) -> list[Callable[[], bytes]]:
-    """All mutations of a JSON file: every value, every key, and the bytes."""
+    """All mutations of a JSON file: of every value and every key, and of the bytes."""
     text = data.decode()
     changes = [_remove, _rename, *map(_put, VALUES)]
     made: list[Callable[[], bytes]] = [
@@ -186,14 +186,14 @@ def test_every_mutation_ends_in_one_clear_line(tree: Path, tmp_path: Path, name:
 
 
 def _difference(good: bytes, mutated: bytes) -> str:
-    """Where a mutation begins, for the message of a failure."""
+    """The text around the first difference, for the message of a failure."""
     text = json.dumps(json.loads(good)).encode()
     start = next((i for i, (a, b) in enumerate(zip(text, mutated, strict=False)) if a != b), 0)
     return repr(mutated[max(0, start - 40) : start + 60])
 
 
 def _special(folder: Path) -> list[Path]:
-    """Files that could block a reader, never end, or are none."""
+    """Files that block a reader or never end, and paths that are not files."""
     os.mkfifo(folder / "pipe")
     (folder / "loop").symlink_to("loop")
     return [
@@ -233,7 +233,7 @@ def test_only_regular_files_are_opened(tree: Path, tmp_path: Path, role: str) ->
             assert code in ((0,) if role != "tokenizer" else (1, 2)), err
 
 
-def test_a_pipe_in_an_artifacts_place_is_refused(tree: Path, tmp_path: Path) -> None:
+def test_a_pipe_with_the_name_of_an_artifacts_file_is_refused(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "tree"
     shutil.copytree(tree, root)
     doc_idx = next((root / "order").glob("*_doc_idx.npy"))

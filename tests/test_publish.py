@@ -1,4 +1,4 @@
-"""Publishing: one process at a time, whole artifacts, and nothing removed or replaced that is not ours."""
+"""Publishing: one process at a time, complete artifacts only, and no loss of foreign files."""
 
 from __future__ import annotations
 
@@ -20,49 +20,49 @@ from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileE
 from pile_tools.manifest import Manifest, Request
 from pile_tools.publish import MARKER, Built, Target
 
-#: Takes the folder again and again, fills it and leaves nothing behind, as a job does that was published.
-TAKER = """
+#: Repeatedly locks the folder, fills and clears it, as jobs that publish do.
+LOCKER = """
 import sys, time
 from pathlib import Path
 from pile_tools import publish
 from pile_tools.errors import PileError
 
-folder, seen, end = Path(sys.argv[1]), Path(sys.argv[2]), time.monotonic() + 1.5
-n_taken = 0
+folder, owner, end = Path(sys.argv[1]), Path(sys.argv[2]), time.monotonic() + 1.5
+n_locked = 0
 while time.monotonic() < end:
     try:
         with publish.locked(folder, "has it"):
-            seen.open("x").close()
-            n_taken += 1
+            owner.open("x").close()
+            n_locked += 1
             (folder / "state.json").write_text("{}")
             (folder / "d.bin").write_text("tokens")
             publish.clear(folder)
-            seen.unlink()
+            owner.unlink()
     except PileError as err:
         assert "another process has it" in str(err), err
-print(n_taken)
+print(n_locked)
 """
 
 
-def test_a_folder_is_held_by_one_process_at_a_time_and_gone_after_the_last(tmp_path: Path) -> None:
-    folder, seen = tmp_path / "d.partial", tmp_path / "seen"
-    takers = [
+def test_a_folder_is_locked_by_one_process_at_a_time_and_removed_by_the_last(tmp_path: Path) -> None:
+    folder, owner = tmp_path / "d.partial", tmp_path / "owner"
+    lockers = [
         subprocess.Popen(
-            [sys.executable, "-c", TAKER, str(folder), str(seen)],
+            [sys.executable, "-c", LOCKER, str(folder), str(owner)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for _ in range(4)
     ]
-    ended = [(*taker.communicate(timeout=60), taker.returncode) for taker in takers]
+    ended = [(*locker.communicate(timeout=60), locker.returncode) for locker in lockers]
     for output, errors, code in ended:
         assert code == 0, errors
         assert int(output) > 0
     assert not folder.exists()
 
 
-def test_a_folder_with_something_in_it_stays(tmp_path: Path) -> None:
+def test_a_scratch_folder_with_files_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "d.partial"
     with publish.locked(folder, "has it"):
         (folder / "d.bin").write_text("tokens")
@@ -89,9 +89,9 @@ def make(
         return Built(list(files), {}, inputs or [])
 
     settings = {"request": request}
-    told = [{k: v for k, v in entry.items() if k != "sha256"} for entry in inputs or []]
+    requested = [{k: v for k, v in entry.items() if k != "sha256"} for entry in inputs or []]
     return publish.make(
-        target(folder), Request("test", settings, told), build, force=force, is_stream=is_stream
+        target(folder), Request("test", settings, requested), build, force=force, is_stream=is_stream
     )
 
 
@@ -103,7 +103,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_artifact_appears_whole_and_is_made_once(tmp_path: Path) -> None:
+def test_an_artifact_is_complete_and_made_once(tmp_path: Path) -> None:
     made, is_new = make(tmp_path, {"x.a": "1", "x.b": "2"})
     assert is_new
     assert sorted(tree(tmp_path)) == ["x.a", "x.b", "x.manifest.json"]
@@ -111,7 +111,7 @@ def test_an_artifact_appears_whole_and_is_made_once(tmp_path: Path) -> None:
     assert make(tmp_path, {"x.a": "1", "x.b": "2"}) == (made, False)
 
 
-def test_force_replaces_the_artifact_and_removes_what_the_new_one_has_not(tmp_path: Path) -> None:
+def test_force_replaces_the_artifact_and_removes_files_the_new_one_lacks(tmp_path: Path) -> None:
     make(tmp_path, {"x.a": "1", "x.b": "2"})
     (tmp_path / "notes").write_text("mine")
     with pytest.raises(OutputExistsError, match="made before with request"):
@@ -148,7 +148,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["x.a", "x.manifest.json"])
-def test_what_is_no_regular_file_is_never_replaced(tmp_path: Path, kind: str, name: str) -> None:
+def test_only_regular_files_are_replaced(tmp_path: Path, kind: str, name: str) -> None:
     (tmp_path / "victim").write_text("mine")
     KINDS[kind](tmp_path / name)
     before = (tmp_path / name).lstat().st_mode
@@ -183,7 +183,7 @@ def test_a_scratch_folder_that_is_not_ours_is_left_alone(tmp_path: Path, found: 
 
 @pytest.mark.parametrize("kind", ["broken link", "circular link", "file", "pipe", "link to a file", "device"])
 @pytest.mark.parametrize("below", ["x.partial", "a/b/x.partial"])
-def test_what_is_in_place_of_a_parent_is_an_error_and_not_waited_for(
+def test_a_file_with_the_name_of_a_parent_folder_is_an_error_and_does_not_block(
     tmp_path: Path, kind: str, below: str
 ) -> None:
     parent = tmp_path / "parent"
@@ -232,10 +232,10 @@ def test_a_list_of_replaced_files_names_none_outside_the_folder(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "manifest"])
-def test_a_manifest_that_comes_meanwhile_is_not_replaced(tmp_path: Path, kind: str) -> None:
+def test_a_manifest_created_during_the_job_is_not_replaced(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "x.manifest.json"
 
-    def come(scratch: Path) -> None:
+    def create(scratch: Path) -> None:
         if kind == "link":
             path.symlink_to(tmp_path / "elsewhere")
         elif kind == "file":
@@ -243,8 +243,8 @@ def test_a_manifest_that_comes_meanwhile_is_not_replaced(tmp_path: Path, kind: s
         else:
             make(tmp_path / "other", {"x.a": "2"}, request="b")[0].path.replace(path)
 
-    with pytest.raises(OutputExistsError, match=r"came here while this was made|is a link"):
-        make(tmp_path, {"x.a": "1"}, on_build=come)
+    with pytest.raises(OutputExistsError, match=r"was created while this was being made|is a link"):
+        make(tmp_path, {"x.a": "1"}, on_build=create)
     assert os.path.lexists(path)
     assert not (tmp_path / "x.a").exists()
     if kind != "link":
@@ -254,23 +254,25 @@ def test_a_manifest_that_comes_meanwhile_is_not_replaced(tmp_path: Path, kind: s
 
 @pytest.mark.parametrize("name", ["x.a", "x.b", "x.manifest.json"])
 @pytest.mark.parametrize("is_killed", [False, True])
-def test_what_comes_between_the_check_and_the_rename_is_not_replaced(
+def test_a_file_created_between_the_check_and_the_rename_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_killed: bool
 ) -> None:
-    """Another command's artifact, say: its lock is another one."""
+    """For example by another command, which has its own lock."""
     refuse, path = publish._refuse, tmp_path / name
 
-    def come(at: Path, *args: Any, **options: Any) -> None:
-        refuse(at, *args, **options)
-        if at.name == "x.b":
+    def create(checked_path: Path, *args: Any, **options: Any) -> None:
+        refuse(checked_path, *args, **options)
+        if checked_path.name == "x.b":
             path.write_text("mine")
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish, "_refuse", come)
-        with pytest.raises(OutputExistsError, match="came here while this was made; --force replaces it"):
+        patch.setattr(publish, "_refuse", create)
+        with pytest.raises(
+            OutputExistsError, match="was created while this was being made; force replaces it"
+        ):
             make(tmp_path, {"x.a": "1", "x.b": "2"})
     assert path.read_text() == "mine"
-    # Nor by the next run, which finds finished work in the scratch folder.
+    # The next run, which finds finished work in the scratch folder, does not replace it either.
     with pytest.raises((OutputExistsError, FormatError)):
         make(tmp_path, {"x.a": "1", "x.b": "2"})
     assert path.read_text() == "mine"
@@ -283,17 +285,17 @@ def test_what_comes_between_the_check_and_the_rename_is_not_replaced(
     }
 
 
-def test_a_single_file_that_comes_before_the_rename_is_not_replaced(
+def test_a_file_created_before_the_rename_of_a_single_file_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refuse, path = publish._refuse, tmp_path / "x.npy"
 
-    def come(at: Path, *args: Any, **options: Any) -> None:
-        refuse(at, *args, **options)
+    def create(checked_path: Path, *args: Any, **options: Any) -> None:
+        refuse(checked_path, *args, **options)
         path.write_text("mine")
 
-    monkeypatch.setattr(publish, "_refuse", come)
-    with pytest.raises(OutputExistsError, match="came here while this was made"):
+    monkeypatch.setattr(publish, "_refuse", create)
+    with pytest.raises(OutputExistsError, match="was created while this was being made"):
         publish.write_file(path, lambda temporary: temporary.write_text("x"))
     assert path.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [path]
@@ -345,7 +347,7 @@ def test_finished_work_of_another_command_is_not_discarded(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe"])
 @pytest.mark.parametrize("name", ["x.manifest.json", publish.REPLACED, publish.STATE])
-def test_what_has_the_name_of_a_file_in_a_scratch_folder_is_removed(
+def test_other_kinds_of_files_with_names_of_ours_in_a_scratch_folder_are_removed(
     tmp_path: Path, name: str, kind: str
 ) -> None:
     path = tmp_path / "x.partial" / name
@@ -364,8 +366,8 @@ def test_what_has_the_name_of_a_file_in_a_scratch_folder_is_removed(
 def test_a_folder_may_be_named_by_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = tmp_path / "out" / "inner"
     inner.mkdir(parents=True)
-    for there, name in ((tmp_path / "out", "."), (inner, "..")):
-        monkeypatch.chdir(there)
+    for working_folder, name in ((tmp_path / "out", "."), (inner, "..")):
+        monkeypatch.chdir(working_folder)
         target = Target.of(Path(name) / "manifest.json")
         assert target.scratch == tmp_path / "out.partial"
         assert target.folder.samefile(tmp_path / "out")
@@ -374,7 +376,7 @@ def test_a_folder_may_be_named_by_dots(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("n_bytes", [0, 2, 4])
-def test_an_input_that_changes_size_meanwhile_is_refused(tmp_path: Path, n_bytes: int) -> None:
+def test_an_input_that_changes_size_during_the_job_is_refused(tmp_path: Path, n_bytes: int) -> None:
     shard = tmp_path / "shard"
     shard.write_text("100")
     inputs = [manifest.file_entry(shard, tmp_path, role="shard")]
@@ -411,10 +413,10 @@ def _replaced_with_old_times(folder: Path) -> None:
     (folder / "other" / "shard").replace(folder / "in" / "shard")
 
 
-#: Ways in which another shard of the same size comes to be at a path.
+#: Ways to put another shard of the same size at a path.
 CHANGES = [_written, _replaced_with_old_times, _replaced_folder, _replaced_link]
 
-#: What happens to the manifest meanwhile; the last removes its attributes, as a plain copy does.
+#: What happens to the manifest in between; the last removes its extended attributes, as a plain copy does.
 TO_MANIFEST: list[Callable[[Path], object]] = [
     lambda path: None,
     lambda path: path.chmod(0o600),
@@ -428,7 +430,7 @@ TO_MANIFEST: list[Callable[[Path], object]] = [
 @pytest.mark.parametrize("to_manifest", TO_MANIFEST)
 @pytest.mark.parametrize("is_settled", [False, True])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_input_makes_it_anew_and_a_touched_one_does_not(
+def test_a_changed_input_makes_the_output_again_and_a_touched_one_does_not(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Path], None],
@@ -436,7 +438,7 @@ def test_a_changed_input_makes_it_anew_and_a_touched_one_does_not(
     to_manifest: Callable[[Path], object],
 ) -> None:
     if is_settled:
-        # As if the files had been there for long.
+        # As if the files had not been changed for a long time.
         monkeypatch.setattr(unchanged, "_UNSETTLED_NS", -(10**12))
     shard = tmp_path / "in" / "shard"
     for name, text in (("in", "100"), ("other", "200")):
@@ -460,7 +462,7 @@ def test_unchanged_inputs_are_not_read_again(tmp_path: Path, monkeypatch: pytest
     for shard in shards:
         shard.write_text("100")
     if not hasattr(os, "setxattr"):
-        pytest.skip("no extended attributes here")
+        pytest.skip("the system has no extended attributes")
     try:
         os.setxattr(shards[0], "user.x", b"x")
     except OSError:
@@ -476,7 +478,7 @@ def test_unchanged_inputs_are_not_read_again(tmp_path: Path, monkeypatch: pytest
     os.utime(shards[5])
     for _ in range(2):
         assert make(tmp_path, {"x.a": "100"}, inputs=inputs)[1] is False
-        assert read == [shards[5], shards[5 + 256], shards[5 + 512]], "those that share its mark"
+        assert read == [shards[5], shards[5 + 256], shards[5 + 512]], "the inputs in its group"
 
 
 def test_long_comparisons_of_touched_inputs_are_announced(
@@ -492,15 +494,15 @@ def test_long_comparisons_of_touched_inputs_are_announced(
         assert make(tmp_path, {"x.a": "100"}, inputs=inputs)[1] is False
 
 
-def test_output_of_a_stream_is_never_taken_for_another(tmp_path: Path) -> None:
+def test_output_of_a_stream_never_counts_as_that_of_another(tmp_path: Path) -> None:
     make(tmp_path, {"x.a": "1"}, is_stream=True)
-    with pytest.raises(OutputExistsError, match="is there already"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         make(tmp_path, {"x.a": "2"}, is_stream=True)
     make(tmp_path, {"x.a": "2"}, is_stream=True, force=True)
     assert (tmp_path / "x.a").read_text() == "2"
 
 
-def test_readers_are_told_while_an_artifact_is_replaced(tmp_path: Path) -> None:
+def test_readers_fail_while_an_artifact_is_replaced(tmp_path: Path) -> None:
     make(tmp_path, {"x.a": "1"})
     with publish.reading(target(tmp_path)):
         pass
@@ -531,7 +533,7 @@ def test_devices_and_pipes_are_written_to(tmp_path: Path, is_pipe: bool) -> None
         assert stat.S_ISCHR(link.stat().st_mode)
 
 
-def test_a_single_file_replaces_itself_and_nothing_else(tmp_path: Path) -> None:
+def test_a_page_replaces_only_pages_of_ours(tmp_path: Path) -> None:
     path = tmp_path / "chart.svg"
     publish.write_page(path, f"<svg>{publish.PAGE_MARK}1</svg>")
     publish.write_page(path, f"<svg>{publish.PAGE_MARK}2</svg>")
@@ -543,7 +545,7 @@ def test_a_single_file_replaces_itself_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_locks_gives_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def flock(file: int, operation: int) -> None:
         raise OSError(37, "No locks available")
 
@@ -553,30 +555,30 @@ def test_a_file_system_without_locks_is_told(tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "x.a").read_text() == "1"
 
 
-def test_removing_an_artifact_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+def test_removing_an_artifact_keeps_edited_files(tmp_path: Path) -> None:
     made, _ = make(tmp_path, {"x.a": "1", "x.b": "2"})
     (tmp_path / "x.b").write_text("edited")
     publish.remove(made)
     assert sorted(tree(tmp_path)) == ["x.b"]
 
 
-def test_a_marker_that_holds_something_is_not_ours(tmp_path: Path) -> None:
+def test_a_marker_with_contents_is_not_ours(tmp_path: Path) -> None:
     scratch = tmp_path / "x.partial"
     scratch.mkdir()
     (scratch / "mine").write_text("mine")
     (scratch / MARKER).write_text("precious")
     before = tree(tmp_path)
-    with pytest.raises(PileError, match="no scratch folder of ours"):
+    with pytest.raises(PileError, match="not a scratch folder of pile-tools"):
         make(tmp_path, {"x.a": "1"}, force=True)
     assert tree(tmp_path) == before
     (scratch / MARKER).unlink()
     os.mkfifo(scratch / MARKER)
-    with pytest.raises(PileError, match="no scratch folder of ours"):
+    with pytest.raises(PileError, match="not a scratch folder of pile-tools"):
         make(tmp_path, {"x.a": "1"}, force=True)
     assert (scratch / "mine").exists()
 
 
-def test_a_failure_while_an_artifact_is_replaced_is_told_as_that(tmp_path: Path) -> None:
+def test_a_failure_while_an_artifact_is_replaced_is_reported_as_that(tmp_path: Path) -> None:
     make(tmp_path, {"x.a": "1"})
     with pytest.raises(FileNotFoundError), publish.reading(target(tmp_path)):
         (tmp_path / "missing").read_text()
@@ -607,7 +609,7 @@ def test_a_full_disk_is_named_with_the_output(tmp_path: Path, is_device: bool) -
     assert caught.value.filename == str(path)
 
 
-def test_a_full_disk_that_is_named_already_is_not_named_twice(tmp_path: Path) -> None:
+def test_a_path_in_a_full_disk_error_is_not_repeated(tmp_path: Path) -> None:
     def fill(path: Path) -> None:
         raise OSError(errno.ENOSPC, f"No space left on device ({path})")
 

@@ -21,11 +21,11 @@ from pile_tools.jobs import order as order_job
 from pile_tools.jobs import token_shards, tokenize
 from pile_tools.jobs.count_ngrams import CountNgramsConfig, count_tokens, count_words
 from pile_tools.jobs.count_terms import (
-    Asked,
     CountTermsConfig,
+    TermList,
     count_in_dataset,
     count_in_shards,
-    read_asked,
+    read_terms,
 )
 from pile_tools.order.order import Order
 from pile_tools.read.shards import RecordConfig
@@ -174,18 +174,20 @@ def test_every_query_path_finds_what_the_tokenizer_makes_of_a_text(world: World,
         assert answer.n_occurrences.tolist() == in_dataset
         assert answer.texts == held
         assert answer.changed == tuple(i for i, q in enumerate(QUERIES) if held[i] != q.encode())
-    asked, config = Asked(QUERIES, [(0, 7)], []), CountTermsConfig()
+    term_list, config = TermList(QUERIES, [(0, 7)], []), CountTermsConfig()
     source = TokenizerFile(world.tokenizer)
-    count_in_dataset(world.prefix, tmp_path / "d.tsv", asked, config, tokenizer=source, threads=1)
-    made, _ = count_in_shards([world.shard], tmp_path / "s.tsv", asked, config, tokenizer=source, threads=1)
+    count_in_dataset(world.prefix, tmp_path / "d.tsv", term_list, config, tokenizer=source, threads=1)
+    made, _ = count_in_shards(
+        [world.shard], tmp_path / "s.tsv", term_list, config, tokenizer=source, threads=1
+    )
     table = read_tsv(tmp_path / "s.tsv")
     assert [int(row[1]) for row in table[1:]] == expected
     assert table == read_tsv(tmp_path / "d.tsv")
     assert read_tsv(tmp_path / "s.pairs.tsv") == read_tsv(tmp_path / "d.pairs.tsv")
     assert made.summary["n_normalized"] == len(answer.changed)
     assert made.input("tokenizer") is not None
-    written = timeline.count_terms(world.order, asked.query(config, 1), [1])
-    as_text = timeline.count_terms(world.order, asked.query(config, 1, loaded), [1])
+    written = timeline.count_terms(world.order, term_list.query(config, 1), [1])
+    as_text = timeline.count_terms(world.order, term_list.query(config, 1, loaded), [1])
     assert (written.occurrences <= as_text.occurrences).all()
 
 
@@ -310,7 +312,7 @@ def texts_in(path: Path) -> list[str]:
 
 
 def terms_in(path: Path) -> list[str]:
-    return [str(term) for term in read_asked(path, None, path.parent).terms]
+    return [str(term) for term in read_terms(path, None, path.parent).texts]
 
 
 @pytest.mark.parametrize("read", [texts_in, terms_in])
@@ -340,9 +342,9 @@ def test_pairs_and_hashes_are_lists_too(tmp_path: Path) -> None:
     terms, pairs, hashes = tmp_path / "t.txt", tmp_path / "p.tsv", tmp_path / "h.txt"
     terms.write_bytes(b"\xef\xbb\xbfalpha\r\nbe\x0cta\r\nalpha\r\n")
     pairs.write_bytes(b"\xef\xbb\xbfalpha\tbe\x0cta\r\n")
-    asked = read_asked(terms, str(pairs), tmp_path)
-    assert list(asked.terms) == ["alpha", "be\x0cta", "alpha"]
-    assert [(asked.terms[a], asked.terms[b]) for a, b in asked.pairs] == [("alpha", "be\x0cta")]
+    term_list = read_terms(terms, str(pairs), tmp_path)
+    assert list(term_list.texts) == ["alpha", "be\x0cta", "alpha"]
+    assert [(term_list.texts[a], term_list.texts[b]) for a, b in term_list.pairs] == [("alpha", "be\x0cta")]
     digest = "0a" * 32
     hashes.write_bytes(
         b"\xef\xbb\xbf"
@@ -384,9 +386,9 @@ def test_tables_of_hostile_texts_and_names_have_columns(tokenizer: Path, tmp_pat
         count_words([shard], tmp_path / f"w{suffix}", grams, memory=1 << 24, threads=1)
         count_tokens(prefix, tmp_path / f"g{suffix}", grams, tokenizer=source, memory=1 << 24, threads=1)
     terms = [*controls, f"a{controls[0]}b", "a\tb\\"]
-    asked, config = Asked(terms, [(0, 1)], []), CountTermsConfig(by_subset=True)
-    count_in_shards([shard], tmp_path / "s.tsv", asked, config, threads=1)
-    count_in_dataset(prefix, tmp_path / "t.tsv", asked, config, tokenizer=source, threads=1)
+    term_list, config = TermList(terms, [(0, 1)], []), CountTermsConfig(by_subset=True)
+    count_in_shards([shard], tmp_path / "s.tsv", term_list, config, threads=1)
+    count_in_dataset(prefix, tmp_path / "t.tsv", term_list, config, tokenizer=source, threads=1)
     assert read_tsv(tmp_path / "s.tsv") == read_tsv(tmp_path / "t.tsv")
     for name in ("w", "g", "s", "s.pairs", "t", "t.pairs"):
         data = (tmp_path / f"{name}.tsv").read_bytes().decode()
@@ -450,7 +452,7 @@ def test_a_bad_record_rule_is_kept_with_a_tokenizer(nfc: World, tmp_path: Path) 
     made, _ = count_in_shards(
         [shard],
         tmp_path / "t.tsv",
-        Asked(["Zoé"], [], []),
+        TermList(["Zoé"], [], []),
         config,
         tokenizer=TokenizerFile(nfc.tokenizer),
         threads=1,

@@ -1,4 +1,4 @@
-"""A tokenizer by file, folder or model id: against a local server that answers as the Hub does."""
+"""Finding a tokenizer by file, folder or model id, with a local server in the role of the Hub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pile_tools.tokenizers import find_tokenizer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
-#: What the Hub answers for repositories that give no tokenizer: status, error code.
+#: Status and error code of the Hub for repositories without an accessible tokenizer.
 REFUSALS = {
     "no/such": (404, "RepoNotFound"),
     "a/gated": (403, "GatedRepo"),
@@ -26,7 +26,7 @@ REFUSALS = {
     "a/model/resolve/v9": (404, "RevisionNotFound"),
 }
 
-#: Answers that no Hub gives, by repository: headers, or None for no answer at all.
+#: Headers of answers that the Hub never gives, by repository; None for a closed connection.
 ODD_ANSWERS: dict[str, dict[str, str] | None] = {
     "odd/reset": None,
     "odd/loop": {"Location": "?again"},
@@ -42,7 +42,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def hub(tokenizer: Path) -> Iterator[str]:
-    """The address of a server that has one tokenizer for every model but some."""
+    """The address of a server with the same tokenizer for every model, except those above."""
     content = tokenizer.read_bytes()
 
     class Handler(BaseHTTPRequestHandler):
@@ -66,8 +66,8 @@ def hub(tokenizer: Path) -> Iterator[str]:
             if code is not None:
                 self.send_header("X-Error-Code", code)
             self.send_header("ETag", f'"{files.sha256(tokenizer)}"')
-            usual = {"X-Repo-Commit": COMMIT, "Content-Length": str(len(content))}
-            for name, value in (usual | headers).items():
+            default_headers = {"X-Repo-Commit": COMMIT, "Content-Length": str(len(content))}
+            for name, value in (default_headers | headers).items():
                 self.send_header(name, value)
             self.end_headers()
 
@@ -83,7 +83,7 @@ def hub(tokenizer: Path) -> Iterator[str]:
 
 @pytest.fixture
 def tokenize(cli: Run, shards: Path, tmp_path: Path, hub: str) -> Run:
-    """`pile-tools tokenize` with a Hub and a cache of its own."""
+    """Runs `pile-tools tokenize` with the local Hub and an empty cache."""
 
     def run(name: str | Path, output: str = "d", **environment: str) -> Any:
         more = {"HF_ENDPOINT": hub, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -145,14 +145,14 @@ def test_a_model_of_the_hub_is_fetched_once_and_named_in_the_manifest(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no/such", "no/such is no file or folder here and no model on the Hugging Face Hub"),
+        ("no/such", "no/such is not a file or folder, and not a public model on the Hugging Face Hub"),
         ("a/gated", "a/gated is gated: accept its terms"),
         ("an/image", "an/image on the Hugging Face Hub has no tokenizer.json"),
         ("a/model@v9", "a/model on the Hugging Face Hub has no revision v9"),
-        ("a--b/c", "the Hugging Face Hub does not give a--b/c: Cannot have -- or .."),
+        ("a--b/c", "fetching a--b/c from the Hugging Face Hub failed: Cannot have -- or .."),
     ],
 )
-def test_what_the_hub_does_not_give_is_one_line(tokenize: Run, name: str, message: str) -> None:
+def test_refusals_of_the_hub_are_one_line(tokenize: Run, name: str, message: str) -> None:
     result = tokenize(name)
     assert result.returncode == 1
     assert result.stderr.startswith(f"error: {message}")
@@ -163,7 +163,7 @@ def test_what_the_hub_does_not_give_is_one_line(tokenize: Run, name: str, messag
 def test_odd_answers_of_the_hub_are_one_line(tokenize: Run, name: str) -> None:
     result = tokenize(name)
     assert result.returncode == 1, result.stderr
-    # The library may warn before.
+    # The library may print a warning first.
     assert result.stderr.splitlines()[-1].startswith("error: ")
     assert "Traceback" not in result.stderr
 
@@ -178,11 +178,11 @@ def test_odd_settings_of_the_hub_are_one_line(tokenize: Run, environment: dict[s
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_offline_is_one_line_that_says_how_to_pass_a_file(tokenize: Run) -> None:
+def test_offline_is_one_line_with_the_advice_to_pass_a_file(tokenize: Run) -> None:
     result = tokenize("EleutherAI/pythia-70m", HF_HUB_OFFLINE="1")
     assert result.returncode == 1
     assert result.stderr == (
-        "error: EleutherAI/pythia-70m is no file or folder here, nor in the cache, and the Hugging Face Hub "
+        "error: EleutherAI/pythia-70m is not a file or folder, nor in the cache, and the Hugging Face Hub "
         "cannot be reached; give the path of a tokenizer.json, or of a folder that holds one, instead\n"
     )
 
@@ -195,7 +195,7 @@ def test_no_network_is_the_same_line(tokenize: Run) -> None:
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(PileError, match=r"pip install 'pile-tools\[hub\]'"):

@@ -1,4 +1,4 @@
-"""Reads JSON that anyone may have written: bounded files, checked types, errors that name file and key."""
+"""Reads untrusted JSON: bounded files, checked types, errors that name file and key."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from typing import IO, Any, TypeVar
 
 from pile_tools.errors import FormatError
 
-#: Largest file that is parsed, and deepest nesting of objects and lists.
+#: Maximum bytes of a parsed file, and maximum nesting of objects and lists.
 MAX_BYTES, MAX_DEPTH = 256 << 20, 32
 
-#: Longest path that Linux takes.
+#: Maximum length of a path on Linux.
 MAX_PATH_CHARACTERS = 4096
 
-#: Sizes and counts are 64-bit in the core; seeds may use all bits.
+#: The core's sizes and counts are 64-bit signed; seeds are 64-bit unsigned.
 MAX_COUNT, MAX_SEED = 2**63 - 1, 2**64 - 1
 
 _Value = TypeVar("_Value")
 
 _HEX = re.compile(r"[0-9a-f]+")
 
-#: Surrogates that no file name is decoded to: no file or terminal can take them.
+#: Surrogates that cannot be encoded. Excluded are those for undecodable bytes of a file name (PEP 383).
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -36,11 +36,11 @@ def open_regular(path: Path) -> IO[bytes]:
     """Opens a regular file, or a link to one, for reading.
 
     Raises:
-        FormatError: A folder, pipe, socket or device, which could block the reader or never end.
+        FormatError: A folder, pipe, socket or device: reading one could block or never end.
         OSError: The file cannot be read.
     """
     _require_regular(path.stat().st_mode, path)
-    # Another process may put a pipe there in between: opening must not block then either.
+    # Another process may replace the file by a pipe since: O_NONBLOCK keeps `open` from waiting for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
         _require_regular(os.fstat(descriptor).st_mode, path)
@@ -60,18 +60,18 @@ def read_bytes(path: Path, max_bytes: int = MAX_BYTES) -> bytes:
     """The bytes of a regular file of bounded size.
 
     Raises:
-        FormatError: Not a regular file, or a larger one.
+        FormatError: Not a regular file, or more than `max_bytes`.
         OSError: The file cannot be read.
     """
     with open_regular(path) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise FormatError(f"more than {max_bytes:,} bytes, which no such file has ({path})")
+        raise FormatError(f"more than {max_bytes:,} bytes, the maximum for such a file ({path})")
     return data
 
 
 def sha256(path: Path) -> tuple[int, str]:
-    """Size and SHA-256 of a regular file, read to the size that it had when it was opened.
+    """The size in bytes and the SHA-256 (hexadecimal) of a regular file.
 
     Raises:
         FormatError: Not a regular file, or one that grew or shrank while it was read.
@@ -80,7 +80,7 @@ def sha256(path: Path) -> tuple[int, str]:
     with open_regular(path) as file:
         n_bytes = os.fstat(file.fileno()).st_size
         digest, n_read = hashlib.sha256(), 0
-        # A file that never ends reports a size that its reader soon passes.
+        # The bound ends the loop on a file that grows as fast as it is read.
         while n_read <= n_bytes and (data := file.read(1 << 20)):
             digest.update(data)
             n_read += len(data)
@@ -92,8 +92,10 @@ def sha256(path: Path) -> tuple[int, str]:
 def read_json(path: Path, what: str = "JSON") -> Values:
     """The JSON object in a file, with bounded size, depth and numbers and without duplicate keys.
 
+    `what` names the expected file in messages, as in "a manifest of pile-tools".
+
     Raises:
-        FormatError: The file is not one; `what` names what it should be.
+        FormatError: The file is not a regular file or not such an object.
         OSError: The file cannot be read.
     """
     return parse_json(read_bytes(path), path, what)
@@ -127,7 +129,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _integer(text: str) -> int:
-    # Twenty digits hold every 64-bit number; Python refuses thousands in its own words.
+    # 20 characters hold every 64-bit number; `int` refuses thousands of digits with another message.
     if len(text) > 20 or not -MAX_COUNT <= int(text) <= MAX_SEED:
         raise ValueError(f"number {text[:20]} is out of range")
     return int(text)
@@ -145,7 +147,7 @@ def _refuse_constant(text: str) -> float:
 
 
 def _check(value: object, depth: int) -> None:
-    """Raises ValueError for deep nesting and text that no file can hold."""
+    """Raises ValueError for deep nesting and for text that cannot be encoded as UTF-8."""
     if depth > MAX_DEPTH:
         raise ValueError(f"nested more than {MAX_DEPTH} deep")
     if isinstance(value, str) and _LONE_SURROGATE.search(value):
@@ -160,7 +162,7 @@ def _check(value: object, depth: int) -> None:
 
 
 def _name(value: object) -> str:
-    """A value in few words."""
+    """A short description of a value for a message."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):
@@ -171,20 +173,20 @@ def _name(value: object) -> str:
 
 @dataclass(frozen=True)
 class Values:
-    """A JSON object whose values are read by type.
+    """A JSON object with typed accessors.
 
-    Each reader raises FormatError for a missing key, another type or a value out of range.
+    Each accessor raises FormatError for a missing key, another type or a value out of range.
 
     Attributes:
         values: The object.
-        where: Names it in messages: a file and, within it, a key.
+        where: File and key of the object, for messages.
     """
 
     values: Mapping[str, Any]
     where: str
 
     def require_keys(self, required: Iterable[str], optional: Iterable[str] = ()) -> None:
-        """Refuses an object without one of the required keys, or with a key of neither kind."""
+        """Raises FormatError for a missing required key, or a key that is neither required nor optional."""
         required, optional = list(required), list(optional)
         if missing := [name for name in required if name not in self.values]:
             raise FormatError(f"missing key {missing[0]!r} ({self.where})")
@@ -193,7 +195,7 @@ class Values:
             raise FormatError(f"unknown key {_shown(unknown[0])}; known are: {known} ({self.where})")
 
     def has(self, key: str) -> bool:
-        """Whether there is a value other than null."""
+        """Whether the key exists and its value is not null."""
         return self.values.get(key) is not None
 
     def _get(self, key: str) -> Any:
@@ -202,7 +204,7 @@ class Values:
         return self.values[key]
 
     def refuse(self, key: str, expected: str) -> FormatError:
-        """The error for a value that is not what was expected."""
+        """The FormatError for an unexpected value, to be raised by the caller."""
         return FormatError(f"{key} is {_name(self._get(key))}, expected {expected} ({self.where})")
 
     def integer(self, key: str, at_least: int = 0, at_most: int = MAX_COUNT) -> int:
@@ -228,21 +230,21 @@ class Values:
         return value
 
     def text(self, key: str, choices: Sequence[str] | None = None) -> str:
-        """Text, one of `choices` if there are any."""
+        """Text; one of `choices` if they are given."""
         value = self._get(key)
         if not isinstance(value, str) or (choices is not None and value not in choices):
             raise self.refuse(key, "text" if choices is None else f"one of {', '.join(choices)}")
         return value
 
     def path(self, key: str) -> str:
-        """A path: text that is not empty, without NUL and not longer than a path can be."""
+        """A path: text of 1 to `MAX_PATH_CHARACTERS` characters without NUL."""
         value = self._get(key)
         if not isinstance(value, str) or not 0 < len(value) <= MAX_PATH_CHARACTERS or "\0" in value:
             raise self.refuse(key, "a path")
         return value
 
     def file_name(self, key: str) -> str:
-        """The name, or the beginning of the name, of a file in one folder: a path without a folder."""
+        """A file name, or the start of one: a path without a folder."""
         value = self.path(key)
         if "/" in value or value in (".", ".."):
             raise self.refuse(key, "a file's name")
@@ -273,14 +275,14 @@ class Values:
 
     def texts(self, key: str) -> list[str]:
         """A list of texts."""
-        return self.items_of(key, lambda one, i: one.text(i))
+        return self.items_of(key, lambda items, name: items.text(name))
 
     def integers(self, key: str, at_least: int = 0, at_most: int = MAX_COUNT) -> list[int]:
         """A list of whole numbers within bounds."""
-        return self.items_of(key, lambda one, i: one.integer(i, at_least, at_most))
+        return self.items_of(key, lambda items, name: items.integer(name, at_least, at_most))
 
     def items_of(self, key: str, read: Callable[[Values, str], _Value]) -> list[_Value]:
-        """A list, each item read by a reader of this class: `read(values, key_of_item)`."""
+        """A list, each item read by an accessor: `read(values, key_of_item)`."""
         items = Values({f"{key}[{i}]": item for i, item in enumerate(self._list(key))}, self.where)
         return [read(items, name) for name in items.values]
 
@@ -291,11 +293,11 @@ class Values:
         return value
 
     def optional_count(self, key: str) -> int | None:
-        """A whole number of at least 1; None where it is null or missing."""
+        """A whole number of at least 1, or None if the value is null or missing."""
         return self.optional(key, lambda key: self.integer(key, at_least=1))
 
     def optional(self, key: str, read: Callable[[str], _Value]) -> _Value | None:
-        """What `read` makes of a value, None where it is null or missing."""
+        """The result of `read(key)`, or None if the value is null or missing."""
         return read(key) if self.has(key) else None
 
 

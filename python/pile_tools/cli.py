@@ -22,6 +22,7 @@ from pile_tools.errors import (
     PileError,
     PileWarning,
     UnknownBatchSizeError,
+    UnknownEodError,
     UnknownTokenizerError,
 )
 from pile_tools.terminal import ReaderLeftError, echo, echo_text
@@ -122,8 +123,8 @@ def _warnings_as_lines() -> typing.Iterator[None]:
         yield
 
 
-#: Settings that messages of the core name; the options have the same names.
-_SETTING = re.compile(r"(?<![\w-])(max-record|on-bad-record)(?![\w-])")
+#: Settings of the core, and the argument `force` of jobs, in their messages: options have the same names.
+_SETTING = re.compile(r"(?<![\w-])(max-record|on-bad-record)(?![\w-])|(?<=; )(force)(?= \w+ it)")
 
 
 def _report(err: BaseException) -> int:
@@ -142,6 +143,8 @@ def _report(err: BaseException) -> int:
             return _say("interrupted; run the same command again to resume", EXIT_INTERRUPTED)
         case UnknownTokenizerError():
             return _say(f"{err}; give --tokenizer FILE", EXIT_USAGE)
+        case UnknownEodError():
+            return _say(f"{err}; give --eod TOKEN or --no-eod", EXIT_USAGE)
         case UnknownBatchSizeError():
             return _say(f"{err}; give --batch-size", EXIT_USAGE)
         case ConfigError():
@@ -150,7 +153,7 @@ def _report(err: BaseException) -> int:
             terminal.silence_stdout()
             return EXIT_DONE
         case PileError():
-            return _say(_SETTING.sub(r"--\1", str(err)), EXIT_FAILURE)
+            return _say(_SETTING.sub(r"--\g<0>", str(err)), EXIT_FAILURE)
         case OSError():
             if err.filename == terminal.STANDARD_OUTPUT:
                 terminal.silence_stdout()
@@ -158,7 +161,7 @@ def _report(err: BaseException) -> int:
         case MemoryError():
             return _say(_memory_error(err), EXIT_FAILURE)
         case _ if type(err).__name__ == "PanicException" and "PyObject pointer is null" in str(err):
-            # What the bindings say where Python has no memory for an object.
+            # The bindings panic with this message if Python cannot allocate an object.
             return _say(_memory_error(MemoryError()), EXIT_FAILURE)
         case OverflowError():
             return _say(f"a number is too large for this command: {err}", EXIT_USAGE)

@@ -1,4 +1,4 @@
-"""Configs: a frozen dataclass per job, its options on the command line, its keys in TOML."""
+"""Configs: a frozen dataclass per job, read from command-line options or TOML."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pile_tools.errors import ConfigError
 
-#: Largest config that is read, and numbers that fit 64 bits, as those of the core do.
+#: Maximum bytes of a TOML file, and the range of its integers: the core's are 64-bit.
 MAX_TOML_BYTES, MIN_INTEGER, MAX_INTEGER = 1 << 20, -(2**63), 2**64 - 1
 
-#: Characters of a wrong value that a message shows.
+#: Maximum characters of a wrong value in a message.
 _SHOWN_CHARACTERS = 60
 
 Settings: typing.TypeAlias = dict[str, typing.Any]
@@ -32,7 +32,7 @@ def settings(config: object) -> Settings:
 
 
 def fingerprint(values: object) -> str:
-    """SHA-256 of JSON-ready values, the same for equal values whatever the order of their keys."""
+    """SHA-256 of JSON-ready values, in hexadecimal; it does not depend on the order of keys."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -48,7 +48,7 @@ def from_toml(cls: type[_Config], path: Path) -> _Config:
     if len(data) > MAX_TOML_BYTES:
         raise ConfigError(f"not a TOML file: more than {MAX_TOML_BYTES:,} bytes ({path})")
     try:
-        # A ValueError is also what Python says of a number with thousands of digits.
+        # ValueError covers TOMLDecodeError, UnicodeDecodeError and Python's limit on the digits of a number.
         values = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as err:
         reason = "nested too deep" if isinstance(err, RecursionError) else str(err)
@@ -57,7 +57,7 @@ def from_toml(cls: type[_Config], path: Path) -> _Config:
 
 
 def from_values(cls: type[_Config], values: Settings, where: str) -> _Config:
-    """A config from a mapping; `where` names the place in messages. Raises ConfigError."""
+    """A config from a mapping; `where` names its file and key in messages. Raises ConfigError."""
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(typing.cast(typing.Any, cls))}
     unknown = sorted(set(values) - set(fields))
@@ -78,7 +78,7 @@ def _is_required(field: dataclasses.Field[typing.Any]) -> bool:
 
 
 def _convert(hint: typing.Any, value: typing.Any, where: str) -> typing.Any:
-    """`value` as the annotated type, or a ConfigError that says what was expected."""
+    """`value` as the annotated type. Raises ConfigError, naming the type that was expected."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return _as_one_of(typing.get_args(hint), value, where)
     if dataclasses.is_dataclass(hint):
@@ -103,7 +103,7 @@ def _convert(hint: typing.Any, value: typing.Any, where: str) -> typing.Any:
 
 
 def _as_one_of(hints: tuple[typing.Any, ...], value: typing.Any, where: str) -> typing.Any:
-    """`value` as the first type of a union that takes it; the error is the last one's."""
+    """`value` as the first matching type of a union. Raises the last type's ConfigError if none does."""
     if value is None and types.NoneType in hints:
         return None
     *first, last = (hint for hint in hints if hint is not types.NoneType)
@@ -114,7 +114,7 @@ def _as_one_of(hints: tuple[typing.Any, ...], value: typing.Any, where: str) -> 
 
 
 def _as_tuple(hints: tuple[typing.Any, ...], value: typing.Any, where: str) -> tuple[typing.Any, ...]:
-    """A list as a tuple of any length, or of as many items as the annotation has."""
+    """A list as a tuple of any length (`tuple[int, ...]`) or of fixed length (`tuple[int, int]`)."""
     if not isinstance(value, list):
         raise ConfigError(f"expected a list, got {_shown(value)} ({where})")
     if hints[-1] is Ellipsis:
@@ -125,7 +125,7 @@ def _as_tuple(hints: tuple[typing.Any, ...], value: typing.Any, where: str) -> t
 
 
 def _shown(value: object) -> str:
-    """A value for a message, cut short."""
+    """The `repr` of a value for a message, truncated."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):

@@ -1,12 +1,12 @@
-"""What can go wrong, by what the user can do about it.
+"""Exceptions, by what the user can do about them.
 
 `PileError` and its subclasses, and `OSError`, are failures of the input or the machine: the command line
-prints them as one line and exits with 1, or with 2 for a `ConfigError`. Anything else is a bug of ours.
+prints them as one line and exits with 1, or with 2 for a `ConfigError`. Any other exception is a bug.
 """
 
 
 class PileError(Exception):
-    """A failure that the user can do something about."""
+    """A failure that the user can fix: an input, a setting or the machine."""
 
 
 class FormatError(PileError):
@@ -18,7 +18,11 @@ class ConfigError(PileError, ValueError):
 
 
 class UnknownTokenizerError(ConfigError):
-    """No tokenizer is given, and the manifests of the dataset name none that is here."""
+    """No tokenizer is given, and the manifests of the dataset name none that exists unchanged."""
+
+
+class UnknownEodError(ConfigError):
+    """Documents are to end with a token, but none is given and the tokenizer names none."""
 
 
 class UnknownBatchSizeError(ConfigError):
@@ -26,21 +30,21 @@ class UnknownBatchSizeError(ConfigError):
 
 
 class OutputExistsError(PileError):
-    """The output is there and was made from other inputs or settings; `--force` replaces it."""
+    """The output exists and was made from other inputs or settings; `force` replaces it."""
 
 
 class VerifyError(PileError):
-    """An artifact is not what its manifest says."""
+    """An artifact does not match its manifest."""
 
 
 class CancelledError(PileError):
-    """The job was asked to stop and did."""
+    """The job stopped because it was interrupted."""
 
 
 class PileWarning(UserWarning):
-    """What a user should know while a job runs; commands print it as one line."""
+    """A warning for users; commands print it as one line."""
 
 
 def first_line(err: Exception) -> str:
-    """What a library's error says in its first line, or the error's kind where it says nothing."""
+    """The first line of an error's message, or the name of its type if the message is empty."""
     return next((line.strip() for line in str(err).splitlines() if line.strip()), type(err).__name__)

@@ -1,4 +1,4 @@
-"""Files that appear whole, and their checksums."""
+"""Writes files atomically, makes folders and computes checksums."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pile_tools import checked
 
 
 def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = None) -> None:
-    """Writes a file under another name, syncs it and renames it: readers see the old file or the new.
+    """Writes a file under a temporary name, syncs it and renames it: readers see the old file or the new.
 
-    For files in a folder that the caller has locked; `pile_tools.publish` writes those that users name.
+    For files in a folder that the caller has locked; `pile_tools.publish` writes files that users name.
 
     Args:
         path: The file.
-        data: What it is to hold.
-        scratch: A folder of the same file system, which a killed job leaves to be cleared; by default the
-            unfinished file is beside the final one.
+        data: Its contents; a `str` is encoded as UTF-8.
+        scratch: A folder of the same file system for the temporary file, which is cleared after a killed job;
+            by default the folder of `path`.
     """
     data = data.encode() if isinstance(data, str) else data
     temporary = (scratch or path.parent) / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
@@ -29,7 +29,7 @@ def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = No
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as err:
-        # A full disk does not say which file it could not hold, and nobody knows the temporary name.
+        # A full disk's error names no file, others name the temporary file, which the user does not know.
         err.filename = os.fspath(path)
         raise
     finally:
@@ -37,12 +37,12 @@ def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = No
 
 
 def make_folders(folder: Path) -> None:
-    """Makes a folder and the folders above it that are missing.
+    """Creates a folder and its missing parents.
 
-    `Path.mkdir(parents=True)` calls itself for each of them, so that a path of a thousand ends it.
+    `Path.mkdir(parents=True)` recurses for each parent: a path of a thousand folders exceeds Python's stack.
 
     Raises:
-        OSError: A folder cannot be made, or something else has its name.
+        OSError: A folder cannot be created, or a file has its name.
     """
     missing = [folder]
     while not missing[-1].exists() and missing[-1] != missing[-1].parent:

@@ -1,7 +1,7 @@
-"""What the manifests of each kind of artifact say: keys and types of their settings and summaries.
+"""Schemas of the settings and summaries in manifests, by kind of artifact.
 
-A shape is a reader of one value, an object's shape in a dictionary, or the shape of a list's items in a list.
-A key that ends with `?` may be missing, and null is allowed where a reader says so.
+A shape is a function that checks one value, a dictionary from an object's keys to shapes, or a list with the
+shape of its items. A key that ends with `?` may be missing. Null is allowed only by `_or_null`.
 """
 
 from __future__ import annotations
@@ -71,14 +71,14 @@ _SHARD = {
 
 _CURVE = {"term": _text, "occurrences": [_count]}
 
-#: Terms that are numbers by Pythia's rule have a summary of their own.
+#: Counts by Pythia's arithmetic rule have another summary than those of terms.
 _ARITHMETIC = "terms, pythia-arithmetic"
 
 _BAD_RECORDS = {"n": _count, "first": [{"record": _count, "byte": _count, "reason": _text}]}
 
 _RANKS = [_rank_and_count]
 
-#: Settings by kind. What an order's mean is read with them, in `orders`.
+#: Shapes of settings by kind. Those of an order are checked where they are interpreted, in `order`.
 SETTINGS: Mapping[str, Shape] = {
     "shards": {"megabytes": _number, "shards": _count, "seed": _seed, "canaries": _flag, "python": _text},
     "tokenizer": {
@@ -123,7 +123,7 @@ SETTINGS: Mapping[str, Shape] = {
     },
 }
 
-#: Summaries by kind.
+#: Shapes of summaries by kind.
 SUMMARIES: Mapping[str, Shape] = {
     "shards": {
         "n_documents": _count,
@@ -241,7 +241,7 @@ SUMMARIES: Mapping[str, Shape] = {
 
 
 def check(kind: str, settings: Values, summary: Values) -> None:
-    """Checks settings and summary of a kind that is listed here. Raises FormatError."""
+    """Checks the settings and summary of a manifest. Kinds without a shape pass. Raises FormatError."""
     if kind in SETTINGS:
         _check_object(settings, SETTINGS[kind])
     if kind == "terms" and settings.text("rule") == "pythia-arithmetic":
@@ -251,7 +251,7 @@ def check(kind: str, settings: Values, summary: Values) -> None:
 
 
 def check_shape(values: Values, key: str, shape: Shape) -> None:
-    """Checks one value of an object by its shape. Raises FormatError."""
+    """Checks the value at a key of an object against a shape. Raises FormatError."""
     if isinstance(shape, dict):
         _check_object(values.object(key), shape)
     elif isinstance(shape, list):

@@ -1,6 +1,6 @@
-"""Manifests: every artifact says what it was made from, with which settings, and can be verified.
+"""Manifests: the record of an artifact's inputs, settings and files, by which it can be verified.
 
-A manifest is a JSON file beside the files it speaks of:
+A manifest is a JSON file beside the files that it lists:
 
     {"kind": "order", "format": 1, "made_by": {"pile_tools": "0.1.0"},
      "inputs": [{"role": "dataset", "path": "sample", "fingerprint": "..."}],
@@ -8,10 +8,10 @@ A manifest is a JSON file beside the files it speaks of:
      "outputs": [{"path": "..._doc_idx.npy", "bytes": 1234, "sha256": "..."}],
      "summary": {...}, "checksum": "..."}
 
-Paths are relative to the manifest's folder, so a tree of artifacts can be moved as a whole. `request` is
-a digest of kind, settings and inputs: the same command on finished output finds it and does nothing. There
-are no times and no machine names in it: the same request gives the same bytes. `checksum` is a digest of all
-other values: by it `verify` finds a damaged manifest that no other one names.
+Paths are relative to the manifest's folder, so a tree of artifacts can be moved as a whole. `request` is a
+digest of kind, settings and inputs, by which the same command recognizes finished output and does nothing.
+A manifest contains no times and no machine names: the same request gives the same bytes. `checksum` is a
+digest of all other values, by which `verify` detects damage to a manifest that no other manifest lists.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import json
 import os
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -33,29 +34,29 @@ from pile_tools.unchanged import Identities
 
 FORMAT = 1
 
-#: The manifest of an artifact that is a folder, and the end of the name of one beside a file or prefix.
+#: Name of the manifest of an artifact that is a folder, and suffix of the manifest of a file or prefix.
 MANIFEST_FILE, MANIFEST_SUFFIX = "manifest.json", ".manifest.json"
 
 Entry: TypeAlias = dict[str, Any]
 
 SHA256_DIGITS = 64
 
-#: To hash more than this takes long enough to be worth a word.
+#: Minimum bytes of inputs to hash for which a warning is printed, as it takes seconds.
 _LONG_BYTES = 10**9
 
-#: Keys of an entry beside its path.
+#: Keys of an entry other than its path.
 _ENTRY_KEYS = ("role", "bytes", "sha256", "fingerprint", "step", "hub_id", "revision", "commit")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: the same request makes the same artifact.
+    """Kind, settings and inputs of an artifact; equal requests make equal artifacts.
 
     Attributes:
         kind: `shards`, `tokenizer`, `tokens`, `labels`, `token-shards`, `token-file`, `ngrams`, `terms`,
             `index`, `order`, `run`, `checkpoint`, `state`, `study` or `report`.
-        settings: What changes the output, JSON-ready.
-        inputs: What it is made from: `role`, `path`, and `bytes`, `sha256` or `fingerprint` each.
+        settings: The settings that change the output, JSON-ready.
+        inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`.
     """
 
     kind: str
@@ -64,13 +65,13 @@ class Request:
 
     @property
     def digest(self) -> str:
-        """SHA-256 over kind, settings and inputs."""
+        """SHA-256 of kind, settings and inputs, in hexadecimal."""
         return fingerprint({"kind": self.kind, "settings": self.settings, "inputs": self.inputs})
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest read from a file, or about to be written to it."""
+    """The contents of a manifest, and the path that it is read from or written to."""
 
     path: Path
     kind: str
@@ -92,20 +93,20 @@ class Manifest:
 
     @property
     def checked_settings(self) -> Values:
-        """The settings, to be read by type."""
+        """The settings with typed accessors."""
         return Values(self.settings, f"{self.path}, settings")
 
     @property
     def checked_summary(self) -> Values:
-        """The summary, to be read by type."""
+        """The summary with typed accessors."""
         return Values(self.summary, f"{self.path}, summary")
 
 
 def relative(path: Path, folder: Path) -> str:
-    """`path` as a manifest in `folder` names it.
+    """`path` relative to the manifest folder `folder`.
 
-    Steps up (`..`) begin at the real folder, where the system begins them, whatever links lead to it. Links
-    on the way down to `path` stay links.
+    `..` is relative to the real folder, as the system resolves it, even if `folder` is reached through a
+    link. Links within a `path` without `..` are not resolved.
     """
     if ".." in path.parts:
         path = Path(os.path.realpath(path.parent)) / path.name
@@ -113,21 +114,26 @@ def relative(path: Path, folder: Path) -> str:
 
 
 def resolved(folder: Path, name: str) -> Path:
-    """The path that a manifest in `folder` names; see `relative`."""
+    """The path of `name` in a manifest in `folder`: the inverse of `relative`."""
     real = Path(os.path.realpath(folder))
-    # Messages name files from where the user is, where no link leads to the folder.
+    # Without a link the path stays relative to the working directory, as messages show it.
     is_linked = real != Path(os.path.normpath(Path.cwd() / folder))
     return Path(os.path.normpath((real if is_linked else folder) / name))
 
 
 def file_entry(path: Path, folder: Path, **more: Any) -> Entry:
-    """A file with its size and checksum."""
+    """The entry of a file in a manifest in `folder`: path, size, checksum and `more`."""
     return {
         **more,
         "path": relative(path, folder),
         "bytes": path.stat().st_size,
         "sha256": files.sha256(path),
     }
+
+
+def with_checksums(entries: Sequence[Entry], sha256: Sequence[str]) -> list[Entry]:
+    """Entries with the checksums of their files, in the same order."""
+    return [{**entry, "sha256": digest} for entry, digest in zip(entries, sha256, strict=True)]
 
 
 def write(
@@ -141,7 +147,7 @@ def write(
 ) -> Manifest:
     """Writes the manifest of a finished artifact, by rename; `scratch` as in `files.write_atomically`.
 
-    `inputs` replaces the request's where more is known of them after the job, checksums say.
+    `inputs` replaces the request's inputs, with values known only after the job such as checksums.
     """
     manifest = Manifest(
         path=path,
@@ -169,7 +175,7 @@ def write(
 
 
 def read(path: Path) -> Manifest:
-    """Reads a manifest, every part of it that all kinds share checked.
+    """Reads and checks a manifest.
 
     Raises:
         FormatError: Not a manifest, of another format, or damaged.
@@ -199,7 +205,7 @@ def read(path: Path) -> Manifest:
 
 
 def is_intact(path: Path) -> bool:
-    """Whether a manifest's values are those its checksum was made of; older ones have no checksum."""
+    """Whether a manifest's checksum matches its values; older manifests, without a checksum, pass."""
     values = dict(checked.read_json(path, what="a manifest of pile-tools").values)
     found = values.pop("checksum", None)
     return found is None or found == fingerprint(values)
@@ -217,7 +223,7 @@ def _output(entry: Values) -> Entry:
 
 
 def _checked_entry(entry: Values) -> Entry:
-    """An entry whose known keys are of their types. Raises FormatError."""
+    """An entry with checked keys and types. Raises FormatError."""
     entry.require_keys(("path",), _ENTRY_KEYS)
     entry.path("path")
     for key in ("role", "hub_id", "revision", "commit"):
@@ -226,33 +232,33 @@ def _checked_entry(entry: Values) -> Entry:
         entry.optional(key, entry.integer)
     entry.optional("sha256", lambda key: entry.hexadecimal(key, SHA256_DIGITS))
     entry.optional("fingerprint", entry.hexadecimal)
-    # A null is like a missing key to those who look for the key.
+    # Callers test for keys: a null must look like a missing key.
     return {key: value for key, value in entry.values.items() if value is not None}
 
 
 def output_path(found: Manifest, entry: Entry) -> Path:
-    """The path of an output, which is below the manifest's folder: a manifest may come from anyone.
+    """The path of an output. It must be below the manifest's folder, as manifests are untrusted.
 
     Raises:
-        FormatError: The path is absolute, leaves the folder, or passes a link that does.
+        FormatError: The path is absolute, or leaves the folder by `..` or a link.
     """
     name = Path(entry["path"])
     if name.is_absolute() or ".." in name.parts or name == Path():
         raise FormatError(f"output {entry['path']!r} is not below the manifest's folder ({found.path})")
     path = found.folder / name
-    # Unlike `resolve`, this takes links in a circle.
+    # Unlike `Path.resolve`, `realpath` does not raise for circular links.
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(found.folder)):
-        raise FormatError(f"output {entry['path']!r} is a link that leads elsewhere ({found.path})")
+        raise FormatError(f"output {entry['path']!r} is a link out of the manifest's folder ({found.path})")
     return path
 
 
 def input_path(found: Manifest, entry: Entry) -> Path:
-    """The path of an input, which may be anywhere: inputs are only read."""
+    """The path of an input. It may be outside the manifest's folder, as inputs are only read."""
     return resolved(found.folder, entry["path"])
 
 
 def input_file(found: Manifest, role: str) -> Path | None:
-    """The first input of a role, if it is there. Raises FormatError for anything but a regular file."""
+    """The path of the first input of a role, None if it does not exist. Raises FormatError if not a file."""
     entry = found.input(role)
     if entry is None or not (path := input_path(found, entry)).exists():
         return None
@@ -261,49 +267,50 @@ def input_file(found: Manifest, role: str) -> Path | None:
 
 
 def required(found: Manifest, entry: Entry, key: str) -> str:
-    """The `sha256` or `fingerprint` of an entry. Raises FormatError where it has none."""
+    """The `sha256` or `fingerprint` of an entry. Raises FormatError if it is missing."""
     return Values(entry, f"{found.path}, {entry.get('role', 'output')} {entry['path']!r}").text(key)
 
 
 def finished(
-    path: Path, request: Request, *, force: bool, or_else: str = ", another -o keeps both"
+    path: Path, request: Request, *, force: bool, or_else: str = ", another output keeps both"
 ) -> Manifest | None:
-    """The manifest of this very request if its output is complete, or None if it is to be made.
+    """The manifest of this request if its output is complete, or None if the output has to be made.
 
-    Output of inputs that have changed since is to be made anew. `or_else` is what the user can do beside
-    replacing the output.
+    Output whose inputs have changed has to be made again. `or_else` is advice in addition to replacing the
+    output, for the message.
 
     Raises:
-        OutputExistsError: Something else is there, or not all of the output, and `force` is off.
+        OutputExistsError: The output is another one or incomplete, and `force` is off.
     """
     if force or not path.exists():
         return None
     old = read(path)
     if old.request != request.digest:
         raise OutputExistsError(
-            f"made before with {_difference(old, request)}; --force replaces it{or_else} ({path})"
+            f"made before with {_difference(old, request)}; force replaces it{or_else} ({path})"
         )
     for entry in old.outputs:
         if fault := _fault(output_path(old, entry), entry):
-            raise OutputExistsError(f"{fault} of finished output; --force makes it anew ({path})")
+            raise OutputExistsError(f"{fault} of finished output; force makes it again ({path})")
     return old if has_same_inputs(old, request, old.folder) else None
 
 
 def has_same_inputs(found: Manifest, request: Request, folder: Path) -> bool:
-    """Whether the input files that exist are those that an artifact was made from.
+    """Whether the input files that exist have the contents that an artifact was made from.
 
-    One that was changed, replaced or touched since is compared by its checksum, see `pile_tools.unchanged`.
+    A file that was written, replaced or touched since is compared by its checksum, see
+    `pile_tools.unchanged`.
 
     Args:
         found: The manifest.
         request: The request that made it.
-        folder: What its paths are relative to.
+        folder: The folder that the manifest's paths are relative to.
     """
     inputs = hashed_inputs(found.inputs, request, folder)
     present = {path: entry for path, entry in inputs.items() if path.is_file()}
-    seen = Identities.of(present)
+    identities = Identities.of(present)
     paths = list(inputs)
-    touched = [paths[i] for i in unchanged.changed(found.path, paths, seen) if paths[i] in present]
+    touched = [paths[i] for i in unchanged.changed(found.path, paths, identities) if paths[i] in present]
     n_bytes = {path: path.stat().st_size for path in touched}
     if any(present[path].get("bytes", n) != n for path, n in n_bytes.items()):
         return False
@@ -317,14 +324,14 @@ def has_same_inputs(found: Manifest, request: Request, folder: Path) -> bool:
     if any(checked.sha256(path)[1] != present[path]["sha256"] for path in touched):
         return False
     if touched:
-        unchanged.remember(found.path, paths, seen)
+        unchanged.remember(found.path, paths, identities)
     return True
 
 
 def hashed_inputs(inputs: list[Entry], request: Request, folder: Path) -> dict[Path, Entry]:
-    """The inputs whose checksum the job itself took, by path; an input given twice is one file.
+    """The inputs whose checksum the job itself computed, by path; an input given twice is one file.
 
-    A checksum that the request has is compared with the request.
+    Inputs with a checksum in the request are excluded: the request's digest covers them.
     """
     requested = {entry["path"] for entry in request.inputs if "sha256" in entry}
     return {
@@ -335,28 +342,28 @@ def hashed_inputs(inputs: list[Entry], request: Request, folder: Path) -> dict[P
 
 
 def _fault(path: Path, entry: Entry) -> str | None:
-    """What is wrong with a file of finished output, told without reading it; None if nothing is."""
+    """The fault of a file of finished output, missing or of another size. None if there is none."""
     if not path.exists():
         return f"{entry['path']} is missing"
     if path.stat().st_size != entry["bytes"]:
         return f"{entry['path']} has {path.stat().st_size} bytes instead of {entry['bytes']}"
     if path.name != MANIFEST_FILE:
         return None
-    # An artifact within an artifact, as a run's checkpoints are.
+    # A manifest among the outputs, such as a checkpoint of a run: its files are checked too.
     inner = read(path)
-    faults = (_fault(output_path(inner, of), of) for of in inner.outputs)
+    faults = (_fault(output_path(inner, output), output) for output in inner.outputs)
     fault = next((fault for fault in faults if fault), None)
     return fault and f"{Path(entry['path']).parent / fault}"
 
 
 def refuse_foreign(output: Path, manifest_path: Path, *, force: bool) -> None:
-    """Refuses to replace a file that has no manifest of ours beside it. Raises OutputExistsError."""
+    """Raises OutputExistsError for an existing file without a manifest of ours, unless `force`."""
     if output.exists() and not manifest_path.exists() and not force:
-        raise OutputExistsError(f"exists and is not from pile-tools; --force replaces it ({output})")
+        raise OutputExistsError(f"exists and is not from pile-tools; force replaces it ({output})")
 
 
 def _difference(old: Manifest, request: Request) -> str:
-    """The first setting in which finished output differs from what is asked for."""
+    """The first setting in which finished output differs from a request, in words."""
     if old.kind != request.kind:
         return f"kind {old.kind}, not {request.kind}"
     for name in {**old.settings, **request.settings}:

@@ -1,15 +1,16 @@
-"""Publishing: an artifact is made in a locked scratch folder and appears at its name as a whole.
+"""Publishing: an artifact is made in a locked scratch folder and appears at its final name complete.
 
     PREFIX.partial/          the scratch folder of the artifact whose manifest is PREFIX.manifest.json
-      pile-tools.lock        proves that the folder is ours; locked while a process works in it
+      pile-tools.lock        marks the folder as ours; locked while a process works in it
       ...                    unfinished files, and the state of a job that can resume
-      PREFIX.manifest.json   written when every file it lists is finished and synced
-      replaced.json          files of earlier artifacts at this name, which may be replaced or removed
+      PREFIX.manifest.json   written once every file it lists is finished and synced
+      replaced.json          files of earlier artifacts with this name, which may be replaced or removed
 
 Publishing removes the old manifest, renames the files and renames the manifest last: a manifest at its
-final name says that the artifact is complete. While a manifest is in the scratch folder the artifact is being
-replaced, and our readers say so. A killed job leaves the scratch folder; the same command finishes from it
-and removes it. Regular files that a manifest of ours lists are replaced or removed, others only by force.
+final name means that the artifact is complete. While a manifest is in the scratch folder the artifact is
+being replaced, and our readers report it. A killed job leaves the scratch folder; the same command resumes
+from it and removes it. Regular files that a manifest of ours lists are replaced or removed, others only with
+`force`.
 """
 
 from __future__ import annotations
@@ -32,44 +33,44 @@ from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileE
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
 from pile_tools.unchanged import Identities
 
-#: The file in a scratch folder that is locked, and by whose name the folder is known to be ours.
+#: The file in a scratch folder that is locked, and whose name marks the folder as ours.
 MARKER = "pile-tools.lock"
 
 #: The file in a scratch folder that lists files of earlier artifacts.
 REPLACED = "replaced.json"
 
-#: The file in a scratch folder by which a killed job resumes.
+#: The file in a scratch folder from which a killed job resumes.
 STATE = "state.json"
 
 SCRATCH_SUFFIX = ".partial"
 
-#: What pages and pictures of ours hold near their start, HTML and SVG alike.
+#: A comment near the start of our pages and pictures, HTML and SVG alike.
 PAGE_MARK = "<!-- made by pile-tools -->"
 
-#: What to do about a page in the way: its commands have no option to replace it.
+#: Advice when another file has the name of a page: the commands for pages have no option to replace it.
 _OTHER_NAME = "give it another name, or remove it"
 
-#: What a file system without locks answers.
+#: Error numbers of `flock` on a file system without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
 
-#: What a file system without hard links answers.
+#: Error numbers of `link` on a file system without hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}
 
-#: What only a write is answered, for want of space.
+#: Error numbers of a write that exceeds the disk, a quota or a size limit.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class NoLocksWarning(PileWarning):
-    """The file system has no locks: nothing keeps a second process out."""
+    """The file system has no locks, so a second process is not kept out."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where an artifact is published.
+    """The paths at which an artifact is published and made.
 
     Attributes:
-        manifest: Its manifest; the other files are in the same folder.
-        scratch: Its scratch folder, on the same file system.
+        manifest: Path of the manifest; the other files are in the same folder.
+        scratch: Path of the scratch folder, on the same file system.
     """
 
     manifest: Path
@@ -79,18 +80,20 @@ class Target:
     def of(cls, path: Path) -> Target:
         """The target of the artifact whose manifest is `path`.
 
-        A folder with a `manifest.json` has its scratch folder beside it, any other artifact beside its files.
+        The scratch folder of a folder with a `manifest.json` is beside that folder, that of any other
+        artifact beside its files.
 
         Raises:
-            ConfigError: The folder is the root of the file system, beside which there is nothing.
+            ConfigError: The folder is the root of the file system, which has no parent for a scratch folder.
         """
         if path.name == MANIFEST_FILE:
             folder = path.parent
-            # The scratch folder is beside the folder itself, by whatever name or link that is given.
+            # `..` and links have no sibling of their name: the scratch folder is a sibling of the real
+            # folder.
             if folder.name in ("", "..") or folder.is_symlink():
                 folder = folder.resolve()
             if not folder.name:
-                raise ConfigError(f"no artifact is made of the root folder; give another ({folder})")
+                raise ConfigError(f"the root folder cannot be an artifact; give another folder ({folder})")
             return cls(path, folder.with_name(folder.name + SCRATCH_SUFFIX))
         return cls(path, path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + SCRATCH_SUFFIX))
 
@@ -101,20 +104,20 @@ class Target:
 
     @property
     def unpublished(self) -> Path:
-        """The manifest in the scratch folder, of an artifact that is finished but not published."""
+        """Path of the manifest in the scratch folder, of an artifact that is finished but not published."""
         return self.scratch / self.manifest.name
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a job made in the scratch folder.
+    """The files that a job made in the scratch folder, and what their manifest records.
 
     Attributes:
-        names: The files, as the manifest is to list them.
+        names: File names, in the order in which the manifest lists them.
         summary: The manifest's summary.
-        inputs: The manifest's inputs, with checksums where the job took them.
+        inputs: The manifest's inputs, with the checksums that the job computed while reading.
         roles: Roles of outputs, by file name.
-        sha256: Checksums that the job took while it wrote, by file name.
+        sha256: Checksums that the job computed while writing, by file name.
     """
 
     names: Sequence[str]
@@ -138,44 +141,48 @@ def make(
     resumes: bool = False,
     is_stream: bool = False,
     reads_inputs: bool = True,
-    or_else: str = ", another -o keeps both",
+    or_else: str = ", another output keeps both",
 ) -> tuple[Manifest, bool]:
-    """The manifest of the artifact asked for, and whether it was made now or was complete already.
+    """Makes and publishes the requested artifact, unless it is complete.
 
     Args:
         target: Where it is published.
-        request: What is asked for.
+        request: Kind, settings and inputs of the artifact.
         build: Makes the files; called with the locked scratch folder.
-        force: Make it anew and replace what is in the way.
-        names: Files that are sure to be made: refused before the work if they may not be replaced.
-        resumes: `build` continues from what a killed run left in the scratch folder, which is otherwise
-            cleared first. The folder is then kept when `build` fails.
-        is_stream: The input is a stream, of which nobody knows whether it is the same again: neither
-            finished nor unpublished output is taken for what is asked for.
+        force: Make the artifact again and replace existing files.
+        names: Files that are certain to be made. If one may not be replaced, the job is refused before the
+            work.
+        resumes: `build` continues from the files that a killed run left in the scratch folder. The folder is
+            then kept when `build` fails; otherwise it is cleared before `build` and on failure.
+        is_stream: The input is a stream, which may differ from one run to the next: neither finished nor
+            unpublished output counts as the requested artifact.
         reads_inputs: `build` reads the request's files itself. Otherwise another job has read them, and they
             are compared by their checksums when the same is requested again.
-        or_else: What the user can do beside replacing the output.
+        or_else: Advice in addition to replacing the output, for the message.
+
+    Returns:
+        The manifest, and whether the artifact was made now (True) or was already complete (False).
 
     Raises:
-        OutputExistsError: Something else is in the way and `force` is off, or it is no regular file.
-        PileError: Another process makes this, or the scratch folder is not ours.
+        OutputExistsError: Other output exists and `force` is off, or it is not a regular file.
+        PileError: Another process makes the same artifact, or the scratch folder is not ours.
         OSError: A file cannot be read or written.
     """
     _refuse_own_input(target, request.inputs, names)
     _refuse_scratch(target.folder)
     if is_stream and os.path.lexists(target.manifest) and not force:
-        raise OutputExistsError(f"is there already; --force replaces it{or_else} ({target.manifest})")
-    force_anew = force or is_stream
+        raise OutputExistsError(f"already exists; force replaces it{or_else} ({target.manifest})")
+    ignores_finished = force or is_stream
     if not os.path.lexists(target.scratch) and (
-        done := manifest.finished(target.manifest, request, force=force_anew, or_else=or_else)
+        done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else)
     ):
         return done, False
-    with locked(target.scratch, "is making this"):
+    with locked(target.scratch, "is making this output"):
         for path in (target.unpublished, target.scratch / REPLACED, target.scratch / STATE):
             if os.path.lexists(path) and not _is_regular(path):
                 _remove_tree(path)
         owned, before = _owned(target), _inode(target.manifest)
-        if done := manifest.finished(target.manifest, request, force=force_anew, or_else=or_else):
+        if done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else):
             _remove_replaced(target, done, owned)
             clear(target.scratch)
             return done, False
@@ -184,28 +191,30 @@ def make(
         _refuse_kind(target.manifest)
         for name in names:
             _refuse(target.folder / name, owned, None, force=force)
-        _begin(target, owned)
+        _discard_unpublished(target, owned)
         if not resumes:
             if not force and os.path.lexists(target.scratch / STATE):
                 raise OutputExistsError(
-                    f"holds finished work of another command, which resumes from it; --force discards it "
+                    f"holds finished work of another command, which can resume from it; force discards it "
                     f"({target.scratch})"
                 )
             clear(target.scratch, keep={REPLACED})
         try:
-            seen = Identities.of(manifest.resolved(target.folder, of["path"]) for of in request.inputs)
+            identities = Identities.of(
+                manifest.resolved(target.folder, entry["path"]) for entry in request.inputs
+            )
             with _naming(target.manifest):
                 try:
                     built = build(target.scratch)
                 except OutputExistsError as err:
-                    # The core found the finished work of another job there.
-                    raise OutputExistsError(f"{err}; --force discards it") from err
+                    # The core found the finished work of another job in the scratch folder.
+                    raise OutputExistsError(f"{err}; force discards it") from err
                 if reads_inputs:
                     _refuse_resized(request.inputs, target.folder)
                 made = _write_manifest(target, request, built, owned)
             if reads_inputs:
                 paths = list(manifest.hashed_inputs(made.inputs, request, target.folder))
-                unchanged.remember(target.unpublished, paths, seen)
+                unchanged.remember(target.unpublished, paths, identities)
         except BaseException:
             if not resumes:
                 clear(target.scratch, keep={REPLACED})
@@ -219,19 +228,20 @@ def write_file(
     *,
     force: bool = False,
     is_ours: Callable[[bytes], bool] = lambda head: False,
-    or_else: str = "--force replaces it",
+    or_else: str = "force replaces it",
 ) -> None:
     """Publishes a single file that has no manifest.
 
     Args:
-        path: The file, or a device or pipe, which is written to.
-        fill: Writes the file at the path that it is given.
-        force: Replace any regular file. Without it only an equal file is replaced, or one that is ours.
-        is_ours: Whether a file that begins with these bytes, 4 KiB at most, was written by the same command.
-        or_else: What the user can do if another file is in the way.
+        path: The file. A device or pipe is written to directly.
+        fill: Writes the file to the path that it is called with.
+        force: Replace any regular file. Otherwise only an equal file is replaced, or one that `is_ours`
+            accepts.
+        is_ours: Whether an existing file that starts with these bytes, at most 4 KiB, may be replaced.
+        or_else: Advice for the message when another file exists.
 
     Raises:
-        OutputExistsError: Another file is in the way.
+        OutputExistsError: Another file exists.
         OSError: A file cannot be written.
     """
     if _is_stream(path):
@@ -244,7 +254,7 @@ def write_file(
         return
     _refuse_scratch(path.parent)
     scratch = path.with_name(path.name + SCRATCH_SUFFIX)
-    with locked(scratch, "is writing this"):
+    with locked(scratch, "is writing this file"):
         clear(scratch)
         temporary = scratch / path.name
         try:
@@ -252,7 +262,7 @@ def write_file(
                 fill(temporary)
             _core.check_mapped()
             entry = _synced_entry(temporary, path.name)
-            is_forced = force or (_is_regular(path) and is_ours(_head(path)))
+            is_forced = force or (_is_regular(path) and is_ours(_first_bytes(path)))
             _refuse(path, {}, entry, force=is_forced, or_else=or_else)
             if is_forced:
                 temporary.replace(path)
@@ -264,7 +274,7 @@ def write_file(
 
 
 def write_page(path: Path, text: str) -> None:
-    """Publishes a page or picture that holds `PAGE_MARK` near its start; it replaces others that do."""
+    """Publishes a page or picture with `PAGE_MARK` near its start. Only other such files are replaced."""
     write_file(
         path,
         lambda temporary: temporary.write_bytes(text.encode()),
@@ -274,9 +284,9 @@ def write_page(path: Path, text: str) -> None:
 
 
 def refuse_page(path: Path) -> None:
-    """Refuses a page that `write_page` would refuse, before the work that it is to show."""
+    """Raises the error of `write_page` for an existing file, before the page's contents are computed."""
     if not _is_stream(path):
-        is_ours = _is_regular(path) and _has_page_mark(_head(path))
+        is_ours = _is_regular(path) and _has_page_mark(_first_bytes(path))
         _refuse(path, {}, None, force=is_ours, or_else=_OTHER_NAME)
 
 
@@ -285,12 +295,12 @@ def _has_page_mark(head: bytes) -> bool:
 
 
 def own_files(target: Target) -> set[str]:
-    """Names of the artifact's files in its folder, those of an interrupted publication included."""
+    """Names of the artifact's files in its folder, including those of an interrupted publication."""
     return {target.manifest.name, *_owned(target)}
 
 
 def remove(found: Manifest) -> None:
-    """Removes an artifact: its manifest, then the regular files that it lists and that are as it says."""
+    """Removes an artifact: its manifest, then the regular files it lists whose size and checksum match."""
     found.path.unlink()
     for entry in found.outputs:
         _remove_own(found.folder, entry)
@@ -301,16 +311,16 @@ def refuse_while_replaced(target: Target) -> None:
     """Raises PileError while the artifact is being replaced.
 
     A reader that calls this before and after it opens an artifact's files, and finds the same manifest both
-    times (`stamp`), has files of one artifact.
+    times (`stamp`), has opened files of a single artifact.
     """
     if target.unpublished.is_file() and (target.scratch / MARKER).is_file():
         raise PileError(
-            f"is being replaced; try again, or run the command that was making it again ({target.manifest})"
+            f"is being replaced; try again, or run again the command that makes it ({target.manifest})"
         )
 
 
 def stamp(target: Target) -> tuple[int, int, int] | None:
-    """What tells the published manifest from any other: inode, time of change (ns), bytes; None without one.
+    """Identity of the published manifest: inode, time of change (ns) and bytes. None if there is none.
 
     Raises:
         PileError: The artifact is being replaced.
@@ -325,12 +335,13 @@ def stamp(target: Target) -> tuple[int, int, int] | None:
 
 @contextlib.contextmanager
 def reading(target: Target) -> Iterator[None]:
-    """Opens an artifact's files as those of one artifact. Raises PileError if it is replaced meanwhile."""
+    """A context in which to open an artifact's files. Raises PileError if it is replaced meanwhile."""
     before = stamp(target)
     try:
         yield
     except (OSError, PileError):
-        # A file may be missing, or of another artifact, only because it is being replaced.
+        # The error may be a consequence of the replacement: files are missing or belong to different
+        # artifacts.
         _refuse_replaced(target, before)
         raise
     _refuse_replaced(target, before)
@@ -343,13 +354,13 @@ def _refuse_replaced(target: Target, before: tuple[int, int, int] | None) -> Non
 
 @contextlib.contextmanager
 def locked(folder: Path, what: str) -> Iterator[None]:
-    """Makes a scratch folder, or takes over one of ours, and keeps other processes out of it.
+    """Creates a scratch folder, or takes over one of ours, and locks it against other processes.
 
-    The lock ends with the process. A folder that holds nothing but the marker afterwards is removed.
+    The lock ends with the process. A folder that then contains only the marker is removed.
 
     Args:
         folder: The scratch folder.
-        what: What a process that holds the lock does, as in "another process is making this".
+        what: What the holder of the lock does, for the message "another process is making this output".
 
     Raises:
         PileError: Another process holds the lock, or the folder is not ours.
@@ -360,21 +371,21 @@ def locked(folder: Path, what: str) -> Iterator[None]:
         finally:
             if [path.name for path in folder.iterdir()] == [MARKER]:
                 (folder / MARKER).unlink()
-                # Another process may have come in between.
+                # Another process may have created a file since.
                 with contextlib.suppress(OSError):
                     folder.rmdir()
                     sync_folder(folder.parent)
 
 
 def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
-    """Removes what is in a locked scratch folder but the marker; no link is followed."""
+    """Removes everything in a locked scratch folder except the marker and `keep`; links are not followed."""
     for path in sorted(folder.iterdir()):
         if path.name != MARKER and path.name not in keep:
             _remove_tree(path)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes renames and removals in a folder durable, where the file system can."""
+    """Makes renames and removals in a folder durable, if the file system supports it."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
@@ -387,14 +398,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Names the output in the error of a full disk: a write to an open file does not, unlike the core."""
+    """Adds the output's path to the full-disk error. A write to an open file raises it without a path."""
     try:
         yield
     except OSError as err:
-        # numpy says only how many items it could not write.
+        # numpy reports only the number of items that it could not write.
         if err.errno is None and err.filename is None:
-            raise PileError(f"could not be written whole, {err}; is the disk full? ({path})") from err
-        # The core names the file itself; Arrow's text holds the number.
+            raise PileError(f"could not be written completely: {err}; is the disk full? ({path})") from err
+        # The core's errors name the file; Arrow's text contains the error number.
         is_unnamed = err.strerror == os.strerror(err.errno or 0) or "[errno" in (err.strerror or "")
         if err.filename is None and err.errno in _FULL and is_unnamed:
             err.filename = str(path)
@@ -411,12 +422,12 @@ class _Lock:
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._file = os.open(folder / MARKER, flags, 0o644)
             except FileNotFoundError:
-                # The process that held it has removed the folder just now.
+                # The process that held the lock has just removed the folder.
                 continue
             except OSError as err:
                 if err.errno == errno.ELOOP:
                     raise PileError(
-                        f"is a link, so this is no scratch folder of ours ({folder / MARKER})"
+                        f"is a link, so this is not a scratch folder of pile-tools ({folder / MARKER})"
                     ) from None
                 raise
             try:
@@ -429,15 +440,15 @@ class _Lock:
             self.close()
 
     def _refuse_foreign(self, folder: Path) -> None:
-        """Refuses a file or pipe that has the marker's name only: ours is empty."""
+        """Raises PileError unless the marker is an empty regular file, as ours is."""
         found = os.fstat(self._file)
         if not stat.S_ISREG(found.st_mode) or found.st_size:
             raise PileError(
-                f"is not from pile-tools, so this is no scratch folder of ours ({folder / MARKER})"
+                f"is not from pile-tools, so this is not a scratch folder of pile-tools ({folder / MARKER})"
             )
 
     def _take(self, folder: Path, what: str) -> bool:
-        """Locks the marker; False if the process that held it has removed it meanwhile."""
+        """Locks the marker. False if the process that held the lock has removed the marker meanwhile."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
@@ -446,7 +457,7 @@ class _Lock:
             if err.errno not in _NO_LOCKS:
                 raise
             warnings.warn(
-                f"the file system has no locks: do not run this twice at once ({folder})",
+                f"the file system has no locks: do not run the same command twice at once ({folder})",
                 NoLocksWarning,
                 stacklevel=4,
             )
@@ -460,27 +471,27 @@ class _Lock:
 
 
 def _make_folder(folder: Path) -> None:
-    """Makes a scratch folder, or checks that the one that is there is ours or empty."""
-    # A broken link in place of a parent exists too, and no waiting changes that: this error is not ours.
+    """Creates a scratch folder, or checks that an existing one is ours or empty."""
+    # Outside the `try`: FileExistsError of a parent, such as a broken link, must reach the user, not a retry.
     files.make_folders(folder.parent)
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
         return
     try:
         if not stat.S_ISDIR(folder.lstat().st_mode):
-            raise PileError(f"is in the way of a scratch folder; rename or remove it ({folder})")
+            raise PileError(f"has the name of the scratch folder; rename or remove it ({folder})")
         names = [path.name for path in folder.iterdir()]
     except FileNotFoundError:
         return
     if names and MARKER not in names:
         raise PileError(
-            f"has the name of a scratch folder, but its files are not from pile-tools; "
+            f"has the name of the scratch folder, but its files are not from pile-tools; "
             f"rename or remove it ({folder})"
         )
 
 
 def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
-    """The unpublished manifest of this request, if each file it lists is there, or published, as it says."""
+    """The unpublished manifest of this request, if each file it lists is intact, published or not."""
     if not _is_regular(target.unpublished):
         return None
     try:
@@ -489,23 +500,23 @@ def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
         return None
     if found.request != request.digest or not manifest.has_same_inputs(found, request, target.folder):
         return None
-    is_whole = all(
-        _is_as_told(target.scratch / entry["path"], entry)
-        or _is_as_told(target.folder / entry["path"], entry)
+    is_complete = all(
+        _matches_entry(target.scratch / entry["path"], entry)
+        or _matches_entry(target.folder / entry["path"], entry)
         for entry in found.outputs
     )
-    return found if is_whole else None
+    return found if is_complete else None
 
 
-def _begin(target: Target, owned: Mapping[str, Entry]) -> None:
-    """Discards an unpublished manifest, whose files may already be published: they stay known as ours."""
+def _discard_unpublished(target: Target, owned: Mapping[str, Entry]) -> None:
+    """Discards an unpublished manifest. Its files may already be published, so they are recorded as ours."""
     if os.path.lexists(target.unpublished):
         _write_replaced(target, owned)
         target.unpublished.unlink()
 
 
 def _write_manifest(target: Target, request: Request, built: Built, owned: Mapping[str, Entry]) -> Manifest:
-    """Syncs the files and writes their manifest: from here on a rerun only publishes."""
+    """Syncs the files and writes their manifest; a rerun after that only publishes."""
     _core.check_mapped()
     outputs = []
     for name in built.names:
@@ -518,22 +529,22 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
 
 
 def _refuse_own_input(target: Target, inputs: Sequence[Entry], names: Sequence[str]) -> None:
-    """Refuses to write over what is still to be read. Raises ConfigError."""
-    read = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
+    """Raises ConfigError if an output would overwrite an input."""
+    sources = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
     for path in (target.folder / name for name in names):
-        if path.is_file() and any(one.is_file() and path.samefile(one) for one in read):
-            raise ConfigError(f"is one of the files that are read; give another output ({path})")
+        if path.is_file() and any(source.is_file() and path.samefile(source) for source in sources):
+            raise ConfigError(f"is one of the inputs; give another output ({path})")
 
 
 def _refuse_scratch(folder: Path) -> None:
-    """Refuses an output in a scratch folder, which its job clears. Raises ConfigError."""
+    """Raises ConfigError for an output in a scratch folder, which the folder's job clears."""
     for parent in (folder, *folder.parents):
         if parent.name.endswith(SCRATCH_SUFFIX) and (parent / MARKER).is_file():
             raise ConfigError(f"is the scratch folder of a job; give another output ({parent})")
 
 
 def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
-    """Refuses inputs that grew or shrank while the job read them. Raises PileError."""
+    """Raises PileError if an input changed its size while the job read it."""
     for entry in inputs:
         path = manifest.resolved(folder, entry["path"])
         if "bytes" in entry and path.is_file() and path.stat().st_size != entry["bytes"]:
@@ -546,7 +557,7 @@ def _publish(
 ) -> Manifest:
     """Renames finished files to their names, the manifest last, and removes what they replace.
 
-    `before` is the inode of the manifest that was there when the job began.
+    `before` is the inode of the manifest that existed when the job began, None if there was none.
     """
     files.make_folders(target.folder)
     for entry in made.outputs:
@@ -554,20 +565,23 @@ def _publish(
     _refuse_kind(target.manifest)
     if os.path.lexists(target.manifest):
         if not force and _inode(target.manifest) != before:
-            raise OutputExistsError(f"came here while this was made; --force replaces it ({target.manifest})")
+            raise OutputExistsError(
+                f"was created while this was being made; force replaces it ({target.manifest})"
+            )
         target.manifest.unlink()
-    # Readers that know no manifests open the first file of a list, `.bin` say: it goes first and comes last.
+    # Readers of other tools, which ignore manifests, open the first file of the list, for example `.bin`. It
+    # is removed first and renamed last, so that its presence means that the others exist.
     entries = [entry for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
     replaceable = {entry["path"] for entry in entries if force or entry["path"] in owned}
     for entry in entries:
         if entry["path"] in replaceable:
             (target.folder / entry["path"]).unlink(missing_ok=True)
     for entry in reversed(entries):
-        made_file, final = target.scratch / entry["path"], target.folder / entry["path"]
+        finished_file, final = target.scratch / entry["path"], target.folder / entry["path"]
         if entry["path"] in replaceable:
-            made_file.replace(final)
+            finished_file.replace(final)
         else:
-            _rename_exclusively(made_file, final, entry)
+            _rename_exclusively(finished_file, final, entry)
     sync_folder(target.folder)
     if force:
         target.unpublished.replace(target.manifest)
@@ -581,26 +595,27 @@ def _publish(
 
 
 def _rename_exclusively(
-    made: Path, final: Path, entry: Entry | None, or_else: str = "--force replaces it"
+    made: Path, final: Path, entry: Entry | None, or_else: str = "force replaces it"
 ) -> None:
-    """Renames a finished file to a name that was free, or had an equal file, when it was looked at last.
+    """Renames a finished file, without replacing a file created since the name was last checked.
 
-    A rename replaces what has come to the name since; a hard link does not.
+    A rename would replace such a file; a hard link fails.
 
     Args:
         made: The finished file in the scratch folder.
-        final: Its name.
-        entry: What the manifest says of it: an equal file stays, of the manifest itself none does.
-        or_else: What the user can do if another file is there.
+        final: Its final path.
+        entry: The file's entry in the manifest, which an existing equal file satisfies. None for the manifest
+            itself, which no existing file satisfies.
+        or_else: Advice for the message when another file exists.
 
     Raises:
-        OutputExistsError: Another file came to the name.
+        OutputExistsError: Another file was created at the final path.
     """
     try:
         os.link(made, final, follow_symlinks=False)
     except FileExistsError:
-        if entry is None or not _is_as_told(final, entry):
-            raise OutputExistsError(f"came here while this was made; {or_else} ({final})") from None
+        if entry is None or not _matches_entry(final, entry):
+            raise OutputExistsError(f"was created while this was being made; {or_else} ({final})") from None
     except OSError as err:
         if err.errno not in _NO_LINKS:
             raise
@@ -615,23 +630,23 @@ def _refuse(
     new: Entry | None,
     *,
     force: bool,
-    or_else: str = "--force replaces it",
+    or_else: str = "force replaces it",
 ) -> None:
-    """Refuses to replace what is not ours, or no regular file. An equal file may be replaced by any."""
+    """Raises OutputExistsError if `path` may not be replaced: it is not ours, and not equal to `new`."""
     _refuse_kind(path)
-    is_replaceable = force or path.name in owned or (new is not None and _is_as_told(path, new))
+    is_replaceable = force or path.name in owned or (new is not None and _matches_entry(path, new))
     if os.path.lexists(path) and not is_replaceable:
         raise OutputExistsError(f"exists and is not from pile-tools; {or_else} ({path})")
 
 
 def _refuse_kind(path: Path) -> None:
-    """Refuses to replace a folder, link, device, pipe or socket."""
+    """Raises OutputExistsError for a folder, link, device, pipe or socket, which is never replaced."""
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISREG(mode):
-        raise OutputExistsError(f"is {_kind(mode)} and is not replaced; give another output ({path})")
+        raise OutputExistsError(f"is {_kind(mode)}, which is not replaced; give another output ({path})")
 
 
 def _kind(mode: int) -> str:
@@ -645,25 +660,25 @@ def _kind(mode: int) -> str:
 
 
 def _owned(target: Target) -> dict[str, Entry]:
-    """Files beside the manifest that artifacts published at this name list as theirs."""
+    """Entries, by name, of files beside the manifest that artifacts published with this name list."""
     owned: dict[str, Entry] = {}
     for path in (target.scratch / REPLACED, target.unpublished, target.manifest):
         if _is_regular(path):
             with contextlib.suppress(FormatError):
                 entries = _read_replaced(path) if path.name == REPLACED else manifest.read(path).outputs
-                # A killed publication may have renamed a file, or another command may have made one there.
+                # Only files that a killed publication has renamed are ours, not those of another command.
                 is_listed = path != target.unpublished
                 owned.update(
                     (entry["path"], entry)
                     for entry in entries
-                    if _is_plain(entry["path"])
-                    and (is_listed or _is_as_told(target.folder / entry["path"], entry))
+                    if _is_file_name(entry["path"])
+                    and (is_listed or _matches_entry(target.folder / entry["path"], entry))
                 )
     return owned
 
 
-def _is_plain(name: str) -> bool:
-    """Whether a name is that of a file in the folder itself."""
+def _is_file_name(name: str) -> bool:
+    """Whether a manifest's path names a file in the manifest's folder, not below it or elsewhere."""
     return name not in ("", ".", "..") and "/" not in name and "\0" not in name
 
 
@@ -680,7 +695,7 @@ def _read_replaced(path: Path) -> list[Entry]:
 
 
 def _write_replaced(target: Target, owned: Mapping[str, Entry]) -> None:
-    """Records which files are ours, before the manifest that says so is removed."""
+    """Records which files are ours, before the manifest that lists them is removed."""
     if not owned:
         return
     keys = ("path", "bytes", "sha256")
@@ -689,7 +704,7 @@ def _write_replaced(target: Target, owned: Mapping[str, Entry]) -> None:
 
 
 def _remove_replaced(target: Target, published: Manifest, owned: Mapping[str, Entry]) -> None:
-    """Removes files of earlier artifacts that the published one does not have."""
+    """Removes files of earlier artifacts that the published one does not list."""
     current = {entry["path"] for entry in published.outputs}
     for name, entry in owned.items():
         if name not in current:
@@ -697,55 +712,55 @@ def _remove_replaced(target: Target, published: Manifest, owned: Mapping[str, En
 
 
 def _remove_own(folder: Path, entry: Entry) -> None:
-    """Removes a file that a manifest of ours lists, if it is the one: by kind, size and checksum."""
+    """Removes a file that a manifest of ours lists, if its size and checksum match."""
     path = folder / entry["path"]
-    if _is_plain(entry["path"]) and _is_as_told(path, entry):
+    if _is_file_name(entry["path"]) and _matches_entry(path, entry):
         path.unlink()
 
 
-def _is_as_told(path: Path, entry: Entry) -> bool:
-    """Whether a path is the regular file that an entry describes."""
+def _matches_entry(path: Path, entry: Entry) -> bool:
+    """Whether a path is a regular file with the size and checksum of an entry."""
     return (
         _is_regular(path) and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
     )
 
 
 def _inode(path: Path) -> int | None:
-    """The inode of a file or link itself; None where there is none."""
+    """The inode of a file, or of a link itself. None if there is no file."""
     with contextlib.suppress(FileNotFoundError):
         return path.lstat().st_ino
     return None
 
 
 def _is_regular(path: Path) -> bool:
-    """Whether a path is a regular file itself, not a link to one."""
+    """Whether a path is a regular file, not a link to one."""
     with contextlib.suppress(OSError):
         return stat.S_ISREG(path.lstat().st_mode)
     return False
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether a path names a device or pipe, also by a link, as /dev/stdout does."""
+    """Whether a path names a device or pipe, directly or through a link such as /dev/stdout."""
     with contextlib.suppress(OSError):
         mode = path.stat().st_mode
         return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
     return False
 
 
-def _head(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(4096)
 
 
 def _synced_entry(path: Path, name: str, sha256: str | None = None) -> Entry:
-    """A finished file of the scratch folder, synced, as its manifest lists it."""
+    """Syncs a finished file of the scratch folder and returns its manifest entry."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return {"path": name, "bytes": path.stat().st_size, "sha256": sha256 or files.sha256(path)}
 
 
 def _remove_tree(path: Path) -> None:
-    """Removes a file, a link, or a folder with what is in it; no link is followed."""
+    """Removes a file, a link, or a folder with its contents; links are not followed."""
     # No recursion: folders may be nested deeper than Python's stack.
     pending = [path]
     while pending:

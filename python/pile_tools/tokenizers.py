@@ -1,7 +1,7 @@
 """Finds tokenizers: a tokenizer.json, a folder that holds one, or a model's id on the Hugging Face Hub.
 
-The Hub is asked through `huggingface_hub` (extra `[hub]`), which keeps what it fetched in its cache and
-follows its own settings: `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`.
+Files are fetched from the Hub by `huggingface_hub` (extra `[hub]`), which caches them and reads its own
+environment variables: `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _INSTEAD = f"give the path of a {TOKENIZER_FILE}, or of a folder that holds one,
 
 @dataclass(frozen=True)
 class TokenizerFile:
-    """A tokenizer.json on this machine, and where it came from.
+    """A tokenizer.json on this machine, and its origin.
 
     Attributes:
         path: The file.
         hub_id: The model's id, if it is from the Hub.
-        revision: The branch, tag or commit that was asked for; None for the default.
-        commit: The commit that the file is of, if it is from the Hub.
+        revision: The requested branch, tag or commit; None for the default.
+        commit: The commit that contains the file, if it is from the Hub.
     """
 
     path: Path
@@ -45,11 +45,11 @@ class TokenizerFile:
     commit: str | None = None
 
     def load(self) -> Tokenizer:
-        """The tokenizer. Raises FormatError for what is not supported, OSError if it cannot be read."""
+        """Loads the tokenizer. Raises FormatError for an unsupported component, OSError if unreadable."""
         return Tokenizer.from_file(self.path)
 
     def entry(self, folder: Path) -> Entry:
-        """What a manifest in `folder` says of it: the file that is read, its checksum and its origin."""
+        """The entry of the file in a manifest in `folder`: path, size, checksum and origin."""
         origin = {"hub_id": self.hub_id, "revision": self.revision, "commit": self.commit}
         known = {key: value for key, value in origin.items() if value is not None}
         return manifest.file_entry(self.path, folder, role="tokenizer", **known)
@@ -60,98 +60,99 @@ def load_tokenizer(name: AnyPath) -> Tokenizer:
 
     Args:
         name: A tokenizer.json, a folder that holds one, or an id such as `EleutherAI/pythia-70m`, followed by
-            `@REVISION` if not the default one is meant. What exists on disk comes first.
+            `@REVISION` for another revision than the default. An existing path takes precedence over an id.
 
     Raises:
-        FormatError: A component of the tokenizer is not supported, named with its place.
-        PileError: It is not found, or the Hub does not give it.
+        FormatError: A component of the tokenizer is not supported; the message names its JSON path.
+        PileError: The tokenizer is not found, or the Hub refuses it or cannot be reached.
         OSError: The file cannot be read.
     """
     return find_tokenizer(name).load()
 
 
 def find_tokenizer(name: AnyPath) -> TokenizerFile:
-    """The file that `name` stands for, fetched if need be; as `load_tokenizer`."""
+    """The file of a tokenizer, fetched from the Hub if necessary. Takes and raises as `load_tokenizer`."""
     path = Path(name)
     if path.is_dir():
         file = path / TOKENIZER_FILE
         if not file.exists():
             raise PileError(f"the folder holds no {TOKENIZER_FILE} ({path})")
-        # A folder may come from anyone, and a pipe in it would be waited for.
+        # Refuses a pipe, which would block the reader: the folder may be untrusted.
         checked.open_regular(file).close()
         return TokenizerFile(file)
-    asked = _HUB_NAME.fullmatch(os.fspath(name))
-    if path.exists() or asked is None or path.suffix == ".json":
-        return TokenizerFile(path)  # A file that is missing is named when it is read.
-    return _fetch(asked["id"], asked["revision"])
+    hub_name = _HUB_NAME.fullmatch(os.fspath(name))
+    if path.exists() or hub_name is None or path.suffix == ".json":
+        return TokenizerFile(path)  # Reading a missing file raises an error that names it.
+    return _fetch(hub_name["id"], hub_name["revision"])
 
 
 def eod_of(tokenizer: Tokenizer, name: str | None, source: AnyPath) -> tuple[str, int] | None:
-    """The end-of-document token and its id: the one of a name, or else the tokenizer's own if it has one.
+    """The end-of-document token and its id: the token `name`, or by default the tokenizer's own, if any.
 
-    `source` is what the tokenizer was loaded from, for the message. Raises ConfigError for an unknown name.
+    `source` is the file or id of the tokenizer, for the message. Raises ConfigError for an unknown name.
     """
     if name is None:
         return tokenizer.eod
     id = tokenizer.token_to_id(name)
     if id is None:
-        raise ConfigError(f"--eod {name!r} is not in the vocabulary of {source}")
+        raise ConfigError(f"end-of-document token {name!r} is not in the vocabulary of {source}")
     return name, id
 
 
 def _fetch(hub_id: str, revision: str | None) -> TokenizerFile:
-    """The file of a model on the Hub, from the cache if it is there."""
+    """The file of a model on the Hub, from the cache if possible."""
     try:
         from huggingface_hub import errors, hf_hub_download
     except ModuleNotFoundError as err:
         raise PileError(
-            f"{hub_id} is no file or folder here, and to ask the Hugging Face Hub for it needs "
+            f"{hub_id} is not a file or folder, and fetching it from the Hugging Face Hub needs "
             f"pip install 'pile-tools[hub]'; or {_INSTEAD}"
         ) from err
     except ValueError as err:
         raise PileError(
             f"huggingface_hub does not accept its settings: {first_line(err)}; {_INSTEAD}"
         ) from err
-    where = hub_id if revision is None else f"{hub_id}@{revision}"
+    name = hub_id if revision is None else f"{hub_id}@{revision}"
     try:
         with _quiet():
             path = Path(hf_hub_download(hub_id, TOKENIZER_FILE, revision=revision))
     except errors.LocalEntryNotFoundError as err:
         raise PileError(
-            f"{where} is no file or folder here, nor in the cache, and the Hugging Face Hub cannot be "
+            f"{name} is not a file or folder, nor in the cache, and the Hugging Face Hub cannot be "
             f"reached; {_INSTEAD}"
         ) from err
     except errors.GatedRepoError as err:
         raise PileError(
-            f"{where} is gated: accept its terms on the Hugging Face Hub and set HF_TOKEN, or {_INSTEAD}"
+            f"{name} is gated: accept its terms on the Hugging Face Hub and set HF_TOKEN, or {_INSTEAD}"
         ) from err
     except errors.RepositoryNotFoundError as err:
         raise PileError(
-            f"{where} is no file or folder here and no model on the Hugging Face Hub, or a private one: "
-            f"set HF_TOKEN if it is, or {_INSTEAD}"
+            f"{name} is not a file or folder, and not a public model on the Hugging Face Hub: "
+            f"set HF_TOKEN for a private one, or {_INSTEAD}"
         ) from err
     except errors.RevisionNotFoundError as err:
         raise PileError(f"{hub_id} on the Hugging Face Hub has no revision {revision}") from err
     except errors.EntryNotFoundError as err:
-        raise PileError(f"{where} on the Hugging Face Hub has no {TOKENIZER_FILE}; {_INSTEAD}") from err
+        raise PileError(f"{name} on the Hugging Face Hub has no {TOKENIZER_FILE}; {_INSTEAD}") from err
     except OSError as err:
-        # Of this machine, such as a full disk; the Hub's errors are OSErrors without a number.
+        # The Hub's errors are OSErrors without a number: one with a number is of this machine, as a full
+        # disk.
         if err.errno is not None:
             raise
-        raise _not_given(where, err) from err
+        raise _fetch_error(name, err) from err
     except Exception as err:
-        # What a server can answer raises errors of several libraries, and bare ones.
-        raise _not_given(where, err) from err
+        # A server's answer can raise exceptions of several libraries, without a common type.
+        raise _fetch_error(name, err) from err
     return TokenizerFile(path, hub_id, revision, path.parent.name)
 
 
-def _not_given(where: str, err: Exception) -> PileError:
-    return PileError(f"the Hugging Face Hub does not give {where}: {first_line(err)}; {_INSTEAD}")
+def _fetch_error(name: str, err: Exception) -> PileError:
+    return PileError(f"fetching {name} from the Hugging Face Hub failed: {first_line(err)}; {_INSTEAD}")
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the Hub's log of each try back: what fails in the end is said once."""
+    """Silences the Hub's log of each attempt: the final failure is reported once."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""N-grams of tokens and of words: exactly the counts of a plain Counter, however little memory there is."""
+"""N-grams of tokens and of words: counts equal to those of a Counter, for any memory limit."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def write_dataset(prefix: Path, documents: Sequence[Sequence[int]], code: int = 
 
 
 def naive(documents: Sequence[Sequence[Any]], n: int, *, across: bool = False) -> Counter[tuple[Any, ...]]:
-    """What a plain Counter counts."""
+    """The counts of a Counter."""
     streams = [[token for tokens in documents for token in tokens]] if across else documents
     return Counter(tuple(s[i : i + n]) for s in streams for i in range(len(s) - n + 1))
 
@@ -99,9 +99,9 @@ def test_as_a_counter(
     config = CountNgramsConfig(lengths=(1, 2, 3, 7), across_documents=across)
     summary = count(prefix, folder / "t.tsv", config, threads=threads)
     assert rows(folder / "t.tsv") == expected_rows(documents, config.lengths, across)
-    for of in summary["lengths"]:
-        counts = naive(documents, of["n"], across=across)
-        assert (of["n_distinct"], of["n_occurrences"]) == (len(counts), sum(counts.values()))
+    for length in summary["lengths"]:
+        counts = naive(documents, length["n"], across=across)
+        assert (length["n_distinct"], length["n_occurrences"]) == (len(counts), sum(counts.values()))
 
 
 @pytest.mark.parametrize("kind", ["cross_document", "within_document"])
@@ -130,7 +130,7 @@ def test_the_golden_counts(shared: Path, tmp_path: Path, kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[int]]]:
-    """A dataset that does not fit the least memory: 60,000 tokens."""
+    """A dataset of 60,000 tokens, whose counts exceed the minimum memory."""
     source = np.random.default_rng(0)
     documents = [source.zipf(1.3, 600).clip(max=3000).tolist() for _ in range(100)]
     return write_dataset(tmp_path_factory.mktemp("large") / "d", documents), documents
@@ -256,7 +256,7 @@ def test_case_is_ignored_on_request(tmp_path: Path) -> None:
     ]
 
 
-def test_wrong_input_is_said(dataset: Path, tmp_path: Path) -> None:
+def test_errors_of_wrong_input(dataset: Path, tmp_path: Path) -> None:
     config = CountNgramsConfig
     for wrong in ({"lengths": ()}, {"lengths": (0,)}, {"min_count": 0}, {"top": 0}):
         with pytest.raises(ConfigError):
@@ -272,7 +272,7 @@ def test_wrong_input_is_said(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="counted up to n = 33"):
         count(dataset, tmp_path / "t.tsv", config(lengths=(40,)))
     foreign = write_dataset(tmp_path / "f", [[1, 2]], 4)
-    with pytest.raises(ConfigError, match="subsets of the documents are not known"):
+    with pytest.raises(ConfigError, match="subsets of the documents are unknown"):
         count(foreign, tmp_path / "t.tsv", config(by_subset=True))
     labels = write_dataset(tmp_path / "l", [[1, 2], [3, -100]], 4)
     with pytest.raises(ConfigError, match="id -100 in document 1; negative ids are labels"):
@@ -295,7 +295,7 @@ def test_another_tokenizer_is_another_request(dataset: Path, tokenizer: Path, tm
         count_tokens(dataset, table, tokenizer=find_tokenizer(other), **how)  # type: ignore[arg-type]
 
 
-def test_finished_output_stands(dataset: Path, tmp_path: Path) -> None:
+def test_finished_output_is_kept(dataset: Path, tmp_path: Path) -> None:
     how = {"tokenizer": None, "memory": 1 << 24, "threads": 1}
     table = tmp_path / "t.tsv"
     assert count_tokens(dataset, table, CountNgramsConfig(), **how)[1]  # type: ignore[arg-type]
@@ -307,14 +307,14 @@ def test_finished_output_stands(dataset: Path, tmp_path: Path) -> None:
         count(dataset, tmp_path / "mine.tsv", CountNgramsConfig())
 
 
-def test_too_small_a_disk_is_said_before(
+def test_too_small_a_disk_is_an_error_before_the_work(
     large: tuple[Path, list[list[int]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     with pytest.raises(FormatError, match="may need 1 MiB of disk here, where 1 MiB are free"):
         count(large[0], tmp_path / "t.tsv", CountNgramsConfig(lengths=(3,)), memory=1)
-    # What fits the memory needs no disk.
+    # Counts that fit in memory need no disk.
     count(large[0], tmp_path / "t.tsv", CountNgramsConfig(lengths=(3,)), memory=1 << 28)
 
 
@@ -358,7 +358,7 @@ def command(prefix: Path, table: Path) -> list[str]:
     return [sys.executable, "-c", program, *arguments, "--threads", "1"]
 
 
-def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Path) -> None:
+def test_a_killed_job_resumes(large: tuple[Path, list[list[int]]], tmp_path: Path) -> None:
     prefix, documents = large
     table = tmp_path / "t.tsv"
     process = subprocess.Popen(command(prefix, table), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -376,10 +376,10 @@ def test_a_killed_job_goes_on(large: tuple[Path, list[list[int]]], tmp_path: Pat
     written = first.stat().st_mtime_ns if first.exists() else None
     refused = count_or_error(prefix, table, CountNgramsConfig(lengths=(2,)))
     assert "finished files of an unfinished run" in refused
-    # Another memory may go on with them too.
+    # A run with other memory and threads resumes from the same files.
     how = {"tokenizer": None, "memory": 1 << 18, "threads": 2}
-    seen = first.stat().st_mtime_ns if first.exists() else None
-    assert seen == written
+    after_refusal = first.stat().st_mtime_ns if first.exists() else None
+    assert after_refusal == written
     count_tokens(prefix, table, CountNgramsConfig(lengths=tuple(range(1, 9))), **how)  # type: ignore[arg-type]
     assert rows(table) == expected_rows(documents, range(1, 9), False)
     assert not (tmp_path / "t.tsv.partial").exists()

@@ -1,4 +1,4 @@
-"""Terms, pairs and Pythia's arithmetic rule: exactly what the slow obvious ways count."""
+"""Terms, pairs and Pythia's arithmetic rule: equal to the counts of slow, obvious implementations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.conftest import Run
 import pile_tools
 from pile_tools import timeline
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.jobs.count_terms import Asked, CountTermsConfig, count_in_shards, read_asked
+from pile_tools.jobs.count_terms import CountTermsConfig, TermList, count_in_shards, read_terms
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as make_order
 from pile_tools.manifest import read
@@ -28,7 +28,7 @@ from pile_tools.read.shards import find_shards
 
 TIME = "minute|hour|day|week|month|year|decade"
 PUNCT = re.escape(string.punctuation)
-#: The original's expressions, but that a word's characters are one class: what they match is the same.
+#: The original's expressions with the characters of a word in one class, which match the same texts.
 LAZY = re.compile(rf"(?=( (\d){{1,5}} ([\w{PUNCT}]+\s+){{1,3}}(\d){{1,5}}))")
 UNIT_A = re.compile(rf"(?=( (\d){{1,5}} ([\w{PUNCT}]+\s+){{0,3}}?({TIME})))")
 UNIT_B = re.compile(rf"(?=( ({TIME}) ([\w{PUNCT}]+\s+){{0,3}}?(\d){{1,5}}))")
@@ -51,7 +51,7 @@ def arithmetic(row: str) -> Counter[str]:
 
 
 def rows_of(tokens: np.ndarray[Any, Any], folder: Path) -> pile_tools.Order:
-    """Rows in training order as an order of two rows a step."""
+    """An order of given rows, two per step."""
     folder.mkdir(parents=True, exist_ok=True)
     tokens.astype("<u2").tofile(folder / "rows-00000-of-00000.bin")
     return pile_tools.open_order(folder, row_length=tokens.shape[1], batch_size=2)
@@ -75,21 +75,21 @@ def test_the_golden_counts_of_pythia(shared: Path, neox_tokenizer: Path, tmp_pat
 NUMBERS = ("1", "23", "45678", "123456", "٣", "a1", "²", "Ⅷ")
 WORDS = ("x", "day", "days", "minute", "week", "hour", "year.", ",", "_", "-", "é", "日", "\u0301", "\ufffd")
 SPACES = (" ", " ", " ", "  ", "\n", "\t", "\xa0", "\u200b", "\x1c")
-PIECES = st.sampled_from([*NUMBERS, *WORDS, *SPACES])
+FRAGMENTS = st.sampled_from([*NUMBERS, *WORDS, *SPACES])
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(texts=st.lists(st.lists(PIECES, max_size=40).map("".join), min_size=1, max_size=6))
-def test_the_rule_is_that_of_the_expressions(
+@given(texts=st.lists(st.lists(FRAGMENTS, max_size=40).map("".join), min_size=1, max_size=6))
+def test_the_rule_equals_the_regular_expressions(
     texts: list[str], tokenizer: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     opened = pile_tools.load_tokenizer(tokenizer)
     ids = [opened.encode(text) for text in texts] * 2
-    # Filled up with an id that decodes to nothing.
+    # Padded with an id that decodes to nothing.
     length = max(max(map(len, ids)), 1)
     rows = np.full((len(ids), length), 60_000, dtype=np.uint16)
-    for row, of in zip(rows, ids, strict=True):
-        row[: len(of)] = of
+    for row, tokens in zip(rows, ids, strict=True):
+        row[: len(tokens)] = tokens
     order = rows_of(rows, tmp_path_factory.mktemp("rows") / "r")
     found = timeline.count_arithmetic(order, [len(texts)], tokenizer=opened, threads=1)
     expected: Counter[str] = Counter()
@@ -98,23 +98,25 @@ def test_the_rule_is_that_of_the_expressions(
     assert found[0] == dict(expected)
 
 
-def asked(terms: Sequence[str], pairs: Sequence[tuple[int, int]] = ()) -> Asked:
-    return Asked([term.encode() for term in terms], list(pairs), [])
+def term_list(terms: Sequence[str], pairs: Sequence[tuple[int, int]] = ()) -> TermList:
+    return TermList([term.encode() for term in terms], list(pairs), [])
 
 
 def table(path: Path) -> list[list[str]]:
     return [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def count(shard: Path, folder: Path, what: Asked, **config: Any) -> tuple[list[list[str]], list[list[str]]]:
-    count_in_shards([shard], folder / "t.tsv", what, CountTermsConfig(**config), threads=2, force=True)
+def count(
+    shard: Path, folder: Path, terms: TermList, **config: Any
+) -> tuple[list[list[str]], list[list[str]]]:
+    count_in_shards([shard], folder / "t.tsv", terms, CountTermsConfig(**config), threads=2, force=True)
     pairs = folder / "t.pairs.tsv"
-    return table(folder / "t.tsv")[1:], table(pairs)[1:] if what.pairs else []
+    return table(folder / "t.tsv")[1:], table(pairs)[1:] if terms.pairs else []
 
 
 def lookahead(text: str, term: str, *, whole: bool, fold: bool) -> int:
-    before, behind = (r"(?<!\w)", r"(?!\w)") if whole else ("", "")
-    return len(re.findall(f"{before}(?={re.escape(term)}{behind})", text, re.IGNORECASE if fold else 0))
+    before, after = (r"(?<!\w)", r"(?!\w)") if whole else ("", "")
+    return len(re.findall(f"{before}(?={re.escape(term)}{after})", text, re.IGNORECASE if fold else 0))
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -129,9 +131,9 @@ def test_as_regular_expressions_count(
 ) -> None:
     folder = tmp_path_factory.mktemp("terms")
     (folder / "s.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    # Cut from the texts too, so that long ones occur.
+    # Substrings of the texts too, so that long terms occur.
     terms = [*terms, *(text[i : i + 15] for text in texts for i in (0, 3) if text[i : i + 15])]
-    rows, _ = count(folder / "s.jsonl", folder, asked(terms), whole_words=whole, ignore_case=fold)
+    rows, _ = count(folder / "s.jsonl", folder, term_list(terms), whole_words=whole, ignore_case=fold)
     for term, row in zip(terms, rows, strict=True):
         each = [lookahead(text, term, whole=whole, fold=fold) for text in texts]
         assert row == [term, str(sum(each)), str(sum(n > 0 for n in each))]
@@ -140,35 +142,35 @@ def test_as_regular_expressions_count(
 def test_the_golden_terms(shared: Path, tmp_path: Path) -> None:
     golden = shared / "golden" / "dedup"
     truth = json.loads((golden / "term_truth.json").read_text())
-    terms = [of["term"] for of in truth["terms"]]
+    terms = [term["term"] for term in truth["terms"]]
     pairs = [(terms.index(a), terms.index(b)) for a, b, _ in truth["document_cooccurrence"]]
-    rows, together = count(golden / "docs.jsonl", tmp_path, asked(terms, pairs))
+    rows, together = count(golden / "docs.jsonl", tmp_path, term_list(terms, pairs))
     assert rows == [
-        [of["term"], str(of["overlapping_substring"]), str(of["documents"])] for of in truth["terms"]
+        [term["term"], str(term["overlapping_substring"]), str(term["documents"])] for term in truth["terms"]
     ]
     assert together == [[a, b, str(n)] for a, b, n in truth["document_cooccurrence"]]
-    words, _ = count(golden / "docs.jsonl", tmp_path, asked(terms), whole_words=True)
-    for of, row in zip(truth["terms"], words, strict=True):
-        # The truth is of \b, which asks for a border of a word: the same for terms of word characters alone.
-        if re.fullmatch(r"\w+", of["term"]):
-            assert int(row[1]) == of["word_bounded_unicode"], of
+    words, _ = count(golden / "docs.jsonl", tmp_path, term_list(terms), whole_words=True)
+    for term, row in zip(truth["terms"], words, strict=True):
+        # The truth is by \b, which is equal only for terms of word characters.
+        if re.fullmatch(r"\w+", term["term"]):
+            assert int(row[1]) == term["word_bounded_unicode"], term
 
 
-def test_pairs_near_by(tmp_path: Path) -> None:
+def test_pairs_within_a_distance(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text(json.dumps({"text": "rain in Spain \n stays  in the plain"}))
-    what = asked(["rain", "in", "plain"], [(0, 1), (0, 2), (1, 2)])
-    _, together = count(tmp_path / "s.jsonl", tmp_path, what, whole_words=True, within="3")
+    terms = term_list(["rain", "in", "plain"], [(0, 1), (0, 2), (1, 2)])
+    _, together = count(tmp_path / "s.jsonl", tmp_path, terms, whole_words=True, within="3")
     assert [row[2] for row in together] == ["1", "0", "1"]
-    _, together = count(tmp_path / "s.jsonl", tmp_path, what, whole_words=True, within="6")
+    _, together = count(tmp_path / "s.jsonl", tmp_path, terms, whole_words=True, within="6")
     assert [row[2] for row in together] == ["2", "1", "2"]
 
 
 def test_subsets_add_up(shards: Path, tmp_path: Path) -> None:
-    what = asked(["alpha", "a", "naïve"], [(0, 2)])
+    terms = term_list(["alpha", "a", "naïve"], [(0, 2)])
     for threads in (1, 2):
         output = tmp_path / f"{threads}.tsv"
         config = CountTermsConfig(by_subset=True)
-        made, is_new = count_in_shards(find_shards([shards]), output, what, config, threads=threads)
+        made, is_new = count_in_shards(find_shards([shards]), output, terms, config, threads=threads)
         assert is_new
     assert (tmp_path / "1.tsv").read_bytes() == (tmp_path / "2.tsv").read_bytes()
     header, *rows = table(tmp_path / "1.tsv")
@@ -191,7 +193,7 @@ def test_by_checkpoint_as_counted_row_by_row(order: Path) -> None:
     opened = pile_tools.open_order(order)
     decoder = opened.tokenizer()
     terms, steps = ["alpha", "a", "delta don't", "ma"], [0, 1, 7, 40]
-    query = asked(terms, [(0, 1)]).query(CountTermsConfig(), 2)
+    query = term_list(terms, [(0, 1)]).query(CountTermsConfig(), 2)
     found = timeline.count_terms(opened, query, steps)
     occurrences, samples = np.zeros((40, 4), np.int64), np.zeros((40, 4), np.int64)
     together = np.zeros(40, np.int64)
@@ -211,7 +213,7 @@ def test_by_checkpoint_as_counted_row_by_row(order: Path) -> None:
         assert found.pairs[i].tolist() == [together[:step].sum()]
 
 
-def test_wrong_input_is_said(tmp_path: Path) -> None:
+def test_errors_of_wrong_input(tmp_path: Path) -> None:
     terms = tmp_path / "terms.txt"
     for content, message in (
         (b"", "holds no texts"),
@@ -220,17 +222,17 @@ def test_wrong_input_is_said(tmp_path: Path) -> None:
     ):
         terms.write_bytes(content)
         with pytest.raises(PileError, match=message):
-            read_asked(terms, None, tmp_path)
+            read_terms(terms, None, tmp_path)
     terms.write_text("a\nb\na\n")
-    assert read_asked(terms, "all", tmp_path).pairs == [(0, 1), (0, 2), (1, 2)]
+    assert read_terms(terms, "all", tmp_path).pairs == [(0, 1), (0, 2), (1, 2)]
     pairs = tmp_path / "pairs.tsv"
-    for content, message in (("a b\n", "two terms with a tab"), ("a\tc\n", "'c' is not in")):
+    for content, message in (("a b\n", "two terms separated by a tab"), ("a\tc\n", "'c' is not in")):
         pairs.write_text(content)
         with pytest.raises(PileError, match=message):
-            read_asked(terms, str(pairs), tmp_path)
+            read_terms(terms, str(pairs), tmp_path)
     terms.write_text("".join(f"t{i}\n" for i in range(3000)))
     with pytest.raises(ConfigError, match="at most 2,000"):
-        read_asked(terms, "all", tmp_path)
+        read_terms(terms, "all", tmp_path)
     with pytest.raises(ConfigError, match="within must be"):
         CountTermsConfig(within="0")
 

@@ -1,7 +1,7 @@
-"""Tokenizing on Ray: a real cluster of processes, workers and drivers killed while they work.
+"""Tokenizing on a real Ray cluster, with workers and drivers killed while they run.
 
-Run when asked for by PILE_TOOLS_TEST_RAY=1: alone on two cores they take a minute, but Ray's own time limits
-run out where something else runs beside them.
+These tests run only with PILE_TOOLS_TEST_RAY=1. They take a minute on two idle cores; on a busy machine Ray's
+own timeouts expire.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def cluster() -> Iterator[str]:
         try:
             ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
             break
-        except Exception:  # Ray gives its processes 30 seconds, which a busy machine may not have
+        except Exception:  # Ray's timeout of 30 seconds expires on a busy machine
             ray.shutdown()
             if attempt == 2:
                 raise
@@ -54,7 +54,7 @@ def cluster() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def slow_shards(tmp_path_factory: pytest.TempPathFactory, write_shard: WriteShard) -> list[Path]:
-    """Five shards of words nobody has seen, which take a second or so each."""
+    """Five shards of random words, which no cache helps with; each takes about a second."""
     folder, letters = tmp_path_factory.mktemp("slow"), random.Random(0)
     for shard in range(5):
         texts = (" ".join(letters.randbytes(6).hex() for _ in range(2_000)) for _ in range(300))
@@ -65,7 +65,7 @@ def slow_shards(tmp_path_factory: pytest.TempPathFactory, write_shard: WriteShar
 
 @pytest.fixture(scope="module")
 def whole(slow_shards: list[Path], tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one process makes of them."""
+    """The dataset that one process makes of the shards."""
     prefix = tmp_path_factory.mktemp("whole") / "d"
     tokenize.run(slow_shards, prefix, TokenizeConfig(tokenizer=tokenizer), threads=1)
     return prefix
@@ -76,7 +76,7 @@ def contents(prefix: Path) -> dict[str, bytes]:
 
 
 def workers() -> list[int]:
-    """The processes that run a task of ours."""
+    """IDs of the processes that run a task of ours."""
     found = []
     for process in Path("/proc").iterdir():
         try:
@@ -87,10 +87,10 @@ def workers() -> list[int]:
     return found
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 60.0) -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
     deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, "it never happened"
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.01)
     return found
 
@@ -105,7 +105,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 ) -> None:
     from pile_tools.jobs import distributed
 
-    prefix, killed, seen = tmp_path / "d", [], []
+    prefix, killed, reports = tmp_path / "d", [], []
 
     def kill() -> None:
         wait_for(lambda: being_written(tmp_path / "d.parts"))
@@ -120,12 +120,12 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
         prefix,
         config,
         threads=1,
-        on_progress=lambda n_bytes, n_tokens: seen.append((n_bytes, n_tokens)),
+        on_progress=lambda n_bytes, n_tokens: reports.append((n_bytes, n_tokens)),
     )
     killer.join()
     assert len(killed) == 1
-    assert seen[-1][0] == sum(path.stat().st_size for path in slow_shards)
-    assert seen[-1][1] > 0
+    assert reports[-1][0] == sum(path.stat().st_size for path in slow_shards)
+    assert reports[-1][1] > 0
     merge.run(parts, prefix)
     assert contents(prefix) == contents(whole)
     distributed.remove_parts(parts)
@@ -147,7 +147,7 @@ def start_driver(address: str, shards: Path, prefix: Path, tokenizer: Path) -> s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_run_whose_driver_ended_goes_on_with_the_rest(
+def test_a_run_whose_driver_ended_resumes(
     cluster: str, slow_shards: list[Path], whole: Path, tokenizer: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     prefix, shards = tmp_path / "d", slow_shards[0].parent
@@ -176,7 +176,7 @@ def test_a_run_whose_driver_ended_goes_on_with_the_rest(
 
 
 @pytest.mark.slow
-def test_a_bad_shard_is_told_as_in_one_process_and_can_be_mended(
+def test_a_bad_shard_is_reported_as_in_one_process_and_can_be_repaired(
     cluster: str, shards: Path, dataset: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     from pile_tools.jobs import distributed
@@ -195,7 +195,7 @@ def test_a_bad_shard_is_told_as_in_one_process_and_can_be_mended(
     assert Path(f"{tmp_path}/d.bin").read_bytes() == Path(f"{dataset}.bin").read_bytes()
 
 
-def test_that_ray_is_missing_is_told_in_one_line(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_a_missing_ray_is_reported_in_one_line(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
     program = "import sys; sys.modules['ray'] = None; from pile_tools.cli import main; sys.exit(main())"
     arguments = ["tokenize", str(shards), "-o", "d", "--tokenizer", str(tokenizer), "--distributed"]
     command = [sys.executable, "-c", program, *arguments]

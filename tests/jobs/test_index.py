@@ -103,7 +103,7 @@ def test_bad_settings_and_inputs_are_told(prefix: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run(tmp_path / "none", IndexConfig())
     prefix.with_name("sample.manifest.json").unlink()
-    with pytest.raises(UnknownTokenizerError, match="not known or not here"):
+    with pytest.raises(UnknownTokenizerError, match="unknown or does not exist"):
         run(prefix, IndexConfig())
     prefix.with_name("sample.bin").rename(prefix.with_name("sample-00000-of-00001.bin"))
     with pytest.raises(FormatError, match="is missing"):

@@ -214,7 +214,7 @@ def test_standard_input_is_read_and_never_taken_for_done(cli: Cli, tmp_path: Pat
     assert (entry["path"], entry["bytes"]) == ("-", len(LINES))
     again = cli(*command, input='{"text": "other"}\n')
     assert again.returncode == 1
-    assert "is there already; --force replaces it" in again.stderr
+    assert "already exists; --force replaces it" in again.stderr
     assert cli(*command, "--force", input='{"text": "other"}\n').returncode == 0
     assert len(TokenDataset(tmp_path / "d")) == 1
     mixed = cli("tokenize", "-", tmp_path / "a.jsonl", "-o", tmp_path / "e", "--tokenizer", tokenizer)

@@ -131,7 +131,7 @@ def test_labels_are_verified_merged_and_made_once(
     assert any("03.jsonl.zst" in what for what in checks)
     config, found = LabelConfig(tokenizer=tokenizer), find_shards([shards])
     assert not label.run(prefix, found, config, threads=1)[1]
-    with pytest.raises(OutputExistsError, match=r"other inputs; --force replaces it \("):
+    with pytest.raises(OutputExistsError, match=r"other inputs; force replaces it \("):
         label.run(prefix, found[:2], config, threads=1)
     merge.run([dataset, prefix, dataset], tmp_path / "all")
     merged, one, other = TokenDataset(tmp_path / "all"), TokenDataset(dataset), TokenDataset(prefix)
@@ -154,7 +154,7 @@ def test_known_origins_and_other_tokenizers_are_refused(
     with pytest.raises(OutputExistsError, match="already has a provenance"):
         labelled(prefix, shards, tokenizer)
     assert labelled(prefix, shards, tokenizer, force=True)["n_found"] == len(TokenDataset(prefix))
-    with pytest.raises(ConfigError, match="--eod 'nope' is not in the vocabulary"):
+    with pytest.raises(ConfigError, match="end-of-document token 'nope' is not in the vocabulary"):
         label.run(prefix, [], LabelConfig(tokenizer=tokenizer, eod="nope"), threads=1)
     damaged = tmp_path / "bad.jsonl"
     damaged.write_text('{"text": "x"}\nno record\n')

@@ -1,4 +1,4 @@
-"""Merging: the bytes of one run, in order, and what must not be mixed."""
+"""Merging: output equal to that of one run, and datasets that must not be merged."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_merged_dataset_is_verified_back_to_the_shards(halves: list[Path], tmp
         verify.run(output)
 
 
-def test_a_foreign_dataset_is_taken_with_its_documents_unknown(
+def test_a_foreign_dataset_is_merged_with_unknown_origins(
     golden: Path, neox_tokenizer: Path, tmp_path: Path
 ) -> None:
     foreign = golden / "dataset" / "mini_eod_text_document"
@@ -90,7 +90,7 @@ def test_a_foreign_dataset_is_taken_with_its_documents_unknown(
     assert merged.origin(0) is None
 
 
-def test_tokens_that_do_not_mean_the_same_are_not_mixed(
+def test_tokens_with_other_meanings_are_not_merged(
     halves: list[Path], shards: Path, golden: Path, neox_tokenizer: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     found = find_shards([shards])
@@ -116,7 +116,7 @@ def test_datasets_are_found_by_prefix_file_or_folder(halves: list[Path], tmp_pat
     assert find_datasets([tmp_path]) == [a]
     assert find_datasets([tmp_path / "nowhere"]) == [tmp_path / "nowhere"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PileError, match="holds no datasets"):
+    with pytest.raises(PileError, match="contains no datasets"):
         find_datasets([tmp_path / "empty"])
 
 
@@ -132,12 +132,12 @@ def test_part_numbers_are_checked() -> None:
 
 
 @pytest.mark.parametrize("n_parts", [1, 3, 6])
-def test_parts_merge_to_the_single_run_manifest_included(
+def test_parts_merge_to_the_dataset_of_one_run_with_its_manifest(
     shards: Path, tokenizer: Path, tmp_path: Path, write_shard: WriteShard, n_parts: int
 ) -> None:
     folder = tmp_path / "shards"
     shutil.copytree(shards, folder)
-    # A shard without documents must not be in the way, and a new subset must get its number.
+    # A shard without documents, and a subset that occurs only in a later part.
     write_shard(folder / "01a.jsonl", [{"text": ""}])
     write_shard(folder / "02a.jsonl", [{"text": "x", "meta": {"pile_set_name": "New"}}])
     found = find_shards([folder])
@@ -148,7 +148,7 @@ def test_parts_merge_to_the_single_run_manifest_included(
     result = merge.run(find_datasets([tmp_path / "jobs" / "d.parts"]), prefix)
     assert result.is_whole
     assert contents(prefix) == contents(whole)
-    # The job is done: neither the whole nor any part of it is made again.
+    # The job is complete: neither the dataset nor any part is made again.
     shutil.rmtree(tmp_path / "jobs" / "d.parts")
     config = TokenizeConfig(tokenizer=tokenizer)
     for part in (None, Part(1, n_parts)):
@@ -157,10 +157,10 @@ def test_parts_merge_to_the_single_run_manifest_included(
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".idx", ".provenance"])
-def test_a_damaged_part_is_not_merged_and_is_made_again_if_asked(
+def test_a_damaged_part_is_not_merged_and_is_made_again_on_request(
     shards: Path, tokenizer: Path, dataset: Path, tmp_path: Path, suffix: str
 ) -> None:
-    """What a killed `tokenize --distributed` left may be damaged before it is run again."""
+    """Parts of a killed `tokenize --distributed` may be damaged before it runs again."""
     found, whole = find_shards([shards]), tmp_path / "whole"
     how = {"config": TokenizeConfig(tokenizer=tokenizer), "threads": 1}
     parts = [Part(1, 2), Part(2, 2)]
@@ -179,7 +179,7 @@ def test_a_damaged_part_is_not_merged_and_is_made_again_if_asked(
     assert contents(whole, files) == contents(dataset, files)
 
 
-def test_a_part_of_a_shard_that_changed_is_made_again_if_asked(
+def test_a_part_of_a_changed_shard_is_made_again_on_request(
     shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "own"
@@ -192,13 +192,13 @@ def test_a_part_of_a_shard_that_changed_is_made_again_if_asked(
     with pytest.raises(OutputExistsError, match="made before with"):
         tokenize.run(found, whole, **how)  # type: ignore[arg-type]
     assert tokenize.run(found, whole, renews_part=True, **how).is_new  # type: ignore[arg-type]
-    # Of another job nothing is replaced.
+    # A part of another job is not replaced.
     other = {**how, "config": TokenizeConfig(tokenizer=tokenizer, append_eod=False)}
     with pytest.raises(OutputExistsError, match="made before with"):
         tokenize.run(found, whole, renews_part=True, **other)  # type: ignore[arg-type]
 
 
-def test_a_tokenizer_that_changed_since_does_not_stop_a_merge(
+def test_a_tokenizer_that_changed_since_does_not_prevent_a_merge(
     halves: list[Path], shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     own = tmp_path / "tokenizer.json"
@@ -222,11 +222,11 @@ def test_missing_and_mixed_parts_are_named(shards: Path, tokenizer: Path, tmp_pa
     with pytest.raises(PileError, match=r"part-00001-of-00003\S* is a part of another job than"):
         merge.run([*find_datasets([folder]), *find_datasets([tmp_path / "e.parts"])], tmp_path / "d")
     whole = of_shards(found, tmp_path / "whole", tokenizer)
-    with pytest.raises(PileError, match="whole is not a part, the others are"):
+    with pytest.raises(PileError, match="whole is not a part, but others are"):
         merge.run([*find_datasets([folder]), whole], tmp_path / "d")
 
 
-def test_parts_without_any_document_are_told(
+def test_parts_without_documents_are_an_error(
     tmp_path: Path, tokenizer: Path, write_shard: WriteShard
 ) -> None:
     found = [write_shard(tmp_path / f"{i}.jsonl", [{"text": ""}]) for i in range(2)]

@@ -1,4 +1,4 @@
-"""Tokenizing: the reference's bytes, any number of threads, any interruption, bad input."""
+"""Tokenizing: bytes equal to the reference's for any number of threads and any interruption; bad input."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_any_number_of_threads_gives_the_same_bytes(shards: Path, tokenizer: Pat
     assert one == two == five
 
 
-def test_every_document_is_where_its_origin_says(dataset: Path, tokenizer: Path) -> None:
+def test_origins_locate_the_documents(dataset: Path, tokenizer: Path) -> None:
     import zstandard
 
     from pile_tools import Tokenizer
@@ -92,7 +92,7 @@ def test_finished_output_is_left_alone(shards: Path, tokenizer: Path, tmp_path: 
     before = contents(prefix)
     assert not tokenized(shards, prefix, tokenizer).is_new
     config = TokenizeConfig(tokenizer=tokenizer, append_eod=False)
-    with pytest.raises(OutputExistsError, match=r"eod = '<\|endoftext\|>', not None; --force"):
+    with pytest.raises(OutputExistsError, match=r"eod = '<\|endoftext\|>', not None; force"):
         run(find_shards([shards]), prefix, config, threads=1)
     assert contents(prefix) == before
     assert run(find_shards([shards]), prefix, config, threads=1, force=True).is_new
@@ -108,7 +108,7 @@ def test_a_dataset_of_another_tool_is_not_overwritten(shards: Path, tokenizer: P
 
 
 def start(shards: Path, prefix: Path, tokenizer: Path) -> subprocess.Popen[str]:
-    """The command in a process of its own."""
+    """Starts the command in another process."""
     program = "import sys; from pile_tools.cli import main; sys.exit(main())"
     arguments = ["tokenize", str(shards), "-o", str(prefix), "--tokenizer", str(tokenizer), "--threads", "1"]
     return subprocess.Popen(
@@ -146,7 +146,7 @@ def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
     assert not tokenized(shards, prefix, tokenizer).is_new or n_killed == 60
     assert contents(prefix) == contents(whole)
     assert sorted(p.name for p in prefix.parent.iterdir()) == sorted(f"d{suffix}" for suffix in SUFFIXES)
-    assert n_killed > 0, "nothing was killed; the test shows nothing"
+    assert n_killed > 0, "no process was killed, so nothing was tested"
 
 
 def test_two_processes_at_once_make_one_dataset(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
@@ -154,13 +154,13 @@ def test_two_processes_at_once_make_one_dataset(shards: Path, tokenizer: Path, t
     ended = [(*process.communicate(timeout=60), process.returncode) for process in processes]
     assert 0 in {code for _, _, code in ended}
     for output, errors, code in ended:
-        told = "is making this; wait for it or stop it" in errors
-        assert (code == 1 and told) or "documents" in output or "nothing to do" in output, errors
+        is_refused = code == 1 and "is making this output; wait for it or stop it" in errors
+        assert is_refused or "documents" in output or "nothing to do" in output, errors
     tokenized(shards, tmp_path / "whole" / "d", tokenizer)
     assert contents(tmp_path / "out" / "d") == contents(tmp_path / "whole" / "d")
 
 
-def test_a_job_killed_between_its_last_shard_and_its_manifest_goes_on(
+def test_a_job_killed_between_its_last_shard_and_its_manifest_resumes(
     shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_job_killed_between_its_last_shard_and_its_manifest_goes_on(
     assert contents(tmp_path / "out" / "d") == contents(tmp_path / "whole" / "d")
 
 
-def test_columns_that_are_shorter_than_the_state_says_are_made_anew(
+def test_columns_shorter_than_the_saved_state_are_made_again(
     shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     tokenized(shards, tmp_path / "whole", tokenizer)
@@ -188,14 +188,13 @@ def test_columns_that_are_shorter_than_the_state_says_are_made_anew(
         with (tmp_path / "d.partial" / name).open("r+b") as column:
             column.truncate(10)
         (bad / "04.jsonl").write_text('{"text": ""}\n')
-        # Shards of which nothing is left can be thrown away without asking.
         result = tokenized(bad, tmp_path / "d", tokenizer, force=True)
         assert result.n_resumed_shards == 0
         assert Path(f"{tmp_path}/d.bin").read_bytes() == Path(f"{tmp_path}/whole.bin").read_bytes()
         shutil.rmtree(bad)
 
 
-def test_shards_added_behind_those_that_are_finished_are_gone_on_with(
+def test_a_run_resumes_with_shards_added_after_the_finished_ones(
     shards: Path,
     tokenizer: Path,
     tmp_path: Path,
@@ -213,7 +212,7 @@ def test_shards_added_behind_those_that_are_finished_are_gone_on_with(
     assert contents(tmp_path / "out" / "d") == contents(tmp_path / "whole" / "d")
 
 
-def test_a_job_killed_while_publishing_goes_on(
+def test_a_job_killed_while_publishing_resumes(
     shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, prefix = tmp_path / "whole" / "d", tmp_path / "d"
@@ -234,14 +233,14 @@ def test_a_job_killed_while_publishing_goes_on(
             patch.setattr(Path, "replace", failing)
             with pytest.raises(KeyboardInterrupt):
                 tokenized(shards, prefix, tokenizer, force=True)
-        assert not Path(f"{prefix}.bin").exists(), "half a dataset can be opened"
+        assert not Path(f"{prefix}.bin").exists(), "an incomplete dataset can be opened"
         assert tokenized(shards, prefix, tokenizer).is_new
         assert {k: v for k, v in contents(prefix).items() if k != ".manifest.json"} == {
             k: v for k, v in contents(whole).items() if k != ".manifest.json"
         }
 
 
-def test_parts_of_another_job_are_neither_used_nor_thrown_away(
+def test_finished_shards_of_another_job_are_neither_used_nor_discarded(
     shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad"
@@ -259,7 +258,7 @@ def test_parts_of_another_job_are_neither_used_nor_thrown_away(
     assert Path(f"{prefix}.bin").read_bytes() == (tmp_path / "whole.bin").read_bytes()
 
 
-def test_a_mended_shard_is_gone_on_with(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_with_a_repaired_shard(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
     mended = tmp_path / "shards"
     shutil.copytree(shards, mended)
     good = (mended / "03.jsonl.zst").read_bytes()
@@ -287,7 +286,7 @@ def test_a_job_whose_finished_shards_changed_starts_again(
 
 
 def _numbers(values: Any) -> Iterator[tuple[Any, Any]]:
-    """Each number in JSON, as its container and key."""
+    """Container and key of each number in a JSON value."""
     for key, value in values.items() if isinstance(values, dict) else enumerate(values):
         if isinstance(value, int):
             yield values, key
@@ -300,12 +299,12 @@ def _numbers(values: Any) -> Iterator[tuple[Any, Any]]:
 def test_an_edited_state_is_no_bug(
     shards: Path, tokenizer: Path, tmp_path: Path, number: int, is_signed: bool
 ) -> None:
-    """Without its checksum the job starts again; with it, the state is another than the files."""
+    """With a wrong checksum the job starts again; with a right one, the state contradicts the files."""
     mended, prefix = tmp_path / "shards", tmp_path / "d"
     shutil.copytree(shards, mended)
     tokenized(mended, tmp_path / "whole", tokenizer)
     good = (mended / "01.jsonl.zst").read_bytes()
-    # Of the shards, what is recorded of one stands for all.
+    # One finished shard in the state is enough: the entries of all have the same keys.
     (mended / "01.jsonl.zst").write_bytes(b"another size")
     with pytest.raises(FormatError):
         tokenized(mended, prefix, tokenizer)
@@ -314,11 +313,11 @@ def test_an_edited_state_is_no_bug(
     shutil.copytree(scratch, tmp_path / "stopped")
     state = (scratch / "state.json").read_bytes()
     n_failed = 0
-    for at in range(len(list(_numbers(json.loads(state)["saved"])))):
+    for i in range(len(list(_numbers(json.loads(state)["saved"])))):
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.copytree(tmp_path / "stopped", scratch)
         values = json.loads(state)["saved"]
-        container, key = list(_numbers(values))[at]
+        container, key = list(_numbers(values))[i]
         container[key] = number
         saved = json.dumps(values)
         sha256 = hashlib.sha256(saved.encode()).hexdigest() if is_signed else json.loads(state)["sha256"]
@@ -334,7 +333,7 @@ def test_an_edited_state_is_no_bug(
             assert all(made[suffix] == expected[suffix] for suffix in (".bin", ".idx", ".provenance"))
             for suffix in made:
                 Path(f"{prefix}{suffix}").unlink()
-    # The numbers of documents and of tokens, at least, are compared with the files.
+    # At least the numbers of documents and tokens are compared with the files.
     assert n_failed >= 2 if is_signed else n_failed == 0
 
 
@@ -359,7 +358,7 @@ GOOD = b'{"text": "good"}\n'
         ("a.csv", GOOD, r"not a shard by its name.*a\.csv"),
     ],
 )
-def test_bad_input_is_told_with_its_place(
+def test_errors_of_bad_input_name_file_and_position(
     tmp_path: Path, tokenizer: Path, name: str, content: bytes, message: str
 ) -> None:
     (tmp_path / name).write_bytes(content)
@@ -368,21 +367,21 @@ def test_bad_input_is_told_with_its_place(
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["d.partial"]
 
 
-def test_a_truncated_shard_is_told(tmp_path: Path, tokenizer: Path, shards: Path) -> None:
+def test_a_truncated_shard_is_an_error(tmp_path: Path, tokenizer: Path, shards: Path) -> None:
     whole = (shards / "01.jsonl.zst").read_bytes()
     (tmp_path / "a.jsonl.zst").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FormatError, match=r"cut short.*a\.jsonl\.zst, byte \d+"):
         tokenized(tmp_path / "a.jsonl.zst", tmp_path / "d", tokenizer)
 
 
-def test_missing_places_are_told(tmp_path: Path) -> None:
+def test_missing_inputs_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(PileError, match=r"nowhere does not exist"):
         find_shards([tmp_path / "nowhere"])
     with pytest.raises(PileError, match="holds no shards"):
         find_shards([tmp_path])
 
 
-def test_shards_are_sorted_by_their_bytes_and_taken_once(tmp_path: Path) -> None:
+def test_shards_are_sorted_byte_wise_and_read_once(tmp_path: Path) -> None:
     for name in (
         "b.jsonl",
         "a/10.jsonl",
@@ -410,7 +409,7 @@ def test_the_end_of_document_token_must_be_known(shards: Path, tokenizer: Path, 
     assert TokenDataset(tmp_path / "d")[0][-1] == 1
 
 
-def test_two_processes_do_not_write_one_dataset(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+def test_a_locked_dataset_is_not_written(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
     import fcntl
 
     (tmp_path / "d.partial").mkdir()

@@ -22,7 +22,7 @@ from pile_tools.jobs.count_terms import (
     count_in_dataset,
     count_in_order,
     count_in_shards,
-    read_asked,
+    read_terms,
 )
 from pile_tools.manifest import Manifest
 from pile_tools.order.open import open_order
@@ -181,14 +181,14 @@ def _terms(
     terms, inputs = paths[0], paths[1:]
     if not inputs:
         raise ConfigError("give a file of terms, and the inputs in which to count them")
-    asked = read_asked(terms, pairs, table.parent)
+    term_list = read_terms(terms, pairs, table.parent)
     if checkpoints is not None or row_length is not None or _is_order(inputs[0]):
         order, steps = _opened(inputs, checkpoints, batch_size, row_length)
         with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
             return count_in_order(
                 order,
                 table,
-                asked,
+                term_list,
                 config,
                 steps,
                 tokenizer=order.tokenizer_file(tokenizer),
@@ -204,7 +204,7 @@ def _terms(
             return count_in_shards(
                 shards,
                 table,
-                asked,
+                term_list,
                 config,
                 tokenizer=None if tokenizer is None else find_tokenizer(tokenizer),
                 threads=threads,
@@ -217,7 +217,7 @@ def _terms(
         return count_in_dataset(
             prefix,
             table,
-            asked,
+            term_list,
             config,
             tokenizer=datasets.tokenizer_file(prefix, tokenizer),
             threads=threads,

@@ -1,4 +1,4 @@
-"""Counts n-grams: of the tokens of a dataset, or of the words of shards; exactly, in bounded memory."""
+"""Counts n-grams exactly and in bounded memory: those of a dataset's tokens, or of the words of shards."""
 
 from __future__ import annotations
 
@@ -26,51 +26,53 @@ from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 from pile_tools.types import Counting, LengthSummary, OnProgress
 
-#: Kinds of tables, by the ends of their names.
-TABLES = (".tsv", ".parquet")
+#: Suffixes of tables of n-grams.
+TABLE_SUFFIXES = (".tsv", ".parquet")
 
-#: What a word is, and which words are the same.
+#: The setting `rule` of counts of words: what a word is, and which words are equal. Part of the request, so
+#: another wording would make finished tables again.
 WORD_RULE = "what stands between white space, as Python's str.split() cuts; compared exactly"
 FOLDED_RULE = (
     "what stands between white space, as Python's str.split() cuts; lower case by simple case folding"
 )
 
-#: Numbers of the documents' groups, and their subsets: documents without a subset are named None.
+#: The index of each document's group, and the subset of each group: None is that of documents without one.
 Groups: TypeAlias = tuple[NDArray[np.uint32], list[str | None]]
 
-#: Where subsets are not told apart.
+#: A single group, for counts that are not by subset. No indices: all documents are in group 0.
 ONE_GROUP: Groups = (np.zeros(0, np.uint32), [None])
 
-#: Points of a rank-frequency curve are at least so many times as far to the right as the one before.
+#: Minimum ratio of the ranks of neighboring points of a rank-frequency curve.
 _RANK_STEP = 1.02
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountNgramsConfig:
-    """What is counted, and what of it is kept.
+    """Which n-grams are counted, and which of them are retained.
 
     Attributes:
-        lengths: Tokens or words of the n-grams, ascending.
+        lengths: Lengths of the n-grams in tokens or words, ascending.
     """
 
     lengths: tuple[int, ...] = (1,)
-    min_count: int = field(default=1, metadata={"help": "Keep n-grams that occur at least so often."})
+    min_count: int = field(default=1, metadata={"help": "Minimum occurrences of an n-gram in the table."})
     top: int | None = field(
         default=None,
-        metadata={"help": "Keep so many of each length, the most frequent ones, by falling count."},
+        metadata={"help": "Only the most frequent n-grams of each length, this many, by descending count."},
     )
     across_documents: bool = field(
-        default=False, metadata={"help": "Count tokens that run from one document into the next, too."}
+        default=False, metadata={"help": "Also count n-grams of tokens that continue into the next document."}
     )
     ignore_case: bool = field(
-        default=False, metadata={"help": "Words that differ in case only are one (simple case folding)."}
+        default=False,
+        metadata={"help": "Count words that differ only in case as equal (simple case folding)."},
     )
-    by_subset: bool = field(default=False, metadata={"help": "One more column of counts for each subset."})
+    by_subset: bool = field(default=False, metadata={"help": "Add a column of counts for each subset."})
     records: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 1:
-            raise ConfigError(f"n-grams have 1 token or word at least, got n = {self.lengths}")
+            raise ConfigError(f"n-grams have at least 1 token or word, got n = {self.lengths}")
         if list(self.lengths) != sorted(set(self.lengths)):
             raise ConfigError(f"lengths must ascend, got n = {self.lengths}")
         if self.min_count < 1:
@@ -79,25 +81,25 @@ class CountNgramsConfig:
             raise ConfigError(f"top must be at least 1, got {self.top}")
 
 
-def dataset_at(place: Path) -> Path | None:
-    """The prefix of the token dataset that a place names, by prefix or file; None where it names none."""
-    prefixes = (place, datasets.prefix_named(place))
+def dataset_at(path: Path) -> Path | None:
+    """The prefix of the token dataset at a prefix or file of a dataset; None if there is no dataset."""
+    prefixes = (path, datasets.prefix_named(path))
     return next((p for p in prefixes if p is not None and datasets.with_suffix(p, ".idx").exists()), None)
 
 
-#: Longer n-grams are all different in any text, and each length takes a table of its own.
+#: Maximum length of n-grams. Longer ones are practically all distinct, and each length needs a table.
 MAX_N = 10_000
 
 
 def parse_lengths(given: str) -> tuple[int, ...]:
-    """The lengths of n-grams of `3`, `1-5` or `1,3`. Raises ConfigError."""
+    """Parses lengths of n-grams such as `3`, `1-5` or `1,3`; returned ascending. Raises ConfigError."""
     lengths: set[int] = set()
     for part in given.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise ConfigError(f"--n {given!r}: expected a number, a range such as 1-5, or a list such as 1,3")
+            raise ConfigError(f"n {given!r}: expected a number, a range such as 1-5, or a list such as 1,3")
         if len(first) > 5 or len(last) > 5 or int(last if dash else first) > MAX_N:
-            raise ConfigError(f"--n {given!r}: lengths are at most {MAX_N:,}")
+            raise ConfigError(f"n {given!r}: lengths are at most {MAX_N:,}")
         lengths.update(range(int(first), int(last if dash else first) + 1))
     return tuple(sorted(lengths))
 
@@ -113,27 +115,35 @@ def count_tokens(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts the n-grams of a token dataset; returns the table's manifest and whether it was made now.
+    """Counts the n-grams of a token dataset into a table.
 
-    The same bytes for any number of threads and any memory. A killed job goes on after the last piece that
-    was spilled. `on_progress` gets n-grams counted.
+    The table has the same bytes for any number of threads and any memory. A killed job resumes from the
+    counts that it spilled to disk.
 
     Args:
-        tokenizer: Decodes n-grams for the column `text`; None leaves it out.
-        memory: Bytes to count in.
+        prefix: Prefix of the dataset.
+        output: The table, `.tsv` or `.parquet`.
+        config: What is counted.
+        tokenizer: Decodes n-grams for the column `text`; None leaves the column out.
+        memory: Maximum bytes of the counting tables; counts that do not fit are spilled to disk.
+        threads: Threads that count.
+        force: Replace output made from other inputs or settings.
+        on_progress: Called with the number of n-grams counted.
+
+    Returns:
+        The table's manifest, and whether the table was made now (True) or was already complete (False).
 
     Raises:
-        ConfigError: A length that cannot be counted, subsets that are not known, another kind of file.
-        OutputExistsError: The output was made before from something else and `force` is off.
+        ConfigError: A length cannot be counted, the subsets are unknown, or the table has another suffix.
+        OutputExistsError: The output exists, was made from other inputs or settings, and `force` is off.
         FormatError: The dataset is damaged, or the disk is too small.
         OSError: A file cannot be read or written.
     """
     if config.ignore_case:
-        raise ConfigError("case can be ignored in words, not in tokens: give shards rather than a dataset")
+        raise ConfigError("case can be ignored in words, not in tokens: give shards instead of a dataset")
     dataset = TokenDataset(prefix)
     groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
-    name = manifest.relative(prefix, output.parent)
-    inputs: list[Entry] = [{"role": "dataset", "path": name, "fingerprint": dataset.fingerprint}]
+    inputs = [datasets.entry(dataset, output.parent)]
     if tokenizer is not None:
         inputs.append(tokenizer.entry(output.parent))
     request = Request("ngrams", _settings(config, has_text=tokenizer is not None), inputs)
@@ -151,9 +161,9 @@ def count_tokens(
             on_progress,
         )
         counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
-        return {**counted, "lengths": [_summary(of) for of in lengths]}, inputs
+        return {**counted, "lengths": [_summary(length) for length in lengths]}, inputs
 
-    return _make(output, request, build, force=force)
+    return make_table(output, request, build, suffixes=TABLE_SUFFIXES, force=force, resumes=True)
 
 
 def count_words(
@@ -166,13 +176,15 @@ def count_words(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts the n-grams of the words of shards; returns the table's manifest and whether it was made now.
+    """Counts the n-grams of the words of shards into a table. Takes, returns and raises as `count_tokens`.
 
-    As `count_tokens`; a killed job goes on after the last shards whose counts were spilled. `on_progress`
-    gets compressed bytes.
+    A killed job resumes after the last shards whose counts it spilled to disk. `on_progress` is called with
+    the compressed bytes read.
     """
     if config.across_documents:
-        raise ConfigError("n-grams of words are counted within documents: give a dataset for those across")
+        raise ConfigError(
+            "n-grams of words are counted within documents: give a dataset to count across documents"
+        )
     inputs = entries(shards, output.parent)
     settings = _settings(config) | {
         "rule": FOLDED_RULE if config.ignore_case else WORD_RULE,
@@ -185,7 +197,7 @@ def count_words(
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         counting = _counting(config, folder, request, memory, threads, force)
         if is_stream:
-            # What was read from it before is gone: nothing can go on with that.
+            # A stream cannot be read again: no earlier run can be resumed.
             counting = dataclasses.replace(counting, job=uuid.uuid4().hex)
         counted = _core.count_word_ngrams(
             shards,
@@ -202,14 +214,14 @@ def count_words(
             "n_documents": counted["n_documents"],
             "n_bad_records": counted["n_bad_records"],
             "lengths": [_summary(of) for of in counted["lengths"]],
-            # None is the name of the documents without a subset.
+            # The name None is that of documents without a subset.
             "groups": [{"name": name} for name in counted["groups"]],
         }
-        hashed = zip(inputs, counted["shards"], strict=True)
-        known = [{**entry, "sha256": sha256} for entry, sha256 in hashed]
-        return summary | passed_over, known
+        return summary | passed_over, manifest.with_checksums(inputs, counted["shards"])
 
-    return _make(output, request, build, force=force, is_stream=is_stream)
+    return make_table(
+        output, request, build, suffixes=TABLE_SUFFIXES, force=force, resumes=True, is_stream=is_stream
+    )
 
 
 def ngrams(
@@ -222,16 +234,23 @@ def ngrams(
     threads: int = 1,
     on_progress: OnProgress = None,
 ) -> tuple[NDArray[np.uint16] | NDArray[np.int32], NDArray[np.int64]]:
-    """The different n-grams of a dataset, sorted, and how often each occurs, as arrays.
+    """The distinct n-grams of a dataset, sorted, and the number of occurrences of each.
 
     Args:
+        dataset: The dataset.
         n: Tokens of an n-gram.
-        across_documents: Whether an n-gram may run from one document into the next.
-        min_count: N-grams that occur less often are left out.
-        memory: Bytes to count in, the arrays aside; what does not fit is spilled to a temporary folder.
+        across_documents: Whether an n-gram may continue into the next document.
+        min_count: Minimum occurrences of the n-grams returned.
+        memory: Maximum bytes of the counting tables, without the arrays returned; counts that do not fit are
+            spilled to a temporary folder.
+        threads: Threads that count.
+        on_progress: Called with the number of n-grams counted.
 
-    Shapes: (n_distinct, n) in the dataset's dtype, (n_distinct,) int64.
-    Raises: ConfigError for a length that cannot be counted.
+    Returns:
+        N-grams (n_distinct, n) in the dataset's dtype, and counts (n_distinct,) int64.
+
+    Raises:
+        ConfigError: N-grams of this length cannot be counted.
 
     >>> tokens, counts = ngrams(TokenDataset("tokens/sample"), 3)  # doctest: +SKIP
     """
@@ -242,17 +261,24 @@ def ngrams(
 
 
 def subset_groups(dataset: TokenDataset) -> Groups:
-    """Number of each document's subset among their names sorted; None, at the end, for those without one."""
+    """The index of each document's subset, and the sorted names of the subsets.
+
+    None is the last name if documents without a subset exist.
+
+    Raises:
+        ConfigError: The dataset has no provenance, so the subsets are unknown.
+    """
     names: list[str | None] = [*sorted(dataset.subsets)]
     if not names:
         raise ConfigError(
-            f"the subsets of the documents are not known; `pile-tools label` finds them ({dataset.prefix})"
+            f"the subsets of the documents are unknown; `pile-tools label` finds them ({dataset.prefix})"
         )
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))
-    places = np.array([*(names.index(name) for name in dataset.subsets), len(names)], dtype=np.uint32)
+    # By the dataset's number of a subset; the last item is for number -1, that of documents without one.
+    indices = np.array([*(names.index(name) for name in dataset.subsets), len(names)], dtype=np.uint32)
     if (numbers < 0).any():
         names.append(None)
-    return places[numbers], names
+    return indices[numbers], names
 
 
 def _settings(config: CountNgramsConfig, **more: Any) -> Settings:
@@ -264,13 +290,13 @@ def _settings(config: CountNgramsConfig, **more: Any) -> Settings:
         "by_subset": config.by_subset,
     }
     if config.by_subset:
-        # Tables of an earlier form are made anew.
+        # Makes tables with the earlier column names again.
         settings["subset_columns"] = "count:NAME"
     return settings | more
 
 
 def _counting(
-    config: CountNgramsConfig, folder: Path, request: Request, memory: int, threads: int, discard: bool
+    config: CountNgramsConfig, folder: Path, request: Request, memory: int, threads: int, force: bool
 ) -> Counting:
     return Counting(
         lengths=list(config.lengths),
@@ -281,57 +307,78 @@ def _counting(
         folder=folder,
         free_bytes=shutil.disk_usage(folder).free + _spilled_bytes(folder),
         job=request.digest,
-        discard=discard,
+        discard=force,
     )
 
 
 def _spilled_bytes(folder: Path) -> int:
-    """What an interrupted run has spilled there already."""
+    """Bytes that an interrupted run has spilled to the folder, which the job may reuse."""
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _make(
-    output: Path, request: Request, build: datasets.Build, *, force: bool, is_stream: bool = False
+def make_table(
+    output: Path,
+    request: Request,
+    build: datasets.Build,
+    *,
+    suffixes: Sequence[str],
+    force: bool,
+    more_names: Sequence[str] = (),
+    resumes: bool = False,
+    is_stream: bool = False,
 ) -> tuple[Manifest, bool]:
-    if output.suffix not in TABLES:
-        raise ConfigError(f"a table of counts is written as .tsv or .parquet ({output})")
+    """Makes and publishes a table of counts. Returns and raises as `publish.make`.
 
-    def build_table(folder: Path) -> Built:
-        return Built([output.name], *build(folder))
+    Args:
+        output: The table.
+        request: Kind, settings and inputs of the table.
+        build: Writes the table to a folder; returns the manifest's summary and inputs.
+        suffixes: Allowed suffixes of the table.
+        force: As in `publish.make`.
+        more_names: Names of further tables, which the manifest lists first.
+        resumes: As in `publish.make`.
+        is_stream: As in `publish.make`.
+    """
+    if output.suffix not in suffixes:
+        raise ConfigError(f"a table of counts is written as {' or '.join(suffixes)} ({output})")
+    names = [*more_names, output.name]
+
+    def build_tables(folder: Path) -> Built:
+        return Built(names, *build(folder))
 
     return publish.make(
-        # Tables that differ in their last suffix alone have manifests of their own.
+        # Appended to the whole name, so that x.tsv and x.parquet have separate manifests.
         Target.of(datasets.with_suffix(output, MANIFEST_SUFFIX)),
         request,
-        build_table,
+        build_tables,
         force=force,
-        names=[output.name],
-        resumes=True,
+        names=names,
+        resumes=resumes,
         is_stream=is_stream,
     )
 
 
-def _summary(of_length: LengthSummary) -> Settings:
-    """What is told of the n-grams of one length, with points of their rank-frequency curve."""
+def _summary(length: LengthSummary) -> Settings:
+    """The summary of one length of n-grams, with points of the rank-frequency curve instead of counts."""
     return {
-        **{name: value for name, value in of_length.items() if name != "counts"},
-        "ranks": rank_points(of_length["counts"]),
+        **{name: value for name, value in length.items() if name != "counts"},
+        "ranks": rank_points(length["counts"]),
     }
 
 
 def rank_points(counts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Points (rank, count) of the curve of counts by rank, the most frequent first, evenly spread by ratio.
+    """Points (rank, count) of the rank-frequency curve, by ascending rank, evenly spaced on a log scale.
 
     Args:
-        counts: Pairs of a count and how many n-grams have it, ascending.
+        counts: Pairs of a count and the number of n-grams with it, by ascending count.
     """
     points: list[list[int]] = []
-    rank, following = 0, 1.0
+    rank, next_rank = 0, 1.0
     for count, n in reversed(counts):
-        # The first n-gram of this count and the last one are corners of the curve.
-        for at in sorted({rank + 1, rank + n}):
-            if at >= following or (count == counts[0][0] and at == rank + n):
-                points.append([at, count])
-                following = at * _RANK_STEP
+        # The curve is a staircase: its corners are the first and the last rank of each count.
+        for corner in sorted({rank + 1, rank + n}):
+            if corner >= next_rank or (count == counts[0][0] and corner == rank + n):
+                points.append([corner, count])
+                next_rank = corner * _RANK_STEP
         rank += n
     return points

@@ -1,4 +1,4 @@
-"""Counts terms: in the documents of shards or of a dataset, or in the rows of an order by checkpoint."""
+"""Counts terms in the documents of shards or of a dataset, or in the rows of an order before checkpoints."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, files, manifest, publish, timeline
+from pile_tools import _core, files, manifest, timeline
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.jobs.count_ngrams import ONE_GROUP, rank_points, subset_groups
+from pile_tools.jobs.count_ngrams import ONE_GROUP, make_table, rank_points, subset_groups
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.order.order import Order
-from pile_tools.publish import Built, Target
 from pile_tools.read.shards import RecordConfig, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
 from pile_tools.read.texts import encoded, normalized, read_texts
@@ -27,34 +26,35 @@ from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 from pile_tools.types import OnProgress, TermQuery
 
-#: Terms of which all pairs may be asked for.
-MOST_PAIRED = 2000
+#: Maximum number of terms of which all pairs are counted.
+MAX_PAIRED_TERMS = 2000
 
-#: Lines that are written at once.
-_LINES = 1 << 16
+#: Lines of a table written per call.
+_LINES_PER_WRITE = 1 << 16
 
+#: The setting `rule` of counts by Pythia's arithmetic rule.
 ARITHMETIC = "pythia-arithmetic"
 
-#: What the setting `normalizer` says of counts in texts and terms as they are written.
+#: The setting `normalizer` of counts without a tokenizer, whose texts and terms are not normalized.
 AS_WRITTEN = "as written"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CountTermsConfig:
-    """Which occurrences count."""
+    """Which occurrences are counted."""
 
     whole_words: bool = field(
         default=False,
-        metadata={"help": "Only where no word character (Unicode's \\w) stands directly before or behind."},
+        metadata={"help": "Count a term only if no word character (Unicode's \\w) is next to it."},
     )
     ignore_case: bool = field(
-        default=False, metadata={"help": "What differs in case only is equal (simple case folding)."}
+        default=False, metadata={"help": "Ignore differences in case (simple case folding)."}
     )
-    by_subset: bool = field(default=False, metadata={"help": "Two more columns of counts for each subset."})
+    by_subset: bool = field(default=False, metadata={"help": "Add two columns of counts for each subset."})
     within: str = field(
         default="unit",
         metadata={
-            "help": "Pairs count once in a document or row that holds both, or each time so near by words.",
+            "help": "Count a pair once per document or row, or each time its terms are within WORDS words.",
             "metavar": "unit|WORDS",
         },
     )
@@ -66,12 +66,12 @@ class CountTermsConfig:
 
     @property
     def within_words(self) -> int | None:
-        """Words that terms of a pair may be apart, or None for within a document or row."""
+        """Maximum distance in words of the terms of a pair, or None for the same document or row."""
         return None if self.within == "unit" else int(self.within)
 
     @property
     def rule(self) -> str:
-        """What counts, in words."""
+        """The rule in words. It is part of the request: another wording would make finished tables again."""
         words = ", as a whole word" if self.whole_words else ""
         case = ", whatever its case" if self.ignore_case else ""
         return (
@@ -80,30 +80,30 @@ class CountTermsConfig:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Terms and pairs of them.
+class TermList:
+    """The terms to count, and pairs of them.
 
     Attributes:
-        terms: The terms; a `str` is normalized as the tokenizer normalizes text, bytes are taken as they are.
-        pairs: Numbers of the terms of each pair.
-        inputs: The files they are from, for a manifest.
+        texts: The terms. A `str` is normalized as the tokenizer normalizes text; bytes are used as they are.
+        pairs: Indices of the two terms of each pair.
+        inputs: Manifest entries of the files that list terms and pairs.
     """
 
-    terms: Sequence[str | bytes]
+    texts: Sequence[str | bytes]
     pairs: list[tuple[int, int]]
     inputs: list[Entry]
 
     @property
     def names(self) -> list[str]:
-        """The terms as they were written, as fields of a TSV file."""
+        """The terms as written, not normalized, as fields of a TSV file."""
         return [
-            escaped(term if isinstance(term, str) else term.decode(errors="replace")) for term in self.terms
+            escaped(text if isinstance(text, str) else text.decode(errors="replace")) for text in self.texts
         ]
 
     def query(self, config: CountTermsConfig, threads: int, tokenizer: Tokenizer | None = None) -> TermQuery:
-        """What the core is asked; without a tokenizer, the terms as they are written."""
+        """The query for the core. Without a tokenizer the terms are not normalized."""
         return TermQuery(
-            terms=[normalized(term, tokenizer) for term in self.terms],
+            terms=[normalized(text, tokenizer) for text in self.texts],
             whole_words=config.whole_words,
             ignore_case=config.ignore_case,
             pairs=self.pairs,
@@ -112,41 +112,46 @@ class Asked:
         )
 
 
-def read_asked(terms_file: Path, pairs: str | None, folder: Path) -> Asked:
-    """The terms of a file, one a line, and `pairs` of them: `all`, or a file with two a line, a tab between.
+def read_terms(terms_file: Path, pairs: str | None, folder: Path) -> TermList:
+    """Reads terms and pairs of terms.
+
+    Args:
+        terms_file: A file with a term per line.
+        pairs: A file with two terms per line, separated by a tab; `all` for all pairs; None for no pairs.
+        folder: The folder of the manifest that will list the files.
 
     Raises:
-        PileError: No terms, a line that is none, or a pair of a term that is not in the file.
-        ConfigError: All pairs of too many terms.
+        PileError: The file has no terms or an invalid line, or a pair has a term that is not in it.
+        ConfigError: All pairs of more than `MAX_PAIRED_TERMS` terms.
     """
     terms = read_texts(terms_file)
     inputs = [manifest.file_entry(terms_file, folder, role="terms")]
     if pairs is None:
-        return Asked(terms, [], inputs)
+        return TermList(terms, [], inputs)
     if pairs == "all":
-        if len(terms) > MOST_PAIRED:
+        if len(terms) > MAX_PAIRED_TERMS:
             raise ConfigError(
-                f"all pairs of {len(terms):,} terms: at most {MOST_PAIRED:,}; name those that count in a file"
+                f"all pairs of {len(terms):,} terms: at most {MAX_PAIRED_TERMS:,}; list the pairs in a file"
             )
-        return Asked(terms, list(itertools.combinations(range(len(terms)), 2)), inputs)
+        return TermList(terms, list(itertools.combinations(range(len(terms)), 2)), inputs)
     path = Path(pairs)
-    numbers = {term: number for number, term in enumerate(terms)}
+    indices = {term: index for index, term in enumerate(terms)}
     found = []
-    for at, line in enumerate(read_texts(path), 1):
-        both = line.split("\t")
-        if len(both) != 2:
-            raise PileError(f"expected two terms with a tab between ({path}, line {at})")
-        for term in both:
-            if term not in numbers:
-                raise PileError(f"{term!r} is not in {terms_file} ({path}, line {at})")
-        found.append((numbers[both[0]], numbers[both[1]]))
-    return Asked(terms, found, [*inputs, manifest.file_entry(path, folder, role="pairs")])
+    for line_number, line in enumerate(read_texts(path), 1):
+        pair = line.split("\t")
+        if len(pair) != 2:
+            raise PileError(f"expected two terms separated by a tab ({path}, line {line_number})")
+        for term in pair:
+            if term not in indices:
+                raise PileError(f"{term!r} is not in {terms_file} ({path}, line {line_number})")
+        found.append((indices[pair[0]], indices[pair[1]]))
+    return TermList(terms, found, [*inputs, manifest.file_entry(path, folder, role="pairs")])
 
 
 def count_in_shards(
     shards: Sequence[Path],
     output: Path,
-    asked: Asked,
+    terms: TermList,
     config: CountTermsConfig,
     *,
     tokenizer: TokenizerFile | None = None,
@@ -154,26 +159,35 @@ def count_in_shards(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts terms in the documents of shards; returns the table's manifest and whether it was made now.
+    """Counts terms in the documents of shards into a table.
 
     The table has a line for each term: `term`, `occurrences`, `documents`, and with `by_subset` two more
-    columns for each subset (see `tables.column_of`). With pairs there is a second one, `NAME.pairs.tsv`.
-    `on_progress` gets bytes.
+    columns for each subset (see `tables.column_of`). Pairs are counted into a second table, `NAME.pairs.tsv`.
 
     Args:
-        tokenizer: Texts and terms are normalized as it does, so that the counts are those of its datasets;
-            without one their bytes are compared as they are written.
+        shards: The shards.
+        output: The table, `NAME.tsv`.
+        terms: The terms and pairs to count.
+        config: Which occurrences are counted.
+        tokenizer: Normalizes texts and terms, so that the counts equal those of its datasets. Without one,
+            texts and terms are compared as written.
+        threads: Threads that count.
+        force: Replace output made from other inputs or settings.
+        on_progress: Called with the compressed bytes read.
+
+    Returns:
+        The table's manifest, and whether the table was made now (True) or was already complete (False).
 
     Raises:
-        OutputExistsError: The output was made before from something else and `force` is off.
-        FormatError: A shard is damaged, named with the place.
+        OutputExistsError: The output exists, was made from other inputs or settings, and `force` is off.
+        FormatError: A shard is damaged; the message names file and position.
         OSError: A file cannot be read or written.
     """
     inputs = entries(shards, output.parent)
     loaded = None if tokenizer is None else tokenizer.load()
     sources = [] if tokenizer is None else [tokenizer.entry(output.parent)]
-    request = _request(config, asked, [*sources, *inputs], loaded, **config.records.settings)
-    query = asked.query(config, threads, loaded)
+    request = _request(config, terms, [*sources, *inputs], loaded, **config.records.settings)
+    query = terms.query(config, threads, loaded)
     passed_over = shards_summary(shards, output.parent)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
@@ -187,10 +201,10 @@ def count_in_shards(
             skip_bad_records=config.records.skips,
             max_record=config.records.max_record_bytes,
         )
-        known = [{**entry, "sha256": sha256} for entry, sha256 in zip(inputs, hashes, strict=True)]
         counted = {"n_documents": n_documents, "n_bad_records": n_bad, **passed_over}
-        told = _write(folder / output.name, (asked, query), tables, names)
-        return counted | told, [*asked.inputs, *sources, *known]
+        summary = _write_tables(folder / output.name, terms, query, tables, names)
+        read = manifest.with_checksums(inputs, hashes)
+        return counted | summary, [*terms.inputs, *sources, *read]
 
     return _make(output, request, build, force=force, is_stream=has_stream(shards))
 
@@ -198,7 +212,7 @@ def count_in_shards(
 def count_in_dataset(
     prefix: Path,
     output: Path,
-    asked: Asked,
+    terms: TermList,
     config: CountTermsConfig,
     *,
     tokenizer: TokenizerFile,
@@ -206,33 +220,29 @@ def count_in_dataset(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts terms in the decoded documents of a token dataset; as `count_in_shards`, but for tokens.
+    """Counts terms in the decoded documents of a token dataset; otherwise as `count_in_shards`.
 
-    The token that ends each document is no part of its text.
+    The end-of-document token is not part of the text. `on_progress` is called with the tokens read.
     """
     dataset = TokenDataset(prefix)
     groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
-    path = manifest.relative(prefix, output.parent)
-    inputs = [
-        tokenizer.entry(output.parent),
-        {"role": "dataset", "path": path, "fingerprint": dataset.fingerprint},
-    ]
+    inputs = [tokenizer.entry(output.parent), datasets.entry(dataset, output.parent)]
     loaded = tokenizer.load()
-    query = asked.query(config, threads, loaded)
+    query = terms.query(config, threads, loaded)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         tables = _core.dataset_terms(
             dataset, loaded, query, groups, len(names), _eod_of(prefix, loaded), on_progress
         )
         counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
-        told = _write(folder / output.name, (asked, query), tables, names)
-        return counted | told, [*asked.inputs, *inputs]
+        summary = _write_tables(folder / output.name, terms, query, tables, names)
+        return counted | summary, [*terms.inputs, *inputs]
 
-    return _make(output, _request(config, asked, inputs, loaded), build, force=force)
+    return _make(output, _request(config, terms, inputs, loaded), build, force=force)
 
 
 def _eod_of(prefix: Path, tokenizer: Tokenizer) -> int | None:
-    """The id that ends each document: by the manifest, or else the tokenizer's own."""
+    """The id of the end-of-document token: the manifest's, else the tokenizer's own. None for no token."""
     own = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
     settings = manifest.read(own).settings if own.exists() else {}
     if "eod_id" in settings:
@@ -244,7 +254,7 @@ def _eod_of(prefix: Path, tokenizer: Tokenizer) -> int | None:
 def count_in_order(
     order: Order,
     output: Path,
-    asked: Asked,
+    terms: TermList,
     config: CountTermsConfig,
     steps: Sequence[int],
     *,
@@ -254,16 +264,17 @@ def count_in_order(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts terms in the rows of an order before each of some steps; as `count_in_shards`.
+    """Counts terms in the rows of an order before each of `steps`; otherwise as `count_in_shards`.
 
-    The table has a line for each term and step: `term`, `step`, `occurrences`, `samples`.
+    The table has a line for each term and step: `term`, `step`, `occurrences`, `samples`. `batch_size` is the
+    samples of a step, by default the order's own. `on_progress` is called with the rows read.
     """
     if config.by_subset:
-        raise ConfigError("counts by subset are of documents: give shards or a dataset rather than an order")
-    in_time = _in_time(order, steps, batch_size)
+        raise ConfigError("counts by subset need documents: give shards or a dataset instead of an order")
+    step_settings = _step_settings(order, steps, batch_size)
     loaded = tokenizer.load()
-    request = _request(config, asked, _order_entries(order, tokenizer, output), loaded, **in_time)
-    query = asked.query(config, threads, loaded)
+    request = _request(config, terms, _order_entries(order, tokenizer, output), loaded, **step_settings)
+    query = terms.query(config, threads, loaded)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         found = timeline.count_terms(
@@ -274,7 +285,7 @@ def count_in_order(
             batch_size=batch_size,
             on_progress=on_progress,
         )
-        names = asked.names
+        names = terms.names
         header = ("term", "step", "occurrences", "samples")
         rows = (
             (name, step, found.occurrences[i, t], found.samples[i, t])
@@ -282,15 +293,15 @@ def count_in_order(
             for i, step in enumerate(steps)
         )
         _write_lines(folder / output.name, header, rows)
-        if asked.pairs:
+        if terms.pairs:
             pairs = (
                 (names[a], names[b], step, found.pairs[i, p])
-                for p, (a, b) in enumerate(asked.pairs)
+                for p, (a, b) in enumerate(terms.pairs)
                 for i, step in enumerate(steps)
             )
             _write_lines(_pairs_path(folder / output.name), ("first", "second", "step", "together"), pairs)
-        summary = _summary(asked, query, found.occurrences[-1], found.samples[-1])
-        best = [of["number"] for of in summary["best"][:8]]
+        summary = _summary(terms, query, found.occurrences[-1], found.samples[-1])
+        best = [term["number"] for term in summary["best"][:8]]
         summary["curves"] = [
             {"term": names[t], "occurrences": found.occurrences[:, t].tolist()} for t in best
         ]
@@ -310,8 +321,11 @@ def count_arithmetic(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts by Pythia's arithmetic rule before each of some steps: `key`, `step`, `count`, a line each."""
-    settings = {"rule": ARITHMETIC} | _in_time(order, steps, batch_size)
+    """Counts by Pythia's arithmetic rule in the rows of an order before each of `steps`.
+
+    The table has a line for each key and step: `key`, `step`, `count`. Otherwise as `count_in_order`.
+    """
+    settings = {"rule": ARITHMETIC} | _step_settings(order, steps, batch_size)
     request = Request("terms", settings, _order_entries(order, tokenizer, output))
     loaded = tokenizer.load()
 
@@ -324,12 +338,14 @@ def count_arithmetic(
             threads=threads,
             on_progress=on_progress,
         )
-        # What was counted once is counted in every later step.
+        # Counts are cumulative: the last step has every key.
         last = found[-1]
-        rows = ((key, step, of.get(key, 0)) for key in last for step, of in zip(steps, found, strict=True))
+        rows = (
+            (key, step, counts.get(key, 0)) for key in last for step, counts in zip(steps, found, strict=True)
+        )
         _write_lines(folder / output.name, ("key", "step", "count"), rows)
         best = sorted(last, key=lambda key: (-last[key], key))[:20]
-        curves = [{"term": key, "occurrences": [of.get(key, 0) for of in found]} for key in best[:8]]
+        curves = [{"term": key, "occurrences": [counts.get(key, 0) for counts in found]} for key in best[:8]]
         listed = [{"term": key, "occurrences": last[key]} for key in best]
         summary = {"n_keys": len(last), "n_counts": sum(last.values()), "steps": list(steps)}
         return summary | {"best": listed, "curves": curves}, request.inputs
@@ -338,7 +354,7 @@ def count_arithmetic(
 
 
 def _request(
-    config: CountTermsConfig, asked: Asked, inputs: list[Entry], tokenizer: Tokenizer | None, **more: Any
+    config: CountTermsConfig, terms: TermList, inputs: list[Entry], tokenizer: Tokenizer | None, **more: Any
 ) -> Request:
     settings = {
         "rule": config.rule,
@@ -347,9 +363,9 @@ def _request(
         "ignore_case": config.ignore_case,
         "by_subset": config.by_subset,
         "within": config.within,
-        "n_pairs": len(asked.pairs),
+        "n_pairs": len(terms.pairs),
     }
-    return Request("terms", settings | more, [*asked.inputs, *inputs])
+    return Request("terms", settings | more, [*terms.inputs, *inputs])
 
 
 def _order_entries(order: Order, tokenizer: TokenizerFile, output: Path) -> list[Entry]:
@@ -360,24 +376,17 @@ def _order_entries(order: Order, tokenizer: TokenizerFile, output: Path) -> list
     return [tokenizer.entry(output.parent), entry]
 
 
-def _in_time(order: Order, steps: Sequence[int], batch_size: int | None) -> Settings:
+def _step_settings(order: Order, steps: Sequence[int], batch_size: int | None) -> Settings:
     return {"steps": list(steps), "batch_size": timeline.extent(order, batch_size)[1]}
 
 
 def _make(
     output: Path, request: Request, build: datasets.Build, *, force: bool, is_stream: bool = False
 ) -> tuple[Manifest, bool]:
-    if output.suffix != ".tsv":
-        raise ConfigError(f"a table of terms is written as .tsv ({output})")
-    # Pairs first, as manifests of tables always list them.
-    names = [_pairs_path(output).name] if request.settings.get("n_pairs") else []
-    names.append(output.name)
-
-    def build_tables(folder: Path) -> Built:
-        return Built(names, *build(folder))
-
-    target = Target.of(datasets.with_suffix(output, MANIFEST_SUFFIX))
-    return publish.make(target, request, build_tables, force=force, names=names, is_stream=is_stream)
+    pairs = [_pairs_path(output).name] if request.settings.get("n_pairs") else []
+    return make_table(
+        output, request, build, suffixes=[".tsv"], force=force, more_names=pairs, is_stream=is_stream
+    )
 
 
 def _pairs_path(table: Path) -> Path:
@@ -387,44 +396,57 @@ def _pairs_path(table: Path) -> Path:
 def _write_lines(path: Path, header: Sequence[str], rows: Iterator[Sequence[Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
         file.write("\t".join(header) + "\n")
-        while lines := ["\t".join(map(str, row)) + "\n" for row in itertools.islice(rows, _LINES)]:
+        while lines := ["\t".join(map(str, row)) + "\n" for row in itertools.islice(rows, _LINES_PER_WRITE)]:
             file.writelines(lines)
 
 
-def _write(
-    table: Path, of: tuple[Asked, TermQuery], tables: Sequence[NDArray[np.int64]], names: list[str | None]
+def _write_tables(
+    path: Path,
+    terms: TermList,
+    query: TermQuery,
+    tables: Sequence[NDArray[np.int64]],
+    subsets: Sequence[str | None],
 ) -> Settings:
-    """Writes the counts of documents, and returns what is told of them."""
-    asked, query = of
+    """Writes the tables of counts in documents, and returns the manifest's summary.
+
+    Args:
+        path: The table of terms; the table of pairs is beside it.
+        terms: The terms and pairs.
+        query: The query that was counted.
+        tables: Occurrences and documents of each term (n_subsets, n_terms), and documents of each pair
+            (n_subsets, n_pairs).
+        subsets: Names of the subsets.
+    """
     occurrences, documents, pairs = tables
-    sums = [of.sum(axis=0) for of in tables]
-    terms = asked.names
-    header, columns = ["term", "occurrences", "documents"], [terms, sums[0].tolist(), sums[1].tolist()]
+    sums = [counts.sum(axis=0) for counts in tables]
+    names = terms.names
+    header, columns = ["term", "occurrences", "documents"], [names, sums[0].tolist(), sums[1].tolist()]
     pairs_header, pair_columns = ["first", "second", "together"], [sums[2].tolist()]
-    if len(names) > 1:
-        for i, name in enumerate(names):
-            header += [column_of("occurrences", name), column_of("documents", name)]
+    if len(subsets) > 1:
+        for i, subset in enumerate(subsets):
+            header += [column_of("occurrences", subset), column_of("documents", subset)]
             columns += [occurrences[i].tolist(), documents[i].tolist()]
-            pairs_header.append(column_of("together", name))
+            pairs_header.append(column_of("together", subset))
             pair_columns.append(pairs[i].tolist())
-    _write_lines(table, header, zip(*columns, strict=True))
-    if asked.pairs:
-        first, second = ([terms[pair[i]] for pair in asked.pairs] for i in (0, 1))
-        _write_lines(_pairs_path(table), pairs_header, zip(first, second, *pair_columns, strict=True))
-    return _summary(asked, query, sums[0], sums[1])
+    _write_lines(path, header, zip(*columns, strict=True))
+    if terms.pairs:
+        first, second = ([names[pair[i]] for pair in terms.pairs] for i in (0, 1))
+        _write_lines(_pairs_path(path), pairs_header, zip(first, second, *pair_columns, strict=True))
+    return _summary(terms, query, sums[0], sums[1])
 
 
 def _summary(
-    asked: Asked, query: TermQuery, occurrences: NDArray[np.int64], units: NDArray[np.int64]
+    terms: TermList, query: TermQuery, occurrences: NDArray[np.int64], units: NDArray[np.int64]
 ) -> Settings:
+    """The summary of counts of each term; `units` are the documents or samples that have it."""
     order = np.lexsort((np.arange(len(occurrences)), -occurrences))[:20].tolist()
-    names = asked.names
-    pairs = zip(asked.terms, query.terms, strict=True)
+    names = terms.names
+    normalizations = zip(terms.texts, query.terms, strict=True)
     counts, n_terms = np.unique(occurrences[occurrences > 0], return_counts=True)
     return {
-        "n_terms": len(asked.terms),
+        "n_terms": len(terms.texts),
         "n_equal": len(query.terms) - len(set(query.terms)),
-        "n_normalized": sum(encoded(term) != held for term, held in pairs),
+        "n_normalized": sum(encoded(text) != normal for text, normal in normalizations),
         "n_found": int((occurrences > 0).sum()),
         "n_occurrences": int(occurrences.sum()),
         "best": [

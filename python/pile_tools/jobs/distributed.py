@@ -1,8 +1,8 @@
-"""Tokenizes the parts of a dataset as tasks on a Ray cluster, one part a shard.
+"""Tokenizes the parts of a dataset as tasks on a Ray cluster, one part per shard.
 
-Parts are what `tokenize --shards i/n` makes: they lie on storage that all machines share, beside the dataset,
-and one that is finished is never made again. So a task whose worker or machine dies is done again by Ray,
-and a run whose driver dies goes on with the parts that are not there.
+Parts are those of a tokenize job for shards i of n, beside the dataset on storage that all machines share. A
+finished part is never made again: Ray retries a task whose worker or machine dies, and a run whose driver
+died continues with the missing parts.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from pile_tools.tokens import datasets
 from pile_tools.tokens.parts import Part
 from pile_tools.types import OnTokens
 
-#: Seconds between two reports of a task, and between two looks of the driver.
-TICK_SECONDS = 0.5
+#: Seconds between two progress reports of a task, and between two polls of the driver.
+REPORT_SECONDS = 0.5
 
-#: Seconds that tasks get to stop in.
+#: Seconds to wait for cancelled tasks to stop.
 STOP_SECONDS = 10.0
 
 
@@ -43,26 +43,26 @@ def make_parts(
     force: bool = False,
     on_progress: OnTokens = None,
 ) -> list[Path]:
-    """Tokenizes each shard into a part of the dataset at `prefix`; `merge` joins the parts.
+    """Tokenizes each shard into a part of the dataset at `prefix`, for `merge` to join.
 
-    Runs on the cluster that ray is connected to, else that of RAY_ADDRESS, else the one on this machine,
-    else one that it starts on this machine and stops at the end. All machines need this package, and the
+    Runs on the cluster that Ray is connected to, else on that of RAY_ADDRESS, else on a running cluster on
+    this machine, else on a local cluster that is stopped at the end. All machines need this package, and the
     shards, the tokenizer and the output under the same paths.
 
     Args:
-        shards: In the order that is to be the dataset's.
-        prefix: Path of the dataset without its suffixes.
-        config: Tokenizer and end-of-document token.
-        threads: Threads of each task, and CPUs that it asks Ray for.
-        force: Replace parts made before from something else.
-        on_progress: Called with the compressed bytes read and the tokens made so far.
+        shards: Shards in the order of the dataset.
+        prefix: Prefix of the dataset.
+        config: Settings of the dataset.
+        threads: Threads of each task, and CPUs that it requests from Ray.
+        force: Replace parts made from other inputs or settings.
+        on_progress: Called with the compressed bytes read and the tokens made.
 
     Returns:
-        The parts' prefixes, in order.
+        The prefixes of the parts, in order.
 
     Raises:
-        PileError: Workers died again and again at one part; or what `tokenize.run` raises, from the first
-            task to fail.
+        PileError: The worker of a part died in every attempt. Otherwise the first error of a task, as
+            `tokenize.run` raises it.
     """
     parts = [Part(number, len(shards)) for number in range(1, len(shards) + 1)]
     sizes = {part: sum(path.stat().st_size for path in part.of(shards)) for part in parts}
@@ -81,7 +81,7 @@ def make_parts(
 
 
 def remove_parts(parts: Sequence[Path]) -> None:
-    """Removes parts that are merged, and their folder if nothing else is in it."""
+    """Removes merged parts, and their folder if it is then empty."""
     for part in parts:
         publish.remove(manifest.read(datasets.with_suffix(part, MANIFEST_SUFFIX)))
     with contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ def remove_parts(parts: Sequence[Path]) -> None:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[None]:
-    """A connection to a cluster, closed again if it was not there before."""
+    """A context with a connection to a cluster, which is closed if it was opened here."""
     if ray.is_initialized():
         yield
         return
@@ -98,7 +98,7 @@ def _cluster() -> Iterator[None]:
     try:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as err:
-        # Ray raises bare ones; its own processes say why in their logs.
+        # Ray's failures to start have no common type; details are in the logs of its processes.
         ray.shutdown()
         reason = first_line(err)
         raise PileError(f"no Ray cluster could be reached or started: {reason}") from err
@@ -110,18 +110,18 @@ def _cluster() -> Iterator[None]:
 
 @ray.remote(num_cpus=0, max_restarts=-1)
 class _Counter:
-    """How many bytes each part's task has read, and how many tokens it has made of them."""
+    """The progress of each part's task: compressed bytes read and tokens made."""
 
     def __init__(self) -> None:
-        self._done: dict[int, tuple[int, int]] = {}
+        self._progress: dict[int, tuple[int, int]] = {}
 
     def update(self, part: int, n_bytes: int, n_tokens: int) -> None:
-        """Says how far a part's task is."""
-        self._done[part] = n_bytes, n_tokens
+        """Records the progress of a part's task."""
+        self._progress[part] = n_bytes, n_tokens
 
-    def done(self) -> dict[int, tuple[int, int]]:
-        """Bytes and tokens, by part."""
-        return self._done
+    def progress(self) -> dict[int, tuple[int, int]]:
+        """Bytes and tokens, by the number of the part."""
+        return self._progress
 
 
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
@@ -135,14 +135,14 @@ def _make_part(
     force: bool,
     counter: Any,
 ) -> None:
-    """Makes one part, where it runs as on the driver's machine: paths may be relative to its folder."""
+    """Makes one part. `folder` is the driver's working directory, to which paths may be relative."""
     if not all(path.is_absolute() for path in (*shards, prefix, config.tokenizer)):
         os.chdir(folder)
     last_report, n_bytes = 0.0, sum(path.stat().st_size for path in part.of(shards))
 
     def report(done: int, n_tokens: int) -> None:
         nonlocal last_report
-        if done == n_bytes or time.monotonic() - last_report >= TICK_SECONDS:
+        if done == n_bytes or time.monotonic() - last_report >= REPORT_SECONDS:
             last_report = time.monotonic()
             counter.update.remote(part.number, done, n_tokens)
 
@@ -152,35 +152,35 @@ def _make_part(
 
 
 def _wait(pending: dict[Any, Part], sizes: dict[Part, int], counter: Any, on_progress: OnTokens) -> None:
-    """Waits for all tasks, taking those that are done out of `pending`; the first failure is raised."""
+    """Waits for all tasks and removes finished ones from `pending`. Raises the first failure."""
     n_finished_bytes = 0
-    told: dict[int, tuple[int, int]] = {}
+    progress: dict[int, tuple[int, int]] = {}
     while pending:
-        done, _ = ray.wait(list(pending), timeout=TICK_SECONDS)
+        done, _ = ray.wait(list(pending), timeout=REPORT_SECONDS)
         for ref in done:
             part = pending.pop(ref)
             _raise_failure(ref, part)
             n_finished_bytes += sizes[part]
         with contextlib.suppress(RayError):
-            told = ray.get(counter.done.remote(), timeout=TICK_SECONDS)
+            progress = ray.get(counter.progress.remote(), timeout=REPORT_SECONDS)
         if on_progress is not None:
-            running = [told.get(part.number, (0, 0))[0] for part in pending.values()]
-            on_progress(n_finished_bytes + sum(running), sum(n_tokens for _, n_tokens in told.values()))
+            running = [progress.get(part.number, (0, 0))[0] for part in pending.values()]
+            on_progress(n_finished_bytes + sum(running), sum(n_tokens for _, n_tokens in progress.values()))
 
 
 def _raise_failure(ref: Any, part: Part) -> None:
-    """Raises what a task failed by, as if it had happened here."""
+    """Raises the error of a task, if it failed."""
     try:
         ray.get(ref)
     except RayTaskError as err:
         raise err.cause from None
     except RayError as err:
         reason = first_line(err)
-        raise PileError(f"the worker of part {part} died, and again when it was retried: {reason}") from err
+        raise PileError(f"the worker of part {part} died in every attempt: {reason}") from err
 
 
 def _stop(pending: list[Any]) -> None:
-    """Asks tasks to stop as Ctrl-C does; what they are at is lost, or gone on with in the next run."""
+    """Interrupts tasks, as Ctrl-C does. The next run resumes their parts."""
     for ref in pending:
         ray.cancel(ref)
     if pending:

@@ -89,7 +89,7 @@ def _write_parquet(path: Path, steps: Iterator[Iterator[Record]]) -> int:
 
 
 def _groups(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """Splits the records of a step into row groups: one, unless its texts are long."""
+    """Splits the records of a step into row groups: a single one unless its texts are long."""
     group: list[Record] = []
     n_characters = 0
     for record in records:

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, publish
 from pile_tools._core import TokenDataset
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
@@ -108,13 +108,7 @@ def run(
 def _request(
     prefix: Path, dataset: TokenDataset, config: IndexConfig, source: TokenizerFile | None, folder: Path
 ) -> Request:
-    inputs = [
-        {
-            "role": "dataset",
-            "path": manifest.relative(prefix, folder),
-            "fingerprint": dataset.fingerprint,
-        }
-    ]
+    inputs = [datasets.entry(dataset, folder)]
     if source is not None:
         inputs.append(source.entry(folder))
     return Request("index", {"texts": config.texts, "memory_bytes": config.memory_bytes}, inputs)

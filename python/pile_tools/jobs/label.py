@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, OutputExistsError
-from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.manifest import Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read.shards import RecordConfig, checked_entries, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
@@ -83,7 +83,7 @@ def run(
     provenance = datasets.with_suffix(prefix, ".provenance")
     target = Target.of(datasets.labels_manifest(prefix))
     if provenance.exists() and provenance.name not in publish.own_files(target) and not force:
-        raise OutputExistsError(f"the dataset already has a provenance; --force replaces it ({provenance})")
+        raise OutputExistsError(f"the dataset already has a provenance; force replaces it ({provenance})")
 
     def build(folder: Path) -> Built:
         labelled = _core.label_dataset(
@@ -115,14 +115,7 @@ def _request(
     eod: tuple[str, int] | None,
 ) -> Request:
     folder = prefix.parent
-    dataset = {
-        "path": manifest.relative(prefix, folder),
-        "fingerprint": _core.TokenDataset(prefix).fingerprint,
-    }
-    inputs: list[Entry] = [
-        {"role": "dataset", **dataset},
-        tokenizer.entry(folder),
-    ]
+    inputs = [datasets.entry(_core.TokenDataset(prefix), folder), tokenizer.entry(folder)]
     inputs += entries(shards, folder)
     settings: Settings = {
         "eod": None if eod is None else eod[0],

@@ -1,4 +1,4 @@
-"""Joins token datasets, or the parts of one, into one dataset with their provenance."""
+"""Merges token datasets, or the parts of one, into one dataset with their provenance."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.tokens import datasets, parts
 from pile_tools.types import MergedInput, OnProgress
 
-#: Settings that must be alike for tokens to mean the same.
-MEANING = ("eod", "eod_id", "add_special_tokens")
+#: Settings that datasets must have in common: the same ids then mean the same text.
+COMMON_SETTINGS = ("eod", "eod_id", "add_special_tokens")
 
 
 @dataclass(frozen=True)
 class Result:
-    """A dataset's manifest, and how it came about.
+    """The result of a merge.
 
     Attributes:
-        manifest: Of the merged dataset.
-        is_new: False if it stood there already.
-        is_whole: Whether the inputs were the parts of one dataset; it is then what one run makes.
+        manifest: The manifest of the merged dataset.
+        is_new: False if the dataset was already complete.
+        is_whole: Whether the inputs were the parts of one dataset. The result then equals that of one run.
     """
 
     manifest: Manifest
@@ -34,105 +34,105 @@ class Result:
     is_whole: bool
 
 
-def find_datasets(places: Sequence[Path]) -> list[Path]:
-    """The prefixes of the datasets at some places, in the order given; one given again is there again.
+def find_datasets(paths: Sequence[Path]) -> list[Path]:
+    """The prefixes of the datasets at some paths, in the order given. A repeated path repeats its dataset.
 
-    Different files of one dataset, as a shell's pattern gives them, name it once.
+    Different files of one dataset, such as the matches of a glob, yield it once.
 
     Args:
-        places: Prefixes, files of a dataset, or folders: all datasets in one, sorted byte-wise by name.
+        paths: Prefixes, files of a dataset, or folders. A folder yields all its datasets, byte-wise by name.
 
     Raises:
-        PileError: There is no dataset at a place.
+        PileError: A folder contains no dataset.
     """
     found: list[Path] = []
     given: Counter[tuple[Path, Path]] = Counter()
-    for place in places:
-        for prefix in _prefixes(place):
-            given[place, prefix] += 1
-            if given[place, prefix] > found.count(prefix):
+    for path in paths:
+        for prefix in _prefixes(path):
+            given[path, prefix] += 1
+            if given[path, prefix] > found.count(prefix):
                 found.append(prefix)
     return found
 
 
-def _prefixes(place: Path) -> list[Path]:
-    """The prefixes of the datasets at one place."""
-    if not place.is_dir():
-        return [_prefix(place)]
-    inside = [path.with_suffix("") for path in sorted(place.glob("*.idx"), key=os.fsencode)]
-    if not inside:
-        raise PileError(f"{place} holds no datasets: there is no .idx in it")
-    return inside
+def _prefixes(path: Path) -> list[Path]:
+    """The prefixes of the datasets at one path."""
+    if not path.is_dir():
+        return [_prefix(path)]
+    prefixes = [index.with_suffix("") for index in sorted(path.glob("*.idx"), key=os.fsencode)]
+    if not prefixes:
+        raise PileError(f"{path} contains no datasets: it has no .idx file")
+    return prefixes
 
 
-def _prefix(place: Path) -> Path:
-    """The prefix of the dataset that a prefix or one of its files names."""
-    if datasets.with_suffix(place, ".idx").exists():
-        return place
-    return datasets.prefix_named(place) or place
+def _prefix(path: Path) -> Path:
+    """The prefix of a dataset, given as the prefix or as one of the dataset's files."""
+    if datasets.with_suffix(path, ".idx").exists():
+        return path
+    return datasets.prefix_named(path) or path
 
 
 def run(
     inputs: Sequence[Path], output: Path, *, force: bool = False, on_progress: OnProgress = None
 ) -> Result:
-    """Joins datasets in the order given, or the parts of one dataset in theirs.
+    """Merges datasets in the order given, or the parts of one dataset in the order of their numbers.
 
-    The files are those that one run over all their shards makes. Memory does not depend on their size; a
-    killed merge goes on after the last dataset that was copied whole.
+    The files equal those of one run over all shards. Memory does not depend on the size of the datasets. A
+    killed merge resumes after the last dataset that was copied completely.
 
     Args:
         inputs: Prefixes of the datasets.
-        output: Prefix of the result.
-        force: Replace output made before from something else.
-        on_progress: Called with the bytes of tokens copied so far.
+        output: Prefix of the merged dataset.
+        force: Replace output made from other inputs or settings.
+        on_progress: Called with the bytes of tokens copied.
 
     Raises:
-        PileError: Parts are missing, or tokens of different tokenizers or endings would be mixed.
-        FormatError: A dataset is damaged, named with the place.
+        PileError: Parts are missing, or the datasets differ in tokenizer or end-of-document token.
+        FormatError: A dataset is damaged; the message names file and position.
         ConfigError: The output is one of the inputs.
-        OutputExistsError: The output was made before from something else and `force` is off.
+        OutputExistsError: The output exists, was made from other inputs or settings, and `force` is off.
         OSError: A file cannot be read or written.
     """
     if output.resolve() in [path.resolve() for path in inputs]:
-        raise ConfigError(f"{output} cannot be merged into itself; give another -o")
-    known = [_manifest(path) for path in inputs]
-    if any(found is not None and parts.PART in found.settings for found in known):
-        return _run_parts(inputs, known, output, force, on_progress)
-    _refuse_mixture(inputs, known)
-    request = _request(inputs, known, output)
+        raise ConfigError(f"{output} cannot be merged into itself; give another output")
+    found = [_manifest(path) for path in inputs]
+    if any(one is not None and parts.PART in one.settings for one in found):
+        return _run_parts(inputs, found, output, force, on_progress)
+    _refuse_mixture(inputs, found)
+    request = _request(inputs, found, output)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         merged = _core.merge_datasets(inputs, folder, output.name, request.digest, force, on_progress, [])
         summaries = [
-            _foreign_summary(part) if found is None else found.summary
-            for part, found in zip(merged["parts"], known, strict=True)
+            _foreign_summary(part) if one is None else one.summary
+            for part, one in zip(merged["parts"], found, strict=True)
         ]
         return {**parts.joined(summaries), **merged}, request.inputs
 
-    # Tokens are copied: of the files in the request none is read, the tokenizer included.
+    # Tokens are copied: no file in the request is read, not even the tokenizer.
     made, is_new = datasets.make(output, request, build, force=force, reads_inputs=False)
     return Result(made, is_new, is_whole=False)
 
 
 def _run_parts(
     inputs: Sequence[Path],
-    known: Sequence[Manifest | None],
+    manifests: Sequence[Manifest | None],
     output: Path,
     force: bool,
     on_progress: OnProgress,
 ) -> Result:
-    """Makes of the parts what one run would have made, its manifest included."""
-    for path, found in zip(inputs, known, strict=True):
+    """Merges the parts of a dataset into the dataset that one run would make, with an equal manifest."""
+    for path, found in zip(inputs, manifests, strict=True):
         if found is None or parts.PART not in found.settings:
-            raise PileError(f"{path} is not a part, the others are; merge the parts first, then with it")
-    request, entries, ordered = parts.whole_of([found for found in known if found is not None], output)
-    prefixes = [datasets.prefix_of(found) for found in ordered]
-    summary = parts.joined([found.summary for found in ordered])
+            raise PileError(f"{path} is not a part, but others are; merge the parts first, then add it")
+    request, entries, ordered = parts.whole_of([found for found in manifests if found is not None], output)
+    prefixes = [datasets.prefix_of(part) for part in ordered]
+    summary = parts.joined([part.summary for part in ordered])
     if summary["n_documents"] == 0:
         raise FormatError(f"no documents: every shard is empty ({ordered[0].folder})")
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        sha256 = [_checked_bin_sha256(found) for found in ordered]
+        sha256 = [_checked_bin_sha256(part) for part in ordered]
         merged = _core.merge_datasets(
             prefixes, folder, output.name, request.digest, force, on_progress, sha256
         )
@@ -142,18 +142,18 @@ def _run_parts(
 
 
 def _checked_bin_sha256(part: Manifest) -> str:
-    """The SHA-256 that a part's manifest records for its `.bin`, of which the core compares it as it copies.
+    """The SHA-256 that a part's manifest records for its `.bin`, which the core compares while it copies.
 
     Raises:
-        FormatError: Another file of the part is not what the manifest says.
+        FormatError: Another file of the part does not match the manifest.
     """
     recorded: dict[str, str] = {entry["path"]: entry["sha256"] for entry in part.outputs}
     bin_sha256 = recorded.pop(datasets.prefix_of(part).name + ".bin", None)
     if bin_sha256 is None:
-        raise FormatError(f"lists no .bin of the part ({part.path})")
+        raise FormatError(f"lists no .bin file of the part ({part.path})")
     for name, sha256 in recorded.items():
         if files.sha256(part.folder / name) != sha256:
-            raise FormatError(f"{name} is not what its manifest says; make the part again ({part.path})")
+            raise FormatError(f"{name} does not match its manifest; make the part again ({part.path})")
     return bin_sha256
 
 
@@ -166,39 +166,37 @@ def _tokenizers(found: Manifest) -> list[Entry]:
     return [entry for entry in found.inputs if entry["role"] == "tokenizer"]
 
 
-def _refuse_mixture(inputs: Sequence[Path], known: Sequence[Manifest | None]) -> None:
-    """Refuses tokens that do not mean the same. What another tool wrote says nothing of its tokens."""
-    told = [(path, found) for path, found in zip(inputs, known, strict=True) if found is not None]
-    for path, found in told[1:]:
-        first_path, first = told[0]
+def _refuse_mixture(inputs: Sequence[Path], manifests: Sequence[Manifest | None]) -> None:
+    """Raises PileError if ids mean different texts. Datasets without a manifest cannot be checked."""
+    described = [(path, found) for path, found in zip(inputs, manifests, strict=True) if found is not None]
+    for path, found in described[1:]:
+        first_path, first = described[0]
         hashes = [[entry.get("sha256") for entry in _tokenizers(m)] for m in (first, found)]
         if hashes[0] != hashes[1]:
             raise PileError(
                 f"{path} was made with another tokenizer than {first_path}: "
                 "the same ids would mean different texts"
             )
-        for name in MEANING:
+        for name in COMMON_SETTINGS:
             before, now = first.settings.get(name), found.settings.get(name)
             if before != now:
                 raise PileError(f"{path} was made with {name} = {now!r}, {first_path} with {before!r}")
 
 
-def _request(inputs: Sequence[Path], known: Sequence[Manifest | None], output: Path) -> Request:
-    told = [found for found in known if found is not None]
-    settings = dict(told[0].settings) if told else {}
-    for found in told[1:]:
+def _request(inputs: Sequence[Path], manifests: Sequence[Manifest | None], output: Path) -> Request:
+    known = [found for found in manifests if found is not None]
+    settings = dict(known[0].settings) if known else {}
+    for found in known[1:]:
         settings = {k: v for k, v in settings.items() if found.settings.get(k) == v}
     entries: list[Entry] = []
-    if told:
-        entries = [entry for entry in parts.rebased(told[0], output.parent) if entry["role"] == "tokenizer"]
+    if known:
+        entries = [entry for entry in parts.rebased(known[0], output.parent) if entry["role"] == "tokenizer"]
     for path in inputs:
-        fingerprint = _core.TokenDataset(path).fingerprint
-        name = manifest.relative(path, output.parent)
-        entries.append({"role": "dataset", "path": name, "fingerprint": fingerprint})
+        entries.append(datasets.entry(_core.TokenDataset(path), output.parent))
     return Request("tokens", settings, entries)
 
 
 def _foreign_summary(part: MergedInput) -> Settings:
-    """What is known of a dataset without a manifest."""
+    """The summary of a dataset without a manifest: its counts."""
     counts = {"n_documents": part["n_documents"], "n_tokens": part["n_tokens"]}
     return {**counts, "shards": [], "subsets": [{"name": None, **counts}]}

@@ -1,6 +1,6 @@
 """Tokenizes shards into a dataset: `PREFIX.bin`, `.idx`, `.provenance` and its manifest.
 
-A killed job resumes from `PREFIX.partial/` with the shard it was at.
+A killed job resumes from `PREFIX.partial/` at the first unfinished shard.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pile_tools import _core, files, manifest
 from pile_tools.config import Settings, fingerprint
-from pile_tools.errors import ConfigError
+from pile_tools.errors import UnknownEodError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.read import shards as shard_files
 from pile_tools.read.shards import RecordConfig, checked_entries, entries, find_shards, has_stream
@@ -25,7 +25,7 @@ from pile_tools.types import AnyPath, OnTokens
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizeConfig:
-    """What a token dataset depends on, its shards aside."""
+    """The settings of a token dataset."""
 
     tokenizer: Path = field(
         metadata={
@@ -36,7 +36,7 @@ class TokenizeConfig:
     eod: str | None = field(
         default=None,
         metadata={
-            "help": "Token to end each document with; by default the tokenizer's own.",
+            "help": "Token at the end of each document; by default the tokenizer's own.",
             "metavar": "TOKEN",
         },
     )
@@ -50,7 +50,13 @@ class TokenizeConfig:
 
 @dataclass(frozen=True)
 class Result:
-    """A dataset's manifest, and how it came about."""
+    """The result of tokenizing.
+
+    Attributes:
+        manifest: The dataset's manifest.
+        is_new: False if the dataset was already complete.
+        n_resumed_shards: Shards that an interrupted run had finished.
+    """
 
     manifest: Manifest
     is_new: bool
@@ -68,24 +74,26 @@ def run(
     force: bool = False,
     on_progress: OnTokens = None,
 ) -> Result:
-    """Tokenizes `shards` in their order, or goes on with an interrupted run of the same job.
+    """Tokenizes `shards` in the order given, or resumes an interrupted run of the same job.
 
-    The same bytes for any number of threads and any interruption. Empty texts are left out, as GPT-NeoX does.
+    The output has the same bytes for any number of threads and any interruption. Documents with empty texts
+    are left out, as GPT-NeoX does.
 
     Args:
-        shards: In the order that is to be the dataset's.
-        prefix: Path of the dataset without its suffixes.
-        config: Tokenizer and end-of-document token.
-        threads: Threads that encode; not part of the result.
-        part: Make this part of the dataset only, in a dataset of its own, for `merge` to join.
+        shards: Shards in the order of the dataset.
+        prefix: Prefix of the dataset.
+        config: Settings of the dataset.
+        threads: Threads that encode.
+        part: Make only this part of the dataset, as a dataset that `merge` joins with the others.
         renews_part: Make a finished part again if it is damaged, or if one of its shards has another size.
-        force: Replace output made before from something else.
-        on_progress: Called with the compressed bytes read and the tokens made so far.
+        force: Replace output made from other inputs or settings.
+        on_progress: Called with the compressed bytes read and the tokens made.
 
     Raises:
-        OutputExistsError: The output was made before from something else and `force` is off.
-        FormatError: A shard or the tokenizer is damaged or not supported, named with the place.
-        ConfigError: The end-of-document token is not in the vocabulary.
+        OutputExistsError: The output exists, was made from other inputs or settings, and `force` is off.
+        FormatError: A shard or the tokenizer is damaged or not supported; the message names file and
+            position.
+        ConfigError: The end-of-document token is not in the vocabulary, or the tokenizer names none.
         OSError: A file cannot be read or written.
     """
     passed_over = shard_files.summary(shards, prefix.parent)
@@ -99,11 +107,11 @@ def run(
         shards, prefix = part.of(shards), part.prefix(prefix)
         more = part.settings(request)
         request = _request(shards, prefix, config, source, eod, more)
-        # A part in which no bad record would have been skipped, as any would have stopped it, is the same.
+        # A part made without skipping bad records had none, so it equals one made with skipping.
         strict = Request(request.kind, {**request.settings, LENIENCE: "error"}, request.inputs)
         for finished_as in (strict, request):
             if datasets.is_complete(prefix, finished_as):
-                # What is finished of this very job is kept: it is the rest that is to be replaced.
+                # `force` replaces unfinished parts only: this one is of the requested job.
                 request, force = finished_as, False
         force = force or (renews_part and _is_outdated(prefix, request))
     n_resumed_shards = 0
@@ -154,30 +162,30 @@ def tokenize(
     force: bool = False,
     on_progress: OnTokens = None,
 ) -> _core.TokenDataset:
-    """Tokenizes shards into a dataset and opens it: what `pile-tools tokenize` does, from Python.
+    """Tokenizes shards into a dataset and opens it, as the command `pile-tools tokenize`.
 
     >>> dataset = tokenize("shards/", "tokens/sample", tokenizer="tokenizer.json")
     >>> dataset.tokens
     array([  12, 1044,  310, ...,   88,   15,    0], dtype=uint16)
 
     Args:
-        shards: A file, a folder or a glob, or several of them; taken sorted byte-wise by path.
-        prefix: Path of the dataset without its suffixes; its folder is made if need be.
+        shards: A file, a folder or a glob, or several of them; read in byte-wise order of their paths.
+        prefix: Path of the dataset without its suffixes. Its folder is created if necessary.
         tokenizer: A tokenizer.json, a folder that holds one, or a Hugging Face model id.
-        eod: Token to end each document with; by default the tokenizer's own.
-        append_eod: Whether documents end with a token at all.
+        eod: Token at the end of each document; by default the tokenizer's own.
+        append_eod: Whether documents end with the end-of-document token.
         add_special_tokens: Whether to put the special tokens of the post-processor around each text.
         text_field: Key of a record, or column of a parquet file, that holds the text.
-        on_bad_record: `error` stops at one; `skip` leaves it out and lists it in the manifest.
-        max_record: Bytes of the longest record, a size such as `1GiB`; a longer one is a bad record.
-        threads: Threads that encode, by default one for each processor; not part of the result.
-        force: Replace output made before from something else.
-        on_progress: Called with the compressed bytes read and the tokens made so far; an exception stops
-            the job.
+        on_bad_record: `error` stops at a bad record; `skip` leaves it out and lists it in the manifest.
+        max_record: Maximum bytes of a record, a number or a size such as `1GiB`; a longer record is bad.
+        threads: Threads that encode, by default one for each processor. They do not change the output.
+        force: Replace output made from other inputs or settings.
+        on_progress: Called with the compressed bytes read and the tokens made. An exception stops the job.
 
-    Raises: as `run`, and PileError where there are no shards.
+    Raises:
+        PileError: There are no shards; or as `run`.
     """
-    places = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
+    paths = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
     config = TokenizeConfig(
         tokenizer=Path(tokenizer),
         eod=eod,
@@ -186,7 +194,7 @@ def tokenize(
         records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
     )
     run(
-        find_shards([Path(place) for place in places]),
+        find_shards([Path(path) for path in paths]),
         Path(prefix),
         config,
         threads=threads or os.cpu_count() or 1,
@@ -197,7 +205,7 @@ def tokenize(
 
 
 def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, force: bool) -> Manifest | None:
-    """The manifest of what `run` would make, if it stands already. Raises as `run` does."""
+    """The manifest of the dataset that `run` would make, if it is complete. Raises as `run`."""
     source = find_tokenizer(config.tokenizer)
     eod = _eod(source.load(), config)
     request = _request(shards, prefix, config, source, eod)
@@ -205,7 +213,7 @@ def finished(shards: Sequence[Path], prefix: Path, config: TokenizeConfig, *, fo
 
 
 def _is_outdated(prefix: Path, request: Request) -> bool:
-    """Whether a finished part is of the requested job, but damaged or of shards that have changed since."""
+    """Whether a finished part has the requested settings, but is damaged or was made from other inputs."""
     path = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
     if not path.exists():
         return False
@@ -220,12 +228,13 @@ def _is_outdated(prefix: Path, request: Request) -> bool:
 
 
 def _job(shards: Sequence[Path], request: Request) -> str:
-    """Names what an interrupted run left for this one to go on with; of a stream that is nothing.
+    """A digest that identifies the job whose scratch folder this one can resume from.
 
-    The shards are not in it: the core compares those that are finished one by one, so that a run that stopped
-    at a damaged shard goes on with the mended one. Nor is what becomes of bad records: where there were none,
-    it does not matter. Which records are too long the core compares.
+    Shards are excluded, as the core compares finished ones one by one: a run that stopped at a damaged shard
+    resumes with the repaired one. `on_bad_record` is excluded, as it does not change shards without bad
+    records, and `max_record`, as the core compares it.
     """
+    # A stream cannot be read again.
     if has_stream(shards):
         return uuid.uuid4().hex
     settings = {name: value for name, value in request.settings.items() if name not in (LENIENCE, LONGEST)}
@@ -235,12 +244,12 @@ def _job(shards: Sequence[Path], request: Request) -> str:
 
 
 def _eod(tokenizer: _core.Tokenizer, config: TokenizeConfig) -> tuple[str, int] | None:
-    """The token that ends each document, and its id."""
+    """The token at the end of each document and its id, or None for no token."""
     if not config.append_eod:
         return None
     eod = eod_of(tokenizer, config.eod, config.tokenizer)
     if eod is None:
-        raise ConfigError(f"{config.tokenizer} names no end-of-document token; give --eod TOKEN or --no-eod")
+        raise UnknownEodError(f"{config.tokenizer} names no end-of-document token")
     return eod
 
 

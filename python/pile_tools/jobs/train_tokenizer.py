@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, publish
+from pile_tools import _core, manifest, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest, Request
 from pile_tools.publish import Built, Target
@@ -106,9 +106,8 @@ def run(
             max_record=config.records.max_record_bytes,
         )
         (folder / output.name).write_text(json, encoding="utf-8")
-        hashed = zip(inputs, trained["shards"], strict=True)
-        checked = [{**entry, "sha256": sha256} for entry, sha256 in hashed]
         counts = {name: value for name, value in trained.items() if name != "shards"}
+        checked = manifest.with_checksums(inputs, trained["shards"])
         return Built([output.name], {**counts, **passed_over}, checked)
 
     return publish.make(

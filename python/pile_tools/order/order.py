@@ -157,8 +157,8 @@ class Order:
         """The tokenizer of the order's dataset: `given`, or the one that the dataset's manifest names.
 
         Raises:
-            UnknownTokenizerError: None is given, and the manifest names none that is here and unchanged.
-            ConfigError: There is no such tokenizer.
+            UnknownTokenizerError: None is given, and the manifests name none that exists unchanged.
+            PileError: The given tokenizer is not found.
             FormatError: The tokenizer's file is damaged.
         """
         return self.tokenizer_file(given).load()

@@ -1,4 +1,4 @@
-"""Token datasets on disk: `PREFIX.bin`, `.idx`, `.provenance` and the manifest, which is published last."""
+"""Token datasets on disk: `PREFIX.bin`, `.idx`, `.provenance` and the manifest, which is written last."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from pile_tools.publish import Built, Target
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from pile_tools.types import AnyPath
 
-#: The files of a dataset, as its manifest lists them.
+#: Suffixes of the files of a dataset, in the order of its manifest.
 FILES = (".bin", ".idx", ".provenance")
 
-#: What follows the prefix in the names of the manifests of its labels, its token shards, and its token file
-#: made from shards. The dataset's own has nothing there.
+#: Infixes, between prefix and `MANIFEST_SUFFIX`, of the manifests of a dataset's labels, its token shards,
+#: and its token file made from shards. The dataset's own manifest has none.
 LABELS, SHARDS, TOKEN_FILE = ".provenance", ".shards", ".bin"
 
-#: The ends of the names of its files, by which users may name a dataset.
+#: Suffixes of the files by which users may name a dataset.
 SUFFIXES = (*FILES, MANIFEST_SUFFIX)
 
 _SHARD = re.compile(r"(.+)-[0-9]{5,}-of-[0-9]{5,}\.bin")
 
-#: Makes the dataset's files in a folder; returns the manifest's summary, with `bin_sha256` for its `.bin`,
-#: and inputs.
+#: Makes the dataset's files in a folder. Returns the manifest's summary, with the checksum of the `.bin` as
+#: `bin_sha256`, and the manifest's inputs.
 Build = Callable[[Path], tuple[Settings, list[Entry]]]
 
 
 def with_suffix(prefix: Path, suffix: str) -> Path:
-    """`PREFIX` + `suffix`: a suffix is appended, it replaces nothing."""
+    """`PREFIX` + `suffix`. Unlike `Path.with_suffix` it keeps an existing suffix."""
     return prefix.parent / (prefix.name + suffix)
 
 
 def prefix_named(path: Path) -> Path | None:
-    """The prefix of the dataset of which a path names a file, a shard of its tokens too; else None."""
+    """The prefix of the dataset to which a file belongs by its name, token shards included; else None."""
     if found := _SHARD.fullmatch(path.name):
         return path.parent / found[1]
     suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
@@ -48,23 +48,23 @@ def prefix_named(path: Path) -> Path | None:
 
 
 def labels_manifest(prefix: Path) -> Path:
-    """The manifest of a provenance that was found later, by `label`."""
+    """The path of the manifest of a provenance that `label` found."""
     return with_suffix(prefix, LABELS + MANIFEST_SUFFIX)
 
 
 def manifest_paths(prefix: Path) -> list[Path]:
-    """Where the manifests of the artifacts are that write files of the dataset at `prefix`."""
+    """The paths of the manifests of all artifacts that may write files of the dataset at `prefix`."""
     return [with_suffix(prefix, stem + MANIFEST_SUFFIX) for stem in ("", LABELS, SHARDS, TOKEN_FILE)]
 
 
 def manifests(prefix: Path) -> list[Manifest]:
-    """What is told of the dataset at `prefix`: its own manifest and that of its labels, those there are."""
+    """The manifest of the dataset at `prefix` and that of its labels, if they exist."""
     paths = (with_suffix(prefix, MANIFEST_SUFFIX), labels_manifest(prefix))
     return [manifest.read(path) for path in paths if path.exists()]
 
 
 def token_bytes(prefix: Path) -> int:
-    """Bytes of the tokens of a dataset; 0 where it cannot be opened, which the job on it reports."""
+    """Bytes of the tokens of a dataset; 0 if it cannot be opened, as the job that reads it reports that."""
     try:
         dataset = TokenDataset(prefix)
     except (PileError, OSError):
@@ -73,39 +73,45 @@ def token_bytes(prefix: Path) -> int:
 
 
 def tokenizer_file(prefix: Path, given: AnyPath | None = None) -> TokenizerFile:
-    """The file of a dataset's tokenizer: the one given, or else the one that a manifest of the dataset names.
+    """The file of a dataset's tokenizer: `given`, or by default the one that the dataset's manifests name.
 
     Args:
-        prefix: Of the dataset.
+        prefix: Prefix of the dataset.
         given: A tokenizer.json, a folder that holds one, or a model's id, as `load_tokenizer` takes them.
 
     Raises:
         UnknownTokenizerError: None is given or named, or the named one does not exist or was changed since.
-        PileError: The one that is given is not found.
+        PileError: The given one is not found.
     """
     if given is not None:
         return find_tokenizer(given)
     for found in manifests(prefix):
         if (path := manifest.input_file(found, "tokenizer")) is not None:
-            entry = found.input("tokenizer")
-            if entry is not None and entry.get("sha256") not in (None, files.sha256(path)):
+            recorded = found.input("tokenizer")
+            if recorded is not None and recorded.get("sha256") not in (None, files.sha256(path)):
                 raise UnknownTokenizerError(f"the dataset's tokenizer was changed since it was made ({path})")
             return TokenizerFile(path)
-    raise UnknownTokenizerError(f"the dataset's tokenizer is not known or not here ({prefix})")
+    raise UnknownTokenizerError(f"the dataset's tokenizer is unknown or does not exist ({prefix})")
 
 
 def tokenizer_of(prefix: Path, given: AnyPath | None = None) -> Tokenizer:
-    """The tokenizer of a dataset; see `tokenizer_file`."""
+    """Loads the tokenizer of a dataset; see `tokenizer_file`."""
     return tokenizer_file(prefix, given).load()
 
 
+def entry(dataset: TokenDataset, folder: Path) -> Entry:
+    """The entry of a dataset as an input in a manifest in `folder`: path and fingerprint."""
+    path = manifest.relative(Path(dataset.prefix), folder)
+    return {"role": "dataset", "path": path, "fingerprint": dataset.fingerprint}
+
+
 def prefix_of(found: Manifest) -> Path:
-    """The prefix of the dataset that a manifest speaks of."""
+    """The prefix of the dataset that a manifest describes."""
     return found.path.parent / found.path.name.removesuffix(MANIFEST_SUFFIX)
 
 
 def is_complete(prefix: Path, request: Request) -> bool:
-    """Whether the dataset at `prefix` is the one asked for, and all of it is there."""
+    """Whether the dataset at `prefix` is the requested one and complete."""
     try:
         return manifest.finished(with_suffix(prefix, MANIFEST_SUFFIX), request, force=False) is not None
     except PileError:
@@ -121,9 +127,12 @@ def make(
     is_stream: bool = False,
     reads_inputs: bool = True,
 ) -> tuple[Manifest, bool]:
-    """The manifest of the dataset at `prefix`, and whether it was made now or was complete already.
+    """Makes and publishes the dataset at `prefix`, unless it is complete. Takes and raises as `publish.make`.
 
-    `build` continues from what a killed run left in the folder that it is given. Raises as `publish.make`.
+    `build` must resume from the files that a killed run left in its folder.
+
+    Returns:
+        The manifest, and whether the dataset was made now (True) or was already complete (False).
     """
 
     def build_files(folder: Path) -> Built:
