@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pile_tools import checked
 from pile_tools.config import fingerprint, from_toml, settings
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, FormatError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,3 +98,12 @@ def test_other_encodings_are_no_toml(tmp_path: Path, data: bytes) -> None:
 def test_an_endless_file_is_no_toml() -> None:
     with pytest.raises(ConfigError, match="not a TOML file: more than"):
         from_toml(Outer, Path("/dev/zero"))
+
+
+def test_a_key_that_occurs_twice_is_found_among_many(tmp_path: Path) -> None:
+    """In linear time: 200,000 keys took minutes."""
+    path = tmp_path / "x.json"
+    keys = [f'"{i:06}": 1' for i in range(200_000)]
+    path.write_text("{" + ", ".join([*keys, keys[-1]]) + "}")
+    with pytest.raises(FormatError, match="key '199999' occurs twice"):
+        checked.read_json(path, what="an object")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import Run
 
 from pile_tools import checked, manifest, publish, unchanged
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
@@ -250,6 +251,36 @@ def test_a_manifest_created_during_the_job_is_not_replaced(tmp_path: Path, kind:
     if kind != "link":
         make(tmp_path, {"x.a": "1"}, force=True)
         assert (tmp_path / "x.a").read_text() == "1"
+
+
+def test_a_manifest_that_is_rewritten_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """In place: the inode is the same."""
+    shard = tmp_path / "shard"
+    shard.write_text("one")
+    entry = manifest.file_entry(shard, tmp_path, role="shard")
+    path = make(tmp_path, {"x.a": "1"}, inputs=[entry])[0].path
+    shard.write_text("two")
+    with pytest.raises(OutputExistsError, match="was created while this was being made"):
+        make(
+            tmp_path,
+            {"x.a": "2"},
+            inputs=[manifest.file_entry(shard, tmp_path, role="shard")],
+            on_build=lambda scratch: path.write_text("mine"),
+        )
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["replaced.json", "state.json", "pile-tools.lock", "manifest.json", "order.json", "x.manifest.json"],
+)
+def test_an_output_with_a_name_of_our_own_is_refused(
+    cli: Run, shards: Path, tmp_path: Path, name: str
+) -> None:
+    done = cli("train-tokenizer", shards, "-o", tmp_path / "new" / name, "--vocab-size", "300")
+    assert done.returncode == 2
+    assert "is a name that pile-tools itself uses" in done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("name", ["x.a", "x.b", "x.manifest.json"])

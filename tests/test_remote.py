@@ -145,6 +145,9 @@ class Handler(BaseHTTPRequestHandler):
     def _gzip(self) -> None:
         self._part(gzip.compress(DATA), Content_Encoding="gzip", Content_Length="1")
 
+    def _transfer(self) -> None:
+        self._part(Transfer_Encoding="gzip, chunked")
+
     def _lie(self) -> None:
         first, last = self._asked
         self._part(DATA[first : first + 1], Content_Length=str(last - first + 1))
@@ -299,6 +302,7 @@ WRONG = {
     "digits": "the server sends 'bytes 0-0/9999",
     "backward": "the server sends 'bytes 0-0/0'",
     "gzip": "'gzip' encoding",
+    "transfer": "'gzip, chunked' encoding",
     "lie": "gave up after 5 tries",
     "badchunk": "gave up after 5 tries",
     "negativechunk": "gave up after 5 tries",

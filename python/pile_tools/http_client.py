@@ -176,12 +176,14 @@ def _check_answer(answer: http.client.HTTPResponse, url: str) -> None:
     if not 200 <= answer.status < 300:
         reason = f"{answer.status} {shown(answer.reason or '')}".rstrip()
         raise StatusError(answer.status, f"the server answers {reason}", _retry_after(answer))
-    encoding = answer.headers.get("Content-Encoding", "identity")
-    if encoding.strip().lower() not in ("", "identity"):
-        raise FormatError(
-            f"the server sends {shown(encoding)!r} encoding, which was not requested; use another server "
-            f"({shown(url)})"
-        )
+    # http.client decodes "chunked" alone, and reads the body of any other as it is.
+    for header, plain in (("Content-Encoding", "identity"), ("Transfer-Encoding", "chunked")):
+        for encoding in answer.headers.get_all(header, []):
+            if encoding.strip().lower() not in ("", plain):
+                raise FormatError(
+                    f"the server sends {shown(encoding)!r} encoding, which was not requested; use another "
+                    f"server ({shown(url)})"
+                )
 
 
 def _retry_after(answer: http.client.HTTPResponse) -> float | None:

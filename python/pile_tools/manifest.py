@@ -37,6 +37,9 @@ FORMAT = 1
 #: Name of the manifest of an artifact that is a folder, and suffix of the manifest of a file or prefix.
 MANIFEST_FILE, MANIFEST_SUFFIX = "manifest.json", ".manifest.json"
 
+#: The manifest of an order, in its folder.
+ORDER_FILE = "order.json"
+
 Entry: TypeAlias = dict[str, Any]
 
 SHA256_DIGITS = 64

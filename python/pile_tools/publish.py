@@ -26,11 +26,20 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 from pile_tools import _core, checked, files, manifest, unchanged
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
-from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
+from pile_tools.manifest import (
+    MANIFEST_FILE,
+    MANIFEST_SUFFIX,
+    ORDER_FILE,
+    SHA256_DIGITS,
+    Entry,
+    Manifest,
+    Request,
+)
 from pile_tools.unchanged import Identities
 
 #: The file in a scratch folder that is locked, and whose name marks the folder as ours.
@@ -127,6 +136,9 @@ class Built:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
+#: What tells a file from one that replaced or rewrote it: see `_version`.
+Version: TypeAlias = tuple[int, int, int]
+
 #: Makes an artifact's files in the scratch folder.
 Build = Callable[[Path], Built]
 
@@ -168,6 +180,7 @@ def make(
         PileError: Another process makes the same artifact, or the scratch folder is not ours.
         OSError: A file cannot be read or written.
     """
+    _refuse_reserved(names)
     _refuse_own_input(target, request.inputs, names)
     _refuse_scratch(target.folder)
     if is_stream and os.path.lexists(target.manifest) and not force:
@@ -181,7 +194,7 @@ def make(
         for path in (target.unpublished, target.scratch / REPLACED, target.scratch / STATE):
             if os.path.lexists(path) and not _is_regular(path):
                 _remove_tree(path)
-        owned, before = _owned(target), _inode(target.manifest)
+        owned, before = _owned(target), _version(target.manifest)
         if done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else):
             _remove_replaced(target, done, owned)
             clear(target.scratch)
@@ -528,6 +541,14 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
     return made
 
 
+def _refuse_reserved(names: Sequence[str]) -> None:
+    """Raises ConfigError for an output with the name of a manifest or of a file of the scratch folder."""
+    reserved = {MARKER, REPLACED, STATE, MANIFEST_FILE, ORDER_FILE}
+    for name in names:
+        if name in reserved or name.endswith(MANIFEST_SUFFIX):
+            raise ConfigError(f"is a name that pile-tools itself uses; give another output ({name})")
+
+
 def _refuse_own_input(target: Target, inputs: Sequence[Entry], names: Sequence[str]) -> None:
     """Raises ConfigError if an output would overwrite an input."""
     sources = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
@@ -553,18 +574,23 @@ def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
 
 
 def _publish(
-    target: Target, made: Manifest, owned: Mapping[str, Entry], before: int | None, *, force: bool
+    target: Target,
+    made: Manifest,
+    owned: Mapping[str, Entry],
+    before: Version | None,
+    *,
+    force: bool,
 ) -> Manifest:
     """Renames finished files to their names, the manifest last, and removes what they replace.
 
-    `before` is the inode of the manifest that existed when the job began, None if there was none.
+    `before` is the version of the manifest that existed when the job began, None if there was none.
     """
     files.make_folders(target.folder)
     for entry in made.outputs:
         _refuse(target.folder / entry["path"], owned, entry, force=force)
     _refuse_kind(target.manifest)
     if os.path.lexists(target.manifest):
-        if not force and _inode(target.manifest) != before:
+        if not force and _version(target.manifest) != before:
             raise OutputExistsError(
                 f"was created while this was being made; force replaces it ({target.manifest})"
             )
@@ -725,10 +751,14 @@ def _matches_entry(path: Path, entry: Entry) -> bool:
     )
 
 
-def _inode(path: Path) -> int | None:
-    """The inode of a file, or of a link itself. None if there is no file."""
+def _version(path: Path) -> Version | None:
+    """What changes if a file is replaced or rewritten: inode, bytes and time of modification in nanoseconds.
+
+    None if there is no file. The time of change is left out: `unchanged.remember` changes it.
+    """
     with contextlib.suppress(FileNotFoundError):
-        return path.lstat().st_ino
+        found = path.lstat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
     return None
 
 

@@ -24,9 +24,9 @@ from pile_tools.jobs.count_terms import (
     count_in_shards,
     read_terms,
 )
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import ORDER_FILE, Manifest
 from pile_tools.order.open import open_order
-from pile_tools.order.order import ORDER_FILE, Order
+from pile_tools.order.order import Order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, find_shards

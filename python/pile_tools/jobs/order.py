@@ -9,8 +9,7 @@ from typing import Any
 from pile_tools import _core, manifest, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
-from pile_tools.manifest import Manifest, Request
-from pile_tools.order.order import ORDER_FILE
+from pile_tools.manifest import ORDER_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.types import OnProgress, OrderSummary
 

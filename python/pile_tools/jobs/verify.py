@@ -14,8 +14,7 @@ from pathlib import Path
 from pile_tools import _core, checked, manifest, publish
 from pile_tools.errors import PileError, VerifyError
 from pile_tools.jobs import token_shards
-from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
-from pile_tools.order.order import ORDER_FILE
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, ORDER_FILE, Entry, Manifest
 from pile_tools.publish import Target
 from pile_tools.read.shards import STANDARD_INPUT
 from pile_tools.tokens import datasets

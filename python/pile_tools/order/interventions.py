@@ -24,8 +24,8 @@ from pile_tools._core import Tokenizer
 from pile_tools.checked import Values
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError
-from pile_tools.manifest import Manifest, Request
-from pile_tools.order.order import ORDER_FILE, Order, Samples
+from pile_tools.manifest import ORDER_FILE, Manifest, Request
+from pile_tools.order.order import Order, Samples
 from pile_tools.publish import Built, Target
 from pile_tools.tokens.blends import documents_of
 from pile_tools.types import Tokens

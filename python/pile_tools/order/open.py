@@ -16,12 +16,11 @@ from pile_tools._core import TrainingOrder
 from pile_tools.checked import MAX_SEED, Values
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import ORDER_FILE, Manifest
 from pile_tools.order.interventions import VIEW_FILE, applied
 from pile_tools.order.order import (
     MAX_ROW_LENGTH,
     MAX_SEQ_LENGTH,
-    ORDER_FILE,
     PYTHIA_BATCH_SIZE,
     RULES,
     Order,

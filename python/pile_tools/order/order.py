@@ -17,14 +17,11 @@ from numpy.typing import NDArray
 from pile_tools import _core, manifest
 from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, UnknownBatchSizeError
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import ORDER_FILE, Manifest
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 from pile_tools.tokens.blends import documents_of
 from pile_tools.types import AnyPath, Tokens
-
-#: The manifest of an order, in its folder.
-ORDER_FILE = "order.json"
 
 #: The rules by which orders are built.
 RULES = (
