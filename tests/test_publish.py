@@ -133,7 +133,7 @@ def test_a_foreign_file_is_replaced_only_by_force_or_by_an_equal_one(tmp_path: P
     with pytest.raises(OutputExistsError, match="is not from pile-tools"):
         make(tmp_path, {"x.a": "1"})
     assert (tmp_path / "x.a").read_text() == "mine"
-    make(tmp_path, {"x.a": "mine"}, request="b")
+    make(tmp_path, {"x.a": "mine"}, request="b", force=True)
     (tmp_path / "x.manifest.json").unlink()
     (tmp_path / "x.partial").rmdir() if (tmp_path / "x.partial").exists() else None
     make(tmp_path, {"x.a": "1"}, force=True)
@@ -374,6 +374,18 @@ def test_finished_work_of_another_command_is_not_discarded(tmp_path: Path) -> No
     assert (scratch / "work").read_text() == "hours"
     make(tmp_path, {"x.a": "1"}, force=True)
     assert not scratch.exists()
+
+
+def test_a_finished_output_that_is_not_published_yet_is_not_discarded(tmp_path: Path) -> None:
+    (tmp_path / "x.a").write_text("mine")
+    with pytest.raises(OutputExistsError, match="is not from pile-tools"):
+        make(tmp_path, {"x.a": "1"})
+    with pytest.raises(OutputExistsError, match="holds a finished output of other settings or inputs"):
+        make(tmp_path, {"x.a": "2"}, request="b")
+    (tmp_path / "x.a").unlink()
+    # The command that made it only publishes it.
+    assert make(tmp_path, {"x.a": "never built"})[1]
+    assert (tmp_path / "x.a").read_text() == "1"
 
 
 @pytest.mark.parametrize("kind", ["folder", "link", "pipe"])

@@ -201,6 +201,8 @@ def make(
             return done, False
         if not is_stream and (resumed := _finished_in_scratch(target, request)):
             return _publish(target, resumed, owned, before, force=force), True
+        if not force:
+            _refuse_to_discard(target, request)
         _refuse_kind(target.manifest)
         for name in names:
             _refuse(target.folder / name, owned, None, force=force)
@@ -539,6 +541,24 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
     made = manifest.write(target.unpublished, request, outputs, built.summary, built.inputs)
     sync_folder(target.scratch)
     return made
+
+
+def _refuse_to_discard(target: Target, request: Request) -> None:
+    """Raises OutputExistsError if a killed command left the finished artifact of other settings or inputs."""
+    if not target.unpublished.is_file():
+        return
+    try:
+        found = manifest.read(target.unpublished)
+    except FormatError:
+        return
+    # Inputs of other sizes are those of the same command, which were changed since.
+    inputs = ([(entry["role"], entry["path"]) for entry in of.inputs] for of in (found, request))
+    if (found.kind, found.settings) == (request.kind, request.settings) and len(set(map(tuple, inputs))) == 1:
+        return
+    raise OutputExistsError(
+        f"holds a finished output of other settings or inputs, which its command publishes; "
+        f"force discards it ({target.scratch})"
+    )
 
 
 def _refuse_reserved(names: Sequence[str]) -> None:

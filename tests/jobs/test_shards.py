@@ -597,3 +597,15 @@ def test_tables_of_ours_are_no_shards(tmp_path: Path, tokenizer: Path, capsys: C
     assert found == [tmp_path / "a.jsonl"]
     reasons = {path.name: reason for path, reason in found.passed_over}
     assert "kind ngrams" in reasons["n.parquet"]
+
+
+def test_a_pattern_may_have_more_components_than_the_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "x.jsonl").write_text('{"text": "a"}\n')
+    n = sys.getrecursionlimit() + 100
+    assert find_shards([Path("**/" * n + "x*.jsonl")]) == [Path("a/b/x.jsonl")]
+    parents = "a/../" * (n // 2)
+    assert find_shards([Path(parents + "a/b/x*.jsonl")]) == [Path(parents + "a/b/x.jsonl")]

@@ -260,6 +260,10 @@ def test_an_interrupted_study_goes_on_and_gives_the_same(
         study.run(plan, tmp_path / "out", on_progress=interrupt)
     assert not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial" / "step0.npz").exists()
+    # A study with other settings does not discard hours of it.
+    other = prepare(run_folder, _config(rows=8), canaries_file)
+    with pytest.raises(OutputExistsError, match="holds scores of an interrupted study"):
+        study.run(other, tmp_path / "out")
     study.run(plan, tmp_path / "out")
     assert loaded_steps == [0, 4, 4, 20]
     study.run(plan, tmp_path / "whole")

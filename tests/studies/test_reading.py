@@ -161,7 +161,7 @@ def test_changed_lists_of_canaries_are_read_or_refused(run_folder: Path, canarie
 
 
 def test_scores_of_another_shape_are_not_resumed_from(tmp_path: Path) -> None:
-    parts = study._Parts(tmp_path, "digest", (3, 2))
+    parts = study._Parts(tmp_path, "digest", (3, 2), discard=False)
     parts.write(1, Scores(np.ones((3, 2), dtype=np.bool_)))
     assert parts.read(1) is not None
     for wrong in (np.ones((2, 2), dtype=np.bool_), np.ones((3, 2)), np.ones(3, dtype=np.bool_)):

@@ -250,7 +250,7 @@ class _Finder:
         start, parts = Path(), pattern.parts
         if pattern.anchor:
             start, parts = Path(pattern.anchor), parts[1:]
-        for path in set(_matches(start, parts)):
+        for path in _matches(start, parts):
             if not _is_folder(path):
                 self._add_file(path, pattern)
             elif path.name.endswith(_SCRATCH):
@@ -322,24 +322,28 @@ def _refuse_broken(link: Path) -> None:
         raise PileError(f"a link that cannot be followed: {err.strerror} ({link})") from err
 
 
-def _matches(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
-    """The paths in a folder that match a pattern, as `glob` finds them, but errors of reading are raised."""
-    if not parts:
-        yield folder
-        return
-    first, rest = parts[0], parts[1:]
-    if not glob.has_magic(first):
-        if os.path.lexists(folder / first):
-            yield from _matches(folder / first, rest)
-        return
-    if first == "**":
-        for subfolder in _folders_in(folder):
-            yield from _matches(subfolder, rest)
-        return
-    for path in folder.iterdir():
-        is_hidden = path.name.startswith(".") and not first.startswith(".")
-        if fnmatchcase(path.name, first) and not is_hidden and (not rest or _is_folder(path)):
-            yield from _matches(path, rest)
+def _matches(start: Path, parts: tuple[str, ...]) -> set[Path]:
+    """The paths that match a pattern, as `glob` finds them, but errors of reading are raised."""
+    found = {start}
+    # A set for each component: neither a long pattern nor a repeated "**" multiplies the work.
+    for number, part in enumerate(parts, 1):
+        is_last = number == len(parts)
+        found = {path for folder in found for path in _matches_of(part, folder, is_last)}
+    return found
+
+
+def _matches_of(part: str, folder: Path, is_last: bool) -> Iterator[Path]:
+    """The paths in a folder that match one component of a pattern."""
+    if not glob.has_magic(part):
+        if os.path.lexists(folder / part):
+            yield folder / part
+    elif part == "**":
+        yield from _folders_in(folder)
+    else:
+        for path in folder.iterdir():
+            is_hidden = path.name.startswith(".") and not part.startswith(".")
+            if fnmatchcase(path.name, part) and not is_hidden and (is_last or _is_folder(path)):
+                yield path
 
 
 def _folders_in(folder: Path) -> Iterator[Path]:

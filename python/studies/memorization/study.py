@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import checked, files, publish
-from pile_tools.errors import FormatError
+from pile_tools.errors import FormatError, OutputExistsError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.publish import Built, Target
 from pile_tools.types import OnProgress
@@ -54,7 +54,7 @@ def run(
 
     def build(scratch: Path) -> Built:
         shape = (len(plan.rows.numbers) + len(plan.canaries), plan.config.continuation_tokens)
-        scores = _all_scores(plan, _Parts(scratch, request.digest, shape), on_progress)
+        scores = _all_scores(plan, _Parts(scratch, request.digest, shape, discard=force), on_progress)
         names = results.write(plan, scratch, scores)
         summary = {"n_rows": len(plan.rows.numbers), "checkpoints": plan.steps}
         return Built(names, summary, request.inputs)
@@ -81,20 +81,30 @@ def _all_scores(plan: Plan, parts: _Parts, on_progress: OnProgress) -> list[Scor
 class _Parts:
     """Scores of finished checkpoints in the scratch folder, from which an interrupted study resumes."""
 
-    def __init__(self, scratch: Path, digest: str, shape: tuple[int, int]) -> None:
+    def __init__(self, scratch: Path, digest: str, shape: tuple[int, int], *, discard: bool) -> None:
         self._scratch, self._digest, self._shape = scratch, digest, shape
         self._state = scratch / "state.json"
-        self._checksums: dict[str, str] = self._read_checksums()
+        self._checksums: dict[str, str] = self._read_checksums(discard)
 
-    def _read_checksums(self) -> dict[str, str]:
-        """Checksums by file name, of the same request; none where there are none or they are damaged."""
+    def _read_checksums(self, discard: bool) -> dict[str, str]:
+        """Checksums by file name; empty if the state is missing or damaged.
+
+        Raises:
+            OutputExistsError: They are those of another study, and `discard` is off.
+        """
         try:
             found = checked.read_json(self._state)
-            if found.text("request") == self._digest:
-                sums = found.object("sha256")
-                return {name: sums.hexadecimal(name) for name in sums.values}
+            request, sums = found.text("request"), found.object("sha256")
+            checksums = {name: sums.hexadecimal(name) for name in sums.values}
         except (OSError, FormatError):
-            pass
+            return {}
+        if request == self._digest:
+            return checksums
+        if checksums and not discard:
+            raise OutputExistsError(
+                "holds scores of an interrupted study with other rows or settings, which its command "
+                f"resumes ({self._scratch})"
+            )
         return {}
 
     def read(self, step: int) -> Scores | None:
