@@ -157,3 +157,38 @@ def test_every_command_shows_examples(cli: Run, command: str) -> None:
     result = cli(command, "--help")
     assert result.returncode == 0
     assert f"pile-tools {command}" in result.stdout.split("Examples:")[1]
+
+
+def test_help_fits_80_columns() -> None:
+    from studies.cli import group as studies
+    from trainer.cli import command as train
+
+    for name, group in (("pile-tools", cli.group), ("pile-study", studies), ("pile-train", train)):
+        context = click.Context(group, info_name=name, terminal_width=80, max_content_width=80)
+        pages = {name: group.get_help(context)}
+        if isinstance(group, click.Group):
+            for subcommand in group.list_commands(context):
+                command = group.get_command(context, subcommand)
+                assert command is not None
+                inner = click.Context(command, parent=context, info_name=subcommand, terminal_width=80)
+                pages[f"{name} {subcommand}"] = command.get_help(inner)
+        for title, page in pages.items():
+            assert "Options:" in page
+            assert not [line for line in page.splitlines() if len(line) > 80], title
+            if title == name:
+                assert "..." not in page.replace("[ARGS]...", "")
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("tokenise", "(did you mean tokenize?)"),
+        ("count-ngram", "(did you mean count-ngrams or count-terms?)"),
+        ("xyz", "'xyz'; see"),
+    ],
+)
+def test_a_mistyped_command_is_recognized(cli: Run, given: str, expected: str) -> None:
+    done = cli(given)
+    assert done.returncode == 2
+    assert expected in done.stderr
+    assert len(done.stderr.splitlines()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import errno
 import importlib
 import os
@@ -27,28 +28,39 @@ from pile_tools.errors import (
 )
 from pile_tools.terminal import ReaderLeftError, echo, echo_text
 
-COMMANDS = {
-    "sample": "pile_tools.commands.sample",
-    "train-tokenizer": "pile_tools.commands.train_tokenizer",
-    "tokenize": "pile_tools.commands.tokenize",
-    "merge": "pile_tools.commands.merge",
-    "label": "pile_tools.commands.label",
-    "show": "pile_tools.commands.show",
-    "index": "pile_tools.commands.index",
-    "search": "pile_tools.commands.search",
-    "trace-text": "pile_tools.commands.trace_text",
-    "count-ngrams": "pile_tools.commands.count_ngrams",
-    "count-terms": "pile_tools.commands.count_terms",
-    "order": "pile_tools.commands.order",
-    "batch": "pile_tools.commands.batch",
-    "export": "pile_tools.commands.export",
-    "shard": "pile_tools.commands.shard",
-    "unshard": "pile_tools.commands.unshard",
-    "when": "pile_tools.commands.when",
-    "trace": "pile_tools.commands.trace",
-    "repeats": "pile_tools.commands.repeats",
-    "mixture": "pile_tools.commands.mixture",
-    "verify": "pile_tools.commands.verify",
+#: The modules of the commands, by section of the help and name.
+SECTIONS = {
+    "Make data": {
+        "sample": "pile_tools.commands.sample",
+        "train-tokenizer": "pile_tools.commands.train_tokenizer",
+        "tokenize": "pile_tools.commands.tokenize",
+        "merge": "pile_tools.commands.merge",
+        "label": "pile_tools.commands.label",
+        "shard": "pile_tools.commands.shard",
+        "unshard": "pile_tools.commands.unshard",
+    },
+    "Look into data": {
+        "show": "pile_tools.commands.show",
+        "index": "pile_tools.commands.index",
+        "search": "pile_tools.commands.search",
+        "trace-text": "pile_tools.commands.trace_text",
+        "count-ngrams": "pile_tools.commands.count_ngrams",
+        "count-terms": "pile_tools.commands.count_terms",
+    },
+    "Order it for a run": {
+        "order": "pile_tools.commands.order",
+        "batch": "pile_tools.commands.batch",
+        "export": "pile_tools.commands.export",
+    },
+    "Ask when a run saw it": {
+        "when": "pile_tools.commands.when",
+        "trace": "pile_tools.commands.trace",
+        "repeats": "pile_tools.commands.repeats",
+        "mixture": "pile_tools.commands.mixture",
+    },
+    "Check": {
+        "verify": "pile_tools.commands.verify",
+    },
 }
 
 #: Packages that only some commands need, with the extras that install them.
@@ -62,25 +74,51 @@ EXIT_DONE, EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 0, 1, 2, 70, 1
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported only when named: `name -> module`, each with a `command`."""
+    """A group whose commands are imported only when named; its help lists them by section.
 
-    modules: typing.Mapping[str, str] = {}
+    Each module has a `command`.
+    """
+
+    sections: typing.Mapping[str, typing.Mapping[str, str]] = {}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of the commands, in the order in which data flows."""
-        return list(self.modules)
+        return [name for section in self.sections.values() for name in section]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """The command with this name, whose module is imported now, or None."""
-        if name not in self.modules:
+        module = next((section[name] for section in self.sections.values() if name in section), None)
+        if module is None:
             return None
-        command: click.Command = importlib.import_module(self.modules[name]).command
+        command: click.Command = importlib.import_module(module).command
         return checked(command)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that the arguments name. Raises UsageError, with names that resemble a mistyped one."""
+        names = self.list_commands(ctx)
+        if args[0] not in names and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], names, n=2, cutoff=0.7)
+            advice = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise click.UsageError(f"No such command {args[0]!r}{advice}", ctx)
+        return super().resolve_command(ctx, args)
 
-def lazy_group(modules: typing.Mapping[str, str]) -> type[LazyGroup]:
-    """A `LazyGroup` of the commands in these modules."""
-    return type("Group", (LazyGroup,), {"modules": modules})
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the sections of commands with the whole first sentence of each."""
+        for heading, modules in self.sections.items():
+            rows = []
+            for name in modules:
+                command = self.get_command(ctx, name)
+                assert command is not None
+                rows.append((name, command.get_short_help_str(limit=1000)))
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+
+def lazy_group(sections: typing.Mapping[str, typing.Mapping[str, str]]) -> type[LazyGroup]:
+    """A `LazyGroup` of the commands in these modules, by section of the help and name."""
+    return type("Group", (LazyGroup,), {"sections": sections})
 
 
 def run(group: click.Command, arguments: list[str] | None = None) -> int:
@@ -218,7 +256,7 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-@click.group(cls=lazy_group(COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=lazy_group(SECTIONS), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pile-tools")
 def group() -> None:
     """Tools for text at the size of the Pile, from compressed shards to the exact order that a model sees.
@@ -226,9 +264,12 @@ def group() -> None:
     \b
     Examples:
       pile-tools sample demo/shards --megabytes 20
-      pile-tools train-tokenizer demo/shards -o demo/tokenizer.json --vocab-size 4096
-      pile-tools tokenize demo/shards -o demo/tokens/sample --tokenizer demo/tokenizer.json
-      pile-tools order demo/tokens/sample --seq-length 256 --steps 500 --batch-size 16 --seed 1234
+      pile-tools train-tokenizer demo/shards -o demo/tokenizer.json \\
+        --vocab-size 4096
+      pile-tools tokenize demo/shards -o demo/tokens/sample \\
+        --tokenizer demo/tokenizer.json
+      pile-tools order demo/tokens/sample --seq-length 256 --steps 500 \\
+        --batch-size 16 --seed 1234
       pile-tools batch demo/tokens --step 100
       pile-tools when demo/tokens "every token"
       pile-tools verify demo/tokens/sample

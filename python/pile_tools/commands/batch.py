@@ -64,8 +64,10 @@ def command(
     Examples:
       pile-tools batch tokens/ --step 100
       pile-tools batch tokens/ --step 100 --row 3 --tokens
-      pile-tools batch pile-standard-pythia-preshuffled/ --step 1000 --npy step1000.npy
-      pile-tools batch hf://datasets/EleutherAI/pile-standard-pythia-preshuffled --step 1000 --row 0
+      pile-tools batch pile-standard-pythia-preshuffled/ --step 1000 \\
+        --npy step1000.npy
+      pile-tools batch hf://datasets/EleutherAI/pile-standard-pythia-preshuffled \\
+        --step 1000 --row 0
     """
     opened = opened_order(order, row_length, batch_size, compat)
     first, n_rows = opened.first_sample(step, batch_size)

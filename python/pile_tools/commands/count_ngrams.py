@@ -79,8 +79,10 @@ def command(
     \b
     Examples:
       pile-tools count-ngrams tokens/sample --n 3
-      pile-tools count-ngrams tokens/sample --n 1-5 --min-count 10 -o ngrams.parquet --memory 8GiB
-      pile-tools count-ngrams shards/ --n 2 --ignore-case --by-subset --top 1000 -o bigrams.tsv
+      pile-tools count-ngrams tokens/sample --n 1-5 --min-count 10 \\
+        -o ngrams.parquet --memory 8GiB
+      pile-tools count-ngrams shards/ --n 2 --ignore-case --by-subset --top 1000 \\
+        -o bigrams.tsv
       pile-tools count-ngrams shards/ --plot words.html
     """
     config = CountNgramsConfig(

@@ -104,10 +104,13 @@ def command(
 
     \b
     Examples:
-      pile-tools count-terms terms.txt shards/ -o terms.tsv --whole-words --by-subset
+      pile-tools count-terms terms.txt shards/ -o terms.tsv \\
+        --whole-words --by-subset
       pile-tools count-terms terms.txt tokens/sample --pairs all --within 10
-      pile-tools count-terms terms.txt tokens/ --checkpoints 100 -o terms.tsv --plot terms.html
-      pile-tools count-terms --rule pythia-arithmetic tokens/ --checkpoints 0,250,500 -o numbers.tsv
+      pile-tools count-terms terms.txt tokens/ --checkpoints 100 -o terms.tsv \\
+        --plot terms.html
+      pile-tools count-terms --rule pythia-arithmetic tokens/ \\
+        --checkpoints 0,250,500 -o numbers.tsv
     """
     started = time.monotonic()
     config = CountTermsConfig(

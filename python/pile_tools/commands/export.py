@@ -49,7 +49,8 @@ def command(
     \b
     Examples:
       pile-tools export tokens/ --steps 0:10 -o first.parquet
-      pile-tools export preshuffled/ --steps 1000:1001 -o step1000.parquet --tokenizer tokenizer.json
+      pile-tools export preshuffled/ --steps 1000:1001 -o step1000.parquet \\
+        --tokenizer tokenizer.json
     """
     writer_of(output)
     opened = opened_order(order, row_length, batch_size, compat)

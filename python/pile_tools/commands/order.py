@@ -57,10 +57,14 @@ def command(
 
     \b
     Examples:
-      pile-tools order tokens/sample --seq-length 2048 --steps 143000 --batch-size 1024 --seed 1234
-      pile-tools order tokens/sample -o order-256 --seq-length 256 --samples 10000 --seed 1
-      pile-tools order tokens/sample -o valid --split 969,30,1 --part valid --seq-length 256 --samples 500
-      pile-tools order tokens/code tokens/books -o blend --weights 2,1 --seq-length 256 --samples 10000
+      pile-tools order tokens/sample --seq-length 2048 --steps 143000 \\
+        --batch-size 1024 --seed 1234
+      pile-tools order tokens/sample -o order-256 --seq-length 256 \\
+        --samples 10000 --seed 1
+      pile-tools order tokens/sample -o valid --split 969,30,1 --part valid \\
+        --seq-length 256 --samples 500
+      pile-tools order tokens/code tokens/books -o blend --weights 2,1 \\
+        --seq-length 256 --samples 10000
 
     From Python an order can also be read in steps of another size, and with interventions: words replaced or
     sequences inserted at given steps. They can be saved as an order and trained on:
@@ -68,7 +72,7 @@ def command(
     
       order = pile_tools.open_order("order-256")
       order.rebatch(batch_size=512)
-      swapped = replace_tokens(order, {" he": " she"}, steps=(9000, 10000))    # or insert_tokens
+      swapped = replace_tokens(order, {" he": " she"}, steps=(9000, 10000))
       pile_tools.order.interventions.save_interventions(swapped, Path("swapped"))
     """
     config = OrderConfig(**settings)

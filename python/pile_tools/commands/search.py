@@ -106,7 +106,8 @@ def command(
       pile-tools search tokens/sample "the quick brown fox"
       pile-tools search tokens/sample --file names.txt --count
       pile-tools search tokens/sample --tokens "510 1566" --next
-      pile-tools search tokens/sample --cnf '[["cat", "dog"], ["food"]]' --within 100
+      pile-tools search tokens/sample --cnf '[["cat", "dog"], ["food"]]' \\
+        --within 100
       pile-tools search tokens/sample "Alice" --order tokens/
     """
     if longest and not following:

@@ -67,11 +67,16 @@ def command(
     \b
     Examples:
       pile-tools tokenize shards/ -o tokens/sample --tokenizer tokenizer.json
-      pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile --tokenizer EleutherAI/pythia-70m --threads 8
-      pile-tools tokenize web/*.parquet -o tokens/web --tokenizer tokenizer.json --text-field content
-      lzop -dc a.jsonl.lzo | pile-tools tokenize - -o tokens/a --tokenizer tokenizer.json
-      pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --shards 3/16
-      pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json --distributed
+      pile-tools tokenize 'pile/*.jsonl.zst' -o tokens/pile \\
+        --tokenizer EleutherAI/pythia-70m --threads 8
+      pile-tools tokenize web/*.parquet -o tokens/web --tokenizer tokenizer.json \\
+        --text-field content
+      lzop -dc a.jsonl.lzo | pile-tools tokenize - -o tokens/a \\
+        --tokenizer tokenizer.json
+      pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json \\
+        --shards 3/16
+      pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json \\
+        --distributed
     """
     if eod is not None and no_eod:
         raise click.UsageError("--eod and --no-eod exclude each other")

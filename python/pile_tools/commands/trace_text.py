@@ -83,7 +83,8 @@ def command(
     \b
     Examples:
       pile-tools trace-text tokens/sample answer.txt
-      pile-tools trace-text tokens/sample answer.txt --order tokens/ -o answer.html
+      pile-tools trace-text tokens/sample answer.txt --order tokens/ \\
+        -o answer.html
       pile-tools trace-text tokens/sample - --json < answer.txt
     """
     if output is not None and output.suffix != ".html":

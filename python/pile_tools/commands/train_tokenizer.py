@@ -85,7 +85,8 @@ def command(
     Examples:
       pile-tools train-tokenizer shards/ -o tokenizer.json --vocab-size 4096
       pile-tools train-tokenizer 'shards/0*.jsonl.zst' -o tokenizer.json
-      pile-tools train-tokenizer shards/ -o tokenizer.json --special-token '<s>' --special-token '</s>'
+      pile-tools train-tokenizer shards/ -o tokenizer.json --special-token '<s>' \\
+        --special-token '</s>'
     """
     config = TrainTokenizerConfig(
         vocab_size=vocab_size,

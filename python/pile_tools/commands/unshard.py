@@ -23,7 +23,8 @@ def command(path: Path, output: Path, force: bool) -> None:
 
     \b
     Examples:
-      pile-tools unshard pythia_deduped_pile_idxmaps -o pile_0.87_deduped_text_document.bin
+      pile-tools unshard pythia_deduped_pile_idxmaps \\
+        -o pile_0.87_deduped_text_document.bin
     """
     size = sum(n_bytes for _, n_bytes in find_token_shards(path))
     done = 0

@@ -44,7 +44,8 @@ def command(run: Path, output: Path, canaries: Path | None, force: bool, **setti
 
     \b
     Examples:
-      pile-study memorization demo/run -o demo/memorization --canaries demo/shards/canaries.json
+      pile-study memorization demo/run -o demo/memorization \\
+        --canaries demo/shards/canaries.json
       pile-study memorization demo/run -o quick --rows 256 --checkpoints 1,100,500
     """
     # Small models do little work between two waits: threads that spin meanwhile would take most of the time

@@ -32,7 +32,8 @@ def command(run: Path, memorization: Path, output: Path, force: bool) -> None:
 
     \b
     Examples:
-      pile-study report demo/run --memorization demo/memorization -o demo/report.html
+      pile-study report demo/run --memorization demo/memorization \\
+        -o demo/report.html
     """
     _, is_new = job.run(run, memorization, output, force=force)
     if not is_new:
