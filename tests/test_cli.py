@@ -175,7 +175,7 @@ def test_help_fits_80_columns() -> None:
         for title, page in pages.items():
             assert "Options:" in page
             assert not [line for line in page.splitlines() if len(line) > 80], title
-            if title == name:
+            if title == name and isinstance(group, click.Group):
                 assert "..." not in page.replace("[ARGS]...", "")
 
 
