@@ -25,15 +25,15 @@ from trainer.run import Run
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pile-tools")
-@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Begin anew, removing what an earlier run left in the output.")
+@click.argument("config", type=options.PATH)
+@click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
 @click.option(
     "--threads",
     type=click.IntRange(min=1, max=options.MAX_THREADS),
     help="Threads of each process. Default: as when the run started, or the cores divided among them.",
 )
 def command(config: Path, force: bool, threads: int | None) -> None:
-    """Trains a GPT-NeoX model as CONFIG, a TOML file, says; the same command goes on with a stopped run.
+    """Train the GPT-NeoX model that CONFIG, a TOML file, describes; resume a stopped run.
 
     \b
     A config; paths are relative to the current directory:
@@ -50,20 +50,18 @@ def command(config: Path, force: bool, threads: int | None) -> None:
       [optimizer]
       lr = 0.001
 
-    \b
-    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed,
-    precision (fp32, bf16); in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps,
-    parallel_residual, hidden_act, init; in [optimizer] min_lr, warmup, betas, eps,
-    weight_decay, gradient_clipping, schedule (neox, neox_v1).
-    A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and
-    hidden_act = "gelu_pytorch_tanh" as published; a run says what differs,
-    such as fp32 or bf16 in place of fp16 with dynamic loss scaling.
+    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16);
+    in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual, hidden_act, init; in
+    [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule (neox, neox_v1).
+
+    A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
+    published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.
 
     \b
     On several processes:
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG
 
-    A run that is stopped and goes on leaves the same bytes as one that is not, given the same number of
+    A run that was stopped and resumed leaves the same bytes as an undisturbed one with the same number of
     processes and threads.
 
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
