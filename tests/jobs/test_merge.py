@@ -243,15 +243,15 @@ def test_an_array_job_on_the_command_line(cli: Run, shards: Path, tokenizer: Pat
         return result.stdout
 
     command = ["tokenize", shards, "-o", "d", "--tokenizer", tokenizer]
-    assert "pile-tools merge d.parts -o d" in done(*command, "--shards", "1/2")
+    assert "pile-tools merge d.parts -o d" in done(*command, "--part", "1/2")
     missing = cli("merge", "d.parts", "-o", "d", cwd=tmp_path)
     assert missing.returncode == 1
     assert "error: 1 of 2 parts are missing: 2/2" in missing.stderr
-    done(*command, "--shards", "2/2")
-    assert "nothing to do" in done(*command, "--shards", "2/2")
+    done(*command, "--part", "2/2")
+    assert "nothing to do" in done(*command, "--part", "2/2")
     assert "rm -r d.parts" in done("merge", "d.parts", "-o", "d")
     assert "nothing to do" in done(*command)
-    assert cli(*command, "--shards", "0/2", cwd=tmp_path).returncode == 2
+    assert cli(*command, "--part", "0/2", cwd=tmp_path).returncode == 2
 
 
 @pytest.mark.slow

@@ -535,7 +535,7 @@ def test_pipes_are_read_once_by_every_command(tmp_path: Path, tokenizer: Path, c
     fifo = tmp_path / "a.jsonl"
     for refused in (
         ["label", out / "d", fifo, "--tokenizer", tokenizer],
-        ["tokenize", fifo, *tokenized[2:], "--shards", "1/1"],
+        ["tokenize", fifo, *tokenized[2:], "--part", "1/1"],
         ["tokenize", fifo, *tokenized[2:], "--distributed"],
     ):
         code, _, error = command(capsys, *refused)

@@ -25,7 +25,7 @@ def command(inputs: tuple[Path, ...], output: Path, force: bool) -> None:
     given, those of a folder by name. A dataset given twice is included twice; several of its files name it
     once. Datasets of GPT-NeoX and Megatron-LM are read too. Tokens of different tokenizers are refused.
 
-    The parts that `tokenize --shards i/n` wrote give the dataset of a single run, byte for byte; missing
+    The parts that `tokenize --part i/n` wrote give the dataset of a single run, byte for byte; missing
     parts are named.
 
     \b

@@ -27,8 +27,7 @@ from pile_tools.tokens.parts import Part
 @config_options(RecordConfig)
 @click.option("--no-eod", is_flag=True, help="Do not end documents with an end-of-document token.")
 @click.option(
-    "--shards",
-    "part",
+    "--part",
     metavar="I/N",
     help="Make only part I of N, for a job scheduler; `merge` joins the parts.",
 )
@@ -74,14 +73,14 @@ def command(
       lzop -dc a.jsonl.lzo | pile-tools tokenize - -o tokens/a \\
         --tokenizer tokenizer.json
       pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json \\
-        --shards 3/16
+        --part 3/16
       pile-tools tokenize pile/ -o tokens/pile --tokenizer 20B_tokenizer.json \\
         --distributed
     """
     if eod is not None and no_eod:
         raise click.UsageError("--eod and --no-eod exclude each other")
     if part is not None and distributed:
-        raise click.UsageError("--shards and --distributed exclude each other")
+        raise click.UsageError("--part and --distributed exclude each other")
     if has_stream(shards) and (part is not None or distributed):
         raise click.UsageError("standard input and pipes cannot be divided into parts")
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
