@@ -86,6 +86,7 @@ BASES = {
     "trace-text": ["{in}/d/s", "{in}/text.txt"],
     "count-ngrams": ["{in}/d/s"],
     "count-terms": ["{in}/terms.txt", "{in}/d/s"],
+    "count-numbers": ["{in}/o", "--checkpoints", "1"],
     "order": ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--samples", "20"],
     "batch": ["{in}/o", "--step", "0", "--row", "0"],
     "export": ["{in}/o", "--steps", "0:1", "-o", "{out}.parquet"],
@@ -108,7 +109,6 @@ MORE = {
     ],
     "count-terms": [
         ["{in}/terms.txt", "{in}/o", "--checkpoints"],
-        ["--rule", "pythia-arithmetic", "{in}/o", "--checkpoints"],
     ],
     "order": [
         ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--batch-size", "4", "--steps"],

@@ -211,7 +211,7 @@ LONG_TEXTS = {
     "export": ["export", "order", "--steps", "0:1", "--batch-size", "1", "-o", "o.parquet"],
     "count-terms": ["count-terms", "terms.txt", "d"],
     "count-terms of an order": ["count-terms", "terms.txt", "order", "--batch-size", "1"],
-    "arithmetic": ["count-terms", "--rule", "pythia-arithmetic", "order", "--batch-size", "1"],
+    "arithmetic": ["count-numbers", "order", "--batch-size", "1"],
     "when": ["when", "order", "b", "--batch-size", "1", "--index", "none"],
 }
 

@@ -436,7 +436,7 @@ def test_rows_are_counted_for_any_batch_size(tokenizer: Path, tmp_path: Path, cl
         counted = read_tsv(tmp_path / f"t{size}.tsv")[1:]
         assert [row[1] for row in counted] == steps
         assert int(counted[-1][2]) > 100
-        done = cli("count-terms", "--rule", "pythia-arithmetic", folder, *how, tmp_path / f"n{size}.tsv")
+        done = cli("count-numbers", folder, *how, tmp_path / f"n{size}.tsv")
         assert done.returncode == 0, done.stderr
         opened = open_order(folder, batch_size=int(size))
         expected = timeline.count_arithmetic(opened, [int(step) for step in steps], tokenizer=loaded)[-1]

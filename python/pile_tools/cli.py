@@ -46,6 +46,7 @@ SECTIONS = {
         "trace-text": "pile_tools.commands.trace_text",
         "count-ngrams": "pile_tools.commands.count_ngrams",
         "count-terms": "pile_tools.commands.count_terms",
+        "count-numbers": "pile_tools.commands.count_numbers",
     },
     "Order it for a run": {
         "order": "pile_tools.commands.order",

@@ -254,7 +254,7 @@ def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, order: Pat
     timed = cli("count-terms", terms, order, "--checkpoints", "10", "-o", tmp_path / "s.tsv")
     assert timed.returncode == 0, timed.stderr
     assert [row[1] for row in table(tmp_path / "s.tsv")[1:6]] == ["0", "10", "20", "30", "40"]
-    numbers = cli("count-terms", "--rule", "pythia-arithmetic", order, "-o", tmp_path / "n.tsv")
+    numbers = cli("count-numbers", order, "-o", tmp_path / "n.tsv")
     assert numbers.returncode == 0, numbers.stderr
     assert read(tmp_path / "n.tsv.manifest.json").settings["rule"] == "pythia-arithmetic"
     assert cli("count-terms", terms).returncode == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -12,33 +13,30 @@ from pile_tools import timeline
 from pile_tools._core import TokenDataset
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
+from pile_tools.commands.orders import order_and_steps
+from pile_tools.commands.term_chart import chart_of
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.count_ngrams import dataset_at
 from pile_tools.jobs.count_terms import (
-    ARITHMETIC,
     AS_WRITTEN,
     CountTermsConfig,
-    count_arithmetic,
     count_in_dataset,
     count_in_order,
     count_in_shards,
     read_terms,
 )
 from pile_tools.manifest import ORDER_FILE, Manifest
-from pile_tools.order.open import open_order
-from pile_tools.order.order import Order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tables import read_tsv
 from pile_tools.terminal import echo
-from pile_tools.timeline.checkpoints import intervals
 from pile_tools.tokenizers import find_tokenizer
 from pile_tools.tokens import datasets
 
 
 @click.command("count-terms")
-@click.argument("inputs", nargs=-1, required=True, type=options.PATH, metavar="[TERMS] INPUTS...")
+@click.argument("inputs", nargs=-1, required=True, type=options.PATH, metavar="TERMS INPUTS...")
 @click.option(
     "-o",
     "--output",
@@ -57,9 +55,6 @@ from pile_tools.tokens import datasets
     "--checkpoints",
     metavar="N|LIST|DIR",
     help="For an order: every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
-)
-@click.option(
-    "--rule", type=click.Choice([ARITHMETIC]), help="Count numbers near numbers in an order, without TERMS."
 )
 @click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
@@ -86,7 +81,6 @@ def command(
     max_record: str,
     pairs: str | None,
     checkpoints: str | None,
-    rule: str | None,
     batch_size: int | None,
     row_length: int | None,
     tokenizer: Path | None,
@@ -109,8 +103,6 @@ def command(
       pile-tools count-terms terms.txt tokens/sample --pairs all --within 10
       pile-tools count-terms terms.txt tokens/ --checkpoints 100 -o terms.tsv \\
         --plot terms.html
-      pile-tools count-terms --rule pythia-arithmetic tokens/ \\
-        --checkpoints 0,250,500 -o numbers.tsv
     """
     started = time.monotonic()
     config = CountTermsConfig(
@@ -122,82 +114,53 @@ def command(
     )
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         table = output or Path(folder, "counts.tsv")
-        how = (pairs, checkpoints, batch_size, row_length, tokenizer, threads, force)
-        if rule is not None:
-            made, is_new = _arithmetic(inputs, table, config, how)
-        else:
-            made, is_new = _terms(inputs, table, config, how)
+        how = _How(pairs, checkpoints, batch_size, row_length, tokenizer, threads, force)
+        made, is_new = _count(inputs, table, config, how)
         if not is_new:
             echo(f"{output} is finished already, nothing to do")
         _print_summary(made, table, time.monotonic() - started if is_new else None)
     if plot is not None:
-        charts.write_chart(plot, _chart(made))
+        charts.write_chart(plot, chart_of(made))
         echo(f"plot: {plot}")
 
 
-_How = tuple[str | None, str | None, int | None, int | None, Path | None, int, bool]
+@dataclass(frozen=True)
+class _How:
+    """The options that are not part of `CountTermsConfig`."""
+
+    pairs: str | None
+    checkpoints: str | None
+    batch_size: int | None
+    row_length: int | None
+    tokenizer: Path | None
+    threads: int
+    force: bool
 
 
 def _is_order(path: Path) -> bool:
     return (path / ORDER_FILE).exists() or path.name == ORDER_FILE
 
 
-def _opened(
-    inputs: tuple[Path, ...],
-    checkpoints: str | None,
-    batch_size: int | None,
-    row_length: int | None,
-) -> tuple[Order, list[int]]:
-    """The order, and the steps before which terms are counted."""
-    if len(inputs) != 1:
-        raise ConfigError("give one order")
-    # The number of steps of rows depends on the batch size.
-    order = open_order(inputs[0], row_length=row_length, batch_size=batch_size)
-    n_steps, _ = timeline.extent(order, batch_size)
-    return order, intervals(checkpoints, n_steps).edges.tolist()
-
-
-def _arithmetic(
-    inputs: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
-) -> tuple[Manifest, bool]:
-    pairs, checkpoints, batch_size, row_length, tokenizer, threads, force = how
-    if pairs is not None or config != CountTermsConfig():
-        raise ConfigError(f"--rule {ARITHMETIC} is fixed: it takes none of the options for terms")
-    order, steps = _opened(inputs, checkpoints, batch_size, row_length)
-    with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
-        return count_arithmetic(
-            order,
-            table,
-            steps,
-            tokenizer=order.tokenizer_file(tokenizer),
-            batch_size=batch_size,
-            threads=threads,
-            force=force,
-            on_progress=bar.update,
-        )
-
-
-def _terms(
+def _count(
     paths: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
 ) -> tuple[Manifest, bool]:
-    pairs, checkpoints, batch_size, row_length, tokenizer, threads, force = how
     terms, inputs = paths[0], paths[1:]
     if not inputs:
         raise ConfigError("give a file of terms, and the inputs in which to count them")
-    term_list = read_terms(terms, pairs, table.parent)
-    if checkpoints is not None or row_length is not None or _is_order(inputs[0]):
-        order, steps = _opened(inputs, checkpoints, batch_size, row_length)
-        with Bar("counting", steps[-1] * timeline.extent(order, batch_size)[1], "rows") as bar:
+    term_list = read_terms(terms, how.pairs, table.parent)
+    if how.checkpoints is not None or how.row_length is not None or _is_order(inputs[0]):
+        order, steps = order_and_steps(inputs, how.checkpoints, how.batch_size, how.row_length)
+        with Bar("counting", steps[-1] * timeline.extent(order, how.batch_size)[1], "rows") as bar:
             return count_in_order(
                 order,
                 table,
                 term_list,
                 config,
                 steps,
-                tokenizer=order.tokenizer_file(tokenizer),
-                batch_size=batch_size,
-                threads=threads,
-                force=force,
+                tokenizer=order.tokenizer_file(how.tokenizer),
+                batch_size=how.batch_size,
+                threads=how.threads,
+                force=how.force,
                 on_progress=bar.update,
             )
     prefix = dataset_at(inputs[0])
@@ -209,9 +172,9 @@ def _terms(
                 table,
                 term_list,
                 config,
-                tokenizer=None if tokenizer is None else find_tokenizer(tokenizer),
-                threads=threads,
-                force=force,
+                tokenizer=None if how.tokenizer is None else find_tokenizer(how.tokenizer),
+                threads=how.threads,
+                force=how.force,
                 on_progress=bar.update,
             )
     if len(inputs) > 1:
@@ -222,21 +185,15 @@ def _terms(
             table,
             term_list,
             config,
-            tokenizer=datasets.tokenizer_file(prefix, tokenizer),
-            threads=threads,
-            force=force,
+            tokenizer=datasets.tokenizer_file(prefix, how.tokenizer),
+            threads=how.threads,
+            force=how.force,
             on_progress=bar.update,
         )
 
 
 def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
     summary, took = made.summary, "" if elapsed is None else f" in {elapsed:.1f} s"
-    if "n_keys" in summary:
-        echo(f"{'count':>12}  numbers")
-        for of in summary["best"]:
-            echo(f"{of['occurrences']:>12,}  {of['term']}")
-        echo(f"{summary['n_keys']:,} numbers and pairs, counted {summary['n_counts']:,} times{took}")
-        return
     unit = "samples" if "steps" in summary else "documents"
     echo(f"{'occurrences':>12}  {unit:>10}  term")
     for of in summary["best"]:
@@ -279,19 +236,3 @@ def _print_pairs(table: Path, in_time: bool) -> None:
     for (first, second), n in sorted(last.items(), key=lambda item: (-item[1], item[0]))[:10]:
         if n:
             echo(f"{n:>12,}  {first} | {second}")
-
-
-def _chart(made: Manifest) -> str:
-    summary = made.summary
-    if "curves" in summary:
-        series = {
-            of["term"]: [
-                (float(s), float(n)) for s, n in zip(summary["steps"], of["occurrences"], strict=True)
-            ]
-            for of in summary["curves"]
-        }
-        title = "How often the most frequent terms were seen"
-        return charts.lines(title, "step", "occurrences so far", series, log_y=True)
-    ranks = [(float(rank), float(count)) for rank, count in summary["ranks"]]
-    title = "How often terms occur, by rank"
-    return charts.lines(title, "rank", "occurrences", {"terms": ranks}, log_x=True, log_y=True)

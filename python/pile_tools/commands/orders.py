@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from pile_tools import timeline
+from pile_tools.errors import ConfigError
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.terminal import echo
+from pile_tools.timeline.checkpoints import intervals
 
 #: Maximum samples named in the note on samples that GPT-NeoX replaces.
 _N_NAMED = 5
@@ -30,3 +34,15 @@ def opened_order(
             err=True,
         )
     return found
+
+
+def order_and_steps(
+    inputs: Sequence[Path], checkpoints: str | None, batch_size: int | None, row_length: int | None
+) -> tuple[Order, list[int]]:
+    """The order at the only path, and the steps of the checkpoints. Raises ConfigError for several paths."""
+    if len(inputs) != 1:
+        raise ConfigError("give one order")
+    # The number of steps of rows depends on the batch size.
+    order = open_order(inputs[0], row_length=row_length, batch_size=batch_size)
+    n_steps, _ = timeline.extent(order, batch_size)
+    return order, intervals(checkpoints, n_steps).edges.tolist()

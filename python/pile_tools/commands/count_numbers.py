@@ -1,0 +1,93 @@
+"""`pile-tools count-numbers`."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from pile_tools import timeline
+from pile_tools.commands import options
+from pile_tools.commands.orders import order_and_steps
+from pile_tools.commands.term_chart import chart_of
+from pile_tools.jobs.count_terms import count_arithmetic
+from pile_tools.manifest import Manifest
+from pile_tools.present import charts
+from pile_tools.progress import Bar
+from pile_tools.terminal import echo
+
+
+@click.command("count-numbers")
+@click.argument("order", type=options.PATH)
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    metavar="FILE",
+    help="Write all counts to a .tsv file; without it only the most frequent numbers are printed.",
+)
+@click.option(
+    "--checkpoints",
+    metavar="N|LIST|DIR",
+    help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
+)
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
+)
+@options.row_length
+@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="If the dataset's is not found.")
+@options.plot("counts by step")
+@options.threads
+@options.force
+def command(
+    order: Path,
+    output: Path | None,
+    checkpoints: str | None,
+    batch_size: int | None,
+    row_length: int | None,
+    tokenizer: Path | None,
+    plot: Path | None,
+    threads: int,
+    force: bool,
+) -> None:
+    """Count numbers, pairs of numbers, and numbers with units of time in ORDER before each checkpoint.
+
+    The rule is that of Pythia's study of arithmetic (case study of term frequencies, arXiv:2304.01373). The
+    keys are numbers ("7"), pairs ("7-12") and numbers with a unit ("7-day"). A row is decoded as one text,
+    across its documents.
+
+    \b
+    Examples:
+      pile-tools count-numbers tokens/ --checkpoints 0,250,500 -o numbers.tsv
+      pile-tools count-numbers tokens/ --checkpoints run/ --plot numbers.html
+    """
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
+        opened, steps = order_and_steps((order,), checkpoints, batch_size, row_length)
+        with Bar("counting", steps[-1] * timeline.extent(opened, batch_size)[1], "rows") as bar:
+            made, is_new = count_arithmetic(
+                opened,
+                output or Path(folder, "counts.tsv"),
+                steps,
+                tokenizer=opened.tokenizer_file(tokenizer),
+                batch_size=batch_size,
+                threads=threads,
+                force=force,
+                on_progress=bar.update,
+            )
+    if not is_new:
+        echo(f"{output} is finished already, nothing to do")
+    _print_summary(made, time.monotonic() - started if is_new else None)
+    if plot is not None:
+        charts.write_chart(plot, chart_of(made))
+        echo(f"plot: {plot}")
+
+
+def _print_summary(made: Manifest, elapsed: float | None) -> None:
+    summary, took = made.summary, "" if elapsed is None else f" in {elapsed:.1f} s"
+    echo(f"{'count':>12}  numbers")
+    for of in summary["best"]:
+        echo(f"{of['occurrences']:>12,}  {of['term']}")
+    echo(f"{summary['n_keys']:,} numbers and pairs, counted {summary['n_counts']:,} times{took}")
