@@ -105,7 +105,7 @@ MORE = {
     "search": [
         ["{in}/d/s", "--cnf", '[["alpha"], ["beta"]]', "--within"],
         ["{in}/d/s", "--cnf"],
-        ["{in}/d/s", "--tokens"],
+        ["{in}/d/s", "--ids"],
     ],
     "count-terms": [
         ["{in}/terms.txt", "{in}/o", "--checkpoints"],
@@ -121,7 +121,7 @@ MORE = {
         ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--packing", "megatron", "--samples"],
         ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--packing", "unpacked", "--samples"],
     ],
-    "when": [["{in}/o", "--tokens"]],
+    "when": [["{in}/o", "--ids"]],
     "trace": [["{in}/o"]],
     "show": [["{in}/d/s"]],
     "count-ngrams": [["{in}/shards", "--n"]],

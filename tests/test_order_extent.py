@@ -88,7 +88,7 @@ def test_a_batch_size_is_honoured_everywhere(
     rows = order.samples.samples(0, n_steps * size)
     token = int(np.bincount(rows.ravel())[1:].argmax()) + 1
 
-    lines = [json.loads(line) for line in invoke(when, path, "--tokens", token, "--json", *options)]
+    lines = [json.loads(line) for line in invoke(when, path, "--ids", token, "--json", *options)]
     seen = sorted((line["step"] * size + line["row"], line["offset"]) for line in lines)
     assert all(line["row"] < size for line in lines)
     assert seen == [tuple(at) for at in np.argwhere(rows == token).tolist()]

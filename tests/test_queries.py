@@ -227,7 +227,7 @@ def test_ids_that_no_dataset_holds_are_refused_or_not_found(nfc: World, id: int)
         with pytest.raises(ConfigError, match="beyond 64 bits"):
             ask([id])
     runner = CliRunner()
-    for arguments in (["--tokens", str(id)], ["--tokens", "9" * 5000], ["--cnf", json.dumps([[[id]]])]):
+    for arguments in (["--ids", str(id)], ["--ids", "9" * 5000], ["--cnf", json.dumps([[[id]]])]):
         done = runner.invoke(search_command, [str(nfc.prefix), *arguments], standalone_mode=False)
         assert isinstance(done.exception, (ConfigError, click.UsageError)), arguments
 

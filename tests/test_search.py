@@ -277,7 +277,7 @@ def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -
     rows = [json.loads(line) for line in told("search", dataset, "alpha beta", "--json").splitlines()]
     assert len(rows) == n
     assert rows[0]["shard"].endswith(".jsonl")
-    assert "followed" in told("search", dataset, "--tokens", "5", "--next")
+    assert "followed" in told("search", dataset, "--ids", "5", "--next")
     asked = '[["alpha beta", [5]], ["naïve"]]'
     assert "documents hold one of each of 2 lists within 50 tokens" in told(
         "search", dataset, "--cnf", asked, "--within", "50"
@@ -300,8 +300,8 @@ def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -
     for arguments, code, message in [
         (["search", dataset], 2, "give texts"),
         (["search", dataset, ""], 2, "empty"),
-        (["search", dataset, "a", "--tokens", "1"], 2, "give texts"),
-        (["search", dataset, "--tokens", "one"], 2, "expected ids"),
+        (["search", dataset, "a", "--ids", "1"], 2, "give texts"),
+        (["search", dataset, "--ids", "one"], 2, "expected ids"),
         (["search", dataset, "a", "--longest"], 2, "--next"),
         (["search", dataset, "a", "--within", "3"], 2, "--cnf"),
         (["search", dataset, "--cnf", "[["], 2, "not JSON"),

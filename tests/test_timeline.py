@@ -201,7 +201,7 @@ def test_wrong_files_are_named(
 
 
 def test_wrong_questions_are_refused(order_folder: Path, order: Order, cli: Run) -> None:
-    for arguments in ([], [""], ["--tokens", "70000"], ["--tokens", "x"], ["a", "--steps", "5:2"]):
+    for arguments in ([], [""], ["--ids", "70000"], ["--ids", "x"], ["a", "--steps", "5:2"]):
         assert cli("when", order_folder, *arguments).returncode == 2, arguments
     with pytest.raises(ConfigError, match="more than 3 times"):
         timeline.when(order, [b"a"], max_occurrences=3)

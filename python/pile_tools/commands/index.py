@@ -60,7 +60,7 @@ def command(prefix: Path, force: bool, **settings: Any) -> None:
         f"{manifest.folder}: {summary['n_tokens']:,} tokens of {summary['n_documents']:,} documents, "
         f"{_size(n_bytes)}, {per_token:.2f} bytes a token"
     )
-    query = "TEXT" if summary["has_bytes"] else "--tokens IDS"
+    query = "TEXT" if summary["has_bytes"] else "--ids IDS"
     echo(f"next: pile-tools search {shell_quote(prefix)} {query}")
 
 

@@ -81,7 +81,7 @@ def command(
     prefix: Path,
     texts: tuple[str, ...],
     file: Path | None,
-    tokens: tuple[str, ...],
+    ids: tuple[str, ...],
     following: bool,
     longest: bool,
     cnf: str | None,
@@ -105,7 +105,7 @@ def command(
     Examples:
       pile-tools search tokens/sample "the quick brown fox"
       pile-tools search tokens/sample --file names.txt --count
-      pile-tools search tokens/sample --tokens "510 1566" --next
+      pile-tools search tokens/sample --ids "510 1566" --next
       pile-tools search tokens/sample --cnf '[["cat", "dog"], ["food"]]' \\
         --within 100
       pile-tools search tokens/sample "Alice" --order tokens/
@@ -115,16 +115,14 @@ def command(
     if within is not None and cnf is None:
         raise ConfigError("--within goes with --cnf")
     if cnf is not None:
-        if texts or file or tokens or following or order:
-            raise ConfigError(
-                "--cnf holds the whole query: give no texts, --file, --tokens, --next or --order"
-            )
+        if texts or file or ids or following or order:
+            raise ConfigError("--cnf holds the whole query: give no texts, --file, --ids, --next or --order")
         clauses = _clauses(cnf)
         index = _opened(prefix, tokenizer)
         _note(index, [query for clause in clauses for query in clause])
         _print_documents(index, clauses, within, limit, (only_count, as_json))
         return
-    queries = queries_of(texts, file, tokens)
+    queries = queries_of(texts, file, ids)
     names = [quoted(query) for query in queries]
     index = _opened(prefix, tokenizer)
     _note(index, queries)

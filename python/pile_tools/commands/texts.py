@@ -26,7 +26,7 @@ texts_file = click.option(
     help="Texts, one a line; in a .jsonl file each line is a JSON string.",
 )
 texts_as_ids = click.option(
-    "--tokens",
+    "--ids",
     multiple=True,
     metavar="IDS",
     help='Token ids instead of a text, such as "510 1566"; can be repeated.',
@@ -34,9 +34,9 @@ texts_as_ids = click.option(
 
 
 def queries_of(
-    texts: tuple[str, ...], file: Path | None, tokens: tuple[str, ...]
+    texts: tuple[str, ...], file: Path | None, ids: tuple[str, ...]
 ) -> Sequence[str | bytes] | list[list[int]]:
-    """The queries of a command line: its texts, those of `--file`, or the ids of `--tokens`.
+    """The queries of a command line: its texts, those of `--file`, or the ids of `--ids`.
 
     A text of the command line that is not UTF-8 is returned as bytes.
 
@@ -45,10 +45,10 @@ def queries_of(
         PileError: The file is not a list of texts.
         OSError: The file cannot be read.
     """
-    if sum([bool(texts), file is not None, bool(tokens)]) != 1:
-        raise ConfigError("give texts, or --file, or --tokens")
-    if tokens:
-        return [_ids(ids) for ids in tokens]
+    if sum([bool(texts), file is not None, bool(ids)]) != 1:
+        raise ConfigError("give texts, or --file, or --ids")
+    if ids:
+        return [_ids(query) for query in ids]
     found = [_typed(text) for text in texts] if file is None else read_texts(file)
     if any(not text for text in found):
         raise ConfigError("a text is empty: it would occur everywhere")
@@ -68,7 +68,7 @@ def _ids(text: str) -> list[int]:
     ids = re.split(r"[\s,]+", text.strip())
     # Python refuses to convert numbers of thousands of digits.
     if not all(re.fullmatch(r"\d{1,100}", id) for id in ids):
-        raise ConfigError(f'--tokens {text!r}: expected ids such as "510 1566"')
+        raise ConfigError(f'--ids {text!r}: expected ids such as "510 1566"')
     return [checked_id(int(id)) for id in ids]
 
 

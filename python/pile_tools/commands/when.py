@@ -93,7 +93,7 @@ def command(
     order: str,
     texts: tuple[str, ...],
     file: Path | None,
-    tokens: tuple[str, ...],
+    ids: tuple[str, ...],
     across_documents: bool,
     steps: str | None,
     checkpoints: str | None,
@@ -120,9 +120,9 @@ def command(
       pile-tools when tokens/ --file canaries.txt --json > seen.jsonl
       pile-tools when tokens/ "Alice" --checkpoints run/ --plot alice.svg
     """
-    queries = queries_of(texts, file, tokens)
+    queries = queries_of(texts, file, ids)
     opened = opened_order(order, row_length, batch_size, compat)
-    decoder = None if tokens and tokenizer is None else opened.tokenizer(tokenizer)
+    decoder = None if ids and tokenizer is None else opened.tokenizer(tokenizer)
     n_steps, size = timeline.extent(opened, batch_size)
     first, end = _steps(steps, n_steps)
     between = intervals(checkpoints, n_steps)
@@ -139,7 +139,7 @@ def command(
         )
     answer = _within(answer, first, end)
     names = [quoted(query) for query in queries]
-    if not tokens:
+    if not ids:
         written = [query for query in queries if isinstance(query, (str, bytes))]
         note_normalized(written, answer.changed, decoder)
     if plot is not None:
