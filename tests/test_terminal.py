@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from pile_tools import terminal
 from pile_tools.cli import group, run
 from pile_tools.errors import first_line
 from pile_tools.present import charts
+from pile_tools.progress import _rich_bar
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -219,3 +222,16 @@ def test_a_full_device_is_named(dataset: Path) -> None:
 )
 def test_a_library_that_says_nothing_is_named_by_the_kind_of_its_error(said: str, shown: str) -> None:
     assert first_line(OSError(said)) == shown
+
+
+@pytest.mark.parametrize(("unit", "expected"), [("rows", "12,345/56,789 rows"), ("B", "B/s")])
+def test_a_bar_has_thousands_separators_and_no_red_rate(unit: str, expected: str) -> None:
+    out = io.StringIO()
+    bar = _rich_bar(unit, file=out, force_terminal=True, color_system="standard", width=80)
+    task = bar.add_task("counting", total=56789, tokens="")
+    for done in (1, 12345):
+        time.sleep(0.01)
+        bar.update(task, completed=done)
+    bar.console.print(bar.get_renderable())
+    assert expected in re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert not re.search(r"\x1b\[(\d+;)*31m", out.getvalue())

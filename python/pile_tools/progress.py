@@ -73,23 +73,34 @@ class Bar:
         return f"{self._what}: {done / scale:,.0f}{share} {unit}, {rate / scale:,.1f} {unit}/s{remaining}"
 
 
-def _rich_bar(unit: str) -> typing.Any:
+def _rich_bar(unit: str, **console: typing.Any) -> typing.Any:
+    """Rich's progress display on standard error; `console` are further arguments of Rich's `Console`."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
-        MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.text import Text
+    from rich.theme import Theme
 
-    is_bytes = unit == "B"
+    class CountColumn(ProgressColumn):
+        """Finished and total units, with thousands separators, which Rich's own column lacks."""
+
+        def render(self, task: Task) -> Text:
+            total = "?" if task.total is None else f"{task.total:,.0f}"
+            return Text(f"{task.completed:,.0f}/{total} {unit}")
+
     # A description may contain brackets, which Rich would read as markup.
     columns = [TextColumn("{task.description}", markup=False), BarColumn()]
-    columns += (
-        [DownloadColumn(), TransferSpeedColumn()] if is_bytes else [MofNCompleteColumn(), TextColumn(unit)]
-    )
+    columns += [DownloadColumn(), TransferSpeedColumn()] if unit == "B" else [CountColumn()]
     columns.append(TextColumn("{task.fields[tokens]}"))
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
+    # Rich shows a rate in red, which reads as an error.
+    theme = Theme({"progress.data.speed": "none"})
+    screen = Console(stderr=True, theme=theme, **console)
+    return Progress(*columns, TimeRemainingColumn(), console=screen, transient=True)
