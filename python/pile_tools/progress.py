@@ -59,7 +59,8 @@ class Bar:
             self._rich.update(self._task, completed=done, tokens=tokens)
         elif now - self._last_line >= LOG_INTERVAL_SECONDS:
             self._last_line = now
-            echo(", ".join(filter(None, [self._line(done), tokens])), err=True)
+            clock = time.strftime("%H:%M:%S")
+            echo(f"{clock} {', '.join(filter(None, [self._line(done), tokens]))}", err=True)
 
     def _line(self, done: int) -> str:
         assert self._start is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -137,8 +138,13 @@ def test_progress_shows_bytes_then_merges(capsys: pytest.CaptureFixture[str], mo
     with Bars(2_000_000, 50) as bars:
         for done in (1_000_000, 2_000_000, 2_000_020):
             bars.update(done)
-    lines = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
-    assert lines == ["counting words: 1 of 2 MB", "counting words: 2 of 2 MB", "merging: 20 of 50 merges"]
+    timed = [line.split(",")[0].split(" ", 1) for line in capsys.readouterr().err.splitlines()]
+    assert all(re.fullmatch(r"\d\d:\d\d:\d\d", clock) for clock, _ in timed)
+    assert [line for _, line in timed] == [
+        "counting words: 1 of 2 MB",
+        "counting words: 2 of 2 MB",
+        "merging: 20 of 50 merges",
+    ]
 
 
 def test_settings_are_checked() -> None:
