@@ -10,7 +10,7 @@ from pile_tools import Order, Tokenizer, files, manifest, open_order
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from studies.checked import items, record, text, whole
-from trainer.checkpoint.folders import step_folder
+from trainer.checkpoint.folders import checkpoints_folder, step_folder
 
 #: What a study reads of a run's manifest.
 _SETTINGS = record({"steps": whole(1), "batch_size": whole(1), "seed": whole(), "precision": text})
@@ -27,7 +27,7 @@ class Run:
         order: The samples it was trained on.
         steps: Updates of the whole run; step s, from 0, trains on batch s.
         batch_size: Samples of a step.
-        checkpoints: Numbers of updates after which weights were kept, ascending.
+        checkpoints: Numbers of updates after which weights were saved, ascending.
     """
 
     folder: Path
@@ -44,13 +44,13 @@ class Run:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer that lies in the checkpoints, if one does."""
+        """The tokenizer in the checkpoints, or None if they have none."""
         path = self.checkpoint(self.checkpoints[-1]) / "tokenizer.json"
         return Tokenizer.from_file(path) if path.exists() else None
 
     def checkpoint(self, step: int) -> Path:
         """The folder of a checkpoint."""
-        return step_folder(self.folder / "checkpoints", step)
+        return step_folder(checkpoints_folder(self.folder), step)
 
 
 def open_run(folder: Path) -> Run:
@@ -104,5 +104,5 @@ def _open_order(found: Manifest) -> Order:
     record({"path": text, "sha256": text})(entry, f"{found.path}, order")
     order = open_order(manifest.input_path(found, entry))
     if files.sha256(order.path) != entry["sha256"]:
-        raise PileError(f"not the order that the run was trained on: it was made anew since ({order.path})")
+        raise PileError(f"not the order that the run was trained on: it was made again since ({order.path})")
     return order

@@ -92,11 +92,11 @@ def _summary(run: Run, tokens_per_second: float) -> list[str]:
     output = run.config.output
     losses = [line["loss"] for line in read_log(output / LOG_FILE)]
     n_tokens = len(losses) * run.tokens_per_step
-    n_checkpoints = len(folders.steps_in(output / "checkpoints"))
+    checkpoints = folders.checkpoints_folder(output)
     return [
         f"trained {len(losses):,} steps, {n_tokens:,} tokens, at {tokens_per_second:,.0f} tokens/s",
         f"loss {losses[0]:.4f} -> {losses[-1]:.4f} ({output / LOG_FILE})",
-        f"{n_checkpoints} checkpoints in {output / 'checkpoints'}",
+        f"{len(folders.steps_in(checkpoints))} checkpoints in {checkpoints}",
         f"next: pile-study memorization {shell_quote(output)} -o memorization",
     ]
 

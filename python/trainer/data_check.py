@@ -97,7 +97,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
-    """The notes; none where they are damaged, which only costs another reading."""
+    """The recorded checks; none if the file is damaged, which only costs another reading."""
     with suppress(OSError, FormatError):
         if not path.is_symlink():
             return dict(checked.read_json(path).values)
@@ -105,19 +105,19 @@ def _read_notes(path: Path) -> dict[str, Any]:
 
 
 def _records(record: Manifest) -> Iterator[Manifest]:
-    """An order's manifest, and those of the orders that it is a view of."""
+    """An order's manifest, then the manifest of each order that it is an intervention on."""
     seen: set[Path] = set()
     while record.path.resolve() not in seen:
         seen.add(record.path.resolve())
         yield record
-        beneath = record.input("order")
-        if beneath is None:
+        base = record.input("order")
+        if base is None:
             return
-        path = manifest.input_path(record, beneath)
-        if "sha256" in beneath and files.sha256(path) != beneath["sha256"]:
-            raise VerifyError(f"not the order that a view was made of ({path})")
+        path = manifest.input_path(record, base)
+        if "sha256" in base and files.sha256(path) != base["sha256"]:
+            raise VerifyError(f"not the order that the intervention was made on ({path})")
         record = manifest.read(path)
-    raise FormatError(f"an order that is a view of itself ({record.path})")
+    raise FormatError(f"an order that is an intervention on itself ({record.path})")
 
 
 def _datasets(records: list[Manifest]) -> list[Path]:

@@ -81,7 +81,7 @@ def check_open_files(n_processes: int) -> None:
 
 
 def translated(err: BaseException, path: Path | None = None) -> PileError | OSError | None:
-    """The failure of the machine that an exception stands for, or None if it stands for something else."""
+    """The failure of the machine that caused an exception, or None if it has another cause."""
     if isinstance(err, PileError):
         return None
     for cause in _causes(err):
@@ -110,7 +110,7 @@ def _is(err: BaseException, pattern: re.Pattern[str]) -> bool:
 
 
 def _causes(err: BaseException) -> Iterator[BaseException]:
-    """An exception and those that it was raised from; torch raises its own while it handles another."""
+    """An exception and its causes. Torch raises some errors while it handles others, without `from`."""
     found: BaseException | None = err
     while found is not None:
         yield found

@@ -90,24 +90,26 @@ def _check_steps(lines: list[dict[str, Any]], path: Path, tokens_per_step: int) 
 
 
 def rewind_log(path: Path, n_steps: int, tokens_per_step: int, *, scratch: Path | None = None) -> None:
-    """Cuts a log to its first `n_steps` lines; creates an empty one where there is none.
+    """Cuts a log to its first `n_steps` lines; creates an empty one if it does not exist.
 
-    `scratch` is where it is written before it is renamed, see `files.write_atomically`.
+    `scratch` is the folder of the temporary file, see `files.write_atomically`.
 
     Raises:
         FormatError: It has fewer whole lines than that, or they are not steps 0 to `n_steps` - 1.
     """
     lines = _read(path).split(b"\n")[:-1] if path.exists() else []
-    kept = lines[:n_steps]
-    if len(kept) < n_steps:
-        raise FormatError(f"{len(kept)} steps logged, expected {n_steps}; --force begins anew ({path})")
-    _check_steps([_values(line, path, number) for number, line in enumerate(kept, 1)], path, tokens_per_step)
+    retained = lines[:n_steps]
+    if len(retained) < n_steps:
+        raise FormatError(f"{len(retained)} steps logged, expected {n_steps}; --force starts again ({path})")
+    _check_steps(
+        [_values(line, path, number) for number, line in enumerate(retained, 1)], path, tokens_per_step
+    )
     if (
         len(lines) > n_steps
         or not path.exists()
-        or path.stat().st_size != sum(len(line) + 1 for line in kept)
+        or path.stat().st_size != sum(len(line) + 1 for line in retained)
     ):
-        files.write_atomically(path, b"".join(line + b"\n" for line in kept), scratch=scratch)
+        files.write_atomically(path, b"".join(line + b"\n" for line in retained), scratch=scratch)
 
 
 class LogWriter:

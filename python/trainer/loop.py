@@ -50,11 +50,11 @@ class Outcome:
 
 
 def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
-    """Trains, or goes on training, until the last step; every process calls it.
+    """Trains, or resumes training, until the last step; every process calls it.
 
     Args:
-        run: What is asked for.
-        force: Begin anew, removing what an earlier run left.
+        run: The run.
+        force: Start again and remove the files of an earlier run.
         n_threads: Of each process. Default: as when the run started, or the cores divided among them.
 
     Raises:
@@ -189,7 +189,7 @@ def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: b
     output = run.config.output
     runs.begin(run, scratch, ranks.size, n_threads, force=force)
     saved = newest_state(output)
-    checkpoints = runs.checkpoints_folder(output)
+    checkpoints = folders.checkpoints_folder(output)
     beyond = [step for step in list_steps(output) if saved is None or step > saved]
     folders.check_ours(
         runs.resume_folder(output), runs.STATE_KIND, folders.steps_in(runs.resume_folder(output))

@@ -1,11 +1,11 @@
-"""A run and its folder: what is asked for, whether it is done or may go on, what it leaves behind.
+"""A training run and its output folder: its configuration, its state and the files it writes.
 
-OUTPUT/run.json             what was asked for, written at the start; its presence lets a run go on
+OUTPUT/run.json             the run's configuration, written at the start; a run with this file can be resumed
 OUTPUT/train_log.jsonl      one line per step
 OUTPUT/checkpoints/step{N}  Hugging Face folders
 OUTPUT/resume/step{N}       DeepSpeed's state of the last save
 OUTPUT/resume/checked.json  token files that were verified, until the run is finished
-OUTPUT/manifest.json        written at the end; its presence says that the run is finished
+OUTPUT/manifest.json        written at the end; a run with this file is finished
 OUTPUT/run.partial          locked by the process that writes; unfinished folders
 """
 
@@ -30,9 +30,9 @@ from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE
 
 RUN_FILE = "run.json"
-#: What one can do beside replacing a run.
+#: Advice to users, besides replacing a run.
 OR_ELSE = ", another `output` keeps both"
-_FILES, _FOLDERS = (MANIFEST_FILE, RUN_FILE, LOG_FILE), ("checkpoints", "resume")
+_FILES, _FOLDERS = (MANIFEST_FILE, RUN_FILE, LOG_FILE), (folders.CHECKPOINTS_FOLDER, "resume")
 
 #: Upper limit of the threads and processes that a manifest of a run may name.
 MAX_THREADS = 1 << 20
@@ -47,19 +47,14 @@ CHECKPOINT_KIND, STATE_KIND = "checkpoint", "state"
 CHECKED_FILE = "checked.json"
 
 
-def checkpoints_folder(output: Path) -> Path:
-    """Where a run's checkpoints are."""
-    return output / "checkpoints"
-
-
 def resume_folder(output: Path) -> Path:
-    """Where a run's state is."""
+    """The folder of a run's saved state."""
     return output / "resume"
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is asked for, with its inputs open.
+    """A configured run, with its inputs open.
 
     Attributes:
         config: The TOML file.
@@ -207,7 +202,7 @@ def _check_kinds(output: Path) -> None:
 
 
 def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: bool) -> None:
-    """Records what is asked for; `force` first removes what an earlier run made in the folder.
+    """Writes run.json; `force` first removes what an earlier run made in the folder.
 
     Raises:
         PileError: `force` would remove what is not a run's.
@@ -222,9 +217,9 @@ def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: b
 
 
 def _remove_made(output: Path, scratch: Path) -> None:
-    """Removes a run's files, its manifests first: a rest of it is never taken for a run."""
+    """Removes a run's files, manifests first: a partly removed run is never taken for a whole one."""
     kinds = (
-        (checkpoints_folder(output), CHECKPOINT_KIND),
+        (folders.checkpoints_folder(output), CHECKPOINT_KIND),
         (resume_folder(output), STATE_KIND),
     )
     for parent, kind in kinds:
@@ -240,7 +235,7 @@ def _remove_made(output: Path, scratch: Path) -> None:
 
 
 def due_steps(run: Run, n_updates: int) -> list[int]:
-    """The steps of which there are checkpoints after so many updates."""
+    """The steps whose checkpoints exist after `n_updates` updates."""
     every = run.config.checkpoint_every
     return [step for step in range(n_updates + 1) if run.recipe.is_checkpoint(step, every)]
 
@@ -249,15 +244,15 @@ def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: 
     """Writes the manifest of a run that was checked to be whole.
 
     Args:
-        run: What was asked for.
+        run: The run.
         state: The manifest of the last state.
         n_processes: Processes that trained.
         n_threads: Threads of each.
-        unverified: Datasets of which there are no checksums.
+        unverified: Datasets without checksums.
     """
     output = run.config.output
     steps = due_steps(run, run.recipe.steps)
-    checkpoints = (folders.step_folder(checkpoints_folder(output), step) for step in steps)
+    checkpoints = (folders.step_folder(folders.checkpoints_folder(output), step) for step in steps)
     made = [output / LOG_FILE, output / RUN_FILE, *(folder / MANIFEST_FILE for folder in checkpoints), state]
     summary = {
         "steps": run.recipe.steps,

@@ -395,7 +395,7 @@ def test_an_order_made_anew_since_is_an_error(run_folder: Path) -> None:
     values = json.loads((run_folder / "manifest.json").read_text())
     values["inputs"][0]["sha256"] = "0" * 64
     (run_folder / "manifest.json").write_text(json.dumps(values))
-    with pytest.raises(PileError, match="made anew"):
+    with pytest.raises(PileError, match="made again"):
         open_run(run_folder)
 
 

@@ -88,7 +88,7 @@ def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int6
 
 
 def _scan(sequences: NDArray[np.int64], samples: Samples, n_samples: int) -> list[NDArray[np.int64]]:
-    """What `find_samples` does for views, whose rows are made when they are read."""
+    """`find_samples` for interventions, whose rows are made when they are read."""
     n_tokens = sequences.shape[1]
     numbers_by_sequence: dict[bytes, list[int]] = {}
     for number, sequence in enumerate(sequences):

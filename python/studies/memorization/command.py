@@ -40,7 +40,7 @@ def command(run: Path, output: Path, canaries: Path | None, force: bool, **setti
     same rows are scored at each checkpoint: those it was trained on next to those it was not yet. A row
     counts as not seen while no batch has held these tokens as a whole, so the control stays one where an
     order has several epochs. Canaries, random passages planted a known number of times, tell how many repeats
-    it takes. An interrupted study goes on with the checkpoint it was at.
+    it takes. An interrupted study resumes at its last checkpoint.
 
     \b
     Examples:

@@ -13,7 +13,7 @@ from studies.memorization.rows import Rows, documents_of
 from studies.memorization.scores import Scores
 from studies.runs import Run
 
-#: At most so many of each are shown: canaries alone would fill the list.
+#: Upper limits of rows and of canaries shown: canaries alone would fill the list.
 N_ROWS, N_CANARIES = 11, 4
 
 

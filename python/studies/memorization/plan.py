@@ -1,4 +1,4 @@
-"""What a study of memorization is asked for, with its run, rows and canaries read."""
+"""The plan of a memorization study: its settings, with its run, rows and canaries read."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Plan:
         return len(self.steps) * (len(self.rows.numbers) + len(self.canaries))
 
     def request(self, folder: Path) -> Request:
-        """What is asked for, as a manifest in `folder` names it."""
+        """The study's settings and inputs, as a manifest in `folder` names them."""
         inputs = [
             manifest.file_entry(self.run.manifest.path, folder, role="run"),
             manifest.file_entry(self.run.order.path, folder, role="order"),

@@ -16,9 +16,9 @@ from pile_tools.jobs.sampling import canaries
 from studies.memorization.canaries import find_samples
 from studies.runs import Run
 
-#: One row that the run never reaches for so many that it does, where the order goes on.
+#: Scored rows of the run for each row beyond its end, if the order is longer than the run.
 CONTROL_DIVISOR = 4
-#: Rows looked at beyond the run for each that is wanted: some were seen before.
+#: Candidates beyond the run for each row to score: some were seen before.
 CANDIDATES_PER_ROW = 4
 
 
@@ -27,11 +27,11 @@ class Rows:
     """Training rows, the same for every checkpoint.
 
     Attributes:
-        numbers: Places in the order, ascending: (n,) int64.
+        numbers: Indices in the order, ascending: (n,) int64.
         steps_seen: The first step whose batch holds these tokens as a whole: (n,) int64. For rows that the
             run does not see, the step that would train on them.
         tokens: Their first tokens, prompt and continuation: (n, k + l) int64.
-        n_left_out: Rows left out because canaries stand in these tokens.
+        n_left_out: Rows left out because these tokens hold canaries.
     """
 
     numbers: NDArray[np.int64]
@@ -61,10 +61,10 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
     steps_seen = _first_steps(run, numbers, tokens)
     unseen = len(trained) + np.flatnonzero(steps_seen[len(trained) :] >= run.steps)
     chosen = np.concatenate([np.arange(len(trained)), unseen[_evenly(0, len(unseen), n_beyond)]])
-    kept = chosen[~_hold_canaries(run, numbers[chosen], n_tokens)]
-    if not len(kept):
+    scored = chosen[~_hold_canaries(run, numbers[chosen], n_tokens)]
+    if not len(scored):
         raise ConfigError("every one of these rows holds canaries; give more --rows")
-    return Rows(numbers[kept], steps_seen[kept], tokens[kept], len(chosen) - len(kept))
+    return Rows(numbers[scored], steps_seen[scored], tokens[scored], len(chosen) - len(scored))
 
 
 def _first_steps(run: Run, numbers: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:

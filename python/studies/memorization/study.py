@@ -47,7 +47,7 @@ def run(
         on_progress: Called with the sequences scored so far, over all checkpoints.
 
     Raises:
-        OutputExistsError: Another study lies there and `force` is off.
+        OutputExistsError: The folder has another study and `force` is off.
         OSError: A file cannot be read or written.
     """
     request = plan.request(folder)

@@ -1,4 +1,4 @@
-"""What was made from what: the chain of manifests behind a report, and how to check it."""
+"""The chain of manifests from a report to its inputs, and how to check it."""
 
 from __future__ import annotations
 

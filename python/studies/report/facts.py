@@ -36,7 +36,7 @@ _TOKENS_SETTINGS = record({}, {"eod": optional(text)})
 _ORDER = record({"rule": text})
 _MADE_BY = record({"pile_tools": text})
 
-#: Pieces of the run whose subsets are counted, and the rows looked at in each.
+#: Equal parts of the run whose subsets are counted, and the rows sampled from each.
 N_STAGES, ROWS_PER_STAGE = 40, 64
 
 

@@ -10,7 +10,7 @@ from studies.report.facts import Facts
 ENDS_STEPS = 10
 #: Differences below this number of standard errors may be chance.
 CLEAR_ERRORS = 2.0
-#: What stands where there is no number.
+#: Printed for a missing number.
 DASH = "\u2013"
 
 

@@ -1,4 +1,4 @@
-"""Step folders of a run: they appear whole, and only those that are provably ours are removed.
+"""Step folders of a run: they appear whole, and only folders that this run wrote are removed.
 
 A folder is filled in the run's scratch folder (see `pile_tools.publish`), synced, and renamed. To remove one,
 it is first renamed into the scratch folder, so a killed process leaves no half of it. No link is followed.
@@ -18,6 +18,14 @@ from pile_tools.manifest import MANIFEST_FILE
 
 _STEP = re.compile(r"step(0|[1-9][0-9]{0,17})")
 
+#: The folder of a run's checkpoints, in its output folder.
+CHECKPOINTS_FOLDER = "checkpoints"
+
+
+def checkpoints_folder(output: Path) -> Path:
+    """The folder of a run's checkpoints: `OUTPUT/checkpoints`."""
+    return output / CHECKPOINTS_FOLDER
+
 
 def step_folder(parent: Path, step: int) -> Path:
     """The folder of a step: `PARENT/step{N}`."""
@@ -25,7 +33,7 @@ def step_folder(parent: Path, step: int) -> Path:
 
 
 def steps_in(parent: Path) -> list[int]:
-    """The steps that have a folder, in order; none where there is no `parent`."""
+    """The steps that have a folder, ascending; none if `parent` does not exist."""
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
     return sorted(int(match[1]) for name in names if (match := _STEP.fullmatch(name)))
 
@@ -62,7 +70,7 @@ def _sync(path: Path) -> None:
 
 
 def refuse_link(path: Path) -> None:
-    """Raises PileError if a path of a run is a link: what is behind it is not the run's."""
+    """Raises PileError if a path of a run is a link: its target is not the run's."""
     if path.is_symlink():
         raise PileError(f"is a link, and a run keeps its files in its own folder; remove the link ({path})")
 

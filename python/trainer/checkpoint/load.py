@@ -13,12 +13,11 @@ from trainer.checkpoint import folders, hf
 from trainer.checkpoint.config_json import read_shape
 from trainer.checkpoint.weights import read_weights
 from trainer.model.neox import GPTNeoX
-from trainer.run import checkpoints_folder
 
 
 def list_steps(output: str | Path) -> list[int]:
     """The steps that a run has checkpoints of, in order; empty where there are none."""
-    return folders.steps_in(checkpoints_folder(Path(output)))
+    return folders.steps_in(folders.checkpoints_folder(Path(output)))
 
 
 def checkpoint_folder(output: str | Path, step: int) -> Path:
@@ -27,7 +26,7 @@ def checkpoint_folder(output: str | Path, step: int) -> Path:
     Raises:
         PileError: There is none of that step; the message names those there are.
     """
-    folder = folders.step_folder(checkpoints_folder(Path(output)), step)
+    folder = folders.step_folder(folders.checkpoints_folder(Path(output)), step)
     if not folder.is_dir():
         known = ", ".join(map(str, list_steps(output))) or "none"
         raise PileError(f"no checkpoint of step {step}; there are: {known} ({folder.parent})")

@@ -14,12 +14,12 @@ from pile_tools.manifest import MANIFEST_FILE
 from trainer import failures
 from trainer.checkpoint import folders, hf
 from trainer.checkpoint.load import verify_checkpoint
-from trainer.run import CHECKPOINT_KIND, Run, checkpoints_folder, due_steps
+from trainer.run import CHECKPOINT_KIND, Run, due_steps
 
 
 def publish(run: Run, model: nn.Module, step: int, scratch: Path) -> Path:
     """Writes the weights after `step` updates as a folder that appears whole, and returns it."""
-    final = folders.step_folder(checkpoints_folder(run.config.output), step)
+    final = folders.step_folder(folders.checkpoints_folder(run.config.output), step)
     folder = folders.begin(scratch, "checkpoint")
     dtype = _write_weights(model, folder / hf.WEIGHTS_FILE)
     eod = run.tokenizer.eod if run.tokenizer else None
@@ -50,8 +50,8 @@ def _write_json(path: Path, values: object) -> None:
 
 
 def request(run: Run, step: int) -> manifest.Request:
-    """What the manifest of a checkpoint answers."""
-    folder = folders.step_folder(checkpoints_folder(run.config.output), step)
+    """The request that the manifest of a checkpoint records."""
+    folder = folders.step_folder(folders.checkpoints_folder(run.config.output), step)
     return manifest.Request(CHECKPOINT_KIND, {"step": step, **run.recipe.settings()}, run.inputs(folder))
 
 
@@ -62,12 +62,12 @@ def _write_manifest(run: Run, folder: Path, step: int) -> None:
 
 
 def check_steps(run: Run, n_updates: int) -> None:
-    """Raises PileError unless there are the checkpoints due after so many updates, and no others."""
-    folder = checkpoints_folder(run.config.output)
+    """Raises PileError unless the checkpoints due after `n_updates` updates exist, and no others."""
+    folder = folders.checkpoints_folder(run.config.output)
     there, due = set(folders.steps_in(folder)), set(due_steps(run, n_updates))
     folders.check_ours(folder, CHECKPOINT_KIND, sorted(there))
     if due - there:
-        raise VerifyError(f"no checkpoint of step {min(due - there)}; --force begins anew ({folder})")
+        raise VerifyError(f"no checkpoint of step {min(due - there)}; --force starts again ({folder})")
     if there - due:
         raise PileError(
             f"is not a checkpoint of this run; move it away ({folders.step_folder(folder, min(there - due))})"
@@ -76,8 +76,8 @@ def check_steps(run: Run, n_updates: int) -> None:
 
 def verify_published(run: Run, step: int) -> None:
     """Raises VerifyError unless a checkpoint is of this run and its files are as they were written."""
-    folder = folders.step_folder(checkpoints_folder(run.config.output), step)
+    folder = folders.step_folder(folders.checkpoints_folder(run.config.output), step)
     path = folder / MANIFEST_FILE
     if manifest.read(path).request != request(run, step).digest or not manifest.is_intact(path):
-        raise VerifyError(f"not a checkpoint of this run; --force begins anew ({folder})")
+        raise VerifyError(f"not a checkpoint of this run; --force starts again ({folder})")
     verify_checkpoint(folder)

@@ -42,7 +42,7 @@ class Writer:
             try:
                 torch.save(state_dict, cast(IO[bytes], hashed))
             except Exception as err:
-                # Torch's writer answers a full disk by an error of its own.
+                # On a full disk torch's writer raises an error that does not name the cause.
                 raise hashed.failure or err from err
             file.flush()
             os.fsync(file.fileno())
@@ -142,7 +142,7 @@ class Reader:
         return file
 
 
-_ADVICE = "restore it, or begin anew with --force"
+_ADVICE = "restore it, or start again with --force"
 
 
 def _safe_globals() -> list[Any]:

@@ -19,7 +19,7 @@ _RESIDUAL_WRITERS = ("attention.dense", "mlp.dense_4h_to_h")
 
 
 def init_stds(shape: ModelShape) -> tuple[float, float]:
-    """First standard deviations: of most matrices, and of those that write into the residual stream."""
+    """Initial standard deviations: of most matrices, and of matrices that write to the residual stream."""
     if shape.init == "small_wang":
         return math.sqrt(2 / (5 * shape.hidden_size)), 2 / (shape.n_layers * math.sqrt(shape.hidden_size))
     return 0.02, 0.02 / math.sqrt(2 * shape.n_layers)

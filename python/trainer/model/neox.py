@@ -22,7 +22,7 @@ class Cache:
     Args:
         shape: The model's.
         n_sequences: Sequences of the batch.
-        n_positions: Room, in tokens.
+        n_positions: Capacity, in tokens of each sequence.
         like: A tensor of the model, for its device and dtype.
     """
 
@@ -51,10 +51,10 @@ def rotary_tables(shape: ModelShape, start: int, n: int, like: Tensor) -> tuple[
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Vectors with their first dimensions turned by position, halves as pairs: (n, a, t, d) -> the same."""
-    turned, kept = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
+    turned, unturned = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
-    return torch.cat((turned, kept), dim=-1)
+    return torch.cat((turned, unturned), dim=-1)
 
 
 class Attention(nn.Module):
@@ -160,7 +160,7 @@ class GPTNeoX(nn.Module):
         self.embed_out = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
 
     def new_cache(self, n_sequences: int, n_positions: int) -> Cache:
-        """An empty cache with room for `n_positions` tokens of each sequence."""
+        """An empty cache for `n_positions` tokens of each sequence."""
         return Cache(self.shape, n_sequences, n_positions, self.embed_out.weight)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
