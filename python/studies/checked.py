@@ -82,7 +82,7 @@ def items(check: Check, n: int | None = None) -> Check:
 
 
 def record(needed: Mapping[str, Check], more: Mapping[str, Check] | None = None) -> Check:
-    """An object with all keys of `needed`, maybe those of `more`, and any others, which are not looked at."""
+    """An object with all keys of `needed`, optionally those of `more`, and any others, unchecked."""
 
     def run(value: Any, name: str) -> None:
         _check("an object", lambda value: isinstance(value, dict))(value, name)

@@ -34,7 +34,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> bytes:
-    """The bytes of a log; raises FormatError for what is no regular file, such as a pipe that never ends."""
+    """The bytes of a log; raises FormatError if it is not a regular file: a pipe may never end."""
     with checked.open_regular(path) as file:
         return file.read()
 

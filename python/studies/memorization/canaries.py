@@ -1,4 +1,4 @@
-"""Canaries: passages planted a known number of times, those never planted to compare with.
+"""Canaries: passages planted a known number of times, some zero times as a control.
 
 The file is `canaries.json` of `pile-tools sample`, or any of its form:
 

@@ -146,7 +146,7 @@ def _open_study(folder: Path, run: Run) -> Manifest:
 
 
 def _tokenizer_manifest(tokens: Manifest | None) -> Manifest | None:
-    """The manifest beside the tokenizer that a dataset was made with, where there is one."""
+    """The manifest beside the tokenizer that a dataset was made with, or None."""
     entry = tokens.input("tokenizer") if tokens is not None else None
     if tokens is None or entry is None:
         return None
@@ -188,7 +188,7 @@ def _rows_of(run: Run, edges: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
 
 
 def _count_tokens(run: Run, first: int, end: int) -> NDArray[np.float64]:
-    """Tokens of each subset, those not known last, in some rows of [first, end): (n_subsets + 1,)."""
+    """Tokens of each subset, unknown ones last, in some rows of [first, end): (n_subsets + 1,)."""
     dataset = run.order.dataset
     rows = np.unique(np.linspace(first, end - 1, ROWS_PER_STAGE).astype(np.int64))
     spans = np.concatenate([run.order.samples.spans(int(row), 1) for row in rows])

@@ -90,7 +90,7 @@ def _values(facts: Facts, output: Path) -> dict[str, Any]:
 
 
 def _plots(facts: Facts) -> dict[str, Markup | None]:
-    """The figures by name; None where there is nothing to show. Matplotlib escapes text that it writes."""
+    """The figures by name; None for one without data. Matplotlib escapes text that it writes."""
     tables, found = facts.memorization["checkpoints"], facts.canaries
     n_tokens = facts.memorization["continuation_tokens"]
     drawn = {

@@ -144,7 +144,7 @@ def canary_dots(canaries: list[dict[str, Any]], n_tokens: int) -> str:
 
 
 def repeat_color(levels: list[int], repeats: int) -> str:
-    """The colour of a number of repeats among those there are."""
+    """The colour of a number of repeats, by its rank among all numbers of repeats."""
     planted = [level for level in levels if level]
     if repeats not in planted:
         return NEVER

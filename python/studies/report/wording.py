@@ -47,12 +47,12 @@ def short_count(n: float) -> str:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share in percent, or a dash where there is none."""
+    """A share in percent, or a dash if it is missing."""
     return DASH if share is None else f"{100 * share:.{digits}f}%"
 
 
 def number(value: float | None, digits: int) -> str:
-    """A number with that many decimals, or a dash where there is none."""
+    """A number with that many decimals, or a dash if it is missing."""
     return DASH if value is None else f"{value:.{digits}f}"
 
 

@@ -16,7 +16,7 @@ from trainer.model.neox import GPTNeoX
 
 
 def list_steps(output: str | Path) -> list[int]:
-    """The steps that a run has checkpoints of, in order; empty where there are none."""
+    """The steps of a run's checkpoints, ascending; empty if it has none."""
     return folders.steps_in(folders.checkpoints_folder(Path(output)))
 
 
@@ -34,7 +34,7 @@ def checkpoint_folder(output: str | Path, step: int) -> Path:
 
 
 def verify_checkpoint(folder: Path) -> None:
-    """Raises VerifyError unless every file is there and is what the checkpoint's manifest says."""
+    """Raises VerifyError unless every file exists and matches the checkpoint's manifest."""
     for entry in manifest.read(folder / MANIFEST_FILE).outputs:
         path = folder / entry["path"]
         if not path.is_file():

@@ -101,7 +101,7 @@ class SavedState:
 
 
 def verified_state(ranks: Processes, run: Run) -> SavedState | None:
-    """The newest state, its files verified, or None where there is none; every process calls it.
+    """The newest state, its files verified, or None if none exists; every process calls it.
 
     Raises:
         VerifyError: A file of it is missing or damaged.

@@ -86,7 +86,7 @@ def read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
-    """The files to read, and the tensors in each by the index, None where there is no index."""
+    """The files to read, and the tensors that the index lists for each: None without an index."""
     for name in (SAFETENSORS_FILE, PICKLE_FILE):
         if _is_there(folder / name):
             yield folder / name, None
