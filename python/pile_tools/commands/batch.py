@@ -37,9 +37,7 @@ from pile_tools.types import Tokens
 @options.batch_size
 @options.row_length
 @options.compat
-@click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
-)
+@options.dataset_tokenizer
 @options.force
 def command(
     order: str,

@@ -44,9 +44,7 @@ _N_PRINTED = 20
 )
 @config_options(CountNgramsConfig)
 @config_options(RecordConfig)
-@click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
-)
+@options.dataset_tokenizer
 @options.memory
 @options.plot("counts by rank")
 @options.threads

@@ -28,16 +28,10 @@ from pile_tools.terminal import echo
     metavar="FILE",
     help="Write all counts to a .tsv file; without it only the most frequent numbers are printed.",
 )
-@click.option(
-    "--checkpoints",
-    metavar="N|LIST|DIR",
-    help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
-)
+@options.checkpoints
+@options.batch_size_if_unnamed
 @options.row_length
-@click.option("--tokenizer", type=options.PATH, metavar="FILE", help="If the dataset's is not found.")
+@options.dataset_tokenizer
 @options.plot("counts by step")
 @options.threads
 @options.force
@@ -65,7 +59,7 @@ def command(
     """
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
-        opened, steps = order_and_steps((order,), checkpoints, batch_size, row_length)
+        opened, steps = order_and_steps(order, checkpoints, batch_size, row_length)
         with Bar("counting", steps[-1] * timeline.extent(opened, batch_size)[1], "rows") as bar:
             made, is_new = count_arithmetic(
                 opened,

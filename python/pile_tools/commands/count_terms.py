@@ -56,9 +56,7 @@ from pile_tools.tokens import datasets
     metavar="N|LIST|DIR",
     help="For an order: every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
 )
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
-)
+@options.batch_size_if_unnamed
 @options.row_length
 @click.option(
     "--tokenizer",
@@ -149,7 +147,9 @@ def _count(
         raise ConfigError("give a file of terms, and the inputs in which to count them")
     term_list = read_terms(terms, how.pairs, table.parent)
     if how.checkpoints is not None or how.row_length is not None or _is_order(inputs[0]):
-        order, steps = order_and_steps(inputs, how.checkpoints, how.batch_size, how.row_length)
+        if len(inputs) > 1:
+            raise ConfigError("give one order")
+        order, steps = order_and_steps(inputs[0], how.checkpoints, how.batch_size, how.row_length)
         with Bar("counting", steps[-1] * timeline.extent(order, how.batch_size)[1], "rows") as bar:
             return count_in_order(
                 order,

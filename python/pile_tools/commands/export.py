@@ -27,9 +27,7 @@ from pile_tools.terminal import echo
 @options.batch_size
 @options.row_length
 @options.compat
-@click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
-)
+@options.dataset_tokenizer
 @options.force
 def command(
     order: str,

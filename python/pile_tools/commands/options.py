@@ -51,6 +51,17 @@ batch_size = click.option(
     type=click.IntRange(min=1),
     help="Samples of a step; by default the order's, for rows 1,024.",
 )
+batch_size_if_unnamed = click.option(
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
+)
+checkpoints = click.option(
+    "--checkpoints",
+    metavar="N|LIST|DIR",
+    help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
+)
+dataset_tokenizer = click.option(
+    "--tokenizer", type=PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
+)
 row_length = click.option(
     "--row-length",
     type=click.IntRange(2, MAX_ROW_LENGTH),

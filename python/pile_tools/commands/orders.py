@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pile_tools import timeline
-from pile_tools.errors import ConfigError
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.terminal import echo
@@ -37,12 +35,10 @@ def opened_order(
 
 
 def order_and_steps(
-    inputs: Sequence[Path], checkpoints: str | None, batch_size: int | None, row_length: int | None
+    path: Path, checkpoints: str | None, batch_size: int | None, row_length: int | None
 ) -> tuple[Order, list[int]]:
-    """The order at the only path, and the steps of the checkpoints. Raises ConfigError for several paths."""
-    if len(inputs) != 1:
-        raise ConfigError("give one order")
+    """The order at a path, and the steps of the checkpoints."""
     # The number of steps of rows depends on the batch size.
-    order = open_order(inputs[0], row_length=row_length, batch_size=batch_size)
+    order = open_order(path, row_length=row_length, batch_size=batch_size)
     n_steps, _ = timeline.extent(order, batch_size)
     return order, intervals(checkpoints, n_steps).edges.tolist()

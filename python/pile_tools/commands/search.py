@@ -70,9 +70,7 @@ _MAX_LISTED = 1_000_000
 @click.option(
     "--json", "as_json", is_flag=True, help="Print every occurrence, token or document as JSON lines."
 )
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
-)
+@options.batch_size_if_unnamed
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the index's is not found."
 )

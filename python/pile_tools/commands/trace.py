@@ -16,11 +16,7 @@ from pile_tools.timeline.checkpoints import intervals
 @click.command("trace")
 @click.argument("order")
 @click.argument("document", type=int)
-@click.option(
-    "--checkpoints",
-    metavar="N|LIST|DIR",
-    help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
-)
+@options.checkpoints
 @click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
 @options.batch_size
 @options.row_length

@@ -51,9 +51,7 @@ _MAX_TRACED = 10_000
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Maximum parts listed."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
-)
+@options.batch_size_if_unnamed
 @click.option(
     "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the index's is not found."
 )

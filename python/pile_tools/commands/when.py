@@ -58,11 +58,7 @@ class _Printed:
     help="Also find occurrences that run from one document into the next within a row.",
 )
 @click.option("--steps", metavar="A:B", help="Only occurrences seen in steps A to B - 1.")
-@click.option(
-    "--checkpoints",
-    metavar="N|LIST|DIR",
-    help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
-)
+@options.checkpoints
 @click.option(
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Maximum occurrences printed."
 )
@@ -78,9 +74,7 @@ class _Printed:
 @options.batch_size
 @options.row_length
 @options.compat
-@click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
-)
+@options.dataset_tokenizer
 @click.option(
     "--index",
     type=click.Choice(["auto", "none"]),
