@@ -12,8 +12,7 @@ use pile_core::{
         weights_by_documents,
     },
     progress::Progress,
-    timeline::find_sequences,
-    tokens::{Span, TokenDataset, TokenSource},
+    tokens::{TokenDataset, TokenSource},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
