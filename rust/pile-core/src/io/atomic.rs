@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Writes a file through `fill`, syncs it and renames it to `path`. On failure `path` is unchanged.
 ///
 /// # Errors
-/// Those of `fill` and of the file system.
+/// Those of `fill` and of the file system. If `fill` wraps an [`Error`] of what it reads, that error is returned.
 pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -21,7 +21,10 @@ pub fn write_atomically(
     let temporary = temporary_beside(path);
     let result = write_and_sync(&temporary, fill)
         .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|err| Error::io(path, err));
+        .map_err(|err| match err.downcast::<Error>() {
+            Ok(of_input) => of_input,
+            Err(err) => Error::io(path, err),
+        });
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -92,6 +95,18 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_error_of_an_input_does_not_name_the_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let damaged = || Error::malformed(Path::new("input"), "is damaged");
+        let failed = write_atomically(&folder.path().join("a"), |_| {
+            Err(io::Error::other(damaged()))
+        });
+        let failed = failed.unwrap_err();
+        assert_eq!(failed.to_string(), damaged().to_string());
+        assert!(matches!(failed.kind(), crate::ErrorKind::Format(_)));
     }
 
     #[test]
