@@ -414,7 +414,8 @@ fn read_batch(
 ) -> Result<()> {
     let counting = &config.counting;
     let n_threads = counting.n_threads.max(1);
-    // A quarter of the memory is not for tables.
+    // A quarter of the memory is not for tables: it is for blocks in flight, the words of the current documents and the
+    // spare capacity of the texts.
     let max_bytes = (counting.memory as usize * 3 / 4) / n_threads;
     let tables = (0..n_threads)
         .map(|_| WordTable::new(&counting.lengths, max_bytes, config.ignore_case))

@@ -1,9 +1,10 @@
 //! Failures that cannot be returned as a `Result`, reported in one line. Only commands enable this; a library
 //! must not end its process.
 //!
-//! If a file becomes shorter while it is mapped, the next read beyond its end raises SIGBUS. If an allocation
-//! fails, the process aborts. After a call of [`report_failures`], both end the process with exit code 1 and
-//! a message on standard error. No clean-up is needed, since jobs resume after being killed.
+//! If a file becomes shorter while it is mapped, the next read beyond its end raises SIGBUS. (So does a disk that
+//! cannot be read, which is rare and reported alike.) If an allocation fails, the process aborts. After a call of
+//! [`report_failures`], both end the process with exit code 1 and a message on standard error. No clean-up is
+//! needed, since jobs resume after being killed.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},

@@ -24,8 +24,8 @@ use parquet::{
 
 use crate::{Error, Result};
 
-/// Pages up to this size are read even if records are limited to less: writers put many records into a page. Most
-/// aim at 1 MiB, so this refuses none of theirs, and any machine can allocate it.
+/// Pages up to this size are read even if records are limited to less: writers put many records into a page, most of
+/// them up to 1 MiB. This is far above, and any machine can allocate it.
 const MIN_PAGE_BYTES: u64 = 128 << 20;
 
 /// Bytes that the library allocates per value of a dictionary. In the page an empty value takes only four, those
@@ -91,7 +91,8 @@ pub(super) fn check_column(
         if let Compression::GZIP(_) = column.compression()
             && n_packed.saturating_mul(MAX_DEFLATE_RATIO) > max_page
         {
-            check_gzip(path, file, start, n_packed, n_page)?;
+            let claimed = header.decompressed.saturating_sub(n_levels);
+            check_gzip(path, file, start, n_packed, claimed)?;
         }
         if matches!(column.compression(), Compression::LZ4)
             && n_packed.saturating_mul(MAX_LZ4_RATIO) > max_page
@@ -104,15 +105,15 @@ pub(super) fn check_column(
     Ok(largest)
 }
 
-/// Checks that a gzip page does not decompress to more than the size in its header. The library does not stop
+/// Checks that gzip data of a page does not decompress to more than the size in its header. The library does not stop
 /// at that size.
-fn check_gzip(path: &Path, file: &File, start: u64, length: u64, n_page: u64) -> Result<()> {
+fn check_gzip(path: &Path, file: &File, start: u64, length: u64, claimed: u64) -> Result<()> {
     let compressed = FileCursor { file, at: start }.take(length);
-    let mut bytes = flate2::read::MultiGzDecoder::new(compressed).take(n_page + 1);
+    let mut bytes = flate2::read::MultiGzDecoder::new(compressed).take(claimed + 1);
     // Other errors of the data are reported when the library reads the page.
     let n = io::copy(&mut bytes, &mut io::sink()).unwrap_or(0);
-    if n > n_page {
-        let what = format!("a page of more than {n_page} bytes, the size in its header");
+    if n > claimed {
+        let what = format!("a page of more than {claimed} bytes, the size in its header");
         return Err(Error::format(path, start, what));
     }
     Ok(())
@@ -629,14 +630,14 @@ mod tests {
             check_column(&path, &File::open(&path).unwrap(), &column, 20_000)
                 .map_err(|err| err.to_string())
         };
-        let is_gzip = Compression::GZIP(Default::default());
+        let as_gzip = Compression::GZIP(Default::default());
         for n_levels in [None, Some(0), Some(1), Some(300)] {
             let n = n_levels.unwrap_or(0);
             assert_eq!(
-                check(is_gzip, n_levels, n + 10_000, &gzip(10_000)),
+                check(as_gzip, n_levels, n + 10_000, &gzip(10_000)),
                 Ok(n as u64 + 10_000)
             );
-            let refused = check(is_gzip, n_levels, n + 10_000, &gzip(100_000)).unwrap_err();
+            let refused = check(as_gzip, n_levels, n + 10_000, &gzip(100_000)).unwrap_err();
             assert!(
                 refused.contains("the size in its header"),
                 "{n_levels:?} {refused}"
@@ -645,7 +646,7 @@ mod tests {
             assert!(refused.contains("LZ4 frame"), "{n_levels:?} {refused}");
         }
         // The library refuses levels that are longer than the page.
-        assert!(check(is_gzip, Some(300), 9_000, &[]).is_ok());
+        assert!(check(as_gzip, Some(300), 9_000, &[]).is_ok());
     }
 
     /// Equal numbers in DELTA_BINARY_PACKED, with 128 values and 4 runs per block.

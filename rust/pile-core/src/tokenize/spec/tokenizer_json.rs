@@ -21,7 +21,8 @@ const MAX_ID: u32 = ID_LIMIT - 1;
 /// Larger files are refused. The largest published one has 34 MB.
 pub(crate) const MAX_FILE_BYTES: u64 = 128 << 20;
 
-/// Upper bound on the number of values, counted by commas and opening brackets, those within strings included. 2^20 ids with as many merges have about 4 million.
+/// Upper bound on the number of values, counted by commas and opening brackets, those within strings included. 2^20
+/// ids with as many merges have about 4 million.
 const MAX_VALUES: usize = 8 << 20;
 
 /// The contents of a tokenizer.json. All components are supported, but they may contradict each other.
