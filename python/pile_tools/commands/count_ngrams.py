@@ -213,7 +213,7 @@ def _plot(inputs: tuple[Path, ...], made: Manifest) -> Plot:
         for i, of in enumerate(summary["lengths"])
     ]
     kind = "tokens" if "n_tokens" in summary else "words"
-    title = f"How often n-grams of {kind} occur"
+    title = f"How often n-grams of {kind} occur in {names_of(inputs)}"
     chart = Lines(title, "rank", "occurrences", series, x="log", y="log")
     caption = "Occurrences of an n-gram by its rank among all of its length, the most frequent first."
     lengths = [
@@ -227,7 +227,7 @@ def _plot(inputs: tuple[Path, ...], made: Manifest) -> Plot:
     ]
     return Plot(
         title,
-        f"{names_of(inputs)}: {summary['n_documents']:,} documents.",
+        f"{summary['n_documents']:,} documents.",
         [(chart, caption)],
         [
             Table("By length", ["Length", "Occurrences", "Distinct", "Retained"], lengths),

@@ -98,7 +98,7 @@ def _plot(order: str, found: timeline.Mixture, every: int, n_steps: int) -> Plot
     series = {labels[i]: percent[:, i].tolist() for i in largest[:_N_NAMED]}
     if len(largest) > _N_NAMED:
         series[unused_label("others", labels)] = percent[:, largest[_N_NAMED:]].sum(axis=1).tolist()
-    title = "What the model reads, by subset"
+    title = f"What a model reads in {order}, by subset"
     edges = [*found.first_steps.tolist(), n_steps]
     chart = Stack(title, "training step", "% of tokens", edges, series, largest=100)
     caption = f"Share of each subset in the tokens of each interval of {every:,} steps."
@@ -116,7 +116,7 @@ def _plot(order: str, found: timeline.Mixture, every: int, n_steps: int) -> Plot
     ]
     return Plot(
         title,
-        f"{order}: {total.sum():,} tokens in {n_steps:,} steps.",
+        f"{total.sum():,} tokens in {n_steps:,} steps.",
         [(chart, caption)],
         [
             Table("Subsets", header, subsets, note=note),

@@ -126,7 +126,7 @@ def _plot(order: str, found: Repeats, every: int, n_steps: int) -> Plot:
     edges = [*table["first_step"].tolist(), n_steps]
     kinds = {"by_epoch": "in an earlier epoch", "by_duplicate": "in a duplicate"}
     shares = {what: (100 * table[name] / table["n_tokens"]).tolist() for name, what in kinds.items()}
-    title = "Tokens that were read before"
+    title = f"Tokens of {order} that were read before"
     chart = Stack(title, "training step", "% of tokens", edges, shares)
     caption = (
         f"Share of the tokens of each interval of {every:,} steps that were read before: in an earlier epoch "
@@ -142,5 +142,5 @@ def _plot(order: str, found: Repeats, every: int, n_steps: int) -> Plot:
         for (first, end), row in zip(itertools.pairwise(edges), table, strict=True)
     ]
     header = ["Steps", "Tokens", "By epoch", "By duplicate", "% by epoch", "% by duplicate"]
-    about = f"{order}: {total:,} tokens in {n_steps:,} steps."
+    about = f"{total:,} tokens in {n_steps:,} steps."
     return Plot(title, about, [(chart, caption)], [Table("By interval", header, rows)])

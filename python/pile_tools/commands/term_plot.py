@@ -24,10 +24,10 @@ def plot_of(what: str, inputs: Sequence[Path], made: Manifest) -> Plot:
     """
     summary, best = made.summary, made.summary["best"]
     in_time = "curves" in summary
-    title = f"How often the most frequent {what} {'are seen' if in_time else 'occur'}"
+    title = f"How often the most frequent {what} {'are seen' if in_time else 'occur'} in {names_of(inputs)}"
     n_occurrences = summary["n_occurrences" if "n_occurrences" in summary else "n_counts"]
     n = summary["n_found" if "n_found" in summary else "n_keys"]
-    about = f"{names_of(inputs)}: {n:,} {what} occur, {n_occurrences:,} times together."
+    about = f"{n:,} {what} occur, {n_occurrences:,} times together."
     if "rule" in made.settings:
         about += f" Rule: {made.settings['rule']}."
     charts: list[tuple[Chart, str]] = []

@@ -16,9 +16,6 @@ from pile_tools.present.pages import Plot, Table
 from pile_tools.timeline import When
 from pile_tools.timeline.checkpoints import Intervals
 
-#: Maximum texts in the table.
-_N_TEXTS = 1000
-
 
 def plot_of(order: str, answer: When, between: Intervals, names: list[str], steps: tuple[int, int]) -> Plot:
     """Occurrences per step, a line for each text: intervals between checkpoints differ in length."""
@@ -38,7 +35,7 @@ def plot_of(order: str, answer: When, between: Intervals, names: list[str], step
         for i, text in enumerate(drawn)
     ]
     subject = f"{short(names[0])} is" if len(names) == 1 else f"{len(names):,} texts are"
-    title = f"How often {subject} seen"
+    title = f"How often {subject} seen in {order}"
     more = f" The {len(drawn)} texts seen most often are drawn." if len(names) > len(drawn) else ""
     caption = (
         "Occurrences in each interval between checkpoints, divided by its steps: a text that is seen at a "
@@ -48,8 +45,7 @@ def plot_of(order: str, answer: When, between: Intervals, names: list[str], step
     caption += "" if len(drawn) == 1 else " The rates are on a logarithmic axis that contains 0."
     chart = Lines(title, "training step", "occurrences per step", series, x="symlog", y=kind)
     about = (
-        f"{order}, steps {steps[0]:,} to {steps[1] - 1:,}, {answer.batch_size:,} rows a step. "
-        f"Rule: {timeline.RULE}."
+        f"Steps {steps[0]:,} to {steps[1] - 1:,}, {answer.batch_size:,} rows a step. Rule: {timeline.RULE}."
     )
     tables = [_texts_table(answer, names), _intervals_table(between.labels(), lengths, found, names)]
     return Plot(title, about, [(chart, caption)], tables)
@@ -73,15 +69,12 @@ def first_and_last(answer: When) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 def _texts_table(answer: When, names: list[str]) -> Table:
     counts, ends = answer.counts(), first_and_last(answer)
-    shown = np.argsort(-counts.sum(axis=1), kind="stable")[:_N_TEXTS].tolist()
     rows = []
-    for text in shown:
+    for text in np.argsort(-counts.sum(axis=1), kind="stable").tolist():
         whole, split = counts[text].tolist()
         steps = [f"{of[text]:,}" if whole + split else "-" for of in ends]
         rows.append([names[text], f"{whole + split:,}", f"{split:,}", *steps])
-    n_more = len(names) - len(shown)
     note = "Cut: split across rows by their border; these are part of the number seen."
-    note += f" {n_more:,} more texts are left out; --json prints all." if n_more else ""
     return Table("Texts", ["Text", "Seen", "Cut", "First step", "Last step"], rows, note=note)
 
 

@@ -22,8 +22,8 @@ class Axis:
         start: The coordinate of `low`.
         end: The coordinate of `high`; smaller than `start` for an axis that points up.
         kind: How values map to coordinates.
-        unit: The distance of the labelled values of a linear axis; for `symlog`, the value up to which the axis
-            is about linear.
+        unit: The distance of the labelled values of a linear axis; for `symlog`, the value up to which the
+            axis is about linear.
     """
 
     low: float
@@ -51,7 +51,7 @@ class Axis:
             start: The coordinate of its start.
             end: The coordinate of its end.
             kind: How values map to coordinates.
-            is_exact: Whether a linear axis ends at the values, not at round numbers around them.
+            is_exact: Whether the axis begins and ends at values, not at 0 or at round numbers around them.
             has_zero: Whether a linear axis that ends at round numbers contains 0.
         """
         known = list(values)
@@ -62,7 +62,8 @@ class Axis:
             return cls(low, high if high > low else low * 10, start, end, kind)
         if kind == "symlog":
             unit = min((value for value in known if value > 0), default=1.0)
-            return cls(min(low, 0.0), high if high > 0 else 1.0, start, end, kind, unit)
+            low = low if is_exact else min(low, 0.0)
+            return cls(low, high if high > low else low + unit, start, end, kind, unit)
         if has_zero and not is_exact:
             low, high = min(0.0, low), max(0.0, high)
         if high - low <= max(1e-9 * max(-low, high), 1e-300):
@@ -98,12 +99,12 @@ class Axis:
         return math.log1p(value / self.unit) if self.kind == "symlog" else value
 
     def _round_numbers(self) -> list[float]:
-        """Numbers on a logarithmic axis, the roundest first: powers of ten before 5, 2 and 3 times them."""
+        """Numbers on a logarithmic axis, the roundest first: powers of ten before multiples of them."""
         first = self.unit if self.kind == "symlog" else self.low
         powers = range(math.floor(math.log10(first)), math.ceil(math.log10(self.high)) + 1)
-        found = [factor * 10.0**power for factor in (1, 5, 2, 3) for power in powers]
+        found = [factor * 10.0**power for factor in (1, 5, 2, 3, 4, 7) for power in powers]
         listed = [value for value in found if first * (1 - 1e-9) <= value <= self.high * (1 + 1e-9)]
-        return [0.0, *listed] if self.kind == "symlog" else listed
+        return [0.0, *listed] if self.low == 0 else listed
 
 
 def number(value: float) -> str:

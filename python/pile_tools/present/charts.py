@@ -17,7 +17,7 @@ from pile_tools.publish import PAGE_MARK
 #: Widths that charts are drawn for: a page or a paper, and a phone or half a page. One unit is about a pixel.
 WIDE, NARROW = 760, 360
 
-_FONT = "system-ui, 'Segoe UI', 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+_FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
 _SIZE, _LINE = 12, 17
 #: Approximate widths of a character, and of one of a script such as Chinese.
 _CHARACTER, _WIDE_CHARACTER = 6.6, 12.0
@@ -189,19 +189,20 @@ class Stack:
 
     def svg(self, width: int, *, is_picture: bool = False) -> str:
         """See `Chart`."""
-        sums = [sum(values) for values in zip(*self.series.values(), strict=True)]
+        edges, series = _merged(self.edges, self.series, width // 2)
+        sums = [sum(values) for values in zip(*series.values(), strict=True)]
         frame = _Frame.of(
             self.title,
-            [_Name(name, colors.of_series(i)) for i, name in enumerate(self.series)],
+            [_Name(name, colors.of_series(i)) for i, name in enumerate(series)],
             (self.x_label, self.y_label),
             Axis.of([*sums, self.largest], self.height, 0, "linear"),
             width,
             is_picture=is_picture,
         )
-        across = frame.across(self.edges, "linear")
-        ends = [across.at(edge) for edge in self.edges]
+        across = frame.across(edges, "linear")
+        ends = [across.at(edge) for edge in edges]
         base = [0.0] * len(sums)
-        for i, values in enumerate(self.series.values()):
+        for i, values in enumerate(series.values()):
             for column, (start, end) in enumerate(pairwise(ends)):
                 top, bottom = frame.y(base[column] + values[column]), frame.y(base[column])
                 gap = min(1.0, (end - start) / 8)
@@ -292,6 +293,27 @@ class Dots:
                 spread = 0.0 if len(of) == 1 else j / (len(of) - 1) - 0.5
                 frame.add(_dot(middle + 0.52 * column * spread, frame.y(value), 3, color))
         return frame.svg()
+
+
+def _merged(
+    edges: Sequence[float], series: Mapping[str, Sequence[float]], most: int
+) -> tuple[Sequence[float], Mapping[str, Sequence[float]]]:
+    """At most `most` intervals: neighbours are merged and have the mean of their values, by length."""
+    n = len(edges) - 1
+    if n <= most:
+        return edges, series
+    borders = [n * i // most for i in range(most + 1)]
+
+    def mean(values: Sequence[float], start: int, end: int) -> float:
+        lengths = [edges[i + 1] - edges[i] for i in range(start, end)]
+        return sum(length * value for length, value in zip(lengths, values[start:end], strict=True)) / sum(
+            lengths
+        )
+
+    return [edges[i] for i in borders], {
+        name: [mean(values, start, end) for start, end in pairwise(borders)]
+        for name, values in series.items()
+    }
 
 
 def stairs(edges: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:

@@ -18,6 +18,8 @@ from pile_tools.terminal import escape, escape_text
 
 #: What a chart can be written as: a page, or the bare picture.
 SUFFIXES = (".html", ".svg")
+#: Maximum rows of a table: browsers show a page of more only slowly.
+MAX_ROWS = 1000
 
 _DOCUMENT = """<!doctype html>
 <html lang="en"><head>{mark}<meta charset="utf-8">
@@ -126,8 +128,11 @@ def table(of: Table) -> str:
         )
         return f"<tr>{''.join(listed)}</tr>"
 
-    rows = "\n".join(row(cells, "td") for cells in of.rows)
-    note = f'<p class="note">{markup(of.note)}</p>' if of.note else ""
+    rows = "\n".join(row(cells, "td") for cells in of.rows[:MAX_ROWS])
+    n_more = len(of.rows) - MAX_ROWS
+    notes = [of.note] if of.note else []
+    notes += [f"{n_more:,} more rows are left out of this page."] if n_more > 0 else []
+    note = f'<p class="note">{markup(" ".join(notes))}</p>' if notes else ""
     return (
         f'<h2>{markup(of.title)}</h2><div class="scroll" tabindex="0"><table>'
         f"<thead>{row(of.header, 'th')}</thead><tbody>\n{rows}\n</tbody></table></div>{note}"
