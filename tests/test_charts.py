@@ -296,6 +296,16 @@ def test_a_constant_rate_is_a_level_line(order_of_many_subsets: Path) -> None:
     assert sum(int(row[2]) for row in by_interval.rows) == counts.max()
 
 
+def test_of_many_texts_the_most_frequent_are_drawn_and_all_are_named(order_of_many_subsets: Path) -> None:
+    opened = open_order(order_of_many_subsets)
+    names = ["nowhere", "a", "alpha beta", *"bdeglmpt", "gamma"]
+    plot = when_plot.plot_of("o", timeline.when(opened, names, threads=1), intervals("8", 64), names, (0, 64))
+    assert len(_series(plot)) == 8
+    assert "nowhere" not in _series(plot)
+    assert {row[0] for row in plot.tables[0].rows} == {*names}
+    assert "The 8 texts seen most often are drawn" in plot.charts[0][1]
+
+
 def test_rates_within_some_steps_are_of_these_steps(order_of_many_subsets: Path) -> None:
     opened = open_order(order_of_many_subsets)
     answer = timeline.when(opened, ["alpha"], threads=1)

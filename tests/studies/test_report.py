@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.page import Page, read_page
 
-from pile_tools import ConfigError, OutputExistsError, PileError
+from pile_tools import ConfigError, OutputExistsError, PileError, publish
 from pile_tools.cli import run as run_cli
 from pile_tools.jobs import verify
 from pile_tools.present import colors
@@ -87,6 +87,12 @@ def test_a_page_of_someone_else_is_not_overwritten(
     with pytest.raises(OutputExistsError):
         job.run(run_folder, study_folder, tmp_path / "mine.html")
     assert (tmp_path / "mine.html").read_text() == "mine"
+
+
+def test_a_plot_does_not_replace_the_report(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    _report(run_folder, study_folder, tmp_path / "report.html")
+    with pytest.raises(OutputExistsError):
+        publish.refuse_page(tmp_path / "report.html")
 
 
 def test_other_names_than_html_are_usage_errors(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:

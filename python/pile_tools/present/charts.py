@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Protocol
 from pile_tools import terminal
 from pile_tools.present import colors
 from pile_tools.present.axes import Axis, Kind, number
+from pile_tools.present.markup import markup
 from pile_tools.publish import PAGE_MARK
 
 #: Widths that charts are drawn for: a page or a paper, and a phone or half a page. One unit is about a pixel.
@@ -22,10 +22,10 @@ _SIZE, _LINE = 12, 17
 #: Approximate widths of a character, and of one of a script such as Chinese.
 _CHARACTER, _WIDE_CHARACTER = 6.6, 12.0
 _RIGHT = 20
-#: Room below the plot for numbers and the name of the axis.
+#: Height below the plot, for the numbers and the name of its axis.
 _BELOW = 40
-#: Series whose last points are nearer than this have one label.
-_NEAR = 14
+#: Height of a name at the end of a line. Lines that end nearer to each other share a label.
+_NAME = 14
 _DASHES = ' stroke-dasharray="5 4"'
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -239,7 +239,7 @@ class Bars:
             length = (width - left - right) * value / largest
             middle = picture.y + _LINE / 2 + 3
             picture.add(
-                f"<g><title>{_markup(whole)}</title>{_text(left - 8, middle, name, anchor='end')}</g>",
+                f"<g><title>{markup(whole)}</title>{_text(left - 8, middle, name, anchor='end')}</g>",
                 _box(left, picture.y, max(length, 0.5), _LINE - 3, colors.SERIES[0]),
                 _text(left + length + 6, middle, _count(value), color=colors.GREY),
             )
@@ -332,7 +332,7 @@ class _Name:
 
 
 class _Picture:
-    """An `<svg>` element that is drawn from the top; `y` is how far."""
+    """An `<svg>` element that is drawn from the top down; `y` is the bottom of what is drawn so far."""
 
     def __init__(self, title: str, width: int, *, is_picture: bool) -> None:
         self.title, self.width, self.is_picture = title, width, is_picture
@@ -346,14 +346,17 @@ class _Picture:
         self.parts += parts
 
     def svg(self) -> str:
-        """The element; below `y` is nothing."""
+        """The element, which ends at `y`."""
         height = self.y + 4
-        background = f'{PAGE_MARK}\n<rect width="{self.width}" height="{height:.0f}" fill="{colors.PAPER}"/>'
+        size, background = "", []
+        if self.is_picture:
+            size = f'width="{self.width}" height="{height:.0f}" '
+            background = [PAGE_MARK, _box(0, 0, self.width, height, colors.PAPER)]
         return "\n".join(
             [
-                f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width} {height:.0f}" role="img" '
-                f'aria-label="{_markup(self.title)}" font-family="{_FONT}" font-size="{_SIZE}">',
-                *([background] if self.is_picture else []),
+                f'<svg xmlns="http://www.w3.org/2000/svg" {size}viewBox="0 0 {self.width} {height:.0f}" '
+                f'role="img" aria-label="{markup(self.title)}" font-family="{_FONT}" font-size="{_SIZE}">',
+                *background,
                 *self.parts,
                 "</svg>\n",
             ]
@@ -445,10 +448,10 @@ def _end_labels(ends: Sequence[tuple[float, _Name]], x: float, width: float, low
     groups = [[end] for end in sorted(ends, key=lambda end: end[0])]
 
     def middle(group: list[tuple[float, _Name]]) -> float:
-        return min(sum(y for y, _ in group) / len(group), lowest - _NEAR * (len(group) - 1) / 2)
+        return min(sum(y for y, _ in group) / len(group), lowest - _NAME * (len(group) - 1) / 2)
 
     def overlap(above: list[tuple[float, _Name]], below: list[tuple[float, _Name]]) -> bool:
-        return middle(below) - middle(above) < _NEAR * (len(above) + len(below)) / 2
+        return middle(below) - middle(above) < _NAME * (len(above) + len(below)) / 2
 
     i = 0
     while i + 1 < len(groups):
@@ -459,9 +462,9 @@ def _end_labels(ends: Sequence[tuple[float, _Name]], x: float, width: float, low
             i += 1
     parts = []
     for group in groups:
-        first = middle(group) - _NEAR * (len(group) - 1) / 2
+        first = middle(group) - _NAME * (len(group) - 1) / 2
         for row, (_, name) in enumerate(group):
-            y = first + row * _NEAR
+            y = first + row * _NAME
             parts += [_swatch(x, y, name), _text(x + 18, y + 4, _fit(name.text, width))]
     return parts
 
@@ -499,17 +502,12 @@ def _count(value: float) -> str:
     return f"{value:,.6g}" if value < 1e6 else f"{value:,.0f}"
 
 
-def _markup(text: str) -> str:
-    """`text` as the content of an element; control characters, which XML forbids, are escaped."""
-    return html.escape(terminal.escape(text))
-
-
 def _text(
     x: float, y: float, text: str, *, anchor: str = "start", size: int = _SIZE, color: str = colors.INK
 ) -> str:
     how = "" if anchor == "start" else f' text-anchor="{anchor}"'
     how += "" if size == _SIZE else f' font-size="{size}"'
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}"{how}>{_markup(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}"{how}>{markup(text)}</text>'
 
 
 def _line(x1: float, x2: float, y1: float, y2: float, color: str, width: float, more: str = "") -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
 
-from pile_tools.present.pages import document, markup_lines
+from pile_tools.present.markup import markup_lines
+from pile_tools.present.pages import document
 from pile_tools.publish import PAGE_MARK
 from pile_tools.search import Span
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -13,8 +12,8 @@ from pile_tools import publish
 from pile_tools.errors import ConfigError
 from pile_tools.present import colors
 from pile_tools.present.charts import NARROW, WIDE, Chart
+from pile_tools.present.markup import markup
 from pile_tools.publish import PAGE_MARK
-from pile_tools.terminal import escape, escape_text
 
 #: What a chart can be written as: a page, or the bare picture.
 SUFFIXES = (".html", ".svg")
@@ -43,7 +42,7 @@ class Table:
         header: The names of its columns.
         rows: Its cells, as they are shown.
         n_left: Columns of words, the first ones; the others have numbers.
-        note: What is to be said of it, such as what it leaves out.
+        note: A remark below it.
     """
 
     title: str
@@ -134,16 +133,7 @@ def table(of: Table) -> str:
     notes += [f"{n_more:,} more rows are left out of this page."] if n_more > 0 else []
     note = f'<p class="note">{markup(" ".join(notes))}</p>' if notes else ""
     return (
-        f'<h2>{markup(of.title)}</h2><div class="scroll" tabindex="0"><table>'
+        f"<h2>{markup(of.title)}</h2>"
+        f'<div class="scroll" role="region" tabindex="0" aria-label="{markup(of.title)}"><table>'
         f"<thead>{row(of.header, 'th')}</thead><tbody>\n{rows}\n</tbody></table></div>{note}"
     )
-
-
-def markup(text: str) -> str:
-    """`text` as the content of an element, on one line; control characters are escaped."""
-    return html.escape(escape(text))
-
-
-def markup_lines(text: str) -> str:
-    """`text` as the content of an element: lines and tabs stay, other control characters are escaped."""
-    return html.escape(escape_text(text))
