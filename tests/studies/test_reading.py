@@ -13,7 +13,6 @@ import pytest
 from tests.studies.conftest import STEPS
 
 from pile_tools import FormatError, PileError, files
-from pile_tools.present import pages
 from studies.checked import items, optional, read_object, real, record, text, whole
 from studies.memorization import canaries, study
 from studies.memorization.plan import MemorizationConfig, prepare
@@ -65,7 +64,6 @@ def study_folder(run_folder: Path, canaries_file: Path, tmp_path: Path, loaded_s
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes time and reads none of the changed files."""
     monkeypatch.setattr(facts_module, "_composition", lambda run: None)
-    monkeypatch.setattr(pages, "drawn", lambda chart, **how: "<svg></svg>")
 
 
 def is_reported(run: Path, study: Path) -> bool:
