@@ -56,6 +56,9 @@ def command(
         found = timeline.mixture(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update
         )
+    n_steps, _ = timeline.extent(opened, batch_size)
+    if plot is not None:
+        pages.write(plot, _plot(order, found, every, n_steps))
     if as_json:
         for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
             by_subset = dict(zip(found.subsets, counts, strict=True))
@@ -65,7 +68,6 @@ def command(
         return
     total = found.n_tokens.sum(axis=0)
     largest = np.argsort(-total, kind="stable")
-    n_steps, _ = timeline.extent(opened, batch_size)
     echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
     labels = subset_labels(found.subsets)
     width = max(map(len, labels))
@@ -75,7 +77,6 @@ def command(
         echo(f"  {labels[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
     _print_table(found, largest[:_N_NAMED], every, n_steps)
     if plot is not None:
-        pages.write(plot, _plot(order, found, every, n_steps))
         echo(f"plot: {plot}")
 
 

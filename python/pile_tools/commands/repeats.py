@@ -63,15 +63,16 @@ def command(
         found = timeline.repeats(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update
         )
+    n_steps, _ = timeline.extent(opened, batch_size)
+    if plot is not None:
+        pages.write(plot, _plot(order, found, every, n_steps))
     if as_json:
         for row in found.documents:
             echo_json(dict(zip(found.documents.dtype.names or (), row.tolist(), strict=True)))
         return
-    n_steps, _ = timeline.extent(opened, batch_size)
     _print_shares(found, every, n_steps)
     _print_documents(found, limit)
     if plot is not None:
-        pages.write(plot, _plot(order, found, every, n_steps))
         echo(f"plot: {plot}")
 
 
