@@ -1,4 +1,5 @@
-//! numpy's `.npy` format, version 1.0: writing as `np.save` does, and memory-mapped reading.
+//! numpy's `.npy` format, version 1.0: writing as `np.save` does, and memory-mapped reading. Only the element
+//! types in which GPT-NeoX and Megatron-LM store the arrays of an order.
 
 use std::{io, io::Write, marker::PhantomData, path::Path};
 
@@ -25,7 +26,7 @@ impl Element for i64 {
     const DESCR: &'static str = "<i8";
 }
 
-/// Writes a C-order array; `width` is the length of its rows, 1 for a one-dimensional array.
+/// Writes a C-order array; `width`, at least 1, is the length of its rows, 1 for a one-dimensional array.
 ///
 /// # Errors
 /// What the writer reports.
@@ -207,7 +208,7 @@ impl<T: Element> Array<T> {
     }
 }
 
-/// An array in memory, of any type that the references store.
+/// An array in memory, of any element type.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Numbers {
     /// `uint8`.
@@ -252,7 +253,7 @@ impl Numbers {
     }
 }
 
-/// A memory-mapped array of any type that the references store.
+/// A memory-mapped array of any element type.
 #[derive(Debug)]
 pub enum AnyArray {
     /// `uint8`.
