@@ -44,7 +44,7 @@ _COMPILER = re.compile(
 #: Open files that a process needs beside one for each other process: with fewer, torch waits without end.
 _MIN_OPEN_FILES = 64
 
-#: Modules whose exceptions mean a process or the network.
+#: Torch's exceptions for a lost process or the network, by name: this module does not import torch.
 _DISTRIBUTED_ERRORS = ("DistBackendError", "DistNetworkError", "DistStoreError", "DistError")
 
 
