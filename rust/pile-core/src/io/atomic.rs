@@ -50,9 +50,7 @@ fn temporary_beside(path: &Path) -> PathBuf {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanoseconds = since.map_or(0, |since| since.as_nanos());
     let process = std::process::id();
-    path.with_file_name(format!(
-        ".pile-tools-{process}-{nanoseconds}-{count}.tmp"
-    ))
+    path.with_file_name(format!(".pile-tools-{process}-{nanoseconds}-{count}.tmp"))
 }
 
 /// Creates a file in a scratch folder, after removing an existing file or link of this name.
