@@ -93,7 +93,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, int]) -> None:
 @pytest.mark.parametrize("packing", ["packed", "megatron"])
 def test_an_order_without_samples_is_refused(dataset: Path, tmp_path: Path, packing: str) -> None:
     config = OrderConfig(seq_length=10**9, epochs=1, packing=packing)
-    with pytest.raises(ConfigError, match="no samples: .* tokens do not fill one of sequence length"):
+    with pytest.raises(ConfigError, match=r"no samples: .* tokens do not fill one of sequence length"):
         run(dataset, tmp_path, config)
     assert list(tmp_path.iterdir()) == []
 
