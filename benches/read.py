@@ -34,7 +34,7 @@ def prepared(setting: Setting) -> tuple[Path, Path, str]:
     if len(order) < n_rows:
         raise SystemExit(f"{len(order)} samples; this bench needs {n_rows}: give it more text")
     rows = CACHE / f"{folder.name}-rows.bin"
-    order.samples.samples(0, n_rows).tofile(rows)
+    order.samples.read(0, n_rows).tofile(rows)
     starts = np.concatenate([[0], np.cumsum(order.dataset.lengths())])
     spans = [(int(starts[d] + s), int(n)) for _, d, s, n in order.batch_spans(STEP).tolist()]
     Path(f"{rows}.spans.json").write_text(json.dumps(spans))

@@ -220,7 +220,7 @@ def test_results_have_the_types_of_the_stub(
         "TokenDataset.subset_numbers": numbers,
         "TokenDataset.check": dataset.check(),
         "TrainingOrder.take": order.take(np.array([1, 0])),
-        "TrainingOrder.samples": objects["blend"].samples(0, 2),
+        "TrainingOrder.read": objects["blend"].read(0, 2),
         "TrainingOrder.spans": order.spans(0, 2),
         "TokenSource.origin": objects["source"].origin(0),
         "TokenSource.subset_numbers": objects["source"].subset_numbers(np.array([0])),
@@ -313,7 +313,7 @@ def test_arguments_that_do_not_fit_each_other_are_refused(
 @pytest.mark.parametrize("seq_length", [2**60, 2**62])
 def test_samples_beyond_memory_are_an_ordinary_error(folder: Path, seq_length: int) -> None:
     order = _core.TrainingOrder(folder / "order1", seq_length, folder / "sample", is_padded=True)
-    for read in (lambda: order[0], lambda: order.samples(0, 9), lambda: order.take(np.arange(9))):
+    for read in (lambda: order[0], lambda: order.read(0, 9), lambda: order.take(np.arange(9))):
         with pytest.raises(MemoryError):
             read()
 

@@ -47,7 +47,7 @@ def places(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     config = OrderConfig(seq_length=SEQ_LENGTH, steps=STEPS, batch_size=BATCH_SIZE, seed=3)
     orders.run(dataset, folder / "order", config)
     order = open_order(folder / "order")
-    order.samples.samples(0, 60).tofile(folder / "rows.bin")
+    order.samples.read(0, 60).tofile(folder / "rows.bin")
     for path in dataset.parent.glob("d.*"):
         shutil.copy(path, folder)
     for path in (folder / "order").glob("*.npy"):
@@ -85,7 +85,7 @@ def test_a_batch_size_is_honoured_everywhere(
     order = open_order(path, batch_size=size, row_length=SEQ_LENGTH + 1)
     n_steps = n_samples // size
     assert (len(order), order.steps) == (n_samples, n_steps)
-    rows = order.samples.samples(0, n_steps * size)
+    rows = order.samples.read(0, n_steps * size)
     token = int(np.bincount(rows.ravel())[1:].argmax()) + 1
 
     lines = [json.loads(line) for line in invoke(when, path, "--ids", token, "--json", *options)]
@@ -173,10 +173,10 @@ def test_samples_that_gpt_neox_replaces_are_named_and_given_on_request(golden: P
         arrays = next(folder.glob("*_shuffle_idx.npy"))
         true, compat = open_order(arrays), open_order(arrays, compat="gpt-neox")
         assert true.replaced_by_gpt_neox == made.summary["replaced_by_gpt_neox"]
-        tokens = compat.samples.samples(0, case["len"]).astype("<i8")
+        tokens = compat.samples.read(0, case["len"]).astype("<i8")
         assert hashlib.sha256(tokens.tobytes()).hexdigest() == case["sha256_all_text"], case["id"]
         # The same by the order's folder, built without.
-        assert np.array_equal(open_order(folder, compat="gpt-neox").samples.samples(0, case["len"]), tokens)
+        assert np.array_equal(open_order(folder, compat="gpt-neox").samples.read(0, case["len"]), tokens)
         note = CliRunner().invoke(
             batch.command, [str(arrays), "--step", "0", "--batch-size", "1", "--tokens"]
         )
@@ -220,9 +220,9 @@ def test_a_blend_of_token_types_reads_as_int64(mixed: tuple[Order, np.ndarray[An
     order, rows = mixed
     assert order.dataset.dtype == "int64"
     assert {order.dataset[0].dtype, order.dataset[len(order.dataset) - 1].dtype} == {np.dtype("int64")}
-    for tokens in (order.samples.samples(0, 40), order.samples.take(np.arange(40)), order[0]):
+    for tokens in (order.samples.read(0, 40), order.samples.take(np.arange(40)), order[0]):
         assert tokens.dtype == np.int64
-    assert np.array_equal(order.samples.samples(0, 40), rows)
+    assert np.array_equal(order.samples.read(0, 40), rows)
     assert (rows == 70_000).any()
     assert (rows[rows != 70_000] < 400).all()
     small = int(np.bincount(rows[rows < 400]).argmax())

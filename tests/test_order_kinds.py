@@ -46,7 +46,7 @@ def test_every_case_has_the_references_files_and_tokens(golden: Path, tmp_path: 
         for name, expected in case["npy_sha256"].items():
             assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected, name
         order = open_order(folder)
-        tokens = order.samples.samples(0, case["len"]).astype("<i8")
+        tokens = order.samples.read(0, case["len"]).astype("<i8")
         assert hashlib.sha256(tokens.tobytes()).hexdigest() == case["sha256_all_text"], case["id"]
         if labels:
             assert order.labels is not None
@@ -66,7 +66,7 @@ def test_an_order_that_gpt_neox_wrote_is_adopted_and_read(golden: Path, tmp_path
     for file in sorted(tmp_path.glob("*_shuffle_idx.npy")):
         order = open_order(file)
         assert order.seed == case["seed"]
-        tokens = order.samples.samples(0, case["len"]).astype("<i8")
+        tokens = order.samples.read(0, case["len"]).astype("<i8")
         assert hashlib.sha256(tokens.tobytes()).hexdigest() == case["sha256_all_text"]
     for names in ("now", "v1.0"):
         run(prefix, None, config_of(case, names=names), force=names == "v1.0")
@@ -115,7 +115,7 @@ def test_a_blend_takes_from_each_dataset_by_its_weight(golden: Path, dataset: Pa
     assert order.dataset.origin(int(order.samples.spans(first, 1)[0, 1])) is None
     assert set(order.dataset.subsets) == {"Books", "Code"}
     again = pickle.loads(pickle.dumps(order.samples))
-    assert np.array_equal(again.samples(0, 20), order.samples.samples(0, 20))
+    assert np.array_equal(again.read(0, 20), order.samples.read(0, 20))
     verify(tmp_path)
     with pytest.raises(ConfigError, match="1 weights for 2"):
         run(Blend(prefixes, (1.0,)), tmp_path / "x", config)
@@ -155,7 +155,7 @@ def test_shards_of_a_dataset_are_read_in_place(golden: Path, tmp_path: Path) -> 
     run(tmp_path / prefix.name, tmp_path / "order", config)
     run(prefix, tmp_path / "whole", config)
     order, whole = open_order(tmp_path / "order"), open_order(tmp_path / "whole")
-    assert np.array_equal(order.samples.samples(0, 2000), whole.samples.samples(0, 2000))
+    assert np.array_equal(order.samples.read(0, 2000), whole.samples.read(0, 2000))
     last = sorted(tmp_path.glob("*-of-*.bin"))[-1]
     last.unlink()
     with pytest.raises(FormatError, match="is missing"):

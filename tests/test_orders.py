@@ -44,7 +44,7 @@ def test_arrays_and_samples_are_the_references(golden: Path, tmp_path: Path) -> 
         order = open_order(folder)
         for sample in case["samples"]:
             assert sha256(order.samples[sample["i"]]) == sample["sha256"]
-        everything = order.samples.samples(0, case["len"])
+        everything = order.samples.read(0, case["len"])
         assert sha256(everything) == case["sha256_all_text"]
 
 
@@ -52,7 +52,7 @@ def test_the_references_own_index_files_are_read(golden: Path) -> None:
     for case in all_packed_cases(golden):
         stem = golden / "index" / case["id"] / case["files"][0].removesuffix("_doc_idx.npy")
         samples = TrainingOrder(stem, case["seq_length"], golden / case["dataset"])
-        assert sha256(samples.samples(0, case["len"])) == case["sha256_all_text"]
+        assert sha256(samples.read(0, case["len"])) == case["sha256_all_text"]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def test_steps_out_of_range_are_refused(order_folder: Path) -> None:
         with pytest.raises(ConfigError, match="no step"):
             order.batch(step)
     with pytest.raises(ConfigError, match="no 5 samples"):
-        order.samples.samples(len(order.samples) - 4, 5)
+        order.samples.read(len(order.samples) - 4, 5)
     with pytest.raises(IndexError):
         order.samples[len(order.samples)]
     assert np.array_equal(order.samples[-1], order.samples[len(order.samples) - 1])
@@ -157,7 +157,7 @@ def test_damaged_arrays_are_told(order_folder: Path, dataset: Path, tmp_path: Pa
     damaged.write_bytes(good[:data_start] + b"\xff\xff\xff\x7f" * ((len(good) - data_start) // 4))
     samples = TrainingOrder(stem, 32, dataset)
     with pytest.raises(FormatError):
-        samples.samples(0, len(samples))
+        samples.read(0, len(samples))
 
 
 def test_file_names_are_the_references() -> None:

@@ -428,7 +428,7 @@ def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> N
     save_interventions(both.rebatch(batch_size=8), tmp_path / "both")
     again = open_order(tmp_path / "both")
     assert again.batch_size == 8
-    assert np.array_equal(again.samples.samples(0, len(again)), both.samples.samples(0, len(both)))
+    assert np.array_equal(again.samples.read(0, len(again)), both.samples.read(0, len(both)))
     assert again.samples[30 * 16 + 3][5:8].tolist() == [7, 8, 9]
     views = json.loads((tmp_path / "both" / "view.json").read_text())["views"]
     assert views[1]["table"][0]["overwritten"] == swapped.samples[30 * 16 + 3][5:8].tolist()

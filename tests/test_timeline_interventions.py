@@ -373,7 +373,7 @@ def test_saved_and_pickled_interventions_give_the_same(case: Case, tmp_path: Pat
     again = pickle.loads(pickle.dumps(saved))
     assert np.array_equal(timeline.when(again, texts).sightings, wanted)
     core = pickle.loads(pickle.dumps(timeline.steps.core_order(saved)))
-    assert np.array_equal(core.samples(0, len(core)), saved.samples.samples(0, len(core)))
+    assert np.array_equal(core.read(0, len(core)), saved.samples.read(0, len(core)))
     assert "changes of" in repr(core)
 
 

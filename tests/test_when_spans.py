@@ -160,7 +160,7 @@ class World:
 
     def rows(self) -> Iterator[tuple[int, list[list[int]], list[bytes]]]:
         """Samples of the run with their spans (row, document, start, tokens) and the bytes of each token."""
-        tokens = self.order.samples.samples(0, self.n_samples)
+        tokens = self.order.samples.read(0, self.n_samples)
         spans = self.order.samples.spans(0, self.n_samples)
         of_rows = np.split(spans, np.flatnonzero(np.diff(spans[:, 0])) + 1)
         for sample, (row, ids) in enumerate(zip(of_rows, tokens.tolist(), strict=True)):

@@ -337,7 +337,7 @@ class TrainingOrder:
     def __len__(self) -> int: ...
     def __getitem__(self, sample: int, /) -> Tokens: ...
     def take(self, indices: NDArray[np.int64]) -> Tokens:
-        """The samples at any indices: (n,) int64 to (n, sample_length) in the type of `samples`.
+        """The samples at any indices: (n,) int64 to (n, sample_length) in the type of `read`.
 
         Raises:
             IndexError: There is no such sample.
@@ -345,7 +345,7 @@ class TrainingOrder:
             MemoryError: The samples do not fit into memory.
         """
 
-    def samples(self, first: int, n: int) -> Tokens:
+    def read(self, first: int, n: int) -> Tokens:
         """`n` consecutive samples from index `first`: (n, sample_length) uint16 or int32.
 
         The type is int64 if the datasets of a blend differ in type, as in GPT-NeoX and Megatron-LM.

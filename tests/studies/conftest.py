@@ -95,7 +95,7 @@ def greedy_that_knows(order: Path, n_samples: int, n_new: int) -> Greedy:
 
     def greedy(prompts: NDArray[np.int64]) -> NDArray[np.int64]:
         n_prompt = prompts.shape[1]
-        rows = samples.samples(0, n_samples).astype(np.int64) if n_samples else np.zeros((0, 81), np.int64)
+        rows = samples.read(0, n_samples).astype(np.int64) if n_samples else np.zeros((0, 81), np.int64)
         known = {row[:n_prompt].tobytes(): row[n_prompt : n_prompt + n_new] for row in rows}
         unknown = np.full(n_new, -1, dtype=np.int64)
         return np.stack([known.get(prompt.tobytes(), unknown) for prompt in prompts])

@@ -97,7 +97,7 @@ def test_canaries_are_counted_where_they_stand_whole(
     run = open_run(run_folder)
     tokenizer = run.tokenizer
     assert tokenizer is not None
-    stream = run.order.samples.samples(0, N_TRAINED)
+    stream = run.order.samples.read(0, N_TRAINED)
     for canary in found["canaries"]:
         wanted = tokenizer.encode(canary["text"])[:64].tolist()
         by_hand = [

@@ -184,12 +184,12 @@ class ChangedSamples(ABC):
         index = sample + len(self) if sample < 0 else sample
         if not 0 <= index < len(self):
             raise IndexError(f"{sample} is out of range for {len(self)}")
-        row: Tokens = self.samples(index, 1)[0]
+        row: Tokens = self.read(index, 1)[0]
         return row
 
-    def samples(self, first: int, n: int) -> Tokens:
+    def read(self, first: int, n: int) -> Tokens:
         """The changed samples [first, first + n): (n, sample_length)."""
-        tokens = self._samples.samples(first, n)
+        tokens = self._samples.read(first, n)
         return self._changed(tokens, np.arange(first, first + n))
 
     def take(self, indices: NDArray[np.int64], /) -> Tokens:

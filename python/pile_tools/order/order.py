@@ -60,7 +60,7 @@ class Samples(Protocol):
 
     def __getitem__(self, sample: int, /) -> Tokens: ...
 
-    def samples(self, first: int, n: int) -> Tokens:
+    def read(self, first: int, n: int) -> Tokens:
         """The samples [first, first + n): (n, sample_length)."""
 
     def take(self, indices: NDArray[np.int64], /) -> Tokens:
@@ -233,7 +233,7 @@ class Order:
             ConfigError: The step is out of range, or no batch size is known.
         """
         first, n = self.first_sample(step, batch_size)
-        tokens = self.samples.samples(first, n)
+        tokens = self.samples.read(first, n)
         if not with_documents:
             return tokens
         return batch_of(tokens, self.samples.spans(first, n), self.seq_length)
@@ -269,7 +269,7 @@ class Order:
         """
         _, size = self.first_sample(step, batch_size)
         ranks, parts = (rank, n_ranks), (micro_batch, n_micro_batches)
-        return self.samples.samples(*_core.micro_batch_samples(len(self.samples), size, step, ranks, parts))
+        return self.samples.read(*_core.micro_batch_samples(len(self.samples), size, step, ranks, parts))
 
     def rebatch(self, *, batch_size: int) -> Order:
         """The order of the same samples in steps of another size. Raises ConfigError."""

@@ -161,10 +161,10 @@ class RemoteRows:
         index = sample + self._n_rows if sample < 0 else sample
         if not 0 <= index < self._n_rows:
             raise IndexError(f"{sample} is out of range for {self._n_rows}")
-        row: Tokens = self.samples(index, 1)[0]
+        row: Tokens = self.read(index, 1)[0]
         return row
 
-    def samples(self, first: int, n: int) -> Tokens:
+    def read(self, first: int, n: int) -> Tokens:
         """The rows [first, first + n): (n, row_length). Raises ConfigError, FormatError, OSError."""
         if not 0 <= first <= first + n <= self._n_rows:
             raise ConfigError(f"no {n} samples from {first}: the order has {self._n_rows}")

@@ -96,7 +96,7 @@ def _scan(sequences: NDArray[np.int64], samples: Samples, n_samples: int) -> lis
     heads = _pairs(sequences[:, :2])[:, 0]
     found: list[list[int]] = [[] for _ in sequences]
     for first in range(0, n_samples, SCAN_ROWS):
-        rows = samples.samples(first, min(SCAN_ROWS, n_samples - first)).astype(np.int64)
+        rows = samples.read(first, min(SCAN_ROWS, n_samples - first)).astype(np.int64)
         starts = _pairs(rows)[:, : rows.shape[1] - n_tokens + 1]
         for row, offset in np.argwhere(np.isin(starts, heads)).tolist():
             for number in numbers_by_sequence.get(rows[row, offset : offset + n_tokens].tobytes(), ()):

@@ -224,7 +224,7 @@ impl TrainingOrder {
         }
     }
 
-    fn read<'py>(
+    fn read_shaped<'py>(
         &self,
         py: Python<'py>,
         first: u64,
@@ -367,10 +367,10 @@ impl TrainingOrder {
 
     fn __getitem__<'py>(&self, py: Python<'py>, sample: i64) -> PyResult<Bound<'py, PyAny>> {
         let sample = index(sample, self.inner.n_samples())?;
-        self.read(py, sample, 1, &[self.inner.sample_length() as usize])
+        self.read_shaped(py, sample, 1, &[self.inner.sample_length() as usize])
     }
 
-    /// The samples at any indices: (n,) int64 to (n, sample_length) in the type of `samples`.
+    /// The samples at any indices: (n,) int64 to (n, sample_length) in the type of `read`.
     ///
     /// Raises:
     ///     IndexError: There is no such sample.
@@ -396,8 +396,8 @@ impl TrainingOrder {
     ///     ConfigError: The order has fewer samples.
     ///     FormatError: The dataset or an array is damaged, or there are no tokens.
     ///     MemoryError: The samples do not fit into memory.
-    fn samples<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {
-        self.read(
+    fn read<'py>(&self, py: Python<'py>, first: u64, n: u64) -> PyResult<Bound<'py, PyAny>> {
+        self.read_shaped(
             py,
             first,
             n,
