@@ -13,7 +13,7 @@ import math
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TypedDict, cast
 
 from pile_tools import checked, files
 from pile_tools.errors import FormatError
@@ -23,7 +23,17 @@ LOG_FILE = "train_log.jsonl"
 _COUNTS, _MEASURES = ("step", "tokens"), ("loss", "lr", "grad_norm")
 
 
-def read_log(path: Path) -> list[dict[str, Any]]:
+class LogLine(TypedDict):
+    """A line of the log; see the module."""
+
+    step: int
+    tokens: int
+    loss: float
+    lr: float
+    grad_norm: float
+
+
+def read_log(path: Path) -> list[LogLine]:
     """The lines of a log.
 
     Raises:
@@ -39,12 +49,12 @@ def _read(path: Path) -> bytes:
         return file.read()
 
 
-def _lines(data: bytes, path: Path) -> list[dict[str, Any]]:
+def _lines(data: bytes, path: Path) -> list[LogLine]:
     lines = data.split(b"\n")
     return [_values(line, path, number) for number, line in enumerate(lines, 1) if line]
 
 
-def _values(line: bytes, path: Path, number: int) -> dict[str, Any]:
+def _values(line: bytes, path: Path, number: int) -> LogLine:
     where = f"{path}, line {number}"
     try:
         values = json.loads(line)
@@ -59,7 +69,7 @@ def _values(line: bytes, path: Path, number: int) -> dict[str, Any]:
         if not is_right:
             what = "a whole number from 0" if is_count else "a finite number"
             raise FormatError(f"{name} is {str(values[name])[:40]}, expected {what} ({where})")
-    return values
+    return cast(LogLine, values)
 
 
 def _is_count(value: object) -> bool:
@@ -80,7 +90,7 @@ def check_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
         raise FormatError(f"{len(lines)} steps logged, expected {n_steps} ({path})")
 
 
-def _check_steps(lines: list[dict[str, Any]], path: Path, tokens_per_step: int) -> None:
+def _check_steps(lines: list[LogLine], path: Path, tokens_per_step: int) -> None:
     for step, line in enumerate(lines):
         if line["step"] != step:
             raise FormatError(f"step {line['step']}, expected step {step} ({path}, line {step + 1})")

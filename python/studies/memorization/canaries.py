@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from pile_tools import FormatError, PileError, timeline
 from pile_tools.order.order import Samples
 from studies.checked import items, read_object, record, text, whole
 from studies.memorization.scores import summarize
+from studies.memorization.tables import Level
 from studies.runs import Run
 
 #: A canary of the file; `repeats` is bounded by what arrays hold.
@@ -125,21 +125,23 @@ def _read(path: Path) -> list[tuple[str, int]]:
 
 def by_repeats(
     repeats: NDArray[np.int64], n_seen: NDArray[np.int64], matches: NDArray[np.uint8], n_tokens: int
-) -> list[dict[str, Any]]:
+) -> list[Level]:
     """The summary of each level of repeats, never planted first, with how often they were seen on average.
 
     Canaries that were never planted and were seen all the same are no control: `n_left_out` counts them.
 
     Shapes: all (n,), one value per canary.
     """
-    levels = []
+    levels: list[Level] = []
     for level in np.unique(repeats):
         is_level = repeats == level
         is_scored = is_level & ((n_seen == 0) | (level > 0))
-        values = {
-            "repeats": int(level),
-            "mean_seen": float(n_seen[is_scored].mean()) if is_scored.any() else 0.0,
-            "n_left_out": int(is_level.sum() - is_scored.sum()),
-        }
-        levels.append({**values, **summarize(matches[is_scored], n_tokens)})
+        levels.append(
+            {
+                "repeats": int(level),
+                "mean_seen": float(n_seen[is_scored].mean()) if is_scored.any() else 0.0,
+                "n_left_out": int(is_level.sum() - is_scored.sum()),
+                **summarize(matches[is_scored], n_tokens),
+            }
+        )
     return levels

@@ -15,6 +15,7 @@ from pile_tools.progress import Bar
 from pile_tools.terminal import echo, shell_quote
 from studies.memorization import results, study
 from studies.memorization.plan import MemorizationConfig, prepare
+from studies.memorization.tables import Group, Summary
 
 #: Checkpoints with few rows not seen that the summary names.
 SHOWN_FEW = 3
@@ -62,7 +63,7 @@ def command(run: Path, output: Path, canaries: Path | None, force: bool, **setti
     echo(f"next: pile-study report {shell_quote(run)} --memorization {shell_quote(output)} -o report.html")
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
+def _print_summary(summary: Summary) -> None:
     echo(f"mean score (share memorized), {summary['continuation_tokens']} tokens to continue:")
     echo(f"{'step':>8}  {'rows seen':>26}  {'not seen':>26}")
     for table in summary["checkpoints"]:
@@ -80,7 +81,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
             echo(f"  {level['n_left_out']} more were seen though never planted, and are left out")
 
 
-def _cell(group: dict[str, Any]) -> str:
+def _cell(group: Group) -> str:
     if not group["n"]:
         return "-"
     return f"{group['mean_score']:.4f} ({group['share_memorized']:.2%}) of {group['n']}"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pile_tools.types import Origin
 from studies.memorization.canaries import Canaries, find_samples
 from studies.memorization.rows import Rows, documents_of
 from studies.memorization.scores import Scores
+from studies.memorization.tables import Fragment, Passage, PassageDocument, Times
 from studies.runs import Run
 
 #: Upper limits of rows and of canaries shown: canaries alone would fill the list.
@@ -19,7 +20,7 @@ N_ROWS, N_CANARIES = 11, 4
 
 def most_memorized(
     run: Run, rows: Rows, planted: Canaries, n_seen: NDArray[np.int64], scores: Scores, checkpoint: int
-) -> list[dict[str, Any]]:
+) -> list[Passage]:
     """The rows and canaries with the most matches that the checkpoint was trained on, best first.
 
     Equal ones are taken once; those without a single match are left out.
@@ -35,16 +36,13 @@ def most_memorized(
     n_rows = len(rows.numbers)
     by_row = _best(rows.tokens, scores[:n_rows], rows.steps_seen < checkpoint, N_ROWS)
     by_canary = _best(planted.tokens, scores[n_rows:], n_seen > 0, N_CANARIES)
-    found = [
-        {"row": int(rows.numbers[i]), "documents": _documents(run, rows, i), **passage}
-        for i, passage in zip(by_row, _passages(run, rows.tokens, scores[:n_rows], by_row), strict=True)
-    ] + [
-        {"repeats": int(planted.repeats[i]), "documents": [], **passage}
-        for i, passage in zip(
-            by_canary, _passages(run, planted.tokens, scores[n_rows:], by_canary), strict=True
-        )
-    ]
-    return sorted(found, key=lambda passage: (-passage["matches"], -passage["leading"]))
+    of_rows = _passages(run, rows.tokens, scores[:n_rows], by_row)
+    for i, passage in zip(by_row, of_rows, strict=True):
+        passage["row"], passage["documents"] = int(rows.numbers[i]), _documents(run, rows, i)
+    of_canaries = _passages(run, planted.tokens, scores[n_rows:], by_canary)
+    for i, passage in zip(by_canary, of_canaries, strict=True):
+        passage["repeats"] = int(planted.repeats[i])
+    return sorted(of_rows + of_canaries, key=lambda passage: (-passage["matches"], -passage["leading"]))
 
 
 def _best(
@@ -59,7 +57,7 @@ def _best(
     return list(chosen.values())
 
 
-def _passages(run: Run, tokens: NDArray[np.int64], scores: Scores, chosen: list[int]) -> list[dict[str, Any]]:
+def _passages(run: Run, tokens: NDArray[np.int64], scores: Scores, chosen: list[int]) -> list[Passage]:
     """The texts of some sequences, how much of them the model reproduced, and the steps that saw them."""
     matches, leading = scores.matches, scores.leading
     n_prompt = tokens.shape[1] - scores.is_right.shape[1]
@@ -71,21 +69,24 @@ def _passages(run: Run, tokens: NDArray[np.int64], scores: Scores, chosen: list[
             "prompt": _text(run, tokens[i, :n_prompt]),
             "continuation": _graded_fragments(run, tokens[i, n_prompt:], scores.is_right[i]),
             "seen_at_steps": _counts(found // run.batch_size),
+            "documents": [],
         }
         for i, found in zip(chosen, find_samples(tokens[chosen], run), strict=True)
     ]
 
 
-def _documents(run: Run, rows: Rows, i: int) -> list[dict[str, Any]]:
+def _documents(run: Run, rows: Rows, i: int) -> list[PassageDocument]:
     """Where the tokens of a row come from."""
     dataset = run.order.dataset
     documents = documents_of(run, int(rows.numbers[i]), rows.tokens.shape[1])
-    return [{"document": document, **(dataset.origin(document) or {})} for document in documents]
+    return [_document(document, dataset.origin(document)) for document in documents]
 
 
-def _graded_fragments(
-    run: Run, tokens: NDArray[np.int64], is_right: NDArray[np.bool_]
-) -> list[dict[str, Any]]:
+def _document(document: int, origin: Origin | None) -> PassageDocument:
+    return {"document": document} if origin is None else {"document": document, **origin}
+
+
+def _graded_fragments(run: Run, tokens: NDArray[np.int64], is_right: NDArray[np.bool_]) -> list[Fragment]:
     """A continuation in fragments that the model reproduced or did not, in order."""
     edges = np.flatnonzero(np.diff(is_right)) + 1
     parts = zip(np.split(tokens, edges), np.split(is_right, edges), strict=True)
@@ -99,6 +100,6 @@ def _text(run: Run, tokens: NDArray[np.int64]) -> str:
     return run.tokenizer.decode(tokens, skip_special_tokens=False, skip_unknown=True)
 
 
-def _counts(steps: NDArray[np.int64]) -> list[dict[str, int]]:
+def _counts(steps: NDArray[np.int64]) -> list[Times]:
     """Each step once, ascending, and how often its batch holds the sequence."""
     return [{"step": step, "times": times} for step, times in sorted(Counter(steps.tolist()).items())]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from pile_tools.errors import FormatError
 from studies.checked import Check, flag, items, optional, read_object, real, record, text, whole
 from studies.memorization.scores import MAX_CONTINUATION_TOKENS
+from studies.memorization.tables import CanaryFile, Group, Summary
 
 _GROUP = {
     "n": whole(),
@@ -49,14 +50,14 @@ _SUMMARY = record(
 )
 
 
-def read_summary(path: Path, steps: int) -> dict[str, Any]:
+def read_summary(path: Path, steps: int) -> Summary:
     """`memorization.json` of a study of a run of `steps` steps.
 
     Raises:
         FormatError: A value that no study writes, or checkpoints that do not fit each other.
         OSError: It cannot be read.
     """
-    found = read_object(path, _SUMMARY)
+    found = cast(Summary, read_object(path, _SUMMARY))
     tables = found["checkpoints"]
     numbers = [table["step"] for table in tables]
     if not numbers or numbers != sorted(set(numbers)) or numbers[-1] > steps:
@@ -76,14 +77,14 @@ def read_summary(path: Path, steps: int) -> dict[str, Any]:
     return found
 
 
-def _check_group(group: dict[str, Any], name: str, path: Path) -> None:
+def _check_group(group: Group, name: str, path: Path) -> None:
     is_empty = group["n"] == 0
     values = (group["mean_score"], group["share_memorized"])
     if any((value is None) != is_empty for value in values) or group["n_memorized"] > group["n"]:
         raise FormatError(f"a group of {group['n']} sequences has contradictory scores ({path}, {name})")
 
 
-def read_canaries(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
+def read_canaries(path: Path, summary: Summary) -> CanaryFile:
     """`canaries.json` of the study whose summary this is.
 
     Raises:
@@ -100,7 +101,7 @@ def read_canaries(path: Path, summary: dict[str, Any]) -> dict[str, Any]:
         "leading": counts,
     }
     check = record({"checkpoints": items(whole()), "canaries": items(record(canary))})
-    found = read_object(path, check)
+    found = cast(CanaryFile, read_object(path, check))
     if found["checkpoints"] != steps or not found["canaries"]:
         raise FormatError(f"not the canaries of the study's checkpoints ({path})")
     return found

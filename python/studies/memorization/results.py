@@ -15,6 +15,7 @@ from studies.memorization import canaries, passages
 from studies.memorization.plan import Plan
 from studies.memorization.rows import CONTROL_DIVISOR
 from studies.memorization.scores import Scores, seen_and_unseen
+from studies.memorization.tables import CanaryFile, CanaryScores, CheckpointTable, Summary
 
 SCORES_FILE, CANARIES_FILE, SUMMARY_FILE = "scores.npz", "canaries.json", "memorization.json"
 
@@ -58,9 +59,9 @@ def npz(**arrays: NDArray[Any]) -> bytes:
 
 def _canary_values(
     plan: Plan, n_seen: list[NDArray[np.int64]], matches: NDArray[np.uint8], leading: NDArray[np.uint8]
-) -> dict[str, Any]:
+) -> CanaryFile:
     """Per canary, lists with one value per checkpoint."""
-    known = [
+    known: list[CanaryScores] = [
         {
             "text": text,
             "repeats": int(plan.canaries.repeats[i]),
@@ -77,14 +78,15 @@ def _canary_values(
     }
 
 
-def _summary(plan: Plan, scores: list[Scores], n_seen: list[NDArray[np.int64]]) -> dict[str, Any]:
+def _summary(plan: Plan, scores: list[Scores], n_seen: list[NDArray[np.int64]]) -> Summary:
     """The tables of all checkpoints, and the passages that the last one memorized best."""
     n_rows, n_tokens = len(plan.rows.numbers), plan.config.continuation_tokens
-    tables = []
+    tables: list[CheckpointTable] = []
     for step, known, counts in zip(plan.steps, scores, n_seen, strict=True):
         groups = seen_and_unseen(known.matches[:n_rows], plan.rows.steps_seen, step, n_tokens)
         levels = canaries.by_repeats(plan.canaries.repeats, counts, known.matches[n_rows:], n_tokens)
-        tables.append({"step": step, **groups, "canaries": levels})
+        seen, unseen = groups["seen"], groups["unseen"]
+        tables.append({"step": step, "seen": seen, "unseen": unseen, "canaries": levels})
     best = passages.most_memorized(plan.run, plan.rows, plan.canaries, n_seen[-1], scores[-1], plan.steps[-1])
     return {
         "definition": DEFINITION,

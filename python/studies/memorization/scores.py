@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from studies.memorization.tables import Group
 
 #: The longest continuation whose counts fit the arrays.
 MAX_CONTINUATION_TOKENS = 255
@@ -58,7 +60,7 @@ def compare(generated: NDArray[np.int64], truth: NDArray[np.int64]) -> Scores:
     return Scores(generated == truth)
 
 
-def summarize(matches: NDArray[np.uint8], n_tokens: int) -> dict[str, Any]:
+def summarize(matches: NDArray[np.uint8], n_tokens: int) -> Group:
     """Mean score and share memorized (all of `n_tokens` match) of a group; None where it is empty.
 
     `standard_error` is that of the mean score, for independent sequences.
@@ -79,7 +81,7 @@ def summarize(matches: NDArray[np.uint8], n_tokens: int) -> dict[str, Any]:
 
 def seen_and_unseen(
     matches: NDArray[np.uint8], steps_seen: NDArray[np.int64], checkpoint: int, n_tokens: int
-) -> dict[str, Any]:
+) -> dict[Literal["seen", "unseen"], Group]:
     """The summaries of rows a checkpoint was trained on and of rows it was not yet.
 
     Args:

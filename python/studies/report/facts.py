@@ -1,11 +1,10 @@
-"""Everything the report says, read from the artifacts' files: nothing is measured here."""
+"""What the report says, read from the files of the artifacts; the mixture is counted in a sample of rows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +14,9 @@ from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest
 from studies.checked import flag, items, optional, real, record, text, whole
 from studies.memorization.reading import read_canaries, read_summary
+from studies.memorization.tables import CanaryFile, Summary
 from studies.runs import Run, open_run
-from trainer.log import LOG_FILE, read_log
+from trainer.log import LOG_FILE, LogLine, read_log
 
 SUMMARY_FILE, CANARIES_FILE = "memorization.json", "canaries.json"
 
@@ -72,13 +72,13 @@ class Facts:
     """
 
     run: Run
-    log: list[dict[str, Any]]
+    log: list[LogLine]
     tokens: Manifest | None
     tokenizer: Manifest | None
     shards: list[Manifest]
     study: Manifest
-    memorization: dict[str, Any]
-    canaries: dict[str, Any] | None
+    memorization: Summary
+    canaries: CanaryFile | None
     composition: Composition | None
 
 
@@ -113,7 +113,7 @@ def collect(run_folder: Path, study_folder: Path) -> Facts:
     )
 
 
-def _read_log(run: Run) -> list[dict[str, Any]]:
+def _read_log(run: Run) -> list[LogLine]:
     """The log, a line for each step. Raises FormatError for any other."""
     path = run.folder / LOG_FILE
     try:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools.present import colors
 from pile_tools.present.charts import Dots, Lines, Series, Stack
+from studies.memorization.tables import CanaryScores, CheckpointTable, Group
 from studies.report.facts import Composition
 from studies.report.wording import times
+from trainer.log import LogLine
 
 SEEN, UNSEEN = colors.SERIES[0], colors.SERIES[5]
 #: Means of fewer rows are too uncertain to plot.
@@ -29,7 +29,7 @@ def composition(found: Composition) -> Stack:
     return Stack("Subsets over the run", "training step", "% of tokens", edges, shares, largest=100)
 
 
-def loss(log: list[dict[str, Any]], checkpoints: list[int]) -> Lines:
+def loss(log: list[LogLine], checkpoints: list[int]) -> Lines:
     """Loss of each step and its running mean, with checkpoints as marks."""
     steps = [line["step"] for line in log]
     losses = np.array([line["loss"] for line in log])
@@ -48,30 +48,35 @@ def loss(log: list[dict[str, Any]], checkpoints: list[int]) -> Lines:
     )
 
 
-def learning_rate(log: list[dict[str, Any]]) -> Lines:
+def learning_rate(log: list[LogLine]) -> Lines:
     """The learning rate of each step."""
     points = [(line["step"], line["lr"]) for line in log]
     series = [Series("learning rate", points, colors.GREY)]
     return Lines("Learning rate", "training step", "learning rate", series, x="symlog", height=90)
 
 
-def rows(checkpoints: list[dict[str, Any]]) -> Lines:
+def rows(checkpoints: list[CheckpointTable]) -> Lines:
     """Mean score of rows seen and not seen over checkpoints, with two standard errors to each side."""
-    series = []
-    for group, color, name in [
-        ("seen", SEEN, "trained on before"),
-        ("unseen", UNSEEN, "not trained on yet"),
-    ]:
-        known = [(c["step"], c[group]) for c in checkpoints if c[group]["n"] >= MIN_ROWS_PLOTTED]
-        points = [(step, 100 * values["mean_score"]) for step, values in known]
-        band = [200 * (values["standard_error"] or 0) for _, values in known]
-        series.append(Series(name, points, color, is_marked=True, band=band))
+    seen = {checkpoint["step"]: checkpoint["seen"] for checkpoint in checkpoints}
+    unseen = {checkpoint["step"]: checkpoint["unseen"] for checkpoint in checkpoints}
+    series = [
+        _mean_scores("trained on before", seen, SEEN),
+        _mean_scores("not trained on yet", unseen, UNSEEN),
+    ]
     return Lines(
         "Mean score of rows", "checkpoint, training steps", "mean score of rows, %", series, x="symlog"
     )
 
 
-def canary_curves(checkpoints: list[dict[str, Any]]) -> Lines:
+def _mean_scores(name: str, by_step: dict[int, Group], color: str) -> Series:
+    """The mean score of a group by step, where it is of enough rows to plot."""
+    known = {step: group for step, group in by_step.items() if group["n"] >= MIN_ROWS_PLOTTED}
+    points = [(step, 100 * (group["mean_score"] or 0)) for step, group in known.items()]
+    band = [200 * (group["standard_error"] or 0) for group in known.values()]
+    return Series(name, points, color, is_marked=True, band=band)
+
+
+def canary_curves(checkpoints: list[CheckpointTable]) -> Lines:
     """Mean score of canaries over checkpoints, a line for each number of repeats."""
     levels = [level["repeats"] for level in checkpoints[0]["canaries"]]
     series = []
@@ -90,7 +95,7 @@ def canary_curves(checkpoints: list[dict[str, Any]]) -> Lines:
     )
 
 
-def canary_dots(canaries: list[dict[str, Any]], n_tokens: int) -> Dots:
+def canary_dots(canaries: list[CanaryScores], n_tokens: int) -> Dots:
     """The last checkpoint's score of each canary as a dot, the means as bars, by number of repeats."""
     levels = sorted({canary["repeats"] for canary in canaries})
     groups = {

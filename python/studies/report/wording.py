@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from studies.memorization.tables import Group
 from studies.report.facts import Facts
 
 #: Steps at both ends of the log that the loss is averaged over.
@@ -133,7 +132,7 @@ def setting(name: str) -> str:
     return SETTINGS.get(name, name.replace("_", " "))
 
 
-def value(found: Any) -> str:
+def value(found: object) -> str:
     """A setting's value as people write it."""
     if isinstance(found, bool):
         return "yes" if found else "no"
@@ -144,9 +143,12 @@ def value(found: Any) -> str:
     )
 
 
-def _difference(seen: dict[str, Any], unseen: dict[str, Any]) -> str:
-    """The difference of two groups' mean scores, in points, and whether it is more than chance gives."""
-    difference = 100 * (seen["mean_score"] - unseen["mean_score"])
+def _difference(seen: Group, unseen: Group) -> str:
+    """The difference of two groups' mean scores, in points, and whether it is more than chance gives.
+
+    Neither group is empty.
+    """
+    difference = 100 * ((seen["mean_score"] or 0) - (unseen["mean_score"] or 0))
     error = 100 * ((seen["standard_error"] or 0) ** 2 + (unseen["standard_error"] or 0) ** 2) ** 0.5
     measured = f"a difference of {difference:+.1f} points with a standard error of {error:.1f}"
     if abs(difference) <= CLEAR_ERRORS * error or error == 0:
