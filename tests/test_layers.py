@@ -27,6 +27,7 @@ LAYERS = [
     "_core",
     "config sizes checked terminal",
     "kinds files progress unchanged",
+    "scratch_folders",
     "manifest",
     "publish http_client tables",
     "read tokenizers",

@@ -16,28 +16,29 @@ from typing import Any
 import pytest
 from tests.conftest import Run
 
-from pile_tools import checked, files, manifest, publish, unchanged
+from pile_tools import checked, files, manifest, publish, scratch_folders, unchanged
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import Manifest, Request
-from pile_tools.publish import MARKER, Built, Target
+from pile_tools.publish import Built, Target
+from pile_tools.scratch_folders import MARKER
 
 #: Repeatedly locks the folder, fills and clears it, as jobs that publish do.
 LOCKER = """
 import sys, time
 from pathlib import Path
-from pile_tools import publish
+from pile_tools import scratch_folders
 from pile_tools.errors import PileError
 
 folder, owner, end = Path(sys.argv[1]), Path(sys.argv[2]), time.monotonic() + 1.5
 n_locked = 0
 while time.monotonic() < end:
     try:
-        with publish.locked(folder, "has it"):
+        with scratch_folders.locked(folder, "has it"):
             owner.open("x").close()
             n_locked += 1
             (folder / "state.json").write_text("{}")
             (folder / "d.bin").write_text("tokens")
-            publish.clear(folder)
+            scratch_folders.clear(folder)
             owner.unlink()
     except PileError as err:
         assert "another process has it" in str(err), err
@@ -65,9 +66,9 @@ def test_a_folder_is_locked_by_one_process_at_a_time_and_removed_by_the_last(tmp
 
 def test_a_scratch_folder_with_files_is_kept(tmp_path: Path) -> None:
     folder = tmp_path / "d.partial"
-    with publish.locked(folder, "has it"):
+    with scratch_folders.locked(folder, "has it"):
         (folder / "d.bin").write_text("tokens")
-    with publish.locked(folder, "has it"):
+    with scratch_folders.locked(folder, "has it"):
         assert (folder / "d.bin").read_text() == "tokens"
 
 
@@ -196,7 +197,7 @@ def test_a_file_with_the_name_of_a_parent_folder_is_an_error_and_does_not_block(
         targets = {"broken link": "none", "circular link": "parent", "device": "/dev/null"}
         (tmp_path / "file").touch()
         parent.symlink_to(targets.get(kind, "file"))
-    with pytest.raises(OSError, match="parent"), publish.locked(parent / below, "has it"):
+    with pytest.raises(OSError, match="parent"), scratch_folders.locked(parent / below, "has it"):
         pass
 
 
@@ -349,9 +350,9 @@ def test_folders_may_be_nested_deeper_than_the_stack(tmp_path: Path, monkeypatch
     folder = Path(*["a"] * (sys.getrecursionlimit() + 100))
     make(folder, {"x.a": "1"})
     assert (folder / "x.a").read_text() == "1"
-    with publish.locked(Path("b"), "has it"):
+    with scratch_folders.locked(Path("b"), "has it"):
         Path("a").rename("b/a")
-        publish.clear(Path("b"))
+        scratch_folders.clear(Path("b"))
     assert not Path("b").exists()
 
 
@@ -611,7 +612,7 @@ def test_a_file_system_without_locks_gives_a_warning(tmp_path: Path, monkeypatch
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", flock)
-    with pytest.warns(publish.NoLocksWarning, match="has no locks"):
+    with pytest.warns(scratch_folders.NoLocksWarning, match="has no locks"):
         make(tmp_path, {"x.a": "1"})
     assert (tmp_path / "x.a").read_text() == "1"
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from pile_tools import checked
@@ -60,3 +62,10 @@ def sha256(path: Path) -> str:
         OSError: The file cannot be read.
     """
     return checked.sha256(path)[1]
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a path is a regular file, not a link to one."""
+    with contextlib.suppress(OSError):
+        return stat.S_ISREG(path.lstat().st_mode)
+    return False

@@ -134,6 +134,11 @@ def file_entry(path: Path, folder: Path, **more: Any) -> Entry:
     }
 
 
+def matches(path: Path, entry: Entry) -> bool:
+    """Whether a path is a file, or a link to one, with the size and checksum of an entry."""
+    return path.is_file() and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
+
+
 def with_checksums(entries: Sequence[Entry], sha256: Sequence[str]) -> list[Entry]:
     """Entries with the checksums of their files, in the same order."""
     return [{**entry, "sha256": digest} for entry, digest in zip(entries, sha256, strict=True)]

@@ -17,20 +17,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import stat
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from pile_tools import _core, checked, files, manifest, unchanged
+from pile_tools import _core, checked, files, manifest, scratch_folders, unchanged
 from pile_tools.config import Settings
-from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError
 from pile_tools.manifest import (
     MANIFEST_FILE,
     MANIFEST_SUFFIX,
@@ -42,16 +40,11 @@ from pile_tools.manifest import (
 )
 from pile_tools.unchanged import Identities
 
-#: The file in a scratch folder that is locked, and whose name marks the folder as ours.
-MARKER = "pile-tools.lock"
-
 #: The file in a scratch folder that lists files of earlier artifacts.
 REPLACED = "replaced.json"
 
 #: The file in a scratch folder from which a killed job resumes.
 STATE = "state.json"
-
-SCRATCH_SUFFIX = ".partial"
 
 #: A comment near the start of our pages and pictures, HTML and SVG alike.
 PAGE_MARK = "<!-- made by pile-tools -->"
@@ -59,18 +52,11 @@ PAGE_MARK = "<!-- made by pile-tools -->"
 #: Advice when another file has the name of a page: the commands for pages have no option to replace it.
 _OTHER_NAME = "give it another name, or remove it"
 
-#: Error numbers of `flock` on a file system without locks.
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
-
 #: Error numbers of `link` on a file system without hard links.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}
 
 #: Error numbers of a write that exceeds the disk, a quota or a size limit.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
-
-class NoLocksWarning(PileWarning):
-    """The file system has no locks, so a second process is not kept out."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +89,8 @@ class Target:
                 folder = folder.resolve()
             if not folder.name:
                 raise ConfigError(f"the root folder cannot be an artifact; give another folder ({folder})")
-            return cls(path, folder.with_name(folder.name + SCRATCH_SUFFIX))
-        return cls(path, path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + SCRATCH_SUFFIX))
+            return cls(path, folder.with_name(folder.name + scratch_folders.SUFFIX))
+        return cls(path, path.with_name(path.name.removesuffix(MANIFEST_SUFFIX) + scratch_folders.SUFFIX))
 
     @property
     def folder(self) -> Path:
@@ -190,14 +176,14 @@ def make(
         done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else)
     ):
         return done, False
-    with locked(target.scratch, "is making this output"):
+    with scratch_folders.locked(target.scratch, "is making this output"):
         for path in (target.unpublished, target.scratch / REPLACED, target.scratch / STATE):
-            if os.path.lexists(path) and not _is_regular(path):
-                _remove_tree(path)
+            if os.path.lexists(path) and not files.is_regular(path):
+                scratch_folders.remove_tree(path)
         owned, before = _owned(target), _version(target.manifest)
         if done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else):
             _remove_replaced(target, done, owned)
-            clear(target.scratch)
+            scratch_folders.clear(target.scratch)
             return done, False
         if not is_stream and (resumed := _finished_in_scratch(target, request)):
             return _publish(target, resumed, owned, before, force=force), True
@@ -213,7 +199,7 @@ def make(
                     f"holds finished work of another command, which can resume from it; force discards it "
                     f"({target.scratch})"
                 )
-            clear(target.scratch, keep={REPLACED})
+            scratch_folders.clear(target.scratch, keep={REPLACED})
         try:
             identities = Identities.of(
                 manifest.resolved(target.folder, entry["path"]) for entry in request.inputs
@@ -232,7 +218,7 @@ def make(
                 unchanged.remember(target.unpublished, paths, identities)
         except BaseException:
             if not resumes:
-                clear(target.scratch, keep={REPLACED})
+                scratch_folders.clear(target.scratch, keep={REPLACED})
             raise
         return _publish(target, made, owned, before, force=force), True
 
@@ -268,24 +254,24 @@ def write_file(
                     stream.write(temporary.read_bytes())
         return
     _refuse_scratch(path.parent)
-    scratch = path.with_name(path.name + SCRATCH_SUFFIX)
-    with locked(scratch, "is writing this file"):
-        clear(scratch)
+    scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    with scratch_folders.locked(scratch, "is writing this file"):
+        scratch_folders.clear(scratch)
         temporary = scratch / path.name
         try:
             with _naming(path):
                 fill(temporary)
             _core.check_mapped()
             entry = _synced_entry(temporary, path.name)
-            is_forced = force or (_is_regular(path) and is_ours(_first_bytes(path)))
+            is_forced = force or (files.is_regular(path) and is_ours(_first_bytes(path)))
             _refuse(path, {}, entry, force=is_forced, or_else=or_else)
             if is_forced:
                 temporary.replace(path)
             else:
                 _rename_exclusively(temporary, path, entry, or_else)
-            sync_folder(path.parent)
+            scratch_folders.sync_folder(path.parent)
         finally:
-            clear(scratch)
+            scratch_folders.clear(scratch)
 
 
 def write_page(path: Path, text: str) -> None:
@@ -301,7 +287,7 @@ def write_page(path: Path, text: str) -> None:
 def refuse_page(path: Path) -> None:
     """Raises the error of `write_page` for an existing file, before the page's contents are computed."""
     if not _is_stream(path):
-        is_ours = _is_regular(path) and _has_page_mark(_first_bytes(path))
+        is_ours = files.is_regular(path) and _has_page_mark(_first_bytes(path))
         _refuse(path, {}, None, force=is_ours, or_else=_OTHER_NAME)
 
 
@@ -319,7 +305,7 @@ def remove(found: Manifest) -> None:
     found.path.unlink()
     for entry in found.outputs:
         _remove_own(found.folder, entry)
-    sync_folder(found.folder)
+    scratch_folders.sync_folder(found.folder)
 
 
 def refuse_while_replaced(target: Target) -> None:
@@ -328,7 +314,7 @@ def refuse_while_replaced(target: Target) -> None:
     A reader that calls this before and after it opens an artifact's files, and finds the same manifest both
     times (`stamp`), has opened files of a single artifact.
     """
-    if target.unpublished.is_file() and (target.scratch / MARKER).is_file():
+    if target.unpublished.is_file() and (target.scratch / scratch_folders.MARKER).is_file():
         raise PileError(
             f"is being replaced; try again, or run again the command that makes it ({target.manifest})"
         )
@@ -364,50 +350,6 @@ def _refuse_replaced(target: Target, before: Version | None) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, what: str) -> Iterator[None]:
-    """Creates a scratch folder, or takes over one of ours, and locks it against other processes.
-
-    The lock ends with the process. A folder that then contains only the marker is removed.
-
-    Args:
-        folder: The scratch folder.
-        what: What the holder of the lock does, for the message "another process is making this output".
-
-    Raises:
-        PileError: Another process holds the lock, or the folder is not ours.
-    """
-    with contextlib.closing(_Lock(folder, what)):
-        try:
-            yield
-        finally:
-            if [path.name for path in folder.iterdir()] == [MARKER]:
-                (folder / MARKER).unlink()
-                # Another process may have created a file since.
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-                    sync_folder(folder.parent)
-
-
-def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
-    """Removes everything in a locked scratch folder except the marker and `keep`; links are not followed."""
-    for path in sorted(folder.iterdir()):
-        if path.name != MARKER and path.name not in keep:
-            _remove_tree(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames and removals in a folder durable, if the file system supports it."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as err:
-        if err.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
-
-
-@contextlib.contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Adds the output's path to the full-disk error. A write to an open file raises it without a path."""
     try:
@@ -424,87 +366,9 @@ def _naming(path: Path) -> Iterator[None]:
         raise
 
 
-class _Lock:
-    """The locked marker of a scratch folder."""
-
-    def __init__(self, folder: Path, what: str) -> None:
-        while True:
-            _make_folder(folder)
-            try:
-                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                self._file = os.open(folder / MARKER, flags, 0o644)
-            except FileNotFoundError:
-                # The process that held the lock has just removed the folder.
-                continue
-            except OSError as err:
-                if err.errno == errno.ELOOP:
-                    raise PileError(
-                        f"is a link, so this is not a scratch folder of pile-tools ({folder / MARKER})"
-                    ) from None
-                raise
-            try:
-                self._refuse_foreign(folder)
-                if self._take(folder, what):
-                    return
-            except BaseException:
-                self.close()
-                raise
-            self.close()
-
-    def _refuse_foreign(self, folder: Path) -> None:
-        """Raises PileError unless the marker is an empty regular file, as ours is."""
-        found = os.fstat(self._file)
-        if not stat.S_ISREG(found.st_mode) or found.st_size:
-            raise PileError(
-                f"is not from pile-tools, so this is not a scratch folder of pile-tools ({folder / MARKER})"
-            )
-
-    def _take(self, folder: Path, what: str) -> bool:
-        """Locks the marker. False if the process that held the lock has removed the marker meanwhile."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
-            if err.errno == errno.EWOULDBLOCK:
-                raise PileError(f"another process {what}; wait for it or stop it ({folder})") from None
-            if err.errno not in _NO_LOCKS:
-                raise
-            warnings.warn(
-                f"the file system has no locks: do not run the same command twice at once ({folder})",
-                NoLocksWarning,
-                stacklevel=4,
-            )
-        with contextlib.suppress(FileNotFoundError):
-            return os.path.samestat(os.lstat(folder / MARKER), os.fstat(self._file))
-        return False
-
-    def close(self) -> None:
-        """Ends the lock."""
-        os.close(self._file)
-
-
-def _make_folder(folder: Path) -> None:
-    """Creates a scratch folder, or checks that an existing one is ours or empty."""
-    # Outside the `try`: FileExistsError of a parent, such as a broken link, must reach the user, not a retry.
-    files.make_folders(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-        return
-    try:
-        if not stat.S_ISDIR(folder.lstat().st_mode):
-            raise PileError(f"has the name of the scratch folder; rename or remove it ({folder})")
-        names = [path.name for path in folder.iterdir()]
-    except FileNotFoundError:
-        return
-    if names and MARKER not in names:
-        raise PileError(
-            f"has the name of the scratch folder, but its files are not from pile-tools; "
-            f"rename or remove it ({folder})"
-        )
-
-
 def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
     """The unpublished manifest of this request, if each file it lists is intact, published or not."""
-    if not _is_regular(target.unpublished):
+    if not files.is_regular(target.unpublished):
         return None
     try:
         found = manifest.read(target.unpublished)
@@ -513,8 +377,7 @@ def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
     if found.request != request.digest or not manifest.has_same_inputs(found, request, target.folder):
         return None
     is_complete = all(
-        _matches_entry(target.scratch / entry["path"], entry)
-        or _matches_entry(target.folder / entry["path"], entry)
+        _is_own(target.scratch / entry["path"], entry) or _is_own(target.folder / entry["path"], entry)
         for entry in found.outputs
     )
     return found if is_complete else None
@@ -536,7 +399,7 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
         outputs.append({**role, **_synced_entry(target.scratch / name, name, built.sha256.get(name))})
     _write_replaced(target, owned)
     made = manifest.write(target.unpublished, request, outputs, built.summary, built.inputs)
-    sync_folder(target.scratch)
+    scratch_folders.sync_folder(target.scratch)
     return made
 
 
@@ -563,7 +426,7 @@ def _refuse_to_discard(target: Target, request: Request) -> None:
 
 def _refuse_reserved(names: Sequence[str]) -> None:
     """Raises ConfigError for an output with the name of a manifest or of a file of the scratch folder."""
-    reserved = {MARKER, REPLACED, STATE, MANIFEST_FILE, ORDER_FILE}
+    reserved = {scratch_folders.MARKER, REPLACED, STATE, MANIFEST_FILE, ORDER_FILE}
     for name in names:
         if name in reserved or name.endswith(MANIFEST_SUFFIX):
             raise ConfigError(f"is a name that pile-tools itself uses; give another output ({name})")
@@ -580,7 +443,7 @@ def _refuse_own_input(target: Target, inputs: Sequence[Entry], names: Sequence[s
 def _refuse_scratch(folder: Path) -> None:
     """Raises ConfigError for an output in a scratch folder, which the folder's job clears."""
     for parent in (folder, *folder.parents):
-        if parent.name.endswith(SCRATCH_SUFFIX) and (parent / MARKER).is_file():
+        if parent.name.endswith(scratch_folders.SUFFIX) and (parent / scratch_folders.MARKER).is_file():
             raise ConfigError(f"is the scratch folder of a job; give another output ({parent})")
 
 
@@ -628,15 +491,15 @@ def _publish(
             finished_file.replace(final)
         else:
             _rename_exclusively(finished_file, final, entry)
-    sync_folder(target.folder)
+    scratch_folders.sync_folder(target.folder)
     if force:
         target.unpublished.replace(target.manifest)
     else:
         _rename_exclusively(target.unpublished, target.manifest, None)
-    sync_folder(target.folder)
+    scratch_folders.sync_folder(target.folder)
     published = manifest.read(target.manifest)
     _remove_replaced(target, published, owned)
-    clear(target.scratch)
+    scratch_folders.clear(target.scratch)
     return published
 
 
@@ -660,7 +523,7 @@ def _rename_exclusively(
     try:
         os.link(made, final, follow_symlinks=False)
     except FileExistsError:
-        if entry is None or not _matches_entry(final, entry):
+        if entry is None or not _is_own(final, entry):
             raise OutputExistsError(f"was created while this was being made; {or_else} ({final})") from None
     except OSError as err:
         if err.errno not in _NO_LINKS:
@@ -680,7 +543,7 @@ def _refuse(
 ) -> None:
     """Raises OutputExistsError if `path` may not be replaced: it is not ours, and not equal to `new`."""
     _refuse_kind(path)
-    is_replaceable = force or path.name in owned or (new is not None and _matches_entry(path, new))
+    is_replaceable = force or path.name in owned or (new is not None and _is_own(path, new))
     if os.path.lexists(path) and not is_replaceable:
         raise OutputExistsError(f"exists and is not from pile-tools; {or_else} ({path})")
 
@@ -709,7 +572,7 @@ def _owned(target: Target) -> dict[str, Entry]:
     """Entries, by name, of files beside the manifest that artifacts published with this name list."""
     owned: dict[str, Entry] = {}
     for path in (target.scratch / REPLACED, target.unpublished, target.manifest):
-        if _is_regular(path):
+        if files.is_regular(path):
             with contextlib.suppress(FormatError):
                 entries = _read_replaced(path) if path.name == REPLACED else manifest.read(path).outputs
                 # Only files that a killed publication has renamed are ours, not those of another command.
@@ -718,7 +581,7 @@ def _owned(target: Target) -> dict[str, Entry]:
                     (entry["path"], entry)
                     for entry in entries
                     if _is_file_name(entry["path"])
-                    and (is_listed or _matches_entry(target.folder / entry["path"], entry))
+                    and (is_listed or _is_own(target.folder / entry["path"], entry))
                 )
     return owned
 
@@ -760,15 +623,13 @@ def _remove_replaced(target: Target, published: Manifest, owned: Mapping[str, En
 def _remove_own(folder: Path, entry: Entry) -> None:
     """Removes a file that a manifest of ours lists, if its size and checksum match."""
     path = folder / entry["path"]
-    if _is_file_name(entry["path"]) and _matches_entry(path, entry):
+    if _is_file_name(entry["path"]) and _is_own(path, entry):
         path.unlink()
 
 
-def _matches_entry(path: Path, entry: Entry) -> bool:
-    """Whether a path is a regular file with the size and checksum of an entry."""
-    return (
-        _is_regular(path) and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
-    )
+def _is_own(path: Path, entry: Entry) -> bool:
+    """Whether a path is the file of an entry, not a link to one."""
+    return files.is_regular(path) and manifest.matches(path, entry)
 
 
 def _version(path: Path) -> Version | None:
@@ -780,13 +641,6 @@ def _version(path: Path) -> Version | None:
         found = path.stat()
         return found.st_ino, found.st_size, found.st_mtime_ns
     return None
-
-
-def _is_regular(path: Path) -> bool:
-    """Whether a path is a regular file, not a link to one."""
-    with contextlib.suppress(OSError):
-        return stat.S_ISREG(path.lstat().st_mode)
-    return False
 
 
 def _is_stream(path: Path) -> bool:
@@ -807,16 +661,3 @@ def _synced_entry(path: Path, name: str, sha256: str | None = None) -> Entry:
     with path.open("rb") as file:
         os.fsync(file.fileno())
     return {"path": name, "bytes": path.stat().st_size, "sha256": sha256 or files.sha256(path)}
-
-
-def _remove_tree(path: Path) -> None:
-    """Removes a file, a link, or a folder with its contents; links are not followed."""
-    # No recursion: folders may be nested deeper than Python's stack.
-    pending = [path]
-    while pending:
-        if not stat.S_ISDIR(pending[-1].lstat().st_mode):
-            pending.pop().unlink()
-        elif children := list(pending[-1].iterdir()):
-            pending += children
-        else:
-            pending.pop().rmdir()

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import Tokenizer, files, manifest, publish
+from pile_tools import Tokenizer, files, manifest, scratch_folders
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.order.open import open_order
@@ -38,7 +38,7 @@ _FILES, _FOLDERS = (MANIFEST_FILE, RUN_FILE, LOG_FILE), (folders.CHECKPOINTS_FOL
 MAX_THREADS = 1 << 20
 
 #: Holds the lock of the process that writes, and folders until they are finished.
-SCRATCH_FOLDER = "run" + publish.SCRATCH_SUFFIX
+SCRATCH_FOLDER = "run" + scratch_folders.SUFFIX
 
 #: Kinds of the manifests in step folders.
 CHECKPOINT_KIND, STATE_KIND = "checkpoint", "state"
@@ -150,14 +150,14 @@ def writing(output: Path) -> Iterator[Path]:
         PileError: Another process trains in this folder.
     """
     scratch = output / SCRATCH_FOLDER
-    with publish.locked(scratch, "trains in this folder"):
-        publish.clear(scratch)
+    with scratch_folders.locked(scratch, "trains in this folder"):
+        scratch_folders.clear(scratch)
         try:
             yield scratch
         finally:
             # Another process of a failed run may still write here: the next start clears it.
             with contextlib.suppress(OSError):
-                publish.clear(scratch)
+                scratch_folders.clear(scratch)
 
 
 def tidy(output: Path) -> None:
@@ -268,4 +268,4 @@ def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: 
     if os.path.lexists(output / MANIFEST_FILE):
         raise OutputExistsError(f"came here while this was trained ({output / MANIFEST_FILE})")
     manifest.write(output / MANIFEST_FILE, run.request, outputs, summary, scratch=output / SCRATCH_FOLDER)
-    publish.sync_folder(output)
+    scratch_folders.sync_folder(output)

@@ -19,8 +19,8 @@ from pile_tools.errors import UnknownTokenizerError
 from pile_tools.jobs import tokenize, verify
 from pile_tools.jobs.index import IndexConfig, run
 from pile_tools.jobs.tokenize import TokenizeConfig
-from pile_tools.publish import MARKER
 from pile_tools.read.shards import find_shards
+from pile_tools.scratch_folders import MARKER
 
 Run = Callable[..., Any]
 

@@ -20,8 +20,8 @@ import pytest
 from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, TokenDataset
 from pile_tools.jobs import verify
 from pile_tools.jobs.tokenize import TokenizeConfig, run
-from pile_tools.publish import MARKER
 from pile_tools.read.shards import find_shards
+from pile_tools.scratch_folders import MARKER
 
 SUFFIXES = (".bin", ".idx", ".provenance", ".manifest.json")
 

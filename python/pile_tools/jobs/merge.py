@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import _core, files, manifest
+from pile_tools import _core, manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
@@ -147,13 +147,14 @@ def _checked_bin_sha256(part: Manifest) -> str:
     Raises:
         FormatError: Another file of the part does not match the manifest.
     """
-    recorded: dict[str, str] = {entry["path"]: entry["sha256"] for entry in part.outputs}
-    bin_sha256 = recorded.pop(datasets.prefix_of(part).name + ".bin", None)
-    if bin_sha256 is None:
+    entries: dict[str, Entry] = {entry["path"]: entry for entry in part.outputs}
+    of_bin = entries.pop(datasets.prefix_of(part).name + ".bin", None)
+    if of_bin is None:
         raise FormatError(f"lists no .bin file of the part ({part.path})")
-    for name, sha256 in recorded.items():
-        if files.sha256(part.folder / name) != sha256:
+    for name, entry in entries.items():
+        if not manifest.matches(part.folder / name, entry):
             raise FormatError(f"{name} does not match its manifest; make the part again ({part.path})")
+    bin_sha256: str = of_bin["sha256"]
     return bin_sha256
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import _core, files, manifest
+from pile_tools import _core, manifest
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import UnknownEodError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
@@ -222,8 +222,7 @@ def _is_outdated(prefix: Path, request: Request) -> bool:
         return False
     paths = [manifest.output_path(found, entry) for entry in found.outputs]
     return found.request != request.digest or not all(
-        path.is_file() and files.sha256(path) == entry["sha256"]
-        for path, entry in zip(paths, found.outputs, strict=True)
+        manifest.matches(path, entry) for path, entry in zip(paths, found.outputs, strict=True)
     )
 
 

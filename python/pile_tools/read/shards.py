@@ -17,7 +17,7 @@ from pile_tools import manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry
-from pile_tools.publish import SCRATCH_SUFFIX
+from pile_tools.scratch_folders import SUFFIX as SCRATCH_SUFFIX
 from pile_tools.sizes import parse_size
 from pile_tools.types import BuiltShard, LabelledShard
 

@@ -12,7 +12,7 @@ import secrets
 import stat
 from pathlib import Path
 
-from pile_tools import manifest, publish
+from pile_tools import manifest, scratch_folders
 from pile_tools.errors import OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 
@@ -58,7 +58,7 @@ def finish(folder: Path, final: Path) -> None:
     if os.path.lexists(final):
         raise OutputExistsError(f"is in the way of a folder of this run; move it away ({final})")
     folder.rename(final)
-    publish.sync_folder(final.parent)
+    scratch_folders.sync_folder(final.parent)
 
 
 def _sync(path: Path) -> None:
@@ -118,5 +118,5 @@ def remove_steps(parent: Path, kind: str, steps: list[int], scratch: Path) -> No
     for step in steps:
         step_folder(parent, step).rename(scratch / f"removed-{secrets.token_hex(8)}")
     if steps:
-        publish.sync_folder(parent)
-    publish.clear(scratch)
+        scratch_folders.sync_folder(parent)
+    scratch_folders.clear(scratch)

@@ -1,0 +1,165 @@
+"""Scratch folders: where an artifact is made, locked against other processes while one works in it.
+
+The folder's marker, an empty regular file, says that it is ours. Nothing in another folder is touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from pile_tools import files
+from pile_tools.errors import PileError, PileWarning
+
+#: The file in a scratch folder that is locked, and whose name marks the folder as ours.
+MARKER = "pile-tools.lock"
+
+SUFFIX = ".partial"
+
+#: Error numbers of `flock` on a file system without locks.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
+
+
+class NoLocksWarning(PileWarning):
+    """The file system has no locks, so a second process is not kept out."""
+
+
+@contextlib.contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Creates a scratch folder, or takes over one of ours, and locks it against other processes.
+
+    The lock ends with the process. A folder that then contains only the marker is removed.
+
+    Args:
+        folder: The scratch folder.
+        what: What the holder of the lock does, for the message "another process is making this output".
+
+    Raises:
+        PileError: Another process holds the lock, or the folder is not ours.
+    """
+    with contextlib.closing(_Lock(folder, what)):
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [MARKER]:
+                (folder / MARKER).unlink()
+                # Another process may have created a file since.
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                    sync_folder(folder.parent)
+
+
+def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
+    """Removes everything in a locked scratch folder except the marker and `keep`; links are not followed."""
+    for path in sorted(folder.iterdir()):
+        if path.name != MARKER and path.name not in keep:
+            remove_tree(path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and removals in a folder durable, if the file system supports it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def remove_tree(path: Path) -> None:
+    """Removes a file, a link, or a folder with its contents; links are not followed."""
+    # No recursion: folders may be nested deeper than Python's stack.
+    pending = [path]
+    while pending:
+        if not stat.S_ISDIR(pending[-1].lstat().st_mode):
+            pending.pop().unlink()
+        elif children := list(pending[-1].iterdir()):
+            pending += children
+        else:
+            pending.pop().rmdir()
+
+
+class _Lock:
+    """The locked marker of a scratch folder."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        while True:
+            _make_folder(folder)
+            try:
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._file = os.open(folder / MARKER, flags, 0o644)
+            except FileNotFoundError:
+                # The process that held the lock has just removed the folder.
+                continue
+            except OSError as err:
+                if err.errno == errno.ELOOP:
+                    raise PileError(
+                        f"is a link, so this is not a scratch folder of pile-tools ({folder / MARKER})"
+                    ) from None
+                raise
+            try:
+                self._refuse_foreign(folder)
+                if self._take(folder, what):
+                    return
+            except BaseException:
+                self.close()
+                raise
+            self.close()
+
+    def _refuse_foreign(self, folder: Path) -> None:
+        """Raises PileError unless the marker is an empty regular file, as ours is."""
+        found = os.fstat(self._file)
+        if not stat.S_ISREG(found.st_mode) or found.st_size:
+            raise PileError(
+                f"is not from pile-tools, so this is not a scratch folder of pile-tools ({folder / MARKER})"
+            )
+
+    def _take(self, folder: Path, what: str) -> bool:
+        """Locks the marker. False if the process that held the lock has removed the marker meanwhile."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            if err.errno == errno.EWOULDBLOCK:
+                raise PileError(f"another process {what}; wait for it or stop it ({folder})") from None
+            if err.errno not in _NO_LOCKS:
+                raise
+            warnings.warn(
+                f"the file system has no locks: do not run the same command twice at once ({folder})",
+                NoLocksWarning,
+                stacklevel=4,
+            )
+        with contextlib.suppress(FileNotFoundError):
+            return os.path.samestat(os.lstat(folder / MARKER), os.fstat(self._file))
+        return False
+
+    def close(self) -> None:
+        """Ends the lock."""
+        os.close(self._file)
+
+
+def _make_folder(folder: Path) -> None:
+    """Creates a scratch folder, or checks that an existing one is ours or empty."""
+    # Outside the `try`: FileExistsError of a parent, such as a broken link, must reach the user, not a retry.
+    files.make_folders(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+        return
+    try:
+        if not stat.S_ISDIR(folder.lstat().st_mode):
+            raise PileError(f"has the name of the scratch folder; rename or remove it ({folder})")
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return
+    if names and MARKER not in names:
+        raise PileError(
+            f"has the name of the scratch folder, but its files are not from pile-tools; "
+            f"rename or remove it ({folder})"
+        )
