@@ -13,7 +13,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format stub docs fuzz bench wheel clean
+.PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format stub docs transcripts fuzz bench wheel clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
@@ -80,6 +80,9 @@ format: .venv/.all-packages ## Format all sources.
 docs: setup ## Build the site in site/: guide, command and API reference, with a search that works without a server.
 	@$(BIN)/sphinx-build --fail-on-warning --fresh-env --quiet --jobs auto -c docs -d .cache/docs . site
 	@echo "open site/index.html"
+
+transcripts: setup ## Write what the commands print now to the README and docs/; TRAIN=1 trains the README's model too.
+	PILE_TOOLS_TRANSCRIPTS=$(if $(TRAIN),write-all,write) $(BIN)/pytest -q tests/transcripts -k says_what_happens
 
 stub: setup-data ## Copy the docstrings of the Rust core to its stub.
 	$(BIN)/python scripts/stub.py

@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 #: The table of contents. A page of docs/ that is not named here comes last in the guide.
 CONTENTS = {
     "Guide": [
+        "which-tool",
         "tokenizer",
         "datasets",
         "order",
