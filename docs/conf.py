@@ -83,8 +83,9 @@ myst_ref_domains = ["std"]
 
 # Docstrings and help write code between single backticks, as Markdown does.
 default_role = "literal"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 autodoc_member_order = "bysource"
+napoleon_use_ivar = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 
@@ -113,8 +114,22 @@ def _described(lines: list[str]) -> Iterator[list[str]]:
         yield [heading, "", ".. code-block:: sh", "", *(f"   {line}" for line in examples), ""]
 
 
-def _restore_colon(_: Sphinx, kind: str, __: str, ___: Any, ____: Any, lines: list[str]) -> None:
+#: How autodoc writes `NDArray[np.int64]`.
+_ARRAY = re.compile(
+    r"~?(?:numpy\.)?ndarray\[tuple\[~?(?:typing\.)?Any, \.\.\.\], "
+    r"~?(?:numpy\.)?dtype\[~?(?:numpy\.)?(\w+)(?:\[~?(?:typing\.)?Any\])?\]\]"
+)
+
+
+def _shorten_signature(*event: Any) -> tuple[str | None, str | None]:
+    """Writes the types of arrays as the code does."""
+    signature, returned = (text and _ARRAY.sub(r"NDArray[\1]", text) for text in event[-2:])
+    return signature, returned
+
+
+def _edit_docstring(_: Sphinx, kind: str, __: str, ___: Any, ____: Any, lines: list[str]) -> None:
     """Restores a first line like "The shares: one of each", which napoleon takes for a type and a text."""
+    lines[:] = [_ARRAY.sub(r"NDArray[\1]", line) for line in lines]
     if kind in ("property", "attribute", "data") and lines and lines[-1].startswith(":type: "):
         lines[0] = f"{lines.pop().removeprefix(':type: ')}: {lines[0]}"
 
@@ -129,5 +144,6 @@ def setup(app: Sphinx) -> None:
     """Connects the functions above."""
     app.connect("source-read", _prepare_page)
     app.connect("sphinx-click-process-description", _prepare_description)
-    app.connect("autodoc-process-docstring", _restore_colon, priority=900)
+    app.connect("autodoc-process-signature", _shorten_signature)
+    app.connect("autodoc-process-docstring", _edit_docstring, priority=900)
     app.connect("build-finished", _write_index)
