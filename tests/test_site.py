@@ -8,17 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 from sphinx.util.inventory import InventoryFile
 
 ROOT = Path(__file__).parents[1]
 
-COMMANDS = {
-    "pile-tools": "pile_tools.cli:group",
-    "pile-study": "studies.cli:group",
-    "pile-train": "trainer.cli:command",
-}
 MODULES = ["pile_tools", "pile_tools.order", "pile_tools.timeline", "trainer"]
 
 Inventory = dict[str, set[str]]
@@ -57,28 +51,9 @@ def inventory(site: Path) -> Inventory:
     return {kind: set(names) for kind, names in data.items()}
 
 
-def options(name: str, command: click.Command) -> set[str]:
-    """The options of a command and its subcommands, as `pile-tools-order.--steps`."""
-    found = {
-        f"{name}.{option}"
-        for parameter in command.params
-        if isinstance(parameter, click.Option)
-        for option in parameter.opts
-    }
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for child in command.list_commands(context):
-            subcommand = command.get_command(context, child)
-            assert subcommand is not None
-            found |= options(f"{name}-{child}", subcommand)
-    return found
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_and_option_is_there(inventory: Inventory, name: str) -> None:
-    module, attribute = COMMANDS[name].split(":")
-    expected = options(name, getattr(importlib.import_module(module), attribute))
-    assert len({option.rpartition(".")[0] for option in expected}) >= (3 if name == "pile-study" else 1)
+def test_every_command_and_option_is_there(inventory: Inventory, options: dict[str, set[str]]) -> None:
+    assert {"pile-tools when", "pile-study report", "pile-train"} <= options.keys()
+    expected = {f"{name.replace(' ', '-')}.{option}" for name in options for option in options[name]}
     assert expected - inventory["std:cmdoption"] == set()
 
 
@@ -95,7 +70,7 @@ def test_the_types_of_the_core_are_shown(site: Path) -> None:
     """They come from the stub; the compiled core has none."""
     page = re.sub(r"<[^>]+>", "", (site / "docs/reference/api.html").read_text(encoding="utf-8"))
     assert "pile_tools.TokenDataset(prefix: str | PathLike[str])" in page
-    assert re.search(r"count_batch\(queries: [^)]*threads: int \| None = None\) \S+ ndarray", page)
+    assert re.search(r"count_batch\(queries: [^)]*threads: int \| None = None\) \S+ NDArray\[int64\]", page)
     assert "The concatenated tokens of all documents: " in page
 
 
