@@ -222,7 +222,6 @@ def test_results_have_the_types_of_the_stub(
         "TrainingOrder.take": order.take(np.array([1, 0])),
         "TrainingOrder.samples": objects["blend"].samples(0, 2),
         "TrainingOrder.spans": order.spans(0, 2),
-        "TrainingOrder.find": order.find([order[0][:5]], 10),
         "TokenSource.origin": objects["source"].origin(0),
         "TokenSource.subset_numbers": objects["source"].subset_numbers(np.array([0])),
         "SuffixIndex.is_of": index.is_of(encoder),
@@ -274,6 +273,7 @@ def test_results_have_the_types_of_the_stub(
         "order_terms": _core.order_terms(order, encoder, query, [5, 10]),
         "rows_order": _core.rows_order(folder / "rows.bin", 5),
         "blended_order": _core.blended_order(folder / "blend", [order, order]),
+        "changed_order": _core.changed_order(order, np.array([[1, 0, 1, 0]]), np.array([5])),
         "order_arithmetic": _core.order_arithmetic(order, encoder, [5, 10], 1),
         "check_mapped": _core.check_mapped(),
     }

@@ -18,7 +18,7 @@ ALLOWED = {
     "trainer": {"pile_tools", "trainer"},
     "studies": {"pile_tools", "trainer", "studies"},
 }
-HEAVY = {"torch", "deepspeed", "transformers", "matplotlib"}
+HEAVY = {"torch", "deepspeed", "transformers"}
 
 #: Layers of `pile_tools`, packages or modules, from the lowest: a module imports from its own layer and those
 #: before it. Layers on one line have no order among them.

@@ -113,24 +113,6 @@ def test_a_dataset_of_another_tool_has_unknown_origins(golden: Path) -> None:
     assert tokens.subset_numbers(np.array([0, 5])).tolist() == [-1, -1]
 
 
-def test_sequences_are_found_in_training_order(order_folder: Path) -> None:
-    order = open_order(order_folder)
-    wanted = [order.samples[i][3:11] for i in (0, 90)]
-    places = order.samples.find(wanted, 400)
-    rows = order.samples.samples(0, 400)
-    expected = [
-        [number, sample, offset]
-        for sample in range(400)
-        for offset in range(33 - 7)
-        for number, tokens in enumerate(wanted)
-        if np.array_equal(rows[sample, offset : offset + 8], tokens)
-    ]
-    assert [0, 0, 3] in expected
-    assert places.tolist() == expected
-    with pytest.raises(ConfigError, match="at least 4"):
-        order.samples.find([np.array([1, 2])], 10)
-
-
 def test_everything_pickles_by_path(order_folder: Path) -> None:
     order = open_order(order_folder)
     again = pickle.loads(pickle.dumps(order.samples))

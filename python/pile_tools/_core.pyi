@@ -39,6 +39,7 @@ __all__ = [
     "build_dataset",
     "build_index",
     "build_order",
+    "changed_order",
     "check_mapped",
     "combine_occurrences",
     "count_token_ngrams",
@@ -365,20 +366,6 @@ class TrainingOrder:
             FormatError: The dataset or an array is damaged.
         """
 
-    def find(
-        self, sequences: Sequence[Ids], n_samples: int, on_progress: OnProgress = None
-    ) -> NDArray[np.int64]:
-        """Every occurrence of token sequences in the first `n_samples` samples: (n, 3) int64.
-
-        The rows are in training order. The columns are index of the sequence, sample, and offset in the
-        sample. An occurrence that the end of a sample cuts is not found. `on_progress` gets the samples
-        searched so far.
-
-        Raises:
-            ConfigError: A sequence has fewer than four tokens, or the order has fewer samples.
-            FormatError: The dataset or an array is damaged, or there are no tokens.
-        """
-
     def __reduce__(self) -> tuple[Callable[..., TrainingOrder], tuple[object, ...]]: ...
 
 @final
@@ -469,6 +456,24 @@ def blended_order(stem: AnyPath, parts: Sequence[TrainingOrder]) -> TrainingOrde
         ConfigError: There are no orders, they differ in sequence length, or one is a blend or an order of
             rows.
         OSError: A file cannot be read.
+    """
+
+def changed_order(
+    base: TrainingOrder, changes: NDArray[np.int64], tokens: NDArray[np.int64]
+) -> TrainingOrder:
+    """An order with changed tokens, as an intervention on it reads.
+
+    Its documents are those of `base`, and then the inserted texts in the order of `changes`.
+
+    Args:
+        base: The order without the changes, which is not of this kind itself.
+        changes: Changed tokens, by sample and offset: (n, 4) int64 with the columns sample, offset of the
+            first token in the sample, n_tokens, and 1 for an inserted text or 0 for replaced tokens.
+        tokens: The tokens of all changes, one after the other: (n_tokens,) int64.
+
+    Raises:
+        ConfigError: The changes are not sorted, overlap, are not within a sample, or have tokens that the
+            dataset cannot store.
     """
 
 def build_dataset(

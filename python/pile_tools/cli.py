@@ -66,7 +66,7 @@ SECTIONS = {
 
 #: Packages that only some commands need, with the extras that install them.
 EXTRA_PACKAGES = {
-    **dict.fromkeys(("torch", "deepspeed", "safetensors", "jinja2", "matplotlib"), "train,study"),
+    **dict.fromkeys(("torch", "deepspeed", "safetensors", "jinja2"), "train,study"),
     "ray": "distributed",
     "pyarrow": "export",
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict
+from typing import Any, Protocol, TypeAlias, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +63,40 @@ class Origin(TypedDict):
     byte_start: int
     byte_length: int
     subset: str | None
+
+
+class Documents(Protocol):
+    """Numbered documents of tokens: a dataset, the datasets of a blend, or rows of unknown documents."""
+
+    @property
+    def prefix(self) -> str:
+        """Path of the files without suffixes; of several datasets, of the first."""
+
+    @property
+    def dtype(self) -> str:
+        """Type of the tokens: `uint16`, `int32`, or `int64` for datasets of both."""
+
+    @property
+    def has_provenance(self) -> bool:
+        """Whether the origin of all documents is known."""
+
+    @property
+    def subsets(self) -> list[str]:
+        """Names of the subsets."""
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest that distinguishes the documents from others, in hexadecimal."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, document: int, /) -> Tokens: ...
+
+    def origin(self, document: int, /) -> Origin | None:
+        """The origin of a document, or None if it is unknown."""
+
+    def subset_numbers(self, documents: NDArray[np.int64], /) -> NDArray[np.int32]:
+        """The indices in `subsets` of the documents' subsets: (n,) int64 -> (n,) int32, -1 where unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

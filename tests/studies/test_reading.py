@@ -19,7 +19,7 @@ from studies.memorization.plan import MemorizationConfig, prepare
 from studies.memorization.reading import read_canaries, read_summary
 from studies.memorization.scores import Scores
 from studies.report import facts as facts_module
-from studies.report import page, plots
+from studies.report import page
 from studies.report.facts import collect
 from studies.runs import open_run
 
@@ -64,8 +64,6 @@ def study_folder(run_folder: Path, canaries_file: Path, tmp_path: Path, loaded_s
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out what takes time and reads none of the changed files."""
     monkeypatch.setattr(facts_module, "_composition", lambda run: None)
-    for name in ("loss", "rows", "canary_curves", "canary_dots"):
-        monkeypatch.setattr(plots, name, lambda *values: "<svg></svg>")
 
 
 def is_reported(run: Path, study: Path) -> bool:

@@ -3,51 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.page import Page, read_page
 
-from pile_tools import ConfigError, OutputExistsError, PileError
+from pile_tools import ConfigError, OutputExistsError, PileError, publish
 from pile_tools.cli import run as run_cli
 from pile_tools.jobs import verify
+from pile_tools.present import colors
 from studies.cli import group
 from studies.memorization import study
 from studies.memorization.plan import MemorizationConfig, prepare
 from studies.report import job, plots, wording
 from studies.report.facts import collect
-
-VOID = {"meta", "br", "link", "img", "input", "hr"}
-
-
-class _Page(HTMLParser):
-    """Checks that tags close in order, and keeps tags, attributes and text."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
 
 
 @pytest.fixture
@@ -64,18 +35,12 @@ def _report(run: Path, study_folder: Path, output: Path, **more: Any) -> str:
 
 def test_the_page_is_whole_and_loads_nothing(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
     page = _report(run_folder, study_folder, tmp_path / "report.html")
-    parsed = _Page(page)
-    tags = {tag for tag, _ in parsed.tags}
-    assert not tags & {"script", "link", "img", "iframe", "object", "embed", "video", "audio"}
-    for _, attributes in parsed.tags:
-        for name in ("src", "href", "xlink:href", "srcset", "data"):
-            assert (attributes.get(name) or "#").startswith("#")
-    assert not re.search(r"@import|url\((?!#)", page)
+    read_page(page)
     assert len(page) < 3_000_000
 
 
 def test_text_from_the_data_is_escaped(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
-    parsed = _Page(_report(run_folder, study_folder, tmp_path / "report.html"))
+    parsed = Page(_report(run_folder, study_folder, tmp_path / "report.html"))
     tags = {tag for tag, _ in parsed.tags}
     assert "script" not in tags
     assert "<b>Code</b>" in parsed.text
@@ -86,7 +51,7 @@ def test_text_from_the_data_is_escaped(run_folder: Path, study_folder: Path, tmp
 
 
 def test_the_page_says_what_the_files_say(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
-    text = " ".join(_Page(_report(run_folder, study_folder, tmp_path / "report.html")).text.split())
+    text = " ".join(Page(_report(run_folder, study_folder, tmp_path / "report.html")).text.split())
     facts = collect(run_folder, study_folder)
     assert facts.tokens is not None
     assert f"{facts.tokens.summary['n_documents']:,}" in text
@@ -124,6 +89,12 @@ def test_a_page_of_someone_else_is_not_overwritten(
     assert (tmp_path / "mine.html").read_text() == "mine"
 
 
+def test_a_plot_does_not_replace_the_report(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
+    _report(run_folder, study_folder, tmp_path / "report.html")
+    with pytest.raises(OutputExistsError):
+        publish.refuse_page(tmp_path / "report.html")
+
+
 def test_other_names_than_html_are_usage_errors(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.html"):
         job.run(run_folder, study_folder, tmp_path / "report.pdf")
@@ -154,7 +125,7 @@ def test_a_run_without_tokenizer_and_canaries_has_a_report_too(
     for path in run_folder.glob("checkpoints/*/tokenizer.json"):
         path.unlink()
     study.run(prepare(run_folder, MemorizationConfig(rows=60), None), tmp_path / "memo")
-    text = _Page(_report(run_folder, tmp_path / "memo", tmp_path / "report.html")).text
+    text = Page(_report(run_folder, tmp_path / "memo", tmp_path / "report.html")).text
     assert "tokens are shown as numbers" in text
     assert "Canaries" not in text
 
@@ -163,7 +134,7 @@ def test_a_single_untrained_checkpoint_has_a_report_too(
     run_folder: Path, tmp_path: Path, loaded_steps: list[int]
 ) -> None:
     study.run(prepare(run_folder, MemorizationConfig(rows=60, checkpoints="0"), None), tmp_path / "memo")
-    text = _Page(_report(run_folder, tmp_path / "memo", tmp_path / "report.html")).text
+    text = Page(_report(run_folder, tmp_path / "memo", tmp_path / "report.html")).text
     assert "was not trained on any of the rows" in text
 
 
@@ -176,19 +147,25 @@ def test_shares_of_each_stage_add_up(run_folder: Path, study_folder: Path) -> No
 
 
 def test_the_running_mean_by_hand() -> None:
-    values = np.arange(150, dtype=np.float64)
-    assert plots.window(150) == 3
-    assert plots.smooth(values)[:4].tolist() == [0, 0.5, 1, 2]
-    assert plots.smooth(values)[-1] == 148
+    values = np.arange(250, dtype=np.float64) ** 2
+    assert plots.reach(250) == 2
+    means = plots.smooth(values).tolist()
+    # Near the ends as many neighbours before as after, so that the mean does not lag.
+    assert means[0] == 0
+    assert means[1] == pytest.approx((0 + 1 + 4) / 3)
+    assert means[2] == pytest.approx((0 + 1 + 4 + 9 + 16) / 5)
+    assert means[-1] == 249**2
+    assert len(means) == 250
+    assert plots.smooth(values[:1]).tolist() == [0]
 
 
 def test_colours_go_from_few_repeats_to_many() -> None:
     levels = [0, 1, 4, 16, 64]
-    colors = [plots.repeat_color(levels, level) for level in levels]
-    assert colors[0] == plots.NEVER
-    assert colors[-1] == plots.REPEATS[-1]
-    assert len(set(colors)) == 5
-    assert plots.repeat_color([0, 7], 7) == plots.REPEATS[0]
+    shown = [plots.repeat_color(levels, level) for level in levels]
+    assert shown[0] == colors.NONE
+    assert shown[-1] == colors.SCALE[-1]
+    assert len(set(shown)) == 5
+    assert plots.repeat_color([0, 7], 7) == colors.SCALE[0]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import click
 from pile_tools._core import TokenDataset
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
+from pile_tools.commands.texts import names_of
 from pile_tools.errors import ConfigError, UnknownTokenizerError
 from pile_tools.jobs.count_ngrams import (
     CountNgramsConfig,
@@ -20,7 +21,9 @@ from pile_tools.jobs.count_ngrams import (
     parse_lengths,
 )
 from pile_tools.manifest import Manifest
-from pile_tools.present import charts
+from pile_tools.present import colors, pages
+from pile_tools.present.charts import Lines, Series
+from pile_tools.present.pages import Plot, Table
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tables import column_of, read_tsv
@@ -46,7 +49,7 @@ _N_PRINTED = 20
 @config_options(RecordConfig)
 @options.dataset_tokenizer
 @options.memory
-@options.plot("counts by rank")
+@options.plot("occurrences by rank")
 @options.threads
 @options.force
 def command(
@@ -98,14 +101,14 @@ def command(
         if not is_new:
             echo(f"{output} is finished already, nothing to do")
         _print_summary(made, time.monotonic() - started if is_new else None)
-        _plot(made, plot)
+        _write_plot(inputs, made, plot)
         return
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         table = Path(folder, "counts.tsv")
         made, _ = _count(inputs, table, config, tokenizer, (memory, threads, force))
         _print_table(table, made)
         _print_summary(made, time.monotonic() - started)
-        _plot(made, plot)
+        _write_plot(inputs, made, plot)
 
 
 def _count(
@@ -197,17 +200,44 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
     options.print_passed_over(made)
 
 
-def _plot(made: Manifest, plot: Path | None) -> None:
+def _write_plot(inputs: tuple[Path, ...], made: Manifest, plot: Path | None) -> None:
     if plot is not None:
-        charts.write_chart(plot, _chart(made))
+        pages.write(plot, _plot(inputs, made))
         echo(f"plot: {plot}")
 
 
-def _chart(made: Manifest) -> str:
-    series = {
-        f"{of['n']}-grams": [(float(x), float(y)) for x, y in of["ranks"]] for of in made.summary["lengths"]
-    }
-    kind = "tokens" if "n_tokens" in made.summary else "words"
-    return charts.lines(
-        f"How often n-grams of {kind} occur, by rank", "rank", "occurrences", series, log_x=True, log_y=True
+def _plot(inputs: tuple[Path, ...], made: Manifest) -> Plot:
+    summary = made.summary
+    series = [
+        Series(f"{of['n']}-grams", [(float(x), float(y)) for x, y in of["ranks"]], colors.of_series(i))
+        for i, of in enumerate(summary["lengths"])
+    ]
+    kind = "tokens" if "n_tokens" in summary else "words"
+    title = f"How often n-grams of {kind} occur in {names_of(inputs)}"
+    chart = Lines(title, "rank", "occurrences", series, x="log", y="log")
+    caption = "Occurrences of an n-gram by its rank among all of its length, the most frequent first."
+    lengths = [
+        [f"{of['n']}-grams", *(f"{of[key]:,}" for key in ("n_occurrences", "n_distinct", "n_kept"))]
+        for of in summary["lengths"]
+    ]
+    ranks = [
+        [f"{of['n']}-grams", f"{rank:,}", f"{count:,}"]
+        for of in summary["lengths"]
+        for rank, count in _near_powers(of["ranks"])
+    ]
+    return Plot(
+        title,
+        f"{summary['n_documents']:,} documents.",
+        [(chart, caption)],
+        [
+            Table("By length", ["Length", "Occurrences", "Distinct", "Retained"], lengths),
+            Table("By rank", ["Length", "Rank", "Occurrences"], ranks, note="Ranks near powers of ten."),
+        ],
     )
+
+
+def _near_powers(ranks: list[list[int]]) -> list[list[int]]:
+    """Of the points of a curve, the first one at or after each power of ten, and the last."""
+    powers = {10**digits for digits in range(len(str(ranks[-1][0])))} if ranks else set()
+    first = {next(i for i, (rank, _) in enumerate(ranks) if rank >= power) for power in powers}
+    return [ranks[i] for i in sorted(first | ({len(ranks) - 1} if ranks else set()))]

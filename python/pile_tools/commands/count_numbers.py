@@ -11,10 +11,10 @@ import click
 from pile_tools import timeline
 from pile_tools.commands import options
 from pile_tools.commands.orders import order_and_steps
-from pile_tools.commands.term_chart import chart_of
+from pile_tools.commands.term_plot import plot_of
 from pile_tools.jobs.count_terms import count_arithmetic
 from pile_tools.manifest import Manifest
-from pile_tools.present import charts
+from pile_tools.present import pages
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo
 
@@ -32,7 +32,7 @@ from pile_tools.terminal import echo
 @options.batch_size_if_unnamed
 @options.row_length
 @options.dataset_tokenizer
-@options.plot("counts by step")
+@options.plot("the most frequent numbers by step")
 @options.threads
 @options.force
 def command(
@@ -75,7 +75,7 @@ def command(
         echo(f"{output} is finished already, nothing to do")
     _print_summary(made, time.monotonic() - started if is_new else None)
     if plot is not None:
-        charts.write_chart(plot, chart_of(made))
+        pages.write(plot, plot_of("numbers", (order,), made))
         echo(f"plot: {plot}")
 
 

@@ -14,7 +14,7 @@ from pile_tools._core import TokenDataset
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
 from pile_tools.commands.orders import order_and_steps
-from pile_tools.commands.term_chart import chart_of
+from pile_tools.commands.term_plot import plot_of
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.count_ngrams import dataset_at
 from pile_tools.jobs.count_terms import (
@@ -26,7 +26,7 @@ from pile_tools.jobs.count_terms import (
     read_terms,
 )
 from pile_tools.manifest import ORDER_FILE, Manifest
-from pile_tools.present import charts
+from pile_tools.present import pages
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tables import read_tsv
@@ -64,7 +64,7 @@ from pile_tools.tokens import datasets
     metavar="FILE",
     help="Tokenizer, if the dataset's is not found; for shards: normalize texts and terms as it does.",
 )
-@options.plot("counts by rank, or for an order by step")
+@options.plot("the most frequent terms, for an order by step")
 @options.threads
 @options.force
 def command(
@@ -118,7 +118,7 @@ def command(
             echo(f"{output} is finished already, nothing to do")
         _print_summary(made, table, time.monotonic() - started if is_new else None)
     if plot is not None:
-        charts.write_chart(plot, chart_of(made))
+        pages.write(plot, plot_of("terms", inputs[1:], made))
         echo(f"plot: {plot}")
 
 

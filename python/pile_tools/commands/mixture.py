@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import click
@@ -12,12 +13,14 @@ from pile_tools import timeline
 from pile_tools.commands import options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import subset_labels, unused_label
-from pile_tools.present import charts
+from pile_tools.present import charts, colors, pages
+from pile_tools.present.charts import Stack
+from pile_tools.present.pages import Plot, Table
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, echo_json
 
 #: Subsets, the largest ones, with their own column in the table and colour in the chart.
-_N_NAMED = 8
+_N_NAMED = len(colors.SERIES)
 
 
 @click.command("mixture")
@@ -26,7 +29,7 @@ _N_NAMED = 8
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print tokens by interval and subset as JSON lines.")
-@options.plot("the shares by interval")
+@options.plot("the share of each subset by interval")
 @options.batch_size
 @options.row_length
 @options.compat
@@ -46,13 +49,16 @@ def command(
     \b
     Examples:
       pile-tools mixture tokens/
-      pile-tools mixture tokens/ --every 100 --plot mixture.svg
+      pile-tools mixture tokens/ --every 100 --plot mixture.html
     """
     opened = opened_order(order, row_length, batch_size, compat)
     with Bar("reading", None, "samples") as bar:
         found = timeline.mixture(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update
         )
+    n_steps, _ = timeline.extent(opened, batch_size)
+    if plot is not None:
+        pages.write(plot, _plot(order, found, every, n_steps))
     if as_json:
         for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
             by_subset = dict(zip(found.subsets, counts, strict=True))
@@ -62,7 +68,6 @@ def command(
         return
     total = found.n_tokens.sum(axis=0)
     largest = np.argsort(-total, kind="stable")
-    n_steps, _ = timeline.extent(opened, batch_size)
     echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
     labels = subset_labels(found.subsets)
     width = max(map(len, labels))
@@ -72,7 +77,6 @@ def command(
         echo(f"  {labels[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
     _print_table(found, largest[:_N_NAMED], every, n_steps)
     if plot is not None:
-        charts.write_chart(plot, _chart(found, largest, every))
         echo(f"plot: {plot}")
 
 
@@ -88,13 +92,40 @@ def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n
         echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
 
 
-def _chart(found: timeline.Mixture, largest: NDArray[np.intp], every: int) -> str:
-    percent = 100 * found.shares
-    labels = subset_labels(found.subsets)
+def _plot(order: str, found: timeline.Mixture, every: int, n_steps: int) -> Plot:
+    total = found.n_tokens.sum(axis=0)
+    largest = np.argsort(-total, kind="stable")
+    percent, labels = 100 * found.shares, subset_labels(found.subsets)
     series = {labels[i]: percent[:, i].tolist() for i in largest[:_N_NAMED]}
     if len(largest) > _N_NAMED:
         series[unused_label("others", labels)] = percent[:, largest[_N_NAMED:]].sum(axis=1).tolist()
-    labels = [f"step {first:,}" for first in found.first_steps.tolist()]
-    return charts.stacked_bars(
-        "What the model reads, by subset", f"% of {every:,} steps", labels, series, largest=100
+    title = f"What a model reads in {order}, by subset"
+    edges = [*found.first_steps.tolist(), n_steps]
+    chart = Stack(title, "training step", "% of tokens", edges, series, largest=100)
+    caption = f"Share of each subset in the tokens of each interval of {every:,} steps."
+    if len(largest) > _N_NAMED:
+        caption += f" The {_N_NAMED} largest have their own colour; the table names all."
+    subsets = [
+        [labels[i], f"{total[i]:,}", *(f"{share:.2%}" for share in _range(total, found.shares, int(i)))]
+        for i in largest
+    ]
+    header = ["Subset", "Tokens", "Share", "Lowest", "Highest"]
+    note = "Lowest and highest: shares in the tokens of one interval."
+    by_interval = [
+        [f"{first:,} to {end - 1:,}", *(f"{values[row]:.2f}%" for values in series.values())]
+        for row, (first, end) in enumerate(itertools.pairwise(edges))
+    ]
+    return Plot(
+        title,
+        f"{total.sum():,} tokens in {n_steps:,} steps.",
+        [(chart, caption)],
+        [
+            Table("Subsets", header, subsets, note=note),
+            Table("By interval", ["Steps", *series], by_interval),
+        ],
     )
+
+
+def _range(total: NDArray[np.int64], shares: NDArray[np.float64], i: int) -> tuple[float, float, float]:
+    """The share of a subset in all tokens, and the lowest and the highest in an interval."""
+    return float(total[i] / total.sum()), float(shares[:, i].min()), float(shares[:, i].max())

@@ -16,6 +16,7 @@ from pile_tools import manifest, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
 from pile_tools.order.order import MAX_ROW_LENGTH
+from pile_tools.present import pages
 from pile_tools.read.shards import has_stream
 from pile_tools.sizes import parse_size
 from pile_tools.terminal import echo, escape
@@ -115,15 +116,19 @@ def _option(f: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
 
 
 def plot(what: str) -> Callable[[_Command], _Command]:
-    """The option `--plot FILE`, which draws `what` as `.svg` or `.html` and refuses other suffixes."""
+    """The option `--plot FILE`, which draws `what` and refuses files that no plot can be written to."""
     return click.option(
-        "--plot", type=PATH, metavar="FILE", callback=_chart_file, help=f"Draw {what}: .svg or .html."
+        "--plot",
+        type=PATH,
+        metavar="FILE.html",
+        callback=_plot_file,
+        help=f"Write a page that draws {what}, with a table; FILE.svg: the bare picture.",
     )
 
 
-def _chart_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    if path is not None and path.suffix not in (".svg", ".html"):
-        raise ConfigError(f"--plot writes .svg or .html ({path})")
+def _plot_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix not in pages.SUFFIXES:
+        raise ConfigError(f"--plot writes a page, FILE.html, or a picture, FILE.svg ({path})")
     if path is not None:
         publish.refuse_page(path)
     return path

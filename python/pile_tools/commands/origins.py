@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+
+import numpy as np
+
+from pile_tools.types import Documents
 
 
-class HasOrigins(Protocol):
-    """A dataset, or the documents of an order."""
-
-    def origin(self, document: int, /) -> Mapping[str, object] | None:
-        """Shard, record and subset of a document, or None if they are unknown."""
-
-
-def source_of(dataset: HasOrigins, document: int) -> str:
-    """Subset, shard and record of a document in print, or that they are unknown."""
+def source_of(dataset: Documents, document: int) -> str:
+    """Subset, shard and record of a document in print; that it is inserted; or that they are unknown."""
     origin = dataset.origin(document)
     if origin is None:
-        return "origin unknown"
+        (subset,) = dataset.subset_numbers(np.array([document]))
+        return "origin unknown" if subset < 0 else dataset.subsets[subset]
     return f"{origin['subset'] or 'subset unknown'}, {origin['shard']} record {origin['record']:,}"
 
 
@@ -39,6 +36,6 @@ def tokens_from(start: int, n: int) -> str:
     return f"tokens {start:,} to {start + n - 1:,}"
 
 
-def range_of(dataset: HasOrigins, document: int, start: int, n: int) -> str:
+def range_of(dataset: Documents, document: int, start: int, n: int) -> str:
     """A range of tokens of a document in print, with the document's origin."""
     return f"document {document:,}, {tokens_from(start, n)}: {source_of(dataset, document)}"

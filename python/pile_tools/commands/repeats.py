@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import click
@@ -10,7 +11,9 @@ import numpy as np
 from pile_tools import timeline
 from pile_tools.commands import options
 from pile_tools.commands.orders import opened_order
-from pile_tools.present import charts
+from pile_tools.present import charts, pages
+from pile_tools.present.charts import Stack
+from pile_tools.present.pages import Plot, Table
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, echo_json
 from pile_tools.timeline import Repeats
@@ -29,7 +32,7 @@ from pile_tools.timeline import Repeats
     help="Maximum groups of duplicates printed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print each repeated document as a line of JSON.")
-@options.plot("the shares by interval")
+@options.plot("the share of repeated tokens by interval")
 @options.batch_size
 @options.row_length
 @options.compat
@@ -53,21 +56,23 @@ def command(
     \b
     Examples:
       pile-tools repeats tokens/
-      pile-tools repeats tokens/ --every 100 --plot repeats.svg
+      pile-tools repeats tokens/ --every 100 --plot repeats.html
     """
     opened = opened_order(order, row_length, batch_size, compat)
     with Bar("reading", None, "documents and samples") as bar:
         found = timeline.repeats(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update
         )
+    n_steps, _ = timeline.extent(opened, batch_size)
+    if plot is not None:
+        pages.write(plot, _plot(order, found, every, n_steps))
     if as_json:
         for row in found.documents:
             echo_json(dict(zip(found.documents.dtype.names or (), row.tolist(), strict=True)))
         return
-    _print_shares(found, every, timeline.extent(opened, batch_size)[0])
+    _print_shares(found, every, n_steps)
     _print_documents(found, limit)
     if plot is not None:
-        charts.write_chart(plot, _chart(found, every))
         echo(f"plot: {plot}")
 
 
@@ -116,11 +121,27 @@ def _print_documents(found: Repeats, limit: int) -> None:
         echo(f"... and {n_more:,} more {'group' if n_more == 1 else 'groups'}; --json prints all")
 
 
-def _chart(found: Repeats, every: int) -> str:
+def _plot(order: str, found: Repeats, every: int, n_steps: int) -> Plot:
     table = found.intervals
-    series = {
-        "in an earlier epoch": (100 * table["by_epoch"] / table["n_tokens"]).tolist(),
-        "in a duplicate": (100 * table["by_duplicate"] / table["n_tokens"]).tolist(),
-    }
-    labels = [f"step {first:,}" for first in table["first_step"].tolist()]
-    return charts.stacked_bars("Tokens that were read before", f"% of {every:,} steps", labels, series)
+    total = int(table["n_tokens"].sum())
+    edges = [*table["first_step"].tolist(), n_steps]
+    kinds = {"by_epoch": "in an earlier epoch", "by_duplicate": "in a duplicate"}
+    shares = {what: (100 * table[name] / table["n_tokens"]).tolist() for name, what in kinds.items()}
+    title = f"Tokens of {order} that were read before"
+    chart = Stack(title, "training step", "% of tokens", edges, shares)
+    caption = (
+        f"Share of the tokens of each interval of {every:,} steps that were read before: in an earlier epoch "
+        "of their document, or only in another document with the same tokens."
+    )
+    rows = [
+        [
+            f"{first:,} to {end - 1:,}",
+            f"{row['n_tokens']:,}",
+            *(f"{row[name]:,}" for name in kinds),
+            *(f"{row[name] / row['n_tokens']:.2%}" for name in kinds),
+        ]
+        for (first, end), row in zip(itertools.pairwise(edges), table, strict=True)
+    ]
+    header = ["Steps", "Tokens", "By epoch", "By duplicate", "% by epoch", "% by duplicate"]
+    about = f"{total:,} tokens in {n_steps:,} steps."
+    return Plot(title, about, [(chart, caption)], [Table("By interval", header, rows)])

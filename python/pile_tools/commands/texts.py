@@ -131,3 +131,9 @@ def print_context(around: list[str], text: str) -> None:
         before, inside, after = before + inside[:start], text, inside[start + len(text) :] + after
     before, inside, after = (part.replace("\n", "\n  | ") for part in (before, inside, after))
     echo_text("  | ", before, style(inside, bold=True, underline=True), after)
+
+
+def names_of(paths: Sequence[Path]) -> str:
+    """Inputs in a line: the first one, and how many more there are."""
+    more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+    return f"{paths[0]}{more}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -25,9 +25,10 @@ from pile_tools.commands.texts import (
     times,
     unquoted,
 )
+from pile_tools.commands.when_plot import first_and_last, plot_of, selected
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
-from pile_tools.present import charts
+from pile_tools.present import charts, pages
 from pile_tools.progress import Bar
 from pile_tools.terminal import echo, echo_json, style
 from pile_tools.timeline import When
@@ -70,7 +71,7 @@ class _Printed:
     help="Tokens shown before and after.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every occurrence as a line of JSON.")
-@options.plot("the counts by checkpoint")
+@options.plot("occurrences per step between checkpoints")
 @options.batch_size
 @options.row_length
 @options.compat
@@ -112,7 +113,7 @@ def command(
     Examples:
       pile-tools when tokens/ "the quick brown fox"
       pile-tools when tokens/ --file canaries.txt --json > seen.jsonl
-      pile-tools when tokens/ "Alice" --checkpoints run/ --plot alice.svg
+      pile-tools when tokens/ "Alice" --checkpoints run/ --plot alice.html
     """
     queries = queries_of(texts, file, ids)
     opened = opened_order(order, row_length, batch_size, compat)
@@ -137,7 +138,7 @@ def command(
         written = [query for query in queries if isinstance(query, (str, bytes))]
         note_normalized(written, answer.changed, decoder)
     if plot is not None:
-        charts.write_chart(plot, _chart(answer, between, names))
+        pages.write(plot, plot_of(order, answer, between, names, (first, end)))
     if as_json:
         _print_json(opened, answer, between, names)
         _print_rule(opened, answer, (first, end), across_documents, err=True)
@@ -167,25 +168,19 @@ def _within(answer: When, first: int, end: int) -> When:
     """The answer with only the occurrences of which a part is seen in steps [first, end)."""
     seen = answer.sightings
     numbers = seen["occurrence"][(seen["step"] >= first) & (seen["step"] < end)]
-    within = seen[np.isin(seen["occurrence"], numbers)].copy()
-    within["occurrence"] = np.cumsum(within["part"] == 0) - 1
-    return replace(answer, sightings=within)
+    return selected(answer, np.isin(seen["occurrence"], numbers))
 
 
 def _print_texts(answer: When, names: list[str]) -> None:
     counts = answer.counts()
     n_seen = int((counts.sum(axis=1) > 0).sum())
     echo(f"{n_seen:,} of {len(names):,} texts are seen, {times(int(counts.sum()))} together")
-    first: dict[int, int] = {}
-    last: dict[int, int] = {}
-    for text, step in zip(answer.sightings["text"].tolist(), answer.sightings["step"].tolist(), strict=True):
-        first[text] = min(step, first.get(text, step))
-        last[text] = max(step, last.get(text, step))
+    ends = first_and_last(answer)
     echo()
     echo(f"{'seen':>9}  {'cut':>7}  {'first step':>10}  {'last step':>10}  text")
     for number, name in enumerate(names[:_N_LISTED]):
         whole, split = counts[number].tolist()
-        steps = [f"{of[number]:,}" if number in of else "-" for of in (first, last)]
+        steps = [f"{of[number]:,}" if whole + split else "-" for of in ends]
         echo(f"{whole + split:>9,}  {split:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name)}")
     if len(names) > _N_LISTED:
         echo(f"... and {len(names) - _N_LISTED:,} more texts; --json prints all")
@@ -296,12 +291,3 @@ def _print_json(order: Order, answer: When, between: Intervals, names: list[str]
         if values["text"] in answer.changed:
             more["normalized"] = answer.texts[values["text"]].decode(errors="replace")
         echo_json(values | more)
-
-
-def _chart(answer: When, between: Intervals, names: list[str]) -> str:
-    counts = answer.by_interval(between)
-    subject = f"{short(names[0])} is" if len(names) == 1 else f"{len(names):,} texts are"
-    series = {"in one row": counts[:, 0].tolist(), "cut by the border of rows": counts[:, 1].tolist()}
-    return charts.stacked_bars(
-        f"How often {subject} seen between checkpoints", "occurrences", between.labels(), series
-    )

@@ -18,7 +18,7 @@ from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, ORDER_FILE, Entr
 from pile_tools.publish import Target
 from pile_tools.read.shards import STANDARD_INPUT
 from pile_tools.tokens import datasets
-from pile_tools.tokens.blends import documents_of
+from pile_tools.tokens.concatenated import as_one
 
 #: The manifest of a training run, in its folder.
 RUN_FILE = "run.json"
@@ -346,8 +346,7 @@ def _fingerprint(path: Path) -> str:
     with contextlib.suppress(FileNotFoundError):
         return _core.TokenSource(path).fingerprint
     # The fingerprint of rows is that of their bytes, so any row length gives it.
-    rows: str = documents_of(_core.rows_order(path, 1, "uint16")).fingerprint
-    return rows
+    return as_one(_core.rows_order(path, 1, "uint16").dataset).fingerprint
 
 
 def _structure(prefix: Path, artifact: Path | None) -> Check:

@@ -8,30 +8,38 @@ The files call an intervention a view.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import manifest, publish
-from pile_tools._core import Tokenizer
+from pile_tools._core import Tokenizer, TrainingOrder, changed_order
 from pile_tools.checked import Values
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import ORDER_FILE, Manifest, Request
 from pile_tools.order.order import Order, Samples
 from pile_tools.publish import Built, Target
-from pile_tools.tokens.blends import documents_of
-from pile_tools.types import Tokens
+from pile_tools.tokens.concatenated import Concatenated, as_one
+from pile_tools.types import Documents, Origin, Tokens
 
 #: The file of the saved interventions, beside their `order.json`.
 VIEW_FILE = "view.json"
+
+#: Samples read at a time to find what an intervention changes.
+_READ_SAMPLES = 1024
+
+#: Inserted texts by sample: offset and tokens of each.
+Inserts: TypeAlias = Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,43 @@ class Insert:
     tokens: tuple[int, ...]
 
 
-class _ChangedSamples(ABC):
-    """Samples of a base order, changed when they are read."""
+class InsertedTexts:
+    """The texts that interventions insert, as documents of the subset `inserted`."""
+
+    subsets: ClassVar = ["inserted"]
+    has_provenance: ClassVar = False
+
+    def __init__(self, base: Documents, texts: Sequence[Tokens]) -> None:
+        self.prefix, self.dtype = base.prefix, base.dtype
+        self._texts = texts
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the texts."""
+        return fingerprint({"inserted": [text.tolist() for text in self._texts]})
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, document: int, /) -> Tokens:
+        return self._texts[document]
+
+    def origin(self, document: int, /) -> Origin | None:
+        """None: the texts are in no shard."""
+        return None
+
+    def subset_numbers(self, documents: NDArray[np.int64], /) -> NDArray[np.int32]:
+        """0 for each document: (n,) int64 -> (n,) int32."""
+        return np.zeros(len(documents), np.int32)
+
+
+class ChangedSamples(ABC):
+    """Samples of a base order, changed when they are read.
+
+    Each inserted text is a document of its own: they follow those of the base, by sample and offset. A
+    replaced token still belongs to its document. Interventions on each other are together one on the lowest
+    order; an inserted text that a later one cuts in two is two documents.
+    """
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
@@ -61,9 +104,78 @@ class _ChangedSamples(ABC):
         return self._samples.sample_length
 
     @property
-    def dataset(self) -> Any:
-        """The documents of the base order, unchanged."""
-        return documents_of(self._samples)
+    def base(self) -> Samples:
+        """The samples without any intervention."""
+        return self._samples.base if isinstance(self._samples, ChangedSamples) else self._samples
+
+    @cached_property
+    def dataset(self) -> Documents:
+        """The documents of the base, unchanged, and then the inserted texts."""
+        base, texts = as_one(self.base.dataset), self._inserted
+        if not len(texts):
+            return base
+        rows = (self.take(texts[i : i + _READ_SAMPLES, 0]) for i in range(0, len(texts), _READ_SAMPLES))
+        each = zip(itertools.chain.from_iterable(rows), texts.tolist(), strict=True)
+        inserted = InsertedTexts(base, [row[first : first + n].copy() for row, (_, first, n) in each])
+        return Concatenated([base, inserted])
+
+    @cached_property
+    def core(self) -> TrainingOrder:
+        """The changed order as the core reads it. Every sample that may be changed is read to make it.
+
+        Raises ConfigError for rows on a server, which the core cannot read.
+        """
+        return self._changed_order(self._may_change())
+
+    @cached_property
+    def _with_inserted(self) -> Samples:
+        """The base with the inserted texts alone, which are known without reading its samples."""
+        is_local = isinstance(self.base, TrainingOrder)
+        return self._changed_order(self._inserted[:, 0]) if is_local and len(self._inserted) else self.base
+
+    def _changed_order(self, indices: NDArray[np.int64]) -> TrainingOrder:
+        """The base with the changes of the samples at `indices`."""
+        base = self.base
+        if not isinstance(base, TrainingOrder):
+            raise ConfigError("the core cannot read rows on a server")
+        changes, tokens = [np.zeros((0, 4), np.int64)], [np.zeros(0, np.int64)]
+        indices = np.unique(indices)
+        for i in range(0, len(indices), _READ_SAMPLES):
+            some = indices[i : i + _READ_SAMPLES]
+            old, new = base.take(some), self.take(some)
+            # By token: 0 if unchanged, -1 if replaced, else the number of the inserted text, from 1.
+            kinds = np.where(old != new, -1, 0)
+            first, end = np.searchsorted(self._inserted[:, 0], [some[0], some[-1] + 1])
+            for number, (sample, offset, n) in enumerate(self._inserted[first:end].tolist(), first + 1):
+                kinds[np.searchsorted(some, sample), offset : offset + n] = number
+            runs = _runs(kinds)
+            changes.append(np.column_stack([some[runs[:, 0]], runs[:, 1:3], runs[:, 3] > 0]))
+            tokens.append(new[kinds != 0])
+        return changed_order(base, np.concatenate(changes), np.concatenate(tokens).astype(np.int64))
+
+    @cached_property
+    def _inserted(self) -> NDArray[np.int64]:
+        """The tokens of inserted texts, by sample and offset: (n, 3) int64, sample, offset, tokens."""
+        inserts = self._inserts()
+        found = [np.zeros((0, 3), np.int64)]
+        for sample in sorted({sample for layer in inserts for sample in layer}):
+            texts = [text for layer in inserts for text in layer.get(sample, ())]
+            # By token: the number of the last text written over it, from 1.
+            numbers = np.zeros((1, self.sample_length), np.int64)
+            for number, (offset, tokens) in enumerate(texts, 1):
+                numbers[0, offset : offset + len(tokens)] = number
+            runs = _runs(numbers)
+            found.append(np.column_stack([np.full(len(runs), sample), runs[:, 1:3]]))
+        return np.concatenate(found)
+
+    def _inserts(self) -> list[Inserts]:
+        """The inserted texts of each intervention, the first one first."""
+        return self._samples._inserts() if isinstance(self._samples, ChangedSamples) else []
+
+    def _may_change(self) -> NDArray[np.int64]:
+        """The indices of all samples that an intervention may change, ascending: (n,) int64."""
+        none = np.zeros(0, np.int64)
+        return self._samples._may_change() if isinstance(self._samples, ChangedSamples) else none
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -86,15 +198,15 @@ class _ChangedSamples(ABC):
         return self._changed(self._samples.take(indices), indices)
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
-        """The runs of documents in the samples [first, first + n) of the base order."""
-        return self._samples.spans(first, n)
+        """The runs of documents and inserted texts in the samples [first, first + n)."""
+        return self._with_inserted.spans(first, n)
 
     @abstractmethod
     def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
         """The changed samples at `indices`, which are `tokens` in the base order."""
 
 
-class ReplacedTokens(_ChangedSamples):
+class ReplacedTokens(ChangedSamples):
     """Samples with words replaced in the range [first, end) of their indices; see `replace_tokens`."""
 
     def __init__(
@@ -110,6 +222,15 @@ class ReplacedTokens(_ChangedSamples):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ReplacedTokens, (self._samples, self._table, self._indices, self._tokenizer)
+
+    def _may_change(self) -> NDArray[np.int64]:
+        first, end = self._indices
+        return np.union1d(super()._may_change(), np.arange(first, min(end, len(self))))
+
+    @cached_property
+    def _documents(self) -> Documents:
+        """The documents that `_samples` gives spans of."""
+        return as_one(self._samples.dataset)
 
     def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
         first, end = self._indices
@@ -127,13 +248,12 @@ class ReplacedTokens(_ChangedSamples):
         joins = np.zeros(len(row) + 1, bool)
         joins[1:-1] = self._ends_in_word[known[:-1]] & self._starts_in_word[known[1:]]
         offset = 0
-        dataset = self.dataset
         for _, document, start, length in self._samples.spans(index, 1).tolist():
             first, end = offset, offset + length
             joins[first] = joins[end] = False
             if document >= 0 and (start > 0 or end == len(row)):
                 # The row's first and last words may continue in the document's tokens outside the row.
-                whole = np.clip(dataset[document], 0, len(self._replacement) - 1)
+                whole = np.clip(self._documents[document], 0, len(self._replacement) - 1)
                 if start > 0:
                     joins[first] = self._joins(int(whole[start - 1]), int(known[first]))
                 if start + length < len(whole):
@@ -162,23 +282,41 @@ def _is_in_word(character: str) -> bool:
     return character.isalnum() or character in "_\ufffd"
 
 
-class InsertedTokens(_ChangedSamples):
+class InsertedTokens(ChangedSamples):
     """Samples with token sequences written over their tokens; see `insert_tokens`."""
 
-    def __init__(
-        self, samples: Samples, inserts: Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]
-    ) -> None:
+    def __init__(self, samples: Samples, inserts: Inserts) -> None:
         super().__init__(samples)
-        self._inserts = {index: list(of_sample) for index, of_sample in inserts.items()}
+        self._by_sample = {index: list(of_sample) for index, of_sample in inserts.items()}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return InsertedTokens, (self._samples, self._inserts)
+        return InsertedTokens, (self._samples, self._by_sample)
+
+    def _inserts(self) -> list[Inserts]:
+        return [*super()._inserts(), self._by_sample]
+
+    def _may_change(self) -> NDArray[np.int64]:
+        return np.union1d(super()._may_change(), np.fromiter(self._by_sample, np.int64))
 
     def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
         for row, index in enumerate(indices.tolist()):
-            for offset, new in self._inserts.get(index, ()):
+            for offset, new in self._by_sample.get(index, ()):
                 tokens[row, offset : offset + len(new)] = new
         return tokens
+
+
+def _runs(kinds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The runs of equal, non-zero values in each row.
+
+    Shapes: (n_rows, k) -> (n, 4) int64, columns row, first, length, value.
+    """
+    is_first = np.ones(kinds.shape, bool)
+    is_first[:, 1:] = kinds[:, 1:] != kinds[:, :-1]
+    starts = np.flatnonzero(is_first)
+    lengths = np.diff(starts, append=kinds.size)
+    rows, firsts = np.divmod(starts, kinds.shape[1])
+    runs: NDArray[np.int64] = np.column_stack([rows, firsts, lengths, kinds.ravel()[starts]])
+    return runs.compress(runs[:, 3] != 0, axis=0)
 
 
 def replace_tokens(

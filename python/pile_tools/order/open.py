@@ -29,7 +29,7 @@ from pile_tools.order.order import (
 )
 from pile_tools.order.remote import RemoteRows
 from pile_tools.publish import Target
-from pile_tools.tokens.blends import documents_of
+from pile_tools.tokens.concatenated import as_one
 
 #: Maximum depth of saved interventions on each other: each level is opened by a recursive call.
 MAX_DEPTH = 32
@@ -261,7 +261,7 @@ def _part(
         padding=padding,
         as_gpt_neox=settings.is_as_gpt_neox,
     )
-    dataset = documents_of(samples)
+    dataset = as_one(samples.dataset)
     if dataset.fingerprint != manifest.required(found, entry, "fingerprint"):
         raise FormatError(
             f"built for another dataset than {dataset.prefix} is now; build it again ({found.path})"

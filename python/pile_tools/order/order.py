@@ -6,10 +6,10 @@ An order only reads samples; `pile_tools.timeline` searches them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, overload
+from typing import Literal, Protocol, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,8 @@ from pile_tools.errors import ConfigError, UnknownBatchSizeError
 from pile_tools.manifest import ORDER_FILE, Manifest
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
-from pile_tools.tokens.blends import documents_of
-from pile_tools.types import AnyPath, Tokens
+from pile_tools.tokens.concatenated import as_one
+from pile_tools.types import AnyPath, Documents, Tokens
 
 #: The rules by which orders are built.
 RULES = (
@@ -53,8 +53,8 @@ class Samples(Protocol):
         """Tokens of a sample."""
 
     @property
-    def dataset(self) -> Any:
-        """The documents that the samples are made of."""
+    def dataset(self) -> Documents | Sequence[Documents]:
+        """The documents that the samples are made of; for a blend, those of its datasets."""
 
     def __len__(self) -> int: ...
 
@@ -135,9 +135,12 @@ class Order:
         return self.manifest
 
     @property
-    def dataset(self) -> Any:
-        """The documents that the samples are made of; for rows, the rows themselves."""
-        return documents_of(self.samples)
+    def dataset(self) -> Documents:
+        """The documents that the samples are made of; for rows, the rows themselves.
+
+        The texts that an intervention inserts are documents too, after those of the base order.
+        """
+        return as_one(self.samples.dataset)
 
     @property
     def knows_documents(self) -> bool:

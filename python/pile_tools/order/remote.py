@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import http_client
+from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.http_client import MAX_FILE_BYTES, WINDOW_BYTES, WINDOW_SECONDS, StatusError, shown
 from pile_tools.types import Origin, Tokens
@@ -140,11 +141,16 @@ class RemoteRows:
         """False: the origin of rows is unknown."""
         return False
 
-    def origin(self, document: int) -> Origin | None:
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the address and the number of bytes there: the rows themselves are not read."""
+        return fingerprint({"address": self.address, "bytes": self._starts[-1]})
+
+    def origin(self, document: int, /) -> Origin | None:
         """None: the origin of rows is unknown."""
         return None
 
-    def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
+    def subset_numbers(self, documents: NDArray[np.int64], /) -> NDArray[np.int32]:
         """-1 for each document, as subsets are unknown: (n,) int32."""
         return np.full(len(documents), -1, np.int32)
 

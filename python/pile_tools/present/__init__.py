@@ -1,1 +1,1 @@
-"""Charts, and pages that mark spans in a text."""
+"""Charts, and pages with charts and tables or with marked spans of a text."""

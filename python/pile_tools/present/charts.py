@@ -1,31 +1,33 @@
-"""Draws charts without a library: stacked bars and lines as self-contained SVG, bars as text."""
+"""Draws charts without a library: as SVG that any program shows, and bars as text."""
 
 from __future__ import annotations
 
-import html
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import Protocol
 
-from pile_tools import publish, terminal
-from pile_tools.errors import ConfigError
+from pile_tools import terminal
+from pile_tools.present import colors
+from pile_tools.present.axes import Axis, Kind, number
+from pile_tools.present.markup import markup
 from pile_tools.publish import PAGE_MARK
 
-_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 960, 420, 70, 40, 48, 110
-#: Approximate width of a character.
-_CHARACTER = 7
-#: Degrees by which labels are rotated that do not fit side by side.
-_TURN = 35
-#: Okabe and Ito's colours, which colour-blind readers can distinguish, then greys.
-_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#666666", "#AAAAAA")
+#: Widths that charts are drawn for: a page or a paper, and a phone or half a page. One unit is about a pixel.
+WIDE, NARROW = 760, 360
+
+_FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
+_SIZE, _LINE = 12, 17
+#: Approximate widths of a character, and of one of a script such as Chinese.
+_CHARACTER, _WIDE_CHARACTER = 6.6, 12.0
+_RIGHT = 20
+#: Height below the plot, for the numbers and the name of its axis.
+_BELOW = 40
+#: Height of a name at the end of a line. Lines that end nearer to each other share a label.
+_NAME = 14
+_DASHES = ' stroke-dasharray="5 4"'
 _BLOCKS = " ▁▂▃▄▅▆▇█"
-_N_LABELS = 16
-
-
-def _markup(text: str) -> str:
-    """`text` as the content of an element; control characters, which XML forbids, are escaped."""
-    return html.escape(terminal.escape(text))
 
 
 def sparkline(values: Sequence[float]) -> str:
@@ -40,178 +42,487 @@ def bar(share: float, width: int = 24) -> str:
     return "█" * (eighths // 8) + (" ▏▎▍▌▋▊▉"[eighths % 8].strip())
 
 
-def stacked_bars(
-    title: str, unit: str, labels: Sequence[str], series: Mapping[str, Sequence[float]], *, largest: float = 0
-) -> str:
-    """An SVG with one bar for each label, its series stacked; the axis reaches at least `largest`."""
-    sums = [sum(values) for values in zip(*series.values(), strict=True)]
-    up = _Scale.of([*sums, largest], _HEIGHT - _BOTTOM, _TOP, False)
-    last = _CHARACTER * len(labels[-1]) * math.cos(math.radians(_TURN)) if labels else 0.0
-    parts = [
-        *_head(title, list(series), _WIDTH + max(0, math.ceil(last) - _RIGHT)),
-        *_levels(up, unit),
-        *_bars(labels, series, up),
-        "</svg>",
-    ]
-    return "\n".join(parts) + "\n"
+class Chart(Protocol):
+    """A chart."""
 
+    @property
+    def title(self) -> str:
+        """What it shows."""
 
-def lines(
-    title: str,
-    x_label: str,
-    y_label: str,
-    series: Mapping[str, Sequence[tuple[float, float]]],
-    *,
-    log_x: bool = False,
-    log_y: bool = False,
-) -> str:
-    """An SVG with one line for each series, through its points, which ascend by x.
-
-    Points that are not above 0 on a logarithmic axis are left out.
-    """
-    drawable = {
-        name: [(x, y) for x, y in of if (x > 0 or not log_x) and (y > 0 or not log_y)]
-        for name, of in series.items()
-    }
-    points = [point for of in drawable.values() for point in of]
-    across = _Scale.of([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, log_x)
-    up = _Scale.of([y for _, y in points], _HEIGHT - _BOTTOM, _TOP, log_y)
-    parts = [*_head(title, list(series), _WIDTH), *_levels(up, y_label), *_columns(across, x_label)]
-    for i, of in enumerate(drawable.values()):
-        drawn = [(across.at(x), up.at(y)) for x, y in of]
-        if len(drawn) == 1:
-            parts.append(
-                f'<circle cx="{drawn[0][0]:.1f}" cy="{drawn[0][1]:.1f}" r="2.5" fill="{_color(i)}"/>'
-            )
-        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{_color(i)}" stroke-width="1.6"/>')
-    return "\n".join([*parts, "</svg>"]) + "\n"
+    def svg(self, width: int, *, is_picture: bool = False) -> str:
+        """The chart as an `<svg>` element; a picture of its own has the title and a background too."""
 
 
 @dataclass(frozen=True)
-class _Scale:
-    """Maps the values of an axis to coordinates of the page."""
+class Series:
+    """A line of a chart.
 
+    Attributes:
+        name: Its name in the legend.
+        points: Its points (x, y), ascending by x.
+        color: Its colour.
+        stroke: Its width.
+        is_dashed: Whether it is dashed.
+        is_marked: Whether each point has a dot.
+        band: For each point, how far a band around the line reaches to each side.
+    """
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    color: str
+    stroke: float = 2
+    is_dashed: bool = False
+    is_marked: bool = False
+    band: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A chart of lines.
+
+    Attributes:
+        title: What it shows.
+        x_label: The name of the axis at the bottom, with its unit.
+        y_label: The name of the axis on the left, with its unit.
+        series: The lines; points that a logarithmic axis cannot show are left out.
+        x: The kind of the axis at the bottom.
+        y: The kind of the axis on the left.
+        is_from_zero: Whether a linear axis on the left contains 0.
+        marks: Values of x with a small mark at the bottom.
+        is_labelled_at_ends: Names the lines at their last points instead of in a legend, those that end
+            together in one label.
+        height: Height of the plot.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Sequence[Series]
+    x: Kind = "linear"
+    y: Kind = "linear"
+    is_from_zero: bool = True
+    marks: Sequence[float] = ()
+    is_labelled_at_ends: bool = False
+    height: int = 260
+
+    def svg(self, width: int, *, is_picture: bool = False) -> str:
+        """See `Chart`."""
+        shown = [self._points(one) for one in self.series]
+        points = [(point.x, y) for of in shown for point in of for y in (point.low, point.high)]
+        names = [_Name(s.name, s.color, s.is_dashed) for s in self.series]
+        right = max((_width(s.name) for s in self.series), default=0) + 30
+        frame = _Frame.of(
+            self.title,
+            [] if self.is_labelled_at_ends or len(names) < 2 else names,
+            (self.x_label, self.y_label),
+            Axis.of((y for _, y in points), self.height, 0, self.y, has_zero=self.is_from_zero),
+            width,
+            right=min(right, width // 3) if self.is_labelled_at_ends else _RIGHT,
+            is_picture=is_picture,
+        )
+        across = frame.across([*(x for x, _ in points), *self.marks], self.x)
+        for x in self.marks:
+            at = across.at(x)
+            frame.add(_line(at, at, frame.bottom, frame.bottom - 7, colors.INK, 1))
+        ends = []
+        for one, of in zip(self.series, shown, strict=True):
+            line = [(across.at(point.x), frame.y(point.y)) for point in of]
+            if one.band:
+                upper = [(across.at(point.x), frame.y(point.high)) for point in of]
+                lower = [(across.at(point.x), frame.y(point.low)) for point in reversed(of)]
+                corners = _path([*upper, *lower])
+                frame.add(f'<polygon points="{corners}" fill="{one.color}" fill-opacity="0.18"/>')
+            frame.add(
+                f'<polyline points="{_path(_thinned(line))}" fill="none" stroke="{one.color}" '
+                f'stroke-width="{one.stroke:g}" stroke-linejoin="round"{_DASHES if one.is_dashed else ""}/>'
+            )
+            if one.is_marked or len(line) == 1:
+                frame.add(*(_dot(x, y, 3, one.color) for x, y in line))
+            if line:
+                ends.append((line[-1][1], _Name(one.name, one.color, one.is_dashed)))
+        if self.is_labelled_at_ends:
+            frame.add(*_end_labels(ends, width - frame.right + 8, frame.right - 30, frame.bottom))
+        return frame.svg()
+
+    def _points(self, one: Series) -> list[_Point]:
+        """The points that the axes can show."""
+        band = one.band or [0.0] * len(one.points)
+        lowest = 0.0 if self.is_from_zero else float("-inf")
+        return [
+            _Point(x, y, max(y - away, lowest), y + away)
+            for (x, y), away in zip(one.points, band, strict=True)
+            if (self.x != "log" or x > 0) and (self.y != "log" or y > 0)
+        ]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A point of a line, and the ends of the band there, which are equal to it without a band."""
+
+    x: float
+    y: float
     low: float
     high: float
-    start: float
-    end: float
-    is_log: bool
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A chart of bars over intervals, their series stacked.
+
+    Attributes:
+        title: What it shows.
+        x_label: The name of the axis at the bottom, with its unit.
+        y_label: The name of the axis on the left, with its unit.
+        edges: The ends of the intervals, ascending, one more than intervals.
+        series: The values of each series, one for each interval.
+        largest: The axis on the left reaches at least this.
+        height: Height of the plot.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    edges: Sequence[float]
+    series: Mapping[str, Sequence[float]]
+    largest: float = 0
+    height: int = 220
+
+    def svg(self, width: int, *, is_picture: bool = False) -> str:
+        """See `Chart`."""
+        edges, series = _merged(self.edges, self.series, width // 2)
+        sums = [sum(values) for values in zip(*series.values(), strict=True)]
+        frame = _Frame.of(
+            self.title,
+            [_Name(name, colors.of_series(i)) for i, name in enumerate(series)],
+            (self.x_label, self.y_label),
+            Axis.of([*sums, self.largest], self.height, 0, "linear"),
+            width,
+            is_picture=is_picture,
+        )
+        across = frame.across(edges, "linear")
+        ends = [across.at(edge) for edge in edges]
+        base = [0.0] * len(sums)
+        for i, values in enumerate(series.values()):
+            for column, (start, end) in enumerate(pairwise(ends)):
+                top, bottom = frame.y(base[column] + values[column]), frame.y(base[column])
+                gap = min(1.0, (end - start) / 8)
+                if bottom > top:
+                    frame.add(_box(start, top, end - start - gap, bottom - top, colors.of_series(i)))
+                base[column] += values[column]
+        return frame.svg()
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A chart of bars to the right, each with its name and value.
+
+    Attributes:
+        title: What it shows.
+        unit: What the values count.
+        values: The value of each name, in the order that they are drawn.
+    """
+
+    title: str
+    unit: str
+    values: Sequence[tuple[str, float]]
+
+    def svg(self, width: int, *, is_picture: bool = False) -> str:
+        """See `Chart`."""
+        shown = [(_fit(name, width * 0.4), value) for name, value in self.values]
+        left = max((_width(name) for name, _ in shown), default=0) + 8
+        right = max((_width(_count(value)) for _, value in shown), default=0) + 8
+        largest = max((value for _, value in shown), default=0) or 1
+        picture = _Picture(self.title, width, is_picture=is_picture)
+        picture.add(_text(left, picture.y + 12, self.unit, color=colors.GREY))
+        picture.y += _LINE + 4
+        for (name, value), (whole, _) in zip(shown, self.values, strict=True):
+            length = (width - left - right) * value / largest
+            middle = picture.y + _LINE / 2 + 3
+            picture.add(
+                f"<g><title>{markup(whole)}</title>{_text(left - 8, middle, name, anchor='end')}</g>",
+                _box(left, picture.y, max(length, 0.5), _LINE - 3, colors.SERIES[0]),
+                _text(left + length + 6, middle, _count(value), color=colors.GREY),
+            )
+            picture.y += _LINE + 2
+        return picture.svg()
+
+
+@dataclass(frozen=True)
+class Dots:
+    """A chart of groups side by side: a dot for each value, a bar for the mean.
+
+    Attributes:
+        title: What it shows.
+        x_label: What the groups are.
+        y_label: The name of the axis on the left, with its unit.
+        groups: The values of each group by its name.
+        colors: The colour of each group.
+        largest: The axis on the left reaches at least this.
+        height: Height of the plot.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    groups: Mapping[str, Sequence[float]]
+    colors: Sequence[str] = field(default=())
+    largest: float = 0
+    height: int = 260
+
+    def svg(self, width: int, *, is_picture: bool = False) -> str:
+        """See `Chart`."""
+        values = [value for of in self.groups.values() for value in of]
+        frame = _Frame.of(
+            self.title,
+            [],
+            (self.x_label, self.y_label),
+            Axis.of([*values, self.largest], self.height, 0, "linear"),
+            width,
+            is_picture=is_picture,
+        )
+        column = (width - frame.left - frame.right) / max(1, len(self.groups))
+        for i, ((name, of), color) in enumerate(zip(self.groups.items(), self.colors, strict=True)):
+            middle = frame.left + column * (i + 0.5)
+            frame.add(_text(middle, frame.bottom + 18, _fit(name, column), anchor="middle"))
+            if not of:
+                continue
+            top = frame.y(sum(of) / len(of))
+            start, wide = middle - 0.36 * column, 0.72 * column
+            frame.add(_box(start, top, wide, frame.bottom - top, color, opacity=0.35))
+            for j, value in enumerate(of):
+                spread = 0.0 if len(of) == 1 else j / (len(of) - 1) - 0.5
+                frame.add(_dot(middle + 0.52 * column * spread, frame.y(value), 3, color))
+        return frame.svg()
+
+
+def _merged(
+    edges: Sequence[float], series: Mapping[str, Sequence[float]], most: int
+) -> tuple[Sequence[float], Mapping[str, Sequence[float]]]:
+    """At most `most` intervals: neighbours are merged and have the mean of their values, by length."""
+    n = len(edges) - 1
+    if n <= most:
+        return edges, series
+    borders = [n * i // most for i in range(most + 1)]
+
+    def mean(values: Sequence[float], start: int, end: int) -> float:
+        lengths = [edges[i + 1] - edges[i] for i in range(start, end)]
+        return sum(length * value for length, value in zip(lengths, values[start:end], strict=True)) / sum(
+            lengths
+        )
+
+    return [edges[i] for i in borders], {
+        name: [mean(values, start, end) for start, end in pairwise(borders)]
+        for name, values in series.items()
+    }
+
+
+def stairs(edges: Sequence[float], values: Sequence[float]) -> list[tuple[float, float]]:
+    """The points of a line that is constant between edges."""
+    ends = zip(pairwise(edges), values, strict=True)
+    return [(edge, value) for (start, end), value in ends for edge in (start, end)]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A name in a legend."""
+
+    text: str
+    color: str
+    is_dashed: bool = False
+
+
+class _Picture:
+    """An `<svg>` element that is drawn from the top down; `y` is the bottom of what is drawn so far."""
+
+    def __init__(self, title: str, width: int, *, is_picture: bool) -> None:
+        self.title, self.width, self.is_picture = title, width, is_picture
+        self.parts: list[str] = []
+        self.y = 4.0
+        if is_picture:
+            self.parts.append(_text(4, 22, _fit(title, width * 0.8), size=15))
+            self.y = 34.0
+
+    def add(self, *parts: str) -> None:
+        self.parts += parts
+
+    def svg(self) -> str:
+        """The element, which ends at `y`."""
+        height = self.y + 4
+        size, background = "", []
+        if self.is_picture:
+            size = f'width="{self.width}" height="{height:.0f}" '
+            background = [PAGE_MARK, _box(0, 0, self.width, height, colors.PAPER)]
+        return "\n".join(
+            [
+                f'<svg xmlns="http://www.w3.org/2000/svg" {size}viewBox="0 0 {self.width} {height:.0f}" '
+                f'role="img" aria-label="{markup(self.title)}" font-family="{_FONT}" font-size="{_SIZE}">',
+                *background,
+                *self.parts,
+                "</svg>\n",
+            ]
+        )
+
+
+class _Frame:
+    """A picture with axes: `left` and `right` are the margins, `top` and `bottom` the ends of the plot."""
+
+    def __init__(self, picture: _Picture, up: Axis, left: float, right: float, x_label: str) -> None:
+        self._picture, self._up, self._x_label = picture, up, x_label
+        self.left, self.right = left, right
+        self.top, self.bottom = picture.y, picture.y + up.start
 
     @classmethod
-    def of(cls, values: Sequence[float], start: float, end: float, is_log: bool) -> _Scale:
-        if not is_log:
-            low, high = min([0.0, *values]), max(values, default=0.0)
-            step = _step(high - low)
-            top = step * max(1, math.ceil(high / step - 1e-9))
-            return cls(step * math.floor(low / step), top, start, end, False)
-        low = 10.0 ** math.floor(math.log10(min(values, default=1.0)))
-        high = 10.0 ** math.ceil(math.log10(max(values, default=1.0)))
-        return cls(low, high if high > low else low * 10, start, end, True)
+    def of(
+        cls,
+        title: str,
+        legend: Sequence[_Name],
+        labels: tuple[str, str],
+        up: Axis,
+        width: int,
+        *,
+        right: float = _RIGHT,
+        is_picture: bool,
+    ) -> _Frame:
+        """Draws the legend and the axis on the left, whose coordinates are from the top of the plot."""
+        picture = _Picture(title, width, is_picture=is_picture)
+        ticks = up.ticks(20)
+        left = max((_width(number(value)) for value in ticks), default=0) + 14
+        _draw_legend(picture, legend)
+        picture.add(_text(4, picture.y + 12, labels[1], color=colors.GREY))
+        picture.y += _LINE + 10
+        for value in ticks:
+            y = picture.y + up.at(value)
+            picture.add(_line(left, width - right, y, y, colors.GRID, 1))
+            picture.add(_text(left - 6, y + 4, number(value), anchor="end", color=colors.GREY))
+        frame = cls(picture, up, left, right, labels[0])
+        middle = (left + width - right) / 2
+        frame.add(_text(middle, frame.bottom + 36, labels[0], anchor="middle", color=colors.GREY))
+        return frame
 
-    def at(self, value: float) -> float:
-        low, high, value = (
-            (math.log10(v) for v in (self.low, self.high, value))
-            if self.is_log
-            else (self.low, self.high, value)
-        )
-        return self.start + (self.end - self.start) * (value - low) / (high - low)
+    def y(self, value: float) -> float:
+        """The coordinate of a value on the axis on the left."""
+        return self.top + self._up.at(value)
 
-    def ticks(self) -> list[float]:
-        """The labelled values: powers of ten, or evenly spaced round numbers."""
-        if not self.is_log:
-            step = _step(self.high - self.low)
-            return [self.low + step * i for i in range(round((self.high - self.low) / step) + 1)]
-        n = round(math.log10(self.high / self.low))
-        return [self.low * 10**i for i in range(0, n + 1, -(-n // 10))]
+    def across(self, values: Iterable[float], kind: Kind) -> Axis:
+        """Draws the axis at the bottom for values."""
+        width = self._picture.width
+        axis = Axis.of(values, self.left, width - self.right, kind, is_exact=True)
+        widest = max((_width(number(value)) for value in axis.ticks(0)), default=0)
+        for value in axis.ticks(widest + 12):
+            x = axis.at(value)
+            self.add(_line(x, x, self.top, self.bottom, colors.GRID, 1))
+            self.add(_text(x, self.bottom + 18, number(value), anchor="middle", color=colors.GREY))
+        return axis
 
+    def add(self, *parts: str) -> None:
+        self._picture.add(*parts)
 
-def _levels(up: _Scale, label: str) -> list[str]:
-    """The axis on the left, with grid lines and numbers."""
-    position = f"translate(14 {(up.start + up.end) / 2:.0f}) rotate(-90)"
-    parts = [f'<text transform="{position}" text-anchor="middle">{_markup(label)}</text>']
-    for value in up.ticks():
-        y = up.at(value)
-        parts.append(f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#ddd"/>')
-        parts.append(f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:,.6g}</text>')
-    return parts
-
-
-def _columns(across: _Scale, label: str) -> list[str]:
-    """The axis at the bottom, with grid lines and numbers."""
-    bottom = _HEIGHT - _BOTTOM
-    middle = f'x="{(across.start + across.end) / 2:.0f}" y="{bottom + 38}" text-anchor="middle"'
-    parts = [f"<text {middle}>{_markup(label)}</text>"]
-    for value in across.ticks():
-        x = across.at(value)
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{bottom}" stroke="#eee"/>')
-        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{value:,.10g}</text>')
-    return parts
-
-
-def write_chart(path: Path, svg: str) -> None:
-    """Writes a chart as `.svg`, or as an HTML page as `.html`. Raises ConfigError for another suffix."""
-    if path.suffix == ".html":
-        head = '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>pile-tools</title>'
-        publish.write_page(path, f"{head}\n{svg}</html>\n")
-    elif path.suffix == ".svg":
-        publish.write_page(path, svg)
-    else:
-        raise ConfigError(
-            f"a chart is written as .svg or .html, not {path.suffix or 'without a suffix'} ({path})"
-        )
+    def svg(self) -> str:
+        self.add(_line(self.left, self._picture.width - self.right, self.bottom, self.bottom, colors.NONE, 1))
+        self._picture.y = self.bottom + _BELOW
+        return self._picture.svg()
 
 
-def _head(title: str, names: list[str], width: int) -> list[str]:
-    return [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {_HEIGHT}" '
-        'font-family="system-ui, sans-serif" font-size="12" fill="#222">',
-        PAGE_MARK,
-        f'<rect width="{width}" height="{_HEIGHT}" fill="#fff"/>',
-        f'<text x="{_LEFT}" y="20" font-size="15">{_markup(title)}</text>',
-        *_legend(names),
-    ]
-
-
-def _step(length: float) -> float:
-    """The smallest 1, 2 or 5 times a power of ten that divides a length into at most five steps."""
-    if length <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(length / 5))
-    return next(power * step for step in (1, 2, 5, 10, 20) if power * step >= length / 5 * (1 - 1e-9))
-
-
-def _legend(names: list[str]) -> list[str]:
-    parts, x = [], float(_LEFT)
+def _draw_legend(picture: _Picture, names: Sequence[_Name]) -> None:
+    """Draws the legend, in as many lines as it needs."""
+    x = 4.0
     for i, name in enumerate(names):
-        parts.append(f'<rect x="{x:.0f}" y="29" width="10" height="10" fill="{_color(i)}"/>')
-        parts.append(f'<text x="{x + 14:.0f}" y="38">{_markup(name)}</text>')
-        x += 34 + _CHARACTER * len(terminal.escape(name))
-    return parts
+        shown = _fit(name.text, picture.width * 0.6)
+        length = 34 + _width(shown)
+        if i and x + length > picture.width:
+            x, picture.y = 4.0, picture.y + _LINE
+        picture.add(_swatch(x, picture.y + 8, name), _text(x + 18, picture.y + 12, shown))
+        x += length
+    if names:
+        picture.y += _LINE + 6
 
 
-def _color(i: int) -> str:
-    return _COLORS[i % len(_COLORS)]
+def _swatch(x: float, y: float, name: _Name) -> str:
+    if name.is_dashed:
+        return _line(x, x + 13, y, y, name.color, 3, more=_DASHES)
+    return _line(x, x + 13, y, y, name.color, 7)
 
 
-def _bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], up: _Scale) -> list[str]:
+def _end_labels(ends: Sequence[tuple[float, _Name]], x: float, width: float, lowest: float) -> list[str]:
+    """One label for the lines that end at about the same height: their names below each other."""
+    groups = [[end] for end in sorted(ends, key=lambda end: end[0])]
+
+    def middle(group: list[tuple[float, _Name]]) -> float:
+        return min(sum(y for y, _ in group) / len(group), lowest - _NAME * (len(group) - 1) / 2)
+
+    def overlap(above: list[tuple[float, _Name]], below: list[tuple[float, _Name]]) -> bool:
+        return middle(below) - middle(above) < _NAME * (len(above) + len(below)) / 2
+
+    i = 0
+    while i + 1 < len(groups):
+        if overlap(groups[i], groups[i + 1]):
+            groups[i : i + 2] = [groups[i] + groups[i + 1]]
+            i = max(0, i - 1)
+        else:
+            i += 1
     parts = []
-    width = (_WIDTH - _LEFT - _RIGHT) / max(len(labels), 1)
-    every = -(-len(labels) // _N_LABELS)
-    fit = all(_CHARACTER * len(label) < width * every for label in labels)
-    for column, label in enumerate(labels):
-        x, base = _LEFT + column * width, 0.0
-        for i, values in enumerate(series.values()):
-            height = up.at(base) - up.at(base + values[column])
-            if height > 0:
-                parts.append(
-                    f'<rect x="{x + width * 0.06:.2f}" y="{up.at(base + values[column]):.2f}" '
-                    f'width="{width * 0.88:.2f}" height="{height:.2f}" fill="{_color(i)}"/>'
-                )
-            base += values[column]
-        if column % every == 0:
-            at = f"translate({x + width / 2:.1f} {_HEIGHT - _BOTTOM + 18})"
-            anchor = "middle" if fit else "start"
-            turn = "" if fit else f" rotate({_TURN})"
-            parts.append(f'<text transform="{at}{turn}" text-anchor="{anchor}">{_markup(label)}</text>')
+    for group in groups:
+        first = middle(group) - _NAME * (len(group) - 1) / 2
+        for row, (_, name) in enumerate(group):
+            y = first + row * _NAME
+            parts += [_swatch(x, y, name), _text(x + 18, y + 4, _fit(name.text, width))]
     return parts
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that are seen: of those within half a unit of x the first, the last and the extremes."""
+    kept = []
+    for _, found in groupby(points, key=lambda point: round(2 * point[0])):
+        group = list(found)
+        ends = (0, len(group) - 1)
+        extremes = (f(range(len(group)), key=lambda i: group[i][1]) for f in (min, max))
+        kept += [group[i] for i in sorted({*ends, *extremes})]
+    return kept
+
+
+def _width(text: str) -> float:
+    """The approximate width of a text."""
+    return sum(
+        _WIDE_CHARACTER if unicodedata.east_asian_width(character) in "WF" else _CHARACTER
+        for character in terminal.escape(text)
+    )
+
+
+def _fit(text: str, width: float) -> str:
+    """The text, shortened to a width."""
+    shown = terminal.escape(text)
+    if _width(shown) <= width:
+        return shown
+    while shown and _width(shown) > width - _WIDE_CHARACTER:
+        shown = shown[:-1]
+    return shown + "…"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.6g}" if value < 1e6 else f"{value:,.0f}"
+
+
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", size: int = _SIZE, color: str = colors.INK
+) -> str:
+    how = "" if anchor == "start" else f' text-anchor="{anchor}"'
+    how += "" if size == _SIZE else f' font-size="{size}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{color}"{how}>{markup(text)}</text>'
+
+
+def _line(x1: float, x2: float, y1: float, y2: float, color: str, width: float, more: str = "") -> str:
+    ends = f'x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1:.1f}" y2="{y2:.1f}"'
+    return f'<line {ends} stroke="{color}" stroke-width="{width:g}"{more}/>'
+
+
+def _box(x: float, y: float, width: float, height: float, color: str, opacity: float = 1) -> str:
+    box = f'<rect x="{x:.2f}" y="{y:.2f}" width="{width:.2f}" height="{height:.2f}" fill="{color}"'
+    return f"{box}/>" if opacity == 1 else f'{box} fill-opacity="{opacity:g}"/>'
+
+
+def _dot(x: float, y: float, radius: float, color: str) -> str:
+    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{color}"/>'
+
+
+def _path(points: Iterable[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
 
+from pile_tools.present.markup import markup_lines
+from pile_tools.present.pages import document
 from pile_tools.publish import PAGE_MARK
 from pile_tools.search import Span
-from pile_tools.terminal import escape_text
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,10 @@ class Entry:
     seen: str
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head>{mark}<meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>
-<body><header><h1>{title}</h1><p>{about}</p></header>
+_BODY = """<header><h1>{title}</h1><p>{about}</p></header>
 <main><section class="text"><pre>{text}</pre></section>
 <section class="spans"><h2>Where they occur, the rarest first</h2><ol>{listed}</ol></section></main>
-</body></html>
 """
-
-
-def _markup(text: str) -> str:
-    """`text` as the content of an element: lines and tabs stay, other control characters are escaped."""
-    return html.escape(escape_text(text))
 
 
 def fragments(text: str, spans: Sequence[Span]) -> Iterator[tuple[str, range]]:
@@ -77,21 +68,17 @@ def page(title: str, text: str, entries: Sequence[Entry], about: str) -> str:
     marked = []
     for fragment, covering in fragments(text, spans):
         if not covering:
-            marked.append(_markup(fragment))
+            marked.append(markup_lines(fragment))
             continue
         rarest = min(covering, key=rank_of.__getitem__)
         depth = min(3, len(covering))
-        marked.append(f'<a class="m{depth}" href="#s{rarest + 1}">{_markup(fragment)}</a>')
+        marked.append(f'<a class="m{depth}" href="#s{rarest + 1}">{markup_lines(fragment)}</a>')
     listed = "".join(_listed(number, entries[number]) for number in ranked)
     style = resources("pile_tools.present").joinpath("marked.css").read_text(encoding="utf-8")
-    return _PAGE.format(
-        mark=PAGE_MARK,
-        title=_markup(title),
-        style=style,
-        about=_markup(about),
-        text="".join(marked),
-        listed=listed,
+    body = _BODY.format(
+        title=markup_lines(title), about=markup_lines(about), text="".join(marked), listed=listed
     )
+    return document(title, body, style, mark=PAGE_MARK)
 
 
 def rarest_first(spans: Sequence[Span]) -> list[int]:
@@ -101,13 +88,13 @@ def rarest_first(spans: Sequence[Span]) -> list[int]:
 
 def _listed(number: int, entry: Entry) -> str:
     span = entry.span
-    occurrences = "".join(f"<li>{_markup(line)}</li>" for line in entry.occurrences)
+    occurrences = "".join(f"<li>{markup_lines(line)}</li>" for line in entry.occurrences)
     n_more = span.count - len(entry.occurrences)
     more = f"<li>... and {n_more:,} more</li>" if n_more > 0 else ""
-    seen = f'<p class="seen">{_markup(entry.seen)}</p>' if entry.seen else ""
+    seen = f'<p class="seen">{markup_lines(entry.seen)}</p>' if entry.seen else ""
     times = "time" if span.count == 1 else "times"
     return (
-        f'<li id="s{number + 1}"><q>{_markup(span.text)}</q>'
+        f'<li id="s{number + 1}"><q>{markup_lines(span.text)}</q>'
         f"<p>{span.count:,} {times}, {span.end - span.start:,} bytes</p>{seen}"
         f"<ul>{occurrences}{more}</ul></li>"
     )

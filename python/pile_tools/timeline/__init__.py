@@ -6,7 +6,7 @@ Steps and rows refer to a batch size: the order's, or the one passed. A table is
 
 from pile_tools.timeline.mixture import Mixture, mixture
 from pile_tools.timeline.repeats import Repeats, repeats
-from pile_tools.timeline.steps import extent
+from pile_tools.timeline.steps import extent, is_searchable
 from pile_tools.timeline.terms import TermsInTime, count_arithmetic, count_terms
 from pile_tools.timeline.trace import trace
 from pile_tools.timeline.when import RULE, Finder, When, when
@@ -21,6 +21,7 @@ __all__ = [
     "count_arithmetic",
     "count_terms",
     "extent",
+    "is_searchable",
     "mixture",
     "repeats",
     "trace",

@@ -48,7 +48,8 @@ def repeats(
     """The tokens and documents that the model reads again, by repeated epochs and by duplicate documents.
 
     Documents are duplicates if all their tokens are equal. The last token of a row is only predicted in it;
-    it counts in the row whose input it is.
+    it counts in the row whose input it is. Tokens that an intervention replaced or wrote over do not
+    count, and an inserted text is a document.
 
     Args:
         order: The order of the run.

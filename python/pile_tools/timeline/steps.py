@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools._core import TrainingOrder
 from pile_tools.errors import ConfigError, UnknownBatchSizeError
+from pile_tools.order.interventions import ChangedSamples
 from pile_tools.order.order import Order
 from pile_tools.tables import Table
 
@@ -33,14 +36,22 @@ def checked_extent(order: Order, interval_steps: int, batch_size: int | None) ->
     return extent(order, batch_size)
 
 
-def core_order(order: Order) -> TrainingOrder:
-    """The order's samples as the core reads them.
+def is_searchable(order: Order) -> bool:
+    """Whether the core can read the order's samples; it cannot read rows on a server."""
+    samples = order.samples
+    base = samples.base if isinstance(samples, ChangedSamples) else samples
+    return isinstance(base, TrainingOrder)
 
-    Raises ConfigError for rows on a server and for orders with interventions, which the core cannot read.
+
+def core_order(order: Order) -> TrainingOrder:
+    """The order's samples as the core reads them, interventions included.
+
+    Raises ConfigError for an order that is not searchable.
     """
-    if isinstance(order.samples, TrainingOrder):
-        return order.samples
-    raise ConfigError(f"rows on a server and orders with interventions cannot be searched ({order.path})")
+    if not is_searchable(order):
+        raise ConfigError(f"rows on a server cannot be searched ({order.path})")
+    samples = order.samples
+    return samples.core if isinstance(samples, ChangedSamples) else cast(TrainingOrder, samples)
 
 
 def with_steps(table: Table, batch_size: int) -> Table:

@@ -13,6 +13,8 @@ _COLUMNS = ("epoch", "sample", "offset", "token", "length")
 def trace(order: Order, document: int, *, batch_size: int | None = None) -> Table:
     """Every row that holds a part of a document, in training order, those after the run's last step included.
 
+    Tokens that an intervention replaced or wrote over are no part of it. Inserted texts are documents too.
+
     Columns, all int64: epoch (copy of the document, from 0), sample, step, row, offset (first token in the
     row), token (first in the document), length (tokens).
 

@@ -53,13 +53,16 @@ class When:
         texts: The bytes searched for each query: the normalized text, or the ids as they are stored.
         sightings: In training order, one row for each sample that holds an occurrence whole (`n_parts` 1), or
             one for each part of an occurrence that no sample holds whole. Columns, all int64: occurrence
-            (number shared by the parts of one occurrence), text (index in `texts`), document, byte (first in
-            the decoded document), token (first in the document), n_tokens, epoch (copy of the document, from
+            (number shared by the parts of one occurrence), text (index in `texts`), document (of the order's
+            `dataset`), byte (first in the decoded document as it is stored), token (first in the document),
+            n_tokens, epoch (copy of the document, from
             0), part, n_parts, sample, step, row, offset (first token in the row), length (tokens of the
             part), n_documents.
-        n_occurrences: By text, occurrences in the documents, each counted once: (n_texts,) int64.
+        n_occurrences: By text, occurrences in the documents and inserted texts, each counted once: (n_texts,)
+            int64. Those with a replaced token are in no document.
         n_beyond: By text, occurrences with a part after the run's last step: (n_texts,) int64.
-        n_unreached: By text, occurrences with a token that is in no sample of the order: (n_texts,) int64.
+        n_unreached: By text, occurrences that no sample of the order shows, as one of their tokens is in none
+            or was changed by an intervention: (n_texts,) int64.
         n_documents: Documents searched.
         n_tokens: Tokens searched.
         n_without_bytes: Searched tokens whose ids decode to nothing.
@@ -121,6 +124,10 @@ def when(
     A text occurs where its bytes occur in the decoded text of one document, whatever the token borders; a
     list of ids occurs where these ids follow each other. A `str` is normalized as the tokenizer normalizes
     text; bytes are searched unchanged.
+
+    In an order with interventions a text is found where the samples show it. Inserted texts are documents of
+    their own. A replaced token belongs to its document, so a text is found with the new token and not with
+    the old one. Two rows that share a token show a text across their border only if it is the same in both.
 
     Args:
         order: The order of the run.

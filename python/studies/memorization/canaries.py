@@ -7,6 +7,7 @@ The file is `canaries.json` of `pile-tools sample`, or any of its form:
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import FormatError, PileError, TrainingOrder
+from pile_tools import FormatError, PileError, timeline
 from pile_tools.order.order import Samples
 from studies.checked import items, read_object, record, text, whole
 from studies.memorization.scores import summarize
@@ -76,19 +77,18 @@ def find_samples(sequences: NDArray[np.int64], run: Run) -> list[NDArray[np.int6
 
     Shapes: (n, k + l) int64 -> n arrays (n_occurrences,) int64.
     """
-    samples = run.order.samples
     if not len(sequences):
         return []
-    if not isinstance(samples, TrainingOrder):
-        return _scan(sequences, samples, run.n_samples)
-    found = samples.find(list(sequences), run.n_samples)
-    found = found[np.argsort(found[:, 0], kind="stable")]
-    ends = np.searchsorted(found[:, 0], np.arange(1, len(sequences)))
-    return np.split(found[:, 1], ends)
+    if not timeline.is_searchable(run.order):
+        return _scan(sequences, run.order.samples, run.n_samples)
+    of_run = dataclasses.replace(run.order, made_for=run.n_samples, batch_size=run.batch_size)
+    found = timeline.when(of_run, sequences.tolist(), across_documents=True).sightings
+    whole = found[found["n_parts"] == 1]
+    return [whole["sample"][whole["text"] == number] for number in range(len(sequences))]
 
 
 def _scan(sequences: NDArray[np.int64], samples: Samples, n_samples: int) -> list[NDArray[np.int64]]:
-    """`find_samples` for interventions, whose rows are made when they are read."""
+    """`find_samples` for rows on a server, which the core cannot read."""
     n_tokens = sequences.shape[1]
     numbers_by_sequence: dict[bytes, list[int]] = {}
     for number, sequence in enumerate(sequences):

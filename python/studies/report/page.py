@@ -11,6 +11,8 @@ from markupsafe import Markup
 
 from pile_tools import Tokenizer
 from pile_tools.config import Settings
+from pile_tools.present import pages
+from pile_tools.present.charts import Chart
 from pile_tools.terminal import escape_text
 from studies.report import chain, plots, wording
 from studies.report.facts import Composition, Facts
@@ -43,7 +45,12 @@ def render(facts: Facts, output: Path) -> str:
         "file_name": lambda path: "/".join(PurePath(path).parts[-2:]),
     }
     template = environment.from_string(_resource("report.html.j2"))
-    return template.render(_values(facts, output))
+    body = template.render(_values(facts, output))
+    return pages.document(f"Report of the run {_name(facts)}", body, _resource("report.css"))
+
+
+def _name(facts: Facts) -> str:
+    return facts.run.folder.resolve().name
 
 
 def _shown(value: Any) -> Any:
@@ -59,8 +66,7 @@ def _values(facts: Facts, output: Path) -> dict[str, Any]:
     counts = [subset["n_text_bytes"] for subset in subsets]
     n_text_bytes = None if None in counts else sum(counts)
     return {
-        "css": Markup(_resource("report.css")),
-        "name": run.folder.resolve().name,
+        "name": _name(facts),
         "facts": facts,
         "run": run,
         "n_tokens_trained": run.n_samples * run.order.seq_length,
@@ -90,17 +96,21 @@ def _values(facts: Facts, output: Path) -> dict[str, Any]:
 
 
 def _plots(facts: Facts) -> dict[str, Markup | None]:
-    """The figures by name; None for one without data. Matplotlib escapes text that it writes."""
+    """The charts by name; None for one without data."""
     tables, found = facts.memorization["checkpoints"], facts.canaries
     n_tokens = facts.memorization["continuation_tokens"]
-    drawn = {
-        "plot_composition": plots.composition(facts.composition) if facts.composition else None,
-        "plot_loss": plots.loss(facts.log, facts.run.checkpoints),
-        "plot_rows": plots.rows(tables),
-        "plot_curves": plots.canary_curves(tables) if found else None,
-        "plot_dots": plots.canary_dots(found["canaries"], n_tokens) if found else None,
+
+    def shown(chart: Chart, *, is_half: bool = False) -> Markup:
+        return Markup(pages.drawn(chart, is_half=is_half))
+
+    return {
+        "plot_composition": shown(plots.composition(facts.composition)) if facts.composition else None,
+        "plot_loss": shown(plots.loss(facts.log, facts.run.checkpoints)),
+        "plot_learning_rate": shown(plots.learning_rate(facts.log)),
+        "plot_rows": shown(plots.rows(tables)),
+        "plot_curves": shown(plots.canary_curves(tables), is_half=True) if found else None,
+        "plot_dots": shown(plots.canary_dots(found["canaries"], n_tokens), is_half=True) if found else None,
     }
-    return {name: None if svg is None else Markup(svg) for name, svg in drawn.items()}
 
 
 def _subsets(facts: Facts) -> list[dict[str, Any]]:

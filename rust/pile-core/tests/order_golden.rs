@@ -12,8 +12,7 @@ use pile_core::{
         weights_by_documents,
     },
     progress::Progress,
-    timeline::find_sequences,
-    tokens::{Span, TokenDataset, TokenSource},
+    tokens::{TokenDataset, TokenSource},
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -194,59 +193,6 @@ fn shuffles_equal_numpy() {
             "{case}"
         );
     }
-}
-
-#[test]
-fn sequences_are_found_where_a_comparison_at_every_token_finds_them() {
-    let Some(golden) = shared::golden("neox") else {
-        return;
-    };
-    let folder = tempfile::tempdir().unwrap();
-    let dataset = TokenDataset::open(&golden.join("dataset/mini_eod_text_document")).unwrap();
-    let stem = folder.path().join("order");
-    let config = OrderConfig::packed(stem.clone(), 64, 4000, 7);
-    build(
-        &dataset.lengths().unwrap(),
-        None,
-        &config,
-        &Progress::default(),
-    )
-    .unwrap();
-    let order = TrainingOrder::open(&stem, 64, dataset).unwrap();
-    let n_samples = order.n_samples();
-    let source = order.source();
-    let sequences: Vec<Vec<i64>> = (0..40)
-        .map(|i| {
-            let document = i * 5;
-            let length = source.document_length(document).unwrap().min(6);
-            source
-                .tokens(&[Span {
-                    document,
-                    start: 0,
-                    length,
-                }])
-                .unwrap()
-        })
-        .filter(|tokens| tokens.len() >= 4)
-        .collect();
-    let found = find_sequences(&order, &sequences, n_samples, &Progress::default()).unwrap();
-    let mut n_expected = 0;
-    for sample in 0..n_samples {
-        let row = source.tokens(&order.spans(sample).unwrap()).unwrap();
-        for (sequence, tokens) in sequences.iter().enumerate() {
-            for (offset, window) in row.windows(tokens.len()).enumerate() {
-                if window == tokens {
-                    n_expected += 1;
-                    let at = |p: &&pile_core::timeline::SequenceOccurrence| {
-                        (p.sequence, p.sample, p.offset) == (sequence as u64, sample, offset as u64)
-                    };
-                    assert_eq!(found.iter().filter(at).count(), 1);
-                }
-            }
-        }
-    }
-    assert_eq!(found.len(), n_expected);
-    assert!(n_expected > 40);
 }
 
 /// serde_json may be off in the last digit of a float.

@@ -43,7 +43,7 @@ mod _core {
         split_documents, train_tokenizer, weights_by_documents, write_blend,
     };
     #[pymodule_export]
-    use super::order::{TrainingOrder, blended_order, rows_order};
+    use super::order::{TrainingOrder, blended_order, changed_order, rows_order};
     #[pymodule_export]
     use super::search::{SuffixIndex, build_index, combine_occurrences, plan_index};
     #[pymodule_export]

@@ -5,7 +5,6 @@ use std::{path::PathBuf, sync::Arc};
 use numpy::{IntoPyArray, PyArray2, PyArrayMethods, PyReadonlyArray1, PyReadonlyArray2};
 use pile_core::{
     order,
-    timeline::find_sequences,
     tokens::{self, TokenSource},
 };
 use pyo3::{IntoPyObjectExt, prelude::*};
@@ -13,7 +12,6 @@ use pyo3::{IntoPyObjectExt, prelude::*};
 use crate::{
     dataset::{TokenDataset, absolute, filled, index, quoted},
     errors::BindError,
-    progress::watch,
     source::{SourceKind, TokenSource as SourceClass},
 };
 
@@ -40,7 +38,7 @@ use crate::{
 ///     IndexError: On access, there is no such sample.
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct TrainingOrder {
-    pub inner: order::TrainingOrder<Arc<dyn TokenSource>>,
+    pub inner: Arc<order::TrainingOrder<Arc<dyn TokenSource>>>,
     origin: OrderOrigin,
 }
 
@@ -62,6 +60,8 @@ enum OrderOrigin {
         parts: Vec<Py<TrainingOrder>>,
         is_mixed: bool,
     },
+    /// An order with changes, which are in the inner order.
+    Changed { base: Py<TrainingOrder> },
 }
 
 /// The order of rows that are stored in training order: a folder of shards, one shard, or a whole file.
@@ -99,7 +99,7 @@ pub fn rows_order(
     };
     let source: Arc<dyn TokenSource> = Arc::clone(&rows) as _;
     Ok(TrainingOrder {
-        inner: order::TrainingOrder::new(Box::new(samples), source, 0),
+        inner: Arc::new(order::TrainingOrder::new(Box::new(samples), source, 0)),
         origin: OrderOrigin::Rows { path, rows },
     })
 }
@@ -139,12 +139,59 @@ pub fn blended_order(
     let is_mixed = sources.is_mixed();
     let source: Arc<dyn TokenSource> = Arc::new(sources);
     Ok(TrainingOrder {
-        inner: order::TrainingOrder::new(Box::new(samples), source, 0),
+        inner: Arc::new(order::TrainingOrder::new(Box::new(samples), source, 0)),
         origin: OrderOrigin::Blend {
             stem,
             parts,
             is_mixed,
         },
+    })
+}
+
+/// An order with changed tokens, as an intervention on it reads.
+///
+/// Its documents are those of `base`, and then the inserted texts in the order of `changes`.
+///
+/// Args:
+///     base: The order without the changes, which is not of this kind itself.
+///     changes: Changed tokens, by sample and offset: (n, 4) int64 with the columns sample, offset of the
+///         first token in the sample, n_tokens, and 1 for an inserted text or 0 for replaced tokens.
+///     tokens: The tokens of all changes, one after the other: (n_tokens,) int64.
+///
+/// Raises:
+///     ConfigError: The changes are not sorted, overlap, are not within a sample, or have tokens that the
+///         dataset cannot store.
+#[pyfunction]
+pub fn changed_order(
+    base: Py<TrainingOrder>,
+    changes: PyReadonlyArray2<'_, i64>,
+    tokens: PyReadonlyArray1<'_, i64>,
+) -> Result<TrainingOrder, BindError> {
+    let mut tokens = tokens.as_array().to_vec().into_iter();
+    let mut read = Vec::new();
+    for [sample, offset, n_tokens, is_inserted] in rows(&changes)? {
+        let n_tokens = usize::try_from(n_tokens).unwrap_or(0);
+        let of_change: Vec<i64> = tokens.by_ref().take(n_tokens).collect();
+        if of_change.len() < n_tokens {
+            let what = "the changes have more tokens than are given";
+            return Err(pile_core::Error::argument(what).into());
+        }
+        read.push(order::Change {
+            // A negative number becomes one that no order has.
+            sample: sample as u64,
+            offset: u64::from(u32::try_from(offset).unwrap_or(u32::MAX)),
+            tokens: of_change,
+            kind: if is_inserted == 0 {
+                order::ChangeKind::Replaced
+            } else {
+                order::ChangeKind::Inserted
+            },
+        });
+    }
+    let inner = order::TrainingOrder::with_changes(Arc::clone(&base.get().inner), read)?;
+    Ok(TrainingOrder {
+        inner: Arc::new(inner),
+        origin: OrderOrigin::Changed { base },
     })
 }
 
@@ -169,6 +216,14 @@ pub fn rows<const W: usize>(array: &PyReadonlyArray2<'_, i64>) -> Result<Vec<[i6
 }
 
 impl TrainingOrder {
+    /// The order itself, or the one that the changes were made to.
+    fn unchanged<'a>(&'a self, py: Python<'a>) -> &'a Self {
+        match &self.origin {
+            OrderOrigin::Changed { base } => base.bind(py).get(),
+            _ => self,
+        }
+    }
+
     fn read<'py>(
         &self,
         py: Python<'py>,
@@ -190,7 +245,7 @@ impl TrainingOrder {
         read: impl FnOnce(&mut [u8]) -> pile_core::Result<()> + Send,
     ) -> PyResult<Bound<'py, PyAny>> {
         let tokens = filled(py, self.inner.source().token_type(), shape, read)?;
-        match self.origin {
+        match self.unchanged(py).origin {
             OrderOrigin::Blend { is_mixed: true, .. } => tokens.call_method1("astype", ("int64",)),
             _ => Ok(tokens),
         }
@@ -219,7 +274,11 @@ impl TrainingOrder {
         let dataset = Arc::new(tokens::TokenDataset::open_index(&prefix)?);
         let samples = order::IndexedSamples::open(&stem, layout)?;
         Ok(Self {
-            inner: order::TrainingOrder::new(Box::new(samples), Arc::clone(&dataset) as _, padding),
+            inner: Arc::new(order::TrainingOrder::new(
+                Box::new(samples),
+                Arc::clone(&dataset) as _,
+                padding,
+            )),
             origin: OrderOrigin::Arrays {
                 stem,
                 prefix,
@@ -235,6 +294,7 @@ impl TrainingOrder {
     pub fn seq_length(&self) -> u64 {
         match &self.origin {
             OrderOrigin::Arrays { layout, .. } => layout.seq_length,
+            OrderOrigin::Changed { base } => base.get().seq_length(),
             _ => self.inner.sample_length() - 1,
         }
     }
@@ -273,6 +333,7 @@ impl TrainingOrder {
                 let parts = parts.collect::<PyResult<Vec<_>>>()?;
                 parts.into_pyobject(py)
             }
+            OrderOrigin::Changed { base } => base.get().dataset(py),
         }
     }
 
@@ -282,6 +343,14 @@ impl TrainingOrder {
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let (path, source) = match &self.origin {
+            OrderOrigin::Changed { base } => {
+                let base: String = base.bind(py).repr()?.extract()?;
+                let n = self
+                    .inner
+                    .changes()
+                    .map_or(0, |changes| changes.changes().len());
+                return Ok(format!("<TrainingOrder with {n} changes of {base}>"));
+            }
             OrderOrigin::Arrays { stem, prefix, .. } => {
                 (stem, format!("dataset {}", quoted(py, prefix.as_os_str())?))
             }
@@ -352,7 +421,7 @@ impl TrainingOrder {
         let spans = py
             .detach(|| self.inner.batch_spans(first, n))
             .map_err(BindError::from)?;
-        let is_known = !matches!(self.origin, OrderOrigin::Rows { .. });
+        let is_known = !matches!(self.unchanged(py).origin, OrderOrigin::Rows { .. });
         let row = |s: order::SampleSpan| {
             let document = if is_known { s.span.document as i64 } else { -1 };
             [
@@ -363,35 +432,6 @@ impl TrainingOrder {
             ]
         };
         table(py, spans.into_iter().map(row).collect())
-    }
-
-    /// Every occurrence of token sequences in the first `n_samples` samples: (n, 3) int64.
-    ///
-    /// The rows are in training order. The columns are index of the sequence, sample, and offset in the
-    /// sample. An occurrence that the end of a sample cuts is not found. `on_progress` gets the samples
-    /// searched so far.
-    ///
-    /// Raises:
-    ///     ConfigError: A sequence has fewer than four tokens, or the order has fewer samples.
-    ///     FormatError: The dataset or an array is damaged, or there are no tokens.
-    #[pyo3(signature = (sequences, n_samples, on_progress = None))]
-    fn find<'py>(
-        &self,
-        py: Python<'py>,
-        sequences: Vec<Vec<i64>>,
-        n_samples: u64,
-        on_progress: Option<Py<PyAny>>,
-    ) -> PyResult<Bound<'py, PyArray2<i64>>> {
-        let found = watch(py, on_progress, |progress| {
-            find_sequences(&self.inner, &sequences, n_samples, progress)
-        })?;
-        table(
-            py,
-            found
-                .into_iter()
-                .map(|p| [p.sequence, p.sample, p.offset].map(|x| x as i64))
-                .collect(),
-        )
     }
 
     fn __reduce__<'py>(slf: Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -420,6 +460,25 @@ impl TrainingOrder {
             OrderOrigin::Rows { path, rows } => {
                 let arguments = (absolute(path)?, rows.row_length(), rows.token_type().name());
                 (core.getattr("rows_order")?, arguments).into_bound_py_any(py)
+            }
+            OrderOrigin::Changed { base } => {
+                let changes = order.inner.changes().map_or(&[][..], |all| all.changes());
+                let row = |change: &order::Change| {
+                    let is_inserted = change.kind == order::ChangeKind::Inserted;
+                    let numbers = [change.sample, change.offset, change.tokens.len() as u64];
+                    let [sample, offset, n_tokens] = numbers.map(|number| number as i64);
+                    [sample, offset, n_tokens, i64::from(is_inserted)]
+                };
+                let rows = table(py, changes.iter().map(row).collect())?;
+                let tokens = changes
+                    .iter()
+                    .flat_map(|change| change.tokens.iter().copied());
+                let tokens = tokens.collect::<Vec<i64>>().into_pyarray(py);
+                (
+                    core.getattr("changed_order")?,
+                    (base.bind(py), rows, tokens),
+                )
+                    .into_bound_py_any(py)
             }
             OrderOrigin::Blend { stem, parts, .. } => {
                 let parts: Vec<_> = parts.iter().map(|part| part.bind(py)).collect();

@@ -5,8 +5,8 @@ use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pile_core::{
     Error,
     timeline::{
-        self, FindOccurrences, IndexSearch, MixtureConfig, RepeatsConfig, Scan, SearchUnit,
-        Sighting, TextQuery,
+        self, IndexSearch, MixtureConfig, RepeatsConfig, Scan, SearchUnit, Sighting, TextQuery,
+        WithInsertedTexts,
     },
     tokenize::TokenBytes,
     tokens::{Span, TokenSource},
@@ -85,7 +85,7 @@ pub fn order_when<'py>(
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<(Table<'py>, Column<'py>, Column<'py>, Column<'py>)> {
     let seen = watch(py, on_progress, |progress| {
-        let order = &order.inner;
+        let order = &*order.inner;
         let table = tokenizer.map(|tokenizer| TokenBytes::new(&tokenizer.inner));
         let unit = match &table {
             Some(table) => SearchUnit::Text(table),
@@ -104,8 +104,24 @@ pub fn order_when<'py>(
         let indexed = index
             .map(|index| IndexSearch::new(&index.inner, unit, max_occurrences))
             .transpose()?;
-        let finder: &dyn FindOccurrences = indexed.as_ref().map_or(&scan, |indexed| indexed);
-        query.run(order, finder, &scan, progress)
+        let Some(documents) = indexed else {
+            return query.run(order, &scan, &scan, progress);
+        };
+        let Some(changes) = order.changes() else {
+            return query.run(order, &documents, &scan, progress);
+        };
+        let inserted = changes.inserted_texts()?;
+        let inserted = Scan {
+            source: &inserted,
+            unit,
+            n_threads,
+            max_occurrences,
+        };
+        let finder = WithInsertedTexts {
+            documents,
+            inserted,
+        };
+        query.run(order, &finder, &scan, progress)
     })?;
     let mut n_occurrences = vec![0; texts.len()];
     for occurrence in &seen.occurrences.occurrences {

@@ -15,7 +15,8 @@ use super::{
 };
 use crate::{Error, Result, progress::Progress, tokens::TokenSource};
 
-/// Minimum tokens of a chunk, even if they do not fit the memory.
+/// Minimum tokens of a chunk, even if they do not fit the memory: a job with too little of it uses a few MB more, but
+/// does not leave a file for each handful of tokens.
 const MIN_CHUNK_TOKENS: u64 = 1 << 12;
 
 /// The configuration of a job that counts n-grams.
@@ -87,7 +88,8 @@ pub fn count_ngrams<'a, S: TokenSource>(
         let what = format!("n-grams have 1 token or more, got {lengths:?}");
         return Err(Error::argument(what));
     }
-    // Lengths are compared instead of bits, as the bits of a very long n-gram would overflow.
+    // A key has all tokens but the first, and the group. Lengths are compared instead of bits, as the bits of a very
+    // long n-gram would overflow.
     let most = 1 + (WideKey::BITS - layout(1).bits()) / id_bits;
     if longest > most as usize {
         return Err(Error::argument(format!(
@@ -167,7 +169,8 @@ impl<S: TokenSource> NgramCounting<'_, S> {
                     })
                 });
             }
-            // Estimated by the chunks before; for the first chunk, as if all n-grams differed.
+            // Estimated by the chunks before; for the first chunk, as if all n-grams differed, with a byte each for the
+            // length of the key, the group and the count.
             let bytes_per_token = match start {
                 0 => (chunk_plan::ID_BYTES * layout.n + 3) as f64,
                 _ => self.spill.n_bytes(layout.n) as f64 / start as f64,

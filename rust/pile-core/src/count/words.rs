@@ -34,8 +34,8 @@ const MAX_TEXT_BYTES: usize = if cfg!(test) {
     u32::MAX as usize
 };
 
-/// Upper bound on the bytes of a document's text in a table, per byte of the document. Case folding lengthens some
-/// characters from two bytes to three, and one space is added at the end.
+/// Upper bound on the bytes of a document's text in a table, per byte of the document. Simple case folding lengthens
+/// some characters from two bytes to three, none by more, and one space is added at the end.
 const MAX_GROWTH: usize = 4;
 
 /// Whether Python's `str.split()` splits at this character.
@@ -393,8 +393,8 @@ fn shard_sizes(shards: &[PathBuf]) -> Result<Vec<u64>> {
 }
 
 /// The end of the batch that starts with shard `first`: one shard, or several that have at most a quarter of the
-/// memory's bytes on disk. Their text is about as large as the memory, so that tables are well filled when the
-/// batch ends and they are spilled.
+/// memory's bytes on disk. Text is often compressed to a quarter or third, so theirs is about as large as the memory:
+/// the tables are well filled when the batch ends and they are spilled.
 fn batch_end(sizes: &[u64], first: usize, memory: u64) -> usize {
     let (mut end, mut n_bytes) = (first, 0);
     while end < sizes.len() && (end == first || n_bytes + sizes[end] <= memory / 4) {
@@ -414,7 +414,8 @@ fn read_batch(
 ) -> Result<()> {
     let counting = &config.counting;
     let n_threads = counting.n_threads.max(1);
-    // A quarter of the memory is not for tables.
+    // A quarter of the memory is not for tables: it is for blocks in flight, the words of the current documents and the
+    // spare capacity of the texts.
     let max_bytes = (counting.memory as usize * 3 / 4) / n_threads;
     let tables = (0..n_threads)
         .map(|_| WordTable::new(&counting.lengths, max_bytes, config.ignore_case))

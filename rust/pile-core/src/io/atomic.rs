@@ -13,7 +13,7 @@ use crate::{Error, Result};
 /// Writes a file through `fill`, syncs it and renames it to `path`. On failure `path` is unchanged.
 ///
 /// # Errors
-/// Those of `fill` and of the file system.
+/// Those of `fill` and of the file system. If `fill` wraps an [`Error`] of what it reads, that error is returned.
 pub fn write_atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
@@ -21,7 +21,10 @@ pub fn write_atomically(
     let temporary = temporary_beside(path);
     let result = write_and_sync(&temporary, fill)
         .and_then(|()| fs::rename(&temporary, path))
-        .map_err(|err| Error::io(path, err));
+        .map_err(|err| match err.downcast::<Error>() {
+            Ok(of_input) => of_input,
+            Err(err) => Error::io(path, err),
+        });
     if result.is_err() {
         let _ = fs::remove_file(&temporary);
     }
@@ -42,7 +45,8 @@ fn write_and_sync(
 /// A unique name in the folder of `path`, made from the process id, the time and a counter.
 ///
 /// The file is created exclusively: if a file or link with this name exists all the same, it is neither
-/// followed nor replaced.
+/// followed nor replaced. The start of the name of `path` shows where a left-over comes from. File systems limit names
+/// to 255 bytes: 40 characters are at most 160 bytes, the numbers and separators at most 60.
 fn temporary_beside(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -50,10 +54,11 @@ fn temporary_beside(path: &Path) -> PathBuf {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let nanoseconds = since.map_or(0, |since| since.as_nanos());
     let process = std::process::id();
-    path.with_file_name(format!(".{name:.100}.{process}-{nanoseconds}-{count}.tmp"))
+    path.with_file_name(format!(".{name:.40}.{process}-{nanoseconds}-{count}.tmp"))
 }
 
-/// Creates a file in a scratch folder, after removing an existing file or link of this name.
+/// Creates a file in a scratch folder, after removing an existing file or link of this name. A link that another
+/// process puts there is not followed.
 ///
 /// # Errors
 /// Those of the file system.
@@ -90,5 +95,32 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn an_error_of_an_input_does_not_name_the_output() {
+        let folder = tempfile::tempdir().unwrap();
+        let damaged = || Error::malformed(Path::new("input"), "is damaged");
+        let failed = write_atomically(&folder.path().join("a"), |_| {
+            Err(io::Error::other(damaged()))
+        });
+        let failed = failed.unwrap_err();
+        assert_eq!(failed.to_string(), damaged().to_string());
+        assert!(matches!(failed.kind(), crate::ErrorKind::Format(_)));
+    }
+
+    #[test]
+    fn every_name_of_up_to_255_bytes_can_be_written() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "a".repeat(255),
+            "é".repeat(127),
+            "文".repeat(85),
+            "😀".repeat(63),
+        ] {
+            let path = folder.path().join(name);
+            write_atomically(&path, |w| w.write_all(b"new")).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), b"new");
+        }
     }
 }

@@ -1,9 +1,10 @@
 //! Failures that cannot be returned as a `Result`, reported in one line. Only commands enable this; a library
 //! must not end its process.
 //!
-//! If a file becomes shorter while it is mapped, the next read beyond its end raises SIGBUS. If an allocation
-//! fails, the process aborts. After a call of [`report_failures`], both end the process with exit code 1 and
-//! a message on standard error. No clean-up is needed, since jobs resume after being killed.
+//! If a file becomes shorter while it is mapped, the next read beyond its end raises SIGBUS. (So does a disk that
+//! cannot be read, which is rare and reported alike.) If an allocation fails, the process aborts. After a call of
+//! [`report_failures`], both end the process with exit code 1 and a message on standard error. No clean-up is
+//! needed, since jobs resume after being killed.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -11,17 +12,6 @@ use std::{
 };
 
 use crate::bytes::decimal_digits;
-
-/// Returns the bytes of memory that can be allocated without swapping; `None` if the system does not report them.
-#[must_use]
-pub fn available_memory() -> Option<u64> {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-    Some(kib << 10)
-}
 
 static IS_REPORTED: AtomicBool = AtomicBool::new(false);
 
@@ -88,7 +78,7 @@ fn end_without_memory(n_bytes: usize) -> ! {
 }
 
 /// A message that is built without allocating: a signal handler must not allocate, and neither can a failed
-/// allocation. Text beyond the buffer is dropped.
+/// allocation. Text beyond the buffer is dropped; a path of 4096 bytes fits if most of them are ASCII.
 struct MessageBuffer {
     bytes: [u8; 8192],
     n: usize,
@@ -155,8 +145,9 @@ mod bus {
         unsafe {
             let mut action: libc::sigaction = mem::zeroed();
             action.sa_sigaction = handle as *const () as usize;
-            // Rust's threads have an alternate signal stack; SA_ONSTACK uses it.
-            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            // Without SA_ONSTACK: the buffers of the handler are larger than the alternate stack of 8 KiB that a
+            // program in Rust gives its threads, and the stack of the faulting thread is intact.
+            action.sa_flags = libc::SA_SIGINFO;
             libc::sigemptyset(&mut action.sa_mask);
             libc::sigaction(libc::SIGBUS, &action, ptr::null_mut());
         }
@@ -272,5 +263,43 @@ mod bus {
                 None => self.is_end = true,
             }
         }
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use std::{env, fs, process::Command};
+
+    /// Tests run in threads that have an alternate signal stack of the smallest size.
+    #[test]
+    fn a_file_that_shrinks_is_named_from_a_thread_with_an_alternate_stack() {
+        const CHILD: &str = "PILE_CORE_SHRINKS";
+        if let Some(path) = env::var_os(CHILD) {
+            let file = fs::File::options()
+                .read(true)
+                .write(true)
+                .open(&path)
+                .unwrap();
+            // SAFETY: nothing borrows the bytes while the file shrinks; the read below is meant to fault.
+            let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
+            report_failures();
+            file.set_len(0).unwrap();
+            let byte = std::hint::black_box(&map)[0];
+            unreachable!("the file has no byte {byte}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("short é");
+        fs::write(&path, [1; 9000]).unwrap();
+        let name = "io::process_failures::tests::a_file_that_shrinks_is_named_from_a_thread_with_an_alternate_stack";
+        let child = Command::new(env::current_exe().unwrap())
+            .args([name, "--exact", "--nocapture"])
+            .env(CHILD, &path)
+            .output()
+            .unwrap();
+        let message = String::from_utf8_lossy(&child.stderr);
+        assert_eq!(child.status.code(), Some(1), "{} {message}", child.status);
+        let expected = "short \\xc3\\xa9 became shorter while it was read";
+        assert!(message.contains(expected), "{message}");
     }
 }

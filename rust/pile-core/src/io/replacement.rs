@@ -1,8 +1,9 @@
 //! Detects that an artifact is replaced while its files are opened.
 //!
-//! Publishing (see `pile_tools.publish`) renames the files of an artifact from its scratch folder and the
-//! manifest last. A reader has the files of one artifact if, both before and after it opens them, the scratch
-//! folder has no manifest and the published manifest is the same.
+//! Publishing (see `pile_tools.publish`) writes the manifest to the scratch folder when all files are finished, then
+//! renames the files to their final names and the manifest last. So while files are renamed, the scratch folder has
+//! a manifest. A reader has the files of one artifact if, both before and after it opens them, the scratch folder
+//! has no manifest and the published manifest is the same.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -66,8 +67,8 @@ impl ReplacementCheck {
         Ok(())
     }
 
-    /// Checks that no artifact in a folder is being replaced. For readers that search the folder and know no
-    /// prefix.
+    /// Checks that no artifact in a folder is being replaced. For readers that found no file and thus know no prefix:
+    /// the files may be missing because they are being replaced.
     ///
     /// # Errors
     /// An artifact is being replaced, or the folder cannot be read.
@@ -78,6 +79,7 @@ impl ReplacementCheck {
             let name = path.file_name().unwrap_or_default();
             if let Some(stem) = name.as_bytes().strip_suffix(SCRATCH_SUFFIX.as_bytes()) {
                 let artifact = path.with_file_name(OsStr::from_bytes(stem));
+                // Only its error matters: that the artifact is being replaced.
                 stamp(&with_suffix(&artifact, MANIFEST_SUFFIX))?;
             }
         }
@@ -88,20 +90,22 @@ impl ReplacementCheck {
 /// The version of the manifest at `path`; `None` if it does not exist.
 ///
 /// # Errors
-/// The artifact is being replaced: a scratch folder, which has a lock file, holds a manifest.
+/// The artifact is being replaced: its scratch folder holds a manifest. A folder of that name without a lock file is
+/// none of ours.
 fn stamp(path: &Path) -> Result<Option<Stamp>> {
     let name = path.file_name().unwrap_or_default();
     let stem = name.as_bytes().strip_suffix(MANIFEST_SUFFIX.as_bytes());
     let artifact = path.with_file_name(OsStr::from_bytes(stem.unwrap_or_default()));
     let scratch = with_suffix(&artifact, SCRATCH_SUFFIX);
     let lock = scratch.join("pile-tools.lock");
-    // Labels, shards and a merged token file that a killed job has not published yet are absent, and the dataset
-    // is whole without them; the job itself opens it again. A dataset's own files may be half old, half new.
+    // A killed job also leaves a manifest in its scratch folder. If the artifact is the dataset, its files may be half
+    // old, half new. Labels, shards and a merged token file are additions without which the dataset is whole, and
+    // the job that resumes must be able to open it. So for these a process must hold the lock.
     let is_dataset = !STEMS[1..]
         .iter()
         .any(|end| artifact.as_os_str().as_bytes().ends_with(end.as_bytes()));
     if scratch.join(name).is_file() && lock.is_file() && (is_dataset || is_locked(&lock)) {
-        let what = "is being replaced; try again, or run the command that was making it again";
+        let what = "is being replaced; try again, or run again the command that makes it";
         return Err(Error::malformed(path, what));
     }
     let stamp = |m: Metadata| Stamp {
@@ -113,7 +117,8 @@ fn stamp(path: &Path) -> Result<Option<Stamp>> {
     Ok(fs::metadata(path).ok().map(stamp))
 }
 
-/// Whether a process holds a lock on a file. False where the file system has no locks.
+/// Whether a process holds a lock on a file. False where the file system has no locks. `flock` cannot ask without
+/// locking, so a job that starts in this moment may find the file locked.
 fn is_locked(path: &Path) -> bool {
     let Ok(file) = fs::File::open(path) else {
         return false;

@@ -10,7 +10,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, Metadata, OpenOptions},
-    io::{BufWriter, Read, Seek, SeekFrom, Write},
+    io::{BufWriter, ErrorKind, Read, Seek, SeekFrom, Write},
     os::unix::fs::{MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -161,7 +161,8 @@ impl Scratch {
         self.folder.join(name)
     }
 
-    /// Opens a file for appending. It is created if needed and truncated to its finished part.
+    /// Opens a file for appending. It is created if needed and truncated to its finished part. Called once per file:
+    /// the checksum of the finished part passes to the result.
     pub fn grow(&mut self, name: &str) -> Result<GrowingFile> {
         let path = self.path(name);
         let finished = self.files.get(name).map_or(0, |file| file.bytes);
@@ -197,6 +198,7 @@ impl Scratch {
     /// Removes a file from the record, before the file itself is removed.
     pub fn forget_file(&mut self, name: &str) {
         self.files.remove(name);
+        self.checksums.remove(name);
     }
 
     /// Whether a file has a finished part.
@@ -220,8 +222,8 @@ impl Scratch {
                 return;
             }
         };
-        // The file was read since the start. One that changed later, or so shortly before that its time may
-        // not tell, is not known to be the one that was read.
+        // The file was read since the start. One that changed later is not known to be the one that was read, nor one
+        // that changed up to a second before: file systems may round times to seconds.
         let is_settled = found.ctime() < self.started - 1;
         self.inputs.push(UsedInput {
             path: path.to_string_lossy().into_owned(),
@@ -249,7 +251,7 @@ impl Scratch {
     }
 
     /// Whether the finished part of each file has its recorded checksum. Keeps the checksums to continue them, and
-    /// cuts off what follows the finished parts.
+    /// cuts off what follows the finished parts, since the job may use a file without growing it.
     fn has_files(
         &mut self,
         files: &BTreeMap<String, FinishedFile>,
@@ -257,11 +259,12 @@ impl Scratch {
     ) -> Result<bool> {
         for (name, finished) in files {
             // The names come from a file that anyone could have written: none may lead out of the folder.
-            let is_file_name =
-                !name.is_empty() && name != "." && name != ".." && !name.contains('/');
+            if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+                return Ok(false);
+            }
             let path = self.path(name);
             let (checksum, found) = match open_regular(&path)? {
-                Some((file, metadata)) if is_file_name && metadata.len() >= finished.bytes => {
+                Some((file, metadata)) if metadata.len() >= finished.bytes => {
                     let checksum = hash(&path, file.take(finished.bytes), progress)?;
                     (checksum, metadata.len())
                 }
@@ -284,6 +287,7 @@ impl Scratch {
     }
 
     /// Fails if the saved state of another job has finished work: a mistyped setting must not discard hours of it.
+    /// Its type is unknown, but jobs that finish shards list them as `shards`.
     fn refuse_to_discard(&self, saved: &str) -> Result<()> {
         let saved: serde_json::Value = serde_json::from_str(saved).unwrap_or_default();
         let n_shards = saved["state"]["shards"].as_array().map_or(0, Vec::len);
@@ -384,9 +388,12 @@ fn hash(path: &Path, mut from: impl Read, progress: &Progress) -> Result<Checksu
     let mut checksum = Checksum::default();
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
-        match from.read(&mut chunk).map_err(|err| Error::io(path, err))? {
-            0 => return Ok(checksum),
-            n => checksum.update(&chunk[..n]),
+        match from.read(&mut chunk) {
+            Ok(0) => return Ok(checksum),
+            Ok(n) => checksum.update(&chunk[..n]),
+            // By a signal, on file systems over a network. `progress` reports a stop.
+            Err(err) if err.kind() == ErrorKind::Interrupted => {}
+            Err(err) => return Err(Error::io(path, err)),
         }
         progress.advance(0)?;
     }
@@ -540,6 +547,26 @@ mod tests {
                 assert_eq!(fs::read(folder.path().join("victim")).unwrap(), b"abc");
             }
         }
+    }
+
+    #[test]
+    fn interrupted_reads_are_repeated() {
+        struct Interrupted<'a>(&'a [u8], bool);
+        impl Read for Interrupted<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+                self.1 = !self.1;
+                match self.1 {
+                    true => Err(ErrorKind::Interrupted.into()),
+                    false => self.0.read(&mut buffer[..1]),
+                }
+            }
+        }
+        let read = hash(
+            Path::new("a"),
+            Interrupted(b"abc", false),
+            &Progress::default(),
+        );
+        assert_eq!(read.unwrap().sha256(), sha256_of("abc"));
     }
 
     #[test]

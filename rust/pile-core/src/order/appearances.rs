@@ -27,6 +27,13 @@ pub struct Appearance {
     pub length: u64,
 }
 
+impl Appearance {
+    /// What [`super::TrainingOrder::appearances`] sorts by.
+    pub(super) fn key(&self) -> impl Ord + use<> {
+        (self.query, self.copy, self.start, self.length, self.sample)
+    }
+}
+
 /// All appearances of some spans.
 #[derive(Debug, Clone, Default)]
 pub struct Appearances {

@@ -7,6 +7,7 @@
 mod appearances;
 mod blended;
 mod build;
+mod changes;
 mod indexed;
 mod megatron;
 mod mt19937;
@@ -20,6 +21,7 @@ mod whole_documents;
 pub use appearances::{Appearance, Appearances};
 pub use blended::{BlendPart, BlendedSamples, build_blend};
 pub use build::{OrderConfig, OrderRule, OrderSummary, build};
+pub use changes::{Change, ChangeKind, ChangedSamples};
 pub use indexed::{IndexedSamples, SampleLayout};
 pub use megatron::{MegatronArrays, MegatronConfig, megatron};
 pub use mt19937::Mt19937;

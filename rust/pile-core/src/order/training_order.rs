@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use super::{
-    Appearances, BatchDocuments, DocumentRun, IndexedSamples, SampleLayout, Steps, appearances,
+    Appearance, Appearances, BatchDocuments, ChangeKind, ChangedSamples, DocumentRun,
+    IndexedSamples, SampleLayout, Steps, appearances,
 };
 use crate::{
     Error, Result,
@@ -36,6 +37,11 @@ pub trait Samples: Send + Sync {
     /// Positions of the samples that GPT-NeoX's reader cannot read and replaces by another sample.
     fn replaced(&self) -> Vec<u64> {
         Vec::new()
+    }
+
+    /// The changes of an order with interventions.
+    fn changes(&self) -> Option<&ChangedSamples> {
+        None
     }
 
     /// The spans of the sample at a position of the training order; empty documents have none.
@@ -100,8 +106,8 @@ impl Samples for RowSamples {
 /// The samples that a model sees, in order, over a token source.
 pub struct TrainingOrder<S> {
     source: S,
-    samples: Box<dyn Samples>,
-    padding: i64,
+    pub(super) samples: Box<dyn Samples>,
+    pub(super) padding: i64,
 }
 
 impl<S: TokenSource> TrainingOrder<S> {
@@ -142,6 +148,12 @@ impl<S: TokenSource> TrainingOrder<S> {
     #[must_use]
     pub fn replaced(&self) -> Vec<u64> {
         self.samples.replaced()
+    }
+
+    /// The changes of an order with interventions; `None` for other orders.
+    #[must_use]
+    pub fn changes(&self) -> Option<&ChangedSamples> {
+        self.samples.changes()
     }
 
     /// The steps of the order, with `batch_size` samples each.
@@ -203,9 +215,7 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// An index that does not fit its source, or a stop.
     pub fn appearances(&self, queries: &[Span], progress: &Progress) -> Result<Appearances> {
         let mut found = self.samples.appearances(queries, &self.source, progress)?;
-        found
-            .appearances
-            .sort_by_key(|a| (a.query, a.copy, a.start, a.length, a.sample));
+        found.appearances.sort_by_key(Appearance::key);
         Ok(found)
     }
 
@@ -255,10 +265,45 @@ impl<S: TokenSource> TrainingOrder<S> {
                     positions.len()
                 ))
             })?;
-            let used = self.source.read(&self.spans(*position)?, row)?;
+            let used = self.read_spans(*position, &self.spans(*position)?, row)?;
             self.pad(&mut row[used..]);
         }
         Ok(())
+    }
+
+    /// Writes the tokens of `spans`, which are those of the sample at `position`, to the beginning of `out`, in
+    /// the stored type. Returns the number of bytes written.
+    ///
+    /// # Errors
+    /// As [`TokenSource::read`].
+    pub fn read_spans(&self, position: u64, spans: &[Span], out: &mut [u8]) -> Result<usize> {
+        let used = self.source.read(spans, out)?;
+        let changes = self
+            .changes()
+            .map_or(&[][..], |changes| changes.of_sample(position));
+        let width = self.source.token_type().n_bytes();
+        for change in changes
+            .iter()
+            .filter(|change| change.kind == ChangeKind::Replaced)
+        {
+            let slots = out[change.offset as usize * width..].chunks_exact_mut(width);
+            for (slot, token) in slots.zip(&change.tokens) {
+                slot.copy_from_slice(&token.to_le_bytes()[..width]);
+            }
+        }
+        Ok(used)
+    }
+
+    /// The tokens of the sample at a position, padding included.
+    ///
+    /// # Errors
+    /// As [`Self::read_samples`].
+    pub fn tokens(&self, position: u64) -> Result<Vec<i64>> {
+        let token_type = self.source.token_type();
+        let mut bytes = vec![0; self.sample_length() as usize * token_type.n_bytes()];
+        self.read_samples(&[position], &mut bytes)?;
+        let tokens = bytes.chunks_exact(token_type.n_bytes());
+        Ok(tokens.map(|token| token_type.decode(token)).collect())
     }
 
     /// Fills whole tokens of `rest` with the padding token.

@@ -17,7 +17,8 @@ use std::{
 use super::{Block, Rules, ShardReader, ShardSummary};
 use crate::{Error, Result, io::spawn, progress::Progress};
 
-/// Bytes of blocks in flight per worker. A block larger than the whole bound is in flight alone.
+/// Bytes of blocks in flight per worker: about four blocks, one with the worker and the others read ahead or waiting
+/// for an earlier result. A block larger than the whole bound is in flight alone.
 const BYTES_PER_WORKER: u64 = 4 << 20;
 
 /// A step of a job, in the order of the data.
@@ -66,7 +67,7 @@ pub fn map_blocks<W: Send, R: Send>(
             let send_done = send_done.clone();
             spawn(scope, move || work(worker, map, items, &send_done))
         };
-        // If a thread cannot be started, this returns, and the others end as described below.
+        // If a thread cannot be started, this returns and drops the channels, so the others end as below.
         let threads = workers.into_iter().map(start).collect::<Result<Vec<_>>>()?;
         drop(send_done);
         // When this returns, its ends of both channels are dropped, which ends the reader and the workers.
@@ -189,7 +190,8 @@ fn work<W, R>(
     send_done: &Sender<Done<R>>,
 ) -> W {
     loop {
-        // The lock is poisoned if another worker panicked; the caller sees the panic when it joins.
+        // Other workers wait for the lock while this one waits for an item. No panic poisons the lock: it is not
+        // held while `map` runs.
         let next = items.lock().ok().and_then(|items| items.recv().ok());
         let Some((number, item)) = next else {
             return worker;

@@ -24,15 +24,16 @@ impl<'a> Document<'a> {
     /// escapes is built in `scratch`.
     ///
     /// # Errors
-    /// Why the line is not a record, without its position.
+    /// Why the line is not a record. The message names neither the file nor the record.
     pub fn parse(
         line: &'a [u8],
         text_field: &str,
         scratch: &'a mut Vec<u8>,
     ) -> Result<Self, String> {
-        let line = without_marks(utf8(line)?);
-        let found = json::parse(line, text_field, scratch);
-        match found.and_then(|found| found.document(line, scratch)) {
+        let line = utf8(line)?;
+        let json = without_marks(line);
+        let found = json::parse(json, text_field, scratch);
+        match found.and_then(|found| found.document(json, scratch)) {
             Some(document) => Ok(document),
             None => reference::parse(line, text_field),
         }
@@ -54,7 +55,7 @@ pub(super) fn without_marks(text: &str) -> &str {
     text.trim_start_matches('\u{FEFF}')
 }
 
-/// Checks that bytes are UTF-8. The error names the first byte that is not.
+/// Checks that the bytes of a record are UTF-8. The error names the first byte that is not.
 pub(super) fn utf8(bytes: &[u8]) -> Result<&str, String> {
     // The fast check does not report the position of an error.
     simdutf8::basic::from_utf8(bytes).or_else(|_| {
@@ -147,6 +148,25 @@ mod tests {
         assert!(message(b"{\"text\": \"\xff\"}").contains("not UTF-8: byte 0xff at byte 11"));
         assert!(message(b"{\"text\": \"a\"} x").contains("trailing characters"));
         assert!(message(b"{\"text\": \"\x01\"}").contains("control character"));
+    }
+
+    #[test]
+    fn positions_in_messages_are_those_of_the_line() {
+        for before in ["", " ", "\u{FEFF}", "\u{FEFF}\u{FEFF} "] {
+            let at = |n: usize| format!("at byte {} of", before.len() + n);
+            let of = |json: &str| message(format!("{before}{json}").as_bytes());
+            assert!(of("hello").contains(&at(1)), "{}", of("hello"));
+            assert!(of(r#"{"x": NaN, "text": y}"#).contains(&at(20)));
+            let invalid = [before.as_bytes(), b"{\"text\": \"\xff\"}"].concat();
+            assert!(message(&invalid).contains(&at(11)));
+        }
+        // serde_json counts from the start of the value, which is not that of the line.
+        for json in [r#"{"text": 1e999}"#, r#"{"text": ["a", 1e999]}"#] {
+            assert_eq!(
+                message(json.as_bytes()),
+                "not a document: number out of range"
+            );
+        }
     }
 
     proptest::proptest! {

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::{Document, json::JOINER, record::without_marks};
@@ -13,10 +13,11 @@ use super::{Document, json::JOINER, record::without_marks};
 /// # Errors
 /// Why the line is not a record.
 pub fn parse<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String> {
-    let line = without_marks(line);
-    match without_constants(line) {
-        None => parse_standard(line, text_field),
-        Some(standard) => parse_standard(&standard, text_field)
+    let json = without_marks(line);
+    let n_marks = line.len() - json.len();
+    match without_constants(json) {
+        None => parse_standard(json, n_marks, text_field),
+        Some(standard) => parse_standard(&standard, n_marks, text_field)
             .map(Document::into_owned)
             .map_err(|what| without_number(&what)),
     }
@@ -26,7 +27,8 @@ pub fn parse<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String
 /// length: replacing them keeps the offsets in error messages.
 const CONSTANTS: [(&str, &str); 2] = [("NaN", "0.0"), ("Infinity", "1.000000")];
 
-/// Removes the number from an error message that quotes one, since it may replace a constant.
+/// Removes the number from an error message that quotes one: it may be the replacement of a constant, which the
+/// line does not have.
 fn without_number(what: &str) -> String {
     const QUOTED: &str = "floating point `";
     match what.split_once(QUOTED) {
@@ -75,12 +77,18 @@ pub fn without_constants(line: &str) -> Option<String> {
     Some(standard).filter(|standard| standard != line)
 }
 
-fn parse_standard<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String> {
+/// Parses standard JSON. The line has `n_marks` bytes of byte-order marks before it, which messages count.
+fn parse_standard<'a>(
+    line: &'a str,
+    n_marks: usize,
+    text_field: &str,
+) -> Result<Document<'a>, String> {
     if line.bytes().all(|byte| byte.is_ascii_whitespace()) {
         let what = format!("an empty line, expected a JSON object with a \"{text_field}\"");
         return Err(what);
     }
-    let value: &RawValue = serde_json::from_str(line).map_err(explain)?;
+    let value: &RawValue =
+        serde_json::from_str(line).map_err(|err| explain_syntax(&err, n_marks))?;
     if value.get().starts_with('"') {
         return document(value.get(), None);
     }
@@ -96,7 +104,7 @@ fn parse_standard<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, S
 }
 
 fn document<'a>(text: &'a str, meta: Option<&'a str>) -> Result<Document<'a>, String> {
-    let strings: Strings<'a> = serde_json::from_str(text).map_err(explain)?;
+    let strings: Strings<'a> = serde_json::from_str(text).map_err(explain_value)?;
     let mut n_lone_surrogates = 0;
     let mut texts = strings.0.into_iter().map(|JsonText(bytes)| {
         let (text, n) = replace_surrogates(bytes);
@@ -126,25 +134,27 @@ fn subset(meta: &str) -> Result<Option<Cow<'_, str>>, String> {
     let name: Option<JsonText<'_>> = name
         .map(serde_json::from_str)
         .transpose()
-        .map_err(explain)?;
+        .map_err(explain_value)?;
     Ok(name.map(|JsonText(bytes)| replace_surrogates(bytes).0))
 }
 
-fn explain(err: serde_json::Error) -> String {
-    match err.classify() {
-        serde_json::error::Category::Data => format!("not a document: {}", without_position(&err)),
-        // The record continues on the next line, or is truncated.
-        serde_json::error::Category::Eof => format!(
-            "not JSON: {} at byte {} of the line; a record is one line",
-            without_position(&err),
-            err.column()
-        ),
-        _ => format!(
-            "not JSON: {} at byte {} of the line",
-            without_position(&err),
-            err.column()
-        ),
-    }
+/// Says what is wrong with a line that is not JSON.
+fn explain_syntax(err: &serde_json::Error, n_marks: usize) -> String {
+    // The record continues on the next line, or is truncated.
+    let advice = match err.is_eof() {
+        true => "; a record is one line",
+        false => "",
+    };
+    format!(
+        "not JSON: {} at byte {} of the line{advice}",
+        without_position(err),
+        n_marks + err.column()
+    )
+}
+
+/// Says why a value of a line that is JSON is not what is expected. Its position in the line is not known here.
+fn explain_value(err: serde_json::Error) -> String {
+    format!("not a document: {}", without_position(&err))
 }
 
 /// Removes " at line 1 column 7" from the message of serde_json.
@@ -153,7 +163,8 @@ fn without_position(err: &serde_json::Error) -> String {
     text.split(" at line ").next().unwrap_or(&text).to_owned()
 }
 
-/// Replaces each lone surrogate (ED A0..BF xx in generalized UTF-8) by U+FFFD. Also returns their number.
+/// Replaces each lone surrogate (ED A0..BF xx in generalized UTF-8) by U+FFFD. Also returns their number. `bytes` are
+/// those of a JSON string in UTF-8, so nothing else in them can be invalid.
 fn replace_surrogates(bytes: Cow<'_, [u8]>) -> (Cow<'_, str>, u64) {
     if let Cow::Borrowed(bytes) = bytes
         && let Ok(text) = std::str::from_utf8(bytes)
@@ -182,7 +193,7 @@ struct ObjectPairs<'a>(Vec<(JsonText<'a>, &'a RawValue)>);
 
 impl<'a> ObjectPairs<'a> {
     fn parse(object: &'a str) -> Result<Self, String> {
-        serde_json::from_str(object).map_err(explain)
+        serde_json::from_str(object).map_err(explain_value)
     }
 
     /// The JSON of the last value of a key.
@@ -261,9 +272,6 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonText<'a> {
             }
             fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Self::Value, E> {
                 Ok(JsonText(Cow::Owned(bytes.to_owned())))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
-                Err(de::Error::invalid_type(de::Unexpected::Seq, &self))
             }
         }
         deserializer.deserialize_bytes(StringVisitor)

@@ -19,6 +19,7 @@ const WINDOW_LOG_MAX: u32 = 31;
 /// Log2 of the largest zstd window that is always accepted: zstd itself reads it without an option.
 const WINDOW_LOG_ALWAYS: u32 = 27;
 
+/// Bytes that a decoder reads at once: the size of a zstd block, which zstd recommends for its input.
 const BUFFER_BYTES: usize = 1 << 17;
 
 /// The stored bytes, hashed as they are read.
@@ -74,13 +75,18 @@ impl Stream {
             }
         }
         out.truncate(end);
-        if end == 0 && self.raw().n_bytes() == 0 && !matches!(self.source, Decompressor::None(_)) {
+        if end == start
+            && self.raw().n_bytes() == 0
+            && !matches!(self.source, Decompressor::None(_))
+        {
             // A compressed file of no bytes is truncated: even empty data compresses to some bytes.
             return Err(self.explain(io::ErrorKind::UnexpectedEof.into()));
         }
         Ok(end - start)
     }
 
+    /// The error of the decompressor. Its offset is the end of the bytes read so far, up to [`BUFFER_BYTES`] after
+    /// the wrong one.
     fn explain(&self, err: io::Error) -> Error {
         let format = match self.source {
             Decompressor::None(_) => return Error::io(&self.path, err),

@@ -77,10 +77,14 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
             let (counter, text) =
                 state.get_or_insert_with(|| (TermCounter::new(terms), Vec::new()));
             counter.begin(0);
+            let tokens = self.order.tokens(sample)?;
+            let mut first = 0;
             for span in self.order.spans(sample)? {
-                let tokens = self.order.source().tokens(&[span])?;
-                let (end, _) = self.table.decode(tokens.into_iter(), text, 0)?;
-                counter.add(&text[..end]);
+                let end = first + span.length as usize;
+                let of_span = tokens[first..end].iter().copied();
+                let (n_bytes, _) = self.table.decode(of_span, text, 0)?;
+                counter.add(&text[..n_bytes]);
+                first = end;
             }
             Ok(())
         };
@@ -108,8 +112,11 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
         mut report: impl FnMut(&FxHashMap<ArithmeticKey, u64>) -> Result<()>,
     ) -> Result<()> {
         let count = |sample: u64, (counter, text): &mut (ArithmeticCounter, Vec<u8>)| {
-            let tokens = self.order.source().tokens(&self.order.spans(sample)?)?;
-            let (end, _) = self.table.decode(tokens.into_iter(), text, 0)?;
+            let spans = self.order.spans(sample)?;
+            let n_tokens: u64 = spans.iter().map(|span| span.length).sum();
+            let tokens = self.order.tokens(sample)?;
+            let of_documents = tokens[..n_tokens as usize].iter().copied();
+            let (end, _) = self.table.decode(of_documents, text, 0)?;
             counter.add(&String::from_utf8_lossy(&text[..end]));
             Ok(())
         };

@@ -23,7 +23,7 @@ pub enum SearchUnit<'a> {
 
 impl SearchUnit<'_> {
     /// Bytes of a token.
-    fn length(&self, id: i64) -> usize {
+    pub(super) fn length(&self, id: i64) -> usize {
         match self {
             Self::Text(table) => table.length(id),
             Self::Ids(token_type) => token_type.n_bytes(),
@@ -75,6 +75,8 @@ pub(super) struct ChunkRange {
     pub(super) n_tokens: u64,
     /// The first byte, counted from the start of its span.
     pub(super) byte_in_span: u64,
+    /// The first byte, counted from the start of its token.
+    pub(super) byte_in_token: u64,
     /// The token with the first byte, counted from the start of the chunk.
     pub(super) token_in_chunk: u64,
     /// Spans from the one with the first byte to the one with the last byte, both included.
@@ -98,20 +100,25 @@ impl<'a> Chunk<'a> {
 
     /// Replaces the content by the decoded `spans`.
     pub(super) fn fill(&mut self, source: &impl TokenSource, spans: &[Span]) -> Result<()> {
+        self.fill_with(spans, |out| source.read(spans, out))
+    }
+
+    /// Replaces the content by the decoded `spans`, whose tokens `read` writes to its argument.
+    pub(super) fn fill_with(
+        &mut self,
+        spans: &[Span],
+        read: impl FnOnce(&mut [u8]) -> Result<usize>,
+    ) -> Result<()> {
         self.n_tokens = 0;
         self.n_bytes = 0;
         self.n_without_bytes = 0;
-        self.raw.clear();
         self.marks.clear();
         self.spans.clear();
-        self.append(source, spans)
-    }
-
-    fn append(&mut self, source: &impl TokenSource, spans: &[Span]) -> Result<()> {
-        let width = self.token_type.n_bytes();
-        let n_new: u64 = spans.iter().map(|span| span.length).sum();
-        self.raw.resize((self.n_tokens + n_new as usize) * width, 0);
-        source.read(spans, &mut self.raw[self.n_tokens * width..])?;
+        let n_tokens: u64 = spans.iter().map(|span| span.length).sum();
+        self.raw.clear();
+        self.raw
+            .resize(n_tokens as usize * self.token_type.n_bytes(), 0);
+        read(&mut self.raw)?;
         for span in spans {
             self.spans.push(ChunkSpan {
                 span: *span,
@@ -224,13 +231,14 @@ impl<'a> Chunk<'a> {
         if !self.unit.is_boundary(at) || !self.unit.is_boundary(at + length) {
             return None;
         }
-        let token = self.token_of(at);
+        let (token, first_byte) = self.token_of(at);
         let token_in_span = (token - span.first_token) as u64;
         Some(ChunkRange {
             document: span.span.document,
             token_offset: span.span.start + token_in_span,
-            n_tokens: (self.token_of(last_byte) - token + 1) as u64,
+            n_tokens: (self.token_of(last_byte).0 - token + 1) as u64,
             byte_in_span: (at - span.first_byte) as u64,
+            byte_in_token: (at - first_byte) as u64,
             token_in_chunk: token as u64,
             n_spans: (last - first + 1) as u64,
         })
@@ -242,18 +250,18 @@ impl<'a> Chunk<'a> {
         self.spans.partition_point(|s| s.first_byte <= byte) - 1
     }
 
-    /// Index of the token that holds a byte.
-    fn token_of(&self, byte: usize) -> usize {
+    /// The token that holds a byte, and the token's first byte.
+    fn token_of(&self, byte: usize) -> (usize, usize) {
         let width = self.token_type.n_bytes();
         let mark = self.marks.partition_point(|first| *first <= byte) - 1;
-        let (mut token, mut end) = (mark * MARK_TOKENS, self.marks[mark]);
+        let (mut token, mut first) = (mark * MARK_TOKENS, self.marks[mark]);
         loop {
             let raw = &self.raw[token * width..(token + 1) * width];
-            end += self.unit.length(self.token_type.decode(raw));
+            let end = first + self.unit.length(self.token_type.decode(raw));
             if end > byte {
-                return token;
+                return (token, first);
             }
-            token += 1;
+            (token, first) = (token + 1, end);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Occurrences of texts from a suffix index: the result of a [`super::Scan`] without reading the documents.
 
 use super::{
+    Scan,
     chunk::SearchUnit,
     occurrences::{DistinctTexts, FindOccurrences, Occurrence, OccurrenceLimit, Occurrences},
 };
@@ -8,7 +9,7 @@ use crate::{
     Error, Result,
     progress::Progress,
     search::SuffixIndex,
-    tokens::{Span, TokenSource},
+    tokens::{Span, TokenSource, TokensInMemory},
 };
 
 /// Finds texts with a suffix index of the documents.
@@ -100,6 +101,32 @@ impl<'a> IndexSearch<'a> {
             SearchUnit::Text(table) => ids.iter().map(|id| table.length(*id) as u64).sum(),
             SearchUnit::Ids(token_type) => (ids.len() * token_type.n_bytes()) as u64,
         }
+    }
+}
+
+/// An [`IndexSearch`] of the documents of an order with interventions, and a scan of the inserted texts, which the
+/// index lacks. They are the documents after those of the index.
+#[derive(Debug)]
+pub struct WithInsertedTexts<'a> {
+    /// Finds the texts in the documents.
+    pub documents: IndexSearch<'a>,
+    /// Finds them in the inserted texts.
+    pub inserted: Scan<'a, TokensInMemory>,
+}
+
+impl FindOccurrences for WithInsertedTexts<'_> {
+    fn find(&self, texts: &[&[u8]], progress: &Progress) -> Result<Occurrences> {
+        let mut all = self.documents.find(texts, progress)?;
+        let inserted = self.inserted.find(texts, progress)?;
+        let shifted = inserted.occurrences.into_iter().map(|found| Occurrence {
+            document: found.document + all.n_documents,
+            ..found
+        });
+        all.occurrences.extend(shifted);
+        all.n_documents += inserted.n_documents;
+        all.n_tokens += inserted.n_tokens;
+        all.n_without_bytes += inserted.n_without_bytes;
+        Ok(all)
     }
 }
 

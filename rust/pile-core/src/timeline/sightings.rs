@@ -10,6 +10,7 @@ use super::{
     grams::GramSearcher,
     occurrences::{DistinctTexts, FindOccurrences, Occurrence, OccurrenceLimit, Occurrences},
     parallel::in_parallel,
+    replaced::sightings_with_replaced_tokens,
     rows::fewest_rows,
 };
 use crate::{
@@ -63,11 +64,12 @@ pub struct Sightings {
     /// The occurrences of the texts in the documents.
     pub occurrences: Occurrences,
     /// By text, the occurrences that no sample shows: the tokens of the document's copy come after the last
-    /// sample, or the document is not in the order.
+    /// sample, an intervention changed one of them, or the document is not in the order.
     pub n_unreached: Vec<u64>,
 }
 
-/// Maps the occurrences of `n_texts` texts to the samples of an order.
+/// Maps the occurrences of `n_texts` texts to the samples of an order. An occurrence is not seen where an intervention
+/// changed a token of one of its parts.
 ///
 /// # Errors
 /// As [`TrainingOrder::appearances`].
@@ -81,7 +83,7 @@ pub fn sightings<S: TokenSource>(
     let Appearances {
         appearances,
         n_copies,
-    } = order.appearances(&spans, progress)?;
+    } = stored_appearances(order, &spans, progress)?;
     // Each item is the parts of one occurrence in one copy of its document.
     let mut seen = Vec::with_capacity(appearances.len());
     let mut n_unreached = vec![0; n_texts];
@@ -94,7 +96,14 @@ pub fn sightings<S: TokenSource>(
         // A document that the order lacks counts as one copy.
         let mut n_missed = n_copies.get(&occurrence.document).copied().unwrap_or(1);
         for of_copy in of_occurrence.chunk_by(|a, b| a.copy == b.copy) {
-            let in_copy = sightings_in_copy(of_copy, occurrence);
+            let mut in_copy = sightings_in_copy(of_copy, occurrence);
+            if let Some(changes) = order.changes() {
+                let is_changed = |part: &Sighting| {
+                    !changes.is_inserted(part.document)
+                        && changes.covers(part.sample, part.offset, part.length)
+                };
+                in_copy.retain(|parts| !parts.iter().any(is_changed));
+            }
             n_missed -= u64::from(!in_copy.is_empty());
             seen.extend(in_copy);
         }
@@ -108,6 +117,18 @@ pub fn sightings<S: TokenSource>(
     })
 }
 
+/// The appearances of spans in an order, those of tokens that an intervention replaced or wrote over included.
+fn stored_appearances<S: TokenSource>(
+    order: &TrainingOrder<S>,
+    spans: &[Span],
+    progress: &Progress,
+) -> Result<Appearances> {
+    match order.changes() {
+        Some(changes) => changes.stored_appearances(spans, progress),
+        None => order.appearances(spans, progress),
+    }
+}
+
 fn span_of(occurrence: &Occurrence) -> Span {
     Span {
         document: occurrence.document,
@@ -117,7 +138,7 @@ fn span_of(occurrence: &Occurrence) -> Span {
 }
 
 /// Sorts occurrences, given as their parts, by the first part that is read.
-fn training_order_key(parts: &[Sighting]) -> impl Ord + use<> {
+pub(super) fn training_order_key(parts: &[Sighting]) -> impl Ord + use<> {
     let first = parts.iter().min_by_key(|part| (part.sample, part.offset));
     first.map(|first| {
         (
@@ -133,7 +154,10 @@ fn training_order_key(parts: &[Sighting]) -> impl Ord + use<> {
 
 /// Returns each time that an occurrence is seen in one copy of its document, as its parts. Empty if the
 /// samples do not hold all its tokens. `appearances` are those of the occurrence's tokens in the copy.
-fn sightings_in_copy(appearances: &[Appearance], occurrence: &Occurrence) -> Vec<Vec<Sighting>> {
+pub(super) fn sightings_in_copy(
+    appearances: &[Appearance],
+    occurrence: &Occurrence,
+) -> Vec<Vec<Sighting>> {
     let sighting = |appearance: &Appearance, part: usize, n_parts: usize| Sighting {
         text: occurrence.text,
         document: occurrence.document,
@@ -226,7 +250,7 @@ pub fn across_documents<S: TokenSource>(
         for sample in first..end {
             let spans = order.spans(sample)?;
             if spans.len() > 1 {
-                chunk.fill(order.source(), &spans)?;
+                chunk.fill_with(&spans, |out| order.read_spans(sample, &spans, out))?;
                 search_sample(chunk, sample, &searcher, &distinct, &limit, &mut sightings)?;
             }
         }
@@ -260,7 +284,7 @@ fn search_sample(
         sightings.extend(numbers.iter().map(|text| Sighting {
             text: *text,
             document: found.document,
-            byte_offset: found.byte_in_span,
+            byte_offset: found.byte_in_token,
             token_offset: found.token_offset,
             n_tokens: found.n_tokens,
             copy: 0,
@@ -276,7 +300,7 @@ fn search_sample(
 }
 
 /// Completes what a sample alone does not show: which copy of the document it holds, and the bytes of the
-/// document before the sample's part of it.
+/// document before the first token. `byte_offset` is that within the token so far.
 fn complete<S: TokenSource>(
     order: &TrainingOrder<S>,
     unit: SearchUnit<'_>,
@@ -291,7 +315,7 @@ fn complete<S: TokenSource>(
             length: 1,
         })
         .collect();
-    for appearance in order.appearances(&first_tokens, progress)?.appearances {
+    for appearance in stored_appearances(order, &first_tokens, progress)?.appearances {
         let sighting = &mut sightings[appearance.query as usize];
         if (appearance.sample, appearance.offset) == (sighting.sample, sighting.offset) {
             sighting.copy = appearance.copy;
@@ -299,16 +323,10 @@ fn complete<S: TokenSource>(
     }
     let mut chunk = Chunk::new(unit, order.source().token_type());
     for sighting in sightings {
-        // Only the first document of a sample can begin before the sample. If the token's offset in the
-        // document is below its offset in the sample, the document begins inside the sample, and no bytes
-        // come before.
-        if sighting.token_offset < sighting.offset {
-            continue;
-        }
         let before = Span {
             document: sighting.document,
             start: 0,
-            length: sighting.token_offset - sighting.offset,
+            length: sighting.token_offset,
         };
         chunk.fill(order.source(), &[before])?;
         sighting.byte_offset += chunk.haystack().1 as u64;
@@ -340,6 +358,10 @@ impl TextQuery<'_> {
     ) -> Result<Sightings> {
         let occurrences = finder.find(self.texts, progress)?;
         let mut seen = sightings(order, self.texts.len(), occurrences, progress)?;
+        let mut more = Vec::new();
+        if let Some(changed) = order.changes() {
+            more = sightings_with_replaced_tokens(order, changed, self.texts, scan, progress)?;
+        }
         if let Some(n_samples) = self.across_documents {
             let search = AcrossDocuments {
                 texts: self.texts,
@@ -349,10 +371,12 @@ impl TextQuery<'_> {
                 max_occurrences: scan.max_occurrences,
             };
             let across = across_documents(order, &search, progress)?;
-            let across = across.into_iter().map(|sighting| vec![sighting]);
+            more.extend(across.into_iter().map(|sighting| vec![sighting]));
+        }
+        if !more.is_empty() {
             // Part numbers ascend by one within an occurrence and start again at 0 with the next.
             let within = seen.sightings.chunk_by(|a, b| b.part == a.part + 1);
-            let mut all: Vec<Vec<Sighting>> = within.map(<[_]>::to_vec).chain(across).collect();
+            let mut all: Vec<Vec<Sighting>> = within.map(<[_]>::to_vec).chain(more).collect();
             all.sort_by_cached_key(|parts| training_order_key(parts));
             seen.sightings = all.into_iter().flatten().collect();
         }

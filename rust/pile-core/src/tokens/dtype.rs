@@ -1,5 +1,7 @@
 //! The types in which tokens are stored, with GPT-NeoX's codes.
 
+use crate::{Error, Result};
+
 /// The type of a stored token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenType {
@@ -84,6 +86,20 @@ impl TokenType {
             }
             Self::I32 => out[start..].copy_from_slice(bytemuck::cast_slice(ids)),
         }
+    }
+
+    /// Appends the stored bytes of a token.
+    ///
+    /// # Errors
+    /// The type cannot hold the token.
+    pub fn append(self, token: i64, out: &mut Vec<u8>) -> Result<()> {
+        let stored = match self {
+            Self::U16 => u16::try_from(token).map(|token| out.extend(token.to_le_bytes())),
+            Self::I32 => i32::try_from(token).map(|token| out.extend(token.to_le_bytes())),
+        };
+        stored.map_err(|_| {
+            Error::argument(format!("token {token} cannot be stored as {}", self.name()))
+        })
     }
 
     /// The token in the first [`Self::n_bytes`] bytes. Tokens of `int32` datasets may be negative: labels are.

@@ -124,7 +124,7 @@ impl IdxHeader {
         let no_end = || {
             Error::malformed(
                 idx.path(),
-                format!("the end of document {i} exceeds 64 bits"),
+                format!("the end of sequence {i} exceeds 64 bits"),
             )
         };
         Ok((start, end.ok_or_else(no_end)?))

@@ -2,7 +2,8 @@
 //!
 //! The stored tokens of each document are hashed. Then the texts of the shards are tokenized, in order, and
 //! looked up by their hash; the tokens of documents with that hash are compared in full. This takes 24 bytes
-//! of memory per document. The locations of the records that match are written to a file.
+//! of memory per document: 16 of the index, 4 to count its records and 4 for its label. The locations of the
+//! records that match are written to a file.
 //!
 //! Several documents may have equal tokens, and so may several records. If there are as many such records as
 //! documents, the k-th document gets the k-th record. If there is one record, all the documents get it. Any
@@ -207,8 +208,8 @@ fn look_up(
 /// The labels found so far.
 struct Labels<'a> {
     index: &'a DocumentIndex<'a>,
-    /// By slot of the first of equal documents: records with their tokens, counted up to one more than the
-    /// documents.
+    /// By slot of the first of equal documents: the number of records with their tokens, or one more than the number
+    /// of documents if there are more records, since it then does not matter how many.
     n_records: Vec<u32>,
     /// By document: the index of its record's location in the file, or [`UNLABELLED`].
     location_of: Vec<u32>,
@@ -223,7 +224,7 @@ struct Labels<'a> {
     n_other_texts: u64,
 }
 
-/// Not the index of a location: there are fewer locations than documents, which are fewer than this.
+/// Not the index of a location: there are at most as many locations as documents, which are fewer than this.
 const UNLABELLED: u32 = u32::MAX;
 
 impl<'a> Labels<'a> {

@@ -188,7 +188,7 @@ impl Provenance {
             while next < end {
                 let location = self.next_location(next, &mut decoder);
                 next = if location.is_err() { end } else { next + 1 };
-                // The entries before `first` in its block are only decoded.
+                // The entries before `first` in its block are only decoded. `next` follows the document just decoded.
                 if next > first || location.is_err() {
                     return Some(location);
                 }
@@ -353,6 +353,7 @@ pub fn write_provenance(
             encoder = LocationEncoder::default();
         }
         entry.clear();
+        // `write_atomically` returns the wrapped error.
         encoder.push(location.map_err(io::Error::other)?, &mut entry);
         out.write_all(&entry)?;
         n_bytes += entry.len() as u64;

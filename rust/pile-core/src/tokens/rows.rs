@@ -34,11 +34,10 @@ impl TokenRows {
     ) -> Result<Self> {
         let (files, index) = TokenFiles::open_with_index(path)?;
         if let (Some((header, idx)), None) = (&index, row_length)
-            && let Some((i, n)) = (0..)
+            && let Some((i, n)) = (0_u64..)
                 .zip(header.lengths(idx))
                 .find(|(_, n)| i64::from(*n) != PYTHIA_ROW_LENGTH as i64)
         {
-            let i: u64 = i;
             let what = format!(
                 "the tokens are documents, not rows in training order: sequence {i} of this index has {n} tokens, \
                  rows have {PYTHIA_ROW_LENGTH}; build an order of it, or give the length of its rows"
@@ -131,8 +130,8 @@ pub(super) fn check_span(span: &Span, n_tokens: u64, path: &Path) -> Result<()> 
     )))
 }
 
-/// Reads spans one after the other, each from the files and the byte that `locate` returns. Returns the
-/// number of bytes written to `out`.
+/// Reads spans one after the other, each from the files and the byte that `locate` returns after [`check_span`].
+/// Returns the number of bytes written to `out`.
 pub(super) fn read_spans<'a>(
     spans: &[Span],
     out: &mut [u8],

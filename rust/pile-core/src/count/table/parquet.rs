@@ -20,7 +20,8 @@ use parquet::{
 use super::{KeyColumns, Ngram, NgramSink, ids_of, text_of};
 use crate::{Error, Result, io::create};
 
-/// Limits of a row group, which is in memory until it is written: rows, bytes of texts, and token ids.
+/// Limits of a row group: rows, bytes of texts, and token ids. A row group is in memory until it is written, so these
+/// trade memory, some tens of MB, against the number of row groups that a reader has to open.
 const GROUP_ROWS: usize = 1 << 18;
 const GROUP_TEXT_BYTES: usize = 16 << 20;
 const GROUP_IDS: usize = 4 * GROUP_ROWS;
@@ -109,7 +110,7 @@ fn schema(keys: KeyColumns<'_>, groups: &[String]) -> ParquetResult<TypePtr> {
 impl<'a> ParquetTable<'a> {
     pub(super) fn create(path: &Path, keys: KeyColumns<'a>, groups: &[String]) -> Result<Self> {
         let file = create(path)?;
-        let level = ZstdLevel::try_new(3);
+        let level = ZstdLevel::try_new(3); // The default of zstd; that of the library is 1.
         let open = level.and_then(|level| {
             let properties = WriterProperties::builder()
                 .set_compression(Compression::ZSTD(level))

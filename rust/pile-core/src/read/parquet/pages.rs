@@ -17,31 +17,36 @@ use std::{
 use parquet::{
     basic::{Compression, Encoding},
     column::page::{Page, PageMetadata, PageReader},
+    data_type::ByteArray,
     errors::{ParquetError, Result as ParquetResult},
     file::metadata::ColumnChunkMetaData,
 };
 
 use crate::{Error, Result};
 
-/// Pages up to this size are always read: writers put many records into a page.
+/// Pages up to this size are read even if records are limited to less: writers put many records into a page, most of
+/// them up to 1 MiB. This is far above, and any machine can allocate it.
 const MIN_PAGE_BYTES: u64 = 128 << 20;
 
-/// Bytes that the library allocates per value of a dictionary. In the page an empty value takes only four.
-const DICTIONARY_VALUE_BYTES: u64 = 32;
+/// Bytes that the library allocates per value of a dictionary. In the page an empty value takes only four, those
+/// of its length.
+const DICTIONARY_VALUE_BYTES: u64 = size_of::<ByteArray>() as u64;
 
-/// Bytes that the library allocates per value of a page in a delta encoding.
+/// Bytes that the library allocates per value of a page in a delta encoding: an i32 for the length of the prefix
+/// and one for that of the suffix.
 const DELTA_VALUE_BYTES: u64 = 8;
 
-/// Maximum number of bytes to which one byte of deflate data decompresses.
+/// Maximum number of bytes to which one byte of deflate data decompresses: two bits repeat 258 bytes.
 const MAX_DEFLATE_RATIO: u64 = 1032;
 
-/// Maximum number of bytes to which one byte of LZ4 data decompresses.
+/// Maximum number of bytes to which one byte of LZ4 data decompresses: each byte 255 makes a match 255 bytes longer.
 const MAX_LZ4_RATIO: u64 = 255;
 
-/// Limit on the size of a header. Longer ones are damaged.
+/// Limit on the size of a header, that of Arrow's C++ reader. A header may have two values as statistics.
 const MAX_HEADER_BYTES: u64 = 16 << 20;
 
-/// Limit on the nesting of structs and lists in a header. Deeper ones are damaged.
+/// Limit on the nesting of structs and lists in a header, which keeps damaged bytes from overflowing the stack. The
+/// headers of `parquet.thrift` have three levels.
 const MAX_DEPTH: u32 = 16;
 
 /// The limit on the decompressed size of a page, if records of `max_record` bytes are to be read.
@@ -50,7 +55,8 @@ pub(super) fn max_page_bytes(max_record: u64) -> u64 {
     max_record.saturating_add(1 << 20).max(MIN_PAGE_BYTES)
 }
 
-/// The limit on the size of a footer. The library takes about twenty times as much memory.
+/// The limit on the size of a footer. The library takes about twenty times as much memory, so a sixteenth of a
+/// record keeps it near the memory of a record.
 pub(super) fn max_footer_bytes(max_record: u64) -> u64 {
     (max_record / 16).clamp(16 << 20, 256 << 20)
 }
@@ -79,13 +85,17 @@ pub(super) fn check_column(
             let what = format!("a page ends at byte {next}, its column at {end}");
             return Err(Error::format(path, at, what));
         }
+        // The library decompresses the other formats into a buffer of the size in the header.
+        let n_levels = header.uncompressed_levels.min(header.compressed);
+        let (start, n_packed) = (start + n_levels, header.compressed - n_levels);
         if let Compression::GZIP(_) = column.compression()
-            && header.compressed.saturating_mul(MAX_DEFLATE_RATIO) > max_page
+            && n_packed.saturating_mul(MAX_DEFLATE_RATIO) > max_page
         {
-            check_gzip(path, file, start, header.compressed, n_page)?;
+            let claimed = header.decompressed.saturating_sub(n_levels);
+            check_gzip(path, file, start, n_packed, claimed)?;
         }
         if matches!(column.compression(), Compression::LZ4)
-            && header.compressed.saturating_mul(MAX_LZ4_RATIO) > max_page
+            && n_packed.saturating_mul(MAX_LZ4_RATIO) > max_page
         {
             refuse_lz4_frame(path, file, start)?;
         }
@@ -95,22 +105,22 @@ pub(super) fn check_column(
     Ok(largest)
 }
 
-/// Checks that a gzip page does not decompress to more than the size in its header. The library does not stop
+/// Checks that gzip data of a page does not decompress to more than the size in its header. The library does not stop
 /// at that size.
-fn check_gzip(path: &Path, file: &File, start: u64, length: u64, n_page: u64) -> Result<()> {
+fn check_gzip(path: &Path, file: &File, start: u64, length: u64, claimed: u64) -> Result<()> {
     let compressed = FileCursor { file, at: start }.take(length);
-    let mut bytes = flate2::read::MultiGzDecoder::new(compressed).take(n_page + 1);
+    let mut bytes = flate2::read::MultiGzDecoder::new(compressed).take(claimed + 1);
     // Other errors of the data are reported when the library reads the page.
     let n = io::copy(&mut bytes, &mut io::sink()).unwrap_or(0);
-    if n > n_page {
-        let what = format!("a page of more than {n_page} bytes, the size in its header");
+    if n > claimed {
+        let what = format!("a page of more than {claimed} bytes, the size in its header");
         return Err(Error::format(path, start, what));
     }
     Ok(())
 }
 
-/// Refuses a large page in the LZ4 frame format. Its decompressed size cannot be known before, as for gzip.
-/// Only old writers used this format, with small pages.
+/// Refuses a large page in the LZ4 frame format, which the library decompresses beyond the size in the header, as
+/// it does gzip. Only old writers used this format, with small pages, so it is not worth decompressing it here.
 fn refuse_lz4_frame(path: &Path, file: &File, start: u64) -> Result<()> {
     let mut magic = [0; 4];
     let is_frame = file.read_exact_at(&mut magic, start).is_ok() && magic == [4, 0x22, 0x4D, 0x18];
@@ -144,6 +154,8 @@ struct PageHeader {
     compressed: u64,
     /// Number of values of the dictionary, if the page is one.
     n_dictionary: Option<u64>,
+    /// Bytes at the start of the page that are never compressed: the levels of a data page of version 2.
+    uncompressed_levels: u64,
 }
 
 impl PageHeader {
@@ -176,9 +188,10 @@ impl PageHeader {
 /// Reads the header of the page at byte `at`. Also returns the header's size.
 fn read_header(path: &Path, file: &File, at: u64, end: u64) -> Result<(PageHeader, u64)> {
     // The size of a header is unknown: read more until it is complete.
+    let limit = (end - at).min(MAX_HEADER_BYTES);
     let mut n_bytes = 1 << 10;
     loop {
-        let mut bytes = vec![0; n_bytes.min(end - at) as usize];
+        let mut bytes = vec![0; n_bytes.min(limit) as usize];
         file.read_exact_at(&mut bytes, at)
             .map_err(|err| Error::io(path, err))?;
         let mut thrift = CompactReader {
@@ -188,7 +201,7 @@ fn read_header(path: &Path, file: &File, at: u64, end: u64) -> Result<(PageHeade
         if let Some(header) = thrift.page_header() {
             return Ok((header, thrift.at as u64));
         }
-        if n_bytes >= (end - at).min(MAX_HEADER_BYTES) {
+        if n_bytes >= limit {
             return Err(Error::format(
                 path,
                 at,
@@ -218,9 +231,14 @@ mod field_type {
 const UNCOMPRESSED_PAGE_SIZE: i64 = 2;
 const COMPRESSED_PAGE_SIZE: i64 = 3;
 const DICTIONARY_PAGE_HEADER: i64 = 7;
+const DATA_PAGE_HEADER_V2: i64 = 8;
 
 /// The number of a field in `DictionaryPageHeader`.
 const NUM_VALUES: i64 = 1;
+
+/// The numbers of fields in `DataPageHeaderV2`.
+const DEFINITION_LEVELS_BYTE_LENGTH: i64 = 5;
+const REPETITION_LEVELS_BYTE_LENGTH: i64 = 6;
 
 /// Reads Thrift's compact protocol. Its methods return `None` if the bytes are damaged or end too early.
 struct CompactReader<'a> {
@@ -231,13 +249,18 @@ struct CompactReader<'a> {
 impl CompactReader<'_> {
     fn page_header(&mut self) -> Option<PageHeader> {
         let (mut decompressed, mut compressed, mut n_dictionary) = (None, None, None);
-        let mut id = 0;
+        let (mut uncompressed_levels, mut id) = (0, 0);
         while let Some(kind) = self.next_field(&mut id)? {
             match (id, kind) {
                 (UNCOMPRESSED_PAGE_SIZE, field_type::I32) => decompressed = Some(self.size()?),
                 (COMPRESSED_PAGE_SIZE, field_type::I32) => compressed = Some(self.size()?),
                 (DICTIONARY_PAGE_HEADER, field_type::STRUCT) => {
-                    n_dictionary = Some(self.dictionary_size()?);
+                    let [n_values] = self.sizes_of_struct([NUM_VALUES])?;
+                    n_dictionary = Some(n_values);
+                }
+                (DATA_PAGE_HEADER_V2, field_type::STRUCT) => {
+                    let levels = [DEFINITION_LEVELS_BYTE_LENGTH, REPETITION_LEVELS_BYTE_LENGTH];
+                    uncompressed_levels = self.sizes_of_struct(levels)?.iter().sum();
                 }
                 _ => self.skip(kind, 0)?,
             }
@@ -246,19 +269,24 @@ impl CompactReader<'_> {
             decompressed: decompressed?,
             compressed: compressed?,
             n_dictionary,
+            uncompressed_levels,
         })
     }
 
-    /// The number of values in the header of a dictionary.
-    fn dictionary_size(&mut self) -> Option<u64> {
-        let (mut n_values, mut id) = (None, 0);
+    /// Reads a struct. Returns the sizes in the fields of these numbers, all of which it must have.
+    fn sizes_of_struct<const N: usize>(&mut self, fields: [i64; N]) -> Option<[u64; N]> {
+        let (mut sizes, mut id) = ([None; N], 0);
         while let Some(kind) = self.next_field(&mut id)? {
-            match (id, kind) {
-                (NUM_VALUES, field_type::I32) => n_values = Some(self.size()?),
+            match fields.iter().position(|field| *field == id) {
+                Some(i) if kind == field_type::I32 => sizes[i] = Some(self.size()?),
                 _ => self.skip(kind, 0)?,
             }
         }
-        n_values
+        let mut found = [0; N];
+        for (to, size) in found.iter_mut().zip(sizes) {
+            *to = size?;
+        }
+        Some(found)
     }
 
     /// The type of the next field, or `Some(None)` after the last one of a struct. `id` is the number of the
@@ -297,7 +325,8 @@ impl CompactReader<'_> {
                     15 => self.varint()?,
                     n => n.into(),
                 };
-                // In a list each boolean is a byte.
+                // In a list each boolean is a byte. Every item thus takes a byte, so the loop ends with the
+                // bytes whatever number the list claims.
                 let kind = match byte & 0xF {
                     0..=field_type::BOOLEAN_FALSE => field_type::BYTE,
                     kind => kind,
@@ -374,6 +403,7 @@ impl CheckedPages {
         if !is_delta || matches!(page, Page::DictionaryPage { .. }) {
             return Ok(());
         }
+        // The number in the header includes nulls, which have no value.
         let max_values = (self.max_page / DELTA_VALUE_BYTES).min(page.num_values().into());
         let values_end = || {
             let mut at = self.values_start(page)?;
@@ -388,7 +418,7 @@ impl CheckedPages {
         match values_end() {
             Some(_) => Ok(()),
             None => Err(ParquetError::General(
-                "a page with another number of values than it claims".into(),
+                "a page with more values than it claims, or than max-record allows".into(),
             )),
         }
     }
@@ -442,7 +472,8 @@ fn delta_end(bytes: &[u8], max_values: u64) -> Option<usize> {
         let widths = reader.at;
         reader.skip_bytes(n_runs)?;
         for width in &bytes[widths..reader.at] {
-            // Runs after the last value are not stored.
+            // Runs after the last value are not stored. The format has runs of a multiple of 32 values, so the
+            // division is exact.
             if remaining > 0 {
                 reader.skip_bytes(u64::from(*width).checked_mul(run)? / 8)?;
                 remaining = remaining.saturating_sub(run);
@@ -483,6 +514,7 @@ impl PageReader for CheckedPages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn varint(mut n: u64, out: &mut Vec<u8>) {
         while n >= 0x80 {
@@ -519,6 +551,7 @@ mod tests {
             decompressed: 1 << 20,
             compressed: 999,
             n_dictionary: Some(7),
+            uncompressed_levels: 0,
         };
         assert_eq!(read(&bytes), Some(expected));
         for n in 0..bytes.len() {
@@ -559,6 +592,61 @@ mod tests {
         let length = packed.len() as u64;
         assert!(check_gzip(&path, &file, 0, length, 10_000).is_ok());
         assert!(check_gzip(&path, &file, 0, length, 9_999).is_err());
+    }
+
+    /// The levels of a data page of version 2 come before its compressed values, and must not hide them.
+    #[test]
+    fn pages_of_both_versions_cannot_claim_less_than_they_decompress_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        let schema = parquet::schema::parser::parse_message_type(
+            "message schema { OPTIONAL BYTE_ARRAY text (UTF8); }",
+        );
+        let schema = parquet::schema::types::SchemaDescriptor::new(Arc::new(schema.unwrap()));
+        let gzip = |n: usize| {
+            let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            io::Write::write_all(&mut packed, &vec![0; n]).unwrap();
+            packed.finish().unwrap()
+        };
+        let lz4_frame = [&[4, 0x22, 0x4D, 0x18][..], &[0; 400]].concat();
+        let check = |compression, n_levels: Option<usize>, claim: usize, packed: &[u8]| {
+            let page = [&vec![7; n_levels.unwrap_or(0)], packed].concat();
+            let mut bytes = header(claim as i32, page.len() as i32, None);
+            if let Some(n_levels) = n_levels {
+                // Field 8, before the end of the header: a struct with the fields 5 and 6.
+                bytes.pop();
+                bytes.extend([0x0C, 16, 0x55]);
+                varint(2 * n_levels as u64, &mut bytes);
+                bytes.extend([0x15, 0, 0, 0]);
+            }
+            bytes.extend(page);
+            std::fs::write(&path, &bytes).unwrap();
+            let column = ColumnChunkMetaData::builder(schema.column(0))
+                .set_compression(compression)
+                .set_data_page_offset(0)
+                .set_total_compressed_size(bytes.len() as i64)
+                .build()
+                .unwrap();
+            check_column(&path, &File::open(&path).unwrap(), &column, 20_000)
+                .map_err(|err| err.to_string())
+        };
+        let as_gzip = Compression::GZIP(Default::default());
+        for n_levels in [None, Some(0), Some(1), Some(300)] {
+            let n = n_levels.unwrap_or(0);
+            assert_eq!(
+                check(as_gzip, n_levels, n + 10_000, &gzip(10_000)),
+                Ok(n as u64 + 10_000)
+            );
+            let refused = check(as_gzip, n_levels, n + 10_000, &gzip(100_000)).unwrap_err();
+            assert!(
+                refused.contains("the size in its header"),
+                "{n_levels:?} {refused}"
+            );
+            let refused = check(Compression::LZ4, n_levels, n + 10_000, &lz4_frame).unwrap_err();
+            assert!(refused.contains("LZ4 frame"), "{n_levels:?} {refused}");
+        }
+        // The library refuses levels that are longer than the page.
+        assert!(check(as_gzip, Some(300), 9_000, &[]).is_ok());
     }
 
     /// Equal numbers in DELTA_BINARY_PACKED, with 128 values and 4 runs per block.

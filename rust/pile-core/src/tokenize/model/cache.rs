@@ -37,14 +37,17 @@ pub(crate) const SLACK: usize = 8;
 /// Pretokens of a batch: enough to overlap the cache misses, few enough for the prefetched lines to stay.
 pub(crate) const BATCH: usize = 64;
 
-/// Buckets of 64 bytes: 8 MiB.
+/// Buckets of 64 bytes: 8 MiB. Of 29 million pretokens of the Pile, 1.3 % must be merged with these sizes, 2.0 % with
+/// tables of 1 MiB.
 const N_TINY_BUCKETS: usize = 1 << 17;
 /// Buckets of 128 bytes: 8 MiB.
 const N_SHORT_BUCKETS: usize = 1 << 16;
 const MAX_TINY_BYTES: usize = 8;
 const MAX_TINY_IDS: usize = 3;
 const MAX_SHORT_IDS: usize = 6;
+/// Longer pretokens seldom occur twice.
 const MAX_LONG_BYTES: usize = 256;
+/// With [`MAX_LONG_BYTES`] this bounds the map to some tens of MB.
 const MAX_LONG_PRETOKENS: usize = 1 << 16;
 
 /// Number of ids of a short pretoken that has more than [`MAX_SHORT_IDS`]: its ids are in the map.
@@ -189,6 +192,7 @@ impl PretokenCache {
                     prefetch(&tiny[index]);
                 }
             } else if let CacheKey::Short(key) = CacheKey::new(text, start, end) {
+                // Only the first of two cache lines: it has the slots to which frequent pretokens move.
                 prefetch(&self.short_buckets()[short_bucket(key)]);
             }
             start = end;
@@ -198,7 +202,7 @@ impl PretokenCache {
     /// Writes the ids of `pretokens` of the batch, up to the first that is not in the first two slots of its
     /// bucket in the tiny table. Returns the number of pretokens and of ids.
     ///
-    /// This is the fast path, which nine of ten pretokens take. [`Self::find`] looks up the others.
+    /// This is the fast path, which nine of ten pretokens of the Pile take. [`Self::find`] looks up the others.
     #[inline(always)]
     pub(crate) fn known(
         &self,
@@ -270,7 +274,10 @@ impl PretokenCache {
         Some(ids.len())
     }
 
-    /// Stores the ids of `pretoken`, whose key is `key`. Pretokens of more than 256 bytes are not stored.
+    /// Stores the ids of `pretoken`, whose key is `key`. Pretokens of more than [`MAX_LONG_BYTES`] are not stored.
+    ///
+    /// A short key whose ids were in the map is stored again after the map was cleared. Its bucket then has it twice,
+    /// until one entry is replaced; both are right.
     pub(crate) fn insert(&mut self, key: CacheKey, pretoken: &[u8], ids: &[u32]) {
         let n = (ids.len() as u64) << N_SHIFT;
         let key = match key {

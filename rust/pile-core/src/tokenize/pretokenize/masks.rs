@@ -1,4 +1,4 @@
-//! Classifies the characters of a text 64 bytes at a time, as bit masks with one bit a byte.
+//! Classifies the characters of a text 64 bytes at a time, as bit masks with one bit per byte.
 //!
 //! Bit `i` of a mask describes byte `i` of the block, so the least significant bit is the first byte. A
 //! pretokenizer then finds the starts of pretokens of a whole block with a few integer operations.
@@ -196,6 +196,7 @@ pub(crate) fn byte_masks(rest: &[u8]) -> ByteMasks {
     match rest.first_chunk() {
         Some(block) => byte_masks_of_block(block),
         None => {
+            // NUL, the padding, has none of the properties.
             let mut block = [0; BLOCK_BYTES];
             block[..rest.len()].copy_from_slice(rest);
             byte_masks_of_block(&block)

@@ -8,7 +8,7 @@
 pub(crate) enum Pattern {
     /// GPT-2's, built into `ByteLevel`: GPT-2, GPT-NeoX, Pythia, OLMo.
     Gpt2,
-    /// cl100k's, with numbers in groups of up to three digits (Llama 3, OLMo 2) or one (Qwen).
+    /// cl100k's, with numbers in groups of up to three digits (Llama 3, OLMo 2), of one (Qwen), or whole (`\p{N}+`).
     Cl100k(DigitGroup),
     /// `Digits`, then GPT-2's on the text between the numbers: StarCoder, SmolLM.
     Digits(DigitGroup),
@@ -67,8 +67,9 @@ pub(crate) fn contraction_len_any_case(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// Whether `Digits` takes a character for a number that `\p{N}` does not match. In Hugging Face `tokenizers`
-/// the first uses Unicode 17, the second Unicode 16.
+/// Whether `Digits` takes a character for a number that `\p{N}` does not match. In Hugging Face `tokenizers` the first
+/// asks Rust's standard library, with Unicode 17, the second a regex engine, with Unicode 16: these are the numbers
+/// that are new in 17.
 pub(crate) fn is_new_digit(code_point: u32) -> bool {
     matches!(code_point, 0x11DE0..=0x11DE9 | 0x16FF4..=0x16FF6)
 }

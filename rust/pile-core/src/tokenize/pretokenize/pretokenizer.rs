@@ -16,9 +16,10 @@ pub(crate) enum Pretokenizer<'t> {
 impl<'t> Pretokenizer<'t> {
     /// A pretokenizer at the start of `text`.
     ///
-    /// Runs of 2 to `longest_run` spaces are tokens; with 0 none are. Only GPT-2's pattern supports such runs:
-    /// the others require 0.
+    /// Runs of 2 to `longest_run` spaces are added tokens, each of which becomes one pretoken; with 0 none are. Only
+    /// the scanner of GPT-2's pattern finds such runs: the others require 0.
     pub(crate) fn new(text: &'t str, pattern: Pattern, longest_run: usize) -> Self {
+        debug_assert!(longest_run == 0 || pattern == Pattern::Gpt2);
         match pattern {
             Pattern::Gpt2 => Self::Gpt2(Gpt2Scanner::new(text, longest_run)),
             Pattern::Cl100k(group) => Self::Cl100k(BlockScanner::new(text, Cl100kRule::new(group))),

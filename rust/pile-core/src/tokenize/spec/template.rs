@@ -57,11 +57,12 @@ fn single_template(node: &JsonNode<'_>) -> Result<Template> {
     let mut template = Template::default();
     let mut is_after = false;
     for item in node.key("single").items()? {
-        let token = item.key("SpecialToken");
-        if token.is_null() {
-            is_after = true; // The text. `check_template` ensures that there is exactly one.
+        // The text, of which `check_template` ensures that there is exactly one.
+        if !item.key("Sequence").is_null() {
+            is_after = true;
             continue;
         }
+        let token = item.key("SpecialToken");
         let side = match is_after {
             true => &mut template.after,
             false => &mut template.before,

@@ -21,8 +21,8 @@ const MAX_ID: u32 = ID_LIMIT - 1;
 /// Larger files are refused. The largest published one has 34 MB.
 pub(crate) const MAX_FILE_BYTES: u64 = 128 << 20;
 
-/// Upper bound on the number of values, counted by commas and opening brackets. 2^20 ids with as many merges
-/// have about 5 million.
+/// Upper bound on the number of values, counted by commas and opening brackets, those within strings included. 2^20
+/// ids with as many merges have about 4 million.
 const MAX_VALUES: usize = 8 << 20;
 
 /// The contents of a tokenizer.json. All components are supported, but they may contradict each other.
@@ -220,17 +220,11 @@ fn check_unknown(model: &JsonNode<'_>, vocab: &[(String, u32)]) -> Result<()> {
     }
 }
 
-/// Upper bound on the UTF-8 bytes of a character of the byte-level alphabet.
-const MAX_CHAR_BYTES: usize = 2;
-
 /// The first byte that occurs in UTF-8 and is not a token.
 fn missing_byte(vocab: &[(String, u32)]) -> Option<u8> {
-    let tokens = vocab.iter().map(|(token, _)| token.as_str());
-    let bytes: HashSet<&str> = tokens
-        .filter(|token| token.len() <= MAX_CHAR_BYTES)
-        .collect();
+    let tokens: HashSet<&str> = vocab.iter().map(|(token, _)| token.as_str()).collect();
     let mut utf8_bytes = (0..=0xF4).filter(|byte| !matches!(byte, 0xC0 | 0xC1));
-    utf8_bytes.find(|byte| !bytes.contains(spell(&[*byte]).as_str()))
+    utf8_bytes.find(|byte| !tokens.contains(spell(&[*byte]).as_str()))
 }
 
 fn is_nfc(node: &JsonNode<'_>) -> Result<bool> {
@@ -255,7 +249,7 @@ fn pre_tokenizer(node: &JsonNode<'_>) -> Result<(Pattern, bool)> {
         }
         Some("Sequence") => match &node.key("pretokenizers").items()?[..] {
             [only] => pre_tokenizer(only),
-            [first, byte_level] => Ok((pattern_of_sequence(first, byte_level)?, false)),
+            [first, second] => Ok((pattern_of_sequence(first, second)?, false)),
             _ => Err(node.unsupported("Split or Digits, then ByteLevel are expected")),
         },
         _ => {
@@ -282,6 +276,7 @@ fn pattern_of_sequence(first: &JsonNode<'_>, second: &JsonNode<'_>) -> Result<Pa
         return Err(second.unsupported("ByteLevel is expected as the last"));
     }
     let splits_again = matches!(pattern, Pattern::Digits(_));
+    // Hugging Face `tokenizers` would add a space to each pretoken of `first`.
     if byte_level(second, splits_again)? {
         let prefix = second.key("add_prefix_space");
         return Err(prefix.unsupported("false is expected after another pre-tokenizer"));

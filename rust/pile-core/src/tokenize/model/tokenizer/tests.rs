@@ -399,14 +399,15 @@ fn added_tokens_outside_the_alphabet_decode_to_themselves() {
     assert_eq!(tokenizer.decode(&[280, u32::MAX], true).unwrap(), "漢 字");
 }
 
-/// A file with added tokens of all kinds.
+/// A file with added tokens of all kinds. NFC makes one character of the first two of "e\u{301}", of a normalized
+/// token and of a text; a token that is not normalized is searched before that.
 fn with_added_tokens(strips: (bool, bool), adds_prefix_space: bool) -> Value {
     let mut tokens = vec![
         added(0, "<pad>", false, true),
-        added(280, "e\u{281}", true, false),
+        added(280, "e\u{301}", true, false),
         added(281, "  ", true, false),
         added(282, "<pad>e", false, false),
-        added(283, "e\u{281}e", false, false),
+        added(283, "e\u{301}e", false, false),
         added(284, " x", true, false),
     ];
     for token in &mut tokens {
@@ -420,7 +421,8 @@ fn with_added_tokens(strips: (bool, bool), adds_prefix_space: bool) -> Value {
 
 #[test]
 fn a_long_run_whose_parts_have_boundaries_of_their_own_is_encoded() {
-    // No token has "aa" at its start, so the first position of each part is a boundary, and no other one is.
+    // No token starts with "aa", so a merge boundary is seen after the first "a" of a run, where the test has no more
+    // context, and nowhere else. If parts were split again, each level would cut off one byte and the stack overflow.
     let mut json = trained_json();
     let mut tokens: Vec<String> = ["ba", "baa", "baaa", "baaaa"].map(String::from).into();
     let vocab = json["model"]["vocab"].as_object_mut().unwrap();
@@ -438,7 +440,8 @@ fn a_long_run_whose_parts_have_boundaries_of_their_own_is_encoded() {
     assert!(tokenizer.decode(&ids, false).unwrap() == text);
 }
 
-/// The trained file without some of the byte tokens that no merge uses.
+/// The trained file without some of the byte tokens that no merge uses: those for whose number in the vocabulary
+/// `is_left_out` is true.
 fn without_bytes(is_left_out: impl Fn(usize) -> bool) -> Value {
     let mut json = trained_json();
     let merges = json["model"]["merges"].to_string();
@@ -560,6 +563,10 @@ fn a_post_processor_that_cannot_be_applied_is_refused_on_request() {
         "{}",
         refused(&beyond)
     );
+    let mut odd = both.clone();
+    odd["single"][0] = json!({"Token": {"id": "<b>"}});
+    let message = refused(&odd);
+    assert!(message.contains("post_processor.single[0]"), "{message}");
     let mut pair = pairs.clone();
     pair["sep"] = json!(["<pad>"]);
     assert!(
@@ -590,7 +597,7 @@ proptest! {
     #[test]
     fn equals_the_reference_with_added_tokens_of_all_kinds(
         parts in proptest::collection::vec(
-            "(<pad>|<pad>e|e|\u{281}|é| {1,3}|x|the|'s|\n|[0-9a-z]{1,4}|\\PC)", 0..12),
+            "(<pad>|<pad>e|e|\u{301}|é| {1,3}|x|the|'s|\n|[0-9a-z]{1,4}|\\PC)", 0..12),
         strips in any::<(bool, bool)>(),
         adds_prefix_space in any::<bool>(),
     ) {
@@ -610,6 +617,7 @@ proptest! {
         for pre_tokenizer in [
             json!([split(QWEN), byte_level(false)]),
             json!([split(&QWEN.replace("N}|", "N}{1,3}|")), byte_level(false)]),
+            json!([split(&QWEN.replace("N}|", "N}+|")), byte_level(false)]),
             json!([{"type": "Digits", "individual_digits": true}, byte_level(true)]),
             json!([{"type": "Digits", "individual_digits": false}, byte_level(true)]),
         ] {

@@ -1,38 +1,37 @@
-"""The datasets of a blend as one dataset: the documents of each follow those of the one before it."""
+"""Several sources of documents as one: the documents of each follow those of the one before it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools.types import Origin, Tokens
+from pile_tools.config import fingerprint
+from pile_tools.types import Documents, Origin, Tokens
 
 
-def documents_of(samples: Any) -> Any:
-    """The documents that samples are made of: their dataset, or the datasets of a blend as one."""
-    dataset = samples.dataset
-    return Datasets(dataset) if isinstance(dataset, list) else dataset
+def as_one(sources: Documents | Sequence[Documents]) -> Documents:
+    """One source of documents as it is, or a list of them, such as the datasets of a blend, as one."""
+    return Concatenated(sources) if isinstance(sources, Sequence) else sources
 
 
-class Datasets:
-    """The datasets of a blend, with the properties of a `TokenDataset` of all their documents."""
+class Concatenated:
+    """Several sources of documents, with the properties of a `TokenDataset` of all their documents."""
 
-    def __init__(self, parts: Sequence[Any]) -> None:
+    def __init__(self, parts: Sequence[Documents]) -> None:
         self.parts = list(parts)
         self._starts = np.concatenate([[0], np.cumsum([len(part) for part in self.parts])])
         self.subsets = list(dict.fromkeys(name for part in self.parts for name in part.subsets))
 
     @property
     def prefix(self) -> str:
-        """The prefix of the first dataset, whose manifest names the tokenizer."""
+        """The prefix of the first source, whose manifest names the tokenizer."""
         return str(self.parts[0].prefix)
 
     @property
     def dtype(self) -> str:
-        """`uint16` or `int32` if all datasets have that type, else `int64` as in GPT-NeoX and Megatron-LM."""
+        """`uint16` or `int32` if all sources have that type, else `int64` as in GPT-NeoX and Megatron-LM."""
         dtypes = {str(part.dtype) for part in self.parts}
         return dtypes.pop() if len(dtypes) == 1 else "int64"
 
@@ -41,28 +40,31 @@ class Datasets:
         """Whether the origin of all documents is known."""
         return all(part.has_provenance for part in self.parts)
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the fingerprints of all sources."""
+        return fingerprint({"sources": [part.fingerprint for part in self.parts]})
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _locate(self, document: int) -> tuple[Any, int]:
-        """The dataset of a document, and the document's number in it. Raises IndexError."""
+    def _locate(self, document: int) -> tuple[Documents, int]:
+        """The source of a document, and the document's number in it. Raises IndexError."""
         part = int(np.searchsorted(self._starts, document, side="right")) - 1
         if not 0 <= part < len(self.parts):
             raise IndexError(f"{document} is out of range for {len(self)}")
         return self.parts[part], document - int(self._starts[part])
 
-    def __getitem__(self, document: int) -> Tokens:
+    def __getitem__(self, document: int, /) -> Tokens:
         part, number = self._locate(document)
-        tokens: Tokens = part[number]
-        return tokens.astype(self.dtype, copy=False)
+        return part[number].astype(self.dtype, copy=False)
 
-    def origin(self, document: int) -> Origin | None:
+    def origin(self, document: int, /) -> Origin | None:
         """The origin of a document, or None if it is unknown."""
         part, number = self._locate(document)
-        origin: Origin | None = part.origin(number)
-        return origin
+        return part.origin(number)
 
-    def subset_numbers(self, documents: NDArray[np.int64]) -> NDArray[np.int32]:
+    def subset_numbers(self, documents: NDArray[np.int64], /) -> NDArray[np.int32]:
         """The indices in `subsets` of the documents' subsets: (n,) int64 -> (n,) int32, -1 where unknown."""
         numbers = np.full(len(documents), -1, np.int32)
         for k, part in enumerate(self.parts):
