@@ -147,6 +147,11 @@ def test_damaged_arrays_are_told(order_folder: Path, dataset: Path, tmp_path: Pa
         damaged.write_bytes(content)
         with pytest.raises(FormatError, match=array):
             TrainingOrder(stem, 32, dataset)
+    for dtype in (np.float32, np.uint64, np.int16):
+        damaged.write_bytes(good)
+        np.save(damaged, np.load(damaged).astype(dtype))
+        with pytest.raises(FormatError, match=rf"type {np.dtype(dtype).str}, expected one of .*<i8.*{array}"):
+            TrainingOrder(stem, 32, dataset)
     # Numbers that lead nowhere are told when they are met.
     data_start = good.index(b"\n") + 1
     damaged.write_bytes(good[:data_start] + b"\xff\xff\xff\x7f" * ((len(good) - data_start) // 4))

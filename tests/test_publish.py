@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.conftest import Run
 
-from pile_tools import checked, manifest, publish, unchanged
+from pile_tools import checked, files, manifest, publish, unchanged
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.manifest import Manifest, Request
 from pile_tools.publish import MARKER, Built, Target
@@ -557,6 +557,24 @@ def test_readers_fail_while_an_artifact_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "x.manifest.json").rename(scratch / "x.manifest.json")
     with pytest.raises(PileError, match="is being replaced"):
         publish.stamp(target(tmp_path))
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "語", "😀"])
+def test_a_name_may_be_as_long_as_the_file_system_allows(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (255 // len(letter.encode())))
+    files.write_atomically(path, "x")
+    assert path.read_text() == "x"
+
+
+def test_readers_are_not_disturbed_by_a_rerun_of_the_same_command(tmp_path: Path) -> None:
+    shard = tmp_path / "shard"
+    shard.write_text("100")
+    inputs = [manifest.file_entry(shard, tmp_path, role="shard")]
+    make(tmp_path, {"x.a": "1"}, inputs=inputs)
+    with publish.reading(target(tmp_path)):
+        # The rerun finds the touched input unchanged, and stores its new identity with the manifest.
+        os.utime(shard)
+        assert make(tmp_path, {"x.a": "1"}, inputs=inputs)[1] is False
 
 
 @pytest.mark.parametrize("is_pipe", [False, True])

@@ -52,10 +52,15 @@ def test_ids_and_texts_agree_with_tokenizers(tokenizer: Path, texts: list[str]) 
 @settings(deadline=None)
 def test_any_ids_decode_as_in_tokenizers(tokenizer: Path, ids: list[int], skip: bool) -> None:
     ours, theirs = Tokenizer.from_file(tokenizer), tokenizers.Tokenizer.from_file(str(tokenizer))
-    assert ours.decode(ids, skip) == theirs.decode(ids, skip_special_tokens=skip)
-    assert ours.decode(np.array(ids, dtype=np.int64), skip) == ours.decode(
-        np.array(ids, dtype=np.uint32), skip
-    )
+    expected = theirs.decode(ids, skip_special_tokens=skip)
+    forms = [ids, np.array(ids, dtype=np.int64), np.array(ids, dtype=np.uint32)]
+    assert [ours.decode(form, skip, skip_unknown=True) for form in forms] == [expected] * 3
+    unknown = [id for id in ids if ours.id_to_token(id) is None]
+    if unknown:
+        with pytest.raises(ConfigError, match=f"no id {unknown[0]} "):
+            ours.decode(ids, skip)
+    else:
+        assert ours.decode(ids, skip) == expected
 
 
 def test_it_pickles(tokenizer: Path) -> None:

@@ -121,11 +121,11 @@ class Tokenizer:
             FormatError: As `encode`.
         """
 
-    def decode(self, ids: Ids, skip_special_tokens: bool = True) -> str:
-        """The text of ids, as in `tokenizers`: unknown ids are skipped, invalid UTF-8 becomes U+FFFD.
+    def decode(self, ids: Ids, skip_special_tokens: bool = True, skip_unknown: bool = False) -> str:
+        """The text of ids. Invalid UTF-8 becomes U+FFFD, as in `tokenizers`, which also skips unknown ids.
 
         Raises:
-            ConfigError: An id is negative or above 2**32 - 1.
+            ConfigError: An id is unknown and `skip_unknown` is off, negative, or above 2**32 - 1.
             FormatError: The text is longer than 1 GiB.
         """
 

@@ -21,7 +21,8 @@ def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = No
             by default the folder of `path`.
     """
     data = data.encode() if isinstance(data, str) else data
-    temporary = (scratch or path.parent) / f".{path.name[:100]}.{secrets.token_hex(8)}.tmp"
+    # Without the name of `path`: one as long as the file system allows could not be extended.
+    temporary = (scratch or path.parent) / f".pile-tools-{secrets.token_hex(8)}.tmp"
     try:
         with temporary.open("xb") as file:
             file.write(data)

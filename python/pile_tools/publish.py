@@ -334,18 +334,14 @@ def refuse_while_replaced(target: Target) -> None:
         )
 
 
-def stamp(target: Target) -> tuple[int, int, int] | None:
-    """Identity of the published manifest: inode, time of change (ns) and bytes. None if there is none.
+def stamp(target: Target) -> Version | None:
+    """The version of the published manifest, None if there is none.
 
     Raises:
         PileError: The artifact is being replaced.
     """
     refuse_while_replaced(target)
-    try:
-        found = target.manifest.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_ctime_ns, found.st_size
+    return _version(target.manifest)
 
 
 @contextlib.contextmanager
@@ -362,7 +358,7 @@ def reading(target: Target) -> Iterator[None]:
     _refuse_replaced(target, before)
 
 
-def _refuse_replaced(target: Target, before: tuple[int, int, int] | None) -> None:
+def _refuse_replaced(target: Target, before: Version | None) -> None:
     if stamp(target) != before:
         raise PileError(f"was replaced while it was opened; try again ({target.manifest})")
 
@@ -420,7 +416,8 @@ def _naming(path: Path) -> Iterator[None]:
         # numpy reports only the number of items that it could not write.
         if err.errno is None and err.filename is None:
             raise PileError(f"could not be written completely: {err}; is the disk full? ({path})") from err
-        # The core's errors name the file; Arrow's text contains the error number.
+        # An error of the core already names the file in its text, so its text is not the system's own. Arrow
+        # names no file, and puts the error number into the text.
         is_unnamed = err.strerror == os.strerror(err.errno or 0) or "[errno" in (err.strerror or "")
         if err.filename is None and err.errno in _FULL and is_unnamed:
             err.filename = str(path)
@@ -552,8 +549,11 @@ def _refuse_to_discard(target: Target, request: Request) -> None:
     except FormatError:
         return
     # Inputs of other sizes are those of the same command, which were changed since.
-    inputs = ([(entry["role"], entry["path"]) for entry in of.inputs] for of in (found, request))
-    if (found.kind, found.settings) == (request.kind, request.settings) and len(set(map(tuple, inputs))) == 1:
+    made_from, expected = (
+        (of.kind, of.settings, [(entry["role"], entry["path"]) for entry in of.inputs])
+        for of in (found, request)
+    )
+    if made_from == expected:
         return
     raise OutputExistsError(
         f"holds a finished output of other settings or inputs, which its command publishes; "
@@ -777,7 +777,7 @@ def _version(path: Path) -> Version | None:
     None if there is no file. The time of change is left out: `unchanged.remember` changes it.
     """
     with contextlib.suppress(FileNotFoundError):
-        found = path.lstat()
+        found = path.stat()
         return found.st_ino, found.st_size, found.st_mtime_ns
     return None
 

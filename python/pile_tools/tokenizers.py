@@ -143,7 +143,8 @@ def _fetch(hub_id: str, revision: str | None) -> TokenizerFile:
     except Exception as err:
         # A server's answer can raise exceptions of several libraries, without a common type.
         raise _fetch_error(name, err) from err
-    return TokenizerFile(path, hub_id, revision, path.parent.name)
+    # The cache has a folder for each commit: `snapshots/COMMIT/tokenizer.json`.
+    return TokenizerFile(path, hub_id, revision, commit=path.parent.name)
 
 
 def _fetch_error(name: str, err: Exception) -> PileError:

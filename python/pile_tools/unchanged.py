@@ -2,9 +2,9 @@
 
 Manifests contain no times, so that the same request gives the same bytes. The identity of each input (device,
 inode, size, and times of modification and change) is hashed into an extended attribute of the manifest. An
-input with the same identity is unchanged, as no program can set the time of change. Any other input (it was
-written, touched or replaced) is compared by its checksum. If the attribute is missing, because the file
-system has none or a copy dropped it, every input is compared by its checksum.
+input with the same identity is unchanged: programs cannot choose the time of change, which is the system's
+clock. Any other input (it was written, touched or replaced) is compared by its checksum. If the attribute is
+missing, because the file system has none or a copy dropped it, every input is compared by its checksum.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ from pathlib import Path
 
 ATTRIBUTE = "user.pile_tools.inputs"
 
-#: Maximum hashes in the attribute, as some file systems limit the attributes of a file to 4 KiB. The
+#: Maximum hashes in the attribute, 2 KiB: some file systems limit all attributes of a file to 4 KiB. The
 #: identities of more inputs are hashed in groups.
 _MAX_GROUPS = 256
 _HASH_BYTES = 8
 
-#: A file changed less than this before its identity was taken may change again without a change of its times.
+#: A file changed less than this before its identity was taken may change again without a change of its times,
+#: which advance in steps: milliseconds on most file systems, a second on some.
 _UNSETTLED_NS = 10**9
 
 

@@ -85,8 +85,8 @@ PRESETS = {
     "pythia-1b": Preset(16, 2048, 8, 2.5e-4),
     "pythia-1.4b": Preset(24, 2048, 16, 2e-4),
     "pythia-2.8b": Preset(32, 2560, 32, 1.6e-4),
-    "pythia-6.9b": Preset(32, 4096, 32, 1.2e-4, "normal_scaled", 256),
-    "pythia-12b": Preset(36, 5120, 40, 1.2e-4, "normal_scaled", 512),
+    "pythia-6.9b": Preset(32, 4096, 32, 1.2e-4, init="normal_scaled", vocab_multiple=256),
+    "pythia-12b": Preset(36, 5120, 40, 1.2e-4, init="normal_scaled", vocab_multiple=512),
     "gpt-neox-20b": Preset(
         44, 6144, 64, 0.97e-4, vocab_multiple=256, weight_decay=0.01, batch_size=1536, steps=150_000
     ),

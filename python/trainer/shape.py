@@ -60,6 +60,7 @@ class ModelShape:
         for name, (low, high) in LIMITS.items():
             found = getattr(self, name)
             if not low <= found <= high:
+                # The upper limit is far beyond any model and would distract from a value that is too small.
                 expected = f">= {low}" if found < low else f"in [{low:g}, {high:g}]"
                 raise ConfigError(f"{name} must be {expected}, got {found}")
         if self.hidden_size % self.n_heads:
@@ -87,5 +88,7 @@ class ModelShape:
     def n_parameters(self) -> int:
         """Weights in all, both embedding matrices included."""
         h = self.hidden_size
+        # Weights and biases: query_key_value has 3hh + 3h, dense hh + h, the MLP 4hh + 4h and 4hh + h. Each
+        # of the two layer norms has 2h.
         block = 12 * h * h + 13 * h
         return 2 * self.vocab_size * h + self.n_layers * block + 2 * h

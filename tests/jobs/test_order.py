@@ -90,6 +90,14 @@ def test_settings_out_of_range_are_refused(settings: dict[str, int]) -> None:
         OrderConfig(**settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("packing", ["packed", "megatron"])
+def test_an_order_without_samples_is_refused(dataset: Path, tmp_path: Path, packing: str) -> None:
+    config = OrderConfig(seq_length=10**9, epochs=1, packing=packing)
+    with pytest.raises(ConfigError, match=r"no samples: .* tokens do not fill one of sequence length"):
+        run(dataset, tmp_path, config)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_missing_dataset_is_file_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         run(tmp_path / "nothing", None, OrderConfig(seq_length=16, samples=5))

@@ -225,6 +225,22 @@ def test_an_mdoc_page_reads_as_text() -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (".Fl o Ns Ar file", "-ofile"),
+        (".Fl o Ns file", "-ofile"),
+        (".Pa dir/ Ns Ar name Ns Pa .c", "dir/name.c"),
+        (".Ar a Ns Fl b c", "a-b c"),
+        (".Ar a Ns Op Ar b", "a[b]"),
+        (".Ar a Ns Xr ls 1 b", "als(1) b"),
+        (".Xr ls 1 , Xr cat 1", "ls(1), cat(1)"),
+    ],
+)
+def test_macros_between_words_of_mdoc_keep_their_spacing(line: str, text: str) -> None:
+    assert troff.plain_text(line) == text + "\n"
+
+
+@pytest.mark.parametrize(
     "page", ["", ".so man1/other.1\n", "\\", '.TH\n.SH\n.IP\n.Nm\n.if\n.TS\n"', ".\\{\n\\*(", "\\f"]
 )
 def test_odd_manual_pages_are_no_error(page: str) -> None:

@@ -599,6 +599,18 @@ def test_tables_of_ours_are_no_shards(tmp_path: Path, tokenizer: Path, capsys: C
     assert "kind ngrams" in reasons["n.parquet"]
 
 
+def test_a_record_may_have_keys_of_files_of_ours(tmp_path: Path) -> None:
+    keys = ["views", "kind", "format", "outputs", "model", "added_tokens", "about", "repeats", "passages"]
+    for key in keys:
+        (tmp_path / f"{key}.json").write_text(json.dumps({"text": "a video", key: 3}))
+    found = find_shards([tmp_path])
+    assert (len(found), found.passed_over) == (len(keys), [])
+    (tmp_path / "view.json").write_text(json.dumps({"views": []}))
+    assert find_shards([tmp_path]).passed_over == [
+        (tmp_path / "view.json", "a file of saved interventions, not a shard")
+    ]
+
+
 def test_a_pattern_may_have_more_components_than_the_stack(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pile_tools import PileError, VerifyError, open_order
+from pile_tools import PileError, VerifyError, manifest, open_order
 from pile_tools.cli import group
 from pile_tools.cli import run as run_cli
 from pile_tools.jobs import index, merge, order, token_shards, tokenize, verify
@@ -111,6 +112,22 @@ def test_token_shards_are_verified_by_their_own_manifest(
     else:
         with pytest.raises(VerifyError, match=f"{shards[2].name} has another SHA-256"):
             verify.run(Path("sh/d"))
+
+
+@pytest.mark.parametrize("known", [{"bytes": 4}, {}])
+def test_an_input_of_which_only_shards_are_here_is_checked_as_one(
+    tmp_path: Path, known: dict[str, int]
+) -> None:
+    for number, data in enumerate((b"ab", b"cd")):
+        (tmp_path / f"d-0000{number}-of-00001.bin").write_bytes(data)
+    for data, is_right in ((b"abcd", True), (b"abce", False)):
+        entry = {"role": "tokens", "path": "d.bin", "sha256": hashlib.sha256(data).hexdigest(), **known}
+        manifest.write(tmp_path / "x.manifest.json", manifest.Request("test", {}, [entry]), [], {})
+        if is_right:
+            assert {check.state for check in verify.run(tmp_path / "x")} == {"ok"}
+        else:
+            with pytest.raises(VerifyError, match="1 more shards have another SHA-256"):
+                verify.run(tmp_path / "x")
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def _json(
 
 
 def _text(ids: Tokens, decoder: Tokenizer) -> str:
-    return decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
+    return decoder.decode(ids.astype(np.uint32), skip_special_tokens=False, skip_unknown=True)
 
 
 def _print_span(ids: Tokens, decoder: Tokenizer | None) -> None:

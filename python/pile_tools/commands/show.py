@@ -58,7 +58,9 @@ def command(
         if raw:
             shown["raw"] = _record(prefix, shown["origin"], decoder, ids)
         else:
-            shown["text"] = decoder.decode(ids.astype(np.uint32), skip_special_tokens=False)
+            shown["text"] = decoder.decode(
+                ids.astype(np.uint32), skip_special_tokens=False, skip_unknown=True
+            )
     if as_json:
         echo_json(shown)
     else:

@@ -217,7 +217,7 @@ def _print_sighting(order: Order, seen: np.void, how: _Printed, texts: list[byte
         row = order.samples[int(seen["sample"])].astype(np.uint32)
         start, end = int(seen["offset"]), int(seen["offset"] + seen["length"])
         spans = [row[max(0, start - how.context) : start], row[start:end], row[end : end + how.context]]
-        decoded = [how.decoder.decode(ids, skip_special_tokens=False) for ids in spans]
+        decoded = [how.decoder.decode(ids, skip_special_tokens=False, skip_unknown=True) for ids in spans]
         print_context(decoded, texts[int(seen["text"])].decode(errors="replace"))
 
 

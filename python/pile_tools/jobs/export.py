@@ -136,6 +136,6 @@ def _records(order: Order, step: int, tokenizer: Tokenizer) -> Iterator[Record]:
             "start": start if is_known else None,
             "tokens": length,
             "subset": origin["subset"] if origin else None,
-            "text": tokenizer.decode(ids, skip_special_tokens=False),
+            "text": tokenizer.decode(ids, skip_special_tokens=False, skip_unknown=True),
         }
         previous, offset = row, offset + length

@@ -272,7 +272,7 @@ def _word_characters(tokenizer: Tokenizer, size: int) -> tuple[NDArray[np.bool_]
     """Whether the text of each id starts, and ends, with a letter, a digit, `_` or a partial character."""
     starts, ends = np.zeros(size, bool), np.zeros(size, bool)
     for id in range(min(size, tokenizer.vocab_size)):
-        text = tokenizer.decode([id], skip_special_tokens=False)
+        text = tokenizer.decode([id], skip_special_tokens=False, skip_unknown=True)
         if text:
             starts[id], ends[id] = _is_in_word(text[0]), _is_in_word(text[-1])
     return starts, ends

@@ -17,6 +17,7 @@ from pile_tools import manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry
+from pile_tools.publish import SCRATCH_SUFFIX
 from pile_tools.sizes import parse_size
 from pile_tools.types import BuiltShard, LabelledShard
 
@@ -28,9 +29,6 @@ _SHARD = re.compile(r"\.(parquet|(jsonl|ndjson|json|txt)(\.(zst|zstd|gz))?)\Z", 
 #: The path that names standard input.
 STANDARD_INPUT = Path("-")
 
-#: Suffix of the scratch folder of a job.
-_SCRATCH = ".partial"
-
 #: Maximum ignored files listed in a manifest.
 _N_LISTED = 100
 
@@ -38,15 +36,18 @@ _N_LISTED = 100
 #: tokenizers, of some tens of megabytes.
 _ARTIFACT_BYTES = 64 << 20
 
-#: JSON files that our commands write, with the keys that identify them.
+#: JSON files that our commands write, with the keys that identify them: records do not have all of them.
 _ARTIFACTS = {
     "a manifest": {"kind", "format", "made_by", "request", "outputs"},
     "a tokenizer": {"added_tokens", "model"},
     "a list of canaries": {"about", "repeats", "passages"},
-    "a saved view": {"views"},
 }
 
-#: Maximum bytes of a record: provenance stores its length in 32 bits.
+#: The only key of a file of saved interventions. Records have such a key too, beside that of their text.
+_INTERVENTIONS = {"views"}
+
+#: Largest `max_record`. The `.idx` of a dataset counts a document's tokens in 31 bits, and a token has two
+#: bytes or more on average.
 _MAX_MAX_RECORD = 1 << 32
 
 
@@ -120,7 +121,7 @@ def find_shards(inputs: Iterable[str | Path]) -> Shards:
 
     Folders are walked to any depth, links to folders included, each folder once. `passed_over` lists what is
     ignored in them: files with other names, pipes and devices, scratch folders of jobs, and manifests,
-    tokenizers and lists of canaries that our commands wrote. Pipes named as inputs follow the files, in the
+    tokenizers and other files that our commands wrote. Pipes named as inputs follow the files, in the
     order given.
 
     Args:
@@ -215,7 +216,8 @@ class _Finder:
         self.ignored: dict[Path, str] = {}
         #: Folders to walk, each with the input that led to it.
         self._folders: list[tuple[Path, Path]] = []
-        #: Inputs at which there is a shard, or a file or folder that another input already covers.
+        #: Inputs at which there is a shard, a folder that another input covers, or a file
+        #: that a command of ours wrote.
         self._matched: set[Path] = set()
         self._walked: set[tuple[int, int]] = set()
 
@@ -253,7 +255,7 @@ class _Finder:
         for path in _matches(start, parts):
             if not _is_folder(path):
                 self._add_file(path, pattern)
-            elif path.name.endswith(_SCRATCH):
+            elif path.name.endswith(SCRATCH_SUFFIX):
                 self.ignored[path] = "a folder in which a job works"
             else:
                 self._folders.append((path, pattern))
@@ -282,7 +284,7 @@ class _Finder:
             for path in sorted(folder.iterdir(), key=os.fsencode):
                 if not _is_folder(path):
                     self._add_file(path, source)
-                elif path.name.endswith(_SCRATCH):
+                elif path.name.endswith(SCRATCH_SUFFIX):
                     self.ignored[path] = "a folder in which a job works"
                 elif path.is_symlink():
                     self._folders.append((path, source))
@@ -358,7 +360,8 @@ def _folders_in(folder: Path) -> Iterator[Path]:
         walked.add((identity.st_dev, identity.st_ino))
         yield path
         for entry in sorted(path.iterdir(), key=os.fsencode, reverse=True):
-            if not entry.name.startswith(".") and not entry.name.endswith(_SCRATCH) and _is_folder(entry):
+            is_left_out = entry.name.startswith(".") or entry.name.endswith(SCRATCH_SUFFIX)
+            if not is_left_out and _is_folder(entry):
                 stack.append(entry)
 
 
@@ -377,6 +380,8 @@ def _artifact(path: Path) -> str | None:
         return None
     if not isinstance(values, dict):
         return None
+    if values.keys() == _INTERVENTIONS:
+        return "a file of saved interventions"
     return next((name for name, keys in _ARTIFACTS.items() if keys <= values.keys()), None)
 
 

@@ -101,7 +101,7 @@ def _json_text(line: bytes, where: str) -> str:
     try:
         text = json.loads(line)
         if isinstance(text, str) and text:
-            text.encode()
+            text.encode()  # Raises for half of a surrogate pair, which JSON can hold and UTF-8 cannot.
             return text
     except (ValueError, RecursionError) as err:
         raise PileError(f"not a JSON string: {err} ({where})") from err

@@ -96,7 +96,7 @@ def _text(run: Run, tokens: NDArray[np.int64]) -> str:
     """Tokens as text, or as numbers where the run has no tokenizer."""
     if run.tokenizer is None:
         return " ".join(map(str, tokens.tolist()))
-    return run.tokenizer.decode(tokens, skip_special_tokens=False)
+    return run.tokenizer.decode(tokens, skip_special_tokens=False, skip_unknown=True)
 
 
 def _counts(steps: NDArray[np.int64]) -> list[dict[str, int]]:

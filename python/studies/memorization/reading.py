@@ -23,6 +23,7 @@ _TABLE = {
     "unseen": record(_GROUP),
     "canaries": items(record(_LEVEL)),
 }
+#: -1 is an unknown document: an order of rows names none.
 _DOCUMENT = record({"document": whole(-1)}, {"shard": text, "record": whole(), "subset": optional(text)})
 _PASSAGE = record(
     {
@@ -67,10 +68,10 @@ def read_summary(path: Path, steps: int) -> dict[str, Any]:
         for group in (table["seen"], table["unseen"], *table["canaries"]):
             _check_group(group, f"step {table['step']}", path)
     for passage in found["passages"]:
-        last = max((seen["step"] for seen in passage["seen_at_steps"]), default=0)
+        last = max((seen["step"] for seen in passage["seen_at_steps"]), default=-1)
         if any("shard" in origin and "record" not in origin for origin in passage["documents"]):
             raise FormatError(f"a passage's document has a shard and no record ({path})")
-        if last >= max(steps, 1):
+        if last >= steps:
             raise FormatError(f"a passage was seen at step {last} of a run of {steps} ({path})")
     return found
 

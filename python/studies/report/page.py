@@ -159,7 +159,7 @@ def _example(facts: Facts) -> list[dict[str, Any]]:
     return [
         {
             "id": id,
-            "text": tokenizer.decode([id], skip_special_tokens=False),
+            "text": tokenizer.decode([id], skip_special_tokens=False, skip_unknown=True),
             "hue": index % TOKEN_HUES,
             "is_eod": id == eod,
         }

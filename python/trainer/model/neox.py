@@ -17,7 +17,7 @@ from trainer.shape import ACTIVATIONS, ModelShape
 
 
 class Cache:
-    """Keys and values of the tokens a model has seen, so that the next token costs one position only.
+    """Keys and values of the tokens a model has seen: a forward pass then computes the new tokens only.
 
     Args:
         shape: The model's.
@@ -29,7 +29,7 @@ class Cache:
     def __init__(self, shape: ModelShape, n_sequences: int, n_positions: int, like: Tensor) -> None:
         size = (shape.n_layers, n_sequences, shape.n_heads, n_positions, shape.head_dim)
         self._keys, self._values = like.new_empty(size), like.new_empty(size)
-        #: Tokens seen so far.
+        #: Tokens seen so far. `Stack` adds the new ones after its last layer: all layers see the same length.
         self.length = 0
 
     def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,7 +50,10 @@ def rotary_tables(shape: ModelShape, start: int, n: int, like: Tensor) -> tuple[
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Vectors with their first dimensions turned by position, halves as pairs: (n, a, t, d) -> the same."""
+    """Vectors with their first r dimensions rotated by position: (n, a, t, d) -> the same.
+
+    Dimensions i and i + r / 2 are a pair, as in GPT-NeoX, where the paper pairs neighbours.
+    """
     turned, unturned = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
     first, second = turned.chunk(2, dim=-1)
     turned = turned * cos + torch.cat((-second, first), dim=-1) * sin
@@ -67,7 +70,7 @@ class Attention(nn.Module):
         self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
 
     def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
-        """What each token gathers from those before it: (n, t, h) -> (n, t, h)."""
+        """What each token gathers from itself and those before it: (n, t, h) -> (n, t, h)."""
         n, t, h = x.shape
         heads = self.query_key_value(x).view(n, t, self._n_heads, 3 * self._head_dim).transpose(1, 2)
         query, key, value = heads.chunk(3, dim=-1)
@@ -166,7 +169,7 @@ class GPTNeoX(nn.Module):
     def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
         """The logits of the token after each: (n, t) int64 -> (n, t, v) in the weights' dtype.
 
-        With a cache, `tokens` go on where the cache ends, and are added to it.
+        With a cache, `tokens` continue the cached ones and are added to them.
         """
         out: Tensor = self.embed_out(self.gpt_neox(tokens, cache))
         return out

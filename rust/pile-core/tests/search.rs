@@ -8,7 +8,7 @@ use pile_core::{
     progress::Progress,
     search::{ClauseOccurrence, SuffixIndex, build, combine, plan},
     timeline::{FindOccurrences, IndexSearch, Scan, SearchUnit},
-    tokenize::{TokenBytes, Tokenizer, TrainConfig, Trainer},
+    tokenize::{Skipped, TokenBytes, Tokenizer, TrainConfig, Trainer},
     tokens::{TokenDataset, TokenType, write_idx},
 };
 use proptest::prelude::*;
@@ -479,7 +479,7 @@ proptest! {
             let text: String = words.iter().map(|word| WORDS[*word]).collect();
             let mut ids = Vec::new();
             tokenizer.encoder().encode(&text, &mut ids).unwrap();
-            decoded.push(tokenizer.decode(&ids, false).unwrap());
+            decoded.push(tokenizer.decode(&ids, Skipped::default()).unwrap());
             ids.into_iter().map(i64::from).collect()
         }).collect();
         let fixture = fixture(&documents, TokenType::U16);

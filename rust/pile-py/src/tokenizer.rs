@@ -142,21 +142,26 @@ impl Tokenizer {
         Ok((ids.into_pyarray(py), offsets.into_pyarray(py)))
     }
 
-    /// The text of ids, as in `tokenizers`: unknown ids are skipped, invalid UTF-8 becomes U+FFFD.
+    /// The text of ids. Invalid UTF-8 becomes U+FFFD, as in `tokenizers`, which also skips unknown ids.
     ///
     /// Raises:
-    ///     ConfigError: An id is negative or above 2**32 - 1.
+    ///     ConfigError: An id is unknown and `skip_unknown` is off, negative, or above 2**32 - 1.
     ///     FormatError: The text is longer than 1 GiB.
-    #[pyo3(signature = (ids, skip_special_tokens = true))]
+    #[pyo3(signature = (ids, skip_special_tokens = true, skip_unknown = false))]
     fn decode<'py>(
         &self,
         py: Python<'py>,
         ids: IdsArgument<'_>,
         skip_special_tokens: bool,
+        skip_unknown: bool,
     ) -> PyResult<Bound<'py, PyString>> {
         let ids = ids.to_vec()?;
+        let skipped = tokenize::Skipped {
+            special_tokens: skip_special_tokens,
+            unknown_ids: skip_unknown,
+        };
         let text = py
-            .detach(|| self.inner.decode(&ids, skip_special_tokens))
+            .detach(|| self.inner.decode(&ids, skipped))
             .map_err(BindError::from)?;
         // `PyString::new` panics where there is no memory for a long text.
         PyString::from_bytes(py, text.as_bytes())

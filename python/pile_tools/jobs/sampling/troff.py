@@ -17,89 +17,26 @@ NAMED_CHARACTERS = {
     "rC": "}", "la": "<", "ra": ">", "<=": "<=", ">=": ">=", "!=": "!=", "->": "->", "<-": "<-", "+-": "+-",
     "mu": "x", "de": " degrees", "mc": "u", "ss": "ss", "lh": "<-", "rh": "->", "sl": "/", "ul": "_",
 }  # fmt: skip
+#: Macros of mdoc that enclose their arguments.
 MDOC_QUOTES = {
     "Op": "[]", "Oo": "[]", "Dq": '""', "Qq": '""', "Sq": "''", "Ql": "''", "Pq": "()", "Bq": "[]",
     "Aq": "<>", "Brq": "{}",
 }  # fmt: skip
-MDOC_WORDS = frozenset(
-    [
-        "Ad",
-        "An",
-        "Ao",
-        "Ac",
-        "Aq",
-        "Ar",
-        "At",
-        "Bc",
-        "Bo",
-        "Bq",
-        "Brq",
-        "Bsx",
-        "Bx",
-        "Cd",
-        "Cm",
-        "Dc",
-        "Do",
-        "Dq",
-        "Dv",
-        "Dx",
-        "Ec",
-        "Em",
-        "Eo",
-        "Er",
-        "Ev",
-        "Fa",
-        "Fl",
-        "Fn",
-        "Ft",
-        "Fx",
-        "Ic",
-        "In",
-        "Li",
-        "Lb",
-        "Lk",
-        "Ms",
-        "Mt",
-        "Nd",
-        "Nm",
-        "No",
-        "Ns",
-        "Nx",
-        "Oc",
-        "Oo",
-        "Op",
-        "Ot",
-        "Ox",
-        "Pa",
-        "Pc",
-        "Pf",
-        "Po",
-        "Pq",
-        "Qc",
-        "Ql",
-        "Qo",
-        "Qq",
-        "Rv",
-        "Sc",
-        "So",
-        "Sq",
-        "St",
-        "Sx",
-        "Sy",
-        "Ta",
-        "Tn",
-        "Ux",
-        "Va",
-        "Vt",
-        "Xc",
-        "Xo",
-        "Xr",
-    ]
-)
+#: Macros of mdoc whose arguments are text or further macros.
+MDOC_WORDS = frozenset([
+    "Ad", "An", "Ao", "Ac", "Aq", "Ar", "At", "Bc", "Bo", "Bq", "Brq", "Bsx", "Bx", "Cd", "Cm", "Dc", "Do",
+    "Dq", "Dv", "Dx", "Ec", "Em", "Eo", "Er", "Ev", "Fa", "Fl", "Fn", "Ft", "Fx", "Ic", "In", "Li", "Lb",
+    "Lk", "Ms", "Mt", "Nd", "Nm", "No", "Ns", "Nx", "Oc", "Oo", "Op", "Ot", "Ox", "Pa", "Pc", "Pf", "Po",
+    "Pq", "Qc", "Ql", "Qo", "Qq", "Rv", "Sc", "So", "Sq", "St", "Sx", "Sy", "Ta", "Tn", "Ux", "Va", "Vt",
+    "Xc", "Xo", "Xr",
+])  # fmt: skip
 #: Requests that start a block without running text, and the request that ends it.
 SKIPPED_BLOCKS = {"TS": ".TE", "EQ": ".EN", "de": "..", "de1": "..", "am": "..", "ig": ".."}
+#: Requests that end a paragraph. `IX` is an index entry, which pod2man writes after a heading or an item.
 PARAGRAPHS = frozenset(["PP", "LP", "P", "Pp", "TP", "HP", "sp", "RS", "RE", "TQ", "Bl", "El", "It", "IX"])
+#: Requests that end a paragraph, and whether an example starts there.
 PREFORMATTED = {"nf": True, "EX": True, "Bd": True, "fi": False, "EE": False, "Ed": False}
+#: Requests that change the font. Spaces separate the arguments of the first set only.
 SPACED, JOINED = frozenset(["B", "I", "SM", "SB"]), frozenset(["BR", "IR", "RB", "BI", "IB", "RI"])
 
 _ESCAPE = re.compile(
@@ -239,12 +176,18 @@ def _mdoc(text: str) -> str:
             prefix, closing = prefix + MDOC_QUOTES[word][0], MDOC_QUOTES[word][1] + closing
         elif word == "Fl":
             prefix += "-"
+        elif word == "Ns":
+            # No space before the next word, whichever macros are between.
+            is_glued = True
         elif word in MDOC_WORDS:
-            is_glued, is_reference = word == "Ns", word == "Xr"
-        elif is_glued or (is_reference and word[:1].isdigit()):
-            words[-1] += f"({word})" if is_reference else prefix + word
-            is_glued, is_reference, prefix = False, False, ""
+            is_reference = word == "Xr"
+        elif is_reference and word[:1].isdigit():
+            words[-1] += f"({word})"
+            is_reference = False
         else:
-            words.append(prefix + word)
-            prefix = ""
+            if is_glued:
+                words[-1] += prefix + word
+            else:
+                words.append(prefix + word)
+            is_glued, prefix = False, ""
     return re.sub(r" (?=[.,:;)\]](?: |$))", "", " ".join(filter(None, words)) + closing)

@@ -116,7 +116,7 @@ struct BuiltArrays {
 /// there is one: documents whose labels are all masked are excluded, except by `packed`.
 ///
 /// # Errors
-/// Those of the rule, or files that cannot be written.
+/// Those of the rule, no samples, or files that cannot be written.
 pub fn build(
     lengths: &[i32],
     labels: Option<&dyn TokenSource>,
@@ -134,6 +134,13 @@ pub fn build(
     let tokens_per_epoch = packed::tokens_of(lengths, &documents)?;
     let n_documents = documents.len() as u64;
     let built = arrays(lengths, documents, labels, config, progress)?;
+    if built.arrays[2].is_empty() {
+        let n_tokens = tokens_per_epoch * built.n_epochs.unwrap_or(1);
+        return Err(Error::argument(format!(
+            "no samples: {n_tokens} tokens do not fill one of sequence length {}",
+            config.seq_length
+        )));
+    }
     for ((name, width), numbers) in [("doc_idx", 1), ("sample_idx", 2), ("shuffle_idx", 1)]
         .iter()
         .zip(&built.arrays)

@@ -1,8 +1,9 @@
 //! Training orders: which spans of the documents a model sees at which step.
 //!
 //! [`packed`], [`pack_until_overflow`], [`unpacked`] and [`megatron`] compute the document, sample and
-//! shuffle index of GPT-NeoX or Megatron-LM. [`npy`] stores the three arrays as these do. [`TrainingOrder`]
-//! reads them back as samples: lists of spans over a token source.
+//! shuffle index of GPT-NeoX or Megatron-LM; [`blend`] draws samples from several datasets. [`npy`] stores the
+//! arrays as these do. [`TrainingOrder`] reads them back as samples, lists of spans over a token source, and
+//! [`Steps`] groups the samples into batches.
 
 mod appearances;
 mod blended;

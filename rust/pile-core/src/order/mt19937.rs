@@ -1,7 +1,8 @@
 //! The part of numpy's legacy generator, `numpy.random.RandomState`, that its `shuffle` uses.
 //!
 //! Mersenne Twister 19937 (Matsumoto and Nishimura 1998), seeded by one 32-bit word. Bounded draws are by
-//! masking and rejection. The shuffle is Fisher-Yates from the end. The constants are those of the paper.
+//! masking and rejection. The shuffle is Fisher-Yates from the end. The constants are those of the paper; that
+//! of the seeding is from the authors' revision of 2002 (`init_genrand` in mt19937ar.c).
 
 use crate::io::prefetch;
 

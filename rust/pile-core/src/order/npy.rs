@@ -1,4 +1,5 @@
-//! numpy's `.npy` format, version 1.0: writing as `np.save` does, and memory-mapped reading.
+//! numpy's `.npy` format, version 1.0: writing as `np.save` does, and memory-mapped reading. Only the element
+//! types in which GPT-NeoX and Megatron-LM store the arrays of an order.
 
 use std::{io, io::Write, marker::PhantomData, path::Path};
 
@@ -25,7 +26,7 @@ impl Element for i64 {
     const DESCR: &'static str = "<i8";
 }
 
-/// Writes a C-order array; `width` is the length of its rows, 1 for a one-dimensional array.
+/// Writes a C-order array; `width`, at least 1, is the length of its rows, 1 for a one-dimensional array.
 ///
 /// # Errors
 /// What the writer reports.
@@ -198,7 +199,7 @@ impl<T: Element> Array<T> {
         self.file.path()
     }
 
-    /// Row `i`; `None` beyond the end.
+    /// Row `i`; `None` past the last row.
     #[must_use]
     pub fn row(&self, i: u64) -> Option<&[T]> {
         let start = usize::try_from(i.checked_mul(self.width)?).ok()?;
@@ -207,7 +208,7 @@ impl<T: Element> Array<T> {
     }
 }
 
-/// An array in memory, of any type that the references store.
+/// An array in memory, of any element type.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Numbers {
     /// `uint8`.
@@ -252,7 +253,7 @@ impl Numbers {
     }
 }
 
-/// A memory-mapped array of any type that the references store.
+/// A memory-mapped array of any element type.
 #[derive(Debug)]
 pub enum AnyArray {
     /// `uint8`.
@@ -275,7 +276,12 @@ impl AnyArray {
             "|u1" => Self::U8(Array::open(path, width)?),
             "<i4" => Self::I32(Array::open(path, width)?),
             "<u4" => Self::U32(Array::open(path, width)?),
-            _ => Self::I64(Array::open(path, width)?),
+            "<i8" => Self::I64(Array::open(path, width)?),
+            other => {
+                let what =
+                    format!("an array of type {other}, expected one of |u1, <i4, <u4 and <i8");
+                return Err(Error::format(path, 10, what));
+            }
         })
     }
 
@@ -301,13 +307,13 @@ impl AnyArray {
         }
     }
 
-    /// A column of row `i`; `None` beyond the end or if it is negative.
+    /// A column of row `i`; `None` past the last row or if the value is negative.
     #[must_use]
     pub fn get(&self, i: u64, column: usize) -> Option<u64> {
         u64::try_from(self.get_signed(i, column)?).ok()
     }
 
-    /// A column of row `i`; `None` beyond the end.
+    /// A column of row `i`, below the row length; `None` past the last row.
     #[must_use]
     pub fn get_signed(&self, i: u64, column: usize) -> Option<i64> {
         match self {

@@ -221,8 +221,9 @@ impl DocumentString<'_> {
                     break;
                 }
                 if entry + 1 == self.doc_idx.len() {
-                    // A partial last sample ends with the last document. Positions in the index exclude the
-                    // shared token, so the end is one less; for an empty document the reference writes -1.
+                    // A partial last sample ends with the last document. The end of a sample is where the next
+                    // one would start: on the shared token, which is the document's last. For an empty
+                    // document the reference writes -1.
                     offset = (offset + in_document).wrapping_sub(self.extra);
                     break;
                 }

@@ -63,7 +63,8 @@ pub trait Samples: Send + Sync {
         appearances::by_samples(self, queries, source, progress)
     }
 
-    /// An upper bound on the copies of each document of the source that the samples are made of.
+    /// An upper bound on the copies of each document that the samples are made of: an order of several epochs
+    /// has a document several times.
     ///
     /// # Errors
     /// As [`Self::spans`].

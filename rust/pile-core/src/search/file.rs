@@ -11,6 +11,9 @@ use crate::{Error, Result, io::Mapped};
 /// The format version of all files of an index.
 pub(super) const VERSION: u32 = 2;
 
+/// Byte offset of the header: after the magic and the length.
+pub(super) const HEADER_AT: u64 = 16;
+
 /// Writes magic, length and header.
 ///
 /// The header is padded with spaces to a multiple of 8 bytes, so that the arrays after it are aligned for any
@@ -42,14 +45,14 @@ pub(super) fn read_header<H: DeserializeOwned>(file: &Mapped, magic: &[u8; 8]) -
     }
     let length: [u8; 8] = file.slice(8, 8)?.try_into().unwrap_or_default();
     let length = u64::from_le_bytes(length);
-    let json = file.slice(16, length)?;
+    let json = file.slice(HEADER_AT, length)?;
     let damaged =
-        |err: serde_json::Error| Error::format(path, 16, format!("damaged header: {err}"));
+        |err: serde_json::Error| Error::format(path, HEADER_AT, format!("damaged header: {err}"));
     // The version is read before the other keys, as they depend on it.
     let values: serde_json::Value = serde_json::from_slice(json).map_err(damaged)?;
     if values["version"] != VERSION {
         let what = format!("version {}, expected {VERSION}", values["version"]);
-        return Err(Error::format(path, 16, what));
+        return Err(Error::format(path, HEADER_AT, what));
     }
     if !length.is_multiple_of(8) {
         let what = format!("a header of {length} bytes, expected a multiple of 8");
@@ -57,7 +60,7 @@ pub(super) fn read_header<H: DeserializeOwned>(file: &Mapped, magic: &[u8; 8]) -
     }
     Ok((
         serde_json::from_value(values).map_err(damaged)?,
-        16 + length,
+        HEADER_AT + length,
     ))
 }
 

@@ -19,7 +19,8 @@ use super::{
 };
 use crate::io::prefetch;
 
-/// Searches that are interleaved, enough for their cache misses to overlap.
+/// Searches that are interleaved. A core has some ten to twenty cache misses in flight; more searches than that
+/// also cover the time between them.
 const LANES: usize = 32;
 
 /// A binary search for the first sample whose key an n-gram allows.
@@ -228,8 +229,8 @@ impl<T: StoredToken> SegmentView<'_, T> {
         })
     }
 
-    /// Starts the search among the suffixes after that among the samples has ended. Breaks with the range of
-    /// matches if there is nothing to compare.
+    /// Turns a finished search among the samples into one among the suffixes. Breaks with the range of matches
+    /// if there is nothing to compare.
     fn start_suffix_search<'q>(
         &self,
         searched: SampleSearch<'q, T>,

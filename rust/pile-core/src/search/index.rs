@@ -13,7 +13,7 @@ use std::{
 use super::{
     alphabet::Alphabet,
     build::{MAGIC, RANKS_FILE, RanksHeader},
-    file::{array, read_header},
+    file::{HEADER_AT, array, read_header},
     segment::{Segment, SegmentView, StoredToken, path_of},
     text::TokenTails,
 };
@@ -23,7 +23,8 @@ use crate::{
     tokens::{TokenDataset, TokenSource, TokenType},
 };
 
-/// N-grams of a batch that a thread takes at a time.
+/// N-grams of a batch that a thread takes at a time: many interleaved groups of searches (see `find`), and few
+/// enough that threads end at about the same time.
 const BATCH_CHUNK: usize = 1024;
 
 /// An occurrence of an n-gram.
@@ -51,7 +52,7 @@ pub struct SuffixIndex {
 }
 
 /// Evaluates `$body` with `$tokens` bound to the tokens of each segment, in the type in which they are
-/// stored.
+/// stored. The function that contains it returns the error if they cannot be read.
 macro_rules! with_tokens {
     ($index:expr, |$tokens:ident| $body:expr) => {
         match $index.dataset().token_type() {
@@ -95,7 +96,7 @@ impl SuffixIndex {
                  {n_documents} documents: the file is damaged",
                 bad.n_tokens, bad.first_token, bad.first_document, bad.end_document
             );
-            return Err(Error::format(file.path(), 16, what));
+            return Err(Error::format(file.path(), HEADER_AT, what));
         }
         let segments = (0..header.segments.len())
             .map(|number| Segment::open(&path_of(folder, number), &header.segment(number)));
@@ -116,7 +117,7 @@ impl SuffixIndex {
         let n_covered: u64 = index.segments.iter().map(|s| s.span.n_tokens).sum();
         if n_covered != n_tokens {
             let what = format!("covers {n_covered} of {n_tokens} tokens: the file is damaged");
-            return Err(Error::format(file.path(), 16, what));
+            return Err(Error::format(file.path(), HEADER_AT, what));
         }
         Ok(index)
     }

@@ -16,11 +16,12 @@ use super::{
     text::WalkNode,
 };
 
-/// Most nodes that are visited from one byte. Without a limit, texts that repeat themselves would have too
-/// many.
+/// Most nodes that are visited from one byte. There is a node for each way in which the documents tokenize a
+/// prefix of the text: very many if the text repeats itself. A higher limit misses fewer of its matches.
 const MAX_NODES: usize = 20_000;
 
-/// Equal bytes from which a repetition of the text is recognized: see [`Walker::reach_of_repeat`].
+/// Equal bytes from which a repetition of the text is recognized: see [`Walker::reach_of_repeat`]. With fewer,
+/// more of the remembered bytes are equal by chance.
 const REPEAT_BYTES: usize = 16;
 
 /// For each byte of a text, the tokens with which the text can continue there. Computed when first needed.
@@ -55,8 +56,8 @@ pub(super) struct MatchEnd {
     pub(super) end: usize,
 }
 
-/// Upper bounds on the ends of the matches from a byte. They are tight only for ends after the known end of
-/// the time of measuring.
+/// Upper bounds on the ends of the matches from a byte, measured once. The known end of that time is the least
+/// bound: matches that end at or before it were not followed.
 struct Reach {
     /// The bound for all matches.
     furthest: usize,
@@ -79,7 +80,8 @@ pub(super) struct Walker<'a, 't, T> {
     may_start: Vec<bool>,
     /// The reach of each byte that was examined.
     reaches: FxHashMap<usize, Reach>,
-    /// By the [`REPEAT_BYTES`] bytes from it, the byte of the text that was examined last.
+    /// By the [`REPEAT_BYTES`] bytes from it, the last examined byte whose reach has bounds by first token. A
+    /// reach without them only says that no match ends after the known end: it cannot be moved to another byte.
     repeats: FxHashMap<&'t [u8], usize>,
 }
 
@@ -98,7 +100,8 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
     }
 
     /// The first of `starts` from which a match may end after `known_end`. Neither `known_end` nor the start
-    /// of `starts` may decrease from call to call.
+    /// of `starts` may decrease from call to call: reaches do not bound ends at or before the known end of
+    /// their time, and no byte before `starts` is examined.
     pub(super) fn next_start(&mut self, known_end: usize, starts: Range<usize>) -> Option<usize> {
         if known_end >= self.text.len() {
             return None;

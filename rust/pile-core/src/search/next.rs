@@ -213,7 +213,8 @@ impl<T: StoredToken> SegmentView<'_, T> {
                 break;
             };
             // Suffixes with the same next token are adjacent, most often few. Doubling steps find a bound of
-            // their end in time logarithmic in their number, not in that of all suffixes.
+            // their end in time logarithmic in their number, not in that of all suffixes. The sums fit in a
+            // u32, as a segment has fewer than 2^31 tokens.
             let (mut step, mut last_known) = (1, start);
             while last_known + step < range.end
                 && self.rank_at(last_known + step, depth) == Some(rank)

@@ -37,7 +37,8 @@ const MAGIC: &[u8; 8] = b"PILESUFF";
 /// add 1/8 byte a token to the index.
 pub(super) const SAMPLE_STRIDE: u32 = 64;
 
-/// Most ranks in a prefix key. More ranks rarely tell two sampled suffixes apart.
+/// Most ranks in a prefix key. Of 4,096 ids or more, no more fit into 64 bits; for fewer ids, longer keys
+/// rarely tell two sampled suffixes apart.
 const MAX_KEY_TOKENS: u32 = 4;
 
 /// The documents and tokens of a segment.

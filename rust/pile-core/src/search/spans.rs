@@ -2,8 +2,8 @@
 //!
 //! After OLMoTrace (Liu et al. 2025, arXiv:2504.07096), which matches tokens. Here bytes are matched, and a
 //! span may start and end within tokens. From each byte of the text, [`super::match_ends`] finds the suffixes
-//! that match beyond what is known; the token before each in its document tells how far the span extends to
-//! the left.
+//! that match further than the spans found so far; the token before each in its document tells how far the
+//! span extends to the left.
 
 use std::{
     cmp::Reverse,
@@ -25,21 +25,24 @@ use crate::{
     tokens::{TokenSource, TokenType},
 };
 
-/// Upper bound on the occurrences inspected per boundary, longest match first.
+/// Upper bound on the occurrences inspected per boundary and segment, longest match first. Each costs a few
+/// cache misses, and a frequent phrase has millions. A higher bound finds more of the spans that start within
+/// a token.
 const MAX_OCCURRENCES: usize = 2000;
 
 /// Bytes of the text that a thread searches at a time. Within them, what is learned about a byte saves work
-/// at the bytes after it.
+/// at the bytes after it. Larger blocks save more, but a text of a few thousand
+/// bytes then occupies fewer threads.
 const BLOCK_BYTES: usize = 512;
 
 impl SuffixIndex {
     /// The maximal spans of a text of at least `min_bytes` bytes that occur in a document, in order. Spans
     /// are cut to whole characters, and none is within another.
     ///
-    /// The whole tokens of the document in a span must have at least half of `min_bytes` bytes. Spans may be
-    /// missed in two cases: at each byte, only the 2,000 longest matches are inspected, so a span that occurs
-    /// more often may start up to one token late; and a walk visits 20,000 nodes at most, which a text that
-    /// repeats itself can exceed.
+    /// The whole tokens of the document in a span must have at least half of `min_bytes` bytes: short matches
+    /// are too many to extend each to the left. Spans may be missed in two cases: at each byte, only the 2,000
+    /// longest matches in a segment are inspected, so a span that occurs more often may start up to one token
+    /// late; and a walk visits 20,000 nodes at most, which a text that repeats itself can exceed.
     ///
     /// # Errors
     /// `min_bytes` is 0; or the index was built without a tokenizer.
@@ -189,7 +192,7 @@ impl<'a> SpanSearch<'a> {
         let mut walker = Walker::new(view, lattice);
         let mut start = self.earliest_from[0];
         if start < self.boundaries.start {
-            // Spans that start before the block may be within these matches. The search of the block before
+            // Spans that start before the block may be within these matches. The search of an earlier block
             // reports the spans of the matches themselves.
             let ends = self.match_ends(&mut walker, start);
             self.add_known_matches(start, &ends);
@@ -255,8 +258,9 @@ impl<'a> SpanSearch<'a> {
         let mut n_left = MAX_OCCURRENCES;
         for MatchEnd { node, end } in ends {
             for suffix in node.suffixes.clone().take(n_left) {
+                // No span of this match is new, nor of the following ones, which end before it.
                 if self.known_end(earliest) >= *end {
-                    break;
+                    return;
                 }
                 n_left -= 1;
                 let position = view.suffixes[suffix as usize] as usize;

@@ -11,7 +11,11 @@ mod spec;
 mod train;
 
 pub(crate) use model::token_bytes::MAX_DECODED_BYTES;
-pub use model::{encoder::Encoder, token_bytes::TokenBytes, tokenizer::Tokenizer};
+pub use model::{
+    encoder::Encoder,
+    token_bytes::TokenBytes,
+    tokenizer::{Skipped, Tokenizer},
+};
 pub use pretokenize::classes::{Class, class_of};
 pub use train::{
     shards::{TrainSummary, train_on_shards},

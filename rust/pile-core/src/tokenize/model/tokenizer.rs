@@ -45,7 +45,7 @@ const EOD_TOKENS: [&str; 5] = [
 /// let mut ids = Vec::new();
 /// tokenizer.encoder().encode("abba", &mut ids)?;
 /// assert_eq!(ids.len(), 3);
-/// assert_eq!(tokenizer.decode(&ids, false)?, "abba");
+/// assert_eq!(tokenizer.decode(&ids, Skipped::default())?, "abba");
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
@@ -263,15 +263,21 @@ impl Tokenizer {
         }
     }
 
-    /// The text of `ids`. Unknown ids are skipped and invalid UTF-8 becomes U+FFFD, as in Hugging Face
-    /// `tokenizers`.
+    /// The text of `ids`. Invalid UTF-8 becomes U+FFFD, as in Hugging Face `tokenizers`.
     ///
     /// # Errors
-    /// The text is longer than 1 GiB.
-    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+    /// The text is longer than 1 GiB, or an id is unknown and is not to be skipped.
+    pub fn decode(&self, ids: &[u32], skipped: Skipped) -> Result<String> {
         let mut bytes = Vec::with_capacity(ids.len() * 4);
-        for token in ids.iter().filter_map(|id| self.token(*id)) {
-            if !(skip_special_tokens && token.is_special) {
+        for id in ids {
+            let Some(token) = self.token(*id) else {
+                if skipped.unknown_ids {
+                    continue;
+                }
+                let what = format!("the tokenizer has no id {id} ({})", self.path.display());
+                return Err(Error::argument(what));
+            };
+            if !(skipped.special_tokens && token.is_special) {
                 bytes.extend_from_slice(&token.bytes);
                 if bytes.len() > MAX_DECODED_BYTES {
                     return Err(too_long(&self.path));
@@ -292,6 +298,15 @@ impl Tokenizer {
     fn token(&self, id: u32) -> Option<&TokenEntry> {
         self.tokens.get(id as usize)?.as_ref()
     }
+}
+
+/// What [`Tokenizer::decode`] leaves out of the text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Skipped {
+    /// Special tokens, such as the end-of-document token.
+    pub special_tokens: bool,
+    /// Ids without a token. Hugging Face `tokenizers` skips them.
+    pub unknown_ids: bool,
 }
 
 /// Returns `template` if all its ids are tokens, else what is wrong with it.

@@ -1,7 +1,6 @@
 //! Drives a [`BoundaryRule`] over a text in blocks of 64 bytes, and moves its results from bits to offsets.
 //!
-//! The rules of cl100k and of `Digits` run here. GPT-2's pattern has a scanner of its own in `gpt2`, which
-//! also handles runs of spaces; both use the bit operations at the end of this file.
+//! The bit operations that the rules share are at the end of this file.
 //!
 //! A rule sees the masks of one block and one byte of the next. What it needs of earlier blocks it carries
 //! itself, as the bits of the last byte of the previous block.
@@ -21,9 +20,16 @@ pub(crate) struct TextBlock<'t> {
     /// Offset of the block's first byte.
     pub(crate) at: usize,
     pub(crate) classes: ClassMasks,
-    pub(crate) bytes: ByteMasks,
     /// The classes of the next block.
     pub(crate) next: ClassMasks,
+}
+
+impl TextBlock<'_> {
+    /// The masks of single bytes, which not every rule needs.
+    #[inline]
+    pub(crate) fn byte_masks(&self) -> ByteMasks {
+        byte_masks(&self.text[self.at..])
+    }
 }
 
 /// The starts of pretokens in a block.
@@ -79,7 +85,6 @@ impl<'t, R: BoundaryRule> BlockScanner<'t, R> {
                 text: self.text,
                 at: self.at,
                 classes: self.classes,
-                bytes: byte_masks(&self.text[self.at..]),
                 next: self.classifier.next_block(),
             };
             let starts = self.rule.starts(&block);
@@ -124,7 +129,7 @@ pub(crate) fn carry(mask: u64) -> u64 {
 /// A character that starts in the previous block has no bit here. Its start is appended to `ends`, unless
 /// it is already the last end: that of `ends`, or `last_end` if `ends` is empty.
 #[cold]
-pub(crate) fn first_bytes_of(
+fn first_bytes_of(
     mut last_bytes: u64,
     text: &[u8],
     at: usize,
@@ -149,7 +154,7 @@ pub(crate) fn first_bytes_of(
 
 /// Appends the offset of each bit of `bits`, whose bit 0 is at offset `at`.
 #[inline]
-pub(crate) fn push_offsets(mut bits: u64, at: usize, ends: &mut Vec<usize>) {
+fn push_offsets(mut bits: u64, at: usize, ends: &mut Vec<usize>) {
     while bits != 0 {
         ends.push(at + bits.trailing_zeros() as usize);
         bits &= bits - 1;

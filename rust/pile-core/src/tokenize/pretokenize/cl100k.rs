@@ -13,6 +13,7 @@
 use crate::tokenize::{
     pretokenize::block_scanner::{BoundaryRule, PretokenStarts, TextBlock, after, before, carry},
     pretokenize::classes::{Class, ClassTable, code_point_at},
+    pretokenize::masks::ByteMasks,
     pretokenize::pattern::{DigitGroup, contraction_len_any_case},
 };
 
@@ -185,7 +186,11 @@ impl BoundaryRule for Cl100kRule {
     #[inline]
     fn starts(&mut self, block: &TextBlock<'_>) -> PretokenStarts {
         let (m, next, carried) = (&block.classes, &block.next, &self.carried);
-        let (all_line_ends, continuation) = (block.bytes.line_end, block.bytes.continuation);
+        let ByteMasks {
+            line_end: all_line_ends,
+            continuation,
+            ..
+        } = block.byte_masks();
 
         // `[^\s\p{L}\p{N}]+[\r\n]*`: the addition carries the bit of each line end after punctuation through
         // its run of line ends and clears the run. What it cleared belongs to the punctuation.

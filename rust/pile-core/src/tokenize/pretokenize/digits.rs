@@ -51,7 +51,7 @@ impl DigitsRule {
         let m = &block.classes;
         let new_digit = match m.non_ascii & m.other {
             0 => 0,
-            bytes => self.new_digits(block, bytes & !block.bytes.continuation),
+            bytes => self.new_digits(block, bytes & !block.byte_masks().continuation),
         };
         DigitsMasks {
             letter: m.letter,
@@ -92,7 +92,7 @@ impl BoundaryRule for DigitsRule {
         let run_starts = |mask: u64, carried: u64| mask & !after(mask, carried);
         let words = run_starts(m.letter, carried.letter) | run_starts(m.other, carried.other);
         let numbers = match self.group {
-            DigitGroup::One => (m.number | m.new_digit) & !block.bytes.continuation,
+            DigitGroup::One => (m.number | m.new_digit) & !block.byte_masks().continuation,
             // GPT-2's pattern separates a run of numbers from new digits, which are of class `Other`.
             _ => run_starts(m.number, carried.number) | run_starts(m.new_digit, carried.new_digit),
         };

@@ -1,34 +1,23 @@
 //! Splits text by GPT-2's pattern with integer operations on blocks of 64 bytes instead of a regex engine.
 //!
 //! The pattern is `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
-//! The tests compare this scanner with `reference`, which tries the alternatives one after the other.
+//! The tests compare this rule with `reference`, which tries the alternatives one after the other.
 //!
 //! Some tokenizers, such as GPT-NeoX's, have added tokens for runs of 2 to K spaces. They are removed from the
 //! text before the pattern is applied, so the text on each side is matched as if it ended there. If they are
-//! the only added tokens of normalized text, the scanner finds them itself: each run is one pretoken.
+//! the only added tokens of normalized text, the rule finds them itself: each run is one pretoken.
 
-use crate::tokenize::{
-    pretokenize::block_scanner::{
-        BYTES_PER_CALL, ContractionFix, after, before, carry, first_bytes_of, push_offsets,
-    },
-    pretokenize::masks::{BLOCK_BYTES, BlockClassifier, ClassMasks},
+use crate::tokenize::pretokenize::block_scanner::{
+    BoundaryRule, ContractionFix, PretokenStarts, TextBlock, after, before, carry,
 };
 
-/// Finds the ends of the pretokens of a text.
+/// Finds the starts of pretokens by GPT-2's pattern.
 #[derive(Debug)]
-pub(crate) struct Gpt2Scanner<'t> {
-    text: &'t [u8],
-    classifier: BlockClassifier<'t>,
+pub(crate) struct Gpt2Rule {
     /// K, the longest run of spaces that is a token; 0 if no run is a token.
     longest_run: usize,
-    /// Offset of the next block to be scanned.
-    at: usize,
-    /// The classes of that block.
-    classes: ClassMasks,
     carried: Gpt2Carry,
     contractions: ContractionFix,
-    /// The last end appended by an earlier call.
-    last_end: usize,
 }
 
 /// The last byte of the previous block: for each mask its bit 63, as bit 0.
@@ -47,92 +36,13 @@ struct Gpt2Carry {
     run_len: usize,
 }
 
-impl<'t> Gpt2Scanner<'t> {
-    /// A scanner at the start of `text`. Runs of 2 to `longest_run` spaces are tokens; with 0 none are.
-    pub(crate) fn new(text: &'t str, longest_run: usize) -> Self {
-        let text = text.as_bytes();
-        let mut classifier = BlockClassifier::new(text);
-        let classes = classifier.next_block();
+impl Gpt2Rule {
+    /// Runs of 2 to `longest_run` spaces are tokens; with 0 none are.
+    pub(crate) fn new(longest_run: usize) -> Self {
         Self {
-            text,
-            classifier,
             longest_run,
-            at: 0,
-            classes,
             carried: Gpt2Carry::default(),
             contractions: ContractionFix::default(),
-            last_end: 0,
-        }
-    }
-
-    /// Appends the end offsets of the next pretokens. Appends nothing once the end of the text was appended.
-    pub(crate) fn next_ends(&mut self, ends: &mut Vec<usize>) {
-        let stop = self.at + BYTES_PER_CALL;
-        while self.at < self.text.len() && (self.at < stop || ends.is_empty()) {
-            let next = self.classifier.next_block();
-            let mut starts = self.starts(&next, ends);
-            if self.at == 0 {
-                // The start of the text is not an end. Its bit is set: the first byte starts a pretoken.
-                starts &= starts - 1;
-            }
-            push_offsets(starts, self.at, ends);
-            self.at += BLOCK_BYTES;
-            self.classes = next;
-            if self.at >= self.text.len() {
-                ends.push(self.text.len());
-            }
-        }
-        self.last_end = ends.last().copied().unwrap_or(self.last_end);
-    }
-
-    /// The starts of pretokens in the block. A start before the block is appended to `ends`.
-    ///
-    /// A pretoken starts
-    /// - where a run of letters, of numbers or of other characters starts, unless a lone space precedes it,
-    ///   which the pattern's ` ?` takes along;
-    /// - where a run of white space starts;
-    /// - at the last character of a run of white space that text follows, as `\s+(?!\S)` stops before it;
-    /// - where a token run of spaces starts.
-    #[inline]
-    fn starts(&mut self, next: &ClassMasks, ends: &mut Vec<usize>) -> u64 {
-        let m = self.classes;
-        let (run, run_len) = self.token_runs(next);
-        let carried = &self.carried;
-        let whitespace = m.whitespace & !run;
-        let lone_space = m.space & !run;
-        let text = m.letter | m.number | m.other;
-        let before_text = before(text, next.letter | next.number | next.other);
-        let first_of_class = m.letter & !after(m.letter, carried.letter)
-            | m.number & !after(m.number, carried.number)
-            | m.other & !after(m.other, carried.other);
-        // The last byte of the white space character before text.
-        let last_whitespace = whitespace & before_text;
-        let mut starts = first_of_class & !after(lone_space, carried.lone_space)
-            | whitespace & !after(whitespace, carried.whitespace)
-            | run & !after(run, carried.run);
-        self.carried = Gpt2Carry {
-            letter: carry(m.letter),
-            number: carry(m.number),
-            other: carry(m.other),
-            space: carry(m.space),
-            whitespace: carry(whitespace),
-            lone_space: carry(lone_space),
-            run: carry(run),
-            run_len,
-        };
-        starts |= match last_whitespace & m.non_ascii {
-            0 => last_whitespace,
-            wide => {
-                let first_bytes = first_bytes_of(wide, self.text, self.at, self.last_end, ends);
-                last_whitespace & !wide | first_bytes
-            }
-        };
-        starts = self.contractions.apply_carried(starts);
-        match starts & m.apostrophe {
-            0 => starts,
-            apostrophes => self
-                .contractions
-                .apply(self.text, self.at, starts, apostrophes),
         }
     }
 
@@ -141,13 +51,14 @@ impl<'t> Gpt2Scanner<'t> {
     /// Added tokens match the leftmost longest run. Of n > K spaces, n mod K = 1 leaves one space that no
     /// token of 2 or more covers: it is the last one, and belongs to the text that follows.
     #[inline]
-    fn token_runs(&self, next: &ClassMasks) -> (u64, usize) {
+    fn token_runs(&self, block: &TextBlock<'_>) -> (u64, usize) {
         if self.longest_run == 0 {
             return (0, 0);
         }
-        let space = self.classes.space;
-        let run = space & (after(space, self.carried.space) | before(space, next.space));
-        let continues = next.space & 1 == 1;
+        let space = block.classes.space;
+        let next = block.next.space;
+        let run = space & (after(space, self.carried.space) | before(space, next));
+        let continues = next & 1 == 1;
         // Usual case: no run can have more than K spaces, so every run is a single token.
         if self.carried.run_len == 0 && run.count_ones() as usize <= self.longest_run {
             let run_len = if continues { run.leading_ones() } else { 0 };
@@ -179,18 +90,68 @@ impl<'t> Gpt2Scanner<'t> {
     }
 }
 
+impl BoundaryRule for Gpt2Rule {
+    /// A pretoken starts
+    /// - where a run of letters, of numbers or of other characters starts, unless a lone space precedes it,
+    ///   which the pattern's ` ?` takes along;
+    /// - where a run of white space starts;
+    /// - at the last character of a run of white space that text follows, as `\s+(?!\S)` stops before it;
+    /// - where a token run of spaces starts.
+    #[inline]
+    fn starts(&mut self, block: &TextBlock<'_>) -> PretokenStarts {
+        let (m, next) = (block.classes, block.next);
+        let (run, run_len) = self.token_runs(block);
+        let carried = &self.carried;
+        let whitespace = m.whitespace & !run;
+        let lone_space = m.space & !run;
+        let text = m.letter | m.number | m.other;
+        let before_text = before(text, next.letter | next.number | next.other);
+        let first_of_class = m.letter & !after(m.letter, carried.letter)
+            | m.number & !after(m.number, carried.number)
+            | m.other & !after(m.other, carried.other);
+        // The last byte of the white space character before text.
+        let last_whitespace = whitespace & before_text;
+        let starts = first_of_class & !after(lone_space, carried.lone_space)
+            | whitespace & !after(whitespace, carried.whitespace)
+            | run & !after(run, carried.run)
+            | last_whitespace & !m.non_ascii;
+        self.carried = Gpt2Carry {
+            letter: carry(m.letter),
+            number: carry(m.number),
+            other: carry(m.other),
+            space: carry(m.space),
+            whitespace: carry(whitespace),
+            lone_space: carry(lone_space),
+            run: carry(run),
+            run_len,
+        };
+        let starts = self.contractions.apply_carried(starts);
+        let bits = match starts & m.apostrophe {
+            0 => starts,
+            apostrophes => self
+                .contractions
+                .apply(block.text, block.at, starts, apostrophes),
+        };
+        PretokenStarts {
+            bits,
+            last_bytes: last_whitespace & m.non_ascii,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tokenize::{
         model::added_tokens::{AddedToken, AddedTokenSplit, AddedTokens},
+        pretokenize::block_scanner::{BYTES_PER_CALL, BlockScanner},
         pretokenize::pattern::Pattern,
         pretokenize::reference::reference_pretokens,
     };
     use proptest::prelude::*;
 
     fn scanned(text: &str, longest_run: usize) -> Vec<&str> {
-        let mut scanner = Gpt2Scanner::new(text, longest_run);
+        let mut scanner = BlockScanner::new(text, Gpt2Rule::new(longest_run));
         let (mut pretokens, mut from) = (Vec::new(), 0);
         loop {
             let mut ends = Vec::new();

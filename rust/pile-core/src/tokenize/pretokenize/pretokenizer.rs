@@ -2,13 +2,13 @@
 
 use crate::tokenize::{
     pretokenize::block_scanner::BlockScanner, pretokenize::cl100k::Cl100kRule,
-    pretokenize::digits::DigitsRule, pretokenize::gpt2::Gpt2Scanner, pretokenize::pattern::Pattern,
+    pretokenize::digits::DigitsRule, pretokenize::gpt2::Gpt2Rule, pretokenize::pattern::Pattern,
 };
 
 /// Finds the ends of the pretokens of a text by any supported pattern.
 #[derive(Debug)]
 pub(crate) enum Pretokenizer<'t> {
-    Gpt2(Gpt2Scanner<'t>),
+    Gpt2(BlockScanner<'t, Gpt2Rule>),
     Cl100k(BlockScanner<'t, Cl100kRule>),
     Digits(BlockScanner<'t, DigitsRule>),
 }
@@ -21,7 +21,7 @@ impl<'t> Pretokenizer<'t> {
     pub(crate) fn new(text: &'t str, pattern: Pattern, longest_run: usize) -> Self {
         debug_assert!(longest_run == 0 || pattern == Pattern::Gpt2);
         match pattern {
-            Pattern::Gpt2 => Self::Gpt2(Gpt2Scanner::new(text, longest_run)),
+            Pattern::Gpt2 => Self::Gpt2(BlockScanner::new(text, Gpt2Rule::new(longest_run))),
             Pattern::Cl100k(group) => Self::Cl100k(BlockScanner::new(text, Cl100kRule::new(group))),
             Pattern::Digits(group) => Self::Digits(BlockScanner::new(text, DigitsRule::new(group))),
         }

@@ -6,7 +6,8 @@
 use crate::tokenize::{
     model::pretoken_key::{self, MAX_SHORT_BYTES, ShortKey},
     normalize::nfc::nfc,
-    pretokenize::gpt2::Gpt2Scanner,
+    pretokenize::block_scanner::BlockScanner,
+    pretokenize::gpt2::Gpt2Rule,
 };
 use rustc_hash::FxBuildHasher;
 use std::hash::BuildHasher;
@@ -26,7 +27,7 @@ impl PretokenCounts {
     pub(crate) fn add(&mut self, text: &str) {
         self.n_bytes += text.len() as u64;
         let text = nfc(text);
-        let mut scanner = Gpt2Scanner::new(&text, 0);
+        let mut scanner = BlockScanner::new(&text, Gpt2Rule::new(0));
         let mut ends = std::mem::take(&mut self.ends);
         let mut start = 0;
         loop {

@@ -6,6 +6,12 @@ use crate::{ErrorKind, progress::Progress};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+/// Skips whatever can be skipped, as Hugging Face `tokenizers` does by default.
+const SPECIAL_AND_UNKNOWN: Skipped = Skipped {
+    special_tokens: true,
+    unknown_ids: true,
+};
+
 fn trained_json() -> Value {
     let mut trainer = Trainer::new(TrainConfig {
         vocab_size: 280,
@@ -54,8 +60,14 @@ fn round_trip_of_a_trained_file() {
     assert_eq!(tokenizer.max_id(), 279);
     assert_eq!(tokenizer.eod(), Some(("<|endoftext|>", 1)));
     let ids = encode(&tokenizer, "the cat<pad> zoo");
-    assert_eq!(tokenizer.decode(&ids, false).unwrap(), "the cat<pad> zoo");
-    assert_eq!(tokenizer.decode(&ids, true).unwrap(), "the cat zoo");
+    assert_eq!(
+        tokenizer.decode(&ids, Skipped::default()).unwrap(),
+        "the cat<pad> zoo"
+    );
+    assert_eq!(
+        tokenizer.decode(&ids, SPECIAL_AND_UNKNOWN).unwrap(),
+        "the cat zoo"
+    );
     assert_eq!(encode(&tokenizer, ""), [0; 0]);
     assert_eq!(encode(&tokenizer, "t").len(), 1);
 }
@@ -358,7 +370,10 @@ fn normalized_tokens_decode_to_their_normalized_form() {
     assert_eq!(tokenizer.id_to_token(280), Some("é"));
     // Both are odd, and equal to Hugging Face `tokenizers`: é is the character of byte 0xE9, and the normalized
     // form is not known as a special token.
-    assert_eq!(tokenizer.decode(&[280], true).unwrap(), "\u{fffd}");
+    assert_eq!(
+        tokenizer.decode(&[280], SPECIAL_AND_UNKNOWN).unwrap(),
+        "\u{fffd}"
+    );
     let twice = json!([
         added(280, "e\u{301}", true, true),
         added(167, "é", true, true)
@@ -373,7 +388,11 @@ fn normalized_tokens_decode_to_their_normalized_form() {
 #[test]
 fn prefix_space_is_added_to_each_text_between_added_tokens() {
     let tokenizer = load(&with("/pre_tokenizer/add_prefix_space", json!(true))).unwrap();
-    let decoded = |text| tokenizer.decode(&encode(&tokenizer, text), false).unwrap();
+    let decoded = |text| {
+        tokenizer
+            .decode(&encode(&tokenizer, text), Skipped::default())
+            .unwrap()
+    };
     assert_eq!(decoded("a<pad>b<pad> c"), " a<pad> b<pad> c");
     assert_eq!(decoded(""), "");
 }
@@ -396,7 +415,17 @@ fn added_tokens_outside_the_alphabet_decode_to_themselves() {
     let tokens = json!([added(280, "漢 字", true, false)]);
     let tokenizer = load(&with("/added_tokens", tokens)).unwrap();
     assert_eq!(encode(&tokenizer, "漢 字"), [280]);
-    assert_eq!(tokenizer.decode(&[280, u32::MAX], true).unwrap(), "漢 字");
+    assert_eq!(
+        tokenizer
+            .decode(&[280, u32::MAX], SPECIAL_AND_UNKNOWN)
+            .unwrap(),
+        "漢 字"
+    );
+    let err = tokenizer.decode(&[280, u32::MAX], Skipped::default());
+    assert_eq!(
+        err.unwrap_err().to_string(),
+        "the tokenizer has no id 4294967295 (t.json)"
+    );
 }
 
 /// A file with added tokens of all kinds. NFC makes one character of the first two of "e\u{301}", of a normalized
@@ -437,7 +466,7 @@ fn a_long_run_whose_parts_have_boundaries_of_their_own_is_encoded() {
     let text = "a".repeat(200_000);
     let ids = encode(&tokenizer, &text);
     assert_eq!(ids.len(), text.len());
-    assert!(tokenizer.decode(&ids, false).unwrap() == text);
+    assert!(tokenizer.decode(&ids, Skipped::default()).unwrap() == text);
 }
 
 /// The trained file without some of the byte tokens that no merge uses: those for whose number in the vocabulary
