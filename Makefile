@@ -13,7 +13,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format stub fuzz bench wheel clean
+.PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format stub docs transcripts fuzz bench wheel clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
@@ -34,7 +34,7 @@ help: ## List the targets.
 .venv/.all-packages: .venv/.data-packages
 	@echo "installing torch, DeepSpeed and the packages of trainer, studies and tests"
 	@$(PIP) setuptools
-	@$(PIP) --requirements pyproject.toml --extra train --extra study --extra dev
+	@$(PIP) --requirements pyproject.toml --extra train --extra study --extra dev --extra docs
 	@touch $@
 
 .venv/.core: .venv/.data-packages $(RUST_SOURCES)
@@ -77,6 +77,13 @@ format: .venv/.all-packages ## Format all sources.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+docs: setup ## Build the site in site/: guide, command and API reference, with a search that works without a server.
+	@$(BIN)/sphinx-build --fail-on-warning --fresh-env --quiet --jobs auto -c docs -d .cache/docs . site
+	@echo "open site/index.html"
+
+transcripts: setup ## Write what the commands print now to the README and docs/; TRAIN=1 trains the README's model too.
+	PILE_TOOLS_TRANSCRIPTS=$(if $(TRAIN),write-all,write) $(BIN)/pytest -q tests/transcripts -k says_what_happens
+
 stub: setup-data ## Copy the docstrings of the Rust core to its stub.
 	$(BIN)/python scripts/stub.py
 
@@ -118,4 +125,4 @@ wheel: .venv/.data-packages ## Build a wheel that installs without cargo and wit
 	$(BIN)/maturin build --locked --profile dist --out dist
 
 clean: ## Remove everything that these targets make.
-	rm -rf .venv .venv-bench .cache target rust/fuzz/target demo dist
+	rm -rf .venv .venv-bench .cache target rust/fuzz/target demo dist site

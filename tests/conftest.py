@@ -109,3 +109,32 @@ def cli() -> Run:
         return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **more)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def options() -> dict[str, set[str]]:
+    """The options of every command, by its whole name, `pile-tools order`."""
+    import click
+
+    from pile_tools.cli import group as tools
+    from studies.cli import group as study
+    from trainer.cli import command as train
+
+    found: dict[str, set[str]] = {}
+
+    def add(name: str, command: click.Command) -> None:
+        given = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+        found[name] = {
+            option for parameter in given for option in (*parameter.opts, *parameter.secondary_opts)
+        }
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for word in command.list_commands(context):
+                subcommand = command.get_command(context, word)
+                assert subcommand is not None
+                add(f"{name} {word}", subcommand)
+
+    add("pile-tools", tools)
+    add("pile-study", study)
+    add("pile-train", train)
+    return found

@@ -1,4 +1,4 @@
-"""The links of the documentation lead to files and headings that exist, and the glossary is in order."""
+"""Links and options in the documentation exist, and the glossary is in order."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def test_the_glossary_is_alphabetical() -> None:
     terms = re.findall(r"^- .*?\*\*(.+?)\*\*:", text, re.MULTILINE)
     assert len(terms) > 50
     assert terms == sorted(terms, key=str.casefold)
+
+
+#: Options of other programs that the pages name: of sbatch, torchrun and GPT-NeoX.
+FOREIGN_OPTIONS = {"--array", "--cpus-per-task", "--ftfy", "--mem", "--nproc_per_node", "--requeue"}
+
+
+def test_options_in_the_pages_exist(options: dict[str, set[str]]) -> None:
+    known = set().union(*options.values()) | {"--help", "--debug"}
+    for page in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        named = set(re.findall(r"(?<![\w-])--[a-z][\w-]+", page.read_text(encoding="utf-8")))
+        assert named - known - FOREIGN_OPTIONS == set(), page.name

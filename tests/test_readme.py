@@ -21,11 +21,8 @@ def test_the_data_example_runs(
     shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a folder as the demo leaves it."""
-    example = next(
-        block
-        for block in re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
-        if "torch" not in block
-    )
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
+    example = next(block for block in blocks if "pile_tools.tokenize(" in block)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(shards, "demo/shards")
     shutil.copy(tokenizer, "demo/tokenizer.json")
@@ -37,3 +34,23 @@ def test_the_data_example_runs(
     exec(example, values)
     assert values["batch"].shape == (4, 33)  # type: ignore[attr-defined]
     assert values["origin"]["shard"].startswith("demo/shards/")  # type: ignore[index]
+
+
+def test_the_figures_of_speed_are_those_of_the_benchmarks() -> None:
+    """Each figure with a unit occurs in benches/RESULTS.md; a peer is in bold if it is faster."""
+    found = re.search(
+        r"^\| job \| pile-tools \| peer \|\n\|[-|]+\|\n((?:\|.*\n)+)", README.read_text(), re.MULTILINE
+    )
+    assert found
+    results = README.with_name("benches").joinpath("RESULTS.md").read_text()
+    known = set(re.findall(r"\d[\d,.]*\d", results))
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in found[1].splitlines()]
+    assert len(rows) >= 8
+    for job, ours, peers in rows:
+        figures = [re.findall(r"\d+\.\d+(?= (?:MB/s|s|ms|CPU s|M tokens))", cell) for cell in (ours, peers)]
+        assert len(figures[0]) == 1
+        assert figures[1]
+        assert {*figures[0], *figures[1]} <= known, job
+        is_rate = "/" in ours
+        own, first = float(figures[0][0]), float(figures[1][0])
+        assert peers.startswith("**") == (first > own if is_rate else first < own), job
