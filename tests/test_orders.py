@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, TokenDataset, TrainingOrder, open_order
+from pile_tools import ConfigError, FormatError, TokenDataset, TrainingOrder, open_order, timeline
 from pile_tools.jobs.order import OrderConfig, run
 
 
@@ -111,6 +111,35 @@ def test_a_dataset_of_another_tool_has_unknown_origins(golden: Path) -> None:
     assert not tokens.has_provenance
     assert tokens.origin(0) is None
     assert tokens.subset_numbers(np.array([0, 5])).tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("name", ["doc_idx", "sample_idx", "shuffle_idx"])
+def test_damaged_arrays_are_format_errors(dataset: Path, tmp_path: Path, name: str) -> None:
+    """Whatever their numbers are: the arrays may come from anyone."""
+    run(dataset, tmp_path / "order", OrderConfig(seq_length=32, steps=100, batch_size=4, seed=3))
+    (path,) = (tmp_path / "order").glob(f"*_{name}.npy")
+    array, source = np.load(path), np.random.default_rng(3)
+    refused = []
+    for high in (1, 4, 1200, 1 << 30):
+        for _ in range(5):
+            damaged = array.copy().reshape(-1)
+            damaged[source.integers(0, damaged.size, damaged.size // 3)] = source.integers(0, high)
+            np.save(path, damaged.reshape(array.shape))
+            order = open_order(tmp_path / "order")
+            for ask in (
+                lambda order: [order.batch(step, with_documents=True) for step in range(order.n_steps(8))],
+                lambda order: order.samples.take(np.arange(len(order.samples))),
+                lambda order: timeline.trace(order, 3, batch_size=8),
+                lambda order: timeline.mixture(order, batch_size=8),
+                lambda order: timeline.repeats(order, batch_size=8),
+                lambda order: timeline.when(order, "alpha", batch_size=8, across_documents=True),
+            ):
+                try:
+                    ask(order)
+                except FormatError as err:
+                    refused.append(str(err))
+    assert len(refused) > 10
+    assert all("idx.npy" in message for message in refused)
 
 
 def test_everything_pickles_by_path(order_folder: Path) -> None:

@@ -237,11 +237,11 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
     steps, batch_size = config.steps or order.steps, config.batch_size or order.batch_size
     if steps is None or batch_size is None:
         raise ConfigError(
-            f"the order names no steps and batch size; give steps and batch_size ({order.path})"
+            f"the order names no steps and batch size; give steps and batch_size ({order.name})"
         )
     if steps * batch_size > len(order.samples):
         found = f"{steps} steps of {batch_size} need {steps * batch_size} samples"
-        raise ConfigError(f"{found}, the order has {len(order.samples)} ({order.path})")
+        raise ConfigError(f"{found}, the order has {len(order.samples)} ({order.name})")
     return Recipe(
         steps=steps,
         batch_size=batch_size,

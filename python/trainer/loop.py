@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pile_tools import manifest
+from pile_tools import _core, manifest
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
@@ -281,7 +281,7 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
     Micro-batch m of rank r among R is samples [(m R + r) b, (m R + r + 1) b) of the step's, b each.
 
     Shapes: yields (b, seq_length + 1) int64.
-    Raises: FormatError for a token beyond the model's vocabulary.
+    Raises: FormatError for a token beyond the model's vocabulary, or a dataset that was cut short.
     """
     _, n_micro = run.recipe.split(ranks.size)
     for number in range(n_micro):
@@ -293,9 +293,11 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
             n_micro_batches=n_micro,
             batch_size=run.recipe.batch_size,
         )
+        # A map of a dataset that was cut short reads as zeros: they must not get into the weights.
+        _core.check_mapped()
         tokens = torch.from_numpy(stored.astype("int64"))
         largest = int(tokens.max())
         if largest >= run.recipe.shape.vocab_size:
             known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
-            raise FormatError(f"token {largest} at step {step}, {known} ({run.order.path})")
+            raise FormatError(f"token {largest} at step {step}, {known} ({run.order.name})")
         yield tokens

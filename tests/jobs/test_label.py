@@ -146,6 +146,43 @@ def test_labels_are_verified_merged_and_made_once(
         verify.run(prefix)
 
 
+def test_what_is_made_from_labels_is_another_request_with_other_labels(
+    dataset: Path, shards: Path, tokenizer: Path, tmp_path: Path, cli: Run, write_shard: WriteShard
+) -> None:
+    """The fingerprint of a dataset leaves its origins out, but counts by subset and merges hold them."""
+    renamed = []
+    for path in find_shards([shards]):
+        data = path.read_bytes()
+        lines = zstandard.decompress(data) if path.suffix == ".zst" else data
+        renamed.append(tmp_path / "renamed" / path.name.removesuffix(".zst"))
+        renamed[-1].parent.mkdir(exist_ok=True)
+        renamed[-1].write_bytes(lines.replace(b'"Books"', b'"Novel"'))
+    prefix, terms = foreign(dataset, tmp_path), tmp_path / "terms.txt"
+    terms.write_text("alpha\n")
+    commands = [["merge", prefix, "-o", tmp_path / "all"]]
+    by_subset = ["--by-subset", "--tokenizer", tokenizer]
+    made_of_labels = [
+        *commands,
+        ["count-ngrams", prefix, *by_subset, "-o", tmp_path / "n.tsv"],
+        ["count-terms", terms, prefix, *by_subset, "-o", tmp_path / "t.tsv"],
+    ]
+    assert cli(*commands[0]).returncode == 0, "without labels"
+    labelled(prefix, shards, tokenizer)
+    assert "other inputs" in cli(*commands[0]).stderr
+    for command in made_of_labels:
+        done = cli(*command, "--force")
+        assert done.returncode == 0, done.stderr
+        assert "nothing to do" in cli(*command).stdout
+    config = LabelConfig(tokenizer=tokenizer)
+    label.run(prefix, renamed, config, threads=1, force=True)
+    for command in made_of_labels:
+        done = cli(*command)
+        assert done.returncode == 1
+        assert "other inputs" in done.stderr
+        assert cli(*command, "--force").returncode == 0
+    assert "Novel" in (tmp_path / "n.tsv").read_text().split("\n")[0]
+
+
 def test_known_origins_and_other_tokenizers_are_refused(
     dataset: Path, shards: Path, tokenizer: Path, golden: Path, tmp_path: Path
 ) -> None:

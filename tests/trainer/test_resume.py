@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,8 @@ import pytest
 import torch
 
 from pile_tools import files
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
 from trainer.log import LOG_FILE
 
 pytestmark = pytest.mark.slow
@@ -192,6 +195,39 @@ def test_a_second_run_in_the_folder_is_refused(
         )
     assert [server.wait(process).returncode for process in first] == [0, 0]
     assert contents(folder / "run") == whole
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's list of maps is Linux's")
+def test_a_dataset_that_is_cut_short_under_way_ends_the_run(
+    server: Server, tmp_path: Path, dataset: Path, tokenizer: Path
+) -> None:
+    """Its missing tokens read as zeros, which must get into no checkpoint."""
+    for suffix in (".bin", ".idx"):
+        shutil.copy(f"{dataset}{suffix}", tmp_path / f"d{suffix}")
+    build_order(tmp_path / "d", tmp_path / "order", OrderConfig(seq_length=32, steps=60, batch_size=4))
+    lines = ['order = "order"', 'output = "run"', f'tokenizer = "{tokenizer}"', "checkpoint_every = 60"]
+    lines += ["[model]", "hidden_size = 32", "n_layers = 2", "n_heads = 4", "[optimizer]", "lr = 0.01"]
+    (tmp_path / "config.toml").write_text("\n".join(lines))
+    assert server.wait(server.start("config.toml", folder=tmp_path)).returncode == 0
+    whole = contents(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    tokens = (tmp_path / "d.bin").read_bytes()
+    started = server.start("config.toml", folder=tmp_path)
+    while not (tmp_path / "run/checkpoints/step0").exists():
+        time.sleep(0.001)
+    os.kill(started.pid, signal.SIGSTOP)
+    os.truncate(tmp_path / "d.bin", len(tokens) - 600)
+    os.kill(started.pid, signal.SIGCONT)
+    result = server.wait(started)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        "error: became shorter while it was read; run the command again once it is whole (d.bin)"
+    )
+    assert not (tmp_path / "run/manifest.json").exists()
+    (tmp_path / "d.bin").write_bytes(tokens)
+    result = server.wait(server.start("config.toml", folder=tmp_path))
+    assert result.returncode == 0, result.stderr
+    assert contents(tmp_path / "run") == whole
 
 
 def test_nodes_without_a_shared_folder_are_refused(server: Server, folder: Path, tmp_path: Path) -> None:

@@ -227,6 +227,8 @@ def count_in_dataset(
     dataset = TokenDataset(prefix)
     groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
     inputs = [tokenizer.entry(output.parent), datasets.entry(dataset, output.parent)]
+    if config.by_subset:
+        inputs += datasets.origin_entries(prefix, output.parent)
     loaded = tokenizer.load()
     query = terms.query(config, threads, loaded)
 

@@ -194,6 +194,7 @@ def _request(inputs: Sequence[Path], manifests: Sequence[Manifest | None], outpu
         entries = [entry for entry in parts.rebased(known[0], output.parent) if entry["role"] == "tokenizer"]
     for path in inputs:
         entries.append(datasets.entry(_core.TokenDataset(path), output.parent))
+        entries += datasets.origin_entries(path, output.parent)
     return Request("tokens", settings, entries)
 
 

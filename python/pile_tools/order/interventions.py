@@ -434,7 +434,7 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
         interventions.insert(0, _with_log(base.intervention, base.base))
         base = base.base
     if not interventions or base.manifest is None:
-        raise ConfigError(f"only new interventions on an order with a manifest can be saved ({order.path})")
+        raise ConfigError(f"only new interventions on an order with a manifest can be saved ({order.name})")
     settings = {
         "rule": "view",
         "kind": ", ".join(intervention["kind"] for intervention in interventions),

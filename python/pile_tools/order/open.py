@@ -70,7 +70,8 @@ def open_order(
         raise ConfigError(f"row-length must be 1 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
     size = batch_size or PYTHIA_BATCH_SIZE
     if re.match(r"(https?|hf)://", text, re.IGNORECASE):
-        return _of_rows(Path(text), RemoteRows(text, row_length, dtype), size)
+        rows = _of_rows(Path(text), RemoteRows(text, row_length, dtype), size)
+        return dataclasses.replace(rows, address=text)
     path = Path(path)
     if text.endswith(".npy"):
         return _of_arrays(path, batch_size, compat)

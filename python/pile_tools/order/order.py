@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pile_tools import _core, manifest
 from pile_tools._core import Tokenizer, TrainingOrder
-from pile_tools.errors import ConfigError, UnknownBatchSizeError
+from pile_tools.errors import ConfigError, UnknownBatchSizeError, UnknownTokenizerError
 from pile_tools.manifest import ORDER_FILE, Manifest
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
@@ -110,6 +110,7 @@ class Order:
         manifest: The order's manifest; None for rows and for unsaved interventions.
         labels: The samples of the parallel dataset of labels, or None.
         made_for: Samples of the run that the order was built for; None if the run is all samples.
+        address: The address of rows on a server; None for all other orders.
     """
 
     path: Path
@@ -120,6 +121,13 @@ class Order:
     manifest: Manifest | None
     labels: Samples | None = None
     made_for: int | None = None
+    address: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The order's path or address as it was given, for messages."""
+        # A path collapses the slashes of an address.
+        return self.address or str(self.path)
 
     @property
     def seq_length(self) -> int:
@@ -131,7 +139,7 @@ class Order:
         """The order's manifest. Raises ConfigError for an order without one."""
         if self.manifest is None:
             what = "rows and unsaved interventions have no manifest, so a run on them cannot be recorded"
-            raise ConfigError(f"{what} ({self.path})")
+            raise ConfigError(f"{what} ({self.name})")
         return self.manifest
 
     @property
@@ -165,7 +173,9 @@ class Order:
 
     def tokenizer_file(self, given: AnyPath | None = None) -> TokenizerFile:
         """The file of the tokenizer; see `tokenizer`."""
-        return datasets.tokenizer_file(Path(str(self.dataset.prefix)), given)
+        if given is None and self.address is not None:
+            raise UnknownTokenizerError(f"the tokenizer of rows on a server is unknown ({self.name})")
+        return datasets.tokenizer_file(Path(self.dataset.prefix), given)
 
     @property
     def replaced_by_gpt_neox(self) -> list[int]:
@@ -198,7 +208,7 @@ class Order:
         """The samples of a step: `batch_size`, or by default the order's. Raises UnknownBatchSizeError."""
         size = batch_size or self.batch_size
         if size is None:
-            raise UnknownBatchSizeError(f"the order names no batch size ({self.path})")
+            raise UnknownBatchSizeError(f"the order names no batch size ({self.name})")
         return size
 
     def first_sample(self, step: int, batch_size: int | None = None) -> tuple[int, int]:
@@ -211,7 +221,7 @@ class Order:
         n_steps = len(self.samples) // size
         if not 0 <= step < n_steps:
             raise ConfigError(
-                f"no step {step}: the order has {n_steps} of {size} samples, from 0 ({self.path})"
+                f"no step {step}: the order has {n_steps} of {size} samples, from 0 ({self.name})"
             )
         return step * size, size
 

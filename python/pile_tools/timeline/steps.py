@@ -24,7 +24,7 @@ def extent(order: Order, batch_size: int | None = None) -> tuple[int, int]:
     size = order.step_size(batch_size)
     if len(order) < size:
         raise UnknownBatchSizeError(
-            f"{len(order):,} samples are fewer than one step of {size:,} ({order.path})"
+            f"{len(order):,} samples are fewer than one step of {size:,} ({order.name})"
         )
     return len(order) // size, size
 
@@ -49,7 +49,7 @@ def core_order(order: Order) -> TrainingOrder:
     Raises ConfigError for an order that is not searchable.
     """
     if not is_searchable(order):
-        raise ConfigError(f"rows on a server cannot be searched ({order.path})")
+        raise ConfigError(f"rows on a server cannot be searched ({order.name})")
     samples = order.samples
     return samples.core if isinstance(samples, ChangedSamples) else cast(TrainingOrder, samples)
 

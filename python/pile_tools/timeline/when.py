@@ -161,7 +161,7 @@ def when(
     elif index is not None and (
         isinstance(dataset, list) or index.dataset.fingerprint != dataset.fingerprint
     ):
-        raise ConfigError(f"the index is of another dataset than the order ({order.path})")
+        raise ConfigError(f"the index is of another dataset than the order ({order.name})")
     table, n_occurrences, n_unreached, searched = _core.order_when(
         samples,
         decoder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,12 @@ from pile_tools.types import Documents, Origin, Tokens
 def as_one(sources: Documents | Sequence[Documents]) -> Documents:
     """One source of documents as it is, or a list of them, such as the datasets of a blend, as one."""
     return Concatenated(sources) if isinstance(sources, Sequence) else sources
+
+
+def prefixes(documents: Documents) -> list[Path]:
+    """The prefixes of the datasets that documents are of, each once."""
+    parts = documents.parts if isinstance(documents, Concatenated) else [documents]
+    return [Path(prefix) for prefix in dict.fromkeys(part.prefix for part in parts)]
 
 
 class Concatenated:

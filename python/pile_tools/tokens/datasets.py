@@ -105,6 +105,15 @@ def entry(dataset: TokenDataset, folder: Path) -> Entry:
     return {"role": "dataset", "path": path, "fingerprint": dataset.fingerprint}
 
 
+def origin_entries(prefix: Path, folder: Path) -> list[Entry]:
+    """The entry of a dataset's origins as an input in a manifest in `folder`; none for a dataset without.
+
+    What is made from subsets or records depends on them, and the dataset's fingerprint leaves them out.
+    """
+    path = with_suffix(prefix, LABELS)
+    return [manifest.file_entry(path, folder, role="provenance")] if path.exists() else []
+
+
 def prefix_of(found: Manifest) -> Path:
     """The prefix of the dataset that a manifest describes."""
     return found.path.parent / found.path.name.removesuffix(MANIFEST_SUFFIX)

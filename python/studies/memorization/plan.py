@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import ConfigError, manifest
+from pile_tools import ConfigError, _core, manifest
 from pile_tools.config import settings
 from pile_tools.manifest import MANIFEST_FILE, Request
+from pile_tools.tokens import datasets
+from pile_tools.tokens.concatenated import prefixes
 from studies.memorization import canaries, rows
 from studies.memorization.canaries import Canaries
 from studies.memorization.rows import Rows
@@ -92,6 +94,8 @@ class Plan:
             manifest.file_entry(self.run.manifest.path, folder, role="run"),
             manifest.file_entry(self.run.order.path, folder, role="order"),
         ]
+        for prefix in prefixes(self.run.order.dataset):
+            inputs += datasets.origin_entries(prefix, folder)
         for step in self.steps:
             path = self.run.checkpoint(step) / MANIFEST_FILE
             inputs.append(manifest.file_entry(path, folder, role="checkpoint", step=step))
@@ -119,12 +123,15 @@ def prepare(run_folder: Path, config: MemorizationConfig, canaries_file: Path | 
     found = canaries.no_canaries(config.n_tokens)
     if canaries_file is not None:
         found = canaries.load(canaries_file, run, config.n_tokens)
+    chosen = rows.choose(run, config.rows, config.n_tokens)
+    # A map of a dataset that was cut short reads as zeros: they must not be scored.
+    _core.check_mapped()
     return Plan(
         run=run,
         config=config,
         canaries_file=canaries_file,
         steps=config.steps(run.checkpoints),
-        rows=rows.choose(run, config.rows, config.n_tokens),
+        rows=chosen,
         canaries=found,
         ban=_eod(run) if config.ban_eod else None,
     )

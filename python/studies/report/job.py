@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from pile_tools import manifest, publish
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest, Request
 from pile_tools.publish import Built, Target
+from pile_tools.tokens import datasets
+from pile_tools.tokens.concatenated import prefixes
 from studies.report.facts import Facts, collect
 
 
@@ -47,4 +50,8 @@ def _inputs(facts: Facts, folder: Path) -> list[manifest.Entry]:
         *(("tokenizer", made.path) for made in (facts.tokenizer,) if made is not None),
         *(("shards", made.path) for made in facts.shards),
     ]
-    return [manifest.file_entry(path, folder, role=role) for role, path in found]
+    origins = [datasets.origin_entries(prefix, folder) for prefix in prefixes(facts.run.order.dataset)]
+    return [
+        *(manifest.file_entry(path, folder, role=role) for role, path in found),
+        *itertools.chain.from_iterable(origins),
+    ]

@@ -19,7 +19,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{Checksum, remove_if_there, write_atomically};
+use super::{Checksum, check_mapped, remove_if_there, write_atomically};
 use crate::{Error, Result, progress::Progress};
 
 /// The file of the state.
@@ -233,7 +233,11 @@ impl Scratch {
     }
 
     /// Replaces the state on disk. A job that is killed later resumes from it.
+    ///
+    /// # Errors
+    /// A mapped input was cut short: what was made from it must not be resumed from; or the file system fails.
     pub fn save(&self, state: &impl Serialize) -> Result<()> {
+        check_mapped()?;
         let saved = SavedState {
             files: self.files.clone(),
             inputs: self.inputs.clone(),

@@ -367,13 +367,16 @@ impl Samples for IndexedSamples {
             }
             let document = self.document_at(entry, source)?;
             let first_token = if entry == start.entry { start.token } else { 0 };
+            let document_length = source.document_length(document)?;
             let mut end_token = if entry == end.entry {
                 end.token
             } else {
-                source.document_length(document)?
+                document_length
             };
-            if is_padded && entry == end.entry {
-                end_token = end_token.min(source.document_length(document)?);
+            if is_padded {
+                end_token = end_token.min(document_length);
+            } else if end_token > document_length {
+                return Err(self.damaged(position));
             }
             let length = end_token
                 .checked_sub(first_token)
