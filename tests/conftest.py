@@ -94,6 +94,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: P
     return prefix
 
 
+def outputs(made: Any) -> list[Path]:
+    """The files that a manifest lists as outputs, in its order."""
+    return [made.folder / entry["path"] for entry in made.outputs]
+
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

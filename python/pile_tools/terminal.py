@@ -13,10 +13,14 @@ import os
 import re
 import shlex
 import sys
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import click
+
+from pile_tools import _core
 
 #: C0, DEL, C1, line and paragraph separators, bidirectional embeddings, overrides and isolates, surrogates,
 #: and the two noncharacters that XML forbids.
@@ -98,10 +102,89 @@ def echo_text(*parts: str | Styled, err: bool = False) -> None:
     _write("".join(_shown(part, escape_text) for part in parts), err)
 
 
-def echo_json(value: Any) -> None:
-    """Prints a value as one line of JSON, with control characters as JSON escapes."""
-    text = json.dumps(value, ensure_ascii=not (sys.stdout.encoding or "").lower().startswith("utf"))
-    _write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text), err=False)
+def note(*parts: str | Styled, err: bool = False) -> None:
+    """Prints one line that `--quiet` leaves out: of a summary, or with `err` on what the command noticed.
+
+    With `--json`, standard output has the document alone, so that all notes go to standard error.
+    """
+    if not is_chosen(QUIET):
+        echo(*parts, err=err or is_chosen(JSON))
+
+
+#: Options of every command; the key is the name of the parameter.
+QUIET, JSON = "quiet", "as_json"
+
+
+def choose(context: click.Context, option: click.Parameter, is_given: bool) -> bool:
+    """The callback of the options `QUIET` and `JSON`: remembers for `is_chosen` that one is given."""
+    context.meta[f"{__name__}.{option.name}"] = is_given
+    return is_given
+
+
+def is_chosen(option: str) -> bool:
+    """Whether the option is given to the command that is running; False outside commands."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(f"{__name__}.{option}"))
+
+
+#: Bytes of a document in memory; the rest of a longer one waits in a temporary file.
+_MAX_DOCUMENT_BYTES = 16 << 20
+
+
+def print_document(document: Mapping[str, Any]) -> None:
+    """Prints the answer of `--json`: one line of JSON, with control characters as JSON escapes.
+
+    A value may be an iterator, which becomes an array. Nothing is printed before all values are known and all
+    files were intact while they were read, so that a document is always complete.
+
+    Raises:
+        FormatError: A file was truncated while it was read.
+        ReaderLeftError, OSError: The document cannot be written.
+    """
+    is_ascii = not (sys.stdout.encoding or "").lower().startswith("utf")
+    with tempfile.SpooledTemporaryFile(_MAX_DOCUMENT_BYTES, "w+", encoding="utf-8", newline="") as waiting:
+        for part in _encoded(document, is_ascii):
+            waiting.write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", part))
+        _core.check_mapped()
+        waiting.seek(0)
+        with stdout_failures():
+            while part := waiting.read(1 << 20):
+                click.echo(part, nl=False)
+            click.echo()
+
+
+def _encoded(value: Any, is_ascii: bool) -> Iterator[str]:
+    """The parts of a value's JSON."""
+    if not isinstance(value, Iterator):
+        try:
+            yield json.dumps(value, ensure_ascii=is_ascii)
+            return
+        except TypeError:
+            # A value inside is an iterator.
+            if not isinstance(value, Mapping):
+                raise
+    is_mapping = isinstance(value, Mapping)
+    yield "{" if is_mapping else "["
+    for number, item in enumerate(value.items() if is_mapping else value):
+        if number:
+            yield ", "
+        if is_mapping:
+            yield f"{json.dumps(item[0], ensure_ascii=is_ascii)}: "
+            item = item[1]
+        yield from _encoded(item, is_ascii)
+    yield "}" if is_mapping else "]"
+
+
+#: Plurals that do not end in `s` alone.
+_PLURALS = {"query": "queries", "match": "matches", "index": "indexes", "batch": "batches"}
+
+
+def counted(n: int, noun: str) -> str:
+    """A count with its noun: `1 document`, `12,345 documents`, `2 bad records`."""
+    if n == 1:
+        return f"1 {noun}"
+    first, space, last = noun.rpartition(" ")
+    return f"{n:,} {first}{space}{_PLURALS.get(last, last + 's')}"
 
 
 def _shown(part: str | Styled, escaped: Any) -> str:

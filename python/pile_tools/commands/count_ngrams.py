@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -23,8 +26,8 @@ from pile_tools.manifest import Manifest
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, find_shards
-from pile_tools.tables import column_of, read_tsv
-from pile_tools.terminal import echo, style
+from pile_tools.tables import column_of, read_tsv, unescaped
+from pile_tools.terminal import counted, echo, note, print_document, style
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 
@@ -48,6 +51,7 @@ _N_PRINTED = 20
 @options.memory
 @options.plot("counts by rank")
 @options.threads
+@options.reports
 @options.force
 def command(
     inputs: tuple[Path, ...],
@@ -66,6 +70,7 @@ def command(
     plot: Path | None,
     threads: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Count n-grams exactly: of the tokens of a dataset, or of the words of shards.
 
@@ -95,17 +100,24 @@ def command(
     started = time.monotonic()
     if output is not None:
         made, is_new = _count(inputs, output, config, tokenizer, (memory, threads, force))
-        if not is_new:
-            echo(f"{output} is finished already, nothing to do")
-        _print_summary(made, time.monotonic() - started if is_new else None)
         _plot(made, plot)
+        if as_json:
+            print_document(options.made(made, is_new=is_new, ngrams=None))
+            return
+        if not is_new:
+            note(f"{output} is finished already, nothing to do")
+        _print_summary(made, time.monotonic() - started if is_new else None)
         return
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         table = Path(folder, "counts.tsv")
         made, _ = _count(inputs, table, config, tokenizer, (memory, threads, force))
+        _plot(made, plot)
+        if as_json:
+            ngrams = list(_ngrams(table, made))
+            print_document(options.made(made, is_new=True, is_temporary=True, ngrams=ngrams))
+            return
         _print_table(table, made)
         _print_summary(made, time.monotonic() - started)
-        _plot(made, plot)
 
 
 def _count(
@@ -153,8 +165,30 @@ def _tokenizer(prefix: Path, given: Path | None) -> TokenizerFile | None:
     try:
         return datasets.tokenizer_file(prefix, given)
     except UnknownTokenizerError as err:
-        echo(f"{err}: no texts; give --tokenizer FILE", err=True)
+        note(f"{err}: no texts; give --tokenizer FILE", err=True)
         return None
+
+
+def _ngrams(table: Path, made: Manifest) -> Iterator[dict[str, Any]]:
+    """The n-grams of a table in the document of `--json`."""
+    header, *lines = read_tsv(table)
+    rows = iter(lines)
+    count = header.index("count")
+    has_tokens = header[0] == "tokens"
+    for of in made.summary["lengths"]:
+        for row in itertools.islice(rows, of["n_kept"]):
+            by_subset = {
+                name.removeprefix("count:"): int(n)
+                for name, n in zip(header[count + 1 :], row[count + 1 :], strict=True)
+                if name != column_of("count", None)
+            }
+            yield {
+                "n": of["n"],
+                "tokens": [int(id) for id in row[0].split()] if has_tokens else None,
+                "text": unescaped(row[count - 1]) if count - 1 or not has_tokens else None,
+                "count": int(row[count]),
+                "by_subset": by_subset or None,
+            }
 
 
 def _print_table(table: Path, made: Manifest) -> None:
@@ -188,19 +222,19 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
     summary = made.summary
     for of in summary["lengths"]:
         retained = "" if of["n_kept"] == of["n_distinct"] else f", {of['n_kept']:,} retained"
-        echo(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} distinct{retained}")
-    what = f"{summary['n_tokens']:,} tokens" if "n_tokens" in summary else "words"
+        note(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} distinct{retained}")
+    what = counted(summary["n_tokens"], "token") if "n_tokens" in summary else "words"
     took = "" if elapsed is None else f" in {elapsed:.1f} s"
-    echo(f"counted {what} of {summary['n_documents']:,} documents{took}")
+    note(f"counted {what} of {counted(summary['n_documents'], 'document')}{took}")
     if n := summary.get("n_bad_records"):
-        echo(f"{n:,} bad records left out")
+        note(f"{counted(n, 'bad record')} left out")
     options.print_passed_over(made)
 
 
 def _plot(made: Manifest, plot: Path | None) -> None:
     if plot is not None:
         charts.write_chart(plot, _chart(made))
-        echo(f"plot: {plot}")
+        note(f"plot: {plot}")
 
 
 def _chart(made: Manifest) -> str:

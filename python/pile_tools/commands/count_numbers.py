@@ -16,7 +16,7 @@ from pile_tools.jobs.count_terms import count_arithmetic
 from pile_tools.manifest import Manifest
 from pile_tools.present import charts
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo
+from pile_tools.terminal import counted, echo, note, print_document
 
 
 @click.command("count-numbers")
@@ -34,6 +34,7 @@ from pile_tools.terminal import echo
 @options.dataset_tokenizer
 @options.plot("counts by step")
 @options.threads
+@options.reports
 @options.force
 def command(
     order: Path,
@@ -45,6 +46,7 @@ def command(
     plot: Path | None,
     threads: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Count numbers, pairs of numbers, and numbers with units of time in ORDER before each checkpoint.
 
@@ -71,12 +73,15 @@ def command(
                 force=force,
                 on_progress=bar.update,
             )
-    if not is_new:
-        echo(f"{output} is finished already, nothing to do")
-    _print_summary(made, time.monotonic() - started if is_new else None)
     if plot is not None:
         charts.write_chart(plot, chart_of(made))
-        echo(f"plot: {plot}")
+        note(f"plot: {plot}")
+    if as_json:
+        print_document(options.made(made, is_new=is_new, is_temporary=output is None))
+        return
+    if not is_new:
+        note(f"{output} is finished already, nothing to do")
+    _print_summary(made, time.monotonic() - started if is_new else None)
 
 
 def _print_summary(made: Manifest, elapsed: float | None) -> None:
@@ -84,4 +89,5 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
     echo(f"{'count':>12}  numbers")
     for of in summary["best"]:
         echo(f"{of['occurrences']:>12,}  {of['term']}")
-    echo(f"{summary['n_keys']:,} numbers and pairs, counted {summary['n_counts']:,} times{took}")
+    n_counts = counted(summary["n_counts"], "occurrence")
+    note(f"numbers and pairs: {summary['n_keys']:,} distinct, {n_counts}{took}")

@@ -30,7 +30,7 @@ from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, find_shards
 from pile_tools.tables import read_tsv
-from pile_tools.terminal import echo
+from pile_tools.terminal import counted, echo, note, print_document
 from pile_tools.tokenizers import find_tokenizer
 from pile_tools.tokens import datasets
 
@@ -66,6 +66,7 @@ from pile_tools.tokens import datasets
 )
 @options.plot("counts by rank, or for an order by step")
 @options.threads
+@options.reports
 @options.force
 def command(
     inputs: tuple[Path, ...],
@@ -85,6 +86,7 @@ def command(
     plot: Path | None,
     threads: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Count TERMS (a file, one a line) in shards, in a token dataset, or in an order before each checkpoint.
 
@@ -114,12 +116,15 @@ def command(
         table = output or Path(folder, "counts.tsv")
         how = _How(pairs, checkpoints, batch_size, row_length, tokenizer, threads, force)
         made, is_new = _count(inputs, table, config, how)
+        if plot is not None:
+            charts.write_chart(plot, chart_of(made))
+            note(f"plot: {plot}")
+        if as_json:
+            print_document(options.made(made, is_new=is_new, is_temporary=output is None))
+            return
         if not is_new:
-            echo(f"{output} is finished already, nothing to do")
+            note(f"{output} is finished already, nothing to do")
         _print_summary(made, table, time.monotonic() - started if is_new else None)
-    if plot is not None:
-        charts.write_chart(plot, chart_of(made))
-        echo(f"plot: {plot}")
 
 
 @dataclass(frozen=True)
@@ -201,15 +206,15 @@ def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
             echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {of['term']}")
     _print_pairs(table.with_suffix(".pairs.tsv"), "step" in summary or "steps" in summary)
     equal = f", {summary['n_equal']:,} of them equal to others" if summary["n_equal"] else ""
-    echo()
-    echo(
-        f"{summary['n_found']:,} of {summary['n_terms']:,} terms{equal} occur, "
-        f"{summary['n_occurrences']:,} times together{took}"
+    note()
+    note(
+        f"{summary['n_found']:,} of {counted(summary['n_terms'], 'term')} found{equal}, "
+        f"{counted(summary['n_occurrences'], 'occurrence')}{took}"
     )
-    echo(f"rule: {made.settings['rule']}")
-    echo(f"text: {_normalization(made)}")
+    note(f"rule: {made.settings['rule']}")
+    note(f"text: {_normalization(made)}")
     if summary.get("n_bad_records"):
-        echo(f"{summary['n_bad_records']:,} bad records left out")
+        note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
     options.print_passed_over(made)
 
 
@@ -218,8 +223,7 @@ def _normalization(made: Manifest) -> str:
     name, n = made.settings["normalizer"], made.summary["n_normalized"]
     if name == AS_WRITTEN:
         return "as written; --tokenizer FILE normalizes it as that tokenizer does"
-    terms = "1 term was changed" if n == 1 else f"{n:,} terms were changed"
-    changed = f", {terms}" if n else ""
+    changed = f", which changed {counted(n, 'term')}" if n else ""
     return f"as the tokenizer normalizes it (normalizer: {name}){changed}"
 
 

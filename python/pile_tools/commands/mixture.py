@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -14,7 +16,7 @@ from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import subset_labels, unused_label
 from pile_tools.present import charts
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, echo_json
+from pile_tools.terminal import counted, echo, note, print_document
 
 #: Subsets, the largest ones, with their own column in the table and colour in the chart.
 _N_NAMED = 8
@@ -25,7 +27,7 @@ _N_NAMED = 8
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print tokens by interval and subset as JSON lines.")
+@options.reports
 @options.plot("the shares by interval")
 @options.batch_size
 @options.row_length
@@ -53,17 +55,15 @@ def command(
         found = timeline.mixture(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update
         )
+    if plot is not None:
+        charts.write_chart(plot, _chart(found, every))
+        note(f"plot: {plot}")
     if as_json:
-        for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
-            by_subset = dict(zip(found.subsets, counts, strict=True))
-            n_without = by_subset.pop(None, 0)
-            values = {"first_step": first, "n_tokens": by_subset, "n_tokens_without_subset": n_without}
-            echo_json(values)
+        print_document({"n_steps": timeline.extent(opened, batch_size)[0], "intervals": _intervals(found)})
         return
-    total = found.n_tokens.sum(axis=0)
-    largest = np.argsort(-total, kind="stable")
+    total, largest = found.n_tokens.sum(axis=0), _largest_first(found)
     n_steps, _ = timeline.extent(opened, batch_size)
-    echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
+    echo(f"{counted(int(total.sum()), 'token')} in {counted(n_steps, 'step')}, by subset:")
     labels = subset_labels(found.subsets)
     width = max(map(len, labels))
     for i in largest:
@@ -71,9 +71,17 @@ def command(
         over_time = charts.sparkline(found.shares[:, i].tolist())
         echo(f"  {labels[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
     _print_table(found, largest[:_N_NAMED], every, n_steps)
-    if plot is not None:
-        charts.write_chart(plot, _chart(found, largest, every))
-        echo(f"plot: {plot}")
+
+
+def _largest_first(found: timeline.Mixture) -> NDArray[np.intp]:
+    return np.argsort(-found.n_tokens.sum(axis=0), kind="stable")
+
+
+def _intervals(found: timeline.Mixture) -> Iterator[dict[str, Any]]:
+    for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
+        by_subset = dict(zip(found.subsets, counts, strict=True))
+        n_without = by_subset.pop(None, 0)
+        yield {"first_step": first, "n_tokens": by_subset, "n_tokens_without_subset": n_without}
 
 
 def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n_steps: int) -> None:
@@ -88,7 +96,8 @@ def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n
         echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
 
 
-def _chart(found: timeline.Mixture, largest: NDArray[np.intp], every: int) -> str:
+def _chart(found: timeline.Mixture, every: int) -> str:
+    largest = _largest_first(found)
     percent = 100 * found.shares
     labels = subset_labels(found.subsets)
     series = {labels[i]: percent[:, i].tolist() for i in largest[:_N_NAMED]}

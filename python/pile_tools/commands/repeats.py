@@ -12,7 +12,8 @@ from pile_tools.commands import options
 from pile_tools.commands.orders import opened_order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, echo_json
+from pile_tools.tables import records
+from pile_tools.terminal import counted, echo, note, print_document
 from pile_tools.timeline import Repeats
 
 
@@ -28,7 +29,7 @@ from pile_tools.timeline import Repeats
     show_default=True,
     help="Maximum groups of duplicates printed.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each repeated document as a line of JSON.")
+@options.reports
 @options.plot("the shares by interval")
 @options.batch_size
 @options.row_length
@@ -60,15 +61,15 @@ def command(
         found = timeline.repeats(
             opened, interval_steps=every, batch_size=batch_size, threads=threads, on_progress=bar.update
         )
+    if plot is not None:
+        charts.write_chart(plot, _chart(found, every))
+        note(f"plot: {plot}")
     if as_json:
-        for row in found.documents:
-            echo_json(dict(zip(found.documents.dtype.names or (), row.tolist(), strict=True)))
+        first = {"first_by_epoch": found.first_by_epoch, "first_by_duplicate": found.first_by_duplicate}
+        print_document(first | {"intervals": records(found.intervals), "documents": records(found.documents)})
         return
     _print_shares(found, every, timeline.extent(opened, batch_size)[0])
     _print_documents(found, limit)
-    if plot is not None:
-        charts.write_chart(plot, _chart(found, every))
-        echo(f"plot: {plot}")
 
 
 def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
@@ -79,7 +80,7 @@ def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
     for name, what, first in kinds:
         n = int(table[name].sum())
         since = "" if first is None else f", first at step {first:,}"
-        echo(f"{n:,} of {total:,} tokens ({n / total:.2%}) were read before {what}{since}")
+        echo(f"{n:,} of {counted(total, 'token')} ({n / total:.2%}) read before {what}{since}")
     echo()
     echo(f"{'steps':>17}  {'by epoch':>9}  {'by duplicate':>12}")
     for row in table:
@@ -96,8 +97,8 @@ def _print_documents(found: Repeats, limit: int) -> None:
     n_again = int((documents["n_copies"] > 1).sum())
     echo()
     echo(
-        f"{n_again:,} documents are seen in more than one epoch; "
-        f"{int(n_same[n_same > 1].sum()):,} documents in {n_groups:,} groups are duplicates"
+        f"seen in more than one epoch: {counted(n_again, 'document')}; "
+        f"duplicates: {counted(int(n_same[n_same > 1].sum()), 'document')} in {counted(n_groups, 'group')}"
     )
     largest = [same[i] for i in np.lexsort((same, -n_same)) if n_same[i] > 1][:limit]
     if not largest:
@@ -112,8 +113,7 @@ def _print_documents(found: Repeats, limit: int) -> None:
         first, last = int(rows["first_step"].min()), int(rows["last_step"].max())
         echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>11,}  {first:>10,}  {last:>9,}  {numbers}")
     if n_groups > limit:
-        n_more = n_groups - limit
-        echo(f"... and {n_more:,} more {'group' if n_more == 1 else 'groups'}; --json prints all")
+        echo(f"... and {counted(n_groups - limit, 'more group')}; --json prints all")
 
 
 def _chart(found: Repeats, every: int) -> str:

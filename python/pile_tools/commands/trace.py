@@ -9,7 +9,8 @@ from pile_tools.commands import options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import source_of
 from pile_tools.errors import ConfigError
-from pile_tools.terminal import echo, echo_json
+from pile_tools.tables import records
+from pile_tools.terminal import counted, echo, print_document
 from pile_tools.timeline.checkpoints import intervals
 
 
@@ -17,7 +18,7 @@ from pile_tools.timeline.checkpoints import intervals
 @click.argument("order")
 @click.argument("document", type=int)
 @options.checkpoints
-@click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
+@options.reports
 @options.batch_size
 @options.row_length
 @options.compat
@@ -47,11 +48,12 @@ def command(
     seen = timeline.trace(opened, document, batch_size=batch_size)
     n_steps, _ = timeline.extent(opened, batch_size)
     dataset = opened.dataset
+    n_tokens = len(dataset[document])
     if as_json:
-        for row in seen:
-            echo_json(dict(zip(seen.dtype.names or (), row.tolist(), strict=True)))
+        about = {"document": document, "n_tokens": n_tokens, "origin": dataset.origin(document)}
+        print_document(about | {"n_steps": n_steps, "parts": records(seen)})
         return
-    echo(f"document {document:,}: {len(dataset[document]):,} tokens, {source_of(dataset, document)}")
+    echo(f"document {document:,}: {counted(n_tokens, 'token')}, {source_of(dataset, document)}")
     if not len(seen):
         echo("no sample of the order holds a part of it")
         return
