@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from pile_tools import cli, manifest
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.config import from_toml
 from pile_tools.terminal import counted, note, print_document, shell_quote
 from trainer import failures
@@ -25,7 +25,7 @@ from trainer.run import Run
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pile-tools")
-@click.argument("config", type=options.PATH)
+@click.argument("config", type=artifacts.CONFIG)
 @click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
 @options.reports
 @click.option(

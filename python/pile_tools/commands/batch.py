@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pile_tools import publish
 from pile_tools._core import Tokenizer
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import range_of, subset_labels
 from pile_tools.errors import ConfigError
@@ -23,7 +23,7 @@ from pile_tools.types import Tokens
 
 
 @click.command("batch")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.option("--step", type=int, required=True, help="Step, from 0.")
 @click.option(
     "--text/--tokens",

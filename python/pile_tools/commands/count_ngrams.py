@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from pile_tools._core import TokenDataset
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError, UnknownTokenizerError
 from pile_tools.jobs.count_ngrams import (
@@ -25,7 +25,7 @@ from pile_tools.jobs.count_ngrams import (
 from pile_tools.manifest import Manifest
 from pile_tools.present import charts
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards
+from pile_tools.read.shards import RecordConfig
 from pile_tools.tables import column_of, read_tsv, unescaped
 from pile_tools.terminal import counted, echo, note, print_document, style
 from pile_tools.tokenizers import TokenizerFile
@@ -36,7 +36,7 @@ _N_PRINTED = 20
 
 
 @click.command("count-ngrams")
-@click.argument("inputs", nargs=-1, required=True, type=options.PATH)
+@click.argument("inputs", nargs=-1, required=True, type=artifacts.DATASET_OR_SHARDS)
 @click.option("--n", "lengths", default="1", show_default=True, metavar="N|A-B|LIST", help="Lengths.")
 @click.option(
     "-o",
@@ -133,7 +133,7 @@ def _count(
     if prefix is None:
         if any(prefixes):
             raise ConfigError("give shards or the prefix of one dataset, not both")
-        shards = find_shards(inputs)
+        shards = artifacts.find_shards(inputs, "dataset")
         with Bar("counting words", options.size_of(shards)) as bar:
             return count_words(
                 shards,

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import order_and_steps
 from pile_tools.commands.term_chart import chart_of
 from pile_tools.jobs.count_terms import count_arithmetic
@@ -20,7 +20,7 @@ from pile_tools.terminal import counted, echo, note, print_document
 
 
 @click.command("count-numbers")
-@click.argument("order", type=options.PATH)
+@click.argument("order", type=artifacts.ORDER)
 @click.option(
     "-o",
     "--output",

@@ -11,7 +11,7 @@ import click
 
 from pile_tools import timeline
 from pile_tools._core import TokenDataset
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.commands.orders import order_and_steps
 from pile_tools.commands.term_chart import chart_of
@@ -28,7 +28,7 @@ from pile_tools.jobs.count_terms import (
 from pile_tools.manifest import ORDER_FILE, Manifest
 from pile_tools.present import charts
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards
+from pile_tools.read.shards import RecordConfig
 from pile_tools.tables import read_tsv
 from pile_tools.terminal import counted, echo, note, print_document
 from pile_tools.tokenizers import find_tokenizer
@@ -36,7 +36,9 @@ from pile_tools.tokens import datasets
 
 
 @click.command("count-terms")
-@click.argument("inputs", nargs=-1, required=True, type=options.PATH, metavar="TERMS INPUTS...")
+@click.argument(
+    "inputs", nargs=-1, required=True, type=artifacts.ORDER_DATASET_OR_SHARDS, metavar="TERMS INPUTS..."
+)
 @click.option(
     "-o",
     "--output",
@@ -54,13 +56,14 @@ from pile_tools.tokens import datasets
 @click.option(
     "--checkpoints",
     metavar="N|LIST|DIR",
+    callback=options.folder_of_run,
     help="For an order: every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
 )
 @options.batch_size_if_unnamed
 @options.row_length
 @click.option(
     "--tokenizer",
-    type=options.PATH,
+    type=artifacts.TOKENIZER,
     metavar="FILE",
     help="Tokenizer, if the dataset's is not found; for shards: normalize texts and terms as it does.",
 )
@@ -170,7 +173,7 @@ def _count(
             )
     prefix = dataset_at(inputs[0])
     if prefix is None:
-        shards = find_shards(inputs)
+        shards = artifacts.find_shards(inputs, "dataset")
         with Bar("counting", options.size_of(shards)) as bar:
             return count_in_shards(
                 shards,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.export import run, writer_of
@@ -15,7 +15,7 @@ from pile_tools.terminal import counted, note, print_document
 
 
 @click.command("export")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.option("--steps", metavar="A:B", required=True, help="Steps A to B - 1.")
 @click.option(
     "-o",

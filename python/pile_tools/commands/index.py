@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from pile_tools._core import TokenDataset
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError, UnknownTokenizerError
 from pile_tools.jobs.index import IndexConfig, run
@@ -18,7 +18,7 @@ from pile_tools.types import IndexPlan
 
 
 @click.command("index")
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefix", type=artifacts.DATASET)
 @config_options(IndexConfig)
 @options.reports
 @options.force

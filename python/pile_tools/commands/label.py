@@ -7,18 +7,18 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.jobs.label import LabelConfig, run
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards
+from pile_tools.read.shards import RecordConfig
 from pile_tools.terminal import counted, note
 from pile_tools.tokens import datasets
 
 
 @click.command("label")
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefix", type=artifacts.DATASET)
 @options.shards
 @config_options(LabelConfig)
 @config_options(RecordConfig)
@@ -48,7 +48,7 @@ def command(
     Examples:
       pile-tools label pile_text_document pile/ --tokenizer 20B_tokenizer.json
     """
-    found = find_shards(shards)
+    found = artifacts.find_shards(shards)
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
     started = time.monotonic()
     # A missing file is named by the job.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.jobs.merge import Result, find_datasets, run
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note, shell_quote
@@ -15,7 +15,7 @@ from pile_tools.tokens import datasets
 
 
 @click.command("merge")
-@click.argument("inputs", nargs=-1, required=True, type=options.PATH)
+@click.argument("inputs", nargs=-1, required=True, type=artifacts.FILES_OF_DATASET)
 @options.dataset_output
 @options.reports
 @options.force

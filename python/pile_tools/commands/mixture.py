@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import subset_labels, unused_label
 from pile_tools.present import charts
@@ -23,7 +23,7 @@ _N_NAMED = 8
 
 
 @click.command("mixture")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from pile_tools import manifest, publish, terminal
+from pile_tools.commands import artifacts
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
 from pile_tools.order.order import MAX_ROW_LENGTH
@@ -45,7 +47,7 @@ memory = click.option(
     callback=lambda context, option, given: parse_size(given),
     help="Memory for the counting tables; counts that do not fit are spilled to disk beside the output.",
 )
-shards = click.argument("shards", nargs=-1, required=True, type=PATH)
+shards = click.argument("shards", nargs=-1, required=True, type=artifacts.SHARDS)
 batch_size = click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -54,13 +56,26 @@ batch_size = click.option(
 batch_size_if_unnamed = click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
 )
+
+
+def folder_of_run(context: click.Context, option: click.Parameter, given: str | None) -> str | None:
+    """The callback of `--checkpoints`: refuses an artifact that has no checkpoints."""
+    if given is not None and not re.fullmatch(r"[0-9,]+", given):
+        artifacts.refuse_other(Path(given), ("run",))
+    return given
+
+
 checkpoints = click.option(
     "--checkpoints",
     metavar="N|LIST|DIR",
+    callback=folder_of_run,
     help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
 )
 dataset_tokenizer = click.option(
-    "--tokenizer", type=PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
+    "--tokenizer",
+    type=artifacts.TOKENIZER,
+    metavar="FILE",
+    help="Tokenizer, if the dataset's is not found.",
 )
 row_length = click.option(
     "--row-length",
@@ -147,13 +162,17 @@ def _option(f: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
     default: dict[str, Any] = {} if is_required else {"default": f.default}
     return click.option(
         f"--{name}",
-        type=PATH if hint is Path else hint,
+        type=_path_type(f.name) if hint is Path else hint,
         required=is_required,
         **default,
         show_default=f.default is not None,
         metavar=f.metadata.get("metavar"),
         help=f.metadata["help"],
     )
+
+
+def _path_type(name: str) -> click.Path:
+    return artifacts.TOKENIZER if name == "tokenizer" else PATH
 
 
 def plot(what: str) -> Callable[[_Command], _Command]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.order import Blend, OrderConfig, run
@@ -16,7 +16,7 @@ from pile_tools.terminal import counted, note, shell_quote
 
 
 @click.command("order")
-@click.argument("prefixes", nargs=-1, required=True, type=options.PATH, metavar="PREFIX...")
+@click.argument("prefixes", nargs=-1, required=True, type=artifacts.DATASET, metavar="PREFIX...")
 @click.option(
     "-o",
     "--output",
@@ -37,7 +37,7 @@ from pile_tools.terminal import counted, note, shell_quote
     show_default=True,
     help="Exponent of the numbers of documents in the default weights.",
 )
-@click.option("--labels", type=options.PATH, metavar="PREFIX", help="The parallel dataset of labels.")
+@click.option("--labels", type=artifacts.DATASET, metavar="PREFIX", help="The parallel dataset of labels.")
 @options.reports
 @options.force
 def command(

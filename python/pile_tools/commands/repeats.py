@@ -8,7 +8,7 @@ import click
 import numpy as np
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
@@ -18,7 +18,7 @@ from pile_tools.timeline import Repeats
 
 
 @click.command("repeats")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )

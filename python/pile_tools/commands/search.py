@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.origins import range_of, source_of, tokens_from
 from pile_tools.commands.texts import (
     checked_id,
@@ -37,7 +37,7 @@ _MAX_LISTED = 1_000_000
 
 
 @click.command("search")
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefix", type=artifacts.INDEXED)
 @click.argument("texts", nargs=-1)
 @texts_file
 @texts_as_ids
@@ -50,7 +50,7 @@ _MAX_LISTED = 1_000_000
 )
 @click.option("--within", type=click.IntRange(min=1), metavar="N", help="With --cnf: all within N tokens.")
 @click.option(
-    "--order", type=options.PATH, metavar="ORDER", help="Also print by which steps each text is seen."
+    "--order", type=artifacts.ORDER, metavar="ORDER", help="Also print by which steps each text is seen."
 )
 @click.option("--count", "only_count", is_flag=True, help="Print only the counts.")
 @click.option(
@@ -70,7 +70,7 @@ _MAX_LISTED = 1_000_000
 @options.reports
 @options.batch_size_if_unnamed
 @click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the index's is not found."
+    "--tokenizer", type=artifacts.TOKENIZER, metavar="FILE", help="Tokenizer, if the index's is not found."
 )
 @options.threads
 def command(

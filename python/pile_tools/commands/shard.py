@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.jobs.token_shards import SHARD_BYTES, find_token_shards, shard
 from pile_tools.order.order import PYTHIA_ROW_LENGTH
 from pile_tools.progress import Bar
@@ -17,7 +17,7 @@ PYTHIA_ROW_BYTES = 2 * PYTHIA_ROW_LENGTH
 
 
 @click.command("shard")
-@click.argument("file", type=options.PATH)
+@click.argument("file", type=artifacts.TOKEN_FILE)
 @click.option("-o", "--output", type=options.PATH, metavar="DIR", required=True, help="Folder of the shards.")
 @click.option(
     "--bytes",

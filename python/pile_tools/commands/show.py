@@ -9,7 +9,7 @@ import click
 import numpy as np
 
 from pile_tools._core import TokenDataset, Tokenizer
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.terminal import echo, echo_text, print_document
 from pile_tools.tokens import documents
@@ -19,14 +19,14 @@ from pile_tools.types import Origin, Tokens
 
 # Numbers from the end start with a dash: without this click would read -1 as an option.
 @click.command("show", context_settings={"ignore_unknown_options": True})
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefix", type=artifacts.DATASET)
 @click.argument("document")
 @click.option("--tokens", "as_tokens", is_flag=True, help="Print token ids instead of text.")
 @click.option("--raw", is_flag=True, help="Print the record, read again from its shard.")
 @options.reports
 @click.option(
     "--tokenizer",
-    type=options.PATH,
+    type=artifacts.TOKENIZER,
     metavar="FILE|FOLDER|ID",
     help="Tokenizer, if the dataset's is not found.",
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from pile_tools._core import Tokenizer
-from pile_tools.commands import options
+from pile_tools.commands import artifacts
 from pile_tools.errors import ConfigError
 from pile_tools.read.texts import read_texts
 from pile_tools.terminal import counted, echo_text, note, style
@@ -21,7 +21,7 @@ MAX_ID = 2**31 - 1
 
 texts_file = click.option(
     "--file",
-    type=options.PATH,
+    type=artifacts.TEXT,
     metavar="FILE",
     help="Texts, one a line; in a .jsonl file each line is a JSON string.",
 )

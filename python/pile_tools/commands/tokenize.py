@@ -9,12 +9,12 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.jobs.tokenize import TokenizeConfig, finished, run
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards, has_stream
+from pile_tools.read.shards import RecordConfig, has_stream
 from pile_tools.terminal import counted, note, shell_quote
 from pile_tools.tokens import datasets
 from pile_tools.tokens.parts import Part
@@ -93,7 +93,7 @@ def command(
         append_eod=not no_eod,
         records=records,
     )
-    found = find_shards(shards)
+    found = artifacts.find_shards(shards)
     if distributed:
         is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT
         _run_distributed(found, output, config, 1 if is_default else threads, force, as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import source_of
 from pile_tools.errors import ConfigError
@@ -15,7 +15,7 @@ from pile_tools.timeline.checkpoints import intervals
 
 
 @click.command("trace")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.argument("document", type=int)
 @options.checkpoints
 @options.reports

@@ -12,7 +12,7 @@ import click
 import numpy as np
 
 from pile_tools import publish, timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.origins import range_of
 from pile_tools.commands.texts import note_normalized, quoted, short, times
 from pile_tools.errors import ConfigError, FormatError
@@ -31,8 +31,8 @@ _MAX_TRACED = 10_000
 
 
 @click.command("trace-text")
-@click.argument("prefix", type=options.PATH)
-@click.argument("file", type=options.PATH)
+@click.argument("prefix", type=artifacts.INDEXED)
+@click.argument("file", type=artifacts.TEXT)
 @click.option(
     "--min-bytes",
     type=click.IntRange(min=1),
@@ -40,7 +40,7 @@ _MAX_TRACED = 10_000
     show_default=True,
     help="Minimum bytes of a part.",
 )
-@click.option("--order", type=options.PATH, metavar="ORDER", help="Also print which steps see each part.")
+@click.option("--order", type=artifacts.ORDER, metavar="ORDER", help="Also print which steps see each part.")
 @click.option("-o", "--output", type=options.PATH, metavar="FILE", help="Write an HTML page: .html.")
 @click.option(
     "--places",
@@ -56,7 +56,7 @@ _MAX_TRACED = 10_000
 @options.reports
 @options.batch_size_if_unnamed
 @click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the index's is not found."
+    "--tokenizer", type=artifacts.TOKENIZER, metavar="FILE", help="Tokenizer, if the index's is not found."
 )
 @options.threads
 def command(

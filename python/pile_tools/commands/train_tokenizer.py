@@ -8,11 +8,11 @@ from typing import Self
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.jobs.train_tokenizer import SPECIAL_TOKENS, TrainTokenizerConfig, run
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards
+from pile_tools.read.shards import RecordConfig
 from pile_tools.terminal import counted, note
 
 
@@ -96,7 +96,7 @@ def command(
         special_tokens=special_tokens,
         records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
     )
-    found = find_shards(shards)
+    found = artifacts.find_shards(shards)
     with Bars(options.size_of(found), config.n_merges) as bars:
         manifest, is_new = run(found, output, config, threads=threads, force=force, on_progress=bars.update)
     if options.is_reported(manifest, output, is_new=is_new, as_json=as_json):

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.jobs.token_shards import find_token_shards, unshard
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note
 
 
 @click.command("unshard")
-@click.argument("path", type=options.PATH)
+@click.argument("path", type=artifacts.TOKEN_FILE)
 @click.option("-o", "--output", type=options.PATH, metavar="FILE.bin", required=True, help="File to write.")
 @options.reports
 @options.force

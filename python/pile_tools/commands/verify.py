@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.errors import VerifyError
 from pile_tools.jobs.verify import Check, Totals, run, run_hashes
 from pile_tools.terminal import counted, note, print_document, style
@@ -18,7 +18,7 @@ from pile_tools.terminal import counted, note, print_document, style
 @click.argument("path", type=options.PATH)
 @click.option(
     "--hashes",
-    type=options.PATH,
+    type=artifacts.TEXT,
     metavar="FILE",
     help="Check the files in PATH by this list of names and SHA-256.",
 )

@@ -13,7 +13,7 @@ import numpy as np
 
 from pile_tools import timeline
 from pile_tools._core import Tokenizer
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import source_of, tokens_from
 from pile_tools.commands.texts import (
@@ -51,7 +51,7 @@ class _Printed:
 
 
 @click.command("when")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.argument("texts", nargs=-1)
 @texts_file
 @texts_as_ids

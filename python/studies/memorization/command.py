@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note, shell_quote
@@ -21,13 +21,13 @@ SHOWN_FEW = 3
 
 
 @click.command("memorization")
-@click.argument("run", type=options.PATH)
+@click.argument("run", type=artifacts.RUN)
 @click.option(
     "-o", "--output", type=options.PATH, required=True, metavar="OUT", help="Folder of the results."
 )
 @click.option(
     "--canaries",
-    type=options.PATH,
+    type=artifacts.TEXT,
     metavar="FILE",
     help="canaries.json of the sample the run was trained on.",
 )

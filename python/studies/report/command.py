@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.terminal import note, shell_quote
 from studies.report import job
 
 
 @click.command("report")
-@click.argument("run", type=options.PATH)
+@click.argument("run", type=artifacts.RUN)
 @click.option(
     "--memorization",
-    type=options.PATH,
+    type=artifacts.STUDY,
     required=True,
     metavar="DIR",
     help="Results of pile-study memorization for this run.",
