@@ -15,6 +15,9 @@ import zstandard
 
 ROOT = Path(__file__).parents[1]
 
+# With a width, commands wrap their lines, in which tests look for messages.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

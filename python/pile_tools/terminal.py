@@ -14,6 +14,7 @@ import re
 import shlex
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -93,13 +94,22 @@ def shell_quote(word: str | Path) -> str:
 
 
 def echo(*parts: str | Styled, err: bool = False) -> None:
-    """Prints one line. Raises ReaderLeftError, OSError."""
-    _write("".join(_shown(part, escape) for part in parts), err)
+    """Prints one line; on a terminal, output that is too long continues on indented lines, between words.
+
+    An error stays one line. Raises ReaderLeftError, OSError.
+    """
+    limit = None if err else _line_limit(sys.stdout)
+    _write(_styled(_wrapped([_escaped_part(part) for part in parts], limit)), err)
 
 
 def echo_text(*parts: str | Styled, err: bool = False) -> None:
     """Prints text of several lines. Raises ReaderLeftError, OSError."""
     _write("".join(_shown(part, escape_text) for part in parts), err)
+
+
+def echo_row(row: str) -> None:
+    """Prints a row of a table, which stays one line. Raises ReaderLeftError, OSError."""
+    _write(escape(row), err=False)
 
 
 def note(*parts: str | Styled, err: bool = False) -> None:
@@ -108,7 +118,87 @@ def note(*parts: str | Styled, err: bool = False) -> None:
     With `--json`, standard output has the document alone, so that all notes go to standard error.
     """
     if not is_chosen(QUIET):
-        echo(*parts, err=err or is_chosen(JSON))
+        err = err or is_chosen(JSON)
+        limit = _line_limit(sys.stderr if err else sys.stdout)
+        _write(_styled(_wrapped([_escaped_part(part) for part in parts], limit)), err)
+
+
+#: Columns of a table if the width of the terminal is unknown.
+_COLUMNS = 80
+#: Minimum columns that tables use.
+_MIN_COLUMNS = 40
+
+
+def columns() -> int:
+    """Columns that a table may use: those of the terminal, or 80."""
+    return max(_line_limit(sys.stdout) or _COLUMNS, _MIN_COLUMNS)
+
+
+def _line_limit(stream: TextIO) -> int | None:
+    """Columns of a line: `COLUMNS`, or those of the terminal. None without a terminal: lines stay whole."""
+    given = os.environ.get("COLUMNS", "")
+    if re.fullmatch(r"[1-9][0-9]{0,5}", given):
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def width(text: str) -> int:
+    """Columns of a text on a terminal: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def fit(text: str, n_columns: int) -> str:
+    """A text in at most `n_columns`, cut with an ellipsis if it is longer."""
+    text = escape(text)
+    if width(text) <= n_columns:
+        return text
+    cut = text[: max(0, n_columns)]
+    while cut and width(cut) >= n_columns:
+        cut = cut[:-1]
+    return f"{cut}\u2026"
+
+
+def padded(text: str, n_columns: int) -> str:
+    """A text as a cell of exactly `n_columns`, cut if it is longer."""
+    text = fit(text, n_columns)
+    return text + " " * (n_columns - width(text))
+
+
+#: A line that names a command to run, which must stay one command where it is wrapped.
+_COMMAND = re.compile(r"[a-z ]+: (pile-|rm )")
+
+
+def _wrapped(parts: list[Styled], limit: int | None) -> list[Styled]:
+    """The parts of a line, with line feeds and indentation instead of spaces where it exceeds `limit`."""
+    line = "".join(part.text for part in parts)
+    if limit is None or width(line) <= limit:
+        return parts
+    end = " \\\n" if _COMMAND.match(line) else "\n"
+    indent = min(len(line) - len(line.lstrip(" ")) + 4, limit // 2)
+    breaks, column, previous = set(), 0, 0
+    for match in re.finditer(r"\S+ *", line):
+        word = match[0].rstrip(" ")
+        column += width(line[previous : match.start()])
+        is_first = not line[: match.start()].strip(" ")
+        if not is_first and column + width(word) + len(end) - 1 > limit:
+            breaks.add(match.start() - 1)
+            column = indent
+        column += width(match[0])
+        previous = match.end()
+    shown, start = [], 0
+    for text, how in parts:
+        inside = sorted(i - start for i in breaks if start <= i < start + len(text))
+        cut = [text[a:b] for a, b in zip([0, *(i + 1 for i in inside)], [*inside, len(text)], strict=True)]
+        shown.append(Styled((end + " " * indent).join(cut), how))
+        start += len(text)
+    return shown
 
 
 #: Options of every command; the key is the name of the parameter.
@@ -185,6 +275,15 @@ def counted(n: int, noun: str) -> str:
         return f"1 {noun}"
     first, space, last = noun.rpartition(" ")
     return f"{n:,} {first}{space}{_PLURALS.get(last, last + 's')}"
+
+
+def _escaped_part(part: str | Styled) -> Styled:
+    text, how = part if isinstance(part, Styled) else (part, {})
+    return Styled(escape(text), how)
+
+
+def _styled(parts: list[Styled]) -> str:
+    return "".join(click.style(text, **how) if how else text for text, how in parts)
 
 
 def _shown(part: str | Styled, escaped: Any) -> str:

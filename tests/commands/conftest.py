@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -101,13 +102,19 @@ class World:
     folder: Path
     printed: dict[tuple[str, ...], Done] = field(default_factory=dict)
 
-    def call(self, *words: str | Path) -> Done:
-        """Runs a command line of any of our commands in the folder, in this process."""
+    def call(self, *words: str | Path, columns: int = 80) -> Done:
+        """Runs a command line of any of our commands in the folder, in this process, on a narrow terminal."""
         program, *arguments = map(str, words)
         module = importlib.import_module(MODULES[program])
         group = module.command if program == "pile-train" else module.group
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.chdir(self.folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        with (
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setenv("COLUMNS", str(columns))
             code = run(group, arguments)
         return Done(code, out.getvalue(), err.getvalue())
 
@@ -149,7 +156,7 @@ def world(
                     shutil.copyfile(folder / f"tokens/sample{suffix}", folder / LONG / f"{name}{suffix}")
         if call[0] == "pile-train":
             # DeepSpeed changes the process it runs in.
-            done = cli(*call[1:], module="trainer.cli", cwd=folder)
+            done = cli(*call[1:], module="trainer.cli", cwd=folder, env={**os.environ, "COLUMNS": "80"})
             world.printed[call] = Done(done.returncode, done.stdout, done.stderr)  # type: ignore[attr-defined]
         else:
             world.printed[call] = world.call(*call)

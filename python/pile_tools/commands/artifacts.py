@@ -151,7 +151,8 @@ def _file(path: Path) -> Found | None:
         return Found("tokenizer", "a tokenizer", {"tokenizer": path})
     if path.suffix == ".toml":
         return Found("config", "a config of pile-train")
-    if text_shards.is_shard_name(path.name):
+    # Any other JSON may be a shard, or what a user takes for a tokenizer.
+    if path.suffix != ".json" and text_shards.is_shard_name(path.name):
         return Found("shards", "a shard of text", {"text": path})
     return None
 
@@ -218,7 +219,7 @@ def _inputs(found: Manifest) -> dict[str, Path]:
 
 def refusal(path: Path, expected: str, found: Found) -> str:
     """What is at a path that is given for the `expected` kind, and what to give instead."""
-    wanted = _KINDS[expected]
+    kind = _KINDS[expected]
     related = found.related.get(expected)
     name = shell_quote(path)
     if related is not None and related != path:
@@ -233,8 +234,8 @@ def refusal(path: Path, expected: str, found: Found) -> str:
             "make a dataset of it with `pile-tools tokenize`, and of that an order with `pile-tools order`"
         )
     else:
-        advice = wanted.how
-    return f"{path} is {found.what}, not {wanted.what}; {advice}"
+        advice = kind.how
+    return f"{path} is {found.what}, not {kind.what}; {advice}"
 
 
 class Artifact(click.Path):

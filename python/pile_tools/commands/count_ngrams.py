@@ -27,7 +27,7 @@ from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
 from pile_tools.tables import column_of, read_tsv, unescaped
-from pile_tools.terminal import counted, echo, note, print_document, style
+from pile_tools.terminal import columns, counted, echo, fit, note, print_document, style, width
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 
@@ -203,14 +203,25 @@ def _print_table(table: Path, made: Manifest) -> None:
         for _ in range(of["n_kept"]):
             row = next(rows)
             share = int(row[count]) / of["n_occurrences"]
+            text = fit(row[named] if not named else f'"{row[named]}"', columns() // 2)
             ids = f"  [{row[0]}]" if named else ""
-            more = "".join(
-                f"  {_subset_of(name)} {int(n):,}"
-                for name, n in zip(header[count + 1 :], row[count + 1 :], strict=True)
-            )
-            text = row[named] if not named else f'"{row[named]}"'
-            echo(f"{int(row[count]):>12,}  {share:>7.2%}  {text}", style(ids + more, dim=True))
+            more = fit(ids, columns() - 23 - width(text)) + _subsets(header, row, count, columns())
+            echo(f"{int(row[count]):>12,}  {share:>7.2%}  {text}", style(more, dim=True))
     echo()
+
+
+def _subsets(header: list[str], row: list[str], count: int, n_columns: int) -> str:
+    """The counts by subset, largest first, on a line of their own; how many did not fit is said."""
+    counts = sorted(zip(map(int, row[count + 1 :]), header[count + 1 :], strict=True), reverse=True)
+    if not counts:
+        return ""
+    shown: list[str] = []
+    for number, (n, name) in enumerate(counts):
+        cell = f"  {fit(_subset_of(name), 30)} {n:,}"
+        if width("".join(shown)) + width(cell) > n_columns - 60 and number:
+            return "".join(shown) + f"  and {counted(len(counts) - number, 'more subset')}: --json"
+        shown.append(cell)
+    return "".join(shown)
 
 
 def _subset_of(column: str) -> str:

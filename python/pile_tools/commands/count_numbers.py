@@ -16,7 +16,7 @@ from pile_tools.jobs.count_terms import count_arithmetic
 from pile_tools.manifest import Manifest
 from pile_tools.present import charts
 from pile_tools.progress import Bar
-from pile_tools.terminal import counted, echo, note, print_document
+from pile_tools.terminal import columns, counted, echo, fit, note, print_document
 
 
 @click.command("count-numbers")
@@ -88,6 +88,6 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
     summary, took = made.summary, "" if elapsed is None else f" in {elapsed:.1f} s"
     echo(f"{'count':>12}  numbers")
     for of in summary["best"]:
-        echo(f"{of['occurrences']:>12,}  {of['term']}")
+        echo(f"{of['occurrences']:>12,}  {fit(of['term'], columns() - 14)}")
     n_counts = counted(summary["n_counts"], "occurrence")
     note(f"numbers and pairs: {summary['n_keys']:,} distinct, {n_counts}{took}")

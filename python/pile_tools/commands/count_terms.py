@@ -30,7 +30,7 @@ from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
 from pile_tools.tables import read_tsv
-from pile_tools.terminal import counted, echo, note, print_document
+from pile_tools.terminal import columns, counted, echo, fit, note, print_document
 from pile_tools.tokenizers import find_tokenizer
 from pile_tools.tokens import datasets
 
@@ -206,7 +206,7 @@ def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
     echo(f"{'occurrences':>12}  {unit:>10}  term")
     for of in summary["best"]:
         if of["occurrences"]:
-            echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {of['term']}")
+            echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {fit(of['term'], columns() - 26)}")
     _print_pairs(table.with_suffix(".pairs.tsv"), "step" in summary or "steps" in summary)
     equal = f", {summary['n_equal']:,} of them equal to others" if summary["n_equal"] else ""
     note()
@@ -242,4 +242,4 @@ def _print_pairs(table: Path, in_time: bool) -> None:
     echo(f"{'together':>12}  pair")
     for (first, second), n in sorted(last.items(), key=lambda item: (-item[1], item[0]))[:10]:
         if n:
-            echo(f"{n:>12,}  {first} | {second}")
+            echo(f"{n:>12,}  {fit(f'{first} | {second}', columns() - 14)}")

@@ -13,7 +13,7 @@ from pile_tools.jobs.label import LabelConfig, run
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
-from pile_tools.terminal import counted, note
+from pile_tools.terminal import columns, counted, note, padded, width
 from pile_tools.tokens import datasets
 
 
@@ -94,7 +94,9 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     rows.sort(key=lambda row: -row[2])
     if n > n_found:
         rows.append(("not found", n - n_found, summary["n_tokens"] - sum(row[2] for row in rows)))
-    width = max((len(row[0]) for row in rows), default=0)
+    n_columns = min(max((width(row[0]) for row in rows), default=0), columns() - 56)
     for name, n_documents, n_tokens in rows:
         share = n_tokens / max(summary["n_tokens"], 1)
-        note(f"  {name:<{width}}  {n_documents:>10,} documents {n_tokens:>14,} tokens  {share:6.1%}")
+        note(
+            f"  {padded(name, n_columns)}  {n_documents:>10,} documents {n_tokens:>14,} tokens  {share:6.1%}"
+        )

@@ -16,10 +16,12 @@ from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import subset_labels, unused_label
 from pile_tools.present import charts
 from pile_tools.progress import Bar
-from pile_tools.terminal import counted, echo, note, print_document
+from pile_tools.terminal import columns, counted, echo, echo_row, fit, note, padded, print_document, width
 
-#: Subsets, the largest ones, with their own column in the table and colour in the chart.
+#: Subsets, the largest ones, with their own colour in the chart.
 _N_NAMED = 8
+#: Columns of a bar.
+_N_BAR = 24
 
 
 @click.command("mixture")
@@ -27,6 +29,7 @@ _N_NAMED = 8
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
+@click.option("--all", "as_all", is_flag=True, help="Print all subsets by interval, whatever the width.")
 @options.reports
 @options.plot("the shares by interval")
 @options.batch_size
@@ -36,6 +39,7 @@ _N_NAMED = 8
 def command(
     order: str,
     every: int,
+    as_all: bool,
     as_json: bool,
     plot: Path | None,
     batch_size: int | None,
@@ -65,12 +69,18 @@ def command(
     n_steps, _ = timeline.extent(opened, batch_size)
     echo(f"{counted(int(total.sum()), 'token')} in {counted(n_steps, 'step')}, by subset:")
     labels = subset_labels(found.subsets)
-    width = max(map(len, labels))
+    n_columns = min(max(map(width, labels)), columns() // 3)
+    n_over_time = min(len(found.shares), columns() - n_columns - 18 - _N_BAR)
     for i in largest:
         share = float(total[i] / total.sum())
-        over_time = charts.sparkline(found.shares[:, i].tolist())
-        echo(f"  {labels[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
-    _print_table(found, largest[:_N_NAMED], every, n_steps)
+        means = [float(part.mean()) for part in np.array_split(found.shares[:, i], max(n_over_time, 1))]
+        over_time = charts.sparkline(means)
+        drawn = charts.bar(share, _N_BAR)
+        echo(f"  {padded(labels[i], n_columns)}  {share:>7.2%}  {drawn:<{_N_BAR}}  |{over_time}|")
+    n_fitting = len(largest) if as_all else max(1, (columns() - 17) // 16)
+    _print_table(found, largest[:n_fitting], every, n_steps)
+    if len(largest) > n_fitting and len(found.first_steps) > 1:
+        echo(f"and {counted(len(largest) - n_fitting, 'more subset')}: --all")
 
 
 def _largest_first(found: timeline.Mixture) -> NDArray[np.intp]:
@@ -90,10 +100,13 @@ def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n
     labels = subset_labels(found.subsets)
     names = [labels[i] for i in shown]
     echo()
-    echo(f"{'steps':>17}  " + "  ".join(f"{name[:14]:>14}" for name in names))
+    echo_row(
+        f"{'steps':>17}  "
+        + "  ".join(f"{' ' * (14 - width(fit(name, 14)))}{fit(name, 14)}" for name in names)
+    )
     for first, shares in zip(found.first_steps.tolist(), found.shares, strict=True):
         steps = f"{first:,} to {min(first + every, n_steps) - 1:,}"
-        echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
+        echo_row(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
 
 
 def _chart(found: timeline.Mixture, every: int) -> str:

@@ -13,8 +13,11 @@ from pile_tools.commands.orders import opened_order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.tables import records
-from pile_tools.terminal import counted, echo, note, print_document
+from pile_tools.terminal import columns, counted, echo, fit, note, print_document
 from pile_tools.timeline import Repeats
+
+#: Documents of a group of duplicates that are printed.
+_N_NUMBERS = 6
 
 
 @click.command("repeats")
@@ -104,14 +107,13 @@ def _print_documents(found: Repeats, limit: int) -> None:
     if not largest:
         return
     echo()
-    echo(f"{'documents':>9}  {'tokens each':>11}  {'first step':>10}  {'last step':>9}  numbers")
+    echo(f"{'documents':>9}  {'tokens':>9}  {'first':>7}  {'last step':>9}  numbers")
     for group in largest:
         rows = documents[documents["same_as"] == group]
-        numbers = ", ".join(str(n) for n in rows["document"][:6].tolist()) + (
-            ", ..." if len(rows) > 6 else ""
-        )
+        numbers = ", ".join(str(n) for n in rows["document"][:_N_NUMBERS].tolist())
+        numbers = fit(numbers + (", ..." if len(rows) > _N_NUMBERS else ""), columns() - 40)
         first, last = int(rows["first_step"].min()), int(rows["last_step"].max())
-        echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>11,}  {first:>10,}  {last:>9,}  {numbers}")
+        echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>9,}  {first:>7,}  {last:>9,}  {numbers}")
     if n_groups > limit:
         echo(f"... and {counted(n_groups - limit, 'more group')}; --json prints all")
 

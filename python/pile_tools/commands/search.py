@@ -29,7 +29,7 @@ from pile_tools.errors import ConfigError
 from pile_tools.order.open import open_order
 from pile_tools.search import Index, NextTokens, Query, open_index
 from pile_tools.tables import Table, records
-from pile_tools.terminal import counted, echo, print_document
+from pile_tools.terminal import columns, counted, echo, print_document
 from pile_tools.tokenizers import load_tokenizer
 
 #: A query with more occurrences is only counted: a table of all of them, to print a few, takes too long.
@@ -139,7 +139,7 @@ def command(
         return
     if only_count or len(queries) > 1:
         for name, count in zip(names, counts, strict=True):
-            echo(f"{count:>12,}  {short(name)}")
+            echo(f"{count:>12,}  {short(name, columns() - 14)}")
     if not only_count:
         for query, name, count in zip(queries, names, counts, strict=True):
             _print_occurrences(index, query, (name, count), (limit, context))
@@ -323,5 +323,5 @@ def _print_steps(order: Path, seen: list[_Seen], names: list[str]) -> None:
     echo(f"{'seen':>9}  {'first step':>10}  {'last step':>10}  query")
     for of, name in zip(seen, names, strict=True):
         first, last = ("-" if step is None else f"{step:,}" for step in of[1:])
-        echo(f"{of.n:>9,}  {first:>10}  {last:>10}  {short(name)}")
+        echo(f"{of.n:>9,}  {first:>10}  {last:>10}  {short(name, columns() - 35)}")
     echo("`pile-tools when` prints every step and row, and counts by checkpoint")

@@ -14,7 +14,7 @@ from pile_tools._core import Tokenizer
 from pile_tools.commands import artifacts
 from pile_tools.errors import ConfigError
 from pile_tools.read.texts import read_texts
-from pile_tools.terminal import counted, echo_text, note, style
+from pile_tools.terminal import counted, echo_text, fit, note, style, width
 
 #: Largest id that a dataset can store: int32.
 MAX_ID = 2**31 - 1
@@ -108,9 +108,9 @@ def note_normalized(
         note("note: the tokenizer is not found: texts are not normalized; give --tokenizer FILE", err=True)
 
 
-def short(name: str, width: int = 60) -> str:
-    """A quoted query, truncated to `width` characters."""
-    return name if len(name) <= width else name[: width - 4] + '..."'
+def short(name: str, n_columns: int = 60) -> str:
+    """A quoted query, cut to `n_columns`."""
+    return name if width(name) <= n_columns else fit(name, n_columns - 1) + '"'
 
 
 def times(n: int) -> str:

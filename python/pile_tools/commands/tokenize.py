@@ -15,7 +15,7 @@ from pile_tools.jobs.tokenize import TokenizeConfig, finished, run
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, has_stream
-from pile_tools.terminal import counted, note, shell_quote
+from pile_tools.terminal import columns, counted, note, padded, shell_quote, width
 from pile_tools.tokens import datasets
 from pile_tools.tokens.parts import Part
 
@@ -185,10 +185,11 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
         rates = f"{megabytes / seconds:,.1f} MB/s, {millions / seconds:,.1f} M tokens/s"
         speed = f" in {seconds:.1f} s: {rates}"
     note(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
-    width = max(len(subset["name"] or "unknown") for subset in summary["subsets"])
+    names = [subset["name"] or "unknown" for subset in summary["subsets"]]
+    n_columns = min(max(map(width, names)), columns() - 56)
     for subset in sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"]):
         share = subset["n_tokens"] / summary["n_tokens"]
         note(
-            f"  {subset['name'] or 'unknown':<{width}}  {subset['n_documents']:>10,} documents "
+            f"  {padded(subset['name'] or 'unknown', n_columns)}  {subset['n_documents']:>10,} documents "
             f"{subset['n_tokens']:>14,} tokens  {share:6.1%}"
         )

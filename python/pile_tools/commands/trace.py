@@ -59,13 +59,13 @@ def command(
         return
     between = intervals(checkpoints, n_steps)
     echo()
-    echo(f"{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens of document':>18}  {'from in row':>11}  between")
+    echo(f"{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens':>17}  {'offset':>6}  between")
     labels = between.labels()
     for part in seen:
         step = int(part["step"])
         label = labels[int(between.of(part["step"]))] if step < n_steps else "after the run's last step"
         tokens = f"{part['token']:,} to {part['token'] + part['length'] - 1:,}"
         echo(
-            f"{step:>9,}  {part['row']:>6,}  {part['epoch'] + 1:>5}  {tokens:>18}  "
-            f"{part['offset']:>11,}  {label}"
+            f"{step:>9,}  {part['row']:>6,}  {part['epoch'] + 1:>5}  {tokens:>17}  "
+            f"{part['offset']:>6,}  {label}"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from pile_tools import timeline
 from pile_tools._core import Tokenizer
@@ -32,7 +33,7 @@ from pile_tools.order.order import Order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.tables import records
-from pile_tools.terminal import counted, echo, note, print_document, style
+from pile_tools.terminal import columns, counted, echo, note, print_document, style
 from pile_tools.timeline import When
 from pile_tools.timeline.checkpoints import Intervals, intervals
 
@@ -188,7 +189,9 @@ def _print_texts(answer: When, names: list[str]) -> None:
     for number, name in enumerate(names[:_N_LISTED]):
         whole, split = counts[number].tolist()
         steps = [f"{of[number]:,}" if number in of else "-" for of in (first, last)]
-        echo(f"{whole + split:>9,}  {split:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name)}")
+        echo(
+            f"{whole + split:>9,}  {split:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name, columns() - 44)}"
+        )
     if len(names) > _N_LISTED:
         echo(f"... and {counted(len(names) - _N_LISTED, 'more text')}; --json prints all")
 
@@ -254,7 +257,12 @@ def _print_counts(answer: When, between: Intervals) -> None:
         echo(f"{labels[i]:<{max(width, 19)}}  {sums[i]:>9,}  {counts[i, 1]:>7,}  {chart}")
     if len(shown) > _N_LISTED:
         echo(f"... and {counted(len(shown) - _N_LISTED, 'more interval')}; --plot draws all")
-    echo(f"all {counted(len(sums), 'interval')}: |{charts.sparkline(sums.tolist())}|")
+    echo(f"all {counted(len(sums), 'interval')}: |{charts.sparkline(_binned(sums, columns() - 24))}|")
+
+
+def _binned(sums: NDArray[np.int64], n_bins: int) -> list[int]:
+    """The sums, of neighbouring intervals together if there are more than `n_bins`."""
+    return [int(part.sum()) for part in np.array_split(sums, min(n_bins, len(sums)))]
 
 
 def _print_rule(order: Order, answer: When, steps: tuple[int, int], rule: str) -> None:
