@@ -15,6 +15,9 @@ import zstandard
 
 ROOT = Path(__file__).parents[1]
 
+# With a width, commands wrap their lines, in which tests look for messages.
+os.environ.pop("COLUMNS", None)
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -92,6 +95,11 @@ def dataset(tmp_path_factory: pytest.TempPathFactory, shards: Path, tokenizer: P
     prefix = tmp_path_factory.mktemp("tokens") / "sample"
     run(find_shards([shards]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=2)
     return prefix
+
+
+def outputs(made: Any) -> list[Path]:
+    """The files that a manifest lists as outputs, in its order."""
+    return [made.folder / entry["path"] for entry in made.outputs]
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

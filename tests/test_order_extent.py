@@ -88,7 +88,7 @@ def test_a_batch_size_is_honoured_everywhere(
     rows = order.samples.read(0, n_steps * size)
     token = int(np.bincount(rows.ravel())[1:].argmax()) + 1
 
-    lines = [json.loads(line) for line in invoke(when, path, "--ids", token, "--json", *options)]
+    lines = json.loads(invoke(when, path, "--ids", token, "--json", *options)[0])["sightings"]
     seen = sorted((line["step"] * size + line["row"], line["offset"]) for line in lines)
     assert all(line["row"] < size for line in lines)
     assert seen == [tuple(at) for at in np.argwhere(rows == token).tolist()]
@@ -97,15 +97,15 @@ def test_a_batch_size_is_honoured_everywhere(
     for sightings in (answer.sightings, by_name.sightings):
         assert sorted(zip(sightings["sample"], sightings["offset"], strict=True)) == seen
 
-    lines = [json.loads(line) for line in invoke(mixture, path, "--every", 1, "--json", *options)]
+    lines = json.loads(invoke(mixture, path, "--every", 1, "--json", *options)[0])["intervals"]
     assert [line["first_step"] for line in lines] == list(range(n_steps))
     sums = {sum(line["n_tokens"].values()) + line["n_tokens_without_subset"] for line in lines}
     assert sums == {size * SEQ_LENGTH}
     found = "\n".join(invoke(repeats, path, "--every", 1, *options))
     assert f"of {n_steps * size * SEQ_LENGTH:,} tokens" in found
-    line = json.loads(
+    (line,) = json.loads(
         invoke(batch, path, "--step", n_steps - 1, "--row", 0, "--json", "--tokens", *options)[0]
-    )
+    )["rows"]
     assert line["tokens"] == rows[(n_steps - 1) * size].tolist()
     file, of = tmp_path / "steps.csv", ["--steps", f"0:{n_steps}", "--tokenizer", tokenizer]
     invoke(export, path, "-o", file, *of, *options)
@@ -113,7 +113,7 @@ def test_a_batch_size_is_honoured_everywhere(
     exported = {int(record["step"]) * size + int(record["row"]) for record in records}
     assert exported == set(range(n_steps * size))
     if kind != "rows":
-        lines = [json.loads(line) for line in invoke(trace, path, 7, "--json", *options)]
+        lines = json.loads(invoke(trace, path, 7, "--json", *options)[0])["parts"]
         assert lines
         assert all(line["step"] == line["sample"] // size for line in lines)
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, PileError, http_client, open_order
+from pile_tools import ConfigError, FormatError, PileError, http_client, open_order, timeline
 from pile_tools.order import remote
 from pile_tools.order.remote import RemoteRows
 
@@ -332,6 +332,13 @@ def test_a_server_that_misbehaves_is_refused(host: str, name: str) -> None:
 def test_a_server_that_sends_more_than_was_asked_for_is_read(host: str, name: str) -> None:
     order = open_order(f"{host}/{name}.bin", batch_size=4)
     assert order.batch(3).tobytes() == DATA[12 * 4098 :]
+
+
+def test_messages_name_the_address_as_it_was_given(host: str) -> None:
+    order = open_order(f"{host}/good.bin", batch_size=4)
+    for ask in (order.tokenizer, lambda: timeline.when(order, [[1, 2]]), lambda: order.batch(10**6)):
+        with pytest.raises(PileError, match=re.escape(f"({host}/good.bin)")):
+            ask()
 
 
 LISTINGS = {

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.conftest import outputs
 
 from pile_tools import ConfigError, FormatError, OutputExistsError, VerifyError, open_order
 from pile_tools.jobs import token_shards
@@ -68,8 +69,8 @@ def test_what_rows_cannot_tell_is_printed_as_unknown(row_shards: Path, cli: Any)
     assert "subsets: unknown 100.0%" in done.stdout
     assert "document unknown, subset unknown" in done.stdout
     done = cli("batch", row_shards, "--step", "2", "--batch-size", "8", "--row", "1", "--json")
-    assert json.loads(done.stdout)["runs"] == [
-        {"document": None, "start": None, "tokens": 2049, "subset": None}
+    assert json.loads(done.stdout)["rows"][0]["spans"] == [
+        {"document": None, "start": None, "n_tokens": 2049, "subset": None, "text": None}
     ]
 
 
@@ -248,11 +249,12 @@ def test_shards_are_cut_and_put_together(golden: Path, tmp_path: Path) -> None:
     source = golden / "packed" / "small.bin"
     for shard_bytes, n in ((60_000, 3), (163_920, 1), (81_960, 2)):
         folder = tmp_path / str(shard_bytes)
-        made = token_shards.shard(source, folder, shard_bytes=shard_bytes)
+        made = outputs(token_shards.shard(source, folder, shard_bytes=shard_bytes)[0])
         assert len(made) == n
         token_shards.unshard(folder, tmp_path / f"{shard_bytes}.bin")
         assert (tmp_path / f"{shard_bytes}.bin").read_bytes() == source.read_bytes()
-        assert token_shards.shard(source, folder, shard_bytes=shard_bytes) == made
+        again, is_new = token_shards.shard(source, folder, shard_bytes=shard_bytes)
+        assert (outputs(again), is_new) == (made, False)
         made[0].with_name("small.shards.manifest.json").unlink()
         kept = made[0].read_bytes()
         made[0].write_bytes(b"mine")

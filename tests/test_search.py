@@ -272,14 +272,14 @@ def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -
 
     n = indexed.count("alpha beta")
     assert f"occurs {n:,} times" in told("search", dataset, "alpha beta")
-    lines = told("search", dataset, "alpha beta", "nowhere", "--count", "--json").splitlines()
-    assert [json.loads(line)["count"] for line in lines] == [n, 0]
-    rows = [json.loads(line) for line in told("search", dataset, "alpha beta", "--json").splitlines()]
+    found = json.loads(told("search", dataset, "alpha beta", "nowhere", "--count", "--json"))
+    assert [query["count"] for query in found["queries"]] == [n, 0]
+    rows = json.loads(told("search", dataset, "alpha beta", "--json"))["queries"][0]["occurrences"]
     assert len(rows) == n
     assert rows[0]["shard"].endswith(".jsonl")
-    assert "followed" in told("search", dataset, "--ids", "5", "--next")
+    assert "a token follows" in told("search", dataset, "--ids", "5", "--next")
     asked = '[["alpha beta", [5]], ["naïve"]]'
-    assert "documents hold one of each of 2 lists within 50 tokens" in told(
+    assert "one of each of 2 lists within 50 tokens: " in told(
         "search", dataset, "--cnf", asked, "--within", "50"
     )
     run_order(dataset, tmp_path, OrderConfig(seq_length=64, steps=40, batch_size=4))

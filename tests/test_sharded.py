@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import pickle
 import re
 import shutil
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import outputs
 
-from pile_tools import ConfigError, FormatError, PileError, TokenDataset, open_order, publish
+from pile_tools import ConfigError, FormatError, PileError, TokenDataset, VerifyError, open_order, publish
 from pile_tools.cli import group, run
 from pile_tools.jobs import token_shards
 from pile_tools.jobs.index import IndexConfig
@@ -22,6 +25,7 @@ from pile_tools.jobs.index import run as build_index
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
 from pile_tools.jobs.verify import run as verify
+from pile_tools.jobs.verify import run_hashes
 
 #: Bytes of a shard: small and within tokens, and large and between them.
 SHARD_BYTES = [997, 30_002]
@@ -312,7 +316,7 @@ def test_shards_are_cut_anew(four: Path, tmp_path: Path) -> None:
     data = b"".join((four / _shard(i)).read_bytes() for i in range(4))
     for shard_bytes in (1, 9, 40, 41, 139, 140, 1000):
         folder = tmp_path / str(shard_bytes)
-        made = token_shards.shard(four, folder, shard_bytes=shard_bytes)
+        made = outputs(token_shards.shard(four, folder, shard_bytes=shard_bytes)[0])
         assert [path.stat().st_size for path in made[:-1]] == [shard_bytes] * (len(made) - 1)
         assert b"".join(path.read_bytes() for path in made) == data
 
@@ -392,13 +396,48 @@ def test_shards_are_not_written_over_themselves(four: Path) -> None:
     assert {path.name: path.read_bytes() for path in four.iterdir()} == before
 
 
+def test_files_of_one_name_in_several_folders_are_all_checked(tmp_path: Path) -> None:
+    files = {"x/a.bin": b"1", "y/a.bin": b"2", "y/b.bin": b"3"}
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    lines = [f"{hashlib.sha256(data).hexdigest()}  /elsewhere/{name}\n" for name, data in files.items()]
+    sums = tmp_path / "sums"
+    sums.write_text("".join(lines).replace("/elsewhere/", ""))
+    assert len(run_hashes(tmp_path, sums)) == 3
+    for name in files:
+        other = tmp_path / name
+        kept = other.read_bytes()
+        other.write_bytes(b"x")
+        with pytest.raises(VerifyError, match=f"1 of 3 checks failed: {other}"):
+            run_hashes(tmp_path, sums)
+        other.write_bytes(kept)
+    # A list that was written elsewhere still fits, if the names alone tell the files apart.
+    sums.write_text("".join(lines[1:]))
+    assert len(run_hashes(tmp_path / "y", sums)) == 2
+    sums.write_text(lines[0] + lines[0].replace("0", "1"))
+    with pytest.raises(FormatError, match="line 2 gives another SHA-256"):
+        token_shards.read_hashes(sums)
+
+
+def test_a_long_line_of_a_list_takes_linear_time(tmp_path: Path) -> None:
+    sums = tmp_path / "sums"
+    for line in ("a" + " " * 10**6 + "b", "*" + "x " * 10**6 + "0a" * 31, "0a" * 32 + " " * 10**6 + "\t"):
+        sums.write_text(line)
+        started = time.monotonic()
+        with pytest.raises(FormatError, match="line 1 is not a name"):
+            token_shards.read_hashes(sums)
+        assert time.monotonic() - started < 5
+
+
 def test_hashes_are_read_as_they_are_written(tmp_path: Path) -> None:
     digest, path = "0a" * 32, tmp_path / "sums"
     names = ["a.bin", "a b.bin", "a\x0bb\x85\u2028.bin", "a\udcff.bin"]
     for form in ("{digest}  {name}\n", "{digest} *{name}\n", "./x/{name} {digest}\r\n", "{name}\t{digest}\n"):
         text = "\n".join(form.format(digest=digest, name=name) for name in names)
         path.write_bytes(b"\xef\xbb\xbf" + text.encode(errors="surrogateescape"))
-        assert token_shards.read_hashes(path) == dict.fromkeys(names, digest), form
+        folder = "x/" if "/x/" in form else ""
+        assert token_shards.read_hashes(path) == {folder + name: digest for name in names}, form
 
 
 @pytest.mark.parametrize("row_length", [0, -1, 2**31, 10**30])

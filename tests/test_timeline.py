@@ -135,9 +135,9 @@ def test_the_command_says_what_it_did(order_folder: Path, cli: Run, tmp_path: Pa
     assert '"gamma" is seen' in done.stdout
     assert "rule: a text occurs where its bytes occur" in done.stdout
     assert f"plot: {tmp_path / 'a.html'}" in done.stdout
-    rows = [json.loads(line) for line in cli("when", order_folder, "本語", "--json").stdout.splitlines()]
+    rows = json.loads(cli("when", order_folder, "本語", "--json").stdout)["sightings"]
     assert rows
-    assert {row["string"] for row in rows} == {"本語"}
+    assert {row["query"] for row in rows} == {"本語"}
     for command in ("repeats", "mixture"):
         done = cli(command, order_folder, "--every", "300", "--plot", tmp_path / "b.html")
         assert done.returncode == 0, done.stderr
@@ -176,8 +176,8 @@ def test_files_of_texts(order_folder: Path, cli: Run, tmp_path: Path) -> None:
     plain, quoted = tmp_path / "texts.txt", tmp_path / "texts.jsonl"
     plain.write_text("gamma\nnaïve\r\n", encoding="utf-8")
     quoted.write_text('"gamma"\n"\\n don"\n')
-    assert "2 of 2 texts are seen" in cli("when", order_folder, "--file", plain).stdout
-    assert "texts are seen" in cli("when", order_folder, "--file", quoted).stdout
+    assert "2 of 2 texts seen" in cli("when", order_folder, "--file", plain).stdout
+    assert "texts seen" in cli("when", order_folder, "--file", quoted).stdout
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,14 @@ _Command = TypeVar("_Command", bound=click.Command)
 LARGEST = 2**63 - 1
 
 
-#: Matches lists, ranges and sizes with a number of at least 19 digits.
-_HUGE_NUMBER = re.compile(r"(?=.*\d{19})[\d\s.,:/+-]+[KMGTiB]*")
+#: Matches lists, ranges and sizes, also with digits and separators that only Python reads as numbers.
+_NUMBERS = re.compile(r"[\d_\s.,:/+-]*\d[\d_\s.,:/+-]*[KMGTiB]*")
+_HUGE_NUMBER = re.compile(r"\d{19}")
+#: Other digits than 0 to 9, and separators within a number.
+_NOT_PLAIN = re.compile(r"[^\x00-\x7f]|_")
+
+#: Parameters that take a text, which may look like a number.
+_TEXTS = {"eod", "special_tokens", "text_field"}
 
 #: Parameters that name an output.
 _OUTPUTS = {"output", "out", "npy", "plot"}
@@ -61,24 +67,36 @@ def _checked(
     return number
 
 
+def _plain(
+    kind: click.ParamType[Any], value: Any, param: click.Parameter | None, ctx: click.Context | None
+) -> Any:
+    """`value`, which is refused if it is a text with more than digits, signs, points and letters.
+
+    Python reads `1_000` and digits of all scripts as numbers; other programs would take them otherwise.
+    """
+    if isinstance(value, str) and (_NOT_PLAIN.search(value) or value != value.strip()):
+        kind.fail(f"{value[:60]!r} is not a number of the digits 0 to 9.", param, ctx)
+    return value
+
+
 class _Whole(click.types.IntParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return _checked(self, super().convert(value, param, ctx), param, ctx)
+        return _checked(self, super().convert(_plain(self, value, param, ctx), param, ctx), param, ctx)
 
 
 class _WholeInRange(click.IntRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return _checked(self, super().convert(value, param, ctx), param, ctx)
+        return _checked(self, super().convert(_plain(self, value, param, ctx), param, ctx), param, ctx)
 
 
 class _Finite(click.types.FloatParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return _checked(self, super().convert(value, param, ctx), param, ctx)
+        return _checked(self, super().convert(_plain(self, value, param, ctx), param, ctx), param, ctx)
 
 
 class _FiniteInRange(click.FloatRange):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return _checked(self, super().convert(value, param, ctx), param, ctx)
+        return _checked(self, super().convert(_plain(self, value, param, ctx), param, ctx), param, ctx)
 
 
 class _Text(click.types.StringParamType):
@@ -86,8 +104,10 @@ class _Text(click.types.StringParamType):
         text: str = super().convert(value, param, ctx)
         if not _is_utf8(text):
             self.fail(f"{text!r} is not UTF-8.", param, ctx)
-        if _HUGE_NUMBER.fullmatch(text):
-            self.fail(f"{text[:60]!r} has a number beyond 64 bits.", param, ctx)
+        if (param is None or param.name not in _TEXTS) and _NUMBERS.fullmatch(text):
+            _plain(self, text.strip(), param, ctx)
+            if _HUGE_NUMBER.search(text):
+                self.fail(f"{text[:60]!r} has a number beyond 64 bits.", param, ctx)
         return text
 
 

@@ -130,17 +130,22 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+def _shortened(number: str) -> str:
+    """A number in a message: one that no type holds may have millions of digits."""
+    return number if len(number) <= 40 else f"{number[:20]}... of {len(number):,} characters"
+
+
 def _integer(text: str) -> int:
     # 20 characters hold every 64-bit number; `int` refuses thousands of digits with another message.
     if len(text) > 20 or not -MAX_COUNT <= int(text) <= MAX_SEED:
-        raise ValueError(f"number {text[:20]} is out of range")
+        raise ValueError(f"number {_shortened(text)} is out of range")
     return int(text)
 
 
 def _float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"number {text[:20]} is out of range")
+        raise ValueError(f"number {_shortened(text)} is out of range")
     return value
 
 

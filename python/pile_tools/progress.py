@@ -8,14 +8,14 @@ import time
 import types
 import typing
 
-from pile_tools.terminal import echo, escape
+from pile_tools.terminal import QUIET, echo, escape, is_chosen
 
 #: Seconds between lines if standard error is not a terminal.
 LOG_INTERVAL_SECONDS = 30.0
 
 
 class Bar:
-    """Shows the progress of a job on standard error; a context manager.
+    """Shows the progress of a job on standard error, unless `--quiet` is given; a context manager.
 
     Args:
         what: The activity, shown before the bar.
@@ -28,9 +28,10 @@ class Bar:
         self._last_line = time.monotonic()
         self._start: tuple[float, int] | None = None
         self._rich: typing.Any = None
+        self._is_quiet = is_chosen(QUIET)
 
     def __enter__(self) -> Bar:
-        if sys.stderr.isatty():
+        if not self._is_quiet and sys.stderr.isatty():
             self._rich = _rich_bar(self._unit)
             self._rich.start()
             self._task = self._rich.add_task(self._what, total=self._total, tokens="")
@@ -57,7 +58,7 @@ class Bar:
         tokens = f"{n_tokens / seconds / 1e6:,.1f} M tokens/s" if n_tokens and seconds else ""
         if self._rich is not None:
             self._rich.update(self._task, completed=done, tokens=tokens)
-        elif now - self._last_line >= LOG_INTERVAL_SECONDS:
+        elif not self._is_quiet and now - self._last_line >= LOG_INTERVAL_SECONDS:
             self._last_line = now
             clock = time.strftime("%H:%M:%S")
             echo(f"{clock} {', '.join(filter(None, [self._line(done), tokens]))}", err=True)

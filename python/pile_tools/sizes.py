@@ -9,7 +9,7 @@ from pile_tools.errors import ConfigError
 
 def parse_size(given: str, name: str = "memory") -> int:
     """The bytes of a size such as `512MiB`, `2GB` or `2G` (2GB). Raises ConfigError, naming the setting."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", given.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", given.strip(), re.ASCII | re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         raise ConfigError(f"{name} {given!r}: expected a size such as 512MiB or 2GB")
     if len(match[1]) > 18:

@@ -6,7 +6,8 @@ feeds end lines; inside a field both are escaped.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 Table: TypeAlias = NDArray[np.void]
 
 
+_UNESCAPES = {"\\": "\\", "t": "\t", "n": "\n", "r": "\r"}
 _ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 
@@ -27,9 +29,20 @@ def named(rows: NDArray[np.int64], names: Sequence[str]) -> Table:
     return table
 
 
+def records(table: Table) -> Iterator[dict[str, int]]:
+    """The rows of a table as mappings from the names of its columns."""
+    names = table.dtype.names or ()
+    return (dict(zip(names, row.tolist(), strict=True)) for row in table)
+
+
 def escaped(text: str) -> str:
     """A text as a field of a TSV file: backslash, tab and line ends as `\\\\`, `\\t`, `\\n`, `\\r`."""
     return text.translate(_ESCAPES)
+
+
+def unescaped(field: str) -> str:
+    """The text of a field: the inverse of `escaped`."""
+    return re.sub(r"\\(.)", lambda match: _UNESCAPES[match[1]], field)
 
 
 def column_of(count: str, subset: str | None) -> str:

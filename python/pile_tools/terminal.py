@@ -13,10 +13,15 @@ import os
 import re
 import shlex
 import sys
+import tempfile
+import unicodedata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
 import click
+
+from pile_tools import _core
 
 #: C0, DEL, C1, line and paragraph separators, bidirectional embeddings, overrides and isolates, surrogates,
 #: and the two noncharacters that XML forbids.
@@ -89,8 +94,12 @@ def shell_quote(word: str | Path) -> str:
 
 
 def echo(*parts: str | Styled, err: bool = False) -> None:
-    """Prints one line. Raises ReaderLeftError, OSError."""
-    _write("".join(_shown(part, escape) for part in parts), err)
+    """Prints one line; on a terminal, output that is too long continues on indented lines, between words.
+
+    An error stays one line. Raises ReaderLeftError, OSError.
+    """
+    limit = None if err else _line_limit(sys.stdout)
+    _write(_styled(_wrapped([_escaped_part(part) for part in parts], limit)), err)
 
 
 def echo_text(*parts: str | Styled, err: bool = False) -> None:
@@ -98,10 +107,183 @@ def echo_text(*parts: str | Styled, err: bool = False) -> None:
     _write("".join(_shown(part, escape_text) for part in parts), err)
 
 
-def echo_json(value: Any) -> None:
-    """Prints a value as one line of JSON, with control characters as JSON escapes."""
-    text = json.dumps(value, ensure_ascii=not (sys.stdout.encoding or "").lower().startswith("utf"))
-    _write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text), err=False)
+def echo_row(row: str) -> None:
+    """Prints a row of a table, which stays one line. Raises ReaderLeftError, OSError."""
+    _write(escape(row), err=False)
+
+
+def note(*parts: str | Styled, err: bool = False) -> None:
+    """Prints one line that `--quiet` leaves out: of a summary, or with `err` on what the command noticed.
+
+    With `--json`, standard output has the document alone, so that all notes go to standard error.
+    """
+    if not is_chosen(QUIET):
+        err = err or is_chosen(JSON)
+        limit = _line_limit(sys.stderr if err else sys.stdout)
+        _write(_styled(_wrapped([_escaped_part(part) for part in parts], limit)), err)
+
+
+#: Columns of a table if the width of the terminal is unknown.
+_COLUMNS = 80
+#: Minimum columns that tables use.
+_MIN_COLUMNS = 40
+
+
+def columns() -> int:
+    """Columns that a table may use: those of the terminal, or 80."""
+    return max(_line_limit(sys.stdout) or _COLUMNS, _MIN_COLUMNS)
+
+
+def _line_limit(stream: TextIO) -> int | None:
+    """Columns of a line: `COLUMNS`, or those of the terminal. None without a terminal: lines stay whole."""
+    given = os.environ.get("COLUMNS", "")
+    if re.fullmatch(r"[1-9][0-9]{0,5}", given):
+        return int(given)
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def width(text: str) -> int:
+    """Columns of a text on a terminal: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
+def fit(text: str, n_columns: int) -> str:
+    """A text in at most `n_columns`, cut with an ellipsis if it is longer."""
+    text = escape(text)
+    if width(text) <= n_columns:
+        return text
+    cut = text[: max(0, n_columns)]
+    while cut and width(cut) >= n_columns:
+        cut = cut[:-1]
+    return f"{cut}\u2026"
+
+
+def padded(text: str, n_columns: int) -> str:
+    """A text as a cell of exactly `n_columns`, cut if it is longer."""
+    text = fit(text, n_columns)
+    return text + " " * (n_columns - width(text))
+
+
+#: A line that names a command to run, which must stay one command where it is wrapped.
+_COMMAND = re.compile(r"[a-z ]+: (pile-|rm )")
+
+
+def _wrapped(parts: list[Styled], limit: int | None) -> list[Styled]:
+    """The parts of a line, with line feeds and indentation instead of spaces where it exceeds `limit`."""
+    line = "".join(part.text for part in parts)
+    if limit is None or width(line) <= limit:
+        return parts
+    end = " \\\n" if _COMMAND.match(line) else "\n"
+    indent = min(len(line) - len(line.lstrip(" ")) + 4, limit // 2)
+    breaks, column, previous = set(), 0, 0
+    for match in re.finditer(r"\S+ *", line):
+        word = match[0].rstrip(" ")
+        column += width(line[previous : match.start()])
+        is_first = not line[: match.start()].strip(" ")
+        if not is_first and column + width(word) + len(end) - 1 > limit:
+            breaks.add(match.start() - 1)
+            column = indent
+        column += width(match[0])
+        previous = match.end()
+    shown, start = [], 0
+    for text, how in parts:
+        inside = sorted(i - start for i in breaks if start <= i < start + len(text))
+        cut = [text[a:b] for a, b in zip([0, *(i + 1 for i in inside)], [*inside, len(text)], strict=True)]
+        shown.append(Styled((end + " " * indent).join(cut), how))
+        start += len(text)
+    return shown
+
+
+#: Options of every command; the key is the name of the parameter.
+QUIET, JSON = "quiet", "as_json"
+
+
+def choose(context: click.Context, option: click.Parameter, is_given: bool) -> bool:
+    """The callback of the options `QUIET` and `JSON`: remembers for `is_chosen` that one is given."""
+    context.meta[f"{__name__}.{option.name}"] = is_given
+    return is_given
+
+
+def is_chosen(option: str) -> bool:
+    """Whether the option is given to the command that is running; False outside commands."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(f"{__name__}.{option}"))
+
+
+#: Bytes of a document in memory; the rest of a longer one waits in a temporary file.
+_MAX_DOCUMENT_BYTES = 16 << 20
+
+
+def print_document(document: Mapping[str, Any]) -> None:
+    """Prints the answer of `--json`: one line of JSON, with control characters as JSON escapes.
+
+    A value may be an iterator, which becomes an array. Nothing is printed before all values are known and all
+    files were intact while they were read, so that a document is always complete.
+
+    Raises:
+        FormatError: A file was truncated while it was read.
+        ReaderLeftError, OSError: The document cannot be written.
+    """
+    is_ascii = not (sys.stdout.encoding or "").lower().startswith("utf")
+    with tempfile.SpooledTemporaryFile(_MAX_DOCUMENT_BYTES, "w+", encoding="utf-8", newline="") as waiting:
+        for part in _encoded(document, is_ascii):
+            waiting.write(_CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", part))
+        _core.check_mapped()
+        waiting.seek(0)
+        with stdout_failures():
+            while part := waiting.read(1 << 20):
+                click.echo(part, nl=False)
+            click.echo()
+
+
+def _encoded(value: Any, is_ascii: bool) -> Iterator[str]:
+    """The parts of a value's JSON."""
+    if not isinstance(value, Iterator):
+        try:
+            yield json.dumps(value, ensure_ascii=is_ascii)
+            return
+        except TypeError:
+            # A value inside is an iterator.
+            if not isinstance(value, Mapping):
+                raise
+    is_mapping = isinstance(value, Mapping)
+    yield "{" if is_mapping else "["
+    for number, item in enumerate(value.items() if is_mapping else value):
+        if number:
+            yield ", "
+        if is_mapping:
+            yield f"{json.dumps(item[0], ensure_ascii=is_ascii)}: "
+            item = item[1]
+        yield from _encoded(item, is_ascii)
+    yield "}" if is_mapping else "]"
+
+
+#: Plurals that do not end in `s` alone.
+_PLURALS = {"query": "queries", "match": "matches", "index": "indexes", "batch": "batches"}
+
+
+def counted(n: int, noun: str) -> str:
+    """A count with its noun: `1 document`, `12,345 documents`, `2 bad records`."""
+    if n == 1:
+        return f"1 {noun}"
+    first, space, last = noun.rpartition(" ")
+    return f"{n:,} {first}{space}{_PLURALS.get(last, last + 's')}"
+
+
+def _escaped_part(part: str | Styled) -> Styled:
+    text, how = part if isinstance(part, Styled) else (part, {})
+    return Styled(escape(text), how)
+
+
+def _styled(parts: list[Styled]) -> str:
+    return "".join(click.style(text, **how) if how else text for text, how in parts)
 
 
 def _shown(part: str | Styled, escaped: Any) -> str:

@@ -10,10 +10,10 @@ from typing import NoReturn
 
 import click
 
-from pile_tools import cli
-from pile_tools.commands import options
+from pile_tools import cli, manifest
+from pile_tools.commands import artifacts, options
 from pile_tools.config import from_toml
-from pile_tools.terminal import echo, shell_quote
+from pile_tools.terminal import counted, note, print_document, shell_quote
 from trainer import failures
 from trainer import run as runs
 from trainer.checkpoint import folders
@@ -25,14 +25,15 @@ from trainer.run import Run
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pile-tools")
-@click.argument("config", type=options.PATH)
+@click.argument("config", type=artifacts.CONFIG)
 @click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
+@options.reports
 @click.option(
     "--threads",
     type=click.IntRange(min=1, max=options.MAX_THREADS),
     help="Threads of each process. Default: as when the run started, or the cores divided among them.",
 )
-def command(config: Path, force: bool, threads: int | None) -> None:
+def command(config: Path, force: bool, threads: int | None, as_json: bool) -> None:
     """Train the GPT-NeoX model that CONFIG, a TOML file, describes; resume a stopped run.
 
     \b
@@ -69,18 +70,22 @@ def command(config: Path, force: bool, threads: int | None) -> None:
     signal.signal(signal.SIGTERM, _interrupt)
     rank, _ = process_count()
     run = runs.plan(from_toml(TrainConfig, config))
-    if runs.finished(run, force=force) is not None:
+    done = runs.finished(run, force=force)
+    if done is not None:
         if rank == 0:
             runs.tidy(run.config.output)
-            echo(f"already trained, nothing to do: {run.config.output}")
+            options.is_reported(done, run.config.output, is_new=False, as_json=as_json)
         return
     with failures.named():
         from trainer.loop import train
 
         outcome = train(run, force=force, n_threads=threads)
-    if outcome.is_main:
+    if outcome.is_main and as_json:
+        made = manifest.read(run.config.output / manifest.MANIFEST_FILE)
+        print_document(options.made(made, is_new=True))
+    elif outcome.is_main:
         for line in _summary(run, outcome.tokens_per_second):
-            echo(line)
+            note(line)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -94,9 +99,10 @@ def _summary(run: Run, tokens_per_second: float) -> list[str]:
     n_tokens = len(losses) * run.tokens_per_step
     checkpoints = folders.checkpoints_folder(output)
     return [
-        f"trained {len(losses):,} steps, {n_tokens:,} tokens, at {tokens_per_second:,.0f} tokens/s",
+        f"trained {counted(len(losses), 'step')}, {counted(n_tokens, 'token')}, "
+        f"at {tokens_per_second:,.0f} tokens/s",
         f"loss {losses[0]:.4f} -> {losses[-1]:.4f} ({output / LOG_FILE})",
-        f"{len(folders.steps_in(checkpoints))} checkpoints in {checkpoints}",
+        f"{counted(len(folders.steps_in(checkpoints)), 'checkpoint')} in {checkpoints}",
         f"next: pile-study memorization {shell_quote(output)} -o memorization",
     ]
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from pile_tools.errors import PileError
-from pile_tools.terminal import echo
+from pile_tools.terminal import note
 from trainer import failures
 from trainer.config import AdamW, Recipe
 from trainer.launcher import process_count
@@ -139,7 +139,7 @@ def _announce_compilation(rank: int) -> None:
         raise PileError(f"DeepSpeed compiles its CPU communication once and needs {missing[0]}; install it")
     if rank == 0:
         message = "DeepSpeed compiles its CPU communication operation once; this takes a minute or two ..."
-        echo(message, err=True)
+        note(message, err=True)
 
 
 @contextlib.contextmanager

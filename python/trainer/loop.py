@@ -16,7 +16,7 @@ from pile_tools import _core, manifest
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo
+from pile_tools.terminal import echo, note
 from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.checkpoint.load import list_steps
@@ -272,7 +272,7 @@ class _Session:
 
     def _say(self, message: str) -> None:
         if self._is_main:
-            echo(message, err=True)
+            note(message, err=True)
 
 
 def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:

@@ -243,7 +243,7 @@ def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, order: Pat
     output = tmp_path / "t.tsv"
     done = cli("count-terms", terms, shards, "-o", output, "--pairs", "all", "--plot", tmp_path / "p.svg")
     assert done.returncode == 0, done.stderr
-    assert "3 of 4 terms, 1 of them equal to others occur" in done.stdout
+    assert "3 of 4 terms found, 1 of them equal to others" in done.stdout
     made = read(tmp_path / "t.tsv.manifest.json")
     assert [entry["role"] for entry in made.inputs] == ["terms", *["shard"] * 4]
     assert [entry["path"] for entry in made.outputs] == ["t.pairs.tsv", "t.tsv"]

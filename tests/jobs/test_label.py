@@ -218,7 +218,7 @@ def test_label_on_the_command_line(
     assert done.returncode == 0, done.stderr
     assert f"{len(some) - 2} of {len(some)} documents found in 4 shards" in done.stdout
     assert "documents end with <|endoftext|>" in done.stdout
-    assert "2 are not found: their origin is unknown" in done.stdout
+    assert "2 not found: the origin is unknown" in done.stdout
     assert "Books" in done.stdout
     assert "labelled already, nothing to do" in cli(*command).stdout
     missing = cli("label", tmp_path / "none", shards, "--tokenizer", tokenizer)

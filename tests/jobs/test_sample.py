@@ -138,7 +138,7 @@ def test_the_same_request_does_nothing(tmp_path: Path, capsys: pytest.CaptureFix
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()}
     capsys.readouterr()
     assert cli.run(cli.group, command) == 0
-    assert "already done" in capsys.readouterr().out
+    assert "is finished already" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").iterdir()} == before
 
 

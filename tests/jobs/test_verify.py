@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.conftest import outputs
 
 from pile_tools import PileError, VerifyError, manifest, open_order
 from pile_tools.cli import group
@@ -79,7 +80,7 @@ def test_token_shards_are_verified_by_their_own_manifest(
     chain: Path, are_rows: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(chain)
-    shards = token_shards.shard(Path("tokens/d.bin"), Path("sh"), shard_bytes=30_000)
+    shards = outputs(token_shards.shard(Path("tokens/d.bin"), Path("sh"), shard_bytes=30_000)[0])
     assert len(shards) > 3
     made = Path("made.tsv" if are_rows else "made")
     if are_rows:
@@ -91,7 +92,7 @@ def test_token_shards_are_verified_by_their_own_manifest(
         for path in [*shards, Path("sh/d.shards.manifest.json")]:
             path.unlink()
         Path("rows.bin").write_bytes(whole)
-        shards = token_shards.shard(Path("rows.bin"), Path("sh"), shard_bytes=30_000)
+        shards = outputs(token_shards.shard(Path("rows.bin"), Path("sh"), shard_bytes=30_000)[0])
         assert run_cli(group, [*command, "--tokenizer", "tokenizer.json", "-o", "made.tsv"]) == 0
     else:
         shutil.copy("tokens/d.idx", "sh/d.idx")
@@ -242,7 +243,7 @@ def test_every_kind_of_artifact_is_followed_to_the_shards(
 
 def test_a_dataset_in_shards_is_checked_by_the_whole(chain: Path) -> None:
     tokens = chain / "tokens" / "d.bin"
-    shards = token_shards.shard(tokens, tokens.parent, shard_bytes=tokens.stat().st_size // 4 + 2)
+    shards = outputs(token_shards.shard(tokens, tokens.parent, shard_bytes=tokens.stat().st_size // 4 + 2)[0])
     good = [path.read_bytes() for path in shards]
     tokens.unlink()
     # An order is of the files that it was built from: cut otherwise, a dataset has another fingerprint.
@@ -264,7 +265,7 @@ def test_a_dataset_in_shards_is_checked_by_the_whole(chain: Path) -> None:
 def test_equal_shards_are_found_without_a_manifest(chain: Path) -> None:
     tokens = chain / "tokens" / "d.bin"
     n = tokens.stat().st_size // 4
-    shards = token_shards.shard(tokens, tokens.parent, shard_bytes=n - n % 2)
+    shards = outputs(token_shards.shard(tokens, tokens.parent, shard_bytes=n - n % 2)[0])
     tokens.unlink()
     (chain / "tokens" / "d.manifest.json").unlink()
     (chain / "tokens" / "d.shards.manifest.json").unlink()

@@ -419,7 +419,7 @@ def test_the_command_prints_its_tables(
     assert "1.0000 (100.00%)" in out
     assert "never planted" in out
     assert run_cli(group, command) == 0
-    assert "already done" in capsys.readouterr().out
+    assert "is finished already" in capsys.readouterr().out
 
 
 def test_greedy_decoding_of_a_real_model_is_scored(run_folder: Path, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_same_command_does_nothing(config: Path, finished: Path, train: Trai
     before = published(finished)
     result = train(config)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "already trained" in result.stdout
+    assert "is finished already" in result.stdout
     assert published(finished) == before
 
 

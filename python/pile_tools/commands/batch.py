@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 from pile_tools import publish
 from pile_tools._core import Tokenizer
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import range_of, subset_labels
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.order.remote import RemoteRows
-from pile_tools.terminal import echo, echo_json, echo_text, style
+from pile_tools.terminal import counted, echo, echo_text, note, print_document, style
 from pile_tools.types import Tokens
 
 
 @click.command("batch")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.option("--step", type=int, required=True, help="Step, from 0.")
 @click.option(
     "--text/--tokens",
@@ -33,7 +33,7 @@ from pile_tools.types import Tokens
 )
 @click.option("--row", type=int, help="Print only this row of the batch.")
 @click.option("--npy", type=options.PATH, metavar="FILE", help="Write the batch as a numpy array instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row instead.")
+@options.reports
 @options.batch_size
 @options.row_length
 @options.compat
@@ -67,27 +67,29 @@ def command(
       pile-tools batch hf://datasets/EleutherAI/pile-standard-pythia-preshuffled \\
         --step 1000 --row 0
     """
+    if npy is not None and as_json:
+        raise ConfigError("--npy and --json exclude each other")
     opened = opened_order(order, row_length, batch_size, compat)
     first, n_rows = opened.first_sample(step, batch_size)
     if row is not None and not 0 <= row < n_rows:
-        raise ConfigError(f"no row {row}: the batch has {n_rows}, from 0")
+        raise ConfigError(f"no row {row:,}: the batch has {n_rows:,}, from 0")
     rows = list(range(n_rows)) if row is None else [row]
     tokens = opened.batch(step, batch_size)
     spans = opened.batch_spans(step, batch_size)
     if npy is not None:
         _write_npy(npy, tokens[rows], force=force)
         # The array may be written to /dev/stdout.
-        echo(f"{npy}: {len(rows)} x {tokens.shape[1]} {tokens.dtype}", err=True)
+        note(f"{npy}: {len(rows):,} x {tokens.shape[1]:,} {tokens.dtype}", err=True)
         return
     decoder = _tokenizer(opened, tokenizer, as_text)
     if as_json:
-        for number in rows:
-            echo_json(_json(opened, step, first, number, tokens, spans, decoder))
+        shown = (_json(opened, first, number, tokens, spans, decoder) for number in rows)
+        print_document({"step": step, "n_rows": n_rows, "rows": shown})
         return
     _print_head(opened, step, first, n_rows, spans)
     for number in rows:
         echo()
-        echo(f"row {number}, sample {first + number:,}")
+        echo(f"row {number:,}, sample {first + number:,}")
         offset = 0
         for _, document, start, length in spans[spans[:, 0] == number].tolist():
             source = (
@@ -99,7 +101,7 @@ def command(
             _print_span(tokens[number, offset : offset + length], decoder)
             offset += length
         if offset < tokens.shape[1]:
-            echo(style(f"  {tokens.shape[1] - offset} tokens of padding", dim=True))
+            echo(style(f"  {counted(tokens.shape[1] - offset, 'token')} of padding", dim=True))
 
 
 def _write_npy(path: Path, tokens: Tokens, *, force: bool) -> None:
@@ -112,7 +114,7 @@ def _write_npy(path: Path, tokens: Tokens, *, force: bool) -> None:
 
 def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray[np.int64]) -> None:
     n_documents = len(np.unique(spans[:, 1]))
-    documents = f"from {n_documents:,} documents" if order.knows_documents else "documents unknown"
+    documents = f"from {counted(n_documents, 'document')}" if order.knows_documents else "documents unknown"
     echo(
         f"step {step:,}: samples {first:,} to {first + n_rows - 1:,} of {len(order.samples):,}, "
         f"{n_rows:,} x {order.samples.sample_length:,} tokens, {documents}"
@@ -128,12 +130,11 @@ def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray
     listed = zip(labels, ranked, strict=True)
     echo("subsets: " + ", ".join(f"{label} {n / total:.1%}" for label, (_, n) in listed))
     if isinstance(order.samples, RemoteRows):
-        echo(f"{order.samples.bytes_moved:,} bytes transferred")
+        echo(f"{counted(order.samples.bytes_moved, 'byte')} transferred")
 
 
 def _json(
     order: Order,
-    step: int,
     first: int,
     row: int,
     tokens: Tokens,
@@ -141,20 +142,20 @@ def _json(
     decoder: Tokenizer | None,
 ) -> dict[str, Any]:
     """A row as JSON: unknown documents and subsets are null."""
-    runs, offset = [], 0
+    found, offset = [], 0
     for _, document, start, length in spans[spans[:, 0] == row].tolist():
         origin = order.dataset.origin(document) if document >= 0 else None
-        run: dict[str, Any] = {
+        text = None if decoder is None else _text(tokens[row, offset : offset + length], decoder)
+        span = {
             "document": document if document >= 0 else None,
             "start": start if document >= 0 else None,
-            "tokens": length,
+            "n_tokens": length,
             "subset": origin["subset"] if origin else None,
+            "text": text,
         }
-        if decoder is not None:
-            run["text"] = _text(tokens[row, offset : offset + length], decoder)
-        runs.append(run)
+        found.append(span)
         offset += length
-    return {"step": step, "row": row, "sample": first + row, "tokens": tokens[row].tolist(), "runs": runs}
+    return {"row": row, "sample": first + row, "tokens": tokens[row].tolist(), "spans": found}
 
 
 def _text(ids: Tokens, decoder: Tokenizer) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from pile_tools._core import TokenDataset
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.commands.texts import names_of
 from pile_tools.errors import ConfigError, UnknownTokenizerError
@@ -25,9 +28,9 @@ from pile_tools.present import colors, pages
 from pile_tools.present.charts import Lines, Series
 from pile_tools.present.pages import Plot, Table
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards
-from pile_tools.tables import column_of, read_tsv
-from pile_tools.terminal import echo, style
+from pile_tools.read.shards import RecordConfig
+from pile_tools.tables import column_of, read_tsv, unescaped
+from pile_tools.terminal import columns, counted, echo, fit, note, print_document, style, width
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 
@@ -36,7 +39,7 @@ _N_PRINTED = 20
 
 
 @click.command("count-ngrams")
-@click.argument("inputs", nargs=-1, required=True, type=options.PATH)
+@click.argument("inputs", nargs=-1, required=True, type=artifacts.DATASET_OR_SHARDS)
 @click.option("--n", "lengths", default="1", show_default=True, metavar="N|A-B|LIST", help="Lengths.")
 @click.option(
     "-o",
@@ -51,6 +54,7 @@ _N_PRINTED = 20
 @options.memory
 @options.plot("occurrences by rank")
 @options.threads
+@options.reports
 @options.force
 def command(
     inputs: tuple[Path, ...],
@@ -69,6 +73,7 @@ def command(
     plot: Path | None,
     threads: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Count n-grams exactly: of the tokens of a dataset, or of the words of shards.
 
@@ -98,17 +103,24 @@ def command(
     started = time.monotonic()
     if output is not None:
         made, is_new = _count(inputs, output, config, tokenizer, (memory, threads, force))
-        if not is_new:
-            echo(f"{output} is finished already, nothing to do")
-        _print_summary(made, time.monotonic() - started if is_new else None)
         _write_plot(inputs, made, plot)
+        if as_json:
+            print_document(options.made(made, is_new=is_new, ngrams=None))
+            return
+        if not is_new:
+            note(f"{output} is finished already, nothing to do")
+        _print_summary(made, time.monotonic() - started if is_new else None)
         return
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         table = Path(folder, "counts.tsv")
         made, _ = _count(inputs, table, config, tokenizer, (memory, threads, force))
+        _write_plot(inputs, made, plot)
+        if as_json:
+            ngrams = list(_ngrams(table, made))
+            print_document(options.made(made, is_new=True, is_temporary=True, ngrams=ngrams))
+            return
         _print_table(table, made)
         _print_summary(made, time.monotonic() - started)
-        _write_plot(inputs, made, plot)
 
 
 def _count(
@@ -124,7 +136,7 @@ def _count(
     if prefix is None:
         if any(prefixes):
             raise ConfigError("give shards or the prefix of one dataset, not both")
-        shards = find_shards(inputs)
+        shards = artifacts.find_shards(inputs, "dataset")
         with Bar("counting words", options.size_of(shards)) as bar:
             return count_words(
                 shards,
@@ -156,8 +168,30 @@ def _tokenizer(prefix: Path, given: Path | None) -> TokenizerFile | None:
     try:
         return datasets.tokenizer_file(prefix, given)
     except UnknownTokenizerError as err:
-        echo(f"{err}: no texts; give --tokenizer FILE", err=True)
+        note(f"{err}: no texts; give --tokenizer FILE", err=True)
         return None
+
+
+def _ngrams(table: Path, made: Manifest) -> Iterator[dict[str, Any]]:
+    """The n-grams of a table in the document of `--json`."""
+    header, *lines = read_tsv(table)
+    rows = iter(lines)
+    count = header.index("count")
+    has_tokens = header[0] == "tokens"
+    for of in made.summary["lengths"]:
+        for row in itertools.islice(rows, of["n_kept"]):
+            by_subset = {
+                name.removeprefix("count:"): int(n)
+                for name, n in zip(header[count + 1 :], row[count + 1 :], strict=True)
+                if name != column_of("count", None)
+            }
+            yield {
+                "n": of["n"],
+                "tokens": [int(id) for id in row[0].split()] if has_tokens else None,
+                "text": unescaped(row[count - 1]) if count - 1 or not has_tokens else None,
+                "count": int(row[count]),
+                "by_subset": by_subset or None,
+            }
 
 
 def _print_table(table: Path, made: Manifest) -> None:
@@ -172,14 +206,25 @@ def _print_table(table: Path, made: Manifest) -> None:
         for _ in range(of["n_kept"]):
             row = next(rows)
             share = int(row[count]) / of["n_occurrences"]
+            text = fit(row[named] if not named else f'"{row[named]}"', columns() // 2)
             ids = f"  [{row[0]}]" if named else ""
-            more = "".join(
-                f"  {_subset_of(name)} {int(n):,}"
-                for name, n in zip(header[count + 1 :], row[count + 1 :], strict=True)
-            )
-            text = row[named] if not named else f'"{row[named]}"'
-            echo(f"{int(row[count]):>12,}  {share:>7.2%}  {text}", style(ids + more, dim=True))
+            more = fit(ids, columns() - 23 - width(text)) + _subsets(header, row, count, columns())
+            echo(f"{int(row[count]):>12,}  {share:>7.2%}  {text}", style(more, dim=True))
     echo()
+
+
+def _subsets(header: list[str], row: list[str], count: int, n_columns: int) -> str:
+    """The counts by subset, largest first, on a line of their own; how many did not fit is said."""
+    counts = sorted(zip(map(int, row[count + 1 :]), header[count + 1 :], strict=True), reverse=True)
+    if not counts:
+        return ""
+    shown: list[str] = []
+    for number, (n, name) in enumerate(counts):
+        cell = f"  {fit(_subset_of(name), 30)} {n:,}"
+        if width("".join(shown)) + width(cell) > n_columns - 60 and number:
+            return "".join(shown) + f"  and {counted(len(counts) - number, 'more subset')}: --json"
+        shown.append(cell)
+    return "".join(shown)
 
 
 def _subset_of(column: str) -> str:
@@ -191,19 +236,19 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
     summary = made.summary
     for of in summary["lengths"]:
         retained = "" if of["n_kept"] == of["n_distinct"] else f", {of['n_kept']:,} retained"
-        echo(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} distinct{retained}")
-    what = f"{summary['n_tokens']:,} tokens" if "n_tokens" in summary else "words"
+        note(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} distinct{retained}")
+    what = counted(summary["n_tokens"], "token") if "n_tokens" in summary else "words"
     took = "" if elapsed is None else f" in {elapsed:.1f} s"
-    echo(f"counted {what} of {summary['n_documents']:,} documents{took}")
+    note(f"counted {what} of {counted(summary['n_documents'], 'document')}{took}")
     if n := summary.get("n_bad_records"):
-        echo(f"{n:,} bad records left out")
+        note(f"{counted(n, 'bad record')} left out")
     options.print_passed_over(made)
 
 
 def _write_plot(inputs: tuple[Path, ...], made: Manifest, plot: Path | None) -> None:
     if plot is not None:
         pages.write(plot, _plot(inputs, made))
-        echo(f"plot: {plot}")
+        note(f"plot: {plot}")
 
 
 def _plot(inputs: tuple[Path, ...], made: Manifest) -> Plot:

@@ -9,18 +9,18 @@ from pathlib import Path
 import click
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import order_and_steps
 from pile_tools.commands.term_plot import plot_of
 from pile_tools.jobs.count_terms import count_arithmetic
 from pile_tools.manifest import Manifest
 from pile_tools.present import pages
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo
+from pile_tools.terminal import columns, counted, echo, fit, note, print_document
 
 
 @click.command("count-numbers")
-@click.argument("order", type=options.PATH)
+@click.argument("order", type=artifacts.ORDER)
 @click.option(
     "-o",
     "--output",
@@ -34,6 +34,7 @@ from pile_tools.terminal import echo
 @options.dataset_tokenizer
 @options.plot("the most frequent numbers by step")
 @options.threads
+@options.reports
 @options.force
 def command(
     order: Path,
@@ -45,6 +46,7 @@ def command(
     plot: Path | None,
     threads: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Count numbers, pairs of numbers, and numbers with units of time in ORDER before each checkpoint.
 
@@ -71,17 +73,21 @@ def command(
                 force=force,
                 on_progress=bar.update,
             )
-    if not is_new:
-        echo(f"{output} is finished already, nothing to do")
-    _print_summary(made, time.monotonic() - started if is_new else None)
     if plot is not None:
         pages.write(plot, plot_of("numbers", (order,), made))
-        echo(f"plot: {plot}")
+        note(f"plot: {plot}")
+    if as_json:
+        print_document(options.made(made, is_new=is_new, is_temporary=output is None))
+        return
+    if not is_new:
+        note(f"{output} is finished already, nothing to do")
+    _print_summary(made, time.monotonic() - started if is_new else None)
 
 
 def _print_summary(made: Manifest, elapsed: float | None) -> None:
     summary, took = made.summary, "" if elapsed is None else f" in {elapsed:.1f} s"
     echo(f"{'count':>12}  numbers")
     for of in summary["best"]:
-        echo(f"{of['occurrences']:>12,}  {of['term']}")
-    echo(f"{summary['n_keys']:,} numbers and pairs, counted {summary['n_counts']:,} times{took}")
+        echo(f"{of['occurrences']:>12,}  {fit(of['term'], columns() - 14)}")
+    n_counts = counted(summary["n_counts"], "occurrence")
+    note(f"numbers and pairs: {summary['n_keys']:,} distinct, {n_counts}{took}")

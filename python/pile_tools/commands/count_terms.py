@@ -11,7 +11,7 @@ import click
 
 from pile_tools import timeline
 from pile_tools._core import TokenDataset
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.commands.orders import order_and_steps
 from pile_tools.commands.term_plot import plot_of
@@ -28,15 +28,17 @@ from pile_tools.jobs.count_terms import (
 from pile_tools.manifest import ORDER_FILE, Manifest
 from pile_tools.present import pages
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards
+from pile_tools.read.shards import RecordConfig
 from pile_tools.tables import read_tsv
-from pile_tools.terminal import echo
+from pile_tools.terminal import columns, counted, echo, fit, note, print_document
 from pile_tools.tokenizers import find_tokenizer
 from pile_tools.tokens import datasets
 
 
 @click.command("count-terms")
-@click.argument("inputs", nargs=-1, required=True, type=options.PATH, metavar="TERMS INPUTS...")
+@click.argument(
+    "inputs", nargs=-1, required=True, type=artifacts.ORDER_DATASET_OR_SHARDS, metavar="TERMS INPUTS..."
+)
 @click.option(
     "-o",
     "--output",
@@ -54,18 +56,20 @@ from pile_tools.tokens import datasets
 @click.option(
     "--checkpoints",
     metavar="N|LIST|DIR",
+    callback=options.folder_of_run,
     help="For an order: every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
 )
 @options.batch_size_if_unnamed
 @options.row_length
 @click.option(
     "--tokenizer",
-    type=options.PATH,
+    type=artifacts.TOKENIZER,
     metavar="FILE",
     help="Tokenizer, if the dataset's is not found; for shards: normalize texts and terms as it does.",
 )
 @options.plot("the most frequent terms, for an order by step")
 @options.threads
+@options.reports
 @options.force
 def command(
     inputs: tuple[Path, ...],
@@ -85,6 +89,7 @@ def command(
     plot: Path | None,
     threads: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Count TERMS (a file, one a line) in shards, in a token dataset, or in an order before each checkpoint.
 
@@ -114,12 +119,15 @@ def command(
         table = output or Path(folder, "counts.tsv")
         how = _How(pairs, checkpoints, batch_size, row_length, tokenizer, threads, force)
         made, is_new = _count(inputs, table, config, how)
+        if plot is not None:
+            pages.write(plot, plot_of("terms", inputs[1:], made))
+            note(f"plot: {plot}")
+        if as_json:
+            print_document(options.made(made, is_new=is_new, is_temporary=output is None))
+            return
         if not is_new:
-            echo(f"{output} is finished already, nothing to do")
+            note(f"{output} is finished already, nothing to do")
         _print_summary(made, table, time.monotonic() - started if is_new else None)
-    if plot is not None:
-        pages.write(plot, plot_of("terms", inputs[1:], made))
-        echo(f"plot: {plot}")
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ def _count(
             )
     prefix = dataset_at(inputs[0])
     if prefix is None:
-        shards = find_shards(inputs)
+        shards = artifacts.find_shards(inputs, "dataset")
         with Bar("counting", options.size_of(shards)) as bar:
             return count_in_shards(
                 shards,
@@ -198,18 +206,18 @@ def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
     echo(f"{'occurrences':>12}  {unit:>10}  term")
     for of in summary["best"]:
         if of["occurrences"]:
-            echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {of['term']}")
+            echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {fit(of['term'], columns() - 26)}")
     _print_pairs(table.with_suffix(".pairs.tsv"), "step" in summary or "steps" in summary)
     equal = f", {summary['n_equal']:,} of them equal to others" if summary["n_equal"] else ""
-    echo()
-    echo(
-        f"{summary['n_found']:,} of {summary['n_terms']:,} terms{equal} occur, "
-        f"{summary['n_occurrences']:,} times together{took}"
+    note()
+    note(
+        f"{summary['n_found']:,} of {counted(summary['n_terms'], 'term')} found{equal}, "
+        f"{counted(summary['n_occurrences'], 'occurrence')}{took}"
     )
-    echo(f"rule: {made.settings['rule']}")
-    echo(f"text: {_normalization(made)}")
+    note(f"rule: {made.settings['rule']}")
+    note(f"text: {_normalization(made)}")
     if summary.get("n_bad_records"):
-        echo(f"{summary['n_bad_records']:,} bad records left out")
+        note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
     options.print_passed_over(made)
 
 
@@ -218,8 +226,7 @@ def _normalization(made: Manifest) -> str:
     name, n = made.settings["normalizer"], made.summary["n_normalized"]
     if name == AS_WRITTEN:
         return "as written; --tokenizer FILE normalizes it as that tokenizer does"
-    terms = "1 term was changed" if n == 1 else f"{n:,} terms were changed"
-    changed = f", {terms}" if n else ""
+    changed = f", which changed {counted(n, 'term')}" if n else ""
     return f"as the tokenizer normalizes it (normalizer: {name}){changed}"
 
 
@@ -235,4 +242,4 @@ def _print_pairs(table: Path, in_time: bool) -> None:
     echo(f"{'together':>12}  pair")
     for (first, second), n in sorted(last.items(), key=lambda item: (-item[1], item[0]))[:10]:
         if n:
-            echo(f"{n:>12,}  {first} | {second}")
+            echo(f"{n:>12,}  {fit(f'{first} | {second}', columns() - 14)}")

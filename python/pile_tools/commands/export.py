@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.export import run, writer_of
-from pile_tools.terminal import echo
+from pile_tools.terminal import counted, note, print_document
 
 
 @click.command("export")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.option("--steps", metavar="A:B", required=True, help="Steps A to B - 1.")
 @click.option(
     "-o",
@@ -28,6 +29,7 @@ from pile_tools.terminal import echo
 @options.row_length
 @options.compat
 @options.dataset_tokenizer
+@options.reports
 @options.force
 def command(
     order: str,
@@ -38,6 +40,7 @@ def command(
     compat: str | None,
     tokenizer: Path | None,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Write steps of ORDER as Parquet or CSV, one record for each run of a document in a row.
 
@@ -52,9 +55,14 @@ def command(
     """
     writer_of(output)
     opened = opened_order(order, row_length, batch_size, compat)
-    first, colon, end = steps.partition(":")
-    if not (colon and first.isdigit() and end.isdigit()):
+    found = re.fullmatch(r"([0-9]+):([0-9]+)", steps)
+    if found is None:
         raise ConfigError(f"--steps are A:B, such as 0:10, got {steps!r}")
     decoder = opened.tokenizer(tokenizer)
-    n_records = run(opened, (int(first), int(end)), output, decoder, force=force)
-    echo(f"{output}: {n_records:,} records of {int(end) - int(first):,} steps")
+    first, end = int(found[1]), int(found[2])
+    n_records = run(opened, (first, end), output, decoder, force=force)
+    n_steps = end - first
+    if as_json:
+        print_document({"file": str(output), "n_records": n_records, "n_steps": n_steps})
+        return
+    note(f"{output}: {counted(n_records, 'record')} of {counted(n_steps, 'step')}")

@@ -7,19 +7,22 @@ from typing import Any
 
 import click
 
-from pile_tools.commands import options
+from pile_tools._core import TokenDataset
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError, UnknownTokenizerError
-from pile_tools.jobs.index import IndexConfig, plan, run
+from pile_tools.jobs.index import IndexConfig, run
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, shell_quote
+from pile_tools.terminal import counted, note, shell_quote
+from pile_tools.types import IndexPlan
 
 
 @click.command("index")
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefix", type=artifacts.DATASET)
 @config_options(IndexConfig)
+@options.reports
 @options.force
-def command(prefix: Path, force: bool, **settings: Any) -> None:
+def command(prefix: Path, force: bool, as_json: bool, **settings: Any) -> None:
     """Build the index of the dataset at PREFIX: with it, `search`, `trace-text` and `when` find texts without
     a scan.
 
@@ -36,32 +39,33 @@ def command(prefix: Path, force: bool, **settings: Any) -> None:
       pile-tools index tokens/foreign --no-texts
     """
     config = IndexConfig(**settings)
-    needed = plan(prefix, config)
-    segments = needed["pieces"]
-    n_tokens = sum(segment["n_tokens"] for segment in segments)
-    echo(
-        f"{n_tokens:,} tokens in {len(segments):,} {'segment' if len(segments) == 1 else 'segments'}: "
-        f"{_size(needed['memory_bytes'])} of memory, {_size(needed['disk_bytes'])} on disk",
-        err=True,
-    )
+    n_tokens = TokenDataset(prefix).n_tokens
     with Bar("indexing", 2 * n_tokens, "tokens") as bar:
         try:
-            manifest, is_new = run(prefix, config, force=force, on_progress=bar.update)
+            manifest, is_new = run(prefix, config, force=force, on_plan=_print_plan, on_progress=bar.update)
         except UnknownTokenizerError as err:
             advice = "give --tokenizer FILE, or --no-texts for an index of tokens alone"
             raise ConfigError(f"{err}; {advice}") from err
-    if not is_new:
-        echo(f"{manifest.path} is finished already, nothing to do")
+    if options.is_reported(manifest, manifest.path, is_new=is_new, as_json=as_json):
         return
     summary = manifest.summary
     n_bytes = sum(entry["bytes"] for entry in manifest.outputs)
     per_token = n_bytes / max(1, summary["n_tokens"])
-    echo(
-        f"{manifest.folder}: {summary['n_tokens']:,} tokens of {summary['n_documents']:,} documents, "
-        f"{_size(n_bytes)}, {per_token:.2f} bytes a token"
+    note(
+        f"{manifest.folder}: {counted(summary['n_tokens'], 'token')} of "
+        f"{counted(summary['n_documents'], 'document')}, {_size(n_bytes)}, {per_token:.2f} bytes a token"
     )
     query = "TEXT" if summary["has_bytes"] else "--ids IDS"
-    echo(f"next: pile-tools search {shell_quote(prefix)} {query}")
+    note(f"next: pile-tools search {shell_quote(prefix)} {query}")
+
+
+def _print_plan(plan: IndexPlan) -> None:
+    n_tokens = sum(segment["n_tokens"] for segment in plan["pieces"])
+    note(
+        f"{counted(n_tokens, 'token')} in {counted(len(plan['pieces']), 'segment')}: "
+        f"{_size(plan['memory_bytes'])} of memory, {_size(plan['disk_bytes'])} on disk",
+        err=True,
+    )
 
 
 def _size(n_bytes: int) -> str:

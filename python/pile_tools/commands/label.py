@@ -7,22 +7,23 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.jobs.label import LabelConfig, run
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards
-from pile_tools.terminal import echo
+from pile_tools.read.shards import RecordConfig
+from pile_tools.terminal import columns, counted, note, padded, width
 from pile_tools.tokens import datasets
 
 
 @click.command("label")
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefix", type=artifacts.DATASET)
 @options.shards
 @config_options(LabelConfig)
 @config_options(RecordConfig)
 @options.threads
+@options.reports
 @options.force
 def command(
     prefix: Path,
@@ -35,6 +36,7 @@ def command(
     max_record: str,
     threads: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Find the origin of the documents of the dataset at PREFIX by comparing tokens.
 
@@ -46,7 +48,7 @@ def command(
     Examples:
       pile-tools label pile_text_document pile/ --tokenizer 20B_tokenizer.json
     """
-    found = find_shards(shards)
+    found = artifacts.find_shards(shards)
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
     started = time.monotonic()
     # A missing file is named by the job.
@@ -61,8 +63,7 @@ def command(
             force=force,
             on_progress=bar.update,
         )
-    if not is_new:
-        echo(f"{prefix} is labelled already, nothing to do")
+    if options.is_reported(manifest, manifest.path, is_new=is_new, as_json=as_json):
         return
     _print_summary(prefix, manifest, time.monotonic() - started)
 
@@ -70,30 +71,32 @@ def command(
 def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     summary = manifest.summary
     n, n_found = summary["n_documents"], summary["n_found"]
-    echo(
-        f"{prefix}: {n_found:,} of {n:,} documents found in {len(summary['shards'])} shards, "
-        f"in {seconds:.1f} s"
+    note(
+        f"{prefix}: {n_found:,} of {counted(n, 'document')} found "
+        f"in {counted(len(summary['shards']), 'shard')}, in {seconds:.1f} s"
     )
     eod = manifest.settings["eod"]
-    echo(f"documents end with {eod if summary['has_eod'] else 'no end-of-document token'}")
+    note(f"documents end with {eod if summary['has_eod'] else 'no end-of-document token'}")
     if summary["n_by_order"]:
-        echo(f"{summary['n_by_order']:,} have the same text as others, and are matched in order")
+        note(f"{summary['n_by_order']:,} with the same text as others matched in order")
     if summary["n_ambiguous"]:
-        echo(
-            f"{summary['n_ambiguous']:,} are ambiguous: several records have their text, but their number "
-            "differs from that of the documents; labelled with the first"
+        note(
+            f"{summary['n_ambiguous']:,} ambiguous, labelled with the first of several records with their "
+            "text, whose number differs from that of the documents"
         )
     if n > n_found:
-        echo(f"{n - n_found:,} are not found: their origin is unknown")
-    echo(f"{summary['n_other_texts']:,} of {summary['n_texts']:,} texts are not in the dataset")
+        note(f"{n - n_found:,} not found: the origin is unknown")
+    note(f"{summary['n_other_texts']:,} of {counted(summary['n_texts'], 'text')} not in the dataset")
     if summary["n_bad_records"]:
-        echo(f"{summary['n_bad_records']:,} bad records left out")
+        note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
     options.print_passed_over(manifest)
     rows = [(s["name"] or "no subset named", s["n_documents"], s["n_tokens"]) for s in summary["subsets"]]
     rows.sort(key=lambda row: -row[2])
     if n > n_found:
         rows.append(("not found", n - n_found, summary["n_tokens"] - sum(row[2] for row in rows)))
-    width = max((len(row[0]) for row in rows), default=0)
+    n_columns = min(max((width(row[0]) for row in rows), default=0), columns() - 56)
     for name, n_documents, n_tokens in rows:
         share = n_tokens / max(summary["n_tokens"], 1)
-        echo(f"  {name:<{width}}  {n_documents:>10,} documents {n_tokens:>14,} tokens  {share:6.1%}")
+        note(
+            f"  {padded(name, n_columns)}  {n_documents:>10,} documents {n_tokens:>14,} tokens  {share:6.1%}"
+        )

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import subset_labels, unused_label
 from pile_tools.present import charts, colors, pages
 from pile_tools.present.charts import Stack
 from pile_tools.present.pages import Plot, Table
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, echo_json
+from pile_tools.terminal import columns, counted, echo, echo_row, fit, note, padded, print_document, width
 
 #: Subsets, the largest ones, with their own column in the table and colour in the chart.
 _N_NAMED = len(colors.SERIES)
+#: Columns of a bar.
+_N_BAR = 24
 
 
 @click.command("mixture")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print tokens by interval and subset as JSON lines.")
+@click.option("--all", "as_all", is_flag=True, help="Print all subsets by interval, whatever the width.")
+@options.reports
 @options.plot("the share of each subset by interval")
 @options.batch_size
 @options.row_length
@@ -37,6 +42,7 @@ _N_NAMED = len(colors.SERIES)
 def command(
     order: str,
     every: int,
+    as_all: bool,
     as_json: bool,
     plot: Path | None,
     batch_size: int | None,
@@ -59,25 +65,36 @@ def command(
     n_steps, _ = timeline.extent(opened, batch_size)
     if plot is not None:
         pages.write(plot, _plot(order, found, every, n_steps))
+        note(f"plot: {plot}")
     if as_json:
-        for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
-            by_subset = dict(zip(found.subsets, counts, strict=True))
-            n_without = by_subset.pop(None, 0)
-            values = {"first_step": first, "n_tokens": by_subset, "n_tokens_without_subset": n_without}
-            echo_json(values)
+        print_document({"n_steps": n_steps, "intervals": _intervals(found)})
         return
-    total = found.n_tokens.sum(axis=0)
-    largest = np.argsort(-total, kind="stable")
-    echo(f"{total.sum():,} tokens in {n_steps:,} steps, by subset:")
+    total, largest = found.n_tokens.sum(axis=0), _largest_first(found)
+    echo(f"{counted(int(total.sum()), 'token')} in {counted(n_steps, 'step')}, by subset:")
     labels = subset_labels(found.subsets)
-    width = max(map(len, labels))
+    n_columns = min(max(map(width, labels)), columns() // 3)
+    n_over_time = min(len(found.shares), columns() - n_columns - 18 - _N_BAR)
     for i in largest:
         share = float(total[i] / total.sum())
-        over_time = charts.sparkline(found.shares[:, i].tolist())
-        echo(f"  {labels[i]:<{width}}  {share:>7.2%}  {charts.bar(share):<24}  |{over_time}|")
-    _print_table(found, largest[:_N_NAMED], every, n_steps)
-    if plot is not None:
-        echo(f"plot: {plot}")
+        means = [float(part.mean()) for part in np.array_split(found.shares[:, i], max(n_over_time, 1))]
+        over_time = charts.sparkline(means)
+        drawn = charts.bar(share, _N_BAR)
+        echo(f"  {padded(labels[i], n_columns)}  {share:>7.2%}  {drawn:<{_N_BAR}}  |{over_time}|")
+    n_fitting = len(largest) if as_all else max(1, (columns() - 17) // 16)
+    _print_table(found, largest[:n_fitting], every, n_steps)
+    if len(largest) > n_fitting and len(found.first_steps) > 1:
+        echo(f"and {counted(len(largest) - n_fitting, 'more subset')}: --all")
+
+
+def _largest_first(found: timeline.Mixture) -> NDArray[np.intp]:
+    return np.argsort(-found.n_tokens.sum(axis=0), kind="stable")
+
+
+def _intervals(found: timeline.Mixture) -> Iterator[dict[str, Any]]:
+    for first, counts in zip(found.first_steps.tolist(), found.n_tokens.tolist(), strict=True):
+        by_subset = dict(zip(found.subsets, counts, strict=True))
+        n_without = by_subset.pop(None, 0)
+        yield {"first_step": first, "n_tokens": by_subset, "n_tokens_without_subset": n_without}
 
 
 def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n_steps: int) -> None:
@@ -86,15 +103,17 @@ def _print_table(found: timeline.Mixture, shown: NDArray[np.intp], every: int, n
     labels = subset_labels(found.subsets)
     names = [labels[i] for i in shown]
     echo()
-    echo(f"{'steps':>17}  " + "  ".join(f"{name[:14]:>14}" for name in names))
+    echo_row(
+        f"{'steps':>17}  "
+        + "  ".join(f"{' ' * (14 - width(fit(name, 14)))}{fit(name, 14)}" for name in names)
+    )
     for first, shares in zip(found.first_steps.tolist(), found.shares, strict=True):
         steps = f"{first:,} to {min(first + every, n_steps) - 1:,}"
-        echo(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
+        echo_row(f"{steps:>17}  " + "  ".join(f"{shares[i]:>14.2%}" for i in shown))
 
 
 def _plot(order: str, found: timeline.Mixture, every: int, n_steps: int) -> Plot:
-    total = found.n_tokens.sum(axis=0)
-    largest = np.argsort(-total, kind="stable")
+    total, largest = found.n_tokens.sum(axis=0), _largest_first(found)
     percent, labels = 100 * found.shares, subset_labels(found.subsets)
     series = {labels[i]: percent[:, i].tolist() for i in largest[:_N_NAMED]}
     if len(largest) > _N_NAMED:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import types
 import typing
 from collections.abc import Callable
@@ -12,14 +13,15 @@ from typing import Any, TypeVar
 
 import click
 
-from pile_tools import manifest, publish
+from pile_tools import manifest, publish, terminal
+from pile_tools.commands import artifacts
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
 from pile_tools.order.order import MAX_ROW_LENGTH
 from pile_tools.present import pages
 from pile_tools.read.shards import has_stream
 from pile_tools.sizes import parse_size
-from pile_tools.terminal import echo, escape
+from pile_tools.terminal import escape, note, print_document
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -46,7 +48,7 @@ memory = click.option(
     callback=lambda context, option, given: parse_size(given),
     help="Memory for the counting tables; counts that do not fit are spilled to disk beside the output.",
 )
-shards = click.argument("shards", nargs=-1, required=True, type=PATH)
+shards = click.argument("shards", nargs=-1, required=True, type=artifacts.SHARDS)
 batch_size = click.option(
     "--batch-size",
     type=click.IntRange(min=1),
@@ -55,13 +57,26 @@ batch_size = click.option(
 batch_size_if_unnamed = click.option(
     "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
 )
+
+
+def folder_of_run(context: click.Context, option: click.Parameter, given: str | None) -> str | None:
+    """The callback of `--checkpoints`: refuses an artifact that has no checkpoints."""
+    if given is not None and not re.fullmatch(r"[0-9,]+", given):
+        artifacts.refuse_other(Path(given), ("run",))
+    return given
+
+
 checkpoints = click.option(
     "--checkpoints",
     metavar="N|LIST|DIR",
+    callback=folder_of_run,
     help="Every N steps, a list such as 0,100,200, or a run's folder.  [default: Pythia's 154]",
 )
 dataset_tokenizer = click.option(
-    "--tokenizer", type=PATH, metavar="FILE", help="Tokenizer, if the dataset's is not found."
+    "--tokenizer",
+    type=artifacts.TOKENIZER,
+    metavar="FILE",
+    help="Tokenizer, if the dataset's is not found.",
 )
 row_length = click.option(
     "--row-length",
@@ -73,6 +88,48 @@ compat = click.option(
     type=click.Choice(["gpt-neox"]),
     help="Read the samples that GPT-NeoX reads instead of those it cannot read.",
 )
+quiet = click.option(
+    "--quiet",
+    terminal.QUIET,
+    is_flag=True,
+    expose_value=False,
+    callback=terminal.choose,
+    help="Print no progress, summary or note; errors and warnings stay.",
+)
+
+
+def reports(command: _Command) -> _Command:
+    """Adds `--json`, as the argument `as_json`, and `--quiet`: every command has both."""
+    as_json = click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        callback=terminal.choose,
+        help="Print one JSON document on standard output; all else goes to standard error.",
+    )
+    return as_json(quiet(command))
+
+
+def made(found: Manifest, *, is_new: bool, is_temporary: bool = False, **more: Any) -> dict[str, Any]:
+    """The document that `--json` prints for an artifact; a temporary one has no path."""
+    path = None if is_temporary else str(found.path)
+    about: dict[str, Any] = {"kind": found.kind, "manifest": path, "is_new": is_new}
+    return about | {"summary": found.summary} | more
+
+
+def is_reported(found: Manifest, output: Path, *, is_new: bool, as_json: bool) -> bool:
+    """Prints the document of `--json`, or that the output was finished before.
+
+    Returns:
+        Whether either was printed; if not, the command prints its summary.
+    """
+    if as_json:
+        print_document(made(found, is_new=is_new))
+    elif not is_new:
+        note(f"{output} is finished already, nothing to do")
+    return as_json or not is_new
+
+
 dataset_output = click.option(
     "-o", "--output", type=PATH, required=True, metavar="PREFIX", help="Writes PREFIX.bin, PREFIX.idx, ..."
 )
@@ -106,13 +163,17 @@ def _option(f: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
     default: dict[str, Any] = {} if is_required else {"default": f.default}
     return click.option(
         f"--{name}",
-        type=PATH if hint is Path else hint,
+        type=_path_type(f.name) if hint is Path else hint,
         required=is_required,
         **default,
         show_default=f.default is not None,
         metavar=f.metadata.get("metavar"),
         help=f.metadata["help"],
     )
+
+
+def _path_type(name: str) -> click.Path:
+    return artifacts.TOKENIZER if name == "tokenizer" else PATH
 
 
 def plot(what: str) -> Callable[[_Command], _Command]:
@@ -138,7 +199,7 @@ def size_of(shards: list[Path]) -> int | None:
     """The bytes of all shards; None if one is a stream, with a note that the job cannot resume."""
     if has_stream(shards):
         stream = "standard input" if str(shards[0]) == "-" else "a pipe"
-        echo(f"reading {stream}: an interrupted run starts from the beginning", err=True)
+        note(f"reading {stream}: an interrupted run starts from the beginning", err=True)
         return None
     return sum(path.stat().st_size for path in shards)
 
@@ -148,11 +209,11 @@ def print_passed_over(made: Manifest) -> None:
     passed = made.summary.get("passed_over", {"n": 0, "first": []})
     if not passed["n"]:
         return
-    echo(f"{passed['n']:,} ignored beside the shards:")
+    note(f"{passed['n']:,} ignored beside the shards:")
     for one in passed["first"][:_N_PASSED_OVER]:
         # The manifest's paths are relative to its folder; print them relative to the working directory.
         path = Path.cwd() / manifest.input_path(made, one)
         below = os.path.relpath(path)
-        echo(f"  {escape(str(path) if below.startswith('..') else below)}: {one['reason']}")
+        note(f"  {escape(str(path) if below.startswith('..') else below)}: {one['reason']}")
     if passed["n"] > _N_PASSED_OVER:
-        echo(f"  and {passed['n'] - _N_PASSED_OVER:,} more")
+        note(f"  and {passed['n'] - _N_PASSED_OVER:,} more")

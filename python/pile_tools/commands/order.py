@@ -7,16 +7,16 @@ from typing import Any
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.order import Blend, OrderConfig, run
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, shell_quote
+from pile_tools.terminal import counted, note, shell_quote
 
 
 @click.command("order")
-@click.argument("prefixes", nargs=-1, required=True, type=options.PATH, metavar="PREFIX...")
+@click.argument("prefixes", nargs=-1, required=True, type=artifacts.DATASET, metavar="PREFIX...")
 @click.option(
     "-o",
     "--output",
@@ -37,7 +37,8 @@ from pile_tools.terminal import echo, shell_quote
     show_default=True,
     help="Exponent of the numbers of documents in the default weights.",
 )
-@click.option("--labels", type=options.PATH, metavar="PREFIX", help="The parallel dataset of labels.")
+@click.option("--labels", type=artifacts.DATASET, metavar="PREFIX", help="The parallel dataset of labels.")
+@options.reports
 @options.force
 def command(
     prefixes: tuple[Path, ...],
@@ -46,6 +47,7 @@ def command(
     alpha: float,
     labels: Path | None,
     force: bool,
+    as_json: bool,
     **settings: Any,
 ) -> None:
     """Build the order in which a model sees the dataset PREFIX, bit for bit as GPT-NeoX does.
@@ -83,27 +85,27 @@ def command(
         raise ConfigError("--weights is for several datasets; one is given")
     with Bar("ordering", None, "samples") as bar:
         manifest, is_new = run(source, output, config, labels=labels, force=force, on_progress=bar.update)
-    if not is_new:
-        echo(f"{manifest.path} is finished already, nothing to do")
+    if options.is_reported(manifest, manifest.path, is_new=is_new, as_json=as_json):
         return
     summary = manifest.summary
-    echo(f"{manifest.path}: {summary['n_samples']:,} samples of {config.seq_length + 1:,} tokens")
+    note(f"{manifest.path}: {counted(summary['n_samples'], 'sample')} of {config.seq_length + 1:,} tokens")
     n_epochs = summary["n_epochs"]
-    epochs = "" if n_epochs is None else f"{n_epochs} {'epoch' if n_epochs == 1 else 'epochs'} of "
+    epochs = "" if n_epochs is None else f"{counted(n_epochs, 'epoch')} of "
     separate = ", the last shuffled separately" if summary.get("has_separate_epoch") else ""
-    echo(
-        f"{epochs}{summary['n_documents']:,} documents, "
-        f"{summary['tokens_per_epoch']:,} tokens{' each' if epochs else ''}{separate}; seed {config.seed}"
+    note(
+        f"{epochs}{counted(summary['n_documents'], 'document')}, "
+        f"{counted(summary['tokens_per_epoch'], 'token')}{' each' if epochs else ''}{separate}; "
+        f"seed {config.seed}"
     )
     if replaced := summary.get("replaced_by_gpt_neox"):
         used = "this order too" if config.compat else "this order has the true ones"
-        echo(f"GPT-NeoX cannot read samples {replaced} and reads others instead; {used}")
+        note(f"GPT-NeoX cannot read samples {replaced} and reads others instead; {used}")
     if config.batch_size is not None:
         n_steps = config.steps or summary["n_samples"] // config.batch_size
         n_more = summary["n_samples"] - n_steps * config.batch_size
-        more = f"; {n_more:,} more samples, which the run does not see" if n_more else ""
-        echo(f"{n_steps:,} steps of {config.batch_size:,} samples{more}")
-    echo(f"next: pile-tools batch {shell_quote(manifest.folder)} --step 0")
+        more = f"; {counted(n_more, 'more sample')}, which the run does not see" if n_more else ""
+        note(f"{counted(n_steps, 'step')} of {counted(config.batch_size, 'sample')}{more}")
+    note(f"next: pile-tools batch {shell_quote(manifest.folder)} --step 0")
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pile_tools import timeline
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
-from pile_tools.terminal import echo
+from pile_tools.terminal import note
 from pile_tools.timeline.checkpoints import intervals
 
 #: Maximum samples named in the note on samples that GPT-NeoX replaces.
@@ -26,7 +26,7 @@ def opened_order(
     if replaced:
         named = ", ".join(f"{sample:,}" for sample in replaced[:_N_NAMED])
         more = ", ..." if len(replaced) > _N_NAMED else ""
-        echo(
+        note(
             f"note: GPT-NeoX cannot read sample {named}{more} and reads another one instead; "
             "this is the true sample, --compat gpt-neox gives GPT-NeoX's",
             err=True,

@@ -9,18 +9,22 @@ import click
 import numpy as np
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.present import charts, pages
 from pile_tools.present.charts import Stack
 from pile_tools.present.pages import Plot, Table
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, echo_json
+from pile_tools.tables import records
+from pile_tools.terminal import columns, counted, echo, fit, note, print_document
 from pile_tools.timeline import Repeats
+
+#: Documents of a group of duplicates that are printed.
+_N_NUMBERS = 6
 
 
 @click.command("repeats")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.option(
     "--every", type=click.IntRange(min=1), default=1000, show_default=True, help="Steps of an interval."
 )
@@ -31,7 +35,7 @@ from pile_tools.timeline import Repeats
     show_default=True,
     help="Maximum groups of duplicates printed.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each repeated document as a line of JSON.")
+@options.reports
 @options.plot("the share of repeated tokens by interval")
 @options.batch_size
 @options.row_length
@@ -66,14 +70,13 @@ def command(
     n_steps, _ = timeline.extent(opened, batch_size)
     if plot is not None:
         pages.write(plot, _plot(order, found, every, n_steps))
+        note(f"plot: {plot}")
     if as_json:
-        for row in found.documents:
-            echo_json(dict(zip(found.documents.dtype.names or (), row.tolist(), strict=True)))
+        first = {"first_by_epoch": found.first_by_epoch, "first_by_duplicate": found.first_by_duplicate}
+        print_document(first | {"intervals": records(found.intervals), "documents": records(found.documents)})
         return
     _print_shares(found, every, n_steps)
     _print_documents(found, limit)
-    if plot is not None:
-        echo(f"plot: {plot}")
 
 
 def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
@@ -84,7 +87,7 @@ def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
     for name, what, first in kinds:
         n = int(table[name].sum())
         since = "" if first is None else f", first at step {first:,}"
-        echo(f"{n:,} of {total:,} tokens ({n / total:.2%}) were read before {what}{since}")
+        echo(f"{n:,} of {counted(total, 'token')} ({n / total:.2%}) read before {what}{since}")
     echo()
     echo(f"{'steps':>17}  {'by epoch':>9}  {'by duplicate':>12}")
     for row in table:
@@ -101,24 +104,22 @@ def _print_documents(found: Repeats, limit: int) -> None:
     n_again = int((documents["n_copies"] > 1).sum())
     echo()
     echo(
-        f"{n_again:,} documents are seen in more than one epoch; "
-        f"{int(n_same[n_same > 1].sum()):,} documents in {n_groups:,} groups are duplicates"
+        f"seen in more than one epoch: {counted(n_again, 'document')}; "
+        f"duplicates: {counted(int(n_same[n_same > 1].sum()), 'document')} in {counted(n_groups, 'group')}"
     )
     largest = [same[i] for i in np.lexsort((same, -n_same)) if n_same[i] > 1][:limit]
     if not largest:
         return
     echo()
-    echo(f"{'documents':>9}  {'tokens each':>11}  {'first step':>10}  {'last step':>9}  numbers")
+    echo(f"{'documents':>9}  {'tokens':>9}  {'first':>7}  {'last step':>9}  numbers")
     for group in largest:
         rows = documents[documents["same_as"] == group]
-        numbers = ", ".join(str(n) for n in rows["document"][:6].tolist()) + (
-            ", ..." if len(rows) > 6 else ""
-        )
+        numbers = ", ".join(str(n) for n in rows["document"][:_N_NUMBERS].tolist())
+        numbers = fit(numbers + (", ..." if len(rows) > _N_NUMBERS else ""), columns() - 40)
         first, last = int(rows["first_step"].min()), int(rows["last_step"].max())
-        echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>11,}  {first:>10,}  {last:>9,}  {numbers}")
+        echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>9,}  {first:>7,}  {last:>9,}  {numbers}")
     if n_groups > limit:
-        n_more = n_groups - limit
-        echo(f"... and {n_more:,} more {'group' if n_more == 1 else 'groups'}; --json prints all")
+        echo(f"... and {counted(n_groups - limit, 'more group')}; --json prints all")
 
 
 def _plot(order: str, found: Repeats, every: int, n_steps: int) -> Plot:

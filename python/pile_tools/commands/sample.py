@@ -13,14 +13,15 @@ from pile_tools.jobs import sample
 from pile_tools.jobs.sample import SampleConfig
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, shell_quote
+from pile_tools.terminal import counted, note, shell_quote
 
 
 @click.command("sample")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @config_options(SampleConfig)
+@options.reports
 @options.force
-def command(out: Path, force: bool, **settings: Any) -> None:
+def command(out: Path, force: bool, as_json: bool, **settings: Any) -> None:
     """Make a miniature Pile in OUT from text that is installed on this machine.
 
     Reads the standard library of the running Python, its tests and help topics and, if installed, English
@@ -36,26 +37,24 @@ def command(out: Path, force: bool, **settings: Any) -> None:
     config = SampleConfig(**settings)
     with Bar("Collecting text", config.text_bytes) as bar:
         found, is_new = sample.run(config, out, force=force, on_progress=bar.update)
-    if not is_new:
-        echo(f"already done: {_counts(found)} in {out}; nothing to do")
+    if options.is_reported(found, out, is_new=is_new, as_json=as_json):
         return
     _print_summary(config, found, out)
 
 
 def _counts(found: Manifest) -> str:
-    return (
-        f"{found.summary['n_documents']:,} documents, {found.summary['n_text_bytes'] / 1e6:,.1f} MB of text"
-    )
+    n_documents = counted(found.summary["n_documents"], "document")
+    return f"{n_documents}, {found.summary['n_text_bytes'] / 1e6:,.1f} MB of text"
 
 
 def _print_summary(config: SampleConfig, found: Manifest, out: Path) -> None:
     for subset in found.summary["subsets"]:
         megabytes = subset["n_text_bytes"] / 1e6
-        echo(f"  {subset['name']:<16}{subset['n_documents']:>7,} documents {megabytes:>8,.2f} MB")
-    echo(f"{_counts(found)} in {config.shards} shards, in {out}")
+        note(f"  {subset['name']:<16}{subset['n_documents']:>7,} documents {megabytes:>8,.2f} MB")
+    note(f"{_counts(found)} in {counted(config.shards, 'shard')}, in {out}")
     if not found.summary["is_complete"]:
-        echo(f"This machine has less text than the requested {config.megabytes:g} MB; this is all of it.")
+        note(f"This machine has less text than the requested {config.megabytes:g} MB; this is all of it.")
     if config.canaries:
-        echo(f"The planted passages are in {out / sample.CANARIES_FILE}")
+        note(f"The planted passages are in {out / sample.CANARIES_FILE}")
     tokenizer = out.parent / "tokenizer.json"
-    echo(f"Next: pile-tools train-tokenizer {shell_quote(out)} -o {shell_quote(tokenizer)} --vocab-size 4096")
+    note(f"Next: pile-tools train-tokenizer {shell_quote(out)} -o {shell_quote(tokenizer)} --vocab-size 4096")

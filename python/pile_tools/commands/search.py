@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.origins import range_of, source_of, tokens_from
 from pile_tools.commands.texts import (
     checked_id,
@@ -29,7 +28,8 @@ from pile_tools.commands.texts import (
 from pile_tools.errors import ConfigError
 from pile_tools.order.open import open_order
 from pile_tools.search import Index, NextTokens, Query, open_index
-from pile_tools.terminal import echo, echo_json
+from pile_tools.tables import Table, records
+from pile_tools.terminal import columns, counted, echo, print_document
 from pile_tools.tokenizers import load_tokenizer
 
 #: A query with more occurrences is only counted: a table of all of them, to print a few, takes too long.
@@ -37,7 +37,7 @@ _MAX_LISTED = 1_000_000
 
 
 @click.command("search")
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefix", type=artifacts.INDEXED)
 @click.argument("texts", nargs=-1)
 @texts_file
 @texts_as_ids
@@ -50,7 +50,7 @@ _MAX_LISTED = 1_000_000
 )
 @click.option("--within", type=click.IntRange(min=1), metavar="N", help="With --cnf: all within N tokens.")
 @click.option(
-    "--order", type=options.PATH, metavar="ORDER", help="Also print by which steps each text is seen."
+    "--order", type=artifacts.ORDER, metavar="ORDER", help="Also print by which steps each text is seen."
 )
 @click.option("--count", "only_count", is_flag=True, help="Print only the counts.")
 @click.option(
@@ -67,12 +67,10 @@ _MAX_LISTED = 1_000_000
     show_default=True,
     help="Tokens shown before and after.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print every occurrence, token or document as JSON lines."
-)
+@options.reports
 @options.batch_size_if_unnamed
 @click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the index's is not found."
+    "--tokenizer", type=artifacts.TOKENIZER, metavar="FILE", help="Tokenizer, if the index's is not found."
 )
 @options.threads
 def command(
@@ -118,24 +116,35 @@ def command(
         clauses = _clauses(cnf)
         index = _opened(prefix, tokenizer)
         _note(index, [query for clause in clauses for query in clause])
-        _print_documents(index, clauses, within, limit, (only_count, as_json))
+        found = index.documents(clauses, within=within)
+        if as_json:
+            rows = None if only_count else _with_origins(index, found)
+            print_document({"n_documents": len(found), "documents": rows, "queries": []})
+        else:
+            _print_documents(index, found, len(clauses), within, 0 if only_count else limit, only_count)
         return
     queries = queries_of(texts, file, ids)
     names = [quoted(query) for query in queries]
     index = _opened(prefix, tokenizer)
     _note(index, queries)
-    if following:
+    if following and not as_json:
         for query, name in zip(queries, names, strict=True):
-            _print_next(index, (query, name), index.next_tokens(query, longest=longest), limit, as_json)
+            _print_next(index, name, index.next_tokens(query, longest=longest), limit)
         return
-    counts = index.count_batch(queries, threads=threads)
+    counts = index.count_batch(queries, threads=threads).tolist()
+    seen = None if order is None else _seen(index, order, queries, batch_size)
+    if as_json:
+        results = _found(index, queries, names, counts, seen, only_count, following, longest)
+        print_document({"n_documents": None, "documents": None, "queries": results})
+        return
     if only_count or len(queries) > 1:
-        _print_counts(index, queries, names, counts, as_json=as_json)
+        for name, count in zip(names, counts, strict=True):
+            echo(f"{count:>12,}  {short(name, columns() - 14)}")
     if not only_count:
-        for query, name, count in zip(queries, names, counts.tolist(), strict=True):
-            _print_occurrences(index, query, (name, count), (limit, context), as_json=as_json)
-    if order is not None:
-        _print_steps(index, order, queries, names, batch_size)
+        for query, name, count in zip(queries, names, counts, strict=True):
+            _print_occurrences(index, query, (name, count), (limit, context))
+    if order is not None and seen is not None:
+        _print_steps(order, seen, names)
 
 
 def _opened(prefix: Path, tokenizer: Path | None) -> Index:
@@ -146,15 +155,56 @@ def _note(index: Index, queries: Sequence[Query]) -> None:
     """Notes how many of the texts normalization changed."""
     texts = [query for query in queries if isinstance(query, (str, bytes))]
     if texts and index.core.has_bytes:
-        changed = [i for i, text in enumerate(texts) if _normalized_field(index, text)]
+        changed = [i for i, text in enumerate(texts) if _normalized(index, text) is not None]
         note_normalized(texts, changed, index.tokenizer)
 
 
-def _normalized_field(index: Index, query: Query) -> dict[str, str]:
-    """The field `normalized` of a line of JSON; empty if normalization does not change the query."""
+def _normalized(index: Index, query: Query) -> str | None:
+    """The normalized text; None if normalization does not change the query."""
     if not isinstance(query, str) or index.normalize(query) == query.encode():
-        return {}
-    return {"normalized": index.normalize(query).decode(errors="replace")}
+        return None
+    return index.normalize(query).decode(errors="replace")
+
+
+def _found(
+    index: Index,
+    queries: Sequence[Query],
+    names: list[str],
+    counts: list[int],
+    seen: list[_Seen] | None,
+    only_count: bool,
+    following: bool,
+    longest: bool,
+) -> Iterator[dict[str, Any]]:
+    """The results of the queries in the document of `--json`."""
+    for number, (query, name, count) in enumerate(zip(queries, names, counts, strict=True)):
+        is_listed = not (only_count or following)
+        yield {
+            "query": unquoted(name),
+            "normalized": _normalized(index, query),
+            "count": count,
+            "occurrences": _with_origins(index, index.occurrences(query)) if is_listed else None,
+            "next": _next_tokens(index, index.next_tokens(query, longest=longest)) if following else None,
+            "seen": None if seen is None else seen[number]._asdict(),
+        }
+
+
+def _with_origins(index: Index, table: Table) -> Iterator[dict[str, Any]]:
+    return (row | _origin(index, row["document"]) for row in records(table))
+
+
+def _next_tokens(index: Index, found: NextTokens) -> dict[str, Any]:
+    rows = zip(found.ids.tolist(), found.counts.tolist(), found.probabilities.tolist(), strict=True)
+    tokens = (
+        {"id": id, "text": _text_of(index, id), "count": count, "probability": probability}
+        for id, count, probability in rows
+    )
+    context = {"n_context": found.n_context, "n_ends": found.n_ends, "n_within": found.n_within}
+    return context | {"tokens": tokens}
+
+
+def _text_of(index: Index, id: int) -> str | None:
+    return index.core.decode([id]).decode(errors="replace") if index.core.has_bytes else None
 
 
 def _clauses(text: str) -> list[list[Query]]:
@@ -177,29 +227,12 @@ def _clauses(text: str) -> list[list[Query]]:
     return clauses
 
 
-def _print_counts(
-    index: Index, queries: Sequence[Query], names: list[str], counts: NDArray[np.int64], *, as_json: bool
-) -> None:
-    for query, name, count in zip(queries, names, counts.tolist(), strict=True):
-        if as_json:
-            echo_json({"query": unquoted(name), **_normalized_field(index, query), "count": count})
-        else:
-            echo(f"{count:>12,}  {short(name)}")
-
-
-def _print_occurrences(
-    index: Index, query: Query, result: tuple[str, int], how: tuple[int, int], *, as_json: bool
-) -> None:
+def _print_occurrences(index: Index, query: Query, result: tuple[str, int], how: tuple[int, int]) -> None:
     (name, count), (limit, context) = result, how
-    occurrences = index.occurrences(query) if as_json or count <= _MAX_LISTED else None
-    if as_json and occurrences is not None:
-        normalized = _normalized_field(index, query)
-        for occurrence in occurrences:
-            values = dict(zip(occurrences.dtype.names or (), occurrence.tolist(), strict=True))
-            origin = _origin(index, values["document"])
-            echo_json({"query": unquoted(name), **normalized, **values, **origin})
-        return
-    documents = "" if occurrences is None else f" in {len(np.unique(occurrences['document'])):,} documents"
+    occurrences = index.occurrences(query) if count <= _MAX_LISTED else None
+    documents = (
+        "" if occurrences is None else " in " + counted(len(np.unique(occurrences["document"])), "document")
+    )
     echo(f"{short(name)} occurs {times(count)}{documents}" if count else f"{short(name)} never occurs")
     for occurrence in [] if occurrences is None else occurrences[:limit]:
         document, token, _, n_tokens = (int(value) for value in occurrence.tolist())
@@ -229,46 +262,27 @@ def _origin(index: Index, document: int) -> dict[str, Any]:
     return {name: origin and origin[name] for name in ("shard", "record", "subset")}
 
 
-def _print_next(
-    index: Index, named_query: tuple[Query, str], found: NextTokens, limit: int, as_json: bool
-) -> None:
-    query, name = named_query
+def _print_next(index: Index, name: str, found: NextTokens, limit: int) -> None:
     rows = list(zip(found.ids.tolist(), found.counts.tolist(), found.probabilities.tolist(), strict=True))
-
-    def text(id: int) -> str | None:
-        return index.core.decode([id]).decode(errors="replace") if index.core.has_bytes else None
-
-    if as_json:
-        for id, count, probability in rows:
-            values: dict[str, Any] = {"query": unquoted(name), **_normalized_field(index, query)}
-            values |= {"n_context": found.n_context, "id": id, "text": text(id)}
-            echo_json({**values, "count": count, "probability": probability})
-        return
-    n_followed, unit = int(found.counts.sum()), "tokens" if name.startswith("tokens ") else "bytes"
+    n_followed, unit = int(found.counts.sum()), "token" if name.startswith("tokens ") else "byte"
     echo(
-        f"{short(name)}: its last {found.n_context:,} {unit} are followed {times(n_followed)} by a token, "
-        f"{len(rows):,} distinct; {found.n_ends:,} end their document, {found.n_within:,} end within a token"
+        f"{short(name)}: after its last {counted(found.n_context, unit)} a token follows {times(n_followed)}"
+        f", {len(rows):,} distinct; {found.n_ends:,} end their document, "
+        f"{found.n_within:,} end within a token"
     )
     for id, count, probability in rows[:limit]:
-        shown = f"  {json.dumps(text(id), ensure_ascii=False)}" if index.core.has_bytes else ""
+        shown = f"  {json.dumps(_text_of(index, id), ensure_ascii=False)}" if index.core.has_bytes else ""
         echo(f"{count:>12,}  {probability:>8.2%}  {id:>6}{shown}")
     if len(rows) > limit:
         echo(f"... and {len(rows) - limit:,} more; --limit prints more, --json all")
 
 
 def _print_documents(
-    index: Index, clauses: Sequence[Sequence[Query]], within: int | None, limit: int, how: tuple[bool, bool]
+    index: Index, found: Table, n_clauses: int, within: int | None, limit: int, only_count: bool
 ) -> None:
-    only_count, as_json = how
-    found = index.documents(clauses, within=within)
-    if as_json:
-        for row in found:
-            values = dict(zip(found.dtype.names or (), row.tolist(), strict=True))
-            echo_json({**values, **_origin(index, values["document"])})
-        return
-    window = "" if within is None else f" within {within:,} tokens"
-    echo(f"{len(found):,} documents hold one of each of {len(clauses):,} lists{window}")
-    for row in [] if only_count else found[:limit]:
+    window = "" if within is None else " within " + counted(within, "token")
+    echo(f"one of each of {counted(n_clauses, 'list')}{window}: {counted(len(found), 'document')}")
+    for row in found[:limit]:
         document, token, n_tokens = (int(value) for value in row.tolist())
         echo(
             f"document {document:,}, shortest run {tokens_from(token, n_tokens)}: "
@@ -278,23 +292,36 @@ def _print_documents(
         echo(f"... and {len(found) - limit:,} more; --limit prints more, --json all")
 
 
-def _print_steps(
+class _Seen(NamedTuple):
+    """How often, and by which steps, a run sees a query; the steps are None for no step."""
+
+    n: int
+    first_step: int | None
+    last_step: int | None
+
+
+def _seen(
     index: Index,
     order: Path,
     queries: Sequence[str | bytes] | list[list[int]],
-    names: list[str],
     batch_size: int | None,
-) -> None:
+) -> list[_Seen]:
     opened = open_order(order)
     decoder = index.tokenizer if isinstance(queries[0], (str, bytes)) else None
     answer = timeline.when(opened, queries, tokenizer=decoder, index=index.core, batch_size=batch_size)
-    counts = answer.counts().sum(axis=1)
+    seen, sightings = [], answer.sightings
+    for number, count in enumerate(answer.counts().sum(axis=1).tolist()):
+        steps = sightings["step"][sightings["text"] == number]
+        first, last = (int(steps.min()), int(steps.max())) if len(steps) else (None, None)
+        seen.append(_Seen(count, first, last))
+    return seen
+
+
+def _print_steps(order: Path, seen: list[_Seen], names: list[str]) -> None:
     echo()
     echo(f"in the order {order}")
     echo(f"{'seen':>9}  {'first step':>10}  {'last step':>10}  query")
-    seen = answer.sightings
-    for number, name in enumerate(names):
-        steps = seen["step"][seen["text"] == number]
-        first, last = (f"{steps.min():,}", f"{steps.max():,}") if len(steps) else ("-", "-")
-        echo(f"{counts[number]:>9,}  {first:>10}  {last:>10}  {short(name)}")
+    for of, name in zip(seen, names, strict=True):
+        first, last = ("-" if step is None else f"{step:,}" for step in of[1:])
+        echo(f"{of.n:>9,}  {first:>10}  {last:>10}  {short(name, columns() - 35)}")
     echo("`pile-tools when` prints every step and row, and counts by checkpoint")

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.jobs.token_shards import SHARD_BYTES, find_token_shards, shard
 from pile_tools.order.order import PYTHIA_ROW_LENGTH
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, shell_quote
+from pile_tools.terminal import counted, note, shell_quote
 
 #: Bytes of one of Pythia's rows. A file of other rows, or of documents, does not open as an order by default.
 PYTHIA_ROW_BYTES = 2 * PYTHIA_ROW_LENGTH
 
 
 @click.command("shard")
-@click.argument("file", type=options.PATH)
+@click.argument("file", type=artifacts.TOKEN_FILE)
 @click.option("-o", "--output", type=options.PATH, metavar="DIR", required=True, help="Folder of the shards.")
 @click.option(
     "--bytes",
@@ -27,8 +27,9 @@ PYTHIA_ROW_BYTES = 2 * PYTHIA_ROW_LENGTH
     show_default=True,
     help="Bytes of a shard.",
 )
+@options.reports
 @options.force
-def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
+def command(file: Path, output: Path, shard_bytes: int, force: bool, as_json: bool) -> None:
     """Split the token file FILE into shards named as Pythia's, NAME-000NN-of-000MM.bin.
 
     \b
@@ -46,7 +47,10 @@ def command(file: Path, output: Path, shard_bytes: int, force: bool) -> None:
             done += n
             bar.update(done)
 
-        shards = shard(file, output, shard_bytes=shard_bytes, force=force, on_bytes=on_bytes)
-    echo(f"{output}: {len(shards)} shards of {size:,} bytes, {shards[0].name} to {shards[-1].name}")
+        manifest, is_new = shard(file, output, shard_bytes=shard_bytes, force=force, on_bytes=on_bytes)
+    if options.is_reported(manifest, output, is_new=is_new, as_json=as_json):
+        return
+    names = [entry["path"] for entry in manifest.outputs]
+    note(f"{output}: {counted(len(names), 'shard')} of {counted(size, 'byte')}, {names[0]} to {names[-1]}")
     if size % PYTHIA_ROW_BYTES == 0:
-        echo(f"next: pile-tools batch {shell_quote(output)} --step 0")
+        note(f"next: pile-tools batch {shell_quote(output)} --step 0")

@@ -9,9 +9,9 @@ import click
 import numpy as np
 
 from pile_tools._core import TokenDataset, Tokenizer
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.terminal import echo, echo_json, echo_text
+from pile_tools.terminal import echo, echo_text, print_document
 from pile_tools.tokens import documents
 from pile_tools.tokens.datasets import tokenizer_of
 from pile_tools.types import Origin, Tokens
@@ -19,14 +19,14 @@ from pile_tools.types import Origin, Tokens
 
 # Numbers from the end start with a dash: without this click would read -1 as an option.
 @click.command("show", context_settings={"ignore_unknown_options": True})
-@click.argument("prefix", type=options.PATH)
+@click.argument("prefix", type=artifacts.DATASET)
 @click.argument("document")
 @click.option("--tokens", "as_tokens", is_flag=True, help="Print token ids instead of text.")
 @click.option("--raw", is_flag=True, help="Print the record, read again from its shard.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@options.reports
 @click.option(
     "--tokenizer",
-    type=options.PATH,
+    type=artifacts.TOKENIZER,
     metavar="FILE|FOLDER|ID",
     help="Tokenizer, if the dataset's is not found.",
 )
@@ -62,7 +62,7 @@ def command(
                 ids.astype(np.uint32), skip_special_tokens=False, skip_unknown=True
             )
     if as_json:
-        echo_json(shown)
+        print_document(shown)
     else:
         _print(shown, prefix)
 
@@ -86,9 +86,7 @@ def _about(dataset: TokenDataset, number: int, others: list[int]) -> dict[str, A
         "first_token": dataset.first_token(number),
         "n_tokens": len(dataset[number]),
     }
-    if others:
-        about["of_the_same_record"] = others
-    return about
+    return about | {"of_the_same_record": others, "tokens": None, "text": None, "raw": None}
 
 
 def _print(shown: dict[str, Any], prefix: Path) -> None:
@@ -102,14 +100,14 @@ def _print(shown: dict[str, Any], prefix: Path) -> None:
         echo(f"  shard   {origin['shard']}, record {origin['record']:,}")
         echo(f"  bytes   {n_bytes:,}, from byte {start:,} of the decompressed shard")
     echo(f"  tokens  {n_tokens:,}, from token {first:,} of {prefix}.bin")
-    if others := shown.get("of_the_same_record"):
+    if others := shown["of_the_same_record"]:
         some = ", ".join(f"{other:,}" for other in others[:10]) + (", ..." if len(others) > 10 else "")
         echo(f"  also    {len(others):,} more of the same record: {some}")
-    if "raw" in shown:
+    if shown["raw"] is not None:
         echo("  record  read again from the shard; it gives the same tokens")
     echo()
-    if "tokens" in shown:
+    if shown["tokens"] is not None:
         echo(" ".join(map(str, shown["tokens"])))
     for what in ("raw", "text"):
-        if what in shown:
+        if shown[what] is not None:
             echo_text(shown[what])

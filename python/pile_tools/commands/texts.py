@@ -11,17 +11,17 @@ from pathlib import Path
 import click
 
 from pile_tools._core import Tokenizer
-from pile_tools.commands import options
+from pile_tools.commands import artifacts
 from pile_tools.errors import ConfigError
 from pile_tools.read.texts import read_texts
-from pile_tools.terminal import echo, echo_text, style
+from pile_tools.terminal import counted, echo_text, fit, note, style, width
 
 #: Largest id that a dataset can store: int32.
 MAX_ID = 2**31 - 1
 
 texts_file = click.option(
     "--file",
-    type=options.PATH,
+    type=artifacts.TEXT,
     metavar="FILE",
     help="Texts, one a line; in a .jsonl file each line is a JSON string.",
 )
@@ -67,7 +67,7 @@ def _typed(text: str) -> str | bytes:
 def _ids(text: str) -> list[int]:
     ids = re.split(r"[\s,]+", text.strip())
     # Python refuses to convert numbers of thousands of digits.
-    if not all(re.fullmatch(r"\d{1,100}", id) for id in ids):
+    if not all(re.fullmatch(r"[0-9]{1,100}", id) for id in ids):
         raise ConfigError(f'--ids {text!r}: expected ids such as "510 1566"')
     return [checked_id(int(id)) for id in ids]
 
@@ -75,7 +75,7 @@ def _ids(text: str) -> list[int]:
 def checked_id(id: int) -> int:
     """The id, if a dataset can store it. Raises ConfigError."""
     if not 0 <= id <= MAX_ID:
-        raise ConfigError(f"ids are 0 to {MAX_ID:,}, got {id}")
+        raise ConfigError(f"ids are 0 to {MAX_ID:,}, got {id:,}")
     return id
 
 
@@ -99,18 +99,18 @@ def note_normalized(
     """Notes on standard error how many texts normalization changed, or that no tokenizer normalizes them."""
     n = len(texts)
     if changed and tokenizer is not None:
-        subject = "the text was" if n == 1 else f"{len(changed):,} of {n:,} texts were"
+        subject = "the text was" if n == 1 else f"{len(changed):,} of {counted(n, 'text')} were"
         rule = tokenizer.normalizer or "added tokens"
-        echo(f"note: {subject} normalized as the tokenizer does ({rule})", err=True)
+        note(f"note: {subject} normalized as the tokenizer does ({rule})", err=True)
     # Bytes are never normalized, and normalization does not change ASCII.
     is_ascii = all(text.isascii() for text in texts if isinstance(text, str))
     if tokenizer is None and not is_ascii:
-        echo("note: the tokenizer is not found: texts are not normalized; give --tokenizer FILE", err=True)
+        note("note: the tokenizer is not found: texts are not normalized; give --tokenizer FILE", err=True)
 
 
-def short(name: str, width: int = 60) -> str:
-    """A quoted query, truncated to `width` characters."""
-    return name if len(name) <= width else name[: width - 4] + '..."'
+def short(name: str, n_columns: int = 60) -> str:
+    """A quoted query, cut to `n_columns`."""
+    return name if width(name) <= n_columns else fit(name, n_columns - 1) + '"'
 
 
 def times(n: int) -> str:

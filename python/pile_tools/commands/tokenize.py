@@ -9,13 +9,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.jobs.tokenize import TokenizeConfig, finished, run
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards, has_stream
-from pile_tools.terminal import echo, shell_quote
+from pile_tools.read.shards import RecordConfig, has_stream
+from pile_tools.terminal import columns, counted, note, padded, shell_quote, width
 from pile_tools.tokens import datasets
 from pile_tools.tokens.parts import Part
 
@@ -37,6 +37,7 @@ from pile_tools.tokens.parts import Part
     help="Tokenize the shards as tasks on Ray, by default with one thread each.",
 )
 @options.threads
+@options.reports
 @options.force
 def command(
     shards: tuple[Path, ...],
@@ -52,6 +53,7 @@ def command(
     distributed: bool,
     threads: int,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Tokenize SHARDS (files, folders or globs) into GPT-NeoX's memory-mapped format.
 
@@ -91,34 +93,38 @@ def command(
         append_eod=not no_eod,
         records=records,
     )
-    found = find_shards(shards)
+    found = artifacts.find_shards(shards)
     if distributed:
         is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT
-        _run_distributed(found, output, config, 1 if is_default else threads, force)
+        _run_distributed(found, output, config, 1 if is_default else threads, force, as_json)
         return
     only = None if part is None else Part.parse(part)
     started = time.monotonic()
     with Bar("tokenizing", options.size_of(list(found if only is None else only.of(found)))) as bar:
         result = run(found, output, config, threads=threads, part=only, force=force, on_progress=bar.update)
-    if not result.is_new:
-        echo(f"{output} is finished already, nothing to do")
+    made = output if only is None else only.prefix(output)
+    if only is not None and datasets.prefix_of(result.manifest) != made and not as_json:
+        note(f"{output} is finished already: part {only} of it is not needed")
+        return
+    if options.is_reported(result.manifest, made, is_new=result.is_new, as_json=as_json):
         return
     if result.n_resumed_shards:
-        echo(f"resumed after {result.n_resumed_shards} shards that an interrupted run had finished")
-    made = output if only is None else only.prefix(output)
+        note(
+            f"resumed after {counted(result.n_resumed_shards, 'shard')} that an interrupted run had finished"
+        )
     # The time of an interrupted run is unknown, so there is no rate for the whole.
     seconds = None if result.n_resumed_shards else time.monotonic() - started
     _print_summary(made, result.manifest, seconds)
     if only is not None:
         parts = shell_quote(made.parent)
-        echo(f"when all parts are finished: pile-tools merge {parts} -o {shell_quote(output)}")
+        note(f"when all parts are finished: pile-tools merge {parts} -o {shell_quote(output)}")
 
 
 def _run_distributed(
-    shards: list[Path], output: Path, config: TokenizeConfig, threads: int, force: bool
+    shards: list[Path], output: Path, config: TokenizeConfig, threads: int, force: bool, as_json: bool
 ) -> None:
-    if finished(shards, output, config, force=force):
-        echo(f"{output} is finished already, nothing to do")
+    done = finished(shards, output, config, force=force)
+    if done and options.is_reported(done, output, is_new=False, as_json=as_json):
         return
     # Imported here because ray is an optional dependency.
     from pile_tools.jobs import distributed, merge
@@ -132,41 +138,43 @@ def _run_distributed(
     with Bar("merging", n_bytes) as bar:
         result = merge.run(parts, output, force=force, on_progress=bar.update)
     distributed.remove_parts(parts)
+    if options.is_reported(result.manifest, output, is_new=True, as_json=as_json):
+        return
     _print_summary(output, result.manifest, time.monotonic() - started)
 
 
 def _print_left_out(output: Path, shards: list[dict[str, Any]]) -> None:
     """Prints what was replaced or left out of the records, if anything was."""
     if n := sum(shard["n_lone_surrogates"] for shard in shards):
-        echo(f"{n:,} lone surrogates in the JSON became U+FFFD")
+        note(f"{counted(n, 'lone surrogate')} in the JSON became U+FFFD")
     bad = [shard for shard in shards if shard["bad_records"]["n"]]
     if bad:
         n = sum(shard["bad_records"]["n"] for shard in bad)
-        echo(f"{n:,} bad records left out, listed in {output}{MANIFEST_SUFFIX}:")
+        note(f"{counted(n, 'bad record')} left out, listed in {output}{MANIFEST_SUFFIX}:")
     for shard in bad[:5]:
         first = shard["bad_records"]["first"][0]
-        echo(
-            f"  {shard['path']}: {shard['bad_records']['n']:,}, the first at record {first['record']}, "
-            f"byte {first['byte']}: {first['reason']}"
+        note(
+            f"  {shard['path']}: {shard['bad_records']['n']:,}, the first at record {first['record']:,}, "
+            f"byte {first['byte']:,}: {first['reason']}"
         )
     if len(bad) > 5:
-        echo(f"  and more in {len(bad) - 5} other shards")
+        note(f"  and more in {counted(len(bad) - 5, 'other shard')}")
 
 
 def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> None:
     summary = manifest.summary
     n_text_bytes = sum(subset.get("n_text_bytes", 0) for subset in summary["subsets"])
     n_empty = sum(shard["n_empty"] for shard in summary["shards"])
-    echo(
-        f"{output}: {summary['n_documents']:,} documents, {summary['n_tokens']:,} tokens "
-        f"({summary['dtype']}) from {len(summary['shards'])} shards"
+    note(
+        f"{output}: {counted(summary['n_documents'], 'document')}, {counted(summary['n_tokens'], 'token')} "
+        f"({summary['dtype']}) from {counted(len(summary['shards']), 'shard')}"
     )
     eod = (
         "no token after each document"
         if summary.get("eod") is None
         else f"{summary['eod']} after each document"
     )
-    echo(f"{eod}; {n_empty:,} empty texts left out")
+    note(f"{eod}; {counted(n_empty, 'empty text')} left out")
     _print_left_out(output, summary["shards"])
     options.print_passed_over(manifest)
     if not summary["n_tokens"]:
@@ -176,11 +184,12 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
     if seconds is not None:
         rates = f"{megabytes / seconds:,.1f} MB/s, {millions / seconds:,.1f} M tokens/s"
         speed = f" in {seconds:.1f} s: {rates}"
-    echo(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
-    width = max(len(subset["name"] or "unknown") for subset in summary["subsets"])
+    note(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
+    names = [subset["name"] or "unknown" for subset in summary["subsets"]]
+    n_columns = min(max(map(width, names)), columns() - 56)
     for subset in sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"]):
         share = subset["n_tokens"] / summary["n_tokens"]
-        echo(
-            f"  {subset['name'] or 'unknown':<{width}}  {subset['n_documents']:>10,} documents "
+        note(
+            f"  {padded(subset['name'] or 'unknown', n_columns)}  {subset['n_documents']:>10,} documents "
             f"{subset['n_tokens']:>14,} tokens  {share:6.1%}"
         )

@@ -5,19 +5,20 @@ from __future__ import annotations
 import click
 
 from pile_tools import timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import source_of
 from pile_tools.errors import ConfigError
-from pile_tools.terminal import echo, echo_json
+from pile_tools.tables import records
+from pile_tools.terminal import counted, echo, print_document
 from pile_tools.timeline.checkpoints import intervals
 
 
 @click.command("trace")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.argument("document", type=int)
 @options.checkpoints
-@click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
+@options.reports
 @options.batch_size
 @options.row_length
 @options.compat
@@ -47,23 +48,24 @@ def command(
     seen = timeline.trace(opened, document, batch_size=batch_size)
     n_steps, _ = timeline.extent(opened, batch_size)
     dataset = opened.dataset
+    n_tokens = len(dataset[document])
     if as_json:
-        for row in seen:
-            echo_json(dict(zip(seen.dtype.names or (), row.tolist(), strict=True)))
+        about = {"document": document, "n_tokens": n_tokens, "origin": dataset.origin(document)}
+        print_document(about | {"n_steps": n_steps, "parts": records(seen)})
         return
-    echo(f"document {document:,}: {len(dataset[document]):,} tokens, {source_of(dataset, document)}")
+    echo(f"document {document:,}: {counted(n_tokens, 'token')}, {source_of(dataset, document)}")
     if not len(seen):
         echo("no sample of the order holds a part of it")
         return
     between = intervals(checkpoints, n_steps)
     echo()
-    echo(f"{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens of document':>18}  {'from in row':>11}  between")
+    echo(f"{'step':>9}  {'row':>6}  {'epoch':>5}  {'tokens':>17}  {'offset':>6}  between")
     labels = between.labels()
     for part in seen:
         step = int(part["step"])
         label = labels[int(between.of(part["step"]))] if step < n_steps else "after the run's last step"
         tokens = f"{part['token']:,} to {part['token'] + part['length'] - 1:,}"
         echo(
-            f"{step:>9,}  {part['row']:>6,}  {part['epoch'] + 1:>5}  {tokens:>18}  "
-            f"{part['offset']:>11,}  {label}"
+            f"{step:>9,}  {part['row']:>6,}  {part['epoch'] + 1:>5}  {tokens:>17}  "
+            f"{part['offset']:>6,}  {label}"
         )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import click
 import numpy as np
 
 from pile_tools import publish, timeline
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.origins import range_of
 from pile_tools.commands.texts import note_normalized, quoted, short, times
 from pile_tools.errors import ConfigError, FormatError
@@ -20,7 +22,8 @@ from pile_tools.present.marked import Entry
 from pile_tools.read.shards import STANDARD_INPUT
 from pile_tools.read.texts import BYTE_ORDER_MARK, read_bounded
 from pile_tools.search import Index, Span, open_index
-from pile_tools.terminal import Styled, echo, echo_json, echo_text, style
+from pile_tools.tables import records
+from pile_tools.terminal import Styled, counted, echo, echo_text, note, print_document, style
 from pile_tools.tokenizers import load_tokenizer
 
 #: Spans that occur more often are not traced to steps: it takes long, and they are seen throughout the run.
@@ -28,8 +31,8 @@ _MAX_TRACED = 10_000
 
 
 @click.command("trace-text")
-@click.argument("prefix", type=options.PATH)
-@click.argument("file", type=options.PATH)
+@click.argument("prefix", type=artifacts.INDEXED)
+@click.argument("file", type=artifacts.TEXT)
 @click.option(
     "--min-bytes",
     type=click.IntRange(min=1),
@@ -37,7 +40,7 @@ _MAX_TRACED = 10_000
     show_default=True,
     help="Minimum bytes of a part.",
 )
-@click.option("--order", type=options.PATH, metavar="ORDER", help="Also print which steps see each part.")
+@click.option("--order", type=artifacts.ORDER, metavar="ORDER", help="Also print which steps see each part.")
 @click.option("-o", "--output", type=options.PATH, metavar="FILE", help="Write an HTML page: .html.")
 @click.option(
     "--places",
@@ -50,10 +53,10 @@ _MAX_TRACED = 10_000
 @click.option(
     "--limit", type=click.IntRange(min=0), default=20, show_default=True, help="Maximum parts listed."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print each part as a line of JSON.")
+@options.reports
 @options.batch_size_if_unnamed
 @click.option(
-    "--tokenizer", type=options.PATH, metavar="FILE", help="Tokenizer, if the index's is not found."
+    "--tokenizer", type=artifacts.TOKENIZER, metavar="FILE", help="Tokenizer, if the index's is not found."
 )
 @options.threads
 def command(
@@ -95,19 +98,27 @@ def command(
     if output is not None:
         publish.refuse_page(output)
     spans = index.trace(text, min_bytes=min_bytes, max_occurrences=max_occurrences, threads=threads)
-    seen = [""] * len(spans) if order is None else _seen(index, order, spans, batch_size)
+    seen: Sequence[_Seen | None]
+    seen = [None] * len(spans) if order is None else _seen(index, order, spans, batch_size)
     entries = [
-        Entry(span, [_occurrence(index, row) for row in span.occurrences], steps)
+        Entry(span, [_occurrence(index, row) for row in span.occurrences], _in_words(steps))
         for span, steps in zip(spans, seen, strict=True)
     ]
     about = (
-        f"{_parts(len(spans))} of at least {min_bytes:,} bytes in {index.dataset.prefix}: "
+        f"{counted(len(spans), 'part')} of at least {counted(min_bytes, 'byte')} in {index.dataset.prefix}: "
         f"{marked.share(text, spans):.1%} of the text" + (", normalized" if is_changed else "")
     )
     if output is not None:
         publish.write_page(output, marked.page(f"{file}, traced", text, entries, about))
     if as_json:
-        _print_json(entries, is_changed)
+        print_document(
+            {
+                "is_normalized": is_changed,
+                "n_bytes": len(text.encode()),
+                "share": marked.share(text, spans),
+                "spans": (_as_json(span, steps) for span, steps in zip(spans, seen, strict=True)),
+            }
+        )
         return
     if output is None:
         fragments = marked.fragments(text.rstrip("\n"), spans)
@@ -116,7 +127,7 @@ def command(
     echo(about)
     _print_entries(entries, limit)
     if output is not None:
-        echo(f"page: {output}")
+        note(f"page: {output}")
 
 
 def _marked(fragment: str) -> str | Styled:
@@ -146,11 +157,20 @@ def _occurrence(index: Index, row: np.void) -> str:
     return range_of(index.dataset, document, token, n_tokens)
 
 
-def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) -> list[str]:
-    """The steps that see each span, in words."""
+@dataclass(frozen=True)
+class _Seen:
+    """How often, and by which steps, a run sees a span; `n` is None if it is too frequent to be traced."""
+
+    n: int | None
+    first_step: int | None = None
+    last_step: int | None = None
+
+
+def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) -> list[_Seen]:
+    """By which steps each span is seen."""
     opened = open_order(order)
     texts = list({span.text: None for span in spans if span.count <= _MAX_TRACED})
-    seen = dict.fromkeys((span.text for span in spans), "too frequent to be traced to steps")
+    seen = dict.fromkeys((span.text for span in spans), _Seen(None))
     if not texts:
         return [seen[span.text] for span in spans]
     # Spans are normalized already, and bytes are not normalized again.
@@ -161,16 +181,23 @@ def _seen(index: Index, order: Path, spans: list[Span], batch_size: int | None) 
     counts = answer.counts().sum(axis=1)
     for number, text in enumerate(texts):
         steps = answer.sightings["step"][answer.sightings["text"] == number]
-        seen[text] = "in no step"
+        seen[text] = _Seen(0)
         if len(steps):
-            first, last = int(steps.min()), int(steps.max())
-            when = f"step {first:,}" if first == last else f"steps {first:,} to {last:,}"
-            seen[text] = f"seen {times(int(counts[number]))}, {when}"
+            seen[text] = _Seen(int(counts[number]), int(steps.min()), int(steps.max()))
     return [seen[span.text] for span in spans]
 
 
-def _parts(n: int) -> str:
-    return "1 part" if n == 1 else f"{n:,} parts"
+def _in_words(seen: _Seen | None) -> str:
+    """The steps that see a span; empty without an order."""
+    if seen is None:
+        return ""
+    if seen.n is None:
+        return "too frequent to be traced to steps"
+    if seen.first_step is None:
+        return "in no step"
+    is_one = seen.first_step == seen.last_step
+    steps = f"step {seen.first_step:,}" if is_one else f"steps {seen.first_step:,} to {seen.last_step:,}"
+    return f"seen {times(seen.n)}, {steps}"
 
 
 def _print_entries(entries: list[Entry], limit: int) -> None:
@@ -188,22 +215,16 @@ def _print_entries(entries: list[Entry], limit: int) -> None:
             echo(style(f"  ... and {span.count - len(entry.occurrences):,} more", dim=True))
     if len(ranked) > limit:
         echo()
-        echo(f"... and {_parts(len(ranked) - limit)} more; --limit prints more, --json all")
+        echo(f"... and {counted(len(ranked) - limit, 'more part')}; --limit prints more, --json all")
 
 
-def _print_json(entries: list[Entry], is_changed: bool) -> None:
-    for entry in entries:
-        span = entry.span
-        values = {
-            "start": span.start,
-            "end": span.end,
-            "text": span.text,
-            "count": span.count,
-            "rarity": span.rarity,
-        }
-        columns = span.occurrences.dtype.names or ()
-        occurrences = [dict(zip(columns, row.tolist(), strict=True)) for row in span.occurrences]
-        more: dict[str, Any] = {"seen": entry.seen} if entry.seen else {}
-        if is_changed:
-            more["is_normalized"] = True
-        echo_json({**values, **more, "places": occurrences})
+def _as_json(span: Span, seen: _Seen | None) -> dict[str, Any]:
+    return {
+        "start": span.start,
+        "end": span.end,
+        "text": span.text,
+        "count": span.count,
+        "rarity": span.rarity,
+        "seen": None if seen is None else asdict(seen),
+        "occurrences": records(span.occurrences),
+    }

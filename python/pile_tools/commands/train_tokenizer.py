@@ -8,12 +8,12 @@ from typing import Self
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
 from pile_tools.jobs.train_tokenizer import SPECIAL_TOKENS, TrainTokenizerConfig, run
 from pile_tools.progress import Bar
-from pile_tools.read.shards import RecordConfig, find_shards
-from pile_tools.terminal import echo
+from pile_tools.read.shards import RecordConfig
+from pile_tools.terminal import counted, note
 
 
 class Bars:
@@ -63,6 +63,7 @@ class Bars:
     help="A token whose id precedes all others, the first 0; give the option once for each token.",
 )
 @options.threads
+@options.reports
 @options.force
 def command(
     shards: tuple[Path, ...],
@@ -72,6 +73,7 @@ def command(
     max_record: str,
     threads: int,
     force: bool,
+    as_json: bool,
     vocab_size: int,
     min_frequency: int,
     special_tokens: tuple[str, ...],
@@ -94,20 +96,19 @@ def command(
         special_tokens=special_tokens,
         records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
     )
-    found = find_shards(shards)
+    found = artifacts.find_shards(shards)
     with Bars(options.size_of(found), config.n_merges) as bars:
         manifest, is_new = run(found, output, config, threads=threads, force=force, on_progress=bars.update)
-    if not is_new:
-        echo(f"{output} is finished already, nothing to do")
+    if options.is_reported(manifest, output, is_new=is_new, as_json=as_json):
         return
     summary = manifest.summary
-    echo(f"{output}: {summary['vocab_size']:,} tokens, {summary['n_merges']:,} merges")
-    echo(
-        f"trained on {summary['n_documents']:,} documents, {summary['n_text_bytes'] / 1e6:,.1f} MB of text "
-        f"in {len(found)} shards"
+    note(f"{output}: {counted(summary['vocab_size'], 'token')}, {counted(summary['n_merges'], 'merge')}")
+    note(
+        f"trained on {counted(summary['n_documents'], 'document')}, "
+        f"{summary['n_text_bytes'] / 1e6:,.1f} MB of text in {counted(len(found), 'shard')}"
     )
     if summary["n_bad_records"]:
-        echo(f"{summary['n_bad_records']:,} bad records left out")
+        note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
     options.print_passed_over(manifest)
     if summary["vocab_size"] < config.vocab_size:
-        echo(f"the text has no more pairs to merge: fewer tokens than the requested {config.vocab_size:,}")
+        note(f"the text has no more pairs to merge: fewer tokens than the requested {config.vocab_size:,}")

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.jobs.token_shards import find_token_shards, unshard
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo
+from pile_tools.terminal import counted, note
 
 
 @click.command("unshard")
-@click.argument("path", type=options.PATH)
+@click.argument("path", type=artifacts.TOKEN_FILE)
 @click.option("-o", "--output", type=options.PATH, metavar="FILE.bin", required=True, help="File to write.")
+@options.reports
 @options.force
-def command(path: Path, output: Path, force: bool) -> None:
+def command(path: Path, output: Path, force: bool, as_json: bool) -> None:
     """Join the shards in the folder PATH into one file.
 
     For other tools: pile-tools reads shards directly.
@@ -35,5 +36,6 @@ def command(path: Path, output: Path, force: bool) -> None:
             done += n
             bar.update(done)
 
-        shards = unshard(path, output, force=force, on_bytes=on_bytes)
-    echo(f"{output}: {size:,} bytes from {len(shards)} shards")
+        manifest, is_new = unshard(path, output, force=force, on_bytes=on_bytes)
+    if not options.is_reported(manifest, output, is_new=is_new, as_json=as_json):
+        note(f"{output}: {counted(size, 'byte')} from {counted(len(manifest.inputs), 'shard')}")

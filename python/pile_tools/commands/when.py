@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from pile_tools import timeline
 from pile_tools._core import Tokenizer
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import source_of, tokens_from
 from pile_tools.commands.texts import (
@@ -30,7 +33,8 @@ from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.present import charts, pages
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, echo_json, style
+from pile_tools.tables import records
+from pile_tools.terminal import columns, counted, echo, note, print_document, style
 from pile_tools.timeline import When
 from pile_tools.timeline.checkpoints import Intervals, intervals
 
@@ -49,7 +53,7 @@ class _Printed:
 
 
 @click.command("when")
-@click.argument("order")
+@click.argument("order", type=artifacts.ORDER_OR_ADDRESS)
 @click.argument("texts", nargs=-1)
 @texts_file
 @texts_as_ids
@@ -70,7 +74,7 @@ class _Printed:
     show_default=True,
     help="Tokens shown before and after.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print every occurrence as a line of JSON.")
+@options.reports
 @options.plot("occurrences per step between checkpoints")
 @options.batch_size
 @options.row_length
@@ -139,28 +143,27 @@ def command(
         note_normalized(written, answer.changed, decoder)
     if plot is not None:
         pages.write(plot, plot_of(order, answer, between, names, (first, end)))
+        note(f"plot: {plot}")
+    rule = timeline.RULE + ("; across documents within a row too" if across_documents else "")
     if as_json:
-        _print_json(opened, answer, between, names)
-        _print_rule(opened, answer, (first, end), across_documents, err=True)
+        print_document(_document(opened, answer, between, names) | {"rule": rule, "steps": [first, end]})
         return
     if len(queries) > 1:
         _print_texts(answer, names)
     _print_occurrences(opened, answer, _Printed(names, context, between, decoder), limit)
     _print_counts(answer, between)
-    _print_rule(opened, answer, (first, end), across_documents, err=False)
-    if plot is not None:
-        echo(f"plot: {plot}")
+    _print_rule(opened, answer, (first, end), rule)
 
 
 def _steps(given: str | None, n_steps: int) -> tuple[int, int]:
     if given is None:
         return 0, n_steps
-    match = re.fullmatch(r"(\d*):(\d*)", given)
+    match = re.fullmatch(r"([0-9]*):([0-9]*)", given)
     if match is None:
         raise ConfigError(f"--steps {given!r}: expected A:B, such as 0:1000")
     first, end = int(match[1] or 0), int(match[2] or n_steps)
     if not first < end <= n_steps:
-        raise ConfigError(f"--steps {given}: the run has steps 0 to {n_steps - 1}")
+        raise ConfigError(f"--steps {given}: the run has steps 0 to {n_steps - 1:,}")
     return first, end
 
 
@@ -174,16 +177,18 @@ def _within(answer: When, first: int, end: int) -> When:
 def _print_texts(answer: When, names: list[str]) -> None:
     counts = answer.counts()
     n_seen = int((counts.sum(axis=1) > 0).sum())
-    echo(f"{n_seen:,} of {len(names):,} texts are seen, {times(int(counts.sum()))} together")
+    echo(f"{n_seen:,} of {counted(len(names), 'text')} seen, {times(int(counts.sum()))} together")
     ends = first_and_last(answer)
     echo()
     echo(f"{'seen':>9}  {'cut':>7}  {'first step':>10}  {'last step':>10}  text")
     for number, name in enumerate(names[:_N_LISTED]):
         whole, split = counts[number].tolist()
         steps = [f"{of[number]:,}" if whole + split else "-" for of in ends]
-        echo(f"{whole + split:>9,}  {split:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name)}")
+        echo(
+            f"{whole + split:>9,}  {split:>7,}  {steps[0]:>10}  {steps[1]:>10}  {short(name, columns() - 44)}"
+        )
     if len(names) > _N_LISTED:
-        echo(f"... and {len(names) - _N_LISTED:,} more texts; --json prints all")
+        echo(f"... and {counted(len(names) - _N_LISTED, 'more text')}; --json prints all")
 
 
 def _print_occurrences(order: Order, answer: When, how: _Printed, limit: int) -> None:
@@ -228,7 +233,7 @@ def _document_of(order: Order, seen: np.void) -> str:
     source = source_of(order.dataset, document)
     tokens = tokens_from(seen["token"], seen["n_tokens"])
     if seen["n_documents"] > 1:
-        tokens = f"from token {seen['token']:,}, into the next {seen['n_documents'] - 1} documents"
+        tokens = f"from token {seen['token']:,}, into the next {counted(seen['n_documents'] - 1, 'document')}"
     return f"document {document:,}, {tokens}, byte {seen['byte']:,}, epoch {seen['epoch'] + 1}: {source}"
 
 
@@ -246,48 +251,73 @@ def _print_counts(answer: When, between: Intervals) -> None:
         chart = charts.bar(float(sums[i] / sums.max()))
         echo(f"{labels[i]:<{max(width, 19)}}  {sums[i]:>9,}  {counts[i, 1]:>7,}  {chart}")
     if len(shown) > _N_LISTED:
-        echo(f"... and {len(shown) - _N_LISTED} more intervals; --plot draws all")
-    echo(f"all {len(sums)} intervals: |{charts.sparkline(sums.tolist())}|")
+        echo(f"... and {counted(len(shown) - _N_LISTED, 'more interval')}; --plot draws all")
+    echo(f"all {counted(len(sums), 'interval')}: |{charts.sparkline(_binned(sums, columns() - 24))}|")
 
 
-def _print_rule(order: Order, answer: When, steps: tuple[int, int], across: bool, *, err: bool) -> None:
+def _binned(sums: NDArray[np.int64], n_bins: int) -> list[int]:
+    """The sums, of neighbouring intervals together if there are more than `n_bins`."""
+    return [int(part.sum()) for part in np.array_split(sums, min(n_bins, len(sums)))]
+
+
+def _print_rule(order: Order, answer: When, steps: tuple[int, int], rule: str) -> None:
     first, end = steps
     n_rows = (end - first) * answer.batch_size
-    documents = "documents" if order.knows_documents else "rows, whose documents are unknown"
-    rule = timeline.RULE + ("; across documents within a row too" if across else "")
-    echo(err=err)
-    echo(f"rule: {rule}", err=err)
+    documents = counted(answer.n_documents, "document" if order.knows_documents else "row")
+    unknown = "" if order.knows_documents else ", whose documents are unknown"
+    echo()
+    echo(f"rule: {rule}")
     echo(
         f"searched{' by the index' if answer.by_index else ''}: "
-        f"{answer.n_documents:,} {documents}, {answer.n_tokens:,} tokens; "
-        f"steps {first:,} to {end - 1:,}, {n_rows:,} rows of {order.samples.sample_length:,} tokens",
-        err=err,
+        f"{documents}{unknown}, {counted(answer.n_tokens, 'token')}; steps {first:,} to {end - 1:,}, "
+        f"{counted(n_rows, 'row')} of {counted(order.samples.sample_length, 'token')}"
     )
     unseen = [
-        (int(answer.n_beyond.sum()), "occurrences after the run's last step"),
-        (int(answer.n_unreached.sum()), "occurrences with tokens in no row"),
-        (answer.n_without_bytes, "tokens whose ids decode to nothing"),
+        (int(answer.n_beyond.sum()), "after the run's last step"),
+        (int(answer.n_unreached.sum()), "with tokens in no row"),
     ]
-    listed = ", ".join(f"{n:,} {what}" for n, what in unseen if n)
-    echo(f"not seen: {listed or 'nothing'}", err=err)
+    listed = [f"{counted(n, 'occurrence')} {what}" for n, what in unseen if n]
+    if n := answer.n_without_bytes:
+        listed.append(f"{counted(n, 'token')} whose ids decode to nothing")
+    echo(f"not seen: {', '.join(listed) or 'nothing'}")
 
 
-def _print_json(order: Order, answer: When, between: Intervals, names: list[str]) -> None:
-    fields = answer.sightings.dtype.names or ()
-    for row in answer.sightings:
-        values = dict(zip(fields, row.tolist(), strict=True))
+def _document(order: Order, answer: When, between: Intervals, names: list[str]) -> dict[str, Any]:
+    """The document of `--json`, without the rule and the steps."""
+    queries = (
+        {
+            "query": unquoted(name),
+            "normalized": answer.texts[number].decode(errors="replace") if number in answer.changed else None,
+            "count": whole + split,
+            "n_split": split,
+            "n_beyond": int(answer.n_beyond[number]),
+            "n_unreached": int(answer.n_unreached[number]),
+        }
+        for number, (name, (whole, split)) in enumerate(zip(names, answer.counts().tolist(), strict=True))
+    )
+    return {
+        "by_index": answer.by_index,
+        "batch_size": answer.batch_size,
+        "n_documents": answer.n_documents,
+        "n_tokens": answer.n_tokens,
+        "n_without_bytes": answer.n_without_bytes,
+        "queries": queries,
+        "sightings": _sightings(order, answer, between, names),
+    }
+
+
+def _sightings(order: Order, answer: When, between: Intervals, names: list[str]) -> Iterator[dict[str, Any]]:
+    for row in records(answer.sightings):
+        values: dict[str, Any] = dict(row)
         if not order.knows_documents:
             values |= dict.fromkeys(("document", "byte", "token", "epoch"))
         origin = None if values["document"] is None else order.dataset.origin(values["document"])
-        before, after = between.around(values["step"])
-        more = {
-            "string": unquoted(names[values["text"]]),
+        before, after = between.around(row["step"])
+        yield values | {
+            "query": unquoted(names[values.pop("text")]),
             "shard": origin and origin["shard"],
             "record": origin and origin["record"],
             "subset": origin and origin["subset"],
             "checkpoint_before": before,
             "checkpoint_after": after,
         }
-        if values["text"] in answer.changed:
-            more["normalized"] = answer.texts[values["text"]].decode(errors="replace")
-        echo_json(values | more)

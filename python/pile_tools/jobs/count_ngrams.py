@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shutil
 import tempfile
 import uuid
@@ -96,7 +97,7 @@ def parse_lengths(given: str) -> tuple[int, ...]:
     lengths: set[int] = set()
     for part in given.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
+        if not re.fullmatch(r"[0-9]+", first) or (dash and not re.fullmatch(r"[0-9]+", last)):
             raise ConfigError(f"n {given!r}: expected a number, a range such as 1-5, or a list such as 1,3")
         if len(first) > 5 or len(last) > 5 or int(last if dash else first) > MAX_N:
             raise ConfigError(f"n {given!r}: lengths are at most {MAX_N:,}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +62,9 @@ class CountTermsConfig:
     records: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
-        if self.within != "unit" and not (self.within.isdecimal() and 0 < int(self.within) < 2**31):
+        if self.within != "unit" and not (
+            re.fullmatch(r"[0-9]{1,10}", self.within) and 0 < int(self.within) < 2**31
+        ):
             raise ConfigError(f"within must be unit or a number of words, got {self.within}")
 
     @property

@@ -7,6 +7,7 @@ An interrupted job resumes with the finished segments in `PREFIX.index.partial/`
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,18 +60,13 @@ class IndexConfig:
         return parse_size(self.memory)
 
 
-def plan(prefix: Path, config: IndexConfig) -> IndexPlan:
-    """The resources that the index needs: `pieces` (the segments), `memory_bytes` and `disk_bytes`.
-
-    Raises:
-        FormatError: The dataset is damaged.
-        OSError: The dataset cannot be read.
-    """
-    return _core.plan_index(TokenDataset(prefix), config.memory_bytes)
-
-
 def run(
-    prefix: Path, config: IndexConfig, *, force: bool = False, on_progress: OnProgress = None
+    prefix: Path,
+    config: IndexConfig,
+    *,
+    force: bool = False,
+    on_plan: Callable[[IndexPlan], object] = lambda plan: None,
+    on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
     """Builds the index of the dataset at `prefix`; returns its manifest, and whether it was made now.
 
@@ -78,6 +74,8 @@ def run(
         prefix: Path of the dataset without its suffixes.
         config: The settings of the index.
         force: Replace an index of another dataset or with other settings.
+        on_plan: Called before the work with the resources that the index needs: `pieces` (the segments),
+            `memory_bytes` and `disk_bytes`.
         on_progress: Called with the tokens counted plus the tokens sorted: at the end, twice those of the
             dataset.
 
@@ -94,7 +92,9 @@ def run(
     request = _request(prefix, dataset, config, source, target.folder)
 
     def build(folder: Path) -> Built:
-        _check_disk(folder, dataset, config)
+        plan = _core.plan_index(dataset, config.memory_bytes)
+        _check_disk(folder, plan)
+        on_plan(plan)
         tokenizer = source.load() if source else None
         built = _core.build_index(dataset, tokenizer, folder, config.memory_bytes, on_progress)
         names = ["ranks", *(f"piece-{number:05}" for number in range(built["n_pieces"]))]
@@ -114,10 +114,9 @@ def _request(
     return Request("index", {"texts": config.texts, "memory_bytes": config.memory_bytes}, inputs)
 
 
-def _check_disk(partial: Path, dataset: TokenDataset, config: IndexConfig) -> None:
+def _check_disk(partial: Path, plan: IndexPlan) -> None:
     """Raises PileError if the segments still to be written do not fit on the disk."""
-    needed = _core.plan_index(dataset, config.memory_bytes)["disk_bytes"]
-    needed -= sum(path.stat().st_size for path in partial.glob("piece-*"))
+    needed = plan["disk_bytes"] - sum(path.stat().st_size for path in partial.glob("piece-*"))
     free = shutil.disk_usage(partial).free
     if needed > free:
         raise PileError(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pile_tools import _core, manifest, publish
 from pile_tools.errors import ConfigError, FormatError
-from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Request
+from pile_tools.manifest import MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read.texts import read_lines
 from pile_tools.tokens import datasets
@@ -28,10 +28,9 @@ _CHUNK_BYTES = 8 << 20
 _SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5,})-of-(?P<last>\d{5,})\.bin")
 _HASH = r"[0-9a-fA-F]{64}"
 #: The lines of `sha256sum`, and those of Pythia's `shard_hashes.txt`.
-_HASH_LINES = (
-    re.compile(rf"(?P<hash>{_HASH})[ \t]+\*?(?P<name>.+)"),
-    re.compile(rf"\*?(?P<name>.+?)[ \t]+(?P<hash>{_HASH})[ \t]*"),
-)
+_HASH_FIRST = re.compile(rf"({_HASH})[ \t]+(.+)")
+#: Matched from the end, where the hash has a fixed length: a search from the start takes quadratic time.
+_HASH_LAST = re.compile(rf"[ \t]{_HASH}\Z")
 
 OnBytes = Callable[[int], object]
 
@@ -57,8 +56,10 @@ def shard(
     shard_bytes: int = SHARD_BYTES,
     force: bool = False,
     on_bytes: OnBytes = lambda n: None,
-) -> list[Path]:
-    """Splits a token file into `folder/NAME-000NN-of-000MM.bin`, MM the last number; returns the shards.
+) -> tuple[Manifest, bool]:
+    """Splits a token file into `folder/NAME-000NN-of-000MM.bin`, MM the last number.
+
+    Returns the manifest, which lists the shards, and whether they were made now (True) or before (False).
 
     Args:
         path: The token file `NAME.bin`, or shards of it, which are split again.
@@ -96,14 +97,13 @@ def shard(
 
     request = Request("token-shards", {"shard_bytes": shard_bytes}, entries)
     target = Target.of(datasets.with_suffix(folder / base, datasets.SHARDS + MANIFEST_SUFFIX))
-    publish.make(target, request, build, force=force, names=names)
-    return [folder / name for name in names]
+    return publish.make(target, request, build, force=force, names=names)
 
 
 def unshard(
     path: Path, output: Path, *, force: bool = False, on_bytes: OnBytes = lambda n: None
-) -> list[tuple[Path, int]]:
-    """Joins the shards in a folder into one file; returns the shards with their sizes in bytes.
+) -> tuple[Manifest, bool]:
+    """Joins the shards in a folder into one file; returns its manifest, and whether it was made now.
 
     Args:
         path: The folder of the shards, or one of them.
@@ -132,31 +132,44 @@ def unshard(
     request = Request("token-file", {}, entries)
     # `NAME.manifest.json` is the name of a dataset's manifest.
     target = Target.of(datasets.with_suffix(output, MANIFEST_SUFFIX))
-    publish.make(target, request, build, force=force, names=[output.name])
-    return shards
+    return publish.make(target, request, build, force=force, names=[output.name])
 
 
 def read_hashes(path: Path) -> dict[str, str]:
-    """The SHA-256 by file name in a list like that of `sha256sum` or Pythia's `shard_hashes.txt`.
+    """The SHA-256 by file, with its folders, in a list of `sha256sum` or like Pythia's `shard_hashes.txt`.
 
     Raises:
-        FormatError: A line is not a name and a hash, or there are none.
+        FormatError: A line is not a name and a hash, a name has two hashes, or there are none.
         PileError: The list is UTF-16 or UTF-32.
         OSError: The list cannot be read.
     """
-    hashes = {}
+    hashes: dict[str, str] = {}
     for number, data in enumerate(read_lines(path), start=1):
         # File names may have any bytes except a line feed.
         line = data.decode(errors="surrogateescape").strip(" \t")
         if not line:
             continue
-        found = next((match for form in _HASH_LINES if (match := form.fullmatch(line))), None)
+        found = _name_and_hash(line)
         if found is None:
-            raise FormatError(f"line {number} is not a name and its SHA-256: {line[:80]!r} ({path})")
-        hashes[Path(found["name"]).name] = found["hash"].lower()
+            raise FormatError(f"line {number:,} is not a name and its SHA-256: {line[:80]!r} ({path})")
+        name, sha256 = found
+        if hashes.setdefault(name, sha256) != sha256:
+            raise FormatError(f"line {number:,} gives another SHA-256 of {name} than a line before ({path})")
     if not hashes:
         raise FormatError(f"holds no hashes ({path})")
     return hashes
+
+
+def _name_and_hash(line: str) -> tuple[str, str] | None:
+    """The name and the hash in a line without spaces around it; None if they are not there."""
+    if found := _HASH_FIRST.fullmatch(line):
+        name, sha256 = found[2], found[1]
+    elif _HASH_LAST.search(line, max(0, len(line) - SHA256_DIGITS - 1)):
+        name, sha256 = line[:-SHA256_DIGITS].rstrip(" \t"), line[-SHA256_DIGITS:]
+    else:
+        return None
+    name = name.removeprefix("*")
+    return (str(Path(name)), sha256.lower()) if name else None
 
 
 def _refuse_own(output: Path, files: list[tuple[Path, int]]) -> None:

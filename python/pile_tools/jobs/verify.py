@@ -6,7 +6,7 @@ import contextlib
 import glob
 import hashlib
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from pile_tools.jobs import token_shards
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, ORDER_FILE, Entry, Manifest
 from pile_tools.publish import Target
 from pile_tools.read.shards import STANDARD_INPUT
+from pile_tools.terminal import counted
 from pile_tools.tokens import datasets
 from pile_tools.tokens.concatenated import as_one
 
@@ -127,6 +128,8 @@ def run_hashes(
 ) -> list[Check]:
     """Checks the files of a folder, such as shards, by a list of names and SHA-256.
 
+    A name may have folders: those below `path`, or those of the machine where the list was written.
+
     Args:
         path: The folder.
         hashes: The list, see `token_shards.read_hashes`; every file in it must exist.
@@ -137,10 +140,21 @@ def run_hashes(
         FormatError: `hashes` is not such a list.
         OSError: The list cannot be read.
     """
-    expected = token_shards.read_hashes(hashes).items()
+    expected = token_shards.read_hashes(hashes)
+    n_named = Counter(Path(name).name for name in expected)
     verifier = _Verifier(chain=False)
-    checks = (verifier.file(path / name, {"sha256": sha256}, None, "WRONG") for name, sha256 in expected)
+    checks = (
+        verifier.file(_listed(path, Path(name), n_named), {"sha256": sha256}, None, "WRONG")
+        for name, sha256 in expected.items()
+    )
     return _all_passed(checks, on_check)
+
+
+def _listed(folder: Path, name: Path, n_named: Counter[str]) -> Path:
+    """The file in `folder` that a list names, with its folders or, if that is not ambiguous, without."""
+    whole = folder / name.relative_to(name.anchor)
+    is_known = n_named[name.name] > 1 or os.path.lexists(whole)
+    return whole if is_known else folder / name.name
 
 
 def _all_passed(checks: Iterable[Check], on_check: Callable[[Check], object]) -> list[Check]:
@@ -151,7 +165,7 @@ def _all_passed(checks: Iterable[Check], on_check: Callable[[Check], object]) ->
         done.append(check)
     wrong = [check.what for check in done if check.state == "WRONG"]
     if wrong:
-        raise VerifyError(f"{len(wrong)} of {len(done)} checks failed: {'; '.join(wrong)}")
+        raise VerifyError(f"{len(wrong):,} of {counted(len(done), 'check')} failed: {'; '.join(wrong)}")
     return done
 
 
@@ -259,7 +273,7 @@ class _Verifier:
         except OSError as err:
             return Check("WRONG", _reason(err), artifact)
         if "bytes" in entry and n_bytes != entry["bytes"]:
-            wrong = f"{path} has {n_bytes} bytes, the manifest says {entry['bytes']}"
+            wrong = f"{path} has {counted(n_bytes, 'byte')}, the manifest says {entry['bytes']:,}"
             return Check("WRONG", wrong, artifact)
         if "sha256" not in entry:
             return Check("unsure", f"{path} ({n_bytes:,} bytes): its checksum is unknown", artifact)
@@ -377,12 +391,14 @@ def _check_shards(shards: list[Path], entry: Entry, artifact: Path) -> Check:
                     n_bytes += len(data)
     except (PileError, OSError) as err:
         return Check("WRONG", _reason(err), artifact)
-    files = f"{shards[0]} and {len(shards) - 1} more shards"
+    files = f"{shards[0]} and {counted(len(shards) - 1, 'more shard')}"
     # The entry of an input may have no size.
     if n_bytes != entry.get("bytes", n_bytes):
-        return Check("WRONG", f"{files} have {n_bytes} bytes, the manifest says {entry['bytes']}", artifact)
+        return Check(
+            "WRONG", f"{files}: {counted(n_bytes, 'byte')}, the manifest says {entry['bytes']:,}", artifact
+        )
     if digest.hexdigest() != entry["sha256"]:
-        return Check("WRONG", f"{files} have another SHA-256 than the expected one", artifact)
+        return Check("WRONG", f"{files} with another SHA-256 than the expected one", artifact)
     return Check("ok", f"{files} ({n_bytes:,} bytes)", artifact, shards[0])
 
 

@@ -146,6 +146,11 @@ def find_shards(inputs: Iterable[str | Path]) -> Shards:
     )
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a file of this name in a folder is read as a shard, unless it is an artifact."""
+    return _SHARD.search(name) is not None
+
+
 def is_stream(path: Path) -> bool:
     """Whether a path is standard input, a pipe or a device, whose bytes can be read only once."""
     if path == STANDARD_INPUT or str(path).startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")):
@@ -294,10 +299,10 @@ class _Finder:
     def _add_file(self, path: Path, source: Path, *, is_named: bool = False) -> None:
         if not path.is_file():
             self.ignored[path] = "no regular file; a pipe is read where it is named itself"
-        elif not (is_named or _SHARD.search(path.name)):
+        elif not (is_named or is_shard_name(path.name)):
             self.ignored[path] = "its name is not that of a shard"
-        elif artifact := _artifact(path):
-            self.ignored[path] = f"{artifact}, not a shard"
+        elif kind := artifact(path):
+            self.ignored[path] = f"{kind}, not a shard"
             # A shell that expands `folder/*` names artifacts too: they are no error.
             if is_named:
                 self._matched.add(source)
@@ -365,7 +370,7 @@ def _folders_in(folder: Path) -> Iterator[Path]:
                 stack.append(entry)
 
 
-def _artifact(path: Path) -> str | None:
+def artifact(path: Path) -> str | None:
     """The kind of artifact that our commands wrote as this file, or None.
 
     Its manifest identifies it, or else its content: a shard has an object on each line, these files are one.

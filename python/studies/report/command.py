@@ -6,16 +6,16 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
-from pile_tools.terminal import echo, shell_quote
+from pile_tools.commands import artifacts, options
+from pile_tools.terminal import note, shell_quote
 from studies.report import job
 
 
 @click.command("report")
-@click.argument("run", type=options.PATH)
+@click.argument("run", type=artifacts.RUN)
 @click.option(
     "--memorization",
-    type=options.PATH,
+    type=artifacts.STUDY,
     required=True,
     metavar="DIR",
     help="Results of pile-study memorization for this run.",
@@ -23,8 +23,9 @@ from studies.report import job
 @click.option(
     "-o", "--output", type=options.PATH, required=True, metavar="FILE.html", help="The page to write."
 )
+@options.reports
 @options.force
-def command(run: Path, memorization: Path, output: Path, force: bool) -> None:
+def command(run: Path, memorization: Path, output: Path, force: bool, as_json: bool) -> None:
     """Write one page about RUN: its data, tokens, order, training and what it memorized.
 
     The page is a single file that needs no network: send it to a colleague or print it. It measures nothing
@@ -35,9 +36,8 @@ def command(run: Path, memorization: Path, output: Path, force: bool) -> None:
       pile-study report demo/run --memorization demo/memorization \\
         -o demo/report.html
     """
-    _, is_new = job.run(run, memorization, output, force=force)
-    if not is_new:
-        echo(f"already done: {output}; nothing to do")
+    made, is_new = job.run(run, memorization, output, force=force)
+    if options.is_reported(made, output, is_new=is_new, as_json=as_json):
         return
-    echo(f"{output}: {output.stat().st_size / 1e3:,.0f} kB; open it in a browser")
-    echo(f"next: pile-tools verify {shell_quote(output)} --chain")
+    note(f"{output}: {output.stat().st_size / 1e3:,.0f} kB; open it in a browser")
+    note(f"next: pile-tools verify {shell_quote(output)} --chain")

@@ -1,0 +1,182 @@
+"""A folder with one of each kind of artifact, made by the commands, and a call of each command on it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from pile_tools.cli import run
+
+#: Subset and shard names are longer than a column of a terminal.
+SUBSETS = ["Books with a name that is much longer than any column of a table has room for", "Code", None]
+LONG = "a-folder-with-a-long-name"
+
+CONFIG = """
+order = "tokens"
+output = "run"
+tokenizer = "tokenizer.json"
+[model]
+hidden_size = 32
+n_layers = 2
+n_heads = 4
+[optimizer]
+lr = 0.01
+"""
+
+#: A call of every command, in an order in which each finds what it needs.
+CALLS = [
+    "pile-tools sample {LONG}/sample --megabytes 0.1 --shards 1",
+    "pile-tools train-tokenizer shards -o tokenizer.json --vocab-size 300",
+    "pile-tools tokenize shards -o tokens/sample --tokenizer tokenizer.json",
+    "pile-tools tokenize shards -o {LONG}/parts --tokenizer tokenizer.json --part 1/2",
+    "pile-tools merge tokens/sample tokens/sample -o {LONG}/both",
+    "pile-tools label {LONG}/foreign shards --tokenizer tokenizer.json",
+    "pile-tools index tokens/sample",
+    "pile-tools order tokens/sample --seq-length 64 --steps 6 --batch-size 4 --seed 1",
+    "pile-tools shard tokens/sample.bin -o sharded --bytes 10000",
+    "pile-tools unshard sharded -o {LONG}/joined.bin",
+    "pile-tools shard rows/rows.bin -o {LONG}/rows --bytes 8196",
+    "pile-tools show tokens/sample 5",
+    "pile-tools show tokens/sample -1 --tokens",
+    "pile-tools show tokens/sample 5 --raw",
+    "pile-tools show {LONG}/unlabelled 5 --tokens",
+    "pile-tools search tokens/sample alpha 日本語 --order tokens",
+    "pile-tools search tokens/sample alpha",
+    "pile-tools search tokens/sample alpha --count",
+    "pile-tools search tokens/sample alpha --next",
+    'pile-tools search tokens/sample --cnf [["alpha"],["beta"]]',
+    "pile-tools trace-text tokens/sample text.txt --order tokens",
+    "pile-tools count-ngrams tokens/sample --n 1-2",
+    "pile-tools count-ngrams shards --by-subset",
+    "pile-tools count-ngrams shards --by-subset -o ngrams.tsv",
+    "pile-tools count-terms terms.txt shards --by-subset",
+    "pile-tools count-terms terms.txt tokens --checkpoints 2 --pairs all -o terms.tsv",
+    "pile-tools count-numbers tokens --checkpoints 2",
+    "pile-tools batch tokens --step 1",
+    "pile-tools batch tokens --step 1 --row 2 --tokens",
+    "pile-tools batch rows --step 0 --batch-size 1",
+    "pile-tools export tokens --steps 0:2 -o steps.csv",
+    "pile-tools when tokens alpha 日本語",
+    "pile-tools when tokens alpha --limit 3",
+    "pile-tools when rows --ids 300 --batch-size 1",
+    "pile-tools trace tokens 5",
+    "pile-tools repeats tokens --every 2",
+    "pile-tools mixture tokens --every 2",
+    "pile-tools verify tokens",
+    "pile-train config.toml --threads 1",
+    "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",
+    "pile-study report run --memorization study -o report.html",
+    "pile-tools verify run --chain",
+]
+
+MODULES = {"pile-tools": "pile_tools.cli", "pile-train": "trainer.cli", "pile-study": "studies.cli"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """The exit code of a command and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@dataclass(frozen=True)
+class World:
+    """A folder with artifacts.
+
+    Attributes:
+        folder: The folder, in which the calls run.
+        printed: What each of `calls` printed when it was run first, by its words.
+    """
+
+    folder: Path
+    printed: dict[tuple[str, ...], Done] = field(default_factory=dict)
+
+    def call(self, *words: str | Path, columns: int = 80) -> Done:
+        """Runs a command line of any of our commands in the folder, in this process, on a narrow terminal."""
+        program, *arguments = map(str, words)
+        module = importlib.import_module(MODULES[program])
+        group = module.command if program == "pile-train" else module.group
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(self.folder),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.MonkeyPatch.context() as patch,
+        ):
+            patch.setenv("COLUMNS", str(columns))
+            code = run(group, arguments)
+        return Done(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def calls() -> list[tuple[str, ...]]:
+    """The words of a call of every command."""
+    return [tuple(call.format(LONG=LONG).split()) for call in CALLS]
+
+
+@pytest.fixture(scope="session")
+def world(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_shard: Callable[..., Path],
+    calls: list[tuple[str, ...]],
+    cli: Callable[..., object],
+) -> Iterator[World]:
+    """A folder in which every call was run once."""
+    world = World(tmp_path_factory.mktemp("world"))
+    folder = world.folder
+    (folder / LONG).mkdir()
+    words = ["alpha", "beta", "gamma", "delta", "naïve", "日本語", "7", "12", "don't", "x_1"]
+    for shard in range(2):
+        texts = [" ".join(words[(i * 7 + k * k + shard) % 10] for k in range(i % 90)) for i in range(120)]
+        records = [
+            {"text": text, "meta": {} if SUBSETS[i % 3] is None else {"pile_set_name": SUBSETS[i % 3]}}
+            for i, text in enumerate(texts)
+        ]
+        write_shard(folder / "shards" / f"{shard:02}-{LONG}.jsonl.zst", records)
+    (folder / "terms.txt").write_text("alpha\nbeta gamma\n日本語\nnowhere\n")
+    (folder / "text.txt").write_text(f"Before. {texts[80]} After.")
+    (folder / "config.toml").write_text(CONFIG)
+    (folder / "rows").mkdir()
+    (folder / "rows" / "rows.bin").write_bytes(bytes(2) + (300).to_bytes(2, "little") * (3 * 2049 - 1))
+    for call in calls:
+        if call[1] == "label":
+            for name in ("foreign", "unlabelled"):
+                for suffix in (".bin", ".idx"):
+                    shutil.copyfile(folder / f"tokens/sample{suffix}", folder / LONG / f"{name}{suffix}")
+        if call[0] == "pile-train":
+            # DeepSpeed changes the process it runs in.
+            done = cli(*call[1:], module="trainer.cli", cwd=folder, env={**os.environ, "COLUMNS": "80"})
+            world.printed[call] = Done(done.returncode, done.stdout, done.stderr)  # type: ignore[attr-defined]
+        else:
+            world.printed[call] = world.call(*call)
+        assert world.printed[call].code == 0, (call, world.printed[call].err)
+    return world
+
+
+def every_command() -> dict[str, list[str]]:
+    """The names of the subcommands of each program."""
+    from pile_tools.cli import SECTIONS as data
+    from studies.cli import SECTIONS as studies
+
+    names = {"pile-tools": data, "pile-study": studies}
+    found = {program: [n for section in of.values() for n in section] for program, of in names.items()}
+    return found | {"pile-train": [""]}
+
+
+def parsed(text: str) -> dict[str, object]:
+    """The one JSON document of a command's standard output."""
+    assert text.count("\n") == 1
+    found = json.loads(text)
+    assert isinstance(found, dict)
+    return found
