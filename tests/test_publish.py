@@ -148,6 +148,18 @@ KINDS: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("kind", [name for name in KINDS if name != "a link"])
+def test_what_is_no_file_is_not_a_finished_output(tmp_path: Path, kind: str) -> None:
+    """Whatever its size: a pipe has 0 bytes, a folder often as many as a block."""
+    KINDS[kind](tmp_path / "like it")
+    size = (tmp_path / "like it").stat().st_size
+    make(tmp_path, {"x.a": "1" * size})
+    (tmp_path / "x.a").unlink()
+    KINDS[kind](tmp_path / "x.a")
+    with pytest.raises(OutputExistsError, match=r"x\.a is no file of finished output"):
+        make(tmp_path, {"x.a": "1" * size})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["x.a", "x.manifest.json"])
 def test_only_regular_files_are_replaced(tmp_path: Path, kind: str, name: str) -> None:

@@ -353,6 +353,9 @@ def _fault(path: Path, entry: Entry) -> str | None:
     """The fault of a file of finished output, missing or of another size. None if there is none."""
     if not path.exists():
         return f"{entry['path']} is missing"
+    # A folder has a size too.
+    if not path.is_file():
+        return f"{entry['path']} is no file"
     if path.stat().st_size != entry["bytes"]:
         return f"{entry['path']} has {path.stat().st_size} bytes instead of {entry['bytes']}"
     if path.name != MANIFEST_FILE:
