@@ -48,7 +48,7 @@ def test_pythias_shards_are_an_order(row_shards: Path, rows: np.ndarray[Any, Any
         assert (len(order), order.steps) == (40, 5)
         for step in range(5):
             assert np.array_equal(order.batch(step), rows[step * 8 : step * 8 + 8])
-        assert order.batch_spans(1)[:, 1].tolist() == [-1] * 8
+        assert order.batch_spans(1)["document"].tolist() == [-1] * 8
         assert not order.knows_documents
         assert np.array_equal(pickle.loads(pickle.dumps(order)).batch(3), order.batch(3))
     with pytest.raises(ConfigError, match="no step 5"):
@@ -457,7 +457,7 @@ def test_steps_are_exported(order: Order, tmp_path: Path, cli: Any) -> None:
     ]
     assert (
         table.column("document").to_pylist()[: len(order.batch_spans(2))]
-        == order.batch_spans(2)[:, 1].tolist()
+        == order.batch_spans(2)["document"].tolist()
     )
     assert cli("export", order.path, "--steps", "2:5", "-o", file).returncode == 1
     assert cli("export", order.path, "--steps", "4", "-o", file).returncode == 2

@@ -8,7 +8,6 @@ from typing import Any
 
 import click
 import numpy as np
-from numpy.typing import NDArray
 
 from pile_tools import publish
 from pile_tools._core import Tokenizer
@@ -18,6 +17,7 @@ from pile_tools.commands.origins import range_of, subset_labels
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.order.remote import RemoteRows
+from pile_tools.tables import Table
 from pile_tools.terminal import counted, echo, echo_text, note, print_document, style
 from pile_tools.types import Tokens
 
@@ -91,7 +91,7 @@ def command(
         echo()
         echo(f"row {number:,}, sample {first + number:,}")
         offset = 0
-        for _, document, start, length in spans[spans[:, 0] == number].tolist():
+        for _, document, start, length in spans[spans["row"] == number].tolist():
             source = (
                 "document unknown, subset unknown"
                 if document < 0
@@ -112,8 +112,8 @@ def _write_npy(path: Path, tokens: Tokens, *, force: bool) -> None:
     publish.write_file(path, fill, force=force)
 
 
-def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray[np.int64]) -> None:
-    n_documents = len(np.unique(spans[:, 1]))
+def _print_head(order: Order, step: int, first: int, n_rows: int, spans: Table) -> None:
+    n_documents = len(np.unique(spans["document"]))
     documents = f"from {counted(n_documents, 'document')}" if order.knows_documents else "documents unknown"
     echo(
         f"step {step:,}: samples {first:,} to {first + n_rows - 1:,} of {len(order.samples):,}, "
@@ -121,8 +121,8 @@ def _print_head(order: Order, step: int, first: int, n_rows: int, spans: NDArray
     )
     shares: Counter[str | None] = Counter()
     names = order.dataset.subsets
-    numbers = order.dataset.subset_numbers(spans[:, 1].copy()) if names else np.full(len(spans), -1)
-    for number, length in zip(numbers.tolist(), spans[:, 3].tolist(), strict=True):
+    numbers = order.dataset.subset_numbers(spans["document"].copy()) if names else np.full(len(spans), -1)
+    for number, length in zip(numbers.tolist(), spans["length"].tolist(), strict=True):
         shares[names[number] if number >= 0 else None] += length
     total = sum(shares.values()) or 1
     ranked = shares.most_common()
@@ -138,12 +138,12 @@ def _json(
     first: int,
     row: int,
     tokens: Tokens,
-    spans: NDArray[np.int64],
+    spans: Table,
     decoder: Tokenizer | None,
 ) -> dict[str, Any]:
     """A row as JSON: unknown documents and subsets are null."""
     found, offset = [], 0
-    for _, document, start, length in spans[spans[:, 0] == row].tolist():
+    for _, document, start, length in spans[spans["row"] == row].tolist():
         origin = order.dataset.origin(document) if document >= 0 else None
         text = None if decoder is None else _text(tokens[row, offset : offset + length], decoder)
         span = {

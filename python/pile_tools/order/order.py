@@ -18,6 +18,7 @@ from pile_tools import _core, manifest
 from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, UnknownBatchSizeError, UnknownTokenizerError
 from pile_tools.manifest import ORDER_FILE, Manifest
+from pile_tools.tables import Table, named
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 from pile_tools.tokens.concatenated import as_one
@@ -255,9 +256,16 @@ class Order:
         for step in range(start, stop):
             yield step, self.batch(step, batch_size)
 
-    def batch_spans(self, step: int, batch_size: int | None = None) -> NDArray[np.int64]:
-        """The runs of documents in a step's samples: (n_spans, 4) int64, row, document, start, tokens."""
-        return self.samples.spans(*self.first_sample(step, batch_size))
+    def batch_spans(self, step: int, batch_size: int | None = None) -> Table:
+        """The runs of documents in a step's samples, row after row, as a table.
+
+        Columns, all int64: row, document (-1: unknown), token (first in the document), length (tokens).
+
+        Raises:
+            ConfigError: The step is out of range, or no batch size is known.
+        """
+        spans = self.samples.spans(*self.first_sample(step, batch_size))
+        return named(spans, ("row", "document", "token", "length"))
 
     def micro_batch(
         self,
