@@ -7,7 +7,6 @@ import difflib
 import errno
 import importlib
 import os
-import re
 import sys
 import traceback
 import typing
@@ -162,10 +161,6 @@ def _warnings_as_lines() -> typing.Iterator[None]:
         yield
 
 
-#: Settings of the core, and the argument `force` of jobs, in their messages: options have the same names.
-_SETTING = re.compile(r"(?<![\w-])(max-record|on-bad-record)(?![\w-])|(?<=; )(force)(?= \w+ it)")
-
-
 def _report(err: BaseException) -> int:
     """Prints one line for `err` on standard error; returns its exit code."""
     match err:
@@ -187,12 +182,12 @@ def _report(err: BaseException) -> int:
         case UnknownBatchSizeError():
             return _say(f"{err}; give --batch-size", EXIT_USAGE)
         case ConfigError():
-            return _say(str(err), EXIT_USAGE)
+            return _say(terminal.with_options(str(err)), EXIT_USAGE)
         case ReaderLeftError():
             terminal.silence_stdout()
             return EXIT_DONE
         case PileError():
-            return _say(_SETTING.sub(r"--\g<0>", str(err)), EXIT_FAILURE)
+            return _say(terminal.with_options(str(err)), EXIT_FAILURE)
         case OSError():
             if err.filename == terminal.STANDARD_OUTPUT:
                 terminal.silence_stdout()

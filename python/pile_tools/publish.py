@@ -301,10 +301,13 @@ def own_files(target: Target) -> set[str]:
 
 
 def remove(found: Manifest) -> None:
-    """Removes an artifact: its manifest, then the regular files it lists whose size and checksum match."""
-    found.path.unlink()
+    """Removes an artifact: the regular files it lists whose size and checksum match, then its manifest.
+
+    The manifest is the last, as only it says which files are ours: a removal that was stopped can go on.
+    """
     for entry in found.outputs:
         _remove_own(found.folder, entry)
+    found.path.unlink()
     scratch_folders.sync_folder(found.folder)
 
 

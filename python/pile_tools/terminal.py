@@ -102,6 +102,17 @@ def echo(*parts: str | Styled, err: bool = False) -> None:
     _write(_styled(_wrapped([_escaped_part(part) for part in parts], limit)), err)
 
 
+#: Settings of the core, and the argument `force` of jobs, in their messages.
+_SETTING = re.compile(
+    r"(?<![\w-])(max-record|on-bad-record)(?![\w-])|(?<=; )(force)(?= (?:\w+ it|starts again))"
+)
+
+
+def with_options(message: str) -> str:
+    """A message of the library in which settings are named as the options of commands: `--force`."""
+    return _SETTING.sub(r"--\g<0>", message)
+
+
 def echo_text(*parts: str | Styled, err: bool = False) -> None:
     """Prints text of several lines. Raises ReaderLeftError, OSError."""
     _write("".join(_shown(part, escape_text) for part in parts), err)

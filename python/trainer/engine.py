@@ -237,7 +237,7 @@ class Engine:
         with _quiet():
             path, _ = self._deepspeed.load_checkpoint(str(folder), tag=TAG)
         if path is None:
-            raise PileError(f"no training state; --force starts again ({folder})")
+            raise PileError(f"no training state; force starts again ({folder})")
 
 
 def _optimizer(model: nn.Module, config: AdamW) -> torch.optim.Optimizer:

@@ -110,7 +110,7 @@ def rewind_log(path: Path, n_steps: int, tokens_per_step: int, *, scratch: Path 
     lines = _read(path).split(b"\n")[:-1] if path.exists() else []
     retained = lines[:n_steps]
     if len(retained) < n_steps:
-        raise FormatError(f"{len(retained)} steps logged, expected {n_steps}; --force starts again ({path})")
+        raise FormatError(f"{len(retained)} steps logged, expected {n_steps}; force starts again ({path})")
     _check_steps(
         [_values(line, path, number) for number, line in enumerate(retained, 1)], path, tokens_per_step
     )

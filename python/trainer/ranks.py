@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.terminal import echo
+from pile_tools.terminal import echo, with_options
 
 _Result = TypeVar("_Result")
 
@@ -91,7 +91,7 @@ class Processes:
         if not failed:
             return
         if self.is_main:
-            echo(f"error: {failed[0][1:]}", err=True)
+            echo(f"error: {with_options(failed[0][1:])}", err=True)
         # The launcher stops all others as soon as one process ends: the message comes first.
         self.barrier()
         raise SystemExit(int(failed[0][0]))

@@ -186,7 +186,7 @@ def previous_threads(run: Run, n_processes: int, *, force: bool) -> int | None:
     before, threads = (old.checked_summary.integer(key, 1, MAX_THREADS) for key in ("processes", "threads"))
     if before != n_processes:
         found = f"started with {before} processes, not {n_processes}"
-        raise ConfigError(f"{found}; use as many, or start again with --force ({path})")
+        raise ConfigError(f"{found}; use as many; force starts again ({path})")
     return threads
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, TokenDataset
+from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, TokenDataset, scratch_folders
 from pile_tools.jobs import merge, tokenize, verify
 from pile_tools.jobs.merge import find_datasets
 from pile_tools.jobs.tokenize import TokenizeConfig
@@ -154,6 +154,46 @@ def test_parts_merge_to_the_dataset_of_one_run_with_its_manifest(
     for part in (None, Part(1, n_parts)):
         assert not tokenize.run(found, prefix, config, threads=1, part=part).is_new
     verify.run(prefix, chain=True)
+
+
+def test_parts_that_were_joined_are_removed_by_a_distributed_run(
+    shards: Path, tokenizer: Path, tmp_path: Path, cli: Run
+) -> None:
+    """Also by one that finds the dataset finished: the run before it may have been stopped in between."""
+    found, prefix = find_shards([shards]), tmp_path / "d"
+    n = len(found)
+    for number in range(1, n + 1):
+        of_shards(found, prefix, tokenizer, part=Part(number, n))
+    merge.run(find_datasets([tmp_path / "d.parts"]), prefix)
+    # Removals that were stopped, and a part of another job.
+    Path(f"{Part(1, n).prefix(prefix)}.bin").unlink()
+    other = TokenizeConfig(tokenizer=tokenizer, append_eod=False)
+    tokenize.run(found, tmp_path / "e", other, threads=1, part=Part(2, n))
+    for file in (tmp_path / "e.parts").iterdir():
+        shutil.copy(file, tmp_path / "d.parts" / file.name)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "e.parts").iterdir()}
+    done = cli("tokenize", shards, "-o", prefix, "--tokenizer", tokenizer, "--distributed")
+    assert done.returncode == 0, done.stderr
+    assert "nothing to do" in done.stdout
+    assert {path.name: path.read_bytes() for path in (tmp_path / "d.parts").iterdir()} == kept
+    shutil.rmtree(tmp_path / "d.parts")
+    for number in range(1, n + 1):
+        of_shards(found, tmp_path / "f", tokenizer, part=Part(number, n))
+    merge.run(find_datasets([tmp_path / "f.parts"]), tmp_path / "f")
+    assert (
+        cli("tokenize", shards, "-o", tmp_path / "f", "--tokenizer", tokenizer, "--distributed").returncode
+        == 0
+    )
+    assert not (tmp_path / "f.parts").exists()
+
+
+def test_a_distributed_run_locks_its_output(shards: Path, tokenizer: Path, tmp_path: Path, cli: Run) -> None:
+    pytest.importorskip("ray", reason="ray is not installed; the extra [distributed] brings it")
+    with scratch_folders.locked(tmp_path / "d.partial", "is making this output"):
+        done = cli("tokenize", shards, "-o", tmp_path / "d", "--tokenizer", tokenizer, "--distributed")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: another process is making this output; wait for it or stop it (")
+    assert not (tmp_path / "d.parts").exists()
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".idx", ".provenance"])

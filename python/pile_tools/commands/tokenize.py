@@ -16,7 +16,7 @@ from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, has_stream
 from pile_tools.terminal import columns, counted, note, padded, shell_quote, width
-from pile_tools.tokens import datasets
+from pile_tools.tokens import datasets, parts
 from pile_tools.tokens.parts import Part
 
 
@@ -124,6 +124,9 @@ def _run_distributed(
     shards: list[Path], output: Path, config: TokenizeConfig, threads: int, force: bool, as_json: bool
 ) -> None:
     done = finished(shards, output, config, force=force)
+    if done is not None:
+        # Parts of a run that was stopped after it had joined them.
+        parts.remove(output, parts.finished_parts(done, output, len(shards)))
     if done and options.is_reported(done, output, is_new=False, as_json=as_json):
         return
     # Imported here because ray is an optional dependency.
@@ -131,13 +134,13 @@ def _run_distributed(
 
     started = time.monotonic()
     with Bar("tokenizing", options.size_of(shards)) as bar:
-        parts = distributed.make_parts(
+        made = distributed.make_parts(
             shards, output, config, threads=threads, force=force, on_progress=bar.update
         )
-    n_bytes = options.size_of([datasets.with_suffix(part, ".bin") for part in parts])
+    n_bytes = options.size_of([datasets.with_suffix(part, ".bin") for part in made])
     with Bar("merging", n_bytes) as bar:
-        result = merge.run(parts, output, force=force, on_progress=bar.update)
-    distributed.remove_parts(parts)
+        result = merge.run(made, output, force=force, on_progress=bar.update)
+    parts.remove(output, parts.finished_parts(result.manifest, output, len(shards)))
     if options.is_reported(result.manifest, output, is_new=True, as_json=as_json):
         return
     _print_summary(output, result.manifest, time.monotonic() - started)

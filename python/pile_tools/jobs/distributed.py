@@ -18,11 +18,12 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from pile_tools import manifest, publish
+from pile_tools import scratch_folders
 from pile_tools.errors import PileError, first_line
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import MANIFEST_SUFFIX
+from pile_tools.publish import Target
 from pile_tools.tokens import datasets
 from pile_tools.tokens.parts import Part
 from pile_tools.types import OnTokens
@@ -66,7 +67,9 @@ def make_parts(
     """
     parts = [Part(number, len(shards)) for number in range(1, len(shards) + 1)]
     sizes = {part: sum(path.stat().st_size for path in part.of(shards)) for part in parts}
-    with _cluster():
+    # Each task locks its part, and `merge` locks the whole; until then this process does.
+    scratch = Target.of(datasets.with_suffix(prefix, MANIFEST_SUFFIX)).scratch
+    with scratch_folders.locked(scratch, "is making this output"), _cluster():
         counter = _Counter.remote()  # type: ignore[attr-defined]
         pending = {}
         for part in parts:
@@ -78,14 +81,6 @@ def make_parts(
         finally:
             _stop(list(pending))
     return [part.prefix(prefix) for part in parts]
-
-
-def remove_parts(parts: Sequence[Path]) -> None:
-    """Removes merged parts, and their folder if it is then empty."""
-    for part in parts:
-        publish.remove(manifest.read(datasets.with_suffix(part, MANIFEST_SUFFIX)))
-    with contextlib.suppress(OSError):
-        parts[0].parent.rmdir()
 
 
 @contextlib.contextmanager

@@ -6,17 +6,19 @@ The shards, in order, are divided into n consecutive groups. Part i is the datas
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pile_tools import manifest
+from pile_tools import manifest, publish
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.manifest import Entry, Manifest, Request
+from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.read.shards import has_stream
+from pile_tools.tokens import datasets
 
 #: The settings that a part's manifest has in addition to those of the whole.
 PART, WHOLE = "part", "part_of"
@@ -78,6 +80,32 @@ class Part:
 def folder(whole: Path) -> Path:
     """The folder of the parts of the dataset at `whole`."""
     return whole.parent / (whole.name + ".parts")
+
+
+def finished_parts(whole: Manifest, prefix: Path, n_parts: int) -> list[Manifest]:
+    """The manifests of the parts, of `n_parts`, that the finished dataset at `prefix` was joined from."""
+    # A request is written before its shards are read, so without their checksums.
+    inputs = [
+        {k: v for k, v in entry.items() if k != "sha256"} if entry["role"] == "shard" else entry
+        for entry in whole.inputs
+    ]
+    request = Request(whole.kind, whole.settings, inputs)
+    found = []
+    for number in range(1, n_parts + 1):
+        part = Part(number, n_parts)
+        path = datasets.with_suffix(part.prefix(prefix), MANIFEST_SUFFIX)
+        if path.exists():
+            own, expected = manifest.read(path), part.settings(request)
+            found += [own] if {**own.settings, **expected} == own.settings else []
+    return found
+
+
+def remove(prefix: Path, joined: Sequence[Manifest]) -> None:
+    """Removes parts of the dataset at `prefix` that were joined, and their folder if it is then empty."""
+    for part in joined:
+        publish.remove(part)
+    with contextlib.suppress(OSError):
+        folder(prefix).rmdir()
 
 
 def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Entry], list[Manifest]]:

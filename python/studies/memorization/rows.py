@@ -63,7 +63,7 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
     chosen = np.concatenate([np.arange(len(trained)), unseen[_evenly(0, len(unseen), n_beyond)]])
     scored = chosen[~_hold_canaries(run, numbers[chosen], n_tokens)]
     if not len(scored):
-        raise ConfigError("every one of these rows holds canaries; give more --rows")
+        raise ConfigError("every one of these rows holds canaries; choose more rows")
     return Rows(numbers[scored], steps_seen[scored], tokens[scored], len(chosen) - len(scored))
 
 

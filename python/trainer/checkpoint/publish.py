@@ -67,7 +67,7 @@ def check_steps(run: Run, n_updates: int) -> None:
     there, due = set(folders.steps_in(folder)), set(due_steps(run, n_updates))
     folders.check_ours(folder, CHECKPOINT_KIND, sorted(there))
     if due - there:
-        raise VerifyError(f"no checkpoint of step {min(due - there)}; --force starts again ({folder})")
+        raise VerifyError(f"no checkpoint of step {min(due - there)}; force starts again ({folder})")
     if there - due:
         raise PileError(
             f"is not a checkpoint of this run; move it away ({folders.step_folder(folder, min(there - due))})"
@@ -79,5 +79,5 @@ def verify_published(run: Run, step: int) -> None:
     folder = folders.step_folder(folders.checkpoints_folder(run.config.output), step)
     path = folder / MANIFEST_FILE
     if manifest.read(path).request != request(run, step).digest or not manifest.is_intact(path):
-        raise VerifyError(f"not a checkpoint of this run; --force starts again ({folder})")
+        raise VerifyError(f"not a checkpoint of this run; force starts again ({folder})")
     verify_checkpoint(folder)

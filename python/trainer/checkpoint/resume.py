@@ -25,7 +25,7 @@ from trainer.log import LOG_FILE
 from trainer.ranks import Processes
 from trainer.run import STATE_KIND, Run, resume_folder
 
-_ADVICE = "restore it, or start again with --force"
+_ADVICE = "restore it; force starts again"
 
 _MODEL_FILE = "mp_rank_00_model_states.pt"
 _SHARD_FILE = re.compile(r"(?:bf16_)?zero_pp_rank_(0|[1-9][0-9]{0,8})_mp_rank_00_optim_states\.pt")
@@ -152,16 +152,16 @@ def check_state(run: Run, step: int, n_processes: int) -> Manifest:
     folders.check_ours(parent, STATE_KIND, [step])
     found = manifest.read(folder / MANIFEST_FILE)
     if found.request != request(run, step, n_processes).digest:
-        raise VerifyError(f"not the state of this run; --force starts again ({found.path})")
+        raise VerifyError(f"not the state of this run; force starts again ({found.path})")
     if not manifest.is_intact(found.path):
-        raise VerifyError(f"damaged; --force starts again ({found.path})")
+        raise VerifyError(f"damaged; force starts again ({found.path})")
     paths = [entry["path"] for entry in found.outputs]
     if any(path != f"{TAG}/{Path(path).name}" for path in paths) or len(set(paths)) != len(paths):
         raise FormatError(f"files outside the state's folder ({found.path})")
     _check_complete({Path(path).name for path in paths}, n_processes, found.path)
     for path in (folder / name for name in paths):
         if not path.is_file():
-            raise VerifyError(f"missing of the training state; --force starts again ({path})")
+            raise VerifyError(f"missing of the training state; force starts again ({path})")
     _check_log(run.config.output / LOG_FILE, found)
     return found
 

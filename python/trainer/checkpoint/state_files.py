@@ -142,7 +142,7 @@ class Reader:
         return file
 
 
-_ADVICE = "restore it, or start again with --force"
+_ADVICE = "restore it; force starts again"
 
 
 def _safe_globals() -> list[Any]:
