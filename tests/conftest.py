@@ -114,6 +114,8 @@ def cli() -> Run:
     ) -> subprocess.CompletedProcess[str]:
         program = f"import sys; from {module} import main; sys.exit(main())"
         command = [sys.executable, "-c", program, *map(str, arguments)]
+        # pytest imports readline, which sets COLUMNS behind Python's back, and children would inherit it.
+        more.setdefault("env", dict(os.environ))
         return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **more)
 
     return run

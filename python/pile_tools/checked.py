@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 
 from pile_tools.errors import FormatError
+from pile_tools.terminal import counted
 
 #: Maximum bytes of a parsed file, and maximum nesting of objects and lists.
 MAX_BYTES, MAX_DEPTH = 256 << 20, 32
@@ -86,7 +87,7 @@ def sha256(path: Path) -> tuple[int, str]:
             digest.update(data)
             n_read += len(data)
     if n_read != n_bytes:
-        raise FormatError(f"changed while it was read: {n_bytes:,} bytes, then {n_read:,} ({path})")
+        raise FormatError(f"changed while it was read: {counted(n_bytes, 'byte')}, then {n_read:,} ({path})")
     return n_bytes, digest.hexdigest()
 
 

@@ -30,6 +30,7 @@ from pile_tools import checked, files, kinds, unchanged
 from pile_tools.checked import Values
 from pile_tools.config import Settings, fingerprint
 from pile_tools.errors import FormatError, OutputExistsError, PileWarning
+from pile_tools.terminal import counted
 from pile_tools.unchanged import Identities
 
 FORMAT = 1
@@ -357,7 +358,7 @@ def _fault(path: Path, entry: Entry) -> str | None:
     if not path.is_file():
         return f"{entry['path']} is no file"
     if path.stat().st_size != entry["bytes"]:
-        return f"{entry['path']} has {path.stat().st_size} bytes instead of {entry['bytes']}"
+        return f"{entry['path']} has {counted(path.stat().st_size, 'byte')} instead of {entry['bytes']:,}"
     if path.name != MANIFEST_FILE:
         return None
     # A manifest among the outputs, such as a checkpoint of a run: its files are checked too.

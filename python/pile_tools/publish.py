@@ -38,6 +38,7 @@ from pile_tools.manifest import (
     Manifest,
     Request,
 )
+from pile_tools.terminal import counted
 from pile_tools.unchanged import Identities
 
 #: The file in a scratch folder that lists files of earlier artifacts.
@@ -455,7 +456,7 @@ def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
     for entry in inputs:
         path = manifest.resolved(folder, entry["path"])
         if "bytes" in entry and path.is_file() and path.stat().st_size != entry["bytes"]:
-            sizes = f"{entry['bytes']:,} bytes before, {path.stat().st_size:,} after"
+            sizes = f"{counted(entry['bytes'], 'byte')} before, {path.stat().st_size:,} after"
             raise PileError(f"changed while it was read: {sizes}; run the command again ({path})")
 
 

@@ -277,7 +277,13 @@ def _encoded(value: Any, is_ascii: bool) -> Iterator[str]:
 
 
 #: Plurals that do not end in `s` alone.
-_PLURALS = {"query": "queries", "match": "matches", "index": "indexes", "batch": "batches"}
+_PLURALS = {
+    "query": "queries",
+    "match": "matches",
+    "index": "indexes",
+    "batch": "batches",
+    "process": "processes",
+}
 
 
 def counted(n: int, noun: str) -> str:

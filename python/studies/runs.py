@@ -9,6 +9,7 @@ from pathlib import Path
 from pile_tools import Order, Tokenizer, files, manifest, open_order
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
+from pile_tools.terminal import counted
 from studies.checked import items, record, text, whole
 from trainer.checkpoint.folders import checkpoints_folder, step_folder
 
@@ -86,14 +87,16 @@ def _check_run(run: Run) -> None:
     if not steps:
         raise PileError(f"the run has no checkpoints ({run.manifest.path})")
     if steps != sorted(set(steps)) or steps[-1] > run.steps:
-        raise FormatError(f"checkpoints are not steps from 0 to {run.steps}, ascending ({run.manifest.path})")
+        raise FormatError(
+            f"checkpoints are not steps from 0 to {run.steps:,}, ascending ({run.manifest.path})"
+        )
     for step in steps:
         if not run.checkpoint(step).is_dir():
             raise PileError(f"a checkpoint of the run is missing ({run.checkpoint(step)})")
     if run.n_samples > len(run.order.samples):
         raise FormatError(
-            f"{run.steps} steps of {run.batch_size} rows, the order has {len(run.order.samples)} rows "
-            f"({run.manifest.path})"
+            f"{counted(run.steps, 'step')} of {counted(run.batch_size, 'row')}, "
+            f"the order has {counted(len(run.order.samples), 'row')} ({run.manifest.path})"
         )
 
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 from pile_tools.config import Settings, settings
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
+from pile_tools.terminal import counted
 from trainer.presets import PRESETS, Preset
 from trainer.schedule import SCHEDULES, learning_rate
 from trainer.shape import ModelShape
@@ -240,7 +241,7 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
             f"the order names no steps and batch size; give steps and batch_size ({order.name})"
         )
     if steps * batch_size > len(order.samples):
-        found = f"{steps} steps of {batch_size} need {steps * batch_size} samples"
+        found = f"{counted(steps, 'step')} of {batch_size} need {counted(steps * batch_size, 'sample')}"
         raise ConfigError(f"{found}, the order has {len(order.samples)} ({order.name})")
     return Recipe(
         steps=steps,

@@ -19,6 +19,7 @@ from pile_tools import checked, files, manifest
 from pile_tools.errors import FormatError, VerifyError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.order.order import Order
+from pile_tools.terminal import counted
 from pile_tools.tokens import datasets
 
 #: Called with the number of bytes read so far.
@@ -136,7 +137,9 @@ def _verify(path: Path, entry: Entry, on_bytes: OnBytes) -> None:
         with checked.open_regular(path) as file:
             n_bytes = os.fstat(file.fileno()).st_size
             if n_bytes != entry["bytes"]:
-                raise VerifyError(f"{n_bytes} bytes, its manifest says {entry['bytes']} ({path})")
+                raise VerifyError(
+                    f"{counted(n_bytes, 'byte')}, its manifest says {entry['bytes']:,} ({path})"
+                )
             digest, done = hashlib.sha256(), 0
             while chunk := file.read(_CHUNK_BYTES):
                 digest.update(chunk)

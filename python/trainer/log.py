@@ -17,6 +17,7 @@ from typing import TypedDict, cast
 
 from pile_tools import checked, files
 from pile_tools.errors import FormatError
+from pile_tools.terminal import counted
 
 LOG_FILE = "train_log.jsonl"
 
@@ -87,7 +88,7 @@ def check_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
     lines = _lines(data, path)
     _check_steps(lines, path, tokens_per_step)
     if len(lines) != n_steps or not data.endswith(b"\n" if lines else b""):
-        raise FormatError(f"{len(lines)} steps logged, expected {n_steps} ({path})")
+        raise FormatError(f"{counted(len(lines), 'step')} logged, expected {n_steps:,} ({path})")
 
 
 def _check_steps(lines: list[LogLine], path: Path, tokens_per_step: int) -> None:
@@ -96,7 +97,7 @@ def _check_steps(lines: list[LogLine], path: Path, tokens_per_step: int) -> None
             raise FormatError(f"step {line['step']}, expected step {step} ({path}, line {step + 1})")
         if line["tokens"] != (step + 1) * tokens_per_step:
             expected = f"expected {(step + 1) * tokens_per_step}"
-            raise FormatError(f"{line['tokens']} tokens, {expected} ({path}, line {step + 1})")
+            raise FormatError(f"{counted(line['tokens'], 'token')}, {expected} ({path}, line {step + 1})")
 
 
 def rewind_log(path: Path, n_steps: int, tokens_per_step: int, *, scratch: Path | None = None) -> None:
@@ -110,7 +111,9 @@ def rewind_log(path: Path, n_steps: int, tokens_per_step: int, *, scratch: Path 
     lines = _read(path).split(b"\n")[:-1] if path.exists() else []
     retained = lines[:n_steps]
     if len(retained) < n_steps:
-        raise FormatError(f"{len(retained)} steps logged, expected {n_steps}; force starts again ({path})")
+        raise FormatError(
+            f"{counted(len(retained), 'step')} logged, expected {n_steps:,}; force starts again ({path})"
+        )
     _check_steps(
         [_values(line, path, number) for number, line in enumerate(retained, 1)], path, tokens_per_step
     )

@@ -16,7 +16,7 @@ from pile_tools import _core, manifest
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
-from pile_tools.terminal import echo, note
+from pile_tools.terminal import counted, echo, note
 from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.checkpoint.load import list_steps
@@ -231,9 +231,9 @@ class _Session:
 
     def _announce(self, saved: int | None) -> None:
         recipe = self._run.recipe
-        what = f"{recipe.shape.n_parameters:,} parameters, {recipe.steps:,} steps"
+        what = f"{counted(recipe.shape.n_parameters, 'parameter')}, {counted(recipe.steps, 'step')}"
         begins = "from the start" if saved is None else f"going on after step {saved}"
-        self._say(f"training: {what} of {self._run.tokens_per_step:,} tokens, {begins}")
+        self._say(f"training: {what} of {counted(self._run.tokens_per_step, 'token')}, {begins}")
         model = self._run.config.model
         if model.published is not None:
             self._say(f"{model.preset} differs here from the published recipe in:")

@@ -24,6 +24,7 @@ from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
+from pile_tools.terminal import counted
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
@@ -185,7 +186,7 @@ def previous_threads(run: Run, n_processes: int, *, force: bool) -> int | None:
         return None
     before, threads = (old.checked_summary.integer(key, 1, MAX_THREADS) for key in ("processes", "threads"))
     if before != n_processes:
-        found = f"started with {before} processes, not {n_processes}"
+        found = f"started with {counted(before, 'process')}, not {n_processes:,}"
         raise ConfigError(f"{found}; use as many; force starts again ({path})")
     return threads
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +122,29 @@ def test_nothing_is_printed_of_a_document_that_fails(capsys: pytest.CaptureFixtu
     with pytest.raises(OSError, match="x"):
         terminal.print_document({"rows": rows()})
     assert capsys.readouterr().out == ""
+
+
+def test_nothing_is_printed_of_a_file_that_became_shorter(dataset: Path, tmp_path: Path) -> None:
+    for suffix in (".bin", ".idx"):
+        (tmp_path / f"d{suffix}").write_bytes(dataset.with_suffix(suffix).read_bytes())
+    program = """
+import os, sys
+from pile_tools import _core, cli, terminal
+import click
+
+@click.command()
+def command():
+    dataset = _core.TokenDataset("d")
+    os.truncate("d.bin", 0)
+    terminal.print_document({"tokens": (int(token) for token in dataset.tokens)})
+
+sys.exit(cli.run(command, []))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "shorter while it was read" in done.stderr
 
 
 def test_the_programs_are_those_installed() -> None:

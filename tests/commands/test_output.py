@@ -126,3 +126,21 @@ def test_shells_complete_commands_and_options(words: str, completions: set[str])
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert set(done.stdout.split()) == completions
+
+
+def test_finished_output_is_said_to_be_finished(world: World) -> None:
+    makers = {"sample", "train-tokenizer", "tokenize", "merge", "label", "index", "order", "shard", "unshard"}
+    makers |= {"memorization", "report", "config.toml"}
+    n_made = 0
+    for call in world.printed:
+        if call[1] in makers:
+            done = world.call(*call, columns=200)
+            assert (done.code, done.err) == (0, "")
+            assert re.fullmatch(r"\S+ is finished already, nothing to do\n", done.out), (call, done.out)
+            n_made += 1
+    assert n_made >= len(makers)
+    whole = next(
+        call for call in world.printed if call[1:3] == ("tokenize", "shards") and "--part" not in call
+    )
+    done = world.call(*whole, "--part", "1/2")
+    assert done.out == "tokens/sample is finished already: part 1/2 of it is not needed\n"

@@ -98,5 +98,6 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     for name, n_documents, n_tokens in rows:
         share = n_tokens / max(summary["n_tokens"], 1)
         note(
-            f"  {padded(name, n_columns)}  {n_documents:>10,} documents {n_tokens:>14,} tokens  {share:6.1%}"
+            f"  {padded(name, n_columns)}  {counted(n_documents, 'document'):>20} "
+            f"{counted(n_tokens, 'token'):>21}  {share:6.1%}"
         )

@@ -50,7 +50,7 @@ def _counts(found: Manifest) -> str:
 def _print_summary(config: SampleConfig, found: Manifest, out: Path) -> None:
     for subset in found.summary["subsets"]:
         megabytes = subset["n_text_bytes"] / 1e6
-        note(f"  {subset['name']:<16}{subset['n_documents']:>7,} documents {megabytes:>8,.2f} MB")
+        note(f"  {subset['name']:<16}{counted(subset['n_documents'], 'document'):>17} {megabytes:>8,.2f} MB")
     note(f"{_counts(found)} in {counted(config.shards, 'shard')}, in {out}")
     if not found.summary["is_complete"]:
         note(f"This machine has less text than the requested {config.megabytes:g} MB; this is all of it.")

@@ -193,6 +193,7 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
     for subset in sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"]):
         share = subset["n_tokens"] / summary["n_tokens"]
         note(
-            f"  {padded(subset['name'] or 'unknown', n_columns)}  {subset['n_documents']:>10,} documents "
-            f"{subset['n_tokens']:>14,} tokens  {share:6.1%}"
+            f"  {padded(subset['name'] or 'unknown', n_columns)}  "
+            f"{counted(subset['n_documents'], 'document'):>20} "
+            f"{counted(subset['n_tokens'], 'token'):>21}  {share:6.1%}"
         )

@@ -11,6 +11,7 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import ORDER_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
+from pile_tools.terminal import counted
 from pile_tools.types import OnProgress, OrderSummary
 
 ARRAYS = ("doc_idx", "sample_idx", "shuffle_idx")
@@ -214,7 +215,7 @@ def _parts(
     if config.split is not None or not config.n_run_samples:
         raise ConfigError("a blend takes whole datasets and a number of samples: no split, no epochs")
     if blend.weights is not None and len(blend.weights) != len(prefixes):
-        raise ConfigError(f"{len(blend.weights)} weights for {len(prefixes)} datasets")
+        raise ConfigError(f"{counted(len(blend.weights), 'weight')} for {counted(len(prefixes), 'dataset')}")
     weights, samples = blend.normalized(n_documents, config.n_run_samples)
     for path, n in zip(prefixes, samples, strict=True):
         if n <= 0:
@@ -257,6 +258,7 @@ def _together(summaries: list[OrderSummary]) -> Settings:
 def _check_blend(n_samples: int, config: OrderConfig) -> None:
     if n_samples < config.n_run_samples:
         raise ConfigError(
-            f"the datasets give {n_samples:,} samples at these weights, {config.n_run_samples:,} are needed; "
+            f"the datasets give {counted(n_samples, 'sample')} at these weights, "
+            f"{config.n_run_samples:,} are needed; "
             "GPT-NeoX would repeat samples from the start, as compat gpt-neox does"
         )

@@ -16,6 +16,7 @@ from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read.texts import read_lines
+from pile_tools.terminal import counted
 from pile_tools.tokens import datasets
 
 #: Bytes of a shard of Pythia's data.
@@ -233,7 +234,9 @@ class _Tokens:
                     chunk = file.read(min(n_remaining, _CHUNK_BYTES))
                     if not chunk:
                         n_read = n_bytes - n_remaining
-                        raise FormatError(f"ends at byte {n_read}, had {n_bytes} bytes before ({path})")
+                        raise FormatError(
+                            f"ends at byte {n_read:,}, had {counted(n_bytes, 'byte')} before ({path})"
+                        )
                     digest.update(chunk)
                     n_remaining -= len(chunk)
                     yield chunk

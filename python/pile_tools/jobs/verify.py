@@ -276,14 +276,14 @@ class _Verifier:
             wrong = f"{path} has {counted(n_bytes, 'byte')}, the manifest says {entry['bytes']:,}"
             return Check("WRONG", wrong, artifact)
         if "sha256" not in entry:
-            return Check("unsure", f"{path} ({n_bytes:,} bytes): its checksum is unknown", artifact)
+            return Check("unsure", f"{path} ({counted(n_bytes, 'byte')}): its checksum is unknown", artifact)
         try:
             n_bytes, found = self._sha256(path)
         except (PileError, OSError) as err:
             return Check("WRONG", _reason(err), artifact)
         if found != entry["sha256"]:
             return Check("WRONG", f"{path} has another SHA-256 than the expected one", artifact)
-        return Check("ok", f"{path} ({n_bytes:,} bytes)", artifact, path)
+        return Check("ok", f"{path} ({counted(n_bytes, 'byte')})", artifact, path)
 
     def _sha256(self, path: Path) -> tuple[int, str]:
         real = os.path.realpath(path)
@@ -399,7 +399,7 @@ def _check_shards(shards: list[Path], entry: Entry, artifact: Path) -> Check:
         )
     if digest.hexdigest() != entry["sha256"]:
         return Check("WRONG", f"{files} with another SHA-256 than the expected one", artifact)
-    return Check("ok", f"{files} ({n_bytes:,} bytes)", artifact, shards[0])
+    return Check("ok", f"{files} ({counted(n_bytes, 'byte')})", artifact, shards[0])
 
 
 def _equal_shards(shards: list[Path], artifact: Path | None) -> Iterator[Check]:

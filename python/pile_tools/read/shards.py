@@ -19,6 +19,7 @@ from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry
 from pile_tools.scratch_folders import SUFFIX as SCRATCH_SUFFIX
 from pile_tools.sizes import parse_size
+from pile_tools.terminal import counted
 from pile_tools.types import BuiltShard, LabelledShard
 
 #: The files of a folder that are shards, by their names in any letter case, as messages list them.
@@ -194,7 +195,7 @@ def checked_entries(inputs: list[Entry], read: Iterable[BuiltShard | LabelledSha
             shard = next(shards)
             entry = {"bytes": shard["bytes"], **entry}
             if shard["bytes"] != entry["bytes"]:
-                sizes = f"{entry['bytes']} bytes, then {shard['bytes']}"
+                sizes = f"{counted(entry['bytes'], 'byte')}, then {shard['bytes']:,}"
                 raise PileError(f"{shard['path']} changed while it was read: {sizes}")
             entry = {**entry, "sha256": shard["sha256"]}
         checked.append(entry)

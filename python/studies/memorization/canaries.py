@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pile_tools import FormatError, PileError, timeline
 from pile_tools.order.order import Samples
+from pile_tools.terminal import counted
 from studies.checked import items, read_object, record, text, whole
 from studies.memorization.scores import summarize
 from studies.memorization.tables import Level
@@ -65,7 +66,9 @@ def load(path: Path, run: Run, n_tokens: int) -> Canaries:
     sequences = [run.tokenizer.encode(passage)[:n_tokens].astype(np.int64) for passage, _ in passages]
     short = [len(tokens) for tokens in sequences if len(tokens) < n_tokens]
     if short:
-        raise PileError(f"a passage has {short[0]} tokens, expected {n_tokens} at least ({path})")
+        raise PileError(
+            f"a passage has {counted(short[0], 'token')}, expected {n_tokens:,} at least ({path})"
+        )
     repeats = np.array([repeats for _, repeats in passages], dtype=np.int64)
     return Canaries([passage for passage, _ in passages], repeats, np.stack(sequences))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from pile_tools.errors import FormatError
+from pile_tools.terminal import counted
 from studies.checked import Check, flag, items, optional, read_object, real, record, text, whole
 from studies.memorization.scores import MAX_CONTINUATION_TOKENS
 from studies.memorization.tables import CanaryFile, Group, Summary
@@ -81,7 +82,9 @@ def _check_group(group: Group, name: str, path: Path) -> None:
     is_empty = group["n"] == 0
     values = (group["mean_score"], group["share_memorized"])
     if any((value is None) != is_empty for value in values) or group["n_memorized"] > group["n"]:
-        raise FormatError(f"a group of {group['n']} sequences has contradictory scores ({path}, {name})")
+        raise FormatError(
+            f"a group of {counted(group['n'], 'sequence')} has contradictory scores ({path}, {name})"
+        )
 
 
 def read_canaries(path: Path, summary: Summary) -> CanaryFile:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pile_tools import ConfigError
 from pile_tools.jobs.sampling import canaries
+from pile_tools.terminal import counted
 from studies.memorization.canaries import find_samples
 from studies.runs import Run
 
@@ -52,7 +53,9 @@ def choose(run: Run, n_rows: int, n_tokens: int) -> Rows:
     """
     samples = run.order.samples
     if samples.seq_length + 1 < n_tokens:
-        raise ConfigError(f"rows have {samples.seq_length + 1} tokens, prompt and continuation {n_tokens}")
+        raise ConfigError(
+            f"rows have {counted(samples.seq_length + 1, 'token')}, prompt and continuation {n_tokens:,}"
+        )
     n_beyond = n_rows // CONTROL_DIVISOR
     trained = _evenly(0, run.n_samples, n_rows)
     candidates = _evenly(run.n_samples, len(samples), n_beyond * CANDIDATES_PER_ROW)

@@ -17,6 +17,7 @@ from pathlib import Path
 from pile_tools import files, manifest
 from pile_tools.errors import FormatError, PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
+from pile_tools.terminal import counted
 from trainer import failures
 from trainer.checkpoint import folders
 from trainer.checkpoint.state_files import Reader, Writer
@@ -77,7 +78,9 @@ def _check_complete(names: set[str], n_processes: int, where: Path) -> None:
     """Raises VerifyError unless these are the model's file and the shard of every process."""
     shards = {name for name in names if _rank(name) >= 0}
     if names != shards | {_MODEL_FILE} or sorted(map(_rank, shards)) != list(range(n_processes)):
-        raise VerifyError(f"not the files of a state of {n_processes} processes: {sorted(names)} ({where})")
+        raise VerifyError(
+            f"not the files of a state of {counted(n_processes, 'process')}: {sorted(names)} ({where})"
+        )
 
 
 def _rank(name: str) -> int:

@@ -18,6 +18,7 @@ import torch
 
 from pile_tools.errors import FormatError, VerifyError
 from pile_tools.manifest import Entry
+from pile_tools.terminal import counted
 from trainer import failures
 from trainer.checkpoint import state_pickles
 
@@ -132,7 +133,9 @@ class Reader:
         try:
             n_bytes = os.fstat(file.fileno()).st_size
             if n_bytes != entry["bytes"]:
-                raise VerifyError(f"{n_bytes} bytes, expected {entry['bytes']}; {_ADVICE} ({path})")
+                raise VerifyError(
+                    f"{counted(n_bytes, 'byte')}, expected {entry['bytes']:,}; {_ADVICE} ({path})"
+                )
             if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
                 raise VerifyError(f"other bytes than were saved: damaged; {_ADVICE} ({path})")
             state_pickles.check(file, str(path))

@@ -14,6 +14,7 @@ import zipfile
 from typing import IO
 
 from pile_tools.errors import FormatError
+from pile_tools.terminal import counted
 from trainer.checkpoint.pickles import check_pickle
 
 #: What the pickles of our saves import, of DeepSpeed's ZeRO-1 with fp32 and bf16, in any number of processes.
@@ -82,4 +83,4 @@ def _check_pickle(data: bytes, name: str) -> None:
     stream = io.BytesIO(data)
     check_pickle(stream, GLOBALS, f"data.pkl in {name}")
     if stream.tell() != len(data):
-        raise FormatError(f"{len(data) - stream.tell()} bytes after the pickle's end ({name})")
+        raise FormatError(f"{counted(len(data) - stream.tell(), 'byte')} after the pickle's end ({name})")
