@@ -16,7 +16,7 @@ from pile_tools.commands.orders import opened_order
 from pile_tools.commands.origins import subset_labels, unused_label
 from pile_tools.present import charts
 from pile_tools.progress import Bar
-from pile_tools.terminal import columns, counted, echo, echo_row, fit, note, padded, print_document, width
+from pile_tools.terminal import columns, counted, echo, echo_row, fit, padded, print_document, width
 
 #: Subsets, the largest ones, with their own colour in the chart.
 _N_NAMED = 8
@@ -61,7 +61,6 @@ def command(
         )
     if plot is not None:
         charts.write_chart(plot, _chart(found, every))
-        note(f"plot: {plot}")
     if as_json:
         print_document({"n_steps": timeline.extent(opened, batch_size)[0], "intervals": _intervals(found)})
         return
@@ -81,6 +80,7 @@ def command(
     _print_table(found, largest[:n_fitting], every, n_steps)
     if len(largest) > n_fitting and len(found.first_steps) > 1:
         echo(f"and {counted(len(largest) - n_fitting, 'more subset')}: --all")
+    options.note_plot(plot)
 
 
 def _largest_first(found: timeline.Mixture) -> NDArray[np.intp]:

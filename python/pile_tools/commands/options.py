@@ -182,6 +182,12 @@ def plot(what: str) -> Callable[[_Command], _Command]:
     )
 
 
+def note_plot(path: Path | None) -> None:
+    """Notes the chart that was written, if one was asked for."""
+    if path is not None:
+        note(f"plot: {path}")
+
+
 def _chart_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     if path is not None and path.suffix not in (".svg", ".html"):
         raise ConfigError(f"--plot writes .svg or .html ({path})")

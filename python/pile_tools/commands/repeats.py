@@ -13,7 +13,7 @@ from pile_tools.commands.orders import opened_order
 from pile_tools.present import charts
 from pile_tools.progress import Bar
 from pile_tools.tables import records
-from pile_tools.terminal import columns, counted, echo, fit, note, print_document
+from pile_tools.terminal import columns, counted, echo, fit, print_document
 from pile_tools.timeline import Repeats
 
 #: Documents of a group of duplicates that are printed.
@@ -66,13 +66,13 @@ def command(
         )
     if plot is not None:
         charts.write_chart(plot, _chart(found, every))
-        note(f"plot: {plot}")
     if as_json:
         first = {"first_by_epoch": found.first_by_epoch, "first_by_duplicate": found.first_by_duplicate}
         print_document(first | {"intervals": records(found.intervals), "documents": records(found.documents)})
         return
     _print_shares(found, every, timeline.extent(opened, batch_size)[0])
     _print_documents(found, limit)
+    options.note_plot(plot)
 
 
 def _print_shares(found: Repeats, every: int, n_steps: int) -> None:
