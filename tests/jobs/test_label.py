@@ -220,7 +220,7 @@ def test_label_on_the_command_line(
     assert "documents end with <|endoftext|>" in done.stdout
     assert "2 not found: the origin is unknown" in done.stdout
     assert "Books" in done.stdout
-    assert "labelled already, nothing to do" in cli(*command).stdout
+    assert "is finished already, nothing to do" in cli(*command).stdout
     missing = cli("label", tmp_path / "none", shards, "--tokenizer", tokenizer)
     assert missing.returncode == 1
     assert "No such file" in missing.stderr

@@ -110,6 +110,7 @@ def command(
         if not is_new:
             note(f"{output} is finished already, nothing to do")
         _print_summary(made, time.monotonic() - started if is_new else None)
+        options.note_plot(plot)
         return
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         table = Path(folder, "counts.tsv")
@@ -121,6 +122,7 @@ def command(
             return
         _print_table(table, made)
         _print_summary(made, time.monotonic() - started)
+        options.note_plot(plot)
 
 
 def _count(
@@ -208,23 +210,23 @@ def _print_table(table: Path, made: Manifest) -> None:
             share = int(row[count]) / of["n_occurrences"]
             text = fit(row[named] if not named else f'"{row[named]}"', columns() // 2)
             ids = f"  [{row[0]}]" if named else ""
-            more = fit(ids, columns() - 23 - width(text)) + _subsets(header, row, count, columns())
+            more = fit(ids, columns() - 23 - width(text))
+            more += _subsets(header, row, count, columns() - 23 - width(text) - width(more))
             echo(f"{int(row[count]):>12,}  {share:>7.2%}  {text}", style(more, dim=True))
     echo()
 
 
 def _subsets(header: list[str], row: list[str], count: int, n_columns: int) -> str:
-    """The counts by subset, largest first, on a line of their own; how many did not fit is said."""
+    """The counts by subset, largest first, and how many do not fit `n_columns`; at least one is given."""
     counts = sorted(zip(map(int, row[count + 1 :]), header[count + 1 :], strict=True), reverse=True)
-    if not counts:
-        return ""
-    shown: list[str] = []
-    for number, (n, name) in enumerate(counts):
-        cell = f"  {fit(_subset_of(name), 30)} {n:,}"
-        if width("".join(shown)) + width(cell) > n_columns - 60 and number:
-            return "".join(shown) + f"  and {counted(len(counts) - number, 'more subset')}: --json"
-        shown.append(cell)
-    return "".join(shown)
+    cells = [f"  {fit(_subset_of(name), 30)} {n:,}" for n, name in counts]
+    for n_shown in range(len(cells), 0, -1):
+        n_more = len(cells) - n_shown
+        rest = f"  and {counted(n_more, 'more subset')}: --json" if n_more else ""
+        shown = "".join(cells[:n_shown]) + rest
+        if width(shown) <= n_columns or n_shown == 1:
+            return shown
+    return ""
 
 
 def _subset_of(column: str) -> str:
@@ -248,7 +250,6 @@ def _print_summary(made: Manifest, elapsed: float | None) -> None:
 def _write_plot(inputs: tuple[Path, ...], made: Manifest, plot: Path | None) -> None:
     if plot is not None:
         pages.write(plot, _plot(inputs, made))
-        note(f"plot: {plot}")
 
 
 def _plot(inputs: tuple[Path, ...], made: Manifest) -> Plot:

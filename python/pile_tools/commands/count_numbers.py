@@ -75,13 +75,13 @@ def command(
             )
     if plot is not None:
         pages.write(plot, plot_of("numbers", (order,), made))
-        note(f"plot: {plot}")
     if as_json:
         print_document(options.made(made, is_new=is_new, is_temporary=output is None))
         return
     if not is_new:
         note(f"{output} is finished already, nothing to do")
     _print_summary(made, time.monotonic() - started if is_new else None)
+    options.note_plot(plot)
 
 
 def _print_summary(made: Manifest, elapsed: float | None) -> None:

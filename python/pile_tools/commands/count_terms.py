@@ -121,13 +121,13 @@ def command(
         made, is_new = _count(inputs, table, config, how)
         if plot is not None:
             pages.write(plot, plot_of("terms", inputs[1:], made))
-            note(f"plot: {plot}")
         if as_json:
             print_document(options.made(made, is_new=is_new, is_temporary=output is None))
             return
         if not is_new:
             note(f"{output} is finished already, nothing to do")
         _print_summary(made, table, time.monotonic() - started if is_new else None)
+    options.note_plot(plot)
 
 
 @dataclass(frozen=True)

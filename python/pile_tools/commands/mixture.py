@@ -19,7 +19,7 @@ from pile_tools.present import charts, colors, pages
 from pile_tools.present.charts import Stack
 from pile_tools.present.pages import Plot, Table
 from pile_tools.progress import Bar
-from pile_tools.terminal import columns, counted, echo, echo_row, fit, note, padded, print_document, width
+from pile_tools.terminal import columns, counted, echo, echo_row, fit, padded, print_document, width
 
 #: Subsets, the largest ones, with their own column in the table and colour in the chart.
 _N_NAMED = len(colors.SERIES)
@@ -65,7 +65,6 @@ def command(
     n_steps, _ = timeline.extent(opened, batch_size)
     if plot is not None:
         pages.write(plot, _plot(order, found, every, n_steps))
-        note(f"plot: {plot}")
     if as_json:
         print_document({"n_steps": n_steps, "intervals": _intervals(found)})
         return
@@ -84,6 +83,7 @@ def command(
     _print_table(found, largest[:n_fitting], every, n_steps)
     if len(largest) > n_fitting and len(found.first_steps) > 1:
         echo(f"and {counted(len(largest) - n_fitting, 'more subset')}: --all")
+    options.note_plot(plot)
 
 
 def _largest_first(found: timeline.Mixture) -> NDArray[np.intp]:

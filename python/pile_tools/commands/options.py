@@ -187,6 +187,12 @@ def plot(what: str) -> Callable[[_Command], _Command]:
     )
 
 
+def note_plot(path: Path | None) -> None:
+    """Notes the chart that was written, if one was asked for."""
+    if path is not None:
+        note(f"plot: {path}")
+
+
 def _plot_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
     if path is not None and path.suffix not in pages.SUFFIXES:
         raise ConfigError(f"--plot writes a page, FILE.html, or a picture, FILE.svg ({path})")

@@ -16,7 +16,7 @@ from pile_tools.present.charts import Stack
 from pile_tools.present.pages import Plot, Table
 from pile_tools.progress import Bar
 from pile_tools.tables import records
-from pile_tools.terminal import columns, counted, echo, fit, note, print_document
+from pile_tools.terminal import columns, counted, echo, fit, print_document
 from pile_tools.timeline import Repeats
 
 #: Documents of a group of duplicates that are printed.
@@ -70,13 +70,13 @@ def command(
     n_steps, _ = timeline.extent(opened, batch_size)
     if plot is not None:
         pages.write(plot, _plot(order, found, every, n_steps))
-        note(f"plot: {plot}")
     if as_json:
         first = {"first_by_epoch": found.first_by_epoch, "first_by_duplicate": found.first_by_duplicate}
         print_document(first | {"intervals": records(found.intervals), "documents": records(found.documents)})
         return
     _print_shares(found, every, n_steps)
     _print_documents(found, limit)
+    options.note_plot(plot)
 
 
 def _print_shares(found: Repeats, every: int, n_steps: int) -> None:

@@ -34,7 +34,7 @@ from pile_tools.order.order import Order
 from pile_tools.present import charts, pages
 from pile_tools.progress import Bar
 from pile_tools.tables import records
-from pile_tools.terminal import columns, counted, echo, note, print_document, style
+from pile_tools.terminal import columns, counted, echo, print_document, style
 from pile_tools.timeline import When
 from pile_tools.timeline.checkpoints import Intervals, intervals
 
@@ -143,7 +143,6 @@ def command(
         note_normalized(written, answer.changed, decoder)
     if plot is not None:
         pages.write(plot, plot_of(order, answer, between, names, (first, end)))
-        note(f"plot: {plot}")
     rule = timeline.RULE + ("; across documents within a row too" if across_documents else "")
     if as_json:
         print_document(_document(opened, answer, between, names) | {"rule": rule, "steps": [first, end]})
@@ -153,6 +152,7 @@ def command(
     _print_occurrences(opened, answer, _Printed(names, context, between, decoder), limit)
     _print_counts(answer, between)
     _print_rule(opened, answer, (first, end), rule)
+    options.note_plot(plot)
 
 
 def _steps(given: str | None, n_steps: int) -> tuple[int, int]:
