@@ -149,6 +149,39 @@ def test_parts_with_records_skipped_are_not_used_where_none_may_be(tmp_path: Pat
         tokenized(shards, tmp_path / "d", tokenizer, force=True)
 
 
+def test_the_name_of_a_subset_has_a_limit(tmp_path: Path, tokenizer: Path, cli: Cli) -> None:
+    """All names are held in memory and written to the manifest, whose size is limited."""
+    names = ["a" * 255, "é" * 128, "b" * 100_000]
+    records = [{"text": "x y", "meta": {"pile_set_name": name}} for name in names]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    table = pyarrow.table({"text": ["x y"] * 3, "meta.pile_set_name": names})
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    (tmp_path / "terms.txt").write_text("x\n")
+    for shard in ("in.jsonl", "in.parquet"):
+        for command in (
+            ["tokenize", tmp_path / shard, "-o", tmp_path / f"{shard}.d", "--tokenizer", tokenizer],
+            ["count-ngrams", tmp_path / shard, "--by-subset", "-o", tmp_path / f"{shard}.n.tsv"],
+            [
+                "count-terms",
+                tmp_path / "terms.txt",
+                tmp_path / shard,
+                "--by-subset",
+                "-o",
+                tmp_path / f"{shard}.t.tsv",
+            ],
+        ):
+            done = cli(*command)
+            assert done.returncode == 1
+            assert "record 1: the name of its subset has 256 bytes, expected at most 255" in done.stderr
+            done = cli(*command, "--on-bad-record", "skip")
+            assert done.returncode == 0, done.stderr
+    assert (
+        TokenDataset(tmp_path / "in.jsonl.d").subsets
+        == TokenDataset(tmp_path / "in.parquet.d").subsets
+        == names[:1]
+    )
+
+
 def test_only_bad_records_are_no_dataset(tmp_path: Path, tokenizer: Path) -> None:
     (tmp_path / "a.jsonl").write_text("bad\n" * 7)
     with pytest.raises(FormatError, match=r"no documents: all records are empty or bad \(7 bad ones\)"):

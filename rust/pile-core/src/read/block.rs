@@ -240,6 +240,10 @@ impl Block {
     }
 }
 
+/// Bytes of the longest name of a subset. The names of all subsets, of which there may be 65,535, are held in memory
+/// and written to the manifest, whose size is limited too.
+const MAX_SUBSET_BYTES: usize = 255;
+
 /// A record that is not parsed yet.
 enum RawRecord<'a> {
     Line(&'a [u8]),
@@ -251,6 +255,21 @@ enum RawRecord<'a> {
 impl<'a> RawRecord<'a> {
     /// The document, or why the record is bad.
     fn document(
+        self,
+        rules: &Rules,
+        scratch: &'a mut Vec<u8>,
+    ) -> std::result::Result<Document<'a>, String> {
+        let document = self.parse(rules, scratch)?;
+        let n_bytes = document.subset.as_deref().map_or(0, str::len);
+        if n_bytes > MAX_SUBSET_BYTES {
+            return Err(format!(
+                "the name of its subset has {n_bytes} bytes, expected at most {MAX_SUBSET_BYTES}"
+            ));
+        }
+        Ok(document)
+    }
+
+    fn parse(
         self,
         rules: &Rules,
         scratch: &'a mut Vec<u8>,
