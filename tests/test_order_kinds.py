@@ -117,7 +117,7 @@ def test_a_blend_takes_from_each_dataset_by_its_weight(golden: Path, dataset: Pa
     again = pickle.loads(pickle.dumps(order.samples))
     assert np.array_equal(again.read(0, 20), order.samples.read(0, 20))
     verify(tmp_path)
-    with pytest.raises(ConfigError, match="1 weights for 2"):
+    with pytest.raises(ConfigError, match="1 weight for 2 datasets"):
         run(Blend(prefixes, (1.0,)), tmp_path / "x", config)
 
 

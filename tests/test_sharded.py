@@ -17,7 +17,15 @@ import numpy as np
 import pytest
 from tests.conftest import outputs
 
-from pile_tools import ConfigError, FormatError, PileError, TokenDataset, VerifyError, open_order, publish
+from pile_tools import (
+    ConfigError,
+    FormatError,
+    PileError,
+    TokenDataset,
+    VerifyError,
+    open_order,
+    scratch_folders,
+)
 from pile_tools.cli import group, run
 from pile_tools.jobs import token_shards
 from pile_tools.jobs.index import IndexConfig
@@ -275,7 +283,7 @@ def test_readers_are_told_that_a_dataset_is_being_replaced(four: Path, stem: str
     if is_renamed:
         for path in four.glob("*.bin"):
             path.unlink()
-    with (scratch / publish.MARKER).open("w") as marker:
+    with (scratch / scratch_folders.MARKER).open("w") as marker:
         fcntl.flock(marker, fcntl.LOCK_EX)
         for name, read in READERS.items():
             with pytest.raises(PileError, match="is being replaced; try again"):

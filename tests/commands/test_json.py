@@ -26,6 +26,8 @@ def documented() -> dict[str, set[str]]:
     for section in PAGE.read_text().split("\n## ")[1:]:
         heading, _, text = section.partition("\n")
         paths = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
+        if not paths:
+            continue
         names = [heading]
         if heading.startswith("Commands"):
             names = re.findall(r"`(?:pile-study )?([a-z-]+)`", text.split("|")[0])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +383,32 @@ def test_a_killed_job_resumes(large: tuple[Path, list[list[int]]], tmp_path: Pat
     count_tokens(prefix, table, CountNgramsConfig(lengths=tuple(range(1, 9))), **how)  # type: ignore[arg-type]
     assert rows(table) == expected_rows(documents, range(1, 9), False)
     assert not (tmp_path / "t.tsv.partial").exists()
+
+
+@pytest.mark.parametrize("n_read", [0, 3])
+def test_a_stopped_job_starts_again_if_a_shard_has_another_size(
+    tmp_path: Path, write_shard: Callable[..., Path], n_read: int
+) -> None:
+    shards = [
+        write_shard(tmp_path / f"{i}.jsonl", [{"text": f"one {i} {k} of {k * k}"} for k in range(3000)])
+        for i in range(4)
+    ]
+    config, table = CountNgramsConfig(lengths=(1, 3)), tmp_path / "t.tsv"
+    reported: list[int] = []
+
+    def stop(n_bytes: int) -> None:
+        reported.append(n_bytes)
+        if (tmp_path / "t.tsv.partial" / "state.json").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        count_words(shards, table, config, memory=1, threads=1, on_progress=stop)
+    assert (tmp_path / "t.tsv.partial" / "state.json").exists()
+    with shards[n_read].open("a") as file:
+        file.write('{"text": "one more"}\n')
+    count_words(shards, table, config, memory=1, threads=1)
+    count_words(shards, tmp_path / "other.tsv", config, memory=1 << 28, threads=1)
+    assert table.read_bytes() == (tmp_path / "other.tsv").read_bytes()
 
 
 def count_or_error(prefix: Path, table: Path, config: CountNgramsConfig) -> str:

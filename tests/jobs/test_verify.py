@@ -127,7 +127,7 @@ def test_an_input_of_which_only_shards_are_here_is_checked_as_one(
         if is_right:
             assert {check.state for check in verify.run(tmp_path / "x")} == {"ok"}
         else:
-            with pytest.raises(VerifyError, match="1 more shards have another SHA-256"):
+            with pytest.raises(VerifyError, match="1 more shard with another SHA-256"):
                 verify.run(tmp_path / "x")
 
 
@@ -158,6 +158,13 @@ def test_a_missing_output_is_wrong_and_a_missing_input_absent(chain: Path) -> No
     next((chain / "order").glob("*_doc_idx.npy")).unlink()
     with pytest.raises(VerifyError, match=r"doc_idx\.npy is not here"):
         verify.run(chain / "order")
+
+
+def test_a_dataset_whose_tokens_are_elsewhere_is_absent(chain: Path) -> None:
+    """Its index is here, and its fingerprint is over the tokens too."""
+    (chain / "tokens" / "d.bin").rename(chain / "elsewhere")
+    found = [check.what for check in verify.run(chain / "order") if check.state == "absent"]
+    assert found == [f"the tokens of {chain / 'tokens' / 'd'} are not here"]
 
 
 def test_a_dataset_of_another_tool_has_its_structure_checked(golden: Path, tmp_path: Path) -> None:

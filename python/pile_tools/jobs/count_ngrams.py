@@ -199,9 +199,11 @@ def count_words(
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         counting = _counting(config, folder, request, memory, threads, force)
-        if is_stream:
-            # A stream cannot be read again: no earlier run can be resumed.
-            counting = dataclasses.replace(counting, job=uuid.uuid4().hex)
+        # A stream cannot be read again: no earlier run can be resumed. Of files the core compares what it
+        # has read: a job is the same if a shard changes, and starts again if it has read that one.
+        unsized = [{k: v for k, v in entry.items() if k != "bytes"} for entry in inputs]
+        job = Request(request.kind, request.settings, unsized).digest
+        counting = dataclasses.replace(counting, job=uuid.uuid4().hex if is_stream else job)
         counted = _core.count_word_ngrams(
             shards,
             counting,

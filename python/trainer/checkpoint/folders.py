@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from pile_tools import manifest, scratch_folders
@@ -100,16 +101,17 @@ def _check_ours(folder: Path, kind: str, step: int) -> None:
             raise PileError(f"is in the way and not of pile-train; move it away ({folder / name})")
 
 
-def _files(folder: Path, prefix: str = "") -> list[tuple[str, int]]:
+def _files(folder: Path) -> Iterator[tuple[str, int]]:
     """What is in a folder and the folders below, as names and modes; folders themselves are left out."""
-    found = []
-    for path in sorted(folder.iterdir()):
-        mode = path.lstat().st_mode
-        if stat.S_ISDIR(mode):
-            found += _files(path, f"{prefix}{path.name}/")
-        else:
-            found.append((prefix + path.name, mode))
-    return found
+    # No recursion: folders may be nested deeper than Python's stack.
+    pending = [folder]
+    while pending:
+        for path in sorted(pending.pop().iterdir()):
+            mode = path.lstat().st_mode
+            if stat.S_ISDIR(mode):
+                pending.append(path)
+            else:
+                yield path.relative_to(folder).as_posix(), mode
 
 
 def remove_steps(parent: Path, kind: str, steps: list[int], scratch: Path) -> None:

@@ -145,12 +145,24 @@ def _tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
 def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     # Opened first for the system's own error: the library's does not name the file.
     path.open("rb").close()
+    before = _version(path)
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
-                yield name, file.get_tensor(name)
-    except SafetensorError as err:
-        raise FormatError(f"not a safetensors file: {err} ({path})") from err
+                # The library maps the file. A copy keeps its values if the file is cut short or rewritten.
+                yield name, file.get_tensor(name).clone()
+    except (SafetensorError, RuntimeError) as err:
+        # torch raises RuntimeError if the file becomes shorter before it is mapped.
+        first = str(err).splitlines()[0]
+        raise FormatError(f"not a safetensors file: {first} ({path})") from err
+    if _version(path) != before:
+        raise FormatError(f"changed while it was read; run the command again ({path})")
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    """What tells a file from one that replaced or rewrote it."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:

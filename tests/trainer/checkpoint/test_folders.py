@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -135,3 +136,18 @@ def test_one_process_writes_in_a_folder(tmp_path: Path) -> None:
     with runs.writing(tmp_path / "run") as scratch:
         folders.begin(scratch, "state")
     assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_folder_deeper_than_the_stack_stays(scratch: Path, parent: Path) -> None:
+    make(scratch, parent, 3)
+    deep = parent.joinpath("step3", *["a"] * 400)
+    deep.mkdir(parents=True)
+    (deep / "thesis.txt").write_text("mine")
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(300)
+    try:
+        with pytest.raises(PileError, match="not of pile-train"):
+            folders.remove_steps(parent, "checkpoint", [3], scratch)
+    finally:
+        sys.setrecursionlimit(limit)
+    assert (deep / "thesis.txt").exists()

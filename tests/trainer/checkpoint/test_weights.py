@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor
 
 import trainer
 from pile_tools.errors import FormatError
-from trainer.checkpoint import hf
+from trainer.checkpoint import hf, weights
 from trainer.model.neox import GPTNeoX
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -113,6 +114,18 @@ def test_safetensors_go_before_pickles(model: GPTNeoX, folder: Path) -> None:
     write_whole(model.state_dict(), folder, "safetensors")
     (folder / "model.safetensors.index.json").write_text("not read")
     assert_same(folder, model)
+
+
+def test_weights_that_change_while_they_are_read_are_no_weights(model: GPTNeoX, folder: Path) -> None:
+    """The library maps the file: what is cut off later reads as zeros, and a checksum was made before."""
+    write_whole(model.state_dict(), folder, "safetensors")
+    path = folder / "model.safetensors"
+    read = weights._safetensors(path)
+    name, tensor = next(iter(read))
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(FormatError, match="changed while it was read"):
+        list(read)
+    assert torch.equal(tensor, model.state_dict()[name])
 
 
 def test_no_weights_are_named(folder: Path) -> None:
