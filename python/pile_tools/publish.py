@@ -269,7 +269,7 @@ def write_file(
             if is_forced:
                 temporary.replace(path)
             else:
-                _rename_exclusively(temporary, path, entry, or_else)
+                rename_exclusively(temporary, path, entry, or_else)
             scratch_folders.sync_folder(path.parent)
         finally:
             scratch_folders.clear(scratch)
@@ -494,12 +494,12 @@ def _publish(
         if entry["path"] in replaceable:
             finished_file.replace(final)
         else:
-            _rename_exclusively(finished_file, final, entry)
+            rename_exclusively(finished_file, final, entry)
     scratch_folders.sync_folder(target.folder)
     if force:
         target.unpublished.replace(target.manifest)
     else:
-        _rename_exclusively(target.unpublished, target.manifest, None)
+        rename_exclusively(target.unpublished, target.manifest, None)
     scratch_folders.sync_folder(target.folder)
     published = manifest.read(target.manifest)
     _remove_replaced(target, published, owned)
@@ -507,7 +507,7 @@ def _publish(
     return published
 
 
-def _rename_exclusively(
+def rename_exclusively(
     made: Path, final: Path, entry: Entry | None, or_else: str = "force replaces it"
 ) -> None:
     """Renames a finished file, without replacing a file created since the name was last checked.

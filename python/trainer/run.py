@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import Tokenizer, files, manifest, scratch_folders
+from pile_tools import Tokenizer, files, manifest, publish, scratch_folders
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.order.open import open_order
@@ -266,7 +266,8 @@ def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: 
     }
     outputs = [manifest.file_entry(path, output) for path in made]
     (resume_folder(output) / CHECKED_FILE).unlink(missing_ok=True)
-    if os.path.lexists(output / MANIFEST_FILE):
-        raise OutputExistsError(f"came here while this was trained ({output / MANIFEST_FILE})")
-    manifest.write(output / MANIFEST_FILE, run.request, outputs, summary, scratch=output / SCRATCH_FOLDER)
+    scratch = output / SCRATCH_FOLDER
+    written = scratch / f"finished-{MANIFEST_FILE}"
+    manifest.write(written, run.request, outputs, summary, scratch=scratch)
+    publish.rename_exclusively(written, output / MANIFEST_FILE, None, "move it away")
     scratch_folders.sync_folder(output)
