@@ -120,7 +120,7 @@ def test_the_order_gives_steps_and_batch_size(order: Path) -> None:
 
 def test_an_order_too_short_is_refused(order: Path) -> None:
     config = TrainConfig(order=order, output=Path("r"), model=MODEL, steps=10**6)
-    with pytest.raises(ConfigError, match="1000000 steps of 8 need 8000000 samples"):
+    with pytest.raises(ConfigError, match="1,000,000 steps of 8 need 8,000,000 samples"):
         recipe(config, open_order(order), 400)
 
 
