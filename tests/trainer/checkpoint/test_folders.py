@@ -140,7 +140,7 @@ def test_one_process_writes_in_a_folder(tmp_path: Path) -> None:
 
 def test_a_folder_deeper_than_the_stack_stays(scratch: Path, parent: Path) -> None:
     make(scratch, parent, 3)
-    deep = parent.joinpath("step3", *["a"] * 400)
+    deep = parent.joinpath("step3", *["deep"] * 400)
     deep.mkdir(parents=True)
     (deep / "thesis.txt").write_text("mine")
     limit = sys.getrecursionlimit()
