@@ -35,7 +35,7 @@ const EOD_TOKENS: [&str; 5] = [
 ///
 /// ```
 /// # fn main() -> pile_core::Result<()> {
-/// use pile_core::{progress::Progress, tokenize::{TrainConfig, Tokenizer, Trainer}};
+/// use pile_core::{progress::Progress, tokenize::{Skipped, Tokenizer, TrainConfig, Trainer}};
 /// let config = TrainConfig { vocab_size: 257, min_frequency: 0, special_tokens: vec![] };
 /// let mut trainer = Trainer::new(config)?;
 /// trainer.add("abab");
