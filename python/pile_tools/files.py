@@ -7,8 +7,12 @@ import os
 import secrets
 import stat
 from pathlib import Path
+from typing import TypeAlias
 
 from pile_tools import checked
+
+#: Inode, bytes and time of modification in nanoseconds: see `version`.
+Version: TypeAlias = tuple[int, int, int]
 
 
 def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = None) -> None:
@@ -69,3 +73,14 @@ def is_regular(path: Path) -> bool:
     with contextlib.suppress(OSError):
         return stat.S_ISREG(path.lstat().st_mode)
     return False
+
+
+def version(path: Path) -> Version | None:
+    """What changes if a file is replaced or rewritten; None if there is no file.
+
+    The time of change is left out: `unchanged.remember` changes it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_size, found.st_mtime_ns
+    return None

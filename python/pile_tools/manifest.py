@@ -41,6 +41,9 @@ MANIFEST_FILE, MANIFEST_SUFFIX = "manifest.json", ".manifest.json"
 #: The manifest of an order, in its folder.
 ORDER_FILE = "order.json"
 
+#: The file in the folder of a training run that records its settings and machine.
+RUN_FILE = "run.json"
+
 Entry: TypeAlias = dict[str, Any]
 
 SHA256_DIGITS = 64

@@ -24,7 +24,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
 
 from pile_tools import _core, checked, files, manifest, scratch_folders, unchanged
 from pile_tools.config import Settings
@@ -123,9 +122,6 @@ class Built:
     sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-#: What tells a file from one that replaced or rewrote it: see `_version`.
-Version: TypeAlias = tuple[int, int, int]
-
 #: Makes an artifact's files in the scratch folder.
 Build = Callable[[Path], Built]
 
@@ -181,7 +177,7 @@ def make(
         for path in (target.unpublished, target.scratch / REPLACED, target.scratch / STATE):
             if os.path.lexists(path) and not files.is_regular(path):
                 scratch_folders.remove_tree(path)
-        owned, before = _owned(target), _version(target.manifest)
+        owned, before = _owned(target), files.version(target.manifest)
         if done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else):
             _remove_replaced(target, done, owned)
             scratch_folders.clear(target.scratch)
@@ -324,14 +320,14 @@ def refuse_while_replaced(target: Target) -> None:
         )
 
 
-def stamp(target: Target) -> Version | None:
+def stamp(target: Target) -> files.Version | None:
     """The version of the published manifest, None if there is none.
 
     Raises:
         PileError: The artifact is being replaced.
     """
     refuse_while_replaced(target)
-    return _version(target.manifest)
+    return files.version(target.manifest)
 
 
 @contextlib.contextmanager
@@ -348,7 +344,7 @@ def reading(target: Target) -> Iterator[None]:
     _refuse_replaced(target, before)
 
 
-def _refuse_replaced(target: Target, before: Version | None) -> None:
+def _refuse_replaced(target: Target, before: files.Version | None) -> None:
     if stamp(target) != before:
         raise PileError(f"was replaced while it was opened; try again ({target.manifest})")
 
@@ -464,7 +460,7 @@ def _publish(
     target: Target,
     made: Manifest,
     owned: Mapping[str, Entry],
-    before: Version | None,
+    before: files.Version | None,
     *,
     force: bool,
 ) -> Manifest:
@@ -477,7 +473,7 @@ def _publish(
         _refuse(target.folder / entry["path"], owned, entry, force=force)
     _refuse_kind(target.manifest)
     if os.path.lexists(target.manifest):
-        if not force and _version(target.manifest) != before:
+        if not force and files.version(target.manifest) != before:
             raise OutputExistsError(
                 f"was created while this was being made; force replaces it ({target.manifest})"
             )
@@ -634,17 +630,6 @@ def _remove_own(folder: Path, entry: Entry) -> None:
 def _is_own(path: Path, entry: Entry) -> bool:
     """Whether a path is the file of an entry, not a link to one."""
     return files.is_regular(path) and manifest.matches(path, entry)
-
-
-def _version(path: Path) -> Version | None:
-    """What changes if a file is replaced or rewritten: inode, bytes and time of modification in nanoseconds.
-
-    None if there is no file. The time of change is left out: `unchanged.remember` changes it.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        found = path.stat()
-        return found.st_ino, found.st_size, found.st_mtime_ns
-    return None
 
 
 def _is_stream(path: Path) -> bool:

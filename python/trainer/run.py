@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pile_tools import Tokenizer, files, manifest, publish, scratch_folders
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
-from pile_tools.manifest import MANIFEST_FILE
+from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
@@ -30,7 +30,6 @@ from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE
 
-RUN_FILE = "run.json"
 #: Advice to users, besides replacing a run.
 OR_ELSE = ", another `output` keeps both"
 _FILES, _FOLDERS = (MANIFEST_FILE, RUN_FILE, LOG_FILE), (folders.CHECKPOINTS_FOLDER, "resume")

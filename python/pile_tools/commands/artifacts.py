@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +18,8 @@ import click
 
 from pile_tools import manifest, scratch_folders
 from pile_tools.errors import PileError
-from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, ORDER_FILE, Manifest
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, ORDER_FILE, RUN_FILE, Manifest
+from pile_tools.order import remote
 from pile_tools.publish import Target
 from pile_tools.read import shards as text_shards
 from pile_tools.read.shards import Shards
@@ -29,8 +29,6 @@ from pile_tools.tokens import datasets
 
 #: Datasets of a folder that a message names.
 _N_NAMED = 3
-
-_ADDRESS = re.compile(r"(https?|hf)://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def recognized(path: Path) -> Found | None:
 
 
 def _folder(path: Path) -> Found | None:
-    for name in (ORDER_FILE, MANIFEST_FILE, "run.json"):
+    for name in (ORDER_FILE, MANIFEST_FILE, RUN_FILE):
         if os.path.lexists(Target.of(path / name).scratch / scratch_folders.MARKER):
             return None
         if (path / name).is_file() and (found := _by_manifest(path / name, path)):
@@ -133,7 +131,7 @@ def _file(path: Path) -> Found | None:
     if (
         path.name == ORDER_FILE
         or path.name.endswith(MANIFEST_SUFFIX)
-        or path.name in (MANIFEST_FILE, "run.json")
+        or path.name in (MANIFEST_FILE, RUN_FILE)
     ):
         return _by_manifest(path, path)
     prefix = datasets.prefix_named(path)
@@ -255,7 +253,7 @@ class Artifact(click.Path):
 
 def refuse_other(path: Path, kinds: Sequence[str]) -> None:
     """Raises PileError if there is certainly something else than one of these kinds at a path."""
-    if _ADDRESS.match(str(path)) or any(_IS_ACCEPTED[kind](path) for kind in kinds):
+    if remote.is_address(str(path)) or any(_IS_ACCEPTED[kind](path) for kind in kinds):
         return
     found = recognized(path)
     if found is not None:

@@ -116,8 +116,8 @@ def command(
     seconds = None if result.n_resumed_shards else time.monotonic() - started
     _print_summary(made, result.manifest, seconds)
     if only is not None:
-        parts = shell_quote(made.parent)
-        note(f"when all parts are finished: pile-tools merge {parts} -o {shell_quote(output)}")
+        folder = shell_quote(made.parent)
+        note(f"when all parts are finished: pile-tools merge {folder} -o {shell_quote(output)}")
 
 
 def _run_distributed(
@@ -127,7 +127,7 @@ def _run_distributed(
     if done is not None:
         # Parts of a run that was stopped after it had joined them.
         parts.remove(output, parts.finished_parts(done, output, len(shards)))
-    if done and options.is_reported(done, output, is_new=False, as_json=as_json):
+        options.is_reported(done, output, is_new=False, as_json=as_json)
         return
     # Imported here because ray is an optional dependency.
     from pile_tools.jobs import distributed, merge

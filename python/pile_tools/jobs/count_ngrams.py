@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import shutil
 import tempfile
@@ -152,7 +151,7 @@ def count_tokens(
     request = Request("ngrams", _settings(config, has_text=tokenizer is not None), inputs)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        counting = _counting(config, folder, request, memory, threads, force)
+        counting = _counting(config, folder, request.digest, memory, threads, force)
         lengths = _core.count_token_ngrams(
             dataset,
             counting,
@@ -198,12 +197,12 @@ def count_words(
     passed_over = shards_summary(shards, output.parent)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        counting = _counting(config, folder, request, memory, threads, force)
         # A stream cannot be read again: no earlier run can be resumed. Of files the core compares what it
         # has read: a job is the same if a shard changes, and starts again if it has read that one.
         unsized = [{k: v for k, v in entry.items() if k != "bytes"} for entry in inputs]
         job = Request(request.kind, request.settings, unsized).digest
-        counting = dataclasses.replace(counting, job=uuid.uuid4().hex if is_stream else job)
+        job = uuid.uuid4().hex if is_stream else job
+        counting = _counting(config, folder, job, memory, threads, force)
         counted = _core.count_word_ngrams(
             shards,
             counting,
@@ -261,7 +260,7 @@ def ngrams(
     """
     config = CountNgramsConfig(lengths=(n,), min_count=min_count)
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
-        counting = _counting(config, Path(folder), Request("ngrams", {}), memory, threads, True)
+        counting = _counting(config, Path(folder), Request("ngrams", {}).digest, memory, threads, True)
         return _core.token_ngrams(dataset, counting, across_documents, on_progress)
 
 
@@ -301,7 +300,7 @@ def _settings(config: CountNgramsConfig, **more: Any) -> Settings:
 
 
 def _counting(
-    config: CountNgramsConfig, folder: Path, request: Request, memory: int, threads: int, force: bool
+    config: CountNgramsConfig, folder: Path, job: str, memory: int, threads: int, force: bool
 ) -> Counting:
     return Counting(
         lengths=list(config.lengths),
@@ -311,7 +310,7 @@ def _counting(
         threads=threads,
         folder=folder,
         free_bytes=shutil.disk_usage(folder).free + _spilled_bytes(folder),
-        job=request.digest,
+        job=job,
         discard=force,
     )
 

@@ -14,15 +14,12 @@ from pathlib import Path
 from pile_tools import _core, checked, manifest, publish
 from pile_tools.errors import PileError, VerifyError
 from pile_tools.jobs import token_shards
-from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, ORDER_FILE, Entry, Manifest
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, ORDER_FILE, RUN_FILE, Entry, Manifest
 from pile_tools.publish import Target
 from pile_tools.read.shards import STANDARD_INPUT
 from pile_tools.terminal import counted
 from pile_tools.tokens import datasets
 from pile_tools.tokens.concatenated import as_one
-
-#: The manifest of a training run, in its folder.
-RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True)

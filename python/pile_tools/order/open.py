@@ -27,7 +27,7 @@ from pile_tools.order.order import (
     Samples,
     order_file,
 )
-from pile_tools.order.remote import RemoteRows
+from pile_tools.order.remote import RemoteRows, is_address
 from pile_tools.publish import Target
 from pile_tools.tokens.concatenated import as_one
 
@@ -69,7 +69,7 @@ def open_order(
     if row_length is not None and not 1 <= row_length <= MAX_ROW_LENGTH:
         raise ConfigError(f"row-length must be 1 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
     size = batch_size or PYTHIA_BATCH_SIZE
-    if re.match(r"(https?|hf)://", text, re.IGNORECASE):
+    if is_address(text):
         rows = _of_rows(Path(text), RemoteRows(text, row_length, dtype), size)
         return dataclasses.replace(rows, address=text)
     path = Path(path)

@@ -53,6 +53,11 @@ _IDX_HEADER = struct.Struct("<9sQBQQ")
 _T = TypeVar("_T")
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is written as the address of rows on a server, not as a path."""
+    return re.match(r"(https?|hf)://", text, re.IGNORECASE) is not None
+
+
 class RemoteRows:
     """Rows of equal length in the shards of a file on a server, in training order.
 

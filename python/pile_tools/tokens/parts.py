@@ -84,12 +84,7 @@ def folder(whole: Path) -> Path:
 
 def finished_parts(whole: Manifest, prefix: Path, n_parts: int) -> list[Manifest]:
     """The manifests of the parts, of `n_parts`, that the finished dataset at `prefix` was joined from."""
-    # A request is written before its shards are read, so without their checksums.
-    inputs = [
-        {k: v for k, v in entry.items() if k != "sha256"} if entry["role"] == "shard" else entry
-        for entry in whole.inputs
-    ]
-    request = Request(whole.kind, whole.settings, inputs)
+    request = Request(whole.kind, whole.settings, _requested(whole.inputs))
     found = []
     for number in range(1, n_parts + 1):
         part = Part(number, n_parts)
@@ -137,12 +132,15 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
     # The settings of a lenient part, if there is one: a part that skipped nothing is the same with them.
     lenient = next((found for found in ordered if found.settings.get(LENIENCE) == "skip"), first)
     settings = {name: value for name, value in lenient.settings.items() if name not in (PART, WHOLE)}
-    # A request is written before its shards are read, so without their checksums.
-    requested = [
+    return Request(first.kind, settings, _requested(inputs)), inputs, ordered
+
+
+def _requested(inputs: Sequence[Entry]) -> list[Entry]:
+    """A manifest's inputs as its request has them: without checksums of shards, which were not read then."""
+    return [
         {k: v for k, v in entry.items() if k != "sha256"} if entry["role"] == "shard" else entry
         for entry in inputs
     ]
-    return Request(first.kind, settings, requested), inputs, ordered
 
 
 def rebased(found: Manifest, folder: Path) -> list[Entry]:

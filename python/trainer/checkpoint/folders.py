@@ -1,7 +1,8 @@
 """Step folders of a run: they appear whole, and only folders that this run wrote are removed.
 
-A folder is filled in the run's scratch folder (see `pile_tools.publish`), synced, and renamed. To remove one,
-it is first renamed into the scratch folder, so a killed process leaves no half of it. No link is followed.
+A folder is filled in the run's scratch folder (see `pile_tools.scratch_folders`), synced, and renamed. To
+remove one, it is first renamed into the scratch folder, so a killed process leaves no half of it. No link is
+followed.
 """
 
 from __future__ import annotations

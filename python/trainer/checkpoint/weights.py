@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from pile_tools import files
 from pile_tools.errors import FormatError
 from trainer.checkpoint.config_json import read_object
 from trainer.checkpoint.pickles import refuse_foreign_globals
@@ -145,7 +146,7 @@ def _tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
 def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
     # Opened first for the system's own error: the library's does not name the file.
     path.open("rb").close()
-    before = _version(path)
+    before = files.version(path)
     try:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a mapping
@@ -155,14 +156,8 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         # torch raises RuntimeError if the file becomes shorter before it is mapped.
         first = str(err).splitlines()[0]
         raise FormatError(f"not a safetensors file: {first} ({path})") from err
-    if _version(path) != before:
+    if files.version(path) != before:
         raise FormatError(f"changed while it was read; run the command again ({path})")
-
-
-def _version(path: Path) -> tuple[int, int, int]:
-    """What tells a file from one that replaced or rewrote it."""
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:

@@ -110,9 +110,8 @@ pub fn order_when<'py>(
         let Some(changes) = order.changes() else {
             return query.run(order, &documents, &scan, progress);
         };
-        let inserted = changes.inserted_texts()?;
         let inserted = Scan {
-            source: &inserted,
+            source: changes.inserted_texts(),
             unit,
             n_threads,
             max_occurrences,

@@ -40,6 +40,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// What changes are sorted by.
+    fn key(&self) -> (u64, u64) {
+        (self.sample, self.offset)
+    }
+
     /// The changed tokens within the sample.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
@@ -54,6 +59,8 @@ pub struct ChangedSamples {
     changes: Vec<Change>,
     /// Indices in `changes` of the inserted texts, by number of the text.
     inserted: Vec<usize>,
+    /// Their tokens, each text as a document.
+    texts: Arc<TokensInMemory>,
 }
 
 impl AnyOrder {
@@ -95,13 +102,15 @@ impl AnyOrder {
                 }
             }
         }
-        let sources = vec![Arc::clone(base.source()), Arc::new(texts) as _];
+        let texts = Arc::new(texts);
+        let sources = vec![Arc::clone(base.source()), Arc::clone(&texts) as _];
         let source = Arc::new(ConcatenatedSources::new(sources)?);
         let padding = base.padding;
         let samples = ChangedSamples {
             base,
             changes,
             inserted,
+            texts,
         };
         Ok(Self::new(Box::new(samples), source, padding))
     }
@@ -131,15 +140,9 @@ impl ChangedSamples {
     }
 
     /// The inserted texts as documents by themselves, numbered from 0.
-    ///
-    /// # Errors
-    /// There are none: the tokens were checked before.
-    pub fn inserted_texts(&self) -> Result<TokensInMemory> {
-        let mut texts = TokensInMemory::new(self.base.source().token_type());
-        for number in &self.inserted {
-            texts.push(&self.changes[*number].tokens)?;
-        }
-        Ok(texts)
+    #[must_use]
+    pub fn inserted_texts(&self) -> &TokensInMemory {
+        &self.texts
     }
 
     /// Number of the first inserted text.
@@ -275,13 +278,6 @@ impl Samples for ChangedSamples {
         let mut n_copies = self.base.n_copies()?;
         n_copies.extend(self.inserted.iter().map(|_| 1));
         Ok(n_copies)
-    }
-}
-
-impl Change {
-    /// What changes are sorted by.
-    fn key(&self) -> (u64, u64) {
-        (self.sample, self.offset)
     }
 }
 

@@ -3,7 +3,7 @@
 //! [`packed`], [`pack_until_overflow`], [`unpacked`] and [`megatron`] compute the document, sample and
 //! shuffle index of GPT-NeoX or Megatron-LM; [`blend`] draws samples from several datasets. [`npy`] stores the
 //! arrays as these do. [`TrainingOrder`] reads them back as samples, lists of spans over a token source, and
-//! [`Steps`] groups the samples into batches.
+//! [`Steps`] groups the samples into batches. [`ChangedSamples`] are those of an order with interventions.
 
 mod appearances;
 mod blended;

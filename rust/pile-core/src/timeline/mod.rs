@@ -1,7 +1,8 @@
 //! When the model saw what: queries that combine the order with the content of its samples.
 //!
 //! For a text, [`Scan`] or [`IndexSearch`] finds its [`Occurrences`] in the documents, and [`sightings`] maps them
-//! to samples. For a document, see [`crate::order::TrainingOrder::appearances`]. [`repeats`] and [`mixture`]
+//! to samples; those with a token that an intervention replaced are in no document, and are searched for in the rows.
+//! For a document, see [`crate::order::TrainingOrder::appearances`]. [`repeats`] and [`mixture`]
 //! summarize the whole order.
 
 mod checkpoint_counts;

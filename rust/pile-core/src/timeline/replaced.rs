@@ -108,14 +108,14 @@ pub(super) fn sightings_with_replaced_tokens<S: TokenSource>(
         .map(|change| change.sample)
         .collect();
     samples.dedup();
+    let search = Search {
+        order,
+        changed,
+        texts,
+        scan,
+    };
     let mut found = Vec::new();
     for samples in samples.chunks(BATCH_SAMPLES) {
-        let search = Search {
-            order,
-            changed,
-            texts,
-            scan,
-        };
         found.append(&mut search.batch(samples, progress)?);
     }
     // Rows of two samples may both show an occurrence's replaced tokens; it was then found for each.
