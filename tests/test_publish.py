@@ -283,6 +283,64 @@ def test_a_manifest_that_is_rewritten_meanwhile_is_not_replaced(tmp_path: Path) 
     assert path.read_text() == "mine"
 
 
+def remade(folder: Path, text: str, on_build: Callable[[Path], object] = lambda scratch: None) -> None:
+    """Makes `x.a` and `x.b` from a shard with this text: another text makes them again without `force`."""
+    shard = folder / "shard"
+    shard.write_text(text)
+    inputs = [manifest.file_entry(shard, folder, role="shard")]
+    make(folder, {"x.a": f"a{text}", "x.b": f"b{text}"}, inputs=inputs, on_build=on_build)
+
+
+@pytest.mark.parametrize("name", ["x.a", "x.b"])
+def test_an_old_file_that_was_edited_is_not_replaced_by_a_remake(tmp_path: Path, name: str) -> None:
+    remade(tmp_path, "one")
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(OutputExistsError, match="is not what pile-tools wrote; force replaces it"):
+        remade(tmp_path, "two")
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["file", *KINDS])
+@pytest.mark.parametrize("name", ["x.a", "x.b"])
+def test_what_comes_to_the_name_of_an_old_file_is_not_replaced(tmp_path: Path, kind: str, name: str) -> None:
+    """While the job works, or after it was killed, when only its scratch folder names the old files."""
+    remade(tmp_path, "one")
+    path = tmp_path / name
+
+    def come(scratch: Path) -> None:
+        path.unlink()
+        KINDS[kind](path) if kind in KINDS else path.write_text("mine")
+
+    with pytest.raises(OutputExistsError, match=r"is not what pile-tools wrote|which is not replaced"):
+        remade(tmp_path, "two", come)
+    mode = path.lstat().st_mode
+    (tmp_path / "x.manifest.json").unlink()
+    with pytest.raises(OutputExistsError, match=r"is not what pile-tools wrote|which is not replaced"):
+        remade(tmp_path, "two")
+    assert path.lstat().st_mode == mode
+    assert kind != "file" or path.read_text() == "mine"
+
+
+@pytest.mark.parametrize("kind", ["file", *KINDS])
+@pytest.mark.parametrize("name", ["x.a", "x.b", "x.manifest.json"])
+def test_what_comes_after_the_old_file_was_removed_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    make(tmp_path, {"x.a": "1", "x.b": "2"})
+    rename, path = publish.rename_exclusively, tmp_path / name
+
+    def come_first(made: Path, final: Path, *args: Any) -> None:
+        if final == path:
+            KINDS[kind](path) if kind in KINDS else path.write_text("mine")
+        rename(made, final, *args)
+
+    monkeypatch.setattr(publish, "rename_exclusively", come_first)
+    with pytest.raises(OutputExistsError, match="was created while this was being made"):
+        make(tmp_path, {"x.a": "3", "x.b": "4"}, request="b", force=True)
+    assert kind != "file" or path.read_text() == "mine"
+    assert kind == "file" or not path.is_file()
+
+
 @pytest.mark.parametrize(
     "name",
     ["replaced.json", "state.json", "pile-tools.lock", "manifest.json", "order.json", "x.manifest.json"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections import Counter
 from collections.abc import Callable
@@ -253,6 +254,23 @@ def test_a_missing_foreign_or_damaged_index_is_told(dataset: Path, tmp_path: Pat
     write_dataset(tmp_path / "d", [[1, 2, 3], [2, 4]])
     with pytest.raises(FormatError, match="built for another dataset"):
         open_index(prefix)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_tokenizer_that_is_no_file_is_told_at_once(
+    shards: Path, tokenizer: Path, tmp_path: Path, kind: str
+) -> None:
+    """A pipe without a writer would make it wait for ever."""
+    copy = tmp_path / "tokenizer.json"
+    copy.write_bytes(tokenizer.read_bytes())
+    tokenize.run(find_shards([shards]), tmp_path / "d", TokenizeConfig(tokenizer=copy), threads=1)
+    run(tmp_path / "d", IndexConfig())
+    copy.unlink()
+    os.mkfifo(copy) if kind == "pipe" else copy.mkdir()
+    with pytest.raises(FormatError, match=r"not a regular file .*tokenizer\.json"):
+        open_index(tmp_path / "d").count("alpha")
+    with pytest.raises(FormatError, match=r"not a regular file .*tokenizer\.json"):
+        Tokenizer.from_file(copy)
 
 
 def test_no_tokens_no_places(tmp_path: Path) -> None:

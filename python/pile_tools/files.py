@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -44,7 +45,7 @@ def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = No
 
 
 def make_folders(folder: Path) -> None:
-    """Creates a folder and its missing parents.
+    """Creates a folder and its missing parents, durably.
 
     `Path.mkdir(parents=True)` recurses for each parent: a path of a thousand folders exceeds Python's stack.
 
@@ -56,6 +57,19 @@ def make_folders(folder: Path) -> None:
         missing.append(missing[-1].parent)
     for path in reversed(missing):
         path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames and removals in a folder durable, if the file system supports it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    except OSError as err:
+        if err.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:

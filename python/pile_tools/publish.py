@@ -9,8 +9,8 @@
 Publishing removes the old manifest, renames the files and renames the manifest last: a manifest at its
 final name means that the artifact is complete. While a manifest is in the scratch folder the artifact is
 being replaced, and our readers report it. A killed job leaves the scratch folder; the same command resumes
-from it and removes it. Regular files that a manifest of ours lists are replaced or removed, others only with
-`force`.
+from it and removes it. Regular files as a manifest of ours records them are replaced or removed, others only
+with `force`.
 """
 
 from __future__ import annotations
@@ -179,7 +179,6 @@ def make(
                 scratch_folders.remove_tree(path)
         owned, before = _owned(target), files.version(target.manifest)
         if done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else):
-            _remove_replaced(target, done, owned)
             scratch_folders.clear(target.scratch)
             return done, False
         if not is_stream and (resumed := _finished_in_scratch(target, request)):
@@ -266,7 +265,7 @@ def write_file(
                 temporary.replace(path)
             else:
                 rename_exclusively(temporary, path, entry, or_else)
-            scratch_folders.sync_folder(path.parent)
+            files.sync_folder(path.parent)
         finally:
             scratch_folders.clear(scratch)
 
@@ -305,7 +304,7 @@ def remove(found: Manifest) -> None:
     for entry in found.outputs:
         _remove_own(found.folder, entry)
     found.path.unlink()
-    scratch_folders.sync_folder(found.folder)
+    files.sync_folder(found.folder)
 
 
 def refuse_while_replaced(target: Target) -> None:
@@ -399,7 +398,7 @@ def _write_manifest(target: Target, request: Request, built: Built, owned: Mappi
         outputs.append({**role, **_synced_entry(target.scratch / name, name, built.sha256.get(name))})
     _write_replaced(target, owned)
     made = manifest.write(target.unpublished, request, outputs, built.summary, built.inputs)
-    scratch_folders.sync_folder(target.scratch)
+    files.sync_folder(target.scratch)
     return made
 
 
@@ -469,38 +468,42 @@ def _publish(
     `before` is the version of the manifest that existed when the job began, None if there was none.
     """
     files.make_folders(target.folder)
+    entries = [entry for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
+    finals = {entry["path"]: target.folder / entry["path"] for entry in entries}
+    # The files may take long to compare, so what was compared is looked at again when it is removed.
+    versions = {name: files.version(final) for name, final in finals.items()}
     for entry in made.outputs:
         _refuse(target.folder / entry["path"], owned, entry, force=force)
-    _refuse_kind(target.manifest)
-    if os.path.lexists(target.manifest):
-        if not force and files.version(target.manifest) != before:
-            raise OutputExistsError(
-                f"was created while this was being made; force replaces it ({target.manifest})"
-            )
-        target.manifest.unlink()
+    if not force and os.path.lexists(target.manifest):
+        _refuse_changed(target.manifest, before)
+    _remove_regular(target.manifest)
     # Readers of other tools, which ignore manifests, open the first file of the list, for example `.bin`. It
     # is removed first and renamed last, so that its presence means that the others exist.
-    entries = [entry for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
-    replaceable = {entry["path"] for entry in entries if force or entry["path"] in owned}
-    for entry in entries:
-        if entry["path"] in replaceable:
-            (target.folder / entry["path"]).unlink(missing_ok=True)
+    for name, final in finals.items():
+        if not force:
+            _refuse_changed(final, versions[name])
+        _remove_regular(final)
+    _remove_replaced(target, made, owned)
     for entry in reversed(entries):
-        finished_file, final = target.scratch / entry["path"], target.folder / entry["path"]
-        if entry["path"] in replaceable:
-            finished_file.replace(final)
-        else:
-            rename_exclusively(finished_file, final, entry)
-    scratch_folders.sync_folder(target.folder)
-    if force:
-        target.unpublished.replace(target.manifest)
-    else:
-        rename_exclusively(target.unpublished, target.manifest, None)
-    scratch_folders.sync_folder(target.folder)
+        rename_exclusively(target.scratch / entry["path"], finals[entry["path"]], entry)
+    files.sync_folder(target.folder)
+    rename_exclusively(target.unpublished, target.manifest, None)
+    files.sync_folder(target.folder)
     published = manifest.read(target.manifest)
-    _remove_replaced(target, published, owned)
     scratch_folders.clear(target.scratch)
     return published
+
+
+def _refuse_changed(path: Path, before: files.Version | None) -> None:
+    """Raises OutputExistsError if a file is not the one that was looked at before."""
+    if files.version(path) != before:
+        raise OutputExistsError(f"was created while this was being made; force replaces it ({path})")
+
+
+def _remove_regular(path: Path) -> None:
+    """Removes a regular file, if there is one. Raises OutputExistsError for anything else."""
+    _refuse_kind(path)
+    path.unlink(missing_ok=True)
 
 
 def rename_exclusively(
@@ -522,14 +525,14 @@ def rename_exclusively(
     """
     try:
         os.link(made, final, follow_symlinks=False)
-    except FileExistsError:
-        if entry is None or not _is_own(final, entry):
-            raise OutputExistsError(f"was created while this was being made; {or_else} ({final})") from None
     except OSError as err:
-        if err.errno not in _NO_LINKS:
+        if err.errno not in {errno.EEXIST, *_NO_LINKS}:
             raise
-        made.replace(final)
-        return
+        if os.path.lexists(final) and (entry is None or not _is_own(final, entry)):
+            raise OutputExistsError(f"was created while this was being made; {or_else} ({final})") from None
+        if err.errno in _NO_LINKS:
+            made.replace(final)
+            return
     made.unlink()
 
 
@@ -541,11 +544,14 @@ def _refuse(
     force: bool,
     or_else: str = "force replaces it",
 ) -> None:
-    """Raises OutputExistsError if `path` may not be replaced: it is not ours, and not equal to `new`."""
+    """Raises OutputExistsError for a file that is neither the recorded one nor equal to `new`."""
     _refuse_kind(path)
-    is_replaceable = force or path.name in owned or (new is not None and _is_own(path, new))
-    if os.path.lexists(path) and not is_replaceable:
-        raise OutputExistsError(f"exists and is not from pile-tools; {or_else} ({path})")
+    recorded = owned.get(path.name)
+    if force or not os.path.lexists(path):
+        return
+    if not any(entry is not None and _is_own(path, entry) for entry in (recorded, new)):
+        what = "is not from pile-tools" if recorded is None else "is not what pile-tools wrote"
+        raise OutputExistsError(f"exists and {what}; {or_else} ({path})")
 
 
 def _refuse_kind(path: Path) -> None:

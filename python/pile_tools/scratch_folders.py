@@ -52,7 +52,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
                 # Another process may have created a file since.
                 with contextlib.suppress(OSError):
                     folder.rmdir()
-                    sync_folder(folder.parent)
+                    files.sync_folder(folder.parent)
 
 
 def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
@@ -60,18 +60,6 @@ def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
     for path in sorted(folder.iterdir()):
         if path.name != MARKER and path.name not in keep:
             remove_tree(path)
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes renames and removals in a folder durable, if the file system supports it."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    except OSError as err:
-        if err.errno not in (errno.EINVAL, errno.ENOTSUP):
-            raise
-    finally:
-        os.close(handle)
 
 
 def remove_tree(path: Path) -> None:

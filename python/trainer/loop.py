@@ -21,7 +21,14 @@ from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.checkpoint.load import list_steps
 from trainer.checkpoint.publish import check_steps, publish, verify_published
-from trainer.checkpoint.resume import load_state, newest_state, save_state, verified_state, verify_state
+from trainer.checkpoint.resume import (
+    load_state,
+    newest_state,
+    remove_other_states,
+    save_state,
+    verified_state,
+    verify_state,
+)
 from trainer.config import differences
 from trainer.data_check import DataCheck
 from trainer.engine import Engine, TrainingError, processes
@@ -173,6 +180,8 @@ def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: li
             verify_published(run, step)
             bar.update(number)
     verify_state(run, n_steps, n_processes)
+    # A run killed before the removal of its last but one state.
+    remove_other_states(run, n_steps, output / SCRATCH_FOLDER)
     state = folders.step_folder(runs.resume_folder(output), n_steps) / MANIFEST_FILE
     runs.finish(run, state, n_processes, n_threads, unverified)
 

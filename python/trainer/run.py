@@ -269,4 +269,4 @@ def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: 
     written = scratch / f"finished-{MANIFEST_FILE}"
     manifest.write(written, run.request, outputs, summary, scratch=scratch)
     publish.rename_exclusively(written, output / MANIFEST_FILE, None, "move it away")
-    scratch_folders.sync_folder(output)
+    files.sync_folder(output)

@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from pile_tools.jobs.count_ngrams import (
 )
 from pile_tools.manifest import read
 from pile_tools.read.shards import RecordConfig, find_shards
+from pile_tools.scratch_folders import MARKER
 from pile_tools.tables import column_of
 from pile_tools.tokenizers import find_tokenizer
 
@@ -350,6 +352,25 @@ def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, tmp_path: 
     assert cli("count-ngrams", dataset, "--memory", "lots").returncode == 2
     assert cli("count-ngrams", dataset, "--n", "x").returncode == 2
     assert cli("count-ngrams", tmp_path / "none").returncode == 1
+
+
+@pytest.mark.parametrize("command", ["count-ngrams", "count-terms"])
+def test_a_dataset_that_is_being_replaced_is_not_called_missing(
+    cli: Run, dataset: Path, tmp_path: Path, command: str
+) -> None:
+    for path in dataset.parent.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    prefix, scratch = tmp_path / dataset.name, tmp_path / f"{dataset.name}.partial"
+    scratch.mkdir()
+    (scratch / MARKER).touch()
+    for name in (f"{dataset.name}.manifest.json", f"{dataset.name}.idx"):
+        (tmp_path / name).rename(scratch / name)
+    terms = tmp_path / "terms.txt"
+    terms.write_text("a\n")
+    done = cli(command, *([terms] if command == "count-terms" else []), prefix, "-o", tmp_path / "out.tsv")
+    assert done.returncode == 1
+    assert "is being replaced; try again" in done.stderr
 
 
 def command(prefix: Path, table: Path) -> list[str]:

@@ -218,19 +218,19 @@ def test_a_job_killed_while_publishing_resumes(
     whole, prefix = tmp_path / "whole" / "d", tmp_path / "d"
     tokenized(shards, whole, tokenizer)
     renamed: list[Path] = []
-    replace = Path.replace
+    link = os.link
 
-    def failing(self: Path, target: Path) -> Path:
-        if self.suffix in (".bin", ".idx", ".provenance"):
-            renamed.append(target)
+    def failing(made: Path, final: Path, **options: bool) -> None:
+        if made.suffix in (".bin", ".idx", ".provenance"):
+            renamed.append(final)
             if len(renamed) == stop_at:
                 raise KeyboardInterrupt
-        return replace(self, target)
+        link(made, final, **options)
 
     for stop_at in (1, 2, 3):  # noqa: B007  # read by `failing`
         renamed.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "replace", failing)
+            patch.setattr("os.link", failing)
             with pytest.raises(KeyboardInterrupt):
                 tokenized(shards, prefix, tokenizer, force=True)
         assert not Path(f"{prefix}.bin").exists(), "an incomplete dataset can be opened"

@@ -87,6 +87,20 @@ def test_two_killed_processes_go_on_to_the_same_bytes(
     assert contents(folder / "run") == whole
 
 
+def test_a_run_that_was_killed_before_its_last_removal_keeps_no_older_state(
+    server: Server, folder: Path, half: Path, whole: dict[str, bytes]
+) -> None:
+    def finish_but_for_the_manifest(output: Path) -> None:
+        processes = server.pair("config.toml", folders=(folder, folder))
+        assert [server.wait(process).returncode for process in processes] == [0, 0]
+        (output / "manifest.json").unlink()
+        shutil.copytree(half / "resume/step2", output / "resume/step2")
+
+    results = go_on(server, folder, finish_but_for_the_manifest, half)
+    assert [result.returncode for result in results] == [0, 0], results
+    assert contents(folder / "run") == whole
+
+
 def newest(output: Path) -> Path:
     return max((output / "resume").glob("step*"), key=lambda path: int(path.name[4:]))
 

@@ -82,9 +82,18 @@ class CountNgramsConfig:
 
 
 def dataset_at(path: Path) -> Path | None:
-    """The prefix of the token dataset at a prefix or file of a dataset; None if there is no dataset."""
-    prefixes = (path, datasets.prefix_named(path))
-    return next((p for p in prefixes if p is not None and datasets.with_suffix(p, ".idx").exists()), None)
+    """The prefix of the token dataset at a prefix or file of a dataset; None if there is no dataset.
+
+    Raises:
+        PileError: The dataset is being replaced.
+    """
+    prefixes = [prefix for prefix in (path, datasets.prefix_named(path)) if prefix is not None]
+    for prefix in prefixes:
+        if datasets.with_suffix(prefix, ".idx").exists():
+            return prefix
+    for prefix in prefixes:
+        publish.refuse_while_replaced(publish.Target.of(datasets.with_suffix(prefix, MANIFEST_SUFFIX)))
+    return None
 
 
 #: Maximum length of n-grams. Longer ones are practically all distinct, and each length needs a table.

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from pile_tools import manifest, scratch_folders
+from pile_tools import files, manifest, scratch_folders
 from pile_tools.errors import OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 
@@ -55,12 +55,12 @@ def finish(folder: Path, final: Path) -> None:
     """
     for path in [*folder.rglob("*"), folder]:
         _sync(path)
-    final.parent.mkdir(exist_ok=True)
+    files.make_folders(final.parent)
     refuse_link(final.parent)
     if os.path.lexists(final):
         raise OutputExistsError(f"is in the way of a folder of this run; move it away ({final})")
     folder.rename(final)
-    scratch_folders.sync_folder(final.parent)
+    files.sync_folder(final.parent)
 
 
 def _sync(path: Path) -> None:
@@ -121,5 +121,5 @@ def remove_steps(parent: Path, kind: str, steps: list[int], scratch: Path) -> No
     for step in steps:
         step_folder(parent, step).rename(scratch / f"removed-{secrets.token_hex(8)}")
     if steps:
-        scratch_folders.sync_folder(parent)
+        files.sync_folder(parent)
     scratch_folders.clear(scratch)

@@ -68,10 +68,15 @@ def _publish(
     outputs = [{**entry, "path": f"{TAG}/{name}"} for name, entry in sorted(entries.items())]
     summary = {"log_sha256": files.sha256(run.config.output / LOG_FILE)}
     manifest.write(folder / MANIFEST_FILE, request(run, step, len(written)), outputs, summary)
+    folders.finish(folder, folders.step_folder(resume_folder(run.config.output), step))
+    remove_other_states(run, step, scratch)
+
+
+def remove_other_states(run: Run, step: int, scratch: Path) -> None:
+    """Removes the states of all steps but this one."""
     parent = resume_folder(run.config.output)
-    folders.finish(folder, folders.step_folder(parent, step))
-    old = [other for other in folders.steps_in(parent) if other != step]
-    folders.remove_steps(parent, STATE_KIND, old, scratch)
+    others = [other for other in folders.steps_in(parent) if other != step]
+    folders.remove_steps(parent, STATE_KIND, others, scratch)
 
 
 def _check_complete(names: set[str], n_processes: int, where: Path) -> None:

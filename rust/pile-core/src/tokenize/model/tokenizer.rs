@@ -18,6 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     fs,
     io::Read,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -113,12 +114,17 @@ impl Tokenizer {
     /// accepts.
     ///
     /// # Errors
-    /// [`crate::ErrorKind::Io`] if it cannot be read.
+    /// [`crate::ErrorKind::Io`] if it cannot be read, [`crate::ErrorKind::Format`] if it is not a regular file.
     pub fn read_json(path: &Path) -> Result<Vec<u8>> {
         let fail = |e| Error::io(path, e);
-        // The limit also bounds files without an end, such as devices.
+        // Opening a pipe would wait for its writer, also one that comes after the name was looked at.
+        let mut options = fs::OpenOptions::new();
+        options.read(true).custom_flags(libc::O_NONBLOCK);
+        let file = options.open(path).map_err(fail)?;
+        if !file.metadata().map_err(fail)?.is_file() {
+            return Err(Error::malformed(path, "not a regular file"));
+        }
         let mut bytes = Vec::new();
-        let file = fs::File::open(path).map_err(fail)?;
         file.take(MAX_FILE_BYTES + 1)
             .read_to_end(&mut bytes)
             .map_err(fail)?;
