@@ -245,12 +245,12 @@ def test_a_missing_foreign_or_damaged_index_is_told(dataset: Path, tmp_path: Pat
     run(prefix, IndexConfig(texts=False))
     assert open_index(prefix).count([2, 3]) == 2
     assert open_index(tmp_path / "d.index").count([2, 3]) == 2
-    piece = tmp_path / "d.index" / "piece-00000"
-    whole = piece.read_bytes()
-    piece.write_bytes(whole[:-4])
-    with pytest.raises(FormatError, match="piece-00000"):
+    segment = tmp_path / "d.index" / "segment-00000"
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:-4])
+    with pytest.raises(FormatError, match="segment-00000"):
         open_index(prefix)
-    piece.write_bytes(whole)
+    segment.write_bytes(whole)
     write_dataset(tmp_path / "d", [[1, 2, 3], [2, 4]])
     with pytest.raises(FormatError, match="built for another dataset"):
         open_index(prefix)

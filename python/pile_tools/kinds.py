@@ -186,8 +186,8 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_tokens": _count,
         "n_ids": _count,
         "has_bytes": _flag,
-        "ends_with": _or_null(_count),
-        "n_pieces": _count,
+        "end_of_document": _or_null(_count),
+        "n_segments": _count,
     },
     "ngrams": {
         **_PASSED_OVER,
@@ -199,7 +199,7 @@ SUMMARIES: Mapping[str, Shape] = {
                 "n": _count,
                 "n_distinct": _count,
                 "n_occurrences": _count,
-                "n_kept": _count,
+                "n_retained": _count,
                 "ranks": _RANKS,
             }
         ],

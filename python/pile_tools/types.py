@@ -403,12 +403,12 @@ class IndexPlan(TypedDict):
     """What it takes to build an index.
 
     Attributes:
-        pieces: The segments; none if the dataset has no tokens.
+        segments: The segments; none if the dataset has no tokens.
         memory_bytes: Bytes of memory to sort the largest segment.
         disk_bytes: Bytes of the index on disk, headers and tables of ids aside.
     """
 
-    pieces: list[IndexSegment]
+    segments: list[IndexSegment]
     memory_bytes: int
     disk_bytes: int
 
@@ -421,18 +421,18 @@ class IndexSummary(TypedDict):
         n_tokens: Number of tokens of the dataset.
         n_ids: Number of distinct ids.
         has_bytes: Whether texts can be searched for.
-        ends_with: The id that ends every document and occurs nowhere else, or None.
-        n_pieces: Number of segments.
-        n_kept: Number of segments that an earlier run finished.
+        end_of_document: The id that ends every document and occurs nowhere else, or None.
+        n_segments: Number of segments.
+        n_reused: Number of segments that an earlier run finished.
     """
 
     n_documents: int
     n_tokens: int
     n_ids: int
     has_bytes: bool
-    ends_with: int | None
-    n_pieces: int
-    n_kept: int
+    end_of_document: int | None
+    n_segments: int
+    n_reused: int
 
 
 class LengthSummary(TypedDict):
@@ -442,14 +442,14 @@ class LengthSummary(TypedDict):
         n: Tokens or words of an n-gram.
         n_distinct: Number of distinct n-grams.
         n_occurrences: Number of occurrences of all n-grams.
-        n_kept: Number of n-grams that are retained.
+        n_retained: Number of n-grams that are retained.
         counts: Pairs of a count and the number of n-grams that have it, by ascending count.
     """
 
     n: int
     n_distinct: int
     n_occurrences: int
-    n_kept: int
+    n_retained: int
     counts: list[list[int]]
 
 

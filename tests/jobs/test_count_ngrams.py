@@ -165,7 +165,7 @@ def test_top_and_min_count(large: tuple[Path, list[list[int]]], tmp_path: Path) 
     summary = count(prefix, tmp_path / "m.tsv", CountNgramsConfig(lengths=(2,), min_count=7))
     frequent = sorted((gram, c) for gram, c in counts.items() if c >= 7)
     assert rows(tmp_path / "m.tsv") == [[" ".join(map(str, gram)), str(c)] for gram, c in frequent]
-    assert summary["lengths"][0]["n_kept"] == len(frequent)
+    assert summary["lengths"][0]["n_retained"] == len(frequent)
     assert summary["lengths"][0]["n_distinct"] == len(counts)
 
 
@@ -385,7 +385,7 @@ def test_a_killed_job_resumes(large: tuple[Path, list[list[int]]], tmp_path: Pat
     process = subprocess.Popen(command(prefix, table), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     state = tmp_path / "t.tsv.partial" / "state.json"
     deadline = time.monotonic() + 60
-    while not (state.exists() and len(json.loads(state.read_text())["saved"]["state"]["pieces"]) >= 3):
+    while not (state.exists() and len(json.loads(state.read_text())["saved"]["state"]["finished"]) >= 3):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)

@@ -44,13 +44,13 @@ def test_finished_once_and_verified(prefix: Path) -> None:
     assert not is_new
     assert again.request == made.request
     assert all(check.state == "ok" for check in verify.run(made.folder))
-    (made.folder / "piece-00000").write_bytes(b"x")
-    with pytest.raises(VerifyError, match="piece-00000"):
+    (made.folder / "segment-00000").write_bytes(b"x")
+    with pytest.raises(VerifyError, match="segment-00000"):
         verify.run(made.folder)
 
 
 @pytest.mark.parametrize("is_damaged", [False, True])
-def test_pieces_of_a_stopped_job_are_kept_if_they_are_as_they_were(prefix: Path, is_damaged: bool) -> None:
+def test_segments_of_a_stopped_job_are_kept_if_they_are_as_they_were(prefix: Path, is_damaged: bool) -> None:
     config = IndexConfig(memory="20K")
     folder, partial = (prefix.with_name(f"sample.index{end}") for end in ("", ".partial"))
     run(prefix, config)
@@ -60,9 +60,9 @@ def test_pieces_of_a_stopped_job_are_kept_if_they_are_as_they_were(prefix: Path,
 
     partial.mkdir()
     (partial / MARKER).touch()
-    pieces = sorted(name for name in whole if name.startswith("piece-"))[:3]
+    segments = sorted(name for name in whole if name.startswith("segment-"))[:3]
     files = {}
-    for name in pieces:
+    for name in segments:
         (partial / name).write_bytes(whole[name])
         files[name] = {"bytes": len(whole[name]), "sha256": hashlib.sha256(whole[name]).hexdigest()}
     header_bytes = int.from_bytes(whole["ranks"][8:16], "little")
@@ -71,12 +71,12 @@ def test_pieces_of_a_stopped_job_are_kept_if_they_are_as_they_were(prefix: Path,
     sha256 = hashlib.sha256(saved.encode()).hexdigest()
     (partial / "state.json").write_text(f'{{"sha256": "{sha256}", "saved": {saved}}}')
     if is_damaged:
-        (partial / pieces[2]).write_bytes(whole[pieces[2]][:-1] + b"?")
-    numbers = {name: (partial / name).stat().st_ino for name in pieces}
+        (partial / segments[2]).write_bytes(whole[segments[2]][:-1] + b"?")
+    numbers = {name: (partial / name).stat().st_ino for name in segments}
     run(prefix, config)
     assert content(folder) == whole
     kept = {name for name, number in numbers.items() if (folder / name).stat().st_ino == number}
-    assert is_damaged or kept == set(pieces)
+    assert is_damaged or kept == set(segments)
     assert not partial.exists()
 
 
@@ -88,7 +88,7 @@ def test_other_settings_are_refused_without_force(prefix: Path) -> None:
     run(prefix, IndexConfig(), force=True)
     folder = prefix.with_name("sample.index")
     assert n_segments > 1
-    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "piece-00000", "ranks"]
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "ranks", "segment-00000"]
     (folder / "manifest.json").unlink()
     with pytest.raises(OutputExistsError, match="not from pile-tools"):
         run(prefix, IndexConfig())
@@ -131,8 +131,8 @@ def test_a_full_disk_is_a_clear_error_and_no_loss(prefix: Path) -> None:
     folder = prefix.with_name("sample.index")
     assert index(None).returncode == 0
     whole = content(folder)
-    assert len(whole["ranks"]) < len(whole["piece-00000"])
-    for limit in (len(whole["piece-00000"]) - 1, len(whole["ranks"]) - 1):
+    assert len(whole["ranks"]) < len(whole["segment-00000"])
+    for limit in (len(whole["segment-00000"]) - 1, len(whole["ranks"]) - 1):
         shutil.rmtree(folder)
         full = index(limit)
         assert full.returncode == 1, full.stderr

@@ -6,6 +6,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,10 @@ def command(
         by_subset=by_subset,
         records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
     )
+    how = _How(tokenizer, memory, threads, force)
     started = time.monotonic()
     if output is not None:
-        made, is_new = _count(inputs, output, config, tokenizer, (memory, threads, force))
+        made, is_new = _count(inputs, output, config, how)
         _write_plot(inputs, made, plot)
         if as_json:
             print_document(options.made(made, is_new=is_new, ngrams=None))
@@ -114,7 +116,7 @@ def command(
         return
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         table = Path(folder, "counts.tsv")
-        made, _ = _count(inputs, table, config, tokenizer, (memory, threads, force))
+        made, _ = _count(inputs, table, config, how)
         _write_plot(inputs, made, plot)
         if as_json:
             ngrams = list(_ngrams(table, made))
@@ -125,14 +127,22 @@ def command(
         options.note_plot(plot)
 
 
+@dataclass(frozen=True)
+class _How:
+    """The options that are not part of `CountNgramsConfig`."""
+
+    tokenizer: Path | None
+    memory: int
+    threads: int
+    force: bool
+
+
 def _count(
     inputs: tuple[Path, ...],
     output: Path,
     config: CountNgramsConfig,
-    tokenizer: Path | None,
-    how: tuple[int, int, bool],
+    how: _How,
 ) -> tuple[Manifest, bool]:
-    memory, threads, force = how
     prefixes = [dataset_at(path) for path in inputs]
     prefix = prefixes[0]
     if prefix is None:
@@ -144,9 +154,9 @@ def _count(
                 shards,
                 output,
                 config,
-                memory=memory,
-                threads=threads,
-                force=force,
+                memory=how.memory,
+                threads=how.threads,
+                force=how.force,
                 on_progress=bar.update,
             )
     if len(inputs) > 1:
@@ -157,10 +167,10 @@ def _count(
             prefix,
             output,
             config,
-            tokenizer=_tokenizer(prefix, tokenizer),
-            memory=memory,
-            threads=threads,
-            force=force,
+            tokenizer=_tokenizer(prefix, how.tokenizer),
+            memory=how.memory,
+            threads=how.threads,
+            force=how.force,
             on_progress=bar.update,
         )
 
@@ -181,7 +191,7 @@ def _ngrams(table: Path, made: Manifest) -> Iterator[dict[str, Any]]:
     count = header.index("count")
     has_tokens = header[0] == "tokens"
     for of in made.summary["lengths"]:
-        for row in itertools.islice(rows, of["n_kept"]):
+        for row in itertools.islice(rows, of["n_retained"]):
             by_subset = {
                 name.removeprefix("count:"): int(n)
                 for name, n in zip(header[count + 1 :], row[count + 1 :], strict=True)
@@ -205,7 +215,7 @@ def _print_table(table: Path, made: Manifest) -> None:
     for of in made.summary["lengths"]:
         echo()
         echo(f"{'count':>12}  {'share':>7}  {header[named]} ({of['n']}-grams)")
-        for _ in range(of["n_kept"]):
+        for _ in range(of["n_retained"]):
             row = next(rows)
             share = int(row[count]) / of["n_occurrences"]
             text = fit(row[named] if not named else f'"{row[named]}"', columns() // 2)
@@ -237,7 +247,7 @@ def _subset_of(column: str) -> str:
 def _print_summary(made: Manifest, elapsed: float | None) -> None:
     summary = made.summary
     for of in summary["lengths"]:
-        retained = "" if of["n_kept"] == of["n_distinct"] else f", {of['n_kept']:,} retained"
+        retained = "" if of["n_retained"] == of["n_distinct"] else f", {of['n_retained']:,} retained"
         note(f"{of['n']}-grams: {of['n_occurrences']:,} in all, {of['n_distinct']:,} distinct{retained}")
     what = counted(summary["n_tokens"], "token") if "n_tokens" in summary else "words"
     took = "" if elapsed is None else f" in {elapsed:.1f} s"
@@ -263,7 +273,7 @@ def _plot(inputs: tuple[Path, ...], made: Manifest) -> Plot:
     chart = Lines(title, "rank", "occurrences", series, x="log", y="log")
     caption = "Occurrences of an n-gram by its rank among all of its length, the most frequent first."
     lengths = [
-        [f"{of['n']}-grams", *(f"{of[key]:,}" for key in ("n_occurrences", "n_distinct", "n_kept"))]
+        [f"{of['n']}-grams", *(f"{of[key]:,}" for key in ("n_occurrences", "n_distinct", "n_retained"))]
         for of in summary["lengths"]
     ]
     ranks = [

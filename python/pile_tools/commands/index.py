@@ -60,9 +60,9 @@ def command(prefix: Path, force: bool, as_json: bool, **settings: Any) -> None:
 
 
 def _print_plan(plan: IndexPlan) -> None:
-    n_tokens = sum(segment["n_tokens"] for segment in plan["pieces"])
+    n_tokens = sum(segment["n_tokens"] for segment in plan["segments"])
     note(
-        f"{counted(n_tokens, 'token')} in {counted(len(plan['pieces']), 'segment')}: "
+        f"{counted(n_tokens, 'token')} in {counted(len(plan['segments']), 'segment')}: "
         f"{_size(plan['memory_bytes'])} of memory, {_size(plan['disk_bytes'])} on disk",
         err=True,
     )

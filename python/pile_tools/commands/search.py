@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -142,7 +143,7 @@ def command(
             echo(f"{count:>12,}  {short(name, columns() - 14)}")
     if not only_count:
         for query, name, count in zip(queries, names, counts, strict=True):
-            _print_occurrences(index, query, (name, count), (limit, context))
+            _print_occurrences(index, query, _Printed(name, limit, context), count)
     if order is not None and seen is not None:
         _print_steps(order, seen, names)
 
@@ -227,24 +228,33 @@ def _clauses(text: str) -> list[list[Query]]:
     return clauses
 
 
-def _print_occurrences(index: Index, query: Query, result: tuple[str, int], how: tuple[int, int]) -> None:
-    (name, count), (limit, context) = result, how
+@dataclass(frozen=True)
+class _Printed:
+    """How occurrences are printed: the query in quotes, how many, and the tokens before and after each."""
+
+    name: str
+    limit: int
+    context: int
+
+
+def _print_occurrences(index: Index, query: Query, how: _Printed, count: int) -> None:
     occurrences = index.occurrences(query) if count <= _MAX_LISTED else None
     documents = (
         "" if occurrences is None else " in " + counted(len(np.unique(occurrences["document"])), "document")
     )
-    echo(f"{short(name)} occurs {times(count)}{documents}" if count else f"{short(name)} never occurs")
-    for occurrence in [] if occurrences is None else occurrences[:limit]:
+    name = short(how.name)
+    echo(f"{name} occurs {times(count)}{documents}" if count else f"{name} never occurs")
+    for occurrence in [] if occurrences is None else occurrences[: how.limit]:
         document, token, _, n_tokens = (int(value) for value in occurrence.tolist())
         echo()
         echo(f"{range_of(index.dataset, document, token, n_tokens)}")
         if index.core.has_bytes:
-            _print_text(index, (document, token, n_tokens), context, query)
+            _print_text(index, (document, token, n_tokens), how.context, query)
     if occurrences is None:
         echo(f"more than {_MAX_LISTED:,} times: only counted; --json prints every occurrence")
-    elif count > limit:
+    elif count > how.limit:
         echo()
-        echo(f"... and {count - limit:,} more; --limit prints more, --json all")
+        echo(f"... and {count - how.limit:,} more; --limit prints more, --json all")
 
 
 def _print_text(index: Index, token_range: tuple[int, int, int], context: int, query: Query) -> None:

@@ -43,7 +43,7 @@ _MAX_TRACED = 10_000
 @click.option("--order", type=artifacts.ORDER, metavar="ORDER", help="Also print which steps see each part.")
 @click.option("-o", "--output", type=options.PATH, metavar="FILE", help="Write an HTML page: .html.")
 @click.option(
-    "--places",
+    "--occurrences",
     "max_occurrences",
     type=click.IntRange(min=1),
     default=5,

@@ -1,6 +1,6 @@
 """Builds the index of a token dataset: a suffix array of its tokens, in segments that fit in memory.
 
-`PREFIX.index/` holds `ranks`, a file `piece-000NN` for each segment, and `manifest.json`, written last.
+`PREFIX.index/` holds `ranks`, a file `segment-000NN` for each segment, and `manifest.json`, written last.
 An interrupted job resumes with the finished segments in `PREFIX.index.partial/`.
 """
 
@@ -74,7 +74,7 @@ def run(
         prefix: Path of the dataset without its suffixes.
         config: The settings of the index.
         force: Replace an index of another dataset or with other settings.
-        on_plan: Called before the work with the resources that the index needs: `pieces` (the segments),
+        on_plan: Called before the work with the resources that the index needs: `segments`,
             `memory_bytes` and `disk_bytes`.
         on_progress: Called with the tokens counted plus the tokens sorted: at the end, twice those of the
             dataset.
@@ -97,9 +97,9 @@ def run(
         on_plan(plan)
         tokenizer = source.load() if source else None
         built = _core.build_index(dataset, tokenizer, folder, config.memory_bytes, on_progress)
-        names = ["ranks", *(f"piece-{number:05}" for number in range(built["n_pieces"]))]
+        names = ["ranks", *(f"segment-{number:05}" for number in range(built["n_segments"]))]
         # The segments reused from an interrupted run are not a property of the index.
-        summary: Settings = {name: value for name, value in built.items() if name != "n_kept"}
+        summary: Settings = {name: value for name, value in built.items() if name != "n_reused"}
         return Built(names, summary, request.inputs)
 
     return publish.make(target, request, build, force=force, names=["ranks"], resumes=True)
@@ -116,7 +116,7 @@ def _request(
 
 def _check_disk(partial: Path, plan: IndexPlan) -> None:
     """Raises PileError if the segments still to be written do not fit on the disk."""
-    needed = plan["disk_bytes"] - sum(path.stat().st_size for path in partial.glob("piece-*"))
+    needed = plan["disk_bytes"] - sum(path.stat().st_size for path in partial.glob("segment-*"))
     free = shutil.disk_usage(partial).free
     if needed > free:
         raise PileError(

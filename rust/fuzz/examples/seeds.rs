@@ -109,7 +109,7 @@ fn seed_datasets() -> Result<(), Box<dyn std::error::Error>> {
     }
     let arrays: Vec<&[u8]> = arrays.iter().map(Vec::as_slice).collect();
     seed("order", "good", &join(&arrays))?;
-    for (i, name) in ["ranks", "piece-00000"].iter().enumerate() {
+    for (i, name) in ["ranks", "segment-00000"].iter().enumerate() {
         let (_, folder) = indexed::indexed();
         let mut bytes = fs::read(folder.join(name))?;
         bytes.insert(0, i as u8);

@@ -17,13 +17,13 @@ use pile_fuzz::{
 
 static INDEXED: OnceLock<(Arc<TokenDataset>, PathBuf, [Vec<u8>; 2])> = OnceLock::new();
 
-const NAMES: [&str; 2] = ["i.index/ranks", "i.index/piece-00000"];
+const NAMES: [&str; 2] = ["i.index/ranks", "i.index/segment-00000"];
 
 fuzz_target!(|input: (bool, &[u8])| {
     let (is_segment, bytes) = input;
     let (dataset, folder, whole) = INDEXED.get_or_init(|| {
         let (dataset, folder) = indexed();
-        let whole = ["ranks", "piece-00000"]
+        let whole = ["ranks", "segment-00000"]
             .map(|name| fs::read(folder.join(name)).expect("the file was just written"));
         (dataset, folder, whole)
     });

@@ -336,7 +336,7 @@ fn an_index_of_another_dataset_or_a_damaged_one_is_refused() {
         .to_string();
     assert!(err.contains("another dataset"), "{err}");
     drop(index);
-    for name in ["ranks", "piece-00000"] {
+    for name in ["ranks", "segment-00000"] {
         let path = folder.join(name);
         let whole = fs::read(&path).unwrap();
         for length in 0..whole.len() {
@@ -373,7 +373,7 @@ fn a_header_of_another_version_or_length_is_refused_for_that_reason() {
     let index = fixture.index(None, 100);
     let folder = index.folder().to_owned();
     drop(index);
-    for name in ["ranks", "piece-00000"] {
+    for name in ["ranks", "segment-00000"] {
         let path = folder.join(name);
         let whole = fs::read(&path).unwrap();
         let length = u64::from_le_bytes(whole[8..16].try_into().unwrap());
@@ -429,13 +429,13 @@ fn finished_segments_are_reused_and_the_index_is_the_same() {
     let whole = read();
     drop(index);
     fs::remove_file(folder.join("ranks")).unwrap();
-    fs::remove_file(folder.join("piece-00003")).unwrap();
+    fs::remove_file(folder.join("segment-00003")).unwrap();
     // The state of a job that was killed in the fourth segment.
     let state_file = folder.join("state.json");
     let mut state: serde_json::Value =
         serde_json::from_slice(&fs::read(&state_file).unwrap()).unwrap();
     let files = state["saved"]["files"].as_object_mut().unwrap();
-    assert!(files.remove("piece-00003").is_some());
+    assert!(files.remove("segment-00003").is_some());
     state["sha256"] = hex(&Sha256::digest(state["saved"].to_string())).into();
     fs::write(&state_file, state.to_string()).unwrap();
     let progress = Progress::default();
@@ -447,7 +447,7 @@ fn finished_segments_are_reused_and_the_index_is_the_same() {
     assert_eq!(progress.done(), 2 * 80);
     assert_eq!(read(), whole);
     // If a finished segment has changed, none is reused.
-    fs::write(folder.join("piece-00002"), &whole[3]).unwrap();
+    fs::write(folder.join("segment-00002"), &whole[3]).unwrap();
     let summary = build(&fixture.dataset, None, &folder, 8 * 8, &Progress::default()).unwrap();
     assert_eq!(summary.n_reused, 0);
     assert_eq!(read(), whole);

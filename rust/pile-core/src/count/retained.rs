@@ -53,7 +53,6 @@ pub struct LengthSummary {
     /// Occurrences of all n-grams.
     pub n_occurrences: u64,
     /// N-grams that were retained.
-    #[serde(rename = "n_kept")]
     pub n_retained: u64,
     /// Pairs of a count and how many n-grams have it, by ascending count. The rank of an n-gram follows from its
     /// count.

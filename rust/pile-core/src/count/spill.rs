@@ -43,10 +43,8 @@ pub(super) struct FinishedInput {
 struct SpillState {
     job: String,
     runs: Vec<RunFile>,
-    #[serde(rename = "pieces")]
     finished: Vec<FinishedInput>,
     /// The job's own state at the end of the last finished part.
-    #[serde(rename = "notes")]
     job_state: Vec<String>,
     /// Names given to runs so far, those of removed runs included.
     n_named: u64,

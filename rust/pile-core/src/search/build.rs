@@ -54,9 +54,7 @@ pub(super) struct RanksHeader {
     pub(super) n_ids: u64,
     pub(super) has_bytes: bool,
     /// The id that ends every document and occurs nowhere else, if there is one.
-    #[serde(rename = "ends_with")]
     pub(super) end_of_document: Option<i32>,
-    #[serde(rename = "pieces")]
     pub(super) segments: Vec<SegmentSpan>,
 }
 
@@ -104,7 +102,6 @@ impl RanksHeader {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct IndexPlan {
     /// The segments; none if the dataset has no tokens.
-    #[serde(rename = "pieces")]
     pub segments: Vec<SegmentSpan>,
     /// Bytes of memory to sort the largest segment, including its mapped tokens.
     pub memory_bytes: u64,
@@ -181,13 +178,10 @@ pub struct IndexSummary {
     /// Whether the bytes of the ids are known, so that texts can be searched for.
     pub has_bytes: bool,
     /// The id that ends every document and occurs nowhere else, if there is one.
-    #[serde(rename = "ends_with")]
     pub end_of_document: Option<i32>,
     /// Segments of the index.
-    #[serde(rename = "n_pieces")]
     pub n_segments: u64,
     /// Segments that an earlier run had finished.
-    #[serde(rename = "n_kept")]
     pub n_reused: u64,
 }
 

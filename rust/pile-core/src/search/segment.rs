@@ -8,7 +8,7 @@
 //!   tokens.
 //! - A *depth* is a number of tokens from the start of a suffix.
 //!
-//! The file `piece-000NN` has the magic `PILESUFF`, a header ([`SegmentHeader`]) and these arrays:
+//! The file `segment-000NN` has the magic `PILESUFF`, a header ([`SegmentHeader`]) and these arrays:
 //! - For each rank, the first suffix that starts with it, then the number of suffixes: u32, padded to 8
 //!   bytes.
 //! - A bit for each token, set if the token is the last of its document: u64. The array is absent if an id
@@ -95,7 +95,7 @@ impl SegmentHeader {
 
 /// The path of a segment's file in the folder of the index.
 pub(super) fn path_of(folder: &Path, number: usize) -> PathBuf {
-    folder.join(format!("piece-{number:05}"))
+    folder.join(format!("segment-{number:05}"))
 }
 
 /// The arrays of a segment's file, as the module documentation describes them.
