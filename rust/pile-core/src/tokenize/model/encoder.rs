@@ -12,6 +12,7 @@
 use crate::tokenize::{
     model::added_tokens::AddedTokenSplit,
     model::cache::{BATCH, CacheKey, LookupBatch, PretokenCache, SLACK},
+    model::merge_boundaries::MergeBoundaries,
     model::merges::{MAX_TEXT_BYTES, MergeScratch},
     model::pretoken_key::MAX_SHORT_BYTES,
     model::tokenizer::Tokenizer,
@@ -193,15 +194,9 @@ impl EncoderState {
             if ids.len() < n_needed {
                 ids.resize(n_needed, 0);
             }
-            let encode_one = Self::encode_pretoken;
-            let n = self.encode_batches(
-                tokenizer,
-                text.as_bytes(),
-                start,
-                &ends,
-                &mut ids,
-                encode_one,
-            );
+            let boundaries = tokenizer.merge_boundaries.as_ref();
+            let bytes = text.as_bytes();
+            let n = self.encode_batches(tokenizer, bytes, start, &ends, boundaries, &mut ids);
             out.extend_from_slice(&ids[..n]);
             start = *end;
         }
@@ -224,16 +219,18 @@ impl EncoderState {
     /// Writes the ids of the pretokens of `text` that end at `ends` to the start of `out`, and returns their
     /// number. The first pretoken starts at `start`.
     ///
-    /// `encode_one` does the same for one pretoken that is not in the fast part of the cache. `out` must have an
-    /// element for each byte of the pretokens, and [`SLACK`] more.
+    /// Long pretokens are split at `boundaries`; None for pretokens that are parts of one. `out` must have an element
+    /// for each byte of the pretokens, and [`SLACK`] more.
+    // Not generic over how a pretoken is encoded: it was then inlined into its caller twice, where its loops lacked
+    // registers, which cost 1.5 % of the instructions of `tokenize`.
     fn encode_batches(
         &mut self,
         tokenizer: &Tokenizer,
         text: &[u8],
         mut start: usize,
         ends: &[usize],
+        boundaries: Option<&MergeBoundaries>,
         out: &mut [u32],
-        encode_one: impl Fn(&mut Self, &Tokenizer, &[u8], Range<usize>, &mut [u32]) -> usize,
     ) -> usize {
         let mut n = 0;
         let mut batch = LookupBatch::default();
@@ -249,7 +246,7 @@ impl EncoderState {
                 let start = n_done
                     .checked_sub(1)
                     .map_or(start, |previous| ends[previous]);
-                n += encode_one(self, tokenizer, text, start..*end, &mut out[n..]);
+                n += self.encode_pretoken(tokenizer, text, start..*end, boundaries, &mut out[n..]);
                 n_done += 1;
             }
             start = ends.last().copied().unwrap_or(start);
@@ -258,47 +255,33 @@ impl EncoderState {
     }
 
     /// Writes the ids of the pretoken at `range` of `text` to the start of `out`, and returns their number. A long
-    /// pretoken is split at its merge boundaries.
+    /// pretoken is split at `boundaries`.
     fn encode_pretoken(
         &mut self,
         tokenizer: &Tokenizer,
         text: &[u8],
         range: Range<usize>,
+        boundaries: Option<&MergeBoundaries>,
         out: &mut [u32],
     ) -> usize {
         let (pretoken, start) = (&text[range.clone()], range.start);
         if pretoken.len() > MAX_SHORT_BYTES
-            && let Some(boundaries) = &tokenizer.merge_boundaries
+            && let Some(boundaries) = boundaries
         {
             // Taken out, so that `self` can be borrowed.
             let mut part_ends = std::mem::take(&mut self.part_ends);
             part_ends.clear();
             boundaries.push_ends(pretoken, start, &mut part_ends);
-            let has_parts = part_ends.len() > 1;
             // A part is not split again. At its ends it has fewer bytes of context than its pretoken, so it can
             // have a merge boundary that the pretoken does not have, and its parts again: as many levels as bytes.
-            let n = has_parts.then(|| {
-                let encode_part = Self::encode_unsplit;
-                self.encode_batches(tokenizer, text, start, &part_ends, out, encode_part)
-            });
+            let n = (part_ends.len() > 1)
+                .then(|| self.encode_batches(tokenizer, text, start, &part_ends, None, out));
             self.part_ends = part_ends;
             if let Some(n) = n {
                 return n;
             }
         }
-        self.encode_unsplit(tokenizer, text, range, out)
-    }
-
-    /// [`Self::encode_pretoken`] without a search for merge boundaries.
-    fn encode_unsplit(
-        &mut self,
-        tokenizer: &Tokenizer,
-        text: &[u8],
-        range: Range<usize>,
-        out: &mut [u32],
-    ) -> usize {
-        let key = CacheKey::new(text, range.start, range.end);
-        let pretoken = &text[range];
+        let key = CacheKey::new(text, start, range.end);
         if let Some(n) = self.cache.find(key, pretoken, out) {
             return n;
         }
