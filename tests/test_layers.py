@@ -117,6 +117,14 @@ def test_help_needs_no_torch(module: str) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
+def test_a_command_that_draws_nothing_imports_no_charts() -> None:
+    program = (
+        "import sys, pile_tools.commands.tokenize\n"
+        "assert not [name for name in sys.modules if name.startswith('pile_tools.present')]"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
 def test_the_wheel_lists_every_package() -> None:
     listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["maturin"]["python-packages"]
     assert sorted(listed) == sorted(p.parent.name for p in PYTHON.glob("*/__init__.py"))

@@ -188,3 +188,15 @@ def test_what_is_missing_or_unknown_is_left_to_the_command(
     for path, message in (("absent", "No such file"), ("empty", "No such file"), ("other", "No such file")):
         assert run(command_of("pile-tools", "show"), [str(tmp_path / path), "5"]) == 1
         assert message in capsys.readouterr().err
+
+
+def test_a_tokenizer_is_parsed_by_the_job_alone(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "copied.json"
+    shutil.copyfile(tokenizer, path)
+    found = artifacts.recognized(path)
+    assert found is not None
+    assert found.kind == "tokenizer"
+    monkeypatch.setattr("pile_tools.read.shards.artifact", lambda path: pytest.fail(f"parsed {path}"))
+    artifacts.refuse_other(path, ["tokenizer"])

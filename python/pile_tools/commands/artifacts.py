@@ -85,12 +85,17 @@ _BY_MANIFEST = {
 } | {kind: kind for kind in ("tokenizer", "index", "order", "run", "checkpoint", "study", "report")}
 
 
-def recognized(path: Path) -> Found | None:
-    """The artifact at a path; None if it is missing, unknown, damaged or being replaced."""
+def recognized(path: Path, *, parses_json: bool = True) -> Found | None:
+    """The artifact at a path; None if it is missing, unknown, damaged or being replaced.
+
+    A tokenizer without a manifest is known only by its content, so it is unknown without `parses_json`.
+    """
     try:
         if path.is_dir():
             return _folder(path)
-        return _file(path) if path.is_file() else _prefix(path)
+        if not path.is_file():
+            return _prefix(path)
+        return _file(path) or (_tokenizer(path) if parses_json else None)
     except (PileError, OSError, ValueError):
         return None
 
@@ -145,13 +150,17 @@ def _file(path: Path) -> Found | None:
         beside = path.with_name(stem + MANIFEST_SUFFIX)
         if beside.is_file() and any(entry["path"] == path.name for entry in manifest.read(beside).outputs):
             return _by_manifest(beside, path)
-    if path.suffix == ".json" and text_shards.artifact(path) == "a tokenizer":
-        return Found("tokenizer", "a tokenizer", {"tokenizer": path})
     if path.suffix == ".toml":
         return Found("config", "a config of pile-train")
     # Any other JSON may be a shard, or what a user takes for a tokenizer.
     if path.suffix != ".json" and text_shards.is_shard_name(path.name):
         return Found("shards", "a shard of text", {"text": path})
+    return None
+
+
+def _tokenizer(path: Path) -> Found | None:
+    if path.suffix == ".json" and text_shards.artifact(path) == "a tokenizer":
+        return Found("tokenizer", "a tokenizer", {"tokenizer": path})
     return None
 
 
@@ -307,12 +316,18 @@ def _is_shards(path: Path) -> bool:
     return not _is_dataset(path)
 
 
-def _is(kind: str) -> Callable[[Path], bool]:
+def _is(kind: str, *, parses_json: bool = True) -> Callable[[Path], bool]:
     def is_accepted(path: Path) -> bool:
-        found = recognized(path)
+        found = recognized(path, parses_json=parses_json)
         return found is None or (found.kind == kind and found.related.get(kind, path) == path)
 
     return is_accepted
+
+
+def _is_tokenizer(path: Path) -> bool:
+    # JSON of unknown content may be a tokenizer, and the job parses it anyway: parsing the 2.4 MB of
+    # GPT-NeoX's here as well would add 30 ms to each command that takes one.
+    return (path / TOKENIZER_FILE).is_file() or _is("tokenizer", parses_json=False)(path)
 
 
 def _is_token_file(path: Path) -> bool:
@@ -336,7 +351,7 @@ _IS_ACCEPTED: dict[str, Callable[[Path], bool]] = {
     "shards": _is_shards,
     "text": _is_text,
     "token file": _is_token_file,
-    "tokenizer": lambda path: (path / TOKENIZER_FILE).is_file() or _is("tokenizer")(path),
+    "tokenizer": _is_tokenizer,
     "files of a dataset": _is_file_of_dataset,
     "index": _is("index"),
     "run": _is("run"),
