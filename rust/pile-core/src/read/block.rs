@@ -116,7 +116,8 @@ impl Block {
         &self.path
     }
 
-    /// Bytes of all records in the shard, including one that was not kept.
+    /// Bytes that the records of this block take in the decompressed shard, with their line ends. A record that
+    /// exceeds the limit counts too, although its bytes were not kept.
     #[must_use]
     pub fn n_bytes(&self) -> u64 {
         match &self.content {
@@ -176,7 +177,8 @@ impl Block {
         Ok(bad)
     }
 
-    /// Copies of the documents with their positions. A bad record is an error that names it.
+    /// Copies of the documents with their positions. A bad record is an error that names it, even if the rules say
+    /// to skip such records.
     pub fn documents(&self) -> impl Iterator<Item = Result<(Position, Document<'static>)>> {
         let mut documents = Vec::new();
         let mut scratch = Vec::new();
@@ -276,6 +278,8 @@ impl<'a> RawRecord<'a> {
     ) -> std::result::Result<Document<'a>, String> {
         match self {
             Self::TooLong => Err(too_long(rules.max_record)),
+            // The reader drops only a line that exceeds both the limit and a block. A limit below the size of a block is
+            // applied here.
             record if record.n_bytes() > rules.max_record => Err(too_long(rules.max_record)),
             Self::Line(line) => Document::parse(line, &rules.text_field, scratch),
             Self::Text(bytes, text) => match text.missing {

@@ -10,7 +10,7 @@ pub(super) struct LineReader {
     stream: Stream,
     /// The bytes read after the last line that was returned.
     rest: Vec<u8>,
-    /// Whether the file is named `.json`, as a file with a single array may be too.
+    /// Whether the file is named `.json`. Such a file may hold a single array, which gets a message of its own.
     is_json: bool,
     is_started: bool,
 }
@@ -55,9 +55,11 @@ impl LineReader {
         max_record: u64,
         allow_skip: impl FnOnce() -> Result<()>,
     ) -> Result<(LineRun, bool)> {
+        // The rest is less than a block, but may leave less space than the loop reads at least. Twice its length
+        // avoids a reallocation then.
         let mut bytes = Vec::with_capacity(BLOCK_BYTES.max(2 * self.rest.len()));
         bytes.append(&mut self.rest);
-        // Bytes that are known to hold no line end.
+        // Bytes that are known to hold no line end. None at first: the rest after a skipped line may hold whole lines.
         let mut searched = 0;
         loop {
             let to_read = BLOCK_BYTES.saturating_sub(bytes.len()).max(BLOCK_BYTES / 4);

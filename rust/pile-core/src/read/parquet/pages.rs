@@ -24,8 +24,8 @@ use parquet::{
 
 use crate::{Error, Result};
 
-/// Pages up to this size are read even if records are limited to less: writers put many records into a page, most of
-/// them up to 1 MiB. This is far above, and any machine can allocate it.
+/// Pages up to this size are read even if records are limited to less: writers put many records into a page. Most
+/// writers end a page at 1 MiB. This limit is far above that, and any machine can allocate it.
 const MIN_PAGE_BYTES: u64 = 128 << 20;
 
 /// Bytes that the library allocates per value of a dictionary. In the page an empty value takes only four, those
@@ -85,7 +85,9 @@ pub(super) fn check_column(
             let what = format!("a page ends at byte {next}, its column at {end}");
             return Err(Error::format(path, at, what));
         }
-        // The library decompresses the other formats into a buffer of the size in the header.
+        // Of gzip and LZ4 frames the library ignores the size in the header. A page that cannot exceed `max_page` at
+        // the best ratio of its format needs no check. The library decompresses other formats into a buffer of the
+        // size in the header.
         let n_levels = header.uncompressed_levels.min(header.compressed);
         let (start, n_packed) = (start + n_levels, header.compressed - n_levels);
         if let Compression::GZIP(_) = column.compression()
@@ -408,8 +410,8 @@ impl CheckedPages {
         let values_end = || {
             let mut at = self.values_start(page)?;
             let values = page.buffer();
-            // This encoding starts with the lengths of shared prefixes. Both encodings then have the lengths
-            // of the values.
+            // DELTA_BYTE_ARRAY starts with the lengths of the prefixes that values share with the previous ones.
+            // Both encodings then have the lengths of the stored bytes of the values.
             if page.encoding() == Encoding::DELTA_BYTE_ARRAY {
                 at += delta_end(values.get(at..)?, max_values)?;
             }

@@ -11,8 +11,8 @@ use crate::tokenize::{model::cache::ID_LIMIT, model::merge_queue::MergeQueue};
 
 /// Symbols of the longest pretoken that is merged by scanning. Each has a bit of a `u64`.
 const MAX_SCANNED: usize = 64;
-/// Texts of this many bytes are refused. The symbols of a pretoken have indices of 32 bits, and [`NO_SYMBOL`] is
-/// not an index.
+/// Texts of this many bytes or more are refused. The symbols of a pretoken have indices of 32 bits, and [`NO_SYMBOL`]
+/// is not an index. NFC may lengthen a text; the encoder therefore limits pretokens too, to far less.
 pub(crate) const MAX_TEXT_BYTES: usize = u32::MAX as usize;
 const POSITION_BITS: u32 = MAX_SCANNED.trailing_zeros();
 
@@ -73,7 +73,8 @@ pub(crate) struct MergeScratch {
 }
 
 impl MergeTable {
-    /// A table without merges that has space for `n_merges`.
+    /// A table without merges that has space for `n_merges`. More must not be pushed: a full table would make probing
+    /// loop forever.
     pub(crate) fn new(byte_ids: [Option<u32>; 256], n_merges: usize) -> Self {
         let n_slots = (2 * n_merges + 2).next_power_of_two();
         Self {
@@ -306,7 +307,7 @@ fn pack_pair(left: u32, right: u32) -> u64 {
 impl MergeScratch {
     /// Links all symbols in order, and queues all their merges. `ranks` has those of all symbols but the last.
     fn link_symbols(&mut self) {
-        // Fits: `Encoder::encode` refuses texts of `MAX_TEXT_BYTES`.
+        // Fits: the encoder refuses pretokens of more than 32 MiB.
         let n = self.ids.len() as u32;
         self.ranks.push(NO_MERGE); // The last symbol has no right neighbour.
         self.next.clear();

@@ -17,6 +17,7 @@ pub(crate) struct JsonNode<'j> {
 /// The name of a value. It is formatted only for messages, as files have many values.
 #[derive(Debug, Clone)]
 struct Name {
+    /// The keys from the top, joined by dots. Empty for the whole file.
     key: Rc<str>,
     /// The index in the array `key`; None if the value is `key` itself.
     item: Option<usize>,
@@ -70,7 +71,8 @@ impl<'j> JsonNode<'j> {
             .ok_or_else(|| self.expected("an object"))
     }
 
-    /// The elements of the value, which must be an array.
+    /// The elements of the value, which must be an array. In the names of elements of an array in an array only the
+    /// inner index is shown: a longer name would be allocated for each merge.
     pub(crate) fn items(&self) -> Result<Vec<Self>> {
         let items = self
             .value
@@ -137,7 +139,7 @@ impl<'j> JsonNode<'j> {
         Ok(Some(self.key("type").text()?))
     }
 
-    /// The `type` of a component; `default` if it has none.
+    /// The `type` of a component; `default` if it has none, null and values without keys included.
     pub(crate) fn kind_or(&self, default: Option<&'j str>) -> Result<Option<&'j str>> {
         match self.key("type").is_null() {
             true => Ok(default),

@@ -34,11 +34,12 @@ impl Template {
                     (one, _) => Ok(one.unwrap_or_default()),
                 }
             }
+            // Null or `ByteLevel`: loading refuses other types.
             _ => Ok(Self::default()),
         }
     }
 
-    /// The template that adds no tokens.
+    /// The template that adds no tokens, as a constant, which `default` is not.
     pub(crate) const fn empty() -> Self {
         Self {
             before: Vec::new(),
@@ -57,7 +58,7 @@ fn single_template(node: &JsonNode<'_>) -> Result<Template> {
     let mut template = Template::default();
     let mut is_after = false;
     for item in node.key("single").items()? {
-        // The text, of which `check_template` ensures that there is exactly one.
+        // The text. Loading refuses a template without exactly one: see `check_template` in `tokenizer_json`.
         if !item.key("Sequence").is_null() {
             is_after = true;
             continue;

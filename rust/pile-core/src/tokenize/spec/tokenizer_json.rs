@@ -350,8 +350,9 @@ fn merge(node: &JsonNode<'_>) -> Result<(String, String)> {
         None => node
             .items()?
             .iter()
-            .map(JsonNode::text)
-            .collect::<Result<_>>()?,
+            .map(JsonNode::text_if_any)
+            .collect::<Option<_>>()
+            .ok_or_else(|| node.wrong("expected a merge of two strings"))?,
     };
     match parts[..] {
         [left, right] => Ok((left.to_owned(), right.to_owned())),

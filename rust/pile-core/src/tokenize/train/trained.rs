@@ -5,7 +5,8 @@ use serde::{Serialize, Serializer};
 /// The tokens and merges that a [`crate::tokenize::Trainer`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trained {
-    /// The token of each id, in the byte-level alphabet.
+    /// The token of each id: the special tokens as they are, then the others in the byte-level alphabet. No two are
+    /// equal: a byte or merge with the text of a special token shares its id.
     tokens: Vec<String>,
     merges: Vec<(u32, u32)>,
     special_tokens: Vec<String>,
@@ -43,7 +44,8 @@ impl Trained {
         self.merges.iter().map(move |(l, r)| (token(*l), token(*r)))
     }
 
-    /// A tokenizer.json in the format of Hugging Face `tokenizers`. Equal vocabularies give equal bytes.
+    /// A tokenizer.json in the format of Hugging Face `tokenizers`. Equal vocabularies give equal bytes. The
+    /// components are those that the trainer applies: NFC, then GPT-2's pretokens.
     #[must_use]
     pub fn to_json(&self) -> String {
         let file = TokenizerJson {

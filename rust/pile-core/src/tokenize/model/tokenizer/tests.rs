@@ -136,8 +136,8 @@ fn unsupported_components_are_refused_by_name() {
         ),
         (
             "/decoder",
-            json!({"type": "WordPretoken"}),
-            "unsupported decoder \"WordPretoken\"",
+            json!({"type": "WordPiece"}),
+            "unsupported decoder \"WordPiece\"",
         ),
         ("/decoder", json!(null), "unsupported decoder null"),
         ("/truncation", json!(1), "1 at truncation"),
@@ -271,6 +271,11 @@ fn contradictions_are_refused() {
             "/model/merges",
             json!(["a"]),
             "1 parts, expected a merge of 2 at model.merges[0]",
+        ),
+        (
+            "/model/merges",
+            json!([["a", 1]]),
+            "expected a merge of two strings at model.merges[0]",
         ),
         (
             "/model/merges",
@@ -574,6 +579,7 @@ fn a_post_processor_that_cannot_be_applied_is_refused_on_request() {
             .to_string()
     };
     let all = post_processors();
+    // The template with tokens on both sides, and `RobertaProcessing`.
     let (both, pairs) = (&all[5].0, &all[6].0);
     let twice = json!({"type": "Sequence", "processors": [both, pairs]});
     let two = refused(&twice);
