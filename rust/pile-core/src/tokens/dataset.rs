@@ -26,7 +26,8 @@ pub struct TokenDataset {
     token_files: Option<TokenFiles>,
     idx: Mapped,
     header: IdxHeader,
-    /// Size of the tokens, by the index.
+    /// Size of the tokens by the index: the end of the last sequence. Opening checks that the files have this size;
+    /// [`Self::check`] that the sequences follow each other up to it.
     n_bytes: u64,
     provenance: Option<Provenance>,
 }

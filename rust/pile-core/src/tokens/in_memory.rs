@@ -70,7 +70,8 @@ impl TokenSource for TokensInMemory {
         for span in spans {
             let document = self.document(span.document)?;
             let end = span.start.saturating_add(span.length) as usize;
-            let tokens = document.get(span.start as usize * width..end.saturating_mul(width));
+            let start = (span.start as usize).saturating_mul(width);
+            let tokens = document.get(start..end.saturating_mul(width));
             let tokens = tokens.ok_or_else(|| {
                 Error::argument(format!(
                     "no {} tokens from {} in document {}: it has {}",

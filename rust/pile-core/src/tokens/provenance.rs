@@ -323,7 +323,7 @@ fn read_header(path: &Path, json: &[u8]) -> Result<ProvenanceHeader> {
     serde_json::from_slice(json).map_err(fail)
 }
 
-/// Writes a provenance file. `locations` are those of all documents, in order.
+/// Writes a provenance file. `locations` are those of all `n_documents` documents, in order.
 ///
 /// # Errors
 /// Those of the writer or of `locations`.
@@ -353,7 +353,7 @@ pub fn write_provenance(
             encoder = LocationEncoder::default();
         }
         entry.clear();
-        // `write_atomically` returns the wrapped error.
+        // `write_atomically` unwraps the error again, so that it keeps its kind and names the input.
         encoder.push(location.map_err(io::Error::other)?, &mut entry);
         out.write_all(&entry)?;
         n_bytes += entry.len() as u64;
