@@ -7,9 +7,10 @@
 //! - ` \d{1,5} (X+\s+){0,3}UNIT`: a number, as few words as possible up to three, and a unit of time;
 //! - ` UNIT (X+\s+){0,3}\d{1,5}`: the same the other way round.
 //!
-//! In a match of the first expression, every number of at most five digits counts once, and so does every pair of
-//! them. In a match of the others, every number counts with every unit. Matches may overlap, so a mention may count
-//! several times. A number with no other number or unit near it is not counted.
+//! The numbers of a match are all matches of `\d{1,5}` in it, also within its words: `1,234567` has the numbers 1,
+//! 23456 and 7. In a match of the first expression, every number counts once, and so does every pair of them. In a
+//! match of the others, every number counts with every unit. Matches may overlap, so a mention may count several
+//! times. A number with no other number or unit near it is not counted.
 //!
 //! `X` and white space exclude each other, so a given number of words can match in only one way. That is why these
 //! functions need no regular-expression engine.

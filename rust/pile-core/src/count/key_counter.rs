@@ -61,7 +61,7 @@ impl<K> Default for KeyCounter<K> {
 
 impl<K: PackedKey> KeyCounter<K> {
     /// Estimated bytes per key if all keys differ: four slots in the tables, an entry each of `counts` and
-    /// `sort_scratch`, and a partitioned key.
+    /// `sort_scratch`, and a partitioned key. High for partitioned keys, whose tables hold one partition.
     pub(super) const BYTES_PER_KEY: usize = 6 * size_of::<KeyCount<K>>() + size_of::<K>();
 
     /// The distinct keys in ascending order, and how often each occurs. The order of `keys` is lost.

@@ -147,10 +147,11 @@ pub fn count_terms_in_shards(
     };
     let (mut n_documents, mut n_bad_records, mut hashes) = (0, 0, Vec::new());
     let mut sums = vec![TermSums::new(terms)];
+    let first_shard = 0;
     map_blocks(
         &config.shards,
         &config.rules,
-        0,
+        first_shard,
         counters,
         progress,
         count_block,

@@ -20,10 +20,12 @@ use crate::{Error, Result};
 /// When two terms occur together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PairScope {
-    /// In the same document or training sample. Each one that contains both terms counts once.
+    /// In the same document or training sample. Each one that contains both terms counts once; for a term paired
+    /// with itself, each one that contains the term.
     #[default]
     Unit,
-    /// Within a number of words. Each two occurrences that start in words at most this far apart count.
+    /// Within a number of words. Each two occurrences that start in words at most this far apart count. A term paired
+    /// with itself needs two occurrences.
     Words(u32),
 }
 
@@ -332,6 +334,7 @@ impl<'a> TermCounter<'a> {
             return;
         };
         put_word_starts(text, &mut self.word_starts);
+        // The finder reports the occurrences of a block in any order.
         self.occurrences.sort_unstable();
         // Replaces the offset of each occurrence by how many words start at or before it.
         let mut word = 0;

@@ -61,6 +61,7 @@ impl<'a> TsvTable<'a> {
             KeyColumns::Tokens(Some(_)) => b"tokens\ttext",
         });
         table.line.extend_from_slice(b"\tcount");
+        // The names are escaped already.
         for name in columns {
             table.line.push(b'\t');
             table.line.extend_from_slice(name.as_bytes());
@@ -80,7 +81,7 @@ impl<'a> TsvTable<'a> {
 impl NgramSink for TsvTable<'_> {
     fn take(&mut self, ngram: &Ngram<'_>) -> Result<()> {
         match self.keys {
-            // Nothing is lost: words are from JSON or Parquet strings, which are UTF-8.
+            // Nothing is lost: words are from documents, whose text is UTF-8.
             KeyColumns::Words => put_escaped(&mut self.line, &String::from_utf8_lossy(ngram.key)),
             KeyColumns::Tokens(token_bytes) => {
                 for (i, id) in ids_of(ngram.key).enumerate() {
