@@ -23,7 +23,7 @@ use crate::{
     tokens::{TokenDataset, TokenSource, TokenType},
 };
 
-/// N-grams of a batch that a thread takes at a time: many interleaved groups of searches (see `find`), and few
+/// N-grams of a batch that a thread takes at a time: many interleaved groups of searches (see the module `find`), and few
 /// enough that threads end at about the same time.
 const BATCH_CHUNK: usize = 1024;
 
@@ -149,7 +149,8 @@ impl SuffixIndex {
     /// The tokens of each segment.
     ///
     /// # Errors
-    /// The tokens are no longer contiguous and aligned in the map, as they were when the index was opened.
+    /// The tokens are not contiguous and aligned in the map. [`Self::open`] has copied such tokens, so this is not
+    /// expected.
     pub(super) fn tokens<T: StoredToken>(&self) -> Result<Vec<&[T]>> {
         let segments = self.segments.iter().zip(&self.copies);
         let tokens = segments.map(|(segment, copy)| match copy {

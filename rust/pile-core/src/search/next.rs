@@ -90,6 +90,7 @@ impl SuffixIndex {
     /// # Errors
     /// As [`Self::count_text`].
     pub fn longest_next_after_text(&self, text: &str) -> Result<NextTokens> {
+        // Binary search, as every shorter suffix is followed too.
         let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
         let (mut low, mut high) = (0, starts.len());
         let mut longest = self.next_tokens(&[])?;
