@@ -51,6 +51,8 @@ pub fn build_blend(
     let n_of = |number: u8| available[usize::from(number)] as i64;
     if as_gpt_neox {
         for (number, sample) in blended.dataset_index.iter().zip(&mut blended.sample_index) {
+            // GPT-NeoX's length of a dataset is one less than its number of samples. It reads the sample after that
+            // length, but takes a number past it modulo the length.
             if *sample >= n_of(*number) {
                 *sample %= (n_of(*number) - 1).max(1);
             }
@@ -117,7 +119,8 @@ impl BlendedSamples {
 }
 
 impl BlendedSamples {
-    /// The documents of the part whose first document in the source is `first`.
+    /// The documents of the part whose first document in the source is `first`. Each order has documents, so no two
+    /// parts have the same first one.
     fn documents_of(&self, first: u64, source: &dyn TokenSource) -> std::ops::Range<u64> {
         let later = self.parts.iter().map(|part| part.first_document);
         let end = later.filter(|other| *other > first).min();

@@ -77,6 +77,7 @@ pub fn megatron(
     let has_separate_epoch = n_epochs > 1 && in_last < (0.80 * per_epoch as f64) as u64;
     let mut rng = Mt19937::new(seed);
     let doc_idx = if has_separate_epoch {
+        // With capacity for the last epoch.
         let mut first = packed::shuffled_documents(documents.clone(), n_epochs - 1, 1, &mut rng)?;
         first.extend(packed::shuffled_documents(documents, 1, 0, &mut rng)?);
         first
@@ -95,6 +96,7 @@ pub fn megatron(
         extra,
         n_samples: n_built,
     };
+    // The element types of both arrays are chosen as Megatron-LM chooses them.
     let sample_idx = if doc_idx.len() <= i32::MAX as usize {
         Numbers::I32(string.sample_starts(progress, |x| x as i32)?)
     } else {

@@ -106,6 +106,7 @@ pub fn pack_until_overflow(config: &WholeDocumentConfig) -> Result<WholeDocument
         }
         doc_idx.push(document);
     }
+    // As in the reference, the last sample has only the document that starts it.
     sample_idx.extend([doc_idx.len() as i64, 0]);
     Ok(WholeDocumentArrays {
         doc_idx,
@@ -125,6 +126,7 @@ pub fn unpacked(config: &WholeDocumentConfig) -> Result<WholeDocumentArrays> {
     let sample_idx = (0..=config.n_samples as i64).flat_map(|i| [i, 0]).collect();
     let mut included = Vec::new();
     for document in 0..config.lengths.len() as u64 {
+        // As in the reference, one label fewer than `pack_until_overflow` looks at.
         if !config.is_excluded(document, config.seq_length)? {
             included.push(document as i64);
         }
