@@ -14,7 +14,7 @@ pub struct MixtureConfig {
     /// Tokens of each sample that the model reads. If a sample has one more, it is only a label, and the next
     /// sample of the sequence begins with it.
     pub n_inputs: u64,
-    /// Samples of an interval.
+    /// Samples of an interval; not far more than `n_samples`, as a work item is made for every 4,096 of them.
     pub interval_samples: u64,
     /// Kinds of documents.
     pub n_kinds: usize,

@@ -33,7 +33,8 @@ pub struct RepeatedDocument {
 /// What the model reads more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repeats {
-    /// By interval, the tokens that were read before in another copy of their document.
+    /// By interval, the tokens that were read before in their document: in another copy of it, or because a blend reads
+    /// a sample again.
     pub by_epoch: Vec<u64>,
     /// By interval, the tokens that were read before in a duplicate of their document, but not in the document
     /// itself.

@@ -203,6 +203,7 @@ impl<S: TokenSource> Scan<'_, S> {
         });
         status?;
         Ok(ItemResult {
+            // Set by the caller.
             number: 0,
             occurrences,
             last_bytes: (own_bytes - chunk.last_first_byte()) as u64,
