@@ -108,6 +108,7 @@ class Tokenizer:
 
         Raises:
             FormatError: A byte of the text has no token, or the post-processor cannot be applied.
+            ConfigError: The text has 4 GiB or more, or a run of more than 32 MiB that cannot be split.
         """
 
     def encode_batch(
@@ -119,6 +120,7 @@ class Tokenizer:
 
         Raises:
             FormatError: As `encode`.
+            ConfigError: As `encode`.
         """
 
     def decode(self, ids: Ids, skip_special_tokens: bool = True, skip_unknown: bool = False) -> str:
@@ -134,9 +136,10 @@ class Tokenizer:
         """Name of the normalizer of the file, `NFC`, or None if texts are not normalized."""
 
     def normalize(self, text: str) -> bytes:
-        """The bytes that a text has in the middle of a document of a dataset of this tokenizer.
+        """The bytes that a dataset of this tokenizer stores for a text inside a document.
 
-        Added tokens in the text are decoded, the rest is normalized.
+        Added tokens are replaced by what they decode to, and the rest is normalized. No prefix space is
+        added.
         """
 
     def token_to_id(self, token: str) -> int | None:
@@ -370,7 +373,7 @@ class TrainingOrder:
 
 @final
 class TokenSource:
-    """Tokens whose documents have no known origin: rows without an index, or an index without tokens.
+    """Tokens in documents or rows, without the origins of documents, which `TokenDataset` has.
 
     `TokenSource(prefix)` opens `PREFIX.idx`, and `PREFIX.bin` or its shards if they exist. Without
     tokens, the documents can still be counted and ordered. Rows come from `rows_order`. `source[i]` is
@@ -436,8 +439,8 @@ def rows_order(path: AnyPath, row_length: int | None = None, dtype: str | None =
 
     Args:
         path: The folder or file.
-        row_length: Number of tokens of a row. None is the 2,049 of Pythia's data; documents are then an
-            error.
+        row_length: Number of tokens of a row. None is the 2,049 of Pythia's data; an `.idx` with a sequence
+            of another length is then an error, as its tokens are documents.
         dtype: `uint16` or `int32`. None is the type in the `.idx` of the tokens, or uint16 without one.
 
     Raises:
@@ -449,7 +452,7 @@ def rows_order(path: AnyPath, row_length: int | None = None, dtype: str | None =
 def blended_order(stem: AnyPath, parts: Sequence[TrainingOrder]) -> TrainingOrder:
     """The blend of orders by `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
 
-    Each of the orders has one dataset.
+    Each of the orders has one dataset. Short samples are padded with token 0.
 
     Raises:
         FormatError: A file is malformed.

@@ -68,8 +68,8 @@ enum OrderOrigin {
 ///
 /// Args:
 ///     path: The folder or file.
-///     row_length: Number of tokens of a row. None is the 2,049 of Pythia's data; documents are then an
-///         error.
+///     row_length: Number of tokens of a row. None is the 2,049 of Pythia's data; an `.idx` with a sequence
+///         of another length is then an error, as its tokens are documents.
 ///     dtype: `uint16` or `int32`. None is the type in the `.idx` of the tokens, or uint16 without one.
 ///
 /// Raises:
@@ -106,7 +106,7 @@ pub fn rows_order(
 
 /// The blend of orders by `STEM_dataset_index.npy` and `STEM_dataset_sample_index.npy`.
 ///
-/// Each of the orders has one dataset.
+/// Each of the orders has one dataset. Short samples are padded with token 0.
 ///
 /// Raises:
 ///     FormatError: A file is malformed.
@@ -295,7 +295,9 @@ impl TrainingOrder {
         match &self.origin {
             OrderOrigin::Arrays { layout, .. } => layout.seq_length,
             OrderOrigin::Changed { base } => base.get().seq_length(),
-            _ => self.inner.sample_length() - 1,
+            // A blend has at least one part.
+            OrderOrigin::Blend { parts, .. } => parts[0].get().seq_length(),
+            OrderOrigin::Rows { .. } => self.inner.sample_length() - 1,
         }
     }
 

@@ -1,4 +1,4 @@
-//! The Python class `TokenSource`: tokens whose documents have no known origin.
+//! The Python class `TokenSource`: documents or rows of tokens, without the origins of documents.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -21,7 +21,7 @@ pub enum SourceKind {
     Indexed(Arc<tokens::TokenDataset>),
 }
 
-/// Tokens whose documents have no known origin: rows without an index, or an index without tokens.
+/// Tokens in documents or rows, without the origins of documents, which `TokenDataset` has.
 ///
 /// `TokenSource(prefix)` opens `PREFIX.idx`, and `PREFIX.bin` or its shards if they exist. Without
 /// tokens, the documents can still be counted and ordered. Rows come from `rows_order`. `source[i]` is

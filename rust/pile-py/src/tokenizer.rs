@@ -102,6 +102,7 @@ impl Tokenizer {
     ///
     /// Raises:
     ///     FormatError: A byte of the text has no token, or the post-processor cannot be applied.
+    ///     ConfigError: The text has 4 GiB or more, or a run of more than 32 MiB that cannot be split.
     #[pyo3(signature = (text, *, add_special_tokens = false))]
     fn encode<'py>(
         &self,
@@ -123,6 +124,7 @@ impl Tokenizer {
     ///
     /// Raises:
     ///     FormatError: As `encode`.
+    ///     ConfigError: As `encode`.
     #[pyo3(signature = (texts, *, add_special_tokens = false))]
     fn encode_batch<'py>(
         &self,
@@ -173,9 +175,10 @@ impl Tokenizer {
         self.inner.normalizer()
     }
 
-    /// The bytes that a text has in the middle of a document of a dataset of this tokenizer.
+    /// The bytes that a dataset of this tokenizer stores for a text inside a document.
     ///
-    /// Added tokens in the text are decoded, the rest is normalized.
+    /// Added tokens are replaced by what they decode to, and the rest is normalized. No prefix space is
+    /// added.
     fn normalize<'py>(&self, py: Python<'py>, text: &str) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &py.detach(|| self.inner.normalize(text)))
     }
