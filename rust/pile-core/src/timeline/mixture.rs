@@ -12,7 +12,8 @@ pub struct MixtureConfig {
     /// Samples of the run, from the first.
     pub n_samples: u64,
     /// Tokens of each sample that the model reads. If a sample has one more, it is only a label, and the next
-    /// sample of the sequence begins with it.
+    /// sample of the sequence begins with it. In a sample of a padded order that is shorter, that token is an input
+    /// as well, and so counts in both samples.
     pub n_inputs: u64,
     /// Samples of an interval; not far more than `n_samples`, as a work item is made for every 4,096 of them.
     pub interval_samples: u64,

@@ -33,8 +33,8 @@ pub struct RepeatedDocument {
 /// What the model reads more than once.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Repeats {
-    /// By interval, the tokens that were read before in their document: in another copy of it, or because a blend reads
-    /// a sample again.
+    /// By interval, the tokens that were read before in their document: in another copy of it, because a blend reads
+    /// a sample again, or as the last input of a padded sample (see [`RepeatsConfig::n_inputs`]).
     pub by_epoch: Vec<u64>,
     /// By interval, the tokens that were read before in a duplicate of their document, but not in the document
     /// itself.
@@ -59,7 +59,8 @@ pub struct RepeatsConfig {
     /// Samples of the run, from the first.
     pub n_samples: u64,
     /// Tokens of each sample that the model reads. If a sample has one more, it is only a label, and the next
-    /// sample of the sequence begins with it.
+    /// sample of the sequence begins with it. In a sample of a padded order that is shorter, that token is an input
+    /// as well, and so counts in both samples.
     pub n_inputs: u64,
     /// Samples of an interval.
     pub interval_samples: u64,
