@@ -278,8 +278,8 @@ impl<'a> RawRecord<'a> {
     ) -> std::result::Result<Document<'a>, String> {
         match self {
             Self::TooLong => Err(too_long(rules.max_record)),
-            // The reader drops only a line that exceeds both the limit and a block. A limit below the size of a block is
-            // applied here.
+            // The reader drops only a line of which it has read more than a block and the limit. Texts of columns and
+            // shorter lines that exceed the limit come here.
             record if record.n_bytes() > rules.max_record => Err(too_long(rules.max_record)),
             Self::Line(line) => Document::parse(line, &rules.text_field, scratch),
             Self::Text(bytes, text) => match text.missing {
