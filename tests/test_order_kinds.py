@@ -119,6 +119,8 @@ def test_a_blend_takes_from_each_dataset_by_its_weight(golden: Path, dataset: Pa
     verify(tmp_path)
     with pytest.raises(ConfigError, match="1 weight for 2 datasets"):
         run(Blend(prefixes, (1.0,)), tmp_path / "x", config)
+    with pytest.raises(ConfigError, match="a blend takes no labels"):
+        run(Blend(prefixes), tmp_path / "x", config, labels=prefixes[0])
 
 
 def test_the_last_epoch_of_megatron_stands_apart(dataset: Path, tmp_path: Path) -> None:

@@ -149,6 +149,8 @@ def test_a_single_text_is_one_query(world: World) -> None:
         world.index.count_batch([1, 2])
     with pytest.raises(ConfigError, match="neither a text nor a list of ids"):
         timeline.when(world.order, [1, 2])
+    with pytest.raises(ConfigError, match="text 1: an id is not an integer"):
+        timeline.when(world.order, [[1, 2], [1.5, 2]])
 
 
 def occurrences(text: bytes, query: bytes) -> int:

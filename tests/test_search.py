@@ -224,6 +224,18 @@ def test_bad_queries_are_told(indexed: Index, truth: tuple[Index, Any]) -> None:
             indexed.count(query)
     with pytest.raises(ConfigError, match="n-gram 1 is empty"):
         indexed.count_batch([[1], []])
+    # Neither is cut to an integer.
+    for ask in (
+        lambda: indexed.count_batch(np.array([[1.5, 2.0]])),
+        lambda: indexed.count_batch(np.array([[2**63]], dtype=np.uint64)),
+        lambda: indexed.probability([1.5], 2),
+        lambda: indexed.probability([1], 2**63),
+    ):
+        with pytest.raises(ConfigError, match="not an integer or is beyond 64 bits"):
+            ask()
+    # U+FFFD is another text.
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        indexed.next_tokens(b"\xff")
     with pytest.raises(ConfigError, match="without a tokenizer"):
         truth[0].count("text")
     with pytest.raises(ConfigError, match="more than 1 times"):

@@ -68,6 +68,7 @@ def from_values(cls: type[_Config], values: Settings, where: str) -> _Config:
         raise ConfigError(f"missing key {missing[0]!r} ({where})")
     arguments = {name: _convert(hints[name], value, f"{where}, {name}") for name, value in values.items()}
     try:
+        # A ConfigError of the config's own checks is a ValueError too: it gets the name of the file.
         return cls(**arguments)
     except (ValueError, OverflowError) as err:
         raise ConfigError(f"{err} ({where})") from err

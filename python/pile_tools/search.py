@@ -133,7 +133,8 @@ class Index:
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer that normalizes texts: the one passed to `open_index`, or the one the manifests name.
 
-        None if that file is missing or has changed, and for an index that holds no texts.
+        None if that file is missing or is now another tokenizer, and for an index that holds no texts.
+        Raises FormatError for a file that is no longer a tokenizer.
         """
         if self.given is not None or not self.core.has_bytes:
             return self.given
@@ -160,7 +161,7 @@ class Index:
         """
         if isinstance(query, (str, bytes)):
             return self.core.count_text(self.normalize(query))
-        return self.core.count(_ids_of(query))
+        return self.core.count(ids_of(query))
 
     def count_batch(
         self,
@@ -176,17 +177,18 @@ class Index:
             threads: By default one for each core; the answer does not depend on it.
 
         Raises:
-            ConfigError: A query is empty, or is a text while the index was built without a tokenizer.
+            ConfigError: A query is empty or has an id that is no integer of 64 bits, or is a text while the
+                index was built without a tokenizer.
         """
         given: Sequence[Query] | NDArray[np.integer[Any]] = listed(queries)
         if isinstance(given, np.ndarray) and given.ndim == 2:
-            ids = np.ascontiguousarray(given, dtype=np.int64).ravel()
+            ids = ids_of(given.ravel())
             starts = np.arange(len(given) + 1, dtype=np.int64) * given.shape[1]
         elif any(isinstance(query, (str, bytes)) for query in given):
             return np.array([self.count(query) for query in given], dtype=np.int64)
         else:
             starts = np.zeros(len(given) + 1, dtype=np.int64)
-            parts = [_ids_of(query) for query in given]
+            parts = [ids_of(query) for query in given]
             np.cumsum([len(ids) for ids in parts], out=starts[1:])
             ids = np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
         return self.core.count_batch(ids, starts, threads or os.cpu_count() or 1)
@@ -203,7 +205,7 @@ class Index:
         """
         if isinstance(query, (str, bytes)):
             return _occurrence_table(self.core.locate_text(self.normalize(query), max_occurrences))
-        found = self.core.locate(_ids_of(query), max_occurrences)
+        found = self.core.locate(ids_of(query), max_occurrences)
         within_tokens = np.tile(np.array([[0, len(query)]], dtype=np.int64), (len(found), 1))
         return _occurrence_table(np.hstack([found, within_tokens]))
 
@@ -215,7 +217,7 @@ class Index:
         Raises:
             ConfigError: `ids` is empty, or occurs more than `max_occurrences` times.
         """
-        found = self.core.locate(_ids_of(ids), max_occurrences)
+        found = self.core.locate(ids_of(ids), max_occurrences)
         documents, row_of = np.unique(found[:, 0], return_inverse=True)
         firsts = np.array([self.dataset.first_token(int(document)) for document in documents], dtype=np.int64)
         positions: NDArray[np.int64] = (firsts[row_of] + found[:, 1]) if len(found) else found[:, 1]
@@ -231,17 +233,25 @@ class Index:
                 unbounded n (Liu et al. 2024, arXiv:2401.17377), within documents.
 
         Raises:
-            ConfigError: The context is an empty text, or a text while the index was built without a
-                tokenizer.
+            ConfigError: The context is an empty text, bytes that are not UTF-8, or a text while the index was
+                built without a tokenizer.
         """
         if isinstance(context, (str, bytes)):
-            text = self.normalize(context).decode(errors="replace")
+            try:
+                # With `longest`, the core shortens a text by whole characters.
+                text = self.normalize(context).decode()
+            except UnicodeDecodeError as err:
+                raise ConfigError(f"the context is not UTF-8: {err.reason} at byte {err.start}") from err
             return NextTokens(*self.core.next_after_text(text, longest))
-        return NextTokens(*self.core.next_tokens(_ids_of(context), longest))
+        return NextTokens(*self.core.next_tokens(ids_of(context), longest))
 
     def probability(self, context: Sequence[int] | NDArray[np.integer[Any]], next: int) -> Probability:
-        """The probability of the id `next` after the longest suffix of the context that any token follows."""
-        return Probability(*self.core.probability(context, next))
+        """The probability of the id `next` after the longest suffix of the context that any token follows.
+
+        Raises:
+            ConfigError: An id is no integer of 64 bits.
+        """
+        return Probability(*self.core.probability(ids_of(context), int(ids_of([next])[0])))
 
     def documents(
         self,
@@ -292,7 +302,7 @@ class Index:
             threads: By default one for each core; the answer does not depend on it.
 
         Raises:
-            ConfigError: The index was built without a tokenizer.
+            ConfigError: `min_bytes` is 0, or the index was built without a tokenizer.
         """
         text = self.normalize(text).decode(errors="replace")
         data = encoded(text)
@@ -373,7 +383,7 @@ def index_for(dataset: object, tokenizer: Tokenizer | None, n_queries: int) -> S
     return index if tokenizer is None or index.is_of(tokenizer) else None
 
 
-def _ids_of(query: Query) -> NDArray[np.int64]:
+def ids_of(query: Query) -> NDArray[np.int64]:
     """Token ids as int64. Raises ConfigError for a value that is no integer of 64 bits."""
     ids = np.asarray(query)
     if ids.size and (ids.dtype.kind not in "iu" or int(ids.max()) >= 2**63):

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 #: A path as callers give it.
 AnyPath: TypeAlias = str | PathLike[str]
 
-#: Tokens as stored: uint16, or int32 for vocabularies of at least 65,500 tokens and for large ids. Blends of
-#: both are int64, the type of all tokens in GPT-NeoX and Megatron-LM.
+#: Tokens as stored: uint16, or int32 for vocabularies of at least 65,500 tokens and for ids beyond uint16.
+#: Blends of both are int64, the type in which GPT-NeoX and Megatron-LM return every sample.
 Tokens: TypeAlias = NDArray[np.uint16] | NDArray[np.int32] | NDArray[np.int64]
 
 #: Ids of tokens.
@@ -34,9 +34,9 @@ class OriginColumns(TypedDict):
 
     Attributes:
         shard: Indices of the shards in the dataset's `shards`.
-        record: Numbers of the records in their shards, from 0.
-        byte_start: First bytes of the records in the decompressed shards.
-        byte_length: Bytes of the records.
+        record: Lines, or rows of parquet, in the shards, from 0.
+        byte_start: First bytes, as in `Origin`.
+        byte_length: Numbers of bytes, as in `Origin`.
         subset: Indices of the subsets in the dataset's `subsets`; -1 also for records without a subset.
     """
 
@@ -48,13 +48,14 @@ class OriginColumns(TypedDict):
 
 
 class Origin(TypedDict):
-    """The origin of a document.
+    """The origin of a document: a line of a shard, or a row of a parquet file.
 
     Attributes:
         shard: Path of the shard as `tokenize` read it.
-        record: Line in the shard, from 0.
-        byte_start: First byte of the line in the decompressed shard.
-        byte_length: Bytes of the line without its end.
+        record: Line or row in the shard, from 0.
+        byte_start: First byte of the line in the decompressed shard; of a row, the first byte of its text in
+            the concatenated texts of the column.
+        byte_length: Bytes of the line without its end; of a row, of its text.
         subset: `meta.pile_set_name`, or None if the record has none.
     """
 
@@ -190,7 +191,8 @@ class ShardSummary(TypedDict):
         bytes: Bytes of the stored file.
         sha256: SHA-256 of the stored file.
         n_records: Number of records.
-        n_text_bytes: Decompressed bytes of the records.
+        n_text_bytes: Decompressed bytes of the shard: of the lines with their JSON, not only of their texts.
+            Of a parquet file, bytes of the texts.
     """
 
     bytes: int
@@ -461,7 +463,8 @@ class WordsSummary(TypedDict):
         n_bad_records: Number of bad records, which were skipped.
         shards: SHA-256 of each shard, in order.
         lengths: The n-grams of each length.
-        groups: Names of the groups, None for documents without a subset.
+        groups: Names of the groups with counts of their own: the subsets, sorted, and last None for documents
+            without one. None alone if subsets are counted together.
     """
 
     n_documents: int

@@ -184,7 +184,7 @@ class Engine:
         """Updates the weights once.
 
         Args:
-            micro_batches: This process's, each (micro_batch_size, seq_length + 1) int64.
+            micro_batches: This process's, all of the step: each (micro_batch_size, seq_length + 1) int64.
             lr: The learning rate of this update.
 
         Raises:
@@ -198,9 +198,11 @@ class Engine:
             loss = next_token_loss(self._deepspeed(tokens[:, :-1]), tokens[:, 1:])
             self._deepspeed.backward(loss)
             total += float(loss.detach())
+            # DeepSpeed updates the weights in the `step` after the last micro-batch.
             if number == self._n_micro:
                 mean = self._mean_over_processes(total / self._n_micro)
             self._deepspeed.step()
+        # DeepSpeed has left out an update whose norm is not finite, in fp32 and in bf16.
         grad_norm = float(self._deepspeed.get_global_grad_norm())
         if not math.isfinite(grad_norm):
             raise TrainingError(f"the gradient's norm is {grad_norm}")

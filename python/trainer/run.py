@@ -210,7 +210,8 @@ def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: b
     output = run.config.output
     if force:
         _remove_made(output, scratch)
-    # `finished` took it for this run's, of inputs that have changed since.
+    # A manifest that is still here is of this run, made from inputs that have changed since: `finished`
+    # refuses any other one.
     (output / MANIFEST_FILE).unlink(missing_ok=True)
     machine = {"processes": n_processes, "threads": n_threads}
     manifest.write(output / RUN_FILE, run.request, [], machine, scratch=scratch)

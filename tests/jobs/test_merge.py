@@ -122,7 +122,8 @@ def test_datasets_are_found_by_prefix_file_or_folder(halves: list[Path], tmp_pat
 
 def test_part_numbers_are_checked() -> None:
     assert Part.parse("3/16") == Part(3, 16)
-    for text, message in [("0/4", "from 1 to 4, got 0"), ("5/4", "got 5"), ("3", "expected i/n")]:
+    wrong = [("3", "expected i/n"), ("1/" + "9" * 5000, "expected i/n")]
+    for text, message in [("0/4", "from 1 to 4, got 0"), ("5/4", "got 5"), *wrong]:
         with pytest.raises(ConfigError, match=message):
             Part.parse(text)
     shards = [Path(str(i)) for i in range(7)]
@@ -261,6 +262,11 @@ def test_missing_and_mixed_parts_are_named(shards: Path, tokenizer: Path, tmp_pa
     of_shards(found[1:], tmp_path / "e", tokenizer, part=Part(1, 3))
     with pytest.raises(PileError, match=r"part-00001-of-00003\S* is a part of another job than"):
         merge.run([*find_datasets([folder]), *find_datasets([tmp_path / "e.parts"])], tmp_path / "d")
+    # Parts 1/2 and 2/3 of the same shards look like two of two.
+    for part in (Part(1, 2), Part(2, 3)):
+        of_shards(found, tmp_path / "f", tokenizer, part=part)
+    with pytest.raises(PileError, match=r"is part 2/3 and .* is part 1/2 of one job"):
+        merge.run(find_datasets([tmp_path / "f.parts"]), tmp_path / "f")
     whole = of_shards(found, tmp_path / "whole", tokenizer)
     with pytest.raises(PileError, match="whole is not a part, but others are"):
         merge.run([*find_datasets([folder]), whole], tmp_path / "d")

@@ -118,6 +118,15 @@ def test_what_is_passed_over_is_told(mess: Path) -> None:
             assert passed == PASSED
 
 
+def test_a_named_file_is_not_listed_as_passed_over(mess: Path) -> None:
+    for inputs in ([mess, mess / "README.md"], [mess / "README.md", mess]):
+        found = find_shards(inputs)
+        assert mess / "README.md" in found
+        assert {path for path, _ in found.passed_over} == {mess / name for name in PASSED} - {
+            mess / "README.md"
+        }
+
+
 def test_names_that_a_shell_made_of_a_pattern(mess: Path) -> None:
     named = [mess / name for name in ("made.json", "c.json", "deep", "h")]
     found = find_shards(named)

@@ -121,7 +121,7 @@ def _print_head(order: Order, step: int, first: int, n_rows: int, spans: Table) 
     )
     shares: Counter[str | None] = Counter()
     names = order.dataset.subsets
-    numbers = order.dataset.subset_numbers(spans["document"].copy()) if names else np.full(len(spans), -1)
+    numbers = order.dataset.subset_numbers(spans["document"]) if names else np.full(len(spans), -1)
     for number, length in zip(numbers.tolist(), spans["length"].tolist(), strict=True):
         shares[names[number] if number >= 0 else None] += length
     total = sum(shares.values()) or 1

@@ -21,6 +21,8 @@ from pile_tools.timeline import Repeats
 
 #: Documents of a group of duplicates that are printed.
 _N_NUMBERS = 6
+#: Columns of the table of groups in front of the documents' numbers.
+_N_COLUMNS_BEFORE = 42
 
 
 @click.command("repeats")
@@ -115,7 +117,7 @@ def _print_documents(found: Repeats, limit: int) -> None:
     for group in largest:
         rows = documents[documents["same_as"] == group]
         numbers = ", ".join(str(n) for n in rows["document"][:_N_NUMBERS].tolist())
-        numbers = fit(numbers + (", ..." if len(rows) > _N_NUMBERS else ""), columns() - 40)
+        numbers = fit(numbers + (", ..." if len(rows) > _N_NUMBERS else ""), columns() - _N_COLUMNS_BEFORE)
         first, last = int(rows["first_step"].min()), int(rows["last_step"].max())
         echo(f"{len(rows):>9,}  {int(rows['n_tokens'][0]):>9,}  {first:>7,}  {last:>9,}  {numbers}")
     if n_groups > limit:

@@ -20,7 +20,8 @@ def plot_of(what: str, inputs: Sequence[Path], made: Manifest) -> Plot:
     Args:
         what: `terms` or `numbers`.
         inputs: What they were counted in.
-        made: The manifest of the table.
+        made: The manifest of the table. For terms, its summary has `n_found` and `n_occurrences`; for
+            numbers, `n_keys` and `n_counts`. Numbers are always of an order, so they always have curves.
     """
     summary, best = made.summary, made.summary["best"]
     in_time = "curves" in summary

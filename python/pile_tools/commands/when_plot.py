@@ -18,7 +18,11 @@ from pile_tools.timeline.checkpoints import Intervals
 
 
 def plot_of(order: str, answer: When, between: Intervals, names: list[str], steps: tuple[int, int]) -> Plot:
-    """Occurrences per step, a line for each text: intervals between checkpoints differ in length."""
+    """Occurrences per step, a line for each text: intervals between checkpoints differ in length.
+
+    `answer` has the occurrences of the steps [first, end) of `steps`, and `between` the intervals of the
+    whole run.
+    """
     counts = answer.counts().sum(axis=1)
     drawn = np.argsort(-counts, kind="stable")[: len(colors.SERIES)].tolist()
     found = {text: selected(answer, answer.sightings["text"] == text).by_interval(between) for text in drawn}
@@ -52,7 +56,10 @@ def plot_of(order: str, answer: When, between: Intervals, names: list[str], step
 
 
 def selected(answer: When, is_selected: NDArray[np.bool_]) -> When:
-    """The answer with only some sightings, those of whole occurrences, which are numbered anew."""
+    """The answer with only the selected sightings, their occurrences numbered anew.
+
+    All parts of an occurrence are selected, or none.
+    """
     seen = answer.sightings[is_selected].copy()
     seen["occurrence"] = np.cumsum(seen["part"] == 0) - 1
     return replace(answer, sightings=seen)

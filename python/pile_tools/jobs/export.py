@@ -55,6 +55,7 @@ def run(
     write = writer_of(output)
     if steps[0] >= steps[1]:
         raise ConfigError(f"no steps from {steps[0]} to {steps[1]}")
+    # Raises ConfigError before a file is made.
     order.first_sample(steps[1] - 1)
     n_records = 0
 

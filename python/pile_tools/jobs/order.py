@@ -145,7 +145,8 @@ def run(
         folder: The folder of the order; by default that of the first dataset, where GPT-NeoX reads its
             `.npy` files.
         config: The settings of the order.
-        labels: The prefix of the parallel dataset of labels.
+        labels: The prefix of the parallel dataset of labels; not for a blend, whose datasets would each need
+            one.
         force: Replace another order.
         on_progress: Called with the samples built.
 
@@ -156,12 +157,15 @@ def run(
         OSError: A file cannot be read or written.
     """
     blend = prefix if isinstance(prefix, Blend) else None
+    if blend and labels is not None:
+        raise ConfigError("a blend takes no labels: they are parallel to a single dataset")
     prefixes = blend.prefixes if blend else (prefix,) if isinstance(prefix, Path) else ()
     folder = prefixes[0].parent if folder is None else folder
     sources = [_core.TokenSource(path) for path in prefixes]
     weights, parts = _parts(prefixes, blend, [len(source) for source in sources], config)
     stem = f"blend_{config.name(0)}_{parts[0].stem.rpartition('_indexmap_')[2]}" if blend else parts[0].stem
     is_padded = config.packing in ("pack_until_overflow", "unpacked")
+    # `chop` and `names` are recorded by the stem alone, which has them as GPT-NeoX's names do.
     settings = {
         "rule": "megatron-lm" if config.packing == "megatron" else f"gpt-neox {config.packing}",
         "seq_length": config.seq_length,

@@ -31,6 +31,9 @@ from pile_tools.order.remote import RemoteRows, is_address
 from pile_tools.publish import Target
 from pile_tools.tokens.concatenated import as_one
 
+#: The label of a position without a label, which PyTorch's loss ignores; GPT-NeoX pads labels with it.
+_NO_LABEL = -100
+
 #: Maximum depth of saved interventions on each other: each level is opened by a recursive call.
 MAX_DEPTH = 32
 
@@ -58,8 +61,8 @@ def open_order(
             see `Order.replaced_by_gpt_neox`; by default as the order was built, or the true samples.
 
     Raises:
-        ConfigError: `row_length`, `dtype` or `compat` is out of range, or the base of saved interventions has
-            changed.
+        ConfigError: `row_length`, `batch_size`, `dtype` or `compat` is out of range, or the base of saved
+            interventions has changed.
         FormatError: This is not an order, or it was built for another dataset.
         OSError: A file cannot be read.
     """
@@ -68,6 +71,8 @@ def open_order(
     text = str(path)
     if row_length is not None and not 1 <= row_length <= MAX_ROW_LENGTH:
         raise ConfigError(f"row-length must be 1 to {MAX_ROW_LENGTH:,}, got {row_length:,}")
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch-size must be at least 1, got {batch_size}")
     size = batch_size or PYTHIA_BATCH_SIZE
     if is_address(text):
         rows = _of_rows(Path(text), RemoteRows(text, row_length, dtype), size)
@@ -78,7 +83,8 @@ def open_order(
     file = order_file(path)
     with publish.reading(Target.of(file)):
         if not file.exists() or file.suffix == ".bin":
-            # Rows that are being replaced may have only their scratch folder: the core reports it.
+            # Of rows that are being replaced there may be only the scratch folder, `*.partial`: the core's
+            # error then says that they are being replaced.
             if path.suffix == ".bin" or any(any(path.glob(name)) for name in ("*.bin", "*.partial")):
                 return _of_rows(path, _core.rows_order(path, row_length, dtype), size)
             what = f"no {ORDER_FILE} and no rows here" if path.exists() else "No such file or directory"
@@ -134,6 +140,8 @@ def _of_manifest(file: Path, compat: str | None) -> Order:
         _part(found, settings, stem, entry) for stem, entry in zip(settings.stems, datasets, strict=True)
     ]
     labels = [entry for entry in found.inputs if entry["role"] == "labels"]
+    if labels and settings.blend:
+        raise FormatError(f"names labels of a blend, which cannot be read ({file})")
     return Order(
         path=file,
         samples=_core.blended_order(found.folder / settings.blend, parts) if settings.blend else parts[0],
@@ -141,7 +149,7 @@ def _of_manifest(file: Path, compat: str | None) -> Order:
         steps=settings.steps,
         seed=settings.seed,
         manifest=found,
-        labels=_part(found, settings, settings.stems[0], labels[0], padding=-100) if labels else None,
+        labels=_part(found, settings, settings.stems[0], labels[0], padding=_NO_LABEL) if labels else None,
         made_for=settings.steps * settings.batch_size if settings.steps and settings.batch_size else None,
     )
 
@@ -175,7 +183,10 @@ def _base_order(found: Manifest) -> Path:
 
 
 def _refuse_deep_interventions(path: Path) -> None:
-    """Raises FormatError for interventions on each other deeper than `MAX_DEPTH`, or in a cycle."""
+    """Raises FormatError for interventions on each other deeper than `MAX_DEPTH`, or in a cycle.
+
+    Only manifests are read: opening an order in a cycle would exhaust the stack.
+    """
     for _ in range(MAX_DEPTH):
         found = manifest.read(path)
         if found.settings.get("rule") != "view":

@@ -51,8 +51,9 @@ class Axis:
             start: The coordinate of its start.
             end: The coordinate of its end.
             kind: How values map to coordinates.
-            is_exact: Whether the axis begins and ends at values, not at 0 or at round numbers around them.
-            has_zero: Whether a linear axis that ends at round numbers contains 0.
+            is_exact: Whether the axis begins and ends at values, not at 0 or at round numbers around them. A
+                `log` axis always begins and ends at powers of ten.
+            has_zero: Whether a linear axis that is not exact contains 0.
         """
         known = list(values)
         low, high = min(known, default=0.0), max(known, default=0.0)

@@ -22,6 +22,8 @@ _SIZE, _LINE = 12, 17
 #: Approximate widths of a character, and of one of a script such as Chinese.
 _CHARACTER, _WIDE_CHARACTER = 6.6, 12.0
 _RIGHT = 20
+#: Width beside a name at the end of a line: of the swatch in front of it and of the gaps around both.
+_BESIDE_NAME = 30
 #: Height below the plot, for the numbers and the name of its axis.
 _BELOW = 40
 #: Height of a name at the end of a line. Lines that end nearer to each other share a label.
@@ -64,7 +66,8 @@ class Series:
         stroke: Its width.
         is_dashed: Whether it is dashed.
         is_marked: Whether each point has a dot.
-        band: For each point, how far a band around the line reaches to each side.
+        band: For each point, how far a band around the line reaches to each side. A logarithmic axis on the
+            left cannot show one that reaches 0.
     """
 
     name: str
@@ -87,7 +90,8 @@ class Lines:
         series: The lines; points that a logarithmic axis cannot show are left out.
         x: The kind of the axis at the bottom.
         y: The kind of the axis on the left.
-        is_from_zero: Whether a linear axis on the left contains 0.
+        is_from_zero: Whether a linear axis on the left contains 0; for values of at least 0, whose bands are
+            cut there.
         marks: Values of x with a small mark at the bottom.
         is_labelled_at_ends: Names the lines at their last points instead of in a legend, those that end
             together in one label.
@@ -110,7 +114,7 @@ class Lines:
         shown = [self._points(one) for one in self.series]
         points = [(point.x, y) for of in shown for point in of for y in (point.low, point.high)]
         names = [_Name(s.name, s.color, s.is_dashed) for s in self.series]
-        right = max((_width(s.name) for s in self.series), default=0) + 30
+        right = max((_width(s.name) for s in self.series), default=0) + _BESIDE_NAME
         frame = _Frame.of(
             self.title,
             [] if self.is_labelled_at_ends or len(names) < 2 else names,
@@ -141,7 +145,7 @@ class Lines:
             if line:
                 ends.append((line[-1][1], _Name(one.name, one.color, one.is_dashed)))
         if self.is_labelled_at_ends:
-            frame.add(*_end_labels(ends, width - frame.right + 8, frame.right - 30, frame.bottom))
+            frame.add(*_end_labels(ends, width - frame.right + 8, frame.right - _BESIDE_NAME, frame.bottom))
         return frame.svg()
 
     def _points(self, one: Series) -> list[_Point]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+#: Background, text, secondary text, lines of a grid, and a line that another one summarizes.
 PAPER, INK, GREY, GRID, PALE = "#ffffff", "#24292f", "#6e7781", "#e4e7eb", "#9ecae1"
 #: After Okabe and Ito, whose colours colour-blind readers can distinguish.
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#b8a800", "#7f7f9f")
 #: The colour of all further series.
 OTHERS = "#c9ced6"
-#: From little to much; the colour of nothing.
+#: Colours of a quantity, from little to much, and the colour of none of it, which base lines have too.
 SCALE, NONE = ("#f2b134", "#e8743b", "#c0356a", "#6a1f8a", "#2b0f54"), "#8c959f"
 
 _DARK = {

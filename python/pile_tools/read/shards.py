@@ -118,12 +118,12 @@ class Shards(list[Path]):
 
 
 def find_shards(inputs: Iterable[str | Path]) -> Shards:
-    """The shards at the inputs, each once, sorted byte-wise by path: the order of the dataset.
+    """The shards at the inputs, each path once, sorted byte-wise by path: the order of the dataset.
 
-    Folders are walked to any depth, links to folders included, each folder once. `passed_over` lists what is
-    ignored in them: files with other names, pipes and devices, scratch folders of jobs, and manifests,
-    tokenizers and other files that our commands wrote. Pipes named as inputs follow the files, in the
-    order given.
+    Folders are walked to any depth, links to folders included, each folder once. A file is read once for each
+    of its paths, such as links to it. `passed_over` lists what is ignored: files with other names, pipes and
+    devices, scratch folders of jobs, and manifests, tokenizers and other files that our commands wrote. Pipes
+    named as inputs follow the files, in the order given.
 
     Args:
         inputs: Files, pipes, folders and globs; or only `-`, standard input.
@@ -232,7 +232,11 @@ class _Finder:
         for path in inputs:
             self._add_input(path)
         self._walk()
+        # A file that is named is read, although a folder that is walked ignores its name.
+        for path in self.found & self.ignored.keys():
+            del self.ignored[path]
         for path in inputs:
+            # Inputs may match without a shard, such as artifacts, but not all of them.
             if path not in self._matched or not self.found:
                 raise PileError(self._no_shards(path))
 

@@ -15,7 +15,7 @@ from pile_tools._core import SuffixIndex, Tokenizer
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.read.texts import normalized
-from pile_tools.search import MAX_OCCURRENCES, index_for
+from pile_tools.search import MAX_OCCURRENCES, ids_of, index_for
 from pile_tools.tables import Table, named
 from pile_tools.timeline.checkpoints import Intervals
 from pile_tools.timeline.steps import core_order, extent, joined, with_steps
@@ -51,18 +51,20 @@ class When:
 
     Attributes:
         texts: The bytes searched for each query: the normalized text, or the ids as they are stored.
-        sightings: In training order, one row for each sample that holds an occurrence whole (`n_parts` 1), or
-            one for each part of an occurrence that no sample holds whole. Columns, all int64: occurrence
-            (number shared by the parts of one occurrence), text (index in `texts`), document (of the order's
-            `dataset`), byte (first in the decoded document as it is stored), token (first in the document),
-            n_tokens, epoch (copy of the document, from
-            0), part, n_parts, sample, step, row, offset (first token in the row), length (tokens of the
-            part), n_documents.
+        sightings: One row for each sample that holds an occurrence whole (`n_parts` 1), or one for each part
+            of an occurrence that no sample holds whole. Occurrences are in the order in which the run reads
+            their first part. The parts of an occurrence follow each other in the order of the text, which
+            need not be that of their steps. Columns, all int64: occurrence (number shared by the parts of one
+            occurrence), text (index in `texts`), document (of the order's `dataset`), byte (first in the
+            decoded document as it is stored), token (first in the document), n_tokens, epoch (copy of the
+            document, from 0), part, n_parts, sample, step, row, offset (first token in the row), length
+            (tokens of the part), n_documents.
         n_occurrences: By text, occurrences in the documents and inserted texts, each counted once: (n_texts,)
             int64. Those with a replaced token are in no document.
-        n_beyond: By text, occurrences with a part after the run's last step: (n_texts,) int64.
+        n_beyond: By text, occurrences with a part after the run's last step, counted in each copy of their
+            document: (n_texts,) int64.
         n_unreached: By text, occurrences that no sample of the order shows, as one of their tokens is in none
-            or was changed by an intervention: (n_texts,) int64.
+            or was changed by an intervention, counted in each copy of their document: (n_texts,) int64.
         n_documents: Documents searched.
         n_tokens: Tokens searched.
         n_without_bytes: Searched tokens whose ids decode to nothing.
@@ -200,12 +202,12 @@ def _bytes_of(
             return normalized(text, tokenizer)
         except ConfigError as err:
             raise ConfigError(f"text {number}: {err}") from err
-    try:
-        ids = np.asarray(text, dtype=np.int64)
-    except OverflowError as err:
-        raise ConfigError(f"an id of text {number} is beyond 64 bits") from err
-    if ids.ndim != 1:
+    if np.ndim(text) != 1:
         raise ConfigError(f"text {number} is neither a text nor a list of ids")
+    try:
+        ids = ids_of(text)
+    except ConfigError as err:
+        raise ConfigError(f"text {number}: {err}") from err
     dtype = np.dtype(core_order(order).stored_dtype)
     limits = np.iinfo(dtype)
     wrong = ids[(ids < limits.min) | (ids > limits.max)]
@@ -216,6 +218,7 @@ def _bytes_of(
 
 def _in_run(sightings: Table, n_texts: int, n_samples: int) -> tuple[Table, NDArray[np.int64]]:
     """The sightings within the run, numbered, and by text the occurrences with a part after it."""
+    # The parts of an occurrence follow each other, part 0 first.
     numbers = np.cumsum(sightings["part"] == 0) - 1
     is_seen = np.ones(int(numbers[-1]) + 1 if len(numbers) else 0, dtype=np.bool_)
     is_seen[numbers[sightings["sample"] >= n_samples]] = False

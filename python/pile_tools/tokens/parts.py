@@ -7,6 +7,7 @@ The shards, in order, are divided into n consecutive groups. Part i is the datas
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,9 +50,10 @@ class Part:
     @classmethod
     def parse(cls, text: str) -> Part:
         """The part written as `3/16`. Raises ConfigError."""
-        if found := re.fullmatch(r"(\d+)/(\d+)", text):
+        # More digits are no number of shards, and `int` raises another error for thousands of them.
+        if found := re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text):
             return cls(int(found[1]), int(found[2]))
-        raise ConfigError(f"expected i/n, as in 3/16, got {text!r}")
+        raise ConfigError(f"expected i/n, as in 3/16, got {text[:40]!r}")
 
     def of(self, shards: Sequence[Path]) -> Sequence[Path]:
         """The shards of this part; the parts differ by at most one shard. Raises ConfigError."""
@@ -107,24 +109,31 @@ def whole_of(parts: Sequence[Manifest], output: Path) -> tuple[Request, list[Ent
     """The request and the inputs of the whole, as a single run at `output` has them, and the sorted parts.
 
     Raises:
-        PileError: The parts are of different jobs, or parts are missing or given twice.
+        PileError: The parts are of different jobs or divisions, or parts are missing or given twice.
     """
     numbered: dict[int, Manifest] = {}
     first = parts[0]
+    n_parts = Part.parse(first.settings[PART]).n_parts
     for found in parts:
         if found.settings[WHOLE] != first.settings[WHOLE]:
             raise PileError(
                 f"{found.path} is a part of another job than {first.path}: of other shards or settings"
             )
-        number = Part.parse(found.settings[PART]).number
-        if number in numbered:
-            raise PileError(f"part {found.settings[PART]} is given twice; give each part once ({found.path})")
-        numbered[number] = found
-    n_parts = Part.parse(first.settings[PART]).n_parts
-    missing = [Part(i, n_parts) for i in range(1, n_parts + 1) if i not in numbered]
-    if missing:
-        some = ", ".join(map(str, missing[:20])) + (", ..." if len(missing) > 20 else "")
-        raise PileError(f"{len(missing)} of {n_parts} parts are missing: {some} ({first.folder})")
+        part = Part.parse(found.settings[PART])
+        # `WHOLE` does not contain the number of parts: parts 1/2 and 2/3 agree in it, but lack shards.
+        if part.n_parts != n_parts:
+            raise PileError(
+                f"{found.path} is part {part} and {first.path} is part {first.settings[PART]} of one job; "
+                "give parts of the same division"
+            )
+        if part.number in numbered:
+            raise PileError(f"part {part} is given twice; give each part once ({found.path})")
+        numbered[part.number] = found
+    if n_missing := n_parts - len(numbered):
+        # A damaged manifest may name a huge number of parts: only those that are shown are listed.
+        missing = (str(Part(i, n_parts)) for i in range(1, n_parts + 1) if i not in numbered)
+        some = ", ".join(itertools.islice(missing, 20)) + (", ..." if n_missing > 20 else "")
+        raise PileError(f"{n_missing} of {n_parts} parts are missing: {some} ({first.folder})")
     ordered = [numbered[i] for i in range(1, n_parts + 1)]
     inputs = [entry for entry in rebased(first, output.parent) if entry["role"] != "shard"]
     for found in ordered:
@@ -171,7 +180,10 @@ def joined(summaries: Sequence[Summary]) -> Summary:
 
 
 def _passed_over(whole: Summary, part: Summary) -> Summary:
-    """The ignored files of the whole; each part of one job lists all of them."""
+    """The ignored files of the whole, the first 100 of them listed, as in `read.shards`.
+
+    Each part of one job lists all of them; other datasets that are merged have each their own.
+    """
     if whole == part:
         return whole
     return {"n": whole["n"] + part["n"], "first": (whole["first"] + part["first"])[:100]}

@@ -137,7 +137,7 @@ def _ratio(n_bytes: int | None, n_tokens: int) -> float | None:
 
 
 def _sampling(composition: Composition | None) -> str:
-    """How the composition was counted."""
+    """The number of stages of the run that the composition was counted in, in words."""
     if composition is None:
         return ""
     return wording.plural(len(composition.edges) - 1, "stage")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from studies.memorization.tables import Group
 from studies.report.facts import Facts
 
-#: Steps at both ends of the log that the loss is averaged over.
+#: Last steps of the log, over which the final loss is averaged. The loss of the first step is that of the
+#: initial weights and is not averaged.
 ENDS_STEPS = 10
 #: Differences below this number of standard errors may be chance.
 CLEAR_ERRORS = 2.0
@@ -37,7 +38,8 @@ def count(n: int) -> str:
 
 
 def short_count(n: float) -> str:
-    """A count in a few digits: 812, 3.4 thousand, 1.2 million."""
+    """A count in a few digits: 812, 3,400, 12.3 thousand, 1.2 million."""
+    # Counts below ten thousand are written out: thousands start above their unit.
     for size, name in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million"), (1e4, "thousand")):
         if n >= size:
             unit = 1e3 if name == "thousand" else size
@@ -61,7 +63,7 @@ def times(n: int) -> str:
 
 
 def megabytes(n_bytes: int | None) -> str:
-    """Bytes in MB, or a dash where they are not known."""
+    """Bytes in MB, or in kB below 0.1 MB; a dash where they are not known."""
     if n_bytes is None:
         return DASH
     return f"{n_bytes / 1e6:,.1f} MB" if n_bytes >= 1e5 else f"{n_bytes / 1e3:,.1f} kB"
@@ -73,7 +75,7 @@ def plural(n: int, one: str) -> str:
 
 
 def loss_ends(facts: Facts) -> tuple[float, float]:
-    """Mean loss of the first step and of the last `ENDS_STEPS` steps."""
+    """The loss of the first step, and the mean loss of the last `ENDS_STEPS` steps."""
     last = [line["loss"] for line in facts.log[-ENDS_STEPS:]]
     return facts.log[0]["loss"], sum(last) / len(last)
 

@@ -64,7 +64,7 @@ def load_checkpoint(
 
 
 def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> GPTNeoX:
-    """The model of a GPT-NeoX folder of Hugging Face's, ours or Pythia's, to eval.
+    """The model of a GPT-NeoX folder of Hugging Face's, ours or Pythia's, in evaluation mode.
 
     Its logits are those of transformers 5. Weights are read from `model.safetensors` or `pytorch_model.bin`,
     whole or in shards; see `trainer.checkpoint.weights`.
@@ -79,6 +79,8 @@ def load_model(folder: str | Path, *, dtype: torch.dtype = torch.float32, device
         OSError: A file cannot be read.
     """
     shape = read_shape(Path(folder) / hf.CONFIG_FILE)
+    # Tensors on "meta" have shapes and no memory; the weights that are read replace all of them, as
+    # the model has no buffers that its state dict leaves out.
     with torch.device("meta"):
         model = GPTNeoX(shape)
     model.load_state_dict(read_weights(Path(folder), model.state_dict()), assign=True)
