@@ -13,7 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, PileError, TokenDataset, tokenize
+from pile_tools import ConfigError, FormatError, PileError, TokenDataset, open_order, tokenize
+from pile_tools.jobs import order as order_job
+from pile_tools.jobs import tokenize as tokenize_job
+from pile_tools.jobs import train_tokenizer
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.tokenize import TokenizeConfig
+from pile_tools.jobs.train_tokenizer import TrainTokenizerConfig
+from pile_tools.read.shards import find_shards
+from pile_tools.tokens import datasets
 
 
 def test_documents_are_read_only_views_of_the_map(dataset: Path) -> None:
@@ -138,3 +146,32 @@ def test_origins_are_columns_of_what_each_document_says(dataset: Path, tmp_path:
     for suffix in (".bin", ".idx"):
         shutil.copy(f"{dataset}{suffix}", tmp_path / f"d{suffix}")
     assert TokenDataset(tmp_path / "d").origins() is None
+
+
+def test_a_dataset_is_not_mixed_with_the_tokenizer_of_the_one_that_replaces_it(
+    shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.json"
+    train_tokenizer.run(find_shards([shards]), other, TrainTokenizerConfig(vocab_size=300), threads=1)
+    prefix = tmp_path / "d"
+
+    def make(of: Path) -> None:
+        tokenize_job.run(find_shards([shards]), prefix, TokenizeConfig(tokenizer=of), threads=1, force=True)
+
+    make(tokenizer)
+    order_job.run(prefix, None, OrderConfig(seq_length=16, samples=8))
+    order, dataset = open_order(tmp_path), TokenDataset(prefix)
+    found = datasets.tokenizer_file(dataset)
+    # The same command makes the time of change of the manifest another one, and nothing else.
+    tokenize_job.run(find_shards([shards]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=1)
+    order.tokenizer()
+    make(other)
+    for late in (
+        order.tokenizer,
+        lambda: order.dataset_manifest,
+        found.load,
+        lambda: datasets.tokenizer_of(dataset),
+        lambda: datasets.origin_entries(dataset, tmp_path),
+    ):
+        with pytest.raises(FormatError, match="was replaced since it was opened; open it again"):
+            late()

@@ -178,6 +178,9 @@ class TokenDataset:
     """
 
     def __new__(cls, prefix: AnyPath) -> TokenDataset: ...
+    def check_unchanged(self) -> None:
+        """Raises FormatError if the dataset at the prefix was replaced since it was opened."""
+
     @property
     def prefix(self) -> str:
         """The path of the files, without suffixes."""

@@ -11,11 +11,11 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pile_tools import checked, manifest
-from pile_tools._core import Tokenizer
+from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.errors import ConfigError, PileError, first_line
 from pile_tools.manifest import Entry
 from pile_tools.types import AnyPath
@@ -37,16 +37,27 @@ class TokenizerFile:
         hub_id: The model's id, if it is from the Hub.
         revision: The requested branch, tag or commit; None for the default.
         commit: The commit that contains the file, if it is from the Hub.
+        named_by: The open dataset whose manifest names the file.
     """
 
     path: Path
     hub_id: str | None = None
     revision: str | None = None
     commit: str | None = None
+    named_by: TokenDataset | None = field(default=None, compare=False, repr=False)
 
     def load(self) -> Tokenizer:
-        """Loads the tokenizer. Raises FormatError for an unsupported component, OSError if unreadable."""
-        return Tokenizer.from_file(self.path)
+        """Loads the tokenizer.
+
+        Raises:
+            FormatError: A component is not supported, or the dataset that names the file was replaced
+                since, so that its tokens may be of another tokenizer.
+            OSError: The file is unreadable.
+        """
+        loaded = Tokenizer.from_file(self.path)
+        if self.named_by is not None:
+            self.named_by.check_unchanged()
+        return loaded
 
     def entry(self, folder: Path) -> Entry:
         """The entry of the file in a manifest in `folder`: path, size, checksum and origin."""

@@ -161,13 +161,13 @@ def _count(
             )
     if len(inputs) > 1:
         raise ConfigError("give one dataset; `pile-tools merge` joins several")
-    total = TokenDataset(prefix).n_tokens * len(config.lengths)
-    with Bar("counting", total, "n-grams") as bar:
+    dataset = TokenDataset(prefix)
+    with Bar("counting", dataset.n_tokens * len(config.lengths), "n-grams") as bar:
         return count_tokens(
             prefix,
             output,
             config,
-            tokenizer=_tokenizer(prefix, how.tokenizer),
+            tokenizer=_tokenizer(dataset, how.tokenizer),
             memory=how.memory,
             threads=how.threads,
             force=how.force,
@@ -175,10 +175,10 @@ def _count(
         )
 
 
-def _tokenizer(prefix: Path, given: Path | None) -> TokenizerFile | None:
+def _tokenizer(dataset: TokenDataset, given: Path | None) -> TokenizerFile | None:
     """The tokenizer that decodes n-grams; None, with a note, if none is known: counts do not need it."""
     try:
-        return datasets.tokenizer_file(prefix, given)
+        return datasets.tokenizer_file(dataset, given)
     except UnknownTokenizerError as err:
         note(f"{err}: no texts; give --tokenizer FILE", err=True)
         return None

@@ -187,13 +187,14 @@ def _count(
             )
     if len(inputs) > 1:
         raise ConfigError("give one dataset; `pile-tools merge` joins several")
-    with Bar("counting", TokenDataset(prefix).n_tokens, "tokens") as bar:
+    dataset = TokenDataset(prefix)
+    with Bar("counting", dataset.n_tokens, "tokens") as bar:
         return count_in_dataset(
             prefix,
             table,
             term_list,
             config,
-            tokenizer=datasets.tokenizer_file(prefix, how.tokenizer),
+            tokenizer=datasets.tokenizer_file(dataset, how.tokenizer),
             threads=how.threads,
             force=how.force,
             on_progress=bar.update,

@@ -54,7 +54,7 @@ def command(
     if raw and shown["origin"] is None:
         raise ConfigError("--raw needs a known origin; `pile-tools label` finds it")
     if raw or not as_tokens:
-        decoder = tokenizer_of(prefix, tokenizer)
+        decoder = tokenizer_of(dataset, tokenizer)
         if raw:
             shown["raw"] = _record(prefix, shown["origin"], decoder, ids)
         else:

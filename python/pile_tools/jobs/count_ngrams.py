@@ -154,7 +154,7 @@ def count_tokens(
     groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
     inputs = [datasets.entry(dataset, output.parent)]
     if config.by_subset:
-        inputs += datasets.origin_entries(prefix, output.parent)
+        inputs += datasets.origin_entries(dataset, output.parent)
     if tokenizer is not None:
         inputs.append(tokenizer.entry(output.parent))
     request = Request("ngrams", _settings(config, has_text=tokenizer is not None), inputs)

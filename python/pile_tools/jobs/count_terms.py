@@ -231,14 +231,14 @@ def count_in_dataset(
     groups, names = subset_groups(dataset) if config.by_subset else ONE_GROUP
     inputs = [tokenizer.entry(output.parent), datasets.entry(dataset, output.parent)]
     if config.by_subset:
-        inputs += datasets.origin_entries(prefix, output.parent)
+        inputs += datasets.origin_entries(dataset, output.parent)
     loaded = tokenizer.load()
+    eod = _eod_of(prefix, loaded)
+    dataset.check_unchanged()
     query = terms.query(config, threads, loaded)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        tables = _core.dataset_terms(
-            dataset, loaded, query, groups, len(names), _eod_of(prefix, loaded), on_progress
-        )
+        tables = _core.dataset_terms(dataset, loaded, query, groups, len(names), eod, on_progress)
         counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
         summary = _write_tables(folder / output.name, terms, query, tables, names)
         return counted | summary, [*terms.inputs, *inputs]

@@ -88,7 +88,7 @@ def run(
     """
     dataset = TokenDataset(prefix)
     target = Target.of(folder_of(prefix) / MANIFEST_FILE)
-    source = datasets.tokenizer_file(prefix, config.tokenizer) if config.texts else None
+    source = datasets.tokenizer_file(dataset, config.tokenizer) if config.texts else None
     request = _request(prefix, dataset, config, source, target.folder)
 
     def build(folder: Path) -> Built:

@@ -193,8 +193,9 @@ def _request(inputs: Sequence[Path], manifests: Sequence[Manifest | None], outpu
     if known:
         entries = [entry for entry in parts.rebased(known[0], output.parent) if entry["role"] == "tokenizer"]
     for path in inputs:
-        entries.append(datasets.entry(_core.TokenDataset(path), output.parent))
-        entries += datasets.origin_entries(path, output.parent)
+        dataset = _core.TokenDataset(path)
+        entries.append(datasets.entry(dataset, output.parent))
+        entries += datasets.origin_entries(dataset, output.parent)
     return Request("tokens", settings, entries)
 
 

@@ -158,9 +158,15 @@ class Order:
 
     @property
     def dataset_manifest(self) -> Manifest | None:
-        """The manifest of the order's dataset, or None if another tool wrote the dataset."""
-        path = datasets.with_suffix(Path(str(self.dataset.prefix)), manifest.MANIFEST_SUFFIX)
-        return manifest.read(path) if path.exists() else None
+        """The manifest of the order's dataset, or None if another tool wrote the dataset.
+
+        Raises FormatError if the dataset was replaced since the order was opened.
+        """
+        dataset = self.dataset
+        path = datasets.with_suffix(Path(str(dataset.prefix)), manifest.MANIFEST_SUFFIX)
+        found = manifest.read(path) if path.exists() else None
+        datasets.check_unchanged(dataset)
+        return found
 
     def tokenizer(self, given: AnyPath | None = None) -> Tokenizer:
         """The tokenizer of the order's dataset: `given`, or the one that the dataset's manifest names.
@@ -176,7 +182,7 @@ class Order:
         """The file of the tokenizer; see `tokenizer`."""
         if given is None and self.address is not None:
             raise UnknownTokenizerError(f"the tokenizer of rows on a server is unknown ({self.name})")
-        return datasets.tokenizer_file(Path(self.dataset.prefix), given)
+        return datasets.tokenizer_file(self.dataset, given)
 
     @property
     def replaced_by_gpt_neox(self) -> list[int]:

@@ -15,7 +15,8 @@ from pile_tools.errors import PileError, UnknownTokenizerError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
-from pile_tools.types import AnyPath
+from pile_tools.tokens.concatenated import Concatenated, prefixes
+from pile_tools.types import AnyPath, Documents
 
 #: Suffixes of the files of a dataset, in the order of its manifest.
 FILES = (".bin", ".idx", ".provenance")
@@ -72,31 +73,48 @@ def token_bytes(prefix: Path) -> int:
     return dataset.n_tokens * np.dtype(dataset.dtype).itemsize
 
 
-def tokenizer_file(prefix: Path, given: AnyPath | None = None) -> TokenizerFile:
+def check_unchanged(documents: Documents) -> None:
+    """Checks that open datasets are those that are at their prefixes now.
+
+    What was read by path before this, such as a manifest, is then of the same dataset.
+
+    Raises:
+        FormatError: A dataset was replaced since it was opened.
+    """
+    parts = documents.parts if isinstance(documents, Concatenated) else [documents]
+    for part in parts:
+        if isinstance(part, TokenDataset):
+            part.check_unchanged()
+
+
+def tokenizer_file(dataset: Documents, given: AnyPath | None = None) -> TokenizerFile:
     """The file of a dataset's tokenizer: `given`, or by default the one that the dataset's manifests name.
 
     Args:
-        prefix: Prefix of the dataset.
+        dataset: The dataset, open.
         given: A tokenizer.json, a folder that holds one, or a model's id, as `load_tokenizer` takes them.
 
     Raises:
         UnknownTokenizerError: None is given or named, or the named one does not exist or was changed since.
         PileError: The given one is not found.
+        FormatError: The dataset was replaced since it was opened.
     """
     if given is not None:
         return find_tokenizer(given)
-    for found in manifests(prefix):
+    found_in = manifests(Path(dataset.prefix))
+    check_unchanged(dataset)
+    for found in found_in:
         if (path := manifest.input_file(found, "tokenizer")) is not None:
             recorded = found.input("tokenizer")
             if recorded is not None and recorded.get("sha256") not in (None, files.sha256(path)):
                 raise UnknownTokenizerError(f"the dataset's tokenizer was changed since it was made ({path})")
-            return TokenizerFile(path)
-    raise UnknownTokenizerError(f"the dataset's tokenizer is unknown or does not exist ({prefix})")
+            return TokenizerFile(path, named_by=dataset if isinstance(dataset, TokenDataset) else None)
+    raise UnknownTokenizerError(f"the dataset's tokenizer is unknown or does not exist ({dataset.prefix})")
 
 
-def tokenizer_of(prefix: Path, given: AnyPath | None = None) -> Tokenizer:
+def tokenizer_of(dataset: Documents, given: AnyPath | None = None) -> Tokenizer:
     """Loads the tokenizer of a dataset; see `tokenizer_file`."""
-    return tokenizer_file(prefix, given).load()
+    return tokenizer_file(dataset, given).load()
 
 
 def entry(dataset: TokenDataset, folder: Path) -> Entry:
@@ -105,13 +123,18 @@ def entry(dataset: TokenDataset, folder: Path) -> Entry:
     return {"role": "dataset", "path": path, "fingerprint": dataset.fingerprint}
 
 
-def origin_entries(prefix: Path, folder: Path) -> list[Entry]:
-    """The entry of a dataset's origins as an input in a manifest in `folder`; none for a dataset without.
+def origin_entries(documents: Documents, folder: Path) -> list[Entry]:
+    """The entries of the origins of documents as inputs in a manifest in `folder`, if there are any.
 
     What is made from subsets or records depends on them, and the dataset's fingerprint leaves them out.
+
+    Raises:
+        FormatError: The dataset was replaced since it was opened.
     """
-    path = with_suffix(prefix, LABELS)
-    return [manifest.file_entry(path, folder, role="provenance")] if path.exists() else []
+    paths = [with_suffix(prefix, LABELS) for prefix in prefixes(documents)]
+    entries = [manifest.file_entry(path, folder, role="provenance") for path in paths if path.exists()]
+    check_unchanged(documents)
+    return entries
 
 
 def prefix_of(found: Manifest) -> Path:

@@ -9,7 +9,6 @@ from pile_tools import ConfigError, _core, manifest
 from pile_tools.config import settings
 from pile_tools.manifest import MANIFEST_FILE, Request
 from pile_tools.tokens import datasets
-from pile_tools.tokens.concatenated import prefixes
 from studies.memorization import canaries, rows
 from studies.memorization.canaries import Canaries
 from studies.memorization.rows import Rows
@@ -94,8 +93,7 @@ class Plan:
             manifest.file_entry(self.run.manifest.path, folder, role="run"),
             manifest.file_entry(self.run.order.path, folder, role="order"),
         ]
-        for prefix in prefixes(self.run.order.dataset):
-            inputs += datasets.origin_entries(prefix, folder)
+        inputs += datasets.origin_entries(self.run.order.dataset, folder)
         for step in self.steps:
             path = self.run.checkpoint(step) / MANIFEST_FILE
             inputs.append(manifest.file_entry(path, folder, role="checkpoint", step=step))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 from pile_tools import manifest, publish
@@ -10,7 +9,6 @@ from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.tokens import datasets
-from pile_tools.tokens.concatenated import prefixes
 from studies.report.facts import Facts, collect
 
 
@@ -50,8 +48,7 @@ def _inputs(facts: Facts, folder: Path) -> list[manifest.Entry]:
         *(("tokenizer", made.path) for made in (facts.tokenizer,) if made is not None),
         *(("shards", made.path) for made in facts.shards),
     ]
-    origins = [datasets.origin_entries(prefix, folder) for prefix in prefixes(facts.run.order.dataset)]
     return [
         *(manifest.file_entry(path, folder, role=role) for role, path in found),
-        *itertools.chain.from_iterable(origins),
+        *datasets.origin_entries(facts.run.order.dataset, folder),
     ]

@@ -198,6 +198,11 @@ impl TokenDataset {
         Ok(Self::of(Arc::new(tokens::TokenDataset::open(&prefix)?)))
     }
 
+    /// Raises FormatError if the dataset at the prefix was replaced since it was opened.
+    fn check_unchanged(&self) -> Result<(), BindError> {
+        Ok(self.inner.check_unchanged()?)
+    }
+
     /// The path of the files, without suffixes.
     #[getter]
     fn prefix(&self) -> &OsStr {

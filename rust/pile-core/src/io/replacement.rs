@@ -25,16 +25,17 @@ const MANIFEST_SUFFIX: &str = ".manifest.json";
 const SCRATCH_SUFFIX: &str = ".partial";
 
 /// The manifests of a dataset's artifacts before its files are opened.
+#[derive(Debug)]
 pub(crate) struct ReplacementCheck {
     before: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// Identifies a version of a file.
-#[derive(PartialEq, Eq)]
+/// Identifies a version of a file. The time of change is left out: a rerun of the command that made it moves that.
+#[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,
-    ctime: i64,
-    ctime_nanoseconds: i64,
+    mtime: i64,
+    mtime_nanoseconds: i64,
     n_bytes: u64,
 }
 
@@ -57,11 +58,19 @@ impl ReplacementCheck {
     ///
     /// # Errors
     /// An artifact was replaced meanwhile, or is being replaced.
-    pub fn end(self) -> Result<()> {
-        for (path, before) in self.before {
-            if stamp(&path)? != before {
-                let what = "was replaced while it was opened; try again";
-                return Err(Error::malformed(&path, what));
+    pub fn end(&self) -> Result<()> {
+        self.check("was replaced while it was opened; try again")
+    }
+
+    /// As [`Self::end`], for files that are read later and must be of the same artifact.
+    pub fn end_later(&self) -> Result<()> {
+        self.check("was replaced since it was opened; open it again")
+    }
+
+    fn check(&self, what: &str) -> Result<()> {
+        for (path, before) in &self.before {
+            if stamp(path)? != *before {
+                return Err(Error::malformed(path, what));
             }
         }
         Ok(())
@@ -110,8 +119,8 @@ fn stamp(path: &Path) -> Result<Option<Stamp>> {
     }
     let stamp = |m: Metadata| Stamp {
         inode: m.ino(),
-        ctime: m.ctime(),
-        ctime_nanoseconds: m.ctime_nsec(),
+        mtime: m.mtime(),
+        mtime_nanoseconds: m.mtime_nsec(),
         n_bytes: m.len(),
     };
     Ok(fs::metadata(path).ok().map(stamp))

@@ -30,6 +30,7 @@ pub struct TokenDataset {
     /// [`Self::check`] that the sequences follow each other up to it.
     n_bytes: u64,
     provenance: Option<Provenance>,
+    replacement: Arc<ReplacementCheck>,
 }
 
 impl TokenDataset {
@@ -52,14 +53,23 @@ impl TokenDataset {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_index(prefix: &Path) -> Result<Self> {
-        let replacement = ReplacementCheck::begin(prefix)?;
-        let opened = Self::open_files(prefix);
+        let replacement = Arc::new(ReplacementCheck::begin(prefix)?);
+        let opened = Self::open_files(prefix, &replacement);
         // If an error comes from a dataset that is being replaced, that is the error to report.
         replacement.end()?;
         opened
     }
 
-    fn open_files(prefix: &Path) -> Result<Self> {
+    /// Checks that the dataset at the prefix is still this one. What is read by path later, such as the manifest that
+    /// names its tokenizer, is of this dataset if the check succeeds afterwards.
+    ///
+    /// # Errors
+    /// It was replaced, or is being replaced.
+    pub fn check_unchanged(&self) -> Result<()> {
+        self.replacement.end_later()
+    }
+
+    fn open_files(prefix: &Path, replacement: &Arc<ReplacementCheck>) -> Result<Self> {
         let idx = map_regular(&with_suffix(prefix, ".idx"))?;
         let token_files = TokenFiles::of_prefix(prefix)?;
         let header = IdxHeader::read(&idx)?;
@@ -80,6 +90,7 @@ impl TokenDataset {
             header,
             n_bytes,
             provenance,
+            replacement: Arc::clone(replacement),
         })
     }
 
