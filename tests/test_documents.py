@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pile_tools import ConfigError, FormatError, PileError, TokenDataset, Tokenizer
+from pile_tools._core import record_text
 from pile_tools.jobs import merge, tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.read.shards import RecordConfig, find_shards
@@ -76,7 +77,7 @@ def test_records_are_read_again_and_compared(dataset: Path, tokenizer: Path) -> 
         origin = opened.origin(document)
         assert origin is not None
         path = Path(origin["shard"])
-        text = documents.text_of(path, documents.read_record(path, origin), "text")
+        text = record_text(path, documents.read_record(path, origin), "text")
         assert documents.gives_tokens(text, encoder, opened[document])
         assert not documents.gives_tokens(text, encoder, opened[document - 1][1:])
     assert not documents.gives_tokens(None, encoder, opened[0])
@@ -84,12 +85,12 @@ def test_records_are_read_again_and_compared(dataset: Path, tokenizer: Path) -> 
 
 def test_the_text_of_every_kind_of_record() -> None:
     jsonl, txt = Path("a.jsonl.gz"), Path("a.txt.zst")
-    assert documents.text_of(jsonl, b'{"body": "x", "text": "y"}', "body") == "x"
-    assert documents.text_of(jsonl, b'"bare"', "text") == "bare"
-    assert documents.text_of(jsonl, b'{"text": ["x", "y"]}', "text") == "x\n\ny"
-    assert documents.text_of(txt, b'{"text": 5}', "text") == '{"text": 5}'
+    assert record_text(jsonl, b'{"body": "x", "text": "y"}', "body") == "x"
+    assert record_text(jsonl, b'"bare"', "text") == "bare"
+    assert record_text(jsonl, b'{"text": ["x", "y"]}', "text") == "x\n\ny"
+    assert record_text(txt, b'{"text": 5}', "text") == '{"text": 5}'
     for none in (b"no record", b'{"text": 5}', b'{"other": "x"}', b"\xff"):
-        assert documents.text_of(jsonl, none, "text") is None
+        assert record_text(jsonl, none, "text") is None
 
 
 def test_show_reads_every_kind_of_shard_again(cli: Run, tokenizer: Path, tmp_path: Path) -> None:

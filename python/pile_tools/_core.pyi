@@ -10,6 +10,9 @@ from pile_tools.types import (
     AnyPath,
     BuildSummary,
     Counting,
+    Deduplication,
+    DedupSummary,
+    DuplicateRows,
     Ids,
     IndexPlan,
     IndexSummary,
@@ -21,6 +24,7 @@ from pile_tools.types import (
     OrderSummary,
     Origin,
     OriginColumns,
+    RewriteSummary,
     TermQuery,
     Tokens,
     TrainSummary,
@@ -28,12 +32,14 @@ from pile_tools.types import (
 )
 
 __all__ = [
+    "MinHasher",
     "SuffixIndex",
     "TokenDataset",
     "TokenSource",
     "Tokenizer",
     "TrainingOrder",
     "_panic",
+    "band_probability",
     "batch_documents",
     "blended_order",
     "build_dataset",
@@ -45,7 +51,9 @@ __all__ = [
     "count_token_ngrams",
     "count_word_ngrams",
     "dataset_terms",
+    "find_duplicates",
     "label_dataset",
+    "lsh_bands",
     "merge_datasets",
     "micro_batch_samples",
     "normalized_weights",
@@ -56,7 +64,11 @@ __all__ = [
     "order_trace",
     "order_when",
     "plan_index",
+    "read_record",
+    "read_record_at",
+    "record_text",
     "report_machine_failures",
+    "rewrite_shards",
     "rows_order",
     "shards_terms",
     "split_documents",
@@ -390,6 +402,9 @@ class TokenSource:
     """
 
     def __new__(cls, prefix: AnyPath) -> TokenSource: ...
+    def check_unchanged(self) -> None:
+        """Raises FormatError if the dataset at the prefix was replaced since; rows are not checked."""
+
     @property
     def prefix(self) -> str:
         """The path of the files, without suffixes; for rows, the path of their first file."""
@@ -594,6 +609,108 @@ def label_dataset(
 
     Raises:
         FormatError: The dataset or a shard is damaged, or the dataset is of another tokenizer.
+        OSError: A file cannot be read or written.
+    """
+
+def read_record(
+    shard: AnyPath, record: int, *, text_field: str = "text", max_record: int = ...
+) -> tuple[bytes, str]:
+    """The bytes of a record, without its line end, and its text. The shard is read up to the record.
+
+    Args:
+        shard: The shard.
+        record: The number of the record in the shard, bad records included. A row of a table has the bytes of
+            its text.
+        text_field: The field of the record that has its text.
+        max_record: Number of bytes above which a record is bad.
+
+    Raises:
+        FormatError: The shard is damaged, has fewer records or is no regular file, or the record is bad.
+        OSError: The shard cannot be read.
+    """
+
+def read_record_at(shard: AnyPath, byte_start: int, byte_length: int, *, max_record: int = ...) -> bytes:
+    """The bytes of the record at a position of a shard. A compressed shard is decompressed up to the record.
+
+    Args:
+        shard: The shard: lines or text, not a table.
+        byte_start: The first byte of the record in the decompressed shard.
+        byte_length: Bytes of the record, without the line end.
+        max_record: Maximum bytes of a record.
+
+    Raises:
+        FormatError: The shard is damaged, ends before the record, is a table or is no regular file, or the
+            record is longer than `max_record`.
+        OSError: The shard cannot be read.
+    """
+
+def record_text(shard: AnyPath, record: bytes, text_field: str = "text") -> str | None:
+    """The text of a record of a shard, given the bytes of the record, or None if it has no text.
+
+    Only the name of the shard is used. Lone surrogates become U+FFFD.
+    """
+
+def rewrite_shards(
+    shards: Sequence[AnyPath],
+    names: Sequence[str],
+    folder: AnyPath,
+    job: str,
+    n_threads: int,
+    discard: bool,
+    on_progress: OnProgress | None = None,
+    *,
+    removed: tuple[NDArray[np.uint32], NDArray[np.uint64]] | None = None,
+    cuts: tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]] | None = None,
+    marks: tuple[NDArray[np.uint32], NDArray[np.uint64], str, Sequence[tuple[str, NDArray[np.uint64]]]]
+    | None = None,
+    sha256: Sequence[str] = ...,
+    text_field: str = "text",
+    max_record: int = ...,
+    zstd_level: int = 3,
+    gzip_level: int = 6,
+) -> RewriteSummary:
+    """Writes shards again, without some records or with other texts or marks, or resumes the same job.
+
+    All other bytes of the decompressed shards stay as they are. A shard without changes is copied. The bytes
+    are the same for any number of threads. A `.txt` shard whose document is removed is not written. The
+    columns of `removed`, `cuts` and `marks` ascend by shard, record and start. No record may be in two of
+    them.
+
+    A cut text becomes a JSON string with no more escapes than JSON requires; a list of strings becomes one
+    string. A mark is a JSON object in the `meta` of a record, which is added if it is missing or null. A
+    record that is a string becomes an object with the string as its text. Text files and Parquet files
+    cannot have marks.
+
+    The rows of a Parquet file are encoded again, with the schema, the compression and the row groups of the
+    file, less those that have lost all rows.
+
+    Args:
+        shards: The shards; none may be a stream.
+        names: The name of each new shard, with the ending of the shard.
+        folder: The folder for the files, unfinished and finished.
+        job: A digest of everything that the files depend on. Only finished shards of the same job are
+            resumed.
+        n_threads: Number of threads. Each writes a shard.
+        discard: Whether finished shards of another job are discarded. Otherwise they are an error.
+        on_progress: Called with the compressed bytes read so far.
+        removed: Shard and record of each record that is left out: (n,) uint32 and (n,) uint64.
+        cuts: Shard, record, start and end of each range of bytes that is cut from a text: (n,) uint32 and
+            three (n,) uint64. A record may have several, which must not overlap or split a character.
+        marks: Shard and record of each mark, its key in `meta`, and the keys of the mark with their values:
+            (n,) uint32, (n,) uint64, a name, and names with (n,) uint64.
+        sha256: The SHA-256 that each shard must have, in hexadecimal; empty for no check.
+        text_field: The field of a record that has its text.
+        max_record: Number of bytes above which a record cannot be changed.
+        zstd_level: The compression level of zstd, 1 to 22.
+        gzip_level: The compression level of gzip, 0 to 9.
+
+    Returns:
+        A `RewriteSummary` of `pile_tools.types`.
+
+    Raises:
+        ConfigError: A level, a name or a column is invalid, or a record has two changes.
+        FormatError: A shard is damaged or has changed, or a record cannot be changed as asked.
+        OutputExistsError: The folder has finished shards of another job, and `discard` is False.
         OSError: A file cannot be read or written.
     """
 
@@ -1232,3 +1349,67 @@ def report_machine_failures() -> None:
     For commands only. In a library, reading a mapped file that another program shortened ends the process by
     SIGBUS.
     """
+
+def find_duplicates(
+    shards: Sequence[AnyPath],
+    deduplication: Deduplication,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+    max_record: int = ...,
+) -> tuple[DuplicateRows, DedupSummary]:
+    """Finds the duplicate documents of shards, and decides which to remove.
+
+    Args:
+        shards: The shards, in reading order. Each is read twice.
+        deduplication: The settings.
+        on_progress: Called with the compressed bytes read so far; in the end, twice those of all shards.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        max_record: Number of bytes above which a record is bad.
+
+    Returns:
+        A `DuplicateRows` and a `DedupSummary` of `pile_tools.types`.
+
+    Raises:
+        ConfigError: A setting is invalid, or a protected record has no document.
+        FormatError: A shard is damaged, changes while it is read, or cannot be read twice.
+        OutputExistsError: The scratch folder has work of another job.
+        OSError: A file cannot be read or written.
+    """
+
+@final
+class MinHasher:
+    """Computes the MinHash signatures of texts, those by which `find_duplicates` finds candidates.
+
+    `MinHasher(permutations, shingle, normalize)`: 1 to 4,096 permutations, `words:N` or `chars:N`, and
+    `none`, `whitespace` or `case`. Threads may share it. Signatures are the same on every machine.
+
+    Raises:
+        ConfigError: An argument is invalid.
+    """
+
+    def __new__(
+        cls, permutations: int = 256, shingle: str = "words:5", normalize: str = "none"
+    ) -> MinHasher: ...
+    def signatures(self, texts: Sequence[str]) -> NDArray[np.uint32]:
+        """The signatures of texts: (n_texts, permutations) uint32.
+
+        The share of equal numbers in two signatures estimates the Jaccard similarity of the sets of shingles.
+        A text that is shorter than a shingle has a signature of 2**32 - 1 only, and is similar to no other.
+        """
+
+def lsh_bands(threshold: str, permutations: int) -> tuple[int, int]:
+    """The number of bands and of rows of each into which signatures are split to find candidate pairs.
+
+    They find a pair whose similarity is the threshold with a probability of at least 0.999 if the
+    permutations allow it, with as few candidates below the threshold as possible. The threshold is a decimal
+    fraction with at most four digits after the point.
+
+    Raises:
+        ConfigError: The threshold is not above 0 and up to 1, or there are not 1 to 4,096 permutations.
+    """
+
+def band_probability(similarity: float, bands: int, rows: int) -> float:
+    """The probability that two texts of a similarity share a band: `1 - (1 - similarity**rows)**bands`."""

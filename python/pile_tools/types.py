@@ -219,6 +219,59 @@ class BuiltShard(ShardSummary):
     bad_records: BadRecords
 
 
+class WrittenShard(TypedDict):
+    """A shard that was written again.
+
+    Attributes:
+        name: Its file name.
+        bytes: Bytes of the file.
+        sha256: SHA-256 of the file.
+    """
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class RewrittenShard(TypedDict):
+    """A shard and the one that was written from it.
+
+    Attributes:
+        path: The path as given.
+        bytes: Bytes of the stored file.
+        sha256: SHA-256 of the stored file.
+        n_kept: Records that were written, bad ones included; None for a copied shard, whose records are not
+            read.
+        n_removed: Records that were left out.
+        n_cut: Records of whose text something was cut.
+        n_marked: Records that were marked.
+        n_text_bytes_removed: Bytes of the texts that were left out, and of what was cut from others.
+        output: The new shard, or None for a removed document that is a file.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
+    n_kept: int | None
+    n_removed: int
+    n_cut: int
+    n_marked: int
+    n_text_bytes_removed: int
+    output: WrittenShard | None
+
+
+class RewriteSummary(TypedDict):
+    """Shards that were written again.
+
+    Attributes:
+        n_resumed_shards: Number of shards that an earlier, interrupted run finished.
+        shards: The shards, in order.
+    """
+
+    n_resumed_shards: int
+    shards: list[RewrittenShard]
+
+
 class SubsetSummary(TypedDict):
     """The documents of a subset.
 
@@ -363,6 +416,173 @@ class TrainSummary(TypedDict):
     n_merges: int
     n_bad_records: int
     shards: list[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NearDuplicates:
+    """How the core finds near duplicates.
+
+    Attributes:
+        threshold: The least similarity, a decimal fraction with at most four digits after the point.
+        shingle: `words:N` or `chars:N`.
+        verify: The similarity that decides: `jaccard` or `containment`.
+        permutations: Length of the signatures.
+    """
+
+    threshold: str
+    shingle: str
+    verify: str
+    permutations: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deduplication:
+    """How the core finds duplicates and decides which to remove.
+
+    Attributes:
+        near: How near duplicates are found; None for exact ones only.
+        normalize: What is done to texts before they are compared: `none`, `whitespace` or `case`.
+        prefer: Which of similar documents is kept: `first`, `longest` or `subset`.
+        subset_priority: Names of subsets, the preferred one first, for `subset`.
+        protected: Shards, as indices, and records of documents that are never removed.
+        protected_texts: Texts whose documents are never removed either.
+        max_cluster: Maximum documents of a cluster from which documents are removed.
+        large_clusters: Whether documents are removed from larger clusters too.
+        memory: Bytes of memory for sorting.
+        threads: Number of threads; the result does not depend on it.
+        folder: Folder of the files from which an interrupted job resumes.
+        job: Digest of the job's settings. Only unfinished files of the same job are resumed.
+        discard: Whether unfinished files of another job may be removed.
+    """
+
+    near: NearDuplicates | None
+    normalize: str
+    prefer: str
+    subset_priority: list[str]
+    protected: list[tuple[int, int]]
+    protected_texts: list[str]
+    max_cluster: int
+    large_clusters: bool
+    memory: int
+    threads: int
+    folder: Path
+    job: str
+    discard: bool
+
+
+class DuplicateRows(TypedDict):
+    """The members of all clusters of duplicates, by document: one array of n values for each column.
+
+    Attributes:
+        document: Number of the document among those of all shards.
+        shard: Index of its shard.
+        record: Number of its record in the shard.
+        cluster: The smallest document of its cluster.
+        cluster_size: Number of documents of its cluster.
+        decision: 0 if it is kept, 1 if it is removed, 2 if it is kept because its cluster is too large.
+        kept_copy: The kept document to which a removed one is charged; otherwise the document itself.
+        similarity: The verified similarity to the kept copy.
+        kind: 1 if its text is that of the kept copy, 2 if its shingles are similar, 0 if it is not removed.
+    """
+
+    document: NDArray[np.uint32]
+    shard: NDArray[np.uint32]
+    record: NDArray[np.uint64]
+    cluster: NDArray[np.uint32]
+    cluster_size: NDArray[np.uint32]
+    decision: NDArray[np.uint8]
+    kept_copy: NDArray[np.uint32]
+    similarity: NDArray[np.float64]
+    kind: NDArray[np.uint8]
+
+
+class Bands(TypedDict):
+    """How signatures are split to find candidate pairs.
+
+    Attributes:
+        bands: Number of bands.
+        rows: Numbers of a signature in each band.
+    """
+
+    bands: int
+    rows: int
+
+
+class SketchedShard(ShardSummary):
+    """A shard whose documents were compared.
+
+    Attributes:
+        path: The path as given.
+        n_documents: Number of documents, empty ones included.
+        n_lone_surrogates: Number of lone surrogates in the JSON, which are compared as U+FFFD.
+        bad_records: The bad records, which were skipped.
+    """
+
+    path: str
+    n_documents: int
+    n_lone_surrogates: int
+    bad_records: BadRecords
+
+
+class SubsetDuplicates(TypedDict):
+    """The duplicates of a subset.
+
+    Attributes:
+        name: `meta.pile_set_name`, or None for records without one.
+        n_documents: Number of documents.
+        n_text_bytes: Bytes of their texts in UTF-8.
+        n_removed: Number of documents that are removed.
+        n_removed_bytes: Bytes of their texts.
+    """
+
+    name: str | None
+    n_documents: int
+    n_text_bytes: int
+    n_removed: int
+    n_removed_bytes: int
+
+
+class DedupSummary(TypedDict):
+    """The duplicates that were found in shards.
+
+    Attributes:
+        n_documents: Number of documents, empty ones included.
+        n_text_bytes: Bytes of their texts in UTF-8.
+        n_removed: Number of documents that are removed.
+        n_removed_bytes: Bytes of their texts.
+        n_exact_copies: Number of documents whose text is that of a document preferred to them.
+        n_clusters: Number of clusters of at least two documents.
+        largest_cluster: Number of documents of the largest one.
+        n_left_alone: Number of documents in clusters that are too large, all of which are kept.
+        bands: The bands of signatures; None for exact duplicates only.
+        curve: Similarities, and the probability that a pair with each is found.
+        n_candidates: Number of pairs of documents that share a band.
+        n_verified: Number of those that reach the threshold.
+        n_capped_buckets: Number of groups of documents with an equal band that are so large that not all of
+            their pairs are candidates.
+        histogram: Candidates by similarity, in 100 bins of equal width from 0 to 1; empty for exact ones.
+        n_resumed_shards: Number of shards that an earlier, interrupted run read.
+        shards: The shards, in order.
+        subsets: The subsets, in order of first appearance.
+    """
+
+    n_documents: int
+    n_text_bytes: int
+    n_removed: int
+    n_removed_bytes: int
+    n_exact_copies: int
+    n_clusters: int
+    largest_cluster: int
+    n_left_alone: int
+    bands: Bands | None
+    curve: list[list[float]]
+    n_candidates: int
+    n_verified: int
+    n_capped_buckets: int
+    histogram: list[int]
+    n_resumed_shards: int
+    shards: list[SketchedShard]
+    subsets: list[SubsetDuplicates]
 
 
 class OrderSummary(TypedDict):

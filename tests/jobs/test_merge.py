@@ -14,7 +14,15 @@ from typing import Any
 
 import pytest
 
-from pile_tools import ConfigError, FormatError, OutputExistsError, PileError, TokenDataset, scratch_folders
+from pile_tools import (
+    ConfigError,
+    FormatError,
+    OutputExistsError,
+    PileError,
+    TokenDataset,
+    _core,
+    scratch_folders,
+)
 from pile_tools.jobs import merge, tokenize, verify
 from pile_tools.jobs.merge import find_datasets
 from pile_tools.jobs.tokenize import TokenizeConfig
@@ -331,3 +339,21 @@ def test_a_killed_merge_ends_with_the_same_bytes(
         whole, (".bin", ".idx", ".provenance")
     )
     assert n_killed > 0
+
+
+def test_a_dataset_that_is_replaced_while_it_is_merged_is_told(
+    shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise ids of two tokenizers could be in one dataset: the manifests were compared before."""
+    for name in ("a", "b"):
+        of_shards(find_shards([shards]), tmp_path / name, tokenizer)
+    merge_datasets = _core.merge_datasets
+
+    def replaced(*args: Any) -> Any:
+        of_shards(find_shards([shards]), tmp_path / "a", tokenizer, force=True)
+        return merge_datasets(*args)
+
+    monkeypatch.setattr(_core, "merge_datasets", replaced)
+    with pytest.raises(FormatError, match=r"was replaced since it was opened.*a\.manifest\.json"):
+        merge.run([tmp_path / "a", tmp_path / "b"], tmp_path / "m")
+    assert not (tmp_path / "m.manifest.json").exists()

@@ -95,14 +95,18 @@ def run(
     """
     if output.resolve() in [path.resolve() for path in inputs]:
         raise ConfigError(f"{output} cannot be merged into itself; give another output")
+    opened = [_core.TokenDataset(path) for path in inputs]
     found = [_manifest(path) for path in inputs]
     if any(one is not None and parts.PART in one.settings for one in found):
         return _run_parts(inputs, found, output, force, on_progress)
     _refuse_mixture(inputs, found)
-    request = _request(inputs, found, output)
+    request = _request(opened, found, output)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         merged = _core.merge_datasets(inputs, folder, output.name, request.digest, force, on_progress, [])
+        # The manifests were read by path, and the core has opened the datasets again.
+        for dataset in opened:
+            dataset.check_unchanged()
         summaries = [
             _foreign_summary(part) if one is None else one.summary
             for part, one in zip(merged["parts"], found, strict=True)
@@ -184,7 +188,9 @@ def _refuse_mixture(inputs: Sequence[Path], manifests: Sequence[Manifest | None]
                 raise PileError(f"{path} was made with {name} = {now!r}, {first_path} with {before!r}")
 
 
-def _request(inputs: Sequence[Path], manifests: Sequence[Manifest | None], output: Path) -> Request:
+def _request(
+    inputs: Sequence[_core.TokenDataset], manifests: Sequence[Manifest | None], output: Path
+) -> Request:
     known = [found for found in manifests if found is not None]
     settings = dict(known[0].settings) if known else {}
     for found in known[1:]:
@@ -192,8 +198,7 @@ def _request(inputs: Sequence[Path], manifests: Sequence[Manifest | None], outpu
     entries: list[Entry] = []
     if known:
         entries = [entry for entry in parts.rebased(known[0], output.parent) if entry["role"] == "tokenizer"]
-    for path in inputs:
-        dataset = _core.TokenDataset(path)
+    for dataset in inputs:
         entries.append(datasets.entry(dataset, output.parent))
         entries += datasets.origin_entries(dataset, output.parent)
     return Request("tokens", settings, entries)

@@ -183,7 +183,8 @@ def run(
     }
     roles = [("dataset", path, source.fingerprint) for path, source in zip(prefixes, sources, strict=True)]
     if labels is not None:
-        roles.append(("labels", labels, _core.TokenSource(labels).fingerprint))
+        sources.append(_core.TokenSource(labels))
+        roles.append(("labels", labels, sources[-1].fingerprint))
     inputs = [
         {"role": role, "path": manifest.relative(path, folder), "fingerprint": fingerprint}
         for role, path, fingerprint in roles
@@ -192,6 +193,9 @@ def run(
 
     def build(partial: Path) -> Built:
         summaries = [_build(part, partial, config, labels, on_progress) for part in parts]
+        # The core has opened the datasets again, by path.
+        for source in sources:
+            source.check_unchanged()
         names = [f"{part.stem}_{array}.npy" for part in parts for array in ARRAYS]
         summary: Settings = {**summaries[0]}
         if blend:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pile_tools import files, manifest, publish
-from pile_tools._core import TokenDataset, Tokenizer
+from pile_tools._core import TokenDataset, Tokenizer, TokenSource
 from pile_tools.config import Settings
 from pile_tools.errors import PileError, UnknownTokenizerError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
@@ -83,7 +83,7 @@ def check_unchanged(documents: Documents) -> None:
     """
     parts = documents.parts if isinstance(documents, Concatenated) else [documents]
     for part in parts:
-        if isinstance(part, TokenDataset):
+        if isinstance(part, (TokenDataset, TokenSource)):
             part.check_unchanged()
 
 

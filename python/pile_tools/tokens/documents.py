@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
-import zlib
 from pathlib import Path
-from typing import IO
 
-import zstandard
-
-from pile_tools import checked, manifest
-from pile_tools._core import TokenDataset, Tokenizer
+from pile_tools import manifest
+from pile_tools._core import TokenDataset, Tokenizer, read_record_at, record_text
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.tokens import datasets
 from pile_tools.types import Origin, Tokens
-
-#: Bytes decompressed at once, and maximum zstd window: that of `zstd --long=31`.
-CHUNK_BYTES, MAX_WINDOW_BYTES = 1 << 20, 1 << 31
-
-#: Maximum bytes of a record that is read again.
-MAX_RECORD_BYTES = 1 << 30
 
 #: Maximum records of a shard: provenance stores their numbers in 32 bits.
 MAX_RECORDS = 1 << 32
@@ -94,53 +82,13 @@ def read_record(path: Path, origin: Origin) -> bytes:
 
     Raises:
         FormatError: The shard ends before the record, is damaged or is no regular file, or the record is
-            longer than `MAX_RECORD_BYTES`.
+            longer than 1 GiB.
         ConfigError: The shard is a Parquet file, whose records are rows of a table.
         OSError: The shard cannot be read.
     """
-    if origin["byte_length"] > MAX_RECORD_BYTES:
-        raise FormatError(
-            f"a record of {origin['byte_length']:,} bytes is too long to be read again ({path})"
-        )
     if path.suffix.lower() == ".parquet":
         raise ConfigError(f"row {origin['record']} of a table has no text to print as it is stored ({path})")
-    with checked.open_regular(path) as file:
-        if path.suffix.lower() in (".zst", ".zstd", ".gz"):
-            line = _decompress(path, file, origin)
-        else:
-            file.seek(origin["byte_start"])
-            line = _read(file, origin["byte_length"])
-    if len(line) < origin["byte_length"]:
-        raise FormatError(f"ends before the record: the shard has changed ({path})")
-    return line
-
-
-def _decompress(path: Path, file: IO[bytes], origin: Origin) -> bytes:
-    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-    try:
-        with (
-            gzip.GzipFile(fileobj=file)
-            if path.suffix.lower() == ".gz"
-            else decompressor.stream_reader(file, read_across_frames=True)
-        ) as stream:
-            n_before = origin["byte_start"]
-            while n_before:
-                chunk = stream.read(min(n_before, CHUNK_BYTES))
-                if not chunk:
-                    return b""
-                n_before -= len(chunk)
-            return _read(stream, origin["byte_length"])
-    except (zstandard.ZstdError, gzip.BadGzipFile, EOFError, zlib.error) as err:
-        raise FormatError(f"{err} ({path})") from err
-
-
-def _read(stream: IO[bytes] | gzip.GzipFile | zstandard.ZstdDecompressionReader, n_bytes: int) -> bytes:
-    """Up to `n_bytes` of a stream, read in chunks: a wrong number must not allocate a large buffer."""
-    chunks = []
-    while n_bytes and (chunk := stream.read(min(n_bytes, CHUNK_BYTES))):
-        chunks.append(chunk)
-        n_bytes -= len(chunk)
-    return b"".join(chunks)
+    return read_record_at(path, origin["byte_start"], origin["byte_length"])
 
 
 def record_of(path: Path, origin: Origin, text_field: str, tokenizer: Tokenizer, tokens: Tokens) -> str:
@@ -155,27 +103,12 @@ def record_of(path: Path, origin: Origin, text_field: str, tokenizer: Tokenizer,
         OSError: The shard cannot be read.
     """
     line = read_record(path, origin)
-    if not len(tokens) or not gives_tokens(text_of(path, line, text_field), tokenizer, tokens):
+    if not len(tokens) or not gives_tokens(record_text(path, line, text_field), tokenizer, tokens):
         raise FormatError(
             "the record gives other tokens than the document has: the shard has changed, "
             f"or is another file ({path})"
         )
     return line.decode(errors="replace")
-
-
-def text_of(path: Path, line: bytes, text_field: str) -> str | None:
-    """The text of a record of the shard at `path`, or None if the record has no text."""
-    try:
-        content = line.decode().lstrip("\ufeff")
-        if ".txt" in [suffix.lower() for suffix in path.suffixes[-2:]]:
-            return content
-        record = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    text = record.get(text_field) if isinstance(record, dict) else record
-    if isinstance(text, list) and all(isinstance(part, str) for part in text):
-        return "\n\n".join(text)
-    return text if isinstance(text, str) else None
 
 
 def text_field_of(prefix: Path) -> str:
@@ -188,8 +121,6 @@ def gives_tokens(text: str | None, tokenizer: Tokenizer, tokens: Tokens) -> bool
     """Whether a text gives these tokens, with or without end-of-document token and special tokens."""
     if text is None:
         return False
-    # Tokenization replaces lone surrogates by U+FFFD.
-    text = re.sub("[\ud800-\udfff]", "\ufffd", text)
     found = tokens.tolist()
     for add_special_tokens in (False, True):
         try:

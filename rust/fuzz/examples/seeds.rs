@@ -12,6 +12,11 @@ use pile_fuzz::{file, indexed, join, path, trained};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (i, line) in RECORDS.iter().enumerate() {
         seed("record", &i.to_string(), line)?;
+        seed(
+            "record_edit",
+            &i.to_string(),
+            &[&b"\0\x01"[..], line].concat(),
+        )?;
     }
     let lines = RECORDS.join(&b'\n');
     let (plain, packed) = (0_u32, u32::MAX);
@@ -36,6 +41,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "encode",
         "text",
         "\0 The  né\u{301}'ll 日本語 はし 10,000\n\n\t x <|endoftext|> <left> é".as_bytes(),
+    )?;
+    seed(
+        "shingles",
+        "words",
+        "\u{4}the quick\u{a0}brown\u{3000}fox the quick brown fox 日本 é\u{2003}x".as_bytes(),
     )?;
     seed(
         "decode",

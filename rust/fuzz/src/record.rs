@@ -34,7 +34,7 @@ pub enum Expected {
 }
 
 /// The keys and values of an object, in order. Keys may be repeated.
-struct Pairs(Vec<(String, Value)>);
+pub struct Pairs(pub Vec<(String, Value)>);
 
 impl<'de> Deserialize<'de> for Pairs {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -4,10 +4,12 @@
 
 mod count;
 mod dataset;
+mod dedup;
 mod errors;
 mod jobs;
 mod order;
 mod progress;
+mod rewrite;
 mod search;
 mod source;
 mod steps;
@@ -38,12 +40,16 @@ mod _core {
     #[pymodule_export]
     use super::dataset::TokenDataset;
     #[pymodule_export]
+    use super::dedup::{MinHasher, band_probability, find_duplicates, lsh_bands};
+    #[pymodule_export]
     use super::jobs::{
         _panic, build_dataset, build_order, label_dataset, merge_datasets, normalized_weights,
         split_documents, train_tokenizer, weights_by_documents, write_blend,
     };
     #[pymodule_export]
     use super::order::{TrainingOrder, blended_order, changed_order, rows_order};
+    #[pymodule_export]
+    use super::rewrite::{read_record, read_record_at, record_text, rewrite_shards};
     #[pymodule_export]
     use super::search::{SuffixIndex, build_index, combine_occurrences, plan_index};
     #[pymodule_export]

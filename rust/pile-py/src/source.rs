@@ -54,6 +54,14 @@ impl TokenSource {
         Ok(Self { kind })
     }
 
+    /// Raises FormatError if the dataset at the prefix was replaced since; rows are not checked.
+    fn check_unchanged(&self) -> Result<(), BindError> {
+        match &self.kind {
+            SourceKind::Rows(_) => Ok(()),
+            SourceKind::Indexed(dataset) => Ok(dataset.check_unchanged()?),
+        }
+    }
+
     /// The path of the files, without suffixes; for rows, the path of their first file.
     #[getter]
     fn prefix(&self) -> &OsStr {

@@ -21,7 +21,7 @@ use regex_syntax::{
 };
 use rustc_hash::FxHashMap;
 
-use super::words::is_space;
+use crate::text::words::is_space;
 
 /// The units of time. The second expression also finds their plurals, as a match may end within a word.
 pub const UNITS: [&str; 7] = ["minute", "hour", "day", "week", "month", "year", "decade"];

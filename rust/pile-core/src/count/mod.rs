@@ -1,7 +1,6 @@
 //! Exact counts of n-grams of tokens and words, in bounded memory, and of terms.
 
 mod arithmetic;
-mod case_folding;
 mod chunk_plan;
 mod finder;
 mod in_order;

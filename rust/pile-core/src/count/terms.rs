@@ -10,12 +10,13 @@ use regex_syntax::is_word_character;
 use rustc_hash::FxHashMap;
 
 use super::{
-    case_folding,
     finder::{Finder, FinderBuffers},
     term_set::TermSet,
-    words::is_space,
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    text::{case_folding, words::is_space},
+};
 
 /// When two terms occur together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -10,7 +10,6 @@ use rustc_hash::FxHasher;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    case_folding,
     ngrams::NgramConfig,
     retained::{LengthSummary, NgramRetainer, NgramSink},
     runs,
@@ -22,6 +21,7 @@ use crate::{
     bytes::sortable_prefix,
     progress::Progress,
     read::{Block, Rules, Step, map_blocks},
+    text::{case_folding, words::words},
 };
 
 /// Maximum words of an n-gram.
@@ -37,17 +37,6 @@ const MAX_TEXT_BYTES: usize = if cfg!(test) {
 /// Upper bound on the bytes of a document's text in a table, per byte of the document. Simple case folding lengthens
 /// some characters from two bytes to three, none by more, and one space is added at the end.
 const MAX_GROWTH: usize = 4;
-
-/// Whether Python's `str.split()` splits at this character.
-#[must_use]
-pub fn is_space(c: char) -> bool {
-    c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
-}
-
-/// The words of a text.
-fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(is_space).filter(|word| !word.is_empty())
-}
 
 /// The configuration of a job that counts n-grams of words.
 #[derive(Debug, Clone)]

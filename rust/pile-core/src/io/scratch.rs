@@ -351,9 +351,7 @@ pub(crate) struct GrowingFile {
 impl GrowingFile {
     /// Appends bytes.
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.checksum.update(bytes);
-        self.out
-            .write_all(bytes)
+        self.write_all(bytes)
             .map_err(|err| Error::io(&self.path, err))
     }
 
@@ -376,6 +374,24 @@ impl GrowingFile {
     /// SHA-256 of all bytes, in hexadecimal.
     pub fn sha256(&self) -> String {
         self.checksum.sha256()
+    }
+
+    /// Number of bytes, those of earlier runs included.
+    pub fn n_bytes(&self) -> u64 {
+        self.checksum.n_bytes()
+    }
+}
+
+/// For compressors, which write to any [`Write`].
+impl Write for GrowingFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let n = self.out.write(bytes)?;
+        self.checksum.update(&bytes[..n]);
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.out.flush()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    BadRecords, Document, Rules,
+    BadRecords, Document, FoundRecord, Rules,
     lines::SkippedRecord,
     record::{utf8, without_marks},
     shard::{bad_record, too_long},
@@ -185,13 +185,32 @@ impl Block {
         let _ = self.each_record(&mut |position, record| {
             let document = record.document(&self.rules, &mut scratch);
             let document = document.map(|document| (position, document.into_owned()));
-            documents.push(document.map_err(|what| {
-                let what = format!("record {}: {what}", position.record);
-                Error::format(&self.path, position.byte_start, what)
-            }));
+            documents.push(document.map_err(|what| self.bad(position, &what)));
             Ok(())
         });
         documents.into_iter()
+    }
+
+    /// A copy of the record of this number, or an error that names it if it is bad; `None` if it is in another block.
+    pub(super) fn record(&self, number: u64) -> Option<Result<FoundRecord>> {
+        let (mut found, mut scratch) = (None, Vec::new());
+        let _ = self.each_record(&mut |position, record| {
+            if position.record == number {
+                let bytes = record.bytes().to_vec();
+                let document = record.document(&self.rules, &mut scratch);
+                let document = document.map(|document| document.text.into_owned());
+                let text = document.map_err(|what| self.bad(position, &what));
+                found = Some(text.map(|text| FoundRecord { bytes, text }));
+            }
+            Ok(())
+        });
+        found
+    }
+
+    /// The error for a bad record.
+    fn bad(&self, position: Position, what: &str) -> Error {
+        let what = format!("record {}: {what}", position.record);
+        Error::format(&self.path, position.byte_start, what)
     }
 
     /// Calls `take` with each record and its position.
@@ -280,7 +299,9 @@ impl<'a> RawRecord<'a> {
             Self::TooLong => Err(too_long(rules.max_record)),
             // The reader drops only a line of which it has read more than a block and the limit. Texts of columns and
             // shorter lines that exceed the limit come here.
-            record if record.n_bytes() > rules.max_record => Err(too_long(rules.max_record)),
+            record if record.bytes().len() as u64 > rules.max_record => {
+                Err(too_long(rules.max_record))
+            }
             Self::Line(line) => Document::parse(line, &rules.text_field, scratch),
             Self::Text(bytes, text) => match text.missing {
                 Some(what) => Err(what.to_owned()),
@@ -298,11 +319,11 @@ impl<'a> RawRecord<'a> {
         }
     }
 
-    /// Bytes of the record in memory.
-    fn n_bytes(&self) -> u64 {
+    /// The bytes of the record in memory.
+    fn bytes(&self) -> &'a [u8] {
         match self {
-            Self::Line(bytes) | Self::Text(bytes, _) | Self::File(bytes) => bytes.len() as u64,
-            Self::TooLong => 0,
+            Self::Line(bytes) | Self::Text(bytes, _) | Self::File(bytes) => bytes,
+            Self::TooLong => &[],
         }
     }
 }

@@ -69,7 +69,7 @@ impl ShardFormat {
     }
 
     /// The format by the name alone.
-    fn named(path: &Path) -> Option<Self> {
+    pub(super) fn named(path: &Path) -> Option<Self> {
         let name = path.as_os_str().to_string_lossy().to_ascii_lowercase();
         if name.ends_with(".parquet") {
             return Some(Self::Parquet);
@@ -90,11 +90,12 @@ impl ShardFormat {
     }
 }
 
-/// Whether a path is a pipe or a device, whose bytes can be read only once.
-fn is_stream(path: &Path) -> bool {
+/// Whether a path is standard input, a pipe or a device, whose bytes can be read only once.
+pub(super) fn is_stream(path: &Path) -> bool {
     use std::os::unix::fs::FileTypeExt as _;
     // A shell's `<(...)` has such a name. If a file was redirected, the path is treated as a pipe all the same.
-    if path.starts_with("/dev/fd")
+    if path == Path::new(STANDARD_INPUT)
+        || path.starts_with("/dev/fd")
         || path.starts_with("/proc/self/fd")
         || path == Path::new("/dev/stdin")
     {

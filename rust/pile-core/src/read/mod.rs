@@ -14,16 +14,25 @@ mod block;
 mod format;
 mod json;
 mod lines;
+mod one_record;
 mod parquet;
 mod pipeline;
 mod record;
+mod record_edit;
 pub mod reference;
+mod rewrite;
 mod rules;
 mod shard;
 mod stream;
 
 pub use block::{BadRecord, BadRecordList, Block, Position};
+pub use one_record::{FoundRecord, read_record, read_record_at, record_text};
 pub use pipeline::{Step, map_blocks};
 pub use record::Document;
+pub use record_edit::{ByteRange, cut_record, mark_record};
+pub use rewrite::{
+    Changes, Cuts, Marks, RecordColumns, RewriteConfig, RewriteSummary, RewrittenShard,
+    WrittenShard, rewrite_shards,
+};
 pub use rules::{BadRecords, DEFAULT_MAX_RECORD, Rules};
 pub use shard::{ShardReader, ShardSummary};

@@ -36,9 +36,9 @@ const MAX_ROWS_BYTES: u64 = 64 << 20;
 /// Reads the texts of a parquet file.
 pub(super) struct ParquetReader {
     path: PathBuf,
-    reader: SerializedFileReader<File>,
+    pub(super) reader: SerializedFileReader<File>,
     /// Index of the column of the texts.
-    text: usize,
+    pub(super) text: usize,
     /// Index of the column of the subsets.
     subset: Option<usize>,
     next_group: usize,
@@ -121,6 +121,10 @@ impl ParquetReader {
         })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn raw(&self) -> &HashingReader<File> {
         &self.raw
     }
@@ -156,46 +160,72 @@ impl ParquetReader {
         if self.next_group == self.reader.num_row_groups() {
             return Ok(false);
         }
-        let (reader, number) = (&self.reader, self.next_group);
-        let mut largest = 1;
-        for column in [Some(self.text), self.subset].into_iter().flatten() {
-            let column = reader.metadata().row_group(number).column(column);
-            // `byte_range` panics if the range is invalid; `guarded` returns that as an error.
-            guarded(&self.path, || Ok(column.byte_range()))?;
-            let found = check_column(&self.path, &self.headers, column, self.max_page)?;
-            largest = largest.max(found);
-        }
-        let (columns, end) = guarded(&self.path, || {
-            let group = reader.get_row_group(number)?;
-            let open = |column: usize| {
-                let described = group.metadata().column(column).column_descr_ptr();
-                let max_def_level = described.max_def_level();
-                let pages = CheckedPages {
-                    pages: group.get_column_page_reader(column)?,
-                    max_def_level,
-                    max_page: self.max_page,
-                };
-                StringColumn::new(get_column_reader(described, Box::new(pages)), max_def_level)
-            };
-            let columns = GroupColumns {
-                text: open(self.text)?,
-                subset: self.subset.map(open).transpose()?,
-                n_rows: (MAX_ROWS_BYTES / largest).clamp(1, MAX_ROWS as u64) as usize,
-            };
-            let ends = group.metadata().columns().iter().map(|column| {
-                let (start, length) = column.byte_range();
-                start.saturating_add(length)
-            });
-            Ok((columns, ends.max().unwrap_or(0)))
+        let number = self.next_group;
+        let (text, n_text_rows) = self.open_column(number, self.text)?;
+        let subset = self
+            .subset
+            .map(|column| self.open_column(number, column))
+            .transpose()?;
+        let n_rows = subset
+            .as_ref()
+            .map_or(n_text_rows, |(_, n)| n_text_rows.min(*n));
+        let open = |(reader, _): (ColumnReader, usize), column: usize| {
+            let described = self.reader.metadata().row_group(number).column(column);
+            StringColumn::new(reader, described.column_descr().max_def_level())
+        };
+        let columns = guarded(&self.path, || {
+            let subset = subset.zip(self.subset);
+            Ok(GroupColumns {
+                text: open((text, n_rows), self.text)?,
+                subset: subset
+                    .map(|(found, column)| open(found, column))
+                    .transpose()?,
+                n_rows,
+            })
         })?;
         self.next_group += 1;
         self.columns = Some(columns);
-        self.hash_to(end)?;
+        self.hash_group(number)?;
         Ok(true)
     }
 
+    /// Opens a column of a row group. Also returns the number of rows that may be decoded together.
+    pub(super) fn open_column(&self, group: usize, column: usize) -> Result<(ColumnReader, usize)> {
+        let described = self.reader.metadata().row_group(group).column(column);
+        // `byte_range` panics if the range is invalid; `guarded` returns that as an error.
+        guarded(&self.path, || Ok(described.byte_range()))?;
+        let largest = check_column(&self.path, &self.headers, described, self.max_page)?;
+        let n_rows = (MAX_ROWS_BYTES / largest.max(1)).clamp(1, MAX_ROWS as u64) as usize;
+        guarded(&self.path, || {
+            let described = described.column_descr_ptr();
+            let pages = CheckedPages {
+                pages: self
+                    .reader
+                    .get_row_group(group)?
+                    .get_column_page_reader(column)?,
+                max_levels: [described.max_rep_level(), described.max_def_level()],
+                max_page: self.max_page,
+            };
+            Ok((get_column_reader(described, Box::new(pages)), n_rows))
+        })
+    }
+
+    /// Hashes the file up to the end of a row group.
+    pub(super) fn hash_group(&mut self, group: usize) -> Result<()> {
+        let columns = self.reader.metadata().row_group(group).columns();
+        let ends = || {
+            let ends = columns.iter().map(|column| {
+                let (start, length) = column.byte_range();
+                start.saturating_add(length)
+            });
+            Ok(ends.max().unwrap_or(0))
+        };
+        let end = guarded(&self.path, ends)?;
+        self.hash_to(end)
+    }
+
     /// Hashes the file up to byte `end`, or to its end.
-    fn hash_to(&mut self, end: u64) -> Result<()> {
+    pub(super) fn hash_to(&mut self, end: u64) -> Result<()> {
         let mut buffer = vec![0; 1 << 17];
         while self.raw.n_bytes() < end {
             let remaining = usize::try_from(end - self.raw.n_bytes()).unwrap_or(usize::MAX);
@@ -339,7 +369,7 @@ fn footer_bytes(file: &mut File) -> io::Result<Option<u64>> {
 
 /// Calls the library and returns its errors and its panics as damage of the file: the library panics on some
 /// damaged files.
-fn guarded<T>(path: &Path, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
+pub(super) fn guarded<T>(path: &Path, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
     let what = match catch_unwind(AssertUnwindSafe(read)) {
         Ok(Ok(done)) => return Ok(done),
         Ok(Err(err)) => err.to_string(),

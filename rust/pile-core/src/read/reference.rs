@@ -189,15 +189,20 @@ fn replace_surrogates(bytes: Cow<'_, [u8]>) -> (Cow<'_, str>, u64) {
 }
 
 /// The keys and values of an object, in order. Keys may be repeated.
-struct ObjectPairs<'a>(Vec<(JsonText<'a>, &'a RawValue)>);
+pub(super) struct ObjectPairs<'a>(Vec<(JsonText<'a>, &'a RawValue)>);
 
 impl<'a> ObjectPairs<'a> {
-    fn parse(object: &'a str) -> Result<Self, String> {
+    pub(super) fn parse(object: &'a str) -> Result<Self, String> {
         serde_json::from_str(object).map_err(explain_value)
     }
 
+    /// The JSON of the last value of the object, whatever its key.
+    pub(super) fn last_value(&self) -> Option<&'a str> {
+        self.0.last().map(|(_, value)| value.get())
+    }
+
     /// The JSON of the last value of a key.
-    fn last(&self, key: &str) -> Option<&'a str> {
+    pub(super) fn last(&self, key: &str) -> Option<&'a str> {
         let mut pairs = self.0.iter().rev();
         let pair = pairs.find(|(JsonText(name), _)| **name == *key.as_bytes());
         pair.map(|(_, value)| value.get())

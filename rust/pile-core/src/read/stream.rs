@@ -43,8 +43,22 @@ impl Stream {
     /// Opens a file. A zstd window may be up to twice `max_record`, but see the two constants: files with
     /// long records are often compressed with large windows.
     pub(super) fn open(path: &Path, compression: Compression, max_record: u64) -> Result<Self> {
+        let bytes: Box<dyn Read + Send> = match compression {
+            Compression::StandardInput => Box::new(io::stdin()),
+            _ => Box::new(File::open(path).map_err(|err| Error::io(path, err))?),
+        };
+        Self::of(path, bytes, compression, max_record)
+    }
+
+    /// Reads the stored bytes of `path` from a reader.
+    pub(super) fn of(
+        path: &Path,
+        bytes: Box<dyn Read + Send>,
+        compression: Compression,
+        max_record: u64,
+    ) -> Result<Self> {
         let window_log = (max_record.max(1).ilog2() + 1).clamp(WINDOW_LOG_ALWAYS, WINDOW_LOG_MAX);
-        let source = Decompressor::open(path, compression, window_log)
+        let source = Decompressor::new(bytes, compression, window_log)
             .map_err(|err| Error::io(path, err))?;
         Ok(Self {
             path: path.to_owned(),
@@ -111,11 +125,11 @@ impl Stream {
 }
 
 impl Decompressor {
-    fn open(path: &Path, compression: Compression, window_log: u32) -> io::Result<Self> {
-        let bytes: Box<dyn Read + Send> = match compression {
-            Compression::StandardInput => Box::new(io::stdin()),
-            _ => Box::new(File::open(path)?),
-        };
+    fn new(
+        bytes: Box<dyn Read + Send>,
+        compression: Compression,
+        window_log: u32,
+    ) -> io::Result<Self> {
         let raw = HashingReader::new(bytes);
         Ok(match compression {
             Compression::None | Compression::StandardInput => Self::None(raw),

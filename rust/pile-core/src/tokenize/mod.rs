@@ -10,13 +10,13 @@ pub mod reference;
 mod spec;
 mod train;
 
+pub use crate::text::classes::{Class, class_of};
 pub(crate) use model::token_bytes::MAX_DECODED_BYTES;
 pub use model::{
     encoder::Encoder,
     token_bytes::TokenBytes,
     tokenizer::{Skipped, Tokenizer},
 };
-pub use pretokenize::classes::{Class, class_of};
 pub use train::{
     shards::{TrainSummary, train_on_shards},
     trained::Trained,

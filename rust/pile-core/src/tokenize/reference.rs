@@ -5,9 +5,9 @@
 //! quadratic in the length of a pretoken.
 
 use crate::Result;
+use crate::text::{classes::Class, classes_table::CLASSES, nfc::nfc_always};
 use crate::tokenize::{
-    model::added_tokens::AddedToken, model::byte_alphabet::spell, normalize::nfc::nfc_always,
-    pretokenize::classes::Class, pretokenize::classes_table::CLASSES,
+    model::added_tokens::AddedToken, model::byte_alphabet::spell,
     pretokenize::reference::reference_pretokens, spec::tokenizer_json::Spec,
 };
 use std::{cell::Cell, collections::HashMap, path::Path};

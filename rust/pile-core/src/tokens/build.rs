@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     TokenType,
-    names::number_of,
     writer::{BuildState, DatasetWriter, NewDocument, SubsetTotal},
 };
 use crate::{
     Error, Result,
     progress::Progress,
     read::{BadRecordList, Block, Position, Rules, ShardSummary, Step, map_blocks},
+    text::names::number_of,
     tokenize::{Encoder, Tokenizer},
 };
 

@@ -25,7 +25,6 @@ use self::document_index::{DocumentIndex, TokenHash};
 use super::{
     RecordLocation, TokenDataset, TokenSource, TokenType,
     build::{encode_record, encoders},
-    names::number_of,
     provenance,
 };
 use crate::{
@@ -33,6 +32,7 @@ use crate::{
     io::{self, Mapped},
     progress::Progress,
     read::{Block, Position, Rules, ShardSummary, Step, map_blocks},
+    text::names::number_of,
     tokenize::{Encoder, Tokenizer},
 };
 

@@ -12,7 +12,6 @@ mod idx;
 mod in_memory;
 mod label;
 mod merge;
-mod names;
 mod provenance;
 mod record_location;
 mod rows;

@@ -20,11 +20,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    names::number_of,
-    record_location::{BLOCK, LocationDecoder, LocationEncoder, RecordLocation},
-};
-use crate::{Error, Result, io::Mapped};
+use super::record_location::{BLOCK, LocationDecoder, LocationEncoder, RecordLocation};
+use crate::{Error, Result, io::Mapped, text::names::number_of};
 
 const MAGIC: &[u8; 8] = b"PILEPROV";
 const VERSION: u32 = 2;

@@ -391,7 +391,8 @@ impl CompactReader<'_> {
 /// library allocates memory for the claimed number.
 pub(super) struct CheckedPages {
     pub pages: Box<dyn PageReader>,
-    pub max_def_level: i16,
+    /// The maximum repetition and definition levels of the column.
+    pub max_levels: [i16; 2],
     pub max_page: u64,
 }
 
@@ -425,7 +426,7 @@ impl CheckedPages {
         }
     }
 
-    /// The offset of the values of a page, after its levels. The columns read here have no repetition levels.
+    /// The offset of the values of a page, after its levels.
     fn values_start(&self, page: &Page) -> Option<usize> {
         match page {
             Page::DataPageV2 {
@@ -433,23 +434,39 @@ impl CheckedPages {
                 rep_levels_byte_len,
                 ..
             } => usize::try_from(def_levels_byte_len.checked_add(*rep_levels_byte_len)?).ok(),
-            Page::DataPage { .. } if self.max_def_level == 0 => Some(0),
             Page::DataPage {
                 buf,
                 num_values,
                 def_level_encoding,
+                rep_level_encoding,
                 ..
-            } => match def_level_encoding {
-                Encoding::RLE => {
-                    let length = u32::from_le_bytes(*buf.first_chunk()?);
-                    usize::try_from(length).ok()?.checked_add(4)
+            } => {
+                let mut at = 0;
+                let encodings = [rep_level_encoding, def_level_encoding];
+                for (max_level, encoding) in self.max_levels.into_iter().zip(encodings) {
+                    if max_level > 0 {
+                        let levels = buf.get(at..)?;
+                        let n_bytes = levels_bytes(levels, *num_values, max_level, *encoding)?;
+                        at = at.checked_add(n_bytes)?;
+                    }
                 }
-                _ => {
-                    let n_bits = u64::from(*num_values) * u64::from(self.max_def_level.ilog2() + 1);
-                    usize::try_from(n_bits.div_ceil(8)).ok()
-                }
-            },
+                Some(at)
+            }
             Page::DictionaryPage { .. } => None,
+        }
+    }
+}
+
+/// Bytes of the levels at the start of `bytes`, in a page of version 1.
+fn levels_bytes(bytes: &[u8], n_values: u32, max_level: i16, encoding: Encoding) -> Option<usize> {
+    match encoding {
+        Encoding::RLE => {
+            let length = u32::from_le_bytes(*bytes.first_chunk()?);
+            usize::try_from(length).ok()?.checked_add(4)
+        }
+        _ => {
+            let n_bits = u64::from(n_values) * u64::from(max_level.ilog2() + 1);
+            usize::try_from(n_bits.div_ceil(8)).ok()
         }
     }
 }

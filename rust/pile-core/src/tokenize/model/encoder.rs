@@ -16,11 +16,10 @@ use crate::tokenize::{
     model::merges::{MAX_TEXT_BYTES, MergeScratch},
     model::pretoken_key::MAX_SHORT_BYTES,
     model::tokenizer::Tokenizer,
-    normalize::nfc::nfc,
     pretokenize::pretokenizer::Pretokenizer,
     spec::template::Template,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, text::nfc::nfc};
 use std::{borrow::Cow, ops::Range};
 
 /// Encodes texts with a [`Tokenizer`].

@@ -8,12 +8,11 @@ use crate::tokenize::{
     model::merges::{MergeTable, RANK_LIMIT},
     model::space_runs::SpaceRuns,
     model::token_bytes::{MAX_DECODED_BYTES, too_long},
-    normalize::nfc::nfc,
     pretokenize::pattern::Pattern,
     spec::template::Template,
     spec::tokenizer_json::{MAX_FILE_BYTES, Spec},
 };
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, text::nfc::nfc};
 use rustc_hash::{FxHashMap, FxHashSet};
 use std::{
     fs,

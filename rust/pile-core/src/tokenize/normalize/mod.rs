@@ -1,4 +1,3 @@
 //! Unicode normalization, and the text of a dataset that it yields.
 
-pub(super) mod nfc;
 pub(super) mod normalized;

@@ -2,9 +2,8 @@
 //!
 //! Queries and terms are normalized in this way before they are compared with a dataset.
 
-use crate::tokenize::{
-    model::added_tokens::AddedTokenSplit, model::tokenizer::Tokenizer, normalize::nfc::nfc,
-};
+use crate::text::nfc::nfc;
+use crate::tokenize::{model::added_tokens::AddedTokenSplit, model::tokenizer::Tokenizer};
 use std::borrow::Cow;
 
 impl Tokenizer {

@@ -10,9 +10,9 @@
 //!   following punctuation.
 //! - A punctuation character that starts a pretoken and directly precedes a letter joins the word.
 
+use crate::text::classes::{Class, ClassTable, code_point_at};
 use crate::tokenize::{
     pretokenize::block_scanner::{BoundaryRule, PretokenStarts, TextBlock, after, before, carry},
-    pretokenize::classes::{Class, ClassTable, code_point_at},
     pretokenize::masks::ByteMasks,
     pretokenize::pattern::{DigitGroup, contraction_len_any_case},
 };

@@ -3,11 +3,11 @@
 //! `Digits` splits off numbers, and GPT-2's pattern is matched on the text between them as if the text ended
 //! there. So a run of white space before a number is one pretoken, and no space joins a number.
 
+use crate::text::classes::code_point_at;
 use crate::tokenize::{
     pretokenize::block_scanner::{
         BoundaryRule, ContractionFix, PretokenStarts, TextBlock, after, before, carry,
     },
-    pretokenize::classes::code_point_at,
     pretokenize::masks::{BLOCK_BYTES, ClassMasks},
     pretokenize::pattern::{DigitGroup, is_new_digit},
 };

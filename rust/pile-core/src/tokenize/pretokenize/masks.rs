@@ -6,7 +6,7 @@
 //! ASCII is classified with SSE2, which every x86-64 processor has. Other architectures use a loop that the
 //! tests compare with it. Other characters are looked up one by one.
 
-use crate::tokenize::pretokenize::classes::{Class, ClassTable, code_point_at};
+use crate::text::classes::{Class, ClassTable, code_point_at};
 
 /// Bytes of a block: the bits of a `u64`.
 pub(crate) const BLOCK_BYTES: usize = 64;
@@ -247,7 +247,7 @@ fn byte_masks_portable(block: &[u8; BLOCK_BYTES]) -> ByteMasks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tokenize::pretokenize::classes::class_of;
+    use crate::text::classes::class_of;
     use proptest::prelude::*;
 
     /// The masks of all blocks, computed character by character.

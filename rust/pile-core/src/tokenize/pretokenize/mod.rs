@@ -2,8 +2,6 @@
 
 pub(super) mod block_scanner;
 pub(super) mod cl100k;
-pub(super) mod classes;
-pub(super) mod classes_table;
 pub(super) mod digits;
 pub(super) mod gpt2;
 pub(super) mod masks;

@@ -1,7 +1,7 @@
 //! Splits text by the patterns, alternative by alternative. The tests compare the scanners with it.
 
+use crate::text::classes::Class;
 use crate::tokenize::{
-    pretokenize::classes::Class,
     pretokenize::pattern::{DigitGroup, Pattern, is_new_digit},
     reference::class_of,
 };

@@ -3,9 +3,9 @@
 //! Most pretokens are short: those of up to 16 bytes are keys of two words in one table. Longer ones are in a
 //! second table, with their bytes concatenated in one buffer.
 
+use crate::text::nfc::nfc;
 use crate::tokenize::{
     model::pretoken_key::{self, MAX_SHORT_BYTES, ShortKey},
-    normalize::nfc::nfc,
     pretokenize::block_scanner::BlockScanner,
     pretokenize::gpt2::Gpt2Rule,
 };
@@ -247,9 +247,9 @@ impl LongCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::text::nfc::nfc_always;
     use crate::tokenize::{
-        normalize::nfc::nfc_always, pretokenize::pattern::Pattern,
-        pretokenize::reference::reference_pretokens,
+        pretokenize::pattern::Pattern, pretokenize::reference::reference_pretokens,
     };
     use proptest::prelude::*;
     use std::collections::HashMap;

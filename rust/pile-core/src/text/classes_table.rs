@@ -7,9 +7,7 @@
 //! (Unicode 9): code points with a combining class or a quick check other than "yes".
 //! Tests in `classes` and `tests/tokenizer_golden.rs` compare both with their sources.
 
-use crate::tokenize::pretokenize::classes::Class::{
-    self, Letter as L, Number as N, Other as O, Whitespace as S,
-};
+use crate::text::classes::Class::{self, Letter as L, Number as N, Other as O, Whitespace as S};
 
 /// Where each run of equal class starts; a run ends where the next one starts.
 #[rustfmt::skip]

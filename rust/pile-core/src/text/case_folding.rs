@@ -9,7 +9,7 @@ use regex_syntax::hir::{ClassUnicode, ClassUnicodeRange};
 use rustc_hash::FxHashMap;
 
 /// The folded character of `c`.
-pub(super) fn fold_char(c: char) -> char {
+pub(crate) fn fold_char(c: char) -> char {
     if c.is_ascii() {
         return c.to_ascii_lowercase();
     }
@@ -17,7 +17,7 @@ pub(super) fn fold_char(c: char) -> char {
 }
 
 /// Appends `text`, folded.
-pub(super) fn put_folded(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_folded(out: &mut Vec<u8>, text: &str) {
     if text.is_ascii() {
         out.extend(text.bytes().map(|byte| byte.to_ascii_lowercase()));
         return;
@@ -29,11 +29,48 @@ pub(super) fn put_folded(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Appends `bytes`, with its UTF-8 parts folded and all other bytes unchanged.
-pub(super) fn put_folded_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn put_folded_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         put_folded(out, chunk.valid());
         out.extend_from_slice(chunk.invalid());
     }
+}
+
+/// Appends `text` with full case folding, which also maps characters to several: `ß` and `ẞ` to `ss`.
+///
+/// Texts whose `str.casefold()` in Python are equal are equal, and no others.
+pub(crate) fn put_fully_folded(out: &mut String, text: &str) {
+    for c in text.chars() {
+        if c.is_ascii() {
+            out.push(c.to_ascii_lowercase());
+            continue;
+        }
+        match expanded_chars().get(&c) {
+            Some(several) => out.push_str(several),
+            None => out.push(fold_char(c)),
+        }
+    }
+}
+
+/// The folded characters of each character that full case folding maps to several.
+fn expanded_chars() -> &'static FxHashMap<char, String> {
+    static EXPANDED: OnceLock<FxHashMap<char, String>> = OnceLock::new();
+    EXPANDED.get_or_init(|| {
+        // No character above U+FFFF has several.
+        let all = '\u{80}'..='\u{ffff}';
+        all.filter_map(|c| Some((c, expanded(c)?))).collect()
+    })
+}
+
+/// The folded characters of `c` if full case folding maps it to several: those of its upper case, as Unicode's
+/// `SpecialCasing` defines both for the same ligatures and accented letters. U+0130 alone has them in its lower case.
+fn expanded(c: char) -> Option<String> {
+    let lower: Vec<char> = c.to_lowercase().collect();
+    let several = match lower[..] {
+        [one] => one.to_uppercase().collect(),
+        _ => lower,
+    };
+    (several.len() > 1).then(|| several.into_iter().map(fold_char).collect())
 }
 
 /// The folded character of each non-ASCII character that folding changes.
@@ -88,5 +125,18 @@ mod tests {
         let mut out = Vec::new();
         put_folded_bytes(&mut out, b"A\xffB\xc3\x84\xc3");
         assert_eq!(out, b"a\xffb\xc3\xa4\xc3");
+    }
+
+    #[test]
+    fn full_folding_expands() {
+        let fold = |text: &str| {
+            let mut folded = String::new();
+            put_fully_folded(&mut folded, text);
+            folded
+        };
+        assert_eq!(fold("Straße STRASSE ẞ"), "strasse strasse ss");
+        assert_eq!(fold("ﬃ ǰ İ ı I"), "ffi j\u{30c} i\u{307} ı i");
+        assert_eq!(fold("ᾈ ᾀ"), fold("ἀι ἈΙ"));
+        assert_eq!(fold("\u{390}"), fold("\u{1fd3}"));
     }
 }

@@ -1,6 +1,6 @@
 //! NFC with the Unicode 9 tables of Hugging Face `tokenizers`. A text that is in NFC costs one scan.
 
-use crate::tokenize::pretokenize::classes::{ClassTable, code_point_at};
+use crate::text::classes::{ClassTable, code_point_at};
 use std::{borrow::Cow, ops::Range};
 use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 

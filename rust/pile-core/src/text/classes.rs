@@ -3,7 +3,7 @@
 //! The lookup table has one byte per code point, 1.1 MB in all, and is built once per process from the ranges
 //! in `classes_table`. A text touches only the pages of its scripts, so most of it stays out of the caches.
 
-use crate::tokenize::pretokenize::classes_table::{CLASSES, NFC_SUSPECTS};
+use crate::text::classes_table::{CLASSES, NFC_SUSPECTS};
 use std::sync::LazyLock;
 
 /// The class of a character in the patterns of pretokenizers.

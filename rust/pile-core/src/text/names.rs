@@ -3,7 +3,7 @@
 /// Returns the index of `name` in `names`, to which it is appended if it is new.
 ///
 /// A linear search: datasets have tens of subsets.
-pub(super) fn number_of(name: &str, names: &mut Vec<String>) -> usize {
+pub(crate) fn number_of(name: &str, names: &mut Vec<String>) -> usize {
     names
         .iter()
         .position(|known| known == name)

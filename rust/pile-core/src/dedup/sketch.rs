@@ -1,0 +1,376 @@
+//! The first pass: a row of fixed size for each document, and its signature.
+
+use std::path::Path;
+
+use rustc_hash::FxHashMap;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    DedupConfig, NearConfig, Normalization, Shingle, Shingler, config::check_permutations,
+    minhash::MinHash, normalize::normalized,
+};
+use crate::{
+    Error, Result,
+    io::{GrowingFile, Scratch},
+    progress::Progress,
+    read::{BadRecordList, Block, Position, ShardSummary, Step, map_blocks},
+    text::names::number_of,
+};
+
+/// Least bytes of the shingles of one document that the memory limit allows.
+const MIN_SHINGLE_BYTES: u64 = 64 << 20;
+
+/// Maximum number of subsets.
+const MAX_SUBSETS: usize = 1 << 16;
+
+/// A document in the file of its shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SketchRow {
+    /// The first 128 bits of the SHA-256 of the normalized text.
+    pub(super) hash: u128,
+    /// Bytes of the text, before normalization.
+    pub(super) n_bytes: u64,
+    /// Number of the record in its shard.
+    pub(super) record: u64,
+    /// Index of the subset.
+    pub(super) subset: u32,
+    /// Distinct shingles; 0 if only exact duplicates are found.
+    pub(super) n_shingles: u32,
+}
+
+/// A row on disk.
+pub(super) type PackedRow = [u64; 5];
+
+impl SketchRow {
+    fn pack(&self) -> PackedRow {
+        let numbers = u64::from(self.subset) << 32 | u64::from(self.n_shingles);
+        let (high, low) = ((self.hash >> 64) as u64, self.hash as u64);
+        [high, low, self.n_bytes, self.record, numbers]
+    }
+
+    pub(super) fn unpack([high, low, n_bytes, record, numbers]: PackedRow) -> Self {
+        Self {
+            hash: u128::from(high) << 64 | u128::from(low),
+            n_bytes,
+            record,
+            subset: (numbers >> 32) as u32,
+            n_shingles: numbers as u32,
+        }
+    }
+}
+
+/// The name of the file with the rows of a shard's documents.
+pub(super) fn rows_name(shard: usize) -> String {
+    format!("rows-{shard:06}")
+}
+
+/// The name of the file with the signatures of a shard's documents.
+pub(super) fn signatures_name(shard: usize) -> String {
+    format!("signatures-{shard:06}")
+}
+
+/// Figures of a shard that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SketchedShard {
+    /// The path as given.
+    pub path: String,
+    /// Documents, empty ones included.
+    pub n_documents: u64,
+    /// Lone surrogates in the JSON, which are compared as U+FFFD.
+    pub n_lone_surrogates: u64,
+    /// Bad records, which were skipped.
+    pub bad_records: BadRecordList,
+    /// Size, checksum and records.
+    #[serde(flatten)]
+    pub summary: ShardSummary,
+}
+
+/// The state of a job, which is saved after each shard of each pass.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct DedupState {
+    pub(super) job: String,
+    /// Those that the first pass has read.
+    pub(super) shards: Vec<SketchedShard>,
+    /// The names of the subsets, in order of first appearance; `None` for documents without one.
+    pub(super) subsets: Vec<Option<String>>,
+    /// Indices of the shards that the second pass has read.
+    pub(super) spilled: Vec<usize>,
+}
+
+/// Computes the shingles and signatures of texts. Its buffers are reused.
+#[derive(Debug, Clone)]
+pub struct TextSketcher {
+    normalization: Normalization,
+    shingler: Shingler,
+    minhash: MinHash,
+}
+
+impl TextSketcher {
+    /// A sketcher with signatures of `permutations` numbers.
+    ///
+    /// # Errors
+    /// No permutations, or more than 4,096.
+    pub fn new(
+        permutations: usize,
+        shingle: Shingle,
+        normalization: Normalization,
+    ) -> Result<Self> {
+        check_permutations(permutations)?;
+        Ok(Self {
+            normalization,
+            shingler: Shingler::new(shingle),
+            minhash: MinHash::new(permutations),
+        })
+    }
+
+    /// Length of the signatures.
+    #[must_use]
+    pub fn permutations(&self) -> usize {
+        self.minhash.permutations()
+    }
+
+    /// Appends the signature of a text. It is all `u32::MAX` if the text is shorter than a shingle.
+    pub fn append_signature(&mut self, text: &str, signature: &mut Vec<u32>) {
+        let text = normalized(text, self.normalization);
+        let shingles = self.shingler.distinct(&text);
+        self.minhash.append(shingles, signature);
+    }
+}
+
+/// The sketches of a block's documents.
+struct SketchedBlock {
+    rows: Vec<SketchRow>,
+    signatures: Vec<u32>,
+    /// The distinct subsets of the documents. The rows have their indices plus 1, or 0 for no subset.
+    subsets: Vec<String>,
+    n_lone_surrogates: u64,
+    bad_records: BadRecordList,
+}
+
+/// A worker of the first pass.
+struct Sketcher<'a> {
+    config: &'a DedupConfig,
+    near: Option<(Shingler, MinHash)>,
+}
+
+impl<'a> Sketcher<'a> {
+    fn new(config: &'a DedupConfig) -> Self {
+        let parts =
+            |near: &NearConfig| (Shingler::new(near.shingle), MinHash::new(near.permutations));
+        Self {
+            config,
+            near: config.near.as_ref().map(parts),
+        }
+    }
+
+    fn sketch(&mut self, block: &Block) -> Result<SketchedBlock> {
+        let (mut rows, mut signatures, mut subsets) = (Vec::new(), Vec::new(), Vec::new());
+        let mut n_lone_surrogates = 0;
+        let bad_records = block.each_document(|position, document| {
+            n_lone_surrogates += document.n_lone_surrogates;
+            let text = normalized(&document.text, self.config.normalization);
+            let mut n_shingles = 0;
+            if let Some((shingler, minhash)) = &mut self.near {
+                check_length(shingler, &text, self.config.memory, block, position)?;
+                let shingles = shingler.distinct(&text);
+                n_shingles = shingles.len() as u32;
+                minhash.append(shingles, &mut signatures);
+            }
+            let subset = document.subset.map(|name| number_of(&name, &mut subsets));
+            rows.push(SketchRow {
+                hash: text_hash(&text),
+                n_bytes: document.text.len() as u64,
+                record: position.record,
+                subset: subset.map_or(0, |subset| subset as u32 + 1),
+                n_shingles,
+            });
+            Ok(())
+        })?;
+        Ok(SketchedBlock {
+            rows,
+            signatures,
+            subsets,
+            n_lone_surrogates,
+            bad_records,
+        })
+    }
+}
+
+/// The first 128 bits of a text's SHA-256: nobody can make two texts that share it to have one removed.
+pub(super) fn text_hash(text: &str) -> u128 {
+    let hash = Sha256::digest(text.as_bytes());
+    hash[..16]
+        .iter()
+        .fold(0, |number, byte| number << 8 | u128::from(*byte))
+}
+
+/// Fails if the shingles of a document may not fit the memory.
+fn check_length(
+    shingler: &Shingler,
+    text: &str,
+    memory: u64,
+    block: &Block,
+    position: Position,
+) -> Result<()> {
+    let n_shingles = shingler.max_shingles(text.len());
+    let n_bytes = n_shingles * size_of::<u64>() as u64;
+    if n_bytes <= memory.max(MIN_SHINGLE_BYTES) && n_shingles <= u32::MAX.into() {
+        return Ok(());
+    }
+    let what = format!(
+        "record {}: its text of {} bytes may need {} MiB for its shingles: allow more memory, or a lower max-record",
+        position.record,
+        text.len(),
+        n_bytes.div_ceil(1 << 20)
+    );
+    let path = block.shard_path();
+    Err(Error::format(path, position.byte_start, what))
+}
+
+/// Reads the shards that the state does not have yet, and saves the state after each.
+pub(super) fn sketch_shards(
+    config: &DedupConfig,
+    scratch: &mut Scratch,
+    state: &mut DedupState,
+    progress: &Progress,
+) -> Result<()> {
+    let first = state.shards.len();
+    let mut writer = SketchWriter {
+        config,
+        numbers: SketchSubsets::new(&state.subsets),
+        n_documents: state.shards.iter().map(|shard| shard.n_documents).sum(),
+        scratch,
+        state,
+        shard: None,
+    };
+    let workers = (0..config.n_threads.max(1)).map(|_| Sketcher::new(config));
+    map_blocks(
+        &config.shards,
+        &config.rules,
+        first,
+        workers.collect(),
+        progress,
+        Sketcher::sketch,
+        |step| match step {
+            Step::Block(block) => writer.add(block),
+            Step::EndOfShard(shard, summary) => writer.finish(shard, summary),
+        },
+    )?;
+    Ok(())
+}
+
+/// The index of each subset's name in the state.
+struct SketchSubsets(FxHashMap<Option<String>, u32>);
+
+impl SketchSubsets {
+    fn new(names: &[Option<String>]) -> Self {
+        Self(names.iter().cloned().zip(0..).collect())
+    }
+
+    fn number(&mut self, name: Option<&str>, names: &mut Vec<Option<String>>) -> Result<u32> {
+        let name = name.map(str::to_owned);
+        if let Some(number) = self.0.get(&name) {
+            return Ok(*number);
+        }
+        if names.len() == MAX_SUBSETS {
+            let what = format!("the shards have more than {MAX_SUBSETS} subsets");
+            return Err(Error::argument(what));
+        }
+        let number = names.len() as u32;
+        names.push(name.clone());
+        self.0.insert(name, number);
+        Ok(number)
+    }
+}
+
+/// Writes the sketches of blocks, in the order of the data.
+struct SketchWriter<'a> {
+    config: &'a DedupConfig,
+    scratch: &'a mut Scratch,
+    state: &'a mut DedupState,
+    numbers: SketchSubsets,
+    /// Documents of all shards so far.
+    n_documents: u64,
+    /// The shard that is being read; `None` before its first step.
+    shard: Option<ShardSketch>,
+}
+
+/// The unfinished files of a shard, and its counts so far.
+struct ShardSketch {
+    rows: GrowingFile,
+    signatures: GrowingFile,
+    n_documents: u64,
+    n_lone_surrogates: u64,
+    bad_records: BadRecordList,
+}
+
+impl ShardSketch {
+    fn open(shard: usize, scratch: &mut Scratch) -> Result<Self> {
+        Ok(Self {
+            rows: scratch.grow(&rows_name(shard))?,
+            signatures: scratch.grow(&signatures_name(shard))?,
+            n_documents: 0,
+            n_lone_surrogates: 0,
+            bad_records: BadRecordList::default(),
+        })
+    }
+}
+
+impl SketchWriter<'_> {
+    fn open_shard(&mut self) -> Result<ShardSketch> {
+        match self.shard.take() {
+            Some(shard) => Ok(shard),
+            None => ShardSketch::open(self.state.shards.len(), self.scratch),
+        }
+    }
+
+    fn add(&mut self, block: SketchedBlock) -> Result<()> {
+        let mut shard = self.open_shard()?;
+        // The number of each of the block's subsets, once a document has it.
+        let mut known = vec![None; block.subsets.len() + 1];
+        for row in &block.rows {
+            let index = row.subset as usize;
+            let subset = match known[index] {
+                Some(number) => number,
+                None => {
+                    let name = index.checked_sub(1).map(|index| &*block.subsets[index]);
+                    self.numbers.number(name, &mut self.state.subsets)?
+                }
+            };
+            known[index] = Some(subset);
+            let row = SketchRow { subset, ..*row };
+            shard.rows.push(bytemuck::cast_slice(&row.pack()))?;
+        }
+        shard
+            .signatures
+            .push(bytemuck::cast_slice(&block.signatures))?;
+        shard.n_documents += block.rows.len() as u64;
+        shard.n_lone_surrogates += block.n_lone_surrogates;
+        shard.bad_records.append(block.bad_records);
+        self.n_documents += block.rows.len() as u64;
+        if self.n_documents >= u64::from(u32::MAX) {
+            return Err(Error::argument(
+                "the shards have more than 4,294,967,294 documents, the limit of one job",
+            ));
+        }
+        self.shard = Some(shard);
+        Ok(())
+    }
+
+    fn finish(&mut self, shard: usize, summary: ShardSummary) -> Result<()> {
+        let mut sketch = self.open_shard()?;
+        sketch.rows.finish(self.scratch)?;
+        sketch.signatures.finish(self.scratch)?;
+        let path: &Path = &self.config.shards[shard];
+        self.scratch.use_input(path, &summary.sha256);
+        self.state.shards.push(SketchedShard {
+            path: path.to_string_lossy().into_owned(),
+            n_documents: sketch.n_documents,
+            n_lone_surrogates: sketch.n_lone_surrogates,
+            bad_records: sketch.bad_records,
+            summary,
+        });
+        self.scratch.save(&self.state)
+    }
+}
