@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 CONTENTS = {
     "Guide": [
         "which-tool",
+        "dedup",
         "tokenizer",
         "datasets",
         "order",

@@ -47,6 +47,11 @@ def _rank_and_count(values: Values, key: str) -> None:
         raise values.refuse(key, "a rank and a count")
 
 
+def _similarity_and_probability(values: Values, key: str) -> None:
+    if len(values.items_of(key, lambda items, name: items.number(name))) != 2:
+        raise values.refuse(key, "a similarity and a probability")
+
+
 def _or_null(shape: Shape) -> Callable[[Values, str], None]:
     def check(values: Values, key: str) -> None:
         if values.has(key):
@@ -81,6 +86,20 @@ _RANKS = [_rank_and_count]
 #: Shapes of settings by kind. Those of an order are checked where they are interpreted, in `order`.
 SETTINGS: Mapping[str, Shape] = {
     "shards": {"megabytes": _number, "shards": _count, "seed": _seed, "canaries": _flag, "python": _text},
+    "deduplicated": {
+        "method": _text,
+        "normalize": _text,
+        "prefer": _text,
+        "mark": _flag,
+        "dry_run": _flag,
+        "threshold?": _text,
+        "shingle?": _text,
+        "verify?": _text,
+        "permutations?": _count,
+        "max_cluster?": _count,
+        "large_clusters?": _flag,
+        **_RECORDS,
+    },
     "tokenizer": {
         "vocab_size": _count,
         "min_frequency": _count,
@@ -130,6 +149,33 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_text_bytes": _count,
         "is_complete": _flag,
         "subsets": [{"name": _text, "n_documents": _count, "n_text_bytes": _count}],
+    },
+    "deduplicated": {
+        **_PASSED_OVER,
+        "n_documents": _count,
+        "n_text_bytes": _count,
+        "n_removed": _count,
+        "n_removed_bytes": _count,
+        "n_marked": _count,
+        "n_exact_copies": _count,
+        "n_clusters": _count,
+        "largest_cluster": _count,
+        "n_left_alone": _count,
+        "bands": _or_null({"bands": _count, "rows": _count}),
+        "curve": [_similarity_and_probability],
+        "n_candidates": _count,
+        "n_verified": _count,
+        "n_capped_buckets": _count,
+        "histogram": [_count],
+        "subsets": [
+            {
+                "name": _or_null(_text),
+                "n_documents": _count,
+                "n_text_bytes": _count,
+                "n_removed": _count,
+                "n_removed_bytes": _count,
+            }
+        ],
     },
     "tokenizer": {
         **_PASSED_OVER,

@@ -6,7 +6,8 @@ import sys
 
 import click
 
-from pile_tools.cli import lazy_group, run
+from pile_tools.cli import run
+from pile_tools.commands.groups import lazy_group
 
 SECTIONS = {
     "Commands": {

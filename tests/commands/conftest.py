@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import click
 import pytest
 
 from pile_tools.cli import run
@@ -35,6 +36,9 @@ lr = 0.01
 #: A call of every command, in an order in which each finds what it needs.
 CALLS = [
     "pile-tools sample {LONG}/sample --megabytes 0.1 --shards 1",
+    "pile-tools dedup exact shards -o {LONG}/exact --normalize case --dry-run",
+    "pile-tools dedup near shards -o {LONG}/near --threshold 0.5 --permutations 64",
+    "pile-tools dedup restore {LONG}/near 00-{LONG}.jsonl.zst:5",
     "pile-tools train-tokenizer shards -o tokenizer.json --vocab-size 300",
     "pile-tools tokenize shards -o tokens/sample --tokenizer tokenizer.json",
     "pile-tools tokenize shards -o {LONG}/parts --tokenizer tokenizer.json --part 1/2",
@@ -169,9 +173,25 @@ def every_command() -> dict[str, list[str]]:
     from pile_tools.cli import SECTIONS as data
     from studies.cli import SECTIONS as studies
 
-    names = {"pile-tools": data, "pile-study": studies}
-    found = {program: [n for section in of.values() for n in section] for program, of in names.items()}
-    return found | {"pile-train": [""]}
+    found: dict[str, list[str]] = {"pile-train": [""]}
+    for program, sections in {"pile-tools": data, "pile-study": studies}.items():
+        names = found.setdefault(program, [])
+        for name in (name for section in sections.values() for name in section):
+            command = command_of(program, name)
+            is_group = isinstance(command, click.Group)
+            context = click.Context(command)
+            names += [f"{name} {sub}" for sub in command.list_commands(context)] if is_group else [name]
+    return found
+
+
+def command_of(program: str, name: str) -> click.Command:
+    """A command by the words of its name, none for a program without subcommands."""
+    module = importlib.import_module(MODULES[program])
+    command = module.command if not name else module.group
+    for word in name.split():
+        command = command.get_command(click.Context(command), word)
+    assert isinstance(command, click.Command)
+    return command
 
 
 def parsed(text: str) -> dict[str, object]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 from pathlib import Path
 
 import click
 import pytest
-from tests.commands.conftest import LONG, MODULES, Done, World, every_command
+from tests.commands.conftest import LONG, Done, World, command_of, every_command
 
 from pile_tools.cli import run
 from pile_tools.commands import artifacts
@@ -57,6 +56,8 @@ MORE = {
     "train-tokenizer": ["-o", "out/x.json", "--vocab-size", "300"],
     "merge": ["-o", "out/x"],
     "order": ["--seq-length", "8", "--samples", "8"],
+    "dedup exact": ["-o", "out/x"],
+    "dedup near": ["-o", "out/x"],
     "shard": ["-o", "out/x"],
     "unshard": ["-o", "out/x.bin"],
     "show": ["5"],
@@ -82,13 +83,6 @@ def arguments() -> list[tuple[str, str, str]]:
     return found
 
 
-def command_of(program: str, name: str) -> click.Command:
-    module = importlib.import_module(MODULES[program])
-    command = module.command if not name else module.group.get_command(None, name)
-    assert isinstance(command, click.Command)
-    return command
-
-
 def kinds_of(parameter: click.Parameter) -> tuple[str, ...]:
     if isinstance(parameter.type, artifacts.Artifact):
         return parameter.type._kinds
@@ -97,7 +91,7 @@ def kinds_of(parameter: click.Parameter) -> tuple[str, ...]:
 
 def line(program: str, name: str, tested: str, path: str) -> list[str]:
     """A command line with `path` as one of its artifacts and the right ones as the others."""
-    words, options = [program] + ([name] if name else []), []
+    words, options = [program, *name.split()], []
     for parameter in command_of(program, name).params:
         kinds = kinds_of(parameter)
         is_artifact = isinstance(parameter.type, artifacts.Artifact)

@@ -30,7 +30,7 @@ def documented() -> dict[str, set[str]]:
             continue
         names = [heading]
         if heading.startswith("Commands"):
-            names = re.findall(r"`(?:pile-study )?([a-z-]+)`", text.split("|")[0])
+            names = re.findall(r"`(?:pile-study )?([a-z -]+)`", text.split("|")[0])
         found |= dict.fromkeys(names, paths)
     return found
 
@@ -57,6 +57,7 @@ def test_every_command_prints_the_documented_keys(world: World, calls: list[tupl
     page["trace"] |= {path for path in page["show"] if path.startswith("origin.")}
     for call in calls:
         name = call[0] if call[0] == "pile-train" else call[1]
+        name = " ".join(call[1:3]) if name == "dedup" else name
         force = ["--force"] if name == "export" else []
         done = world.call(*call, "--json", *force)
         assert done.code == 0, (call, done.err)
@@ -94,7 +95,7 @@ def test_a_failed_check_is_in_the_document(world: World, tmp_path: Path) -> None
 
 def test_quiet_prints_answers_alone(world: World, calls: list[tuple[str, ...]]) -> None:
     asks = {"show", "search", "trace-text", "batch", "when", "trace", "repeats", "mixture"}
-    asks |= {"count-ngrams", "count-terms", "count-numbers"}
+    asks |= {"count-ngrams", "count-terms", "count-numbers", "dedup"}
     for call in calls:
         force = ["--force"] if "export" in call else []
         done = world.call(*call, "--quiet", *force)

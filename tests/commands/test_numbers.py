@@ -3,11 +3,9 @@
 # ruff: noqa: RUF001
 from __future__ import annotations
 
-import importlib
-
 import click
 import pytest
-from tests.commands.conftest import MODULES, every_command
+from tests.commands.conftest import command_of, every_command
 
 from pile_tools import checked, cli
 from pile_tools.arguments import checked as with_checked_types
@@ -18,10 +16,8 @@ def number_options() -> list[tuple[str, str, str]]:
     """Program, command and name of every option or argument that takes a number."""
     found = []
     for program, names in every_command().items():
-        module = importlib.import_module(MODULES[program])
         for name in names:
-            command = module.command if not name else module.group.get_command(None, name)
-            for parameter in with_checked_types(command).params:
+            for parameter in with_checked_types(command_of(program, name)).params:
                 if isinstance(parameter.type, (click.types.IntParamType, click.types.FloatParamType)):
                     found.append((program, name, parameter.opts[0]))
     return found
@@ -32,9 +28,8 @@ def test_numbers_have_plain_digits(given: str, capsys: pytest.CaptureFixture[str
     options = number_options()
     assert len(options) > 60
     for program, name, option in options:
-        module = importlib.import_module(MODULES[program])
-        command = module.command if not name else module.group.get_command(None, name)
-        parameter = next(p for p in with_checked_types(command).params if p.opts[0] == option)
+        command = with_checked_types(command_of(program, name))
+        parameter = next(p for p in command.params if p.opts[0] == option)
         with pytest.raises(click.BadParameter, match="digits 0 to 9"):
             parameter.type.convert(given, parameter, None)
         assert parameter.type.convert("12", parameter, None) == 12 or option == "--min-lr"

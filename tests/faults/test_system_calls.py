@@ -28,6 +28,11 @@ SHARD = "shard ../in/ds.bin -o out"
 #: Commands by name: those that make what is there before, separated by `&&`, and the last one under test.
 COMMANDS = {
     "sample": "sample out/s --megabytes 0.02 --shards 2",
+    "dedup exact": "dedup exact ../in/shards -o out/d --threads 1",
+    "dedup near": "dedup near ../in/shards -o out/d --threads 1 --threshold 0.5 --permutations 16",
+    "dedup --mark": "dedup exact ../in/shards -o out/d --threads 1 --mark",
+    "dedup --force": "dedup exact ../in/shards -o out/d --threads 1 --mark && "
+    "dedup exact ../in/shards -o out/d --threads 1 --force",
     "train-tokenizer": "train-tokenizer ../in/shards -o out/t.json --vocab-size 280 --threads 1",
     "tokenize": TOKENIZE,
     "tokenize part": f"{TOKENIZE} --part 1/2",

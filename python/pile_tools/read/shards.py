@@ -16,7 +16,7 @@ from typing import NamedTuple
 from pile_tools import manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.manifest import MANIFEST_SUFFIX, Entry
+from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.scratch_folders import SUFFIX as SCRATCH_SUFFIX
 from pile_tools.sizes import parse_size
 from pile_tools.terminal import counted
@@ -382,6 +382,8 @@ def artifact(path: Path) -> str | None:
     """
     if kind := _kind_by_manifest(path):
         return f"a file of kind {kind} with a manifest"
+    if _is_table_beside_shards(path):
+        return "a table of clusters"
     if path.suffix.lower() != ".json" or path.stat().st_size > _ARTIFACT_BYTES:
         return None
     try:
@@ -398,10 +400,26 @@ def artifact(path: Path) -> str | None:
 def _kind_by_manifest(path: Path) -> str | None:
     """The kind of artifact in the manifest `NAME.manifest.json` beside a file, or None."""
     beside = path.parent / (path.name + MANIFEST_SUFFIX)
-    if not beside.is_file():
+    found = _manifest_that_lists(path, beside)
+    return None if found is None else found.kind
+
+
+def _is_table_beside_shards(path: Path) -> bool:
+    """Whether the manifest of a folder of shards lists a Parquet file as something else than a shard."""
+    if path.suffix.lower() != ".parquet":
+        return False
+    found = _manifest_that_lists(path, path.parent / MANIFEST_FILE)
+    if found is None:
+        return False
+    return any(entry["path"] == path.name and entry.get("role") == "clusters" for entry in found.outputs)
+
+
+def _manifest_that_lists(path: Path, where: Path) -> Manifest | None:
+    """The manifest at `where`, if there is one that lists the file."""
+    if not where.is_file():
         return None
     try:
-        found = manifest.read(beside)
+        found = manifest.read(where)
     except (PileError, OSError):
         return None
-    return found.kind if any(entry["path"] == path.name for entry in found.outputs) else None
+    return found if any(entry["path"] == path.name for entry in found.outputs) else None

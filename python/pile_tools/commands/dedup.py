@@ -1,0 +1,27 @@
+"""`pile-tools dedup`: one subcommand for each kind of copy, and `restore`."""
+
+from __future__ import annotations
+
+import click
+
+from pile_tools.commands.groups import lazy_group
+
+SECTIONS = {
+    "Commands": {
+        "exact": "pile_tools.commands.dedup_exact",
+        "near": "pile_tools.commands.dedup_near",
+        "restore": "pile_tools.commands.dedup_restore",
+    }
+}
+
+
+@click.group("dedup", cls=lazy_group(SECTIONS))
+def command() -> None:
+    """Write shards again without copies of documents, with a list of what went and why.
+
+    \b
+    Examples:
+      pile-tools dedup near shards/ -o deduped/ --report deduped.html
+      pile-tools dedup exact shards/ -o deduped/ --normalize whitespace
+      pile-tools dedup restore deduped/ 04.jsonl.zst:52
+    """

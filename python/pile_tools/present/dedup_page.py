@@ -1,0 +1,158 @@
+"""The page of a deduplication: what went, how similar candidates were, and the largest clusters."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from pile_tools.manifest import Manifest
+from pile_tools.present.charts import Stack
+from pile_tools.present.markup import markup, markup_lines
+from pile_tools.present.pages import Table, document, figure, table
+from pile_tools.publish import PAGE_MARK
+from pile_tools.terminal import counted
+
+#: Characters of equal text shown before and after a difference.
+_CONTEXT = 120
+
+#: Characters of a text that are compared: `difflib` takes quadratic time.
+_MAX_COMPARED = 20_000
+
+#: Differences shown of a pair.
+_MAX_SHOWN = 12
+
+_STYLE = """
+.pair { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; margin: .8rem 0; }
+.pair p { margin: .3rem 0; }
+.pair .text { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9em; }
+del { background: #ffd9d6; color: inherit; } ins { background: #d4f4dc; color: inherit; }
+@media screen and (prefers-color-scheme: dark) { del { background: #5c1f1b; } ins { background: #17472a; } }
+"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A removed document beside the kept one to which it is charged.
+
+    Attributes:
+        about: The size of their cluster and their similarity.
+        kept_name: Shard and record of the kept one.
+        kept: Its text.
+        removed_name: Shard and record of the removed one.
+        removed: Its text.
+    """
+
+    about: str
+    kept_name: str
+    kept: str
+    removed_name: str
+    removed: str
+
+
+def page(made: Manifest, title: str, clusters: Sequence[Sequence[str]], pairs: Sequence[Pair]) -> str:
+    """A self-contained HTML page.
+
+    Args:
+        made: The manifest of the deduplicated shards.
+        title: The heading.
+        clusters: Size, decisions and first member of the largest clusters, as they are shown.
+        pairs: A removed and a kept document of each of the largest clusters that lost one.
+    """
+    summary, settings = made.summary, made.settings
+    share = summary["n_removed"] / max(summary["n_documents"], 1)
+    about = (
+        f"{counted(summary['n_removed'], 'document')} of {summary['n_documents']:,} removed ({share:.1%}), "
+        f"{summary['n_removed_bytes'] / 1e6:,.1f} of {summary['n_text_bytes'] / 1e6:,.1f} MB of text."
+    )
+    body = [f"<header><h1>{markup(title)}</h1><p>{markup(about)}</p></header>", table(_subsets(made))]
+    if summary["n_left_alone"]:
+        what = (
+            f"{counted(summary['n_left_alone'], 'document')} left alone: their clusters have more than "
+            f"{settings['max_cluster']:,} different texts, which is more often a boilerplate that many "
+            f"documents share than copies of one."
+        )
+        body.append(f"<p>{markup(what)}</p>")
+    if summary["histogram"]:
+        edges = [i / len(summary["histogram"]) for i in range(len(summary["histogram"]) + 1)]
+        chart = Stack(
+            "Candidates by similarity", "similarity", "pairs", edges, {"candidates": summary["histogram"]}
+        )
+        caption = (
+            f"All {summary['n_candidates']:,} candidate pairs by their verified similarity; "
+            f"{summary['n_verified']:,} reach {settings['threshold']}."
+        )
+        body.append(figure(chart, markup(caption)))
+        body.append(table(_curve(made)))
+    header = ["Cluster", "Documents", "Removed", "Kept", "Left alone"]
+    body.append(table(Table("Largest clusters", header, clusters)))
+    body += [_pair(pair) for pair in pairs]
+    body.append(f"<footer>Made by pile-tools {markup(version('pile-tools'))}.</footer>")
+    return document(title, "\n".join(body), _STYLE, mark=PAGE_MARK)
+
+
+def _subsets(made: Manifest) -> Table:
+    rows = []
+    for of in sorted(made.summary["subsets"], key=lambda of: -of["n_removed_bytes"]):
+        share = of["n_removed"] / max(of["n_documents"], 1)
+        rows.append(
+            [
+                of["name"] if of["name"] is not None else "no subset",
+                f"{of['n_documents']:,}",
+                f"{of['n_removed']:,}",
+                f"{share:.1%}",
+                f"{of['n_removed_bytes'] / 1e6:,.2f}",
+            ]
+        )
+    header = ["Subset", "Documents", "Removed", "Share", "MB of text removed"]
+    return Table("By subset", header, rows)
+
+
+def _curve(made: Manifest) -> Table:
+    bands = made.summary["bands"]
+    note = f"With {bands['bands']} bands of {bands['rows']} values of {made.settings['permutations']}."
+    rows = [
+        [f"{similarity:.2f}", f"{probability:.4f}"]
+        for similarity, probability in made.summary["curve"]
+        if round(similarity * 100) % 5 == 0 or f"{similarity:.2f}" == made.settings["threshold"]
+    ]
+    return Table("Probability that a pair is found", ["Similarity", "Probability"], rows, note=note)
+
+
+def _pair(pair: Pair) -> str:
+    return (
+        f'<div class="pair"><p>{markup(pair.about)}</p>'
+        f"<p>kept: {markup(pair.kept_name)}<br>removed: {markup(pair.removed_name)}</p>"
+        f'<p class="text">{differences(pair.kept, pair.removed)}</p></div>'
+    )
+
+
+def differences(kept: str, removed: str) -> str:
+    """Where two texts differ, word by word, as HTML: what only the kept one has is struck out."""
+    a, b = (re.findall(r"\s+|[^\s]+", text[:_MAX_COMPARED]) for text in (kept, removed))
+    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+    shown, n_shown = [], 0
+    for kind, i, end_i, j, end_j in matcher.get_opcodes():
+        if kind == "equal":
+            equal = "".join(a[i:end_i])
+            is_first, is_last = i == 0, end_i == len(a)
+            before, after = "" if is_first else equal[:_CONTEXT], "" if is_last else equal[-_CONTEXT:]
+            if len(equal) <= 2 * _CONTEXT and not (is_first or is_last):
+                shown.append(markup_lines(equal))
+            else:
+                shown.append(f"{markup_lines(before)} […] {markup_lines(after)}")
+            continue
+        n_shown += 1
+        if n_shown > _MAX_SHOWN:
+            shown.append(" and more differences")
+            break
+        if end_i > i:
+            shown.append(f"<del>{markup_lines(''.join(a[i:end_i])[: 4 * _CONTEXT])}</del>")
+        if end_j > j:
+            shown.append(f"<ins>{markup_lines(''.join(b[j:end_j])[: 4 * _CONTEXT])}</ins>")
+    if n_shown == 0:
+        is_whole = max(len(kept), len(removed)) <= _MAX_COMPARED
+        return "The texts are equal." if is_whole else "The texts are equal as far as they are compared."
+    return "".join(shown)

@@ -1,0 +1,317 @@
+"""Deduplication: planted copies are found, removals follow the rule, and what stays is as it was."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+from tests.conftest import Run
+
+from pile_tools import manifest
+from pile_tools.errors import ConfigError, OutputExistsError
+from pile_tools.jobs import dedup
+from pile_tools.jobs.dedup import CLUSTERS_FILE, DedupConfig, NearConfig
+from pile_tools.read.shards import find_shards
+
+MEMORY = 64 << 20
+
+
+def run(shards: Path, output: Path, config: DedupConfig, **how: Any) -> manifest.Manifest:
+    how = {"memory": MEMORY, "threads": 2, **how}
+    return dedup.run(find_shards([shards]), output, config, **how)[0]
+
+
+def lines(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    if path.suffix == ".zst":
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    elif path.suffix == ".gz":
+        data = gzip.decompress(data)
+    return data.splitlines(keepends=True)
+
+
+def members(output: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(output / CLUSTERS_FILE).to_pylist()
+    return rows
+
+
+def jaccard(a: str, b: str, n: int = 5) -> Fraction:
+    """The definition: sets of n consecutive words."""
+    sets = []
+    for words in (a.split(), b.split()):
+        sets.append({tuple(words[i : i + n]) for i in range(len(words) - n + 1)})
+    union = sets[0] | sets[1]
+    return Fraction(len(sets[0] & sets[1]), len(union)) if union else Fraction(0)
+
+
+def survivors(texts: list[str], pairs: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """The kept document to which each removed one is charged, by the rule: the first kept one before it.
+
+    Exact copies are pairs too.
+    """
+    before: dict[int, set[int]] = defaultdict(set)
+    for a, b in pairs:
+        before[max(a, b)].add(min(a, b))
+    first: dict[str, int] = {}
+    for i, text in enumerate(texts):
+        if text in first:
+            before[i].add(first[text])
+            # A copy has the pairs of the document whose text it has.
+            before[i] |= before[first[text]]
+        else:
+            first[text] = i
+    removed: dict[int, int] = {}
+    for i in range(len(texts)):
+        kept = sorted(j for j in before[i] if j not in removed)
+        if kept:
+            removed[i] = kept[0]
+    return removed
+
+
+@pytest.fixture(scope="module")
+def planted(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A folder with the planted documents in three shards, and their texts."""
+    folder = tmp_path_factory.mktemp("planted")
+    found = (shared / "golden" / "dedup" / "docs.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    for shard, (first, end) in enumerate(((0, 400), (400, 401), (401, len(found)))):
+        (folder / f"{shard}.jsonl").write_text("".join(found[first:end]), encoding="utf-8")
+    return folder, [json.loads(line)["text"] for line in found]
+
+
+def number_of(row: dict[str, Any], prefix: str = "") -> int:
+    first = (0, 400, 401)[int(Path(row[f"{prefix}shard"]).stem)]
+    return first + int(row[f"{prefix}record"])
+
+
+def test_planted_copies_are_found_and_removals_follow_the_rule(
+    shared: Path, planted: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    shards, texts = planted
+    made = run(shards, tmp_path / "out", DedupConfig(near=NearConfig()))
+    rows = members(tmp_path / "out")
+    # The truth counts a text of fewer than five words as one shingle; here it is only deduplicated exactly.
+    pairs = []
+    for line in (shared / "golden" / "dedup" / "pairs.tsv").read_text().splitlines()[1:]:
+        a, b, similarity = line.split("\t")[:3]
+        if float(similarity) >= 0.87 and min(len(texts[int(i)].split()) for i in (a, b)) >= 5:
+            pairs.append((int(a), int(b)))
+    expected = survivors(texts, pairs)
+    removed = {number_of(row): row for row in rows if row["decision"] == "removed"}
+    assert len(set(removed) ^ set(expected)) <= len(expected) // 100
+    for number, row in removed.items():
+        kept = number_of(row, "kept_")
+        assert kept not in removed
+        similarity = Fraction(1) if texts[number] == texts[kept] else jaccard(texts[number], texts[kept])
+        assert similarity >= Fraction("0.87")
+        assert row["similarity"] == pytest.approx(float(similarity))
+    for shard in sorted(shards.iterdir()):
+        first = (0, 400, 401)[int(shard.stem)]
+        stay = [line for i, line in enumerate(lines(shard)) if first + i not in removed]
+        assert lines(tmp_path / "out" / shard.name) == stay
+    assert made.summary["n_removed"] == len(removed)
+    assert made.summary["n_documents"] == len(texts)
+
+
+def test_clusters_are_the_connected_components(
+    shared: Path, planted: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    shards, texts = planted
+    run(shards, tmp_path / "out", DedupConfig(near=NearConfig()), dry_run=True)
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+    smallest = json.loads((shared / "golden" / "dedup" / "clusters_087.json").read_text())["clusters_min_id"]
+    found = list(range(len(texts)))
+    for row in members(tmp_path / "out"):
+        found[number_of(row)] = row["cluster"]
+    long = [i for i, text in enumerate(texts) if len(text.split()) >= 5]
+    assert [found[i] for i in long] == [smallest[i] for i in long]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_and_memory_change_nothing(
+    planted: tuple[Path, list[str]], tmp_path: Path, threads: int
+) -> None:
+    shards, _ = planted
+    config = DedupConfig(near=NearConfig(permutations=64))
+    run(shards, tmp_path / "a", config)
+    run(shards, tmp_path / "b", config, threads=threads, memory=1 << 20)
+    for name in ("0.jsonl", "1.jsonl", "2.jsonl", CLUSTERS_FILE):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def write(path: Path, texts: Iterable[str], subsets: Iterable[str] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts = list(texts)
+    names = list(subsets or ["s"] * len(texts))
+    path.write_text(
+        "".join(
+            json.dumps({"text": text, "meta": {"pile_set_name": name}}) + "\n"
+            for text, name in zip(texts, names, strict=True)
+        )
+    )
+    return path
+
+
+WORDS = [f"w{i}" for i in range(100)]
+#: Each is like the one before it and unlike the others: 86 and 76 of 106 shingles of five words.
+CHAIN = [" ".join(WORDS[i : i + 90]) for i in (0, 5, 10)]
+
+
+def test_a_chain_does_not_remove_what_is_unlike_the_copy_that_stays(tmp_path: Path) -> None:
+    assert jaccard(CHAIN[0], CHAIN[1]) >= Fraction("0.87")
+    assert jaccard(CHAIN[1], CHAIN[2]) >= Fraction("0.87")
+    assert jaccard(CHAIN[0], CHAIN[2]) < Fraction("0.87")
+    write(tmp_path / "in/a.jsonl", CHAIN)
+    run(tmp_path / "in", tmp_path / "out", DedupConfig(near=NearConfig()))
+    rows = members(tmp_path / "out")
+    assert [row["decision"] for row in rows] == ["kept", "removed", "kept"]
+    assert {row["cluster_size"] for row in rows} == {3}
+    assert [json.loads(line)["text"] for line in lines(tmp_path / "out/a.jsonl")] == [CHAIN[0], CHAIN[2]]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "stays"),
+    [("first", 0), ("longest", 1), ("subset:c", 2), ("subset:b,c", 1), ("subset:z", 0)],
+)
+def test_the_preferred_copy_stays(tmp_path: Path, prefer: str, stays: int) -> None:
+    texts = [" ".join(WORDS), " ".join(WORDS) + " longer", " ".join(WORDS[:99])]
+    write(tmp_path / "in/a.jsonl", texts, ["a", "b", "c"])
+    run(tmp_path / "in", tmp_path / "out", DedupConfig(prefer=prefer, near=NearConfig()))
+    assert [json.loads(line)["text"] for line in lines(tmp_path / "out/a.jsonl")] == [texts[stays]]
+
+
+@pytest.mark.parametrize("normalize", ["none", "whitespace", "case"])
+def test_exact_copies_of_the_normalized_text(tmp_path: Path, normalize: str) -> None:
+    texts = ["One  two", "One two", "one TWO ", "one two", "", "", "three"]
+    write(tmp_path / "in/a.jsonl", texts)
+    run(tmp_path / "in", tmp_path / "out", DedupConfig(normalize=normalize))
+    kept = [json.loads(line)["text"] for line in lines(tmp_path / "out/a.jsonl")]
+    assert (
+        kept
+        == {
+            "none": ["One  two", "One two", "one TWO ", "one two", "", "three"],
+            "whitespace": ["One  two", "one TWO ", "one two", "", "three"],
+            "case": ["One  two", "", "three"],
+        }[normalize]
+    )
+
+
+def test_protected_documents_stay(tmp_path: Path) -> None:
+    write(tmp_path / "in/a.jsonl", ["x y", "x y", "x y", "z", "z"])
+    (tmp_path / "stay.txt").write_text("a.jsonl:1\na.jsonl:2\n")
+    run(tmp_path / "in", tmp_path / "out", DedupConfig(), protect=tmp_path / "stay.txt")
+    decisions = {row["record"]: row["decision"] for row in members(tmp_path / "out")}
+    assert decisions == {0: "removed", 1: "kept", 2: "kept", 3: "kept", 4: "removed"}
+
+
+def test_canaries_of_a_sample_stay(tmp_path: Path) -> None:
+    write(tmp_path / "in/a.jsonl", ["x y", "canary one", "x y", "canary one"])
+    passages = {"passages": [{"text": "canary one", "repeats": 2}]}
+    (tmp_path / "canaries.json").write_text(json.dumps({"about": "", "repeats": [2], **passages}))
+    run(tmp_path / "in", tmp_path / "out", DedupConfig(), protect=tmp_path / "canaries.json")
+    kept = [json.loads(line)["text"] for line in lines(tmp_path / "out/a.jsonl")]
+    assert kept == ["x y", "canary one", "canary one"]
+
+
+def test_large_clusters_are_left_alone_unless_asked_for(tmp_path: Path) -> None:
+    texts = [" ".join([*WORDS, str(i)]) for i in range(12)]
+    write(tmp_path / "in/a.jsonl", texts)
+    left = run(tmp_path / "in", tmp_path / "l", DedupConfig(near=NearConfig(max_cluster=10)))
+    assert left.summary["n_removed"] == 0
+    assert left.summary["n_left_alone"] == 12
+    assert {row["decision"] for row in members(tmp_path / "l")} == {"left alone"}
+    config = DedupConfig(near=NearConfig(max_cluster=10, large_clusters=True))
+    assert run(tmp_path / "in", tmp_path / "a", config).summary["n_removed"] == 11
+
+
+def test_marks_re_weight_instead_of_removing(tmp_path: Path) -> None:
+    shard = write(tmp_path / "in/a.jsonl", ["x y", "alone", "x y"])
+    run(tmp_path / "in", tmp_path / "out", DedupConfig(mark=True))
+    before, after = lines(shard), lines(tmp_path / "out/a.jsonl")
+    assert after[1] == before[1]
+    for i in (0, 2):
+        record = json.loads(after[i])
+        assert record["meta"].pop("dedup") == {"cluster": 0, "size": 2}
+        assert record == json.loads(before[i])
+
+
+def test_an_untouched_shard_is_copied(tmp_path: Path) -> None:
+    write(tmp_path / "in/a.jsonl", ["x y", "x y"])
+    (tmp_path / "in/b.jsonl.zst").write_bytes(zstandard.ZstdCompressor(level=19).compress(b'{"text": "b"}'))
+    before = (tmp_path / "in/b.jsonl.zst").read_bytes()
+    run(tmp_path / "in", tmp_path / "out", DedupConfig())
+    assert (tmp_path / "out/b.jsonl.zst").read_bytes() == before
+
+
+def test_the_output_is_read_as_shards(tmp_path: Path) -> None:
+    """Its table is a Parquet file, which must not be taken for a shard."""
+    write(tmp_path / "in/a.jsonl", ["x y", "x y"])
+    run(tmp_path / "in", tmp_path / "out", DedupConfig())
+    assert [path.name for path in find_shards([tmp_path / "out"])] == ["a.jsonl"]
+
+
+def test_a_finished_output_is_kept_and_another_request_refused(tmp_path: Path) -> None:
+    write(tmp_path / "in/a.jsonl", ["x y", "x y"])
+    shards = find_shards([tmp_path / "in"])
+    how = {"memory": MEMORY, "threads": 1}
+    assert dedup.run(shards, tmp_path / "out", DedupConfig(), **how)[1]
+    assert not dedup.run(shards, tmp_path / "out", DedupConfig(), **how)[1]
+    with pytest.raises(OutputExistsError, match="made before with"):
+        dedup.run(shards, tmp_path / "out", DedupConfig(normalize="case"), **how)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
+def test_shards_of_one_name_are_numbered_in_their_order(tmp_path: Path) -> None:
+    write(tmp_path / "in/b/a.jsonl", ["one"])
+    write(tmp_path / "in/a/b.jsonl", ["two"])
+    write(tmp_path / "in/a/a.jsonl", ["three", "two"])
+    run(tmp_path / "in", tmp_path / "out", DedupConfig())
+    found = [path.name for path in find_shards([tmp_path / "out"])]
+    assert found == ["000000-a.jsonl", "000001-b.jsonl", "000002-a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["near", "--threshold", "1.2"], "threshold must be above 0"),
+        (["near", "--threshold", "0"], "threshold must be above 0"),
+        (["near", "--shingle", "words"], "shingle must be words:N"),
+        (["near", "--permutations", "7"], "permutations must be from 16"),
+        (["exact", "--prefer", "last"], "prefer must be first"),
+        (["exact", "--normalize", "nfc"], "normalize must be none"),
+    ],
+)
+def test_wrong_options_are_told(cli: Run, tmp_path: Path, options: list[str], message: str) -> None:
+    write(tmp_path / "in/a.jsonl", ["x"])
+    kind, *more = options
+    done = cli("dedup", kind, tmp_path / "in", "-o", tmp_path / "out", *more)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_from_the_command_line(cli: Run, planted: tuple[Path, list[str]], tmp_path: Path) -> None:
+    shards, texts = planted
+    report = tmp_path / "report.html"
+    done = cli("dedup", "near", shards, "-o", tmp_path / "out", "--report", report, "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert "removed" in done.stdout
+    page = report.read_text()
+    assert "Largest clusters" in page
+    removed = next(row for row in members(tmp_path / "out") if row["decision"] == "removed")
+    name = f"{removed['shard']}:{removed['record']}"
+    back = cli("dedup", "restore", tmp_path / "out", name)
+    assert back.returncode == 0, back.stderr
+    assert json.loads(back.stdout)["text"] == texts[number_of(removed)]
+    for wrong in ("9.jsonl:0", "0.jsonl:99999", "0.jsonl"):
+        assert cli("dedup", "restore", tmp_path / "out", wrong).returncode in (1, 2)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(ConfigError, match="is not SHARD:RECORD"):
+        dedup.read_protected(write(tmp_path / "p", ["x"]), find_shards([shards]))
