@@ -203,7 +203,7 @@ def test_settings_are_checked(tmp_path: Path) -> None:
     shard = tmp_path / "a.jsonl"
     shard.write_text('{"text": "a"}\n')
     for settings, message in [
-        (near("0"), "threshold '0', expected|threshold \"0\", expected"),
+        (near("0"), 'threshold "0", expected'),
         (near("0.87", 0), "0 permutations, expected 1 to 4096"),
     ]:
         with pytest.raises(ConfigError, match=message):
@@ -215,7 +215,8 @@ def test_signatures_estimate_the_similarity() -> None:
     texts = [" ".join(words[:800]), " ".join(words[200:]), "too short", ""]
     hasher = _core.MinHasher(1024, "words:1")
     signatures = hasher.signatures(texts)
-    assert (signatures.shape, signatures.dtype) == ((4, 1024), np.uint32)
+    assert signatures.shape == (4, 1024)
+    assert signatures.dtype == np.uint32
     assert abs((signatures[0] == signatures[1]).mean() - 0.6) < 0.05
     assert (_core.MinHasher(7, "words:5").signatures(texts[2:]) == 2**32 - 1).all()
     assert _core.MinHasher().signatures([]).shape == (0, 256)
@@ -226,14 +227,14 @@ def test_signatures_estimate_the_similarity() -> None:
 
 
 def test_hashers_refuse_what_they_cannot_do() -> None:
-    for arguments, message in [
-        ((0,), "0 permutations"),
-        ((4097,), "4097 permutations"),
-        ((1, "words:0"), "shingle"),
-        ((1, "words:1", "nfc"), "normalization"),
+    for permutations, shingle, normalize, message in [
+        (0, "words:5", "none", "0 permutations"),
+        (4097, "words:5", "none", "4097 permutations"),
+        (1, "words:0", "none", "shingle"),
+        (1, "words:1", "nfc", "normalization"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            _core.MinHasher(*arguments)
+            _core.MinHasher(permutations, shingle, normalize)
 
 
 def test_bands_reach_their_probability() -> None:

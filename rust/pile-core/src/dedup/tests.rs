@@ -126,10 +126,14 @@ fn expected(documents: &[PlantedDocument], config: &DedupConfig) -> Vec<TestRow>
     });
     let mut kept: Vec<usize> = Vec::new();
     let mut removed = BTreeMap::new();
-    for document in order {
-        let copy = kept
-            .iter()
-            .find_map(|k| Some((*k, similarity(*k, document)?)));
+    for document in &order {
+        let document = *document;
+        // A copy of a kept preferred member is charged to it, even if a more preferred document is similar to both.
+        let member = order.iter().find(|other| texts[**other] == texts[document]);
+        let member = member.filter(|member| kept.contains(member));
+        let most_preferred = || kept.iter().find(|k| similarity(**k, document).is_some());
+        let copy = member.or_else(most_preferred).copied();
+        let copy = copy.and_then(|copy| Some((copy, similarity(copy, document)?)));
         match copy {
             Some(copy) if !documents[document].is_protected && !is_left_alone(document) => {
                 removed.insert(document, copy);
