@@ -447,7 +447,7 @@ fn finished_segments_are_reused_and_the_index_is_the_same() {
     assert_eq!(progress.done(), 2 * 80);
     assert_eq!(read(), whole);
     // If a finished segment has changed, none is reused.
-    fs::write(folder.join("segment-00002"), &whole[3]).unwrap();
+    fs::write(folder.join("segment-00002"), &whole[4]).unwrap();
     let summary = build(&fixture.dataset, None, &folder, 8 * 8, &Progress::default()).unwrap();
     assert_eq!(summary.n_reused, 0);
     assert_eq!(read(), whole);
