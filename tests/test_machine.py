@@ -60,6 +60,33 @@ def test_an_input_that_shrinks_ends_the_command_with_its_name(
     assert not output.exists()
 
 
+def test_a_file_that_became_shorter_explains_other_errors(dataset: Path, tmp_path: Path) -> None:
+    """Its cut tokens have another fingerprint, so that an order or index seems to be of another dataset."""
+    for suffix in (".bin", ".idx"):
+        (tmp_path / f"d{suffix}").write_bytes(dataset.with_suffix(suffix).read_bytes())
+    program = """
+import os, sys
+from pile_tools import _core, cli
+from pile_tools.errors import FormatError
+import click
+
+@click.command()
+def command():
+    dataset = _core.TokenDataset("d")
+    os.truncate("d.bin", 100)
+    raise FormatError("built for another dataset")
+
+sys.exit(cli.run(command, []))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: became shorter while it was read; run the command again once it is whole (d.bin)\n"
+    )
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's list of maps is Linux's")
 def test_a_library_keeps_its_own_signals(dataset: Path, tmp_path: Path) -> None:
     for suffix in (".bin", ".idx"):

@@ -97,7 +97,7 @@ def run(group: click.Command, arguments: list[str] | None = None) -> int:
     except BaseException as err:
         if is_debug and not isinstance(err, (SystemExit, click.exceptions.Exit, click.ClickException)):
             echo_text(traceback.format_exc().rstrip("\n"), err=True)
-        return _report(err)
+        return _report(_cause(err))
 
 
 @contextlib.contextmanager
@@ -111,6 +111,16 @@ def _warnings_as_lines() -> typing.Iterator[None]:
         warnings.simplefilter("default", PileWarning)
         warnings.showwarning = show
         yield
+
+
+def _cause(err: BaseException) -> BaseException:
+    """The error to report: that a mapped file became shorter, if it did, as other errors may come of it."""
+    if isinstance(err, (PileError, OSError)):
+        try:
+            _core.check_mapped()
+        except PileError as shorter:
+            return shorter
+    return err
 
 
 def _report(err: BaseException) -> int:

@@ -482,7 +482,9 @@ def _publish(
     for name, final in finals.items():
         if not force:
             _refuse_changed(final, versions[name])
-        _remove_regular(final)
+        # What has come to a free name is not removed: the rename below refuses it.
+        if versions[name] is not None:
+            _remove_regular(final)
     _remove_replaced(target, made, owned)
     for entry in reversed(entries):
         rename_exclusively(target.scratch / entry["path"], finals[entry["path"]], entry)
