@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -200,3 +201,37 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(PileError, match=r"pip install 'pile-tools\[hub\]'"):
         load_tokenizer("EleutherAI/pythia-70m")
+
+
+@pytest.mark.parametrize("is_loaded_first", [False, True])
+def test_the_tokenizer_that_is_loaded_is_the_one_whose_checksum_is_recorded(
+    tokenizer: Path, tmp_path: Path, is_loaded_first: bool
+) -> None:
+    """Otherwise a manifest could name another tokenizer than the one that encoded."""
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(tokenizer.read_bytes())
+    found = find_tokenizer(path)
+    first, second = found.load, functools.partial(found.entry, tmp_path)
+    if not is_loaded_first:
+        first, second = second, first
+    first()
+    path.write_bytes(tokenizer.read_bytes() + b"\n")
+    with pytest.raises(PileError, match=r"changed while it was read.*tokenizer\.json"):
+        second()
+    assert find_tokenizer(path).entry(tmp_path)["sha256"] != found.sha256
+
+
+def test_a_tokenizer_that_changes_while_it_is_loaded_is_told(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(tokenizer.read_bytes())
+    sha256 = files.sha256
+
+    def late(of: Path) -> str:
+        path.write_bytes(tokenizer.read_bytes() + b"\n")
+        return sha256(of)
+
+    monkeypatch.setattr(files, "sha256", late)
+    with pytest.raises(PileError, match="changed while it was read"):
+        find_tokenizer(path).load()

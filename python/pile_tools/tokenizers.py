@@ -7,6 +7,7 @@ environment variables: `HF_HOME`, `HF_TOKEN`, `HF_HUB_OFFLINE`.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import checked, manifest
+from pile_tools import checked, files, manifest
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.errors import ConfigError, PileError, first_line
 from pile_tools.manifest import Entry
@@ -46,15 +47,26 @@ class TokenizerFile:
     commit: str | None = None
     named_by: TokenDataset | None = field(default=None, compare=False, repr=False)
 
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the file when it was read first."""
+        return files.sha256(self.path)
+
     def load(self) -> Tokenizer:
         """Loads the tokenizer.
 
         Raises:
+            PileError: The file is not the one whose checksum `sha256` is.
             FormatError: A component is not supported, or the dataset that names the file was replaced
                 since, so that its tokens may be of another tokenizer.
             OSError: The file is unreadable.
         """
+        before = files.version(self.path)
         loaded = Tokenizer.from_file(self.path)
+        # The core has read the file by its path, as has the checksum: both times it must be the same one.
+        found = files.sha256(self.path)
+        if found != self.sha256 or files.version(self.path) != before:
+            raise PileError(f"changed while it was read; run the command again ({self.path})")
         if self.named_by is not None:
             self.named_by.check_unchanged()
         return loaded
@@ -63,7 +75,10 @@ class TokenizerFile:
         """The entry of the file in a manifest in `folder`: path, size, checksum and origin."""
         origin = {"hub_id": self.hub_id, "revision": self.revision, "commit": self.commit}
         known = {key: value for key, value in origin.items() if value is not None}
-        return manifest.file_entry(self.path, folder, role="tokenizer", **known)
+        entry = manifest.file_entry(self.path, folder, role="tokenizer", **known)
+        if entry["sha256"] != self.sha256:
+            raise PileError(f"changed while it was read; run the command again ({self.path})")
+        return entry
 
 
 def load_tokenizer(name: AnyPath) -> Tokenizer:
