@@ -90,6 +90,9 @@ BASES = {
     "order": ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--samples", "20"],
     "batch": ["{in}/o", "--step", "0", "--row", "0"],
     "export": ["{in}/o", "--steps", "0:1", "-o", "{out}.parquet"],
+    "dedup exact": ["{in}/shards", "-o", "{out}"],
+    "dedup near": ["{in}/shards", "-o", "{out}"],
+    "dedup restore": ["{in}/deduped", "0.jsonl:1"],
     "shard": ["{in}/d/s.bin", "-o", "{out}"],
     "unshard": ["{in}/d", "-o", "{out}"],
     "when": ["{in}/o", "alpha"],
@@ -132,10 +135,7 @@ def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
     """Every command with every value of every option that takes one, by the program's name."""
     runs = []
     for program, group in groups.items():
-        context = click.Context(group)
-        for name in group.list_commands(context):
-            command = group.get_command(context, name)
-            assert command is not None
+        for name, command in commands_of(group):
             starts = [*MORE.get(name, [])]
             for option in command.params:
                 if isinstance(option, click.Option) and not option.is_flag and not is_path_or_choice(option):
@@ -148,9 +148,21 @@ def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
                     for v in HOSTILE
                     if not (is_long and v.isdecimal() and len(v) < 20 and 0 < int(v) < 2**40)
                 ]
-                runs += [(program, [name, *start, value]) for value in values]
-            runs += [(program, [name, *arguments]) for arguments in misused(BASES[name])]
+                runs += [(program, [*name.split(), *start, value]) for value in values]
+            runs += [(program, [*name.split(), *arguments]) for arguments in misused(BASES[name])]
     return runs
+
+
+def commands_of(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """The commands of a group and of the groups in it, by the words of their names."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", found) for inner, found in commands_of(command))
+        else:
+            yield name, command
 
 
 def misused(base: list[str]) -> Iterator[list[str]]:

@@ -22,7 +22,7 @@ from pile_tools import ConfigError, _core
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.read.shards import find_shards
-from pile_tools.types import Counting, TermQuery
+from pile_tools.types import Counting, Deduplication, NearDuplicates, TermQuery
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "stub.py"))
@@ -92,6 +92,7 @@ def objects(folder: Path, tokenizer: Path) -> Objects:
         "source of rows": rows.dataset,
         "source": _core.TokenSource(folder / "sample"),
         "bare source": _core.TokenSource(folder / "bare"),
+        "hasher": _core.MinHasher(16, "words:2"),
     }
     assert {type(value) for value in objects.values()} == {
         value for _, value in inspect.getmembers(_core, inspect.isclass)
@@ -120,6 +121,7 @@ def test_reprs_are_one_line_that_names_the_content(objects: Objects, folder: Pat
         "source of rows": f"<TokenSource {path('rows.bin')}: 4 rows, uint16>",
         "source": f"<TokenSource {path('sample')}: {len(dataset)} documents, uint16>",
         "bare source": f"<TokenSource {path('bare')}: {len(dataset)} documents, uint16, no tokens>",
+        "hasher": "<MinHasher: 16 permutations of words:2>",
     }
     assert {name: repr(value) for name, value in objects.items()} == expected
     assert all(len(text.splitlines()) == 1 for text in expected.values())
@@ -136,6 +138,24 @@ def counting(folder: Path) -> Counting:
         free_bytes=1 << 30,
         job="x",
         discard=True,
+    )
+
+
+def deduplication(folder: Path) -> Deduplication:
+    return Deduplication(
+        near=NearDuplicates(threshold="0.87", shingle="words:5", verify="jaccard", permutations=64),
+        normalize="none",
+        prefer="first",
+        subset_priority=[],
+        protected=[],
+        protected_texts=[],
+        max_cluster=1000,
+        large_clusters=False,
+        memory=1 << 20,
+        threads=1,
+        folder=folder,
+        job="job",
+        discard=False,
     )
 
 
@@ -201,6 +221,7 @@ def test_results_have_the_types_of_the_stub(
 
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a b"}\n{"text": 5}\n', encoding="utf-8")
+    names = [path.name for path in paths]
     query = term_query()
     one_group = np.zeros(0, dtype=np.uint32)
     clause = np.array([[0, 0, 1]])
@@ -212,6 +233,16 @@ def test_results_have_the_types_of_the_stub(
         "Tokenizer.normalize": encoder.normalize("alpha"),
         "Tokenizer.token_to_id": encoder.token_to_id("a"),
         "Tokenizer.id_to_token": encoder.id_to_token(300),
+        "MinHasher.signatures": objects["hasher"].signatures(["alpha beta gamma"]),
+        "lsh_bands": _core.lsh_bands("0.87", 256),
+        "band_probability": _core.band_probability(0.9, 25, 10),
+        "find_duplicates": _core.find_duplicates(paths, deduplication(scratch("duplicates"))),
+        "rewrite_shards": _core.rewrite_shards(paths, names, scratch("rewritten"), "job", 1, False),
+        "read_record": _core.read_record(paths[0], 1),
+        "read_record_at": _core.read_record_at(paths[0], 0, 2),
+        "record_text": _core.record_text(paths[0], b'{"text": "a"}'),
+        "TokenDataset.check_unchanged": dataset.check_unchanged(),
+        "TokenSource.check_unchanged": objects["source"].check_unchanged(),
         "TokenDataset.lengths": dataset.lengths(),
         "TokenDataset.origin": dataset.origin(0),
         "TokenDataset.origins": dataset.origins(),

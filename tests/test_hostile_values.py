@@ -36,6 +36,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, cli: Run) -> Path:
         ["train-tokenizer", "shards", "-o", "t.json", "--vocab-size", "300"],
         ["tokenize", "shards", "-o", "d/s", "--tokenizer", "t.json"],
         ["index", "d/s"],
+        ["dedup", "exact", "shards", "-o", "deduped"],
         ["order", "d/s", "-o", "o", "--seq-length", "16", "--steps", "4", "--batch-size", "4"],
     ):
         result = cli(*command, cwd=folder)

@@ -138,6 +138,7 @@ pub fn find_duplicates<'py>(
 #[pyclass(module = "pile_tools._core", frozen)]
 pub struct MinHasher {
     sketcher: TextSketcher,
+    shingle: String,
 }
 
 #[pymethods]
@@ -145,11 +146,21 @@ impl MinHasher {
     #[new]
     #[pyo3(signature = (permutations = 256, shingle = "words:5", normalize = "none"))]
     fn new(permutations: usize, shingle: &str, normalize: &str) -> Result<Self, BindError> {
+        let name = shingle.to_owned();
         let shingle = Shingle::parse(shingle)?;
         let normalization = Normalization::parse(normalize)?;
         Ok(Self {
             sketcher: TextSketcher::new(permutations, shingle, normalization)?,
+            shingle: name,
         })
+    }
+
+    fn __repr__(&self) -> String {
+        let permutations = self.sketcher.permutations();
+        format!(
+            "<MinHasher: {permutations} permutations of {}>",
+            self.shingle
+        )
     }
 
     /// The signatures of texts: (n_texts, permutations) uint32.
