@@ -137,6 +137,10 @@ def test_a_job_killed_again_and_again_ends_with_the_same_bytes(
         time.sleep(moments.uniform(0, 0.2))
         process.send_signal(signal.SIGKILL)
         output, errors = process.communicate()
+        if process.returncode == 0 and n_killed == 0:
+            # It was faster than this process, which the machine may have stopped: nothing is tested yet.
+            shutil.rmtree(prefix.parent)
+            continue
         if process.returncode == 0:
             n_resumed += "resumed after" in output
             break
