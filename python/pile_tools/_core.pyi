@@ -657,7 +657,7 @@ def rewrite_shards(
     job: str,
     n_threads: int,
     discard: bool,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = None,
     *,
     removed: tuple[NDArray[np.uint32], NDArray[np.uint64]] | None = None,
     cuts: tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]] | None = None,

@@ -27,6 +27,7 @@ from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read.shards import RecordConfig, checked_entries, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
+from pile_tools.tokens.documents import shard_named
 from pile_tools.types import Deduplication, DuplicateRows, NearDuplicates, OnProgress
 
 #: The table of the members of all clusters, in the output's folder.
@@ -307,14 +308,13 @@ def _changes(rows: DuplicateRows, *, is_marked: bool) -> dict[str, Any]:
     """What `rewrite_shards` does with the members of clusters: marks all, or leaves the removed ones out."""
     is_removed = rows["decision"] == DECISIONS.index("removed")
     chosen: NDArray[np.bool_] = np.ones(len(is_removed), dtype=bool) if is_marked else is_removed
-    # By shard and record: documents ascend so.
-    order = np.argsort(rows["document"][chosen], kind="stable")
-    shards, records = rows["shard"][chosen][order], rows["record"][chosen][order]
+    # By document, and so by shard and record.
+    shards, records = rows["shard"][chosen], rows["record"][chosen]
     if not is_marked:
         return {"removed": (shards, records)}
     members = [
-        ("cluster", rows["cluster"][chosen][order].astype(np.uint64)),
-        ("size", rows["cluster_size"][chosen][order].astype(np.uint64)),
+        ("cluster", rows["cluster"][chosen].astype(np.uint64)),
+        ("size", rows["cluster_size"][chosen].astype(np.uint64)),
     ]
     return {"marks": (shards, records, MARK, members)}
 
@@ -341,14 +341,12 @@ def write_clusters(path: Path, rows: DuplicateRows, shards: Sequence[Path], fold
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    order = np.lexsort((rows["document"], rows["cluster"]))
+    order = np.argsort(rows["cluster"], kind="stable")
     column: dict[str, NDArray[Any]] = {name: np.asarray(values)[order] for name, values in rows.items()}
     # The kept copy is a member of the same cluster.
-    by_document = np.argsort(rows["document"], kind="stable")
-    kept = by_document[np.searchsorted(rows["document"], column["kept_copy"], sorter=by_document)]
-    is_removed = column["decision"] == DECISIONS.index("removed")
+    kept = np.searchsorted(rows["document"], column["kept_copy"])
+    hidden = column["decision"] != DECISIONS.index("removed")
     names = pa.array([manifest.relative(shard, folder) for shard in shards], pa.string())
-    hidden = ~is_removed
 
     def named(numbers: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> pa.Array:
         return pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int32), mask=mask), names)
@@ -391,17 +389,14 @@ def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
             found = _RECORD.fullmatch(line.strip())
             if found is None:
                 raise ConfigError(f"line {number} is not SHARD:RECORD ({path})")
-            records.append((shard_number(found[1], shards, f"line {number} of {path}"), int(found[2])))
+            records.append((_shard_number(found[1], shards), int(found[2])))
     return Protected(records=records)
 
 
-def shard_number(name: str, shards: Sequence[Path], where: str) -> int:
+def _shard_number(name: str, shards: Sequence[Path]) -> int:
     """The number of the shard whose path is `name` or ends with it. Raises ConfigError if not exactly one."""
-    found = [i for i, path in enumerate(shards) if str(path) == name or str(path).endswith("/" + name)]
-    if len(found) != 1:
-        what = "no shard is" if not found else f"{len(found)} shards are"
-        raise ConfigError(f"{where}: {what} named {name}")
-    return found[0]
+    paths = [str(path) for path in shards]
+    return paths.index(shard_named(paths, name))
 
 
 @dataclass(frozen=True)
@@ -490,6 +485,6 @@ def _read(made: Manifest, name: str) -> tuple[bytes, str]:
     inputs = [entry for entry in made.inputs if entry["role"] == "shard"]
     shards = [manifest.input_path(made, entry) for entry in inputs]
     named = [entry["path"] for entry in inputs]
-    number = named.index(match[1]) if match[1] in named else shard_number(match[1], shards, str(made.folder))
+    number = named.index(match[1]) if match[1] in named else _shard_number(match[1], shards)
     text_field = str(made.settings["text_field"])
     return _core.read_record(shards[number], int(match[2]), text_field=text_field)

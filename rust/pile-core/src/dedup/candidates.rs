@@ -19,7 +19,7 @@ use crate::{
 /// Maximum members of a bucket all of whose pairs are candidates.
 const MAX_BUCKET: usize = 64;
 
-/// In larger buckets, a member is a candidate with so many members before it, and with so many first ones.
+/// In larger buckets, a member is a candidate with this number of members before it, and of first ones.
 const N_PARTNERS: usize = 16;
 
 /// A pair of ranks, packed so that pairs sort by the second, less preferred one.

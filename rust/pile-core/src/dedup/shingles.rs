@@ -90,7 +90,7 @@ impl Shingler {
         &window.hashes
     }
 
-    /// Upper bound on the shingles of a text of so many bytes.
+    /// Upper bound on the shingles of a text of `n_bytes`.
     pub(super) fn max_shingles(&self, n_bytes: usize) -> u64 {
         match self.shingle {
             // A word and a space take two bytes.

@@ -346,7 +346,7 @@ proptest! {
     }
 }
 
-/// Text of so many different words.
+/// A text of different words.
 fn numbered(range: std::ops::Range<usize>) -> String {
     let words: Vec<String> = range.map(|i| format!("w{i}")).collect();
     words.join(" ")

@@ -42,7 +42,7 @@ impl<'a, A: FnMut(u64) -> Result<()>> LineCopier<'a, A> {
         }
     }
 
-    /// Passes the bytes of the lines before `record` to `write`. There must be so many.
+    /// Passes the bytes of the lines before `record` to `write`. The shard must have them.
     pub fn copy_before(
         &mut self,
         record: u64,
