@@ -304,6 +304,16 @@ def test_shards_replaced_while_they_are_joined_are_not_joined(four: Path) -> Non
     assert not (four / "out" / "w.bin").exists()
 
 
+def test_a_shard_that_grows_while_it_is_joined_is_told(four: Path) -> None:
+    def grow(n_bytes: int) -> None:
+        with sorted(four.glob("w-*.bin"))[-1].open("ab") as file:
+            file.write(bytes(4))
+
+    with pytest.raises(FormatError, match=r"has [0-9,]+ bytes, had [0-9,]+ before \(.*w-0"):
+        token_shards.unshard(four, four / "out" / "w.bin", on_bytes=grow)
+    assert not (four / "out" / "w.bin").exists()
+
+
 def test_shards_of_two_files_need_a_name(four: Path) -> None:
     _resize(four / _shard(0, 0, "v"), 40)
     for name in ("unshard", "shard", "rows"):

@@ -16,20 +16,21 @@ digest of all other values, by which `verify` detects damage to a manifest that 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from pile_tools import checked, files, kinds, unchanged
 from pile_tools.checked import Values
 from pile_tools.config import Settings, fingerprint
-from pile_tools.errors import FormatError, OutputExistsError, PileWarning
+from pile_tools.errors import FormatError, OutputExistsError, PileError, PileWarning
 from pile_tools.terminal import counted
 from pile_tools.unchanged import Identities
 
@@ -45,6 +46,8 @@ ORDER_FILE = "order.json"
 RUN_FILE = "run.json"
 
 Entry: TypeAlias = dict[str, Any]
+
+T = TypeVar("T")
 
 SHA256_DIGITS = 64
 
@@ -78,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of a manifest, and the path that it is read from or written to."""
+    """The contents of a manifest, with the path, size and SHA-256 of its file."""
 
     path: Path
     kind: str
@@ -88,6 +91,12 @@ class Manifest:
     outputs: list[Entry]
     summary: Settings
     made_by: Settings
+    n_bytes: int
+    sha256: str
+
+    def entry(self, folder: Path, **more: Any) -> Entry:
+        """The manifest, as it was when it was read, as an input of one in `folder`."""
+        return {**more, "path": relative(self.path, folder), "bytes": self.n_bytes, "sha256": self.sha256}
 
     @property
     def folder(self) -> Path:
@@ -138,6 +147,20 @@ def file_entry(path: Path, folder: Path, **more: Any) -> Entry:
     }
 
 
+def read_input(read: Callable[[Path], T], path: Path, folder: Path, **more: Any) -> tuple[T, Entry]:
+    """What `read(path)` returns, and the file's entry; the two are of the same contents.
+
+    Raises:
+        PileError: The file was changed or replaced after `read` began.
+    """
+    before = files.version(path)
+    found = read(path)
+    entry = file_entry(path, folder, **more)
+    if files.version(path) != before:
+        raise PileError(f"changed while it was read; run the command again ({path})")
+    return found, entry
+
+
 def matches(path: Path, entry: Entry) -> bool:
     """Whether a path is a file, or a link to one, with the size and checksum of an entry."""
     return path.is_file() and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
@@ -161,29 +184,21 @@ def write(
 
     `inputs` replaces the request's inputs, with values known only after the job such as checksums.
     """
-    manifest = Manifest(
-        path=path,
-        kind=request.kind,
-        inputs=request.inputs if inputs is None else inputs,
-        settings=request.settings,
-        request=request.digest,
-        outputs=outputs,
-        summary=summary,
-        made_by={"pile_tools": version("pile-tools")},
-    )
-    values = {
-        "kind": manifest.kind,
+    values: dict[str, Any] = {
+        "kind": request.kind,
         "format": FORMAT,
-        "made_by": manifest.made_by,
-        "inputs": manifest.inputs,
-        "settings": manifest.settings,
-        "request": manifest.request,
-        "outputs": manifest.outputs,
-        "summary": manifest.summary,
+        "made_by": {"pile_tools": version("pile-tools")},
+        "inputs": request.inputs if inputs is None else inputs,
+        "settings": request.settings,
+        "request": request.digest,
+        "outputs": outputs,
+        "summary": summary,
     }
     values["checksum"] = fingerprint(values)
-    files.write_atomically(path, json.dumps(values, indent=1) + "\n", scratch=scratch)
-    return manifest
+    data = (json.dumps(values, indent=1) + "\n").encode()
+    files.write_atomically(path, data, scratch=scratch)
+    del values["format"], values["checksum"]
+    return Manifest(path=path, **values, n_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def read(path: Path) -> Manifest:
@@ -193,7 +208,8 @@ def read(path: Path) -> Manifest:
         FormatError: Not a manifest, of another format, or damaged.
         OSError: The file cannot be read.
     """
-    values = checked.read_json(path, what="a manifest of pile-tools")
+    data = checked.read_bytes(path)
+    values = checked.parse_json(data, path, what="a manifest of pile-tools")
     number = values.integer("format") if values.has("format") else None
     if number != FORMAT:
         raise FormatError(f"manifest format {number!r}, expected {FORMAT} ({path})")
@@ -213,6 +229,8 @@ def read(path: Path) -> Manifest:
         outputs=[_output(entry) for entry in values.objects("outputs")],
         summary=dict(values.object("summary").values),
         made_by=dict(values.object("made_by").values),
+        n_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
     )
 
 

@@ -61,12 +61,9 @@ class TokenizerFile:
                 since, so that its tokens may be of another tokenizer.
             OSError: The file is unreadable.
         """
-        before = files.version(self.path)
-        loaded = Tokenizer.from_file(self.path)
-        # The core has read the file by its path, as has the checksum: both times it must be the same one.
-        found = files.sha256(self.path)
-        if found != self.sha256 or files.version(self.path) != before:
-            raise PileError(f"changed while it was read; run the command again ({self.path})")
+        # The core reads the file by its path, as does the checksum: both times it must be the same one.
+        loaded, entry = manifest.read_input(Tokenizer.from_file, self.path, self.path.parent)
+        self._refuse_other(entry)
         if self.named_by is not None:
             self.named_by.check_unchanged()
         return loaded
@@ -76,9 +73,12 @@ class TokenizerFile:
         origin = {"hub_id": self.hub_id, "revision": self.revision, "commit": self.commit}
         known = {key: value for key, value in origin.items() if value is not None}
         entry = manifest.file_entry(self.path, folder, role="tokenizer", **known)
+        self._refuse_other(entry)
+        return entry
+
+    def _refuse_other(self, entry: Entry) -> None:
         if entry["sha256"] != self.sha256:
             raise PileError(f"changed while it was read; run the command again ({self.path})")
-        return entry
 
 
 def load_tokenizer(name: AnyPath) -> Tokenizer:

@@ -62,7 +62,6 @@ class Run:
         order: The training order.
         tokenizer: The tokenizer, if one is given.
         tokenizer_file: Where it was read from.
-        order_sha256: Checksum of the order.
     """
 
     config: TrainConfig
@@ -70,7 +69,6 @@ class Run:
     order: Order
     tokenizer: Tokenizer | None
     tokenizer_file: TokenizerFile | None
-    order_sha256: str
 
     @property
     def tokens_per_step(self) -> int:
@@ -80,7 +78,7 @@ class Run:
     def inputs(self, folder: Path) -> list[manifest.Entry]:
         """The inputs as a manifest in `folder` names them."""
         path = manifest.relative(self.order.path, folder)
-        inputs: list[manifest.Entry] = [{"role": "order", "path": path, "sha256": self.order_sha256}]
+        inputs: list[manifest.Entry] = [{"role": "order", "path": path, "sha256": self.order.record.sha256}]
         if self.tokenizer_file is not None:
             inputs.append(self.tokenizer_file.entry(folder))
         return [*inputs, *self._datasets(folder)]
@@ -116,12 +114,11 @@ def plan(config: TrainConfig) -> Run:
     tokenizer = source.load() if source else None
     dataset = order.dataset_manifest
     if dataset is not None and source is not None:
-        _check_tokenizer(dataset, files.sha256(source.path))
+        _check_tokenizer(dataset, source.sha256)
     n_known = _vocab_size(dataset) if dataset else None
     if n_known is None and tokenizer is not None:
         n_known = tokenizer.vocab_size
-    order_sha256 = files.sha256(order.path)
-    return Run(config, recipe(config, order, n_known), order, tokenizer, source, order_sha256)
+    return Run(config, recipe(config, order, n_known), order, tokenizer, source)
 
 
 def _vocab_size(dataset: manifest.Manifest) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import re
@@ -20,10 +21,18 @@ from tests.conftest import Run
 import pile_tools
 from pile_tools import timeline
 from pile_tools.errors import ConfigError, PileError
-from pile_tools.jobs.count_terms import CountTermsConfig, TermList, count_in_shards, read_terms
+from pile_tools.jobs import count_terms
+from pile_tools.jobs.count_terms import (
+    CountTermsConfig,
+    TermList,
+    count_in_order,
+    count_in_shards,
+    read_terms,
+)
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as make_order
 from pile_tools.manifest import read
+from pile_tools.read import texts
 from pile_tools.read.shards import find_shards
 
 TIME = "minute|hour|day|week|month|year|decade"
@@ -211,6 +220,43 @@ def test_by_checkpoint_as_counted_row_by_row(order: Path) -> None:
         assert found.occurrences[i].tolist() == occurrences[:step].sum(axis=0).tolist()
         assert found.samples[i].tolist() == samples[:step].sum(axis=0).tolist()
         assert found.pairs[i].tolist() == [together[:step].sum()]
+
+
+@pytest.mark.parametrize("replaced", ["terms.txt", "pairs.txt"])
+def test_a_list_replaced_while_it_is_read_is_told(
+    tmp_path: Path, replaced: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "terms.txt").write_text("a\nb\n")
+    (tmp_path / "pairs.txt").write_text("a\tb\n")
+
+    def read_then_replace(path: Path) -> list[str]:
+        found = texts.read_texts(path)
+        if path.name == replaced:
+            path.rename(tmp_path / "old")
+            path.write_bytes((tmp_path / "old").read_bytes())
+        return found
+
+    monkeypatch.setattr(count_terms, "read_texts", read_then_replace)
+    with pytest.raises(PileError, match=f"changed while it was read.*{replaced}"):
+        read_terms(tmp_path / "terms.txt", str(tmp_path / "pairs.txt"), tmp_path)
+
+
+def test_the_order_that_is_counted_is_the_one_whose_checksum_is_recorded(order: Path, tmp_path: Path) -> None:
+    file = order / "order.json"
+    opened, before = pile_tools.open_order(order), file.read_bytes()
+    (tmp_path / "terms.txt").write_text("a\n")
+    terms = read_terms(tmp_path / "terms.txt", None, tmp_path)
+    config = CountTermsConfig()
+    try:
+        file.write_bytes(before + b"\n")
+        made, _ = count_in_order(
+            opened, tmp_path / "n.tsv", terms, config, steps=[1], tokenizer=opened.tokenizer_file(), threads=1
+        )
+    finally:
+        file.write_bytes(before)
+    assert [entry["sha256"] for entry in made.inputs if entry["role"] == "order"] == [
+        hashlib.sha256(before).hexdigest()
+    ]
 
 
 def test_errors_of_wrong_input(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ import zstandard
 from tests.conftest import Run
 
 from pile_tools import manifest
-from pile_tools.errors import ConfigError, OutputExistsError
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.jobs import dedup
 from pile_tools.jobs.dedup import CLUSTERS_FILE, DedupConfig, NearConfig
+from pile_tools.read import texts
 from pile_tools.read.shards import find_shards
 
 MEMORY = 64 << 20
@@ -210,6 +211,32 @@ def test_protected_documents_stay(tmp_path: Path) -> None:
     run(tmp_path / "in", tmp_path / "out", DedupConfig(), protect=tmp_path / "stay.txt")
     decisions = {row["record"]: row["decision"] for row in members(tmp_path / "out")}
     assert decisions == {0: "removed", 1: "kept", 2: "kept", 3: "kept", 4: "removed"}
+
+
+def test_a_list_of_protected_documents_is_read_as_other_lists(tmp_path: Path) -> None:
+    name = "a\u2028b.jsonl"
+    write(tmp_path / "in" / name, ["x y", "x y", "x y"])
+    (tmp_path / "stay.txt").write_bytes(f"\ufeff{name}:1\r\n\n{name}:2".encode())
+    run(tmp_path / "in", tmp_path / "out", DedupConfig(), protect=tmp_path / "stay.txt")
+    assert [row["decision"] for row in members(tmp_path / "out")] == ["removed", "kept", "kept"]
+
+
+def test_a_list_of_protected_documents_replaced_while_it_is_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "in/a.jsonl", ["x y", "x y", "x y"])
+    (tmp_path / "stay.txt").write_text("a.jsonl:1\n")
+
+    def read_then_replace(path: Path) -> list[bytes]:
+        found = texts.read_lines(path)
+        (tmp_path / "new").write_text("a.jsonl:2\n")
+        (tmp_path / "new").rename(path)
+        return found
+
+    monkeypatch.setattr(dedup, "read_lines", read_then_replace)
+    with pytest.raises(PileError, match=r"changed while it was read.*stay\.txt"):
+        run(tmp_path / "in", tmp_path / "out", DedupConfig(), protect=tmp_path / "stay.txt")
+    assert not (tmp_path / "out").exists()
 
 
 def test_canaries_of_a_sample_stay(tmp_path: Path) -> None:

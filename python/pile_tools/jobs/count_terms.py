@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, files, manifest, timeline
+from pile_tools import _core, manifest, timeline
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
@@ -127,8 +127,8 @@ def read_terms(terms_file: Path, pairs: str | None, folder: Path) -> TermList:
         PileError: The file has no terms or an invalid line, or a pair has a term that is not in it.
         ConfigError: All pairs of more than `MAX_PAIRED_TERMS` terms.
     """
-    terms = read_texts(terms_file)
-    inputs = [manifest.file_entry(terms_file, folder, role="terms")]
+    terms, terms_entry = manifest.read_input(read_texts, terms_file, folder, role="terms")
+    inputs = [terms_entry]
     if pairs is None:
         return TermList(terms, [], inputs)
     if pairs == "all":
@@ -140,7 +140,8 @@ def read_terms(terms_file: Path, pairs: str | None, folder: Path) -> TermList:
     path = Path(pairs)
     indices = {term: index for index, term in enumerate(terms)}
     found = []
-    for line_number, line in enumerate(read_texts(path), 1):
+    lines, pairs_entry = manifest.read_input(read_texts, path, folder, role="pairs")
+    for line_number, line in enumerate(lines, 1):
         pair = line.split("\t")
         if len(pair) != 2:
             raise PileError(f"expected two terms separated by a tab ({path}, line {line_number})")
@@ -148,7 +149,7 @@ def read_terms(terms_file: Path, pairs: str | None, folder: Path) -> TermList:
             if term not in indices:
                 raise PileError(f"{term!r} is not in {terms_file} ({path}, line {line_number})")
         found.append((indices[pair[0]], indices[pair[1]]))
-    return TermList(terms, found, [*inputs, manifest.file_entry(path, folder, role="pairs")])
+    return TermList(terms, found, [*inputs, pairs_entry])
 
 
 def count_in_shards(
@@ -374,11 +375,15 @@ def _request(
 
 
 def _order_entries(order: Order, tokenizer: TokenizerFile, output: Path) -> list[Entry]:
-    path = manifest.relative(order.path, output.parent)
-    entry: Entry = {"role": "order", "path": path, "fingerprint": order.dataset.fingerprint}
-    if order.path.is_file():
-        entry["sha256"] = files.sha256(order.path)
-    return [tokenizer.entry(output.parent), entry]
+    folder = output.parent
+    entry: Entry = {"role": "order", "fingerprint": order.dataset.fingerprint}
+    if order.manifest is not None:
+        entry |= order.manifest.entry(folder)
+    elif order.path.is_file():
+        entry |= manifest.file_entry(order.path, folder)
+    else:
+        entry["path"] = manifest.relative(order.path, folder)
+    return [tokenizer.entry(folder), entry]
 
 
 def _step_settings(order: Order, steps: Sequence[int], batch_size: int | None) -> Settings:

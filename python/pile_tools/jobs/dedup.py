@@ -9,6 +9,7 @@ removal of B does not remove C.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 import re
@@ -27,6 +28,7 @@ from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read.shards import RecordConfig, checked_entries, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
+from pile_tools.read.texts import read_lines
 from pile_tools.tokens.documents import shard_named
 from pile_tools.types import Deduplication, DuplicateRows, NearDuplicates, OnProgress
 
@@ -42,9 +44,6 @@ MARK = "dedup"
 
 #: Maximum permutations of a signature, which takes 4 bytes for each.
 MAX_PERMUTATIONS = 1024
-
-#: Maximum bytes of a file that lists protected documents.
-_MAX_PROTECTED_BYTES = 64 << 20
 
 _SHINGLE = re.compile(r"(words|chars):([1-9][0-9]?)")
 _THRESHOLD = re.compile(r"0\.[0-9]{1,4}|1(\.0{1,4})?")
@@ -203,9 +202,11 @@ def run(
     target = Target.of(output / MANIFEST_FILE)
     names = output_names(shards)
     inputs = entries(shards, output)
-    protected = Protected() if protect is None else read_protected(protect, shards)
+    protected = Protected()
     if protect is not None:
-        inputs.append(manifest.file_entry(protect, output, role="protected"))
+        read = functools.partial(read_protected, shards=shards)
+        protected, entry = manifest.read_input(read, protect, output, role="protected")
+        inputs.append(entry)
     request = Request("deduplicated", {**config.settings, "dry_run": dry_run}, inputs)
     n_bytes = sum(entry["bytes"] for entry in inputs if entry["role"] == "shard")
 
@@ -382,11 +383,12 @@ def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
     if path.suffix == ".json":
         passages = checked.read_json(path, what="a list of canaries").objects("passages")
         return Protected(texts=[passage.text("text") for passage in passages])
-    text = checked.read_bytes(path, _MAX_PROTECTED_BYTES).decode(errors="replace")
     records = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            found = _RECORD.fullmatch(line.strip())
+    for number, data in enumerate(read_lines(path), 1):
+        # File names may have any bytes except a line feed.
+        line = data.decode(errors="surrogateescape").strip(" \t")
+        if line:
+            found = _RECORD.fullmatch(line)
             if found is None:
                 raise ConfigError(f"line {number} is not SHARD:RECORD ({path})")
             records.append((_shard_number(found[1], shards), int(found[2])))

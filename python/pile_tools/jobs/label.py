@@ -79,7 +79,8 @@ def run(
     source = find_tokenizer(config.tokenizer)
     tokenizer = source.load()
     eod = eod_of(tokenizer, config.eod, config.tokenizer)
-    request = _request(prefix, shards, config, source, eod)
+    dataset = _core.TokenDataset(prefix)
+    request = _request(dataset, shards, config, source, eod, prefix.parent)
     provenance = datasets.with_suffix(prefix, ".provenance")
     target = Target.of(datasets.labels_manifest(prefix))
     if provenance.exists() and provenance.name not in publish.own_files(target) and not force:
@@ -100,6 +101,8 @@ def run(
             max_record=config.records.max_record_bytes,
             add_special_tokens=config.add_special_tokens,
         )
+        # The core has opened the dataset again, by its path.
+        dataset.check_unchanged()
         summary = {**labelled, **shards_summary(shards, prefix.parent)}
         inputs = checked_entries(request.inputs, labelled["shards"])
         return Built([provenance.name], summary, inputs)
@@ -108,14 +111,14 @@ def run(
 
 
 def _request(
-    prefix: Path,
+    dataset: _core.TokenDataset,
     shards: Sequence[Path],
     config: LabelConfig,
     tokenizer: TokenizerFile,
     eod: tuple[str, int] | None,
+    folder: Path,
 ) -> Request:
-    folder = prefix.parent
-    inputs = [datasets.entry(_core.TokenDataset(prefix), folder), tokenizer.entry(folder)]
+    inputs = [datasets.entry(dataset, folder), tokenizer.entry(folder)]
     inputs += entries(shards, folder)
     settings: Settings = {
         "eod": None if eod is None else eod[0],

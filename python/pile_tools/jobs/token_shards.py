@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, checked, manifest, publish
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import MANIFEST_SUFFIX, SHA256_DIGITS, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
@@ -228,7 +229,7 @@ class _Tokens:
 
     def _read(self, files: list[tuple[Path, int]], on_bytes: OnBytes) -> Iterator[bytes]:
         for (path, n_bytes), digest in zip(files, self._digests, strict=True):
-            with path.open("rb") as file:
+            with checked.open_regular(path) as file:
                 n_remaining = n_bytes
                 while n_remaining:
                     chunk = file.read(min(n_remaining, _CHUNK_BYTES))
@@ -241,3 +242,5 @@ class _Tokens:
                     n_remaining -= len(chunk)
                     yield chunk
                     on_bytes(len(chunk))
+                if (n_found := os.fstat(file.fileno()).st_size) != n_bytes:
+                    raise FormatError(f"has {counted(n_found, 'byte')}, had {n_bytes:,} before ({path})")

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import manifest, publish
+from pile_tools import publish
 from pile_tools._core import Tokenizer, TrainingOrder, changed_order
 from pile_tools.checked import Values
 from pile_tools.config import fingerprint
@@ -444,7 +444,7 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
         "seed": order.seed,
         "view": fingerprint({"views": interventions}),
     }
-    request = Request("order", settings, [manifest.file_entry(base.path, folder, role="order")])
+    request = Request("order", settings, [base.manifest.entry(folder, role="order")])
 
     def build(partial: Path) -> Built:
         text = json.dumps({"views": interventions}, indent=1, ensure_ascii=False)

@@ -158,28 +158,30 @@ def _of_interventions(found: Manifest, compat: str | None) -> Order:
     """The order of saved interventions, applied to their base, which must be unchanged."""
     settings = found.checked_settings
     settings.require_keys(("rule", "kind", "seq_length", "batch_size", "steps", "seed", "view"))
-    path = _base_order(found)
+    path, sha256 = _base_order(found)
     _refuse_deep_interventions(path)
     table = checked.read_json(_view_file(found), what="a table of views")
     table.require_keys(("views",))
     if fingerprint(table.values) != settings.text("view"):
         raise FormatError(f"not the table that its {ORDER_FILE} names ({_view_file(found)})")
     order = open_order(path, compat=compat)
+    if order.record.sha256 != sha256:
+        raise ConfigError(f"the base order was replaced while it was opened; try again ({path})")
     for intervention in table.objects("views"):
         order = applied(order, intervention)
     size, steps = (settings.optional_count(key) for key in ("batch_size", "steps"))
     return dataclasses.replace(order, path=found.path, manifest=found, batch_size=size, steps=steps)
 
 
-def _base_order(found: Manifest) -> Path:
-    """The path of the base order of saved interventions, checked to be unchanged. Raises ConfigError."""
+def _base_order(found: Manifest) -> tuple[Path, str]:
+    """The path and SHA-256 of the base order of interventions, if it is unchanged. Raises ConfigError."""
     entry = found.input("order")
     if entry is None:
         raise ConfigError(f"names no base order ({found.path})")
-    path = manifest.input_path(found, entry)
-    if checked.sha256(path)[1] != manifest.required(found, entry, "sha256"):
+    path, sha256 = manifest.input_path(found, entry), manifest.required(found, entry, "sha256")
+    if checked.sha256(path)[1] != sha256:
         raise ConfigError(f"the base order has changed since the interventions were saved ({path})")
-    return path
+    return path, sha256
 
 
 def _refuse_deep_interventions(path: Path) -> None:
@@ -191,7 +193,7 @@ def _refuse_deep_interventions(path: Path) -> None:
         found = manifest.read(path)
         if found.settings.get("rule") != "view":
             return
-        path = _base_order(found)
+        path, _ = _base_order(found)
     raise FormatError(f"more than {MAX_DEPTH} saved interventions on each other ({path})")
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pile_tools import _core
 from pile_tools._core import SuffixIndex, Tokenizer
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, PileError
 from pile_tools.order.order import Order
 from pile_tools.read.texts import normalized
 from pile_tools.search import MAX_OCCURRENCES, ids_of, index_for
@@ -163,7 +163,7 @@ def when(
     elif index is not None and (
         isinstance(dataset, list) or index.dataset.fingerprint != dataset.fingerprint
     ):
-        raise ConfigError(f"the index is of another dataset than the order ({order.name})")
+        raise PileError(f"the index is of another dataset than the order ({order.name})")
     table, n_occurrences, n_unreached, searched = _core.order_when(
         samples,
         decoder,
