@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, Order, TokenDataset, _core, open_order, timeline
+from pile_tools import ConfigError, Order, PileError, TokenDataset, _core, open_order, timeline
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.order import Blend, OrderConfig, run
 from pile_tools.jobs.tokenize import TokenizeConfig
@@ -66,7 +66,7 @@ def test_an_index_of_another_dataset_is_refused(
 
     blend = open_order(tmp_path / "blend")
     for searched, of in ((order, index(part)), (blend, index(dataset))):
-        with pytest.raises(ConfigError, match="the index is of another dataset"):
+        with pytest.raises(PileError, match="the index is of another dataset"):
             timeline.when(searched, ["alpha"], index=of, batch_size=4)
 
 

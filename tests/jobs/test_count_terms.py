@@ -248,7 +248,7 @@ def test_the_order_that_is_counted_is_the_one_whose_checksum_is_recorded(order: 
     terms = read_terms(tmp_path / "terms.txt", None, tmp_path)
     config = CountTermsConfig()
     try:
-        file.write_bytes(before + b"\n")
+        file.write_bytes(before.replace(b"\n ", b" \n", 1))
         made, _ = count_in_order(
             opened, tmp_path / "n.tsv", terms, config, steps=[1], tokenizer=opened.tokenizer_file(), threads=1
         )

@@ -221,7 +221,12 @@ class _Tokens:
                 n -= min(n, len(chunk))
 
     def checked(self, entries: list[Entry]) -> list[Entry]:
-        """The entries of the files with the SHA-256 of the bytes that were read."""
+        """The entries of the files with the SHA-256 of the bytes that were read.
+
+        Raises FormatError if a file grew.
+        """
+        # Finishes the last chunk: its file's size is checked, and progress is reported.
+        next(self._chunks, None)
         return [
             {**entry, "sha256": digest.hexdigest()}
             for entry, digest in zip(entries, self._digests, strict=True)

@@ -144,7 +144,8 @@ def when(
 
     Raises:
         ConfigError: A text is empty, an id cannot be stored, texts and ids are mixed, there are more than
-            `max_occurrences`, no batch size or tokenizer is known, or the index is of another dataset.
+            `max_occurrences`, or no batch size or tokenizer is known.
+        PileError: The index is of another dataset.
         FormatError: The dataset is damaged.
         OSError: A file cannot be read.
     """
