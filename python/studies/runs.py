@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pile_tools import Order, Tokenizer, files, manifest, open_order
+from pile_tools import Order, Tokenizer, manifest, open_order
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.terminal import counted
@@ -106,6 +106,6 @@ def _open_order(found: Manifest) -> Order:
         raise FormatError(f"the run names no order ({found.path})")
     record({"path": text, "sha256": text})(entry, f"{found.path}, order")
     order = open_order(manifest.input_path(found, entry))
-    if files.sha256(order.path) != entry["sha256"]:
+    if order.record.sha256 != entry["sha256"]:
         raise PileError(f"not the order that the run was trained on: it was made again since ({order.path})")
     return order

@@ -399,6 +399,20 @@ def test_an_order_made_anew_since_is_an_error(run_folder: Path) -> None:
         open_run(run_folder)
 
 
+def test_a_checkpoint_replaced_since_the_plan_was_made_is_an_error(run_folder: Path) -> None:
+    plan = prepare(run_folder, _config(), None)
+    step = plan.steps[0]
+    path = plan.run.checkpoint(step) / "manifest.json"
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before + b"\n")
+        with pytest.raises(PileError, match=r"the checkpoint was replaced.*step"):
+            plan.check_unchanged(step)
+    finally:
+        path.write_bytes(before)
+    plan.check_unchanged(step)
+
+
 def test_a_run_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_cli(group, ["memorization", str(tmp_path), "-o", str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err

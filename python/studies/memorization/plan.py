@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pile_tools import ConfigError, _core, manifest
+from pile_tools import ConfigError, PileError, _core, manifest
 from pile_tools.config import settings
-from pile_tools.manifest import MANIFEST_FILE, Request
+from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.tokens import datasets
 from studies.memorization import canaries, rows
 from studies.memorization.canaries import Canaries
@@ -72,15 +73,31 @@ class MemorizationConfig:
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that could begin: what it reads is here and in order."""
+    """A study that could begin: what it reads is here and in order.
+
+    Attributes:
+        canaries_entry: The file of canaries as an input of the run's manifest, None without one.
+        checkpoints: The manifests of the checkpoints to score, by step.
+    """
 
     run: Run
     config: MemorizationConfig
-    canaries_file: Path | None
-    steps: list[int]
+    canaries_entry: Entry | None
+    checkpoints: dict[int, Manifest]
     rows: Rows
     canaries: Canaries
     ban: int | None
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of the checkpoints to score, ascending."""
+        return list(self.checkpoints)
+
+    def check_unchanged(self, step: int) -> None:
+        """Raises PileError if a checkpoint was replaced since the plan was made."""
+        planned = self.checkpoints[step]
+        if manifest.read(planned.path).sha256 != planned.sha256:
+            raise PileError(f"the checkpoint was replaced; run the command again ({planned.path.parent})")
 
     @property
     def n_sequences(self) -> int:
@@ -90,15 +107,16 @@ class Plan:
     def request(self, folder: Path) -> Request:
         """The study's settings and inputs, as a manifest in `folder` names them."""
         inputs = [
-            manifest.file_entry(self.run.manifest.path, folder, role="run"),
-            manifest.file_entry(self.run.order.path, folder, role="order"),
+            self.run.manifest.entry(folder, role="run"),
+            self.run.order.record.entry(folder, role="order"),
         ]
         inputs += datasets.origin_entries(self.run.order.dataset, folder)
-        for step in self.steps:
-            path = self.run.checkpoint(step) / MANIFEST_FILE
-            inputs.append(manifest.file_entry(path, folder, role="checkpoint", step=step))
-        if self.canaries_file is not None:
-            inputs.append(manifest.file_entry(self.canaries_file, folder, role="canaries"))
+        inputs += [
+            found.entry(folder, role="checkpoint", step=step) for step, found in self.checkpoints.items()
+        ]
+        if self.canaries_entry is not None:
+            path = manifest.input_path(self.run.manifest, self.canaries_entry)
+            inputs.append({**self.canaries_entry, "path": manifest.relative(path, folder)})
         values = {
             **settings(self.config),
             "checkpoints": self.steps,
@@ -118,17 +136,19 @@ def prepare(run_folder: Path, config: MemorizationConfig, canaries_file: Path | 
         OSError: A file cannot be read.
     """
     run = open_run(run_folder)
-    found = canaries.no_canaries(config.n_tokens)
+    found, entry = canaries.no_canaries(config.n_tokens), None
     if canaries_file is not None:
-        found = canaries.load(canaries_file, run, config.n_tokens)
+        load = functools.partial(canaries.load, run=run, n_tokens=config.n_tokens)
+        found, entry = manifest.read_input(load, canaries_file, run.manifest.folder, role="canaries")
     chosen = rows.choose(run, config.rows, config.n_tokens)
     # A map of a dataset that was cut short reads as zeros: they must not be scored.
     _core.check_mapped()
+    steps = config.steps(run.checkpoints)
     return Plan(
         run=run,
         config=config,
-        canaries_file=canaries_file,
-        steps=config.steps(run.checkpoints),
+        canaries_entry=entry,
+        checkpoints={step: manifest.read(run.checkpoint(step) / MANIFEST_FILE) for step in steps},
         rows=chosen,
         canaries=found,
         ban=_eod(run) if config.ban_eod else None,

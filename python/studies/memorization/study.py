@@ -145,6 +145,7 @@ def _score_checkpoint(
     from studies.memorization import models
 
     greedy = models.load_greedy(plan.run, step, plan.config.continuation_tokens, plan.ban)
+    plan.check_unchanged(step)
     batches = []
     for batch in models.score(greedy, sequences, plan.config.prompt_tokens, BATCH_SIZE):
         batches.append(batch)

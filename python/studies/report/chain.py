@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pile_tools import files
 from pile_tools.manifest import MANIFEST_FILE, Manifest, read, relative
 from pile_tools.terminal import shell_quote
 from studies.report.facts import Facts
@@ -76,5 +75,5 @@ def _link(what: str, manifest: Manifest, folder: Path) -> Link:
         path=relative(manifest.path, folder),
         inputs=", ".join(counts) or "this machine's own text",
         request=manifest.request[:SHOWN_DIGITS],
-        sha256=files.sha256(manifest.path)[:SHOWN_DIGITS],
+        sha256=manifest.sha256[:SHOWN_DIGITS],
     )

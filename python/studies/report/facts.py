@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import PileError, files, manifest
+from pile_tools import PileError, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest
 from studies.checked import flag, items, optional, real, record, text, whole
@@ -140,7 +140,7 @@ def _open_study(folder: Path, run: Run) -> Manifest:
         raise FormatError(f"not a study of memorization ({path})")
     record({"ban_eod": flag})(study.settings, f"{path}, settings")
     entry = study.input("run")
-    if entry is None or entry.get("sha256") != files.sha256(run.manifest.path):
+    if entry is None or entry.get("sha256") != run.manifest.sha256:
         raise PileError(f"the study is of another run than {run.folder} ({path})")
     return study
 

@@ -38,17 +38,17 @@ def run(run_folder: Path, study_folder: Path, output: Path, *, force: bool = Fal
 
 def _inputs(facts: Facts, folder: Path) -> list[manifest.Entry]:
     """The manifests that the report speaks of, so that a chain from it reaches every file it shows."""
-    last = facts.run.checkpoint(facts.run.checkpoints[-1]) / MANIFEST_FILE
+    last = manifest.read(facts.run.checkpoint(facts.run.checkpoints[-1]) / MANIFEST_FILE)
     found = [
-        ("order", facts.run.order.record.path),
-        ("run", facts.run.manifest.path),
+        ("order", facts.run.order.record),
+        ("run", facts.run.manifest),
         ("checkpoint", last),
-        ("study", facts.study.path),
-        *(("tokens", made.path) for made in (facts.tokens,) if made is not None),
-        *(("tokenizer", made.path) for made in (facts.tokenizer,) if made is not None),
-        *(("shards", made.path) for made in facts.shards),
+        ("study", facts.study),
+        *(("tokens", made) for made in (facts.tokens,) if made is not None),
+        *(("tokenizer", made) for made in (facts.tokenizer,) if made is not None),
+        *(("shards", made) for made in facts.shards),
     ]
     return [
-        *(manifest.file_entry(path, folder, role=role) for role, path in found),
+        *(made.entry(folder, role=role) for role, made in found),
         *datasets.origin_entries(facts.run.order.dataset, folder),
     ]
