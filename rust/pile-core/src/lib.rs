@@ -1,4 +1,4 @@
-//! The algorithms of pile-tools, in layers: read -> tokenize -> tokens -> count / search -> order -> timeline.
+//! The algorithms of pile-tools, in layers: read -> dedup -> tokenize -> tokens -> count / search -> order -> timeline.
 //!
 //! This crate does not depend on Python, prints nothing and parses no options. A layer uses only the layers
 //! below it, which `tests/layers.rs` checks.
@@ -8,6 +8,7 @@ compile_error!("the token formats are little-endian and are memory-mapped as the
 
 mod bytes;
 pub mod count;
+pub mod dedup;
 pub mod error;
 pub mod io;
 pub mod order;

@@ -4,9 +4,9 @@
 use std::{fs, path::Path};
 
 /// The modules in the direction of the data flow. Each may use only the ones before it.
-const LAYERS: [&str; 11] = [
-    "error", "progress", "bytes", "io", "read", "tokenize", "tokens", "count", "search", "order",
-    "timeline",
+const LAYERS: [&str; 12] = [
+    "error", "progress", "bytes", "io", "read", "dedup", "tokenize", "tokens", "count", "search",
+    "order", "timeline",
 ];
 
 /// The names after `crate::` in `source`, grouped imports included.

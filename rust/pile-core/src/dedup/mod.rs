@@ -1,0 +1,3 @@
+//! Deduplication of documents and passages, before tokenization.
+
+pub mod passages;
