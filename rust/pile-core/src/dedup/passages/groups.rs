@@ -39,8 +39,8 @@ struct Group {
     text: Vec<u8>,
     positions: Vec<u64>,
     contexts: Vec<DistinctContext>,
-    /// If the group is too large for memory, the last context.
-    spilled: Option<SpilledContext>,
+    /// If the group is too large for memory, the windows of the first occurrence of the last context.
+    spilled: Option<SpilledWindows>,
 }
 
 impl Group {
@@ -63,13 +63,38 @@ impl Group {
     }
 }
 
-/// A context of a spilled group.
+/// Consecutive windows of a context of a spilled group.
 #[derive(Clone, Copy)]
-struct SpilledContext {
-    /// Hash of its first window.
+struct SpilledWindows {
+    /// Hash of the first one.
     hash: [u64; 2],
+    position: u64,
     n_windows: u32,
     trim: BorderTrim,
+}
+
+impl SpilledWindows {
+    fn parse(record: &[u8]) -> Option<Self> {
+        let (hash, rest) = record.split_first_chunk::<16>()?;
+        let (position, rest) = rest.split_first_chunk()?;
+        let (n_windows, rest) = rest.split_first_chunk()?;
+        let halves = hash.as_chunks::<8>().0;
+        Some(Self {
+            hash: [u64::from_be_bytes(halves[0]), u64::from_be_bytes(halves[1])],
+            position: u64::from_be_bytes(*position),
+            n_windows: u32::from_be_bytes(*n_windows),
+            trim: BorderTrim::unpack(*rest.first()?),
+        })
+    }
+
+    fn range(&self, copy: u64, length: usize) -> RepeatedRange {
+        RepeatedRange {
+            start: self.position,
+            end: self.position + u64::from(self.n_windows) - 1 + length as u64,
+            copy,
+            trim: self.trim,
+        }
+    }
 }
 
 /// A window of a distinct context.
@@ -394,17 +419,21 @@ impl GroupStep<'_> {
     fn spill_context(&mut self, context: &[u8], position: u64) -> Result<()> {
         let length = self.sink.length;
         let mut spilled = None;
-        // Contexts are short: their records fit the buffer's spare capacity.
+        // The records of a context are few beside the buffer.
         let windows = &mut self.windows;
         self.wide.each(context, |start, hash| {
-            let window = SpilledContext {
+            push_windows(
+                windows,
+                SpilledWindows {
+                    hash,
+                    position: position + start as u64,
+                    n_windows: 1,
+                    trim: BorderTrim::of(&context[start..start + length]),
+                },
+            );
+            spilled.get_or_insert(SpilledWindows {
                 hash,
-                n_windows: 1,
-                trim: BorderTrim::of(&context[start..start + length]),
-            };
-            push_windows(windows, window, position + start as u64);
-            spilled.get_or_insert(SpilledContext {
-                hash,
+                position,
                 n_windows: (context.len() - length + 1) as u32,
                 trim: BorderTrim::of(context),
             });
@@ -416,8 +445,13 @@ impl GroupStep<'_> {
     }
 
     /// Writes the record of a later occurrence of a context.
-    fn spill_equal(&mut self, context: SpilledContext, position: u64) -> Result<()> {
-        push_windows(&mut self.windows, context, position);
+    fn spill_equal(&mut self, first: SpilledWindows, position: u64) -> Result<()> {
+        if self.every_copy {
+            // Once for each occurrence: the merge passes on equal records once.
+            self.sink
+                .put(first.range(first.position, self.sink.length))?;
+        }
+        push_windows(&mut self.windows, SpilledWindows { position, ..first });
         self.sink
             .store
             .write_run_if_full(RunKind::Windows, &mut self.windows)
@@ -441,66 +475,36 @@ impl GroupStep<'_> {
     }
 }
 
-/// Adds the record of consecutive windows, of which the first has the hash.
-fn push_windows(windows: &mut RecordBuffer, context: SpilledContext, position: u64) {
+fn push_windows(windows: &mut RecordBuffer, record: SpilledWindows) {
     windows.push(&[
-        &context.hash[0].to_be_bytes(),
-        &context.hash[1].to_be_bytes(),
-        &position.to_be_bytes(),
-        &context.n_windows.to_be_bytes(),
-        &[context.trim.pack()],
+        &record.hash[0].to_be_bytes(),
+        &record.hash[1].to_be_bytes(),
+        &record.position.to_be_bytes(),
+        &record.n_windows.to_be_bytes(),
+        &[record.trim.pack()],
     ]);
-}
-
-/// The earliest window with a hash.
-struct FirstWindow {
-    hash: [u8; 16],
-    /// Of this window alone: only later occurrences of a context have records of several windows.
-    range: RepeatedRange,
-    is_written: bool,
 }
 
 /// Finds the repeated windows among sorted records of windows.
 struct SpilledFinder {
-    first: Option<FirstWindow>,
+    /// The earliest window of the last hash. It is a window alone: only later occurrences of a context have records
+    /// of several.
+    first: Option<SpilledWindows>,
     every_copy: bool,
 }
 
 impl SpilledFinder {
     fn add(&mut self, record: &[u8], sink: &mut RangeSink<'_>) -> Result<()> {
-        let parts = || {
-            let (hash, rest) = record.split_first_chunk::<16>()?;
-            let (position, rest) = rest.split_first_chunk()?;
-            let (n_windows, rest) = rest.split_first_chunk()?;
-            let n_windows = u32::from_be_bytes(*n_windows);
-            Some((
-                *hash,
-                u64::from_be_bytes(*position),
-                n_windows,
-                *rest.first()?,
-            ))
-        };
-        let (hash, position, n_windows, trim) = parts().ok_or_else(|| damaged(sink.store))?;
-        let length = sink.length as u64;
-        let range = |start, copy| RepeatedRange {
-            start,
-            end: start + u64::from(n_windows) - 1 + length,
-            copy,
-            trim: BorderTrim::unpack(trim),
-        };
-        match &mut self.first {
-            Some(first) if first.hash == hash => {
-                if self.every_copy && !std::mem::replace(&mut first.is_written, true) {
-                    sink.put(first.range)?;
+        let windows = SpilledWindows::parse(record).ok_or_else(|| damaged(sink.store))?;
+        match self.first {
+            Some(first) if first.hash == windows.hash => {
+                if self.every_copy {
+                    sink.put(first.range(first.position, sink.length))?;
                 }
-                sink.put(range(position, first.range.start))
+                sink.put(windows.range(first.position, sink.length))
             }
-            first => {
-                *first = Some(FirstWindow {
-                    hash,
-                    range: range(position, position),
-                    is_written: false,
-                });
+            _ => {
+                self.first = Some(windows);
                 Ok(())
             }
         }

@@ -19,7 +19,7 @@ use crate::{
 const FAN_IN: usize = if cfg!(test) { 4 } else { 256 };
 
 /// Minimum bytes of a buffer of records.
-const MIN_BUFFER: usize = if cfg!(test) { 1 << 9 } else { 1 << 20 };
+const MIN_BUFFER: usize = if cfg!(test) { 1 << 11 } else { 1 << 20 };
 
 /// What the records of a run are. Its fields are in the order of the records' bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
