@@ -7,6 +7,7 @@ mod dataset;
 mod errors;
 mod jobs;
 mod order;
+mod passages;
 mod progress;
 mod search;
 mod source;
@@ -44,6 +45,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::order::{TrainingOrder, blended_order, changed_order, rows_order};
+    #[pymodule_export]
+    use super::passages::find_passages;
     #[pymodule_export]
     use super::search::{SuffixIndex, build_index, combine_occurrences, plan_index};
     #[pymodule_export]
