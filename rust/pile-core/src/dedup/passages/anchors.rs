@@ -14,7 +14,7 @@ use super::rolling::RollingHash;
 const MAX_PERIOD: usize = 4;
 
 /// The hash bit of strings with a period of up to [`MAX_PERIOD`].
-const PERIODIC: u64 = 1 << 63;
+const PERIODIC_BIT: u32 = 63;
 
 /// Lengths of windows and of anchors in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +63,8 @@ pub(super) struct AnchorScanner {
     shape: WindowShape,
     /// For each string of a block of `n_strings` strings, the smallest from it to the end of the block.
     smallest_to_end: Vec<HashedString>,
-    /// The hashes of the next block.
-    next_block: Vec<HashedString>,
+    /// The hashes of the next block's strings.
+    next_block: Vec<u64>,
 }
 
 impl AnchorScanner {
@@ -87,27 +87,21 @@ impl AnchorScanner {
         };
         let mut hashes = StringHashes::new(text, self.shape.anchor_length);
         let mut anchor: Option<Anchor> = None;
-        self.next_block.clear();
-        self.next_block.extend((&mut hashes).take(n_strings));
+        hashes.fill(n_strings, &mut self.next_block);
         for block_start in (0..=last_window).step_by(n_strings) {
-            std::mem::swap(&mut self.smallest_to_end, &mut self.next_block);
-            for i in (1..n_strings).rev() {
-                let (left, right) = (self.smallest_to_end[i - 1], self.smallest_to_end[i]);
-                if right.hash < left.hash {
-                    self.smallest_to_end[i - 1] = right;
-                }
-            }
-            self.next_block.clear();
-            self.next_block.extend((&mut hashes).take(n_strings));
-            // The smallest of the next block's strings in the window.
-            let mut smallest_of_next: Option<HashedString> = None;
-            for (i, window) in (block_start..=last_window).take(n_strings).enumerate() {
+            self.start_block(block_start);
+            hashes.fill(n_strings, &mut self.next_block);
+            // The smallest of the next block's strings in the window. None has a greater hash than the first.
+            let mut smallest_of_next = HashedString {
+                hash: u64::MAX,
+                offset: usize::MAX,
+            };
+            for i in 0..n_strings.min(last_window + 1 - block_start) {
                 let mut smallest = self.smallest_to_end[i];
-                if let Some(next) = smallest_of_next
-                    && next.hash < smallest.hash
-                {
-                    smallest = next;
+                if smallest_of_next.hash < smallest.hash {
+                    smallest = smallest_of_next;
                 }
+                let window = block_start + i;
                 match &mut anchor {
                     Some(anchor) if anchor.offset == smallest.offset => anchor.last = window,
                     _ => {
@@ -122,16 +116,36 @@ impl AnchorScanner {
                         }
                     }
                 }
-                // The block has no string after that of the last window.
-                if let Some(next) = self.next_block.get(i)
-                    && smallest_of_next.is_none_or(|smallest| next.hash < smallest.hash)
+                // The text may end before the next block does.
+                if let Some(hash) = self.next_block.get(i)
+                    && *hash < smallest_of_next.hash
                 {
-                    smallest_of_next = Some(*next);
+                    smallest_of_next = HashedString {
+                        hash: *hash,
+                        offset: block_start + n_strings + i,
+                    };
                 }
             }
         }
         if let Some(anchor) = anchor {
             take(anchor);
+        }
+    }
+
+    /// Makes the next block, which starts with the string at this offset, the current one.
+    fn start_block(&mut self, block_start: usize) {
+        self.smallest_to_end.clear();
+        let string = |(i, hash): (usize, &u64)| HashedString {
+            hash: *hash,
+            offset: block_start + i,
+        };
+        let strings = self.next_block.iter().enumerate().map(string);
+        self.smallest_to_end.extend(strings);
+        for i in (1..self.smallest_to_end.len()).rev() {
+            let (left, right) = (self.smallest_to_end[i - 1], self.smallest_to_end[i]);
+            if right.hash < left.hash {
+                self.smallest_to_end[i - 1] = right;
+            }
         }
     }
 }
@@ -140,59 +154,54 @@ impl AnchorScanner {
 struct StringHashes<'a> {
     text: &'a [u8],
     rolling: RollingHash,
-    hash: u64,
-    /// End of the next string.
-    end: usize,
-    /// For each period, how many bytes up to `end` equal the byte one period before.
+    /// The hash of the next string without its last byte.
+    partial_hash: u64,
+    /// The last byte of the next string.
+    next: usize,
+    /// For each period, how many bytes before `next` equal the byte one period before.
     n_equal: [usize; MAX_PERIOD],
 }
 
 impl<'a> StringHashes<'a> {
     fn new(text: &'a [u8], length: usize) -> Self {
-        let mut hashes = Self {
+        let rolling = RollingHash::new(length);
+        let next = (length - 1).min(text.len());
+        let n_equal = |i: usize| {
+            let period = i + 1;
+            let is_equal = |at: &usize| text[*at] == text[*at - period];
+            (period..next).rev().take_while(is_equal).count()
+        };
+        Self {
             text,
-            rolling: RollingHash::new(length),
-            hash: 0,
-            end: 0,
-            n_equal: [0; MAX_PERIOD],
-        };
-        for _ in 1..length.min(text.len()) {
-            hashes.add_byte();
+            rolling,
+            partial_hash: rolling.start(text),
+            next,
+            n_equal: std::array::from_fn(n_equal),
         }
-        hashes
     }
 
-    fn add_byte(&mut self) {
-        let (text, end) = (self.text, self.end);
-        let leaving = match end.checked_sub(self.rolling.length) {
-            Some(start) => Some(text[start]),
-            None => None,
-        };
-        self.hash = self.rolling.roll(self.hash, leaving, text[end]);
-        for (i, n_equal) in self.n_equal.iter_mut().enumerate() {
-            let is_equal = end > i && text[end] == text[end - i - 1];
-            *n_equal = if is_equal { *n_equal + 1 } else { 0 };
-        }
-        self.end += 1;
-    }
-}
-
-impl Iterator for StringHashes<'_> {
-    type Item = HashedString;
-
-    fn next(&mut self) -> Option<HashedString> {
-        if self.end >= self.text.len() {
-            return None;
-        }
-        self.add_byte();
+    /// Replaces the content of `hashes` by the hashes of the next `n` strings, or of those that are left.
+    fn fill(&mut self, n: usize, hashes: &mut Vec<u64>) {
         let length = self.rolling.length;
-        let with_period = |(i, n_equal): (usize, &usize)| *n_equal + i + 1 >= length;
-        let is_periodic = self.n_equal.iter().enumerate().any(with_period);
-        let hash = RollingHash::mix(self.hash) >> 1;
-        Some(HashedString {
-            hash: if is_periodic { hash | PERIODIC } else { hash },
-            offset: self.end - length,
-        })
+        let n = n.min(self.text.len() - self.next);
+        hashes.clear();
+        if n == 0 {
+            return;
+        }
+        let before = |distance: usize| &self.text[self.next - distance..][..n];
+        let (last, first) = (before(0), before(length - 1));
+        let periods: [&[u8]; MAX_PERIOD] = std::array::from_fn(|i| before(i + 1));
+        hashes.extend((0..n).map(|i| {
+            let hash = RollingHash::append(self.partial_hash, last[i]);
+            self.partial_hash = self.rolling.without_first(hash, first[i]);
+            let mut is_periodic = false;
+            for (period, n_equal) in (1..).zip(&mut self.n_equal) {
+                *n_equal = (*n_equal + 1) * usize::from(last[i] == periods[period - 1][i]);
+                is_periodic |= *n_equal + period >= length;
+            }
+            RollingHash::mix(hash) >> 1 | u64::from(is_periodic) << PERIODIC_BIT
+        }));
+        self.next += n;
     }
 }
 
@@ -269,9 +278,18 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
     use std::collections::BTreeMap;
 
+    fn strings(text: &[u8], length: usize) -> Vec<HashedString> {
+        let mut hashes = Vec::new();
+        StringHashes::new(text, length).fill(text.len(), &mut hashes);
+        let strings = hashes.into_iter().zip(0..);
+        strings
+            .map(|(hash, offset)| HashedString { hash, offset })
+            .collect()
+    }
+
     /// The anchor of each window by its definition.
     fn anchors_naively(text: &[u8], shape: WindowShape) -> Vec<(u64, usize)> {
-        let hashes: Vec<_> = StringHashes::new(text, shape.anchor_length).collect();
+        let hashes = strings(text, shape.anchor_length);
         let windows = hashes.windows(shape.n_strings());
         let smallest = |window: &[HashedString]| {
             let smallest = window.iter().min_by_key(|string| string.hash);
@@ -296,11 +314,11 @@ mod tests {
         fn hashes_depend_on_the_string_alone(text in vec(0_u8..2, 16..400), period in 1_usize..8) {
             let text: Vec<u8> = text.iter().chain(text[..period].repeat(9).iter()).copied().collect();
             let mut by_string = BTreeMap::new();
-            for string in StringHashes::new(&text, 16) {
+            for string in strings(&text, 16) {
                 let bytes = &text[string.offset..][..16];
                 prop_assert_eq!(*by_string.entry(bytes).or_insert(string.hash), string.hash);
                 let is_periodic = (1..=MAX_PERIOD).any(|p| bytes[p..] == bytes[..16 - p]);
-                prop_assert_eq!(is_periodic, string.hash & PERIODIC != 0);
+                prop_assert_eq!(is_periodic, string.hash >> PERIODIC_BIT == 1);
             }
         }
     }

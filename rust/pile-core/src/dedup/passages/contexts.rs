@@ -7,7 +7,7 @@
 
 use super::{
     PassagesConfig,
-    anchors::{PassageScanner, WindowShape},
+    anchors::{AnchorScanner, WindowShape},
     documents::Documents,
     records::RecordBuffer,
     repeated::REPEATED,
@@ -57,6 +57,7 @@ struct ContextScan<'a> {
     config: &'a PassagesConfig,
     documents: Documents,
     repeated: Rows<1>,
+    shape: WindowShape,
 }
 
 impl ContextScan<'_> {
@@ -70,9 +71,31 @@ impl ContextScan<'_> {
         first(positions.start)..first(positions.end)
     }
 
+    /// The bytes of all windows with one of the anchors, in a document of `n_bytes` bytes.
+    fn stretches(
+        &self,
+        anchors: &std::ops::Range<usize>,
+        document_position: u64,
+        n_bytes: usize,
+    ) -> Vec<std::ops::Range<usize>> {
+        let length = self.config.length;
+        let mut stretches: Vec<std::ops::Range<usize>> = Vec::new();
+        for index in anchors.clone() {
+            let [position] = self.repeated.row(index);
+            let offset = (position - document_position) as usize;
+            let start = offset.saturating_sub(length - self.shape.anchor_length);
+            let end = (offset + length).min(n_bytes);
+            match stretches.last_mut() {
+                Some(last) if start <= last.end => last.end = end,
+                _ => stretches.push(start..end),
+            }
+        }
+        stretches
+    }
+
     fn scan_block(
         &self,
-        scanner: &mut PassageScanner,
+        scanner: &mut AnchorScanner,
         block: &Block,
         shard: std::ops::Range<usize>,
     ) -> Result<ContextBatch> {
@@ -87,27 +110,25 @@ impl ContextScan<'_> {
             if repeated.is_empty() {
                 return Ok(());
             }
-            scanner.each(
-                text,
-                |anchor| {
-                    let position = row.position + anchor.offset as u64;
+            for stretch in self.stretches(&repeated, row.position, text.len()) {
+                scanner.each(&text[stretch.clone()], |anchor| {
+                    let position = row.position + (stretch.start + anchor.offset) as u64;
                     if repeated.is_empty() || self.repeated.row(repeated.start) != [position] {
                         return;
                     }
                     repeated.start += 1;
-                    let context = &text[anchor.first..anchor.last + self.config.length];
+                    let first = stretch.start + anchor.first;
+                    let context = &text[first..stretch.start + anchor.last + self.config.length];
                     let offset = (anchor.offset - anchor.first) as u32;
                     let bytes = &mut batch.bytes;
                     bytes.extend_from_slice(&anchor.hash.to_be_bytes());
                     bytes.extend_from_slice(&offset.to_be_bytes());
                     bytes.extend_from_slice(&(context.len() as u32).to_be_bytes());
                     bytes.extend_from_slice(context);
-                    let position = row.position + anchor.first as u64;
-                    bytes.extend_from_slice(&position.to_be_bytes());
+                    bytes.extend_from_slice(&(row.position + first as u64).to_be_bytes());
                     batch.ends.push(bytes.len());
-                },
-                |_| (),
-            );
+                });
+            }
             match repeated.is_empty() {
                 true => Ok(()),
                 false => Err(changed(block.shard_path())),
@@ -130,14 +151,15 @@ pub(super) fn write_contexts(
 ) -> Result<()> {
     let n_repeated =
         std::fs::metadata(store.scratch.path(REPEATED)).map_or(0, |found| found.len()) / 8;
+    let shape = WindowShape::new(config.length);
     let scan = ContextScan {
         config,
+        shape,
         documents: Documents::open(store)?,
         repeated: Rows::open(store, REPEATED, n_repeated)?,
     };
-    let shape = WindowShape::new(config.length);
     let mut workers: Vec<_> = (0..config.n_threads.max(1))
-        .map(|_| PassageScanner::new(shape))
+        .map(|_| AnchorScanner::new(shape))
         .collect();
     let mut contexts = RecordBuffer::new(store.memory_share(2));
     for number in store.state.n_context_shards..config.shards.len() {

@@ -317,17 +317,14 @@ impl GroupStep<'_> {
             |window: ContextWindow| &of_context(window.context)[window.start as usize..][..length];
         let first_position = |context: usize| positions[contexts[context].positions.start];
         let (context, position) = (of_context(number as u32), first_position(number));
-        let mut hash = 0;
-        for byte in &context[..length - 1] {
-            hash = self.rolling.roll(hash, None, *byte);
-        }
+        let mut partial_hash = self.rolling.start(context);
         let (mut copy_of_first, mut repeated): (_, Option<RepeatedWindows>) = (None, None);
         // The window that equals the last one.
         let mut matched: Option<ContextWindow> = None;
         for start in 0..=context.len() - length {
-            let leaving = start.checked_sub(1).map(|before| context[before]);
             let entering = context[start + length - 1];
-            hash = self.rolling.roll(hash, leaving, entering);
+            let hash = RollingHash::append(partial_hash, entering);
+            partial_hash = self.rolling.without_first(hash, context[start]);
             let window = ContextWindow {
                 context: number as u32,
                 start: start as u32,

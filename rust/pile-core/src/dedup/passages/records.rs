@@ -95,8 +95,7 @@ pub(super) struct RunEncoder {
 impl RunEncoder {
     /// The bytes of the next record in the run.
     pub(super) fn encode(&mut self, record: &[u8]) -> &[u8] {
-        let pairs = self.previous.iter().zip(record);
-        let n_shared = pairs.take_while(|(a, b)| a == b).count();
+        let n_shared = n_shared(&self.previous, record);
         self.encoded.clear();
         put_varint(&mut self.encoded, n_shared);
         put_varint(&mut self.encoded, record.len() - n_shared);
@@ -105,6 +104,14 @@ impl RunEncoder {
         self.previous.extend_from_slice(&record[n_shared..]);
         &self.encoded
     }
+}
+
+/// Length of the longest common prefix.
+fn n_shared(a: &[u8], b: &[u8]) -> usize {
+    let words = a.as_chunks::<8>().0.iter().zip(b.as_chunks::<8>().0);
+    let n = 8 * words.take_while(|(a, b)| a == b).count();
+    let bytes = a[n..].iter().zip(&b[n..]);
+    n + bytes.take_while(|(a, b)| a == b).count()
 }
 
 fn put_varint(out: &mut Vec<u8>, mut number: usize) {

@@ -7,8 +7,8 @@ const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RollingHash {
     pub(super) length: usize,
-    /// `BASE` to the power of `length`.
-    power: u64,
+    /// `BASE` to the power of `length - 1`: the weight of the first byte.
+    first_weight: u64,
 }
 
 /// The digit of a byte. None is 0, so that strings of zeros of different lengths differ.
@@ -20,16 +20,26 @@ impl RollingHash {
     pub(super) fn new(length: usize) -> Self {
         Self {
             length,
-            power: (0..length).fold(1, |power: u64, _| power.wrapping_mul(BASE)),
+            first_weight: (1..length).fold(1, |weight: u64, _| weight.wrapping_mul(BASE)),
         }
     }
 
-    /// The hash after `entering` is appended and `leaving` removed from the start.
-    pub(super) fn roll(&self, hash: u64, leaving: Option<u8>, entering: u8) -> u64 {
-        let leaving = leaving.map_or(0, digit).wrapping_mul(self.power);
-        hash.wrapping_mul(BASE)
-            .wrapping_add(digit(entering))
-            .wrapping_sub(leaving)
+    /// The hash of a string and a byte after it.
+    #[inline]
+    pub(super) fn append(hash: u64, byte: u8) -> u64 {
+        hash.wrapping_mul(BASE).wrapping_add(digit(byte))
+    }
+
+    /// The hash of a string of `length` bytes without its first.
+    #[inline]
+    pub(super) fn without_first(&self, hash: u64, first: u8) -> u64 {
+        hash.wrapping_sub(digit(first).wrapping_mul(self.first_weight))
+    }
+
+    /// The hash of the first `length - 1` bytes of a text, or of all its bytes if they are fewer.
+    pub(super) fn start(&self, text: &[u8]) -> u64 {
+        let bytes = text.iter().take(self.length - 1);
+        bytes.fold(0, |hash, byte| Self::append(hash, *byte))
     }
 
     /// Spreads a hash over all bits.
@@ -99,14 +109,11 @@ mod tests {
         #[test]
         fn hashes_of_windows_are_those_of_their_bytes(text in vec(any::<u8>(), 0..60), length in 1_usize..40) {
             let (wide, narrow) = (WideRollingHash::new(length), RollingHash::new(length));
-            let alone = |window: &[u8]| window.iter().fold(0, |hash, byte| narrow.roll(hash, None, *byte));
-            let mut hash = 0;
-            for (i, byte) in text.iter().enumerate() {
-                let leaving = i.checked_sub(length).map(|start| text[start]);
-                hash = narrow.roll(hash, leaving, *byte);
-                if i + 1 >= length {
-                    prop_assert_eq!(hash, alone(&text[i + 1 - length..=i]));
-                }
+            let mut hash = narrow.start(&text);
+            for window in text.windows(length) {
+                hash = RollingHash::append(hash, window[length - 1]);
+                prop_assert_eq!(hash, window.iter().fold(0, |hash, byte| RollingHash::append(hash, *byte)));
+                hash = narrow.without_first(hash, window[0]);
             }
             let mut n = 0;
             wide.each(&text, |start, found| {
