@@ -1124,7 +1124,8 @@ def find_passages(
         The passages in reading order, as a structured array of int64 that maps a file of `folder`:
         `document`, `shard`, `record`, the bytes `start` to `end`, which are `raw_start` to `raw_end` trimmed
         inwards to borders of characters, and the first occurrence of the window at `raw_start`:
-        `copy_document`, and `copy_start`, which corresponds to `start`. And a `PassagesSummary` of `pile_tools.types`.
+        `copy_document`, and `copy_start`, which corresponds to `start`.
+        And a `PassagesSummary` of `pile_tools.types`.
 
     Raises:
         ConfigError: The length is out of range, or a shard is no regular file.
