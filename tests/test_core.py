@@ -299,6 +299,9 @@ def test_results_have_the_types_of_the_stub(
             paths, counting(scratch("words")), tmp_path / "words.tsv", False, True
         ),
         "token_ngrams": _core.token_ngrams(dataset, counting(scratch("ngrams")), False),
+        "find_passages": _core.find_passages(
+            paths, scratch("passages"), length=32, memory=1 << 20, threads=1
+        ),
         "shards_terms": _core.shards_terms(paths, query, True),
         "dataset_terms": _core.dataset_terms(dataset, encoder, query, one_group, 1, None),
         "order_terms": _core.order_terms(order, encoder, query, [5, 10]),

@@ -24,6 +24,7 @@ from pile_tools.types import (
     OrderSummary,
     Origin,
     OriginColumns,
+    PassagesSummary,
     RewriteSummary,
     TermQuery,
     Tokens,
@@ -52,6 +53,7 @@ __all__ = [
     "count_word_ngrams",
     "dataset_terms",
     "find_duplicates",
+    "find_passages",
     "label_dataset",
     "lsh_bands",
     "merge_datasets",
@@ -1207,6 +1209,51 @@ def count_word_ngrams(
         ConfigError: A length cannot be counted.
         FormatError: A shard is damaged, or the disk has too little space.
         OutputExistsError: The scratch folder has work of another job.
+        OSError: A file cannot be read or written.
+    """
+
+def find_passages(
+    shards: Sequence[AnyPath],
+    folder: AnyPath,
+    *,
+    length: int,
+    memory: int,
+    threads: int,
+    every_copy: bool = False,
+    discard: bool = False,
+    on_progress: OnProgress = None,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+    max_record: int = ...,
+) -> tuple[NDArray[np.void], PassagesSummary]:
+    """Finds the bytes of shards in windows of `length` bytes that also begin earlier in reading order.
+
+    Windows do not cross documents. A job that was interrupted resumes.
+
+    Args:
+        shards: The shards, in reading order. Each is read twice.
+        folder: The folder for the files, unfinished and finished. The caller holds its lock.
+        length: Length of a window in bytes, at least 32.
+        memory: Memory limit in bytes.
+        threads: Number of threads that parse and scan.
+        every_copy: Whether the first copies count as repeated too.
+        discard: Whether unfinished files of another job in the folder are discarded.
+        on_progress: Called with the compressed bytes read so far: twice those of all shards at the end.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        max_record: Number of bytes above which a record is bad.
+
+    Returns:
+        The passages in reading order, as a structured array of int64 that maps a file of `folder`:
+        `document`, `shard`, `record`, the bytes `start` to `end`, which are `raw_start` to `raw_end` trimmed
+        inwards to borders of characters, and the first occurrence of the window at `raw_start`:
+        `copy_document`, and `copy_start`, which corresponds to `start`.
+        And a `PassagesSummary` of `pile_tools.types`.
+
+    Raises:
+        ConfigError: The length is out of range, or a shard is no regular file.
+        FormatError: A shard is damaged, or changed between the passes.
+        OutputExistsError: The folder has work of another job.
         OSError: A file cannot be read or written.
     """
 

@@ -675,6 +675,44 @@ class LengthSummary(TypedDict):
     counts: list[list[int]]
 
 
+class SubsetPassages(TypedDict):
+    """Repeated passages of the documents of a subset.
+
+    Attributes:
+        name: Its name, None for documents without a subset.
+        n_documents: Number of documents.
+        n_bytes: Bytes of their texts.
+        n_repeated_bytes: Bytes in passages, trimmed to characters.
+    """
+
+    name: str | None
+    n_documents: int
+    n_bytes: int
+    n_repeated_bytes: int
+
+
+class PassagesSummary(TypedDict):
+    """Repeated passages of shards.
+
+    Attributes:
+        n_documents: Number of documents, empty ones included.
+        n_bytes: Bytes of their texts.
+        n_repeated_bytes: Bytes in passages, trimmed to characters.
+        n_passages: Number of passages.
+        n_bad_records: Number of bad records, which were skipped.
+        shards: SHA-256 of each shard, in order.
+        subsets: Figures by subset, sorted by name. The documents without a subset are last.
+    """
+
+    n_documents: int
+    n_bytes: int
+    n_repeated_bytes: int
+    n_passages: int
+    n_bad_records: int
+    shards: list[str]
+    subsets: list[SubsetPassages]
+
+
 class WordsSummary(TypedDict):
     """The n-grams of words that were counted in shards.
 

@@ -52,6 +52,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "ids",
         &(0..300_u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),
     )?;
+    let line =
+        "the same words of a license, more than once, in 日本語 too, and a run of spaces: 9=9-9\n";
+    seed(
+        "passages",
+        "text",
+        &[line.repeat(3).as_bytes(), &[0, 0, 0, 1, 40]].concat(),
+    )?;
     seed_datasets()
 }
 

@@ -8,6 +8,7 @@ mod dedup;
 mod errors;
 mod jobs;
 mod order;
+mod passages;
 mod progress;
 mod rewrite;
 mod search;
@@ -48,6 +49,8 @@ mod _core {
     };
     #[pymodule_export]
     use super::order::{TrainingOrder, blended_order, changed_order, rows_order};
+    #[pymodule_export]
+    use super::passages::find_passages;
     #[pymodule_export]
     use super::rewrite::{read_record, read_record_at, record_text, rewrite_shards};
     #[pymodule_export]

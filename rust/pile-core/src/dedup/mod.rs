@@ -37,6 +37,7 @@ mod find;
 mod hash;
 mod minhash;
 mod normalize;
+pub mod passages;
 mod ranks;
 pub mod reference;
 mod shingles;

@@ -1,0 +1,250 @@
+//! Finds repeated passages: all bytes in windows of N bytes that also begin earlier in reading order.
+//!
+//! Windows do not cross documents. Neither a suffix array of all text nor a record for each byte is needed:
+//!
+//! 1. `scan`: the anchor of each window is a short string in it that its content determines (see `anchors`). The
+//!    hash and position of each anchor, of which there are about two in N / 2 bytes, are sorted by hash on disk.
+//! 2. `repeated`: equal windows have equal anchors, so only anchors whose hash occurs twice are retained.
+//! 3. `contexts`: a second pass over the shards writes the windows of these, sorted by hash on disk.
+//! 4. `groups`: windows of anchors with equal hashes are compared.
+//! 5. `output`: the ranges of repeated windows are sorted by position, united, and trimmed to characters.
+//!
+//! Each step is finished on disk before the next, and the first and third after every few shards, so that an
+//! interrupted job resumes. The result does not depend on threads, memory or interruptions.
+//!
+//! **Memory.** Buffers are shares of the limit; beside them, there are the blocks in flight and the pages of mapped
+//! files, which the system may drop. **Disk.** With N = 100, anchors take about half as many bytes as the texts, and
+//! contexts about five times the bytes of the text with repeated anchors; a merge needs that much again only for runs
+//! beyond the first 256.
+//!
+//! **Periodic text.** A run of one byte is an anchor at each byte. Windows that repeat those one period before are
+//! found during the scan and are not written as anchors.
+
+mod anchors;
+mod contexts;
+mod documents;
+mod groups;
+mod output;
+mod ranges;
+mod records;
+pub mod reference;
+mod repeated;
+mod rolling;
+mod scan;
+mod store;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use self::store::{FinishedStep, Rows, Store};
+use crate::{Error, Result, progress::Progress, read::Rules};
+
+pub use output::PASSAGE_COLUMNS;
+pub use store::SubsetPassages;
+
+/// Minimum length of a window in bytes. Shorter ones have no anchors of a useful length.
+pub const MIN_LENGTH: usize = 32;
+
+/// Maximum length of a window in bytes.
+pub const MAX_LENGTH: usize = 1 << 20;
+
+/// The configuration of the job.
+#[derive(Debug, Clone)]
+pub struct PassagesConfig {
+    /// The shards, in reading order.
+    pub shards: Vec<PathBuf>,
+    /// How they are read.
+    pub rules: Rules,
+    /// Length of a window in bytes.
+    pub length: usize,
+    /// Whether the first copies count as repeated too, as in deduplicate-text-datasets before it spares them.
+    pub every_copy: bool,
+    /// Memory limit in bytes.
+    pub memory: u64,
+    /// Number of threads that parse and scan.
+    pub n_threads: usize,
+    /// Folder for the files, unfinished and finished.
+    pub folder: PathBuf,
+    /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
+    pub discard: bool,
+}
+
+impl PassagesConfig {
+    /// Names everything that the result depends on, except the content of the shards and the rule for bad records.
+    fn job(&self) -> String {
+        let Rules {
+            text_field,
+            max_record,
+            ..
+        } = &self.rules;
+        let (length, every_copy, shards) = (self.length, self.every_copy, &self.shards);
+        format!("passages {length} {every_copy} {text_field:?} {max_record} {shards:?}")
+    }
+}
+
+/// What was read and found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PassagesSummary {
+    /// Documents, empty ones included.
+    pub n_documents: u64,
+    /// Bytes of their texts.
+    pub n_bytes: u64,
+    /// Bytes in passages, trimmed to characters.
+    pub n_repeated_bytes: u64,
+    /// Passages.
+    pub n_passages: u64,
+    /// Bad records that were skipped.
+    pub n_bad_records: u64,
+    /// SHA-256 of each shard, in order.
+    pub shards: Vec<String>,
+    /// Figures by subset, sorted by name. The documents without a subset are last.
+    pub subsets: Vec<SubsetPassages>,
+}
+
+/// A repeated passage. Offsets are in bytes of the texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Passage {
+    /// Number of the document among those of all shards.
+    pub document: u64,
+    /// Number of the shard.
+    pub shard: u64,
+    /// Number of the record in the shard.
+    pub record: u64,
+    /// First byte that is repeated, at the start of a character.
+    pub start: u64,
+    /// End of the repeated bytes, at the end of a character.
+    pub end: u64,
+    /// First byte that is repeated.
+    pub raw_start: u64,
+    /// End of the repeated bytes.
+    pub raw_end: u64,
+    /// The document in which the window from `raw_start` on first occurs.
+    pub copy_document: u64,
+    /// Where `start` is in that occurrence.
+    pub copy_start: u64,
+}
+
+/// The passages, in a mapped file, in reading order.
+pub struct Passages {
+    rows: Rows<9>,
+}
+
+impl Passages {
+    /// Path of the file: rows of little-endian `u64` numbers, in the order of [`PASSAGE_COLUMNS`].
+    #[must_use]
+    pub fn path(&self) -> &std::path::Path {
+        self.rows.path()
+    }
+
+    /// Iterates over the passages.
+    pub fn iter(&self) -> impl Iterator<Item = Passage> {
+        (0..self.rows.len()).map(|index| {
+            let [
+                document,
+                shard,
+                record,
+                start,
+                end,
+                raw_start,
+                raw_end,
+                copy_document,
+                copy_start,
+            ] = self.rows.row(index);
+            Passage {
+                document,
+                shard,
+                record,
+                start,
+                end,
+                raw_start,
+                raw_end,
+                copy_document,
+                copy_start,
+            }
+        })
+    }
+}
+
+/// Finds the repeated passages of all documents, or resumes the same job.
+///
+/// `progress` advances twice by the bytes of the shards on disk.
+///
+/// # Errors
+/// The length is not between [`MIN_LENGTH`] and [`MAX_LENGTH`]; a shard is no regular file, cannot be read, or changes
+/// between the passes; the folder has work of another job; the file system fails; or a stop.
+pub fn find_passages(
+    config: &PassagesConfig,
+    progress: &Progress,
+) -> Result<(Passages, PassagesSummary)> {
+    if !(MIN_LENGTH..=MAX_LENGTH).contains(&config.length) {
+        let what = format!(
+            "passages have a minimum length of {MIN_LENGTH} to {MAX_LENGTH} bytes, got {}",
+            config.length
+        );
+        return Err(Error::argument(what));
+    }
+    let mut store = Store::open(
+        &config.folder,
+        &config.job(),
+        config.discard,
+        config.memory,
+        progress,
+    )?;
+    run_steps(config, &mut store, progress, FinishedStep::Passages)?;
+    let rows = Rows::open(&store, output::PASSAGES, store.state.n_passages)?;
+    Ok((Passages { rows }, summary(&store)))
+}
+
+/// Runs the steps that are not finished, up to `last`.
+fn run_steps(
+    config: &PassagesConfig,
+    store: &mut Store,
+    progress: &Progress,
+    last: FinishedStep,
+) -> Result<()> {
+    let is_damaged = store.state.shards.len() > config.shards.len()
+        || store.state.n_context_shards > store.state.shards.len();
+    // Anyone may have written the state.
+    if is_damaged {
+        let what = "the state has more shards than the job";
+        return Err(Error::malformed(&config.folder, what));
+    }
+    let of_shards = |n: usize| store.state.shards[..n].iter().map(|shard| shard.bytes);
+    let n_read = of_shards(store.state.shards.len()).sum::<u64>()
+        + of_shards(store.state.n_context_shards).sum::<u64>();
+    progress.advance(n_read)?;
+    while store.state.finished < last {
+        match store.state.finished {
+            FinishedStep::None => scan::scan_shards(config, store, progress)?,
+            FinishedStep::Anchors => repeated::find_repeated(store, progress)?,
+            FinishedStep::Repeated => contexts::write_contexts(config, store, progress)?,
+            FinishedStep::Contexts => groups::find_ranges(config, store, progress)?,
+            FinishedStep::Ranges => output::write_passages(store, progress)?,
+            FinishedStep::Passages => break,
+        }
+    }
+    Ok(())
+}
+
+fn summary(store: &Store) -> PassagesSummary {
+    let state = &store.state;
+    let mut subsets = state.subsets.clone();
+    subsets.sort_by(|a, b| (a.name.is_none(), &a.name).cmp(&(b.name.is_none(), &b.name)));
+    PassagesSummary {
+        n_documents: state.n_documents(),
+        n_bytes: subsets.iter().map(|subset| subset.n_bytes).sum(),
+        n_repeated_bytes: subsets.iter().map(|subset| subset.n_repeated_bytes).sum(),
+        n_passages: state.n_passages,
+        n_bad_records: state.shards.iter().map(|shard| shard.n_bad_records).sum(),
+        shards: state
+            .shards
+            .iter()
+            .map(|shard| shard.sha256.clone())
+            .collect(),
+        subsets,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! Rolling hashes: polynomials in a fixed base whose digits are the bytes of a string.
+
+/// The base of [`RollingHash`]. It is odd, so that multiplying by it loses no bits.
+const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// A hash modulo 2^64. It is fast, and strings with equal hashes may be built on purpose: equal strings are verified.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RollingHash {
+    pub(super) length: usize,
+    /// `BASE` to the power of `length - 1`: the weight of the first byte.
+    first_weight: u64,
+}
+
+/// The digit of a byte. None is 0, so that strings of zeros of different lengths differ.
+fn digit(byte: u8) -> u64 {
+    u64::from(byte) + 1
+}
+
+impl RollingHash {
+    pub(super) fn new(length: usize) -> Self {
+        Self {
+            length,
+            first_weight: (1..length).fold(1, |weight: u64, _| weight.wrapping_mul(BASE)),
+        }
+    }
+
+    /// The hash of a string and a byte after it.
+    #[inline]
+    pub(super) fn append(hash: u64, byte: u8) -> u64 {
+        hash.wrapping_mul(BASE).wrapping_add(digit(byte))
+    }
+
+    /// The hash of a string of `length` bytes without its first.
+    #[inline]
+    pub(super) fn without_first(&self, hash: u64, first: u8) -> u64 {
+        hash.wrapping_sub(digit(first).wrapping_mul(self.first_weight))
+    }
+
+    /// The hash of the first `length - 1` bytes of a text, or of all its bytes if they are fewer.
+    pub(super) fn start(&self, text: &[u8]) -> u64 {
+        let bytes = text.iter().take(self.length - 1);
+        bytes.fold(0, |hash, byte| Self::append(hash, *byte))
+    }
+
+    /// Spreads a hash over all bits.
+    pub(super) fn mix(hash: u64) -> u64 {
+        let hash = (hash ^ (hash >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        let hash = (hash ^ (hash >> 29)).wrapping_mul(BASE);
+        hash ^ (hash >> 32)
+    }
+}
+
+/// The prime 2^61 - 1.
+const PRIME: u64 = (1 << 61) - 1;
+
+/// Random bases below [`PRIME`].
+const WIDE_BASES: [u64; 2] = [0x0C0A_5B9D_31E7_4F23, 0x1377_2E9B_C4D8_6A51];
+
+/// A hash of 122 bits: two residues modulo a prime, for strings that cannot be compared.
+///
+/// Two given different strings of `n` bytes are equal under a random base with a probability of n / 2^61, under both
+/// with its square.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct WideRollingHash {
+    length: usize,
+    powers: [u64; 2],
+}
+
+fn multiply(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    let sum = (product as u64 & PRIME) + (product >> 61) as u64;
+    if sum >= PRIME { sum - PRIME } else { sum }
+}
+
+impl WideRollingHash {
+    pub(super) fn new(length: usize) -> Self {
+        let power = |base| (0..length).fold(1, |power, _| multiply(power, base));
+        Self {
+            length,
+            powers: WIDE_BASES.map(power),
+        }
+    }
+
+    /// Calls `take` with the hash of each window of `text`, in order.
+    pub(super) fn each(&self, text: &[u8], mut take: impl FnMut(usize, [u64; 2])) {
+        let mut hash = [0; 2];
+        for (i, entering) in text.iter().enumerate() {
+            let leaving = i
+                .checked_sub(self.length)
+                .map_or(0, |start| digit(text[start]));
+            for (half, residue) in hash.iter_mut().enumerate() {
+                let removed = PRIME - multiply(leaving, self.powers[half]);
+                let sum = multiply(*residue, WIDE_BASES[half]) + digit(*entering) + removed;
+                *residue = sum % PRIME;
+            }
+            if let Some(start) = (i + 1).checked_sub(self.length) {
+                take(start, hash);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    proptest! {
+        #[test]
+        fn hashes_of_windows_are_those_of_their_bytes(text in vec(any::<u8>(), 0..60), length in 1_usize..40) {
+            let (wide, narrow) = (WideRollingHash::new(length), RollingHash::new(length));
+            let mut hash = narrow.start(&text);
+            for window in text.windows(length) {
+                hash = RollingHash::append(hash, window[length - 1]);
+                prop_assert_eq!(hash, window.iter().fold(0, |hash, byte| RollingHash::append(hash, *byte)));
+                hash = narrow.without_first(hash, window[0]);
+            }
+            let mut n = 0;
+            wide.each(&text, |start, found| {
+                let mut alone = None;
+                wide.each(&text[start..][..length], |_, hash| alone = Some(hash));
+                assert_eq!(Some(found), alone);
+                n += 1;
+            });
+            prop_assert_eq!(n, (text.len() + 1).saturating_sub(length));
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Step 1: reads all shards, and writes the documents, the anchors and the ranges of periodic stretches.
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    PassagesConfig,
+    anchors::{PassageScanner, WindowShape},
+    documents::DOCUMENTS,
+    ranges::{BorderTrim, RepeatedRange},
+    records::RecordBuffer,
+    store::{FinishedStep, RunKind, ScannedShard, Store, SubsetPassages, row_bytes},
+};
+use crate::{
+    Error, Result,
+    progress::Progress,
+    read::{Block, ShardSummary, Step, map_blocks},
+};
+
+/// A document of a block.
+struct ScannedDocument {
+    record: u64,
+    length: u64,
+    /// Index in [`ScannedBlock::subsets`].
+    subset: usize,
+}
+
+/// An anchor. Its position counts from the start of the block.
+struct AnchorPosition {
+    hash: u64,
+    position: u64,
+}
+
+/// What a worker finds in a block.
+#[derive(Default)]
+struct ScannedBlock {
+    documents: Vec<ScannedDocument>,
+    subsets: Vec<Option<String>>,
+    anchors: Vec<AnchorPosition>,
+    /// Their positions count from the start of the block.
+    ranges: Vec<RepeatedRange>,
+    n_bad_records: u64,
+}
+
+impl ScannedBlock {
+    fn subset(&mut self, name: Option<&str>) -> usize {
+        // Documents of one subset often follow each other, and a block has few subsets.
+        let known = self
+            .subsets
+            .iter()
+            .rposition(|known| known.as_deref() == name);
+        known.unwrap_or_else(|| {
+            self.subsets.push(name.map(str::to_owned));
+            self.subsets.len() - 1
+        })
+    }
+}
+
+fn scan_block(
+    scanner: &mut PassageScanner,
+    block: &Block,
+    config: &PassagesConfig,
+) -> Result<ScannedBlock> {
+    let mut scanned = ScannedBlock::default();
+    let mut start = 0;
+    let bad = block.each_document(|at, document| {
+        let text = document.text.as_bytes();
+        let subset = scanned.subset(document.subset.as_deref());
+        scanned.documents.push(ScannedDocument {
+            record: at.record,
+            length: text.len() as u64,
+            subset,
+        });
+        let ScannedBlock {
+            anchors, ranges, ..
+        } = &mut scanned;
+        scanner.each(
+            text,
+            |anchor| {
+                anchors.push(AnchorPosition {
+                    hash: anchor.hash,
+                    position: start + anchor.offset as u64,
+                });
+            },
+            |periodic| {
+                let mut range = |first: usize, last: usize, copy: usize| {
+                    let end = last + config.length;
+                    ranges.push(RepeatedRange {
+                        start: start + first as u64,
+                        end: start + end as u64,
+                        copy: start + copy as u64,
+                        trim: BorderTrim::of(&text[first..end]),
+                    });
+                };
+                let copy = periodic.first - periodic.distance;
+                range(periodic.first, periodic.last, copy);
+                if config.every_copy {
+                    range(copy, periodic.last - periodic.distance, copy);
+                }
+            },
+        );
+        start += text.len() as u64 + 1;
+        Ok(())
+    })?;
+    scanned.n_bad_records = bad.n;
+    Ok(scanned)
+}
+
+/// Collects the results of blocks in reading order.
+struct Collector<'a> {
+    store: &'a mut Store,
+    documents: crate::io::GrowingFile,
+    anchors: RecordBuffer,
+    ranges: RecordBuffer,
+    subsets: FxHashMap<Option<String>, u64>,
+    shard: ScannedShard,
+    /// Shards that are read, but not in the saved state.
+    unsaved: Vec<ScannedShard>,
+}
+
+impl Collector<'_> {
+    fn add_block(&mut self, block: ScannedBlock) -> Result<()> {
+        let start = self.shard.end_position;
+        let numbers: Vec<u64> = block
+            .subsets
+            .into_iter()
+            .map(|name| self.subset_number(name))
+            .collect();
+        for document in block.documents {
+            let subset = numbers[document.subset];
+            let row = [self.shard.end_position, document.record, subset];
+            self.documents.push(&row_bytes(row))?;
+            let total = &mut self.store.state.subsets[subset as usize];
+            total.n_documents += 1;
+            total.n_bytes += document.length;
+            self.shard.end_document += 1;
+            self.shard.end_position += document.length + 1;
+        }
+        for anchor in block.anchors {
+            let position = (start + anchor.position).to_be_bytes();
+            self.anchors.push(&[&anchor.hash.to_be_bytes(), &position]);
+            self.store
+                .write_run_if_full(RunKind::Anchors, &mut self.anchors)?;
+        }
+        for mut range in block.ranges {
+            range.start += start;
+            range.end += start;
+            range.copy += start;
+            self.ranges.push(&[&range.to_record()]);
+            self.store
+                .write_run_if_full(RunKind::Ranges, &mut self.ranges)?;
+        }
+        self.shard.n_bad_records += block.n_bad_records;
+        Ok(())
+    }
+
+    fn subset_number(&mut self, name: Option<String>) -> u64 {
+        let subsets = &mut self.store.state.subsets;
+        *self.subsets.entry(name).or_insert_with_key(|name| {
+            subsets.push(SubsetPassages {
+                name: name.clone(),
+                ..SubsetPassages::default()
+            });
+            subsets.len() as u64 - 1
+        })
+    }
+
+    /// Saves the state after a shard if the buffer is half full, or after the last one: a run for each of many small
+    /// shards would make the merge slow.
+    fn end_shard(
+        &mut self,
+        number: usize,
+        summary: ShardSummary,
+        config: &PassagesConfig,
+    ) -> Result<()> {
+        let next = ScannedShard {
+            bytes: 0,
+            sha256: String::new(),
+            n_bad_records: 0,
+            ..self.shard
+        };
+        let mut finished = std::mem::replace(&mut self.shard, next);
+        finished.bytes = summary.bytes;
+        finished.sha256 = summary.sha256;
+        self.unsaved.push(finished);
+        let is_last = number + 1 == config.shards.len();
+        if !is_last && 4 * self.anchors.n_bytes() < self.store.memory_share(2) {
+            return Ok(());
+        }
+        self.store.write_run(RunKind::Anchors, &mut self.anchors)?;
+        self.store.write_run(RunKind::Ranges, &mut self.ranges)?;
+        self.documents.finish(&mut self.store.scratch)?;
+        let first = number + 1 - self.unsaved.len();
+        for (path, shard) in config.shards[first..].iter().zip(&self.unsaved) {
+            self.store.scratch.use_input(path, &shard.sha256);
+        }
+        self.store.state.shards.append(&mut self.unsaved);
+        self.store.save()
+    }
+}
+
+/// Scans the shards that are not scanned yet.
+pub(super) fn scan_shards(
+    config: &PassagesConfig,
+    store: &mut Store,
+    progress: &Progress,
+) -> Result<()> {
+    for path in &config.shards {
+        let found = std::fs::metadata(path).map_err(|err| Error::io(path, err))?;
+        if !found.is_file() {
+            let what = format!(
+                "{} is no regular file: passages are found by reading the shards twice",
+                path.display()
+            );
+            return Err(Error::argument(what));
+        }
+    }
+    let first = store.state.shards.len();
+    let subsets = store.state.subsets.iter().zip(0..);
+    let mut collector = Collector {
+        documents: store.scratch.grow(DOCUMENTS)?,
+        anchors: RecordBuffer::new(store.memory_share(2)),
+        ranges: RecordBuffer::new(store.memory_share(8)),
+        subsets: subsets
+            .map(|(subset, n)| (subset.name.clone(), n))
+            .collect(),
+        shard: ScannedShard {
+            bytes: 0,
+            sha256: String::new(),
+            n_bad_records: 0,
+            end_document: store.state.n_documents(),
+            end_position: store.state.end_position(),
+        },
+        unsaved: Vec::new(),
+        store,
+    };
+    let shape = WindowShape::new(config.length);
+    let workers = (0..config.n_threads.max(1))
+        .map(|_| PassageScanner::new(shape))
+        .collect();
+    map_blocks(
+        &config.shards,
+        &config.rules,
+        first,
+        workers,
+        progress,
+        |scanner, block| scan_block(scanner, block, config),
+        |step| match step {
+            Step::Block(block) => collector.add_block(block),
+            Step::EndOfShard(number, summary) => collector.end_shard(number, summary, config),
+        },
+    )?;
+    let Collector {
+        mut documents,
+        store,
+        ..
+    } = collector;
+    // Without shards, nothing has recorded the file.
+    documents.finish(&mut store.scratch)?;
+    store.finish_step(FinishedStep::Anchors, &[], None)
+}
