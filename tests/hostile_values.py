@@ -92,6 +92,7 @@ BASES = {
     "export": ["{in}/o", "--steps", "0:1", "-o", "{out}.parquet"],
     "dedup exact": ["{in}/shards", "-o", "{out}"],
     "dedup near": ["{in}/shards", "-o", "{out}"],
+    "dedup passages": ["{in}/shards", "-o", "{out}"],
     "dedup restore": ["{in}/deduped", "0.jsonl:1"],
     "shard": ["{in}/d/s.bin", "-o", "{out}"],
     "unshard": ["{in}/d", "-o", "{out}"],

@@ -22,7 +22,7 @@ from pile_tools import ConfigError, _core
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.read.shards import find_shards
-from pile_tools.types import Counting, Deduplication, NearDuplicates, TermQuery
+from pile_tools.types import Counting, Deduplication, NearDuplicates, PassageSearch, TermQuery
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "stub.py"))
@@ -138,6 +138,19 @@ def counting(folder: Path) -> Counting:
         free_bytes=1 << 30,
         job="x",
         discard=True,
+    )
+
+
+def passage_search(folder: Path) -> PassageSearch:
+    return PassageSearch(
+        length=32,
+        protected=[],
+        protected_texts=[],
+        memory=1 << 20,
+        threads=1,
+        folder=folder,
+        job="job",
+        discard=False,
     )
 
 
@@ -299,9 +312,7 @@ def test_results_have_the_types_of_the_stub(
             paths, counting(scratch("words")), tmp_path / "words.tsv", False, True
         ),
         "token_ngrams": _core.token_ngrams(dataset, counting(scratch("ngrams")), False),
-        "find_passages": _core.find_passages(
-            paths, scratch("passages"), length=32, memory=1 << 20, threads=1
-        ),
+        "find_passages": _core.find_passages(paths, passage_search(scratch("passages"))),
         "shards_terms": _core.shards_terms(paths, query, True),
         "dataset_terms": _core.dataset_terms(dataset, encoder, query, one_group, 1, None),
         "order_terms": _core.order_terms(order, encoder, query, [5, 10]),

@@ -24,6 +24,8 @@ from pile_tools.types import (
     OrderSummary,
     Origin,
     OriginColumns,
+    PassageRows,
+    PassageSearch,
     PassagesSummary,
     RewriteSummary,
     TermQuery,
@@ -1214,44 +1216,32 @@ def count_word_ngrams(
 
 def find_passages(
     shards: Sequence[AnyPath],
-    folder: AnyPath,
-    *,
-    length: int,
-    memory: int,
-    threads: int,
-    every_copy: bool = False,
-    discard: bool = False,
+    search: PassageSearch,
     on_progress: OnProgress = None,
+    *,
     text_field: str = "text",
     skip_bad_records: bool = False,
     max_record: int = ...,
-) -> tuple[NDArray[np.void], PassagesSummary]:
-    """Finds the bytes of shards in windows of `length` bytes that also begin earlier in reading order.
+) -> tuple[PassageRows, PassagesSummary]:
+    """Finds the bytes of texts in windows of a given length that also begin earlier in reading order.
 
     Windows do not cross documents. A job that was interrupted resumes.
 
     Args:
         shards: The shards, in reading order. Each is read twice.
-        folder: The folder for the files, unfinished and finished. The caller holds its lock.
-        length: Length of a window in bytes, at least 32.
-        memory: Memory limit in bytes.
-        threads: Number of threads that parse and scan.
-        every_copy: Whether the first copies count as repeated too.
-        discard: Whether unfinished files of another job in the folder are discarded.
-        on_progress: Called with the compressed bytes read so far: twice those of all shards at the end.
+        search: The settings.
+        on_progress: Called with the compressed bytes read so far; in the end, twice those of all shards.
         text_field: The field of a record that has its text.
         skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
         max_record: Number of bytes above which a record is bad.
 
     Returns:
-        The passages in reading order, as a structured array of int64 that maps a file of `folder`:
-        `document`, `shard`, `record`, the bytes `start` to `end`, which are `raw_start` to `raw_end` trimmed
-        inwards to borders of characters, and the first occurrence of the window at `raw_start`:
-        `copy_document`, and `copy_start`, which corresponds to `start`.
-        And a `PassagesSummary` of `pile_tools.types`.
+        A `PassageRows`, whose arrays map files of the search's folder, and a `PassagesSummary` of
+        `pile_tools.types`.
 
     Raises:
-        ConfigError: The length is out of range, or a shard is no regular file.
+        ConfigError: The length is out of range, a shard is no regular file, or a protected record has no
+            document.
         FormatError: A shard is damaged, or changed between the passes.
         OutputExistsError: The folder has work of another job.
         OSError: A file cannot be read or written.

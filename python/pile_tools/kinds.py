@@ -100,6 +100,7 @@ SETTINGS: Mapping[str, Shape] = {
         "large_clusters?": _flag,
         **_RECORDS,
     },
+    "passages": {"length": _count, "dry_run": _flag, **_RECORDS},
     "tokenizer": {
         "vocab_size": _count,
         "min_frequency": _count,
@@ -174,6 +175,22 @@ SUMMARIES: Mapping[str, Shape] = {
                 "n_text_bytes": _count,
                 "n_removed": _count,
                 "n_removed_bytes": _count,
+            }
+        ],
+    },
+    "passages": {
+        **_PASSED_OVER,
+        "n_documents": _count,
+        "n_text_bytes": _count,
+        "n_repeated_bytes": _count,
+        "n_passages": _count,
+        "n_bad_records": _count,
+        "subsets": [
+            {
+                "name": _or_null(_text),
+                "n_documents": _count,
+                "n_text_bytes": _count,
+                "n_repeated_bytes": _count,
             }
         ],
     },

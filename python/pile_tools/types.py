@@ -675,20 +675,91 @@ class LengthSummary(TypedDict):
     counts: list[list[int]]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PassageSearch:
+    """How the core finds repeated passages.
+
+    Attributes:
+        length: Bytes of a window, at least 32.
+        every_copy: Whether the first copies count as repeated too.
+        protected: Shards, as indices, and records of documents of which no passage is reported.
+        protected_texts: Texts whose documents are protected too.
+        memory: Bytes of memory.
+        threads: Number of threads; the result does not depend on it.
+        folder: Folder of the files from which an interrupted job resumes.
+        job: Digest of the job's settings. Only unfinished files of the same job are resumed.
+        discard: Whether unfinished files of another job may be removed.
+    """
+
+    length: int
+    every_copy: bool = False
+    protected: list[tuple[int, int]]
+    protected_texts: list[str]
+    memory: int
+    threads: int
+    folder: Path
+    job: str
+    discard: bool
+
+
+class PassageRows(TypedDict):
+    """Repeated passages in reading order: one array of n values for each column.
+
+    Attributes:
+        document: Number of the document among those of all shards.
+        shard: Index of its shard.
+        record: Number of its record in the shard.
+        start: First repeated byte of its text, at the start of a character.
+        end: End of the repeated bytes, at the end of a character.
+        trimmed_start: Repeated bytes before `start`, of a character that begins before them.
+        trimmed_end: Repeated bytes after `end`.
+        copy_document: The document in which the window at the passage's first byte occurs first.
+        copy_shard: Index of its shard.
+        copy_record: Number of its record in the shard.
+        copy_start: Where `start` is in that occurrence.
+    """
+
+    document: NDArray[np.uint64]
+    shard: NDArray[np.uint32]
+    record: NDArray[np.uint64]
+    start: NDArray[np.uint64]
+    end: NDArray[np.uint64]
+    trimmed_start: NDArray[np.uint8]
+    trimmed_end: NDArray[np.uint8]
+    copy_document: NDArray[np.uint64]
+    copy_shard: NDArray[np.uint32]
+    copy_record: NDArray[np.uint64]
+    copy_start: NDArray[np.uint64]
+
+
 class SubsetPassages(TypedDict):
     """Repeated passages of the documents of a subset.
 
     Attributes:
-        name: Its name, None for documents without a subset.
+        name: `meta.pile_set_name`, or None for records without one.
         n_documents: Number of documents.
-        n_bytes: Bytes of their texts.
+        n_text_bytes: Bytes of their texts in UTF-8.
         n_repeated_bytes: Bytes in passages, trimmed to characters.
     """
 
     name: str | None
     n_documents: int
-    n_bytes: int
+    n_text_bytes: int
     n_repeated_bytes: int
+
+
+class ReadShard(TypedDict):
+    """A shard as it was read.
+
+    Attributes:
+        path: The path as given.
+        bytes: Bytes of the stored file.
+        sha256: SHA-256 of the stored file.
+    """
+
+    path: str
+    bytes: int
+    sha256: str
 
 
 class PassagesSummary(TypedDict):
@@ -696,20 +767,20 @@ class PassagesSummary(TypedDict):
 
     Attributes:
         n_documents: Number of documents, empty ones included.
-        n_bytes: Bytes of their texts.
+        n_text_bytes: Bytes of their texts in UTF-8.
         n_repeated_bytes: Bytes in passages, trimmed to characters.
         n_passages: Number of passages.
         n_bad_records: Number of bad records, which were skipped.
-        shards: SHA-256 of each shard, in order.
+        shards: The shards, in order.
         subsets: Figures by subset, sorted by name. The documents without a subset are last.
     """
 
     n_documents: int
-    n_bytes: int
+    n_text_bytes: int
     n_repeated_bytes: int
     n_passages: int
     n_bad_records: int
-    shards: list[str]
+    shards: list[ReadShard]
     subsets: list[SubsetPassages]
 
 

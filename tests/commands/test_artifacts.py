@@ -58,6 +58,7 @@ MORE = {
     "order": ["--seq-length", "8", "--samples", "8"],
     "dedup exact": ["-o", "out/x"],
     "dedup near": ["-o", "out/x"],
+    "dedup passages": ["-o", "out/x"],
     "shard": ["-o", "out/x"],
     "unshard": ["-o", "out/x.bin"],
     "show": ["5"],

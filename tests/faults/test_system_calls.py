@@ -30,6 +30,7 @@ COMMANDS = {
     "sample": "sample out/s --megabytes 0.02 --shards 2",
     "dedup exact": "dedup exact ../in/shards -o out/d --threads 1",
     "dedup near": "dedup near ../in/shards -o out/d --threads 1 --threshold 0.5 --permutations 16",
+    "dedup passages": "dedup passages ../in/shards -o out/d --threads 1 --length 32",
     "dedup --mark": "dedup exact ../in/shards -o out/d --threads 1 --mark",
     "dedup --force": "dedup exact ../in/shards -o out/d --threads 1 --mark && "
     "dedup exact ../in/shards -o out/d --threads 1 --force",

@@ -18,8 +18,9 @@ from tests.conftest import Run
 
 from pile_tools import manifest
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
-from pile_tools.jobs import dedup
-from pile_tools.jobs.dedup import CLUSTERS_FILE, DedupConfig, NearConfig
+from pile_tools.jobs import dedup, rewriting
+from pile_tools.jobs.dedup import DedupConfig, NearConfig
+from pile_tools.jobs.rewriting import CLUSTERS_FILE
 from pile_tools.read import texts
 from pile_tools.read.shards import find_shards
 
@@ -233,7 +234,7 @@ def test_a_list_of_protected_documents_replaced_while_it_is_read_is_told(
         (tmp_path / "new").rename(path)
         return found
 
-    monkeypatch.setattr(dedup, "read_lines", read_then_replace)
+    monkeypatch.setattr(rewriting, "read_lines", read_then_replace)
     with pytest.raises(PileError, match=r"changed while it was read.*stay\.txt"):
         run(tmp_path / "in", tmp_path / "out", DedupConfig(), protect=tmp_path / "stay.txt")
     assert not (tmp_path / "out").exists()
@@ -341,4 +342,4 @@ def test_from_the_command_line(cli: Run, planted: tuple[Path, list[str]], tmp_pa
         assert cli("dedup", "restore", tmp_path / "out", wrong).returncode in (1, 2)
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(ConfigError, match="is not SHARD:RECORD"):
-        dedup.read_protected(write(tmp_path / "p", ["x"]), find_shards([shards]))
+        rewriting.read_protected(write(tmp_path / "p", ["x"]), find_shards([shards]))

@@ -10,6 +10,7 @@ SECTIONS = {
     "Commands": {
         "exact": "pile_tools.commands.dedup_exact",
         "near": "pile_tools.commands.dedup_near",
+        "passages": "pile_tools.commands.dedup_passages",
         "restore": "pile_tools.commands.dedup_restore",
     }
 }
@@ -17,11 +18,12 @@ SECTIONS = {
 
 @click.group("dedup", cls=lazy_group(SECTIONS))
 def command() -> None:
-    """Write shards again without copies of documents, with a list of what went and why.
+    """Write shards again without copies of documents or passages, with a list of what went and why.
 
     \b
     Examples:
       pile-tools dedup near shards/ -o deduped/ --report deduped.html
       pile-tools dedup exact shards/ -o deduped/ --normalize whitespace
+      pile-tools dedup passages deduped/ -o cut/
       pile-tools dedup restore deduped/ 04.jsonl.zst:52
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import dedups, options
+from pile_tools.commands import dedup_documents, dedups, options
 from pile_tools.commands.options import config_options
 from pile_tools.jobs.dedup import DedupConfig
 from pile_tools.read.shards import RecordConfig
@@ -49,7 +49,7 @@ def command(
     """
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
     config = DedupConfig(normalize=normalize, prefer=prefer, mark=mark, records=records)
-    dedups.run(
+    dedup_documents.run(
         shards,
         output,
         config,

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pile_tools.commands import options
-from pile_tools.jobs.dedup import restored
+from pile_tools.jobs.rewriting import restored
 from pile_tools.terminal import echo, print_document
 
 

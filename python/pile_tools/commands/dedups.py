@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,27 +14,26 @@ import click
 from pile_tools import publish
 from pile_tools.commands import artifacts, options
 from pile_tools.errors import ConfigError
-from pile_tools.jobs import dedup
-from pile_tools.jobs.dedup import CLUSTERS_FILE, DedupConfig
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
+from pile_tools.read.shards import TABLE_ROLES
 from pile_tools.sizes import parse_size
-from pile_tools.terminal import counted, echo, fit, note
+from pile_tools.terminal import note
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-#: The share of a subset's documents above which their removal is a warning.
-_MUCH = 0.5
 
-#: Largest clusters on the page, and how many of them with two documents compared, which are read again.
-_N_CLUSTERS, _N_COMPARED = 20, 5
+@dataclass(frozen=True)
+class Costs:
+    """What a job needs, for text that is compressed three to four times.
 
-#: Bytes on disk for each byte of the shards that is expected beside the output: rows with hashes and
-#: signatures, and the shingles of candidates, for text that is compressed three to four times.
-_SCRATCH_SHARE = 0.8
+    Attributes:
+        disk: Bytes beside the output for each byte of the shards.
+        bytes_per_second: Bytes of the shards that a thread reads in a second, over all passes.
+    """
 
-#: Compressed bytes that a thread reads in a second, over all passes, for such text.
-_BYTES_PER_SECOND = 8e6
+    disk: float
+    bytes_per_second: float
 
 
 @dataclass(frozen=True)
@@ -100,94 +100,59 @@ def _report_file(context: click.Context, option: click.Parameter, path: Path | N
     return path
 
 
-def run(shards: tuple[Path, ...], output: Path, config: DedupConfig, how: How) -> None:
-    """Runs the job and prints what was removed, as the commands do."""
+def run(
+    shards: tuple[Path, ...],
+    output: Path,
+    job: Callable[..., tuple[Manifest, bool]],
+    how: How,
+    *,
+    costs: Costs,
+    page: Callable[[Manifest, str], str],
+    show: Callable[[Manifest], None],
+) -> None:
+    """Runs a job and prints what was removed, as the commands do.
+
+    Args:
+        shards: The shards as they are named on the command line.
+        output: The folder of the new shards.
+        job: `run` of a module that writes shards again, with its config.
+        how: Its other options.
+        costs: What the job is expected to need, which is printed first.
+        page: The page of `--report`, from the manifest and a title.
+        show: Prints the figures of the manifest.
+    """
     found = artifacts.find_shards(shards)
     n_bytes = options.size_of(found) or 0
     started = time.monotonic()
     with Bar("deduplicating", (2 if how.dry_run else 3) * n_bytes) as bar:
-        made, is_new = dedup.run(
+        made, is_new = job(
             found,
             output,
-            config,
             protect=how.protect,
             dry_run=how.dry_run,
             memory=how.memory,
             threads=how.threads,
             force=how.force,
-            on_plan=_note_plan,
+            on_plan=functools.partial(_note_plan, costs),
             on_progress=bar.update,
         )
     if how.report is not None:
-        _write_report(how.report, made, output)
+        publish.write_page(how.report, page(made, f"Deduplicated shards: {output.name or output}"))
     if options.is_reported(made, output, is_new=is_new, as_json=how.as_json):
         return
-    _print(made, output, time.monotonic() - started)
+    show(made)
+    tables = [entry["path"] for entry in made.outputs if entry.get("role") in TABLE_ROLES]
+    note(f"{output}: the list is {tables[0]}, in {time.monotonic() - started:.1f} s")
+    options.print_passed_over(made)
     if how.report is not None:
         note(f"report: {how.report}")
 
 
-def _note_plan(n_passes: int, n_bytes: int) -> None:
-    disk = n_bytes * _SCRATCH_SHARE / 1e6
-    seconds = n_passes * n_bytes / _BYTES_PER_SECOND
+def _note_plan(costs: Costs, n_passes: int, n_bytes: int) -> None:
+    disk = n_bytes * costs.disk / 1e6
+    seconds = n_passes * n_bytes / costs.bytes_per_second
     note(
         f"reading {n_bytes / 1e6:,.1f} MB up to {n_passes} times, in about {seconds:,.0f} s with one thread; "
         f"about {disk:,.1f} MB of disk beside the output meanwhile",
         err=True,
     )
-
-
-def _write_report(path: Path, made: Manifest, output: Path) -> None:
-    # Imported only where a page is written.
-    from pile_tools.present import dedup_page
-
-    clusters = dedup.largest_clusters(made, _N_CLUSTERS)
-    rows = [
-        [of.name, *(f"{n:,}" for n in (of.size, of.n_removed, of.n_kept, of.n_left_alone))] for of in clusters
-    ]
-    pairs = [
-        dedup_page.Pair(
-            f"A cluster of {counted(of.size, 'document')}: similarity {of.similarity:.4f}",
-            of.kept,
-            dedup.text_of(made, of.kept),
-            of.removed,
-            dedup.text_of(made, of.removed),
-        )
-        for of in clusters[:_N_COMPARED]
-        if of.removed is not None and of.kept is not None
-    ]
-    title = f"Deduplicated shards: {output.name or output}"
-    publish.write_page(path, dedup_page.page(made, title, rows, pairs))
-
-
-def _print(made: Manifest, output: Path, elapsed: float) -> None:
-    summary = made.summary
-    if bands := summary["bands"]:
-        at = float(made.settings["threshold"])
-        chance = next((p for s, p in summary["curve"] if s >= at), 1.0)
-        note(
-            f"{bands['bands']} bands of {bands['rows']} values find a pair at {at:g} with probability "
-            f"{chance:.3f}: {counted(summary['n_candidates'], 'candidate pair')}, "
-            f"{summary['n_verified']:,} verified"
-        )
-    echo(f"{'removed':>12}  {'documents':>12}  {'share':>7}  {'MB of text':>12}  subset")
-    for subset in [*summary["subsets"], {**summary, "name": "in all"}]:
-        share = subset["n_removed"] / max(subset["n_documents"], 1)
-        name = "no subset" if subset["name"] is None else fit(subset["name"], 24)
-        echo(
-            f"{subset['n_removed']:>12,}  {subset['n_documents']:>12,}  {share:>7.2%}  "
-            f"{subset['n_removed_bytes'] / 1e6:>12,.1f}  {name}"
-        )
-    for subset in summary["subsets"]:
-        if subset["n_removed"] > _MUCH * subset["n_documents"]:
-            name = subset["name"] or "no subset"
-            note(f"warning: more than half of {name} is removed; look at its clusters first", err=True)
-    clusters = counted(summary["n_clusters"], "cluster")
-    note(f"{clusters} of copies, the largest of {counted(summary['largest_cluster'], 'document')}")
-    if summary["n_left_alone"]:
-        n = counted(summary["n_left_alone"], "document")
-        note(f"{n} in clusters above --max-cluster left alone; --large-clusters removes copies there too")
-    if summary["n_marked"]:
-        note(f"{counted(summary['n_marked'], 'document')} marked, none removed")
-    note(f"{output}: members of all clusters in {CLUSTERS_FILE}, in {elapsed:.1f} s")
-    options.print_passed_over(made)

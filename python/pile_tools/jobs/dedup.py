@@ -9,9 +9,6 @@ removal of B does not remove C.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import itertools
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,19 +18,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, checked, manifest, publish
+from pile_tools import _core, manifest, publish
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
+from pile_tools.jobs import rewriting
+from pile_tools.jobs.rewriting import CLUSTERS_FILE
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.read.shards import RecordConfig, checked_entries, entries, has_stream
+from pile_tools.read.shards import RecordConfig, checked_entries, entries
 from pile_tools.read.shards import summary as shards_summary
-from pile_tools.read.texts import read_lines
-from pile_tools.tokens.documents import shard_named
 from pile_tools.types import Deduplication, DuplicateRows, NearDuplicates, OnProgress
-
-#: The table of the members of all clusters, in the output's folder.
-CLUSTERS_FILE = "clusters.parquet"
 
 #: What became of a member of a cluster, and how its kept copy was found, by the core's numbers.
 DECISIONS = ("kept", "removed", "left alone")
@@ -149,19 +143,6 @@ class DedupConfig:
         return {"method": "near" if self.near else "exact", **copies, **near, **self.records.settings}
 
 
-@dataclass(frozen=True)
-class Protected:
-    """Documents that are never removed.
-
-    Attributes:
-        records: The number of the shard and the record of each.
-        texts: Texts whose documents stay, wherever they are.
-    """
-
-    records: list[tuple[int, int]] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-
-
 def run(
     shards: Sequence[Path],
     output: Path,
@@ -195,18 +176,12 @@ def run(
         FormatError: A shard is damaged or changes while it is read; the message names shard and record.
         OSError: A file cannot be read or written.
     """
-    import pyarrow  # noqa: F401  # which is missed before hours of work
-
-    if has_stream(shards):
-        raise ConfigError("shards are read several times, so they cannot come from standard input or a pipe")
+    rewriting.check_before(shards)
     target = Target.of(output / MANIFEST_FILE)
-    names = output_names(shards)
+    names = rewriting.output_names(shards)
     inputs = entries(shards, output)
-    protected = Protected()
-    if protect is not None:
-        read = functools.partial(read_protected, shards=shards)
-        protected, entry = manifest.read_input(read, protect, output, role="protected")
-        inputs.append(entry)
+    protected, protected_entries = rewriting.protected_documents(protect, shards, output)
+    inputs += protected_entries
     request = Request("deduplicated", {**config.settings, "dry_run": dry_run}, inputs)
     n_bytes = sum(entry["bytes"] for entry in inputs if entry["role"] == "shard")
 
@@ -223,23 +198,17 @@ def run(
         )
         sha256 = {}
         if not dry_run:
-            rewritten = _core.rewrite_shards(
+            sha256 = rewriting.write_shards(
                 shards,
-                names,
-                folder / "shards",
-                request.digest,
-                threads,
-                force,
-                None if on_progress is None else lambda n: on_progress(2 * n_bytes + n),
-                sha256=[shard["sha256"] for shard in found["shards"]],
-                text_field=config.records.text_field,
-                max_record=config.records.max_record_bytes,
+                folder,
+                request,
+                [shard["sha256"] for shard in found["shards"]],
+                config.records,
+                threads=threads,
+                force=force,
+                on_progress=None if on_progress is None else lambda n: on_progress(2 * n_bytes + n),
                 **_changes(rows, is_marked=config.mark),
             )
-            written = [shard["output"] for shard in rewritten["shards"]]
-            sha256 = {made["name"]: made["sha256"] for made in written if made is not None}
-            for name in sha256:
-                _link(folder / "shards" / name, folder / name)
         write_clusters(folder / CLUSTERS_FILE, rows, shards, output)
         left_out = {"shards", "n_resumed_shards"}
         totals = {name: value for name, value in found.items() if name not in left_out}
@@ -261,19 +230,9 @@ def run(
     )
 
 
-def _link(made: Path, finished: Path) -> None:
-    """Gives a new shard its name among the finished files. Its other name stays, so a killed job has it."""
-    finished.unlink(missing_ok=True)
-    try:
-        os.link(made, finished)
-    except OSError:
-        # A file system without links.
-        made.replace(finished)
-
-
 def _deduplication(
     config: DedupConfig,
-    protected: Protected,
+    protected: rewriting.Protected,
     folder: Path,
     request: Request,
     memory: int,
@@ -320,17 +279,6 @@ def _changes(rows: DuplicateRows, *, is_marked: bool) -> dict[str, Any]:
     return {"marks": (shards, records, MARK, members)}
 
 
-def output_names(shards: Sequence[Path]) -> list[str]:
-    """The names of the new shards: those of the old ones, if these are unique and keep their order.
-
-    Otherwise they are numbered, since a folder of shards is read in the order of its names.
-    """
-    names = [path.name for path in shards]
-    if all(a.encode() < b.encode() for a, b in itertools.pairwise(names)):
-        return names
-    return [f"{number:06}-{name}" for number, name in enumerate(names)]
-
-
 def write_clusters(path: Path, rows: DuplicateRows, shards: Sequence[Path], folder: Path) -> None:
     """Writes the table of the members of all clusters, by cluster and then in reading order.
 
@@ -370,35 +318,6 @@ def write_clusters(path: Path, rows: DuplicateRows, shards: Sequence[Path], fold
         }
     )
     pq.write_table(table, path, compression="zstd")
-
-
-def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
-    """The documents that a file lists: lines SHARD:RECORD, or the `canaries.json` of a sample.
-
-    Raises:
-        ConfigError: A line names no record, no shard or several of them.
-        FormatError: Not such a file, or too large.
-        OSError: The file cannot be read.
-    """
-    if path.suffix == ".json":
-        passages = checked.read_json(path, what="a list of canaries").objects("passages")
-        return Protected(texts=[passage.text("text") for passage in passages])
-    records = []
-    for number, data in enumerate(read_lines(path), 1):
-        # File names may have any bytes except a line feed.
-        line = data.decode(errors="surrogateescape").strip(" \t")
-        if line:
-            found = _RECORD.fullmatch(line)
-            if found is None:
-                raise ConfigError(f"line {number} is not SHARD:RECORD ({path})")
-            records.append((_shard_number(found[1], shards), int(found[2])))
-    return Protected(records=records)
-
-
-def _shard_number(name: str, shards: Sequence[Path]) -> int:
-    """The number of the shard whose path is `name` or ends with it. Raises ConfigError if not exactly one."""
-    paths = [str(path) for path in shards]
-    return paths.index(shard_named(paths, name))
 
 
 @dataclass(frozen=True)
@@ -455,38 +374,3 @@ def largest_clusters(made: Manifest, n: int) -> list[Cluster]:
             )
         )
     return found
-
-
-def text_of(made: Manifest, name: str) -> str:
-    """The text of a record of the shards from which `made` was made. Takes and raises as `restored`."""
-    return _read(made, name)[1]
-
-
-def restored(output: Path, name: str) -> bytes:
-    """A record of the shards from which `output` was made, removed or not, as it is stored there.
-
-    Args:
-        output: The deduplicated folder.
-        name: `SHARD:RECORD`, as `clusters.parquet` names it; the end of the shard's path is enough.
-
-    Raises:
-        ConfigError: The name is no SHARD:RECORD of these shards.
-        FormatError: The shard is damaged or was changed.
-        OSError: The shard is not here any more.
-    """
-    made = manifest.read(output / MANIFEST_FILE)
-    if made.kind != "deduplicated":
-        raise ConfigError(f"{made.kind}, not the output of pile-tools dedup ({output})")
-    return _read(made, name)[0]
-
-
-def _read(made: Manifest, name: str) -> tuple[bytes, str]:
-    match = _RECORD.fullmatch(name)
-    if match is None:
-        raise ConfigError(f"expected SHARD:RECORD, such as 04.jsonl.zst:52, got {name!r}")
-    inputs = [entry for entry in made.inputs if entry["role"] == "shard"]
-    shards = [manifest.input_path(made, entry) for entry in inputs]
-    named = [entry["path"] for entry in inputs]
-    number = named.index(match[1]) if match[1] in named else _shard_number(match[1], shards)
-    text_field = str(made.settings["text_field"])
-    return _core.read_record(shards[number], int(match[2]), text_field=text_field)

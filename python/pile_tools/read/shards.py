@@ -20,7 +20,7 @@ from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.scratch_folders import SUFFIX as SCRATCH_SUFFIX
 from pile_tools.sizes import parse_size
 from pile_tools.terminal import counted
-from pile_tools.types import BuiltShard, LabelledShard
+from pile_tools.types import ReadShard
 
 #: The files of a folder that are shards, by their names in any letter case, as messages list them.
 NAMES = ".jsonl, .ndjson, .json and .txt files, plain or compressed (.zst, .zstd, .gz), and .parquet files"
@@ -29,6 +29,9 @@ _SHARD = re.compile(r"\.(parquet|(jsonl|ndjson|json|txt)(\.(zst|zstd|gz))?)\Z", 
 
 #: The path that names standard input.
 STANDARD_INPUT = Path("-")
+
+#: Roles of the tables that a job writes beside its shards.
+TABLE_ROLES = ("clusters", "passages")
 
 #: Maximum ignored files listed in a manifest.
 _N_LISTED = 100
@@ -178,7 +181,7 @@ def entries(shards: Iterable[Path], folder: Path) -> list[Entry]:
     ]
 
 
-def checked_entries(inputs: list[Entry], read: Iterable[BuiltShard | LabelledShard]) -> list[Entry]:
+def checked_entries(inputs: list[Entry], read: Iterable[ReadShard]) -> list[Entry]:
     """The inputs of a job, with the checksums of the shards taken while they were read.
 
     Args:
@@ -383,7 +386,7 @@ def artifact(path: Path) -> str | None:
     if kind := _kind_by_manifest(path):
         return f"a file of kind {kind} with a manifest"
     if _is_table_beside_shards(path):
-        return "a table of clusters"
+        return "a table of what was removed from shards"
     if path.suffix.lower() != ".json" or path.stat().st_size > _ARTIFACT_BYTES:
         return None
     try:
@@ -411,7 +414,7 @@ def _is_table_beside_shards(path: Path) -> bool:
     found = _manifest_that_lists(path, path.parent / MANIFEST_FILE)
     if found is None:
         return False
-    return any(entry["path"] == path.name and entry.get("role") == "clusters" for entry in found.outputs)
+    return any(entry["path"] == path.name and entry.get("role") in TABLE_ROLES for entry in found.outputs)
 
 
 def _manifest_that_lists(path: Path, where: Path) -> Manifest | None:

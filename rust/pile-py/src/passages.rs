@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use pile_core::{
-    dedup::passages::{self, PASSAGE_COLUMNS, Passages, PassagesConfig},
+    dedup::{
+        RecordNumber,
+        passages::{self, PASSAGE_COLUMNS, Passages, PassagesConfig},
+    },
     read::DEFAULT_MAX_RECORD,
 };
 use pyo3::{prelude::*, types::PyDict};
@@ -13,64 +16,72 @@ use crate::{
     progress::watch,
 };
 
-/// Finds the bytes of shards in windows of `length` bytes that also begin earlier in reading order.
+/// How repeated passages are found: `PassageSearch` of `types.py`.
+#[derive(FromPyObject)]
+pub struct PassageSearch {
+    length: usize,
+    every_copy: bool,
+    protected: Vec<(usize, u64)>,
+    protected_texts: Vec<String>,
+    memory: u64,
+    threads: usize,
+    folder: PathBuf,
+    job: String,
+    discard: bool,
+}
+
+/// Finds the bytes of texts in windows of a given length that also begin earlier in reading order.
 ///
 /// Windows do not cross documents. A job that was interrupted resumes.
 ///
 /// Args:
 ///     shards: The shards, in reading order. Each is read twice.
-///     folder: The folder for the files, unfinished and finished. The caller holds its lock.
-///     length: Length of a window in bytes, at least 32.
-///     memory: Memory limit in bytes.
-///     threads: Number of threads that parse and scan.
-///     every_copy: Whether the first copies count as repeated too.
-///     discard: Whether unfinished files of another job in the folder are discarded.
-///     on_progress: Called with the compressed bytes read so far: twice those of all shards at the end.
+///     search: The settings.
+///     on_progress: Called with the compressed bytes read so far; in the end, twice those of all shards.
 ///     text_field: The field of a record that has its text.
 ///     skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
 ///     max_record: Number of bytes above which a record is bad.
 ///
 /// Returns:
-///     The passages in reading order, as a structured array of int64 that maps a file of `folder`:
-///     `document`, `shard`, `record`, the bytes `start` to `end`, which are `raw_start` to `raw_end` trimmed
-///     inwards to borders of characters, and the first occurrence of the window at `raw_start`:
-///     `copy_document`, and `copy_start`, which corresponds to `start`.
-///     And a `PassagesSummary` of `pile_tools.types`.
+///     A `PassageRows`, whose arrays map files of the search's folder, and a `PassagesSummary` of
+///     `pile_tools.types`.
 ///
 /// Raises:
-///     ConfigError: The length is out of range, or a shard is no regular file.
+///     ConfigError: The length is out of range, a shard is no regular file, or a protected record has no
+///         document.
 ///     FormatError: A shard is damaged, or changed between the passes.
 ///     OutputExistsError: The folder has work of another job.
 ///     OSError: A file cannot be read or written.
 #[pyfunction]
 #[pyo3(signature = (
-    shards, folder, *, length, memory, threads, every_copy = false, discard = false, on_progress = None,
+    shards, search, on_progress = None, *,
     text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn find_passages<'py>(
     py: Python<'py>,
     shards: Vec<PathBuf>,
-    folder: PathBuf,
-    length: usize,
-    memory: u64,
-    threads: usize,
-    every_copy: bool,
-    discard: bool,
+    search: PassageSearch,
     on_progress: Option<Py<PyAny>>,
     text_field: &str,
     skip_bad_records: bool,
     max_record: u64,
-) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyAny>)> {
+) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyAny>)> {
+    let protected = search.protected.into_iter();
     let config = PassagesConfig {
         shards,
         rules: rules(text_field, skip_bad_records, max_record),
-        length,
-        every_copy,
-        memory,
-        n_threads: threads,
-        folder,
-        discard,
+        length: search.length,
+        every_copy: search.every_copy,
+        protected: protected
+            .map(|(shard, record)| RecordNumber { shard, record })
+            .collect(),
+        protected_texts: search.protected_texts,
+        memory: search.memory,
+        n_threads: search.threads,
+        folder: search.folder,
+        job: search.job,
+        discard: search.discard,
     };
     let (found, summary) = watch(py, on_progress, |progress| {
         passages::find_passages(&config, progress)
@@ -78,16 +89,19 @@ pub fn find_passages<'py>(
     Ok((mapped(py, &found)?, to_python(py, &summary)?))
 }
 
-/// The array that maps the file.
-fn mapped<'py>(py: Python<'py>, passages: &Passages) -> PyResult<Bound<'py, PyAny>> {
+/// The arrays that map the files of the columns.
+fn mapped<'py>(py: Python<'py>, passages: &Passages) -> PyResult<Bound<'py, PyDict>> {
     let numpy = py.import("numpy")?;
-    let dtype = PASSAGE_COLUMNS.map(|name| (name, "<i8")).to_vec();
-    // An empty file cannot be mapped.
-    if passages.iter().next().is_none() {
-        return numpy.call_method1("zeros", (0, dtype));
+    let columns = PyDict::new(py);
+    for ((name, width), path) in PASSAGE_COLUMNS.iter().zip(passages.paths()) {
+        let dtype = format!("<u{width}");
+        // An empty file cannot be mapped.
+        let column = if passages.is_empty() {
+            numpy.call_method1("zeros", (0, dtype))?
+        } else {
+            numpy.call_method1("memmap", (path, dtype, "r"))?
+        };
+        columns.set_item(name, column)?;
     }
-    let options = PyDict::new(py);
-    options.set_item("dtype", dtype)?;
-    options.set_item("mode", "r")?;
-    numpy.call_method("memmap", (passages.path(),), Some(&options))
+    Ok(columns)
 }

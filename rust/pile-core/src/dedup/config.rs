@@ -204,6 +204,24 @@ pub struct RecordNumber {
     pub record: u64,
 }
 
+impl RecordNumber {
+    /// The error for a protected record that is no document.
+    pub(super) fn no_document(self, shards: &[PathBuf]) -> Error {
+        Error::argument(match shards.get(self.shard) {
+            Some(path) => format!(
+                "a protected document is record {} of {}, which has no document there",
+                self.record,
+                path.display()
+            ),
+            None => format!(
+                "a protected document is in shard {}, but there are {}",
+                self.shard,
+                shards.len()
+            ),
+        })
+    }
+}
+
 /// How near duplicates are found.
 #[derive(Debug, Clone)]
 pub struct NearConfig {

@@ -10,7 +10,7 @@ use super::{
     normalize::normalized,
     sketch::{DedupState, text_hash},
 };
-use crate::{Error, Result, io::ExternalSort, progress::Progress};
+use crate::{Result, io::ExternalSort, progress::Progress};
 
 /// The order of preference. A smaller rank is preferred.
 pub(super) struct Ranks {
@@ -70,21 +70,8 @@ pub(super) fn rank_documents(
 /// The protected documents, ascending and distinct.
 fn protected_documents(config: &DedupConfig, documents: &Documents) -> Result<Vec<u32>> {
     let document = |at: &super::RecordNumber| {
-        documents.of_record(*at).ok_or_else(|| {
-            let what = match config.shards.get(at.shard) {
-                Some(path) => format!(
-                    "a protected document is record {} of {}, which has no document there",
-                    at.record,
-                    path.display()
-                ),
-                None => format!(
-                    "a protected document is in shard {}, but there are {}",
-                    at.shard,
-                    config.shards.len()
-                ),
-            };
-            Error::argument(what)
-        })
+        let found = documents.of_record(*at);
+        found.ok_or_else(|| at.no_document(&config.shards))
     };
     let mut protected = config
         .protected

@@ -164,12 +164,9 @@ pub(super) fn write_contexts(
     let mut contexts = RecordBuffer::new(store.memory_share(2));
     for number in store.state.n_context_shards..config.shards.len() {
         let shard = store.state.shards[number].clone();
-        let before = number
-            .checked_sub(1)
-            .map(|before| &store.state.shards[before]);
-        let first_document = before.map_or(0, |shard| shard.end_document as usize);
-        let first_position = before.map_or(0, |shard| shard.end_position);
-        let documents = first_document..shard.end_document as usize;
+        let before = number.checked_sub(1);
+        let first_position = before.map_or(0, |before| store.state.shards[before].end_position);
+        let documents = Documents::of_shard(&store.state.shards, number);
         if scan
             .repeated_within(first_position..shard.end_position)
             .is_empty()

@@ -3,11 +3,14 @@
 //! The bytes of all texts are numbered in reading order. After each text one position is left out, so that no range
 //! of bytes continues in the next document.
 
-use super::store::{Rows, Store};
+use super::store::{Rows, ScannedShard, Store};
 use crate::Result;
 
 /// The file of documents: a row of position, record and subset number for each.
 pub(super) const DOCUMENTS: &str = "documents";
+
+/// The bit of the subset number that a protected document has.
+pub(super) const PROTECTED: u64 = 1 << 63;
 
 /// A document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub(super) struct DocumentRow {
     /// Number of the record in its shard.
     pub(super) record: u64,
     pub(super) subset: u64,
+    /// Whether its text is a protected one.
+    pub(super) is_protected: bool,
     /// Bytes of its text.
     pub(super) length: u64,
 }
@@ -48,7 +53,8 @@ impl Documents {
         DocumentRow {
             position,
             record,
-            subset,
+            subset: subset & !PROTECTED,
+            is_protected: subset & PROTECTED != 0,
             length: end.saturating_sub(position + 1),
         }
     }
@@ -70,5 +76,18 @@ impl Documents {
         let found = self.rows.partition_point(shard.start, shard.end, is_before);
         let row = (found < shard.end).then(|| self.row(found))?;
         (row.record == record).then_some(row)
+    }
+
+    /// The number of a document's shard.
+    pub(super) fn shard_of(shards: &[ScannedShard], document: usize) -> usize {
+        shards.partition_point(|shard| shard.end_document <= document as u64)
+    }
+
+    /// The documents of a shard.
+    pub(super) fn of_shard(shards: &[ScannedShard], shard: usize) -> std::ops::Range<usize> {
+        let start = shard
+            .checked_sub(1)
+            .map_or(0, |before| shards[before].end_document);
+        start as usize..shards[shard].end_document as usize
     }
 }

@@ -6,8 +6,8 @@
 //!
 //! **A group that exceeds its share of the memory** is not held: a record for each window of each distinct context,
 //! and one for each equal context, goes to an external sort by a hash of 122 bits. Windows with equal hashes are taken
-//! as equal, as their texts are not in memory. Groups have that many distinct contexts only if a string of
-//! [`WindowShape::anchor_length`](super::anchors::WindowShape) bytes is very common.
+//! as equal, as their texts are not in memory: see [`WideRollingHash`]. Groups have that many distinct contexts only if
+//! a string of [`WindowShape::anchor_length`](super::anchors::WindowShape) bytes is very common.
 
 use std::ops::Range;
 
@@ -514,6 +514,8 @@ pub(super) fn find_ranges(
     progress: &Progress,
 ) -> Result<()> {
     let runs = store.runs_to_merge(RunKind::Contexts)?;
+    let checksums = store.state.shards.iter().map(|shard| &*shard.sha256);
+    let wide = WideRollingHash::new(config.length, checksums);
     let (buffer_bytes, share) = (store.buffer_bytes(), store.memory_share(8));
     let mut step = GroupStep {
         max_group_bytes: store.memory_share(4),
@@ -527,7 +529,7 @@ pub(super) fn find_ranges(
         table: WindowTable::default(),
         windows: RecordBuffer::new(share),
         rolling: RollingHash::new(config.length),
-        wide: WideRollingHash::new(config.length),
+        wide,
     };
     let mut n_merged = 0;
     merge(&runs, buffer_bytes, |record| {

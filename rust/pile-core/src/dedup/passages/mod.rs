@@ -33,12 +33,13 @@ mod rolling;
 mod scan;
 mod store;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use self::store::{FinishedStep, Rows, Store};
-use crate::{Error, Result, progress::Progress, read::Rules};
+use self::store::{FinishedStep, Store};
+use super::RecordNumber;
+use crate::{Error, Result, io::Mapped, progress::Progress, read::Rules};
 
 pub use output::PASSAGE_COLUMNS;
 pub use store::SubsetPassages;
@@ -64,23 +65,17 @@ pub struct PassagesConfig {
     pub memory: u64,
     /// Number of threads that parse and scan.
     pub n_threads: usize,
+    /// Documents of which no passage is reported. Those of others may be copies of theirs.
+    pub protected: Vec<RecordNumber>,
+    /// Texts whose documents, wherever they are, are protected too.
+    pub protected_texts: Vec<String>,
     /// Folder for the files, unfinished and finished.
     pub folder: PathBuf,
+    /// Names everything that the result depends on, except the shards and the rule for bad records. Unfinished
+    /// files are resumed only by a job of the same name.
+    pub job: String,
     /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
     pub discard: bool,
-}
-
-impl PassagesConfig {
-    /// Names everything that the result depends on, except the content of the shards and the rule for bad records.
-    fn job(&self) -> String {
-        let Rules {
-            text_field,
-            max_record,
-            ..
-        } = &self.rules;
-        let (length, every_copy, shards) = (self.length, self.every_copy, &self.shards);
-        format!("passages {length} {every_copy} {text_field:?} {max_record} {shards:?}")
-    }
 }
 
 /// What was read and found.
@@ -89,17 +84,28 @@ pub struct PassagesSummary {
     /// Documents, empty ones included.
     pub n_documents: u64,
     /// Bytes of their texts.
-    pub n_bytes: u64,
+    pub n_text_bytes: u64,
     /// Bytes in passages, trimmed to characters.
     pub n_repeated_bytes: u64,
     /// Passages.
     pub n_passages: u64,
     /// Bad records that were skipped.
     pub n_bad_records: u64,
-    /// SHA-256 of each shard, in order.
-    pub shards: Vec<String>,
+    /// The shards, in order.
+    pub shards: Vec<ReadShard>,
     /// Figures by subset, sorted by name. The documents without a subset are last.
     pub subsets: Vec<SubsetPassages>,
+}
+
+/// A shard as it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ReadShard {
+    /// The path as given.
+    pub path: String,
+    /// Bytes of the stored file.
+    pub bytes: u64,
+    /// SHA-256 of the stored file.
+    pub sha256: String,
 }
 
 /// A repeated passage. Offsets are in bytes of the texts.
@@ -121,46 +127,76 @@ pub struct Passage {
     pub raw_end: u64,
     /// The document in which the window from `raw_start` on first occurs.
     pub copy_document: u64,
+    /// Number of its shard.
+    pub copy_shard: u64,
+    /// Number of its record in the shard.
+    pub copy_record: u64,
     /// Where `start` is in that occurrence.
     pub copy_start: u64,
 }
 
-/// The passages, in a mapped file, in reading order.
+/// The passages in reading order, a mapped file for each column.
 pub struct Passages {
-    rows: Rows<9>,
+    columns: Vec<Mapped>,
+    n: usize,
 }
 
 impl Passages {
-    /// Path of the file: rows of little-endian `u64` numbers, in the order of [`PASSAGE_COLUMNS`].
+    fn open(store: &Store) -> Result<Self> {
+        let n = store.state.n_passages;
+        let open = |(name, width): &(&str, usize)| {
+            Mapped::open_written(&store.scratch.path(name), n, *width as u64)
+        };
+        Ok(Self {
+            columns: PASSAGE_COLUMNS.iter().map(open).collect::<Result<_>>()?,
+            n: n as usize,
+        })
+    }
+
+    /// Number of passages.
     #[must_use]
-    pub fn path(&self) -> &std::path::Path {
-        self.rows.path()
+    pub fn len(&self) -> usize {
+        self.n
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.n == 0
+    }
+
+    /// The file of each column of [`PASSAGE_COLUMNS`]: little-endian numbers.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.columns.iter().map(Mapped::path)
     }
 
     /// Iterates over the passages.
     pub fn iter(&self) -> impl Iterator<Item = Passage> {
-        (0..self.rows.len()).map(|index| {
-            let [
-                document,
-                shard,
-                record,
-                start,
-                end,
-                raw_start,
-                raw_end,
-                copy_document,
-                copy_start,
-            ] = self.rows.row(index);
+        (0..self.n).map(|index| {
+            let mut numbers = self
+                .columns
+                .iter()
+                .zip(PASSAGE_COLUMNS)
+                .map(|(file, (_, width))| {
+                    let mut number = [0; 8];
+                    number[..width].copy_from_slice(&file.bytes()[index * width..][..width]);
+                    u64::from_le_bytes(number)
+                });
+            let mut next = || numbers.next().unwrap_or_default();
+            let (document, shard, record, start, end) = (next(), next(), next(), next(), next());
+            let (trim_start, trim_end) = (next(), next());
             Passage {
                 document,
                 shard,
                 record,
                 start,
                 end,
-                raw_start,
-                raw_end,
-                copy_document,
-                copy_start,
+                raw_start: start - trim_start,
+                raw_end: end + trim_end,
+                copy_document: next(),
+                copy_shard: next(),
+                copy_record: next(),
+                copy_start: next(),
             }
         })
     }
@@ -172,7 +208,8 @@ impl Passages {
 ///
 /// # Errors
 /// The length is not between [`MIN_LENGTH`] and [`MAX_LENGTH`]; a shard is no regular file, cannot be read, or changes
-/// between the passes; the folder has work of another job; the file system fails; or a stop.
+/// between the passes; a protected record has no document; the folder has work of another job; the file system fails;
+/// or a stop.
 pub fn find_passages(
     config: &PassagesConfig,
     progress: &Progress,
@@ -186,14 +223,13 @@ pub fn find_passages(
     }
     let mut store = Store::open(
         &config.folder,
-        &config.job(),
+        &config.job,
         config.discard,
         config.memory,
         progress,
     )?;
     run_steps(config, &mut store, progress, FinishedStep::Passages)?;
-    let rows = Rows::open(&store, output::PASSAGES, store.state.n_passages)?;
-    Ok((Passages { rows }, summary(&store)))
+    Ok((Passages::open(&store)?, summary(config, &store)))
 }
 
 /// Runs the steps that are not finished, up to `last`.
@@ -220,27 +256,32 @@ fn run_steps(
             FinishedStep::Anchors => repeated::find_repeated(store, progress)?,
             FinishedStep::Repeated => contexts::write_contexts(config, store, progress)?,
             FinishedStep::Contexts => groups::find_ranges(config, store, progress)?,
-            FinishedStep::Ranges => output::write_passages(store, progress)?,
+            FinishedStep::Ranges => output::write_passages(config, store, progress)?,
             FinishedStep::Passages => break,
         }
     }
     Ok(())
 }
 
-fn summary(store: &Store) -> PassagesSummary {
+fn summary(config: &PassagesConfig, store: &Store) -> PassagesSummary {
     let state = &store.state;
     let mut subsets = state.subsets.clone();
     subsets.sort_by(|a, b| (a.name.is_none(), &a.name).cmp(&(b.name.is_none(), &b.name)));
     PassagesSummary {
         n_documents: state.n_documents(),
-        n_bytes: subsets.iter().map(|subset| subset.n_bytes).sum(),
+        n_text_bytes: subsets.iter().map(|subset| subset.n_text_bytes).sum(),
         n_repeated_bytes: subsets.iter().map(|subset| subset.n_repeated_bytes).sum(),
         n_passages: state.n_passages,
         n_bad_records: state.shards.iter().map(|shard| shard.n_bad_records).sum(),
-        shards: state
+        shards: config
             .shards
             .iter()
-            .map(|shard| shard.sha256.clone())
+            .zip(&state.shards)
+            .map(|(path, shard)| ReadShard {
+                path: path.to_string_lossy().into_owned(),
+                bytes: shard.bytes,
+                sha256: shard.sha256.clone(),
+            })
             .collect(),
         subsets,
     }

@@ -1,59 +1,61 @@
 //! Step 5: unites the ranges, trims them to characters, and writes a row for each passage.
 
 use super::{
+    PassagesConfig,
     documents::Documents,
     ranges::{RangeUnion, RepeatedRange},
     records::merge,
     repeated::{STOP_INTERVAL, damaged},
-    store::{FinishedStep, RunKind, Store, row_bytes},
+    store::{FinishedStep, RunKind, Store},
 };
 use crate::{Result, progress::Progress};
 
-/// The file of passages: little-endian numbers, in the order of [`PASSAGE_COLUMNS`].
-pub(super) const PASSAGES: &str = "passages";
-
-/// The columns of the file of passages.
+/// The columns of passages, each a file of little-endian numbers, and the bytes of a number.
 ///
-/// Starts and ends are byte offsets in the texts of documents. `start` and `end` are `raw_start` and `raw_end`, trimmed
-/// inwards to borders of characters. `copy_start` is where the bytes from `start` on begin in an earlier copy, of at
-/// least one window.
-pub const PASSAGE_COLUMNS: [&str; 9] = [
-    "document",
-    "shard",
-    "record",
-    "start",
-    "end",
-    "raw_start",
-    "raw_end",
-    "copy_document",
-    "copy_start",
+/// Starts and ends are byte offsets in the texts of documents: the repeated bytes, trimmed inwards by `trimmed_start`
+/// and `trimmed_end` bytes to borders of characters. `copy_start` is where the bytes from `start` on begin in an earlier
+/// copy, of at least one window.
+pub const PASSAGE_COLUMNS: [(&str, usize); 11] = [
+    ("document", 8),
+    ("shard", 4),
+    ("record", 8),
+    ("start", 8),
+    ("end", 8),
+    ("trimmed_start", 1),
+    ("trimmed_end", 1),
+    ("copy_document", 8),
+    ("copy_shard", 4),
+    ("copy_record", 8),
+    ("copy_start", 8),
 ];
 
 /// Assigns ranges to documents and shards. Ranges come in ascending order.
 struct PassageRows<'a> {
     store: &'a Store,
     documents: Documents,
-    document: usize,
-    shard: usize,
+    /// Shards and records of protected documents, ascending.
+    protected: Vec<(usize, u64)>,
     /// For each subset, the bytes in passages.
     n_repeated_bytes: Vec<u64>,
     n_passages: u64,
 }
 
 impl PassageRows<'_> {
-    fn row(&mut self, range: RepeatedRange) -> Result<[u64; 9]> {
-        self.document = self.documents.at_position(range.start);
-        if self.document >= self.documents.len() {
+    /// The numbers of a passage, or `None` if its document is protected.
+    fn row(&mut self, range: RepeatedRange) -> Result<Option<[u64; 11]>> {
+        let document = self.documents.at_position(range.start);
+        if document >= self.documents.len() {
             return Err(damaged(self.store));
         }
-        let row = self.documents.row(self.document);
+        let row = self.documents.row(document);
         let shards = &self.store.state.shards;
-        while shards[self.shard].end_document <= self.document as u64 {
-            self.shard += 1;
+        let shard = Documents::shard_of(shards, document);
+        if row.is_protected || self.protected.binary_search(&(shard, row.record)).is_ok() {
+            return Ok(None);
         }
         let (at_start, at_end) = (u64::from(range.trim.at_start), u64::from(range.trim.at_end));
         let copy_document = self.documents.at_position(range.copy);
-        let copy = range.copy - self.documents.row(copy_document).position;
+        let copy = self.documents.row(copy_document);
         let (raw_start, raw_end) = (range.start - row.position, range.end - row.position);
         if raw_end > row.length {
             return Err(damaged(self.store));
@@ -61,32 +63,53 @@ impl PassageRows<'_> {
         let (start, end) = (raw_start + at_start, raw_end - at_end);
         self.n_repeated_bytes[row.subset as usize] += end - start;
         self.n_passages += 1;
-        Ok([
-            self.document as u64,
-            self.shard as u64,
+        Ok(Some([
+            document as u64,
+            shard as u64,
             row.record,
             start,
             end,
-            raw_start,
-            raw_end,
+            at_start,
+            at_end,
             copy_document as u64,
-            copy + at_start,
-        ])
+            Documents::shard_of(shards, copy_document) as u64,
+            copy.record,
+            range.copy - copy.position + at_start,
+        ]))
     }
 }
 
-pub(super) fn write_passages(store: &mut Store, progress: &Progress) -> Result<()> {
+pub(super) fn write_passages(
+    config: &PassagesConfig,
+    store: &mut Store,
+    progress: &Progress,
+) -> Result<()> {
     let runs = store.runs_to_merge(RunKind::Ranges)?;
-    let mut file = store.scratch.grow(PASSAGES)?;
+    let mut files = PASSAGE_COLUMNS
+        .iter()
+        .map(|(name, _)| store.scratch.grow(name))
+        .collect::<Result<Vec<_>>>()?;
+    let protected = config.protected.iter().map(|at| (at.shard, at.record));
+    let mut protected: Vec<_> = protected.collect();
+    protected.sort_unstable();
     let mut rows = PassageRows {
         documents: Documents::open(store)?,
-        document: 0,
-        shard: 0,
+        protected,
         n_repeated_bytes: vec![0; store.state.subsets.len()],
         n_passages: 0,
         store,
     };
-    let mut union = RangeUnion::new(|range| file.push(&row_bytes(rows.row(range)?)));
+    let mut union = RangeUnion::new(|range| {
+        for (number, (file, (_, width))) in rows
+            .row(range)?
+            .iter()
+            .flatten()
+            .zip(files.iter_mut().zip(PASSAGE_COLUMNS))
+        {
+            file.push(&number.to_le_bytes()[..width])?;
+        }
+        Ok(())
+    });
     let mut n_merged = 0;
     merge(&runs, store.buffer_bytes(), |record| {
         n_merged += 1;
@@ -101,7 +124,9 @@ pub(super) fn write_passages(store: &mut Store, progress: &Progress) -> Result<(
         n_passages,
         ..
     } = rows;
-    file.finish(&mut store.scratch)?;
+    for file in &mut files {
+        file.finish(&mut store.scratch)?;
+    }
     for (subset, n) in store.state.subsets.iter_mut().zip(n_repeated_bytes) {
         subset.n_repeated_bytes = n;
     }

@@ -1,4 +1,6 @@
-//! Rolling hashes: polynomials in a fixed base whose digits are the bytes of a string.
+//! Rolling hashes: polynomials whose digits are the bytes of a string.
+
+use sha2::{Digest, Sha256};
 
 /// The base of [`RollingHash`]. It is odd, so that multiplying by it loses no bits.
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -53,16 +55,16 @@ impl RollingHash {
 /// The prime 2^61 - 1.
 const PRIME: u64 = (1 << 61) - 1;
 
-/// Random bases below [`PRIME`].
-const WIDE_BASES: [u64; 2] = [0x0C0A_5B9D_31E7_4F23, 0x1377_2E9B_C4D8_6A51];
-
 /// A hash of 122 bits: two residues modulo a prime, for strings that cannot be compared.
 ///
-/// Two given different strings of `n` bytes are equal under a random base with a probability of n / 2^61, under both
-/// with its square.
+/// Two given different strings of `n` bytes have equal residues under a random base with a probability of n / 2^61,
+/// under two bases with its square. The bases are drawn from the checksums of the shards: who writes a text cannot
+/// know them before, and so cannot make strings with equal hashes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WideRollingHash {
     length: usize,
+    bases: [u64; 2],
+    /// The bases to the power of `length`.
     powers: [u64; 2],
 }
 
@@ -73,11 +75,19 @@ fn multiply(a: u64, b: u64) -> u64 {
 }
 
 impl WideRollingHash {
-    pub(super) fn new(length: usize) -> Self {
+    pub(super) fn new<'a>(length: usize, checksums: impl Iterator<Item = &'a str>) -> Self {
+        let mut digest = Sha256::new();
+        checksums.for_each(|checksum| digest.update(checksum));
+        let digest = digest.finalize();
+        let (halves, _) = digest.as_chunks::<8>();
+        // A base below a digit would be a sum of few digits.
+        let base = |half: [u8; 8]| u64::from_le_bytes(half) % (PRIME - 257) + 257;
+        let bases = [base(halves[0]), base(halves[1])];
         let power = |base| (0..length).fold(1, |power, _| multiply(power, base));
         Self {
             length,
-            powers: WIDE_BASES.map(power),
+            bases,
+            powers: bases.map(power),
         }
     }
 
@@ -90,7 +100,7 @@ impl WideRollingHash {
                 .map_or(0, |start| digit(text[start]));
             for (half, residue) in hash.iter_mut().enumerate() {
                 let removed = PRIME - multiply(leaving, self.powers[half]);
-                let sum = multiply(*residue, WIDE_BASES[half]) + digit(*entering) + removed;
+                let sum = multiply(*residue, self.bases[half]) + digit(*entering) + removed;
                 *residue = sum % PRIME;
             }
             if let Some(start) = (i + 1).checked_sub(self.length) {
@@ -108,7 +118,7 @@ mod tests {
     proptest! {
         #[test]
         fn hashes_of_windows_are_those_of_their_bytes(text in vec(any::<u8>(), 0..60), length in 1_usize..40) {
-            let (wide, narrow) = (WideRollingHash::new(length), RollingHash::new(length));
+            let (wide, narrow) = (WideRollingHash::new(length, ["a"].into_iter()), RollingHash::new(length));
             let mut hash = narrow.start(&text);
             for window in text.windows(length) {
                 hash = RollingHash::append(hash, window[length - 1]);

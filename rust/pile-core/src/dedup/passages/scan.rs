@@ -1,11 +1,11 @@
 //! Step 1: reads all shards, and writes the documents, the anchors and the ranges of periodic stretches.
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
-    PassagesConfig,
+    PassagesConfig, RecordNumber,
     anchors::{PassageScanner, WindowShape},
-    documents::DOCUMENTS,
+    documents::{DOCUMENTS, Documents, PROTECTED},
     ranges::{BorderTrim, RepeatedRange},
     records::RecordBuffer,
     store::{FinishedStep, RunKind, ScannedShard, Store, SubsetPassages, row_bytes},
@@ -22,6 +22,7 @@ struct ScannedDocument {
     length: u64,
     /// Index in [`ScannedBlock::subsets`].
     subset: usize,
+    is_protected: bool,
 }
 
 /// An anchor. Its position counts from the start of the block.
@@ -59,6 +60,7 @@ fn scan_block(
     scanner: &mut PassageScanner,
     block: &Block,
     config: &PassagesConfig,
+    protected_texts: &FxHashSet<&str>,
 ) -> Result<ScannedBlock> {
     let mut scanned = ScannedBlock::default();
     let mut start = 0;
@@ -69,6 +71,7 @@ fn scan_block(
             record: at.record,
             length: text.len() as u64,
             subset,
+            is_protected: !protected_texts.is_empty() && protected_texts.contains(&*document.text),
         });
         let ScannedBlock {
             anchors, ranges, ..
@@ -127,11 +130,12 @@ impl Collector<'_> {
             .collect();
         for document in block.documents {
             let subset = numbers[document.subset];
-            let row = [self.shard.end_position, document.record, subset];
+            let flag = if document.is_protected { PROTECTED } else { 0 };
+            let row = [self.shard.end_position, document.record, subset | flag];
             self.documents.push(&row_bytes(row))?;
             let total = &mut self.store.state.subsets[subset as usize];
             total.n_documents += 1;
-            total.n_bytes += document.length;
+            total.n_text_bytes += document.length;
             self.shard.end_document += 1;
             self.shard.end_position += document.length + 1;
         }
@@ -234,6 +238,7 @@ pub(super) fn scan_shards(
         store,
     };
     let shape = WindowShape::new(config.length);
+    let protected_texts = config.protected_texts.iter().map(String::as_str).collect();
     let workers = (0..config.n_threads.max(1))
         .map(|_| PassageScanner::new(shape))
         .collect();
@@ -243,7 +248,7 @@ pub(super) fn scan_shards(
         first,
         workers,
         progress,
-        |scanner, block| scan_block(scanner, block, config),
+        |scanner, block| scan_block(scanner, block, config, &protected_texts),
         |step| match step {
             Step::Block(block) => collector.add_block(block),
             Step::EndOfShard(number, summary) => collector.end_shard(number, summary, config),
@@ -256,5 +261,19 @@ pub(super) fn scan_shards(
     } = collector;
     // Without shards, nothing has recorded the file.
     documents.finish(&mut store.scratch)?;
+    check_protected(config, store)?;
     store.finish_step(FinishedStep::Anchors, &[], None)
+}
+
+/// Fails early for a protected record that is no document.
+fn check_protected(config: &PassagesConfig, store: &Store) -> Result<()> {
+    let (documents, shards) = (Documents::open(store)?, &store.state.shards);
+    let is_document = |at: &RecordNumber| {
+        let of_shard = || Documents::of_shard(shards, at.shard);
+        at.shard < shards.len() && documents.with_record(of_shard(), at.record).is_some()
+    };
+    match config.protected.iter().find(|at| !is_document(at)) {
+        Some(at) => Err(at.no_document(&config.shards)),
+        None => Ok(()),
+    }
 }

@@ -86,7 +86,7 @@ pub struct SubsetPassages {
     /// Documents.
     pub n_documents: u64,
     /// Bytes of their texts.
-    pub n_bytes: u64,
+    pub n_text_bytes: u64,
     /// Bytes in passages, trimmed to UTF-8 borders.
     pub n_repeated_bytes: u64,
 }
@@ -287,10 +287,6 @@ impl<const N: usize> Rows<N> {
         let path = store.scratch.path(name);
         let file = Mapped::open_written(&path, n_rows, 8 * N as u64)?;
         Ok(Self { file })
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        self.file.path()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -39,8 +39,11 @@ fn config(folder: &Path, shards: Vec<PathBuf>, length: usize) -> PassagesConfig 
         },
         length,
         every_copy: false,
+        protected: Vec::new(),
+        protected_texts: Vec::new(),
         memory: 1 << 26,
         n_threads: 1,
+        job: "test".to_owned(),
         folder: folder.join("scratch"),
         discard: false,
     }
@@ -87,7 +90,7 @@ fn check(texts: &[String], n_shards: usize, config: &PassagesConfig, (found, sum
     }
     assert_eq!(summary.n_documents, texts.len() as u64);
     assert_eq!(
-        summary.n_bytes,
+        summary.n_text_bytes,
         texts.iter().map(|text| text.len() as u64).sum::<u64>()
     );
     assert_eq!(summary.n_passages, found.len() as u64);
@@ -101,7 +104,7 @@ fn check(texts: &[String], n_shards: usize, config: &PassagesConfig, (found, sum
         let of_subset = || texts.iter().skip(number).step_by(3);
         assert_eq!(subset.n_documents, of_subset().count() as u64);
         assert_eq!(
-            subset.n_bytes,
+            subset.n_text_bytes,
             of_subset().map(|text| text.len() as u64).sum::<u64>()
         );
         assert_eq!(subset.n_repeated_bytes, by_subset[number]);
@@ -172,7 +175,7 @@ proptest! {
         ];
         for step in steps {
             let progress = Progress::default();
-            let mut store = Store::open(&config.folder, &config.job(), false, memory, &progress).unwrap();
+            let mut store = Store::open(&config.folder, &config.job, false, memory, &progress).unwrap();
             // Files that an interrupted run of the next step would leave.
             for kind in ["anchors", "repeated", "contexts", "windows", "ranges"] {
                 for number in 0..40 {
@@ -265,7 +268,7 @@ fn a_shard_that_changes_between_the_passes_is_an_error() {
     let shards = write_shards(folder.path(), &texts, 2);
     let config = config(folder.path(), shards, 100);
     let progress = Progress::default();
-    let mut store = Store::open(&config.folder, &config.job(), false, 1 << 26, &progress).unwrap();
+    let mut store = Store::open(&config.folder, &config.job, false, 1 << 26, &progress).unwrap();
     run_steps(&config, &mut store, &progress, FinishedStep::Repeated).unwrap();
     let changed = std::fs::read_to_string(&config.shards[1])
         .unwrap()

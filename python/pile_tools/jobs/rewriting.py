@@ -1,0 +1,199 @@
+"""What jobs that write shards again share: names, protected documents, the new shards, the old records."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pile_tools import _core, checked, manifest
+from pile_tools.errors import ConfigError
+from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
+from pile_tools.read.shards import RecordConfig, has_stream
+from pile_tools.read.texts import read_lines
+from pile_tools.tokens.documents import shard_named
+from pile_tools.types import OnProgress
+
+#: The tables beside new shards: the members of all clusters, and all passages that were cut.
+CLUSTERS_FILE, PASSAGES_FILE = "clusters.parquet", "passages.parquet"
+
+_RECORD = re.compile(r"(.+):([0-9]{1,18})")
+
+#: Kinds of the manifests of shards that were written again.
+_KINDS = ("deduplicated", "passages")
+
+
+@dataclass(frozen=True)
+class Protected:
+    """Documents that are never changed.
+
+    Attributes:
+        records: The number of the shard and the record of each.
+        texts: Texts whose documents stay, wherever they are.
+    """
+
+    records: list[tuple[int, int]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+
+def check_before(shards: Sequence[Path]) -> None:
+    """Raises an error for what would be missed after hours of work: pyarrow, or a stream read before."""
+    import pyarrow  # noqa: F401
+
+    if has_stream(shards):
+        raise ConfigError("shards are read several times, so they cannot come from standard input or a pipe")
+
+
+def output_names(shards: Sequence[Path]) -> list[str]:
+    """The names of the new shards: those of the old ones, if these are unique, keep their order and are free.
+
+    Otherwise they are numbered, since a folder of shards is read in the order of its names.
+    """
+    names = [path.name for path in shards]
+    are_free = not {CLUSTERS_FILE, PASSAGES_FILE, MANIFEST_FILE} & set(names)
+    if are_free and all(a.encode() < b.encode() for a, b in itertools.pairwise(names)):
+        return names
+    return [f"{number:06}-{name}" for number, name in enumerate(names)]
+
+
+def protected_documents(
+    path: Path | None, shards: Sequence[Path], folder: Path
+) -> tuple[Protected, list[Entry]]:
+    """The documents that a file lists, and its entry in a manifest in `folder`; nothing without a file.
+
+    Raises:
+        PileError: The file changes while it is read; or as `read_protected`.
+    """
+    if path is None:
+        return Protected(), []
+    read = functools.partial(read_protected, shards=shards)
+    protected, entry = manifest.read_input(read, path, folder, role="protected")
+    return protected, [entry]
+
+
+def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
+    """The documents that a file lists: lines SHARD:RECORD, or the `canaries.json` of a sample.
+
+    Raises:
+        ConfigError: A line names no record, no shard or several of them.
+        FormatError: Not such a file, or too large.
+        OSError: The file cannot be read.
+    """
+    if path.suffix == ".json":
+        passages = checked.read_json(path, what="a list of canaries").objects("passages")
+        return Protected(texts=[passage.text("text") for passage in passages])
+    records = []
+    for number, data in enumerate(read_lines(path), 1):
+        # File names may have any bytes except a line feed.
+        line = data.decode(errors="surrogateescape").strip(" \t")
+        if line:
+            found = _RECORD.fullmatch(line)
+            if found is None:
+                raise ConfigError(f"line {number} is not SHARD:RECORD ({path})")
+            records.append((_shard_number(found[1], shards), int(found[2])))
+    return Protected(records=records)
+
+
+def _shard_number(name: str, shards: Sequence[Path]) -> int:
+    """The number of the shard whose path is `name` or ends with it. Raises ConfigError if not exactly one."""
+    paths = [str(path) for path in shards]
+    return paths.index(shard_named(paths, name))
+
+
+def write_shards(
+    shards: Sequence[Path],
+    folder: Path,
+    request: Request,
+    sha256: Sequence[str],
+    records: RecordConfig,
+    *,
+    threads: int,
+    force: bool,
+    on_progress: OnProgress,
+    **changes: Any,
+) -> dict[str, str]:
+    """Writes new shards into a job's scratch folder, under `output_names`, or resumes; returns their SHA-256.
+
+    Args:
+        shards: The shards.
+        folder: The scratch folder.
+        request: What the job makes.
+        sha256: The checksum that each shard must still have.
+        records: How records are read.
+        threads: Threads; each writes a shard.
+        force: Whether finished shards of another job are discarded.
+        on_progress: Called with the bytes read.
+        changes: `removed`, `cuts` or `marks` of `_core.rewrite_shards`.
+
+    Raises:
+        FormatError: A shard is damaged or was changed.
+        OSError: A file cannot be read or written.
+    """
+    rewritten = _core.rewrite_shards(
+        shards,
+        output_names(shards),
+        folder / "shards",
+        request.digest,
+        threads,
+        force,
+        on_progress,
+        sha256=list(sha256),
+        text_field=records.text_field,
+        max_record=records.max_record_bytes,
+        **changes,
+    )
+    written = [shard["output"] for shard in rewritten["shards"]]
+    found = {made["name"]: made["sha256"] for made in written if made is not None}
+    for name in found:
+        _link(folder / "shards" / name, folder / name)
+    return found
+
+
+def _link(made: Path, finished: Path) -> None:
+    """Gives a new shard its name among the finished files. Its other name stays, so a killed job has it."""
+    finished.unlink(missing_ok=True)
+    try:
+        os.link(made, finished)
+    except OSError:
+        # A file system without links.
+        made.replace(finished)
+
+
+def text_of(made: Manifest, name: str) -> str:
+    """The text of a record of the shards from which `made` was made. Takes and raises as `restored`."""
+    return _read(made, name)[1]
+
+
+def restored(output: Path, name: str) -> bytes:
+    """A record of the shards from which `output` was made, as it is stored there, removed or changed or not.
+
+    Args:
+        output: The folder of the new shards.
+        name: `SHARD:RECORD`, as the table there names it; the end of the shard's path is enough.
+
+    Raises:
+        ConfigError: The name is no SHARD:RECORD of these shards.
+        FormatError: The shard is damaged or was changed.
+        OSError: The shard is not here any more.
+    """
+    made = manifest.read(output / MANIFEST_FILE)
+    if made.kind not in _KINDS:
+        raise ConfigError(f"{made.kind}, not the output of pile-tools dedup ({output})")
+    return _read(made, name)[0]
+
+
+def _read(made: Manifest, name: str) -> tuple[bytes, str]:
+    match = _RECORD.fullmatch(name)
+    if match is None:
+        raise ConfigError(f"expected SHARD:RECORD, such as 04.jsonl.zst:52, got {name!r}")
+    inputs = [entry for entry in made.inputs if entry["role"] == "shard"]
+    shards = [manifest.input_path(made, entry) for entry in inputs]
+    named = [entry["path"] for entry in inputs]
+    number = named.index(match[1]) if match[1] in named else _shard_number(match[1], shards)
+    text_field = str(made.settings["text_field"])
+    return _core.read_record(shards[number], int(match[2]), text_field=text_field)
