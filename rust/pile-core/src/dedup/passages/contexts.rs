@@ -8,7 +8,7 @@
 use super::{
     PassagesConfig,
     anchors::{AnchorScanner, WindowShape},
-    documents::Documents,
+    documents::DocumentPositions,
     records::RecordBuffer,
     repeated::REPEATED,
     store::{FinishedStep, Rows, RunKind, Store},
@@ -55,7 +55,7 @@ struct ContextBatch {
 /// What the workers read.
 struct ContextScan<'a> {
     config: &'a PassagesConfig,
-    documents: Documents,
+    documents: DocumentPositions,
     repeated: Rows<1>,
     shape: WindowShape,
 }
@@ -155,7 +155,7 @@ pub(super) fn write_contexts(
     let scan = ContextScan {
         config,
         shape,
-        documents: Documents::open(store)?,
+        documents: DocumentPositions::open(store)?,
         repeated: Rows::open(store, REPEATED, n_repeated)?,
     };
     let mut workers: Vec<_> = (0..config.n_threads.max(1))
@@ -166,7 +166,7 @@ pub(super) fn write_contexts(
         let shard = store.state.shards[number].clone();
         let before = number.checked_sub(1);
         let first_position = before.map_or(0, |before| store.state.shards[before].end_position);
-        let documents = Documents::of_shard(&store.state.shards, number);
+        let documents = DocumentPositions::of_shard(&store.state.shards, number);
         if scan
             .repeated_within(first_position..shard.end_position)
             .is_empty()

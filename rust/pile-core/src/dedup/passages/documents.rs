@@ -27,12 +27,12 @@ pub(super) struct DocumentRow {
 }
 
 /// All documents.
-pub(super) struct Documents {
+pub(super) struct DocumentPositions {
     rows: Rows<3>,
     end_position: u64,
 }
 
-impl Documents {
+impl DocumentPositions {
     pub(super) fn open(store: &Store) -> Result<Self> {
         Ok(Self {
             rows: Rows::open(store, DOCUMENTS, store.state.n_documents())?,

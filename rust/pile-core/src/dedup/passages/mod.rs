@@ -65,7 +65,7 @@ pub struct PassagesConfig {
     pub memory: u64,
     /// Number of threads that parse and scan.
     pub n_threads: usize,
-    /// Documents of which no passage is reported. Those of others may be copies of theirs.
+    /// DocumentPositions of which no passage is reported. Those of others may be copies of theirs.
     pub protected: Vec<RecordNumber>,
     /// Texts whose documents, wherever they are, are protected too.
     pub protected_texts: Vec<String>,
@@ -81,7 +81,7 @@ pub struct PassagesConfig {
 /// What was read and found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PassagesSummary {
-    /// Documents, empty ones included.
+    /// DocumentPositions, empty ones included.
     pub n_documents: u64,
     /// Bytes of their texts.
     pub n_text_bytes: u64,
@@ -110,7 +110,7 @@ pub struct ReadShard {
 
 /// A repeated passage. Offsets are in bytes of the texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Passage {
+pub struct RepeatedPassage {
     /// Number of the document among those of all shards.
     pub document: u64,
     /// Number of the shard.
@@ -171,7 +171,7 @@ impl Passages {
     }
 
     /// Iterates over the passages.
-    pub fn iter(&self) -> impl Iterator<Item = Passage> {
+    pub fn iter(&self) -> impl Iterator<Item = RepeatedPassage> {
         (0..self.n).map(|index| {
             let mut numbers = self
                 .columns
@@ -185,7 +185,7 @@ impl Passages {
             let mut next = || numbers.next().unwrap_or_default();
             let (document, shard, record, start, end) = (next(), next(), next(), next(), next());
             let (trim_start, trim_end) = (next(), next());
-            Passage {
+            RepeatedPassage {
                 document,
                 shard,
                 record,

@@ -2,7 +2,7 @@
 
 use super::{
     PassagesConfig,
-    documents::Documents,
+    documents::DocumentPositions,
     ranges::{RangeUnion, RepeatedRange},
     records::merge,
     repeated::{STOP_INTERVAL, damaged},
@@ -32,7 +32,7 @@ pub const PASSAGE_COLUMNS: [(&str, usize); 11] = [
 /// Assigns ranges to documents and shards. Ranges come in ascending order.
 struct PassageRows<'a> {
     store: &'a Store,
-    documents: Documents,
+    documents: DocumentPositions,
     /// Shards and records of protected documents, ascending.
     protected: Vec<(usize, u64)>,
     /// For each subset, the bytes in passages.
@@ -49,7 +49,7 @@ impl PassageRows<'_> {
         }
         let row = self.documents.row(document);
         let shards = &self.store.state.shards;
-        let shard = Documents::shard_of(shards, document);
+        let shard = DocumentPositions::shard_of(shards, document);
         if row.is_protected || self.protected.binary_search(&(shard, row.record)).is_ok() {
             return Ok(None);
         }
@@ -72,7 +72,7 @@ impl PassageRows<'_> {
             at_start,
             at_end,
             copy_document as u64,
-            Documents::shard_of(shards, copy_document) as u64,
+            DocumentPositions::shard_of(shards, copy_document) as u64,
             copy.record,
             range.copy - copy.position + at_start,
         ]))
@@ -93,7 +93,7 @@ pub(super) fn write_passages(
     let mut protected: Vec<_> = protected.collect();
     protected.sort_unstable();
     let mut rows = PassageRows {
-        documents: Documents::open(store)?,
+        documents: DocumentPositions::open(store)?,
         protected,
         n_repeated_bytes: vec![0; store.state.subsets.len()],
         n_passages: 0,

@@ -123,14 +123,14 @@ fn put_varint(out: &mut Vec<u8>, mut number: usize) {
 }
 
 /// Reads the records of a run.
-struct RunReader {
+struct RecordRunReader {
     path: PathBuf,
     file: BufReader<File>,
     /// The last record that was read.
     record: Vec<u8>,
 }
 
-impl RunReader {
+impl RecordRunReader {
     fn open(path: &Path, buffer_bytes: usize) -> Result<Self> {
         let file = File::open(path).map_err(|err| Error::io(path, err))?;
         Ok(Self {
@@ -183,27 +183,27 @@ impl RunReader {
 }
 
 /// A run with its first unmerged record. The order is reversed, as [`BinaryHeap`] has the greatest on top.
-struct RunHead(RunReader);
+struct RecordRunHead(RecordRunReader);
 
-impl Ord for RunHead {
+impl Ord for RecordRunHead {
     fn cmp(&self, other: &Self) -> Ordering {
         other.0.record.cmp(&self.0.record)
     }
 }
 
-impl PartialOrd for RunHead {
+impl PartialOrd for RecordRunHead {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for RunHead {
+impl PartialEq for RecordRunHead {
     fn eq(&self, other: &Self) -> bool {
         self.0.record == other.0.record
     }
 }
 
-impl Eq for RunHead {}
+impl Eq for RecordRunHead {}
 
 /// Calls `visit` with each distinct record of several runs, ascending.
 ///
@@ -215,9 +215,9 @@ pub(super) fn merge(
 ) -> Result<()> {
     let mut heads = BinaryHeap::with_capacity(runs.len());
     for path in runs {
-        let mut run = RunReader::open(path, buffer_bytes)?;
+        let mut run = RecordRunReader::open(path, buffer_bytes)?;
         if run.next()? {
-            heads.push(RunHead(run));
+            heads.push(RecordRunHead(run));
         }
     }
     let mut last: Option<Vec<u8>> = None;

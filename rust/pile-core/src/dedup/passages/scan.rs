@@ -5,7 +5,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use super::{
     PassagesConfig, RecordNumber,
     anchors::{PassageScanner, WindowShape},
-    documents::{DOCUMENTS, Documents, PROTECTED},
+    documents::{DOCUMENTS, DocumentPositions, PROTECTED},
     ranges::{BorderTrim, RepeatedRange},
     records::RecordBuffer,
     store::{FinishedStep, RunKind, ScannedShard, Store, SubsetPassages, row_bytes},
@@ -44,7 +44,7 @@ struct ScannedBlock {
 
 impl ScannedBlock {
     fn subset(&mut self, name: Option<&str>) -> usize {
-        // Documents of one subset often follow each other, and a block has few subsets.
+        // DocumentPositions of one subset often follow each other, and a block has few subsets.
         let known = self
             .subsets
             .iter()
@@ -267,9 +267,9 @@ pub(super) fn scan_shards(
 
 /// Fails early for a protected record that is no document.
 fn check_protected(config: &PassagesConfig, store: &Store) -> Result<()> {
-    let (documents, shards) = (Documents::open(store)?, &store.state.shards);
+    let (documents, shards) = (DocumentPositions::open(store)?, &store.state.shards);
     let is_document = |at: &RecordNumber| {
-        let of_shard = || Documents::of_shard(shards, at.shard);
+        let of_shard = || DocumentPositions::of_shard(shards, at.shard);
         at.shard < shards.len() && documents.with_record(of_shard(), at.record).is_some()
     };
     match config.protected.iter().find(|at| !is_document(at)) {

@@ -83,7 +83,7 @@ pub(super) struct ScannedShard {
 pub struct SubsetPassages {
     /// Its name; `None` for the documents without one.
     pub name: Option<String>,
-    /// Documents.
+    /// DocumentPositions.
     pub n_documents: u64,
     /// Bytes of their texts.
     pub n_text_bytes: u64,

@@ -49,7 +49,7 @@ fn config(folder: &Path, shards: Vec<PathBuf>, length: usize) -> PassagesConfig 
     }
 }
 
-type Found = (Vec<Passage>, PassagesSummary);
+type Found = (Vec<RepeatedPassage>, PassagesSummary);
 
 fn find(config: &PassagesConfig) -> Result<Found> {
     let (passages, summary) = find_passages(config, &Progress::default())?;
@@ -60,7 +60,7 @@ fn find(config: &PassagesConfig) -> Result<Found> {
 fn check(texts: &[String], n_shards: usize, config: &PassagesConfig, (found, summary): &Found) {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let expected = reference::passages(&texts, config.length, config.every_copy);
-    let as_reference = |passage: &Passage| reference::ReferencePassage {
+    let as_reference = |passage: &RepeatedPassage| reference::ReferencePassage {
         document: passage.document as usize,
         raw_start: passage.raw_start as usize,
         raw_end: passage.raw_end as usize,
