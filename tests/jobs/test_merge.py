@@ -205,9 +205,10 @@ def test_a_distributed_run_locks_its_output(shards: Path, tokenizer: Path, tmp_p
     assert not (tmp_path / "d.parts").exists()
 
 
-@pytest.mark.parametrize("suffix", [".bin", ".idx", ".provenance"])
+@pytest.mark.parametrize("option", ["renews_part", "force"])
+@pytest.mark.parametrize("suffix", [".bin", ".idx", ".provenance", ".manifest.json"])
 def test_a_damaged_part_is_not_merged_and_is_made_again_on_request(
-    shards: Path, tokenizer: Path, dataset: Path, tmp_path: Path, suffix: str
+    shards: Path, tokenizer: Path, dataset: Path, tmp_path: Path, suffix: str, option: str
 ) -> None:
     """Parts of a killed `tokenize --distributed` may be damaged before it runs again."""
     found, whole = find_shards([shards]), tmp_path / "whole"
@@ -217,11 +218,16 @@ def test_a_damaged_part_is_not_merged_and_is_made_again_on_request(
         tokenize.run(found, whole, part=part, **how)  # type: ignore[arg-type]
     damaged = parts[0].prefix(whole).with_suffix(suffix)
     data = bytearray(damaged.read_bytes())
-    data[-1 if suffix == ".bin" else len(data) // 2] ^= 1
-    damaged.write_bytes(data)
-    with pytest.raises(FormatError):
-        merge.run([part.prefix(whole) for part in parts], whole)
-    again = [tokenize.run(found, whole, part=part, renews_part=True, **how) for part in parts]  # type: ignore[arg-type]
+    if suffix == ".manifest.json":
+        # A value that no reader compares with the files.
+        damaged.write_bytes(data.replace(b'"vocab_size": ', b'"vocab_size": 1'))
+    else:
+        data[-1 if suffix == ".bin" else len(data) // 2] ^= 1
+        damaged.write_bytes(data)
+        with pytest.raises(FormatError):
+            merge.run([part.prefix(whole) for part in parts], whole)
+    how[option] = True
+    again = [tokenize.run(found, whole, part=part, **how) for part in parts]  # type: ignore[arg-type]
     assert [result.is_new for result in again] == [True, False]
     merge.run([part.prefix(whole) for part in parts], whole)
     files = (".bin", ".idx", ".provenance")

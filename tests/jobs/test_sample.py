@@ -159,6 +159,20 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path, force: bool) ->
     assert _bytes(tmp_path / "out") == {"mine.jsonl.zst": b"mine"}
 
 
+@pytest.mark.parametrize("name", ["00.jsonl.zst", "01.jsonl.zst", "canaries.json", "manifest.json"])
+def test_force_replaces_files_with_the_names_of_a_sample(tmp_path: Path, name: str) -> None:
+    config = SampleConfig(megabytes=0.05, shards=2)
+    sample.run(config, tmp_path / "out")
+    expected = _bytes(tmp_path / "out")
+    if name != "manifest.json":
+        (tmp_path / "out" / name).write_bytes(b"mine")
+    (tmp_path / "out" / "manifest.json").unlink()
+    with pytest.raises(OutputExistsError):
+        sample.run(config, tmp_path / "out")
+    sample.run(config, tmp_path / "out", force=True)
+    assert _bytes(tmp_path / "out") == expected
+
+
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     def interrupt(n_bytes: int) -> None:
         raise KeyboardInterrupt

@@ -92,7 +92,7 @@ def run(
     """
     request = manifest.Request("shards", {**settings(config), "python": platform.python_version()})
     target = Target.of(folder / MANIFEST_FILE)
-    _refuse_foreign_files(target)
+    _refuse_foreign_files(target, set(_names(config)) if force else set())
 
     def build(partial: Path) -> Built:
         return _fill(partial, config, on_progress)
@@ -142,15 +142,22 @@ def _fill(folder: Path, config: SampleConfig, on_progress: OnProgress) -> Built:
     mixed = documents + planted
     random.Random(f"{config.seed}/shuffle").shuffle(mixed)
     roles = {}
-    for number in range(config.shards):
-        path = folder / f"{number:02d}.jsonl.zst"
-        _write_shard(path, mixed[number :: config.shards])
-        roles[path.name] = "shard"
+    for number, name in enumerate(_shard_names(config)):
+        _write_shard(folder / name, mixed[number :: config.shards])
+        roles[name] = "shard"
     if config.canaries:
-        path = folder / CANARIES_FILE
-        path.write_text(_canaries_json(passages), encoding="utf-8")
-        roles[path.name] = "canaries"
+        (folder / CANARIES_FILE).write_text(_canaries_json(passages), encoding="utf-8")
+        roles[CANARIES_FILE] = "canaries"
     return Built(list(roles), _summary(config, documents, planted), [], roles)
+
+
+def _shard_names(config: SampleConfig) -> list[str]:
+    return [f"{number:02d}.jsonl.zst" for number in range(config.shards)]
+
+
+def _names(config: SampleConfig) -> list[str]:
+    """The names of all files of a sample."""
+    return [*_shard_names(config), *([CANARIES_FILE] if config.canaries else []), MANIFEST_FILE]
 
 
 def _write_shard(path: Path, documents: list[Document]) -> None:
@@ -189,12 +196,14 @@ def _summary(config: SampleConfig, documents: list[Document], planted: list[Docu
     }
 
 
-def _refuse_foreign_files(target: Target) -> None:
-    """Raises OutputExistsError for a folder with files that do not belong to a sample."""
+def _refuse_foreign_files(target: Target, replaced: set[str]) -> None:
+    """Raises OutputExistsError for a folder with files that do not belong to a sample.
+
+    A later command reads the whole folder. `replaced` are names that the new sample takes.
+    """
     folder = target.folder
-    foreign = sorted(
-        {path.name for path in folder.iterdir()} - publish.own_files(target) if folder.exists() else ()
-    )
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    foreign = sorted(found - publish.own_files(target) - replaced)
     if foreign:
         raise OutputExistsError(
             f"the folder holds {foreign[0]}, which is not part of a sample; choose another folder ({folder})"

@@ -110,8 +110,8 @@ def run(
         # A part made without skipping bad records had none, so it equals one made with skipping.
         strict = Request(request.kind, {**request.settings, LENIENCE: "error"}, request.inputs)
         for finished_as in (strict, request):
-            if datasets.is_complete(prefix, finished_as):
-                # `force` replaces unfinished parts only: this one is of the requested job.
+            if datasets.is_complete(prefix, finished_as) and (not force or datasets.is_intact(prefix)):
+                # `force` would give the same bytes: this part is of the requested job.
                 request, force = finished_as, False
         force = force or (renews_part and _is_outdated(prefix, request))
     n_resumed_shards = 0
@@ -220,10 +220,7 @@ def _is_outdated(prefix: Path, request: Request) -> bool:
     found = manifest.read(path)
     if found.settings != request.settings:
         return False
-    paths = [manifest.output_path(found, entry) for entry in found.outputs]
-    return found.request != request.digest or not all(
-        manifest.matches(path, entry) for path, entry in zip(paths, found.outputs, strict=True)
-    )
+    return found.request != request.digest or not datasets.is_intact(prefix)
 
 
 def _job(shards: Sequence[Path], request: Request) -> str:

@@ -142,6 +142,14 @@ def prefix_of(found: Manifest) -> Path:
     return found.path.parent / found.path.name.removesuffix(MANIFEST_SUFFIX)
 
 
+def is_intact(prefix: Path) -> bool:
+    """Whether the files of a complete dataset are those of its manifest, by their checksums."""
+    path = with_suffix(prefix, MANIFEST_SUFFIX)
+    found = manifest.read(path)
+    entries = ((manifest.output_path(found, entry), entry) for entry in found.outputs)
+    return manifest.is_intact(path) and all(manifest.matches(*entry) for entry in entries)
+
+
 def is_complete(prefix: Path, request: Request) -> bool:
     """Whether the dataset at `prefix` is the requested one and complete."""
     try:
