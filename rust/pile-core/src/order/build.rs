@@ -113,8 +113,8 @@ struct BuiltArrays {
 }
 
 /// Builds an order and writes its files, each atomically. `labels` is the parallel dataset of labels, if
-/// there is one: `pack_until_overflow` and `unpacked` exclude documents whose labels are all masked, and the other rules
-/// ignore it.
+/// there is one: `pack_until_overflow` and `unpacked` exclude documents whose labels are all masked, and the other
+/// rules ignore it.
 ///
 /// # Errors
 /// Those of the rule, no samples, or files that cannot be written.

@@ -7,8 +7,8 @@ use crate::{Error, Result};
 
 /// Returns the documents of train, valid and test for a split such as `969,30,1` (or `8/1/1`).
 ///
-/// As in the reference, sizes are computed in float64 and rounded half to even, missing shares are 0 and a fourth one or
-/// more are ignored.
+/// As in the reference, sizes are computed in float64 and rounded half to even, missing shares are 0, and shares after
+/// the third are ignored.
 ///
 /// # Errors
 /// A split that is not numbers, has negative numbers, or sums to zero.
