@@ -783,9 +783,9 @@ def build_order(
         drop_last_partial: Whether a partial last sample is dropped. For `megatron` only.
         documents: The first document to use and the end; None for all.
         allow_chopped: Whether documents longer than a sample are cut. Otherwise they are excluded. `packed`
-            always cuts.
-        labels: A parallel dataset of labels. Documents whose labels are all masked are excluded, except by
-            `packed`.
+            and `megatron` always cut.
+        labels: A parallel dataset of labels. `pack_until_overflow` and `unpacked` exclude documents whose
+            labels are all masked; the other rules ignore it.
         on_progress: Called with the samples built so far.
 
     Returns:
@@ -964,7 +964,8 @@ class SuffixIndex:
 
         Returns:
             The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of
-            occurrences that end with their document. 0. The number of tokens of the context that was used.
+            occurrences that end with their document. 0, as no occurrence of tokens ends within a token. The
+            number of tokens of the context that was used.
         """
     def next_after_text(
         self, text: str, longest: bool

@@ -26,6 +26,7 @@ pub fn to_python<'py>(
     py.import("json")?.call_method1("loads", (json,))
 }
 
+/// The rules by which records are read.
 pub fn rules(text_field: &str, skip_bad_records: bool, max_record: u64) -> Rules {
     Rules {
         text_field: text_field.to_owned(),
@@ -275,9 +276,9 @@ pub fn train_tokenizer<'py>(
 ///     drop_last_partial: Whether a partial last sample is dropped. For `megatron` only.
 ///     documents: The first document to use and the end; None for all.
 ///     allow_chopped: Whether documents longer than a sample are cut. Otherwise they are excluded. `packed`
-///         always cuts.
-///     labels: A parallel dataset of labels. Documents whose labels are all masked are excluded, except by
-///         `packed`.
+///         and `megatron` always cut.
+///     labels: A parallel dataset of labels. `pack_until_overflow` and `unpacked` exclude documents whose
+///         labels are all masked; the other rules ignore it.
 ///     on_progress: Called with the samples built so far.
 ///
 /// Returns:

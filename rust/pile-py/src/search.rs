@@ -43,8 +43,14 @@ impl<'py> FromPyObject<'_, 'py> for Ids {
         if any.is_instance_of::<PyList>() || any.is_instance_of::<PyTuple>() {
             return any.extract().map(Self);
         }
-        // Arrays of these types are read without a Python object for each id.
+        // Arrays of these types, those of datasets and of tokenizers among them, are read without a Python object for
+        // each id.
         if let Ok(ids) = any.extract::<PyReadonlyArray1<'_, u16>>() {
+            return Ok(Self(
+                ids.as_array().iter().map(|id| i64::from(*id)).collect(),
+            ));
+        }
+        if let Ok(ids) = any.extract::<PyReadonlyArray1<'_, i32>>() {
             return Ok(Self(
                 ids.as_array().iter().map(|id| i64::from(*id)).collect(),
             ));
@@ -240,7 +246,8 @@ impl SuffixIndex {
     ///
     /// Returns:
     ///     The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of
-    ///     occurrences that end with their document. 0. The number of tokens of the context that was used.
+    ///     occurrences that end with their document. 0, as no occurrence of tokens ends within a token. The
+    ///     number of tokens of the context that was used.
     fn next_tokens<'py>(
         &self,
         py: Python<'py>,

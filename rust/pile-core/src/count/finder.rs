@@ -1,13 +1,14 @@
 //! Finds every occurrence of many terms in a text, overlapping ones included.
 //!
-//! The text is processed in blocks, and each block by filters, which yield the offsets where a term may start:
+//! The text is processed in blocks. The offsets of a block are tested with filters for whether a term may start there:
 //!
-//! 1. All offsets pass a bitmap for terms of one or two bytes, and a filter of the first three bytes of longer terms.
-//! 2. Offsets that passed the filter pass another one, of the first four bytes of terms of four bytes or more.
-//! 3. Offsets that passed one of these filters pass a filter for each length from three to seven bytes, and for the
-//!    first eight bytes of longer terms. Those that pass again are looked up in the table of that length.
+//! 1. All offsets are tested with a bitmap of the terms of one or two bytes, and with a filter of the first three bytes
+//!    of longer terms.
+//! 2. Offsets that passed that filter are tested with one of the first four bytes of terms of four bytes or more.
+//! 3. Each length from three to seven bytes, and the first eight bytes of longer terms, has a filter and a table, which
+//!    are asked at the offsets that passed the filter of three or of four bytes.
 //!
-//! So an offset where no term starts mostly takes two steps, for any number of terms.
+//! So an offset where no term starts mostly takes the two tests of step 1, for any number of terms.
 //!
 //! The loops over offsets have no branches that depend on the text, as a processor would often mispredict them: each
 //! offset is written to the end of the output list, whose length then grows by 0 or 1.
@@ -110,7 +111,7 @@ impl Finder {
             candidates,
             hits,
         } = buffers;
-        // At the end of the text, the bytes of an earlier block remain after it. They can only yield offsets too
+        // At the end of the text, the bytes of an earlier block follow it. They can only yield offsets too
         // close to the end, which `FinderBlock::with_space_for` removes.
         let n = text.len().min(bytes.len());
         bytes[..n].copy_from_slice(&text[..n]);

@@ -9,8 +9,8 @@ use crate::{Result, io::spawn};
 
 /// Calls `work` with each number below `n`, and `sink` with the results in the order of the numbers.
 ///
-/// Each thread has a state of its own, which `work` gets as its second argument. A thread waits while one of its
-/// results is not taken, so at most two results per thread are in memory.
+/// Each thread has a state of its own, which `work` gets as its second argument. A thread computes one result ahead of
+/// the one that waits for `sink`, so at most two results per thread are in memory.
 ///
 /// # Errors
 /// The first error of `work` in the order of the numbers, or an error of `sink`.

@@ -82,7 +82,7 @@ impl PrefixFilter {
 /// The terms of one or two bytes, in tables indexed by these bytes.
 #[derive(Debug)]
 pub(super) struct ShortTerms {
-    /// A bit for each two bytes: whether a term starts a text with them.
+    /// A bit for each two bytes: whether a text that starts with them starts with a term.
     bits: Box<[u64; 1 << 10]>,
     by_one_byte: Box<[u32; 1 << 8]>,
     has_one_byte: bool,

@@ -26,7 +26,7 @@ struct SubsetNumbers {
 }
 
 impl Subsets {
-    /// Gives `names` the first numbers. If `by_subset` is off, all documents are in group 0.
+    /// Gives `names`, those of a resumed job, the first numbers. If `by_subset` is off, all documents are in group 0.
     pub(super) fn new(by_subset: bool, names: &[GroupName]) -> Result<Self> {
         let mut numbers = SubsetNumbers::default();
         for name in names {

@@ -1,8 +1,8 @@
 //! Counts occurrences of terms, the texts that contain them, and how often terms occur together.
 //!
-//! A unit is a document, or one document's part of a training sample. **A term occurs where its bytes occur in the
-//! text.** Overlapping occurrences all count. As a whole word, a term occurs only where no word character (`\w` of
-//! Unicode Technical Standard 18) directly precedes or follows it.
+//! A unit is a document, or a training sample, in which the part of each document is a text of its own. **A term
+//! occurs where its bytes occur in the text.** Overlapping occurrences all count. As a whole word, a term occurs only
+//! where no word character (`\w` of Unicode Technical Standard 18) directly precedes or follows it.
 
 use std::iter;
 

@@ -5,7 +5,8 @@ use std::{ops::Range, path::Path};
 use super::{documents::Documents, ranks::Ranks};
 use crate::{Result, io::ExternalSort, progress::Progress};
 
-/// For each document the preferred document with the same text, which may be itself.
+/// For each document the preferred one of its group, which may be itself: of the documents with the same hash, and once
+/// `verify_copies` has run, with the same text.
 pub(super) struct ExactGroups {
     pub(super) preferred: Vec<u32>,
 }
@@ -37,7 +38,8 @@ pub(super) fn group_by_hash(
     folder: &Path,
     progress: &Progress,
 ) -> Result<ExactGroups> {
-    // 96 bits of the hash, then the rank. All members of a group are verified later.
+    // The low 96 bits of the hash, then the rank, so that the first member of a group is the preferred one. All members
+    // are verified later.
     let mut sort = ExternalSort::new(folder, "hashes", memory);
     documents.for_each(|document, _, row| {
         let rank = ranks.of_document[document as usize];

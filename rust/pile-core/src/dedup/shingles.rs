@@ -11,8 +11,8 @@ pub(super) const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Hashes the shingles of texts. Its buffers are reused.
 ///
-/// A shingle's hash is that of a number whose digits are the hashes of its words or characters. Each word is hashed
-/// once: the number of the next shingle is computed from the last one.
+/// A shingle's hash is that of a number in base [`BASE`], modulo 2^64, whose digits are the hashes of its words or
+/// characters. Each word is hashed once: the number of the next shingle is computed from the last one.
 #[derive(Debug, Clone)]
 pub struct Shingler {
     shingle: Shingle,
@@ -27,7 +27,7 @@ struct Window {
     /// A ring of the last digits, zeros at first.
     digits: Vec<u64>,
     next: usize,
-    /// The number of the last digits.
+    /// The number that these digits write.
     number: u64,
     n_digits: usize,
     hashes: Vec<u64>,
@@ -74,7 +74,7 @@ impl Shingler {
         }
     }
 
-    /// The distinct hashes of the shingles of `text`, ascending. None if the text is shorter than a shingle.
+    /// The distinct hashes of the shingles of `text`, ascending; empty if the text is shorter than a shingle.
     pub fn distinct(&mut self, text: &str) -> &[u64] {
         let (window, power) = (&mut self.window, self.power);
         window.clear();

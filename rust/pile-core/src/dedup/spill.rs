@@ -57,7 +57,8 @@ struct SpilledDocument {
     data: Vec<u8>,
 }
 
-/// Reads the shards with needed documents that the state does not have yet, and saves the state after each.
+/// Reads the shards with needed documents that the state does not have yet, and saves the state after each. A resumed
+/// job finds the same needed documents, so the shards of an earlier run have them.
 pub(super) fn spill_documents(
     config: &DedupConfig,
     scratch: &mut Scratch,
@@ -100,7 +101,7 @@ fn spill_shard(
     map_blocks(
         std::slice::from_ref(path),
         &config.rules,
-        0,
+        0, // The first shard of the slice.
         workers,
         progress,
         spill,
@@ -219,6 +220,7 @@ impl<'a> SpilledDocuments<'a> {
             .as_ref()
             .ok_or_else(|| missing(std::path::Path::new("the second pass").into()))?;
         let n = index.bytes().len() / size_of::<IndexRow>();
+        // Ascending by document, as `map_blocks` passes blocks in the order of the data.
         let rows: &[IndexRow] = numbers(index, 0, n as u64)?;
         let found = rows.binary_search_by_key(&u64::from(document), |row| row[0]);
         let [_, start, n_shingles, n_text_bytes] = match found {

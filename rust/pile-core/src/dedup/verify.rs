@@ -26,7 +26,7 @@ const CHUNK_DOCUMENTS: usize = 1 << 14;
 /// Bins of [`PairCounts::histogram`].
 const N_BINS: u64 = 100;
 
-/// Removes the documents from their groups whose texts differ from the preferred member's.
+/// Removes documents whose texts differ from the preferred member's from their groups.
 pub(super) fn verify_copies(
     groups: &mut ExactGroups,
     spilled: &SpilledDocuments<'_>,
@@ -178,6 +178,7 @@ fn map_chunk<T: Sync, R: Send>(
     let n_per_thread = items.len().div_ceil(n_threads.max(1)).max(1);
     let work = &work;
     let parts = thread::scope(|scope| {
+        // `Iterator::map` by its path: the type of `part` is only known from the use of `start`.
         let start = |part| {
             spawn(scope, move || {
                 Iterator::map(<[T]>::iter(part), work).collect::<Result<Vec<R>>>()

@@ -1,4 +1,5 @@
-//! Sorts records of a fixed size within a memory limit. Sorted runs that do not fit are in a folder.
+//! Sorts records of a fixed size within a memory limit. If they do not fit, sorted runs are written to a folder and
+//! merged.
 
 use std::{
     cmp::Reverse,
@@ -45,7 +46,7 @@ impl<T: Pod + Ord> ExternalSort<T> {
 
     /// Adds a record.
     pub(crate) fn push(&mut self, record: T) -> Result<()> {
-        // While the buffer grows, it is in memory one and a half times.
+        // A buffer that doubles to this capacity is in memory one and a half times: the old half and the new buffer.
         let capacity = self.memory as usize / 3 * 2 / size_of::<T>();
         if self.buffer.len() >= capacity.max(4) {
             self.spill()?;
@@ -101,7 +102,7 @@ impl<T: Pod + Ord> ExternalSort<T> {
         self.merge(&runs, &mut checked)
     }
 
-    /// Merges the first runs, which were merged the least, into one, which becomes the last.
+    /// Merges the first [`FAN_IN`] runs, which were merged the least often, into one, which becomes the last.
     fn merge_first_runs(&mut self, progress: &Progress) -> Result<()> {
         let merged: Vec<PathBuf> = self.runs.drain(..FAN_IN).collect();
         let mut run = self.next_run()?;

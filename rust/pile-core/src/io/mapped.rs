@@ -60,8 +60,8 @@ fn registry() -> MutexGuard<'static, Registry> {
     REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Checks that no file became shorter while it was mapped, since the last check: called before what was
-/// made from it is published.
+/// Checks that no file became shorter while it was mapped. Called before what was made from it is published. A file
+/// that is no longer mapped is reported once.
 ///
 /// # Errors
 /// [`crate::ErrorKind::Format`] for one that did.

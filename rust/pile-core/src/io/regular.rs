@@ -15,7 +15,7 @@ use crate::{Error, Result};
 pub fn open_regular(path: &Path) -> Result<File> {
     let fail = |err| Error::io(path, err);
     check(path, fs::metadata(path).map_err(fail)?.file_type())?;
-    // Another process may replace the file by a pipe since: O_NONBLOCK keeps `open` from waiting for a writer.
+    // Another process may have replaced the file by a pipe: O_NONBLOCK keeps `open` from waiting for a writer.
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)

@@ -51,7 +51,7 @@ pub struct OrderConfig {
     pub seed: u32,
     /// The documents to use; all if `None`.
     pub documents: Option<Range<u64>>,
-    /// Whether documents longer than a sample are cut, else excluded. `packed` orders always cut.
+    /// Whether documents longer than a sample are cut, else excluded. `packed` and Megatron-LM orders always cut.
     pub allow_chopped: bool,
 }
 
@@ -113,7 +113,8 @@ struct BuiltArrays {
 }
 
 /// Builds an order and writes its files, each atomically. `labels` is the parallel dataset of labels, if
-/// there is one: documents whose labels are all masked are excluded, except by `packed`.
+/// there is one: `pack_until_overflow` and `unpacked` exclude documents whose labels are all masked, and the other
+/// rules ignore it.
 ///
 /// # Errors
 /// Those of the rule, no samples, or files that cannot be written.

@@ -35,7 +35,7 @@ pub struct Change {
     pub offset: u64,
     /// The tokens that the sample has there.
     pub tokens: Vec<i64>,
-    /// Whether the tokens are a text of their own.
+    /// What the intervention did.
     pub kind: ChangeKind,
 }
 
@@ -239,6 +239,7 @@ impl Samples for ChangedSamples {
                 );
                 return Err(Error::argument(what));
             }
+            // A replaced token stays in the span of its document. `TrainingOrder::read_spans` writes its new value.
             if change.kind == ChangeKind::Replaced {
                 continue;
             }

@@ -80,8 +80,11 @@ impl IndexedSamples {
     /// Opens the arrays, in constant time.
     ///
     /// # Errors
-    /// A file is missing or malformed, or the three do not belong together.
+    /// A file is missing or malformed, the three do not belong together, or a sample has no tokens.
     pub fn open(stem: &Path, layout: SampleLayout) -> Result<Self> {
+        if layout.seq_length.checked_add(layout.extra).unwrap_or(0) == 0 {
+            return Err(Error::argument("a sample must have at least one token"));
+        }
         let samples = Self {
             layout,
             doc_idx: AnyArray::open(&array_path(stem, "doc_idx"), 1)?,
@@ -140,7 +143,8 @@ impl IndexedSamples {
         self.shuffle_idx.get(again, 0).ok_or_else(no_sample)
     }
 
-    /// Whether the document after a sample exists: GPT-NeoX appends its first token.
+    /// Whether GPT-NeoX can read a sample: it takes the sample's last token from the entry at which the next sample
+    /// starts, which after the last sample may be one past the end.
     fn is_readable(&self, sample: u64) -> bool {
         self.start(sample + 1)
             .is_none_or(|next| next.entry < self.doc_idx.n_rows())
@@ -195,13 +199,12 @@ impl IndexedSamples {
                 break;
             }
             // The sample's part of this copy, cut to the span.
-            let from = if start.entry == entry { start.token } else { 0 }.max(span.start);
-            let to = if end.entry == entry {
-                end.token
-            } else {
-                span_end
-            }
-            .min(span_end);
+            let from_start = if start.entry == entry { start.token } else { 0 };
+            let from = from_start.max(span.start);
+            let to = match end.entry == entry {
+                true => end.token.min(span_end),
+                false => span_end,
+            };
             if from >= to {
                 continue;
             }

@@ -7,7 +7,8 @@ use crate::{Error, Result};
 
 /// Returns the documents of train, valid and test for a split such as `969,30,1` (or `8/1/1`).
 ///
-/// As in the reference, sizes are computed in float64 and rounded half to even.
+/// As in the reference, sizes are computed in float64 and rounded half to even, missing shares are 0, and shares after
+/// the third are ignored.
 ///
 /// # Errors
 /// A split that is not numbers, has negative numbers, or sums to zero.
@@ -95,10 +96,10 @@ pub struct BlendArrays {
 }
 
 /// Returns GPT-NeoX's blend: each sample comes from the dataset with the largest deficit relative to its
-/// weight, the first of equals.
+/// weight, the first of equals. `weights` sum to one: see [`normalized_weights`].
 ///
 /// # Errors
-/// More than 255 datasets, or too little memory.
+/// No datasets or more than 255, or too little memory.
 pub fn blend(weights: &[f64], n_samples: u64) -> Result<BlendArrays> {
     if weights.is_empty() || weights.len() > usize::from(u8::MAX) {
         return Err(Error::argument(format!(

@@ -256,6 +256,7 @@ impl<S: TokenSource> TrainingOrder<S> {
     /// # Errors
     /// As [`Self::read_batch`].
     pub fn read_samples(&self, positions: &[u64], out: &mut [u8]) -> Result<()> {
+        // Not 0: no kind of order has samples without tokens.
         let row_bytes = self.sample_length() as usize * self.source.token_type().n_bytes();
         let n_bytes = out.len();
         let mut rows = out.chunks_exact_mut(row_bytes);

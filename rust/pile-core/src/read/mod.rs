@@ -2,8 +2,7 @@
 //!
 //! A shard is one of:
 //! - JSON records, one per line, such as `{"text": ..., "meta": {"pile_set_name": ...}}` in the Pile:
-//!   `.jsonl`, `.ndjson` or
-//!   `.json`, also compressed; or standard input or a pipe;
+//!   `.jsonl`, `.ndjson` or `.json`, also compressed; or standard input or a pipe;
 //! - a column of texts: `.parquet`;
 //! - one document: `.txt`, also compressed.
 //!
@@ -19,6 +18,7 @@ mod parquet;
 mod pipeline;
 mod record;
 mod record_edit;
+// Public for the fuzz targets.
 pub mod reference;
 mod rewrite;
 mod rules;

@@ -18,7 +18,7 @@ use crate::{Error, Result, io::open_regular};
 /// A record that was read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundRecord {
-    /// The bytes as stored, without a line end. A row has those of its text.
+    /// The decompressed bytes of the line, without its line feed; of a parquet row, the bytes of its text.
     pub bytes: Vec<u8>,
     /// The text.
     pub text: String,
@@ -29,7 +29,9 @@ pub struct FoundRecord {
 /// # Errors
 /// The shard is no regular file, is damaged or ends before the record, or the record is bad.
 pub fn read_record(path: &Path, rules: &Rules, record: u64) -> Result<FoundRecord> {
+    // A stream is refused before it is read: a record of it cannot be read again.
     open_regular(path)?;
+    // Bad records before this one must not stop the search. This one is an error if it is bad: see `Block::record`.
     let rules = Rules {
         bad_records: BadRecords::Skip,
         ..rules.clone()
@@ -72,7 +74,8 @@ pub fn read_record_at(
     let mut n_before = byte_start;
     if matches!(compression, Compression::None | Compression::StandardInput) {
         let fail = |err| Error::io(path, err);
-        // The system refuses positions that no file can have.
+        // The system refuses positions that no file can have. From the end, reading says that the shard ends before
+        // the record, as in a compressed shard.
         let n_file = file.metadata().map_err(fail)?.len();
         file.seek(SeekFrom::Start(byte_start.min(n_file)))
             .map_err(fail)?;
@@ -105,7 +108,7 @@ fn read_some(path: &Path, stream: &mut Stream, n_bytes: u64, out: &mut Vec<u8>) 
     }
 }
 
-/// The text of a record of the shard at `path`, given the record's bytes; `None` if it has none.
+/// The text of a record of the shard at `path`, given the record's bytes; `None` if the record is bad.
 #[must_use]
 pub fn record_text(path: &Path, record: &[u8], text_field: &str) -> Option<String> {
     match ShardFormat::named(path) {

@@ -24,7 +24,7 @@ pub fn parse<'a>(line: &'a str, text_field: &str) -> Result<Document<'a>, String
 }
 
 /// Constants that Python's json writes for floats and that are not JSON, each with a number of the same
-/// length: replacing them keeps the offsets in error messages.
+/// length: replacing them keeps the offsets in error messages, and those of the values that `record_edit` changes.
 const CONSTANTS: [(&str, &str); 2] = [("NaN", "0.0"), ("Infinity", "1.000000")];
 
 /// Removes the number from an error message that quotes one: it may be the replacement of a constant, which the
@@ -188,7 +188,7 @@ fn replace_surrogates(bytes: Cow<'_, [u8]>) -> (Cow<'_, str>, u64) {
     (Cow::Owned(text), n)
 }
 
-/// The keys and values of an object, in order. Keys may be repeated.
+/// The keys and values of an object, in order. Keys may be repeated; as in Python, the last one counts.
 pub(super) struct ObjectPairs<'a>(Vec<(JsonText<'a>, &'a RawValue)>);
 
 impl<'a> ObjectPairs<'a> {
@@ -259,7 +259,8 @@ impl<'de> Visitor<'de> for StringsVisitor {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Strings<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As bytes, since serde_json rejects lone surrogates in a `str`. JSON allows them.
+        // As bytes, since serde_json rejects lone surrogates in a `str`. JSON allows them. Asked for bytes, serde_json
+        // also passes an array, to `visit_seq`.
         deserializer.deserialize_bytes(StringsVisitor)
     }
 }

@@ -19,11 +19,11 @@ use super::{
 };
 use crate::io::prefetch;
 
-/// Searches that are interleaved. A core has some ten to twenty cache misses in flight; more searches than that
-/// also cover the time between them.
+/// Searches that are interleaved. A core can wait for some ten to twenty cache misses at once. There are more searches
+/// than that, so that it also has misses to wait for while it compares.
 const LANES: usize = 32;
 
-/// A binary search for the first sample whose key an n-gram allows.
+/// A binary search for the first sample whose key is not below those of an n-gram.
 #[derive(Debug)]
 struct SampleSearch<'q, T> {
     /// The index of the n-gram in its batch.
@@ -366,8 +366,8 @@ fn samples_in(suffixes: &Range<u32>) -> Range<u32> {
     suffixes.start.div_ceil(SAMPLE_STRIDE)..suffixes.end.div_ceil(SAMPLE_STRIDE)
 }
 
-/// Where a boundary between suffixes can be if `sample` is the first sample at or after it: after the sample
-/// before, up to `sample`, within `suffixes`.
+/// The range, within `suffixes`, in which a boundary is if `sample` is the first sample at or after it: after the
+/// sample before, up to `sample`. `sample` is one of [`samples_in`] or its end.
 fn up_to_sample(suffixes: &Range<u32>, sample: u32) -> Range<u32> {
     let start = match sample > samples_in(suffixes).start {
         true => (sample - 1) * SAMPLE_STRIDE + 1,

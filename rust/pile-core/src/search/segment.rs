@@ -37,8 +37,8 @@ const MAGIC: &[u8; 8] = b"PILESUFF";
 /// add 1/8 byte a token to the index.
 pub(super) const SAMPLE_STRIDE: u32 = 64;
 
-/// Most ranks in a prefix key. Of 4,096 ids or more, no more fit into 64 bits; for fewer ids, longer keys
-/// rarely tell two sampled suffixes apart.
+/// Most ranks in a prefix key. With 4,096 ids or more, a fifth one does not fit into 64 bits; with fewer ids, longer
+/// keys rarely tell two sampled suffixes apart.
 const MAX_KEY_TOKENS: u32 = 4;
 
 /// The documents and tokens of a segment.
@@ -335,7 +335,8 @@ impl<T: StoredToken> SegmentView<'_, T> {
             .map_or(&[], |rank| self.alphabet.bytes(rank))
     }
 
-    /// The rank of the token at a depth of a suffix; None if the document ends before it.
+    /// The rank of the token at a depth of a suffix; None if the document ends before it. The document has the tokens
+    /// before that depth: only the last of them is checked for the end.
     #[inline]
     pub(super) fn rank_at(&self, suffix: u32, depth: usize) -> Option<u32> {
         let position = self.suffixes[suffix as usize] as usize + depth;

@@ -112,7 +112,7 @@ impl SuffixIndex {
     }
 
     /// For each boundary, the earliest byte from which the text up to the boundary is the end of a token; the
-    /// boundary itself if there is none.
+    /// boundary itself if there is none. A span extends at most so far to the left.
     fn earliest_starts(&self, text: &[u8], boundaries: Range<usize>) -> Vec<usize> {
         let mut earliest: Vec<usize> = boundaries.clone().collect();
         let max_token_bytes = self.alphabet().max_token_bytes();
@@ -200,7 +200,8 @@ impl<'a> SpanSearch<'a> {
         }
         while start < self.boundaries.end {
             // A match that ends at or before `known_end` is within a known one or too short, as no span of
-            // this boundary or of a later one starts before `earliest`.
+            // this boundary or of a later one starts before `earliest`. It never decreases, as `next_start` requires:
+            // `earliest_from` and `known_ends` ascend.
             let earliest = self.earliest_from[start - self.boundaries.start];
             let known_end = self.known_end(earliest).max(earliest + self.min_bytes - 1);
             match walker.next_start(known_end, start..self.boundaries.end) {

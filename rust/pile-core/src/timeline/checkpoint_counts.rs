@@ -63,7 +63,8 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
     }
 
     /// Counts terms within each document's part of a sample, and calls `report` at each checkpoint with the
-    /// counts up to it. An occurrence that the boundary of two samples cuts is not counted.
+    /// counts up to it. The units are samples: one with a term in the parts of two documents counts once. An occurrence
+    /// that the boundary of two samples cuts is not counted.
     ///
     /// # Errors
     /// Checkpoints that do not ascend or are beyond the order, an order that cannot be read, an error of `report`, or a stop.
@@ -76,6 +77,7 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
         let count = |sample: u64, state: &mut Option<(TermCounter<'t>, Vec<u8>)>| {
             let (counter, text) =
                 state.get_or_insert_with(|| (TermCounter::new(terms), Vec::new()));
+            // All samples are of one group, so this returns no counts: `take` does.
             counter.begin(0);
             let tokens = self.order.tokens(sample)?;
             let mut first = 0;

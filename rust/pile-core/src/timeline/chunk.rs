@@ -130,8 +130,8 @@ impl<'a> Chunk<'a> {
         Ok(())
     }
 
-    /// Extends the last span within its document by at least `n_bytes` bytes, or to the document's end.
-    /// Returns the number of bytes before the extension.
+    /// Extends the last span within its document by at least `n_bytes` bytes, or to the document's end, so that an
+    /// occurrence that begins in the span is found whole. Returns the number of bytes before the extension.
     pub(super) fn look_ahead(
         &mut self,
         source: &impl TokenSource,
@@ -144,6 +144,7 @@ impl<'a> Chunk<'a> {
         };
         let mut span = last.span;
         let length = source.document_length(span.document)?;
+        // Most tokens have a byte or more, so the first `n_bytes` tokens are nearly always enough.
         while self.n_bytes < before + n_bytes && span.start + span.length < length {
             let more = Span {
                 document: span.document,
@@ -217,7 +218,7 @@ impl<'a> Chunk<'a> {
         self.spans.last().map_or(0, |last| last.first_byte)
     }
 
-    /// Tokens whose ids decode to no bytes.
+    /// Tokens whose ids decode to no bytes, those looked ahead included.
     pub(super) fn n_without_bytes(&self) -> u64 {
         self.n_without_bytes
     }

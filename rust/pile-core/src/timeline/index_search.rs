@@ -77,7 +77,7 @@ impl<'a> IndexSearch<'a> {
     }
 
     /// Makes byte offsets relative to the document: adds the bytes of the tokens before each occurrence's
-    /// first one. The occurrences are sorted by document and token, so that each document is decoded once.
+    /// first one. The occurrences are sorted by document and token, so that no token is read twice.
     fn add_bytes_before(&self, occurrences: &mut [Occurrence]) -> Result<()> {
         let dataset = self.index.dataset();
         for same_document in occurrences.chunk_by_mut(|a, b| a.document == b.document) {
@@ -105,7 +105,7 @@ impl<'a> IndexSearch<'a> {
 }
 
 /// An [`IndexSearch`] of the documents of an order with interventions, and a scan of the inserted texts, which the
-/// index lacks. They are the documents after those of the index.
+/// index lacks. They are the documents after those of the index. The two limit their occurrences separately.
 #[derive(Debug)]
 pub struct WithInsertedTexts<'a> {
     /// Finds the texts in the documents.

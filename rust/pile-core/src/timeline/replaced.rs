@@ -20,8 +20,8 @@ use crate::{
     tokens::{Span, TokenSource, TokensInMemory},
 };
 
-/// Samples whose changes are searched together. It bounds the memory of a search; each batch costs one pass over
-/// the order's arrays.
+/// Samples whose changes are searched together. It bounds the memory of a search, which holds the tokens of these rows
+/// and of the rows around them; each batch costs one pass over the order's arrays.
 const BATCH_SAMPLES: usize = 1 << 16;
 
 /// A document's part of a sample, with at least one replaced token.
@@ -53,7 +53,7 @@ impl Passage {
     /// Appends a row's part of the document, which may begin with tokens that the passage has already. Returns false if
     /// the part does not continue the passage, or if the row shows other tokens for those they share.
     fn extend(&mut self, part: &Passage) -> bool {
-        if self.tokens.is_empty() || part.start > self.end() {
+        if self.tokens.is_empty() || !(self.start..=self.end()).contains(&part.start) {
             return false;
         }
         let n_shared = (self.end() - part.start) as usize;
@@ -118,7 +118,7 @@ pub(super) fn sightings_with_replaced_tokens<S: TokenSource>(
     for samples in samples.chunks(BATCH_SAMPLES) {
         found.append(&mut search.batch(samples, progress)?);
     }
-    // Rows of two samples may both show an occurrence's replaced tokens; it was then found for each.
+    // An occurrence may hold replaced tokens of two samples; it was then found for each, with the same parts.
     found.sort_by_cached_key(|parts: &Vec<Sighting>| training_order_key(parts));
     found.dedup();
     Ok(found)
@@ -180,8 +180,8 @@ impl<S: TokenSource> Search<'_, S> {
         Ok(())
     }
 
-    /// A span of a document with, before and after it, all tokens that an occurrence of `longest` bytes which holds a
-    /// token of the span may hold too.
+    /// A span of a document, extended on both sides to all tokens that an occurrence may hold if it has `longest` bytes
+    /// and a token of the span.
     fn window(&self, span: Span, longest: u64) -> Result<Span> {
         let source = self.changed.base().source();
         let length = source.document_length(span.document)?;

@@ -73,7 +73,7 @@ impl TokenType {
         }
     }
 
-    /// Appends the stored bytes of ids, which are at most [`Self::max_id`].
+    /// Appends the stored bytes of ids, little-endian. The caller has checked that they are at most [`Self::max_id`].
     pub fn encode_all(self, ids: &[u32], out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + ids.len() * self.n_bytes(), 0);
@@ -84,6 +84,7 @@ impl TokenType {
                     *slot = (*id as u16).to_le_bytes();
                 }
             }
+            // The crate is for little-endian processors only, so the bytes in memory are those stored.
             Self::I32 => out[start..].copy_from_slice(bytemuck::cast_slice(ids)),
         }
     }

@@ -30,11 +30,12 @@ pub struct MergeConfig {
     pub folder: PathBuf,
     /// The files are `NAME.bin`, `NAME.idx` and `NAME.provenance`.
     pub name: String,
-    /// Names the inputs. Unfinished files are resumed only by a job of the same name.
+    /// Names the inputs by their content, which is not compared before a job is resumed unless `bin_sha256` is given.
+    /// Unfinished files are resumed only by a job of the same name.
     pub job: String,
     /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
     pub discard: bool,
-    /// The SHA-256 that the tokens of each input must have, in hexadecimal; empty if none is known.
+    /// The SHA-256 that the tokens of each input must have, in hexadecimal, one for each input; empty if none is known.
     pub bin_sha256: Vec<String>,
 }
 
@@ -82,7 +83,8 @@ struct MergeState {
 /// Runs the job or resumes it. `progress` advances by bytes of tokens.
 ///
 /// # Errors
-/// An input is missing or damaged, has not the given checksum, or differs from the first in its token type.
+/// An input is missing or damaged, does not have the given checksum, or differs from the first in its token type; the
+/// folder has work of another job; the file system fails; or a stop.
 pub fn merge(config: &MergeConfig, progress: &Progress) -> Result<MergeSummary> {
     let inputs = config.inputs.iter();
     let inputs: Vec<CheckedInput> = inputs
@@ -143,6 +145,7 @@ impl CheckedInput {
         }
     }
 
+    /// Entries of its document array without the leading 0. The dataset itself counts sequences as documents.
     fn n_documents(&self) -> u64 {
         let (header, _) = self.dataset.index();
         if self.is_document_array_lost {

@@ -1,4 +1,5 @@
-//! Writing a dataset that survives a killed job: files that grow, and a state with their checked lengths.
+//! Writing a dataset that survives a killed job: files that grow, and a state with the lengths and checksums of what is
+//! finished.
 //!
 //! The tokens are appended to `NAME.bin` and the other values of the documents to one file per column. After each
 //! shard the files are synced and the state is replaced. A job that resumes truncates the files to the state
@@ -69,7 +70,8 @@ const COLUMNS: [&str; 5] = ["lengths", "byte_start", "byte_length", "record", "s
 impl BuildState {
     /// Whether the job of `config` may resume from this state. The finished shards must be its first ones,
     /// and reading them again must give the same documents. That is so if no record was skipped and the limit
-    /// on their length has not shrunk, or if records may be skipped and the limit is the same.
+    /// on their length has not shrunk, or if records may be skipped and the limit is the same: with a larger one, a
+    /// skipped record might be read.
     /// [`Scratch::open`] checks that the shards are unchanged.
     fn may_resume(&self, config: &BuildConfig) -> bool {
         let max_record = config.rules.max_record;

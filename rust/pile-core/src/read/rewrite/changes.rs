@@ -13,7 +13,8 @@ pub struct RecordColumns<'a> {
     pub records: &'a [u64],
 }
 
-/// Ranges that are cut from texts, ascending by shard, record and start. A record may have several.
+/// Ranges that are cut from texts, ascending by shard, record and start. A record may have several. The ranges are
+/// checked when they are cut, against the text.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cuts<'a> {
     /// The records.
@@ -108,7 +109,8 @@ impl RecordColumns<'_> {
     }
 }
 
-/// The changes of a shard that are still to be made, in the order of its records.
+/// The changes of a shard that are still to be made, in the order of its records. Lists of one entry a change: the
+/// cuts are `cut`, `starts` and `ends`; the marks are `marked` and the values of each member.
 #[derive(Debug, Clone)]
 pub(super) struct ShardChanges<'a> {
     removed: &'a [u64],
@@ -135,12 +137,13 @@ impl<'a> ShardChanges<'a> {
         firsts.into_iter().flatten().min().copied()
     }
 
-    /// Whether a record is to be marked.
+    /// Whether any record is still to be marked.
     pub(super) fn has_marks(&self) -> bool {
         !self.marked.is_empty()
     }
 
-    /// The change of a record, if it has one. Called for ascending records.
+    /// Takes the change of a record, if it has one. The caller takes that of [`Self::next_record`] until there are no
+    /// more, so none is passed over.
     ///
     /// # Errors
     /// The record has two changes.

@@ -39,7 +39,8 @@ use crate::{
 pub struct RewriteConfig<'a> {
     /// The shards. None may be a stream.
     pub shards: Vec<PathBuf>,
-    /// The name of each new shard in the folder. It has the ending of the shard, which is its compression.
+    /// The file name of each new shard in `folder`. A new shard has the format and compression of the old one, so its
+    /// name should end as the old one's does.
     pub names: Vec<String>,
     /// SHA-256 that each shard must have, in hexadecimal; empty for no check.
     pub sha256: Vec<String>,
@@ -80,7 +81,7 @@ pub struct RewrittenShard {
     pub n_marked: u64,
     /// Bytes of the texts that were left out, and of what was cut from others.
     pub n_text_bytes_removed: u64,
-    /// The new shard; `None` for a removed document that is a file.
+    /// The new shard; `None` for a shard of one document (`.txt`) that was removed.
     pub output: Option<WrittenShard>,
 }
 
@@ -202,7 +203,9 @@ impl RewriteConfig<'_> {
         }
         let distinct: BTreeSet<&String> = self.names.iter().collect();
         if distinct.len() < n || self.names.iter().any(|name| name.contains('/')) {
-            return Err(Error::argument("each shard needs another name, without /"));
+            return Err(Error::argument(
+                "each shard needs a different name, without /",
+            ));
         }
         if let Some(stream) = self.shards.iter().find(|path| is_stream(path)) {
             let what = "a stream can be read only once, so it cannot be written again";

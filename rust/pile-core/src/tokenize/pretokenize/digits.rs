@@ -93,7 +93,8 @@ impl BoundaryRule for DigitsRule {
         let words = run_starts(m.letter, carried.letter) | run_starts(m.other, carried.other);
         let numbers = match self.group {
             DigitGroup::One => (m.number | m.new_digit) & !block.byte_masks().continuation,
-            // GPT-2's pattern separates a run of numbers from new digits, which are of class `Other`.
+            // Whole runs; `Digits` has no groups of three. GPT-2's pattern separates a run of numbers from new digits,
+            // which are of class `Other`.
             _ => run_starts(m.number, carried.number) | run_starts(m.new_digit, carried.new_digit),
         };
         let next_text = block.next.letter | next_is_other(block);
@@ -133,6 +134,7 @@ impl BoundaryRule for DigitsRule {
 #[inline]
 fn next_is_other(block: &TextBlock<'_>) -> u64 {
     let at = block.at + BLOCK_BYTES;
+    // False at the end of the text, so `at` is inside it below.
     let is_other = block.next.other & 1 == 1;
     let is_new = is_other
         && block.next.non_ascii & 1 == 1

@@ -5,7 +5,8 @@
 //!
 //! Some tokenizers, such as GPT-NeoX's, have added tokens for runs of 2 to K spaces. They are removed from the
 //! text before the pattern is applied, so the text on each side is matched as if it ended there. If they are
-//! the only added tokens of normalized text, the rule finds them itself: each run is one pretoken.
+//! the only added tokens of normalized text, the rule finds them itself: each run is one pretoken, which
+//! `SpaceRuns` encodes as one or several tokens.
 
 use crate::tokenize::pretokenize::block_scanner::{
     BoundaryRule, ContractionFix, PretokenStarts, TextBlock, after, before, carry,
@@ -14,7 +15,7 @@ use crate::tokenize::pretokenize::block_scanner::{
 /// Finds the starts of pretokens by GPT-2's pattern.
 #[derive(Debug)]
 pub(crate) struct Gpt2Rule {
-    /// K, the longest run of spaces that is a token; 0 if no run is a token.
+    /// K, the longest run of spaces that is a token, at least 2; 0 if no run is a token.
     longest_run: usize,
     carried: Gpt2Carry,
     contractions: ContractionFix,
@@ -96,7 +97,8 @@ impl BoundaryRule for Gpt2Rule {
     ///   which the pattern's ` ?` takes along;
     /// - where a run of white space starts;
     /// - at the last character of a run of white space that text follows, as `\s+(?!\S)` stops before it;
-    /// - where a token run of spaces starts.
+    /// - where a token run of spaces starts;
+    /// - after a contraction, and not inside it: see [`ContractionFix`].
     #[inline]
     fn starts(&mut self, block: &TextBlock<'_>) -> PretokenStarts {
         let (m, next) = (block.classes, block.next);

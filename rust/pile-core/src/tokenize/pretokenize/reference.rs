@@ -47,7 +47,7 @@ fn is_line_end(c: char) -> bool {
     matches!(c, '\r' | '\n')
 }
 
-/// Length of a match of `\s+(?!\S)|\s+`.
+/// Length of a match of `\s+(?!\S)|\s+`: of a longer run before text, all but the last character.
 fn whitespace_len(chars: &[char]) -> usize {
     let n = run_len(chars, Class::Whitespace, 0);
     match n > 1 && n < chars.len() {
@@ -75,7 +75,7 @@ fn gpt2_len(chars: &[char]) -> usize {
 
 /// Length in characters of the first pretoken by cl100k's pattern.
 fn cl100k_len(chars: &[char], group: DigitGroup) -> usize {
-    // (?i:'s|'t|'re|'ve|'m|'ll|'d)
+    // (?i:'s|'t|'re|'ve|'m|'ll|'d). Without regard to case, an s is also a long s.
     for suffix in ["'s", "'ſ", "'t", "'re", "'ve", "'m", "'ll", "'d"] {
         let mut char_pairs = chars.iter().zip(suffix.chars());
         let is_equal = |(a, b): (&char, char)| *a == b || a.eq_ignore_ascii_case(&b);

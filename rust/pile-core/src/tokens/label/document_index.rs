@@ -47,7 +47,8 @@ impl<'a> DocumentIndex<'a> {
     /// Hashes and sorts all documents, and checks whether more than half end with `eod`.
     ///
     /// # Errors
-    /// A damaged dataset, or one of 2^32 - 1 documents or more.
+    /// A damaged dataset, or one of 2^32 - 1 documents or more: the job counts and labels documents with `u32`, of
+    /// which the largest has another meaning.
     pub fn new(
         dataset: &'a TokenDataset,
         eod: Option<u32>,
@@ -61,6 +62,7 @@ impl<'a> DocumentIndex<'a> {
                 format!("has {n} documents, more than the 4,294,967,294 that can be labelled");
             return Err(Error::malformed(dataset.prefix(), what));
         }
+        // Empty without `eod`: then all documents end with it, and the count is not used.
         let end = eod.map_or(Vec::new(), |eod| {
             let mut end = Vec::new();
             dataset.token_type().encode_all(&[eod], &mut end);
@@ -186,7 +188,7 @@ fn group_same_hash(
         are_equal = are_equal && tokens(key)? == first;
     }
     if !are_equal {
-        // A hash collision. The documents were read successfully above, so the defaults below are never used.
+        // A hash collision. `hash_documents` has read all documents, so the defaults below are never used.
         keys.sort_by_key(|key| (tokens(key).unwrap_or_default(), key[2]));
     }
     let same = |a: &HashKey, b: &HashKey| are_equal || tokens(a).ok() == tokens(b).ok();

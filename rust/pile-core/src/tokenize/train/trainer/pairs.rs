@@ -1,8 +1,9 @@
 //! The pairs of tokens that may be merged next.
 //!
-//! The count of a pair never rises after the pair first occurs: a merge only removes its neighbours. So pairs
-//! whose count is below a floor can be ignored until no other pair is left. Then all pairs are counted again with a
-//! lower floor. Most pairs are rare and are never merged, so this saves most of the memory and of the updates.
+//! The count of a pair never rises after the pair first occurs: a merge only creates pairs with its new token, whose
+//! text no earlier merge made. So pairs whose count is below a floor can be ignored until no other pair is left. Then
+//! all pairs are counted again with a lower floor. Most pairs are rare and are never merged, so this saves most of the
+//! memory and of the updates.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -41,7 +42,7 @@ pub(super) struct CandidatePairs {
     /// an earlier time; the current one is not larger.
     queue: BinaryHeap<(u64, Reverse<Pair>)>,
     floor: u64,
-    /// The lowest floor: the count below which no pair is merged.
+    /// The lowest floor, at least 1: the count below which no pair is merged.
     min_count: u64,
     /// Scratch of [`Self::merge`].
     before: NeighbourCounts,
@@ -126,12 +127,14 @@ impl CandidatePairs {
         });
     }
 
-    /// A floor below the current one. At least one pair reaches it, and not many more than `n_left`.
+    /// A floor below the current one, which not many more than `n_left` pairs reach, and nearly always at least one. If
+    /// none does, because several pairs share the largest sums, the next scan has a lower floor.
     fn lower_floor(&self, sums: &[u64], n_left: usize) -> u64 {
         let mut descending = sums.to_vec();
         let nth = n_left.min(N_SUMS - 1);
         let (above, nth_sum, _) = descending.select_nth_unstable_by(nth, |a, b| b.cmp(a));
         let largest = above.iter().max().unwrap_or(nth_sum);
+        // No pair that is still to be found reaches the current floor, even if a sum does.
         let floor = (largest.min(&self.floor) / FLOOR_RATIO).max(*nth_sum);
         floor.min(self.floor - 1).max(self.min_count)
     }
