@@ -290,6 +290,7 @@ fn a_group_too_large_for_memory_is_found_on_disk() {
         let config = PassagesConfig {
             memory: 0,
             every_copy,
+            job: every_copy.to_string(),
             discard: true,
             ..config(folder.path(), shards.clone(), 64)
         };
