@@ -28,7 +28,7 @@ help: ## List the targets.
 
 .venv/.data-packages: .venv/.uv constraints.txt pyproject.toml
 	@echo "installing the packages of the data tools"
-	@$(PIP) maturin click numpy rich zstandard
+	@$(PIP) maturin click numpy pyarrow rich zstandard
 	@touch $@
 
 .venv/.all-packages: .venv/.data-packages

@@ -8,8 +8,9 @@ run() {
 }
 
 run pile-tools sample demo/shards --megabytes 3 --canaries
-run pile-tools train-tokenizer demo/shards -o demo/tokenizer.json --vocab-size 2048
-run pile-tools tokenize demo/shards -o demo/tokens/sample --tokenizer demo/tokenizer.json
+run pile-tools dedup near demo/shards -o demo/deduped --protect demo/shards/canaries.json --report demo/deduped.html
+run pile-tools train-tokenizer demo/deduped -o demo/tokenizer.json --vocab-size 2048
+run pile-tools tokenize demo/deduped -o demo/tokens/sample --tokenizer demo/tokenizer.json
 run pile-tools order demo/tokens/sample --seq-length 256 --steps 500 --batch-size 8 --seed 1234
 run pile-tools batch demo/tokens --step 100 --row 0
 run pile-tools verify demo/tokens

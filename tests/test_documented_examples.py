@@ -46,11 +46,11 @@ def test_the_examples_of_orders_run(
 ) -> None:
     """On an order as the demo's, of words that are in these shards."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(shards, "demo/shards")
+    shutil.copytree(shards, "demo/deduped")
     shutil.copy(tokenizer, "demo/tokenizer.json")
     prefix = Path("demo/tokens/sample")
     config = TokenizeConfig(tokenizer=Path("demo/tokenizer.json"))
-    tokenize.run(find_shards(["demo/shards"]), prefix, config, threads=1)
+    tokenize.run(find_shards(["demo/deduped"]), prefix, config, threads=1)
     make_order(prefix, None, OrderConfig(seq_length=256, steps=500, batch_size=8))
     page = (DOCS / "order.md").read_text(encoding="utf-8")
     example = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
@@ -67,10 +67,10 @@ def test_the_examples_of_orders_run(
 def test_the_example_of_search_runs(
     shards: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(shards, tmp_path / "demo" / "shards")
+    shutil.copytree(shards, tmp_path / "demo" / "deduped")
     monkeypatch.chdir(tmp_path)
     prefix = Path("demo/tokens/sample")
-    tokenize.run(find_shards(["demo/shards"]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=1)
+    tokenize.run(find_shards(["demo/deduped"]), prefix, TokenizeConfig(tokenizer=tokenizer), threads=1)
     index.run(prefix, index.IndexConfig())
     page = (DOCS / "search.md").read_text(encoding="utf-8")
     found = re.search(r"```python\n(.*?)```", page, re.DOTALL)

@@ -24,16 +24,16 @@ def test_the_data_example_runs(
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.S)
     example = next(block for block in blocks if "pile_tools.tokenize(" in block)
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(shards, "demo/shards")
+    shutil.copytree(shards, "demo/deduped")
     shutil.copy(tokenizer, "demo/tokenizer.json")
     prefix = Path("demo/tokens/sample")
     config = TokenizeConfig(tokenizer=Path("demo/tokenizer.json"))
-    make_dataset(find_shards(["demo/shards"]), prefix, config, threads=1)
+    make_dataset(find_shards(["demo/deduped"]), prefix, config, threads=1)
     make_order(prefix, prefix.parent, OrderConfig(seq_length=32, steps=120, batch_size=4, seed=1))
     values: dict[str, object] = {}
     exec(example, values)
     assert values["batch"].shape == (4, 33)  # type: ignore[attr-defined]
-    assert values["origin"]["shard"].startswith("demo/shards/")  # type: ignore[index]
+    assert values["origin"]["shard"].startswith("demo/deduped/")  # type: ignore[index]
 
 
 def test_the_figures_of_speed_are_those_of_the_benchmarks() -> None:

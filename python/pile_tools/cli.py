@@ -222,9 +222,10 @@ def group() -> None:
     \b
     Examples:
       pile-tools sample demo/shards --megabytes 20
-      pile-tools train-tokenizer demo/shards -o demo/tokenizer.json \\
+      pile-tools dedup near demo/shards -o demo/deduped
+      pile-tools train-tokenizer demo/deduped -o demo/tokenizer.json \\
         --vocab-size 4096
-      pile-tools tokenize demo/shards -o demo/tokens/sample \\
+      pile-tools tokenize demo/deduped -o demo/tokens/sample \\
         --tokenizer demo/tokenizer.json
       pile-tools order demo/tokens/sample --seq-length 256 --steps 500 \\
         --batch-size 16 --seed 1234

@@ -144,8 +144,8 @@ def _prepare_scale(folder: Path, shared: Path) -> None:
     shard.write_bytes(whole)
     for part in ("1/4", "2/4", "4/4"):
         tokenize("pile", "tokens/pile", "--part", part)
-    tokenize("demo/shards/00.jsonl.zst", "tokens/books")
-    tokenize("demo/shards/01.jsonl.zst", "tokens/code")
+    tokenize("demo/deduped/00.jsonl.zst", "tokens/books")
+    tokenize("demo/deduped/01.jsonl.zst", "tokens/code")
 
 
 def _prepare_tokenizer(folder: Path, shared: Path) -> None:
