@@ -68,8 +68,8 @@ def make_parts(
     """
     parts = [Part(number, len(shards)) for number in range(1, len(shards) + 1)]
     sizes = {part: sum(path.stat().st_size for path in part.of(shards)) for part in parts}
-    # Each task locks its part alone: the lock of the whole keeps out a second run of the same dataset. It ends
-    # with this function; `merge` takes it again.
+    # Each task locks its part alone: the lock of the whole keeps out a second run of the same dataset. It
+    # ends with this function; `merge` takes it again.
     scratch = Target.of(datasets.with_suffix(prefix, MANIFEST_SUFFIX)).scratch
     with scratch_folders.locked(scratch, "is making this output"), _cluster():
         counter = _Counter.remote()  # type: ignore[attr-defined]
