@@ -2,7 +2,7 @@
 
 `PileError` and its subclasses, and `OSError`, are failures of the input or the machine: the command line
 prints them as one line and exits with 1, with 2 for a `ConfigError`, or with 130 for a `CancelledError`. Any
-other exception is a bug, a lack of memory or threads aside.
+other exception is a bug, but for those that `pile_tools.cli` names.
 """
 
 
