@@ -184,7 +184,7 @@ def _of_dataset(prefix: Path, what: str) -> Found:
 
 
 def _by_manifest(file: Path, given: Path) -> Found | None:
-    """The artifact that a manifest describes, given by that, by its folder or by the file it is named after."""
+    """The artifact that a manifest describes, given by that, its folder or the file it is named after."""
     found = manifest.read(file)
     kind = _BY_MANIFEST.get(found.kind)
     if kind is None:
