@@ -20,8 +20,10 @@ from pile_tools.jobs import train_tokenizer
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.jobs.train_tokenizer import TrainTokenizerConfig
+from pile_tools.order.interventions import InsertedTexts
 from pile_tools.read.shards import find_shards
 from pile_tools.tokens import datasets
+from pile_tools.tokens.concatenated import Concatenated
 
 
 def test_documents_are_read_only_views_of_the_map(dataset: Path) -> None:
@@ -146,6 +148,23 @@ def test_origins_are_columns_of_what_each_document_says(dataset: Path, tmp_path:
     for suffix in (".bin", ".idx"):
         shutil.copy(f"{dataset}{suffix}", tmp_path / f"d{suffix}")
     assert TokenDataset(tmp_path / "d").origins() is None
+
+
+def test_all_datasets_of_a_blend_with_other_texts_are_recorded_and_checked(
+    dataset: Path, shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        for suffix in (".bin", ".idx", ".provenance", ".manifest.json"):
+            shutil.copy(f"{dataset}{suffix}", tmp_path / f"{name}{suffix}")
+    blend = Concatenated([TokenDataset(tmp_path / name) for name in ("a", "b")])
+    documents = Concatenated([blend, InsertedTexts(blend, [np.arange(3, dtype=np.uint16)])])
+    entries = datasets.origin_entries(documents, tmp_path)
+    assert [entry["path"] for entry in entries] == ["a.provenance", "b.provenance"]
+    (tmp_path / "b.manifest.json").unlink()
+    config = TokenizeConfig(tokenizer=tokenizer)
+    tokenize_job.run(find_shards([shards])[:1], tmp_path / "b", config, threads=1, force=True)
+    with pytest.raises(FormatError, match="was replaced since it was opened"):
+        datasets.check_unchanged(documents)
 
 
 def test_a_dataset_is_not_mixed_with_the_tokenizer_of_the_one_that_replaces_it(

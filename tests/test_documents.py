@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pile_tools import ConfigError, FormatError, PileError, TokenDataset, Tokenizer
@@ -120,6 +121,26 @@ def test_a_shard_that_changed_or_went_is_named(dataset: Path, tmp_path: Path) ->
         documents.read_record(short, origin)
     with pytest.raises(PileError, match=r"not here .*gone/03\.jsonl"):
         documents.find_shard(tmp_path / "d", "gone/03.jsonl")
+
+
+def test_shards_of_one_name_are_told_apart_by_their_folders(
+    write_shard: Callable[..., Path], tokenizer: Path, tmp_path: Path
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    shards = [write_shard(old / name / "0.jsonl", [{"text": name}]) for name in ("a", "b", "c")]
+    tokenize.run(shards, old / "d", TokenizeConfig(tokenizer=tokenizer), threads=1)
+    old.rename(new)
+    moved = TokenDataset(new / "d")
+    for document, name in enumerate("abc"):
+        origin = moved.origin(document)
+        assert origin is not None
+        assert documents.find_shard(new / "d", origin["shard"]) == new / name / "0.jsonl"
+
+
+def test_a_record_with_an_empty_text_is_of_no_document(tokenizer: Path) -> None:
+    encoder = Tokenizer.from_file(tokenizer)
+    assert not documents.gives_tokens("", encoder, np.array([0], np.uint16))
+    assert documents.gives_tokens("a", encoder, np.array([*encoder.encode("a"), 0], np.uint16))
 
 
 def test_show_on_the_command_line(cli: Run, dataset: Path, shards: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from pile_tools.jobs.verify import run_hashes
 from pile_tools.order import remote
 from pile_tools.order.interventions import (
     Insert,
+    _word_characters,
     insert_tokens,
     overwritten,
     replace_tokens,
@@ -385,6 +386,25 @@ def test_words_are_replaced_where_they_are_words(order: Order, tokenizer: Path) 
     assert n_changed > 10
     with pytest.raises(ConfigError, match="not one token"):
         replace_tokens(order, {" alpha beta": " beta"}, steps=(0, 1))
+
+
+def test_words_are_replaced_with_any_vocabulary_that_fits(order: Order, tokenizer: Path) -> None:
+    from pile_tools import Tokenizer
+
+    def with_id(token: str, id: int) -> Tokenizer:
+        values = json.loads(tokenizer.read_text())
+        assert token in values["model"]["vocab"]
+        values["model"]["vocab"][token] = id
+        return Tokenizer(json.dumps(values).encode())
+
+    # An id beyond the number of tokens is one of the vocabulary, and its text may continue a word.
+    gap = with_id("z", 5000)
+    starts, ends = _word_characters(gap)
+    assert len(gap.encode("z")) == 1
+    assert len(starts) == len(ends) == 5002
+    assert np.flatnonzero(starts & ends)[-1] == 5000
+    with pytest.raises(ConfigError, match="'z' is token 70000, and the dataset's tokens are at most 65535"):
+        replace_tokens(order, {"a": "z"}, steps=(0, 1), tokenizer=with_id("z", 70_000))
 
 
 def test_inserts_change_their_places_alone_and_are_recorded(order: Order, tmp_path: Path) -> None:

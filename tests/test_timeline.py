@@ -127,6 +127,9 @@ def test_checkpoints_around_a_step(tmp_path: Path) -> None:
     assert intervals(str(tmp_path), 10).checkpoints == (0, 7)
     with pytest.raises(ConfigError, match="every N steps"):
         intervals("x", 10)
+    for too_long in ("9" * 5000, "1," + "9" * 5000):
+        with pytest.raises(ConfigError, match="expected a number"):
+            intervals(too_long, 10)
 
 
 def test_the_command_says_what_it_did(order_folder: Path, cli: Run, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Exceptions, by what the user can do about them.
 
 `PileError` and its subclasses, and `OSError`, are failures of the input or the machine: the command line
-prints them as one line and exits with 1, or with 2 for a `ConfigError`. Any other exception is a bug.
+prints them as one line and exits with 1, with 2 for a `ConfigError`, or with 130 for a `CancelledError`. Any
+other exception is a bug, but for those that `pile_tools.cli` names.
 """
 
 

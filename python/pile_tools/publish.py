@@ -52,7 +52,7 @@ PAGE_MARK = "<!-- made by pile-tools -->"
 #: Advice when another file has the name of a page: the commands for pages have no option to replace it.
 _OTHER_NAME = "give it another name, or remove it"
 
-#: Error numbers of `link` on a file system without hard links.
+#: Error numbers of `link` on a file system without hard links; `EMLINK` where a file has one link at most.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}
 
 #: Error numbers of a write that exceeds the disk, a quota or a size limit.
@@ -257,6 +257,7 @@ def write_file(
         try:
             with _naming(path):
                 fill(temporary)
+            # An input that was cut short while it was mapped reads as zeros, which must not be published.
             _core.check_mapped()
             entry = _synced_entry(temporary, path.name)
             is_forced = force or (files.is_regular(path) and is_ours(_first_bytes(path)))
@@ -299,7 +300,7 @@ def own_files(target: Target) -> set[str]:
 def remove(found: Manifest) -> None:
     """Removes an artifact: the regular files it lists whose size and checksum match, then its manifest.
 
-    The manifest is the last, as only it says which files are ours: a removal that was stopped can go on.
+    The manifest is the last, as only it says which files are ours: a stopped removal can be repeated.
     """
     for entry in found.outputs:
         _remove_own(found.folder, entry)
@@ -391,6 +392,7 @@ def _discard_unpublished(target: Target, owned: Mapping[str, Entry]) -> None:
 
 def _write_manifest(target: Target, request: Request, built: Built, owned: Mapping[str, Entry]) -> Manifest:
     """Syncs the files and writes their manifest; a rerun after that only publishes."""
+    # An input that was cut short while it was mapped reads as zeros, which must not be published.
     _core.check_mapped()
     outputs = []
     for name in built.names:
@@ -482,7 +484,7 @@ def _publish(
     for name, final in finals.items():
         if not force:
             _refuse_changed(final, versions[name])
-        # What has come to a free name is not removed: the rename below refuses it.
+        # A file that was created at a free name since then is not removed: the rename below refuses it.
         if versions[name] is not None:
             _remove_regular(final)
     _remove_replaced(target, made, owned)

@@ -76,7 +76,7 @@ def _escaped(match: re.Match[str]) -> str:
 
 
 def shell_quote(word: str | Path) -> str:
-    """`word` quoted for a shell as one word that is no option, control characters as `$'\\x1b'`."""
+    """`word` quoted for a shell as one word, and a `Path` as no option; control characters as `$'\\x1b'`."""
     text = os.fspath(word)
     if isinstance(word, Path) and text.startswith("-"):
         text = f"./{text}"
@@ -166,7 +166,7 @@ def width(text: str) -> int:
 
 
 def fit(text: str, n_columns: int) -> str:
-    """A text in at most `n_columns`, cut with an ellipsis if it is longer."""
+    """A text in at most `n_columns`, at least 1, cut with an ellipsis if it is longer."""
     text = escape(text)
     if width(text) <= n_columns:
         return text

@@ -46,7 +46,7 @@ def whole(low: int = 0, high: int = MAX_WHOLE) -> Check:
 
 
 def real(low: float = -math.inf, high: float = math.inf) -> Check:
-    """A finite number in [low, high]."""
+    """A number in [low, high] and below 1e300 in absolute value, as JSON has numbers that no float holds."""
     words = "a number" if low == -math.inf else f"a number from {low:g}" + f" to {high:g}" * (high < math.inf)
     return _check(
         words,

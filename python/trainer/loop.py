@@ -91,7 +91,10 @@ def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
 
 
 def _check_folder_is_shared(scratch: Path, ranks: Processes) -> None:
-    """Stops all processes if one of them, on another node, does not see what rank 0 writes."""
+    """Stops all processes if one of them, on another node, does not see what rank 0 writes.
+
+    The folder that rank 0 makes for this stays in the scratch folder, which `_prepare` clears.
+    """
     names: list[str] = []
     ranks.main_does(lambda: names.append(folders.begin(scratch, "shared").name))
     seen = scratch / ranks.from_main("".join(names))
@@ -119,7 +122,11 @@ def _begin(run: Run, ranks: Processes, scratch: Path, n_threads: int | None, for
 
 
 def _check_data(run: Run, ranks: Processes) -> list[str]:
-    """Compares the run's data with their checksums in rank 0; returns the datasets that have none."""
+    """Compares the run's data with their checksums in rank 0; returns the datasets that have none.
+
+    Other ranks return an empty list. They wait in a collective operation that rank 0 repeats before its
+    timeout, until it sends an empty text.
+    """
     waiting = "waiting"
     unverified: list[str] = []
 
@@ -180,7 +187,7 @@ def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: li
             verify_published(run, step)
             bar.update(number)
     verify_state(run, n_steps, n_processes)
-    # A run killed before the removal of its last but one state.
+    # If the run was killed before it removed its last but one state, that is still there.
     remove_other_states(run, n_steps, output / SCRATCH_FOLDER)
     state = folders.step_folder(runs.resume_folder(output), n_steps) / MANIFEST_FILE
     runs.finish(run, state, n_processes, n_threads, unverified)
@@ -246,7 +253,8 @@ class _Session:
         model = self._run.config.model
         if model.published is not None:
             self._say(f"{model.preset} differs here from the published recipe in:")
-            self._say("\n".join(f"  {line}" for line in differences(recipe, model.published)))
+            for line in differences(recipe, model.published):
+                self._say(f"  {line}")
 
     def _step(self, step: int, log: LogWriter | None) -> None:
         """Update `step`, from 0, its line in the log, and the checkpoint after it."""
@@ -268,12 +276,12 @@ class _Session:
     def _speed(self) -> float:
         return self._n_done * self._run.tokens_per_step / self._seconds if self._seconds else 0.0
 
-    def _save(self, n_updates: int, log: LogWriter | None, note: str) -> None:
+    def _save(self, n_updates: int, log: LogWriter | None, about: str) -> None:
         """Publishes the weights, and saves the state where it is worth its time: not at the early steps."""
         if log is not None:
             log.sync()
             publish(self._run, self._engine.model, n_updates, self._scratch)
-            self._say(f"step {n_updates:,}: {note}, checkpoint written")
+            self._say(f"step {n_updates:,}: {about}, checkpoint written")
         self._ranks.barrier()
         is_regular = n_updates > 0 and n_updates % self._run.config.checkpoint_every == 0
         if is_regular or n_updates == self._run.recipe.steps:
@@ -290,7 +298,7 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
     Micro-batch m of rank r among R is samples [(m R + r) b, (m R + r + 1) b) of the step's, b each.
 
     Shapes: yields (b, seq_length + 1) int64.
-    Raises: FormatError for a token beyond the model's vocabulary, or a dataset that was cut short.
+    Raises: FormatError for a token outside the model's vocabulary, or a dataset that was cut short.
     """
     _, n_micro = run.recipe.split(ranks.size)
     for number in range(n_micro):
@@ -305,8 +313,8 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
         # A map of a dataset that was cut short reads as zeros: they must not get into the weights.
         _core.check_mapped()
         tokens = torch.from_numpy(stored.astype("int64"))
-        largest = int(tokens.max())
-        if largest >= run.recipe.shape.vocab_size:
-            known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
-            raise FormatError(f"token {largest} at step {step}, {known} ({run.order.name})")
+        for token in (int(tokens.min()), int(tokens.max())):
+            if not 0 <= token < run.recipe.shape.vocab_size:
+                known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
+                raise FormatError(f"token {token} at step {step}, {known} ({run.order.name})")
         yield tokens

@@ -9,6 +9,7 @@ import click
 import pytest
 from tests.commands.conftest import LONG, Done, World, command_of, every_command
 
+from pile_tools import manifest
 from pile_tools.cli import run
 from pile_tools.commands import artifacts
 
@@ -195,3 +196,13 @@ def test_a_tokenizer_is_parsed_by_the_job_alone(
     assert found.kind == "tokenizer"
     monkeypatch.setattr("pile_tools.read.shards.artifact", lambda path: pytest.fail(f"parsed {path}"))
     artifacts.refuse_other(path, ["tokenizer"])
+
+
+def test_a_manifest_that_lists_no_files_is_recognized(tmp_path: Path) -> None:
+    path = tmp_path / "counts.tsv.manifest.json"
+    settings = {"n": [1], "min_count": 1, "top": None, "across_documents": False, "by_subset": False}
+    summary = {"n_documents": 1, "n_tokens": 1, "lengths": []}
+    manifest.write(path, manifest.Request("ngrams", settings), [], summary)
+    found = artifacts.recognized(path)
+    assert found is not None
+    assert found.kind == "table"

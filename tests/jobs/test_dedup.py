@@ -21,6 +21,7 @@ from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.jobs import dedup, rewriting
 from pile_tools.jobs.dedup import DedupConfig, NearConfig
 from pile_tools.jobs.rewriting import CLUSTERS_FILE
+from pile_tools.present.dedup_page import differences
 from pile_tools.read import texts
 from pile_tools.read.shards import find_shards
 
@@ -323,6 +324,12 @@ def test_wrong_options_are_told(cli: Run, tmp_path: Path, options: list[str], me
     done = cli("dedup", kind, tmp_path / "in", "-o", tmp_path / "out", *more)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_differences_at_the_ends_of_a_text_have_a_context() -> None:
+    kept = "one two three"
+    assert differences(kept, "new " + kept) == "<ins>new </ins>one two three […] "
+    assert differences(kept, kept + " new") == " […] one two three<ins> new</ins>"
 
 
 def test_from_the_command_line(cli: Run, planted: tuple[Path, list[str]], tmp_path: Path) -> None:

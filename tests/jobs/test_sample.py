@@ -255,6 +255,19 @@ def test_macros_between_words_of_mdoc_keep_their_spacing(line: str, text: str) -
 
 
 @pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ('.B walk \\" a comment', "walk"),
+        (".SH NAME \\# a comment", "NAME"),
+        ('.BR \\-w , " \\e\\(dqx" \\" a comment', '-w, \\"x'),
+        ('walk \\" a comment', "walk"),
+    ],
+)
+def test_comments_of_manual_pages_are_left_out(line: str, text: str) -> None:
+    assert troff.plain_text(line) == text + "\n"
+
+
+@pytest.mark.parametrize(
     "page", ["", ".so man1/other.1\n", "\\", '.TH\n.SH\n.IP\n.Nm\n.if\n.TS\n"', ".\\{\n\\*(", "\\f"]
 )
 def test_odd_manual_pages_are_no_error(page: str) -> None:

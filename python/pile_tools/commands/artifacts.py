@@ -36,7 +36,7 @@ class Found:
     """An artifact at a path.
 
     Attributes:
-        kind: A key of `_KINDS`.
+        kind: A key of `_KINDS`, or `folder of datasets`.
         what: The artifact in words, as in "a file of the dataset tokens/sample".
         related: Paths of artifacts that belong to it, by kind: what to give where that kind is expected.
     """
@@ -184,7 +184,7 @@ def _of_dataset(prefix: Path, what: str) -> Found:
 
 
 def _by_manifest(file: Path, given: Path) -> Found | None:
-    """The artifact that a manifest describes, given by that or by its folder."""
+    """The artifact that a manifest describes, given by that, its folder or the file it is named after."""
     found = manifest.read(file)
     kind = _BY_MANIFEST.get(found.kind)
     if kind is None:
@@ -197,11 +197,12 @@ def _by_manifest(file: Path, given: Path) -> Found | None:
     related = _inputs(found)
     if not is_manifest:
         related[kind] = given
-    elif kind in ("table", "report", "tokenizer"):
+    elif kind in ("table", "report", "tokenizer") and found.outputs:
         related[kind] = manifest.output_path(found, found.outputs[0])
     else:
         related[kind] = file.parent
     if kind == "checkpoint":
+        # RUN/checkpoints/stepN/manifest.json
         related |= {"run": file.parent.parent.parent, "tokenizer": file.parent}
     what = _KINDS[kind].what
     return Found(kind, f"the manifest of {what}" if is_manifest else what, related)

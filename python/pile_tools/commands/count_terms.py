@@ -208,7 +208,7 @@ def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
     for of in summary["best"]:
         if of["occurrences"]:
             echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {fit(of['term'], columns() - 26)}")
-    _print_pairs(table.with_suffix(".pairs.tsv"), "step" in summary or "steps" in summary)
+    _print_pairs(table.with_suffix(".pairs.tsv"), in_time="steps" in summary)
     equal = f", {summary['n_equal']:,} of them equal to others" if summary["n_equal"] else ""
     note()
     note(
@@ -231,8 +231,8 @@ def _normalization(made: Manifest) -> str:
     return f"as the tokenizer normalizes it (normalizer: {name}){changed}"
 
 
-def _print_pairs(table: Path, in_time: bool) -> None:
-    """Prints the ten pairs that occur together most often."""
+def _print_pairs(table: Path, *, in_time: bool) -> None:
+    """Prints the ten pairs that occur together most often; `in_time` if the table has a column of steps."""
     if not table.exists():
         return
     _, *rows = read_tsv(table)

@@ -124,6 +124,7 @@ def run(
     found = artifacts.find_shards(shards)
     n_bytes = options.size_of(found) or 0
     started = time.monotonic()
+    # The shards are read to compare texts, to verify candidates, and to write them again.
     with Bar("deduplicating", (2 if how.dry_run else 3) * n_bytes) as bar:
         made, is_new = job(
             found,

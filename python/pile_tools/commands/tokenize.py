@@ -189,6 +189,7 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
         speed = f" in {seconds:.1f} s: {rates}"
     note(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
     names = [subset["name"] or "unknown" for subset in summary["subsets"]]
+    # The other columns and the spaces between them take 54; two remain at the right.
     n_columns = min(max(map(width, names)), columns() - 56)
     for subset in sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"]):
         share = subset["n_tokens"] / summary["n_tokens"]

@@ -29,8 +29,8 @@ from pile_tools.types import Counting, LengthSummary, OnProgress
 #: Suffixes of tables of n-grams.
 TABLE_SUFFIXES = (".tsv", ".parquet")
 
-#: The setting `rule` of counts of words: what a word is, and which words are equal. Part of the request, so
-#: another wording would make finished tables again.
+#: The setting `rule` of counts of words: what a word is, and which words are equal. Part of the request: with
+#: another wording here, finished tables would be refused as made with other settings.
 WORD_RULE = "what stands between white space, as Python's str.split() cuts; compared exactly"
 FOLDED_RULE = (
     "what stands between white space, as Python's str.split() cuts; lower case by simple case folding"
@@ -107,8 +107,11 @@ def parse_lengths(given: str) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not re.fullmatch(r"[0-9]+", first) or (dash and not re.fullmatch(r"[0-9]+", last)):
             raise ConfigError(f"n {given!r}: expected a number, a range such as 1-5, or a list such as 1,3")
+        # Five digits hold MAX_N, and `int` raises another error for thousands of them.
         if len(first) > 5 or len(last) > 5 or int(last if dash else first) > MAX_N:
             raise ConfigError(f"n {given!r}: lengths are at most {MAX_N:,}")
+        if dash and int(last) < int(first):
+            raise ConfigError(f"n {given!r}: a range ascends, as in 1-5")
         lengths.update(range(int(first), int(last if dash else first) + 1))
     return tuple(sorted(lengths))
 
@@ -303,7 +306,7 @@ def _settings(config: CountNgramsConfig, **more: Any) -> Settings:
         "by_subset": config.by_subset,
     }
     if config.by_subset:
-        # Makes tables with the earlier column names again.
+        # Tables with the earlier column names are refused, not taken for these.
         settings["subset_columns"] = "count:NAME"
     return settings | more
 
@@ -325,7 +328,7 @@ def _counting(
 
 
 def _spilled_bytes(folder: Path) -> int:
-    """Bytes that an interrupted run has spilled to the folder, which the job may reuse."""
+    """Bytes that an interrupted run has spilled to the folder: they were free before the job's first run."""
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

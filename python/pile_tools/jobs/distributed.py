@@ -54,7 +54,8 @@ def make_parts(
         shards: Shards in the order of the dataset.
         prefix: Prefix of the dataset.
         config: Settings of the dataset.
-        threads: Threads of each task, and CPUs that it requests from Ray.
+        threads: Threads of each task, and CPUs that it requests from Ray. Ray waits without end for a machine
+            that has as many.
         force: Replace parts made from other inputs or settings.
         on_progress: Called with the compressed bytes read and the tokens made.
 
@@ -67,7 +68,8 @@ def make_parts(
     """
     parts = [Part(number, len(shards)) for number in range(1, len(shards) + 1)]
     sizes = {part: sum(path.stat().st_size for path in part.of(shards)) for part in parts}
-    # Each task locks its part, and `merge` locks the whole; until then this process does.
+    # Each task locks its part alone: the lock of the whole keeps out a second run of the same dataset. It
+    # ends with this function; `merge` takes it again.
     scratch = Target.of(datasets.with_suffix(prefix, MANIFEST_SUFFIX)).scratch
     with scratch_folders.locked(scratch, "is making this output"), _cluster():
         counter = _Counter.remote()  # type: ignore[attr-defined]

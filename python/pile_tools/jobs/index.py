@@ -89,7 +89,7 @@ def run(
     dataset = TokenDataset(prefix)
     target = Target.of(folder_of(prefix) / MANIFEST_FILE)
     source = datasets.tokenizer_file(dataset, config.tokenizer) if config.texts else None
-    request = _request(prefix, dataset, config, source, target.folder)
+    request = _request(dataset, config, source, target.folder)
 
     def build(folder: Path) -> Built:
         plan = _core.plan_index(dataset, config.memory_bytes)
@@ -106,7 +106,7 @@ def run(
 
 
 def _request(
-    prefix: Path, dataset: TokenDataset, config: IndexConfig, source: TokenizerFile | None, folder: Path
+    dataset: TokenDataset, config: IndexConfig, source: TokenizerFile | None, folder: Path
 ) -> Request:
     inputs = [datasets.entry(dataset, folder)]
     if source is not None:

@@ -71,7 +71,7 @@ def run(
     Raises:
         OutputExistsError: The dataset already has a provenance from elsewhere and `force` is off.
         FormatError: Dataset, tokenizer or a shard is damaged, or the dataset is of another tokenizer.
-        ConfigError: The end-of-document token is not in the vocabulary.
+        ConfigError: The end-of-document token is not in the vocabulary, or a shard is a stream.
         OSError: A file cannot be read or written.
     """
     if has_stream(shards):

@@ -87,7 +87,10 @@ class ChangedSamples(ABC):
 
     Each inserted text is a document of its own: they follow those of the base, by sample and offset. A
     replaced token still belongs to its document. Interventions on each other are together one on the lowest
-    order; an inserted text that a later one cuts in two is two documents.
+    order; an inserted text that a later one cuts in two is two documents. In rows of unknown documents the
+    spans of inserted texts have document -1 like all others.
+
+    Subclasses change the tokens that `_samples` returns in place, as each of its calls returns new arrays.
     """
 
     def __init__(self, samples: Samples) -> None:
@@ -129,7 +132,10 @@ class ChangedSamples(ABC):
 
     @cached_property
     def _with_inserted(self) -> Samples:
-        """The base with the inserted texts alone, which are known without reading its samples."""
+        """The base with the changes of the samples that hold inserted texts, all that `spans` needs.
+
+        `core` would read every sample in which a token may be replaced.
+        """
         is_local = isinstance(self.base, TrainingOrder)
         return self._changed_order(self._inserted[:, 0]) if is_local and len(self._inserted) else self.base
 
@@ -214,11 +220,10 @@ class ReplacedTokens(ChangedSamples):
     ) -> None:
         super().__init__(samples)
         self._table, self._indices, self._tokenizer = dict(table), indices, tokenizer
-        size = max(tokenizer.vocab_size, *table, *table.values()) + 1
-        self._replacement = np.arange(size)
+        self._starts_in_word, self._ends_in_word = _word_characters(tokenizer)
+        # Larger ids than the tokenizer's are clipped to the last one, which is not replaced.
+        self._replacement = np.arange(len(self._starts_in_word))
         self._replacement[list(table)] = list(table.values())
-        starts, ends = _word_characters(tokenizer, size)
-        self._starts_in_word, self._ends_in_word = starts, ends
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ReplacedTokens, (self._samples, self._table, self._indices, self._tokenizer)
@@ -252,7 +257,8 @@ class ReplacedTokens(ChangedSamples):
             first, end = offset, offset + length
             joins[first] = joins[end] = False
             if document >= 0 and (start > 0 or end == len(row)):
-                # The row's first and last words may continue in the document's tokens outside the row.
+                # The words at the row's ends may continue in the document's tokens outside the row, and the
+                # first word after an inserted text in the tokens that the text overwrote.
                 whole = np.clip(self._documents[document], 0, len(self._replacement) - 1)
                 if start > 0:
                     joins[first] = self._joins(int(whole[start - 1]), int(known[first]))
@@ -268,14 +274,20 @@ class ReplacedTokens(ChangedSamples):
         return bool(self._ends_in_word[before] and self._starts_in_word[after])
 
 
-def _word_characters(tokenizer: Tokenizer, size: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Whether the text of each id starts, and ends, with a letter, a digit, `_` or a partial character."""
-    starts, ends = np.zeros(size, bool), np.zeros(size, bool)
-    for id in range(min(size, tokenizer.vocab_size)):
-        text = tokenizer.decode([id], skip_special_tokens=False, skip_unknown=True)
-        if text:
-            starts[id], ends[id] = _is_in_word(text[0]), _is_in_word(text[-1])
-    return starts, ends
+def _word_characters(tokenizer: Tokenizer) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether the text of each id starts, and ends, with a letter, a digit, `_` or a partial character.
+
+    One item more than the largest id has: it is false.
+    """
+    texts: list[str] = []
+    n_found = 0
+    # Ids may have gaps: only the number of tokens says when the largest one is reached.
+    while n_found < tokenizer.vocab_size:
+        n_found += tokenizer.id_to_token(len(texts)) is not None
+        texts.append(tokenizer.decode([len(texts)], skip_special_tokens=False, skip_unknown=True))
+    starts = [text != "" and _is_in_word(text[0]) for text in texts]
+    ends = [text != "" and _is_in_word(text[-1]) for text in texts]
+    return np.array([*starts, False]), np.array([*ends, False])
 
 
 def _is_in_word(character: str) -> bool:
@@ -330,19 +342,27 @@ def replace_tokens(
             them: `{" he": " she"}`. A word is replaced where no letter or digit of the same document directly
             precedes or follows it. In rows whose documents are unknown, only the row itself decides.
         steps: The first step and the end, exclusive.
-        tokenizer: By default the tokenizer that the dataset's manifest names.
+        tokenizer: By default the tokenizer that the dataset's manifest names. A saved replacement is read
+            again with that one, whatever is given here.
 
     Raises:
-        ConfigError: A word is not one token, no tokenizer is known, or the steps are out of range.
+        ConfigError: A word is not one token, a replacement's id cannot be stored, no tokenizer is known, or
+            the steps are out of range.
     """
     tokenizer = tokenizer or order.tokenizer()
     ids = {}
+    limit = np.iinfo(order.dataset.dtype).max
     for word, other in table.items():
         one, two = (tokenizer.encode(text).tolist() for text in (word, other))
         if len(one) != 1 or len(two) != 1:
             wrong = word if len(one) != 1 else other
             raise ConfigError(
                 f"{wrong!r} is not one token, so later tokens would shift; replace one token by one"
+            )
+        if two[0] > limit:
+            raise ConfigError(
+                f"{other!r} is token {two[0]}, and the dataset's tokens are at most {limit}: "
+                "give the dataset's tokenizer"
             )
         ids[one[0]] = two[0]
     if not ids:

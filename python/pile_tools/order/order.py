@@ -79,7 +79,8 @@ class Batch:
     """A batch with the documents that it consists of.
 
     Attributes:
-        tokens: (rows, sample_length) uint16 or int32; all but the last column are inputs.
+        tokens: (rows, sample_length) uint16 or int32, or int64 for a blend of both; all but the last column
+            are inputs.
         documents: (rows, sample_length) int64, the document of each token, -1 where unknown or padding.
         position_ids: (rows, sample_length) int32, counted from 0 again where a document begins in a row.
         cu_seqlens: (n + 1,) int32, the boundaries of the documents in the concatenated inputs of all rows, as
@@ -158,7 +159,7 @@ class Order:
 
     @property
     def dataset_manifest(self) -> Manifest | None:
-        """The manifest of the order's dataset, or None if another tool wrote the dataset.
+        """The manifest of the order's dataset, or None if another tool wrote it; of a blend, of its first.
 
         Raises FormatError if the dataset was replaced since the order was opened.
         """
@@ -241,7 +242,7 @@ class Order:
     def batch(
         self, step: int, batch_size: int | None = None, *, with_documents: bool = False
     ) -> Tokens | Batch:
-        """The samples of a step: (batch_size, seq_length + 1) uint16 or int32, or a `Batch`.
+        """The samples of a step as `Batch.tokens`: (batch_size, seq_length + 1); or a `Batch`.
 
         Step s, counted from 0, is samples [s * batch_size, (s + 1) * batch_size), as in GPT-NeoX for any
         number of ranks and micro-batches.

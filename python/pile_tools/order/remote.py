@@ -66,7 +66,7 @@ class RemoteRows:
     """
 
     def __init__(self, address: str, row_length: int | None = None, dtype: str | None = None) -> None:
-        """Finds the shards and their sizes with two to four small requests.
+        """Finds the shards and their sizes with one to three small requests, redirects aside.
 
         Args:
             address: The address of a shard, a file or a folder, see the module.
@@ -413,8 +413,9 @@ def _check_range(answer: http.client.HTTPResponse, first: int, last: int, url: s
 def _with_retries(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callable[[], int]) -> _T:
     """Runs `job` with its remaining seconds, again after transient failures; returns its result.
 
-    Only consecutive tries without progress count as failures, but all tries together may not take longer than
-    `n_bytes` at the slowest accepted rate.
+    Only consecutive tries without progress count as failures; a try with progress that fails is the first of
+    the next `TRIES`. All tries together may take as long as `n_bytes` at the slowest accepted rate, plus a
+    constant, plus the waits that the server asks for.
 
     Raises:
         FormatError: The file ends before the requested bytes.

@@ -130,14 +130,19 @@ def _pair(pair: Pair) -> str:
 
 
 def differences(kept: str, removed: str) -> str:
-    """Where two texts differ, word by word, as HTML: what only the kept one has is struck out."""
+    """Where two texts differ, word by word, as HTML: what only the kept one has is struck out.
+
+    Equal text is shown as the context of the differences beside it: none before the first or after the last.
+    """
     a, b = (re.findall(r"\s+|[^\s]+", text[:_MAX_COMPARED]) for text in (kept, removed))
-    matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
+    # Spaces match only beside equal words: as half of all items they would make the search slow.
+    matcher = difflib.SequenceMatcher(str.isspace, a, b, autojunk=False)
     shown, n_shown = [], 0
-    for kind, i, end_i, j, end_j in matcher.get_opcodes():
+    steps = matcher.get_opcodes()
+    for number, (kind, i, end_i, j, end_j) in enumerate(steps):
         if kind == "equal":
             equal = "".join(a[i:end_i])
-            is_first, is_last = i == 0, end_i == len(a)
+            is_first, is_last = number == 0, number == len(steps) - 1
             before, after = "" if is_first else equal[:_CONTEXT], "" if is_last else equal[-_CONTEXT:]
             if len(equal) <= 2 * _CONTEXT and not (is_first or is_last):
                 shown.append(markup_lines(equal))

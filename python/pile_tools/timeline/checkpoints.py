@@ -37,7 +37,7 @@ class Intervals:
         return np.unique(np.array([0, *self.checkpoints, self.n_steps], dtype=np.int64))
 
     def of(self, steps: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The index of the interval of each step: (n,) int64."""
+        """The index of the interval of each step, all below `n_steps`: (n,) int64."""
         indices: NDArray[np.int64] = np.searchsorted(self.edges, steps, side="right") - 1
         return indices
 
@@ -52,7 +52,10 @@ class Intervals:
         return "start" if edge == 0 else "end"
 
     def around(self, step: int) -> tuple[int | None, int | None]:
-        """The last checkpoint before a step and the first one after it, None where there is none."""
+        """The last checkpoint before a step and the first one after it, None where there is none.
+
+        The checkpoint with the number of the step is before it: step s makes update s + 1.
+        """
         before = [c for c in self.checkpoints if c <= step]
         after = [c for c in self.checkpoints if c > step]
         return (before[-1] if before else None), (after[0] if after else None)
@@ -79,7 +82,8 @@ def _given(given: str | None, n_steps: int) -> list[int]:
     # `Path.is_dir` raises an error for a list that is longer than the longest file name.
     if os.path.isdir(given):  # noqa: PTH112
         return _in_folder(Path(given))
-    if not re.fullmatch(r"\d+(,\d+)*", given):
+    # More digits are no number of steps, and `int` raises another error for thousands of them.
+    if not re.fullmatch(r"[0-9]{1,18}(,[0-9]{1,18})*", given):
         raise ConfigError(
             f"checkpoints {given!r}: expected a number (every N steps), a list such as 0,100,200, "
             "or a run's folder"

@@ -13,8 +13,6 @@ from pile_tools.tables import Table, named
 from pile_tools.timeline.steps import checked_extent, core_order
 from pile_tools.types import OnProgress
 
-_REPEATED = ("same_as", "document", "n_tokens", "n_copies", "first_sample", "last_sample")
-
 
 @dataclass(frozen=True)
 class Repeats:
@@ -25,8 +23,8 @@ class Repeats:
             by_epoch (tokens read before in an earlier copy of their document), by_duplicate (tokens read
             before only in another document with the same tokens).
         documents: A row for each document that is read more than once or has a duplicate that is read, all
-            columns int64: same_as (the first document with the same tokens), document, n_tokens, n_copies,
-            first_step, last_step.
+            columns int64: same_as (the first document with the same tokens), document, n_tokens, n_copies
+            (of the document that are read), first_step, last_step.
         first_by_epoch: The first step with a token read before in an earlier copy of its document, or None.
         first_by_duplicate: The first step with a token read before in a duplicate only, or None.
     """
@@ -59,9 +57,12 @@ def repeats(
         on_progress: Called with the documents and samples read.
 
     Raises:
-        ConfigError: The interval is empty, no batch size is known, or the order has less than one step.
+        ConfigError: The interval is empty, no batch size is known, the order has less than one step, or it is
+            of rows on a server.
     """
     n_steps, size = checked_extent(order, interval_steps, batch_size)
+    # An interval may be given that is longer than any run, for one over all steps: its samples must fit the
+    # core's integers.
     interval_steps = min(interval_steps, n_steps)
     by_interval, documents, first_by_epoch, first_by_duplicate = _core.order_repeats(
         core_order(order), n_steps * size, interval_steps * size, threads or os.cpu_count() or 1, on_progress
@@ -69,10 +70,13 @@ def repeats(
     first_steps = np.arange(0, n_steps, interval_steps)
     n_read = (np.minimum(first_steps + interval_steps, n_steps) - first_steps) * size * order.seq_length
     intervals = np.column_stack([first_steps, n_read, by_interval]).astype(np.int64)
+    # The core gives the first and the last sample.
     documents[:, 4:] //= size
     return Repeats(
         intervals=named(intervals, ("first_step", "n_tokens", "by_epoch", "by_duplicate")),
-        documents=named(documents, (*_REPEATED[:4], "first_step", "last_step")),
+        documents=named(
+            documents, ("same_as", "document", "n_tokens", "n_copies", "first_step", "last_step")
+        ),
         first_by_epoch=None if first_by_epoch is None else first_by_epoch // size,
         first_by_duplicate=None if first_by_duplicate is None else first_by_duplicate // size,
     )

@@ -26,7 +26,8 @@ class TermsInTime:
         steps: The steps, ascending: (n,) int64.
         occurrences: Occurrences of each term before each step: (n, n_terms) int64.
         samples: Rows before each step that contain the term: (n, n_terms) int64.
-        pairs: How often the terms of each pair were seen together: (n, n_pairs) int64.
+        pairs: Rows before each step that contain both terms of a pair, or with `within_words` each two of
+            their occurrences that start so close to each other: (n, n_pairs) int64.
     """
 
     steps: NDArray[np.int64]
@@ -60,8 +61,8 @@ def count_terms(
         on_progress: Called with the rows read.
 
     Raises:
-        ConfigError: There are no terms, a term is empty, a step is beyond the order, or no batch size or
-            tokenizer is known.
+        ConfigError: There are no terms, a term is empty, a step is beyond the order, no batch size or
+            tokenizer is known, or the order is of rows on a server.
     """
     _, size = extent(order, batch_size)
     decoder = tokenizer or order.tokenizer()
@@ -92,7 +93,8 @@ def count_arithmetic(
     row is decoded as one text, across its documents.
 
     Raises:
-        ConfigError: A step is beyond the order, or no batch size or tokenizer is known.
+        ConfigError: A step is beyond the order, no batch size or tokenizer is known, or the order is of rows
+            on a server.
     """
     _, size = extent(order, batch_size)
     counts = _core.order_arithmetic(

@@ -19,7 +19,8 @@ def trace(order: Order, document: int, *, batch_size: int | None = None) -> Tabl
     row), token (first in the document), length (tokens).
 
     Raises:
-        ConfigError: There is no such document, or no batch size is known.
+        ConfigError: There is no such document, no batch size is known, the order has less than one step, or
+            it is of rows on a server.
     """
     _, size = extent(order, batch_size)
     return with_steps(named(_core.order_trace(core_order(order), document), _COLUMNS), size)

@@ -17,10 +17,19 @@ def as_one(sources: Documents | Sequence[Documents]) -> Documents:
     return Concatenated(sources) if isinstance(sources, Sequence) else sources
 
 
+def sources(documents: Documents) -> list[Documents]:
+    """The sources that documents concatenate, or the documents themselves as the only one.
+
+    A source may be concatenated too, as a blend is to which an intervention adds its texts.
+    """
+    if not isinstance(documents, Concatenated):
+        return [documents]
+    return [source for part in documents.parts for source in sources(part)]
+
+
 def prefixes(documents: Documents) -> list[Path]:
-    """The prefixes of the datasets that documents are of, each once."""
-    parts = documents.parts if isinstance(documents, Concatenated) else [documents]
-    return [Path(prefix) for prefix in dict.fromkeys(part.prefix for part in parts)]
+    """The prefix of each dataset that documents come from, once."""
+    return [Path(prefix) for prefix in dict.fromkeys(source.prefix for source in sources(documents))]
 
 
 class Concatenated:
@@ -44,7 +53,7 @@ class Concatenated:
 
     @property
     def has_provenance(self) -> bool:
-        """Whether the origin of all documents is known."""
+        """Whether all sources have provenance. The origin of a document may still be unknown."""
         return all(part.has_provenance for part in self.parts)
 
     @property
@@ -77,6 +86,7 @@ class Concatenated:
         for k, part in enumerate(self.parts):
             inside = (documents >= self._starts[k]) & (documents < self._starts[k + 1])
             own = part.subset_numbers(documents[inside] - self._starts[k])
+            # The last item is for number -1, that of documents whose subset is unknown.
             to_all = np.array([self.subsets.index(name) for name in part.subsets] + [-1], np.int32)
             numbers[inside] = to_all[own]
         return numbers

@@ -15,7 +15,7 @@ from pile_tools.errors import PileError, UnknownTokenizerError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
-from pile_tools.tokens.concatenated import Concatenated, prefixes
+from pile_tools.tokens.concatenated import prefixes, sources
 from pile_tools.types import AnyPath, Documents
 
 #: Suffixes of the files of a dataset, in the order of its manifest.
@@ -41,7 +41,10 @@ def with_suffix(prefix: Path, suffix: str) -> Path:
 
 
 def prefix_named(path: Path) -> Path | None:
-    """The prefix of the dataset to which a file belongs by its name, token shards included; else None."""
+    """The prefix of the dataset to which a file belongs by its name, token shards included; else None.
+
+    A manifest must be the dataset's own: of that of its labels or shards the result keeps the infix.
+    """
     if found := _SHARD.fullmatch(path.name):
         return path.parent / found[1]
     suffix = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), None)
@@ -81,10 +84,9 @@ def check_unchanged(documents: Documents) -> None:
     Raises:
         FormatError: A dataset was replaced since it was opened.
     """
-    parts = documents.parts if isinstance(documents, Concatenated) else [documents]
-    for part in parts:
-        if isinstance(part, (TokenDataset, TokenSource)):
-            part.check_unchanged()
+    for source in sources(documents):
+        if isinstance(source, (TokenDataset, TokenSource)):
+            source.check_unchanged()
 
 
 def tokenizer_file(dataset: Documents, given: AnyPath | None = None) -> TokenizerFile:
@@ -138,7 +140,7 @@ def origin_entries(documents: Documents, folder: Path) -> list[Entry]:
 
 
 def prefix_of(found: Manifest) -> Path:
-    """The prefix of the dataset that a manifest describes."""
+    """The prefix of the dataset whose own manifest this is; for that of its labels, `PREFIX` + `LABELS`."""
     return found.path.parent / found.path.name.removesuffix(MANIFEST_SUFFIX)
 
 

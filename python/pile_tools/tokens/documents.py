@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -11,19 +12,18 @@ from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.tokens import datasets
 from pile_tools.types import Origin, Tokens
 
-#: Maximum records of a shard: provenance stores their numbers in 32 bits.
-MAX_RECORDS = 1 << 32
-
 
 def find(dataset: TokenDataset, name: str) -> list[int]:
     """The numbers of the documents with this name: a number, or `SHARD:RECORD`.
 
     Negative numbers count from the end: -1 is the last document. SHARD is the path that `tokenize` read, or
-    an end of it that no other shard has. A record can have several documents.
+    an end of it that no other shard has. A record has several documents in a dataset that was merged with
+    itself: such a dataset also lists the shard twice.
 
     Raises:
         ConfigError: There is no such document, shard or record, or several shards end in SHARD.
     """
+    # 18 digits fit the core's integers, and Python refuses to convert thousands.
     if re.fullmatch(r"-?\d{1,18}", name, re.ASCII):
         n, number = len(dataset), int(name)
         if not -n <= number < n:
@@ -37,7 +37,7 @@ def find(dataset: TokenDataset, name: str) -> list[int]:
             f"the origin of the documents of {dataset.prefix} is unknown; `pile-tools label` finds it"
         )
     shard, record = shard_named(dataset.shards, found[1]), int(found[2])
-    numbers = [i for i, path in enumerate(dataset.shards) if path == shard and record < MAX_RECORDS]
+    numbers = [i for i, path in enumerate(dataset.shards) if path == shard]
     documents = [document for i in numbers for document in dataset.documents_of(i, record)]
     if not documents:
         raise ConfigError(
@@ -63,18 +63,31 @@ def shard_named(shards: list[str], name: str) -> str:
 def find_shard(prefix: Path, shard: str) -> Path:
     """The path of a shard of the dataset at `prefix`: the one that `tokenize` read, or one from a manifest.
 
+    Of the manifests' shards with the same file name it is the one whose folders agree the furthest up: shards
+    in several folders often have the same names.
+
     Raises:
         PileError: The shard is at none of these paths.
     """
     if Path(shard).is_file():
         return Path(shard)
-    for found in datasets.manifests(prefix):
-        # Paths in a manifest are relative to its folder: they stay right if the whole tree is moved.
-        for entry in found.inputs:
-            path = manifest.input_path(found, entry)
-            if entry["role"] == "shard" and path.name == Path(shard).name and path.exists():
-                return path
-    raise PileError(f"the shard is not here ({shard})")
+    # Paths in a manifest are relative to its folder: they stay right if the whole tree is moved.
+    paths = [
+        manifest.input_path(found, entry)
+        for found in datasets.manifests(prefix)
+        for entry in found.inputs
+        if entry["role"] == "shard"
+    ]
+    here = [path for path in paths if path.name == Path(shard).name and path.exists()]
+    if not here:
+        raise PileError(f"the shard is not here ({shard})")
+    return max(here, key=lambda path: _n_equal_ends(path, Path(shard)))
+
+
+def _n_equal_ends(a: Path, b: Path) -> int:
+    """The number of names in which two paths agree, counted from their ends."""
+    pairs = zip(reversed(a.parts), reversed(b.parts), strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def read_record(path: Path, origin: Origin) -> bytes:
@@ -94,8 +107,8 @@ def read_record(path: Path, origin: Origin) -> bytes:
 def record_of(path: Path, origin: Origin, text_field: str, tokenizer: Tokenizer, tokens: Tokens) -> str:
     """The record of a document, read again from its shard and checked against the document's tokens.
 
-    A dataset may come from anyone and name any file as its shard. The check ensures that only text that the
-    dataset itself holds is returned.
+    A dataset may come from anyone and name any file as its shard. The check ensures that a record is returned
+    only if the dataset itself holds its text; the record's other fields come with it.
 
     Raises:
         FormatError: The record gives other tokens than the document, or cannot be read: see `read_record`.
@@ -118,8 +131,11 @@ def text_field_of(prefix: Path) -> str:
 
 
 def gives_tokens(text: str | None, tokenizer: Tokenizer, tokens: Tokens) -> bool:
-    """Whether a text gives these tokens, with or without end-of-document token and special tokens."""
-    if text is None:
+    """Whether a text gives these tokens, with or without end-of-document token and special tokens.
+
+    None and the empty text give no document.
+    """
+    if not text:
         return False
     found = tokens.tolist()
     for add_special_tokens in (False, True):
@@ -128,6 +144,6 @@ def gives_tokens(text: str | None, tokenizer: Tokenizer, tokens: Tokens) -> bool
         except FormatError:
             # The tokenizer has no token for a part of the text, or no usable post-processor.
             continue
-        if found == ids or (len(found) > 0 and found[:-1] == ids):
+        if ids in (found, found[:-1]):
             return True
     return False

@@ -51,6 +51,7 @@ def _best(
     """Indices of the best sequences among those seen, by matches, then leading matches, then index."""
     matches, leading = scores.matches, scores.leading
     chosen: dict[bytes, int] = {}
+    # As int: the negative of an unsigned number is a large one.
     for i in np.lexsort((-leading.astype(int), -matches.astype(int))).tolist():
         if is_seen[i] and matches[i] > 0 and len(chosen) < n_passages:
             chosen.setdefault(tokens[i].tobytes(), i)

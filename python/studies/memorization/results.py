@@ -26,7 +26,7 @@ DEFINITION = (
 
 
 def write(plan: Plan, folder: Path, scores: list[Scores]) -> list[str]:
-    """Writes what came of a study and returns the files' names; `scores` has an entry per checkpoint."""
+    """Writes the results of a study and returns the files' names; `scores` has an entry per checkpoint."""
     names = [SCORES_FILE, SUMMARY_FILE]
     n_rows = len(plan.rows.numbers)
     matches = np.stack([s.matches for s in scores])
@@ -53,7 +53,8 @@ def write(plan: Plan, folder: Path, scores: list[Scores]) -> list[str]:
 def npz(**arrays: NDArray[Any]) -> bytes:
     """Arrays as the bytes of an `.npz` file, the same for the same arrays."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    # The archive has a fixed date for all its files. To numpy 2.0 and 2.1, `allow_pickle` is an array.
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

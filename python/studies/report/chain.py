@@ -22,7 +22,7 @@ class Link:
         path: Its manifest, relative to the report's folder.
         inputs: What it was made from, in a few words.
         request: Beginning of the digest of its kind, settings and inputs.
-        sha256: Beginning of its manifest's checksum, which holds those of its files.
+        sha256: Beginning of the checksum of its manifest, which lists the checksums of its files.
     """
 
     what: str
@@ -55,8 +55,8 @@ def links(facts: Facts, folder: Path) -> list[Link]:
 def commands(facts: Facts, output: Path) -> list[tuple[str, str]]:
     """Commands to type in the report's folder, and what each does."""
     folder = output.parent
-    run = shell_quote(relative(facts.run.folder, folder))
-    order = shell_quote(relative(facts.run.order.path.parent, folder))
+    run = shell_quote(Path(relative(facts.run.folder, folder)))
+    order = shell_quote(Path(relative(facts.run.order.path.parent, folder)))
     report = shell_quote(Path(output.name))
     return [
         (f"pile-tools verify {report} --chain", "checks every file of the chain, back to the shards"),

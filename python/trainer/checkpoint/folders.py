@@ -78,7 +78,7 @@ def refuse_link(path: Path) -> None:
 
 
 def check_ours(parent: Path, kind: str, steps: list[int]) -> None:
-    """Checks that step folders hold what their manifests list and nothing else.
+    """Checks that step folders hold no files but their manifests and those that the manifests list.
 
     Raises:
         PileError: A folder is a link, has no manifest of this kind and step, or holds a file of someone else.

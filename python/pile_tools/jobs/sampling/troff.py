@@ -56,6 +56,8 @@ _ONE = {
     "`": "`",
     "t": "\t",
 }
+#: A comment, to the end of its line. It is removed before arguments are split: its words are no arguments.
+_COMMENT = re.compile(r"""(?<!\\)\\["#].*""")
 _ARGUMENT = re.compile(r'"((?:[^"]|"")*)"?|((?:\\.|[^\s\\])+)')
 
 
@@ -75,7 +77,7 @@ def without_escapes(text: str) -> str:
 
 def arguments(text: str) -> list[str]:
     """The arguments of a request, words or phrases in double quotes, without escapes."""
-    found = (quoted.replace('""', '"') or word for quoted, word in _ARGUMENT.findall(text))
+    found = (quoted.replace('""', '"') or word for quoted, word in _ARGUMENT.findall(_COMMENT.sub("", text)))
     return [without_escapes(argument) for argument in found]
 
 
