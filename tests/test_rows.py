@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from tests.conftest import outputs
 
-from pile_tools import ConfigError, FormatError, OutputExistsError, VerifyError, open_order
+from pile_tools import ConfigError, FormatError, OutputExistsError, Tokenizer, VerifyError, open_order
 from pile_tools.jobs import token_shards
 from pile_tools.jobs.order import OrderConfig, run
 from pile_tools.jobs.verify import run_hashes
@@ -355,8 +355,6 @@ def test_data_loaders_take_an_order(order: Order) -> None:
 
 
 def test_words_are_replaced_where_they_are_words(order: Order, tokenizer: Path) -> None:
-    from pile_tools import Tokenizer
-
     known = Tokenizer.from_file(tokenizer)
     one = [w for w in (" alpha", " beta", " gamma", " delta") if len(known.encode(w)) == 1]
     assert len(one) >= 2, one
@@ -389,8 +387,6 @@ def test_words_are_replaced_where_they_are_words(order: Order, tokenizer: Path) 
 
 
 def test_words_are_replaced_with_any_vocabulary_that_fits(order: Order, tokenizer: Path) -> None:
-    from pile_tools import Tokenizer
-
     def with_id(token: str, id: int) -> Tokenizer:
         values = json.loads(tokenizer.read_text())
         assert token in values["model"]["vocab"]
@@ -442,6 +438,20 @@ def test_replaced_words_are_recorded(order: Order, tmp_path: Path) -> None:
     changed = replace_tokens(order, {" alpha": " beta"}, steps=(10, 20))
     save_interventions(changed, tmp_path)
     assert np.array_equal(open_order(tmp_path).batch(15), changed.batch(15))
+
+
+def test_words_replaced_with_another_tokenizer_are_not_recorded(
+    order: Order, tokenizer: Path, tmp_path: Path
+) -> None:
+    """They would be read again with the dataset's: other tokens."""
+    values = json.loads(tokenizer.read_text())
+    vocab = values["model"]["vocab"]
+    vocab["y"], vocab["z"] = vocab["z"], vocab["y"]
+    other = Tokenizer(json.dumps(values).encode())
+    changed = replace_tokens(order, {" alpha": " beta"}, steps=(10, 20), tokenizer=other)
+    with pytest.raises(ConfigError, match="another tokenizer than the dataset's"):
+        save_interventions(changed, tmp_path)
+    assert not (tmp_path / "order.json").exists()
 
 
 def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> None:

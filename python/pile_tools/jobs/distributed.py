@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from pile_tools import scratch_folders
-from pile_tools.errors import PileError, first_line
+from pile_tools.errors import PileError, PileWarning, first_line
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import MANIFEST_SUFFIX
@@ -55,7 +56,7 @@ def make_parts(
         prefix: Prefix of the dataset.
         config: Settings of the dataset.
         threads: Threads of each task, and CPUs that it requests from Ray. Ray waits without end for a machine
-            that has as many.
+            that has as many; if there is none at the start, a warning says so.
         force: Replace parts made from other inputs or settings.
         on_progress: Called with the compressed bytes read and the tokens made.
 
@@ -72,6 +73,7 @@ def make_parts(
     # ends with this function; `merge` takes it again.
     scratch = Target.of(datasets.with_suffix(prefix, MANIFEST_SUFFIX)).scratch
     with scratch_folders.locked(scratch, "is making this output"), _cluster():
+        _warn_of_small_machines(threads)
         counter = _Counter.remote()  # type: ignore[attr-defined]
         pending = {}
         for part in parts:
@@ -83,6 +85,18 @@ def make_parts(
         finally:
             _stop(list(pending))
     return [part.prefix(prefix) for part in parts]
+
+
+def _warn_of_small_machines(n_cpus: int) -> None:
+    """Warns if no machine has the CPUs of a task: the tasks then wait until the cluster gets one."""
+    largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
+    if largest < n_cpus:
+        warnings.warn(
+            f"tasks of {n_cpus} threads wait for a machine with as many CPUs; "
+            f"the largest of the cluster has {largest:g}",
+            PileWarning,
+            stacklevel=2,
+        )
 
 
 @contextlib.contextmanager

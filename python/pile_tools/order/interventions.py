@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import pickle
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -219,14 +220,14 @@ class ReplacedTokens(ChangedSamples):
         self, samples: Samples, table: Mapping[int, int], indices: tuple[int, int], tokenizer: Tokenizer
     ) -> None:
         super().__init__(samples)
-        self._table, self._indices, self._tokenizer = dict(table), indices, tokenizer
+        self._table, self._indices, self.tokenizer = dict(table), indices, tokenizer
         self._starts_in_word, self._ends_in_word = _word_characters(tokenizer)
         # Larger ids than the tokenizer's are clipped to the last one, which is not replaced.
         self._replacement = np.arange(len(self._starts_in_word))
         self._replacement[list(table)] = list(table.values())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ReplacedTokens, (self._samples, self._table, self._indices, self._tokenizer)
+        return ReplacedTokens, (self._samples, self._table, self._indices, self.tokenizer)
 
     def _may_change(self) -> NDArray[np.int64]:
         first, end = self._indices
@@ -342,8 +343,8 @@ def replace_tokens(
             them: `{" he": " she"}`. A word is replaced where no letter or digit of the same document directly
             precedes or follows it. In rows whose documents are unknown, only the row itself decides.
         steps: The first step and the end, exclusive.
-        tokenizer: By default the tokenizer that the dataset's manifest names. A saved replacement is read
-            again with that one, whatever is given here.
+        tokenizer: By default the tokenizer that the dataset's manifest names. A replacement with another one
+            cannot be saved, as it would be read again with that one.
 
     Raises:
         ConfigError: A word is not one token, a replacement's id cannot be stored, no tokenizer is known, or
@@ -444,13 +445,16 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
     with a log of the tokens that they overwrite. The base order must be on disk with a manifest.
 
     Raises:
-        ConfigError: The order has no unsaved intervention, or its base has no manifest.
+        ConfigError: The order has no unsaved intervention, its base has no manifest, or words were replaced
+            with another tokenizer than the dataset's.
         OutputExistsError: `folder` holds another order and `force` is off.
         OSError: A file cannot be read or written.
     """
     interventions: list[dict[str, Any]] = []
     base = order
     while isinstance(base, OrderWithIntervention) and base.manifest is None and base.base is not None:
+        if isinstance(base.samples, ReplacedTokens):
+            _refuse_other_tokenizer(base.samples.tokenizer, base.base)
         interventions.insert(0, _with_log(base.intervention, base.base))
         base = base.base
     if not interventions or base.manifest is None:
@@ -472,6 +476,16 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
         return Built([VIEW_FILE], {"n_samples": len(order.samples)}, request.inputs)
 
     return publish.make(Target.of(folder / ORDER_FILE), request, build, force=force, names=[VIEW_FILE])[0]
+
+
+def _refuse_other_tokenizer(used: Tokenizer, base: Order) -> None:
+    """Raises ConfigError if words were replaced with another tokenizer than that of the order's dataset."""
+    # A tokenizer pickles by the content of its file.
+    if pickle.dumps(used) != pickle.dumps(base.tokenizer()):
+        raise ConfigError(
+            f"words were replaced with another tokenizer than the dataset's, which would read them again "
+            f"({base.name})"
+        )
 
 
 def _with_log(intervention: dict[str, Any], base: Order) -> dict[str, Any]:
