@@ -440,6 +440,7 @@ class Deduplication:
     """How the core finds duplicates and decides which to remove.
 
     Attributes:
+        n_older: Number of first shards that are an older corpus: their documents are kept, and preferred.
         near: How near duplicates are found; None for exact ones only.
         normalize: What is done to texts before they are compared: `none`, `whitespace` or `case`.
         prefer: Which of similar documents is kept: `first`, `longest` or `subset`.
@@ -455,6 +456,7 @@ class Deduplication:
         discard: Whether unfinished files of another job may be removed.
     """
 
+    n_older: int = 0
     near: NearDuplicates | None
     normalize: str
     prefer: str

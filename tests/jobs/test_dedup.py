@@ -215,6 +215,64 @@ def test_protected_documents_stay(tmp_path: Path) -> None:
     assert decisions == {0: "removed", 1: "kept", 2: "kept", 3: "kept", 4: "removed"}
 
 
+@pytest.mark.parametrize("near", [None, NearConfig()])
+@pytest.mark.parametrize("prefer", ["first", "longest"])
+def test_copies_of_an_older_corpus_are_removed_as_if_its_documents_were_protected(
+    planted: tuple[Path, list[str]], tmp_path: Path, near: NearConfig | None, prefer: str
+) -> None:
+    shards, texts = planted
+    for folder, names in (("old", ["0.jsonl"]), ("new", ["1.jsonl", "2.jsonl"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            shutil.copyfile(shards / name, tmp_path / folder / name)
+    (tmp_path / "stay.txt").write_text("".join(f"0.jsonl:{record}\n" for record in range(400)))
+    config = DedupConfig(near=near, prefer=prefer)
+    run(shards, tmp_path / "whole", config, protect=tmp_path / "stay.txt")
+    made = run(tmp_path / "new", tmp_path / "out", config, against=tmp_path / "old")
+
+    def removed(folder: str) -> list[tuple[Any, ...]]:
+        # Clusters differ, as older documents are not compared with each other.
+        return sorted(
+            (number_of(row), number_of(row, "kept_"), row["similarity"], row["kind"])
+            for row in members(tmp_path / folder)
+            if row["decision"] == "removed"
+        )
+
+    assert removed("out") == removed("whole")
+    assert any(copy < 400 for _, copy, _, _ in removed("out"))
+    assert made.summary["n_removed"] == len(removed("out"))
+    assert made.summary["n_documents"] == len(texts) - 400
+    # Older documents are listed where they are copies of newer ones.
+    assert any(number_of(row) < 400 for row in members(tmp_path / "out"))
+    clusters = {row["cluster"] for row in members(tmp_path / "out") if number_of(row) >= 400}
+    assert clusters == {row["cluster"] for row in members(tmp_path / "out")}
+    for name in ("1.jsonl", "2.jsonl"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert not (tmp_path / "out" / "0.jsonl").exists()
+    row = next(row for row in members(tmp_path / "out") if number_of(row) < 400)
+    back = rewriting.restored(tmp_path / "out", f"{row['shard']}:{row['record']}")
+    assert json.loads(back)["text"] == texts[number_of(row)]
+
+
+def test_an_older_corpus_has_other_shards(tmp_path: Path) -> None:
+    write(tmp_path / "in/a.jsonl", ["x y", "x y"])
+    with pytest.raises(ConfigError, match=r"have this shard in common.*a\.jsonl"):
+        run(tmp_path / "in", tmp_path / "out", DedupConfig(), against=tmp_path / "in")
+
+
+def test_protected_and_marked_documents_beside_an_older_corpus(tmp_path: Path) -> None:
+    write(tmp_path / "old/a.jsonl", ["x y", "z"])
+    write(tmp_path / "new/b.jsonl", ["x y", "z", "x y"])
+    (tmp_path / "stay.txt").write_text("b.jsonl:2\n")
+    how = {"against": tmp_path / "old", "protect": tmp_path / "stay.txt"}
+    run(tmp_path / "new", tmp_path / "out", DedupConfig(), **how)
+    assert [json.loads(line)["text"] for line in lines(tmp_path / "out/b.jsonl")] == ["x y"]
+    made = run(tmp_path / "new", tmp_path / "marked", DedupConfig(mark=True), against=tmp_path / "old")
+    assert made.summary["n_marked"] == 3
+    marks = [json.loads(line)["meta"]["dedup"] for line in lines(tmp_path / "marked/b.jsonl")]
+    assert [mark["size"] for mark in marks] == [3, 2, 3]
+
+
 def test_a_list_of_protected_documents_is_read_as_other_lists(tmp_path: Path) -> None:
     name = "a\u2028b.jsonl"
     write(tmp_path / "in" / name, ["x y", "x y", "x y"])

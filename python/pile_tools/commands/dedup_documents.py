@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
-from pile_tools.commands import dedups
+import click
+
+from pile_tools.commands import artifacts, dedups, options
 from pile_tools.jobs import dedup, rewriting
 from pile_tools.jobs.dedup import DedupConfig
 from pile_tools.manifest import Manifest
 from pile_tools.terminal import counted, echo, fit, note
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: The share of a subset's documents above which their removal is a warning.
 _MUCH = 0.5
@@ -21,10 +27,23 @@ _N_CLUSTERS, _N_COMPARED = 20, 5
 _COSTS = dedups.Costs(disk=0.8, bytes_per_second=8e6)
 
 
-def run(shards: tuple[Path, ...], output: Path, config: DedupConfig, how: dedups.How) -> None:
+def against(command: _Command) -> _Command:
+    """Adds the option `--against`."""
+    return click.option(
+        "--against",
+        type=options.PATH,
+        metavar="OLD",
+        help="A folder of older shards: remove copies of their documents too, and none of theirs.",
+    )(command)
+
+
+def run(
+    shards: tuple[Path, ...], output: Path, config: DedupConfig, how: dedups.How, against: Path | None
+) -> None:
     """Runs the job and prints what was removed."""
-    job = functools.partial(dedup.run, config=config)
-    dedups.run(shards, output, job, how, costs=_COSTS, page=_page, show=_show)
+    n_older_bytes = 0 if against is None else options.size_of(artifacts.find_shards((against,))) or 0
+    job = functools.partial(dedup.run, config=config, against=against)
+    dedups.run(shards, output, job, how, costs=_COSTS, n_older_bytes=n_older_bytes, page=_page, show=_show)
 
 
 def _page(made: Manifest, title: str) -> str:

@@ -15,6 +15,7 @@ from pile_tools.read.shards import RecordConfig
 @click.command("exact")
 @dedups.shards_to_folder
 @config_options(DedupConfig)
+@dedup_documents.against
 @dedups.how
 @config_options(RecordConfig)
 @options.reports
@@ -25,6 +26,7 @@ def command(
     normalize: str,
     prefer: str,
     mark: bool,
+    against: Path | None,
     protect: Path | None,
     dry_run: bool,
     report: Path | None,
@@ -54,4 +56,5 @@ def command(
         output,
         config,
         dedups.How(protect, dry_run, report, memory, threads, as_json=as_json, force=force),
+        against,
     )

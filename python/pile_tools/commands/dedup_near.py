@@ -16,6 +16,7 @@ from pile_tools.read.shards import RecordConfig
 @dedups.shards_to_folder
 @config_options(NearConfig)
 @config_options(DedupConfig)
+@dedup_documents.against
 @dedups.how
 @config_options(RecordConfig)
 @options.reports
@@ -32,6 +33,7 @@ def command(
     normalize: str,
     prefer: str,
     mark: bool,
+    against: Path | None,
     protect: Path | None,
     dry_run: bool,
     report: Path | None,
@@ -57,6 +59,7 @@ def command(
       pile-tools dedup near shards/ -o deduped/ --threshold 0.8 --dry-run
       pile-tools dedup near shards/ -o deduped/ --protect shards/canaries.json
       pile-tools dedup near shards/ -o marked/ --mark
+      pile-tools dedup near 2026/ -o new/ --against deduped/
     """
     near = NearConfig(
         threshold=threshold,
@@ -73,4 +76,5 @@ def command(
         output,
         config,
         dedups.How(protect, dry_run, report, memory, threads, as_json=as_json, force=force),
+        against,
     )

@@ -107,6 +107,7 @@ def run(
     how: How,
     *,
     costs: Costs,
+    n_older_bytes: int = 0,
     page: Callable[[Manifest, str], str],
     show: Callable[[Manifest], None],
 ) -> None:
@@ -118,6 +119,7 @@ def run(
         job: `run` of a module that writes shards again, with its config.
         how: Its other options.
         costs: What the job is expected to need, which is printed first.
+        n_older_bytes: Bytes of older shards, which are read but not written.
         page: The page of `--report`, from the manifest and a title.
         show: Prints the figures of the manifest.
     """
@@ -125,7 +127,8 @@ def run(
     n_bytes = options.size_of(found) or 0
     started = time.monotonic()
     # The shards are read to compare texts, to verify candidates, and to write them again.
-    with Bar("deduplicating", (2 if how.dry_run else 3) * n_bytes) as bar:
+    total = 2 * (n_bytes + n_older_bytes) + (0 if how.dry_run else n_bytes)
+    with Bar("deduplicating", total) as bar:
         made, is_new = job(
             found,
             output,

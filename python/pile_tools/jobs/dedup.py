@@ -148,6 +148,7 @@ def run(
     output: Path,
     config: DedupConfig,
     *,
+    against: Path | None = None,
     protect: Path | None = None,
     dry_run: bool = False,
     memory: int,
@@ -162,7 +163,9 @@ def run(
         shards: The shards, in order.
         output: The folder of the new shards.
         config: What counts as a copy, and which copy stays.
-        protect: A file that lists documents that stay: see `read_protected`.
+        against: A folder of older shards: documents that are copies of theirs are removed too, whatever is
+            preferred, and none of theirs is.
+        protect: A file that lists documents that stay: see `rewriting.read_protected`.
         dry_run: Write the table of clusters and the manifest, but no shards.
         memory: Bytes for sorting; what does not fit goes through files beside the output.
         threads: Threads; the output does not depend on it.
@@ -171,7 +174,8 @@ def run(
         on_progress: Called with the bytes read: up to twice those of the shards, and once more to write them.
 
     Raises:
-        ConfigError: A shard is a stream, or the protected documents are not of these shards.
+        ConfigError: A shard is a stream, the protected documents are not of these shards, or an older shard
+            is one of them.
         OutputExistsError: The output was made from other inputs or settings and `force` is off.
         FormatError: A shard is damaged or changes while it is read; the message names shard and record.
         OSError: A file cannot be read or written.
@@ -179,40 +183,46 @@ def run(
     rewriting.check_before(shards)
     target = Target.of(output / MANIFEST_FILE)
     names = rewriting.output_names(shards)
-    inputs = entries(shards, output)
+    older = [] if against is None else rewriting.older_shards(against, shards)
+    every = [*older, *shards]
     protected, protected_entries = rewriting.protected_documents(protect, shards, output)
-    inputs += protected_entries
+    older_entries, shard_entries = rewriting.older_entries(older, output), entries(shards, output)
+    inputs = [*older_entries, *shard_entries, *protected_entries]
     request = Request("deduplicated", {**config.settings, "dry_run": dry_run}, inputs)
-    n_bytes = sum(entry["bytes"] for entry in inputs if entry["role"] == "shard")
+    n_bytes, n_older_bytes = (
+        sum(entry["bytes"] for entry in found) for found in (shard_entries, older_entries)
+    )
 
     def build(folder: Path) -> Built:
-        on_plan(2 if dry_run else 3, n_bytes)
+        on_plan(2 if dry_run else 3, n_bytes + n_older_bytes)
         how = _deduplication(config, protected, folder / "duplicates", request, memory, threads, force)
         rows, found = _core.find_duplicates(
-            shards,
-            how,
+            every,
+            dataclasses.replace(how, n_older=len(older), protected=_after(protected.records, len(older))),
             on_progress,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
             max_record=config.records.max_record_bytes,
         )
         sha256 = {}
+        n_before = 2 * (n_bytes + n_older_bytes)
         if not dry_run:
             sha256 = rewriting.write_shards(
                 shards,
                 folder,
                 request,
-                [shard["sha256"] for shard in found["shards"]],
+                [shard["sha256"] for shard in found["shards"][len(older) :]],
                 config.records,
                 threads=threads,
                 force=force,
-                on_progress=None if on_progress is None else lambda n: on_progress(2 * n_bytes + n),
-                **_changes(rows, is_marked=config.mark),
+                on_progress=None if on_progress is None else lambda n: on_progress(n_before + n),
+                **_changes(rows, len(older), is_marked=config.mark),
             )
-        write_clusters(folder / CLUSTERS_FILE, rows, shards, output)
+        write_clusters(folder / CLUSTERS_FILE, rows, every, output)
         left_out = {"shards", "n_resumed_shards"}
         totals = {name: value for name, value in found.items() if name not in left_out}
-        summary = {**totals, "n_marked": len(rows["record"]) if config.mark else 0}
+        n_marked = int((rows["shard"] >= len(older)).sum()) if config.mark else 0
+        summary = {**totals, "n_marked": n_marked}
         if config.mark:
             summary |= {"n_removed": 0, "n_removed_bytes": 0}
         roles = dict.fromkeys(sha256, "shard") | {CLUSTERS_FILE: "clusters"}
@@ -264,12 +274,17 @@ def _deduplication(
     )
 
 
-def _changes(rows: DuplicateRows, *, is_marked: bool) -> dict[str, Any]:
+def _after(records: list[tuple[int, int]], n_older: int) -> list[tuple[int, int]]:
+    """Shards and records, with the number of each shard among all, the older ones first."""
+    return [(shard + n_older, record) for shard, record in records]
+
+
+def _changes(rows: DuplicateRows, n_older: int, *, is_marked: bool) -> dict[str, Any]:
     """What `rewrite_shards` does with the members of clusters: marks all, or leaves the removed ones out."""
     is_removed = rows["decision"] == DECISIONS.index("removed")
-    chosen: NDArray[np.bool_] = np.ones(len(is_removed), dtype=bool) if is_marked else is_removed
+    chosen: NDArray[np.bool_] = (rows["shard"] >= n_older) if is_marked else is_removed
     # By document, and so by shard and record.
-    shards, records = rows["shard"][chosen], rows["record"][chosen]
+    shards, records = rows["shard"][chosen] - np.uint32(n_older), rows["record"][chosen]
     if not is_marked:
         return {"removed": (shards, records)}
     members = [

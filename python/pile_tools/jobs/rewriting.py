@@ -14,7 +14,7 @@ from typing import Any
 from pile_tools import _core, checked, manifest
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
-from pile_tools.read.shards import RecordConfig, has_stream
+from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream
 from pile_tools.read.texts import read_lines
 from pile_tools.tokens.documents import shard_named
 from pile_tools.types import OnProgress
@@ -59,6 +59,26 @@ def output_names(shards: Sequence[Path]) -> list[str]:
     if are_free and all(a.encode() < b.encode() for a, b in itertools.pairwise(names)):
         return names
     return [f"{number:06}-{name}" for number, name in enumerate(names)]
+
+
+def older_shards(folder: Path, shards: Sequence[Path]) -> list[Path]:
+    """The shards of an older corpus.
+
+    Raises:
+        ConfigError: One of them is one of `shards`, whose documents would be copies of themselves.
+        PileError: There are none.
+    """
+    older = list(find_shards([folder]))
+    names = {os.path.realpath(path) for path in shards}
+    for path in older:
+        if os.path.realpath(path) in names:
+            raise ConfigError(f"the older corpus and the shards have this shard in common ({path})")
+    return older
+
+
+def older_entries(older: Sequence[Path], folder: Path) -> list[Entry]:
+    """The shards of an older corpus as inputs of a manifest in `folder`."""
+    return [{**entry, "role": OLDER} for entry in entries(older, folder)]
 
 
 def protected_documents(
@@ -191,7 +211,7 @@ def _read(made: Manifest, name: str) -> tuple[bytes, str]:
     match = _RECORD.fullmatch(name)
     if match is None:
         raise ConfigError(f"expected SHARD:RECORD, such as 04.jsonl.zst:52, got {name!r}")
-    inputs = [entry for entry in made.inputs if entry["role"] == "shard"]
+    inputs = [entry for entry in made.inputs if entry["role"] in ("shard", OLDER)]
     shards = [manifest.input_path(made, entry) for entry in inputs]
     named = [entry["path"] for entry in inputs]
     number = named.index(match[1]) if match[1] in named else _shard_number(match[1], shards)

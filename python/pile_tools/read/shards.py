@@ -30,6 +30,9 @@ _SHARD = re.compile(r"\.(parquet|(jsonl|ndjson|json|txt)(\.(zst|zstd|gz))?)\Z", 
 #: The path that names standard input.
 STANDARD_INPUT = Path("-")
 
+#: Role of the shards of an older corpus, which are read as shards are, but not written again.
+OLDER = "older"
+
 #: Roles of the tables that a job writes beside its shards.
 TABLE_ROLES = ("clusters", "passages")
 
@@ -194,7 +197,7 @@ def checked_entries(inputs: list[Entry], read: Iterable[ReadShard]) -> list[Entr
     shards = iter(read)
     checked = []
     for entry in inputs:
-        if entry["role"] == "shard":
+        if entry["role"] in ("shard", OLDER):
             shard = next(shards)
             entry = {"bytes": shard["bytes"], **entry}
             if shard["bytes"] != entry["bytes"]:

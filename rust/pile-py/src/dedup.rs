@@ -21,6 +21,7 @@ use crate::{
 /// How duplicates are found: `Deduplication` of `types.py`.
 #[derive(FromPyObject)]
 pub struct Deduplication {
+    n_older: usize,
     near: Option<NearDuplicates>,
     normalize: String,
     prefer: String,
@@ -95,6 +96,7 @@ pub fn find_duplicates<'py>(
     let protected = deduplication.protected.into_iter();
     let config = DedupConfig {
         shards,
+        n_older: deduplication.n_older,
         rules: rules(text_field, skip_bad_records, max_record),
         near: near.map_err(BindError::from)?,
         normalization: Normalization::parse(&deduplication.normalize).map_err(BindError::from)?,

@@ -49,11 +49,13 @@ pub(super) struct Candidates {
     pub(super) n_capped_buckets: u64,
 }
 
-/// Finds the candidate pairs. Copies take no part: they have the pairs of their group's preferred member.
+/// Finds the candidate pairs. Copies take no part: they have the pairs of their group's preferred member. Documents of
+/// the first `n_older` shards are no candidates with each other.
 pub(super) fn find_candidates(
     near: &NearConfig,
     (scratch, state): (&Scratch, &DedupState),
     (documents, ranks, groups): (&Documents, &Ranks, &ExactGroups),
+    n_older: usize,
     memory: u64,
     folder: &Path,
     progress: &Progress,
@@ -78,13 +80,21 @@ pub(super) fn find_candidates(
         progress.advance(0)?;
     }
     let mut pairs = ExternalSort::new(folder, "pairs", memory / 2);
+    let older = documents.end_of(n_older);
+    let mut push = |pair: RankPair| {
+        let is_older = |rank: u32| ranks.documents[rank as usize] < older;
+        match is_older(pair.preferred) && is_older(pair.other) {
+            true => Ok(()),
+            false => pairs.push(pair.pack()),
+        }
+    };
     let mut n_capped_buckets = 0;
     let mut bucket = Vec::new();
     let mut key = None;
     bands.for_each(progress, |record| {
         if key != Some(record >> 32) {
             n_capped_buckets += u64::from(bucket.len() > MAX_BUCKET);
-            pair_members(&bucket, |pair| pairs.push(pair.pack()))?;
+            pair_members(&bucket, &mut push)?;
             bucket.clear();
             key = Some(record >> 32);
         }
@@ -92,7 +102,7 @@ pub(super) fn find_candidates(
         Ok(())
     })?;
     n_capped_buckets += u64::from(bucket.len() > MAX_BUCKET);
-    pair_members(&bucket, |pair| pairs.push(pair.pack()))?;
+    pair_members(&bucket, &mut push)?;
     Ok(Candidates {
         pairs: write_distinct(pairs, folder, progress)?,
         n_capped_buckets,

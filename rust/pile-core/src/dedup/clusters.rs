@@ -4,7 +4,7 @@
 //! membership alone removes nothing. Documents are visited in the order of preference, and one is removed only if a
 //! kept document that came before is verified to be similar to it.
 
-use super::{exact::ExactGroups, ranks::Ranks, verify::VerifiedPair};
+use super::{bits::BitSet, exact::ExactGroups, ranks::Ranks, verify::VerifiedPair};
 use crate::{Result, io::RecordFile};
 
 /// No document.
@@ -107,11 +107,13 @@ impl Clusters {
         self.sizes[self.first[document as usize] as usize]
     }
 
-    /// Clusters of at least two documents, and the size of the largest.
-    pub(super) fn count(&self) -> (u64, u32) {
-        let clusters = self.sizes.iter().filter(|size| **size > 1);
-        let largest = clusters.clone().max().copied();
-        (clusters.count() as u64, largest.unwrap_or(0))
+    /// Clusters of at least two documents, and the size of the largest, of those whose smallest document `counts`.
+    pub(super) fn count(&self, counts: &BitSet) -> (u64, u32) {
+        let clusters = self.sizes.iter().zip(0..);
+        let counted = clusters.filter(|(size, first)| **size > 1 && counts.contains(*first));
+        counted.fold((0, 0), |(n, largest), (size, _)| {
+            (n + 1, largest.max(*size))
+        })
     }
 }
 

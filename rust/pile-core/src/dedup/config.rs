@@ -242,6 +242,9 @@ pub struct NearConfig {
 pub struct DedupConfig {
     /// The shards, in reading order. Each is read twice.
     pub shards: Vec<PathBuf>,
+    /// Number of first shards that are an older corpus: all their documents are kept and preferred to the others.
+    /// They are not compared with each other, and are reported only in clusters with other documents.
+    pub n_older: usize,
     /// How they are read.
     pub rules: Rules,
     /// Folder for files of the job, from which it resumes after an interruption.

@@ -67,6 +67,11 @@ impl Documents {
         self.shards[shard].first
     }
 
+    /// The end of the documents of the first `n` shards.
+    pub(super) fn end_of(&self, n: usize) -> u32 {
+        self.shards.get(n).map_or(self.n, |shard| shard.first)
+    }
+
     /// The shard of a document.
     pub(super) fn shard_of(&self, document: u32) -> usize {
         // Empty shards have the same first document as the next one.

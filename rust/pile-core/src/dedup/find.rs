@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     Bands, Decision, DedupConfig, DuplicateRows, SketchedShard,
     bands::probability_curve,
+    bits::BitSet,
     candidates::{Candidates, RankPair, find_candidates},
     clusters::{Clusters, Removals},
     config::check_permutations,
@@ -119,6 +120,7 @@ pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Dupl
             near,
             (&scratch, &state),
             (&documents, &ranks, &groups),
+            config.n_older,
             config.memory,
             &sort_folder,
             progress,
@@ -244,24 +246,35 @@ fn decide(
         false => config.max_cluster,
     };
     let removals = Removals::decide(groups, ranks, &clusters, verified, largest)?;
-    let (n_clusters, largest_cluster) = clusters.count();
+    let older = documents.end_of(config.n_older);
+    // By the smallest documents of clusters.
+    let mut has_new = BitSet::new(documents.len() as usize);
+    for document in older..documents.len() {
+        has_new.insert(clusters.first[document as usize]);
+    }
+    let (n_clusters, largest_cluster) = clusters.count(&has_new);
     let subset = |name: &Option<String>| SubsetDuplicates {
         name: name.clone(),
         ..SubsetDuplicates::default()
     };
     let mut decided = Decided {
         subsets: state.subsets.iter().map(subset).collect(),
-        n_exact_copies: groups.copies(groups.all()).count() as u64,
+        n_exact_copies: groups
+            .copies(groups.all())
+            .filter(|(copy, _)| *copy >= older)
+            .count() as u64,
         n_clusters,
         largest_cluster,
         ..Decided::default()
     };
     documents.for_each(|document, shard, row| {
         let subset = &mut decided.subsets[row.subset as usize];
-        subset.n_documents += 1;
-        subset.n_text_bytes += row.n_bytes;
+        if document >= older {
+            subset.n_documents += 1;
+            subset.n_text_bytes += row.n_bytes;
+        }
         let size = clusters.size(document);
-        if size < 2 {
+        if size < 2 || !has_new.contains(clusters.first[document as usize]) {
             return Ok(());
         }
         let (decision, kept_copy, similarity, kind) = removals.of(document, groups, &clusters);
@@ -270,7 +283,7 @@ fn decide(
                 subset.n_removed += 1;
                 subset.n_removed_bytes += row.n_bytes;
             }
-            Decision::LeftAlone => decided.n_left_alone += 1,
+            Decision::LeftAlone => decided.n_left_alone += u64::from(document >= older),
             Decision::Kept => {}
         }
         let rows = &mut decided.rows;
@@ -285,6 +298,9 @@ fn decide(
         rows.kind.push(kind as u8);
         Ok(())
     })?;
+    if older > 0 {
+        decided.subsets.retain(|subset| subset.n_documents > 0);
+    }
     Ok(decided)
 }
 

@@ -40,6 +40,7 @@ pub(super) fn rank_documents(
     folder: &Path,
     progress: &Progress,
 ) -> Result<Ranks> {
+    let older = documents.end_of(config.n_older);
     let protected = protected_documents(config, documents)?;
     let priorities = subset_priorities(&config.preference, &state.subsets);
     let mut sort = ExternalSort::new(folder, "ranks", config.memory);
@@ -49,14 +50,18 @@ pub(super) fn rank_documents(
             Preference::Longest => u64::MAX - row.n_bytes,
             Preference::Subset(_) => priorities[row.subset as usize],
         };
-        let is_protected = protected.binary_search(&document).is_ok();
+        let is_protected = document < older || protected.binary_search(&document).is_ok();
         let record = u128::from(key) << 32 | u128::from(document);
         sort.push(u128::from(!is_protected) << 96 | record)
     })?;
     let mut ranks = Ranks {
         of_document: vec![0; documents.len() as usize],
         documents: Vec::with_capacity(documents.len() as usize),
-        n_protected: protected.len() as u32,
+        n_protected: older
+            + protected
+                .iter()
+                .filter(|document| **document >= older)
+                .count() as u32,
     };
     sort.for_each(progress, |record| {
         let document = record as u32;

@@ -217,6 +217,7 @@ fn config(folder: &Path, documents: &[PlantedDocument], n_per_shard: usize) -> D
     DedupConfig {
         protected: protected.collect(),
         protected_texts: Vec::new(),
+        n_older: 0,
         shards: write_shards(folder, documents, n_per_shard),
         rules: Rules::default(),
         folder: folder.join("scratch"),
