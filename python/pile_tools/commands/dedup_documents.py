@@ -13,7 +13,7 @@ from pile_tools.commands import artifacts, dedups, options
 from pile_tools.jobs import dedup, rewriting
 from pile_tools.jobs.dedup import DedupConfig
 from pile_tools.manifest import Manifest
-from pile_tools.terminal import counted, echo, fit, note
+from pile_tools.terminal import counted, fit, note
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -78,11 +78,11 @@ def _show(made: Manifest) -> None:
             f"{chance:.3f}: {counted(summary['n_candidates'], 'candidate pair')}, "
             f"{summary['n_verified']:,} verified"
         )
-    echo(f"{'removed':>12}  {'documents':>12}  {'share':>7}  {'MB of text':>12}  subset")
+    note(f"{'removed':>12}  {'documents':>12}  {'share':>7}  {'MB of text':>12}  subset")
     for subset in [*summary["subsets"], {**summary, "name": "in all"}]:
         share = subset["n_removed"] / max(subset["n_documents"], 1)
         name = "no subset" if subset["name"] is None else fit(subset["name"], 24)
-        echo(
+        note(
             f"{subset['n_removed']:>12,}  {subset['n_documents']:>12,}  {share:>7.2%}  "
             f"{subset['n_removed_bytes'] / 1e6:>12,.1f}  {name}"
         )

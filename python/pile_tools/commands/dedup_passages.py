@@ -13,7 +13,7 @@ from pile_tools.jobs import dedup_passages, rewriting
 from pile_tools.jobs.dedup_passages import PassagesConfig
 from pile_tools.manifest import Manifest
 from pile_tools.read.shards import RecordConfig
-from pile_tools.terminal import counted, echo, fit, note
+from pile_tools.terminal import counted, fit, note
 
 #: On disk are the anchors of all text, and the text around repeated ones.
 _COSTS = dedups.Costs(disk=3.0, bytes_per_second=5e6)
@@ -79,12 +79,12 @@ def _page(made: Manifest, title: str) -> str:
 
 def _show(made: Manifest) -> None:
     summary = made.summary
-    echo(f"{'MB cut':>12}  {'MB of text':>12}  {'share':>7}  subset")
+    note(f"{'MB cut':>12}  {'MB of text':>12}  {'share':>7}  subset")
     for subset in [*summary["subsets"], {**summary, "name": "in all"}]:
         share = subset["n_repeated_bytes"] / max(subset["n_text_bytes"], 1)
         name = "no subset" if subset["name"] is None else fit(subset["name"], 40)
         mb, of = subset["n_repeated_bytes"] / 1e6, subset["n_text_bytes"] / 1e6
-        echo(f"{mb:>12,.1f}  {of:>12,.1f}  {share:>7.2%}  {name}")
+        note(f"{mb:>12,.1f}  {of:>12,.1f}  {share:>7.2%}  {name}")
     for subset in summary["subsets"]:
         if subset["n_repeated_bytes"] > _MUCH * subset["n_text_bytes"]:
             name = subset["name"] or "no subset"

@@ -332,7 +332,8 @@ def write_clusters(path: Path, rows: DuplicateRows, shards: Sequence[Path], fold
             ),
         }
     )
-    pq.write_table(table, path, compression="zstd")
+    with rewriting.new_file(path) as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 @dataclass(frozen=True)
@@ -362,7 +363,8 @@ def largest_clusters(made: Manifest, n: int) -> list[Cluster]:
     """The `n` largest clusters of an output of `run`, the largest first."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(made.folder / CLUSTERS_FILE)
+    with (made.folder / CLUSTERS_FILE).open("rb") as file:
+        table = pq.read_table(file)
     clusters, sizes = (table[name].to_numpy() for name in ("cluster", "cluster_size"))
     # The rows of a cluster follow each other.
     starts = np.flatnonzero(np.diff(clusters, prepend=-1))

@@ -160,7 +160,8 @@ def _write_table(path: Path, rows: PassageRows, shards: Sequence[Path], folder: 
     columns |= {"copy_shard": shard, "copy_record": pa.int64(), "copy_start": pa.int64()}
     arrays: dict[str, NDArray[Any]] = {name: np.asarray(values) for name, values in rows.items()}
     n = len(arrays["shard"])
-    with pq.ParquetWriter(path, pa.schema(list(columns.items())), compression="zstd") as writer:
+    schema = pa.schema(list(columns.items()))
+    with rewriting.new_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         # One empty group if there are no passages.
         for start in range(0, max(n, 1), _CHUNK_ROWS):
             chunk = {name: values[start : start + _CHUNK_ROWS] for name, values in arrays.items()}
@@ -194,19 +195,19 @@ def longest_passages(made: Manifest, n: int) -> list[LongPassage]:
     import pyarrow.parquet as pq
 
     longest: list[tuple[int, int, LongPassage]] = []
-    file = pq.ParquetFile(made.folder / PASSAGES_FILE)
     n_before = 0
-    for batch in file.iter_batches():
-        lengths = batch["end"].to_numpy() - batch["start"].to_numpy()
-        for i in np.argsort(-lengths, kind="stable")[:n].tolist():
-            row = batch.slice(i, 1).to_pylist()[0]
-            passage = LongPassage(
-                name=f"{row['shard']}:{row['record']}",
-                start=row["start"],
-                end=row["end"],
-                copy=f"{row['copy_shard']}:{row['copy_record']}",
-            )
-            longest.append((-int(lengths[i]), n_before + i, passage))
-        n_before += len(lengths)
-        longest = sorted(longest, key=lambda of: of[:2])[:n]
+    with (made.folder / PASSAGES_FILE).open("rb") as file:
+        for batch in pq.ParquetFile(file).iter_batches():
+            lengths = batch["end"].to_numpy() - batch["start"].to_numpy()
+            for i in np.argsort(-lengths, kind="stable")[:n].tolist():
+                row = batch.slice(i, 1).to_pylist()[0]
+                passage = LongPassage(
+                    name=f"{row['shard']}:{row['record']}",
+                    start=row["start"],
+                    end=row["end"],
+                    copy=f"{row['copy_shard']}:{row['copy_record']}",
+                )
+                longest.append((-int(lengths[i]), n_before + i, passage))
+            n_before += len(lengths)
+            longest = sorted(longest, key=lambda of: of[:2])[:n]
     return [passage for _, _, passage in longest]

@@ -81,7 +81,8 @@ def _write_parquet(path: Path, steps: Iterator[Iterator[Record]]) -> int:
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
     n_records = 0
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    # Opened here: pyarrow takes a path with a colon for an address.
+    with path.open("xb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for step in steps:
             for records in _groups(step):
                 writer.write_table(pa.Table.from_pylist(records, schema=schema))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pile_tools import _core, checked, manifest
 from pile_tools.errors import ConfigError
@@ -172,6 +172,15 @@ def write_shards(
     for name in found:
         _link(folder / "shards" / name, folder / name)
     return found
+
+
+def new_file(path: Path) -> IO[bytes]:
+    """Opens a new file in place of one that a killed job left, for pyarrow to write.
+
+    Given a path with a colon, pyarrow would take it for an address.
+    """
+    path.unlink(missing_ok=True)
+    return path.open("xb")
 
 
 def _link(made: Path, finished: Path) -> None:
