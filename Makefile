@@ -98,7 +98,7 @@ fuzz: ## Fuzz each parser for SECONDS=600; TARGET= selects some. Needs a nightly
 		dictionary=$(CURDIR)/rust/fuzz/dictionaries/$$target.txt; \
 		test -f $$dictionary && dictionary=-dict=$$dictionary || dictionary=; \
 		cargo +nightly fuzz run --fuzz-dir rust/fuzz $$target -- -max_total_time=$(SECONDS) -max_len=16384 \
-			-timeout=20 -rss_limit_mb=4096 -print_final_stats=1 $$dictionary || exit 1; \
+			-timeout=20 -detect_leaks=0 -rss_limit_mb=4096 -print_final_stats=1 $$dictionary || exit 1; \
 	done
 
 .venv-bench/.peers: .venv/.uv benches/peers.txt constraints.txt

@@ -209,6 +209,23 @@ def test_a_tokenizer_of_other_ids_finds_nothing(
     assert summary["n_found"] < summary["n_documents"] / 2
 
 
+@pytest.mark.parametrize("data", [b"", b"hello", bytes(20), None])
+def test_force_replaces_a_damaged_provenance(
+    shards: Path, tokenizer: Path, dataset: Path, tmp_path: Path, data: bytes | None
+) -> None:
+    for suffix in (".bin", ".idx"):
+        shutil.copy(dataset.with_suffix(suffix), tmp_path / f"n{suffix}")
+    how = {"shards": find_shards([shards]), "config": LabelConfig(tokenizer=tokenizer), "threads": 1}
+    label.run(tmp_path / "n", **how)  # type: ignore[arg-type]
+    provenance = tmp_path / "n.provenance"
+    before = provenance.read_bytes()
+    provenance.write_bytes(before[: len(before) // 2] if data is None else data)
+    with pytest.raises(OutputExistsError):
+        label.run(tmp_path / "n", **how)  # type: ignore[arg-type]
+    label.run(tmp_path / "n", force=True, **how)  # type: ignore[arg-type]
+    assert provenance.read_bytes() == before
+
+
 def test_label_on_the_command_line(
     cli: Run, shards: Path, tokenizer: Path, tmp_path: Path, write_shard: WriteShard
 ) -> None:

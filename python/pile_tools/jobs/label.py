@@ -79,7 +79,7 @@ def run(
     source = find_tokenizer(config.tokenizer)
     tokenizer = source.load()
     eod = eod_of(tokenizer, config.eod, config.tokenizer)
-    dataset = _core.TokenDataset(prefix)
+    dataset = _core.TokenSource(prefix)
     request = _request(dataset, shards, config, source, eod, prefix.parent)
     provenance = datasets.with_suffix(prefix, ".provenance")
     target = Target.of(datasets.labels_manifest(prefix))
@@ -111,7 +111,7 @@ def run(
 
 
 def _request(
-    dataset: _core.TokenDataset,
+    dataset: _core.TokenSource,
     shards: Sequence[Path],
     config: LabelConfig,
     tokenizer: TokenizerFile,

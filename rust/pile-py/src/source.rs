@@ -50,7 +50,7 @@ impl TokenSource {
 impl TokenSource {
     #[new]
     fn new(prefix: PathBuf) -> Result<Self, BindError> {
-        let kind = SourceKind::Indexed(Arc::new(tokens::TokenDataset::open_index(&prefix)?));
+        let kind = SourceKind::Indexed(Arc::new(tokens::TokenDataset::open_unlabelled(&prefix)?));
         Ok(Self { kind })
     }
 

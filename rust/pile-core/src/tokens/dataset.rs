@@ -40,11 +40,16 @@ impl TokenDataset {
     /// A file is missing or malformed, or they do not belong together.
     pub fn open(prefix: &Path) -> Result<Self> {
         let dataset = Self::open_index(prefix)?;
-        if !dataset.has_tokens() {
-            // Fails with the error of the missing file.
-            map_regular(&with_suffix(prefix, ".bin"))?;
-        }
+        dataset.require_tokens()?;
         Ok(dataset)
+    }
+
+    /// Fails with the error of the missing file if only the index exists.
+    pub(super) fn require_tokens(&self) -> Result<()> {
+        if !self.has_tokens() {
+            map_regular(&with_suffix(&self.prefix, ".bin"))?;
+        }
+        Ok(())
     }
 
     /// Opens `PREFIX.idx`, and its tokens if they exist. The lengths and the provenance of documents need
@@ -53,8 +58,20 @@ impl TokenDataset {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_index(prefix: &Path) -> Result<Self> {
+        Self::open_unreplaced(prefix, true)
+    }
+
+    /// As [`Self::open_index`], but without the provenance, which may be damaged.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_unlabelled(prefix: &Path) -> Result<Self> {
+        Self::open_unreplaced(prefix, false)
+    }
+
+    fn open_unreplaced(prefix: &Path, is_labelled: bool) -> Result<Self> {
         let replacement = Arc::new(ReplacementCheck::begin(prefix)?);
-        let opened = Self::open_files(prefix, &replacement);
+        let opened = Self::open_files(prefix, is_labelled, &replacement);
         // If an error comes from a dataset that is being replaced, that is the error to report.
         replacement.end()?;
         opened
@@ -69,12 +86,16 @@ impl TokenDataset {
         self.replacement.end_later()
     }
 
-    fn open_files(prefix: &Path, replacement: &Arc<ReplacementCheck>) -> Result<Self> {
+    fn open_files(
+        prefix: &Path,
+        is_labelled: bool,
+        replacement: &Arc<ReplacementCheck>,
+    ) -> Result<Self> {
         let idx = map_regular(&with_suffix(prefix, ".idx"))?;
         let token_files = TokenFiles::of_prefix(prefix)?;
         let header = IdxHeader::read(&idx)?;
         let path = with_suffix(prefix, ".provenance");
-        let provenance = if path.exists() {
+        let provenance = if is_labelled && path.exists() {
             Some(Provenance::open(&path, header.n_sequences)?)
         } else {
             None

@@ -141,7 +141,9 @@ fn label_by(
     hash: TokenHash,
     progress: &Progress,
 ) -> Result<LabelSummary> {
-    let dataset = TokenDataset::open(&config.prefix)?;
+    // What is made anew may be damaged.
+    let dataset = TokenDataset::open_unlabelled(&config.prefix)?;
+    dataset.require_tokens()?;
     let token_type = dataset.token_type();
     if tokenizer.max_id() > token_type.max_id() {
         let what = format!(
