@@ -7,9 +7,10 @@
 
 from importlib.metadata import version
 
-from pile_tools._core import TokenDataset, Tokenizer, TrainingOrder
+from pile_tools._core import MinHasher, TokenDataset, Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, VerifyError
 from pile_tools.jobs.count_ngrams import ngrams
+from pile_tools.jobs.dedup import dedup
 from pile_tools.jobs.tokenize import tokenize
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
@@ -22,6 +23,7 @@ __all__ = [
     "ConfigError",
     "FormatError",
     "Index",
+    "MinHasher",
     "Order",
     "OutputExistsError",
     "PileError",
@@ -30,6 +32,7 @@ __all__ = [
     "TrainingOrder",
     "VerifyError",
     "__version__",
+    "dedup",
     "load_tokenizer",
     "ngrams",
     "open_index",

@@ -16,6 +16,7 @@ import pytest
 import zstandard
 from tests.conftest import Run
 
+import pile_tools
 from pile_tools import manifest
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.jobs import dedup, rewriting
@@ -388,6 +389,25 @@ def test_differences_at_the_ends_of_a_text_have_a_context() -> None:
     kept = "one two three"
     assert differences(kept, "new " + kept) == "<ins>new </ins>one two three […] "
     assert differences(kept, kept + " new") == " […] one two three<ins> new</ins>"
+
+
+def test_python_and_the_command_give_the_same(
+    cli: Run, planted: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    shards, _ = planted
+    options = ["--threshold", "0.8", "--prefer", "longest", "--normalize", "case"]
+    done = cli("dedup", "near", shards, "-o", tmp_path / "command", *options, "--json")
+    assert done.returncode == 0, done.stderr
+    found = pile_tools.dedup(
+        shards, tmp_path / "python", threshold=0.8, prefer="longest", normalize="case", memory=MEMORY
+    )
+    assert json.loads(json.dumps(found)) == json.loads(done.stdout)["summary"]
+    names = sorted(path.name for path in (tmp_path / "command").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "python").iterdir())
+    for name in names:
+        assert (tmp_path / "command" / name).read_bytes() == (tmp_path / "python" / name).read_bytes()
+    exact = pile_tools.dedup([shards], tmp_path / "exact", near=False, dry_run=True)
+    assert exact["n_exact_copies"] == exact["n_removed"] > 0
 
 
 def test_from_the_command_line(cli: Run, planted: tuple[Path, list[str]], tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ removal of B does not remove C.
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from pile_tools.jobs import rewriting
 from pile_tools.jobs.rewriting import CLUSTERS_FILE
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.read.shards import RecordConfig, checked_entries, entries
+from pile_tools.read.shards import RecordConfig, checked_entries, entries, find_shards
 from pile_tools.read.shards import summary as shards_summary
-from pile_tools.types import Deduplication, DuplicateRows, NearDuplicates, OnProgress
+from pile_tools.sizes import parse_size
+from pile_tools.types import AnyPath, Deduplication, DuplicateRows, NearDuplicates, OnProgress
 
 #: What became of a member of a cluster, and how its kept copy was found, by the core's numbers.
 DECISIONS = ("kept", "removed", "left alone")
@@ -238,6 +240,98 @@ def run(
         resumes=True,
         or_else=", another folder keeps both",
     )
+
+
+def dedup(
+    shards: AnyPath | Iterable[AnyPath],
+    output: AnyPath,
+    *,
+    near: bool = True,
+    threshold: str | float = "0.87",
+    shingle: str = "words:5",
+    verify: str = "jaccard",
+    permutations: int = 256,
+    max_cluster: int = 10_000,
+    large_clusters: bool = False,
+    normalize: str = "none",
+    prefer: str = "first",
+    mark: bool = False,
+    against: AnyPath | None = None,
+    protect: AnyPath | None = None,
+    dry_run: bool = False,
+    text_field: str = "text",
+    on_bad_record: str = "error",
+    max_record: str | int = "1GiB",
+    memory: str | int = "1GiB",
+    threads: int | None = None,
+    force: bool = False,
+    on_progress: OnProgress = None,
+) -> Settings:
+    """Writes shards again without copies of documents, as the command `pile-tools dedup near`, or `exact`.
+
+    >>> found = dedup("shards/", "deduped/", threshold=0.8)  # doctest: +SKIP
+    >>> found["n_removed"]  # doctest: +SKIP
+    16
+
+    Args:
+        shards: A file, a folder or a glob, or several of them; read in byte-wise order of their paths.
+        output: The folder of the new shards, of `clusters.parquet` and of the manifest.
+        near: Whether near duplicates are removed too.
+        threshold: The least similarity of a removed document to the one that stays.
+        shingle: `words:N` or `chars:N`.
+        verify: `jaccard` or `containment`.
+        permutations: Minima in a signature.
+        max_cluster: Documents of a cluster above which it is left alone.
+        large_clusters: Whether copies in larger clusters are removed too.
+        normalize: `none`, `whitespace` or `case`.
+        prefer: The copy that stays: `first`, `longest` or `subset:A,B`.
+        mark: Remove nothing, and put cluster and size into the `meta` of each member.
+        against: A folder of older shards, copies of whose documents are removed too.
+        protect: A file that lists documents that stay.
+        dry_run: Write no shards.
+        text_field: Key of a record, or column of a parquet file, that holds the text.
+        on_bad_record: `error` stops at a bad record; `skip` leaves it where it is.
+        max_record: Maximum bytes of a record, a number or a size such as `1GiB`; a longer record is bad.
+        memory: Bytes for sorting, a number or a size.
+        threads: By default one for each processor. They do not change the output.
+        force: Replace an output made from other inputs or settings.
+        on_progress: Called with the compressed bytes read. An exception stops the job.
+
+    Returns:
+        The summary of the manifest, as `docs/json.md` describes it.
+
+    Raises:
+        PileError: There are no shards; or as `run`.
+    """
+    paths = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
+    similar = NearConfig(
+        threshold=str(threshold),
+        shingle=shingle,
+        verify=verify,
+        permutations=permutations,
+        max_cluster=max_cluster,
+        large_clusters=large_clusters,
+    )
+    config = DedupConfig(
+        normalize=normalize,
+        prefer=prefer,
+        mark=mark,
+        near=similar if near else None,
+        records=RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record),
+    )
+    made, _ = run(
+        find_shards([Path(path) for path in paths]),
+        Path(output),
+        config,
+        against=None if against is None else Path(against),
+        protect=None if protect is None else Path(protect),
+        dry_run=dry_run,
+        memory=parse_size(str(memory)),
+        threads=threads or os.cpu_count() or 1,
+        force=force,
+        on_progress=on_progress,
+    )
+    return made.summary
 
 
 def _deduplication(
