@@ -62,6 +62,15 @@ def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
             remove_tree(path)
 
 
+def inner(folder: Path, name: str) -> Path:
+    """A folder in a locked scratch folder, made if necessary. A link of its name is removed, not followed."""
+    path = folder / name
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    path.mkdir(exist_ok=True)
+    return path
+
+
 def remove_tree(path: Path) -> None:
     """Removes a file, a link, or a folder with its contents; links are not followed."""
     # No recursion: folders may be nested deeper than Python's stack.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, manifest, publish, scratch_folders
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.jobs import rewriting
@@ -197,7 +197,9 @@ def run(
 
     def build(folder: Path) -> Built:
         on_plan(2 if dry_run else 3, n_bytes + n_older_bytes)
-        how = _deduplication(config, protected, folder / "duplicates", request, memory, threads, force)
+        how = _deduplication(
+            config, protected, scratch_folders.inner(folder, "duplicates"), request, memory, threads, force
+        )
         rows, found = _core.find_duplicates(
             every,
             dataclasses.replace(how, n_older=len(older), protected=_after(protected.records, len(older))),

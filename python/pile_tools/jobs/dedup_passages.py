@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, manifest, publish
+from pile_tools import _core, manifest, publish, scratch_folders
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.jobs import rewriting
@@ -103,7 +103,7 @@ def run(
             protected_texts=protected.texts,
             memory=memory,
             threads=threads,
-            folder=folder / "search",
+            folder=scratch_folders.inner(folder, "search"),
             job=request.digest,
             discard=force,
         )

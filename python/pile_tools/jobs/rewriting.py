@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from pile_tools import _core, checked, manifest
+from pile_tools import _core, checked, manifest, scratch_folders
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream
@@ -154,10 +154,11 @@ def write_shards(
         FormatError: A shard is damaged or was changed.
         OSError: A file cannot be read or written.
     """
+    new_shards = scratch_folders.inner(folder, "shards")
     rewritten = _core.rewrite_shards(
         shards,
         output_names(shards),
-        folder / "shards",
+        new_shards,
         request.digest,
         threads,
         force,
@@ -170,7 +171,7 @@ def write_shards(
     written = [shard["output"] for shard in rewritten["shards"]]
     found = {made["name"]: made["sha256"] for made in written if made is not None}
     for name in found:
-        _link(folder / "shards" / name, folder / name)
+        _link(new_shards / name, folder / name)
     return found
 
 

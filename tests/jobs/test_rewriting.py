@@ -1,0 +1,41 @@
+"""Jobs that write shards again keep to their own files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.conftest import Run
+
+TEXTS = ["the same text of more than forty characters, twice in this shard"] * 2 + ["another"]
+
+
+@pytest.mark.parametrize("target", ["folder", "file", "nothing"])
+@pytest.mark.parametrize(
+    "name", ["duplicates", "search", "shards", "a.jsonl", "clusters.parquet", "passages.parquet", "files"]
+)
+@pytest.mark.parametrize("method", ["exact", "near", "passages"])
+def test_links_in_the_scratch_folder_are_removed_and_not_followed(
+    cli: Run, tmp_path: Path, method: str, name: str, target: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    (tmp_path / "in" / "a.jsonl").write_text(lines)
+    folder, file = tmp_path / "photos", tmp_path / "letter"
+    folder.mkdir()
+    (folder / "a.jpg").write_text("dear")
+    (folder / "state.json").write_text("{}")
+    file.write_text("dear")
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "pile-tools.lock").touch()
+    (partial / name).symlink_to({"folder": folder, "file": file, "nothing": tmp_path / "none"}[target])
+    done = cli("dedup", method, tmp_path / "in", "-o", tmp_path / "out", "--threads", "1")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in folder.iterdir()) == ["a.jpg", "state.json"]
+    assert (folder / "a.jpg").read_text() == file.read_text() == "dear"
+    assert not (tmp_path / "none").exists()
+    assert not partial.exists()
+    assert (tmp_path / "out" / "a.jsonl").is_file()
+    assert not (tmp_path / "out" / "a.jsonl").is_symlink()
