@@ -30,7 +30,7 @@ LAYERS = [
     "scratch_folders",
     "manifest",
     "publish http_client tables",
-    "read tokenizers",
+    "lsh read tokenizers",
     "tokens",
     "search",
     "order",

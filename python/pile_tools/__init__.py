@@ -12,6 +12,7 @@ from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileE
 from pile_tools.jobs.count_ngrams import ngrams
 from pile_tools.jobs.dedup import dedup
 from pile_tools.jobs.tokenize import tokenize
+from pile_tools.lsh import LshIndex
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.search import Index, open_index
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "FormatError",
     "Index",
+    "LshIndex",
     "MinHasher",
     "Order",
     "OutputExistsError",

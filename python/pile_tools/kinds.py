@@ -101,6 +101,13 @@ SETTINGS: Mapping[str, Shape] = {
         **_RECORDS,
     },
     "passages": {"length": _count, "dry_run": _flag, **_RECORDS},
+    "lsh-index": {
+        "threshold": _text,
+        "permutations": _count,
+        "bands": _count,
+        "rows": _count,
+        "signatures": _digest,
+    },
     "tokenizer": {
         "vocab_size": _count,
         "min_frequency": _count,
@@ -178,6 +185,7 @@ SUMMARIES: Mapping[str, Shape] = {
             }
         ],
     },
+    "lsh-index": {"n_documents": _count},
     "passages": {
         **_PASSED_OVER,
         "n_documents": _count,
