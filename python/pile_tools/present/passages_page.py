@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from pile_tools.manifest import Manifest
-from pile_tools.present.markup import markup, markup_lines
+from pile_tools.present.markup import markup
 from pile_tools.present.pages import Table, document, table
 from pile_tools.publish import PAGE_MARK
 from pile_tools.terminal import counted
@@ -18,7 +18,7 @@ _SHOWN = 300
 _STYLE = """
 .passage { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; margin: .8rem 0; }
 .passage p { margin: .3rem 0; }
-.passage .text { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .9em; }
+.passage .text { overflow-wrap: anywhere; font-size: .9em; }
 """
 
 
@@ -78,12 +78,13 @@ def _subsets(made: Manifest) -> Table:
 
 
 def _passage(passage: ShownPassage) -> str:
-    text = passage.text
+    # White space as one space: a passage may be a column of numbers, pages long.
+    text = " ".join(passage.text.split())
     if len(text) > 2 * _SHOWN:
         text = f"{text[:_SHOWN]} […] {text[-_SHOWN:]}"
     n_bytes = len(passage.text.encode())
     return (
         f'<div class="passage"><p>{counted(n_bytes, "byte")} from byte {passage.start:,} of '
         f"{markup(passage.name)}<br>earlier in {markup(passage.copy)}</p>"
-        f'<p class="text">{markup_lines(text)}</p></div>'
+        f'<p class="text">{markup(text)}</p></div>'
     )
