@@ -387,6 +387,28 @@ def test_a_file_created_between_the_check_and_the_rename_is_not_replaced(
     }
 
 
+@pytest.mark.parametrize("damaged", ["x.a", "x.manifest.json"])
+def test_what_was_damaged_in_the_scratch_folder_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise OSError("killed")
+
+    make(tmp_path / "whole", {"x.a": "1", "x.b": "2"})
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "_refuse", fail)
+        with pytest.raises(OSError, match="killed"):
+            make(tmp_path / "out", {"x.a": "1", "x.b": "2"})
+    path = tmp_path / "out" / "x.partial" / damaged
+    before = path.read_bytes()
+    path.write_bytes(
+        before.replace(b"1", b"7") if damaged == "x.a" else before.replace(b'": {}', b'": {"n": 7}')
+    )
+    assert path.read_bytes() != before
+    make(tmp_path / "out", {"x.a": "1", "x.b": "2"})
+    assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
 def test_a_file_created_before_the_rename_of_a_single_file_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -371,10 +371,12 @@ def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
     if not files.is_regular(target.unpublished):
         return None
     try:
-        found = manifest.read(target.unpublished)
+        found, is_intact = manifest.read(target.unpublished), manifest.is_intact(target.unpublished)
     except FormatError:
         return None
-    if found.request != request.digest or not manifest.has_same_inputs(found, request, target.folder):
+    if not is_intact or found.request != request.digest:
+        return None
+    if not manifest.has_same_inputs(found, request, target.folder):
         return None
     is_complete = all(
         _is_own(target.scratch / entry["path"], entry) or _is_own(target.folder / entry["path"], entry)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.conftest import Run
+
+from pile_tools import scratch_folders
+from pile_tools.cli import group, run
 
 TEXTS = ["the same text of more than forty characters, twice in this shard"] * 2 + ["another"]
 
@@ -39,3 +43,30 @@ def test_links_in_the_scratch_folder_are_removed_and_not_followed(
     assert not partial.exists()
     assert (tmp_path / "out" / "a.jsonl").is_file()
     assert not (tmp_path / "out" / "a.jsonl").is_symlink()
+
+
+@pytest.mark.parametrize("method", ["exact", "near", "passages"])
+def test_published_shards_share_no_file_with_the_scratch_folder(
+    tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happens to that folder after a kill must not change them."""
+    (tmp_path / "in").mkdir()
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    (tmp_path / "in" / "a.jsonl").write_text(lines)
+    removed = scratch_folders.clear
+
+    def clear(folder: Path, *args: Any, **options: Any) -> None:
+        if (tmp_path / "out" / "manifest.json").exists():
+            raise KeyboardInterrupt
+        removed(folder, *args, **options)
+
+    command = ["dedup", method, str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--quiet"]
+    with monkeypatch.context() as patch:
+        patch.setattr(scratch_folders, "clear", clear)
+        assert run(group, command) != 0
+    assert (tmp_path / "out.partial").exists()
+    published = list((tmp_path / "out").iterdir())
+    assert len(published) == 3
+    assert all(path.stat().st_nlink == 1 for path in published)
+    assert run(group, command) == 0
+    assert not (tmp_path / "out.partial").exists()

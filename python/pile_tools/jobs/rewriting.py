@@ -155,9 +155,16 @@ def write_shards(
         OSError: A file cannot be read or written.
     """
     new_shards = scratch_folders.inner(folder, "shards")
+    names = output_names(shards)
+    # Those that a killed job has moved already. The core compares them with their checksums.
+    for name in names:
+        if (folder / name).is_symlink():
+            (folder / name).unlink()
+        elif (folder / name).is_file():
+            (folder / name).replace(new_shards / name)
     rewritten = _core.rewrite_shards(
         shards,
-        output_names(shards),
+        names,
         new_shards,
         request.digest,
         threads,
@@ -170,8 +177,9 @@ def write_shards(
     )
     written = [shard["output"] for shard in rewritten["shards"]]
     found = {made["name"]: made["sha256"] for made in written if made is not None}
+    # Not linked: a published file must not be changed by what happens to the scratch folder.
     for name in found:
-        _link(new_shards / name, folder / name)
+        (new_shards / name).replace(folder / name)
     return found
 
 
@@ -182,16 +190,6 @@ def new_file(path: Path) -> IO[bytes]:
     """
     path.unlink(missing_ok=True)
     return path.open("xb")
-
-
-def _link(made: Path, finished: Path) -> None:
-    """Gives a new shard its name among the finished files. Its other name stays, so a killed job has it."""
-    finished.unlink(missing_ok=True)
-    try:
-        os.link(made, finished)
-    except OSError:
-        # A file system without links.
-        made.replace(finished)
 
 
 def text_of(made: Manifest, name: str) -> str:
