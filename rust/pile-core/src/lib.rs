@@ -7,6 +7,7 @@
 compile_error!("the token formats are little-endian and are memory-mapped as they are");
 
 mod bytes;
+pub mod contamination;
 pub mod count;
 pub mod dedup;
 pub mod error;

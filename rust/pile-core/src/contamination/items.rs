@@ -1,0 +1,392 @@
+//! The items of a benchmark, and the table of their n-grams.
+
+use rustc_hash::FxHashMap;
+
+use super::words::Words;
+use crate::{Error, Result, dedup::hash::mix};
+
+/// Fewest words of an n-gram: a shorter part of an item says too little to be searched for alone.
+pub const MIN_WORDS: usize = 4;
+
+/// Most words of an n-gram.
+pub const MAX_WORDS: usize = 64;
+
+/// The base of the polynomial hash of an n-gram. It is odd, so that multiplying by it loses no bits.
+const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Bits of the filter for each n-gram. A window of the text that is no n-gram passes it once in so many times.
+const FILTER_BITS: usize = 16;
+
+/// What a part is of its item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// A passage about which the question is.
+    Passage,
+    /// The question, or the whole task.
+    Question,
+    /// The answer.
+    Answer,
+    /// One of the choices.
+    Choice,
+}
+
+impl Role {
+    /// All roles, by number.
+    pub const ALL: [Self; 4] = [Self::Passage, Self::Question, Self::Answer, Self::Choice];
+}
+
+/// A part of an item, as it was given.
+#[derive(Debug, Clone)]
+pub struct ItemPart {
+    /// Number of the item.
+    pub item: u32,
+    /// What the part is.
+    pub role: Role,
+    /// The text.
+    pub text: String,
+}
+
+/// A part of an item, as it is searched for.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) item: u32,
+    pub(super) role: Role,
+    /// Without white space around it.
+    pub(super) text: String,
+    /// Bytes of the text before its first word.
+    pub(super) n_bytes_before: usize,
+    /// The normalized words, with single spaces between them.
+    pub(super) words: Vec<u8>,
+    pub(super) n_words: usize,
+    /// The n-gram that starts at each word; none if the part is too short.
+    pub(super) sequence: Vec<u32>,
+    /// Words of each of its n-grams.
+    pub(super) n: usize,
+    /// The distinct n-grams, ascending.
+    pub(super) grams: Vec<u32>,
+}
+
+/// A distinct n-gram.
+#[derive(Debug)]
+struct Gram {
+    hash: u64,
+    n_words: usize,
+    /// Where its normalized words are in those of all parts.
+    start: usize,
+    n_bytes: usize,
+}
+
+/// A length of n-grams, and [`BASE`] to its power.
+#[derive(Debug, Clone, Copy)]
+struct Length {
+    n_words: usize,
+    power: u64,
+}
+
+/// The parts of all items, and a table of their distinct n-grams.
+#[derive(Debug)]
+pub struct BenchmarkItems {
+    pub(super) parts: Vec<Part>,
+    /// By item: the number of its first part. The parts of an item follow each other.
+    pub(super) first_parts: Vec<usize>,
+    grams: Vec<Gram>,
+    /// The words of all parts that have n-grams.
+    words: Vec<u8>,
+    /// Numbers of n-grams plus one, at the slot of their hash or the next free one. 0 is a free slot.
+    slots: Vec<u32>,
+    /// A bit for each n-gram's hash, which are in the caches where the slots are not.
+    filter: Vec<u64>,
+    lengths: Vec<Length>,
+}
+
+/// A window of a text whose words are those of an n-gram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hit {
+    /// The first word of the window.
+    pub(super) word: usize,
+    pub(super) n_words: usize,
+    pub(super) gram: u32,
+}
+
+impl BenchmarkItems {
+    /// The table of n-grams of `ngram` words. A part of fewer words is one n-gram if it has at least [`MIN_WORDS`].
+    ///
+    /// # Errors
+    /// The length is out of range, the parts are not sorted by item, or there are too many n-grams.
+    pub fn new(n_items: usize, parts: Vec<ItemPart>, ngram: usize) -> Result<Self> {
+        if !(MIN_WORDS..=MAX_WORDS).contains(&ngram) {
+            let what = format!("n-grams of {ngram} words: expected {MIN_WORDS} to {MAX_WORDS}");
+            return Err(Error::argument(what));
+        }
+        let is_sorted = parts.is_sorted_by_key(|part| part.item);
+        if !is_sorted
+            || parts
+                .last()
+                .is_some_and(|part| part.item as usize >= n_items)
+        {
+            return Err(Error::argument("the parts are not sorted by item"));
+        }
+        let mut items = Self {
+            parts: Vec::with_capacity(parts.len()),
+            first_parts: Vec::new(),
+            grams: Vec::new(),
+            words: Vec::new(),
+            slots: Vec::new(),
+            filter: Vec::new(),
+            lengths: Vec::new(),
+        };
+        let (mut words, mut known) = (Words::default(), FxHashMap::default());
+        for part in parts {
+            words.read(part.text.trim().as_bytes());
+            let mut part = Part::new(part, ngram, &words);
+            if part.n > 0 {
+                items.add_grams(&mut part, &words, &mut known);
+            }
+            if items.grams.len() >= u32::MAX as usize / 2 {
+                return Err(Error::argument("the items have too many n-grams"));
+            }
+            items.parts.push(part);
+        }
+        items.first_parts = (0..n_items)
+            .map(|item| {
+                items
+                    .parts
+                    .partition_point(|part| (part.item as usize) < item)
+            })
+            .collect();
+        items.lengths.sort_unstable_by_key(|length| length.n_words);
+        items.fill_table();
+        Ok(items)
+    }
+
+    /// The parts of an item.
+    pub(super) fn parts_of(&self, item: u32) -> std::ops::Range<usize> {
+        let item = item as usize;
+        let end = self.first_parts.get(item + 1).copied();
+        self.first_parts[item]..end.unwrap_or(self.parts.len())
+    }
+
+    /// Number of distinct n-grams.
+    #[must_use]
+    pub fn n_grams(&self) -> usize {
+        self.grams.len()
+    }
+
+    /// Adds the n-grams of a part. `known` has the numbers of those of the parts before it.
+    fn add_grams(&mut self, part: &mut Part, words: &Words, known: &mut FxHashMap<Vec<u8>, u32>) {
+        let power = (0..part.n).fold(1, |power: u64, _| power.wrapping_mul(BASE));
+        if !self.lengths.iter().any(|length| length.n_words == part.n) {
+            self.lengths.push(Length {
+                n_words: part.n,
+                power,
+            });
+        }
+        let mut start = self.words.len();
+        self.words.extend_from_slice(&part.words);
+        let mut numbers = Vec::new();
+        put_prefix_numbers(words, &mut numbers);
+        for word in 0..=words.len() - part.n {
+            let normalized = words.normalized(word..word + part.n);
+            let next = self.grams.len() as u32;
+            let gram = *known.entry(normalized.to_vec()).or_insert(next);
+            if gram == next {
+                self.grams.push(Gram {
+                    hash: window_hash(&numbers, word + part.n, part.n, power),
+                    n_words: part.n,
+                    start,
+                    n_bytes: normalized.len(),
+                });
+            }
+            part.sequence.push(gram);
+            start += words.normalized(word..word + 1).len() + 1;
+        }
+        part.grams = part.sequence.clone();
+        part.grams.sort_unstable();
+        part.grams.dedup();
+    }
+
+    fn fill_table(&mut self) {
+        let n_slots = (2 * self.grams.len()).next_power_of_two().max(4);
+        let n_bits = (FILTER_BITS * self.grams.len()).next_power_of_two().max(64);
+        self.slots = vec![0; n_slots];
+        self.filter = vec![0; n_bits / 64];
+        for (number, gram) in (1..).zip(&self.grams) {
+            let bit = filter_bit(gram.hash, n_bits);
+            self.filter[bit / 64] |= 1 << (bit % 64);
+            let mut slot = gram.hash as usize & (n_slots - 1);
+            while self.slots[slot] != 0 {
+                slot = (slot + 1) & (n_slots - 1);
+            }
+            self.slots[slot] = number;
+        }
+    }
+
+    /// Replaces `hits` by the windows of a text that are n-grams, by first word and then by length.
+    pub(super) fn find(&self, words: &Words, numbers: &mut Vec<u64>, hits: &mut Vec<Hit>) {
+        hits.clear();
+        put_prefix_numbers(words, numbers);
+        let n_bits = 64 * self.filter.len();
+        for length in &self.lengths {
+            let (n, power) = (length.n_words, length.power);
+            for end in n..=words.len() {
+                let hash = window_hash(numbers, end, n, power);
+                let bit = filter_bit(hash, n_bits);
+                if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+                    continue;
+                }
+                let word = end - n;
+                if let Some(gram) = self.gram(hash, n, words.normalized(word..end)) {
+                    hits.push(Hit {
+                        word,
+                        n_words: n,
+                        gram,
+                    });
+                }
+            }
+        }
+        if self.lengths.len() > 1 {
+            hits.sort_unstable_by_key(|hit| (hit.word, hit.n_words));
+        }
+    }
+
+    /// The n-gram of these words. A hash alone decides nothing: the words are compared.
+    fn gram(&self, hash: u64, n_words: usize, words: &[u8]) -> Option<u32> {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        while let Some(number) = self.slots[slot].checked_sub(1) {
+            let gram = &self.grams[number as usize];
+            if gram.hash == hash
+                && gram.n_words == n_words
+                && self.words[gram.start..gram.start + gram.n_bytes] == *words
+            {
+                return Some(number);
+            }
+            slot = (slot + 1) & mask;
+        }
+        None
+    }
+}
+
+impl Part {
+    /// The part whose words these are, without its n-grams.
+    fn new(given: ItemPart, ngram: usize, words: &Words) -> Self {
+        let n_words = words.len();
+        let (n_bytes_before, normalized) = match n_words {
+            0 => (0, Vec::new()),
+            _ => (
+                words.source(0..1).start,
+                words.normalized(0..n_words).to_vec(),
+            ),
+        };
+        Self {
+            item: given.item,
+            role: given.role,
+            text: given.text.trim().to_owned(),
+            n_bytes_before,
+            words: normalized,
+            n_words,
+            sequence: Vec::new(),
+            n: if n_words < MIN_WORDS {
+                0
+            } else {
+                n_words.min(ngram)
+            },
+            grams: Vec::new(),
+        }
+    }
+}
+
+/// The slots use the low bits of a hash, and the filter the high ones.
+fn filter_bit(hash: u64, n_bits: usize) -> usize {
+    (hash >> (64 - n_bits.trailing_zeros())) as usize
+}
+
+/// Replaces `numbers` by the numbers whose digits are the hashes of the first words: of none, one, two and so on.
+fn put_prefix_numbers(words: &Words, numbers: &mut Vec<u64>) {
+    numbers.clear();
+    numbers.push(0);
+    let mut number: u64 = 0;
+    for word in 0..words.len() {
+        number = number.wrapping_mul(BASE).wrapping_add(words.hash(word));
+        numbers.push(number);
+    }
+}
+
+/// The hash of the `n` words before word `end`.
+#[inline]
+fn window_hash(numbers: &[u64], end: usize, n: usize, power: u64) -> u64 {
+    mix(numbers[end].wrapping_sub(numbers[end - n].wrapping_mul(power)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    fn part(item: u32, text: &str) -> ItemPart {
+        ItemPart {
+            item,
+            role: Role::Question,
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn short_parts_are_one_n_gram_or_none() {
+        let parts = vec![
+            part(0, "(one two three four five six seven)"),
+            part(1, "one two three"),
+            part(2, "..."),
+            part(3, "a b c d e f g h i"),
+        ];
+        let items = BenchmarkItems::new(4, parts, 8).unwrap();
+        let lengths: Vec<_> = items.parts.iter().map(|p| (p.n, p.grams.len())).collect();
+        assert_eq!(lengths, [(7, 1), (0, 0), (0, 0), (8, 2)]);
+        assert_eq!(items.parts[0].n_bytes_before, 1);
+        assert_eq!(items.parts_of(3), 3..4);
+    }
+
+    #[test]
+    fn bad_parts_are_refused() {
+        let parts = || vec![part(1, "a"), part(0, "b")];
+        assert!(BenchmarkItems::new(2, parts(), 8).is_err());
+        assert!(BenchmarkItems::new(1, vec![part(1, "a")], 8).is_err());
+        assert!(BenchmarkItems::new(2, Vec::new(), 3).is_err());
+        assert!(BenchmarkItems::new(2, Vec::new(), 65).is_err());
+        assert_eq!(BenchmarkItems::new(2, Vec::new(), 8).unwrap().n_grams(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn windows_equal_a_search_for_each_n_gram(
+            parts in vec("([ab] ){0,9}", 0..5), text in "([abc][ ,.]){0,60}", ngram in 4_usize..7,
+        ) {
+            let given = (0..).zip(&parts).map(|(item, text)| part(item, text)).collect();
+            let items = BenchmarkItems::new(parts.len(), given, ngram).unwrap();
+            let (mut words, mut hits) = (Words::default(), Vec::new());
+            words.read(text.as_bytes());
+            items.find(&words, &mut Vec::new(), &mut hits);
+            let all: Vec<&str> = text.split([' ', ',', '.']).filter(|word| !word.is_empty()).collect();
+            let mut expected = Vec::new();
+            for word in 0..all.len() {
+                for n in MIN_WORDS..=ngram.min(all.len() - word) {
+                    let window = all[word..word + n].join(" ");
+                    let is_gram = items.parts.iter().filter(|p| p.n == n).any(|p| {
+                        let words: Vec<&str> = std::str::from_utf8(&p.words).unwrap().split(' ').collect();
+                        words.windows(n).any(|w| w.join(" ") == window)
+                    });
+                    if is_gram {
+                        expected.push((word, n));
+                    }
+                }
+            }
+            let found: Vec<_> = hits.iter().map(|hit| (hit.word, hit.n_words)).collect();
+            prop_assert_eq!(found, expected);
+            for hit in hits {
+                let gram = &items.grams[hit.gram as usize];
+                let text = &items.words[gram.start..gram.start + gram.n_bytes];
+                prop_assert_eq!(text, words.normalized(hit.word..hit.word + hit.n_words));
+            }
+        }
+    }
+}
