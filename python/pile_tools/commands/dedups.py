@@ -12,7 +12,6 @@ import click
 
 from pile_tools import publish
 from pile_tools.commands import artifacts, options
-from pile_tools.errors import ConfigError
 from pile_tools.jobs import dedup
 from pile_tools.jobs.dedup import CLUSTERS_FILE, DedupConfig
 from pile_tools.manifest import Manifest
@@ -73,13 +72,7 @@ def how(command: _Command) -> _Command:
             callback=lambda context, option, given: parse_size(given),
             help="Memory for sorting; what does not fit is on disk beside the output meanwhile.",
         ),
-        click.option(
-            "--report",
-            type=options.PATH,
-            metavar="FILE.html",
-            callback=_report_file,
-            help="Write a page: amounts by subset, similarities, the largest clusters compared.",
-        ),
+        options.report("amounts by subset, similarities, the largest clusters compared"),
         click.option("--dry-run", is_flag=True, help="Write all but the shards."),
         click.option(
             "--protect",
@@ -90,14 +83,6 @@ def how(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
-
-
-def _report_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    if path is not None and path.suffix != ".html":
-        raise ConfigError(f"--report writes a page, FILE.html ({path})")
-    if path is not None:
-        publish.refuse_page(path)
-    return path
 
 
 def run(shards: tuple[Path, ...], output: Path, config: DedupConfig, how: How) -> None:

@@ -353,7 +353,7 @@ fn weigh_and_score(
         n_words: part.n_words as u64,
         n_grams: part.grams.len() as u64,
         weight: rarity.total(number),
-        is_telling: rarity.is_telling(number),
+        is_telling: part.n > 0 && rarity.is_telling(number),
         n_documents: 0,
     };
     let mut parts: Vec<PartSummary> = items.parts.iter().enumerate().map(summary).collect();

@@ -15,6 +15,8 @@ pub(super) struct Rarity {
     totals: Vec<f64>,
     /// Least weight of a part that can be told.
     least: f64,
+    /// Whether there are no documents: then every part is in none of them, and nothing has a weight.
+    is_empty: bool,
 }
 
 /// `log((1 + documents) / (1 + documents with the n-gram))`.
@@ -31,6 +33,7 @@ impl Rarity {
             totals: items.parts.iter().map(total).collect(),
             least: weight(n_documents, 1).min(TELLING_DOCUMENTS.ln()),
             weights,
+            is_empty: n_documents == 0,
         }
     }
 
@@ -50,7 +53,7 @@ impl Rarity {
 
     /// Whether a part has n-grams that are rare enough to claim anything.
     pub(super) fn is_telling(&self, part: usize) -> bool {
-        self.totals[part] > 0.0 && self.totals[part] >= self.least
+        self.is_empty || self.totals[part] > 0.0 && self.totals[part] >= self.least
     }
 }
 
