@@ -162,7 +162,9 @@ def deduplication(folder: Path) -> Deduplication:
 
 
 def contamination_search(folder: Path) -> ContaminationSearch:
-    return ContaminationSearch(threshold=0.8, max_gap=16, threads=1, folder=folder, job="job", discard=False)
+    return ContaminationSearch(
+        threshold=0.8, max_gap=16, threads=1, folder=folder, job="job", discard=False, lists_bytes=True
+    )
 
 
 def term_query() -> TermQuery:

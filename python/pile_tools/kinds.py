@@ -105,6 +105,7 @@ SETTINGS: Mapping[str, Shape] = {
         "ngram": _count,
         "threshold": _text,
         "max_gap": _count,
+        "purify?": _text,
         "checkpoints?": [_count],
         "batch_size?": _count,
         **_RECORDS,
@@ -204,6 +205,8 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_clean": _count,
         "n_matches": _count,
         "n_seen_items?": _count,
+        "n_purified?": _count,
+        "n_cut_bytes?": _or_null(_count),
         "worst": [
             {
                 "item": _count,

@@ -63,8 +63,8 @@ class Request:
     """Kind, settings and inputs of an artifact; equal requests make equal artifacts.
 
     Attributes:
-        kind: `shards`, `tokenizer`, `tokens`, `labels`, `token-shards`, `token-file`, `ngrams`, `terms`,
-            `index`, `order`, `run`, `checkpoint`, `state`, `study` or `report`.
+        kind: `shards`, `deduplicated`, `contamination`, `tokenizer`, `tokens`, `labels`, `token-shards`,
+            `token-file`, `ngrams`, `terms`, `index`, `order`, `run`, `checkpoint`, `state`, `study` or `report`.
         settings: The settings that change the output, JSON-ready.
         inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`.
     """

@@ -596,6 +596,7 @@ class ContaminationSearch:
         folder: Folder of the files from which an interrupted job resumes.
         job: Digest of the job's settings. Only unfinished files of the same job are resumed.
         discard: Whether unfinished files of another job may be removed.
+        lists_bytes: Whether `contaminated` of the matches is listed, 28 bytes for each entry.
     """
 
     threshold: float
@@ -604,6 +605,7 @@ class ContaminationSearch:
     folder: Path
     job: str
     discard: bool
+    lists_bytes: bool
 
 
 class ItemMatches(TypedDict):
@@ -620,6 +622,8 @@ class ItemMatches(TypedDict):
         answer_score: For a question, the share of the answer that is near it; NaN without an answer.
         occurrences: Bytes of all occurrences: (n, 3) int64 with the columns match, start, end.
         text: The text of the best occurrence, up to 1,000 bytes of it.
+        contaminated: Shard, record or document, start and end of the bytes of all passages and questions in
+            all documents, in reading order and without overlap; empty unless they are listed.
     """
 
     part: NDArray[np.uint64]
@@ -633,6 +637,7 @@ class ItemMatches(TypedDict):
     answer_score: NDArray[np.float64]
     occurrences: NDArray[np.int64]
     text: list[str]
+    contaminated: tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]
 
 
 class PartTotals(TypedDict):

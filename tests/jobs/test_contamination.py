@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import zstandard
 from tests.conftest import WriteShard
 
 from pile_tools import manifest, open_order, timeline
@@ -459,3 +460,78 @@ def test_the_command_and_its_page(
     refused = cli("contamination", items, shards, "-o", tmp_path / "out", "--ngram", 9)
     assert (refused.returncode, "ngram = 8, not 9" in refused.stderr) == (1, True)
     assert manifest.read(tmp_path / "out" / "manifest.json").kind == "contamination"
+
+
+def lines_of(path: Path) -> list[bytes]:
+    data = path.read_bytes()
+    if path.suffix == ".zst":
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return data.splitlines(keepends=True)
+
+
+def purified(corpus: tuple[Path, Path], output: Path, how: str, threads: int = 2) -> manifest.Manifest:
+    config = ContaminationConfig(purify=how)
+    return contamination.find_in_shards(corpus[0], find_shards([corpus[1]]), output, config, Run(threads))[0]
+
+
+CONTAMINATED = [10, 20, 30, 40, 50, 60, 70, 80, 90, 110, 120]
+
+
+@pytest.mark.parametrize("how", ["documents", "passages"])
+def test_purified_shards_have_no_items(corpus: tuple[Path, Path], tmp_path: Path, how: str) -> None:
+    made = purified(corpus, tmp_path / "out", how)
+    old, new = find_shards([corpus[1]]), find_shards([tmp_path / "out"])
+    assert [path.name for path in new] == [path.name for path in old]
+    before = [line for shard in old for line in lines_of(shard)]
+    after = [line for shard in new for line in lines_of(shard)]
+    if how == "documents":
+        assert after == [line for i, line in enumerate(before) if i not in CONTAMINATED]
+        assert (made.summary["n_purified"], made.summary["n_cut_bytes"]) == (11, None)
+    else:
+        assert len(after) == len(before)
+        assert {i for i in range(300) if after[i] != before[i]} == set(CONTAMINATED)
+        texts = [json.loads(line)["text"] for line in after]
+        for i, text in enumerate(planted()):
+            if i in (110, 120):
+                text = text.replace(TEXT["twice"], "")
+            if i not in CONTAMINATED or i in (110, 120):
+                assert texts[i] == text
+            # What is before and after the passage stays.
+            assert texts[i].startswith(COMMON) or i == 131
+            assert texts[i].endswith(f"So ends entry {i}.") == text.endswith(f"So ends entry {i}.")
+        n_cut = sum(len(text.encode()) for text in planted()) - sum(len(text.encode()) for text in texts)
+        assert made.summary["n_cut_bytes"] == n_cut
+    again, _ = contamination.find_in_shards(corpus[0], new, tmp_path / "again", ContaminationConfig(), Run(1))
+    assert again.summary["n_verbatim"] == again.summary["n_normalized"] == again.summary["n_partial"] == 0
+    purified(corpus, tmp_path / "one", how, threads=1)
+    for path in new:
+        assert path.read_bytes() == (tmp_path / "one" / path.name).read_bytes()
+
+
+def test_what_cannot_be_purified_is_refused(
+    corpus: tuple[Path, Path],
+    dataset: tuple[Path, Path],
+    tmp_path: Path,
+    cli: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    items, _ = corpus
+    refused = cli("contamination", items, dataset[0], "-o", tmp_path / "out", "--purify", "documents")
+    assert (refused.returncode, "give the shards" in refused.stderr) == (2, True)
+    refused = cli("contamination", items, "-", "-o", tmp_path / "out", "--purify", "documents", input="")
+    assert (refused.returncode, "read twice" in refused.stderr) == (2, True)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / CLEAN_FILE).write_text('{"text": "a"}\n')
+    with pytest.raises(ConfigError, match="rename it"):
+        purified((items, tmp_path / "shards"), tmp_path / "out", "documents")
+    with pytest.raises(ConfigError, match="purify must be"):
+        ContaminationConfig(purify="items")
+
+
+def test_lone_surrogates_do_not_move_a_cut(corpus: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    records = [json.dumps({"text": f"\ud83d \u00e9 before. {TEXT['twice']} After \udc00."})]
+    records += [json.dumps({"text": f"Nothing at all, number {i}"}) for i in range(50)]
+    (tmp_path / "shards" / "0.jsonl").write_text("\n".join(records) + "\n")
+    purified((corpus[0], tmp_path / "shards"), tmp_path / "out", "passages")
+    first = json.loads(lines_of(tmp_path / "out" / "0.jsonl")[0])["text"]
+    assert first == "\ufffd \u00e9 before.  After \ufffd."

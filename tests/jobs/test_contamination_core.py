@@ -143,7 +143,8 @@ class Reference:
 
 
 def search(folder: Path, **settings: Any) -> ContaminationSearch:
-    given = {"threshold": 0.8, "max_gap": 16, "threads": 2, "job": "job", "discard": False, **settings}
+    given = {"threshold": 0.8, "max_gap": 16, "threads": 2, "job": "job", "discard": False}
+    given = {"lists_bytes": True, **given, **settings}
     return ContaminationSearch(folder=folder, **given)
 
 

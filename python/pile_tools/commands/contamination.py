@@ -59,6 +59,7 @@ def command(
     threshold: str,
     max_gap: int,
     name: str | None,
+    purify: str | None,
     text_field: str,
     on_bad_record: str,
     max_record: str,
@@ -83,11 +84,12 @@ def command(
       pile-tools contamination arc.jsonl shards/ -o arc/ --report arc.html
       pile-tools contamination arc.jsonl tokens/sample -o arc/ --threshold 0.6
       pile-tools contamination arc.jsonl tokens/ -o arc/ --checkpoints run/
+      pile-tools contamination arc.jsonl shards/ -o pure/ --purify documents
     """
     started = time.monotonic()
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
     config = ContaminationConfig(
-        ngram=ngram, threshold=threshold, max_gap=max_gap, name=name, records=records
+        ngram=ngram, threshold=threshold, max_gap=max_gap, name=name, purify=purify, records=records
     )
     how = _How(checkpoints, batch_size, row_length, tokenizer, threads, force)
     made, is_new = _find(items, inputs, output, config, how)
@@ -122,7 +124,11 @@ def _find(
     def run(bar: Bar) -> Run:
         return Run(how.threads, how.force, bar.update)
 
-    if how.checkpoints is not None or how.row_length is not None or is_order(inputs[0]):
+    has_steps = how.checkpoints is not None or how.row_length is not None or is_order(inputs[0])
+    prefix = None if has_steps else dataset_at(inputs[0])
+    if config.purify is not None and (has_steps or prefix is not None):
+        raise ConfigError("--purify writes shards of text: give the shards of which the tokens were made")
+    if has_steps:
         if len(inputs) > 1:
             raise ConfigError("give one order")
         order = open_order(inputs[0], row_length=how.row_length, batch_size=how.batch_size)
@@ -138,10 +144,11 @@ def _find(
                 tokenizer=order.tokenizer_file(how.tokenizer),
                 batch_size=how.batch_size,
             )
-    prefix = dataset_at(inputs[0])
     if prefix is None:
         shards = artifacts.find_shards(inputs)
-        with Bar("searching", options.size_of(shards)) as bar:
+        n_bytes = options.size_of(shards)
+        n_passes = 1 if config.purify is None else 2
+        with Bar("searching", n_bytes and n_passes * n_bytes) as bar:
             return contamination.find_in_shards(items, shards, output, config, run(bar))
     if len(inputs) > 1:
         raise ConfigError("give one dataset; `pile-tools merge` joins several")
@@ -177,6 +184,10 @@ def _print(made: Manifest, output: Path, elapsed: float) -> None:
         f"{counted(summary['n_documents'], 'document')} searched for "
         f"{counted(summary['n_grams'], 'n-gram')}, of which {summary['n_found_grams']:,} occur"
     )
+    if "n_purified" in summary:
+        cut = summary["n_cut_bytes"]
+        how = "left out" if cut is None else f"with {counted(cut, 'byte')} cut"
+        note(f"{counted(summary['n_purified'], 'contaminated document')} {how}")
     if summary.get("n_bad_records"):
         note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
     note(f"{output}: {counted(summary['n_matches'], 'match')}, in {elapsed:.1f} s")

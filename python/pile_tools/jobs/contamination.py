@@ -22,6 +22,7 @@ from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.contamination import KINDS, PASSAGE, QUESTION, TOO_COMMON, TOO_SHORT, Benchmark
 from pile_tools.errors import ConfigError
+from pile_tools.jobs.dedup import link, output_names
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.order.order import Order
 from pile_tools.publish import Built, Target
@@ -78,9 +79,18 @@ class ContaminationConfig:
             "metavar": "TASK",
         },
     )
+    purify: str | None = field(
+        default=None,
+        metadata={
+            "help": "Also write the shards: without contaminated documents, or with the passages cut.",
+            "metavar": "documents|passages",
+        },
+    )
     records: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
+        if self.purify not in (None, "documents", "passages"):
+            raise ConfigError(f"purify must be documents or passages, got {self.purify}")
         if not _MIN_NGRAM <= self.ngram <= _MAX_NGRAM:
             raise ConfigError(f"ngram must be from {_MIN_NGRAM} to {_MAX_NGRAM} words, got {self.ngram}")
         if not _THRESHOLD.fullmatch(self.threshold) or float(self.threshold) == 0:
@@ -92,7 +102,8 @@ class ContaminationConfig:
 
     def settings(self, task: str) -> Settings:
         """The settings as manifests record them."""
-        return {"task": task, "ngram": self.ngram, "threshold": self.threshold, "max_gap": self.max_gap}
+        found = {"task": task, "ngram": self.ngram, "threshold": self.threshold, "max_gap": self.max_gap}
+        return found if self.purify is None else found | {"purify": self.purify}
 
 
 @dataclass(frozen=True)
@@ -144,19 +155,22 @@ class _Job:
             folder=folder / "matches",
             job=self.request.digest,
             discard=self.run.force,
+            lists_bytes=self.config.purify is not None,
         )
 
     def items(self) -> _core.BenchmarkItems:
         parts = [(part.item, part.role, part.text) for part in self.benchmark.parts]
         return _core.BenchmarkItems(len(self.benchmark.items), parts, self.config.ngram)
 
-    def make(self, build: Callable[[Path], Built], *, is_stream: bool = False) -> tuple[Manifest, bool]:
+    def make(
+        self, build: Callable[[Path], Built], *, names: Sequence[str] = (), is_stream: bool = False
+    ) -> tuple[Manifest, bool]:
         return publish.make(
             Target.of(self.output / MANIFEST_FILE),
             self.request,
             build,
             force=self.run.force,
-            names=list(_ROLES),
+            names=[*_ROLES, *names],
             resumes=not is_stream,
             is_stream=is_stream,
             or_else=", another folder keeps both",
@@ -194,7 +208,12 @@ def find_in_shards(
         FormatError: A line of the items or a shard is damaged; the message names it.
         OSError: A file cannot be read or written.
     """
+    if config.purify is not None and has_stream(shards):
+        raise ConfigError("shards that are purified are read twice: not from standard input or a pipe")
     job = _job(items, output, config, run, entries(shards, output), **config.records.settings)
+    names = output_names(shards) if config.purify is not None else []
+    if clash := sorted({*names} & {*_ROLES}):
+        raise ConfigError(f"a shard has the name of a table of the output, {clash[0]}; rename it ({output})")
 
     def build(folder: Path) -> Built:
         found = _core.shards_contamination(
@@ -207,13 +226,51 @@ def find_in_shards(
             max_record=config.records.max_record_bytes,
         )
         read = found[2]["shards"]
-        names = [manifest.relative(shard, output) for shard in shards]
+        paths = [manifest.relative(shard, output) for shard in shards]
         n_bad = sum(shard["bad_records"]["n"] for shard in read)
-        summary = _write(folder, job, found, names) | {"n_bad_records": n_bad}
+        summary = _write(folder, job, found, paths) | {"n_bad_records": n_bad}
+        sha256: dict[str, str] = {}
+        if config.purify is not None:
+            sha256, purified = _purify(folder, job, shards, names, found)
+            summary |= purified
         checked_inputs = checked_entries(job.request.inputs, read)
-        return Built(list(_ROLES), summary | shards_summary(shards, output), checked_inputs, _ROLES)
+        roles = dict.fromkeys(sha256, "shard") | _ROLES
+        return Built(list(roles), summary | shards_summary(shards, output), checked_inputs, roles, sha256)
 
-    return job.make(build, is_stream=has_stream(shards))
+    return job.make(build, names=names, is_stream=has_stream(shards))
+
+
+def _purify(
+    folder: Path, job: _Job, shards: Sequence[Path], names: Sequence[str], found: _Found
+) -> tuple[dict[str, str], Settings]:
+    """Writes the shards again; returns the checksum of each that is not empty, and what the summary says."""
+    in_shard, record, start, end = found[0]["contaminated"]
+    documents = np.unique(np.column_stack([in_shard.astype(np.uint64), record]), axis=0)
+    changes: dict[str, Any] = {"cuts": (in_shard, record, start, end)}
+    if job.config.purify == "documents":
+        changes = {"removed": (documents[:, 0].astype(np.uint32), documents[:, 1].copy())}
+    records, report = job.config.records, job.run.on_progress
+    n_read = sum(shard["bytes"] for shard in found[2]["shards"])
+    rewritten = _core.rewrite_shards(
+        shards,
+        names,
+        folder / "shards",
+        job.request.digest,
+        job.run.threads,
+        job.run.force,
+        None if report is None else lambda n: report(n_read + n),
+        sha256=[shard["sha256"] for shard in found[2]["shards"]],
+        text_field=records.text_field,
+        max_record=records.max_record_bytes,
+        **changes,
+    )
+    written = [shard["output"] for shard in rewritten["shards"]]
+    sha256 = {made["name"]: made["sha256"] for made in written if made is not None}
+    for name in sha256:
+        link(folder / "shards" / name, folder / name)
+    # The core's offsets are 64-bit unsigned.
+    n_bytes = int((end - start).sum()) if job.config.purify == "passages" else None
+    return sha256, {"n_purified": len(documents), "n_cut_bytes": n_bytes}
 
 
 def find_in_dataset(

@@ -239,7 +239,7 @@ def run(
             written = [shard["output"] for shard in rewritten["shards"]]
             sha256 = {made["name"]: made["sha256"] for made in written if made is not None}
             for name in sha256:
-                _link(folder / "shards" / name, folder / name)
+                link(folder / "shards" / name, folder / name)
         write_clusters(folder / CLUSTERS_FILE, rows, shards, output)
         left_out = {"shards", "n_resumed_shards"}
         totals = {name: value for name, value in found.items() if name not in left_out}
@@ -261,7 +261,7 @@ def run(
     )
 
 
-def _link(made: Path, finished: Path) -> None:
+def link(made: Path, finished: Path) -> None:
     """Gives a new shard its name among the finished files. Its other name stays, so a killed job has it."""
     finished.unlink(missing_ok=True)
     try:

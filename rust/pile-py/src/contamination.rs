@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use numpy::{IntoPyArray, PyArray2, PyReadonlyArray2};
 use pile_core::{
     contamination::{
-        self, BenchmarkItems as CoreItems, Contamination, ContaminationConfig, DocumentBytes,
-        ItemPart, Role,
+        self, BenchmarkItems as CoreItems, ContaminatedBytes, Contamination, ContaminationConfig,
+        DocumentBytes, ItemPart, Role,
     },
     count::DocumentDecoder,
     read::DEFAULT_MAX_RECORD,
@@ -34,6 +34,7 @@ pub struct ContaminationSearch {
     folder: PathBuf,
     job: String,
     discard: bool,
+    lists_bytes: bool,
 }
 
 impl From<ContaminationSearch> for ContaminationConfig {
@@ -45,6 +46,7 @@ impl From<ContaminationSearch> for ContaminationConfig {
             folder: search.folder,
             job: search.job,
             discard: search.discard,
+            lists_bytes: search.lists_bytes,
         }
     }
 }
@@ -128,6 +130,16 @@ fn found_to_python(py: Python<'_>, found: Contamination) -> PyResult<Found<'_>> 
     rows.set_item("occurrences", table(py, occurrences.collect())?)?;
     let texts: Vec<&str> = matches.iter().map(|found| found.text.as_str()).collect();
     rows.set_item("text", texts)?;
+    let all = &found.contaminated;
+    let shards: Vec<u32> = all.iter().map(|of| of.shard).collect();
+    let numbers = |of: fn(&ContaminatedBytes) -> u64| -> Vec<u64> { all.iter().map(of).collect() };
+    let contaminated = (
+        shards.into_pyarray(py),
+        numbers(|of| of.document).into_pyarray(py),
+        numbers(|of| of.bytes.start).into_pyarray(py),
+        numbers(|of| of.bytes.end).into_pyarray(py),
+    );
+    rows.set_item("contaminated", contaminated)?;
     let of_parts = PyDict::new(py);
     let parts = &found.parts;
     let numbers =

@@ -1,11 +1,11 @@
 //! The job: scans shards or documents once, then weighs and scores what was spilled.
 
-use std::path::PathBuf;
+use std::{ops::Range, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    items::BenchmarkItems,
+    items::{BenchmarkItems, Role},
     rarity::Rarity,
     score::{Match, Scorer},
     spill::{MAX_GAP, TextScanner, each_text},
@@ -40,6 +40,8 @@ pub struct ContaminationConfig {
     pub job: String,
     /// Whether work of another job in the folder is discarded.
     pub discard: bool,
+    /// Whether all contaminated bytes are listed, which take 28 bytes each.
+    pub lists_bytes: bool,
 }
 
 /// What was found.
@@ -49,8 +51,21 @@ pub struct Contamination {
     pub matches: Vec<Match>,
     /// By part.
     pub parts: Vec<PartSummary>,
+    /// The bytes of all passages and questions in all documents, in reading order, if they are listed.
+    pub contaminated: Vec<ContaminatedBytes>,
     /// The totals.
     pub summary: ContaminationSummary,
+}
+
+/// Consecutive bytes of a document that passages or questions have. Those of a document do not overlap.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContaminatedBytes {
+    /// Number of the shard; 0 if the documents are not those of shards.
+    pub shard: u32,
+    /// The record of the shard, or the document.
+    pub document: u64,
+    /// The bytes of its text.
+    pub bytes: Range<u64>,
 }
 
 /// What can be told about a part, and how many documents have it.
@@ -357,10 +372,14 @@ fn weigh_and_score(
         n_documents: 0,
     };
     let mut parts: Vec<PartSummary> = items.parts.iter().enumerate().map(summary).collect();
-    let mut matches = Vec::new();
+    let (mut matches, mut contaminated) = (Vec::new(), Vec::new());
     for (shard, file) in files.iter().enumerate() {
         each_text(file.path(), file.bytes(), items.n_grams(), |text| {
-            for found in scorer.score(shard as u32, &text) {
+            let found_in_text = scorer.score(shard as u32, &text);
+            if config.lists_bytes {
+                contaminated.extend(contaminated_bytes(items, &found_in_text));
+            }
+            for found in found_in_text {
                 let part = &mut parts[found.part as usize];
                 part.n_documents += 1;
                 if part.n_documents <= MAX_LISTED {
@@ -376,6 +395,7 @@ fn weigh_and_score(
     Ok(Contamination {
         matches,
         parts,
+        contaminated,
         summary: ContaminationSummary {
             n_documents,
             n_grams: items.n_grams() as u64,
@@ -384,4 +404,32 @@ fn weigh_and_score(
             shards,
         },
     })
+}
+
+/// The bytes of the passages and questions among the matches in one text.
+fn contaminated_bytes(items: &BenchmarkItems, found: &[Match]) -> Vec<ContaminatedBytes> {
+    let is_contaminated = |found: &&Match| {
+        let role = items.parts[found.part as usize].role;
+        matches!(role, Role::Passage | Role::Question)
+    };
+    let mut bytes: Vec<ContaminatedBytes> = found
+        .iter()
+        .filter(is_contaminated)
+        .flat_map(|found| {
+            found.occurrences.iter().map(|bytes| ContaminatedBytes {
+                shard: found.shard,
+                document: found.document,
+                bytes: bytes.clone(),
+            })
+        })
+        .collect();
+    bytes.sort_unstable_by_key(|of| (of.bytes.start, of.bytes.end));
+    bytes.dedup_by(|later, kept| {
+        let overlaps = later.bytes.start <= kept.bytes.end;
+        if overlaps {
+            kept.bytes.end = kept.bytes.end.max(later.bytes.end);
+        }
+        overlaps
+    });
+    bytes
 }

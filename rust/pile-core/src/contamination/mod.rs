@@ -23,8 +23,8 @@ mod spill;
 mod words;
 
 pub use find::{
-    Contamination, ContaminationConfig, ContaminationSummary, MAX_LISTED, PartSummary,
-    ScannedShard, find_in_documents, find_in_shards,
+    ContaminatedBytes, Contamination, ContaminationConfig, ContaminationSummary, MAX_LISTED,
+    PartSummary, ScannedShard, find_in_documents, find_in_shards,
 };
 pub use items::{BenchmarkItems, ItemPart, MAX_WORDS, MIN_WORDS, Role};
 pub use rarity::TELLING_DOCUMENTS;
