@@ -64,7 +64,8 @@ class Request:
 
     Attributes:
         kind: `shards`, `deduplicated`, `contamination`, `tokenizer`, `tokens`, `labels`, `token-shards`,
-            `token-file`, `ngrams`, `terms`, `index`, `order`, `run`, `checkpoint`, `state`, `study` or `report`.
+            `token-file`, `ngrams`, `terms`, `index`, `order`, `run`, `checkpoint`, `state`, `study` or
+            `report`.
         settings: The settings that change the output, JSON-ready.
         inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`.
     """

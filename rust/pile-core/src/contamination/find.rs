@@ -57,6 +57,13 @@ pub struct Contamination {
     pub summary: ContaminationSummary,
 }
 
+impl Contamination {
+    fn with_shards(mut self, shards: Vec<ScannedShard>) -> Self {
+        self.summary.shards = shards;
+        self
+    }
+}
+
 /// Consecutive bytes of a document that passages or questions have. Those of a document do not overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContaminatedBytes {
@@ -94,7 +101,7 @@ pub struct ContaminationSummary {
     pub n_found_grams: u64,
     /// Documents with an n-gram of an item.
     pub n_candidates: u64,
-    /// By shard.
+    /// By shard; none for tokens.
     pub shards: Vec<ScannedShard>,
 }
 
@@ -197,7 +204,9 @@ pub fn find_in_shards(
         },
     )?;
     let n_documents = state.shards.iter().map(|shard| shard.n_documents).sum();
-    weigh_and_score(items, &scratch, n_documents, state.shards, config, progress)
+    let n_files = state.shards.len();
+    let found = weigh_and_score(items, &scratch, n_files, n_documents, config, progress)?;
+    Ok(found.with_shards(state.shards))
 }
 
 /// The unfinished file of a shard, and its counts so far.
@@ -280,7 +289,7 @@ pub fn find_in_documents<'a, S: TokenSource + ?Sized>(
         texts.push(&scanned.spilled)
     })?;
     texts.finish(&mut scratch)?;
-    weigh_and_score(items, &scratch, n_documents, Vec::new(), config, progress)
+    weigh_and_score(items, &scratch, 1, n_documents, config, progress)
 }
 
 /// All tokens of a document.
@@ -342,16 +351,12 @@ fn check_config(config: &ContaminationConfig) -> Result<()> {
 fn weigh_and_score(
     items: &BenchmarkItems,
     scratch: &Scratch,
+    n_files: usize,
     n_documents: u64,
-    shards: Vec<ScannedShard>,
     config: &ContaminationConfig,
     progress: &Progress,
 ) -> Result<Contamination> {
-    let n_files = shards.len().max(1);
-    let files = (0..n_files)
-        .map(|shard| scratch.path(&texts_name(shard)))
-        .filter(|path| path.exists())
-        .map(|path| Mapped::open(&path));
+    let files = (0..n_files).map(|number| Mapped::open(&scratch.path(&texts_name(number))));
     let files = files.collect::<Result<Vec<_>>>()?;
     let mut n_with = vec![0; items.n_grams()];
     let mut n_candidates = 0;
@@ -401,7 +406,7 @@ fn weigh_and_score(
             n_grams: items.n_grams() as u64,
             n_found_grams: n_with.iter().filter(|n| **n > 0).count() as u64,
             n_candidates,
-            shards,
+            shards: Vec::new(),
         },
     })
 }
