@@ -45,12 +45,12 @@ def page(made: Manifest, title: str) -> str:
         f"the question. N-grams of {settings['ngram']} words, threshold {settings['threshold']}."
     )
     rows = [
-        [name, f"{summary[key]:,}", f"{summary[key] / summary['n_items']:.1%}", meaning]
+        [name, meaning, f"{summary[key]:,}", f"{summary[key] / summary['n_items']:.1%}"]
         for key, name, meaning in _VERDICTS
     ]
     body = [
         f"<header><h1>{markup(title)}</h1><p>{markup(about)}</p></header>",
-        table(Table("Items by verdict", ["Verdict", "Items", "Share", "Meaning"], rows)),
+        table(Table("Items by verdict", ["Verdict", "Meaning", "Items", "Share"], rows, n_left=2)),
         *(_match(one) for one in summary["worst"]),
         f"<footer>Made by pile-tools {markup(version('pile-tools'))}.</footer>",
     ]

@@ -76,11 +76,25 @@ struct Gram {
     n_bytes: usize,
 }
 
-/// A length of n-grams, and [`BASE`] to its power.
-#[derive(Debug, Clone, Copy)]
+/// A length of n-grams.
+#[derive(Debug)]
 struct Length {
     n_words: usize,
+    /// [`BASE`] to the power of the length.
     power: u64,
+    /// A bit for the hash of each n-gram of this length. Few windows pass it, and it stays in the caches, as the slots
+    /// do not. The lengths of short parts have few n-grams, and so a small filter each.
+    filter: Vec<u64>,
+}
+
+impl Length {
+    /// The word of the filter that has the bit of a hash, and that bit. The slots use the low bits of a hash, so this
+    /// uses the high ones.
+    #[inline]
+    fn bit(&self, hash: u64) -> (usize, u64) {
+        let bit = hash >> 32 & (64 * self.filter.len() as u64 - 1);
+        ((bit / 64) as usize, 1 << (bit % 64))
+    }
 }
 
 /// The parts of all items, and a table of their distinct n-grams.
@@ -94,8 +108,6 @@ pub struct BenchmarkItems {
     words: Vec<u8>,
     /// Numbers of n-grams plus one, at the slot of their hash or the next free one. 0 is a free slot.
     slots: Vec<u32>,
-    /// A bit for each n-gram's hash, which are in the caches where the slots are not.
-    filter: Vec<u64>,
     lengths: Vec<Length>,
 }
 
@@ -132,7 +144,6 @@ impl BenchmarkItems {
             grams: Vec::new(),
             words: Vec::new(),
             slots: Vec::new(),
-            filter: Vec::new(),
             lengths: Vec::new(),
         };
         let (mut words, mut known) = (Words::default(), FxHashMap::default());
@@ -179,6 +190,7 @@ impl BenchmarkItems {
             self.lengths.push(Length {
                 n_words: part.n,
                 power,
+                filter: Vec::new(),
             });
         }
         let mut start = self.words.len();
@@ -191,7 +203,7 @@ impl BenchmarkItems {
             let gram = *known.entry(normalized.to_vec()).or_insert(next);
             if gram == next {
                 self.grams.push(Gram {
-                    hash: window_hash(&numbers, word + part.n, part.n, power),
+                    hash: window_hash(numbers[word], numbers[word + part.n], power),
                     n_words: part.n,
                     start,
                     n_bytes: normalized.len(),
@@ -207,12 +219,18 @@ impl BenchmarkItems {
 
     fn fill_table(&mut self) {
         let n_slots = (2 * self.grams.len()).next_power_of_two().max(4);
-        let n_bits = (FILTER_BITS * self.grams.len()).next_power_of_two().max(64);
+        for length in &mut self.lengths {
+            let is_of = |gram: &&Gram| gram.n_words == length.n_words;
+            let n_bits = FILTER_BITS * self.grams.iter().filter(is_of).count();
+            // At most all values of the bits that the filter uses.
+            length.filter = vec![0; n_bits.next_power_of_two().clamp(64, 1 << 32) / 64];
+            for gram in self.grams.iter().filter(is_of) {
+                let (word, bit) = length.bit(gram.hash);
+                length.filter[word] |= bit;
+            }
+        }
         self.slots = vec![0; n_slots];
-        self.filter = vec![0; n_bits / 64];
         for (number, gram) in (1..).zip(&self.grams) {
-            let bit = filter_bit(gram.hash, n_bits);
-            self.filter[bit / 64] |= 1 << (bit % 64);
             let mut slot = gram.hash as usize & (n_slots - 1);
             while self.slots[slot] != 0 {
                 slot = (slot + 1) & (n_slots - 1);
@@ -225,17 +243,17 @@ impl BenchmarkItems {
     pub(super) fn find(&self, words: &Words, numbers: &mut Vec<u64>, hits: &mut Vec<Hit>) {
         hits.clear();
         put_prefix_numbers(words, numbers);
-        let n_bits = 64 * self.filter.len();
         for length in &self.lengths {
-            let (n, power) = (length.n_words, length.power);
-            for end in n..=words.len() {
-                let hash = window_hash(numbers, end, n, power);
-                let bit = filter_bit(hash, n_bits);
-                if self.filter[bit / 64] >> (bit % 64) & 1 == 0 {
+            let n = length.n_words;
+            // The numbers of the words before each window, and of those up to its end.
+            let windows = numbers.iter().zip(numbers.iter().skip(n));
+            for (word, (before, after)) in windows.enumerate() {
+                let hash = window_hash(*before, *after, length.power);
+                let (at, bit) = length.bit(hash);
+                if length.filter[at] & bit == 0 {
                     continue;
                 }
-                let word = end - n;
-                if let Some(gram) = self.gram(hash, n, words.normalized(word..end)) {
+                if let Some(gram) = self.gram(hash, n, words.normalized(word..word + n)) {
                     hits.push(Hit {
                         word,
                         n_words: n,
@@ -296,11 +314,6 @@ impl Part {
     }
 }
 
-/// The slots use the low bits of a hash, and the filter the high ones.
-fn filter_bit(hash: u64, n_bits: usize) -> usize {
-    (hash >> (64 - n_bits.trailing_zeros())) as usize
-}
-
 /// Replaces `numbers` by the numbers whose digits are the hashes of the first words: of none, one, two and so on.
 fn put_prefix_numbers(words: &Words, numbers: &mut Vec<u64>) {
     numbers.clear();
@@ -312,10 +325,10 @@ fn put_prefix_numbers(words: &Words, numbers: &mut Vec<u64>) {
     }
 }
 
-/// The hash of the `n` words before word `end`.
+/// The hash of the words between two prefixes of a text, of which these are the numbers.
 #[inline]
-fn window_hash(numbers: &[u64], end: usize, n: usize, power: u64) -> u64 {
-    mix(numbers[end].wrapping_sub(numbers[end - n].wrapping_mul(power)))
+fn window_hash(before: u64, after: u64, power: u64) -> u64 {
+    mix(after.wrapping_sub(before.wrapping_mul(power)))
 }
 
 #[cfg(test)]

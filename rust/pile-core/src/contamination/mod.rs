@@ -9,14 +9,15 @@
 //!
 //! # Memory and disk
 //!
-//! In memory are the words of the items about twice, 40 bytes and a key in a hash table for each distinct n-gram, the
-//! blocks of text in flight, and the listed matches, of which each part has at most [`MAX_LISTED`]. Everything else
-//! that depends on the corpus is on disk: 4 bytes for each distinct n-gram of a document, and the bytes of its
+//! In memory are the words of the items about twice, some 250 bytes for each distinct n-gram (most of them while the
+//! table is made), the blocks of text in flight, the listed matches, of which each part has at most [`MAX_LISTED`], and
+//! all contaminated bytes if these are listed. Everything else that depends on the corpus is on disk: 4 bytes for each distinct n-gram of a document, and the bytes of its
 //! n-grams with 64 words before and after them.
 
 mod find;
 mod items;
 mod rarity;
+pub mod reference;
 mod score;
 mod seen;
 mod spill;

@@ -349,8 +349,7 @@ fn entry_of(c: char) -> CharEntry {
     entry.unwrap_or_else(|| CharEntry::new(c))
 }
 
-/// The words of a whole text by the definition, for tests.
-#[cfg(test)]
+/// The words of a whole text by the definition: the text is normalized at once.
 pub(super) fn words_by_definition(text: &str) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
     let mut last = Kind::Separator;
