@@ -106,8 +106,9 @@ pub struct BenchmarkItems {
     grams: Vec<Gram>,
     /// The words of all parts that have n-grams.
     words: Vec<u8>,
-    /// Numbers of n-grams plus one, at the slot of their hash or the next free one. 0 is a free slot.
-    slots: Vec<u32>,
+    /// The high half of an n-gram's hash and its number plus one, at the slot of the hash or the next free one. 0 is a
+    /// free slot. The half hash saves a visit to the n-gram, which is seldom in a cache.
+    slots: Vec<u64>,
     lengths: Vec<Length>,
 }
 
@@ -235,7 +236,7 @@ impl BenchmarkItems {
             while self.slots[slot] != 0 {
                 slot = (slot + 1) & (n_slots - 1);
             }
-            self.slots[slot] = number;
+            self.slots[slot] = (gram.hash & !u64::from(u32::MAX)) | number;
         }
     }
 
@@ -271,17 +272,23 @@ impl BenchmarkItems {
     fn gram(&self, hash: u64, n_words: usize, words: &[u8]) -> Option<u32> {
         let mask = self.slots.len() - 1;
         let mut slot = hash as usize & mask;
-        while let Some(number) = self.slots[slot].checked_sub(1) {
-            let gram = &self.grams[number as usize];
-            if gram.hash == hash
-                && gram.n_words == n_words
-                && self.words[gram.start..gram.start + gram.n_bytes] == *words
-            {
-                return Some(number);
+        loop {
+            let entry = self.slots[slot];
+            if entry == 0 {
+                return None;
+            }
+            if entry >> 32 == hash >> 32 {
+                let number = entry as u32 - 1;
+                let gram = &self.grams[number as usize];
+                if gram.hash == hash
+                    && gram.n_words == n_words
+                    && self.words[gram.start..gram.start + gram.n_bytes] == *words
+                {
+                    return Some(number);
+                }
             }
             slot = (slot + 1) & mask;
         }
-        None
     }
 }
 
