@@ -31,6 +31,7 @@ CONTENTS = {
         "datasets",
         "order",
         "timeline",
+        "contamination",
         "search",
         "count",
         "training",

@@ -103,6 +103,7 @@ BASES = {
     "trace": ["{in}/o", "3"],
     "repeats": ["{in}/o"],
     "mixture": ["{in}/o"],
+    "contamination": ["{in}/items.jsonl", "{in}/shards", "-o", "{out}"],
     "verify": ["{in}/d/s"],
     "memorization": ["{in}/o", "-o", "{out}"],
     "report": ["{in}/o", "--memorization", "{in}/o", "-o", "{out}"],

@@ -22,7 +22,14 @@ from pile_tools import ConfigError, _core
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.read.shards import find_shards
-from pile_tools.types import Counting, Deduplication, NearDuplicates, PassageSearch, TermQuery
+from pile_tools.types import (
+    ContaminationSearch,
+    Counting,
+    Deduplication,
+    NearDuplicates,
+    PassageSearch,
+    TermQuery,
+)
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = runpy.run_path(str(ROOT / "scripts" / "stub.py"))
@@ -93,6 +100,7 @@ def objects(folder: Path, tokenizer: Path) -> Objects:
         "source": _core.TokenSource(folder / "sample"),
         "bare source": _core.TokenSource(folder / "bare"),
         "hasher": _core.MinHasher(16, "words:2"),
+        "items": _core.BenchmarkItems(2, [(1, 1, "alpha beta gamma delta naïve")], 4),
     }
     assert {type(value) for value in objects.values()} == {
         value for _, value in inspect.getmembers(_core, inspect.isclass)
@@ -122,6 +130,7 @@ def test_reprs_are_one_line_that_names_the_content(objects: Objects, folder: Pat
         "source": f"<TokenSource {path('sample')}: {len(dataset)} documents, uint16>",
         "bare source": f"<TokenSource {path('bare')}: {len(dataset)} documents, uint16, no tokens>",
         "hasher": "<MinHasher: 16 permutations of words:2>",
+        "items": "<BenchmarkItems: 2 items, 2 n-grams>",
     }
     assert {name: repr(value) for name, value in objects.items()} == expected
     assert all(len(text.splitlines()) == 1 for text in expected.values())
@@ -169,6 +178,12 @@ def deduplication(folder: Path) -> Deduplication:
         folder=folder,
         job="job",
         discard=False,
+    )
+
+
+def contamination_search(folder: Path) -> ContaminationSearch:
+    return ContaminationSearch(
+        threshold=0.8, max_gap=16, threads=1, folder=folder, job="job", discard=False, lists_bytes=True
     )
 
 
@@ -250,6 +265,13 @@ def test_results_have_the_types_of_the_stub(
         "lsh_bands": _core.lsh_bands("0.87", 256),
         "band_probability": _core.band_probability(0.9, 25, 10),
         "find_duplicates": _core.find_duplicates(paths, deduplication(scratch("duplicates"))),
+        "shards_contamination": _core.shards_contamination(
+            objects["items"], paths, contamination_search(scratch("items in shards"))
+        ),
+        "documents_contamination": _core.documents_contamination(
+            objects["items"], dataset, encoder, None, contamination_search(scratch("items in documents"))
+        ),
+        "order_sightings": _core.order_sightings(order, encoder, np.array([[1, 0, 5]])),
         "rewrite_shards": _core.rewrite_shards(paths, names, scratch("rewritten"), "job", 1, False),
         "read_record": _core.read_record(paths[0], 1),
         "read_record_at": _core.read_record_at(paths[0], 0, 2),

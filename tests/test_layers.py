@@ -35,6 +35,7 @@ LAYERS = [
     "search",
     "order",
     "timeline",
+    "contamination",
     "jobs",
     "present",
     "arguments",

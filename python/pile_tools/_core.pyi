@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from pile_tools.types import (
     AnyPath,
     BuildSummary,
+    ContaminationSearch,
+    ContaminationSummary,
     Counting,
     Deduplication,
     DedupSummary,
@@ -16,6 +18,7 @@ from pile_tools.types import (
     Ids,
     IndexPlan,
     IndexSummary,
+    ItemMatches,
     LabelSummary,
     LengthSummary,
     MergeSummary,
@@ -24,6 +27,7 @@ from pile_tools.types import (
     OrderSummary,
     Origin,
     OriginColumns,
+    PartTotals,
     PassageRows,
     PassageSearch,
     PassagesSummary,
@@ -35,6 +39,7 @@ from pile_tools.types import (
 )
 
 __all__ = [
+    "BenchmarkItems",
     "MinHasher",
     "SuffixIndex",
     "TokenDataset",
@@ -54,6 +59,7 @@ __all__ = [
     "count_token_ngrams",
     "count_word_ngrams",
     "dataset_terms",
+    "documents_contamination",
     "find_duplicates",
     "find_passages",
     "label_dataset",
@@ -64,6 +70,7 @@ __all__ = [
     "order_arithmetic",
     "order_mixture",
     "order_repeats",
+    "order_sightings",
     "order_terms",
     "order_trace",
     "order_when",
@@ -74,6 +81,7 @@ __all__ = [
     "report_machine_failures",
     "rewrite_shards",
     "rows_order",
+    "shards_contamination",
     "shards_terms",
     "split_documents",
     "token_files",
@@ -1451,3 +1459,98 @@ def lsh_bands(threshold: str, permutations: int) -> tuple[int, int]:
 
 def band_probability(similarity: float, bands: int, rows: int) -> float:
     """The probability that two texts of a similarity share a band: `1 - (1 - similarity**rows)**bands`."""
+
+@final
+class BenchmarkItems:
+    """The items of a benchmark, with a table of their n-grams.
+
+    Args:
+        n_items: Number of items.
+        parts: The parts, by item: the number of the item, the role (0 passage, 1 question, 2 answer,
+            3 choice), and the text.
+        ngram: Words of an n-gram, from 4 to 64. A part of fewer words is one n-gram if it has at least 4.
+
+    Raises:
+        ConfigError: The n-grams have too few or too many words, there is no such role, or the parts are not
+            sorted by item.
+    """
+
+    def __new__(cls, n_items: int, parts: Sequence[tuple[int, int, str]], ngram: int) -> BenchmarkItems: ...
+    def __len__(self) -> int: ...
+
+def shards_contamination(
+    items: BenchmarkItems,
+    shards: Sequence[AnyPath],
+    search: ContaminationSearch,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+    max_record: int = ...,
+) -> tuple[ItemMatches, PartTotals, ContaminationSummary]:
+    """Finds the items of a benchmark in the documents of shards.
+
+    Args:
+        items: The items.
+        shards: The shards, in reading order.
+        search: The settings.
+        on_progress: Called with the compressed bytes read so far.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        max_record: Number of bytes above which a record is bad.
+
+    Returns:
+        An `ItemMatches`, a `PartTotals` and a `ContaminationSummary` of `pile_tools.types`.
+
+    Raises:
+        ConfigError: A setting is invalid.
+        FormatError: A shard is damaged or changes while it is read.
+        OutputExistsError: The scratch folder has work of another job.
+        OSError: A file cannot be read or written.
+    """
+
+def documents_contamination(
+    items: BenchmarkItems,
+    documents: TokenDataset | TrainingOrder,
+    tokenizer: Tokenizer,
+    eod: int | None,
+    search: ContaminationSearch,
+    on_progress: OnProgress = None,
+) -> tuple[ItemMatches, PartTotals, ContaminationSummary]:
+    """Finds the items of a benchmark in the decoded documents of a dataset, or in those of an order.
+
+    The rows of an order of rows are documents. The end-of-document token separates texts wherever it is.
+
+    Args:
+        items: The items.
+        documents: The dataset or the order.
+        tokenizer: Decodes the documents.
+        eod: The id of the end-of-document token.
+        search: The settings.
+        on_progress: Called with the tokens read so far.
+
+    Returns:
+        As `shards_contamination`.
+
+    Raises:
+        ConfigError: A setting is invalid.
+        FormatError: The dataset is damaged, or there are no tokens.
+        OSError: A file cannot be read or written.
+    """
+
+def order_sightings(
+    order: TrainingOrder, tokenizer: Tokenizer, ranges: NDArray[np.int64], on_progress: OnProgress = None
+) -> NDArray[np.int64]:
+    """Every sample of an order that shows some bytes of its documents, in the columns of `order_when`.
+
+    Args:
+        order: The order.
+        tokenizer: Decodes the documents.
+        ranges: The document, the first byte and the end of each range: (n, 3) int64. The number of a range is
+            the text of its sightings.
+        on_progress: Called with the entries of the order read so far.
+
+    Raises:
+        ConfigError: There is no such document, or a range has no byte.
+        FormatError: The dataset or the order is damaged, or there are no tokens.
+    """

@@ -57,6 +57,7 @@ SECTIONS = {
         "trace": "pile_tools.commands.trace",
         "repeats": "pile_tools.commands.repeats",
         "mixture": "pile_tools.commands.mixture",
+        "contamination": "pile_tools.commands.contamination",
     },
     "Check": {
         "verify": "pile_tools.commands.verify",

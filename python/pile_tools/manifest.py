@@ -63,9 +63,9 @@ class Request:
     """Kind, settings and inputs of an artifact; equal requests make equal artifacts.
 
     Attributes:
-        kind: `shards`, `deduplicated`, `passages`, `lsh-index`, `tokenizer`, `tokens`, `labels`,
-            `token-shards`, `token-file`, `ngrams`, `terms`, `index`, `order`, `run`, `checkpoint`, `state`,
-            `study` or `report`.
+        kind: `shards`, `deduplicated`, `passages`, `lsh-index`, `contamination`, `tokenizer`, `tokens`,
+            `labels`, `token-shards`, `token-file`, `ngrams`, `terms`, `index`, `order`, `run`, `checkpoint`,
+            `state`, `study` or `report`.
         settings: The settings that change the output, JSON-ready.
         inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`.
     """

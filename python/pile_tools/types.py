@@ -587,6 +587,113 @@ class DedupSummary(TypedDict):
     subsets: list[SubsetDuplicates]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContaminationSearch:
+    """How the core finds the items of a benchmark.
+
+    Attributes:
+        threshold: The least share of a part's weight in one region, above 0 and at most 1.
+        max_gap: Maximum number of words between two n-grams of a region, at most 64.
+        threads: Number of threads; the result does not depend on it.
+        folder: Folder of the files from which an interrupted job resumes.
+        job: Digest of the job's settings. Only unfinished files of the same job are resumed.
+        discard: Whether unfinished files of another job may be removed.
+        lists_bytes: Whether `contaminated` of the matches is listed, 28 bytes for each entry.
+    """
+
+    threshold: float
+    max_gap: int
+    threads: int
+    folder: Path
+    job: str
+    discard: bool
+    lists_bytes: bool
+
+
+class ItemMatches(TypedDict):
+    """The parts of items in documents, by part and then in reading order, at most 1,000 of each part.
+
+    Attributes:
+        part: Index of the part.
+        shard: Index of the shard; 0 without shards.
+        document: The record of the shard, or the document.
+        kind: 0 verbatim, 1 normalized, 2 partial.
+        byte_start, byte_end: The best occurrence in the document's text.
+        n_choices: For a question, the choices that are near it.
+        score: The share of the part's weight in the best region.
+        answer_score: For a question, the share of the answer that is near it; NaN without an answer.
+        occurrences: Bytes of all occurrences: (n, 3) int64 with the columns match, start, end.
+        text: The text of the best occurrence, up to 1,000 bytes of it.
+        contaminated: Shard, record or document, start and end of the bytes of all passages and questions in
+            all documents, in reading order and without overlap; empty unless they are listed.
+    """
+
+    part: NDArray[np.uint64]
+    shard: NDArray[np.uint64]
+    document: NDArray[np.uint64]
+    kind: NDArray[np.uint64]
+    byte_start: NDArray[np.uint64]
+    byte_end: NDArray[np.uint64]
+    n_choices: NDArray[np.uint64]
+    score: NDArray[np.float64]
+    answer_score: NDArray[np.float64]
+    occurrences: NDArray[np.int64]
+    text: list[str]
+    contaminated: tuple[NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64]]
+
+
+class PartTotals(TypedDict):
+    """What can be told of each part of the items: one array of a value for each part.
+
+    Attributes:
+        n_words: Number of words.
+        n_grams: Number of distinct n-grams; 0 if the part is too short.
+        n_documents: Number of documents with a match.
+        weight: The weight of the n-grams together.
+        is_telling: Whether they are rare enough to claim anything.
+    """
+
+    n_words: NDArray[np.uint64]
+    n_grams: NDArray[np.uint64]
+    n_documents: NDArray[np.uint64]
+    weight: NDArray[np.float64]
+    is_telling: NDArray[np.bool_]
+
+
+class ScannedShard(ShardSummary):
+    """A shard that was searched for items.
+
+    Attributes:
+        path: The path as given.
+        n_documents: Number of documents, empty ones included.
+        n_candidates: Number of documents with an n-gram of an item.
+        bad_records: The bad records, which were skipped.
+    """
+
+    path: str
+    n_documents: int
+    n_candidates: int
+    bad_records: BadRecords
+
+
+class ContaminationSummary(TypedDict):
+    """A corpus that was searched for items.
+
+    Attributes:
+        n_documents: Number of documents, empty ones included; of rows, what end-of-document tokens separate.
+        n_grams: Number of distinct n-grams of all items.
+        n_found_grams: Number of those that occur in a document.
+        n_candidates: Number of documents with an n-gram of an item.
+        shards: The shards, in order; none for tokens.
+    """
+
+    n_documents: int
+    n_grams: int
+    n_found_grams: int
+    n_candidates: int
+    shards: list[ScannedShard]
+
+
 class OrderSummary(TypedDict):
     """An order that was built.
 

@@ -76,6 +76,9 @@ CALLS = [
     "pile-tools trace tokens 5",
     "pile-tools repeats tokens --every 2",
     "pile-tools mixture tokens --every 2",
+    "pile-tools contamination items.jsonl shards -o {LONG}/in-shards --report {LONG}/items.html",
+    "pile-tools contamination items.jsonl tokens/sample -o {LONG}/in-dataset",
+    "pile-tools contamination items.jsonl tokens -o {LONG}/in-order --checkpoints 2",
     "pile-tools verify tokens",
     "pile-train config.toml --threads 1",
     "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",
@@ -150,6 +153,12 @@ def world(
         ]
         write_shard(folder / "shards" / f"{shard:02}-{LONG}.jsonl.zst", records)
     (folder / "terms.txt").write_text("alpha\nbeta gamma\n日本語\nnowhere\n")
+    items = [
+        {"id": "long", "question": texts[80], "answer": "alpha"},
+        {"passage": f"{' '.join(texts[70].split()[:40])} beta \n gamma \t\x1b[2J \u202e"},
+        {"question": "nowhere at all is this"},
+    ]
+    (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     (folder / "text.txt").write_text(f"Before. {texts[80]} After.")
     (folder / "config.toml").write_text(CONFIG)
     (folder / "rows").mkdir()

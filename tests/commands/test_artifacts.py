@@ -68,6 +68,7 @@ MORE = {
     "batch": ["--step", "0"],
     "export": ["--steps", "0:1", "-o", "out/x.csv"],
     "trace": ["5"],
+    "contamination": ["-o", "out/x"],
     "memorization": ["-o", "out/x"],
     "report": ["-o", "out/x.html"],
 }

@@ -88,7 +88,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def inputs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `shards/`, `terms.txt`, `text.txt`, `tok.json`, `ds.*`, `foreign.*` and `order/`."""
+    """A folder with `shards/`, `terms.txt`, `items.jsonl`, `tok.json`, `ds.*`, `foreign.*` and `order/`."""
     folder = tmp_path_factory.mktemp("inputs")
     shards = folder / "shards"
     shards.mkdir()
@@ -101,6 +101,7 @@ def inputs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(json.dumps({"text": text, "meta": subset}) + "\n")
         (shards / f"{shard}.jsonl").write_text("".join(lines))
     (folder / "terms.txt").write_text("fox\ndog\nlazy dog\n")
+    (folder / "items.jsonl").write_text('{"question": "The fox, the is; quick jumps lazy?"}\n')
     (folder / "text.txt").write_text("the quick brown fox is not here")
     for argv in (
         ["train-tokenizer", "shards", "-o", "tok.json", "--vocab-size", "280"],

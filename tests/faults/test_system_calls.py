@@ -53,6 +53,10 @@ COMMANDS = {
     "shard over another": f"{SHARD} --bytes 400 && {SHARD} --bytes 500 --force",
     "unshard": "unshard ../in/token-shards -o out/u.bin",
     "batch": "batch ../in/order --step 1 --npy out/b.npy",
+    "contamination": "contamination ../in/items.jsonl ../in/shards -o out/c --threads 1",
+    "contamination --purify": "contamination ../in/items.jsonl ../in/shards -o out/c --threads 1 "
+    "--purify passages",
+    "contamination order": "contamination ../in/items.jsonl ../in/order -o out/c --checkpoints 2",
     "mixture": "mixture ../in/order --plot out/m.svg",
     "trace-text": "trace-text ../in/indexed ../in/text.txt -o out/t.html",
 }

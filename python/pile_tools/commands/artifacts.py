@@ -369,5 +369,7 @@ INDEXED = Artifact("dataset", "index")
 FILES_OF_DATASET = Artifact("dataset", "files of a dataset")
 DATASET_OR_SHARDS = Artifact("dataset", "files of a dataset", "shards")
 ORDER_DATASET_OR_SHARDS = Artifact("order", "dataset", "files of a dataset", "shards", "text")
+#: What is searched for the items of a benchmark.
+CORPUS = Artifact("order", "dataset", "files of a dataset", "shards")
 SHARDS, TOKENIZER, TEXT = Artifact("shards"), Artifact("tokenizer"), Artifact("text")
 TOKEN_FILE, CONFIG = Artifact("token file"), Artifact("config")

@@ -13,7 +13,7 @@ from pile_tools import timeline
 from pile_tools._core import TokenDataset
 from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
-from pile_tools.commands.orders import order_and_steps
+from pile_tools.commands.orders import is_order, order_and_steps
 from pile_tools.commands.term_plot import plot_of
 from pile_tools.errors import ConfigError
 from pile_tools.jobs.count_ngrams import dataset_at
@@ -25,7 +25,7 @@ from pile_tools.jobs.count_terms import (
     count_in_shards,
     read_terms,
 )
-from pile_tools.manifest import ORDER_FILE, Manifest
+from pile_tools.manifest import Manifest
 from pile_tools.present import pages
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
@@ -143,10 +143,6 @@ class _How:
     force: bool
 
 
-def _is_order(path: Path) -> bool:
-    return (path / ORDER_FILE).exists() or path.name == ORDER_FILE
-
-
 def _count(
     paths: tuple[Path, ...], table: Path, config: CountTermsConfig, how: _How
 ) -> tuple[Manifest, bool]:
@@ -154,7 +150,7 @@ def _count(
     if not inputs:
         raise ConfigError("give a file of terms, and the inputs in which to count them")
     term_list = read_terms(terms, how.pairs, table.parent)
-    if how.checkpoints is not None or how.row_length is not None or _is_order(inputs[0]):
+    if how.checkpoints is not None or how.row_length is not None or is_order(inputs[0]):
         if len(inputs) > 1:
             raise ConfigError("give one order")
         order, steps = order_and_steps(inputs[0], how.checkpoints, how.batch_size, how.row_length)

@@ -13,10 +13,9 @@ import click
 
 from pile_tools import publish
 from pile_tools.commands import artifacts, options
-from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
-from pile_tools.read.shards import TABLE_ROLES
+from pile_tools.read.shards import BESIDE_SHARDS
 from pile_tools.sizes import parse_size
 from pile_tools.terminal import note
 
@@ -73,13 +72,7 @@ def how(command: _Command) -> _Command:
             callback=lambda context, option, given: parse_size(given),
             help="Memory for sorting; what does not fit is on disk beside the output meanwhile.",
         ),
-        click.option(
-            "--report",
-            type=options.PATH,
-            metavar="FILE.html",
-            callback=_report_file,
-            help="Write a page: amounts by subset, similarities, the largest clusters compared.",
-        ),
+        options.report("amounts by subset, similarities, the largest clusters compared"),
         click.option("--dry-run", is_flag=True, help="Write all but the shards."),
         click.option(
             "--protect",
@@ -90,14 +83,6 @@ def how(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
-
-
-def _report_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    if path is not None and path.suffix != ".html":
-        raise ConfigError(f"--report writes a page, FILE.html ({path})")
-    if path is not None:
-        publish.refuse_page(path)
-    return path
 
 
 def run(
@@ -145,7 +130,7 @@ def run(
     if options.is_reported(made, output, is_new=is_new, as_json=how.as_json):
         return
     show(made)
-    tables = [entry["path"] for entry in made.outputs if entry.get("role") in TABLE_ROLES]
+    tables = [entry["path"] for entry in made.outputs if entry.get("role") in BESIDE_SHARDS]
     note(f"{output}: the list is {tables[0]}, in {time.monotonic() - started:.1f} s")
     options.print_passed_over(made)
     if how.report is not None:

@@ -186,6 +186,25 @@ def plot(what: str) -> Callable[[_Command], _Command]:
     )
 
 
+def report(what: str) -> Callable[[_Command], _Command]:
+    """The option `--report FILE.html`, which writes a page of `what`."""
+    return click.option(
+        "--report",
+        type=PATH,
+        metavar="FILE.html",
+        callback=_report_file,
+        help=f"Write a page: {what}.",
+    )
+
+
+def _report_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix != ".html":
+        raise ConfigError(f"--report writes a page, FILE.html ({path})")
+    if path is not None:
+        publish.refuse_page(path)
+    return path
+
+
 def note_plot(path: Path | None) -> None:
     """Notes the chart that was written, if one was asked for."""
     if path is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pile_tools import timeline
+from pile_tools.manifest import ORDER_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.terminal import note
@@ -32,6 +33,11 @@ def opened_order(
             err=True,
         )
     return found
+
+
+def is_order(path: Path) -> bool:
+    """Whether a path is that of an order, or of its `order.json`. Rows without one look like a dataset."""
+    return (path / ORDER_FILE).exists() or path.name == ORDER_FILE
 
 
 def order_and_steps(

@@ -17,7 +17,7 @@ from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.jobs.count_ngrams import ONE_GROUP, make_table, rank_points, subset_groups
-from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
+from pile_tools.manifest import Entry, Manifest, Request
 from pile_tools.order.order import Order
 from pile_tools.read.shards import RecordConfig, entries, has_stream
 from pile_tools.read.shards import summary as shards_summary
@@ -234,7 +234,7 @@ def count_in_dataset(
     if config.by_subset:
         inputs += datasets.origin_entries(dataset, output.parent)
     loaded = tokenizer.load()
-    eod = _eod_of(prefix, loaded)
+    eod = datasets.eod_of(prefix, loaded)
     dataset.check_unchanged()
     query = terms.query(config, threads, loaded)
 
@@ -245,16 +245,6 @@ def count_in_dataset(
         return counted | summary, [*terms.inputs, *inputs]
 
     return _make(output, _request(config, terms, inputs, loaded), build, force=force)
-
-
-def _eod_of(prefix: Path, tokenizer: Tokenizer) -> int | None:
-    """The id of the end-of-document token: the manifest's, else the tokenizer's own. None for no token."""
-    own = datasets.with_suffix(prefix, MANIFEST_SUFFIX)
-    settings = manifest.read(own).settings if own.exists() else {}
-    if "eod_id" in settings:
-        eod: int | None = settings["eod_id"]
-        return eod
-    return None if tokenizer.eod is None else tokenizer.eod[1]
 
 
 def count_in_order(
@@ -375,15 +365,7 @@ def _request(
 
 
 def _order_entries(order: Order, tokenizer: TokenizerFile, output: Path) -> list[Entry]:
-    folder = output.parent
-    entry: Entry = {"role": "order", "fingerprint": order.dataset.fingerprint}
-    if order.manifest is not None:
-        entry |= order.manifest.entry(folder)
-    elif order.path.is_file():
-        entry |= manifest.file_entry(order.path, folder)
-    else:
-        entry["path"] = manifest.relative(order.path, folder)
-    return [tokenizer.entry(folder), entry]
+    return [tokenizer.entry(output.parent), order.entry(output.parent)]
 
 
 def _step_settings(order: Order, steps: Sequence[int], batch_size: int | None) -> Settings:

@@ -22,6 +22,12 @@ from pile_tools.types import OnProgress
 #: The tables beside new shards: the members of all clusters, and all passages that were cut.
 CLUSTERS_FILE, PASSAGES_FILE = "clusters.parquet", "passages.parquet"
 
+#: Beside shards without contaminated documents: all matches, all items, and the numbers of clean items.
+MATCHES_FILE, ITEMS_FILE, CLEAN_FILE = "contamination.parquet", "items.parquet", "clean.json"
+
+#: Names of files beside new shards, which no shard takes.
+_TAKEN = {CLUSTERS_FILE, PASSAGES_FILE, MATCHES_FILE, ITEMS_FILE, CLEAN_FILE, MANIFEST_FILE}
+
 _RECORD = re.compile(r"(.+):([0-9]{1,18})")
 
 #: Kinds of the manifests of shards that were written again.
@@ -55,7 +61,7 @@ def output_names(shards: Sequence[Path]) -> list[str]:
     Otherwise they are numbered, since a folder of shards is read in the order of its names.
     """
     names = [path.name for path in shards]
-    are_free = not {CLUSTERS_FILE, PASSAGES_FILE, MANIFEST_FILE} & set(names)
+    are_free = not _TAKEN & set(names)
     if are_free and all(a.encode() < b.encode() for a, b in itertools.pairwise(names)):
         return names
     return [f"{number:06}-{name}" for number, name in enumerate(names)]

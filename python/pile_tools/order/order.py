@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pile_tools import _core, manifest
 from pile_tools._core import Tokenizer, TrainingOrder
 from pile_tools.errors import ConfigError, UnknownBatchSizeError, UnknownTokenizerError
-from pile_tools.manifest import ORDER_FILE, Manifest
+from pile_tools.manifest import ORDER_FILE, Entry, Manifest
 from pile_tools.tables import Table, named
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
@@ -143,6 +143,15 @@ class Order:
             what = "rows and unsaved interventions have no manifest, so a run on them cannot be recorded"
             raise ConfigError(f"{what} ({self.name})")
         return self.manifest
+
+    def entry(self, folder: Path) -> Entry:
+        """The order as an input of a manifest in `folder`, with the fingerprint of its dataset."""
+        entry: Entry = {"role": "order", "fingerprint": self.dataset.fingerprint}
+        if self.manifest is not None:
+            return entry | self.manifest.entry(folder)
+        if self.path.is_file():
+            return entry | manifest.file_entry(self.path, folder)
+        return {**entry, "path": manifest.relative(self.path, folder)}
 
     @property
     def dataset(self) -> Documents:

@@ -33,9 +33,6 @@ STANDARD_INPUT = Path("-")
 #: Role of the shards of an older corpus, which are read as shards are, but not written again.
 OLDER = "older"
 
-#: Roles of the tables that a job writes beside its shards.
-TABLE_ROLES = ("clusters", "passages")
-
 #: Maximum ignored files listed in a manifest.
 _N_LISTED = 100
 
@@ -48,6 +45,15 @@ _ARTIFACTS = {
     "a manifest": {"kind", "format", "made_by", "request", "outputs"},
     "a tokenizer": {"added_tokens", "model"},
     "a list of canaries": {"about", "repeats", "passages"},
+}
+
+#: Files that jobs write beside their shards, by their role in the manifest.
+BESIDE_SHARDS = {
+    "clusters": "a table of clusters",
+    "passages": "a table of passages",
+    "matches": "a table of matches",
+    "items": "a table of items",
+    "clean items": "a list of clean items",
 }
 
 #: The only key of a file of saved interventions. Records have such a key too, beside that of their text.
@@ -388,8 +394,8 @@ def artifact(path: Path) -> str | None:
     """
     if kind := _kind_by_manifest(path):
         return f"a file of kind {kind} with a manifest"
-    if _is_table_beside_shards(path):
-        return "a table of what was removed from shards"
+    if kind := _kind_by_role(path):
+        return kind
     if path.suffix.lower() != ".json" or path.stat().st_size > _ARTIFACT_BYTES:
         return None
     try:
@@ -410,14 +416,13 @@ def _kind_by_manifest(path: Path) -> str | None:
     return None if found is None else found.kind
 
 
-def _is_table_beside_shards(path: Path) -> bool:
-    """Whether the manifest of a folder of shards lists a Parquet file as something else than a shard."""
-    if path.suffix.lower() != ".parquet":
-        return False
+def _kind_by_role(path: Path) -> str | None:
+    """What a file is by its role in the manifest of its folder, if it is no shard there; else None."""
+    if path.suffix.lower() not in (".parquet", ".json"):
+        return None
     found = _manifest_that_lists(path, path.parent / MANIFEST_FILE)
-    if found is None:
-        return False
-    return any(entry["path"] == path.name and entry.get("role") in TABLE_ROLES for entry in found.outputs)
+    roles = [entry.get("role") for entry in found.outputs if entry["path"] == path.name] if found else []
+    return next((BESIDE_SHARDS[role] for role in roles if role in BESIDE_SHARDS), None)
 
 
 def _manifest_that_lists(path: Path, where: Path) -> Manifest | None:

@@ -9,7 +9,7 @@ from pile_tools.timeline.repeats import Repeats, repeats
 from pile_tools.timeline.steps import extent, is_searchable
 from pile_tools.timeline.terms import TermsInTime, count_arithmetic, count_terms
 from pile_tools.timeline.trace import trace
-from pile_tools.timeline.when import RULE, Finder, When, when
+from pile_tools.timeline.when import RULE, Finder, When, when, when_bytes
 
 __all__ = [
     "RULE",
@@ -26,4 +26,5 @@ __all__ = [
     "repeats",
     "trace",
     "when",
+    "when_bytes",
 ]

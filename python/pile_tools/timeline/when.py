@@ -194,6 +194,34 @@ def when(
     )
 
 
+def when_bytes(
+    order: Order,
+    ranges: NDArray[np.int64],
+    *,
+    tokenizer: Tokenizer,
+    batch_size: int | None = None,
+    on_progress: OnProgress = None,
+) -> Table:
+    """Every time the model saw some bytes of documents: the `sightings` of `When` for texts at these places.
+
+    Args:
+        order: The order of the run.
+        ranges: Document, first byte and end of each range: (n, 3) int64. `text` is the index of a range.
+        tokenizer: Tokenizer that decodes the documents.
+        batch_size: Samples of a step, by default the order's.
+        on_progress: Called with the entries of the order read.
+
+    Raises:
+        ConfigError: There is no such document, a range has no byte, or no batch size is known.
+        FormatError: The dataset is damaged.
+        OSError: A file cannot be read.
+    """
+    n_steps, size = extent(order, batch_size)
+    table = _core.order_sightings(core_order(order), tokenizer, ranges, on_progress)
+    sightings, _ = _in_run(named(table, _SIGHTING), len(ranges), n_steps * size)
+    return with_steps(sightings, size)
+
+
 def _bytes_of(
     order: Order, number: int, text: str | bytes | Sequence[int], tokenizer: Tokenizer | None
 ) -> bytes:

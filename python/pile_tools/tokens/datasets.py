@@ -114,6 +114,16 @@ def tokenizer_file(dataset: Documents, given: AnyPath | None = None) -> Tokenize
     raise UnknownTokenizerError(f"the dataset's tokenizer is unknown or does not exist ({dataset.prefix})")
 
 
+def eod_of(prefix: Path, tokenizer: Tokenizer) -> int | None:
+    """The id of the end-of-document token: the manifest's, else the tokenizer's own. None for no token."""
+    own = with_suffix(prefix, MANIFEST_SUFFIX)
+    settings = manifest.read(own).settings if own.exists() else {}
+    if "eod_id" in settings:
+        eod: int | None = settings["eod_id"]
+        return eod
+    return None if tokenizer.eod is None else tokenizer.eod[1]
+
+
 def tokenizer_of(dataset: Documents, given: AnyPath | None = None) -> Tokenizer:
     """Loads the tokenizer of a dataset; see `tokenizer_file`."""
     return tokenizer_file(dataset, given).load()

@@ -48,6 +48,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "\u{4}the quick\u{a0}brown\u{3000}fox the quick brown fox 日本 é\u{2003}x".as_bytes(),
     )?;
     seed(
+        "item_words",
+        "words",
+        "Don't: Ｆｕｌｌ cafe\u{301} ½x Straße\n東京 ｶﾞ 한국 ดี =\u{338} \u{1fb3}\u{345}".as_bytes(),
+    )?;
+    seed(
         "decode",
         "ids",
         &(0..300_u16).flat_map(u16::to_le_bytes).collect::<Vec<u8>>(),

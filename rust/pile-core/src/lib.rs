@@ -1,4 +1,5 @@
-//! The algorithms of pile-tools, in layers: read -> dedup -> tokenize -> tokens -> count / search -> order -> timeline.
+//! The algorithms of pile-tools, in layers: read -> dedup -> tokenize -> tokens -> count / search -> order -> timeline
+//! -> contamination.
 //!
 //! This crate does not depend on Python, prints nothing and parses no options. A layer uses only the layers
 //! below it, which `tests/layers.rs` checks.
@@ -7,6 +8,7 @@
 compile_error!("the token formats are little-endian and are memory-mapped as they are");
 
 mod bytes;
+pub mod contamination;
 pub mod count;
 pub mod dedup;
 pub mod error;

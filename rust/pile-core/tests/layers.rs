@@ -4,9 +4,21 @@
 use std::{fs, path::Path};
 
 /// The modules in the direction of the data flow. Each may use only the ones before it.
-const LAYERS: [&str; 13] = [
-    "error", "progress", "bytes", "text", "io", "read", "dedup", "tokenize", "tokens", "count",
-    "search", "order", "timeline",
+const LAYERS: [&str; 14] = [
+    "error",
+    "progress",
+    "bytes",
+    "text",
+    "io",
+    "read",
+    "dedup",
+    "tokenize",
+    "tokens",
+    "count",
+    "search",
+    "order",
+    "timeline",
+    "contamination",
 ];
 
 /// The names after `crate::` in `source`, grouped imports included.

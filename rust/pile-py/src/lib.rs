@@ -2,6 +2,7 @@
 //!
 //! The doc comments of what Python sees are its docstrings. `make stub` copies them to `_core.pyi`.
 
+mod contamination;
 mod count;
 mod dataset;
 mod dedup;
@@ -33,6 +34,10 @@ fn silence_panics() {
 /// The Rust core: tokenizer, token datasets, training orders and the jobs that make them.
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::contamination::{
+        BenchmarkItems, documents_contamination, order_sightings, shards_contamination,
+    };
     #[pymodule_export]
     use super::count::{
         count_token_ngrams, count_word_ngrams, dataset_terms, order_arithmetic, order_terms,

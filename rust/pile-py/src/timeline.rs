@@ -29,7 +29,8 @@ fn column(py: Python<'_>, items: Vec<u64>) -> Column<'_> {
     items.into_pyarray(py)
 }
 
-fn columns(s: &Sighting) -> [i64; 12] {
+/// The columns of a sighting in the table of [`order_when`].
+pub fn columns(s: &Sighting) -> [i64; 12] {
     [
         s.text,
         s.document,

@@ -16,7 +16,7 @@ fn fold(a: u64, b: u64) -> u64 {
 
 /// The hash of a word.
 #[inline]
-pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
+pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
     let n = bytes.len();
     let mut hash = KEYS[2] ^ (n as u64).wrapping_mul(KEYS[1]);
     if let Some(last) = bytes.last_chunk::<8>() {
@@ -45,7 +45,7 @@ pub(super) fn hash_char(c: char) -> u64 {
 
 /// Mixes the bits of a number. Different numbers stay different.
 #[inline]
-pub(super) fn mix(mut number: u64) -> u64 {
+pub(crate) fn mix(mut number: u64) -> u64 {
     number = (number ^ number >> 32).wrapping_mul(KEYS[0]);
     number = (number ^ number >> 29).wrapping_mul(KEYS[1]);
     number ^ number >> 32

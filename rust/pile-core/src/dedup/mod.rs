@@ -34,7 +34,7 @@ mod config;
 mod documents;
 mod exact;
 mod find;
-mod hash;
+pub(crate) mod hash;
 mod minhash;
 mod normalize;
 pub mod passages;

@@ -1,0 +1,206 @@
+"""`pile-tools contamination`."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pile_tools import publish, timeline
+from pile_tools._core import TokenDataset
+from pile_tools.commands import artifacts, options
+from pile_tools.commands.options import config_options
+from pile_tools.commands.orders import is_order
+from pile_tools.errors import ConfigError
+from pile_tools.jobs import contamination
+from pile_tools.jobs.contamination import ContaminationConfig, Run
+from pile_tools.jobs.count_ngrams import dataset_at
+from pile_tools.jobs.rewriting import CLEAN_FILE, MATCHES_FILE
+from pile_tools.manifest import Manifest
+from pile_tools.order.open import open_order
+from pile_tools.progress import Bar
+from pile_tools.read.shards import RecordConfig
+from pile_tools.terminal import columns, counted, echo, fit, note
+from pile_tools.timeline.checkpoints import intervals
+from pile_tools.tokens import datasets
+
+#: Contaminated items printed.
+_N_PRINTED = 5
+
+
+@click.command("contamination")
+@click.argument("items", type=artifacts.TEXT)
+@click.argument("inputs", nargs=-1, required=True, type=artifacts.CORPUS, metavar="SHARDS|PREFIX|ORDER")
+@click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    required=True,
+    metavar="OUT",
+    help=f"The folder of {MATCHES_FILE}, items.parquet and {CLEAN_FILE}.",
+)
+@config_options(ContaminationConfig)
+@config_options(RecordConfig)
+@options.checkpoints
+@options.batch_size_if_unnamed
+@options.row_length
+@options.dataset_tokenizer
+@options.report("verdicts, and the surest matches beside their items")
+@options.threads
+@options.reports
+@options.force
+def command(
+    items: Path,
+    inputs: tuple[Path, ...],
+    output: Path,
+    ngram: int,
+    threshold: str,
+    max_gap: int,
+    name: str | None,
+    purify: str | None,
+    text_field: str,
+    on_bad_record: str,
+    max_record: str,
+    checkpoints: str | None,
+    batch_size: int | None,
+    row_length: int | None,
+    tokenizer: Path | None,
+    report: Path | None,
+    threads: int,
+    as_json: bool,
+    force: bool,
+) -> None:
+    """Find the documents, and the training steps, that contain the ITEMS of a benchmark.
+
+    ITEMS are JSON lines with a passage, a question or both, and any of id, answer and choices. They are
+    compared as words: lines, case, punctuation and Unicode forms do not matter. N-grams count by their rarity
+    in the corpus, so common phrases are no match. The corpus is shards (files, folders or globs), the prefix
+    of a token dataset, or an order's folder, for which each match also gets the steps that showed it.
+
+    \b
+    Examples:
+      pile-tools contamination arc.jsonl shards/ -o arc/ --report arc.html
+      pile-tools contamination arc.jsonl tokens/sample -o arc/ --threshold 0.6
+      pile-tools contamination arc.jsonl tokens/ -o arc/ --checkpoints run/
+      pile-tools contamination arc.jsonl shards/ -o pure/ --purify documents
+    """
+    started = time.monotonic()
+    records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
+    config = ContaminationConfig(
+        ngram=ngram, threshold=threshold, max_gap=max_gap, name=name, purify=purify, records=records
+    )
+    how = _How(checkpoints, batch_size, row_length, tokenizer, threads, force)
+    made, is_new = _find(items, inputs, output, config, how)
+    if report is not None:
+        # Imported only where a page is written.
+        from pile_tools.present import contamination_page
+
+        title = f"Contamination: {made.settings['task']}"
+        publish.write_page(report, contamination_page.page(made, title))
+    if options.is_reported(made, output, is_new=is_new, as_json=as_json):
+        return
+    _print(made, output, time.monotonic() - started)
+    if report is not None:
+        note(f"report: {report}")
+
+
+@dataclass(frozen=True)
+class _How:
+    """The options that are not part of `ContaminationConfig`."""
+
+    checkpoints: str | None
+    batch_size: int | None
+    row_length: int | None
+    tokenizer: Path | None
+    threads: int
+    force: bool
+
+
+def _find(
+    items: Path, inputs: tuple[Path, ...], output: Path, config: ContaminationConfig, how: _How
+) -> tuple[Manifest, bool]:
+    def run(bar: Bar) -> Run:
+        return Run(how.threads, how.force, bar.update)
+
+    has_steps = how.checkpoints is not None or how.row_length is not None or is_order(inputs[0])
+    prefix = None if has_steps else dataset_at(inputs[0])
+    if config.purify is not None and (has_steps or prefix is not None):
+        raise ConfigError("--purify writes shards of text: give the shards of which the tokens were made")
+    if has_steps:
+        if len(inputs) > 1:
+            raise ConfigError("give one order")
+        order = open_order(inputs[0], row_length=how.row_length, batch_size=how.batch_size)
+        n_steps, _ = timeline.extent(order, how.batch_size)
+        with Bar("searching", None, "tokens") as bar:
+            return contamination.find_in_order(
+                items,
+                order,
+                output,
+                config,
+                run(bar),
+                intervals(how.checkpoints, n_steps),
+                tokenizer=order.tokenizer_file(how.tokenizer),
+                batch_size=how.batch_size,
+            )
+    if prefix is None:
+        shards = artifacts.find_shards(inputs)
+        n_bytes = options.size_of(shards)
+        n_passes = 1 if config.purify is None else 2
+        with Bar("searching", n_bytes and n_passes * n_bytes) as bar:
+            return contamination.find_in_shards(items, shards, output, config, run(bar))
+    if len(inputs) > 1:
+        raise ConfigError("give one dataset; `pile-tools merge` joins several")
+    dataset = TokenDataset(prefix)
+    with Bar("searching", dataset.n_tokens, "tokens") as bar:
+        tokenizer = datasets.tokenizer_file(dataset, how.tokenizer)
+        return contamination.find_in_dataset(items, prefix, output, config, run(bar), tokenizer=tokenizer)
+
+
+#: The lines of the summary: a key, and its meaning.
+_LINES = {
+    "n_verbatim": "verbatim",
+    "n_normalized": "all words in order",
+    "n_partial": "partial",
+    "n_too_common": "too common to tell",
+    "n_too_short": "too short to tell",
+    "n_clean": "clean",
+}
+
+
+def _print(made: Manifest, output: Path, elapsed: float) -> None:
+    summary = made.summary
+    echo(f"{'items':>9}  {'share':>7}")
+    for key, meaning in _LINES.items():
+        echo(f"{summary[key]:>9,}  {summary[key] / summary['n_items']:>7.2%}  {meaning}")
+    if summary["worst"]:
+        _print_worst(summary["worst"][:_N_PRINTED])
+    note()
+    note(f"{counted(summary['n_with_answer'], 'item')} with the answer near the question")
+    if "n_seen_items" in summary:
+        note(f"{counted(summary['n_seen_items'], 'item')} seen in the run, with all steps in {MATCHES_FILE}")
+    note(
+        f"{counted(summary['n_documents'], 'document')} searched for "
+        f"{counted(summary['n_grams'], 'n-gram')}, of which {summary['n_found_grams']:,} occur"
+    )
+    if "n_purified" in summary:
+        cut = summary["n_cut_bytes"]
+        how = "left out" if cut is None else f"with {counted(cut, 'byte')} cut"
+        note(f"{counted(summary['n_purified'], 'contaminated document')} {how}")
+    if summary.get("n_bad_records"):
+        note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
+    note(f"{output}: {counted(summary['n_matches'], 'match')}, in {elapsed:.1f} s")
+    options.print_passed_over(made)
+
+
+def _print_worst(worst: list[dict[str, Any]]) -> None:
+    is_order = "first_step" in worst[0]
+    echo()
+    echo(f"{'documents':>9}  {'score':>7}  " + (f"{'first step':>10}  " if is_order else "") + "item")
+    for one in worst:
+        step = one.get("first_step")
+        shown = f"{'-' if step is None else f'{step:,}':>10}  " if is_order else ""
+        start = f"{one['n_documents']:>9,}  {one['score']:>7.4f}  {shown}"
+        echo(start + fit(f"{one['item']}: {one['item_text']}", columns() - len(start)))

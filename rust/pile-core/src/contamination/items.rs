@@ -1,0 +1,417 @@
+//! The items of a benchmark, and the table of their n-grams.
+
+use rustc_hash::FxHashMap;
+
+use super::words::Words;
+use crate::{Error, Result, dedup::hash::mix};
+
+/// Fewest words of an n-gram: a shorter part of an item says too little to be searched for alone.
+pub const MIN_WORDS: usize = 4;
+
+/// Most words of an n-gram.
+pub const MAX_WORDS: usize = 64;
+
+/// The base of the polynomial hash of an n-gram. It is odd, so that multiplying by it loses no bits.
+const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Bits of the filter for each n-gram. A window of the text that is no n-gram passes it once in so many times.
+const FILTER_BITS: usize = 16;
+
+/// What a part is of its item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// A passage about which the question is.
+    MatchedPassage,
+    /// The question, or the whole task.
+    Question,
+    /// The answer.
+    Answer,
+    /// One of the choices.
+    Choice,
+}
+
+impl Role {
+    /// All roles, by number.
+    pub const ALL: [Self; 4] = [
+        Self::MatchedPassage,
+        Self::Question,
+        Self::Answer,
+        Self::Choice,
+    ];
+}
+
+/// A part of an item, as it was given.
+#[derive(Debug, Clone)]
+pub struct ItemPart {
+    /// Number of the item.
+    pub item: u32,
+    /// What the part is.
+    pub role: Role,
+    /// The text.
+    pub text: String,
+}
+
+/// A part of an item, as it is searched for.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) item: u32,
+    pub(super) role: Role,
+    /// Without white space around it.
+    pub(super) text: String,
+    /// Bytes of the text before its first word.
+    pub(super) n_bytes_before: usize,
+    /// The normalized words, with single spaces between them.
+    pub(super) words: Vec<u8>,
+    pub(super) n_words: usize,
+    /// The n-gram that starts at each word; none if the part is too short.
+    pub(super) sequence: Vec<u32>,
+    /// Words of each of its n-grams.
+    pub(super) n: usize,
+    /// The distinct n-grams, ascending.
+    pub(super) grams: Vec<u32>,
+}
+
+/// A distinct n-gram.
+#[derive(Debug)]
+struct Gram {
+    hash: u64,
+    n_words: usize,
+    /// Where its normalized words are in those of all parts.
+    start: usize,
+    n_bytes: usize,
+}
+
+/// A length of n-grams.
+#[derive(Debug)]
+struct Length {
+    n_words: usize,
+    /// [`BASE`] to the power of the length.
+    power: u64,
+    /// A bit for the hash of each n-gram of this length. Few windows pass it, and it stays in the caches, as the slots
+    /// do not. The lengths of short parts have few n-grams, and so a small filter each.
+    filter: Vec<u64>,
+}
+
+impl Length {
+    /// The word of the filter that has the bit of a hash, and that bit. The slots use the low bits of a hash, so this
+    /// uses the high ones.
+    #[inline]
+    fn bit(&self, hash: u64) -> (usize, u64) {
+        let bit = hash >> 32 & (64 * self.filter.len() as u64 - 1);
+        ((bit / 64) as usize, 1 << (bit % 64))
+    }
+}
+
+/// The parts of all items, and a table of their distinct n-grams.
+#[derive(Debug)]
+pub struct BenchmarkItems {
+    pub(super) parts: Vec<Part>,
+    /// By item: the number of its first part. The parts of an item follow each other.
+    pub(super) first_parts: Vec<usize>,
+    grams: Vec<Gram>,
+    /// The words of all parts that have n-grams.
+    words: Vec<u8>,
+    /// The high half of an n-gram's hash and its number plus one, at the slot of the hash or the next free one. 0 is a
+    /// free slot. The half hash saves a visit to the n-gram, which is seldom in a cache.
+    slots: Vec<u64>,
+    lengths: Vec<Length>,
+}
+
+/// A window of a text whose words are those of an n-gram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Hit {
+    /// The first word of the window.
+    pub(super) word: usize,
+    pub(super) n_words: usize,
+    pub(super) gram: u32,
+}
+
+impl BenchmarkItems {
+    /// The table of n-grams of `ngram` words. A part of fewer words is one n-gram if it has at least [`MIN_WORDS`].
+    ///
+    /// # Errors
+    /// The length is out of range, the parts are not sorted by item, or there are too many n-grams.
+    pub fn new(n_items: usize, parts: Vec<ItemPart>, ngram: usize) -> Result<Self> {
+        if !(MIN_WORDS..=MAX_WORDS).contains(&ngram) {
+            let what = format!("n-grams of {ngram} words: expected {MIN_WORDS} to {MAX_WORDS}");
+            return Err(Error::argument(what));
+        }
+        let is_sorted = parts.is_sorted_by_key(|part| part.item);
+        if !is_sorted
+            || parts
+                .last()
+                .is_some_and(|part| part.item as usize >= n_items)
+        {
+            return Err(Error::argument("the parts are not sorted by item"));
+        }
+        let mut items = Self {
+            parts: Vec::with_capacity(parts.len()),
+            first_parts: Vec::new(),
+            grams: Vec::new(),
+            words: Vec::new(),
+            slots: Vec::new(),
+            lengths: Vec::new(),
+        };
+        let (mut words, mut known) = (Words::default(), FxHashMap::default());
+        for part in parts {
+            words.read(part.text.trim().as_bytes());
+            let mut part = Part::new(part, ngram, &words);
+            if part.n > 0 {
+                items.add_grams(&mut part, &words, &mut known);
+            }
+            if items.grams.len() >= u32::MAX as usize / 2 {
+                return Err(Error::argument("the items have too many n-grams"));
+            }
+            items.parts.push(part);
+        }
+        items.first_parts = (0..n_items)
+            .map(|item| {
+                items
+                    .parts
+                    .partition_point(|part| (part.item as usize) < item)
+            })
+            .collect();
+        items.lengths.sort_unstable_by_key(|length| length.n_words);
+        items.fill_table();
+        Ok(items)
+    }
+
+    /// The parts of an item.
+    pub(super) fn parts_of(&self, item: u32) -> std::ops::Range<usize> {
+        let item = item as usize;
+        let end = self.first_parts.get(item + 1).copied();
+        self.first_parts[item]..end.unwrap_or(self.parts.len())
+    }
+
+    /// Number of distinct n-grams.
+    #[must_use]
+    pub fn n_grams(&self) -> usize {
+        self.grams.len()
+    }
+
+    /// Adds the n-grams of a part. `known` has the numbers of those of the parts before it.
+    fn add_grams(&mut self, part: &mut Part, words: &Words, known: &mut FxHashMap<Vec<u8>, u32>) {
+        let power = (0..part.n).fold(1, |power: u64, _| power.wrapping_mul(BASE));
+        if !self.lengths.iter().any(|length| length.n_words == part.n) {
+            self.lengths.push(Length {
+                n_words: part.n,
+                power,
+                filter: Vec::new(),
+            });
+        }
+        let mut start = self.words.len();
+        self.words.extend_from_slice(&part.words);
+        let mut numbers = Vec::new();
+        put_prefix_numbers(words, &mut numbers);
+        for word in 0..=words.len() - part.n {
+            let normalized = words.normalized(word..word + part.n);
+            let next = self.grams.len() as u32;
+            let gram = *known.entry(normalized.to_vec()).or_insert(next);
+            if gram == next {
+                self.grams.push(Gram {
+                    hash: window_hash(numbers[word], numbers[word + part.n], power),
+                    n_words: part.n,
+                    start,
+                    n_bytes: normalized.len(),
+                });
+            }
+            part.sequence.push(gram);
+            start += words.normalized(word..word + 1).len() + 1;
+        }
+        part.grams = part.sequence.clone();
+        part.grams.sort_unstable();
+        part.grams.dedup();
+    }
+
+    fn fill_table(&mut self) {
+        let n_slots = (2 * self.grams.len()).next_power_of_two().max(4);
+        for length in &mut self.lengths {
+            let is_of = |gram: &&Gram| gram.n_words == length.n_words;
+            let n_bits = FILTER_BITS * self.grams.iter().filter(is_of).count();
+            // At most all values of the bits that the filter uses.
+            length.filter = vec![0; n_bits.next_power_of_two().clamp(64, 1 << 32) / 64];
+            for gram in self.grams.iter().filter(is_of) {
+                let (word, bit) = length.bit(gram.hash);
+                length.filter[word] |= bit;
+            }
+        }
+        self.slots = vec![0; n_slots];
+        for (number, gram) in (1..).zip(&self.grams) {
+            let mut slot = gram.hash as usize & (n_slots - 1);
+            while self.slots[slot] != 0 {
+                slot = (slot + 1) & (n_slots - 1);
+            }
+            self.slots[slot] = (gram.hash & !u64::from(u32::MAX)) | number;
+        }
+    }
+
+    /// Replaces `hits` by the windows of a text that are n-grams, by first word and then by length.
+    pub(super) fn find(&self, words: &Words, numbers: &mut Vec<u64>, hits: &mut Vec<Hit>) {
+        hits.clear();
+        put_prefix_numbers(words, numbers);
+        for length in &self.lengths {
+            let n = length.n_words;
+            // The numbers of the words before each window, and of those up to its end.
+            let windows = numbers.iter().zip(numbers.iter().skip(n));
+            for (word, (before, after)) in windows.enumerate() {
+                let hash = window_hash(*before, *after, length.power);
+                let (at, bit) = length.bit(hash);
+                if length.filter[at] & bit == 0 {
+                    continue;
+                }
+                if let Some(gram) = self.gram(hash, n, words.normalized(word..word + n)) {
+                    hits.push(Hit {
+                        word,
+                        n_words: n,
+                        gram,
+                    });
+                }
+            }
+        }
+        if self.lengths.len() > 1 {
+            hits.sort_unstable_by_key(|hit| (hit.word, hit.n_words));
+        }
+    }
+
+    /// The n-gram of these words. A hash alone decides nothing: the words are compared.
+    fn gram(&self, hash: u64, n_words: usize, words: &[u8]) -> Option<u32> {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        loop {
+            let entry = self.slots[slot];
+            if entry == 0 {
+                return None;
+            }
+            if entry >> 32 == hash >> 32 {
+                let number = entry as u32 - 1;
+                let gram = &self.grams[number as usize];
+                if gram.hash == hash
+                    && gram.n_words == n_words
+                    && self.words[gram.start..gram.start + gram.n_bytes] == *words
+                {
+                    return Some(number);
+                }
+            }
+            slot = (slot + 1) & mask;
+        }
+    }
+}
+
+impl Part {
+    /// The part whose words these are, without its n-grams.
+    fn new(given: ItemPart, ngram: usize, words: &Words) -> Self {
+        let n_words = words.len();
+        let (n_bytes_before, normalized) = match n_words {
+            0 => (0, Vec::new()),
+            _ => (
+                words.source(0..1).start,
+                words.normalized(0..n_words).to_vec(),
+            ),
+        };
+        Self {
+            item: given.item,
+            role: given.role,
+            text: given.text.trim().to_owned(),
+            n_bytes_before,
+            words: normalized,
+            n_words,
+            sequence: Vec::new(),
+            n: if n_words < MIN_WORDS {
+                0
+            } else {
+                n_words.min(ngram)
+            },
+            grams: Vec::new(),
+        }
+    }
+}
+
+/// Replaces `numbers` by the numbers whose digits are the hashes of the first words: of none, one, two and so on.
+fn put_prefix_numbers(words: &Words, numbers: &mut Vec<u64>) {
+    numbers.clear();
+    numbers.push(0);
+    let mut number: u64 = 0;
+    for word in 0..words.len() {
+        number = number.wrapping_mul(BASE).wrapping_add(words.hash(word));
+        numbers.push(number);
+    }
+}
+
+/// The hash of the words between two prefixes of a text, of which these are the numbers.
+#[inline]
+fn window_hash(before: u64, after: u64, power: u64) -> u64 {
+    mix(after.wrapping_sub(before.wrapping_mul(power)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::{collection::vec, prelude::*};
+
+    fn part(item: u32, text: &str) -> ItemPart {
+        ItemPart {
+            item,
+            role: Role::Question,
+            text: text.to_owned(),
+        }
+    }
+
+    #[test]
+    fn short_parts_are_one_n_gram_or_none() {
+        let parts = vec![
+            part(0, "(one two three four five six seven)"),
+            part(1, "one two three"),
+            part(2, "..."),
+            part(3, "a b c d e f g h i"),
+        ];
+        let items = BenchmarkItems::new(4, parts, 8).unwrap();
+        let lengths: Vec<_> = items.parts.iter().map(|p| (p.n, p.grams.len())).collect();
+        assert_eq!(lengths, [(7, 1), (0, 0), (0, 0), (8, 2)]);
+        assert_eq!(items.parts[0].n_bytes_before, 1);
+        assert_eq!(items.parts_of(3), 3..4);
+    }
+
+    #[test]
+    fn bad_parts_are_refused() {
+        let parts = || vec![part(1, "a"), part(0, "b")];
+        assert!(BenchmarkItems::new(2, parts(), 8).is_err());
+        assert!(BenchmarkItems::new(1, vec![part(1, "a")], 8).is_err());
+        assert!(BenchmarkItems::new(2, Vec::new(), 3).is_err());
+        assert!(BenchmarkItems::new(2, Vec::new(), 65).is_err());
+        assert_eq!(BenchmarkItems::new(2, Vec::new(), 8).unwrap().n_grams(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn windows_equal_a_search_for_each_n_gram(
+            parts in vec("([ab] ){0,9}", 0..5), text in "([abc][ ,.]){0,60}", ngram in 4_usize..7,
+        ) {
+            let given = (0..).zip(&parts).map(|(item, text)| part(item, text)).collect();
+            let items = BenchmarkItems::new(parts.len(), given, ngram).unwrap();
+            let (mut words, mut hits) = (Words::default(), Vec::new());
+            words.read(text.as_bytes());
+            items.find(&words, &mut Vec::new(), &mut hits);
+            let all: Vec<&str> = text.split([' ', ',', '.']).filter(|word| !word.is_empty()).collect();
+            let mut expected = Vec::new();
+            for word in 0..all.len() {
+                for n in MIN_WORDS..=ngram.min(all.len() - word) {
+                    let window = all[word..word + n].join(" ");
+                    let is_gram = items.parts.iter().filter(|p| p.n == n).any(|p| {
+                        let words: Vec<&str> = std::str::from_utf8(&p.words).unwrap().split(' ').collect();
+                        words.windows(n).any(|w| w.join(" ") == window)
+                    });
+                    if is_gram {
+                        expected.push((word, n));
+                    }
+                }
+            }
+            let found: Vec<_> = hits.iter().map(|hit| (hit.word, hit.n_words)).collect();
+            prop_assert_eq!(found, expected);
+            for hit in hits {
+                let gram = &items.grams[hit.gram as usize];
+                let text = &items.words[gram.start..gram.start + gram.n_bytes];
+                prop_assert_eq!(text, words.normalized(hit.word..hit.word + hit.n_words));
+            }
+        }
+    }
+}
