@@ -217,8 +217,8 @@ def section(result: Result) -> str:
     )
     size = f"{result['n_bytes'] / 1e6:.1f} MB"
     return f"""All bytes of {size} of text that lie in a window of {LENGTH} bytes that occurs twice, with
-every copy and not trimmed to characters, on one processor. pile-tools reads compressed shards twice, within the
-default memory of 1 GiB; the whole job also spares the first copy, trims, and writes the shards and a table.
+every copy and not trimmed to characters, on one processor. pile-tools reads compressed shards twice, within
+the default memory of 1 GiB; the whole job also spares the first copy, trims, and writes shards and a table.
 The peer reads one file of texts with a separator after each, which takes no part of the time; its memory is
 that of the largest of its commands. Its ranges are cut to texts before they are compared.{left_out}
 
