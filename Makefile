@@ -120,7 +120,7 @@ fuzz: ## Fuzz each parser for SECONDS=600; TARGET= selects some. Needs a nightly
 		--reinstall-package pile-tools .venv-bench/wheels/*.whl
 	@touch $@
 
-bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Needs SHARDS= and TOKENIZER=; takes JOBS=, ROUNDS= and the paths GPT_NEOX=, PLANTED=, DUPLODOCUS=, DEDUPLICATE_TEXT=.
+bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Needs SHARDS= and TOKENIZER=; takes JOBS=, ROUNDS= and the paths in benches/run.py.
 	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(GPT_NEOX),--gpt-neox $(GPT_NEOX)) $(if $(PLANTED),--planted $(PLANTED)) \
 		$(if $(DUPLODOCUS),--duplodocus $(DUPLODOCUS)) $(if $(DEDUPLICATE_TEXT),--deduplicate-text $(DEDUPLICATE_TEXT))

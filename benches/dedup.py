@@ -42,9 +42,9 @@ def prepared(setting: Setting) -> tuple[Path, Path]:
         for made in (everything, unfinished):
             made.mkdir(parents=True)
         for shard in setting.shards:
-            shutil.copy(shard, everything)
+            shutil.copyfile(shard, everything / shard.name)
             if n_bytes < SLOW_BYTES:
-                shutil.copy(shard, unfinished)
+                shutil.copyfile(shard, unfinished / shard.name)
                 n_bytes += inputs.n_bytes(inputs.corpus([shard]))
         unfinished.rename(first)
     return everything, first
@@ -182,7 +182,7 @@ def quality(setting: Setting, planted: Path) -> Result:
     """Runs every tool on the planted documents."""
     folder = CACHE / "dedup-planted"
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(planted / "docs.jsonl", folder)
+    shutil.copyfile(planted / "docs.jsonl", folder / "docs.jsonl")
     judged = {}
     for name, contender in contenders(setting, folder, tools(setting)).items():
         judged[name] = contender()

@@ -2,7 +2,7 @@
 
 Each function runs in a process of its own and is timed from the files in `folder` to the files in `output`.
 Shingles are those of `str.split()`, five words each, where a tool lets one choose. A text of fewer words is
-one shingle. Records keep their `id`, from which `removed_ids` finds what was removed.
+one shingle. Records keep their `id`, by which `kept_ids` finds what a tool wrote.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def keep(folder: str, output: str, is_new: Callable[[str], bool]) -> Measured:
     import orjson
     import zstandard
 
-    n_documents = n_removed = 0
+    n_removed = 0
     written = emptied(output)
     with Stopwatch() as clock:
         for shard in shards_of(folder):
@@ -73,7 +73,6 @@ def keep(folder: str, output: str, is_new: Callable[[str], bool]) -> Measured:
             compressor = zstandard.ZstdCompressor(level=3)
             with inputs.shard_lines(shard) as lines, zstandard.open(written / name, "wb", compressor) as file:
                 for line in lines:
-                    n_documents += 1
                     if is_new(orjson.loads(line)["text"]):
                         file.write(line)
                     else:
@@ -83,6 +82,9 @@ def keep(folder: str, output: str, is_new: Callable[[str], bool]) -> Measured:
 
 def ours(folder: str, output: str, n_threads: int) -> Measured:
     """Measures the whole job of `pile-tools dedup near`, with its manifest and checksums."""
+    # Packages are imported before the measurement, as those of the peers; the job imports this one late.
+    import pyarrow.parquet  # noqa: F401
+
     from pile_tools.jobs.dedup import DedupConfig, NearConfig, run
 
     shutil.rmtree(output, ignore_errors=True)

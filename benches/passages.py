@@ -7,7 +7,7 @@ import random
 import resource
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -31,31 +31,71 @@ N_PARTS, OVERLAP = 4, 100_000
 
 #: Bytes that do not occur in UTF-8, of which separators are made.
 NO_UTF8 = [0xC0, 0xC1, *range(0xF5, 0x100)]
-SEPARATOR = 8
+SEPARATOR = 12
+#: Separators that are tried, if windows with a part of one are repeated.
+N_TRIES = 1000
 
 
 def prepared(setting: Setting) -> Path:
-    """A folder of the texts in one file and the positions of each in it.
-
-    A separator of random bytes that are in no text follows each text, a different one each time, so that no
-    window with a whole one is repeated. A window with only a part of one is repeated if two texts end, or
-    begin, with the same 92 to 99 bytes and the parts are equal by chance. What such a window adds is counted
-    among the ranges that differ.
-    """
+    """A folder of the texts in one file, a separator after each, and the positions of each text in it."""
     folder = CACHE / f"passages-{inputs.file_digest(*setting.shards)[:16]}"
     if not (folder / "bounds.npy").exists():
         folder.mkdir(parents=True, exist_ok=True)
-        source, used, bounds, n_bytes = random.Random(0), set[bytes](), [], 0
+        separators, bounds, n_bytes = Separators(), [], 0
+        texts = [text.encode() for text in inputs.corpus(setting.shards)]
         with (folder / "texts").open("wb") as file:
-            for text in inputs.corpus(setting.shards):
-                data = text.encode()
-                bounds.append((n_bytes, n_bytes + len(data)))
-                while (separator := bytes(source.choices(NO_UTF8, k=SEPARATOR))) in used:
-                    pass
-                used.add(separator)
-                n_bytes += file.write(data + separator)
+            for text, following in zip(texts, [*texts[1:], b""], strict=True):
+                bounds.append((n_bytes, n_bytes + len(text)))
+                n_bytes += file.write(text + separators.between(text, following))
         np.save(folder / "bounds.npy", np.array(bounds))
     return folder
+
+
+class Separators:
+    """Different bytes between texts, so that no window of `LENGTH` bytes with some of them is repeated.
+
+    They are bytes that are in no text. A window with a whole separator is repeated nowhere. One with a part
+    of a separator is repeated if two texts end, or begin, with the same 89 to 99 bytes and the parts are
+    equal. If the texts have more than these in common, this adds nothing to what is repeated. If they have
+    not, another separator is taken.
+    """
+
+    def __init__(self) -> None:
+        self._random = random.Random(0)
+        self._used: set[bytes] = set()
+        self._last = b""
+        #: Windows with a part of a separator, and the byte of the text beside them.
+        self._beside: dict[bytes, bytes] = {}
+
+    def between(self, text: bytes, following: bytes) -> bytes:
+        for number in range(N_TRIES):
+            separator = self._separator(text[-LENGTH:][:3], following[LENGTH - 3 : LENGTH], number)
+            windows = dict(self._windows(text, separator, following))
+            if separator not in self._used and all(map(self._adds_nothing, windows, windows.values())):
+                break
+        self._used.add(separator)
+        self._beside |= windows
+        self._last = separator
+        return separator
+
+    def _separator(self, start: bytes, end: bytes, number: int) -> bytes:
+        """Random bytes, with first and last ones by which texts differ that end or begin almost equally."""
+        drawn = self._random.choices(NO_UTF8, k=SEPARATOR - len(start) - len(end))
+        first, last = ([NO_UTF8[(byte + number) % len(NO_UTF8)] for byte in of] for of in (start, end))
+        return bytes([*first, *drawn, *last])
+
+    def _adds_nothing(self, window: bytes, beside: bytes) -> bool:
+        """Whether a window is new, or what it repeats of a text is repeated without the separator too."""
+        return window not in self._beside or (beside != b"" and self._beside[window] == beside)
+
+    def _windows(self, text: bytes, separator: bytes, following: bytes) -> Iterator[tuple[bytes, bytes]]:
+        before = self._last + text
+        for n in range(1, SEPARATOR):
+            rest = LENGTH - n
+            if len(before) >= rest:
+                yield before[-rest:] + separator[:n], text[-rest - 1 : -rest]
+            if len(following) >= rest:
+                yield separator[-n:] + following[:rest], following[rest : rest + 1]
 
 
 def joined(ranges: np.ndarray) -> np.ndarray:
@@ -104,6 +144,9 @@ def ours(folder: str, shards: list[str], output: str) -> Measured:
 
 def our_job(shards: list[str], output: str) -> Measured:
     """Measures `pile-tools dedup passages`, which spares the first copy, trims, and writes the shards."""
+    # Imported by the job, but as other packages before the measurement.
+    import pyarrow.parquet  # noqa: F401
+
     from pile_tools.jobs.dedup_passages import PassagesConfig, run
 
     shutil.rmtree(output, ignore_errors=True)
@@ -153,8 +196,8 @@ def _make_in_parts(run: Callable[..., str], texts: Path, n_bytes: int, n_parts: 
     merged = texts.with_name("merged")
     run("merge", "--output-file", merged, *parts, "--num-threads", 1)
     with Path(f"{texts}.table.bin").open("wb") as file:
-        for piece in sorted(texts.parent.glob("merged.table.bin.*")):
-            with piece.open("rb") as source:
+        for part in sorted(texts.parent.glob("merged.table.bin.*")):
+            with part.open("rb") as source:
                 shutil.copyfileobj(source, file)
 
 
