@@ -10,10 +10,12 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benches import inputs, peers
+from benches.dedup_peers import warm_up
 from benches.markdown import rate, seconds, table
 from benches.measure import CACHE, Measured, Stopwatch, best, failure, in_process, take_turns, values
 from benches.setting import Result, Setting
@@ -144,15 +146,16 @@ def ours(folder: str, shards: list[str], output: str) -> Measured:
 
 def our_job(shards: list[str], output: str) -> Measured:
     """Measures `pile-tools dedup passages`, which spares the first copy, trims, and writes the shards."""
-    # Imported by the job, but as other packages before the measurement.
-    import pyarrow.parquet  # noqa: F401
-
     from pile_tools.jobs.dedup_passages import PassagesConfig, run
 
+    def job(paths: list[Path], output: Path) -> Any:
+        made, _ = run(paths, output, PassagesConfig(length=LENGTH), memory=MEMORY, threads=1)
+        return made
+
+    warm_up(job)
     shutil.rmtree(output, ignore_errors=True)
-    paths = [Path(shard) for shard in shards]
     with Stopwatch() as clock:
-        made, _ = run(paths, Path(output), PassagesConfig(length=LENGTH), memory=MEMORY, threads=1)
+        made = job([Path(shard) for shard in shards], Path(output))
     return clock.measured(n_found=made.summary["n_passages"], n_differing=0)
 
 
