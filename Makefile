@@ -107,6 +107,9 @@ fuzz: ## Fuzz each parser for SECONDS=600; TARGET= selects some. Needs a nightly
 	@sed '/^#/d' benches/peers.txt | while read -r peer; do \
 		$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt "$$peer" || \
 		echo "left out because it cannot be installed: $$peer"; done
+	@$(BIN)/uv venv --quiet --clear --python "$(PYTHON)" .venv-bench/text-dedup
+	@$(BIN)/uv pip install --quiet --python .venv-bench/text-dedup/bin/python 'text-dedup==0.4.*' || \
+		{ echo "left out because it cannot be installed: text-dedup"; rm -rf .venv-bench/text-dedup; }
 	@touch $@
 
 .venv-bench/.core: .venv-bench/.peers .venv/.data-packages $(RUST_SOURCES) $(shell find python -name '*.py')
@@ -117,9 +120,10 @@ fuzz: ## Fuzz each parser for SECONDS=600; TARGET= selects some. Needs a nightly
 		--reinstall-package pile-tools .venv-bench/wheels/*.whl
 	@touch $@
 
-bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Needs SHARDS= and TOKENIZER=; takes GPT_NEOX=, JOBS= and ROUNDS=.
+bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Needs SHARDS= and TOKENIZER=; takes JOBS=, ROUNDS= and the paths in benches/run.py.
 	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(GPT_NEOX),--gpt-neox $(GPT_NEOX))
+		$(if $(GPT_NEOX),--gpt-neox $(GPT_NEOX)) $(if $(PLANTED),--planted $(PLANTED)) \
+		$(if $(DUPLODOCUS),--duplodocus $(DUPLODOCUS)) $(if $(DEDUPLICATE_TEXT),--deduplicate-text $(DEDUPLICATE_TEXT))
 
 wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
 	$(BIN)/maturin build --locked --profile dist --out dist

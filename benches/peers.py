@@ -65,6 +65,8 @@ def versions() -> dict[str, str]:
             "rustbpe",
             "bpeasy",
             "tokengrams",
+            "rensa",
+            "datasketch",
         ]
     )
     return {package: found for package in packages if (found := version(package))}

@@ -33,9 +33,19 @@ NAMES = (
     "search",
     "ngrams",
     "terms",
+    "dedup",
+    "passages",
     "arithmetic",
     "training",
 )
+
+#: The options that name what is not part of the benches.
+PATHS = {
+    "gpt_neox": "a checkout of GPT-NeoX",
+    "planted": "a folder of planted duplicates, docs.jsonl and pairs.tsv",
+    "duplodocus": "a checkout of allenai/duplodocus, built with cargo build --release",
+    "deduplicate_text": "a checkout of google-research/deduplicate-text-datasets, built likewise",
+}
 
 
 def cpu() -> str:
@@ -71,7 +81,7 @@ def facts(setting: Setting, names: list[str]) -> report.Facts:
         "corpus": f"{folder} ({len(shards)} shards, sha256 {inputs.file_digest(*shards)[:16]})",
         "tokenizer": f"{setting.tokenizer.name} (sha256 {inputs.file_digest(setting.tokenizer)[:16]})",
         "command": f"make bench SHARDS=.../{folder} TOKENIZER=.../{setting.tokenizer.name} {options}"
-        + (" GPT_NEOX=..." if setting.gpt_neox else ""),
+        + "".join(f" {name.upper()}=..." for name in PATHS if getattr(setting, name)),
         "versions": peers.versions(),
         "missing": [name for name, peer in peers.PEERS.items() if not peer.is_installed],
     }
@@ -89,7 +99,10 @@ def options() -> tuple[Setting, list[str]]:
     parser.add_argument("tokenizer", type=Path, help="a tokenizer.json of byte-level BPE")
     parser.add_argument("--jobs", default=",".join(jobs()), help="of %(default)s; other results stay")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the best one counts (%(default)s)")
-    parser.add_argument("--gpt-neox", type=Path, help="a checkout of GPT-NeoX; without, it is left out")
+    for name, help_text in PATHS.items():
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=Path, help=f"{help_text}; without, it is left out"
+        )
     parser.add_argument(
         "--quick", action="store_true", help="small inputs, to try the benches; writes nothing"
     )
@@ -103,7 +116,7 @@ def options() -> tuple[Setting, list[str]]:
         tokenizer=given.tokenizer.resolve(),
         rounds=given.rounds,
         is_quick=given.quick,
-        gpt_neox=given.gpt_neox and given.gpt_neox.resolve(),
+        **{name: path.resolve() for name in PATHS if (path := getattr(given, name))},
     )
     return setting, names
 

@@ -19,6 +19,12 @@ class Setting:
     is_quick: bool
     #: A checkout of GPT-NeoX, whose code builds orders to compare with.
     gpt_neox: Path | None = None
+    #: A folder of documents with planted duplicates, and the similarities of all pairs.
+    planted: Path | None = None
+    #: A checkout of allenai/duplodocus, built.
+    duplodocus: Path | None = None
+    #: A checkout of google-research/deduplicate-text-datasets, built.
+    deduplicate_text: Path | None = None
 
     @property
     def files(self) -> dict[str, Any]:
