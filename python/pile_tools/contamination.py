@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ from pathlib import Path
 
 from pile_tools import checked
 from pile_tools.checked import Values
-from pile_tools.errors import FormatError, PileError
-from pile_tools.read.texts import read_lines
+from pile_tools.errors import ConfigError, FormatError
+from pile_tools.read.texts import encoded, read_lines
 from pile_tools.types import PartTotals
 
 #: The parts of an item, by the core's numbers.
@@ -151,13 +152,18 @@ def _verdict(totals: PartTotals, part: int) -> str:
 def task_name(path: Path, given: str | None) -> str:
     """The name of the task in `clean.json`: `given`, or that of the file without `.jsonl` or `.json`.
 
-    Raises PileError for an empty name.
+    Bytes of a file's name that are not UTF-8 become U+FFFD. Raises ConfigError for a name that is empty or
+    not valid Unicode.
     """
-    name = path.name if given is None else given
-    for suffix in (".jsonl", ".json", ".ndjson") if given is None else ():
-        name = name.removesuffix(suffix)
+    if given is not None:
+        encoded(given)
+        name = given
+    else:
+        name = os.fsencode(path.name).decode(errors="replace")
+        for suffix in (".jsonl", ".json", ".ndjson"):
+            name = name.removesuffix(suffix)
     if not name:
-        raise PileError(f"the task has no name; give one ({path})")
+        raise ConfigError(f"the task has no name; give one ({path})")
     return name
 
 

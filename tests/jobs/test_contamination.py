@@ -413,6 +413,34 @@ def test_odd_items_are_no_error(corpus: tuple[Path, Path], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    ("file", "given", "task"),
+    [
+        ("arc.easy.jsonl", None, "arc.easy"),
+        ("x.json", None, "x"),
+        ("items.txt", None, "items.txt"),
+        ("\udcff.jsonl", None, "\ufffd"),
+        ("x.jsonl", "\u00e9 [2J\x1b", "\u00e9 [2J\x1b"),
+        ("x.jsonl", "", None),
+        ("x.jsonl", "\udcff", None),
+        (".jsonl", None, None),
+    ],
+)
+def test_the_task_has_the_name_of_the_file_or_a_given_one(
+    corpus: tuple[Path, Path], tmp_path: Path, file: str, given: str | None, task: str | None
+) -> None:
+    (tmp_path / "in").mkdir()
+    items = tmp_path / "in" / file
+    items.write_bytes(corpus[0].read_bytes())
+    config, shards = ContaminationConfig(name=given), find_shards([corpus[1]])
+    if task is None:
+        with pytest.raises(ConfigError, match=r"name|Unicode"):
+            contamination.find_in_shards(items, shards, tmp_path / "out", config, Run(1))
+        return
+    contamination.find_in_shards(items, shards, tmp_path / "out", config, Run(1))
+    assert list(json.loads((tmp_path / "out" / CLEAN_FILE).read_text(encoding="utf-8"))) == [task]
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         {"ngram": 3},
