@@ -387,6 +387,17 @@ def test_a_file_created_between_the_check_and_the_rename_is_not_replaced(
     }
 
 
+def test_a_file_of_the_old_artifact_is_no_input_of_the_new_one(tmp_path: Path) -> None:
+    """It is removed before the new files have their names: a job killed between could not be run again."""
+    make(tmp_path, {"x.a": "1", "x.b": "2"})
+    entry = manifest.file_entry(tmp_path / "x.b", tmp_path, role="shard")
+    before = tree(tmp_path)
+    for files in ({"x.a": "3"}, {"x.c": "3"}):
+        with pytest.raises(ConfigError, match=r"is one of the inputs; give another output \(.*x\.b\)"):
+            make(tmp_path, files, request="b", force=True, inputs=[entry])
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize("damaged", ["x.a", "x.manifest.json"])
 def test_what_was_damaged_in_the_scratch_folder_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str

@@ -436,10 +436,16 @@ def _refuse_reserved(names: Sequence[str]) -> None:
 
 
 def _refuse_own_input(target: Target, inputs: Sequence[Entry], names: Sequence[str]) -> None:
-    """Raises ConfigError if an output would overwrite an input."""
+    """Raises ConfigError if an output would overwrite an input, or if an input is a file of the old artifact.
+
+    The files of the old artifact are removed before the manifest is renamed: a job that is killed between
+    could not be run again.
+    """
     sources = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
-    for path in (target.folder / name for name in names):
-        if path.is_file() and any(source.is_file() and path.samefile(source) for source in sources):
+    sources = [source for source in sources if source.is_file()]
+    for name in dict.fromkeys([*names, *_owned(target)]):
+        path = target.folder / name
+        if path.is_file() and any(path.samefile(source) for source in sources):
             raise ConfigError(f"is one of the inputs; give another output ({path})")
 
 
