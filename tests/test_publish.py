@@ -392,9 +392,9 @@ def test_a_file_of_the_old_artifact_is_no_input_of_the_new_one(tmp_path: Path) -
     make(tmp_path, {"x.a": "1", "x.b": "2"})
     entry = manifest.file_entry(tmp_path / "x.b", tmp_path, role="shard")
     before = tree(tmp_path)
-    for files in ({"x.a": "3"}, {"x.c": "3"}):
+    for made in ({"x.a": "3"}, {"x.c": "3"}):
         with pytest.raises(ConfigError, match=r"is one of the inputs; give another output \(.*x\.b\)"):
-            make(tmp_path, files, request="b", force=True, inputs=[entry])
+            make(tmp_path, made, request="b", force=True, inputs=[entry])
     assert tree(tmp_path) == before
 
 
