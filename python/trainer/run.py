@@ -109,6 +109,7 @@ def plan(config: TrainConfig) -> Run:
         FormatError: An input is malformed.
         OSError: An input cannot be read.
     """
+    _refuse_own_files(config)
     order = open_order(config.order)
     source = find_tokenizer(config.tokenizer) if config.tokenizer else None
     tokenizer = source.load() if source else None
@@ -124,6 +125,17 @@ def plan(config: TrainConfig) -> Run:
 def _vocab_size(dataset: manifest.Manifest) -> int | None:
     summary = dataset.checked_summary
     return summary.integer("vocab_size", 1, MAX_VOCABULARY) if summary.has("vocab_size") else None
+
+
+def _refuse_own_files(config: TrainConfig) -> None:
+    """Raises ConfigError for an input among the files of the run, which it would remove or replace."""
+    made = [
+        Path(os.path.realpath(folder))
+        for folder in (folders.checkpoints_folder(config.output), resume_folder(config.output))
+    ]
+    for name, given in (("order", config.order), ("tokenizer", config.tokenizer)):
+        if given and any(Path(os.path.realpath(given)).is_relative_to(folder) for folder in made):
+            raise ConfigError(f"{name} is among the files of the run; copy it elsewhere first ({given})")
 
 
 def _check_tokenizer(dataset: manifest.Manifest, sha256: str) -> None:

@@ -70,3 +70,41 @@ def test_published_shards_share_no_file_with_the_scratch_folder(
     assert all(path.stat().st_nlink == 1 for path in published)
     assert run(group, command) == 0
     assert not (tmp_path / "out.partial").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dedup exact {in} -o {in}/out",
+        "dedup near {in} -o {in}",
+        "dedup passages {in}* -o {in}/deep/er",
+        "contamination {items} {in} -o {in}/out --purify documents",
+        "count-ngrams {in} -o {in}/n.parquet",
+    ],
+)
+def test_an_output_among_the_shards_is_refused(cli: Run, tmp_path: Path, command: str) -> None:
+    """The next run of the same command would read it."""
+    (tmp_path / "in").mkdir()
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
+    (tmp_path / "in" / "a.jsonl").write_text(lines)
+    (tmp_path / "items.jsonl").write_text('{"question": "a question of five words?"}\n')
+    words = [
+        word.replace("{in}", str(tmp_path / "in")).replace("{items}", str(tmp_path / "items.jsonl"))
+        for word in command.split()
+    ]
+    done = cli(*words)
+    assert done.returncode == 2, done.stderr
+    assert "in a folder of the shards" in done.stderr
+    assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize("command", ["dedup exact", "count-ngrams --by-subset"])
+def test_a_shard_of_too_many_subsets_is_named(cli: Run, tmp_path: Path, command: str) -> None:
+    with (tmp_path / "s.jsonl").open("w") as file:
+        for number in range((1 << 16) + 1):
+            file.write(f'{{"text": "a b", "meta": {{"pile_set_name": "{number}"}}}}\n')
+    words = command.split()
+    done = cli(*words, tmp_path / "s.jsonl", "-o", tmp_path / "out.tsv", "--quiet")
+    assert done.returncode == 1
+    assert "65,536" in done.stderr
+    assert "s.jsonl" in done.stderr

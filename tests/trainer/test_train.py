@@ -238,6 +238,22 @@ def test_force_begins_anew_and_keeps_what_is_not_ours(
     assert (output / "notes.txt").read_text() == "mine"
 
 
+def test_a_tokenizer_among_the_checkpoints_of_the_run_is_refused(
+    finished: Path, train: Train, write_config: WriteConfig, tokenizer: Path
+) -> None:
+    """With --force the run would remove it, and then miss it."""
+    output = finished.parent / "own"
+    shutil.copytree(finished, output)
+    own = output / "checkpoints" / "step0" / "tokenizer.json"
+    config = write_config(output.with_suffix(".toml"), output)
+    config.write_text(config.read_text().replace(str(tokenizer), str(own)))
+    result = train(config, "--force")
+    assert result.returncode == 2, result.stderr
+    assert "tokenizer is among the files of the run" in result.stderr
+    assert own.is_file()
+    assert trainer.list_steps(output) == trainer.list_steps(finished)
+
+
 def test_files_in_the_way_are_kept(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
     (tmp_path / "run/checkpoints/step7").mkdir(parents=True)
     result = train(write_config(tmp_path / "config.toml", tmp_path / "run"))

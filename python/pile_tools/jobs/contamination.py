@@ -27,7 +27,7 @@ from pile_tools.jobs.rewriting import CLEAN_FILE, ITEMS_FILE, MATCHES_FILE
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.order.order import Order
 from pile_tools.publish import Built, Target
-from pile_tools.read.shards import RecordConfig, checked_entries, entries, has_stream
+from pile_tools.read.shards import RecordConfig, checked_entries, entries, has_stream, refuse_output_within
 from pile_tools.read.shards import summary as shards_summary
 from pile_tools.timeline.checkpoints import Intervals
 from pile_tools.timeline.steps import core_order
@@ -207,6 +207,7 @@ def find_in_shards(
         FormatError: A line of the items or a shard is damaged; the message names it.
         OSError: A file cannot be read or written.
     """
+    refuse_output_within(shards, output)
     if config.purify is not None and has_stream(shards):
         raise ConfigError("shards that are purified are read twice: not from standard input or a pipe")
     job = _job(items, output, config, run, entries(shards, output), **config.records.settings)

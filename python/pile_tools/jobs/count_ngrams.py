@@ -20,7 +20,7 @@ from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.read.shards import RecordConfig, entries, has_stream
+from pile_tools.read.shards import RecordConfig, entries, has_stream, refuse_output_within
 from pile_tools.read.shards import summary as shards_summary
 from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
@@ -199,6 +199,9 @@ def count_words(
         raise ConfigError(
             "n-grams of words are counted within documents: give a dataset to count across documents"
         )
+    # A table of another suffix is no shard.
+    if output.suffix == ".parquet":
+        refuse_output_within(shards, output)
     inputs = entries(shards, output.parent)
     settings = _settings(config) | {
         "rule": FOLDED_RULE if config.ignore_case else WORD_RULE,

@@ -182,7 +182,7 @@ def run(
         FormatError: A shard is damaged or changes while it is read; the message names shard and record.
         OSError: A file cannot be read or written.
     """
-    rewriting.check_before(shards)
+    rewriting.check_before(shards, output)
     target = Target.of(output / MANIFEST_FILE)
     names = rewriting.output_names(shards)
     older = [] if against is None else rewriting.older_shards(against, shards)

@@ -88,7 +88,7 @@ def run(
         FormatError: A shard is damaged or changes while it is read; the message names shard and record.
         OSError: A file cannot be read or written.
     """
-    rewriting.check_before(shards)
+    rewriting.check_before(shards, output)
     target = Target.of(output / MANIFEST_FILE)
     inputs = entries(shards, output)
     protected, protected_entries = rewriting.protected_documents(protect, shards, output)

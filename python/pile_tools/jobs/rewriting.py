@@ -14,7 +14,7 @@ from typing import IO, Any
 from pile_tools import _core, checked, manifest, scratch_folders
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
-from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream
+from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream, refuse_output_within
 from pile_tools.read.texts import read_lines
 from pile_tools.tokens.documents import shard_named
 from pile_tools.types import OnProgress
@@ -47,10 +47,11 @@ class Protected:
     texts: list[str] = field(default_factory=list)
 
 
-def check_before(shards: Sequence[Path]) -> None:
+def check_before(shards: Sequence[Path], output: Path) -> None:
     """Raises an error for what would be missed after hours of work: pyarrow, or a stream read before."""
     import pyarrow  # noqa: F401
 
+    refuse_output_within(shards, output)
     if has_stream(shards):
         raise ConfigError("shards are read several times, so they cannot come from standard input or a pipe")
 

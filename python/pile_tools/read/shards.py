@@ -122,11 +122,17 @@ class PassedOver(NamedTuple):
 
 
 class Shards(list[Path]):
-    """Shards in the order of the dataset, and the files and folders that were ignored."""
+    """Shards in the order of the dataset, the files and folders that were ignored, and the folders walked."""
 
-    def __init__(self, paths: Iterable[Path] = (), passed_over: Iterable[PassedOver] = ()) -> None:
+    def __init__(
+        self,
+        paths: Iterable[Path] = (),
+        passed_over: Iterable[PassedOver] = (),
+        folders: Iterable[Path] = (),
+    ) -> None:
         super().__init__(paths)
         self.passed_over = list(passed_over)
+        self.folders = list(folders)
 
 
 def find_shards(inputs: Iterable[str | Path]) -> Shards:
@@ -155,8 +161,21 @@ def find_shards(inputs: Iterable[str | Path]) -> Shards:
     finder.find([path for path in paths if path not in streams])
     ignored = sorted(finder.ignored.items(), key=lambda item: os.fsencode(item[0]))
     return Shards(
-        [*sorted(finder.found, key=os.fsencode), *streams], [PassedOver(*found) for found in ignored]
+        [*sorted(finder.found, key=os.fsencode), *streams],
+        [PassedOver(*found) for found in ignored],
+        finder.roots,
     )
+
+
+def refuse_output_within(shards: Sequence[Path], output: Path) -> None:
+    """Raises ConfigError for an output in a folder of shards: the next run would read it as one of them."""
+    real = Path(os.path.realpath(output))
+    for folder in shards.folders if isinstance(shards, Shards) else ():
+        if real.is_relative_to(os.path.realpath(folder)):
+            raise ConfigError(
+                f"the output is in a folder of the shards, where the next run would read it; "
+                f"give another folder ({output})"
+            )
 
 
 def is_shard_name(name: str) -> bool:
@@ -232,6 +251,8 @@ class _Finder:
         self.found: set[Path] = set()
         #: Reasons by file or folder.
         self.ignored: dict[Path, str] = {}
+        #: Folders that are named or match a pattern.
+        self.roots: list[Path] = []
         #: Folders to walk, each with the input that led to it.
         self._folders: list[tuple[Path, Path]] = []
         #: Inputs at which there is a shard, a folder that another input covers, or a file
@@ -255,6 +276,7 @@ class _Finder:
     def _add_input(self, path: Path) -> None:
         if path.is_dir():
             self._folders.append((path, path))
+            self.roots.append(path)
         elif path.is_file():
             self._add_file(path, path, is_named=True)
         elif path.is_symlink():
@@ -281,6 +303,7 @@ class _Finder:
                 self.ignored[path] = "a folder in which a job works"
             else:
                 self._folders.append((path, pattern))
+                self.roots.append(path)
 
     def _walk(self) -> None:
         """Walks the folders, links last: a folder that is also linked is read under its own name."""

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    path::Path,
     sync::{Mutex, PoisonError},
 };
 
@@ -30,7 +31,7 @@ impl Subsets {
     pub(super) fn new(by_subset: bool, names: &[GroupName]) -> Result<Self> {
         let mut numbers = SubsetNumbers::default();
         for name in names {
-            numbers.number(name.as_deref())?;
+            numbers.number(name.as_deref(), Path::new("state.json"))?;
         }
         Ok(Self {
             by_subset,
@@ -39,12 +40,12 @@ impl Subsets {
     }
 
     /// The group of a document whose subset has this name.
-    pub(super) fn group(&self, subset: Option<&str>) -> Result<u16> {
+    pub(super) fn group(&self, subset: Option<&str>, source: &Path) -> Result<u16> {
         if !self.by_subset {
             return Ok(0);
         }
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        numbers.number(subset)
+        numbers.number(subset, source)
     }
 
     /// The names of the subsets, by number.
@@ -55,7 +56,7 @@ impl Subsets {
 }
 
 impl SubsetNumbers {
-    fn number(&mut self, name: Option<&str>) -> Result<u16> {
+    fn number(&mut self, name: Option<&str>, source: &Path) -> Result<u16> {
         let known = match name {
             Some(name) => self.by_name.get(name).copied(),
             None => self.without_name,
@@ -64,9 +65,8 @@ impl SubsetNumbers {
             return Ok(number);
         }
         let number = u16::try_from(self.names.len()).map_err(|_| {
-            Error::argument(
-                "the shards have more than 65,536 subsets, the limit of counts by subset",
-            )
+            let what = "has a document of one more subset than the 65,536 that are counted";
+            Error::malformed(source, what)
         })?;
         match name {
             Some(name) => drop(self.by_name.insert(name.to_owned(), number)),

@@ -133,7 +133,7 @@ pub fn count_terms_in_shards(
     let count_block = |counter: &mut TermCounter<'_>, block: &Block| {
         let (mut n_documents, mut counts) = (0, Vec::new());
         let bad = block.each_document(|_, document| {
-            let group = subsets.group(document.subset.as_deref())?;
+            let group = subsets.group(document.subset.as_deref(), block.shard_path())?;
             counts.extend(counter.begin(u32::from(group)));
             match tokenizer {
                 Some(tokenizer) => counter.add(&tokenizer.normalize_document(&document.text)),

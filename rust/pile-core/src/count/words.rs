@@ -414,7 +414,7 @@ fn read_batch(
     let count_block = |table: &mut WordTable<'_>, block: &Block| {
         let mut n_documents = 0;
         let bad = block.each_document(|_, document| {
-            let group = subsets.group(document.subset.as_deref())?;
+            let group = subsets.group(document.subset.as_deref(), block.shard_path())?;
             if !table.has_space_for(&document.text) {
                 table.spill(spill, &pending)?;
             }

@@ -268,14 +268,19 @@ impl SketchSubsets {
         Self(names.iter().cloned().zip(0..).collect())
     }
 
-    fn number(&mut self, name: Option<&str>, names: &mut Vec<Option<String>>) -> Result<u32> {
+    fn number(
+        &mut self,
+        name: Option<&str>,
+        names: &mut Vec<Option<String>>,
+        shard: &Path,
+    ) -> Result<u32> {
         let name = name.map(str::to_owned);
         if let Some(number) = self.0.get(&name) {
             return Ok(*number);
         }
         if names.len() == MAX_SUBSETS {
-            let what = format!("the shards have more than {MAX_SUBSETS} subsets");
-            return Err(Error::argument(what));
+            let what = "has a document of one more subset than the 65,536 that the shards may have";
+            return Err(Error::malformed(shard, what));
         }
         let number = names.len() as u32;
         names.push(name.clone());
@@ -335,7 +340,8 @@ impl SketchWriter<'_> {
                 Some(number) => number,
                 None => {
                     let name = index.checked_sub(1).map(|index| &*block.subsets[index]);
-                    self.numbers.number(name, &mut self.state.subsets)?
+                    let path = &self.config.shards[self.state.shards.len()];
+                    self.numbers.number(name, &mut self.state.subsets, path)?
                 }
             };
             known[index] = Some(subset);
