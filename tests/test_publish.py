@@ -420,6 +420,30 @@ def test_what_was_damaged_in_the_scratch_folder_is_not_published(
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("data", [b"", b'{"kind": "test"'])
+def test_a_damaged_manifest_of_a_run_killed_among_the_renames_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes
+) -> None:
+    rename = publish.rename_exclusively
+
+    def fail(made: Path, final: Path, *args: Any) -> None:
+        if made.name == "x.a":
+            raise OSError("killed")
+        rename(made, final, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "rename_exclusively", fail)
+        with pytest.raises(OSError, match="killed"):
+            make(tmp_path, {"x.a": "1", "x.b": "2"})
+    unpublished = tmp_path / "x.partial" / "x.manifest.json"
+    assert (tmp_path / "x.b").exists()
+    unpublished.write_bytes(data)
+    with pytest.raises(OutputExistsError, match=r"killed run, whose manifest is damaged \(.*x\.manifest"):
+        make(tmp_path, {"x.a": "1", "x.b": "3"})
+    make(tmp_path, {"x.a": "1", "x.b": "3"}, force=True)
+    assert tree(tmp_path)["x.b"] == b"3"
+
+
 def test_a_file_created_before_the_rename_of_a_single_file_is_not_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

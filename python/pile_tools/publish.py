@@ -173,7 +173,7 @@ def make(
         done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else)
     ):
         return done, False
-    with scratch_folders.locked(target.scratch, "is making this output"):
+    with scratch_folders.locked(target.scratch, "is making this output"), _naming_damage(target):
         for path in (target.unpublished, target.scratch / REPLACED, target.scratch / STATE):
             if os.path.lexists(path) and not files.is_regular(path):
                 scratch_folders.remove_tree(path)
@@ -433,6 +433,30 @@ def _refuse_reserved(names: Sequence[str]) -> None:
     for name in names:
         if name in reserved or name.endswith(MANIFEST_SUFFIX):
             raise ConfigError(f"is a name that pile-tools itself uses; give another output ({name})")
+
+
+@contextlib.contextmanager
+def _naming_damage(target: Target) -> Iterator[None]:
+    """Adds to an error about an existing file that a killed run may have published it.
+
+    Which files that run has published is known from its unpublished manifest only, which may be damaged.
+    """
+    is_damaged = files.is_regular(target.unpublished) and not _is_whole(target.unpublished)
+    try:
+        yield
+    except OutputExistsError as err:
+        if is_damaged:
+            what = f"it may be of a killed run, whose manifest is damaged ({target.unpublished})"
+            raise OutputExistsError(f"{err}; {what}") from err
+        raise
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file is a manifest with the checksum that it was written with."""
+    with contextlib.suppress(FormatError):
+        manifest.read(path)
+        return manifest.is_intact(path)
+    return False
 
 
 def _refuse_own_input(target: Target, inputs: Sequence[Entry], names: Sequence[str]) -> None:
