@@ -199,7 +199,7 @@ def test_an_index_of_another_dataset_is_refused_by_the_order(
     dataset: Path, truth: tuple[Index, Any], tmp_path: Path
 ) -> None:
     run_order(dataset, tmp_path, OrderConfig(seq_length=64, steps=4, batch_size=4))
-    with pytest.raises(ConfigError, match="another dataset"):
+    with pytest.raises(PileError, match="another dataset"):
         timeline.when(open_order(tmp_path), [[1]], index=truth[0].core)
 
 
