@@ -4,10 +4,17 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use pile_core::tokenize::{Tokenizer, reference::Reference};
+use pile_core::tokenize::{Skipped, Tokenizer, reference::Reference};
 
 /// The time of the reference is quadratic in the length of a pretoken.
 const MAX_TEXT_BYTES: usize = 200;
+
+fn skipped(special_tokens: bool) -> Skipped {
+    Skipped {
+        special_tokens,
+        unknown_ids: true,
+    }
+}
 
 fuzz_target!(|input: &[u8]| {
     let [json, text] = pile_fuzz::parts(input);
@@ -25,8 +32,8 @@ fuzz_target!(|input: &[u8]| {
             .all(|id| *id <= tokenizer.max_id() && tokenizer.id_to_token(*id).is_some())
     );
     let _ = (
-        tokenizer.decode(&ids, false),
-        tokenizer.decode(&ids, true),
+        tokenizer.decode(&ids, skipped(false)),
+        tokenizer.decode(&ids, skipped(true)),
         tokenizer.eod(),
     );
 });
