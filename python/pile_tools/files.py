@@ -8,7 +8,7 @@ import os
 import secrets
 import stat
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 from pile_tools import checked
 
@@ -42,6 +42,15 @@ def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = No
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def new_file(path: Path) -> IO[bytes]:
+    """Opens a new file in a scratch folder for pyarrow to write; one that a killed job left is removed.
+
+    pyarrow is given an open file, since it takes a path with a colon for an address.
+    """
+    path.unlink(missing_ok=True)
+    return path.open("xb")
 
 
 def make_folders(folder: Path) -> None:

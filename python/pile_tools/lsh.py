@@ -18,6 +18,7 @@ last.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,8 @@ def _check(signatures: Signatures) -> None:
         raise ConfigError("signatures have at least one value")
 
 
-def _chunks(signatures: Signatures) -> Any:
+def _chunks(signatures: Signatures) -> Iterator[tuple[int, Signatures]]:
+    """The first document and the signatures of each of several parts."""
     step = max(_CHUNK_BYTES // (4 * signatures.shape[1]), 1)
     for start in range(0, len(signatures), step):
         yield start, np.ascontiguousarray(signatures[start : start + step], "<u4")
@@ -213,7 +215,7 @@ def _digest(signatures: Signatures) -> str:
     """SHA-256 of the signatures, which identifies what an index is built from."""
     digest = hashlib.sha256()
     for _, chunk in _chunks(signatures):
-        digest.update(chunk)
+        digest.update(chunk.data)
     return digest.hexdigest()
 
 

@@ -368,15 +368,10 @@ def _naming(path: Path) -> Iterator[None]:
 
 def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
     """The unpublished manifest of this request, if each file it lists is intact, published or not."""
-    if not files.is_regular(target.unpublished):
+    if not files.is_regular(target.unpublished) or not _is_whole(target.unpublished):
         return None
-    try:
-        found, is_intact = manifest.read(target.unpublished), manifest.is_intact(target.unpublished)
-    except FormatError:
-        return None
-    if not is_intact or found.request != request.digest:
-        return None
-    if not manifest.has_same_inputs(found, request, target.folder):
+    found = manifest.read(target.unpublished)
+    if found.request != request.digest or not manifest.has_same_inputs(found, request, target.folder):
         return None
     is_complete = all(
         _is_own(target.scratch / entry["path"], entry) or _is_own(target.folder / entry["path"], entry)

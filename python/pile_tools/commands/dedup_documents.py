@@ -17,9 +17,6 @@ from pile_tools.terminal import counted, fit, note
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-#: The share of a subset's documents above which their removal is a warning.
-_MUCH = 0.5
-
 #: Largest clusters on the page, and how many of them with two documents compared, which are read again.
 _N_CLUSTERS, _N_COMPARED = 20, 5
 
@@ -87,7 +84,7 @@ def _show(made: Manifest) -> None:
             f"{subset['n_removed_bytes'] / 1e6:>12,.1f}  {name}"
         )
     for subset in summary["subsets"]:
-        if subset["n_removed"] > _MUCH * subset["n_documents"]:
+        if subset["n_removed"] > dedups.MUCH * subset["n_documents"]:
             name = subset["name"] or "no subset"
             note(f"warning: more than half of {name} is removed; look at its clusters first", err=True)
     clusters = counted(summary["n_clusters"], "cluster")

@@ -21,9 +21,6 @@ _COSTS = dedups.Costs(disk=3.0, bytes_per_second=5e6)
 #: Longest passages on the page, whose documents are read again.
 _N_SHOWN = 10
 
-#: The share of a subset's text above which its loss is a warning.
-_MUCH = 0.5
-
 
 @click.command("passages")
 @dedups.shards_to_folder
@@ -86,7 +83,7 @@ def _show(made: Manifest) -> None:
         mb, of = subset["n_repeated_bytes"] / 1e6, subset["n_text_bytes"] / 1e6
         note(f"{mb:>12,.1f}  {of:>12,.1f}  {share:>7.2%}  {name}")
     for subset in summary["subsets"]:
-        if subset["n_repeated_bytes"] > _MUCH * subset["n_text_bytes"]:
+        if subset["n_repeated_bytes"] > dedups.MUCH * subset["n_text_bytes"]:
             name = subset["name"] or "no subset"
             note(f"warning: more than half of {name} is cut; look at its passages first", err=True)
     what = counted(summary["n_passages"], "passage")

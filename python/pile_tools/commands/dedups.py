@@ -21,6 +21,9 @@ from pile_tools.terminal import note
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+#: The share of a subset above which its loss is a warning.
+MUCH = 0.5
+
 
 @dataclass(frozen=True)
 class Costs:

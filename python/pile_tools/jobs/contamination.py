@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, contamination, manifest, publish, scratch_folders, timeline
+from pile_tools import _core, contamination, files, manifest, publish, scratch_folders, timeline
 from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.contamination import KINDS, PASSAGE, QUESTION, TOO_COMMON, TOO_SHORT, Benchmark
@@ -412,7 +412,7 @@ def _write_matches(
     }
     if seen is not None:
         columns |= _step_columns(seen.steps, seen.checkpoints)
-    with rewriting.new_file(path) as file:
+    with files.new_file(path) as file:
         pq.write_table(pa.table(columns), file, compression="zstd")
 
 
@@ -481,7 +481,7 @@ def _write_items(
     }
     if seen is not None:
         columns |= _step_columns(_steps_of_items(benchmark, found, seen), seen.checkpoints)
-    with rewriting.new_file(path) as file:
+    with files.new_file(path) as file:
         pq.write_table(pa.table(columns), file, compression="zstd")
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, manifest, publish, scratch_folders
+from pile_tools import _core, files, manifest, publish, scratch_folders
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.jobs import rewriting
@@ -428,7 +428,7 @@ def write_clusters(path: Path, rows: DuplicateRows, shards: Sequence[Path], fold
             ),
         }
     )
-    with rewriting.new_file(path) as file:
+    with files.new_file(path) as file:
         pq.write_table(table, file, compression="zstd")
 
 

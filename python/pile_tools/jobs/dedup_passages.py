@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, manifest, publish, scratch_folders
+from pile_tools import _core, files, manifest, publish, scratch_folders
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.jobs import rewriting
@@ -161,7 +161,7 @@ def _write_table(path: Path, rows: PassageRows, shards: Sequence[Path], folder: 
     arrays: dict[str, NDArray[Any]] = {name: np.asarray(values) for name, values in rows.items()}
     n = len(arrays["shard"])
     schema = pa.schema(list(columns.items()))
-    with rewriting.new_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with files.new_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         # One empty group if there are no passages.
         for start in range(0, max(n, 1), _CHUNK_ROWS):
             chunk = {name: values[start : start + _CHUNK_ROWS] for name, values in arrays.items()}

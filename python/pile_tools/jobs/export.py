@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from pile_tools import publish
+from pile_tools import files, publish
 from pile_tools._core import Tokenizer
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
@@ -81,8 +81,7 @@ def _write_parquet(path: Path, steps: Iterator[Iterator[Record]]) -> int:
 
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
     n_records = 0
-    # Opened here: pyarrow takes a path with a colon for an address.
-    with path.open("xb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with files.new_file(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for step in steps:
             for records in _groups(step):
                 writer.write_table(pa.Table.from_pylist(records, schema=schema))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pile_tools import _core, checked, manifest, scratch_folders
 from pile_tools.errors import ConfigError
@@ -48,7 +48,12 @@ class Protected:
 
 
 def check_before(shards: Sequence[Path], output: Path) -> None:
-    """Raises an error for what would be missed after hours of work: pyarrow, or a stream read before."""
+    """Raises an error for what would be noticed only after hours of work.
+
+    Raises:
+        ModuleNotFoundError: pyarrow, which writes the tables, is not installed.
+        ConfigError: The output is in a folder of the shards, or a shard is a stream.
+    """
     import pyarrow  # noqa: F401
 
     refuse_output_within(shards, output)
@@ -108,7 +113,7 @@ def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
 
     Raises:
         ConfigError: A line names no record, no shard or several of them.
-        FormatError: Not such a file, or too large.
+        PileError: Not such a file, or too large.
         OSError: The file cannot be read.
     """
     if path.suffix == ".json":
@@ -188,15 +193,6 @@ def write_shards(
     for name in found:
         (new_shards / name).replace(folder / name)
     return found
-
-
-def new_file(path: Path) -> IO[bytes]:
-    """Opens a new file in place of one that a killed job left, for pyarrow to write.
-
-    Given a path with a colon, pyarrow would take it for an address.
-    """
-    path.unlink(missing_ok=True)
-    return path.open("xb")
 
 
 def text_of(made: Manifest, name: str) -> str:

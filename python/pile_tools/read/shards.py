@@ -122,7 +122,12 @@ class PassedOver(NamedTuple):
 
 
 class Shards(list[Path]):
-    """Shards in the order of the dataset, the files and folders that were ignored, and the folders walked."""
+    """Shards in the order of the dataset.
+
+    Attributes:
+        passed_over: The files and folders that were ignored.
+        folders: The folders that were named, or matched a pattern.
+    """
 
     def __init__(
         self,

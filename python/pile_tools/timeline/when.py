@@ -202,7 +202,7 @@ def when_bytes(
     batch_size: int | None = None,
     on_progress: OnProgress = None,
 ) -> Table:
-    """Every time the model saw some bytes of documents: the `sightings` of `When` for texts at these places.
+    """Every time the model saw some bytes of documents: the `sightings` of `When` for their text there.
 
     Args:
         order: The order of the run.

@@ -16,14 +16,11 @@ use crate::{
     io::{GrowingFile, Mapped, Scratch, check_mapped},
     progress::Progress,
     read::{BadRecordList, Block, Rules, ShardSummary, Step, map_blocks},
-    tokens::{Span, TokenSource},
+    tokens::{Span, TokenSource, work_items},
 };
 
 /// Documents listed for each part, the first ones in reading order.
 pub const MAX_LISTED: u64 = 1000;
-
-/// Minimum tokens of a work item, except for the last one.
-const ITEM_TOKENS: u64 = 1 << 18;
 
 /// The configuration of a job.
 #[derive(Debug, Clone)]
@@ -262,15 +259,7 @@ pub fn find_in_documents<'a, S: TokenSource + ?Sized>(
     check_config(config)?;
     let never = |_: &ScanState| false;
     let (mut scratch, _) = Scratch::open(&config.folder, config.discard, progress, never)?;
-    let mut firsts = vec![0];
-    let mut n_tokens = 0;
-    for document in 0..source.n_documents() {
-        n_tokens += source.document_length(document)?;
-        if n_tokens >= ITEM_TOKENS || document + 1 == source.n_documents() {
-            firsts.push(document + 1);
-            n_tokens = 0;
-        }
-    }
+    let firsts = work_items(source)?;
     let work = |number: usize, worker: &mut Option<(TextScanner<'a>, Vec<u8>)>| {
         let (scanner, buffer) = worker.get_or_insert_with(|| (TextScanner::new(items), Vec::new()));
         let (mut scanned, mut n_tokens) = (Scanned::default(), 0);

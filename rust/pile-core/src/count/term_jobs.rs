@@ -13,11 +13,8 @@ use crate::{
     progress::Progress,
     read::{Block, Rules, Step, map_blocks},
     tokenize::{TokenBytes, Tokenizer},
-    tokens::{Span, TokenSource},
+    tokens::{Span, TokenSource, work_items},
 };
-
-/// Minimum tokens of a work item, except for the last one.
-const ITEM_TOKENS: u64 = 1 << 18;
 
 /// Counts of each given term and of each pair.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -204,16 +201,7 @@ pub fn count_terms_in_documents<'t, S: TokenSource>(
     progress: &Progress,
 ) -> Result<Vec<TermTotals>> {
     let source = documents.source;
-    // The first document of each work item, and the end of the last one.
-    let mut firsts = vec![0];
-    let mut n_tokens = 0;
-    for document in 0..source.n_documents() {
-        n_tokens += source.document_length(document)?;
-        if n_tokens >= ITEM_TOKENS || document + 1 == source.n_documents() {
-            firsts.push(document + 1);
-            n_tokens = 0;
-        }
-    }
+    let firsts = work_items(source)?;
     let work = |number: usize, state: &mut Option<(TermCounter<'t>, Vec<u8>)>| {
         let (counter, text) = state.get_or_insert_with(|| (TermCounter::new(terms), Vec::new()));
         let (mut counts, mut n_tokens) = (Vec::new(), 0);

@@ -44,6 +44,23 @@ pub struct Span {
     pub length: u64,
 }
 
+/// Minimum tokens of a work item, except for the last one.
+const ITEM_TOKENS: u64 = 1 << 18;
+
+/// Splits all documents into work items: the first document of each one, and the end of the last one.
+pub(crate) fn work_items<S: TokenSource + ?Sized>(source: &S) -> Result<Vec<u64>> {
+    let mut firsts = vec![0];
+    let mut n_tokens = 0;
+    for document in 0..source.n_documents() {
+        n_tokens += source.document_length(document)?;
+        if n_tokens >= ITEM_TOKENS || document + 1 == source.n_documents() {
+            firsts.push(document + 1);
+            n_tokens = 0;
+        }
+    }
+    Ok(firsts)
+}
+
 /// Numbered documents of tokens.
 pub trait TokenSource: Send + Sync {
     /// Number of documents.
