@@ -24,7 +24,7 @@ from benches.measure import ROOT, Measured, Stopwatch
 THRESHOLD = 0.87
 N_PERMUTATIONS = 256
 N_WORDS = 5
-#: Bands and rows of 256 minima for tools that choose none for a threshold: those of pile-tools.
+#: Bands and rows of 256 values for tools that choose none for a threshold: those of pile-tools.
 BANDS, ROWS = 21, 12
 #: Bands of rensa's index, which must divide 256. They find 0.84 of the pairs at the threshold.
 RENSA_BANDS = 16

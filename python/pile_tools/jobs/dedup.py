@@ -73,7 +73,7 @@ class NearConfig:
         },
     )
     permutations: int = field(
-        default=256, metadata={"help": "Minima in a signature; more find pairs with fewer candidates."}
+        default=256, metadata={"help": "Values in a signature; more find pairs with fewer candidates."}
     )
     max_cluster: int = field(
         default=10_000,
@@ -282,7 +282,7 @@ def dedup(
         threshold: The least similarity of a removed document to the one that stays.
         shingle: `words:N` or `chars:N`.
         verify: `jaccard` or `containment`.
-        permutations: Minima in a signature.
+        permutations: Values in a signature.
         max_cluster: Documents of a cluster above which it is left alone.
         large_clusters: Whether copies in larger clusters are removed too.
         normalize: `none`, `whitespace` or `case`.

@@ -133,7 +133,8 @@ pub fn find_duplicates<'py>(
 /// Computes the MinHash signatures of texts, those by which `find_duplicates` finds candidates.
 ///
 /// `MinHasher(permutations, shingle, normalize)`: 1 to 4,096 permutations, `words:N` or `chars:N`, and
-/// `none`, `whitespace` or `case`. Threads may share it. Signatures are the same on every machine.
+/// `none`, `whitespace` or `case`. Threads may share it. Signatures are the same on every machine,
+/// and only those of equal settings can be compared.
 ///
 /// Raises:
 ///     ConfigError: An argument is invalid.

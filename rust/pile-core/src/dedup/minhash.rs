@@ -1,108 +1,74 @@
-//! MinHash signatures: for each of `k` permutations of 32-bit numbers, the minimum over the shingles of a text.
+//! Signatures of sets of shingles. Two sets have equal values in a bin with the probability of their Jaccard similarity, as
+//! with the minimum of a random permutation (MinHash), but a signature takes time for the shingles *and* for the
+//! bins, not for the one times the other.
 //!
-//! A permutation multiplies by an odd number and adds another, modulo 2^32.
+//! Fast similarity sketching (Dahlgaard, Knudsen and Thorup, FOCS 2017): each round throws each shingle into one of `k`
+//! bins, with a value. The value of a bin is the smallest that the first round with a shingle in this bin threw into it.
+//! Rounds follow until no bin is empty. A large set fills all bins in its first rounds, and a small set has
+//! little to throw. What is left empty after `k` rounds, which is improbable, is filled by `k` rounds of one bin
+//! each, so that the rounds end.
 
 use super::hash::mix;
 
-/// Permutations of a block. Their minima, multipliers and addends fill 12 of the 16 vector registers of AVX2.
-const BLOCK: usize = 32;
+/// The value of a bin that no shingle was thrown into. The round of a value is in the upper half, so all values are smaller.
+const EMPTY: u64 = u64::MAX;
 
-/// A block of permutations.
-#[derive(Debug, Clone)]
-struct MinBlock {
-    multipliers: [u32; BLOCK],
-    addends: [u32; BLOCK],
-}
-
-impl MinBlock {
-    /// The minima over `numbers`. The compiler vectorizes the inner loop. Always inlined, so that `minima_avx2`
-    /// compiles it with AVX2.
-    #[inline(always)]
-    fn minima(&self, numbers: &[u32]) -> [u32; BLOCK] {
-        let mut minima = [u32::MAX; BLOCK];
-        for number in numbers {
-            for (i, minimum) in minima.iter_mut().enumerate() {
-                let image = number.wrapping_mul(self.multipliers[i]);
-                *minimum = image.wrapping_add(self.addends[i]).min(*minimum);
-            }
-        }
-        minima
-    }
-
-    /// [`Self::minima`] with AVX2, five times as fast: SSE2, the baseline, has neither this multiplication nor this
-    /// minimum.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2")]
-    fn minima_avx2(&self, numbers: &[u32]) -> [u32; BLOCK] {
-        self.minima(numbers)
-    }
-}
-
-/// The permutations of signatures. They are the same in each process.
+/// Makes the signatures of sets. They are the same in each process.
 #[derive(Debug, Clone)]
 pub(super) struct MinHash {
-    blocks: Vec<MinBlock>,
-    permutations: usize,
-    has_avx2: bool,
-    /// Scratch: the shingles as 32-bit numbers.
-    numbers: Vec<u32>,
+    /// Scratch, by bin: the round and the value in one number, so that those of the first round are the smallest.
+    bins: Vec<u64>,
 }
 
 impl MinHash {
     pub(super) fn new(permutations: usize) -> Self {
-        // The numbers of permutation `i` do not depend on the number of permutations.
-        let seed = |i: usize, of: u64| (mix(2 * i as u64 + of + 1) >> 32) as u32;
-        let block = |first: usize| MinBlock {
-            multipliers: std::array::from_fn(|i| seed(first + i, 0) | 1),
-            addends: std::array::from_fn(|i| seed(first + i, 1)),
-        };
         Self {
-            blocks: (0..permutations).step_by(BLOCK).map(block).collect(),
-            permutations,
-            #[cfg(target_arch = "x86_64")]
-            has_avx2: std::arch::is_x86_feature_detected!("avx2"),
-            #[cfg(not(target_arch = "x86_64"))]
-            has_avx2: false,
-            numbers: Vec::new(),
+            bins: vec![EMPTY; permutations],
         }
     }
 
     /// Length of the signatures.
     pub(super) fn permutations(&self) -> usize {
-        self.permutations
+        self.bins.len()
     }
 
-    /// Appends the signature of a set of shingle hashes. It is all `u32::MAX` for the empty set.
+    /// Appends the signature of a set of shingle hashes, some of which may be repeated. It is all `u32::MAX` for the empty
+    /// set.
     pub(super) fn append(&mut self, shingles: &[u64], signature: &mut Vec<u32>) {
-        self.numbers.clear();
-        // The high halves are as random as the low ones.
-        let numbers = shingles.iter().map(|hash| (hash >> 32) as u32);
-        self.numbers.extend(numbers);
-        let end = signature.len() + self.permutations;
-        for block in &self.blocks {
-            signature.extend(self.minima(block));
+        self.bins.fill(EMPTY);
+        let n_bins = self.bins.len() as u64;
+        let n_rounds = if shingles.is_empty() { 0 } else { 2 * n_bins };
+        for round in 0..n_rounds {
+            self.throw(round, shingles);
+            if !self.bins.contains(&EMPTY) {
+                break;
+            }
         }
-        signature.truncate(end);
+        signature.extend(self.bins.iter().map(|bin| *bin as u32));
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn minima(&self, block: &MinBlock) -> [u32; BLOCK] {
-        if self.has_avx2 {
-            // SAFETY: the processor has AVX2, as detected in `new`.
-            return unsafe { block.minima_avx2(&self.numbers) };
+    fn throw(&mut self, round: u64, shingles: &[u64]) {
+        let n_bins = self.bins.len() as u64;
+        for shingle in shingles {
+            // The shingles are hashes, so they are random enough for the first round.
+            let hash = match round {
+                0 => *shingle,
+                _ => mix(shingle.wrapping_add(mix(round))),
+            };
+            let bin = match round < n_bins {
+                true => (hash >> 32) * n_bins >> 32,
+                false => round - n_bins,
+            };
+            let bin = &mut self.bins[bin as usize];
+            *bin = (*bin).min(round << 32 | u64::from(hash as u32));
         }
-        block.minima(&self.numbers)
-    }
-
-    #[cfg(not(target_arch = "x86_64"))]
-    fn minima(&self, block: &MinBlock) -> [u32; BLOCK] {
-        block.minima(&self.numbers)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dedup::{Bands, Threshold, bands::band_probability, lsh_bands};
 
     fn signature(permutations: usize, shingles: &[u64]) -> Vec<u32> {
         let mut signature = vec![7];
@@ -110,42 +76,82 @@ mod tests {
         signature.split_off(1)
     }
 
-    #[test]
-    fn each_number_is_the_minimum_of_its_permutation() {
-        let shingles: Vec<u64> = (0..500).map(mix).collect();
-        for permutations in [1, 31, 32, 33, 256] {
-            let found = signature(permutations, &shingles);
-            let minhash = MinHash::new(permutations);
-            let expected = (0..permutations).map(|i| {
-                let block = &minhash.blocks[i / BLOCK];
-                let image = |hash: &u64| {
-                    ((hash >> 32) as u32)
-                        .wrapping_mul(block.multipliers[i % BLOCK])
-                        .wrapping_add(block.addends[i % BLOCK])
-                };
-                shingles.iter().map(image).min().unwrap()
-            });
-            assert_eq!(found, expected.collect::<Vec<_>>());
-            let without_avx2 = minhash.blocks.iter().flat_map(|block| {
-                let numbers: Vec<u32> = shingles.iter().map(|hash| (hash >> 32) as u32).collect();
-                block.minima(&numbers)
-            });
-            assert_eq!(found, without_avx2.take(permutations).collect::<Vec<_>>());
-        }
-        assert_eq!(signature(3, &[]), [u32::MAX; 3]);
+    /// Two sets of random shingles of which `n_shared` are in both and `n_apart` in each alone.
+    fn sets(seed: u64, n_shared: u64, n_apart: u64) -> (Vec<u64>, Vec<u64>) {
+        let all: Vec<u64> = (0..n_shared + 2 * n_apart)
+            .map(|i| mix(mix(seed) ^ i))
+            .collect();
+        let n = (n_shared + n_apart) as usize;
+        (all[..n].to_vec(), all[n_apart as usize..][..n].to_vec())
     }
 
     #[test]
-    fn equal_numbers_estimate_the_similarity() {
-        let all: Vec<u64> = (0..3000).map(mix).collect();
-        for shared in [300, 1500, 2700] {
-            // The union has 3,000 shingles.
-            let apart = (3000 - shared) / 2;
-            let (a, b) = (&all[..shared + apart], &all[apart..]);
-            let (a, b) = (signature(4096, a), signature(4096, b));
-            let n_equal = a.iter().zip(&b).filter(|(a, b)| a == b).count();
-            let (found, expected) = (n_equal as f64 / 4096.0, shared as f64 / 3000.0);
-            assert!((found - expected).abs() < 0.03, "{found}, {expected}");
+    fn signatures_never_change() {
+        let shingles: Vec<u64> = (1..4).map(mix).collect();
+        assert_eq!(signature(4, &shingles), KNOWN);
+        assert_eq!(signature(3, &[]), [u32::MAX; 3]);
+    }
+
+    const KNOWN: [u32; 4] = [425_316_237, 2_301_676_993, 1_518_525_007, 3_822_571_753];
+
+    #[test]
+    fn neither_order_nor_repetition_of_shingles_matters() {
+        let shingles: Vec<u64> = (0..40).map(mix).collect();
+        let mut repeated: Vec<u64> = shingles.iter().rev().copied().collect();
+        repeated.extend(&shingles[..9]);
+        for permutations in [1, 16, 100, 4096] {
+            let found = signature(permutations, &shingles);
+            assert_eq!(found, signature(permutations, &repeated));
+            assert!(!found.contains(&u32::MAX));
         }
+    }
+
+    /// Each bin of a set of any size: an estimate of the similarity without bias.
+    #[test]
+    fn equal_values_estimate_the_similarity() {
+        for (n_shared, n_apart) in [(4, 1), (30, 10), (300, 1350), (1500, 750), (2700, 150)] {
+            let n_equal: usize = (0..200)
+                .map(|seed| {
+                    let (a, b) = sets(seed, n_shared, n_apart);
+                    let (a, b) = (signature(256, &a), signature(256, &b));
+                    a.iter().zip(&b).filter(|(a, b)| a == b).count()
+                })
+                .sum();
+            let found = n_equal as f64 / (200.0 * 256.0);
+            let expected = n_shared as f64 / (n_shared + 2 * n_apart) as f64;
+            assert!((found - expected).abs() < 0.02, "{found}, {expected}");
+        }
+    }
+
+    /// Bands assume that the values of a signature are independent. Here they are not quite: this compares the pairs
+    /// that share a band with what independent values would give.
+    #[test]
+    fn bands_find_what_their_curve_says() {
+        let bands = lsh_bands(Threshold::parse("0.87").unwrap(), 256).unwrap();
+        for (n_shared, n_apart) in [(5, 1), (14, 2), (27, 2), (140, 20), (270, 20), (1400, 200)] {
+            let n = 2000;
+            let n_found = (0..n)
+                .filter(|seed| {
+                    let (a, b) = sets(*seed, n_shared, n_apart);
+                    shares_band(&signature(256, &a), &signature(256, &b), bands)
+                })
+                .count();
+            let similarity = n_shared as f64 / (n_shared + 2 * n_apart) as f64;
+            let found = n_found as f64 / n as f64;
+            let expected = band_probability(similarity, bands);
+            // Three standard deviations of the middle of the curve.
+            assert!(
+                (found - expected).abs() < 0.034,
+                "{similarity}: {found}, {expected}"
+            );
+        }
+    }
+
+    fn shares_band(a: &[u32], b: &[u32], bands: Bands) -> bool {
+        let rows = |signature: &[u32]| {
+            let rows = signature.chunks(bands.rows).take(bands.bands);
+            rows.map(<[u32]>::to_vec).collect::<Vec<_>>()
+        };
+        rows(a).iter().zip(&rows(b)).any(|(a, b)| a == b)
     }
 }

@@ -76,6 +76,21 @@ impl Shingler {
 
     /// The distinct hashes of the shingles of `text`, ascending; empty if the text is shorter than a shingle.
     pub fn distinct(&mut self, text: &str) -> &[u64] {
+        self.read(text);
+        let hashes = &mut self.window.hashes;
+        // Sorting beats a hash set here.
+        hashes.sort_unstable();
+        hashes.dedup();
+        hashes
+    }
+
+    /// The hashes of the shingles of `text` as they follow each other, those of repeated shingles too.
+    pub(super) fn all(&mut self, text: &str) -> &[u64] {
+        self.read(text);
+        &self.window.hashes
+    }
+
+    fn read(&mut self, text: &str) {
         let (window, power) = (&mut self.window, self.power);
         window.clear();
         match self.shingle {
@@ -84,10 +99,6 @@ impl Shingler {
             }
             Shingle::Chars(_) => text.chars().for_each(|c| window.push(hash_char(c), power)),
         }
-        // Sorting beats a hash set here.
-        window.hashes.sort_unstable();
-        window.hashes.dedup();
-        &window.hashes
     }
 
     /// Upper bound on the shingles of a text of `n_bytes`.

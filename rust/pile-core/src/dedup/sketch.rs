@@ -35,7 +35,7 @@ pub(super) struct SketchRow {
     pub(super) record: u64,
     /// Index of the subset.
     pub(super) subset: u32,
-    /// Distinct shingles; 0 if only exact duplicates are found.
+    /// Shingles, repeated ones included; 0 if only exact duplicates are found.
     pub(super) n_shingles: u32,
 }
 
@@ -133,7 +133,7 @@ impl TextSketcher {
     /// Appends the signature of a text. It is all `u32::MAX` if the text is shorter than a shingle.
     pub fn append_signature(&mut self, text: &str, signature: &mut Vec<u32>) {
         let text = normalized(text, self.normalization);
-        let shingles = self.shingler.distinct(&text);
+        let shingles = self.shingler.all(&text);
         self.minhash.append(shingles, signature);
     }
 }
@@ -173,7 +173,7 @@ impl<'a> Sketcher<'a> {
             let mut n_shingles = 0;
             if let Some((shingler, minhash)) = &mut self.near {
                 check_length(shingler, &text, self.config.memory, block, position)?;
-                let shingles = shingler.distinct(&text);
+                let shingles = shingler.all(&text);
                 n_shingles = shingles.len() as u32;
                 minhash.append(shingles, &mut signatures);
             }

@@ -139,14 +139,13 @@ fn spill_block(
     (shard, documents, needed): (usize, &Documents, &Needed),
 ) -> Result<Vec<SpilledDocument>> {
     let mut spilled = Vec::new();
-    block.each_document(|position, document| {
-        let record = position.record;
-        let number = documents
-            .of_record(RecordNumber { shard, record })
-            .ok_or_else(|| changed(block.shard_path()))?;
-        if !needed.contains(number) {
+    let number = |record| documents.of_record(RecordNumber { shard, record });
+    // A record without a number was bad in the first pass.
+    let is_needed = |record| number(record).is_some_and(|number| needed.contains(number));
+    let bad = block.each_wanted_document(is_needed, |position, document| {
+        let Some(number) = number(position.record) else {
             return Ok(());
-        }
+        };
         let text = normalized(&document.text, config.normalization);
         let (mut data, mut n_shingles, mut n_text_bytes) = (Vec::new(), 0, 0);
         if let (Some(shingler), true) = (&mut shingler, needed.shingles.contains(number)) {
@@ -167,7 +166,10 @@ fn spill_block(
         });
         Ok(())
     })?;
-    Ok(spilled)
+    match bad.n {
+        0 => Ok(spilled),
+        _ => Err(changed(block.shard_path())),
+    }
 }
 
 /// The spilled documents of all shards.
