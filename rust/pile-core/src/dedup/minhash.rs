@@ -56,7 +56,7 @@ impl MinHash {
                 _ => mix(shingle.wrapping_add(mix(round))),
             };
             let bin = match round < n_bins {
-                true => (hash >> 32) * n_bins >> 32,
+                true => ((hash >> 32) * n_bins) >> 32,
                 false => round - n_bins,
             };
             let bin = &mut self.bins[bin as usize];
