@@ -120,8 +120,8 @@ fuzz: ## Fuzz each parser for SECONDS=600; TARGET= selects some. Needs a nightly
 		--reinstall-package pile-tools .venv-bench/wheels/*.whl
 	@touch $@
 
-bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Needs SHARDS= and TOKENIZER=; takes JOBS=, ROUNDS= and the paths in benches/run.py.
-	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Needs SHARDS= and TOKENIZER=; takes JOBS=, ROUNDS=, DOCUMENTS= and the paths in benches/run.py.
+	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DOCUMENTS),--documents $(DOCUMENTS)) \
 		$(if $(GPT_NEOX),--gpt-neox $(GPT_NEOX)) $(if $(PLANTED),--planted $(PLANTED)) \
 		$(if $(DUPLODOCUS),--duplodocus $(DUPLODOCUS)) $(if $(DEDUPLICATE_TEXT),--deduplicate-text $(DEDUPLICATE_TEXT))
 

@@ -60,14 +60,16 @@ def _cpu_seconds() -> float:
     return sum(of.ru_utime + of.ru_stime for of in used)
 
 
-def in_process(function: Callable[..., Measured], n_cpus: int, **arguments: Any) -> Measured:
+def in_process(
+    function: Callable[..., Measured], n_cpus: int, timeout: float = TIMEOUT_SECONDS, **arguments: Any
+) -> Measured:
     """The result of `function`, of a module of this package, in a new process with `n_cpus` processors."""
     task = json.dumps([function.__module__, function.__name__, n_cpus, arguments], default=str)
     command = [sys.executable, "-m", "benches.measure", task]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
-        return {"failed": f"took longer than {TIMEOUT_SECONDS:.0f} s"}
+        return {"failed": f"took longer than {timeout:.0f} s"}
     if done.returncode == 0:
         return dict(json.loads(done.stdout.splitlines()[-1]))
     said = done.stderr.strip().splitlines() or ["nothing said"]

@@ -35,6 +35,7 @@ NAMES = (
     "terms",
     "dedup",
     "passages",
+    "scale",
     "arithmetic",
     "training",
 )
@@ -81,6 +82,7 @@ def facts(setting: Setting, names: list[str]) -> report.Facts:
         "corpus": f"{folder} ({len(shards)} shards, sha256 {inputs.file_digest(*shards)[:16]})",
         "tokenizer": f"{setting.tokenizer.name} (sha256 {inputs.file_digest(setting.tokenizer)[:16]})",
         "command": f"make bench SHARDS=.../{folder} TOKENIZER=.../{setting.tokenizer.name} {options}"
+        + (f" DOCUMENTS={setting.documents}" if "scale" in names else "")
         + "".join(f" {name.upper()}=..." for name in PATHS if getattr(setting, name)),
         "versions": peers.versions(),
         "missing": [name for name, peer in peers.PEERS.items() if not peer.is_installed],
@@ -99,6 +101,9 @@ def options() -> tuple[Setting, list[str]]:
     parser.add_argument("tokenizer", type=Path, help="a tokenizer.json of byte-level BPE")
     parser.add_argument("--jobs", default=",".join(jobs()), help="of %(default)s; other results stay")
     parser.add_argument("--rounds", type=int, default=5, help="rounds; the best one counts (%(default)s)")
+    parser.add_argument(
+        "--documents", type=int, default=2_000_000, help="documents of the job `scale` (%(default)s)"
+    )
     for name, help_text in PATHS.items():
         parser.add_argument(
             f"--{name.replace('_', '-')}", type=Path, help=f"{help_text}; without, it is left out"
@@ -116,6 +121,7 @@ def options() -> tuple[Setting, list[str]]:
         tokenizer=given.tokenizer.resolve(),
         rounds=given.rounds,
         is_quick=given.quick,
+        documents=given.documents,
         **{name: path.resolve() for name in PATHS if (path := getattr(given, name))},
     )
     return setting, names

@@ -17,6 +17,8 @@ class Setting:
     rounds: int
     #: Whether this is a trial of the benches themselves, on small inputs.
     is_quick: bool
+    #: Documents of the run with many.
+    documents: int
     #: A checkout of GPT-NeoX, whose code builds orders to compare with.
     gpt_neox: Path | None = None
     #: A folder of documents with planted duplicates, and the similarities of all pairs.
