@@ -263,8 +263,8 @@ def section(result: Result) -> str:
     sizes = [f"{part['n_bytes'] / 1e6:.1f} MB" for part in (fast, slow)]
     text = f"""Shards to shards without near duplicates: threshold {THRESHOLD}, sets of {N_WORDS} words,
 signatures of {N_PERMUTATIONS} values, one thread. {sizes[0]} of text, and {sizes[1]} for slow tools and
-for pile-tools beside them. The libraries read with zstandard and orjson, shingle in Python and write the kept lines with
-zstandard at level 3.{left_out}
+for pile-tools beside them. The libraries read with zstandard and orjson, shingle in Python and write the
+kept lines with zstandard at level 3.{left_out}
 
 {_speeds(fast)}
 

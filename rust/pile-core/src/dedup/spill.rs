@@ -142,7 +142,7 @@ fn spill_block(
     let number = |record| documents.of_record(RecordNumber { shard, record });
     // A record without a number was bad in the first pass.
     let is_needed = |record| number(record).is_some_and(|number| needed.contains(number));
-    let bad = block.each_wanted_document(is_needed, |position, document| {
+    let bad = block.each_selected_document(is_needed, |position, document| {
         let Some(number) = number(position.record) else {
             return Ok(());
         };

@@ -158,23 +158,23 @@ impl Block {
         &self,
         take: impl FnMut(Position, Document<'_>) -> Result<()>,
     ) -> Result<BadRecordList> {
-        self.each_wanted_document(|_| true, take)
+        self.each_selected_document(|_| true, take)
     }
 
-    /// Calls `take` with each document whose record number is wanted. The other records are not parsed, which takes half of
+    /// Calls `take` with each document whose record number is selected. The other records are not parsed, which takes half of
     /// the time of reading, and may be bad.
     ///
     /// # Errors
-    /// The first bad record that is wanted if the rules refuse them, or an error of `take`.
-    pub fn each_wanted_document(
+    /// The first selected record that is bad if the rules refuse them, or an error of `take`.
+    pub fn each_selected_document(
         &self,
-        is_wanted: impl Fn(u64) -> bool,
+        is_selected: impl Fn(u64) -> bool,
         mut take: impl FnMut(Position, Document<'_>) -> Result<()>,
     ) -> Result<BadRecordList> {
         let mut scratch = Vec::new();
         let mut bad = BadRecordList::default();
         self.each_record(&mut |position, record| {
-            if !is_wanted(position.record) {
+            if !is_selected(position.record) {
                 return Ok(());
             }
             match (
