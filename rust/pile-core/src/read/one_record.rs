@@ -18,7 +18,8 @@ use crate::{Error, Result, io::open_regular};
 /// A record that was read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundRecord {
-    /// The decompressed bytes of the line, without its line feed; of a parquet row, the bytes of its text.
+    /// The decompressed bytes of the line, without its line feed; of a text file, all its decompressed bytes; of a
+    /// parquet row, the bytes of its text.
     pub bytes: Vec<u8>,
     /// The text.
     pub text: String,
@@ -72,6 +73,7 @@ pub fn read_record_at(
     }
     let mut file = open_regular(path)?;
     let mut n_before = byte_start;
+    // `-` is standard input elsewhere. Here it was opened as a regular file of that name, which is not compressed.
     if matches!(compression, Compression::None | Compression::StandardInput) {
         let fail = |err| Error::io(path, err);
         // The system refuses positions that no file can have. From the end, reading says that the shard ends before
@@ -81,6 +83,7 @@ pub fn read_record_at(
             .map_err(fail)?;
         n_before = 0;
     }
+    // `max_record` also limits the zstd window that is accepted.
     let mut stream = Stream::of(path, Box::new(file), compression, max_record)?;
     let mut bytes = Vec::new();
     while n_before > 0 {
@@ -114,6 +117,7 @@ pub fn record_text(path: &Path, record: &[u8], text_field: &str) -> Option<Strin
     match ShardFormat::named(path) {
         Some(ShardFormat::Text(_)) => Some(without_marks(utf8(record).ok()?).to_owned()),
         Some(ShardFormat::Parquet) => Some(utf8(record).ok()?.to_owned()),
+        // A pipe is read as JSON lines if its name has no known ending.
         Some(ShardFormat::Lines { .. }) | None => {
             let mut scratch = Vec::new();
             let document = Document::parse(record, text_field, &mut scratch).ok()?;
