@@ -91,6 +91,8 @@ fn spill_shard(
 ) -> Result<()> {
     let shingler = config.near.as_ref().map(|near| Shingler::new(near.shingle));
     let workers = vec![shingler; config.n_threads.max(1)];
+    // Both files are empty: `Scratch` truncates a file to what the saved state has of it, and the state is saved once
+    // the shard is finished.
     let mut data = scratch.grow(&data_name(shard))?;
     let mut index = scratch.grow(&index_name(shard))?;
     let mut offset = 0;
@@ -141,6 +143,7 @@ fn spill_block(
     let mut spilled = Vec::new();
     block.each_document(|position, document| {
         let record = position.record;
+        // `None` if the first pass found no document in this record.
         let number = documents
             .of_record(RecordNumber { shard, record })
             .ok_or_else(|| changed(block.shard_path()))?;
