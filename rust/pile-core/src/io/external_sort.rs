@@ -20,7 +20,7 @@ const FAN_IN: usize = if cfg!(test) { 3 } else { 64 };
 /// Records between two checks for a stop.
 const CHECK_INTERVAL: u64 = 1 << 16;
 
-/// Records that are sorted once all are added. It uses up to `memory` bytes.
+/// Records that are sorted once all are added. It uses about `memory` bytes at most.
 pub(crate) struct ExternalSort<T> {
     folder: PathBuf,
     /// Names the runs in the folder.
@@ -46,7 +46,8 @@ impl<T: Pod + Ord> ExternalSort<T> {
 
     /// Adds a record.
     pub(crate) fn push(&mut self, record: T) -> Result<()> {
-        // A buffer that doubles to this capacity is in memory one and a half times: the old half and the new buffer.
+        // Two thirds of `memory`, as a growing buffer is in memory one and a half times: the old half and the new buffer.
+        // `Vec` doubles from a small capacity, so it may allocate more than this one, but the rest is never written.
         let capacity = self.memory as usize / 3 * 2 / size_of::<T>();
         if self.buffer.len() >= capacity.max(4) {
             self.spill()?;
@@ -124,6 +125,7 @@ impl<T: Pod + Ord> ExternalSort<T> {
 
     /// Records of the buffer of one run while runs are merged.
     fn buffer_records(&self) -> usize {
+        // One for each run that is read, and one for the run that is written.
         let n = self.memory as usize / (FAN_IN + 1) / size_of::<T>();
         n.clamp(2, (1 << 20) / size_of::<T>())
     }
