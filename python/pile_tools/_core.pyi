@@ -579,6 +579,7 @@ def merge_datasets(
         A `MergeSummary` of `pile_tools.types`.
 
     Raises:
+        ConfigError: There are no inputs.
         FormatError: An input is damaged, has another SHA-256, or differs from the first in its token type.
         OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
         OSError: A file cannot be read or written.
@@ -811,7 +812,7 @@ def split_documents(split: str, n_documents: int) -> list[tuple[int, int]]:
     `split` is up to three shares such as `969,30,1`.
 
     Raises:
-        ConfigError: `split` is not such shares, one is negative, or their sum is 0.
+        ConfigError: `split` is not such shares, one is negative or not finite, or their sum is 0.
     """
 
 def normalized_weights(weights: Sequence[float], n_samples: int) -> tuple[list[float], list[int]]:
@@ -820,7 +821,7 @@ def normalized_weights(weights: Sequence[float], n_samples: int) -> tuple[list[f
     The number is 1.005 times the share of `n_samples`, rounded up, as in GPT-NeoX.
 
     Raises:
-        ConfigError: There are no weights, one is negative, or their sum is 0.
+        ConfigError: There are no weights, one is negative or not finite, or their sum is 0.
     """
 
 def weights_by_documents(n_documents: Sequence[int], alpha: float) -> list[float]:
@@ -907,7 +908,7 @@ class SuffixIndex:
     def has_bytes(self) -> bool:
         """Whether the index can search for texts, as it was built with a tokenizer."""
     def is_of(self, tokenizer: Tokenizer) -> bool:
-        """Whether every id decodes to the same bytes with a tokenizer."""
+        """Whether every id decodes to the same bytes with a tokenizer. False if `has_bytes` is."""
     def decode(self, ids: Ids) -> bytes:
         """The concatenated bytes of ids.
 
@@ -969,6 +970,8 @@ class SuffixIndex:
         self, context: Ids, longest: bool
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], int, int, int]:
         """The tokens that follow a context, or with `longest` its longest suffix that any token follows.
+
+        For an empty context: all ids and their counts.
 
         Returns:
             The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of

@@ -122,6 +122,7 @@ pub fn build_dataset<'py>(
 ///     A `MergeSummary` of `pile_tools.types`.
 ///
 /// Raises:
+///     ConfigError: There are no inputs.
 ///     FormatError: An input is damaged, has another SHA-256, or differs from the first in its token type.
 ///     OutputExistsError: The folder has unfinished files of another job, and `discard` is False.
 ///     OSError: A file cannot be read or written.
@@ -350,7 +351,7 @@ fn argument(what: &str) -> PyErr {
 /// `split` is up to three shares such as `969,30,1`.
 ///
 /// Raises:
-///     ConfigError: `split` is not such shares, one is negative, or their sum is 0.
+///     ConfigError: `split` is not such shares, one is negative or not finite, or their sum is 0.
 #[pyfunction]
 pub fn split_documents(split: &str, n_documents: u64) -> Result<Vec<(u64, u64)>, BindError> {
     let parts = order::split_documents(split, n_documents)?;
@@ -362,7 +363,7 @@ pub fn split_documents(split: &str, n_documents: u64) -> Result<Vec<(u64, u64)>,
 /// The number is 1.005 times the share of `n_samples`, rounded up, as in GPT-NeoX.
 ///
 /// Raises:
-///     ConfigError: There are no weights, one is negative, or their sum is 0.
+///     ConfigError: There are no weights, one is negative or not finite, or their sum is 0.
 #[pyfunction]
 pub fn normalized_weights(
     weights: Vec<f64>,

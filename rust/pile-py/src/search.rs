@@ -130,7 +130,7 @@ impl SuffixIndex {
         self.inner.alphabet().has_bytes()
     }
 
-    /// Whether every id decodes to the same bytes with a tokenizer.
+    /// Whether every id decodes to the same bytes with a tokenizer. False if `has_bytes` is.
     fn is_of(&self, py: Python<'_>, tokenizer: &Tokenizer) -> bool {
         py.detach(|| {
             self.inner
@@ -243,6 +243,8 @@ impl SuffixIndex {
     }
 
     /// The tokens that follow a context, or with `longest` its longest suffix that any token follows.
+    ///
+    /// For an empty context: all ids and their counts.
     ///
     /// Returns:
     ///     The ids, by descending count and then by id, and their counts: (n,) int64 each. The number of

@@ -91,6 +91,8 @@ fn spill_shard(
 ) -> Result<()> {
     let shingler = config.near.as_ref().map(|near| Shingler::new(near.shingle));
     let workers = vec![shingler; config.n_threads.max(1)];
+    // Both files are empty: `Scratch` truncates a file to what the saved state has of it, and the state is saved once
+    // the shard is finished.
     let mut data = scratch.grow(&data_name(shard))?;
     let mut index = scratch.grow(&index_name(shard))?;
     let mut offset = 0;

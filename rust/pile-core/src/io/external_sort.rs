@@ -20,7 +20,7 @@ const FAN_IN: usize = if cfg!(test) { 3 } else { 64 };
 /// Records between two checks for a stop.
 const CHECK_INTERVAL: u64 = 1 << 16;
 
-/// Records that are sorted once all are added. It uses up to `memory` bytes.
+/// Records that are sorted once all are added. It uses `memory` bytes at most, or space for a few records.
 pub(crate) struct ExternalSort<T> {
     folder: PathBuf,
     /// Names the runs in the folder.
@@ -46,10 +46,15 @@ impl<T: Pod + Ord> ExternalSort<T> {
 
     /// Adds a record.
     pub(crate) fn push(&mut self, record: T) -> Result<()> {
-        // A buffer that doubles to this capacity is in memory one and a half times: the old half and the new buffer.
-        let capacity = self.memory as usize / 3 * 2 / size_of::<T>();
-        if self.buffer.len() >= capacity.max(4) {
+        // Two thirds of `memory`, as a growing buffer is in memory one and a half times: the old half and the new buffer.
+        let capacity = (self.memory as usize / 3 * 2 / size_of::<T>()).max(4);
+        if self.buffer.len() >= capacity {
             self.spill()?;
+        }
+        if self.buffer.len() == self.buffer.capacity() {
+            // Doubled, but not beyond the capacity.
+            let n_more = self.buffer.len().clamp(4, capacity - self.buffer.len());
+            self.buffer.reserve_exact(n_more);
         }
         self.buffer.push(record);
         Ok(())
@@ -124,6 +129,7 @@ impl<T: Pod + Ord> ExternalSort<T> {
 
     /// Records of the buffer of one run while runs are merged.
     fn buffer_records(&self) -> usize {
+        // One for each run that is read, and one for the run that is written.
         let n = self.memory as usize / (FAN_IN + 1) / size_of::<T>();
         n.clamp(2, (1 << 20) / size_of::<T>())
     }

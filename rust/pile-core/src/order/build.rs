@@ -117,7 +117,7 @@ struct BuiltArrays {
 /// rules ignore it.
 ///
 /// # Errors
-/// Those of the rule, no samples, or files that cannot be written.
+/// No documents, documents outside the dataset, no samples, the errors of the rule, or files that cannot be written.
 pub fn build(
     lengths: &[i32],
     labels: Option<&dyn TokenSource>,
@@ -132,6 +132,7 @@ pub fn build(
             lengths.len()
         )));
     }
+    // Fails if the range is not within the dataset: the slices of `lengths` below rely on it.
     let tokens_per_epoch = packed::tokens_of(lengths, &documents)?;
     let n_documents = documents.len() as u64;
     let built = arrays(lengths, documents, labels, config, progress)?;
@@ -267,6 +268,7 @@ fn whole_documents(
 /// The label of a token without loss, PyTorch's default `ignore_index`.
 const MASKED: i64 = -100;
 
+/// Whether the labels of the first `n_tokens` tokens of a document are all masked. The rule says how many tokens count.
 fn is_masked(labels: &dyn TokenSource, document: u64, n_tokens: u64) -> Result<bool> {
     let length = labels.document_length(document)?.min(n_tokens);
     let span = Span {

@@ -110,7 +110,8 @@ impl IndexedSamples {
     /// token's entry. `position` is only for the error message.
     fn bounds(&self, position: u64, sample: u64) -> Result<(StringPosition, StringPosition)> {
         let end = |next: u64| -> Option<StringPosition> {
-            // The token may be -1 (see `DocumentString::sample_starts`); the extra token makes it 0.
+            // The last row, which starts no sample, may have the token -1 (see `DocumentString::sample_starts`); the
+            // extra token makes it 0.
             let shared = self.sample_idx.get_signed(next, 1)?;
             let token = shared.checked_add_unsigned(self.layout.extra)?;
             Some(StringPosition {

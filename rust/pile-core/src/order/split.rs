@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// the third are ignored.
 ///
 /// # Errors
-/// A split that is not numbers, has negative numbers, or sums to zero.
+/// A split that is not finite numbers, has negative numbers, or sums to zero.
 pub fn split_documents(split: &str, n_documents: u64) -> Result<[Range<u64>; 3]> {
     let wrong = || {
         Error::argument(format!(
@@ -32,6 +32,8 @@ pub fn split_documents(split: &str, n_documents: u64) -> Result<[Range<u64>; 3]>
     for (k, share) in shares.iter().enumerate() {
         bounds[k + 1] = bounds[k] + (share / sum * n_documents as f64).round_ties_even() as i64;
     }
+    // Rounding may give a document too many or too few. The reference corrects all bounds but the first by it, which
+    // can make one negative.
     let excess = bounds[3] - n_documents as i64;
     for bound in &mut bounds[1..] {
         *bound -= excess;
@@ -47,7 +49,7 @@ const MARGIN: f64 = 1.005;
 /// `n_samples` in total.
 ///
 /// # Errors
-/// No weights, negative weights, or a sum of zero.
+/// No weights, negative or non-finite weights, or a sum of zero.
 pub fn normalized_weights(weights: &[f64], n_samples: u64) -> Result<(Vec<f64>, Vec<u64>)> {
     let sum: f64 = weights.iter().sum();
     if weights.iter().any(|w| !w.is_finite() || *w < 0.0) || sum <= 0.0 {
@@ -80,6 +82,7 @@ pub fn weights_by_documents(n_documents: &[u64], alpha: f64) -> Vec<f64> {
         .zip(rest)
         .map(|(q, r)| q * r)
         .collect();
+    // The rest of a single dataset is 0, and so is its weight, which cannot be normalized.
     if weights.len() == 1 {
         return vec![1.0];
     }

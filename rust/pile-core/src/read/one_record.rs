@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     BadRecords, Document, Rules, ShardReader,
-    format::{Compression, ShardFormat},
+    format::{Compression, ShardFormat, is_stream},
     record::{utf8, without_marks},
     shard::{BLOCK_BYTES, too_long},
     stream::Stream,
@@ -18,7 +18,8 @@ use crate::{Error, Result, io::open_regular};
 /// A record that was read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundRecord {
-    /// The decompressed bytes of the line, without its line feed; of a parquet row, the bytes of its text.
+    /// The decompressed bytes of the line, without its line feed; of a text file, all its decompressed bytes; of a
+    /// parquet row, the bytes of its text.
     pub bytes: Vec<u8>,
     /// The text.
     pub text: String,
@@ -29,7 +30,7 @@ pub struct FoundRecord {
 /// # Errors
 /// The shard is no regular file, is damaged or ends before the record, or the record is bad.
 pub fn read_record(path: &Path, rules: &Rules, record: u64) -> Result<FoundRecord> {
-    // A stream is refused before it is read: a record of it cannot be read again.
+    refuse_stream(path)?;
     open_regular(path)?;
     // Bad records before this one must not stop the search. This one is an error if it is bad: see `Block::record`.
     let rules = Rules {
@@ -60,6 +61,7 @@ pub fn read_record_at(
     byte_length: u64,
     max_record: u64,
 ) -> Result<Vec<u8>> {
+    refuse_stream(path)?;
     let compression = match ShardFormat::of(path)? {
         ShardFormat::Lines { compression, .. } | ShardFormat::Text(compression) => compression,
         ShardFormat::Parquet => {
@@ -72,7 +74,7 @@ pub fn read_record_at(
     }
     let mut file = open_regular(path)?;
     let mut n_before = byte_start;
-    if matches!(compression, Compression::None | Compression::StandardInput) {
+    if compression == Compression::None {
         let fail = |err| Error::io(path, err);
         // The system refuses positions that no file can have. From the end, reading says that the shard ends before
         // the record, as in a compressed shard.
@@ -81,6 +83,7 @@ pub fn read_record_at(
             .map_err(fail)?;
         n_before = 0;
     }
+    // `max_record` also limits the zstd window that is accepted.
     let mut stream = Stream::of(path, Box::new(file), compression, max_record)?;
     let mut bytes = Vec::new();
     while n_before > 0 {
@@ -94,6 +97,15 @@ pub fn read_record_at(
         n_missing -= read_some(path, &mut stream, n_missing, &mut bytes)?;
     }
     Ok(bytes)
+}
+
+/// Fails for `-`, even if there is a file of that name, and for other names of streams: a record of a stream cannot be
+/// read again.
+fn refuse_stream(path: &Path) -> Result<()> {
+    match is_stream(path) {
+        true => Err(Error::malformed(path, "not a regular file, and a record of a stream cannot be read again")),
+        false => Ok(()),
+    }
 }
 
 /// Appends up to a block of the next `n_bytes` bytes to `out`. Returns their number.
@@ -114,6 +126,7 @@ pub fn record_text(path: &Path, record: &[u8], text_field: &str) -> Option<Strin
     match ShardFormat::named(path) {
         Some(ShardFormat::Text(_)) => Some(without_marks(utf8(record).ok()?).to_owned()),
         Some(ShardFormat::Parquet) => Some(utf8(record).ok()?.to_owned()),
+        // A pipe is read as JSON lines if its name has no known ending.
         Some(ShardFormat::Lines { .. }) | None => {
             let mut scratch = Vec::new();
             let document = Document::parse(record, text_field, &mut scratch).ok()?;

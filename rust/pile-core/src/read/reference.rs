@@ -138,7 +138,7 @@ fn subset(meta: &str) -> Result<Option<Cow<'_, str>>, String> {
     Ok(name.map(|JsonText(bytes)| replace_surrogates(bytes).0))
 }
 
-/// Says what is wrong with a line that is not JSON.
+/// Says what is wrong with a line that is not JSON, and at which byte of the line, counted from 1.
 fn explain_syntax(err: &serde_json::Error, n_marks: usize) -> String {
     // The record continues on the next line, or is truncated.
     let advice = match err.is_eof() {

@@ -117,6 +117,7 @@ impl SuffixIndex {
         let mut earliest: Vec<usize> = boundaries.clone().collect();
         let max_token_bytes = self.alphabet().max_token_bytes();
         for start in boundaries.start.saturating_sub(max_token_bytes)..boundaries.end {
+            // One range for each length from 1 on, up to the longest with which any token's tail starts.
             let tails = self.tails().prefix_ranges(self.alphabet(), &text[start..]);
             for (boundary, range) in (start + 1..boundaries.end).zip(tails) {
                 if boundary >= boundaries.start && !range.exact().is_empty() {
@@ -209,6 +210,7 @@ impl<'a> SpanSearch<'a> {
                 Some(next) if next > start => start = next,
                 Some(_) => {
                     let ends = self.match_ends(&mut walker, start);
+                    // The spans first: a known match hides the spans within it, its own among them.
                     self.add_spans_at(view, start, &ends);
                     self.add_known_matches(start, &ends);
                     start += 1;
@@ -224,6 +226,7 @@ impl<'a> SpanSearch<'a> {
         start: usize,
     ) -> Vec<MatchEnd> {
         let mut ends = walker.match_ends(start);
+        // The whole tokens of a match are `start..node.at`; up to `end` only the start of the next token matches.
         ends.retain(|found| (found.node.at - start) * 2 >= self.min_bytes);
         ends.sort_by_key(|found| Reverse(found.end));
         ends

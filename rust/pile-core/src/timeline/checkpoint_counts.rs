@@ -84,6 +84,7 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
             for span in self.order.spans(sample)? {
                 let end = first + span.length as usize;
                 let of_span = tokens[first..end].iter().copied();
+                // From byte 0 of `text`, which is scratch.
                 let (n_bytes, _) = self.table.decode(of_span, text, 0)?;
                 counter.add(&text[..n_bytes]);
                 first = end;
@@ -117,6 +118,7 @@ impl<S: TokenSource> CheckpointCounts<'_, S> {
             let spans = self.order.spans(sample)?;
             let n_tokens: u64 = spans.iter().map(|span| span.length).sum();
             let tokens = self.order.tokens(sample)?;
+            // `tokens` ends with padding, which is not counted.
             let of_documents = tokens[..n_tokens as usize].iter().copied();
             let (end, _) = self.table.decode(of_documents, text, 0)?;
             counter.add(&String::from_utf8_lossy(&text[..end]));

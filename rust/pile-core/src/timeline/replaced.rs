@@ -107,6 +107,7 @@ pub(super) fn sightings_with_replaced_tokens<S: TokenSource>(
         .filter(is_replaced)
         .map(|change| change.sample)
         .collect();
+    // The changes are sorted by sample.
     samples.dedup();
     let search = Search {
         order,
@@ -186,7 +187,9 @@ impl<S: TokenSource> Search<'_, S> {
         let source = self.changed.base().source();
         let length = source.document_length(span.document)?;
         let (mut start, mut end) = (span.start, span.start + span.length);
-        // Tokens without bytes cost an occurrence nothing. Those with bytes cost one at least.
+        // Tokens without bytes cost an occurrence nothing. Those with bytes cost one at least. The tokens are those of
+        // the document. Replacements without bytes can make an occurrence longer than its window: one with
+        // `longest` or more of them on both sides of the end of a row is missed.
         let n_with_bytes = |start: u64, end: u64| -> Result<u64> {
             let tokens = source.tokens(&[Span {
                 document: span.document,
@@ -247,16 +250,16 @@ impl<S: TokenSource> Search<'_, S> {
                 continue;
             }
             let mut passage = Passage::default();
-            // The end of the part before, if it was not cut there.
-            let mut uncut_end = None;
+            // Whether the passage ends where the row's part before ends: no inserted text is between them.
+            let mut is_end_shown = false;
             for part in parts {
                 for shown in self.shown(part, changed_span.span.document, rows)? {
                     let (start, end) = (shown.start, shown.end());
-                    let continues = start == part.start && uncut_end == Some(passage.end());
+                    let continues = start == part.start && is_end_shown;
                     if !(continues && passage.extend(&shown)) {
                         keep(std::mem::replace(&mut passage, shown), out);
                     }
-                    uncut_end = (end == part.start + part.length).then_some(passage.end());
+                    is_end_shown = end == part.start + part.length;
                 }
             }
             keep(passage, out);

@@ -30,8 +30,8 @@ pub struct MergeConfig {
     pub folder: PathBuf,
     /// The files are `NAME.bin`, `NAME.idx` and `NAME.provenance`.
     pub name: String,
-    /// Names the inputs by their content, which is not compared before a job is resumed unless `bin_sha256` is given.
-    /// Unfinished files are resumed only by a job of the same name.
+    /// Names the inputs by their content. Unfinished files are resumed only by a job of the same name. Whether the
+    /// copied inputs themselves are unchanged is checked too before a job is resumed, but only if `bin_sha256` is given.
     pub job: String,
     /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
     pub discard: bool,
@@ -211,8 +211,10 @@ fn copy_tokens(
                 let what = "is not what its manifest says; make the part again";
                 return Err(Error::malformed(&bin, what));
             }
+            // Recorded in the state: `Scratch::open` resumes only if this file is unchanged.
             scratch.use_input(&bin, expected);
         }
+        // Syncs the bytes so far and records their number: a resumed job truncates the file to it. More may follow.
         out.finish(scratch)?;
         scratch.save(&MergeState {
             job: config.job.clone(),

@@ -48,7 +48,9 @@ pub struct Changes<'a> {
 }
 
 impl Changes<'_> {
-    /// Checks that the columns of a list have the same length and are in order, and that all shards exist.
+    /// Checks that the columns of each list have the same length and are in order, and that all shards exist. A record
+    /// may repeat in the cuts, but not in the other lists. Whether a record is in two lists is checked when its change
+    /// is taken.
     pub(super) fn check(&self, n_shards: usize) -> Result<()> {
         self.removed.check("removed", n_shards, false)?;
         self.cuts.at.check("cuts", n_shards, true)?;
@@ -92,8 +94,12 @@ impl RecordColumns<'_> {
         let pairs = || self.shards.iter().zip(self.records);
         let is_ordered = |(a, b): ((&u32, &u64), (&u32, &u64))| a < b || (may_repeat && a == b);
         if !pairs().zip(pairs().skip(1)).all(is_ordered) {
-            return fail("the records are not in ascending order, each once");
+            return fail(match may_repeat {
+                true => "the records are not in ascending order",
+                false => "the records are not in ascending order, each once",
+            });
         }
+        // The last one is the largest.
         match self.shards.last() {
             Some(last) if *last as usize >= n_shards => {
                 fail(&format!("shard {last}, but there are {n_shards}"))

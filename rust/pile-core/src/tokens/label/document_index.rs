@@ -48,7 +48,7 @@ impl<'a> DocumentIndex<'a> {
     ///
     /// # Errors
     /// A damaged dataset, or one of 2^32 - 1 documents or more: the job counts and labels documents with `u32`, of
-    /// which the largest has another meaning.
+    /// which the largest means "no label".
     pub fn new(
         dataset: &'a TokenDataset,
         eod: Option<u32>,

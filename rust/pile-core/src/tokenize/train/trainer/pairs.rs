@@ -1,9 +1,9 @@
 //! The pairs of tokens that may be merged next.
 //!
-//! The count of a pair never rises after the pair first occurs: a merge only creates pairs with its new token, whose
-//! text no earlier merge made. So pairs whose count is below a floor can be ignored until no other pair is left. Then
-//! all pairs are counted again with a lower floor. Most pairs are rare and are never merged, so this saves most of the
-//! memory and of the updates.
+//! The count of a pair never rises after the pair first occurs: a merge only creates pairs with its new token, and no
+//! earlier merge made a token of the same text, as how bytes are merged depends on these bytes alone. So pairs whose
+//! count is below a floor can be ignored until no other pair is left. Then all pairs are counted again with a lower
+//! floor. Most pairs are rare and are never merged, so this saves most of the memory and of the updates.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
