@@ -53,7 +53,8 @@ impl<T: Pod + Ord> ExternalSort<T> {
         }
         if self.buffer.len() == self.buffer.capacity() {
             // Doubled, but not beyond the capacity.
-            let n_more = self.buffer.len().clamp(4, capacity - self.buffer.len());
+            let n_free = capacity - self.buffer.len();
+            let n_more = self.buffer.len().max(4).min(n_free);
             self.buffer.reserve_exact(n_more);
         }
         self.buffer.push(record);

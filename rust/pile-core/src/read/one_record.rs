@@ -103,7 +103,10 @@ pub fn read_record_at(
 /// read again.
 fn refuse_stream(path: &Path) -> Result<()> {
     match is_stream(path) {
-        true => Err(Error::malformed(path, "not a regular file, and a record of a stream cannot be read again")),
+        true => Err(Error::malformed(
+            path,
+            "not a regular file, and a record of a stream cannot be read again",
+        )),
         false => Ok(()),
     }
 }
