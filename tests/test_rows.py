@@ -386,6 +386,30 @@ def test_words_are_replaced_where_they_are_words(order: Order, tokenizer: Path) 
         replace_tokens(order, {" alpha beta": " beta"}, steps=(0, 1))
 
 
+def test_words_beside_an_inserted_text_are_those_of_their_documents(order: Order, tokenizer: Path) -> None:
+    known = Tokenizer.from_file(tokenizer)
+    (x,), (underscore,), (alpha,), (beta,) = (
+        known.encode(text).tolist() for text in (" x", "_", " alpha", " beta")
+    )
+    batch = order.batch(10)
+    row, offset = np.argwhere((batch[:, :-1] == x) & (batch[:, 1:] == underscore))[0].tolist()
+    # The text overwrites the rest of the word `x_1`, whose first token is then no word.
+    cut = insert_tokens(order, [Insert(10, row, offset + 1, (alpha,))])
+    assert replace_tokens(cut, {" x": " beta"}, steps=(10, 11)).batch(10)[row, offset] == x
+    # The text overwrites the first token of `x_1`. What follows it is of another document.
+    whole = insert_tokens(order, [Insert(10, row, offset, (alpha,))])
+    assert replace_tokens(whole, {" alpha": " beta"}, steps=(10, 11)).batch(10)[row, offset] == beta
+
+
+def test_changed_samples_refuse_indices_out_of_range(order: Order) -> None:
+    samples = insert_tokens(order, [Insert(0, 0, 0, (1,))]).samples
+    n = len(samples)
+    assert np.array_equal(samples.take(np.array([-1, -n])), samples.take(np.array([n - 1, 0])))
+    for index in (n, -n - 1):
+        with pytest.raises(IndexError):
+            samples.take(np.array([index]))
+
+
 def test_words_are_replaced_with_any_vocabulary_that_fits(order: Order, tokenizer: Path) -> None:
     def with_id(token: str, id: int) -> Tokenizer:
         values = json.loads(tokenizer.read_text())

@@ -120,6 +120,7 @@ def test_checkpoints_around_a_step(tmp_path: Path) -> None:
     assert cut.around(1200) == (1000, None)
     assert cut.labels()[-1] == "step1000 to end"
     assert intervals("500", 1500).checkpoints == (0, 500, 1000, 1500)
+    assert intervals("500,500", 1500).checkpoints == (500,)
     # Longer than a file name may be.
     assert intervals(",".join(map(str, PYTHIA)), 143_000).checkpoints == PYTHIA
     for step in (0, 7, 20):

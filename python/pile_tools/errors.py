@@ -27,7 +27,7 @@ class UnknownEodError(ConfigError):
 
 
 class UnknownBatchSizeError(ConfigError):
-    """No batch size is given, and the order names none that makes at least one step."""
+    """No batch size is given and the order names none, or a step of it has more samples than the run."""
 
 
 class OutputExistsError(PileError):

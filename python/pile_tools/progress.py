@@ -47,7 +47,7 @@ class Bar:
             self._rich.stop()
 
     def update(self, done: int, n_tokens: int | None = None) -> None:
-        """Shows `done` finished units, and the rate of the `n_tokens` tokens that this run made of them."""
+        """Shows `done` finished units, and the rate of tokens: `n_tokens` are those made by this run."""
         now = time.monotonic()
         if self._start is None:
             # The first call may include the units of an interrupted run, which must not count in the rate.

@@ -144,7 +144,8 @@ def make(
         target: Where it is published.
         request: Kind, settings and inputs of the artifact.
         build: Makes the files; called with the locked scratch folder.
-        force: Make the artifact again and replace existing files.
+        force: Make the artifact again although it is complete, and replace existing files. What a killed run
+            of the same request had finished but not published is published without making it again.
         names: Files that are certain to be made. If one may not be replaced, the job is refused before the
             work.
         resumes: `build` continues from the files that a killed run left in the scratch folder. The folder is
@@ -211,6 +212,7 @@ def make(
                 made = _write_manifest(target, request, built, owned)
             if reads_inputs:
                 paths = list(manifest.hashed_inputs(made.inputs, request, target.folder))
+                # A later run with these inputs skips their checksums while their identities are the same.
                 unchanged.remember(target.unpublished, paths, identities)
         except BaseException:
             if not resumes:

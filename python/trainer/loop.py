@@ -187,7 +187,7 @@ def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: li
             verify_published(run, step)
             bar.update(number)
     verify_state(run, n_steps, n_processes)
-    # If the run was killed before it removed its last but one state, that is still there.
+    # A run that was killed before it removed the state before its last one still has both.
     remove_other_states(run, n_steps, output / SCRATCH_FOLDER)
     state = folders.step_folder(runs.resume_folder(output), n_steps) / MANIFEST_FILE
     runs.finish(run, state, n_processes, n_threads, unverified)
@@ -201,7 +201,7 @@ def default_threads(n_processes: int) -> int:
 
 
 def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: bool) -> None:
-    """What came after the last save is removed, and will be made again byte for byte."""
+    """Removes the checkpoints and log lines after the last saved state; the run makes them again."""
     output = run.config.output
     runs.begin(run, scratch, ranks.size, n_threads, force=force)
     saved = newest_state(output)
@@ -295,7 +295,8 @@ class _Session:
 def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
     """This process's share of a step, in GPT-NeoX's order.
 
-    Micro-batch m of rank r among R is samples [(m R + r) b, (m R + r + 1) b) of the step's, b each.
+    With R ranks and b samples in a micro-batch, micro-batch m of rank r is samples [(m R + r) b,
+    (m R + r + 1) b) of the step.
 
     Shapes: yields (b, seq_length + 1) int64.
     Raises: FormatError for a token outside the model's vocabulary, or a dataset that was cut short.

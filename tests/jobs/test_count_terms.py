@@ -294,6 +294,9 @@ def test_from_the_command_line(cli: Run, dataset: Path, shards: Path, order: Pat
     assert [entry["role"] for entry in made.inputs] == ["terms", *["shard"] * 4]
     assert [entry["path"] for entry in made.outputs] == ["t.pairs.tsv", "t.tsv"]
     assert "finished already" in cli("count-terms", terms, shards, "-o", output, "--pairs", "all").stdout
+    (tmp_path / "u.pairs.tsv").write_text("of someone else\n")
+    without_pairs = cli("count-terms", terms, shards, "-o", tmp_path / "u.tsv")
+    assert (without_pairs.returncode, "together" in without_pairs.stdout) == (0, False)
     of_tokens = cli("count-terms", terms, dataset)
     assert of_tokens.returncode == 0, of_tokens.stderr
     assert of_tokens.stdout.split("\n")[1] == done.stdout.split("\n")[1]

@@ -209,7 +209,7 @@ def _by_manifest(file: Path, given: Path) -> Found | None:
 
 
 def _inputs(found: Manifest) -> dict[str, Path]:
-    """The inputs of an artifact that are here, by kind."""
+    """The inputs of an artifact, by kind; a dataset only if it still exists."""
     paths = {}
     for role, kind in (
         ("order", "order"),
@@ -247,8 +247,9 @@ def refusal(path: Path, expected: str, found: Found) -> str:
 
 
 class Artifact(click.Path):
-    """The path of an artifact; a `PileError` if it is certainly another one than `kinds`, of which the first
-    is named in the message.
+    """The path of an artifact of one of `kinds`. A path that is certainly of another kind is a `PileError`.
+
+    The message names the first of `kinds`, a key of `_KINDS`; all are keys of `_IS_ACCEPTED`.
     """
 
     def __init__(self, *kinds: str, path_type: type | None = Path) -> None:
@@ -368,6 +369,7 @@ INDEXED = Artifact("dataset", "index")
 #: A dataset, given by its prefix or by any of its files or its folder.
 FILES_OF_DATASET = Artifact("dataset", "files of a dataset")
 DATASET_OR_SHARDS = Artifact("dataset", "files of a dataset", "shards")
+#: The inputs of `count-terms`. Its file of terms is the first value of the same argument, hence `text`.
 ORDER_DATASET_OR_SHARDS = Artifact("order", "dataset", "files of a dataset", "shards", "text")
 #: What is searched for the items of a benchmark.
 CORPUS = Artifact("order", "dataset", "files of a dataset", "shards")

@@ -204,7 +204,10 @@ def _print_summary(made: Manifest, table: Path, elapsed: float | None) -> None:
     for of in summary["best"]:
         if of["occurrences"]:
             echo(f"{of['occurrences']:>12,}  {of['units']:>10,}  {fit(of['term'], columns() - 26)}")
-    _print_pairs(table.with_suffix(".pairs.tsv"), in_time="steps" in summary)
+    pairs = table.with_suffix(".pairs.tsv")
+    # Without --pairs, a file of this name beside the table is of someone else.
+    if any(entry["path"] == pairs.name for entry in made.outputs):
+        _print_pairs(pairs, in_time="steps" in summary)
     equal = f", {summary['n_equal']:,} of them equal to others" if summary["n_equal"] else ""
     note()
     note(
@@ -229,8 +232,6 @@ def _normalization(made: Manifest) -> str:
 
 def _print_pairs(table: Path, *, in_time: bool) -> None:
     """Prints the ten pairs that occur together most often; `in_time` if the table has a column of steps."""
-    if not table.exists():
-        return
     _, *rows = read_tsv(table)
     column = 3 if in_time else 2
     # The rows of an order ascend by step: the last one of a pair has the count of the whole run.

@@ -96,7 +96,8 @@ def dataset_at(path: Path) -> Path | None:
     return None
 
 
-#: Maximum length of n-grams. Longer ones are practically all distinct, and each length needs a table.
+#: Maximum length of n-grams that `parse_lengths` accepts. Longer ones are practically all distinct, and each
+#: length needs a table. The core has limits of its own.
 MAX_N = 10_000
 
 
@@ -199,7 +200,7 @@ def count_words(
         raise ConfigError(
             "n-grams of words are counted within documents: give a dataset to count across documents"
         )
-    # A table of another suffix is no shard.
+    # A .parquet file is read as a shard, a .tsv file is not.
     if output.suffix == ".parquet":
         refuse_output_within(shards, output)
     inputs = entries(shards, output.parent)
@@ -212,8 +213,9 @@ def count_words(
     passed_over = shards_summary(shards, output.parent)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        # A stream cannot be read again: no earlier run can be resumed. Of files the core compares what it
-        # has read: a job is the same if a shard changes, and starts again if it has read that one.
+        # The sizes of shards are not part of the job: a changed shard that an interrupted run had not read
+        # does not matter, and the core compares those it had read, and then starts again. A stream cannot be
+        # read again, so a job with one never resumes.
         unsized = [{k: v for k, v in entry.items() if k != "bytes"} for entry in inputs]
         job = Request(request.kind, request.settings, unsized).digest
         job = uuid.uuid4().hex if is_stream else job

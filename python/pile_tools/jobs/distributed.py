@@ -157,6 +157,7 @@ def _make_part(
             last_report = time.monotonic()
             counter.update.remote(part.number, done, n_tokens)
 
+    # `renews_part`: a part that is damaged, or whose shard has changed since, is made again without `force`.
     tokenize.run(
         shards, prefix, config, threads=threads, part=part, renews_part=True, force=force, on_progress=report
     )

@@ -107,6 +107,7 @@ def run(
         inputs = checked_entries(request.inputs, labelled["shards"])
         return Built([provenance.name], summary, inputs)
 
+    # The labels of a dataset have a fixed name, so the advice to give another output does not apply.
     return publish.make(target, request, build, force=force, names=[provenance.name], or_else="")
 
 

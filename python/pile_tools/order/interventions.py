@@ -201,8 +201,9 @@ class ChangedSamples(ABC):
 
     def take(self, indices: NDArray[np.int64], /) -> Tokens:
         """The changed samples at these indices: (n,) int64 -> (n, sample_length)."""
-        indices = np.where(indices < 0, indices + len(self), indices)
-        return self._changed(self._samples.take(indices), indices)
+        # `_samples` checks the indices: it must see them as given.
+        tokens = self._samples.take(indices)
+        return self._changed(tokens, np.where(indices < 0, indices + len(self), indices))
 
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
         """The runs of documents and inserted texts in the samples [first, first + n)."""
@@ -250,24 +251,25 @@ class ReplacedTokens(ChangedSamples):
         new = self._replacement[known]
         if np.array_equal(new, known):
             return row
-        # joins[i]: token i continues the word of the token before it.
-        joins = np.zeros(len(row) + 1, bool)
-        joins[1:-1] = self._ends_in_word[known[:-1]] & self._starts_in_word[known[1:]]
+        # By token: whether its word includes the token before it in its document, and the token after it.
+        joins_before, joins_after = np.zeros((2, len(row)), bool)
+        joins_before[1:] = self._ends_in_word[known[:-1]] & self._starts_in_word[known[1:]]
+        joins_after[:-1] = joins_before[1:]
+        has_inserts = any(index in layer for layer in self._inserts())
         offset = 0
         for _, document, start, length in self._samples.spans(index, 1).tolist():
             first, end = offset, offset + length
-            joins[first] = joins[end] = False
-            if document >= 0 and (start > 0 or end == len(row)):
-                # The words at the row's ends may continue in the document's tokens outside the row, and the
-                # first word after an inserted text in the tokens that the text overwrote.
+            joins_before[first] = joins_after[end - 1] = False
+            # The neighbors of a run in its document are not beside it in the row where the row or an inserted
+            # text cuts the document. All other runs end with their document, which need not be read.
+            if document >= 0 and (start > 0 or end == len(row) or has_inserts):
                 whole = np.clip(self._documents[document], 0, len(self._replacement) - 1)
                 if start > 0:
-                    joins[first] = self._joins(int(whole[start - 1]), int(known[first]))
+                    joins_before[first] = self._joins(int(whole[start - 1]), int(known[first]))
                 if start + length < len(whole):
-                    joins[end] = self._joins(int(known[end - 1]), int(whole[start + length]))
+                    joins_after[end - 1] = self._joins(int(known[end - 1]), int(whole[start + length]))
             offset = end
-        is_word = ~joins[:-1] & ~joins[1:]
-        is_replaced = is_word & (new != known)
+        is_replaced = ~joins_before & ~joins_after & (new != known)
         row[is_replaced] = new[is_replaced]
         return row
 

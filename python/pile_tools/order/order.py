@@ -151,6 +151,7 @@ class Order:
             return entry | self.manifest.entry(folder)
         if self.path.is_file():
             return entry | manifest.file_entry(self.path, folder)
+        # A folder of rows has no checksum of its own: the fingerprint identifies its files.
         return {**entry, "path": manifest.relative(self.path, folder)}
 
     @property

@@ -46,6 +46,7 @@ _ROW_LENGTH, _DTYPE = 2049, "uint16"
 #: Sequence lengths read from an index to distinguish rows from documents.
 _N_LENGTHS = 1024
 
+#: `last` is the number of the last shard, not their count: Pythia's 21 are 00000-of-00020 to 00020-of-00020.
 _SHARD = re.compile(r"(?P<base>.*)-(?P<number>[0-9]{5,9})-of-(?P<last>[0-9]{5,9})\.bin", re.DOTALL)
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _IDX_HEADER = struct.Struct("<9sQBQQ")
@@ -252,6 +253,8 @@ class RemoteRows:
         name, revision = found[1], urllib.parse.quote(found[2] or "main", safe="")
         hub = http_client.checked_address(http_client.hub())
         listing = f"{hub}/api/datasets/{name}/tree/{revision}/{urllib.parse.quote(folder)}".rstrip("/")
+        # Only the first page of a listing: a folder with more files than the Hub lists on a page reads as one
+        # with shards missing.
         files = _listed(self._get(listing), folder, listing)
         shards = {path: size for path, size in files.items() if _SHARD.fullmatch(path)}
         shards = shards or {path: size for path, size in files.items() if path.endswith(".bin")}
@@ -444,6 +447,7 @@ def _with_retries(job: Callable[[float], _T], url: str, n_bytes: int, progress: 
                 ) from err
             failure: Exception = err
         except (OSError, http.client.HTTPException, ValueError) as err:
+            # http.client raises ValueError for some malformed chunk sizes.
             failure = err
         if progress() >= before + PROGRESS_BYTES:
             remaining, wait, before = TRIES, FIRST_WAIT, progress()

@@ -132,7 +132,8 @@ def _pair(pair: Pair) -> str:
 def differences(kept: str, removed: str) -> str:
     """Where two texts differ, word by word, as HTML: what only the kept one has is struck out.
 
-    Equal text is shown as the context of the differences beside it: none before the first or after the last.
+    Equal text is shown up to `_CONTEXT` characters before and after a difference. `[…]` stands for the
+    rest; the first and the last equal text have it even if nothing is left out.
     """
     a, b = (re.findall(r"\s+|[^\s]+", text[:_MAX_COMPARED]) for text in (kept, removed))
     # Spaces match only beside equal words: as half of all items they would make the search slow.

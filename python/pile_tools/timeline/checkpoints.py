@@ -89,7 +89,7 @@ def _given(given: str | None, n_steps: int) -> list[int]:
             "or a run's folder"
         )
     numbers = sorted({int(number) for number in given.split(",")})
-    if len(numbers) > 1:
+    if "," in given:
         return numbers
     if numbers[0] == 0:
         raise ConfigError("checkpoints every 0 steps: give at least 1")

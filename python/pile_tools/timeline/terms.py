@@ -26,8 +26,9 @@ class TermsInTime:
         steps: The steps, ascending: (n,) int64.
         occurrences: Occurrences of each term before each step: (n, n_terms) int64.
         samples: Rows before each step that contain the term: (n, n_terms) int64.
-        pairs: Rows before each step that contain both terms of a pair, or with `within_words` each two of
-            their occurrences that start so close to each other: (n, n_pairs) int64.
+        pairs: Rows before each step that contain both terms of a pair: (n, n_pairs) int64. With
+            `within_words` not rows are counted, but the pairs of an occurrence of each term that start within
+            so many words of each other.
     """
 
     steps: NDArray[np.int64]

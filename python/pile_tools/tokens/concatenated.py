@@ -42,12 +42,12 @@ class Concatenated:
 
     @property
     def prefix(self) -> str:
-        """The prefix of the first source, whose manifest names the tokenizer."""
+        """The prefix of the first source. Its manifest names the tokenizer, which all sources share."""
         return str(self.parts[0].prefix)
 
     @property
     def dtype(self) -> str:
-        """`uint16` or `int32` if all sources have that type, else `int64` as in GPT-NeoX and Megatron-LM."""
+        """`uint16` or `int32` if all sources have that type; else `int64`, GPT-NeoX's type of all samples."""
         dtypes = {str(part.dtype) for part in self.parts}
         return dtypes.pop() if len(dtypes) == 1 else "int64"
 
@@ -66,6 +66,7 @@ class Concatenated:
 
     def _locate(self, document: int) -> tuple[Documents, int]:
         """The source of a document, and the document's number in it. Raises IndexError."""
+        # Of equal starts the last one counts: the sources before it have no documents.
         part = int(np.searchsorted(self._starts, document, side="right")) - 1
         if not 0 <= part < len(self.parts):
             raise IndexError(f"{document} is out of range for {len(self)}")

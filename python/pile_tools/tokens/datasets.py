@@ -22,7 +22,8 @@ from pile_tools.types import AnyPath, Documents
 FILES = (".bin", ".idx", ".provenance")
 
 #: Infixes, between prefix and `MANIFEST_SUFFIX`, of the manifests of a dataset's labels, its token shards,
-#: and its token file made from shards. The dataset's own manifest has none.
+#: and its token file made from shards. The dataset's own manifest has none. `LABELS` is also the suffix of
+#: the provenance file, which the labels are.
 LABELS, SHARDS, TOKEN_FILE = ".provenance", ".shards", ".bin"
 
 #: Suffixes of the files by which users may name a dataset.
@@ -110,6 +111,7 @@ def tokenizer_file(dataset: Documents, given: AnyPath | None = None) -> Tokenize
             recorded = found.input("tokenizer")
             if recorded is not None and recorded.get("sha256") not in (None, files.sha256(path)):
                 raise UnknownTokenizerError(f"the dataset's tokenizer was changed since it was made ({path})")
+            # With `named_by`, loading it later checks again that the dataset was not replaced since.
             return TokenizerFile(path, named_by=dataset if isinstance(dataset, TokenDataset) else None)
     raise UnknownTokenizerError(f"the dataset's tokenizer is unknown or does not exist ({dataset.prefix})")
 
@@ -155,7 +157,7 @@ def prefix_of(found: Manifest) -> Path:
 
 
 def is_intact(prefix: Path) -> bool:
-    """Whether the files of a complete dataset are those of its manifest, by their checksums."""
+    """Whether the files of a complete dataset are those of its manifest, and the manifest is undamaged."""
     path = with_suffix(prefix, MANIFEST_SUFFIX)
     found = manifest.read(path)
     entries = ((manifest.output_path(found, entry), entry) for entry in found.outputs)

@@ -1,4 +1,4 @@
-"""The passages that a checkpoint gives back best: what they say, whence they come and when they were seen."""
+"""The passages that a checkpoint reproduces best: their texts, their documents and the steps with them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _best(
 
 
 def _passages(run: Run, tokens: NDArray[np.int64], scores: Scores, chosen: list[int]) -> list[Passage]:
-    """The texts of some sequences, how much of them the model reproduced, and the steps that saw them."""
+    """The texts of some sequences, how much of each the model reproduced, and all steps that see it."""
     matches, leading = scores.matches, scores.leading
     n_prompt = tokens.shape[1] - scores.is_right.shape[1]
     return [

@@ -53,7 +53,8 @@ def write(plan: Plan, folder: Path, scores: list[Scores]) -> list[str]:
 def npz(**arrays: NDArray[Any]) -> bytes:
     """Arrays as the bytes of an `.npz` file, the same for the same arrays."""
     buffer = io.BytesIO()
-    # The archive has a fixed date for all its files. To numpy 2.0 and 2.1, `allow_pickle` is an array.
+    # numpy gives all files of the archive the same fixed date. The type stubs of numpy 2.0 and 2.1 do not
+    # know that keywords may be arrays.
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     return buffer.getvalue()
 

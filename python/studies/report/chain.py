@@ -70,6 +70,7 @@ def _link(what: str, manifest: Manifest, folder: Path) -> Link:
     counts = [
         f"{roles.count(role)} {role}s" if roles.count(role) > 1 else role for role in dict.fromkeys(roles)
     ]
+    # Of the artifacts here, only sampled shards have no inputs: they are made of texts of the machine.
     return Link(
         what=what,
         path=relative(manifest.path, folder),

@@ -1,4 +1,4 @@
-"""Step folders of a run: they appear whole, and only folders that this run wrote are removed.
+"""Step folders of a run: they appear whole, and only folders that pile-train wrote are removed.
 
 A folder is filled in the run's scratch folder (see `pile_tools.scratch_folders`), synced, and renamed. To
 remove one, it is first renamed into the scratch folder, so a killed process leaves no half of it. No link is
@@ -79,6 +79,8 @@ def refuse_link(path: Path) -> None:
 
 def check_ours(parent: Path, kind: str, steps: list[int]) -> None:
     """Checks that step folders hold no files but their manifests and those that the manifests list.
+
+    Whether they are of this run and not of another one is known from the run's own folder.
 
     Raises:
         PileError: A folder is a link, has no manifest of this kind and step, or holds a file of someone else.

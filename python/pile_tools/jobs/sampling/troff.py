@@ -170,7 +170,12 @@ class _Writer:
 
 
 def _mdoc(text: str) -> str:
-    """A line of nested mdoc macros as plain text: `Op Fl v Ar file` is `[-v file]`."""
+    """A line of nested mdoc macros as plain text: `Op Fl v Ar file` is `[-v file]`.
+
+    Each line stands alone: all brackets close at its end, even that of `Oo`, whose `Oc` may be on a later
+    line.
+    """
+    # The empty word is what a leading `Ns` joins the next word to.
     words, closing, prefix = [""], "", ""
     is_glued, is_reference = False, False
     for word in arguments(text):
