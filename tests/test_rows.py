@@ -111,6 +111,7 @@ class Handler(BaseHTTPRequestHandler):
     has_ranges = True
     lie = 0
     fail_with: list[int]
+    has_more_pages = False
 
     def log_message(self, *args: object) -> None:
         pass
@@ -124,7 +125,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path.startswith("/api/datasets/owner/name/tree/main"):
             files = sorted(self.folder.glob("*"))
             entries = [{"type": "file", "path": f.name, "size": f.stat().st_size} for f in files]
-            self._send(200, json.dumps(entries).encode(), {})
+            headers = {"Link": '<http://127.0.0.1/next>; rel="next"'} if cls.has_more_pages else {}
+            self._send(200, json.dumps(entries).encode(), headers)
             return
         path = self.folder / self.path.rpartition("/")[2]
         if not path.exists():
@@ -203,6 +205,9 @@ def test_a_hub_lists_its_shards(
         assert all("/resolve/main/" in path or "/tree/main" in path for path in handler.requests)
         with pytest.raises(ConfigError, match="expected hf://datasets"):
             open_order("hf://models/owner/name")
+        handler.has_more_pages = True
+        with pytest.raises(FormatError, match="more files than the server lists on one page"):
+            open_order("hf://datasets/owner/name")
 
 
 def test_cut_connections_are_gone_on_with(row_shards: Path, rows: np.ndarray[Any, Any]) -> None:

@@ -15,7 +15,7 @@ import shlex
 import sys
 import tempfile
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -180,6 +180,12 @@ def padded(text: str, n_columns: int) -> str:
     """A text as a cell of exactly `n_columns`, cut if it is longer."""
     text = fit(text, n_columns)
     return text + " " * (n_columns - width(text))
+
+
+def cell_columns(texts: Iterable[str], n_beside: int) -> int:
+    """The columns of cells with these texts beside `n_beside` others: what the longest text needs and the
+    terminal has, but at least 12. A narrower terminal breaks the lines, not the names."""
+    return min(max(map(width, texts), default=0), max(columns() - n_beside, 12))
 
 
 #: A line that names a command to run, which must stay one command where it is wrapped.

@@ -13,7 +13,7 @@ from pile_tools.jobs.label import LabelConfig, run
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
-from pile_tools.terminal import columns, counted, note, padded, width
+from pile_tools.terminal import cell_columns, counted, note, padded
 from pile_tools.tokens import datasets
 
 
@@ -94,7 +94,7 @@ def _print_summary(prefix: Path, manifest: Manifest, seconds: float) -> None:
     rows.sort(key=lambda row: -row[2])
     if n > n_found:
         rows.append(("not found", n - n_found, summary["n_tokens"] - sum(row[2] for row in rows)))
-    n_columns = min(max((width(row[0]) for row in rows), default=0), columns() - 56)
+    n_columns = cell_columns((row[0] for row in rows), 56)
     for name, n_documents, n_tokens in rows:
         share = n_tokens / max(summary["n_tokens"], 1)
         note(

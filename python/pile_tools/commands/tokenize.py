@@ -15,7 +15,7 @@ from pile_tools.jobs.tokenize import TokenizeConfig, finished, run
 from pile_tools.manifest import MANIFEST_SUFFIX, Manifest
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig, has_stream
-from pile_tools.terminal import columns, counted, note, padded, shell_quote, width
+from pile_tools.terminal import cell_columns, counted, note, padded, shell_quote
 from pile_tools.tokens import datasets, parts
 from pile_tools.tokens.parts import Part
 
@@ -190,7 +190,7 @@ def _print_summary(output: Path, manifest: Manifest, seconds: float | None) -> N
     note(f"{megabytes:,.1f} MB of text{speed}; {megabytes / millions:.2f} bytes a token")
     names = [subset["name"] or "unknown" for subset in summary["subsets"]]
     # The other columns and the spaces between them take 54; two remain at the right.
-    n_columns = min(max(map(width, names)), columns() - 56)
+    n_columns = cell_columns(names, 56)
     for subset in sorted(summary["subsets"], key=lambda subset: -subset["n_tokens"]):
         share = subset["n_tokens"] / summary["n_tokens"]
         note(

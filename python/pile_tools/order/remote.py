@@ -253,8 +253,6 @@ class RemoteRows:
         name, revision = found[1], urllib.parse.quote(found[2] or "main", safe="")
         hub = http_client.checked_address(http_client.hub())
         listing = f"{hub}/api/datasets/{name}/tree/{revision}/{urllib.parse.quote(folder)}".rstrip("/")
-        # Only the first page of a listing: a folder with more files than the Hub lists on a page reads as one
-        # with shards missing.
         files = _listed(self._get(listing), folder, listing)
         shards = {path: size for path, size in files.items() if _SHARD.fullmatch(path)}
         shards = shards or {path: size for path, size in files.items() if path.endswith(".bin")}
@@ -323,6 +321,10 @@ class RemoteRows:
         def get(seconds: float) -> bytes:
             data = bytearray()
             with http_client.open_address(url, {}, seconds) as answer:
+                if 'rel="next"' in (answer.headers.get("Link") or ""):
+                    raise FormatError(
+                        f"more files than the server lists on one page; give the address of a shard ({url})"
+                    )
                 while n_read := http_client.read_body(answer, data, MAX_LISTING_BYTES + 1 - len(data)):
                     self.bytes_moved += n_read
                     if len(data) > MAX_LISTING_BYTES:
