@@ -36,6 +36,7 @@ NAMES = (
     "dedup",
     "passages",
     "scale",
+    "contamination",
     "arithmetic",
     "training",
 )

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -32,6 +32,7 @@ _HEX = re.compile(r"[0-9a-f]+")
 
 #: Surrogates that cannot be encoded. Excluded are those for undecodable bytes of a file name (PEP 383).
 _LONE_SURROGATE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+_SURROGATE_ESCAPE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def open_regular(path: Path) -> IO[bytes]:
@@ -105,15 +106,36 @@ def read_json(path: Path, what: str = "JSON") -> Values:
 
 def parse_json(data: bytes, path: Path | str, what: str = "JSON") -> Values:
     """The JSON object in `data`; `path` names its file in messages. Raises FormatError."""
-    try:
-        values = json.loads(
-            data.decode(),
-            object_pairs_hook=_unique,
-            parse_int=_integer,
-            parse_float=_float,
-            parse_constant=_refuse_constant,
-        )
+
+    def parse() -> object:
+        values = _DECODER.decode(data.decode())
+        # UTF-8 has no surrogates, so only escapes can make half of a pair.
+        if _SURROGATE_ESCAPE.search(data) or data.count(b"{") + data.count(b"[") > MAX_DEPTH:
+            _check(values, 0)
+        return values
+
+    return _object(parse, path, what)
+
+
+def parse_keys(data: bytes, path: Path | str, keys: Collection[str], what: str = "JSON") -> Values:
+    """Some keys of the JSON object in `data`. The others may have any values that Python writes as JSON.
+
+    Of a key that occurs several times the last counts. Raises FormatError.
+    """
+
+    def parse() -> object:
+        values = _LENIENT_DECODER.decode(data.decode())
+        if isinstance(values, dict):
+            values = {key: values[key] for key in keys if key in values}
         _check(values, 0)
+        return values
+
+    return _object(parse, path, what)
+
+
+def _object(parse: Callable[[], object], path: Path | str, what: str) -> Values:
+    try:
+        values = parse()
     except (ValueError, RecursionError) as err:
         reason = "nested too deep" if isinstance(err, RecursionError) else str(err)
         raise FormatError(f"not {what}: {reason} ({path})") from err
@@ -152,6 +174,16 @@ def _float(text: str) -> float:
 
 def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is not a number")
+
+
+#: Made once: a file of JSON lines is parsed line by line.
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_int=_integer, parse_float=_float, parse_constant=_refuse_constant
+)
+
+
+#: Takes NaN and infinities, and long integers as text: to convert these takes time, and `int` refuses some.
+_LENIENT_DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 else text)
 
 
 def _check(value: object, depth: int) -> None:

@@ -25,6 +25,9 @@ CONTAMINATED, CLEAN, TOO_COMMON, TOO_SHORT = VERDICTS = ("contaminated", "clean"
 
 _TEXTS = {"passage": PASSAGE, "question": QUESTION, "answer": ANSWER}
 
+#: What an item is read from.
+_KEYS = (*_TEXTS, "id", "choices")
+
 _BLANK = re.compile(rb"[ \t]*")
 
 
@@ -106,7 +109,7 @@ def read_items(path: Path) -> Benchmark:
 
 def _item(line: bytes, number: int, path: Path) -> Item:
     where = f"{path}, line {number}"
-    values = checked.parse_json(line, where, "an item of a benchmark")
+    values = checked.parse_keys(line, where, _KEYS, "an item of a benchmark")
     texts = {name: values.optional(name, values.text) for name in _TEXTS}
     if texts["passage"] is None and texts["question"] is None:
         raise FormatError(f"an item needs a passage or a question ({where})")

@@ -256,12 +256,16 @@ def test_steps_of_an_order_are_those_at_which_the_text_was_seen(
     for row in matches(tmp_path):
         sightings = timeline.when(opened, row["text"].encode(), tokenizer=tokenizer.load()).sightings
         if row["n_occurrences"] == 1 and len(row["text"].encode()) < 1000:
-            steps = sightings["step"][sightings["document"] == row["document"]]
-            assert row["steps"] == np.unique(steps).tolist()
+            sightings = sightings[sightings["document"] == row["document"]]
+            assert row["steps"] == np.unique(sightings["step"]).tolist()
+            # A model has seen a text that a row's end cuts when it has seen all of its parts.
+            numbers, steps = sightings["occurrence"], sightings["step"]
+            whole = min(max(steps[numbers == number]) for number in np.unique(numbers))
+            assert row["first_checkpoint"] == (whole // 50 + 1) * 50
         assert row["n_steps"] == len(row["steps"])
         if row["n_steps"]:
             assert (row["first_step"], row["last_step"]) == (row["steps"][0], row["steps"][-1])
-            assert row["first_checkpoint"] == (row["first_step"] // 50 + 1) * 50
+            assert row["first_checkpoint"] >= (row["first_step"] // 50 + 1) * 50
     verbatim = {row["id"]: row for row in matches(tmp_path) if row["kind"] == "verbatim"}
     # Two epochs and more: everything was seen.
     assert all(row["n_steps"] >= 2 for row in verbatim.values())
@@ -368,8 +372,8 @@ def test_a_killed_job_resumes(corpus: tuple[Path, Path], tmp_path: Path, write_s
         ('{"question": "a", "choices": "b"}\n', "choices is .*, expected a list"),
         ('{"question": "a", "choices": ["b", 1]}\n', r"choices\[1\] is 1, expected text"),
         ('{"question": "\\ud800"}\n', "half of a surrogate pair"),
-        ('{"question": "a", "question": "b"}\n', "occurs twice"),
-        ('{"question": NaN}\n', "NaN is not a number"),
+        ('{"question": NaN}\n', "question is NaN, expected text"),
+        ('{"question": "a", "id": 1e999}\n', "id is Infinity, expected text or a whole number"),
         ('{"question": ' + "[" * 100_000 + "\n", "line 1"),
     ],
 )
@@ -399,11 +403,15 @@ def test_odd_items_are_no_error(corpus: tuple[Path, Path], tmp_path: Path) -> No
         {"question": "", "passage": ""},
         {"question": "\u0000 \u200b \ufeff", "answer": ""},
         {"question": "a " * 100_000, "choices": []},
-        {"question": "x" * 1_000_000, "unknown": {"deep": [1]}},
+        {
+            "question": "x" * 1_000_000,
+            "unknown": {"deep": [1], "n": [float("nan"), 10**30], "\ud800": "\ud800"},
+        },
         {"question": "\U0010ffff " * 50, "answer": None},
         {"passage": "東京は日本の首都です。", "id": "日本"},
     ]
     text = "\ufeff" + "\r\n".join(json.dumps(item) for item in odd)
+    text = text.replace('"unknown"', '"unknown": 1, "unknown"')
     items.write_text(text, encoding="utf-8", newline="")
     made, _ = contamination.find_in_shards(
         items, find_shards([corpus[1]]), tmp_path / "out", ContaminationConfig(name="a/b"), Run(1)

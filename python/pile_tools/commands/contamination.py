@@ -23,7 +23,7 @@ from pile_tools.manifest import Manifest
 from pile_tools.order.open import open_order
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
-from pile_tools.terminal import columns, counted, echo, fit, note
+from pile_tools.terminal import columns, counted, fit, note
 from pile_tools.timeline.checkpoints import intervals
 from pile_tools.tokens import datasets
 
@@ -99,7 +99,7 @@ def command(
         from pile_tools.present import contamination_page
 
         title = f"Contamination: {made.settings['task']}"
-        publish.write_page(report, contamination_page.page(made, title))
+        publish.write_page(report, contamination_page.page(made, title), [items])
     if options.is_reported(made, output, is_new=is_new, as_json=as_json):
         return
     _print(made, output, time.monotonic() - started)
@@ -172,9 +172,9 @@ _LINES = {
 
 def _print(made: Manifest, output: Path, elapsed: float) -> None:
     summary = made.summary
-    echo(f"{'items':>9}  {'share':>7}")
+    note(f"{'items':>9}  {'share':>7}")
     for key, meaning in _LINES.items():
-        echo(f"{summary[key]:>9,}  {summary[key] / summary['n_items']:>7.2%}  {meaning}")
+        note(f"{summary[key]:>9,}  {summary[key] / summary['n_items']:>7.2%}  {meaning}")
     if summary["worst"]:
         _print_worst(summary["worst"][:_N_PRINTED])
     note()
@@ -190,17 +190,18 @@ def _print(made: Manifest, output: Path, elapsed: float) -> None:
         how = "left out" if cut is None else f"with {counted(cut, 'byte')} cut"
         note(f"{counted(summary['n_purified'], 'contaminated document')} {how}")
     if summary.get("n_bad_records"):
-        note(f"{counted(summary['n_bad_records'], 'bad record')} left out")
+        where = "left where they are, not searched" if "n_purified" in summary else "not searched"
+        note(f"{counted(summary['n_bad_records'], 'bad record')} {where}")
     note(f"{output}: {counted(summary['n_matches'], 'match')}, in {elapsed:.1f} s")
     options.print_passed_over(made)
 
 
 def _print_worst(worst: list[dict[str, Any]]) -> None:
     is_order = "first_step" in worst[0]
-    echo()
-    echo(f"{'documents':>9}  {'score':>7}  " + (f"{'first step':>10}  " if is_order else "") + "item")
+    note()
+    note(f"{'documents':>9}  {'score':>7}  " + (f"{'first step':>10}  " if is_order else "") + "item")
     for one in worst:
         step = one.get("first_step")
         shown = f"{'-' if step is None else f'{step:,}':>10}  " if is_order else ""
         start = f"{one['n_documents']:>9,}  {one['score']:>7.4f}  {shown}"
-        echo(start + fit(f"{one['item']}: {one['item_text']}", columns() - len(start)))
+        note(start + fit(f"{one['item']}: {one['item_text']}", columns() - len(start)))

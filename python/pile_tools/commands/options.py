@@ -54,7 +54,7 @@ batch_size = click.option(
     help="Samples of a step; by default the order's, for rows 1,024.",
 )
 batch_size_if_unnamed = click.option(
-    "--batch-size", type=click.IntRange(min=1), help="Samples of a step, if the order names no batch size."
+    "--batch-size", type=click.IntRange(min=1), help="Samples of a step; by default the order's."
 )
 
 

@@ -122,9 +122,16 @@ class Run:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The steps at which an order shows each match, ascending."""
+    """When an order shows each match.
+
+    Attributes:
+        steps: The steps, ascending.
+        whole: The first step after which all of the match has been seen, None if that never is.
+        checkpoints: The checkpoints of the run.
+    """
 
     steps: list[NDArray[np.int64]]
+    whole: list[int | None]
     checkpoints: Intervals
 
 
@@ -152,7 +159,7 @@ class _Job:
             max_gap=self.config.max_gap,
             threads=self.run.threads,
             folder=scratch_folders.inner(folder, "matches"),
-            job=self.request.digest,
+            job=self.request.job,
             discard=self.run.force,
             lists_bytes=self.config.purify is not None,
         )
@@ -224,7 +231,7 @@ def find_in_shards(
             max_record=config.records.max_record_bytes,
         )
         read = found[2]["shards"]
-        paths = [manifest.relative(shard, output) for shard in shards]
+        paths = rewriting.table_names(shards, output)
         n_bad = sum(shard["bad_records"]["n"] for shard in read)
         summary = _write(folder, job, found, paths) | {"n_bad_records": n_bad}
         sha256: dict[str, str] = {}
@@ -318,7 +325,7 @@ def find_in_order(
     def build(folder: Path) -> Built:
         search = job.search(folder)
         found = _core.documents_contamination(job.items(), samples, loaded, eod, search, run.on_progress)
-        seen = _Seen(_steps(order, found[0], loaded, batch_size), checkpoints)
+        seen = _Seen(*_steps(order, found[0], loaded, batch_size), checkpoints)
         summary = _write(folder, job, found, None, seen)
         return Built(list(_ROLES), summary, job.request.inputs, _ROLES)
 
@@ -327,16 +334,27 @@ def find_in_order(
 
 def _steps(
     order: Order, matches: ItemMatches, tokenizer: Tokenizer, batch_size: int | None
-) -> list[NDArray[np.int64]]:
-    """The steps at which each match is seen, ascending."""
+) -> tuple[list[NDArray[np.int64]], list[int | None]]:
+    """By match, the steps at which it is seen, ascending, and the first after which it has been seen whole.
+
+    A text that is cut by the end of a row has been seen whole once all of its parts have.
+    """
     occurrences = matches["occurrences"]
     of_match = occurrences[:, 0]
     documents = matches["document"][of_match].astype(np.int64)
     ranges = np.column_stack([documents, occurrences[:, 1:]])
     sightings = timeline.when_bytes(order, ranges, tokenizer=tokenizer, batch_size=batch_size)
     pairs = np.unique(np.column_stack([of_match[sightings["text"]], sightings["step"]]), axis=0)
-    ends = np.searchsorted(pairs[:, 0], np.arange(len(matches["part"])), side="right")
-    return np.split(pairs[:, 1], ends)[:-1]
+    n_matches = len(matches["part"])
+    ends = np.searchsorted(pairs[:, 0], np.arange(n_matches), side="right")
+    # By sighting, the step of its last part, and the match. The parts of a sighting have one number.
+    firsts = sightings[sightings["part"] == 0]
+    last_steps = np.full(len(firsts), -1, dtype=np.int64)
+    np.maximum.at(last_steps, sightings["occurrence"], sightings["step"])
+    never = np.iinfo(np.int64).max
+    whole = np.full(n_matches, never, dtype=np.int64)
+    np.minimum.at(whole, of_match[firsts["text"]], last_steps)
+    return np.split(pairs[:, 1], ends)[:-1], [None if step == never else step for step in whole.tolist()]
 
 
 def _write(
@@ -371,12 +389,13 @@ def _write(
 def _best_matches(benchmark: Benchmark, matches: ItemMatches) -> dict[int, int]:
     """The surest match of the passage or question of each contaminated item, by item."""
     best: dict[int, tuple[Any, ...]] = {}
-    for match, part in enumerate(matches["part"].tolist()):
+    answers = -np.nan_to_num(matches["answer_score"])
+    ranks = zip(matches["kind"].tolist(), (-matches["score"]).tolist(), answers.tolist(), strict=True)
+    for match, (part, rank) in enumerate(zip(matches["part"].tolist(), ranks, strict=True)):
         found = benchmark.parts[part]
         if found.role in (PASSAGE, QUESTION):
-            answer = float(np.nan_to_num(matches["answer_score"][match]))
-            rank = (int(matches["kind"][match]), -float(matches["score"][match]), -answer, match)
-            best[found.item] = min(best.get(found.item, rank), rank)
+            ranked = (*rank, match)
+            best[found.item] = min(best.get(found.item, ranked), ranked)
     return {item: best[item][-1] for item in sorted(best)}
 
 
@@ -411,20 +430,21 @@ def _write_matches(
         "text": pa.array(matches["text"], pa.string()),
     }
     if seen is not None:
-        columns |= _step_columns(seen.steps, seen.checkpoints)
+        columns |= _step_columns(seen.steps, seen.whole, seen.checkpoints)
     with files.new_file(path) as file:
         pq.write_table(pa.table(columns), file, compression="zstd")
 
 
-def _step_columns(steps: Sequence[NDArray[np.int64]], checkpoints: Intervals) -> dict[str, Any]:
-    """The columns of an order: nulls where nothing was seen."""
+def _step_columns(
+    steps: Sequence[NDArray[np.int64]], whole: Sequence[int | None], checkpoints: Intervals
+) -> dict[str, Any]:
+    """The columns of an order, by steps and by the first after which all was seen: nulls for none."""
     import pyarrow as pa
 
-    first = [_first(of_one) for of_one in steps]
-    after = [None if step is None else checkpoints.around(step)[1] for step in first]
+    after = [None if step is None else checkpoints.around(step)[1] for step in whole]
     return {
         "n_steps": pa.array([len(of_one) for of_one in steps], pa.int64()),
-        "first_step": pa.array(first, pa.int64()),
+        "first_step": pa.array([_first(of_one) for of_one in steps], pa.int64()),
         "last_step": pa.array([_last(of_one) for of_one in steps], pa.int64()),
         "steps": pa.array([of_one[:MAX_STEPS].tolist() for of_one in steps], pa.list_(pa.int64())),
         "first_checkpoint": pa.array(after, pa.int64()),
@@ -447,6 +467,16 @@ def _steps_of_items(benchmark: Benchmark, found: _Found, seen: _Seen) -> list[ND
         if benchmark.parts[part].role in (PASSAGE, QUESTION):
             of_items[benchmark.parts[part].item].append(steps)
     return [np.unique(np.concatenate(steps)) for steps in of_items]
+
+
+def _whole_of_items(benchmark: Benchmark, found: _Found, seen: _Seen) -> list[int | None]:
+    """By item, the first step after which its passage or question has been seen whole."""
+    of_items: list[int | None] = [None] * len(benchmark.items)
+    for part, step in zip(found[0]["part"].tolist(), seen.whole, strict=True):
+        item = benchmark.parts[part].item
+        if step is not None and benchmark.parts[part].role in (PASSAGE, QUESTION):
+            of_items[item] = step if of_items[item] is None else min(step, of_items[item])
+    return of_items
 
 
 def _write_items(
@@ -480,7 +510,8 @@ def _write_items(
         "n_documents": pa.array(_n_documents(benchmark, totals), pa.int64()),
     }
     if seen is not None:
-        columns |= _step_columns(_steps_of_items(benchmark, found, seen), seen.checkpoints)
+        whole = _whole_of_items(benchmark, found, seen)
+        columns |= _step_columns(_steps_of_items(benchmark, found, seen), whole, seen.checkpoints)
     with files.new_file(path) as file:
         pq.write_table(pa.table(columns), file, compression="zstd")
 

@@ -1,8 +1,8 @@
 //! The items of a benchmark, and the table of their n-grams.
 
-use rustc_hash::FxHashMap;
+use std::ops::Range;
 
-use super::words::Words;
+use super::words::{BASE, WordNumbers, Words};
 use crate::{Error, Result, dedup::hash::mix};
 
 /// Fewest words of an n-gram: a shorter part of an item says too little to be searched for alone.
@@ -10,9 +10,6 @@ pub const MIN_WORDS: usize = 4;
 
 /// Most words of an n-gram.
 pub const MAX_WORDS: usize = 64;
-
-/// The base of the polynomial hash of an n-gram. It is odd, so that multiplying by it loses no bits.
-const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Bits of the filter for each n-gram. A window of the text that is no n-gram passes it once in so many times.
 const FILTER_BITS: usize = 16;
@@ -149,15 +146,15 @@ impl BenchmarkItems {
             first_parts: Vec::new(),
             grams: Vec::new(),
             words: Vec::new(),
-            slots: Vec::new(),
+            slots: vec![0; 4],
             lengths: Vec::new(),
         };
-        let (mut words, mut known) = (Words::default(), FxHashMap::default());
+        let (mut words, mut numbers) = (Words::default(), Vec::new());
         for part in parts {
             words.read(part.text.trim().as_bytes());
             let mut part = Part::new(part, ngram, &words);
             if part.n > 0 {
-                items.add_grams(&mut part, &words, &mut known);
+                items.add_grams(&mut part, &words, &mut numbers);
             }
             if items.grams.len() >= u32::MAX as usize / 2 {
                 return Err(Error::argument("the items have too many n-grams"));
@@ -172,12 +169,12 @@ impl BenchmarkItems {
             })
             .collect();
         items.lengths.sort_unstable_by_key(|length| length.n_words);
-        items.fill_table();
+        items.fill_filters();
         Ok(items)
     }
 
     /// The parts of an item.
-    pub(super) fn parts_of(&self, item: u32) -> std::ops::Range<usize> {
+    pub(super) fn parts_of(&self, item: u32) -> Range<usize> {
         let item = item as usize;
         let end = self.first_parts.get(item + 1).copied();
         self.first_parts[item]..end.unwrap_or(self.parts.len())
@@ -189,8 +186,8 @@ impl BenchmarkItems {
         self.grams.len()
     }
 
-    /// Adds the n-grams of a part. `known` has the numbers of those of the parts before it.
-    fn add_grams(&mut self, part: &mut Part, words: &Words, known: &mut FxHashMap<Vec<u8>, u32>) {
+    /// Adds the n-grams of a part.
+    fn add_grams(&mut self, part: &mut Part, words: &Words, numbers: &mut Vec<u64>) {
         let power = (0..part.n).fold(1, |power: u64, _| power.wrapping_mul(BASE));
         if !self.lengths.iter().any(|length| length.n_words == part.n) {
             self.lengths.push(Length {
@@ -201,20 +198,18 @@ impl BenchmarkItems {
         }
         let mut start = self.words.len();
         self.words.extend_from_slice(&part.words);
-        let mut numbers = Vec::new();
-        put_prefix_numbers(words, &mut numbers);
+        put_prefix_numbers(words, numbers);
         for word in 0..=words.len() - part.n {
             let normalized = words.normalized(word..word + part.n);
-            let next = self.grams.len() as u32;
-            let gram = *known.entry(normalized.to_vec()).or_insert(next);
-            if gram == next {
-                self.grams.push(Gram {
-                    hash: window_hash(numbers[word], numbers[word + part.n], power),
+            let hash = window_hash(numbers[word], numbers[word + part.n], power);
+            let gram = self.gram(hash, part.n, normalized).unwrap_or_else(|| {
+                self.add_gram(Gram {
+                    hash,
                     n_words: part.n,
                     start,
                     n_bytes: normalized.len(),
-                });
-            }
+                })
+            });
             part.sequence.push(gram);
             start += words.normalized(word..word + 1).len() + 1;
         }
@@ -223,8 +218,30 @@ impl BenchmarkItems {
         part.grams.dedup();
     }
 
-    fn fill_table(&mut self) {
-        let n_slots = (2 * self.grams.len()).next_power_of_two().max(4);
+    /// Adds an n-gram that is not in the table; returns its number.
+    fn add_gram(&mut self, gram: Gram) -> u32 {
+        self.grams.push(gram);
+        if 2 * self.grams.len() > self.slots.len() {
+            // At most half of the slots are used.
+            self.slots = vec![0; 2 * self.slots.len()];
+            (0..self.grams.len()).for_each(|number| self.fill_slot(number));
+        } else {
+            self.fill_slot(self.grams.len() - 1);
+        }
+        self.grams.len() as u32 - 1
+    }
+
+    fn fill_slot(&mut self, number: usize) {
+        let hash = self.grams[number].hash;
+        let mask = self.slots.len() - 1;
+        let mut slot = hash as usize & mask;
+        while self.slots[slot] != 0 {
+            slot = (slot + 1) & mask;
+        }
+        self.slots[slot] = (hash & !u64::from(u32::MAX)) | (number as u64 + 1);
+    }
+
+    fn fill_filters(&mut self) {
         for length in &mut self.lengths {
             let is_of = |gram: &&Gram| gram.n_words == length.n_words;
             let n_bits = FILTER_BITS * self.grams.iter().filter(is_of).count();
@@ -235,65 +252,84 @@ impl BenchmarkItems {
                 length.filter[word] |= bit;
             }
         }
-        self.slots = vec![0; n_slots];
-        for (number, gram) in (1..).zip(&self.grams) {
-            let mut slot = gram.hash as usize & (n_slots - 1);
-            while self.slots[slot] != 0 {
-                slot = (slot + 1) & (n_slots - 1);
-            }
-            self.slots[slot] = (gram.hash & !u64::from(u32::MAX)) | number;
-        }
     }
 
     /// Replaces `hits` by the windows of a text that are n-grams, by first word and then by length.
     pub(super) fn find(&self, words: &Words, numbers: &mut Vec<u64>, hits: &mut Vec<Hit>) {
         hits.clear();
         put_prefix_numbers(words, numbers);
-        for length in &self.lengths {
-            let n = length.n_words;
-            // The numbers of the words before each window, and of those up to its end.
-            let windows = numbers.iter().zip(numbers.iter().skip(n));
-            for (word, (before, after)) in windows.enumerate() {
-                let hash = window_hash(*before, *after, length.power);
-                let (at, bit) = length.bit(hash);
-                if length.filter[at] & bit == 0 {
-                    continue;
-                }
-                if let Some(gram) = self.gram(hash, n, words.normalized(word..word + n)) {
-                    hits.push(Hit {
-                        word,
-                        n_words: n,
-                        gram,
-                    });
-                }
+        self.each_window(numbers, |word, n_words, hash| {
+            let normalized = words.normalized(word..word + n_words);
+            if let Some(gram) = self.gram(hash, n_words, normalized) {
+                hits.push(Hit {
+                    word,
+                    n_words,
+                    gram,
+                });
             }
-        }
+        });
         if self.lengths.len() > 1 {
             hits.sort_unstable_by_key(|hit| (hit.word, hit.n_words));
         }
     }
 
-    /// The n-gram of these words. A hash alone decides nothing: the words are compared.
-    fn gram(&self, hash: u64, n_words: usize, words: &[u8]) -> Option<u32> {
-        let mask = self.slots.len() - 1;
-        let mut slot = hash as usize & mask;
-        loop {
-            let entry = self.slots[slot];
-            if entry == 0 {
-                return None;
+    /// Replaces `ranges` by those of the words of a text in which all its n-grams are, ascending and without overlap.
+    /// Only hashes are compared: there may be none in them.
+    pub(super) fn put_candidates(&self, words: &WordNumbers, ranges: &mut Vec<Range<usize>>) {
+        ranges.clear();
+        self.each_window(words.prefixes(), |word, n_words, hash| {
+            if self.with_hash(hash, n_words).next().is_some() {
+                ranges.push(word..word + n_words);
             }
-            if entry >> 32 == hash >> 32 {
-                let number = entry as u32 - 1;
-                let gram = &self.grams[number as usize];
-                if gram.hash == hash
-                    && gram.n_words == n_words
-                    && self.words[gram.start..gram.start + gram.n_bytes] == *words
-                {
-                    return Some(number);
+        });
+        if self.lengths.len() > 1 {
+            ranges.sort_unstable_by_key(|range| range.start);
+        }
+        ranges.dedup_by(|later, kept| {
+            let overlaps = later.start <= kept.end;
+            if overlaps {
+                kept.end = kept.end.max(later.end);
+            }
+            overlaps
+        });
+    }
+
+    /// Calls `take` with the first word, the length and the hash of each window that may be an n-gram. The windows of a
+    /// length are in order.
+    fn each_window(&self, prefixes: &[u64], mut take: impl FnMut(usize, usize, u64)) {
+        for length in &self.lengths {
+            // The numbers of the words before each window, and of those up to its end.
+            let windows = prefixes.iter().zip(prefixes.iter().skip(length.n_words));
+            for (word, (before, after)) in windows.enumerate() {
+                let hash = window_hash(*before, *after, length.power);
+                let (at, bit) = length.bit(hash);
+                if length.filter[at] & bit != 0 {
+                    take(word, length.n_words, hash);
                 }
             }
-            slot = (slot + 1) & mask;
         }
+    }
+
+    /// The n-gram of these words. A hash alone decides nothing: the words are compared.
+    fn gram(&self, hash: u64, n_words: usize, words: &[u8]) -> Option<u32> {
+        self.with_hash(hash, n_words).find(|number| {
+            let gram = &self.grams[*number as usize];
+            self.words[gram.start..gram.start + gram.n_bytes] == *words
+        })
+    }
+
+    /// The n-grams of a hash and a length.
+    fn with_hash(&self, hash: u64, n_words: usize) -> impl Iterator<Item = u32> {
+        let mask = self.slots.len() - 1;
+        let slots = (0..).map(move |n| self.slots[(hash as usize).wrapping_add(n) & mask]);
+        slots
+            .take_while(|entry| *entry != 0)
+            .filter(move |entry| entry >> 32 == hash >> 32)
+            .map(|entry| entry as u32 - 1)
+            .filter(move |number| {
+                let gram = &self.grams[*number as usize];
+                gram.hash == hash && gram.n_words == n_words
+            })
     }
 }
 

@@ -8,7 +8,7 @@ use std::{ops::Range, path::Path};
 
 use super::{
     items::{BenchmarkItems, Hit},
-    words::Words,
+    words::{WordNumbers, Words},
 };
 use crate::{Error, Result};
 
@@ -22,8 +22,14 @@ pub const MAX_GAP: usize = NEAR_WORDS;
 #[derive(Debug)]
 pub(super) struct TextScanner<'a> {
     items: &'a BenchmarkItems,
+    numbers: WordNumbers,
+    /// Words in which n-grams may be.
+    candidates: Vec<Range<usize>>,
+    /// Those words.
     words: Words,
-    numbers: Vec<u64>,
+    prefixes: Vec<u64>,
+    found: Vec<Hit>,
+    /// The n-grams of the text.
     hits: Vec<Hit>,
 }
 
@@ -31,8 +37,11 @@ impl<'a> TextScanner<'a> {
     pub(super) fn new(items: &'a BenchmarkItems) -> Self {
         Self {
             items,
+            numbers: WordNumbers::default(),
+            candidates: Vec::new(),
             words: Words::default(),
-            numbers: Vec::new(),
+            prefixes: Vec::new(),
+            found: Vec::new(),
             hits: Vec::new(),
         }
     }
@@ -46,9 +55,7 @@ impl<'a> TextScanner<'a> {
         text: &[u8],
         out: &mut Vec<u8>,
     ) -> bool {
-        self.words.read(text);
-        self.items
-            .find(&self.words, &mut self.numbers, &mut self.hits);
+        self.find_hits(text);
         if self.hits.is_empty() {
             return false;
         }
@@ -73,13 +80,40 @@ impl<'a> TextScanner<'a> {
         true
     }
 
+    /// Finds the n-grams of a text. Only the words in which they may be are normalized and compared.
+    fn find_hits(&mut self, text: &[u8]) {
+        self.hits.clear();
+        self.numbers.read(text);
+        self.items
+            .put_candidates(&self.numbers, &mut self.candidates);
+        for number in 0..self.candidates.len() {
+            let range = self.candidates[number].clone();
+            self.words.read(&text[self.numbers.source(range.clone())]);
+            if self.words.len() != range.len() {
+                // One character may become the end of a word and the start of another one, and then the bytes of a
+                // word are also some of its neighbor. Only the whole text tells which words they are.
+                self.words.read(text);
+                self.items
+                    .find(&self.words, &mut self.prefixes, &mut self.hits);
+                return;
+            }
+            self.items
+                .find(&self.words, &mut self.prefixes, &mut self.found);
+            let in_text = |hit: &Hit| Hit {
+                word: range.start + hit.word,
+                ..*hit
+            };
+            self.hits.extend(self.found.iter().map(in_text));
+        }
+    }
+
     /// The bytes of the hits and the words near them.
     fn passages(&self) -> Vec<Range<usize>> {
         let mut passages: Vec<Range<usize>> = Vec::new();
         let mut last: Option<Range<usize>> = None;
         for hit in &self.hits {
             let start = hit.word.saturating_sub(NEAR_WORDS);
-            let end = (hit.word + hit.n_words + NEAR_WORDS).min(self.words.len());
+            let end = (hit.word + hit.n_words + NEAR_WORDS).min(self.numbers.len());
             match &mut last {
                 Some(words) if start <= words.end => words.end = words.end.max(end),
                 _ => {
@@ -95,14 +129,16 @@ impl<'a> TextScanner<'a> {
     /// The bytes of these words and of what is before and after them up to the next words: an item may begin or end
     /// with punctuation.
     fn bytes_of(&self, words: Range<usize>) -> Range<usize> {
-        let source = self.words.source(words.clone());
+        let source = self.numbers.source(words.clone());
         let start = match words.start {
             0 => 0,
-            first => self.words.source(first - 1..first).end.min(source.start),
+            first => self.numbers.source(first - 1..first).end.min(source.start),
         };
         let end = match words.end {
-            end if end < self.words.len() => self.words.source(end..end + 1).start.max(source.end),
-            _ => self.words.n_source_bytes(),
+            end if end < self.numbers.len() => {
+                self.numbers.source(end..end + 1).start.max(source.end)
+            }
+            _ => self.numbers.n_source_bytes(),
         };
         start..end
     }
@@ -198,6 +234,7 @@ fn parse(bytes: &[u8]) -> Option<(SpilledText<'_>, &[u8])> {
 mod tests {
     use super::*;
     use crate::contamination::{ItemPart, Role};
+    use proptest::{collection::vec, prelude::*};
 
     fn items(text: &str) -> BenchmarkItems {
         let part = ItemPart {
@@ -268,5 +305,63 @@ mod tests {
         let mut other = bytes;
         other[24] = 1;
         assert!(count(&other).unwrap_err().to_string().contains("damaged"));
+    }
+
+    /// Words, separators, and characters whose normalized form is the end of one word and the start of another.
+    const FRAGMENTS: [&str; 18] = [
+        "a",
+        "B",
+        "longerthan8",
+        "Zwölf",
+        "\u{bd}",
+        "1\u{2044}2",
+        "ﬁ",
+        "㍻",
+        "平成",
+        "東",
+        "\u{301}",
+        "e\u{301}",
+        " ",
+        "-\n",
+        ", ",
+        " ",
+        "_",
+        "\u{ad}",
+    ];
+
+    proptest! {
+        #[test]
+        fn the_scan_finds_what_a_search_of_all_words_finds(
+            text in vec(0..FRAGMENTS.len(), 0..120),
+            parts in vec((0_usize..100, 4_usize..16), 1..5),
+            cut in proptest::option::of(0_usize..300),
+        ) {
+            let fragments: Vec<&str> = text.iter().map(|number| FRAGMENTS[*number]).collect();
+            let part = |(item, (start, n)): (usize, &(usize, usize))| {
+                let start = (*start).min(fragments.len());
+                let end = (start + 2 * n).min(fragments.len());
+                let text = fragments[start..end].concat();
+                ItemPart { item: item as u32, role: Role::Question, text }
+            };
+            let items = parts.iter().enumerate().map(part).collect();
+            let items = BenchmarkItems::new(parts.len(), items, 6).unwrap();
+            let mut text = fragments.concat().into_bytes();
+            if let Some(at) = cut.filter(|at| *at < text.len()) {
+                // As decoded tokens may be cut.
+                text.remove(at);
+            }
+            let mut scanner = TextScanner::new(&items);
+            scanner.find_hits(&text);
+            let (mut words, mut hits) = (Words::default(), Vec::new());
+            words.read(&text);
+            items.find(&words, &mut Vec::new(), &mut hits);
+            prop_assert_eq!(&scanner.hits, &hits);
+            for hit in hits {
+                let is_within = |range: &Range<usize>| {
+                    range.start <= hit.word && hit.word + hit.n_words <= range.end
+                };
+                prop_assert!(scanner.candidates.iter().any(is_within));
+            }
+        }
     }
 }

@@ -6,6 +6,9 @@
 //!
 //! Each word keeps the range of bytes that it has in the text. So a text is not normalized as a whole, but in
 //! segments that start where normalization cannot reach across: almost always at each character.
+//!
+//! Few texts have anything of an item. [`WordNumbers`] has no more than what tells whether a text may have, and does
+//! not copy the words of ASCII. [`Words`] also has the normalized words, for the comparison.
 
 use std::{ops::Range, sync::LazyLock};
 
@@ -15,7 +18,7 @@ use unicode_normalization_alignments::{
 };
 
 use crate::{
-    dedup::hash::hash_bytes,
+    dedup::hash::fold,
     text::{
         case_folding::put_fully_folded,
         classes::{Class, class_of},
@@ -148,134 +151,188 @@ static ENTRIES: LazyLock<Vec<CharEntry>> = LazyLock::new(|| {
     (0..0x1_0000).map(of).collect()
 });
 
-/// The lower case of each ASCII letter or digit, 0 for separators.
-static ASCII: [u8; 128] = {
-    let mut folded = [0; 128];
-    let mut byte = 0;
-    while byte < 128 {
-        if (byte as u8).is_ascii_alphanumeric() {
-            folded[byte] = (byte as u8).to_ascii_lowercase();
-        }
-        byte += 1;
+/// A bit for each of up to 64 bytes of ASCII, set for letters and digits, from the lowest bit on.
+fn letter_bits(bytes: &[u8]) -> u64 {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let bits = (0..).zip(chunks).fold(0, |bits, (number, chunk)| {
+        bits | letter_bits_of_8(*chunk) << (8 * number)
+    });
+    if rest.is_empty() {
+        return bits;
     }
-    folded
-};
-
-/// A word of a text.
-#[derive(Debug, Clone, Copy)]
-struct Word {
-    /// End in the normalized text, where a space follows.
-    end: usize,
-    /// The bytes of the text that it was made of.
-    source: (usize, usize),
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    bits | letter_bits_of_8(last) << (8 * chunks.len())
 }
 
-/// The words of a text. Its buffers are reused.
-#[derive(Debug, Default)]
-pub(super) struct Words {
-    /// The normalized words, each followed by a space. The last word may still be growing.
-    normalized: Vec<u8>,
-    words: Vec<Word>,
-    /// Start of the growing word in `normalized`.
-    open: usize,
-    /// Its range in the text; the start is that of its first character.
-    open_source: (usize, usize),
+fn letter_bits_of_8(bytes: [u8; 8]) -> u64 {
+    const ONES: u64 = u64::MAX / 0xFF;
+    // The high bit of each byte says whether it is at least `least`. No byte of ASCII overflows into the next one.
+    let at_least = |bytes: u64, least: u8| bytes + ONES * u64::from(0x80 - least);
+    let bytes = u64::from_le_bytes(bytes);
+    let lower = bytes | LOWER;
+    let letters = at_least(lower, b'a') & !at_least(lower, b'z' + 1);
+    let digits = at_least(bytes, b'0') & !at_least(bytes, b'9' + 1);
+    let high = (letters | digits) >> 7 & ONES;
+    // Moves bit 8 * i to bit 56 + i.
+    high.wrapping_mul(0x0102_0408_1020_4080) >> 56
+}
+
+/// Calls `take` with the first and the end of each run of letters and digits in ASCII.
+fn each_letter_run(bytes: &[u8], mut take: impl FnMut(usize, usize)) {
+    let (mut start, mut is_in_run, mut last) = (0, false, 0);
+    for (number, chunk) in bytes.chunks(64).enumerate() {
+        let letters = letter_bits(chunk);
+        // Set at the first byte of a run, and at the first one after it.
+        let mut edges = letters ^ (letters << 1 | last);
+        last = letters >> 63;
+        while edges != 0 {
+            let at = 64 * number + edges.trailing_zeros() as usize;
+            edges &= edges - 1;
+            if is_in_run {
+                take(start, at);
+            } else {
+                start = at;
+            }
+            is_in_run = !is_in_run;
+        }
+    }
+    if is_in_run {
+        take(start, bytes.len());
+    }
+}
+
+/// Number of bytes of ASCII at the start.
+fn n_ascii(bytes: &[u8]) -> usize {
+    let chunks = bytes.as_chunks::<16>().0;
+    let is_ascii =
+        |chunk: &&[u8; 16]| u128::from_le_bytes(**chunk) & (u128::MAX / 0xFF * 0x80) == 0;
+    let n = 16 * chunks.iter().take_while(is_ascii).count();
+    n + bytes[n..].iter().take_while(|byte| byte.is_ascii()).count()
+}
+
+/// The bit that tells the cases of ASCII letters apart, for 8 bytes. It is set in lower case, and in digits.
+const LOWER: u64 = u64::MAX / 0xFF * 0x20;
+
+/// The hash of the word `range` of a text. `lower` is set in all bytes of the word. The text may go on after the word.
+#[inline]
+fn word_hash(text: &[u8], range: Range<usize>, lower: u64) -> u64 {
+    const KEYS: [u64; 2] = [0xA076_1D64_78BD_642F, 0xD6E8_FEB8_6659_FD93];
+    let (mut start, mut hash) = (range.start, KEYS[0]);
+    loop {
+        let n = range.end - start;
+        let bytes = text
+            .get(start..start + 8)
+            .and_then(|bytes| bytes.first_chunk());
+        let bytes = match bytes {
+            Some(bytes) => u64::from_le_bytes(*bytes),
+            None => {
+                (text[start..].iter().rev()).fold(0, |number, byte| number << 8 | u64::from(*byte))
+            }
+        };
+        if n <= 8 {
+            // No word has a byte of zero, so the length need not be hashed.
+            return fold(hash ^ (bytes | lower) & u64::MAX >> (64 - 8 * n), KEYS[1]);
+        }
+        hash = fold(hash ^ (bytes | lower), KEYS[1]);
+        start += 8;
+    }
+}
+
+/// The base of the numbers of [`WordNumbers`]. It is odd, so that multiplying by it loses no bits.
+pub(super) const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// Takes the words of a text as they are read.
+trait WordSink {
+    /// Takes a word of ASCII letters and digits.
+    fn take(&mut self, text: &[u8], word: Range<usize>);
+    /// Starts a word at this byte of the text. The last word was ended.
+    fn start(&mut self, at: usize);
+    /// Adds normalized bytes, made of the text up to `end`, to the word.
+    fn grow(&mut self, normalized: &[u8], end: usize);
+    fn end(&mut self);
+}
+
+/// Reads the words of a text into a sink.
+struct WordReader<'a, S> {
+    text: &'a [u8],
+    sink: &'a mut S,
+    /// Whether there is a word that may still grow.
+    is_open: bool,
     /// Whether letters continue it.
     takes_letters: bool,
-    n_source_bytes: usize,
+    /// Letters of ASCII in lower case.
+    lower: Vec<u8>,
 }
 
-impl Words {
-    /// The words of `text`. Bytes that are not UTF-8 separate words.
-    pub(super) fn read(&mut self, text: &[u8]) {
-        self.normalized.clear();
-        self.words.clear();
-        self.open = 0;
-        self.n_source_bytes = text.len();
+impl<'a, S: WordSink> WordReader<'a, S> {
+    /// Reads `text`. Bytes that are not UTF-8 separate words.
+    fn read(text: &'a [u8], sink: &'a mut S) {
+        let mut reader = Self {
+            text,
+            sink,
+            is_open: false,
+            takes_letters: false,
+            lower: Vec::new(),
+        };
         // Texts are UTF-8 but for decoded tokens, which may be cut anywhere.
         match simdutf8::basic::from_utf8(text) {
-            Ok(text) => self.read_utf8(text, 0),
+            Ok(text) => reader.read_utf8(text, 0),
             Err(_) => {
                 let mut at = 0;
                 for chunk in text.utf8_chunks() {
-                    self.read_utf8(chunk.valid(), at);
+                    reader.read_utf8(chunk.valid(), at);
                     at += chunk.valid().len() + chunk.invalid().len();
                 }
             }
         }
     }
 
-    /// Number of words.
-    pub(super) fn len(&self) -> usize {
-        self.words.len()
-    }
-
-    /// Bytes of the text.
-    pub(super) fn n_source_bytes(&self) -> usize {
-        self.n_source_bytes
-    }
-
-    /// The normalized words `range`, which is not empty, with single spaces between them.
-    pub(super) fn normalized(&self, range: Range<usize>) -> &[u8] {
-        let start = self.start(range.start);
-        &self.normalized[start..self.words[range.end - 1].end]
-    }
-
-    /// The bytes of the text from the first to the last of the words `range`, which is not empty.
-    pub(super) fn source(&self, range: Range<usize>) -> Range<usize> {
-        self.words[range.start].source.0..self.words[range.end - 1].source.1
-    }
-
-    /// The hash of a word.
-    pub(super) fn hash(&self, word: usize) -> u64 {
-        hash_bytes(&self.normalized[self.start(word)..self.words[word].end])
-    }
-
-    fn start(&self, word: usize) -> usize {
-        word.checked_sub(1)
-            .map_or(0, |before| self.words[before].end + 1)
-    }
-
+    /// Reads `text`, which starts at byte `first`.
     fn read_utf8(&mut self, text: &str, first: usize) {
         let bytes = text.as_bytes();
         let mut at = 0;
         while at < bytes.len() {
             // A run of ASCII, but for its last character if another one follows: a mark may.
             let run = at;
-            while at < bytes.len() && bytes[at] < 0x80 {
-                at += 1;
-            }
+            at += n_ascii(&bytes[at..]);
             let is_end = at == bytes.len();
             let run_end = if is_end { at } else { at.max(run + 1) - 1 };
-            self.read_ascii(&bytes[run..run_end], first + run);
+            self.read_ascii(first + run, first + run_end);
             if is_end {
                 break;
             }
-            at = run_end;
-            at += self.read_segment(&text[at..], first + at);
+            at = run_end + self.read_segment(&text[run_end..], first + run_end);
+            while bytes.get(at).is_some_and(|byte| !byte.is_ascii()) {
+                at += self.read_segment(&text[at..], first + at);
+            }
         }
         self.end_word();
     }
 
-    fn read_ascii(&mut self, bytes: &[u8], first: usize) {
-        let is_letter = |byte: &u8| ASCII[usize::from(*byte)] != 0;
-        let mut at = 0;
-        while at < bytes.len() {
-            let n = bytes[at..]
-                .iter()
-                .take_while(|byte| is_letter(byte))
-                .count();
-            if n == 0 {
+    /// Reads the bytes of the text from `first` to `end`.
+    fn read_ascii(&mut self, first: usize, end: usize) {
+        let text = self.text;
+        let mut last = first;
+        each_letter_run(&text[first..end], |start, run_end| {
+            let (start, run_end) = (first + start, first + run_end);
+            if start > last {
                 self.end_word();
-                at += 1;
-                continue;
             }
-            let letters = bytes[at..at + n].iter();
-            self.begin(Kind::Letter, first + at);
-            self.normalized
-                .extend(letters.map(|byte| ASCII[usize::from(*byte)]));
-            at += n;
-            self.open_source.1 = first + at;
+            last = run_end;
+            if run_end < end && !(self.is_open && self.takes_letters) {
+                self.end_word();
+                self.sink.take(text, start..run_end);
+            } else if self.begin(Kind::Letter, start) {
+                // A character that follows may continue it.
+                self.lower.clear();
+                self.lower.extend_from_slice(&text[start..run_end]);
+                self.lower.make_ascii_lowercase();
+                self.sink.grow(&self.lower, run_end);
+            }
+        });
+        if end > last {
+            self.end_word();
         }
     }
 
@@ -308,38 +365,201 @@ impl Words {
         if kind == Kind::Separator {
             self.end_word();
         } else if self.begin(kind, start) {
-            self.normalized.extend_from_slice(c);
-            self.open_source.1 = end;
+            self.sink.grow(c, end);
         }
     }
 
     /// Ends the growing word and begins another one at `start` of the text, unless a character of this kind continues
     /// it. Returns false if the character belongs to no word.
     fn begin(&mut self, kind: Kind, start: usize) -> bool {
-        let is_open = self.open < self.normalized.len();
-        if is_open && (kind == Kind::Mark || kind == Kind::Letter && self.takes_letters) {
+        if self.is_open && (kind == Kind::Mark || kind == Kind::Letter && self.takes_letters) {
             return true;
         }
         if kind == Kind::Mark {
             return false;
         }
         self.end_word();
-        self.open_source.0 = start;
+        self.sink.start(start);
+        self.is_open = true;
         self.takes_letters = kind == Kind::Letter;
         true
     }
 
     fn end_word(&mut self) {
-        let end = self.normalized.len();
-        if self.open == end {
-            return;
+        if self.is_open {
+            self.sink.end();
+            self.is_open = false;
         }
+    }
+}
+
+/// A word of a text.
+#[derive(Debug, Clone, Copy)]
+struct Word {
+    /// End in the normalized text, where a space follows.
+    end: usize,
+    /// The bytes of the text that it was made of.
+    source: (usize, usize),
+}
+
+/// The words of a text. Its buffers are reused.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    /// The normalized words, each followed by a space. The last word may still be growing.
+    normalized: Vec<u8>,
+    words: Vec<Word>,
+    /// The range of the growing word in the text; the start is that of its first character.
+    open_source: (usize, usize),
+}
+
+impl WordSink for Words {
+    fn take(&mut self, text: &[u8], word: Range<usize>) {
+        let start = self.normalized.len();
+        self.normalized.extend_from_slice(&text[word.clone()]);
+        self.normalized[start..].make_ascii_lowercase();
+        self.open_source = (word.start, word.end);
+        self.end();
+    }
+
+    fn start(&mut self, at: usize) {
+        self.open_source.0 = at;
+    }
+
+    fn grow(&mut self, normalized: &[u8], end: usize) {
+        self.normalized.extend_from_slice(normalized);
+        self.open_source.1 = end;
+    }
+
+    fn end(&mut self) {
         self.words.push(Word {
-            end,
+            end: self.normalized.len(),
             source: self.open_source,
         });
         self.normalized.push(b' ');
-        self.open = end + 1;
+    }
+}
+
+impl Words {
+    /// The words of `text`. Bytes that are not UTF-8 separate words.
+    pub(super) fn read(&mut self, text: &[u8]) {
+        self.normalized.clear();
+        self.words.clear();
+        WordReader::read(text, self);
+    }
+
+    /// Number of words.
+    pub(super) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// The normalized words `range`, which is not empty, with single spaces between them.
+    pub(super) fn normalized(&self, range: Range<usize>) -> &[u8] {
+        let start = self.start(range.start);
+        &self.normalized[start..self.words[range.end - 1].end]
+    }
+
+    /// The bytes of the text from the first to the last of the words `range`, which is not empty.
+    pub(super) fn source(&self, range: Range<usize>) -> Range<usize> {
+        self.words[range.start].source.0..self.words[range.end - 1].source.1
+    }
+
+    /// The hash of a word, that of [`WordNumbers`].
+    pub(super) fn hash(&self, word: usize) -> u64 {
+        let range = self.start(word)..self.words[word].end;
+        word_hash(&self.normalized, range, 0)
+    }
+
+    fn start(&self, word: usize) -> usize {
+        word.checked_sub(1)
+            .map_or(0, |before| self.words[before].end + 1)
+    }
+}
+
+/// The words of a text as numbers and positions, without the normalized words. Its buffers are reused.
+#[derive(Debug)]
+pub(super) struct WordNumbers {
+    /// Those whose digits in base [`BASE`] are the hashes of the first words: of none, one, two and so on.
+    prefixes: Vec<u64>,
+    /// By word, the first byte of the text that it was made of and the end.
+    sources: Vec<(usize, usize)>,
+    /// The normalized bytes of the growing word, and where it is in the text.
+    open: Vec<u8>,
+    open_source: (usize, usize),
+    n_source_bytes: usize,
+}
+
+impl Default for WordNumbers {
+    fn default() -> Self {
+        Self {
+            prefixes: vec![0],
+            sources: Vec::new(),
+            open: Vec::new(),
+            open_source: (0, 0),
+            n_source_bytes: 0,
+        }
+    }
+}
+
+impl WordSink for WordNumbers {
+    #[inline]
+    fn take(&mut self, text: &[u8], word: Range<usize>) {
+        let source = (word.start, word.end);
+        self.push(word_hash(text, word, LOWER), source);
+    }
+
+    fn start(&mut self, at: usize) {
+        self.open_source.0 = at;
+    }
+
+    fn grow(&mut self, normalized: &[u8], end: usize) {
+        self.open.extend_from_slice(normalized);
+        self.open_source.1 = end;
+    }
+
+    fn end(&mut self) {
+        self.push(
+            word_hash(&self.open, 0..self.open.len(), 0),
+            self.open_source,
+        );
+        self.open.clear();
+    }
+}
+
+impl WordNumbers {
+    /// The words of `text`, as [`Words::read`].
+    pub(super) fn read(&mut self, text: &[u8]) {
+        self.prefixes.truncate(1);
+        self.sources.clear();
+        self.n_source_bytes = text.len();
+        WordReader::read(text, self);
+    }
+
+    #[inline]
+    fn push(&mut self, hash: u64, source: (usize, usize)) {
+        let last = self.prefixes[self.prefixes.len() - 1];
+        self.prefixes
+            .push(last.wrapping_mul(BASE).wrapping_add(hash));
+        self.sources.push(source);
+    }
+
+    /// Number of words.
+    pub(super) fn len(&self) -> usize {
+        self.sources.len()
+    }
+
+    /// Bytes of the text.
+    pub(super) fn n_source_bytes(&self) -> usize {
+        self.n_source_bytes
+    }
+
+    /// As [`Words::source`].
+    pub(super) fn source(&self, range: Range<usize>) -> Range<usize> {
+        self.sources[range.start].0..self.sources[range.end - 1].1
+    }
+
+    /// The numbers whose digits are the hashes of the first words: of none, one, two and so on.
+    pub(super) fn prefixes(&self) -> &[u64] {
+        &self.prefixes
     }
 }
 
@@ -375,7 +595,11 @@ pub(super) fn words_by_definition(text: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
+    use proptest::{collection::vec, prelude::*};
+
+    /// Words of ASCII, some long, and characters that become several or join others.
+    const TEXTS: &str =
+        "([a-zA-Z0-9]{1,20}|[ .,_\n-]{1,3}|[\u{300}-\u{345}½ﬁ㍻東かßéД]|\\PC){0,60}";
 
     fn words(text: &str) -> Vec<String> {
         let mut words = Words::default();
@@ -443,6 +667,52 @@ mod tests {
     }
 
     #[test]
+    fn letters_of_ascii_are_found_at_all_offsets() {
+        let every: Vec<u8> = (0..128).cycle().take(300).collect();
+        for (start, n) in (0..130).zip((0..170).rev()) {
+            let bytes = &every[start..start + n];
+            let mut is_letter = vec![false; n];
+            let mut last = None;
+            each_letter_run(bytes, |start, end| {
+                assert!(start < end && last.is_none_or(|last| last < start));
+                last = Some(end);
+                is_letter[start..end].fill(true);
+            });
+            let expected: Vec<bool> = bytes.iter().map(u8::is_ascii_alphanumeric).collect();
+            assert_eq!(is_letter, expected, "{start}");
+            assert_eq!(n_ascii(bytes), n);
+            if n > 0 {
+                let mut other = bytes.to_vec();
+                other[n - 1] = 0x80;
+                assert_eq!(n_ascii(&other), n - 1);
+            }
+        }
+    }
+
+    #[test]
+    fn hashes_tell_words_apart_and_not_cases() {
+        let words = |text: &str| {
+            let mut numbers = WordNumbers::default();
+            numbers.read(text.as_bytes());
+            numbers.prefixes()[1..].to_vec()
+        };
+        // Each in a text that ends with it, in one that goes on, and with a letter that is not of ASCII.
+        for n in 1..40 {
+            let word = "abcdefgh1".repeat(5)[..n].to_owned();
+            let hash = words(&word);
+            assert_eq!(hash, words(&word.to_uppercase()));
+            assert_eq!(hash[0], words(&format!("{word} and some more words"))[0]);
+            for at in 0..n {
+                let mut other = word.clone();
+                other.replace_range(at..=at, "z");
+                assert_ne!(hash, words(&other));
+                other.replace_range(at..=at, "\u{e9}");
+                assert_eq!(words(&other), words(&other.to_uppercase()));
+            }
+        }
+    }
+
+    #[test]
     fn every_character_alone_and_after_a_letter() {
         for c in '\0'..=char::MAX {
             for text in [format!("{c}"), format!("e{c}\u{301}")] {
@@ -457,6 +727,24 @@ mod tests {
             text in "([a-zA-Z0-9 .,_=é\u{300}-\u{345}\u{1100}-\u{11ff}\u{ac00}-\u{ac20}\u{ff00}-\u{ffa0}\u{1f80}-\u{1fff}]|ß|İ|ǰ|\u{3099}|か|東|\\PC){0,24}",
         ) {
             prop_assert_eq!(words(&text), words_by_definition(&text));
+        }
+
+        #[test]
+        fn numbers_have_the_words_of_the_text(text in TEXTS, bytes in vec(any::<u8>(), 0..8), at in 0_usize..200) {
+            let mut text = text.into_bytes();
+            let at = at.min(text.len());
+            text.splice(at..at, bytes);
+            let (mut words, mut numbers) = (Words::default(), WordNumbers::default());
+            words.read(&text);
+            numbers.read("other words".as_bytes());
+            numbers.read(&text);
+            prop_assert_eq!(words.len(), numbers.len());
+            let mut number: u64 = 0;
+            for word in 0..words.len() {
+                number = number.wrapping_mul(BASE).wrapping_add(words.hash(word));
+                prop_assert_eq!(number, numbers.prefixes()[word + 1]);
+                prop_assert_eq!(words.source(word..word + 1), numbers.source(word..word + 1));
+            }
         }
 
         #[test]

@@ -9,14 +9,14 @@ const KEYS: [u64; 3] = [
 
 /// Both halves of the product, combined. Every bit of the factors changes about half of the bits.
 #[inline]
-fn fold(a: u64, b: u64) -> u64 {
+pub(crate) fn fold(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
 }
 
 /// The hash of a word.
 #[inline]
-pub(crate) fn hash_bytes(bytes: &[u8]) -> u64 {
+pub(super) fn hash_bytes(bytes: &[u8]) -> u64 {
     let n = bytes.len();
     let mut hash = KEYS[2] ^ (n as u64).wrapping_mul(KEYS[1]);
     if let Some(last) = bytes.last_chunk::<8>() {
