@@ -406,6 +406,42 @@ def test_words_beside_an_inserted_text_are_those_of_their_documents(order: Order
     assert replace_tokens(whole, {" alpha": " beta"}, steps=(10, 11)).batch(10)[row, offset] == beta
 
 
+def test_words_beside_an_inserted_text_in_rows_are_those_of_the_row(tokenizer: Path, tmp_path: Path) -> None:
+    """The documents of rows are unknown: an inserted text may continue a word, as in rows on a server."""
+    known = Tokenizer.from_file(tokenizer)
+    (x,), (underscore,), (alpha,), (beta,) = (
+        known.encode(text).tolist() for text in (" x", "_", " alpha", " beta")
+    )
+    np.array([[alpha, x, alpha, alpha]] * 2, np.uint16).tofile(tmp_path / "rows.bin")
+    order = open_order(tmp_path / "rows.bin", row_length=4, batch_size=2)
+    cut = insert_tokens(order, [Insert(0, 0, 2, (underscore,))])
+    changed = replace_tokens(cut, {" x": " beta"}, steps=(0, 1), tokenizer=known)
+    assert changed.batch(0).tolist() == [[alpha, x, underscore, alpha], [alpha, beta, alpha, alpha]]
+
+
+def test_padding_stays_and_the_label_before_it_is_part_of_its_word(
+    dataset: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    """A padded sample ends with the first token of the next document, such as the `x` of `x_1`."""
+    run(dataset, tmp_path / "o", OrderConfig(seq_length=64, samples=400, packing="pack_until_overflow"))
+    order = open_order(tmp_path / "o", batch_size=8)
+    known = Tokenizer.from_file(tokenizer)
+    old = order.samples.read(0, 400)
+    lengths = [order.samples.spans(i, 1)[:, 3].sum() for i in range(400)]
+    is_padding = np.arange(65) >= np.array(lengths)[:, None]
+    labels = old[np.arange(400), np.array(lengths) - 1]
+    (x,) = known.encode("x").tolist()
+    assert np.any((labels == x) & (np.array(lengths) < 65))
+    changed = replace_tokens(order, {"x": "y"}, steps=(0, 50))
+    assert np.array_equal(changed.samples.read(0, 400), old)
+    padding = known.id_to_token(int(old[is_padding][0]))
+    assert padding is not None
+    changed = replace_tokens(order, {padding: "y"}, steps=(0, 50)).samples
+    new = changed.read(0, 400)
+    assert np.array_equal(new != old, (old == old[is_padding][0]) & ~is_padding)
+    assert np.array_equal(changed.core.read(0, 400), new)
+
+
 def test_changed_samples_refuse_indices_out_of_range(order: Order) -> None:
     samples = insert_tokens(order, [Insert(0, 0, 0, (1,))]).samples
     n = len(samples)

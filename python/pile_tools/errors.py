@@ -2,7 +2,7 @@
 
 `PileError` and its subclasses, and `OSError`, are failures of the input or the machine: the command line
 prints them as one line and exits with 1, with 2 for a `ConfigError`, or with 130 for a `CancelledError`. Any
-other exception is a bug, but for those that `pile_tools.cli` names.
+other exception is a bug, except the few that `pile_tools.cli` explains in a line too, such as `MemoryError`.
 """
 
 
@@ -27,7 +27,7 @@ class UnknownEodError(ConfigError):
 
 
 class UnknownBatchSizeError(ConfigError):
-    """No batch size is given and the order names none, or a step of it has more samples than the run."""
+    """A batch size must be given: the order names none, or the run has fewer samples than one step."""
 
 
 class OutputExistsError(PileError):

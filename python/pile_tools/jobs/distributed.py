@@ -57,15 +57,16 @@ def make_parts(
         config: Settings of the dataset.
         threads: Threads of each task, and CPUs that it requests from Ray. Ray waits without end for a machine
             that has as many; if there is none at the start, a warning says so.
-        force: Replace parts made from other inputs or settings.
+        force: Replace parts of another job: of other settings, another tokenizer or other shards. A damaged
+            part, and one whose shard has another size now, is made again without it.
         on_progress: Called with the compressed bytes read and the tokens made.
 
     Returns:
         The prefixes of the parts, in order.
 
     Raises:
-        PileError: The worker of a part died in every attempt. Otherwise the first error of a task, as
-            `tokenize.run` raises it.
+        PileError: Another process makes this dataset, no cluster is reached or started, or the worker of a
+            part died in every attempt. Otherwise the first error of a task, as `tokenize.run` raises it.
     """
     parts = [Part(number, len(shards)) for number in range(1, len(shards) + 1)]
     sizes = {part: sum(path.stat().st_size for path in part.of(shards)) for part in parts}
@@ -157,7 +158,7 @@ def _make_part(
             last_report = time.monotonic()
             counter.update.remote(part.number, done, n_tokens)
 
-    # `renews_part`: a part that is damaged, or whose shard has changed since, is made again without `force`.
+    # `renews_part`: a part that is damaged, or whose shard has another size now, is made again without force.
     tokenize.run(
         shards, prefix, config, threads=threads, part=part, renews_part=True, force=force, on_progress=report
     )

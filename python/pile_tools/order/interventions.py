@@ -87,11 +87,12 @@ class ChangedSamples(ABC):
     """Samples of a base order, changed when they are read.
 
     Each inserted text is a document of its own: they follow those of the base, by sample and offset. A
-    replaced token still belongs to its document. Interventions on each other are together one on the lowest
-    order; an inserted text that a later one cuts in two is two documents. In rows of unknown documents the
-    spans of inserted texts have document -1 like all others.
+    replaced token still belongs to its document. Several interventions, each on the result of the one before,
+    act as one on `base`; an inserted text that a later one cuts in two is two documents. In rows of unknown
+    documents all spans have document -1: on disk inserted texts have spans, on a server a row is one span.
 
     Subclasses change the tokens that `_samples` returns in place, as each of its calls returns new arrays.
+    They pickle as the arguments of their constructors, without the cached properties.
     """
 
     def __init__(self, samples: Samples) -> None:
@@ -135,7 +136,8 @@ class ChangedSamples(ABC):
     def _with_inserted(self) -> Samples:
         """The base with the changes of the samples that hold inserted texts, all that `spans` needs.
 
-        `core` would read every sample in which a token may be replaced.
+        `core` would read every sample in which a token may be replaced. For rows on a server it is the base:
+        the core cannot read them, and each row stays one span.
         """
         is_local = isinstance(self.base, TrainingOrder)
         return self._changed_order(self._inserted[:, 0]) if is_local and len(self._inserted) else self.base
@@ -154,9 +156,11 @@ class ChangedSamples(ABC):
             kinds = np.where(old != new, -1, 0)
             first, end = np.searchsorted(self._inserted[:, 0], [some[0], some[-1] + 1])
             for number, (sample, offset, n) in enumerate(self._inserted[first:end].tolist(), first + 1):
+                # In `some`, as `indices` has all samples with inserted texts.
                 kinds[np.searchsorted(some, sample), offset : offset + n] = number
             runs = _runs(kinds)
             changes.append(np.column_stack([some[runs[:, 0]], runs[:, 1:3], runs[:, 3] > 0]))
+            # Row after row, as the runs: each run has its tokens in turn.
             tokens.append(new[kinds != 0])
         return changed_order(base, np.concatenate(changes), np.concatenate(tokens).astype(np.int64))
 
@@ -211,7 +215,7 @@ class ChangedSamples(ABC):
 
     @abstractmethod
     def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
-        """The changed samples at `indices`, which are `tokens` in the base order."""
+        """The changed samples at `indices`, which are `tokens` in `_samples`; may change `tokens` itself."""
 
 
 class ReplacedTokens(ChangedSamples):
@@ -223,7 +227,7 @@ class ReplacedTokens(ChangedSamples):
         super().__init__(samples)
         self._table, self._indices, self.tokenizer = dict(table), indices, tokenizer
         self._starts_in_word, self._ends_in_word = _word_characters(tokenizer)
-        # Larger ids than the tokenizer's are clipped to the last one, which is not replaced.
+        # Ids above the tokenizer's are clipped to the last item, which is no id and is not replaced.
         self._replacement = np.arange(len(self._starts_in_word))
         self._replacement[list(table)] = list(table.values())
 
@@ -232,11 +236,11 @@ class ReplacedTokens(ChangedSamples):
 
     def _may_change(self) -> NDArray[np.int64]:
         first, end = self._indices
-        return np.union1d(super()._may_change(), np.arange(first, min(end, len(self))))
+        return np.union1d(super()._may_change(), np.arange(first, end))
 
     @cached_property
     def _documents(self) -> Documents:
-        """The documents that `_samples` gives spans of."""
+        """The documents that `_samples` gives spans of, those of the base as they are stored."""
         return as_one(self._samples.dataset)
 
     def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
@@ -246,30 +250,45 @@ class ReplacedTokens(ChangedSamples):
         return tokens
 
     def _replaced(self, row: Tokens, index: int) -> Tokens:
-        """The row of sample `index` with its words replaced; a word never crosses two runs of documents."""
+        """The row of sample `index` with its words replaced, in place.
+
+        A word never crosses two runs of known documents. In a row of unknown documents it may cross the ends
+        of inserted texts.
+        """
         known = np.clip(row, 0, len(self._replacement) - 1)
         new = self._replacement[known]
         if np.array_equal(new, known):
             return row
-        # By token: whether its word includes the token before it in its document, and the token after it.
+        # By token: whether its word includes the token before it, and the token after it: at first, in
+        # the row, and below, at the ends of the runs of known documents, in the document.
         joins_before, joins_after = np.zeros((2, len(row)), bool)
         joins_before[1:] = self._ends_in_word[known[:-1]] & self._starts_in_word[known[1:]]
         joins_after[:-1] = joins_before[1:]
         has_inserts = any(index in layer for layer in self._inserts())
+        spans = self._samples.spans(index, 1).tolist()
+        # The tokens after those of the spans are padding.
+        n_tokens = sum(length for _row, _document, _start, length in spans)
         offset = 0
-        for _, document, start, length in self._samples.spans(index, 1).tolist():
+        for _row, document, start, length in spans:
             first, end = offset, offset + length
+            offset = end
+            # The runs of unknown documents do not end words: rows on a server, each one run, give the same.
+            if document < 0:
+                continue
             joins_before[first] = joins_after[end - 1] = False
-            # The neighbors of a run in its document are not beside it in the row where the row or an inserted
-            # text cuts the document. All other runs end with their document, which need not be read.
-            if document >= 0 and (start > 0 or end == len(row) or has_inserts):
+            # The neighbors of a run in its document are not beside it in the row where an end of the sample
+            # or an inserted text cuts the document; a neighbor under an inserted text counts too. Such a
+            # neighbor counts as it is stored, whatever earlier interventions made of it. A padded sample ends
+            # before its padding, perhaps with the first token of the next document. All other runs are whole
+            # documents, which need not be read.
+            if start > 0 or end == n_tokens or has_inserts:
                 whole = np.clip(self._documents[document], 0, len(self._replacement) - 1)
                 if start > 0:
                     joins_before[first] = self._joins(int(whole[start - 1]), int(known[first]))
                 if start + length < len(whole):
                     joins_after[end - 1] = self._joins(int(known[end - 1]), int(whole[start + length]))
-            offset = end
         is_replaced = ~joins_before & ~joins_after & (new != known)
+        is_replaced[n_tokens:] = False
         row[is_replaced] = new[is_replaced]
         return row
 
@@ -280,7 +299,7 @@ class ReplacedTokens(ChangedSamples):
 def _word_characters(tokenizer: Tokenizer) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Whether the text of each id starts, and ends, with a letter, a digit, `_` or a partial character.
 
-    One item more than the largest id has: it is false.
+    Shapes: (n,) bool each, for the ids below n - 1; the last item, which is no id, is false.
     """
     texts: list[str] = []
     n_found = 0
@@ -342,11 +361,12 @@ def replace_tokens(
     Args:
         order: The base order.
         table: Replacements by word. Word and replacement must each be one token, including the space before
-            them: `{" he": " she"}`. A word is replaced where no letter or digit of the same document directly
-            precedes or follows it. In rows whose documents are unknown, only the row itself decides.
+            them: `{" he": " she"}`. A word is replaced where no letter, digit or `_` of the same document
+            directly precedes or follows it. In rows whose documents are unknown, only the row itself decides,
+            with the texts inserted into it.
         steps: The first step and the end, exclusive.
         tokenizer: By default the tokenizer that the dataset's manifest names. A replacement with another one
-            cannot be saved, as it would be read again with that one.
+            cannot be saved: a saved one names no tokenizer, and is opened with that of the dataset.
 
     Raises:
         ConfigError: A word is not one token, a replacement's id cannot be stored, no tokenizer is known, or
@@ -375,6 +395,8 @@ def replace_tokens(
     if steps[0] >= steps[1]:
         raise ConfigError(f"no steps from {steps[0]} to {steps[1]}")
     samples = ReplacedTokens(order.samples, ids, (first, last + size), tokenizer)
+    # A saved intervention counts steps of this size, the order's own here, even if the order is saved with
+    # another one.
     intervention = {"kind": "tokens", "table": dict(table), "steps": list(steps), "batch_size": size}
     return _with_intervention(order, samples, intervention)
 
@@ -427,7 +449,7 @@ def overwritten(order: Order, table: Sequence[Insert]) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class OrderWithIntervention(Order):
-    """An order with an intervention on a base order; it exists in this process only until it is saved."""
+    """An order with an intervention on a base order; one that was saved and opened again has a manifest."""
 
     base: Order | None = None
     intervention: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -482,11 +504,11 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
 
 def _refuse_other_tokenizer(used: Tokenizer, base: Order) -> None:
     """Raises ConfigError if words were replaced with another tokenizer than that of the order's dataset."""
-    # A tokenizer pickles by the content of its file.
+    # Two tokenizers of the same content pickle to the same bytes.
     if pickle.dumps(used) != pickle.dumps(base.tokenizer()):
         raise ConfigError(
-            f"words were replaced with another tokenizer than the dataset's, which would read them again "
-            f"({base.name})"
+            "words were replaced with another tokenizer than the dataset's, "
+            f"with which a saved order is opened ({base.name})"
         )
 
 
@@ -499,8 +521,12 @@ def _with_log(intervention: dict[str, Any], base: Order) -> dict[str, Any]:
 
 
 def applied(order: Order, saved: Values) -> Order:
-    """The order with a saved intervention applied to it. Raises FormatError, ConfigError."""
+    """The order with a saved intervention applied to it, in steps of the intervention's batch size.
+
+    Raises FormatError, ConfigError.
+    """
     kind = saved.text("kind", ("tokens", "inserts"))
+    # Null only for an empty table of inserts on an order without a batch size: it has no steps to count.
     size = saved.optional_count("batch_size")
     order = order if size is None else order.rebatch(batch_size=size)
     if kind == "inserts":

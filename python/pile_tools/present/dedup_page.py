@@ -24,6 +24,9 @@ _MAX_COMPARED = 20_000
 #: Differences shown of a pair.
 _MAX_SHOWN = 12
 
+#: Characters shown of each side of a difference.
+_MAX_DIFFERENCE = 4 * _CONTEXT
+
 _STYLE = """
 .pair { border: 1px solid var(--line); border-radius: 6px; padding: .6rem .9rem; margin: .8rem 0; }
 .pair p { margin: .3rem 0; }
@@ -35,7 +38,7 @@ del { background: #ffd9d6; color: inherit; } ins { background: #d4f4dc; color: i
 
 @dataclass(frozen=True)
 class Pair:
-    """A removed document beside the kept one to which it is charged.
+    """A removed document beside the kept one of which it is a copy.
 
     Attributes:
         about: The size of their cluster and their similarity.
@@ -58,7 +61,8 @@ def page(made: Manifest, title: str, clusters: Sequence[Sequence[str]], pairs: S
     Args:
         made: The manifest of the deduplicated shards.
         title: The heading.
-        clusters: Size, decisions and first member of the largest clusters, as they are shown.
+        clusters: The rows of the table of the largest clusters, as shown: shard and record of the first
+            member, and the numbers of documents, of removed, of kept and of left alone ones.
         pairs: A removed and a kept document of each of the largest clusters that lost one.
     """
     summary, settings = made.summary, made.settings
@@ -68,20 +72,29 @@ def page(made: Manifest, title: str, clusters: Sequence[Sequence[str]], pairs: S
         f"{summary['n_removed_bytes'] / 1e6:,.1f} of {summary['n_text_bytes'] / 1e6:,.1f} MB of text."
     )
     body = [f"<header><h1>{markup(title)}</h1><p>{markup(about)}</p></header>", table(_subsets(made))]
+    if settings.get("unverified"):
+        what = (
+            f"Estimate: the older corpus was not read. {counted(summary['n_estimated'], 'document')} removed "
+            f"for a similarity to older ones that is estimated from signatures of {settings['permutations']} "
+            f"values, and copies of older ones for an equal hash of 128 bits."
+        )
+        body.append(f"<p>{markup(what)}</p>")
     if summary["n_left_alone"]:
         what = (
             f"{counted(summary['n_left_alone'], 'document')} left alone: their clusters have more than "
-            f"{settings['max_cluster']:,} different texts, which is more often a boilerplate that many "
+            f"{settings['max_cluster']:,} documents, which is more often a boilerplate that many "
             f"documents share than copies of one."
         )
         body.append(f"<p>{markup(what)}</p>")
+    # Empty where only exact copies were searched for.
     if summary["histogram"]:
         edges = [i / len(summary["histogram"]) for i in range(len(summary["histogram"]) + 1)]
         chart = Stack(
             "Candidates by similarity", "similarity", "pairs", edges, {"candidates": summary["histogram"]}
         )
+        verified = "verified or estimated" if settings.get("unverified") else "verified"
         caption = (
-            f"All {summary['n_candidates']:,} candidate pairs by their verified similarity; "
+            f"All {summary['n_candidates']:,} candidate pairs by their {verified} similarity; "
             f"{summary['n_verified']:,} reach {settings['threshold']}."
         )
         body.append(figure(chart, markup(caption)))
@@ -113,10 +126,13 @@ def _subsets(made: Manifest) -> Table:
 def _curve(made: Manifest) -> Table:
     bands = made.summary["bands"]
     note = f"With {bands['bands']} bands of {bands['rows']} values of {made.settings['permutations']}."
+    # The curve has a point at each 0.01 from 0.5, so a threshold such as 0.875 or 0.4 gets no row. Similarity
+    # and threshold are each the float nearest to a decimal number, so `==` is exact.
+    threshold = float(made.settings["threshold"])
     rows = [
         [f"{similarity:.2f}", f"{probability:.4f}"]
         for similarity, probability in made.summary["curve"]
-        if round(similarity * 100) % 5 == 0 or f"{similarity:.2f}" == made.settings["threshold"]
+        if round(similarity * 100) % 5 == 0 or similarity == threshold
     ]
     return Table("Probability that a pair is found", ["Similarity", "Probability"], rows, note=note)
 
@@ -132,12 +148,20 @@ def _pair(pair: Pair) -> str:
 def differences(kept: str, removed: str) -> str:
     """Where two texts differ, word by word, as HTML: what only the kept one has is struck out.
 
-    Equal text is shown up to `_CONTEXT` characters before and after a difference. `[…]` stands for the
-    rest; the first and the last equal text have it even if nothing is left out.
+    Equal text is shown up to `_CONTEXT` characters before and after a difference, and each side of a
+    difference up to `_MAX_DIFFERENCE`. `[…]` stands for the rest; the first and the last equal text have it
+    even if nothing is left out. Of texts above `_MAX_COMPARED`, the last difference may come from the cut.
     """
+    is_cut = max(len(kept), len(removed)) > _MAX_COMPARED
     a, b = (re.findall(r"\s+|[^\s]+", text[:_MAX_COMPARED]) for text in (kept, removed))
-    # Spaces match only beside equal words: as half of all items they would make the search slow.
-    matcher = difflib.SequenceMatcher(str.isspace, a, b, autojunk=False)
+    # Spaces match only after equal words: as half of all items, they would make the search slow. If they were
+    # `difflib`'s junk, every match would end after one word, and longer equal texts would not be found.
+    keys_a, keys_b = (
+        [(item, before if item.isspace() else "") for before, item in zip(["", *items], items, strict=False)]
+        for items in (a, b)
+    )
+    # `autojunk` would match the frequent words of a long text only beside other equal items.
+    matcher = difflib.SequenceMatcher(None, keys_a, keys_b, autojunk=False)
     shown, n_shown = [], 0
     steps = matcher.get_opcodes()
     for number, (kind, i, end_i, j, end_j) in enumerate(steps):
@@ -155,10 +179,18 @@ def differences(kept: str, removed: str) -> str:
             shown.append(" and more differences")
             break
         if end_i > i:
-            shown.append(f"<del>{markup_lines(''.join(a[i:end_i])[: 4 * _CONTEXT])}</del>")
+            shown.append(f"<del>{_shortened(''.join(a[i:end_i]))}</del>")
         if end_j > j:
-            shown.append(f"<ins>{markup_lines(''.join(b[j:end_j])[: 4 * _CONTEXT])}</ins>")
+            shown.append(f"<ins>{_shortened(''.join(b[j:end_j]))}</ins>")
     if n_shown == 0:
-        is_whole = max(len(kept), len(removed)) <= _MAX_COMPARED
-        return "The texts are equal." if is_whole else "The texts are equal as far as they are compared."
+        return "The texts are equal as far as they are compared." if is_cut else "The texts are equal."
+    # The texts go on after the last difference. Last equal text has its `[…]` already.
+    if is_cut and steps[-1][0] != "equal" and n_shown <= _MAX_SHOWN:
+        shown.append(" […]")
     return "".join(shown)
+
+
+def _shortened(text: str) -> str:
+    """One side of a difference as HTML, at most `_MAX_DIFFERENCE` characters of it."""
+    rest = " […]" if len(text) > _MAX_DIFFERENCE else ""
+    return markup_lines(text[:_MAX_DIFFERENCE]) + rest

@@ -1,8 +1,8 @@
 """Step folders of a run: they appear whole, and only folders that pile-train wrote are removed.
 
 A folder is filled in the run's scratch folder (see `pile_tools.scratch_folders`), synced, and renamed. To
-remove one, it is first renamed into the scratch folder, so a killed process leaves no half of it. No link is
-followed.
+remove one, it is first renamed into the scratch folder, so a killed process leaves no half of it. The caller
+holds the lock of the scratch folder, which is on the same file system. No link is followed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ def step_folder(parent: Path, step: int) -> Path:
 
 
 def steps_in(parent: Path) -> list[int]:
-    """The steps that have a folder, ascending; none if `parent` does not exist."""
+    """The steps that have a folder, ascending; none if `parent` does not exist.
+
+    A link to a folder counts, so that `check_ours` refuses it.
+    """
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
     return sorted(int(match[1]) for name in names if (match := _STEP.fullmatch(name)))
 
@@ -80,7 +83,8 @@ def refuse_link(path: Path) -> None:
 def check_ours(parent: Path, kind: str, steps: list[int]) -> None:
     """Checks that step folders hold no files but their manifests and those that the manifests list.
 
-    Whether they are of this run and not of another one is known from the run's own folder.
+    That they are of this run is not checked: callers know it from `run.json` in the run's folder. `kind` is
+    that of the manifests: of checkpoints, or of saved training states.
 
     Raises:
         PileError: A folder is a link, has no manifest of this kind and step, or holds a file of someone else.

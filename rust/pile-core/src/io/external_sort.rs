@@ -20,7 +20,8 @@ const FAN_IN: usize = if cfg!(test) { 3 } else { 64 };
 /// Records between two checks for a stop.
 const CHECK_INTERVAL: u64 = 1 << 16;
 
-/// Records that are sorted once all are added. It uses `memory` bytes at most, or space for a few records.
+/// Records that are sorted once all are added. It uses `memory` bytes at most, or space for a few records. Runs are
+/// removed once they are merged; after an error they stay in the folder, which the caller removes.
 pub(crate) struct ExternalSort<T> {
     folder: PathBuf,
     /// Names the runs in the folder.
@@ -46,16 +47,19 @@ impl<T: Pod + Ord> ExternalSort<T> {
 
     /// Adds a record.
     pub(crate) fn push(&mut self, record: T) -> Result<()> {
-        // Two thirds of `memory`, as a growing buffer is in memory one and a half times: the old half and the new buffer.
+        // Two thirds of `memory`: when the buffer grows to its capacity, the old one, of half the size, is in memory too.
         let capacity = (self.memory as usize / 3 * 2 / size_of::<T>()).max(4);
         if self.buffer.len() >= capacity {
             self.spill()?;
         }
         if self.buffer.len() == self.buffer.capacity() {
-            // Doubled, but not beyond the capacity.
-            let n_free = capacity - self.buffer.len();
-            let n_more = self.buffer.len().max(4).min(n_free);
-            self.buffer.reserve_exact(n_more);
+            // Each size is half the next one, up to the capacity. Doubling from a fixed size would end with a smaller
+            // step, in which the old buffer is more than half of the new one.
+            let mut size = capacity;
+            while size / 2 > self.buffer.len().max(3) {
+                size /= 2;
+            }
+            self.buffer.reserve_exact(size - self.buffer.len());
         }
         self.buffer.push(record);
         Ok(())

@@ -102,11 +102,13 @@ pub struct OrderSummary {
     pub tokens_per_epoch: u64,
     /// Documents, each counted once.
     pub n_documents: u64,
-    /// Positions of the samples that GPT-NeoX cannot read and replaces by another sample.
+    /// Positions of the samples that GPT-NeoX cannot read and replaces by another sample. Only
+    /// `pack_until_overflow` has one: its last sample, which no document follows.
     pub replaced_by_gpt_neox: Vec<u64>,
 }
 
 struct BuiltArrays {
+    /// The document, sample and shuffle index.
     arrays: [Numbers; 3],
     n_epochs: Option<u64>,
     has_separate_epoch: bool,
@@ -117,7 +119,7 @@ struct BuiltArrays {
 /// rules ignore it.
 ///
 /// # Errors
-/// No documents, documents outside the dataset, no samples, the errors of the rule, or files that cannot be written.
+/// No documents, documents outside the dataset or without tokens, no samples, the errors of the rule, or files that cannot be written.
 pub fn build(
     lengths: &[i32],
     labels: Option<&dyn TokenSource>,
@@ -132,10 +134,12 @@ pub fn build(
             lengths.len()
         )));
     }
-    // Fails if the range is not within the dataset: the slices of `lengths` below rely on it.
+    // Fails if the range is not within the dataset: the slice of `lengths` below relies on it.
     let tokens_per_epoch = packed::tokens_of(lengths, &documents)?;
     let n_documents = documents.len() as u64;
     let built = arrays(lengths, documents, labels, config, progress)?;
+    // Whole documents are repeated until there are samples enough: only the other rules, which count epochs, can
+    // have none.
     if built.arrays[2].is_empty() {
         let n_tokens = tokens_per_epoch * built.n_epochs.unwrap_or(1);
         return Err(Error::argument(format!(
@@ -268,7 +272,8 @@ fn whole_documents(
 /// The label of a token without loss, PyTorch's default `ignore_index`.
 const MASKED: i64 = -100;
 
-/// Whether the labels of the first `n_tokens` tokens of a document are all masked. The rule says how many tokens count.
+/// Whether the labels of the first `n_tokens` tokens of a document are all masked, as in a document without tokens. The
+/// rules differ in `n_tokens`: `unpacked` leaves out the last label of a sample.
 fn is_masked(labels: &dyn TokenSource, document: u64, n_tokens: u64) -> Result<bool> {
     let length = labels.document_length(document)?.min(n_tokens);
     let span = Span {
