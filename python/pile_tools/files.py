@@ -98,6 +98,14 @@ def is_regular(path: Path) -> bool:
     return False
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the file, which all of its names share; None if there is no file."""
+    with contextlib.suppress(OSError):
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
 def version(path: Path) -> Version | None:
     """What changes if a file is replaced or rewritten; None if there is no file.
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -165,7 +166,7 @@ def make(
         OSError: A file cannot be read or written.
     """
     _refuse_reserved(names)
-    _refuse_own_input(target, request.inputs, names)
+    _refuse_own_input(target, request.kind, request.inputs, names)
     _refuse_scratch(target.folder)
     if is_stream and os.path.lexists(target.manifest) and not force:
         raise OutputExistsError(f"already exists; force replaces it{or_else} ({target.manifest})")
@@ -228,6 +229,7 @@ def write_file(
     force: bool = False,
     is_ours: Callable[[bytes], bool] = lambda head: False,
     or_else: str = "force replaces it",
+    inputs: Iterable[Path] = (),
 ) -> None:
     """Publishes a single file that has no manifest.
 
@@ -238,8 +240,10 @@ def write_file(
             accepts.
         is_ours: Whether an existing file that starts with these bytes, at most 4 KiB, may be replaced.
         or_else: Advice for the message when another file exists.
+        inputs: Files that it is made from, beside those that are mapped.
 
     Raises:
+        ConfigError: The file is one of the inputs, belongs to an artifact, or has the name of a manifest.
         OutputExistsError: Another file exists.
         OSError: A file cannot be written.
     """
@@ -251,6 +255,7 @@ def write_file(
                 with path.open("wb") as stream:
                     stream.write(temporary.read_bytes())
         return
+    _refuse_reserved([path.name])
     _refuse_scratch(path.parent)
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
     with scratch_folders.locked(scratch, "is writing this file"):
@@ -265,6 +270,7 @@ def write_file(
             is_forced = force or (files.is_regular(path) and is_ours(_first_bytes(path)))
             _refuse(path, {}, entry, force=is_forced, or_else=or_else)
             if is_forced:
+                _refuse_input_or_part(path, inputs)
                 temporary.replace(path)
             else:
                 rename_exclusively(temporary, path, entry, or_else)
@@ -273,21 +279,43 @@ def write_file(
             scratch_folders.clear(scratch)
 
 
-def write_page(path: Path, text: str) -> None:
+def write_page(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
     """Publishes a page or picture with `PAGE_MARK` near its start. Only other such files are replaced."""
     write_file(
         path,
         lambda temporary: temporary.write_bytes(text.encode()),
         is_ours=_has_page_mark,
         or_else=_OTHER_NAME,
+        inputs=inputs,
     )
 
 
-def refuse_page(path: Path) -> None:
+def refuse_page(path: Path, inputs: Iterable[Path] = ()) -> None:
     """Raises the error of `write_page` for an existing file, before the page's contents are computed."""
     if not _is_stream(path):
         is_ours = files.is_regular(path) and _has_page_mark(_first_bytes(path))
         _refuse(path, {}, None, force=is_ours, or_else=_OTHER_NAME)
+        _refuse_input_or_part(path, inputs)
+
+
+def _refuse_input_or_part(path: Path, inputs: Iterable[Path]) -> None:
+    """Raises ConfigError for an existing file that is read here, or that a manifest beside it lists."""
+    if not path.is_file():
+        return
+    if _core.is_mapped(path) or files.identity(path) in map(files.identity, inputs):
+        raise ConfigError(f"is one of the inputs; give another output ({path})")
+    for beside in sorted(path.parent.iterdir()):
+        is_manifest = beside.name in (MANIFEST_FILE, ORDER_FILE) or beside.name.endswith(MANIFEST_SUFFIX)
+        if is_manifest and path.name in _outputs(beside):
+            raise ConfigError(f"is a file of another output; give another name ({path}, {beside})")
+
+
+def _outputs(path: Path) -> set[str]:
+    """The names of the outputs that a manifest lists; none if it is damaged, or no manifest of ours."""
+    try:
+        return {entry["path"] for entry in manifest.read(path).outputs}
+    except (PileError, OSError):
+        return set()
 
 
 def _has_page_mark(head: bytes) -> bool:
@@ -456,18 +484,42 @@ def _is_whole(path: Path) -> bool:
     return False
 
 
-def _refuse_own_input(target: Target, inputs: Sequence[Entry], names: Sequence[str]) -> None:
+def _refuse_own_input(target: Target, kind: str, inputs: Sequence[Entry], names: Iterable[str]) -> None:
     """Raises ConfigError if an output would overwrite an input, or if an input is a file of the old artifact.
 
     The files of the old artifact are removed before the manifest is renamed: a job that is killed between
-    could not be run again.
+    could not be run again. An artifact of another kind in whose folder an input is, such as the run whose
+    checkpoints a study scores, is not replaced either.
     """
     sources = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
-    sources = [source for source in sources if source.is_file()]
-    for name in dict.fromkeys([*names, *_owned(target)]):
+    folder = Path(os.path.realpath(target.folder))
+    if target.manifest.name == MANIFEST_FILE and target.manifest.is_file():
+        is_inside = any(Path(os.path.realpath(source)).is_relative_to(folder) for source in sources)
+        if is_inside and (old := _old_kind(target)) not in (None, kind):
+            raise ConfigError(
+                f"an input is in the folder of this {old}; give another output ({target.folder})"
+            )
+    read = {of for source in sources for path in _files_of(source) if (of := files.identity(path))}
+    for name in dict.fromkeys([target.manifest.name, *names, *_owned(target)]):
         path = target.folder / name
-        if path.is_file() and any(path.samefile(source) for source in sources):
+        if path.is_file() and files.identity(path) in read:
             raise ConfigError(f"is one of the inputs; give another output ({path})")
+
+
+def _files_of(source: Path) -> list[Path]:
+    """The files of an input: itself, or those of the tokens at a prefix."""
+    if source.exists():
+        return [source]
+    shards = source.parent.glob(f"{glob.escape(source.name)}-*-of-*.bin")
+    return [Path(f"{source}.bin"), Path(f"{source}.idx"), *shards]
+
+
+def _old_kind(target: Target) -> str | None:
+    """The kind of the artifact that is there, None if there is none or its manifest is damaged."""
+    try:
+        return manifest.read(target.manifest).kind
+    except (PileError, OSError):
+        return None
 
 
 def _refuse_scratch(folder: Path) -> None:
@@ -498,6 +550,8 @@ def _publish(
 
     `before` is the version of the manifest that existed when the job began, None if there was none.
     """
+    # The job may have found more inputs than it was asked for, such as a tokenizer that a manifest names.
+    _refuse_own_input(target, made.kind, made.inputs, [entry["path"] for entry in made.outputs])
     files.make_folders(target.folder)
     entries = [entry for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
     finals = {entry["path"]: target.folder / entry["path"] for entry in entries}

@@ -77,7 +77,7 @@ def command(
     tokens = opened.batch(step, batch_size)
     spans = opened.batch_spans(step, batch_size)
     if npy is not None:
-        _write_npy(npy, tokens[rows], force=force)
+        _write_npy(npy, tokens[rows], force=force, inputs=[tokenizer] if tokenizer else [])
         # The array may be written to /dev/stdout.
         note(f"{npy}: {len(rows):,} x {tokens.shape[1]:,} {tokens.dtype}", err=True)
         return
@@ -104,12 +104,12 @@ def command(
             echo(style(f"  {counted(tokens.shape[1] - offset, 'token')} of padding", dim=True))
 
 
-def _write_npy(path: Path, tokens: Tokens, *, force: bool) -> None:
+def _write_npy(path: Path, tokens: Tokens, *, force: bool, inputs: list[Path]) -> None:
     def fill(temporary: Path) -> None:
         with temporary.open("wb") as file:
             np.save(file, tokens)
 
-    publish.write_file(path, fill, force=force)
+    publish.write_file(path, fill, force=force, inputs=inputs)
 
 
 def _print_head(order: Order, step: int, first: int, n_rows: int, spans: Table) -> None:

@@ -120,7 +120,7 @@ def command(
         how = _How(pairs, checkpoints, batch_size, row_length, tokenizer, threads, force)
         made, is_new = _count(inputs, table, config, how)
         if plot is not None:
-            pages.write(plot, plot_of("terms", inputs[1:], made))
+            pages.write(plot, plot_of("terms", inputs[1:], made), inputs)
         if as_json:
             print_document(options.made(made, is_new=is_new, is_temporary=output is None))
             return

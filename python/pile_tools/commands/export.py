@@ -58,9 +58,9 @@ def command(
     found = re.fullmatch(r"([0-9]+):([0-9]+)", steps)
     if found is None:
         raise ConfigError(f"--steps are A:B, such as 0:10, got {steps!r}")
-    decoder = opened.tokenizer(tokenizer)
+    source = opened.tokenizer_file(tokenizer)
     first, end = int(found[1]), int(found[2])
-    n_records = run(opened, (first, end), output, decoder, force=force)
+    n_records = run(opened, (first, end), output, source.load(), force=force, inputs=[source.path])
     n_steps = end - first
     if as_json:
         print_document({"file": str(output), "n_records": n_records, "n_steps": n_steps})

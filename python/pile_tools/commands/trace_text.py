@@ -96,7 +96,7 @@ def command(
     is_changed = text != written
     note_normalized([written], [0] if is_changed else [], index.tokenizer)
     if output is not None:
-        publish.refuse_page(output)
+        publish.refuse_page(output, [file])
     spans = index.trace(text, min_bytes=min_bytes, max_occurrences=max_occurrences, threads=threads)
     seen: Sequence[_Seen | None]
     seen = [None] * len(spans) if order is None else _seen(index, order, spans, batch_size)
@@ -109,7 +109,7 @@ def command(
         f"{marked.share(text, spans):.1%} of the text" + (", normalized" if is_changed else "")
     )
     if output is not None:
-        publish.write_page(output, marked.page(f"{file}, traced", text, entries, about))
+        publish.write_page(output, marked.page(f"{file}, traced", text, entries, about), [file])
     if as_json:
         print_document(
             {

@@ -142,7 +142,7 @@ def command(
         written = [query for query in queries if isinstance(query, (str, bytes))]
         note_normalized(written, answer.changed, decoder)
     if plot is not None:
-        pages.write(plot, plot_of(order, answer, between, names, (first, end)))
+        pages.write(plot, plot_of(order, answer, between, names, (first, end)), [file] if file else [])
     rule = timeline.RULE + ("; across documents within a row too" if across_documents else "")
     if as_json:
         print_document(_document(opened, answer, between, names) | {"rule": rule, "steps": [first, end]})

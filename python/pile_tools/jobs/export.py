@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -32,7 +32,13 @@ COLUMNS = {
 
 
 def run(
-    order: Order, steps: tuple[int, int], output: Path, tokenizer: Tokenizer, *, force: bool = False
+    order: Order,
+    steps: tuple[int, int],
+    output: Path,
+    tokenizer: Tokenizer,
+    *,
+    force: bool = False,
+    inputs: Iterable[Path] = (),
 ) -> int:
     """Writes a record for each run of a document in the rows of steps [first, end); returns their number.
 
@@ -45,6 +51,7 @@ def run(
         output: The file to write: `.parquet`, or `.csv` with text quoted and null empty.
         tokenizer: Tokenizer that decodes the runs.
         force: Replace an existing file.
+        inputs: Files that are not replaced, beside those of the order: that of the tokenizer.
 
     Raises:
         ConfigError: The steps are out of range, or the suffix is another one.
@@ -63,7 +70,7 @@ def run(
         nonlocal n_records
         n_records = write(temporary, (_records(order, step, tokenizer) for step in range(*steps)))
 
-    publish.write_file(output, fill, force=force)
+    publish.write_file(output, fill, force=force, inputs=inputs)
     return n_records
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.metadata import version
@@ -69,18 +69,23 @@ class Plot:
     tables: Sequence[Table] = field(default=())
 
 
-def write(path: Path, plot: Plot) -> None:
+def write(path: Path, plot: Plot, inputs: Iterable[Path] = ()) -> None:
     """Writes a plot as a page, `.html`, or its first chart as a picture, `.svg`.
 
+    Args:
+        path: The file.
+        plot: What it shows.
+        inputs: Files that the plot was made from and that it may not replace, beside those that are mapped.
+
     Raises:
-        ConfigError: The file has another suffix.
+        ConfigError: The file has another suffix, is one of the inputs or belongs to an artifact.
         OutputExistsError: The file exists and is not from pile-tools.
         OSError: The file cannot be written.
     """
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"a plot is written to a file that ends in .html or .svg ({path})")
     if path.suffix == ".svg":
-        publish.write_page(path, plot.charts[0][0].svg(WIDE, is_picture=True))
+        publish.write_page(path, plot.charts[0][0].svg(WIDE, is_picture=True), inputs)
         return
     body = [
         f"<header><h1>{markup(plot.title)}</h1><p>{markup(plot.about)}</p></header>",
@@ -88,7 +93,7 @@ def write(path: Path, plot: Plot) -> None:
         *map(table, plot.tables),
         f"<footer>Made by pile-tools {markup(version('pile-tools'))}.</footer>",
     ]
-    publish.write_page(path, document(plot.title, "\n".join(body), mark=PAGE_MARK))
+    publish.write_page(path, document(plot.title, "\n".join(body), mark=PAGE_MARK), inputs)
 
 
 def document(title: str, body: str, style: str = "", *, mark: str = "") -> str:

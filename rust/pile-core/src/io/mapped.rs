@@ -75,6 +75,15 @@ pub fn check_mapped() -> Result<()> {
     }
 }
 
+/// Whether the file at a path is mapped by this process, under this name or another one. A file that is not there is not.
+#[must_use]
+pub fn is_mapped(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|found| {
+        let is_it = |of: &AsMapped| (of.device, of.inode) == (found.dev(), found.ino());
+        registry().mapped.values().any(is_it)
+    })
+}
+
 impl Mapped {
     /// Maps a file. An empty file has no map and no bytes.
     ///

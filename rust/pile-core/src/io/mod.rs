@@ -16,7 +16,7 @@ mod threads;
 pub use atomic::{create, remove_if_there, write_atomically};
 pub use checksum::{Checksum, HashingReader, hex};
 pub(crate) use external_sort::{ExternalSort, RecordFile, RecordWriter};
-pub use mapped::{Mapped, check_mapped};
+pub use mapped::{Mapped, check_mapped, is_mapped};
 pub use memory::available_memory;
 pub use prefetch::prefetch;
 pub(crate) use process_failures::out_of_memory;

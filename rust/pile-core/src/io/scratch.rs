@@ -206,6 +206,11 @@ impl Scratch {
         self.files.contains_key(name)
     }
 
+    /// SHA-256 of the finished part of a file, in hexadecimal; `None` if it has none.
+    pub fn sha256(&self, name: &str) -> Option<&str> {
+        self.files.get(name).map(|file| &*file.sha256)
+    }
+
     /// Declares the inputs of the job. If one of them is not a regular file, no run resumes from a state saved
     /// after this, not even from one saved before that input is read.
     pub fn declare_inputs(&mut self, paths: &[PathBuf]) {
