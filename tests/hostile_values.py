@@ -96,6 +96,7 @@ BASES = {
     "dedup exact": ["{in}/shards", "-o", "{out}"],
     "dedup near": ["{in}/shards", "-o", "{out}"],
     "dedup passages": ["{in}/shards", "-o", "{out}"],
+    "dedup signatures": ["{in}/shards", "-o", "{out}"],
     "dedup restore": ["{in}/deduped", "0.jsonl:1"],
     "shard": ["{in}/d/s.bin", "-o", "{out}"],
     "unshard": ["{in}/d", "-o", "{out}"],

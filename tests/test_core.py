@@ -28,6 +28,7 @@ from pile_tools.types import (
     Deduplication,
     NearDuplicates,
     PassageSearch,
+    Sketching,
     TermQuery,
 )
 
@@ -181,6 +182,19 @@ def deduplication(folder: Path) -> Deduplication:
     )
 
 
+def sketching(folder: Path) -> Sketching:
+    return Sketching(
+        shingle="words:5",
+        permutations=64,
+        normalize="none",
+        memory=1 << 20,
+        threads=1,
+        folder=folder,
+        job="job",
+        discard=False,
+    )
+
+
 def contamination_search(folder: Path) -> ContaminationSearch:
     return ContaminationSearch(
         threshold=0.8, max_gap=16, threads=1, folder=folder, job="job", discard=False, lists_bytes=True
@@ -265,6 +279,7 @@ def test_results_have_the_types_of_the_stub(
         "lsh_bands": _core.lsh_bands("0.87", 256),
         "band_probability": _core.band_probability(0.9, 25, 10),
         "find_duplicates": _core.find_duplicates(paths, deduplication(scratch("duplicates"))),
+        "write_signatures": _core.write_signatures(paths, sketching(scratch("signatures"))),
         "shards_contamination": _core.shards_contamination(
             objects["items"], paths, contamination_search(scratch("items in shards"))
         ),
@@ -343,6 +358,7 @@ def test_results_have_the_types_of_the_stub(
         "changed_order": _core.changed_order(order, np.array([[1, 0, 1, 0]]), np.array([5])),
         "order_arithmetic": _core.order_arithmetic(order, encoder, [5, 10], 1),
         "check_mapped": _core.check_mapped(),
+        "is_mapped": _core.is_mapped(folder),
     }
     assert results["build_dataset"]["shards"][0]["bad_records"]["n"] == 1
     called = {name for name, (_, value) in DOCUMENTED.items() if inspect.isroutine(value)}

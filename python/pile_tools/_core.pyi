@@ -32,6 +32,8 @@ from pile_tools.types import (
     PassageSearch,
     PassagesSummary,
     RewriteSummary,
+    SignaturesSummary,
+    Sketching,
     TermQuery,
     Tokens,
     TrainSummary,
@@ -62,6 +64,7 @@ __all__ = [
     "documents_contamination",
     "find_duplicates",
     "find_passages",
+    "is_mapped",
     "label_dataset",
     "lsh_bands",
     "merge_datasets",
@@ -89,6 +92,7 @@ __all__ = [
     "train_tokenizer",
     "weights_by_documents",
     "write_blend",
+    "write_signatures",
 ]
 
 @final
@@ -1392,6 +1396,9 @@ def check_mapped() -> None:
         FormatError: A file became shorter.
     """
 
+def is_mapped(path: AnyPath) -> bool:
+    """Whether this process has mapped the file at a path, under this name or another one: it is an input."""
+
 def report_machine_failures() -> None:
     """Makes the process end with exit code 1 and a message if a mapped file shrinks or memory runs out.
 
@@ -1425,6 +1432,38 @@ def find_duplicates(
         ConfigError: A setting is invalid, or a protected record has no document.
         FormatError: A shard is damaged, changes while it is read, or cannot be read twice.
         OutputExistsError: The scratch folder has work of another job.
+        OSError: A file cannot be read or written.
+    """
+
+def write_signatures(
+    shards: Sequence[AnyPath],
+    sketching: Sketching,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+    max_record: int = ...,
+) -> SignaturesSummary:
+    """Writes the signatures of shards, which `find_duplicates` uses in place of a pass, or resumes the job.
+
+    Two files for each shard: `rows-N`, 40 bytes for each document, and `signatures-N`, 4 bytes for each
+    permutation of each document. They are the same for any number of threads.
+
+    Args:
+        shards: The shards, in reading order.
+        sketching: The settings.
+        on_progress: Called with the compressed bytes read so far.
+        text_field: The field of a record that has its text.
+        skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+        max_record: Number of bytes above which a record is bad.
+
+    Returns:
+        A `SignaturesSummary` of `pile_tools.types`.
+
+    Raises:
+        ConfigError: A setting is invalid.
+        FormatError: A shard is damaged.
+        OutputExistsError: The folder has work of another job.
         OSError: A file cannot be read or written.
     """
 

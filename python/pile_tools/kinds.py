@@ -98,9 +98,17 @@ SETTINGS: Mapping[str, Shape] = {
         "permutations?": _count,
         "max_cluster?": _count,
         "large_clusters?": _flag,
+        "unverified?": _flag,
         **_RECORDS,
     },
     "passages": {"length": _count, "dry_run": _flag, **_RECORDS},
+    "signatures": {
+        "shingle": _text,
+        "permutations": _count,
+        "normalize": _text,
+        "function": _digest,
+        **_RECORDS,
+    },
     "lsh-index": {
         "threshold": _text,
         "permutations": _count,
@@ -175,10 +183,12 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_removed": _count,
         "n_removed_bytes": _count,
         "n_marked": _count,
+        "n_estimated?": _count,
         "n_exact_copies": _count,
         "n_clusters": _count,
         "largest_cluster": _count,
         "n_left_alone": _count,
+        "n_bad_records": _count,
         "bands": _or_null({"bands": _count, "rows": _count}),
         "curve": [_similarity_and_probability],
         "n_candidates": _count,
@@ -196,6 +206,14 @@ SUMMARIES: Mapping[str, Shape] = {
         ],
     },
     "lsh-index": {"n_documents": _count},
+    "signatures": {
+        **_PASSED_OVER,
+        "n_documents": _count,
+        "shards": [
+            {"n_documents": _count, "n_records": _count, "n_text_bytes": _count, "n_bad_records": _count}
+        ],
+        "subsets": [_or_null(_text)],
+    },
     "passages": {
         **_PASSED_OVER,
         "n_documents": _count,

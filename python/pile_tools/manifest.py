@@ -63,9 +63,9 @@ class Request:
     """Kind, settings and inputs of an artifact; equal requests make equal artifacts.
 
     Attributes:
-        kind: `shards`, `deduplicated`, `passages`, `lsh-index`, `contamination`, `tokenizer`, `tokens`,
-            `labels`, `token-shards`, `token-file`, `ngrams`, `terms`, `index`, `order`, `run`, `checkpoint`,
-            `state`, `study` or `report`.
+        kind: `shards`, `deduplicated`, `passages`, `signatures`, `lsh-index`, `contamination`, `tokenizer`,
+            `tokens`, `labels`, `token-shards`, `token-file`, `ngrams`, `terms`, `index`, `order`, `run`,
+            `checkpoint`, `state`, `study` or `report`.
         settings: The settings that change the output, JSON-ready.
         inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`.
     """
@@ -78,6 +78,18 @@ class Request:
     def digest(self) -> str:
         """SHA-256 of kind, settings and inputs, in hexadecimal."""
         return fingerprint({"kind": self.kind, "settings": self.settings, "inputs": self.inputs})
+
+    @property
+    def job(self) -> str:
+        """The digest without the sizes of files that have no checksum: names the work of a killed command.
+
+        The core compares the shards of that work with their checksums, and starts again if one has changed.
+        """
+        inputs = [
+            {key: value for key, value in entry.items() if key != "bytes" or "sha256" in entry}
+            for entry in self.inputs
+        ]
+        return fingerprint({"kind": self.kind, "settings": self.settings, "inputs": inputs})
 
 
 @dataclass(frozen=True)

@@ -454,6 +454,9 @@ class Deduplication:
         folder: Folder of the files from which an interrupted job resumes.
         job: Digest of the job's settings. Only unfinished files of the same job are resumed.
         discard: Whether unfinished files of another job may be removed.
+        stored: Signatures that are used in place of reading their shards for the first time.
+        estimates_older: Whether the texts of the older shards are not read, all of which have stored
+            signatures: similarities to their documents are estimated.
     """
 
     n_older: int = 0
@@ -470,6 +473,87 @@ class Deduplication:
     folder: Path
     job: str
     discard: bool
+    stored: list[StoredSignatures] = field(default_factory=list)
+    estimates_older: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredShard:
+    """A shard with stored signatures.
+
+    Attributes:
+        index: Index of the shard among those of the job.
+        number: Number of the shard among those of the folder.
+        n_documents: Number of documents, empty ones included.
+        bytes: Size of the shard.
+        sha256: Checksum of the shard.
+        n_records: Number of records.
+        n_text_bytes: Decompressed bytes of the records.
+        rows_sha256: Checksum of `rows-N`.
+        signatures_sha256: Checksum of `signatures-N`.
+    """
+
+    index: int
+    number: int
+    n_documents: int
+    bytes: int
+    sha256: str
+    n_records: int
+    n_text_bytes: int
+    rows_sha256: str
+    signatures_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredSignatures:
+    """Signatures in a folder that are used in place of reading shards.
+
+    Attributes:
+        folder: The folder.
+        subsets: Names of the subsets, by their number; None for documents without one.
+        shards: The shards that they are used for.
+    """
+
+    folder: Path
+    subsets: list[str | None]
+    shards: list[StoredShard]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sketching:
+    """How the core makes the signatures of shards.
+
+    Attributes:
+        shingle: `words:N` or `chars:N`.
+        permutations: Length of the signatures.
+        normalize: What is done to texts first: `none`, `whitespace` or `case`.
+        memory: Bytes of memory for the shingles of one document.
+        threads: Number of threads; the files do not depend on it.
+        folder: The folder for the files, from which an interrupted job resumes.
+        job: Digest of the job's settings. Only unfinished files of the same job are resumed.
+        discard: Whether unfinished files of another job may be removed.
+    """
+
+    shingle: str
+    permutations: int
+    normalize: str
+    memory: int
+    threads: int
+    folder: Path
+    job: str
+    discard: bool
+
+
+class SignaturesFile(TypedDict):
+    """A file with the rows or the signatures of a shard.
+
+    Attributes:
+        name: Its name in the folder.
+        sha256: Its checksum.
+    """
+
+    name: str
+    sha256: str
 
 
 class DuplicateRows(TypedDict):
@@ -484,7 +568,8 @@ class DuplicateRows(TypedDict):
         decision: 0 if it is kept, 1 if it is removed, 2 if it is kept because its cluster is too large.
         kept_copy: The kept document to which a removed one is charged; otherwise the document itself.
         similarity: The verified similarity to the kept copy.
-        kind: 1 if its text is that of the kept copy, 2 if its shingles are similar, 0 if it is not removed.
+        kind: 1 if its text is that of the kept copy, 2 if its shingles are similar, 3 if its signature is
+            similar to that of an older document whose text was not read, 0 if it is not removed.
     """
 
     document: NDArray[np.uint32]
@@ -524,6 +609,22 @@ class SketchedShard(ShardSummary):
     n_documents: int
     n_lone_surrogates: int
     bad_records: BadRecords
+
+
+class SignaturesSummary(TypedDict):
+    """The signatures that were written.
+
+    Attributes:
+        n_resumed_shards: Number of shards that an earlier, interrupted run read.
+        shards: The shards, in order.
+        subsets: Names of the subsets, by their number; None for documents without one.
+        files: Two for each shard, in order: rows and signatures.
+    """
+
+    n_resumed_shards: int
+    shards: list[SketchedShard]
+    subsets: list[str | None]
+    files: list[SignaturesFile]
 
 
 class SubsetDuplicates(TypedDict):

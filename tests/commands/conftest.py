@@ -37,7 +37,8 @@ lr = 0.01
 CALLS = [
     "pile-tools sample {LONG}/sample --megabytes 0.1 --shards 1",
     "pile-tools dedup exact shards -o {LONG}/exact --normalize case --dry-run",
-    "pile-tools dedup near shards -o {LONG}/near --threshold 0.5 --permutations 64",
+    "pile-tools dedup near shards -o {LONG}/near --threshold 0.5 --permutations 64 --keep-signatures",
+    "pile-tools dedup signatures shards -o {LONG}/sigs --permutations 64 --part 1/2",
     "pile-tools dedup passages shards -o {LONG}/cut --length 40",
     "pile-tools dedup restore {LONG}/near 00-{LONG}.jsonl.zst:5",
     "pile-tools train-tokenizer shards -o tokenizer.json --vocab-size 300",

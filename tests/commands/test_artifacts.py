@@ -60,6 +60,7 @@ MORE = {
     "dedup exact": ["-o", "out/x"],
     "dedup near": ["-o", "out/x"],
     "dedup passages": ["-o", "out/x"],
+    "dedup signatures": ["-o", "out/x"],
     "shard": ["-o", "out/x"],
     "unshard": ["-o", "out/x.bin"],
     "show": ["5"],

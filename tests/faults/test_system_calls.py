@@ -30,6 +30,11 @@ COMMANDS = {
     "sample": "sample out/s --megabytes 0.02 --shards 2",
     "dedup exact": "dedup exact ../in/shards -o out/d --threads 1",
     "dedup near": "dedup near ../in/shards -o out/d --threads 1 --threshold 0.5 --permutations 16",
+    "dedup signatures": "dedup signatures ../in/shards -o out/s --threads 1 --permutations 16",
+    "dedup near --signatures": "dedup signatures ../in/shards -o out/s --threads 1 --permutations 16 && "
+    "dedup near ../in/shards -o out/d --threads 1 --threshold 0.5 --permutations 16 --signatures out/s",
+    "dedup near --keep-signatures": "dedup near ../in/shards -o out/d --threads 1 --permutations 16 "
+    "--keep-signatures",
     "dedup passages": "dedup passages ../in/shards -o out/d --threads 1 --length 32",
     "dedup --mark": "dedup exact ../in/shards -o out/d --threads 1 --mark",
     "dedup --force": "dedup exact ../in/shards -o out/d --threads 1 --mark && "

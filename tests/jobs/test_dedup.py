@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
@@ -391,6 +392,18 @@ def test_differences_at_the_ends_of_a_text_have_a_context() -> None:
     assert differences(kept, kept + " new") == " […] one two three<ins> new</ins>"
 
 
+def test_differences_keep_the_longest_equal_text() -> None:
+    assert differences("the A B C D", "A B C D the") == "<del>the </del>A B C D<ins> the</ins>"
+    # Matches of one word each would make this cubic in the number of words.
+    assert "<ins>b </ins>" in differences("a " * 500, "a " * 250 + "b " + "a " * 250)
+
+
+def test_differences_mark_what_is_not_shown() -> None:
+    assert differences("one", "z" * 481 + " one") == f"<ins>{'z' * 480} […]</ins>one […] "
+    words = " ".join(map(str, range(5000)))
+    assert differences(words, "new " + words).endswith("</ins> […]")
+
+
 def test_python_and_the_command_give_the_same(
     cli: Run, planted: tuple[Path, list[str]], tmp_path: Path
 ) -> None:
@@ -428,3 +441,135 @@ def test_from_the_command_line(cli: Run, planted: tuple[Path, list[str]], tmp_pa
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(ConfigError, match="is not SHARD:RECORD"):
         rewriting.read_protected(write(tmp_path / "p", ["x"]), find_shards([shards]))
+
+
+def test_a_record_of_a_changed_shard_is_not_restored(cli: Run, tmp_path: Path) -> None:
+    shard = write(tmp_path / "s" / "0.jsonl", ["a", "a", "other"])
+    assert cli("dedup", "exact", tmp_path / "s", "-o", tmp_path / "out").returncode == 0
+    assert json.loads(cli("dedup", "restore", tmp_path / "out", "0.jsonl:1").stdout)["text"] == "a"
+    for changed in (["a", "other"], ["b", "a", "other"]):
+        write(shard, changed)
+        done = cli("dedup", "restore", tmp_path / "out", "0.jsonl:1")
+        assert done.returncode == 1
+        assert "changed since" in done.stderr
+
+
+def test_bad_records_are_left_where_they_are_and_counted(cli: Run, tmp_path: Path) -> None:
+    shard = tmp_path / "s" / "0.jsonl"
+    shard.parent.mkdir()
+    data = '{"text": "a"}\n\n{bad\n{"text": 5}\n{"text": "b"}\n'
+    shard.write_text(data)
+    for job in ("exact", "near", "passages"):
+        output = tmp_path / job
+        done = cli("dedup", job, tmp_path / "s", "-o", output, "--on-bad-record", "skip")
+        assert done.returncode == 0, done.stderr
+        assert "3 bad records left where they are" in done.stdout
+        assert manifest.read(output / "manifest.json").summary["n_bad_records"] == 3
+        assert (output / "0.jsonl").read_text() == data
+
+
+def test_containment_is_said_to_be_of_candidates_only(cli: Run, tmp_path: Path) -> None:
+    write(tmp_path / "s" / "0.jsonl", [" ".join(f"w{i}" for i in range(n)) for n in (200, 50)])
+    done = cli("dedup", "near", tmp_path / "s", "-o", tmp_path / "out", "--verify", "containment")
+    assert "of Jaccard similarity 0.87" in done.stdout
+    assert "excerpts of much longer texts are missed" in done.stdout
+
+
+class Stop(Exception):
+    """Stops a job."""
+
+
+@pytest.mark.parametrize("grows", [True, False])
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8, 0.95])
+def test_a_stopped_job_starts_again_if_a_shard_has_changed(tmp_path: Path, share: float, grows: bool) -> None:
+    """Also in the last pass, where a shard that stays as it was may have lost what it was a copy of."""
+    texts = [" ".join(f"w{i}x{j}" for j in range(40)) for i in range(200)]
+    for shard in range(4):
+        write(tmp_path / "s" / f"{shard}.jsonl", [f"s{shard} {text}" for text in texts])
+    n_bytes = sum(path.stat().st_size for path in (tmp_path / "s").iterdir())
+
+    def stop(n: int) -> None:
+        if n >= 3 * share * n_bytes:
+            raise Stop
+
+    config = DedupConfig(near=NearConfig(threshold="0.8"))
+    with pytest.raises(Stop):
+        run(tmp_path / "s", tmp_path / "out", config, threads=1, on_progress=stop)
+    # The documents of the first shard are copied by all others. Now they are unlike them.
+    first = tmp_path / "s" / "0.jsonl"
+    data = first.read_text().replace("w", "v")
+    first.write_text(data + data.splitlines(keepends=True)[0] if grows else data)
+    run(tmp_path / "s", tmp_path / "out", config)
+    run(tmp_path / "s", tmp_path / "fresh", config)
+    names = sorted(path.name for path in (tmp_path / "fresh").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "out").iterdir())
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+def test_names_that_are_not_utf_8_or_have_line_ends(cli: Run, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"f\xff")
+    text = " ".join(f"w{i}" for i in range(60))
+    for name in (os.fsdecode(b"\xff.jsonl"), "new\nline.jsonl"):
+        write(folder / name, [text, f"{text} more"])
+    for job in ("exact", "near", "passages"):
+        output = tmp_path / job
+        done = cli("dedup", job, folder, "-o", output, "--report", tmp_path / f"{job}.html")
+        assert done.returncode == 0, done.stderr
+        assert len(list(output.glob("*.jsonl"))) == 2
+    for row in members(tmp_path / "near"):
+        back = cli("dedup", "restore", tmp_path / "near", f"{row['shard']}:{row['record']}")
+        assert back.returncode == 0, back.stderr
+    items = write(tmp_path / "items.jsonl", [])
+    items.write_text(json.dumps({"question": text}) + "\n")
+    done = cli("contamination", items, folder, "-o", tmp_path / "found", "--purify", "documents")
+    assert done.returncode == 0, done.stderr
+
+
+def test_too_few_permutations_are_said(cli: Run, tmp_path: Path) -> None:
+    write(tmp_path / "s" / "0.jsonl", ["a b c d e f", "g h i j k l"])
+    low = ("--threshold", "0.015", "--permutations", "16")
+    done = cli("dedup", "near", tmp_path / "s", "-o", tmp_path / "out", *low)
+    assert "with probability 0.215" in done.stdout
+    assert "too few --permutations" in done.stderr
+
+
+def test_python_refuses_what_the_command_refuses(tmp_path: Path) -> None:
+    write(tmp_path / "0.jsonl", ["a"])
+    with pytest.raises(PileError, match="no shards"):
+        pile_tools.dedup([], tmp_path / "out")
+    for threads in (0, 1025, 10**9):
+        with pytest.raises(ConfigError, match="threads must be"):
+            pile_tools.dedup(tmp_path, tmp_path / "out", threads=threads)
+
+
+def test_protected_records_are_named_as_tables_name_them(cli: Run, tmp_path: Path) -> None:
+    write(tmp_path / "s" / "0.jsonl", ["x", "x"])
+    for name in ("../s/0.jsonl:1", "./s/0.jsonl:1", "0.jsonl:1", f"{tmp_path}/s/0.jsonl:1"):
+        (tmp_path / "p").write_text(name + "\n")
+        output = tmp_path / f"out{name.replace('/', '_')}"
+        done = cli("dedup", "exact", "s", "-o", output, "--protect", "p", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert [row["decision"] for row in members(output)] == ["removed", "kept"]
+
+
+def test_the_output_is_not_among_older_shards(tmp_path: Path) -> None:
+    write(tmp_path / "s" / "0.jsonl", ["x"])
+    write(tmp_path / "old" / "1.jsonl", ["x"])
+    for output in (tmp_path / "old", tmp_path / "old" / "new"):
+        with pytest.raises(ConfigError, match="folder of the older shards"):
+            run(tmp_path / "s", output, DedupConfig(), against=tmp_path / "old")
+
+
+def test_marks_count_nothing_as_removed(tmp_path: Path) -> None:
+    write(tmp_path / "s" / "0.jsonl", ["x"] * 5)
+    summary = run(tmp_path / "s", tmp_path / "out", DedupConfig(mark=True)).summary
+    assert summary["n_marked"] == 5
+    assert [subset["n_removed"] for subset in summary["subsets"]] == [0]
+
+
+def test_a_preferred_subset_without_documents_is_said(cli: Run, tmp_path: Path) -> None:
+    write(tmp_path / "s" / "0.jsonl", ["a", "a"], ["Wiki", "Web"])
+    done = cli("dedup", "exact", tmp_path / "s", "-o", tmp_path / "out", "--prefer", "subset:Web,Wikipeida")
+    assert done.returncode == 0, done.stderr
+    assert "warning: no document is of the preferred subset Wikipeida" in done.stderr

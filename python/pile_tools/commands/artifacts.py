@@ -102,6 +102,7 @@ def recognized(path: Path, *, parses_json: bool = True) -> Found | None:
 
 def _folder(path: Path) -> Found | None:
     for name in (ORDER_FILE, MANIFEST_FILE, RUN_FILE):
+        # The artifact is being made or replaced, or that was interrupted: what is here may be of several.
         if os.path.lexists(Target.of(path / name).scratch / scratch_folders.MARKER):
             return None
         if (path / name).is_file() and (found := _by_manifest(path / name, path)):
@@ -142,6 +143,7 @@ def _file(path: Path) -> Found | None:
     prefix = datasets.prefix_named(path)
     if prefix is not None and datasets.with_suffix(prefix, ".idx").exists():
         return Found("dataset", f"a file of the dataset {prefix}", {"dataset": prefix, "token file": path})
+    # Rows are in training order: one of their files is taken as an order too.
     if path.suffix == ".bin":
         return Found("rows", "a token file", {"rows": path.parent, "order": path, "token file": path})
     if path.name.endswith("_idx.npy"):
@@ -219,6 +221,7 @@ def _inputs(found: Manifest) -> dict[str, Path]:
     ):
         if (entry := found.input(role)) is not None:
             path = manifest.input_path(found, entry)
+            # An order or a run is an input by its manifest, and is given as its folder.
             path = path.parent if path.name in (ORDER_FILE, MANIFEST_FILE) else path
             if kind != "dataset" or datasets.with_suffix(path, ".idx").exists():
                 paths[kind] = path

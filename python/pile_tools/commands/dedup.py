@@ -11,6 +11,7 @@ SECTIONS = {
         "exact": "pile_tools.commands.dedup_exact",
         "near": "pile_tools.commands.dedup_near",
         "passages": "pile_tools.commands.dedup_passages",
+        "signatures": "pile_tools.commands.dedup_signatures",
         "restore": "pile_tools.commands.dedup_restore",
     }
 }
@@ -25,5 +26,6 @@ def command() -> None:
       pile-tools dedup near shards/ -o deduped/ --report deduped.html
       pile-tools dedup exact shards/ -o deduped/ --normalize whitespace
       pile-tools dedup passages deduped/ -o cut/
+      pile-tools dedup signatures shards/ -o sigs/ --part 1/4
       pile-tools dedup restore deduped/ 04.jsonl.zst:52
     """

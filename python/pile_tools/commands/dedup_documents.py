@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from pile_tools import _core
 from pile_tools.commands import artifacts, dedups, options
-from pile_tools.jobs import dedup, rewriting
+from pile_tools.jobs import dedup, rewriting, signatures
 from pile_tools.jobs.dedup import DedupConfig
-from pile_tools.manifest import Manifest
+from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.terminal import counted, fit, note
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -34,13 +36,64 @@ def against(command: _Command) -> _Command:
     )(command)
 
 
+@dataclass(frozen=True)
+class Signatures:
+    """The options about signatures.
+
+    Attributes:
+        folders: Those that are used.
+        keeps: Whether those of the new shards are stored.
+        unverified: Whether similarities to older documents are estimated from theirs.
+    """
+
+    folders: tuple[Path, ...] = ()
+    keeps: bool = False
+    unverified: bool = False
+
+
 def run(
-    shards: tuple[Path, ...], output: Path, config: DedupConfig, how: dedups.How, against: Path | None
+    shards: tuple[Path, ...],
+    output: Path,
+    config: DedupConfig,
+    how: dedups.How,
+    against: Path | None,
+    of: Signatures | None = None,
 ) -> None:
     """Runs the job and prints what was removed."""
-    n_older_bytes = 0 if against is None else options.size_of(artifacts.find_shards((against,))) or 0
-    job = functools.partial(dedup.run, config=config, against=against)
-    dedups.run(shards, output, job, how, costs=_COSTS, n_older_bytes=n_older_bytes, page=_page, show=_show)
+    of = of or Signatures()
+    if of.unverified and against is None:
+        raise click.UsageError("--unverified is for similarities to the documents of --against OLD")
+    if of.keeps and how.dry_run:
+        raise click.UsageError("--keep-signatures and --dry-run exclude each other")
+    job = functools.partial(
+        dedup.run,
+        config=config,
+        against=against,
+        unverified=of.unverified,
+        stored=of.folders,
+        keep_signatures=of.keeps,
+    )
+    dedups.run(
+        shards,
+        output,
+        job,
+        how,
+        costs=_COSTS,
+        n_older_bytes=_older_bytes(against),
+        keeps_signatures=of.keeps,
+        page=_page,
+        show=_show,
+    )
+
+
+def _older_bytes(against: Path | None) -> int:
+    """The bytes of the older shards, which need not be there if they have signatures."""
+    if against is None:
+        return 0
+    folder = against / signatures.BESIDE
+    if (folder / MANIFEST_FILE).is_file():
+        return sum(entry["bytes"] for entry in signatures.entries_of(signatures.read(folder)))
+    return options.size_of(artifacts.find_shards((against,))) or 0
 
 
 def _page(made: Manifest, title: str) -> str:
@@ -60,7 +113,7 @@ def _page(made: Manifest, title: str) -> str:
             rewriting.text_of(made, of.removed),
         )
         for of in clusters[:_N_COMPARED]
-        if of.removed is not None and of.kept is not None
+        if of.removed is not None and of.kept is not None and rewriting.is_here(made, of.kept)
     ]
     return dedup_page.page(made, title, rows, pairs)
 
@@ -69,12 +122,22 @@ def _show(made: Manifest) -> None:
     summary = made.summary
     if bands := summary["bands"]:
         at = float(made.settings["threshold"])
-        chance = next((p for s, p in summary["curve"] if s >= at), 1.0)
+        chance = _core.band_probability(at, bands["bands"], bands["rows"])
+        similar = "verified or estimated" if made.settings.get("unverified") else "verified"
         note(
-            f"{bands['bands']} bands of {bands['rows']} values find a pair at {at:g} with probability "
-            f"{chance:.3f}: {counted(summary['n_candidates'], 'candidate pair')}, "
-            f"{summary['n_verified']:,} verified"
+            f"{bands['bands']} bands of {bands['rows']} values find a pair of Jaccard similarity {at:g} with "
+            f"probability {chance:.3f}: {counted(summary['n_candidates'], 'candidate pair')}, "
+            f"{summary['n_verified']:,} {similar}"
         )
+        if chance < 0.999:
+            note("warning: too few --permutations for this threshold; many pairs are missed", err=True)
+        if made.settings["verify"] == "containment":
+            note("containment is verified of these candidates only: excerpts of much longer texts are missed")
+    prefer = made.settings["prefer"]
+    names = {subset["name"] for subset in summary["subsets"]}
+    for name in prefer.removeprefix("subset:").split(",") if prefer.startswith("subset:") else ():
+        if name not in names:
+            note(f"warning: no document is of the preferred subset {name or 'without a name'}", err=True)
     note(f"{'removed':>12}  {'documents':>12}  {'share':>7}  {'MB of text':>12}  subset")
     for subset in [*summary["subsets"], {**summary, "name": "in all"}]:
         share = subset["n_removed"] / max(subset["n_documents"], 1)
@@ -87,6 +150,10 @@ def _show(made: Manifest) -> None:
         if subset["n_removed"] > dedups.MUCH * subset["n_documents"]:
             name = subset["name"] or "no subset"
             note(f"warning: more than half of {name} is removed; look at its clusters first", err=True)
+    if made.settings.get("unverified"):
+        n = counted(summary["n_estimated"], "document")
+        note(f"estimate: {n} removed for an unverified similarity to older ones,")
+        note("  and copies of older ones for an equal hash of 128 bits")
     clusters = counted(summary["n_clusters"], "cluster")
     note(f"{clusters} of copies, the largest of {counted(summary['largest_cluster'], 'document')}")
     if summary["n_left_alone"]:

@@ -17,6 +17,23 @@ from pile_tools.read.shards import RecordConfig
 @config_options(NearConfig)
 @config_options(DedupConfig)
 @dedup_documents.against
+@click.option(
+    "--unverified",
+    is_flag=True,
+    help="Do not read OLD's shards: estimate similarities from OLD/signatures/.",
+)
+@click.option(
+    "--keep-signatures",
+    is_flag=True,
+    help="Store the signatures of the new shards in OUT/signatures/, for --against OUT.",
+)
+@click.option(
+    "--signatures",
+    type=options.PATH,
+    multiple=True,
+    metavar="SIGS",
+    help="Use the signatures that `dedup signatures` wrote of SHARDS; repeat it for more folders.",
+)
 @dedups.how
 @config_options(RecordConfig)
 @options.reports
@@ -34,6 +51,9 @@ def command(
     prefer: str,
     mark: bool,
     against: Path | None,
+    unverified: bool,
+    keep_signatures: bool,
+    signatures: tuple[Path, ...],
     protect: Path | None,
     dry_run: bool,
     report: Path | None,
@@ -60,6 +80,7 @@ def command(
       pile-tools dedup near shards/ -o deduped/ --protect shards/canaries.json
       pile-tools dedup near shards/ -o marked/ --mark
       pile-tools dedup near 2026/ -o new/ --against deduped/
+      pile-tools dedup near shards/ -o deduped/ --signatures sigs.parts/
     """
     near = NearConfig(
         threshold=threshold,
@@ -77,4 +98,5 @@ def command(
         config,
         dedups.How(protect, dry_run, report, memory, threads, as_json=as_json, force=force),
         against,
+        dedup_documents.Signatures(signatures, keeps=keep_signatures, unverified=unverified),
     )

@@ -17,7 +17,7 @@ from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
 from pile_tools.read.shards import BESIDE_SHARDS
 from pile_tools.sizes import parse_size
-from pile_tools.terminal import note
+from pile_tools.terminal import counted, note
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -49,6 +49,11 @@ class How:
     threads: int
     as_json: bool
     force: bool
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files among them that are read."""
+        return [] if self.protect is None else [self.protect]
 
 
 def shards_to_folder(command: _Command) -> _Command:
@@ -96,6 +101,7 @@ def run(
     *,
     costs: Costs,
     n_older_bytes: int = 0,
+    keeps_signatures: bool = False,
     page: Callable[[Manifest, str], str],
     show: Callable[[Manifest], None],
 ) -> None:
@@ -108,6 +114,7 @@ def run(
         how: Its other options.
         costs: What the job is expected to need, which is printed first.
         n_older_bytes: Bytes of older shards, which are read but not written.
+        keeps_signatures: Whether the new shards are read once more for their signatures.
         page: The page of `--report`, from the manifest and a title.
         show: Prints the figures of the manifest.
     """
@@ -115,7 +122,7 @@ def run(
     n_bytes = options.size_of(found) or 0
     started = time.monotonic()
     # The shards are read to compare texts, to verify candidates, and to write them again.
-    total = 2 * (n_bytes + n_older_bytes) + (0 if how.dry_run else n_bytes)
+    total = 2 * (n_bytes + n_older_bytes) + (0 if how.dry_run else n_bytes) + keeps_signatures * n_bytes
     with Bar("deduplicating", total) as bar:
         made, is_new = job(
             found,
@@ -129,10 +136,14 @@ def run(
             on_progress=bar.update,
         )
     if how.report is not None:
-        publish.write_page(how.report, page(made, f"Deduplicated shards: {output.name or output}"))
+        publish.write_page(
+            how.report, page(made, f"Deduplicated shards: {output.name or output}"), how.inputs
+        )
     if options.is_reported(made, output, is_new=is_new, as_json=how.as_json):
         return
     show(made)
+    if n := made.summary["n_bad_records"]:
+        note(f"{counted(n, 'bad record')} left where they are, compared with nothing")
     tables = [entry["path"] for entry in made.outputs if entry.get("role") in BESIDE_SHARDS]
     note(f"{output}: the list is {tables[0]}, in {time.monotonic() - started:.1f} s")
     options.print_passed_over(made)

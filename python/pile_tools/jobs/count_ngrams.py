@@ -213,12 +213,8 @@ def count_words(
     passed_over = shards_summary(shards, output.parent)
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
-        # The sizes of shards are not part of the job: a changed shard that an interrupted run had not read
-        # does not matter, and the core compares those it had read, and then starts again. A stream cannot be
-        # read again, so a job with one never resumes.
-        unsized = [{k: v for k, v in entry.items() if k != "bytes"} for entry in inputs]
-        job = Request(request.kind, request.settings, unsized).digest
-        job = uuid.uuid4().hex if is_stream else job
+        # A stream cannot be read again, so a job with one never resumes.
+        job = uuid.uuid4().hex if is_stream else request.job
         counting = _counting(config, folder, job, memory, threads, force)
         counted = _core.count_word_ngrams(
             shards,

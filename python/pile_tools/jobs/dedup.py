@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,28 +21,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core, files, manifest, publish, scratch_folders
-from pile_tools.config import Settings
-from pile_tools.errors import ConfigError
-from pile_tools.jobs import rewriting
+from pile_tools.config import Settings, fingerprint
+from pile_tools.errors import ConfigError, PileError, PileWarning
+from pile_tools.jobs import rewriting, signatures
 from pile_tools.jobs.rewriting import CLUSTERS_FILE
-from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
+from pile_tools.jobs.signatures import SignaturesConfig
+from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.publish import Built, Target
-from pile_tools.read.shards import RecordConfig, checked_entries, entries, find_shards
+from pile_tools.read.shards import (
+    OLDER,
+    RecordConfig,
+    checked_entries,
+    entries,
+    find_shards,
+)
 from pile_tools.read.shards import summary as shards_summary
 from pile_tools.sizes import parse_size
-from pile_tools.types import AnyPath, Deduplication, DuplicateRows, NearDuplicates, OnProgress
+from pile_tools.terminal import counted
+from pile_tools.types import (
+    AnyPath,
+    Deduplication,
+    DuplicateRows,
+    NearDuplicates,
+    OnProgress,
+    StoredSignatures,
+)
 
 #: What became of a member of a cluster, and how its kept copy was found, by the core's numbers.
 DECISIONS = ("kept", "removed", "left alone")
-KINDS = (None, "exact", "near")
+KINDS = (None, "exact", "near", "estimate")
+
+#: Most threads of a job, as of the commands.
+MAX_THREADS = 1024
 
 #: The key of a mark in the `meta` of a record.
 MARK = "dedup"
 
-#: Maximum permutations of a signature, which takes 4 bytes for each.
-MAX_PERMUTATIONS = 1024
-
-_SHINGLE = re.compile(r"(words|chars):([1-9][0-9]?)")
 _THRESHOLD = re.compile(r"0\.[0-9]{1,4}|1(\.0{1,4})?")
 _RECORD = re.compile(r"(.+):([0-9]{1,18})")
 _SUBSETS = "subset:"
@@ -58,13 +73,7 @@ class NearConfig:
             "metavar": "J",
         },
     )
-    shingle: str = field(
-        default="words:5",
-        metadata={
-            "help": "What is compared: the sets of N consecutive words, or of N characters.",
-            "metavar": "words:N|chars:N",
-        },
-    )
+    shingle: str = field(default="words:5", metadata=signatures.SHINGLE)
     verify: str = field(
         default="jaccard",
         metadata={
@@ -72,9 +81,7 @@ class NearConfig:
             "metavar": "jaccard|containment",
         },
     )
-    permutations: int = field(
-        default=256, metadata={"help": "Values in a signature; more find pairs with fewer candidates."}
-    )
+    permutations: int = field(default=256, metadata=signatures.PERMUTATIONS)
     max_cluster: int = field(
         default=10_000,
         metadata={"help": "Larger clusters are reported and left alone, unless --large-clusters is given."},
@@ -86,12 +93,10 @@ class NearConfig:
             raise ConfigError(
                 f"threshold must be above 0 and at most 1, with at most 4 digits, got {self.threshold}"
             )
-        if not _SHINGLE.fullmatch(self.shingle):
-            raise ConfigError(f"shingle must be words:N or chars:N with N from 1 to 99, got {self.shingle}")
+        signatures.check_shingle(self.shingle)
         if self.verify not in ("jaccard", "containment"):
             raise ConfigError(f"verify must be jaccard or containment, got {self.verify}")
-        if not 16 <= self.permutations <= MAX_PERMUTATIONS:
-            raise ConfigError(f"permutations must be from 16 to {MAX_PERMUTATIONS}, got {self.permutations}")
+        signatures.check_permutations(self.permutations)
         if self.max_cluster < 2:
             raise ConfigError(f"max-cluster must be at least 2, got {self.max_cluster}")
 
@@ -104,13 +109,7 @@ class DedupConfig:
         near: Near duplicates too; None for exact copies only.
     """
 
-    normalize: str = field(
-        default="none",
-        metadata={
-            "help": "Compare texts as they are, with white space made equal, or with case folded too.",
-            "metavar": "none|whitespace|case",
-        },
-    )
+    normalize: str = field(default="none", metadata=signatures.NORMALIZE)
     prefer: str = field(
         default="first",
         metadata={
@@ -126,8 +125,7 @@ class DedupConfig:
     records: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
-        if self.normalize not in ("none", "whitespace", "case"):
-            raise ConfigError(f"normalize must be none, whitespace or case, got {self.normalize}")
+        signatures.check_normalize(self.normalize)
         if self.prefer not in ("first", "longest") and not self.subsets:
             raise ConfigError(f"prefer must be first, longest or subset:A,B, got {self.prefer}")
 
@@ -144,6 +142,18 @@ class DedupConfig:
         copies = {"normalize": self.normalize, "prefer": self.prefer, "mark": self.mark}
         return {"method": "near" if self.near else "exact", **copies, **near, **self.records.settings}
 
+    @property
+    def signatures(self) -> SignaturesConfig | None:
+        """What stored signatures must be made of to be used; None for exact copies only."""
+        if self.near is None:
+            return None
+        return SignaturesConfig(
+            shingle=self.near.shingle,
+            permutations=self.near.permutations,
+            normalize=self.normalize,
+            records=self.records,
+        )
+
 
 def run(
     shards: Sequence[Path],
@@ -151,6 +161,9 @@ def run(
     config: DedupConfig,
     *,
     against: Path | None = None,
+    unverified: bool = False,
+    stored: Sequence[Path] = (),
+    keep_signatures: bool = False,
     protect: Path | None = None,
     dry_run: bool = False,
     memory: int,
@@ -166,7 +179,15 @@ def run(
         output: The folder of the new shards.
         config: What counts as a copy, and which copy stays.
         against: A folder of older shards: documents that are copies of theirs are removed too, whatever is
-            preferred, and none of theirs is.
+            preferred, and none of theirs is. If it has a folder of signatures of these shards and settings,
+            they are used in place of a pass over the shards.
+        unverified: Do not read the older shards, which need not be there: similarities to their documents are
+            estimated from signatures, and copies have the same hash.
+        stored: Folders with the signatures of all shards, which are used in place of a pass over these. The
+            output is the same, so its manifest does not list them.
+        keep_signatures: Store the signatures of the new shards in the folder `signatures` of the output,
+            which takes another pass over these. They are an artifact of their own, so that they describe the
+            new shards as the signatures of any others do, and an output that has none can get them later.
         protect: A file that lists documents that stay: see `rewriting.read_protected`.
         dry_run: Write the table of clusters and the manifest, but no shards.
         memory: Bytes for sorting; what does not fit goes through files beside the output.
@@ -176,33 +197,50 @@ def run(
         on_progress: Called with the bytes read: up to twice those of the shards, and once more to write them.
 
     Raises:
-        ConfigError: A shard is a stream, the protected documents are not of these shards, or an older shard
-            is one of them.
+        ConfigError: A shard is a stream, the protected documents are not of these shards, an older shard
+            is one of them, or there are signatures for a search for exact copies only.
+        PileError: The signatures are of other settings or shards, or not of all of them; or older shards are
+            not there, and `unverified` is off.
         OutputExistsError: The output was made from other inputs or settings and `force` is off.
         FormatError: A shard is damaged or changes while it is read; the message names shard and record.
         OSError: A file cannot be read or written.
     """
     rewriting.check_before(shards, output)
+    if config.near is None and (stored or keep_signatures or unverified):
+        raise ConfigError("signatures are for near duplicates; exact copies are found without them")
+    if keep_signatures and dry_run:
+        raise ConfigError("a dry run writes no shards, so there are no signatures of them to keep")
     target = Target.of(output / MANIFEST_FILE)
     names = rewriting.output_names(shards)
-    older = [] if against is None else rewriting.older_shards(against, shards)
+    if against is not None:
+        rewriting.refuse_within(against, output)
+    older_used = _Older.of(against, shards, config, unverified=unverified)
+    older = older_used.shards
     every = [*older, *shards]
     protected, protected_entries = rewriting.protected_documents(protect, shards, output)
-    older_entries, shard_entries = rewriting.older_entries(older, output), entries(shards, output)
+    older_entries, shard_entries = older_used.entries(output), entries(shards, output)
     inputs = [*older_entries, *shard_entries, *protected_entries]
-    request = Request("deduplicated", {**config.settings, "dry_run": dry_run}, inputs)
-    n_bytes, n_older_bytes = (
-        sum(entry["bytes"] for entry in found) for found in (shard_entries, older_entries)
-    )
+    estimates = {"unverified": True} if unverified else {}
+    request = Request("deduplicated", {**config.settings, "dry_run": dry_run, **estimates}, inputs)
+    n_bytes, n_older_bytes = sum(entry["bytes"] for entry in shard_entries), older_used.n_bytes
 
     def build(folder: Path) -> Built:
-        on_plan(2 if dry_run else 3, n_bytes + n_older_bytes)
+        used = _Used.of(shards, config, stored).after(older_used.used(config))
+        n_read_bytes = n_bytes if unverified else n_bytes + n_older_bytes
+        on_plan((2 if dry_run else 3) - bool(stored) + keep_signatures, n_read_bytes)
         how = _deduplication(
             config, protected, scratch_folders.inner(folder, "duplicates"), request, memory, threads, force
         )
         rows, found = _core.find_duplicates(
             every,
-            dataclasses.replace(how, n_older=len(older), protected=_after(protected.records, len(older))),
+            dataclasses.replace(
+                how,
+                n_older=len(older),
+                protected=_after(protected.records, len(older)),
+                stored=used.stored,
+                estimates_older=unverified,
+                job=used.job(request),
+            ),
             on_progress,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
@@ -215,7 +253,7 @@ def run(
                 shards,
                 folder,
                 request,
-                [shard["sha256"] for shard in found["shards"][len(older) :]],
+                [shard["sha256"] for shard in found["shards"]],
                 config.records,
                 threads=threads,
                 force=force,
@@ -225,15 +263,19 @@ def run(
         write_clusters(folder / CLUSTERS_FILE, rows, every, output)
         left_out = {"shards", "n_resumed_shards"}
         totals = {name: value for name, value in found.items() if name not in left_out}
+        totals["n_bad_records"] = sum(shard["bad_records"]["n"] for shard in found["shards"][len(older) :])
         n_marked = int((rows["shard"] >= len(older)).sum()) if config.mark else 0
         summary = {**totals, "n_marked": n_marked}
+        if unverified:
+            summary["n_estimated"] = int((rows["kind"] == KINDS.index("estimate")).sum())
         if config.mark:
-            summary |= {"n_removed": 0, "n_removed_bytes": 0}
+            none = {"n_removed": 0, "n_removed_bytes": 0}
+            summary |= {**none, "subsets": [subset | none for subset in found["subsets"]]}
         roles = dict.fromkeys(sha256, "shard") | {CLUSTERS_FILE: "clusters"}
         checked_inputs = checked_entries(inputs, found["shards"])
         return Built(list(roles), summary | shards_summary(shards, output), checked_inputs, roles, sha256)
 
-    return publish.make(
+    made, is_new = publish.make(
         target,
         request,
         build,
@@ -242,6 +284,19 @@ def run(
         resumes=True,
         or_else=", another folder keeps both",
     )
+    if keep_signatures and config.signatures is not None:
+        n_before = 2 * (n_bytes + n_older_bytes) + n_bytes if is_new else 0
+        signatures.run(
+            [made.folder / entry["path"] for entry in made.outputs if entry.get("role") == "shard"],
+            output / signatures.BESIDE,
+            config.signatures,
+            memory=memory,
+            threads=threads,
+            # Those of shards that were replaced now are no longer of use.
+            force=force or is_new,
+            on_progress=None if on_progress is None else lambda n: on_progress(n_before + n),
+        )
+    return made, is_new
 
 
 def dedup(
@@ -259,6 +314,9 @@ def dedup(
     prefer: str = "first",
     mark: bool = False,
     against: AnyPath | None = None,
+    unverified: bool = False,
+    signatures: Iterable[AnyPath] = (),
+    keep_signatures: bool = False,
     protect: AnyPath | None = None,
     dry_run: bool = False,
     text_field: str = "text",
@@ -289,10 +347,13 @@ def dedup(
         prefer: The copy that stays: `first`, `longest` or `subset:A,B`.
         mark: Remove nothing, and put cluster and size into the `meta` of each member.
         against: A folder of older shards, copies of whose documents are removed too.
+        unverified: Estimate similarities to older documents from the signatures in that folder.
+        signatures: Folders with the signatures of the shards, which `pile-tools dedup signatures` wrote.
+        keep_signatures: Store the signatures of the new shards in the output.
         protect: A file that lists documents that stay.
         dry_run: Write no shards.
         text_field: Key of a record, or column of a parquet file, that holds the text.
-        on_bad_record: `error` stops at a bad record; `skip` leaves it where it is.
+        on_bad_record: `error` stops at a bad record; `skip` leaves it where it is and counts it.
         max_record: Maximum bytes of a record, a number or a size such as `1GiB`; a longer record is bad.
         memory: Bytes for sorting, a number or a size.
         threads: By default one for each processor. They do not change the output.
@@ -306,6 +367,10 @@ def dedup(
         PileError: There are no shards; or as `run`.
     """
     paths = [shards] if isinstance(shards, str | os.PathLike) else list(shards)
+    if not paths:
+        raise PileError("no shards are given")
+    if threads is not None and not 1 <= threads <= MAX_THREADS:
+        raise ConfigError(f"threads must be from 1 to {MAX_THREADS:,}, got {threads}")
     similar = NearConfig(
         threshold=str(threshold),
         shingle=shingle,
@@ -326,6 +391,9 @@ def dedup(
         Path(output),
         config,
         against=None if against is None else Path(against),
+        unverified=unverified,
+        stored=[Path(path) for path in signatures],
+        keep_signatures=keep_signatures,
         protect=None if protect is None else Path(protect),
         dry_run=dry_run,
         memory=parse_size(str(memory)),
@@ -365,9 +433,134 @@ def _deduplication(
         memory=memory,
         threads=threads,
         folder=folder,
-        job=request.digest,
+        job=request.job,
         discard=force,
     )
+
+
+@dataclass(frozen=True)
+class _Used:
+    """The signatures that a job uses, and the manifests that describe them.
+
+    Attributes:
+        n_shards: Number of shards that the signatures are of, or of which there are none.
+    """
+
+    n_shards: int
+    manifests: list[Manifest] = field(default_factory=list)
+    stored: list[StoredSignatures] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, shards: Sequence[Path], config: DedupConfig, folders: Sequence[Path]) -> _Used:
+        """The signatures of all shards; nothing without folders. Raises as `signatures.of_shards`."""
+        if not folders or config.signatures is None:
+            return cls(len(shards))
+        found = signatures.find(folders)
+        return cls(len(shards), found, signatures.of_shards(found, shards, config.signatures.settings))
+
+    def after(self, older: _Used) -> _Used:
+        """The signatures of a job over older shards and these."""
+        moved = [
+            dataclasses.replace(
+                of,
+                shards=[
+                    dataclasses.replace(shard, index=shard.index + older.n_shards) for shard in of.shards
+                ],
+            )
+            for of in self.stored
+        ]
+        n_shards = older.n_shards + self.n_shards
+        return _Used(n_shards, [*older.manifests, *self.manifests], [*older.stored, *moved])
+
+    def job(self, request: Request) -> str:
+        """The name of the job, whose unfinished files depend on the signatures."""
+        if not self.manifests:
+            return request.job
+        return fingerprint({"request": request.job, "signatures": [of.sha256 for of in self.manifests]})
+
+
+@dataclass(frozen=True)
+class _Older:
+    """The shards of an older corpus.
+
+    Attributes:
+        shards: The shards.
+        folder: The folder of their signatures, if there is one.
+        estimated: The manifest of the signatures, if these are all that is read.
+    """
+
+    shards: list[Path] = field(default_factory=list)
+    folder: Path | None = None
+    estimated: Manifest | None = None
+
+    @classmethod
+    def of(
+        cls, against: Path | None, shards: Sequence[Path], config: DedupConfig, *, unverified: bool
+    ) -> _Older:
+        """The older corpus in the folder `against`; nothing without a folder. Raises as `run`."""
+        if against is None:
+            if unverified:
+                raise ConfigError("only similarities to an older corpus are estimated, and none is given")
+            return cls()
+        folder = against / signatures.BESIDE
+        if not (folder / MANIFEST_FILE).is_file():
+            if unverified:
+                raise PileError(f"has no signatures, from which similarities are estimated ({folder})")
+            return cls(rewriting.older_shards(against, shards))
+        if not unverified:
+            _refuse_absent(folder)
+            return cls(rewriting.older_shards(against, shards), folder)
+        if config.near is not None and config.near.verify != "jaccard":
+            raise ConfigError(f"signatures estimate the Jaccard similarity, not the {config.near.verify}")
+        found = signatures.read(folder)
+        if config.signatures and (how := signatures.difference(found, config.signatures.settings)):
+            raise PileError(f"{how}, and nothing else can be compared ({found.path})")
+        older = signatures.shards_of(found)
+        rewriting.refuse_common(older, shards)
+        return cls(older, folder, found)
+
+    def entries(self, folder: Path) -> list[Entry]:
+        """The shards, or what is read in their place, as inputs of a manifest in `folder`."""
+        if self.estimated is None:
+            return rewriting.older_entries(self.shards, folder)
+        # Without sizes: the shards need not be there, nor as they were.
+        older = [{"role": OLDER, "path": manifest.relative(path, folder)} for path in self.shards]
+        return [self.estimated.entry(folder, role="signatures"), *older]
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of the shards."""
+        if self.estimated is None:
+            return sum(path.stat().st_size for path in self.shards)
+        return sum(entry["bytes"] for entry in signatures.entries_of(self.estimated))
+
+    def used(self, config: DedupConfig) -> _Used:
+        """The signatures of the shards. Warns if there are some that cannot be used."""
+        n = len(self.shards)
+        if self.estimated is not None:
+            return _Used(n, [self.estimated], [signatures.stored(self.estimated, {i: i for i in range(n)})])
+        if self.folder is None or config.signatures is None:
+            return _Used(n)
+        try:
+            found = [signatures.read(self.folder)]
+            stored = signatures.of_shards(found, self.shards, config.signatures.settings)
+        except PileError as err:
+            warnings.warn(
+                f"the older shards are read, as their signatures do not fit: {err}", PileWarning, stacklevel=2
+            )
+            return _Used(n)
+        return _Used(n, found, stored)
+
+
+def _refuse_absent(folder: Path) -> None:
+    """Raises PileError if a shard that has signatures is not there."""
+    found = signatures.shards_of(signatures.read(folder))
+    absent = [path for path in found if not path.exists()]
+    if absent:
+        raise PileError(
+            f"{len(absent):,} of {counted(len(found), 'older shard')} are not here, only their signatures; "
+            f"unverified estimates similarities from these ({absent[0]})"
+        )
 
 
 def _after(records: list[tuple[int, int]], n_older: int) -> list[tuple[int, int]]:
@@ -396,7 +589,7 @@ def write_clusters(path: Path, rows: DuplicateRows, shards: Sequence[Path], fold
     Columns: `shard` (the path of the old shard from `folder`) and `record`; `cluster`, the number of its
     first document in reading order, and `cluster_size`; `decision`: `kept`, `removed` or `left alone`; for a
     removed document `kept_shard`, `kept_record`, the verified `similarity` to that document, and `kind`:
-    `exact` or `near`.
+    `exact` or `near`, or `estimate` for a similarity of signatures.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -406,7 +599,7 @@ def write_clusters(path: Path, rows: DuplicateRows, shards: Sequence[Path], fold
     # The kept copy is a member of the same cluster.
     kept = np.searchsorted(rows["document"], column["kept_copy"])
     hidden = column["decision"] != DECISIONS.index("removed")
-    names = pa.array([manifest.relative(shard, folder) for shard in shards], pa.string())
+    names = pa.array(rewriting.table_names(shards, folder), pa.string())
 
     def named(numbers: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> pa.Array:
         return pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int32), mask=mask), names)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, files, manifest, publish, scratch_folders
+from pile_tools import _core, files, publish, scratch_folders
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.jobs import rewriting
@@ -104,7 +104,7 @@ def run(
             memory=memory,
             threads=threads,
             folder=scratch_folders.inner(folder, "search"),
-            job=request.digest,
+            job=request.job,
             discard=force,
         )
         rows, found = _core.find_passages(
@@ -154,7 +154,7 @@ def _write_table(path: Path, rows: PassageRows, shards: Sequence[Path], folder: 
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = pa.array([manifest.relative(shard, folder) for shard in shards], pa.string())
+    names = pa.array(rewriting.table_names(shards, folder), pa.string())
     shard = pa.dictionary(pa.int32(), pa.string())
     columns = {"shard": shard, "record": pa.int64(), "start": pa.int64(), "end": pa.int64()}
     columns |= {"copy_shard": shard, "copy_record": pa.int64(), "copy_start": pa.int64()}

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pile_tools import _core, checked, manifest, scratch_folders
-from pile_tools.errors import ConfigError
+from pile_tools.config import fingerprint
+from pile_tools.errors import ConfigError, FormatError
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream, refuse_output_within
 from pile_tools.read.texts import read_lines
@@ -28,7 +29,11 @@ MATCHES_FILE, ITEMS_FILE, CLEAN_FILE = "contamination.parquet", "items.parquet",
 #: Names of files beside new shards, which no shard takes.
 _TAKEN = {CLUSTERS_FILE, PASSAGES_FILE, MATCHES_FILE, ITEMS_FILE, CLEAN_FILE, MANIFEST_FILE}
 
-_RECORD = re.compile(r"(.+):([0-9]{1,18})")
+#: A name may have line ends.
+_RECORD = re.compile(r"(.+):([0-9]{1,18})", re.DOTALL)
+
+#: The start of a relative path that says from where it is.
+_BEFORE = re.compile(r"\A(\.{1,2}/+)+")
 
 #: Kinds of the manifests of shards that were written again.
 _KINDS = ("deduplicated", "passages")
@@ -64,13 +69,25 @@ def check_before(shards: Sequence[Path], output: Path) -> None:
 def output_names(shards: Sequence[Path]) -> list[str]:
     """The names of the new shards: those of the old ones, if these are unique, keep their order and are free.
 
-    Otherwise they are numbered, since a folder of shards is read in the order of its names.
+    Otherwise they are numbered, since a folder of shards is read in the order of its names. What is not UTF-8
+    in a name becomes U+FFFD.
     """
-    names = [path.name for path in shards]
+    names = [table_name(path.name) for path in shards]
     are_free = not _TAKEN & set(names)
-    if are_free and all(a.encode() < b.encode() for a, b in itertools.pairwise(names)):
+    is_unchanged = names == [path.name for path in shards]
+    if is_unchanged and are_free and all(a.encode() < b.encode() for a, b in itertools.pairwise(names)):
         return names
     return [f"{number:06}-{name}" for number, name in enumerate(names)]
+
+
+def table_names(shards: Sequence[Path], folder: Path) -> list[str]:
+    """The paths of shards from a folder, as a table in it names them."""
+    return [table_name(manifest.relative(shard, folder)) for shard in shards]
+
+
+def table_name(path: str) -> str:
+    """A path as a table names it: what is not UTF-8 becomes U+FFFD."""
+    return os.fsencode(path).decode(errors="replace")
 
 
 def older_shards(folder: Path, shards: Sequence[Path]) -> list[Path]:
@@ -81,11 +98,22 @@ def older_shards(folder: Path, shards: Sequence[Path]) -> list[Path]:
         PileError: There are none.
     """
     older = list(find_shards([folder]))
+    refuse_common(older, shards)
+    return older
+
+
+def refuse_within(older: Path, output: Path) -> None:
+    """Raises ConfigError for an output in the folder of an older corpus, where it would be read as such."""
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(older)):
+        raise ConfigError(f"the output is in the folder of the older shards; give another folder ({output})")
+
+
+def refuse_common(older: Sequence[Path], shards: Sequence[Path]) -> None:
+    """Raises ConfigError for a shard that is one of an older corpus too."""
     names = {os.path.realpath(path) for path in shards}
     for path in older:
         if os.path.realpath(path) in names:
             raise ConfigError(f"the older corpus and the shards have this shard in common ({path})")
-    return older
 
 
 def older_entries(older: Sequence[Path], folder: Path) -> list[Entry]:
@@ -132,9 +160,18 @@ def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
 
 
 def _shard_number(name: str, shards: Sequence[Path]) -> int:
-    """The number of the shard whose path is `name` or ends with it. Raises ConfigError if not exactly one."""
-    paths = [str(path) for path in shards]
-    return paths.index(shard_named(paths, name))
+    """The number of the shard whose path is `name` or ends with it. Raises ConfigError if not exactly one.
+
+    An absolute path may be spelled as it likes. The `..` before a path, as tables beside new shards write it
+    from their folder, are left out.
+    """
+    if name.startswith("/"):
+        paths = [os.path.realpath(path) for path in shards]
+        name = os.path.realpath(name)
+    else:
+        paths = [str(path) for path in shards]
+        name = _BEFORE.sub("", name)
+    return paths.index(shard_named(paths, name, "the given"))
 
 
 def write_shards(
@@ -155,7 +192,8 @@ def write_shards(
         shards: The shards.
         folder: The scratch folder.
         request: What the job makes.
-        sha256: The checksum that each shard must still have.
+        sha256: The checksums of all shards that were read, older ones first. Those of `shards` must not have
+            changed, and what changes in one shard depends on all.
         records: How records are read.
         threads: Threads; each writes a shard.
         force: Whether finished shards of another job are discarded.
@@ -166,7 +204,8 @@ def write_shards(
         FormatError: A shard is damaged or was changed.
         OSError: A file cannot be read or written.
     """
-    new_shards = scratch_folders.inner(folder, "shards")
+    # Shards that a killed job has written are of use only if the others were the same then.
+    new_shards = scratch_folders.inner(folder, f"shards-{fingerprint(list(sha256))[:16]}")
     names = output_names(shards)
     # Those that a killed job has moved already. The core compares them with their checksums.
     for name in names:
@@ -178,11 +217,11 @@ def write_shards(
         shards,
         names,
         new_shards,
-        request.digest,
+        request.job,
         threads,
         force,
         on_progress,
-        sha256=list(sha256),
+        sha256=list(sha256)[len(sha256) - len(shards) :],
         text_field=records.text_field,
         max_record=records.max_record_bytes,
         **changes,
@@ -197,7 +236,8 @@ def write_shards(
 
 def text_of(made: Manifest, name: str) -> str:
     """The text of a record of the shards from which `made` was made. Takes and raises as `restored`."""
-    return _read(made, name)[1]
+    _, path, record = _found(made, name)
+    return _read(made, path, record)[1]
 
 
 def restored(output: Path, name: str) -> bytes:
@@ -215,16 +255,30 @@ def restored(output: Path, name: str) -> bytes:
     made = manifest.read(output / MANIFEST_FILE)
     if made.kind not in _KINDS:
         raise ConfigError(f"{made.kind}, not the output of pile-tools dedup ({output})")
-    return _read(made, name)[0]
+    entry, path, record = _found(made, name)
+    # Another record may have this number in a shard that was changed.
+    n_bytes, sha256 = checked.sha256(path)
+    if (n_bytes, sha256) != (entry["bytes"], entry["sha256"]):
+        raise FormatError(f"changed since {output} was made from it, so its records may be others ({path})")
+    return _read(made, path, record)[0]
 
 
-def _read(made: Manifest, name: str) -> tuple[bytes, str]:
+def is_here(made: Manifest, name: str) -> bool:
+    """Whether the shard of a record is there, which an older one need not be. Takes as `restored`."""
+    return _found(made, name)[1].is_file()
+
+
+def _found(made: Manifest, name: str) -> tuple[Entry, Path, int]:
+    """The entry and the path of the shard that SHARD:RECORD names, and the record."""
     match = _RECORD.fullmatch(name)
     if match is None:
         raise ConfigError(f"expected SHARD:RECORD, such as 04.jsonl.zst:52, got {name!r}")
     inputs = [entry for entry in made.inputs if entry["role"] in ("shard", OLDER)]
     shards = [manifest.input_path(made, entry) for entry in inputs]
-    named = [entry["path"] for entry in inputs]
+    named = [table_name(entry["path"]) for entry in inputs]
     number = named.index(match[1]) if match[1] in named else _shard_number(match[1], shards)
-    text_field = str(made.settings["text_field"])
-    return _core.read_record(shards[number], int(match[2]), text_field=text_field)
+    return inputs[number], shards[number], int(match[2])
+
+
+def _read(made: Manifest, path: Path, record: int) -> tuple[bytes, str]:
+    return _core.read_record(path, record, text_field=str(made.settings["text_field"]))

@@ -30,6 +30,9 @@ _SHARD = re.compile(r"\.(parquet|(jsonl|ndjson|json|txt)(\.(zst|zstd|gz))?)\Z", 
 #: The path that names standard input.
 STANDARD_INPUT = Path("-")
 
+#: Kind of the manifest in a folder of signatures, which may be in a folder of shards.
+SIGNATURES = "signatures"
+
 #: Role of the shards of an older corpus, which are read as shards are, but not written again.
 OLDER = "older"
 
@@ -75,7 +78,7 @@ class RecordConfig:
     on_bad_record: str = field(
         default="error",
         metadata={
-            "help": "error: stop at a bad record; skip: leave it out, count and list it.",
+            "help": "error: stop at a bad record; skip: pass over it and count it.",
             "metavar": "error|skip",
         },
     )
@@ -336,6 +339,8 @@ class _Finder:
                     self._add_file(path, source)
                 elif path.name.endswith(SCRATCH_SUFFIX):
                     self.ignored[path] = "a folder in which a job works"
+                elif _is_of_signatures(path):
+                    self.ignored[path] = "a folder of signatures"
                 elif path.is_symlink():
                     self._folders.append((path, source))
                 else:
@@ -354,6 +359,16 @@ class _Finder:
         else:
             self.found.add(path)
             self._matched.add(source)
+
+
+def _is_of_signatures(folder: Path) -> bool:
+    """Whether the manifest of a folder says that it holds signatures, which are no shards."""
+    if not (folder / MANIFEST_FILE).is_file():
+        return False
+    try:
+        return manifest.read(folder / MANIFEST_FILE).kind == SIGNATURES
+    except (PileError, OSError):
+        return False
 
 
 def _is_folder(path: Path) -> bool:

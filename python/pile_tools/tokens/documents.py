@@ -47,14 +47,17 @@ def find(dataset: TokenDataset, name: str) -> list[int]:
     return documents
 
 
-def shard_named(shards: list[str], name: str) -> str:
-    """The path in `shards` that is `name` or ends with it. Raises ConfigError if there is not exactly one."""
+def shard_named(shards: list[str], name: str, whose: str = "the dataset's") -> str:
+    """The path in `shards` that is `name` or ends with it. Raises ConfigError if there is not exactly one.
+
+    `whose` shards they are is said in the message.
+    """
     if name in shards:
         return name
     found = sorted({path for path in shards if path.endswith("/" + name)})
     if not found:
         some = ", ".join(shards[:3]) + (", ..." if len(shards) > 3 else "")
-        raise ConfigError(f"no shard {name!r} among the dataset's {len(shards)}: {some}")
+        raise ConfigError(f"no shard {name!r} among {whose} {len(shards)}: {some}")
     if len(found) > 1:
         raise ConfigError(f"{name!r} is ambiguous: {' or '.join(found[:2])}; give more of the path")
     return found[0]

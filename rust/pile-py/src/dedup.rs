@@ -6,9 +6,9 @@ use numpy::{IntoPyArray, PyArray2, PyArrayMethods};
 use pile_core::{
     dedup::{
         self, Bands, DedupConfig, NearConfig, Normalization, Preference, RecordNumber, Shingle,
-        TextSketcher, Threshold, Verification,
+        SignaturesConfig, TextSketcher, Threshold, Verification,
     },
-    read::DEFAULT_MAX_RECORD,
+    read::{DEFAULT_MAX_RECORD, ShardSummary},
 };
 use pyo3::{prelude::*, pybacked::PyBackedStr, types::PyDict};
 
@@ -30,6 +30,66 @@ pub struct Deduplication {
     protected_texts: Vec<String>,
     max_cluster: u64,
     large_clusters: bool,
+    memory: u64,
+    threads: usize,
+    folder: PathBuf,
+    job: String,
+    discard: bool,
+    stored: Vec<StoredSignatures>,
+    estimates_older: bool,
+}
+
+/// Signatures that are used in place of reading shards: `StoredSignatures` of `types.py`.
+#[derive(FromPyObject)]
+pub struct StoredSignatures {
+    folder: PathBuf,
+    subsets: Vec<Option<String>>,
+    shards: Vec<StoredShard>,
+}
+
+/// A shard of them: `StoredShard` of `types.py`.
+#[derive(FromPyObject)]
+pub struct StoredShard {
+    index: usize,
+    number: usize,
+    n_documents: u64,
+    bytes: u64,
+    sha256: String,
+    n_records: u64,
+    n_text_bytes: u64,
+    rows_sha256: String,
+    signatures_sha256: String,
+}
+
+impl From<StoredSignatures> for dedup::StoredSignatures {
+    fn from(stored: StoredSignatures) -> Self {
+        let shard = |shard: StoredShard| dedup::StoredShard {
+            index: shard.index,
+            number: shard.number,
+            n_documents: shard.n_documents,
+            summary: ShardSummary {
+                bytes: shard.bytes,
+                sha256: shard.sha256,
+                n_records: shard.n_records,
+                n_text_bytes: shard.n_text_bytes,
+            },
+            rows_sha256: shard.rows_sha256,
+            signatures_sha256: shard.signatures_sha256,
+        };
+        Self {
+            folder: stored.folder,
+            subsets: stored.subsets,
+            shards: stored.shards.into_iter().map(shard).collect(),
+        }
+    }
+}
+
+/// What signatures are made of: `Sketching` of `types.py`.
+#[derive(FromPyObject)]
+pub struct Sketching {
+    shingle: String,
+    permutations: usize,
+    normalize: String,
     memory: u64,
     threads: usize,
     folder: PathBuf,
@@ -113,6 +173,8 @@ pub fn find_duplicates<'py>(
         folder: deduplication.folder,
         job: deduplication.job,
         discard: deduplication.discard,
+        stored: deduplication.stored.into_iter().map(Into::into).collect(),
+        estimates_older: deduplication.estimates_older,
     };
     let found = watch(py, on_progress, |progress| {
         dedup::find_duplicates(&config, progress)
@@ -128,6 +190,60 @@ pub fn find_duplicates<'py>(
     rows.set_item("similarity", found.rows.similarity.into_pyarray(py))?;
     rows.set_item("kind", found.rows.kind.into_pyarray(py))?;
     Ok((rows, to_python(py, &found.summary)?))
+}
+
+/// Writes the signatures of shards, which `find_duplicates` uses in place of a pass, or resumes the job.
+///
+/// Two files for each shard: `rows-N`, 40 bytes for each document, and `signatures-N`, 4 bytes for each
+/// permutation of each document. They are the same for any number of threads.
+///
+/// Args:
+///     shards: The shards, in reading order.
+///     sketching: The settings.
+///     on_progress: Called with the compressed bytes read so far.
+///     text_field: The field of a record that has its text.
+///     skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
+///     max_record: Number of bytes above which a record is bad.
+///
+/// Returns:
+///     A `SignaturesSummary` of `pile_tools.types`.
+///
+/// Raises:
+///     ConfigError: A setting is invalid.
+///     FormatError: A shard is damaged.
+///     OutputExistsError: The folder has work of another job.
+///     OSError: A file cannot be read or written.
+#[pyfunction]
+#[pyo3(signature = (
+    shards, sketching, on_progress = None, *,
+    text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
+))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
+pub fn write_signatures<'py>(
+    py: Python<'py>,
+    shards: Vec<PathBuf>,
+    sketching: Sketching,
+    on_progress: Option<Py<PyAny>>,
+    text_field: &str,
+    skip_bad_records: bool,
+    max_record: u64,
+) -> PyResult<Bound<'py, PyAny>> {
+    let config = SignaturesConfig {
+        shards,
+        rules: rules(text_field, skip_bad_records, max_record),
+        folder: sketching.folder,
+        job: sketching.job,
+        discard: sketching.discard,
+        shingle: Shingle::parse(&sketching.shingle).map_err(BindError::from)?,
+        permutations: sketching.permutations,
+        normalization: Normalization::parse(&sketching.normalize).map_err(BindError::from)?,
+        memory: sketching.memory,
+        n_threads: sketching.threads,
+    };
+    let summary = watch(py, on_progress, |progress| {
+        dedup::write_signatures(&config, progress)
+    })?;
+    to_python(py, &summary)
 }
 
 /// Computes the MinHash signatures of texts, those by which `find_duplicates` finds candidates.

@@ -46,7 +46,7 @@ mod _core {
     #[pymodule_export]
     use super::dataset::TokenDataset;
     #[pymodule_export]
-    use super::dedup::{MinHasher, band_probability, find_duplicates, lsh_bands};
+    use super::dedup::{MinHasher, band_probability, find_duplicates, lsh_bands, write_signatures};
     #[pymodule_export]
     use super::jobs::{
         _panic, build_dataset, build_order, label_dataset, merge_datasets, normalized_weights,
@@ -87,6 +87,12 @@ mod _core {
     #[pyfunction]
     fn check_mapped() -> Result<(), super::errors::BindError> {
         Ok(pile_core::io::check_mapped()?)
+    }
+
+    /// Whether this process has mapped the file at a path, under this name or another one: it is an input.
+    #[pyfunction]
+    fn is_mapped(path: std::path::PathBuf) -> bool {
+        pile_core::io::is_mapped(&path)
     }
 
     use pyo3::prelude::*;

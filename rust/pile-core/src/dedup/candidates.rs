@@ -8,11 +8,11 @@ use super::{
     exact::ExactGroups,
     hash::hash_rows,
     ranks::Ranks,
-    sketch::{DedupState, signatures_name},
+    stored::SignatureFiles,
 };
 use crate::{
     Result,
-    io::{ExternalSort, Mapped, RecordFile, RecordWriter, Scratch},
+    io::{ExternalSort, RecordFile, RecordWriter},
     progress::Progress,
 };
 
@@ -53,7 +53,7 @@ pub(super) struct Candidates {
 /// the first `n_older` shards are no candidates with each other.
 pub(super) fn find_candidates(
     near: &NearConfig,
-    (scratch, state): (&Scratch, &DedupState),
+    signatures: &SignatureFiles<'_>,
     (documents, ranks, groups): (&Documents, &Ranks, &ExactGroups),
     n_older: usize,
     memory: u64,
@@ -61,12 +61,12 @@ pub(super) fn find_candidates(
     progress: &Progress,
 ) -> Result<Candidates> {
     let mut bands = ExternalSort::new(folder, "bands", memory / 2);
-    for (index, shard) in state.shards.iter().enumerate() {
+    for index in 0..documents.n_shards() {
         let width = near.permutations as u64 * size_of::<u32>() as u64;
-        let path = scratch.path(&signatures_name(index));
-        let signatures = Mapped::open_written(&path, shard.n_documents, width)?;
-        for i in 0..shard.n_documents {
-            let document = documents.first(index) + i as u32;
+        let signatures = signatures.open(index)?;
+        let first = documents.first(index);
+        for document in first..documents.end_of(index + 1) {
+            let i = u64::from(document - first);
             if groups.is_copy(document) || documents.row(document).n_shingles == 0 {
                 continue;
             }

@@ -32,6 +32,8 @@ pub enum DuplicateKind {
     Exact = 1,
     /// The shingles are similar.
     Near = 2,
+    /// The signatures are similar. The kept copy is in an older corpus whose texts were not read.
+    Estimate = 3,
 }
 
 /// The members of all clusters, by ascending number of document. Each vector has an element for each.

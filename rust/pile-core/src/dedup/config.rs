@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Bands;
+use super::{Bands, stored::StoredSignatures};
 use crate::{Error, Result, read::Rules};
 
 /// Maximum words or characters of a shingle.
@@ -272,6 +272,52 @@ pub struct DedupConfig {
     pub memory: u64,
     /// Number of threads. The result does not depend on it.
     pub n_threads: usize,
+    /// Signatures that are used in place of the first pass over their shards.
+    pub stored: Vec<StoredSignatures>,
+    /// Whether the texts of the older shards are not read, which must all have stored signatures. Copies of their
+    /// documents are found by the hash alone, and similarities to them are estimated from the signatures.
+    pub estimates_older: bool,
+}
+
+impl DedupConfig {
+    /// The settings of the first pass.
+    pub(super) fn sketch(&self) -> SketchConfig<'_> {
+        let signature = |near: &NearConfig| (near.shingle, near.permutations);
+        SketchConfig {
+            shards: &self.shards,
+            rules: &self.rules,
+            normalization: self.normalization,
+            signature: self.near.as_ref().map(signature),
+            memory: self.memory,
+            n_threads: self.n_threads,
+            stored: &self.stored,
+            n_absent: self.n_estimated(),
+        }
+    }
+
+    /// Number of first shards whose texts are not read.
+    pub(super) fn n_estimated(&self) -> usize {
+        match self.estimates_older {
+            true => self.n_older,
+            false => 0,
+        }
+    }
+}
+
+/// The settings of the first pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SketchConfig<'a> {
+    pub(super) shards: &'a [PathBuf],
+    pub(super) rules: &'a Rules,
+    pub(super) normalization: Normalization,
+    /// Shingle and permutations of the signatures.
+    pub(super) signature: Option<(Shingle, usize)>,
+    pub(super) memory: u64,
+    pub(super) n_threads: usize,
+    /// Signatures that an earlier job has stored of some of the shards.
+    pub(super) stored: &'a [StoredSignatures],
+    /// Number of first shards that need not exist, as all have stored signatures.
+    pub(super) n_absent: usize,
 }
 
 #[cfg(test)]

@@ -62,6 +62,11 @@ impl Documents {
         self.n
     }
 
+    /// Number of shards.
+    pub(super) fn n_shards(&self) -> usize {
+        self.shards.len()
+    }
+
     /// The number of the first document of a shard.
     pub(super) fn first(&self, shard: usize) -> u32 {
         self.shards[shard].first

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use serde::Serialize;
 
 use super::{
-    Bands, Decision, DedupConfig, DuplicateRows, SketchedShard,
+    Bands, Decision, DedupConfig, DuplicateKind, DuplicateRows, SketchedShard,
     bands::probability_curve,
     bits::BitSet,
     candidates::{Candidates, RankPair, find_candidates},
@@ -16,7 +16,8 @@ use super::{
     ranks::{Ranks, rank_documents},
     sketch::{DedupState, sketch_shards},
     spill::{Needed, SpilledDocuments, spill_documents},
-    verify::{PairCounts, verify_copies, verify_pairs},
+    stored::{DocumentSignatures, SignatureFiles, StoredSignatures},
+    verify::{ComparedTexts, PairCounts, verify_copies, verify_pairs},
 };
 use crate::{
     Error, Result,
@@ -100,16 +101,13 @@ pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Dupl
     let job =
         |state: &DedupState| state.job == config.job && state.shards.len() <= config.shards.len();
     let (mut scratch, saved) = Scratch::open(&config.folder, config.discard, progress, job)?;
-    let mut state = saved.unwrap_or_else(|| DedupState {
-        job: config.job.clone(),
-        ..DedupState::default()
-    });
+    let mut state = saved.unwrap_or_else(|| DedupState::new(&config.job));
     scratch.declare_inputs(&config.shards);
     let n_resumed_shards = state.shards.len();
     for shard in &state.shards {
         progress.advance(shard.summary.bytes)?;
     }
-    sketch_shards(config, &mut scratch, &mut state, progress)?;
+    sketch_shards(config.sketch(), &mut scratch, &mut state, progress)?;
     let sort_folder = empty_folder(&scratch)?;
     let documents = Documents::open(&scratch, &state)?;
     let ranks = rank_documents(config, &documents, &state, &sort_folder, progress)?;
@@ -118,7 +116,7 @@ pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Dupl
         None => None,
         Some(near) => Some(find_candidates(
             near,
-            (&scratch, &state),
+            &SignatureFiles::of(config, &scratch, &state)?,
             (&documents, &ranks, &groups),
             config.n_older,
             config.memory,
@@ -126,7 +124,14 @@ pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Dupl
             progress,
         )?),
     };
-    let needed = needed_documents(&documents, &ranks, &groups, candidates.as_ref())?;
+    let n_estimated = documents.end_of(config.n_estimated());
+    let needed = needed_documents(
+        &documents,
+        &ranks,
+        &groups,
+        candidates.as_ref(),
+        n_estimated,
+    )?;
     spill_documents(
         config,
         &mut scratch,
@@ -137,13 +142,22 @@ pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Dupl
     )?;
     drop(needed);
     let spilled = SpilledDocuments::open(&scratch, &state, &documents)?;
-    verify_copies(&mut groups, &spilled, config.n_threads, progress)?;
+    let texts = ComparedTexts {
+        documents: &documents,
+        spilled: &spilled,
+        signatures: match n_estimated {
+            0 => DocumentSignatures::default(),
+            _ => SignatureFiles::of(config, &scratch, &state)?.open_all()?,
+        },
+        n_estimated,
+    };
+    verify_copies(&mut groups, &texts, config.n_threads, progress)?;
     let pairs = match (&config.near, &candidates) {
         (Some(near), Some(candidates)) => Some(verify_pairs(
             near,
             candidates,
             &ranks,
-            &spilled,
+            &texts,
             config.n_threads,
             &sort_folder,
             progress,
@@ -165,8 +179,14 @@ pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Dupl
 }
 
 fn check_config(config: &DedupConfig) -> Result<()> {
+    let stored = StoredSignatures::by_shard(&config.stored, config.shards.len())?;
+    if config.n_older > stored.len() || stored[..config.n_estimated()].contains(&None) {
+        return Err(Error::argument(
+            "estimates need stored signatures of all older shards",
+        ));
+    }
     // A stream cannot be read twice.
-    for path in &config.shards {
+    for path in config.shards.iter().skip(config.n_estimated()) {
         let found = fs::metadata(path).map_err(|err| Error::io(path, err))?;
         if !found.is_file() {
             let what = "not a regular file, and deduplication reads each shard twice";
@@ -204,9 +224,11 @@ fn needed_documents(
     ranks: &Ranks,
     groups: &ExactGroups,
     candidates: Option<&Candidates>,
+    n_estimated: u32,
 ) -> Result<Needed> {
     let mut needed = Needed::new(documents.len());
-    for (copy, preferred) in groups.copies(groups.all()) {
+    let copies = groups.copies(groups.all());
+    for (copy, preferred) in copies.filter(|(a, b)| *a.min(b) >= n_estimated) {
         needed.texts.insert(copy);
         needed.texts.insert(preferred);
     }
@@ -214,8 +236,11 @@ fn needed_documents(
         let mut pairs = candidates.pairs.read()?;
         while let Some(pair) = pairs.next()? {
             let RankPair { preferred, other } = RankPair::unpack(pair);
-            needed.shingles.insert(ranks.documents[preferred as usize]);
-            needed.shingles.insert(ranks.documents[other as usize]);
+            let [a, b] = [preferred, other].map(|rank| ranks.documents[rank as usize]);
+            if a.min(b) >= n_estimated {
+                needed.shingles.insert(a);
+                needed.shingles.insert(b);
+            }
         }
     }
     Ok(needed)
@@ -277,7 +302,10 @@ fn decide(
         if size < 2 || !has_new.contains(clusters.first[document as usize]) {
             return Ok(());
         }
-        let (decision, kept_copy, similarity, kind) = removals.of(document, groups, &clusters);
+        let (decision, kept_copy, similarity, mut kind) = removals.of(document, groups, &clusters);
+        if kind == DuplicateKind::Near && kept_copy < documents.end_of(config.n_estimated()) {
+            kind = DuplicateKind::Estimate;
+        }
         match decision {
             Decision::Removed => {
                 subset.n_removed += 1;

@@ -43,6 +43,7 @@ pub mod reference;
 mod shingles;
 mod sketch;
 mod spill;
+mod stored;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -56,3 +57,7 @@ pub use config::{
 pub use find::{DedupSummary, Duplicates, SubsetDuplicates, find_duplicates};
 pub use shingles::Shingler;
 pub use sketch::{SketchedShard, TextSketcher};
+pub use stored::{
+    SignaturesConfig, SignaturesFile, SignaturesSummary, StoredShard, StoredSignatures,
+    write_signatures,
+};

@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    DedupConfig, NearConfig, Normalization, Shingle, Shingler, config::check_permutations,
-    minhash::MinHash, normalize::normalized,
+    Normalization, Shingle, Shingler,
+    config::{SketchConfig, check_permutations},
+    documents::numbers,
+    minhash::MinHash,
+    normalize::normalized,
+    stored::{StoredShard, StoredSignatures},
 };
 use crate::{
     Error, Result,
@@ -98,6 +102,16 @@ pub(super) struct DedupState {
     pub(super) spilled: Vec<usize>,
 }
 
+impl DedupState {
+    /// The state of a job that has read nothing.
+    pub(super) fn new(job: &str) -> Self {
+        Self {
+            job: job.to_owned(),
+            ..Self::default()
+        }
+    }
+}
+
 /// Computes the shingles and signatures of texts. Its buffers are reused.
 #[derive(Debug, Clone)]
 pub struct TextSketcher {
@@ -150,17 +164,16 @@ struct SketchedBlock {
 
 /// A worker of the first pass.
 struct Sketcher<'a> {
-    config: &'a DedupConfig,
+    config: SketchConfig<'a>,
     near: Option<(Shingler, MinHash)>,
 }
 
 impl<'a> Sketcher<'a> {
-    fn new(config: &'a DedupConfig) -> Self {
-        let parts =
-            |near: &NearConfig| (Shingler::new(near.shingle), MinHash::new(near.permutations));
+    fn new(config: SketchConfig<'a>) -> Self {
+        let parts = |(shingle, permutations)| (Shingler::new(shingle), MinHash::new(permutations));
         Self {
             config,
-            near: config.near.as_ref().map(parts),
+            near: config.signature.map(parts),
         }
     }
 
@@ -228,14 +241,15 @@ fn check_length(
     Err(Error::format(path, position.byte_start, what))
 }
 
-/// Reads the shards that the state does not have yet, and saves the state after each.
+/// Reads the shards that the state does not have yet, or takes over their stored signatures, and saves the state after
+/// each.
 pub(super) fn sketch_shards(
-    config: &DedupConfig,
+    config: SketchConfig<'_>,
     scratch: &mut Scratch,
     state: &mut DedupState,
     progress: &Progress,
 ) -> Result<()> {
-    let first = state.shards.len();
+    let stored = StoredSignatures::by_shard(config.stored, config.shards.len())?;
     let mut writer = SketchWriter {
         config,
         numbers: SketchSubsets::new(&state.subsets),
@@ -245,18 +259,31 @@ pub(super) fn sketch_shards(
         shard: None,
     };
     let workers = (0..config.n_threads.max(1)).map(|_| Sketcher::new(config));
-    map_blocks(
-        &config.shards,
-        &config.rules,
-        first,
-        workers.collect(),
-        progress,
-        Sketcher::sketch,
-        |step| match step {
-            Step::Block(block) => writer.add(block),
-            Step::EndOfShard(shard, summary) => writer.finish(shard, summary),
-        },
-    )?;
+    let mut workers: Vec<_> = workers.collect();
+    while let Some(next) = stored.get(writer.state.shards.len()) {
+        if let Some((signatures, shard)) = next {
+            writer.take_over(signatures, shard, progress)?;
+            continue;
+        }
+        let first = writer.state.shards.len();
+        let end = first
+            + stored[first..]
+                .iter()
+                .take_while(|found| found.is_none())
+                .count();
+        workers = map_blocks(
+            &config.shards[..end],
+            config.rules,
+            first,
+            workers,
+            progress,
+            Sketcher::sketch,
+            |step| match step {
+                Step::Block(block) => writer.add(block),
+                Step::EndOfShard(shard, summary) => writer.finish(shard, summary),
+            },
+        )?;
+    }
     Ok(())
 }
 
@@ -291,7 +318,7 @@ impl SketchSubsets {
 
 /// Writes the sketches of blocks, in the order of the data.
 struct SketchWriter<'a> {
-    config: &'a DedupConfig,
+    config: SketchConfig<'a>,
     scratch: &'a mut Scratch,
     state: &'a mut DedupState,
     numbers: SketchSubsets,
@@ -354,14 +381,82 @@ impl SketchWriter<'_> {
         shard.n_documents += block.rows.len() as u64;
         shard.n_lone_surrogates += block.n_lone_surrogates;
         shard.bad_records.append(block.bad_records);
-        self.n_documents += block.rows.len() as u64;
+        self.shard = Some(shard);
+        self.count(block.rows.len() as u64)
+    }
+
+    /// Counts documents, which have 32-bit numbers.
+    fn count(&mut self, n_documents: u64) -> Result<()> {
+        self.n_documents = self.n_documents.saturating_add(n_documents);
         if self.n_documents >= u64::from(u32::MAX) {
             return Err(Error::argument(
                 "the shards have more than 4,294,967,294 documents, the limit of one job",
             ));
         }
-        self.shard = Some(shard);
         Ok(())
+    }
+
+    /// Copies the stored rows of the next shard, with this job's numbers of subsets. Its signatures stay where they are.
+    fn take_over(
+        &mut self,
+        signatures: &StoredSignatures,
+        stored: &StoredShard,
+        progress: &Progress,
+    ) -> Result<()> {
+        let index = self.state.shards.len();
+        self.count(stored.n_documents)?;
+        let permutations = self.config.signature.map_or(0, |(_, n)| n);
+        signatures.check_values(stored, permutations, progress)?;
+        let mapped = signatures.open_rows(stored, progress)?;
+        let rows: &[PackedRow] = numbers(&mapped, 0, stored.n_documents)?;
+        let mut shard = self.open_shard()?;
+        let mut subsets = vec![None; signatures.subsets.len()];
+        let mut next_record = 0;
+        for (i, row) in (0_u64..).zip(rows) {
+            let row = SketchRow::unpack(*row);
+            let refuse = |what: String| {
+                let byte = i * size_of::<PackedRow>() as u64;
+                Err(Error::format(mapped.path(), byte, what))
+            };
+            if !(next_record..stored.summary.n_records).contains(&row.record) {
+                return refuse(format!(
+                    "record {} of document {i}, expected one from {next_record} to below {}",
+                    row.record, stored.summary.n_records
+                ));
+            }
+            next_record = row.record + 1;
+            if row.n_bytes > self.config.rules.max_record {
+                let limit = self.config.rules.max_record;
+                return refuse(format!(
+                    "document {i} has a text of {} bytes, but a record has at most {limit}",
+                    row.n_bytes
+                ));
+            }
+            let Some(known) = subsets.get_mut(row.subset as usize) else {
+                let n_subsets = signatures.subsets.len();
+                return refuse(format!(
+                    "subset {} of document {i}, but there are {n_subsets}",
+                    row.subset
+                ));
+            };
+            let subset = match *known {
+                Some(number) => number,
+                None => {
+                    let name = signatures.subsets[row.subset as usize].as_deref();
+                    let path = &self.config.shards[index];
+                    self.numbers.number(name, &mut self.state.subsets, path)?
+                }
+            };
+            *known = Some(subset);
+            let row = SketchRow { subset, ..row };
+            shard.rows.push(bytemuck::cast_slice(&row.pack()))?;
+        }
+        shard.n_documents = stored.n_documents;
+        self.shard = Some(shard);
+        self.scratch
+            .use_input(&signatures.values(stored), &stored.signatures_sha256);
+        progress.advance(stored.summary.bytes)?;
+        self.finish(index, stored.summary.clone())
     }
 
     fn finish(&mut self, shard: usize, summary: ShardSummary) -> Result<()> {
@@ -369,7 +464,9 @@ impl SketchWriter<'_> {
         sketch.rows.finish(self.scratch)?;
         sketch.signatures.finish(self.scratch)?;
         let path: &Path = &self.config.shards[shard];
-        self.scratch.use_input(path, &summary.sha256);
+        if shard >= self.config.n_absent {
+            self.scratch.use_input(path, &summary.sha256);
+        }
         self.state.shards.push(SketchedShard {
             path: path.to_string_lossy().into_owned(),
             n_documents: sketch.n_documents,

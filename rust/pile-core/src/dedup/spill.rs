@@ -8,6 +8,7 @@ use super::{
     documents::{Documents, numbers},
     normalize::normalized,
     sketch::DedupState,
+    stored::StoredSignatures,
 };
 use crate::{
     Error, Result,
@@ -100,6 +101,8 @@ fn spill_shard(
         spill_block(block, shingler.as_mut(), config, (shard, documents, needed))
     };
     let path = &config.shards[shard];
+    let has_stored =
+        StoredSignatures::by_shard(&config.stored, config.shards.len())?[shard].is_some();
     map_blocks(
         std::slice::from_ref(path),
         &config.rules,
@@ -121,6 +124,10 @@ fn spill_shard(
             }),
             Step::EndOfShard(_, summary) => match summary == state.shards[shard].summary {
                 true => Ok(()),
+                false if has_stored => Err(Error::malformed(
+                    path,
+                    "is not what its stored signatures say; make them again",
+                )),
                 false => Err(changed(path)),
             },
         },

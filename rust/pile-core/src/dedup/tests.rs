@@ -10,8 +10,14 @@ use std::{
 use proptest::{collection::vec, prelude::*};
 
 use super::{
-    documents::Documents, exact::ExactGroups, normalize::normalized, sketch::DedupState,
-    spill::SpilledDocuments, verify::verify_copies, *,
+    documents::Documents,
+    exact::ExactGroups,
+    normalize::normalized,
+    sketch::DedupState,
+    spill::SpilledDocuments,
+    stored::DocumentSignatures,
+    verify::{ComparedTexts, verify_copies},
+    *,
 };
 use crate::{ErrorKind, Result, io::Scratch, progress::Progress, read::Rules, text::words::words};
 
@@ -217,6 +223,8 @@ fn config(folder: &Path, documents: &[PlantedDocument], n_per_shard: usize) -> D
     DedupConfig {
         protected: protected.collect(),
         protected_texts: Vec::new(),
+        stored: Vec::new(),
+        estimates_older: false,
         n_older: 0,
         shards: write_shards(folder, documents, n_per_shard),
         rules: Rules::default(),
@@ -241,6 +249,39 @@ fn run(config: &DedupConfig) -> Result<Duplicates> {
 fn run_anew(config: &DedupConfig) -> Duplicates {
     let _ = fs::remove_dir_all(&config.folder);
     run(config).unwrap()
+}
+
+/// Stores the signatures of all shards, for use by those with an index for which `is_used`.
+fn stored(config: &DedupConfig, is_used: impl Fn(usize) -> bool) -> Vec<StoredSignatures> {
+    let near = config.near.as_ref().unwrap();
+    let folder = config.folder.with_file_name("stored");
+    let sketching = SignaturesConfig {
+        shards: config.shards.clone(),
+        rules: config.rules.clone(),
+        folder: folder.clone(),
+        job: config.job.clone(),
+        discard: false,
+        shingle: near.shingle,
+        permutations: near.permutations,
+        normalization: config.normalization,
+        memory: config.memory,
+        n_threads: config.n_threads,
+    };
+    let made = write_signatures(&sketching, &Progress::default()).unwrap();
+    let shard = |index: usize| StoredShard {
+        index,
+        number: index,
+        n_documents: made.shards[index].n_documents,
+        summary: made.shards[index].summary.clone(),
+        rows_sha256: made.files[2 * index].sha256.clone(),
+        signatures_sha256: made.files[2 * index + 1].sha256.clone(),
+    };
+    let used = (0..made.shards.len()).filter(|index| is_used(*index));
+    vec![StoredSignatures {
+        folder,
+        shards: used.map(shard).collect(),
+        subsets: made.subsets.clone(),
+    }]
 }
 
 /// Finds the duplicates of single texts with the default settings of a test.
@@ -338,13 +379,57 @@ proptest! {
         prop_assert_eq!(first.summary.n_documents, documents.len() as u64);
         let n_bytes: usize = documents.iter().map(|document| document.text.len()).sum();
         prop_assert_eq!(first.summary.n_text_bytes, n_bytes as u64);
-        for (n_threads, memory) in [(1, 0), (5, 600)] {
-            let other = run_anew(&DedupConfig { n_threads, memory, ..config.clone() });
+        let mut others: Vec<_> = [(1, 0), (5, 600)]
+            .map(|(n_threads, memory)| DedupConfig { n_threads, memory, ..config.clone() })
+            .into();
+        if config.near.is_some() {
+            // Of some shards, so that the numbers of subsets differ.
+            others.push(DedupConfig { stored: stored(&config, |shard| shard % 3 > 0), ..config.clone() });
+        }
+        for other in others {
+            let other = run_anew(&other);
             prop_assert_eq!(&first.rows, &other.rows);
             let json = |found: &Duplicates| serde_json::to_string(&found.summary).unwrap();
             prop_assert_eq!(json(&first), json(&other));
         }
     }
+}
+
+#[test]
+fn similarities_to_older_documents_that_are_not_read_are_estimates() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = [
+        numbered(0..100),
+        numbered(200..300),
+        numbered(0..100),
+        numbered(20..120),
+        numbered(200..300) + " w300",
+        numbered(250..350),
+    ];
+    let documents = texts.each_ref().map(|text| PlantedDocument::new(text));
+    let mut config = DedupConfig {
+        near: Some(near("0.6", Shingle::Words(1))),
+        ..config(folder.path(), &documents, 2)
+    };
+    config.n_older = 1;
+    config.stored = stored(&config, |shard| shard == 0);
+    config.estimates_older = true;
+    fs::remove_file(&config.shards[0]).unwrap();
+    let found = run(&config).unwrap().rows;
+    // Without the texts: an equal hash, and shares of equal numbers near 80 / 120 and 100 / 101.
+    assert_eq!(found.document, [0, 1, 2, 3, 4]);
+    assert_eq!(found.decision, [0, 0, 1, 1, 1]);
+    assert_eq!(found.kept_copy, [0, 1, 0, 0, 1]);
+    assert_eq!(found.kind, [0, 0, 1, 3, 3]);
+    assert_eq!(found.similarity[2], 1.0);
+    for (document, expected) in [(3, 80.0 / 120.0), (4, 100.0 / 101.0)] {
+        let similarity = found.similarity[document];
+        assert!((similarity - expected).abs() < 0.09, "{similarity}");
+        assert_eq!((similarity * 256.0).fract(), 0.0);
+    }
+    config.stored.clear();
+    let message = run(&config).unwrap_err().to_string();
+    assert!(message.contains("need stored signatures"), "{message}");
 }
 
 /// A text of different words.
@@ -549,14 +634,20 @@ fn texts_that_only_share_a_hash_are_no_copies() {
     let state = state.unwrap();
     let documents = Documents::open(&scratch, &state).unwrap();
     let spilled = SpilledDocuments::open(&scratch, &state, &documents).unwrap();
+    let texts = ComparedTexts {
+        documents: &documents,
+        spilled: &spilled,
+        signatures: DocumentSignatures::default(),
+        n_estimated: 0,
+    };
     // As if all hashes were equal.
     let mut groups = ExactGroups {
         preferred: vec![0, 0, 0, 2, 4],
     };
-    verify_copies(&mut groups, &spilled, 2, &progress).unwrap();
+    verify_copies(&mut groups, &texts, 2, &progress).unwrap();
     assert_eq!(groups.preferred, [0, 0, 2, 2, 4]);
     groups.preferred[4] = 0;
-    let message = verify_copies(&mut groups, &spilled, 1, &progress).unwrap_err();
+    let message = verify_copies(&mut groups, &texts, 1, &progress).unwrap_err();
     assert!(
         message.to_string().contains("document 4 is missing"),
         "{message}"

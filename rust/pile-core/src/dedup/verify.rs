@@ -7,12 +7,14 @@ use serde::Serialize;
 use super::{
     NearConfig, Verification,
     candidates::{Candidates, RankPair},
+    documents::Documents,
     exact::ExactGroups,
     ranks::Ranks,
     spill::SpilledDocuments,
+    stored::DocumentSignatures,
 };
 use crate::{
-    Error, Result,
+    Result,
     io::{RecordFile, RecordWriter, spawn},
     progress::Progress,
 };
@@ -26,10 +28,35 @@ const CHUNK_DOCUMENTS: usize = 1 << 14;
 /// Bins of [`PairCounts::histogram`].
 const N_BINS: u64 = 100;
 
+/// The documents that are compared.
+pub(super) struct ComparedTexts<'a> {
+    pub(super) documents: &'a Documents,
+    pub(super) spilled: &'a SpilledDocuments<'a>,
+    /// Of all documents, if there are some whose texts were not read.
+    pub(super) signatures: DocumentSignatures,
+    /// Number of first documents whose texts were not read.
+    pub(super) n_estimated: u32,
+}
+
+impl ComparedTexts<'_> {
+    /// Whether the text of one of two documents was not read.
+    fn is_estimated(&self, a: u32, b: u32) -> bool {
+        a.min(b) < self.n_estimated
+    }
+
+    /// Whether two documents have the same text: if it was not read, the same hash of 128 bits.
+    fn are_equal(&self, a: u32, b: u32) -> Result<bool> {
+        match self.is_estimated(a, b) {
+            true => Ok(self.documents.row(a).hash == self.documents.row(b).hash),
+            false => Ok(self.spilled.get(a)?.text == self.spilled.get(b)?.text),
+        }
+    }
+}
+
 /// Removes documents whose texts differ from the preferred member's from their groups.
 pub(super) fn verify_copies(
     groups: &mut ExactGroups,
-    spilled: &SpilledDocuments<'_>,
+    texts: &ComparedTexts<'_>,
     n_threads: usize,
     progress: &Progress,
 ) -> Result<()> {
@@ -38,7 +65,7 @@ pub(super) fn verify_copies(
         let end = n_documents.min(start + CHUNK_DOCUMENTS) as u32;
         let copies: Vec<(u32, u32)> = groups.copies(start as u32..end).collect();
         let are_equal = map_chunk(&copies, n_threads, |(document, preferred)| {
-            Ok(spilled.get(*document)?.text == spilled.get(*preferred)?.text)
+            texts.are_equal(*document, *preferred)
         })?;
         for ((document, _), is_equal) in copies.iter().zip(are_equal) {
             if !is_equal {
@@ -84,7 +111,7 @@ pub(super) fn verify_pairs(
     near: &NearConfig,
     candidates: &Candidates,
     ranks: &Ranks,
-    spilled: &SpilledDocuments<'_>,
+    texts: &ComparedTexts<'_>,
     n_threads: usize,
     folder: &Path,
     progress: &Progress,
@@ -108,17 +135,19 @@ pub(super) fn verify_pairs(
             return Ok((verified.finish()?, counts));
         }
         let overlaps = map_chunk(&chunk, n_threads, |pair| {
-            let shingles = |rank: u32| {
-                let document = ranks.documents[rank as usize];
-                Ok::<_, Error>(spilled.get(document)?.shingles)
-            };
-            let (a, b) = (shingles(pair.preferred)?, shingles(pair.other)?);
-            Ok(Overlap::of(a, b, near.verification))
+            let [a, b] = [pair.preferred, pair.other].map(|rank| ranks.documents[rank as usize]);
+            if texts.is_estimated(a, b) {
+                let signature = |document| texts.signatures.get(texts.documents, document);
+                return Ok(Overlap::estimate(signature(a)?, signature(b)?));
+            }
+            let (a, b) = (texts.spilled.get(a)?, texts.spilled.get(b)?);
+            Ok(Overlap::of(a.shingles, b.shingles, near.verification))
         })?;
         for (pair, overlap) in chunk.iter().zip(overlaps) {
             let bin = overlap.shared * N_BINS / overlap.all.max(1);
             counts.histogram[bin.min(N_BINS - 1) as usize] += 1;
-            if near.threshold.is_reached(overlap.shared, overlap.all) {
+            // Stored signatures may be of a text without shingles, whose similarity would be 0 / 0.
+            if overlap.shared > 0 && near.threshold.is_reached(overlap.shared, overlap.all) {
                 counts.n_verified += 1;
                 let similarity = overlap.shared as f64 / overlap.all as f64;
                 verified.push(
@@ -150,6 +179,15 @@ impl Overlap {
             Verification::Containment => a.min(b),
         };
         Self { shared, all }
+    }
+
+    /// The share of equal numbers in two signatures, which estimates the Jaccard similarity.
+    fn estimate(a: &[u32], b: &[u32]) -> Self {
+        let equal = a.iter().zip(b).filter(|(a, b)| a == b);
+        Self {
+            shared: equal.count() as u64,
+            all: a.len() as u64,
+        }
     }
 }
 
@@ -201,6 +239,7 @@ fn map_chunk<T: Sync, R: Send>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Error;
     use proptest::{collection::btree_set, prelude::*};
 
     proptest! {
