@@ -30,8 +30,8 @@ pub struct FoundRecord {
 /// # Errors
 /// The shard is no regular file, is damaged or ends before the record, or the record is bad.
 pub fn read_record(path: &Path, rules: &Rules, record: u64) -> Result<FoundRecord> {
-    refuse_stream(path)?;
     open_regular(path)?;
+    refuse_stream(path)?;
     // Bad records before this one must not stop the search. This one is an error if it is bad: see `Block::record`.
     let rules = Rules {
         bad_records: BadRecords::Skip,
@@ -61,7 +61,6 @@ pub fn read_record_at(
     byte_length: u64,
     max_record: u64,
 ) -> Result<Vec<u8>> {
-    refuse_stream(path)?;
     let compression = match ShardFormat::of(path)? {
         ShardFormat::Lines { compression, .. } | ShardFormat::Text(compression) => compression,
         ShardFormat::Parquet => {
@@ -73,6 +72,7 @@ pub fn read_record_at(
         return Err(Error::malformed(path, too_long(max_record)));
     }
     let mut file = open_regular(path)?;
+    refuse_stream(path)?;
     let mut n_before = byte_start;
     if compression == Compression::None {
         let fail = |err| Error::io(path, err);
