@@ -228,7 +228,7 @@ def joined_ngrams(words: list[str]) -> Iterator[str]:
 
 
 def straightforward_words(text: str) -> list[str]:
-    """As lm-evaluation-harness decontaminates: lower case and no punctuation, both of ASCII."""
+    """Lower case and no punctuation, both of ASCII."""
     return text.translate(_STRAIGHTFORWARD).split()
 
 
@@ -336,8 +336,8 @@ def section(result: Result) -> str:
     return f"""{n_items:,} items of {MIN_WORDS} to {MAX_WORDS} words in {size} of text in shards, on one
 processor. The peer is the usual set of {N}-grams in plain Python: lower case, no punctuation, words between
 white space; zstandard and orjson read the shards. An item is found if a document has one of its {N}-grams.
-The straightforward one joins the words of each n-gram and looks it up, with the punctuation of ASCII removed,
-as lm-evaluation-harness does. The fastest that was found has the same words as bytes, and n-grams as tuples,
+The straightforward one joins the words of each n-gram and looks it up, with the punctuation of ASCII removed.
+The fastest that was found has the same words as bytes, and n-grams as tuples,
 which `set.intersection` compares without running Python. The third one is made likewise and removes all
 punctuation of Unicode. pile-tools runs its whole job: n-grams of 8 words, scores by rarity, tables,
 checksums and manifest.
