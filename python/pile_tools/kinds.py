@@ -188,7 +188,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_clusters": _count,
         "largest_cluster": _count,
         "n_left_alone": _count,
-        "n_bad_records": _count,
+        "n_bad_records?": _count,
         "bands": _or_null({"bands": _count, "rows": _count}),
         "curve": [_similarity_and_probability],
         "n_candidates": _count,

@@ -142,7 +142,7 @@ def run(
     if options.is_reported(made, output, is_new=is_new, as_json=how.as_json):
         return
     show(made)
-    if n := made.summary["n_bad_records"]:
+    if n := made.summary.get("n_bad_records"):
         note(f"{counted(n, 'bad record')} left where they are, compared with nothing")
     tables = [entry["path"] for entry in made.outputs if entry.get("role") in BESIDE_SHARDS]
     note(f"{output}: the list is {tables[0]}, in {time.monotonic() - started:.1f} s")
