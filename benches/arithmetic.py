@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from benches import peers
-from benches.markdown import seconds, table
-from benches.measure import Measured, Stopwatch, best, failure, in_process, take_turns
+from benches.markdown import speeds, table
+from benches.measure import Measured, Stopwatch, failure, in_process, take_turns
 from benches.setting import Result, Setting
 from benches.verdict import Verdict, is_right, speed_up
 from benches.when import prepared
@@ -99,8 +99,7 @@ def section(result: Result) -> str:
         if why := failure(rounds):
             rows.append([name, why])
             continue
-        cpu = best(rounds, "cpu")
-        row = [name, f"{result['n_bytes'] / cpu / 1e6:.1f}", seconds(cpu), seconds(best(rounds, "wall"))]
+        row = speeds(name, result["n_bytes"], rounds)
         rows.append([*row, f"{rounds[0]['n_found']:,}", "yes" if is_right(rounds) else "**no**"])
     header = ["tool", "MB of text per CPU s", "CPU s", "s", "counted", "equal"]
     size = f"{result['n_rows']:,} rows of 2,049 tokens, {result['n_bytes'] / 1e6:.1f} MB"

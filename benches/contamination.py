@@ -17,8 +17,8 @@ from typing import Any
 
 from benches import inputs, peers
 from benches.dedup_peers import warm_up
-from benches.markdown import rate, seconds, table
-from benches.measure import CACHE, Measured, Stopwatch, best, failure, in_process, take_turns, values
+from benches.markdown import speeds, table
+from benches.measure import CACHE, Measured, Stopwatch, failure, in_process, take_turns, values
 from benches.setting import Result, Setting
 from benches.verdict import Verdict, speed_up
 
@@ -313,9 +313,7 @@ def _speeds(result: Result) -> str:
         if why := failure(rounds):
             rows.append([name, why])
             continue
-        cpu = best(rounds, "cpu")
-        row = [name, rate(result["n_bytes"], cpu), seconds(cpu), seconds(best(rounds, "wall"))]
-        rows.append([*row, f"{max(values(rounds, 'peak_mib')):,.0f}"])
+        rows.append([*speeds(name, result["n_bytes"], rounds), f"{max(values(rounds, 'peak_mib')):,.0f}"])
     return table(["tool", "MB per CPU s", "CPU s", "s", "peak MiB"], rows)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from benches import dedup_peers, inputs, peers
 from benches.dedup_peers import BANDS, N_PERMUTATIONS, N_WORDS, RENSA_BANDS, ROWS, THRESHOLD
-from benches.markdown import rate, seconds, table
-from benches.measure import CACHE, Measured, best, failure, in_process, take_turns
+from benches.markdown import speeds, table
+from benches.measure import CACHE, Measured, failure, in_process, take_turns
 from benches.setting import Result, Setting
 from benches.verdict import Verdict, speed_up
 
@@ -226,8 +226,7 @@ def _speeds(part: Result) -> str:
         if why := failure(rounds):
             rows.append([name, why])
             continue
-        cpu = best(rounds, "cpu")
-        row = [name, rate(part["n_bytes"], cpu), seconds(cpu), seconds(best(rounds, "wall"))]
+        row = speeds(name, part["n_bytes"], rounds)
         removed = rounds[0].get("n_removed")
         rows.append([*row, "" if removed is None else f"{removed:,}", NOTES[name]])
     return table(["tool", "MB per CPU s", "CPU s", "s", "removed", "what it does otherwise"], rows)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from benches.measure import Measured, best
+
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     filled = [[*row, *[""] * (len(header) - len(row))] for row in rows]
@@ -18,6 +20,12 @@ def seconds(value: float) -> str:
 
 def rate(n_bytes: float, value: float) -> str:
     return f"{n_bytes / 1e6 / value:.1f}"
+
+
+def speeds(name: str, n_bytes: float, rounds: list[Measured]) -> list[str]:
+    """The first cells of a tool's row: name, MB per CPU second, CPU seconds and seconds, at best."""
+    cpu = best(rounds, "cpu")
+    return [name, rate(n_bytes, cpu), seconds(cpu), seconds(best(rounds, "wall"))]
 
 
 def times(ratio: float) -> str:

@@ -16,8 +16,8 @@ import numpy as np
 
 from benches import inputs, peers
 from benches.dedup_peers import warm_up
-from benches.markdown import rate, seconds, table
-from benches.measure import CACHE, Measured, Stopwatch, best, failure, in_process, take_turns, values
+from benches.markdown import speeds, table
+from benches.measure import CACHE, Measured, Stopwatch, failure, in_process, take_turns, values
 from benches.setting import Result, Setting
 from benches.verdict import Verdict, is_right, speed_up
 
@@ -251,8 +251,7 @@ def section(result: Result) -> str:
         if why := failure(rounds):
             rows.append([name, why])
             continue
-        cpu = best(rounds, "cpu")
-        row = [name, rate(result["n_bytes"], cpu), seconds(cpu), seconds(best(rounds, "wall"))]
+        row = speeds(name, result["n_bytes"], rounds)
         row += [f"{max(values(rounds, 'peak_mib')):,.0f}", f"{rounds[0]['n_found']:,}"]
         if "n_crossing" in rounds[0]:
             row += [f"{rounds[0]['n_differing']:,}", f"{rounds[0]['n_crossing']:,}"]

@@ -26,7 +26,7 @@ N_SHARDS = 20
 N_WORDS = 24
 #: Distinct words of the texts: two of them by chance share no shingle of five words.
 VOCABULARY = 1 << 16
-#: One document of so many is a copy of the one before it with a word more, which has 20 of 21 shingles.
+#: One of this number of documents is a copy of the one before it with a word more: 20 of 21 shingles.
 COPY_EVERY = 20
 MEMORY = 1 << 30
 TIMEOUT_SECONDS = 4 * 3600.0

@@ -1444,7 +1444,7 @@ def write_signatures(
     skip_bad_records: bool = False,
     max_record: int = ...,
 ) -> SignaturesSummary:
-    """Writes the signatures of shards, which `find_duplicates` uses in place of a pass, or resumes the job.
+    """Writes the signatures of shards, which `find_duplicates` uses instead of a pass, or resumes the job.
 
     Two files for each shard: `rows-N`, 40 bytes for each document, and `signatures-N`, 4 bytes for each
     permutation of each document. They are the same for any number of threads.

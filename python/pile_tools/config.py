@@ -17,6 +17,9 @@ from pile_tools.errors import ConfigError
 #: Maximum bytes of a TOML file, and the range of its integers: the core's are 64-bit.
 MAX_TOML_BYTES, MIN_INTEGER, MAX_INTEGER = 1 << 20, -(2**63), 2**64 - 1
 
+#: Maximum threads of a job. Each has tables and buffers of about 20 MB: a larger number is a typing error.
+MAX_THREADS = 1024
+
 #: Maximum characters of a wrong value in a message.
 _SHOWN_CHARACTERS = 60
 

@@ -306,16 +306,17 @@ def _refuse_input_or_part(path: Path, inputs: Iterable[Path]) -> None:
         raise ConfigError(f"is one of the inputs; give another output ({path})")
     for beside in sorted(path.parent.iterdir()):
         is_manifest = beside.name in (MANIFEST_FILE, ORDER_FILE) or beside.name.endswith(MANIFEST_SUFFIX)
-        if is_manifest and path.name in _outputs(beside):
+        found = _read_whole(beside) if is_manifest else None
+        if found is not None and any(entry["path"] == path.name for entry in found.outputs):
             raise ConfigError(f"is a file of another output; give another name ({path}, {beside})")
 
 
-def _outputs(path: Path) -> set[str]:
-    """The names of the outputs that a manifest lists; none if it is damaged, or no manifest of ours."""
+def _read_whole(path: Path) -> Manifest | None:
+    """A manifest; None if there is none, it is damaged, or it is not ours."""
     try:
-        return {entry["path"] for entry in manifest.read(path).outputs}
+        return manifest.read(path)
     except (PileError, OSError):
-        return set()
+        return None
 
 
 def _has_page_mark(head: bytes) -> bool:
@@ -495,9 +496,9 @@ def _refuse_own_input(target: Target, kind: str, inputs: Sequence[Entry], names:
     folder = Path(os.path.realpath(target.folder))
     if target.manifest.name == MANIFEST_FILE and target.manifest.is_file():
         is_inside = any(Path(os.path.realpath(source)).is_relative_to(folder) for source in sources)
-        if is_inside and (old := _old_kind(target)) not in (None, kind):
+        if is_inside and (old := _read_whole(target.manifest)) is not None and old.kind != kind:
             raise ConfigError(
-                f"an input is in the folder of this {old}; give another output ({target.folder})"
+                f"an input is in the folder of this {old.kind}; give another output ({target.folder})"
             )
     read = {of for source in sources for path in _files_of(source) if (of := files.identity(path))}
     for name in dict.fromkeys([target.manifest.name, *names, *_owned(target)]):
@@ -512,14 +513,6 @@ def _files_of(source: Path) -> list[Path]:
         return [source]
     shards = source.parent.glob(f"{glob.escape(source.name)}-*-of-*.bin")
     return [Path(f"{source}.bin"), Path(f"{source}.idx"), *shards]
-
-
-def _old_kind(target: Target) -> str | None:
-    """The kind of the artifact that is there, None if there is none or its manifest is damaged."""
-    try:
-        return manifest.read(target.manifest).kind
-    except (PileError, OSError):
-        return None
 
 
 def _refuse_scratch(folder: Path) -> None:

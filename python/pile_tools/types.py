@@ -454,7 +454,7 @@ class Deduplication:
         folder: Folder of the files from which an interrupted job resumes.
         job: Digest of the job's settings. Only unfinished files of the same job are resumed.
         discard: Whether unfinished files of another job may be removed.
-        stored: Signatures that are used in place of reading their shards for the first time.
+        stored: Signatures that are used instead of reading their shards for the first time.
         estimates_older: Whether the texts of the older shards are not read, all of which have stored
             signatures: similarities to their documents are estimated.
     """
@@ -506,7 +506,7 @@ class StoredShard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoredSignatures:
-    """Signatures in a folder that are used in place of reading shards.
+    """Signatures in a folder that are used instead of reading shards.
 
     Attributes:
         folder: The folder.

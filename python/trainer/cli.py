@@ -12,7 +12,7 @@ import click
 
 from pile_tools import cli, manifest
 from pile_tools.commands import artifacts, options
-from pile_tools.config import from_toml
+from pile_tools.config import MAX_THREADS, from_toml
 from pile_tools.terminal import counted, note, print_document, shell_quote
 from trainer import failures
 from trainer import run as runs
@@ -30,7 +30,7 @@ from trainer.run import Run
 @options.reports
 @click.option(
     "--threads",
-    type=click.IntRange(min=1, max=options.MAX_THREADS),
+    type=click.IntRange(min=1, max=MAX_THREADS),
     help="Threads of each process. Default: as when the run started, or the cores divided among them.",
 )
 def command(config: Path, force: bool, threads: int | None, as_json: bool) -> None:

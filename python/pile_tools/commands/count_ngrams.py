@@ -52,7 +52,9 @@ _N_PRINTED = 20
 @config_options(CountNgramsConfig)
 @config_options(RecordConfig)
 @options.dataset_tokenizer
-@options.memory
+@options.memory(
+    "Memory for the counting tables; counts that do not fit are spilled to disk beside the output."
+)
 @options.plot("occurrences by rank")
 @options.threads
 @options.reports

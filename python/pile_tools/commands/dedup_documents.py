@@ -19,6 +19,9 @@ from pile_tools.terminal import counted, fit, note
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
+#: The probability of finding a pair at the threshold that the core chooses bands for, if it can.
+_MIN_PROBABILITY = 0.999
+
 #: Largest clusters on the page, and how many of them with two documents compared, which are read again.
 _N_CLUSTERS, _N_COMPARED = 20, 5
 
@@ -129,13 +132,12 @@ def _show(made: Manifest) -> None:
             f"probability {chance:.3f}: {counted(summary['n_candidates'], 'candidate pair')}, "
             f"{summary['n_verified']:,} {similar}"
         )
-        if chance < 0.999:
+        if chance < _MIN_PROBABILITY:
             note("warning: too few --permutations for this threshold; many pairs are missed", err=True)
         if made.settings["verify"] == "containment":
             note("containment is verified of these candidates only: excerpts of much longer texts are missed")
-    prefer = made.settings["prefer"]
     names = {subset["name"] for subset in summary["subsets"]}
-    for name in prefer.removeprefix("subset:").split(",") if prefer.startswith("subset:") else ():
+    for name in dedup.preferred_subsets(made.settings["prefer"]):
         if name not in names:
             note(f"warning: no document is of the preferred subset {name or 'without a name'}", err=True)
     note(f"{'removed':>12}  {'documents':>12}  {'share':>7}  {'MB of text':>12}  subset")

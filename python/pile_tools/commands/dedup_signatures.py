@@ -13,7 +13,6 @@ from pile_tools.jobs import signatures
 from pile_tools.jobs.signatures import SignaturesConfig
 from pile_tools.progress import Bar
 from pile_tools.read.shards import RecordConfig
-from pile_tools.sizes import parse_size
 from pile_tools.terminal import counted, note, shell_quote
 from pile_tools.tokens.parts import Part
 
@@ -29,13 +28,7 @@ from pile_tools.tokens.parts import Part
     metavar="I/N",
     help="Only part I of N of the shards, for a job scheduler, into SIGS.parts/.",
 )
-@click.option(
-    "--memory",
-    default="1GiB",
-    show_default=True,
-    callback=lambda context, option, given: parse_size(given),
-    help="Memory for the shingles of one document.",
-)
+@options.memory("Memory for the shingles of one document.")
 @options.threads
 @config_options(RecordConfig)
 @options.reports

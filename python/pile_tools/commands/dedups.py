@@ -16,7 +16,6 @@ from pile_tools.commands import artifacts, options
 from pile_tools.manifest import Manifest
 from pile_tools.progress import Bar
 from pile_tools.read.shards import BESIDE_SHARDS
-from pile_tools.sizes import parse_size
 from pile_tools.terminal import counted, note
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -73,13 +72,7 @@ def how(command: _Command) -> _Command:
     """Adds the options of `How`, but for `--json` and `--force`."""
     for option in (
         options.threads,
-        click.option(
-            "--memory",
-            default="1GiB",
-            show_default=True,
-            callback=lambda context, option, given: parse_size(given),
-            help="Memory for sorting; what does not fit is on disk beside the output meanwhile.",
-        ),
+        options.memory("Memory for sorting; what does not fit is on disk beside the output meanwhile."),
         options.report("amounts by subset, similarities, the largest clusters compared"),
         click.option("--dry-run", is_flag=True, help="Write all but the shards."),
         click.option(

@@ -15,6 +15,7 @@ import click
 
 from pile_tools import manifest, publish, terminal
 from pile_tools.commands import artifacts
+from pile_tools.config import MAX_THREADS
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import Manifest
 from pile_tools.order.order import MAX_ROW_LENGTH
@@ -26,8 +27,6 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: Maximum ignored files printed; the manifest lists more.
 _N_PASSED_OVER = 5
-#: Each thread has tables and buffers of about 20 MB: a larger number is a typing error.
-MAX_THREADS = 1024
 
 #: A path that click does not check: the job reports a missing one, with exit code 1.
 PATH = click.Path(path_type=Path)
@@ -40,13 +39,19 @@ threads = click.option(
     show_default="all cores",
     help="Threads; the output is the same for any number.",
 )
-memory = click.option(
-    "--memory",
-    default="1GiB",
-    show_default=True,
-    callback=lambda context, option, given: parse_size(given),
-    help="Memory for the counting tables; counts that do not fit are spilled to disk beside the output.",
-)
+
+
+def memory(what: str) -> Callable[[_Command], _Command]:
+    """The option `--memory`, with `what` it is for as its help."""
+    return click.option(
+        "--memory",
+        default="1GiB",
+        show_default=True,
+        callback=lambda context, option, given: parse_size(given),
+        help=what,
+    )
+
+
 shards = click.argument("shards", nargs=-1, required=True, type=artifacts.SHARDS)
 batch_size = click.option(
     "--batch-size",

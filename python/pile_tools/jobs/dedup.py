@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import _core, files, manifest, publish, scratch_folders
-from pile_tools.config import Settings, fingerprint
+from pile_tools.config import MAX_THREADS, Settings, fingerprint
 from pile_tools.errors import ConfigError, PileError, PileWarning
 from pile_tools.jobs import rewriting, signatures
 from pile_tools.jobs.rewriting import CLUSTERS_FILE
@@ -51,15 +51,17 @@ from pile_tools.types import (
 DECISIONS = ("kept", "removed", "left alone")
 KINDS = (None, "exact", "near", "estimate")
 
-#: Most threads of a job, as of the commands.
-MAX_THREADS = 1024
-
 #: The key of a mark in the `meta` of a record.
 MARK = "dedup"
 
 _THRESHOLD = re.compile(r"0\.[0-9]{1,4}|1(\.0{1,4})?")
 _RECORD = re.compile(r"(.+):([0-9]{1,18})")
 _SUBSETS = "subset:"
+
+
+def preferred_subsets(prefer: str) -> list[str]:
+    """The names in a setting `subset:A,B`, empty ones too; none of another setting."""
+    return prefer.removeprefix(_SUBSETS).split(",") if prefer.startswith(_SUBSETS) else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,8 +134,7 @@ class DedupConfig:
     @property
     def subsets(self) -> list[str]:
         """The subsets of `prefer`, the preferred first."""
-        named = self.prefer.removeprefix(_SUBSETS) if self.prefer.startswith(_SUBSETS) else ""
-        return [name for name in named.split(",") if name]
+        return [name for name in preferred_subsets(self.prefer) if name]
 
     @property
     def settings(self) -> Settings:
@@ -180,10 +181,10 @@ def run(
         config: What counts as a copy, and which copy stays.
         against: A folder of older shards: documents that are copies of theirs are removed too, whatever is
             preferred, and none of theirs is. If it has a folder of signatures of these shards and settings,
-            they are used in place of a pass over the shards.
+            they are used instead of a pass over the shards.
         unverified: Do not read the older shards, which need not be there: similarities to their documents are
             estimated from signatures, and copies have the same hash.
-        stored: Folders with the signatures of all shards, which are used in place of a pass over these. The
+        stored: Folders with the signatures of all shards, which are used instead of a pass over these. The
             output is the same, so its manifest does not list them.
         keep_signatures: Store the signatures of the new shards in the folder `signatures` of the output,
             which takes another pass over these. They are an artifact of their own, so that they describe the
@@ -520,7 +521,7 @@ class _Older:
         return cls(older, folder, found)
 
     def entries(self, folder: Path) -> list[Entry]:
-        """The shards, or what is read in their place, as inputs of a manifest in `folder`."""
+        """The shards, or what is read instead, as inputs of a manifest in `folder`."""
         if self.estimated is None:
             return rewriting.older_entries(self.shards, folder)
         # Without sizes: the shards need not be there, nor as they were.

@@ -48,7 +48,7 @@ NORMALIZE = {
 _SHINGLE = re.compile(r"(words|chars):([1-9][0-9]?)")
 
 #: A text whose signature identifies the function that makes signatures. It has many shingles, so that any
-#: change of the function changes some of the minima.
+#: change of the function changes some of the values.
 _PROBE = " ".join(f"{word} Straße\u00a0\u0130 {word * word}" for word in range(500))
 
 

@@ -39,7 +39,7 @@ pub struct Deduplication {
     estimates_older: bool,
 }
 
-/// Signatures that are used in place of reading shards: `StoredSignatures` of `types.py`.
+/// Signatures that are used instead of reading shards: `StoredSignatures` of `types.py`.
 #[derive(FromPyObject)]
 pub struct StoredSignatures {
     folder: PathBuf,
@@ -192,7 +192,7 @@ pub fn find_duplicates<'py>(
     Ok((rows, to_python(py, &found.summary)?))
 }
 
-/// Writes the signatures of shards, which `find_duplicates` uses in place of a pass, or resumes the job.
+/// Writes the signatures of shards, which `find_duplicates` uses instead of a pass, or resumes the job.
 ///
 /// Two files for each shard: `rows-N`, 40 bytes for each document, and `signatures-N`, 4 bytes for each
 /// permutation of each document. They are the same for any number of threads.

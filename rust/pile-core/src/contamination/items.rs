@@ -2,8 +2,11 @@
 
 use std::ops::Range;
 
-use super::words::{BASE, WordNumbers, Words};
-use crate::{Error, Result, dedup::hash::mix};
+use super::words::{WordNumbers, Words};
+use crate::{
+    Error, Result,
+    dedup::hash::{BASE, mix},
+};
 
 /// Fewest words of an n-gram: a shorter part of an item says too little to be searched for alone.
 pub const MIN_WORDS: usize = 4;

@@ -18,7 +18,7 @@ use unicode_normalization_alignments::{
 };
 
 use crate::{
-    dedup::hash::fold,
+    dedup::hash::{BASE, fold},
     text::{
         case_folding::put_fully_folded,
         classes::{Class, class_of},
@@ -238,9 +238,6 @@ fn word_hash(text: &[u8], range: Range<usize>, lower: u64) -> u64 {
         start += 8;
     }
 }
-
-/// The base of the numbers of [`WordNumbers`]. It is odd, so that multiplying by it loses no bits.
-pub(super) const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Takes the words of a text as they are read.
 trait WordSink {

@@ -272,7 +272,7 @@ pub struct DedupConfig {
     pub memory: u64,
     /// Number of threads. The result does not depend on it.
     pub n_threads: usize,
-    /// Signatures that are used in place of the first pass over their shards.
+    /// Signatures that are used instead of the first pass over their shards.
     pub stored: Vec<StoredSignatures>,
     /// Whether the texts of the older shards are not read, which must all have stored signatures. Copies of their
     /// documents are found by the hash alone, and similarities to them are estimated from the signatures.

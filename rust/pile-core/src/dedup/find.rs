@@ -98,15 +98,14 @@ pub struct SubsetDuplicates {
 /// another job; the file system fails; or a stop.
 pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Duplicates> {
     check_config(config)?;
-    let job =
-        |state: &DedupState| state.job == config.job && state.shards.len() <= config.shards.len();
-    let (mut scratch, saved) = Scratch::open(&config.folder, config.discard, progress, job)?;
-    let mut state = saved.unwrap_or_else(|| DedupState::new(&config.job));
-    scratch.declare_inputs(&config.shards);
+    let (mut scratch, mut state) = DedupState::open(
+        &config.folder,
+        &config.job,
+        config.discard,
+        &config.shards,
+        progress,
+    )?;
     let n_resumed_shards = state.shards.len();
-    for shard in &state.shards {
-        progress.advance(shard.summary.bytes)?;
-    }
     sketch_shards(config.sketch(), &mut scratch, &mut state, progress)?;
     let sort_folder = empty_folder(&scratch)?;
     let documents = Documents::open(&scratch, &state)?;

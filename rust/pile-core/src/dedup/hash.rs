@@ -7,6 +7,9 @@ const KEYS: [u64; 3] = [
     0xA076_1D64_78BD_642F,
 ];
 
+/// The base of polynomial hashes of consecutive words or characters. It is odd, so that multiplying by it loses no bits.
+pub(crate) const BASE: u64 = KEYS[0];
+
 /// Both halves of the product, combined. Every bit of the factors changes about half of the bits.
 #[inline]
 pub(crate) fn fold(a: u64, b: u64) -> u64 {

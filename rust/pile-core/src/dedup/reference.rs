@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Shingle,
-    hash::{hash_bytes, hash_char, mix},
-    shingles::BASE,
+    hash::{BASE, hash_bytes, hash_char, mix},
 };
 use crate::text::words::words;
 

@@ -2,12 +2,9 @@
 
 use super::{
     Shingle,
-    hash::{hash_bytes, hash_char, mix},
+    hash::{BASE, hash_bytes, hash_char, mix},
 };
 use crate::text::words::each_word;
-
-/// The base of the polynomial hash of a shingle. It is odd, so that multiplying by it loses no bits.
-pub(super) const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Hashes the shingles of texts. Its buffers are reused.
 ///

@@ -1,6 +1,6 @@
 //! The first pass: a row of fixed size for each document, and its signature.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
@@ -103,12 +103,29 @@ pub(super) struct DedupState {
 }
 
 impl DedupState {
-    /// The state of a job that has read nothing.
-    pub(super) fn new(job: &str) -> Self {
-        Self {
+    /// Opens the scratch folder of a job over `shards`, and its state: the saved one, or that of a job that has read
+    /// nothing. `progress` advances by the shards that an earlier run has read.
+    ///
+    /// # Errors
+    /// The folder has work of another job and `discard` is off; the file system fails; or a stop.
+    pub(super) fn open(
+        folder: &Path,
+        job: &str,
+        discard: bool,
+        shards: &[PathBuf],
+        progress: &Progress,
+    ) -> Result<(Scratch, Self)> {
+        let may_resume = |state: &Self| state.job == job && state.shards.len() <= shards.len();
+        let (mut scratch, saved) = Scratch::open(folder, discard, progress, may_resume)?;
+        let state = saved.unwrap_or_else(|| Self {
             job: job.to_owned(),
             ..Self::default()
+        });
+        scratch.declare_inputs(shards);
+        for shard in &state.shards {
+            progress.advance(shard.summary.bytes)?;
         }
+        Ok((scratch, state))
     }
 }
 

@@ -271,15 +271,14 @@ pub fn write_signatures(
     progress: &Progress,
 ) -> Result<SignaturesSummary> {
     check_permutations(config.permutations)?;
-    let job =
-        |state: &DedupState| state.job == config.job && state.shards.len() <= config.shards.len();
-    let (mut scratch, saved) = Scratch::open(&config.folder, config.discard, progress, job)?;
-    let mut state = saved.unwrap_or_else(|| DedupState::new(&config.job));
-    scratch.declare_inputs(&config.shards);
+    let (mut scratch, mut state) = DedupState::open(
+        &config.folder,
+        &config.job,
+        config.discard,
+        &config.shards,
+        progress,
+    )?;
     let n_resumed_shards = state.shards.len();
-    for shard in &state.shards {
-        progress.advance(shard.summary.bytes)?;
-    }
     let sketch = SketchConfig {
         shards: &config.shards,
         rules: &config.rules,
