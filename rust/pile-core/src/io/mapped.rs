@@ -191,31 +191,3 @@ impl Drop for Mapped {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_became_shorter_is_named_while_it_is_mapped_and_after() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a");
-        // Other tests of this process may shorten files of their own.
-        let names_it = || shorter_files().contains(&path);
-        fs::write(&path, "whole").unwrap();
-        let mapped = Mapped::open(&path).unwrap();
-        fs::write(folder.path().join("b"), "new").unwrap();
-        fs::rename(folder.path().join("b"), &path).unwrap();
-        assert!(
-            !names_it(),
-            "a replaced file is whole as long as it is mapped"
-        );
-        drop(mapped);
-        let mapped = Mapped::open(&path).unwrap();
-        fs::write(&path, "ne").unwrap();
-        assert!(names_it());
-        drop(mapped);
-        assert!(names_it());
-        assert!(!names_it(), "it is named once");
-    }
-}
