@@ -468,6 +468,20 @@ def test_words_are_replaced_with_any_vocabulary_that_fits(order: Order, tokenize
         replace_tokens(order, {"a": "z"}, steps=(0, 1), tokenizer=with_id("z", 70_000))
 
 
+def test_padding_is_not_inserted_over(dataset: Path, tmp_path: Path) -> None:
+    run(dataset, tmp_path / "o", OrderConfig(seq_length=64, samples=400, packing="pack_until_overflow"))
+    order = open_order(tmp_path / "o", batch_size=8)
+    lengths = [int(order.samples.spans(i, 1)[:, 3].sum()) for i in range(400)]
+    sample = next(i for i, length in enumerate(lengths) if length < 65)
+    (step, row), n = divmod(sample, 8), lengths[sample]
+    for wrong in (Insert(step, row, n, (1,)), Insert(step, row, n - 1, (1, 1))):
+        with pytest.raises(ConfigError, match=f"do not fit the {n} before the padding"):
+            insert_tokens(order, [wrong])
+    changed = insert_tokens(order, [Insert(step, row, n - 1, (1,))]).samples
+    assert changed.read(sample, 1)[0, n - 1] == 1
+    assert np.array_equal(changed.core.read(0, 400), changed.read(0, 400))
+
+
 def test_inserts_change_their_places_alone_and_are_recorded(order: Order, tmp_path: Path) -> None:
     table = [Insert(3, 2, 5, (1, 2, 3)), Insert(3, 2, 8, (9,)), Insert(50, 23, 32, (7,))]
     changed = insert_tokens(order, table)
@@ -497,6 +511,41 @@ def test_inserts_change_their_places_alone_and_are_recorded(order: Order, tmp_pa
             insert_tokens(order, [wrong])
     with pytest.raises(ConfigError, match="two inserts"):
         insert_tokens(order, [Insert(3, 0, 0, (1, 2)), Insert(3, 0, 1, (1,))])
+
+
+def test_integers_of_numpy_are_recorded_as_those_of_python(order: Order, tmp_path: Path) -> None:
+    step, row, token = np.int64(3), np.int32(2), np.uint16(7)
+    changed = insert_tokens(order, [Insert(step, row, np.int8(5), (token,))])  # type: ignore[arg-type]
+    changed = replace_tokens(changed, {" alpha": " beta"}, steps=tuple(np.arange(2)))  # type: ignore[arg-type]
+    save_interventions(changed, tmp_path)
+    assert np.array_equal(open_order(tmp_path).batch(3), changed.batch(3))
+    for wrong in (Insert(3, 2, 5, (1.0,)), Insert(3, 2, "5", (1,)), Insert(3.0, 2, 5, (1,))):  # type: ignore[arg-type]
+        for act in (insert_tokens, overwritten):
+            with pytest.raises(ConfigError, match="must be integers"):
+                act(order, [wrong])
+    with pytest.raises(ConfigError, match="steps must be integers"):
+        replace_tokens(order, {" alpha": " beta"}, steps=(0, 1.5))  # type: ignore[arg-type]
+
+
+def test_only_what_can_be_inserted_is_listed_as_overwritten(order: Order) -> None:
+    for wrong in (
+        Insert(3, -1, 0, (1,)),
+        Insert(3, 24, 0, (1,)),
+        Insert(3, 0, -2, (1,)),
+        Insert(3, 0, 32, (1, 2)),
+    ):
+        for act in (insert_tokens, overwritten):
+            with pytest.raises(ConfigError, match=r"no row|do not fit a row of 33 "):
+                act(order, [wrong])
+
+
+def test_words_replaced_in_rows_without_a_manifest_are_not_recorded(
+    row_shards: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    order = open_order(row_shards, batch_size=8)
+    changed = replace_tokens(order, {"a": "b"}, steps=(0, 1), tokenizer=Tokenizer(tokenizer.read_bytes()))
+    with pytest.raises(ConfigError, match="only new interventions on an order with a manifest"):
+        save_interventions(changed, tmp_path / "saved")
 
 
 def test_replaced_words_are_recorded(order: Order, tmp_path: Path) -> None:

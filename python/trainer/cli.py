@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -109,7 +111,14 @@ def _summary(run: Run, tokens_per_second: float) -> list[str]:
 
 def main() -> None:
     """The console script."""
-    sys.exit(cli.run(command))
+    code = cli.run(command)
+    for stream in (sys.stdout, sys.stderr):
+        # The reader may be gone, and a closed stream is None.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    # Threads of torch.distributed outlive `destroy_process_group`, since DeepSpeed keeps its groups. One that
+    # asks for the interpreter while Python shuts down aborts the process, after a run that succeeded.
+    os._exit(code)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,11 @@ def child(request: dict[str, Any]) -> NoReturn:
             os.chdir(request["folder"])
         arm(request["kill_below"], request["kill_at"])
         sys.argv = ["pile-train", *request["arguments"]]
-        from trainer import cli
+        from pile_tools import cli
+        from trainer.cli import command
 
-        cli.main()
-    except SystemExit as err:
-        code = err.code if isinstance(err.code, int) else 0 if err.code is None else 1
+        # As `main` does, but the process ends below, after its calls were counted.
+        code = cli.run(command)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -177,6 +177,16 @@ def test_two_processes_see_the_same_data(
     assert "started with 2 processes, not 1" in alone.stderr
 
 
+def test_the_process_ends_without_pythons_shutdown(environment: dict[str, str]) -> None:
+    """In it, threads of communication that are still alive abort a process whose run succeeded."""
+    script = "import atexit, os; atexit.register(os._exit, 9); from trainer import cli; cli.main()"
+    for option, code in (("--help", 0), ("--no-such-option", 2)):
+        command = [sys.executable, "-c", script, option]
+        ended = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert ended.returncode == code, ended.stderr
+        assert (ended.stdout if code == 0 else ended.stderr).strip()
+
+
 def test_micro_batches_change_only_the_rounding(
     finished: Path, train: Train, write_config: WriteConfig, tmp_path: Path
 ) -> None:

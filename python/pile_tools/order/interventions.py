@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import operator
 import pickle
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -30,6 +31,7 @@ from pile_tools.errors import ConfigError
 from pile_tools.manifest import ORDER_FILE, Manifest, Request
 from pile_tools.order.order import Order, Samples
 from pile_tools.publish import Built, Target
+from pile_tools.terminal import counted
 from pile_tools.tokens.concatenated import Concatenated, as_one
 from pile_tools.types import Documents, Origin, Tokens
 
@@ -373,6 +375,7 @@ def replace_tokens(
             the steps are out of range.
     """
     tokenizer = tokenizer or order.tokenizer()
+    first_step, end_step = _as_integers(steps, "steps")
     ids = {}
     limit = np.iinfo(order.dataset.dtype).max
     for word, other in table.items():
@@ -390,44 +393,38 @@ def replace_tokens(
         ids[one[0]] = two[0]
     if not ids:
         raise ConfigError("no words to replace")
-    first, _ = order.first_sample(steps[0])
-    last, size = order.first_sample(steps[1] - 1)
-    if steps[0] >= steps[1]:
-        raise ConfigError(f"no steps from {steps[0]} to {steps[1]}")
+    first, _ = order.first_sample(first_step)
+    last, size = order.first_sample(end_step - 1)
+    if first_step >= end_step:
+        raise ConfigError(f"no steps from {first_step} to {end_step}")
     samples = ReplacedTokens(order.samples, ids, (first, last + size), tokenizer)
     # A saved intervention counts steps of this size, the order's own here, even if the order is saved with
     # another one.
-    intervention = {"kind": "tokens", "table": dict(table), "steps": list(steps), "batch_size": size}
+    intervention = {
+        "kind": "tokens",
+        "table": dict(table),
+        "steps": [first_step, end_step],
+        "batch_size": size,
+    }
     return _with_intervention(order, samples, intervention)
 
 
 def insert_tokens(order: Order, table: Sequence[Insert]) -> Order:
     """The order with the tokens of each `Insert` written over its row; every other token stays the same.
 
-    A token that two samples share changes only in the row that the `Insert` names.
+    A token that two samples share changes only in the row that the `Insert` names. Padding is kept.
 
     Raises:
         ConfigError: A step, row or offset is out of range, a row is too short for the tokens, a token cannot
             be stored, or two inserts overlap.
     """
+    table = [_checked(order, insert) for insert in table]
     inserts: dict[int, list[tuple[int, tuple[int, ...]]]] = defaultdict(list)
-    limit = np.iinfo(order.dataset.dtype).max
     for insert in sorted(table, key=lambda i: (i.step, i.row, i.offset)):
-        first, size = order.first_sample(insert.step)
-        if not 0 <= insert.row < size:
-            raise ConfigError(f"no row {insert.row}: the batch has {size}, from 0")
-        end = insert.offset + len(insert.tokens)
-        if insert.offset < 0 or end > order.samples.sample_length or not insert.tokens:
-            raise ConfigError(
-                f"{len(insert.tokens)} tokens from {insert.offset} do not fit a row of "
-                f"{order.samples.sample_length} (step {insert.step}, row {insert.row})"
-            )
-        if not all(0 <= token <= limit for token in insert.tokens):
-            raise ConfigError(f"tokens must be within 0 and {limit} (step {insert.step}, row {insert.row})")
-        of_sample = inserts[first + insert.row]
+        of_sample = inserts[_sample(order, insert)]
         if of_sample and of_sample[-1][0] + len(of_sample[-1][1]) > insert.offset:
             raise ConfigError(f"two inserts over one token (step {insert.step}, row {insert.row})")
-        of_sample.append((insert.offset, tuple(insert.tokens)))
+        of_sample.append((insert.offset, insert.tokens))
     samples = InsertedTokens(order.samples, inserts)
     intervention = {
         "kind": "inserts",
@@ -437,11 +434,52 @@ def insert_tokens(order: Order, table: Sequence[Insert]) -> Order:
     return _with_intervention(order, samples, intervention)
 
 
+def _sample(order: Order, insert: Insert) -> int:
+    """The index of the sample that an `Insert` changes."""
+    first, size = order.first_sample(insert.step)
+    if not 0 <= insert.row < size:
+        raise ConfigError(f"no row {insert.row}: the batch has {size}, from 0")
+    return first + insert.row
+
+
+def _checked(order: Order, insert: Insert) -> Insert:
+    """The `Insert` in Python's integers, if it fits its row; else raises ConfigError."""
+    step, row, offset = _as_integers((insert.step, insert.row, insert.offset), "step, row and offset")
+    insert = Insert(step, row, offset, _as_integers(insert.tokens, "tokens"))
+    sample = _sample(order, insert)
+    where = f"(step {step}, row {row})"
+    # The tokens after those of the spans are padding.
+    n_tokens = int(order.samples.spans(sample, 1)[:, 3].sum())
+    if offset < 0 or offset + len(insert.tokens) > n_tokens or not insert.tokens:
+        limits = (
+            f"a row of {n_tokens}"
+            if n_tokens == order.samples.sample_length
+            else f"the {n_tokens} before the padding"
+        )
+        raise ConfigError(f"{counted(len(insert.tokens), 'token')} from {offset} do not fit {limits} {where}")
+    limit = np.iinfo(order.dataset.dtype).max
+    if not all(0 <= token <= limit for token in insert.tokens):
+        raise ConfigError(f"tokens must be within 0 and {limit} {where}")
+    return insert
+
+
+def _as_integers(values: Sequence[int], what: str) -> tuple[int, ...]:
+    """Python's integers, which JSON can hold, of integers of any kind; else raises ConfigError."""
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise ConfigError(f"{what} must be integers, not {values!r}") from None
+
+
 def overwritten(order: Order, table: Sequence[Insert]) -> list[dict[str, Any]]:
-    """Each `Insert` as a dict, with the tokens of `order` that it replaces under `overwritten`."""
+    """Each `Insert` as a dict, with the tokens of `order` that it replaces under `overwritten`.
+
+    Raises:
+        ConfigError: As `insert_tokens`.
+    """
     log = []
-    for insert in table:
-        row = order.samples[order.first_sample(insert.step)[0] + insert.row]
+    for insert in (_checked(order, insert) for insert in table):
+        row = order.samples[_sample(order, insert)]
         old = row[insert.offset : insert.offset + len(insert.tokens)].tolist()
         log.append({**dataclasses.asdict(insert), "overwritten": old})
     return log
@@ -474,15 +512,18 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
         OutputExistsError: `folder` holds another order and `force` is off.
         OSError: A file cannot be read or written.
     """
-    interventions: list[dict[str, Any]] = []
+    unsaved: list[tuple[OrderWithIntervention, Order]] = []
     base = order
     while isinstance(base, OrderWithIntervention) and base.manifest is None and base.base is not None:
-        if isinstance(base.samples, ReplacedTokens):
-            _refuse_other_tokenizer(base.samples.tokenizer, base.base)
-        interventions.insert(0, _with_log(base.intervention, base.base))
+        unsaved.insert(0, (base, base.base))
         base = base.base
-    if not interventions or base.manifest is None:
+    if not unsaved or base.manifest is None:
         raise ConfigError(f"only new interventions on an order with a manifest can be saved ({order.name})")
+    interventions = []
+    for changed, before in unsaved:
+        if isinstance(changed.samples, ReplacedTokens):
+            _refuse_other_tokenizer(changed.samples.tokenizer, before)
+        interventions.append(_with_log(changed.intervention, before))
     settings = {
         "rule": "view",
         "kind": ", ".join(intervention["kind"] for intervention in interventions),
