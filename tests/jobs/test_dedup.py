@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable
@@ -402,6 +403,53 @@ def test_differences_mark_what_is_not_shown() -> None:
     assert differences("one", "z" * 481 + " one") == f"<ins>{'z' * 480} […]</ins>one […] "
     words = " ".join(map(str, range(5000)))
     assert differences(words, "new " + words).endswith("</ins> […]")
+
+
+def test_repetitive_texts_are_compared_less_far() -> None:
+    """Each of n equal words of one text is compared with each of the other: minutes for these."""
+    kept = "a " * 10_000
+    assert (
+        differences(kept, "a " * 9_000 + "b " * 1_000) == "The texts are equal as far as they are compared."
+    )
+    assert "b </ins>" in differences(kept, "a " * 50 + "b " + kept[102:])
+    words = " ".join(map(str, range(3000)))
+    assert "<ins> new</ins>" in differences(words, words + " new"), "prose is compared as far as before"
+
+
+def text_of_page(path: Path) -> str:
+    page = re.sub(r"<style.*?</style>|<svg.*?</svg>", "", path.read_text(), flags=re.DOTALL)
+    return " ".join(re.sub(r"<[^>]+>", " ", page).split())
+
+
+def test_pages_say_what_was_done_and_measured(cli: Run, tmp_path: Path) -> None:
+    words = [f"w{i}" for i in range(100)]
+    texts = [" ".join(words), " ".join([*words[:50], "new", *words[51:]]), "another text of other words"]
+    write(tmp_path / "in/a.jsonl", texts)
+
+    def page(*options: str) -> tuple[str, str]:
+        name = tmp_path / "_".join(options).replace("--", "")
+        report = name.with_suffix(".html")
+        done = cli("dedup", "near", tmp_path / "in", "-o", name, "--report", report, *options)
+        assert done.returncode == 0, done.stderr
+        return done.stdout, text_of_page(report)
+
+    printed, shown = page("--mark")
+    assert "2 documents marked, none removed" in printed
+    assert "2 documents of 3 (66.7%) marked with their cluster, none removed." in shown
+    assert "Cluster Documents Marked copies Kept Left alone ../in/a.jsonl:0 2 1 1 0" in shown
+    assert "kept: ../in/a.jsonl:0 marked as its copy: ../in/a.jsonl:1" in shown
+    assert "Removed" not in shown
+    assert "MB of text removed" not in shown
+    printed, shown = page("--dry-run")
+    assert "a dry run: no shard was written" in printed
+    assert "1 document of 3 removed (33.3%), 0.0 of 0.0 MB of text. A dry run: no shard was written." in shown
+    assert "dry run" not in page("--threshold", "0.9")[1]
+    _, shown = page("--verify", "containment")
+    assert "candidate pair" in shown
+    assert "verified containment" in shown
+    assert "verified similarity" not in shown
+    assert "containment 0.9" in shown
+    assert "Jaccard similarity Probability" in shown
 
 
 def test_python_and_the_command_give_the_same(

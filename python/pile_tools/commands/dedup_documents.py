@@ -109,7 +109,7 @@ def _page(made: Manifest, title: str) -> str:
     ]
     pairs = [
         dedup_page.Pair(
-            f"A cluster of {counted(of.size, 'document')}: similarity {of.similarity:.4f}",
+            f"A cluster of {counted(of.size, 'document')}: {dedup_page.measure(made)} {of.similarity:.4f}",
             of.kept,
             rewriting.text_of(made, of.kept),
             of.removed,
@@ -154,7 +154,8 @@ def _show(made: Manifest) -> None:
             note(f"warning: more than half of {name} is removed; look at its clusters first", err=True)
     if made.settings.get("unverified"):
         n = counted(summary["n_estimated"], "document")
-        note(f"estimate: {n} removed for an unverified similarity to older ones,")
+        done = "marked as copies" if made.settings["mark"] else "removed"
+        note(f"estimate: {n} {done} for an unverified similarity to older ones,")
         note("  and copies of older ones for an equal hash of 128 bits")
     clusters = counted(summary["n_clusters"], "cluster")
     note(f"{clusters} of copies, the largest of {counted(summary['largest_cluster'], 'document')}")
@@ -163,3 +164,5 @@ def _show(made: Manifest) -> None:
         note(f"{n} in clusters above --max-cluster left alone; --large-clusters removes copies there too")
     if summary["n_marked"]:
         note(f"{counted(summary['n_marked'], 'document')} marked, none removed")
+    if made.settings["dry_run"]:
+        note("a dry run: no shard was written")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from pile_tools.manifest import Manifest
 from pile_tools.present.charts import Stack
@@ -18,8 +20,12 @@ from pile_tools.terminal import counted
 #: Characters of equal text shown before and after a difference.
 _CONTEXT = 120
 
-#: Characters of a text that are compared: `difflib` takes quadratic time.
+#: Characters of a text that are compared, at most.
 _MAX_COMPARED = 20_000
+
+#: Pairs of equal words of two compared texts: `difflib` visits each of them about as often as there are
+#: differences. 20,000 characters of prose or code have 30,000 to 250,000.
+_MAX_PAIRS = 1_000_000
 
 #: Differences shown of a pair.
 _MAX_SHOWN = 12
@@ -44,7 +50,7 @@ class Pair:
         about: The size of their cluster and their similarity.
         kept_name: Shard and record of the kept one.
         kept: Its text.
-        removed_name: Shard and record of the removed one.
+        removed_name: Shard and record of the removed one, or of the one that is only marked as a copy.
         removed: Its text.
     """
 
@@ -66,17 +72,12 @@ def page(made: Manifest, title: str, clusters: Sequence[Sequence[str]], pairs: S
         pairs: A removed and a kept document of each of the largest clusters that lost one.
     """
     summary, settings = made.summary, made.settings
-    share = summary["n_removed"] / max(summary["n_documents"], 1)
-    about = (
-        f"{counted(summary['n_removed'], 'document')} of {summary['n_documents']:,} removed ({share:.1%}), "
-        f"{summary['n_removed_bytes'] / 1e6:,.1f} of {summary['n_text_bytes'] / 1e6:,.1f} MB of text."
-    )
-    body = [f"<header><h1>{markup(title)}</h1><p>{markup(about)}</p></header>", table(_subsets(made))]
+    body = [f"<header><h1>{markup(title)}</h1><p>{markup(_about(made))}</p></header>", table(_subsets(made))]
     if settings.get("unverified"):
         what = (
-            f"Estimate: the older corpus was not read. {counted(summary['n_estimated'], 'document')} removed "
-            f"for a similarity to older ones that is estimated from signatures of {settings['permutations']} "
-            f"values, and copies of older ones for an equal hash of 128 bits."
+            f"Estimate: the older corpus was not read. {counted(summary['n_estimated'], 'document')} "
+            f"{_done(made)} for a similarity to older ones that is estimated from signatures of "
+            f"{settings['permutations']} values, and copies of older ones for an equal hash of 128 bits."
         )
         body.append(f"<p>{markup(what)}</p>")
     if summary["n_left_alone"]:
@@ -89,30 +90,65 @@ def page(made: Manifest, title: str, clusters: Sequence[Sequence[str]], pairs: S
     # Empty where only exact copies were searched for.
     if summary["histogram"]:
         edges = [i / len(summary["histogram"]) for i in range(len(summary["histogram"]) + 1)]
-        chart = Stack(
-            "Candidates by similarity", "similarity", "pairs", edges, {"candidates": summary["histogram"]}
-        )
+        what = measure(made)
+        chart = Stack(f"Candidates by {what}", what, "pairs", edges, {"candidates": summary["histogram"]})
         verified = "verified or estimated" if settings.get("unverified") else "verified"
         caption = (
-            f"All {summary['n_candidates']:,} candidate pairs by their {verified} similarity; "
+            f"All {summary['n_candidates']:,} candidate pairs by their {verified} {what}; "
             f"{summary['n_verified']:,} reach {settings['threshold']}."
         )
         body.append(figure(chart, markup(caption)))
         body.append(table(_curve(made)))
-    header = ["Cluster", "Documents", "Removed", "Kept", "Left alone"]
+    copies = "Marked copies" if settings["mark"] else "Removed"
+    header = ["Cluster", "Documents", copies, "Kept", "Left alone"]
     body.append(table(Table("Largest clusters", header, clusters)))
-    body += [_pair(pair) for pair in pairs]
+    body += [_pair(pair, "marked as its copy" if settings["mark"] else "removed") for pair in pairs]
     body.append(f"<footer>Made by pile-tools {markup(version('pile-tools'))}.</footer>")
     return document(title, "\n".join(body), _STYLE, mark=PAGE_MARK)
 
 
+def measure(made: Manifest) -> str:
+    """What the threshold is of: `similarity` or `containment`."""
+    return "containment" if made.settings.get("verify") == "containment" else "similarity"
+
+
+def _done(made: Manifest) -> str:
+    """What happened to the copies."""
+    return "marked as copies" if made.settings["mark"] else "removed"
+
+
+def _about(made: Manifest) -> str:
+    """What was done to how many documents."""
+    summary, settings = made.summary, made.settings
+    n_documents = max(summary["n_documents"], 1)
+    if settings["mark"]:
+        n = summary["n_marked"]
+        about = (
+            f"{counted(n, 'document')} of {summary['n_documents']:,} ({n / n_documents:.1%}) marked with "
+            "their cluster, none removed."
+        )
+    else:
+        about = (
+            f"{counted(summary['n_removed'], 'document')} of {summary['n_documents']:,} removed "
+            f"({summary['n_removed'] / n_documents:.1%}), {summary['n_removed_bytes'] / 1e6:,.1f} of "
+            f"{summary['n_text_bytes'] / 1e6:,.1f} MB of text."
+        )
+    return f"{about} A dry run: no shard was written." if settings["dry_run"] else about
+
+
 def _subsets(made: Manifest) -> Table:
+    if made.settings["mark"]:
+        sizes = [
+            [_name(of), f"{of['n_documents']:,}", f"{of['n_text_bytes'] / 1e6:,.2f}"]
+            for of in sorted(made.summary["subsets"], key=lambda of: -of["n_text_bytes"])
+        ]
+        return Table("By subset", ["Subset", "Documents", "MB of text"], sizes)
     rows = []
     for of in sorted(made.summary["subsets"], key=lambda of: -of["n_removed_bytes"]):
         share = of["n_removed"] / max(of["n_documents"], 1)
         rows.append(
             [
-                of["name"] if of["name"] is not None else "no subset",
+                _name(of),
                 f"{of['n_documents']:,}",
                 f"{of['n_removed']:,}",
                 f"{share:.1%}",
@@ -121,6 +157,10 @@ def _subsets(made: Manifest) -> Table:
         )
     header = ["Subset", "Documents", "Removed", "Share", "MB of text removed"]
     return Table("By subset", header, rows)
+
+
+def _name(subset: Mapping[str, Any]) -> str:
+    return "no subset" if subset["name"] is None else str(subset["name"])
 
 
 def _curve(made: Manifest) -> Table:
@@ -134,13 +174,13 @@ def _curve(made: Manifest) -> Table:
         for similarity, probability in made.summary["curve"]
         if round(similarity * 100) % 5 == 0 or similarity == threshold
     ]
-    return Table("Probability that a pair is found", ["Similarity", "Probability"], rows, note=note)
+    return Table("Probability that a pair is found", ["Jaccard similarity", "Probability"], rows, note=note)
 
 
-def _pair(pair: Pair) -> str:
+def _pair(pair: Pair, done: str) -> str:
     return (
         f'<div class="pair"><p>{markup(pair.about)}</p>'
-        f"<p>kept: {markup(pair.kept_name)}<br>removed: {markup(pair.removed_name)}</p>"
+        f"<p>kept: {markup(pair.kept_name)}<br>{done}: {markup(pair.removed_name)}</p>"
         f'<p class="text">{differences(pair.kept, pair.removed)}</p></div>'
     )
 
@@ -150,16 +190,17 @@ def differences(kept: str, removed: str) -> str:
 
     Equal text is shown up to `_CONTEXT` characters before and after a difference, and each side of a
     difference up to `_MAX_DIFFERENCE`. `[…]` stands for the rest; the first and the last equal text have it
-    even if nothing is left out. Of texts above `_MAX_COMPARED`, the last difference may come from the cut.
+    even if nothing is left out. Texts are compared up to `_MAX_COMPARED`, repetitive ones less far; the last
+    difference may come from the cut.
     """
-    is_cut = max(len(kept), len(removed)) > _MAX_COMPARED
-    a, b = (re.findall(r"\s+|[^\s]+", text[:_MAX_COMPARED]) for text in (kept, removed))
-    # Spaces match only after equal words: as half of all items, they would make the search slow. If they were
-    # `difflib`'s junk, every match would end after one word, and longer equal texts would not be found.
-    keys_a, keys_b = (
-        [(item, before if item.isspace() else "") for before, item in zip(["", *items], items, strict=False)]
-        for items in (a, b)
-    )
+    n_compared = _MAX_COMPARED
+    a, keys_a = _words(kept[:n_compared])
+    b, keys_b = _words(removed[:n_compared])
+    while _n_pairs(keys_a, keys_b) > _MAX_PAIRS:
+        n_compared //= 2
+        a, keys_a = _words(kept[:n_compared])
+        b, keys_b = _words(removed[:n_compared])
+    is_cut = max(len(kept), len(removed)) > n_compared
     # `autojunk` would match the frequent words of a long text only beside other equal items.
     matcher = difflib.SequenceMatcher(None, keys_a, keys_b, autojunk=False)
     shown, n_shown = [], 0
@@ -188,6 +229,25 @@ def differences(kept: str, removed: str) -> str:
     if is_cut and steps[-1][0] != "equal" and n_shown <= _MAX_SHOWN:
         shown.append(" […]")
     return "".join(shown)
+
+
+def _words(text: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """The words of a text and the spaces between them, and the keys by which they are compared.
+
+    Spaces match only after equal words: as half of all items, they would make the search slow. If they were
+    `difflib`'s junk, every match would end after one word, and longer equal texts would not be found.
+    """
+    items = re.findall(r"\s+|[^\s]+", text)
+    befores = ["", *items]
+    return items, [
+        (item, before if item.isspace() else "") for before, item in zip(befores, items, strict=False)
+    ]
+
+
+def _n_pairs(a: Sequence[tuple[str, str]], b: Sequence[tuple[str, str]]) -> int:
+    """The pairs of equal items."""
+    counts = Counter(b)
+    return sum(n * counts[item] for item, n in Counter(a).items())
 
 
 def _shortened(text: str) -> str:
