@@ -329,10 +329,10 @@ def test_what_comes_after_the_old_file_was_removed_is_not_replaced(
     make(tmp_path, {"x.a": "1", "x.b": "2"})
     rename, path = publish.rename_exclusively, tmp_path / name
 
-    def come_first(made: Path, final: Path, *args: Any) -> None:
+    def come_first(made: Path, final: Path, *args: Any) -> files.Version | None:
         if final == path:
             KINDS[kind](path) if kind in KINDS else path.write_text("mine")
-        rename(made, final, *args)
+        return rename(made, final, *args)
 
     monkeypatch.setattr(publish, "rename_exclusively", come_first)
     with pytest.raises(OutputExistsError, match="was created while this was being made"):
@@ -387,6 +387,33 @@ def test_a_file_created_between_the_check_and_the_rename_is_not_replaced(
     }
 
 
+@pytest.mark.parametrize("name", ["x.a", "x.b"])
+@pytest.mark.parametrize("force", [False, True])
+def test_no_manifest_is_published_of_a_file_that_was_replaced_after_its_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, force: bool
+) -> None:
+    """By `--force` of another artifact that shares the file, and has its own lock."""
+    rename, path = publish.rename_exclusively, tmp_path / name
+
+    def replace_after(made: Path, final: Path, entry: manifest.Entry | None) -> files.Version | None:
+        version = rename(made, final, entry)
+        if final == path:
+            (tmp_path / "other").write_text("!")
+            (tmp_path / "other").replace(path)
+        return version
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "rename_exclusively", replace_after)
+        with pytest.raises(OutputExistsError, match="was created while this was being made"):
+            make(tmp_path, {"x.a": "1", "x.b": "2"}, force=force)
+    assert not (tmp_path / "x.manifest.json").exists()
+    with pytest.raises((OutputExistsError, FormatError)):
+        make(tmp_path, {"x.a": "1", "x.b": "2"})
+    assert path.read_text() == "!"
+    make(tmp_path, {"x.a": "1", "x.b": "2"}, force=True)
+    assert path.read_text() in ("1", "2")
+
+
 def test_a_file_of_the_old_artifact_is_no_input_of_the_new_one(tmp_path: Path) -> None:
     """It is removed before the new files have their names: a job killed between could not be run again."""
     make(tmp_path, {"x.a": "1", "x.b": "2"})
@@ -418,6 +445,46 @@ def test_what_was_damaged_in_the_scratch_folder_is_not_published(
     assert path.read_bytes() != before
     make(tmp_path / "out", {"x.a": "1", "x.b": "2"})
     assert tree(tmp_path / "out") == tree(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("damage", ["!", None])
+def test_a_damaged_copy_of_a_file_that_was_linked_does_not_replace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str | None
+) -> None:
+    """A run killed between link and removal leaves one file with two names, which a copy makes two files."""
+    unlink = Path.unlink
+
+    def kill(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "x.a" and path.parent != tmp_path:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", kill)
+        with pytest.raises(KeyboardInterrupt):
+            make(tmp_path, {"x.a": "1", "x.b": "2"})
+    linked = target(tmp_path).scratch / "x.a"
+    assert linked.samefile(tmp_path / "x.a")
+    linked.unlink()
+    linked.write_text(damage) if damage else linked.mkdir()
+    make(tmp_path, {"x.a": "1", "x.b": "2"}, on_build=lambda _: pytest.fail("it is finished"))
+    assert tree(tmp_path).keys() == {"x.a", "x.b", "x.manifest.json"}
+    assert (tmp_path / "x.a").read_text() == "1"
+
+
+def test_a_manifest_whose_spaces_changed_in_the_scratch_folder_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    make(undisturbed, {"x.a": "1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "rename_exclusively", lambda *_: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            make(tmp_path, {"x.a": "1"})
+    finished = target(tmp_path).unpublished
+    finished.write_text(finished.read_text().replace("\n", " ", 1))
+    make(tmp_path, {"x.a": "1"})
+    assert (tmp_path / "x.manifest.json").read_bytes() == (undisturbed / "x.manifest.json").read_bytes()
 
 
 @pytest.mark.parametrize("data", [b"", b'{"kind": "test"'])

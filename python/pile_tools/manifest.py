@@ -21,7 +21,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -208,10 +208,14 @@ def write(
         "summary": summary,
     }
     values["checksum"] = fingerprint(values)
-    data = (json.dumps(values, indent=1) + "\n").encode()
+    data = _encoded(values)
     files.write_atomically(path, data, scratch=scratch)
     del values["format"], values["checksum"]
     return Manifest(path=path, **values, n_bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
+
+
+def _encoded(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=1) + "\n").encode()
 
 
 def read(path: Path) -> Manifest:
@@ -252,6 +256,12 @@ def is_intact(path: Path) -> bool:
     values = dict(checked.read_json(path, what="a manifest of pile-tools").values)
     found = values.pop("checksum", None)
     return found is None or found == fingerprint(values)
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether a manifest is intact and has the bytes that `write` gives its values."""
+    values = checked.read_json(path, what="a manifest of pile-tools").values
+    return is_intact(path) and path.read_bytes() == _encoded(values)
 
 
 def _input(entry: Values) -> Entry:

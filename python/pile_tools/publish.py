@@ -404,11 +404,21 @@ def _finished_in_scratch(target: Target, request: Request) -> Manifest | None:
     found = manifest.read(target.unpublished)
     if found.request != request.digest or not manifest.has_same_inputs(found, request, target.folder):
         return None
-    is_complete = all(
-        _is_own(target.scratch / entry["path"], entry) or _is_own(target.folder / entry["path"], entry)
-        for entry in found.outputs
-    )
-    return found if is_complete else None
+    return found if all(_is_here(target, entry) for entry in found.outputs) else None
+
+
+def _is_here(target: Target, entry: Entry) -> bool:
+    """Whether a file of an unpublished manifest is intact, published or not. Removes a damaged copy of it."""
+    made = target.scratch / entry["path"]
+    if _is_own(made, entry):
+        return True
+    if not _is_own(target.folder / entry["path"], entry):
+        return False
+    # A run that was killed after it linked the file to its final name leaves both names, which are two files
+    # once the folders are copied. What is in the scratch folder would replace the published one.
+    if os.path.lexists(made):
+        scratch_folders.remove_tree(made)
+    return True
 
 
 def _discard_unpublished(target: Target, owned: Mapping[str, Entry]) -> None:
@@ -478,10 +488,10 @@ def _naming_damage(target: Target) -> Iterator[None]:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a file is a manifest with the checksum that it was written with."""
+    """Whether a file is a manifest with the bytes that it was written with."""
     with contextlib.suppress(FormatError):
         manifest.read(path)
-        return manifest.is_intact(path)
+        return manifest.is_as_written(path)
     return False
 
 
@@ -547,17 +557,18 @@ def _publish(
     _refuse_own_input(target, made.kind, made.inputs, [entry["path"] for entry in made.outputs])
     files.make_folders(target.folder)
     entries = [entry for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]
-    finals = {entry["path"]: target.folder / entry["path"] for entry in entries}
     # The files may take long to compare, so what was compared is looked at again when it is removed.
-    versions = {name: files.version(final) for name, final in finals.items()}
+    published = {entry["path"]: target.folder / entry["path"] for entry in made.outputs}
+    versions = {name: files.version(final) for name, final in published.items()}
     for entry in made.outputs:
-        _refuse(target.folder / entry["path"], owned, entry, force=force)
+        _refuse(published[entry["path"]], owned, entry, force=force)
     if not force and os.path.lexists(target.manifest):
         _refuse_changed(target.manifest, before)
     _remove_regular(target.manifest)
     # Readers of other tools, which ignore manifests, open the first file of the list, for example `.bin`. It
     # is removed first and renamed last, so that its presence means that the others exist.
-    for name, final in finals.items():
+    for entry in entries:
+        name, final = entry["path"], published[entry["path"]]
         if not force:
             _refuse_changed(final, versions[name])
         # A file that was created at a free name since then is not removed: the rename below refuses it.
@@ -565,13 +576,17 @@ def _publish(
             _remove_regular(final)
     _remove_replaced(target, made, owned)
     for entry in reversed(entries):
-        rename_exclusively(target.scratch / entry["path"], finals[entry["path"]], entry)
+        name = entry["path"]
+        versions[name] = rename_exclusively(target.scratch / name, published[name], entry)
     files.sync_folder(target.folder)
+    # Another artifact that shares a file, but not the scratch folder, may have replaced it since.
+    for name, final in published.items():
+        _refuse_changed(final, versions[name])
     rename_exclusively(target.unpublished, target.manifest, None)
     files.sync_folder(target.folder)
-    published = manifest.read(target.manifest)
+    found = manifest.read(target.manifest)
     scratch_folders.clear(target.scratch)
-    return published
+    return found
 
 
 def _refuse_changed(path: Path, before: files.Version | None) -> None:
@@ -588,7 +603,7 @@ def _remove_regular(path: Path) -> None:
 
 def rename_exclusively(
     made: Path, final: Path, entry: Entry | None, or_else: str = "force replaces it"
-) -> None:
+) -> files.Version | None:
     """Renames a finished file, without replacing a file created since the name was last checked.
 
     A rename would replace such a file; a hard link fails.
@@ -600,20 +615,27 @@ def rename_exclusively(
             itself, which no existing file satisfies.
         or_else: Advice for the message when another file exists.
 
+    Returns:
+        The version of the file at the final path: the one made, or an equal one that exists.
+
     Raises:
         OutputExistsError: Another file was created at the final path.
     """
+    version = files.version(made)
     try:
         os.link(made, final, follow_symlinks=False)
     except OSError as err:
         if err.errno not in {errno.EEXIST, *_NO_LINKS}:
             raise
+        existing = files.version(final)
         if os.path.lexists(final) and (entry is None or not _is_own(final, entry)):
             raise OutputExistsError(f"was created while this was being made; {or_else} ({final})") from None
         if err.errno in _NO_LINKS:
             made.replace(final)
-            return
+            return version
+        version = existing
     made.unlink()
+    return version
 
 
 def _refuse(

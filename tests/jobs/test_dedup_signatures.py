@@ -371,6 +371,25 @@ def test_from_the_command_line(cli: Run, planted: Path, tmp_path: Path) -> None:
     assert "the output is in a folder of the shards" in done.stderr
 
 
+def test_signatures_that_are_used_are_not_replaced(cli: Run, planted: Path, tmp_path: Path) -> None:
+    whole, parts = sketch(planted, tmp_path / "whole"), tmp_path / "sigs"
+    for part in ("1/2", "2/2"):
+        done = cli("dedup", "signatures", planted, "-o", parts, "--part", part)
+        assert done.returncode == 0, done.stderr
+    parts = tmp_path / "sigs.parts"
+    before = tree(tmp_path)
+    for used, output in (
+        (whole, whole),
+        (whole, whole / "sub"),
+        (parts, next(parts.iterdir())),
+        (parts, parts),
+    ):
+        done = cli("dedup", "near", planted, "-o", output, "--signatures", used, "--force")
+        assert done.returncode == 2, done.stderr
+        assert "the output is in the folder of the signatures" in done.stderr
+        assert tree(tmp_path) == before
+
+
 def test_a_folder_of_signatures_beside_shards_is_no_shard(planted: Path, tmp_path: Path) -> None:
     shutil.copytree(planted / "a", tmp_path / "in")
     before = list(find_shards([tmp_path / "in"]))

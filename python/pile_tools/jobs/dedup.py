@@ -214,7 +214,9 @@ def run(
     target = Target.of(output / MANIFEST_FILE)
     names = rewriting.output_names(shards)
     if against is not None:
-        rewriting.refuse_within(against, output)
+        rewriting.refuse_within(against, output, "older shards")
+    for folder in stored:
+        rewriting.refuse_within(folder, output, "signatures")
     older_used = _Older.of(against, shards, config, unverified=unverified)
     older = older_used.shards
     every = [*older, *shards]

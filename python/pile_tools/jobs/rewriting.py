@@ -102,10 +102,10 @@ def older_shards(folder: Path, shards: Sequence[Path]) -> list[Path]:
     return older
 
 
-def refuse_within(older: Path, output: Path) -> None:
-    """Raises ConfigError for an output in the folder of an older corpus, where it would be read as such."""
-    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(older)):
-        raise ConfigError(f"the output is in the folder of the older shards; give another folder ({output})")
+def refuse_within(folder: Path, output: Path, what: str) -> None:
+    """Raises ConfigError for an output in a folder that is read, which it would replace or be read with."""
+    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(folder)):
+        raise ConfigError(f"the output is in the folder of the {what}; give another folder ({output})")
 
 
 def refuse_common(older: Sequence[Path], shards: Sequence[Path]) -> None:
