@@ -26,10 +26,14 @@ from pile_tools.progress import _rich_bar
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-HOSTILE = "\x1b[31mred\x1b]0;title\x07 \x08\x0b\r\x7f\x9b31m \u202eltr\u2066\u2069\u2028 \U0001f600 é"
+HOSTILE = (
+    "\x1b[31mred\x1b]0;title\x07 \x08\x0b\r\x7f\x9b31m \u202eltr\u2066\u2069\u2028\u200e\u200f\u061c "
+    "\U0001f600 é"
+)
 #: As `terminal` has it, spelt out another way.
 FORBIDDEN = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *map(chr, range(0x2028, 0x202F))} | {
-    *map(chr, range(0x2066, 0x206A))
+    *map(chr, range(0x2066, 0x206A)),
+    *"\u061c\u200e\u200f",
 }
 
 

@@ -23,13 +23,12 @@ import click
 
 from pile_tools import _core
 
-#: C0, DEL, C1, line and paragraph separators, bidirectional embeddings, overrides and isolates, surrogates,
-#: and the two noncharacters that XML forbids.
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+#: C1, all that changes the direction of text, line and paragraph separators, surrogates, and the two
+#: noncharacters that XML forbids.
+_BEYOND_ASCII = "\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff"
+_CONTROL = re.compile(f"[\x00-\x1f{_BEYOND_ASCII}]")
 #: The same without line feeds and tabs.
-_CONTROL_IN_TEXT = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
-)
+_CONTROL_IN_TEXT = re.compile(f"[\x00-\x08\x0b-\x1f{_BEYOND_ASCII}]")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
