@@ -267,6 +267,12 @@ def test_results_have_the_types_of_the_stub(
     query = term_query()
     one_group = np.zeros(0, dtype=np.uint32)
     clause = np.array([[0, 0, 1]])
+    how, ran = deduplication(scratch("tasks")), []
+
+    def run_tasks(tasks: list[tuple[str, str]]) -> None:
+        ran.extend(_core.run_dedup_task(paths, how, task) for _, task in tasks)
+
+    _core.find_duplicates(paths, how, run_tasks=run_tasks)
     results: dict[str, Any] = {
         "Tokenizer.from_file": _core.Tokenizer.from_file(tokenizer),
         "Tokenizer.decode": encoder.decode([1]),
@@ -279,6 +285,7 @@ def test_results_have_the_types_of_the_stub(
         "lsh_bands": _core.lsh_bands("0.87", 256),
         "band_probability": _core.band_probability(0.9, 25, 10),
         "find_duplicates": _core.find_duplicates(paths, deduplication(scratch("duplicates"))),
+        "run_dedup_task": ran[0],
         "write_signatures": _core.write_signatures(paths, sketching(scratch("signatures"))),
         "shards_contamination": _core.shards_contamination(
             objects["items"], paths, contamination_search(scratch("items in shards"))

@@ -103,9 +103,9 @@ def test_only_the_engine_knows_deepspeed() -> None:
     assert [path.name for path in users] == ["engine.py"]
 
 
-def test_only_one_stage_knows_ray() -> None:
+def test_only_one_module_knows_ray() -> None:
     users = [p for p in PYTHON.rglob("*.py") if "ray" in {n.split(".")[0] for n in imported(p)}]
-    assert [path.name for path in users] == ["distributed.py"]
+    assert [path.name for path in users] == ["cluster.py"]
 
 
 @pytest.mark.parametrize("module", ["pile_tools.cli", "trainer.cli", "studies.cli"])

@@ -1411,6 +1411,7 @@ def find_duplicates(
     deduplication: Deduplication,
     on_progress: OnProgress = None,
     *,
+    run_tasks: Callable[[list[tuple[str, str]]], object] | None = None,
     text_field: str = "text",
     skip_bad_records: bool = False,
     max_record: int = ...,
@@ -1421,6 +1422,9 @@ def find_duplicates(
         shards: The shards, in reading order. Each is read twice.
         deduplication: The settings.
         on_progress: Called with the compressed bytes read so far; in the end, twice those of all shards.
+        run_tasks: Called several times with tasks of the job, for near duplicates: names of their folders
+            in that of the job, and what `run_dedup_task` takes. It returns when all are finished. Without
+            it, this process does all work.
         text_field: The field of a record that has its text.
         skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
         max_record: Number of bytes above which a record is bad.
@@ -1432,6 +1436,33 @@ def find_duplicates(
         ConfigError: A setting is invalid, or a protected record has no document.
         FormatError: A shard is damaged, changes while it is read, or cannot be read twice.
         OutputExistsError: The scratch folder has work of another job.
+        OSError: A file cannot be read or written.
+    """
+
+def run_dedup_task(
+    shards: Sequence[AnyPath],
+    deduplication: Deduplication,
+    task: str,
+    on_progress: OnProgress = None,
+    *,
+    text_field: str = "text",
+    skip_bad_records: bool = False,
+    max_record: int = ...,
+) -> None:
+    """Runs a task of `find_duplicates`, or finds it finished. No other process may run it at the same time.
+
+    Args:
+        shards: The shards, as `find_duplicates` has them.
+        deduplication: Its settings, but for `memory` and `threads`, which are those of this task.
+        task: What it has passed to `run_tasks`.
+        on_progress: Called with the compressed bytes read so far.
+        text_field: As there.
+        skip_bad_records: As there.
+        max_record: As there.
+
+    Raises:
+        ConfigError: A setting is invalid, or this is no task of the job.
+        FormatError: A shard is damaged or changes while it is read, or the job has not come to this task.
         OSError: A file cannot be read or written.
     """
 

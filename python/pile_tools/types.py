@@ -489,6 +489,7 @@ class StoredShard:
         sha256: Checksum of the shard.
         n_records: Number of records.
         n_text_bytes: Decompressed bytes of the records.
+        n_bad_records: Number of bad records, which were skipped.
         rows_sha256: Checksum of `rows-N`.
         signatures_sha256: Checksum of `signatures-N`.
     """
@@ -500,6 +501,7 @@ class StoredShard:
     sha256: str
     n_records: int
     n_text_bytes: int
+    n_bad_records: int
     rows_sha256: str
     signatures_sha256: str
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import unicodedata
 from collections import Counter
@@ -23,8 +24,8 @@ MIN_RECALL = 0.99
 Found = tuple[DuplicateRows, DedupSummary]
 
 
-def find(shards: list[Path], folder: Path, near: NearDuplicates | None, normalize: str = "none") -> Found:
-    deduplication = Deduplication(
+def settings(folder: Path, near: NearDuplicates | None, normalize: str = "none") -> Deduplication:
+    return Deduplication(
         near=near,
         normalize=normalize,
         prefer="first",
@@ -39,7 +40,10 @@ def find(shards: list[Path], folder: Path, near: NearDuplicates | None, normaliz
         job="job",
         discard=False,
     )
-    return _core.find_duplicates(shards, deduplication)
+
+
+def find(shards: list[Path], folder: Path, near: NearDuplicates | None, normalize: str = "none") -> Found:
+    return _core.find_duplicates(shards, settings(folder, near, normalize))
 
 
 def near(threshold: str = "0.87", permutations: int = 256) -> NearDuplicates:
@@ -243,3 +247,50 @@ def test_bands_reach_their_probability() -> None:
     assert probability >= 0.999
     with pytest.raises(ConfigError, match="threshold"):
         _core.lsh_bands("1.5", 256)
+
+
+def test_tasks_of_other_processes_find_the_same(planted: Path, tmp_path: Path) -> None:
+    shards = [planted / "docs.jsonl"]
+    rows, summary = find(shards, tmp_path / "alone", near())
+    how, names = settings(tmp_path / "tasks", near()), []
+
+    def run_tasks(tasks: list[tuple[str, str]]) -> None:
+        for name, task in reversed(tasks):
+            names.append(name)
+            _core.run_dedup_task(shards, dataclasses.replace(how, threads=1, memory=1 << 20), task)
+
+    found, of_tasks = _core.find_duplicates(shards, how, run_tasks=run_tasks)
+    assert of_tasks == summary
+    assert found.keys() == rows.keys()
+    assert all(np.array_equal(found[name], rows[name]) for name in rows)  # type: ignore[literal-required]
+    assert len(names) == len(set(names)) == 1 + 25 + 1 + 1
+    assert {path.name for path in (tmp_path / "tasks" / "tasks").iterdir()} == set(names)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("no cluster")])
+def test_a_failure_of_who_runs_the_tasks_ends_the_job(
+    planted: Path, tmp_path: Path, error: type[BaseException] | BaseException
+) -> None:
+    def fail(tasks: list[tuple[str, str]]) -> None:
+        raise error
+
+    with pytest.raises((KeyboardInterrupt, ValueError)):
+        _core.find_duplicates([planted / "docs.jsonl"], settings(tmp_path, near()), run_tasks=fail)
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ("x", "no task: x"),
+        ('{"bands":{"shard":-1}}', "no task"),
+        ('{"bands":{"shard":1}}', "a task for shard 1, and there are 1"),
+        ('{"pairs":{"band":25}}', "a task for band 25, and there are 25"),
+    ],
+)
+def test_what_is_no_task_of_the_job_is_an_error(
+    planted: Path, tmp_path: Path, task: str, message: str
+) -> None:
+    shards, how = [planted / "docs.jsonl"], settings(tmp_path, near())
+    _core.find_duplicates(shards, how)
+    with pytest.raises(ConfigError, match=message):
+        _core.run_dedup_task(shards, how, task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import random
@@ -84,6 +85,17 @@ def test_the_output_is_the_same_with_signatures(
     folder = [tmp_path / "sigs.parts"]
     assert near(planted, tmp_path / "out", config, stored=folder, threads=1 + n_parts % 2) == expected
     assert json.loads(expected["manifest.json"])["summary"]["n_removed"] > 90
+
+
+def test_bad_records_are_counted_with_signatures_too(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "0.jsonl").write_text('{"text": "a"}\nnot json\n{"text": "a"}\n')
+    records = RecordConfig(on_bad_record="skip")
+    config = dataclasses.replace(NEAR, records=records)
+    sigs = sketch(tmp_path / "in", tmp_path / "sigs", SignaturesConfig(permutations=64, records=records))
+    plain = near(tmp_path / "in", tmp_path / "plain", config)
+    assert near(tmp_path / "in", tmp_path / "with", config, stored=[sigs]) == plain
+    assert json.loads(plain["manifest.json"])["summary"]["n_bad_records"] == 1
 
 
 def test_signatures_are_the_same_for_any_number_of_threads(planted: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tokenizing on a real Ray cluster, with workers and drivers killed while they run.
+"""Jobs on a real Ray cluster, with workers and drivers killed while they run.
 
 These tests run only with PILE_TOOLS_TEST_RAY=1. They take a minute on two idle cores; on a busy machine Ray's
 own timeouts expire.
@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from pile_tools import FormatError
-from pile_tools.jobs import merge, tokenize
+from pile_tools.jobs import dedup, merge, tokenize
+from pile_tools.jobs.dedup import DedupConfig, NearConfig
 from pile_tools.jobs.tokenize import TokenizeConfig
 from pile_tools.manifest import read
 from pile_tools.read.shards import find_shards
@@ -82,7 +83,7 @@ def workers() -> list[int]:
     found = []
     for process in Path("/proc").iterdir():
         try:
-            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(b"ray::_make_part"):
+            if process.name.isdigit() and (process / "cmdline").read_bytes().startswith(b"ray::_run_task"):
                 found.append(int(process.name))
         except OSError:
             continue
@@ -197,9 +198,93 @@ def test_a_bad_shard_is_reported_as_in_one_process_and_can_be_repaired(
     assert Path(f"{tmp_path}/d.bin").read_bytes() == Path(f"{dataset}.bin").read_bytes()
 
 
-def test_a_missing_ray_is_reported_in_one_line(shards: Path, tokenizer: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def near_copies(tmp_path_factory: pytest.TempPathFactory, write_shard: WriteShard) -> list[Path]:
+    """Five shards of about a second each; one document in three is a near copy of an earlier one."""
+    folder, letters, texts = tmp_path_factory.mktemp("near"), random.Random(1), []
+    for shard in range(5):
+        for _ in range(300):
+            words = [letters.randbytes(6).hex() for _ in range(2_000)]
+            if texts and letters.random() < 0.3:
+                words = letters.choice(texts).split()
+                words[letters.randrange(2_000)] = "changed"
+            texts.append(" ".join(words))
+        records = ({"text": text, "meta": {"pile_set_name": "Set"}} for text in texts[-300:])
+        write_shard(folder / f"{shard}.jsonl.zst", records)
+    return find_shards([folder])
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"mark": True}])
+def test_deduplication_is_the_same_with_a_worker_killed(
+    cluster: str, near_copies: list[Path], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    from pile_tools.jobs import distributed_dedup
+
+    config, reports, killed = DedupConfig(near=NearConfig(), **options), [], []
+    how: dict[str, Any] = {"memory": 1 << 28, "threads": 1}
+    alone, _ = dedup.run(near_copies, tmp_path / "alone", config, **how)
+    assert alone.summary["n_verified"] > 100
+
+    def kill() -> None:
+        for made in ("signatures/*/signatures-000000", "duplicates/tasks/spill-*/spilled-*"):
+            wait_for(lambda made=made: list((tmp_path / "on.partial").glob(made)))
+            killed.extend(workers()[:1])
+            os.kill(killed[-1], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    with distributed_dedup.workers(threads=1) as ray_workers:
+        dedup.run(
+            near_copies, tmp_path / "on", config, workers=ray_workers, on_progress=reports.append, **how
+        )
+    killer.join()
+    assert len(killed) == 2
+    assert files_in(tmp_path / "on") == files_in(tmp_path / "alone")
+    assert reports == sorted(reports)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "on"]
+
+
+@pytest.mark.slow
+def test_a_deduplication_whose_driver_was_killed_resumes(
+    cluster: str, near_copies: list[Path], tmp_path: Path
+) -> None:
+    shards = near_copies[0].parent
+    program = "import sys; from pile_tools.cli import main; sys.exit(main())"
+
+    def command(*more: str) -> list[str]:
+        return [sys.executable, "-c", program, "dedup", "near", str(shards), "-o", "on", *more]
+
+    how: dict[str, Any] = {"cwd": tmp_path, "env": {**os.environ, "RAY_ADDRESS": cluster}}
+    driver = subprocess.Popen(command("--distributed"), stderr=subprocess.PIPE, text=True, **how)
+    # The state of a task is written once it is finished.
+    made = wait_for(lambda: list((tmp_path / "on.partial").glob("duplicates/tasks/*/state.json")))
+    driver.kill()
+    driver.communicate(timeout=60)
+    wait_for(lambda: not workers())
+    before = {path: path.stat().st_mtime_ns for path in made}
+    other = subprocess.run(
+        command("--distributed", "--shingle", "words:4"), capture_output=True, text=True, **how
+    )
+    assert other.returncode == 1, other.stderr
+    assert "finished shard" in other.stderr
+    assert {path: path.stat().st_mtime_ns for path in made} == before
+    subprocess.run(command("--distributed"), check=True, **how)
+    dedup.run(near_copies, tmp_path / "alone", DedupConfig(near=NearConfig()), memory=1 << 28, threads=2)
+    assert files_in(tmp_path / "on") == files_in(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("job", ["tokenize", "dedup near"])
+def test_a_missing_ray_is_reported_in_one_line(
+    shards: Path, tokenizer: Path, tmp_path: Path, job: str
+) -> None:
     program = "import sys; sys.modules['ray'] = None; from pile_tools.cli import main; sys.exit(main())"
-    arguments = ["tokenize", str(shards), "-o", "d", "--tokenizer", str(tokenizer), "--distributed"]
+    options = ["--tokenizer", str(tokenizer)] if job == "tokenize" else []
+    arguments = [*job.split(), str(shards), "-o", "d", *options, "--distributed"]
     command = [sys.executable, "-c", program, *arguments]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,11 +49,13 @@ class Signatures:
         folders: Those that are used.
         keeps: Whether those of the new shards are stored.
         unverified: Whether similarities to older documents are estimated from theirs.
+        are_distributed: Whether they are computed, and candidates found and verified, on a Ray cluster.
     """
 
     folders: tuple[Path, ...] = ()
     keeps: bool = False
     unverified: bool = False
+    are_distributed: bool = False
 
 
 def run(
@@ -68,25 +72,34 @@ def run(
         raise click.UsageError("--unverified is for similarities to the documents of --against OLD")
     if of.keeps and how.dry_run:
         raise click.UsageError("--keep-signatures and --dry-run exclude each other")
-    job = functools.partial(
-        dedup.run,
-        config=config,
-        against=against,
-        unverified=of.unverified,
-        stored=of.folders,
-        keep_signatures=of.keeps,
-    )
-    dedups.run(
-        shards,
-        output,
-        job,
-        how,
-        costs=_COSTS,
-        n_older_bytes=_older_bytes(against),
-        keeps_signatures=of.keeps,
-        page=_page,
-        show=_show,
-    )
+    with _workers(how.threads) if of.are_distributed else contextlib.nullcontext() as workers:
+        job = functools.partial(
+            dedup.run,
+            config=config,
+            against=against,
+            unverified=of.unverified,
+            stored=of.folders,
+            workers=workers,
+            keep_signatures=of.keeps,
+        )
+        dedups.run(
+            shards,
+            output,
+            job,
+            how,
+            costs=_COSTS,
+            n_older_bytes=_older_bytes(against),
+            keeps_signatures=of.keeps,
+            page=_page,
+            show=_show,
+        )
+
+
+def _workers(threads: int) -> AbstractContextManager[dedup.Workers]:
+    # Imported here because ray is an optional dependency.
+    from pile_tools.jobs import distributed_dedup
+
+    return distributed_dedup.workers(options.threads_of_tasks(threads))
 
 
 def _older_bytes(against: Path | None) -> int:

@@ -34,6 +34,11 @@ from pile_tools.read.shards import RecordConfig
     metavar="SIGS",
     help="Use the signatures that `dedup signatures` wrote of SHARDS; repeat it for more folders.",
 )
+@click.option(
+    "--distributed",
+    is_flag=True,
+    help="Compare as tasks on Ray, by default with one thread each; --memory is for each, too.",
+)
 @dedups.how
 @config_options(RecordConfig)
 @options.reports
@@ -54,6 +59,7 @@ def command(
     unverified: bool,
     keep_signatures: bool,
     signatures: tuple[Path, ...],
+    distributed: bool,
     protect: Path | None,
     dry_run: bool,
     report: Path | None,
@@ -81,6 +87,7 @@ def command(
       pile-tools dedup near shards/ -o marked/ --mark
       pile-tools dedup near 2026/ -o new/ --against deduped/
       pile-tools dedup near shards/ -o deduped/ --signatures sigs.parts/
+      RAY_ADDRESS=head:6379 pile-tools dedup near shards/ -o deduped/ --distributed
     """
     near = NearConfig(
         threshold=threshold,
@@ -98,5 +105,7 @@ def command(
         config,
         dedups.How(protect, dry_run, report, memory, threads, as_json=as_json, force=force),
         against,
-        dedup_documents.Signatures(signatures, keeps=keep_signatures, unverified=unverified),
+        dedup_documents.Signatures(
+            signatures, keeps=keep_signatures, unverified=unverified, are_distributed=distributed
+        ),
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from pile_tools import manifest, publish, terminal
 from pile_tools.commands import artifacts
@@ -39,6 +40,12 @@ threads = click.option(
     show_default="all cores",
     help="Threads; the output is the same for any number.",
 )
+
+
+def threads_of_tasks(threads: int) -> int:
+    """The threads of each task on a cluster: one, unless `--threads` was given."""
+    is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT
+    return 1 if is_default else threads
 
 
 def memory(what: str) -> Callable[[_Command], _Command]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.core import ParameterSource
 
 from pile_tools.commands import artifacts, options
 from pile_tools.commands.options import config_options
@@ -95,8 +94,7 @@ def command(
     )
     found = artifacts.find_shards(shards)
     if distributed:
-        is_default = click.get_current_context().get_parameter_source("threads") == ParameterSource.DEFAULT
-        _run_distributed(found, output, config, 1 if is_default else threads, force, as_json)
+        _run_distributed(found, output, config, options.threads_of_tasks(threads), force, as_json)
         return
     only = None if part is None else Part.parse(part)
     started = time.monotonic()

@@ -9,13 +9,14 @@ removal of B does not remove C.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,8 @@ from pile_tools.types import (
     DuplicateRows,
     NearDuplicates,
     OnProgress,
+    SignaturesSummary,
+    Sketching,
     StoredSignatures,
 )
 
@@ -156,6 +159,28 @@ class DedupConfig:
         )
 
 
+class Workers(Protocol):
+    """Other processes that do the parts of a job that take long."""
+
+    def sketch(
+        self,
+        shards: Sequence[Path],
+        sketchings: Sequence[Sketching],
+        records: RecordConfig,
+        on_progress: OnProgress,
+    ) -> list[SignaturesSummary]:
+        """Calls `_core.write_signatures` for each shard with its own settings."""
+
+    def run_tasks(
+        self,
+        shards: Sequence[Path],
+        how: Deduplication,
+        records: RecordConfig,
+        tasks: Sequence[tuple[str, str]],
+    ) -> None:
+        """Calls `_core.run_dedup_task` for tasks, of which each has a name that is that of its folder."""
+
+
 def run(
     shards: Sequence[Path],
     output: Path,
@@ -164,6 +189,7 @@ def run(
     against: Path | None = None,
     unverified: bool = False,
     stored: Sequence[Path] = (),
+    workers: Workers | None = None,
     keep_signatures: bool = False,
     protect: Path | None = None,
     dry_run: bool = False,
@@ -186,6 +212,7 @@ def run(
             estimated from signatures, and copies have the same hash.
         stored: Folders with the signatures of all shards, which are used instead of a pass over these. The
             output is the same, so its manifest does not list them.
+        workers: Processes that compute signatures, find and verify candidates. Without them this one does.
         keep_signatures: Store the signatures of the new shards in the folder `signatures` of the output,
             which takes another pass over these. They are an artifact of their own, so that they describe the
             new shards as the signatures of any others do, and an output that has none can get them later.
@@ -207,7 +234,7 @@ def run(
         OSError: A file cannot be read or written.
     """
     rewriting.check_before(shards, output)
-    if config.near is None and (stored or keep_signatures or unverified):
+    if config.near is None and (stored or workers or keep_signatures or unverified):
         raise ConfigError("signatures are for near duplicates; exact copies are found without them")
     if keep_signatures and dry_run:
         raise ConfigError("a dry run writes no shards, so there are no signatures of them to keep")
@@ -228,23 +255,32 @@ def run(
     n_bytes, n_older_bytes = sum(entry["bytes"] for entry in shard_entries), older_used.n_bytes
 
     def build(folder: Path) -> Built:
-        used = _Used.of(shards, config, stored).after(older_used.used(config))
         n_read_bytes = n_bytes if unverified else n_bytes + n_older_bytes
         on_plan((2 if dry_run else 3) - bool(stored) + keep_signatures, n_read_bytes)
+        used = _Used.of(shards, config, stored).after(older_used.used(config))
+        if workers is not None:
+            folders = scratch_folders.inner(folder, "signatures")
+            used = used.completed(workers, every, folders, config, request, memory, force, on_progress)
         how = _deduplication(
             config, protected, scratch_folders.inner(folder, "duplicates"), request, memory, threads, force
         )
+        how = dataclasses.replace(
+            how,
+            n_older=len(older),
+            protected=_after(protected.records, len(older)),
+            stored=used.stored,
+            estimates_older=unverified,
+            job=used.job(request),
+        )
+        run_tasks = (
+            None if workers is None else functools.partial(workers.run_tasks, every, how, config.records)
+        )
         rows, found = _core.find_duplicates(
             every,
-            dataclasses.replace(
-                how,
-                n_older=len(older),
-                protected=_after(protected.records, len(older)),
-                stored=used.stored,
-                estimates_older=unverified,
-                job=used.job(request),
-            ),
-            on_progress,
+            how,
+            # The bytes of signatures that were made now have been reported.
+            _from(used.n_sketched_bytes, on_progress),
+            run_tasks=run_tasks,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
             max_record=config.records.max_record_bytes,
@@ -266,7 +302,9 @@ def run(
         write_clusters(folder / CLUSTERS_FILE, rows, every, output)
         left_out = {"shards", "n_resumed_shards"}
         totals = {name: value for name, value in found.items() if name not in left_out}
-        totals["n_bad_records"] = sum(shard["bad_records"]["n"] for shard in found["shards"][len(older) :])
+        totals["n_bad_records"] = used.n_bad_records(len(older)) + sum(
+            shard["bad_records"]["n"] for shard in found["shards"][len(older) :]
+        )
         n_marked = int((rows["shard"] >= len(older)).sum()) if config.mark else 0
         summary = {**totals, "n_marked": n_marked}
         if unverified:
@@ -441,17 +479,28 @@ def _deduplication(
     )
 
 
+def _from(n_bytes: int, on_progress: OnProgress) -> OnProgress:
+    """Progress that is not reported before it reaches `n_bytes`."""
+    if on_progress is None:
+        return None
+    return lambda n: on_progress(max(n, n_bytes))
+
+
 @dataclass(frozen=True)
 class _Used:
-    """The signatures that a job uses, and the manifests that describe them.
+    """The signatures that a job uses.
 
     Attributes:
         n_shards: Number of shards that the signatures are of, or of which there are none.
+        sha256: The checksums of what describes them: of their manifests, or of the files themselves.
+        stored: The signatures.
+        n_sketched_bytes: Bytes of the shards that were read for signatures that the job has made itself.
     """
 
     n_shards: int
-    manifests: list[Manifest] = field(default_factory=list)
+    sha256: list[str] = field(default_factory=list)
     stored: list[StoredSignatures] = field(default_factory=list)
+    n_sketched_bytes: int = 0
 
     @classmethod
     def of(cls, shards: Sequence[Path], config: DedupConfig, folders: Sequence[Path]) -> _Used:
@@ -459,7 +508,8 @@ class _Used:
         if not folders or config.signatures is None:
             return cls(len(shards))
         found = signatures.find(folders)
-        return cls(len(shards), found, signatures.of_shards(found, shards, config.signatures.settings))
+        stored = signatures.of_shards(found, shards, config.signatures.settings)
+        return cls(len(shards), [of.sha256 for of in found], stored)
 
     def after(self, older: _Used) -> _Used:
         """The signatures of a job over older shards and these."""
@@ -473,13 +523,56 @@ class _Used:
             for of in self.stored
         ]
         n_shards = older.n_shards + self.n_shards
-        return _Used(n_shards, [*older.manifests, *self.manifests], [*older.stored, *moved])
+        return _Used(n_shards, [*older.sha256, *self.sha256], [*older.stored, *moved])
+
+    def completed(
+        self,
+        workers: Workers,
+        shards: Sequence[Path],
+        folder: Path,
+        config: DedupConfig,
+        request: Request,
+        memory: int,
+        force: bool,
+        on_progress: OnProgress,
+    ) -> _Used:
+        """These, and those of all other shards, which the workers make in `folder`."""
+        known = {shard.index for of in self.stored for shard in of.shards}
+        missing = [index for index in range(len(shards)) if index not in known]
+        if config.signatures is None or not missing:
+            return self
+        sketchings = [
+            Sketching(
+                shingle=config.signatures.shingle,
+                permutations=config.signatures.permutations,
+                normalize=config.signatures.normalize,
+                memory=memory,
+                threads=1,
+                folder=folder / f"{index:06}",
+                job=request.job,
+                discard=force,
+            )
+            for index in missing
+        ]
+        made = workers.sketch([shards[index] for index in missing], sketchings, config.records, on_progress)
+        sha256 = [file["sha256"] for summary in made for file in summary["files"]]
+        stored = [
+            signatures.made_of_shard(summary, Path(sketching.folder), index)
+            for index, sketching, summary in zip(missing, sketchings, made, strict=True)
+        ]
+        n_bytes = sum(shards[index].stat().st_size for index in missing)
+        return _Used(self.n_shards, [*self.sha256, *sha256], [*self.stored, *stored], n_bytes)
+
+    def n_bad_records(self, n_older: int) -> int:
+        """Bad records of the shards after the first `n_older`, which were skipped for the signatures."""
+        every = [shard for of in self.stored for shard in of.shards]
+        return sum(shard.n_bad_records for shard in every if shard.index >= n_older)
 
     def job(self, request: Request) -> str:
         """The name of the job, whose unfinished files depend on the signatures."""
-        if not self.manifests:
+        if not self.sha256:
             return request.job
-        return fingerprint({"request": request.job, "signatures": [of.sha256 for of in self.manifests]})
+        return fingerprint({"request": request.job, "signatures": self.sha256})
 
 
 @dataclass(frozen=True)
@@ -541,7 +634,8 @@ class _Older:
         """The signatures of the shards. Warns if there are some that cannot be used."""
         n = len(self.shards)
         if self.estimated is not None:
-            return _Used(n, [self.estimated], [signatures.stored(self.estimated, {i: i for i in range(n)})])
+            stored = [signatures.stored(self.estimated, {i: i for i in range(n)})]
+            return _Used(n, [self.estimated.sha256], stored)
         if self.folder is None or config.signatures is None:
             return _Used(n)
         try:
@@ -552,7 +646,7 @@ class _Older:
                 f"the older shards are read, as their signatures do not fit: {err}", PileWarning, stacklevel=2
             )
             return _Used(n)
-        return _Used(n, found, stored)
+        return _Used(n, [of.sha256 for of in found], stored)
 
 
 def _refuse_absent(folder: Path) -> None:

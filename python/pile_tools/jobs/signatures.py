@@ -26,7 +26,7 @@ from pile_tools.read import shards as shard_files
 from pile_tools.read.shards import SIGNATURES, RecordConfig, checked_entries, entries, has_stream
 from pile_tools.terminal import counted
 from pile_tools.tokens.parts import Part
-from pile_tools.types import OnProgress, Sketching, StoredShard, StoredSignatures
+from pile_tools.types import OnProgress, SignaturesSummary, Sketching, StoredShard, StoredSignatures
 
 #: Maximum permutations of a signature, which takes 4 bytes for each.
 MAX_PERMUTATIONS = 1024
@@ -292,6 +292,7 @@ def stored(found: Manifest, numbers: Mapping[int, int]) -> StoredSignatures:
             sha256=entry["sha256"],
             n_records=of["n_records"],
             n_text_bytes=of["n_text_bytes"],
+            n_bad_records=of["n_bad_records"],
             rows_sha256=sha256[rows],
             signatures_sha256=sha256[values],
         )
@@ -301,6 +302,25 @@ def stored(found: Manifest, numbers: Mapping[int, int]) -> StoredSignatures:
         subsets=found.summary["subsets"],
         shards=[shard(index, number) for index, number in numbers.items()],
     )
+
+
+def made_of_shard(made: SignaturesSummary, folder: Path, index: int) -> StoredSignatures:
+    """Signatures that `_core.write_signatures` has just made of one shard, which has `index` in a job."""
+    (shard,), sha256 = made["shards"], {file["name"]: file["sha256"] for file in made["files"]}
+    rows, values = _names(0)
+    of = StoredShard(
+        index=index,
+        number=0,
+        n_documents=shard["n_documents"],
+        bytes=shard["bytes"],
+        sha256=shard["sha256"],
+        n_records=shard["n_records"],
+        n_text_bytes=shard["n_text_bytes"],
+        n_bad_records=shard["bad_records"]["n"],
+        rows_sha256=sha256[rows],
+        signatures_sha256=sha256[values],
+    )
+    return StoredSignatures(folder=folder, subsets=made["subsets"], shards=[of])
 
 
 def shards_of(found: Manifest) -> list[Path]:

@@ -1,13 +1,18 @@
 //! Duplicate documents.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    time::Duration,
+};
 
 use numpy::{IntoPyArray, PyArray2, PyArrayMethods};
 use pile_core::{
     dedup::{
-        self, Bands, DedupConfig, NearConfig, Normalization, Preference, RecordNumber, Shingle,
-        SignaturesConfig, TextSketcher, Threshold, Verification,
+        self, Bands, DedupConfig, DedupTask, NearConfig, Normalization, Preference, RecordNumber,
+        Shingle, SignaturesConfig, TaskRunner, TextSketcher, Threshold, Verification,
     },
+    progress::Progress,
     read::{DEFAULT_MAX_RECORD, ShardSummary},
 };
 use pyo3::{prelude::*, pybacked::PyBackedStr, types::PyDict};
@@ -15,7 +20,7 @@ use pyo3::{prelude::*, pybacked::PyBackedStr, types::PyDict};
 use crate::{
     errors::BindError,
     jobs::{rules, to_python},
-    progress::watch,
+    progress::{run, watch},
 };
 
 /// How duplicates are found: `Deduplication` of `types.py`.
@@ -119,12 +124,72 @@ impl NearDuplicates {
     }
 }
 
+impl Deduplication {
+    fn config(
+        self,
+        shards: Vec<PathBuf>,
+        (text_field, skip_bad_records, max_record): (&str, bool, u64),
+    ) -> pile_core::Result<DedupConfig> {
+        let near = self.near.map(|near| near.config()).transpose()?;
+        let protected = self.protected.into_iter();
+        Ok(DedupConfig {
+            shards,
+            n_older: self.n_older,
+            rules: rules(text_field, skip_bad_records, max_record),
+            near,
+            normalization: Normalization::parse(&self.normalize)?,
+            preference: Preference::parse(&self.prefer, self.subset_priority)?,
+            protected: protected
+                .map(|(shard, record)| RecordNumber { shard, record })
+                .collect(),
+            protected_texts: self.protected_texts,
+            max_cluster: self.max_cluster,
+            large_clusters: self.large_clusters,
+            memory: self.memory,
+            n_threads: self.threads,
+            folder: self.folder,
+            job: self.job,
+            discard: self.discard,
+            stored: self.stored.into_iter().map(Into::into).collect(),
+            estimates_older: self.estimates_older,
+        })
+    }
+}
+
+/// Interval between two looks of a waiting job at whether it is stopped.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Sends tasks to the thread that holds the interpreter, and waits until it has run them.
+struct PythonRunner<'a> {
+    tasks: Sender<Vec<DedupTask>>,
+    done: Receiver<()>,
+    progress: &'a Progress,
+}
+
+impl TaskRunner for PythonRunner<'_> {
+    fn run(&mut self, tasks: &[DedupTask]) -> pile_core::Result<()> {
+        let gone = || pile_core::Error::argument("nobody runs the tasks");
+        self.tasks.send(tasks.to_vec()).map_err(|_| gone())?;
+        loop {
+            match self.done.recv_timeout(TICK) {
+                Ok(()) => return Ok(()),
+                // An exception of the other thread stops the job.
+                Err(RecvTimeoutError::Timeout) => self.progress.advance(0)?,
+                Err(RecvTimeoutError::Disconnected) => return Err(gone()),
+            }
+        }
+    }
+}
+
 /// Finds the duplicate documents of shards, and decides which to remove.
 ///
 /// Args:
 ///     shards: The shards, in reading order. Each is read twice.
 ///     deduplication: The settings.
 ///     on_progress: Called with the compressed bytes read so far; in the end, twice those of all shards.
+///     run_tasks: Called several times with tasks of the job, for near duplicates: names of their folders
+///         in that of the job, and what `run_dedup_task` takes. It returns when all are finished. Without
+///         it, this process does all work.
 ///     text_field: The field of a record that has its text.
 ///     skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
 ///     max_record: Number of bytes above which a record is bad.
@@ -139,7 +204,7 @@ impl NearDuplicates {
 ///     OSError: A file cannot be read or written.
 #[pyfunction]
 #[pyo3(signature = (
-    shards, deduplication, on_progress = None, *,
+    shards, deduplication, on_progress = None, *, run_tasks = None,
     text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
@@ -148,36 +213,44 @@ pub fn find_duplicates<'py>(
     shards: Vec<PathBuf>,
     deduplication: Deduplication,
     on_progress: Option<Py<PyAny>>,
+    run_tasks: Option<Py<PyAny>>,
     text_field: &str,
     skip_bad_records: bool,
     max_record: u64,
 ) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyAny>)> {
-    let near = deduplication.near.map(|near| near.config()).transpose();
-    let protected = deduplication.protected.into_iter();
-    let config = DedupConfig {
-        shards,
-        n_older: deduplication.n_older,
-        rules: rules(text_field, skip_bad_records, max_record),
-        near: near.map_err(BindError::from)?,
-        normalization: Normalization::parse(&deduplication.normalize).map_err(BindError::from)?,
-        preference: Preference::parse(&deduplication.prefer, deduplication.subset_priority)
-            .map_err(BindError::from)?,
-        protected: protected
-            .map(|(shard, record)| RecordNumber { shard, record })
-            .collect(),
-        protected_texts: deduplication.protected_texts,
-        max_cluster: deduplication.max_cluster,
-        large_clusters: deduplication.large_clusters,
-        memory: deduplication.memory,
-        n_threads: deduplication.threads,
-        folder: deduplication.folder,
-        job: deduplication.job,
-        discard: deduplication.discard,
-        stored: deduplication.stored.into_iter().map(Into::into).collect(),
-        estimates_older: deduplication.estimates_older,
+    let config = deduplication
+        .config(shards, (text_field, skip_bad_records, max_record))
+        .map_err(BindError::from)?;
+    let (sender, tasks) = channel::<Vec<DedupTask>>();
+    let (finish, done) = channel();
+    let is_divided = run_tasks.is_some();
+    let job = |progress: &Progress| {
+        let mut runner = PythonRunner {
+            tasks: sender,
+            done,
+            progress,
+        };
+        let runner: Option<&mut dyn TaskRunner> = match is_divided {
+            true => Some(&mut runner),
+            false => None,
+        };
+        dedup::find_duplicates(&config, runner, progress)
     };
-    let found = watch(py, on_progress, |progress| {
-        dedup::find_duplicates(&config, progress)
+    let found = run(py, job, |progress| {
+        if let Some(callback) = &on_progress {
+            callback.call1(py, (progress.done(),))?;
+        }
+        if let (Some(run_tasks), Ok(tasks)) = (&run_tasks, tasks.try_recv()) {
+            let name = |task: DedupTask| Ok((task.name(), serde_json::to_string(&task)?));
+            let named = tasks.into_iter().map(name).collect::<Result<Vec<_>, _>>();
+            let named = named.map_err(|err: serde_json::Error| {
+                pyo3::exceptions::PyRuntimeError::new_err(err.to_string())
+            })?;
+            run_tasks.call1(py, (named,))?;
+            // Fails only if the job has ended, whose result then says why.
+            let _ = finish.send(());
+        }
+        Ok(())
     })?;
     let rows = PyDict::new(py);
     rows.set_item("document", found.rows.document.into_pyarray(py))?;
@@ -190,6 +263,50 @@ pub fn find_duplicates<'py>(
     rows.set_item("similarity", found.rows.similarity.into_pyarray(py))?;
     rows.set_item("kind", found.rows.kind.into_pyarray(py))?;
     Ok((rows, to_python(py, &found.summary)?))
+}
+
+/// Runs a task of `find_duplicates`, or finds it finished. No other process may run it at the same time.
+///
+/// Args:
+///     shards: The shards, as `find_duplicates` has them.
+///     deduplication: Its settings, but for `memory` and `threads`, which are those of this task.
+///     task: What it has passed to `run_tasks`.
+///     on_progress: Called with the compressed bytes read so far.
+///     text_field: As there.
+///     skip_bad_records: As there.
+///     max_record: As there.
+///
+/// Raises:
+///     ConfigError: A setting is invalid, or this is no task of the job.
+///     FormatError: A shard is damaged or changes while it is read, or the job has not come to this task.
+///     OSError: A file cannot be read or written.
+#[pyfunction]
+#[pyo3(signature = (
+    shards, deduplication, task, on_progress = None, *,
+    text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
+))]
+#[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
+pub fn run_dedup_task(
+    py: Python<'_>,
+    shards: Vec<PathBuf>,
+    deduplication: Deduplication,
+    task: &str,
+    on_progress: Option<Py<PyAny>>,
+    text_field: &str,
+    skip_bad_records: bool,
+    max_record: u64,
+) -> PyResult<()> {
+    let config = deduplication
+        .config(shards, (text_field, skip_bad_records, max_record))
+        .map_err(BindError::from)?;
+    let task: DedupTask = serde_json::from_str(task).map_err(|err| {
+        BindError::from(pile_core::Error::argument(format!(
+            "no task: {task}: {err}"
+        )))
+    })?;
+    watch(py, on_progress, |progress| {
+        dedup::run_task(&config, task, progress)
+    })
 }
 
 /// Writes the signatures of shards, which `find_duplicates` uses instead of a pass, or resumes the job.

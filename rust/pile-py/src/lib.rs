@@ -46,7 +46,9 @@ mod _core {
     #[pymodule_export]
     use super::dataset::TokenDataset;
     #[pymodule_export]
-    use super::dedup::{MinHasher, band_probability, find_duplicates, lsh_bands, write_signatures};
+    use super::dedup::{
+        MinHasher, band_probability, find_duplicates, lsh_bands, run_dedup_task, write_signatures,
+    };
     #[pymodule_export]
     use super::jobs::{
         _panic, build_dataset, build_order, label_dataset, merge_datasets, normalized_weights,

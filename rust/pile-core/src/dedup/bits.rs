@@ -13,6 +13,15 @@ impl BitSet {
         }
     }
 
+    /// The set with these words, as [`Self::words`] returns them.
+    pub(super) fn from_words(words: Vec<u64>) -> Self {
+        Self { words }
+    }
+
+    pub(super) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     pub(super) fn insert(&mut self, number: u32) {
         self.words[number as usize / 64] |= 1 << (number % 64);
     }

@@ -81,12 +81,25 @@ pub(super) fn find_candidates(
     }
     let mut pairs = ExternalSort::new(folder, "pairs", memory / 2);
     let older = documents.end_of(n_older);
-    let mut push = |pair: RankPair| {
-        let is_older = |rank: u32| ranks.documents[rank as usize] < older;
-        match is_older(pair.preferred) && is_older(pair.other) {
-            true => Ok(()),
-            false => pairs.push(pair.pack()),
-        }
+    let is_older = |rank: u32| ranks.documents[rank as usize] < older;
+    let n_capped_buckets = pair_buckets(bands, is_older, &mut pairs, progress)?;
+    Ok(Candidates {
+        pairs: write_distinct(pairs, folder, progress)?,
+        n_capped_buckets,
+    })
+}
+
+/// Adds the candidate pairs of all buckets, whose records have the bucket above the 32 bits of the rank, and returns
+/// how many buckets were too large for all their pairs. Older documents are no candidates with each other.
+pub(super) fn pair_buckets(
+    bands: ExternalSort<u128>,
+    is_older: impl Fn(u32) -> bool,
+    pairs: &mut ExternalSort<u64>,
+    progress: &Progress,
+) -> Result<u64> {
+    let mut push = |pair: RankPair| match is_older(pair.preferred) && is_older(pair.other) {
+        true => Ok(()),
+        false => pairs.push(pair.pack()),
     };
     let mut n_capped_buckets = 0;
     let mut bucket = Vec::new();
@@ -103,10 +116,7 @@ pub(super) fn find_candidates(
     })?;
     n_capped_buckets += u64::from(bucket.len() > MAX_BUCKET);
     pair_members(&bucket, &mut push)?;
-    Ok(Candidates {
-        pairs: write_distinct(pairs, folder, progress)?,
-        n_capped_buckets,
-    })
+    Ok(n_capped_buckets)
 }
 
 /// Calls `take` with the candidate pairs of a bucket, whose members ascend.
@@ -129,21 +139,33 @@ fn pair_members(bucket: &[u32], mut take: impl FnMut(RankPair) -> Result<()>) ->
     Ok(())
 }
 
+/// The file of the candidates in a job's folder for sorting.
+pub(super) const CANDIDATES: &str = "candidates";
+
 /// Writes the distinct pairs to a file.
-fn write_distinct(
+pub(super) fn write_distinct(
     pairs: ExternalSort<u64>,
     folder: &Path,
     progress: &Progress,
 ) -> Result<RecordFile> {
-    let mut distinct = RecordWriter::create(folder.join("candidates"))?;
+    let mut distinct = RecordWriter::create(folder.join(CANDIDATES))?;
+    for_each_distinct(pairs, progress, |pair| distinct.push(pair))?;
+    distinct.finish()
+}
+
+/// Calls `visit` with each distinct pair, ascending.
+pub(super) fn for_each_distinct(
+    pairs: ExternalSort<u64>,
+    progress: &Progress,
+    mut visit: impl FnMut(u64) -> Result<()>,
+) -> Result<()> {
     let mut last = None;
     pairs.for_each(progress, |pair| {
         if last.replace(pair) == Some(pair) {
             return Ok(());
         }
-        distinct.push(pair)
-    })?;
-    distinct.finish()
+        visit(pair)
+    })
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
 //! The documents of all shards after the first pass: their rows, mapped from disk.
 
+use std::path::Path;
+
 use bytemuck::AnyBitPattern;
 
 use super::{
     RecordNumber,
     sketch::{DedupState, PackedRow, SketchRow, rows_name},
 };
-use crate::{
-    Error, Result,
-    io::{Mapped, Scratch},
-};
+use crate::{Error, Result, io::Mapped};
 
 /// The documents of a shard.
 struct ShardDocuments {
@@ -34,12 +33,12 @@ pub(super) struct Documents {
 }
 
 impl Documents {
-    /// Maps the rows of the shards, all of which must be sketched.
-    pub(super) fn open(scratch: &Scratch, state: &DedupState) -> Result<Self> {
+    /// Maps the rows of the shards in the folder of a job; all must be sketched.
+    pub(super) fn open(folder: &Path, state: &DedupState) -> Result<Self> {
         let mut shards = Vec::with_capacity(state.shards.len());
         let mut n = 0_u64;
         for (index, shard) in state.shards.iter().enumerate() {
-            let path = scratch.path(&rows_name(index));
+            let path = folder.join(rows_name(index));
             let width = size_of::<PackedRow>() as u64;
             shards.push(ShardDocuments {
                 // The first pass has checked that all numbers fit.
@@ -49,7 +48,7 @@ impl Documents {
             n += shard.n_documents;
         }
         let n = u32::try_from(n)
-            .map_err(|_| Error::malformed(&scratch.path(""), "its state has too many documents"))?;
+            .map_err(|_| Error::malformed(folder, "its state has too many documents"))?;
         Ok(Self {
             shards,
             n,

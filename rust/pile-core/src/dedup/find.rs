@@ -17,6 +17,7 @@ use super::{
     sketch::{DedupState, sketch_shards},
     spill::{Needed, SpilledDocuments, spill_documents},
     stored::{DocumentSignatures, SignatureFiles, StoredSignatures},
+    tasks::{TaskRunner, Tasks, spilled_by_task},
     verify::{ComparedTexts, PairCounts, verify_copies, verify_pairs},
 };
 use crate::{
@@ -90,14 +91,20 @@ pub struct SubsetDuplicates {
 
 /// Finds duplicates, or resumes the job. `progress` advances by compressed bytes, twice for each shard.
 ///
-/// The result is the same for any number of threads, any memory and any interruption.
+/// With a `runner`, bands, second pass and verification are its tasks, which share the folder. The result is the same
+/// with and without one, for any number of threads, any memory and any interruption.
 ///
 /// # Errors
 /// A shard cannot be read twice, is damaged, or changes; a bad record that the rules refuse; a document too large
 /// for the memory; a protected record that does not exist; too many documents or subsets; the folder has work of
 /// another job; the file system fails; or a stop.
-pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Duplicates> {
+pub fn find_duplicates(
+    config: &DedupConfig,
+    runner: Option<&mut dyn TaskRunner>,
+    progress: &Progress,
+) -> Result<Duplicates> {
     check_config(config)?;
+    let mut tasks = runner.map(|runner| Tasks::new(config, runner));
     let (mut scratch, mut state) = DedupState::open(
         &config.folder,
         &config.job,
@@ -108,14 +115,18 @@ pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Dupl
     let n_resumed_shards = state.shards.len();
     sketch_shards(config.sketch(), &mut scratch, &mut state, progress)?;
     let sort_folder = empty_folder(&scratch)?;
-    let documents = Documents::open(&scratch, &state)?;
+    let documents = Documents::open(&config.folder, &state)?;
     let ranks = rank_documents(config, &documents, &state, &sort_folder, progress)?;
     let mut groups = group_by_hash(&documents, &ranks, config.memory, &sort_folder, progress)?;
-    let candidates = match &config.near {
-        None => None,
-        Some(near) => Some(find_candidates(
+    let candidates = match (&config.near, &mut tasks) {
+        (None, _) => None,
+        (Some(near), Some(tasks)) => {
+            let of_documents = (&documents, &ranks, &groups);
+            Some(tasks.find_candidates(near, of_documents, &sort_folder, progress)?)
+        }
+        (Some(near), None) => Some(find_candidates(
             near,
-            &SignatureFiles::of(config, &scratch, &state)?,
+            &SignatureFiles::of(config, &state)?,
             (&documents, &ranks, &groups),
             config.n_older,
             config.memory,
@@ -131,27 +142,36 @@ pub fn find_duplicates(config: &DedupConfig, progress: &Progress) -> Result<Dupl
         candidates.as_ref(),
         n_estimated,
     )?;
-    spill_documents(
-        config,
-        &mut scratch,
-        &mut state,
-        &documents,
-        &needed,
-        progress,
-    )?;
+    match &mut tasks {
+        Some(tasks) => tasks.spill_documents(&state, &documents, &needed, progress)?,
+        None => spill_documents(
+            config,
+            &mut scratch,
+            &mut state,
+            &documents,
+            &needed,
+            progress,
+        )?,
+    }
     drop(needed);
-    let spilled = SpilledDocuments::open(&scratch, &state, &documents)?;
+    let spilled = SpilledDocuments::open(&documents, |shard| match tasks {
+        Some(_) => spilled_by_task(config, shard),
+        None => Ok(state
+            .spilled
+            .contains(&shard)
+            .then(|| config.folder.clone())),
+    })?;
     let texts = ComparedTexts {
         documents: &documents,
         spilled: &spilled,
-        signatures: match n_estimated {
-            0 => DocumentSignatures::default(),
-            _ => SignatureFiles::of(config, &scratch, &state)?.open_all()?,
-        },
+        signatures: DocumentSignatures::for_estimates(config, &state)?,
         n_estimated,
     };
     verify_copies(&mut groups, &texts, config.n_threads, progress)?;
     let pairs = match (&config.near, &candidates) {
+        (Some(_), Some(candidates)) if let Some(tasks) = &mut tasks => {
+            Some(tasks.verify_pairs(candidates, &sort_folder, progress)?)
+        }
         (Some(near), Some(candidates)) => Some(verify_pairs(
             near,
             candidates,
@@ -205,9 +225,12 @@ fn check_config(config: &DedupConfig) -> Result<()> {
     Ok(())
 }
 
-/// An empty folder for files that a killed job does not resume from.
-fn empty_folder(scratch: &Scratch) -> Result<PathBuf> {
-    let folder = scratch.path("sort");
+/// The folder in that of a job for files that a killed job does not resume from.
+pub(super) const SORT: &str = "sort";
+
+/// Makes the folder [`SORT`] of a job, or empties it.
+pub(super) fn empty_folder(scratch: &Scratch) -> Result<PathBuf> {
+    let folder = scratch.path(SORT);
     let fail = |err| Error::io(&folder, err);
     match fs::symlink_metadata(&folder) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(&folder).map_err(fail)?,

@@ -14,6 +14,8 @@
 //! 5. **Clusters** (`clusters`): connected components of the verified pairs and exact groups. A document is removed
 //!    only if a *kept* document that is preferred to it is verified to be similar to it.
 //!
+//! With a [`TaskRunner`], steps 3 and 4 are tasks for other processes (`tasks`).
+//!
 //! # Memory and disk
 //!
 //! Everything whose size depends on the text or the number of pairs is on disk. In memory are the buffers of the
@@ -44,6 +46,7 @@ mod shingles;
 mod sketch;
 mod spill;
 mod stored;
+mod tasks;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -61,3 +64,4 @@ pub use stored::{
     SignaturesConfig, SignaturesFile, SignaturesSummary, StoredShard, StoredSignatures,
     write_signatures,
 };
+pub use tasks::{DedupTask, TaskRunner, run_task};

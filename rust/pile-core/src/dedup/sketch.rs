@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Normalization, Shingle, Shingler,
+    DedupConfig, Normalization, Shingle, Shingler,
     config::{SketchConfig, check_permutations},
     documents::numbers,
     minhash::MinHash,
@@ -103,6 +103,20 @@ pub(super) struct DedupState {
 }
 
 impl DedupState {
+    /// The state of a job that has read all shards once, as it was saved.
+    ///
+    /// # Errors
+    /// The job's folder has none; or the file system fails.
+    pub(super) fn saved(config: &DedupConfig) -> Result<Self> {
+        let found = Scratch::saved_state::<Self>(&config.folder)?;
+        found
+            .filter(|state| state.job == config.job && state.shards.len() == config.shards.len())
+            .ok_or_else(|| {
+                let what = "has no state of this job: another process changed it";
+                Error::malformed(&config.folder, what)
+            })
+    }
+
     /// Opens the scratch folder of a job over `shards`, and its state: the saved one, or that of a job that has read
     /// nothing. `progress` advances by the shards that an earlier run has read.
     ///

@@ -1,6 +1,6 @@
 //! The second pass: the texts of exact copies and the shingles of candidates, on disk.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, path::PathBuf};
 
 use super::{
     DedupConfig, RecordNumber, Shingler,
@@ -36,6 +36,12 @@ impl Needed {
     fn contains(&self, document: u32) -> bool {
         self.shingles.contains(document) || self.texts.contains(document)
     }
+
+    /// Whether a document of a shard is needed.
+    pub(super) fn is_in(&self, documents: &Documents, shard: usize) -> bool {
+        (documents.first(shard)..documents.end_of(shard + 1))
+            .any(|document| self.contains(document))
+    }
 }
 
 /// A spilled document in the index of its shard: its number, the offset of its data in the file of the shard, its
@@ -69,10 +75,7 @@ pub(super) fn spill_documents(
     progress: &Progress,
 ) -> Result<()> {
     for shard in 0..config.shards.len() {
-        let n_documents = state.shards[shard].n_documents as u32;
-        let first = documents.first(shard);
-        let is_needed = (first..first + n_documents).any(|document| needed.contains(document));
-        if !is_needed || state.spilled.contains(&shard) {
+        if !needed.is_in(documents, shard) || state.spilled.contains(&shard) {
             progress.advance(state.shards[shard].summary.bytes)?;
             continue;
         }
@@ -83,7 +86,8 @@ pub(super) fn spill_documents(
     Ok(())
 }
 
-fn spill_shard(
+/// Writes the needed documents of a shard to two files.
+pub(super) fn spill_shard(
     config: &DedupConfig,
     scratch: &mut Scratch,
     state: &DedupState,
@@ -197,23 +201,22 @@ pub(super) struct Spilled<'a> {
 }
 
 impl<'a> SpilledDocuments<'a> {
-    /// Maps the files of the second pass.
+    /// Maps the files of the second pass, which are in the folder that `folder` returns for a shard, if it has any.
     pub(super) fn open(
-        scratch: &Scratch,
-        state: &DedupState,
         documents: &'a Documents,
+        folder: impl Fn(usize) -> Result<Option<PathBuf>>,
     ) -> Result<Self> {
         let map = |shard| {
-            if !state.spilled.contains(&shard) {
+            let Some(folder) = folder(shard)? else {
                 return Ok(None);
-            }
-            let data = Mapped::open(&scratch.path(&data_name(shard)))?;
-            let index = Mapped::open(&scratch.path(&index_name(shard)))?;
+            };
+            let data = Mapped::open(&folder.join(data_name(shard)))?;
+            let index = Mapped::open(&folder.join(index_name(shard)))?;
             Ok(Some((data, index)))
         };
         Ok(Self {
             documents,
-            shards: (0..state.shards.len()).map(map).collect::<Result<_>>()?,
+            shards: (0..documents.n_shards()).map(map).collect::<Result<_>>()?,
         })
     }
 

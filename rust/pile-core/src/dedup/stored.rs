@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    io::{Checksum, Mapped, Scratch, check_mapped},
+    io::{Checksum, Mapped, check_mapped},
     progress::Progress,
     read::{Rules, ShardSummary},
 };
@@ -151,7 +151,7 @@ fn open_checked(
 
 /// The files of the signatures of all shards of a job.
 pub(super) struct SignatureFiles<'a> {
-    scratch: &'a Scratch,
+    folder: &'a Path,
     state: &'a DedupState,
     stored: Vec<OfShard<'a>>,
     permutations: usize,
@@ -159,13 +159,9 @@ pub(super) struct SignatureFiles<'a> {
 
 impl<'a> SignatureFiles<'a> {
     /// The files after the first pass.
-    pub(super) fn of(
-        config: &'a DedupConfig,
-        scratch: &'a Scratch,
-        state: &'a DedupState,
-    ) -> Result<Self> {
+    pub(super) fn of(config: &'a DedupConfig, state: &'a DedupState) -> Result<Self> {
         Ok(Self {
-            scratch,
+            folder: &config.folder,
             state,
             stored: StoredSignatures::by_shard(&config.stored, config.shards.len())?,
             permutations: config.near.as_ref().map_or(0, |near| near.permutations),
@@ -176,7 +172,7 @@ impl<'a> SignatureFiles<'a> {
     pub(super) fn open(&self, shard: usize) -> Result<Mapped> {
         let path = match self.stored[shard] {
             Some((signatures, stored)) => signatures.values(stored),
-            None => self.scratch.path(&signatures_name(shard)),
+            None => self.folder.join(signatures_name(shard)),
         };
         let n_documents = self.state.shards[shard].n_documents;
         Mapped::open_written(&path, n_documents, signature_bytes(self.permutations))
@@ -203,6 +199,14 @@ pub(super) struct DocumentSignatures {
 }
 
 impl DocumentSignatures {
+    /// Those that estimates need: of all documents, or none.
+    pub(super) fn for_estimates(config: &DedupConfig, state: &DedupState) -> Result<Self> {
+        match config.n_estimated() {
+            0 => Ok(Self::default()),
+            _ => SignatureFiles::of(config, state)?.open_all(),
+        }
+    }
+
     /// The signature of a document.
     pub(super) fn get(&self, documents: &Documents, document: u32) -> Result<&[u32]> {
         let shard = documents.shard_of(document);

@@ -19,7 +19,9 @@ use super::{
     verify::{ComparedTexts, verify_copies},
     *,
 };
-use crate::{ErrorKind, Result, io::Scratch, progress::Progress, read::Rules, text::words::words};
+use crate::{
+    Error, ErrorKind, Result, io::Scratch, progress::Progress, read::Rules, text::words::words,
+};
 
 /// A document of a test.
 #[derive(Debug, Clone)]
@@ -242,7 +244,47 @@ fn config(folder: &Path, documents: &[PlantedDocument], n_per_shard: usize) -> D
 }
 
 fn run(config: &DedupConfig) -> Result<Duplicates> {
-    find_duplicates(config, &Progress::default())
+    find_duplicates(config, None, &Progress::default())
+}
+
+/// Runs tasks in this process, the last one first and each twice, with settings that must not matter.
+struct LastFirst {
+    config: DedupConfig,
+    /// Fails once this many tasks have run.
+    n_left: usize,
+}
+
+impl LastFirst {
+    fn of(config: &DedupConfig, n_left: usize) -> Self {
+        let config = DedupConfig {
+            n_threads: 3,
+            memory: 900,
+            ..config.clone()
+        };
+        Self { config, n_left }
+    }
+}
+
+impl TaskRunner for LastFirst {
+    fn run(&mut self, tasks: &[DedupTask]) -> Result<()> {
+        for task in tasks.iter().rev() {
+            if self.n_left == 0 {
+                return Err(Error::argument("killed"));
+            }
+            self.n_left -= 1;
+            // As it comes from another process.
+            let task = serde_json::from_str(&serde_json::to_string(task).unwrap()).unwrap();
+            run_task(&self.config, task, &Progress::default())?;
+            run_task(&self.config, task, &Progress::default())?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs the job with tasks, up to `n_tasks` of them.
+fn run_tasks(config: &DedupConfig, n_tasks: usize) -> Result<Duplicates> {
+    let mut runner = LastFirst::of(config, n_tasks);
+    find_duplicates(config, Some(&mut runner), &Progress::default())
 }
 
 /// Runs the job in an empty folder.
@@ -386,11 +428,15 @@ proptest! {
             // Of some shards, so that the numbers of subsets differ.
             others.push(DedupConfig { stored: stored(&config, |shard| shard % 3 > 0), ..config.clone() });
         }
+        let json = |found: &Duplicates| serde_json::to_string(&found.summary).unwrap();
         for other in others {
-            let other = run_anew(&other);
-            prop_assert_eq!(&first.rows, &other.rows);
-            let json = |found: &Duplicates| serde_json::to_string(&found.summary).unwrap();
-            prop_assert_eq!(json(&first), json(&other));
+            let alone = run_anew(&other);
+            prop_assert_eq!(&first.rows, &alone.rows);
+            prop_assert_eq!(json(&first), json(&alone));
+            fs::remove_dir_all(&other.folder).unwrap();
+            let divided = run_tasks(&other, usize::MAX).unwrap();
+            prop_assert_eq!(&first.rows, &divided.rows);
+            prop_assert_eq!(json(&first), json(&divided));
         }
     }
 }
@@ -526,7 +572,7 @@ fn an_interrupted_job_resumes() {
     for part in 1..=12 {
         let progress = Progress::default();
         let result = thread::scope(|scope| {
-            let job = scope.spawn(|| find_duplicates(&config, &progress));
+            let job = scope.spawn(|| find_duplicates(&config, None, &progress));
             while progress.done() < n_bytes * part / 12 && !job.is_finished() {
                 thread::yield_now();
             }
@@ -630,10 +676,16 @@ fn texts_that_only_share_a_hash_are_no_copies() {
     let config = config(folder.path(), &documents, 2);
     run(&config).unwrap();
     let (progress, any) = (Progress::default(), |_: &DedupState| true);
-    let (scratch, state) = Scratch::open(&config.folder, false, &progress, any).unwrap();
+    let (_, state) = Scratch::open(&config.folder, false, &progress, any).unwrap();
     let state = state.unwrap();
-    let documents = Documents::open(&scratch, &state).unwrap();
-    let spilled = SpilledDocuments::open(&scratch, &state, &documents).unwrap();
+    let documents = Documents::open(&config.folder, &state).unwrap();
+    let folder_of = |shard| {
+        Ok(state
+            .spilled
+            .contains(&shard)
+            .then(|| config.folder.clone()))
+    };
+    let spilled = SpilledDocuments::open(&documents, folder_of).unwrap();
     let texts = ComparedTexts {
         documents: &documents,
         spilled: &spilled,
@@ -651,6 +703,80 @@ fn texts_that_only_share_a_hash_are_no_copies() {
     assert!(
         message.to_string().contains("document 4 is missing"),
         "{message}"
+    );
+}
+
+#[test]
+fn a_job_whose_tasks_stop_resumes() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = many_documents();
+    let config = DedupConfig {
+        near: Some(near("0.9", Shingle::Words(3))),
+        ..config(folder.path(), &documents[..200], 60)
+    };
+    let expected = run_anew(&config);
+    fs::remove_dir_all(&config.folder).unwrap();
+    let mut n_tasks = 0;
+    // Each run goes some tasks further, from what the ones before it have finished.
+    let found = loop {
+        n_tasks += 5;
+        match run_tasks(&config, n_tasks) {
+            Ok(found) => break found,
+            Err(err) => assert!(err.to_string().contains("killed"), "{err}"),
+        }
+    };
+    assert!(n_tasks > 30, "{n_tasks}");
+    assert_eq!(found.rows, expected.rows);
+    // A damaged file of a task is made again.
+    for name in [
+        "bands-000000/data",
+        "pairs-000001/data",
+        "spill-000001/spilled-000001",
+    ] {
+        let path = config.folder.join("tasks").join(name);
+        let mut bytes = fs::read(&path).unwrap();
+        assert!(!bytes.is_empty(), "{name}");
+        bytes[0] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        assert_eq!(run_tasks(&config, usize::MAX).unwrap().rows, expected.rows);
+    }
+    // Another job uses none of them.
+    let other = DedupConfig {
+        job: "other".to_owned(),
+        discard: true,
+        near: Some(near("0.5", Shingle::Words(3))),
+        ..config
+    };
+    let divided = run_tasks(&other, usize::MAX).unwrap();
+    assert_eq!(divided.rows, run_anew(&other).rows);
+    assert_ne!(divided.rows, expected.rows);
+}
+
+#[test]
+fn a_task_that_the_job_has_not_come_to_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let documents = many_documents();
+    let config = DedupConfig {
+        near: Some(near("0.9", Shingle::Words(3))),
+        ..config(folder.path(), &documents[..20], 10)
+    };
+    let task = |task| {
+        run_task(&config, task, &Progress::default())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(task(DedupTask::Bands { shard: 0 }).contains("no state of this job"));
+    run(&config).unwrap();
+    assert!(task(DedupTask::Pairs { band: 0 }).contains("shared-candidates"));
+    let exact = DedupConfig {
+        near: None,
+        ..config
+    };
+    let none = run_task(&exact, DedupTask::Bands { shard: 0 }, &Progress::default());
+    assert!(
+        none.unwrap_err()
+            .to_string()
+            .contains("for near duplicates")
     );
 }
 

@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, path::Path, thread};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     NearConfig, Verification,
@@ -85,7 +85,7 @@ pub(super) struct VerifiedPair {
 }
 
 impl VerifiedPair {
-    fn pack(self) -> [u64; 2] {
+    pub(super) fn pack(self) -> [u64; 2] {
         [self.pair.pack(), self.similarity.to_bits()]
     }
 
@@ -98,13 +98,35 @@ impl VerifiedPair {
 }
 
 /// How many pairs were candidates, and how similar they are.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PairCounts {
     pub(super) n_candidates: u64,
     pub(super) n_verified: u64,
     /// Candidates by similarity: the first bin is from 0 to below 0.01, the last one from 0.99 to 1.
     pub(super) histogram: Vec<u64>,
 }
+
+impl PairCounts {
+    pub(super) fn new() -> Self {
+        Self {
+            n_candidates: 0,
+            n_verified: 0,
+            histogram: vec![0; N_BINS as usize],
+        }
+    }
+
+    /// Adds the counts of other pairs.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.n_candidates += other.n_candidates;
+        self.n_verified += other.n_verified;
+        for (bin, n) in self.histogram.iter_mut().zip(&other.histogram) {
+            *bin += n;
+        }
+    }
+}
+
+/// The file of the verified pairs in a job's folder for sorting.
+pub(super) const VERIFIED: &str = "verified";
 
 /// Verifies the candidate pairs. Returns those that reach the threshold, in the same order.
 pub(super) fn verify_pairs(
@@ -116,26 +138,46 @@ pub(super) fn verify_pairs(
     folder: &Path,
     progress: &Progress,
 ) -> Result<(RecordFile, PairCounts)> {
-    let mut counts = PairCounts {
-        n_candidates: candidates.pairs.n_records,
-        n_verified: 0,
-        histogram: vec![0; N_BINS as usize],
-    };
-    let mut verified = RecordWriter::create(folder.join("verified"))?;
+    let mut verified = RecordWriter::create(folder.join(VERIFIED))?;
     let mut reader = candidates.pairs.read::<u64>()?;
+    let counts = verify_each(
+        near,
+        || reader.next(),
+        &ranks.documents,
+        texts,
+        n_threads,
+        |pair| verified.push(pair.pack()),
+        progress,
+    )?;
+    Ok((verified.finish()?, counts))
+}
+
+/// Verifies the packed pairs that `next` returns, and calls `take` with those that reach the threshold, in order.
+/// `documents` has the document of each rank.
+pub(super) fn verify_each(
+    near: &NearConfig,
+    mut next: impl FnMut() -> Result<Option<u64>>,
+    documents: &[u32],
+    texts: &ComparedTexts<'_>,
+    n_threads: usize,
+    mut take: impl FnMut(VerifiedPair) -> Result<()>,
+    progress: &Progress,
+) -> Result<PairCounts> {
+    let mut counts = PairCounts::new();
     let mut chunk = Vec::new();
     loop {
         chunk.clear();
         while chunk.len() < CHUNK_PAIRS
-            && let Some(pair) = reader.next()?
+            && let Some(pair) = next()?
         {
             chunk.push(RankPair::unpack(pair));
         }
         if chunk.is_empty() {
-            return Ok((verified.finish()?, counts));
+            return Ok(counts);
         }
+        counts.n_candidates += chunk.len() as u64;
         let overlaps = map_chunk(&chunk, n_threads, |pair| {
-            let [a, b] = [pair.preferred, pair.other].map(|rank| ranks.documents[rank as usize]);
+            let [a, b] = [pair.preferred, pair.other].map(|rank| documents[rank as usize]);
             if texts.is_estimated(a, b) {
                 let signature = |document| texts.signatures.get(texts.documents, document);
                 return Ok(Overlap::estimate(signature(a)?, signature(b)?));
@@ -150,13 +192,10 @@ pub(super) fn verify_pairs(
             if overlap.shared > 0 && near.threshold.is_reached(overlap.shared, overlap.all) {
                 counts.n_verified += 1;
                 let similarity = overlap.shared as f64 / overlap.all as f64;
-                verified.push(
-                    VerifiedPair {
-                        pair: *pair,
-                        similarity,
-                    }
-                    .pack(),
-                )?;
+                take(VerifiedPair {
+                    pair: *pair,
+                    similarity,
+                })?;
             }
         }
         progress.advance(0)?;

@@ -232,6 +232,18 @@ pub(crate) struct RecordFile {
 }
 
 impl RecordFile {
+    /// A file of records of type `T` that exists.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub(crate) fn open<T: Pod>(path: PathBuf) -> Result<Self> {
+        let found = std::fs::metadata(&path).map_err(|err| Error::io(&path, err))?;
+        Ok(Self {
+            n_records: found.len() / size_of::<T>() as u64,
+            path,
+        })
+    }
+
     /// Reads the records from the start.
     pub(crate) fn read<T: Pod>(&self) -> Result<RecordReader<T>> {
         RecordReader::open(&self.path, BUFFER_RECORDS)

@@ -156,6 +156,16 @@ impl Scratch {
         Ok((scratch, None))
     }
 
+    /// The saved state of a job in a folder, whose files are not checked; `None` if there is none, or it is damaged.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn saved_state<S: DeserializeOwned>(folder: &Path) -> Result<Option<S>> {
+        let file = read_regular(&folder.join(STATE))?.unwrap_or_default();
+        let saved = StateFile::saved(&file).map(serde_json::from_str::<SavedState<S>>);
+        Ok(saved.and_then(|saved| saved.ok()).map(|saved| saved.state))
+    }
+
     /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)

@@ -1,0 +1,104 @@
+"""The parts of `dedup near` that take long, as tasks on a Ray cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from pile_tools import _core, scratch_folders
+from pile_tools.jobs import cluster
+from pile_tools.read.shards import RecordConfig
+from pile_tools.types import Deduplication, OnProgress, SignaturesSummary, Sketching
+
+
+@contextlib.contextmanager
+def workers(threads: int) -> Iterator[Workers]:
+    """A context with workers of the cluster that `cluster.run` describes, connected to at their first use."""
+    with contextlib.ExitStack() as connection:
+        yield Workers(threads, connection)
+
+
+class Workers:
+    """Does the tasks of `dedup.Workers` on a Ray cluster, to which `connection` stays open."""
+
+    def __init__(self, threads: int, connection: contextlib.ExitStack) -> None:
+        self._threads, self._connection, self._is_connected = threads, connection, False
+
+    def sketch(
+        self,
+        shards: Sequence[Path],
+        sketchings: Sequence[Sketching],
+        records: RecordConfig,
+        on_progress: OnProgress,
+    ) -> list[SignaturesSummary]:
+        """Writes the signatures of each shard with its own settings."""
+        tasks = [
+            cluster.Task(
+                str(shard),
+                shard.stat().st_size,
+                functools.partial(
+                    _sketch, shard, dataclasses.replace(sketching, threads=self._threads), records
+                ),
+            )
+            for shard, sketching in zip(shards, sketchings, strict=True)
+        ]
+        return self._run(tasks, on_progress)
+
+    def run_tasks(
+        self,
+        shards: Sequence[Path],
+        how: Deduplication,
+        records: RecordConfig,
+        tasks: Sequence[tuple[str, str]],
+    ) -> None:
+        """Runs tasks of `_core.find_duplicates`."""
+        of_task = dataclasses.replace(how, threads=self._threads)
+        work = functools.partial(_run_task, shards, of_task, records)
+        # The core counts the bytes when all shards are read.
+        self._run([cluster.Task(name, 0, functools.partial(work, name, task)) for name, task in tasks], None)
+
+    def _run(self, tasks: Sequence[cluster.Task], on_progress: OnProgress) -> list[SignaturesSummary]:
+        if not self._is_connected:
+            self._connection.enter_context(cluster.connected())
+            self._is_connected = True
+        report = None if on_progress is None else lambda n_bytes, _n_tokens: on_progress(n_bytes)
+        return cluster.run(tasks, threads=self._threads, on_progress=report)
+
+
+def _sketch(
+    shard: Path, sketching: Sketching, records: RecordConfig, on_progress: Callable[..., None]
+) -> SignaturesSummary:
+    with scratch_folders.locked(Path(sketching.folder), "computes these signatures"):
+        return _core.write_signatures(
+            [shard],
+            sketching,
+            on_progress,
+            text_field=records.text_field,
+            skip_bad_records=records.skips,
+            max_record=records.max_record_bytes,
+        )
+
+
+def _run_task(
+    shards: Sequence[Path],
+    how: Deduplication,
+    records: RecordConfig,
+    name: str,
+    task: str,
+    on_progress: Callable[..., None],
+) -> None:
+    folder = how.folder / "tasks" / name
+    folder.parent.mkdir(exist_ok=True)
+    with scratch_folders.locked(folder, "runs this task"):
+        _core.run_dedup_task(
+            shards,
+            how,
+            task,
+            on_progress,
+            text_field=records.text_field,
+            skip_bad_records=records.skips,
+            max_record=records.max_record_bytes,
+        )
