@@ -16,7 +16,7 @@ from pile_tools.commands.options import config_options
 from pile_tools.commands.orders import is_order
 from pile_tools.contamination import starts_with_item
 from pile_tools.errors import ConfigError
-from pile_tools.harness.task import HarnessTask, LoadedTask, load
+from pile_tools.harness.task import HarnessTask, LoadedTask, check_before, load
 from pile_tools.jobs import contamination
 from pile_tools.jobs.contamination import ContaminationConfig, Run
 from pile_tools.jobs.count_ngrams import dataset_at
@@ -150,15 +150,16 @@ def _items_and_corpus(
         if folder is not None:
             raise ConfigError("--task-folder is where the task of --task is looked up; give --task")
         items, corpus = inputs[0], inputs[1:]
-        artifacts.refuse_other(items, ["text"])
         if not corpus:
             raise ConfigError("give the items, and the corpus in which to find them; or give --task NAME")
+        artifacts.refuse_other(items, ["text"])
     else:
         items, corpus = HarnessTask(task, folder), inputs
         if config.name is not None:
             raise ConfigError("--name is for a file of items; a task has the name that --task gives")
         if starts_with_item(inputs[0], config.records.text_field):
             raise ConfigError(f"--task gives the items; give no file of items as well ({inputs[0]})")
+        check_before(items)
     for path in corpus:
         artifacts.refuse_other(path, artifacts.CORPUS_KINDS)
     return items, corpus
@@ -262,9 +263,9 @@ def _print_task(summary: dict[str, Any]) -> None:
     start, end = (text.strip() for text in summary["harness"]["template"])
     if start or end:
         words = " and ".join(
-            f"{text!r} {where}" for text, where in ((start, "before it"), (end, "after it")) if text
+            f"{text!r} {where}" for text, where in ((start, "before"), (end, "after")) if text
         )
-        note(f"of each question was left out: {words}")
+        note(f"left out of each question: {words}")
     if not summary["n_clean"]:
         note(f"the harness takes an empty list for all documents: do not give it {CLEAN_FILE}")
 

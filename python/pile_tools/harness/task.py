@@ -40,8 +40,10 @@ class HarnessTask:
 
     def __post_init__(self) -> None:
         encoded(self.name)
-        if not self.name or "\0" in self.name:
-            raise ConfigError("a task of the harness has a name without zero bytes, such as arc_easy")
+        if not self.name:
+            raise ConfigError("the task has no name; give one, such as arc_easy")
+        if "\0" in self.name:
+            raise ConfigError(f"the name of a task has a zero byte ({self.name!r})")
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,20 @@ class LoadedTask:
     about: Settings
 
 
+def check_before(task: HarnessTask) -> None:
+    """Raises an error for what would be noticed only after the harness has been loaded, which takes seconds.
+
+    Raises:
+        ModuleNotFoundError: lm-eval is not installed.
+        OSError: The folder of tasks cannot be read.
+    """
+    if importlib.util.find_spec("lm_eval") is None:
+        raise ModuleNotFoundError("No module named 'lm_eval'", name="lm_eval")
+    if task.folder is not None:
+        # The harness ignores a folder that does not exist.
+        next(task.folder.iterdir(), None)
+
+
 def load(task: HarnessTask) -> LoadedTask:
     """Loads the items of a task with the installed harness, which may download its data.
 
@@ -75,11 +91,7 @@ def load(task: HarnessTask) -> LoadedTask:
         ModuleNotFoundError: lm-eval is not installed.
         OSError: The folder of tasks cannot be read.
     """
-    if importlib.util.find_spec("lm_eval") is None:
-        raise ModuleNotFoundError("No module named 'lm_eval'", name="lm_eval")
-    if task.folder is not None:
-        # The harness ignores a folder that does not exist.
-        next(task.folder.iterdir(), None)
+    check_before(task)
     with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
         items, about_path = Path(folder, ITEMS_FILE), Path(folder, ABOUT_FILE)
         _run(task, Path(folder))
@@ -87,8 +99,8 @@ def load(task: HarnessTask) -> LoadedTask:
         if about.has("error"):
             raise _error(task, about)
         benchmark = contamination.read_items(items)
-        if len(benchmark.items) != about.integer("n_items"):
-            raise PileError(f"the harness wrote {len(benchmark.items):,} items of task {task.name}")
+        # An item's number is that of its document.
+        assert len(benchmark.items) == about.integer("n_items")
         keys = ("version", "task_version", "split", "dataset", "subset", "template")
         return LoadedTask(task.name, benchmark, files.sha256(items), {key: about.values[key] for key in keys})
 
@@ -102,9 +114,13 @@ def _run(task: HarnessTask, folder: Path) -> None:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=messages, check=False
         )
-        if done.returncode or not (folder / ABOUT_FILE).is_file():
-            reason = _last_line(messages) or f"its process ended with {done.returncode}"
-            raise PileError(f"the harness cannot load task {task.name}: {reason}")
+        if done.returncode < 0:
+            reason = f"its process was stopped by signal {-done.returncode}; is there enough memory?"
+        elif done.returncode or not (folder / ABOUT_FILE).is_file():
+            reason = _last_line(messages) or f"its process ended with exit code {done.returncode}"
+        else:
+            return
+        raise PileError(f"the harness cannot load task {task.name}: {reason}")
 
 
 def _last_line(messages: IO[bytes]) -> str:
