@@ -168,8 +168,8 @@ def check_message(done: Done, path: str, words: list[str]) -> None:
             "shards is a folder of shards, not a text file; give a text file",
         ),
         (
-            "contamination items.jsonl tokens/sample.manifest.json -o out/x",
-            "tokens/sample.manifest.json is a manifest of the dataset tokens/sample, not an order; give tok",
+            "contamination items.jsonl tokens/sample.index -o out/x",
+            "tokens/sample.index is an index, not an order; `pile-tools order tok",
         ),
         (
             "contamination --task arc_easy study -o out/x",

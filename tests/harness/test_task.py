@@ -294,6 +294,7 @@ def test_the_harness_evaluates_the_clean_documents(
     done = cli(*words, "--report", tmp_path / "page.html", env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     assert "left out of each question: 'Question:' before and 'Answer:' after" in done.stdout
+    assert "The items are the split test of the task in lm-eval 0." in (tmp_path / "page.html").read_text()
     clean = [i for i in range(len(ROWS)) if i not in (4, 10)]
     assert json.loads((tmp_path / "out" / "clean.json").read_text()) == {"lamps": clean}
     made = manifest.read(tmp_path / "out" / "manifest.json")

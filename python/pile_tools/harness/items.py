@@ -67,7 +67,7 @@ def without_template(
     """Items without the words that the task puts before and after each question, and these words.
 
     A benchmark is copied without the words that the harness adds. With them, no short question would reach
-    the threshold: of a question of 10 words two n-grams of three would have such a word.
+    the threshold: of 10 words and one on each side, two n-grams of five would have such a word.
 
     Args:
         items: The items, as `item_of` returns them.

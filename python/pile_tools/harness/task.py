@@ -83,7 +83,7 @@ def load(task: HarnessTask) -> LoadedTask:
     """Loads the items of a task with the installed harness, which may download its data.
 
     The Python of a task, such as its `process_docs`, runs in a process of its own, as the harness would run
-    it. A data set that needs Python of its own is refused unless the user's environment allows it.
+    it. Nothing here allows Python of data sets; the harness's own rules and the user's environment hold.
 
     Raises:
         ConfigError: No task has this name, or several tasks do.
