@@ -174,7 +174,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory, write_shard: WriteShard) -> Path:
+def planted(tmp_path_factory: pytest.TempPathFactory, write_shard: WriteShard) -> Path:
     """300 documents, of which two have a question of the tasks, without the words of their prompts."""
     texts = [
         f"Entry {i} of the ledger: {i * 37 % 101} barrels, {i * 53 % 97} crates and {i} lamps were sold."
@@ -288,9 +288,9 @@ def test_what_has_no_items_is_named(folder: Path, name: str, kind: type, message
 @needs_harness
 @pytest.mark.slow
 def test_the_harness_evaluates_the_clean_documents(
-    folder: Path, shards: Path, tmp_path: Path, cli: Cli
+    folder: Path, planted: Path, tmp_path: Path, cli: Cli
 ) -> None:
-    words = ["contamination", "--task", "lamps", "--task-folder", folder, shards, "-o", tmp_path / "out"]
+    words = ["contamination", "--task", "lamps", "--task-folder", folder, planted, "-o", tmp_path / "out"]
     done = cli(*words, "--report", tmp_path / "page.html", env=dict(os.environ))
     assert done.returncode == 0, done.stderr
     assert "left out of each question: 'Question:' before and 'Answer:' after" in done.stdout
@@ -316,22 +316,38 @@ def test_the_harness_evaluates_the_clean_documents(
 
 @needs_harness
 @pytest.mark.slow
-def test_a_task_has_its_own_name(folder: Path, shards: Path, tmp_path: Path) -> None:
+def test_datasets_and_orders_are_searched_for_a_task(
+    folder: Path, dataset: Path, tmp_path: Path, cli: Cli
+) -> None:
+    size = ["--seq-length", "64", "--steps", "4", "--batch-size", "4"]
+    assert cli("order", dataset, "-o", tmp_path / "order", *size).returncode == 0
+    for corpus in (dataset, tmp_path / "order"):
+        output = tmp_path / f"in-{corpus.name}"
+        words = ["--task", "lamps", "--task-folder", folder, "-o", output, "--json"]
+        done = cli("contamination", corpus, *words, env=dict(os.environ))
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["summary"]["n_clean"] == len(ROWS)
+        assert json.loads((output / "clean.json").read_text()) == {"lamps": [*range(len(ROWS))]}
+
+
+@needs_harness
+@pytest.mark.slow
+def test_a_task_has_its_own_name(folder: Path, planted: Path, tmp_path: Path) -> None:
     task = load(HarnessTask("contexts", folder))
     with pytest.raises(ConfigError, match="name is for a file of items"):
         contamination.find_in_shards(
-            task, find_shards([shards]), tmp_path / "out", ContaminationConfig(name="x"), Run(1)
+            task, find_shards([planted]), tmp_path / "out", ContaminationConfig(name="x"), Run(1)
         )
 
 
-def test_a_harness_that_is_not_installed_is_named(shards: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_harness_that_is_not_installed_is_named(planted: Path, tmp_path: Path, cli: Cli) -> None:
     """Whether it is installed or not: in a Python that does not find it."""
     (tmp_path / "sitecustomize.py").write_text(
         "import importlib.util\nfound = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda name, *more: None if name == 'lm_eval' else found(name, *more)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    done = cli("contamination", shards, "-o", tmp_path / "out", "--task", "arc_easy", env=env)
+    done = cli("contamination", planted, "-o", tmp_path / "out", "--task", "arc_easy", env=env)
     assert done.returncode == EXIT_FAILURE
     assert done.stderr == (
         "error: this command needs lm_eval, which is not installed; install it with pip install "
@@ -351,11 +367,11 @@ def test_a_harness_that_is_not_installed_is_named(shards: Path, tmp_path: Path, 
     ],
 )
 def test_items_come_from_one_source(
-    shards: Path, tmp_path: Path, cli: Cli, words: list[str], message: str
+    planted: Path, tmp_path: Path, cli: Cli, words: list[str], message: str
 ) -> None:
     items = tmp_path / "items.jsonl"
     items.write_text('\n{"question": "Why?", "n": 1}\n')
-    paths: dict[str, Any] = {"ITEMS": items, "SHARDS": shards}
+    paths: dict[str, Any] = {"ITEMS": items, "SHARDS": planted}
     done = cli("contamination", *(paths.get(word, word) for word in words), "-o", tmp_path / "out")
     assert (done.returncode, message in done.stderr) == (EXIT_USAGE, True), done.stderr
     assert len(done.stderr.splitlines()) == 1
@@ -368,9 +384,9 @@ def test_the_name_of_a_task_is_text() -> None:
 
 
 @needs_harness
-def test_a_folder_of_tasks_that_does_not_exist_is_named(shards: Path, tmp_path: Path, cli: Cli) -> None:
+def test_a_folder_of_tasks_that_does_not_exist_is_named(planted: Path, tmp_path: Path, cli: Cli) -> None:
     words = ["--task", "x", "--task-folder", tmp_path / "nowhere"]
-    done = cli("contamination", shards, "-o", tmp_path / "out", *words)
+    done = cli("contamination", planted, "-o", tmp_path / "out", *words)
     assert (done.returncode, done.stderr) == (
         EXIT_FAILURE,
         f"error: No such file or directory ({tmp_path / 'nowhere'})\n",

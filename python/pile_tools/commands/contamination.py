@@ -29,6 +29,9 @@ from pile_tools.terminal import columns, counted, fit, note
 from pile_tools.timeline.checkpoints import intervals
 from pile_tools.tokens import datasets
 
+#: Columns of the start and of the end of a template: some tasks begin each prompt with examples.
+_TEMPLATE_COLUMNS = 30
+
 #: Contaminated items printed.
 _N_PRINTED = 5
 
@@ -264,7 +267,9 @@ def _print_task(summary: dict[str, Any]) -> None:
     start, end = (text.strip() for text in summary["harness"]["template"])
     if start or end:
         words = " and ".join(
-            f"{text!r} {where}" for text, where in ((start, "before"), (end, "after")) if text
+            f"'{fit(text, _TEMPLATE_COLUMNS)}' {where}"
+            for text, where in ((start, "before"), (end, "after"))
+            if text
         )
         note(f"left out of each question: {words}")
     if not summary["n_clean"]:
