@@ -162,7 +162,8 @@ def _items_and_corpus(
             raise ConfigError("--name is for a file of items; a task has the name that --task gives")
         if starts_with_item(inputs[0], config.records.text_field):
             raise ConfigError(f"--task gives the items; give no file of items as well ({inputs[0]})")
-    for path in corpus:
+    # Folders were checked as values of the argument, which takes text only as files.
+    for path in filter(Path.is_file, corpus):
         artifacts.refuse_other(path, artifacts.CORPUS_KINDS)
     if isinstance(items, HarnessTask):
         check_before(items)
