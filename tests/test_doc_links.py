@@ -46,8 +46,11 @@ def test_the_glossary_is_alphabetical() -> None:
     assert terms == sorted(terms, key=str.casefold)
 
 
-#: Options of other programs that the pages name: of sbatch, torchrun and GPT-NeoX.
-FOREIGN_OPTIONS = {"--array", "--cpus-per-task", "--ftfy", "--mem", "--nproc_per_node", "--requeue"}
+#: Options of other programs that the pages name: of sbatch, torchrun, GPT-NeoX and lm-evaluation-harness.
+FOREIGN_OPTIONS = {
+    *("--array", "--cpus-per-task", "--ftfy", "--mem", "--nproc_per_node", "--requeue"),
+    *("--include_path", "--model", "--model_args", "--samples", "--tasks"),
+}
 
 
 def test_options_in_the_pages_exist(options: dict[str, set[str]]) -> None:

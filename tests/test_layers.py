@@ -36,6 +36,7 @@ LAYERS = [
     "order",
     "timeline",
     "contamination",
+    "harness",
     "jobs",
     "present",
     "arguments",
@@ -108,12 +109,17 @@ def test_only_one_module_knows_ray() -> None:
     assert [path.name for path in users] == ["cluster.py"]
 
 
+def test_only_the_process_that_loads_tasks_knows_the_harness() -> None:
+    users = [p for p in PYTHON.rglob("*.py") if "lm_eval" in {n.split(".")[0] for n in imported(p)}]
+    assert [path.name for path in users] == ["worker.py"]
+
+
 @pytest.mark.parametrize("module", ["pile_tools.cli", "trainer.cli", "studies.cli"])
 def test_help_needs_no_torch(module: str) -> None:
     program = (
         f"import sys\nfrom {module} import main\nsys.argv = ['x', '--help']\n"
         "try:\n    main()\nexcept SystemExit as done:\n    assert not done.code\n"
-        f"assert not {HEAVY | {'ray'}!r} & set(sys.modules), sorted(sys.modules)"
+        f"assert not {HEAVY | {'ray', 'lm_eval'}!r} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 

@@ -69,6 +69,7 @@ EXTRA_PACKAGES = {
     **dict.fromkeys(("torch", "deepspeed", "safetensors", "jinja2"), "train,study"),
     "ray": "distributed",
     "pyarrow": "export",
+    "lm_eval": "harness",
 }
 
 EXIT_DONE, EXIT_FAILURE, EXIT_USAGE, EXIT_BUG, EXIT_INTERRUPTED = 0, 1, 2, 70, 130

@@ -28,6 +28,9 @@ _TEXTS = {"passage": PASSAGE, "question": QUESTION, "answer": ANSWER}
 #: What an item is read from.
 _KEYS = (*_TEXTS, "id", "choices")
 
+#: Bytes of a file in which its first line is looked for.
+_HEAD_BYTES = 1 << 20
+
 _BLANK = re.compile(rb"[ \t]*")
 
 
@@ -150,6 +153,22 @@ def _verdict(totals: PartTotals, part: int) -> str:
     if not totals["n_grams"][part]:
         return TOO_SHORT
     return CLEAN if totals["is_telling"][part] else TOO_COMMON
+
+
+def starts_with_item(path: Path, text_field: str) -> bool:
+    """Whether a file starts with an item of a benchmark and not with a record of a shard.
+
+    Args:
+        path: The file.
+        text_field: The key of a record that holds its text.
+    """
+    try:
+        with checked.open_regular(path) as file:
+            head = file.read(_HEAD_BYTES).lstrip()
+        values = checked.parse_keys(head.split(b"\n", 1)[0], path, (*_KEYS, text_field)).values
+    except (OSError, FormatError):
+        return False
+    return text_field not in values and any(isinstance(values.get(key), str) for key in _TEXTS)
 
 
 def task_name(path: Path, given: str | None) -> str:

@@ -122,6 +122,7 @@ SETTINGS: Mapping[str, Shape] = {
         "threshold": _text,
         "max_gap": _count,
         "purify?": _text,
+        "task_items?": _digest,
         "checkpoints?": [_count],
         "batch_size?": _count,
         **_RECORDS,
@@ -250,6 +251,14 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_seen_items?": _count,
         "n_purified?": _count,
         "n_cut_bytes?": _or_null(_count),
+        "harness?": {
+            "version": _text,
+            "task_version": _or_null(_text),
+            "split": _text,
+            "dataset": _or_null(_text),
+            "subset": _or_null(_text),
+            "template": [_text],
+        },
         "worst": [
             {
                 "item": _count,

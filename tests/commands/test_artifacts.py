@@ -106,6 +106,8 @@ def line(program: str, name: str, tested: str, path: str) -> list[str]:
             options += [parameter.opts[0], value]
         elif name == "count-terms":
             words += ["terms.txt", value]
+        elif name == "contamination":
+            words += ["items.jsonl", value]
         else:
             words.append(value)
     more = MORE.get(name, [])
@@ -160,6 +162,18 @@ def check_message(done: Done, path: str, words: list[str]) -> None:
         (
             "mixture tokens/sample.index",
             "tokens/sample.index is an index, not an order; `pile-tools order tok",
+        ),
+        (
+            "contamination shards tokens/sample -o out/x",
+            "shards is a folder of shards, not a text file; give a text file",
+        ),
+        (
+            "contamination items.jsonl tokens/sample.index -o out/x",
+            "tokens/sample.index is an index, not an order; `pile-tools order tok",
+        ),
+        (
+            "contamination --task arc_easy study -o out/x",
+            "study is a study, not an order; give",
         ),
         ("batch tokens/sample.bin --step 0", "the tokens are documents, not rows in training order"),
         (f"trace {LONG}/unlabelled 5", f"is a dataset, not an order; `pile-tools order {LONG}/unlabelled"),

@@ -374,7 +374,8 @@ FILES_OF_DATASET = Artifact("dataset", "files of a dataset")
 DATASET_OR_SHARDS = Artifact("dataset", "files of a dataset", "shards")
 #: The inputs of `count-terms`. Its file of terms is the first value of the same argument, hence `text`.
 ORDER_DATASET_OR_SHARDS = Artifact("order", "dataset", "files of a dataset", "shards", "text")
-#: What is searched for the items of a benchmark.
-CORPUS = Artifact("order", "dataset", "files of a dataset", "shards")
+#: What is searched for the items of a benchmark. The file of items is the first value of the same argument.
+CORPUS_KINDS = ("order", "dataset", "files of a dataset", "shards")
+ITEMS_AND_CORPUS = Artifact(*CORPUS_KINDS, "text")
 SHARDS, TOKENIZER, TEXT = Artifact("shards"), Artifact("tokenizer"), Artifact("text")
 TOKEN_FILE, CONFIG = Artifact("token file"), Artifact("config")

@@ -22,6 +22,7 @@ from pile_tools._core import TokenDataset, Tokenizer
 from pile_tools.config import Settings
 from pile_tools.contamination import KINDS, PASSAGE, QUESTION, TOO_COMMON, TOO_SHORT, Benchmark
 from pile_tools.errors import ConfigError
+from pile_tools.harness.task import LoadedTask
 from pile_tools.jobs import rewriting
 from pile_tools.jobs.rewriting import CLEAN_FILE, ITEMS_FILE, MATCHES_FILE
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
@@ -74,8 +75,8 @@ class ContaminationConfig:
     name: str | None = field(
         default=None,
         metadata={
-            "help": "The task's name in clean.json.  [default: ITEMS without .jsonl]",
-            "metavar": "TASK",
+            "help": "Name of ITEMS in clean.json.  [default: the file's, without .jsonl]",
+            "metavar": "NAME",
         },
     )
     purify: str | None = field(
@@ -143,6 +144,7 @@ class _Job:
         output: The folder.
         benchmark: The items.
         config: The settings.
+        about: What the summary says of a task of a harness, by the key `harness`; empty for a file.
         request: The request of the output.
         run: How the job runs.
     """
@@ -150,6 +152,7 @@ class _Job:
     output: Path
     benchmark: Benchmark
     config: ContaminationConfig
+    about: Settings
     request: Request
     run: Run
 
@@ -184,23 +187,34 @@ class _Job:
 
 
 def _job(
-    items: Path, output: Path, config: ContaminationConfig, run: Run, inputs: list[Entry], **settings: Any
+    items: Path | LoadedTask,
+    output: Path,
+    config: ContaminationConfig,
+    run: Run,
+    inputs: list[Entry],
+    **settings: Any,
 ) -> _Job:
     import pyarrow  # noqa: F401  # which is missed before hours of work
 
+    if isinstance(items, LoadedTask):
+        if config.name is not None:
+            raise ConfigError("name is for a file of items; a task of the harness has a name")
+        own = config.settings(items.name) | {"task_items": items.sha256}
+        request = Request("contamination", own | settings, inputs)
+        return _Job(output, items.benchmark, config, {"harness": items.about}, request, run)
     benchmark, entry = manifest.read_input(contamination.read_items, items, output, role="items")
     task = contamination.task_name(items, config.name)
     request = Request("contamination", config.settings(task) | settings, [entry, *inputs])
-    return _Job(output, benchmark, config, request, run)
+    return _Job(output, benchmark, config, {}, request, run)
 
 
 def find_in_shards(
-    items: Path, shards: Sequence[Path], output: Path, config: ContaminationConfig, run: Run
+    items: Path | LoadedTask, shards: Sequence[Path], output: Path, config: ContaminationConfig, run: Run
 ) -> tuple[Manifest, bool]:
-    """Finds the items of a file in the documents of shards.
+    """Finds the items of a file or of a task in the documents of shards.
 
     Args:
-        items: The items, see `contamination.read_items`.
+        items: A file of items, see `contamination.read_items`, or a task that `harness.task.load` loaded.
         shards: The shards, in order. Each is read once.
         output: The folder of the output.
         config: Which matches are reported.
@@ -273,7 +287,7 @@ def _purify(
 
 
 def find_in_dataset(
-    items: Path,
+    items: Path | LoadedTask,
     prefix: Path,
     output: Path,
     config: ContaminationConfig,
@@ -299,7 +313,7 @@ def find_in_dataset(
 
 
 def find_in_order(
-    items: Path,
+    items: Path | LoadedTask,
     order: Order,
     output: Path,
     config: ContaminationConfig,
@@ -383,7 +397,7 @@ def _write(
     if seen is not None:
         counts["n_seen_items"] = sum(len(steps) > 0 for steps in _steps_of_items(job.benchmark, found, seen))
     searched = {name: value for name, value in summary.items() if name != "shards"}
-    return searched | counts | {"worst": _worst(job.benchmark, found, best, shards, seen)}
+    return searched | counts | job.about | {"worst": _worst(job.benchmark, found, best, shards, seen)}
 
 
 def _best_matches(benchmark: Benchmark, matches: ItemMatches) -> dict[int, int]:

@@ -44,6 +44,9 @@ def page(made: Manifest, title: str) -> str:
         f"{counted(summary['n_documents'], 'document')}, {summary['n_with_answer']:,} with the answer near "
         f"the question. N-grams of {settings['ngram']} words, threshold {settings['threshold']}."
     )
+    if "harness" in summary:
+        harness = summary["harness"]
+        about += f" The items are the split {harness['split']} of the task in lm-eval {harness['version']}."
     rows = [
         [name, meaning, f"{summary[key]:,}", f"{summary[key] / summary['n_items']:.1%}"]
         for key, name, meaning in _VERDICTS
