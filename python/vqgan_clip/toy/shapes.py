@@ -145,7 +145,7 @@ def draw(
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
 
-    radius, angle = uniform(0.52, 0.76), uniform(-0.3, 0.3)
+    radius, angle = uniform(0.58, 0.8), uniform(-0.3, 0.3)
     grid = (torch.arange(size) + 0.5) / size * 2 - 1
     x, y = grid[None, None, :] - uniform(-0.15, 0.15), grid[None, :, None] - uniform(-0.15, 0.15)
     x, y = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
@@ -159,7 +159,7 @@ def draw(
     front = palette[[scene.color for scene in scenes_drawn]] + jitter[0]
     back = palette[[scene.background for scene in scenes_drawn]] + jitter[1]
     images = back[:, :, None, None] * (1 - cover[:, None]) + front[:, :, None, None] * cover[:, None]
-    images = images + 0.02 * torch.randn(images.shape, generator=generator)
+    images = images + 0.01 * torch.randn(images.shape, generator=generator)
     return images.clamp(0, 1), cover
 
 
@@ -208,7 +208,7 @@ def _star(x: Tensor, y: Tensor) -> Tensor:
     length = (x * x + y * y).sqrt()
     px, py = length * angle.cos() - outer, length * angle.sin()
     ex, ey = inner * math.cos(fold) - outer, inner * math.sin(fold)
-    return (px * ey - py * ex) / math.hypot(ex, ey) * 1.0
+    return (px * ey - py * ex) / math.hypot(ex, ey)
 
 
 def _cross(x: Tensor, y: Tensor) -> Tensor:
