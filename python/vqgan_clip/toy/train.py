@@ -24,6 +24,7 @@ from vqgan_clip.guidance import clamp_with_grad, spherical_distance
 from vqgan_clip.quantize import quantize
 from vqgan_clip.toy import shapes
 from vqgan_clip.toy.clip import PAD, UNKNOWN, ToyClip
+from vqgan_clip.views import DEFAULT_AUGMENTATIONS, make_views, plan_views
 from vqgan_clip.vqgan import Vqgan, VqganConfig
 
 CONFIG = VqganConfig(
@@ -110,7 +111,7 @@ def train_clip(vqgan: Vqgan, config: ToyConfig, on_step: OnStep) -> ToyClip:
         loss = _matching_loss(clip, vqgan, 64, generator)
         _descend(loss, optimizer, clip)
         on_step("CLIP", step + 1, config.clip_steps, loss.item())
-    adversary = Adversary(vqgan, generator)
+    adversary = Adversary(vqgan, clip, generator)
     average = copy.deepcopy(clip)
     optimizer = torch.optim.AdamW(clip.parameters(), lr=1e-3, betas=(0.5, 0.98), weight_decay=0.02)
     for step in range(config.adversarial_steps):
@@ -175,23 +176,9 @@ def decoded(vqgan: Vqgan, images: Tensor) -> Tensor:
 
 
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Views of images by small affine maps, with noise: what guidance shows the CLIP."""
-    n = len(images)
-    angle, scale, shear = (torch.rand(3, n, generator=generator) * 2 - 1) * torch.tensor(
-        [[0.25], [0.15], [0.1]]
-    )
-    matrix = torch.stack(
-        [
-            torch.stack([angle.cos() * (1 + scale), -angle.sin() + shear], 1),
-            torch.stack([angle.sin(), angle.cos() * (1 + scale)], 1),
-        ],
-        1,
-    )
-    shift = 0.15 * (torch.rand(n, 2, 1, generator=generator) * 2 - 1)
-    grid = functional.affine_grid(torch.cat([matrix, shift], 2), list(images.shape), align_corners=False)
-    views = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    strength = 0.1 * torch.rand(n, 1, 1, 1, generator=generator)
-    return views + strength * torch.randn(views.shape, generator=generator)
+    """One view of each image, as guidance shows them to the CLIP."""
+    plan = plan_views(len(images), DEFAULT_AUGMENTATIONS, generator)
+    return make_views(images, plan, shapes.SIZE, generator)
 
 
 class Adversary:
@@ -202,7 +189,7 @@ class Adversary:
     gradients cancel.
     """
 
-    def __init__(self, vqgan: Vqgan, generator: torch.Generator) -> None:
+    def __init__(self, vqgan: Vqgan, clip: ToyClip, generator: torch.Generator) -> None:
         self._vqgan, self._generator = vqgan, generator
         codebook = vqgan.codebook
         self._low, self._high = codebook.amin(0)[:, None, None], codebook.amax(0)[:, None, None]
@@ -212,17 +199,17 @@ class Adversary:
         self._mean, self._square = torch.zeros_like(self._latents), torch.zeros_like(self._latents)
         # Chains of all ages from the beginning.
         self._age = torch.arange(_N_CHAINS) * _CHAIN_STEPS // _N_CHAINS
-        self._ids = torch.full((_N_CHAINS, 16), PAD)
+        self._ids = torch.full((_N_CHAINS, clip.context), PAD)
         self._images = torch.zeros(_N_CHAINS, 3, shapes.SIZE, shapes.SIZE)
-        self._renew(torch.ones(_N_CHAINS, dtype=torch.bool), ToyClip())
+        self._renew(torch.ones(_N_CHAINS, dtype=torch.bool), clip)
 
-    def _codes(self, n: int) -> Tensor:
-        """Latents of random codes; half of them are drawings with a share of their codes replaced."""
+    def _codes(self, n: int, most_drawn: float) -> Tensor:
+        """Latents of random codes; in half of them up to `most_drawn` of the codes are those of a drawing."""
         generator, side = self._generator, self._latents.shape[-1]
         codes = torch.randint(CONFIG.n_embed, (n, side, side), generator=generator)
         images, _ = shapes.draw(shapes.sample(n, generator), generator)
         _, drawn = quantize(self._vqgan.encode(images * 2 - 1), self._vqgan.codebook)
-        share = torch.rand(n, 1, 1, generator=generator) * 0.8
+        share = torch.rand(n, 1, 1, generator=generator) * most_drawn
         is_drawn = torch.rand(codes.shape, generator=generator) < share
         is_drawn &= (torch.arange(n) % 2 == 0)[:, None, None]
         return self._vqgan.entries(torch.where(is_drawn, drawn, codes))
@@ -232,7 +219,7 @@ class Adversary:
         n = int(which.sum())
         if not n:
             return
-        self._latents[which] = self._codes(n)
+        self._latents[which] = self._codes(n, 1.0)
         self._mean[which], self._square[which] = 0, 0
         scenes = shapes.sample(n, self._generator, with_held_out=False)
         captions = [shapes.caption(scene, self._generator) for scene in scenes]
@@ -263,7 +250,7 @@ class Adversary:
         """The loss of taking chains for their captions, and mixtures for any of them."""
         texts = clip.encode_tokens(self._ids)
         with torch.no_grad():
-            mixed = ((self._vqgan.decode(self._codes(_N_MIXED)) + 1) / 2).clamp(0, 1)
+            mixed = ((self._vqgan.decode(self._codes(_N_MIXED, 0.8)) + 1) / 2).clamp(0, 1)
         images = varied(torch.cat([self._images, mixed]), self._generator)
         logits = clip.logits(clip.encode_images(images), texts)
         chains = functional.softplus(logits[:_N_CHAINS].diagonal()).mean()
