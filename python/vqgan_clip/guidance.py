@@ -259,8 +259,8 @@ class Guidance:
         """The squared distance to the initial latents, in variances of the codebook."""
         if not self._config.pull:
             return torch.zeros(())
-        strength = self._config.pull * 0.5 ** (self.n_steps / _PULL_HALVES_IN)
-        return strength * (self._latents - self._initial).square().mean() / self._deviation**2
+        strength = float(self._config.pull * 0.5 ** (self.n_steps / _PULL_HALVES_IN))
+        return (self._latents - self._initial).square().mean().mul(strength / self._deviation**2)
 
     @torch.no_grad()
     def _move(self) -> None:

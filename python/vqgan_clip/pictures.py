@@ -36,6 +36,7 @@ def read_image(path: Path, mode: str = "RGB") -> Image.Image:
                         f"at most {MAX_PIXELS:,} are read ({path})"
                     )
                 image.load()
+                upright: Image.Image = ImageOps.exif_transpose(image)
         except UnidentifiedImageError:
             raise FormatError(f"not an image that can be read ({path})") from None
         except FormatError:
@@ -43,12 +44,11 @@ def read_image(path: Path, mode: str = "RGB") -> Image.Image:
         except Exception as err:
             # Pillow's readers raise errors of many types for damaged files.
             raise FormatError(f"a damaged image: {err} ({path})") from err
-    image = ImageOps.exif_transpose(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.new("RGBA", rgba.size, "white")
-        image.alpha_composite(rgba)
-    return image.convert(mode)
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        upright = Image.new("RGBA", rgba.size, "white")
+        upright.alpha_composite(rgba)
+    return upright.convert(mode)
 
 
 def to_tensor(image: Image.Image) -> Tensor:

@@ -23,12 +23,11 @@ class Prompt:
 
     def __str__(self) -> str:
         """The prompt as `parse_prompt` reads it."""
-        stop = f":{self.stop:g}" if self.stop > -math.inf else ""
-        weight = f":{self.weight:g}" if stop or self.weight != 1 else ""
-        # Without a weight, a text such as `at 12:30` would end with one.
-        if not weight and ":" in self.text:
-            weight = ":1"
-        return f"{self.text.replace('|', chr(92) + '|')}{weight}{stop}"
+        words = self.text.replace("|", "\\|")
+        # With both numbers, no part of a text such as `at 12:30` is read as one.
+        if self.stop > -math.inf or ":" in words:
+            return f"{words}:{self.weight:g}:{self.stop:g}"
+        return words if self.weight == 1 else f"{words}:{self.weight:g}"
 
 
 def parse_prompts(text: str) -> tuple[Prompt, ...]:

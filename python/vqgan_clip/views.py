@@ -73,9 +73,7 @@ def parse_augmentations(text: str) -> tuple[str, ...]:
     names = [] if text == "none" else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in AUGMENTATIONS:
-            raise ConfigError(
-                f"no augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}, separated by commas, or none"
-            )
+            raise ConfigError(f"no augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}, or none")
     return tuple(name for name in AUGMENTATIONS if name in names)
 
 
@@ -243,7 +241,7 @@ def _is_erased(boxes: Tensor, size: int) -> Tensor:
 
 
 def _shrunk(images: Tensor, size: int) -> Tensor:
-    """The images, averaged to about twice the size of a view at most: `grid_sample` reads four pixels only."""
+    """The images, averaged to at most twice the size of a view, as `grid_sample` reads four pixels only."""
     height, width = images.shape[-2:]
     factor = min(height, width) / (2 * size)
     if factor <= 1:
@@ -254,7 +252,7 @@ def _shrunk(images: Tensor, size: int) -> Tensor:
 def _warp(images: Tensor, homographies: Tensor, size: int) -> Tensor:
     n = len(homographies)
     at = _centers(size, images.device)
-    points = torch.stack(torch.broadcast_tensors(at[None, :], at[:, None], at.new_ones(())), -1)
+    points = torch.stack([at.expand(size, size), at[:, None].expand(size, size), at.new_ones(size, size)], -1)
     mapped = points.view(1, -1, 3) @ homographies.mT
     grid = (mapped[..., :2] / mapped[..., 2:]).view(n, size, size, 2)
     if len(images) > 1:

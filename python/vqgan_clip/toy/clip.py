@@ -1,10 +1,11 @@
-"""The toy CLIP: a convolutional image tower and a two-layer text transformer over the words of the captions."""
+"""The toy CLIP: a convolutional image tower, and a two-layer text transformer over the captions' words."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,7 @@ class ToyClip(nn.Module):
         super().__init__()
         self.words = {word: number for number, word in enumerate(shapes.words(), UNKNOWN + 1)}
         layers: list[nn.Module] = [nn.Conv2d(3, _CHANNELS[0], 3, padding=1), nn.SiLU()]
-        for n_in, n_out in zip(_CHANNELS, _CHANNELS[1:], strict=False):
+        for n_in, n_out in pairwise(_CHANNELS):
             layers += [nn.Conv2d(n_in, n_out, 4, stride=2, padding=1), nn.GroupNorm(8, n_out), nn.SiLU()]
         # The 4 x 4 positions are not averaged: where a colour is tells shape from background.
         layers += [nn.Flatten(), nn.Linear(_CHANNELS[-1] * 16, _DIMENSIONS)]

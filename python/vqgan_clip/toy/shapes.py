@@ -1,7 +1,7 @@
 """Captioned drawings: one of five shapes in one of eight colours on a background of another.
 
-A caption states some facts about a drawing: shape, colour, background. It matches every drawing for which these
-hold, so a batch has more than one match per caption.
+A caption states some facts about a drawing: shape, colour, background. It matches every drawing for which
+these hold, so a batch has more than one match per caption.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ EMPTY = ("nothing but {background}", "a plain {background} background", "{backgr
 
 @dataclass(frozen=True)
 class Scene:
-    """What a drawing shows, as indices into `SHAPES` and `COLOR_NAMES`; an empty one has `ANY` twice first."""
+    """What a drawing shows, by index in `SHAPES` and `COLOR_NAMES`; an empty one has no shape and colour."""
 
     shape: int
     color: int
@@ -96,7 +96,7 @@ def _fill(template: str, scene: Scene, shape_word: str = "", anywhere: int = ANY
 
 @dataclass(frozen=True)
 class Caption:
-    """A text and the facts it states: `facts` are shape, colour, background, and a colour anywhere, or `ANY`."""
+    """A text and the facts it states: shape, colour, background and a colour anywhere, each possibly `ANY`."""
 
     text: str
     facts: tuple[int, int, int, int]
@@ -110,7 +110,11 @@ def caption(scene: Scene, generator: torch.Generator) -> Caption:
     else:
         templates = FULL if _below(3, generator) else PARTIAL
         template = templates[_below(len(templates), generator)]
-    words = (SHAPES[scene.shape], SHAPES[scene.shape], *SYNONYMS[SHAPES[scene.shape]]) if scene.shape != ANY else ("",)
+    words = (
+        (SHAPES[scene.shape], SHAPES[scene.shape], *SYNONYMS[SHAPES[scene.shape]])
+        if scene.shape != ANY
+        else ("",)
+    )
     anywhere = scene.background if scene.shape == ANY or _below(2, generator) else scene.color
     text = _fill(template, scene, words[_below(len(words), generator)], anywhere)
     stated = [name in template for name in ("{shape}", "{color}", "{background}", "{anywhere}")]
@@ -131,9 +135,7 @@ def matches(scenes_drawn: list[Scene], captions: list[Caption]) -> Tensor:
     return holds & (~is_empty | (drawn[..., 0] == ANY))
 
 
-def draw(
-    scenes_drawn: list[Scene], generator: torch.Generator, size: int = SIZE
-) -> tuple[Tensor, Tensor]:
+def draw(scenes_drawn: list[Scene], generator: torch.Generator, size: int = SIZE) -> tuple[Tensor, Tensor]:
     """Drawings and the shares of each pixel that the shape covers.
 
     Position, size, rotation, colours and noise vary.
@@ -163,7 +165,9 @@ def draw(
     return images.clamp(0, 1), cover
 
 
-def sample(n: int, generator: torch.Generator, *, empty: float = 0.08, with_held_out: bool = True) -> list[Scene]:
+def sample(
+    n: int, generator: torch.Generator, *, empty: float = 0.08, with_held_out: bool = True
+) -> list[Scene]:
     """Random scenes, a share of them empty."""
     found: list[Scene] = []
     while len(found) < n:
@@ -213,6 +217,4 @@ def _star(x: Tensor, y: Tensor) -> Tensor:
 
 def _cross(x: Tensor, y: Tensor) -> Tensor:
     x, y = x.abs(), y.abs()
-    return torch.minimum(
-        torch.maximum(x - 1.0, y - 0.34), torch.maximum(x - 0.34, y - 1.0)
-    )
+    return torch.minimum(torch.maximum(x - 1.0, y - 0.34), torch.maximum(x - 0.34, y - 1.0))

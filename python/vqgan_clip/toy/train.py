@@ -1,12 +1,12 @@
 """Trains the toy: a VQGAN on drawings, a CLIP on their captions, then the CLIP against its own guidance.
 
-A tiny CLIP that has seen only drawings is fooled by guidance: the distance to the prompt falls while the picture
-does not show it. The third stage therefore adds pictures that do not match any caption: decoded mixtures of
-codes, and chains of guided pictures that follow the CLIP as it learns, as samples follow an energy-based model
-("Your Classifier is Secretly an Energy Based Model", Grathwohl et al. 2020, arXiv:1912.03263).
+A tiny CLIP that has seen only drawings is fooled by guidance: the distance to the prompt falls while the
+picture does not show it. The third stage therefore adds pictures that do not match any caption: decoded mixtures
+of codes, and chains of guided pictures that follow the CLIP as it learns, as samples follow an energy-based
+model ("Your Classifier is Secretly an Energy Based Model", Grathwohl et al. 2020, arXiv:1912.03263).
 
-The VQGAN is trained by its reconstruction and codebook losses alone: at 32 x 32 pixels of flat colours neither a
-discriminator nor a perceptual loss is needed.
+The VQGAN is trained by its reconstruction and codebook losses alone: at 32 x 32 pixels of flat colours neither
+a discriminator nor a perceptual loss is needed.
 """
 
 from __future__ import annotations
@@ -158,9 +158,7 @@ def _matching_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generat
     return matching + functional.softplus(logits[~is_match]).mean()
 
 
-def _with_unknown_words(
-    clip: ToyClip, captions: list[shapes.Caption], generator: torch.Generator
-) -> Tensor:
+def _with_unknown_words(clip: ToyClip, captions: list[shapes.Caption], generator: torch.Generator) -> Tensor:
     """Ids of captions; in some, words that state no fact become unknown words."""
     ids, _ = clip.tokens([caption.text for caption in captions])
     fillers = [clip.words[word] for word in ("a", "the", "of", "and", "with", "in", "on", "but")]

@@ -1,0 +1,113 @@
+"""Masks of edits: from a file, or from a text by CLIP; and the latents that they leave free."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from pile_tools.errors import ConfigError
+from vqgan_clip import pictures
+from vqgan_clip.clips import Clip
+from vqgan_clip.guidance import spherical_distance
+
+#: Random coverings of a picture that CLIP scores, and how many at once.
+_N_COVERINGS, _CHUNK = 512, 64
+#: Cells of a covering per side.
+_CELLS = 7
+_BINS = 64
+
+
+def from_image(mask: Image.Image, size: tuple[int, int]) -> Tensor:
+    """The mask of an image: 1 where it is lighter than middle gray, (1, 1, H, W) float32.
+
+    Raises: ConfigError if its size is not `size` (width and height), or nothing in it is white.
+    """
+    if mask.size != size:
+        raise ConfigError(
+            f"the mask is {mask.width} x {mask.height}, the image {size[0]} x {size[1]}; they must be equal"
+        )
+    found = (pictures.to_tensor(mask.convert("L")) > 0.5).float()
+    if not found.any():
+        raise ConfigError("the mask has no white: nothing would be edited")
+    return found
+
+
+def to_image(mask: Tensor) -> Image.Image:
+    """A mask as an image of mode L: white where it is 1."""
+    return pictures.to_image(mask.expand(1, 3, -1, -1)).convert("L")
+
+
+def dilated(mask: Tensor, n_pixels: int) -> Tensor:
+    """A mask that has grown by a number of pixels in all eight directions."""
+    if not 0 <= n_pixels <= 4096:
+        raise ConfigError(f"dilate must be from 0 to 4,096 pixels, got {n_pixels}")
+    return functional.max_pool2d(mask, 2 * n_pixels + 1, stride=1, padding=n_pixels) if n_pixels else mask
+
+
+def padded(mask: Tensor, factor: int) -> Tensor:
+    """A mask for a picture of `pictures.padded`; what was added may not change."""
+    height, width = mask.shape[-2:]
+    return functional.pad(mask, (0, -width % factor, 0, -height % factor))
+
+
+def of_latents(mask: Tensor, factor: int) -> Tensor:
+    """Which latents have a pixel in a mask: (1, 1, H, W) -> (1, 1, H/f, W/f) bool."""
+    return functional.max_pool2d(mask, factor) > 0
+
+
+@torch.no_grad()
+def from_text(clip: Clip, picture: Tensor, text: str, generator: torch.Generator) -> Tensor:
+    """The mask of what a text names in a picture: (1, 3, H, W) -> (1, 1, H, W), 0 or 1.
+
+    CLIP scores the picture under random coverings; a pixel's saliency is the mean score of the coverings that
+    show it (RISE, Petsiuk et al. 2018, arXiv:1806.07421). Otsu's threshold makes it a mask.
+
+    Raises: ConfigError if the text shows no preference for any part.
+    """
+    saliency = _saliency(clip, picture, text, generator)
+    return (saliency > _otsu(saliency)).float()
+
+
+def _saliency(clip: Clip, picture: Tensor, text: str, generator: torch.Generator) -> Tensor:
+    height, width = picture.shape[-2:]
+    target = clip.encode_texts([text])
+    total, weight = torch.zeros(1, 1, height, width), torch.zeros(1, 1, height, width)
+    for _ in range(_N_COVERINGS // _CHUNK):
+        shown = _coverings(_CHUNK, height, width, generator)
+        fill = picture.mean((2, 3), keepdim=True)
+        views = fill + shown * (picture - fill)
+        views = functional.interpolate(views, (clip.size, clip.size), mode="bilinear", antialias=True)
+        scores = -spherical_distance(clip.encode_images(views), target)[:, None, None, None]
+        total += (scores * shown).sum(0, keepdim=True)
+        weight += shown.sum(0, keepdim=True)
+    return total / weight.clamp(min=1e-6)
+
+
+def _coverings(n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """How much of each pixel is shown: random cells, blurred and shifted, (n, 1, height, width)."""
+    cells = (torch.rand(n, 1, _CELLS + 1, _CELLS + 1, generator=generator) < 0.5).float()
+    cell_height, cell_width = -(-height // _CELLS), -(-width // _CELLS)
+    size = ((_CELLS + 1) * cell_height, (_CELLS + 1) * cell_width)
+    large = functional.interpolate(cells, size, mode="bilinear", align_corners=False)
+    tops = torch.randint(cell_height, (n,), generator=generator).tolist()
+    lefts = torch.randint(cell_width, (n,), generator=generator).tolist()
+    cut = [
+        one[:, top : top + height, left : left + width]
+        for one, top, left in zip(large, tops, lefts, strict=True)
+    ]
+    return torch.stack(cut)
+
+
+def _otsu(values: Tensor) -> float:
+    """The threshold that divides values into two classes of least variance (Otsu 1979)."""
+    low, high = float(values.min()), float(values.max())
+    counts = torch.histc(values, _BINS, low, high).double()
+    centers = low + (torch.arange(_BINS).double() + 0.5) * (high - low) / _BINS
+    below = counts.cumsum(0)
+    above = counts.sum() - below
+    sums = (counts * centers).cumsum(0)
+    means = sums / below.clamp(min=1), (sums[-1] - sums) / above.clamp(min=1)
+    between = below * above * (means[0] - means[1]).square()
+    return low + (int(between.argmax()) + 1) * (high - low) / _BINS

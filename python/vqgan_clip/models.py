@@ -1,0 +1,63 @@
+"""The networks of a run, loaded by the names that a user gives, with hashes of their files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pile_tools import files
+from pile_tools.errors import ConfigError
+from vqgan_clip import clips
+from vqgan_clip.clips import Clip
+from vqgan_clip.toy import stored
+from vqgan_clip.vqgan import Vqgan
+from vqgan_clip.weights import TOY, load_weights
+
+
+@dataclass(frozen=True)
+class Models:
+    """A VQGAN and the CLIP models that guide it.
+
+    Attributes:
+        vqgan: Decodes latents.
+        clips: One or more; their losses are averaged.
+        hashes: SHA-256 of the files of each, as the metadata of pictures records them.
+    """
+
+    vqgan: Vqgan
+    clips: Sequence[Clip]
+    hashes: dict[str, Any]
+
+
+def load_models(
+    weights: str | Path = TOY, clip: Sequence[str | Path] = (), *, sha256: str | None = None
+) -> Models:
+    """The models of the given names.
+
+    Args:
+        weights: `toy`, or a file or folder, see `weights.load_weights`.
+        clip: `toy`, the `clip.safetensors` of `train-toy`, or what `clips.load_clip` takes. The toy's if
+            none is given for the toy's VQGAN.
+        sha256: The SHA-256 that the VQGAN's file must have.
+
+    Raises:
+        ConfigError: No CLIP is given.
+        FormatError, VerifyError, OSError: Weights cannot be used.
+    """
+    if not clip:
+        if str(weights) != TOY:
+            raise ConfigError("these weights need a CLIP; name its folder")
+        clip = (TOY,)
+    vqgan, provenance = load_weights(weights, sha256=sha256)
+    loaded = [_load_clip(str(name)) for name in clip]
+    hashes = {"vqgan": provenance.sha256, "clip": [digests for _, digests in loaded]}
+    return Models(vqgan, [found for found, _ in loaded], hashes)
+
+
+def _load_clip(name: str) -> tuple[Clip, dict[str, str]]:
+    if name != TOY and not name.endswith(".safetensors"):
+        return clips.load_clip(name)
+    path = stored.FOLDER / stored.CLIP_FILE if name == TOY else Path(name)
+    return stored.load_clip(path), {path.name: files.sha256(path)}
