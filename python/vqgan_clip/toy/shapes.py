@@ -96,7 +96,7 @@ def _fill(template: str, scene: Scene, shape_word: str = "", anywhere: int = ANY
 
 @dataclass(frozen=True)
 class Caption:
-    """A text and the facts it states: shape, colour, background and a colour anywhere, each possibly `ANY`."""
+    """A text and the facts it states: shape, colour, background and a colour anywhere, each or `ANY`."""
 
     text: str
     facts: tuple[int, int, int, int]

@@ -1,12 +1,12 @@
 """Trains the toy: a VQGAN on drawings, a CLIP on their captions, then the CLIP against its own guidance.
 
 A tiny CLIP that has seen only drawings is fooled by guidance: the distance to the prompt falls while the
-picture does not show it. The third stage therefore adds pictures that do not match any caption: decoded mixtures
-of codes, and chains of guided pictures that follow the CLIP as it learns, as samples follow an energy-based
+picture does not show it. The third stage therefore adds pictures that match no caption: decoded mixtures of
+codes, and chains of guided pictures that follow the CLIP as it learns, as samples follow an energy-based
 model ("Your Classifier is Secretly an Energy Based Model", Grathwohl et al. 2020, arXiv:1912.03263).
 
-The VQGAN is trained by its reconstruction and codebook losses alone: at 32 x 32 pixels of flat colours neither
-a discriminator nor a perceptual loss is needed.
+The VQGAN is trained by its reconstruction and codebook losses alone: at 32 x 32 pixels of flat colours it
+needs neither a discriminator nor a perceptual loss.
 """
 
 from __future__ import annotations
