@@ -18,10 +18,11 @@ from torch import Tensor
 from pile_tools.errors import ConfigError
 from vqgan_clip import latents, masks, pictures
 from vqgan_clip.clips import Clip
-from vqgan_clip.guidance import Guidance, GuidanceConfig, Guide, Region, StepLosses, Target
+from vqgan_clip.config import GuidanceConfig, parse_augmentations
+from vqgan_clip.guidance import Guidance, Guide, Region, StepLosses, Target
 from vqgan_clip.models import Models, load_models
 from vqgan_clip.prompts import Prompt, parse_prompts
-from vqgan_clip.views import chunks, make_views, parse_augmentations, plan_views
+from vqgan_clip.views import chunks, make_views, plan_views
 
 #: Called after each step.
 OnStep = Callable[[Guidance, StepLosses], None]

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pile_tools.errors import ConfigError, FormatError
+from pile_tools.errors import FormatError
 from vqgan_clip.clips import Clip
+from vqgan_clip.config import GuidanceConfig, parse_augmentations
 from vqgan_clip.quantize import quantize, replace_grad, squared_norms
-from vqgan_clip.views import chunks, make_views, parse_augmentations, plan_views
+from vqgan_clip.views import chunks, make_views, plan_views
 from vqgan_clip.vqgan import Vqgan
 
-OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
     "adagrad": torch.optim.Adagrad,
@@ -40,51 +41,6 @@ _PULL_HALVES_IN = 50
 _SMOOTHING = 0.9
 #: Smallest decrease of the loss that counts as one.
 _IMPROVEMENT = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class GuidanceConfig:
-    """How the latents are moved. Raises ConfigError for values out of range."""
-
-    steps: int = field(default=100, metadata={"help": "Steps of the optimizer."})
-    views: int = field(default=16, metadata={"help": "Random views of the picture per step."})
-    chunk: int = field(default=16, metadata={"help": "Views in memory at once."})
-    augment: str = field(
-        default="crop,affine,perspective,color,erase,noise",
-        metadata={"help": "What varies in views: these, flip, or none.", "metavar": "LIST"},
-    )
-    optimizer: str = field(
-        default="adam",
-        metadata={"help": f"One of {', '.join(OPTIMIZERS)}.", "metavar": "NAME"},
-    )
-    rate: float = field(
-        default=0.3,
-        metadata={"help": "Learning rate, in standard deviations of the codebook."},
-    )
-    pull: float = field(
-        default=0.0,
-        metadata={"help": "Strength of the pull towards the initial picture; halves in 50 steps."},
-    )
-    ema: float = field(
-        default=0.0, metadata={"help": "Show the latents' moving average with this decay; 0 is off."}
-    )
-    patience: int = field(
-        default=0, metadata={"help": "Stop when the loss has not decreased for this many steps; 0 is off."}
-    )
-
-    def __post_init__(self) -> None:
-        for name, low in (("steps", 0), ("views", 1), ("chunk", 1), ("patience", 0)):
-            if not low <= (value := getattr(self, name)) <= 1_000_000:
-                raise ConfigError(f"{name} must be from {low} to 1,000,000, got {value}")
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise ConfigError(f"rate must be greater than 0, got {self.rate}")
-        if not (math.isfinite(self.pull) and self.pull >= 0):
-            raise ConfigError(f"pull must be at least 0, got {self.pull}")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema must be from 0 to below 1, got {self.ema}")
-        if self.optimizer not in OPTIMIZERS:
-            raise ConfigError(f"no optimizer {self.optimizer!r}; choose from {', '.join(OPTIMIZERS)}")
-        parse_augmentations(self.augment)
 
 
 @dataclass(frozen=True)
@@ -220,7 +176,7 @@ class Guidance:
         self._initial = latents.detach().clone()
         self._latents = latents.detach().clone().requires_grad_()
         self._average = self._initial.clone()
-        self._optimizer = OPTIMIZERS[config.optimizer]([self._latents], lr=config.rate * self._deviation)
+        self._optimizer = _OPTIMIZERS[config.optimizer]([self._latents], lr=config.rate * self._deviation)
         self._smoothed, self._best, self._best_step = math.nan, math.inf, 0
         self.n_steps = 0
 
@@ -330,6 +286,6 @@ class Guidance:
         """The tensors of an optimizer of this kind after a step, as `state` names them."""
         latents = torch.zeros_like(self._latents, requires_grad=True)
         latents.grad = torch.zeros_like(latents)
-        optimizer = OPTIMIZERS[self._config.optimizer]([latents])
+        optimizer = _OPTIMIZERS[self._config.optimizer]([latents])
         optimizer.step()
         return {f"optimizer.{k}": torch.as_tensor(v) for k, v in optimizer.state_dict()["state"][0].items()}

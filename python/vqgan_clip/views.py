@@ -17,11 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pile_tools.errors import ConfigError
-
-#: The augmentations, in the order in which they are applied.
-AUGMENTATIONS = ("crop", "flip", "affine", "perspective", "color", "erase", "noise")
-DEFAULT_AUGMENTATIONS = ("crop", "affine", "perspective", "color", "erase", "noise")
+from vqgan_clip.config import AUGMENTATIONS
 
 #: Sides of crops, as shares of the picture's shorter side.
 _CROP = (0.8, 1.0)
@@ -66,15 +62,6 @@ class ViewPlan:
         return ViewPlan(
             self.homographies[inside], self.colors[inside], self.erased[inside], self.noise[inside]
         )
-
-
-def parse_augmentations(text: str) -> tuple[str, ...]:
-    """Augmentations of a list such as `crop,noise`; none of `none`. Raises ConfigError for other names."""
-    names = [] if text == "none" else [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in AUGMENTATIONS:
-            raise ConfigError(f"no augmentation {name!r}; choose from {', '.join(AUGMENTATIONS)}, or none")
-    return tuple(name for name in AUGMENTATIONS if name in names)
 
 
 def plan_views(

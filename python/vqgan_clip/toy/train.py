@@ -14,17 +14,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vqgan_clip.config import DEFAULT_AUGMENTATIONS, ToyConfig
 from vqgan_clip.guidance import clamp_with_grad, spherical_distance
 from vqgan_clip.quantize import quantize
 from vqgan_clip.toy import shapes
 from vqgan_clip.toy.clip import PAD, UNKNOWN, ToyClip
-from vqgan_clip.views import DEFAULT_AUGMENTATIONS, make_views, plan_views
+from vqgan_clip.views import make_views, plan_views
 from vqgan_clip.vqgan import Vqgan, VqganConfig
 
 CONFIG = VqganConfig(
@@ -48,18 +48,6 @@ _RESTART_CODES_EVERY = 25
 _DECODED = 0.6
 _N_CHAINS, _CHAIN_STEPS, _N_MIXED = 32, 100, 16
 _CLIP_DECAY = 0.995
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ToyConfig:
-    """Steps of the three stages, and the seed of everything random."""
-
-    vqgan_steps: int = field(default=1500, metadata={"help": "Steps of the VQGAN's training."})
-    clip_steps: int = field(default=700, metadata={"help": "Steps of the CLIP's training on drawings."})
-    adversarial_steps: int = field(
-        default=900, metadata={"help": "Steps of the CLIP's training against its own guidance."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of drawings, captions and weights."})
 
 
 def train_vqgan(config: ToyConfig, on_step: OnStep) -> Vqgan:
