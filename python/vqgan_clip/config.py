@@ -70,6 +70,19 @@ class ToyConfig:
     )
     seed: int = field(default=0, metadata={"help": "Seed of drawings, captions and weights."})
 
+    def __post_init__(self) -> None:
+        for name in ("vqgan_steps", "clip_steps", "adversarial_steps"):
+            if not 1 <= (value := getattr(self, name)) <= 1_000_000:
+                raise ConfigError(f"{name} must be from 1 to 1,000,000, got {value}")
+        # The three stages use this seed and the next ones.
+        if not 0 <= self.seed < 2**63 - 8:
+            raise ConfigError(f"seed must be from 0 to 2^63 - 9, got {self.seed}")
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of all stages."""
+        return self.vqgan_steps + self.clip_steps + self.adversarial_steps
+
 
 def parse_augmentations(text: str) -> tuple[str, ...]:
     """Augmentations of a list such as `crop,noise`; none of `none`. Raises ConfigError for other names."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from pathlib import Path
 
@@ -72,3 +73,10 @@ def padded(picture: Tensor, factor: int) -> Tensor:
     """A picture whose sides are multiples of `factor`: its last column and row are repeated."""
     height, width = picture.shape[-2:]
     return functional.pad(picture, (0, -width % factor, 0, -height % factor), mode="replicate")
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return stream.getvalue()
