@@ -82,7 +82,7 @@ def plan_views(
     """
     draws = _Draws(n, generator)
     crop, flip, affine, perspective, color, erase, noise = (name in augmentations for name in AUGMENTATIONS)
-    maps = _crop(draws, aspect) if crop else _identity(n)
+    maps = _crop(draws, aspect, crop)
     maps = maps @ _flip(draws, flip)
     maps = maps @ _affine(draws, float(affine))
     maps = maps @ _perspective(draws, _PERSPECTIVE * perspective)
@@ -109,7 +109,7 @@ def make_views(images: Tensor, plan: ViewPlan, size: int, generator: torch.Gener
     # A product of (3, 3) matrices with all pixels of a view.
     views = torch.baddbmm(colors[:, :, 3:], colors[:, :, :3], views.flatten(2)).view_as(views)
     views = views.masked_fill(_is_erased(plan.erased.to(device), size), 0.5)
-    noise = torch.randn(views.shape, generator=generator).to(device)
+    noise = torch.randn(views.shape, generator=generator, dtype=views.dtype).to(device)
     return torch.addcmul(views, noise, plan.noise.to(device)[:, None, None, None])
 
 
@@ -137,7 +137,7 @@ def _identity(n: int) -> Tensor:
     return torch.eye(3).repeat(n, 1, 1)
 
 
-def _crop(draws: _Draws, aspect: float) -> Tensor:
+def _crop(draws: _Draws, aspect: float, is_on: bool) -> Tensor:
     """Maps a view onto a square within the picture."""
     side = draws.between(*_CROP)
     half_width, half_height = side / max(aspect, 1), side * min(aspect, 1)
@@ -145,7 +145,7 @@ def _crop(draws: _Draws, aspect: float) -> Tensor:
     maps[:, 0, 0], maps[:, 1, 1] = half_width, half_height
     maps[:, 0, 2] = draws.between(-1, 1) * (1 - half_width)
     maps[:, 1, 2] = draws.between(-1, 1) * (1 - half_height)
-    return maps
+    return maps if is_on else _identity(draws.n)
 
 
 def _flip(draws: _Draws, is_on: bool) -> Tensor:
@@ -215,14 +215,14 @@ def _erased(draws: _Draws, is_on: bool) -> Tensor:
     return torch.stack([x - half_width, y - half_height, x + half_width, y + half_height], 1)
 
 
-def _centers(size: int, device: torch.device) -> Tensor:
-    """Coordinates of pixel centres from -1 to 1: (size,)."""
-    return (torch.arange(size, device=device) + 0.5) * (2 / size) - 1
+def _centers(size: int, like: Tensor) -> Tensor:
+    """Coordinates of pixel centres from -1 to 1, of the type of `like`: (size,)."""
+    return (torch.arange(size, device=like.device, dtype=like.dtype) + 0.5) * (2 / size) - 1
 
 
 def _is_erased(boxes: Tensor, size: int) -> Tensor:
     left, top, right, bottom = boxes[:, :, None].unbind(1)
-    at = _centers(size, boxes.device)
+    at = _centers(size, boxes)
     columns, rows = (left < at) & (at < right), (top < at) & (at < bottom)
     return (rows[:, :, None] & columns[:, None, :])[:, None]
 
@@ -238,7 +238,7 @@ def _shrunk(images: Tensor, size: int) -> Tensor:
 
 def _warp(images: Tensor, homographies: Tensor, size: int) -> Tensor:
     n = len(homographies)
-    at = _centers(size, images.device)
+    at = _centers(size, homographies)
     points = torch.stack([at.expand(size, size), at[:, None].expand(size, size), at.new_ones(size, size)], -1)
     mapped = points.view(1, -1, 3) @ homographies.mT
     grid = (mapped[..., :2] / mapped[..., 2:]).view(n, size, size, 2)
