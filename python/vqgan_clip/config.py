@@ -40,12 +40,15 @@ class GuidanceConfig:
     ema: float = field(
         default=0.0, metadata={"help": "Show the latents' moving average with this decay; 0 is off."}
     )
+    tile: int = field(
+        default=0, metadata={"help": "Decode tiles of this many latents a side, for less memory; 0 is off."}
+    )
     patience: int = field(
         default=0, metadata={"help": "Stop when the loss has not decreased for this many steps; 0 is off."}
     )
 
     def __post_init__(self) -> None:
-        for name, low in (("steps", 0), ("views", 1), ("chunk", 1), ("patience", 0)):
+        for name, low in (("steps", 0), ("views", 1), ("chunk", 1), ("patience", 0), ("tile", 0)):
             if not low <= (value := getattr(self, name)) <= 1_000_000:
                 raise ConfigError(f"{name} must be from {low} to 1,000,000, got {value}")
         if not (math.isfinite(self.rate) and self.rate > 0):

@@ -22,6 +22,7 @@ from vqgan_clip.config import GuidanceConfig, parse_augmentations
 from vqgan_clip.guidance import Guidance, Guide, Region, StepLosses, Target
 from vqgan_clip.models import Models, load_models
 from vqgan_clip.prompts import Prompt, parse_prompts
+from vqgan_clip.tiles import TiledDecoder
 from vqgan_clip.views import chunks, make_views, plan_views
 
 #: Called after each step.
@@ -91,7 +92,7 @@ def generate(
     generator = _generator(seed)
     begun = _start(models, start, width, height, generator)
     guides = _guides(models, prompts, image_prompts, config, generator)
-    guidance = Guidance(models.vqgan, guides, begun, config, generator)
+    guidance = Guidance(models.vqgan, guides, begun, config, generator, decode=_decoder(models, config))
     losses = _run(guidance, config, state, on_step)
     return Result(pictures.to_image(guidance.picture()), losses, guidance.n_steps, None, guidance.state())
 
@@ -144,7 +145,8 @@ def edit(
     region = None if editable is None else _region(editable, whole, models.vqgan.factor)
     guides = _guides(models, prompts, image_prompts, config, generator)
     begun = latents.encoded(models.vqgan, whole)
-    guidance = Guidance(models.vqgan, guides, begun, config, generator, region=region)
+    decode = _decoder(models, config)
+    guidance = Guidance(models.vqgan, guides, begun, config, generator, region=region, decode=decode)
     losses = _run(guidance, config, state, on_step)
     edited = guidance.picture()[..., : given.height, : given.width]
     shown = None if editable is None else masks.to_image(editable)
@@ -162,6 +164,11 @@ def _run(
         if on_step is not None:
             on_step(guidance, losses[-1])
     return losses
+
+
+def _decoder(models: Models, config: GuidanceConfig) -> Callable[[Tensor], Tensor]:
+    decode = models.vqgan.decode
+    return TiledDecoder(decode, models.vqgan.factor, config.tile) if config.tile else decode
 
 
 def _check_size(width: int, height: int, factor: int) -> None:

@@ -18,6 +18,7 @@ from pile_tools.terminal import counted, note, print_document
 
 if TYPE_CHECKING:
     from vqgan_clip.guidance import Guidance, StepLosses
+    from vqgan_clip.models import Models
     from vqgan_clip.recipe import Recipe
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -127,6 +128,7 @@ def make_picture(
         else:
             note(f"{output} is finished already, nothing to do")
         return
+    _state_memory(recipe, models)
     collected = frames.Frames(
         extras.every, extras.frames, extras.preview, extras.contact_sheet is not None, force
     )
@@ -166,6 +168,20 @@ def make_picture(
     note(f"{output}: {size_text}, {counted(result.n_steps, 'step')}{shown}")
     if result.n_steps < recipe.guidance.steps:
         note(f"stopped early: no lower loss for {recipe.guidance.patience:,} steps")
+
+
+def _state_memory(recipe: Recipe, models: Models) -> None:
+    """Says how much memory the run needs. Raises PileError if it does not fit."""
+    from vqgan_clip import memory, pictures
+
+    side, guidance = models.vqgan.config.resolution, recipe.guidance
+    width, height = recipe.width or side, recipe.height or side
+    if recipe.image is not None:
+        width, height = pictures.read_image(Path(recipe.image)).size
+    found = memory.estimate(models.vqgan, models.clips, height, width, tile=guidance.tile or None)
+    chunk = min(guidance.chunk, guidance.views)
+    memory.require_memory(found, chunk, memory.free_bytes(models.vqgan.codebook.device))
+    note(f"about {memory.shown(found.peak(chunk))} of memory at the peak", err=True)
 
 
 class _Progress:
