@@ -90,9 +90,9 @@ def generate(
     width, height = width or side, height or side
     _check_size(width, height, models.vqgan.factor)
     generator = _generator(seed)
-    begun = _start(models, start, width, height, generator)
+    initial = _start(models, start, width, height, generator)
     guides = _guides(models, prompts, image_prompts, config, generator)
-    guidance = Guidance(models.vqgan, guides, begun, config, generator, decode=_decoder(models, config))
+    guidance = Guidance(models.vqgan, guides, initial, config, generator, decode=_decoder(models, config))
     losses = _run(guidance, config, state, on_step)
     return Result(pictures.to_image(guidance.picture()), losses, guidance.n_steps, None, guidance.state())
 
@@ -144,9 +144,9 @@ def edit(
     whole = pictures.padded(picture, models.vqgan.factor)
     region = None if editable is None else _region(editable, whole, models.vqgan.factor)
     guides = _guides(models, prompts, image_prompts, config, generator)
-    begun = latents.encoded(models.vqgan, whole)
+    initial = latents.encoded(models.vqgan, whole)
     decode = _decoder(models, config)
-    guidance = Guidance(models.vqgan, guides, begun, config, generator, region=region, decode=decode)
+    guidance = Guidance(models.vqgan, guides, initial, config, generator, region=region, decode=decode)
     losses = _run(guidance, config, state, on_step)
     edited = guidance.picture()[..., : given.height, : given.width]
     shown = None if editable is None else masks.to_image(editable)

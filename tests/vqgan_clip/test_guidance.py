@@ -39,7 +39,9 @@ def clips() -> list[ToyClip]:
     return [ToyClip().requires_grad_(False) for _ in range(2)]
 
 
-def guided(vqgan: Vqgan, clips: list[ToyClip], *, region: Region | None = None, **settings: object) -> Guidance:
+def guided(
+    vqgan: Vqgan, clips: list[ToyClip], *, region: Region | None = None, **settings: object
+) -> Guidance:
     config = replace(GuidanceConfig(views=4, chunk=4, steps=8), **settings)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(7)
     codes = torch.randint(256, (1, 8, 8), generator=generator)

@@ -54,10 +54,10 @@ def command(
     as_json: bool,
     **guidance: Any,
 ) -> None:
-    """Make a picture that CLIP finds to match PROMPTS: "text:weight:threshold | ...".
+    """Make a picture that CLIP finds to match PROMPTS.
 
-    A weight below 0 keeps away what the text names. A threshold is a distance at which a prompt stops
-    pulling. The same seed gives the same picture on the same machine, with the same versions and threads.
+    Prompts are separated by "|". One may end with a weight, "text:0.5"; a weight below 0 keeps away what the
+    text names. After a second colon comes the distance at which a prompt stops pulling. The same seed gives the same picture on the same machine, with the same versions and threads.
 
     \b
     Examples:

@@ -72,7 +72,13 @@ def model_options(command: _Command) -> _Command:
 def run_options(command: _Command) -> _Command:
     """Adds the options of a run: seed, threads, and outputs beside the picture."""
     for option in (
-        click.option("--every", type=click.IntRange(1), default=10, show_default=True, help="Steps between."),
+        click.option(
+            "--every",
+            type=click.IntRange(1),
+            default=10,
+            show_default=True,
+            help="Steps between those shown.",
+        ),
         click.option(
             "--state",
             type=options.PATH,
@@ -96,7 +102,9 @@ def run_options(command: _Command) -> _Command:
             show_default="all cores",
             help="Threads; another number may change a picture.",
         ),
-        click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all random."),
+        click.option(
+            "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."
+        ),
         click.option(
             "--image-prompt",
             "image_prompts",
