@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from tests.vqgan_clip.checkpoints import SMALL, random_vqgan
@@ -28,7 +30,7 @@ def test_slices_cover_everything_and_overlap(size: int, tile: int) -> None:
     slices = tile_slices(size, tile)
     assert (slices[0].start, slices[-1].stop) == (0, size)
     assert all(part.stop - part.start == min(tile, size) for part in slices)
-    overlaps = [a.stop - b.start for a, b in zip(slices, slices[1:], strict=False)]
+    overlaps = [a.stop - b.start for a, b in pairwise(slices)]
     assert all(max(1, tile // 4) <= overlap < tile for overlap in overlaps)
     # No tile could be left out.
     assert len(slices) == 1 or size > tile + (len(slices) - 2) * (tile - max(1, tile // 4))
@@ -65,8 +67,8 @@ def test_tiles_differ_from_the_whole_less_than_their_borders_would() -> None:
 
 
 def test_tiles_join_without_a_jump() -> None:
-    # Weights that fade have no step: over a decoder that returns each tile's own constant, neighbouring pixels
-    # differ by at most one part of the ramp.
+    # Over a decoder that returns a constant for each tile, neighbouring pixels differ by at most one part of
+    # the ramp.
     calls = iter(range(100))
 
     def constant(latents: Tensor) -> Tensor:
