@@ -1,4 +1,4 @@
-"""The parts of guidance have their closed forms, in value and gradient; a run can be stopped and continued."""
+"""The parts of guidance have their closed forms, value and gradient; a run can be stopped and continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views are what their plan says: straight without augmentations, else within bounds; one seed, one result."""
+"""Views are what their plan says: straight without augmentations, else within bounds; seeds decide all."""
 
 from __future__ import annotations
 

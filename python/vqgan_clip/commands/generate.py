@@ -57,7 +57,8 @@ def command(
     """Make a picture that CLIP finds to match PROMPTS.
 
     Prompts are separated by "|". One may end with a weight, "text:0.5"; a weight below 0 keeps away what the
-    text names. After a second colon comes the distance at which a prompt stops pulling. The same seed gives the same picture on the same machine, with the same versions and threads.
+    text names. After a second colon comes the distance at which a prompt stops pulling. The same seed gives
+    the same picture on the same machine, with the same versions and threads.
 
     \b
     Examples:
