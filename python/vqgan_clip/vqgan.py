@@ -130,8 +130,11 @@ class AttnBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The block's output for feature maps `x`."""
         normed = self.norm(x)
-        query, key, value = (layer(normed).flatten(2).mT for layer in (self.q, self.k, self.v))
-        attended = functional.scaled_dot_product_attention(query, key, value).mT
+        # One head, contiguous: only so does torch choose a kernel whose memory is not quadratic.
+        query, key, value = (
+            layer(normed).flatten(2).mT.unsqueeze(1).contiguous() for layer in (self.q, self.k, self.v)
+        )
+        attended = functional.scaled_dot_product_attention(query, key, value).squeeze(1).mT
         projected: Tensor = self.proj_out(attended.reshape(x.shape))
         return x + projected
 
