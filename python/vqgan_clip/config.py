@@ -22,8 +22,12 @@ class GuidanceConfig:
     views: int = field(default=16, metadata={"help": "Random views of the picture per step."})
     chunk: int = field(default=16, metadata={"help": "Views in memory at once."})
     augment: str = field(
-        default=",".join(DEFAULT_AUGMENTATIONS),
-        metadata={"help": "What varies in views: these, flip, or none.", "metavar": "LIST"},
+        default="auto",
+        metadata={
+            "help": f"What varies in views, of {', '.join(AUGMENTATIONS)}, or none. auto: all but flip; for "
+            "the toy, those of its training.",
+            "metavar": "LIST",
+        },
     )
     optimizer: str = field(
         default="adam",
@@ -67,9 +71,9 @@ class ToyConfig:
     """Steps of the three stages, and the seed of everything random."""
 
     vqgan_steps: int = field(default=1500, metadata={"help": "Steps of the VQGAN's training."})
-    clip_steps: int = field(default=700, metadata={"help": "Steps of the CLIP's training on drawings."})
+    clip_steps: int = field(default=300, metadata={"help": "Steps of the CLIP's training on drawings."})
     adversarial_steps: int = field(
-        default=900, metadata={"help": "Steps of the CLIP's training against its own guidance."}
+        default=1100, metadata={"help": "Steps of the CLIP's training against its own guidance."}
     )
     seed: int = field(default=0, metadata={"help": "Seed of drawings, captions and weights."})
 
@@ -88,7 +92,12 @@ class ToyConfig:
 
 
 def parse_augmentations(text: str) -> tuple[str, ...]:
-    """Augmentations of a list such as `crop,noise`; none of `none`. Raises ConfigError for other names."""
+    """Augmentations of a list such as `crop,noise`; none of `none`; of `auto`, all but `flip`.
+
+    Raises: ConfigError for other names.
+    """
+    if text == "auto":
+        return DEFAULT_AUGMENTATIONS
     names = [] if text == "none" else [name.strip() for name in text.split(",")]
     for name in names:
         if name not in AUGMENTATIONS:

@@ -9,9 +9,6 @@ from torch.nn import functional
 from vqgan_clip.quantize import quantize
 from vqgan_clip.vqgan import Vqgan
 
-#: The starts that need no image.
-STARTS = ("codes", "noise", "gradient")
-
 #: Pixels between the random values of the finest and of each coarser octave of noise.
 _OCTAVES = (2, 4, 8, 16, 32)
 

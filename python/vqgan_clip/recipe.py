@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vqgan_clip.synthesis import OnStep, Result
 
 #: Starts that are no file.
-STARTS = ("codes", "noise", "gradient")
+STARTS = ("noise", "codes", "gradient")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +33,7 @@ class Recipe:
         width: Pixels; 0 for the side that the VQGAN was trained on.
         height: Likewise.
         seed: Of everything random.
-        start: `codes`, `noise`, `gradient`, or a path.
+        start: `noise`, `codes`, `gradient`, or a path.
         image: The image to edit; None generates.
         mask: Image of the mask.
         mask_text: What the mask covers.
@@ -49,7 +49,7 @@ class Recipe:
     width: int = 0
     height: int = 0
     seed: int = 0
-    start: str = "codes"
+    start: str = "noise"
     image: str | None = None
     mask: str | None = None
     mask_text: str | None = None

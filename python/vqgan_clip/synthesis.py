@@ -8,7 +8,7 @@ result.image.save("circle.png")
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -59,7 +59,7 @@ def generate(
     width: int | None = None,
     height: int | None = None,
     seed: int = 0,
-    start: str | ImageLike = "codes",
+    start: str | ImageLike = "noise",
     image_prompts: Sequence[Prompt] = (),
     models: Models | None = None,
     config: GuidanceConfig | None = None,
@@ -73,7 +73,7 @@ def generate(
         width: Pixels, by default those that the VQGAN was trained on.
         height: Likewise.
         seed: Of everything random.
-        start: `codes`, `noise`, `gradient`, or an image, which is scaled to cover the size.
+        start: `noise`, `codes`, `gradient`, or an image, which is scaled to cover the size.
         image_prompts: Prompts whose text is the path of an image.
         models: By default the toy's.
         config: How to guide.
@@ -85,7 +85,7 @@ def generate(
         FormatError, OSError: An image cannot be read.
     """
     models = models or load_models()
-    config = config or GuidanceConfig()
+    config = _for_models(config or GuidanceConfig(), models)
     side = models.vqgan.config.resolution
     width, height = width or side, height or side
     _check_size(width, height, models.vqgan.factor)
@@ -128,7 +128,7 @@ def edit(
         FormatError, OSError: An image cannot be read.
     """
     models = models or load_models()
-    config = config or GuidanceConfig()
+    config = _for_models(config or GuidanceConfig(), models)
     if mask is not None and mask_text is not None:
         raise ConfigError("give a mask or the text of one, not both")
     generator = _generator(seed)
@@ -164,6 +164,12 @@ def _run(
         if on_step is not None:
             on_step(guidance, losses[-1])
     return losses
+
+
+def _for_models(config: GuidanceConfig, models: Models) -> GuidanceConfig:
+    """The config with the views that the first CLIP was trained on, if it is to choose and says which."""
+    known = getattr(models.clips[0], "augmentations", None)
+    return replace(config, augment=",".join(known)) if known and config.augment == "auto" else config
 
 
 def _decoder(models: Models, config: GuidanceConfig) -> Callable[[Tensor], Tensor]:

@@ -23,10 +23,10 @@ from vqgan_clip.config import GuidanceConfig
 )
 @click.option(
     "--start",
-    default="codes",
+    default="noise",
     show_default=True,
-    metavar="codes|noise|gradient|FILE",
-    help="Where to begin: random codes, noise, a gradient of colours, or an image.",
+    metavar="noise|codes|gradient|FILE",
+    help="Where to begin: noise, random codes, a gradient of colours, or an image.",
 )
 @model_options
 @run_options

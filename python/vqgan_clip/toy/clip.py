@@ -26,6 +26,9 @@ _CHANNELS = (24, 48, 80, 96)
 class ToyClip(nn.Module):
     """Maps images of 32 x 32 pixels and texts of up to 16 words to vectors; see `vqgan_clip.clips.Clip`."""
 
+    #: What varied in the views of its training, and so what varies when it guides.
+    augmentations = ("affine", "noise")
+
     def __init__(self) -> None:
         super().__init__()
         self.words = {word: number for number, word in enumerate(shapes.words(), UNKNOWN + 1)}

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vqgan_clip.config import DEFAULT_AUGMENTATIONS, ToyConfig
+from vqgan_clip import latents
+from vqgan_clip.config import ToyConfig
 from vqgan_clip.guidance import clamp_with_grad, spherical_distance
 from vqgan_clip.quantize import quantize
 from vqgan_clip.toy import shapes
@@ -51,8 +52,9 @@ _CLIP_DECAY = 0.995
 
 
 def train_vqgan(config: ToyConfig, on_step: OnStep) -> Vqgan:
-    """A VQGAN of 32 x 32 drawings."""
+    """A VQGAN of 32 x 32 drawings. Seeds torch's global generator, which draws the initial weights."""
     generator = torch.Generator().manual_seed(config.seed)
+    torch.manual_seed(config.seed)
     model = Vqgan(CONFIG)
     with torch.no_grad():
         model.codebook.normal_(0, 1, generator=generator)
@@ -62,36 +64,40 @@ def train_vqgan(config: ToyConfig, on_step: OnStep) -> Vqgan:
         _set_rate(optimizer, 2e-3, step, config.vqgan_steps)
         scenes = shapes.sample(_BATCH, generator)
         images = shapes.draw(scenes, generator)[0] * 2 - 1
-        latents = model.encode(images)
-        entries, codes = quantize(latents, model.codebook)
+        encoded = model.encode(images)
+        entries, codes = quantize(encoded, model.codebook)
         chosen = model.entries(codes)
         error = model.decode(entries) - images
         loss = error.abs().mean() + error.square().mean()
-        loss = loss + functional.mse_loss(chosen, latents.detach())
-        loss = loss + _COMMITMENT * functional.mse_loss(latents, chosen.detach())
+        loss = loss + functional.mse_loss(chosen, encoded.detach())
+        loss = loss + _COMMITMENT * functional.mse_loss(encoded, chosen.detach())
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         usage += torch.bincount(codes.flatten(), minlength=CONFIG.n_embed)
         if (step + 1) % _RESTART_CODES_EVERY == 0:
             if step < config.vqgan_steps * 3 // 4:
-                _restart_codes(model, usage, latents.detach(), generator)
+                _restart_codes(model, usage, encoded.detach(), generator)
             usage.zero_()
         on_step("VQGAN", step + 1, config.vqgan_steps, loss.item())
     return model.requires_grad_(False)
 
 
 @torch.no_grad()
-def _restart_codes(model: Vqgan, usage: Tensor, latents: Tensor, generator: torch.Generator) -> None:
+def _restart_codes(model: Vqgan, usage: Tensor, encoded: Tensor, generator: torch.Generator) -> None:
     """Moves the entries that no latent has chosen to random latents."""
     dead = (usage == 0).nonzero()[:, 0]
-    vectors = latents.movedim(1, -1).flatten(0, 2)
+    vectors = encoded.movedim(1, -1).flatten(0, 2)
     model.codebook[dead] = vectors[torch.randint(len(vectors), (len(dead),), generator=generator)]
 
 
 def train_clip(vqgan: Vqgan, config: ToyConfig, on_step: OnStep) -> ToyClip:
-    """A CLIP of captioned drawings, as they are and as the VQGAN decodes them; its weights are averaged."""
+    """A CLIP of captioned drawings, as they are and as the VQGAN decodes them; its weights are averaged.
+
+    Seeds torch's global generator, which draws the initial weights.
+    """
     generator = torch.Generator().manual_seed(config.seed + 1)
+    torch.manual_seed(config.seed + 1)
     clip = ToyClip()
     optimizer = torch.optim.AdamW(clip.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.02)
     for step in range(config.clip_steps):
@@ -105,7 +111,7 @@ def train_clip(vqgan: Vqgan, config: ToyConfig, on_step: OnStep) -> ToyClip:
     for step in range(config.adversarial_steps):
         _set_rate(optimizer, 1e-3, step, config.adversarial_steps, floor=0.2)
         adversary.step(clip)
-        loss = _matching_loss(clip, vqgan, 48, generator) + adversary.loss(clip)
+        loss = _matching_loss(clip, vqgan, 40, generator) + adversary.loss(clip)
         _descend(loss, optimizer, clip)
         with torch.no_grad():
             for old, new in zip(average.parameters(), clip.parameters(), strict=True):
@@ -163,7 +169,7 @@ def decoded(vqgan: Vqgan, images: Tensor) -> Tensor:
 
 def varied(images: Tensor, generator: torch.Generator) -> Tensor:
     """One view of each image, as guidance shows them to the CLIP."""
-    plan = plan_views(len(images), DEFAULT_AUGMENTATIONS, generator)
+    plan = plan_views(len(images), ToyClip.augmentations, generator)
     return make_views(images, plan, shapes.SIZE, generator)
 
 
@@ -189,6 +195,12 @@ class Adversary:
         self._images = torch.zeros(_N_CHAINS, 3, shapes.SIZE, shapes.SIZE)
         self._renew(torch.ones(_N_CHAINS, dtype=torch.bool), clip)
 
+    def _initial(self, n: int) -> Tensor:
+        """Latents where chains begin: noise as for guidance, or, in one of three, a mixture of codes."""
+        noise = torch.cat([latents.noise(shapes.SIZE, shapes.SIZE, self._generator) for _ in range(n)])
+        is_mixed = torch.rand(n, 1, 1, 1, generator=self._generator) < 1 / 3
+        return torch.where(is_mixed, self._codes(n, 1.0), latents.encoded(self._vqgan, noise))
+
     def _codes(self, n: int, most_drawn: float) -> Tensor:
         """Latents of random codes; in half of them up to `most_drawn` of the codes are those of a drawing."""
         generator, side = self._generator, self._latents.shape[-1]
@@ -205,7 +217,7 @@ class Adversary:
         n = int(which.sum())
         if not n:
             return
-        self._latents[which] = self._codes(n, 1.0)
+        self._latents[which] = self._initial(n)
         self._mean[which], self._square[which] = 0, 0
         scenes = shapes.sample(n, self._generator, with_held_out=False)
         captions = [shapes.caption(scene, self._generator) for scene in scenes]
@@ -216,12 +228,12 @@ class Adversary:
         clip.requires_grad_(False)
         self._renew(self._age >= _CHAIN_STEPS, clip)
         self._age[self._age >= _CHAIN_STEPS] = 0
-        latents = self._latents.clone().requires_grad_()
-        entries, _ = quantize(latents, self._vqgan.codebook)
+        moved = self._latents.clone().requires_grad_()
+        entries, _ = quantize(moved, self._vqgan.codebook)
         images = clamp_with_grad((self._vqgan.decode(entries) + 1) / 2, 0, 1)
         vectors = clip.encode_images(varied(images, self._generator))
         loss = spherical_distance(vectors, clip.encode_tokens(self._ids)).sum()
-        (grad,) = torch.autograd.grad(loss, latents)
+        (grad,) = torch.autograd.grad(loss, moved)
         self._age += 1
         self._mean.mul_(0.9).add_(grad, alpha=0.1)
         self._square.mul_(0.999).addcmul_(grad, grad, value=0.001)
