@@ -22,7 +22,7 @@ from pile_tools.errors import ConfigError, FormatError, PileError, first_line
 OPEN_CLIP_PREFIX = "open_clip:"
 
 #: Mean and standard deviation of the colours in CLIP's training, for models that state none.
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+OPENAI_COLORS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -82,7 +82,7 @@ def parameters_sha256(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-class _Normalized(nn.Module):
+class Normalized(nn.Module):
     """Subtracts the mean colour and divides by the deviation: (n, 3, h, w) unchanged."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -144,8 +144,11 @@ class OpenClip(nn.Module):
         super().__init__()
         size, visual = model.visual.image_size, model.visual
         self._size = int(size[0] if isinstance(size, (tuple, list)) else size)
-        mean, std = getattr(visual, "image_mean", None), getattr(visual, "image_std", None)
-        self.model, self.normalized = model, _Normalized(mean or _MEAN, std or _STD)
+        mean, std = OPENAI_COLORS
+        self.normalized = Normalized(
+            getattr(visual, "image_mean", None) or mean, getattr(visual, "image_std", None) or std
+        )
+        self.model = model
         self._tokenizer, self._context = tokenizer, int(model.context_length)
 
     @property
@@ -203,7 +206,7 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
         with _quiet(transformers):
             model, report = transformers.CLIPModel.from_pretrained(given, output_loading_info=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(given)
-            normalized = _Normalized(*_colours(transformers, given))
+            normalized = Normalized(*_colours(transformers, given))
     except Exception as err:
         # The library raises what it pleases on foreign and damaged files.
         raise FormatError(f"not a CLIP that transformers can load: {first_line(err)} ({given})") from err
@@ -237,8 +240,9 @@ def _colours(transformers: Any, given: str) -> tuple[Sequence[float], Sequence[f
     try:
         values, _ = transformers.ImageProcessingMixin.get_image_processor_dict(given)
     except OSError:
-        return _MEAN, _STD
-    return values.get("image_mean", _MEAN), values.get("image_std", _STD)
+        return OPENAI_COLORS
+    mean, std = OPENAI_COLORS
+    return values.get("image_mean", mean), values.get("image_std", std)
 
 
 def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from transformers import CLIPConfig, CLIPModel
 from tests.vqgan_clip.checkpoints import F16, random_vqgan
-from vqgan_clip.clips import TransformersClip, _Normalized
+from vqgan_clip.clips import TransformersClip, Normalized
 from vqgan_clip.config import GuidanceConfig
 from vqgan_clip.guidance import Guidance, Guide, Target
 from vqgan_clip.memory import estimate
@@ -41,7 +41,7 @@ def status(key):
 
 tower = {"hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 4, "num_hidden_layers": 4}
 config = CLIPConfig(text_config={"num_hidden_layers": 1}, vision_config={"patch_size": 16, **tower})
-clip = TransformersClip(CLIPModel(config), None, _Normalized([0.5] * 3, [0.5] * 3)).requires_grad_(False)
+clip = TransformersClip(CLIPModel(config), None, Normalized([0.5] * 3, [0.5] * 3)).requires_grad_(False)
 vqgan = random_vqgan(F16)
 stated = estimate(vqgan, [clip], side, side, tile=tile or None).beside_parameters(chunk)
 Path("/proc/self/clear_refs").write_text("5")
