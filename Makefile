@@ -34,7 +34,7 @@ help: ## List the targets.
 .venv/.all-packages: .venv/.data-packages
 	@echo "installing torch, DeepSpeed and the packages of trainer, studies and tests"
 	@$(PIP) setuptools
-	@$(PIP) --requirements pyproject.toml --extra train --extra study --extra dev --extra docs
+	@$(PIP) --requirements pyproject.toml --extra train --extra study --extra image --extra dev --extra docs
 	@touch $@
 
 .venv/.core: .venv/.data-packages $(RUST_SOURCES)

@@ -36,6 +36,7 @@ CONTENTS = {
         "count",
         "training",
         "scale",
+        "images",
     ],
     "Reference": ["reference/cli", "reference/api", "formats", "guarantees", "glossary"],
     "Project": ["dependencies", "../benches/RESULTS", "../CONTRIBUTING", "../CHANGELOG"],
