@@ -13,9 +13,9 @@ from vqgan_clip.clips import Clip
 from vqgan_clip.guidance import spherical_distance
 
 #: Random coverings of a picture that CLIP scores, and how many at once.
-_N_COVERINGS, _CHUNK = 512, 64
+_N_COVERINGS, _CHUNK = 256, 64
 #: Cells of a covering per side.
-_CELLS = 7
+_CELLS = 5
 _BINS = 64
 
 
@@ -61,28 +61,31 @@ def of_latents(mask: Tensor, factor: int) -> Tensor:
 def from_text(clip: Clip, picture: Tensor, text: str, generator: torch.Generator) -> Tensor:
     """The mask of what a text names in a picture: (1, 3, H, W) -> (1, 1, H, W), 0 or 1.
 
-    CLIP scores the picture under random coverings; a pixel's saliency is the mean score of the coverings that
-    show it (RISE, Petsiuk et al. 2018, arXiv:1806.07421). Otsu's threshold makes it a mask.
+    CLIP scores the picture under random coverings, which fill the covered part with the mean colour; a pixel's
+    saliency is how the score depends on whether it is shown (after RISE, Petsiuk et al. 2018,
+    arXiv:1806.07421). Otsu's threshold makes it a mask.
 
-    Raises: ConfigError if the text shows no preference for any part.
+    Raises: ConfigError as `encode_texts` does.
     """
     saliency = _saliency(clip, picture, text, generator)
     return (saliency > _otsu(saliency)).float()
 
 
 def _saliency(clip: Clip, picture: Tensor, text: str, generator: torch.Generator) -> Tensor:
+    """By how much the score rises when a pixel is shown: the slope of a regression, (1, 1, H, W)."""
     height, width = picture.shape[-2:]
-    target = clip.encode_texts([text])
-    total, weight = torch.zeros(1, 1, height, width), torch.zeros(1, 1, height, width)
+    target, fill = clip.encode_texts([text]), picture.mean((2, 3), keepdim=True)
+    shown, scores = [], []
     for _ in range(_N_COVERINGS // _CHUNK):
-        shown = _coverings(_CHUNK, height, width, generator)
-        fill = picture.mean((2, 3), keepdim=True)
-        views = fill + shown * (picture - fill)
+        some = _coverings(_CHUNK, height, width, generator)
+        views = fill + some * (picture - fill)
         views = functional.interpolate(views, (clip.size, clip.size), mode="bilinear", antialias=True)
-        scores = -spherical_distance(clip.encode_images(views), target)[:, None, None, None]
-        total += (scores * shown).sum(0, keepdim=True)
-        weight += shown.sum(0, keepdim=True)
-    return total / weight.clamp(min=1e-6)
+        scores.append(-spherical_distance(clip.encode_images(views), target))
+        shown.append(some)
+    covering, score = torch.cat(shown), torch.cat(scores)
+    covering, score = covering - covering.mean(0), score - score.mean()
+    variance = covering.square().mean(0).clamp(min=1e-4)
+    return (score[:, None, None, None] * covering).mean(0, keepdim=True) / variance
 
 
 def _coverings(n: int, height: int, width: int, generator: torch.Generator) -> Tensor:
