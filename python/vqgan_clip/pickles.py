@@ -51,10 +51,7 @@ def pickled_tensors(path: Path) -> dict[str, Tensor]:
         OSError: The file cannot be read.
     """
     before = files.version(path)
-    with checked.open_regular(path) as file:
-        is_archive = zipfile.is_zipfile(file)
-    if not is_archive:
-        raise FormatError(f"not a zip archive, as torch.save writes since torch 1.6 ({path})")
+    checked.open_regular(path).close()
     try:
         _check_archive(path)
         inert = _inert_names(path)
@@ -70,6 +67,8 @@ def pickled_tensors(path: Path) -> dict[str, Tensor]:
 
 def _check_archive(path: Path) -> None:
     """Raises FormatError for an archive that could expand to more than its bytes, or that holds code."""
+    if not zipfile.is_zipfile(path):
+        raise FormatError(f"not a zip archive, as torch.save writes since torch 1.6 ({path})")
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
     pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]

@@ -143,6 +143,16 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
         pickled_tensors(path)
 
 
+def test_an_archive_of_several_disks_is_refused(tmp_path: Path) -> None:
+    torch.save({"x": torch.ones(1)}, tmp_path / "x.ckpt")
+    data = bytearray((tmp_path / "x.ckpt").read_bytes())
+    # The number of disks in the locator of the directory: the archive's last 22 bytes follow it.
+    data[-22 - 4 : -22] = (7).to_bytes(4, "little")
+    (tmp_path / "x.ckpt").write_bytes(data)
+    with pytest.raises(FormatError, match=r"not a readable file of torch\.save: zipfiles that span multiple"):
+        pickled_tensors(tmp_path / "x.ckpt")
+
+
 def test_a_huge_pickle_is_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.ckpt", **{"archive/data.pkl": bytes(17 << 20)})
     with pytest.raises(FormatError, match=r"expected one data.pkl of at most 16 MiB"):
