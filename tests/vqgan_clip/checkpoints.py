@@ -1,13 +1,16 @@
-"""Checkpoints of the layouts that people have, with random weights of small models."""
+"""Checkpoints of VQGANs and CLIPs in the layouts that people have, with random weights of small models."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vqgan_clip.vqgan import Vqgan, VqganConfig
@@ -157,3 +160,79 @@ def diffusers_config(config: VqganConfig) -> dict[str, Any]:
         "vq_embed_dim": config.embed_dim,
         "norm_num_groups": 32,
     }
+
+
+#: Tokens that the small CLIPs take, side and colours of their images.
+CONTEXT, SIZE = 12, 32
+MEAN, STD = [0.1, 0.2, 0.3], [0.9, 0.8, 0.7]
+
+
+def byte_symbols() -> list[str]:
+    """The symbols of the 256 bytes in CLIP's vocabulary, in the order of its ids."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    return [chr(b) for b in plain] + [chr(0x100 + i) for i in range(256 - len(plain))]
+
+
+def write_tokenizer(folder: Path) -> int:
+    """A tokenizer of CLIP with four merges; returns the number of its ids."""
+    merges = ["r e", "re d</w>", "b l", "bl u"]
+    words = byte_symbols() + [f"{symbol}</w>" for symbol in byte_symbols()]
+    words += [merge.replace(" ", "") for merge in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    settings = {
+        "tokenizer_class": "CLIPTokenizer",
+        "model_max_length": CONTEXT,
+        "bos_token": "<|startoftext|>",
+        "eos_token": "<|endoftext|>",
+        "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return len(words)
+
+
+def write_clip(folder: Path) -> Path:
+    """A small CLIP as transformers saves it; returns the folder."""
+    import transformers
+
+    n_ids = write_tokenizer(folder)
+    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    ids = {"bos_token_id": n_ids - 2, "eos_token_id": n_ids - 1, "pad_token_id": n_ids - 1}
+    config = transformers.CLIPConfig(
+        text_config={"vocab_size": n_ids, "max_position_embeddings": CONTEXT, **tower, **ids},
+        vision_config={"image_size": SIZE, "patch_size": 8, **tower},
+        projection_dim=8,
+    )
+    torch.manual_seed(0)
+    transformers.utils.logging.disable_progress_bar()
+    transformers.CLIPModel(config).eval().save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN, "image_std": STD}))
+    return folder
+
+
+def write_open_clip(folder: Path) -> Path:
+    """A small CLIP as open_clip keeps it in a folder; returns the folder."""
+    import open_clip
+
+    model_config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": SIZE, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": CONTEXT, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
+    }
+    torch.manual_seed(1)
+    model = open_clip.CLIP(**model_config)
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    config = {"model_cfg": model_config, "preprocess_cfg": {"mean": MEAN, "std": STD}}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def write_diffusers(folder: Path, model: Vqgan, rename: Callable[[str], str] = str, **changes: Any) -> Path:
+    """A `VQModel` as diffusers saves it, its tensors renamed and its config changed; returns the folder."""
+    folder.mkdir(exist_ok=True)
+    config = {"_class_name": "VQModel", **diffusers_config(model.config), **changes}
+    (folder / "config.json").write_text(json.dumps(config))
+    state = {rename(name): tensor.contiguous() for name, tensor in diffusers_state(model).items()}
+    save_file(state, folder / "diffusion_pytorch_model.safetensors")
+    return folder

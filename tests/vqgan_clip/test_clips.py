@@ -10,58 +10,18 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tests.vqgan_clip.checkpoints import CONTEXT, MEAN, SIZE, STD, write_clip, write_open_clip
 from torch import Tensor
 
 from pile_tools import ConfigError, FormatError, PileError
 from vqgan_clip.clips import Clip, check_text, load_clip, parameters_sha256
 
-CONTEXT, SIZE = 12, 32
-MEAN, STD = [0.1, 0.2, 0.3], [0.9, 0.8, 0.7]
-
-
-def byte_symbols() -> list[str]:
-    """The symbols of the 256 bytes in CLIP's vocabulary, in the order of its ids."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    return [chr(b) for b in plain] + [chr(0x100 + i) for i in range(256 - len(plain))]
-
-
-def write_tokenizer(folder: Path) -> int:
-    """A tokenizer of CLIP with four merges; returns the number of its ids."""
-    merges = ["r e", "re d</w>", "b l", "bl u"]
-    words = byte_symbols() + [f"{symbol}</w>" for symbol in byte_symbols()]
-    words += [merge.replace(" ", "") for merge in merges] + ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    settings = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": CONTEXT,
-        "bos_token": "<|startoftext|>",
-        "eos_token": "<|endoftext|>",
-        "unk_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    return len(words)
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP as transformers saves it."""
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("clip")
-    n_ids = write_tokenizer(folder)
-    tower = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    ids = {"bos_token_id": n_ids - 2, "eos_token_id": n_ids - 1, "pad_token_id": n_ids - 1}
-    config = transformers.CLIPConfig(
-        text_config={"vocab_size": n_ids, "max_position_embeddings": CONTEXT, **tower, **ids},
-        vision_config={"image_size": SIZE, "patch_size": 8, **tower},
-        projection_dim=8,
-    )
-    torch.manual_seed(0)
-    transformers.utils.logging.disable_progress_bar()
-    transformers.CLIPModel(config).eval().save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_mean": MEAN, "image_std": STD}))
-    return folder
+    pytest.importorskip("transformers")
+    return write_clip(tmp_path_factory.mktemp("clip"))
 
 
 def images(n: int) -> Tensor:
@@ -240,19 +200,8 @@ def test_a_library_that_is_not_installed_is_named(
 @pytest.fixture(scope="module")
 def open_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small CLIP as open_clip keeps it in a folder."""
-    open_clip = pytest.importorskip("open_clip")
-    folder = tmp_path_factory.mktemp("open_clip")
-    model_config = {
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": SIZE, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8},
-        "text_cfg": {"context_length": CONTEXT, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 2},
-    }
-    torch.manual_seed(1)
-    model = open_clip.CLIP(**model_config)
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": model_config, "preprocess_cfg": {"mean": MEAN, "std": STD}}
-    (folder / "open_clip_config.json").write_text(json.dumps(config))
-    return folder
+    pytest.importorskip("open_clip")
+    return write_open_clip(tmp_path_factory.mktemp("open_clip"))
 
 
 def test_open_clip_gives_the_vectors_of_its_model(open_clip_folder: Path) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,10 +20,10 @@ from tests.vqgan_clip.checkpoints import (
     SMALL,
     SMALL_GUMBEL,
     diffusers_config,
-    diffusers_state,
     random_vqgan,
     taming_config,
     taming_state,
+    write_diffusers,
     write_taming,
 )
 
@@ -117,14 +117,6 @@ def test_a_folder_that_diffusers_writes(tmp_path: Path, config: VqganConfig, is_
         torch.testing.assert_close(latents, theirs.encode(IMAGES).latents, atol=1e-5, rtol=1e-4)
         decoded = theirs.decode(latents, force_not_quantize=True).sample
         torch.testing.assert_close(found.decode(latents), decoded, atol=1e-4, rtol=1e-4)
-
-
-def write_diffusers(folder: Path, model: Vqgan, rename: Callable[[str], str] = str, **changes: Any) -> Path:
-    config = {"_class_name": "VQModel", **diffusers_config(model.config), **changes}
-    (folder / "config.json").write_text(json.dumps(config))
-    state = {rename(name): tensor.contiguous() for name, tensor in diffusers_state(model).items()}
-    save_file(state, folder / "diffusion_pytorch_model.safetensors")
-    return folder
 
 
 def test_a_folder_of_diffusers_before_its_attention_was_renamed(tmp_path: Path) -> None:
@@ -325,3 +317,39 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: float, suffix: str) -
     path.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
     with pytest.raises(FormatError, match=rf"not a .*\({re.escape(str(path))}\)"):
         load_weights(path)
+
+
+def damaged(data: bytes, random: Random) -> bytes:
+    """Some bytes of a file changed, removed or inserted, most of them in its first and last few thousand."""
+    changed_bytes = bytearray(data)
+    for _ in range(random.choice([1, 2, 5, 30])):
+        n = len(changed_bytes)
+        start = random.choice([0, max(0, n - 6000)])
+        at = random.randrange(start, min(n, start + 6000))
+        match random.randrange(3):
+            case 0:
+                changed_bytes[at] = random.randrange(256)
+            case 1:
+                del changed_bytes[at : min(n - 1, at + random.randrange(1, 20))]
+            case _:
+                changed_bytes[at:at] = random.randbytes(random.randrange(1, 8))
+    return bytes(changed_bytes)
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "last.safetensors", "model.yaml"])
+def test_damaged_files_load_or_are_refused_in_a_line(tmp_path: Path, name: str) -> None:
+    model, random = random_vqgan(SMALL), Random(name)
+    path = write_taming(tmp_path, model)
+    if name.endswith(".safetensors"):
+        path.unlink()
+        save_file(taming_state(model), tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    messages = []
+    for _ in range(80):
+        (tmp_path / name).write_bytes(damaged(data, random))
+        try:
+            load_weights(tmp_path)
+        except FormatError as err:
+            messages.append(str(err))
+    assert len(messages) > 40
+    assert all("\n" not in message and str(tmp_path) in message for message in messages)
