@@ -43,33 +43,64 @@ class TiledDecoder:
 
     def __call__(self, latents: Tensor) -> Tensor:
         """The picture of latents: (n, d, h, w) -> (n, c, h*f, w*f). Latents of one tile are decoded whole."""
-        height, width = latents.shape[-2:]
-        if max(height, width) <= self.tile:
+        if max(latents.shape[-2:]) <= self.tile:
             return self.decode(latents)
-        total, picture = latents.new_zeros(height * self.factor, width * self.factor), None
-        for rows in tile_slices(height, self.tile):
-            for columns in tile_slices(width, self.tile):
-                part = checkpoint(self.decode, latents[..., rows, columns], use_reentrant=False)
-                weights = self._weights(rows, height, part)[:, None] * self._weights(columns, width, part)
-                inside = ..., self._pixels(rows), self._pixels(columns)
-                if picture is None:
-                    picture = part.new_zeros(*part.shape[:2], *total.shape)
-                picture[inside] += part * weights
-                total[inside] += weights
-        assert picture is not None
-        return picture / total
+        return _assembled(self._again, latents, self.tile, 1, self.factor)
 
-    def _pixels(self, latents: slice) -> slice:
-        return slice(latents.start * self.factor, latents.stop * self.factor)
+    def _again(self, latents: Tensor) -> Tensor:
+        """What `decode` returns; the backward pass computes it again."""
+        decoded: Tensor = checkpoint(self.decode, latents, use_reentrant=False)
+        return decoded
 
-    def _weights(self, part: slice, size: int, like: Tensor) -> Tensor:
-        """Weights of a tile's pixels along one axis, falling linearly towards a neighbour, never to zero."""
-        n = (part.stop - part.start) * self.factor
-        ramp = max(1, self.tile // _OVERLAP) * self.factor
-        at = torch.arange(n, device=like.device, dtype=like.dtype) + 0.5
-        left = at / ramp if part.start > 0 else torch.ones_like(at)
-        right = (n - at) / ramp if part.stop < size else torch.ones_like(at)
-        return torch.minimum(left, right).clamp(max=1)
+
+def encode_in_tiles(encode: Callable[[Tensor], Tensor], images: Tensor, factor: int, tile: int) -> Tensor:
+    """The latents of images, encoded in square tiles.
+
+    Args:
+        encode: From images (n, 3, H, W) to latents (n, d, H/f, W/f).
+        images: Their sides are multiples of `factor`.
+        factor: `f`, pixels per latent.
+        tile: Side of a tile, latents.
+
+    Shapes: (n, 3, H, W) -> (n, d, H/f, W/f). Images of one tile are encoded whole.
+    """
+    if max(images.shape[-2:]) <= tile * factor:
+        return encode(images)
+    return _assembled(encode, images, tile, factor, 1)
+
+
+def _assembled(
+    compute: Callable[[Tensor], Tensor], whole: Tensor, tile: int, n_in: int, n_out: int
+) -> Tensor:
+    """What `compute` makes of overlapping tiles, joined; a latent has `n_in` values in and `n_out` out."""
+    height, width = (side // n_in for side in whole.shape[-2:])
+    joined, total = None, whole.new_zeros(height * n_out, width * n_out)
+    for rows in tile_slices(height, tile):
+        for columns in tile_slices(width, tile):
+            part = compute(whole[..., _scaled(rows, n_in), _scaled(columns, n_in)])
+            across = _weights(columns, width, n_out, part)
+            weights = _weights(rows, height, n_out, part)[:, None] * across
+            if joined is None:
+                joined = part.new_zeros(*part.shape[:2], *total.shape)
+            inside = ..., _scaled(rows, n_out), _scaled(columns, n_out)
+            joined[inside] += part * weights
+            total[inside] += weights
+    assert joined is not None
+    return joined / total
+
+
+def _scaled(latents: slice, n: int) -> slice:
+    return slice(latents.start * n, latents.stop * n)
+
+
+def _weights(part: slice, size: int, n_out: int, like: Tensor) -> Tensor:
+    """Weights of a tile along one axis, falling linearly towards a neighbour, never to zero."""
+    n_latents = part.stop - part.start
+    ramp = max(1, n_latents // _OVERLAP) * n_out
+    at = torch.arange(n_latents * n_out, device=like.device, dtype=like.dtype) + 0.5
+    left = at / ramp if part.start > 0 else torch.ones_like(at)
+    right = (len(at) - at) / ramp if part.stop < size else torch.ones_like(at)
+    return torch.minimum(left, right).clamp(max=1)
 
 
 def tile_slices(size: int, tile: int) -> list[slice]:

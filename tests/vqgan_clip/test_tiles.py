@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pile_tools import ConfigError
 from vqgan_clip.memory import kept_by_autograd
-from vqgan_clip.tiles import TiledDecoder, tile_slices
+from vqgan_clip.tiles import TiledDecoder, encode_in_tiles, tile_slices
 
 
 def normal(*shape: int) -> Tensor:
@@ -45,6 +45,30 @@ def test_a_decoder_without_context_is_decoded_exactly(tile: int) -> None:
     (gradient,) = torch.autograd.grad((found * weights).sum(), latents)
     (wanted,) = torch.autograd.grad((expected * weights).sum(), latents)
     torch.testing.assert_close(gradient, wanted)
+
+
+@pytest.mark.parametrize("tile", [4, 5, 8])
+def test_an_encoder_without_context_is_encoded_exactly(tile: int) -> None:
+    images = normal(2, 3, 4 * 17, 4 * 9)
+    found = encode_in_tiles(lambda part: functional.avg_pool2d(part, 4), images, 4, tile)
+    torch.testing.assert_close(found, functional.avg_pool2d(images, 4))
+
+
+def test_images_of_one_tile_are_encoded_whole() -> None:
+    model, images = random_vqgan(SMALL), normal(1, 3, 16, 12)
+    assert torch.equal(encode_in_tiles(model.encode, images, 2, 8), model.encode(images))
+
+
+def test_no_larger_part_than_a_tile_is_encoded() -> None:
+    shapes = []
+
+    def encode(part: Tensor) -> Tensor:
+        shapes.append(part.shape)
+        return functional.avg_pool2d(part, 2)
+
+    encode_in_tiles(encode, normal(1, 3, 40, 24), 2, 8)
+    assert set(shapes) == {(1, 3, 16, 16)}
+    assert len(shapes) == 3 * 2
 
 
 def test_latents_of_one_tile_are_decoded_whole() -> None:
