@@ -205,7 +205,7 @@ def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
     try:
         with _quiet(transformers):
             model, report = transformers.CLIPModel.from_pretrained(given, output_loading_info=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(given)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(given, trust_remote_code=False)
             normalized = Normalized(*_colours(transformers, given))
     except Exception as err:
         # The library raises what it pleases on foreign and damaged files.

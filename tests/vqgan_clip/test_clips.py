@@ -243,16 +243,63 @@ def test_unknown_models_of_open_clip_are_refused(given: str, capfd: pytest.Captu
     assert capfd.readouterr() == ("", "")
 
 
+class Runs:
+    """Unpickling makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.mkdir, (self.mark,)
+
+
+def test_transformers_runs_no_pickle(folder: Path, tmp_path: Path) -> None:
+    bad, mark = copied(folder, tmp_path / "copy"), tmp_path / "mark"
+    state = load_file(bad / "model.safetensors")
+    remove(bad, "model.safetensors")
+    torch.save(state, bad / "pytorch_model.bin")
+    assert load_clip(str(bad))[1] == load_clip(str(folder))[1]
+    torch.save({**state, "x": Runs(mark)}, bad / "pytorch_model.bin")
+    with pytest.raises(FormatError, match="not a CLIP that transformers can load"):
+        load_clip(str(bad))
+    assert not mark.exists()
+
+
+def with_code(folder: Path, mark: Path) -> None:
+    """Names code of the folder as that of its model, tokenizer and image processor."""
+    (folder / "code.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).mkdir()\n")
+    for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json"):
+        values = json.loads((folder / name).read_text())
+        kinds = ("AutoModel", "AutoConfig", "AutoImageProcessor")
+        values["auto_map"] = dict.fromkeys(kinds, "code.Model") | {"AutoTokenizer": ["code.Model", None]}
+        (folder / name).write_text(json.dumps(values))
+
+
+def test_code_beside_a_clip_is_not_run(folder: Path, tmp_path: Path) -> None:
+    bad, mark = copied(folder, tmp_path / "copy"), tmp_path / "mark"
+    with_code(bad, mark)
+    assert load_clip(str(bad))[1] == load_clip(str(folder))[1]
+    assert not mark.exists()
+
+
+def test_a_tokenizer_that_needs_code_is_refused_without_a_question(folder: Path, tmp_path: Path) -> None:
+    bad, mark = copied(folder, tmp_path / "copy"), tmp_path / "mark"
+    with_code(bad, mark)
+    path = bad / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": "Model"}))
+    config = json.loads((bad / "config.json").read_text())
+    (bad / "config.json").write_text(json.dumps({**config, "model_type": "unknown"}))
+    with pytest.raises(FormatError, match="not a CLIP"):
+        load_clip(str(bad))
+    assert not mark.exists()
+
+
 def test_open_clip_runs_no_pickle(open_clip_folder: Path, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     folder = copied(open_clip_folder, tmp_path / "copy")
     (folder / "open_clip_model.safetensors").unlink()
 
-    class Runs:
-        def __reduce__(self) -> Any:
-            return Path.mkdir, (mark,)
-
-    torch.save({"state_dict": {"x": Runs()}}, folder / "open_clip_pytorch_model.bin")
+    torch.save({"state_dict": {"x": Runs(mark)}}, folder / "open_clip_pytorch_model.bin")
     with pytest.raises(FormatError, match="not a CLIP that open_clip can load"):
         load_clip(f"open_clip:local-dir:{folder}")
     assert not mark.exists()
