@@ -35,6 +35,7 @@ CONTENTS = {
         "search",
         "count",
         "training",
+        "images",
         "scale",
         "images",
     ],
