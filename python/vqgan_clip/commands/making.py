@@ -17,7 +17,10 @@ from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note, print_document
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from vqgan_clip.guidance import Guidance, StepLosses
+    from vqgan_clip.metadata import Record
     from vqgan_clip.models import Models
     from vqgan_clip.recipe import Recipe
 
@@ -132,7 +135,7 @@ def make_picture(
     stored = recipe.moved(Path(), output.parent)
     if not force and metadata.is_finished(output, stored, hashes):
         if as_json:
-            print_document({"kind": "picture", "path": str(output), "is_new": False})
+            _print_document(output, *metadata.read(output), loss=None, is_new=False)
         else:
             note(f"{output} is finished already, nothing to do")
         return
@@ -167,15 +170,21 @@ def make_picture(
         frames.write_video(extras.video, extras.frames, rate=15, force=force)
     loss = result.losses[-1].total if result.losses else None
     if as_json:
-        about = {"kind": "picture", "path": str(output), "is_new": True}
-        size = {"width": result.image.width, "height": result.image.height}
-        print_document({**about, **size, "n_steps": result.n_steps, "loss": loss, "pixels": record.pixels})
+        _print_document(output, result.image, record, loss=loss, is_new=True)
         return
     shown = f", loss {loss:.4f}" if loss is not None else ""
     size_text = f"{result.image.width} x {result.image.height} pixels"
     note(f"{output}: {size_text}, {counted(result.n_steps, 'step')}{shown}")
     if result.n_steps < recipe.guidance.steps:
         note(f"stopped early: no lower loss for {recipe.guidance.patience:,} steps")
+
+
+def _print_document(
+    output: Path, image: Image.Image, record: Record, *, loss: float | None, is_new: bool
+) -> None:
+    about = {"kind": "picture", "path": str(output), "is_new": is_new}
+    size = {"width": image.width, "height": image.height}
+    print_document({**about, **size, "n_steps": record.n_steps, "loss": loss, "pixels": record.pixels})
 
 
 def _state_memory(recipe: Recipe, models: Models) -> None:
