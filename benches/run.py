@@ -40,6 +40,7 @@ NAMES = (
     "arithmetic",
     "training",
     "image",
+    "pictures",
 )
 
 #: The options that name what is not part of the benches.
