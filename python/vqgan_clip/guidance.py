@@ -124,7 +124,8 @@ def spherical_distance(first: Tensor, second: Tensor) -> Tensor:
     Shapes: (..., d), (..., d) -> (...), broadcast.
     """
     difference = functional.normalize(first, dim=-1) - functional.normalize(second, dim=-1)
-    half: Tensor = difference.norm(dim=-1).div(2)
+    # Rounding may make half the distance of opposite vectors more than 1, and at 1 the gradient is infinite.
+    half: Tensor = difference.norm(dim=-1).div(2).clamp(max=1 - 1e-6)
     return half.asin().square().mul(2)
 
 

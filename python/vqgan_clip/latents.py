@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vqgan_clip.quantize import quantize
+from vqgan_clip.tiles import encode_in_tiles
 from vqgan_clip.vqgan import Vqgan
 
 #: Pixels between the random values of the finest and of each coarser octave of noise.
@@ -37,6 +38,11 @@ def gradient(height: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def encoded(vqgan: Vqgan, picture: Tensor) -> Tensor:
-    """Latents of a picture in [0, 1], each at its codebook entry: (1, 3, H, W) -> (1, d, H/f, W/f)."""
-    return quantize(vqgan.encode(picture * 2 - 1), vqgan.codebook)[0]
+def encoded(vqgan: Vqgan, picture: Tensor, tile: int = 0) -> Tensor:
+    """Latents of a picture in [0, 1], each at its codebook entry: (1, 3, H, W) -> (1, d, H/f, W/f).
+
+    With `tile`, squares of that many latents a side are encoded one after the other.
+    """
+    images = picture.to(vqgan.codebook.device) * 2 - 1
+    found = encode_in_tiles(vqgan.encode, images, vqgan.factor, tile) if tile else vqgan.encode(images)
+    return quantize(found, vqgan.codebook)[0]

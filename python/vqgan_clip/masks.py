@@ -61,8 +61,8 @@ def of_latents(mask: Tensor, factor: int) -> Tensor:
 def from_text(clip: Clip, picture: Tensor, text: str, generator: torch.Generator) -> Tensor:
     """The mask of what a text names in a picture: (1, 3, H, W) -> (1, 1, H, W), 0 or 1.
 
-    CLIP scores the picture under random coverings, which fill the covered part with the mean colour; a pixel's
-    saliency is how the score depends on whether it is shown (after RISE, Petsiuk et al. 2018,
+    CLIP scores the picture under random coverings, which fill the covered part with the mean colour. A
+    pixel's saliency is how the score depends on whether it is shown (after RISE, Petsiuk et al. 2018,
     arXiv:1806.07421). Otsu's threshold makes it a mask.
 
     Raises: ConfigError as `encode_texts` does.
@@ -72,20 +72,23 @@ def from_text(clip: Clip, picture: Tensor, text: str, generator: torch.Generator
 
 
 def _saliency(clip: Clip, picture: Tensor, text: str, generator: torch.Generator) -> Tensor:
-    """By how much the score rises when a pixel is shown: the slope of a regression, (1, 1, H, W)."""
-    height, width = picture.shape[-2:]
-    target, fill = clip.encode_texts([text]), picture.mean((2, 3), keepdim=True)
+    """By how much the score rises when a pixel is shown: the slope of a regression, (1, 1, H, W).
+
+    Computed at the size of CLIP's images, so that memory does not depend on the picture.
+    """
+    size = (clip.size, clip.size)
+    small = functional.interpolate(picture, size, mode="bilinear", antialias=True)
+    target, fill = clip.encode_texts([text]), small.mean((2, 3), keepdim=True)
     shown, scores = [], []
     for _ in range(_N_COVERINGS // _CHUNK):
-        some = _coverings(_CHUNK, height, width, generator)
-        views = fill + some * (picture - fill)
-        views = functional.interpolate(views, (clip.size, clip.size), mode="bilinear", antialias=True)
-        scores.append(-spherical_distance(clip.encode_images(views), target))
+        some = _coverings(_CHUNK, *size, generator).to(picture.device)
+        scores.append(-spherical_distance(clip.encode_images(fill + some * (small - fill)), target))
         shown.append(some)
     covering, score = torch.cat(shown), torch.cat(scores)
     covering, score = covering - covering.mean(0), score - score.mean()
     variance = covering.square().mean(0).clamp(min=1e-4)
-    return (score[:, None, None, None] * covering).mean(0, keepdim=True) / variance
+    slope = (score[:, None, None, None] * covering).mean(0, keepdim=True) / variance
+    return functional.interpolate(slope, picture.shape[-2:], mode="bilinear")
 
 
 def _coverings(n: int, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -17,15 +17,15 @@ from pile_tools import checked, publish
 from pile_tools import config as configs
 from pile_tools.checked import Values
 from pile_tools.errors import FormatError, OutputExistsError, first_line
+from vqgan_clip.pictures import MAX_PIXELS
 from vqgan_clip.recipe import Recipe
 
 #: Keyword of the chunk, and the version of its JSON.
 KEY = "vqgan-clip"
 FORMAT = 1
 
-#: Most bytes of a PNG that is read, and pixels.
+#: Most bytes of a PNG that is read: noise of `MAX_PIXELS` has fewer.
 _MAX_BYTES = 1 << 28
-_MAX_PIXELS = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def read(path: Path) -> tuple[Image.Image, Record]:
     data = checked.read_bytes(path, _MAX_BYTES)
     try:
         image = Image.open(io.BytesIO(data), formats=["PNG"])
-        if image.width * image.height > _MAX_PIXELS:
-            raise FormatError(f"more than {_MAX_PIXELS:,} pixels ({path})")
+        if image.width * image.height > MAX_PIXELS:
+            raise FormatError(f"more than {MAX_PIXELS:,} pixels ({path})")
         image.load()
         text = getattr(image, "text", {}).get(KEY)
     except UnidentifiedImageError:

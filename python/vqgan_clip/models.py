@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pile_tools import files
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, first_line
 from vqgan_clip import clips
 from vqgan_clip.clips import Clip
 from vqgan_clip.toy import stored
@@ -30,9 +32,18 @@ class Models:
     clips: Sequence[Clip]
     hashes: dict[str, Any]
 
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.vqgan.codebook.device
+
 
 def load_models(
-    weights: str | Path = TOY, clip: Sequence[str | Path] = (), *, sha256: str | None = None
+    weights: str | Path = TOY,
+    clip: Sequence[str | Path] = (),
+    *,
+    sha256: str | None = None,
+    device: str = "cpu",
 ) -> Models:
     """The models of the given names.
 
@@ -41,19 +52,32 @@ def load_models(
         clip: `toy`, the `clip.safetensors` of `train-toy`, or what `clips.load_clip` takes. The toy's if
             none is given for the toy's VQGAN.
         sha256: The SHA-256 that the VQGAN's file must have.
+        device: Where they run: `cpu`, `cuda`, `cuda:1`, `mps`.
 
     Raises:
-        ConfigError: No CLIP is given.
+        ConfigError: No CLIP is given, or there is no such device.
         FormatError, VerifyError, OSError: Weights cannot be used.
     """
     if not clip:
         if str(weights) != TOY:
-            raise ConfigError("these weights need a CLIP; name its folder")
+            raise ConfigError("these weights need a CLIP; give its folder or name")
         clip = (TOY,)
+    _check_device(device)
     vqgan, provenance = load_weights(weights, sha256=sha256)
     loaded = [_load_clip(str(name)) for name in clip]
     hashes = {"vqgan": provenance.sha256, "clip": [digests for _, digests in loaded]}
-    return Models(vqgan, [found for found, _ in loaded], hashes)
+    for found, _ in loaded:
+        if isinstance(found, torch.nn.Module):
+            found.to(device)
+    return Models(vqgan.to(device), [found for found, _ in loaded], hashes)
+
+
+def _check_device(device: str) -> None:
+    """Raises ConfigError for a device that this machine or this torch does not have."""
+    try:
+        torch.zeros((), device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as err:
+        raise ConfigError(f"no device {device!r} here: {first_line(err)}") from err
 
 
 def _load_clip(name: str) -> tuple[Clip, dict[str, str]]:

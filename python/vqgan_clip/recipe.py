@@ -41,6 +41,7 @@ class Recipe:
         weights: As `load_weights` takes them.
         clip: As `load_models` takes them.
         threads: Sums of floating-point numbers depend on it.
+        device: Likewise.
         guidance: How the latents are moved.
     """
 
@@ -57,6 +58,7 @@ class Recipe:
     weights: str = "toy"
     clip: tuple[str, ...] = ()
     threads: int = 1
+    device: str = "cpu"
     guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
 
     def __post_init__(self) -> None:
@@ -86,7 +88,9 @@ class Recipe:
             return manifest.relative(manifest.resolved(old, text), new)
 
         def name(text: str) -> str:
-            return path(text) if manifest.resolved(old, text).exists() else text
+            # open_clip takes a folder or a file after its own words.
+            words, colon, last = text.rpartition(":") if text.startswith("open_clip:") else ("", "", text)
+            return f"{words}{colon}{path(last)}" if manifest.resolved(old, last).exists() else text
 
         image_prompts = [parse_prompt(text) for text in self.image_prompts]
         return replace(

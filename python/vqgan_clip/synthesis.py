@@ -90,7 +90,7 @@ def generate(
     width, height = width or side, height or side
     _check_size(width, height, models.vqgan.factor)
     generator = _generator(seed)
-    initial = _start(models, start, width, height, generator)
+    initial = _start(models, start, width, height, generator, config.tile)
     guides = _guides(models, prompts, image_prompts, config, generator)
     guidance = Guidance(models.vqgan, guides, initial, config, generator, decode=_decoder(models, config))
     losses = _run(guidance, config, state, on_step)
@@ -133,18 +133,18 @@ def edit(
         raise ConfigError("give a mask or the text of one, not both")
     generator = _generator(seed)
     given = _opened(image)
-    picture = pictures.to_tensor(given)
+    picture = pictures.to_tensor(given).to(models.device)
     editable: Tensor | None = None
     if mask is not None:
         editable = masks.from_image(_opened(mask, "L"), given.size)
     elif mask_text is not None:
         editable = masks.from_text(models.clips[0], picture, mask_text, generator)
     if editable is not None:
-        editable = masks.dilated(editable, dilate)
+        editable = masks.dilated(editable.to(models.device), dilate)
     whole = pictures.padded(picture, models.vqgan.factor)
     region = None if editable is None else _region(editable, whole, models.vqgan.factor)
     guides = _guides(models, prompts, image_prompts, config, generator)
-    initial = latents.encoded(models.vqgan, whole)
+    initial = latents.encoded(models.vqgan, whole, config.tile)
     decode = _decoder(models, config)
     guidance = Guidance(models.vqgan, guides, initial, config, generator, region=region, decode=decode)
     losses = _run(guidance, config, state, on_step)
@@ -183,6 +183,8 @@ def _check_size(width: int, height: int, factor: int) -> None:
             raise ConfigError(
                 f"{name} must be a multiple of {factor} from {factor} to {_MAX_SIDE:,}, got {value}"
             )
+    if width * height > pictures.MAX_PIXELS:
+        raise ConfigError(f"{width} x {height} is more than {pictures.MAX_PIXELS:,} pixels")
 
 
 def _generator(seed: int) -> torch.Generator:
@@ -196,7 +198,7 @@ def _opened(image: ImageLike, mode: str = "RGB") -> Image.Image:
 
 
 def _start(
-    models: Models, start: str | ImageLike, width: int, height: int, generator: torch.Generator
+    models: Models, start: str | ImageLike, width: int, height: int, generator: torch.Generator, tile: int
 ) -> Tensor:
     if start == "codes":
         return latents.random_codes(models.vqgan, height, width, generator)
@@ -206,7 +208,7 @@ def _start(
         picture = latents.gradient(height, width, generator)
     else:
         picture = pictures.to_tensor(pictures.fitted(_opened(start), width, height))
-    return latents.encoded(models.vqgan, picture)
+    return latents.encoded(models.vqgan, picture, tile)
 
 
 def _guides(
@@ -219,7 +221,10 @@ def _guides(
     texts = parse_prompts(prompts) if isinstance(prompts, str) else tuple(prompts)
     if not texts and not image_prompts:
         raise ConfigError("no prompt; give a text or an image")
-    images = [pictures.to_tensor(pictures.read_image(Path(prompt.text))) for prompt in image_prompts]
+    images = [
+        pictures.to_tensor(pictures.read_image(Path(prompt.text))).to(models.device)
+        for prompt in image_prompts
+    ]
     guides = []
     for clip in models.clips:
         encoded = clip.encode_texts([prompt.text for prompt in texts]) if texts else ()

@@ -173,6 +173,8 @@ def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytes
         (["generate", "star", "-o", "x.png", "--image-prompt", "none.png"], 1, "No such file"),
         (["generate", "star", "-o", "x.png", "--augment", "blur"], 2, "no augmentation 'blur'"),
         (["generate", "star", "-o", "x.png", "--sha256", "0" * 64], 1, "SHA-256 is "),
+        (["generate", "star", "-o", "x.png", "--device", "none"], 2, "no device 'none' here"),
+        (["generate", "star", "-o", "x.png", "--device", "cuda:99"], 2, "no device 'cuda:99' here"),
         (["edit", "none.png", "star", "-o", "x.png"], 1, "No such file"),
         (["edit", "text", "star", "-o", "x.png"], 1, "not an image"),
         (["edit", "red.png", "star", "-o", "x.png", "--mask", "small.png"], 2, "the mask is 8 x 8"),

@@ -34,6 +34,7 @@ RECIPE = Recipe(
     weights="weights",
     clip=("toy", "folder"),
     threads=2,
+    device="cuda:1",
     guidance=GuidanceConfig(
         steps=7,
         views=3,

@@ -46,6 +46,7 @@ def command(
     image_prompts: tuple[str, ...],
     seed: int,
     threads: int,
+    device: str,
     every: int,
     frames: Path | None,
     video: Path | None,
@@ -80,6 +81,7 @@ def command(
         weights=weights,
         clip=clip,
         threads=threads,
+        device=device,
         guidance=GuidanceConfig(**guidance),
     )
     extras = Extras(

@@ -44,6 +44,7 @@ def command(
     image_prompts: tuple[str, ...],
     seed: int,
     threads: int,
+    device: str,
     every: int,
     frames: Path | None,
     video: Path | None,
@@ -81,6 +82,7 @@ def command(
         weights=weights,
         clip=clip,
         threads=threads,
+        device=device,
         guidance=GuidanceConfig(**guidance),
     )
     extras = Extras(

@@ -58,7 +58,7 @@ def model_options(command: _Command) -> _Command:
             "--clip",
             multiple=True,
             metavar="NAME",
-            help="toy, a folder for transformers, or open_clip:NAME; give it again for more models.",
+            help="toy, a folder or name for transformers, open_clip:MODEL:WEIGHTS; repeat for more.",
         ),
         click.option(
             "--weights",
@@ -106,6 +106,9 @@ def run_options(command: _Command) -> _Command:
             help="Threads; another number may change a picture.",
         ),
         click.option(
+            "--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps."
+        ),
+        click.option(
             "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."
         ),
         click.option(
@@ -130,7 +133,7 @@ def make_picture(
 
     if extras.video is not None:
         frames.require_ffmpeg()
-    models = load_models(recipe.weights, recipe.clip, sha256=sha256)
+    models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
     stored = recipe.moved(Path(), output.parent)
     if not force and metadata.is_finished(output, stored, hashes):

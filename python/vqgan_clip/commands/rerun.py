@@ -51,7 +51,7 @@ def command(
         recipe = replace(recipe, weights=weights)
     if clip:
         recipe = replace(recipe, clip=clip)
-    models = load_models(recipe.weights, recipe.clip, sha256=sha256)
+    models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
     if hashes != record.hashes:
         changed = next(name for name in hashes if hashes[name] != record.hashes.get(name))

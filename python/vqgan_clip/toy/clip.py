@@ -101,7 +101,7 @@ class ToyClip(nn.Module):
                 PileWarning,
                 stacklevel=2,
             )
-        return self.encode_tokens(ids)
+        return self.encode_tokens(ids.to(self.positions.device))
 
     def encode_images(self, images: Tensor) -> Tensor:
         """The vectors of images in [0, 1]: (n, 3, 32, 32) -> (n, 64)."""

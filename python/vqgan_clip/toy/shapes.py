@@ -124,6 +124,27 @@ def caption(scene: Scene, generator: torch.Generator) -> Caption:
     return Caption(text, facts, is_empty)  # type: ignore[arg-type]
 
 
+def near_misses(scene: Scene, generator: torch.Generator) -> tuple[Caption, Caption]:
+    """Full captions that are almost right: with the two colours swapped, and of another shape.
+
+    For an empty drawing, two of random scenes with its background.
+    """
+    if scene.shape == ANY:
+        color = (scene.background + 1 + _below(7, generator)) % 8
+        wrong = [Scene(_below(len(SHAPES), generator), color, scene.background) for _ in range(2)]
+    else:
+        other = (scene.shape + 1 + _below(len(SHAPES) - 1, generator)) % len(SHAPES)
+        wrong = [
+            Scene(scene.shape, scene.background, scene.color),
+            Scene(other, scene.color, scene.background),
+        ]
+    first, second = (
+        Caption(_fill(FULL[_below(len(FULL), generator)], s), (s.shape, s.color, s.background, ANY))
+        for s in wrong
+    )
+    return first, second
+
+
 def matches(scenes_drawn: list[Scene], captions: list[Caption]) -> Tensor:
     """Whether each caption holds for each scene: (n_scenes, n_captions) bool."""
     drawn = torch.tensor([(s.shape, s.color, s.background) for s in scenes_drawn])[:, None]

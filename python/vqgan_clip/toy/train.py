@@ -139,17 +139,36 @@ def _set_rate(
 def _matching_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generator) -> Tensor:
     """The sigmoid loss of all pairs of `n` drawings and their captions (Zhai et al. 2023, arXiv:2303.15343).
 
-    Matching and other pairs count half each. A caption may match more than one drawing.
+    Matching pairs, other pairs and near misses count a third each. A caption may match more than one drawing.
     """
     scenes = shapes.sample(n, generator, with_held_out=False)
     captions = [shapes.caption(scene, generator) for scene in scenes]
     images, _ = shapes.draw(scenes, generator)
     images[: round(_DECODED * n)] = decoded(vqgan, images[: round(_DECODED * n)])
     ids = _with_unknown_words(clip, captions, generator)
-    logits = clip.logits(clip.encode_images(varied(images, generator)), clip.encode_tokens(ids))
+    vectors = clip.encode_images(varied(images, generator))
+    logits = clip.logits(vectors, clip.encode_tokens(ids))
     is_match = shapes.matches(scenes, captions)
     matching = functional.softplus(-logits[is_match]).mean()
-    return matching + functional.softplus(logits[~is_match]).mean()
+    return (
+        matching
+        + functional.softplus(logits[~is_match]).mean()
+        + _near_miss_loss(clip, vectors, scenes, generator)
+    )
+
+
+def _near_miss_loss(
+    clip: ToyClip, vectors: Tensor, scenes: list[shapes.Scene], generator: torch.Generator
+) -> Tensor:
+    """The loss of taking drawings for captions that are almost right.
+
+    Such captions are rare among random ones, but without them the CLIP learns neither which of two colours is
+    the background nor the shape.
+    """
+    misses = [caption for scene in scenes for caption in shapes.near_misses(scene, generator)]
+    texts = clip.encode_tokens(_with_unknown_words(clip, misses, generator))
+    logits = clip.logits(vectors, texts).view(len(scenes), len(scenes), 2)
+    return functional.softplus(logits[range(len(scenes)), range(len(scenes))]).mean()
 
 
 def _with_unknown_words(clip: ToyClip, captions: list[shapes.Caption], generator: torch.Generator) -> Tensor:
