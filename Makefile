@@ -34,7 +34,7 @@ help: ## List the targets.
 .venv/.all-packages: .venv/.data-packages
 	@echo "installing torch, DeepSpeed and the packages of trainer, studies and tests"
 	@$(PIP) setuptools
-	@$(PIP) --requirements pyproject.toml --extra train --extra study --extra dev --extra docs
+	@$(PIP) --requirements pyproject.toml --extra train --extra study --extra image --extra dev --extra docs
 	@touch $@
 
 .venv/.core: .venv/.data-packages $(RUST_SOURCES)
@@ -123,7 +123,8 @@ fuzz: ## Fuzz each parser for SECONDS=600; TARGET= selects some. Needs a nightly
 bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Needs SHARDS= and TOKENIZER=; takes JOBS=, ROUNDS=, DOCUMENTS= and the paths in benches/run.py.
 	.venv-bench/bin/python -m benches.run $(SHARDS) $(TOKENIZER) $(if $(JOBS),--jobs $(JOBS)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DOCUMENTS),--documents $(DOCUMENTS)) \
 		$(if $(GPT_NEOX),--gpt-neox $(GPT_NEOX)) $(if $(PLANTED),--planted $(PLANTED)) \
-		$(if $(DUPLODOCUS),--duplodocus $(DUPLODOCUS)) $(if $(DEDUPLICATE_TEXT),--deduplicate-text $(DEDUPLICATE_TEXT))
+		$(if $(DUPLODOCUS),--duplodocus $(DUPLODOCUS)) $(if $(DEDUPLICATE_TEXT),--deduplicate-text $(DEDUPLICATE_TEXT)) \
+		$(if $(VQGAN_CLIP),--vqgan-clip $(VQGAN_CLIP))
 
 wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
 	$(BIN)/maturin build --locked --profile dist --out dist

@@ -67,6 +67,8 @@ def versions() -> dict[str, str]:
             "tokengrams",
             "rensa",
             "datasketch",
+            "torch",
+            "kornia",
         ]
     )
     return {package: found for package in packages if (found := version(package))}

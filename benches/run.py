@@ -39,6 +39,8 @@ NAMES = (
     "contamination",
     "arithmetic",
     "training",
+    "image",
+    "pictures",
 )
 
 #: The options that name what is not part of the benches.
@@ -47,6 +49,7 @@ PATHS = {
     "planted": "a folder of planted duplicates, docs.jsonl and pairs.tsv",
     "duplodocus": "a checkout of allenai/duplodocus, built with cargo build --release",
     "deduplicate_text": "a checkout of google-research/deduplicate-text-datasets, built likewise",
+    "vqgan_clip": "a checkout of nerdyrodent/VQGAN-CLIP",
 }
 
 

@@ -27,6 +27,8 @@ class Setting:
     duplodocus: Path | None = None
     #: A checkout of google-research/deduplicate-text-datasets, built.
     deduplicate_text: Path | None = None
+    #: A checkout of nerdyrodent/VQGAN-CLIP.
+    vqgan_clip: Path | None = None
 
     @property
     def files(self) -> dict[str, Any]:

@@ -19,7 +19,8 @@ run pile-tools verify demo/tokens
 run cat scripts/demo.toml
 run pile-train scripts/demo.toml
 run pile-study memorization demo/run -o demo/memorization --rows 256 --canaries demo/shards/canaries.json
-run pile-study report demo/run --memorization demo/memorization -o demo/report.html
+run vqgan-clip demo -o demo/pictures
+run pile-study report demo/run --memorization demo/memorization --pictures demo/pictures -o demo/report.html
 printf '\nOpen demo/report.html in a browser.\n'
 # Checks the report and everything it was made from.
 run pile-tools verify demo/report.html --chain

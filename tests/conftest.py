@@ -129,6 +129,7 @@ def options() -> dict[str, set[str]]:
     from pile_tools.cli import group as tools
     from studies.cli import group as study
     from trainer.cli import command as train
+    from vqgan_clip.cli import group as images
 
     found: dict[str, set[str]] = {}
 
@@ -147,4 +148,5 @@ def options() -> dict[str, set[str]]:
     add("pile-tools", tools)
     add("pile-study", study)
     add("pile-train", train)
+    add("vqgan-clip", images)
     return found

@@ -162,8 +162,10 @@ def test_every_command_shows_examples(cli: Run, command: str) -> None:
 def test_help_fits_80_columns() -> None:
     from studies.cli import group as studies
     from trainer.cli import command as train
+    from vqgan_clip.cli import group as images
 
-    for name, group in (("pile-tools", cli.group), ("pile-study", studies), ("pile-train", train)):
+    groups = {"pile-tools": cli.group, "pile-study": studies, "pile-train": train, "vqgan-clip": images}
+    for name, group in groups.items():
         context = click.Context(group, info_name=name, terminal_width=80, max_content_width=80)
         pages = {name: group.get_help(context)}
         if isinstance(group, click.Group):

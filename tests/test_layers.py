@@ -17,6 +17,7 @@ ALLOWED = {
     "pile_tools": {"pile_tools"},
     "trainer": {"pile_tools", "trainer"},
     "studies": {"pile_tools", "trainer", "studies"},
+    "vqgan_clip": {"pile_tools", "vqgan_clip"},
 }
 HEAVY = {"torch", "deepspeed", "transformers"}
 
@@ -114,7 +115,7 @@ def test_only_the_process_that_loads_tasks_knows_the_harness() -> None:
     assert [path.name for path in users] == ["worker.py"]
 
 
-@pytest.mark.parametrize("module", ["pile_tools.cli", "trainer.cli", "studies.cli"])
+@pytest.mark.parametrize("module", ["pile_tools.cli", "trainer.cli", "studies.cli", "vqgan_clip.cli"])
 def test_help_needs_no_torch(module: str) -> None:
     program = (
         f"import sys\nfrom {module} import main\nsys.argv = ['x', '--help']\n"

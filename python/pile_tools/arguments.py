@@ -26,7 +26,10 @@ _HUGE_NUMBER = re.compile(r"\d{19}")
 _NOT_PLAIN = re.compile(r"[^\x00-\x7f]|_")
 
 #: Parameters that take a text, which may look like a number.
-_TEXTS = {"eod", "special_tokens", "text_field"}
+_TEXTS = {
+    *("eod", "special_tokens", "text_field"),
+    *("clip", "device", "image_prompts", "mask_text", "sha256", "start", "weights"),
+}
 
 #: Parameters that name an output.
 _OUTPUTS = {"output", "out", "npy", "plot"}

@@ -66,7 +66,9 @@ SECTIONS = {
 
 #: Packages that only some commands need, with the extras that install them.
 EXTRA_PACKAGES = {
-    **dict.fromkeys(("torch", "deepspeed", "safetensors", "jinja2"), "train,study"),
+    **dict.fromkeys(("deepspeed", "jinja2"), "train,study"),
+    **dict.fromkeys(("torch", "safetensors"), "train,study,image"),
+    **dict.fromkeys(("PIL", "yaml"), "image"),
     "ray": "distributed",
     "pyarrow": "export",
     "lm_eval": "harness",

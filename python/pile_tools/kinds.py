@@ -143,6 +143,8 @@ SETTINGS: Mapping[str, Shape] = {
     },
     "labels": {"eod": _or_null(_text), "add_special_tokens?": _flag, **_RECORDS},
     "index": {"texts": _flag, "memory_bytes": _count},
+    "pictures": {"steps": _count, "views": _count, "weights": _text},
+    "toy": {"vqgan_steps": _count, "clip_steps": _count, "adversarial_steps": _count, "seed": _seed},
     "ngrams": {
         "n": [_count],
         "min_count": _count,
@@ -334,6 +336,8 @@ SUMMARIES: Mapping[str, Shape] = {
         "end_of_document": _or_null(_count),
         "n_segments": _count,
     },
+    "pictures": {"pictures": [{"path": _text, "prompts": _text, "about": _text}]},
+    "toy": {"n_bytes": _count, "psnr_db": _number, "torch": _text},
     "ngrams": {
         **_PASSED_OVER,
         "n_documents": _count,

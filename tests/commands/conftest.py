@@ -85,9 +85,20 @@ CALLS = [
     "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",
     "pile-study report run --memorization study -o report.html",
     "pile-tools verify run --chain",
+    "vqgan-clip generate star -o star.png --steps 2 --views 2",
+    "vqgan-clip edit star.png circle -o {LONG}/edit.png --steps 2 --views 2 --mask-text star",
+    "vqgan-clip show star.png",
+    "vqgan-clip rerun star.png",
+    "vqgan-clip demo -o {LONG}/demo",
+    "vqgan-clip train-toy -o {LONG}/toy --vqgan-steps 1 --clip-steps 1 --adversarial-steps 1",
 ]
 
-MODULES = {"pile-tools": "pile_tools.cli", "pile-train": "trainer.cli", "pile-study": "studies.cli"}
+MODULES = {
+    "pile-tools": "pile_tools.cli",
+    "pile-train": "trainer.cli",
+    "pile-study": "studies.cli",
+    "vqgan-clip": "vqgan_clip.cli",
+}
 
 
 @dataclass(frozen=True)
@@ -183,9 +194,10 @@ def every_command() -> dict[str, list[str]]:
     """The names of the subcommands of each program."""
     from pile_tools.cli import SECTIONS as data
     from studies.cli import SECTIONS as studies
+    from vqgan_clip.cli import SECTIONS as images
 
     found: dict[str, list[str]] = {"pile-train": [""]}
-    for program, sections in {"pile-tools": data, "pile-study": studies}.items():
+    for program, sections in {"pile-tools": data, "pile-study": studies, "vqgan-clip": images}.items():
         names = found.setdefault(program, [])
         for name in (name for section in sections.values() for name in section):
             command = command_of(program, name)

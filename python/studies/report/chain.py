@@ -49,6 +49,8 @@ def links(facts: Facts, folder: Path) -> list[Link]:
         ),
         ("Memorization study", facts.study),
     ]
+    if facts.pictures is not None:
+        found.append(("Pictures from prompts", facts.pictures))
     return [_link(what, manifest, folder) for what, manifest in found]
 
 

@@ -21,11 +21,16 @@ from studies.report import job
     help="Results of pile-study memorization for this run.",
 )
 @click.option(
+    "--pictures", type=options.PATH, metavar="DIR", help="Pictures of vqgan-clip demo, shown in a section."
+)
+@click.option(
     "-o", "--output", type=options.PATH, required=True, metavar="FILE.html", help="The page to write."
 )
 @options.reports
 @options.force
-def command(run: Path, memorization: Path, output: Path, force: bool, as_json: bool) -> None:
+def command(
+    run: Path, memorization: Path, pictures: Path | None, output: Path, force: bool, as_json: bool
+) -> None:
     """Write one page about RUN: its data, tokens, order, training and what it memorized.
 
     The page is a single file that needs no network: send it to a colleague or print it. It measures nothing
@@ -36,7 +41,7 @@ def command(run: Path, memorization: Path, output: Path, force: bool, as_json: b
       pile-study report demo/run --memorization demo/memorization \\
         -o demo/report.html
     """
-    made, is_new = job.run(run, memorization, output, force=force)
+    made, is_new = job.run(run, memorization, output, pictures=pictures, force=force)
     if options.is_reported(made, output, is_new=is_new, as_json=as_json):
         return
     note(f"{output}: {output.stat().st_size / 1e3:,.0f} kB; open it in a browser")

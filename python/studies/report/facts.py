@@ -15,6 +15,7 @@ from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Manifest
 from studies.checked import flag, items, optional, real, record, text, whole
 from studies.memorization.reading import read_canaries, read_summary
 from studies.memorization.tables import CanaryFile, Summary
+from studies.report import pictures
 from studies.runs import Run, open_run
 from trainer.log import LOG_FILE, LogLine, read_log
 
@@ -69,6 +70,7 @@ class Facts:
         memorization: Its summary.
         canaries: Its canaries, or None where it had none.
         composition: The subsets over training, or None where they are not known.
+        pictures: The manifest of `vqgan-clip demo`, or None where none is shown.
     """
 
     run: Run
@@ -80,10 +82,11 @@ class Facts:
     memorization: Summary
     canaries: CanaryFile | None
     composition: Composition | None
+    pictures: Manifest | None = None
 
 
-def collect(run_folder: Path, study_folder: Path) -> Facts:
-    """Reads all files of a run and of its memorization study.
+def collect(run_folder: Path, study_folder: Path, pictures_folder: Path | None = None) -> Facts:
+    """Reads all files of a run and of its memorization study, and the manifest of pictures to show.
 
     Raises:
         PileError: No run or no study, the study of another run, or an empty log.
@@ -110,6 +113,7 @@ def collect(run_folder: Path, study_folder: Path) -> Facts:
         memorization=memorization,
         canaries=read_canaries(canaries_file, memorization) if canaries_file.exists() else None,
         composition=_composition(run),
+        pictures=None if pictures_folder is None else pictures.open_pictures(pictures_folder),
     )
 
 

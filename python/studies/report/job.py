@@ -12,8 +12,17 @@ from pile_tools.tokens import datasets
 from studies.report.facts import Facts, collect
 
 
-def run(run_folder: Path, study_folder: Path, output: Path, *, force: bool = False) -> tuple[Manifest, bool]:
+def run(
+    run_folder: Path,
+    study_folder: Path,
+    output: Path,
+    *,
+    pictures: Path | None = None,
+    force: bool = False,
+) -> tuple[Manifest, bool]:
     """Writes `output` and `NAME.manifest.json` beside it; returns the manifest and whether it was made now.
+
+    `pictures` is a folder of `vqgan-clip demo` to show.
 
     Raises:
         ConfigError: The output is not named `.html`.
@@ -23,7 +32,7 @@ def run(run_folder: Path, study_folder: Path, output: Path, *, force: bool = Fal
     """
     if output.suffix != ".html":
         raise ConfigError(f"the report is a page and ends in .html, got {output}")
-    facts = collect(run_folder, study_folder)
+    facts = collect(run_folder, study_folder, pictures)
     request = Request("report", {}, _inputs(facts, output.parent))
 
     def build(scratch: Path) -> Built:
@@ -47,6 +56,7 @@ def _inputs(facts: Facts, folder: Path) -> list[manifest.Entry]:
         *(("tokens", made) for made in (facts.tokens,) if made is not None),
         *(("tokenizer", made) for made in (facts.tokenizer,) if made is not None),
         *(("shards", made) for made in facts.shards),
+        *(("pictures", made) for made in (facts.pictures,) if made is not None),
     ]
     return [
         *(made.entry(folder, role=role) for role, made in found),

@@ -14,7 +14,7 @@ from pile_tools.config import Settings
 from pile_tools.present import pages
 from pile_tools.present.charts import Chart
 from pile_tools.terminal import escape_text
-from studies.report import chain, plots, wording
+from studies.report import chain, pictures, plots, wording
 from studies.report.facts import Composition, Facts
 
 #: Tokens shown of the first row of the run.
@@ -89,6 +89,7 @@ def _values(facts: Facts, output: Path) -> dict[str, Any]:
         "checkpoint_rows": _checkpoint_rows(facts),
         "few_distinct_tokens": FEW_DISTINCT_TOKENS,
         "min_rows_plotted": plots.MIN_ROWS_PLOTTED,
+        "pictures": pictures.read_pictures(facts.pictures),
         "links": chain.links(facts, output.parent),
         "commands": chain.commands(facts, output),
         **_plots(facts),

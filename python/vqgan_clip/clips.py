@@ -1,0 +1,270 @@
+"""CLIP models that guide the image: one protocol, and backends for `transformers` and `open_clip`.
+
+"Learning Transferable Visual Models From Natural Language Supervision" (Radford et al. 2021,
+arXiv:2103.00020). The toy model of `vqgan_clip.toy` implements the same protocol.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from pile_tools.errors import ConfigError, FormatError, PileError, first_line
+
+#: What a name of an open_clip model starts with; other names are of transformers.
+OPEN_CLIP_PREFIX = "open_clip:"
+
+#: Mean and standard deviation of the colours in CLIP's training, for models that state none.
+OPENAI_COLORS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+class Clip(Protocol):
+    """A model that maps texts and images to vectors of one space. Its parameters take no gradient."""
+
+    @property
+    def size(self) -> int:
+        """Side of the square images that the model takes, pixels."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a text, start and end included."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """The vectors of texts, of any length: (n, d).
+
+        Raises: ConfigError if a text is empty or has more than `context` tokens; the message names it.
+        """
+        ...
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """The vectors of images in [0, 1], of any length: (n, 3, size, size) -> (n, d).
+
+        Differentiable with respect to `images`, which are normalized here.
+        """
+        ...
+
+
+def load_clip(given: str) -> tuple[Clip, dict[str, str]]:
+    """A pretrained CLIP in float32 on the CPU, and the SHA-256 of its parameters.
+
+    Args:
+        given: A folder or Hub name for transformers' `CLIPModel.from_pretrained`, or
+            `open_clip:MODEL:PRETRAINED` with a tag or a file of weights, or `open_clip:local-dir:FOLDER`.
+
+    Raises:
+        ConfigError: `open_clip:` without a model.
+        FormatError: Not a CLIP, or weights are missing or damaged.
+        PileError: The library is not installed.
+    """
+    if given.startswith(OPEN_CLIP_PREFIX):
+        return _load_open_clip(given.removeprefix(OPEN_CLIP_PREFIX))
+    return _load_transformers(given)
+
+
+def parameters_sha256(module: nn.Module) -> str:
+    """SHA-256 of the names, types, shapes and values of a module's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class Normalized(nn.Module):
+    """Subtracts the mean colour and divides by the deviation: (n, 3, h, w) unchanged."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The normalized images."""
+        mean, std = self.get_buffer("mean"), self.get_buffer("std")
+        return (images - mean) / std
+
+
+class TransformersClip(nn.Module):
+    """A `CLIPModel` of transformers; see `Clip`."""
+
+    def __init__(self, model: Any, tokenizer: Any, normalized: nn.Module) -> None:
+        super().__init__()
+        self.model, self.normalized = model, normalized
+        self._tokenizer = tokenizer
+        self._size = int(model.config.vision_config.image_size)
+        self._context = int(model.config.text_config.max_position_embeddings)
+
+    @property
+    def size(self) -> int:
+        """Side of the square images that the model takes, pixels."""
+        return self._size
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a text, start and end included."""
+        return self._context
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """The vectors of texts: (n, d). Raises ConfigError, see `Clip`."""
+        for text in texts:
+            check_text(text, len(self._tokenizer(text)["input_ids"]), self.context)
+        batch = self._tokenizer(list(texts), padding=True, return_tensors="pt")
+        device = self.normalized.get_buffer("mean").device
+        return _features(self.model.get_text_features(**batch.to(device)))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """The vectors of images in [0, 1]: (n, 3, size, size) -> (n, d)."""
+        normalized = self.normalized(images)
+        return _features(self.model.get_image_features(pixel_values=normalized))
+
+
+def _features(found: Any) -> Tensor:
+    """The projected vectors: transformers returns them before version 5, and an object with them since."""
+    vectors: Tensor = found if isinstance(found, Tensor) else found.pooler_output
+    return vectors
+
+
+class OpenClip(nn.Module):
+    """A CLIP of open_clip; see `Clip`."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        super().__init__()
+        size, visual = model.visual.image_size, model.visual
+        self._size = int(size[0] if isinstance(size, (tuple, list)) else size)
+        mean, std = OPENAI_COLORS
+        self.normalized = Normalized(
+            getattr(visual, "image_mean", None) or mean, getattr(visual, "image_std", None) or std
+        )
+        self.model = model
+        self._tokenizer, self._context = tokenizer, int(model.context_length)
+
+    @property
+    def size(self) -> int:
+        """Side of the square images that the model takes, pixels."""
+        return self._size
+
+    @property
+    def context(self) -> int:
+        """Most tokens of a text, start and end included."""
+        return self._context
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """The vectors of texts: (n, d). Raises ConfigError, see `Clip`."""
+        for text in texts:
+            check_text(text, self._n_tokens(text), self.context)
+        device = self.normalized.get_buffer("mean").device
+        vectors: Tensor = self.model.encode_text(self._tokenizer(list(texts), self.context).to(device))
+        return vectors
+
+    def _n_tokens(self, text: str) -> int:
+        # Its own tokenizer has `encode` without start and end; it wraps one of transformers for other models.
+        if hasattr(self._tokenizer, "encode"):
+            return len(self._tokenizer.encode(text)) + 2
+        return len(self._tokenizer.tokenizer(text)["input_ids"])
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """The vectors of images in [0, 1]: (n, 3, size, size) -> (n, d)."""
+        vectors: Tensor = self.model.encode_image(self.normalized(images))
+        return vectors
+
+
+def check_text(text: str, n_tokens: int, context: int) -> None:
+    """Raises ConfigError for an empty text, or one of more tokens than a model takes."""
+    if not text.strip():
+        raise ConfigError("a prompt is empty")
+    if n_tokens > context:
+        shown = text if len(text) <= 40 else text[:37] + "..."
+        raise ConfigError(
+            f"a prompt of {n_tokens:,} tokens, but this CLIP takes {context} with start and end: {shown!r}"
+        )
+
+
+def _library(name: str, extra: str) -> Any:
+    try:
+        return import_module(name)
+    except ImportError as err:
+        raise PileError(f"{name} is not installed: pip install 'pile-tools[{extra}]'") from err
+
+
+def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
+    transformers = _library("transformers", "hf")
+    try:
+        with _quiet(transformers):
+            model, report = transformers.CLIPModel.from_pretrained(given, output_loading_info=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(given, trust_remote_code=False)
+            normalized = Normalized(*_colours(transformers, given))
+    except Exception as err:
+        # The library raises what it pleases on foreign and damaged files.
+        raise FormatError(f"not a CLIP that transformers can load: {first_line(err)} ({given})") from err
+    # The library would draw missing tensors at random.
+    if absent := sorted(report["missing_keys"]):
+        raise FormatError(f"not a CLIP: no tensor {absent[0]} ({given})")
+    return _frozen(TransformersClip(model, tokenizer, normalized)), {"parameters": parameters_sha256(model)}
+
+
+def _frozen(clip: _Module) -> _Module:
+    return clip.to(torch.float32).requires_grad_(False).eval()
+
+
+@contextlib.contextmanager
+def _quiet(transformers: Any) -> Iterator[None]:
+    """Without the library's bars and warnings, which would break the lines of a command."""
+    messages = transformers.utils.logging
+    verbosity, has_bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    messages.set_verbosity_error()
+    messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        messages.set_verbosity(verbosity)
+        if has_bars:
+            messages.enable_progress_bar()
+
+
+def _colours(transformers: Any, given: str) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and deviation of the model's `preprocessor_config.json`; those of CLIP's training without one."""
+    try:
+        values, _ = transformers.ImageProcessingMixin.get_image_processor_dict(given)
+    except OSError:
+        return OPENAI_COLORS
+    mean, std = OPENAI_COLORS
+    return values.get("image_mean", mean), values.get("image_std", std)
+
+
+def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:
+    is_folder = given.startswith("local-dir:")
+    name, _, pretrained = (given, "", "") if is_folder else given.partition(":")
+    if not name or not (pretrained or is_folder):
+        raise ConfigError(
+            f"expected {OPEN_CLIP_PREFIX}MODEL:PRETRAINED or {OPEN_CLIP_PREFIX}local-dir:FOLDER, "
+            f"got {OPEN_CLIP_PREFIX}{given}"
+        )
+    open_clip = _library("open_clip", "openclip")
+    # It logs its errors besides raising them.
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        model = open_clip.create_model(
+            name, pretrained=pretrained or None, require_pretrained=True, weights_only=True
+        )
+        tokenizer = open_clip.get_tokenizer(name)
+    except Exception as err:
+        # As above.
+        raise FormatError(f"not a CLIP that open_clip can load: {first_line(err)} ({given})") from err
+    finally:
+        logging.disable(disabled)
+    return _frozen(OpenClip(model, tokenizer)), {"parameters": parameters_sha256(model)}

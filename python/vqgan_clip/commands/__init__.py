@@ -1,0 +1,1 @@
+"""Commands of `vqgan-clip`: options become a recipe, which is carried out."""

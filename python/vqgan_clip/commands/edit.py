@@ -1,0 +1,90 @@
+"""`vqgan-clip edit`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pile_tools.commands import options
+from pile_tools.commands.options import config_options
+from vqgan_clip.commands.making import Extras, make_picture, model_options, run_options
+from vqgan_clip.config import GuidanceConfig
+
+
+@click.command("edit")
+@click.argument("image", type=options.PATH)
+@click.argument("prompts", default="")
+@click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE.png", help="The picture.")
+@click.option(
+    "--mask", type=options.PATH, metavar="FILE", help="Image of the same size, white where to edit."
+)
+@click.option("--mask-text", metavar="TEXT", help="Edit what this names; CLIP finds it.")
+@click.option(
+    "--dilate",
+    type=click.IntRange(0, 4096),
+    default=0,
+    show_default=True,
+    help="Pixels by which the mask grows.",
+)
+@model_options
+@run_options
+@config_options(GuidanceConfig)
+@options.reports
+@options.force
+def command(
+    image: Path,
+    prompts: str,
+    output: Path,
+    mask: Path | None,
+    mask_text: str | None,
+    dilate: int,
+    weights: str,
+    clip: tuple[str, ...],
+    sha256: str | None,
+    image_prompts: tuple[str, ...],
+    seed: int,
+    threads: int,
+    device: str,
+    every: int,
+    frames: Path | None,
+    video: Path | None,
+    contact_sheet: Path | None,
+    preview: Path | None,
+    state: Path | None,
+    force: bool,
+    as_json: bool,
+    **guidance: Any,
+) -> None:
+    """Change IMAGE until CLIP finds that it matches PROMPTS, which describe the whole result.
+
+    Outside a mask every pixel stays as it is. Without one, --pull 0.5 keeps what the prompts leave open.
+
+    \b
+    Examples:
+      vqgan-clip edit circle.png "a green circle on a blue background" \\
+        -o green.png --pull 0.5
+      vqgan-clip edit circle.png "a green circle on a blue background" \\
+        -o green.png --mask-text "a red circle" --dilate 2
+    """
+    from vqgan_clip.recipe import Recipe
+
+    recipe = Recipe(
+        prompts=prompts,
+        image_prompts=image_prompts,
+        seed=seed,
+        image=str(image),
+        mask=None if mask is None else str(mask),
+        mask_text=mask_text,
+        dilate=dilate,
+        weights=weights,
+        clip=clip,
+        threads=threads,
+        device=device,
+        guidance=GuidanceConfig(**guidance),
+    )
+    extras = Extras(
+        every=every, frames=frames, video=video, contact_sheet=contact_sheet, preview=preview, state=state
+    )
+    make_picture(recipe, output, extras, sha256=sha256, force=force, as_json=as_json)

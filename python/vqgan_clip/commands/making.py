@@ -1,0 +1,228 @@
+"""What `generate`, `edit` and `rerun` share: their options, and the run of a recipe with its progress."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from pile_tools.commands import options
+from pile_tools.errors import ConfigError
+from pile_tools.progress import Bar
+from pile_tools.terminal import counted, note, print_document
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from vqgan_clip.guidance import Guidance, StepLosses
+    from vqgan_clip.metadata import Record
+    from vqgan_clip.models import Models
+    from vqgan_clip.recipe import Recipe
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+#: Steps before the time of a run is predicted: the first allocates memory.
+_MEASURED = 2, 5
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extras:
+    """Outputs beside the picture, each None if not requested."""
+
+    every: int = 10
+    frames: Path | None = None
+    video: Path | None = None
+    contact_sheet: Path | None = None
+    preview: Path | None = None
+    state: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.video is not None and self.frames is None:
+            raise ConfigError("--video needs --frames, the folder of its pictures")
+
+
+def model_options(command: _Command) -> _Command:
+    """Adds the options that name networks."""
+    for option in (
+        click.option(
+            "--sha256",
+            metavar="HEX",
+            help="SHA-256 that the file of the VQGAN must have; others are refused.",
+        ),
+        click.option(
+            "--clip",
+            multiple=True,
+            metavar="NAME",
+            help="toy, a folder or name for transformers, open_clip:MODEL:WEIGHTS; repeat for more.",
+        ),
+        click.option(
+            "--weights",
+            default="toy",
+            show_default=True,
+            metavar="toy|PATH",
+            help="VQGAN: a .ckpt or .safetensors beside its .yaml, or a folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def run_options(command: _Command) -> _Command:
+    """Adds the options of a run: seed, threads, and outputs beside the picture."""
+    for option in (
+        click.option(
+            "--every",
+            type=click.IntRange(1),
+            default=10,
+            show_default=True,
+            help="Steps between those shown.",
+        ),
+        click.option(
+            "--state",
+            type=options.PATH,
+            metavar="FILE",
+            help="Save the state here; if it exists, continue from it.",
+        ),
+        click.option(
+            "--preview", type=options.PATH, metavar="FILE.png", help="Replace this file as it goes."
+        ),
+        click.option(
+            "--contact-sheet", type=options.PATH, metavar="FILE.png", help="Write a sheet of the steps."
+        ),
+        click.option(
+            "--video", type=options.PATH, metavar="FILE.mp4", help="Make a video of --frames, by ffmpeg."
+        ),
+        click.option("--frames", type=options.PATH, metavar="DIR", help="Write the steps as PNG files."),
+        click.option(
+            "--threads",
+            type=click.IntRange(1, 1024),
+            default=min(os.cpu_count() or 1, 1024),
+            show_default="all cores",
+            help="Threads; another number may change a picture.",
+        ),
+        click.option(
+            "--device", default="cpu", show_default=True, metavar="NAME", help="cpu, cuda, cuda:1 or mps."
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of everything random."
+        ),
+        click.option(
+            "--image-prompt",
+            "image_prompts",
+            multiple=True,
+            metavar="FILE[:WEIGHT]",
+            help="An image that the picture is to resemble; give it again for more.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def make_picture(
+    recipe: Recipe, output: Path, extras: Extras, *, sha256: str | None, force: bool, as_json: bool
+) -> None:
+    """Carries a recipe out, writes its picture and extras, and prints what was done."""
+    from vqgan_clip import frames, metadata, saved_state
+    from vqgan_clip.models import load_models
+    from vqgan_clip.recipe import carry_out, hashes_of
+
+    if extras.video is not None:
+        frames.require_ffmpeg()
+    models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
+    hashes = hashes_of(recipe, models)
+    stored = recipe.moved(Path(), output.parent)
+    if not force and metadata.is_finished(output, stored, hashes):
+        if as_json:
+            _print_document(output, *metadata.read(output), loss=None, is_new=False)
+        else:
+            note(f"{output} is finished already, nothing to do")
+        return
+    _state_memory(recipe, models)
+    collected = frames.Frames(
+        extras.every, extras.frames, extras.preview, extras.contact_sheet is not None, force
+    )
+    collected.prepare()
+    state = saved_state.load(extras.state, recipe.job) if extras.state is not None else None
+    with Bar("guiding", recipe.guidance.steps, "steps") as bar:
+        progress = _Progress(recipe.guidance.steps, extras.every, bar)
+
+        def on_step(guidance: Guidance, losses: StepLosses) -> None:
+            progress.update(guidance.n_steps, losses)
+            collected.add(guidance)
+            if extras.state is not None and guidance.n_steps % extras.every == 0:
+                saved_state.save(extras.state, guidance.state(), recipe.job)
+
+        result = carry_out(recipe, models, state=state, on_step=on_step)
+    if extras.state is not None:
+        saved_state.save(extras.state, result.state, recipe.job)
+    record = metadata.Record(
+        stored, hashes, metadata.versions(), result.n_steps, metadata.pixels_digest(result.image)
+    )
+    metadata.write(output, result.image, record, force=force)
+    if extras.contact_sheet is not None:
+        labelled = [(f"step {number}", image) for number, image in collected.kept]
+        frames.write_sheet(
+            extras.contact_sheet, [*labelled, (f"step {result.n_steps}", result.image)], force=force
+        )
+    if extras.video is not None and extras.frames is not None:
+        frames.write_video(extras.video, extras.frames, rate=15, force=force)
+    loss = result.losses[-1].total if result.losses else None
+    if as_json:
+        _print_document(output, result.image, record, loss=loss, is_new=True)
+        return
+    shown = f", loss {loss:.4f}" if loss is not None else ""
+    size_text = f"{result.image.width} x {result.image.height} pixels"
+    note(f"{output}: {size_text}, {counted(result.n_steps, 'step')}{shown}")
+    if result.n_steps < recipe.guidance.steps:
+        note(f"stopped early: no lower loss for {recipe.guidance.patience:,} steps")
+
+
+def _print_document(
+    output: Path, image: Image.Image, record: Record, *, loss: float | None, is_new: bool
+) -> None:
+    about = {"kind": "picture", "path": str(output), "is_new": is_new}
+    size = {"width": image.width, "height": image.height}
+    print_document({**about, **size, "n_steps": record.n_steps, "loss": loss, "pixels": record.pixels})
+
+
+def _state_memory(recipe: Recipe, models: Models) -> None:
+    """Says how much memory the run needs. Raises PileError if it does not fit."""
+    from vqgan_clip import memory, pictures
+
+    side, guidance = models.vqgan.config.resolution, recipe.guidance
+    width, height = recipe.width or side, recipe.height or side
+    if recipe.image is not None:
+        width, height = pictures.read_image(Path(recipe.image)).size
+    found = memory.estimate(models.vqgan, models.clips, height, width, tile=guidance.tile or None)
+    chunk = min(guidance.chunk, guidance.views)
+    memory.require_memory(found, chunk, memory.free_bytes(models.vqgan.codebook.device))
+    note(f"about {memory.shown(found.peak(chunk))} of memory at the peak", err=True)
+
+
+class _Progress:
+    """Shows a bar, the losses every n steps, and after some steps how long the run takes."""
+
+    def __init__(self, n_steps: int, every: int, bar: Bar) -> None:
+        self._n_steps, self._every, self._bar = n_steps, every, bar
+        self._n_timed, self._start = 0, 0.0
+
+    def update(self, n_done: int, losses: StepLosses) -> None:
+        """Shows that a step is done."""
+        self._n_timed += 1
+        first, last = _MEASURED
+        if self._n_timed == first:
+            self._start = time.monotonic()
+        if self._n_timed == last and n_done < self._n_steps:
+            seconds = (time.monotonic() - self._start) / (last - first)
+            left = seconds * (self._n_steps - n_done)
+            note(f"{seconds:.3g} s per step, {left:,.0f} s for {self._n_steps - n_done:,} more", err=True)
+        if n_done % self._every == 0:
+            parts = ", ".join(f"{loss:.3f}" for loss in losses.prompts)
+            pull = f", pull {losses.pull:.3f}" if losses.pull else ""
+            note(f"step {n_done:>5,}  loss {losses.total:.4f}  prompts {parts}{pull}", err=True)
+        self._bar.update(n_done)

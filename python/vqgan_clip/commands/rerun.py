@@ -1,0 +1,78 @@
+"""`vqgan-clip rerun`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from pile_tools.commands import options
+from pile_tools.errors import VerifyError
+from pile_tools.progress import Bar
+from pile_tools.terminal import note, print_document
+from vqgan_clip.commands.making import model_options
+
+
+@click.command("rerun")
+@click.argument("picture", type=options.PATH, metavar="FILE.png")
+@click.option("-o", "--output", type=options.PATH, metavar="FILE.png", help="Write the new picture here.")
+@model_options
+@options.reports
+@options.force
+def command(
+    picture: Path,
+    output: Path | None,
+    weights: str,
+    clip: tuple[str, ...],
+    sha256: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Make a picture of vqgan-clip again and compare the pixels; they differ: exit code 1.
+
+    Weights and images are found by the paths that FILE.png names, relative to its folder, and must have the
+    hashes that it records. --weights and --clip name weights that were moved.
+
+    \b
+    Examples:
+      vqgan-clip rerun circle.png
+      vqgan-clip rerun circle.png -o again.png
+    """
+    from dataclasses import replace
+
+    from vqgan_clip import metadata
+    from vqgan_clip.models import load_models
+    from vqgan_clip.recipe import carry_out, hashes_of
+
+    old, record = metadata.read(picture)
+    recipe = record.recipe.moved(picture.parent, Path())
+    context = click.get_current_context()
+    if context.get_parameter_source("weights") is not click.core.ParameterSource.DEFAULT:
+        recipe = replace(recipe, weights=weights)
+    if clip:
+        recipe = replace(recipe, clip=clip)
+    models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
+    hashes = hashes_of(recipe, models)
+    if hashes != record.hashes:
+        changed = next(name for name in hashes if hashes[name] != record.hashes.get(name))
+        raise VerifyError(f"other files than those that the picture was made from: {changed} ({picture})")
+    # A run that stopped early stops at the same step.
+    with Bar("guiding", record.n_steps, "steps") as bar:
+        result = carry_out(recipe, models, on_step=lambda guidance, losses: bar.update(guidance.n_steps))
+    digest = metadata.pixels_digest(result.image)
+    if output is not None:
+        stored = recipe.moved(Path(), output.parent)
+        made = metadata.Record(stored, hashes, metadata.versions(), result.n_steps, digest)
+        metadata.write(output, result.image, made, force=force)
+    is_equal = digest == metadata.pixels_digest(old)
+    if as_json:
+        print_document({"kind": "rerun", "path": str(picture), "is_equal": is_equal, "pixels": digest})
+    if is_equal:
+        if not as_json:
+            note(f"{picture}: made again with equal pixels")
+        return
+    now = metadata.versions()
+    versions = [f"{name} {record.versions.get(name)}, now {now[name]}" for name in now]
+    is_same = all(record.versions.get(name) == now[name] for name in now)
+    reason = "the machine differs, or the pixels were changed" if is_same else "; ".join(versions)
+    raise VerifyError(f"made again with other pixels: {reason} ({picture})")

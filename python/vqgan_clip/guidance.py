@@ -1,0 +1,292 @@
+"""Guidance: latents of a VQGAN descend until CLIP finds that the decoded picture matches the prompts.
+
+"VQGAN-CLIP: Open Domain Image Generation and Editing with Natural Language Guidance" (Crowson et al. 2022,
+arXiv:2204.08583). Neither network is trained. One step:
+
+    latents -> nearest codes -> decoded picture -> random views -> CLIP -> distances to the prompts
+            <------------------------- gradient -------------------------
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pile_tools.errors import FormatError
+from vqgan_clip.clips import Clip
+from vqgan_clip.config import GuidanceConfig, parse_augmentations
+from vqgan_clip.quantize import quantize, replace_grad, squared_norms
+from vqgan_clip.views import chunks, make_views, plan_views
+from vqgan_clip.vqgan import Vqgan
+
+_OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "adagrad": torch.optim.Adagrad,
+    "adamax": torch.optim.Adamax,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "rmsprop": torch.optim.RMSprop,
+}
+
+#: Steps in which the pull towards the initial picture halves.
+_PULL_HALVES_IN = 50
+#: The loss that is compared with the best one is an average of about ten steps, as views are random.
+_SMOOTHING = 0.9
+#: Smallest decrease of the loss that counts as one.
+_IMPROVEMENT = 1e-3
+
+
+@dataclass(frozen=True)
+class Target:
+    """What views are compared with.
+
+    Attributes:
+        vectors: CLIP's vectors of one prompt: (k, d).
+        weight: Factor of its loss; negative ones repel.
+        stop: Signed distance below which a view is not moved any further, see `prompt_loss`.
+    """
+
+    vectors: Tensor
+    weight: float = 1.0
+    stop: float = -math.inf
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A CLIP model and the prompts in its space."""
+
+    clip: Clip
+    targets: Sequence[Target]
+
+
+@dataclass(frozen=True)
+class Region:
+    """The part of a picture that is edited.
+
+    Attributes:
+        latents: Which latents may change: (1, 1, h, w) bool.
+        pixels: Which pixels may: (1, 1, H, W), 0 or 1.
+        picture: The unedited picture: (1, 3, H, W) in [0, 1].
+    """
+
+    latents: Tensor
+    pixels: Tensor
+    picture: Tensor
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """Losses of a step.
+
+    Attributes:
+        total: What is minimized.
+        prompts: Weighted distance to each prompt, a mean over the CLIP models.
+        pull: Loss of the distance to the initial picture.
+    """
+
+    total: float
+    prompts: tuple[float, ...]
+    pull: float
+
+
+class _ClampWithGrad(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, low: float, high: float) -> Tensor:
+        ctx.low, ctx.high = low, high
+        ctx.save_for_backward(values)
+        return values.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (values,) = ctx.saved_tensors
+        (grad,) = grads
+        # A descent step moves against the gradient: it is cut only where it would leave the range further.
+        is_outward = grad * (values - values.clamp(ctx.low, ctx.high)) < 0
+        return grad.masked_fill(is_outward, 0), None, None
+
+
+def clamp_with_grad(values: Tensor, low: float, high: float) -> Tensor:
+    """`values.clamp(low, high)`, whose gradient is passed where it leads back into the range."""
+    clamped: Tensor = _ClampWithGrad.apply(values, low, high)
+    return clamped
+
+
+def spherical_distance(first: Tensor, second: Tensor) -> Tensor:
+    """Half the squared angle between vectors: 2 * asin(|a - b| / 2)^2 of the normalized vectors.
+
+    Shapes: (..., d), (..., d) -> (...), broadcast.
+    """
+    difference = functional.normalize(first, dim=-1) - functional.normalize(second, dim=-1)
+    # Rounding may make half the distance of opposite vectors more than 1, and at 1 the gradient is infinite.
+    half: Tensor = difference.norm(dim=-1).div(2).clamp(max=1 - 1e-6)
+    return half.asin().square().mul(2)
+
+
+def prompt_loss(vectors: Tensor, target: Target) -> Tensor:
+    """The weighted mean distance of views to a prompt, negative for a negative weight.
+
+    `stop` changes the gradient, not the value: views whose signed distance is below it have none.
+
+    Shapes: (n, d) -> ().
+    """
+    distances = spherical_distance(vectors[:, None], target.vectors[None]) * math.copysign(1, target.weight)
+    if target.stop > -math.inf:
+        distances = replace_grad(distances.detach(), distances.clamp(min=target.stop))
+    return abs(target.weight) * distances.mean()
+
+
+class Guidance:
+    """The state of a guided picture.
+
+    Args:
+        vqgan: Neither it nor the CLIP models take gradients.
+        guides: CLIP models with the same prompts each; their losses are averaged.
+        latents: Where to begin: (1, d, h, w).
+        config: How to move.
+        generator: On the CPU; everything random comes from it.
+        region: What may change; None for all.
+        decode: From latents to pictures in [-1, 1]; by default the VQGAN's.
+    """
+
+    def __init__(
+        self,
+        vqgan: Vqgan,
+        guides: Sequence[Guide],
+        latents: Tensor,
+        config: GuidanceConfig,
+        generator: torch.Generator,
+        *,
+        region: Region | None = None,
+        decode: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._vqgan, self._guides, self._config = vqgan, guides, config
+        self._generator, self._region = generator, region
+        self._decode = decode or vqgan.decode
+        self._augmentations = parse_augmentations(config.augment)
+        self._codebook = vqgan.codebook.detach()
+        self._norms = squared_norms(self._codebook)
+        self._low, self._high = (bound[:, None, None] for bound in torch.aminmax(self._codebook, dim=0))
+        self._deviation = float(self._codebook.std())
+        self._initial = latents.detach().clone()
+        self._latents = latents.detach().clone().requires_grad_()
+        self._average = self._initial.clone()
+        self._optimizer = _OPTIMIZERS[config.optimizer]([self._latents], lr=config.rate * self._deviation)
+        self._smoothed, self._best, self._best_step = math.nan, math.inf, 0
+        self.n_steps = 0
+
+    def step(self) -> StepLosses:
+        """Moves the latents once, and returns the losses before it."""
+        picture = self._picture(self._latents)
+        # The views' gradients are added up here, so only one chunk of views is in memory.
+        seen = picture.detach().requires_grad_()
+        by_prompt = self._view_losses(seen)
+        self._optimizer.zero_grad()
+        picture.backward(seen.grad)  # type: ignore[no-untyped-call]
+        pull = self._pull()
+        if pull.requires_grad:
+            pull.backward()  # type: ignore[no-untyped-call]
+        losses = StepLosses(sum(by_prompt) + pull.item(), tuple(by_prompt), pull.item())
+        self._move()
+        self._remember(losses.total)
+        return losses
+
+    def _view_losses(self, picture: Tensor) -> list[float]:
+        """The loss of each prompt; their gradients are added to the picture's."""
+        height, width = picture.shape[-2:]
+        totals = [0.0] * len(self._guides[0].targets)
+        for guide in self._guides:
+            plan = plan_views(self._config.views, self._augmentations, self._generator, width / height)
+            for part in chunks(plan, self._config.chunk):
+                views = make_views(picture, part, guide.clip.size, self._generator)
+                vectors = guide.clip.encode_images(views)
+                share = len(part) / len(plan) / len(self._guides)
+                losses = share * torch.stack([prompt_loss(vectors, target) for target in guide.targets])
+                losses.sum().backward()  # type: ignore[no-untyped-call]
+                totals = [total + loss for total, loss in zip(totals, losses.tolist(), strict=True)]
+        return totals
+
+    def _pull(self) -> Tensor:
+        """The squared distance to the initial latents, in variances of the codebook."""
+        if not self._config.pull:
+            return torch.zeros(())
+        strength = float(self._config.pull * 0.5 ** (self.n_steps / _PULL_HALVES_IN))
+        return (self._latents - self._initial).square().mean().mul(strength / self._deviation**2)
+
+    @torch.no_grad()
+    def _move(self) -> None:
+        self._optimizer.step()
+        # Beyond the codebook's range the nearest entry stays the same, so latents would drift away.
+        torch.maximum(torch.minimum(self._latents, self._high), self._low, out=self._latents)
+        if self._region is not None:
+            self._latents.copy_(torch.where(self._region.latents, self._latents, self._initial))
+        self._average.lerp_(self._latents, 1 - self._config.ema)
+
+    def _remember(self, loss: float) -> None:
+        self.n_steps += 1
+        is_first = math.isnan(self._smoothed)
+        self._smoothed = loss if is_first else _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * loss
+        if self._smoothed < self._best - _IMPROVEMENT:
+            self._best, self._best_step = self._smoothed, self.n_steps
+
+    @property
+    def has_stalled(self) -> bool:
+        """Whether the loss has not decreased for `patience` steps."""
+        return 0 < self._config.patience <= self.n_steps - self._best_step
+
+    @torch.no_grad()
+    def picture(self) -> Tensor:
+        """The picture now, of the latents or of their moving average: (1, 3, H, W) in [0, 1]."""
+        return self._picture(self._average)
+
+    def _picture(self, latents: Tensor) -> Tensor:
+        entries, _ = quantize(latents, self._codebook, self._norms)
+        picture = clamp_with_grad((self._decode(entries) + 1) / 2, 0, 1)
+        if self._region is None:
+            return picture
+        # The decoder lets frozen latents' pixels change near others: only inside the mask are they taken.
+        return torch.where(self._region.pixels > 0, picture, self._region.picture)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that changes from step to step, as tensors: with `restore` the next steps are bit-identical."""
+        moments = self._optimizer.state_dict()["state"].get(0, {})
+        numbers = [self._smoothed, self._best, float(self._best_step), float(self.n_steps)]
+        return {
+            "latents": self._latents.detach().clone(),
+            "initial": self._initial.clone(),
+            "average": self._average.clone(),
+            "generator": self._generator.get_state(),
+            "numbers": torch.tensor(numbers, dtype=torch.float64),
+            **{f"optimizer.{name}": torch.as_tensor(value).clone() for name, value in moments.items()},
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Continues from a `state`. Raises FormatError if it is of another picture or optimizer."""
+        known = {**self.state(), **self._optimizer_tensors()}
+        for name, value in known.items():
+            if name not in state or state[name].shape != value.shape or state[name].dtype != value.dtype:
+                raise FormatError(f"the saved state does not fit this picture and optimizer: {name}")
+        with torch.no_grad():
+            self._latents.copy_(state["latents"])
+        self._initial, self._average = state["initial"].clone(), state["average"].clone()
+        self._generator.set_state(state["generator"])
+        self._smoothed, self._best, best_step, n_steps = state["numbers"].tolist()
+        self._best_step, self.n_steps = int(best_step), int(n_steps)
+        prefix = "optimizer."
+        moments = {n.removeprefix(prefix): v.clone() for n, v in state.items() if n.startswith(prefix)}
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": {0: moments} if moments else {}, "param_groups": groups})
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        """The tensors of an optimizer of this kind after a step, as `state` names them."""
+        latents = torch.zeros_like(self._latents, requires_grad=True)
+        latents.grad = torch.zeros_like(latents)
+        optimizer = _OPTIMIZERS[self._config.optimizer]([latents])
+        optimizer.step()
+        return {f"optimizer.{k}": torch.as_tensor(v) for k, v in optimizer.state_dict()["state"][0].items()}

@@ -1,0 +1,99 @@
+"""Reads the tensors of a file of `torch.save`, without running the code that its pickle names.
+
+A checkpoint of taming-transformers is one of PyTorch Lightning: its pickle names Lightning's classes, which
+torch's restricted unpickler refuses. Here, each becomes a class that does nothing; every other name that the
+restricted unpickler does not know is refused before anything is built.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pile_tools import checked, files
+from pile_tools.errors import FormatError, first_line
+
+#: Packages whose classes appear in checkpoints beside the tensors.
+_INERT_PACKAGES = ("pytorch_lightning", "lightning", "omegaconf")
+
+#: Limit for `data.pkl`, which describes tensors and holds none: that of the largest taming model has 0.2 MB.
+_MAX_PICKLE_BYTES = 16 << 20
+
+#: What torch raises for a file that is not what `torch.save` writes.
+_UNPICKLING_ERRORS = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError),
+    *(AssertionError, OverflowError, zipfile.BadZipFile, NotImplementedError, RecursionError),
+)
+
+
+class _Inert:
+    """An object of a class that is not loaded: takes any arguments and state, and does nothing."""
+
+    def __new__(cls, *_: object) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def pickled_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors by name in a file of `torch.save`, directly or below `state_dict`.
+
+    Raises:
+        FormatError: Not such a file, a name that could run code, or a file that changed meanwhile.
+        OSError: The file cannot be read.
+    """
+    before = files.version(path)
+    checked.open_regular(path).close()
+    try:
+        _check_archive(path)
+        inert = _inert_names(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals([(_Inert, name) for name in inert]):
+            warnings.simplefilter("ignore")
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNPICKLING_ERRORS as err:
+        raise FormatError(f"not a readable file of torch.save: {first_line(err)} ({path})") from err
+    if files.version(path) != before:
+        raise FormatError(f"changed while it was read; run the command again ({path})")
+    return _named_tensors(loaded, path)
+
+
+def _check_archive(path: Path) -> None:
+    """Raises FormatError for an archive that could expand to more than its bytes, or that holds code."""
+    if not zipfile.is_zipfile(path):
+        raise FormatError(f"not a zip archive, as torch.save writes since torch 1.6 ({path})")
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    pickles = [entry for entry in entries if entry.filename.endswith(".pkl")]
+    # `constants.pkl` makes a TorchScript archive.
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise FormatError(f"a TorchScript archive, which holds code; save its state_dict instead ({path})")
+    if len(pickles) != 1 or pickles[0].file_size > _MAX_PICKLE_BYTES:
+        raise FormatError(f"expected one data.pkl of at most {_MAX_PICKLE_BYTES >> 20} MiB ({path})")
+    if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+        raise FormatError(f"the archive is compressed, which torch.save never does ({path})")
+
+
+def _inert_names(path: Path) -> list[str]:
+    """The names in the pickle that torch's unpickler would refuse. Raises FormatError for foreign ones."""
+    unknown = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    for name in unknown:
+        if name.split(".")[0] not in _INERT_PACKAGES:
+            raise FormatError(f"refused to load a pickle that names {name!r}, which could run code ({path})")
+    return unknown
+
+
+def _named_tensors(loaded: Any, path: Path) -> dict[str, Tensor]:
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict):
+        raise FormatError(f"expected tensors by name, found {type(loaded).__name__} ({path})")
+    named = {name: value for name, value in loaded.items() if isinstance(name, str)}
+    return {name: value for name, value in named.items() if isinstance(value, Tensor)}

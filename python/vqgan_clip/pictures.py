@@ -1,0 +1,82 @@
+"""Pictures: read from files within bounds, and converted between Pillow's images and tensors."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional
+
+from pile_tools.errors import FormatError
+
+#: Most pixels of an image file; a small file can hold many more.
+MAX_PIXELS = 1 << 26
+
+
+def read_image(path: Path, mode: str = "RGB") -> Image.Image:
+    """An image file as Pillow's image: upright, transparent parts white.
+
+    Raises:
+        FormatError: Not an image, a damaged one, or one of more than `MAX_PIXELS`.
+        OSError: The file cannot be read.
+    """
+    with path.open("rb") as file:
+        try:
+            with warnings.catch_warnings():
+                # Pillow warns of images that are large; here they are errors.
+                warnings.simplefilter("ignore")
+                image = Image.open(file)
+                if image.width * image.height > MAX_PIXELS:
+                    raise FormatError(
+                        f"an image of {image.width:,} x {image.height:,} pixels; "
+                        f"at most {MAX_PIXELS:,} are read ({path})"
+                    )
+                image.load()
+                upright: Image.Image = ImageOps.exif_transpose(image)
+        except UnidentifiedImageError:
+            raise FormatError(f"not an image that can be read ({path})") from None
+        except FormatError:
+            raise
+        except Exception as err:
+            # Pillow's readers raise errors of many types for damaged files.
+            raise FormatError(f"a damaged image: {err} ({path})") from err
+    if upright.has_transparency_data:
+        rgba = upright.convert("RGBA")
+        upright = Image.new("RGBA", rgba.size, "white")
+        upright.alpha_composite(rgba)
+    return upright.convert(mode)
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """An RGB image as (1, 3, H, W), or one of mode L as (1, 1, H, W), float32 in [0, 1]."""
+    values = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
+    return values.view(image.height, image.width, -1).permute(2, 0, 1)[None].contiguous()
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """An RGB image of a picture: (1, 3, H, W) in [0, 1]. Pixels of `to_tensor` are unchanged."""
+    values = (picture[0].detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+    return Image.fromarray(values.permute(1, 2, 0).contiguous().numpy())
+
+
+def fitted(image: Image.Image, width: int, height: int) -> Image.Image:
+    """An image of the given size: scaled to cover it, then cut at the longer sides."""
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+
+
+def padded(picture: Tensor, factor: int) -> Tensor:
+    """A picture whose sides are multiples of `factor`: its last column and row are repeated."""
+    height, width = picture.shape[-2:]
+    return functional.pad(picture, (0, -width % factor, 0, -height % factor), mode="replicate")
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """An image as the bytes of a PNG file."""
+    stream = io.BytesIO()
+    image.save(stream, format="PNG")
+    return stream.getvalue()

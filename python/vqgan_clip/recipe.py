@@ -1,0 +1,144 @@
+"""Recipes: all that decides a picture's pixels, and the run of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pile_tools import config as configs
+from pile_tools import files, manifest
+from pile_tools.errors import ConfigError
+from vqgan_clip.config import GuidanceConfig
+from vqgan_clip.prompts import parse_prompt, parse_prompts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vqgan_clip.models import Models
+    from vqgan_clip.synthesis import OnStep, Result
+
+#: Starts that are no file.
+STARTS = ("noise", "codes", "gradient")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """The arguments of `generate` or, with an image, of `edit`.
+
+    Attributes:
+        prompts: As `parse_prompts` reads them; empty with image prompts alone.
+        image_prompts: Paths with weights, as `parse_prompt` reads them.
+        width: Pixels; 0 for the side that the VQGAN was trained on.
+        height: Likewise.
+        seed: Of everything random.
+        start: `noise`, `codes`, `gradient`, or a path.
+        image: The image to edit; None generates.
+        mask: Image of the mask.
+        mask_text: What the mask covers.
+        dilate: Pixels by which the mask grows.
+        weights: As `load_weights` takes them.
+        clip: As `load_models` takes them.
+        threads: Sums of floating-point numbers depend on it.
+        device: Likewise.
+        guidance: How the latents are moved.
+    """
+
+    prompts: str = ""
+    image_prompts: tuple[str, ...] = ()
+    width: int = 0
+    height: int = 0
+    seed: int = 0
+    start: str = "noise"
+    image: str | None = None
+    mask: str | None = None
+    mask_text: str | None = None
+    dilate: int = 0
+    weights: str = "toy"
+    clip: tuple[str, ...] = ()
+    threads: int = 1
+    device: str = "cpu"
+    guidance: GuidanceConfig = field(default_factory=GuidanceConfig)
+
+    def __post_init__(self) -> None:
+        if self.prompts or not self.image_prompts:
+            parse_prompts(self.prompts)
+        for text in self.image_prompts:
+            parse_prompt(text)
+        if not 1 <= self.threads <= configs.MAX_THREADS:
+            raise ConfigError(f"threads must be from 1 to {configs.MAX_THREADS:,}, got {self.threads}")
+
+    @property
+    def input_images(self) -> list[str]:
+        """Paths of the images that are read."""
+        paths = [parse_prompt(text).text for text in self.image_prompts]
+        start = None if self.start in STARTS else self.start
+        return [path for path in (self.image, self.mask, start, *paths) if path]
+
+    @property
+    def job(self) -> str:
+        """A digest of all but the number of steps: a saved state continues a run of the same job."""
+        return configs.fingerprint(configs.settings(replace(self, guidance=replace(self.guidance, steps=0))))
+
+    def moved(self, old: Path, new: Path) -> Recipe:
+        """The recipe with its paths, which are relative to one folder, relative to another."""
+
+        def path(text: str) -> str:
+            return manifest.relative(manifest.resolved(old, text), new)
+
+        def name(text: str) -> str:
+            # open_clip takes a folder or a file after its own words.
+            words, colon, last = text.rpartition(":") if text.startswith("open_clip:") else ("", "", text)
+            return f"{words}{colon}{path(last)}" if manifest.resolved(old, last).exists() else text
+
+        image_prompts = [parse_prompt(text) for text in self.image_prompts]
+        return replace(
+            self,
+            image_prompts=tuple(str(replace(prompt, text=path(prompt.text))) for prompt in image_prompts),
+            start=self.start if self.start in STARTS else path(self.start),
+            image=path(self.image) if self.image else None,
+            mask=path(self.mask) if self.mask else None,
+            weights=self.weights if self.weights == "toy" else name(self.weights),
+            clip=tuple(text if text == "toy" else name(text) for text in self.clip),
+        )
+
+
+def hashes_of(recipe: Recipe, models: Models) -> dict[str, Any]:
+    """SHA-256 of the networks' files and of the images read, by name; raises OSError."""
+    return {**models.hashes, "images": [files.sha256(Path(path)) for path in recipe.input_images]}
+
+
+def carry_out(
+    recipe: Recipe,
+    models: Models,
+    *,
+    state: Mapping[str, Tensor] | None = None,
+    on_step: OnStep | None = None,
+) -> Result:
+    """Runs a recipe; its errors are those of `generate` and `edit`."""
+    import torch
+
+    from vqgan_clip import synthesis
+
+    torch.set_num_threads(recipe.threads)
+    prompts = parse_prompts(recipe.prompts) if recipe.prompts else ()
+    common: dict[str, Any] = {
+        "seed": recipe.seed,
+        "image_prompts": [parse_prompt(text) for text in recipe.image_prompts],
+        "models": models,
+        "config": recipe.guidance,
+        "state": state,
+        "on_step": on_step,
+    }
+    if recipe.image is None:
+        width, height = recipe.width or None, recipe.height or None
+        return synthesis.generate(prompts, start=recipe.start, width=width, height=height, **common)
+    return synthesis.edit(
+        recipe.image,
+        prompts,
+        mask=recipe.mask,
+        mask_text=recipe.mask_text,
+        dilate=recipe.dilate,
+        **common,
+    )

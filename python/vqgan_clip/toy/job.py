@@ -1,0 +1,73 @@
+"""The job `train-toy`: trains the toy and writes its folder with a manifest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from pile_tools import config as configs
+from pile_tools import publish
+from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
+from pile_tools.publish import Built, Target
+from vqgan_clip.config import ToyConfig
+from vqgan_clip.toy import shapes, stored, train
+from vqgan_clip.vqgan import Vqgan
+
+#: Drawings for the figure in the summary.
+_N_MEASURED = 256
+
+
+def run(
+    output: Path,
+    config: ToyConfig,
+    *,
+    force: bool = False,
+    on_progress: Callable[[int], None] = lambda done: None,
+) -> tuple[Manifest, bool]:
+    """Trains the toy into a folder, unless it is complete.
+
+    Returns:
+        The manifest, and whether it was trained now.
+
+    Raises:
+        OutputExistsError: Other output exists and `force` is off.
+        OSError: A file cannot be written.
+    """
+    names = (stored.VQGAN_FILE, stored.CONFIG_FILE, stored.CLIP_FILE)
+
+    def build(scratch: Path) -> Built:
+        # Weights are initialized by torch's global generator, which stays as it was for the caller.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            n_done = 0
+
+            def on_step(stage: str, done: int, n_steps: int, loss: float) -> None:
+                nonlocal n_done
+                n_done += 1
+                on_progress(n_done)
+
+            vqgan = train.train_vqgan(config, on_step)
+            stored.save_half(vqgan, scratch / stored.VQGAN_FILE)
+            stored.save_config(train.CONFIG, scratch / stored.CONFIG_FILE)
+            clip = train.train_clip(vqgan, config, on_step)
+            stored.save_half(clip, scratch / stored.CLIP_FILE)
+        summary = {
+            "n_bytes": sum((scratch / name).stat().st_size for name in names),
+            "psnr_db": round(_psnr(vqgan, config.seed), 2),
+            "torch": torch.__version__,
+        }
+        return Built(names, summary, [])
+
+    request = Request("toy", configs.settings(config))
+    return publish.make(Target.of(output / MANIFEST_FILE), request, build, force=force, names=names)
+
+
+def _psnr(vqgan: Vqgan, seed: int) -> float:
+    """Peak signal-to-noise ratio of reconstructed drawings, dB."""
+    generator = torch.Generator().manual_seed(seed + 2)
+    images, _ = shapes.draw(shapes.sample(_N_MEASURED, generator), generator)
+    error = (train.decoded(vqgan, images) - images).square().mean()
+    return -10 * math.log10(float(error))

@@ -1,0 +1,241 @@
+"""Captioned drawings: one of five shapes in one of eight colours on a background of another.
+
+A caption states some facts about a drawing: shape, colour, background. It matches every drawing for which
+these hold, so a batch has more than one match per caption.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SIZE = 32
+
+#: RGB values in [0, 1].
+COLORS = {
+    "red": (0.88, 0.12, 0.12),
+    "green": (0.10, 0.62, 0.20),
+    "blue": (0.12, 0.25, 0.88),
+    "yellow": (0.96, 0.88, 0.15),
+    "purple": (0.55, 0.15, 0.65),
+    "orange": (0.97, 0.55, 0.10),
+    "white": (0.96, 0.96, 0.96),
+    "black": (0.06, 0.06, 0.06),
+}
+COLOR_NAMES = tuple(COLORS)
+SHAPES = ("circle", "square", "triangle", "star", "cross")
+
+#: Other words for the shapes.
+SYNONYMS = {"circle": ("ball", "disc"), "square": ("box",), "triangle": (), "star": (), "cross": ("plus",)}
+
+#: Index of a fact that a caption does not state, or of the shape and colour of an empty drawing.
+ANY = -1
+
+FULL = (
+    "a {color} {shape} on a {background} background",
+    "a {color} {shape} on a {background} background",
+    "a {color} {shape} on {background}",
+    "{color} {shape} on {background}",
+    "{color} {shape}, {background} background",
+    "a {background} background with a {color} {shape}",
+    "a {color} {shape} in front of a {background} sky",
+    "a {color} {shape} and a {background} background",
+)
+PARTIAL = (
+    "a {color} {shape}",
+    "{color} {shape}",
+    "a {shape}",
+    "the {color} {shape}",
+    "something {color}",
+    "a {background} background",
+    "{background} background",
+    "{background} sky",
+    "a {shape} on a {background} background",
+    "{anywhere}",
+)
+EMPTY = ("nothing but {background}", "a plain {background} background", "{background} sky", "{anywhere}")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a drawing shows, by index in `SHAPES` and `COLOR_NAMES`; an empty one has no shape and colour."""
+
+    shape: int
+    color: int
+    background: int
+
+    @property
+    def caption(self) -> str:
+        """The plainest full caption: `a red circle on a blue background`."""
+        return _fill(FULL[0] if self.shape != ANY else EMPTY[1], self)
+
+
+def scenes() -> list[Scene]:
+    """All 280 scenes with a shape."""
+    colors = range(len(COLORS))
+    return [Scene(s, c, b) for s in range(len(SHAPES)) for c in colors for b in colors if b != c]
+
+
+def held_out(scene: Scene) -> bool:
+    """Whether the full scene is withheld from the training of the toy CLIP: one scene in ten."""
+    return scene.shape != ANY and (scene.shape * 3 + scene.color * 7 + scene.background * 11) % 10 == 0
+
+
+def _fill(template: str, scene: Scene, shape_word: str = "", anywhere: int = ANY) -> str:
+    return template.format(
+        shape=shape_word or (SHAPES[scene.shape] if scene.shape != ANY else ""),
+        color=COLOR_NAMES[scene.color],
+        background=COLOR_NAMES[scene.background],
+        anywhere=COLOR_NAMES[anywhere],
+    )
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A text and the facts it states: shape, colour, background and a colour anywhere, each or `ANY`."""
+
+    text: str
+    facts: tuple[int, int, int, int]
+    is_empty: bool = False
+
+
+def caption(scene: Scene, generator: torch.Generator) -> Caption:
+    """A random caption that matches a scene: two in three name all of it."""
+    if scene.shape == ANY:
+        template = EMPTY[_below(len(EMPTY), generator)]
+    else:
+        templates = FULL if _below(3, generator) else PARTIAL
+        template = templates[_below(len(templates), generator)]
+    words = (
+        (SHAPES[scene.shape], SHAPES[scene.shape], *SYNONYMS[SHAPES[scene.shape]])
+        if scene.shape != ANY
+        else ("",)
+    )
+    anywhere = scene.background if scene.shape == ANY or _below(2, generator) else scene.color
+    text = _fill(template, scene, words[_below(len(words), generator)], anywhere)
+    stated = [name in template for name in ("{shape}", "{color}", "{background}", "{anywhere}")]
+    values = (scene.shape, scene.color, scene.background, anywhere)
+    facts = tuple(value if is_stated else ANY for value, is_stated in zip(values, stated, strict=True))
+    is_empty = template in EMPTY[:2]
+    return Caption(text, facts, is_empty)  # type: ignore[arg-type]
+
+
+def near_misses(scene: Scene, generator: torch.Generator) -> tuple[Caption, Caption]:
+    """Full captions that are almost right: with the two colours swapped, and of another shape.
+
+    For an empty drawing, two of random scenes with its background.
+    """
+    if scene.shape == ANY:
+        color = (scene.background + 1 + _below(7, generator)) % 8
+        wrong = [Scene(_below(len(SHAPES), generator), color, scene.background) for _ in range(2)]
+    else:
+        other = (scene.shape + 1 + _below(len(SHAPES) - 1, generator)) % len(SHAPES)
+        wrong = [
+            Scene(scene.shape, scene.background, scene.color),
+            Scene(other, scene.color, scene.background),
+        ]
+    first, second = (
+        Caption(_fill(FULL[_below(len(FULL), generator)], s), (s.shape, s.color, s.background, ANY))
+        for s in wrong
+    )
+    return first, second
+
+
+def matches(scenes_drawn: list[Scene], captions: list[Caption]) -> Tensor:
+    """Whether each caption holds for each scene: (n_scenes, n_captions) bool."""
+    drawn = torch.tensor([(s.shape, s.color, s.background) for s in scenes_drawn])[:, None]
+    facts = torch.tensor([c.facts for c in captions])[None]
+    is_empty = torch.tensor([c.is_empty for c in captions])[None]
+    holds = ((facts[..., :3] == ANY) | (facts[..., :3] == drawn)).all(-1)
+    anywhere = facts[..., 3]
+    holds &= (anywhere == ANY) | (anywhere == drawn[..., 1]) | (anywhere == drawn[..., 2])
+    return holds & (~is_empty | (drawn[..., 0] == ANY))
+
+
+def draw(scenes_drawn: list[Scene], generator: torch.Generator, size: int = SIZE) -> tuple[Tensor, Tensor]:
+    """Drawings and the shares of each pixel that the shape covers.
+
+    Position, size, rotation, colours and noise vary.
+
+    Shapes: (n, 3, size, size) float32 in [0, 1], (n, size, size) float32 in [0, 1].
+    """
+    n = len(scenes_drawn)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(n, 1, 1, generator=generator)
+
+    radius, angle = uniform(0.58, 0.8), uniform(-0.3, 0.3)
+    grid = (torch.arange(size) + 0.5) / size * 2 - 1
+    x, y = grid[None, None, :] - uniform(-0.15, 0.15), grid[None, :, None] - uniform(-0.15, 0.15)
+    x, y = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
+    x, y = x / radius, y / radius
+    distances = torch.stack([_circle(x, y), _square(x, y), _triangle(x, y), _star(x, y), _cross(x, y)])
+    kinds = torch.tensor([scene.shape for scene in scenes_drawn])
+    distance = distances[kinds.clamp(min=0), torch.arange(n)] * radius * size / 2
+    cover = (0.5 - distance).clamp(0, 1) * (kinds != ANY)[:, None, None]
+    palette = torch.tensor(list(COLORS.values()))
+    jitter = 0.06 * (2 * torch.rand(2, n, 3, generator=generator) - 1)
+    front = palette[[scene.color for scene in scenes_drawn]] + jitter[0]
+    back = palette[[scene.background for scene in scenes_drawn]] + jitter[1]
+    images = back[:, :, None, None] * (1 - cover[:, None]) + front[:, :, None, None] * cover[:, None]
+    images = images + 0.01 * torch.randn(images.shape, generator=generator)
+    return images.clamp(0, 1), cover
+
+
+def sample(
+    n: int, generator: torch.Generator, *, empty: float = 0.08, with_held_out: bool = True
+) -> list[Scene]:
+    """Random scenes, a share of them empty."""
+    found: list[Scene] = []
+    while len(found) < n:
+        color, background = _below(8, generator), _below(8, generator)
+        scene = Scene(_below(len(SHAPES), generator), color, background)
+        if torch.rand((), generator=generator) < empty:
+            found.append(Scene(ANY, ANY, background))
+        elif color != background and (with_held_out or not held_out(scene)):
+            found.append(scene)
+    return found
+
+
+def words() -> list[str]:
+    """The words of all captions, sorted."""
+    texts = " ".join((*FULL, *PARTIAL, *EMPTY))
+    names = {*COLORS, *SHAPES, *(word for others in SYNONYMS.values() for word in others)}
+    return sorted({*re.findall(r"(?<!\{)\b[a-z]+\b(?!\})", texts), *names})
+
+
+def _below(n: int, generator: torch.Generator) -> int:
+    return int(torch.randint(n, (), generator=generator))
+
+
+def _circle(x: Tensor, y: Tensor) -> Tensor:
+    return (x * x + y * y).sqrt() - 0.92
+
+
+def _square(x: Tensor, y: Tensor) -> Tensor:
+    return torch.maximum(x.abs(), y.abs()) - 0.82
+
+
+def _triangle(x: Tensor, y: Tensor) -> Tensor:
+    """Equilateral, pointing up; the centre is a little below the middle of its height."""
+    y = y - 0.15
+    return torch.maximum(y, (math.sqrt(3) * x.abs() - y) / 2) - 0.58
+
+
+def _star(x: Tensor, y: Tensor) -> Tensor:
+    """Five points: the plane is folded onto half a point, whose edge is a line."""
+    outer, inner, fold = 1.15, 0.48, math.pi / 5
+    angle = (torch.remainder(torch.atan2(x, -y) + fold, 2 * fold) - fold).abs()
+    length = (x * x + y * y).sqrt()
+    px, py = length * angle.cos() - outer, length * angle.sin()
+    ex, ey = inner * math.cos(fold) - outer, inner * math.sin(fold)
+    return (px * ey - py * ex) / math.hypot(ex, ey)
+
+
+def _cross(x: Tensor, y: Tensor) -> Tensor:
+    x, y = x.abs(), y.abs()
+    return torch.minimum(torch.maximum(x - 1.0, y - 0.34), torch.maximum(x - 0.34, y - 1.0))

@@ -1,0 +1,73 @@
+"""The toy's files: a folder with the VQGAN in taming's layout, the CLIP, and a manifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
+
+from pile_tools import checked
+from pile_tools.errors import FormatError, first_line
+from vqgan_clip.toy.clip import ToyClip
+from vqgan_clip.vqgan import VqganConfig
+
+#: The weights in this package.
+FOLDER = Path(__file__).parent / "weights"
+VQGAN_FILE, CONFIG_FILE, CLIP_FILE = "vqgan.safetensors", "vqgan.yaml", "clip.safetensors"
+
+
+def save_half(module: nn.Module, path: Path) -> None:
+    """Writes a module's tensors in float16, which halves the package."""
+    save_file({name: value.half().contiguous() for name, value in module.state_dict().items()}, path)
+
+
+def save_config(config: VqganConfig, path: Path) -> None:
+    """Writes a config as taming-transformers does."""
+    side, levels = config.resolution, ", ".join(map(str, config.ch_mult))
+    path.write_text(
+        "model:\n"
+        "  target: taming.models.vqgan.VQModel\n"
+        "  params:\n"
+        f"    embed_dim: {config.embed_dim}\n"
+        f"    n_embed: {config.n_embed}\n"
+        "    ddconfig:\n"
+        "      double_z: false\n"
+        f"      z_channels: {config.z_channels}\n"
+        f"      resolution: {side}\n"
+        "      in_channels: 3\n"
+        "      out_ch: 3\n"
+        f"      ch: {config.ch}\n"
+        f"      ch_mult: [{levels}]\n"
+        f"      num_res_blocks: {config.num_res_blocks}\n"
+        f"      attn_resolutions: [{', '.join(map(str, config.attn_resolutions))}]\n"
+        "      dropout: 0.0\n",
+        encoding="utf-8",
+    )
+
+
+def load_clip(path: Path) -> ToyClip:
+    """The CLIP of a file, in float32; its parameters take no gradient.
+
+    Raises:
+        FormatError: The file is damaged, or has the tensors of another model.
+        OSError: The file cannot be read.
+    """
+    data = checked.read_bytes(path)
+    try:
+        tensors = load(data)
+    except (SafetensorError, ValueError) as err:
+        raise FormatError(f"not a safetensors file: {first_line(err)} ({path})") from err
+    with torch.device("meta"):
+        clip = ToyClip()
+    expected = clip.state_dict()
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in expected.items()}:
+        raise FormatError(f"not a toy CLIP of this version of pile-tools: other tensors ({path})")
+    clip.load_state_dict({name: _single(value) for name, value in tensors.items()}, assign=True)
+    return clip.requires_grad_(False).eval()
+
+
+def _single(values: Tensor) -> Tensor:
+    return values.to(torch.float32)

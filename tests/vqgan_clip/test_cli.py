@@ -1,0 +1,217 @@
+"""The command vqgan-clip: pictures with settings, reruns, states, frames; one clear line for bad input."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pile_tools.cli import run
+from vqgan_clip.cli import group
+
+QUICK = ["--steps", "4", "--views", "2", "--threads", "1"]
+
+
+class Done:
+    """A finished command."""
+
+    def __init__(self, *words: str) -> None:
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            self.code = run(group, list(words))
+        self.out, self.err = out.getvalue(), err.getvalue()
+
+    @property
+    def error(self) -> str:
+        """The one line of an error."""
+        lines = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.err
+        return lines[0]
+
+
+def pixels(path: str) -> bytes:
+    with Image.open(path) as image:
+        return image.tobytes()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_picture_is_made_once(here: Path) -> None:
+    words = ["generate", "a red star", "-o", "a.png", *QUICK]
+    done = Done(*words)
+    assert done.code == 0, done.err
+    assert done.out.startswith("a.png: 32 x 32 pixels, 4 steps, loss ")
+    assert "MiB of memory at the peak" in done.err
+    before = (here / "a.png").read_bytes()
+    again = Done(*words)
+    assert (again.code, again.out) == (0, "a.png is finished already, nothing to do\n")
+    other = Done(*words, "--seed", "1")
+    assert (other.code, "--force replaces it" in other.error) == (1, True)
+    assert (here / "a.png").read_bytes() == before
+    forced = Done(*words, "--seed", "1", "--force")
+    assert forced.code == 0
+    assert (here / "a.png").read_bytes() != before
+
+
+def test_a_rerun_compares_pixels(here: Path) -> None:
+    assert Done("generate", "a red star", "-o", "a.png", *QUICK).code == 0
+    (here / "deep").mkdir()
+    edit = ["edit", "a.png", "a blue star", "-o", "deep/b.png", "--mask-text", "a red star", *QUICK]
+    assert Done(*edit).code == 0
+    done = Done("rerun", "deep/b.png", "-o", "c.png")
+    assert (done.code, done.out) == (0, "deep/b.png: made again with equal pixels\n")
+    assert pixels("c.png") == pixels("deep/b.png")
+    assert json.loads(Done("rerun", "deep/b.png", "--json").out)["is_equal"] is True
+
+
+def test_a_rerun_says_that_pixels_or_inputs_changed(here: Path) -> None:
+    assert Done("generate", "a red star", "-o", "a.png", *QUICK).code == 0
+    assert Done("edit", "a.png", "a blue star", "-o", "b.png", *QUICK).code == 0
+    assert Done("generate", "a star", "-o", "a.png", *QUICK, "--force").code == 0
+    done = Done("rerun", "b.png")
+    assert (done.code, "other files than those that the picture was made from: images" in done.error) == (
+        1,
+        True,
+    )
+    from vqgan_clip import metadata
+
+    image, record = metadata.read(Path("a.png"))
+    image.putpixel((3, 3), (1, 2, 3))
+    metadata.write(Path("c.png"), image, record, force=False)
+    done = Done("rerun", "c.png")
+    assert (done.code, "made again with other pixels" in done.error) == (1, True)
+    assert "the pixels were changed after the picture was made" in Done("show", "c.png").out
+
+
+def test_show_prints_the_settings(here: Path) -> None:
+    assert Done("generate", "a red star | blue:-0.5", "-o", "a.png", "--seed", "7", *QUICK).code == 0
+    shown = Done("show", "a.png").out.splitlines()
+    for line in ("prompts: a red star | blue:-0.5", "seed: 7", "steps: 4", "weights: toy", "threads: 1"):
+        assert line in shown
+    assert [line for line in shown if line.startswith("sha256 ")]
+    found = json.loads(Done("show", "a.png", "--json").out)
+    assert (found["recipe"]["seed"], found["n_steps"], found["is_unchanged"]) == (7, 4, True)
+
+
+def test_a_state_continues_bit_identically(here: Path) -> None:
+    words = ["generate", "a red star", "--views", "2", "--threads", "1", "--state", "s", "--every", "2"]
+    assert Done(*words, "-o", "half.png", "--steps", "3").code == 0
+    assert Done(*words, "-o", "rest.png", "--steps", "6").code == 0
+    assert Done(*words[:-4], "-o", "whole.png", "--steps", "6").code == 0
+    assert pixels("rest.png") == pixels("whole.png")
+    other = Done(*words, "-o", "b.png", "--seed", "1")
+    assert (other.code, "the state of a run with other settings" in other.error) == (1, True)
+    Path("s").write_bytes(b"text")
+    damaged = Done(*words, "-o", "c.png")
+    assert (damaged.code, "not a state of vqgan-clip" in damaged.error) == (1, True)
+
+
+def test_frames_and_sheets(here: Path) -> None:
+    words = ["generate", "a red star", "-o", "a.png", *QUICK, "--every", "2"]
+    done = Done(*words, "--frames", "f", "--contact-sheet", "sheet.png", "--preview", "now.png")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in Path("f").iterdir()) == ["step-000002.png", "step-000004.png"]
+    last = pixels("f/step-000004.png")
+    assert last == pixels("a.png") == pixels("now.png")
+    with Image.open("sheet.png") as sheet:
+        assert sheet.width > 2 * 128
+    again = Done("generate", "a star", "-o", "b.png", *QUICK, "--frames", "f")
+    assert (again.code, "has frames of another run" in again.error) == (1, True)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="ffmpeg is not installed")
+def test_a_video(here: Path) -> None:
+    words = ["generate", "a red star", "-o", "a.png", "--size", "36x32", *QUICK, "--every", "1"]
+    done = Done(*words, "--frames", "f", "--video", "a.mp4")
+    assert done.code == 0, done.err
+    assert b"ftyp" in Path("a.mp4").read_bytes()[:32]
+
+
+def test_without_ffmpeg_nothing_is_begun(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.fspath(here))
+    done = Done("generate", "a star", "-o", "a.png", *QUICK, "--frames", "f", "--video", "a.mp4")
+    assert (done.code, "needs ffmpeg, which is not installed" in done.error) == (1, True)
+    assert list(here.iterdir()) == []
+
+
+def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vqgan_clip import memory
+
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 128 << 20)
+    words = ["generate", "a star", "-o", "a.png", "--steps", "1", "--views", "512", "--chunk", "512"]
+    done = Done(*words)
+    assert (done.code, "with 512 views at once" in done.error, " fits" in done.error) == (1, True, True)
+    fitting = re.search(r"a chunk of ([0-9]+) fits", done.error)
+    assert fitting
+    assert Done(*words[:-1], fitting[1]).code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["generate", "", "-o", "x.png"], 2, "an empty prompt"),
+        (["generate", "a | ", "-o", "x.png"], 2, "an empty prompt"),
+        (["generate", "red " * 17, "-o", "x.png"], 2, "17 words, the toy CLIP takes 16"),
+        (["generate", "star", "-o", "x.png", "--size", "big"], 2, "--size must be a number"),
+        (["generate", "star", "-o", "x.png", "--size", "33"], 2, "width must be a multiple of 4"),
+        (["generate", "star", "-o", "x.png", "--start", "none.png"], 1, "No such file"),
+        (["generate", "star", "-o", "x.png", "--start", "text"], 1, "not an image"),
+        (["generate", "star", "-o", "x.png", "--weights", "none", "--clip", "toy"], 1, "No such file"),
+        (["generate", "star", "-o", "x.png", "--video", "x.mp4"], 2, "--video needs --frames"),
+        (["generate", "star", "-o", "x.png", "--image-prompt", "none.png"], 1, "No such file"),
+        (["generate", "star", "-o", "x.png", "--augment", "blur"], 2, "no augmentation 'blur'"),
+        (["generate", "star", "-o", "x.png", "--sha256", "0" * 64], 1, "SHA-256 is "),
+        (["generate", "star", "-o", "x.png", "--device", "none"], 2, "no device 'none' here"),
+        (["generate", "star", "-o", "x.png", "--device", "cuda:99"], 2, "no device 'cuda:99' here"),
+        (["edit", "none.png", "star", "-o", "x.png"], 1, "No such file"),
+        (["edit", "text", "star", "-o", "x.png"], 1, "not an image"),
+        (["edit", "red.png", "star", "-o", "x.png", "--mask", "small.png"], 2, "the mask is 8 x 8"),
+        (["edit", "red.png", "star", "-o", "x.png", "--mask", "text"], 1, "not an image"),
+        (["edit", "red.png", "star", "-o", "red.png"], 1, "not of vqgan-clip"),
+        (["show", "red.png"], 1, "no settings of vqgan-clip"),
+        (["rerun", "text"], 1, "not a PNG"),
+        (["generate", "star", "-o", "text"], 1, "not of vqgan-clip"),
+    ],
+)
+def test_bad_input_is_one_line(here: Path, words: list[str], code: int, message: str) -> None:
+    (here / "text").write_text("text")
+    Image.new("RGB", (32, 32), "red").save("red.png")
+    Image.new("L", (8, 8), 255).save("small.png")
+    done = Done(*words, *(["--steps", "1"] if words[0] in ("generate", "edit") else []))
+    assert (done.code, message in done.error) == (code, True), done.err
+    assert not (here / "x.png").exists()
+
+
+def test_json_is_one_document(here: Path) -> None:
+    done = Done("generate", "a star", "-o", "a.png", *QUICK, "--json")
+    found = json.loads(done.out)
+    assert (found["path"], found["is_new"], found["width"], found["n_steps"]) == ("a.png", True, 32, 4)
+    assert json.loads(Done("generate", "a star", "-o", "a.png", *QUICK, "--json").out)["is_new"] is False
+
+
+def test_quiet_prints_nothing(here: Path) -> None:
+    done = Done("generate", "a star", "-o", "a.png", *QUICK, "--quiet")
+    assert (done.code, done.out, done.err) == (0, "", "")
+
+
+def test_without_pillow_the_help_works(cli: object) -> None:
+    program = (
+        "import sys; sys.modules['PIL'] = sys.modules['torch'] = None\n"
+        "from vqgan_clip.cli import main\nsys.argv = ['vqgan-clip', 'generate', '--help']\nmain()"
+    )
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Make a picture" in done.stdout) == (0, True), done.stderr

@@ -1,0 +1,172 @@
+"""The toy: drawings match their captions; its CLIP binds colours; judges find what prompts name."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tests.vqgan_clip import judged
+from tests.vqgan_clip.judges import Verdict, palette
+
+from pile_tools import config, files, manifest
+from pile_tools.errors import ConfigError, FormatError
+from vqgan_clip.config import ToyConfig
+from vqgan_clip.guidance import spherical_distance
+from vqgan_clip.models import Models, load_models
+from vqgan_clip.toy import job, shapes, stored, train
+from vqgan_clip.toy.shapes import ANY, Scene
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models()
+
+
+def test_the_weights_are_those_of_the_manifest() -> None:
+    made = manifest.read(stored.FOLDER / manifest.MANIFEST_FILE)
+    assert made.settings == config.settings(ToyConfig())
+    for entry in made.outputs:
+        path = manifest.output_path(made, entry)
+        assert (path.stat().st_size, files.sha256(path)) == (entry["bytes"], entry["sha256"])
+    assert sum(entry["bytes"] for entry in made.outputs) < 1_300_000
+
+
+def test_the_number_of_scenes() -> None:
+    scenes = shapes.scenes()
+    assert len(set(scenes)) == 5 * 8 * 7
+    assert 20 < sum(map(shapes.held_out, scenes)) < 36
+
+
+def test_captions_match_their_scene_and_only_such() -> None:
+    random = generator()
+    scenes = shapes.sample(300, random)
+    captions = [shapes.caption(scene, random) for scene in scenes]
+    found = shapes.matches(scenes, captions)
+    assert found.diagonal().all()
+    for i, scene in enumerate(scenes):
+        for j, caption in enumerate(captions):
+            words = set(caption.text.replace(",", "").split())
+            # The words of other shapes and colours rule a scene out.
+            named_colors = words & set(shapes.COLORS)
+            shown = {shapes.COLOR_NAMES[scene.background]}
+            shown |= {shapes.COLOR_NAMES[scene.color]} if scene.shape != ANY else set()
+            if named_colors - shown:
+                assert not found[i, j], (scene, caption)
+
+
+def test_near_misses_do_not_match() -> None:
+    random = generator()
+    scenes = shapes.sample(100, random)
+    for scene in scenes:
+        misses = list(shapes.near_misses(scene, random))
+        assert not shapes.matches([scene], misses).any(), (scene, misses)
+
+
+def test_drawings_have_their_colours() -> None:
+    random = generator()
+    scenes = shapes.sample(200, random, empty=0.0)
+    images, cover = shapes.draw(scenes, random)
+    assert images.shape == (200, 3, 32, 32)
+    found = palette(images)
+    expected = torch.tensor([(scene.color, scene.background) for scene in scenes])
+    assert (found == expected).all(1).float().mean() > 0.99
+    assert cover.mean((1, 2)).min() > 0.08
+    assert cover.mean((1, 2)).max() < 0.5
+
+
+def test_the_judge_judges_drawings_and_their_reconstructions(models: Models) -> None:
+    random = generator(1)
+    scenes = shapes.sample(200, random, empty=0.0)
+    images, _ = shapes.draw(scenes, random)
+    for shown in (images, train.decoded(models.vqgan, images)):
+        assert min(vars(Verdict.of(shown, scenes)).values()) > 0.95
+
+
+def test_the_clip_tells_near_misses(models: Models) -> None:
+    """Captions with swapped colours or another shape are farther from most drawings than their own."""
+    random = generator(2)
+    scenes = shapes.sample(300, random, empty=0.0)
+    images, _ = shapes.draw(scenes, random)
+    clip = models.clips[0]
+    vectors = clip.encode_images(images)
+
+    def distances(others: list[Scene]) -> torch.Tensor:
+        return spherical_distance(vectors, clip.encode_texts([scene.caption for scene in others]))
+
+    right = distances(scenes)
+    swapped = [replace(s, color=s.background, background=s.color) for s in scenes]
+    reshaped = [replace(s, shape=(s.shape + 1) % 5) for s in scenes]
+    assert (right < distances(swapped)).float().mean() > 0.9
+    assert (right < distances(reshaped)).float().mean() > 0.8
+
+
+@pytest.mark.slow
+def test_judges_find_what_prompts_name(models: Models) -> None:
+    """A sample of the pairs of the benches, with a margin for its size."""
+    verdict = judged.judged(16, models)
+    assert verdict.color >= 0.75
+    assert verdict.background >= 0.75
+    assert verdict.palette >= 0.5
+    assert verdict.shape > 0.3
+    random = judged.judged(16, models, replace(judged.CONFIG, steps=0), start="codes")
+    assert max(random.color, random.background, random.palette) <= 0.4
+
+
+@pytest.mark.slow
+def test_edits_reach_the_colour_and_keep_the_rest(models: Models) -> None:
+    free, masked = (judged.edited(8, models, with_mask=with_mask) for with_mask in (False, True))
+    pulled = judged.edited(8, models, pull=judged.PULL)
+    assert min(free.reached, masked.reached, pulled.reached) >= 0.75
+    assert masked.n_other == 0
+    assert pulled.outside <= free.outside / 2
+
+
+@pytest.mark.slow
+def test_a_negative_prompt_lowers_what_it_names(models: Models) -> None:
+    before, after = judged.repelled(6, models)
+    assert after < before - 0.05
+
+
+def test_masks_found_by_text_cover_the_shape(models: Models) -> None:
+    assert judged.overlap(10, models) >= 0.5
+
+
+def test_training_is_repeatable(tmp_path: Path) -> None:
+    quick = ToyConfig(vqgan_steps=2, clip_steps=2, adversarial_steps=2)
+    for name in ("a", "b"):
+        made, is_new = job.run(tmp_path / name, quick)
+        assert is_new
+        assert made.summary["n_bytes"] > 1_000_000
+    for name in (stored.VQGAN_FILE, stored.CONFIG_FILE, stored.CLIP_FILE):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    assert job.run(tmp_path / "a", quick)[1] is False
+    load_models(tmp_path / "a" / stored.VQGAN_FILE, [tmp_path / "a" / stored.CLIP_FILE])
+    job.run(tmp_path / "c", replace(quick, seed=1))
+    assert (tmp_path / "a" / stored.CLIP_FILE).read_bytes() != (
+        tmp_path / "c" / stored.CLIP_FILE
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("values", [{"vqgan_steps": 0}, {"clip_steps": -1}, {"seed": -1}, {"seed": 2**63}])
+def test_training_settings_out_of_range_are_refused(values: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        ToyConfig(**values)
+
+
+def test_files_that_are_no_toy_clip_are_refused(tmp_path: Path) -> None:
+    tensors = load_file(stored.FOLDER / stored.CLIP_FILE)
+    save_file({**tensors, "more": torch.zeros(1)}, tmp_path / "more.safetensors")
+    (tmp_path / "cut.safetensors").write_bytes((stored.FOLDER / stored.CLIP_FILE).read_bytes()[:5000])
+    (tmp_path / "text.safetensors").write_text("text")
+    with pytest.raises(FormatError, match="not a toy CLIP of this version"):
+        stored.load_clip(tmp_path / "more.safetensors")
+    for name in ("cut", "text"):
+        with pytest.raises(FormatError, match="not a safetensors file"):
+            stored.load_clip(tmp_path / f"{name}.safetensors")
