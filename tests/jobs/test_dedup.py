@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
+import random
 import re
 import shutil
 from collections import defaultdict
@@ -20,8 +22,9 @@ from tests.conftest import Run
 
 import pile_tools
 from pile_tools import manifest
-from pile_tools.errors import ConfigError, OutputExistsError, PileError
-from pile_tools.jobs import dedup, rewriting
+from pile_tools.config import fingerprint
+from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError
+from pile_tools.jobs import dedup, dedup_passages, rewriting
 from pile_tools.jobs.dedup import DedupConfig, NearConfig
 from pile_tools.jobs.rewriting import CLUSTERS_FILE
 from pile_tools.present.dedup_page import differences
@@ -450,6 +453,39 @@ def test_pages_say_what_was_done_and_measured(cli: Run, tmp_path: Path) -> None:
     assert "verified similarity" not in shown
     assert "containment 0.9" in shown
     assert "Jaccard similarity Probability" in shown
+
+
+@pytest.mark.parametrize("job", ["near", "passages"])
+def test_a_damaged_table_is_named(cli: Run, tmp_path: Path, job: str) -> None:
+    text = " ".join(f"w{i}" for i in range(100))
+    write(tmp_path / "in/a.jsonl", [text, text + " end", text])
+    command = ["dedup", job, tmp_path / "in", "-o", tmp_path / "out", "--report", tmp_path / "r.html"]
+    assert cli(*command).returncode == 0
+    path = next((tmp_path / "out").glob("*.parquet"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:50] + bytes([whole[50] ^ 1]) + whole[51:])
+    done = cli(*command)
+    assert done.returncode == 1
+    assert f"is not the file that its manifest lists; make the output again ({path})" in done.stderr
+    # Whoever can write the table can write its manifest too.
+    read = dedup.largest_clusters if job == "near" else dedup_passages.longest_passages
+    manifest_path, generator = tmp_path / "out" / "manifest.json", random.Random(5)
+    values = json.loads(manifest_path.read_text())
+    (entry,) = (entry for entry in values["outputs"] if entry["path"] == path.name)
+    n_refused = 0
+    for _ in range(100):
+        data = bytearray(whole)
+        for _ in range(generator.randint(1, 8)):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        path.write_bytes(data)
+        entry["sha256"] = hashlib.sha256(data).hexdigest()
+        unsigned = {key: value for key, value in values.items() if key != "checksum"}
+        manifest_path.write_text(json.dumps(unsigned | {"checksum": fingerprint(unsigned)}))
+        try:
+            read(manifest.read(manifest_path), 5)
+        except FormatError as err:
+            n_refused += str(path) in str(err)
+    assert n_refused > 50
 
 
 def test_python_and_the_command_give_the_same(

@@ -746,11 +746,14 @@ class Cluster:
 
 
 def largest_clusters(made: Manifest, n: int) -> list[Cluster]:
-    """The `n` largest clusters of an output of `run`, the largest first."""
+    """The `n` largest clusters of an output of `run`, the largest first; raises as `reading_table`."""
     import pyarrow.parquet as pq
 
-    with (made.folder / CLUSTERS_FILE).open("rb") as file:
-        table = pq.read_table(file)
+    with rewriting.reading_table(made, CLUSTERS_FILE) as file:
+        return _largest_clusters(pq.read_table(file, use_threads=False), n)
+
+
+def _largest_clusters(table: Any, n: int) -> list[Cluster]:
     clusters, sizes = (table[name].to_numpy() for name in ("cluster", "cluster_size"))
     # The rows of a cluster follow each other.
     starts = np.flatnonzero(np.diff(clusters, prepend=-1))

@@ -191,13 +191,13 @@ class LongPassage:
 
 
 def longest_passages(made: Manifest, n: int) -> list[LongPassage]:
-    """The `n` longest passages of an output of `run`, the longest first."""
+    """The `n` longest passages of an output of `run`, the longest first; raises as `reading_table`."""
     import pyarrow.parquet as pq
 
     longest: list[tuple[int, int, LongPassage]] = []
     n_before = 0
-    with (made.folder / PASSAGES_FILE).open("rb") as file:
-        for batch in pq.ParquetFile(file).iter_batches():
+    with rewriting.reading_table(made, PASSAGES_FILE) as file:
+        for batch in pq.ParquetFile(file).iter_batches(use_threads=False):
             lengths = batch["end"].to_numpy() - batch["start"].to_numpy()
             for i in np.argsort(-lengths, kind="stable")[:n].tolist():
                 row = batch.slice(i, 1).to_pylist()[0]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pile_tools import _core, checked, manifest, scratch_folders
 from pile_tools.config import fingerprint
-from pile_tools.errors import ConfigError, FormatError
+from pile_tools.errors import ConfigError, FormatError, first_line
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream, refuse_output_within
 from pile_tools.read.texts import read_lines
@@ -232,6 +233,29 @@ def write_shards(
     for name in found:
         (new_shards / name).replace(folder / name)
     return found
+
+
+@contextlib.contextmanager
+def reading_table(made: Manifest, name: str) -> Iterator[IO[bytes]]:
+    """A context with an open table beside new shards, whose failures to be read name it.
+
+    Raises:
+        FormatError: It is not the file that the manifest lists, or not a table of ours.
+        OSError: It cannot be read.
+    """
+    import pyarrow as pa
+
+    path = made.folder / name
+    # pyarrow can abort the process on a damaged file.
+    if not any(entry["path"] == name and manifest.matches(path, entry) for entry in made.outputs):
+        raise FormatError(f"is not the file that its manifest lists; make the output again ({path})")
+    try:
+        with path.open("rb") as file:
+            yield file
+    except (pa.ArrowException, LookupError, TypeError, ValueError, OSError) as err:
+        if isinstance(err, OSError) and err.errno is not None:
+            raise
+        raise FormatError(f"not a table that pile-tools wrote: {first_line(err)} ({path})") from err
 
 
 def text_of(made: Manifest, name: str) -> str:
