@@ -9,7 +9,7 @@ import os
 import random
 import re
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -453,6 +453,27 @@ def test_pages_say_what_was_done_and_measured(cli: Run, tmp_path: Path) -> None:
     assert "verified similarity" not in shown
     assert "containment 0.9" in shown
     assert "Jaccard similarity Probability" in shown
+
+
+@pytest.mark.parametrize("n_rows", [7, 1 << 16])
+def test_the_largest_clusters_are_those_of_the_whole_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_rows: int
+) -> None:
+    """Which is read in batches that cut clusters in two."""
+    monkeypatch.setattr(dedup, "_BATCH_ROWS", n_rows)
+    generator = random.Random(3)
+    documents = [f"text {number}" for number in range(3000) for _ in range(generator.choice([1, 2, 2, 5]))]
+    documents += ["copied"] * 2000
+    write(tmp_path / "in/a.jsonl", documents)
+    made = run(tmp_path / "in", tmp_path / "out", DedupConfig())
+    sizes = Counter(documents)
+    found = dedup.largest_clusters(made, 20)
+    first = {text: documents.index(text) for text, size in sizes.items() if size > 1}
+    expected = sorted(first, key=lambda text: (-sizes[text], first[text]))[:20]
+    assert [of.name.rpartition(":")[2] for of in found] == [str(first[text]) for text in expected]
+    assert [of.size for of in found] == [sizes[text] for text in expected]
+    assert [(of.n_removed, of.n_kept) for of in found] == [(sizes[text] - 1, 1) for text in expected]
+    assert dedup.largest_clusters(run(tmp_path / "out", tmp_path / "none", DedupConfig()), 5) == []
 
 
 @pytest.mark.parametrize("job", ["near", "passages"])

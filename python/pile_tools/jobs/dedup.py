@@ -13,6 +13,7 @@ import functools
 import os
 import re
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +50,9 @@ from pile_tools.types import (
     Sketching,
     StoredSignatures,
 )
+
+#: Rows of the table of clusters that are read at a time.
+_BATCH_ROWS = 1 << 16
 
 #: What became of a member of a cluster, and how its kept copy was found, by the core's numbers.
 DECISIONS = ("kept", "removed", "left alone")
@@ -750,33 +754,61 @@ def largest_clusters(made: Manifest, n: int) -> list[Cluster]:
     import pyarrow.parquet as pq
 
     with rewriting.reading_table(made, CLUSTERS_FILE) as file:
-        return _largest_clusters(pq.read_table(file, use_threads=False), n)
+        table = pq.ParquetFile(file)
+        largest: list[tuple[int, int]] = []
+        n_before, last = 0, -1
+        # In batches: the table may have a row for each document.
+        for batch in table.iter_batches(_BATCH_ROWS, columns=["cluster", "cluster_size"], use_threads=False):
+            clusters, sizes = (batch[name].to_numpy() for name in ("cluster", "cluster_size"))
+            if not len(batch):
+                continue
+            # The rows of a cluster follow each other.
+            starts = np.flatnonzero(np.diff(clusters, prepend=last))
+            starts = starts[np.argsort(-sizes[starts], kind="stable")][:n]
+            largest += zip((-sizes[starts]).tolist(), (n_before + starts).tolist(), strict=True)
+            largest = sorted(largest)[:n]
+            n_before, last = n_before + len(clusters), clusters[-1]
+        found = {start: _ClusterRows(-size) for size, start in largest}
+        n_before = 0
+        for batch in table.iter_batches(_BATCH_ROWS, use_threads=False):
+            for start, rows in found.items():
+                first, end = max(start - n_before, 0), min(start + rows.size - n_before, len(batch))
+                if first < end:
+                    rows.add(batch.slice(first, end - first))
+            n_before += len(batch)
+        return [rows.cluster() for rows in found.values()]
 
 
-def _largest_clusters(table: Any, n: int) -> list[Cluster]:
-    clusters, sizes = (table[name].to_numpy() for name in ("cluster", "cluster_size"))
-    # The rows of a cluster follow each other.
-    starts = np.flatnonzero(np.diff(clusters, prepend=-1))
-    chosen = starts[np.argsort(-sizes[starts], kind="stable")][:n]
-    found = []
-    for start in chosen.tolist():
-        rows = table.slice(start, int(sizes[start])).to_pylist()
-        decisions = [row["decision"] for row in rows]
-        removed = min(
-            (row for row in rows if row["decision"] == "removed"),
-            key=lambda row: row["similarity"],
-            default=None,
+class _ClusterRows:
+    """What is shown of a cluster, from its rows."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._decisions: Counter[str] = Counter()
+        self._first: dict[str, Any] | None = None
+        self._removed: dict[str, Any] | None = None
+
+    def add(self, rows: Any) -> None:
+        """Adds rows of the table, a record batch."""
+        for row in rows.to_pylist():
+            self._first = self._first or row
+            self._decisions[row["decision"]] += 1
+            is_removed = row["decision"] == "removed"
+            if is_removed and (self._removed is None or row["similarity"] < self._removed["similarity"]):
+                self._removed = row
+
+    def cluster(self) -> Cluster:
+        """The cluster, once all rows are added."""
+        first, removed, kept = self._first or {}, None, None
+        if of := self._removed:
+            removed, kept = f"{of['shard']}:{of['record']}", f"{of['kept_shard']}:{of['kept_record']}"
+        return Cluster(
+            name=f"{first['shard']}:{first['record']}",
+            size=self.size,
+            n_removed=self._decisions["removed"],
+            n_kept=self._decisions["kept"],
+            n_left_alone=self._decisions["left alone"],
+            removed=removed,
+            kept=kept,
+            similarity=self._removed["similarity"] if self._removed else 1.0,
         )
-        found.append(
-            Cluster(
-                name=f"{rows[0]['shard']}:{rows[0]['record']}",
-                size=len(rows),
-                n_removed=decisions.count("removed"),
-                n_kept=decisions.count("kept"),
-                n_left_alone=decisions.count("left alone"),
-                removed=removed and f"{removed['shard']}:{removed['record']}",
-                kept=removed and f"{removed['kept_shard']}:{removed['kept_record']}",
-                similarity=removed["similarity"] if removed else 1.0,
-            )
-        )
-    return found
