@@ -269,8 +269,8 @@ def write_file(
             entry = _synced_entry(temporary, path.name)
             is_forced = force or (files.is_regular(path) and is_ours(_first_bytes(path)))
             _refuse(path, {}, entry, force=is_forced, or_else=or_else)
+            _refuse_input_or_part(path, inputs)
             if is_forced:
-                _refuse_input_or_part(path, inputs)
                 temporary.replace(path)
             else:
                 rename_exclusively(temporary, path, entry, or_else)
@@ -299,12 +299,10 @@ def refuse_page(path: Path, inputs: Iterable[Path] = ()) -> None:
 
 
 def _refuse_input_or_part(path: Path, inputs: Iterable[Path]) -> None:
-    """Raises ConfigError for an existing file that is read here, or that a manifest beside it lists."""
-    if not path.is_file():
-        return
-    if _core.is_mapped(path) or files.identity(path) in map(files.identity, inputs):
+    """Raises ConfigError for a file that is read here, or that a manifest beside it lists, there or not."""
+    if path.is_file() and (_core.is_mapped(path) or files.identity(path) in map(files.identity, inputs)):
         raise ConfigError(f"is one of the inputs; give another output ({path})")
-    for beside in sorted(path.parent.iterdir()):
+    for beside in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
         is_manifest = beside.name in (MANIFEST_FILE, ORDER_FILE) or beside.name.endswith(MANIFEST_SUFFIX)
         found = _read_whole(beside) if is_manifest else None
         if found is not None and any(entry["path"] == path.name for entry in found.outputs):

@@ -99,6 +99,13 @@ def test_a_page_of_an_artifact_is_not_replaced(copied: World) -> None:
     assert done.code == 2, done
     assert "is a file of another output" in done.err
     assert files_of(copied.folder) == before
+    # Nor is another file put where it was.
+    (copied.folder / "report.html").unlink()
+    for line in ("mixture tokens --every 2 --plot", "batch tokens --step 0 --npy"):
+        done = copied.call("pile-tools", *line.split(), "report.html")
+        assert done.code == 2, done
+        assert "is a file of another output" in done.err
+    assert files_of(copied.folder).keys() == before.keys() - {"report.html"}
 
 
 @pytest.mark.parametrize(
