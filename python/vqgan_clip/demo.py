@@ -114,7 +114,7 @@ def run(
             record = metadata.Record(
                 shown.recipe, hashes_of(recipe, models), metadata.versions(), result.n_steps, digest
             )
-            metadata.write(scratch / shown.name, result.image, record, force=True)
+            (scratch / shown.name).write_bytes(metadata.png_bytes(result.image, record))
         (scratch / PAGE_FILE).write_text(_page(scratch), encoding="utf-8")
         listed = [
             {"path": shown.name, "prompts": shown.recipe.prompts, "about": shown.about} for shown in _PICTURES

@@ -67,17 +67,24 @@ def write(path: Path, image: Image.Image, record: Record, *, force: bool) -> Non
         OutputExistsError: Another file exists and `force` is off.
         OSError: The file cannot be written.
     """
-    info = PngInfo()
-    info.add_itxt(KEY, json.dumps(_values(record), ensure_ascii=False))
-    info.add_itxt("Description", record.recipe.prompts)
+    data = png_bytes(image, record)
     inputs = [path.parent / name for name in record.recipe.input_images]
     publish.write_file(
         path,
-        lambda temporary: image.save(temporary, format="PNG", pnginfo=info),
+        lambda temporary: temporary.write_bytes(data),
         force=force,
         or_else="--force replaces it, another output keeps both",
         inputs=inputs,
     )
+
+
+def png_bytes(image: Image.Image, record: Record) -> bytes:
+    """A picture with its record as the bytes of a PNG file."""
+    info, stream = PngInfo(), io.BytesIO()
+    info.add_itxt(KEY, json.dumps(_values(record), ensure_ascii=False))
+    info.add_itxt("Description", record.recipe.prompts)
+    image.save(stream, format="PNG", pnginfo=info)
+    return stream.getvalue()
 
 
 def read(path: Path) -> tuple[Image.Image, Record]:
