@@ -39,7 +39,7 @@ def test_files_that_are_not_as_listed_are_refused(tmp_path: Path) -> None:
         read_pictures(found)
     with pytest.raises(FormatError, match="not the PNG file"):
         read_pictures(open_pictures(made(tmp_path, b"<svg>")))
-    with pytest.raises(FormatError, match="no output 'b.png'"):
+    with pytest.raises(FormatError, match=r"no output 'b\.png'"):
         read_pictures(open_pictures(made(tmp_path, name="b.png")))
 
 
