@@ -12,6 +12,7 @@ needs neither a discriminator nor a perceptual loss.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -214,11 +215,25 @@ class Adversary:
         self._images = torch.zeros(_N_CHAINS, 3, shapes.SIZE, shapes.SIZE)
         self._renew(torch.ones(_N_CHAINS, dtype=torch.bool), clip)
 
-    def _initial(self, n: int) -> Tensor:
-        """Latents where chains begin: noise as for guidance, or, in one of three, a mixture of codes."""
-        noise = torch.cat([latents.noise(shapes.SIZE, shapes.SIZE, self._generator) for _ in range(n)])
-        is_mixed = torch.rand(n, 1, 1, 1, generator=self._generator) < 1 / 3
-        return torch.where(is_mixed, self._codes(n, 1.0), latents.encoded(self._vqgan, noise))
+    def _initial(self, scenes: list[shapes.Scene], captions: list[shapes.Caption]) -> Tensor:
+        """Latents where chains begin: noise as for guidance, mixtures of codes, and drawings of the scenes in
+        another colour, as for edits, if the captions do not match these.
+        """
+        n, generator = len(scenes), self._generator
+        noise = torch.cat([latents.noise(shapes.SIZE, shapes.SIZE, generator) for _ in range(n)])
+        others = torch.randint(1, len(shapes.COLORS), (n,), generator=generator).tolist()
+        recolored = [
+            dataclasses.replace(scene, color=(scene.color + other) % len(shapes.COLORS))
+            if scene.shape != shapes.ANY
+            else scene
+            for scene, other in zip(scenes, others, strict=True)
+        ]
+        drawn, _ = shapes.draw(recolored, generator)
+        kind = torch.randint(3, (n,), generator=generator)
+        kind = kind.masked_fill((kind == 2) & shapes.matches(recolored, captions).diagonal(), 0)
+        kind = kind[:, None, None, None]
+        encoded = latents.encoded(self._vqgan, torch.where(kind == 2, drawn, noise))
+        return torch.where(kind == 1, self._codes(n, 1.0), encoded)
 
     def _codes(self, n: int, most_drawn: float) -> Tensor:
         """Latents of random codes; in half of them up to `most_drawn` of the codes are those of a drawing."""
@@ -236,10 +251,10 @@ class Adversary:
         n = int(which.sum())
         if not n:
             return
-        self._latents[which] = self._initial(n)
-        self._mean[which], self._square[which] = 0, 0
         scenes = shapes.sample(n, self._generator, with_held_out=False)
         captions = [shapes.caption(scene, self._generator) for scene in scenes]
+        self._latents[which] = self._initial(scenes, captions)
+        self._mean[which], self._square[which] = 0, 0
         self._ids[which] = clip.tokens([caption.text for caption in captions])[0]
 
     def step(self, clip: ToyClip) -> None:
