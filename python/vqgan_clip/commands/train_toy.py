@@ -22,7 +22,7 @@ from vqgan_clip.config import ToyConfig
 @options.reports
 @options.force
 def command(output: Path, force: bool, as_json: bool, **settings: Any) -> None:
-    """Train the small VQGAN and CLIP of this package: on drawn shapes with captions, minutes on two cores.
+    """Train the small VQGAN and CLIP of this package: on drawn shapes with captions, in minutes.
 
     Writes vqgan.safetensors with its vqgan.yaml, clip.safetensors and a manifest. The package's own weights
     were made by this command with its defaults.

@@ -18,7 +18,7 @@ from vqgan_clip.toy import shapes
 PAD, UNKNOWN = 0, 1
 
 _CONTEXT = 16
-DIMENSIONS = 64
+_DIMENSIONS = 64
 _TEXT_WIDTH = 64
 _CHANNELS = (24, 48, 80, 96)
 
@@ -36,7 +36,7 @@ class ToyClip(nn.Module):
         for n_in, n_out in pairwise(_CHANNELS):
             layers += [nn.Conv2d(n_in, n_out, 4, stride=2, padding=1), nn.GroupNorm(8, n_out), nn.SiLU()]
         # The 4 x 4 positions are not averaged: where a colour is tells shape from background.
-        layers += [nn.Flatten(), nn.Linear(_CHANNELS[-1] * 16, DIMENSIONS)]
+        layers += [nn.Flatten(), nn.Linear(_CHANNELS[-1] * 16, _DIMENSIONS)]
         self.image_tower = nn.Sequential(*layers)
         self.word_vectors = nn.Embedding(len(self.words) + 2, _TEXT_WIDTH)
         self.positions = nn.Parameter(0.02 * torch.randn(_CONTEXT, _TEXT_WIDTH))
@@ -44,7 +44,7 @@ class ToyClip(nn.Module):
             _TEXT_WIDTH, 4, 2 * _TEXT_WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
         self.text_tower = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
-        self.text_output = nn.Linear(_TEXT_WIDTH, DIMENSIONS)
+        self.text_output = nn.Linear(_TEXT_WIDTH, _DIMENSIONS)
         #: Logit of a pair of vectors: exp(scale) * cosine + bias.
         self.scale = nn.Parameter(torch.tensor(2.3))
         self.bias = nn.Parameter(torch.tensor(-5.0))

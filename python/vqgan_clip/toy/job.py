@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -40,7 +41,7 @@ def run(
 
     def build(scratch: Path) -> Built:
         # Weights are initialized by torch's global generator, which stays as it was for the caller.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), _one_thread():
             torch.manual_seed(config.seed)
             n_done = 0
 
@@ -63,6 +64,17 @@ def run(
 
     request = Request("toy", configs.settings(config))
     return publish.make(Target.of(output / MANIFEST_FILE), request, build, force=force, names=names)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread of torch: more are slower with tensors this small, and change the sums."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _psnr(vqgan: Vqgan, seed: int) -> float:

@@ -124,14 +124,6 @@ def caption(scene: Scene, generator: torch.Generator) -> Caption:
     return Caption(text, facts, is_empty)  # type: ignore[arg-type]
 
 
-def full_caption(scene: Scene, generator: torch.Generator) -> Caption:
-    """A random caption that names all of a scene."""
-    if scene.shape == ANY:
-        return Caption(scene.caption, (ANY, ANY, scene.background, ANY), is_empty=True)
-    template = FULL[_below(len(FULL), generator)]
-    return Caption(_fill(template, scene), (scene.shape, scene.color, scene.background, ANY))
-
-
 def near_misses(scene: Scene, generator: torch.Generator) -> tuple[Caption, Caption]:
     """Full captions that are almost right: with the two colours swapped, and of another shape.
 
@@ -146,7 +138,11 @@ def near_misses(scene: Scene, generator: torch.Generator) -> tuple[Caption, Capt
             Scene(scene.shape, scene.background, scene.color),
             Scene(other, scene.color, scene.background),
         ]
-    return full_caption(wrong[0], generator), full_caption(wrong[1], generator)
+    first, second = (
+        Caption(_fill(FULL[_below(len(FULL), generator)], s), (s.shape, s.color, s.background, ANY))
+        for s in wrong
+    )
+    return first, second
 
 
 def matches(scenes_drawn: list[Scene], captions: list[Caption]) -> Tensor:

@@ -12,6 +12,7 @@ needs neither a discriminator nor a perceptual loss.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 
@@ -24,7 +25,7 @@ from vqgan_clip.config import ToyConfig
 from vqgan_clip.guidance import clamp_with_grad, spherical_distance
 from vqgan_clip.quantize import quantize
 from vqgan_clip.toy import shapes
-from vqgan_clip.toy.clip import DIMENSIONS, PAD, UNKNOWN, ToyClip
+from vqgan_clip.toy.clip import PAD, UNKNOWN, ToyClip
 from vqgan_clip.views import make_views, plan_views
 from vqgan_clip.vqgan import Vqgan, VqganConfig
 
@@ -48,9 +49,7 @@ _RESTART_CODES_EVERY = 25
 #: Share of drawings that the CLIP sees after the VQGAN's reconstruction: guidance shows it nothing else.
 _DECODED = 0.6
 _N_CHAINS, _CHAIN_STEPS, _N_MIXED = 32, 100, 16
-_CLIP_DECAY = 0.99
-#: Weight of the loss of shape, colour and background as classes.
-_FACTS_WEIGHT = 0.5
+_CLIP_DECAY = 0.995
 
 
 def train_vqgan(config: ToyConfig, on_step: OnStep) -> Vqgan:
@@ -100,21 +99,20 @@ def train_clip(vqgan: Vqgan, config: ToyConfig, on_step: OnStep) -> ToyClip:
     """
     generator = torch.Generator().manual_seed(config.seed + 1)
     torch.manual_seed(config.seed + 1)
-    clip, head = ToyClip(), FactsHead()
-    both = [*clip.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(both, lr=2e-3, betas=(0.9, 0.98), weight_decay=0.02)
+    clip = ToyClip()
+    optimizer = torch.optim.AdamW(clip.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.02)
     for step in range(config.clip_steps):
         _set_rate(optimizer, 2e-3, step, config.clip_steps)
-        loss = _matching_loss(clip, head, vqgan, 64, generator)
+        loss = _matching_loss(clip, vqgan, 64, generator)
         _descend(loss, optimizer, clip)
         on_step("CLIP", step + 1, config.clip_steps, loss.item())
     adversary = Adversary(vqgan, clip, generator)
     average = copy.deepcopy(clip)
-    optimizer = torch.optim.AdamW(both, lr=1e-3, betas=(0.5, 0.98), weight_decay=0.02)
+    optimizer = torch.optim.AdamW(clip.parameters(), lr=1e-3, betas=(0.5, 0.98), weight_decay=0.02)
     for step in range(config.adversarial_steps):
         _set_rate(optimizer, 1e-3, step, config.adversarial_steps, floor=0.2)
         adversary.step(clip)
-        loss = _matching_loss(clip, head, vqgan, 40, generator) + adversary.loss(clip)
+        loss = _matching_loss(clip, vqgan, 40, generator) + adversary.loss(clip)
         _descend(loss, optimizer, clip)
         with torch.no_grad():
             for old, new in zip(average.parameters(), clip.parameters(), strict=True):
@@ -139,12 +137,10 @@ def _set_rate(
         group["lr"] = rate * min(1.0, (step + 1) / 50) * cosine
 
 
-def _matching_loss(
-    clip: ToyClip, head: FactsHead, vqgan: Vqgan, n: int, generator: torch.Generator
-) -> Tensor:
+def _matching_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generator) -> Tensor:
     """The sigmoid loss of all pairs of `n` drawings and their captions (Zhai et al. 2023, arXiv:2303.15343).
 
-    Near misses and facts add losses of their own. A caption may match more than one drawing.
+    Matching pairs, other pairs and near misses count a third each. A caption may match more than one drawing.
     """
     scenes = shapes.sample(n, generator, with_held_out=False)
     captions = [shapes.caption(scene, generator) for scene in scenes]
@@ -155,50 +151,25 @@ def _matching_loss(
     logits = clip.logits(vectors, clip.encode_tokens(ids))
     is_match = shapes.matches(scenes, captions)
     matching = functional.softplus(-logits[is_match]).mean()
-    others = functional.softplus(logits[~is_match]).mean()
-    near = _near_miss_loss(clip, vectors, scenes, generator)
-    return matching + others + near + _FACTS_WEIGHT * head.loss(vectors, scenes)
+    return (
+        matching
+        + functional.softplus(logits[~is_match]).mean()
+        + _near_miss_loss(clip, vectors, scenes, generator)
+    )
 
 
 def _near_miss_loss(
     clip: ToyClip, vectors: Tensor, scenes: list[shapes.Scene], generator: torch.Generator
 ) -> Tensor:
-    """Cross-entropy of the right caption of each drawing among captions that are almost right.
+    """The loss of taking drawings for captions that are almost right.
 
     Such captions are rare among random ones, but without them the CLIP learns neither which of two colours is
     the background nor the shape.
     """
-    n = len(scenes)
-    captions = [shapes.full_caption(scene, generator) for scene in scenes]
-    captions += [miss for scene in scenes for miss in shapes.near_misses(scene, generator)]
-    texts = clip.encode_tokens(_with_unknown_words(clip, captions, generator))
-    logits = clip.logits(vectors, texts)
-    right, misses = logits[:, :n].diagonal(), logits[:, n:].view(n, n, 2)[range(n), range(n)]
-    candidates = torch.cat([right[:, None], misses], 1)
-    return functional.cross_entropy(candidates, torch.zeros(n, dtype=torch.int64))
-
-
-class FactsHead(nn.Module):
-    """Reads shape, colour and background from vectors of images; only for training.
-
-    Shape is learnt late from captions alone: both towers must find it at once. With this loss the image tower
-    finds it first.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sizes = (len(shapes.SHAPES), len(shapes.COLORS), len(shapes.COLORS))
-        self.linear = nn.Linear(DIMENSIONS, sum(self.sizes))
-
-    def loss(self, vectors: Tensor, scenes: list[shapes.Scene]) -> Tensor:
-        """Cross-entropies of the three facts. An empty drawing has the background alone."""
-        facts = torch.tensor([(s.shape, s.color, s.background) for s in scenes])
-        logits = self.linear(vectors).split(self.sizes, 1)
-        losses = [
-            functional.cross_entropy(found, facts[:, i], ignore_index=shapes.ANY)
-            for i, found in enumerate(logits)
-        ]
-        return torch.stack(losses).sum()
+    misses = [caption for scene in scenes for caption in shapes.near_misses(scene, generator)]
+    texts = clip.encode_tokens(_with_unknown_words(clip, misses, generator))
+    logits = clip.logits(vectors, texts).view(len(scenes), len(scenes), 2)
+    return functional.softplus(logits[range(len(scenes)), range(len(scenes))]).mean()
 
 
 def _with_unknown_words(clip: ToyClip, captions: list[shapes.Caption], generator: torch.Generator) -> Tensor:
@@ -244,11 +215,25 @@ class Adversary:
         self._images = torch.zeros(_N_CHAINS, 3, shapes.SIZE, shapes.SIZE)
         self._renew(torch.ones(_N_CHAINS, dtype=torch.bool), clip)
 
-    def _initial(self, n: int) -> Tensor:
-        """Latents where chains begin: noise as for guidance, or, in one of three, a mixture of codes."""
-        noise = torch.cat([latents.noise(shapes.SIZE, shapes.SIZE, self._generator) for _ in range(n)])
-        is_mixed = torch.rand(n, 1, 1, 1, generator=self._generator) < 1 / 3
-        return torch.where(is_mixed, self._codes(n, 1.0), latents.encoded(self._vqgan, noise))
+    def _initial(self, scenes: list[shapes.Scene], captions: list[shapes.Caption]) -> Tensor:
+        """Latents where chains begin: noise as for guidance, mixtures of codes, and drawings of the scenes in
+        another colour, as for edits, if the captions do not match these.
+        """
+        n, generator = len(scenes), self._generator
+        noise = torch.cat([latents.noise(shapes.SIZE, shapes.SIZE, generator) for _ in range(n)])
+        others = torch.randint(1, len(shapes.COLORS), (n,), generator=generator).tolist()
+        recolored = [
+            dataclasses.replace(scene, color=(scene.color + other) % len(shapes.COLORS))
+            if scene.shape != shapes.ANY
+            else scene
+            for scene, other in zip(scenes, others, strict=True)
+        ]
+        drawn, _ = shapes.draw(recolored, generator)
+        kind = torch.randint(3, (n,), generator=generator)
+        kind = kind.masked_fill((kind == 2) & shapes.matches(recolored, captions).diagonal(), 0)
+        kind = kind[:, None, None, None]
+        encoded = latents.encoded(self._vqgan, torch.where(kind == 2, drawn, noise))
+        return torch.where(kind == 1, self._codes(n, 1.0), encoded)
 
     def _codes(self, n: int, most_drawn: float) -> Tensor:
         """Latents of random codes; in half of them up to `most_drawn` of the codes are those of a drawing."""
@@ -266,10 +251,10 @@ class Adversary:
         n = int(which.sum())
         if not n:
             return
-        self._latents[which] = self._initial(n)
-        self._mean[which], self._square[which] = 0, 0
         scenes = shapes.sample(n, self._generator, with_held_out=False)
         captions = [shapes.caption(scene, self._generator) for scene in scenes]
+        self._latents[which] = self._initial(scenes, captions)
+        self._mean[which], self._square[which] = 0, 0
         self._ids[which] = clip.tokens([caption.text for caption in captions])[0]
 
     def step(self, clip: ToyClip) -> None:
