@@ -539,6 +539,14 @@ def test_only_what_can_be_inserted_is_listed_as_overwritten(order: Order) -> Non
                 act(order, [wrong])
 
 
+def test_changes_of_nothing_are_refused(order: Order) -> None:
+    with pytest.raises(ConfigError, match=r"no tokens to insert \(step 3, row 2\)"):
+        insert_tokens(order, [Insert(3, 2, 5, ())])
+    for steps in ((0, 0), (5, 3)):
+        with pytest.raises(ConfigError, match=f"no steps from {steps[0]} to {steps[1]}"):
+            replace_tokens(order, {" alpha": " beta"}, steps=steps)
+
+
 def test_words_replaced_in_rows_without_a_manifest_are_not_recorded(
     row_shards: Path, tokenizer: Path, tmp_path: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""Guidance: latents of a VQGAN descend until CLIP finds that the decoded picture matches the prompts.
+"""Guidance: optimizes latents of a VQGAN so that CLIP finds the decoded picture similar to the prompts.
 
 "VQGAN-CLIP: Open Domain Image Generation and Editing with Natural Language Guidance" (Crowson et al. 2022,
 arXiv:2204.08583). Neither network is trained. One step:
@@ -35,11 +35,11 @@ _OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "rmsprop": torch.optim.RMSprop,
 }
 
-#: Steps in which the pull towards the initial picture halves.
+#: Half-life of the pull towards the initial picture, in steps.
 _PULL_HALVES_IN = 50
-#: The loss that is compared with the best one is an average of about ten steps, as views are random.
+#: Decay of the moving average of the loss, over about ten steps. Losses are noisy because views are random.
 _SMOOTHING = 0.9
-#: Smallest decrease of the loss that counts as one.
+#: Minimum decrease of the averaged loss that counts as an improvement.
 _IMPROVEMENT = 1e-3
 
 
@@ -49,8 +49,8 @@ class Target:
 
     Attributes:
         vectors: CLIP's vectors of one prompt: (k, d).
-        weight: Factor of its loss; negative ones repel.
-        stop: Signed distance below which a view is not moved any further, see `prompt_loss`.
+        weight: Factor of its loss; a negative weight repels.
+        stop: Signed distance below which a view has no gradient, see `prompt_loss`.
     """
 
     vectors: Tensor
@@ -88,7 +88,7 @@ class StepLosses:
     Attributes:
         total: What is minimized.
         prompts: Weighted distance to each prompt, a mean over the CLIP models.
-        pull: Loss of the distance to the initial picture.
+        pull: Loss of the distance to the initial latents.
     """
 
     total: float
@@ -107,13 +107,13 @@ class _ClampWithGrad(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (values,) = ctx.saved_tensors
         (grad,) = grads
-        # A descent step moves against the gradient: it is cut only where it would leave the range further.
+        # A descent step moves against the gradient, so only gradients that lead further out become zero.
         is_outward = grad * (values - values.clamp(ctx.low, ctx.high)) < 0
         return grad.masked_fill(is_outward, 0), None, None
 
 
 def clamp_with_grad(values: Tensor, low: float, high: float) -> Tensor:
-    """`values.clamp(low, high)`, whose gradient is passed where it leads back into the range."""
+    """`values.clamp(low, high)`; the gradient is zero only where it leads further out of the range."""
     clamped: Tensor = _ClampWithGrad.apply(values, low, high)
     return clamped
 
@@ -124,7 +124,7 @@ def spherical_distance(first: Tensor, second: Tensor) -> Tensor:
     Shapes: (..., d), (..., d) -> (...), broadcast.
     """
     difference = functional.normalize(first, dim=-1) - functional.normalize(second, dim=-1)
-    # Rounding may make half the distance of opposite vectors more than 1, and at 1 the gradient is infinite.
+    # For opposite vectors, rounding may exceed 1, where `asin` is NaN; at 1 its gradient is infinite.
     half: Tensor = difference.norm(dim=-1).div(2).clamp(max=1 - 1e-6)
     return half.asin().square().mul(2)
 
@@ -132,7 +132,7 @@ def spherical_distance(first: Tensor, second: Tensor) -> Tensor:
 def prompt_loss(vectors: Tensor, target: Target) -> Tensor:
     """The weighted mean distance of views to a prompt, negative for a negative weight.
 
-    `stop` changes the gradient, not the value: views whose signed distance is below it have none.
+    `stop` changes the gradient, not the value: a view whose signed distance is below it has no gradient.
 
     Shapes: (n, d) -> ().
     """
@@ -146,12 +146,12 @@ class Guidance:
     """The state of a guided picture.
 
     Args:
-        vqgan: Neither it nor the CLIP models take gradients.
-        guides: CLIP models with the same prompts each; their losses are averaged.
-        latents: Where to begin: (1, d, h, w).
-        config: How to move.
-        generator: On the CPU; everything random comes from it.
-        region: What may change; None for all.
+        vqgan: The VQGAN. Its weights, and those of the CLIP models, must not require gradients.
+        guides: CLIP models, each with the same prompts; their losses are averaged.
+        latents: The initial latents: (1, d, h, w).
+        config: The settings.
+        generator: The source of all random numbers, on the CPU.
+        region: The part that may change; None for the whole picture.
         decode: From latents to pictures in [-1, 1]; by default the VQGAN's.
     """
 
@@ -182,9 +182,9 @@ class Guidance:
         self.n_steps = 0
 
     def step(self) -> StepLosses:
-        """Moves the latents once, and returns the losses before it."""
+        """Takes one step of the optimizer, and returns the losses of the latents before it."""
         picture = self._picture(self._latents)
-        # The views' gradients are added up here, so only one chunk of views is in memory.
+        # Accumulates the gradients of all views, so only one chunk of views is in memory at a time.
         seen = picture.detach().requires_grad_()
         by_prompt = self._view_losses(seen)
         self._optimizer.zero_grad()
@@ -213,7 +213,7 @@ class Guidance:
         return totals
 
     def _pull(self) -> Tensor:
-        """The squared distance to the initial latents, in variances of the codebook."""
+        """The mean squared distance to the initial latents, in variances of the codebook, times the pull."""
         if not self._config.pull:
             return torch.zeros(())
         strength = float(self._config.pull * 0.5 ** (self.n_steps / _PULL_HALVES_IN))
@@ -222,7 +222,7 @@ class Guidance:
     @torch.no_grad()
     def _move(self) -> None:
         self._optimizer.step()
-        # Beyond the codebook's range the nearest entry stays the same, so latents would drift away.
+        # Keeps latents within reach: far outside the codebook's range many steps change no code.
         torch.maximum(torch.minimum(self._latents, self._high), self._low, out=self._latents)
         if self._region is not None:
             self._latents.copy_(torch.where(self._region.latents, self._latents, self._initial))
@@ -237,12 +237,12 @@ class Guidance:
 
     @property
     def has_stalled(self) -> bool:
-        """Whether the loss has not decreased for `patience` steps."""
+        """Whether the averaged loss has not improved for `patience` steps; false if `patience` is 0."""
         return 0 < self._config.patience <= self.n_steps - self._best_step
 
     @torch.no_grad()
     def picture(self) -> Tensor:
-        """The picture now, of the latents or of their moving average: (1, 3, H, W) in [0, 1]."""
+        """The picture of the latents' moving average, which without `ema` is the latents: (1, 3, H, W)."""
         return self._picture(self._average)
 
     def _picture(self, latents: Tensor) -> Tensor:
@@ -250,11 +250,11 @@ class Guidance:
         picture = clamp_with_grad((self._decode(entries) + 1) / 2, 0, 1)
         if self._region is None:
             return picture
-        # The decoder lets frozen latents' pixels change near others: only inside the mask are they taken.
+        # The decoder also changes pixels of frozen latents near editable ones; the mask undoes this.
         return torch.where(self._region.pixels > 0, picture, self._region.picture)
 
     def state(self) -> dict[str, Tensor]:
-        """All that changes from step to step, as tensors: with `restore` the next steps are bit-identical."""
+        """The state as tensors. After `restore`, the next steps are bit-identical."""
         moments = self._optimizer.state_dict()["state"].get(0, {})
         numbers = [self._smoothed, self._best, float(self._best_step), float(self.n_steps)]
         return {
@@ -267,16 +267,21 @@ class Guidance:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continues from a `state`. Raises FormatError if it is of another picture or optimizer."""
-        known = {**self.state(), **self._optimizer_tensors()}
+        """Continues from a `state`. Raises FormatError if its tensors have other names, shapes or types."""
+        numbers = state.get("numbers", torch.zeros(0))
+        # Before the first step the optimizer has no tensors.
+        has_moved = len(numbers) > 0 and float(numbers[-1]) > 0
+        known = {**self.state(), **(self._optimizer_tensors() if has_moved else {})}
         for name, value in known.items():
             if name not in state or state[name].shape != value.shape or state[name].dtype != value.dtype:
                 raise FormatError(f"the saved state does not fit this picture and optimizer: {name}")
+        # Into tensors that are on their device: a file is read on the CPU, where the generator stays.
         with torch.no_grad():
             self._latents.copy_(state["latents"])
-        self._initial, self._average = state["initial"].clone(), state["average"].clone()
-        self._generator.set_state(state["generator"])
-        self._smoothed, self._best, best_step, n_steps = state["numbers"].tolist()
+            self._initial.copy_(state["initial"])
+            self._average.copy_(state["average"])
+        self._generator.set_state(state["generator"].cpu())
+        self._smoothed, self._best, best_step, n_steps = numbers.tolist()
         self._best_step, self.n_steps = int(best_step), int(n_steps)
         prefix = "optimizer."
         moments = {n.removeprefix(prefix): v.clone() for n, v in state.items() if n.startswith(prefix)}

@@ -1,8 +1,9 @@
-"""Views of the picture that a CLIP sees: random crops, warped, recoloured, partly erased and noisy.
+"""Random views of a picture for CLIP: cropped, warped, recoloured, partly erased and noisy.
 
-Seen once and straight, a picture can please CLIP by patterns that nobody sees; no such pattern survives many
-random views ("VQGAN-CLIP", Crowson et al. 2022, arXiv:2204.08583). Crop, affine map and perspective are one
-homography per view, so all views are one call of `grid_sample`. All colour changes are one affine map of RGB.
+Optimized through a single fixed view, a picture comes to match the prompt by imperceptible patterns. Random
+views make such patterns ineffective ("VQGAN-CLIP", Crowson et al. 2022, arXiv:2204.08583). Crop, flip, affine
+map and perspective are one homography per view, so one call of `grid_sample` makes all views. All colour
+changes are one affine map of RGB.
 
 All random numbers come from one generator on the CPU, so that a seed gives the same views on any device.
 """
@@ -19,15 +20,15 @@ from torch.nn import functional
 
 from vqgan_clip.config import AUGMENTATIONS
 
-#: Sides of crops, as shares of the picture's shorter side.
+#: Range of the side of a crop, as a share of the picture's shorter side.
 _CROP = (0.8, 1.0)
 #: Affine maps: largest rotation and shear in radians (15 and 5 degrees), and shift as a share of the view.
 _ROTATION, _SHEAR, _SHIFT = math.radians(15), math.radians(5), 0.05
-#: How far a corner of the view moves inwards, as a share of its side.
+#: Maximum inward shift of a corner of the view in each direction, as a share of the view's side.
 _PERSPECTIVE = 0.15
 #: Largest change of brightness, contrast and saturation, and of hue in radians.
 _COLOR, _HUE = 0.1, 0.1
-#: Shares of a view's area that are erased, and the largest ratio of the rectangle's sides.
+#: Range of the erased share of a view's area, and the largest ratio of the rectangle's sides.
 _ERASED, _ERASED_RATIO = (0.02, 0.12), 2.0
 #: Largest standard deviation of the noise.
 _NOISE = 0.1
@@ -39,7 +40,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class ViewPlan:
-    """What is random in `n` views, except their noise.
+    """The random parameters of `n` views; the noise itself is drawn by `make_views`.
 
     Attributes:
         homographies: From view to picture coordinates, both from -1 to 1: (n, 3, 3).
@@ -57,7 +58,7 @@ class ViewPlan:
         return len(self.noise)
 
     def part(self, start: int, end: int) -> ViewPlan:
-        """The plan of some of the views."""
+        """The plan of the views [start, end)."""
         inside = slice(start, end)
         return ViewPlan(
             self.homographies[inside], self.colors[inside], self.erased[inside], self.noise[inside]
@@ -70,9 +71,9 @@ def plan_views(
     generator: torch.Generator,
     aspect: float = 1.0,
 ) -> ViewPlan:
-    """Draws what is random in `n` views of a picture.
+    """Draws the random parameters of `n` views of a picture.
 
-    As many numbers are drawn for any choice of augmentations, so that one can be left out and all else stays.
+    Any choice of augmentations draws the same numbers, so leaving one out does not change the others.
 
     Args:
         n: Number of views.
@@ -95,18 +96,18 @@ def make_views(images: Tensor, plan: ViewPlan, size: int, generator: torch.Gener
     """The views of one picture, or one view of each of `n` pictures; differentiable.
 
     Args:
-        images: (1, 3, H, W) or (n, 3, H, W), in [0, 1]. Noise may leave the range.
-        plan: Of `n` views.
-        size: Side of a view, pixels.
-        generator: On the CPU, for the noise.
+        images: (1, 3, H, W) or (n, 3, H, W), in [0, 1].
+        plan: The plan of `n` views.
+        size: Side of a view in pixels.
+        generator: The source of the noise, on the CPU.
 
-    Shapes: -> (n, 3, size, size).
+    Shapes: -> (n, 3, size, size). Colour changes and noise may leave [0, 1].
     Cost: one `grid_sample` of n * size * size pixels. One picture is not copied for each of its views.
     """
     device = images.device
     views = _warp(_shrunk(images, size), plan.homographies.to(device), size)
     colors = plan.colors.to(device)
-    # A product of (3, 3) matrices with all pixels of a view.
+    # One batched matrix product with the pixels of each view as columns.
     views = torch.baddbmm(colors[:, :, 3:], colors[:, :, :3], views.flatten(2)).view_as(views)
     views = views.masked_fill(_is_erased(plan.erased.to(device), size), 0.5)
     noise = torch.randn(views.shape, generator=generator, dtype=views.dtype).to(device)
@@ -120,7 +121,7 @@ def chunks(plan: ViewPlan, n: int) -> Iterator[ViewPlan]:
 
 
 class _Draws:
-    """Uniform random numbers, one per view and call."""
+    """Draws uniform random numbers; each call draws one for each view."""
 
     def __init__(self, n: int, generator: torch.Generator) -> None:
         self.n, self._generator = n, generator
@@ -138,7 +139,7 @@ def _identity(n: int) -> Tensor:
 
 
 def _crop(draws: _Draws, aspect: float, is_on: bool) -> Tensor:
-    """Maps a view onto a square within the picture."""
+    """Maps from a view to a random square within the picture; identities if off."""
     side = draws.between(*_CROP)
     half_width, half_height = side / max(aspect, 1), side * min(aspect, 1)
     maps = _identity(draws.n)
@@ -168,7 +169,7 @@ def _affine(draws: _Draws, strength: float) -> Tensor:
 
 
 def _perspective(draws: _Draws, strength: float) -> Tensor:
-    """The homographies that move the corners of the view inwards, each by its own share."""
+    """Homographies that move each corner of a view inwards by random amounts in x and y."""
     corners = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
     inwards = torch.stack([draws.between(0, 2 * strength) for _ in range(8)], 1).view(-1, 4, 2)
     moved = corners * (1 - inwards * draws.chance()[:, None, None])
@@ -207,7 +208,7 @@ def _rotation_about_gray(angle: Tensor) -> Tensor:
 def _erased(draws: _Draws, is_on: bool) -> Tensor:
     area = draws.between(*_ERASED)
     ratio = draws.between(-math.log(_ERASED_RATIO), math.log(_ERASED_RATIO)).exp()
-    # Half sides, in coordinates in which a view's side is 2. Without erasing they are 0.
+    # Half sides, in coordinates in which a view's side is 2; 0 where nothing is erased.
     chosen = draws.chance() * is_on
     half_width, half_height = (area * ratio).sqrt() * chosen, (area / ratio).sqrt() * chosen
     x = draws.between(-1, 1) * (1 - half_width)
@@ -228,7 +229,7 @@ def _is_erased(boxes: Tensor, size: int) -> Tensor:
 
 
 def _shrunk(images: Tensor, size: int) -> Tensor:
-    """The images, averaged to at most twice the size of a view, as `grid_sample` reads four pixels only."""
+    """The images, averaged so that the shorter side is at most two views: `grid_sample` reads four pixels."""
     height, width = images.shape[-2:]
     factor = min(height, width) / (2 * size)
     if factor <= 1:
@@ -244,7 +245,7 @@ def _warp(images: Tensor, homographies: Tensor, size: int) -> Tensor:
     grid = (mapped[..., :2] / mapped[..., 2:]).view(n, size, size, 2)
     if len(images) > 1:
         return functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    # All views of one picture as one tall view: the gradient of the picture is added up in one buffer.
+    # Stacks the grids of all views into one tall grid: one gradient buffer, not one per view.
     tall = functional.grid_sample(
         images, grid.view(1, n * size, size, 2), padding_mode="border", align_corners=False
     )

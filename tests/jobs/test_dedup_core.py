@@ -285,12 +285,21 @@ def test_a_failure_of_who_runs_the_tasks_ends_the_job(
         ('{"bands":{"shard":-1}}', "no task"),
         ('{"bands":{"shard":1}}', "a task for shard 1, and there are 1"),
         ('{"pairs":{"band":25}}', "a task for band 25, and there are 25"),
+        ('{"verify":{"first":2}}', "a task from candidate 2, and there are 2"),
     ],
 )
 def test_what_is_no_task_of_the_job_is_an_error(
     planted: Path, tmp_path: Path, task: str, message: str
 ) -> None:
     shards, how = [planted / "docs.jsonl"], settings(tmp_path, near())
-    _core.find_duplicates(shards, how)
+
+    def run_tasks(tasks: list[tuple[str, str]]) -> None:
+        for _, task in tasks:
+            _core.run_dedup_task(shards, how, task)
+
+    _core.find_duplicates(shards, how, run_tasks=run_tasks)
+    # The folder of finished candidates is removed, as they are part of no later run.
+    (tmp_path / "sort").mkdir()
+    (tmp_path / "sort" / "candidates").write_bytes(bytes(16))
     with pytest.raises(ConfigError, match=message):
         _core.run_dedup_task(shards, how, task)

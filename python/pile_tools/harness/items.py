@@ -1,4 +1,4 @@
-"""What is searched of the documents of a task: their prompts, their answers and their choices."""
+"""Items of a task of lm-evaluation-harness: the prompt, answer and choices of each of its documents."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-#: The files that the process writes: the items, and what is known of them.
+#: The files that `pile_tools.harness.worker` writes: the items, and a description of the task.
 ITEMS_FILE, ABOUT_FILE = "items.jsonl", "about.json"
 
-#: Minimum distinct prompts whose shared words count as the template: a few prompts share words by chance.
+#: Minimum distinct prompts from which a template is inferred: fewer prompts may share words by chance.
 MIN_PROMPTS = 10
 
-#: Minimum characters of a text of a document that bounds the template: `A`, a label, is in `Answer:` too.
+#: Minimum characters of a document's text that ends the template: the label `A` also occurs in `Answer:`.
 _MIN_TEXT_CHARACTERS = 8
 
-#: General categories of Unicode that a word consists of: letters, numbers and marks.
+#: Initials of the Unicode general categories of word characters: letters, numbers and marks.
 _OF_WORDS = "LNM"
 
 
 def item_of(prompt: object, target: object, choices: Sequence[object] | None) -> dict[str, Any]:
-    """The item of a document, with the keys that `contamination.read_items` reads.
+    """Makes the item of a document, an object that `contamination.read_items` can read.
 
     Args:
-        prompt: The text before the answer; or the number of the choice that is this text, as in tasks
-            with several prompts and one continuation (WinoGrande).
-        target: The answer; the number of the right choice; or a list of right answers, of which the first
-            counts, as in the harness's own few-shot prompts. Another type has no text.
-        choices: The choices, None for a task without.
+        prompt: The text before the answer, or its index in `choices`, as in tasks whose choices are prompts
+            with one continuation (WinoGrande).
+        target: The answer, the index of the right choice, or a list of right answers. Of a list the first is
+            used, as in the harness's few-shot prompts. Values of other types give no answer.
+        choices: The choices; None for a task without choices.
 
     Returns:
-        `question`, `answer` and `choices`. Without a prompt the harness scores the answer alone, so the
-        answer is the `passage`.
+        `question`, `answer` and `choices`. If the prompt is blank, the answer is the `passage` instead: the
+        harness then scores the answer alone.
 
     Raises:
-        ValueError: The prompt is no text, or the number of no choice.
+        ValueError: The prompt is neither a text nor the index of a choice.
     """
     texts = [str(choice) for choice in choices or ()]
     if isinstance(prompt, numbers.Integral) and choices is not None:
@@ -53,7 +53,7 @@ def item_of(prompt: object, target: object, choices: Sequence[object] | None) ->
 
 
 def _answer(target: object, choices: Sequence[str]) -> str | None:
-    """The text of a target; None if it has none, as the answers of some test sets are not published."""
+    """The text of a target, or None: some test sets do not publish their answers."""
     if isinstance(target, (list, tuple)):
         return _answer(target[0], choices) if target else None
     if isinstance(target, numbers.Integral) and choices:
@@ -66,15 +66,15 @@ def without_template(
 ) -> tuple[list[dict[str, Any]], tuple[str, str]]:
     """Items without the words that the task puts before and after each question, and these words.
 
-    A benchmark is copied without the words that the harness adds. With them, no short question would reach
-    the threshold: of 10 words and one on each side, two n-grams of five would have such a word.
+    Corpora copy a benchmark without the words that the harness adds. With them, a short question would miss
+    the threshold: 10 words with one added on each side have five 8-grams, two of them with an added word.
 
     Args:
         items: The items, as `item_of` returns them.
         documents: The document of each.
 
     Returns:
-        The items in the same order, and the start and the end that all questions had, see `template_words`.
+        The items in the same order, and the removed start and end, see `template_words`.
     """
     asking = [number for number, item in enumerate(items) if "question" in item]
     start, end = template_words(
@@ -88,10 +88,10 @@ def without_template(
 
 
 def template_words(prompts: Sequence[str], documents: Sequence[object]) -> tuple[str, str]:
-    """The start and the end, in whole words, that all prompts share and that are not of their documents.
+    """The longest start and end, in whole words, that all prompts share and no document contributes.
 
-    Questions may begin with the same words themselves, so a text of a document in its prompt bounds both.
-    They do not overlap in any prompt. Both are empty if fewer than `MIN_PROMPTS` prompts differ.
+    Questions may share words too, so neither extends into text that a prompt takes from its document. They do
+    not overlap in any prompt. Both are empty if there are fewer than `MIN_PROMPTS` distinct prompts.
     """
     if len(set(prompts)) < MIN_PROMPTS:
         return "", ""
@@ -108,14 +108,14 @@ def template_words(prompts: Sequence[str], documents: Sequence[object]) -> tuple
 
 
 def _shared_start(texts: Sequence[str]) -> str:
-    # What the first and the last in sorted order share, all between them share.
+    # A prefix of both the first and the last text in sorted order is a prefix of every text between them.
     first, last = min(texts), max(texts)
     n_same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
     return first[: sum(1 for _ in n_same)]
 
 
 def _own_range(prompt: str, document: object) -> tuple[int, int]:
-    """The first and the end character of a prompt that are of its document; its length and 0 if none are."""
+    """Bounds of the text that a prompt takes from its document: start and end, or (length, 0) for none."""
     first, end = len(prompt), 0
     for text in _texts(document):
         if (found := prompt.find(text)) >= 0:

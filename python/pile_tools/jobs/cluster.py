@@ -1,7 +1,7 @@
 """Tasks on a Ray cluster.
 
-A task writes on storage that all machines share, and locks what it writes. What is finished is never made
-again: Ray retries a task whose worker or machine dies, and a run whose driver died continues with the rest.
+Tasks must write to storage that all machines share, lock what they write, and skip what is finished: Ray
+retries a task whose worker or machine dies, and a run whose driver died is started again with the same tasks.
 """
 
 from __future__ import annotations
@@ -34,15 +34,18 @@ class Task:
     """A part of a job.
 
     Attributes:
-        name: What it makes, for messages: "the worker of NAME died".
-        n_bytes: Compressed bytes that it reads.
-        work: Called by a worker with a function for its progress: the compressed bytes read, and the tokens
-            made. It must pickle. Relative paths are those of the driver.
+        name: Its output or input, for the message "the worker of NAME died".
+        n_bytes: Compressed bytes that it reads, for progress; 0 if the job counts them elsewhere.
+        work: Called by a worker with `report(n_bytes, n_tokens=0)`, which takes the compressed bytes read and
+            the tokens made so far. It must pickle.
+        is_relative: Whether it uses relative paths, which are those of the driver: a worker then needs the
+            driver's working directory.
     """
 
     name: str
     n_bytes: int
     work: Callable[[Callable[..., None]], Any]
+    is_relative: bool = False
 
 
 def run(tasks: Sequence[Task], *, threads: int, on_progress: OnTokens = None) -> list[Any]:
@@ -54,13 +57,13 @@ def run(tasks: Sequence[Task], *, threads: int, on_progress: OnTokens = None) ->
 
     Args:
         tasks: The tasks.
-        threads: CPUs that each requests from Ray. Ray waits without end for a machine that has as many; if
-            there is none at the start, a warning says so.
-        on_progress: Called with the compressed bytes read and the tokens made.
+        threads: CPUs that each task requests from Ray. Ray waits indefinitely for a machine with this many;
+            a warning says so if there is none at the start.
+        on_progress: Called with the compressed bytes read and the tokens made by all tasks.
 
     Raises:
-        PileError: No cluster is reached or started, or the worker of a task died in every attempt. Otherwise
-            the first error of a task, as its work raises it.
+        PileError: No cluster is reached or started, or the worker of a task died in every attempt.
+        Exception: The first exception that the work of a task raised.
     """
     with connected():
         _warn_of_small_machines(threads)
@@ -96,7 +99,7 @@ def connected() -> Iterator[None]:
 
 
 def _warn_of_small_machines(n_cpus: int) -> None:
-    """Warns if no machine has the CPUs of a task: the tasks then wait until the cluster gets one."""
+    """Warns if no machine has the CPUs that a task requests; the tasks then wait until one joins."""
     largest = max((node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]), default=0)
     if largest < n_cpus:
         warnings.warn(
@@ -126,14 +129,13 @@ class _Counter:
 @ray.remote(max_retries=3)  # type: ignore[untyped-decorator]
 def _run_task(folder: Path, number: int, task: Task, counter: Any) -> Any:
     """Runs a task. `folder` is the driver's working directory, to which paths may be relative."""
-    # A machine without the folder can run tasks whose paths are absolute.
-    with contextlib.suppress(OSError):
+    if task.is_relative:
         os.chdir(folder)
     last_report = 0.0
 
     def report(done: int, n_tokens: int = 0) -> None:
         nonlocal last_report
-        if done == task.n_bytes or time.monotonic() - last_report >= REPORT_SECONDS:
+        if done == task.n_bytes > 0 or time.monotonic() - last_report >= REPORT_SECONDS:
             last_report = time.monotonic()
             counter.update.remote(number, done, n_tokens)
 
@@ -171,7 +173,7 @@ def _result(ref: Any, task: Task) -> Any:
 
 
 def _stop(pending: list[Any]) -> None:
-    """Interrupts tasks, as Ctrl-C does. The next run resumes them."""
+    """Interrupts tasks, as Ctrl-C does, and waits for them. The next run runs them again."""
     for ref in pending:
         ray.cancel(ref)
     if pending:

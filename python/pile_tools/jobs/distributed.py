@@ -53,11 +53,13 @@ def make_parts(
     """
     parts = [Part(number, len(shards)) for number in range(1, len(shards) + 1)]
     make = functools.partial(_make_part, shards, prefix, config, threads, force)
+    is_relative = not all(path.is_absolute() for path in (*shards, prefix, config.tokenizer))
     tasks = [
         cluster.Task(
             f"part {part}",
             sum(path.stat().st_size for path in part.of(shards)),
             functools.partial(make, part),
+            is_relative,
         )
         for part in parts
     ]

@@ -1,4 +1,4 @@
-"""The parts of `dedup near` that take long, as tasks on a Ray cluster."""
+"""Runs the expensive parts of `dedup near` as tasks on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from pile_tools.types import Deduplication, OnProgress, SignaturesSummary, Sketc
 
 @contextlib.contextmanager
 def workers(threads: int) -> Iterator[Workers]:
-    """A context with workers of the cluster that `cluster.run` describes, connected to at their first use."""
+    """A context with workers on the cluster that `cluster.run` uses. The first task opens the connection."""
     with contextlib.ExitStack() as connection:
         yield Workers(threads, connection)
 
 
 class Workers:
-    """Does the tasks of `dedup.Workers` on a Ray cluster, to which `connection` stays open."""
+    """Implements `dedup.Workers` on a Ray cluster. `connection` holds the connection until it is closed."""
 
     def __init__(self, threads: int, connection: contextlib.ExitStack) -> None:
         self._threads, self._connection, self._is_connected = threads, connection, False
@@ -34,7 +34,7 @@ class Workers:
         records: RecordConfig,
         on_progress: OnProgress,
     ) -> list[SignaturesSummary]:
-        """Writes the signatures of each shard with its own settings."""
+        """Writes the signatures of each shard, by the `Sketching` at the same index."""
         tasks = [
             cluster.Task(
                 str(shard),
@@ -42,6 +42,7 @@ class Workers:
                 functools.partial(
                     _sketch, shard, dataclasses.replace(sketching, threads=self._threads), records
                 ),
+                not (shard.is_absolute() and Path(sketching.folder).is_absolute()),
             )
             for shard, sketching in zip(shards, sketchings, strict=True)
         ]
@@ -54,11 +55,15 @@ class Workers:
         records: RecordConfig,
         tasks: Sequence[tuple[str, str]],
     ) -> None:
-        """Runs tasks of `_core.find_duplicates`."""
+        """Runs tasks that `_core.find_duplicates` hands out: each is the name of its folder, and its JSON."""
         of_task = dataclasses.replace(how, threads=self._threads)
         work = functools.partial(_run_task, shards, of_task, records)
-        # The core counts the bytes when all shards are read.
-        self._run([cluster.Task(name, 0, functools.partial(work, name, task)) for name, task in tasks], None)
+        # No progress: `find_duplicates` adds the bytes of the second pass when all its tasks have finished.
+        is_relative = not all(path.is_absolute() for path in (*shards, Path(how.folder)))
+        made = [
+            cluster.Task(name, 0, functools.partial(work, name, task), is_relative) for name, task in tasks
+        ]
+        self._run(made, None)
 
     def _run(self, tasks: Sequence[cluster.Task], on_progress: OnProgress) -> list[SignaturesSummary]:
         if not self._is_connected:

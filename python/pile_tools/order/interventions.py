@@ -1,8 +1,8 @@
 """Interventions on an order: tokens replaced or inserted as samples are read, with nothing changed on disk.
 
-A run on an order with interventions and a run on its base differ in nothing else. Interventions can be saved:
-an `order.json` names the base order and is itself an order, so that a run on it is recorded like any other.
-The files call an intervention a view.
+A run on an order with interventions differs from a run on its base order in these tokens alone. Saved
+interventions are an order too: their `order.json` names the base order, and a run on it is recorded as usual.
+In saved files, an intervention is called a view.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ VIEW_FILE = "view.json"
 #: Samples read at a time to find what an intervention changes.
 _READ_SAMPLES = 1024
 
-#: Inserted texts by sample: offset and tokens of each.
+#: By index of a sample: the offset and the tokens of each text that is inserted into it.
 Inserts: TypeAlias = Mapping[int, Sequence[tuple[int, tuple[int, ...]]]]
 
 
@@ -88,13 +88,14 @@ class InsertedTexts:
 class ChangedSamples(ABC):
     """Samples of a base order, changed when they are read.
 
-    Each inserted text is a document of its own: they follow those of the base, by sample and offset. A
-    replaced token still belongs to its document. Several interventions, each on the result of the one before,
-    act as one on `base`; an inserted text that a later one cuts in two is two documents. In rows of unknown
-    documents all spans have document -1: on disk inserted texts have spans, on a server a row is one span.
+    Each inserted text is a document. These documents follow those of the base, sorted by sample and offset. A
+    replaced token still belongs to its document. A chain of interventions, each applied to the result of the
+    previous one, equals one intervention on `base`; if a later one splits an inserted text, it becomes two
+    documents. In rows of unknown documents every span has document -1. There, inserted texts have spans of
+    their own if the rows are on disk; a row on a server is always one span.
 
-    Subclasses change the tokens that `_samples` returns in place, as each of its calls returns new arrays.
-    They pickle as the arguments of their constructors, without the cached properties.
+    Subclasses change the arrays that `_samples` returns in place: each call returns a new array. Instances
+    pickle as the arguments of their constructors, without the cached properties.
     """
 
     def __init__(self, samples: Samples) -> None:
@@ -136,10 +137,10 @@ class ChangedSamples(ABC):
 
     @cached_property
     def _with_inserted(self) -> Samples:
-        """The base with the changes of the samples that hold inserted texts, all that `spans` needs.
+        """The base with the changes to samples that hold inserted texts; `spans` needs no others.
 
-        `core` would read every sample in which a token may be replaced. For rows on a server it is the base:
-        the core cannot read them, and each row stays one span.
+        `core` would also read every sample in which a token may be replaced. For rows on a server this is the
+        base: the core cannot read them, and each row stays one span.
         """
         is_local = isinstance(self.base, TrainingOrder)
         return self._changed_order(self._inserted[:, 0]) if is_local and len(self._inserted) else self.base
@@ -158,17 +159,17 @@ class ChangedSamples(ABC):
             kinds = np.where(old != new, -1, 0)
             first, end = np.searchsorted(self._inserted[:, 0], [some[0], some[-1] + 1])
             for number, (sample, offset, n) in enumerate(self._inserted[first:end].tolist(), first + 1):
-                # In `some`, as `indices` has all samples with inserted texts.
+                # `some` contains `sample`: callers pass every sample that has inserted texts.
                 kinds[np.searchsorted(some, sample), offset : offset + n] = number
             runs = _runs(kinds)
             changes.append(np.column_stack([some[runs[:, 0]], runs[:, 1:3], runs[:, 3] > 0]))
-            # Row after row, as the runs: each run has its tokens in turn.
+            # Both this and `runs` are in row-major order, so the core takes each run's tokens in sequence.
             tokens.append(new[kinds != 0])
         return changed_order(base, np.concatenate(changes), np.concatenate(tokens).astype(np.int64))
 
     @cached_property
     def _inserted(self) -> NDArray[np.int64]:
-        """The tokens of inserted texts, by sample and offset: (n, 3) int64, sample, offset, tokens."""
+        """Runs of inserted tokens, sorted: (n, 3) int64, columns sample, offset, length."""
         inserts = self._inserts()
         found = [np.zeros((0, 3), np.int64)]
         for sample in sorted({sample for layer in inserts for sample in layer}):
@@ -217,7 +218,7 @@ class ChangedSamples(ABC):
 
     @abstractmethod
     def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
-        """The changed samples at `indices`, which are `tokens` in `_samples`; may change `tokens` itself."""
+        """Applies this intervention to `tokens`, the rows of `_samples` at `indices`; may work in place."""
 
 
 class ReplacedTokens(ChangedSamples):
@@ -229,7 +230,7 @@ class ReplacedTokens(ChangedSamples):
         super().__init__(samples)
         self._table, self._indices, self.tokenizer = dict(table), indices, tokenizer
         self._starts_in_word, self._ends_in_word = _word_characters(tokenizer)
-        # Ids above the tokenizer's are clipped to the last item, which is no id and is not replaced.
+        # The last item represents all ids above the tokenizer's, which are clipped to it; none is replaced.
         self._replacement = np.arange(len(self._starts_in_word))
         self._replacement[list(table)] = list(table.values())
 
@@ -242,7 +243,7 @@ class ReplacedTokens(ChangedSamples):
 
     @cached_property
     def _documents(self) -> Documents:
-        """The documents that `_samples` gives spans of, those of the base as they are stored."""
+        """The documents to which spans of `_samples` refer; those of the base are as stored on disk."""
         return as_one(self._samples.dataset)
 
     def _changed(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tokens:
@@ -261,8 +262,8 @@ class ReplacedTokens(ChangedSamples):
         new = self._replacement[known]
         if np.array_equal(new, known):
             return row
-        # By token: whether its word includes the token before it, and the token after it: at first, in
-        # the row, and below, at the ends of the runs of known documents, in the document.
+        # By token: whether the token before it, or after it, continues its word. This is computed from the
+        # row; the loop below corrects it at the ends of the runs of known documents.
         joins_before, joins_after = np.zeros((2, len(row)), bool)
         joins_before[1:] = self._ends_in_word[known[:-1]] & self._starts_in_word[known[1:]]
         joins_after[:-1] = joins_before[1:]
@@ -278,11 +279,10 @@ class ReplacedTokens(ChangedSamples):
             if document < 0:
                 continue
             joins_before[first] = joins_after[end - 1] = False
-            # The neighbors of a run in its document are not beside it in the row where an end of the sample
-            # or an inserted text cuts the document; a neighbor under an inserted text counts too. Such a
-            # neighbor counts as it is stored, whatever earlier interventions made of it. A padded sample ends
-            # before its padding, perhaps with the first token of the next document. All other runs are whole
-            # documents, which need not be read.
+            # If the sample begins or ends within the document, or an inserted text overwrites part of it, the
+            # run's neighbors in the document are not its neighbors in the row. They are then taken from the
+            # stored document, without earlier interventions. A padded sample ends at `n_tokens`, and can end
+            # within a document too. Every other run is a whole document, which need not be read.
             if start > 0 or end == n_tokens or has_inserts:
                 whole = np.clip(self._documents[document], 0, len(self._replacement) - 1)
                 if start > 0:
@@ -363,12 +363,12 @@ def replace_tokens(
     Args:
         order: The base order.
         table: Replacements by word. Word and replacement must each be one token, including the space before
-            them: `{" he": " she"}`. A word is replaced where no letter, digit or `_` of the same document
-            directly precedes or follows it. In rows whose documents are unknown, only the row itself decides,
-            with the texts inserted into it.
-        steps: The first step and the end, exclusive.
-        tokenizer: By default the tokenizer that the dataset's manifest names. A replacement with another one
-            cannot be saved: a saved one names no tokenizer, and is opened with that of the dataset.
+            them: `{" he": " she"}`. An occurrence within a longer word is kept: one whose first or last
+            character, and its neighbor in the same document, are both letters, digits, `_` or parts of a
+            character. In rows of unknown documents the row decides, with the texts inserted into it.
+        steps: The first step, and the step after the last one.
+        tokenizer: By default the tokenizer that the dataset's manifest names. A replacement with another
+            tokenizer cannot be saved, because saved interventions are applied with the dataset's.
 
     Raises:
         ConfigError: A word is not one token, a replacement's id cannot be stored, no tokenizer is known, or
@@ -393,13 +393,12 @@ def replace_tokens(
         ids[one[0]] = two[0]
     if not ids:
         raise ConfigError("no words to replace")
-    first, _ = order.first_sample(first_step)
-    last, size = order.first_sample(end_step - 1)
     if first_step >= end_step:
         raise ConfigError(f"no steps from {first_step} to {end_step}")
+    first, _ = order.first_sample(first_step)
+    last, size = order.first_sample(end_step - 1)
     samples = ReplacedTokens(order.samples, ids, (first, last + size), tokenizer)
-    # A saved intervention counts steps of this size, the order's own here, even if the order is saved with
-    # another one.
+    # `steps` counts steps of `batch_size` samples, even if the order is later saved with another batch size.
     intervention = {
         "kind": "tokens",
         "table": dict(table),
@@ -443,14 +442,16 @@ def _sample(order: Order, insert: Insert) -> int:
 
 
 def _checked(order: Order, insert: Insert) -> Insert:
-    """The `Insert` in Python's integers, if it fits its row; else raises ConfigError."""
+    """The `Insert` with values of type `int`. Raises ConfigError if it does not fit its row."""
     step, row, offset = _as_integers((insert.step, insert.row, insert.offset), "step, row and offset")
     insert = Insert(step, row, offset, _as_integers(insert.tokens, "tokens"))
     sample = _sample(order, insert)
     where = f"(step {step}, row {row})"
     # The tokens after those of the spans are padding.
     n_tokens = int(order.samples.spans(sample, 1)[:, 3].sum())
-    if offset < 0 or offset + len(insert.tokens) > n_tokens or not insert.tokens:
+    if not insert.tokens:
+        raise ConfigError(f"no tokens to insert {where}")
+    if offset < 0 or offset + len(insert.tokens) > n_tokens:
         limits = (
             f"a row of {n_tokens}"
             if n_tokens == order.samples.sample_length
@@ -464,7 +465,7 @@ def _checked(order: Order, insert: Insert) -> Insert:
 
 
 def _as_integers(values: Sequence[int], what: str) -> tuple[int, ...]:
-    """Python's integers, which JSON can hold, of integers of any kind; else raises ConfigError."""
+    """The values as `int`, which JSON can hold. Raises ConfigError for values that are not integers."""
     try:
         return tuple(operator.index(value) for value in values)
     except TypeError:
@@ -545,7 +546,7 @@ def save_interventions(order: Order, folder: Path, *, force: bool = False) -> Ma
 
 def _refuse_other_tokenizer(used: Tokenizer, base: Order) -> None:
     """Raises ConfigError if words were replaced with another tokenizer than that of the order's dataset."""
-    # Two tokenizers of the same content pickle to the same bytes.
+    # A tokenizer pickles as the content of its file.
     if pickle.dumps(used) != pickle.dumps(base.tokenizer()):
         raise ConfigError(
             "words were replaced with another tokenizer than the dataset's, "
@@ -554,7 +555,7 @@ def _refuse_other_tokenizer(used: Tokenizer, base: Order) -> None:
 
 
 def _with_log(intervention: dict[str, Any], base: Order) -> dict[str, Any]:
-    """An intervention as it is saved: inserts with the tokens that they overwrite."""
+    """The saved form of an intervention: inserts also record the tokens that they overwrite."""
     if intervention["kind"] != "inserts":
         return intervention
     table = [Insert(**entry) for entry in intervention["table"]]

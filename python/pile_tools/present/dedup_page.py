@@ -1,4 +1,4 @@
-"""The page of a deduplication: what went, how similar candidates were, and the largest clusters."""
+"""The HTML report of a deduplication: documents removed, similarities of candidates, largest clusters."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from pile_tools.terminal import counted
 #: Characters of equal text shown before and after a difference.
 _CONTEXT = 120
 
-#: Characters of a text that are compared, at most.
+#: Maximum characters of each text that are compared.
 _MAX_COMPARED = 20_000
 
-#: Pairs of equal words of two compared texts: `difflib` visits each of them about as often as there are
-#: differences. 20,000 characters of prose or code have 30,000 to 250,000.
+#: Maximum pairs of equal items in two compared texts. `difflib` visits each pair about once per difference.
+#: Two texts of 20,000 characters of prose or code have 30,000 to 250,000 such pairs.
 _MAX_PAIRS = 1_000_000
 
-#: Differences shown of a pair.
+#: Maximum differences shown for a pair.
 _MAX_SHOWN = 12
 
-#: Characters shown of each side of a difference.
+#: Maximum characters shown of each side of a difference.
 _MAX_DIFFERENCE = 4 * _CONTEXT
 
 _STYLE = """
@@ -44,13 +44,13 @@ del { background: #ffd9d6; color: inherit; } ins { background: #d4f4dc; color: i
 
 @dataclass(frozen=True)
 class Pair:
-    """A removed document beside the kept one of which it is a copy.
+    """A removed document and the kept document that it duplicates.
 
     Attributes:
-        about: The size of their cluster and their similarity.
-        kept_name: Shard and record of the kept one.
+        about: A line that states the size of their cluster and their similarity.
+        kept_name: Shard and record of the kept document.
         kept: Its text.
-        removed_name: Shard and record of the removed one, or of the one that is only marked as a copy.
+        removed_name: Shard and record of the removed document, which `mark` only marks as a copy.
         removed: Its text.
     """
 
@@ -68,8 +68,8 @@ def page(made: Manifest, title: str, clusters: Sequence[Sequence[str]], pairs: S
         made: The manifest of the deduplicated shards.
         title: The heading.
         clusters: The rows of the table of the largest clusters, as shown: shard and record of the first
-            member, and the numbers of documents, of removed, of kept and of left alone ones.
-        pairs: A removed and a kept document of each of the largest clusters that lost one.
+            member, then the counts of documents, of removed, of kept and of left-alone documents.
+        pairs: A removed and a kept document from each of the largest clusters with a removed document.
     """
     summary, settings = made.summary, made.settings
     body = [f"<header><h1>{markup(title)}</h1><p>{markup(_about(made))}</p></header>", table(_subsets(made))]
@@ -108,7 +108,7 @@ def page(made: Manifest, title: str, clusters: Sequence[Sequence[str]], pairs: S
 
 
 def measure(made: Manifest) -> str:
-    """What the threshold is of: `similarity` or `containment`."""
+    """The measure that the threshold applies to: `similarity` or `containment`."""
     return "containment" if made.settings.get("verify") == "containment" else "similarity"
 
 
@@ -118,7 +118,7 @@ def _done(made: Manifest) -> str:
 
 
 def _about(made: Manifest) -> str:
-    """What was done to how many documents."""
+    """A sentence that states how many documents were removed or marked."""
     summary, settings = made.summary, made.settings
     n_documents = max(summary["n_documents"], 1)
     if settings["mark"]:
@@ -166,13 +166,13 @@ def _name(subset: Mapping[str, Any]) -> str:
 def _curve(made: Manifest) -> Table:
     bands = made.summary["bands"]
     note = f"With {bands['bands']} bands of {bands['rows']} values of {made.settings['permutations']}."
-    # The curve has a point at each 0.01 from 0.5, so a threshold such as 0.875 or 0.4 gets no row. Similarity
-    # and threshold are each the float nearest to a decimal number, so `==` is exact.
+    # The curve has a point every 0.01 from 0.5 to 1, so a threshold such as 0.875 or 0.4 gets no row. `==` is
+    # exact: both sides are the float nearest to a decimal number.
     threshold = float(made.settings["threshold"])
     rows = [
         [f"{similarity:.2f}", f"{probability:.4f}"]
         for similarity, probability in made.summary["curve"]
-        if round(similarity * 100) % 5 == 0 or similarity == threshold
+        if round(similarity * 100) % 5 == 0 or (similarity == threshold and measure(made) == "similarity")
     ]
     return Table("Probability that a pair is found", ["Jaccard similarity", "Probability"], rows, note=note)
 
@@ -188,10 +188,10 @@ def _pair(pair: Pair, done: str) -> str:
 def differences(kept: str, removed: str) -> str:
     """Where two texts differ, word by word, as HTML: what only the kept one has is struck out.
 
-    Equal text is shown up to `_CONTEXT` characters before and after a difference, and each side of a
-    difference up to `_MAX_DIFFERENCE`. `[…]` stands for the rest; the first and the last equal text have it
-    even if nothing is left out. Texts are compared up to `_MAX_COMPARED`, repetitive ones less far; the last
-    difference may come from the cut.
+    Shows up to `_CONTEXT` characters of equal text before and after a difference, and up to `_MAX_DIFFERENCE`
+    of each side of a difference. `[…]` replaces the rest; the first and last equal text always have one.
+    Compares the first `_MAX_COMPARED` characters, fewer of repetitive texts. The last difference may be an
+    artifact of this truncation.
     """
     n_compared = _MAX_COMPARED
     a, keys_a = _words(kept[:n_compared])
@@ -201,7 +201,7 @@ def differences(kept: str, removed: str) -> str:
         a, keys_a = _words(kept[:n_compared])
         b, keys_b = _words(removed[:n_compared])
     is_cut = max(len(kept), len(removed)) > n_compared
-    # `autojunk` would match the frequent words of a long text only beside other equal items.
+    # With `autojunk`, a frequent word of a long text would match only next to a match of rarer words.
     matcher = difflib.SequenceMatcher(None, keys_a, keys_b, autojunk=False)
     shown, n_shown = [], 0
     steps = matcher.get_opcodes()
@@ -225,7 +225,7 @@ def differences(kept: str, removed: str) -> str:
             shown.append(f"<ins>{_shortened(''.join(b[j:end_j]))}</ins>")
     if n_shown == 0:
         return "The texts are equal as far as they are compared." if is_cut else "The texts are equal."
-    # The texts go on after the last difference. Last equal text has its `[…]` already.
+    # The texts continue after the last difference. An equal text at the end already ends with `[…]`.
     if is_cut and steps[-1][0] != "equal" and n_shown <= _MAX_SHOWN:
         shown.append(" […]")
     return "".join(shown)
@@ -234,8 +234,8 @@ def differences(kept: str, removed: str) -> str:
 def _words(text: str) -> tuple[list[str], list[tuple[str, str]]]:
     """The words of a text and the spaces between them, and the keys by which they are compared.
 
-    Spaces match only after equal words: as half of all items, they would make the search slow. If they were
-    `difflib`'s junk, every match would end after one word, and longer equal texts would not be found.
+    A space matches only after an equal word: spaces are half of all items, and matching them all is slow. As
+    junk of `difflib`, they would end every match after one word, so longer equal texts would not be found.
     """
     items = re.findall(r"\s+|[^\s]+", text)
     befores = ["", *items]

@@ -1,13 +1,15 @@
-//! The job divided into tasks, which processes of several machines run on storage that they share.
+//! Divides a job into tasks that processes on several machines run on shared storage.
 //!
-//! The process that runs [`find_duplicates`](super::find_duplicates) reads rows, decides and waits; tasks do what takes
-//! long. A task reads what that process wrote and what earlier tasks made, and writes into a folder of its own, from
-//! which it resumes.
+//! The driver, which is the process that runs [`find_duplicates`](super::find_duplicates), reads rows, hands out tasks
+//! and decides. A task reads files of the driver and of earlier tasks, and writes into its own folder. A job that was
+//! killed skips the tasks that have finished; an unfinished task starts again.
 //!
-//! 1. **Bands**, one task for each shard: the hashes of the bands of its signatures, band after band.
-//! 2. **Pairs**, one for each band: its hashes of all shards are sorted, and documents that share one are candidates.
-//! 3. **Spill**, one for each shard with documents that are compared: the second pass over it.
-//! 4. **Verify**, one for each range of candidates: their true similarities.
+//! Numbers are in the byte order of the machine, which must be that of all machines.
+//!
+//! 1. **Bands**, one task per shard: hashes the bands of its signatures.
+//! 2. **Pairs**, one per band: sorts the band's hashes of all shards; documents with an equal hash are candidates.
+//! 3. **Spill**, one per shard with documents to compare: the second pass over the shard.
+//! 4. **Verify**, one per range of candidate pairs: computes their similarities.
 
 use std::{
     io::Write,
@@ -37,13 +39,13 @@ use crate::{
     progress::Progress,
 };
 
-/// Candidates that a task verifies.
+/// Maximum candidate pairs that a task verifies.
 const PAIRS_PER_TASK: u64 = if cfg!(test) { 50 } else { 1 << 24 };
 
 /// The file that a task for bands, pairs or verification makes.
 const DATA: &str = "data";
 
-/// The rank of a document that is no candidate: a copy, or one without shingles.
+/// Replaces the rank of a document that is in no candidate pair: a copy, or a document without shingles.
 const NO_CANDIDATE: u32 = u32::MAX;
 
 /// A part of the job.
@@ -90,7 +92,7 @@ impl DedupTask {
         config.folder.join("tasks").join(self.name())
     }
 
-    /// The state that the finished task has saved.
+    /// The saved state; `None` unless the task has finished for this job.
     fn state(self, config: &DedupConfig) -> Result<Option<TaskState>> {
         let saved = Scratch::saved_state::<TaskState>(&self.folder(config))?;
         Ok(saved.filter(|state| state.job == config.job))
@@ -103,7 +105,7 @@ impl DedupTask {
         })
     }
 
-    /// Maps the file that the finished task has made.
+    /// Maps the data file of the task. The caller must know that the task has finished.
     fn data(self, config: &DedupConfig) -> Result<Mapped> {
         Mapped::open(&self.folder(config).join(DATA))
     }
@@ -122,19 +124,19 @@ pub trait TaskRunner {
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct TaskState {
     job: String,
-    /// Of a task for pairs.
+    /// Capped buckets of a `Pairs` task, else 0.
     n_capped_buckets: u64,
-    /// Of a task that verifies.
+    /// Totals of a `Verify` task, else `None`.
     counts: Option<PairCounts>,
 }
 
-/// The folder with what a task has spilled of a shard, if there was such a task.
+/// The folder of the finished spill task of a shard; `None` if the shard has none.
 pub(super) fn spilled_by_task(config: &DedupConfig, shard: usize) -> Result<Option<PathBuf>> {
     let task = DedupTask::Spill { shard };
     Ok(task.state(config)?.map(|_| task.folder(config)))
 }
 
-/// A file that the process which decides writes for the tasks.
+/// The path of a file that the driver writes for the tasks.
 fn shared_path(config: &DedupConfig, name: &str) -> PathBuf {
     config.folder.join(format!("shared-{name}"))
 }
@@ -148,13 +150,13 @@ fn shared<T: Pod>(file: &Mapped) -> Result<&[T]> {
     numbers(file, 0, (file.bytes().len() / size_of::<T>()) as u64)
 }
 
-/// Maps a shared file with a number of 32 bits for each document.
+/// Maps a shared file of one `u32` per document.
 fn open_by_document(config: &DedupConfig, documents: &Documents, name: &str) -> Result<Mapped> {
     let width = size_of::<u32>() as u64;
     Mapped::open_written(&shared_path(config, name), documents.len().into(), width)
 }
 
-/// The tasks of a job, as the process sees them that decides.
+/// The driver's side of a job's tasks.
 pub(super) struct Tasks<'a> {
     config: &'a DedupConfig,
     runner: &'a mut dyn TaskRunner,
@@ -165,7 +167,7 @@ impl<'a> Tasks<'a> {
         Self { config, runner }
     }
 
-    /// Does what `find_candidates` does.
+    /// Finds the candidate pairs as `find_candidates` does, by bands and pairs tasks.
     pub(super) fn find_candidates(
         &mut self,
         near: &NearConfig,
@@ -207,7 +209,7 @@ impl<'a> Tasks<'a> {
         })
     }
 
-    /// Does what `spill_documents` does.
+    /// Runs the second pass as `spill_documents` does, by spill tasks.
     pub(super) fn spill_documents(
         &mut self,
         state: &DedupState,
@@ -225,7 +227,7 @@ impl<'a> Tasks<'a> {
         progress.advance(n_bytes.sum())
     }
 
-    /// Does what `verify_pairs` does.
+    /// Verifies the candidate pairs as `verify_pairs` does, by verify tasks.
     pub(super) fn verify_pairs(
         &mut self,
         candidates: &Candidates,
@@ -238,9 +240,11 @@ impl<'a> Tasks<'a> {
         let mut verified = RecordWriter::create(folder.join(VERIFIED))?;
         let mut counts = PairCounts::new();
         for task in tasks {
-            if let Some(of_task) = &task.finished(self.config)?.counts {
-                counts.add(of_task);
-            }
+            let of_task = task.finished(self.config)?.counts.ok_or_else(|| {
+                let what = "has no counts: another process changed it";
+                Error::malformed(&task.folder(self.config), what)
+            })?;
+            counts.add(&of_task);
             let file = RecordFile::open::<[u64; 2]>(task.folder(self.config).join(DATA))?;
             let mut reader = file.read::<[u64; 2]>()?;
             while let Some(pair) = reader.next()? {
@@ -252,11 +256,11 @@ impl<'a> Tasks<'a> {
     }
 }
 
-/// Runs a task, or finds it finished. No other process may run it at the same time. `progress` advances by the
-/// compressed bytes that it reads.
+/// Runs a task unless it has finished. No other process may run it at the same time. `progress` advances by the
+/// compressed bytes that a spill task reads, and not for other tasks.
 ///
 /// # Errors
-/// The job has not come to this task; a shard is damaged or changed; the file system fails; or a stop.
+/// The job has not reached this task; a shard is damaged or changed; the file system fails; or a stop is requested.
 pub fn run_task(config: &DedupConfig, task: DedupTask, progress: &Progress) -> Result<()> {
     let near = || {
         let near = config.near.as_ref();
@@ -318,7 +322,7 @@ pub fn run_task(config: &DedupConfig, task: DedupTask, progress: &Progress) -> R
     scratch.save(&made)
 }
 
-/// Writes the hash of each band of each document's signature: band after band, (bands, documents) of 64 bits.
+/// Writes the hash of each band of each document's signature, band-major: (bands, documents) `u64`.
 fn hash_bands(
     config: &DedupConfig,
     near: &NearConfig,
@@ -360,7 +364,9 @@ fn pair_band(
     for shard in 0..documents.n_shards() {
         let (first, end) = (documents.first(shard), documents.end_of(shard + 1));
         let n = u64::from(end - first);
-        let file = DedupTask::Bands { shard }.data(config)?;
+        let hashed = DedupTask::Bands { shard };
+        hashed.finished(config)?;
+        let file = hashed.data(config)?;
         let hashes: &[u64] = numbers(&file, band as u64 * n * size_of::<u64>() as u64, n)?;
         let ranks = &ranks[first as usize..end as usize];
         for (hash, rank) in hashes.iter().zip(ranks) {
@@ -381,7 +387,7 @@ fn pair_band(
     Ok(n_capped_buckets)
 }
 
-/// Writes those of a range of candidates that are similar.
+/// Writes the candidate pairs of a range that reach the threshold, with their similarities.
 fn verify_range(
     config: &DedupConfig,
     near: &NearConfig,
@@ -401,7 +407,14 @@ fn verify_range(
     let by_rank = open_by_document(config, &documents, "documents")?;
     let candidates = Mapped::open(&config.folder.join(SORT).join(CANDIDATES))?;
     let candidates: &[u64] = shared(&candidates)?;
-    let start = candidates.len().min(first as usize);
+    let start = usize::try_from(first).unwrap_or(usize::MAX);
+    if start >= candidates.len() {
+        let what = format!(
+            "a task from candidate {first}, and there are {}",
+            candidates.len()
+        );
+        return Err(Error::argument(what));
+    }
     let end = candidates
         .len()
         .min(start.saturating_add(PAIRS_PER_TASK as usize));
