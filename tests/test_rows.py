@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -596,6 +598,32 @@ def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> N
     for unsaved in (order, again):
         with pytest.raises(ConfigError, match="only new interventions"):
             save_interventions(unsaved, tmp_path / "none")
+
+
+def test_an_array_that_does_not_fit_the_disk_is_not_published(order: Order, tmp_path: Path) -> None:
+    """Not even if only its last bytes do not fit, which a buffer holds until the file is closed."""
+    program = (
+        "import resource, sys\n"
+        "from pile_tools.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))\n"
+        "sys.exit(main())"
+    )
+    file = tmp_path / "b.npy"
+    np.save(tmp_path / "whole.npy", order.batch(3))
+    n_bytes = (tmp_path / "whole.npy").stat().st_size
+
+    def run(limit: int) -> subprocess.CompletedProcess[str]:
+        arguments = ["batch", str(order.path), "--step", "3", "--npy", str(file)]
+        command = [sys.executable, "-c", program, str(limit), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    for limit in (n_bytes - 1, n_bytes - 700, 200):
+        ended = run(limit)
+        assert ended.returncode == 1, ended
+        assert str(file) in ended.stderr
+        assert not file.exists()
+    assert run(n_bytes).returncode == 0
+    assert file.read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
 def test_steps_are_exported(order: Order, tmp_path: Path, cli: Any) -> None:

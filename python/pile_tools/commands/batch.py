@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,10 @@ def command(
 
 def _write_npy(path: Path, tokens: Tokens, *, force: bool, inputs: list[Path]) -> None:
     def fill(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.save(file, tokens)
+        # To a file itself numpy writes by the C library, and does not notice that the last write fails.
+        data = io.BytesIO()
+        np.save(data, tokens)
+        temporary.write_bytes(data.getbuffer())
 
     publish.write_file(path, fill, force=force, inputs=inputs)
 
