@@ -147,3 +147,15 @@ def test_an_artifact_with_an_input_is_not_replaced(copied: World, line: str) -> 
     done = copied.call(*line.split())
     assert done.code == 2, done
     assert files_of(copied.folder) == before
+
+
+def test_a_folder_whose_checkpoints_are_read_is_not_replaced(copied: World) -> None:
+    (copied.folder / "trained" / "checkpoints" / "step2").mkdir(parents=True)
+    (copied.folder / "trained" / "manifest.json").write_text("of a run")
+    before = files_of(copied.folder)
+    line = "contamination items.jsonl tokens --checkpoints trained --force -o"
+    for output in ("trained", "trained/checkpoints"):
+        done = copied.call("pile-tools", *line.split(), output)
+        assert done.code == 2, done
+        assert "the output is in the folder of the checkpoints" in done.err
+    assert files_of(copied.folder) == before

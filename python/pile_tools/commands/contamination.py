@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from pile_tools.harness.task import HarnessTask, LoadedTask, check_before, load
 from pile_tools.jobs import contamination
 from pile_tools.jobs.contamination import ContaminationConfig, Run
 from pile_tools.jobs.count_ngrams import dataset_at
-from pile_tools.jobs.rewriting import CLEAN_FILE, MATCHES_FILE
+from pile_tools.jobs.rewriting import CLEAN_FILE, MATCHES_FILE, refuse_within
 from pile_tools.manifest import Manifest
 from pile_tools.order.open import open_order
 from pile_tools.progress import Bar
@@ -195,6 +196,9 @@ def _find(
     if has_steps:
         if len(inputs) > 1:
             raise ConfigError("give one order")
+        # `Path.is_dir` raises an error for a list that is longer than the longest file name.
+        if how.checkpoints is not None and os.path.isdir(how.checkpoints):  # noqa: PTH112
+            refuse_within(Path(how.checkpoints), output, "checkpoints")
         order = open_order(inputs[0], row_length=how.row_length, batch_size=how.batch_size)
         n_steps, _ = timeline.extent(order, how.batch_size)
         loaded = _loaded(items)
