@@ -84,6 +84,7 @@ __all__ = [
     "report_machine_failures",
     "rewrite_shards",
     "rows_order",
+    "run_dedup_task",
     "shards_contamination",
     "shards_terms",
     "split_documents",
