@@ -108,12 +108,6 @@ BASES = {
     "verify": ["{in}/d/s"],
     "memorization": ["{in}/o", "-o", "{out}"],
     "report": ["{in}/o", "--memorization", "{in}/o", "-o", "{out}"],
-    "generate": ["star", "-o", "{out}.png", "--steps", "1", "--views", "1"],
-    "edit": ["{in}/star.png", "star", "-o", "{out}.png", "--steps", "1", "--views", "1"],
-    "vqgan-clip show": ["{in}/star.png"],
-    "rerun": ["{in}/star.png"],
-    "train-toy": ["-o", "{out}"],
-    "demo": ["-o", "{out}"],
 }
 #: Beside the bases: options that only go together, and arguments in place of the base's.
 MORE = {
@@ -148,25 +142,20 @@ def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
     runs = []
     for program, group in groups.items():
         for name, command in commands_of(group):
-            # Two programs have a command `show`.
-            name_of_base = f"{program} {name}" if f"{program} {name}" in BASES else name
-            base, starts = BASES[name_of_base], [*MORE.get(name_of_base, [])]
+            starts = [*MORE.get(name, [])]
             for option in command.params:
                 if isinstance(option, click.Option) and not option.is_flag and not is_path_or_choice(option):
-                    starts.append([*base, option.opts[-1]])
+                    starts.append([*BASES[name], option.opts[-1]])
             for start in starts:
                 # Much text and many samples are lawful wishes, which may take the machine minutes to grant.
-                is_long = start[-1] in (
-                    *("--samples", "--steps", "--epochs", "--megabytes", "--views", "--size"),
-                    *("--vqgan-steps", "--clip-steps", "--adversarial-steps"),
-                )
+                is_long = start[-1] in ("--samples", "--steps", "--epochs", "--megabytes")
                 values = [
                     v
                     for v in HOSTILE
                     if not (is_long and v.isdecimal() and len(v) < 20 and 0 < int(v) < 2**40)
                 ]
                 runs += [(program, [*name.split(), *start, value]) for value in values]
-            runs += [(program, [*name.split(), *arguments]) for arguments in misused(base)]
+            runs += [(program, [*name.split(), *arguments]) for arguments in misused(BASES[name])]
     return runs
 
 
@@ -227,11 +216,10 @@ def main() -> None:
     """Prints what each run came to."""
     from pile_tools.cli import group as tools
     from studies.cli import group as studies
-    from vqgan_clip.cli import group as images
 
     inputs, out = Path(sys.argv[1]), Path(sys.argv[2])
     part, n_parts = int(sys.argv[3]), int(sys.argv[4])
-    groups: dict[str, click.Group] = {"pile-tools": tools, "pile-study": studies, "vqgan-clip": images}
+    groups: dict[str, click.Group] = {"pile-tools": tools, "pile-study": studies}
     for number, (program, arguments) in enumerate(hostile_runs(groups)):
         if number % n_parts != part:
             continue

@@ -42,9 +42,6 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, cli: Run) -> Path:
     ):
         result = cli(*command, cwd=folder)
         assert result.returncode == 0, result.stderr
-    picture = ["generate", "star", "-o", "star.png", "--steps", "1", "--views", "1"]
-    result = cli(*picture, cwd=folder, module="vqgan_clip.cli")
-    assert result.returncode == 0, result.stderr
     return folder
 
 

@@ -429,15 +429,17 @@ proptest! {
             others.push(DedupConfig { stored: stored(&config, |shard| shard % 3 > 0), ..config.clone() });
         }
         let json = |found: &Duplicates| serde_json::to_string(&found.summary).unwrap();
-        for other in others {
-            let alone = run_anew(&other);
-            prop_assert_eq!(&first.rows, &alone.rows);
-            prop_assert_eq!(json(&first), json(&alone));
-            fs::remove_dir_all(&other.folder).unwrap();
-            let divided = run_tasks(&other, usize::MAX).unwrap();
-            prop_assert_eq!(&first.rows, &divided.rows);
-            prop_assert_eq!(json(&first), json(&divided));
+        for other in &others {
+            let other = run_anew(other);
+            prop_assert_eq!(&first.rows, &other.rows);
+            prop_assert_eq!(json(&first), json(&other));
         }
+        // With stored signatures, if near duplicates are searched. One is enough: each task syncs its files.
+        let last = &others[others.len() - 1];
+        fs::remove_dir_all(&last.folder).unwrap();
+        let divided = run_tasks(last, usize::MAX).unwrap();
+        prop_assert_eq!(&first.rows, &divided.rows);
+        prop_assert_eq!(json(&first), json(&divided));
     }
 }
 
