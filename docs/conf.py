@@ -35,7 +35,6 @@ CONTENTS = {
         "search",
         "count",
         "training",
-        "images",
         "scale",
         "images",
     ],
