@@ -39,7 +39,7 @@ NOT_RUN = {
     r"import torch, trainer": "needs the trained model; tests/trainer loads such folders",
 }
 if MODE != "write-all":
-    NOT_RUN[r"pile-train |pile-study |pile-tools verify demo/report"] = (
+    NOT_RUN[r"pile-train |pile-study |vqgan-clip |pile-tools verify demo/report"] = (
         "takes minutes; a test below runs the same commands with a smaller model"
     )
 
@@ -254,7 +254,7 @@ def test_the_readme_shows_the_demo() -> None:
         for command, _ in commands(block.text)
     ]
     script = (ROOT / "scripts" / "demo.sh").read_text(encoding="utf-8")
-    run = re.findall(r"^run (pile-.*)$", script, re.MULTILINE)
+    run = re.findall(r"^run ((?:pile|vqgan)-.*)$", script, re.MULTILINE)
     assert [command for command in shown if command not in run] == []
     assert len(shown) > 7
 
