@@ -96,15 +96,12 @@ class Normalized(nn.Module):
         return (images - mean) / std
 
 
-class TransformersClip(nn.Module):
-    """A `CLIPModel` of transformers; see `Clip`."""
+class _Sized(nn.Module):
+    """A model that knows the size of its images and the length of its texts."""
 
-    def __init__(self, model: Any, tokenizer: Any, normalized: nn.Module) -> None:
+    def __init__(self, size: int, context: int) -> None:
         super().__init__()
-        self.model, self.normalized = model, normalized
-        self._tokenizer = tokenizer
-        self._size = int(model.config.vision_config.image_size)
-        self._context = int(model.config.text_config.max_position_embeddings)
+        self._size, self._context = size, context
 
     @property
     def size(self) -> int:
@@ -115,6 +112,18 @@ class TransformersClip(nn.Module):
     def context(self) -> int:
         """Most tokens of a text, start and end included."""
         return self._context
+
+
+class TransformersClip(_Sized):
+    """A `CLIPModel` of transformers; see `Clip`."""
+
+    def __init__(self, model: Any, tokenizer: Any, normalized: nn.Module) -> None:
+        config = model.config
+        super().__init__(
+            int(config.vision_config.image_size), int(config.text_config.max_position_embeddings)
+        )
+        self.model, self.normalized = model, normalized
+        self._tokenizer = tokenizer
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
@@ -137,29 +146,18 @@ def _features(found: Any) -> Tensor:
     return vectors
 
 
-class OpenClip(nn.Module):
+class OpenClip(_Sized):
     """A CLIP of open_clip; see `Clip`."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        super().__init__()
         size, visual = model.visual.image_size, model.visual
-        self._size = int(size[0] if isinstance(size, (tuple, list)) else size)
+        super().__init__(int(size[0] if isinstance(size, (tuple, list)) else size), int(model.context_length))
         mean, std = OPENAI_COLORS
         self.normalized = Normalized(
             getattr(visual, "image_mean", None) or mean, getattr(visual, "image_std", None) or std
         )
         self.model = model
-        self._tokenizer, self._context = tokenizer, int(model.context_length)
-
-    @property
-    def size(self) -> int:
-        """Side of the square images that the model takes, pixels."""
-        return self._size
-
-    @property
-    def context(self) -> int:
-        """Most tokens of a text, start and end included."""
-        return self._context
+        self._tokenizer = tokenizer
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:

@@ -26,7 +26,7 @@ _MAX_CONFIG_BYTES = 1 << 20
 _VQGANS = {"taming.models.vqgan.VQModel": False, "taming.models.vqgan.GumbelVQ": True}
 _TRANSFORMER = "taming.models.cond_transformer.Net2NetTransformer"
 
-#: Values that the architecture of `vqgan_clip.vqgan` stands for.
+#: Values of a config that the architecture of `vqgan_clip.vqgan` requires.
 _TAMING_FIXED = {
     "double_z": False,
     "in_channels": 3,
@@ -69,7 +69,7 @@ class Layout:
 
 
 class _Loader(yaml.SafeLoader):
-    """Without aliases: a few of them, nested, stand for millions of values."""
+    """Without aliases: a few of them, nested, expand to millions of values."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):

@@ -24,7 +24,7 @@ import pile_tools
 from pile_tools import manifest
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError
-from pile_tools.jobs import dedup, dedup_passages, rewriting
+from pile_tools.jobs import clusters, dedup, dedup_passages, rewriting
 from pile_tools.jobs.dedup import DedupConfig, NearConfig
 from pile_tools.jobs.rewriting import CLUSTERS_FILE
 from pile_tools.present.dedup_page import differences
@@ -460,20 +460,20 @@ def test_the_largest_clusters_are_those_of_the_whole_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_rows: int
 ) -> None:
     """Which is read in batches that cut clusters in two."""
-    monkeypatch.setattr(dedup, "_BATCH_ROWS", n_rows)
+    monkeypatch.setattr(clusters, "_BATCH_ROWS", n_rows)
     generator = random.Random(3)
     documents = [f"text {number}" for number in range(3000) for _ in range(generator.choice([1, 2, 2, 5]))]
     documents += ["copied"] * 2000
     write(tmp_path / "in/a.jsonl", documents)
     made = run(tmp_path / "in", tmp_path / "out", DedupConfig())
     sizes = Counter(documents)
-    found = dedup.largest_clusters(made, 20)
+    found = clusters.largest_clusters(made, 20)
     first = {text: documents.index(text) for text, size in sizes.items() if size > 1}
     expected = sorted(first, key=lambda text: (-sizes[text], first[text]))[:20]
     assert [of.name.rpartition(":")[2] for of in found] == [str(first[text]) for text in expected]
     assert [of.size for of in found] == [sizes[text] for text in expected]
     assert [(of.n_removed, of.n_kept) for of in found] == [(sizes[text] - 1, 1) for text in expected]
-    assert dedup.largest_clusters(run(tmp_path / "out", tmp_path / "none", DedupConfig()), 5) == []
+    assert clusters.largest_clusters(run(tmp_path / "out", tmp_path / "none", DedupConfig()), 5) == []
 
 
 @pytest.mark.parametrize("job", ["near", "passages"])
@@ -489,7 +489,7 @@ def test_a_damaged_table_is_named(cli: Run, tmp_path: Path, job: str) -> None:
     assert done.returncode == 1
     assert f"is not the file that its manifest lists; make the output again ({path})" in done.stderr
     # Whoever can write the table can write its manifest too.
-    read = dedup.largest_clusters if job == "near" else dedup_passages.longest_passages
+    read = clusters.largest_clusters if job == "near" else dedup_passages.longest_passages
     manifest_path, generator = tmp_path / "out" / "manifest.json", random.Random(5)
     values = json.loads(manifest_path.read_text())
     (entry,) = (entry for entry in values["outputs"] if entry["path"] == path.name)

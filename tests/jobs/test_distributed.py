@@ -106,7 +106,7 @@ def being_written(folder: Path) -> bool:
 def test_a_worker_killed_in_the_middle_changes_nothing(
     cluster: str, slow_shards: list[Path], whole: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
-    from pile_tools.jobs import distributed
+    from pile_tools.jobs import distributed_tokenize
 
     prefix, killed, reports = tmp_path / "d", [], []
 
@@ -118,7 +118,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
     killer = threading.Thread(target=kill)
     killer.start()
     config = TokenizeConfig(tokenizer=tokenizer)
-    parts = distributed.make_parts(
+    parts = distributed_tokenize.make_parts(
         slow_shards,
         prefix,
         config,
@@ -165,12 +165,12 @@ def test_a_run_whose_driver_ended_resumes(
     assert not Path(f"{prefix}.idx").exists()
     before = {path: path.stat().st_mtime_ns for path in finished}
 
-    from pile_tools.jobs import distributed
+    from pile_tools.jobs import distributed_tokenize
 
     config = TokenizeConfig(tokenizer=tokenizer)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)  # the tasks have another working directory
-        parts = distributed.make_parts(slow_shards, Path("d"), config, threads=2)
+        parts = distributed_tokenize.make_parts(slow_shards, Path("d"), config, threads=2)
         assert {path: path.stat().st_mtime_ns for path in finished} == before
         merge.run(parts, prefix)
     assert contents(prefix) == contents(whole)
@@ -182,7 +182,7 @@ def test_a_run_whose_driver_ended_resumes(
 def test_a_bad_shard_is_reported_as_in_one_process_and_can_be_repaired(
     cluster: str, shards: Path, dataset: Path, tokenizer: Path, tmp_path: Path
 ) -> None:
-    from pile_tools.jobs import distributed
+    from pile_tools.jobs import distributed_tokenize
 
     folder, config = tmp_path / "shards", TokenizeConfig(tokenizer=tokenizer)
     folder.mkdir()
@@ -191,9 +191,9 @@ def test_a_bad_shard_is_reported_as_in_one_process_and_can_be_repaired(
     good = (folder / "02.jsonl").read_bytes()
     (folder / "02.jsonl").write_bytes(good + b"not json\n")
     with pytest.raises(FormatError, match=r"record 300: not JSON.*02\.jsonl, byte \d+\)$"):
-        distributed.make_parts(find_shards([folder]), tmp_path / "d", config, threads=1)
+        distributed_tokenize.make_parts(find_shards([folder]), tmp_path / "d", config, threads=1)
     (folder / "02.jsonl").write_bytes(good)
-    parts = distributed.make_parts(find_shards([folder]), tmp_path / "d", config, threads=1)
+    parts = distributed_tokenize.make_parts(find_shards([folder]), tmp_path / "d", config, threads=1)
     merge.run(parts, tmp_path / "d")
     assert Path(f"{tmp_path}/d.bin").read_bytes() == Path(f"{dataset}.bin").read_bytes()
 

@@ -15,6 +15,7 @@ import click
 from pile_tools import _core
 from pile_tools.commands import artifacts, dedups, options
 from pile_tools.jobs import dedup, rewriting, signatures
+from pile_tools.jobs.clusters import largest_clusters
 from pile_tools.jobs.dedup import DedupConfig
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.terminal import counted, fit, note
@@ -116,7 +117,7 @@ def _page(made: Manifest, title: str) -> str:
     # Imported only where a page is written.
     from pile_tools.present import dedup_page
 
-    clusters = dedup.largest_clusters(made, _N_CLUSTERS)
+    clusters = largest_clusters(made, _N_CLUSTERS)
     rows = [
         [of.name, *(f"{n:,}" for n in (of.size, of.n_removed, of.n_kept, of.n_left_alone))] for of in clusters
     ]

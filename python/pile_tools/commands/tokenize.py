@@ -128,11 +128,11 @@ def _run_distributed(
         options.is_reported(done, output, is_new=False, as_json=as_json)
         return
     # Imported here because ray is an optional dependency.
-    from pile_tools.jobs import distributed, merge
+    from pile_tools.jobs import distributed_tokenize, merge
 
     started = time.monotonic()
     with Bar("tokenizing", options.size_of(shards)) as bar:
-        made = distributed.make_parts(
+        made = distributed_tokenize.make_parts(
             shards, output, config, threads=threads, force=force, on_progress=bar.update
         )
     n_bytes = options.size_of([datasets.with_suffix(part, ".bin") for part in made])

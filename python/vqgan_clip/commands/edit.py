@@ -9,7 +9,7 @@ import click
 
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
-from vqgan_clip.commands.making import Extras, make_picture, model_options, run_options
+from vqgan_clip.commands.making import make_given, model_options, run_options
 from vqgan_clip.config import GuidanceConfig
 
 
@@ -40,22 +40,7 @@ def command(
     mask: Path | None,
     mask_text: str | None,
     dilate: int,
-    weights: str,
-    clip: tuple[str, ...],
-    sha256: str | None,
-    image_prompts: tuple[str, ...],
-    seed: int,
-    threads: int,
-    device: str,
-    every: int,
-    frames: Path | None,
-    video: Path | None,
-    contact_sheet: Path | None,
-    preview: Path | None,
-    state: Path | None,
-    force: bool,
-    as_json: bool,
-    **guidance: Any,
+    **given: Any,
 ) -> None:
     """Change IMAGE until CLIP finds that it matches PROMPTS, which describe the whole result.
 
@@ -68,23 +53,12 @@ def command(
       vqgan-clip edit circle.png "a green circle on a blue background" \\
         -o green.png --mask-text "a red circle" --dilate 2
     """
-    from vqgan_clip.recipe import Recipe
-
-    recipe = Recipe(
+    make_given(
+        output,
+        given,
         prompts=prompts,
-        image_prompts=image_prompts,
-        seed=seed,
         image=str(image),
         mask=None if mask is None else str(mask),
         mask_text=mask_text,
         dilate=dilate,
-        weights=weights,
-        clip=clip,
-        threads=threads,
-        device=device,
-        guidance=GuidanceConfig(**guidance),
     )
-    extras = Extras(
-        every=every, frames=frames, video=video, contact_sheet=contact_sheet, preview=preview, state=state
-    )
-    make_picture(recipe, output, extras, sha256=sha256, force=force, as_json=as_json)

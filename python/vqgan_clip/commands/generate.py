@@ -11,7 +11,7 @@ import click
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError
-from vqgan_clip.commands.making import Extras, make_picture, model_options, run_options
+from vqgan_clip.commands.making import make_given, model_options, run_options
 from vqgan_clip.config import GuidanceConfig
 
 
@@ -38,22 +38,7 @@ def command(
     output: Path,
     size: str | None,
     start: str,
-    weights: str,
-    clip: tuple[str, ...],
-    sha256: str | None,
-    image_prompts: tuple[str, ...],
-    seed: int,
-    threads: int,
-    device: str,
-    every: int,
-    frames: Path | None,
-    video: Path | None,
-    contact_sheet: Path | None,
-    preview: Path | None,
-    state: Path | None,
-    force: bool,
-    as_json: bool,
-    **guidance: Any,
+    **given: Any,
 ) -> None:
     """Make a picture that CLIP finds to match PROMPTS.
 
@@ -69,26 +54,8 @@ def command(
       vqgan-clip generate "a lighthouse at night" -o lighthouse.png \\
         --weights vqgan_f16_1024.ckpt --clip clip-vit-b32 --size 256 --steps 300
     """
-    from vqgan_clip.recipe import Recipe
-
     width, height = _parsed_size(size)
-    recipe = Recipe(
-        prompts=prompts,
-        image_prompts=image_prompts,
-        width=width,
-        height=height,
-        seed=seed,
-        start=start,
-        weights=weights,
-        clip=clip,
-        threads=threads,
-        device=device,
-        guidance=GuidanceConfig(**guidance),
-    )
-    extras = Extras(
-        every=every, frames=frames, video=video, contact_sheet=contact_sheet, preview=preview, state=state
-    )
-    make_picture(recipe, output, extras, sha256=sha256, force=force, as_json=as_json)
+    make_given(output, given, prompts=prompts, width=width, height=height, start=start)
 
 
 def _parsed_size(text: str | None) -> tuple[int, int]:

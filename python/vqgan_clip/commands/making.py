@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pile_tools.commands import options
 from pile_tools.errors import ConfigError
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note, print_document
+from vqgan_clip.config import GuidanceConfig
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -121,6 +123,28 @@ def run_options(command: _Command) -> _Command:
     ):
         command = option(command)
     return command
+
+
+def make_given(output: Path, given: dict[str, Any], **own: Any) -> None:
+    """Makes the picture that the values of a command's options describe.
+
+    Args:
+        output: The picture.
+        given: The values of `model_options`, `run_options`, the options of guidance, `reports` and `force`.
+        own: Fields of the recipe for which only this command has options.
+    """
+    # Imported here, so that help needs no torch.
+    from vqgan_clip.recipe import Recipe
+
+    guidance, extras = _taken(GuidanceConfig, given), _taken(Extras, given)
+    how = {name: given.pop(name) for name in ("sha256", "force", "as_json")}
+    recipe = Recipe(**own, **given, guidance=GuidanceConfig(**guidance))
+    make_picture(recipe, output, Extras(**extras), **how)
+
+
+def _taken(kind: type, given: dict[str, Any]) -> dict[str, Any]:
+    """Takes the values of the fields of a dataclass out of `given`."""
+    return {field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
 
 
 def make_picture(
