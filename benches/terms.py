@@ -55,7 +55,7 @@ def ours(folder: str, n_threads: int, expected: str | None) -> Measured:
     shards = sorted(Path(folder).glob("*.jsonl"))
     with Stopwatch() as clock:
         query = TermQuery(
-            terms=read_texts(Path(folder, "terms.txt")),
+            terms=[term.encode() for term in read_texts(Path(folder, "terms.txt"))],
             whole_words=False,
             ignore_case=False,
             pairs=[],

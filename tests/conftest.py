@@ -128,7 +128,7 @@ def options() -> dict[str, set[str]]:
 
     from pile_tools.cli import group as tools
     from studies.cli import group as study
-    from trainer.cli import command as train
+    from trainer.cli import group as train
     from vqgan_clip.cli import group as images
 
     found: dict[str, set[str]] = {}

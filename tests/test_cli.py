@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def test_every_command_shows_examples(cli: Run, command: str) -> None:
 
 def test_help_fits_80_columns() -> None:
     from studies.cli import group as studies
-    from trainer.cli import command as train
+    from trainer.cli import group as train
     from vqgan_clip.cli import group as images
 
     groups = {"pile-tools": cli.group, "pile-study": studies, "pile-train": train, "vqgan-clip": images}
@@ -194,3 +195,18 @@ def test_a_mistyped_command_is_recognized(cli: Run, given: str, expected: str) -
     assert done.returncode == 2
     assert expected in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_config_is_trained_without_the_name_of_a_command(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text("")
+    for arguments, code, text in [
+        (["absent.toml"], 1, f"{os.strerror(2)} (absent.toml)"),
+        (["--json", "absent.toml"], 1, f"{os.strerror(2)} (absent.toml)"),
+        (["train", "absent.toml"], 1, f"{os.strerror(2)} (absent.toml)"),
+        (["config"], 2, "missing key 'order' (config)"),
+        (["trian", "absent.toml"], 2, "No such command 'trian' (did you mean train?)"),
+    ]:
+        command = [sys.executable, "-m", "trainer.cli", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode == code, arguments
+        assert text in done.stderr, (arguments, done.stderr)

@@ -1,117 +1,64 @@
-"""`pile-train CONFIG`: trains a GPT-NeoX model on a training order."""
+"""`pile-train`: trains GPT-NeoX models on training orders."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 import click
 
-from pile_tools import cli, manifest
-from pile_tools.commands import artifacts, options
-from pile_tools.config import MAX_THREADS, from_toml
-from pile_tools.terminal import counted, note, print_document, shell_quote
-from trainer import failures
-from trainer import run as runs
-from trainer.checkpoint import folders
-from trainer.config import TrainConfig
-from trainer.launcher import process_count
-from trainer.log import LOG_FILE, read_log
-from trainer.run import Run
+from pile_tools import cli
+from pile_tools.commands.groups import LazyGroup
+
+#: The command of a command line that names none.
+_DEFAULT = "train"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+SECTIONS = {
+    "Train": {
+        "train": "trainer.commands.train",
+    },
+}
+
+
+class TrainGroup(LazyGroup):
+    """The commands; arguments that name none of them are those of `train`."""
+
+    sections = SECTIONS
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Puts `train` before arguments that start with a config or with an option of `train`."""
+        own = {*self.list_commands(ctx), *(name for param in self.get_params(ctx) for name in param.opts)}
+        if args and args[0] not in own and _starts_training(args[0]):
+            args = [_DEFAULT, *args]
+        return super().parse_args(ctx, args)
+
+
+def _starts_training(argument: str) -> bool:
+    """Whether this is an option or looks like a file; anything else is a mistyped command."""
+    return argument.startswith("-") or not argument.isidentifier() or Path(argument).exists()
+
+
+@click.group(cls=TrainGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="pile-tools")
-@click.argument("config", type=artifacts.CONFIG)
-@click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
-@options.reports
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1, max=MAX_THREADS),
-    help="Threads of each process. Default: as when the run started, or the cores divided among them.",
-)
-def command(config: Path, force: bool, threads: int | None, as_json: bool) -> None:
-    """Train the GPT-NeoX model that CONFIG, a TOML file, describes; resume a stopped run.
+def group() -> None:
+    """Train GPT-NeoX models: Pythia, GPT-NeoX-20B, or any size, on exactly the order of a training order.
 
     \b
-    A config; paths are relative to the current directory:
-      order = "demo/tokens"               # made by `pile-tools order`
-      output = "demo/run"
-      tokenizer = "demo/tokenizer.json"   # copied into the checkpoints
-      checkpoint_every = 100              # besides steps 0, 1, 2, 4, ..., 512
-    \b
-      [model]
-      hidden_size = 128                   # or: preset = "pythia-14m"
-      n_layers = 4
-      n_heads = 4
-    \b
-      [optimizer]
-      lr = 0.001
-
-    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16);
-    in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual, hidden_act, init; in
-    [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule (neox, neox_v1).
-
-    A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
-    published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.
-
-    \b
-    On several processes:
-      torchrun --nproc_per_node 2 -m trainer.cli CONFIG
-
-    A run that was stopped and resumed leaves the same bytes as an undisturbed one with the same number of
-    processes and threads.
+    Examples:
+      pile-train CONFIG.toml           # short for pile-train train CONFIG.toml
+      pile-train train --help          # the keys of a config
+      torchrun --nproc_per_node 2 -m trainer.cli CONFIG.toml
 
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    rank, _ = process_count()
-    run = runs.plan(from_toml(TrainConfig, config))
-    done = runs.finished(run, force=force)
-    if done is not None:
-        if rank == 0:
-            runs.tidy(run.config.output)
-            options.is_reported(done, run.config.output, is_new=False, as_json=as_json)
-        return
-    with failures.named():
-        from trainer.loop import train
-
-        outcome = train(run, force=force, n_threads=threads)
-    if outcome.is_main and as_json:
-        made = manifest.read(run.config.output / manifest.MANIFEST_FILE)
-        print_document(options.made(made, is_new=True))
-    elif outcome.is_main:
-        for line in _summary(run, outcome.tokens_per_second):
-            note(line)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """Stops on SIGTERM as on Ctrl-C."""
-    raise KeyboardInterrupt
-
-
-def _summary(run: Run, tokens_per_second: float) -> list[str]:
-    output = run.config.output
-    losses = [line["loss"] for line in read_log(output / LOG_FILE)]
-    n_tokens = len(losses) * run.tokens_per_step
-    checkpoints = folders.checkpoints_folder(output)
-    return [
-        f"trained {counted(len(losses), 'step')}, {counted(n_tokens, 'token')}, "
-        f"at {tokens_per_second:,.0f} tokens/s",
-        f"loss {losses[0]:.4f} -> {losses[-1]:.4f} ({output / LOG_FILE})",
-        f"{counted(len(folders.steps_in(checkpoints)), 'checkpoint')} in {checkpoints}",
-        f"next: pile-study memorization {shell_quote(output)} -o memorization",
-    ]
 
 
 def main() -> None:
     """The console script."""
-    code = cli.run(command)
+    code = cli.run(group)
     for stream in (sys.stdout, sys.stderr):
         # The reader may be gone, and a closed stream is None.
         with contextlib.suppress(OSError, ValueError, AttributeError):

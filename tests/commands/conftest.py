@@ -81,7 +81,7 @@ CALLS = [
     "pile-tools contamination items.jsonl tokens/sample -o {LONG}/in-dataset",
     "pile-tools contamination items.jsonl tokens -o {LONG}/in-order --checkpoints 2",
     "pile-tools verify tokens",
-    "pile-train config.toml --threads 1",
+    "pile-train train config.toml --threads 1",
     "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",
     "pile-study report run --memorization study -o report.html",
     "pile-tools verify run --chain",
@@ -126,7 +126,6 @@ class World:
         """Runs a command line of any of our commands in the folder, in this process, on a narrow terminal."""
         program, *arguments = map(str, words)
         module = importlib.import_module(MODULES[program])
-        group = module.command if program == "pile-train" else module.group
         out, err = io.StringIO(), io.StringIO()
         with (
             contextlib.chdir(self.folder),
@@ -135,7 +134,7 @@ class World:
             pytest.MonkeyPatch.context() as patch,
         ):
             patch.setenv("COLUMNS", str(columns))
-            code = run(group, arguments)
+            code = run(module.group, arguments)
         return Done(code, out.getvalue(), err.getvalue())
 
 
@@ -194,10 +193,17 @@ def every_command() -> dict[str, list[str]]:
     """The names of the subcommands of each program."""
     from pile_tools.cli import SECTIONS as data
     from studies.cli import SECTIONS as studies
+    from trainer.cli import SECTIONS as training
     from vqgan_clip.cli import SECTIONS as images
 
-    found: dict[str, list[str]] = {"pile-train": [""]}
-    for program, sections in {"pile-tools": data, "pile-study": studies, "vqgan-clip": images}.items():
+    found: dict[str, list[str]] = {}
+    programs = {
+        "pile-tools": data,
+        "pile-train": training,
+        "pile-study": studies,
+        "vqgan-clip": images,
+    }
+    for program, sections in programs.items():
         names = found.setdefault(program, [])
         for name in (name for section in sections.values() for name in section):
             command = command_of(program, name)
@@ -208,9 +214,9 @@ def every_command() -> dict[str, list[str]]:
 
 
 def command_of(program: str, name: str) -> click.Command:
-    """A command by the words of its name, none for a program without subcommands."""
+    """A command by the words of its name."""
     module = importlib.import_module(MODULES[program])
-    command = module.command if not name else module.group
+    command = module.group
     for word in name.split():
         command = command.get_command(click.Context(command), word)
     assert isinstance(command, click.Command)

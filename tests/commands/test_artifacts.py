@@ -118,7 +118,7 @@ def line(program: str, name: str, tested: str, path: str) -> list[str]:
 def test_most_commands_take_artifacts() -> None:
     found = arguments()
     assert len(found) > 40
-    assert {name for _, name, _ in found} >= {"tokenize", "order", "when", "search", "memorization", ""}
+    assert {name for _, name, _ in found} >= {"tokenize", "order", "when", "search", "memorization", "train"}
 
 
 @pytest.mark.parametrize(("program", "name", "parameter"), arguments())

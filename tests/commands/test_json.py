@@ -35,6 +35,11 @@ def documented() -> dict[str, set[str]]:
     return found
 
 
+def qualified(program: str, name: str) -> str:
+    """A command as the page names it: programs have commands of the same name."""
+    return f"{program} {name}" if program in ("pile-train", "vqgan-clip") else name
+
+
 def check(value: Any, path: str, listed: set[str], seen: set[str]) -> None:
     """Asserts that all objects in a value have exactly the keys listed below their path."""
     if isinstance(value, list):
@@ -56,20 +61,14 @@ def test_every_command_prints_the_documented_keys(world: World, calls: list[tupl
     # `origin` of a trace has the keys of `origin` of a document.
     page["trace"] |= {path for path in page["show"] if path.startswith("origin.")}
     for call in calls:
-        name = call[0] if call[0] == "pile-train" else call[1]
-        # Two programs have a command `show`.
-        name = f"vqgan-clip {name}" if call[0] == "vqgan-clip" else name
+        name = qualified(call[0], call[1])
         name = " ".join(call[1:3]) if name == "dedup" else name
         force = ["--force"] if name == "export" else []
         done = world.call(*call, "--json", *force)
         assert done.code == 0, (call, done.err)
         check(parsed(done.out), "", page[name], seen.setdefault(name, set()))
     assert seen == page
-    names = {
-        f"vqgan-clip {name}" if program == "vqgan-clip" else name or program
-        for program, names in every_command().items()
-        for name in names
-    }
+    names = {qualified(program, name) for program, names in every_command().items() for name in names}
     assert set(page) == names
 
 

@@ -28,10 +28,10 @@ def child(request: dict[str, Any]) -> NoReturn:
         arm(request["kill_below"], request["kill_at"])
         sys.argv = ["pile-train", *request["arguments"]]
         from pile_tools import cli
-        from trainer.cli import command
+        from trainer.cli import group
 
         # As `main` does, but the process ends below, after its calls were counted.
-        code = cli.run(command)
+        code = cli.run(group)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""The commands of `pile-train`: each module has one, named `command`."""

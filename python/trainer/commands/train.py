@@ -1,0 +1,105 @@
+"""`pile-train train CONFIG`, or `pile-train CONFIG`: trains a GPT-NeoX model on a training order."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from pile_tools import manifest
+from pile_tools.commands import artifacts, options
+from pile_tools.config import MAX_THREADS, from_toml
+from pile_tools.terminal import counted, note, print_document, shell_quote
+from trainer import failures
+from trainer import run as runs
+from trainer.checkpoint import folders
+from trainer.config import TrainConfig
+from trainer.launcher import process_count
+from trainer.log import LOG_FILE, read_log
+from trainer.run import Run
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("config", type=artifacts.CONFIG)
+@click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
+@options.reports
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1, max=MAX_THREADS),
+    help="Threads of each process. Default: as when the run started, or the cores divided among them.",
+)
+def command(config: Path, force: bool, threads: int | None, as_json: bool) -> None:
+    """Train the GPT-NeoX model that CONFIG, a TOML file, describes; resume a stopped run.
+
+    \b
+    A config; paths are relative to the current directory:
+      order = "demo/tokens"               # made by `pile-tools order`
+      output = "demo/run"
+      tokenizer = "demo/tokenizer.json"   # copied into the checkpoints
+      checkpoint_every = 100              # besides steps 0, 1, 2, 4, ..., 512
+    \b
+      [model]
+      hidden_size = 128                   # or: preset = "pythia-14m"
+      n_layers = 4
+      n_heads = 4
+    \b
+      [optimizer]
+      lr = 0.001
+
+    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16);
+    in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual, hidden_act, init; in
+    [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule (neox, neox_v1).
+
+    A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
+    published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.
+
+    \b
+    On several processes:
+      torchrun --nproc_per_node 2 -m trainer.cli CONFIG
+
+    A run that was stopped and resumed leaves the same bytes as an undisturbed one with the same number of
+    processes and threads.
+
+    Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    rank, _ = process_count()
+    run = runs.plan(from_toml(TrainConfig, config))
+    done = runs.finished(run, force=force)
+    if done is not None:
+        if rank == 0:
+            runs.tidy(run.config.output)
+            options.is_reported(done, run.config.output, is_new=False, as_json=as_json)
+        return
+    with failures.named():
+        from trainer.loop import train
+
+        outcome = train(run, force=force, n_threads=threads)
+    if outcome.is_main and as_json:
+        made = manifest.read(run.config.output / manifest.MANIFEST_FILE)
+        print_document(options.made(made, is_new=True))
+    elif outcome.is_main:
+        for line in _summary(run, outcome.tokens_per_second):
+            note(line)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """Stops on SIGTERM as on Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def _summary(run: Run, tokens_per_second: float) -> list[str]:
+    output = run.config.output
+    losses = [line["loss"] for line in read_log(output / LOG_FILE)]
+    n_tokens = len(losses) * run.tokens_per_step
+    checkpoints = folders.checkpoints_folder(output)
+    return [
+        f"trained {counted(len(losses), 'step')}, {counted(n_tokens, 'token')}, "
+        f"at {tokens_per_second:,.0f} tokens/s",
+        f"loss {losses[0]:.4f} -> {losses[-1]:.4f} ({output / LOG_FILE})",
+        f"{counted(len(folders.steps_in(checkpoints)), 'checkpoint')} in {checkpoints}",
+        f"next: pile-study memorization {shell_quote(output)} -o memorization",
+    ]
