@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -60,21 +61,24 @@ def pixels_digest(image: Image.Image) -> str:
     return hashlib.sha256(size + image.convert("RGB").tobytes()).hexdigest()
 
 
-def write(path: Path, image: Image.Image, record: Record, *, force: bool) -> None:
-    """Publishes a picture with its record.
+def write(
+    path: Path, image: Image.Image, record: Record, *, force: bool, inputs: Sequence[Path] = ()
+) -> None:
+    """Publishes a picture with its record; `inputs` are files that were read beside those of the recipe.
 
     Raises:
+        ConfigError: The file is one of the inputs.
         OutputExistsError: Another file exists and `force` is off.
         OSError: The file cannot be written.
     """
     data = png_bytes(image, record)
-    inputs = [path.parent / name for name in record.recipe.input_images]
+    files_read = [*record.recipe.moved(path.parent, Path()).input_files, *inputs]
     publish.write_file(
         path,
         lambda temporary: temporary.write_bytes(data),
         force=force,
         or_else="--force replaces it, another output keeps both",
-        inputs=inputs,
+        inputs=files_read,
     )
 
 

@@ -179,7 +179,7 @@ def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytes
         (["edit", "text", "star", "-o", "x.png"], 1, "not an image"),
         (["edit", "red.png", "star", "-o", "x.png", "--mask", "small.png"], 2, "the mask is 8 x 8"),
         (["edit", "red.png", "star", "-o", "x.png", "--mask", "text"], 1, "not an image"),
-        (["edit", "red.png", "star", "-o", "red.png"], 1, "not of vqgan-clip"),
+        (["edit", "red.png", "star", "-o", "red.png"], 2, "is one of the inputs"),
         (["show", "red.png"], 1, "no settings of vqgan-clip"),
         (["rerun", "text"], 1, "not a PNG"),
         (["generate", "star", "-o", "text"], 1, "not of vqgan-clip"),

@@ -6,14 +6,12 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from pile_tools.commands import options
-from pile_tools.errors import ConfigError
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note, print_document
 from vqgan_clip.config import GuidanceConfig
@@ -21,6 +19,7 @@ from vqgan_clip.config import GuidanceConfig
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vqgan_clip.extras import Extras
     from vqgan_clip.guidance import Guidance, StepLosses
     from vqgan_clip.metadata import Record
     from vqgan_clip.models import Models
@@ -30,22 +29,6 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 #: Steps before the time of a run is predicted: the first allocates memory.
 _MEASURED = 2, 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Extras:
-    """Outputs beside the picture, each None if not requested."""
-
-    every: int = 10
-    frames: Path | None = None
-    video: Path | None = None
-    contact_sheet: Path | None = None
-    preview: Path | None = None
-    state: Path | None = None
-
-    def __post_init__(self) -> None:
-        if self.video is not None and self.frames is None:
-            raise ConfigError("--video needs --frames, the folder of its pictures")
 
 
 def model_options(command: _Command) -> _Command:
@@ -134,6 +117,7 @@ def make_given(output: Path, given: dict[str, Any], **own: Any) -> None:
         own: Fields of the recipe for which only this command has options.
     """
     # Imported here, so that help needs no torch.
+    from vqgan_clip.extras import Extras
     from vqgan_clip.recipe import Recipe
 
     guidance, extras = _taken(GuidanceConfig, given), _taken(Extras, given)
@@ -157,19 +141,19 @@ def make_picture(
 
     if extras.video is not None:
         frames.require_ffmpeg()
+    extras.refuse_clashes(output, recipe.input_files)
     models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
     stored = recipe.moved(Path(), output.parent)
-    if not force and metadata.is_finished(output, stored, hashes):
+    if not force and metadata.is_finished(output, stored, hashes) and extras.are_there:
         if as_json:
             _print_document(output, *metadata.read(output), loss=None, is_new=False)
         else:
             note(f"{output} is finished already, nothing to do")
         return
     _state_memory(recipe, models)
-    collected = frames.Frames(
-        extras.every, extras.frames, extras.preview, extras.contact_sheet is not None, force
-    )
+    keep = extras.contact_sheet is not None
+    collected = frames.Frames(recipe.job, extras.every, extras.frames, extras.preview, keep, force)
     collected.prepare()
     state = saved_state.load(extras.state, recipe.job) if extras.state is not None else None
     with Bar("guiding", recipe.guidance.steps, "steps") as bar:
@@ -187,14 +171,12 @@ def make_picture(
     record = metadata.Record(
         stored, hashes, metadata.versions(), result.n_steps, metadata.pixels_digest(result.image)
     )
-    metadata.write(output, result.image, record, force=force)
+    # The picture last: a run whose picture is there is finished.
     if extras.contact_sheet is not None:
-        labelled = [(f"step {number}", image) for number, image in collected.kept]
-        frames.write_sheet(
-            extras.contact_sheet, [*labelled, (f"step {result.n_steps}", result.image)], force=force
-        )
-    if extras.video is not None and extras.frames is not None:
-        frames.write_video(extras.video, extras.frames, rate=15, force=force)
+        collected.write_sheet(extras.contact_sheet, (result.n_steps, result.image))
+    if extras.video is not None:
+        frames.write_video(extras.video, collected.paths, rate=15, force=force)
+    metadata.write(output, result.image, record, force=force)
     loss = result.losses[-1].total if result.losses else None
     if as_json:
         _print_document(output, result.image, record, loss=loss, is_new=True)
