@@ -31,6 +31,24 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _MEASURED = 2, 5
 
 
+def _picture_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """The callback of options that name a picture: another name fails now, not after the steps."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise ConfigError(f"{option.opts[-1]} writes a picture, FILE.png ({path})")
+    return path
+
+
+picture_output = click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    callback=_picture_file,
+    required=True,
+    metavar="FILE.png",
+    help="The picture.",
+)
+
+
 def model_options(command: _Command) -> _Command:
     """Adds the options that name networks."""
     for option in (
@@ -74,10 +92,18 @@ def run_options(command: _Command) -> _Command:
             help="Save the state here; if it exists, continue from it.",
         ),
         click.option(
-            "--preview", type=options.PATH, metavar="FILE.png", help="Replace this file as it goes."
+            "--preview",
+            type=options.PATH,
+            callback=_picture_file,
+            metavar="FILE.png",
+            help="Replace this file as it goes.",
         ),
         click.option(
-            "--contact-sheet", type=options.PATH, metavar="FILE.png", help="Write a sheet of the steps."
+            "--contact-sheet",
+            type=options.PATH,
+            callback=_picture_file,
+            metavar="FILE.png",
+            help="Write a sheet of the steps.",
         ),
         click.option(
             "--video", type=options.PATH, metavar="FILE.mp4", help="Make a video of --frames, by ffmpeg."
@@ -116,6 +142,8 @@ def make_given(output: Path, given: dict[str, Any], **own: Any) -> None:
         given: The values of `model_options`, `run_options`, the options of guidance, `reports` and `force`.
         own: Fields of the recipe for which only this command has options.
     """
+    if not own["prompts"].strip() and not given["image_prompts"]:
+        raise ConfigError('no prompt; give PROMPTS as one argument, "a red circle", or --image-prompt FILE')
     # Imported here, so that help needs no torch.
     from vqgan_clip.extras import Extras
     from vqgan_clip.recipe import Recipe
