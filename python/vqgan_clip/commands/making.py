@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from pile_tools.commands import options
+from pile_tools.errors import ConfigError
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note, print_document
 from vqgan_clip.config import GuidanceConfig
