@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -62,24 +62,34 @@ def pixels_digest(image: Image.Image) -> str:
 
 
 def write(
-    path: Path, image: Image.Image, record: Record, *, force: bool, inputs: Sequence[Path] = ()
-) -> None:
-    """Publishes a picture with its record; `inputs` are files that were read beside those of the recipe.
+    path: Path, make: Callable[[], tuple[Image.Image, Record]], *, inputs: Sequence[Path], force: bool
+) -> tuple[Image.Image, Record]:
+    """Publishes a picture with its record.
+
+    Args:
+        path: The PNG file, locked against other processes from the beginning.
+        make: Makes the picture.
+        inputs: Files that it reads.
+        force: Replace another file.
+
+    Returns:
+        What `make` returned.
 
     Raises:
         ConfigError: The file is one of the inputs.
         OutputExistsError: Another file exists and `force` is off.
+        PileError: Another process writes it.
         OSError: The file cannot be written.
     """
-    data = png_bytes(image, record)
-    files_read = [*record.recipe.moved(path.parent, Path()).input_files, *inputs]
-    publish.write_file(
-        path,
-        lambda temporary: temporary.write_bytes(data),
-        force=force,
-        or_else="--force replaces it, another output keeps both",
-        inputs=files_read,
-    )
+    made = []
+
+    def fill(temporary: Path) -> None:
+        made.append(make())
+        temporary.write_bytes(png_bytes(*made[0]))
+
+    or_else = "--force replaces it, another output keeps both"
+    publish.write_file(path, fill, force=force, or_else=or_else, inputs=inputs)
+    return made[0]
 
 
 def png_bytes(image: Image.Image, record: Record) -> bytes:

@@ -89,7 +89,7 @@ def test_a_rerun_says_that_pixels_or_inputs_changed(here: Path) -> None:
 
     image, record = metadata.read(Path("a.png"))
     image.putpixel((3, 3), (1, 2, 3))
-    metadata.write(Path("c.png"), image, record, force=False)
+    metadata.write(Path("c.png"), lambda: (image, record), inputs=[], force=False)
     done = Done("rerun", "c.png")
     assert (done.code, "made again with other pixels" in done.error) == (1, True)
     assert "the pixels were changed after the picture was made" in Done("show", "c.png").out

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from tests.vqgan_clip.test_cli import QUICK, Done, here, pixels
+
+from pile_tools import scratch_folders
 
 __all__ = ["here"]
 
@@ -105,3 +110,32 @@ def test_a_rerun_does_not_replace_what_it_repeats(here: Path) -> None:
     done = Done("rerun", "a.png", "-o", "a.png", "--force")
     assert (done.code, "is one of the inputs" in done.error) == (2, True)
     assert (pixels("a.png"), Path("a.png").read_bytes()) == before
+
+
+def test_two_runs_do_not_write_one_picture(here: Path) -> None:
+    command = [sys.executable, "-c", "from vqgan_clip.cli import main; main()", *RED, "--steps", "100000"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+        try:
+            while not Path("a.png.partial/pile-tools.lock").exists():
+                assert first.poll() is None
+                time.sleep(0.02)
+            second = Done(*RED)
+            assert (second.code, "is writing this file" in second.error) == (1, True)
+        finally:
+            first.kill()
+    assert Done(*RED).code == 0
+    assert [path.name for path in here.iterdir()] == ["a.png"]
+
+
+def test_what_a_killed_process_left_is_removed(here: Path) -> None:
+    words = [*RED, "--frames", "f", "--state", "state", "--steps", "2"]
+    assert Done(*words).code == 0
+    for folder in (Path("a.png.partial"), Path("f/step-000002.png.partial")):
+        folder.mkdir()
+        (folder / scratch_folders.MARKER).touch()
+        (folder / "a.png").write_text("half")
+    assert "finished already" in Done(*words).out
+    assert not Path("a.png.partial").exists()
+    Path("a.png").unlink()
+    assert Done(*words, "--steps", "4").code == 0
+    assert sorted(path.name for path in Path("f").iterdir()) == ["step-000002.png", "step-000004.png"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pile_tools import publish
 from pile_tools.commands import options
 from pile_tools.errors import ConfigError
 from pile_tools.progress import Bar
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from vqgan_clip.metadata import Record
     from vqgan_clip.models import Models
     from vqgan_clip.recipe import Recipe
+    from vqgan_clip.synthesis import Result
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -164,9 +166,10 @@ def make_picture(
     recipe: Recipe, output: Path, extras: Extras, *, sha256: str | None, force: bool, as_json: bool
 ) -> None:
     """Carries a recipe out, writes its picture and extras, and prints what was done."""
-    from vqgan_clip import frames, metadata, saved_state
+    from vqgan_clip import frames, metadata
+    from vqgan_clip.metadata import Record
     from vqgan_clip.models import load_models
-    from vqgan_clip.recipe import carry_out, hashes_of
+    from vqgan_clip.recipe import hashes_of
 
     if extras.video is not None:
         frames.require_ffmpeg()
@@ -175,12 +178,38 @@ def make_picture(
     hashes = hashes_of(recipe, models)
     stored = recipe.moved(Path(), output.parent)
     if not force and metadata.is_finished(output, stored, hashes) and extras.are_there:
+        publish.tidy(output)
         if as_json:
             _print_document(output, *metadata.read(output), loss=None, is_new=False)
         else:
             note(f"{output} is finished already, nothing to do")
         return
     _state_memory(recipe, models)
+    losses: list[StepLosses] = []
+
+    def make() -> tuple[Image.Image, Record]:
+        """The picture, after the extras: a run whose picture is there is finished."""
+        result = _run(recipe, models, extras, force=force)
+        losses.extend(result.losses)
+        digest = metadata.pixels_digest(result.image)
+        return result.image, Record(stored, hashes, metadata.versions(), result.n_steps, digest)
+
+    image, record = metadata.write(output, make, inputs=recipe.input_files, force=force)
+    loss = losses[-1].total if losses else None
+    if as_json:
+        _print_document(output, image, record, loss=loss, is_new=True)
+        return
+    shown = f", loss {loss:.4f}" if loss is not None else ""
+    note(f"{output}: {image.width} x {image.height} pixels, {counted(record.n_steps, 'step')}{shown}")
+    if record.n_steps < recipe.guidance.steps:
+        note(f"stopped early: no lower loss for {recipe.guidance.patience:,} steps")
+
+
+def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Result:
+    """Carries a recipe out and writes its extras."""
+    from vqgan_clip import frames, saved_state
+    from vqgan_clip.recipe import carry_out
+
     keep = extras.contact_sheet is not None
     collected = frames.Frames(recipe.job, extras.every, extras.frames, extras.preview, keep, force)
     collected.prepare()
@@ -197,24 +226,11 @@ def make_picture(
         result = carry_out(recipe, models, state=state, on_step=on_step)
     if extras.state is not None:
         saved_state.save(extras.state, result.state, recipe.job)
-    record = metadata.Record(
-        stored, hashes, metadata.versions(), result.n_steps, metadata.pixels_digest(result.image)
-    )
-    # The picture last: a run whose picture is there is finished.
     if extras.contact_sheet is not None:
         collected.write_sheet(extras.contact_sheet, (result.n_steps, result.image))
     if extras.video is not None:
         frames.write_video(extras.video, collected.paths, rate=15, force=force)
-    metadata.write(output, result.image, record, force=force)
-    loss = result.losses[-1].total if result.losses else None
-    if as_json:
-        _print_document(output, result.image, record, loss=loss, is_new=True)
-        return
-    shown = f", loss {loss:.4f}" if loss is not None else ""
-    size_text = f"{result.image.width} x {result.image.height} pixels"
-    note(f"{output}: {size_text}, {counted(result.n_steps, 'step')}{shown}")
-    if result.n_steps < recipe.guidance.steps:
-        note(f"stopped early: no lower loss for {recipe.guidance.patience:,} steps")
+    return result
 
 
 def _print_document(
