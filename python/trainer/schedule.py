@@ -6,7 +6,7 @@ lowest rates L and l:
 | schedule | warm-up, s <= w | after it | source |
 |---|---|---|---|
 | `neox` | L max(1, s) / w | l + (L - l) (1 + cos(pi p)) / 2 | GPT-NeoX since August 2023 |
-| `neox_v1` | L min(s, T - w) / w | max(l, L (1 + cos(pi (min(s, T - w) - w) / T)) / 2) | GPT-NeoX 1.0: Pythia |
+| `neox_v1` | L min(s, T - w) / w | max(l, L (1 + cos(pi (min(s, T - w) - w) / T)) / 2) | GPT-NeoX 1.0 |
 | `linear` | as `neox` | L + (l - L) p | Megatron-LM, `linear` |
 | `constant` | as `neox` | L | Megatron-LM, `constant` |
 | `wsd` | as `neox` | L up to the decay, then l + (L - l) f(q) | MiniCPM, arXiv:2404.06395 |
@@ -57,8 +57,8 @@ def learning_rate(
         decay: Share of the steps in which the rate of `wsd` falls.
         decay_shape: One of `DECAY_SHAPES`, for `wsd`.
 
-    Source: see the module. `neox` is GPT-NeoX's `AnnealingLR` since gpt-neox#1008, #1011 and #1379: the first
-    two steps have the same rate, and half a cosine ends at `min_lr`. `neox_v1` is that of its version 1.0: the
+    Source: see the module. `neox` is GPT-NeoX's `AnnealingLR` since gpt-neox#1008, #1011, #1379: the first
+    two steps have the same rate, and half a cosine ends at `min_lr`. `neox_v1` is that of version 1.0: the
     first step has rate 0, and the cosine falls towards 0 and is cut off at `min_lr`.
     """
     warmup_steps = warmup * n_steps
