@@ -28,7 +28,7 @@ from pile_tools.terminal import note
 from trainer import failures
 from trainer.config import AdamW, Recipe
 from trainer.launcher import process_count
-from trainer.model.neox import next_token_loss
+from trainer.model.neox import next_token_losses
 from trainer.ranks import Processes
 
 #: The folder that DeepSpeed makes in a state's.
@@ -55,10 +55,18 @@ class TrainingError(PileError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured: the mean loss over its whole batch, and the gradient's norm before clipping."""
+    """What a step measured.
+
+    Attributes:
+        loss: Mean over the whole batch, nats.
+        grad_norm: The gradient's norm before clipping.
+        row_losses: Mean over the tokens of each row, nats, of the rows of all processes in the order of the
+            step's samples: (batch_size,) float32, on the CPU.
+    """
 
     loss: float
     grad_norm: float
+    row_losses: Tensor
 
 
 @contextlib.contextmanager
@@ -192,10 +200,12 @@ class Engine:
         """
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = lr
-        total = 0.0
+        total, of_rows = 0.0, []
         for number, tokens in enumerate(micro_batches, 1):
             tokens = tokens.to(self._ranks.device)
-            loss = next_token_loss(self._deepspeed(tokens[:, :-1]), tokens[:, 1:])
+            losses = next_token_losses(self._deepspeed(tokens[:, :-1]), tokens[:, 1:])
+            of_rows.append(losses.detach())
+            loss = losses.mean()
             self._deepspeed.backward(loss)
             total += float(loss.detach())
             # DeepSpeed updates the weights in the `step` after the last micro-batch.
@@ -206,7 +216,33 @@ class Engine:
         grad_norm = float(self._deepspeed.get_global_grad_norm())
         if not math.isfinite(grad_norm):
             raise TrainingError(f"the gradient's norm is {grad_norm}")
-        return StepResult(mean, grad_norm)
+        return StepResult(mean, grad_norm, self._in_order(torch.stack(of_rows)))
+
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Iterable[Tensor]) -> Tensor:
+        """The mean loss of each row in nats, of all processes as in a step; the weights are left as they are.
+
+        Args:
+            micro_batches: This process's, as many as in all others: each (b, seq_length + 1) int64.
+
+        Shapes: (rows of all processes,) float32, on the CPU.
+        """
+        of_rows = []
+        self._deepspeed.eval()
+        for tokens in micro_batches:
+            tokens = tokens.to(self._ranks.device)
+            of_rows.append(next_token_losses(self._deepspeed(tokens[:, :-1]), tokens[:, 1:]))
+        self._deepspeed.train()
+        return self._in_order(torch.stack(of_rows))
+
+    def _in_order(self, losses: Tensor) -> Tensor:
+        """Losses of all processes in the order in which micro-batches deal the rows; see `micro_batches`.
+
+        Shapes: (n_micro, b) of this process -> (n_micro * n_ranks * b,) on the CPU.
+        """
+        of_ranks = [torch.empty_like(losses) for _ in range(self._ranks.size)]
+        torch.distributed.all_gather(of_ranks, losses.contiguous())
+        return torch.stack(of_ranks, dim=1).flatten().cpu()
 
     def _mean_over_processes(self, loss: float) -> float:
         """The mean of all processes' losses; raises TrainingError before a bad update is made."""

@@ -175,6 +175,7 @@ class GPTNeoX(nn.Module):
         return out
 
 
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy in nats, in float32: (n, t, v), (n, t) int64 -> ()."""
-    return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
+def next_token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of each sequence in nats, in float32: (n, t, v), (n, t) int64 -> (n,)."""
+    losses = functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), reduction="none")
+    return losses.view(labels.shape).mean(dim=1)
