@@ -162,6 +162,18 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationConfig:
+    """Table `[validation]`: rows that are not trained on, whose loss is logged at intervals."""
+
+    order: Path = field(metadata={"help": "An order of other documents; its first rows are taken."})
+    every: int = field(default=1000, metadata={"help": "Steps between validations."})
+    rows: int = field(default=64, metadata={"help": "Rows."})
+
+    def __post_init__(self) -> None:
+        _within(1, MAX_COUNT, every=self.every, rows=self.rows)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """The whole TOML file. Paths are relative to the current directory."""
 
@@ -178,6 +190,7 @@ class TrainConfig:
     seed: int = field(default=1234, metadata={"help": "Seed of the first weights."})
     checkpoint_every: int = field(default=100, metadata={"help": "Steps between checkpoints."})
     precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
+    validation: ValidationConfig | None = None
 
     def __post_init__(self) -> None:
         _within(1, MAX_COUNT, steps=self.steps, batch_size=self.batch_size)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import trainer
 from pile_tools import manifest
+from tests.trainer.same import contents
 from trainer.log import LOG_FILE, read_log
 
 pytestmark = pytest.mark.slow
@@ -29,12 +30,6 @@ REGULAR = "checkpoint_every = 10"
 
 def losses(output: Path) -> NDArray[np.float64]:
     return np.array([line["loss"] for line in read_log(output / LOG_FILE)])
-
-
-def published(output: Path) -> dict[str, bytes]:
-    """Every file of a finished run, DeepSpeed's state included."""
-    files = [path for path in output.rglob("*") if path.is_file()]
-    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +78,11 @@ def test_the_log_counts_tokens_and_follows_the_schedule(finished: Path) -> None:
 
 
 def test_the_same_command_does_nothing(config: Path, finished: Path, train: Train) -> None:
-    before = published(finished)
+    before = contents(finished)
     result = train(config)
     assert (result.returncode, result.stderr) == (0, "")
     assert "is finished already" in result.stdout
-    assert published(finished) == before
+    assert contents(finished) == before
 
 
 def test_other_settings_are_refused(
@@ -129,7 +124,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     result = train(config)
     assert result.returncode == 0, result.stderr
     assert "going on after step " in result.stderr
-    assert published(output) == published(finished)
+    assert contents(output) == contents(finished)
 
 
 def _pretend_to_have_been_killed_while_writing(output: Path) -> None:
@@ -158,7 +153,7 @@ def test_an_unfinished_run_goes_on_only_with_the_same_settings(
     ended = train(write_config(config, output, REGULAR))
     assert ended.returncode == 0, ended.stderr
     assert "going on after step 40" in ended.stderr
-    assert published(output) == published(finished)
+    assert contents(output) == contents(finished)
 
 
 def test_two_processes_see_the_same_data(
