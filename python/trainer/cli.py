@@ -22,6 +22,7 @@ SECTIONS = {
     },
     "Look": {
         "losses": "trainer.commands.losses",
+        "loss-page": "trainer.commands.loss_page",
     },
 }
 

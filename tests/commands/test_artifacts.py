@@ -72,6 +72,7 @@ MORE = {
     "contamination": ["-o", "out/x"],
     "memorization": ["-o", "out/x"],
     "report": ["-o", "out/x.html"],
+    "losses": ["--step", "0"],
 }
 
 

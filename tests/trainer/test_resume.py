@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.trainer.same import contents
 
 from pile_tools import files
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
-from tests.trainer.same import contents
 from trainer.log import LOG_FILE
 from trainer.row_losses import ROW_LOSSES_FILE
 
@@ -43,10 +43,11 @@ def stop_at(server: Server, started: list[Any], folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig, order: Path) -> Path:
     """The working folder of all runs here; their output is `run`, relative to it."""
     folder = tmp_path_factory.mktemp("resume")
-    write_config(folder / "config.toml", Path("run"), *REGULAR)
+    validation = ("[validation]", f'order = "{order}"', "every = 2", "rows = 3")
+    write_config(folder / "config.toml", Path("run"), *REGULAR, tables=validation)
     return folder
 
 

@@ -90,8 +90,8 @@ def command(
     if plot is not None:
         pages.write(plot, _plot(str(run), found, interval))
     if as_json:
-        document = {"n_steps": n_steps, "n_rows_without_loss": found.n_without}
-        print_document({**document, "intervals": _intervals(found)})
+        n_without = found.n_without
+        print_document(_document(n_steps=n_steps, n_rows_without_loss=n_without, intervals=_intervals(found)))
         return
     _print_subsets(found, n_steps)
     options.note_plot(plot)
@@ -110,7 +110,7 @@ def _print_step(run: RecordedRun, step: int, top: int, *, as_json: bool) -> None
             for row in ranked
             for of in [_spans_json(run, spans[spans["row"] == row].tolist())]
         )
-        print_document({"step": step, "n_rows": len(losses), "loss": mean, "rows": rows})
+        print_document(_document(step=step, n_rows=len(losses), loss=mean, rows=rows))
         return
     shown = "no finite loss" if mean is None else f"mean loss {mean:.4f}"
     echo(f"step {step:,}: {counted(len(losses), 'row')}, {shown}; the {len(ranked):,} of highest loss:")
@@ -129,6 +129,12 @@ def highest_first(losses: RowLosses) -> NDArray[np.intp]:
     """The rows by falling loss; those without a number first, as they stop a run: (n,) -> (n,)."""
     key = np.where(np.isnan(losses), np.inf, losses.astype(np.float64))
     return np.argsort(-key, kind="stable")
+
+
+def _document(**values: Any) -> dict[str, Any]:
+    """The document of `--json`, with null for what was not asked for."""
+    names = ("step", "n_rows", "loss", "rows", "n_steps", "n_rows_without_loss", "intervals")
+    return dict.fromkeys(names) | values
 
 
 def _spans_json(run: RecordedRun, spans: list[tuple[int, ...]]) -> Iterator[dict[str, Any]]:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from tests.page import read_page
 
 from pile_tools import manifest, open_order
 from pile_tools.manifest import Request
-from tests.page import read_page
 from trainer.cli import group
 from trainer.row_losses import ROW_LOSSES_FILE
 
@@ -57,7 +57,8 @@ def test_the_rows_of_a_step_come_with_their_documents(run_folder: Path, order: P
     origin = opened.dataset.origin(row["spans"][0]["document"])
     assert origin is not None
     assert [row["spans"][0][key] for key in ("subset", "shard", "record")] == [
-        origin[key] for key in ("subset", "shard", "record")  # type: ignore[literal-required]
+        origin[key]
+        for key in ("subset", "shard", "record")  # type: ignore[literal-required]
     ]
 
 
