@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pile_tools.errors import ConfigError
 from pile_tools.present import colors
@@ -17,12 +16,10 @@ from pile_tools.present.pages import Plot, Table
 from pile_tools.terminal import counted
 from trainer.log import LOG_FILE, VALIDATION_LOG_FILE, LogLine, ValidationLine, read_log, read_validations
 from trainer.recorded import RecordedRun, open_recorded
+from trainer.smoothing import reach, smooth
 
 #: Runs of a page: each has a colour of its own.
 MAX_RUNS = len(colors.SERIES)
-
-#: Steps of a mean on each side, as a share of the run: losses of single steps hide each other.
-_REACH = 100
 
 
 @dataclass(frozen=True)
@@ -114,20 +111,12 @@ def _caption(runs: Sequence[LoggedRun], *, is_by_tokens: bool) -> str:
     return of + (" By tokens, as the runs have batches of different sizes." if is_by_tokens else "")
 
 
-def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of each value and its neighbours, 1 % of all on each side: (n,) -> (n,)."""
-    reach = len(values) // _REACH
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(values))
-    near = np.minimum(np.minimum(at, len(values) - 1 - at), reach)
-    means: NDArray[np.float64] = (sums[at + near + 1] - sums[at - near]) / (2 * near + 1)
-    return means
-
-
 def _line(one: LoggedRun, key: str, *, is_by_tokens: bool = False) -> list[tuple[float, float]]:
-    """Smoothed values of a key of the log, by step or tokens; lines without it are left out."""
+    """Means of a key of the log, or learning rates, by step or tokens; lines without it are left out."""
     lines = [line for line in one.log if key in line]
-    values = smooth(np.array([line[key] for line in lines], dtype=np.float64))  # type: ignore[literal-required]
+    values = np.array([line[key] for line in lines], dtype=np.float64)  # type: ignore[literal-required]
+    if key != "lr":
+        values = smooth(values)
     return [
         (line["tokens"] if is_by_tokens else line["step"], value)
         for line, value in zip(lines, values.tolist(), strict=True)
@@ -154,19 +143,22 @@ def _losses(runs: Sequence[LoggedRun], *, is_by_tokens: bool) -> Lines:
 
 def _apart(runs: Sequence[LoggedRun]) -> Lines | None:
     """How far runs are from the first one, where they have batches of the same size."""
-    first = dict(_line(runs[0], "loss", is_by_tokens=True))
-    series = []
-    for i, one in enumerate(runs[1:], 1):
-        points = [(x, y - first[x]) for x, y in _line(one, "loss", is_by_tokens=True) if x in first]
-        per_step = one.log[0]["tokens"]
-        if points and per_step == runs[0].log[0]["tokens"]:
-            steps = [(x / per_step - 1, y) for x, y in points]
-            series.append(Series(one.name, steps, colors.of_series(i)))
-    if not series:
+    first, others = runs[0], [one for one in runs if one.log[0]["tokens"] == runs[0].log[0]["tokens"]]
+    if len(others) < 2:
         return None
-    zero = Series(runs[0].name, [(x, 0.0) for x, _ in series[0].points], colors.of_series(0), 1)
-    title, unit = f"Difference from {runs[0].name}", "difference of loss, nats per token"
-    return Lines(title, "training step", unit, [zero, *series], x="symlog", is_from_zero=False, height=160)
+    base = np.array([line["loss"] for line in first.log])
+    series = []
+    for i, one in enumerate(runs):
+        if one not in others:
+            continue
+        losses = np.array([line["loss"] for line in one.log[: len(base)]])
+        # Smoothed after the subtraction: means of runs of other lengths are over other numbers of steps.
+        apart = smooth(losses - base[: len(losses)])
+        # The last means are of few steps.
+        shown = apart[: len(apart) - reach(len(apart))].tolist()
+        series.append(Series(one.name, list(enumerate(shown)), colors.of_series(i), 1 if one is first else 2))
+    title, unit = f"Difference from {first.name}", "difference of loss, nats per token"
+    return Lines(title, "training step", unit, series, x="symlog", is_from_zero=False, height=160)
 
 
 def _validations(runs: Sequence[LoggedRun], key: str) -> Lines:
@@ -190,7 +182,7 @@ def _ends(runs: Sequence[LoggedRun]) -> Table:
     rows = []
     for one in runs:
         last, mean = one.log[-1], smooth(np.array([line["loss"] for line in one.log]))
-        tail = [line["loss"] for line in one.log[-max(1, len(one.log) // _REACH) :]]
+        tail = [line["loss"] for line in one.log[-max(1, reach(len(one.log))) :]]
         validated = one.validations[-1]["loss"] if one.validations else None
         bits = one.validations[-1].get("bits_per_byte") if one.validations else None
         rows.append(

@@ -84,6 +84,7 @@ CALLS = [
     "pile-train train config.toml --threads 1",
     "pile-train losses run --step 3 --top 2",
     "pile-train losses run --by subset --every 2",
+    "pile-train loss-page run -o {LONG}/losses.html",
     "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",
     "pile-study report run --memorization study -o report.html",
     "pile-tools verify run --chain",

@@ -73,6 +73,7 @@ MORE = {
     "memorization": ["-o", "out/x"],
     "report": ["-o", "out/x.html"],
     "losses": ["--step", "0"],
+    "loss-page": ["-o", "out/x.html"],
 }
 
 
