@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pile_tools import _core, manifest
 from pile_tools.errors import FormatError, PileError
@@ -31,7 +30,7 @@ from trainer.checkpoint.resume import (
 )
 from trainer.config import differences
 from trainer.data_check import DataCheck
-from trainer.engine import Engine, TrainingError, processes
+from trainer.engine import Engine, MicroBatch, TrainingError, processes
 from trainer.launcher import process_count
 from trainer.log import LOG_FILE, LogWriter, check_log, rewind_log
 from trainer.model.init import initialize
@@ -292,13 +291,12 @@ class _Session:
             note(message, err=True)
 
 
-def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
+def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]:
     """This process's share of a step, in GPT-NeoX's order.
 
     With R ranks and b samples in a micro-batch, micro-batch m of rank r is samples [(m R + r) b,
     (m R + r + 1) b) of the step.
 
-    Shapes: yields (b, seq_length + 1) int64.
     Raises: FormatError for a token outside the model's vocabulary, or a dataset that was cut short.
     """
     _, n_micro = run.recipe.split(ranks.size)
@@ -318,4 +316,4 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
             if not 0 <= token < run.recipe.shape.vocab_size:
                 known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
                 raise FormatError(f"token {token} at step {step}, {known} ({run.order.name})")
-        yield tokens
+        yield MicroBatch(tokens)
