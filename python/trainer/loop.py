@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pile_tools import _core, manifest
 from pile_tools.errors import FormatError, PileError
@@ -33,7 +32,7 @@ from trainer.checkpoint.resume import (
 )
 from trainer.config import differences
 from trainer.data_check import DataCheck
-from trainer.engine import Engine, StepResult, TrainingError, processes
+from trainer.engine import Engine, MicroBatch, StepResult, TrainingError, processes
 from trainer.launcher import process_count
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
@@ -333,13 +332,12 @@ class _Session:
             note(message, err=True)
 
 
-def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
+def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]:
     """This process's share of a step, in GPT-NeoX's order.
 
     With R ranks and b samples in a micro-batch, micro-batch m of rank r is samples [(m R + r) b,
     (m R + r + 1) b) of the step.
 
-    Shapes: yields (b, seq_length + 1) int64.
     Raises: FormatError for a token outside the model's vocabulary, or a dataset that was cut short.
     """
     _, n_micro = run.recipe.split(ranks.size)
@@ -359,4 +357,4 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
             if not 0 <= token < run.recipe.shape.vocab_size:
                 known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
                 raise FormatError(f"token {token} at step {step}, {known} ({run.order.name})")
-        yield tokens
+        yield MicroBatch(tokens)

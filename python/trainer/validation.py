@@ -15,7 +15,7 @@ from pile_tools import Tokenizer, _core
 from pile_tools.errors import FormatError, PileError
 from pile_tools.order.order import Order
 from trainer.config import ValidationConfig
-from trainer.engine import Engine
+from trainer.engine import Engine, MicroBatch
 from trainer.log import ValidationLine
 from trainer.ranks import Processes
 from trainer.run import Run
@@ -50,12 +50,12 @@ class Validation:
             line["bits_per_byte"] = nats / math.log(2) / self._n_bytes
         return line
 
-    def _micro_batches(self, ranks: Processes) -> Iterator[Tensor]:
+    def _micro_batches(self, ranks: Processes) -> Iterator[MicroBatch]:
         """This process's rows; the last one is repeated where they do not fill all micro-batches."""
         size, _ = self._run.recipe.split(ranks.size)
         for first in range(0, self._n_rows, size * ranks.size):
             indices = np.arange(first, first + size) + ranks.rank * size
-            yield self._rows(np.minimum(indices, self._n_rows - 1))
+            yield MicroBatch(self._rows(np.minimum(indices, self._n_rows - 1)))
 
     def _rows(self, indices: NDArray[np.int64]) -> Tensor:
         tokens = torch.from_numpy(self._order.samples.take(indices).astype("int64"))
