@@ -191,6 +191,7 @@ class TrainConfig:
     checkpoint_every: int = field(default=100, metadata={"help": "Steps between checkpoints."})
     precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
     validation: ValidationConfig | None = None
+    tensorboard: bool = field(default=False, metadata={"help": "Also write the log for TensorBoard."})
 
     def __post_init__(self) -> None:
         _within(1, MAX_COUNT, steps=self.steps, batch_size=self.batch_size)

@@ -249,7 +249,7 @@ class _Session:
         steps, is_main = self._run.recipe.steps, self._is_main
         self._announce(saved)
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(Recorder(self._run)) if is_main else None
+            log = stack.enter_context(Recorder(self._run, saved or 0)) if is_main else None
             line = stack.enter_context(self._status_line()) if is_main else None
             if saved is None:
                 self._validate(0, log)
