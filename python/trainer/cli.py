@@ -20,6 +20,10 @@ SECTIONS = {
     "Train": {
         "train": "trainer.commands.train",
     },
+    "Look": {
+        "losses": "trainer.commands.losses",
+        "loss-page": "trainer.commands.loss_page",
+    },
 }
 
 
@@ -50,6 +54,7 @@ def group() -> None:
     Examples:
       pile-train CONFIG.toml           # short for pile-train train CONFIG.toml
       pile-train train --help          # the keys of a config
+      pile-train losses RUN --step 120 # which document made the spike?
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG.toml
 
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.

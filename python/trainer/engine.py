@@ -231,6 +231,20 @@ class Engine:
             raise TrainingError(f"the gradient's norm is {grad_norm}")
         return StepResult(mean, grad_norm, row_losses)
 
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Iterable[MicroBatch]) -> Tensor:
+        """The mean loss of each row in nats, of all processes as in a step; the weights are left as they are.
+
+        Args:
+            micro_batches: This process's, as many as in all others.
+
+        Shapes: (rows of all processes,) float32, on the CPU.
+        """
+        self._deepspeed.eval()
+        rows = [self._losses(batch).rows for batch in micro_batches]
+        self._deepspeed.train()
+        return self._of_all_processes(torch.stack(rows))
+
     def _losses(self, batch: MicroBatch) -> Losses:
         tokens = batch.tokens.to(self._ranks.device)
         positions = None if batch.positions is None else batch.positions[:, :-1].to(self._ranks.device)

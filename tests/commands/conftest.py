@@ -82,6 +82,9 @@ CALLS = [
     "pile-tools contamination items.jsonl tokens -o {LONG}/in-order --checkpoints 2",
     "pile-tools verify tokens",
     "pile-train train config.toml --threads 1",
+    "pile-train losses run --step 3 --top 2",
+    "pile-train losses run --by subset --every 2",
+    "pile-train loss-page run -o {LONG}/losses.html",
     "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",
     "pile-study report run --memorization study -o report.html",
     "pile-tools verify run --chain",
@@ -179,7 +182,7 @@ def world(
             for name in ("foreign", "unlabelled"):
                 for suffix in (".bin", ".idx"):
                     shutil.copyfile(folder / f"tokens/sample{suffix}", folder / LONG / f"{name}{suffix}")
-        if call[0] == "pile-train":
+        if call[:2] == ("pile-train", "train"):
             # DeepSpeed changes the process it runs in.
             done = cli(*call[1:], module="trainer.cli", cwd=folder, env={**os.environ, "COLUMNS": "80"})
             world.printed[call] = Done(done.returncode, done.stdout, done.stderr)  # type: ignore[attr-defined]

@@ -72,6 +72,8 @@ MORE = {
     "contamination": ["-o", "out/x"],
     "memorization": ["-o", "out/x"],
     "report": ["-o", "out/x.html"],
+    "losses": ["--step", "0"],
+    "loss-page": ["-o", "out/x.html"],
 }
 
 
