@@ -20,6 +20,14 @@ SECTIONS = {
     "Train": {
         "train": "trainer.commands.train",
     },
+    "Before a run": {
+        "plan": "trainer.commands.plan",
+        "neox-config": "trainer.commands.neox_config",
+    },
+    "Models": {
+        "generate": "trainer.commands.generate",
+        "import": "trainer.commands.import_model",
+    },
 }
 
 
