@@ -1,7 +1,7 @@
 """Every key of GPT-NeoX's configurations, from version 1.0 to May 2026, and what becomes of it here.
 
-A key is *translated*; or it has one *fixed* meaning here, so that other values are refused; or it is *ignored*
-for a reason. A key in none of these tables is unknown.
+A key is *translated*, or has one *fixed* meaning here, so that other values are refused, or is *ignored* for
+a reason. A key in none of these tables is unknown.
 """
 
 from __future__ import annotations
