@@ -90,8 +90,8 @@ def test_the_toml_loads_and_names_the_order(tmp_path: Path) -> None:
     assert config.optimizer.eps == 1e-8
     assert text.splitlines()[:2] == [
         "# Translated from a?b.yml.",
-        "# The order: pile-tools order /data/pile -o order --seq-length 2048 --steps 143000 --batch-size 1024 "
-        "--seed 1234",
+        "# The order: pile-tools order /data/pile -o order --seq-length 2048 --steps 143000 "
+        "--batch-size 1024 --seed 1234",
     ]
 
 
