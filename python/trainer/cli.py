@@ -1,4 +1,4 @@
-"""`pile-train`: trains GPT-NeoX models on training orders."""
+"""`pile-train`: trains GPT-NeoX models on training orders, plans runs, and uses models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ SECTIONS = {
     },
     "Models": {
         "generate": "trainer.commands.generate",
-        "import": "trainer.commands.import_model",
     },
 }
 
@@ -58,6 +57,7 @@ def group() -> None:
     Examples:
       pile-train CONFIG.toml           # short for pile-train train CONFIG.toml
       pile-train train --help          # the keys of a config
+      pile-train plan pythia-70m --gpus 8 --memory 80
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG.toml
 
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.

@@ -1,8 +1,8 @@
 """Generation: continues prompts token by token, greedily or by sampling.
 
 Prompts of different lengths are one batch without padding: all positions advance together, and a longer
-prompt gives its own next token where a shorter one has ended and is continued. So every token is computed from
-the tokens before it alone, at its own position, and keys and values are cached for all.
+prompt gives its own next token where a shorter one has ended and is continued. So every token is computed
+from the tokens before it alone, at its own position, and keys and values are cached for all.
 """
 
 from __future__ import annotations

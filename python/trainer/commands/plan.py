@@ -11,10 +11,10 @@ import click
 from pile_tools.commands import options
 from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
-from pile_tools.order.open import open_order
 from pile_tools.terminal import counted, echo, print_document
 from trainer import cost
-from trainer.config import EARLY_CHECKPOINTS, ModelConfig, TrainConfig, recipe
+from trainer import run as runs
+from trainer.config import EARLY_CHECKPOINTS, ModelConfig, TrainConfig
 from trainer.presets import PRESETS, TOKENIZER_SIZE, Preset, named
 
 #: Peak of an A100 in bf16 without sparsity, in 10^12 operations a second.
@@ -86,7 +86,7 @@ def _config_values(path: Path) -> dict[str, Any]:
     config = from_toml(TrainConfig, path)
     published = config.model.published
     if config.order.exists():
-        found = recipe(config, open_order(config.order), TOKENIZER_SIZE)
+        found = runs.plan(config).recipe
         shape, steps, batch_size = found.shape, found.steps, found.batch_size
     else:
         steps = _known("steps", config.steps, published, path)
