@@ -26,6 +26,7 @@ SECTIONS = {
     },
     "Models": {
         "generate": "trainer.commands.generate",
+        "import": "trainer.commands.import_model",
     },
 }
 

@@ -86,6 +86,14 @@ def read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]
     return found
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `read_weights` reads, the index included. Raises FormatError, OSError."""
+    found = [path for path, _ in _files(folder)]
+    indexes = [folder / (name + INDEX_SUFFIX) for name in (SAFETENSORS_FILE, PICKLE_FILE)]
+    is_whole = found[0].name in (SAFETENSORS_FILE, PICKLE_FILE)
+    return found if is_whole else [next(path for path in indexes if _is_there(path)), *found]
+
+
 def _files(folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
     """The files to read, and the tensors that the index lists for each: None without an index."""
     for name in (SAFETENSORS_FILE, PICKLE_FILE):
