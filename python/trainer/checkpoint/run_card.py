@@ -47,7 +47,7 @@ def run_card(run: Run, step: int) -> str:
     )
     if preset is not None:
         about += f" The run follows the recipe of {preset}; its log says where it differs."
-    facts = {
+    facts: dict[str, str | int | None] = {
         "step": step,
         "tokens": step * run.tokens_per_step,
         "order": fingerprint,

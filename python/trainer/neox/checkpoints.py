@@ -13,7 +13,7 @@ Source: GPT-NeoX, `tools/ckpts/convert_neox_to_hf.py`, and `tools/convert_to_hf.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,14 @@ _NUMPY_GLOBALS = frozenset(
 )
 
 
-def _concatenated(dim: int) -> Callable[[list[Tensor]], Tensor]:
+#: Makes one tensor of the parts of all ranks.
+_Merge = Callable[[list[Tensor]], Tensor]
+
+#: Tensors of a layer by GPT-NeoX's names: the name in Hugging Face's files, and how parts are merged.
+_Layer = Mapping[str, tuple[str, _Merge]]
+
+
+def _concatenated(dim: int) -> _Merge:
     return lambda parts: torch.cat(parts, dim=dim)
 
 
@@ -54,7 +61,7 @@ def _averaged(parts: list[Tensor]) -> Tensor:
 
 #: Tensors of a block: their names in the versions of GPT-NeoX, the name in Hugging Face's files, and how the
 #: parts of model-parallel ranks make one. Biases of the layers that ranks compute in part are summed.
-_BLOCK: dict[str, tuple[tuple[str, ...], Callable[[list[Tensor]], Tensor]]] = {
+_BLOCK: dict[str, tuple[tuple[str, ...], _Merge]] = {
     "input_layernorm.weight": ((), _averaged),
     "input_layernorm.bias": ((), _averaged),
     "post_attention_layernorm.weight": (("mlp.layer_norm_weight",), _averaged),
@@ -69,12 +76,12 @@ _BLOCK: dict[str, tuple[tuple[str, ...], Callable[[list[Tensor]], Tensor]]] = {
     "mlp.dense_4h_to_h.bias": (("mlp.linear2.bias", "mlp.fc2_bias"), _summed),
 }
 
-_EMBEDDING = {"word_embeddings.weight": ("gpt_neox.embed_in.weight", _concatenated(0))}
-_NORM = {
+_EMBEDDING: _Layer = {"word_embeddings.weight": ("gpt_neox.embed_in.weight", _concatenated(0))}
+_NORM: _Layer = {
     "norm.weight": ("gpt_neox.final_layer_norm.weight", _averaged),
     "norm.bias": ("gpt_neox.final_layer_norm.bias", _averaged),
 }
-_OUTPUT = {"final_linear.weight": ("embed_out.weight", _concatenated(0))}
+_OUTPUT: _Layer = {"final_linear.weight": ("embed_out.weight", _concatenated(0))}
 
 #: Buffers: masks, rotary frequencies and the scales of TransformerEngine.
 _BUFFER = re.compile(r"(attention\.(bias|masked_bias)|.*rotary_emb\.inv_freq|.*_extra_state)")
@@ -184,7 +191,7 @@ def tensors(checkpoint: Checkpoint, shape: ModelShape | None) -> Iterator[tuple[
         OSError: A file cannot be read.
     """
     n_layers = 0 if shape is None else shape.n_layers
-    layers: list[tuple[int, dict[str, tuple[str, Callable[[list[Tensor]], Tensor]]]]] = [(0, _EMBEDDING)]
+    layers: list[tuple[int, _Layer]] = [(0, _EMBEDDING)]
     if shape is not None:
         layers += [(i + 2, _block(i)) for i in range(n_layers)]
         layers += [(n_layers + 3, _NORM), (n_layers + 4, _OUTPUT)]
@@ -213,7 +220,7 @@ def check_shapes(
         yield name, tensor
 
 
-def _block(number: int) -> dict[str, tuple[str, Callable[[list[Tensor]], Tensor]]]:
+def _block(number: int) -> _Layer:
     return {name: (f"gpt_neox.layers.{number}.{name}", merge) for name, (_, merge) in _BLOCK.items()}
 
 
@@ -268,7 +275,7 @@ def _numpy_classes() -> list[Any]:
         from numpy._core import multiarray
     except ImportError:
         from numpy.core import multiarray  # type: ignore[no-redef]
-    rebuild: Any = multiarray._reconstruct  # type: ignore[attr-defined]
+    rebuild: Any = multiarray._reconstruct
     kinds = [type(np.dtype(kind)) for kind in ("uint32", "uint64", "int64", "float64")]
     named = [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
     return [*named, np.ndarray, np.dtype, *kinds]
@@ -296,9 +303,7 @@ def _named(rank: dict[str, Tensor], stored: str) -> Tensor:
     return next(rank[alias] for alias in _aliases(stored) if alias in rank)
 
 
-def _check_names(
-    by_rank: list[dict[str, Tensor]], names: dict[str, Any], layer: int, checkpoint: Checkpoint
-) -> None:
+def _check_names(by_rank: list[dict[str, Tensor]], names: _Layer, layer: int, checkpoint: Checkpoint) -> None:
     """Raises FormatError unless a layer has each of its tensors once, and no others, in all ranks."""
     for number, rank in enumerate(by_rank):
         where = f"layer {layer:02}, model-parallel rank {number:02} ({checkpoint.folder})"
