@@ -190,6 +190,7 @@ def test_help_fits_80_columns() -> None:
         ("xyz", "'xyz'; see"),
         ("index x --memry 1", "No such option '--memry' (did you mean --memory?); see pile-tools index"),
         ("index x --xyz", "No such option '--xyz'; see"),
+        ("batch my tokens --step 0", "unexpected extra argument (tokens); one with spaces needs quotes; see"),
         ("count-ngrams x --threads many", "'many' is not a valid integer; see"),
         ("sample x --megabytes many", "'many' is not a valid number; see"),
     ],
