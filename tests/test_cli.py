@@ -188,7 +188,7 @@ def test_help_fits_80_columns() -> None:
         ("tokenise", "(did you mean tokenize?)"),
         ("count-ngram", "(did you mean count-ngrams or count-terms?)"),
         ("xyz", "'xyz'; see"),
-        ("index x --memry 1", "No such option '--memry' (did you mean --memory?); see pile-tools index"),
+        ("index x --memry 1", "No such option '--memry' (did you mean --memory?); see"),
         ("index x --xyz", "No such option '--xyz'; see"),
         ("batch my tokens --step 0", "unexpected extra argument (tokens); one with spaces needs quotes; see"),
         ("count-ngrams x --threads many", "'many' is not a valid integer; see"),
