@@ -186,6 +186,8 @@ def _usage_error(err: click.ClickException) -> str:
     if isinstance(err, click.NoSuchOption):
         close = " or ".join(sorted(err.possibilities or ()))
         message = f"No such option {err.option_name!r}" + (f" (did you mean {close}?)" if close else "")
+    elif message.startswith("Got unexpected extra argument"):
+        message += "; one with spaces needs quotes"
     return f"{message}; see {context.command_path} --help" if context is not None else message
 
 

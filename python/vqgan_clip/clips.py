@@ -11,6 +11,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -201,13 +202,16 @@ def _library(name: str, extra: str) -> Any:
 def _load_transformers(given: str) -> tuple[Clip, dict[str, str]]:
     transformers = _library("transformers", "hf")
     try:
-        with _quiet(transformers):
+        with _quiet(transformers), _without_logs():
             model, report = transformers.CLIPModel.from_pretrained(given, output_loading_info=True)
             tokenizer = transformers.AutoTokenizer.from_pretrained(given, trust_remote_code=False)
             normalized = Normalized(*_colours(transformers, given))
     except Exception as err:
         # The library raises what it pleases on foreign and damaged files.
-        raise FormatError(f"not a CLIP that transformers can load: {first_line(err)} ({given})") from err
+        advice = "" if Path(given).exists() else "; there is no folder of this name here"
+        raise FormatError(
+            f"not a CLIP that transformers can load: {first_line(err).rstrip('.')}{advice} ({given})"
+        ) from err
     # The library would draw missing tensors at random.
     if absent := sorted(report["missing_keys"]):
         raise FormatError(f"not a CLIP: no tensor {absent[0]} ({given})")
@@ -233,6 +237,17 @@ def _quiet(transformers: Any) -> Iterator[None]:
             messages.enable_progress_bar()
 
 
+@contextlib.contextmanager
+def _without_logs() -> Iterator[None]:
+    """Without what libraries log of errors and of tries over a network, besides raising an error."""
+    disabled = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+
+
 def _colours(transformers: Any, given: str) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation of the model's `preprocessor_config.json`; those of CLIP's training without one."""
     try:
@@ -252,17 +267,13 @@ def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:
             f"got {OPEN_CLIP_PREFIX}{given}"
         )
     open_clip = _library("open_clip", "openclip")
-    # It logs its errors besides raising them.
-    disabled = logging.root.manager.disable
-    logging.disable()
     try:
-        model = open_clip.create_model(
-            name, pretrained=pretrained or None, require_pretrained=True, weights_only=True
-        )
-        tokenizer = open_clip.get_tokenizer(name)
+        with _without_logs():
+            model = open_clip.create_model(
+                name, pretrained=pretrained or None, require_pretrained=True, weights_only=True
+            )
+            tokenizer = open_clip.get_tokenizer(name)
     except Exception as err:
         # As above.
         raise FormatError(f"not a CLIP that open_clip can load: {first_line(err)} ({given})") from err
-    finally:
-        logging.disable(disabled)
     return _frozen(OpenClip(model, tokenizer)), {"parameters": parameters_sha256(model)}

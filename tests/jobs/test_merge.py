@@ -292,7 +292,7 @@ def test_parts_without_documents_are_an_error(
     found = [write_shard(tmp_path / f"{i}.jsonl", [{"text": ""}]) for i in range(2)]
     for number in (1, 2):
         of_shards(found, tmp_path / "d", tokenizer, part=Part(number, 2))
-    with pytest.raises(FormatError, match="every shard is empty"):
+    with pytest.raises(FormatError, match="the shards have no text"):
         merge.run(find_datasets([tmp_path / "d.parts"]), tmp_path / "d")
 
 

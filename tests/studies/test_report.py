@@ -57,7 +57,7 @@ def test_the_page_says_what_the_files_say(run_folder: Path, study_folder: Path, 
     assert facts.tokens is not None
     assert f"{facts.tokens.summary['n_documents']:,}" in text
     assert "6.00 → 4.19" in text
-    assert "gives back 100.0% of the tokens" in text
+    assert "reproduces 100.0% of the tokens" in text
     assert facts.run.manifest.request[:16] in text
     assert facts.run.order.samples.dataset.fingerprint[:16] in text
     assert "pile-tools verify report.html --chain" in text
@@ -158,6 +158,25 @@ def test_the_running_mean_by_hand() -> None:
     assert means[-1] == 249**2
     assert len(means) == 250
     assert smooth(values[:1]).tolist() == [0]
+
+
+def test_a_short_run_has_no_running_mean() -> None:
+    def log(n: int) -> list[Any]:
+        return [{"step": i, "tokens": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0} for i in range(n)]
+
+    assert [one.name for one in plots.loss(log(20), []).series] == ["each step"]
+    assert [one.name for one in plots.loss(log(100), []).series] == ["each step", "mean of 3 steps"]
+
+
+def test_too_few_rows_for_a_chart_are_said_in_words(
+    run_folder: Path, tmp_path: Path, loaded_steps: list[int]
+) -> None:
+    for n_rows, is_drawn in ((8, False), (60, True)):
+        folder = tmp_path / f"memo{n_rows}"
+        study.run(prepare(run_folder, MemorizationConfig(rows=n_rows), None), folder)
+        page = Page(_report(run_folder, folder, tmp_path / f"report{n_rows}.html"))
+        assert ("There is no chart of these scores" in page.text) != is_drawn
+        assert ("mean score of rows, %" in page.text) == is_drawn
 
 
 def test_colours_go_from_few_repeats_to_many() -> None:

@@ -253,6 +253,18 @@ class Runs:
         return Path.mkdir, (self.mark,)
 
 
+def test_a_name_that_is_no_folder_and_no_cached_model_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("transformers")
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FormatError, match=r"can load: .*; there is no folder of this name here \(no-clip\)"):
+        load_clip("no-clip")
+    assert capfd.readouterr().err == ""
+
+
 def test_transformers_runs_no_pickle(folder: Path, tmp_path: Path) -> None:
     bad, mark = copied(folder, tmp_path / "copy"), tmp_path / "mark"
     state = load_file(bad / "model.safetensors")

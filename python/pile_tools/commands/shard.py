@@ -51,6 +51,7 @@ def command(file: Path, output: Path, shard_bytes: int, force: bool, as_json: bo
     if options.is_reported(manifest, output, is_new=is_new, as_json=as_json):
         return
     names = [entry["path"] for entry in manifest.outputs]
-    note(f"{output}: {counted(len(names), 'shard')} of {counted(size, 'byte')}, {names[0]} to {names[-1]}")
+    named = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+    note(f"{output}: {counted(len(names), 'shard')}, {counted(size, 'byte')} in all: {named}")
     if size % PYTHIA_ROW_BYTES == 0:
         note(f"next: pile-tools batch {shell_quote(output)} --step 0")

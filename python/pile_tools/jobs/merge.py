@@ -133,7 +133,7 @@ def _run_parts(
     prefixes = [datasets.prefix_of(part) for part in ordered]
     summary = parts.joined([part.summary for part in ordered])
     if summary["n_documents"] == 0:
-        raise FormatError(f"no documents: every shard is empty ({ordered[0].folder})")
+        raise FormatError(f"no documents: the shards have no text ({ordered[0].folder})")
 
     def build(folder: Path) -> tuple[Settings, list[Entry]]:
         sha256 = [_checked_bin_sha256(part) for part in ordered]

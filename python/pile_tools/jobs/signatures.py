@@ -368,7 +368,9 @@ class _Unchanged:
 def _of_shard(path: Path, named: Sequence[_Shard], unchanged: _Unchanged) -> _Shard:
     """The signatures of a shard, among those of shards of its name. Raises PileError if there are none."""
     if not named:
-        raise PileError(f"has no signatures among those given ({path})")
+        raise PileError(
+            f"has no signatures among those given: make those of all shards, or all parts ({path})"
+        )
     n_bytes = path.stat().st_size
     same_size = [of for of in named if of.entry["bytes"] == n_bytes]
     for of in same_size:

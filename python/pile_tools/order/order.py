@@ -239,7 +239,8 @@ class Order:
         n_steps = len(self.samples) // size
         if not 0 <= step < n_steps:
             raise ConfigError(
-                f"no step {step}: the order has {n_steps} of {size} samples, from 0 ({self.name})"
+                f"no step {step}: the order has {n_steps:,} steps of {size:,} samples, numbered from 0 "
+                f"({self.name})"
             )
         return step * size, size
 

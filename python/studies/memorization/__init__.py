@@ -1,1 +1,1 @@
-"""How much of its training data a model gives back word by word, checkpoint after checkpoint."""
+"""How much of its training data a model reproduces token by token, checkpoint after checkpoint."""

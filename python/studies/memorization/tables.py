@@ -79,7 +79,7 @@ class PassageDocument(TypedDict):
 
 
 class Passage(TypedDict):
-    """A sequence that a checkpoint gives back, and where it comes from.
+    """A sequence that a checkpoint reproduces, and where it comes from.
 
     Attributes:
         matches: Tokens of the continuation that match.

@@ -104,11 +104,12 @@ def _plots(facts: Facts) -> dict[str, Markup | None]:
     def shown(chart: Chart, *, is_half: bool = False) -> Markup:
         return Markup(pages.drawn(chart, is_half=is_half))
 
+    rows = plots.rows(tables)
     return {
         "plot_composition": shown(plots.composition(facts.composition)) if facts.composition else None,
         "plot_loss": shown(plots.loss(facts.log, facts.run.checkpoints)),
-        "plot_learning_rate": shown(plots.learning_rate(facts.log)),
-        "plot_rows": shown(plots.rows(tables)),
+        "plot_learning_rate": shown(plots.learning_rate(facts.log, facts.run.checkpoints)),
+        "plot_rows": shown(rows) if rows is not None else None,
         "plot_curves": shown(plots.canary_curves(tables), is_half=True) if found else None,
         "plot_dots": shown(plots.canary_dots(found["canaries"], n_tokens), is_half=True) if found else None,
     }

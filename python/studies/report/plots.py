@@ -30,39 +30,53 @@ def composition(found: Composition) -> Stack:
 
 
 def loss(log: list[LogLine], checkpoints: list[int]) -> Lines:
-    """Loss of each step and its running mean, with checkpoints as marks."""
+    """Loss of each step and its running mean, if that is over several; checkpoints are marks."""
     steps = [line["step"] for line in log]
     losses = np.array([line["loss"] for line in log])
-    mean = f"mean of {2 * reach(len(losses)) + 1} steps"
+    each = list(zip(steps, losses.tolist(), strict=True))
+    series = [Series("each step", each, SEEN)]
+    if n_around := reach(len(losses)):
+        means = list(zip(steps, smooth(losses).tolist(), strict=True))
+        name = f"mean of {2 * n_around + 1} steps"
+        series = [Series("each step", each, colors.PALE, stroke=0.8), Series(name, means, SEEN)]
     return Lines(
         "Loss of each step",
         "training step",
         "loss, nats per token",
-        [
-            Series("each step", list(zip(steps, losses.tolist(), strict=True)), colors.PALE, stroke=0.8),
-            Series(mean, list(zip(steps, smooth(losses).tolist(), strict=True)), SEEN),
-        ],
+        series,
         x="symlog",
         is_from_zero=False,
         marks=checkpoints,
     )
 
 
-def learning_rate(log: list[LogLine]) -> Lines:
-    """The learning rate of each step."""
+def learning_rate(log: list[LogLine], checkpoints: list[int]) -> Lines:
+    """The learning rate of each step, with the axis and the marks of the loss."""
     points = [(line["step"], line["lr"]) for line in log]
-    series = [Series("learning rate", points, colors.GREY)]
-    return Lines("Learning rate", "training step", "learning rate", series, x="symlog", height=90)
+    return Lines(
+        "Learning rate",
+        "training step",
+        "learning rate",
+        [Series("learning rate", points, colors.GREY)],
+        x="symlog",
+        marks=checkpoints,
+        height=90,
+    )
 
 
-def rows(checkpoints: list[CheckpointTable]) -> Lines:
-    """Mean score of rows seen and not seen over checkpoints, with two standard errors to each side."""
+def rows(checkpoints: list[CheckpointTable]) -> Lines | None:
+    """Mean score of rows seen and not seen over checkpoints, with two standard errors to each side.
+
+    None if all groups have too few rows to plot.
+    """
     seen = {checkpoint["step"]: checkpoint["seen"] for checkpoint in checkpoints}
     unseen = {checkpoint["step"]: checkpoint["unseen"] for checkpoint in checkpoints}
     series = [
         _mean_scores("trained on before", seen, SEEN),
         _mean_scores("not trained on yet", unseen, UNSEEN),
     ]
+    if not any(one.points for one in series):
+        return None
     return Lines(
         "Mean score of rows", "checkpoint, training steps", "mean score of rows, %", series, x="symlog"
     )

@@ -93,13 +93,13 @@ def lead(facts: Facts) -> str:
 
 
 def rows_sentence(facts: Facts) -> str:
-    """What the last checkpoint gives back of rows it was trained on, next to others."""
+    """What the last checkpoint reproduces of rows it was trained on, next to others."""
     table = facts.memorization["checkpoints"][-1]
     seen, unseen, step = table["seen"], table["unseen"], table["step"]
     if not seen["n"]:
         return f"The last checkpoint scored, step {step}, was not trained on any of the rows scored."
     text = (
-        f"At step {step}, greedy decoding gives back {percent(seen['mean_score'])} of the tokens that follow "
+        f"At step {step}, greedy decoding reproduces {percent(seen['mean_score'])} of the tokens that follow "
         f"the prompts taken from rows it was trained on, and all of them for {seen['n_memorized']} of "
         f"{plural(seen['n'], 'row')} ({percent(seen['share_memorized'])})"
     )
@@ -110,7 +110,7 @@ def rows_sentence(facts: Facts) -> str:
 
 
 def canaries_sentence(facts: Facts) -> str | None:
-    """What the last checkpoint gives back of the canaries planted most often, next to those never planted."""
+    """What the last checkpoint reproduces of the canaries planted most often, next to those never planted."""
     levels = facts.memorization["checkpoints"][-1]["canaries"]
     if not levels:
         return None

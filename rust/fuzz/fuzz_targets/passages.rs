@@ -1,4 +1,4 @@
-//! DocumentPositions that repeat each other, in small memory. The passages are those of a map of all windows.
+//! Documents that repeat each other, in small memory. The passages are those of a map of all windows.
 #![no_main]
 
 use arbitrary::Arbitrary;

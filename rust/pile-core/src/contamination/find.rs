@@ -404,7 +404,7 @@ fn weigh_and_score(
 fn contaminated_bytes(items: &BenchmarkItems, found: &[Match]) -> Vec<ContaminatedBytes> {
     let is_contaminated = |found: &&Match| {
         let role = items.parts[found.part as usize].role;
-        matches!(role, Role::MatchedPassage | Role::Question)
+        matches!(role, Role::Passage | Role::Question)
     };
     let mut bytes: Vec<ContaminatedBytes> = found
         .iter()

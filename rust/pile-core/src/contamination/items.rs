@@ -14,14 +14,14 @@ pub const MIN_WORDS: usize = 4;
 /// Most words of an n-gram.
 pub const MAX_WORDS: usize = 64;
 
-/// Bits of the filter for each n-gram. A window of the text that is no n-gram passes it once in so many times.
+/// Bits of the filter for each n-gram. One in this many windows of the text passes it without being an n-gram.
 const FILTER_BITS: usize = 16;
 
 /// What a part is of its item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// A passage about which the question is.
-    MatchedPassage,
+    /// The passage that the question is about.
+    Passage,
     /// The question, or the whole task.
     Question,
     /// The answer.
@@ -32,12 +32,7 @@ pub enum Role {
 
 impl Role {
     /// All roles, by number.
-    pub const ALL: [Self; 4] = [
-        Self::MatchedPassage,
-        Self::Question,
-        Self::Answer,
-        Self::Choice,
-    ];
+    pub const ALL: [Self; 4] = [Self::Passage, Self::Question, Self::Answer, Self::Choice];
 }
 
 /// A part of an item, as it was given.

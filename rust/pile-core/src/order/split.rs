@@ -42,7 +42,7 @@ pub fn split_documents(split: &str, n_documents: u64) -> Result<[Range<u64>; 3]>
     Ok([0, 1, 2].map(|k| at(k)..at(k + 1).max(at(k))))
 }
 
-/// GPT-NeoX builds this factor more samples per dataset than a blend needs by weight.
+/// GPT-NeoX builds this many times the samples that a blend needs of each dataset by its weight.
 const MARGIN: f64 = 1.005;
 
 /// Returns the weights scaled to sum to one, and the number of samples to build of each dataset for

@@ -53,7 +53,7 @@ impl Steps {
     pub fn samples(&self, step: u64) -> Result<Range<u64>> {
         if step >= self.n_steps {
             return Err(Error::argument(format!(
-                "no step {step}: the order has {} of {} samples, from 0",
+                "no step {step}: the order has {} steps of {} samples, numbered from 0",
                 self.n_steps, self.batch_size
             )));
         }
@@ -75,7 +75,7 @@ impl Steps {
         let size = self.batch_size;
         if rank >= n_ranks || micro_batch >= n_micro_batches {
             return Err(Error::argument(format!(
-                "no rank {rank} of {n_ranks}, micro-batch {micro_batch} of {n_micro_batches}: from 0"
+                "no rank {rank} of {n_ranks}, micro-batch {micro_batch} of {n_micro_batches}: both are numbered from 0"
             )));
         }
         let n_parts = n_ranks.saturating_mul(n_micro_batches);
@@ -108,8 +108,8 @@ pub struct BatchDocuments {
     pub documents: Vec<i64>,
     /// The index of each token in its run.
     pub position_ids: Vec<i32>,
-    /// Cumulative sequence lengths: the start of each run in the concatenated inputs of all rows, then their
-    /// number.
+    /// Cumulative sequence lengths: the start of each run in the concatenated inputs of all rows, then the number
+    /// of inputs.
     pub cu_seqlens: Vec<i32>,
 }
 

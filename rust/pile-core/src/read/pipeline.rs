@@ -32,7 +32,7 @@ pub enum Step<R> {
 
 /// Reads `shards` from number `first_shard` on. Calls `map` on each block with one of the workers, and `sink`
 /// with the results in the order of the data, which is the same for any number of workers. Returns the
-/// workers. `progress` advances by bytes on disk.
+/// workers, of which there must be at least one. `progress` advances by bytes on disk.
 ///
 /// # Errors
 /// The first failure of reading, `map` or `sink` in the order of the data.

@@ -335,8 +335,8 @@ impl<T: StoredToken> SegmentView<'_, T> {
             .map_or(&[], |rank| self.alphabet.bytes(rank))
     }
 
-    /// The rank of the token at a depth of a suffix; None if the document ends before it. The document has the tokens
-    /// before that depth: only the last of them is checked for the end.
+    /// The rank of the token at a depth of a suffix; None if the document ends before it. The caller knows that the
+    /// document has the tokens before that depth: only whether it ends with the last of them is checked.
     #[inline]
     pub(super) fn rank_at(&self, suffix: u32, depth: usize) -> Option<u32> {
         let position = self.suffixes[suffix as usize] as usize + depth;

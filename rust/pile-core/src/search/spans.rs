@@ -30,9 +30,8 @@ use crate::{
 /// a token.
 const MAX_OCCURRENCES: usize = 2000;
 
-/// Bytes of the text that a thread searches at a time. Within them, what is learned about a byte saves work
-/// at the bytes after it. Larger blocks save more, but a text of a few thousand
-/// bytes then occupies fewer threads.
+/// Bytes of the text that a thread searches at a time. Within them, the matches of a byte save work at the bytes after
+/// it. Larger blocks save more, but occupy fewer threads if the text has a few thousand bytes.
 const BLOCK_BYTES: usize = 512;
 
 impl SuffixIndex {

@@ -127,7 +127,7 @@ pub fn build(
         let first = config.shards.first().map_or(Path::new("no shards"), |p| p);
         let shards = writer.state.shards.iter();
         let what = match shards.map(|shard| shard.bad_records.n).sum() {
-            0 => "no documents: every shard is empty".to_owned(),
+            0 => "no documents: the shards have no text".to_owned(),
             n_bad => format!("no documents: all records are empty or bad ({n_bad} bad ones)"),
         };
         return Err(Error::malformed(first, what));

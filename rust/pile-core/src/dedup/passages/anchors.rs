@@ -24,7 +24,7 @@ pub(super) struct WindowShape {
 }
 
 impl WindowShape {
-    /// Longer anchors are more numerous, but fewer of them occur in texts that have no window in common.
+    /// Longer anchors are denser in a text, but fewer of them occur in texts that share no window.
     pub(super) fn new(length: usize) -> Self {
         Self {
             length,
@@ -91,7 +91,8 @@ impl AnchorScanner {
         for block_start in (0..=last_window).step_by(n_strings) {
             self.start_block(block_start);
             hashes.fill(n_strings, &mut self.next_block);
-            // The smallest of the next block's strings in the window. None has a greater hash than the first.
+            // The smallest of the next block's strings that the window has. At first there is none: no hash is greater
+            // than this one, so it is never the smallest.
             let mut smallest_of_next = HashedString {
                 hash: u64::MAX,
                 offset: usize::MAX,
@@ -253,6 +254,8 @@ impl PassageScanner {
                 return;
             }
             match &mut stretch {
+                // The distance is that of the stretch. A shorter one would put an anchor of this hash, one period
+                // earlier, between the two before; a longer one would reach windows that have another anchor.
                 Some(stretch) if stretch.last + 1 == anchor.first => stretch.last = anchor.last,
                 _ => {
                     let new = PeriodicWindows {

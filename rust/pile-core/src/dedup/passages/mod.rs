@@ -65,7 +65,7 @@ pub struct PassagesConfig {
     pub memory: u64,
     /// Number of threads that parse and scan.
     pub n_threads: usize,
-    /// DocumentPositions of which no passage is reported. Those of others may be copies of theirs.
+    /// Documents of which no passage is reported. Passages of other documents may be copies of theirs.
     pub protected: Vec<RecordNumber>,
     /// Texts whose documents, wherever they are, are protected too.
     pub protected_texts: Vec<String>,
@@ -81,7 +81,7 @@ pub struct PassagesConfig {
 /// What was read and found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PassagesSummary {
-    /// DocumentPositions, empty ones included.
+    /// Documents, empty ones included.
     pub n_documents: u64,
     /// Bytes of their texts.
     pub n_text_bytes: u64,

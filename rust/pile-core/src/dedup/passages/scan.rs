@@ -44,7 +44,7 @@ struct ScannedBlock {
 
 impl ScannedBlock {
     fn subset(&mut self, name: Option<&str>) -> usize {
-        // DocumentPositions of one subset often follow each other, and a block has few subsets.
+        // Documents of one subset often follow each other, and a block has few subsets.
         let known = self
             .subsets
             .iter()

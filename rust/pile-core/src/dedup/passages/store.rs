@@ -51,7 +51,7 @@ impl fmt::Display for RunKind {
 /// The steps of the job. The state has the last one that is finished.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum FinishedStep {
-    /// Not even all shards are scanned for anchors.
+    /// Shards are still to be scanned for anchors.
     #[default]
     None,
     /// The anchors of all shards are in runs.
@@ -83,7 +83,7 @@ pub(super) struct ScannedShard {
 pub struct SubsetPassages {
     /// Its name; `None` for the documents without one.
     pub name: Option<String>,
-    /// DocumentPositions.
+    /// Documents.
     pub n_documents: u64,
     /// Bytes of their texts.
     pub n_text_bytes: u64,
@@ -227,8 +227,8 @@ impl Store {
 
     /// The paths of the runs of a kind, to be merged with [`Self::buffer_bytes`] each.
     ///
-    /// If there are too many, the first are merged into one, which becomes the last: those were merged the least, so
-    /// each record is copied about log(runs) / log([`FAN_IN`]) times.
+    /// If there are too many, the first ones are merged into one, which becomes the last. The first ones were merged the
+    /// least often, so each record is copied about log(runs) / log([`FAN_IN`]) times.
     pub(super) fn runs_to_merge(&mut self, kind: RunKind) -> Result<Vec<PathBuf>> {
         while self.runs(kind).len() > FAN_IN {
             let mut run = self.new_run(kind)?;
@@ -299,7 +299,8 @@ impl<const N: usize> Rows<N> {
         std::array::from_fn(|i| u64::from_le_bytes(numbers[i]))
     }
 
-    /// The first index from `first` to `end` whose row is not `is_before`. Rows that are come first.
+    /// The first index from `first` to `end` for whose row `is_before` is false, or `end`. The rows for which it is
+    /// true come first.
     pub(super) fn partition_point(
         &self,
         mut first: usize,

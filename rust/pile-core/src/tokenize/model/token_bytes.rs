@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result, tokenize::Tokenizer};
 
-/// Bytes of a slot. A token that fits is copied with its whole slot: a copy of constant size needs no call and no
-/// branch on the length.
+/// Bytes of a slot. A token that fits is copied with its whole slot: a copy of constant size needs neither a call nor a
+/// loop over its bytes.
 const SLOT_BYTES: usize = 16;
 
-/// Bytes of the longest text that is decoded, those of the longest record by default. A token may have megabytes,
-/// so that a small file of them could fill the memory.
+/// Maximum bytes of a decoded text: as many as a record may have by default. A token may have megabytes, so a small
+/// file of its ids could otherwise fill the memory.
 pub(crate) const MAX_DECODED_BYTES: usize = 1 << 30;
 
-/// Ids decoded between two checks of the buffer. For each of them the buffer has space for the longest token: more
-/// of them would waste memory on tokens of megabytes, fewer would check too often.
+/// Ids decoded between two checks of the buffer, which has space for the longest token for each of them. More ids would
+/// waste memory if a token has megabytes; fewer would check too often.
 const CHECK_IDS: usize = 16;
 
 /// The bytes of every id of a tokenizer. Unknown ids have no bytes, as in [`Tokenizer::decode`].
@@ -82,7 +82,7 @@ impl TokenBytes {
     /// caller reuses.
     ///
     /// # Errors
-    /// The bytes end after 1 GiB.
+    /// The returned end would exceed 1 GiB.
     pub fn decode(
         &self,
         mut ids: impl ExactSizeIterator<Item = i64>,
