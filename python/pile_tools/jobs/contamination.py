@@ -404,12 +404,12 @@ def _best_matches(benchmark: Benchmark, matches: ItemMatches) -> dict[int, int]:
     """The surest match of the passage or question of each contaminated item, by item."""
     # A common question has a thousand matches, so no Python is run for each.
     roles = np.array([part.role for part in benchmark.parts])[matches["part"].astype(np.int64)]
-    asked = np.flatnonzero((roles == PASSAGE) | (roles == QUESTION))
-    items = _items_of(benchmark, matches)[asked]
-    answers = np.nan_to_num(matches["answer_score"][asked])
-    order = np.lexsort((asked, -answers, -matches["score"][asked], matches["kind"][asked], items))
+    of_items = np.flatnonzero((roles == PASSAGE) | (roles == QUESTION))
+    items = _items_of(benchmark, matches)[of_items]
+    answers = np.nan_to_num(matches["answer_score"][of_items])
+    order = np.lexsort((of_items, -answers, -matches["score"][of_items], matches["kind"][of_items], items))
     contaminated, first = np.unique(items[order], return_index=True)
-    return dict(zip(contaminated.tolist(), asked[order][first].tolist(), strict=True))
+    return dict(zip(contaminated.tolist(), of_items[order][first].tolist(), strict=True))
 
 
 def _items_of(benchmark: Benchmark, matches: ItemMatches) -> NDArray[np.int64]:
