@@ -276,25 +276,29 @@ impl BenchmarkItems {
         }
     }
 
-    /// Replaces `ranges` by those of the words of a text in which all its n-grams are, ascending and without overlap.
-    /// Only hashes are compared: there may be none in them.
-    pub(super) fn put_candidates(&self, words: &WordNumbers, ranges: &mut Vec<Range<usize>>) {
-        ranges.clear();
+    /// Replaces `hits` by the windows of a text that have the hash of an n-gram, by first word and then by length. Their
+    /// words are not compared.
+    pub(super) fn put_candidates(&self, words: &WordNumbers, hits: &mut Vec<Hit>) {
+        hits.clear();
         self.each_window(words.prefixes(), |word, n_words, hash| {
-            if self.with_hash(hash, n_words).next().is_some() {
-                ranges.push(word..word + n_words);
-            }
+            hits.extend(self.with_hash(hash, n_words).map(|gram| Hit {
+                word,
+                n_words,
+                gram,
+            }));
         });
         if self.lengths.len() > 1 {
-            ranges.sort_unstable_by_key(|range| range.start);
+            hits.sort_unstable_by_key(|hit| (hit.word, hit.n_words));
         }
-        ranges.dedup_by(|later, kept| {
-            let overlaps = later.start <= kept.end;
-            if overlaps {
-                kept.end = kept.end.max(later.end);
-            }
-            overlaps
-        });
+    }
+
+    /// Whether the words of a candidate, in a text whose words from `first` on are these, are those of its n-gram.
+    pub(super) fn is_hit(&self, candidate: &Hit, words: &Words, first: usize) -> bool {
+        let start = candidate.word - first;
+        self.has_words(
+            candidate.gram,
+            words.normalized(start..start + candidate.n_words),
+        )
     }
 
     /// Calls `take` with the first word, the length and the hash of each window that may be an n-gram. The windows of a
@@ -315,10 +319,13 @@ impl BenchmarkItems {
 
     /// The n-gram of these words. A hash alone decides nothing: the words are compared.
     fn gram(&self, hash: u64, n_words: usize, words: &[u8]) -> Option<u32> {
-        self.with_hash(hash, n_words).find(|number| {
-            let gram = &self.grams[*number as usize];
-            self.words[gram.start..gram.start + gram.n_bytes] == *words
-        })
+        self.with_hash(hash, n_words)
+            .find(|gram| self.has_words(*gram, words))
+    }
+
+    fn has_words(&self, gram: u32, words: &[u8]) -> bool {
+        let gram = &self.grams[gram as usize];
+        self.words[gram.start..gram.start + gram.n_bytes] == *words
     }
 
     /// The n-grams of a hash and a length.
