@@ -17,6 +17,9 @@ pub const MAX_WORDS: usize = 64;
 /// Bits of the filter for each n-gram. A window of the text that is no n-gram passes it once in so many times.
 const FILTER_BITS: usize = 16;
 
+/// Windows that go through the filter before any is looked up.
+const FILTER_BATCH: usize = 512;
+
 /// What a part is of its item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -303,15 +306,27 @@ impl BenchmarkItems {
 
     /// Calls `take` with the first word, the length and the hash of each window that may be an n-gram. The windows of a
     /// length are in order.
+    ///
+    /// Many windows go through the filter before the first of them is taken: no branch depends on it, and what
+    /// passes it is looked up one after the other, so that the processor waits for several slots at once.
     fn each_window(&self, prefixes: &[u64], mut take: impl FnMut(usize, usize, u64)) {
+        let mut passed = [(0, 0); FILTER_BATCH];
         for length in &self.lengths {
-            // The numbers of the words before each window, and of those up to its end.
-            let windows = prefixes.iter().zip(prefixes.iter().skip(length.n_words));
-            for (word, (before, after)) in windows.enumerate() {
-                let hash = window_hash(*before, *after, length.power);
-                let (at, bit) = length.bit(hash);
-                if length.filter[at] & bit != 0 {
-                    take(word, length.n_words, hash);
+            let n_windows = prefixes.len().saturating_sub(length.n_words);
+            for first in (0..n_windows).step_by(FILTER_BATCH) {
+                let end = n_windows.min(first + FILTER_BATCH);
+                // The numbers of the words before each window, and of those up to its end.
+                let before = &prefixes[first..end];
+                let after = &prefixes[first + length.n_words..end + length.n_words];
+                let mut n_passed = 0;
+                for (word, (before, after)) in (first..).zip(before.iter().zip(after)) {
+                    let hash = window_hash(*before, *after, length.power);
+                    let (at, bit) = length.bit(hash);
+                    passed[n_passed] = (word, hash);
+                    n_passed += usize::from(length.filter[at] & bit != 0);
+                }
+                for (word, hash) in &passed[..n_passed] {
+                    take(*word, length.n_words, *hash);
                 }
             }
         }
