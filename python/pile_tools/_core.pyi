@@ -1236,18 +1236,20 @@ def find_passages(
     search: PassageSearch,
     on_progress: OnProgress = None,
     *,
+    tokenizer: Tokenizer | None = None,
     text_field: str = "text",
     skip_bad_records: bool = False,
     max_record: int = ...,
 ) -> tuple[PassageRows, PassagesSummary]:
-    """Finds the bytes of texts in windows of a given length that also begin earlier in reading order.
+    """Finds the bytes of texts in windows of a given length, in bytes or tokens, that also begin earlier.
 
-    Windows do not cross documents. A job that was interrupted resumes.
+    Earlier is in reading order. Windows do not cross documents. A job that was interrupted resumes.
 
     Args:
         shards: The shards, in reading order. Each is read twice.
         search: The settings.
         on_progress: Called with the compressed bytes read so far; in the end, twice those of all shards.
+        tokenizer: The tokenizer whose tokens are counted; by default windows are of bytes.
         text_field: The field of a record that has its text.
         skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
         max_record: Number of bytes above which a record is bad.
@@ -1259,7 +1261,7 @@ def find_passages(
     Raises:
         ConfigError: The length is out of range, a shard is no regular file, or a protected record has no
             document.
-        FormatError: A shard is damaged, or changed between the passes.
+        FormatError: A shard is damaged, changed between the passes, or has a text that cannot be tokenized.
         OutputExistsError: The folder has work of another job.
         OSError: A file cannot be read or written.
     """

@@ -101,7 +101,7 @@ SETTINGS: Mapping[str, Shape] = {
         "unverified?": _flag,
         **_RECORDS,
     },
-    "passages": {"length": _count, "dry_run": _flag, **_RECORDS},
+    "passages": {"length?": _count, "min_tokens?": _count, "dry_run": _flag, **_RECORDS},
     "signatures": {
         "shingle": _text,
         "permutations": _count,

@@ -892,7 +892,7 @@ class PassageSearch:
     """How the core finds repeated passages.
 
     Attributes:
-        length: Bytes of a window, at least 32.
+        length: Bytes of a window, at least 32; or its tokens, at least 16.
         every_copy: Whether the first copies count as repeated too.
         protected: Shards, as indices, and records of documents of which no passage is reported.
         protected_texts: Texts whose documents are protected too.
@@ -923,8 +923,8 @@ class PassageRows(TypedDict):
         record: Number of its record in the shard.
         start: First repeated byte of its text, at the start of a character.
         end: End of the repeated bytes, at the end of a character.
-        trimmed_start: Repeated bytes before `start`, of a character that begins before them.
-        trimmed_end: Repeated bytes after `end`.
+        trimmed_start: Repeated bytes before `start`, of a character that begins before them; 0 for tokens.
+        trimmed_end: Repeated bytes after `end`; 0 for tokens.
         copy_document: The document in which the window at the passage's first byte occurs first.
         copy_shard: Index of its shard.
         copy_record: Number of its record in the shard.

@@ -50,6 +50,7 @@ CALLS = [
     "pile-tools dedup passages shards -o {LONG}/cut --length 40",
     "pile-tools dedup restore {LONG}/near 00-{LONG}.jsonl.zst:5",
     "pile-tools train-tokenizer shards -o tokenizer.json --vocab-size 300",
+    "pile-tools dedup passages shards -o {LONG}/cut-tokens --min-tokens 16 --tokenizer tokenizer.json",
     "pile-tools tokenize shards -o tokens/sample --tokenizer tokenizer.json",
     "pile-tools tokenize shards -o {LONG}/parts --tokenizer tokenizer.json --part 1/2",
     "pile-tools merge tokens/sample tokens/sample -o {LONG}/both",

@@ -14,10 +14,12 @@ import zstandard
 from tests.conftest import Run
 
 from pile_tools import manifest
+from pile_tools._core import Tokenizer
 from pile_tools.errors import ConfigError, OutputExistsError
-from pile_tools.jobs import dedup_passages
+from pile_tools.jobs import dedup_passages, train_tokenizer
 from pile_tools.jobs.dedup_passages import PassagesConfig, longest_passages
 from pile_tools.jobs.rewriting import PASSAGES_FILE
+from pile_tools.jobs.train_tokenizer import TrainTokenizerConfig
 from pile_tools.read.shards import find_shards
 
 LENGTH = 40
@@ -185,6 +187,64 @@ def test_the_longest_passages_come_first(shards: Path, tmp_path: Path) -> None:
 def test_lengths_out_of_range_are_usage_errors(length: int) -> None:
     with pytest.raises(ConfigError, match="length must be 32 to 1,048,576 bytes"):
         PassagesConfig(length=length)
+
+
+def cut_tokens(texts: list[str], tokenizer: Tokenizer, length: int) -> list[str]:
+    """The texts without the bytes of tokens in windows that also begin earlier, by a set of all windows.
+
+    A part of a character is no reason to cut the rest of it.
+    """
+    seen: set[tuple[int, ...]] = set()
+    found = []
+    for text in texts:
+        ids = tokenizer.encode(text).tolist()
+        is_cut = [False] * len(ids)
+        for start in range(len(ids) - length + 1):
+            window = tuple(ids[start : start + length])
+            if window in seen:
+                is_cut[start : start + length] = [True] * length
+            seen.add(window)
+        # Tokens that share a character stay or go together.
+        kept, pending = [], []
+        for id, cut_it in zip(ids, is_cut, strict=True):
+            pending.append((id, cut_it))
+            characters = tokenizer.decode([id for id, _ in pending])
+            if "\ufffd" not in characters:
+                kept += [] if all(cut_it for _, cut_it in pending) else [characters]
+                pending = []
+        found.append("".join(kept))
+    return found
+
+
+def test_windows_of_tokens_are_those_of_a_set_of_ids(shards: Path, tmp_path: Path) -> None:
+    trained = tmp_path / "tokenizer.json"
+    train_tokenizer.run(find_shards([shards]), trained, TrainTokenizerConfig(vocab_size=400), threads=1)
+    config = PassagesConfig(min_tokens=16, tokenizer=trained)
+    made, _ = dedup_passages.run(find_shards([shards]), tmp_path / "out", config, memory=MEMORY, threads=2)
+    texts = [text for of in TEXTS for text in of]
+    expected = cut_tokens(texts, Tokenizer.from_file(trained), 16)
+    assert read(tmp_path / "out") == expected
+    n_cut = sum(len(text.encode()) for text in texts) - sum(len(text.encode()) for text in expected)
+    assert made.summary["n_repeated_bytes"] == n_cut > 0
+    assert made.settings["min_tokens"] == 16
+    assert "length" not in made.settings
+    assert [entry["role"] for entry in made.inputs].count("tokenizer") == 1
+    # Another tokenizer makes another output.
+    other = tmp_path / "other.json"
+    train_tokenizer.run(find_shards([shards]), other, TrainTokenizerConfig(vocab_size=300), threads=1)
+    config = PassagesConfig(min_tokens=16, tokenizer=other)
+    with pytest.raises(OutputExistsError):
+        dedup_passages.run(find_shards([shards]), tmp_path / "out", config, memory=MEMORY, threads=2)
+
+
+def test_tokens_need_a_tokenizer_and_exclude_bytes() -> None:
+    for config in ({"min_tokens": 50}, {"tokenizer": Path("t.json")}):
+        with pytest.raises(ConfigError, match="need both"):
+            PassagesConfig(**config)
+    with pytest.raises(ConfigError, match="not both"):
+        PassagesConfig(length=100, min_tokens=50, tokenizer=Path("t.json"))
+    with pytest.raises(ConfigError, match="16 to 1,048,576 tokens, got 15"):
+        PassagesConfig(min_tokens=15, tokenizer=Path("t.json"))
 
 
 def test_from_the_command_line(cli: Run, shards: Path, tmp_path: Path) -> None:

@@ -231,7 +231,12 @@ def test_deduplication_is_the_same_with_a_worker_killed(
     assert alone.summary["n_verified"] > 100
 
     def kill() -> None:
-        for made in ("signatures/*/signatures-000000", "duplicates/tasks/spill-*/spilled-*"):
+        made_by_tasks = (
+            "signatures/*/signatures-000000",
+            "duplicates/tasks/spill-*/spilled-*",
+            "shards-*/*/*.jsonl*",
+        )
+        for made in made_by_tasks:
             wait_for(lambda made=made: list((tmp_path / "on.partial").glob(made)))
             killed.extend(workers()[:1])
             os.kill(killed[-1], signal.SIGKILL)
@@ -243,7 +248,7 @@ def test_deduplication_is_the_same_with_a_worker_killed(
             near_copies, tmp_path / "on", config, workers=ray_workers, on_progress=reports.append, **how
         )
     killer.join()
-    assert len(killed) == 2
+    assert len(killed) == 3
     assert files_in(tmp_path / "on") == files_in(tmp_path / "alone")
     assert reports == sorted(reports)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["alone", "on"]

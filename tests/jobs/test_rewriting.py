@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.conftest import Run
 
-from pile_tools import scratch_folders
+from pile_tools import files, scratch_folders
 from pile_tools.cli import group, run
+from pile_tools.jobs import rewriting
+from pile_tools.jobs.rewriting import Rewriting
+from pile_tools.manifest import Request
+from pile_tools.read.shards import RecordConfig
+from pile_tools.types import OnProgress, RewriteSummary
 
 TEXTS = ["the same text of more than forty characters, twice in this shard"] * 2 + ["another"]
 
@@ -108,3 +116,52 @@ def test_a_shard_of_too_many_subsets_is_named(cli: Run, tmp_path: Path, command:
     assert done.returncode == 1
     assert "65,536" in done.stderr
     assert "s.jsonl" in done.stderr
+
+
+class _Unpickled:
+    """Workers that write each part alone, as another process would."""
+
+    def rewrite(self, parts: Sequence[Rewriting], on_progress: OnProgress) -> list[RewriteSummary]:
+        made = []
+        for part in pickle.loads(pickle.dumps(list(parts))):
+            part.folder.mkdir(exist_ok=True)
+            made.append(part.run(1, on_progress))
+        return made
+
+
+@pytest.mark.parametrize("change", ["removed", "cuts", "marks"])
+def test_shards_that_are_written_one_by_one_have_the_same_bytes(tmp_path: Path, change: str) -> None:
+    shards = []
+    for number in range(3):
+        shards.append(tmp_path / f"{number}.jsonl")
+        shards[-1].write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    # None of the second shard.
+    at = (np.array([0, 0, 2], dtype=np.uint32), np.array([0, 2, 1], dtype=np.uint64))
+    numbers = np.array([1, 2, 3], dtype=np.uint64)
+    changes: dict[str, dict[str, Any]] = {
+        "removed": {"removed": at},
+        "cuts": {"cuts": (*at, numbers, numbers + 2)},
+        "marks": {"marks": (*at, "dedup", [("cluster", numbers), ("size", numbers)])},
+    }
+    request = Request("deduplicated", {}, [])
+    written = []
+    for workers in (None, _Unpickled()):
+        folder = tmp_path / f"by-{workers is not None}"
+        folder.mkdir()
+        sha256 = rewriting.write_shards(
+            shards,
+            folder,
+            request,
+            [files.sha256(shard) for shard in shards],
+            RecordConfig(),
+            threads=1,
+            force=False,
+            on_progress=None,
+            workers=workers,
+            **changes[change],
+        )
+        assert list(sha256) == [shard.name for shard in shards]
+        written.append([(folder / shard.name).read_bytes() for shard in shards])
+    assert written[0] == written[1]
+    assert written[0][1] == shards[1].read_bytes()
+    assert written[0][2] != shards[2].read_bytes()

@@ -17,6 +17,8 @@ from pile_tools.terminal import counted, fit, note
 
 #: On disk are the anchors of all text, and the text around repeated ones.
 _COSTS = dedups.Costs(disk=3.0, bytes_per_second=5e6)
+#: Besides, the byte offsets of all tokens; the text is tokenized twice.
+_COSTS_OF_TOKENS = dedups.Costs(disk=6.0, bytes_per_second=3e6)
 
 #: Longest passages on the page, whose documents are read again.
 _N_SHOWN = 10
@@ -32,7 +34,9 @@ _N_SHOWN = 10
 def command(
     shards: tuple[Path, ...],
     output: Path,
-    length: int,
+    length: int | None,
+    min_tokens: int | None,
+    tokenizer: Path | None,
     protect: Path | None,
     dry_run: bool,
     report: Path | None,
@@ -46,21 +50,32 @@ def command(
 ) -> None:
     """Write SHARDS again without passages that occur earlier.
 
-    A byte is cut if it lies in a window of --length bytes that also begins earlier: in a document before, or
-    before in the same one. Windows do not cross documents, and no character is split. A document that is
-    repeated whole stays with an empty text: run near or exact first, which removes such documents. OUT/ gets
-    the shards, and passages.parquet, which lists every passage with its earlier copy.
+    A byte is cut if it lies in a window of --length bytes, or of --min-tokens tokens, that also begins
+    earlier: in a document before, or before in the same one. Windows do not cross documents, and no character
+    is split. A document that is repeated whole stays with an empty text: run near or exact first, which
+    removes such documents. OUT/ gets the shards, and passages.parquet, which lists every passage with its
+    earlier copy.
 
     \b
     Examples:
       pile-tools dedup passages deduped/ -o cut/ --report cut.html
       pile-tools dedup passages deduped/ -o cut/ --length 500 --dry-run
+      pile-tools dedup passages deduped/ -o cut/ --min-tokens 50 --tokenizer tokenizer.json
       pile-tools dedup passages shards/ -o cut/ --protect shards/canaries.json
     """
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)
-    job = functools.partial(dedup_passages.run, config=PassagesConfig(length=length, records=records))
+    config = PassagesConfig(length=length, min_tokens=min_tokens, tokenizer=tokenizer, records=records)
+    job = functools.partial(dedup_passages.run, config=config)
     how = dedups.How(protect, dry_run, report, memory, threads, as_json=as_json, force=force)
-    dedups.run(shards, output, job, how, costs=_COSTS, page=_page, show=_show)
+    dedups.run(
+        shards,
+        output,
+        job,
+        how,
+        costs=_COSTS if tokenizer is None else _COSTS_OF_TOKENS,
+        page=_page,
+        show=_show,
+    )
 
 
 def _page(made: Manifest, title: str) -> str:
@@ -71,7 +86,7 @@ def _page(made: Manifest, title: str) -> str:
     for found in dedup_passages.longest_passages(made, _N_SHOWN):
         text = rewriting.text_of(made, found.name).encode()[found.start : found.end].decode()
         shown.append(passages_page.ShownPassage(found.name, found.start, found.copy, text))
-    return passages_page.page(made, title, shown)
+    return passages_page.page(made, title, dedup_passages.window_of(made), shown)
 
 
 def _show(made: Manifest) -> None:
@@ -88,4 +103,4 @@ def _show(made: Manifest) -> None:
             note(f"warning: more than half of {name} is cut; look at its passages first", err=True)
     what = counted(summary["n_passages"], "passage")
     done = "found, none cut" if made.settings["dry_run"] else "cut"
-    note(f"{what} of at least {made.settings['length']:,} bytes {done}")
+    note(f"{what} of at least {dedup_passages.window_of(made)} {done}")

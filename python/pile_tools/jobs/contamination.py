@@ -402,15 +402,20 @@ def _write(
 
 def _best_matches(benchmark: Benchmark, matches: ItemMatches) -> dict[int, int]:
     """The surest match of the passage or question of each contaminated item, by item."""
-    best: dict[int, tuple[Any, ...]] = {}
-    answers = -np.nan_to_num(matches["answer_score"])
-    ranks = zip(matches["kind"].tolist(), (-matches["score"]).tolist(), answers.tolist(), strict=True)
-    for match, (part, rank) in enumerate(zip(matches["part"].tolist(), ranks, strict=True)):
-        found = benchmark.parts[part]
-        if found.role in (PASSAGE, QUESTION):
-            ranked = (*rank, match)
-            best[found.item] = min(best.get(found.item, ranked), ranked)
-    return {item: best[item][-1] for item in sorted(best)}
+    # A common question has a thousand matches, so no Python is run for each.
+    roles = np.array([part.role for part in benchmark.parts])[matches["part"].astype(np.int64)]
+    of_items = np.flatnonzero((roles == PASSAGE) | (roles == QUESTION))
+    items = _items_of(benchmark, matches)[of_items]
+    answers = np.nan_to_num(matches["answer_score"][of_items])
+    order = np.lexsort((of_items, -answers, -matches["score"][of_items], matches["kind"][of_items], items))
+    contaminated, first = np.unique(items[order], return_index=True)
+    return dict(zip(contaminated.tolist(), of_items[order][first].tolist(), strict=True))
+
+
+def _items_of(benchmark: Benchmark, matches: ItemMatches) -> NDArray[np.int64]:
+    """The item of each match."""
+    items = np.array([part.item for part in benchmark.parts], dtype=np.int64)
+    return items[matches["part"].astype(np.int64)]
 
 
 def _write_matches(
@@ -419,11 +424,13 @@ def _write_matches(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = [benchmark.parts[part] for part in matches["part"].tolist()]
+    items = _items_of(benchmark, matches)
+    ids = pa.array([item.id for item in benchmark.items], pa.string())
+    names = pa.array([part.name for part in benchmark.parts], pa.string())
     columns: dict[str, pa.Array] = {
-        "item": pa.array([part.item for part in parts], pa.int64()),
-        "id": pa.array([benchmark.items[part.item].id for part in parts], pa.string()),
-        "part": pa.array([part.name for part in parts], pa.string()),
+        "item": pa.array(items),
+        "id": ids.take(pa.array(items)),
+        "part": names.take(pa.array(matches["part"].astype(np.int64))),
     }
     document = pa.array(matches["document"].astype(np.int64))
     if shards is None:
@@ -438,7 +445,7 @@ def _write_matches(
         "score": pa.array(matches["score"]),
         "answer_score": pa.array(answers, mask=np.isnan(answers)),
         "n_choices": pa.array(matches["n_choices"].astype(np.int64)),
-        "n_occurrences": pa.array(np.bincount(matches["occurrences"][:, 0], minlength=len(parts))),
+        "n_occurrences": pa.array(np.bincount(matches["occurrences"][:, 0], minlength=len(items))),
         "byte_start": pa.array(matches["byte_start"].astype(np.int64)),
         "byte_end": pa.array(matches["byte_end"].astype(np.int64)),
         "text": pa.array(matches["text"], pa.string()),

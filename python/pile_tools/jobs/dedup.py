@@ -156,7 +156,7 @@ class DedupConfig:
         )
 
 
-class Workers(Protocol):
+class Workers(rewriting.RewriteWorkers, Protocol):
     """Other processes that do the parts of a job that take long."""
 
     def sketch(
@@ -209,7 +209,8 @@ def run(
             estimated from signatures, and copies have the same hash.
         stored: Folders with the signatures of all shards, which are used instead of a pass over these. The
             output is the same, so its manifest does not list them.
-        workers: Processes that compute signatures, find and verify candidates. Without them this one does.
+        workers: Processes that compute signatures, find and verify candidates, and write new shards. Without
+            them this one does.
         keep_signatures: Store the signatures of the new shards in the folder `signatures` of the output,
             which takes another pass over these. They are an artifact of their own, so that they describe the
             new shards as the signatures of any others do, and an output that has none can get them later.
@@ -294,6 +295,7 @@ def run(
                 threads=threads,
                 force=force,
                 on_progress=None if on_progress is None else lambda n: on_progress(n_before + n),
+                workers=workers,
                 **_changes(rows, len(older), is_marked=config.mark),
             )
         write_clusters(folder / CLUSTERS_FILE, rows, every, output)

@@ -1,4 +1,4 @@
-"""Cuts repeated passages from shards: every byte in a window of N bytes that also begins earlier.
+"""Cuts repeated passages from shards: every byte in a window of N bytes or tokens that also begins earlier.
 
 `OUT/` holds the shards, `passages.parquet` with every passage and an earlier copy of it, and `manifest.json`,
 written last. The rule is that of google-research/deduplicate-text-datasets, but the first copy stays, windows
@@ -24,10 +24,15 @@ from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
 from pile_tools.read.shards import RecordConfig, checked_entries, entries
 from pile_tools.read.shards import summary as shards_summary
+from pile_tools.terminal import counted
+from pile_tools.tokenizers import find_tokenizer
 from pile_tools.types import OnProgress, PassageRows, PassageSearch
 
-#: Limits of the length of a window in bytes: shorter ones have no anchors of a useful length.
-MIN_LENGTH, MAX_LENGTH = 32, 1 << 20
+#: Limits of the length of a window in bytes or tokens: shorter ones have no anchors of a useful length.
+MIN_LENGTH, MIN_TOKENS, MAX_LENGTH = 32, 16, 1 << 20
+
+#: Bytes of a window if no length is given.
+DEFAULT_LENGTH = 100
 
 #: Passages of the table that are in memory at once.
 _CHUNK_ROWS = 1 << 20
@@ -37,20 +42,54 @@ _CHUNK_ROWS = 1 << 20
 class PassagesConfig:
     """What counts as a repeated passage."""
 
-    length: int = field(
-        default=100,
-        metadata={"help": "Least bytes of a passage that occurs at least twice.", "metavar": "BYTES"},
+    length: int | None = field(
+        default=None,
+        metadata={
+            "help": f"Least bytes of a passage that occurs at least twice.  [default: {DEFAULT_LENGTH}]",
+            "metavar": "BYTES",
+        },
+    )
+    min_tokens: int | None = field(
+        default=None,
+        metadata={"help": "Least tokens of such a passage, instead of bytes.", "metavar": "N"},
+    )
+    tokenizer: Path | None = field(
+        default=None,
+        metadata={
+            "help": "Whose tokens: a tokenizer.json, a folder that holds one, or a model id[@revision].",
+            "metavar": "TOKENIZER",
+        },
     )
     records: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
-        if not MIN_LENGTH <= self.length <= MAX_LENGTH:
-            raise ConfigError(f"length must be {MIN_LENGTH} to {MAX_LENGTH:,} bytes, got {self.length:,}")
+        if (self.min_tokens is None) != (self.tokenizer is None):
+            raise ConfigError("windows of tokens need both: min_tokens and a tokenizer")
+        if self.min_tokens is not None and self.length is not None:
+            raise ConfigError("windows have a length in bytes or in tokens (min_tokens), not both")
+        unit, least = ("bytes", MIN_LENGTH) if self.min_tokens is None else ("tokens", MIN_TOKENS)
+        if not least <= self.window <= MAX_LENGTH:
+            raise ConfigError(f"length must be {least} to {MAX_LENGTH:,} {unit}, got {self.window:,}")
+
+    @property
+    def window(self) -> int:
+        """Length of a window, in bytes or in tokens."""
+        if self.min_tokens is not None:
+            return self.min_tokens
+        return DEFAULT_LENGTH if self.length is None else self.length
 
     @property
     def settings(self) -> Settings:
         """The settings as manifests record them."""
-        return {"length": self.length, **self.records.settings}
+        unit = "length" if self.min_tokens is None else "min_tokens"
+        return {unit: self.window, **self.records.settings}
+
+
+def window_of(made: Manifest) -> str:
+    """The length of the windows of an output of `run`, as `100 bytes`."""
+    if (n_tokens := made.settings.get("min_tokens")) is not None:
+        return counted(n_tokens, "token")
+    return counted(made.settings["length"], "byte")
 
 
 def run(
@@ -85,20 +124,24 @@ def run(
     Raises:
         ConfigError: A shard is a stream, or the protected documents are not of these shards.
         OutputExistsError: The output was made from other inputs or settings and `force` is off.
-        FormatError: A shard is damaged or changes while it is read; the message names shard and record.
+        FormatError: The tokenizer is not supported; or a shard is damaged, changes while it is read, or has a
+            text that cannot be tokenized: the message names shard and record.
         OSError: A file cannot be read or written.
     """
     rewriting.check_before(shards, output)
     target = Target.of(output / MANIFEST_FILE)
     inputs = entries(shards, output)
     protected, protected_entries = rewriting.protected_documents(protect, shards, output)
-    request = Request("passages", {**config.settings, "dry_run": dry_run}, [*inputs, *protected_entries])
+    source = None if config.tokenizer is None else find_tokenizer(config.tokenizer)
+    tokenizer = None if source is None else source.load()
+    more = [*protected_entries, *([] if source is None else [source.entry(output)])]
+    request = Request("passages", {**config.settings, "dry_run": dry_run}, [*inputs, *more])
     n_bytes = sum(entry["bytes"] for entry in inputs)
 
     def build(folder: Path) -> Built:
         on_plan(2 if dry_run else 3, n_bytes)
         search = PassageSearch(
-            length=config.length,
+            length=config.window,
             protected=protected.records,
             protected_texts=protected.texts,
             memory=memory,
@@ -111,6 +154,7 @@ def run(
             shards,
             search,
             on_progress,
+            tokenizer=tokenizer,
             text_field=config.records.text_field,
             skip_bad_records=config.records.skips,
             max_record=config.records.max_record_bytes,

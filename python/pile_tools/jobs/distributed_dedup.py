@@ -7,11 +7,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pile_tools import _core, scratch_folders
 from pile_tools.jobs import cluster
+from pile_tools.jobs.rewriting import Rewriting
 from pile_tools.read.shards import RecordConfig
-from pile_tools.types import Deduplication, OnProgress, SignaturesSummary, Sketching
+from pile_tools.types import Deduplication, OnProgress, RewriteSummary, SignaturesSummary, Sketching
 
 
 @contextlib.contextmanager
@@ -65,7 +67,20 @@ class Workers:
         ]
         self._run(made, None)
 
-    def _run(self, tasks: Sequence[cluster.Task], on_progress: OnProgress) -> list[SignaturesSummary]:
+    def rewrite(self, parts: Sequence[Rewriting], on_progress: OnProgress) -> list[RewriteSummary]:
+        """Writes the new shards of each part."""
+        tasks = [
+            cluster.Task(
+                str(part.shards[0]),
+                sum(shard.stat().st_size for shard in part.shards),
+                functools.partial(_rewrite, part, self._threads),
+                not all(path.is_absolute() for path in (*part.shards, part.folder)),
+            )
+            for part in parts
+        ]
+        return self._run(tasks, on_progress)
+
+    def _run(self, tasks: Sequence[cluster.Task], on_progress: OnProgress) -> list[Any]:
         if not self._is_connected:
             self._connection.enter_context(cluster.connected())
             self._is_connected = True
@@ -85,6 +100,11 @@ def _sketch(
             skip_bad_records=records.skips,
             max_record=records.max_record_bytes,
         )
+
+
+def _rewrite(part: Rewriting, threads: int, on_progress: Callable[..., None]) -> RewriteSummary:
+    with scratch_folders.locked(part.folder, "writes this shard"):
+        return part.run(threads, on_progress)
 
 
 def _run_task(

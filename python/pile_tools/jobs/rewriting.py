@@ -10,7 +10,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
+
+import numpy as np
 
 from pile_tools import _core, checked, manifest, scratch_folders
 from pile_tools.config import fingerprint
@@ -19,7 +21,7 @@ from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from pile_tools.read.shards import OLDER, RecordConfig, entries, find_shards, has_stream, refuse_output_within
 from pile_tools.read.texts import read_lines
 from pile_tools.tokens.documents import shard_named
-from pile_tools.types import OnProgress
+from pile_tools.types import OnProgress, RewriteSummary
 
 #: The tables beside new shards: the members of all clusters, and all passages that were cut.
 CLUSTERS_FILE, PASSAGES_FILE = "clusters.parquet", "passages.parquet"
@@ -175,6 +177,85 @@ def _shard_number(name: str, shards: Sequence[Path]) -> int:
     return paths.index(shard_named(paths, name, "the given"))
 
 
+@dataclass(frozen=True)
+class Rewriting:
+    """Shards that one call writes again; it pickles.
+
+    Attributes:
+        shards: The shards.
+        names: The names of the new ones.
+        folder: The folder in which they are written, or resumed.
+        job: The digest of what the new shards depend on.
+        sha256: The checksums that the shards must have.
+        records: How records are read.
+        force: Whether finished shards of another job are discarded.
+        changes: `removed`, `cuts` or `marks` of `_core.rewrite_shards`.
+    """
+
+    shards: list[Path]
+    names: list[str]
+    folder: Path
+    job: str
+    sha256: list[str]
+    records: RecordConfig
+    force: bool
+    changes: dict[str, Any]
+
+    def run(self, threads: int, on_progress: OnProgress) -> RewriteSummary:
+        """Writes the new shards; raises as `write_shards`."""
+        return _core.rewrite_shards(
+            self.shards,
+            self.names,
+            self.folder,
+            self.job,
+            threads,
+            self.force,
+            on_progress,
+            sha256=self.sha256,
+            text_field=self.records.text_field,
+            max_record=self.records.max_record_bytes,
+            **self.changes,
+        )
+
+    def of_shard(self, index: int) -> Rewriting:
+        """That of one shard, in a folder of its own."""
+
+        def part(columns: tuple[Any, ...]) -> tuple[Any, ...]:
+            shards, *others = columns
+            first, end = (int(np.searchsorted(shards, index, side)) for side in ("left", "right"))
+            return (
+                np.zeros(end - first, dtype=shards.dtype),
+                *(_rows(other, first, end) for other in others),
+            )
+
+        return Rewriting(
+            [self.shards[index]],
+            [self.names[index]],
+            self.folder / f"{index:06}",
+            self.job,
+            [self.sha256[index]],
+            self.records,
+            self.force,
+            {name: part(columns) for name, columns in self.changes.items()},
+        )
+
+
+def _rows(column: Any, first: int, end: int) -> Any:
+    """Some rows of a column of changes. A mark has a name, and a list of names with columns."""
+    if isinstance(column, str):
+        return column
+    if isinstance(column, list):
+        return [(name, values[first:end].copy()) for name, values in column]
+    return column[first:end].copy()
+
+
+class RewriteWorkers(Protocol):
+    """Other processes that write new shards."""
+
+    def rewrite(self, parts: Sequence[Rewriting], on_progress: OnProgress) -> list[RewriteSummary]:
+        """Calls `run` of each part."""
+
+
 def write_shards(
     shards: Sequence[Path],
     folder: Path,
@@ -185,6 +266,7 @@ def write_shards(
     threads: int,
     force: bool,
     on_progress: OnProgress,
+    workers: RewriteWorkers | None = None,
     **changes: Any,
 ) -> dict[str, str]:
     """Writes new shards into a job's scratch folder, under `output_names`, or resumes; returns their SHA-256.
@@ -199,6 +281,7 @@ def write_shards(
         threads: Threads; each writes a shard.
         force: Whether finished shards of another job are discarded.
         on_progress: Called with the bytes read.
+        workers: Processes of which each writes a shard. Without them this one writes all.
         changes: `removed`, `cuts` or `marks` of `_core.rewrite_shards`.
 
     Raises:
@@ -208,30 +291,27 @@ def write_shards(
     # Shards that a killed job has written are of use only if the others were the same then.
     new_shards = scratch_folders.inner(folder, f"shards-{fingerprint(list(sha256))[:16]}")
     names = output_names(shards)
-    # Those that a killed job has moved already. The core compares them with their checksums.
-    for name in names:
-        if (folder / name).is_symlink():
-            (folder / name).unlink()
-        elif (folder / name).is_file():
-            (folder / name).replace(new_shards / name)
-    rewritten = _core.rewrite_shards(
-        shards,
-        names,
-        new_shards,
-        request.job,
-        threads,
-        force,
-        on_progress,
-        sha256=list(sha256)[len(sha256) - len(shards) :],
-        text_field=records.text_field,
-        max_record=records.max_record_bytes,
-        **changes,
-    )
-    written = [shard["output"] for shard in rewritten["shards"]]
-    found = {made["name"]: made["sha256"] for made in written if made is not None}
-    # Not linked: a published file must not be changed by what happens to the scratch folder.
-    for name in found:
-        (new_shards / name).replace(folder / name)
+    own_sha256 = list(sha256)[len(sha256) - len(shards) :]
+    every = Rewriting(list(shards), names, new_shards, request.job, own_sha256, records, force, changes)
+    if workers is None:
+        parts = [every]
+        # Those that a killed job has moved already. The core compares them with their checksums.
+        for name in names:
+            if (folder / name).is_symlink():
+                (folder / name).unlink()
+            elif (folder / name).is_file():
+                (folder / name).replace(new_shards / name)
+        rewritten = [every.run(threads, on_progress)]
+    else:
+        parts = [every.of_shard(index) for index in range(len(shards))]
+        rewritten = workers.rewrite(parts, on_progress)
+    found = {}
+    for part, summary in zip(parts, rewritten, strict=True):
+        for shard in summary["shards"]:
+            if (made := shard["output"]) is not None:
+                # Not linked: a published file must not be changed by what happens to the scratch folder.
+                (part.folder / made["name"]).replace(folder / made["name"])
+                found[made["name"]] = made["sha256"]
     return found
 
 

@@ -39,12 +39,13 @@ class ShownPassage:
     text: str
 
 
-def page(made: Manifest, title: str, passages: Sequence[ShownPassage]) -> str:
+def page(made: Manifest, title: str, window: str, passages: Sequence[ShownPassage]) -> str:
     """A self-contained HTML page.
 
     Args:
         made: The manifest of the shards without their passages.
         title: The heading.
+        window: The length of the windows, as `100 bytes`.
         passages: The longest passages, the longest first.
     """
     summary = made.summary
@@ -52,8 +53,8 @@ def page(made: Manifest, title: str, passages: Sequence[ShownPassage]) -> str:
     done = "found" if made.settings["dry_run"] else "cut"
     about = (
         f"{summary['n_repeated_bytes'] / 1e6:,.1f} of {summary['n_text_bytes'] / 1e6:,.1f} MB of text "
-        f"({share:.1%}) {done}, in {counted(summary['n_passages'], 'passage')} of at least "
-        f"{made.settings['length']:,} bytes that also occur earlier."
+        f"({share:.1%}) in {counted(summary['n_passages'], 'passage')} {done}: bytes in windows of "
+        f"{window} that also begin earlier."
     )
     body = [f"<header><h1>{markup(title)}</h1><p>{markup(about)}</p></header>", table(_subsets(made))]
     if passages:

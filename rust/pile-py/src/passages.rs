@@ -14,6 +14,7 @@ use pyo3::{prelude::*, types::PyDict};
 use crate::{
     jobs::{rules, to_python},
     progress::watch,
+    tokenizer::Tokenizer,
 };
 
 /// How repeated passages are found: `PassageSearch` of `types.py`.
@@ -30,14 +31,15 @@ pub struct PassageSearch {
     discard: bool,
 }
 
-/// Finds the bytes of texts in windows of a given length that also begin earlier in reading order.
+/// Finds the bytes of texts in windows of a given length, in bytes or tokens, that also begin earlier.
 ///
-/// Windows do not cross documents. A job that was interrupted resumes.
+/// Earlier is in reading order. Windows do not cross documents. A job that was interrupted resumes.
 ///
 /// Args:
 ///     shards: The shards, in reading order. Each is read twice.
 ///     search: The settings.
 ///     on_progress: Called with the compressed bytes read so far; in the end, twice those of all shards.
+///     tokenizer: The tokenizer whose tokens are counted; by default windows are of bytes.
 ///     text_field: The field of a record that has its text.
 ///     skip_bad_records: Whether bad records are skipped. Otherwise they are an error.
 ///     max_record: Number of bytes above which a record is bad.
@@ -49,13 +51,13 @@ pub struct PassageSearch {
 /// Raises:
 ///     ConfigError: The length is out of range, a shard is no regular file, or a protected record has no
 ///         document.
-///     FormatError: A shard is damaged, or changed between the passes.
+///     FormatError: A shard is damaged, changed between the passes, or has a text that cannot be tokenized.
 ///     OutputExistsError: The folder has work of another job.
 ///     OSError: A file cannot be read or written.
 #[pyfunction]
 #[pyo3(signature = (
     shards, search, on_progress = None, *,
-    text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
+    tokenizer = None, text_field = "text", skip_bad_records = false, max_record = DEFAULT_MAX_RECORD
 ))]
 #[allow(clippy::too_many_arguments)] // the job's config, by keyword from Python
 pub fn find_passages<'py>(
@@ -63,6 +65,7 @@ pub fn find_passages<'py>(
     shards: Vec<PathBuf>,
     search: PassageSearch,
     on_progress: Option<Py<PyAny>>,
+    tokenizer: Option<&Tokenizer>,
     text_field: &str,
     skip_bad_records: bool,
     max_record: u64,
@@ -83,8 +86,9 @@ pub fn find_passages<'py>(
         job: search.job,
         discard: search.discard,
     };
+    let tokenizer = tokenizer.map(|tokenizer| &*tokenizer.inner);
     let (found, summary) = watch(py, on_progress, |progress| {
-        passages::find_passages(&config, progress)
+        passages::find_passages(&config, tokenizer, progress)
     })?;
     Ok((mapped(py, &found)?, to_python(py, &summary)?))
 }

@@ -366,7 +366,9 @@ fn weigh_and_score(
         n_documents: 0,
     };
     let mut parts: Vec<PartSummary> = items.parts.iter().enumerate().map(summary).collect();
-    let (mut matches, mut contaminated) = (Vec::new(), Vec::new());
+    // A sort of all matches would move each of them many times.
+    let mut of_parts: Vec<Vec<Match>> = parts.iter().map(|_| Vec::new()).collect();
+    let mut contaminated = Vec::new();
     for (shard, file) in files.iter().enumerate() {
         each_text(file.path(), file.bytes(), items.n_grams(), |text| {
             let found_in_text = scorer.score(shard as u32, &text);
@@ -377,17 +379,15 @@ fn weigh_and_score(
                 let part = &mut parts[found.part as usize];
                 part.n_documents += 1;
                 if part.n_documents <= MAX_LISTED {
-                    matches.push(found);
+                    of_parts[found.part as usize].push(found);
                 }
             }
             progress.advance(0)
         })?;
     }
     check_mapped()?;
-    // Stable: the matches of a part stay in reading order.
-    matches.sort_by_key(|found| found.part);
     Ok(Contamination {
-        matches,
+        matches: of_parts.into_iter().flatten().collect(),
         parts,
         contaminated,
         summary: ContaminationSummary {

@@ -17,6 +17,9 @@ pub const MAX_WORDS: usize = 64;
 /// Bits of the filter for each n-gram. One in this many windows of the text passes it without being an n-gram.
 const FILTER_BITS: usize = 16;
 
+/// Windows that go through the filter before any is looked up.
+const FILTER_BATCH: usize = 512;
+
 /// What a part is of its item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
@@ -271,38 +274,54 @@ impl BenchmarkItems {
         }
     }
 
-    /// Replaces `ranges` by those of the words of a text in which all its n-grams are, ascending and without overlap.
-    /// Only hashes are compared: there may be none in them.
-    pub(super) fn put_candidates(&self, words: &WordNumbers, ranges: &mut Vec<Range<usize>>) {
-        ranges.clear();
+    /// Replaces `hits` by the windows of a text that have the hash of an n-gram, by first word and then by length. Their
+    /// words are not compared.
+    pub(super) fn put_candidates(&self, words: &WordNumbers, hits: &mut Vec<Hit>) {
+        hits.clear();
         self.each_window(words.prefixes(), |word, n_words, hash| {
-            if self.with_hash(hash, n_words).next().is_some() {
-                ranges.push(word..word + n_words);
-            }
+            hits.extend(self.with_hash(hash, n_words).map(|gram| Hit {
+                word,
+                n_words,
+                gram,
+            }));
         });
         if self.lengths.len() > 1 {
-            ranges.sort_unstable_by_key(|range| range.start);
+            hits.sort_unstable_by_key(|hit| (hit.word, hit.n_words));
         }
-        ranges.dedup_by(|later, kept| {
-            let overlaps = later.start <= kept.end;
-            if overlaps {
-                kept.end = kept.end.max(later.end);
-            }
-            overlaps
-        });
+    }
+
+    /// Whether the words of a candidate, in a text whose words from `first` on are these, are those of its n-gram.
+    pub(super) fn is_hit(&self, candidate: &Hit, words: &Words, first: usize) -> bool {
+        let start = candidate.word - first;
+        self.has_words(
+            candidate.gram,
+            words.normalized(start..start + candidate.n_words),
+        )
     }
 
     /// Calls `take` with the first word, the length and the hash of each window that may be an n-gram. The windows of a
     /// length are in order.
+    ///
+    /// Many windows go through the filter before the first of them is taken: no branch depends on it, and what
+    /// passes it is looked up one after the other, so that the processor waits for several slots at once.
     fn each_window(&self, prefixes: &[u64], mut take: impl FnMut(usize, usize, u64)) {
+        let mut passed = [(0, 0); FILTER_BATCH];
         for length in &self.lengths {
-            // The numbers of the words before each window, and of those up to its end.
-            let windows = prefixes.iter().zip(prefixes.iter().skip(length.n_words));
-            for (word, (before, after)) in windows.enumerate() {
-                let hash = window_hash(*before, *after, length.power);
-                let (at, bit) = length.bit(hash);
-                if length.filter[at] & bit != 0 {
-                    take(word, length.n_words, hash);
+            let n_windows = prefixes.len().saturating_sub(length.n_words);
+            for first in (0..n_windows).step_by(FILTER_BATCH) {
+                let end = n_windows.min(first + FILTER_BATCH);
+                // The numbers of the words before each window, and of those up to its end.
+                let before = &prefixes[first..end];
+                let after = &prefixes[first + length.n_words..end + length.n_words];
+                let mut n_passed = 0;
+                for (word, (before, after)) in (first..).zip(before.iter().zip(after)) {
+                    let hash = window_hash(*before, *after, length.power);
+                    let (at, bit) = length.bit(hash);
+                    passed[n_passed] = (word, hash);
+                    n_passed += usize::from(length.filter[at] & bit != 0);
+                }
+                for (word, hash) in &passed[..n_passed] {
+                    take(*word, length.n_words, *hash);
                 }
             }
         }
@@ -310,10 +329,13 @@ impl BenchmarkItems {
 
     /// The n-gram of these words. A hash alone decides nothing: the words are compared.
     fn gram(&self, hash: u64, n_words: usize, words: &[u8]) -> Option<u32> {
-        self.with_hash(hash, n_words).find(|number| {
-            let gram = &self.grams[*number as usize];
-            self.words[gram.start..gram.start + gram.n_bytes] == *words
-        })
+        self.with_hash(hash, n_words)
+            .find(|gram| self.has_words(*gram, words))
+    }
+
+    fn has_words(&self, gram: u32, words: &[u8]) -> bool {
+        let gram = &self.grams[gram as usize];
+        self.words[gram.start..gram.start + gram.n_bytes] == *words
     }
 
     /// The n-grams of a hash and a length.

@@ -302,7 +302,7 @@ impl<'a> ScoredText<'a> {
 
     /// The n-grams of a part, in the order of the text.
     fn locate(&self, part: &Part) -> Vec<Located> {
-        let mut found = Vec::new();
+        let mut found = Vec::with_capacity(part.grams.len());
         for gram in &part.grams {
             let first = self.located.partition_point(|(other, ..)| other < gram);
             let of_gram = self.located[first..]

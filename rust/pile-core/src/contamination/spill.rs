@@ -23,12 +23,11 @@ pub const MAX_GAP: usize = NEAR_WORDS;
 pub(super) struct TextScanner<'a> {
     items: &'a BenchmarkItems,
     numbers: WordNumbers,
-    /// Words in which n-grams may be.
-    candidates: Vec<Range<usize>>,
-    /// Those words.
+    /// What may be n-grams of the text.
+    candidates: Vec<Hit>,
+    /// Consecutive words with candidates.
     words: Words,
     prefixes: Vec<u64>,
-    found: Vec<Hit>,
     /// The n-grams of the text.
     hits: Vec<Hit>,
 }
@@ -41,7 +40,6 @@ impl<'a> TextScanner<'a> {
             candidates: Vec::new(),
             words: Words::default(),
             prefixes: Vec::new(),
-            found: Vec::new(),
             hits: Vec::new(),
         }
     }
@@ -86,8 +84,8 @@ impl<'a> TextScanner<'a> {
         self.numbers.read(text);
         self.items
             .put_candidates(&self.numbers, &mut self.candidates);
-        for number in 0..self.candidates.len() {
-            let range = self.candidates[number].clone();
+        for candidates in self.candidates.chunk_by(touches) {
+            let range = words_of(candidates);
             self.words.read(&text[self.numbers.source(range.clone())]);
             if self.words.len() != range.len() {
                 // One character may become the end of a word and the start of another one, and then the bytes of a
@@ -97,13 +95,8 @@ impl<'a> TextScanner<'a> {
                     .find(&self.words, &mut self.prefixes, &mut self.hits);
                 return;
             }
-            self.items
-                .find(&self.words, &mut self.prefixes, &mut self.found);
-            let in_text = |hit: &Hit| Hit {
-                word: range.start + hit.word,
-                ..*hit
-            };
-            self.hits.extend(self.found.iter().map(in_text));
+            let is_hit = |hit: &&Hit| self.items.is_hit(hit, &self.words, range.start);
+            self.hits.extend(candidates.iter().filter(is_hit));
         }
     }
 
@@ -142,6 +135,17 @@ impl<'a> TextScanner<'a> {
         };
         start..end
     }
+}
+
+/// Whether two successive windows overlap or touch.
+fn touches(before: &Hit, after: &Hit) -> bool {
+    after.word <= before.word + before.n_words
+}
+
+/// The words of windows of which each touches the next.
+fn words_of(windows: &[Hit]) -> Range<usize> {
+    let ends = windows.iter().map(|window| window.word + window.n_words);
+    windows.first().map_or(0, |first| first.word)..ends.max().unwrap_or(0)
 }
 
 /// A text that was written.
@@ -357,10 +361,7 @@ mod tests {
             items.find(&words, &mut Vec::new(), &mut hits);
             prop_assert_eq!(&scanner.hits, &hits);
             for hit in hits {
-                let is_within = |range: &Range<usize>| {
-                    range.start <= hit.word && hit.word + hit.n_words <= range.end
-                };
-                prop_assert!(scanner.candidates.iter().any(is_within));
+                prop_assert!(scanner.candidates.contains(&hit));
             }
         }
     }

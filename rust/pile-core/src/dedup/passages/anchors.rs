@@ -1,13 +1,13 @@
 //! The anchors of a text: the position of the smallest hash in each window (minimizers).
 //!
-//! A window is `length` consecutive bytes. Its anchor is the leftmost of its strings of `anchor_length` bytes that
+//! A window is `length` consecutive units. Its anchor is the leftmost of its strings of `anchor_length` units that
 //! have the smallest hash. So the content of a window decides where its anchor is: equal windows have equal
 //! anchors at equal offsets. Consecutive windows mostly share an anchor, so there are about two anchors in
 //! `length - anchor_length + 2` bytes (Schleimer, Wilkerson, Aiken 2003: winnowing).
 
-use super::rolling::RollingHash;
+use super::{rolling::RollingHash, units::Unit};
 
-/// Strings with a period of up to this many bytes have greater hashes than all others.
+/// Strings with a period of up to this many units have greater hashes than all others.
 ///
 /// Otherwise a run of spaces whose hash happens to be small is the anchor of every window with such a run. Now it is
 /// the anchor only of windows that are all spaces.
@@ -16,7 +16,7 @@ const MAX_PERIOD: usize = 4;
 /// The hash bit of strings with a period of up to [`MAX_PERIOD`].
 const PERIODIC_BIT: u32 = 63;
 
-/// Lengths of windows and of anchors in bytes.
+/// Lengths of windows and of anchors in units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct WindowShape {
     pub(super) length: usize,
@@ -25,10 +25,11 @@ pub(super) struct WindowShape {
 
 impl WindowShape {
     /// Longer anchors are denser in a text, but fewer of them occur in texts that share no window.
-    pub(super) fn new(length: usize) -> Self {
+    pub(super) fn new<U: Unit>(length: usize) -> Self {
+        let [min, max] = U::ANCHOR_LENGTHS;
         Self {
             length,
-            anchor_length: (length / 2).clamp(16, 32),
+            anchor_length: (length / 2).clamp(min, max),
         }
     }
 
@@ -41,7 +42,7 @@ impl WindowShape {
 /// Consecutive windows with the same anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Anchor {
-    /// Hash of the anchor's bytes.
+    /// Hash of the anchor.
     pub(super) hash: u64,
     /// Offset of the anchor in the text.
     pub(super) offset: usize,
@@ -80,7 +81,7 @@ impl AnchorScanner {
     ///
     /// A window is the end of one block of strings and the start of the next, so its minimum is that of two minima
     /// (van Herk 1992; Gil and Werman 1993). The time does not depend on the hashes.
-    pub(super) fn each(&mut self, text: &[u8], mut take: impl FnMut(Anchor)) {
+    pub(super) fn each<U: Unit>(&mut self, text: &[U], mut take: impl FnMut(Anchor)) {
         let n_strings = self.shape.n_strings();
         let Some(last_window) = text.len().checked_sub(self.shape.length) else {
             return;
@@ -152,19 +153,19 @@ impl AnchorScanner {
 }
 
 /// The hashes of all strings of a length in a text.
-struct StringHashes<'a> {
-    text: &'a [u8],
+struct StringHashes<'a, U> {
+    text: &'a [U],
     rolling: RollingHash,
-    /// The hash of the next string without its last byte.
+    /// The hash of the next string without its last unit.
     partial_hash: u64,
-    /// The last byte of the next string.
+    /// The last unit of the next string.
     next: usize,
-    /// For each period, how many bytes before `next` equal the byte one period before.
+    /// For each period, how many units before `next` equal the unit one period before.
     n_equal: [usize; MAX_PERIOD],
 }
 
-impl<'a> StringHashes<'a> {
-    fn new(text: &'a [u8], length: usize) -> Self {
+impl<'a, U: Unit> StringHashes<'a, U> {
+    fn new(text: &'a [U], length: usize) -> Self {
         let rolling = RollingHash::new(length);
         let next = (length - 1).min(text.len());
         let n_equal = |i: usize| {
@@ -191,7 +192,7 @@ impl<'a> StringHashes<'a> {
         }
         let before = |distance: usize| &self.text[self.next - distance..][..n];
         let (last, first) = (before(0), before(length - 1));
-        let periods: [&[u8]; MAX_PERIOD] = std::array::from_fn(|i| before(i + 1));
+        let periods: [&[U]; MAX_PERIOD] = std::array::from_fn(|i| before(i + 1));
         hashes.extend((0..n).map(|i| {
             let hash = RollingHash::append(self.partial_hash, last[i]);
             self.partial_hash = self.rolling.without_first(hash, first[i]);
@@ -206,7 +207,7 @@ impl<'a> StringHashes<'a> {
     }
 }
 
-/// Windows that equal the windows `distance` bytes before them in the same text.
+/// Windows that equal the windows `distance` units before them in the same text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PeriodicWindows {
     pub(super) first: usize,
@@ -217,7 +218,7 @@ pub(super) struct PeriodicWindows {
 /// Splits the anchors of texts into those whose windows have to be compared with others and, in periodic stretches,
 /// windows that repeat the ones a period before.
 ///
-/// A run of one byte has an anchor for each of its bytes. All but the first are found to be repeated here, without a
+/// A run of one unit has an anchor for each of them. All but the first are found to be repeated here, without a
 /// record for each.
 pub(super) struct PassageScanner {
     scanner: AnchorScanner,
@@ -230,9 +231,9 @@ impl PassageScanner {
         }
     }
 
-    pub(super) fn each(
+    pub(super) fn each<U: Unit>(
         &mut self,
-        text: &[u8],
+        text: &[U],
         mut take_anchor: impl FnMut(Anchor),
         mut take_periodic: impl FnMut(PeriodicWindows),
     ) {
@@ -304,7 +305,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_window_has_its_anchor(text in vec(0_u8..3, 0..400), length in 32_usize..70) {
-            let shape = WindowShape::new(length);
+            let shape = WindowShape::new::<u8>(length);
             let mut found = Vec::new();
             AnchorScanner::new(shape).each(&text, |anchor| {
                 assert_eq!(anchor.first, found.len());
@@ -329,7 +330,7 @@ mod tests {
     #[test]
     fn a_run_of_one_byte_has_one_anchor() {
         let (mut anchors, mut periodic) = (Vec::new(), Vec::new());
-        let mut scanner = PassageScanner::new(WindowShape::new(100));
+        let mut scanner = PassageScanner::new(WindowShape::new::<u8>(100));
         scanner.each(&[b' '; 5000], |a| anchors.push(a), |p| periodic.push(p));
         assert_eq!(anchors.len(), 1);
         let expected = PeriodicWindows {

@@ -1,8 +1,8 @@
 //! Step 3: reads the shards with repeated anchors again, and writes the context of each such anchor.
 //!
 //! The context is the text of the anchor's windows, from the start of the first to the end of the last. A record has
-//! the anchor's hash, its offset in the context, the bytes of the context (four bytes each number, eight the hash),
-//! the context, and the position of its first byte. So anchors with equal contexts follow each other, in reading
+//! the anchor's hash, its offset in the context, the length of the context (four bytes each number, eight the hash),
+//! the context, and the position of its first unit. So anchors with equal contexts follow each other, in reading
 //! order.
 
 use super::{
@@ -11,7 +11,9 @@ use super::{
     documents::DocumentPositions,
     records::RecordBuffer,
     repeated::REPEATED,
+    scan::split_record,
     store::{FinishedStep, Rows, RunKind, Store},
+    units::{Unit, UnitSplitter},
 };
 use crate::{
     Error, Result,
@@ -27,6 +29,7 @@ pub(super) struct ContextRecord<'a> {
     pub(super) hash: u64,
     /// The header and the context. Anchors with equal windows have equal keys.
     pub(super) key: &'a [u8],
+    /// The bytes of the context's units.
     pub(super) text: &'a [u8],
     pub(super) position: u64,
 }
@@ -71,12 +74,12 @@ impl ContextScan<'_> {
         first(positions.start)..first(positions.end)
     }
 
-    /// The bytes of all windows with one of the anchors, in a document of `n_bytes` bytes.
+    /// The units of all windows with one of the anchors, in a document of `n_units` units.
     fn stretches(
         &self,
         anchors: &std::ops::Range<usize>,
         document_position: u64,
-        n_bytes: usize,
+        n_units: usize,
     ) -> Vec<std::ops::Range<usize>> {
         let length = self.config.length;
         let mut stretches: Vec<std::ops::Range<usize>> = Vec::new();
@@ -84,7 +87,7 @@ impl ContextScan<'_> {
             let [position] = self.repeated.row(index);
             let offset = (position - document_position) as usize;
             let start = offset.saturating_sub(length - self.shape.anchor_length);
-            let end = (offset + length).min(n_bytes);
+            let end = (offset + length).min(n_units);
             match stretches.last_mut() {
                 Some(last) if start <= last.end => last.end = end,
                 _ => stretches.push(start..end),
@@ -93,15 +96,15 @@ impl ContextScan<'_> {
         stretches
     }
 
-    fn scan_block(
+    fn scan_block<S: UnitSplitter>(
         &self,
-        scanner: &mut AnchorScanner,
+        (splitter, scanner): &mut (S, AnchorScanner),
         block: &Block,
         shard: std::ops::Range<usize>,
     ) -> Result<ContextBatch> {
         let mut batch = ContextBatch::default();
         block.each_document(|at, document| {
-            let text = document.text.as_bytes();
+            let text = split_record(splitter, block, at, &document.text)?;
             let row = self.documents.with_record(shard.clone(), at.record);
             let Some(row) = row.filter(|row| row.length == text.len() as u64) else {
                 return Err(changed(block.shard_path()));
@@ -124,7 +127,7 @@ impl ContextScan<'_> {
                     bytes.extend_from_slice(&anchor.hash.to_be_bytes());
                     bytes.extend_from_slice(&offset.to_be_bytes());
                     bytes.extend_from_slice(&(context.len() as u32).to_be_bytes());
-                    bytes.extend_from_slice(context);
+                    S::Unit::write(context, bytes);
                     bytes.extend_from_slice(&(row.position + first as u64).to_be_bytes());
                     batch.ends.push(bytes.len());
                 });
@@ -144,14 +147,15 @@ fn changed(path: &std::path::Path) -> Error {
 }
 
 /// Writes the contexts of the shards that are not done yet.
-pub(super) fn write_contexts(
+pub(super) fn write_contexts<S: UnitSplitter>(
     config: &PassagesConfig,
+    new_splitter: &impl Fn() -> S,
     store: &mut Store,
     progress: &Progress,
 ) -> Result<()> {
     let n_repeated =
         std::fs::metadata(store.scratch.path(REPEATED)).map_or(0, |found| found.len()) / 8;
-    let shape = WindowShape::new(config.length);
+    let shape = WindowShape::new::<S::Unit>(config.length);
     let scan = ContextScan {
         config,
         shape,
@@ -159,7 +163,7 @@ pub(super) fn write_contexts(
         repeated: Rows::open(store, REPEATED, n_repeated)?,
     };
     let mut workers: Vec<_> = (0..config.n_threads.max(1))
-        .map(|_| AnchorScanner::new(shape))
+        .map(|_| (new_splitter(), AnchorScanner::new(shape)))
         .collect();
     let mut contexts = RecordBuffer::new(store.memory_share(2));
     for number in store.state.n_context_shards..config.shards.len() {
@@ -179,7 +183,7 @@ pub(super) fn write_contexts(
                 number,
                 workers,
                 progress,
-                |scanner, block| scan.scan_block(scanner, block, documents.clone()),
+                |worker, block| scan.scan_block(worker, block, documents.clone()),
                 |step| match step {
                     Step::Block(batch) => {
                         let mut start = 0;

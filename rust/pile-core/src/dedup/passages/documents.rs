@@ -1,7 +1,7 @@
 //! The positions of documents.
 //!
-//! The bytes of all texts are numbered in reading order. After each text one position is left out, so that no range
-//! of bytes continues in the next document.
+//! The units of all texts, bytes or tokens, are numbered in reading order. After each text one position is left out,
+//! so that no range continues in the next document.
 
 use super::store::{Rows, ScannedShard, Store};
 use crate::Result;
@@ -15,14 +15,14 @@ pub(super) const PROTECTED: u64 = 1 << 63;
 /// A document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DocumentRow {
-    /// Of its first byte.
+    /// Of its first unit.
     pub(super) position: u64,
     /// Number of the record in its shard.
     pub(super) record: u64,
     pub(super) subset: u64,
     /// Whether its text is a protected one.
     pub(super) is_protected: bool,
-    /// Bytes of its text.
+    /// Units of its text.
     pub(super) length: u64,
 }
 
@@ -59,7 +59,7 @@ impl DocumentPositions {
         }
     }
 
-    /// The document with a byte of this position.
+    /// The document with a unit of this position.
     pub(super) fn at_position(&self, position: u64) -> usize {
         let is_before = |[start, _, _]: [u64; 3]| start <= position;
         let after = self.rows.partition_point(0, self.rows.len(), is_before);

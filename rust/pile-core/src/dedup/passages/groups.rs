@@ -2,12 +2,12 @@
 //!
 //! Equal windows have equal anchors at equal offsets, so they are in contexts of one group. All windows of a context
 //! that equals an earlier one are repeated. Of each distinct context, each window is looked up in a hash table of the
-//! windows of earlier ones, and compared byte by byte. So the time is proportional to the bytes of the contexts.
+//! windows of earlier ones, and compared unit by unit. So the time is proportional to the length of the contexts.
 //!
 //! **A group that exceeds its share of the memory** is not held: a record for each window of each distinct context,
 //! and one for each equal context, goes to an external sort by a hash of 122 bits. Windows with equal hashes are taken
 //! as equal, as their texts are not in memory: see [`WideRollingHash`]. Groups have that many distinct contexts only if
-//! a string of [`WindowShape::anchor_length`](super::anchors::WindowShape) bytes is very common.
+//! a string of [`WindowShape::anchor_length`](super::anchors::WindowShape) units is very common.
 
 use std::ops::Range;
 
@@ -19,6 +19,7 @@ use super::{
     repeated::{STOP_INTERVAL, damaged},
     rolling::{RollingHash, WideRollingHash},
     store::{FinishedStep, RunKind, Store},
+    units::Unit,
 };
 use crate::{Result, progress::Progress};
 
@@ -31,19 +32,29 @@ struct DistinctContext {
 }
 
 /// The contexts of anchors with equal hashes.
-#[derive(Default)]
-struct Group {
+struct Group<U> {
     hash: Option<u64>,
     /// The key of the last context.
     key: Vec<u8>,
-    text: Vec<u8>,
+    text: Vec<U>,
     positions: Vec<u64>,
     contexts: Vec<DistinctContext>,
     /// If the group is too large for memory, the windows of the first occurrence of the last context.
     spilled: Option<SpilledWindows>,
 }
 
-impl Group {
+impl<U: Unit> Group<U> {
+    fn new() -> Self {
+        Self {
+            hash: None,
+            key: Vec::new(),
+            text: Vec::new(),
+            positions: Vec::new(),
+            contexts: Vec::new(),
+            spilled: None,
+        }
+    }
+
     fn clear(&mut self) {
         self.hash = None;
         self.key.clear();
@@ -58,7 +69,7 @@ impl Group {
         let n_distinct = self.contexts.len();
         let n_windows = self.text.len() - n_distinct * (length - 1);
         let of_contexts = n_distinct * (size_of::<DistinctContext>() + size_of::<usize>());
-        2 * (self.text.len() + 8 * self.positions.len() + of_contexts)
+        2 * (U::BYTES * self.text.len() + 8 * self.positions.len() + of_contexts)
             + 4 * n_windows * size_of::<WindowSlot>()
     }
 }
@@ -178,9 +189,9 @@ impl RangeSink<'_> {
     }
 
     /// Writes the range of windows of a context at `position`.
-    fn put_windows(
+    fn put_windows<U: Unit>(
         &mut self,
-        context: &[u8],
+        context: &[U],
         position: u64,
         windows: &RepeatedWindows,
     ) -> Result<()> {
@@ -189,24 +200,26 @@ impl RangeSink<'_> {
             start: position + windows.first as u64,
             end: position + end as u64,
             copy: windows.copy,
-            trim: BorderTrim::of(&context[windows.first..end]),
+            trim: U::trim(&context[windows.first..end]),
         })
     }
 }
 
 /// The step's state.
-struct GroupStep<'a> {
+struct GroupStep<'a, U> {
     sink: RangeSink<'a>,
     every_copy: bool,
     max_group_bytes: usize,
-    group: Group,
+    group: Group<U>,
+    /// The units of a context of a spilled group.
+    units: Vec<U>,
     table: WindowTable,
     windows: RecordBuffer,
     rolling: RollingHash,
     wide: WideRollingHash,
 }
 
-impl GroupStep<'_> {
+impl<U: Unit> GroupStep<'_, U> {
     fn add(&mut self, record: &ContextRecord<'_>) -> Result<()> {
         if self.group.hash != Some(record.hash) {
             self.finish_group()?;
@@ -219,7 +232,7 @@ impl GroupStep<'_> {
         }
         if let Some(context) = self.group.spilled {
             return match is_new {
-                true => self.spill_context(record.text, record.position),
+                true => self.spill_record(record),
                 false => self.spill_equal(context, record.position),
             };
         }
@@ -229,9 +242,9 @@ impl GroupStep<'_> {
         match group.contexts.last_mut() {
             Some(context) if !is_new => context.positions.end = n + 1,
             _ => {
-                group.text.extend_from_slice(record.text);
+                U::read(record.text, &mut group.text);
                 group.contexts.push(DistinctContext {
-                    text: text..text + record.text.len(),
+                    text: text..group.text.len(),
                     positions: n..n + 1,
                 });
             }
@@ -279,7 +292,7 @@ impl GroupStep<'_> {
         let n_contexts = self.group.contexts.len();
         let n_windows = self.group.text.len() - n_contexts * (self.sink.length - 1);
         self.table.clear(n_windows);
-        // For each byte of the text, whether a later window equals the one that starts there.
+        // For each unit of the text, whether a later window equals the one that starts there.
         let mut has_copy = vec![
             false;
             if self.every_copy {
@@ -313,7 +326,7 @@ impl GroupStep<'_> {
             ..
         } = &self.group;
         let of_context = |number: u32| &text[contexts[number as usize].text.clone()];
-        let window_bytes =
+        let units_of =
             |window: ContextWindow| &of_context(window.context)[window.start as usize..][..length];
         let first_position = |context: usize| positions[contexts[context].positions.start];
         let (context, position) = (of_context(number as u32), first_position(number));
@@ -329,16 +342,16 @@ impl GroupStep<'_> {
                 context: number as u32,
                 start: start as u32,
             };
-            // If the last windows are equal, only the next bytes differ.
+            // If the last windows are equal, only the next units differ.
             let next = matched.and_then(|ContextWindow { context, start }| {
-                let byte = of_context(context).get(start as usize + length)?;
-                (*byte == entering).then_some(ContextWindow {
+                let next = of_context(context).get(start as usize + length)?;
+                (*next == entering).then_some(ContextWindow {
                     context,
                     start: start + 1,
                 })
             });
             matched = next.or_else(|| {
-                let is_equal = |known| window_bytes(known) == window_bytes(window);
+                let is_equal = |known| units_of(known) == units_of(window);
                 self.table
                     .find_or_add(RollingHash::mix(hash), window, is_equal)
             });
@@ -412,8 +425,17 @@ impl GroupStep<'_> {
         Ok(())
     }
 
+    fn spill_record(&mut self, record: &ContextRecord<'_>) -> Result<()> {
+        let mut units = std::mem::take(&mut self.units);
+        units.clear();
+        U::read(record.text, &mut units);
+        let spilled = self.spill_context(&units, record.position);
+        self.units = units;
+        spilled
+    }
+
     /// Writes a record for each window of the first occurrence of a context.
-    fn spill_context(&mut self, context: &[u8], position: u64) -> Result<()> {
+    fn spill_context(&mut self, context: &[U], position: u64) -> Result<()> {
         let length = self.sink.length;
         let mut spilled = None;
         // The records of a context are few beside the buffer.
@@ -425,14 +447,14 @@ impl GroupStep<'_> {
                     hash,
                     position: position + start as u64,
                     n_windows: 1,
-                    trim: BorderTrim::of(&context[start..start + length]),
+                    trim: U::trim(&context[start..start + length]),
                 },
             );
             spilled.get_or_insert(SpilledWindows {
                 hash,
                 position,
                 n_windows: (context.len() - length + 1) as u32,
-                trim: BorderTrim::of(context),
+                trim: U::trim(context),
             });
         });
         self.group.spilled = spilled;
@@ -508,7 +530,12 @@ impl SpilledFinder {
     }
 }
 
-pub(super) fn find_ranges(
+/// Whether these can be the bytes of a context.
+fn is_context<U: Unit>(bytes: &[u8], length: usize) -> bool {
+    bytes.len() >= length * U::BYTES && bytes.len() % U::BYTES == 0
+}
+
+pub(super) fn find_ranges<U: Unit>(
     config: &PassagesConfig,
     store: &mut Store,
     progress: &Progress,
@@ -525,7 +552,8 @@ pub(super) fn find_ranges(
             length: config.length,
         },
         every_copy: config.every_copy,
-        group: Group::default(),
+        group: Group::<U>::new(),
+        units: Vec::new(),
         table: WindowTable::default(),
         windows: RecordBuffer::new(share),
         rolling: RollingHash::new(config.length),
@@ -538,7 +566,7 @@ pub(super) fn find_ranges(
             progress.advance(0)?;
         }
         match ContextRecord::parse(record) {
-            Some(context) if context.text.len() >= config.length => step.add(&context),
+            Some(context) if is_context::<U>(context.text, config.length) => step.add(&context),
             _ => Err(damaged(step.sink.store)),
         }
     })?;

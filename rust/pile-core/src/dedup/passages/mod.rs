@@ -1,4 +1,4 @@
-//! Finds repeated passages: all bytes in windows of N bytes that also begin earlier in reading order.
+//! Finds repeated passages: all bytes, or tokens, in windows of N that also begin earlier in reading order.
 //!
 //! Windows do not cross documents. Neither a suffix array of all text nor a record for each byte is needed:
 //!
@@ -17,6 +17,9 @@
 //! contexts about five times the bytes of the text with repeated anchors; a merge needs that much again only for runs
 //! beyond the first 256.
 //!
+//! **Tokens.** Texts are tokenized in both passes. The steps are the same, of ids instead of bytes, up to the last one,
+//! which looks up the byte offsets of tokens in a file of the first: see `units`. It takes four bytes for each token.
+//!
 //! **Periodic text.** A run of one byte is an anchor at each byte. Windows that repeat those one period before are
 //! found during the scan and are not written as anchors.
 
@@ -32,14 +35,24 @@ mod repeated;
 mod rolling;
 mod scan;
 mod store;
+mod units;
 
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use self::store::{FinishedStep, Store};
+use self::{
+    store::{FinishedStep, Store},
+    units::{ByteSplitter, TokenSplitter, Unit, UnitSplitter},
+};
 use super::RecordNumber;
-use crate::{Error, Result, io::Mapped, progress::Progress, read::Rules};
+use crate::{
+    Error, Result,
+    io::Mapped,
+    progress::Progress,
+    read::Rules,
+    tokenize::{TokenBytes, Tokenizer},
+};
 
 pub use output::PASSAGE_COLUMNS;
 pub use store::SubsetPassages;
@@ -47,7 +60,10 @@ pub use store::SubsetPassages;
 /// Minimum length of a window in bytes. Shorter ones have no anchors of a useful length.
 pub const MIN_LENGTH: usize = 32;
 
-/// Maximum length of a window in bytes.
+/// Minimum length of a window in tokens.
+pub const MIN_TOKENS: usize = 16;
+
+/// Maximum length of a window in bytes or tokens.
 pub const MAX_LENGTH: usize = 1 << 20;
 
 /// The configuration of the job.
@@ -57,7 +73,7 @@ pub struct PassagesConfig {
     pub shards: Vec<PathBuf>,
     /// How they are read.
     pub rules: Rules,
-    /// Length of a window in bytes.
+    /// Length of a window in bytes or tokens.
     pub length: usize,
     /// Whether the first copies count as repeated too, as in deduplicate-text-datasets before it spares them.
     pub every_copy: bool,
@@ -71,7 +87,7 @@ pub struct PassagesConfig {
     pub protected_texts: Vec<String>,
     /// Folder for the files, unfinished and finished.
     pub folder: PathBuf,
-    /// Names everything that the result depends on, except the shards and the rule for bad records. Unfinished
+    /// Names everything that the result depends on, the tokenizer too, except the shards and the rule for bad records. Unfinished
     /// files are resumed only by a job of the same name.
     pub job: String,
     /// Whether unfinished files of another job in the folder are discarded; otherwise they are an error.
@@ -202,39 +218,66 @@ impl Passages {
     }
 }
 
-/// Finds the repeated passages of all documents, or resumes the same job.
+/// Finds the repeated passages of all documents, or resumes the same job. With a tokenizer, windows are of tokens.
 ///
 /// `progress` advances twice by the bytes of the shards on disk.
 ///
 /// # Errors
-/// The length is not between [`MIN_LENGTH`] and [`MAX_LENGTH`]; a shard is no regular file, cannot be read, or changes
+/// The length is not between [`MIN_LENGTH`] or [`MIN_TOKENS`] and [`MAX_LENGTH`]; a text cannot be tokenized; a shard is no regular file, cannot be read, or changes
 /// between the passes; a protected record has no document; the folder has work of another job; the file system fails;
 /// or a stop.
 pub fn find_passages(
     config: &PassagesConfig,
+    tokenizer: Option<&Tokenizer>,
     progress: &Progress,
 ) -> Result<(Passages, PassagesSummary)> {
-    if !(MIN_LENGTH..=MAX_LENGTH).contains(&config.length) {
+    let (min, unit) = match tokenizer {
+        None => (MIN_LENGTH, "bytes"),
+        Some(_) => (MIN_TOKENS, "tokens"),
+    };
+    if !(min..=MAX_LENGTH).contains(&config.length) {
         let what = format!(
-            "passages have a minimum length of {MIN_LENGTH} to {MAX_LENGTH} bytes, got {}",
+            "passages have a minimum length of {min} to {MAX_LENGTH} {unit}, got {}",
             config.length
         );
         return Err(Error::argument(what));
     }
+    match tokenizer {
+        None => find_with(config, &|| ByteSplitter, progress),
+        Some(tokenizer) => {
+            let table = TokenBytes::new(tokenizer);
+            find_with(config, &|| TokenSplitter::new(tokenizer, &table), progress)
+        }
+    }
+}
+
+fn find_with<S: UnitSplitter>(
+    config: &PassagesConfig,
+    new_splitter: &impl Fn() -> S,
+    progress: &Progress,
+) -> Result<(Passages, PassagesSummary)> {
     let mut store = Store::open(
         &config.folder,
         &config.job,
+        S::Unit::NAME,
         config.discard,
         config.memory,
         progress,
     )?;
-    run_steps(config, &mut store, progress, FinishedStep::Passages)?;
+    run_steps(
+        config,
+        new_splitter,
+        &mut store,
+        progress,
+        FinishedStep::Passages,
+    )?;
     Ok((Passages::open(&store)?, summary(config, &store)))
 }
 
 /// Runs the steps that are not finished, up to `last`.
-fn run_steps(
+fn run_steps<S: UnitSplitter>(
     config: &PassagesConfig,
+    new_splitter: &impl Fn() -> S,
     store: &mut Store,
     progress: &Progress,
     last: FinishedStep,
@@ -252,10 +295,12 @@ fn run_steps(
     progress.advance(n_read)?;
     while store.state.finished < last {
         match store.state.finished {
-            FinishedStep::None => scan::scan_shards(config, store, progress)?,
+            FinishedStep::None => scan::scan_shards(config, new_splitter, store, progress)?,
             FinishedStep::Anchors => repeated::find_repeated(store, progress)?,
-            FinishedStep::Repeated => contexts::write_contexts(config, store, progress)?,
-            FinishedStep::Contexts => groups::find_ranges(config, store, progress)?,
+            FinishedStep::Repeated => {
+                contexts::write_contexts(config, new_splitter, store, progress)?
+            }
+            FinishedStep::Contexts => groups::find_ranges::<S::Unit>(config, store, progress)?,
             FinishedStep::Ranges => output::write_passages(config, store, progress)?,
             FinishedStep::Passages => break,
         }

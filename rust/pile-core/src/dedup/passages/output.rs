@@ -7,13 +7,14 @@ use super::{
     records::merge,
     repeated::{STOP_INTERVAL, damaged},
     store::{FinishedStep, RunKind, Store},
+    units::TextBorders,
 };
 use crate::{Result, progress::Progress};
 
 /// The columns of passages, each a file of little-endian numbers, and the bytes of a number.
 ///
 /// Starts and ends are byte offsets in the texts of documents: the repeated bytes, trimmed inwards by `trimmed_start`
-/// and `trimmed_end` bytes to borders of characters. `copy_start` is where the bytes from `start` on begin in an earlier
+/// and `trimmed_end` bytes to borders of characters (0 for tokens, whose bytes are not counted). `copy_start` is where the bytes from `start` on begin in an earlier
 /// copy, of at least one window.
 pub const PASSAGE_COLUMNS: [(&str, usize); 11] = [
     ("document", 8),
@@ -33,6 +34,7 @@ pub const PASSAGE_COLUMNS: [(&str, usize); 11] = [
 struct PassageRows<'a> {
     store: &'a Store,
     documents: DocumentPositions,
+    borders: Option<TextBorders<'a>>,
     /// Shards and records of protected documents, ascending.
     protected: Vec<(usize, u64)>,
     /// For each subset, the bytes in passages.
@@ -41,7 +43,7 @@ struct PassageRows<'a> {
 }
 
 impl PassageRows<'_> {
-    /// The numbers of a passage, or `None` if its document is protected.
+    /// The numbers of a passage, or `None` if its document is protected, or no character of it is repeated whole.
     fn row(&mut self, range: RepeatedRange) -> Result<Option<[u64; 11]>> {
         let document = self.documents.at_position(range.start);
         if document >= self.documents.len() {
@@ -56,11 +58,25 @@ impl PassageRows<'_> {
         let (at_start, at_end) = (u64::from(range.trim.at_start), u64::from(range.trim.at_end));
         let copy_document = self.documents.at_position(range.copy);
         let copy = self.documents.row(copy_document);
-        let (raw_start, raw_end) = (range.start - row.position, range.end - row.position);
-        if raw_end > row.length {
+        if range.end - row.position > row.length {
             return Err(damaged(self.store));
         }
-        let (start, end) = (raw_start + at_start, raw_end - at_end);
+        let (start, end, copy_start) = match &self.borders {
+            None => (
+                range.start - row.position + at_start,
+                range.end - row.position - at_end,
+                range.copy - copy.position + at_start,
+            ),
+            Some(borders) => {
+                let (first, start) = borders.first(range.start..)?;
+                let (_, end) = borders.first((row.position..=range.end).rev())?;
+                let (_, copy_start) = borders.first(range.copy + (first - range.start)..)?;
+                (start, end, copy_start)
+            }
+        };
+        if start >= end {
+            return Ok(None);
+        }
         self.n_repeated_bytes[row.subset as usize] += end - start;
         self.n_passages += 1;
         Ok(Some([
@@ -74,7 +90,7 @@ impl PassageRows<'_> {
             copy_document as u64,
             DocumentPositions::shard_of(shards, copy_document) as u64,
             copy.record,
-            range.copy - copy.position + at_start,
+            copy_start,
         ]))
     }
 }
@@ -94,6 +110,7 @@ pub(super) fn write_passages(
     protected.sort_unstable();
     let mut rows = PassageRows {
         documents: DocumentPositions::open(store)?,
+        borders: TextBorders::open(store)?,
         protected,
         n_repeated_bytes: vec![0; store.state.subsets.len()],
         n_passages: 0,

@@ -1,4 +1,4 @@
-//! Byte ranges of repeated windows: their records, their union, and their UTF-8 borders.
+//! Ranges of repeated windows: their records, their union, and their UTF-8 borders.
 
 use crate::Result;
 

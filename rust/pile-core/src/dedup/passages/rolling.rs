@@ -1,6 +1,8 @@
-//! Rolling hashes: polynomials whose digits are the bytes of a string.
+//! Rolling hashes: polynomials whose digits are the units of a string.
 
 use sha2::{Digest, Sha256};
+
+use super::units::{MAX_DIGIT, Unit};
 
 /// The base of [`RollingHash`]. It is odd, so that multiplying by it loses no bits.
 const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
@@ -9,13 +11,8 @@ const BASE: u64 = 0x9E37_79B9_7F4A_7C15;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RollingHash {
     pub(super) length: usize,
-    /// `BASE` to the power of `length - 1`: the weight of the first byte.
+    /// `BASE` to the power of `length - 1`: the weight of the first unit.
     first_weight: u64,
-}
-
-/// The digit of a byte. None is 0, so that strings of zeros of different lengths differ.
-fn digit(byte: u8) -> u64 {
-    u64::from(byte) + 1
 }
 
 impl RollingHash {
@@ -26,22 +23,22 @@ impl RollingHash {
         }
     }
 
-    /// The hash of a string and a byte after it.
+    /// The hash of a string and a unit after it.
     #[inline]
-    pub(super) fn append(hash: u64, byte: u8) -> u64 {
-        hash.wrapping_mul(BASE).wrapping_add(digit(byte))
+    pub(super) fn append(hash: u64, unit: impl Unit) -> u64 {
+        hash.wrapping_mul(BASE).wrapping_add(unit.digit())
     }
 
-    /// The hash of a string of `length` bytes without its first.
+    /// The hash of a string of `length` units without its first.
     #[inline]
-    pub(super) fn without_first(&self, hash: u64, first: u8) -> u64 {
-        hash.wrapping_sub(digit(first).wrapping_mul(self.first_weight))
+    pub(super) fn without_first(&self, hash: u64, first: impl Unit) -> u64 {
+        hash.wrapping_sub(first.digit().wrapping_mul(self.first_weight))
     }
 
-    /// The hash of the first `length - 1` bytes of a text, or of all its bytes if they are fewer.
-    pub(super) fn start(&self, text: &[u8]) -> u64 {
-        let bytes = text.iter().take(self.length - 1);
-        bytes.fold(0, |hash, byte| Self::append(hash, *byte))
+    /// The hash of the first `length - 1` units of a text, or of all if they are fewer.
+    pub(super) fn start(&self, text: &[impl Unit]) -> u64 {
+        let units = text.iter().take(self.length - 1);
+        units.fold(0, |hash, unit| Self::append(hash, *unit))
     }
 
     /// Spreads a hash over all bits.
@@ -57,7 +54,7 @@ const PRIME: u64 = (1 << 61) - 1;
 
 /// A hash of 122 bits: two residues modulo a prime, for strings that cannot be compared.
 ///
-/// Two given different strings of `n` bytes have equal residues under a random base with a probability of n / 2^61,
+/// Two given different strings of `n` units have equal residues under a random base with a probability of n / 2^61,
 /// under two bases with its square. The bases are drawn from the checksums of the shards: who writes a text cannot
 /// know them before, and so cannot make strings with equal hashes.
 #[derive(Debug, Clone, Copy)]
@@ -81,7 +78,7 @@ impl WideRollingHash {
         let digest = digest.finalize();
         let (halves, _) = digest.as_chunks::<8>();
         // A base below a digit would be a sum of few digits.
-        let base = |half: [u8; 8]| u64::from_le_bytes(half) % (PRIME - 257) + 257;
+        let base = |half: [u8; 8]| u64::from_le_bytes(half) % (PRIME - MAX_DIGIT) + MAX_DIGIT;
         let bases = [base(halves[0]), base(halves[1])];
         let power = |base| (0..length).fold(1, |power, _| multiply(power, base));
         Self {
@@ -92,15 +89,15 @@ impl WideRollingHash {
     }
 
     /// Calls `take` with the hash of each window of `text`, in order.
-    pub(super) fn each(&self, text: &[u8], mut take: impl FnMut(usize, [u64; 2])) {
+    pub(super) fn each(&self, text: &[impl Unit], mut take: impl FnMut(usize, [u64; 2])) {
         let mut hash = [0; 2];
         for (i, entering) in text.iter().enumerate() {
             let leaving = i
                 .checked_sub(self.length)
-                .map_or(0, |start| digit(text[start]));
+                .map_or(0, |start| text[start].digit());
             for (half, residue) in hash.iter_mut().enumerate() {
                 let removed = PRIME - multiply(leaving, self.powers[half]);
-                let sum = multiply(*residue, self.bases[half]) + digit(*entering) + removed;
+                let sum = multiply(*residue, self.bases[half]) + entering.digit() + removed;
                 *residue = sum % PRIME;
             }
             if let Some(start) = (i + 1).checked_sub(self.length) {

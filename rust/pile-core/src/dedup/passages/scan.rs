@@ -6,20 +6,22 @@ use super::{
     PassagesConfig, RecordNumber,
     anchors::{PassageScanner, WindowShape},
     documents::{DOCUMENTS, DocumentPositions, PROTECTED},
-    ranges::{BorderTrim, RepeatedRange},
+    ranges::RepeatedRange,
     records::RecordBuffer,
     store::{FinishedStep, RunKind, ScannedShard, Store, SubsetPassages, row_bytes},
+    units::{BorderFile, Unit, UnitSplitter},
 };
 use crate::{
     Error, Result,
     progress::Progress,
-    read::{Block, ShardSummary, Step, map_blocks},
+    read::{Block, Position, ShardSummary, Step, map_blocks},
 };
 
 /// A document of a block.
 struct ScannedDocument {
     record: u64,
-    length: u64,
+    n_units: u64,
+    n_text_bytes: u64,
     /// Index in [`ScannedBlock::subsets`].
     subset: usize,
     is_protected: bool,
@@ -39,6 +41,8 @@ struct ScannedBlock {
     anchors: Vec<AnchorPosition>,
     /// Their positions count from the start of the block.
     ranges: Vec<RepeatedRange>,
+    /// Of the texts, one after the other.
+    borders: Vec<u32>,
     n_bad_records: u64,
 }
 
@@ -56,8 +60,21 @@ impl ScannedBlock {
     }
 }
 
-fn scan_block(
-    scanner: &mut PassageScanner,
+/// The units of a record's text. An error names the record.
+pub(super) fn split_record<'a, S: UnitSplitter>(
+    splitter: &'a mut S,
+    block: &Block,
+    position: Position,
+    text: &'a str,
+) -> Result<&'a [S::Unit]> {
+    splitter.split(text).map_err(|err| {
+        let what = format!("record {}: {err}", position.record);
+        Error::format(block.shard_path(), position.byte_start, what)
+    })
+}
+
+fn scan_block<S: UnitSplitter>(
+    (splitter, scanner): &mut (S, PassageScanner),
     block: &Block,
     config: &PassagesConfig,
     protected_texts: &FxHashSet<&str>,
@@ -65,11 +82,13 @@ fn scan_block(
     let mut scanned = ScannedBlock::default();
     let mut start = 0;
     let bad = block.each_document(|at, document| {
-        let text = document.text.as_bytes();
+        let text = split_record(splitter, block, at, &document.text)?;
+        let n_units = text.len() as u64;
         let subset = scanned.subset(document.subset.as_deref());
         scanned.documents.push(ScannedDocument {
             record: at.record,
-            length: text.len() as u64,
+            n_units,
+            n_text_bytes: document.text.len() as u64,
             subset,
             is_protected: !protected_texts.is_empty() && protected_texts.contains(&*document.text),
         });
@@ -91,7 +110,7 @@ fn scan_block(
                         start: start + first as u64,
                         end: start + end as u64,
                         copy: start + copy as u64,
-                        trim: BorderTrim::of(&text[first..end]),
+                        trim: S::Unit::trim(&text[first..end]),
                     });
                 };
                 let copy = periodic.first - periodic.distance;
@@ -101,7 +120,8 @@ fn scan_block(
                 }
             },
         );
-        start += text.len() as u64 + 1;
+        splitter.put_borders(&document.text, &mut scanned.borders);
+        start += n_units + 1;
         Ok(())
     })?;
     scanned.n_bad_records = bad.n;
@@ -112,6 +132,7 @@ fn scan_block(
 struct Collector<'a> {
     store: &'a mut Store,
     documents: crate::io::GrowingFile,
+    borders: BorderFile,
     anchors: RecordBuffer,
     ranges: RecordBuffer,
     subsets: FxHashMap<Option<String>, u64>,
@@ -135,10 +156,11 @@ impl Collector<'_> {
             self.documents.push(&row_bytes(row))?;
             let total = &mut self.store.state.subsets[subset as usize];
             total.n_documents += 1;
-            total.n_text_bytes += document.length;
+            total.n_text_bytes += document.n_text_bytes;
             self.shard.end_document += 1;
-            self.shard.end_position += document.length + 1;
+            self.shard.end_position += document.n_units + 1;
         }
+        self.borders.push(&block.borders)?;
         for anchor in block.anchors {
             let position = (start + anchor.position).to_be_bytes();
             self.anchors.push(&[&anchor.hash.to_be_bytes(), &position]);
@@ -193,6 +215,7 @@ impl Collector<'_> {
         self.store.write_run(RunKind::Anchors, &mut self.anchors)?;
         self.store.write_run(RunKind::Ranges, &mut self.ranges)?;
         self.documents.finish(&mut self.store.scratch)?;
+        self.borders.finish(self.store)?;
         let first = number + 1 - self.unsaved.len();
         for (path, shard) in config.shards[first..].iter().zip(&self.unsaved) {
             self.store.scratch.use_input(path, &shard.sha256);
@@ -203,8 +226,9 @@ impl Collector<'_> {
 }
 
 /// Scans the shards that are not scanned yet.
-pub(super) fn scan_shards(
+pub(super) fn scan_shards<S: UnitSplitter>(
     config: &PassagesConfig,
+    new_splitter: &impl Fn() -> S,
     store: &mut Store,
     progress: &Progress,
 ) -> Result<()> {
@@ -219,9 +243,11 @@ pub(super) fn scan_shards(
         }
     }
     let first = store.state.shards.len();
+    let borders = BorderFile::grow(store, S::Unit::NAME)?;
     let subsets = store.state.subsets.iter().zip(0..);
     let mut collector = Collector {
         documents: store.scratch.grow(DOCUMENTS)?,
+        borders,
         anchors: RecordBuffer::new(store.memory_share(2)),
         ranges: RecordBuffer::new(store.memory_share(8)),
         subsets: subsets
@@ -237,10 +263,10 @@ pub(super) fn scan_shards(
         unsaved: Vec::new(),
         store,
     };
-    let shape = WindowShape::new(config.length);
+    let shape = WindowShape::new::<S::Unit>(config.length);
     let protected_texts = config.protected_texts.iter().map(String::as_str).collect();
     let workers = (0..config.n_threads.max(1))
-        .map(|_| PassageScanner::new(shape))
+        .map(|_| (new_splitter(), PassageScanner::new(shape)))
         .collect();
     map_blocks(
         &config.shards,
@@ -248,7 +274,7 @@ pub(super) fn scan_shards(
         first,
         workers,
         progress,
-        |scanner, block| scan_block(scanner, block, config, &protected_texts),
+        |worker, block| scan_block(worker, block, config, &protected_texts),
         |step| match step {
             Step::Block(block) => collector.add_block(block),
             Step::EndOfShard(number, summary) => collector.end_shard(number, summary, config),
@@ -256,11 +282,13 @@ pub(super) fn scan_shards(
     )?;
     let Collector {
         mut documents,
+        mut borders,
         store,
         ..
     } = collector;
-    // Without shards, nothing has recorded the file.
+    // Without shards, nothing has recorded the files.
     documents.finish(&mut store.scratch)?;
+    borders.finish(store)?;
     check_protected(config, store)?;
     store.finish_step(FinishedStep::Anchors, &[], None)
 }

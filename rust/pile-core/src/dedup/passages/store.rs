@@ -32,7 +32,7 @@ pub(super) enum RunKind {
     Contexts,
     /// Single windows of an anchor that has too many different contexts for memory.
     Windows,
-    /// Byte ranges of repeated windows.
+    /// Ranges of repeated windows.
     Ranges,
 }
 
@@ -46,6 +46,14 @@ impl fmt::Display for RunKind {
             Self::Ranges => "ranges",
         })
     }
+}
+
+/// What positions count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum WindowUnit {
+    #[default]
+    Bytes,
+    Tokens,
 }
 
 /// The steps of the job. The state has the last one that is finished.
@@ -74,7 +82,7 @@ pub(super) struct ScannedShard {
     pub(super) n_bad_records: u64,
     /// End of its documents, which are numbered over all shards.
     pub(super) end_document: u64,
-    /// End of the positions of its bytes.
+    /// End of the positions of its units.
     pub(super) end_position: u64,
 }
 
@@ -95,6 +103,7 @@ pub struct SubsetPassages {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct PassagesState {
     pub(super) job: String,
+    pub(super) unit: WindowUnit,
     pub(super) finished: FinishedStep,
     pub(super) shards: Vec<ScannedShard>,
     /// Shards whose contexts are written.
@@ -128,14 +137,16 @@ impl Store {
     pub(super) fn open(
         folder: &Path,
         job: &str,
+        unit: WindowUnit,
         discard: bool,
         memory: u64,
         progress: &Progress,
     ) -> Result<Self> {
-        let may_resume = |state: &PassagesState| state.job == job;
+        let may_resume = |state: &PassagesState| state.job == job && state.unit == unit;
         let (scratch, saved) = Scratch::open(folder, discard, progress, may_resume)?;
         let state = saved.unwrap_or_else(|| PassagesState {
             job: job.to_owned(),
+            unit,
             ..PassagesState::default()
         });
         // Anyone may have written the state. `Scratch::open` has checked the files that it records; no other file

@@ -119,6 +119,11 @@ impl<'t> Iterator for AddedTokenSplits<'t> {
 }
 
 impl AddedTokenSplits<'_> {
+    /// End of the last split, if that was a token.
+    pub(crate) fn end(&self) -> usize {
+        self.done
+    }
+
     /// Start and end of a match with the white space that it includes.
     ///
     /// A token that starts with white space can match inside the white space that the previous match included.

@@ -80,7 +80,7 @@ impl Tokenizer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::{
         progress::Progress,
@@ -90,7 +90,7 @@ mod tests {
     use serde_json::{Value, json};
 
     /// Strings that normalizers and added tokens change, alone or next to each other.
-    const STRINGS: [&str; 24] = [
+    pub(crate) const STRINGS: [&str; 24] = [
         "e",
         "\u{301}",
         "\u{323}",
@@ -117,7 +117,8 @@ mod tests {
         "<|endoftext|>",
     ];
 
-    fn tokenizers() -> Vec<Tokenizer> {
+    /// With each normalizer, with and without a prefix space and added tokens.
+    pub(crate) fn tokenizers() -> Vec<Tokenizer> {
         let mut trainer = Trainer::new(TrainConfig {
             vocab_size: 270,
             min_frequency: 0,
