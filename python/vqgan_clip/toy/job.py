@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,9 +27,9 @@ def run(
     config: ToyConfig,
     *,
     force: bool = False,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_step: train.OnStep = lambda stage, done, n_steps, loss: None,
 ) -> tuple[Manifest, bool]:
-    """Trains the toy into a folder, unless it is complete.
+    """Trains the toy into a folder, unless it is complete. A killed run continues after its first stage.
 
     Returns:
         The manifest, and whether it was trained now.
@@ -44,15 +44,7 @@ def run(
         # Weights are initialized by torch's global generator, which stays as it was for the caller.
         with torch.random.fork_rng(devices=[]), _one_thread():
             torch.manual_seed(config.seed)
-            n_done = 0
-
-            def on_step(stage: str, done: int, n_steps: int, loss: float) -> None:
-                nonlocal n_done
-                n_done += 1
-                on_progress(n_done)
-
             vqgan = _vqgan(scratch, config, on_step)
-            n_done = config.vqgan_steps
             clip = train.train_clip(vqgan, config, on_step)
             stored.save_half(clip, scratch / stored.CLIP_FILE, {})
         summary = {
