@@ -224,15 +224,20 @@ def _frozen(clip: _Module) -> _Module:
 
 @contextlib.contextmanager
 def _quiet(transformers: Any) -> Iterator[None]:
-    """Without the library's bars and warnings, which would break the lines of a command."""
-    messages = transformers.utils.logging
-    verbosity, has_bars = messages.get_verbosity(), messages.is_progress_bar_enabled()
+    """Without the library's bars and warnings, which would break the lines of a command.
+
+    The client of the Hub has its own logger, which tells of each attempt to connect.
+    """
+    messages, client = transformers.utils.logging, logging.getLogger("huggingface_hub")
+    verbosity, has_bars, level = messages.get_verbosity(), messages.is_progress_bar_enabled(), client.level
     messages.set_verbosity_error()
     messages.disable_progress_bar()
+    client.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
         messages.set_verbosity(verbosity)
+        client.setLevel(level)
         if has_bars:
             messages.enable_progress_bar()
 
@@ -274,6 +279,7 @@ def _load_open_clip(given: str) -> tuple[Clip, dict[str, str]]:
             )
             tokenizer = open_clip.get_tokenizer(name)
     except Exception as err:
-        # As above.
-        raise FormatError(f"not a CLIP that open_clip can load: {first_line(err)} ({given})") from err
+        # As above. The message of an unknown name lists all known ones.
+        reason, _, _ = first_line(err).partition(" Available: ")
+        raise FormatError(f"not a CLIP that open_clip can load: {reason} ({given})") from err
     return _frozen(OpenClip(model, tokenizer)), {"parameters": parameters_sha256(model)}

@@ -73,7 +73,7 @@ class ToyConfig:
     vqgan_steps: int = field(default=1500, metadata={"help": "Steps of the VQGAN's training."})
     clip_steps: int = field(default=500, metadata={"help": "Steps of the CLIP's training on drawings."})
     adversarial_steps: int = field(
-        default=900, metadata={"help": "Steps of the CLIP's training against its own guidance."}
+        default=700, metadata={"help": "Steps of the CLIP's training against its own guidance."}
     )
     seed: int = field(default=0, metadata={"help": "Seed of drawings, captions and weights."})
 

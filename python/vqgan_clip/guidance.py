@@ -152,6 +152,7 @@ class Guidance:
         config: The settings.
         generator: The source of all random numbers, on the CPU.
         region: The part that may change; None for the whole picture.
+        pull_weights: Weights of the pull, of mean 1: (1, 1, h, w); None for equal ones.
         decode: From latents to pictures in [-1, 1]; by default the VQGAN's.
     """
 
@@ -164,10 +165,12 @@ class Guidance:
         generator: torch.Generator,
         *,
         region: Region | None = None,
+        pull_weights: Tensor | None = None,
         decode: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self._vqgan, self._guides, self._config = vqgan, guides, config
         self._generator, self._region = generator, region
+        self._pull_weights = torch.ones(()) if pull_weights is None else pull_weights
         self._decode = decode or vqgan.decode
         self._augmentations = parse_augmentations(config.augment)
         self._codebook = vqgan.codebook.detach()
@@ -213,11 +216,12 @@ class Guidance:
         return totals
 
     def _pull(self) -> Tensor:
-        """The mean squared distance to the initial latents, in variances of the codebook, times the pull."""
+        """The weighted mean squared distance to the initial latents, in variances of the codebook."""
         if not self._config.pull:
             return torch.zeros(())
         strength = float(self._config.pull * 0.5 ** (self.n_steps / _PULL_HALVES_IN))
-        return (self._latents - self._initial).square().mean().mul(strength / self._deviation**2)
+        squares = (self._latents - self._initial).square() * self._pull_weights.to(self._latents.device)
+        return squares.mean().mul(strength / self._deviation**2)
 
     @torch.no_grad()
     def _move(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -10,13 +12,15 @@ from torch.nn import functional
 from pile_tools.errors import ConfigError
 from vqgan_clip import pictures
 from vqgan_clip.clips import Clip
-from vqgan_clip.guidance import spherical_distance
+from vqgan_clip.guidance import Guide, spherical_distance
 
 #: Random coverings of a picture that CLIP scores, and how many at once.
 _N_COVERINGS, _CHUNK = 256, 64
 #: Cells of a covering per side.
 _CELLS = 5
 _BINS = 64
+#: Added to the relative relevance of latents: bounds the ratio of their pulls.
+_LEAST_RELEVANCE = 0.05
 
 
 def from_image(mask: Image.Image, size: tuple[int, int]) -> Tensor:
@@ -67,28 +71,54 @@ def from_text(clip: Clip, picture: Tensor, text: str, generator: torch.Generator
 
     Raises: ConfigError as `encode_texts` does.
     """
-    saliency = _saliency(clip, picture, text, generator)
-    return (saliency > _otsu(saliency)).float()
+    (found,) = _saliencies(clip, picture, [clip.encode_texts([text])], generator)
+    return (found > _otsu(found)).float()
 
 
-def _saliency(clip: Clip, picture: Tensor, text: str, generator: torch.Generator) -> Tensor:
-    """By how much the score rises when a pixel is shown: the slope of a regression, (1, 1, H, W).
+@torch.no_grad()
+def pull_weights(guides: Sequence[Guide], picture: Tensor, factor: int, generator: torch.Generator) -> Tensor:
+    """How strongly each latent of an edit is pulled: (1, 3, H, W) -> (1, 1, H/f, W/f), of mean 1.
+
+    Weak where the distances to the prompts depend on the picture, which is where it is to change. A pull of
+    equal weights would keep what the prompts are to replace as strongly as what they do not mention.
+    """
+    relevance = torch.zeros(())
+    for guide in guides:
+        found = _saliencies(guide.clip, picture, [target.vectors for target in guide.targets], generator)
+        for target, saliency in zip(guide.targets, found, strict=True):
+            relevance = relevance + (target.weight * saliency).square()
+    local = functional.avg_pool2d(relevance, factor)
+    weights = 1 / (local / local.mean().clamp(min=1e-12) + _LEAST_RELEVANCE)
+    return weights / weights.mean()
+
+
+def _saliencies(
+    clip: Clip, picture: Tensor, targets: Sequence[Tensor], generator: torch.Generator
+) -> list[Tensor]:
+    """By how much the score of each target rises when a pixel is shown: the slope of a regression.
 
     Computed at the size of CLIP's images, so that memory does not depend on the picture.
+
+    Shapes: targets (k, d) -> (1, 1, H, W) each.
     """
     size = (clip.size, clip.size)
     small = functional.interpolate(picture, size, mode="bilinear", antialias=True)
-    target, fill = clip.encode_texts([text]), small.mean((2, 3), keepdim=True)
-    shown, scores = [], []
+    fill = small.mean((2, 3), keepdim=True)
+    shown, vectors = [], []
     for _ in range(_N_COVERINGS // _CHUNK):
         some = _coverings(_CHUNK, *size, generator).to(picture.device)
-        scores.append(-spherical_distance(clip.encode_images(fill + some * (small - fill)), target))
+        vectors.append(clip.encode_images(fill + some * (small - fill)))
         shown.append(some)
-    covering, score = torch.cat(shown), torch.cat(scores)
-    covering, score = covering - covering.mean(0), score - score.mean()
+    covering, seen = torch.cat(shown), torch.cat(vectors)
+    covering = covering - covering.mean(0)
     variance = covering.square().mean(0).clamp(min=1e-4)
-    slope = (score[:, None, None, None] * covering).mean(0, keepdim=True) / variance
-    return functional.interpolate(slope, picture.shape[-2:], mode="bilinear")
+    slopes = []
+    for target in targets:
+        score = -spherical_distance(seen[:, None], target[None]).mean(1)
+        score = score - score.mean()
+        slope = (score[:, None, None, None] * covering).mean(0, keepdim=True) / variance
+        slopes.append(functional.interpolate(slope, picture.shape[-2:], mode="bilinear"))
+    return slopes
 
 
 def _coverings(n: int, height: int, width: int, generator: torch.Generator) -> Tensor:

@@ -144,9 +144,18 @@ def edit(
     whole = pictures.padded(picture, models.vqgan.factor)
     region = None if editable is None else _region(editable, whole, models.vqgan.factor)
     guides = _guides(models, prompts, image_prompts, config, generator)
+    weights = masks.pull_weights(guides, whole, models.vqgan.factor, generator) if config.pull else None
     initial = latents.encoded(models.vqgan, whole, config.tile)
-    decode = _decoder(models, config)
-    guidance = Guidance(models.vqgan, guides, initial, config, generator, region=region, decode=decode)
+    guidance = Guidance(
+        models.vqgan,
+        guides,
+        initial,
+        config,
+        generator,
+        region=region,
+        pull_weights=weights,
+        decode=_decoder(models, config),
+    )
     losses = _run(guidance, config, state, on_step)
     edited = guidance.picture()[..., : given.height, : given.width]
     shown = None if editable is None else masks.to_image(editable)

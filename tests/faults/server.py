@@ -9,12 +9,20 @@ and `calls`.
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import os
 import sys
 from pathlib import Path
 
 from pile_tools import cli
+from vqgan_clip import cli as vqgan_clip_cli
+
+#: The commands of another group begin with its name; all others are those of pile-tools.
+GROUPS = {"vqgan-clip": vqgan_clip_cli.group}
+
+#: What commands import when they run, and with it torch, which takes seconds to import.
+NETWORKS = ("vqgan_clip.metadata", "vqgan_clip.synthesis", "vqgan_clip.toy.job")
 
 
 def run(request: dict[str, object], counts: Path) -> None:
@@ -25,13 +33,15 @@ def run(request: dict[str, object], counts: Path) -> None:
     for stream in (1, 2):
         os.dup2(output, stream)
     os.close(output)
+    argv: list[str] = list(request["argv"])  # type: ignore[call-overload]
+    group = GROUPS.get(argv[0])
     shim = ctypes.CDLL(os.environ["LD_PRELOAD"])
     shim.shim_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int]
     shim.shim_count.restype = ctypes.c_long
     shim.shim_arm(folder.encode(), request["at"], request["fault"])
     code = 99
     try:
-        code = cli.run(cli.group, list(request["argv"]))  # type: ignore[call-overload]
+        code = cli.run(cli.group, argv) if group is None else cli.run(group, argv[1:])
         sys.stdout.flush()
     finally:
         n_calls = shim.shim_count()
@@ -42,8 +52,11 @@ def run(request: dict[str, object], counts: Path) -> None:
 
 def main() -> None:
     """Serves until standard input ends."""
-    for name in cli.group.list_commands(None):  # type: ignore[arg-type]
-        cli.group.get_command(None, name)  # type: ignore[arg-type]
+    for group in (cli.group, *GROUPS.values()):
+        for name in group.list_commands(None):  # type: ignore[arg-type]
+            group.get_command(None, name)  # type: ignore[arg-type]
+    for module in NETWORKS:
+        importlib.import_module(module)
     counts = Path(sys.argv[1])
     for line in sys.stdin:
         request = json.loads(line)

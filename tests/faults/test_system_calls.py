@@ -24,6 +24,7 @@ IS_COMPLETE = os.environ.get("PILE_TOOLS_FAULTS") == "complete"
 TOKENIZE = "tokenize ../in/shards -o out/d --tokenizer ../in/tok.json --threads 1"
 ORDER = "order ../in/ds -o out --seq-length 16 --steps 4 --batch-size 4"
 SHARD = "shard ../in/ds.bin -o out"
+PICTURE = "--steps 2 --views 1 --threads 1"
 
 #: Commands by name: those that make what is there before, separated by `&&`, and the last one under test.
 COMMANDS = {
@@ -64,6 +65,14 @@ COMMANDS = {
     "contamination order": "contamination ../in/items.jsonl ../in/order -o out/c --checkpoints 2",
     "mixture": "mixture ../in/order --plot out/m.svg",
     "trace-text": "trace-text ../in/indexed ../in/text.txt -o out/t.html",
+    "vqgan-clip generate": f"vqgan-clip generate red -o out/p.png {PICTURE}",
+    "vqgan-clip generate over another": f"vqgan-clip generate red -o out/p.png {PICTURE} && "
+    f"vqgan-clip generate blue -o out/p.png {PICTURE} --force",
+    "vqgan-clip edit": f"vqgan-clip generate red -o out/p.png {PICTURE} && "
+    f"vqgan-clip edit out/p.png green --mask-text red -o out/e.png {PICTURE}",
+    "vqgan-clip generate --state": f"vqgan-clip generate red -o out/p.png {PICTURE} --every 1 --state out/s",
+    "vqgan-clip train-toy": "vqgan-clip train-toy -o out/t --vqgan-steps 1 --clip-steps 1 "
+    "--adversarial-steps 1",
 }
 
 FAULTS = {

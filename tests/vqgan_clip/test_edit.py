@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
 
 import vqgan_clip
 from pile_tools.errors import ConfigError
 from vqgan_clip import masks, pictures
 from vqgan_clip.config import GuidanceConfig
+from vqgan_clip.guidance import Guide, Target
 from vqgan_clip.models import Models, load_models
 from vqgan_clip.toy import shapes
 
@@ -72,6 +74,18 @@ def test_the_pull_keeps_the_picture(models: Models) -> None:
         difference = pictures.to_tensor(found.image) - pictures.to_tensor(start.image)
         changes.append(float(difference.abs().mean()))
     assert changes[1] < changes[0] / 2
+
+
+def test_the_pull_is_weak_where_the_prompt_asks_for_a_change(models: Models) -> None:
+    clip, random = models.clips[0], torch.Generator().manual_seed(0)
+    target = Target(clip.encode_texts([PROMPT]))
+    for seed in range(4):
+        image, is_shape = drawn(RED_ON_BLUE, seed)
+        weights = masks.pull_weights([Guide(clip, [target])], pictures.to_tensor(image), 4, random)
+        assert weights.shape == (1, 1, 8, 8)
+        assert float(weights.mean()) == pytest.approx(1)
+        share = functional.avg_pool2d(is_shape.float()[None, None], 4)
+        assert weights[share > 0.9].mean() < 0.5 * weights[share == 0].mean()
 
 
 def test_masks_that_cannot_be_used_are_refused(models: Models, tmp_path: Path) -> None:

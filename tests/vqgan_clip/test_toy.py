@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from vqgan_clip.config import ToyConfig
 from vqgan_clip.guidance import spherical_distance
 from vqgan_clip.models import Models, load_models
 from vqgan_clip.toy import job, shapes, stored, train
+from vqgan_clip.toy.clip import ToyClip
 from vqgan_clip.toy.shapes import ANY, Scene
+from vqgan_clip.weights import load_weights
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -65,8 +68,39 @@ def test_near_misses_do_not_match() -> None:
     random = generator()
     scenes = shapes.sample(100, random)
     for scene in scenes:
-        misses = list(shapes.near_misses(scene, random))
+        misses = shapes.near_misses(scene, random)
+        assert len(misses) == shapes.N_NEAR_MISSES
         assert not shapes.matches([scene], misses).any(), (scene, misses)
+
+
+def test_held_out_scenes_take_no_part_in_the_training_of_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every caption that the CLIP is trained with, right or wrong, and every drawing that it is shown."""
+    held_out = {scene.caption for scene in shapes.scenes() if shapes.held_out(scene)}
+    seen: list[str] = []
+    drawn: list[Scene] = []
+    tokens, draw = ToyClip.tokens, shapes.draw
+
+    def spied_tokens(self: ToyClip, texts: list[str]) -> tuple[torch.Tensor, list[str]]:
+        seen.extend(texts)
+        return tokens(self, texts)
+
+    def spied_draw(scenes: list[Scene], *args: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn.extend(scenes)
+        return draw(scenes, *args)
+
+    # One wording, so that captions can be compared as they are.
+    monkeypatch.setattr(shapes, "FULL", shapes.FULL[:1])
+    monkeypatch.setattr(shapes, "SYNONYMS", dict.fromkeys(shapes.SHAPES, ()))
+    monkeypatch.setattr(ToyClip, "tokens", spied_tokens)
+    monkeypatch.setattr(shapes, "draw", spied_draw)
+    quick = ToyConfig(clip_steps=3, adversarial_steps=3)
+    with torch.random.fork_rng(devices=[]):
+        train.train_clip(load_weights("toy")[0], quick, lambda *step: None)
+    full = set(seen) & {scene.caption for scene in shapes.scenes()}
+    assert len(full) > 200
+    assert not full & held_out
+    assert len(set(drawn)) > 100
+    assert not any(map(shapes.held_out, drawn))
 
 
 def test_drawings_have_their_colours() -> None:
@@ -136,6 +170,26 @@ def test_a_negative_prompt_lowers_what_it_names(models: Models) -> None:
 
 def test_masks_found_by_text_cover_the_shape(models: Models) -> None:
     assert judged.overlap(10, models) >= 0.5
+
+
+def test_a_stopped_training_continues_after_its_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = ToyConfig(vqgan_steps=2, clip_steps=2, adversarial_steps=1)
+    job.run(tmp_path / "whole", quick)
+
+    def stop(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    stages: list[str] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "train_clip", stop)
+        with pytest.raises(KeyboardInterrupt):
+            job.run(tmp_path / "parts", quick)
+    job.run(tmp_path / "parts", quick, on_step=lambda stage, *step: stages.append(stage))
+    assert set(stages) == {"CLIP", "adversary"}
+    for name in (stored.VQGAN_FILE, stored.CLIP_FILE):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
 
 
 def test_training_is_repeatable(tmp_path: Path) -> None:

@@ -13,6 +13,9 @@ from pile_tools.progress import Bar
 from pile_tools.terminal import note
 from vqgan_clip.config import ToyConfig
 
+#: Lines per stage with its loss.
+_N_NOTES = 5
+
 
 @click.command("train-toy")
 @click.option(
@@ -25,7 +28,8 @@ def command(output: Path, force: bool, as_json: bool, **settings: Any) -> None:
     """Train the small VQGAN and CLIP of this package: on drawn shapes with captions, in minutes.
 
     Writes vqgan.safetensors with its vqgan.yaml, clip.safetensors and a manifest. The package's own weights
-    were made by this command with its defaults.
+    were made by this command with its defaults. Its three stages are the VQGAN, the CLIP, and the CLIP
+    against its own guidance (adversary). A run that was stopped continues after the first.
 
     \b
     Examples:
@@ -36,8 +40,19 @@ def command(output: Path, force: bool, as_json: bool, **settings: Any) -> None:
     from vqgan_clip.toy import job
 
     config = ToyConfig(**settings)
+    before = {
+        "VQGAN": 0,
+        "CLIP": config.vqgan_steps,
+        "adversary": config.vqgan_steps + config.clip_steps,
+    }
     with Bar("training", config.n_steps, "steps") as bar:
-        made, is_new = job.run(output, config, force=force, on_progress=bar.update)
+
+        def on_step(stage: str, done: int, n_steps: int, loss: float) -> None:
+            bar.update(before[stage] + done)
+            if done % max(n_steps // _N_NOTES, 1) == 0:
+                note(f"{stage:<9} step {done:>5,} of {n_steps:,}  loss {loss:.4f}", err=True)
+
+        made, is_new = job.run(output, config, force=force, on_step=on_step)
     if options.is_reported(made, output, is_new=is_new, as_json=as_json):
         return
     summary = made.summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ from pile_tools import config as configs
 from pile_tools import publish
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
+from vqgan_clip import weights
 from vqgan_clip.config import ToyConfig
 from vqgan_clip.toy import shapes, stored, train
 from vqgan_clip.vqgan import Vqgan
@@ -26,9 +27,9 @@ def run(
     config: ToyConfig,
     *,
     force: bool = False,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_step: train.OnStep = lambda stage, done, n_steps, loss: None,
 ) -> tuple[Manifest, bool]:
-    """Trains the toy into a folder, unless it is complete.
+    """Trains the toy into a folder, unless it is complete. A killed run continues after its first stage.
 
     Returns:
         The manifest, and whether it was trained now.
@@ -43,18 +44,9 @@ def run(
         # Weights are initialized by torch's global generator, which stays as it was for the caller.
         with torch.random.fork_rng(devices=[]), _one_thread():
             torch.manual_seed(config.seed)
-            n_done = 0
-
-            def on_step(stage: str, done: int, n_steps: int, loss: float) -> None:
-                nonlocal n_done
-                n_done += 1
-                on_progress(n_done)
-
-            vqgan = train.train_vqgan(config, on_step)
-            stored.save_half(vqgan, scratch / stored.VQGAN_FILE)
-            stored.save_config(train.CONFIG, scratch / stored.CONFIG_FILE)
+            vqgan = _vqgan(scratch, config, on_step)
             clip = train.train_clip(vqgan, config, on_step)
-            stored.save_half(clip, scratch / stored.CLIP_FILE)
+            stored.save_half(clip, scratch / stored.CLIP_FILE, {})
         summary = {
             "n_bytes": sum((scratch / name).stat().st_size for name in names),
             "psnr_db": round(_psnr(vqgan, config.seed), 2),
@@ -63,7 +55,22 @@ def run(
         return Built(names, summary, [])
 
     request = Request("toy", configs.settings(config))
-    return publish.make(Target.of(output / MANIFEST_FILE), request, build, force=force, names=names)
+    target = Target.of(output / MANIFEST_FILE)
+    return publish.make(target, request, build, force=force, names=names, resumes=True)
+
+
+def _vqgan(scratch: Path, config: ToyConfig, on_step: train.OnStep) -> Vqgan:
+    """The VQGAN as it is stored, rounded; trained now unless a killed run with these settings has stored it.
+
+    The CLIP is trained with it, and so sees the pictures that guidance will show it.
+    """
+    path = scratch / stored.VQGAN_FILE
+    made_by = {"seed": config.seed, "vqgan_steps": config.vqgan_steps, "torch": torch.__version__}
+    origin = {name: str(value) for name, value in made_by.items()}
+    stored.save_config(train.CONFIG, scratch / stored.CONFIG_FILE)
+    if not path.exists() or stored.origin(path) != origin:
+        stored.save_half(train.train_vqgan(config, on_step), path, origin)
+    return weights.load_weights(path)[0]
 
 
 @contextlib.contextmanager

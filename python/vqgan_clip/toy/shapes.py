@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,9 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 
 #: Other words for the shapes.
 SYNONYMS = {"circle": ("ball", "disc"), "square": ("box",), "triangle": (), "star": (), "cross": ("plus",)}
+
+#: Captions of `near_misses`.
+N_NEAR_MISSES = 3
 
 #: Index of a fact that a caption does not state, or of the shape and colour of an empty drawing.
 ANY = -1
@@ -81,7 +84,11 @@ def scenes() -> list[Scene]:
 
 
 def held_out(scene: Scene) -> bool:
-    """Whether the full scene is withheld from the training of the toy CLIP: one scene in ten."""
+    """Whether the toy CLIP is trained without this scene: one scene in ten.
+
+    It sees neither its drawings nor full captions of it, right or wrong. The VQGAN, which sees no captions,
+    is trained on drawings of all scenes.
+    """
     return scene.shape != ANY and (scene.shape * 3 + scene.color * 7 + scene.background * 11) % 10 == 0
 
 
@@ -124,25 +131,42 @@ def caption(scene: Scene, generator: torch.Generator) -> Caption:
     return Caption(text, facts, is_empty)  # type: ignore[arg-type]
 
 
-def near_misses(scene: Scene, generator: torch.Generator) -> tuple[Caption, Caption]:
-    """Full captions that are almost right: with the two colours swapped, and of another shape.
+def near_misses(scene: Scene, generator: torch.Generator) -> list[Caption]:
+    """Three full captions that are almost right: swapped colours, another shape, another colour of the shape.
 
-    For an empty drawing, two of random scenes with its background.
+    For an empty drawing, three of random scenes with its background. None is of a scene that is held out.
     """
+    return [full_caption(other, generator) for other in wrong(scene, generator)]
+
+
+def full_caption(scene: Scene, generator: torch.Generator) -> Caption:
+    """A random caption that states shape, colour and background of a scene that is not empty."""
+    text = _fill(FULL[_below(len(FULL), generator)], scene)
+    return Caption(text, (scene.shape, scene.color, scene.background, ANY))
+
+
+def wrong(scene: Scene, generator: torch.Generator) -> list[Scene]:
+    """The scenes of `near_misses`."""
     if scene.shape == ANY:
-        color = (scene.background + 1 + _below(7, generator)) % 8
-        wrong = [Scene(_below(len(SHAPES), generator), color, scene.background) for _ in range(2)]
-    else:
-        other = (scene.shape + 1 + _below(len(SHAPES) - 1, generator)) % len(SHAPES)
-        wrong = [
-            Scene(scene.shape, scene.background, scene.color),
-            Scene(other, scene.color, scene.background),
-        ]
-    first, second = (
-        Caption(_fill(FULL[_below(len(FULL), generator)], s), (s.shape, s.color, s.background, ANY))
-        for s in wrong
-    )
-    return first, second
+        possible = [s for s in scenes() if s.background == scene.background and not held_out(s)]
+        return [possible[_below(len(possible), generator)] for _ in range(N_NEAR_MISSES)]
+    shape = (scene.shape + 1 + _below(len(SHAPES) - 1, generator)) % len(SHAPES)
+    found = [
+        Scene(scene.shape, scene.background, scene.color),
+        Scene(shape, scene.color, scene.background),
+        recolored(scene, generator),
+    ]
+    return [recolored(scene, generator) if held_out(other) else other for other in found]
+
+
+def recolored(scene: Scene, generator: torch.Generator) -> Scene:
+    """The scene with another colour of its shape, not held out; an empty scene stays.
+
+    Of seven colours at most one is the background and one is held out.
+    """
+    others = (replace(scene, color=color) for color in range(len(COLORS)) if color != scene.color)
+    possible = [s for s in others if s.color != s.background and not held_out(s)]
+    return scene if scene.shape == ANY else possible[_below(len(possible), generator)]
 
 
 def matches(scenes_drawn: list[Scene], captions: list[Caption]) -> Tensor:

@@ -12,7 +12,6 @@ needs neither a discriminator nor a perceptual loss.
 from __future__ import annotations
 
 import copy
-import dataclasses
 import math
 from collections.abc import Callable
 
@@ -26,7 +25,7 @@ from vqgan_clip.guidance import clamp_with_grad, spherical_distance
 from vqgan_clip.quantize import quantize
 from vqgan_clip.toy import shapes
 from vqgan_clip.toy.clip import PAD, UNKNOWN, ToyClip
-from vqgan_clip.views import make_views, plan_views
+from vqgan_clip.views import ViewPlan, make_views, plan_views
 from vqgan_clip.vqgan import Vqgan, VqganConfig
 
 CONFIG = VqganConfig(
@@ -49,6 +48,8 @@ _RESTART_CODES_EVERY = 25
 #: Share of drawings that the CLIP sees after the VQGAN's reconstruction: guidance shows it nothing else.
 _DECODED = 0.6
 _N_CHAINS, _CHAIN_STEPS, _N_MIXED = 32, 100, 16
+#: Paths per step, the share of those between shapes, not colours, and by how much the cosine rises on one.
+_N_PATHS, _SHAPE_PATHS, _RISE = 16, 0.25, 0.6
 _CLIP_DECAY = 0.995
 
 
@@ -113,6 +114,7 @@ def train_clip(vqgan: Vqgan, config: ToyConfig, on_step: OnStep) -> ToyClip:
         _set_rate(optimizer, 1e-3, step, config.adversarial_steps, floor=0.2)
         adversary.step(clip)
         loss = _matching_loss(clip, vqgan, 40, generator) + adversary.loss(clip)
+        loss = loss + _path_loss(clip, vqgan, _N_PATHS, generator)
         _descend(loss, optimizer, clip)
         with torch.no_grad():
             for old, new in zip(average.parameters(), clip.parameters(), strict=True):
@@ -140,7 +142,8 @@ def _set_rate(
 def _matching_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generator) -> Tensor:
     """The sigmoid loss of all pairs of `n` drawings and their captions (Zhai et al. 2023, arXiv:2303.15343).
 
-    Matching pairs, other pairs and near misses count a third each. A caption may match more than one drawing.
+    Matching pairs, other pairs and near misses count a third each. A caption may match more than one drawing;
+    each caption counts the same, or those that state little and match much would outweigh the full ones.
     """
     scenes = shapes.sample(n, generator, with_held_out=False)
     captions = [shapes.caption(scene, generator) for scene in scenes]
@@ -150,7 +153,7 @@ def _matching_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generat
     vectors = clip.encode_images(varied(images, generator))
     logits = clip.logits(vectors, clip.encode_tokens(ids))
     is_match = shapes.matches(scenes, captions)
-    matching = functional.softplus(-logits[is_match]).mean()
+    matching = (functional.softplus(-logits) * is_match).sum(0).div(is_match.sum(0)).mean()
     return (
         matching
         + functional.softplus(logits[~is_match]).mean()
@@ -168,8 +171,55 @@ def _near_miss_loss(
     """
     misses = [caption for scene in scenes for caption in shapes.near_misses(scene, generator)]
     texts = clip.encode_tokens(_with_unknown_words(clip, misses, generator))
-    logits = clip.logits(vectors, texts).view(len(scenes), len(scenes), 2)
+    logits = clip.logits(vectors, texts).view(len(scenes), len(scenes), shapes.N_NEAR_MISSES)
     return functional.softplus(logits[range(len(scenes)), range(len(scenes))]).mean()
+
+
+def _path_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generator) -> Tensor:
+    """The loss of pairs of pictures on the way from a wrong drawing to the right one.
+
+    The later one should be nearer to the caption; over the whole way the cosine should rise by `_RISE`.
+    Without this loss guidance stops at the wrong drawing: the right one has a higher score, but on the way
+    the score falls.
+    """
+    scenes = shapes.sample(n, generator, empty=0.0, with_held_out=False)
+    is_shape = torch.rand(n, generator=generator) < _SHAPE_PATHS
+    wrong = [
+        shapes.wrong(scene, generator)[1] if other else shapes.recolored(scene, generator)
+        for scene, other in zip(scenes, is_shape.tolist(), strict=True)
+    ]
+    # Drawn with the same random numbers, the two differ in the colour or the shape alone.
+    state = generator.get_state()
+    first, _ = shapes.draw(wrong, generator)
+    generator.set_state(state)
+    last, _ = shapes.draw(scenes, generator)
+    share = torch.rand(n, 1, 1, 1, generator=generator)
+    later = share + (1 - share) * torch.rand(n, 1, 1, 1, generator=generator)
+    images = torch.cat(_between(vqgan, first, last, (share, later), generator))
+    plan = plan_views(n, ToyClip.augmentations, generator)
+    plan = ViewPlan(*(torch.cat([value, value]) for value in vars(plan).values()))
+    vectors = clip.encode_images(make_views(images, plan, shapes.SIZE, generator))
+    texts = clip.encode_tokens(clip.tokens([shapes.full_caption(s, generator).text for s in scenes])[0])
+    before, after = functional.cosine_similarity(vectors.view(2, n, -1), texts, dim=-1)
+    missing = _RISE * (later - share).flatten() - (after - before)
+    return functional.softplus(10 * missing).mean()
+
+
+@torch.no_grad()
+def _between(
+    vqgan: Vqgan, first: Tensor, last: Tensor, shares: tuple[Tensor, Tensor], generator: torch.Generator
+) -> list[Tensor]:
+    """Decoded pictures between images: half have blended latents, half some latents of each image."""
+    encoded = vqgan.encode(torch.cat([first, last]) * 2 - 1)
+    begin, end = encoded.chunk(2)
+    order = torch.rand(begin[:, :1].shape, generator=generator)
+    is_blend = (torch.arange(len(first)) % 2 == 0)[:, None, None, None]
+    mixed = [
+        torch.where(is_blend, torch.lerp(begin, end, share), torch.where(order < share, end, begin))
+        for share in shares
+    ]
+    pictures = vqgan.decode(quantize(torch.cat(mixed), vqgan.codebook)[0])
+    return list(((pictures + 1) / 2).clamp(0, 1).chunk(2))
 
 
 def _with_unknown_words(clip: ToyClip, captions: list[shapes.Caption], generator: torch.Generator) -> Tensor:
@@ -221,13 +271,7 @@ class Adversary:
         """
         n, generator = len(scenes), self._generator
         noise = torch.cat([latents.noise(shapes.SIZE, shapes.SIZE, generator) for _ in range(n)])
-        others = torch.randint(1, len(shapes.COLORS), (n,), generator=generator).tolist()
-        recolored = [
-            dataclasses.replace(scene, color=(scene.color + other) % len(shapes.COLORS))
-            if scene.shape != shapes.ANY
-            else scene
-            for scene, other in zip(scenes, others, strict=True)
-        ]
+        recolored = [shapes.recolored(scene, generator) for scene in scenes]
         drawn, _ = shapes.draw(recolored, generator)
         kind = torch.randint(3, (n,), generator=generator)
         kind = kind.masked_fill((kind == 2) & shapes.matches(recolored, captions).diagonal(), 0)
@@ -239,7 +283,7 @@ class Adversary:
         """Latents of random codes; in half of them up to `most_drawn` of the codes are those of a drawing."""
         generator, side = self._generator, self._latents.shape[-1]
         codes = torch.randint(CONFIG.n_embed, (n, side, side), generator=generator)
-        images, _ = shapes.draw(shapes.sample(n, generator), generator)
+        images, _ = shapes.draw(shapes.sample(n, generator, with_held_out=False), generator)
         _, drawn = quantize(self._vqgan.encode(images * 2 - 1), self._vqgan.codebook)
         share = torch.rand(n, 1, 1, generator=generator) * most_drawn
         is_drawn = torch.rand(codes.shape, generator=generator) < share
