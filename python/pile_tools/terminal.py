@@ -287,6 +287,7 @@ _PLURALS = {
     "match": "matches",
     "index": "indexes",
     "batch": "batches",
+    "branch": "branches",
     "process": "processes",
 }
 
