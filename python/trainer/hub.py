@@ -5,8 +5,8 @@ of every large file, so that equal files of two branches are known from listings
 suites that a branch had the weights of another step. Of safetensors, the header is read by range requests: it
 names every tensor with its shape and type, which must be those of the other steps.
 
-A step whose weights are stored in other files than another's, in other shards say, has other hashes: that it is
-equal is not found.
+A step whose weights are stored in other files than another's, in other shards say, has other hashes: that it
+is equal is not found.
 """
 
 from __future__ import annotations
