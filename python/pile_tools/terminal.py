@@ -103,7 +103,8 @@ def echo(*parts: str | Styled, err: bool = False) -> None:
 
 #: Settings of the core, and the argument `force` of jobs, in their messages.
 _SETTING = re.compile(
-    r"(?<![\w-])(max-record|on-bad-record)(?![\w-])|(?<=; )(force)(?= (?:\w+ it|starts again))"
+    r"(?<![\w-])(max-record|on-bad-record)(?![\w-])"
+    r"|(?<=; )(text-field(?= names the key)|force(?= (?:\w+ it|starts again)))"
 )
 
 

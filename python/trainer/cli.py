@@ -17,12 +17,16 @@ _DEFAULT = "train"
 
 
 SECTIONS = {
-    "Train": {
-        "train": "trainer.commands.train",
-    },
     "Before a run": {
         "plan": "trainer.commands.plan",
         "neox-config": "trainer.commands.neox_config",
+    },
+    "Train": {
+        "train": "trainer.commands.train",
+    },
+    "Look into runs": {
+        "losses": "trainer.commands.losses",
+        "loss-page": "trainer.commands.loss_page",
     },
     "Models": {
         "generate": "trainer.commands.generate",
@@ -59,6 +63,7 @@ def group() -> None:
       pile-train CONFIG.toml           # short for pile-train train CONFIG.toml
       pile-train train --help          # the keys of a config
       pile-train plan pythia-70m --gpus 8 --memory 80
+      pile-train losses RUN --step 120 # which document made the spike?
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG.toml
 
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.

@@ -11,7 +11,7 @@ from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
 from trainer.presets import PRESETS, Preset, named
-from trainer.schedule import SCHEDULES, learning_rate
+from trainer.schedule import DECAY_SHAPES, SCHEDULES, learning_rate
 from trainer.shape import ModelShape
 
 _Value = TypeVar("_Value")
@@ -27,6 +27,9 @@ _OPTIMIZER_FIELDS = (
     *("lr", "min_lr", "warmup", "betas", "eps", "weight_decay", "gradient_clipping", "schedule"),
 )
 
+
+#: Share of the steps in which the rate of `wsd` falls, and how, by default.
+DECAY, DECAY_SHAPE = 0.1, "linear"
 
 #: Largest values of what is counted: a model or a run beyond them fits no machine.
 MAX_WIDTH, MAX_LAYERS, MAX_VOCABULARY, MAX_COUNT = 1 << 20, 1 << 14, (1 << 31) - 1, 1 << 48
@@ -125,7 +128,13 @@ class OptimizerConfig:
     gradient_clipping: float = field(default=1.0, metadata={"help": "Largest norm of a gradient; 0: none."})
     schedule: str | None = field(
         default=None,
-        metadata={"help": "neox, or neox_v1 as before August 2023. Default: the preset's, else neox."},
+        metadata={"help": f"One of {', '.join(SCHEDULES)}. Default: the preset's, else neox."},
+    )
+    decay: float | None = field(
+        default=None, metadata={"help": "Share of the steps in which the rate of wsd falls. Default: 0.1."}
+    )
+    decay_shape: str | None = field(
+        default=None, metadata={"help": f"Of wsd: {', '.join(DECAY_SHAPES)}. Default: linear."}
     )
 
     def __post_init__(self) -> None:
@@ -138,6 +147,30 @@ class OptimizerConfig:
             raise ConfigError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
         if self.schedule not in (None, *SCHEDULES):
             raise ConfigError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
+        self._check_decay()
+
+    def _check_decay(self) -> None:
+        """Raises ConfigError for a decay that the schedule does not have, or that is not within the run."""
+        if self.schedule != "wsd" and (self.decay, self.decay_shape) != (None, None):
+            raise ConfigError('decay and decay_shape are of schedule = "wsd" alone')
+        if self.decay is not None and not 0 < self.decay <= 1 - self.warmup:
+            raise ConfigError(f"decay must be above 0 and at most 1 - warmup, got {self.decay}")
+        if self.schedule == "wsd" and self.decay is None and self.warmup > 1 - DECAY:
+            raise ConfigError(f"warmup must be at most {1 - DECAY} with the default decay, {DECAY}")
+        if self.decay_shape not in (None, *DECAY_SHAPES):
+            raise ConfigError(f"decay_shape {self.decay_shape!r} is not one of {', '.join(DECAY_SHAPES)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationConfig:
+    """Table `[validation]`: rows that are not trained on, whose loss is logged at intervals."""
+
+    order: Path = field(metadata={"help": "An order of other documents; its first rows are taken."})
+    every: int = field(default=1000, metadata={"help": "Steps between validations."})
+    rows: int = field(default=64, metadata={"help": "Rows."})
+
+    def __post_init__(self) -> None:
+        _within(1, MAX_COUNT, every=self.every, rows=self.rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +194,8 @@ class TrainConfig:
         default=None, metadata={"help": "Steps between checkpoints. Default: the preset's, else 100."}
     )
     precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
+    validation: ValidationConfig | None = None
+    tensorboard: bool = field(default=False, metadata={"help": "Also write the log for TensorBoard."})
 
     def __post_init__(self) -> None:
         _within(1, MAX_COUNT, steps=self.steps, batch_size=self.batch_size)
@@ -188,6 +223,8 @@ class AdamW:
     weight_decay: float
     gradient_clipping: float
     schedule: str
+    decay: float | None = None
+    decay_shape: str | None = None
 
     def rate(self, step: int, n_steps: int) -> float:
         """The learning rate of a step, from 0."""
@@ -198,6 +235,8 @@ class AdamW:
             min_lr=self.min_lr,
             warmup=self.warmup,
             schedule=self.schedule,
+            decay=_given(self.decay, DECAY),
+            decay_shape=_given(self.decay_shape, DECAY_SHAPE),
         )
 
 
@@ -275,6 +314,7 @@ def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
     """The optimizer, its defaults from a preset. Raises ConfigError for a lowest rate above the highest."""
     lr = _given(given.lr, preset.lr if preset else 1e-3)
     min_lr = _given(given.min_lr, lr / 10)
+    schedule = _given(given.schedule, preset.schedule if preset else "neox")
     if min_lr > lr:
         raise ConfigError(f"min_lr must be at most lr, {lr}, got {min_lr}")
     return AdamW(
@@ -285,7 +325,9 @@ def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
         eps=given.eps,
         weight_decay=_given(given.weight_decay, preset.weight_decay if preset else 0.1),
         gradient_clipping=given.gradient_clipping,
-        schedule=_given(given.schedule, preset.schedule if preset else "neox"),
+        schedule=schedule,
+        decay=_given(given.decay, DECAY) if schedule == "wsd" else None,
+        decay_shape=_given(given.decay_shape, DECAY_SHAPE) if schedule == "wsd" else None,
     )
 
 

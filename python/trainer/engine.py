@@ -21,14 +21,15 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pile_tools.errors import PileError
 from pile_tools.terminal import note
 from trainer import failures
 from trainer.config import AdamW, Recipe
 from trainer.launcher import process_count
-from trainer.model.neox import next_token_loss
+from trainer.model.loss import Losses
+from trainer.model.neox import GPTNeoX
 from trainer.ranks import Processes
 
 #: The folder that DeepSpeed makes in a state's.
@@ -55,10 +56,32 @@ class TrainingError(PileError):
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step measured: the mean loss over its whole batch, and the gradient's norm before clipping."""
+    """What a step measured.
+
+    Attributes:
+        loss: The mean loss over the step's whole batch, in nats.
+        grad_norm: The gradient's norm before clipping.
+        row_losses: The mean loss of each row of the batch over its tokens, in nats: (n,) float32 on the CPU,
+            the rows of all processes in the order of the step's samples.
+    """
 
     loss: float
     grad_norm: float
+    row_losses: Tensor
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The rows that a process computes at once.
+
+    Attributes:
+        tokens: (micro_batch_size, seq_length + 1) int64.
+        positions: Of each token in its document, of the same shape and type, where attention stays within
+            documents; else None.
+    """
+
+    tokens: Tensor
+    positions: Tensor | None = None
 
 
 @contextlib.contextmanager
@@ -162,7 +185,7 @@ class Engine:
         ranks: The processes that train together.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, ranks: Processes) -> None:
+    def __init__(self, model: GPTNeoX, recipe: Recipe, ranks: Processes) -> None:
         self._ranks = ranks
         micro_batch_size, self._n_micro = recipe.split(ranks.size)
         with _quiet():
@@ -175,16 +198,16 @@ class Engine:
             )
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> GPTNeoX:
         """The model with its current weights."""
-        module: nn.Module = self._deepspeed.module
+        module: GPTNeoX = self._deepspeed.module
         return module
 
-    def step(self, micro_batches: Iterable[Tensor], lr: float) -> StepResult:
+    def step(self, micro_batches: Iterable[MicroBatch], lr: float) -> StepResult:
         """Updates the weights once.
 
         Args:
-            micro_batches: This process's, all of the step: each (micro_batch_size, seq_length + 1) int64.
+            micro_batches: This process's, all of the step.
             lr: The learning rate of this update.
 
         Raises:
@@ -192,30 +215,48 @@ class Engine:
         """
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = lr
-        total = 0.0
-        for number, tokens in enumerate(micro_batches, 1):
-            tokens = tokens.to(self._ranks.device)
-            loss = next_token_loss(self._deepspeed(tokens[:, :-1]), tokens[:, 1:])
-            self._deepspeed.backward(loss)
-            total += float(loss.detach())
+        rows = []
+        for number, batch in enumerate(micro_batches, 1):
+            losses = self._losses(batch)
+            self._deepspeed.backward(losses.mean)
+            rows.append(losses.rows.detach())
             # DeepSpeed updates the weights in the `step` after the last micro-batch.
             if number == self._n_micro:
-                mean = self._mean_over_processes(total / self._n_micro)
+                row_losses = self._of_all_processes(torch.stack(rows))
+                mean = _finite_mean(row_losses)
             self._deepspeed.step()
         # DeepSpeed has left out an update whose norm is not finite, in fp32 and in bf16.
         grad_norm = float(self._deepspeed.get_global_grad_norm())
         if not math.isfinite(grad_norm):
             raise TrainingError(f"the gradient's norm is {grad_norm}")
-        return StepResult(mean, grad_norm)
+        return StepResult(mean, grad_norm, row_losses)
 
-    def _mean_over_processes(self, loss: float) -> float:
-        """The mean of all processes' losses; raises TrainingError before a bad update is made."""
-        total = torch.tensor(loss, dtype=torch.float64, device=self._ranks.device)
-        torch.distributed.all_reduce(total)
-        mean = float(total) / self._ranks.size
-        if not math.isfinite(mean):
-            raise TrainingError(f"the loss is {mean}")
-        return mean
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Iterable[MicroBatch]) -> Tensor:
+        """The mean loss of each row in nats, of all processes as in a step; the weights are left as they are.
+
+        Args:
+            micro_batches: This process's, as many as in all others.
+
+        Shapes: (rows of all processes,) float32, on the CPU.
+        """
+        self._deepspeed.eval()
+        rows = [self._losses(batch).rows for batch in micro_batches]
+        self._deepspeed.train()
+        return self._of_all_processes(torch.stack(rows))
+
+    def _losses(self, batch: MicroBatch) -> Losses:
+        tokens = batch.tokens.to(self._ranks.device)
+        positions = None if batch.positions is None else batch.positions[:, :-1].to(self._ranks.device)
+        found: Losses = self._deepspeed(tokens[:, :-1], labels=tokens[:, 1:], positions=positions)
+        return found
+
+    def _of_all_processes(self, rows: Tensor) -> Tensor:
+        """The row losses of a step in the order of its samples: (micro-batches, rows) -> (n,) on the CPU."""
+        of_ranks = [torch.empty_like(rows) for _ in range(self._ranks.size)]
+        torch.distributed.all_gather(of_ranks, rows)
+        # GPT-NeoX deals micro-batches to ranks in turn: see `micro_batches`.
+        return torch.stack(of_ranks, dim=1).flatten().cpu()
 
     def save(self, folder: Path, files: StateWriter) -> None:
         """Writes weights and optimizer so that `load` continues bit for bit; every process calls it.
@@ -242,7 +283,15 @@ class Engine:
             raise PileError(f"no training state; force starts again ({folder})")
 
 
-def _optimizer(model: nn.Module, config: AdamW) -> torch.optim.Optimizer:
+def _finite_mean(row_losses: Tensor) -> float:
+    """Their mean in float64. Raises TrainingError where it is not finite, before a bad update is made."""
+    mean = float(row_losses.double().mean())
+    if not math.isfinite(mean):
+        raise TrainingError(f"the loss is {mean}")
+    return mean
+
+
+def _optimizer(model: GPTNeoX, config: AdamW) -> torch.optim.Optimizer:
     """Torch's AdamW; weight decay for matrices only, as GPT-NeoX has it."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]

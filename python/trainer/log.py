@@ -1,9 +1,15 @@
-"""`train_log.jsonl`: one line per step, the same bytes however often the run was stopped.
+"""`train_log.jsonl`: one line per step, the same values but for times however often the run was stopped.
 
-    {"step": 0, "tokens": 4096, "loss": 8.31, "lr": 1e-05, "grad_norm": 1.7}
+    {"step": 0, "tokens": 4096, "loss": 8.31, "lr": 1e-05, "grad_norm": 1.7,
+     "time": "2026-03-01T12:00:00.000Z", "tokens_per_second": 5120.3}
 
 `step` counts from 0 and names the batch, as in `pile-tools batch --step`; the loss is of the weights before
-the update, `tokens` counts what was trained on including this step. There are no times in it.
+the update, `tokens` counts what was trained on including this step. `time` is when the step ended, in UTC,
+and `tokens_per_second` its speed, saving excluded; logs of earlier versions have neither.
+
+`validation_log.jsonl` has one line per validation, of the weights after `step` updates:
+
+    {"step": 1000, "tokens": 2097152000, "loss": 3.21, "bits_per_byte": 1.02}
 """
 
 from __future__ import annotations
@@ -11,17 +17,23 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from pile_tools import checked, files
 from pile_tools.errors import FormatError
 from pile_tools.terminal import counted
 
-LOG_FILE = "train_log.jsonl"
+LOG_FILE, VALIDATION_LOG_FILE = "train_log.jsonl", "validation_log.jsonl"
 
 _COUNTS, _MEASURES = ("step", "tokens"), ("loss", "lr", "grad_norm")
+#: Keys whose values differ from run to run.
+_TIMES = ("time", "tokens_per_second")
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 class LogLine(TypedDict):
@@ -32,6 +44,22 @@ class LogLine(TypedDict):
     loss: float
     lr: float
     grad_norm: float
+    time: NotRequired[str]
+    tokens_per_second: NotRequired[float]
+
+
+class ValidationLine(TypedDict):
+    """A line of the log of validations; see the module."""
+
+    step: int
+    tokens: int
+    loss: float
+    bits_per_byte: NotRequired[float]
+
+
+def now() -> str:
+    """The current time in UTC, as lines of the log have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_log(path: Path) -> list[LogLine]:
@@ -42,6 +70,15 @@ def read_log(path: Path) -> list[LogLine]:
         OSError: The file cannot be read.
     """
     return _lines(_read(path), path)
+
+
+def read_validations(path: Path) -> list[ValidationLine]:
+    """The lines of a log of validations. Raises as `read_log`."""
+    return [
+        cast(ValidationLine, _object(line, path, number, ("step", "tokens", "loss"), ("bits_per_byte",)))
+        for number, line in enumerate(_read(path).split(b"\n"), 1)
+        if line
+    ]
 
 
 def _read(path: Path) -> bytes:
@@ -56,21 +93,29 @@ def _lines(data: bytes, path: Path) -> list[LogLine]:
 
 
 def _values(line: bytes, path: Path, number: int) -> LogLine:
+    return cast(LogLine, _object(line, path, number, (*_COUNTS, *_MEASURES), _TIMES))
+
+
+def _object(
+    line: bytes, path: Path, number: int, names: tuple[str, ...], more: tuple[str, ...]
+) -> dict[str, object]:
+    """The values of a line, which has all of `names` and may have those of `more`. Raises FormatError."""
     where = f"{path}, line {number}"
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as err:
         raise FormatError(f"not JSON: {err} ({where})") from err
-    names = (*_COUNTS, *_MEASURES)
-    if not isinstance(values, dict) or set(values) != set(names):
+    if not isinstance(values, dict) or set(values) - set(more) != set(names):
         raise FormatError(f"expected an object with {', '.join(names)} ({where})")
-    for name in names:
-        is_count = name in _COUNTS
-        is_right = _is_count(values[name]) if is_count else _is_measure(values[name])
-        if not is_right:
-            what = "a whole number from 0" if is_count else "a finite number"
-            raise FormatError(f"{name} is {str(values[name])[:40]}, expected {what} ({where})")
-    return cast(LogLine, values)
+    for name, value in values.items():
+        is_right, what = _EXPECTED.get(name, (_is_measure, "a finite number"))
+        if not is_right(value):
+            raise FormatError(f"{name} is {str(value)[:40]}, expected {what} ({where})")
+    return values
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, str) and _TIME.fullmatch(value) is not None
 
 
 def _is_count(value: object) -> bool:
@@ -80,6 +125,12 @@ def _is_count(value: object) -> bool:
 def _is_measure(value: object) -> bool:
     is_number = isinstance(value, float) or _is_count(value)
     return is_number and math.isfinite(value)  # type: ignore[arg-type]
+
+
+#: What the values of a line must be, by their names; all others are measures.
+_EXPECTED = dict.fromkeys(_COUNTS, (_is_count, "a whole number from 0")) | {
+    "time": (_is_time, "a time in UTC")
+}
 
 
 def check_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
@@ -125,6 +176,27 @@ def rewind_log(path: Path, n_steps: int, tokens_per_step: int, *, scratch: Path 
         files.write_atomically(path, b"".join(line + b"\n" for line in retained), scratch=scratch)
 
 
+def check_validations(path: Path, steps: list[int]) -> None:
+    """Raises FormatError unless a log of validations has a line for each of these steps, in order."""
+    found = [line["step"] for line in read_validations(path)]
+    if found != steps or not _read(path).endswith(b"\n"):
+        raise FormatError(f"{counted(len(found), 'line')}, expected those of {len(steps):,} steps ({path})")
+
+
+def rewind_validations(path: Path, steps: list[int], *, scratch: Path | None = None) -> None:
+    """Cuts a log of validations to the lines of these steps, its first; as `rewind_log`."""
+    lines = _read(path).split(b"\n")[:-1] if path.exists() else []
+    retained = b"".join(line + b"\n" for line in lines[: len(steps)])
+    if not path.exists() or path.read_bytes() != retained:
+        files.write_atomically(path, retained, scratch=scratch)
+    found = [line["step"] for line in read_validations(path)]
+    if found != steps:
+        raise FormatError(
+            f"{counted(len(found), 'line')}, not those of {counted(len(steps), 'validation')}; "
+            f"force starts again ({path})"
+        )
+
+
 class LogWriter:
     """Appends lines to a log, each visible to readers at once; use as a context manager."""
 
@@ -142,7 +214,7 @@ class LogWriter:
     ) -> None:
         self._file.close()
 
-    def add(self, **values: int | float) -> None:
+    def add(self, **values: int | float | str) -> None:
         """Adds one step's line."""
         try:
             self._file.write(json.dumps(values) + "\n")

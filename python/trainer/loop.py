@@ -7,16 +7,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from pile_tools import _core, manifest
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, echo, note
+from trainer import records
 from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.checkpoint.load import list_steps
@@ -31,13 +32,16 @@ from trainer.checkpoint.resume import (
 )
 from trainer.config import differences
 from trainer.data_check import DataCheck
-from trainer.engine import Engine, TrainingError, processes
+from trainer.engine import Engine, MicroBatch, StepResult, TrainingError, processes
 from trainer.launcher import process_count
-from trainer.log import LOG_FILE, LogWriter, check_log, rewind_log
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
+from trainer.peak import measured_peak
 from trainer.ranks import Processes
+from trainer.records import Recorder
 from trainer.run import SCRATCH_FOLDER, Run
+from trainer.status import StatusLine, flops_per_token
+from trainer.validation import Validation
 
 #: Seconds between heartbeats of rank 0 to the processes that wait for it: far below their timeouts.
 _HEARTBEAT_SECONDS = 20.0
@@ -56,13 +60,14 @@ class Outcome:
     tokens_per_second: float
 
 
-def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
+def train(run: Run, *, force: bool, n_threads: int | None, peak_flops: float | None = None) -> Outcome:
     """Trains, or resumes training, until the last step; every process calls it.
 
     Args:
         run: The run.
         force: Start again and remove the files of an earlier run.
         n_threads: Of each process. Default: as when the run started, or the cores divided among them.
+        peak_flops: Operations a second of all processes at best. Default: measured.
 
     Raises:
         TrainingError: Loss or gradient is not finite; the last checkpoint is kept.
@@ -84,7 +89,7 @@ def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
         state = verified_state(ranks, run)
         engine = _engine(run, ranks)
         first_step = load_state(engine, state) if state else None
-        outcome = _Session(run, engine, ranks, scratch).go_on(first_step)
+        outcome = _Session(run, engine, ranks, scratch, peak_flops).go_on(first_step)
         if ranks.is_main:
             _publish_manifest(run, ranks.size, threads, unverified)
     return outcome
@@ -147,17 +152,21 @@ def _check_data(run: Run, ranks: Processes) -> list[str]:
 def _checked_data(run: Run, send_heartbeat: Callable[[], None]) -> list[str]:
     output = run.config.output
     notes, scratch = runs.resume_folder(output) / runs.CHECKED_FILE, output / runs.SCRATCH_FOLDER
-    data = DataCheck(run.order, notes, scratch=scratch)
-    with Bar("checking the data", data.n_bytes) as bar:
+    unverified: list[Path] = []
+    for order in filter(None, (run.order, run.validation)):
+        data = DataCheck(order, notes, scratch=scratch)
+        with Bar("checking the data", data.n_bytes) as bar:
 
-        def on_bytes(n_bytes: int) -> None:
-            bar.update(n_bytes)
-            send_heartbeat()
+            def on_bytes(n_bytes: int, bar: Bar = bar) -> None:
+                bar.update(n_bytes)
+                send_heartbeat()
 
-        data.run(on_bytes)
-    for path in data.unverified:
+            data.run(on_bytes)
+        unverified += data.unverified
+    unverified = list(dict.fromkeys(unverified))
+    for path in unverified:
         echo(f"not verified, as there are no checksums of it: {path}", err=True)
-    return [manifest.relative(path, output) for path in data.unverified]
+    return [manifest.relative(path, output) for path in unverified]
 
 
 class _Throttle:
@@ -179,7 +188,7 @@ def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: li
         FormatError, VerifyError, PileError: A file is missing or is not what was written.
     """
     output, n_steps = run.config.output, run.recipe.steps
-    check_log(output / LOG_FILE, n_steps, run.tokens_per_step)
+    records.check(run)
     check_steps(run, n_steps)
     due = runs.due_steps(run, n_steps)
     with Bar("checking checkpoints", len(due), "checkpoints") as bar:
@@ -213,7 +222,7 @@ def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: b
     folders.remove_steps(checkpoints, runs.CHECKPOINT_KIND, beyond, scratch)
     if saved is not None:
         check_steps(run, saved)
-    rewind_log(output / LOG_FILE, saved or 0, run.tokens_per_step, scratch=scratch)
+    records.rewind(run, saved or 0, scratch)
 
 
 def _engine(run: Run, ranks: Processes) -> Engine:
@@ -225,24 +234,30 @@ def _engine(run: Run, ranks: Processes) -> Engine:
 class _Session:
     """The steps from one start of the program to its end."""
 
-    def __init__(self, run: Run, engine: Engine, ranks: Processes, scratch: Path) -> None:
+    def __init__(
+        self, run: Run, engine: Engine, ranks: Processes, scratch: Path, peak_flops: float | None
+    ) -> None:
         self._run, self._engine, self._ranks, self._scratch = run, engine, ranks, scratch
         self._is_main = ranks.is_main
         self._seconds, self._n_done = 0.0, 0
+        self._peak_flops = peak_flops
+        config = run.config.validation
+        self._validation = Validation(run, config, run.validation) if config and run.validation else None
 
     def go_on(self, saved: int | None) -> Outcome:
         """Trains from the step that was saved, or from the start, to the last."""
         steps, is_main = self._run.recipe.steps, self._is_main
         self._announce(saved)
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(LogWriter(self._run.config.output / LOG_FILE)) if is_main else None
-            bar = stack.enter_context(Bar("training", steps, "steps")) if is_main else None
+            log = stack.enter_context(Recorder(self._run, saved or 0)) if is_main else None
+            line = stack.enter_context(self._status_line()) if is_main else None
             if saved is None:
+                self._validate(0, log)
                 self._save(0, log, "before the first update")
             for step in range(saved or 0, steps):
-                self._step(step, log)
-                if bar is not None:
-                    bar.update(step + 1)
+                result, seconds = self._step(step, log)
+                if line is not None:
+                    line.update(step + 1, result.loss, seconds)
         return Outcome(is_main, self._speed())
 
     def _announce(self, saved: int | None) -> None:
@@ -261,8 +276,17 @@ class _Session:
             ):
                 self._say(f"  {line}")
 
-    def _step(self, step: int, log: LogWriter | None) -> None:
-        """Update `step`, from 0, its line in the log, and the checkpoint after it."""
+    def _status_line(self) -> StatusLine:
+        recipe = self._run.recipe
+        peak = self._peak_flops or measured_peak(self._ranks, recipe.precision)
+        return StatusLine(recipe.steps, self._run.tokens_per_step, flops_per_token(recipe.shape), peak)
+
+    def _step(self, step: int, log: Recorder | None) -> tuple[StepResult, float]:
+        """Update `step`, from 0, its records, and validation and checkpoint after it.
+
+        Returns:
+            What the step measured, and the seconds that it took, without those of validation and checkpoint.
+        """
         started = time.monotonic()
         lr = self._run.recipe.optimizer.rate(step, self._run.recipe.steps)
         try:
@@ -270,18 +294,34 @@ class _Session:
         except TrainingError as err:
             saved = runs.due_steps(self._run, step)[-1]
             raise TrainingError(f"{err} at step {step}; the last checkpoint is step {saved}") from err
-        self._seconds += time.monotonic() - started
+        seconds = time.monotonic() - started
+        self._seconds += seconds
         self._n_done += 1
-        tokens = (step + 1) * self._run.tokens_per_step
         if log is not None:
-            log.add(step=step, tokens=tokens, loss=result.loss, lr=lr, grad_norm=result.grad_norm)
+            log.step(step, result, lr, seconds)
+        self._validate(step + 1, log)
         if self._run.recipe.is_checkpoint(step + 1, self._run.config.checkpoint_interval):
             self._save(step + 1, log, f"loss {result.loss:.4f}, {self._speed():,.0f} tokens/s")
+        return result, seconds
+
+    def _validate(self, n_updates: int, log: Recorder | None) -> None:
+        """Validates the weights, and records it, where that is due."""
+        if self._validation is None or n_updates not in self._validated_steps:
+            return
+        line = self._validation.run(self._engine, self._ranks, n_updates)
+        if log is not None:
+            log.validation(line)
+        bits = f", {line['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in line else ""
+        self._say(f"step {n_updates:,}: validation loss {line['loss']:.4f}{bits}")
+
+    @cached_property
+    def _validated_steps(self) -> set[int]:
+        return set(runs.validated_steps(self._run, self._run.recipe.steps))
 
     def _speed(self) -> float:
         return self._n_done * self._run.tokens_per_step / self._seconds if self._seconds else 0.0
 
-    def _save(self, n_updates: int, log: LogWriter | None, about: str) -> None:
+    def _save(self, n_updates: int, log: Recorder | None, about: str) -> None:
         """Publishes the weights, and saves the state where it is worth its time: not at the early steps."""
         if log is not None:
             log.sync()
@@ -297,13 +337,12 @@ class _Session:
             note(message, err=True)
 
 
-def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
+def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]:
     """This process's share of a step, in GPT-NeoX's order.
 
     With R ranks and b samples in a micro-batch, micro-batch m of rank r is samples [(m R + r) b,
     (m R + r + 1) b) of the step.
 
-    Shapes: yields (b, seq_length + 1) int64.
     Raises: FormatError for a token outside the model's vocabulary, or a dataset that was cut short.
     """
     _, n_micro = run.recipe.split(ranks.size)
@@ -323,4 +362,4 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
             if not 0 <= token < run.recipe.shape.vocab_size:
                 known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
                 raise FormatError(f"token {token} at step {step}, {known} ({run.order.name})")
-        yield tokens
+        yield MicroBatch(tokens)

@@ -22,7 +22,6 @@ from trainer import failures
 from trainer.checkpoint import folders
 from trainer.checkpoint.state_files import Reader, Writer
 from trainer.engine import TAG, Engine
-from trainer.log import LOG_FILE
 from trainer.ranks import Processes
 from trainer.run import STATE_KIND, Run, resume_folder
 
@@ -42,7 +41,7 @@ def request(run: Run, step: int, n_processes: int) -> Request:
 def save_state(engine: Engine, ranks: Processes, run: Run, scratch: Path, step: int) -> None:
     """Saves the state after `step` updates and removes older ones; every process calls it.
 
-    The log holds the lines of these steps and no others.
+    The log and the run's other records hold these steps and no others.
     """
     folder = scratch / ranks.from_main(folders.begin(scratch, "state").name if ranks.is_main else "")
     writer = Writer()
@@ -66,7 +65,7 @@ def _publish(
         if path.is_file():
             path.unlink()
     outputs = [{**entry, "path": f"{TAG}/{name}"} for name, entry in sorted(entries.items())]
-    summary = {"log_sha256": files.sha256(run.config.output / LOG_FILE)}
+    summary = {f"{name}_sha256": files.sha256(path) for name, path in run.records.items()}
     manifest.write(folder / MANIFEST_FILE, request(run, step, len(written)), outputs, summary)
     folders.finish(folder, folders.step_folder(resume_folder(run.config.output), step))
     remove_other_states(run, step, scratch)
@@ -149,7 +148,8 @@ def load_state(engine: Engine, state: SavedState) -> int:
 def check_state(run: Run, step: int, n_processes: int) -> Manifest:
     """The manifest of a state that this run saved, its files there, and no others; their bytes are not read.
 
-    The log, which holds `step` lines now, is compared with that of the time when the state was saved.
+    The log, which holds `step` lines now, and the other records are compared with those of the time when the
+    state was saved.
 
     Raises:
         VerifyError: It is not this run's, files are missing, or the log is another one.
@@ -170,14 +170,17 @@ def check_state(run: Run, step: int, n_processes: int) -> Manifest:
     for path in (folder / name for name in paths):
         if not path.is_file():
             raise VerifyError(f"missing of the training state; force starts again ({path})")
-    _check_log(run.config.output / LOG_FILE, found)
+    _check_records(run, found)
     return found
 
 
-def _check_log(path: Path, state: Manifest) -> None:
-    """Raises VerifyError unless a log is what it was when a state was saved; older states do not say."""
-    if "log_sha256" in state.summary and files.sha256(path) != state.summary["log_sha256"]:
-        raise VerifyError(f"not the lines that were logged before the state was saved; {_ADVICE} ({path})")
+def _check_records(run: Run, state: Manifest) -> None:
+    """Raises VerifyError unless the records are what they were when a state was saved."""
+    for name, path in run.records.items():
+        digest = state.summary.get(f"{name}_sha256")
+        if digest is not None and files.sha256(path) != digest:
+            what = "not the lines that were logged" if path.suffix == ".jsonl" else "not the losses"
+            raise VerifyError(f"{what} before the state was saved; {_ADVICE} ({path})")
 
 
 def verify_state(run: Run, step: int, n_processes: int) -> None:

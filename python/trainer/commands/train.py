@@ -31,7 +31,12 @@ from trainer.run import Run
     type=click.IntRange(min=1, max=MAX_THREADS),
     help="Threads of each process. Default: as when the run started, or the cores divided among them.",
 )
-def command(config: Path, force: bool, threads: int | None, as_json: bool) -> None:
+@click.option(
+    "--peak-tflops",
+    type=click.FloatRange(1e-6, 1e9),
+    help="Peak of all processes, for the share of it that is shown. Default: measured at the start.",
+)
+def command(config: Path, force: bool, threads: int | None, peak_tflops: float | None, as_json: bool) -> None:
     """Train the GPT-NeoX model that CONFIG, a TOML file, describes; resume a stopped run.
 
     \b
@@ -49,9 +54,10 @@ def command(config: Path, force: bool, threads: int | None, as_json: bool) -> No
       [optimizer]
       lr = 0.001
 
-    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16);
-    in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual, hidden_act, init; in
-    [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule (neox, neox_v1).
+    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16),
+    tensorboard; in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual,
+    hidden_act, init; in [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule
+    (neox, neox_v1, linear, constant, wsd), decay and decay_shape of wsd; in [validation] order, every, rows.
 
     A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
     published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.
@@ -61,13 +67,15 @@ def command(config: Path, force: bool, threads: int | None, as_json: bool) -> No
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG
 
     A run that was stopped and resumed leaves the same bytes as an undisturbed one with the same number of
-    processes and threads.
+    processes and threads, but for the times in its log.
 
     Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     rank, _ = process_count()
-    run = runs.plan(from_toml(TrainConfig, config))
+    given = from_toml(TrainConfig, config)
+    artifacts.refuse_other(given.order, ("order",))
+    run = runs.plan(given)
     done = runs.finished(run, force=force)
     if done is not None:
         if rank == 0:
@@ -77,7 +85,8 @@ def command(config: Path, force: bool, threads: int | None, as_json: bool) -> No
     with failures.named():
         from trainer.loop import train
 
-        outcome = train(run, force=force, n_threads=threads)
+        peak = None if peak_tflops is None else peak_tflops * 1e12
+        outcome = train(run, force=force, n_threads=threads, peak_flops=peak)
     if outcome.is_main and as_json:
         made = manifest.read(run.config.output / manifest.MANIFEST_FILE)
         print_document(options.made(made, is_new=True))
