@@ -63,6 +63,10 @@ class ModelConfig:
         metadata={"help": "gelu (exact) or gelu_pytorch_tanh. Default: the preset's, else gelu."},
     )
     init: str | None = field(default=None, metadata={"help": "small_wang or normal_scaled."})
+    attention_within_documents: bool = field(
+        default=False,
+        metadata={"help": "No token sees another document of its row; positions count from its start."},
+    )
 
     def __post_init__(self) -> None:
         _within(1, MAX_WIDTH, hidden_size=self.hidden_size, n_heads=self.n_heads)
@@ -191,6 +195,11 @@ class TrainConfig:
     checkpoint_every: int = field(default=100, metadata={"help": "Steps between checkpoints."})
     precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
     validation: ValidationConfig | None = None
+    activation_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "Keep only the inputs of blocks, and compute the rest again: less memory."},
+    )
+    compile: bool = field(default=False, metadata={"help": "Compile the blocks by torch.compile."})
 
     def __post_init__(self) -> None:
         _within(1, MAX_COUNT, steps=self.steps, batch_size=self.batch_size)
@@ -240,6 +249,7 @@ class Recipe:
     precision: str
     shape: ModelShape
     optimizer: AdamW
+    attention_within_documents: bool
 
     def settings(self) -> Settings:
         """The values as one flat table, names joined by dots."""
@@ -289,6 +299,7 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         precision=config.precision,
         shape=config.model.shape(order.seq_length, n_known),
         optimizer=_adamw(config.optimizer, config.model.published),
+        attention_within_documents=config.model.attention_within_documents,
     )
 
 
