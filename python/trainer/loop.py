@@ -283,7 +283,7 @@ class _Session:
             What the step measured, and the seconds that it took, without those of validation and checkpoint.
         """
         started = time.monotonic()
-        lr = self._run.recipe.optimizer.rate(step, self._run.recipe.steps)
+        lr = self._run.recipe.rate(step)
         try:
             result = self._engine.step(micro_batches(self._run, self._ranks, step), lr)
         except TrainingError as err:
