@@ -253,7 +253,7 @@ class _Session:
         steps, is_main = self._run.recipe.steps, self._is_main
         self._announce(saved)
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(Recorder(self._run)) if is_main else None
+            log = stack.enter_context(Recorder(self._run, saved or 0)) if is_main else None
             line = stack.enter_context(self._status_line()) if is_main else None
             if saved is None:
                 self._validate(0, log)
@@ -287,7 +287,7 @@ class _Session:
             What the step measured, and the seconds that it took, without those of validation and checkpoint.
         """
         started = time.monotonic()
-        lr = self._run.recipe.optimizer.rate(step, self._run.recipe.steps)
+        lr = self._run.recipe.rate(step)
         try:
             result = self._engine.step(micro_batches(self._run, self._ranks, step), lr)
         except TrainingError as err:

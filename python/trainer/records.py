@@ -14,6 +14,7 @@ from trainer.engine import StepResult
 from trainer.log import LogWriter, ValidationLine
 from trainer.row_losses import RowLossWriter
 from trainer.run import Run, validated_steps
+from trainer.tensorboard import Board
 
 
 def rewind(run: Run, n_steps: int, scratch: Path) -> None:
@@ -41,10 +42,16 @@ def check(run: Run) -> None:
 
 
 class Recorder:
-    """Adds to the records of a run; a context manager."""
+    """Adds to the records of a run; a context manager.
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    Args:
+        run: The run.
+        first_step: The first step that will be added.
+    """
+
+    def __init__(self, run: Run, first_step: int) -> None:
+        self._run, self._first_step = run, first_step
+        self._board: Board | None = None
         found = run.records
         self._log = LogWriter(found["log"])
         self._rows = RowLossWriter(found["row_losses"], run.recipe.batch_size)
@@ -56,6 +63,10 @@ class Recorder:
             for file in (self._log, self._rows, self._validations):
                 if file is not None:
                     self._opened.enter_context(file)
+            if self._run.config.tensorboard:
+                self._board = self._opened.enter_context(
+                    contextlib.closing(Board(self._run.config.output, self._first_step))
+                )
             self._opened = self._opened.pop_all()
         return self
 
@@ -67,24 +78,27 @@ class Recorder:
     def step(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
         """Adds step `step`, from 0, which took so many seconds."""
         per_step = self._run.tokens_per_step
+        measured = {"loss": result.loss, "lr": lr, "grad_norm": result.grad_norm}
+        speed = round(per_step / max(seconds, 1e-9), 1)
         self._log.add(
-            step=step,
-            tokens=(step + 1) * per_step,
-            loss=result.loss,
-            lr=lr,
-            grad_norm=result.grad_norm,
-            time=log.now(),
-            tokens_per_second=round(per_step / max(seconds, 1e-9), 1),
+            step=step, tokens=(step + 1) * per_step, **measured, time=log.now(), tokens_per_second=speed
         )
         self._rows.add(result.row_losses.numpy())
+        if self._board is not None:
+            self._board.add(step, {**measured, "tokens_per_second": speed}, group="train")
 
     def validation(self, line: ValidationLine) -> None:
         """Adds a validation."""
         assert self._validations is not None
         self._validations.add(**line)
+        if self._board is not None:
+            values = {name: value for name, value in line.items() if name in ("loss", "bits_per_byte")}
+            self._board.add(line["step"], values, group="validation")  # type: ignore[arg-type]
 
     def sync(self) -> None:
         """Makes what was added survive a power failure."""
         for file in (self._log, self._rows, self._validations):
             if file is not None:
                 file.sync()
+        if self._board is not None:
+            self._board.flush()

@@ -4,6 +4,7 @@ OUTPUT/run.json             the run's configuration, written at the start; a run
 OUTPUT/train_log.jsonl      one line per step
 OUTPUT/row_losses.bin       the loss of every row
 OUTPUT/validation_log.jsonl one line per validation, if the config asks for them
+OUTPUT/tensorboard          the same for TensorBoard, if the config asks for it
 OUTPUT/checkpoints/step{N}  Hugging Face folders
 OUTPUT/resume/step{N}       DeepSpeed's state of the last save
 OUTPUT/resume/checked.json  token files that were verified, until the run is finished
@@ -28,6 +29,7 @@ from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from trainer import tensorboard
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
 from trainer.log import LOG_FILE, VALIDATION_LOG_FILE
@@ -129,6 +131,8 @@ def plan(config: TrainConfig) -> Run:
         OSError: An input cannot be read.
     """
     _refuse_own_files(config)
+    if config.tensorboard:
+        tensorboard.require()
     order = open_order(config.order)
     source = find_tokenizer(config.tokenizer) if config.tokenizer else None
     tokenizer = source.load() if source else None

@@ -24,12 +24,16 @@ from pile_tools.tokens import datasets
 from pile_tools.tokens.concatenated import as_one
 from pile_tools.types import AnyPath, Documents, Tokens
 
+#: The rule of an order that was joined from orders, see `jobs.stages`.
+STAGES_RULE = "stages"
+
 #: The rules by which orders are built.
 RULES = (
     "megatron-lm",
     "gpt-neox packed",
     "gpt-neox pack_until_overflow",
     "gpt-neox unpacked",
+    STAGES_RULE,
 )
 
 #: Maximum tokens that a model sees at once: a sample has one more, and its length must fit an int32.
