@@ -63,6 +63,10 @@ class ModelConfig:
         metadata={"help": "gelu (exact) or gelu_pytorch_tanh. Default: the preset's, else gelu."},
     )
     init: str | None = field(default=None, metadata={"help": "small_wang or normal_scaled."})
+    attention_within_documents: bool = field(
+        default=False,
+        metadata={"help": "No token sees another document of its row; positions count from its start."},
+    )
 
     def __post_init__(self) -> None:
         _within(1, MAX_WIDTH, hidden_size=self.hidden_size, n_heads=self.n_heads)
@@ -212,6 +216,11 @@ class TrainConfig:
     validation: ValidationConfig | None = None
     stages: tuple[StageConfig, ...] = ()
     tensorboard: bool = field(default=False, metadata={"help": "Also write the log for TensorBoard."})
+    activation_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "Keep only the inputs of blocks, and compute the rest again: less memory."},
+    )
+    compile: bool = field(default=False, metadata={"help": "Compile the blocks by torch.compile."})
 
     def __post_init__(self) -> None:
         _within(1, MAX_COUNT, steps=self.steps, batch_size=self.batch_size)
@@ -270,6 +279,7 @@ class Recipe:
     shape: ModelShape
     optimizer: AdamW
     stages: tuple[Stage, ...] = ()
+    attention_within_documents: bool = False
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, from 0."""
@@ -332,6 +342,7 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         shape=config.model.shape(order.seq_length, n_known),
         optimizer=optimizer,
         stages=tuple(_stage(given, optimizer) for given in config.stages),
+        attention_within_documents=config.model.attention_within_documents,
     )
 
 

@@ -28,7 +28,8 @@ from pile_tools.terminal import note
 from trainer import failures
 from trainer.config import AdamW, Recipe
 from trainer.launcher import process_count
-from trainer.model.neox import GPTNeoX, TrainedModel
+from trainer.model.loss import Losses
+from trainer.model.neox import GPTNeoX
 from trainer.ranks import Processes
 
 #: The folder that DeepSpeed makes in a state's.
@@ -75,7 +76,7 @@ class MicroBatch:
 
     Attributes:
         tokens: (micro_batch_size, seq_length + 1) int64.
-        positions: Of each token in its document, of the same shape and type, where attention stays within
+        positions: Of each token in its document, of the same shape, int32, where attention stays within
             documents; else None.
     """
 
@@ -185,13 +186,13 @@ class Engine:
     """
 
     def __init__(self, model: GPTNeoX, recipe: Recipe, ranks: Processes) -> None:
-        self._ranks, self._model = ranks, model
+        self._ranks = ranks
         micro_batch_size, self._n_micro = recipe.split(ranks.size)
         with _quiet():
             import deepspeed
 
             self._deepspeed, *_ = deepspeed.initialize(
-                model=TrainedModel(model.to(ranks.device)),
+                model=model.to(ranks.device),
                 optimizer=_optimizer(model, recipe.optimizer),
                 config=_deepspeed_config(recipe, micro_batch_size, self._n_micro),
             )
@@ -199,7 +200,8 @@ class Engine:
     @property
     def model(self) -> GPTNeoX:
         """The model with its current weights."""
-        return self._model
+        module: GPTNeoX = self._deepspeed.module
+        return module
 
     def step(self, micro_batches: Iterable[MicroBatch], lr: float) -> StepResult:
         """Updates the weights once.
@@ -215,8 +217,7 @@ class Engine:
             group["lr"] = lr
         rows = []
         for number, batch in enumerate(micro_batches, 1):
-            positions = None if batch.positions is None else batch.positions.to(self._ranks.device)
-            losses = self._deepspeed(batch.tokens.to(self._ranks.device), positions)
+            losses = self._losses(batch)
             self._deepspeed.backward(losses.mean)
             rows.append(losses.rows.detach())
             # DeepSpeed updates the weights in the `step` after the last micro-batch.
@@ -232,20 +233,23 @@ class Engine:
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Iterable[MicroBatch]) -> Tensor:
-        """The mean loss of each row in nats, of all processes as in a step; the weights stay as they are.
+        """The mean loss of each row in nats, of all processes as in a step; the weights are left as they are.
 
         Args:
-            micro_batches: This process's, as many and as large as in all others.
+            micro_batches: This process's, as many as in all others.
 
         Shapes: (rows of all processes,) float32, on the CPU.
         """
-        rows = []
         self._deepspeed.eval()
-        for batch in micro_batches:
-            positions = None if batch.positions is None else batch.positions.to(self._ranks.device)
-            rows.append(self._deepspeed(batch.tokens.to(self._ranks.device), positions).rows)
+        rows = [self._losses(batch).rows for batch in micro_batches]
         self._deepspeed.train()
         return self._of_all_processes(torch.stack(rows))
+
+    def _losses(self, batch: MicroBatch) -> Losses:
+        tokens = batch.tokens.to(self._ranks.device)
+        positions = None if batch.positions is None else batch.positions[:, :-1].to(self._ranks.device)
+        found: Losses = self._deepspeed(tokens[:, :-1], labels=tokens[:, 1:], positions=positions)
+        return found
 
     def _of_all_processes(self, rows: Tensor) -> Tensor:
         """The row losses of a step in the order of its samples: (micro-batches, rows) -> (n,) on the CPU."""

@@ -34,6 +34,7 @@ from trainer.config import differences
 from trainer.data_check import DataCheck
 from trainer.engine import Engine, MicroBatch, StepResult, TrainingError, processes
 from trainer.launcher import process_count
+from trainer.model.compiled import compile_blocks
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
 from trainer.peak import measured_peak
@@ -228,6 +229,9 @@ def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: b
 def _engine(run: Run, ranks: Processes) -> Engine:
     model = GPTNeoX(run.recipe.shape)
     initialize(model, run.recipe.seed)
+    model.gpt_neox.recomputes_blocks = run.config.activation_checkpointing
+    if run.config.compile:
+        ranks.agree(lambda: compile_blocks(model, ranks.device))
     return Engine(model, run.recipe, ranks)
 
 
@@ -342,14 +346,9 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]
     """
     _, n_micro = run.recipe.split(ranks.size)
     for number in range(n_micro):
-        stored = run.order.micro_batch(
-            step,
-            rank=ranks.rank,
-            n_ranks=ranks.size,
-            micro_batch=number,
-            n_micro_batches=n_micro,
-            batch_size=run.recipe.batch_size,
-        )
+        part = (ranks.rank, ranks.size), (number, n_micro)
+        samples = run.order.micro_batch_samples(step, *part, run.recipe.batch_size)
+        stored = run.order.samples.read(*samples)
         # A map of a dataset that was cut short reads as zeros: they must not get into the weights.
         _core.check_mapped()
         tokens = torch.from_numpy(stored.astype("int64"))
@@ -357,4 +356,7 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]
             if not 0 <= token < run.recipe.shape.vocab_size:
                 known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
                 raise FormatError(f"token {token} at step {step}, {known} ({run.order.name})")
-        yield MicroBatch(tokens)
+        positions = None
+        if run.recipe.attention_within_documents:
+            positions = torch.from_numpy(run.order.positions(*samples))
+        yield MicroBatch(tokens, positions)

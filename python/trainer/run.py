@@ -143,7 +143,18 @@ def plan(config: TrainConfig) -> Run:
     if n_known is None and tokenizer is not None:
         n_known = tokenizer.vocab_size
     planned = recipe(config, order, n_known)
-    return Run(config, planned, order, tokenizer, source, _validation_order(config, order))
+    validation = _validation_order(config, order)
+    if planned.attention_within_documents:
+        for rows in filter(None, (order, validation)):
+            _check_documents(rows)
+    return Run(config, planned, order, tokenizer, source, validation)
+
+
+def _check_documents(order: Order) -> None:
+    """Raises ConfigError for an order of rows, in which no documents are known."""
+    if all(document == -1 for _, document, _, _ in order.samples.spans(0, 1).tolist()):
+        message = "attention_within_documents needs an order of documents; these are rows of tokens"
+        raise ConfigError(f"{message} ({order.name})")
 
 
 def _validation_order(config: TrainConfig, order: Order) -> Order | None:

@@ -167,7 +167,7 @@ class Stack(nn.Module):
         self.recomputes_blocks = False
 
     def forward(self, tokens: Tensor, cache: Cache | None = None, positions: Tensor | None = None) -> Tensor:
-        """(n, t) int64 -> (n, t, h); `positions` as of `GPTNeoX.losses`, without a cache."""
+        """(n, t) int64 -> (n, t, h); `positions` as of `GPTNeoX`, without a cache."""
         x = self.embed_in(tokens)
         context = self._context(x, cache, positions)
         for layer in self.layers:
@@ -221,36 +221,33 @@ class GPTNeoX(nn.Module):
         """An empty cache for `n_positions` tokens of each sequence."""
         return Cache(self.shape, n_sequences, n_positions, self.embed_out.weight)
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """The logits of the token after each: (n, t) int64 -> (n, t, v) in the weights' dtype.
-
-        With a cache, `tokens` continue the cached ones and are added to them.
-        """
-        out: Tensor = self.embed_out(self.gpt_neox(tokens, cache))
-        return out
-
-    def losses(self, tokens: Tensor, positions: Tensor | None = None) -> Losses:
-        """The losses of predicting each token of a row from those before it.
+    @overload
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor: ...
+    @overload
+    def forward(self, tokens: Tensor, *, labels: Tensor, positions: Tensor | None = None) -> Losses: ...
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        *,
+        labels: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor | Losses:
+        """The logits of the token after each, or the losses of given ones.
 
         Args:
-            tokens: (n, t + 1) int64: inputs and labels.
-            positions: (n, t + 1), of each token in its document. Attention then stays within documents and
-                rotary positions count from their starts. The token after a document's end counts in the loss
-                as any other. Default: a row is one text.
+            tokens: (n, t) int64. With a cache, they continue the cached ones and are added to them.
+            cache: Of earlier tokens.
+            labels: The tokens after each, (n, t) int64.
+            positions: Of each token in its document, (n, t) int32 or int64. Attention then stays within
+                documents, and rotary positions count from their starts. Default: a row is one text.
+
+        Returns:
+            The logits, (n, t, v) in the weights' dtype; with labels, their losses.
         """
-        seen = None if positions is None else positions[:, :-1]
-        hidden = self.gpt_neox(tokens[:, :-1], None, seen)
-        found: Losses = self.embed_out(hidden, tokens[:, 1:])
-        return found
-
-
-class TrainedModel(nn.Module):
-    """A model whose forward pass is `GPTNeoX.losses`: engines call modules, not methods."""
-
-    def __init__(self, model: GPTNeoX) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, tokens: Tensor, positions: Tensor | None = None) -> Losses:
-        """As `GPTNeoX.losses`."""
-        return self.model.losses(tokens, positions)
+        hidden = self.gpt_neox(tokens, cache, positions)
+        if labels is None:
+            logits: Tensor = self.embed_out(hidden)
+            return logits
+        losses: Losses = self.embed_out(hidden, labels)
+        return losses
