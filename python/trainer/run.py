@@ -114,7 +114,7 @@ class Run:
     @property
     def request(self) -> manifest.Request:
         """What the run's manifest answers."""
-        values = {**self.recipe.settings(), "checkpoint_every": self.config.checkpoint_every}
+        values = {**self.recipe.settings(), "checkpoint_every": self.config.checkpoint_interval}
         if self.config.validation is not None:
             values |= {
                 f"validation.{name}": getattr(self.config.validation, name) for name in ("every", "rows")
@@ -306,7 +306,7 @@ def _remove_made(output: Path, scratch: Path) -> None:
 
 def due_steps(run: Run, n_updates: int) -> list[int]:
     """The steps whose checkpoints exist after `n_updates` updates."""
-    every = run.config.checkpoint_every
+    every = run.config.checkpoint_interval
     return [step for step in range(n_updates + 1) if run.recipe.is_checkpoint(step, every)]
 
 

@@ -74,7 +74,9 @@ def command(config: Path, force: bool, threads: int | None, peak_tflops: float |
     """
     signal.signal(signal.SIGTERM, _interrupt)
     rank, _ = process_count()
-    run = runs.plan(from_toml(TrainConfig, config))
+    given = from_toml(TrainConfig, config)
+    artifacts.refuse_other(given.order, ("order",))
+    run = runs.plan(given)
     done = runs.finished(run, force=force)
     if done is not None:
         if rank == 0:
