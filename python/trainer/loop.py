@@ -31,6 +31,7 @@ from trainer.checkpoint.resume import (
     verify_state,
 )
 from trainer.config import differences
+from trainer.cost import flops_per_token
 from trainer.data_check import DataCheck
 from trainer.engine import Engine, MicroBatch, StepResult, TrainingError, processes
 from trainer.launcher import process_count
@@ -41,7 +42,7 @@ from trainer.peak import measured_peak
 from trainer.ranks import Processes
 from trainer.records import Recorder
 from trainer.run import SCRATCH_FOLDER, Run
-from trainer.status import StatusLine, flops_per_token
+from trainer.status import StatusLine
 from trainer.validation import Validation
 
 #: Seconds between heartbeats of rank 0 to the processes that wait for it: far below their timeouts.

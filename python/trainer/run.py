@@ -2,7 +2,7 @@
 
 OUTPUT/run.json             the run's configuration, written at the start; a run with this file can be resumed
 OUTPUT/train_log.jsonl      one line per step
-OUTPUT/row_losses.bin       the loss of every row
+OUTPUT/row_losses.f16       the loss of every row
 OUTPUT/validation_log.jsonl one line per validation, if the config asks for them
 OUTPUT/tensorboard          the same for TensorBoard, if the config asks for it
 OUTPUT/checkpoints/step{N}  Hugging Face folders

@@ -22,7 +22,7 @@ from trainer.log import LOG_FILE, read_log
 from trainer.run import Run
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("train", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=artifacts.CONFIG)
 @click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
 @options.reports
