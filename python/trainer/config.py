@@ -16,7 +16,7 @@ from trainer.shape import ModelShape
 
 _Value = TypeVar("_Value")
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 #: Steps with a checkpoint whatever `checkpoint_every` is, as Pythia has them.
 EARLY_CHECKPOINTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -141,6 +141,24 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sharding:
+    """Table `[deepspeed]`: what is divided among the processes. It changes only the rounding."""
+
+    zero_stage: int = field(
+        default=1,
+        metadata={"help": "0: nothing; 1: optimizer; 2: gradients too; 3: weights too."},
+    )
+    offload_optimizer: bool = field(
+        default=False, metadata={"help": "Master weights and moments in the CPU's memory."}
+    )
+
+    def __post_init__(self) -> None:
+        _within(0, 3, zero_stage=self.zero_stage)
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ConfigError("offload_optimizer needs zero_stage 1, 2 or 3")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """The whole TOML file. Paths are relative to the current directory."""
 
@@ -156,7 +174,10 @@ class TrainConfig:
     micro_batch_size: int | None = field(default=None, metadata={"help": "Sequences at once in a process."})
     seed: int = field(default=1234, metadata={"help": "Seed of the first weights."})
     checkpoint_every: int = field(default=100, metadata={"help": "Steps between checkpoints."})
-    precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
+    precision: str = field(
+        default="fp32", metadata={"help": "fp32; bf16 or, on a GPU, fp16, with fp32 master weights."}
+    )
+    deepspeed: Sharding = field(default_factory=Sharding)
 
     def __post_init__(self) -> None:
         _within(1, MAX_COUNT, steps=self.steps, batch_size=self.batch_size)
@@ -164,6 +185,9 @@ class TrainConfig:
         _within(0, (1 << 63) - 1, seed=self.seed)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+        if self.deepspeed.zero_stage == 0 and self.precision != "fp32":
+            # Without ZeRO, DeepSpeed adds the gradients of micro-batches in the weights' precision.
+            raise ConfigError(f"zero_stage 0 needs precision fp32, got {self.precision}; take zero_stage 1")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -193,7 +217,10 @@ class AdamW:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What determines the weights of every step, given the order; no path and no machine is in it."""
+    """What determines the weights of every step, given the order; no path and no machine is in it.
+
+    `micro_batch_size` changes only the rounding.
+    """
 
     steps: int
     batch_size: int
@@ -204,9 +231,11 @@ class Recipe:
     optimizer: AdamW
 
     def settings(self) -> Settings:
-        """The values as one flat table, names joined by dots."""
+        """The values as one flat table, names joined by dots, without those that change only the rounding."""
         flat: Settings = {}
         for name, value in settings(self).items():
+            if name == "micro_batch_size":
+                continue
             group = value if isinstance(value, dict) else {"": value}
             flat |= {f"{name}.{key}".removesuffix("."): inner for key, inner in group.items()}
         return flat

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,25 +23,30 @@ from trainer.checkpoint import folders
 from trainer.checkpoint.load import list_steps
 from trainer.checkpoint.publish import check_steps, publish, verify_published
 from trainer.checkpoint.resume import (
+    StateSave,
     load_state,
-    newest_state,
+    open_newest,
     remove_other_states,
-    save_state,
-    verified_state,
     verify_state,
 )
+from trainer.checkpoint.saving import Save, Saver
+from trainer.checkpoint.state import newest_state, states
 from trainer.config import differences
 from trainer.data_check import DataCheck
-from trainer.engine import Engine, TrainingError, processes
+from trainer.engine import Engine, check_machine, processes
 from trainer.launcher import process_count
 from trainer.log import LOG_FILE, LogWriter, check_log, rewind_log
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
 from trainer.ranks import Processes
-from trainer.run import SCRATCH_FOLDER, Run
+from trainer.run import SCRATCH_FOLDER, Run, Stretch
 
 #: Seconds between heartbeats of rank 0 to the processes that wait for it: far below their timeouts.
 _HEARTBEAT_SECONDS = 20.0
+
+
+class TrainingError(PileError):
+    """Training cannot go on: losses or gradients are not finite."""
 
 
 @dataclass(frozen=True)
@@ -62,31 +68,33 @@ def train(run: Run, *, force: bool, n_threads: int | None) -> Outcome:
     Args:
         run: The run.
         force: Start again and remove the files of an earlier run.
-        n_threads: Of each process. Default: as when the run started, or the cores divided among them.
+        n_threads: Of each process. Default: as before, with as many processes, or the cores divided among
+            them.
 
     Raises:
-        TrainingError: Loss or gradient is not finite; the last checkpoint is kept.
+        TrainingError: Too many steps in a row were skipped; the last state is kept.
         OutputExistsError: The folder has a run with other settings.
-        ConfigError: The batch cannot be split over the processes, or their number changed.
+        ConfigError: The batch cannot be split over the processes, or the machine cannot train so.
         VerifyError: The data or the saved state are not the bytes that their manifests name.
         PileError: Another process trains in the folder, or the processes do not share it.
         SystemExit: Any of these, in a run of several processes.
     """
     run.recipe.split(process_count()[1])
     with processes(run.recipe.seed) as ranks, contextlib.ExitStack() as held:
+        check_machine(run.recipe.precision, ranks.device)
         scratch = run.config.output / SCRATCH_FOLDER
         ranks.main_does(lambda: held.enter_context(runs.writing(run.config.output)))
         _check_folder_is_shared(scratch, ranks)
-        threads = _begin(run, ranks, scratch, n_threads, force)
+        run = _begin(run, ranks, scratch, n_threads, force)
         unverified = _check_data(run, ranks)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(run.stretches[-1].threads)
         # Before the engine, which takes long to build: a damaged state is reported at once.
-        state = verified_state(ranks, run)
+        state = open_newest(ranks, run)
         engine = _engine(run, ranks)
-        first_step = load_state(engine, state) if state else None
+        first_step = load_state(engine, state, ranks) if state else None
         outcome = _Session(run, engine, ranks, scratch).go_on(first_step)
         if ranks.is_main:
-            _publish_manifest(run, ranks.size, threads, unverified)
+            _publish_manifest(run, unverified)
     return outcome
 
 
@@ -107,18 +115,47 @@ def _check_folder_is_shared(scratch: Path, ranks: Processes) -> None:
     ranks.agree(check)
 
 
-def _begin(run: Run, ranks: Processes, scratch: Path, n_threads: int | None, force: bool) -> int:
-    """Brings the folder to the state of the last save, and returns the threads of each process."""
+def _begin(run: Run, ranks: Processes, scratch: Path, n_threads: int | None, force: bool) -> Run:
+    """Brings the folder to the state of the last save, and returns the run with its stretches."""
 
     def begin() -> str:
         if runs.finished(run, force=force) is not None:
             raise PileError(f"was finished by another process just now ({run.config.output})")
-        previous_threads = runs.previous_threads(run, ranks.size, force=force)
-        threads = n_threads or previous_threads or default_threads(ranks.size)
-        _prepare(run, ranks, scratch, threads, force)
-        return str(threads)
+        before = runs.previous_stretches(run, force=force)
+        saved = None if force else newest_state(run.config.output)
+        new = _stretch(run, ranks, n_threads, saved or 0, before)
+        started = replace(run, stretches=runs.extended(before, new))
+        if len(started.stretches) > 1 and started.stretches[-1].step == (saved or 0):
+            _announce_change(*started.stretches[-2:])
+        _prepare(started, scratch, force)
+        return json.dumps([one.values() for one in started.stretches])
 
-    return int(ranks.from_main(ranks.agree(lambda: begin() if ranks.is_main else "")))
+    text = ranks.from_main(ranks.agree(lambda: begin() if ranks.is_main else ""))
+    return replace(run, stretches=tuple(Stretch(**values) for values in json.loads(text)))
+
+
+def _stretch(
+    run: Run, ranks: Processes, n_threads: int | None, saved: int, before: tuple[Stretch, ...]
+) -> Stretch:
+    """How this start trains. Without a given number, threads are as before with as many processes."""
+    sharding = run.config.deepspeed
+    previous = before[-1].threads if before and before[-1].processes == ranks.size else None
+    return Stretch(
+        step=saved,
+        processes=ranks.size,
+        threads=n_threads or previous or default_threads(ranks.size),
+        micro_batch_size=run.recipe.split(ranks.size)[0],
+        zero_stage=sharding.zero_stage,
+        offload_optimizer=sharding.offload_optimizer,
+        checkpoint_every=run.config.checkpoint_every,
+    )
+
+
+def _announce_change(before: Stretch, now: Stretch) -> None:
+    old, new = before.values(), now.values()
+    changes = [f"{key} {old[key]:,} -> {new[key]:,}" for key in old if key != "step" and old[key] != new[key]]
+    what = "; losses agree to rounding" if set(changes) != {"checkpoint_every"} else ""
+    note(f"after step {now.step}: {', '.join(changes)}{what}", err=True)
 
 
 def _check_data(run: Run, ranks: Processes) -> list[str]:
@@ -172,7 +209,7 @@ class _Throttle:
             self._last = time.monotonic()
 
 
-def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: list[str]) -> None:
+def _publish_manifest(run: Run, unverified: list[str]) -> None:
     """Checks that all files of a finished run exist and are intact, and writes its manifest.
 
     Raises:
@@ -186,11 +223,14 @@ def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: li
         for number, step in enumerate(due, 1):
             verify_published(run, step)
             bar.update(number)
-    verify_state(run, n_steps, n_processes)
     # A run that was killed before it removed the state before its last one still has both.
     remove_other_states(run, n_steps, output / SCRATCH_FOLDER)
-    state = folders.step_folder(runs.resume_folder(output), n_steps) / MANIFEST_FILE
-    runs.finish(run, state, n_processes, n_threads, unverified)
+    for step in states(output):
+        verify_state(run, step)
+    folder = runs.resume_folder(output)
+    runs.finish(
+        run, [folders.step_folder(folder, step) / MANIFEST_FILE for step in states(output)], unverified
+    )
 
 
 def default_threads(n_processes: int) -> int:
@@ -200,16 +240,14 @@ def default_threads(n_processes: int) -> int:
     return max(1, n_cores // n_processes)
 
 
-def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: bool) -> None:
+def _prepare(run: Run, scratch: Path, force: bool) -> None:
     """Removes the checkpoints and log lines after the last saved state; the run makes them again."""
     output = run.config.output
-    runs.begin(run, scratch, ranks.size, n_threads, force=force)
+    runs.begin(run, scratch, force=force)
     saved = newest_state(output)
     checkpoints = folders.checkpoints_folder(output)
     beyond = [step for step in list_steps(output) if saved is None or step > saved]
-    folders.check_ours(
-        runs.resume_folder(output), runs.STATE_KIND, folders.steps_in(runs.resume_folder(output))
-    )
+    folders.check_ours(runs.resume_folder(output), runs.STATE_KIND, states(output))
     folders.remove_steps(checkpoints, runs.CHECKPOINT_KIND, beyond, scratch)
     if saved is not None:
         check_steps(run, saved)
@@ -219,7 +257,7 @@ def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: b
 def _engine(run: Run, ranks: Processes) -> Engine:
     model = GPTNeoX(run.recipe.shape)
     initialize(model, run.recipe.seed)
-    return Engine(model, run.recipe, ranks)
+    return Engine(model, run.recipe, ranks, run.config.deepspeed)
 
 
 class _Session:
@@ -229,6 +267,7 @@ class _Session:
         self._run, self._engine, self._ranks, self._scratch = run, engine, ranks, scratch
         self._is_main = ranks.is_main
         self._seconds, self._n_done = 0.0, 0
+        self._saver = Saver(ranks)
 
     def go_on(self, saved: int | None) -> Outcome:
         """Trains from the step that was saved, or from the start, to the last."""
@@ -237,12 +276,14 @@ class _Session:
         with contextlib.ExitStack() as stack:
             log = stack.enter_context(LogWriter(self._run.config.output / LOG_FILE)) if is_main else None
             bar = stack.enter_context(Bar("training", steps, "steps")) if is_main else None
+            stack.enter_context(self._saver)
             if saved is None:
                 self._save(0, log, "before the first update")
             for step in range(saved or 0, steps):
                 self._step(step, log)
                 if bar is not None:
                     bar.update(step + 1)
+            self._saver.wait()
         return Outcome(is_main, self._speed())
 
     def _announce(self, saved: int | None) -> None:
@@ -260,32 +301,44 @@ class _Session:
         """Update `step`, from 0, its line in the log, and the checkpoint after it."""
         started = time.monotonic()
         lr = self._run.recipe.optimizer.rate(step, self._run.recipe.steps)
-        try:
-            result = self._engine.step(micro_batches(self._run, self._ranks, step), lr)
-        except TrainingError as err:
+        result = self._engine.step(micro_batches(self._run, self._ranks, step), lr)
+        if result.fault is not None:
             saved = runs.due_steps(self._run, step)[-1]
-            raise TrainingError(f"{err} at step {step}; the last checkpoint is step {saved}") from err
+            raise TrainingError(f"{result.fault} at step {step}; the last checkpoint is step {saved}")
         self._seconds += time.monotonic() - started
         self._n_done += 1
         tokens = (step + 1) * self._run.tokens_per_step
         if log is not None:
             log.add(step=step, tokens=tokens, loss=result.loss, lr=lr, grad_norm=result.grad_norm)
-        if self._run.recipe.is_checkpoint(step + 1, self._run.config.checkpoint_every):
+        if self._run.is_checkpoint(step + 1):
             self._save(step + 1, log, f"loss {result.loss:.4f}, {self._speed():,.0f} tokens/s")
 
     def _speed(self) -> float:
         return self._n_done * self._run.tokens_per_step / self._seconds if self._seconds else 0.0
 
     def _save(self, n_updates: int, log: LogWriter | None, about: str) -> None:
-        """Publishes the weights, and saves the state where it is worth its time: not at the early steps."""
+        """Publishes the weights, and saves the state where it is worth its time: not at the early steps.
+
+        Only the copying to memory happens here, once the save before is complete.
+        """
+        self._saver.wait()
         if log is not None:
             log.sync()
-            publish(self._run, self._engine.model, n_updates, self._scratch)
+        run, scratch = self._run, self._scratch
+        weights = self._engine.weights()
+        state = None
+        if run.is_regular(n_updates):
+            state = StateSave(run, self._engine, self._ranks, scratch, n_updates)
+
+        def complete(entries: list[manifest.Entry]) -> None:
+            publish(run, weights, n_updates, scratch)
             self._say(f"step {n_updates:,}: {about}, checkpoint written")
-        self._ranks.barrier()
-        is_regular = n_updates > 0 and n_updates % self._run.config.checkpoint_every == 0
-        if is_regular or n_updates == self._run.recipe.steps:
-            save_state(self._engine, self._ranks, self._run, self._scratch, n_updates)
+            # After the checkpoint: a state says that all checkpoints up to its step are there.
+            if state is not None:
+                state.publish(entries, lambda step: False)
+
+        write = state.write if state is not None else list
+        self._saver.start(Save(state.folder if state else None, self._ranks, write, complete))
 
     def _say(self, message: str) -> None:
         if self._is_main:

@@ -3,7 +3,7 @@
 OUTPUT/run.json             the run's configuration, written at the start; a run with this file can be resumed
 OUTPUT/train_log.jsonl      one line per step
 OUTPUT/checkpoints/step{N}  Hugging Face folders
-OUTPUT/resume/step{N}       DeepSpeed's state of the last save
+OUTPUT/resume/step{N}       what a run continues from: fp32 weights and Adam's moments
 OUTPUT/resume/checked.json  token files that were verified, until the run is finished
 OUTPUT/manifest.json        written at the end; a run with this file is finished
 OUTPUT/run.partial          locked by the process that writes; unfinished folders
@@ -12,19 +12,20 @@ OUTPUT/run.partial          locked by the process that writes; unfinished folder
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from pile_tools import Tokenizer, files, manifest, publish, scratch_folders
+from pile_tools import Tokenizer, checked, files, manifest, publish, scratch_folders
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
-from pile_tools.terminal import counted
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
@@ -52,6 +53,54 @@ def resume_folder(output: Path) -> Path:
     return output / "resume"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """How the steps after `step` were trained: what changes only the rounding, or which steps are published.
+
+    Attributes:
+        step: The step of the state that they continued from; the run's first step at the start.
+        processes: Processes.
+        threads: Threads of each.
+        micro_batch_size: Sequences that a process takes at once.
+        zero_stage: What DeepSpeed divided among the processes.
+        offload_optimizer: Whether the CPU's memory held master weights and moments.
+        checkpoint_every: Steps between checkpoints.
+    """
+
+    step: int
+    processes: int
+    threads: int
+    micro_batch_size: int
+    zero_stage: int
+    offload_optimizer: bool
+    checkpoint_every: int
+
+    def values(self) -> dict[str, Any]:
+        """As a manifest has it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def read(cls, values: checked.Values) -> Stretch:
+        """A stretch in a manifest. Raises FormatError."""
+        return cls(
+            step=values.integer("step"),
+            processes=values.integer("processes", 1, MAX_THREADS),
+            threads=values.integer("threads", 1, MAX_THREADS),
+            micro_batch_size=values.integer("micro_batch_size", 1),
+            zero_stage=values.integer("zero_stage", 0, 3),
+            offload_optimizer=values.flag("offload_optimizer"),
+            checkpoint_every=values.integer("checkpoint_every", 1),
+        )
+
+
+def extended(stretches: tuple[Stretch, ...], new: Stretch) -> tuple[Stretch, ...]:
+    """The stretches of a run that continues as `new`: unchanged if it continues as before."""
+    before = tuple(one for one in stretches if one.step < new.step) or stretches[:1]
+    if before and replace(before[-1], step=new.step) == new:
+        return before
+    return (*(one for one in before if one.step < new.step), new)
+
+
 @dataclass(frozen=True)
 class Run:
     """A configured run, with its inputs open.
@@ -62,6 +111,7 @@ class Run:
         order: The training order.
         tokenizer: The tokenizer, if one is given.
         tokenizer_file: Where it was read from.
+        stretches: How its steps are trained, since when; empty until the run starts or is opened.
     """
 
     config: TrainConfig
@@ -69,6 +119,7 @@ class Run:
     order: Order
     tokenizer: Tokenizer | None
     tokenizer_file: TokenizerFile | None
+    stretches: tuple[Stretch, ...] = field(default=())
 
     @property
     def tokens_per_step(self) -> int:
@@ -97,8 +148,20 @@ class Run:
     @property
     def request(self) -> manifest.Request:
         """What the run's manifest answers."""
-        values = {**self.recipe.settings(), "checkpoint_every": self.config.checkpoint_every}
-        return manifest.Request("run", values, self.inputs(self.config.output))
+        return manifest.Request("run", self.recipe.settings(), self.inputs(self.config.output))
+
+    def checkpoint_every(self, step: int) -> int:
+        """The steps between checkpoints that were in force when the update before `step` was made."""
+        in_force = [one for one in self.stretches if one.step < step] or self.stretches[:1]
+        return in_force[-1].checkpoint_every if in_force else self.config.checkpoint_every
+
+    def is_regular(self, step: int) -> bool:
+        """Whether the state after `step` updates is saved: at checkpoints, but for the early ones."""
+        return step > 0 and (step % self.checkpoint_every(step) == 0 or step == self.recipe.steps)
+
+    def is_checkpoint(self, step: int) -> bool:
+        """Whether the weights after `step` updates are published."""
+        return self.recipe.is_checkpoint(step, self.checkpoint_every(step))
 
 
 def plan(config: TrainConfig) -> Run:
@@ -177,12 +240,11 @@ def tidy(output: Path) -> None:
             pass
 
 
-def previous_threads(run: Run, n_processes: int, *, force: bool) -> int | None:
-    """The number of threads that an unfinished run with the same request used; None if there is none.
+def previous_stretches(run: Run, *, force: bool) -> tuple[Stretch, ...]:
+    """How an unfinished run with the same request was trained so far; empty if there is none.
 
     Raises:
         OutputExistsError: The folder has another run, or files that are not of a run.
-        ConfigError: The unfinished run has another number of processes.
     """
     output = run.config.output
     _check_kinds(output)
@@ -191,12 +253,13 @@ def previous_threads(run: Run, n_processes: int, *, force: bool) -> int | None:
     if old is None:
         for name in (*_FILES, *_FOLDERS):
             manifest.refuse_foreign(output / name, path, force=force)
-        return None
-    before, threads = (old.checked_summary.integer(key, 1, MAX_THREADS) for key in ("processes", "threads"))
-    if before != n_processes:
-        found = f"started with {counted(before, 'process')}, not {n_processes:,}"
-        raise ConfigError(f"{found}; use as many; force starts again ({path})")
-    return threads
+        return ()
+    return stretches_of(old)
+
+
+def stretches_of(found: manifest.Manifest) -> tuple[Stretch, ...]:
+    """How a run was trained, by its manifest or run.json. Raises FormatError."""
+    return tuple(Stretch.read(values) for values in found.checked_summary.objects("stretches"))
 
 
 def _check_kinds(output: Path) -> None:
@@ -210,7 +273,7 @@ def _check_kinds(output: Path) -> None:
                 raise OutputExistsError(f"in the way of a run: expected {what}, not a link or else ({path})")
 
 
-def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: bool) -> None:
+def begin(run: Run, scratch: Path, *, force: bool) -> None:
     """Writes run.json; `force` first removes what an earlier run made in the folder.
 
     Raises:
@@ -222,8 +285,8 @@ def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: b
     # A manifest that is still here is of this run, made from inputs that have changed since: `finished`
     # refuses any other one.
     (output / MANIFEST_FILE).unlink(missing_ok=True)
-    machine = {"processes": n_processes, "threads": n_threads}
-    manifest.write(output / RUN_FILE, run.request, [], machine, scratch=scratch)
+    stretches = {"stretches": [one.values() for one in run.stretches]}
+    manifest.write(output / RUN_FILE, run.request, [], stretches, scratch=scratch)
 
 
 def _remove_made(output: Path, scratch: Path) -> None:
@@ -246,31 +309,32 @@ def _remove_made(output: Path, scratch: Path) -> None:
 
 def due_steps(run: Run, n_updates: int) -> list[int]:
     """The steps whose checkpoints exist after `n_updates` updates."""
-    every = run.config.checkpoint_every
-    return [step for step in range(n_updates + 1) if run.recipe.is_checkpoint(step, every)]
+    return [step for step in range(n_updates + 1) if run.is_checkpoint(step)]
 
 
-def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: list[str]) -> None:
+def finish(run: Run, states: list[Path], unverified: list[str]) -> None:
     """Writes the manifest of a run that was checked to be whole.
 
     Args:
         run: The run.
-        state: The manifest of the last state.
-        n_processes: Processes that trained.
-        n_threads: Threads of each.
+        states: The manifests of its states.
         unverified: Datasets without checksums.
     """
     output = run.config.output
     steps = due_steps(run, run.recipe.steps)
     checkpoints = (folders.step_folder(folders.checkpoints_folder(output), step) for step in steps)
-    made = [output / LOG_FILE, output / RUN_FILE, *(folder / MANIFEST_FILE for folder in checkpoints), state]
+    made = [
+        output / LOG_FILE,
+        output / RUN_FILE,
+        *(folder / MANIFEST_FILE for folder in checkpoints),
+        *states,
+    ]
     summary = {
         "steps": run.recipe.steps,
         "tokens": run.recipe.steps * run.tokens_per_step,
         "n_parameters": run.recipe.shape.n_parameters,
         "checkpoints": steps,
-        "processes": n_processes,
-        "threads": n_threads,
+        "stretches": [one.values() for one in run.stretches],
         "unverified": unverified,
     }
     outputs = [manifest.file_entry(path, output) for path in made]

@@ -150,10 +150,10 @@ def test_an_unfinished_run_goes_on_only_with_the_same_settings(
     output = finished.parent / "unfinished"
     shutil.copytree(finished, output)
     (output / "manifest.json").unlink()
-    config = write_config(output.with_suffix(".toml"), output, "checkpoint_every = 20")
+    config = write_config(output.with_suffix(".toml"), output, "checkpoint_every = 10", "seed = 5")
     refused = train(config)
     assert refused.returncode == 1
-    assert "checkpoint_every = 10, not 20; --force replaces it" in refused.stderr
+    assert "seed = 1234, not 5; --force replaces it" in refused.stderr
     assert trainer.list_steps(output) == trainer.list_steps(finished)
     ended = train(write_config(config, output, REGULAR))
     assert ended.returncode == 0, ended.stderr
@@ -171,10 +171,6 @@ def test_two_processes_see_the_same_data(
     assert result.stdout.count("trained 40 steps") == 1
     np.testing.assert_allclose(losses(output), losses(finished), rtol=1e-3)
     assert trainer.list_steps(output) == trainer.list_steps(finished)
-    (output / "manifest.json").unlink()
-    alone = train(config)
-    assert alone.returncode == 2, alone.stderr
-    assert "started with 2 processes, not 1" in alone.stderr
 
 
 def test_the_process_ends_without_pythons_shutdown(environment: dict[str, str]) -> None:
