@@ -27,9 +27,12 @@ from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from trainer.branching import Source, find_source
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
-from trainer.log import LOG_FILE
+from trainer.log import LOG_FILE, read_log
+from trainer.retention import Retention
+from trainer.signals import StopRequest
 
 #: Advice to users, besides replacing a run.
 OR_ELSE = ", another `output` keeps both"
@@ -65,6 +68,7 @@ class Stretch:
         zero_stage: What DeepSpeed divided among the processes.
         offload_optimizer: Whether the CPU's memory held master weights and moments.
         checkpoint_every: Steps between checkpoints.
+        keep_states: Which states are kept, see `retention`.
     """
 
     step: int
@@ -74,6 +78,7 @@ class Stretch:
     zero_stage: int
     offload_optimizer: bool
     checkpoint_every: int
+    keep_states: str
 
     def values(self) -> dict[str, Any]:
         """As a manifest has it."""
@@ -90,7 +95,25 @@ class Stretch:
             zero_stage=values.integer("zero_stage", 0, 3),
             offload_optimizer=values.flag("offload_optimizer"),
             checkpoint_every=values.integer("checkpoint_every", 1),
+            keep_states=str(Retention.parse(values.text("keep_states"))),
         )
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is chosen anew at each start of a run.
+
+    Attributes:
+        force: Start again and remove the files of an earlier run.
+        threads: Of each process; None for as before, or the cores divided among the processes.
+        keep_states: Which states are kept; None for as before, or only the last.
+        stop: The signal that asks for a stop.
+    """
+
+    force: bool = False
+    threads: int | None = None
+    keep_states: Retention | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
 
 
 def extended(stretches: tuple[Stretch, ...], new: Stretch) -> tuple[Stretch, ...]:
@@ -112,6 +135,7 @@ class Run:
         tokenizer: The tokenizer, if one is given.
         tokenizer_file: Where it was read from.
         stretches: How its steps are trained, since when; empty until the run starts or is opened.
+        source: What it branches off from, if it does.
     """
 
     config: TrainConfig
@@ -120,6 +144,7 @@ class Run:
     tokenizer: Tokenizer | None
     tokenizer_file: TokenizerFile | None
     stretches: tuple[Stretch, ...] = field(default=())
+    source: Source | None = None
 
     @property
     def tokens_per_step(self) -> int:
@@ -132,6 +157,8 @@ class Run:
         inputs: list[manifest.Entry] = [{"role": "order", "path": path, "sha256": self.order.record.sha256}]
         if self.tokenizer_file is not None:
             inputs.append(self.tokenizer_file.entry(folder))
+        if self.source is not None:
+            inputs += self.source.entries(folder)
         return [*inputs, *self._datasets(folder)]
 
     def _datasets(self, folder: Path) -> list[manifest.Entry]:
@@ -156,8 +183,22 @@ class Run:
         return in_force[-1].checkpoint_every if in_force else self.config.checkpoint_every
 
     def is_regular(self, step: int) -> bool:
-        """Whether the state after `step` updates is saved: at checkpoints, but for the early ones."""
+        """Whether there is a checkpoint after `step` updates that is not only an early one."""
         return step > 0 and (step % self.checkpoint_every(step) == 0 or step == self.recipe.steps)
+
+    @property
+    def retention(self) -> Retention:
+        """Which states this start keeps."""
+        return Retention.parse(self.stretches[-1].keep_states)
+
+    def is_state(self, step: int) -> bool:
+        """Whether the state after `step` updates is saved."""
+        is_start = self.recipe.branch is not None and step == self.recipe.first_step
+        return is_start or self.is_regular(step) or self.retention.names(step)
+
+    def keeps_state(self, step: int) -> bool:
+        """Whether the state after `step` updates is kept when there are later ones."""
+        return self.retention.keeps(step, is_regular=self.is_regular(step))
 
     def is_checkpoint(self, step: int) -> bool:
         """Whether the weights after `step` updates are published."""
@@ -182,7 +223,8 @@ def plan(config: TrainConfig) -> Run:
     n_known = _vocab_size(dataset) if dataset else None
     if n_known is None and tokenizer is not None:
         n_known = tokenizer.vocab_size
-    return Run(config, recipe(config, order, n_known), order, tokenizer, source)
+    branched = find_source(config.branch, config.output) if config.branch else None
+    return Run(config, recipe(config, order, n_known), order, tokenizer, source, source=branched)
 
 
 def _vocab_size(dataset: manifest.Manifest) -> int | None:
@@ -309,7 +351,7 @@ def _remove_made(output: Path, scratch: Path) -> None:
 
 def due_steps(run: Run, n_updates: int) -> list[int]:
     """The steps whose checkpoints exist after `n_updates` updates."""
-    return [step for step in range(n_updates + 1) if run.is_checkpoint(step)]
+    return [step for step in range(run.recipe.first_step, n_updates + 1) if run.is_checkpoint(step)]
 
 
 def finish(run: Run, states: list[Path], unverified: list[str]) -> None:
@@ -335,6 +377,7 @@ def finish(run: Run, states: list[Path], unverified: list[str]) -> None:
         "n_parameters": run.recipe.shape.n_parameters,
         "checkpoints": steps,
         "stretches": [one.values() for one in run.stretches],
+        "skipped": [line["step"] for line in read_log(output / LOG_FILE) if "skipped" in line],
         "unverified": unverified,
     }
     outputs = [manifest.file_entry(path, output) for path in made]

@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     output = finished.parent / f"killed{int(number)}"
     config = write_config(output.with_suffix(".toml"), output, REGULAR)
     code = kill(train_command(config), environment, output, 23, number)
-    assert code == (130 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert code == (143 if number == signal.SIGTERM else -signal.SIGKILL)
     assert not (output / "manifest.json").exists()
     _pretend_to_have_been_killed_while_writing(output)
     result = train(config)
@@ -225,9 +225,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert result.returncode == 1
     message = result.stderr.splitlines()[-1]
     assert message.startswith("error: the ")
-    assert "at step " in message
-    assert "the last checkpoint is step " in message
+    assert "at step 10: 10 steps in a row did not change the weights; no state was saved" in message
     assert trainer.list_steps(output)[0] == 0
+    first, *others = read_log(output / LOG_FILE)
+    assert "skipped" not in first
+    assert {line["skipped"] for line in others} <= {"the loss is nan", "the gradient is not finite"}
+    assert others[1]["samples"] == [16, 24]
+    assert "step 2 did not change the weights" in result.stderr
 
 
 def test_force_begins_anew_and_keeps_what_is_not_ours(

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 from pile_tools import manifest
-from pile_tools.errors import PileError
-from pile_tools.manifest import MANIFEST_FILE, Entry
+from pile_tools.errors import PileError, VerifyError
+from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest
+from trainer.branching import check_shape
 from trainer.checkpoint import folders, tensor_files
 from trainer.checkpoint.state import (
     Layout,
     Logits,
     OpenState,
     Summary,
+    check_files,
     check_log,
     check_state,
     fixed_batch,
@@ -68,12 +69,11 @@ class StateSave:
                 entries.append(tensor_files.write(self.folder / name, tensors))
         return entries
 
-    def publish(self, entries: list[Entry], is_retained: Callable[[int], bool]) -> None:
-        """Gives the state its manifest and its name, and removes older ones; rank 0 calls it.
+    def publish(self, entries: list[Entry]) -> None:
+        """Gives the state its manifest and its name, and removes those that are not kept; rank 0 calls it.
 
         Args:
             entries: Of the files of all processes.
-            is_retained: Whether the state of an earlier step is kept.
         """
         by_name = {entry["path"]: entry for entry in entries}
         for name in self._layout.names:
@@ -88,15 +88,13 @@ class StateSave:
             self._summary.values(self._run),
         )
         folders.finish(self.folder, folders.step_folder(resume_folder(self._run.config.output), self._step))
-        remove_other_states(self._run, self._step, self._scratch, is_retained)
+        remove_other_states(self._run, self._step, self._scratch)
 
 
-def remove_other_states(
-    run: Run, step: int, scratch: Path, is_retained: Callable[[int], bool] = lambda step: False
-) -> None:
-    """Removes the states of all steps but this one and those that are kept."""
+def remove_other_states(run: Run, step: int, scratch: Path) -> None:
+    """Removes the states of all steps but this one and those that the run keeps."""
     parent = resume_folder(run.config.output)
-    others = [other for other in states(run.config.output) if other != step and not is_retained(other)]
+    others = [other for other in states(run.config.output) if other != step and not run.keeps_state(other)]
     folders.remove_steps(parent, STATE_KIND, others, scratch)
 
 
@@ -109,12 +107,16 @@ def open_newest(ranks: Processes, run: Run) -> OpenState | None:
     """
     text = ranks.from_main(json.dumps(newest_state(run.config.output)))
     step = json.loads(text)
-    return None if step is None else ranks.agree(lambda: _verified(run, ranks, step))
+    return None if step is None else ranks.agree(lambda: _own(run, ranks, step))
 
 
-def _verified(run: Run, ranks: Processes, step: int) -> OpenState:
+def _own(run: Run, ranks: Processes, step: int) -> OpenState:
     found = check_state(run, step)
     check_log(run, found)
+    return _verified(run, found, ranks)
+
+
+def _verified(run: Run, found: Manifest, ranks: Processes) -> OpenState:
     state = OpenState(run, found)
     try:
         state.verify(ranks.rank, ranks.size)
@@ -122,6 +124,21 @@ def _verified(run: Run, ranks: Processes, step: int) -> OpenState:
         state.__exit__()
         raise
     return state
+
+
+def open_foreign(run: Run, folder: Path, ranks: Processes) -> OpenState:
+    """The verified state of another run, from which this one branches off.
+
+    Raises:
+        ConfigError: It is of another model.
+        VerifyError: A file of it is missing or damaged.
+    """
+    found = manifest.read(folder / MANIFEST_FILE)
+    if found.kind != STATE_KIND or not manifest.is_intact(found.path):
+        raise VerifyError(f"not the state of a run, or damaged ({found.path})")
+    check_shape(found, run.request.settings)
+    check_files(run, found)
+    return _verified(run, found, ranks)
 
 
 def load_state(engine: Engine, state: OpenState, ranks: Processes) -> int:

@@ -91,7 +91,7 @@ class Saver:
         """Starts a save. `wait` has waited for the one before."""
         assert self._thread is None
         self._is_written.clear()
-        self._thread = threading.Thread(target=self._run, args=(save,), name="save")
+        self._thread = threading.Thread(target=self._run, args=(save,), name="save", daemon=True)
         self._thread.start()
 
     def _run(self, save: Save) -> None:
@@ -139,9 +139,10 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread is None:
+        # A second Ctrl-C ends the process at once; the next start removes what is unfinished.
+        if self._thread is None or isinstance(error, KeyboardInterrupt):
             return
-        if isinstance(error, (MachineError, KeyboardInterrupt)):
+        if isinstance(error, MachineError):
             # Other processes may be lost.
             self._is_abandoned.set()
         self._thread.join(_PATIENCE_SECONDS)

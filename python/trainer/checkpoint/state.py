@@ -201,13 +201,18 @@ def check_state(run: Run, step: int) -> Manifest:
         raise VerifyError(f"not the state of this run; force starts again ({found.path})")
     if not manifest.is_intact(found.path):
         raise VerifyError(f"damaged; force starts again ({found.path})")
+    check_files(run, found)
+    return found
+
+
+def check_files(run: Run, found: Manifest) -> None:
+    """Raises VerifyError unless a state's manifest lists the files of this model, and they are there."""
     names = [entry["path"] for entry in found.outputs]
     if names != Layout.of_run(run).names:
         raise VerifyError(f"not the files of a state of this model: {names} ({found.path})")
-    for path in (folder / name for name in names):
+    for path in (found.folder / name for name in names):
         if not path.is_file():
             raise VerifyError(f"missing of the training state; force starts again ({path})")
-    return found
 
 
 def check_log(run: Run, found: Manifest) -> None:
