@@ -10,8 +10,9 @@ A manifest is a JSON file beside the files that it lists:
 
 Paths are relative to the manifest's folder, so a tree of artifacts can be moved as a whole. `request` is a
 digest of kind, settings and inputs, by which the same command recognizes finished output and does nothing.
-A manifest contains no times and no machine names: the same request gives the same bytes. `checksum` is a
-digest of all other values, by which `verify` detects damage to a manifest that no other manifest lists.
+A manifest contains no times and no machine names: the same request gives the same bytes, but for the checksum
+of a run's log, which has times. `checksum` is a digest of all other values, by which `verify` detects damage
+to a manifest that no other manifest lists.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Request:
     Attributes:
         kind: `shards`, `deduplicated`, `passages`, `signatures`, `lsh-index`, `contamination`, `tokenizer`,
             `tokens`, `labels`, `token-shards`, `token-file`, `ngrams`, `terms`, `index`, `order`, `run`,
-            `checkpoint`, `state`, `study`, `report`, `toy` or `pictures`.
+            `checkpoint`, `state`, `model`, `study`, `report`, `toy` or `pictures`.
         settings: The settings that change the output, JSON-ready.
         inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`.
     """

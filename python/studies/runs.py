@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pile_tools import Order, Tokenizer, manifest, open_order
+from pile_tools import Order, Tokenizer, manifest
 from pile_tools.errors import FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.terminal import counted
 from studies.checked import items, record, text, whole
 from trainer.checkpoint.folders import checkpoints_folder, step_folder
+from trainer.recorded import order_of
 
 #: What a study reads of a run's manifest.
 _SETTINGS = record({"steps": whole(1), "batch_size": whole(1), "seed": whole(), "precision": text})
@@ -78,7 +79,7 @@ def open_run(folder: Path) -> Run:
     run = Run(
         folder=folder,
         manifest=found,
-        order=_open_order(found),
+        order=order_of(found),
         steps=found.checked_settings.integer("steps", 1),
         batch_size=found.checked_settings.integer("batch_size", 1),
         checkpoints=found.checked_summary.integers("checkpoints"),
@@ -104,14 +105,3 @@ def _check_run(run: Run) -> None:
             f"{counted(run.steps, 'step')} of {counted(run.batch_size, 'row')}, "
             f"the order has {counted(len(run.order.samples), 'row')} ({run.manifest.path})"
         )
-
-
-def _open_order(found: Manifest) -> Order:
-    entry = found.input("order")
-    if entry is None:
-        raise FormatError(f"the run names no order ({found.path})")
-    record({"path": text, "sha256": text})(entry, f"{found.path}, order")
-    order = open_order(manifest.input_path(found, entry))
-    if order.record.sha256 != entry["sha256"]:
-        raise PileError(f"not the order that the run was trained on: it was made again since ({order.path})")
-    return order

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from trainer.generate import greedy
     from trainer.log import read_log
     from trainer.model.neox import GPTNeoX
+    from trainer.row_losses import read_row_losses
     from trainer.shape import ModelShape
 
 _MODULES = {
@@ -30,6 +31,7 @@ _MODULES = {
     "load_checkpoint": "trainer.checkpoint.load",
     "load_model": "trainer.checkpoint.load",
     "read_log": "trainer.log",
+    "read_row_losses": "trainer.row_losses",
 }
 
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "load_checkpoint",
     "load_model",
     "read_log",
+    "read_row_losses",
 ]
 
 

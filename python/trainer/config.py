@@ -10,8 +10,8 @@ from pile_tools.config import Settings, settings
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
-from trainer.presets import PRESETS, Preset
-from trainer.schedule import SCHEDULES, learning_rate
+from trainer.presets import PRESETS, Preset, named
+from trainer.schedule import DECAY_SHAPES, SCHEDULES, learning_rate
 from trainer.shape import ModelShape
 
 _Value = TypeVar("_Value")
@@ -27,6 +27,9 @@ _OPTIMIZER_FIELDS = (
     *("lr", "min_lr", "warmup", "betas", "eps", "weight_decay", "gradient_clipping", "schedule"),
 )
 
+
+#: Share of the steps in which the rate of `wsd` falls, and how, by default.
+DECAY, DECAY_SHAPE = 0.1, "linear"
 
 #: Largest values of what is counted: a model or a run beyond them fits no machine.
 MAX_WIDTH, MAX_LAYERS, MAX_VOCABULARY, MAX_COUNT = 1 << 20, 1 << 14, (1 << 31) - 1, 1 << 48
@@ -75,7 +78,7 @@ class ModelConfig:
         if self.preset is not None and dimensions != (None, None, None):
             raise ConfigError("give either preset or hidden_size, n_layers and n_heads")
         if self.preset is not None and self.preset not in PRESETS:
-            raise ConfigError(f"no preset {self.preset!r}; there are {', '.join(PRESETS)}")
+            raise ConfigError(f"no preset {self.preset!r}; there are {named()}")
 
     @property
     def published(self) -> Preset | None:
@@ -125,7 +128,13 @@ class OptimizerConfig:
     gradient_clipping: float = field(default=1.0, metadata={"help": "Largest norm of a gradient; 0: none."})
     schedule: str | None = field(
         default=None,
-        metadata={"help": "neox, or neox_v1 as before August 2023. Default: the preset's, else neox."},
+        metadata={"help": f"One of {', '.join(SCHEDULES)}. Default: the preset's, else neox."},
+    )
+    decay: float | None = field(
+        default=None, metadata={"help": "Share of the steps in which the rate of wsd falls. Default: 0.1."}
+    )
+    decay_shape: str | None = field(
+        default=None, metadata={"help": f"Of wsd: {', '.join(DECAY_SHAPES)}. Default: linear."}
     )
 
     def __post_init__(self) -> None:
@@ -138,6 +147,30 @@ class OptimizerConfig:
             raise ConfigError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
         if self.schedule not in (None, *SCHEDULES):
             raise ConfigError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
+        self._check_decay()
+
+    def _check_decay(self) -> None:
+        """Raises ConfigError for a decay that the schedule does not have, or that is not within the run."""
+        if self.schedule != "wsd" and (self.decay, self.decay_shape) != (None, None):
+            raise ConfigError('decay and decay_shape are of schedule = "wsd" alone')
+        if self.decay is not None and not 0 < self.decay <= 1 - self.warmup:
+            raise ConfigError(f"decay must be above 0 and at most 1 - warmup, got {self.decay}")
+        if self.schedule == "wsd" and self.decay is None and self.warmup > 1 - DECAY:
+            raise ConfigError(f"warmup must be at most {1 - DECAY} with the default decay, {DECAY}")
+        if self.decay_shape not in (None, *DECAY_SHAPES):
+            raise ConfigError(f"decay_shape {self.decay_shape!r} is not one of {', '.join(DECAY_SHAPES)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationConfig:
+    """Table `[validation]`: rows that are not trained on, whose loss is logged at intervals."""
+
+    order: Path = field(metadata={"help": "An order of other documents; its first rows are taken."})
+    every: int = field(default=1000, metadata={"help": "Steps between validations."})
+    rows: int = field(default=64, metadata={"help": "Rows."})
+
+    def __post_init__(self) -> None:
+        _within(1, MAX_COUNT, every=self.every, rows=self.rows)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,11 +225,17 @@ class TrainConfig:
     steps: int | None = field(default=None, metadata={"help": "Updates. Default: the order's."})
     batch_size: int | None = field(default=None, metadata={"help": "Sequences a step. Default: the order's."})
     micro_batch_size: int | None = field(default=None, metadata={"help": "Sequences at once in a process."})
-    seed: int = field(default=1234, metadata={"help": "Seed of the first weights."})
-    checkpoint_every: int = field(default=100, metadata={"help": "Steps between checkpoints."})
+    seed: int | None = field(
+        default=None, metadata={"help": "Seed of the first weights. Default: the preset's, else 1234."}
+    )
+    checkpoint_every: int | None = field(
+        default=None, metadata={"help": "Steps between checkpoints. Default: the preset's, else 100."}
+    )
     precision: str = field(
         default="fp32", metadata={"help": "fp32; bf16 or, on a GPU, fp16, with fp32 master weights."}
     )
+    validation: ValidationConfig | None = None
+    tensorboard: bool = field(default=False, metadata={"help": "Also write the log for TensorBoard."})
     deepspeed: Sharding = field(default_factory=Sharding)
     max_skipped_in_a_row: int = field(
         default=10, metadata={"help": "Steps in a row whose loss or gradient may be NaN or infinite."}
@@ -217,6 +256,12 @@ class TrainConfig:
             # Without ZeRO, DeepSpeed adds the gradients of micro-batches in the weights' precision.
             raise ConfigError(f"zero_stage 0 needs precision fp32, got {self.precision}; take zero_stage 1")
 
+    @property
+    def checkpoint_interval(self) -> int:
+        """Steps between checkpoints, besides `EARLY_CHECKPOINTS`: as given, the preset's, or 100."""
+        published = self.model.published
+        return _given(self.checkpoint_every, published.checkpoint_every if published else 100)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdamW:
@@ -230,6 +275,8 @@ class AdamW:
     weight_decay: float
     gradient_clipping: float
     schedule: str
+    decay: float | None = None
+    decay_shape: str | None = None
 
     def rate(self, step: int, n_steps: int) -> float:
         """The learning rate of a step, from 0."""
@@ -240,6 +287,8 @@ class AdamW:
             min_lr=self.min_lr,
             warmup=self.warmup,
             schedule=self.schedule,
+            decay=_given(self.decay, DECAY),
+            decay_shape=_given(self.decay_shape, DECAY_SHAPE),
         )
 
 
@@ -314,7 +363,10 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
     Raises:
         ConfigError: Steps or batch size are nowhere given, or the order is too short for them.
     """
+    published = config.model.published
     steps, batch_size = config.steps or order.steps, config.batch_size or order.batch_size
+    if published is not None:
+        steps, batch_size = steps or published.steps, batch_size or published.batch_size
     if steps is None or batch_size is None:
         raise ConfigError(
             f"the order names no steps and batch size; give steps and batch_size ({order.name})"
@@ -329,7 +381,7 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         steps=steps,
         batch_size=batch_size,
         micro_batch_size=config.micro_batch_size,
-        seed=config.seed,
+        seed=_given(config.seed, published.seed if published else 1234),
         precision=config.precision,
         shape=config.model.shape(order.seq_length, n_known),
         optimizer=_adamw(config.optimizer, config.model.published),
@@ -351,6 +403,7 @@ def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
     """The optimizer, its defaults from a preset. Raises ConfigError for a lowest rate above the highest."""
     lr = _given(given.lr, preset.lr if preset else 1e-3)
     min_lr = _given(given.min_lr, lr / 10)
+    schedule = _given(given.schedule, preset.schedule if preset else "neox")
     if min_lr > lr:
         raise ConfigError(f"min_lr must be at most lr, {lr}, got {min_lr}")
     return AdamW(
@@ -361,12 +414,23 @@ def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
         eps=given.eps,
         weight_decay=_given(given.weight_decay, preset.weight_decay if preset else 0.1),
         gradient_clipping=given.gradient_clipping,
-        schedule=_given(given.schedule, preset.schedule if preset else "neox"),
+        schedule=schedule,
+        decay=_given(given.decay, DECAY) if schedule == "wsd" else None,
+        decay_shape=_given(given.decay_shape, DECAY_SHAPE) if schedule == "wsd" else None,
     )
 
 
-def differences(recipe: Recipe, preset: Preset) -> list[str]:
-    """Lists what differs between a run and the published recipe of its preset, one line each."""
+def differences(
+    recipe: Recipe, preset: Preset, *, checkpoint_every: int, order_seed: int | None
+) -> list[str]:
+    """Lists what differs between a run and the published recipe of its preset, one line each.
+
+    Args:
+        recipe: The run's.
+        preset: The published one.
+        checkpoint_every: Steps between the run's checkpoints.
+        order_seed: Seed of the run's order; None for rows, whose seed is not known.
+    """
     shape, optimizer = recipe.shape, recipe.optimizer
     pairs = {
         "steps": (recipe.steps, preset.steps),
@@ -374,11 +438,17 @@ def differences(recipe: Recipe, preset: Preset) -> list[str]:
         "seq_length": (shape.max_positions, preset.seq_length),
         "vocab_size": (shape.vocab_size, preset.vocab_size),
         "seed": (recipe.seed, preset.seed),
+        "seed of the order": (preset.seed if order_seed is None else order_seed, preset.seed),
+        "checkpoint_every": (checkpoint_every, preset.checkpoint_every),
     }
     for part, names in ((shape, _SHAPE_FIELDS), (optimizer, _OPTIMIZER_FIELDS)):
         pairs |= {name: (getattr(part, name), getattr(preset, name)) for name in names}
+    lines = [
+        f"{name}: {found}, published {known}" for name, (found, known) in pairs.items() if found != known
+    ]
+    if recipe.precision != preset.precision:
+        lines.append(f"precision: {recipe.precision}, published {preset.precision} with dynamic loss scaling")
     return [
-        *(f"{name}: {found}, published {known}" for name, (found, known) in pairs.items() if found != known),
-        f"precision: {recipe.precision}, published fp16 with dynamic loss scaling",
+        *lines,
         "first weights: same distributions, other random numbers",
     ]

@@ -28,7 +28,8 @@ from pile_tools.terminal import note
 from trainer import failures
 from trainer.config import AdamW, Recipe, Sharding
 from trainer.launcher import process_count
-from trainer.model.neox import next_token_loss
+from trainer.model.loss import Losses
+from trainer.model.neox import GPTNeoX
 from trainer.partitions import KINDS, partitions, set_updates, updates
 from trainer.ranks import Processes
 
@@ -38,14 +39,31 @@ class StepResult:
     """What a step measured.
 
     Attributes:
-        loss: Mean over the whole batch, before the update.
-        grad_norm: Norm of the gradient before clipping.
+        loss: The mean loss over the step's whole batch, in nats, before the update.
+        grad_norm: The gradient's norm before clipping.
+        row_losses: The mean loss of each row of the batch over its tokens, in nats: (n,) float32 on the CPU,
+            the rows of all processes in the order of the step's samples; None if they were not computed.
         fault: Why the weights were left as they were: what was not finite; None if they were updated.
     """
 
     loss: float
     grad_norm: float
+    row_losses: Tensor | None
     fault: str | None = None
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The rows that a process computes at once.
+
+    Attributes:
+        tokens: (micro_batch_size, seq_length + 1) int64.
+        positions: Of each token in its document, of the same shape and type, where attention stays within
+            documents; else None.
+    """
+
+    tokens: Tensor
+    positions: Tensor | None = None
 
 
 @contextlib.contextmanager
@@ -153,7 +171,7 @@ class Engine:
         ConfigError: The machine cannot train so.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, ranks: Processes, sharding: Sharding) -> None:
+    def __init__(self, model: GPTNeoX, recipe: Recipe, ranks: Processes, sharding: Sharding) -> None:
         self._ranks, self._stage = ranks, sharding.zero_stage
         self._clipping = recipe.optimizer.gradient_clipping
         check_machine(recipe.precision, ranks.device)
@@ -168,37 +186,61 @@ class Engine:
             )
         self._partitions = partitions(self._deepspeed, self._stage)
 
-    def step(self, micro_batches: Iterable[Tensor], lr: float) -> StepResult:
+    def step(self, micro_batches: Iterable[MicroBatch], lr: float) -> StepResult:
         """Updates the weights once, unless loss or gradient is not finite.
 
         Args:
-            micro_batches: This process's, all of the step: each (micro_batch_size, seq_length + 1) int64.
+            micro_batches: This process's, all of the step.
             lr: The learning rate of this update.
         """
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = lr
-        total = 0.0
-        for number, tokens in enumerate(micro_batches, 1):
-            tokens = tokens.to(self._ranks.device)
-            loss = next_token_loss(self._deepspeed(tokens[:, :-1]), tokens[:, 1:])
-            total += float(loss.detach())
+        rows = []
+        for number, batch in enumerate(micro_batches, 1):
+            losses = self._losses(batch)
+            rows.append(losses.rows.detach())
+            loss = losses.mean
             if number == self._n_micro:
-                mean = self._mean_over_processes(total / self._n_micro)
+                row_losses = self._of_all_processes(torch.stack(rows))
+                mean = float(row_losses.double().mean())
                 if not math.isfinite(mean):
                     # The gradient of every process becomes NaN, by which DeepSpeed leaves out the update.
                     loss = loss * math.nan
             self._deepspeed.backward(loss)
             if number == self._n_micro and self._stage == 0:
                 norm = self._clip()
+            # DeepSpeed updates the weights in the `step` after the last micro-batch.
             self._deepspeed.step()
         if self._stage != 0:
             norm = float(self._deepspeed.get_global_grad_norm())
-        return StepResult(mean, norm, _fault(mean, norm))
+        return StepResult(mean, norm, row_losses, _fault(mean, norm))
 
-    def _mean_over_processes(self, loss: float) -> float:
-        total = torch.tensor(loss, dtype=torch.float64, device=self._ranks.device)
-        torch.distributed.all_reduce(total)
-        return float(total) / self._ranks.size
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Iterable[MicroBatch]) -> Tensor:
+        """The mean loss of each row in nats, of all processes as in a step; the weights are left as they are.
+
+        Args:
+            micro_batches: This process's, as many as in all others.
+
+        Shapes: (rows of all processes,) float32, on the CPU.
+        """
+        self._deepspeed.eval()
+        rows = [self._losses(batch).rows for batch in micro_batches]
+        self._deepspeed.train()
+        return self._of_all_processes(torch.stack(rows))
+
+    def _losses(self, batch: MicroBatch) -> Losses:
+        tokens = batch.tokens.to(self._ranks.device)
+        positions = None if batch.positions is None else batch.positions[:, :-1].to(self._ranks.device)
+        found: Losses = self._deepspeed(tokens[:, :-1], labels=tokens[:, 1:], positions=positions)
+        return found
+
+    def _of_all_processes(self, rows: Tensor) -> Tensor:
+        """The row losses of a step in the order of its samples: (micro-batches, rows) -> (n,) on the CPU."""
+        of_ranks = [torch.empty_like(rows) for _ in range(self._ranks.size)]
+        torch.distributed.all_gather(of_ranks, rows)
+        # GPT-NeoX deals micro-batches to ranks in turn: see `micro_batches`.
+        return torch.stack(of_ranks, dim=1).flatten().cpu()
 
     def _clip(self) -> float:
         """Clips the gradient, or removes it if it is not finite, and returns its norm: without ZeRO only.
@@ -318,7 +360,7 @@ def check_machine(precision: str, device: torch.device) -> None:
         raise ConfigError('precision = "fp16" needs a GPU; on a CPU take fp32 or bf16')
 
 
-def _optimizer(model: nn.Module, config: AdamW) -> torch.optim.Optimizer:
+def _optimizer(model: GPTNeoX, config: AdamW) -> torch.optim.Optimizer:
     """Torch's AdamW; weight decay for matrices only, as GPT-NeoX has it."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]

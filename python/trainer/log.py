@@ -1,14 +1,20 @@
-"""`train_log.jsonl`: one line per step, the same bytes however often the run was stopped.
+"""`train_log.jsonl`: one line per step, the same values but for times however often the run was stopped.
 
-    {"step": 0, "tokens": 4096, "loss": 8.31, "lr": 1e-05, "grad_norm": 1.7}
+    {"step": 0, "tokens": 4096, "loss": 8.31, "lr": 1e-05, "grad_norm": 1.7,
+     "time": "2026-03-01T12:00:00.000Z", "tokens_per_second": 5120.3}
 
 `step` counts from 0 and names the batch, as in `pile-tools batch --step`; the loss is of the weights before
-the update, `tokens` counts what was trained on including this step. There are no times in it.
+the update, `tokens` counts what was trained on including this step. `time` is when the step ended, in UTC,
+and `tokens_per_second` its speed, saving excluded; logs of earlier versions have neither.
 
 A step that left the weights as they were says why, and which samples of the order it had, first and end;
 what was not finite or not computed is null:
 
     {..., "loss": null, "lr": 1e-05, "grad_norm": null, "skipped": "the loss is nan", "samples": [32, 40]}
+
+`validation_log.jsonl` has one line per validation, of the weights after `step` updates:
+
+    {"step": 1000, "tokens": 2097152000, "loss": 3.21, "bits_per_byte": 1.02}
 """
 
 from __future__ import annotations
@@ -16,18 +22,28 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NotRequired, TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from pile_tools import checked, files
 from pile_tools.errors import FormatError
 from pile_tools.terminal import counted
 
-LOG_FILE = "train_log.jsonl"
+LOG_FILE, VALIDATION_LOG_FILE = "train_log.jsonl", "validation_log.jsonl"
 
 _COUNTS, _MEASURES = ("step", "tokens"), ("loss", "lr", "grad_norm")
-_OF_SKIPPED = ("skipped", "samples")
+#: Keys whose values differ from run to run.
+_TIMES = ("time", "tokens_per_second")
+#: Keys of a skipped step, and those of its values that may be null.
+_OF_SKIPPED, _UNKNOWN = ("skipped", "samples"), ("loss", "grad_norm")
+
+#: Why a step that the config names in `skip_steps` was skipped.
+BY_NAME = "by name"
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 class LogLine(TypedDict):
@@ -38,8 +54,24 @@ class LogLine(TypedDict):
     loss: float
     lr: float
     grad_norm: float
+    time: NotRequired[str]
+    tokens_per_second: NotRequired[float]
     skipped: NotRequired[str]
     samples: NotRequired[list[int]]
+
+
+class ValidationLine(TypedDict):
+    """A line of the log of validations; see the module."""
+
+    step: int
+    tokens: int
+    loss: float
+    bits_per_byte: NotRequired[float]
+
+
+def now() -> str:
+    """The current time in UTC, as lines of the log have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_log(path: Path) -> list[LogLine]:
@@ -50,6 +82,15 @@ def read_log(path: Path) -> list[LogLine]:
         OSError: The file cannot be read.
     """
     return _lines(_read(path), path)
+
+
+def read_validations(path: Path) -> list[ValidationLine]:
+    """The lines of a log of validations. Raises as `read_log`."""
+    return [
+        cast(ValidationLine, _object(line, path, number, ("step", "tokens", "loss"), ("bits_per_byte",)))
+        for number, line in enumerate(_read(path).split(b"\n"), 1)
+        if line
+    ]
 
 
 def _read(path: Path) -> bytes:
@@ -64,36 +105,46 @@ def _lines(data: bytes, path: Path) -> list[LogLine]:
 
 
 def _values(line: bytes, path: Path, number: int) -> LogLine:
+    more = (*_TIMES, *_OF_SKIPPED)
+    values = _object(line, path, number, (*_COUNTS, *_MEASURES), more, _UNKNOWN)
+    if ("skipped" in values) != ("samples" in values):
+        raise FormatError(f"skipped and samples are given together ({path}, line {number})")
+    for name in _UNKNOWN:
+        if values[name] is None and "skipped" not in values:
+            raise FormatError(f"{name} is None, expected a finite number ({path}, line {number})")
+        values[name] = math.nan if values[name] is None else values[name]
+    return cast(LogLine, values)
+
+
+def _object(
+    line: bytes,
+    path: Path,
+    number: int,
+    names: tuple[str, ...],
+    more: tuple[str, ...],
+    nullable: tuple[str, ...] = (),
+) -> dict[str, object]:
+    """The values of a line, which has all of `names` and may have those of `more`. Raises FormatError."""
     where = f"{path}, line {number}"
     try:
         values = json.loads(line)
     except (ValueError, RecursionError) as err:
         raise FormatError(f"not JSON: {err} ({where})") from err
-    names = (*_COUNTS, *_MEASURES)
-    if not isinstance(values, dict) or set(values) - set(_OF_SKIPPED) != set(names):
+    if not isinstance(values, dict) or set(values) - set(more) != set(names):
         raise FormatError(f"expected an object with {', '.join(names)} ({where})")
-    if set(values) & set(_OF_SKIPPED):
-        _check_skipped(values, where)
-    for name in names:
-        is_count = name in _COUNTS
-        is_right = _is_count(values[name]) if is_count else _is_measure(values[name])
-        # Null of a skipped step.
-        is_right = is_right or ("skipped" in values and values[name] is math.nan)
-        if not is_right:
-            what = "a whole number from 0" if is_count else "a finite number"
-            raise FormatError(f"{name} is {str(values[name])[:40]}, expected {what} ({where})")
-    return cast(LogLine, values)
+    for name, value in values.items():
+        is_right, what = _EXPECTED.get(name, (_is_measure, "a finite number"))
+        if not is_right(value) and not (value is None and name in nullable):
+            raise FormatError(f"{name} is {str(value)[:40]}, expected {what} ({where})")
+    return values
 
 
-def _check_skipped(values: dict[str, Any], where: str) -> None:
-    """Checks what only a skipped step has, and replaces null by NaN. Raises FormatError."""
-    samples = values.get("samples")
-    is_range = isinstance(samples, list) and len(samples) == 2 and all(map(_is_count, samples))
-    if not isinstance(values.get("skipped"), str) or not is_range:
-        raise FormatError(f"a skipped step needs a reason and the range of its samples ({where})")
-    for name in ("loss", "grad_norm"):
-        if values.get(name) is None:
-            values[name] = math.nan
+def _is_time(value: object) -> bool:
+    return isinstance(value, str) and _TIME.fullmatch(value) is not None
+
+
+def _is_range(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
 
 
 def _is_count(value: object) -> bool:
@@ -103,6 +154,14 @@ def _is_count(value: object) -> bool:
 def _is_measure(value: object) -> bool:
     is_number = isinstance(value, float) or _is_count(value)
     return is_number and math.isfinite(value)  # type: ignore[arg-type]
+
+
+#: What the values of a line must be, by their names; all others are measures.
+_EXPECTED = dict.fromkeys(_COUNTS, (_is_count, "a whole number from 0")) | {
+    "time": (_is_time, "a time in UTC"),
+    "skipped": (lambda value: isinstance(value, str), "a reason"),
+    "samples": (_is_range, "the first sample and the end"),
+}
 
 
 def check_log(path: Path, n_steps: int, tokens_per_step: int, *, first_step: int = 0) -> None:
@@ -155,6 +214,27 @@ def rewind_log(
         or path.stat().st_size != sum(len(line) + 1 for line in retained)
     ):
         files.write_atomically(path, b"".join(line + b"\n" for line in retained), scratch=scratch)
+
+
+def check_validations(path: Path, steps: list[int]) -> None:
+    """Raises FormatError unless a log of validations has a line for each of these steps, in order."""
+    found = [line["step"] for line in read_validations(path)]
+    if found != steps or not _read(path).endswith(b"\n"):
+        raise FormatError(f"{counted(len(found), 'line')}, expected those of {len(steps):,} steps ({path})")
+
+
+def rewind_validations(path: Path, steps: list[int], *, scratch: Path | None = None) -> None:
+    """Cuts a log of validations to the lines of these steps, its first; as `rewind_log`."""
+    lines = _read(path).split(b"\n")[:-1] if path.exists() else []
+    retained = b"".join(line + b"\n" for line in lines[: len(steps)])
+    if not path.exists() or path.read_bytes() != retained:
+        files.write_atomically(path, retained, scratch=scratch)
+    found = [line["step"] for line in read_validations(path)]
+    if found != steps:
+        raise FormatError(
+            f"{counted(len(found), 'line')}, not those of {counted(len(steps), 'validation')}; "
+            f"force starts again ({path})"
+        )
 
 
 class LogWriter:

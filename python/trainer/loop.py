@@ -11,8 +11,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, echo, note, shell_quote
+from trainer import records
 from trainer import run as runs
 from trainer.checkpoint import folders
 from trainer.checkpoint.load import list_steps, verify_checkpoint
@@ -39,22 +41,22 @@ from trainer.checkpoint.state import OpenState, newest_state, states
 from trainer.checkpoint.weights import read_weights
 from trainer.config import differences
 from trainer.data_check import DataCheck
-from trainer.engine import Engine, StepResult, check_machine, processes
+from trainer.engine import Engine, MicroBatch, StepResult, check_machine, processes
 from trainer.launcher import process_count
-from trainer.log import LOG_FILE, LogWriter, check_log, read_log, rewind_log
+from trainer.log import BY_NAME, LOG_FILE, read_log
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
+from trainer.peak import measured_peak
 from trainer.ranks import Processes
+from trainer.records import Recorder
 from trainer.retention import Retention
 from trainer.run import SCRATCH_FOLDER, Run, Start, Stretch
-from trainer.signals import StopRequest, exit_code
+from trainer.signals import exit_code
+from trainer.status import StatusLine, flops_per_token
+from trainer.validation import Validation
 
 #: Seconds between heartbeats of rank 0 to the processes that wait for it: far below their timeouts.
 _HEARTBEAT_SECONDS = 20.0
-
-
-#: Why a step in `skip_steps` was skipped.
-BY_NAME = "by name"
 
 
 class TrainingError(PileError):
@@ -103,7 +105,7 @@ def train(run: Run, start: Start) -> Outcome:
         source = _open_source(run, ranks) if state is None else None
         engine = _engine(run, ranks, source)
         first_step = load_state(engine, state, ranks) if state else None
-        outcome = _Session(run, engine, ranks, scratch, start.stop).go_on(first_step)
+        outcome = _Session(run, engine, ranks, scratch, start).go_on(first_step)
         if ranks.is_main:
             _publish_manifest(run, unverified)
     return outcome
@@ -160,7 +162,7 @@ def _stretch(run: Run, ranks: Processes, start: Start, saved: int, before: tuple
         micro_batch_size=run.recipe.split(ranks.size)[0],
         zero_stage=sharding.zero_stage,
         offload_optimizer=sharding.offload_optimizer,
-        checkpoint_every=run.config.checkpoint_every,
+        checkpoint_every=run.config.checkpoint_interval,
         keep_states=str(kept if start.keep_states is None else start.keep_states),
     )
 
@@ -199,17 +201,21 @@ def _check_data(run: Run, ranks: Processes) -> list[str]:
 def _checked_data(run: Run, send_heartbeat: Callable[[], None]) -> list[str]:
     output = run.config.output
     notes, scratch = runs.resume_folder(output) / runs.CHECKED_FILE, output / runs.SCRATCH_FOLDER
-    data = DataCheck(run.order, notes, scratch=scratch)
-    with Bar("checking the data", data.n_bytes) as bar:
+    unverified: list[Path] = []
+    for order in filter(None, (run.order, run.validation)):
+        data = DataCheck(order, notes, scratch=scratch)
+        with Bar("checking the data", data.n_bytes) as bar:
 
-        def on_bytes(n_bytes: int) -> None:
-            bar.update(n_bytes)
-            send_heartbeat()
+            def on_bytes(n_bytes: int, bar: Bar = bar) -> None:
+                bar.update(n_bytes)
+                send_heartbeat()
 
-        data.run(on_bytes)
-    for path in data.unverified:
+            data.run(on_bytes)
+        unverified += data.unverified
+    unverified = list(dict.fromkeys(unverified))
+    for path in unverified:
         echo(f"not verified, as there are no checksums of it: {path}", err=True)
-    return [manifest.relative(path, output) for path in data.unverified]
+    return [manifest.relative(path, output) for path in unverified]
 
 
 class _Throttle:
@@ -231,7 +237,7 @@ def _publish_manifest(run: Run, unverified: list[str]) -> None:
         FormatError, VerifyError, PileError: A file is missing or is not what was written.
     """
     output, n_steps = run.config.output, run.recipe.steps
-    check_log(output / LOG_FILE, n_steps, run.tokens_per_step, first_step=run.recipe.first_step)
+    records.check(run)
     check_steps(run, n_steps)
     due = runs.due_steps(run, n_steps)
     with Bar("checking checkpoints", len(due), "checkpoints") as bar:
@@ -266,9 +272,7 @@ def _prepare(run: Run, scratch: Path, force: bool) -> None:
     folders.remove_steps(checkpoints, runs.CHECKPOINT_KIND, beyond, scratch)
     if saved is not None:
         check_steps(run, saved)
-    first_step = run.recipe.first_step
-    n_steps = first_step if saved is None else saved
-    rewind_log(output / LOG_FILE, n_steps, run.tokens_per_step, first_step=first_step, scratch=scratch)
+    records.rewind(run, saved, scratch)
     _refuse_skipping_the_past(run)
 
 
@@ -326,11 +330,6 @@ class SkippedSteps:
         reasons = [line.get("skipped") for line in read_log(self._run.config.output / LOG_FILE)]
         return len(list(itertools.takewhile(bool, (r for r in reversed(reasons) if r != BY_NAME))))
 
-    def about(self, step: int, fault: str) -> dict[str, Any]:
-        """What the log says of a skipped step beside its values."""
-        size = self._run.recipe.batch_size
-        return {"skipped": fault, "samples": [step * size, (step + 1) * size]}
-
     def check(self, step: int, fault: str | None) -> None:
         """Counts a step, and says that it was skipped. Raises TrainingError after too many in a row."""
         if fault == BY_NAME:
@@ -352,12 +351,15 @@ class SkippedSteps:
 class _Session:
     """The steps from one start of the program to its end."""
 
-    def __init__(self, run: Run, engine: Engine, ranks: Processes, scratch: Path, stop: StopRequest) -> None:
+    def __init__(self, run: Run, engine: Engine, ranks: Processes, scratch: Path, start: Start) -> None:
         self._run, self._engine, self._ranks, self._scratch = run, engine, ranks, scratch
-        self._is_main, self._stop = ranks.is_main, stop
+        self._is_main = ranks.is_main
         self._seconds, self._n_done = 0.0, 0
+        self._peak_flops, self._stop = start.peak_flops, start.stop
         self._saver = Saver(ranks)
         self._skipped = SkippedSteps(run, ranks)
+        config = run.config.validation
+        self._validation = Validation(run, config, run.validation) if config and run.validation else None
 
     def go_on(self, saved: int | None) -> Outcome:
         """Trains from the step that was saved, or from the start, to the last."""
@@ -365,22 +367,23 @@ class _Session:
         first_step = self._run.recipe.first_step if saved is None else saved
         self._announce(saved)
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(LogWriter(self._run.config.output / LOG_FILE)) if is_main else None
-            bar = stack.enter_context(Bar("training", steps, "steps")) if is_main else None
+            log = stack.enter_context(Recorder(self._run, first_step)) if is_main else None
+            line = stack.enter_context(self._status_line()) if is_main else None
             stack.enter_context(self._saver)
             stack.enter_context(self._stop.noted())
             if saved is None:
+                self._validate(first_step, log)
                 self._save(first_step, log, "before the first update")
             for step in range(first_step, steps):
-                self._step(step, log)
-                if bar is not None:
-                    bar.update(step + 1)
+                result, seconds = self._step(step, log)
+                if line is not None:
+                    line.update(step + 1, result.loss, seconds)
                 if number := self._ranks.highest(self._stop.number):
                     self._stop_after(step + 1, log, number)
             self._saver.wait()
         return Outcome(is_main, self._speed())
 
-    def _stop_after(self, n_updates: int, log: LogWriter | None, number: int) -> NoReturn:
+    def _stop_after(self, n_updates: int, log: Recorder | None, number: int) -> NoReturn:
         """Saves the state, unless it was saved with the step, and ends the process."""
         if not self._run.is_state(n_updates):
             # A checkpoint that is due was published with the step.
@@ -400,31 +403,60 @@ class _Session:
         model = self._run.config.model
         if model.published is not None:
             self._say(f"{model.preset} differs here from the published recipe in:")
-            for line in differences(recipe, model.published):
+            for line in differences(
+                recipe,
+                model.published,
+                checkpoint_every=self._run.config.checkpoint_interval,
+                order_seed=self._run.order.seed,
+            ):
                 self._say(f"  {line}")
 
-    def _step(self, step: int, log: LogWriter | None) -> None:
-        """Update `step`, from 0, its line in the log, and the checkpoint after it."""
+    def _status_line(self) -> StatusLine:
+        recipe = self._run.recipe
+        peak = self._peak_flops or measured_peak(self._ranks, recipe.precision)
+        return StatusLine(recipe.steps, self._run.tokens_per_step, flops_per_token(recipe.shape), peak)
+
+    def _step(self, step: int, log: Recorder | None) -> tuple[StepResult, float]:
+        """Update `step`, from 0, its records, and validation and checkpoint after it.
+
+        Returns:
+            What the step measured, and the seconds that it took, without those of validation and checkpoint.
+        """
         started = time.monotonic()
         lr = self._run.recipe.rate(step)
         if step in self._run.config.skip_steps:
-            result = StepResult(math.nan, math.nan, BY_NAME)
+            result = StepResult(math.nan, math.nan, None, BY_NAME)
         else:
             result = self._engine.step(micro_batches(self._run, self._ranks, step), lr)
-        self._seconds += time.monotonic() - started
+        seconds = time.monotonic() - started
+        self._seconds += seconds
         self._n_done += 1
-        tokens = (step + 1) * self._run.tokens_per_step
-        about = {} if result.fault is None else self._skipped.about(step, result.fault)
         if log is not None:
-            log.add(step=step, tokens=tokens, loss=result.loss, lr=lr, grad_norm=result.grad_norm, **about)
+            log.step(step, result, lr, seconds)
         self._skipped.check(step, result.fault)
+        self._validate(step + 1, log)
         if self._run.is_checkpoint(step + 1) or self._run.is_state(step + 1):
             self._save(step + 1, log, f"loss {result.loss:.4f}, {self._speed():,.0f} tokens/s")
+        return result, seconds
+
+    def _validate(self, n_updates: int, log: Recorder | None) -> None:
+        """Validates the weights, and records it, where that is due."""
+        if self._validation is None or n_updates not in self._validated_steps:
+            return
+        line = self._validation.run(self._engine, self._ranks, n_updates)
+        if log is not None:
+            log.validation(line)
+        bits = f", {line['bits_per_byte']:.4f} bits per byte" if "bits_per_byte" in line else ""
+        self._say(f"step {n_updates:,}: validation loss {line['loss']:.4f}{bits}")
+
+    @cached_property
+    def _validated_steps(self) -> set[int]:
+        return set(runs.validated_steps(self._run, self._run.recipe.steps))
 
     def _speed(self) -> float:
         return self._n_done * self._run.tokens_per_step / self._seconds if self._seconds else 0.0
 
-    def _save(self, n_updates: int, log: LogWriter | None, about: str | None) -> None:
+    def _save(self, n_updates: int, log: Recorder | None, about: str | None) -> None:
         """Publishes the weights if they are due, and saves the state but for early checkpoints.
 
         Only the copying to memory happens here, once the save before is complete. `about` is for the message
@@ -456,13 +488,12 @@ class _Session:
             note(message, err=True)
 
 
-def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
+def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]:
     """This process's share of a step, in GPT-NeoX's order.
 
     With R ranks and b samples in a micro-batch, micro-batch m of rank r is samples [(m R + r) b,
     (m R + r + 1) b) of the step.
 
-    Shapes: yields (b, seq_length + 1) int64.
     Raises: FormatError for a token outside the model's vocabulary, or a dataset that was cut short.
     """
     _, n_micro = run.recipe.split(ranks.size)
@@ -482,4 +513,4 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[Tensor]:
             if not 0 <= token < run.recipe.shape.vocab_size:
                 known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
                 raise FormatError(f"token {token} at step {step}, {known} ({run.order.name})")
-        yield tokens
+        yield MicroBatch(tokens)

@@ -2,6 +2,9 @@
 
 OUTPUT/run.json             the run's configuration, written at the start; a run with this file can be resumed
 OUTPUT/train_log.jsonl      one line per step
+OUTPUT/row_losses.bin       the loss of every row
+OUTPUT/validation_log.jsonl one line per validation, if the config asks for them
+OUTPUT/tensorboard          the same for TensorBoard, if the config asks for it
 OUTPUT/checkpoints/step{N}  Hugging Face folders
 OUTPUT/resume/step{N}       what a run continues from: fp32 weights and Adam's moments
 OUTPUT/resume/checked.json  token files that were verified, until the run is finished
@@ -26,17 +29,21 @@ from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
+from pile_tools.terminal import counted
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
+from trainer import tensorboard
 from trainer.branching import Source, find_source
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
-from trainer.log import LOG_FILE, read_log
+from trainer.log import LOG_FILE, VALIDATION_LOG_FILE, read_log
 from trainer.retention import Retention
+from trainer.row_losses import ROW_LOSSES_FILE
 from trainer.signals import StopRequest
 
 #: Advice to users, besides replacing a run.
 OR_ELSE = ", another `output` keeps both"
-_FILES, _FOLDERS = (MANIFEST_FILE, RUN_FILE, LOG_FILE), (folders.CHECKPOINTS_FOLDER, "resume")
+_FILES = (MANIFEST_FILE, RUN_FILE, LOG_FILE, ROW_LOSSES_FILE, VALIDATION_LOG_FILE)
+_FOLDERS = (folders.CHECKPOINTS_FOLDER, "resume")
 
 #: Upper limit of the threads and processes that a manifest of a run may name.
 MAX_THREADS = 1 << 20
@@ -107,12 +114,14 @@ class Start:
         force: Start again and remove the files of an earlier run.
         threads: Of each process; None for as before, or the cores divided among the processes.
         keep_states: Which states are kept; None for as before, or only the last.
+        peak_flops: Operations a second of all processes at best; None to measure them.
         stop: The signal that asks for a stop.
     """
 
     force: bool = False
     threads: int | None = None
     keep_states: Retention | None = None
+    peak_flops: float | None = None
     stop: StopRequest = field(default_factory=StopRequest)
 
 
@@ -134,6 +143,7 @@ class Run:
         order: The training order.
         tokenizer: The tokenizer, if one is given.
         tokenizer_file: Where it was read from.
+        validation: The order whose first rows are validated on, if the config has one.
         stretches: How its steps are trained, since when; empty until the run starts or is opened.
         source: What it branches off from, if it does.
     """
@@ -143,6 +153,7 @@ class Run:
     order: Order
     tokenizer: Tokenizer | None
     tokenizer_file: TokenizerFile | None
+    validation: Order | None = None
     stretches: tuple[Stretch, ...] = field(default=())
     source: Source | None = None
 
@@ -159,6 +170,8 @@ class Run:
             inputs.append(self.tokenizer_file.entry(folder))
         if self.source is not None:
             inputs += self.source.entries(folder)
+        if self.validation is not None:
+            inputs.append({**self.validation.record.entry(folder), "role": "validation"})
         return [*inputs, *self._datasets(folder)]
 
     def _datasets(self, folder: Path) -> list[manifest.Entry]:
@@ -173,14 +186,26 @@ class Run:
         ]
 
     @property
+    def records(self) -> dict[str, Path]:
+        """The files to which training adds, by name: what was logged of steps, rows and validations."""
+        output = self.config.output
+        found = {"log": output / LOG_FILE, "row_losses": output / ROW_LOSSES_FILE}
+        return found | ({"validation_log": output / VALIDATION_LOG_FILE} if self.validation else {})
+
+    @property
     def request(self) -> manifest.Request:
         """What the run's manifest answers."""
-        return manifest.Request("run", self.recipe.settings(), self.inputs(self.config.output))
+        values = self.recipe.settings()
+        if self.config.validation is not None:
+            values |= {
+                f"validation.{name}": getattr(self.config.validation, name) for name in ("every", "rows")
+            }
+        return manifest.Request("run", values, self.inputs(self.config.output))
 
     def checkpoint_every(self, step: int) -> int:
         """The steps between checkpoints that were in force when the update before `step` was made."""
         in_force = [one for one in self.stretches if one.step < step] or self.stretches[:1]
-        return in_force[-1].checkpoint_every if in_force else self.config.checkpoint_every
+        return in_force[-1].checkpoint_every if in_force else self.config.checkpoint_interval
 
     def is_regular(self, step: int) -> bool:
         """Whether there is a checkpoint after `step` updates that is not only an early one."""
@@ -214,6 +239,8 @@ def plan(config: TrainConfig) -> Run:
         OSError: An input cannot be read.
     """
     _refuse_own_files(config)
+    if config.tensorboard:
+        tensorboard.require()
     order = open_order(config.order)
     source = find_tokenizer(config.tokenizer) if config.tokenizer else None
     tokenizer = source.load() if source else None
@@ -223,8 +250,33 @@ def plan(config: TrainConfig) -> Run:
     n_known = _vocab_size(dataset) if dataset else None
     if n_known is None and tokenizer is not None:
         n_known = tokenizer.vocab_size
+    planned = recipe(config, order, n_known)
     branched = find_source(config.branch, config.output) if config.branch else None
-    return Run(config, recipe(config, order, n_known), order, tokenizer, source, source=branched)
+    validation = _validation_order(config, order)
+    return Run(config, planned, order, tokenizer, source, validation, source=branched)
+
+
+def _validation_order(config: TrainConfig, order: Order) -> Order | None:
+    """The order of `[validation]`, if there is one. Raises ConfigError if it does not fit that of the run."""
+    if config.validation is None:
+        return None
+    found = open_order(config.validation.order)
+    if found.seq_length != order.seq_length or found.samples.sample_length != order.samples.sample_length:
+        lengths = f"{found.seq_length:,} tokens, those of the run {order.seq_length:,}"
+        raise ConfigError(f"rows of the validation order have {lengths} ({found.name})")
+    if config.validation.rows > len(found.samples):
+        what = f"{counted(len(found.samples), 'row')} in the validation order"
+        raise ConfigError(f"{what}, rows = {config.validation.rows} ({found.name})")
+    if (used := _tokenizers(found)) and (known := _tokenizers(order)) and used != known:
+        raise ConfigError(f"the validation order's dataset was made with another tokenizer ({found.name})")
+    return found
+
+
+def _tokenizers(order: Order) -> set[str | None]:
+    """The checksums of the tokenizers that an order's dataset was made with; none if they are not known."""
+    dataset = order.dataset_manifest
+    inputs = dataset.inputs if dataset is not None else []
+    return {entry.get("sha256") for entry in inputs if entry["role"] == "tokenizer"}
 
 
 def _vocab_size(dataset: manifest.Manifest) -> int | None:
@@ -238,7 +290,9 @@ def _refuse_own_files(config: TrainConfig) -> None:
         Path(os.path.realpath(folder))
         for folder in (folders.checkpoints_folder(config.output), resume_folder(config.output))
     ]
-    for name, given in (("order", config.order), ("tokenizer", config.tokenizer)):
+    inputs = {"order": config.order, "tokenizer": config.tokenizer}
+    inputs |= {"validation.order": config.validation.order} if config.validation else {}
+    for name, given in inputs.items():
         if given and any(Path(os.path.realpath(given)).is_relative_to(folder) for folder in made):
             raise ConfigError(f"{name} is among the files of the run; copy it elsewhere first ({given})")
 
@@ -354,6 +408,14 @@ def due_steps(run: Run, n_updates: int) -> list[int]:
     return [step for step in range(run.recipe.first_step, n_updates + 1) if run.is_checkpoint(step)]
 
 
+def validated_steps(run: Run, n_updates: int) -> list[int]:
+    """The numbers of updates up to `n_updates` after which the run validates: first, every n-th, and last."""
+    if run.config.validation is None:
+        return []
+    every, ends = run.config.validation.every, (run.recipe.first_step, run.recipe.steps)
+    return [step for step in range(ends[0], n_updates + 1) if step % every == 0 or step in ends]
+
+
 def finish(run: Run, states: list[Path], unverified: list[str]) -> None:
     """Writes the manifest of a run that was checked to be whole.
 
@@ -366,7 +428,7 @@ def finish(run: Run, states: list[Path], unverified: list[str]) -> None:
     steps = due_steps(run, run.recipe.steps)
     checkpoints = (folders.step_folder(folders.checkpoints_folder(output), step) for step in steps)
     made = [
-        output / LOG_FILE,
+        *run.records.values(),
         output / RUN_FILE,
         *(folder / MANIFEST_FILE for folder in checkpoints),
         *states,

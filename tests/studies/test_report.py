@@ -19,6 +19,7 @@ from studies.memorization import study
 from studies.memorization.plan import MemorizationConfig, prepare
 from studies.report import job, plots, wording
 from studies.report.facts import collect
+from trainer.smoothing import reach, smooth
 
 
 @pytest.fixture
@@ -148,15 +149,15 @@ def test_shares_of_each_stage_add_up(run_folder: Path, study_folder: Path) -> No
 
 def test_the_running_mean_by_hand() -> None:
     values = np.arange(250, dtype=np.float64) ** 2
-    assert plots.reach(250) == 2
-    means = plots.smooth(values).tolist()
+    assert reach(250) == 2
+    means = smooth(values).tolist()
     # Near the ends as many neighbours before as after, so that the mean does not lag.
     assert means[0] == 0
     assert means[1] == pytest.approx((0 + 1 + 4) / 3)
     assert means[2] == pytest.approx((0 + 1 + 4 + 9 + 16) / 5)
     assert means[-1] == 249**2
     assert len(means) == 250
-    assert plots.smooth(values[:1]).tolist() == [0]
+    assert smooth(values[:1]).tolist() == [0]
 
 
 def test_colours_go_from_few_repeats_to_many() -> None:

@@ -46,9 +46,11 @@ def order(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def write_config(order: Path, tokenizer: Path) -> WriteConfig:
-    """Writes the TOML file of a tiny run; `output` and `more` lines come from the test."""
+    """Writes the TOML file of a tiny run; `output` and other lines come from the test."""
 
-    def write(path: Path, output: Path, *more: str, optimizer: str = "lr = 0.01") -> Path:
+    def write(
+        path: Path, output: Path, *more: str, optimizer: str = "lr = 0.01", tables: tuple[str, ...] = ()
+    ) -> Path:
         lines = [
             f'order = "{order}"',
             f'output = "{output}"',
@@ -60,6 +62,7 @@ def write_config(order: Path, tokenizer: Path) -> WriteConfig:
             "n_heads = 4",
             "[optimizer]",
             optimizer,
+            *tables,
         ]
         path.write_text("\n".join(lines), encoding="utf-8")
         return path

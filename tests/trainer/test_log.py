@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pile_tools.errors import FormatError
-from trainer.log import LogWriter, check_log, read_log, rewind_log
+from trainer.log import LogWriter, check_log, now, read_log, rewind_log
 
 PER_STEP = 8
 
@@ -21,13 +23,26 @@ def write(path: Path, n: int) -> bytes:
     return path.read_bytes()
 
 
-def line(step: int) -> dict[str, float]:
+def line(step: int) -> dict[str, Any]:
     return {"step": step, "tokens": (step + 1) * PER_STEP, "loss": 1.5, "lr": 0.1, "grad_norm": 2}
+
+
+TIMES = {"time": "2026-03-01T12:00:00.000Z", "tokens_per_second": 12.5}
 
 
 def test_lines_are_read_back(tmp_path: Path) -> None:
     write(tmp_path / "log", 2)
     assert read_log(tmp_path / "log") == [line(0), line(1)]
+
+
+def test_times_are_read_back(tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    with LogWriter(tmp_path / "log") as log:
+        log.add(**line(0), time=now(), tokens_per_second=12.5)
+    (found,) = read_log(tmp_path / "log")
+    assert found["tokens_per_second"] == 12.5
+    written = datetime.fromisoformat(found["time"])
+    assert abs((datetime.now(UTC) - written).total_seconds()) < 60
 
 
 def test_rewinding_keeps_the_first_lines_and_drops_a_cut_one(tmp_path: Path) -> None:
@@ -107,6 +122,11 @@ def test_every_line_that_is_missing_repeated_moved_or_cut_is_found(tmp_path: Pat
             for value in (None, "1", True, [], {}, -1.5j.imag if name == "step" else float("nan"), 10**400)
         ),
         json.dumps({**line(0), "more": 1}).encode(),
+        *(
+            json.dumps({**line(0), **TIMES, "time": time}).encode()
+            for time in (None, 5.0, "", "now", "2026-03-01", "2026-03-01T12:00:00.000Z\n", "x" * 10**6)
+        ),
+        json.dumps({**line(0), **TIMES, "tokens_per_second": "fast"}).encode(),
         json.dumps({name: value for name, value in line(0).items() if name != "lr"}).encode(),
     ],
 )

@@ -16,11 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.trainer.same import contents
 
 from pile_tools import files
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
 from trainer.log import LOG_FILE
+from trainer.row_losses import ROW_LOSSES_FILE
 
 pytestmark = pytest.mark.slow
 
@@ -28,10 +30,6 @@ WriteConfig = Callable[..., Path]
 Server = Any
 
 REGULAR = ("checkpoint_every = 2", "steps = 6")
-
-
-def contents(output: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
 
 
 def stop_at(server: Server, started: list[Any], folder: Path) -> None:
@@ -45,10 +43,11 @@ def stop_at(server: Server, started: list[Any], folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig, order: Path) -> Path:
     """The working folder of all runs here; their output is `run`, relative to it."""
     folder = tmp_path_factory.mktemp("resume")
-    write_config(folder / "config.toml", Path("run"), *REGULAR)
+    validation = ("[validation]", f'order = "{order}"', "every = 2", "rows = 3")
+    write_config(folder / "config.toml", Path("run"), *REGULAR, tables=validation)
     return folder
 
 
@@ -113,6 +112,10 @@ def flip(path: Path, at: int = -9) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 64
     path.write_bytes(data)
+
+
+def flip_line(path: Path) -> None:
+    path.write_text(re.sub('"loss": [0-9.]+', '"loss": 1.5', path.read_text()))
 
 
 def with_code(output: Path) -> None:
@@ -181,6 +184,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "expected",
     ),
     "a loss in the log": (other_loss, "not the lines that were logged.*train_log"),
+    "losses of rows": (lambda o: flip(o / ROW_LOSSES_FILE), "not the losses before the state.*row_losses"),
+    "fewer losses of rows": (lambda o: os.truncate(o / ROW_LOSSES_FILE, 9), "9 bytes of losses, expected 32"),
+    "a line of validation": (lambda o: flip_line(o / "validation_log.jsonl"), "validation_log"),
     "a checkpoint": (lambda o: shutil.rmtree(o / "checkpoints/step1"), "no checkpoint of step 1"),
     "a link": (link_checkpoints, "is a link|not a link"),
     "run.json": (lambda o: (o / "run.json").write_text("{}"), "run.json"),

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from trainer.schedule import learning_rate
+from trainer.schedule import DECAY_SHAPES, SCHEDULES, learning_rate
 
 #: Steps of Pythia's runs.
 PYTHIA_STEPS = 143_000
@@ -64,3 +67,74 @@ def test_no_warmup_starts_at_the_top() -> None:
 
 def test_a_warmup_below_one_step_does_not_overshoot() -> None:
     assert rate(0, n_steps=12) == 1.0
+
+
+@st.composite
+def any_run(draw: st.DrawFn) -> dict[str, Any]:
+    """A schedule with its values, of a run of 1 to 100,000 steps."""
+    warmup = draw(st.floats(0, 0.9))
+    decay = draw(st.floats(1e-3, 1 - warmup))
+    lr = draw(st.floats(1e-6, 1))
+    return {
+        "n_steps": draw(st.integers(1, 100_000)),
+        "lr": lr,
+        "min_lr": lr * draw(st.floats(0, 1)),
+        "warmup": warmup,
+        "schedule": draw(st.sampled_from(SCHEDULES)),
+        "decay": decay,
+        "decay_shape": draw(st.sampled_from(sorted(DECAY_SHAPES))),
+    }
+
+
+@given(any_run(), st.data())
+def test_every_rate_is_in_range_and_falls_after_the_warmup(run: dict[str, Any], data: st.DataObject) -> None:
+    step = data.draw(st.integers(0, run["n_steps"] - 1))
+    found, following = learning_rate(step, **run), learning_rate(step + 1, **run)
+    is_warm = step > run["warmup"] * run["n_steps"]
+    assert (run["min_lr"] if is_warm else 0) <= found <= run["lr"]
+    assert following <= found + 1e-12 if is_warm else following <= run["lr"]
+
+
+@given(any_run(), st.data())
+def test_no_rate_jumps(run: dict[str, Any], data: st.DataObject) -> None:
+    """Two neighbouring steps differ by at most the steepest slope of any of the curves."""
+    n_steps = run["n_steps"] = 10_000 + run["n_steps"]
+    step = data.draw(st.integers(0, n_steps - 1))
+    apart = abs(learning_rate(step + 1, **run) - learning_rate(step, **run))
+    shortest = n_steps * min(run["warmup"] or 1, run["decay"], 1 - run["warmup"])
+    # The slope of a square root is infinite where it starts: the largest step there is of length 1 / sqrt(n).
+    is_root = run["schedule"] == "wsd" and run["decay_shape"] == "sqrt"
+    assert apart <= run["lr"] * (1 / math.sqrt(shortest) if is_root else 2 / shortest) + 1e-12
+
+
+@given(any_run())
+def test_the_ends_are_those_that_are_asked_for(run: dict[str, Any]) -> None:
+    n_steps, lr, schedule = run["n_steps"], run["lr"], run["schedule"]
+    top = run["warmup"] * n_steps
+    if schedule != "neox_v1":
+        end = lr if schedule == "constant" else run["min_lr"]
+        assert learning_rate(n_steps, **run) == pytest.approx(end, rel=1e-9, abs=1e-12 * lr)
+        assert learning_rate(math.ceil(top), **run) <= lr
+    if schedule == "constant" and top < n_steps - 1:
+        assert learning_rate(n_steps - 1, **run) == lr
+
+
+def wsd(step: int, shape: str) -> float:
+    """100 steps, the first 10 warm up and the last 20 decay."""
+    of = {"lr": 1.0, "min_lr": 0.2, "warmup": 0.1, "schedule": "wsd", "decay": 0.2, "decay_shape": shape}
+    return learning_rate(step, 100, **of)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("shape", "middle"),
+    [("linear", 0.6), ("sqrt", 0.434315), ("cosine", 0.6), ("exponential", 0.2 + 0.8 * 0.414214)],
+)
+def test_warm_up_stable_decay_in_numbers(shape: str, middle: float) -> None:
+    assert [wsd(step, shape) for step in (0, 1, 5, 10, 11, 45, 80)] == [0.1, 0.1, 0.5, 1, 1, 1, 1]
+    assert wsd(90, shape) == pytest.approx(middle, abs=1e-6)
+    assert wsd(100, shape) == pytest.approx(0.2)
+
+
+def test_the_linear_schedule_in_numbers() -> None:
+    found = [learning_rate(s, 100, lr=1, min_lr=0.1, warmup=0.2, schedule="linear") for s in (20, 60, 100)]
+    assert found == pytest.approx([1, 0.55, 0.1])

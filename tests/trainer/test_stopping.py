@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
+from tests.trainer.same import contents
 
 from pile_tools import manifest
 from pile_tools.errors import ConfigError
@@ -25,10 +26,6 @@ WriteConfig = Callable[..., Path]
 Server = Any
 
 COMMON = ("checkpoint_every = 15", "steps = 30")
-
-
-def contents(output: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(output)): p.read_bytes() for p in output.rglob("*") if p.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from tests.trainer.same import contents
 
 import trainer
-from pile_tools import manifest
-from trainer.log import LOG_FILE, read_log
+from pile_tools import Tokenizer, manifest, open_order
+from trainer.log import LOG_FILE, read_log, read_validations
+from trainer.validation import n_bytes_of
 
 pytestmark = pytest.mark.slow
 
@@ -27,20 +30,23 @@ WriteConfig = Callable[..., Path]
 REGULAR = "checkpoint_every = 10"
 
 
+#: A number of rows that is no multiple of a batch.
+N_VALIDATED = 5
+
+
+def validation(order: Path) -> tuple[str, ...]:
+    """The lines of the table."""
+    return "[validation]", f'order = "{order}"', "every = 15", f"rows = {N_VALIDATED}"
+
+
 def losses(output: Path) -> NDArray[np.float64]:
     return np.array([line["loss"] for line in read_log(output / LOG_FILE)])
 
 
-def published(output: Path) -> dict[str, bytes]:
-    """Every file of a finished run, DeepSpeed's state included."""
-    files = [path for path in output.rglob("*") if path.is_file()]
-    return {path.relative_to(output).as_posix(): path.read_bytes() for path in files}
-
-
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig) -> Path:
+def config(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig, order: Path) -> Path:
     folder = tmp_path_factory.mktemp("train")
-    return write_config(folder / "config.toml", folder / "run", REGULAR)
+    return write_config(folder / "config.toml", folder / "run", REGULAR, tables=validation(order))
 
 
 @pytest.fixture(scope="module")
@@ -82,18 +88,60 @@ def test_the_log_counts_tokens_and_follows_the_schedule(finished: Path) -> None:
     assert all(line["grad_norm"] > 0 for line in lines)
 
 
+def losses_by(checkpoint: Path, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Mean loss of each row by a checkpoint's weights, computed here."""
+    tokens = torch.from_numpy(rows.astype(np.int64))
+    with torch.no_grad():
+        logits = trainer.load_model(checkpoint)(tokens[:, :-1]).double()
+    each = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction="none")
+    return each.view(len(tokens), -1).mean(dim=1).numpy()
+
+
+def test_the_losses_of_rows_are_those_of_their_tokens(finished: Path, order: Path) -> None:
+    found = trainer.read_row_losses(finished)
+    assert found.shape == (40, 8)
+    np.testing.assert_allclose(found.mean(axis=1, dtype=np.float64), losses(finished), rtol=1e-3)
+    for step in (0, 8, 32):
+        expected = losses_by(finished / f"checkpoints/step{step}", open_order(order).batch(step))
+        np.testing.assert_allclose(found[step], expected, rtol=1e-3)
+
+
+def test_validations_are_of_the_weights_then(finished: Path, order: Path, tokenizer: Path) -> None:
+    lines = read_validations(finished / "validation_log.jsonl")
+    assert [line["step"] for line in lines] == [0, 15, 30, 40]
+    rows = open_order(order).samples.read(0, N_VALIDATED)
+    decoder = Tokenizer.from_file(tokenizer)
+    n_bytes = sum(n_bytes_of(decoder, id) for id in rows[:, 1:].flatten().tolist())
+    for line in lines:
+        if line["step"] != 15:
+            expected = losses_by(finished / f"checkpoints/step{line['step']}", rows).mean()
+            assert line["loss"] == pytest.approx(expected, rel=1e-5)
+        assert line["tokens"] == line["step"] * 8 * 32
+        nats = line["loss"] * rows[:, 1:].size
+        assert line["bits_per_byte"] == pytest.approx(nats / np.log(2) / n_bytes)
+
+
+def test_the_log_has_times_and_speeds(finished: Path) -> None:
+    lines = read_log(finished / LOG_FILE)
+    times = [line["time"] for line in lines]
+    assert times == sorted(times)
+    assert all(line["tokens_per_second"] > 0 for line in lines)
+
+
 def test_the_same_command_does_nothing(config: Path, finished: Path, train: Train) -> None:
-    before = published(finished)
+    before = contents(finished)
     result = train(config)
     assert (result.returncode, result.stderr) == (0, "")
     assert "is finished already" in result.stdout
-    assert published(finished) == before
+    assert contents(finished) == before
 
 
 def test_other_settings_are_refused(
-    finished: Path, train: Train, write_config: WriteConfig, tmp_path: Path
+    finished: Path, train: Train, write_config: WriteConfig, order: Path, tmp_path: Path
 ) -> None:
-    other = write_config(tmp_path / "config.toml", finished, REGULAR, optimizer="lr = 0.02")
+    other = write_config(
+        tmp_path / "config.toml", finished, REGULAR, optimizer="lr = 0.02", tables=validation(order)
+    )
     result = train(other)
     assert result.returncode == 1
     assert "optimizer.lr = 0.01, not 0.02; --force replaces it" in result.stderr
@@ -118,10 +166,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     train_command: Callable[..., list[str]],
     environment: dict[str, str],
     write_config: WriteConfig,
+    order: Path,
     number: signal.Signals,
 ) -> None:
     output = finished.parent / f"killed{int(number)}"
-    config = write_config(output.with_suffix(".toml"), output, REGULAR)
+    config = write_config(output.with_suffix(".toml"), output, REGULAR, tables=validation(order))
     code = kill(train_command(config), environment, output, 23, number)
     assert code == (143 if number == signal.SIGTERM else -signal.SIGKILL)
     assert not (output / "manifest.json").exists()
@@ -129,7 +178,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     result = train(config)
     assert result.returncode == 0, result.stderr
     assert "going on after step " in result.stderr
-    assert published(output) == published(finished)
+    assert contents(output) == contents(finished)
 
 
 def _pretend_to_have_been_killed_while_writing(output: Path) -> None:
@@ -145,31 +194,38 @@ def _pretend_to_have_been_killed_while_writing(output: Path) -> None:
 
 
 def test_an_unfinished_run_goes_on_only_with_the_same_settings(
-    finished: Path, train: Train, write_config: WriteConfig
+    finished: Path, train: Train, write_config: WriteConfig, order: Path
 ) -> None:
     output = finished.parent / "unfinished"
     shutil.copytree(finished, output)
     (output / "manifest.json").unlink()
-    config = write_config(output.with_suffix(".toml"), output, "checkpoint_every = 10", "seed = 5")
+    tables = validation(order)
+    config = write_config(output.with_suffix(".toml"), output, REGULAR, "seed = 5", tables=tables)
     refused = train(config)
     assert refused.returncode == 1
     assert "seed = 1234, not 5; --force replaces it" in refused.stderr
     assert trainer.list_steps(output) == trainer.list_steps(finished)
-    ended = train(write_config(config, output, REGULAR))
+    ended = train(write_config(config, output, REGULAR, tables=tables))
     assert ended.returncode == 0, ended.stderr
     assert "going on after step 40" in ended.stderr
-    assert published(output) == published(finished)
+    assert contents(output) == contents(finished)
 
 
 def test_two_processes_see_the_same_data(
-    finished: Path, train: Train, write_config: WriteConfig, tmp_path: Path
+    finished: Path, train: Train, write_config: WriteConfig, order: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "run"
-    config = write_config(tmp_path / "config.toml", output, REGULAR)
+    config = write_config(tmp_path / "config.toml", output, REGULAR, tables=validation(order))
     result = train(config, launcher=("torch.distributed.run", "--nproc_per_node", "2"))
     assert result.returncode == 0, result.stderr
     assert result.stdout.count("trained 40 steps") == 1
     np.testing.assert_allclose(losses(output), losses(finished), rtol=1e-3)
+    np.testing.assert_allclose(trainer.read_row_losses(output), trainer.read_row_losses(finished), rtol=5e-3)
+    validated = [
+        [line["loss"] for line in read_validations(run / "validation_log.jsonl")]
+        for run in (output, finished)
+    ]
+    np.testing.assert_allclose(*validated, rtol=1e-3)
     assert trainer.list_steps(output) == trainer.list_steps(finished)
 
 
@@ -190,6 +246,7 @@ def test_micro_batches_change_only_the_rounding(
     result = train(write_config(tmp_path / "config.toml", output, REGULAR, "micro_batch_size = 2"))
     assert result.returncode == 0, result.stderr
     np.testing.assert_allclose(losses(output), losses(finished), rtol=1e-3)
+    np.testing.assert_allclose(trainer.read_row_losses(output), trainer.read_row_losses(finished), rtol=5e-3)
 
 
 def test_bf16_adds_gradients_in_fp32(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:

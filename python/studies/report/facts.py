@@ -21,7 +21,10 @@ from trainer.log import LOG_FILE, LogLine, read_log
 
 SUMMARY_FILE, CANARIES_FILE = "memorization.json", "canaries.json"
 
-_LOG_LINE = record({"step": whole(), "tokens": whole(), "loss": real(), "lr": real(0), "grad_norm": real(0)})
+_LOG_LINE = record(
+    {"step": whole(), "tokens": whole(), "loss": real(), "lr": real(0), "grad_norm": real(0)},
+    {"time": text, "tokens_per_second": real(0)},
+)
 _SUBSET = record(
     {"name": optional(text), "n_documents": whole(), "n_tokens": whole()}, {"n_text_bytes": whole()}
 )

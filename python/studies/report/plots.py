@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pile_tools.present import colors
 from pile_tools.present.charts import Dots, Lines, Series, Stack
@@ -11,6 +10,7 @@ from studies.memorization.tables import CanaryScores, CheckpointTable, Group
 from studies.report.facts import Composition
 from studies.report.wording import times
 from trainer.log import LogLine
+from trainer.smoothing import reach, smooth
 
 SEEN, UNSEEN = colors.SERIES[0], colors.SERIES[5]
 #: Means of fewer rows are too uncertain to plot.
@@ -116,21 +116,3 @@ def repeat_color(levels: list[int], repeats: int) -> str:
     if repeats not in planted:
         return colors.NONE
     return colors.SCALE[planted.index(repeats) * (len(colors.SCALE) - 1) // max(len(planted) - 1, 1)]
-
-
-def reach(n_steps: int) -> int:
-    """Steps before and after each step that the mean of a run's losses is over."""
-    return n_steps // 100
-
-
-def smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The mean of each value and its neighbours: (n,) -> (n,).
-
-    Near the ends there are fewer neighbours, as many before as after: with others the mean would lag where
-    the loss falls fastest.
-    """
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    at = np.arange(len(values))
-    away = np.minimum(np.minimum(at, at[::-1]), reach(len(values)))
-    means: NDArray[np.float64] = (sums[at + away + 1] - sums[at - away]) / (2 * away + 1)
-    return means

@@ -16,16 +16,15 @@ from trainer.checkpoint.state import (
     OpenState,
     Summary,
     check_files,
-    check_log,
+    check_records,
     check_state,
     fixed_batch,
     newest_state,
+    records_now,
     request,
-    sha256_of_start,
     states,
 )
 from trainer.engine import Engine
-from trainer.log import LOG_FILE
 from trainer.ranks import Processes
 from trainer.run import STATE_KIND, Run, resume_folder
 
@@ -46,12 +45,9 @@ class StateSave:
         self._layout = Layout.of_run(run)
         self.folder = scratch / ranks.from_main(folders.begin(scratch, "state").name if ranks.is_main else "")
         self._tensors = engine.snapshot(lambda name: self._owner(self._layout.file_of(f"weight/{name}")))
-        log = run.config.output / LOG_FILE
-        log_bytes = log.stat().st_size
         self._summary = Summary(
             tokens=step * run.tokens_per_step,
-            log_bytes=log_bytes,
-            log_sha256=sha256_of_start(log, log_bytes) if ranks.is_main else "",
+            records=records_now(run) if ranks.is_main else {},
             adam_updates=engine.adam_updates,
             loss_scale=engine.loss_scale,
             logits=Logits.of(engine.logits(fixed_batch(run.recipe.shape.vocab_size))),
@@ -112,7 +108,7 @@ def open_newest(ranks: Processes, run: Run) -> OpenState | None:
 
 def _own(run: Run, ranks: Processes, step: int) -> OpenState:
     found = check_state(run, step)
-    check_log(run, found)
+    check_records(run, found)
     return _verified(run, found, ranks)
 
 

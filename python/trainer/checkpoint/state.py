@@ -26,7 +26,6 @@ from pile_tools.errors import FormatError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
 from trainer.checkpoint import folders
 from trainer.checkpoint.tensor_files import Shapes, TensorFile
-from trainer.log import LOG_FILE
 from trainer.model.neox import GPTNeoX
 from trainer.partitions import KINDS
 from trainer.run import STATE_KIND, Run, resume_folder
@@ -127,18 +126,15 @@ class Summary:
     """What a state's manifest says beside its files.
 
     Attributes:
-        step: Updates after which it was saved, skipped ones included.
-        tokens: Tokens of these steps.
-        log_bytes: Length of the log at that time.
-        log_sha256: Checksum of these bytes.
+        tokens: Tokens of the steps so far, skipped ones included.
+        records: Length and checksum of the log and the other records at that time, by name.
         adam_updates: Updates that Adam has counted.
         loss_scale: The state of fp16's loss scaling; None in fp32 and bf16.
         logits: Of the fixed batch.
     """
 
     tokens: int
-    log_bytes: int
-    log_sha256: str
+    records: dict[str, Entry]
     adam_updates: int
     loss_scale: dict[str, float] | None
     logits: Logits
@@ -148,8 +144,7 @@ class Summary:
         return {
             "order": run.order.record.sha256,
             "tokens": self.tokens,
-            "log_bytes": self.log_bytes,
-            "log_sha256": self.log_sha256,
+            "records": self.records,
             "adam_updates": self.adam_updates,
             "loss_scale": self.loss_scale,
             "logits": {
@@ -172,8 +167,9 @@ class Summary:
         scale = values.object("loss_scale") if values.has("loss_scale") else None
         return cls(
             tokens=values.integer("tokens"),
-            log_bytes=values.integer("log_bytes"),
-            log_sha256=values.hexadecimal("log_sha256", manifest.SHA256_DIGITS),
+            records={
+                name: _record(values.object("records"), name) for name in values.object("records").values
+            },
             adam_updates=values.integer("adam_updates"),
             loss_scale=None if scale is None else {key: scale.number(key) for key in scale.values},
             logits=Logits(logits.hexadecimal("sha256"), last, logits.number("largest")),
@@ -215,11 +211,28 @@ def check_files(run: Run, found: Manifest) -> None:
             raise VerifyError(f"missing of the training state; force starts again ({path})")
 
 
-def check_log(run: Run, found: Manifest) -> None:
-    """Raises VerifyError unless the log starts as it was when a state was saved."""
-    summary, path = Summary.read(found), run.config.output / LOG_FILE
-    if sha256_of_start(path, summary.log_bytes) != summary.log_sha256:
-        raise VerifyError(f"not the lines that were logged before the state was saved; {_ADVICE} ({path})")
+def _record(records: checked.Values, name: str) -> Entry:
+    values = records.object(name)
+    return {"bytes": values.integer("bytes"), "sha256": values.hexadecimal("sha256", manifest.SHA256_DIGITS)}
+
+
+def records_now(run: Run) -> dict[str, Entry]:
+    """Length and checksum of a run's log and other records."""
+    lengths = {name: path.stat().st_size for name, path in run.records.items()}
+    return {
+        name: {"bytes": n_bytes, "sha256": sha256_of_start(run.records[name], n_bytes)}
+        for name, n_bytes in lengths.items()
+    }
+
+
+def check_records(run: Run, found: Manifest) -> None:
+    """Raises VerifyError unless the records start as they were when a state was saved."""
+    summary = Summary.read(found)
+    for name, path in run.records.items():
+        entry = summary.records.get(name)
+        if entry is None or sha256_of_start(path, entry["bytes"]) != entry["sha256"]:
+            what = "not the lines that were logged" if path.suffix == ".jsonl" else "not the losses"
+            raise VerifyError(f"{what} before the state was saved; {_ADVICE} ({path})")
 
 
 def sha256_of_start(path: Path, n_bytes: int) -> str:

@@ -45,8 +45,18 @@ def _retention(context: click.Context, option: click.Parameter, value: str | Non
     callback=_retention,
     help="States to keep: last, all (of checkpoints), or every:N. Default: as before, or last.",
 )
+@click.option(
+    "--peak-tflops",
+    type=click.FloatRange(1e-6, 1e9),
+    help="Peak of all processes, for the share of it that is shown. Default: measured at the start.",
+)
 def command(
-    config: Path, force: bool, threads: int | None, keep_states: Retention | None, as_json: bool
+    config: Path,
+    force: bool,
+    threads: int | None,
+    keep_states: Retention | None,
+    peak_tflops: float | None,
+    as_json: bool,
 ) -> None:
     """Train the GPT-NeoX model that CONFIG, a TOML file, describes; resume a stopped run.
 
@@ -65,9 +75,10 @@ def command(
       [optimizer]
       lr = 0.001
 
-    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16);
-    in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual, hidden_act, init; in
-    [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule (neox, neox_v1).
+    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16),
+    tensorboard; in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual,
+    hidden_act, init; in [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule
+    (neox, neox_v1, linear, constant, wsd), decay and decay_shape of wsd; in [validation] order, every, rows.
 
     A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
     published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.
@@ -77,7 +88,7 @@ def command(
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG
 
     A run that was stopped and resumed leaves the same bytes as an undisturbed one with the same number of
-    processes and threads.
+    processes and threads, but for the times in its log.
 
     SIGTERM, SIGUSR1 and the first Ctrl-C finish the step, save, and end with 143, 138 or 130; a second Ctrl-C
     ends at once. A loss or gradient that is not finite skips the step.
@@ -86,12 +97,16 @@ def command(
     """
     stop = StopRequest()
     stop.install()
-    run_training(from_toml(TrainConfig, config), Start(force, threads, keep_states, stop), as_json=as_json)
+    peak = None if peak_tflops is None else peak_tflops * 1e12
+    run_training(
+        from_toml(TrainConfig, config), Start(force, threads, keep_states, peak, stop), as_json=as_json
+    )
 
 
 def run_training(config: TrainConfig, start: Start, *, as_json: bool) -> None:
     """Trains the model of a config and reports it; see `trainer.loop.train` for what it raises."""
     rank, _ = process_count()
+    artifacts.refuse_other(config.order, ("order",))
     run = runs.plan(config)
     done = runs.finished(run, force=start.force)
     if done is not None:

@@ -9,10 +9,14 @@ Letters in shapes: n sequences, t new tokens, p earlier tokens, h hidden, a head
 
 from __future__ import annotations
 
+from typing import NamedTuple, overload
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
+from trainer.model.loss import Losses, chunked_losses
 from trainer.shape import ACTIVATIONS, ModelShape
 
 
@@ -40,11 +44,11 @@ class Cache:
         return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
 
 
-def rotary_tables(shape: ModelShape, start: int, n: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions start..start + n, computed in float32: two (n, rotary_dims)."""
+def rotary_tables(shape: ModelShape, positions: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions, computed in float32: (..., t) -> two (..., t, rotary_dims)."""
     numbers = torch.arange(0, shape.rotary_dims, 2, dtype=torch.float32, device=like.device)
-    positions = torch.arange(start, start + n, dtype=torch.float32, device=like.device)
-    angles = torch.outer(positions, 1.0 / shape.rotary_base ** (numbers / shape.rotary_dims))
+    frequencies = 1.0 / shape.rotary_base ** (numbers / shape.rotary_dims)
+    angles = positions.to(torch.float32)[..., None] * frequencies
     angles = torch.cat((angles, angles), dim=-1)
     return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
 
@@ -60,6 +64,21 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((turned, unturned), dim=-1)
 
 
+class Context(NamedTuple):
+    """What the attention of all layers shares.
+
+    Attributes:
+        cos, sin: The rotary tables, two (t, r) or (n, 1, t, r).
+        mask: Which tokens each token sees, (t, p + t) or (n, 1, t, t) bool; None: all before it.
+        cache: Keys and values of earlier tokens.
+    """
+
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+    cache: Cache | None
+
+
 class Attention(nn.Module):
     """Causal self-attention; the rows of `query_key_value` are q, k, v of head 0, then of head 1, ..."""
 
@@ -69,16 +88,15 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(shape.hidden_size, 3 * shape.hidden_size)
         self.dense = nn.Linear(shape.hidden_size, shape.hidden_size)
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         """What each token gathers from itself and those before it: (n, t, h) -> (n, t, h)."""
         n, t, h = x.shape
         heads = self.query_key_value(x).view(n, t, self._n_heads, 3 * self._head_dim).transpose(1, 2)
         query, key, value = heads.chunk(3, dim=-1)
-        query, key = rotate(query, *tables), rotate(key, *tables)
-        mask = None
+        cos, sin, mask, cache = context
+        query, key = rotate(query, cos, sin), rotate(key, cos, sin)
         if cache is not None:
             key, value = cache.extend(self._layer, key, value)
-            mask = _causal_mask(t, cache.length, x.device) if cache.length else None
         mixed = functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=mask is None
         )
@@ -89,6 +107,14 @@ class Attention(nn.Module):
 def _causal_mask(t: int, p: int, device: torch.device) -> Tensor:
     """Which of p + t tokens each of the last t may see: (t, p + t) bool."""
     return torch.ones(t, p + t, dtype=torch.bool, device=device).tril(p)
+
+
+def _document_mask(positions: Tensor) -> Tensor:
+    """Which tokens of a row each may see within documents: positions (n, t) -> (n, 1, t, t) bool."""
+    indices = torch.arange(positions.shape[1], device=positions.device)
+    starts = indices - positions
+    is_before = indices <= indices[:, None]
+    return (is_before & (indices >= starts[..., None]))[:, None]
 
 
 class MLP(nn.Module):
@@ -119,9 +145,9 @@ class Block(nn.Module):
         self.attention = Attention(shape, layer)
         self.mlp = MLP(shape)
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], cache: Cache | None) -> Tensor:
+    def forward(self, x: Tensor, context: Context) -> Tensor:
         """(n, t, h) -> (n, t, h)."""
-        attended = self.attention(self.input_layernorm(x), tables, cache) + x
+        attended = self.attention(self.input_layernorm(x), context) + x
         seen_by_mlp = x if self._is_parallel else attended
         out: Tensor = attended + self.mlp(self.post_attention_layernorm(seen_by_mlp))
         return out
@@ -137,16 +163,45 @@ class Stack(nn.Module):
         self.final_layer_norm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
         self._shape = shape
 
-    def forward(self, tokens: Tensor, cache: Cache | None) -> Tensor:
-        """(n, t) int64 -> (n, t, h)."""
+        #: Whether each block keeps only its input for the backward pass and computes the rest again.
+        self.recomputes_blocks = False
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None, positions: Tensor | None = None) -> Tensor:
+        """(n, t) int64 -> (n, t, h); `positions` as of `GPTNeoX`, without a cache."""
         x = self.embed_in(tokens)
-        tables = rotary_tables(self._shape, cache.length if cache else 0, tokens.shape[1], x)
+        context = self._context(x, cache, positions)
         for layer in self.layers:
-            x = layer(x, tables, cache)
+            if self.recomputes_blocks and torch.is_grad_enabled():
+                x = checkpoint(layer, x, context, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = layer(x, context)
         if cache is not None:
             cache.length += tokens.shape[1]
         out: Tensor = self.final_layer_norm(x)
         return out
+
+    def _context(self, x: Tensor, cache: Cache | None, positions: Tensor | None) -> Context:
+        t = x.shape[1]
+        if positions is not None:
+            tables = rotary_tables(self._shape, positions[:, None], x)
+            return Context(*tables, _document_mask(positions), cache)
+        start = cache.length if cache is not None else 0
+        tables = rotary_tables(self._shape, torch.arange(start, start + t, device=x.device), x)
+        return Context(*tables, _causal_mask(t, start, x.device) if start else None, cache)
+
+
+class OutputLayer(nn.Linear):
+    """The last layer: logits, or losses without the logits of all tokens in memory."""
+
+    @overload
+    def forward(self, x: Tensor) -> Tensor: ...
+    @overload
+    def forward(self, x: Tensor, labels: Tensor) -> Losses: ...
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor | Losses:
+        """(n, t, h) -> (n, t, v); with labels, (n, t) int64, their losses."""
+        if labels is None:
+            return functional.linear(x, self.weight)
+        return chunked_losses(x, self.weight, labels)
 
 
 class GPTNeoX(nn.Module):
@@ -160,21 +215,39 @@ class GPTNeoX(nn.Module):
         super().__init__()
         self.shape = shape
         self.gpt_neox = Stack(shape)
-        self.embed_out = nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
+        self.embed_out = OutputLayer(shape.hidden_size, shape.vocab_size, bias=False)
 
     def new_cache(self, n_sequences: int, n_positions: int) -> Cache:
         """An empty cache for `n_positions` tokens of each sequence."""
         return Cache(self.shape, n_sequences, n_positions, self.embed_out.weight)
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor:
-        """The logits of the token after each: (n, t) int64 -> (n, t, v) in the weights' dtype.
+    @overload
+    def forward(self, tokens: Tensor, cache: Cache | None = None) -> Tensor: ...
+    @overload
+    def forward(self, tokens: Tensor, *, labels: Tensor, positions: Tensor | None = None) -> Losses: ...
+    def forward(
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        *,
+        labels: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Tensor | Losses:
+        """The logits of the token after each, or the losses of given ones.
 
-        With a cache, `tokens` continue the cached ones and are added to them.
+        Args:
+            tokens: (n, t) int64. With a cache, they continue the cached ones and are added to them.
+            cache: Of earlier tokens.
+            labels: The tokens after each, (n, t) int64.
+            positions: Of each token in its document, (n, t) int64. Attention then stays within documents, and
+                rotary positions count from their starts. Default: a row is one text.
+
+        Returns:
+            The logits, (n, t, v) in the weights' dtype; with labels, their losses.
         """
-        out: Tensor = self.embed_out(self.gpt_neox(tokens, cache))
-        return out
-
-
-def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy in nats, in float32: (n, t, v), (n, t) int64 -> ()."""
-    return functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten())
+        hidden = self.gpt_neox(tokens, cache, positions)
+        if labels is None:
+            logits: Tensor = self.embed_out(hidden)
+            return logits
+        losses: Losses = self.embed_out(hidden, labels)
+        return losses

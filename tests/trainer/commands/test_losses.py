@@ -1,0 +1,131 @@
+"""`pile-train losses` on a run folder made by hand: a real order, losses that are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from tests.page import read_page
+
+from pile_tools import manifest, open_order
+from pile_tools.manifest import Request
+from trainer.cli import group
+from trainer.row_losses import ROW_LOSSES_FILE
+
+N_STEPS, BATCH = 40, 8
+
+
+@pytest.fixture(scope="module")
+def losses() -> Any:
+    found = np.random.default_rng(1).uniform(1, 4, (N_STEPS, BATCH)).astype(np.float16)
+    found[12, 3], found[12, 5] = 9.5, np.nan
+    return found
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory, order: Path, losses: Any) -> Path:
+    """A run in training, which has no manifest yet."""
+    folder = tmp_path_factory.mktemp("run")
+    inputs = [manifest.file_entry(order / "order.json", folder, role="order")]
+    manifest.write(
+        folder / "run.json", Request("run", {"batch_size": BATCH, "steps": N_STEPS}, inputs), [], {}
+    )
+    (folder / ROW_LOSSES_FILE).write_bytes(losses.tobytes())
+    return folder
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(group, ["losses", *map(str, arguments)], catch_exceptions=True)
+
+
+def test_the_rows_of_a_step_come_with_their_documents(run_folder: Path, order: Path, losses: Any) -> None:
+    found = json.loads(invoke(run_folder, "--step", "12", "--top", "3", "--json").stdout)
+    assert (found["step"], found["n_rows"]) == (12, BATCH)
+    assert found["loss"] == pytest.approx(np.nanmean(losses[12].astype(np.float64)))
+    assert [row["row"] for row in found["rows"]][:2] == [5, 3]
+    assert [row["loss"] for row in found["rows"]][:2] == [None, 9.5]
+    opened = open_order(order)
+    tokens = opened.batch(12)[3]
+    row = found["rows"][1]
+    assert row["sample"] == 12 * BATCH + 3
+    read = [opened.dataset[s["document"]][s["start"] : s["start"] + s["n_tokens"]] for s in row["spans"]]
+    np.testing.assert_array_equal(np.concatenate(read), tokens)
+    origin = opened.dataset.origin(row["spans"][0]["document"])
+    assert origin is not None
+    assert [row["spans"][0][key] for key in ("subset", "shard", "record")] == [
+        origin[key]
+        for key in ("subset", "shard", "record")  # type: ignore[literal-required]
+    ]
+
+
+def test_the_spike_is_printed_first(run_folder: Path) -> None:
+    said = invoke(run_folder, "--step", "12", "--top", "2").output
+    assert "step 12: 8 rows, mean loss" in said
+    assert "row 3, sample 99: loss 9.500" in said
+    assert ".jsonl" in said
+
+
+def naive_means(order: Path, losses: Any, first: int, end: int) -> dict[str | None, float]:
+    """Mean loss by subset, document by document."""
+    opened = open_order(order)
+    total: dict[str | None, list[float]] = {}
+    for step in range(first, end):
+        for row, document, _, length in opened.batch_spans(step).tolist():
+            origin, loss = opened.dataset.origin(document), float(losses[step, row])
+            if np.isfinite(loss):
+                entry = total.setdefault(origin["subset"] if origin else None, [0.0, 0.0])
+                entry[0] += loss * length
+                entry[1] += length
+    return {name: of[0] / of[1] for name, of in total.items()}
+
+
+def test_means_by_subset_are_those_of_their_documents(run_folder: Path, order: Path, losses: Any) -> None:
+    found = json.loads(invoke(run_folder, "--by", "subset", "--every", "15", "--json").stdout)
+    assert (found["n_steps"], found["n_rows_without_loss"]) == (40, 1)
+    assert [interval["first_step"] for interval in found["intervals"]] == [0, 15, 30]
+    for interval in found["intervals"]:
+        first = interval["first_step"]
+        expected = naive_means(order, losses, first, min(first + 15, N_STEPS))
+        assert set(interval["by_subset"]) == {name for name in expected if name is not None}
+        for name, value in interval["by_subset"].items():
+            assert value["loss"] == pytest.approx(expected[name])
+        assert interval["without_subset"]["loss"] == pytest.approx(expected[None])
+
+
+def test_subsets_are_printed_and_drawn(run_folder: Path, tmp_path: Path) -> None:
+    page = tmp_path / "subsets.html"
+    said = invoke(run_folder, "--by", "subset", "--plot", page)
+    assert said.exit_code == 0, said.output
+    assert "in 40 steps, by subset:" in said.output
+    assert all(len(line) <= 80 for line in said.output.splitlines() if str(page) not in line)
+    text = read_page(page.read_text()).text
+    assert "Books" in text
+    assert "Last interval" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --step or --by subset"),
+        (["--step", "1", "--by", "subset"], "give either --step or --by subset"),
+        (["--step", "1", "--every", "2"], "need --by subset"),
+        (["--step", "40"], "no step 40: the run has trained 40 steps, from 0"),
+    ],
+)
+def test_what_cannot_be_answered_is_said(run_folder: Path, arguments: list[str], message: str) -> None:
+    found = invoke(run_folder, *arguments)
+    assert found.exit_code != 0
+    assert message in str(found.exception) + found.output
+
+
+def test_another_order_is_refused(run_folder: Path, order: Path, tmp_path: Path) -> None:
+    record = manifest.read(run_folder / "run.json")
+    (entry,) = record.inputs
+    inputs = [{**entry, "path": manifest.relative(order / "order.json", tmp_path), "sha256": "0" * 64}]
+    manifest.write(tmp_path / "run.json", Request("run", record.settings, inputs), [], {})
+    (tmp_path / ROW_LOSSES_FILE).write_bytes((run_folder / ROW_LOSSES_FILE).read_bytes())
+    assert "not the order that the run was trained on" in str(invoke(tmp_path, "--step", "0").exception)
