@@ -30,6 +30,14 @@ def _retention(context: click.Context, option: click.Parameter, value: str | Non
         raise click.BadParameter(str(err)) from err
 
 
+keep_states_option = click.option(
+    "--keep-states",
+    metavar="WHICH",
+    callback=_retention,
+    help="States to keep: last, all (of checkpoints), or every:N. Default: as before, or last.",
+)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=artifacts.CONFIG)
 @click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
@@ -39,12 +47,7 @@ def _retention(context: click.Context, option: click.Parameter, value: str | Non
     type=click.IntRange(min=1, max=MAX_THREADS),
     help="Threads of each process. Default: as when the run started, or the cores divided among them.",
 )
-@click.option(
-    "--keep-states",
-    metavar="WHICH",
-    callback=_retention,
-    help="States to keep: last, all (of checkpoints), or every:N. Default: as before, or last.",
-)
+@keep_states_option
 @click.option(
     "--peak-tflops",
     type=click.FloatRange(1e-6, 1e9),
