@@ -25,6 +25,7 @@ SECTIONS = {
         "train": "trainer.commands.train",
     },
     "Look into runs": {
+        "verify": "trainer.commands.verify",
         "losses": "trainer.commands.losses",
         "loss-page": "trainer.commands.loss_page",
     },
