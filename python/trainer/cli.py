@@ -23,8 +23,10 @@ SECTIONS = {
     },
     "Train": {
         "train": "trainer.commands.train",
+        "branch": "trainer.commands.branch",
     },
     "Look into runs": {
+        "verify": "trainer.commands.verify",
         "losses": "trainer.commands.losses",
         "loss-page": "trainer.commands.loss_page",
     },

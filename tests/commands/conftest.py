@@ -97,6 +97,7 @@ CALLS = [
     "pile-train loss-page run -o {LONG}/losses.html",
     "pile-train plan pythia-70m --gpus 8 --memory 80",
     "pile-train neox-config neox.yml -o {LONG}/neox.toml --force",
+    "pile-train verify run",
     "pile-train import run/checkpoints/step1 -o {LONG}/model",
     "pile-train generate run alpha 日本語 --max-tokens 4 --temperature 1",
     "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",

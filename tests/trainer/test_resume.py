@@ -104,9 +104,13 @@ def newest(output: Path) -> Path:
     return max((output / "resume").glob("step*"), key=lambda path: int(path.name[4:]))
 
 
-def flip(path: Path) -> None:
+#: Files of a state that different processes write.
+FIRST, SECOND = "state-00000.safetensors", "state-00001.safetensors"
+
+
+def flip(path: Path, at: int = -9) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 64
+    data[at] ^= 64
     path.write_bytes(data)
 
 
@@ -115,14 +119,14 @@ def flip_line(path: Path) -> None:
 
 
 def with_code(output: Path) -> None:
-    """A state whose checksums are right and whose pickle calls os.system."""
+    """A state whose checksums are right and with a file that is a pickle, which calls os.system."""
 
     class Runs:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.system, ("touch CODE-RAN",)
 
     state = newest(output)
-    path = state / "state/mp_rank_00_model_states.pt"
+    path = state / FIRST
     with path.open("wb") as file:
         torch.save({"module": Runs()}, file)
     manifest = json.loads((state / "manifest.json").read_text())
@@ -130,6 +134,22 @@ def with_code(output: Path) -> None:
     for entry in manifest["outputs"]:
         if entry["path"].endswith(path.name):
             entry |= {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    (state / "manifest.json").write_text(json.dumps(manifest))
+
+
+def with_other_weights(output: Path) -> None:
+    """A state whose files are well formed, with right checksums, and whose weights are not the saved ones."""
+    state = newest(output)
+    manifest = json.loads((state / "manifest.json").read_text())
+    manifest.pop("checksum", None)
+    for entry in manifest["outputs"]:
+        path = state / entry["path"]
+        data = bytearray(path.read_bytes())
+        start = 8 + int.from_bytes(data[:8], "little")
+        values = np.frombuffer(data, dtype="<f4", offset=start)
+        values[:] = np.random.default_rng(0).normal(size=len(values))
+        path.write_bytes(data)
+        entry["sha256"] = files.sha256(path)
     (state / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -150,19 +170,15 @@ def link_checkpoints(output: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "model": (lambda o: flip(newest(o) / "state/mp_rank_00_model_states.pt"), "damaged.*model_states"),
-    "shard of rank 1": (
-        lambda o: flip(newest(o) / "state/zero_pp_rank_1_mp_rank_00_optim_states.pt"),
-        "damaged.*rank_1",
-    ),
-    "cut": (
-        lambda o: os.truncate(newest(o) / "state/zero_pp_rank_0_mp_rank_00_optim_states.pt", 9),
-        "9 bytes.*rank_0",
-    ),
-    "no files": (lambda o: shutil.rmtree(newest(o) / "state"), "missing of the training state"),
+    "a file of rank 0": (lambda o: flip(newest(o) / FIRST), f"damaged.*{FIRST}"),
+    "a file of rank 1": (lambda o: flip(newest(o) / SECOND), f"damaged.*{SECOND}"),
+    "header": (lambda o: flip(newest(o) / FIRST, 20), f"not the tensors of this model.*{FIRST}"),
+    "cut": (lambda o: os.truncate(newest(o) / SECOND, 9), f"9 bytes.*{SECOND}"),
+    "no file": (lambda o: (newest(o) / SECOND).unlink(), "missing of the training state"),
     "no manifest": (lambda o: (newest(o) / "manifest.json").unlink(), "no manifest of pile-train"),
-    "another file": (lambda o: (newest(o) / "state/mp_rank_01_model_states.pt").touch(), "mp_rank_01"),
-    "code": (with_code, "imports 'posix.system'"),
+    "another file": (lambda o: (newest(o) / "state-00099.safetensors").touch(), "state-00099"),
+    "other weights": (with_other_weights, "other logits than the saved one"),
+    "code": (with_code, f"bytes, expected .* of this model.*{FIRST}"),
     "a line of the log": (
         lambda o: (o / LOG_FILE).write_bytes((o / LOG_FILE).read_bytes().partition(b"\n")[2]),
         "expected",
