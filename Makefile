@@ -13,7 +13,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup-data setup demo-data demo test test-rust test-python faults check format stub docs transcripts fuzz bench wheel clean
+.PHONY: help setup-data setup demo-data demo test test-rust test-python faults compat check format stub docs transcripts fuzz bench wheel clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
@@ -61,6 +61,23 @@ test-python: setup
 
 faults: setup ## Kill and fail every data command at every system call that changes files; `test` runs a sample of these.
 	PILE_TOOLS_FAULTS=complete $(BIN)/pytest -q tests/faults tests/trainer/test_resume.py
+
+# Versions of transformers with which our checkpoints are compared, each in an environment of its own.
+.venv-compat/%/.ready: .venv/.uv constraints.txt
+	@echo "installing transformers $*"
+	@$(BIN)/uv venv --quiet --clear --python "$(PYTHON)" .venv-compat/$*
+	@$(BIN)/uv pip install --quiet --python .venv-compat/$*/bin/python "transformers==$*.*" numpy $$(grep '^torch==' constraints.txt)
+	@touch $@
+
+compat: setup .venv-compat/4/.ready .venv-compat/5/.ready ## Compare logits and folders with transformers 4 and 5, in both directions.
+	@rm -rf .cache/compat && mkdir -p .cache/compat
+	@cat docs/*.md > .cache/compat/text.txt
+	@$(BIN)/pile-tools train-tokenizer .cache/compat/text.txt -o .cache/compat/tokenizer.json --vocab-size 600 --quiet
+	@$(BIN)/python scripts/compat/ours.py write .cache/compat .cache/compat/tokenizer.json
+	@for version in 4 5; do \
+		.venv-compat/$$version/bin/python scripts/compat/theirs.py .cache/compat && \
+		$(BIN)/python scripts/compat/ours.py read .cache/compat $$version || exit 1; \
+	done
 
 check: setup ## Check formatting, lints and types.
 	cargo fmt --all --check
@@ -130,4 +147,4 @@ wheel: .venv/.data-packages ## Build a wheel that installs without cargo and wit
 	$(BIN)/maturin build --locked --profile dist --out dist
 
 clean: ## Remove everything that these targets make.
-	rm -rf .venv .venv-bench .cache target rust/fuzz/target demo dist site
+	rm -rf .venv .venv-bench .venv-compat .cache target rust/fuzz/target demo dist site

@@ -188,10 +188,14 @@ def test_help_fits_80_columns() -> None:
         ("tokenise", "(did you mean tokenize?)"),
         ("count-ngram", "(did you mean count-ngrams or count-terms?)"),
         ("xyz", "'xyz'; see"),
+        ("index x --memry 1", "No such option '--memry' (did you mean --memory?); see pile-tools index"),
+        ("index x --xyz", "No such option '--xyz'; see"),
+        ("count-ngrams x --threads many", "'many' is not a valid integer; see"),
+        ("sample x --megabytes many", "'many' is not a valid number; see"),
     ],
 )
-def test_a_mistyped_command_is_recognized(cli: Run, given: str, expected: str) -> None:
-    done = cli(given)
+def test_a_mistyped_word_is_recognized(cli: Run, given: str, expected: str) -> None:
+    done = cli(*given.split())
     assert done.returncode == 2
     assert expected in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -88,16 +88,22 @@ class _Whole(click.types.IntParamType):
 
 
 class _WholeInRange(click.IntRange):
+    name = "integer"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return _checked(self, super().convert(_plain(self, value, param, ctx), param, ctx), param, ctx)
 
 
 class _Finite(click.types.FloatParamType):
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return _checked(self, super().convert(_plain(self, value, param, ctx), param, ctx), param, ctx)
 
 
 class _FiniteInRange(click.FloatRange):
+    name = "number"
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return _checked(self, super().convert(_plain(self, value, param, ctx), param, ctx), param, ctx)
 

@@ -184,6 +184,9 @@ def _usage_error(err: click.ClickException) -> str:
     """The error in the command line, and the command that prints its help."""
     context = getattr(err, "ctx", None)
     message = err.format_message().rstrip(".")
+    if isinstance(err, click.NoSuchOption):
+        close = " or ".join(sorted(err.possibilities or ()))
+        message = f"No such option {err.option_name!r}" + (f" (did you mean {close}?)" if close else "")
     return f"{message}; see {context.command_path} --help" if context is not None else message
 
 

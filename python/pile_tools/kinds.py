@@ -145,6 +145,7 @@ SETTINGS: Mapping[str, Shape] = {
     "index": {"texts": _flag, "memory_bytes": _count},
     "pictures": {"steps": _count, "views": _count, "weights": _text},
     "toy": {"vqgan_steps": _count, "clip_steps": _count, "adversarial_steps": _count, "seed": _seed},
+    "model": {"format": _text, "step": _or_null(_count)},
     "ngrams": {
         "n": [_count],
         "min_count": _count,
@@ -337,6 +338,7 @@ SUMMARIES: Mapping[str, Shape] = {
         "n_segments": _count,
     },
     "pictures": {"pictures": [{"path": _text, "prompts": _text, "about": _text}]},
+    "model": {"n_parameters": _count, "vocab_size": _count, "dtype": _text},
     "toy": {"n_bytes": _count, "psnr_db": _number, "torch": _text},
     "ngrams": {
         **_PASSED_OVER,

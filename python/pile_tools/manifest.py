@@ -66,7 +66,7 @@ class Request:
     Attributes:
         kind: `shards`, `deduplicated`, `passages`, `signatures`, `lsh-index`, `contamination`, `tokenizer`,
             `tokens`, `labels`, `token-shards`, `token-file`, `ngrams`, `terms`, `index`, `order`, `run`,
-            `checkpoint`, `state`, `study`, `report`, `toy` or `pictures`.
+            `checkpoint`, `state`, `model`, `study`, `report`, `toy` or `pictures`.
         settings: The settings that change the output, JSON-ready.
         inputs: An entry for each input: `role`, `path`, and `bytes`, `sha256` or `fingerprint`.
     """

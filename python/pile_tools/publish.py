@@ -279,6 +279,15 @@ def write_file(
             scratch_folders.clear(scratch)
 
 
+def tidy(path: Path) -> None:
+    """Removes the scratch folder of a single file, which a killed process left."""
+    scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    if scratch.is_dir():
+        # Whoever holds it removes it.
+        with contextlib.suppress(PileError), scratch_folders.locked(scratch, "is writing this file"):
+            scratch_folders.clear(scratch)
+
+
 def write_page(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
     """Publishes a page or picture with `PAGE_MARK` near its start. Only other such files are replaced."""
     write_file(

@@ -103,7 +103,8 @@ def echo(*parts: str | Styled, err: bool = False) -> None:
 
 #: Settings of the core, and the argument `force` of jobs, in their messages.
 _SETTING = re.compile(
-    r"(?<![\w-])(max-record|on-bad-record)(?![\w-])|(?<=; )(force)(?= (?:\w+ it|starts again))"
+    r"(?<![\w-])(max-record|on-bad-record)(?![\w-])"
+    r"|(?<=; )(text-field(?= names the key)|force(?= (?:\w+ it|starts again)))"
 )
 
 
@@ -112,9 +113,9 @@ def with_options(message: str) -> str:
     return _SETTING.sub(r"--\g<0>", message)
 
 
-def echo_text(*parts: str | Styled, err: bool = False) -> None:
-    """Prints text of several lines. Raises ReaderLeftError, OSError."""
-    _write("".join(_shown(part, escape_text) for part in parts), err)
+def echo_text(*parts: str | Styled, err: bool = False, nl: bool = True) -> None:
+    """Prints text of several lines, and a line feed unless `nl` is off. Raises ReaderLeftError, OSError."""
+    _write("".join(_shown(part, escape_text) for part in parts), err, nl)
 
 
 def echo_row(row: str) -> None:
@@ -315,14 +316,14 @@ def _shown(part: str | Styled, escaped: Any) -> str:
     return shown
 
 
-def _write(line: str, err: bool) -> None:
+def _write(line: str, err: bool, nl: bool = True) -> None:
     if err:
         # A message that cannot be written must not stop the job.
         with contextlib.suppress(OSError):
             click.echo(line, err=True)
         return
     with stdout_failures():
-        click.echo(line)
+        click.echo(line, nl=nl)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`pile-train`: trains GPT-NeoX models on training orders."""
+"""`pile-train`: trains GPT-NeoX models on training orders, plans runs, and uses models."""
 
 from __future__ import annotations
 
@@ -17,12 +17,20 @@ _DEFAULT = "train"
 
 
 SECTIONS = {
+    "Before a run": {
+        "plan": "trainer.commands.plan",
+        "neox-config": "trainer.commands.neox_config",
+    },
     "Train": {
         "train": "trainer.commands.train",
     },
-    "Look": {
+    "Look into runs": {
         "losses": "trainer.commands.losses",
         "loss-page": "trainer.commands.loss_page",
+    },
+    "Models": {
+        "generate": "trainer.commands.generate",
+        "import": "trainer.commands.import_model",
     },
 }
 
@@ -54,6 +62,7 @@ def group() -> None:
     Examples:
       pile-train CONFIG.toml           # short for pile-train train CONFIG.toml
       pile-train train --help          # the keys of a config
+      pile-train plan pythia-70m --gpus 8 --memory 80
       pile-train losses RUN --step 120 # which document made the spike?
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG.toml
 

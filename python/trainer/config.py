@@ -10,7 +10,7 @@ from pile_tools.config import Settings, settings
 from pile_tools.errors import ConfigError
 from pile_tools.order.order import Order
 from pile_tools.terminal import counted
-from trainer.presets import PRESETS, Preset
+from trainer.presets import PRESETS, Preset, named
 from trainer.schedule import DECAY_SHAPES, SCHEDULES, learning_rate
 from trainer.shape import ModelShape
 
@@ -82,7 +82,7 @@ class ModelConfig:
         if self.preset is not None and dimensions != (None, None, None):
             raise ConfigError("give either preset or hidden_size, n_layers and n_heads")
         if self.preset is not None and self.preset not in PRESETS:
-            raise ConfigError(f"no preset {self.preset!r}; there are {', '.join(PRESETS)}")
+            raise ConfigError(f"no preset {self.preset!r}; there are {named()}")
 
     @property
     def published(self) -> Preset | None:
@@ -210,8 +210,12 @@ class TrainConfig:
     steps: int | None = field(default=None, metadata={"help": "Updates. Default: the order's."})
     batch_size: int | None = field(default=None, metadata={"help": "Sequences a step. Default: the order's."})
     micro_batch_size: int | None = field(default=None, metadata={"help": "Sequences at once in a process."})
-    seed: int = field(default=1234, metadata={"help": "Seed of the first weights."})
-    checkpoint_every: int = field(default=100, metadata={"help": "Steps between checkpoints."})
+    seed: int | None = field(
+        default=None, metadata={"help": "Seed of the first weights. Default: the preset's, else 1234."}
+    )
+    checkpoint_every: int | None = field(
+        default=None, metadata={"help": "Steps between checkpoints. Default: the preset's, else 100."}
+    )
     precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
     validation: ValidationConfig | None = None
     stages: tuple[StageConfig, ...] = ()
@@ -228,6 +232,12 @@ class TrainConfig:
         _within(0, (1 << 63) - 1, seed=self.seed)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Steps between checkpoints, besides `EARLY_CHECKPOINTS`: as given, the preset's, or 100."""
+        published = self.model.published
+        return _given(self.checkpoint_every, published.checkpoint_every if published else 100)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -322,8 +332,11 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
     Raises:
         ConfigError: Steps or batch size are nowhere given, or the order is too short for them.
     """
+    published = config.model.published
     steps = config.steps or sum(stage.steps for stage in config.stages) or order.steps
     batch_size = config.batch_size or order.batch_size
+    if published is not None:
+        steps, batch_size = steps or published.steps, batch_size or published.batch_size
     _check_stages(config, order, steps)
     if steps is None or batch_size is None:
         raise ConfigError(
@@ -337,7 +350,7 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         steps=steps,
         batch_size=batch_size,
         micro_batch_size=config.micro_batch_size,
-        seed=config.seed,
+        seed=_given(config.seed, published.seed if published else 1234),
         precision=config.precision,
         shape=config.model.shape(order.seq_length, n_known),
         optimizer=optimizer,
@@ -404,8 +417,17 @@ def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
     )
 
 
-def differences(recipe: Recipe, preset: Preset) -> list[str]:
-    """Lists what differs between a run and the published recipe of its preset, one line each."""
+def differences(
+    recipe: Recipe, preset: Preset, *, checkpoint_every: int, order_seed: int | None
+) -> list[str]:
+    """Lists what differs between a run and the published recipe of its preset, one line each.
+
+    Args:
+        recipe: The run's.
+        preset: The published one.
+        checkpoint_every: Steps between the run's checkpoints.
+        order_seed: Seed of the run's order; None for rows, whose seed is not known.
+    """
     shape, optimizer = recipe.shape, recipe.optimizer
     pairs = {
         "steps": (recipe.steps, preset.steps),
@@ -413,11 +435,17 @@ def differences(recipe: Recipe, preset: Preset) -> list[str]:
         "seq_length": (shape.max_positions, preset.seq_length),
         "vocab_size": (shape.vocab_size, preset.vocab_size),
         "seed": (recipe.seed, preset.seed),
+        "seed of the order": (preset.seed if order_seed is None else order_seed, preset.seed),
+        "checkpoint_every": (checkpoint_every, preset.checkpoint_every),
     }
     for part, names in ((shape, _SHAPE_FIELDS), (optimizer, _OPTIMIZER_FIELDS)):
         pairs |= {name: (getattr(part, name), getattr(preset, name)) for name in names}
+    lines = [
+        f"{name}: {found}, published {known}" for name, (found, known) in pairs.items() if found != known
+    ]
+    if recipe.precision != preset.precision:
+        lines.append(f"precision: {recipe.precision}, published {preset.precision} with dynamic loss scaling")
     return [
-        *(f"{name}: {found}, published {known}" for name, (found, known) in pairs.items() if found != known),
-        f"precision: {recipe.precision}, published fp16 with dynamic loss scaling",
+        *lines,
         "first weights: same distributions, other random numbers",
     ]

@@ -31,6 +31,7 @@ from trainer.checkpoint.resume import (
     verify_state,
 )
 from trainer.config import differences
+from trainer.cost import flops_per_token
 from trainer.data_check import DataCheck
 from trainer.engine import Engine, MicroBatch, StepResult, TrainingError, processes
 from trainer.launcher import process_count
@@ -41,7 +42,7 @@ from trainer.peak import measured_peak
 from trainer.ranks import Processes
 from trainer.records import Recorder
 from trainer.run import SCRATCH_FOLDER, Run
-from trainer.status import StatusLine, flops_per_token
+from trainer.status import StatusLine
 from trainer.validation import Validation
 
 #: Seconds between heartbeats of rank 0 to the processes that wait for it: far below their timeouts.
@@ -272,7 +273,12 @@ class _Session:
         model = self._run.config.model
         if model.published is not None:
             self._say(f"{model.preset} differs here from the published recipe in:")
-            for line in differences(recipe, model.published):
+            for line in differences(
+                recipe,
+                model.published,
+                checkpoint_every=self._run.config.checkpoint_interval,
+                order_seed=self._run.order.seed,
+            ):
                 self._say(f"  {line}")
 
     def _status_line(self) -> StatusLine:
@@ -299,7 +305,7 @@ class _Session:
         if log is not None:
             log.step(step, result, lr, seconds)
         self._validate(step + 1, log)
-        if self._run.recipe.is_checkpoint(step + 1, self._run.config.checkpoint_every):
+        if self._run.recipe.is_checkpoint(step + 1, self._run.config.checkpoint_interval):
             self._save(step + 1, log, f"loss {result.loss:.4f}, {self._speed():,.0f} tokens/s")
         return result, seconds
 
@@ -327,7 +333,7 @@ class _Session:
             publish(self._run, self._engine.model, n_updates, self._scratch)
             self._say(f"step {n_updates:,}: {about}, checkpoint written")
         self._ranks.barrier()
-        is_regular = n_updates > 0 and n_updates % self._run.config.checkpoint_every == 0
+        is_regular = n_updates > 0 and n_updates % self._run.config.checkpoint_interval == 0
         if is_regular or n_updates == self._run.recipe.steps:
             save_state(self._engine, self._ranks, self._run, self._scratch, n_updates)
 

@@ -2,7 +2,7 @@
 
 OUTPUT/run.json             the run's configuration, written at the start; a run with this file can be resumed
 OUTPUT/train_log.jsonl      one line per step
-OUTPUT/row_losses.bin       the loss of every row
+OUTPUT/row_losses.f16       the loss of every row
 OUTPUT/validation_log.jsonl one line per validation, if the config asks for them
 OUTPUT/tensorboard          the same for TensorBoard, if the config asks for it
 OUTPUT/checkpoints/step{N}  Hugging Face folders
@@ -114,7 +114,7 @@ class Run:
     @property
     def request(self) -> manifest.Request:
         """What the run's manifest answers."""
-        values = {**self.recipe.settings(), "checkpoint_every": self.config.checkpoint_every}
+        values = {**self.recipe.settings(), "checkpoint_every": self.config.checkpoint_interval}
         if self.config.validation is not None:
             values |= {
                 f"validation.{name}": getattr(self.config.validation, name) for name in ("every", "rows")
@@ -306,7 +306,7 @@ def _remove_made(output: Path, scratch: Path) -> None:
 
 def due_steps(run: Run, n_updates: int) -> list[int]:
     """The steps whose checkpoints exist after `n_updates` updates."""
-    every = run.config.checkpoint_every
+    every = run.config.checkpoint_interval
     return [step for step in range(n_updates + 1) if run.recipe.is_checkpoint(step, every)]
 
 

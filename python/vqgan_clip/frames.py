@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -10,14 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
-from pile_tools import files, publish
+from pile_tools import checked, files, publish, scratch_folders
 from pile_tools.errors import OutputExistsError, PileError
 from vqgan_clip import pictures
 from vqgan_clip.guidance import Guidance
 
 #: Frames are numbered in their names, so that names sort by step.
-_NAME = "step-{:06d}.png"
+_NAME, _FRAME = "step-{:06d}.png", re.compile(r"step-[0-9]{6,}\.png")
+#: Keyword of the text in a PNG file of ours that says which run it shows.
+_KEY = "vqgan-clip frame"
 #: Sides of the pictures of a sheet are scaled up to at least this, pixels; and pictures of a sheet.
 _SHEET_SIDE, _MOST_ON_SHEET = 128, 24
 _MARGIN, _LABEL_HEIGHT = 6, 14
@@ -25,18 +30,37 @@ _MARGIN, _LABEL_HEIGHT = 6, 14
 _VIDEO_SIDE = 256
 
 
+def is_frame_name(name: str) -> bool:
+    """Whether a file in the folder of frames has the name of one."""
+    return _FRAME.fullmatch(name) is not None
+
+
+def _marked(image: Image.Image, job: str) -> bytes:
+    """A picture as the bytes of a PNG file that says which run it shows."""
+    info, stream = PngInfo(), io.BytesIO()
+    info.add_text(_KEY, job)
+    image.save(stream, format="PNG", pnginfo=info)
+    return stream.getvalue()
+
+
 @dataclass
 class Frames:
     """Collects the picture every n steps; an `on_step` of `generate`.
 
+    Files that show the same run are replaced, so that a stopped run can be made again; others only if `force`
+    is on, and those that show no run never.
+
     Attributes:
+        job: The run that the pictures show, `Recipe.job`.
         every: Steps between frames.
         folder: Where to write them as PNG files; None for nowhere.
         preview: A file that is replaced by each frame; None for none.
         keep: Whether frames stay in memory, for a sheet.
         force: Replace files that exist.
+        kept: The frames in memory, with their steps.
     """
 
+    job: str
     every: int
     folder: Path | None = None
     preview: Path | None = None
@@ -45,17 +69,39 @@ class Frames:
     kept: list[tuple[int, Image.Image]] = field(default_factory=list)
 
     def prepare(self) -> None:
-        """Makes the folder. Raises OutputExistsError for files that would be replaced, OSError."""
-        if self.preview is not None and self.preview.exists() and not self.force:
+        """Makes the folder, and removes the frames of another run if `force` is on.
+
+        Raises:
+            OutputExistsError: There are frames of another run, or files that are no frames of ours.
+            OSError: The folder cannot be made.
+        """
+        may_replace = self.force or self.preview is None or not self.preview.exists()
+        if self.preview is not None and not may_replace and not self._is_ours(_head(self.preview)):
             raise OutputExistsError(f"exists; --force replaces it ({self.preview})")
         if self.folder is None:
             return
-        old = sorted(self.folder.glob("step-*.png")) if self.folder.is_dir() else []
+        old = self._old_frames(self.folder)
         if old and not self.force:
             raise OutputExistsError(f"has frames of another run; --force removes them ({self.folder})")
         for path in old:
             path.unlink()
         files.make_folders(self.folder)
+        # A run that continues from a state does not make earlier frames again.
+        for path in self.folder.glob(f"*{scratch_folders.SUFFIX}"):
+            if is_frame_name(path.stem):
+                publish.tidy(path.with_suffix(""))
+
+    def _old_frames(self, folder: Path) -> list[Path]:
+        """The frames of other runs. Raises OutputExistsError for a file, link or folder that is no frame."""
+        there = sorted(folder.iterdir()) if folder.is_dir() else []
+        named = [path for path in there if is_frame_name(path.name)]
+        for path in named:
+            if path.is_symlink() or not files.is_regular(path) or _KEY.encode() not in _head(path):
+                raise OutputExistsError(f"is in the way of the frames and is none; move it away ({path})")
+        return [path for path in named if not self._is_ours(_head(path))]
+
+    def _is_ours(self, head: bytes) -> bool:
+        return _KEY.encode() + b"\0" + self.job.encode() in head
 
     def add(self, guidance: Guidance) -> None:
         """Takes the picture now, if it is one of the steps."""
@@ -65,23 +111,35 @@ class Frames:
         if self.keep:
             self.kept.append((guidance.n_steps, image))
         if self.folder is not None:
-            path = self.folder / _NAME.format(guidance.n_steps)
-            files.write_atomically(path, pictures.png_bytes(image))
+            self._write(self.folder / _NAME.format(guidance.n_steps), image, force=False)
         if self.preview is not None:
-            publish.write_file(
-                self.preview, lambda path: path.write_bytes(pictures.png_bytes(image)), force=True
-            )
+            self._write(self.preview, image, force=self.force)
+
+    def write_sheet(self, path: Path, last: tuple[int, Image.Image]) -> None:
+        """Publishes a sheet of the kept frames and the last picture. Raises OutputExistsError, OSError."""
+        shown = [f for f in self.kept if f[0] != last[0]] + [last]
+        self._write(path, sheet([(f"step {number}", image) for number, image in shown]), force=self.force)
+
+    def _write(self, path: Path, image: Image.Image, *, force: bool) -> None:
+        publish.write_file(
+            path,
+            lambda temporary: temporary.write_bytes(_marked(image, self.job)),
+            force=force,
+            is_ours=self._is_ours,
+            or_else="--force replaces it",
+        )
+
+    @property
+    def paths(self) -> list[Path]:
+        """The frames in the folder, by step."""
+        there = sorted(self.folder.iterdir()) if self.folder is not None else []
+        return [path for path in there if is_frame_name(path.name)]
 
 
-def write_sheet(path: Path, labelled: Sequence[tuple[str, Image.Image]], *, force: bool) -> None:
-    """Publishes a sheet of pictures with a line of text under each. Raises OutputExistsError, OSError."""
-    image = sheet(labelled)
-    publish.write_file(
-        path,
-        lambda temporary: temporary.write_bytes(pictures.png_bytes(image)),
-        force=force,
-        or_else="--force replaces it",
-    )
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, in which Pillow writes texts."""
+    with checked.open_regular(path) as file:
+        return file.read(4096)
 
 
 def sheet(labelled: Sequence[tuple[str, Image.Image]]) -> Image.Image:
@@ -111,12 +169,12 @@ def require_ffmpeg() -> str:
     return found
 
 
-def write_video(path: Path, folder: Path, rate: int, *, force: bool) -> None:
-    """Publishes the frames of a folder as an H.264 video, in numeric order.
+def write_video(path: Path, frames: Sequence[Path], rate: int, *, force: bool) -> None:
+    """Publishes frames as an H.264 video.
 
     Args:
         path: The video; its suffix decides the container.
-        folder: With the frames of `Frames`.
+        frames: The PNG files, in their order.
         rate: Frames per second.
         force: Replace an existing file.
 
@@ -125,9 +183,8 @@ def write_video(path: Path, folder: Path, rate: int, *, force: bool) -> None:
         OutputExistsError: Another file exists.
     """
     ffmpeg = require_ffmpeg()
-    frames = sorted(folder.glob("step-*.png"))
     if not frames:
-        raise PileError(f"no frames ({folder})")
+        raise PileError(f"no frames, as the run had fewer steps than --every; no video ({path})")
     with Image.open(frames[0]) as first:
         scale = max(1, math.ceil(_VIDEO_SIDE / min(first.size)))
     # Sides must be even for yuv420p, the only format that all players know.
@@ -141,6 +198,6 @@ def write_video(path: Path, folder: Path, rate: int, *, force: bool) -> None:
         done = subprocess.run(command, input=data, capture_output=True, check=False)
         if done.returncode:
             reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-            raise PileError(f"ffmpeg failed: {reason[0]}; the frames are in {folder} ({path})")
+            raise PileError(f"ffmpeg failed: {reason[0]}; the frames are in {frames[0].parent} ({path})")
 
     publish.write_file(path, encode, force=force, or_else="--force replaces it")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -60,22 +61,35 @@ def pixels_digest(image: Image.Image) -> str:
     return hashlib.sha256(size + image.convert("RGB").tobytes()).hexdigest()
 
 
-def write(path: Path, image: Image.Image, record: Record, *, force: bool) -> None:
+def write(
+    path: Path, make: Callable[[], tuple[Image.Image, Record]], *, inputs: Sequence[Path], force: bool
+) -> tuple[Image.Image, Record]:
     """Publishes a picture with its record.
 
+    Args:
+        path: The PNG file, locked against other processes from the beginning.
+        make: Makes the picture.
+        inputs: Files that it reads.
+        force: Replace another file.
+
+    Returns:
+        What `make` returned.
+
     Raises:
+        ConfigError: The file is one of the inputs.
         OutputExistsError: Another file exists and `force` is off.
+        PileError: Another process writes it.
         OSError: The file cannot be written.
     """
-    data = png_bytes(image, record)
-    inputs = [path.parent / name for name in record.recipe.input_images]
-    publish.write_file(
-        path,
-        lambda temporary: temporary.write_bytes(data),
-        force=force,
-        or_else="--force replaces it, another output keeps both",
-        inputs=inputs,
-    )
+    made = []
+
+    def fill(temporary: Path) -> None:
+        made.append(make())
+        temporary.write_bytes(png_bytes(*made[0]))
+
+    or_else = "--force replaces it, another output keeps both"
+    publish.write_file(path, fill, force=force, or_else=or_else, inputs=inputs)
+    return made[0]
 
 
 def png_bytes(image: Image.Image, record: Record) -> bytes:

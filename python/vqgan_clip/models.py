@@ -60,7 +60,7 @@ def load_models(
     """
     if not clip:
         if str(weights) != TOY:
-            raise ConfigError("these weights need a CLIP; give its folder or name")
+            raise ConfigError(f"the weights {weights} need a CLIP; give its folder or name as clip")
         clip = (TOY,)
     _check_device(device)
     vqgan, provenance = load_weights(weights, sha256=sha256)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import glob
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,12 @@ class Recipe:
         return [path for path in (self.image, self.mask, start, *paths) if path]
 
     @property
+    def input_files(self) -> list[Path]:
+        """Paths of all files that are read."""
+        networks = (path for name in (self.weights, *self.clip) for path in _network_files(name))
+        return [*map(Path, self.input_images), *networks]
+
+    @property
     def job(self) -> str:
         """A digest of all but the number of steps: a saved state continues a run of the same job."""
         return configs.fingerprint(configs.settings(replace(self, guidance=replace(self.guidance, steps=0))))
@@ -102,6 +109,16 @@ class Recipe:
             weights=self.weights if self.weights == "toy" else name(self.weights),
             clip=tuple(text if text == "toy" else name(text) for text in self.clip),
         )
+
+
+def _network_files(name: str) -> Iterator[Path]:
+    """The files that the name of weights or of a CLIP model may read; none for a name that is no path."""
+    path = Path(name.rpartition(":")[2] if name.startswith("open_clip:") else name)
+    if path.is_dir():
+        yield from (found for found in path.iterdir() if found.is_file())
+    elif path.is_file():
+        # A checkpoint is read with the configuration beside it, which has its name but for the suffix.
+        yield from path.parent.glob(f"{glob.escape(path.stem)}.*")
 
 
 def hashes_of(recipe: Recipe, models: Models) -> dict[str, Any]:

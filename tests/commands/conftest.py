@@ -33,6 +33,14 @@ n_heads = 4
 lr = 0.01
 """
 
+#: A configuration in the form of GPT-NeoX's.
+NEOX = """
+{ "num-layers": 2, "hidden-size": 32, "num-attention-heads": 4, "seq-length": 64, "pos-emb": "rotary",
+  "no-weight-tying": true, "optimizer": { "type": "Adam", "params": { "lr": 0.01 } }, "weight-decay": 0.1,
+  "gradient_clipping": 1.0, "hidden-dropout": 0, "attention-dropout": 0, "train-iters": 6,
+  "lr-decay-style": "cosine", "launcher": "slurm", "log-dir": "a-\\u001b[2J-folder", "odd": [], }
+"""
+
 #: A call of every command, in an order in which each finds what it needs.
 CALLS = [
     "pile-tools sample {LONG}/sample --megabytes 0.1 --shards 1",
@@ -86,6 +94,10 @@ CALLS = [
     "pile-train losses run --step 3 --top 2",
     "pile-train losses run --by subset --every 2",
     "pile-train loss-page run -o {LONG}/losses.html",
+    "pile-train plan pythia-70m --gpus 8 --memory 80",
+    "pile-train neox-config neox.yml -o {LONG}/neox.toml --force",
+    "pile-train import run/checkpoints/step1 -o {LONG}/model",
+    "pile-train generate run alpha 日本語 --max-tokens 4 --temperature 1",
     "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",
     "pile-study report run --memorization study -o report.html",
     "pile-tools verify run --chain",
@@ -176,6 +188,7 @@ def world(
     (folder / "items.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
     (folder / "text.txt").write_text(f"Before. {texts[80]} After.")
     (folder / "config.toml").write_text(CONFIG)
+    (folder / "neox.yml").write_text(NEOX)
     (folder / "rows").mkdir()
     (folder / "rows" / "rows.bin").write_bytes(bytes(2) + (300).to_bytes(2, "little") * (3 * 2049 - 1))
     for call in calls:

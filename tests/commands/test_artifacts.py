@@ -61,6 +61,7 @@ MORE = {
     "dedup near": ["-o", "out/x"],
     "dedup passages": ["-o", "out/x"],
     "dedup signatures": ["-o", "out/x"],
+    "dedup restore": ["00.jsonl:0"],
     "shard": ["-o", "out/x"],
     "unshard": ["-o", "out/x.bin"],
     "show": ["5"],
@@ -167,7 +168,23 @@ def check_message(done: Done, path: str, words: list[str]) -> None:
         ),
         (
             "contamination shards tokens/sample -o out/x",
+            "shards is a folder of shards, not a file of items; give a file of JSON lines",
+        ),
+        (
+            "count-terms shards terms.txt",
             "shards is a folder of shards, not a text file; give a text file",
+        ),
+        (
+            "count-terms terms.txt shards --checkpoints 100",
+            "shards is a folder of shards, not an order; make a dataset of it",
+        ),
+        (
+            "contamination items.jsonl shards -o out/x --checkpoints 100",
+            "shards is a folder of shards, not an order; make a dataset of it",
+        ),
+        (
+            "dedup restore shards 00.jsonl:0",
+            "shards is a folder of shards, not the output of dedup; give the folder that `pile-tools dedup`",
         ),
         (
             "contamination items.jsonl tokens/sample.index -o out/x",

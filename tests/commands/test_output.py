@@ -130,7 +130,7 @@ def test_shells_complete_commands_and_options(words: str, completions: set[str])
 
 def test_finished_output_is_said_to_be_finished(world: World) -> None:
     makers = {"sample", "train-tokenizer", "tokenize", "merge", "label", "index", "order", "shard", "unshard"}
-    makers |= {"memorization", "report", "train"}
+    makers |= {"memorization", "report", "train", "import"}
     n_made = 0
     for call in world.printed:
         if call[1] in makers:

@@ -89,7 +89,7 @@ def test_a_rerun_says_that_pixels_or_inputs_changed(here: Path) -> None:
 
     image, record = metadata.read(Path("a.png"))
     image.putpixel((3, 3), (1, 2, 3))
-    metadata.write(Path("c.png"), image, record, force=False)
+    metadata.write(Path("c.png"), lambda: (image, record), inputs=[], force=False)
     done = Done("rerun", "c.png")
     assert (done.code, "made again with other pixels" in done.error) == (1, True)
     assert "the pixels were changed after the picture was made" in Done("show", "c.png").out
@@ -161,7 +161,13 @@ def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["generate", "", "-o", "x.png"], 2, "an empty prompt"),
+        (["generate", "", "-o", "x.png"], 2, "no prompt; give PROMPTS as one argument"),
+        (["generate", "-o", "x.png"], 2, "no prompt; give PROMPTS as one argument"),
+        (["edit", "a red circle", "-o", "x.png"], 2, "no prompt; give PROMPTS as one argument"),
+        (["generate", "star", "-o", "x.jpg"], 2, "--output writes a picture, FILE.png (x.jpg)"),
+        (["edit", "red.png", "star", "-o", "x"], 2, "--output writes a picture, FILE.png (x)"),
+        (["generate", "star", "-o", "x.png", "--contact-sheet", "s.gif"], 2, "--contact-sheet writes a pi"),
+        (["generate", "star", "-o", "x.png", "--preview", "now"], 2, "--preview writes a picture"),
         (["generate", "a | ", "-o", "x.png"], 2, "an empty prompt"),
         (["generate", "red " * 17, "-o", "x.png"], 2, "17 words, the toy CLIP takes 16"),
         (["generate", "star", "-o", "x.png", "--size", "big"], 2, "--size must be a number"),
@@ -169,6 +175,7 @@ def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytes
         (["generate", "star", "-o", "x.png", "--start", "none.png"], 1, "No such file"),
         (["generate", "star", "-o", "x.png", "--start", "text"], 1, "not an image"),
         (["generate", "star", "-o", "x.png", "--weights", "none", "--clip", "toy"], 1, "No such file"),
+        (["generate", "star", "-o", "x.png", "--weights", "none"], 2, "the weights none need a CLIP"),
         (["generate", "star", "-o", "x.png", "--video", "x.mp4"], 2, "--video needs --frames"),
         (["generate", "star", "-o", "x.png", "--image-prompt", "none.png"], 1, "No such file"),
         (["generate", "star", "-o", "x.png", "--augment", "blur"], 2, "no augmentation 'blur'"),
@@ -179,19 +186,20 @@ def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytes
         (["edit", "text", "star", "-o", "x.png"], 1, "not an image"),
         (["edit", "red.png", "star", "-o", "x.png", "--mask", "small.png"], 2, "the mask is 8 x 8"),
         (["edit", "red.png", "star", "-o", "x.png", "--mask", "text"], 1, "not an image"),
-        (["edit", "red.png", "star", "-o", "red.png"], 1, "not of vqgan-clip"),
+        (["edit", "red.png", "star", "-o", "red.png"], 2, "is one of the inputs"),
         (["show", "red.png"], 1, "no settings of vqgan-clip"),
         (["rerun", "text"], 1, "not a PNG"),
-        (["generate", "star", "-o", "text"], 1, "not of vqgan-clip"),
+        (["generate", "star", "-o", "text.png"], 1, "not of vqgan-clip"),
     ],
 )
 def test_bad_input_is_one_line(here: Path, words: list[str], code: int, message: str) -> None:
     (here / "text").write_text("text")
+    (here / "text.png").write_text("text")
     Image.new("RGB", (32, 32), "red").save("red.png")
     Image.new("L", (8, 8), 255).save("small.png")
     done = Done(*words, *(["--steps", "1"] if words[0] in ("generate", "edit") else []))
     assert (done.code, message in done.error) == (code, True), done.err
-    assert not (here / "x.png").exists()
+    assert not list(here.glob("x*"))
 
 
 def test_json_is_one_document(here: Path) -> None:

@@ -61,7 +61,7 @@ def test_every_setting_survives(tmp_path: Path) -> None:
         for field in fields(one):
             assert getattr(one, field.name) != getattr(other, field.name), field.name
     image = Image.new("RGB", (8, 8), "red")
-    metadata.write(tmp_path / "a.png", image, record(), force=False)
+    metadata.write(tmp_path / "a.png", lambda: (image, record()), inputs=[], force=False)
     found, parsed = metadata.read(tmp_path / "a.png")
     assert parsed == record()
     assert found.tobytes() == image.tobytes()
@@ -88,7 +88,7 @@ def test_another_file_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     image = Image.new("RGB", (8, 8), "red")
     assert not metadata.is_finished(path, RECIPE, HASHES)
-    metadata.write(path, image, record(), force=False)
+    metadata.write(path, lambda: (image, record()), inputs=[], force=False)
     assert metadata.is_finished(path, RECIPE, HASHES)
     with pytest.raises(OutputExistsError, match="other settings"):
         metadata.is_finished(path, Recipe(prompts="b"), HASHES)

@@ -69,8 +69,10 @@ _KINDS = {
     "study": _Kind("a study", "give the folder that `pile-study memorization` made"),
     "report": _Kind("a report", "give a report"),
     "table": _Kind("a table of counts", "give a table of counts"),
-    "config": _Kind("a config", "give a TOML file; `pile-train --help` shows one"),
+    "config": _Kind("a config", "give a TOML file; `pile-train train --help` shows one"),
     "text": _Kind("a text file", "give a text file"),
+    "items": _Kind("a file of items", "give a file of JSON lines, one item each, and then the corpus"),
+    "deduplicated": _Kind("the output of dedup", "give the folder that `pile-tools dedup` wrote"),
 }
 
 #: Kinds in the manifests, and how they are called here.
@@ -335,6 +337,15 @@ def _is_tokenizer(path: Path) -> bool:
     return (path / TOKENIZER_FILE).is_file() or _is("tokenizer", parses_json=False)(path)
 
 
+def _is_deduplicated(path: Path) -> bool:
+    """Whether the manifest of a folder is of none of the other kinds; a run of dedup may leave no shards."""
+    file = path / MANIFEST_FILE
+    try:
+        return manifest.read(file).kind not in _BY_MANIFEST if file.is_file() else recognized(path) is None
+    except (PileError, OSError, ValueError):
+        return True
+
+
 def _is_token_file(path: Path) -> bool:
     if path.suffix == ".bin" or _is_dataset(path) or (path.is_dir() and any(path.glob("*.bin"))):
         return True
@@ -355,6 +366,8 @@ _IS_ACCEPTED: dict[str, Callable[[Path], bool]] = {
     "order": _is_order,
     "shards": _is_shards,
     "text": _is_text,
+    "items": _is_text,
+    "deduplicated": _is_deduplicated,
     "token file": _is_token_file,
     "tokenizer": _is_tokenizer,
     "files of a dataset": _is_file_of_dataset,
@@ -378,4 +391,4 @@ ORDER_DATASET_OR_SHARDS = Artifact("order", "dataset", "files of a dataset", "sh
 CORPUS_KINDS = ("order", "dataset", "files of a dataset", "shards")
 ITEMS_AND_CORPUS = Artifact(*CORPUS_KINDS, "text")
 SHARDS, TOKENIZER, TEXT = Artifact("shards"), Artifact("tokenizer"), Artifact("text")
-TOKEN_FILE, CONFIG = Artifact("token file"), Artifact("config")
+TOKEN_FILE, CONFIG, DEDUPLICATED = Artifact("token file"), Artifact("config"), Artifact("deduplicated")

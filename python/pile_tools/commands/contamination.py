@@ -156,7 +156,7 @@ def _items_and_corpus(
         items, corpus = inputs[0], inputs[1:]
         if not corpus:
             raise ConfigError("give the items, and the corpus in which to find them; or give --task NAME")
-        artifacts.refuse_other(items, ["text"])
+        artifacts.refuse_other(items, ["items"])
     else:
         items, corpus = HarnessTask(task, folder), inputs
         if config.name is not None:
@@ -196,6 +196,7 @@ def _find(
     if has_steps:
         if len(inputs) > 1:
             raise ConfigError("give one order")
+        artifacts.refuse_other(inputs[0], ["order"])
         # `Path.is_dir` raises an error for a list that is longer than the longest file name.
         if how.checkpoints is not None and os.path.isdir(how.checkpoints):  # noqa: PTH112
             refuse_within(Path(how.checkpoints), output, "checkpoints")

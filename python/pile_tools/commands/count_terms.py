@@ -149,10 +149,12 @@ def _count(
     terms, inputs = paths[0], paths[1:]
     if not inputs:
         raise ConfigError("give a file of terms, and the inputs in which to count them")
+    artifacts.refuse_other(terms, ["text"])
     term_list = read_terms(terms, how.pairs, table.parent)
     if how.checkpoints is not None or how.row_length is not None or is_order(inputs[0]):
         if len(inputs) > 1:
             raise ConfigError("give one order")
+        artifacts.refuse_other(inputs[0], ["order"])
         order, steps = order_and_steps(inputs[0], how.checkpoints, how.batch_size, how.row_length)
         with Bar("counting", steps[-1] * timeline.extent(order, how.batch_size)[1], "rows") as bar:
             return count_in_order(

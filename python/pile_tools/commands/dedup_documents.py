@@ -154,7 +154,7 @@ def _show(made: Manifest) -> None:
     for name in dedup.preferred_subsets(made.settings["prefer"]):
         if name not in names:
             note(f"warning: no document is of the preferred subset {name or 'without a name'}", err=True)
-    note(f"{'removed':>12}  {'documents':>12}  {'share':>7}  {'MB of text':>12}  subset")
+    note(f"{'removed':>12}  {'documents':>12}  {'share':>7}  {'MB removed':>12}  subset")
     for subset in [*summary["subsets"], {**summary, "name": "in all"}]:
         share = subset["n_removed"] / max(subset["n_documents"], 1)
         name = "no subset" if subset["name"] is None else fit(subset["name"], 24)

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from pile_tools.commands import options
+from pile_tools.commands import artifacts, options
 from pile_tools.jobs.rewriting import restored
 from pile_tools.terminal import echo, print_document
 
 
 @click.command("restore")
-@click.argument("output", type=options.PATH, metavar="OUT")
+@click.argument("output", type=artifacts.DEDUPLICATED, metavar="OUT")
 @click.argument("record", metavar="SHARD:RECORD")
 @options.reports
 def command(output: Path, record: str, as_json: bool) -> None:

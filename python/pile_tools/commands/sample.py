@@ -57,4 +57,4 @@ def _print_summary(config: SampleConfig, found: Manifest, out: Path) -> None:
     if config.canaries:
         note(f"The planted passages are in {out / sample.CANARIES_FILE}")
     tokenizer = out.parent / "tokenizer.json"
-    note(f"Next: pile-tools train-tokenizer {shell_quote(out)} -o {shell_quote(tokenizer)} --vocab-size 4096")
+    note(f"next: pile-tools train-tokenizer {shell_quote(out)} -o {shell_quote(tokenizer)} --vocab-size 4096")

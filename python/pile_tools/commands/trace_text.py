@@ -89,7 +89,7 @@ def command(
       pile-tools trace-text tokens/sample - --json < answer.txt
     """
     if output is not None and output.suffix != ".html":
-        raise ConfigError(f"-o writes .html ({output})")
+        raise ConfigError(f"-o writes a page, FILE.html ({output})")
     written = _read(file)
     index = open_index(prefix, tokenizer=None if tokenizer is None else load_tokenizer(tokenizer))
     text = index.normalize(written).decode(errors="replace")
@@ -148,7 +148,7 @@ def _read(file: Path) -> str:
     except UnicodeDecodeError as err:
         raise FormatError(f"not UTF-8: {err.reason} at byte {err.start} ({file})") from err
     if not text.strip():
-        raise ConfigError(f"the text is empty ({file})")
+        raise FormatError(f"the text is empty ({file})")
     return text
 
 

@@ -72,9 +72,11 @@ class CountNgramsConfig:
 
     def __post_init__(self) -> None:
         if not self.lengths or min(self.lengths) < 1:
-            raise ConfigError(f"n-grams have at least 1 token or word, got n = {self.lengths}")
+            shown = min(self.lengths, default="no length")
+            raise ConfigError(f"n-grams have at least 1 token or word, got n = {shown}")
         if list(self.lengths) != sorted(set(self.lengths)):
-            raise ConfigError(f"lengths must ascend, got n = {self.lengths}")
+            shown = ",".join(map(str, self.lengths))
+            raise ConfigError(f"lengths must ascend, got n = {shown}")
         if self.min_count < 1:
             raise ConfigError(f"min-count must be at least 1, got {self.min_count}")
         if self.top is not None and self.top < 1:

@@ -455,8 +455,14 @@ def _with_retries(job: Callable[[float], _T], url: str, n_bytes: int, progress: 
             remaining, wait, before = TRIES, FIRST_WAIT, progress()
         remaining -= 1
         if remaining == 0 or time.monotonic() >= end:
-            reason = shown(str(getattr(failure, "reason", None) or failure))
+            reason = shown(_reason(failure))
             raise OSError(f"gave up after {TRIES} tries: {reason} ({url})") from failure
         time.sleep(wait if pause is None else pause)
         end += pause or 0
         wait *= 2
+
+
+def _reason(failure: Exception) -> str:
+    """What failed, without the number of a system error."""
+    reason = getattr(failure, "reason", None) or failure
+    return reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)

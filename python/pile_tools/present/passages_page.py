@@ -52,8 +52,8 @@ def page(made: Manifest, title: str, passages: Sequence[ShownPassage]) -> str:
     done = "found" if made.settings["dry_run"] else "cut"
     about = (
         f"{summary['n_repeated_bytes'] / 1e6:,.1f} of {summary['n_text_bytes'] / 1e6:,.1f} MB of text "
-        f"({share:.1%}) in {counted(summary['n_passages'], 'passage')} {done}: bytes in windows of "
-        f"{made.settings['length']:,} that also begin earlier."
+        f"({share:.1%}) {done}, in {counted(summary['n_passages'], 'passage')} of at least "
+        f"{made.settings['length']:,} bytes that also occur earlier."
     )
     body = [f"<header><h1>{markup(title)}</h1><p>{markup(about)}</p></header>", table(_subsets(made))]
     if passages:

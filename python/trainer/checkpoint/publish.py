@@ -13,7 +13,9 @@ from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE
 from trainer import failures
 from trainer.checkpoint import folders, hf
+from trainer.checkpoint.card import CARD_FILE
 from trainer.checkpoint.load import verify_checkpoint
+from trainer.checkpoint.run_card import run_card
 from trainer.run import CHECKPOINT_KIND, Run, due_steps
 
 
@@ -30,6 +32,8 @@ def publish(run: Run, model: nn.Module, step: int, scratch: Path) -> Path:
         name = eod[0] if eod else None
         config = hf.tokenizer_config(name, run.recipe.shape.max_positions)
         _write_json(folder / hf.TOKENIZER_CONFIG_FILE, config)
+    with failures.named(folder / CARD_FILE):
+        (folder / CARD_FILE).write_text(run_card(run, step), encoding="utf-8")
     _write_manifest(run, folder, step)
     folders.finish(folder, final)
     return final

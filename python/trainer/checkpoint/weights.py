@@ -24,7 +24,7 @@ from torch import Tensor
 from pile_tools import files
 from pile_tools.errors import FormatError
 from trainer.checkpoint.config_json import read_object
-from trainer.checkpoint.pickles import refuse_foreign_globals
+from trainer.checkpoint.pickles import Global, refuse_foreign_globals
 
 SAFETENSORS_FILE, PICKLE_FILE = "model.safetensors", "pytorch_model.bin"
 INDEX_SUFFIX = ".index.json"
@@ -75,7 +75,7 @@ def read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]
                 continue
             if name in found or (listed is not None and stored not in listed):
                 raise FormatError(f"{stored} is also in another place by index or file ({path})")
-            _check(name, tensor, expected[name], path)
+            check_tensor(name, tensor, expected[name], path)
             found[name] = tensor
         missing = sorted((listed or set()) - names)
         if missing:
@@ -84,6 +84,14 @@ def read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]
         if name not in found:
             raise FormatError(f"no tensor {name} ({where})")
     return found
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that `read_weights` reads, the index included. Raises FormatError, OSError."""
+    found = [path for path, _ in _files(folder)]
+    indexes = [folder / (name + INDEX_SUFFIX) for name in (SAFETENSORS_FILE, PICKLE_FILE)]
+    is_whole = found[0].name in (SAFETENSORS_FILE, PICKLE_FILE)
+    return found if is_whole else [next(path for path in indexes if _is_there(path)), *found]
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, set[str] | None]]:
@@ -160,15 +168,30 @@ def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         raise FormatError(f"changed while it was read; run the command again ({path})")
 
 
-def _unpickled(path: Path) -> dict[str, Tensor]:
-    refuse_foreign_globals(path, TENSOR_GLOBALS)
+def read_pickled(path: Path, allowed: frozenset[Global], classes: Iterable[Any] = ()) -> Any:
+    """The value of a file of `torch.save`, which names no global outside `allowed`: no code of it runs.
+
+    Args:
+        path: The file.
+        allowed: Globals that it may name.
+        classes: Those among them that torch's restricted unpickler does not know by itself.
+
+    Raises:
+        FormatError: Another format, or a global outside `allowed`.
+        OSError: The file cannot be read.
+    """
+    refuse_foreign_globals(path, allowed)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals(list(classes)):
             warnings.simplefilter("ignore")
-            values: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except _UNPICKLING_ERRORS as err:
         first = (str(err).splitlines() or [type(err).__name__])[0]
         raise FormatError(f"not a file of torch.save: {first} ({path})") from err
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    values = read_pickled(path, TENSOR_GLOBALS)
     if not isinstance(values, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in values.items()
     ):
@@ -176,7 +199,7 @@ def _unpickled(path: Path) -> dict[str, Tensor]:
     return values
 
 
-def _check(name: str, tensor: Tensor, expected: Tensor, path: Path) -> None:
+def check_tensor(name: str, tensor: Tensor, expected: Tensor, path: Path) -> None:
     """Raises FormatError unless a tensor can be the one that the model has."""
     if tensor.shape != expected.shape:
         shapes = f"{tuple(tensor.shape)}, expected {tuple(expected.shape)}"

@@ -22,7 +22,7 @@ from trainer.log import LOG_FILE, read_log
 from trainer.run import Run
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("train", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=artifacts.CONFIG)
 @click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
 @options.reports
@@ -74,7 +74,9 @@ def command(config: Path, force: bool, threads: int | None, peak_tflops: float |
     """
     signal.signal(signal.SIGTERM, _interrupt)
     rank, _ = process_count()
-    run = runs.plan(from_toml(TrainConfig, config))
+    given = from_toml(TrainConfig, config)
+    artifacts.refuse_other(given.order, ("order",))
+    run = runs.plan(given)
     done = runs.finished(run, force=force)
     if done is not None:
         if rank == 0:

@@ -9,14 +9,14 @@ import click
 
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
-from vqgan_clip.commands.making import make_given, model_options, run_options
+from vqgan_clip.commands.making import make_given, model_options, picture_output, run_options
 from vqgan_clip.config import GuidanceConfig
 
 
 @click.command("edit")
 @click.argument("image", type=options.PATH)
 @click.argument("prompts", default="")
-@click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE.png", help="The picture.")
+@picture_output
 @click.option(
     "--mask", type=options.PATH, metavar="FILE", help="Image of the same size, white where to edit."
 )

@@ -11,13 +11,13 @@ import click
 from pile_tools.commands import options
 from pile_tools.commands.options import config_options
 from pile_tools.errors import ConfigError
-from vqgan_clip.commands.making import make_given, model_options, run_options
+from vqgan_clip.commands.making import make_given, model_options, picture_output, run_options
 from vqgan_clip.config import GuidanceConfig
 
 
 @click.command("generate")
 @click.argument("prompts", default="")
-@click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE.png", help="The picture.")
+@picture_output
 @click.option(
     "--size", metavar="N|WxH", help="Width and height in pixels.  [default: those of the VQGAN's training]"
 )

@@ -6,12 +6,12 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pile_tools import publish
 from pile_tools.commands import options
 from pile_tools.errors import ConfigError
 from pile_tools.progress import Bar
@@ -21,10 +21,12 @@ from vqgan_clip.config import GuidanceConfig
 if TYPE_CHECKING:
     from PIL import Image
 
+    from vqgan_clip.extras import Extras
     from vqgan_clip.guidance import Guidance, StepLosses
     from vqgan_clip.metadata import Record
     from vqgan_clip.models import Models
     from vqgan_clip.recipe import Recipe
+    from vqgan_clip.synthesis import Result
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -32,20 +34,22 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _MEASURED = 2, 5
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Extras:
-    """Outputs beside the picture, each None if not requested."""
+def _picture_file(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """The callback of options that name a picture: another name fails now, not after the steps."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise ConfigError(f"{option.opts[-1]} writes a picture, FILE.png ({path})")
+    return path
 
-    every: int = 10
-    frames: Path | None = None
-    video: Path | None = None
-    contact_sheet: Path | None = None
-    preview: Path | None = None
-    state: Path | None = None
 
-    def __post_init__(self) -> None:
-        if self.video is not None and self.frames is None:
-            raise ConfigError("--video needs --frames, the folder of its pictures")
+picture_output = click.option(
+    "-o",
+    "--output",
+    type=options.PATH,
+    callback=_picture_file,
+    required=True,
+    metavar="FILE.png",
+    help="The picture.",
+)
 
 
 def model_options(command: _Command) -> _Command:
@@ -91,10 +95,18 @@ def run_options(command: _Command) -> _Command:
             help="Save the state here; if it exists, continue from it.",
         ),
         click.option(
-            "--preview", type=options.PATH, metavar="FILE.png", help="Replace this file as it goes."
+            "--preview",
+            type=options.PATH,
+            callback=_picture_file,
+            metavar="FILE.png",
+            help="Replace this file as it goes.",
         ),
         click.option(
-            "--contact-sheet", type=options.PATH, metavar="FILE.png", help="Write a sheet of the steps."
+            "--contact-sheet",
+            type=options.PATH,
+            callback=_picture_file,
+            metavar="FILE.png",
+            help="Write a sheet of the steps.",
         ),
         click.option(
             "--video", type=options.PATH, metavar="FILE.mp4", help="Make a video of --frames, by ffmpeg."
@@ -133,7 +145,10 @@ def make_given(output: Path, given: dict[str, Any], **own: Any) -> None:
         given: The values of `model_options`, `run_options`, the options of guidance, `reports` and `force`.
         own: Fields of the recipe for which only this command has options.
     """
+    if not own["prompts"].strip() and not given["image_prompts"]:
+        raise ConfigError('no prompt; give PROMPTS as one argument, "a red circle", or --image-prompt FILE')
     # Imported here, so that help needs no torch.
+    from vqgan_clip.extras import Extras
     from vqgan_clip.recipe import Recipe
 
     guidance, extras = _taken(GuidanceConfig, given), _taken(Extras, given)
@@ -151,25 +166,52 @@ def make_picture(
     recipe: Recipe, output: Path, extras: Extras, *, sha256: str | None, force: bool, as_json: bool
 ) -> None:
     """Carries a recipe out, writes its picture and extras, and prints what was done."""
-    from vqgan_clip import frames, metadata, saved_state
+    from vqgan_clip import frames, metadata
+    from vqgan_clip.metadata import Record
     from vqgan_clip.models import load_models
-    from vqgan_clip.recipe import carry_out, hashes_of
+    from vqgan_clip.recipe import hashes_of
 
     if extras.video is not None:
         frames.require_ffmpeg()
+    extras.refuse_clashes(output, recipe.input_files)
     models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
     stored = recipe.moved(Path(), output.parent)
-    if not force and metadata.is_finished(output, stored, hashes):
+    if not force and metadata.is_finished(output, stored, hashes) and extras.are_there:
+        publish.tidy(output)
         if as_json:
             _print_document(output, *metadata.read(output), loss=None, is_new=False)
         else:
             note(f"{output} is finished already, nothing to do")
         return
     _state_memory(recipe, models)
-    collected = frames.Frames(
-        extras.every, extras.frames, extras.preview, extras.contact_sheet is not None, force
-    )
+    losses: list[StepLosses] = []
+
+    def make() -> tuple[Image.Image, Record]:
+        """The picture, after the extras: a run whose picture is there is finished."""
+        result = _run(recipe, models, extras, force=force)
+        losses.extend(result.losses)
+        digest = metadata.pixels_digest(result.image)
+        return result.image, Record(stored, hashes, metadata.versions(), result.n_steps, digest)
+
+    image, record = metadata.write(output, make, inputs=recipe.input_files, force=force)
+    loss = losses[-1].total if losses else None
+    if as_json:
+        _print_document(output, image, record, loss=loss, is_new=True)
+        return
+    shown = f", loss {loss:.4f}" if loss is not None else ""
+    note(f"{output}: {image.width} x {image.height} pixels, {counted(record.n_steps, 'step')}{shown}")
+    if record.n_steps < recipe.guidance.steps:
+        note(f"stopped early: no lower loss for {recipe.guidance.patience:,} steps")
+
+
+def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Result:
+    """Carries a recipe out and writes its extras."""
+    from vqgan_clip import frames, saved_state
+    from vqgan_clip.recipe import carry_out
+
+    keep = extras.contact_sheet is not None
+    collected = frames.Frames(recipe.job, extras.every, extras.frames, extras.preview, keep, force)
     collected.prepare()
     state = saved_state.load(extras.state, recipe.job) if extras.state is not None else None
     with Bar("guiding", recipe.guidance.steps, "steps") as bar:
@@ -184,26 +226,11 @@ def make_picture(
         result = carry_out(recipe, models, state=state, on_step=on_step)
     if extras.state is not None:
         saved_state.save(extras.state, result.state, recipe.job)
-    record = metadata.Record(
-        stored, hashes, metadata.versions(), result.n_steps, metadata.pixels_digest(result.image)
-    )
-    metadata.write(output, result.image, record, force=force)
     if extras.contact_sheet is not None:
-        labelled = [(f"step {number}", image) for number, image in collected.kept]
-        frames.write_sheet(
-            extras.contact_sheet, [*labelled, (f"step {result.n_steps}", result.image)], force=force
-        )
-    if extras.video is not None and extras.frames is not None:
-        frames.write_video(extras.video, extras.frames, rate=15, force=force)
-    loss = result.losses[-1].total if result.losses else None
-    if as_json:
-        _print_document(output, result.image, record, loss=loss, is_new=True)
-        return
-    shown = f", loss {loss:.4f}" if loss is not None else ""
-    size_text = f"{result.image.width} x {result.image.height} pixels"
-    note(f"{output}: {size_text}, {counted(result.n_steps, 'step')}{shown}")
-    if result.n_steps < recipe.guidance.steps:
-        note(f"stopped early: no lower loss for {recipe.guidance.patience:,} steps")
+        collected.write_sheet(extras.contact_sheet, (result.n_steps, result.image))
+    if extras.video is not None:
+        frames.write_video(extras.video, collected.paths, rate=15, force=force)
+    return result
 
 
 def _print_document(

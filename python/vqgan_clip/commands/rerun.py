@@ -63,7 +63,8 @@ def command(
     if output is not None:
         stored = recipe.moved(Path(), output.parent)
         made = metadata.Record(stored, hashes, metadata.versions(), result.n_steps, digest)
-        metadata.write(output, result.image, made, force=force)
+        inputs = [*recipe.input_files, picture]
+        metadata.write(output, lambda: (result.image, made), inputs=inputs, force=force)
     is_equal = digest == metadata.pixels_digest(old)
     if as_json:
         print_document({"kind": "rerun", "path": str(picture), "is_equal": is_equal, "pixels": digest})

@@ -161,3 +161,22 @@ def test_weights_of_another_shape_are_refused(run: Run, model: GPTNeoX) -> None:
         (folder / "config.json").write_text(json.dumps(config | change))
         with pytest.raises(FormatError, match=message):
             trainer.load_model(folder)
+
+
+def test_the_model_card_names_order_precision_step_and_tokens(run: Run, model: GPTNeoX) -> None:
+    yaml = pytest.importorskip("yaml")
+    text = (published(run, model, 8) / "README.md").read_text()
+    header = yaml.safe_load(text.split("---")[1])
+    assert header["library_name"] == "transformers"
+    assert header["pile_tools"] == {
+        "step": 8,
+        "tokens": 8 * run.tokens_per_step,
+        "order": manifest.read(run.order.path).sha256,
+        "train_precision": "fp32",
+    }
+    assert "| step | 8 of 40 |" in text
+    assert f"| order of the data | fingerprint {header['pile_tools']['order']} |" in text
+    dataset = next(entry for entry in run.inputs(run.config.output) if "fingerprint" in entry)
+    assert f"| dataset | fingerprint {dataset['fingerprint']} |" in text
+    # The same run elsewhere has the same card.
+    assert str(run.config.output) not in text

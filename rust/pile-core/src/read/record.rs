@@ -131,7 +131,10 @@ mod tests {
         let document = Document::parse(line, "content", &mut scratch).unwrap();
         assert_eq!(document.text, "a");
         let missing = Document::parse(br#"{"text": ""}"#, "body", &mut scratch).unwrap_err();
-        assert_eq!(missing, "no \"body\" in the JSON object");
+        assert_eq!(
+            missing,
+            "no \"body\" in the JSON object; text-field names the key of the text"
+        );
     }
 
     #[test]

@@ -98,7 +98,9 @@ fn parse_standard<'a>(
     }
     let record = ObjectPairs::parse(value.get())?;
     let text = record.last(text_field);
-    let text = text.ok_or_else(|| format!("no \"{text_field}\" in the JSON object"))?;
+    let text = text.ok_or_else(|| {
+        format!("no \"{text_field}\" in the JSON object; text-field names the key of the text")
+    })?;
     let meta = record.last("meta").filter(|_| text_field != "meta");
     document(text, meta)
 }

@@ -268,6 +268,22 @@ mod tests {
         fs::write(&path, "{\"text\": \"plain after all\"}\n").unwrap();
         let message = read_all(&path).unwrap_err().to_string();
         assert!(message.contains("not zstd"), "{message}");
+        assert!(message.contains("end without .zst"), "{message}");
+    }
+
+    #[test]
+    fn a_file_with_the_suffix_of_another_compression_is_to_be_renamed() {
+        let folder = tempfile::tempdir().unwrap();
+        let packed = zstd::encode_all(&lines(9)[..], 3).unwrap();
+        for (name, bytes, advice) in [
+            ("a.jsonl.zst", gzip(&lines(9)), "rename it to end with .gz"),
+            ("a.jsonl.gz", packed, "rename it to end with .zst"),
+        ] {
+            let path = folder.path().join(name);
+            fs::write(&path, bytes).unwrap();
+            let message = read_all(&path).unwrap_err().to_string();
+            assert!(message.contains(advice), "{message}");
+        }
     }
 
     #[test]

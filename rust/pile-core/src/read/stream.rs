@@ -116,11 +116,30 @@ impl Stream {
                 1_u64 << self.window_log
             ),
             io::ErrorKind::Other | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-                format!("not {format}, or damaged: {err}")
+                let advice = misnamed(&self.path).unwrap_or_default();
+                format!("not {format}, or damaged: {err}{advice}")
             }
             _ => return Error::io(&self.path, err),
         };
         Error::format(&self.path, self.raw().n_bytes(), what)
+    }
+}
+
+/// What to do about a regular file whose first bytes are of another format than its name; None if they are not
+/// known. It opens the file again, so it is for errors only; a pipe can be read only once.
+fn misnamed(path: &Path) -> Option<&'static str> {
+    let mut start = [0; 4];
+    if !path.metadata().ok()?.is_file() {
+        return None;
+    }
+    File::open(path).ok()?.read_exact(&mut start).ok()?;
+    match start {
+        [0x1f, 0x8b, ..] => Some("; it starts as gzip data do: rename it to end with .gz"),
+        [0x28, 0xb5, 0x2f, 0xfd] => Some("; it starts as zstd data do: rename it to end with .zst"),
+        [b'{' | b'"', ..] => {
+            Some("; it starts as plain JSON does: rename it to end without .zst or .gz")
+        }
+        _ => None,
     }
 }
 

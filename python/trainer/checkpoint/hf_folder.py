@@ -1,0 +1,116 @@
+"""Writes a Hugging Face folder tensor by tensor: the weights in shards, config, tokenizer and model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pile_tools import Tokenizer
+from pile_tools.errors import ConfigError
+from trainer import failures
+from trainer.checkpoint import card, hf
+from trainer.checkpoint.weights import INDEX_SUFFIX
+from trainer.shape import ModelShape
+
+#: Largest shard in bytes, one tensor aside that is larger: what the Hub recommends.
+MAX_SHARD_BYTES = 5 * 10**9
+
+
+def write_weights(
+    folder: Path, tensors: Iterable[tuple[str, Tensor]], max_shard_bytes: int = MAX_SHARD_BYTES
+) -> tuple[list[str], str]:
+    """Writes tensors as one safetensors file, or as shards with an index.
+
+    Returns:
+        The names of the files, and the dtype of most bytes as torch names it without its prefix.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    shards: list[list[str]] = []
+    waiting: dict[str, Tensor] = {}
+    n_waiting, total = 0, 0
+    by_dtype: dict[str, int] = {}
+
+    def flush() -> None:
+        nonlocal n_waiting
+        path = folder / _part(len(shards))
+        with failures.named(path):
+            save_file(waiting, path, metadata={"format": "pt"})
+        shards.append(list(waiting))
+        waiting.clear()
+        n_waiting = 0
+
+    for name, tensor in tensors:
+        n_bytes = tensor.numel() * tensor.element_size()
+        if waiting and n_waiting + n_bytes > max_shard_bytes:
+            flush()
+        # A view keeps its whole storage; safetensors stores contiguous tensors alone.
+        waiting[name] = tensor.contiguous()
+        n_waiting, total = n_waiting + n_bytes, total + n_bytes
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        by_dtype[dtype] = by_dtype.get(dtype, 0) + n_bytes
+    flush()
+    return _renamed(folder, shards, total), max(by_dtype, key=lambda dtype: by_dtype[dtype])
+
+
+def _part(number: int) -> str:
+    return f"part-{number}.safetensors"
+
+
+def _renamed(folder: Path, shards: list[list[str]], total: int) -> list[str]:
+    """Gives the shards their final names, which have their number, and writes the index."""
+    if len(shards) == 1:
+        (folder / _part(0)).rename(folder / hf.WEIGHTS_FILE)
+        return [hf.WEIGHTS_FILE]
+    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    for number, name in enumerate(names):
+        (folder / _part(number)).rename(folder / name)
+    weight_map = {tensor: name for name, tensors in zip(names, shards, strict=True) for tensor in tensors}
+    index = hf.WEIGHTS_FILE + INDEX_SUFFIX
+    write_json(folder / index, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    return [*names, index]
+
+
+def write_json(path: Path, values: object) -> None:
+    """Writes a JSON file. Raises OSError."""
+    with failures.named(path):
+        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def write_about(
+    folder: Path,
+    shape: ModelShape,
+    dtype: str,
+    model_card: str,
+    tokenizer: Tokenizer | None,
+    tokenizer_data: bytes | None,
+) -> list[str]:
+    """Writes what stands beside the weights: config, tokenizer if there is one, and model card.
+
+    Returns:
+        The names of the files.
+
+    Raises:
+        ConfigError: The tokenizer has more ids than the model.
+        OSError: A file cannot be written.
+    """
+    eod = tokenizer.eod if tokenizer else None
+    write_json(folder / hf.CONFIG_FILE, hf.model_config(shape, dtype, eod[1] if eod else None))
+    names = [hf.CONFIG_FILE]
+    if tokenizer is not None and tokenizer_data is not None:
+        if tokenizer.vocab_size > shape.vocab_size:
+            found = f"{tokenizer.vocab_size:,} ids, the model {shape.vocab_size:,}"
+            raise ConfigError(f"another model's tokenizer: it has {found}")
+        with failures.named(folder / hf.TOKENIZER_FILE):
+            (folder / hf.TOKENIZER_FILE).write_bytes(tokenizer_data)
+        config = hf.tokenizer_config(eod[0] if eod else None, shape.max_positions)
+        write_json(folder / hf.TOKENIZER_CONFIG_FILE, config)
+        names += [hf.TOKENIZER_FILE, hf.TOKENIZER_CONFIG_FILE]
+    with failures.named(folder / card.CARD_FILE):
+        (folder / card.CARD_FILE).write_text(model_card, encoding="utf-8")
+    return [*names, card.CARD_FILE]

@@ -1,0 +1,178 @@
+"""What a run will cost: memory of each GPU, computation, time and disk, by formulas.
+
+P parameters, h width, L blocks, V vocabulary, s tokens of a sequence, N GPUs, w bytes of a weight: 2 in bf16
+and fp16, 4 in fp32.
+
+States of a GPU, by stage of ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054):
+
+    weights     w P; from stage 3 divided by N, and 2 w max(V h, 12 h h) more of the weights in use
+    gradients   4 P, as they are added in fp32; from stage 2 divided by N
+    optimizer   12 P: weights in fp32 and Adam's two moments; from stage 1 divided by N. fp32 at stage 0: 8 P
+
+Activations of a sequence, which its backward pass needs:
+
+    blocks      18 w s h L: the input, the outputs of both layer norms, queries and keys, attention's output
+                and the same in another layout (7 times h), queries, keys and values before they are rotated
+                (3 h), and the MLP (8 h). There is no dropout, and fused attention keeps no scores
+                (cf. Korthikanti et al. 2022, arXiv:2205.05198).
+    recomputed  w s h (L + 18): the input of each block, and one block
+    logits      16 s V, in fp32 12 s V: logits, their logarithms in fp32, and the gradients of both
+
+Operations of a token, forward and backward, without what is computed again:
+
+    6 (P - V h)   each weight multiplies and adds once forward and twice backward; the embedding is a lookup
+    12 L h s      attention to s tokens, counted as PaLM does (arXiv:2204.02311, appendix B)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pile_tools.errors import ConfigError
+from trainer.shape import ModelShape
+
+#: Share of a GPU's memory that states and activations may fill: the rest is CUDA's, the communication's and
+#: what is lost between tensors.
+USABLE_SHARE = 0.9
+
+#: Elements of width h that a block keeps for its backward pass; `tests/trainer/test_cost.py` measures them.
+BLOCK_ACTIVATIONS = 18
+
+STAGES = (0, 1, 2, 3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is trained, and on what.
+
+    Attributes:
+        shape: The model's; `max_positions` is the sequence length.
+        steps: Updates.
+        batch_size: Sequences of a step.
+        precision: `fp32`, `bf16` or `fp16`.
+        n_checkpoints: Folders that are published.
+        n_gpus: GPUs, each a process.
+        memory: Bytes of a GPU.
+        tflops: Peak of a GPU in 10^12 operations a second.
+        utilization: Share of the peak that training reaches.
+    """
+
+    shape: ModelShape
+    steps: int
+    batch_size: int
+    precision: str
+    n_checkpoints: int
+    n_gpus: int
+    memory: float
+    tflops: float
+    utilization: float
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.n_gpus:
+            raise ConfigError(
+                f"a batch of {self.batch_size} sequences cannot be divided among {self.n_gpus} GPUs; "
+                f"their number must divide it"
+            )
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of a weight in computation and in a checkpoint."""
+        return 4 if self.precision == "fp32" else 2
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that a step trains on."""
+        return self.batch_size * self.shape.max_positions
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Bytes of a GPU at a stage of ZeRO, and what fits beside them.
+
+    Attributes:
+        stage: 0 to 3.
+        weights: Of the model.
+        gradients: Of all weights.
+        optimizer: AdamW's.
+        rows: Largest micro-batch that fits and divides the GPU's share of the batch; 0 if none does.
+        rows_recomputed: The same with activation checkpointing.
+    """
+
+    stage: int
+    weights: int
+    gradients: int
+    optimizer: int
+    rows: int
+    rows_recomputed: int
+
+    @property
+    def states(self) -> int:
+        """Bytes without activations."""
+        return self.weights + self.gradients + self.optimizer
+
+
+def stage_memory(job: Job, stage: int) -> StageMemory:
+    """The memory of a GPU at a stage of ZeRO."""
+    weights, gradients, optimizer = _states(job, stage)
+    free = job.memory * USABLE_SHARE - (weights + gradients + optimizer)
+    return StageMemory(
+        stage,
+        weights,
+        gradients,
+        optimizer,
+        _rows(job, free, recompute=False),
+        _rows(job, free, recompute=True),
+    )
+
+
+def _states(job: Job, stage: int) -> tuple[int, int, int]:
+    n_parameters, n_gpus, width = job.shape.n_parameters, job.n_gpus, job.weight_bytes
+    moments_alone = stage == 0 and job.precision == "fp32"
+    optimizer = (8 if moments_alone else 12) * n_parameters
+    weights, gradients = width * n_parameters, 4 * n_parameters
+    if stage >= 1:
+        optimizer = -(-optimizer // n_gpus)
+    if stage >= 2:
+        gradients = -(-gradients // n_gpus)
+    if stage >= 3:
+        hidden = job.shape.hidden_size
+        in_use = 2 * width * max(job.shape.vocab_size * hidden, 12 * hidden**2)
+        weights = min(weights, -(-weights // n_gpus) + in_use)
+    return weights, gradients, optimizer
+
+
+def _rows(job: Job, free: float, *, recompute: bool) -> int:
+    """The largest divisor of a GPU's share of the batch whose activations fit in `free` bytes."""
+    share = job.batch_size // job.n_gpus
+    n_fitting = min(share, int(max(0.0, free) // activations(job, recompute=recompute)))
+    return next((rows for rows in range(n_fitting, 0, -1) if share % rows == 0), 0)
+
+
+def activations(job: Job, *, recompute: bool) -> int:
+    """Bytes of the activations of one sequence, logits included."""
+    shape, width = job.shape, job.weight_bytes
+    n_kept = shape.n_layers + BLOCK_ACTIVATIONS if recompute else BLOCK_ACTIVATIONS * shape.n_layers
+    logits = (12 if job.precision == "fp32" else 16) * shape.vocab_size
+    return shape.max_positions * (width * n_kept * shape.hidden_size + logits)
+
+
+def flops_per_token(shape: ModelShape) -> int:
+    """Operations of a token forward and backward; see the module."""
+    n_multiplied = shape.n_parameters - shape.vocab_size * shape.hidden_size
+    return 6 * n_multiplied + 12 * shape.n_layers * shape.hidden_size * shape.max_positions
+
+
+def days(job: Job) -> float:
+    """Days of all steps, without validation and saving."""
+    n_flops = flops_per_token(job.shape) * job.tokens_per_step * job.steps
+    return n_flops / (job.n_gpus * job.tflops * 1e12 * job.utilization) / 86_400
+
+
+def checkpoint_bytes(job: Job) -> int:
+    """Bytes of the weights of one checkpoint."""
+    return job.weight_bytes * job.shape.n_parameters
+
+
+def state_bytes(job: Job) -> int:
+    """Bytes of one state to resume from: weights in fp32 and two moments."""
+    return 12 * job.shape.n_parameters

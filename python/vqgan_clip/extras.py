@@ -1,0 +1,62 @@
+"""Outputs of a run beside its picture; none has the name of another output or of an input."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pile_tools.errors import ConfigError
+from vqgan_clip.frames import is_frame_name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Extras:
+    """Outputs beside the picture, each None if not requested."""
+
+    every: int = 10
+    frames: Path | None = None
+    video: Path | None = None
+    contact_sheet: Path | None = None
+    preview: Path | None = None
+    state: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.video is not None and self.frames is None:
+            raise ConfigError("--video needs --frames, the folder of its pictures")
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files among them, by option."""
+        named = {
+            "--video": self.video,
+            "--contact-sheet": self.contact_sheet,
+            "--preview": self.preview,
+            "--state": self.state,
+        }
+        return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def are_there(self) -> bool:
+        """Whether all of them exist: what is missing is made by running again."""
+        return all(path.exists() for path in (*self.files.values(), self.frames) if path is not None)
+
+    def refuse_clashes(self, output: Path, inputs: Iterable[Path]) -> None:
+        """Raises ConfigError if an output would replace an input or another output."""
+        seen: dict[str, str] = {}
+        outputs = {"-o": output, **self.files}
+        for name, path in [*outputs.items(), *(("", path) for path in inputs)]:
+            real = os.path.realpath(path)
+            if name in outputs and real in seen:
+                raise ConfigError(f"{seen[real]} and {name} name one file; give two ({path})")
+            if not name and real in seen:
+                raise ConfigError(f"is one of the inputs; give {seen[real]} another file ({path})")
+            if self.frames is not None and is_frame_name(path.name) and _is_in(real, self.frames):
+                raise ConfigError(f"has the name of a frame in --frames; give another folder ({path})")
+            if name:
+                seen[real] = name
+
+
+def _is_in(real: str, folder: Path) -> bool:
+    return Path(real).parent == Path(os.path.realpath(folder))

@@ -1,0 +1,141 @@
+"""What a run may replace or remove: its own pictures, and nothing that it reads or that someone else made."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.vqgan_clip.test_cli import QUICK, Done, here, pixels
+
+from pile_tools import scratch_folders
+
+__all__ = ["here"]
+
+RED = ["generate", "a red star", "-o", "a.png", *QUICK, "--every", "2"]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["text", "picture", "link", "folder"])
+def test_what_is_no_frame_stays(here: Path, kind: str) -> None:
+    Path("f").mkdir()
+    Path("f/step-1.png").write_text("other")
+    Path("f/hello.png").write_text("other")
+    Path("target.png").write_text("other")
+    path = Path("f/step-000999.png")
+    if kind == "text":
+        path.write_text("other")
+    elif kind == "picture":
+        assert Done(*RED).code == 0
+        Path("a.png").rename(path)
+    elif kind == "link":
+        path.symlink_to("../target.png")
+    else:
+        path.mkdir()
+    before = contents(here)
+    done = Done(*RED, "--frames", "f", "--force")
+    assert (done.code, "is in the way of the frames and is none" in done.error) == (1, True)
+    assert contents(here) == before
+
+
+def test_frames_of_another_run_are_removed_by_force_alone(here: Path) -> None:
+    assert Done(*RED, "--frames", "f", "--steps", "8").code == 0
+    Path("f/hello.png").write_text("other")
+    other = ["generate", "a star", "-o", "b.png", *QUICK, "--every", "4", "--frames", "f"]
+    assert "has frames of another run" in Done(*other).error
+    assert Done(*other, "--force").code == 0
+    assert sorted(path.name for path in Path("f").iterdir()) == ["hello.png", "step-000004.png"]
+
+
+def test_a_stopped_run_finishes_by_the_same_command(here: Path) -> None:
+    """Its frames, preview and sheet may be there already; the picture is what says that it is finished."""
+    words = [*RED, "--frames", "f", "--preview", "now.png", "--contact-sheet", "sheet.png"]
+    assert Done(*words).code == 0
+    before = contents(here)
+    Path("a.png").unlink()
+    Path("f/step-000004.png").unlink()
+    assert Done(*words).code == 0
+    assert contents(here) == before
+    for name in ("sheet.png", "now.png", "f/step-000002.png"):
+        Path(name).unlink()
+    Path("f/step-000004.png").unlink()
+    Path("f").rmdir()
+    assert Done(*words).code == 0
+    assert contents(here) == before
+    assert "is finished already" in Done(*words).out
+
+
+@pytest.mark.parametrize("option", ["--preview", "--contact-sheet", "--state", "-o"])
+@pytest.mark.parametrize("given", ["--start", "--image-prompt", "--weights"])
+def test_no_input_is_replaced(here: Path, option: str, given: str) -> None:
+    assert Done("generate", "a star", "-o", "in.png", *QUICK).code == 0
+    before = contents(here)
+    output = [] if option == "-o" else ["-o", "x.png"]
+    done = Done("generate", "red", *output, *QUICK, given, "in.png", option, "./in.png", "--force")
+    assert (done.code, f"is one of the inputs; give {option} another file" in done.error) == (2, True)
+    assert contents(here) == before
+
+
+def test_no_input_is_a_frame(here: Path) -> None:
+    assert Done(*RED, "--frames", "f").code == 0
+    before = contents(here)
+    done = Done(
+        "generate", "red", "-o", "b.png", *QUICK, "--start", "f/step-000002.png", "--frames", "f", "--force"
+    )
+    assert (done.code, "has the name of a frame in --frames" in done.error) == (2, True)
+    done = Done("generate", "red", "-o", "f/step-000004.png", *QUICK, "--frames", "f", "--force")
+    assert (done.code, "has the name of a frame in --frames" in done.error) == (2, True)
+    assert contents(here) == before
+
+
+def test_no_two_outputs_are_one_file(here: Path) -> None:
+    names = ["-o", "--preview", "--contact-sheet", "--state"]
+    for one, two in itertools.combinations(names, 2):
+        output = [] if one == "-o" else ["-o", "x.png"]
+        done = Done("generate", "red", *output, *QUICK, one, "a.png", two, "./a.png")
+        found = [name for name in names if name in done.error]
+        assert (done.code, "name one file" in done.error, set(found)) == (2, True, {one, two}), done.error
+    assert list(here.iterdir()) == []
+
+
+def test_a_rerun_does_not_replace_what_it_repeats(here: Path) -> None:
+    assert Done(*RED).code == 0
+    before = pixels("a.png"), Path("a.png").read_bytes()
+    done = Done("rerun", "a.png", "-o", "a.png", "--force")
+    assert (done.code, "is one of the inputs" in done.error) == (2, True)
+    assert (pixels("a.png"), Path("a.png").read_bytes()) == before
+
+
+def test_two_runs_do_not_write_one_picture(here: Path) -> None:
+    command = [sys.executable, "-c", "from vqgan_clip.cli import main; main()", *RED, "--steps", "100000"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:
+        try:
+            while not Path("a.png.partial/pile-tools.lock").exists():
+                assert first.poll() is None
+                time.sleep(0.02)
+            second = Done(*RED)
+            assert (second.code, "is writing this file" in second.error) == (1, True)
+        finally:
+            first.kill()
+    assert Done(*RED).code == 0
+    assert [path.name for path in here.iterdir()] == ["a.png"]
+
+
+def test_what_a_killed_process_left_is_removed(here: Path) -> None:
+    words = [*RED, "--frames", "f", "--state", "state", "--steps", "2"]
+    assert Done(*words).code == 0
+    for folder in (Path("a.png.partial"), Path("f/step-000002.png.partial")):
+        folder.mkdir()
+        (folder / scratch_folders.MARKER).touch()
+        (folder / "a.png").write_text("half")
+    assert "finished already" in Done(*words).out
+    assert not Path("a.png.partial").exists()
+    Path("a.png").unlink()
+    assert Done(*words, "--steps", "4").code == 0
+    assert sorted(path.name for path in Path("f").iterdir()) == ["step-000002.png", "step-000004.png"]
