@@ -13,7 +13,7 @@ export VIRTUAL_ENV := $(CURDIR)/.venv
 RUST_SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find rust -path rust/fuzz -prune -o -name '*.rs' -print -o -name Cargo.toml -print)
 PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 
-.PHONY: help setup-data setup demo-data demo test test-rust test-python faults compat check format stub docs transcripts fuzz bench wheel clean
+.PHONY: help setup-data setup demo-data demo test test-rust test-python slow faults compat check format stub docs transcripts fuzz bench wheel gpu-wheels clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /|/' | column -t -s '|'
@@ -58,6 +58,9 @@ test-rust: .venv/.core
 
 test-python: setup
 	$(BIN)/pytest -q
+
+slow: setup ## Run the tests of training that take minutes each, too.
+	PILE_TOOLS_SLOW=1 $(BIN)/pytest -q tests/trainer tests/test_gpu_check.py
 
 faults: setup ## Kill and fail every data command at every system call that changes files; `test` runs a sample of these.
 	PILE_TOOLS_FAULTS=complete $(BIN)/pytest -q tests/faults tests/trainer/test_resume.py
@@ -145,6 +148,19 @@ bench: .venv-bench/.core ## Compare with peers and write benches/RESULTS.md. Nee
 
 wheel: .venv/.data-packages ## Build a wheel that installs without cargo and without torch.
 	$(BIN)/maturin build --locked --profile dist --out dist
+
+# Of everything that travels to a bare machine with a GPU: the sources need 8 MB more.
+GPU_MIB := 56
+gpu-wheels: .venv/.all-packages ## Prepare the wheels that scripts/gpu_check.sh installs on a machine with Python 3.12 and PyTorch.
+	@rm -rf .gpu-wheels
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --dest .gpu-wheels --only-binary=:all: --no-deps \
+		--python-version 3.12 --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 \
+		--constraint constraints.txt --requirement scripts/gpu_packages.txt
+	@DS_BUILD_OPS=0 DS_ACCELERATOR=cpu $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --wheel-dir .gpu-wheels \
+		--no-deps --no-build-isolation --no-binary deepspeed --constraint constraints.txt deepspeed
+	@$(BIN)/maturin build --quiet --locked --profile dist --out .gpu-wheels
+	@test $$(du -sm .gpu-wheels | cut -f1) -le $(GPU_MIB) || { du -sh .gpu-wheels; echo "error: more than $(GPU_MIB) MiB"; exit 1; }
+	@ls -l .gpu-wheels
 
 clean: ## Remove everything that these targets make.
 	rm -rf .venv .venv-bench .venv-compat .cache target rust/fuzz/target demo dist site

@@ -69,6 +69,9 @@ def versions() -> dict[str, str]:
             "datasketch",
             "torch",
             "kornia",
+            "transformers",
+            "accelerate",
+            "deepspeed",
         ]
     )
     return {package: found for package in packages if (found := version(package))}

@@ -39,6 +39,7 @@ NAMES = (
     "contamination",
     "arithmetic",
     "training",
+    "trainer",
     "image",
     "pictures",
 )

@@ -112,7 +112,12 @@ class RowLossWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:
+            # What could not be written is tried again here: the first error names the file.
+            if error is None:
+                raise
 
     def add(self, losses: NDArray[np.float32] | None) -> None:
         """Adds the losses of the next step: (batch_size,) float32, or None where none were computed."""
