@@ -7,7 +7,7 @@ be resumed. Its manifests name the source with a checksum, as an input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +15,6 @@ from pile_tools import files, manifest
 from pile_tools.config import Settings, from_values
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
-from pile_tools.terminal import counted
 from trainer.checkpoint import folders
 from trainer.config import BranchConfig, ModelConfig, OptimizerConfig, TrainConfig
 
@@ -134,13 +133,7 @@ def config_of_branch(
     where = f"branch of {branch.source}"
     own = {"output": str(output)}
     made = from_values(TrainConfig, {**values, **changes, **own}, where)
-    return _with(made, branch=branch)
-
-
-def _with(config: TrainConfig, **changes: Any) -> TrainConfig:
-    from dataclasses import replace
-
-    return replace(config, **changes)
+    return replace(made, branch=branch)
 
 
 def _values_of_run(found: Manifest) -> dict[str, Any]:
@@ -198,6 +191,3 @@ def check_shape(state: Manifest, settings: Settings) -> None:
             f"batch_size is {settings['batch_size']}, of the state {size}: steps would not be the same rows "
             f"({state.path})"
         )
-
-
-__all__ = ["Source", "check_shape", "config_of_branch", "counted", "find_source"]

@@ -30,6 +30,14 @@ def _retention(context: click.Context, option: click.Parameter, value: str | Non
         raise click.BadParameter(str(err)) from err
 
 
+keep_states_option = click.option(
+    "--keep-states",
+    metavar="WHICH",
+    callback=_retention,
+    help="States to keep: last, all (of checkpoints), or every:N. Default: as before, or last.",
+)
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=artifacts.CONFIG)
 @click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
@@ -39,12 +47,7 @@ def _retention(context: click.Context, option: click.Parameter, value: str | Non
     type=click.IntRange(min=1, max=MAX_THREADS),
     help="Threads of each process. Default: as when the run started, or the cores divided among them.",
 )
-@click.option(
-    "--keep-states",
-    metavar="WHICH",
-    callback=_retention,
-    help="States to keep: last, all (of checkpoints), or every:N. Default: as before, or last.",
-)
+@keep_states_option
 @click.option(
     "--peak-tflops",
     type=click.FloatRange(1e-6, 1e9),
@@ -75,10 +78,11 @@ def command(
       [optimizer]
       lr = 0.001
 
-    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16),
-    tensorboard; in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual,
-    hidden_act, init; in [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule
-    (neox, neox_v1, linear, constant, wsd), decay and decay_shape of wsd; in [validation] order, every, rows.
+    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16,
+    fp16), max_skipped_in_a_row, skip_steps, tensorboard; in [model] vocab_size, rotary_pct, rotary_base,
+    layer_norm_eps, parallel_residual, hidden_act, init; in [optimizer] min_lr, warmup, betas, eps,
+    weight_decay, gradient_clipping, schedule (neox, neox_v1, linear, constant, wsd), decay and decay_shape of
+    wsd; in [validation] order, every, rows; in [deepspeed] zero_stage, offload_optimizer.
 
     A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
     published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.
