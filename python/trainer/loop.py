@@ -105,7 +105,8 @@ def train(run: Run, start: Start) -> Outcome:
         # Before the engine, which takes long to build: a damaged state is reported at once.
         state = open_newest(ranks, run)
         source = _open_source(run, ranks) if state is None else None
-        engine = _engine(run, ranks, source)
+        is_from_weights = state is None and source is None and run.source is not None
+        engine = _engine(run, ranks, source, is_from_weights=is_from_weights)
         first_step = load_state(engine, state, ranks) if state else None
         outcome = _Session(run, engine, ranks, scratch, start).go_on(first_step)
         if ranks.is_main:
@@ -296,10 +297,10 @@ def _open_source(run: Run, ranks: Processes) -> OpenState | None:
     return ranks.agree(lambda: open_foreign(run, source.folder, ranks))
 
 
-def _engine(run: Run, ranks: Processes, source: OpenState | None) -> Engine:
-    """The model at the start of the run, in training."""
+def _engine(run: Run, ranks: Processes, source: OpenState | None, *, is_from_weights: bool) -> Engine:
+    """The model at the start of the run, in training; `source` is the state that it starts from, if any."""
     model = GPTNeoX(run.recipe.shape)
-    if run.source is not None and source is None:
+    if is_from_weights:
         weights = ranks.agree(lambda: _weights_of_source(run, model))
         model.load_state_dict(weights)
     else:

@@ -18,7 +18,7 @@ from pile_tools import manifest
 from pile_tools.errors import FormatError, PileError
 from pile_tools.jobs import verify
 from pile_tools.jobs.verify import Check
-from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Manifest
+from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from trainer.branching import STATE_ROLE, WEIGHTS_ROLE
 from trainer.checkpoint import folders, hf
 from trainer.log import LOG_FILE, read_log
@@ -37,9 +37,9 @@ def check_run(folder: Path, on_check: OnCheck = lambda check: None) -> list[Chec
         PileError: The folder has no run.
         OSError: A file cannot be read.
     """
-    if not (folder / RUN_FILE).is_file():
-        raise PileError(f"no run of pile-train: {RUN_FILE} is missing ({folder})")
-    run = manifest.read(folder / RUN_FILE)
+    artifacts = list(_artifacts(folder))
+    if not artifacts:
+        raise PileError(f"no run of pile-train: no manifest of it, of a checkpoint or of a state ({folder})")
     done: list[Check] = []
     seen: set[tuple[str, str]] = set()
 
@@ -50,23 +50,27 @@ def check_run(folder: Path, on_check: OnCheck = lambda check: None) -> list[Chec
             done.append(check)
             on_check(check)
 
-    for path in _artifacts(folder, run):
+    for path in artifacts:
         try:
             verify.run(path, on_check=add)
         except PileError as err:
             if not any(check.state == "WRONG" for check in done):
                 add(Check("WRONG", str(err), path))
-    for check in _equal_weights(folder, run):
+    for check in _equal_weights(folder):
         add(check)
     return done
 
 
-def _artifacts(folder: Path, run: Manifest) -> Iterator[Path]:
+def _artifacts(folder: Path) -> Iterator[Path]:
     """The manifests to check: the run's own, those of its steps, and that of what it branched off from."""
-    yield folder / (MANIFEST_FILE if (folder / MANIFEST_FILE).is_file() else RUN_FILE)
+    own = [path for name in (MANIFEST_FILE, RUN_FILE) if (path := folder / name).is_file()]
+    yield from own[:1]
     for parent in (folders.checkpoints_folder(folder), folder / "resume"):
         for step in folders.steps_in(parent):
             yield folders.step_folder(parent, step) / MANIFEST_FILE
+    if not own:
+        return
+    run = manifest.read(own[-1])
     for entry in run.inputs:
         path = manifest.input_path(run, entry)
         if entry["role"] in (STATE_ROLE, WEIGHTS_ROLE) and path.name == MANIFEST_FILE and path.is_file():
@@ -103,7 +107,7 @@ def digests(path: Path) -> Weights:
     return Weights(found, dtype)
 
 
-def _equal_weights(folder: Path, run: Manifest) -> Iterator[Check]:
+def _equal_weights(folder: Path) -> Iterator[Check]:
     """A check for each checkpoint that shares matrices with an earlier one."""
     updates = _Updates(folder)
     first: dict[tuple[str, str], int] = {}
@@ -136,13 +140,13 @@ def _shared(path: Path, step: int, earlier: int, n_shared: int, weights: Weights
 
 
 class _Updates:
-    """The steps of a run that changed the weights, by its log."""
+    """The steps of a run that left the weights as they were, by its log."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / LOG_FILE
         lines = read_log(path) if path.is_file() else []
-        self._steps = {line["step"] for line in lines if "skipped" not in line and line["lr"] > 0}
+        self._idle = {line["step"] for line in lines if "skipped" in line or line["lr"] == 0}
 
     def any_between(self, earlier: int, later: int) -> bool:
         """Whether an update made weights of the later step from those of the earlier one."""
-        return any(step in self._steps for step in range(earlier, later))
+        return any(step not in self._idle for step in range(earlier, later))

@@ -92,6 +92,7 @@ CALLS = [
     "pile-tools contamination items.jsonl tokens -o {LONG}/in-order --checkpoints 2",
     "pile-tools verify tokens",
     "pile-train train config.toml --threads 1",
+    "pile-train branch run --step 1 -o {LONG}/branch --fresh-moments --rewarm 2 --threads 1",
     "pile-train losses run --step 3 --top 2",
     "pile-train losses run --by subset --every 2",
     "pile-train loss-page run -o {LONG}/losses.html",
@@ -198,7 +199,7 @@ def world(
             for name in ("foreign", "unlabelled"):
                 for suffix in (".bin", ".idx"):
                     shutil.copyfile(folder / f"tokens/sample{suffix}", folder / LONG / f"{name}{suffix}")
-        if call[:2] == ("pile-train", "train"):
+        if call[:2] in (("pile-train", "train"), ("pile-train", "branch")):
             # DeepSpeed changes the process it runs in.
             done = cli(*call[1:], module="trainer.cli", cwd=folder, env={**os.environ, "COLUMNS": "80"})
             world.printed[call] = Done(done.returncode, done.stdout, done.stderr)  # type: ignore[attr-defined]

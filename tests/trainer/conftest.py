@@ -122,11 +122,13 @@ class ForkServer:
         folder: Path | None = None,
         kill_below: Path | None = None,
         kill_at: int = -1,
+        fault: int = 0,
         **environment: str,
     ) -> Started:
         """Starts `pile-train` with these arguments on one thread.
 
-        It is killed before its `kill_at`-th call, from 1, that changes files in `kill_below`.
+        It is killed before its `kill_at`-th call, from 1, that changes files in `kill_below`; or that call
+        fails with the error number `fault`.
         """
         self._n_started += 1
         out, err = (self._folder / f"{self._n_started}.{name}" for name in ("out", "err"))
@@ -138,6 +140,7 @@ class ForkServer:
             "stderr": str(err),
             "kill_below": str(kill_below or ""),
             "kill_at": kill_at,
+            "fault": fault,
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")

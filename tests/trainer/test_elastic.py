@@ -107,7 +107,7 @@ def test_a_state_is_safetensors_with_a_manifest_that_names_its_makers(reference:
     state = reference / "resume/step12"
     summary = manifest.read(state / "manifest.json").summary
     assert (summary["adam_updates"], summary["tokens"], summary["loss_scale"]) == (12, 12 * 8 * 32, None)
-    assert {"torch", "deepspeed", "order", "logits", "log_sha256"} <= set(summary)
+    assert {"torch", "deepspeed", "order", "logits", "records"} <= set(summary)
     tensors = {}
     for path in sorted(state.glob("*.safetensors")):
         tensors |= load_file(path)

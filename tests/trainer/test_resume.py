@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -337,3 +338,32 @@ def test_a_kill_at_any_call_is_made_good_by_the_same_command(
         code, started = run(-1)
         assert code == 0, (kill_at, started.err.read_text())
         assert contents(output) == undisturbed, kill_at
+
+
+def test_a_full_disk_is_one_message_and_the_last_state_stays(
+    server: Server, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    if not server.has_shim:
+        pytest.skip("errors are injected by a preloaded library, which needs Linux and a C compiler")
+    write_config(tmp_path / "config.toml", Path("run"), "checkpoint_every = 1", "steps = 2")
+    output = tmp_path / "run"
+
+    def run(at: int) -> tuple[Any, Any]:
+        started = server.start(
+            "config.toml", folder=tmp_path, kill_below=output, kill_at=at, fault=errno.ENOSPC
+        )
+        return server.wait(started), started
+
+    result, started = run(-1)
+    assert result.returncode == 0
+    undisturbed, n_calls = contents(output), started.n_calls
+    for at in np.linspace(1, n_calls, N_KILLS).astype(int).tolist():
+        shutil.rmtree(output)
+        result, _ = run(at)
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        # A removal that fails is made good later, without a word.
+        assert (result.returncode, len(errors)) in ((1, 1), (0, 0)), (at, result.stderr)
+        assert all("No space left on device" in line for line in errors), (at, errors)
+        result, _ = run(-1)
+        assert result.returncode == 0, (at, result.stderr)
+        assert contents(output) == undisturbed, at

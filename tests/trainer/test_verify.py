@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from pile_tools.cli import run as run_cli
 from trainer.checkpoint.publish import publish
@@ -16,6 +17,7 @@ from trainer.config import ModelConfig, TrainConfig
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
 from trainer.run import plan, writing
+from trainer.run_check import check_run
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def publish_step(order: Path, tokenizer: Path, tmp_path: Path) -> Callable[[int,
         weights = GPTNeoX(run.recipe.shape)
         initialize(weights, seed)
         with torch.no_grad(), writing(run.config.output) as scratch:
-            publish(run, weights, step, scratch)
+            publish(run, weights.state_dict(), step, scratch)
         return run.config.output
 
     return publish_one
@@ -43,7 +45,7 @@ def test_steps_of_their_own_are_right(
     found = json.loads(capsys.readouterr().out)
     assert (found["is_right"], found["n_artifacts"]) == (True, 3)
     assert run_cli(group, ["verify", str(output)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{output} is as it was written: ")
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{output} is what its manifests say: ")
 
 
 def test_equal_weights_are_named(
@@ -55,8 +57,36 @@ def test_equal_weights_are_named(
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert found["is_right"] is False
-    assert {"state": "WRONG", "what": "steps 0 and 2 have equal weights"} in found["checks"]
-    assert "1 group of steps with equal weights" in printed.err
+    wrong = [check["what"] for check in found["checks"] if check["state"] == "WRONG"]
+    path = output / "checkpoints/step2/model.safetensors"
+    assert wrong == [f"step 2 has the weights of step 0 ({path})"]
+    assert "step 2 has the weights of step 0" in printed.err
+
+
+def test_a_part_of_another_step_is_named(
+    publish_step: Callable[[int, int], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for step in (0, 1):
+        output = publish_step(step, step)
+    first, second = (output / f"checkpoints/step{step}/model.safetensors" for step in (0, 1))
+    mixed = load_file(second) | {"embed_out.weight": load_file(first)["embed_out.weight"]}
+    save_file(mixed, second, metadata={"format": "pt"})
+    assert run_cli(group, ["verify", str(output)]) == 1
+    assert "step 1 has 1 of 6 matrices of step 0" in capsys.readouterr().err
+
+
+def test_steps_without_an_update_between_them_may_be_equal(
+    publish_step: Callable[[int, int], Path],
+) -> None:
+    """The first step of GPT-NeoX's older schedule has the rate 0."""
+    for step, seed in ((0, 5), (1, 5), (2, 6)):
+        output = publish_step(step, seed)
+    line = {"tokens": 256, "loss": 5.0, "lr": 0.0, "grad_norm": 1.0}
+    lines = [{**line, "step": 0}, {**line, "step": 1, "tokens": 512, "lr": 0.1}]
+    (output / "train_log.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    checks = check_run(output)
+    assert all(check.state == "ok" for check in checks)
+    assert "step 1 has the weights of step 0: no step between them changed any" in [c.what for c in checks]
 
 
 def test_a_damaged_checkpoint_is_named(

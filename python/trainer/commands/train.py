@@ -78,11 +78,13 @@ def command(
       [optimizer]
       lr = 0.001
 
-    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16),
-    tensorboard; in [model] vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual,
-    hidden_act, init; in [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping, schedule
-    (neox, neox_v1, linear, constant, wsd), decay and decay_shape of wsd; in [validation] order, every, rows;
-    in each of [[stages]] steps and the keys of its learning rate.
+    Optional keys: steps, batch_size (default: the order's), micro_batch_size, seed, precision (fp32, bf16,
+    fp16), max_skipped_in_a_row, skip_steps, tensorboard, activation_checkpointing, compile; in [model]
+    vocab_size, rotary_pct, rotary_base, layer_norm_eps, parallel_residual, hidden_act, init,
+    attention_within_documents; in [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping,
+    schedule (neox, neox_v1, linear, constant, wsd), decay and decay_shape of wsd; in [validation] order,
+    every, rows; in each of [[stages]] steps and the keys of its learning rate; in [deepspeed] zero_stage,
+    offload_optimizer.
 
     A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
     published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.
