@@ -12,10 +12,10 @@ from pile_tools.terminal import echo, print_document
 
 
 @click.command("restore")
-@click.argument("output", type=artifacts.DEDUPLICATED, metavar="OUT")
+@click.argument("folder", type=artifacts.DEDUPLICATED, metavar="OUT")
 @click.argument("record", metavar="SHARD:RECORD")
 @options.reports
-def command(output: Path, record: str, as_json: bool) -> None:
+def command(folder: Path, record: str, as_json: bool) -> None:
     """Print a record of the shards from which OUT/ was made, removed or not.
 
     SHARD and RECORD are those of clusters.parquet; the end of the shard's path is enough. The old shard is
@@ -25,7 +25,7 @@ def command(output: Path, record: str, as_json: bool) -> None:
     Examples:
       pile-tools dedup restore deduped/ 04.jsonl.zst:52
     """
-    text = restored(output, record).decode(errors="replace")
+    text = restored(folder, record).decode(errors="replace")
     if as_json:
         print_document({"record": text})
         return
