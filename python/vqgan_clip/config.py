@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from pile_tools.errors import ConfigError
@@ -12,6 +11,10 @@ OPTIMIZERS = ("adam", "adamw", "adagrad", "adamax", "nadam", "radam", "rmsprop")
 #: The augmentations, in the order in which they are applied.
 AUGMENTATIONS = ("crop", "flip", "affine", "perspective", "color", "erase", "noise")
 DEFAULT_AUGMENTATIONS = ("crop", "affine", "perspective", "color", "erase", "noise")
+
+
+#: Largest rate, pull, weight or threshold: what is larger overflows in fp32 sooner or later.
+MAX_MEASURE = 1e6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,10 +58,10 @@ class GuidanceConfig:
         for name, low in (("steps", 0), ("views", 1), ("chunk", 1), ("patience", 0), ("tile", 0)):
             if not low <= (value := getattr(self, name)) <= 1_000_000:
                 raise ConfigError(f"{name} must be from {low} to 1,000,000, got {value}")
-        if not (math.isfinite(self.rate) and self.rate > 0):
-            raise ConfigError(f"rate must be greater than 0, got {self.rate}")
-        if not (math.isfinite(self.pull) and self.pull >= 0):
-            raise ConfigError(f"pull must be at least 0, got {self.pull}")
+        if not 0 < self.rate <= MAX_MEASURE:
+            raise ConfigError(f"rate must be greater than 0 and at most {MAX_MEASURE:,.0f}, got {self.rate}")
+        if not 0 <= self.pull <= MAX_MEASURE:
+            raise ConfigError(f"pull must be from 0 to {MAX_MEASURE:,.0f}, got {self.pull}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema must be from 0 to below 1, got {self.ema}")
         if self.optimizer not in OPTIMIZERS:

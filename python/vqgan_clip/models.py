@@ -75,7 +75,8 @@ def load_models(
 def _check_device(device: str) -> None:
     """Raises ConfigError for a device that this machine or this torch does not have."""
     try:
-        torch.zeros((), device=device)
+        # The device `meta` holds no values.
+        torch.zeros((), device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as err:
         raise ConfigError(f"no device {device!r} here: {first_line(err)}") from err
 

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 from pile_tools.errors import ConfigError
+from vqgan_clip.config import MAX_MEASURE
 
 #: Prompts of one picture; each costs a distance per view and step.
 _MAX_PROMPTS = 100
@@ -51,10 +52,11 @@ def parse_prompt(text: str) -> Prompt:
         raise ConfigError(f"an empty prompt: {text!r}; write some words, then the weight if any")
     weight = numbers[0] if numbers else 1.0
     stop = numbers[1] if len(numbers) > 1 else -math.inf
-    if weight == 0 or not math.isfinite(weight):
-        raise ConfigError(f"the weight of a prompt must be a number other than 0: {text.strip()!r}")
-    if stop == math.inf:
-        raise ConfigError(f"the threshold of a prompt must be below inf: {text.strip()!r}")
+    limits = f"from -{MAX_MEASURE:g} to {MAX_MEASURE:g}"
+    if weight == 0 or not abs(weight) <= MAX_MEASURE:
+        raise ConfigError(f"the weight of a prompt must be {limits} and not 0: {text.strip()!r}")
+    if stop > MAX_MEASURE or -math.inf < stop < -MAX_MEASURE:
+        raise ConfigError(f"the threshold of a prompt must be {limits}, or -inf: {text.strip()!r}")
     return Prompt(words, weight, stop)
 
 

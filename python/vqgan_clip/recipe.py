@@ -69,6 +69,11 @@ class Recipe:
             parse_prompt(text)
         if not 1 <= self.threads <= configs.MAX_THREADS:
             raise ConfigError(f"threads must be from 1 to {configs.MAX_THREADS:,}, got {self.threads}")
+        if not 0 <= self.seed < 1 << 63:
+            raise ConfigError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
+        for path in (*self.input_images, self.weights, *self.clip):
+            if "\0" in path:
+                raise ConfigError(f"no path has a zero byte: {path!r}")
 
     @property
     def input_images(self) -> list[str]:

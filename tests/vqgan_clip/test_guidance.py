@@ -224,7 +224,7 @@ def test_a_run_that_finds_nothing_better_has_stalled(vqgan: Vqgan, clips: list[T
         ({"chunk": 0}, "chunk must be from 1"),
         ({"rate": 0.0}, "rate must be greater than 0"),
         ({"rate": math.nan}, "rate must be greater than 0"),
-        ({"pull": -0.1}, "pull must be at least 0"),
+        ({"pull": -0.1}, "pull must be from 0"),
         ({"ema": 1.0}, "ema must be from 0 to below 1"),
         ({"optimizer": "sgd"}, "no optimizer 'sgd'; choose from adam, adamw"),
         ({"augment": "crop,blur"}, "no augmentation 'blur'; choose from crop"),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tests.vqgan_clip.test_cli import QUICK, Done, here, pixels
 
 from pile_tools import scratch_folders
+from vqgan_clip import metadata
 
 __all__ = ["here"]
 
@@ -139,3 +143,45 @@ def test_what_a_killed_process_left_is_removed(here: Path) -> None:
     Path("a.png").unlink()
     assert Done(*words, "--steps", "4").code == 0
     assert sorted(path.name for path in Path("f").iterdir()) == ["step-000002.png", "step-000004.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["red", "--rate", "1e39"], "rate must be greater than 0 and at most 1,000,000"),
+        (["red", "--pull", "1e7"], "pull must be from 0 to 1,000,000"),
+        (["a:1:1e308"], "the threshold of a prompt must be from -1e+06 to 1e+06"),
+        (["a:1e39"], "the weight of a prompt must be from -1e+06 to 1e+06 and not 0"),
+        (["red", "--seed", str(1 << 63)], "9223372036854775808"),
+        (["red", "--device", "meta"], "no device 'meta' here"),
+    ],
+)
+def test_a_value_that_torch_cannot_take_is_one_line(here: Path, words: list[str], message: str) -> None:
+    done = Done("generate", *words, "-o", "a.png", *QUICK)
+    assert (done.code, message in done.error) == (2, True), done.err
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("start", "\0"),
+        ("image", "\0"),
+        ("mask", "a\0"),
+        ("weights", "\0"),
+        ("clip", ["\0"]),
+        ("seed", 1 << 64),
+    ],
+)
+def test_a_picture_of_someone_else_causes_no_bug(here: Path, field: str, value: object) -> None:
+    """A recipe in a PNG file is untrusted input."""
+    assert Done(*RED).code == 0
+    with Image.open("a.png") as image:
+        image.load()
+        record = json.loads(image.text[metadata.KEY])
+    record["recipe"][field] = value
+    info = PngInfo()
+    info.add_itxt(metadata.KEY, json.dumps(record))
+    image.save("b.png", pnginfo=info)
+    for command in ("rerun", "show"):
+        done = Done(command, "b.png")
+        assert (done.code, "b.png" in done.error) == (1, True), done.err

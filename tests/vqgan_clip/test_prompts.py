@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 from hypothesis import given
@@ -48,14 +49,14 @@ def test_a_bar_can_be_part_of_a_prompt() -> None:
         ("a | | b", "an empty prompt"),
         ("a |", "an empty prompt"),
         (":0.5", "an empty prompt"),
-        ("a:0", "must be a number other than 0"),
-        ("a:inf", "must be a number other than 0"),
-        ("a:1:inf", "must be below inf"),
+        ("a:0", "must be from -1e+06 to 1e+06 and not 0"),
+        ("a:inf", "must be from -1e+06 to 1e+06 and not 0"),
+        ("a:1:inf", "must be from -1e+06 to 1e+06, or -inf"),
         ("|".join("a" * 101), "101 prompts; at most 100"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(text: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         parse_prompts(text)
 
 
