@@ -185,7 +185,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "expected",
     ),
     "a loss in the log": (other_loss, "not the lines that were logged.*train_log"),
-    "losses of rows": (lambda o: flip(o / ROW_LOSSES_FILE), "not the losses before the state.*row_losses"),
+    "losses of rows": (lambda o: flip(o / ROW_LOSSES_FILE, 0), "not the losses before the state.*row_losses"),
     "fewer losses of rows": (lambda o: os.truncate(o / ROW_LOSSES_FILE, 9), "9 bytes of losses, expected 32"),
     "a line of validation": (lambda o: flip_line(o / "validation_log.jsonl"), "validation_log"),
     "a checkpoint": (lambda o: shutil.rmtree(o / "checkpoints/step1"), "no checkpoint of step 1"),
