@@ -91,6 +91,7 @@ BASES = {
     "count-terms": ["{in}/terms.txt", "{in}/d/s"],
     "count-numbers": ["{in}/o", "--checkpoints", "1"],
     "order": ["{in}/d/s", "-o", "{out}", "--seq-length", "16", "--samples", "20"],
+    "stages": ["{in}/o:1", "{in}/o:1", "-o", "{out}", "--batch-size", "2"],
     "batch": ["{in}/o", "--step", "0", "--row", "0"],
     "export": ["{in}/o", "--steps", "0:1", "-o", "{out}.parquet"],
     "dedup exact": ["{in}/shards", "-o", "{out}"],

@@ -49,6 +49,7 @@ SECTIONS = {
     },
     "Order it for a run": {
         "order": "pile_tools.commands.order",
+        "stages": "pile_tools.commands.stages",
         "batch": "pile_tools.commands.batch",
         "export": "pile_tools.commands.export",
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -63,6 +63,10 @@ class ModelConfig:
         metadata={"help": "gelu (exact) or gelu_pytorch_tanh. Default: the preset's, else gelu."},
     )
     init: str | None = field(default=None, metadata={"help": "small_wang or normal_scaled."})
+    attention_within_documents: bool = field(
+        default=False,
+        metadata={"help": "No token sees another document of its row; positions count from its start."},
+    )
 
     def __post_init__(self) -> None:
         _within(1, MAX_WIDTH, hidden_size=self.hidden_size, n_heads=self.n_heads)
@@ -138,27 +142,46 @@ class OptimizerConfig:
     )
 
     def __post_init__(self) -> None:
-        _within(0, MAX_MEASURE, lr=self.lr, min_lr=self.min_lr, eps=self.eps, weight_decay=self.weight_decay)
+        _within(0, MAX_MEASURE, eps=self.eps, weight_decay=self.weight_decay)
         _within(0, MAX_MEASURE, gradient_clipping=self.gradient_clipping)
-        _within(0, 1, warmup=self.warmup)
-        if self.warmup == 1:
-            raise ConfigError(f"warmup must be < 1, got {self.warmup}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas must be two numbers in [0, 1), got {list(self.betas)}")
-        if self.schedule not in (None, *SCHEDULES):
-            raise ConfigError(f"schedule {self.schedule!r} is not one of {', '.join(SCHEDULES)}")
-        self._check_decay()
+        _check_rates(self)
 
-    def _check_decay(self) -> None:
-        """Raises ConfigError for a decay that the schedule does not have, or that is not within the run."""
-        if self.schedule != "wsd" and (self.decay, self.decay_shape) != (None, None):
-            raise ConfigError('decay and decay_shape are of schedule = "wsd" alone')
-        if self.decay is not None and not 0 < self.decay <= 1 - self.warmup:
-            raise ConfigError(f"decay must be above 0 and at most 1 - warmup, got {self.decay}")
-        if self.schedule == "wsd" and self.decay is None and self.warmup > 1 - DECAY:
-            raise ConfigError(f"warmup must be at most {1 - DECAY} with the default decay, {DECAY}")
-        if self.decay_shape not in (None, *DECAY_SHAPES):
-            raise ConfigError(f"decay_shape {self.decay_shape!r} is not one of {', '.join(DECAY_SHAPES)}")
+
+def _check_rates(of: OptimizerConfig | StageConfig) -> None:
+    """Raises ConfigError for a schedule that there is not, or a decay that it does not have."""
+    _within(0, MAX_MEASURE, lr=of.lr, min_lr=of.min_lr)
+    _within(0, 1, warmup=of.warmup)
+    if of.warmup == 1:
+        raise ConfigError(f"warmup must be < 1, got {of.warmup}")
+    if of.schedule not in (None, *SCHEDULES):
+        raise ConfigError(f"schedule {of.schedule!r} is not one of {', '.join(SCHEDULES)}")
+    if of.schedule != "wsd" and (of.decay, of.decay_shape) != (None, None):
+        raise ConfigError('decay and decay_shape are of schedule = "wsd" alone')
+    if of.decay is not None and not 0 < of.decay <= 1 - of.warmup:
+        raise ConfigError(f"decay must be above 0 and at most 1 - warmup, got {of.decay}")
+    if of.schedule == "wsd" and of.decay is None and of.warmup > 1 - DECAY:
+        raise ConfigError(f"warmup must be at most {1 - DECAY} with the default decay, {DECAY}")
+    if of.decay_shape not in (None, *DECAY_SHAPES):
+        raise ConfigError(f"decay_shape {of.decay_shape!r} is not one of {', '.join(DECAY_SHAPES)}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageConfig:
+    """A table `[[stages]]`: some of the run's steps, with a learning rate of their own."""
+
+    steps: int = field(metadata={"help": "Steps of the stage."})
+    lr: float | None = field(default=None, metadata={"help": "Highest rate. Default: as in [optimizer]."})
+    min_lr: float | None = field(default=None, metadata={"help": "Rate at its end. Default: lr / 10."})
+    warmup: float = field(default=0.0, metadata={"help": "Share of the stage in which the rate rises."})
+    schedule: str | None = field(default=None, metadata={"help": "Default: as in [optimizer]."})
+    decay: float | None = field(default=None, metadata={"help": "As in [optimizer]."})
+    decay_shape: str | None = field(default=None, metadata={"help": "As in [optimizer]."})
+
+    def __post_init__(self) -> None:
+        _within(1, MAX_COUNT, steps=self.steps)
+        _check_rates(self)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -235,7 +258,13 @@ class TrainConfig:
         default="fp32", metadata={"help": "fp32; bf16 or, on a GPU, fp16, with fp32 master weights."}
     )
     validation: ValidationConfig | None = None
+    stages: tuple[StageConfig, ...] = ()
     tensorboard: bool = field(default=False, metadata={"help": "Also write the log for TensorBoard."})
+    activation_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "Keep only the inputs of blocks, and compute the rest again: less memory."},
+    )
+    compile: bool = field(default=False, metadata={"help": "Compile the blocks by torch.compile."})
     deepspeed: Sharding = field(default_factory=Sharding)
     max_skipped_in_a_row: int = field(
         default=10, metadata={"help": "Steps in a row whose loss or gradient may be NaN or infinite."}
@@ -293,6 +322,14 @@ class AdamW:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Some of the run's steps with every value known; see `StageConfig`."""
+
+    steps: int
+    optimizer: AdamW
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BranchPoint:
     """How a run starts from another; see `BranchConfig`."""
 
@@ -315,6 +352,8 @@ class Recipe:
     precision: str
     shape: ModelShape
     optimizer: AdamW
+    stages: tuple[Stage, ...] = ()
+    attention_within_documents: bool = False
     branch: BranchPoint | None = None
 
     @property
@@ -323,11 +362,19 @@ class Recipe:
         return self.branch.step if self.branch else 0
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: the schedule's, lower while a branch warms up again."""
-        rate = self.optimizer.rate(step, self.steps)
+        """The learning rate of a step: its stage's schedule's, lower while a branch warms up again."""
+        rate = self._scheduled(step)
         if self.branch is None or not self.branch.rewarm:
             return rate
         return rate * min(1.0, (step - self.branch.step + 1) / self.branch.rewarm)
+
+    def _scheduled(self, step: int) -> float:
+        first = 0
+        for stage in self.stages:
+            if step < first + stage.steps:
+                return stage.optimizer.rate(step - first, stage.steps)
+            first += stage.steps
+        return self.optimizer.rate(step, self.steps)
 
     def settings(self) -> Settings:
         """The values as one flat table, names joined by dots, without those that change only the rounding."""
@@ -364,9 +411,11 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         ConfigError: Steps or batch size are nowhere given, or the order is too short for them.
     """
     published = config.model.published
-    steps, batch_size = config.steps or order.steps, config.batch_size or order.batch_size
+    steps = config.steps or sum(stage.steps for stage in config.stages) or order.steps
+    batch_size = config.batch_size or order.batch_size
     if published is not None:
         steps, batch_size = steps or published.steps, batch_size or published.batch_size
+    _check_stages(config, order, steps)
     if steps is None or batch_size is None:
         raise ConfigError(
             f"the order names no steps and batch size; give steps and batch_size ({order.name})"
@@ -374,6 +423,7 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
     if steps * batch_size > len(order.samples):
         found = f"{counted(steps, 'step')} of {batch_size} need {counted(steps * batch_size, 'sample')}"
         raise ConfigError(f"{found}, the order has {len(order.samples)} ({order.name})")
+    optimizer = _adamw(config.optimizer, config.model.published)
     branch = config.branch
     if branch is not None and branch.step >= steps:
         raise ConfigError(f"branches off after step {branch.step}, and has {counted(steps, 'step')} in all")
@@ -384,9 +434,47 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         seed=_given(config.seed, published.seed if published else 1234),
         precision=config.precision,
         shape=config.model.shape(order.seq_length, n_known),
-        optimizer=_adamw(config.optimizer, config.model.published),
+        optimizer=optimizer,
+        stages=tuple(_stage(given, optimizer) for given in config.stages),
+        attention_within_documents=config.model.attention_within_documents,
         branch=_branch_point(branch),
     )
+
+
+def _check_stages(config: TrainConfig, order: Order, steps: int | None) -> None:
+    """Raises ConfigError unless stages have the steps of the run, and of the stages of its order."""
+    given = [stage.steps for stage in config.stages]
+    if given and sum(given) != steps:
+        raise ConfigError(f"the stages have {counted(sum(given), 'step')}, steps = {steps}")
+    if order.manifest is None or not order.manifest.checked_settings.has("stages"):
+        return
+    of_order = [stage.integer("steps") for stage in order.manifest.checked_settings.objects("stages")]
+    if given and given != of_order:
+        raise ConfigError(f"stages of {given} steps, those of the order have {of_order} ({order.name})")
+
+
+def _stage(given: StageConfig, optimizer: AdamW) -> Stage:
+    """A stage, its defaults from the optimizer. Raises ConfigError for a lowest rate above the highest."""
+    schedule = _given(given.schedule, optimizer.schedule)
+    has_decay = schedule == "wsd"
+    lr = _given(given.lr, optimizer.lr)
+    rates = _rates(lr, given.min_lr)
+    decay = _given(given.decay, _given(optimizer.decay, DECAY)) if has_decay else None
+    shape = _given(given.decay_shape, _given(optimizer.decay_shape, DECAY_SHAPE)) if has_decay else None
+    if decay is not None and decay > 1 - given.warmup:
+        raise ConfigError(f"a stage's decay must be at most 1 - warmup, got {decay} and {given.warmup}")
+    of_stage = replace(
+        optimizer, lr=rates[0], min_lr=rates[1], warmup=given.warmup, schedule=schedule, decay=decay
+    )
+    return Stage(steps=given.steps, optimizer=replace(of_stage, decay_shape=shape))
+
+
+def _rates(lr: float, min_lr: float | None) -> tuple[float, float]:
+    """The highest and the lowest rate. Raises ConfigError if they are the other way round."""
+    lowest = _given(min_lr, lr / 10)
+    if lowest > lr:
+        raise ConfigError(f"min_lr must be at most lr, {lr}, got {lowest}")
+    return lr, lowest
 
 
 def _branch_point(branch: BranchConfig | None) -> BranchPoint | None:
@@ -401,11 +489,8 @@ def _given(value: _Value | None, default: _Value) -> _Value:
 
 def _adamw(given: OptimizerConfig, preset: Preset | None) -> AdamW:
     """The optimizer, its defaults from a preset. Raises ConfigError for a lowest rate above the highest."""
-    lr = _given(given.lr, preset.lr if preset else 1e-3)
-    min_lr = _given(given.min_lr, lr / 10)
+    lr, min_lr = _rates(_given(given.lr, preset.lr if preset else 1e-3), given.min_lr)
     schedule = _given(given.schedule, preset.schedule if preset else "neox")
-    if min_lr > lr:
-        raise ConfigError(f"min_lr must be at most lr, {lr}, got {min_lr}")
     return AdamW(
         lr=lr,
         min_lr=min_lr,

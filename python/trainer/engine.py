@@ -58,7 +58,7 @@ class MicroBatch:
 
     Attributes:
         tokens: (micro_batch_size, seq_length + 1) int64.
-        positions: Of each token in its document, of the same shape and type, where attention stays within
+        positions: Of each token in its document, of the same shape, int32, where attention stays within
             documents; else None.
     """
 

@@ -252,7 +252,12 @@ class LogWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:
+            # What could not be written is tried again here: the first error names the file.
+            if error is None:
+                raise
 
     def add(self, **values: int | float | str | list[int]) -> None:
         """Adds one step's line; what is not finite becomes null."""

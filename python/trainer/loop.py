@@ -40,10 +40,12 @@ from trainer.checkpoint.saving import Save, Saver
 from trainer.checkpoint.state import OpenState, newest_state, states
 from trainer.checkpoint.weights import read_weights
 from trainer.config import differences
+from trainer.cost import flops_per_token
 from trainer.data_check import DataCheck
 from trainer.engine import Engine, MicroBatch, StepResult, check_machine, processes
 from trainer.launcher import process_count
 from trainer.log import BY_NAME, LOG_FILE, read_log
+from trainer.model.compiled import compile_blocks
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
 from trainer.peak import measured_peak
@@ -52,7 +54,7 @@ from trainer.records import Recorder
 from trainer.retention import Retention
 from trainer.run import SCRATCH_FOLDER, Run, Start, Stretch
 from trainer.signals import exit_code
-from trainer.status import StatusLine, flops_per_token
+from trainer.status import StatusLine
 from trainer.validation import Validation
 
 #: Seconds between heartbeats of rank 0 to the processes that wait for it: far below their timeouts.
@@ -303,6 +305,9 @@ def _engine(run: Run, ranks: Processes, source: OpenState | None, *, is_from_wei
         model.load_state_dict(weights)
     else:
         initialize(model, run.recipe.seed)
+    model.gpt_neox.recomputes_blocks = run.config.activation_checkpointing
+    if run.config.compile:
+        ranks.agree(lambda: compile_blocks(model, ranks.device))
     engine = Engine(model, run.recipe, ranks, run.config.deepspeed)
     if source is not None:
         load_state(engine, source, ranks)
@@ -499,14 +504,9 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]
     """
     _, n_micro = run.recipe.split(ranks.size)
     for number in range(n_micro):
-        stored = run.order.micro_batch(
-            step,
-            rank=ranks.rank,
-            n_ranks=ranks.size,
-            micro_batch=number,
-            n_micro_batches=n_micro,
-            batch_size=run.recipe.batch_size,
-        )
+        part = (ranks.rank, ranks.size), (number, n_micro)
+        samples = run.order.micro_batch_samples(step, *part, run.recipe.batch_size)
+        stored = run.order.samples.read(*samples)
         # A map of a dataset that was cut short reads as zeros: they must not get into the weights.
         _core.check_mapped()
         tokens = torch.from_numpy(stored.astype("int64"))
@@ -514,4 +514,7 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]
             if not 0 <= token < run.recipe.shape.vocab_size:
                 known = f"the model's vocabulary has {run.recipe.shape.vocab_size}"
                 raise FormatError(f"token {token} at step {step}, {known} ({run.order.name})")
-        yield MicroBatch(tokens)
+        positions = None
+        if run.recipe.attention_within_documents:
+            positions = torch.from_numpy(run.order.positions(*samples))
+        yield MicroBatch(tokens, positions)

@@ -1,4 +1,4 @@
-"""`row_losses.bin`: the loss of every row that a run trained on, in the order of training.
+"""`row_losses.f16`: the loss of every row that a run trained on, in the order of training.
 
 Row r of step s is the float16 at index s * batch_size + r, little-endian, without a header: the mean loss of
 the row's tokens in nats, of the weights before the update. Rows are those of `pile-tools batch --step s`. A
@@ -24,7 +24,7 @@ from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.terminal import counted
 
-ROW_LOSSES_FILE = "row_losses.bin"
+ROW_LOSSES_FILE = "row_losses.f16"
 
 _DTYPE = np.dtype("<f2")
 
@@ -112,7 +112,12 @@ class RowLossWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError:
+            # What could not be written is tried again here: the first error names the file.
+            if error is None:
+                raise
 
     def add(self, losses: NDArray[np.float32] | None) -> None:
         """Adds the losses of the next step: (batch_size,) float32, or None where none were computed."""

@@ -2,7 +2,7 @@
 
 OUTPUT/run.json             the run's configuration, written at the start; a run with this file can be resumed
 OUTPUT/train_log.jsonl      one line per step
-OUTPUT/row_losses.bin       the loss of every row
+OUTPUT/row_losses.f16       the loss of every row
 OUTPUT/validation_log.jsonl one line per validation, if the config asks for them
 OUTPUT/tensorboard          the same for TensorBoard, if the config asks for it
 OUTPUT/checkpoints/step{N}  Hugging Face folders
@@ -253,7 +253,17 @@ def plan(config: TrainConfig) -> Run:
     planned = recipe(config, order, n_known)
     branched = find_source(config.branch, config.output) if config.branch else None
     validation = _validation_order(config, order)
+    if planned.attention_within_documents:
+        for rows in filter(None, (order, validation)):
+            _check_documents(rows)
     return Run(config, planned, order, tokenizer, source, validation, source=branched)
+
+
+def _check_documents(order: Order) -> None:
+    """Raises ConfigError for an order of rows, in which no documents are known."""
+    if all(document == -1 for _, document, _, _ in order.samples.spans(0, 1).tolist()):
+        message = "attention_within_documents needs an order of documents; these are rows of tokens"
+        raise ConfigError(f"{message} ({order.name})")
 
 
 def _validation_order(config: TrainConfig, order: Order) -> Order | None:

@@ -10,25 +10,12 @@ from typing import Any
 
 from pile_tools.progress import LOG_INTERVAL_SECONDS
 from pile_tools.terminal import QUIET, echo, is_chosen
-from trainer.shape import ModelShape
 
 #: Columns of the line, so that it fits a terminal of 80 after the clock of a log.
 MAX_COLUMNS = 71
 
 #: Steps whose mean speed is shown.
 _RECENT_STEPS = 50
-
-
-def flops_per_token(shape: ModelShape) -> int:
-    """Floating-point operations of forward and backward pass for a token of a full sequence.
-
-    Six for each weight that is multiplied, so without the embedding, which is looked up, and twelve for each
-    pair of tokens in attention, masked ones included.
-
-    Source: Chowdhery et al. 2022, arXiv:2204.02311, appendix B.
-    """
-    multiplied = shape.n_parameters - shape.vocab_size * shape.hidden_size
-    return 6 * multiplied + 12 * shape.n_layers * shape.hidden_size * shape.max_positions
 
 
 def status(
@@ -85,7 +72,7 @@ class StatusLine:
     Args:
         n_steps: Steps of the run.
         tokens_per_step: Tokens of a step.
-        flops_per_token: Of the model, see `flops_per_token`.
+        flops_per_token: Of the model, see `cost.flops_per_token`.
         peak_flops: Operations a second that the machine can do, all processes together; None if not known.
     """
 

@@ -54,8 +54,14 @@ class Validation:
         """This process's rows; the last one is repeated where they do not fill all micro-batches."""
         size, _ = self._run.recipe.split(ranks.size)
         for first in range(0, self._n_rows, size * ranks.size):
-            indices = np.arange(first, first + size) + ranks.rank * size
-            yield MicroBatch(self._rows(np.minimum(indices, self._n_rows - 1)))
+            indices = np.minimum(np.arange(first, first + size) + ranks.rank * size, self._n_rows - 1)
+            yield MicroBatch(self._rows(indices), self._positions(indices))
+
+    def _positions(self, indices: NDArray[np.int64]) -> Tensor | None:
+        if not self._run.recipe.attention_within_documents:
+            return None
+        rows = [self._order.positions(index, 1) for index in indices.tolist()]
+        return torch.from_numpy(np.concatenate(rows))
 
     def _rows(self, indices: NDArray[np.int64]) -> Tensor:
         tokens = torch.from_numpy(self._order.samples.take(indices).astype("int64"))

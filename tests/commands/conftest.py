@@ -56,6 +56,7 @@ CALLS = [
     "pile-tools label {LONG}/foreign shards --tokenizer tokenizer.json",
     "pile-tools index tokens/sample",
     "pile-tools order tokens/sample --seq-length 64 --steps 6 --batch-size 4 --seed 1",
+    "pile-tools stages tokens:4 tokens:2 -o {LONG}/staged",
     "pile-tools shard tokens/sample.bin -o sharded --bytes 10000",
     "pile-tools unshard sharded -o {LONG}/joined.bin",
     "pile-tools shard rows/rows.bin -o {LONG}/rows --bytes 8196",

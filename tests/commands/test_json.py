@@ -99,7 +99,7 @@ def test_a_failed_check_is_in_the_document(world: World, tmp_path: Path) -> None
 
 
 def test_quiet_prints_answers_alone(world: World, calls: list[tuple[str, ...]]) -> None:
-    asks = {"show", "search", "trace-text", "batch", "when", "trace", "repeats", "mixture"}
+    asks = {"show", "search", "trace-text", "batch", "when", "trace", "repeats", "mixture", "losses"}
     asks |= {"count-ngrams", "count-terms", "count-numbers", "dedup", "plan", "neox-config", "generate"}
     for call in calls:
         force = ["--force"] if "export" in call else []

@@ -53,6 +53,7 @@ COMMANDS = {
     "count-terms": "count-terms ../in/terms.txt ../in/shards --pairs all -o out/t.tsv --threads 1",
     "order": ORDER,
     "order over another": f"{ORDER} --seed 5 && {ORDER} --force --seq-length 8",
+    "stages": "stages ../in/order:2 ../in/order:1 -o out/o",
     "export": "export ../in/order --steps 0:2 -o out/e.parquet",
     "shard": f"{SHARD} --bytes 500",
     "shard over another": f"{SHARD} --bytes 400 && {SHARD} --bytes 500 --force",

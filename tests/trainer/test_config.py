@@ -11,6 +11,7 @@ from pile_tools.errors import ConfigError
 from pile_tools.order.open import open_order
 from trainer.config import AdamW, ModelConfig, OptimizerConfig, Recipe, TrainConfig, differences, recipe
 from trainer.presets import PRESETS, Preset
+from trainer.schedule import learning_rate
 
 MODEL = ModelConfig(hidden_size=32, n_layers=2, n_heads=4)
 
@@ -277,3 +278,43 @@ def test_runs_without_a_preset_keep_their_formula_and_activation(order: Path) ->
     assert (found.optimizer.schedule, found.shape.hidden_act) == ("neox", "gelu")
     settings = found.settings()
     assert (settings["optimizer.schedule"], settings["shape.hidden_act"]) == ("neox", "gelu")
+
+
+STAGED = """
+[[stages]]
+steps = 30
+warmup = 0.1
+[[stages]]
+steps = 10
+schedule = "linear"
+min_lr = 0.0
+"""
+
+
+def test_each_stage_has_its_own_schedule(order: Path, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(BASE + TABLE + "[optimizer]\nlr = 0.5\n" + STAGED)
+    config = dataclasses.replace(from_toml(TrainConfig, tmp_path / "c.toml"), order=order)
+    found = recipe(config, open_order(order), 400)
+    assert found.steps == 40
+    first = [learning_rate(s, 30, lr=0.5, min_lr=0.05, warmup=0.1) for s in range(30)]
+    assert [found.rate(step) for step in range(30)] == first
+    assert [found.rate(step) for step in range(30, 40)] == pytest.approx([0.05 * n for n in range(10, 0, -1)])
+    assert [stage["steps"] for stage in found.settings()["stages"]] == [30, 10]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("steps = 41\n" + STAGED, "steps = 41"),
+        (STAGED.replace("30", "0"), "steps must be from 1"),
+        (STAGED.replace("min_lr = 0.0", "min_lr = 0.2"), "min_lr must be at most lr, 0.001, got 0.2"),
+        (STAGED.replace("min_lr", "decay"), "decay and decay_shape are of"),
+        (STAGED.replace('"linear"', '"wsd"\nwarmup = 0.95'), "warmup must be at most"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(order: Path, tmp_path: Path, changed: str, message: str) -> None:
+    is_top = changed.startswith("steps")
+    text = changed.split("\n", 1)[0] + "\n" + BASE + TABLE + STAGED if is_top else BASE + TABLE + changed
+    (tmp_path / "c.toml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        recipe(from_toml(TrainConfig, tmp_path / "c.toml"), open_order(order), 400)

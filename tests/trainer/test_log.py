@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from pile_tools.errors import FormatError
 from trainer.log import LogWriter, check_log, now, read_log, rewind_log
+from trainer.row_losses import RowLossWriter
 
 PER_STEP = 8
 
@@ -43,6 +45,15 @@ def test_times_are_read_back(tmp_path: Path) -> None:
     assert found["tokens_per_second"] == 12.5
     written = datetime.fromisoformat(found["time"])
     assert abs((datetime.now(UTC) - written).total_seconds()) < 60
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk_is_named() -> None:
+    path = Path("/dev/full")
+    with pytest.raises(OSError, match=r"space left on device.*/dev/full"), LogWriter(path) as log:
+        log.add(step=1)
+    with pytest.raises(OSError, match=r"space left on device.*/dev/full"), RowLossWriter(path, 2) as rows:
+        rows.add(np.zeros(2, np.float32))
 
 
 def test_rewinding_keeps_the_first_lines_and_drops_a_cut_one(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import torch
 
 from trainer.peak import measured_peak
 from trainer.ranks import Processes
-from trainer.shape import ModelShape
-from trainer.status import MAX_COLUMNS, StatusLine, flops_per_token, status
+from trainer.status import MAX_COLUMNS, StatusLine, status
 
 
 def test_the_line_has_everything_and_fits() -> None:
@@ -35,20 +34,6 @@ def test_no_line_is_too_long() -> None:
 def test_times_have_two_units(seconds: float, shown: str) -> None:
     line = status(step=1, n_steps=2, loss=1, tokens_per_second=1, share=None, seconds_left=seconds)
     assert line.endswith(f", {shown} left")
-
-
-def test_operations_are_those_of_a_matrix_product_each() -> None:
-    """Counted by torch itself over forward and backward pass of a model, biases and norms aside."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from trainer.model.neox import GPTNeoX
-
-    shape = ModelShape(vocab_size=640, hidden_size=128, n_layers=3, n_heads=4, max_positions=64)
-    model = GPTNeoX(shape)
-    with FlopCounterMode(display=False) as counter:
-        model(torch.zeros(2, 64, dtype=torch.int64)).sum().backward()
-    counted = counter.get_total_flops() / (2 * 64)
-    assert flops_per_token(shape) == pytest.approx(counted, rel=0.1)
 
 
 def test_the_peak_is_that_of_a_machine_that_exists() -> None:

@@ -19,6 +19,12 @@ from tests.trainer.same import contents
 
 import trainer
 from pile_tools import Tokenizer, manifest, open_order
+from pile_tools.jobs import verify
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
+from pile_tools.jobs.stages import Stage
+from pile_tools.jobs.stages import run as join_stages
+from studies.runs import open_run
 from trainer.log import LOG_FILE, read_log, read_validations
 from trainer.validation import n_bytes_of
 
@@ -271,6 +277,31 @@ def test_bf16_trains_and_publishes_bf16(train: Train, write_config: WriteConfig,
     assert {str(weight.dtype) for weight in weights.values()} == {"torch.bfloat16"}
     assert '"torch_dtype": "bfloat16"' in (output / "checkpoints/step6/config.json").read_text()
     assert losses(output)[-1] < losses(output)[0]
+
+
+def test_stages_have_one_log_and_rates_of_their_own(
+    train: Train, write_config: WriteConfig, order: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """The second one is of other rows, and a study finds both in the run's order."""
+    second = OrderConfig(seq_length=32, steps=3, batch_size=8, split="8,2,0", part="valid")
+    build_order(dataset, tmp_path / "second", second)
+    join_stages([Stage(order, 5), Stage(tmp_path / "second")], tmp_path / "staged")
+    tables = ("[[stages]]", "steps = 5", "[[stages]]", "steps = 3", 'schedule = "linear"', "lr = 0.004")
+    config = write_config(tmp_path / "config.toml", tmp_path / "run", tables=(*tables, "min_lr = 0.001"))
+    config.write_text(config.read_text().replace(str(order), str(tmp_path / "staged")))
+    result = train(config)
+    assert result.returncode == 0, result.stderr
+    lines = read_log(tmp_path / "run" / LOG_FILE)
+    assert [line["step"] for line in lines] == list(range(8))
+    assert [line["lr"] for line in lines[5:]] == pytest.approx([0.004, 0.003, 0.002])
+    assert lines[0]["lr"] == 0.01
+    found = open_run(tmp_path / "run")
+    assert (found.steps, found.checkpoints) == (8, [0, 1, 2, 4, 8])
+    np.testing.assert_array_equal(found.order.batch(6), open_order(tmp_path / "second").batch(1))
+    verify.run(tmp_path / "run", chain=True)
+    other = write_config(tmp_path / "config.toml", tmp_path / "other", tables=("[[stages]]", "steps = 8"))
+    other.write_text(other.read_text().replace(str(order), str(tmp_path / "staged")))
+    assert "stages of [8] steps, those of the order have [5, 3]" in train(other).stderr
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(

@@ -233,7 +233,7 @@ class _Settings:
         values = found.checked_settings
         values.require_keys(
             ("rule", "seq_length", "stem", "batch_size", "steps", "seed"),
-            ("samples", "epochs", "split", "part", "compat", "layout", "stems", "weights"),
+            ("samples", "epochs", "split", "part", "compat", "layout", "stems", "weights", "stages"),
         )
 
         # These record how the order was built. Reading does not need them, but a damaged manifest is refused.
@@ -242,6 +242,10 @@ class _Settings:
         for key in ("split", "part"):
             values.optional(key, values.text)
         values.optional("weights", lambda key: values.items_of(key, Values.number))
+        if values.has("stages"):
+            for stage in values.objects("stages"):
+                stage.require_keys(("steps",))
+                stage.integer("steps", 1)
         compat = values.optional("compat", lambda key: values.text(key, ("gpt-neox",)))
         extra, is_padded = 1, False
         if values.has("layout"):

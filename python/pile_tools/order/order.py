@@ -24,12 +24,16 @@ from pile_tools.tokens import datasets
 from pile_tools.tokens.concatenated import as_one
 from pile_tools.types import AnyPath, Documents, Tokens
 
+#: The rule of an order that was joined from orders, see `jobs.stages`.
+STAGES_RULE = "stages"
+
 #: The rules by which orders are built.
 RULES = (
     "megatron-lm",
     "gpt-neox packed",
     "gpt-neox pack_until_overflow",
     "gpt-neox unpacked",
+    STAGES_RULE,
 )
 
 #: Maximum tokens that a model sees at once: a sample has one more, and its length must fit an int32.
@@ -302,9 +306,33 @@ class Order:
             ConfigError: Step, rank or micro-batch is out of range, no batch size is known, or the ranks and
                 micro-batches do not divide it.
         """
-        _, size = self.first_sample(step, batch_size)
         ranks, parts = (rank, n_ranks), (micro_batch, n_micro_batches)
-        return self.samples.read(*_core.micro_batch_samples(len(self.samples), size, step, ranks, parts))
+        return self.samples.read(*self.micro_batch_samples(step, ranks, parts, batch_size))
+
+    def micro_batch_samples(
+        self, step: int, rank: tuple[int, int], micro_batch: tuple[int, int], batch_size: int | None = None
+    ) -> tuple[int, int]:
+        """The index of the first sample of a `micro_batch`, and the number of its samples.
+
+        Args:
+            step: From 0.
+            rank: The rank from 0, and the number of ranks.
+            micro_batch: The micro-batch from 0, and the number of micro-batches.
+            batch_size: Samples of the step. Default: the order's.
+
+        Raises:
+            ConfigError: As `micro_batch`.
+        """
+        _, size = self.first_sample(step, batch_size)
+        return _core.micro_batch_samples(len(self.samples), size, step, rank, micro_batch)
+
+    def positions(self, first: int, n: int) -> NDArray[np.int32]:
+        """The index of each token in its document's run, in the samples [first, first + n).
+
+        Shapes: (n, sample_length), as `Batch.position_ids`.
+        """
+        spans = self.samples.spans(first, n)
+        return _core.batch_documents(spans, n, self.samples.sample_length, self.seq_length)[1]
 
     def rebatch(self, *, batch_size: int) -> Order:
         """The order of the same samples in steps of another size. Raises ConfigError."""

@@ -13,7 +13,7 @@ from pile_tools.terminal import counted, note, print_document
 from trainer.loss_page import loss_page, open_logged
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("loss-page", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("runs", nargs=-1, required=True, type=artifacts.RUN, metavar="RUN...")
 @click.option("-o", "--output", type=options.PATH, required=True, metavar="FILE.html", help="The page.")
 @options.reports

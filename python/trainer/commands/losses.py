@@ -40,7 +40,7 @@ _N_INTERVALS = 20
 _N_NAMED = len(colors.SERIES)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("losses", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", type=artifacts.RUN)
 @click.option("--step", type=click.IntRange(min=0), help="Print the rows of this step, from 0.")
 @click.option(
@@ -177,12 +177,15 @@ def _print_subsets(found: SubsetLosses, n_steps: int) -> None:
     echo(f"mean loss of {counted(total, 'token')} in {counted(n_steps, 'step')}, by subset:")
     labels, totals, means = subset_labels(found.subsets), found.totals, found.means
     n_columns = min(max(map(width, labels)), columns() // 3)
+    low = float(np.nanmin(means)) if np.isfinite(means).any() else 0.0
     n_over_time = max(1, min(len(means), columns() - n_columns - 44))
     echo(f"  {'':<{n_columns}}  {'tokens':>7}  {'mean':>7}  {'first':>7}  {'last':>7}")
     for i in _largest_first(found):
         known = means[np.isfinite(means[:, i]), i]
         ends = [f"{value:7.4f}" for value in (totals[i], *(known[[0, -1]] if len(known) else ()))]
-        over_time = [float(np.nanmean(part)) for part in np.array_split(known, n_over_time) if len(part)]
+        parts = [float(part.mean()) for part in np.array_split(known, n_over_time) if len(part)]
+        # From the lowest mean of all: bars from zero would be nearly equal.
+        over_time = [value - low + 0.1 for value in parts]
         share = float(found.n_tokens[:, i].sum() / total) if total else 0.0
         line = f"  {padded(labels[i], n_columns)}  {share:>7.2%}  {'  '.join(ends)}"
         echo(f"{line}  |{charts.sparkline(over_time)}|")

@@ -38,7 +38,7 @@ keep_states_option = click.option(
 )
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("train", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=artifacts.CONFIG)
 @click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
 @options.reports
@@ -82,7 +82,8 @@ def command(
     fp16), max_skipped_in_a_row, skip_steps, tensorboard; in [model] vocab_size, rotary_pct, rotary_base,
     layer_norm_eps, parallel_residual, hidden_act, init; in [optimizer] min_lr, warmup, betas, eps,
     weight_decay, gradient_clipping, schedule (neox, neox_v1, linear, constant, wsd), decay and decay_shape of
-    wsd; in [validation] order, every, rows; in [deepspeed] zero_stage, offload_optimizer.
+    wsd; in [validation] order, every, rows; in [deepspeed] zero_stage, offload_optimizer; in each of
+    [[stages]] steps and the keys of its learning rate.
 
     A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
     published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.

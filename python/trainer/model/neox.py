@@ -239,8 +239,8 @@ class GPTNeoX(nn.Module):
             tokens: (n, t) int64. With a cache, they continue the cached ones and are added to them.
             cache: Of earlier tokens.
             labels: The tokens after each, (n, t) int64.
-            positions: Of each token in its document, (n, t) int64. Attention then stays within documents, and
-                rotary positions count from their starts. Default: a row is one text.
+            positions: Of each token in its document, (n, t) int32 or int64. Attention then stays within
+                documents, and rotary positions count from their starts. Default: a row is one text.
 
         Returns:
             The logits, (n, t, v) in the weights' dtype; with labels, their losses.

@@ -386,6 +386,10 @@ def _schedule(source: _Values, cosine: str) -> str | None:
     style = source.text("lr_decay_style", "linear")
     if style == "cosine":
         return cosine
+    if style == "linear" and source.number("min_lr", 0.0):
+        source.refuse(
+            "lr_decay_style: linear falls to 0 there and is cut off at min_lr; here it falls to min_lr"
+        )
     if style in ("linear", "constant") and style in SCHEDULES:
         return style
     source.refuse(f"lr_decay_style is {shown(style)}, expected one that pile-train has: cosine")

@@ -150,6 +150,7 @@ def test_missing_keys_have_the_defaults_of_gpt_neox() -> None:
         ({"num_kv_heads": 2}, "num_kv_heads is 2, but here it is 8"),
         ({"intermediate_size": 5}, "intermediate_size is 5, but here it is 2048"),
         ({"lr_decay_style": "exponential"}, 'lr_decay_style is "exponential"'),
+        ({"lr_decay_style": "linear"}, "linear falls to 0 there and is cut off at min_lr"),
         ({"lr_decay_iters": 7}, "lr_decay_iters 7 is not train_iters 143000"),
         ({"optimizer": {"type": "Lion"}}, 'optimizer.type is "Lion"'),
         ({"optimizer": {"params": {"lr": 1, "nesterov": True}}}, "optimizer.params.nesterov has no equal"),
