@@ -354,7 +354,6 @@ class Recipe:
     optimizer: AdamW
     stages: tuple[Stage, ...] = ()
     attention_within_documents: bool = False
-
     branch: BranchPoint | None = None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from pile_tools import manifest
@@ -20,7 +21,8 @@ from trainer.checkpoint.state import (
     check_state,
     fixed_batch,
     newest_state,
-    records_now,
+    record_entries,
+    record_lengths,
     request,
     states,
 )
@@ -45,9 +47,11 @@ class StateSave:
         self._layout = Layout.of_run(run)
         self.folder = scratch / ranks.from_main(folders.begin(scratch, "state").name if ranks.is_main else "")
         self._tensors = engine.snapshot(lambda name: self._owner(self._layout.file_of(f"weight/{name}")))
+        # Hashed later, in the background: the records only grow.
+        self._lengths = record_lengths(run) if ranks.is_main else {}
         self._summary = Summary(
             tokens=step * run.tokens_per_step,
-            records=records_now(run) if ranks.is_main else {},
+            records={},
             adam_updates=engine.adam_updates,
             loss_scale=engine.loss_scale,
             logits=Logits.of(engine.logits(fixed_batch(run.recipe.shape.vocab_size))),
@@ -77,12 +81,9 @@ class StateSave:
             if name not in by_name or not path.is_file() or path.stat().st_size != by_name[name]["bytes"]:
                 raise PileError(f"a file of the state is not in the output: no shared folder ({path})")
         outputs = [by_name[name] for name in self._layout.names]
-        manifest.write(
-            self.folder / MANIFEST_FILE,
-            request(self._run, self._step),
-            outputs,
-            self._summary.values(self._run),
-        )
+        summary = replace(self._summary, records=record_entries(self._run, self._lengths))
+        about = summary.values(self._run)
+        manifest.write(self.folder / MANIFEST_FILE, request(self._run, self._step), outputs, about)
         folders.finish(self.folder, folders.step_folder(resume_folder(self._run.config.output), self._step))
         remove_other_states(self._run, self._step, self._scratch)
 

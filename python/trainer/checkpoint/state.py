@@ -216,9 +216,13 @@ def _record(records: checked.Values, name: str) -> Entry:
     return {"bytes": values.integer("bytes"), "sha256": values.hexadecimal("sha256", manifest.SHA256_DIGITS)}
 
 
-def records_now(run: Run) -> dict[str, Entry]:
-    """Length and checksum of a run's log and other records."""
-    lengths = {name: path.stat().st_size for name, path in run.records.items()}
+def record_lengths(run: Run) -> dict[str, int]:
+    """The lengths of a run's log and other records, to which training only adds."""
+    return {name: path.stat().st_size for name, path in run.records.items()}
+
+
+def record_entries(run: Run, lengths: dict[str, int]) -> dict[str, Entry]:
+    """Length and checksum of a run's records as they were with these lengths."""
     return {
         name: {"bytes": n_bytes, "sha256": sha256_of_start(run.records[name], n_bytes)}
         for name, n_bytes in lengths.items()
