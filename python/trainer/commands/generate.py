@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MAX_FILE_BYTES = 64 << 20
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("generate", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("checkpoint", type=options.PATH)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("--file", "prompt_file", type=artifacts.TEXT, help="Also continue each line of a UTF-8 file.")

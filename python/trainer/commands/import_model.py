@@ -11,7 +11,7 @@ from pile_tools.terminal import note, shell_quote
 from trainer import failures
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("import", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source", type=options.PATH)
 @click.option("-o", "--output", type=options.PATH, required=True, metavar="FOLDER", help="Folder to write.")
 @click.option(

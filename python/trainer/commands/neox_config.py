@@ -17,7 +17,7 @@ from trainer.neox.translate import Entry, Translation
 _SCHEDULES = ("neox", "neox_v1")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("neox-config", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("yaml", nargs=-1, required=True, type=options.PATH)
 @click.option(
     "-o", "--output", type=options.PATH, required=True, metavar="FILE.toml", help="The config to write."

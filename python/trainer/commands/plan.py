@@ -21,7 +21,7 @@ from trainer.presets import PRESETS, TOKENIZER_SIZE, Preset, named
 _A100_TFLOPS = 312.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("plan", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model", metavar="PRESET|CONFIG")
 @click.option("--gpus", type=click.IntRange(1, 1 << 20), required=True, help="GPUs, each a process.")
 @click.option(
