@@ -31,6 +31,7 @@ LAYERS = [
     "scratch_folders",
     "manifest",
     "publish http_client tables",
+    "http_reads",
     "lsh read tokenizers",
     "tokens",
     "search",

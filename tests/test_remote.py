@@ -21,8 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pile_tools import ConfigError, FormatError, PileError, http_client, open_order, timeline
-from pile_tools.order import remote
+from pile_tools import ConfigError, FormatError, PileError, http_client, http_reads, open_order, timeline
 from pile_tools.order.remote import RemoteRows
 
 N_ROWS = 16
@@ -267,8 +266,8 @@ def host() -> Iterator[str]:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(remote, "FIRST_WAIT", 0.001)
-    for module in (remote, http_client):
+    monkeypatch.setattr(http_reads, "FIRST_WAIT", 0.001)
+    for module in (http_reads, http_client):
         monkeypatch.setattr(module, "WINDOW_SECONDS", 0.3)
 
 
@@ -481,7 +480,7 @@ def test_a_server_that_asks_to_wait_is_waited_for(
 ) -> None:
     address, handler = flaky
     slept: list[float] = []
-    monkeypatch.setattr(remote, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    monkeypatch.setattr(http_reads, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
     in_a_minute = email.utils.formatdate(time.time() + 60, usegmt=True)
     for said, low, high in [
         ("7", 7, 7),

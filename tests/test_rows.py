@@ -18,11 +18,18 @@ import numpy as np
 import pytest
 from tests.conftest import outputs
 
-from pile_tools import ConfigError, FormatError, OutputExistsError, Tokenizer, VerifyError, open_order
+from pile_tools import (
+    ConfigError,
+    FormatError,
+    OutputExistsError,
+    Tokenizer,
+    VerifyError,
+    http_reads,
+    open_order,
+)
 from pile_tools.jobs import token_shards
 from pile_tools.jobs.order import OrderConfig, run
 from pile_tools.jobs.verify import run_hashes
-from pile_tools.order import remote
 from pile_tools.order.interventions import (
     Insert,
     _word_characters,
@@ -178,7 +185,7 @@ def serving(folder: Path) -> Iterator[tuple[str, type[Handler]]]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(http_reads, "FIRST_WAIT", 0.001)
 
 
 FIRST = "document-00000-of-00002.bin"

@@ -288,6 +288,7 @@ _PLURALS = {
     "match": "matches",
     "index": "indexes",
     "batch": "batches",
+    "branch": "branches",
     "process": "processes",
 }
 

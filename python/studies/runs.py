@@ -44,6 +44,12 @@ class Run:
         """Samples the run is trained on: the first of its order."""
         return self.steps * self.batch_size
 
+    @property
+    def first_step(self) -> int:
+        """The run's first step: 0, or where it branches off from another run."""
+        settings = self.manifest.checked_settings
+        return settings.integer("branch.step") if settings.has("branch.step") else 0
+
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer in the checkpoints, or None if they have none."""

@@ -23,8 +23,10 @@ SECTIONS = {
     },
     "Train": {
         "train": "trainer.commands.train",
+        "branch": "trainer.commands.branch",
     },
     "Look into runs": {
+        "verify": "trainer.commands.verify",
         "losses": "trainer.commands.losses",
         "loss-page": "trainer.commands.loss_page",
     },
@@ -66,7 +68,8 @@ def group() -> None:
       pile-train losses RUN --step 120 # which document made the spike?
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG.toml
 
-    Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted.
+    Exit codes: 0 done, 1 the input or the machine failed, 2 usage, 70 a bug of ours, 130 interrupted; 143 and
+    138 stopped by SIGTERM or SIGUSR1.
     """
 
 

@@ -16,7 +16,7 @@ from trainer.shape import ModelShape
 
 _Value = TypeVar("_Value")
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 #: Steps with a checkpoint whatever `checkpoint_every` is, as Pythia has them.
 EARLY_CHECKPOINTS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -197,6 +197,44 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Sharding:
+    """Table `[deepspeed]`: what is divided among the processes. It changes only the rounding."""
+
+    zero_stage: int = field(
+        default=1,
+        metadata={"help": "0: nothing; 1: optimizer; 2: gradients too; 3: weights too."},
+    )
+    offload_optimizer: bool = field(
+        default=False, metadata={"help": "Master weights and moments in the CPU's memory."}
+    )
+
+    def __post_init__(self) -> None:
+        _within(0, 3, zero_stage=self.zero_stage)
+        if self.offload_optimizer and self.zero_stage == 0:
+            raise ConfigError("offload_optimizer needs zero_stage 1, 2 or 3")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BranchConfig:
+    """Table `[branch]`: where a run starts instead of from random weights."""
+
+    source: Path = field(metadata={"help": "A run, or a folder with a model's weights."})
+    step: int = field(default=0, metadata={"help": "The step to start from, and the order's first."})
+    fresh_moments: bool = field(
+        default=False, metadata={"help": "Start from weights alone, with the optimizer's averages at zero."}
+    )
+    rewarm: int = field(
+        default=0, metadata={"help": "Steps in which the learning rate rises from zero to the schedule's."}
+    )
+
+    def __post_init__(self) -> None:
+        _within(0, MAX_COUNT, step=self.step, rewarm=self.rewarm)
+        if self.fresh_moments != (self.rewarm > 0):
+            # Averages of no gradient make the first updates large, whatever they start from.
+            raise ConfigError("fresh_moments and rewarm are given together, rewarm from 1")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """The whole TOML file. Paths are relative to the current directory."""
 
@@ -216,7 +254,9 @@ class TrainConfig:
     checkpoint_every: int | None = field(
         default=None, metadata={"help": "Steps between checkpoints. Default: the preset's, else 100."}
     )
-    precision: str = field(default="fp32", metadata={"help": "fp32, or bf16 with fp32 master weights."})
+    precision: str = field(
+        default="fp32", metadata={"help": "fp32; bf16 or, on a GPU, fp16, with fp32 master weights."}
+    )
     validation: ValidationConfig | None = None
     stages: tuple[StageConfig, ...] = ()
     tensorboard: bool = field(default=False, metadata={"help": "Also write the log for TensorBoard."})
@@ -225,13 +265,25 @@ class TrainConfig:
         metadata={"help": "Keep only the inputs of blocks, and compute the rest again: less memory."},
     )
     compile: bool = field(default=False, metadata={"help": "Compile the blocks by torch.compile."})
+    deepspeed: Sharding = field(default_factory=Sharding)
+    max_skipped_in_a_row: int = field(
+        default=10, metadata={"help": "Steps in a row whose loss or gradient may be NaN or infinite."}
+    )
+    skip_steps: tuple[int, ...] = field(default=(), metadata={"help": "Steps not to train on."})
+    branch: BranchConfig | None = field(default=None, metadata={"help": "See `pile-train branch`."})
 
     def __post_init__(self) -> None:
+        _within(1, MAX_COUNT, max_skipped_in_a_row=self.max_skipped_in_a_row)
+        for step in self.skip_steps:
+            _within(0, MAX_COUNT, skip_steps=step)
         _within(1, MAX_COUNT, steps=self.steps, batch_size=self.batch_size)
         _within(1, MAX_COUNT, micro_batch_size=self.micro_batch_size, checkpoint_every=self.checkpoint_every)
         _within(0, (1 << 63) - 1, seed=self.seed)
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision {self.precision!r} is not one of {', '.join(PRECISIONS)}")
+        if self.deepspeed.zero_stage == 0 and self.precision != "fp32":
+            # Without ZeRO, DeepSpeed adds the gradients of micro-batches in the weights' precision.
+            raise ConfigError(f"zero_stage 0 needs precision fp32, got {self.precision}; take zero_stage 1")
 
     @property
     def checkpoint_interval(self) -> int:
@@ -278,8 +330,20 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BranchPoint:
+    """How a run starts from another; see `BranchConfig`."""
+
+    step: int
+    fresh_moments: bool
+    rewarm: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
-    """What determines the weights of every step, given the order; no path and no machine is in it."""
+    """What determines the weights of every step, given the order; no path and no machine is in it.
+
+    `micro_batch_size` changes only the rounding.
+    """
 
     steps: int
     batch_size: int
@@ -290,9 +354,21 @@ class Recipe:
     optimizer: AdamW
     stages: tuple[Stage, ...] = ()
     attention_within_documents: bool = False
+    branch: BranchPoint | None = None
+
+    @property
+    def first_step(self) -> int:
+        """The first step of the run: 0, or where it branches off."""
+        return self.branch.step if self.branch else 0
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step, from 0."""
+        """The learning rate of a step: the schedule's, lower while a branch warms up again."""
+        rate = self._scheduled_rate(step)
+        if self.branch is None or not self.branch.rewarm:
+            return rate
+        return rate * min(1.0, (step - self.branch.step + 1) / self.branch.rewarm)
+
+    def _scheduled_rate(self, step: int) -> float:
         first = 0
         for stage in self.stages:
             if step < first + stage.steps:
@@ -301,9 +377,11 @@ class Recipe:
         return self.optimizer.rate(step, self.steps)
 
     def settings(self) -> Settings:
-        """The values as one flat table, names joined by dots."""
+        """The values as one flat table, names joined by dots, without those that change only the rounding."""
         flat: Settings = {}
         for name, value in settings(self).items():
+            if name == "micro_batch_size" or (name == "branch" and value is None):
+                continue
             group = value if isinstance(value, dict) else {"": value}
             flat |= {f"{name}.{key}".removesuffix("."): inner for key, inner in group.items()}
         return flat
@@ -323,7 +401,7 @@ class Recipe:
 
     def is_checkpoint(self, step: int, every: int) -> bool:
         """Whether the weights after `step` updates are published."""
-        return step in EARLY_CHECKPOINTS or step % every == 0 or step == self.steps
+        return step in EARLY_CHECKPOINTS or step % every == 0 or step in (self.first_step, self.steps)
 
 
 def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
@@ -346,6 +424,9 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         found = f"{counted(steps, 'step')} of {batch_size} need {counted(steps * batch_size, 'sample')}"
         raise ConfigError(f"{found}, the order has {len(order.samples)} ({order.name})")
     optimizer = _adamw(config.optimizer, config.model.published)
+    branch = config.branch
+    if branch is not None and branch.step >= steps:
+        raise ConfigError(f"branches off after step {branch.step}, and has {counted(steps, 'step')} in all")
     return Recipe(
         steps=steps,
         batch_size=batch_size,
@@ -356,6 +437,7 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
         optimizer=optimizer,
         stages=tuple(_stage(given, optimizer) for given in config.stages),
         attention_within_documents=config.model.attention_within_documents,
+        branch=_branch_point(branch),
     )
 
 
@@ -393,6 +475,12 @@ def _rates(lr: float, min_lr: float | None) -> tuple[float, float]:
     if lowest > lr:
         raise ConfigError(f"min_lr must be at most lr, {lr}, got {lowest}")
     return lr, lowest
+
+
+def _branch_point(branch: BranchConfig | None) -> BranchPoint | None:
+    if branch is None:
+        return None
+    return BranchPoint(step=branch.step, fresh_moments=branch.fresh_moments, rewarm=branch.rewarm)
 
 
 def _given(value: _Value | None, default: _Value) -> _Value:

@@ -16,7 +16,12 @@ Activations of a sequence, which its backward pass needs:
                 (3 h), and the MLP (8 h). There is no dropout, and fused attention keeps no scores
                 (cf. Korthikanti et al. 2022, arXiv:2205.05198).
     recomputed  w s h (L + 18): the input of each block, and one block
-    logits      16 s V, in fp32 12 s V: logits, their logarithms in fp32, and the gradients of both
+    output      2 (w + 2) s h: the last layer norm's output and its gradient in fp32
+
+The loss, once for each GPU, as the logits of one chunk of c tokens are in memory at a time (`model.loss`):
+
+    logits      8 c V, in fp32 4 c V: logits, the same in fp32, and their gradients
+    gradient    4 V h: of the output layer in fp32
 
 Operations of a token, forward and backward, without what is computed again:
 
@@ -34,6 +39,9 @@ from trainer.shape import ModelShape
 #: Share of a GPU's memory that states and activations may fill: the rest is CUDA's, the communication's and
 #: what is lost between tensors.
 USABLE_SHARE = 0.9
+
+#: Tokens whose logits a GPU has in memory, as `trainer.model.loss` has it, which imports torch.
+LOSS_CHUNK = 2048
 
 #: Elements of width h that a block keeps for its backward pass; `tests/trainer/test_cost.py` measures them.
 BLOCK_ACTIVATIONS = 18
@@ -114,7 +122,7 @@ class StageMemory:
 def stage_memory(job: Job, stage: int) -> StageMemory:
     """The memory of a GPU at a stage of ZeRO."""
     weights, gradients, optimizer = _states(job, stage)
-    free = job.memory * USABLE_SHARE - (weights + gradients + optimizer)
+    free = job.memory * USABLE_SHARE - (weights + gradients + optimizer) - loss_bytes(job)
     return StageMemory(
         stage,
         weights,
@@ -149,11 +157,16 @@ def _rows(job: Job, free: float, *, recompute: bool) -> int:
 
 
 def activations(job: Job, *, recompute: bool) -> int:
-    """Bytes of the activations of one sequence, logits included."""
+    """Bytes of the activations of one sequence."""
     shape, width = job.shape, job.weight_bytes
     n_kept = shape.n_layers + BLOCK_ACTIVATIONS if recompute else BLOCK_ACTIVATIONS * shape.n_layers
-    logits = (12 if job.precision == "fp32" else 16) * shape.vocab_size
-    return shape.max_positions * (width * n_kept * shape.hidden_size + logits)
+    return shape.max_positions * shape.hidden_size * (width * n_kept + 2 * (width + 2))
+
+
+def loss_bytes(job: Job) -> int:
+    """Bytes in which the loss and its gradients are computed, whatever the micro-batch."""
+    per_logit = 4 if job.precision == "fp32" else 8
+    return job.shape.vocab_size * (per_logit * LOSS_CHUNK + 4 * job.shape.hidden_size)
 
 
 def flops_per_token(shape: ModelShape) -> int:

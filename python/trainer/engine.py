@@ -1,4 +1,4 @@
-"""Training steps by DeepSpeed: ZeRO-1 over the processes that torchrun started, or over this one alone.
+"""Training steps by DeepSpeed, over the processes that torchrun started, or over this one alone.
 
 The only module that imports DeepSpeed. On a machine without CUDA it runs on the CPU, over gloo.
 """
@@ -15,43 +15,23 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from pile_tools.errors import PileError
+from pile_tools.errors import ConfigError, PileError
 from pile_tools.terminal import note
 from trainer import failures
-from trainer.config import AdamW, Recipe
+from trainer.config import AdamW, Recipe, Sharding
 from trainer.launcher import process_count
 from trainer.model.loss import Losses
 from trainer.model.neox import GPTNeoX
+from trainer.partitions import KINDS, partitions, set_updates, updates
 from trainer.ranks import Processes
-
-#: The folder that DeepSpeed makes in a state's.
-TAG = "state"
-
-
-class StateWriter(Protocol):
-    """Writes a file of a training state."""
-
-    def save(self, state_dict: object, path: str) -> None:
-        """Writes `state_dict`."""
-
-
-class StateReader(Protocol):
-    """Reads a file of a training state."""
-
-    def load(self, path: str, map_location: Any = None) -> Any:
-        """What `StateWriter.save` wrote."""
-
-
-class TrainingError(PileError):
-    """Training cannot go on: the loss or the gradient is not a number."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +39,17 @@ class StepResult:
     """What a step measured.
 
     Attributes:
-        loss: The mean loss over the step's whole batch, in nats.
+        loss: The mean loss over the step's whole batch, in nats, before the update.
         grad_norm: The gradient's norm before clipping.
         row_losses: The mean loss of each row of the batch over its tokens, in nats: (n,) float32 on the CPU,
-            the rows of all processes in the order of the step's samples.
+            the rows of all processes in the order of the step's samples; None if they were not computed.
+        fault: Why the weights were left as they were: what was not finite; None if they were updated.
     """
 
     loss: float
     grad_norm: float
-    row_losses: Tensor
+    row_losses: Tensor | None
+    fault: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,10 +165,16 @@ class Engine:
         model: Moved to the process's device; its weights are the same in every process.
         recipe: Sizes, precision and optimizer.
         ranks: The processes that train together.
+        sharding: What DeepSpeed divides among them.
+
+    Raises:
+        ConfigError: The machine cannot train so.
     """
 
-    def __init__(self, model: GPTNeoX, recipe: Recipe, ranks: Processes) -> None:
-        self._ranks = ranks
+    def __init__(self, model: GPTNeoX, recipe: Recipe, ranks: Processes, sharding: Sharding) -> None:
+        self._ranks, self._stage = ranks, sharding.zero_stage
+        self._clipping = recipe.optimizer.gradient_clipping
+        check_machine(recipe.precision, ranks.device)
         micro_batch_size, self._n_micro = recipe.split(ranks.size)
         with _quiet():
             import deepspeed
@@ -194,42 +182,41 @@ class Engine:
             self._deepspeed, *_ = deepspeed.initialize(
                 model=model.to(ranks.device),
                 optimizer=_optimizer(model, recipe.optimizer),
-                config=_deepspeed_config(recipe, micro_batch_size, self._n_micro),
+                config=_deepspeed_config(recipe, sharding, micro_batch_size, self._n_micro),
             )
-
-    @property
-    def model(self) -> GPTNeoX:
-        """The model with its current weights."""
-        module: GPTNeoX = self._deepspeed.module
-        return module
+        self._partitions = partitions(self._deepspeed, self._stage)
+        if self._scaler:
+            # Whoever trains stops after too many skipped steps.
+            self._scaler.raise_error_at_min_scale = False
 
     def step(self, micro_batches: Iterable[MicroBatch], lr: float) -> StepResult:
-        """Updates the weights once.
+        """Updates the weights once, unless loss or gradient is not finite.
 
         Args:
             micro_batches: This process's, all of the step.
             lr: The learning rate of this update.
-
-        Raises:
-            TrainingError: Loss or gradient is not finite; the weights are as they were.
         """
         for group in self._deepspeed.optimizer.param_groups:
             group["lr"] = lr
         rows = []
         for number, batch in enumerate(micro_batches, 1):
             losses = self._losses(batch)
-            self._deepspeed.backward(losses.mean)
             rows.append(losses.rows.detach())
-            # DeepSpeed updates the weights in the `step` after the last micro-batch.
+            loss = losses.mean
             if number == self._n_micro:
                 row_losses = self._of_all_processes(torch.stack(rows))
-                mean = _finite_mean(row_losses)
+                mean = float(row_losses.double().mean())
+                if not math.isfinite(mean):
+                    # The gradient of every process becomes NaN, by which DeepSpeed leaves out the update.
+                    loss = loss * math.nan
+            self._deepspeed.backward(loss)
+            if number == self._n_micro and self._stage == 0:
+                norm = self._clip()
+            # DeepSpeed updates the weights in the `step` after the last micro-batch.
             self._deepspeed.step()
-        # DeepSpeed has left out an update whose norm is not finite, in fp32 and in bf16.
-        grad_norm = float(self._deepspeed.get_global_grad_norm())
-        if not math.isfinite(grad_norm):
-            raise TrainingError(f"the gradient's norm is {grad_norm}")
-        return StepResult(mean, grad_norm, row_losses)
+        if self._stage != 0:
+            norm = float(self._deepspeed.get_global_grad_norm())
+        return StepResult(mean, norm, row_losses, _fault(mean, norm))
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Iterable[MicroBatch]) -> Tensor:
@@ -258,37 +245,122 @@ class Engine:
         # GPT-NeoX deals micro-batches to ranks in turn: see `micro_batches`.
         return torch.stack(of_ranks, dim=1).flatten().cpu()
 
-    def save(self, folder: Path, files: StateWriter) -> None:
-        """Writes weights and optimizer so that `load` continues bit for bit; every process calls it.
+    def _clip(self) -> float:
+        """Clips the gradient, or removes it if it is not finite, and returns its norm: without ZeRO only.
+
+        DeepSpeed's own clipping has no norm to show and updates with NaN.
+        """
+        parameters = [p for p in self._deepspeed.module.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        if not math.isfinite(norm):
+            # AdamW passes over parameters without a gradient.
+            for parameter in parameters:
+                parameter.grad = None
+        elif self._clipping > 0:
+            nn.utils.clip_grads_with_norm_(parameters, self._clipping, norm)
+        return float(norm)
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights as it computes with them, copies on the CPU; empty but in rank 0.
+
+        Every process calls it.
+        """
+        found: dict[str, Tensor] = {}
+        for name, parameter in self._deepspeed.module.named_parameters():
+            with self._whole(parameter):
+                if self._ranks.is_main:
+                    found[name] = parameter.detach().to("cpu", copy=True)
+        return found
+
+    def _whole(self, parameter: nn.Parameter) -> contextlib.AbstractContextManager[None]:
+        if self._stage < 3:
+            return contextlib.nullcontext()
+        import deepspeed
+
+        gathered: contextlib.AbstractContextManager[None] = deepspeed.zero.GatheredParameters([parameter])
+        return gathered
+
+    def snapshot(self, owner: Callable[[str], int]) -> dict[str, Tensor]:
+        """Copies on the CPU of the fp32 weights and moments that this process is to write, by `KIND/NAME`.
+
+        Every process calls it. One parameter is gathered at a time.
 
         Args:
-            folder: An existing folder; the files go into `TAG` in it.
-            files: Writes each file.
+            owner: The rank of the process that gets a parameter's values, by the parameter's name.
         """
-        self._deepspeed.checkpoint_engine.save = files.save
-        with _quiet():
-            self._deepspeed.save_checkpoint(str(folder), tag=TAG, save_latest=False)
+        found: dict[str, Tensor] = {}
+        for name, parameter in self._deepspeed.module.named_parameters():
+            rank = owner(name)
+            for kind in KINDS:
+                value = self._partitions.gather(parameter, kind, rank)
+                if value is not None:
+                    found[f"{kind}/{name}"] = value.cpu()
+        return found
 
-    def load(self, folder: Path, files: StateReader) -> None:
-        """Restores what `save` wrote, with as many processes as then.
+    @property
+    def adam_updates(self) -> int:
+        """The updates that Adam has counted: those that were not skipped."""
+        return updates(self._deepspeed, self._stage)
+
+    @property
+    def loss_scale(self) -> dict[str, float] | None:
+        """The state of fp16's loss scaling; None in fp32 and bf16."""
+        scaler = self._scaler
+        return {name: float(getattr(scaler, name)) for name in _SCALER_VALUES} if scaler else None
+
+    @property
+    def _scaler(self) -> Any:
+        scaler = getattr(self._deepspeed.optimizer, "loss_scaler", None)
+        return scaler if getattr(scaler, "dynamic", False) else None
+
+    def restore(
+        self, value: Callable[[str, str], Tensor], adam_updates: int, loss_scale: dict[str, float] | None
+    ) -> None:
+        """Continues from saved values; every process calls it.
 
         Args:
-            folder: The state's folder.
-            files: Reads each file: DeepSpeed's own reader would run any code in it.
+            value: The saved value of a kind and a parameter's name, float32 on the CPU.
+            adam_updates: As `adam_updates` was.
+            loss_scale: As `loss_scale` was.
         """
-        self._deepspeed.checkpoint_engine.load = files.load
-        with _quiet():
-            path, _ = self._deepspeed.load_checkpoint(str(folder), tag=TAG)
-        if path is None:
-            raise PileError(f"no training state; force starts again ({folder})")
+        for name, parameter in self._deepspeed.module.named_parameters():
+            for kind in KINDS:
+                self._partitions.scatter(parameter, kind, value(kind, name))
+        set_updates(self._deepspeed, self._stage, adam_updates)
+        self._partitions.refresh()
+        if self._scaler and loss_scale:
+            for name, type_of in _SCALER_VALUES.items():
+                setattr(self._scaler, name, type_of(loss_scale[name]))
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """The model's logits; every process calls it, with the same tokens.
+
+        Shapes: (n, t) int64 -> (n, t, v) on the CPU.
+        """
+        found: Tensor = self._deepspeed.module(tokens.to(self._ranks.device))
+        return found.cpu()
 
 
-def _finite_mean(row_losses: Tensor) -> float:
-    """Their mean in float64. Raises TrainingError where it is not finite, before a bad update is made."""
-    mean = float(row_losses.double().mean())
-    if not math.isfinite(mean):
-        raise TrainingError(f"the loss is {mean}")
-    return mean
+#: What a loss scaler changes while it trains, with the types of these values.
+_SCALER_VALUES: dict[str, type[float] | type[int]] = {
+    "cur_scale": float,
+    "cur_iter": int,
+    "last_overflow_iter": int,
+    "cur_hysteresis": int,
+}
+
+
+def _fault(loss: float, grad_norm: float) -> str | None:
+    if not math.isfinite(loss):
+        return f"the loss is {loss}"
+    return None if math.isfinite(grad_norm) else "the gradient is not finite"
+
+
+def check_machine(precision: str, device: torch.device) -> None:
+    """Raises ConfigError for a precision in which this device does not train."""
+    if precision == "fp16" and device.type != "cuda":
+        raise ConfigError('precision = "fp16" needs a GPU; on a CPU take fp32 or bf16')
 
 
 def _optimizer(model: GPTNeoX, config: AdamW) -> torch.optim.Optimizer:
@@ -302,15 +374,29 @@ def _optimizer(model: GPTNeoX, config: AdamW) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-def _deepspeed_config(recipe: Recipe, micro_batch_size: int, n_micro: int) -> dict[str, Any]:
+def _deepspeed_config(
+    recipe: Recipe, sharding: Sharding, micro_batch_size: int, n_micro: int
+) -> dict[str, Any]:
+    zero: dict[str, Any] = {"stage": sharding.zero_stage}
+    if sharding.offload_optimizer:
+        zero["offload_optimizer"] = {"device": "cpu"}
     return {
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": n_micro,
-        "gradient_clipping": recipe.optimizer.gradient_clipping,
+        "gradient_clipping": recipe.optimizer.gradient_clipping if sharding.zero_stage else 0.0,
         "bf16": {"enabled": recipe.precision == "bf16"},
+        # GPT-NeoX's values. A loss_scale of 0 is found while training.
+        "fp16": {
+            "enabled": recipe.precision == "fp16",
+            "loss_scale": 0,
+            "initial_scale_power": 12,
+            "loss_scale_window": 1000,
+            "hysteresis": 2,
+            "min_loss_scale": 1,
+        },
         # Sums in bf16 lose small gradients: with 512 micro-batches the norm is 10 % off.
         "data_types": {"grad_accum_dtype": "fp32"},
-        "zero_optimization": {"stage": 1},
+        "zero_optimization": zero,
         # The optimizer is torch's: DeepSpeed's own for CPUs takes minutes to compile.
         "zero_allow_untested_optimizer": True,
         "zero_force_ds_cpu_optimizer": False,

@@ -7,6 +7,11 @@
 the update, `tokens` counts what was trained on including this step. `time` is when the step ended, in UTC,
 and `tokens_per_second` its speed, saving excluded; logs of earlier versions have neither.
 
+A step that left the weights as they were says why, and which samples of the order it had, first and end;
+what was not finite or not computed is null:
+
+    {..., "loss": null, "lr": 1e-05, "grad_norm": null, "skipped": "the loss is nan", "samples": [32, 40]}
+
 `validation_log.jsonl` has one line per validation, of the weights after `step` updates:
 
     {"step": 1000, "tokens": 2097152000, "loss": 3.21, "bits_per_byte": 1.02}
@@ -32,12 +37,17 @@ LOG_FILE, VALIDATION_LOG_FILE = "train_log.jsonl", "validation_log.jsonl"
 _COUNTS, _MEASURES = ("step", "tokens"), ("loss", "lr", "grad_norm")
 #: Keys whose values differ from run to run.
 _TIMES = ("time", "tokens_per_second")
+#: Keys of a skipped step, and those of its values that may be null.
+_OF_SKIPPED, _UNKNOWN = ("skipped", "samples"), ("loss", "grad_norm")
+
+#: Why a step that the config names in `skip_steps` was skipped.
+BY_NAME = "by name"
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 class LogLine(TypedDict):
-    """A line of the log; see the module."""
+    """A line of the log; see the module. What is null in the file is NaN here."""
 
     step: int
     tokens: int
@@ -46,6 +56,8 @@ class LogLine(TypedDict):
     grad_norm: float
     time: NotRequired[str]
     tokens_per_second: NotRequired[float]
+    skipped: NotRequired[str]
+    samples: NotRequired[list[int]]
 
 
 class ValidationLine(TypedDict):
@@ -93,11 +105,24 @@ def _lines(data: bytes, path: Path) -> list[LogLine]:
 
 
 def _values(line: bytes, path: Path, number: int) -> LogLine:
-    return cast(LogLine, _object(line, path, number, (*_COUNTS, *_MEASURES), _TIMES))
+    more = (*_TIMES, *_OF_SKIPPED)
+    values = _object(line, path, number, (*_COUNTS, *_MEASURES), more, _UNKNOWN)
+    if ("skipped" in values) != ("samples" in values):
+        raise FormatError(f"skipped and samples are given together ({path}, line {number})")
+    for name in _UNKNOWN:
+        if values[name] is None and "skipped" not in values:
+            raise FormatError(f"{name} is None, expected a finite number ({path}, line {number})")
+        values[name] = math.nan if values[name] is None else values[name]
+    return cast(LogLine, values)
 
 
 def _object(
-    line: bytes, path: Path, number: int, names: tuple[str, ...], more: tuple[str, ...]
+    line: bytes,
+    path: Path,
+    number: int,
+    names: tuple[str, ...],
+    more: tuple[str, ...],
+    nullable: tuple[str, ...] = (),
 ) -> dict[str, object]:
     """The values of a line, which has all of `names` and may have those of `more`. Raises FormatError."""
     where = f"{path}, line {number}"
@@ -109,13 +134,17 @@ def _object(
         raise FormatError(f"expected an object with {', '.join(names)} ({where})")
     for name, value in values.items():
         is_right, what = _EXPECTED.get(name, (_is_measure, "a finite number"))
-        if not is_right(value):
+        if not is_right(value) and not (value is None and name in nullable):
             raise FormatError(f"{name} is {str(value)[:40]}, expected {what} ({where})")
     return values
 
 
 def _is_time(value: object) -> bool:
     return isinstance(value, str) and _TIME.fullmatch(value) is not None
+
+
+def _is_range(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_count, value))
 
 
 def _is_count(value: object) -> bool:
@@ -129,36 +158,44 @@ def _is_measure(value: object) -> bool:
 
 #: What the values of a line must be, by their names; all others are measures.
 _EXPECTED = dict.fromkeys(_COUNTS, (_is_count, "a whole number from 0")) | {
-    "time": (_is_time, "a time in UTC")
+    "time": (_is_time, "a time in UTC"),
+    "skipped": (lambda value: isinstance(value, str), "a reason"),
+    "samples": (_is_range, "the first sample and the end"),
 }
 
 
-def check_log(path: Path, n_steps: int, tokens_per_step: int) -> None:
-    """Raises FormatError unless a log holds the steps 0 to `n_steps` - 1, each once and in order."""
+def check_log(path: Path, n_steps: int, tokens_per_step: int, *, first_step: int = 0) -> None:
+    """Raises FormatError unless a log holds the steps `first_step` to `n_steps` - 1, each once, in order."""
     data = _read(path)
     lines = _lines(data, path)
-    _check_steps(lines, path, tokens_per_step)
+    _check_steps(lines, path, tokens_per_step, first_step)
+    n_steps -= first_step
     if len(lines) != n_steps or not data.endswith(b"\n" if lines else b""):
         raise FormatError(f"{counted(len(lines), 'step')} logged, expected {n_steps:,} ({path})")
 
 
-def _check_steps(lines: list[LogLine], path: Path, tokens_per_step: int) -> None:
-    for step, line in enumerate(lines):
+def _check_steps(lines: list[LogLine], path: Path, tokens_per_step: int, first_step: int) -> None:
+    for number, line in enumerate(lines, 1):
+        step = first_step + number - 1
         if line["step"] != step:
-            raise FormatError(f"step {line['step']}, expected step {step} ({path}, line {step + 1})")
+            raise FormatError(f"step {line['step']}, expected step {step} ({path}, line {number})")
         if line["tokens"] != (step + 1) * tokens_per_step:
             expected = f"expected {(step + 1) * tokens_per_step}"
-            raise FormatError(f"{counted(line['tokens'], 'token')}, {expected} ({path}, line {step + 1})")
+            raise FormatError(f"{counted(line['tokens'], 'token')}, {expected} ({path}, line {number})")
 
 
-def rewind_log(path: Path, n_steps: int, tokens_per_step: int, *, scratch: Path | None = None) -> None:
-    """Cuts a log to its first `n_steps` lines; creates an empty one if it does not exist.
+def rewind_log(
+    path: Path, n_steps: int, tokens_per_step: int, *, first_step: int = 0, scratch: Path | None = None
+) -> None:
+    """Cuts a log to its lines before step `n_steps`; creates an empty one if it does not exist.
 
-    `scratch` is the folder of the temporary file, see `files.write_atomically`.
+    The first line is that of `first_step`. `scratch` is the folder of the temporary file, see
+    `files.write_atomically`.
 
     Raises:
         FormatError: It has fewer whole lines than that, or they are not steps 0 to `n_steps` - 1.
     """
+    n_steps -= first_step
     lines = _read(path).split(b"\n")[:-1] if path.exists() else []
     retained = lines[:n_steps]
     if len(retained) < n_steps:
@@ -166,7 +203,10 @@ def rewind_log(path: Path, n_steps: int, tokens_per_step: int, *, scratch: Path 
             f"{counted(len(retained), 'step')} logged, expected {n_steps:,}; force starts again ({path})"
         )
     _check_steps(
-        [_values(line, path, number) for number, line in enumerate(retained, 1)], path, tokens_per_step
+        [_values(line, path, number) for number, line in enumerate(retained, 1)],
+        path,
+        tokens_per_step,
+        first_step,
     )
     if (
         len(lines) > n_steps
@@ -219,10 +259,14 @@ class LogWriter:
             if error is None:
                 raise
 
-    def add(self, **values: int | float | str) -> None:
-        """Adds one step's line."""
+    def add(self, **values: int | float | str | list[int]) -> None:
+        """Adds one step's line; what is not finite becomes null."""
+        finite = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in values.items()
+        }
         try:
-            self._file.write(json.dumps(values) + "\n")
+            self._file.write(json.dumps(finite) + "\n")
             self._file.flush()
         except OSError as err:
             err.filename = err.filename or os.fspath(self._path)

@@ -3,50 +3,66 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import json
+import math
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import torch
+from torch import Tensor
 
 from pile_tools import _core, manifest
-from pile_tools.errors import FormatError, PileError
+from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
 from pile_tools.progress import Bar
-from pile_tools.terminal import counted, echo, note
+from pile_tools.terminal import counted, echo, note, shell_quote
 from trainer import records
 from trainer import run as runs
 from trainer.checkpoint import folders
-from trainer.checkpoint.load import list_steps
+from trainer.checkpoint.load import list_steps, verify_checkpoint
 from trainer.checkpoint.publish import check_steps, publish, verify_published
 from trainer.checkpoint.resume import (
+    StateSave,
     load_state,
-    newest_state,
+    open_foreign,
+    open_newest,
     remove_other_states,
-    save_state,
-    verified_state,
     verify_state,
 )
+from trainer.checkpoint.saving import Save, Saver
+from trainer.checkpoint.state import OpenState, newest_state, states
+from trainer.checkpoint.weights import read_weights
 from trainer.config import differences
 from trainer.cost import flops_per_token
 from trainer.data_check import DataCheck
-from trainer.engine import Engine, MicroBatch, StepResult, TrainingError, processes
+from trainer.engine import Engine, MicroBatch, StepResult, check_machine, processes
 from trainer.launcher import process_count
+from trainer.log import BY_NAME, LOG_FILE, read_log
 from trainer.model.compiled import compile_blocks
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
 from trainer.peak import measured_peak
 from trainer.ranks import Processes
 from trainer.records import Recorder
-from trainer.run import SCRATCH_FOLDER, Run
+from trainer.retention import Retention
+from trainer.run import SCRATCH_FOLDER, Run, Start, Stretch
+from trainer.signals import exit_code
 from trainer.status import StatusLine
 from trainer.validation import Validation
 
 #: Seconds between heartbeats of rank 0 to the processes that wait for it: far below their timeouts.
 _HEARTBEAT_SECONDS = 20.0
+
+
+class TrainingError(PileError):
+    """Training cannot go on: losses or gradients are not finite."""
 
 
 @dataclass(frozen=True)
@@ -62,38 +78,39 @@ class Outcome:
     tokens_per_second: float
 
 
-def train(run: Run, *, force: bool, n_threads: int | None, peak_flops: float | None = None) -> Outcome:
+def train(run: Run, start: Start) -> Outcome:
     """Trains, or resumes training, until the last step; every process calls it.
 
     Args:
         run: The run.
-        force: Start again and remove the files of an earlier run.
-        n_threads: Of each process. Default: as when the run started, or the cores divided among them.
-        peak_flops: Operations a second of all processes at best. Default: measured.
+        start: What this start chooses.
 
     Raises:
-        TrainingError: Loss or gradient is not finite; the last checkpoint is kept.
+        TrainingError: Too many steps in a row were skipped; the last state is kept.
         OutputExistsError: The folder has a run with other settings.
-        ConfigError: The batch cannot be split over the processes, or their number changed.
+        ConfigError: The batch cannot be split over the processes, or the machine cannot train so.
         VerifyError: The data or the saved state are not the bytes that their manifests name.
         PileError: Another process trains in the folder, or the processes do not share it.
-        SystemExit: Any of these, in a run of several processes.
+        SystemExit: Any of these, in a run of several processes; or a signal stopped the run.
     """
     run.recipe.split(process_count()[1])
     with processes(run.recipe.seed) as ranks, contextlib.ExitStack() as held:
+        ranks.agree(lambda: check_machine(run.recipe.precision, ranks.device))
         scratch = run.config.output / SCRATCH_FOLDER
         ranks.main_does(lambda: held.enter_context(runs.writing(run.config.output)))
         _check_folder_is_shared(scratch, ranks)
-        threads = _begin(run, ranks, scratch, n_threads, force)
+        run = _begin(run, ranks, scratch, start)
         unverified = _check_data(run, ranks)
-        torch.set_num_threads(threads)
+        torch.set_num_threads(run.stretches[-1].threads)
         # Before the engine, which takes long to build: a damaged state is reported at once.
-        state = verified_state(ranks, run)
-        engine = _engine(run, ranks)
-        first_step = load_state(engine, state) if state else None
-        outcome = _Session(run, engine, ranks, scratch, peak_flops).go_on(first_step)
+        state = open_newest(ranks, run)
+        source = _open_source(run, ranks) if state is None else None
+        is_from_weights = state is None and source is None and run.source is not None
+        engine = _engine(run, ranks, source, is_from_weights=is_from_weights)
+        first_step = load_state(engine, state, ranks) if state else None
+        outcome = _Session(run, engine, ranks, scratch, start).go_on(first_step)
         if ranks.is_main:
-            _publish_manifest(run, ranks.size, threads, unverified)
+            _publish_manifest(run, unverified)
     return outcome
 
 
@@ -114,18 +131,51 @@ def _check_folder_is_shared(scratch: Path, ranks: Processes) -> None:
     ranks.agree(check)
 
 
-def _begin(run: Run, ranks: Processes, scratch: Path, n_threads: int | None, force: bool) -> int:
-    """Brings the folder to the state of the last save, and returns the threads of each process."""
+def _begin(run: Run, ranks: Processes, scratch: Path, start: Start) -> Run:
+    """Brings the folder to the state of the last save, and returns the run with its stretches."""
+
+    force = start.force
 
     def begin() -> str:
         if runs.finished(run, force=force) is not None:
             raise PileError(f"was finished by another process just now ({run.config.output})")
-        previous_threads = runs.previous_threads(run, ranks.size, force=force)
-        threads = n_threads or previous_threads or default_threads(ranks.size)
-        _prepare(run, ranks, scratch, threads, force)
-        return str(threads)
+        before = runs.previous_stretches(run, force=force)
+        saved = None if force else newest_state(run.config.output)
+        step = run.recipe.first_step if saved is None else saved
+        new = _stretch(run, ranks, start, step, before)
+        started = replace(run, stretches=runs.extended(before, new))
+        if len(started.stretches) > 1 and started.stretches[-1].step == step:
+            _announce_change(*started.stretches[-2:])
+        _prepare(started, scratch, force)
+        return json.dumps([one.values() for one in started.stretches])
 
-    return int(ranks.from_main(ranks.agree(lambda: begin() if ranks.is_main else "")))
+    text = ranks.from_main(ranks.agree(lambda: begin() if ranks.is_main else ""))
+    return replace(run, stretches=tuple(Stretch(**values) for values in json.loads(text)))
+
+
+def _stretch(run: Run, ranks: Processes, start: Start, saved: int, before: tuple[Stretch, ...]) -> Stretch:
+    """How this start trains. Without a given number, threads are as before with as many processes."""
+    sharding = run.config.deepspeed
+    threads = before[-1].threads if before and before[-1].processes == ranks.size else None
+    kept = before[-1].keep_states if before else Retention()
+    return Stretch(
+        step=saved,
+        processes=ranks.size,
+        threads=start.threads or threads or default_threads(ranks.size),
+        micro_batch_size=run.recipe.split(ranks.size)[0],
+        zero_stage=sharding.zero_stage,
+        offload_optimizer=sharding.offload_optimizer,
+        checkpoint_every=run.config.checkpoint_interval,
+        keep_states=str(kept if start.keep_states is None else start.keep_states),
+    )
+
+
+def _announce_change(before: Stretch, now: Stretch) -> None:
+    old, new = before.values(), now.values()
+    changed = [key for key in old if key != "step" and old[key] != new[key]]
+    changes = ", ".join(f"{key} {old[key]} -> {new[key]}" for key in changed)
+    what = "; losses agree to rounding" if set(changed) - {"checkpoint_every", "keep_states"} else ""
+    note(f"after step {now.step}: {changes}{what}", err=True)
 
 
 def _check_data(run: Run, ranks: Processes) -> list[str]:
@@ -183,7 +233,7 @@ class _Throttle:
             self._last = time.monotonic()
 
 
-def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: list[str]) -> None:
+def _publish_manifest(run: Run, unverified: list[str]) -> None:
     """Checks that all files of a finished run exist and are intact, and writes its manifest.
 
     Raises:
@@ -197,11 +247,14 @@ def _publish_manifest(run: Run, n_processes: int, n_threads: int, unverified: li
         for number, step in enumerate(due, 1):
             verify_published(run, step)
             bar.update(number)
-    verify_state(run, n_steps, n_processes)
     # A run that was killed before it removed the state before its last one still has both.
     remove_other_states(run, n_steps, output / SCRATCH_FOLDER)
-    state = folders.step_folder(runs.resume_folder(output), n_steps) / MANIFEST_FILE
-    runs.finish(run, state, n_processes, n_threads, unverified)
+    for step in states(output):
+        verify_state(run, step)
+    folder = runs.resume_folder(output)
+    runs.finish(
+        run, [folders.step_folder(folder, step) / MANIFEST_FILE for step in states(output)], unverified
+    )
 
 
 def default_threads(n_processes: int) -> int:
@@ -211,64 +264,147 @@ def default_threads(n_processes: int) -> int:
     return max(1, n_cores // n_processes)
 
 
-def _prepare(run: Run, ranks: Processes, scratch: Path, n_threads: int, force: bool) -> None:
+def _prepare(run: Run, scratch: Path, force: bool) -> None:
     """Removes the checkpoints and log lines after the last saved state; the run makes them again."""
     output = run.config.output
-    runs.begin(run, scratch, ranks.size, n_threads, force=force)
+    runs.begin(run, scratch, force=force)
     saved = newest_state(output)
     checkpoints = folders.checkpoints_folder(output)
     beyond = [step for step in list_steps(output) if saved is None or step > saved]
-    folders.check_ours(
-        runs.resume_folder(output), runs.STATE_KIND, folders.steps_in(runs.resume_folder(output))
-    )
+    folders.check_ours(runs.resume_folder(output), runs.STATE_KIND, states(output))
     folders.remove_steps(checkpoints, runs.CHECKPOINT_KIND, beyond, scratch)
     if saved is not None:
         check_steps(run, saved)
-    records.rewind(run, saved or 0, scratch)
+    records.rewind(run, saved, scratch)
+    _refuse_skipping_the_past(run)
 
 
-def _engine(run: Run, ranks: Processes) -> Engine:
+def _refuse_skipping_the_past(run: Run) -> None:
+    """Raises ConfigError for a step to skip that was trained on before the newest state."""
+    path = run.config.output / LOG_FILE
+    for line in read_log(path):
+        if line["step"] in run.config.skip_steps and "skipped" not in line:
+            what = f"skip_steps names step {line['step']}, which was trained on before the newest state"
+            raise ConfigError(f"{what}; branch from an earlier one ({path})")
+
+
+def _open_source(run: Run, ranks: Processes) -> OpenState | None:
+    """The verified state that a branch starts from; None if it starts from weights, or is no branch."""
+    branch = run.recipe.branch
+    if run.source is None or branch is None or branch.fresh_moments:
+        return None
+    source = run.source
+    return ranks.agree(lambda: open_foreign(run, source.folder, ranks))
+
+
+def _engine(run: Run, ranks: Processes, source: OpenState | None, *, is_from_weights: bool) -> Engine:
+    """The model at the start of the run, in training; `source` is the state that it starts from, if any."""
     model = GPTNeoX(run.recipe.shape)
-    initialize(model, run.recipe.seed)
+    if is_from_weights:
+        weights = ranks.agree(lambda: _weights_of_source(run, model))
+        model.load_state_dict(weights)
+    else:
+        initialize(model, run.recipe.seed)
     model.gpt_neox.recomputes_blocks = run.config.activation_checkpointing
     if run.config.compile:
         ranks.agree(lambda: compile_blocks(model, ranks.device))
-    return Engine(model, run.recipe, ranks)
+    engine = Engine(model, run.recipe, ranks, run.config.deepspeed)
+    if source is not None:
+        load_state(engine, source, ranks)
+    return engine
+
+
+def _weights_of_source(run: Run, model: GPTNeoX) -> dict[str, Tensor]:
+    """The weights that a branch with fresh moments starts from. A source that is gone is an error."""
+    assert run.source is not None
+    if not run.source.folder.is_dir():
+        raise PileError(f"the model that the run branches off from is gone ({run.source.folder})")
+    if (run.source.folder / MANIFEST_FILE).is_file():
+        verify_checkpoint(run.source.folder)
+    return read_weights(run.source.folder, model.state_dict())
+
+
+class SkippedSteps:
+    """Steps that leave the weights as they are, counted while they are in a row."""
+
+    def __init__(self, run: Run, ranks: Processes) -> None:
+        self._run, self._is_main = run, ranks.is_main
+        # All processes stop at the same step: rank 0 counts those in the log.
+        self._n_in_a_row = int(ranks.from_main(str(self._logged()) if ranks.is_main else ""))
+
+    def _logged(self) -> int:
+        reasons = [line.get("skipped") for line in read_log(self._run.config.output / LOG_FILE)]
+        return len(list(itertools.takewhile(bool, (r for r in reversed(reasons) if r != BY_NAME))))
+
+    def check(self, step: int, fault: str | None) -> None:
+        """Counts a step, and says that it was skipped. Raises TrainingError after too many in a row."""
+        if fault == BY_NAME:
+            return
+        self._n_in_a_row = 0 if fault is None else self._n_in_a_row + 1
+        if fault is None:
+            return
+        limit, name = self._run.config.max_skipped_in_a_row, self._run.order.name
+        if self._n_in_a_row >= limit:
+            row = f"{counted(limit, 'step')} in a row did not change the weights"
+            saved = newest_state(self._run.config.output)
+            where = "no state was saved" if saved is None else f"the newest state is of step {saved}"
+            raise TrainingError(f"{fault} at step {step}: {row}; {where}")
+        if self._is_main:
+            batch = f"pile-tools batch {shell_quote(name)} --step {step}"
+            note(f"step {step} did not change the weights: {fault}; its rows: {batch}", err=True)
 
 
 class _Session:
     """The steps from one start of the program to its end."""
 
-    def __init__(
-        self, run: Run, engine: Engine, ranks: Processes, scratch: Path, peak_flops: float | None
-    ) -> None:
+    def __init__(self, run: Run, engine: Engine, ranks: Processes, scratch: Path, start: Start) -> None:
         self._run, self._engine, self._ranks, self._scratch = run, engine, ranks, scratch
         self._is_main = ranks.is_main
         self._seconds, self._n_done = 0.0, 0
-        self._peak_flops = peak_flops
+        self._peak_flops, self._stop = start.peak_flops, start.stop
+        self._saver = Saver(ranks)
+        self._skipped = SkippedSteps(run, ranks)
         config = run.config.validation
         self._validation = Validation(run, config, run.validation) if config and run.validation else None
 
     def go_on(self, saved: int | None) -> Outcome:
         """Trains from the step that was saved, or from the start, to the last."""
         steps, is_main = self._run.recipe.steps, self._is_main
+        first_step = self._run.recipe.first_step if saved is None else saved
         self._announce(saved)
         with contextlib.ExitStack() as stack:
-            log = stack.enter_context(Recorder(self._run, saved or 0)) if is_main else None
+            log = stack.enter_context(Recorder(self._run, first_step)) if is_main else None
             line = stack.enter_context(self._status_line()) if is_main else None
+            stack.enter_context(self._saver)
+            stack.enter_context(self._stop.noted())
             if saved is None:
-                self._validate(0, log)
-                self._save(0, log, "before the first update")
-            for step in range(saved or 0, steps):
+                self._validate(first_step, log)
+                self._save(first_step, log, "before the first update")
+            for step in range(first_step, steps):
                 result, seconds = self._step(step, log)
                 if line is not None:
                     line.update(step + 1, result.loss, seconds)
+                if number := self._ranks.highest(self._stop.number):
+                    self._stop_after(step + 1, log, number)
+            self._saver.wait()
         return Outcome(is_main, self._speed())
+
+    def _stop_after(self, n_updates: int, log: Recorder | None, number: int) -> NoReturn:
+        """Saves the state, unless it was saved with the step, and ends the process."""
+        if not self._run.is_state(n_updates):
+            # A checkpoint that is due was published with the step.
+            self._save(n_updates, log, None)
+        self._saver.wait()
+        name = signal.Signals(number).name
+        self._say(f"stopped by {name} after step {n_updates:,}; run the same command again to continue")
+        raise SystemExit(exit_code(number))
 
     def _announce(self, saved: int | None) -> None:
         recipe = self._run.recipe
         what = f"{counted(recipe.shape.n_parameters, 'parameter')}, {counted(recipe.steps, 'step')}"
-        begins = "from the start" if saved is None else f"going on after step {saved}"
+        branch = self._run.config.branch
+        start = f"branching off from {branch.source} after step {branch.step}" if branch else "from the start"
+        begins = start if saved is None else f"going on after step {saved}"
         self._say(f"training: {what} of {counted(self._run.tokens_per_step, 'token')}, {begins}")
         model = self._run.config.model
         if model.published is not None:
@@ -294,18 +430,18 @@ class _Session:
         """
         started = time.monotonic()
         lr = self._run.recipe.rate(step)
-        try:
+        if step in self._run.config.skip_steps:
+            result = StepResult(math.nan, math.nan, None, BY_NAME)
+        else:
             result = self._engine.step(micro_batches(self._run, self._ranks, step), lr)
-        except TrainingError as err:
-            saved = runs.due_steps(self._run, step)[-1]
-            raise TrainingError(f"{err} at step {step}; the last checkpoint is step {saved}") from err
         seconds = time.monotonic() - started
         self._seconds += seconds
         self._n_done += 1
         if log is not None:
             log.step(step, result, lr, seconds)
+        self._skipped.check(step, result.fault)
         self._validate(step + 1, log)
-        if self._run.recipe.is_checkpoint(step + 1, self._run.config.checkpoint_interval):
+        if self._run.is_checkpoint(step + 1) or self._run.is_state(step + 1):
             self._save(step + 1, log, f"loss {result.loss:.4f}, {self._speed():,.0f} tokens/s")
         return result, seconds
 
@@ -326,16 +462,32 @@ class _Session:
     def _speed(self) -> float:
         return self._n_done * self._run.tokens_per_step / self._seconds if self._seconds else 0.0
 
-    def _save(self, n_updates: int, log: Recorder | None, about: str) -> None:
-        """Publishes the weights, and saves the state where it is worth its time: not at the early steps."""
+    def _save(self, n_updates: int, log: Recorder | None, about: str | None) -> None:
+        """Publishes the weights if they are due, and saves the state but for early checkpoints.
+
+        Only the copying to memory happens here, once the save before is complete. `about` is for the message
+        on a checkpoint; with None, only the state is saved.
+        """
+        self._saver.wait()
         if log is not None:
             log.sync()
-            publish(self._run, self._engine.model, n_updates, self._scratch)
-            self._say(f"step {n_updates:,}: {about}, checkpoint written")
-        self._ranks.barrier()
-        is_regular = n_updates > 0 and n_updates % self._run.config.checkpoint_interval == 0
-        if is_regular or n_updates == self._run.recipe.steps:
-            save_state(self._engine, self._ranks, self._run, self._scratch, n_updates)
+        run, scratch = self._run, self._scratch
+        is_published = about is not None and run.is_checkpoint(n_updates)
+        weights = self._engine.weights() if is_published else {}
+        state = None
+        if run.is_state(n_updates) or not is_published:
+            state = StateSave(run, self._engine, self._ranks, scratch, n_updates)
+
+        def complete(entries: list[manifest.Entry]) -> None:
+            if is_published:
+                publish(run, weights, n_updates, scratch)
+                self._say(f"step {n_updates:,}: {about}, checkpoint written")
+            # After the checkpoint: a state says that all checkpoints up to its step are there.
+            if state is not None:
+                state.publish(entries)
+
+        write = state.write if state is not None else list
+        self._saver.start(Save(state.folder if state else None, self._ranks, write, complete))
 
     def _say(self, message: str) -> None:
         if self._is_main:

@@ -56,7 +56,7 @@ def open_logged(folders: Sequence[Path]) -> list[LoggedRun]:
     found = []
     for folder, name in zip(folders, _names(folders), strict=True):
         run = open_recorded(folder)
-        log = read_log(folder / LOG_FILE)
+        log = [line for line in read_log(folder / LOG_FILE) if "skipped" not in line]
         if not log:
             raise ConfigError(f"the run has trained no step yet ({folder})")
         path = folder / VALIDATION_LOG_FILE
@@ -141,22 +141,29 @@ def _losses(runs: Sequence[LoggedRun], *, is_by_tokens: bool) -> Lines:
     )
 
 
+def _batch_tokens(run: LoggedRun) -> int:
+    first = run.log[0]
+    return first["tokens"] // (first["step"] + 1)
+
+
 def _apart(runs: Sequence[LoggedRun]) -> Lines | None:
     """How far runs are from the first one, where they have batches of the same size."""
-    first, others = runs[0], [one for one in runs if one.log[0]["tokens"] == runs[0].log[0]["tokens"]]
+    first, others = runs[0], [one for one in runs if _batch_tokens(one) == _batch_tokens(runs[0])]
     if len(others) < 2:
         return None
-    base = np.array([line["loss"] for line in first.log])
+    base = {line["step"]: line["loss"] for line in first.log}
     series = []
     for i, one in enumerate(runs):
-        if one not in others:
+        # A branch starts at a later step.
+        shared = [line for line in one.log if line["step"] in base]
+        if one not in others or not shared:
             continue
-        losses = np.array([line["loss"] for line in one.log[: len(base)]])
         # Smoothed after the subtraction: means of runs of other lengths are over other numbers of steps.
-        apart = smooth(losses - base[: len(losses)])
+        apart = smooth(np.array([line["loss"] - base[line["step"]] for line in shared]))
         # The last means are of few steps.
         shown = apart[: len(apart) - reach(len(apart))].tolist()
-        series.append(Series(one.name, list(enumerate(shown)), colors.of_series(i), 1 if one is first else 2))
+        points = [(line["step"], value) for line, value in zip(shared, shown, strict=False)]
+        series.append(Series(one.name, points, colors.of_series(i), 1 if one is first else 2))
     title, unit = f"Difference from {first.name}", "difference of loss, nats per token"
     return Lines(title, "training step", unit, series, x="symlog", is_from_zero=False, height=160)
 

@@ -64,6 +64,14 @@ class Processes:
         """The text of rank 0; every process calls it."""
         return self.gather(text if self.is_main else "")[0]
 
+    def highest(self, number: int) -> int:
+        """The highest number of any process; every process calls it."""
+        if self.size == 1:
+            return number
+        found = torch.tensor(number, device=self.device)
+        torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return int(found)
+
     def agree(self, act: Callable[[], _Result]) -> _Result:
         """The result of `act`, if it succeeds in every process; every process calls it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from trainer import log, row_losses
 from trainer.engine import StepResult
@@ -17,25 +18,29 @@ from trainer.run import Run, validated_steps
 from trainer.tensorboard import Board
 
 
-def rewind(run: Run, n_steps: int, scratch: Path) -> None:
-    """Truncates the records to what was written up to `n_steps` steps; creates those that do not exist.
+def rewind(run: Run, saved: int | None, scratch: Path) -> None:
+    """Truncates the records to what was written up to the saved step; creates those that do not exist.
 
     Raises:
         FormatError: One has less than that.
     """
-    found = run.records
-    log.rewind_log(found["log"], n_steps, run.tokens_per_step, scratch=scratch)
+    found, first_step = run.records, run.recipe.first_step
+    n_steps = first_step if saved is None else saved
+    log.rewind_log(found["log"], n_steps, run.tokens_per_step, first_step=first_step, scratch=scratch)
+    if saved is None and first_step:
+        # A branch has no losses of the steps before its first.
+        row_losses.fill(found["row_losses"], first_step, run.recipe.batch_size)
     row_losses.rewind(found["row_losses"], n_steps, run.recipe.batch_size)
     if "validation_log" in found:
         # The run validates its first weights before it saves them.
-        steps = validated_steps(run, n_steps) if n_steps else []
+        steps = [] if saved is None else validated_steps(run, n_steps)
         log.rewind_validations(found["validation_log"], steps, scratch=scratch)
 
 
 def check(run: Run) -> None:
     """Raises FormatError unless the records are those of the finished run."""
     found, n_steps = run.records, run.recipe.steps
-    log.check_log(found["log"], n_steps, run.tokens_per_step)
+    log.check_log(found["log"], n_steps, run.tokens_per_step, first_step=run.recipe.first_step)
     row_losses.check(found["row_losses"], n_steps, run.recipe.batch_size)
     if "validation_log" in found:
         log.check_validations(found["validation_log"], validated_steps(run, n_steps))
@@ -80,10 +85,13 @@ class Recorder:
         per_step = self._run.tokens_per_step
         measured = {"loss": result.loss, "lr": lr, "grad_norm": result.grad_norm}
         speed = round(per_step / max(seconds, 1e-9), 1)
-        self._log.add(
-            step=step, tokens=(step + 1) * per_step, **measured, time=log.now(), tokens_per_second=speed
-        )
-        self._rows.add(result.row_losses.numpy())
+        about: dict[str, Any] = {}
+        if result.fault is not None:
+            size = self._run.recipe.batch_size
+            about = {"skipped": result.fault, "samples": [step * size, (step + 1) * size]}
+        tokens = (step + 1) * per_step
+        self._log.add(step=step, tokens=tokens, **measured, **about, time=log.now(), tokens_per_second=speed)
+        self._rows.add(None if result.row_losses is None else result.row_losses.numpy())
         if self._board is not None:
             self._board.add(step, {**measured, "tokens_per_second": speed}, group="train")
 

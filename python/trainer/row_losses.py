@@ -90,6 +90,14 @@ def rewind(path: Path, n_steps: int, batch_size: int) -> None:
         os.close(descriptor)
 
 
+def fill(path: Path, n_steps: int, batch_size: int) -> None:
+    """Writes a file in which the losses of the first `n_steps` steps are not known: NaN."""
+    values = np.full(batch_size, np.nan, _DTYPE).tobytes()
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666), "wb") as file:
+        for _ in range(n_steps):
+            file.write(values)
+
+
 class RowLossWriter:
     """Appends the losses of steps to a file, each step visible to readers at once; a context manager."""
 

@@ -6,7 +6,7 @@ OUTPUT/row_losses.f16       the loss of every row
 OUTPUT/validation_log.jsonl one line per validation, if the config asks for them
 OUTPUT/tensorboard          the same for TensorBoard, if the config asks for it
 OUTPUT/checkpoints/step{N}  Hugging Face folders
-OUTPUT/resume/step{N}       DeepSpeed's state of the last save
+OUTPUT/resume/step{N}       what a run continues from: fp32 weights and Adam's moments
 OUTPUT/resume/checked.json  token files that were verified, until the run is finished
 OUTPUT/manifest.json        written at the end; a run with this file is finished
 OUTPUT/run.partial          locked by the process that writes; unfinished folders
@@ -15,14 +15,16 @@ OUTPUT/run.partial          locked by the process that writes; unfinished folder
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from pile_tools import Tokenizer, files, manifest, publish, scratch_folders
+from pile_tools import Tokenizer, checked, files, manifest, publish, scratch_folders
 from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.order.open import open_order
@@ -30,10 +32,13 @@ from pile_tools.order.order import Order
 from pile_tools.terminal import counted
 from pile_tools.tokenizers import TokenizerFile, find_tokenizer
 from trainer import tensorboard
+from trainer.branching import Source, find_source
 from trainer.checkpoint import folders
 from trainer.config import MAX_VOCABULARY, Recipe, TrainConfig, recipe
-from trainer.log import LOG_FILE, VALIDATION_LOG_FILE
+from trainer.log import LOG_FILE, VALIDATION_LOG_FILE, read_log
+from trainer.retention import Retention
 from trainer.row_losses import ROW_LOSSES_FILE
+from trainer.signals import StopRequest
 
 #: Advice to users, besides replacing a run.
 OR_ELSE = ", another `output` keeps both"
@@ -58,6 +63,76 @@ def resume_folder(output: Path) -> Path:
     return output / "resume"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """How the steps after `step` were trained: what changes only the rounding, or which steps are published.
+
+    Attributes:
+        step: The step of the state that they continued from; the run's first step at the start.
+        processes: Processes.
+        threads: Threads of each.
+        micro_batch_size: Sequences that a process takes at once.
+        zero_stage: What DeepSpeed divided among the processes.
+        offload_optimizer: Whether the CPU's memory held master weights and moments.
+        checkpoint_every: Steps between checkpoints.
+        keep_states: Which states are kept, see `retention`.
+    """
+
+    step: int
+    processes: int
+    threads: int
+    micro_batch_size: int
+    zero_stage: int
+    offload_optimizer: bool
+    checkpoint_every: int
+    keep_states: str
+
+    def values(self) -> dict[str, Any]:
+        """As a manifest has it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def read(cls, values: checked.Values) -> Stretch:
+        """A stretch in a manifest. Raises FormatError."""
+        return cls(
+            step=values.integer("step"),
+            processes=values.integer("processes", 1, MAX_THREADS),
+            threads=values.integer("threads", 1, MAX_THREADS),
+            micro_batch_size=values.integer("micro_batch_size", 1),
+            zero_stage=values.integer("zero_stage", 0, 3),
+            offload_optimizer=values.flag("offload_optimizer"),
+            checkpoint_every=values.integer("checkpoint_every", 1),
+            keep_states=str(Retention.parse(values.text("keep_states"))),
+        )
+
+
+@dataclass(frozen=True)
+class Start:
+    """What is chosen anew at each start of a run.
+
+    Attributes:
+        force: Start again and remove the files of an earlier run.
+        threads: Of each process; None for as before, or the cores divided among the processes.
+        keep_states: Which states are kept; None for as before, or only the last.
+        peak_flops: Operations a second of all processes at best; None to measure them.
+        stop: The signal that asks for a stop.
+    """
+
+    force: bool = False
+    threads: int | None = None
+    keep_states: Retention | None = None
+    peak_flops: float | None = None
+    stop: StopRequest = field(default_factory=StopRequest)
+
+
+def extended(stretches: tuple[Stretch, ...], new: Stretch) -> tuple[Stretch, ...]:
+    """The stretches of a run that continues as `new`: unchanged if it continues as before."""
+    before = tuple(one for one in stretches if one.step < new.step) or stretches[:1]
+    if before and replace(before[-1], step=new.step) == new:
+        return before
+    return (*(one for one in before if one.step < new.step), new)
+
+
 @dataclass(frozen=True)
 class Run:
     """A configured run, with its inputs open.
@@ -69,6 +144,8 @@ class Run:
         tokenizer: The tokenizer, if one is given.
         tokenizer_file: Where it was read from.
         validation: The order whose first rows are validated on, if the config has one.
+        stretches: How its steps are trained, since when; empty until the run starts or is opened.
+        source: What it branches off from, if it does.
     """
 
     config: TrainConfig
@@ -77,6 +154,8 @@ class Run:
     tokenizer: Tokenizer | None
     tokenizer_file: TokenizerFile | None
     validation: Order | None = None
+    stretches: tuple[Stretch, ...] = field(default=())
+    source: Source | None = None
 
     @property
     def tokens_per_step(self) -> int:
@@ -89,6 +168,8 @@ class Run:
         inputs: list[manifest.Entry] = [{"role": "order", "path": path, "sha256": self.order.record.sha256}]
         if self.tokenizer_file is not None:
             inputs.append(self.tokenizer_file.entry(folder))
+        if self.source is not None:
+            inputs += self.source.entries(folder)
         if self.validation is not None:
             inputs.append({**self.validation.record.entry(folder), "role": "validation"})
         return [*inputs, *self._datasets(folder)]
@@ -114,12 +195,39 @@ class Run:
     @property
     def request(self) -> manifest.Request:
         """What the run's manifest answers."""
-        values = {**self.recipe.settings(), "checkpoint_every": self.config.checkpoint_interval}
+        values = self.recipe.settings()
         if self.config.validation is not None:
             values |= {
                 f"validation.{name}": getattr(self.config.validation, name) for name in ("every", "rows")
             }
         return manifest.Request("run", values, self.inputs(self.config.output))
+
+    def checkpoint_every(self, step: int) -> int:
+        """The steps between checkpoints that were in force when the update before `step` was made."""
+        in_force = [one for one in self.stretches if one.step < step] or self.stretches[:1]
+        return in_force[-1].checkpoint_every if in_force else self.config.checkpoint_interval
+
+    def is_regular(self, step: int) -> bool:
+        """Whether there is a checkpoint after `step` updates that is not only an early one."""
+        return step > 0 and (step % self.checkpoint_every(step) == 0 or step == self.recipe.steps)
+
+    @property
+    def retention(self) -> Retention:
+        """Which states this start keeps."""
+        return Retention.parse(self.stretches[-1].keep_states)
+
+    def is_state(self, step: int) -> bool:
+        """Whether the state after `step` updates is saved."""
+        is_start = self.recipe.branch is not None and step == self.recipe.first_step
+        return is_start or self.is_regular(step) or self.retention.names(step)
+
+    def keeps_state(self, step: int) -> bool:
+        """Whether the state after `step` updates is kept when there are later ones."""
+        return self.retention.keeps(step, is_regular=self.is_regular(step))
+
+    def is_checkpoint(self, step: int) -> bool:
+        """Whether the weights after `step` updates are published."""
+        return self.recipe.is_checkpoint(step, self.checkpoint_every(step))
 
 
 def plan(config: TrainConfig) -> Run:
@@ -143,11 +251,12 @@ def plan(config: TrainConfig) -> Run:
     if n_known is None and tokenizer is not None:
         n_known = tokenizer.vocab_size
     planned = recipe(config, order, n_known)
+    branched = find_source(config.branch, config.output) if config.branch else None
     validation = _validation_order(config, order)
     if planned.attention_within_documents:
         for rows in filter(None, (order, validation)):
             _check_documents(rows)
-    return Run(config, planned, order, tokenizer, source, validation)
+    return Run(config, planned, order, tokenizer, source, validation, source=branched)
 
 
 def _check_documents(order: Order) -> None:
@@ -237,12 +346,11 @@ def tidy(output: Path) -> None:
             pass
 
 
-def previous_threads(run: Run, n_processes: int, *, force: bool) -> int | None:
-    """The number of threads that an unfinished run with the same request used; None if there is none.
+def previous_stretches(run: Run, *, force: bool) -> tuple[Stretch, ...]:
+    """How an unfinished run with the same request was trained so far; empty if there is none.
 
     Raises:
         OutputExistsError: The folder has another run, or files that are not of a run.
-        ConfigError: The unfinished run has another number of processes.
     """
     output = run.config.output
     _check_kinds(output)
@@ -251,12 +359,13 @@ def previous_threads(run: Run, n_processes: int, *, force: bool) -> int | None:
     if old is None:
         for name in (*_FILES, *_FOLDERS):
             manifest.refuse_foreign(output / name, path, force=force)
-        return None
-    before, threads = (old.checked_summary.integer(key, 1, MAX_THREADS) for key in ("processes", "threads"))
-    if before != n_processes:
-        found = f"started with {counted(before, 'process')}, not {n_processes:,}"
-        raise ConfigError(f"{found}; use as many; force starts again ({path})")
-    return threads
+        return ()
+    return stretches_of(old)
+
+
+def stretches_of(found: manifest.Manifest) -> tuple[Stretch, ...]:
+    """How a run was trained, by its manifest or run.json. Raises FormatError."""
+    return tuple(Stretch.read(values) for values in found.checked_summary.objects("stretches"))
 
 
 def _check_kinds(output: Path) -> None:
@@ -270,7 +379,7 @@ def _check_kinds(output: Path) -> None:
                 raise OutputExistsError(f"in the way of a run: expected {what}, not a link or else ({path})")
 
 
-def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: bool) -> None:
+def begin(run: Run, scratch: Path, *, force: bool) -> None:
     """Writes run.json; `force` first removes what an earlier run made in the folder.
 
     Raises:
@@ -282,8 +391,8 @@ def begin(run: Run, scratch: Path, n_processes: int, n_threads: int, *, force: b
     # A manifest that is still here is of this run, made from inputs that have changed since: `finished`
     # refuses any other one.
     (output / MANIFEST_FILE).unlink(missing_ok=True)
-    machine = {"processes": n_processes, "threads": n_threads}
-    manifest.write(output / RUN_FILE, run.request, [], machine, scratch=scratch)
+    stretches = {"stretches": [one.values() for one in run.stretches]}
+    manifest.write(output / RUN_FILE, run.request, [], stretches, scratch=scratch)
 
 
 def _remove_made(output: Path, scratch: Path) -> None:
@@ -306,26 +415,23 @@ def _remove_made(output: Path, scratch: Path) -> None:
 
 def due_steps(run: Run, n_updates: int) -> list[int]:
     """The steps whose checkpoints exist after `n_updates` updates."""
-    every = run.config.checkpoint_interval
-    return [step for step in range(n_updates + 1) if run.recipe.is_checkpoint(step, every)]
+    return [step for step in range(run.recipe.first_step, n_updates + 1) if run.is_checkpoint(step)]
 
 
 def validated_steps(run: Run, n_updates: int) -> list[int]:
-    """The numbers of updates up to `n_updates` after which the run validates: 0, every n-th, and the last."""
+    """The numbers of updates up to `n_updates` after which the run validates: first, every n-th, and last."""
     if run.config.validation is None:
         return []
-    every, last = run.config.validation.every, run.recipe.steps
-    return [step for step in range(n_updates + 1) if step % every == 0 or step == last]
+    every, ends = run.config.validation.every, (run.recipe.first_step, run.recipe.steps)
+    return [step for step in range(ends[0], n_updates + 1) if step % every == 0 or step in ends]
 
 
-def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: list[str]) -> None:
+def finish(run: Run, states: list[Path], unverified: list[str]) -> None:
     """Writes the manifest of a run that was checked to be whole.
 
     Args:
         run: The run.
-        state: The manifest of the last state.
-        n_processes: Processes that trained.
-        n_threads: Threads of each.
+        states: The manifests of its states.
         unverified: Datasets without checksums.
     """
     output = run.config.output
@@ -335,15 +441,15 @@ def finish(run: Run, state: Path, n_processes: int, n_threads: int, unverified: 
         *run.records.values(),
         output / RUN_FILE,
         *(folder / MANIFEST_FILE for folder in checkpoints),
-        state,
+        *states,
     ]
     summary = {
         "steps": run.recipe.steps,
         "tokens": run.recipe.steps * run.tokens_per_step,
         "n_parameters": run.recipe.shape.n_parameters,
         "checkpoints": steps,
-        "processes": n_processes,
-        "threads": n_threads,
+        "stretches": [one.values() for one in run.stretches],
+        "skipped": [line["step"] for line in read_log(output / LOG_FILE) if "skipped" in line],
         "unverified": unverified,
     }
     outputs = [manifest.file_entry(path, output) for path in made]

@@ -91,11 +91,13 @@ CALLS = [
     "pile-tools contamination items.jsonl tokens -o {LONG}/in-order --checkpoints 2",
     "pile-tools verify tokens",
     "pile-train train config.toml --threads 1",
+    "pile-train branch run --step 1 -o {LONG}/branch --fresh-moments --rewarm 2 --threads 1",
     "pile-train losses run --step 3 --top 2",
     "pile-train losses run --by subset --every 2",
     "pile-train loss-page run -o {LONG}/losses.html",
     "pile-train plan pythia-70m --gpus 8 --memory 80",
     "pile-train neox-config neox.yml -o {LONG}/neox.toml --force",
+    "pile-train verify run",
     "pile-train import run/checkpoints/step1 -o {LONG}/model",
     "pile-train generate run alpha 日本語 --max-tokens 4 --temperature 1",
     "pile-study memorization run -o study --rows 8 --prompt-tokens 8 --continuation-tokens 8",
@@ -196,7 +198,7 @@ def world(
             for name in ("foreign", "unlabelled"):
                 for suffix in (".bin", ".idx"):
                     shutil.copyfile(folder / f"tokens/sample{suffix}", folder / LONG / f"{name}{suffix}")
-        if call[:2] == ("pile-train", "train"):
+        if call[:2] in (("pile-train", "train"), ("pile-train", "branch")):
             # DeepSpeed changes the process it runs in.
             done = cli(*call[1:], module="trainer.cli", cwd=folder, env={**os.environ, "COLUMNS": "80"})
             world.printed[call] = Done(done.returncode, done.stdout, done.stderr)  # type: ignore[attr-defined]

@@ -63,6 +63,7 @@ MORE = {
     "dedup signatures": ["-o", "out/x"],
     "dedup restore": ["00.jsonl:0"],
     "shard": ["-o", "out/x"],
+    "branch": ["run", "--step", "1", "-o", "out/x"],
     "unshard": ["-o", "out/x.bin"],
     "show": ["5"],
     "search": ["alpha"],

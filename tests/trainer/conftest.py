@@ -122,11 +122,13 @@ class ForkServer:
         folder: Path | None = None,
         kill_below: Path | None = None,
         kill_at: int = -1,
+        fault: int = 0,
         **environment: str,
     ) -> Started:
         """Starts `pile-train` with these arguments on one thread.
 
-        It is killed before its `kill_at`-th call, from 1, that changes files in `kill_below`.
+        It is killed before its `kill_at`-th call, from 1, that changes files in `kill_below`; or that call
+        fails with the error number `fault`.
         """
         self._n_started += 1
         out, err = (self._folder / f"{self._n_started}.{name}" for name in ("out", "err"))
@@ -138,6 +140,7 @@ class ForkServer:
             "stderr": str(err),
             "kill_below": str(kill_below or ""),
             "kill_at": kill_at,
+            "fault": fault,
         }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(request) + "\n")
@@ -151,14 +154,28 @@ class ForkServer:
         out, err = started.out.read_text(), started.err.read_text()
         return subprocess.CompletedProcess([], self._codes[started.pid], out, err)
 
-    def pair(self, *arguments: str | Path, folders: tuple[Path | None, ...] = (None, None)) -> list[Started]:
-        """Starts two processes that train together."""
+    def pair(
+        self,
+        *arguments: str | Path,
+        folders: tuple[Path | None, ...] = (None, None),
+        kill_below: Path | None = None,
+        kill_at: tuple[int, int] = (-1, -1),
+    ) -> list[Started]:
+        """Starts two processes that train together; each is killed as by `start`."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return [
-            self.start(*arguments, folder=folders[rank], RANK=str(rank), LOCAL_RANK=str(rank), **meeting)
+            self.start(
+                *arguments,
+                folder=folders[rank],
+                kill_below=kill_below,
+                kill_at=kill_at[rank],
+                **meeting,
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+            )
             for rank in (0, 1)
         ]
 

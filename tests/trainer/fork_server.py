@@ -25,7 +25,7 @@ def child(request: dict[str, Any]) -> NoReturn:
         os.environ.update(request["environment"])
         if request["folder"]:
             os.chdir(request["folder"])
-        arm(request["kill_below"], request["kill_at"])
+        arm(request["kill_below"], request["kill_at"], request["fault"])
         sys.argv = ["pile-train", *request["arguments"]]
         from pile_tools import cli
         from trainer.cli import group
@@ -50,10 +50,13 @@ def shim() -> Any:
     return found
 
 
-def arm(folder: str, at: int) -> None:
-    """Kills this process before its n-th call that changes files in a folder, from 1; never at -1."""
+def arm(folder: str, at: int, fault: int = 0) -> None:
+    """Kills this process before its n-th call that changes files in a folder, from 1; never at -1.
+
+    With an error number, the call fails instead.
+    """
     if "LD_PRELOAD" in os.environ:
-        shim().shim_arm(folder.encode(), at, 0)
+        shim().shim_arm(folder.encode(), at, fault)
 
 
 def answer(values: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ def _without_times(name: str, data: bytes) -> bytes:
     if name == "manifest.json" or (name.startswith("resume/") and name.endswith("/manifest.json")):
         found: dict[str, Any] = json.loads(data)
         del found["checksum"]
-        found["summary"].pop("log_sha256", None)
+        found["summary"].get("records", {}).pop("log", None)
         for entry in found["outputs"]:
             if entry["path"] == LOG_FILE or (
                 entry["path"].startswith("resume/") and entry["path"].endswith("/manifest.json")

@@ -57,7 +57,7 @@ def test_the_plan_of_a_preset_fits_80_columns(call: Call, name: str) -> None:
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[0].startswith(f"{name}: ")
-    assert [line[0] for line in lines[6:10]] == ["0", "1", "2", "3"]
+    assert [line[0] for line in lines[7:11]] == ["0", "1", "2", "3"]
     n_checkpoints = 311 if name == "gpt-neox-20b" else 154
     assert f"{n_checkpoints} checkpoints" in lines[-1]
 

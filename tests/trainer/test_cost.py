@@ -14,6 +14,7 @@ from pile_tools.errors import ConfigError
 from trainer import cost
 from trainer.commands import plan
 from trainer.config import EARLY_CHECKPOINTS, ModelConfig
+from trainer.model import loss
 from trainer.model.neox import GPTNeoX
 from trainer.presets import TOKENIZER_SIZE
 from trainer.shape import ModelShape
@@ -58,6 +59,11 @@ def test_a_block_keeps_what_the_formula_says(shape_of: Callable[..., ModelShape]
     assert elements == pytest.approx(cost.BLOCK_ACTIVATIONS, rel=0.05)
 
 
+def test_the_loss_has_the_logits_of_one_chunk() -> None:
+    assert cost.LOSS_CHUNK == loss.CUDA_CHUNK
+    assert cost.loss_bytes(JOB) == 50688 * (8 * 2048 + 4 * 5120)
+
+
 def test_operations_are_those_that_torch_counts(shape_of: Callable[..., ModelShape]) -> None:
     shape = shape_of(hidden_size=64, n_layers=3, n_heads=4, max_positions=32)
     model = GPTNeoX(shape)
@@ -90,7 +96,7 @@ def test_rows_fit_and_divide_the_batch() -> None:
         for rows, recompute in ((found.rows, False), (found.rows_recomputed, True)):
             if rows:
                 assert (1024 // 64) % rows == 0
-                used = found.states + rows * cost.activations(job, recompute=recompute)
+                used = found.states + cost.loss_bytes(job) + rows * cost.activations(job, recompute=recompute)
                 assert used <= 80e9 * cost.USABLE_SHARE
     assert cost.activations(job, recompute=True) < cost.activations(job, recompute=False)
 

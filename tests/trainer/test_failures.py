@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from trainer import failures
+from trainer.checkpoint import tensor_files
 from trainer.failures import MachineError
 
 
@@ -23,14 +24,14 @@ def test_a_disk_error_of_safetensors_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_full_disk_of_torch_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.checkpoint.state_files import Writer
-
+def test_a_full_disk_while_a_state_is_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     full = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0)
-    monkeypatch.setattr(Path, "open", lambda path, mode: full)
+    monkeypatch.setattr(Path, "open", lambda path, mode, buffering: full)
     with pytest.raises(OSError, match="No space") as info:
-        Writer().save({"a": torch.zeros(300)}, str(tmp_path / "state.pt"))
-    assert (info.value.errno, info.value.filename) == (errno.ENOSPC, str(tmp_path / "state.pt"))
+        tensor_files.write(tmp_path / "state", {"a": torch.zeros(300)})
+    assert (info.value.errno, info.value.filename) == (errno.ENOSPC, str(tmp_path / "state"))
 
 
 def test_too_little_memory_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -104,9 +105,13 @@ def newest(output: Path) -> Path:
     return max((output / "resume").glob("step*"), key=lambda path: int(path.name[4:]))
 
 
-def flip(path: Path) -> None:
+#: Files of a state that different processes write.
+FIRST, SECOND = "state-00000.safetensors", "state-00001.safetensors"
+
+
+def flip(path: Path, at: int = -9) -> None:
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 64
+    data[at] ^= 64
     path.write_bytes(data)
 
 
@@ -115,14 +120,14 @@ def flip_line(path: Path) -> None:
 
 
 def with_code(output: Path) -> None:
-    """A state whose checksums are right and whose pickle calls os.system."""
+    """A state whose checksums are right and with a file that is a pickle, which calls os.system."""
 
     class Runs:
         def __reduce__(self) -> tuple[Any, ...]:
             return os.system, ("touch CODE-RAN",)
 
     state = newest(output)
-    path = state / "state/mp_rank_00_model_states.pt"
+    path = state / FIRST
     with path.open("wb") as file:
         torch.save({"module": Runs()}, file)
     manifest = json.loads((state / "manifest.json").read_text())
@@ -130,6 +135,22 @@ def with_code(output: Path) -> None:
     for entry in manifest["outputs"]:
         if entry["path"].endswith(path.name):
             entry |= {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+    (state / "manifest.json").write_text(json.dumps(manifest))
+
+
+def with_other_weights(output: Path) -> None:
+    """A state whose files are well formed, with right checksums, and whose weights are not the saved ones."""
+    state = newest(output)
+    manifest = json.loads((state / "manifest.json").read_text())
+    manifest.pop("checksum", None)
+    for entry in manifest["outputs"]:
+        path = state / entry["path"]
+        data = bytearray(path.read_bytes())
+        start = 8 + int.from_bytes(data[:8], "little")
+        values = np.frombuffer(data, dtype="<f4", offset=start)
+        values[:] = np.random.default_rng(0).normal(size=len(values))
+        path.write_bytes(data)
+        entry["sha256"] = files.sha256(path)
     (state / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -150,25 +171,21 @@ def link_checkpoints(output: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "model": (lambda o: flip(newest(o) / "state/mp_rank_00_model_states.pt"), "damaged.*model_states"),
-    "shard of rank 1": (
-        lambda o: flip(newest(o) / "state/zero_pp_rank_1_mp_rank_00_optim_states.pt"),
-        "damaged.*rank_1",
-    ),
-    "cut": (
-        lambda o: os.truncate(newest(o) / "state/zero_pp_rank_0_mp_rank_00_optim_states.pt", 9),
-        "9 bytes.*rank_0",
-    ),
-    "no files": (lambda o: shutil.rmtree(newest(o) / "state"), "missing of the training state"),
+    "a file of rank 0": (lambda o: flip(newest(o) / FIRST), f"damaged.*{FIRST}"),
+    "a file of rank 1": (lambda o: flip(newest(o) / SECOND), f"damaged.*{SECOND}"),
+    "header": (lambda o: flip(newest(o) / FIRST, 20), f"not the tensors of this model.*{FIRST}"),
+    "cut": (lambda o: os.truncate(newest(o) / SECOND, 9), f"9 bytes.*{SECOND}"),
+    "no file": (lambda o: (newest(o) / SECOND).unlink(), "missing of the training state"),
     "no manifest": (lambda o: (newest(o) / "manifest.json").unlink(), "no manifest of pile-train"),
-    "another file": (lambda o: (newest(o) / "state/mp_rank_01_model_states.pt").touch(), "mp_rank_01"),
-    "code": (with_code, "imports 'posix.system'"),
+    "another file": (lambda o: (newest(o) / "state-00099.safetensors").touch(), "state-00099"),
+    "other weights": (with_other_weights, "other logits than the saved one"),
+    "code": (with_code, f"bytes, expected .* of this model.*{FIRST}"),
     "a line of the log": (
         lambda o: (o / LOG_FILE).write_bytes((o / LOG_FILE).read_bytes().partition(b"\n")[2]),
         "expected",
     ),
     "a loss in the log": (other_loss, "not the lines that were logged.*train_log"),
-    "losses of rows": (lambda o: flip(o / ROW_LOSSES_FILE), "not the losses before the state.*row_losses"),
+    "losses of rows": (lambda o: flip(o / ROW_LOSSES_FILE, 0), "not the losses before the state.*row_losses"),
     "fewer losses of rows": (lambda o: os.truncate(o / ROW_LOSSES_FILE, 9), "9 bytes of losses, expected 32"),
     "a line of validation": (lambda o: flip_line(o / "validation_log.jsonl"), "validation_log"),
     "a checkpoint": (lambda o: shutil.rmtree(o / "checkpoints/step1"), "no checkpoint of step 1"),
@@ -321,3 +338,52 @@ def test_a_kill_at_any_call_is_made_good_by_the_same_command(
         code, started = run(-1)
         assert code == 0, (kill_at, started.err.read_text())
         assert contents(output) == undisturbed, kill_at
+
+
+def test_a_full_disk_is_one_message_and_the_last_state_stays(
+    server: Server, write_config: WriteConfig, tmp_path: Path
+) -> None:
+    if not server.has_shim:
+        pytest.skip("errors are injected by a preloaded library, which needs Linux and a C compiler")
+    write_config(tmp_path / "config.toml", Path("run"), "checkpoint_every = 1", "steps = 2")
+    output = tmp_path / "run"
+
+    def run(at: int) -> tuple[Any, Any]:
+        started = server.start(
+            "config.toml", folder=tmp_path, kill_below=output, kill_at=at, fault=errno.ENOSPC
+        )
+        return server.wait(started), started
+
+    result, started = run(-1)
+    assert result.returncode == 0
+    undisturbed, n_calls = contents(output), started.n_calls
+    for at in np.linspace(1, n_calls, N_KILLS).astype(int).tolist():
+        shutil.rmtree(output)
+        result, _ = run(at)
+        errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        # A removal that fails is made good later, without a word.
+        assert (result.returncode, len(errors)) in ((1, 1), (0, 0)), (at, result.stderr)
+        assert all("No space left on device" in line for line in errors), (at, errors)
+        result, _ = run(-1)
+        assert result.returncode == 0, (at, result.stderr)
+        assert contents(output) == undisturbed, at
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_kill_of_one_process_during_a_save_ends_both_and_is_made_good(
+    server: Server, folder: Path, whole: dict[str, bytes], rank: int
+) -> None:
+    if not server.has_shim:
+        pytest.skip("kills are injected by a preloaded library, which needs Linux and a C compiler")
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    # The calls of a state's files: rank 1 makes no others.
+    below = folder / "run/run.partial/state-"
+    folders, kill_at = (folder, folder), (5, -1) if rank == 0 else (-1, 5)
+    pair = server.pair("config.toml", folders=folders, kill_below=below, kill_at=kill_at)
+    results = [server.wait(process) for process in pair]
+    assert results[rank].returncode == -signal.SIGKILL, results
+    assert results[1 - rank].returncode == 1, results
+    assert "another process of the run was lost" in results[1 - rank].stderr.splitlines()[-1]
+    results = [server.wait(process) for process in server.pair("config.toml", folders=folders)]
+    assert [result.returncode for result in results] == [0, 0], results
+    assert contents(folder / "run") == whole

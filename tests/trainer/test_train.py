@@ -178,7 +178,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     output = finished.parent / f"killed{int(number)}"
     config = write_config(output.with_suffix(".toml"), output, REGULAR, tables=validation(order))
     code = kill(train_command(config), environment, output, 23, number)
-    assert code == (130 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert code == (143 if number == signal.SIGTERM else -signal.SIGKILL)
     assert not (output / "manifest.json").exists()
     _pretend_to_have_been_killed_while_writing(output)
     result = train(config)
@@ -206,10 +206,10 @@ def test_an_unfinished_run_goes_on_only_with_the_same_settings(
     shutil.copytree(finished, output)
     (output / "manifest.json").unlink()
     tables = validation(order)
-    config = write_config(output.with_suffix(".toml"), output, "checkpoint_every = 20", tables=tables)
+    config = write_config(output.with_suffix(".toml"), output, REGULAR, "seed = 5", tables=tables)
     refused = train(config)
     assert refused.returncode == 1
-    assert "checkpoint_every = 10, not 20; --force replaces it" in refused.stderr
+    assert "seed = 1234, not 5; --force replaces it" in refused.stderr
     assert trainer.list_steps(output) == trainer.list_steps(finished)
     ended = train(write_config(config, output, REGULAR, tables=tables))
     assert ended.returncode == 0, ended.stderr
@@ -233,10 +233,6 @@ def test_two_processes_see_the_same_data(
     ]
     np.testing.assert_allclose(*validated, rtol=1e-3)
     assert trainer.list_steps(output) == trainer.list_steps(finished)
-    (output / "manifest.json").unlink()
-    alone = train(config)
-    assert alone.returncode == 2, alone.stderr
-    assert "started with 2 processes, not 1" in alone.stderr
 
 
 def test_the_process_ends_without_pythons_shutdown(environment: dict[str, str]) -> None:
@@ -317,9 +313,13 @@ def test_a_loss_that_is_not_finite_stops_the_run(
     assert result.returncode == 1
     message = result.stderr.splitlines()[-1]
     assert message.startswith("error: the ")
-    assert "at step " in message
-    assert "the last checkpoint is step " in message
+    assert "at step 10: 10 steps in a row did not change the weights; no state was saved" in message
     assert trainer.list_steps(output)[0] == 0
+    first, *others = read_log(output / LOG_FILE)
+    assert "skipped" not in first
+    assert {line["skipped"] for line in others} <= {"the loss is nan", "the gradient is not finite"}
+    assert others[1]["samples"] == [16, 24]
+    assert "step 2 did not change the weights" in result.stderr
 
 
 def test_force_begins_anew_and_keeps_what_is_not_ours(

@@ -7,38 +7,25 @@ Addresses are `https://HOST/.../NAME-00000-of-000NN.bin` (any shard of a file, o
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import struct
-import time
 import urllib.parse
 from bisect import bisect_right
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pile_tools import http_client
 from pile_tools.config import fingerprint
-from pile_tools.errors import ConfigError, FormatError, PileError
-from pile_tools.http_client import MAX_FILE_BYTES, WINDOW_BYTES, WINDOW_SECONDS, StatusError, shown
+from pile_tools.errors import ConfigError, FormatError
+from pile_tools.http_client import MAX_FILE_BYTES, shown
+from pile_tools.http_reads import ServerReader
 from pile_tools.types import Origin, Tokens
 
-#: Consecutive tries without progress before a read fails, and the seconds to wait after the first one; every
-#: later wait doubles.
-TRIES, FIRST_WAIT = 5, 0.5
-
-#: Minimum bytes that a try must receive to count as progress. Otherwise a server that sends one byte for each
-#: connection could hold a read forever.
-PROGRESS_BYTES = 512
-
-#: Longest wait that a server may ask for; a longer one fails the read at once.
-MAX_WAIT_SECONDS = 120.0
-
-#: Maximum bytes of a listing of files, and maximum shards of a file.
-MAX_LISTING_BYTES, MAX_SHARDS = 16 << 20, 100_000
+#: Maximum shards of a file.
+MAX_SHARDS = 100_000
 
 #: Tokens of a row and their type in Pythia's published data.
 _ROW_LENGTH, _DTYPE = 2049, "uint16"
@@ -48,10 +35,7 @@ _N_LENGTHS = 1024
 
 #: `last` is the number of the last shard, not their count: Pythia's 21 are 00000-of-00020 to 00020-of-00020.
 _SHARD = re.compile(r"(?P<base>.*)-(?P<number>[0-9]{5,9})-of-(?P<last>[0-9]{5,9})\.bin", re.DOTALL)
-_TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 _IDX_HEADER = struct.Struct("<9sQBQQ")
-
-_T = TypeVar("_T")
 
 
 def is_address(text: str) -> bool:
@@ -85,9 +69,7 @@ class RemoteRows:
             raise ConfigError(f"row-length must be at least 2, got {row_length}")
         if dtype not in (None, "uint16", "int32"):
             raise ConfigError(f"tokens of type {dtype!r}, expected uint16 or int32")
-        self.address, self.bytes_moved = address, 0
-        #: By address, the version of the file in the server's first response: a later one must have the same.
-        self._versions: dict[str, str] = {}
+        self.address, self._server = address, ServerReader()
         self._urls, sizes, index = self._find(address)
         if len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0] or (len(sizes) > 1 and sizes[-1] == 0):
             some = ", ".join(f"{size:,}" for size in sizes[:20]) + (", ..." if len(sizes) > 20 else "")
@@ -111,6 +93,11 @@ class RemoteRows:
     @property
     def _row_bytes(self) -> int:
         return self.row_length * self._dtype.itemsize
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that the server has sent."""
+        return self._server.bytes_moved
 
     @property
     def seq_length(self) -> int:
@@ -209,7 +196,7 @@ class RemoteRows:
             end = min(start + n, self._starts[shard + 1])
             size = self._starts[shard + 1] - self._starts[shard]
             first = at - self._starts[shard]
-            data += self._range(self._urls[shard], first, end - at, size)
+            data += self._server.range(self._urls[shard], first, end - at, size)
         return data
 
     def _find(self, address: str) -> tuple[list[str], list[int], str | None]:
@@ -221,7 +208,7 @@ class RemoteRows:
         if found is None:
             if parts.path.endswith(".bin"):
                 url = urllib.parse.urlunsplit(parts)
-                return [url], [self._size(url)], None
+                return [url], [self._server.size(url)], None
             raise ConfigError(
                 f"expected the address of a shard, .../NAME-00000-of-000NN.bin, or of a file .bin ({address})"
             )
@@ -232,9 +219,9 @@ class RemoteRows:
         for number in range(n_shards):
             path = f"{found['base']}-{number:05}-of-{found['last']}.bin"
             urls.append(urllib.parse.urlunsplit(parts._replace(path=path)))
-        first = self._size(urls[0])
+        first = self._server.size(urls[0])
         # All shards but the last have the size of the first: each read checks the size of its shard.
-        sizes = [first] * (n_shards - 1) + [self._size(urls[-1]) if n_shards > 1 else first]
+        sizes = [first] * (n_shards - 1) + [self._server.size(urls[-1]) if n_shards > 1 else first]
         return urls, sizes, None
 
     def _find_on_hub(self, address: str) -> tuple[list[str], list[int], str | None]:
@@ -253,7 +240,7 @@ class RemoteRows:
         name, revision = found[1], urllib.parse.quote(found[2] or "main", safe="")
         hub = http_client.checked_address(http_client.hub())
         listing = f"{hub}/api/datasets/{name}/tree/{revision}/{urllib.parse.quote(folder)}".rstrip("/")
-        files = _listed(self._get(listing), folder, listing)
+        files = _listed(self._server.listing(listing), folder, listing)
         shards = {path: size for path, size in files.items() if _SHARD.fullmatch(path)}
         shards = shards or {path: size for path, size in files.items() if path.endswith(".bin")}
         names = sorted(shards)
@@ -265,12 +252,12 @@ class RemoteRows:
 
     def _check_rows(self, index: str, n_bytes: int, dtype: str | None) -> str:
         """The type of the tokens in `index`. Raises FormatError if the index does not describe rows."""
-        magic, _, code, n, _ = _IDX_HEADER.unpack(self._range(index, 0, _IDX_HEADER.size, None))
+        magic, _, code, n, _ = _IDX_HEADER.unpack(self._server.range(index, 0, _IDX_HEADER.size))
         named = {8: "uint16", 4: "int32"}.get(code)
         if magic != b"MMIDIDX\0\0" or named is None:
             raise FormatError(f"not an index of a GPT-NeoX dataset ({index})")
         n_lengths = min(n, _N_LENGTHS)
-        lengths = self._range(index, _IDX_HEADER.size, 4 * n_lengths, None) if n_lengths else b""
+        lengths = self._server.range(index, _IDX_HEADER.size, 4 * n_lengths) if n_lengths else b""
         are_rows = all(length == _ROW_LENGTH for length in np.frombuffer(lengths, "<i4").tolist())
         if not are_rows or n * _ROW_LENGTH * np.dtype(named).itemsize != n_bytes:
             raise FormatError(
@@ -278,63 +265,6 @@ class RemoteRows:
                 f"download them and build an order, or give the length of their rows ({index})"
             )
         return dtype or named
-
-    def _size(self, url: str) -> int:
-        """The size of a file in bytes, from the response to a request for its first byte."""
-        self._total = -1
-        self._range(url, 0, 1, None)
-        return self._total
-
-    def _range(self, url: str, start: int, n: int, size: int | None) -> bytes:
-        """`n` bytes of a file that must have `size` bytes in all; resumes after a broken connection."""
-        data = bytearray()
-
-        def more(seconds: float) -> None:
-            first, last = start + len(data), start + n - 1
-            with http_client.open_address(url, {"Range": f"bytes={first}-{last}"}, seconds) as answer:
-                total = _check_range(answer, first, last, url)
-                if size is not None and total != size:
-                    raise FormatError(
-                        f"has {total:,} bytes, expected {size:,}: truncated, or another file ({url})"
-                    )
-                self._check_version(answer, total, url)
-                self._total = total
-                while len(data) < n:
-                    n_read = http_client.read_body(answer, data, n - len(data))
-                    if n_read == 0:
-                        raise http.client.IncompleteRead(b"", n - len(data))
-                    self.bytes_moved += n_read
-
-        _with_retries(more, url, n, lambda: len(data))
-        return bytes(data)
-
-    def _check_version(self, answer: http.client.HTTPResponse, total: int, url: str) -> None:
-        """Raises FormatError if the file has been replaced on the server since the first response."""
-        tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-        version = f"{tag} {total}"
-        if self._versions.setdefault(url, version) != version:
-            raise FormatError(f"the file changed on the server while it was read; open it again ({url})")
-
-    def _get(self, url: str) -> bytes:
-        """The body of a listing. Raises FormatError, OSError."""
-
-        def get(seconds: float) -> bytes:
-            data = bytearray()
-            with http_client.open_address(url, {}, seconds) as answer:
-                if 'rel="next"' in (answer.headers.get("Link") or ""):
-                    raise FormatError(
-                        f"more files than the server lists on one page; give the address of a shard ({url})"
-                    )
-                while n_read := http_client.read_body(answer, data, MAX_LISTING_BYTES + 1 - len(data)):
-                    self.bytes_moved += n_read
-                    if len(data) > MAX_LISTING_BYTES:
-                        raise FormatError(f"a listing of more than {MAX_LISTING_BYTES:,} bytes ({url})")
-                # Bytes missing of the announced length mean a broken connection.
-                if answer.length:
-                    raise http.client.IncompleteRead(b"", answer.length)
-            return bytes(data)
-
-        return _with_retries(get, url, 0, lambda: 0)
 
 
 def _listed(answer: bytes, folder: str, url: str) -> dict[str, int]:
@@ -393,76 +323,3 @@ def _checked_names(names: list[str], address: str) -> str:
         expected = f"{base}-{len(names):05}-of-{found['last']}.bin"
         raise FormatError(f"{expected} is missing, one of {last + 1:,} shards ({address})")
     return base
-
-
-def _check_range(answer: http.client.HTTPResponse, first: int, last: int, url: str) -> int:
-    """The size of the file in a response to a range request. Raises FormatError for any other response."""
-    if answer.status != 206:
-        raise FormatError(
-            f"the server sends whole files instead of ranges (status {answer.status}): "
-            f"download the file, or use another server ({url})"
-        )
-    content_range = shown(answer.headers.get("Content-Range", ""))
-    found = http_client.content_range(answer)
-    if found is None or found[:2] != (first, last):
-        raise FormatError(
-            f"requested bytes {first}-{last}, the server sends {content_range!r}: "
-            f"the file is truncated ({url})"
-        )
-    n = last - first + 1
-    if answer.length is not None and answer.length != n:
-        raise FormatError(f"requested {n:,} bytes, the server announces {answer.length:,} ({url})")
-    return found[2]
-
-
-def _with_retries(job: Callable[[float], _T], url: str, n_bytes: int, progress: Callable[[], int]) -> _T:
-    """Runs `job` with its remaining seconds, again after transient failures; returns its result.
-
-    Only consecutive tries without progress count as failures; a try with progress that fails is the first of
-    the next `TRIES`. All tries together may take as long as `n_bytes` at the slowest accepted rate, plus a
-    constant, plus the waits that the server asks for.
-
-    Raises:
-        FormatError: The file ends before the requested bytes.
-        OSError: The server refuses the request, or too many tries fail.
-    """
-    # Twice the windows of all tries, to leave time for the waits between them.
-    end = time.monotonic() + 2 * TRIES * WINDOW_SECONDS + n_bytes * WINDOW_SECONDS / WINDOW_BYTES
-    remaining, wait, before = TRIES, FIRST_WAIT, progress()
-    while True:
-        pause = None
-        try:
-            return job(max(end - time.monotonic(), 0.001))
-        except PileError:
-            raise
-        except StatusError as err:
-            if err.status == 416:
-                raise FormatError(
-                    f"the file ends before the requested bytes: it is truncated ({url})"
-                ) from err
-            pause = err.retry_after
-            if err.status not in _TRANSIENT:
-                raise OSError(f"{err} ({url})") from err
-            if pause is not None and pause > MAX_WAIT_SECONDS:
-                raise OSError(
-                    f"the server asks to wait {pause:,.0f} seconds; run the same command after that ({url})"
-                ) from err
-            failure: Exception = err
-        except (OSError, http.client.HTTPException, ValueError) as err:
-            # http.client raises ValueError for some malformed chunk sizes.
-            failure = err
-        if progress() >= before + PROGRESS_BYTES:
-            remaining, wait, before = TRIES, FIRST_WAIT, progress()
-        remaining -= 1
-        if remaining == 0 or time.monotonic() >= end:
-            reason = shown(_reason(failure))
-            raise OSError(f"gave up after {TRIES} tries: {reason} ({url})") from failure
-        time.sleep(wait if pause is None else pause)
-        end += pause or 0
-        wait *= 2
-
-
-def _reason(failure: Exception) -> str:
-    """What failed, without the number of a system error."""
-    reason = getattr(failure, "reason", None) or failure
-    return reason.strerror if isinstance(reason, OSError) and reason.strerror else str(reason)

@@ -121,19 +121,24 @@ def collect(run_folder: Path, study_folder: Path, pictures_folder: Path | None =
 
 
 def _read_log(run: Run) -> list[LogLine]:
-    """The log, a line for each step. Raises FormatError for any other."""
+    """The log, a line for each step that changed the weights. Raises FormatError for any other."""
     path = run.folder / LOG_FILE
     try:
         log = read_log(path)
     except (UnicodeDecodeError, RecursionError) as err:
         raise FormatError(f"not JSON lines: {err} ({path})") from err
-    for step, line in enumerate(log):
-        _LOG_LINE(line, f"{path}, line {step + 1}")
-        if line["step"] != step:
-            raise FormatError(f"step {line['step']}, expected {step} ({path}, line {step + 1})")
-    if len(log) != run.steps:
-        raise FormatError(f"{len(log)} steps logged, the run has {run.steps} ({path})")
-    return log
+    first_step = run.first_step
+    for number, line in enumerate(log, 1):
+        if "skipped" not in line:
+            _LOG_LINE(line, f"{path}, line {number}")
+        if line["step"] != first_step + number - 1:
+            expected = first_step + number - 1
+            raise FormatError(f"step {line['step']}, expected {expected} ({path}, line {number})")
+    if len(log) != run.steps - first_step:
+        raise FormatError(f"{len(log)} steps logged, the run has {run.steps - first_step} ({path})")
+    if all("skipped" in line for line in log):
+        raise FormatError(f"all steps were skipped ({path})")
+    return [line for line in log if "skipped" not in line]
 
 
 def _open_study(folder: Path, run: Run) -> Manifest:

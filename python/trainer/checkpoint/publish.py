@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor
 
 from pile_tools import manifest
 from pile_tools.errors import PileError, VerifyError
@@ -19,11 +19,18 @@ from trainer.checkpoint.run_card import run_card
 from trainer.run import CHECKPOINT_KIND, Run, due_steps
 
 
-def publish(run: Run, model: nn.Module, step: int, scratch: Path) -> Path:
-    """Writes the weights after `step` updates as a folder that appears whole, and returns it."""
+def publish(run: Run, weights: dict[str, Tensor], step: int, scratch: Path) -> Path:
+    """Writes the weights after `step` updates as a folder that appears whole, and returns it.
+
+    Args:
+        run: The run.
+        weights: By name, on the CPU, each with memory of its own: safetensors stores no views.
+        step: Updates that were made.
+        scratch: The run's scratch folder.
+    """
     final = folders.step_folder(folders.checkpoints_folder(run.config.output), step)
     folder = folders.begin(scratch, "checkpoint")
-    dtype = _write_weights(model, folder / hf.WEIGHTS_FILE)
+    dtype = _write_weights(weights, folder / hf.WEIGHTS_FILE)
     eod = run.tokenizer.eod if run.tokenizer else None
     _write_json(folder / hf.CONFIG_FILE, hf.model_config(run.recipe.shape, dtype, eod[1] if eod else None))
     if run.tokenizer_file is not None:
@@ -39,10 +46,8 @@ def publish(run: Run, model: nn.Module, step: int, scratch: Path) -> Path:
     return final
 
 
-def _write_weights(model: nn.Module, path: Path) -> str:
+def _write_weights(weights: dict[str, Tensor], path: Path) -> str:
     """Writes the weights and returns their dtype's name."""
-    # DeepSpeed makes weights views of one flat tensor; a copy each is what safetensors can store.
-    weights = {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
     with failures.named(path):
         save_file(weights, path, metadata={"format": "pt"})
     return str(next(iter(weights.values())).dtype).removeprefix("torch.")

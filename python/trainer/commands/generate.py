@@ -14,7 +14,7 @@ from pile_tools.checked import MAX_SEED
 from pile_tools.commands import artifacts, options
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
-from pile_tools.terminal import counted, echo_text, note, print_document, style
+from pile_tools.terminal import echo_text, note, print_document, style
 from pile_tools.tokenizers import find_tokenizer
 from trainer import failures
 
@@ -112,7 +112,7 @@ def command(
             return
         for first, batch in _batches(rows, batch_size):
             for number, tokens in enumerate(continued.batch(first, batch), first):
-                note(f"prompt {number + 1:,} of {counted(len(rows), 'prompt')}:")
+                note(f"prompt {number + 1:,} of {len(rows):,}:")
                 echo_text(texts[number], style(continued.text(tokens), bold=True))
 
 

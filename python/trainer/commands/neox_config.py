@@ -53,7 +53,7 @@ def command(
     \b
     Examples:
       pile-train neox-config pythia-70m.yml -o train.toml --gpus 32
-      pile-train neox-config 20B.yml local.yml -o train.toml --tokenizer 20B_tokenizer.json
+      pile-train neox-config 20B.yml -o train.toml --tokenizer 20B_tokenizer.json
       pile-train train train.toml
     """
     known = find_tokenizer(tokenizer) if tokenizer else None

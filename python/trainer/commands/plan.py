@@ -130,6 +130,7 @@ def _document(job: cost.Job, model: str) -> dict[str, Any]:
         "memory": round(job.memory),
         "activations_of_a_row": cost.activations(job, recompute=False),
         "activations_of_a_row_recomputed": cost.activations(job, recompute=True),
+        "loss_bytes": cost.loss_bytes(job),
         "stages": [
             {
                 "stage": found.stage,
@@ -169,6 +170,7 @@ def _lines(job: cost.Job, model: str) -> list[str]:
         "",
         f"memory of a GPU in GB, of {job.memory / 1e9:,.4g}, on {counted(job.n_gpus, 'GPU')}:",
         f"activations of a sequence: {plain}, {recomputed} with activation checkpointing",
+        f"loss: {_gb(cost.loss_bytes(job))}, for any number of sequences",
         "ZeRO   weights  gradients  optimizer     states  sequences at once  recomputed",
         *(_row(stage) for stage in found),
         "",

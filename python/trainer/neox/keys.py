@@ -55,6 +55,8 @@ TRANSLATED = {
     "train_data_paths": "the datasets of the order",
     "train_data_weights": "the weights of the order's datasets",
     "model_parallel_size": "[model] vocab_size",
+    "zero_optimization": "[deepspeed] zero_stage; its buckets are set by our DeepSpeed configuration",
+    "zero_stage": "[deepspeed] zero_stage",
 }
 
 
@@ -153,7 +155,7 @@ _BY_REASON = {
         "output_layer_parallelism world_size global_num_gpus"
     ),
     _ZERO: (
-        "zero_optimization zero_stage zero_reduce_scatter zero_contiguous_gradients "
+        "zero_reduce_scatter zero_contiguous_gradients "
         "zero_reduce_bucket_size zero_allgather_bucket_size zero_allow_untested_optimizer data_types "
         "deepspeed_extra_args checkpoint sparse_gradients amp deepspeed"
     ),

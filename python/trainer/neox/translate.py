@@ -93,6 +93,7 @@ def translate(
         "model": _model(source, n_known),
         "optimizer": _optimizer(source, schedule),
     }
+    toml["deepspeed"] = _sharding(source, toml[""]["precision"])
     source.refuse_all()
     made = Translation({name: _without_none(table) for name, table in toml.items()})
     _list_keys(values, made)
@@ -265,6 +266,21 @@ def _precision(source: _Values) -> str:
         source.notes.append(f"precision: bf16 instead of {found}, in which this trainer does not train")
         return "bf16"
     return found
+
+
+def _sharding(source: _Values, precision: str) -> Settings:
+    """Table `[deepspeed]`; GPT-NeoX's stage 0 in 16 bits becomes 1, which computes the same."""
+    table = source.table("zero_optimization")
+    stage = table.get("stage", source.get("zero_stage", 0))
+    if type(stage) is not int or not 0 <= stage <= 3:
+        source.refuse(f"zero_optimization.stage is {shown(stage)}, expected 0 to 3")
+        return {}
+    if stage == 0 and precision != "fp32":
+        source.notes.append(
+            f"zero_stage: 1 instead of 0, as sums of gradients are in fp32 in {precision} too"
+        )
+        stage = 1
+    return {"zero_stage": stage, "offload_optimizer": True if table.get("cpu_offload") is True else None}
 
 
 def _model(source: _Values, n_known: int | None, *, is_trained: bool = False) -> Settings:

@@ -39,8 +39,9 @@ def model(run: Run) -> GPTNeoX:
 
 
 def published(run: Run, model: GPTNeoX, step: int) -> Path:
+    weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     with writing(run.config.output) as scratch:
-        return publish(run, model, step, scratch)
+        return publish(run, weights, step, scratch)
 
 
 def test_it_is_read_back(run: Run, model: GPTNeoX) -> None:

@@ -162,6 +162,7 @@ def test_missing_keys_have_the_defaults_of_gpt_neox() -> None:
         ({"train_iters": None}, "train_iters is missing"),
         ({"hidden_size": "wide"}, 'hidden_size is "wide", expected a whole number'),
         ({"weight_decay": None}, "weight_decay is missing"),
+        ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage is 7, expected 0 to 3"),
         ({"precision": "fp8"}, 'precision is "fp8"'),
         ({"save": 3}, "save is 3, expected text"),
         ({"rotary_pct": True}, "rotary_pct is true, expected a number"),
@@ -195,3 +196,29 @@ def test_the_shape_of_a_checkpoint_needs_no_recipe() -> None:
     shape = model_shape(values, 96)
     assert (shape.n_layers, shape.vocab_size, shape.max_positions, shape.hidden_act) == (6, 96, 128, "gelu")
     assert nested({"": {"a": 1}, "model": {"b": 2}}) == {"a": 1, "model": {"b": 2}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sharding", "precision"),
+    [
+        ({}, {"zero_stage": 1}, "fp16"),
+        ({"zero_optimization": {"stage": 0}}, {"zero_stage": 1}, "fp16"),
+        ({"zero_optimization": {"stage": 0}, "fp16": None}, {"zero_stage": 0}, "fp32"),
+        (
+            {"zero_optimization": {"stage": 3, "cpu_offload": True}, "precision": "bfloat16"},
+            {"zero_stage": 3, "offload_optimizer": True},
+            "bf16",
+        ),
+    ],
+)
+def test_zero_and_precision_are_translated(
+    changes: dict[str, Any], sharding: dict[str, Any], precision: str
+) -> None:
+    made = translate({**SMALL, **changes})
+    assert made.toml["deepspeed"] == sharding
+    assert made.toml[""]["precision"] == precision
+
+
+@pytest.mark.parametrize("style", ["linear", "constant"])
+def test_other_courses_of_the_rate_have_equals(style: str) -> None:
+    assert translate({**SMALL, "lr_decay_style": style}).toml["optimizer"]["schedule"] == style

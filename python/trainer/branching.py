@@ -1,0 +1,193 @@
+"""Runs that start from another run or from a published model, and how they name it.
+
+A branch starts from a kept state, with the optimizer as it was; or from weights alone, with fresh moments.
+It is a run like any other: it has a state of its own from its first step on, and does not need its source to
+be resumed. Its manifests name the source with a checksum, as an input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pile_tools import files, manifest
+from pile_tools.config import Settings, from_values
+from pile_tools.errors import ConfigError, PileError
+from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
+from trainer.checkpoint import folders
+from trainer.config import BranchConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+#: Roles of the inputs that name a source.
+STATE_ROLE, WEIGHTS_ROLE = "state", "weights"
+
+_RESUME_FOLDER = "resume"
+
+_Config = TypeVar("_Config")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a branch starts from.
+
+    Attributes:
+        folder: Of the state, or of the model.
+        inputs: Its files that a manifest names: role, path as seen from here, checksum.
+    """
+
+    folder: Path
+    inputs: tuple[Entry, ...]
+
+    def entries(self, folder: Path) -> list[Entry]:
+        """The inputs as a manifest in `folder` names them."""
+        return [{**entry, "path": manifest.relative(Path(entry["path"]), folder)} for entry in self.inputs]
+
+
+def find_source(branch: BranchConfig, output: Path) -> Source:
+    """What a branch starts from.
+
+    A source that is gone since the branch started is taken as its run.json names it.
+
+    Args:
+        branch: The table of the config.
+        output: The branch's folder.
+
+    Raises:
+        ConfigError: The output is the source.
+        PileError: There is no state or model.
+        OSError: A file cannot be read.
+    """
+    if output.exists() and branch.source.exists() and output.samefile(branch.source):
+        raise ConfigError(f"output is the run that is branched from; take another ({output})")
+    is_run = (branch.source / RUN_FILE).is_file()
+    if is_run and not branch.fresh_moments:
+        folder = folders.step_folder(branch.source / _RESUME_FOLDER, branch.step)
+        named, role = [folder / MANIFEST_FILE], STATE_ROLE
+    elif is_run:
+        folder = folders.step_folder(folders.checkpoints_folder(branch.source), branch.step)
+        named, role = [folder / MANIFEST_FILE], WEIGHTS_ROLE
+    elif branch.fresh_moments:
+        folder, role = branch.source, WEIGHTS_ROLE
+        names = ("model.safetensors*", "model-*.safetensors", "pytorch_model*.bin*")
+        named = sorted({path for name in names for path in folder.glob(name) if path.is_file()})
+    else:
+        raise PileError(
+            f"no run, so there is no state of the optimizer; fresh_moments starts from weights alone "
+            f"({branch.source})"
+        )
+    recorded = _recorded(output, role)
+    if recorded and not any(path.is_file() for path in named):
+        return Source(folder, recorded)
+    if not named or not all(path.is_file() for path in named):
+        raise PileError(_missing(branch, role))
+    inputs = [{"role": role, "path": str(path), "sha256": files.sha256(path)} for path in named]
+    return Source(folder, tuple(inputs))
+
+
+def _recorded(output: Path, role: str) -> tuple[Entry, ...]:
+    path = output / RUN_FILE
+    if not path.is_file():
+        return ()
+    found = manifest.read(path)
+    return tuple(
+        {**entry, "path": str(manifest.input_path(found, entry))}
+        for entry in found.inputs
+        if entry["role"] == role
+    )
+
+
+def _missing(branch: BranchConfig, role: str) -> str:
+    if role == WEIGHTS_ROLE:
+        return f"no weights of step {branch.step} ({branch.source})"
+    known = folders.steps_in(branch.source / _RESUME_FOLDER)
+    there = f"there are: {', '.join(map(str, known)) or 'none'}"
+    advice = "keep-states keeps more, or fresh_moments starts from a checkpoint"
+    return f"no state of step {branch.step} is kept; {there}; {advice} ({branch.source})"
+
+
+def config_of_branch(
+    branch: BranchConfig, output: Path, changes: dict[str, Any], optimizer: dict[str, Any]
+) -> TrainConfig:
+    """The config of a branch: that of its source, or of a model's folder, with changes.
+
+    Args:
+        branch: Where it starts.
+        output: Its folder.
+        changes: Keys of the config; a model that is no run of ours needs `order`.
+        optimizer: Keys of `[optimizer]`; a model that is no run of ours needs `lr`.
+
+    Raises:
+        ConfigError: A value is missing or wrong.
+        PileError: The source is neither.
+        OSError: A file cannot be read.
+    """
+    run_file = branch.source / RUN_FILE
+    if run_file.is_file():
+        values = _values_of_run(manifest.read(run_file))
+    else:
+        values = _values_of_model(branch.source, changes, optimizer)
+    values["optimizer"] |= optimizer
+    if "lr" in optimizer and "min_lr" not in optimizer:
+        # The lowest rate is a tenth of the highest, as in a config that names one.
+        values["optimizer"].pop("min_lr", None)
+    where = f"branch of {branch.source}"
+    own = {"output": str(output)}
+    made = from_values(TrainConfig, {**values, **changes, **own}, where)
+    return replace(made, branch=branch)
+
+
+def _values_of_run(found: Manifest) -> dict[str, Any]:
+    """A config's values from the manifest of a run."""
+    settings = found.settings
+    values: dict[str, Any] = {
+        name: settings[name] for name in ("steps", "batch_size", "seed", "precision") if name in settings
+    }
+    values["model"] = _keys_of(ModelConfig, settings, "shape.")
+    values["optimizer"] = _keys_of(OptimizerConfig, settings, "optimizer.")
+    for role in ("order", "tokenizer"):
+        entry = found.input(role)
+        if entry is not None:
+            values[role] = str(manifest.input_path(found, entry))
+    last = found.checked_summary.objects("stretches")[-1]
+    values["checkpoint_every"] = last.integer("checkpoint_every", 1)
+    return values
+
+
+def _keys_of(config: type[_Config], settings: Settings, prefix: str) -> dict[str, Any]:
+    names = [field.name for field in fields(config)]  # type: ignore[arg-type]
+    return {name: settings[prefix + name] for name in names if prefix + name in settings}
+
+
+def _values_of_model(folder: Path, changes: dict[str, Any], optimizer: dict[str, Any]) -> dict[str, Any]:
+    """A config's values from a model's folder of Hugging Face's."""
+    from trainer.checkpoint.config_json import read_shape
+
+    if not (folder / "config.json").is_file():
+        raise PileError(f"neither a run of pile-train nor a model: no config.json ({folder})")
+    missing = [name for name in ("order",) if name not in changes]
+    missing += [name for name in ("lr",) if name not in optimizer]
+    if missing:
+        raise ConfigError(
+            f"a model names no {' and no '.join(missing)}; give {' and '.join(missing)} ({folder})"
+        )
+    shape = read_shape(folder / "config.json")
+    model = {field.name: getattr(shape, field.name, None) for field in fields(ModelConfig)}
+    values: dict[str, Any] = {"model": {name: value for name, value in model.items() if value is not None}}
+    tokenizer = folder / "tokenizer.json"
+    if tokenizer.is_file():
+        values["tokenizer"] = str(tokenizer)
+    return values | {"optimizer": {}}
+
+
+def check_shape(state: Manifest, settings: Settings) -> None:
+    """Raises ConfigError unless a state is of a model with the shape in a run's settings."""
+    for name, value in settings.items():
+        if name.startswith("shape.") and name != "shape.init" and state.settings.get(name) != value:
+            found = f"{name.removeprefix('shape.')} is {value}, of the state {state.settings.get(name)}"
+            raise ConfigError(f"another model than the run that is branched from: {found} ({state.path})")
+    if state.settings.get("batch_size") != settings["batch_size"]:
+        size = state.settings.get("batch_size")
+        raise ConfigError(
+            f"batch_size is {settings['batch_size']}, of the state {size}: steps would not be the same rows "
+            f"({state.path})"
+        )

@@ -1,0 +1,224 @@
+"""Finds checkpoints of a published suite that have equal weights, without downloading weights.
+
+A suite on the Hub has a branch for each step, `step0` to `step143000`, and `main`. The Hub lists the SHA-256
+of every large file, so that equal files of two branches are known from listings: it happened to published
+suites that a branch had the weights of another step. Of safetensors, the header is read by range requests: it
+names every tensor with its shape and type, which must be those of the other steps.
+
+A step whose weights are stored in other files than another's, in other shards say, has other hashes: that it
+is equal is not found.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.parse
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pile_tools import checked, http_client
+from pile_tools.errors import ConfigError, FormatError
+from pile_tools.http_client import MAX_FILE_BYTES, shown
+from pile_tools.http_reads import ServerReader
+
+#: Files of weights by format, whole or in shards.
+FORMATS = {
+    "safetensors": re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors"),
+    "torch": re.compile(r"pytorch_model(-[0-9]{5}-of-[0-9]{5})?\.bin"),
+}
+
+_STEP = re.compile(r"step(0|[1-9][0-9]{0,17})")
+
+#: Maximum bytes of the header of a safetensors file: the format's own limit is 100 MB, that of 12B has 70 kB.
+MAX_HEADER_BYTES = 16 << 20
+
+#: Maximum branches of a suite.
+MAX_BRANCHES = 10_000
+
+_NAME = r"[A-Za-z0-9][\w.-]*"
+
+
+@dataclass(frozen=True)
+class Branch:
+    """A branch and its files of weights.
+
+    Attributes:
+        name: Such as `step3000`.
+        files: By format, names and hashes of its files, ordered; a format that it lacks is missing.
+        tensors: Names, types and shapes of all tensors in its safetensors, as JSON; None without such files.
+    """
+
+    name: str
+    files: dict[str, tuple[tuple[str, str], ...]]
+    tensors: str | None
+
+    @property
+    def step(self) -> int | None:
+        """The step in its name."""
+        match = _STEP.fullmatch(self.name)
+        return int(match[1]) if match else None
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What was found of a suite.
+
+    Attributes:
+        address: Its address as given.
+        branches: All branches that are read, ascending by step.
+        equal: Groups of branches whose files of a format are equal: the format, and the names.
+        main: The step that `main` equals, or None.
+        different: Branches whose tensors are not those of most steps.
+        without: Branches of a step without weights.
+        bytes_moved: Bytes that the server sent.
+    """
+
+    address: str
+    branches: list[Branch]
+    equal: list[tuple[str, list[str]]]
+    main: str | None
+    different: list[str]
+    without: list[str]
+    bytes_moved: int
+
+    @property
+    def is_right(self) -> bool:
+        """Whether all steps have weights, of the same tensors, and no two the same."""
+        return not (self.equal or self.different or self.without)
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of a model: `hf://ORG/MODEL`, or a URL of a server."""
+    return re.match(r"(https?|hf)://", text, re.IGNORECASE) is not None
+
+
+def compare(address: str, on_branch: Callable[[int, int], None] = lambda done, total: None) -> Suite:
+    """Compares the branches of a suite.
+
+    Args:
+        address: `hf://ORG/MODEL`, for which `HF_ENDPOINT` and `HF_TOKEN` mean what they mean in
+            `huggingface_hub`, or the URL of the model on a server with the Hub's interface.
+        on_branch: Called with the number of branches read and of all.
+
+    Raises:
+        ConfigError: The address is none of these.
+        FormatError: The server's responses are not those of the Hub, or a file is damaged.
+        OSError: The server cannot be reached, or has no such model.
+    """
+    hub, name = _parsed(address)
+    server = ServerReader()
+    names = _branch_names(server, f"{hub}/api/models/{name}/refs")
+    branches = []
+    for number, branch in enumerate(names, 1):
+        branches.append(_branch(server, hub, name, branch))
+        on_branch(number, len(names))
+    return _compared(address, branches, server.bytes_moved)
+
+
+def _parsed(address: str) -> tuple[str, str]:
+    """The server and the model's name."""
+    if address.lower().startswith("hf://"):
+        name, hub = address[len("hf://") :].rstrip("/"), http_client.hub()
+    else:
+        hub, _, name = address.rstrip("/").rpartition("/")
+        hub, _, organization = hub.rpartition("/")
+        name = f"{organization}/{name}"
+    if not re.fullmatch(f"{_NAME}/{_NAME}", name, re.ASCII) or not re.match("https?://.", hub):
+        raise ConfigError(f"expected hf://ORG/MODEL or a URL that ends with ORG/MODEL, got {shown(address)}")
+    return http_client.checked_address(hub).rstrip("/"), name
+
+
+def _branch_names(server: ServerReader, url: str) -> list[str]:
+    """The branches of steps, ascending, and then `main`."""
+    refs = _object(server.listing(url), url)
+    names = [branch.text("name") for branch in refs.objects("branches")]
+    if len(names) > MAX_BRANCHES:
+        raise FormatError(f"{len(names):,} branches, more than {MAX_BRANCHES:,} ({url})")
+    steps = sorted({int(match[1]) for name in names if (match := _STEP.fullmatch(name))})
+    if not steps:
+        raise FormatError(f"no branches named step0, step1, ...: not a suite of checkpoints ({url})")
+    return [*(f"step{step}" for step in steps), *(["main"] if "main" in names else [])]
+
+
+def _object(data: bytes, url: str) -> checked.Values:
+    return checked.parse_json(data, url, "a response of the Hub")
+
+
+def _branch(server: ServerReader, hub: str, name: str, branch: str) -> Branch:
+    url = f"{hub}/api/models/{name}/tree/{urllib.parse.quote(branch, safe='')}"
+    # The listing is an array; as a value of an object it is checked like any other JSON of ours.
+    listed = _object(b'{"files": ' + server.listing(url) + b"}", url).objects("files")
+    files: dict[str, list[tuple[str, str]]] = {}
+    headers = []
+    for entry in listed:
+        path = entry.text("path")
+        kind = next((kind for kind, pattern in FORMATS.items() if pattern.fullmatch(path)), None)
+        if kind is None or entry.text("type") != "file":
+            continue
+        files.setdefault(kind, []).append((path, _hash(entry)))
+        if kind == "safetensors":
+            size = entry.integer("size", at_most=MAX_FILE_BYTES)
+            headers.append(_header(server, f"{hub}/{name}/resolve/{branch}/{path}", size))
+    tensors = json.dumps(sorted(item for header in headers for item in header)) if headers else None
+    return Branch(branch, {kind: tuple(sorted(found)) for kind, found in files.items()}, tensors)
+
+
+def _hash(entry: checked.Values) -> str:
+    """The SHA-256 of a large file, or the hash by which git names a small one."""
+    if entry.has("lfs"):
+        return f"sha256:{entry.object('lfs').hexadecimal('oid', 64)}"
+    return f"git:{entry.hexadecimal('oid', 40)}"
+
+
+def _header(server: ServerReader, url: str, size: int) -> list[tuple[str, str, list[int]]]:
+    """Names, types and shapes of the tensors in a safetensors file, by two range requests.
+
+    Source: the format of safetensors: 8 bytes with the length of the header, and the header in JSON.
+    """
+    if size < 8:
+        raise FormatError(f"not a safetensors file: {size} bytes ({url})")
+    n = int.from_bytes(server.range(url, 0, 8, size), "little")
+    if not 2 <= n <= min(MAX_HEADER_BYTES, size - 8):
+        raise FormatError(f"not a safetensors file: a header of {n:,} of {size:,} bytes ({url})")
+    values = checked.parse_json(server.range(url, 8, n, size), url, "a header of safetensors")
+    found = []
+    for name in values.values:
+        if name != "__metadata__":
+            tensor = values.object(name)
+            found.append((name, tensor.text("dtype"), tensor.integers("shape")))
+    return found
+
+
+def _compared(address: str, branches: Sequence[Branch], bytes_moved: int) -> Suite:
+    steps = [branch for branch in branches if branch.step is not None]
+    main = next((branch for branch in branches if branch.step is None), None)
+    equal: list[tuple[str, list[str]]] = []
+    for kind in FORMATS:
+        groups: dict[Any, list[str]] = {}
+        for branch in steps:
+            if kind in branch.files:
+                groups.setdefault(branch.files[kind], []).append(branch.name)
+        equal += [(kind, names) for names in groups.values() if len(names) > 1]
+    described = Counter(branch.tensors for branch in steps if branch.tensors is not None)
+    usual = described.most_common(1)[0][0] if described else None
+    return Suite(
+        address,
+        list(branches),
+        equal,
+        _step_of(main, steps),
+        [branch.name for branch in branches if branch.tensors not in (None, usual)],
+        [branch.name for branch in steps if not branch.files],
+        bytes_moved,
+    )
+
+
+def _step_of(main: Branch | None, steps: Sequence[Branch]) -> str | None:
+    """The last step with the same files as `main` in a format."""
+    for branch in reversed(steps if main is not None else []):
+        assert main is not None
+        if any(branch.files.get(kind) == files for kind, files in main.files.items()):
+            return branch.name
+    return None

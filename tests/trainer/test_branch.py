@@ -1,0 +1,155 @@
+"""Runs that branch off from a kept step, and from weights alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+import trainer
+from pile_tools import manifest
+from pile_tools.jobs.order import OrderConfig
+from pile_tools.jobs.order import run as build_order
+from trainer.log import LOG_FILE, read_log
+from trainer.run_check import check_run
+
+pytestmark = pytest.mark.slow
+
+WriteConfig = Callable[..., Path]
+Server = Any
+
+
+def logged(output: Path) -> list[tuple[int, float, float]]:
+    return [(line["step"], line["loss"], line["lr"]) for line in read_log(output / LOG_FILE)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory, server: Server, write_config: WriteConfig) -> Path:
+    """A finished run with its states of steps 3 and 6."""
+    folder = tmp_path_factory.mktemp("branch")
+    config = write_config(folder / "config.toml", folder / "run", "checkpoint_every = 3", "steps = 6")
+    result = server.wait(server.start(config, "--keep-states", "all"))
+    assert result.returncode == 0, result.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def changed_order(tmp_path_factory: pytest.TempPathFactory, dataset: Path) -> Path:
+    folder = tmp_path_factory.mktemp("changed")
+    build_order(dataset, folder, OrderConfig(seq_length=32, steps=40, batch_size=8, seed=77))
+    return folder
+
+
+def branch(server: Server, source: Path, output: Path, *options: str, code: int = 0) -> Any:
+    result = server.wait(server.start("branch", source, "-o", output, *options))
+    assert result.returncode == code, result.stderr
+    return result
+
+
+def test_an_unchanged_branch_is_the_run_itself(server: Server, base: Path, tmp_path: Path) -> None:
+    output = tmp_path / "control"
+    result = branch(server, base, output, "--step", "3")
+    assert f"branching off from {base} after step 3" in result.stderr
+    assert logged(output) == logged(base)[3:]
+    assert trainer.list_steps(output) == [3, 4, 6]
+    for step in (3, 6):
+        paths = [run / f"checkpoints/step{step}/model.safetensors" for run in (base, output)]
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+    found = manifest.read(output / "manifest.json")
+    state = base / "resume/step3/manifest.json"
+    source = found.input("state")
+    assert source is not None
+    assert manifest.input_path(found, source).samefile(state)
+    assert (found.settings["branch.step"], found.settings["branch.fresh_moments"]) == (3, False)
+    rows = trainer.read_row_losses(output)
+    np.testing.assert_array_equal(rows[3:], trainer.read_row_losses(base)[3:])
+    assert np.isnan(rows[:3]).all()
+    checks = check_run(output)
+    assert any(str(state) in check.what for check in checks)
+    assert {check.state for check in checks} == {"ok"}
+
+
+def test_other_data_and_more_steps_change_what_follows(
+    server: Server, base: Path, changed_order: Path, tmp_path: Path
+) -> None:
+    options = ("--step", "3", "--order", str(changed_order), "--steps", "8", "--checkpoint-every", "4")
+    branch(server, base, tmp_path / "changed", *options)
+    lines = logged(tmp_path / "changed")
+    assert [line[0] for line in lines] == list(range(3, 8))
+    assert lines[0][1] != logged(base)[3][1]
+    assert trainer.list_steps(tmp_path / "changed") == [3, 4, 8]
+    again = branch(server, base, tmp_path / "changed", *options)
+    assert "is finished already" in again.stdout
+
+
+def test_a_branch_is_resumed_without_its_source(server: Server, base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "run")
+    branch(server, tmp_path / "run", tmp_path / "b", "--step", "3")
+    whole = logged(tmp_path / "b")
+    (tmp_path / "b/manifest.json").unlink()
+    shutil.rmtree(tmp_path / "run/resume/step3")
+    branch(server, tmp_path / "run", tmp_path / "b", "--step", "3")
+    assert logged(tmp_path / "b") == whole
+
+
+def test_fresh_moments_start_from_weights_with_a_named_warm_up(
+    server: Server, base: Path, changed_order: Path, tmp_path: Path
+) -> None:
+    """The same from a checkpoint of a run and from its folder as a published model."""
+    model = tmp_path / "published"
+    shutil.copytree(base / "checkpoints/step6", model)
+    (model / "manifest.json").unlink()
+    fresh = ("--fresh-moments", "--rewarm", "4", "--steps", "5", "--lr", "0.002", "--schedule", "constant")
+    options = (*fresh, "--order", str(changed_order), "--checkpoint-every", "5")
+    branch(server, model, tmp_path / "a", *options)
+    rates = [line[2] for line in logged(tmp_path / "a")]
+    assert rates[:4] == pytest.approx([rates[3] / 4, rates[3] / 2, rates[3] * 0.75, rates[3]])
+    start = load_file(tmp_path / "a/checkpoints/step0/model.safetensors")
+    weights = load_file(model / "model.safetensors")
+    assert all(weights[name].equal(start[name]) for name in weights)
+    found = manifest.read(tmp_path / "a/manifest.json")
+    assert found.settings["branch.rewarm"] == 4
+    assert found.input("weights") is not None
+    assert manifest.read(tmp_path / "a/resume/step5/manifest.json").summary["adam_updates"] == 5
+    branch(server, base, tmp_path / "c", "--step", "3", "--fresh-moments", "--rewarm", "2")
+    assert [line[0] for line in logged(tmp_path / "c")] == [3, 4, 5]
+    assert logged(tmp_path / "c")[0][1] == logged(base)[3][1]
+
+
+def test_what_cannot_be_branched_from_is_named(
+    server: Server, base: Path, changed_order: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "b"
+    cases = {
+        ("--step", "5"): (1, "no state of step 5 is kept; there are: 3, 6"),
+        ("--step", "6"): (2, "branches off after step 6, and has 6 steps in all"),
+        ("--step", "3", "--fresh-moments"): (2, "fresh_moments and rewarm are given together"),
+        ("--fresh-moments", "--rewarm", "2", "--step", "5"): (1, "no weights of step 5"),
+        (): (2, "Missing option '--step'"),
+    }
+    for options, (code, message) in cases.items():
+        result = branch(server, base, output, *options, code=code)
+        assert message in result.stderr, result.stderr
+    model = base / "checkpoints/step3"
+    result = branch(server, model, output, "--step", "3", "--order", str(changed_order), "--lr", "1", code=1)
+    assert "no run, so there is no state of the optimizer" in result.stderr
+    result = branch(server, model, output, "--fresh-moments", "--rewarm", "2", code=2)
+    assert "a model names no order and no lr" in result.stderr
+    result = branch(server, base, base, "--step", "3", code=2)
+    assert "output is the run that is branched from" in result.stderr
+    state = tmp_path / "run/resume/step3"
+    shutil.copytree(base, tmp_path / "run")
+    path = state / "state-00000.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    result = branch(server, tmp_path / "run", output, "--step", "3", code=1)
+    assert "damaged" in result.stderr
+    assert "state-00000.safetensors" in result.stderr
+    assert json.loads((base / "run.json").read_text())["kind"] == "run"
