@@ -118,7 +118,7 @@ def ours(order: str, preset: str) -> Measured:
         run = _run(order, preset, output)
         with processes(run.recipe.seed) as ranks:
             torch.set_num_threads(CPUS)
-            engine = _engine(run, ranks)
+            engine = _engine(run, ranks, None, is_from_weights=False)
             for step in range(1 + N_STEPS):
                 loading = 0.0 if step == 1 else loading
                 meter.done(engine.step(timed(micro_batches(run, ranks, step)), LR).loss)

@@ -194,7 +194,7 @@ def measured_engine(folder: Path, scale: Scale, *, compiled: bool) -> Result:
     run = plan(from_toml(TrainConfig, path))
     with processes(run.recipe.seed) as ranks:
         peak = measured_peak(ranks, scale.precision)
-        engine = _engine(run, ranks)
+        engine = _engine(run, ranks, None, is_from_weights=False)
         for step in range(2 + scale.measured_steps):
             if step == 2:
                 start = restart_clock(torch)
