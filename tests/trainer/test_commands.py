@@ -89,6 +89,19 @@ def test_the_plan_of_a_config(call: Call, tmp_path: Path, order: Path) -> None:
     assert err.startswith("error: steps is not known: the order is missing")
 
 
+def test_the_plan_of_a_translated_configuration_needs_no_order(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text(NEOX)
+    config = tmp_path / "train.toml"
+    assert call("neox-config", tmp_path / "a.yml", "-o", config, "--gpus", 4)[0] == 0
+    words = ["plan", config, "--gpus", 4, "--memory", 8]
+    code, _, err = call(*words)
+    assert code == 2
+    assert "seq_length is not known: the order is missing, and no preset is named; give --seq-length" in err
+    code, out, _ = call(*words, "--seq-length", 64, "--json")
+    assert code == 0
+    assert (json.loads(out)["tokens"], json.loads(out)["precision"]) == (6 * 24 * 64, "fp32")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
