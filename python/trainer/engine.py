@@ -185,6 +185,9 @@ class Engine:
                 config=_deepspeed_config(recipe, sharding, micro_batch_size, self._n_micro),
             )
         self._partitions = partitions(self._deepspeed, self._stage)
+        if self._scaler:
+            # Whoever trains stops after too many skipped steps.
+            self._scaler.raise_error_at_min_scale = False
 
     def step(self, micro_batches: Iterable[MicroBatch], lr: float) -> StepResult:
         """Updates the weights once, unless loss or gradient is not finite.

@@ -93,7 +93,7 @@ def train(run: Run, start: Start) -> Outcome:
     """
     run.recipe.split(process_count()[1])
     with processes(run.recipe.seed) as ranks, contextlib.ExitStack() as held:
-        check_machine(run.recipe.precision, ranks.device)
+        ranks.agree(lambda: check_machine(run.recipe.precision, ranks.device))
         scratch = run.config.output / SCRATCH_FOLDER
         ranks.main_does(lambda: held.enter_context(runs.writing(run.config.output)))
         _check_folder_is_shared(scratch, ranks)

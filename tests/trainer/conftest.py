@@ -154,14 +154,28 @@ class ForkServer:
         out, err = started.out.read_text(), started.err.read_text()
         return subprocess.CompletedProcess([], self._codes[started.pid], out, err)
 
-    def pair(self, *arguments: str | Path, folders: tuple[Path | None, ...] = (None, None)) -> list[Started]:
-        """Starts two processes that train together."""
+    def pair(
+        self,
+        *arguments: str | Path,
+        folders: tuple[Path | None, ...] = (None, None),
+        kill_below: Path | None = None,
+        kill_at: tuple[int, int] = (-1, -1),
+    ) -> list[Started]:
+        """Starts two processes that train together; each is killed as by `start`."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return [
-            self.start(*arguments, folder=folders[rank], RANK=str(rank), LOCAL_RANK=str(rank), **meeting)
+            self.start(
+                *arguments,
+                folder=folders[rank],
+                kill_below=kill_below,
+                kill_at=kill_at[rank],
+                **meeting,
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+            )
             for rank in (0, 1)
         ]
 

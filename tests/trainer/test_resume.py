@@ -185,7 +185,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "expected",
     ),
     "a loss in the log": (other_loss, "not the lines that were logged.*train_log"),
-    "losses of rows": (lambda o: flip(o / ROW_LOSSES_FILE), "not the losses before the state.*row_losses"),
+    "losses of rows": (lambda o: flip(o / ROW_LOSSES_FILE, 0), "not the losses before the state.*row_losses"),
     "fewer losses of rows": (lambda o: os.truncate(o / ROW_LOSSES_FILE, 9), "9 bytes of losses, expected 32"),
     "a line of validation": (lambda o: flip_line(o / "validation_log.jsonl"), "validation_log"),
     "a checkpoint": (lambda o: shutil.rmtree(o / "checkpoints/step1"), "no checkpoint of step 1"),
@@ -367,3 +367,23 @@ def test_a_full_disk_is_one_message_and_the_last_state_stays(
         result, _ = run(-1)
         assert result.returncode == 0, (at, result.stderr)
         assert contents(output) == undisturbed, at
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_kill_of_one_process_during_a_save_ends_both_and_is_made_good(
+    server: Server, folder: Path, whole: dict[str, bytes], rank: int
+) -> None:
+    if not server.has_shim:
+        pytest.skip("kills are injected by a preloaded library, which needs Linux and a C compiler")
+    shutil.rmtree(folder / "run", ignore_errors=True)
+    # The calls of a state's files: rank 1 makes no others.
+    below = folder / "run/run.partial/state-"
+    folders, kill_at = (folder, folder), (5, -1) if rank == 0 else (-1, 5)
+    pair = server.pair("config.toml", folders=folders, kill_below=below, kill_at=kill_at)
+    results = [server.wait(process) for process in pair]
+    assert results[rank].returncode == -signal.SIGKILL, results
+    assert results[1 - rank].returncode == 1, results
+    assert "another process of the run was lost" in results[1 - rank].stderr.splitlines()[-1]
+    results = [server.wait(process) for process in server.pair("config.toml", folders=folders)]
+    assert [result.returncode for result in results] == [0, 0], results
+    assert contents(folder / "run") == whole
