@@ -35,6 +35,7 @@ CONTENTS = {
         "search",
         "count",
         "training",
+        "pythia-70m",
         "scale",
         "images",
     ],

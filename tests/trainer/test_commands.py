@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from safetensors.torch import save_file
 
 from pile_tools import Tokenizer
 from pile_tools.cli import run
+from pile_tools.config import from_toml
 from trainer.checkpoint import hf
 from trainer.cli import group
-from trainer.config import EARLY_CHECKPOINTS
+from trainer.config import EARLY_CHECKPOINTS, TrainConfig
 from trainer.model.neox import GPTNeoX
 from trainer.presets import PRESETS
 
@@ -60,6 +62,23 @@ def test_the_plan_of_a_preset_fits_80_columns(call: Call, name: str) -> None:
     assert [line[0] for line in lines[7:11]] == ["0", "1", "2", "3"]
     n_checkpoints = 311 if name == "gpt-neox-20b" else 154
     assert f"{n_checkpoints} checkpoints" in lines[-1]
+
+
+def test_the_plan_in_the_page_is_what_the_command_prints(call: Call) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pythia-70m.md").read_text(encoding="utf-8")
+    found = re.search(r"^\$ pile-train (plan .*)\n((?:.*\n)*?)```", page, re.MULTILINE)
+    assert found is not None
+    assert call(*found[1].split())[1] == found[2]
+
+
+def test_the_config_in_the_page_is_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pythia-70m.md").read_text(encoding="utf-8")
+    found = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    (tmp_path / "train.toml").write_text(found[1], encoding="utf-8")
+    config = from_toml(TrainConfig, tmp_path / "train.toml")
+    assert config.model.published == PRESETS["pythia-70m"]
+    assert config.micro_batch_size == 1024 // 8 // 4
 
 
 def test_a_plan_as_json(call: Call) -> None:
