@@ -36,6 +36,7 @@ CONTENTS = {
         "count",
         "training",
         "pythia-70m",
+        "continue-published",
         "scale",
         "images",
     ],
