@@ -35,6 +35,8 @@ CONTENTS = {
         "search",
         "count",
         "training",
+        "pythia-70m",
+        "continue-published",
         "scale",
         "images",
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from safetensors.torch import save_file
 
 from pile_tools import Tokenizer
 from pile_tools.cli import run
+from pile_tools.config import from_toml
 from trainer.checkpoint import hf
 from trainer.cli import group
-from trainer.config import EARLY_CHECKPOINTS
+from trainer.config import EARLY_CHECKPOINTS, TrainConfig
 from trainer.model.neox import GPTNeoX
 from trainer.presets import PRESETS
 
@@ -62,6 +64,23 @@ def test_the_plan_of_a_preset_fits_80_columns(call: Call, name: str) -> None:
     assert f"{n_checkpoints} checkpoints" in lines[-1]
 
 
+def test_the_plan_in_the_page_is_what_the_command_prints(call: Call) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pythia-70m.md").read_text(encoding="utf-8")
+    found = re.search(r"^\$ pile-train (plan .*)\n((?:.*\n)*?)```", page, re.MULTILINE)
+    assert found is not None
+    assert call(*found[1].split())[1] == found[2]
+
+
+def test_the_config_in_the_page_is_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "pythia-70m.md").read_text(encoding="utf-8")
+    found = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    (tmp_path / "train.toml").write_text(found[1], encoding="utf-8")
+    config = from_toml(TrainConfig, tmp_path / "train.toml")
+    assert config.model.published == PRESETS["pythia-70m"]
+    assert config.micro_batch_size == 1024 // 8 // 4
+
+
 def test_a_plan_as_json(call: Call) -> None:
     code, out, _ = call("plan", "pythia-70m", "--gpus", 8, "--memory", 80, "--json")
     found = json.loads(out)
@@ -87,6 +106,19 @@ def test_the_plan_of_a_config(call: Call, tmp_path: Path, order: Path) -> None:
     code, out, err = call("plan", path, "--gpus", 1, "--memory", 80)
     assert (code, out) == (2, "")
     assert err.startswith("error: steps is not known: the order is missing")
+
+
+def test_the_plan_of_a_translated_configuration_needs_no_order(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text(NEOX)
+    config = tmp_path / "train.toml"
+    assert call("neox-config", tmp_path / "a.yml", "-o", config, "--gpus", 4)[0] == 0
+    words = ["plan", config, "--gpus", 4, "--memory", 8]
+    code, _, err = call(*words)
+    assert code == 2
+    assert "seq_length is not known: the order is missing, and no preset is named; give --seq-length" in err
+    code, out, _ = call(*words, "--seq-length", 64, "--json")
+    assert code == 0
+    assert (json.loads(out)["tokens"], json.loads(out)["precision"]) == (6 * 24 * 64, "fp32")
 
 
 @pytest.mark.parametrize(

@@ -45,14 +45,25 @@ _A100_TFLOPS = 312.0
     show_default=True,
     help="Share of the peak that training reaches.",
 )
+@click.option(
+    "--seq-length",
+    type=click.IntRange(1, 1 << 24),
+    help="Tokens of a sequence, if neither the order of CONFIG nor a preset says it.",
+)
 @options.reports
 def command(
-    model: str, gpus: int, memory: float, gpu_tflops: float, utilization: float, as_json: bool
+    model: str,
+    gpus: int,
+    memory: float,
+    gpu_tflops: float,
+    utilization: float,
+    seq_length: int | None,
+    as_json: bool,
 ) -> None:
     """Print the parameters, memory, computation, days and disk of a run, by the formulas of docs/training.md.
 
     PRESET is trained in bf16 with its published steps and batch. CONFIG is a TOML file of pile-train; its
-    order may be missing if the preset names steps, batch and sequence length.
+    order may be missing if the config or its preset names steps and batch.
 
     \b
     Examples:
@@ -60,7 +71,7 @@ def command(
       pile-train plan gpt-neox-20b --gpus 96 --memory 40 --gpu-tflops 312
       pile-train plan train.toml --gpus 1 --memory 24 --gpu-tflops 71
     """
-    values = _preset_values(model) if model in PRESETS else _config_values(Path(model))
+    values = _preset_values(model) if model in PRESETS else _config_values(Path(model), seq_length)
     job = cost.Job(**values, n_gpus=gpus, memory=memory * 1e9, tflops=gpu_tflops, utilization=utilization)
     if as_json:
         print_document(_document(job, model))
@@ -80,7 +91,7 @@ def _preset_values(name: str) -> dict[str, Any]:
     }
 
 
-def _config_values(path: Path) -> dict[str, Any]:
+def _config_values(path: Path, seq_length: int | None) -> dict[str, Any]:
     if path.suffix != ".toml" and not path.exists():
         raise ConfigError(f"no preset and no file {str(path)!r}; presets are {named()}")
     config = from_toml(TrainConfig, path)
@@ -91,7 +102,7 @@ def _config_values(path: Path) -> dict[str, Any]:
     else:
         steps = _known("steps", config.steps, published, path)
         batch_size = _known("batch_size", config.batch_size, published, path)
-        shape = config.model.shape(_known("seq_length", None, published, path), TOKENIZER_SIZE)
+        shape = config.model.shape(_known("seq_length", seq_length, published, path), TOKENIZER_SIZE)
     return {
         "shape": shape,
         "steps": steps,
@@ -106,7 +117,10 @@ def _known(name: str, given: int | None, published: Preset | None, path: Path) -
     if given is not None:
         return given
     if published is None:
-        raise ConfigError(f"{name} is not known: the order is missing, and no preset is named ({path})")
+        advice = "; give --seq-length" if name == "seq_length" else ""
+        raise ConfigError(
+            f"{name} is not known: the order is missing, and no preset is named{advice} ({path})"
+        )
     value: int = getattr(published, name)
     return value
 

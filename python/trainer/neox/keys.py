@@ -32,7 +32,7 @@ TRANSLATED = {
     "intermediate_size": "[model] hidden_size, four times",
     "num_kv_heads": "[model] n_heads",
     "init_method_std": "[model] init",
-    "attention_config": "[model] n_layers",
+    "attention_config": "always so: attention to all earlier tokens",
     "weight_decay": "[optimizer] weight_decay",
     "gradient_clipping": "[optimizer] gradient_clipping",
     "clip_grad": "[optimizer] gradient_clipping",
@@ -54,7 +54,7 @@ TRANSLATED = {
     "data_path": "the dataset of the order",
     "train_data_paths": "the datasets of the order",
     "train_data_weights": "the weights of the order's datasets",
-    "model_parallel_size": "[model] vocab_size",
+    "model_parallel_size": "[model] vocab_size, by its padding; the ranks themselves are DeepSpeed's",
     "zero_optimization": "[deepspeed] zero_stage; its buckets are set by our DeepSpeed configuration",
     "zero_stage": "[deepspeed] zero_stage",
 }
