@@ -60,7 +60,7 @@ def command(
     Examples:
       pile-tools dedup passages deduped/ -o cut/ --report cut.html
       pile-tools dedup passages deduped/ -o cut/ --length 500 --dry-run
-      pile-tools dedup passages deduped/ -o cut/ --min-tokens 50 --tokenizer tokenizer.json
+      pile-tools dedup passages deduped/ -o cut/ --min-tokens 50 --tokenizer gpt2
       pile-tools dedup passages shards/ -o cut/ --protect shards/canaries.json
     """
     records = RecordConfig(text_field=text_field, on_bad_record=on_bad_record, max_record=max_record)

@@ -64,9 +64,9 @@ class PassagesConfig:
 
     def __post_init__(self) -> None:
         if (self.min_tokens is None) != (self.tokenizer is None):
-            raise ConfigError("windows of tokens need both: min_tokens and a tokenizer")
+            raise ConfigError("windows of tokens need both min-tokens and a tokenizer")
         if self.min_tokens is not None and self.length is not None:
-            raise ConfigError("windows have a length in bytes or in tokens (min_tokens), not both")
+            raise ConfigError("windows have a length in bytes or min-tokens, not both")
         unit, least = ("bytes", MIN_LENGTH) if self.min_tokens is None else ("tokens", MIN_TOKENS)
         if not least <= self.window <= MAX_LENGTH:
             raise ConfigError(f"length must be {least} to {MAX_LENGTH:,} {unit}, got {self.window:,}")

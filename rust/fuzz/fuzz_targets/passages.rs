@@ -65,7 +65,8 @@ fuzz_target!(|input: Input<'_>| {
     };
     // The files of the previous input.
     let _ = std::fs::remove_dir_all(&config.folder);
-    let (found, _) = find_passages(&config, None, &Progress::default()).expect("the shards are valid");
+    let (found, _) =
+        find_passages(&config, None, &Progress::default()).expect("the shards are valid");
     let found: Vec<_> = found
         .iter()
         .map(|passage| reference::ReferencePassage {
