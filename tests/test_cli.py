@@ -204,11 +204,17 @@ def test_a_mistyped_word_is_recognized(cli: Run, given: str, expected: str) -> N
 
 def test_a_config_is_trained_without_the_name_of_a_command(tmp_path: Path) -> None:
     (tmp_path / "config").write_text("")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards/0.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "other.toml").write_text(
+        'order = "shards"\noutput = "run"\n[model]\nhidden_size = 8\nn_layers = 1\nn_heads = 1\n'
+    )
     for arguments, code, text in [
         (["absent.toml"], 1, f"{os.strerror(2)} (absent.toml)"),
         (["--json", "absent.toml"], 1, f"{os.strerror(2)} (absent.toml)"),
         (["train", "absent.toml"], 1, f"{os.strerror(2)} (absent.toml)"),
         (["config"], 2, "missing key 'order' (config)"),
+        (["other.toml"], 1, "shards is a folder of shards, not an order; make a dataset of it"),
         (["trian", "absent.toml"], 2, "No such command 'trian' (did you mean train?)"),
     ]:
         command = [sys.executable, "-m", "trainer.cli", *arguments]
