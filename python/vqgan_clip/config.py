@@ -42,7 +42,7 @@ class GuidanceConfig:
     )
     pull: float = field(
         default=0.0,
-        metadata={"help": "Strength of the pull towards the initial picture; halves in 50 steps."},
+        metadata={"help": "Strength of the pull towards the initial picture; halves in 100 steps."},
     )
     ema: float = field(
         default=0.8, metadata={"help": "Show the latents' moving average with this decay; 0 is off."}

@@ -36,7 +36,7 @@ _OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 #: Half-life of the pull towards the initial picture, in steps.
-_PULL_HALVES_IN = 50
+_PULL_HALVES_IN = 100
 #: Decay of the moving average of the loss, over about ten steps. Losses are noisy because views are random.
 _SMOOTHING = 0.9
 #: Minimum decrease of the averaged loss that counts as an improvement.

@@ -153,13 +153,14 @@ def test_judges_find_what_prompts_name(models: Models) -> None:
 
 @pytest.mark.slow
 def test_edits_reach_the_colour_and_keep_the_rest(models: Models) -> None:
-    # The benches aim at 0.9. Of 16 drawings 0.69 and 0.81 reached it, with a pull 0.44; chance is 0.125.
+    # The benches aim at 0.9. Of 20 drawings all reached it, with the pull 0.95, and of 16 with a mask all;
+    # chance is 0.125.
     free, masked = (judged.edited(10, models, with_mask=with_mask) for with_mask in (False, True))
     pulled = judged.edited(10, models, pull=judged.PULL)
-    assert min(free.reached, masked.reached) >= 0.4
-    assert pulled.reached >= 0.2
+    assert min(free.reached, masked.reached) >= 0.8
+    assert pulled.reached >= 0.7
     assert masked.n_other == 0
-    assert pulled.outside <= 0.7 * free.outside
+    assert pulled.outside <= 0.6 * free.outside
 
 
 @pytest.mark.slow
