@@ -46,9 +46,11 @@ def test_the_glossary_is_alphabetical() -> None:
     assert terms == sorted(terms, key=str.casefold)
 
 
-#: Options of other programs that the pages name: of sbatch, torchrun, GPT-NeoX and lm-evaluation-harness.
+#: Options of other programs that the pages name: of sbatch, srun, torchrun, GPT-NeoX and the harness.
 FOREIGN_OPTIONS = {
     *("--array", "--cpus-per-task", "--ftfy", "--mem", "--nproc_per_node", "--requeue"),
+    *("--nodes", "--ntasks-per-node", "--gpus-per-node", "--time", "--open-mode", "--signal"),
+    *("--kill-on-bad-exit",),
     *("--include_path", "--model", "--model_args", "--samples", "--tasks"),
 }
 

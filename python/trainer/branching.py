@@ -7,6 +7,7 @@ be resumed. Its manifests name the source with a checksum, as an input.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,14 @@ from pile_tools.config import Settings, from_values
 from pile_tools.errors import ConfigError, PileError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE, Entry, Manifest
 from trainer.checkpoint import folders
-from trainer.config import BranchConfig, ModelConfig, OptimizerConfig, TrainConfig
+from trainer.config import (
+    BranchConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StageConfig,
+    TrainConfig,
+    ValidationConfig,
+)
 
 #: Roles of the inputs that name a source.
 STATE_ROLE, WEIGHTS_ROLE = "state", "weights"
@@ -126,6 +134,9 @@ def config_of_branch(
         values = _values_of_run(manifest.read(run_file))
     else:
         values = _values_of_model(branch.source, changes, optimizer)
+    if optimizer or "steps" in changes:
+        # One schedule for the whole run, as the options have it.
+        values.pop("stages", None)
     values["optimizer"] |= optimizer
     if "lr" in optimizer and "min_lr" not in optimizer:
         # The lowest rate is a tenth of the highest, as in a config that names one.
@@ -142,15 +153,25 @@ def _values_of_run(found: Manifest) -> dict[str, Any]:
     values: dict[str, Any] = {
         name: settings[name] for name in ("steps", "batch_size", "seed", "precision") if name in settings
     }
-    values["model"] = _keys_of(ModelConfig, settings, "shape.")
+    values["model"] = _keys_of(ModelConfig, settings, "shape.") | _keys_of(ModelConfig, settings, "")
     values["optimizer"] = _keys_of(OptimizerConfig, settings, "optimizer.")
+    stages = found.checked_settings.objects("stages") if found.checked_settings.has("stages") else []
+    values["stages"] = [_stage(stage.values) for stage in stages]
     for role in ("order", "tokenizer"):
         entry = found.input(role)
         if entry is not None:
             values[role] = str(manifest.input_path(found, entry))
+    validation = found.input("validation")
+    if validation is not None:
+        values["validation"] = _keys_of(ValidationConfig, settings, "validation.")
+        values["validation"]["order"] = str(manifest.input_path(found, validation))
     last = found.checked_summary.objects("stretches")[-1]
     values["checkpoint_every"] = last.integer("checkpoint_every", 1)
     return values
+
+
+def _stage(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {"steps": values.get("steps"), **_keys_of(StageConfig, dict(values.get("optimizer") or {}), "")}
 
 
 def _keys_of(config: type[_Config], settings: Settings, prefix: str) -> dict[str, Any]:

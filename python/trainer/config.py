@@ -362,13 +362,13 @@ class Recipe:
         return self.branch.step if self.branch else 0
 
     def rate(self, step: int) -> float:
-        """The learning rate of a step: the schedule's, lower while a branch warms up again."""
-        rate = self._scheduled_rate(step)
+        """The learning rate of a step: its stage's schedule's, lower while a branch warms up again."""
+        rate = self._scheduled(step)
         if self.branch is None or not self.branch.rewarm:
             return rate
         return rate * min(1.0, (step - self.branch.step + 1) / self.branch.rewarm)
 
-    def _scheduled_rate(self, step: int) -> float:
+    def _scheduled(self, step: int) -> float:
         first = 0
         for stage in self.stages:
             if step < first + stage.steps:

@@ -76,7 +76,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def loss_page(runs: Sequence[LoggedRun]) -> Plot:
     """The page of some runs."""
     names = ", ".join(one.name for one in runs)
-    is_by_tokens = len({one.log[0]["tokens"] for one in runs}) > 1
+    is_by_tokens = len({_batch_tokens(one) for one in runs}) > 1
     total = sum(len(one.log) for one in runs)
     charts = [(_losses(runs, is_by_tokens=is_by_tokens), _caption(runs, is_by_tokens=is_by_tokens))]
     if len(runs) > 1 and (chart := _apart(runs)) is not None:
@@ -195,7 +195,7 @@ def _ends(runs: Sequence[LoggedRun]) -> Table:
         rows.append(
             [
                 one.name,
-                f"{len(one.log):,} of {one.run.steps:,}",
+                f"{last['step'] + 1:,} of {one.run.steps:,}",
                 f"{last['tokens']:,}",
                 f"{sum(tail) / len(tail):.4f}",
                 f"{float(mean.min()):.4f}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,18 @@ import trainer
 from pile_tools import manifest
 from pile_tools.jobs.order import OrderConfig
 from pile_tools.jobs.order import run as build_order
+from trainer.branching import config_of_branch
+from trainer.config import (
+    BranchConfig,
+    ModelConfig,
+    OptimizerConfig,
+    StageConfig,
+    TrainConfig,
+    ValidationConfig,
+    recipe,
+)
 from trainer.log import LOG_FILE, read_log
+from trainer.run import Stretch, begin, plan, writing
 from trainer.run_check import check_run
 
 pytestmark = pytest.mark.slow
@@ -27,6 +39,46 @@ Server = Any
 
 def logged(output: Path) -> list[tuple[int, float, float]]:
     return [(line["step"], line["loss"], line["lr"]) for line in read_log(output / LOG_FILE)]
+
+
+def test_the_config_of_a_branch_is_that_of_its_run(order: Path, tokenizer: Path, tmp_path: Path) -> None:
+    """Stages, validation and all that determines the weights; options replace the stages."""
+    config = TrainConfig(
+        order=order,
+        output=tmp_path / "run",
+        tokenizer=tokenizer,
+        model=ModelConfig(
+            hidden_size=32, n_layers=1, n_heads=2, rotary_pct=0.5, attention_within_documents=True
+        ),
+        optimizer=OptimizerConfig(lr=0.01, betas=(0.8, 0.9), weight_decay=0.02, gradient_clipping=0.5),
+        stages=(StageConfig(steps=30), StageConfig(steps=10, lr=0.001, schedule="wsd", decay=0.3)),
+        validation=ValidationConfig(order=order, every=5, rows=3),
+        precision="bf16",
+        seed=7,
+        checkpoint_every=13,
+    )
+    run = plan(config)
+    stretch = Stretch(
+        step=0,
+        processes=1,
+        threads=1,
+        micro_batch_size=8,
+        zero_stage=1,
+        offload_optimizer=False,
+        checkpoint_every=13,
+        keep_states="last",
+    )
+    with writing(config.output) as scratch:
+        begin(replace(run, stretches=(stretch,)), scratch, force=False)
+    branch = BranchConfig(source=config.output, step=1)
+    found = config_of_branch(branch, tmp_path / "b", {}, {})
+    n_known = run.recipe.shape.vocab_size
+    made = recipe(found, run.order, n_known)
+    assert replace(made, branch=None, micro_batch_size=None) == replace(run.recipe, micro_batch_size=None)
+    assert made.branch is not None
+    assert (found.checkpoint_every, found.validation and found.validation.rows) == (13, 3)
+    changed = recipe(config_of_branch(branch, tmp_path / "b", {}, {"lr": 0.2}), run.order, n_known)
+    assert (changed.stages, changed.optimizer.lr, changed.optimizer.min_lr) == ((), 0.2, 0.02)
 
 
 @pytest.fixture(scope="module")

@@ -69,6 +69,8 @@ def command(
     SOURCE is a run, or a folder with a GPT-NeoX model of Hugging Face's. Without options, the branch trains
     as the run would have: it is the control of one with other data or settings. The same command resumes it.
 
+    Of a run with stages, --steps, --lr, --min-lr or --schedule replace them by one schedule.
+
     A run is continued from a state, which --keep-states of `pile-train train` keeps: weights and optimizer
     are as they were. A published model has no state of the optimizer, so --fresh-moments starts with Adam's
     averages at zero, and --rewarm raises the rate again; give the control both too. A model needs --order

@@ -79,6 +79,19 @@ def test_batches_of_other_sizes_are_drawn_by_tokens(tmp_path: Path) -> None:
     assert [s.points[0][0] for s in losses.series] == [256, 512]  # type: ignore[attr-defined]
 
 
+def test_a_branch_is_compared_from_its_first_step(tmp_path: Path) -> None:
+    branch = a_run(tmp_path / "b", shift=0.25)
+    log = branch / "train_log.jsonl"
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[100:]))
+    charts = {
+        chart.title: chart for chart, _ in loss_page(open_logged([a_run(tmp_path / "a"), branch])).charts
+    }
+    zero, other = charts["Difference from a"].series  # type: ignore[attr-defined]
+    assert (zero.points[0][0], other.points[0][0], other.points[-1][0]) == (0, 100, 396)
+    np.testing.assert_allclose([y for _, y in other.points], 0.25)
+    assert charts["Training loss"].x_label == "training step"  # type: ignore[attr-defined]
+
+
 def test_a_run_alone_shows_each_step(tmp_path: Path) -> None:
     (first, *_) = loss_page(open_logged([a_run(tmp_path / "a")])).charts
     assert [s.name for s in first[0].series] == ["each step", "mean"]  # type: ignore[attr-defined]
