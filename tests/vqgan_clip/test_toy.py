@@ -78,7 +78,7 @@ def test_held_out_scenes_take_no_part_in_the_training_of_the_clip(monkeypatch: p
     held_out = {scene.caption for scene in shapes.scenes() if shapes.held_out(scene)}
     seen: list[str] = []
     drawn: list[Scene] = []
-    tokens, draw = ToyClip.tokens, shapes.draw
+    tokens, draw, words = ToyClip.tokens, shapes.draw, shapes.words()
 
     def spied_tokens(self: ToyClip, texts: list[str]) -> tuple[torch.Tensor, list[str]]:
         seen.extend(texts)
@@ -89,6 +89,7 @@ def test_held_out_scenes_take_no_part_in_the_training_of_the_clip(monkeypatch: p
         return draw(scenes, *args)
 
     # One wording, so that captions can be compared as they are.
+    monkeypatch.setattr(shapes, "words", lambda: words)
     monkeypatch.setattr(shapes, "FULL", shapes.FULL[:1])
     monkeypatch.setattr(shapes, "SYNONYMS", dict.fromkeys(shapes.SHAPES, ()))
     monkeypatch.setattr(ToyClip, "tokens", spied_tokens)

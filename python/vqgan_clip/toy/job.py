@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import torch
 
 from pile_tools import config as configs
-from pile_tools import publish
+from pile_tools import files, publish
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
 from vqgan_clip import weights
@@ -18,6 +19,8 @@ from vqgan_clip.config import ToyConfig
 from vqgan_clip.toy import shapes, stored, train
 from vqgan_clip.vqgan import Vqgan
 
+#: Says that the first stage is finished, and with which settings.
+_STAGE_FILE = "vqgan.stage"
 #: Drawings for the figure in the summary.
 _N_MEASURED = 256
 
@@ -46,7 +49,7 @@ def run(
             torch.manual_seed(config.seed)
             vqgan = _vqgan(scratch, config, on_step)
             clip = train.train_clip(vqgan, config, on_step)
-            stored.save_half(clip, scratch / stored.CLIP_FILE, {})
+            stored.save_half(clip, scratch / stored.CLIP_FILE)
         summary = {
             "n_bytes": sum((scratch / name).stat().st_size for name in names),
             "psnr_db": round(_psnr(vqgan, config.seed), 2),
@@ -64,12 +67,13 @@ def _vqgan(scratch: Path, config: ToyConfig, on_step: train.OnStep) -> Vqgan:
 
     The CLIP is trained with it, and so sees the pictures that guidance will show it.
     """
-    path = scratch / stored.VQGAN_FILE
+    path, stage = scratch / stored.VQGAN_FILE, scratch / _STAGE_FILE
     made_by = {"seed": config.seed, "vqgan_steps": config.vqgan_steps, "torch": torch.__version__}
-    origin = {name: str(value) for name, value in made_by.items()}
+    origin = json.dumps(made_by)
     stored.save_config(train.CONFIG, scratch / stored.CONFIG_FILE)
-    if not path.exists() or stored.origin(path) != origin:
-        stored.save_half(train.train_vqgan(config, on_step), path, origin)
+    if not stage.exists() or stage.read_text(encoding="utf-8") != origin:
+        stored.save_half(train.train_vqgan(config, on_step), path)
+        files.write_atomically(stage, origin)
     return weights.load_weights(path)[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -19,22 +19,10 @@ FOLDER = Path(__file__).parent / "weights"
 VQGAN_FILE, CONFIG_FILE, CLIP_FILE = "vqgan.safetensors", "vqgan.yaml", "clip.safetensors"
 
 
-def save_half(module: nn.Module, path: Path, origin: dict[str, str]) -> None:
-    """Writes a module's tensors in float16, which halves the package, and what they were made by.
-
-    The file appears atomically.
-    """
+def save_half(module: nn.Module, path: Path) -> None:
+    """Writes a module's tensors in float16, which halves the package. The file appears atomically."""
     tensors = {name: value.half().contiguous() for name, value in module.state_dict().items()}
-    files.write_atomically(path, save(tensors, origin))
-
-
-def origin(path: Path) -> dict[str, str]:
-    """What `save_half` recorded with the tensors; empty for a file that cannot be read."""
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError):
-        return {}
+    files.write_atomically(path, save(tensors))
 
 
 def save_config(config: VqganConfig, path: Path) -> None:
