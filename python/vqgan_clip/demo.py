@@ -26,7 +26,8 @@ _STEPS, _EVERY = 100, 20
 _GUIDANCE = GuidanceConfig(steps=_STEPS, views=8, chunk=8)
 
 _STYLE = """
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1.2rem; }
+.pictures { display: grid; gap: 1.2rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(16rem, 45%), 1fr)); }
 .pictures figure { margin: 0; }
 .pictures img, .steps img { width: 100%; image-rendering: pixelated; display: block; border-radius: 4px; }
 .steps { display: grid; grid-template-columns: repeat(6, 1fr); gap: .3rem; margin-top: .3rem; }
@@ -48,8 +49,8 @@ def _recipe(**values: Any) -> Recipe:
 
 
 _PICTURES = (
-    _Shown("circle.png", "one prompt", _recipe(prompts="a red circle on a yellow background")),
-    _Shown("star.png", "one prompt", _recipe(prompts="a white star on a blue background")),
+    _Shown("circle.png", "one prompt", _recipe(prompts="a red circle on a yellow background", seed=3)),
+    _Shown("star.png", "one prompt", _recipe(prompts="a white star on a blue background", seed=3)),
     _Shown(
         "cross.png", "two prompts with weights", _recipe(prompts="a green cross | a black background:0.5")
     ),
