@@ -612,13 +612,14 @@ class _Older:
             raise PileError(f"{how}, and nothing else can be compared ({found.path})")
         older = signatures.shards_of(found)
         rewriting.refuse_common(older, shards)
+        _refuse_resized(older, found)
         return cls(older, folder, found)
 
     def entries(self, folder: Path) -> list[Entry]:
         """The shards, or what is read instead, as inputs of a manifest in `folder`."""
         if self.estimated is None:
             return rewriting.older_entries(self.shards, folder)
-        # Without sizes: the shards need not be there, nor as they were.
+        # Without sizes: the shards need not be there.
         older = [{"role": OLDER, "path": manifest.relative(path, folder)} for path in self.shards]
         return [self.estimated.entry(folder, role="signatures"), *older]
 
@@ -646,6 +647,14 @@ class _Older:
             )
             return _Used(n)
         return _Used(n, [of.sha256 for of in found], stored)
+
+
+def _refuse_resized(shards: Sequence[Path], of: Manifest) -> None:
+    """Raises PileError for a shard that is here and has another size than when its signatures were made."""
+    for path, entry in zip(shards, signatures.entries_of(of), strict=True):
+        if path.is_file() and (size := path.stat().st_size) != entry["bytes"]:
+            was = f"was of {entry['bytes']:,} bytes when its signatures were made, and is of {size:,}"
+            raise PileError(f"{was}; make the signatures again ({path})")
 
 
 def _refuse_absent(folder: Path) -> None:

@@ -114,7 +114,7 @@ def unshard(
         on_bytes: Called with the number of bytes of each chunk when it is copied.
 
     Raises:
-        ConfigError: `output` is one of the shards.
+        ConfigError: `output` is one of the shards, or has the name of one beside them.
         FormatError: A shard is missing or damaged, see `find_token_shards`.
         OutputExistsError: `output` exists and `force` is off.
         OSError: A file cannot be read or written.
@@ -123,6 +123,7 @@ def unshard(
     if not _SHARD.fullmatch(shards[0][0].name):
         raise FormatError(f"no shards NAME-00000-of-000NN.bin here ({path})")
     _refuse_own(output, shards)
+    _refuse_shard_name(output, shards)
     entries, tokens = _inputs(shards, output.parent), _Tokens(shards, on_bytes)
     size = sum(n_bytes for _, n_bytes in shards)
 
@@ -178,6 +179,14 @@ def _refuse_own(output: Path, files: list[tuple[Path, int]]) -> None:
     """Raises ConfigError if an output is one of the files to read."""
     if output.exists() and any(output.samefile(path) for path, _ in files):
         raise ConfigError(f"the output is one of the inputs; write to another folder ({output})")
+
+
+def _refuse_shard_name(output: Path, shards: list[tuple[Path, int]]) -> None:
+    """Raises ConfigError if an output would pass for one of the shards beside it."""
+    named, first = _SHARD.fullmatch(output.name), _SHARD.fullmatch(shards[0][0].name)
+    is_beside = os.path.realpath(output.parent) == os.path.realpath(shards[0][0].parent)
+    if is_beside and named and first and named["base"] == first["base"]:
+        raise ConfigError(f"has the name of a shard of the input; give another name or folder ({output})")
 
 
 @contextlib.contextmanager

@@ -79,8 +79,10 @@ def command(
     \b
     Examples:
       pile-train branch demo/run --step 300 -o demo/control
-      pile-train branch demo/run --step 300 -o demo/changed --order demo/changed-order
-      pile-train branch demo/run --step 500 -o demo/longer --order demo/long --steps 800
+      pile-train branch demo/run --step 300 -o demo/changed \\
+        --order demo/changed-order
+      pile-train branch demo/run --step 500 -o demo/longer \\
+        --order demo/long --steps 800
       pile-train branch pythia-160m -o continued --order new --lr 1e-4 \\
         --fresh-moments --rewarm 100
 
