@@ -47,31 +47,12 @@ fn wide_space_bytes(text: &[u8]) -> usize {
     }
 }
 
-/// The high bits of the bytes that are not [`ByteKind::Word`] for sure: up to 0x20, or outside of ASCII.
-#[inline]
-fn maybe_space(bytes: [u8; 8]) -> u64 {
-    const ONES: u64 = u64::MAX / 0xFF;
-    let bytes = u64::from_le_bytes(bytes);
-    // The high bit of a sum says that the low seven bits are above 0x20. No sum overflows into the next byte.
-    let above = (bytes & ONES * 0x7F) + ONES * (0x7F - 0x20);
-    (bytes | !above) & ONES * 0x80
-}
-
 /// Calls `take` with each word of a text: [`words`], without decoding characters.
 #[inline]
 pub(crate) fn each_word<'a>(text: &'a str, mut take: impl FnMut(&'a str)) {
     let bytes = text.as_bytes();
     let (mut start, mut at) = (0, 0);
     while at < bytes.len() {
-        // Eight bytes at once: most bytes are letters of ASCII.
-        if let Some(next) = bytes[at..].first_chunk() {
-            let maybe_space = maybe_space(*next);
-            if maybe_space == 0 {
-                at += 8;
-                continue;
-            }
-            at += maybe_space.trailing_zeros() as usize / 8;
-        }
         let n_space = match BYTE_KINDS[usize::from(bytes[at])] {
             ByteKind::Word => 0,
             ByteKind::Space => 1,

@@ -532,7 +532,7 @@ impl SpilledFinder {
 
 /// Whether these can be the bytes of a context.
 fn is_context<U: Unit>(bytes: &[u8], length: usize) -> bool {
-    bytes.len() >= length * U::BYTES && bytes.len() % U::BYTES == 0
+    bytes.len() >= length * U::BYTES && bytes.len().is_multiple_of(U::BYTES)
 }
 
 pub(super) fn find_ranges<U: Unit>(
