@@ -42,7 +42,8 @@ def command(
     \b
     Examples:
       pile-train import pythia-70m -o models/pythia-70m
-      pile-train import 20B_checkpoints -o models/20b --tokenizer 20B_tokenizer.json
+      pile-train import 20B_checkpoints -o models/20b \\
+        --tokenizer 20B_tokenizer.json
       pile-train generate models/pythia-70m "The first"
     """
     with failures.named(source):
