@@ -507,7 +507,9 @@ def test_older_shards_that_are_not_here_are_told_and_can_be_estimated(
     shard = tmp_path / "old/0.jsonl"
     before = shard.read_bytes()
     shard.write_bytes(b"\0" * 9)
-    with pytest.raises(PileError, match=r"was of [\d,]+ bytes when its signatures were made, and is of 9; .*0\.jsonl"):
+    with pytest.raises(
+        PileError, match=r"was of [\d,]+ bytes when its signatures were made, and is of 9; .*0\.jsonl"
+    ):
         near(new, tmp_path / "out", against=tmp_path / "old", unverified=True)
     shard.write_bytes(b"\0" * len(before))
     found = near(new, tmp_path / "out", against=tmp_path / "old", unverified=True)
