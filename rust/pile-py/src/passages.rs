@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use pile_core::{
     dedup::{
         RecordNumber,
-        passages::{self, PASSAGE_COLUMNS, Passages, PassagesConfig},
+        passages::{self, PASSAGE_COLUMNS, Passages, PassagesConfig, TokenSource},
     },
     read::DEFAULT_MAX_RECORD,
+    tokenize::PassageTokens,
 };
 use pyo3::{prelude::*, types::PyDict};
 
@@ -86,9 +87,10 @@ pub fn find_passages<'py>(
         job: search.job,
         discard: search.discard,
     };
-    let tokenizer = tokenizer.map(|tokenizer| &*tokenizer.inner);
+    let tokens = tokenizer.map(|tokenizer| PassageTokens::new(&tokenizer.inner));
+    let tokens = tokens.as_ref().map(|tokens| tokens as &dyn TokenSource);
     let (found, summary) = watch(py, on_progress, |progress| {
-        passages::find_passages(&config, tokenizer, progress)
+        passages::find_passages(&config, tokens, progress)
     })?;
     Ok((mapped(py, &found)?, to_python(py, &summary)?))
 }

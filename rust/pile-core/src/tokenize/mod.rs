@@ -5,6 +5,7 @@
 
 mod model;
 mod normalize;
+mod passages;
 mod pretokenize;
 pub mod reference;
 mod spec;
@@ -17,6 +18,7 @@ pub use model::{
     token_bytes::TokenBytes,
     tokenizer::{Skipped, Tokenizer},
 };
+pub use passages::PassageTokens;
 pub use train::{
     shards::{TrainSummary, train_on_shards},
     trained::Trained,

@@ -43,19 +43,14 @@ use serde::Serialize;
 
 use self::{
     store::{FinishedStep, Store},
-    units::{ByteSplitter, TokenSplitter, Unit, UnitSplitter},
+    units::{ByteSplitter, Unit, UnitSplitter},
 };
 use super::RecordNumber;
-use crate::{
-    Error, Result,
-    io::Mapped,
-    progress::Progress,
-    read::Rules,
-    tokenize::{TokenBytes, Tokenizer},
-};
+use crate::{Error, Result, io::Mapped, progress::Progress, read::Rules};
 
 pub use output::PASSAGE_COLUMNS;
 pub use store::SubsetPassages;
+pub use units::{TokenSource, TokenSplitter};
 
 /// Minimum length of a window in bytes. Shorter ones have no anchors of a useful length.
 pub const MIN_LENGTH: usize = 32;
@@ -218,7 +213,7 @@ impl Passages {
     }
 }
 
-/// Finds the repeated passages of all documents, or resumes the same job. With a tokenizer, windows are of tokens.
+/// Finds the repeated passages of all documents, or resumes the same job. With `tokens`, windows are of these.
 ///
 /// `progress` advances twice by the bytes of the shards on disk.
 ///
@@ -228,10 +223,10 @@ impl Passages {
 /// or a stop.
 pub fn find_passages(
     config: &PassagesConfig,
-    tokenizer: Option<&Tokenizer>,
+    tokens: Option<&dyn TokenSource>,
     progress: &Progress,
 ) -> Result<(Passages, PassagesSummary)> {
-    let (min, unit) = match tokenizer {
+    let (min, unit) = match tokens {
         None => (MIN_LENGTH, "bytes"),
         Some(_) => (MIN_TOKENS, "tokens"),
     };
@@ -242,12 +237,9 @@ pub fn find_passages(
         );
         return Err(Error::argument(what));
     }
-    match tokenizer {
+    match tokens {
         None => find_with(config, &|| ByteSplitter, progress),
-        Some(tokenizer) => {
-            let table = TokenBytes::new(tokenizer);
-            find_with(config, &|| TokenSplitter::new(tokenizer, &table), progress)
-        }
+        Some(tokens) => find_with(config, &|| tokens.splitter(), progress),
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::{collections::HashMap, hash::Hash};
 
-use crate::tokenize::Tokenizer;
-
 /// A repeated range of a document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReferencePassage {
@@ -41,34 +39,19 @@ pub fn passages(texts: &[&str], length: usize, every_copy: bool) -> Vec<Referenc
 }
 
 /// The bytes of each text in windows of `length` tokens that also begin earlier, or with `every_copy`, that occur at
-/// least twice. They start and end at tokens that start and end at characters.
-///
-/// # Panics
-/// If a text cannot be tokenized.
+/// least twice. They start and end at borders of tokens that have an offset in the text.
 #[must_use]
 pub fn token_passages(
-    texts: &[&str],
-    tokenizer: &Tokenizer,
+    documents: &[&[u32]],
+    borders: &[Vec<Option<usize>>],
     length: usize,
     every_copy: bool,
 ) -> Vec<ReferencePassage> {
-    let ids = |text: &&str| {
-        let mut ids = Vec::new();
-        let encoded = tokenizer.encoder().encode(text, &mut ids);
-        encoded.map(|()| ids).expect("the text can be tokenized")
-    };
-    let documents: Vec<Vec<u32>> = texts.iter().map(ids).collect();
-    let slices: Vec<&[u32]> = documents.iter().map(Vec::as_slice).collect();
-    let borders: Vec<_> = texts
-        .iter()
-        .zip(&documents)
-        .map(|(text, ids)| token_borders(text, tokenizer, ids))
-        .collect();
     let next = |document: usize, from: usize| {
-        let borders: &Vec<Option<usize>> = &borders[document];
+        let borders = &borders[document];
         (from..borders.len()).find_map(|i| borders[i].map(|offset| (i, offset)))
     };
-    let mut passages = repeated(&slices, length, every_copy);
+    let mut passages = repeated(documents, length, every_copy);
     passages.retain_mut(|passage| {
         let (first, start) = next(passage.document, passage.start).unwrap_or_default();
         let before = (0..=passage.end).rev();
@@ -79,27 +62,6 @@ pub fn token_passages(
         passage.start < passage.end
     });
     passages
-}
-
-/// The offset in a text of each border of its tokens that is one of characters: the text up to it is stored as the
-/// bytes of the tokens up to it.
-fn token_borders(text: &str, tokenizer: &Tokenizer, ids: &[u32]) -> Vec<Option<usize>> {
-    let stored = tokenizer.normalize_document(text);
-    let mut offsets = HashMap::new();
-    for end in (0..=text.len()).filter(|end| text.is_char_boundary(*end)) {
-        if *stored == *text.as_bytes() {
-            offsets.insert(end, end);
-            continue;
-        }
-        let before = tokenizer.normalize_document(&text[..end]);
-        if stored.starts_with(&before) {
-            offsets.insert(before.len(), end);
-        }
-    }
-    let n_bytes = |id: &u32| tokenizer.token_bytes(*id).map_or(0, <[u8]>::len);
-    (0..=ids.len())
-        .map(|i| offsets.get(&ids[..i].iter().map(n_bytes).sum()).copied())
-        .collect()
 }
 
 /// The ranges of repeated windows of each document, untrimmed.

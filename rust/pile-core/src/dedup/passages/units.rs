@@ -12,7 +12,6 @@ use super::{
 use crate::{
     Error, Result,
     io::{GrowingFile, Mapped},
-    tokenize::{Encoder, TokenBytes, Tokenizer},
 };
 
 /// A byte or a token.
@@ -120,48 +119,26 @@ impl UnitSplitter for ByteSplitter {
 /// The bit of a row that says that the text may be cut at its offset.
 const CUT_BIT: u32 = 1 << 31;
 
-/// The tokens of a tokenizer, without those that it adds to texts.
-pub(super) struct TokenSplitter<'t> {
-    tokenizer: &'t Tokenizer,
-    table: &'t TokenBytes,
-    encoder: Encoder<'t>,
-    ids: Vec<u32>,
+/// The tokens of texts. The layer of tokenizers, which is above this one, implements it.
+pub trait TokenSource: Sync {
+    /// A splitter for one thread.
+    fn splitter(&self) -> Box<dyn TokenSplitter + '_>;
 }
 
-impl<'t> TokenSplitter<'t> {
-    pub(super) fn new(tokenizer: &'t Tokenizer, table: &'t TokenBytes) -> Self {
-        Self {
-            tokenizer,
-            table,
-            encoder: tokenizer.encoder(),
-            ids: Vec::new(),
-        }
-    }
+/// Splits texts into tokens, without those that a tokenizer adds to texts.
+pub trait TokenSplitter: Send {
+    /// The ids of a text.
+    ///
+    /// # Errors
+    /// The text cannot be tokenized.
+    fn split<'a>(&'a mut self, text: &'a str) -> Result<&'a [u32]>;
 
-    /// The stored offset of each border of the tokens.
-    fn stored_offsets(&self) -> impl Iterator<Item = usize> {
-        let ends = self.ids.iter().scan(0, |end, id| {
-            *end += self.table.length(i64::from(*id));
-            Some(*end)
-        });
-        std::iter::once(0).chain(ends)
-    }
-
-    /// Whether the tokens decode to `text`.
-    fn decode_to(&self, text: &[u8]) -> bool {
-        let mut rest = text;
-        let is_next = |id: &u32| match rest.strip_prefix(self.table.bytes(i64::from(*id))) {
-            Some(after) => {
-                rest = after;
-                true
-            }
-            None => false,
-        };
-        self.ids.iter().all(is_next) && rest.is_empty()
-    }
+    /// Calls `put` for each border of the tokens of the text that was last split, which is `text`: with its byte
+    /// offset, or `None` if the text may not be cut there.
+    fn borders(&self, text: &str, put: &mut dyn FnMut(Option<usize>));
 }
 
-impl UnitSplitter for TokenSplitter<'_> {
+impl UnitSplitter for Box<dyn TokenSplitter + '_> {
     type Unit = u32;
 
     fn split<'a>(&'a mut self, text: &'a str) -> Result<&'a [u32]> {
@@ -172,34 +149,13 @@ impl UnitSplitter for TokenSplitter<'_> {
             );
             return Err(Error::argument(what));
         }
-        self.ids.clear();
-        self.encoder.encode(text, &mut self.ids)?;
-        Ok(&self.ids)
+        (**self).split(text)
     }
 
     fn put_borders(&self, text: &str, borders: &mut Vec<u32>) {
-        // Texts that normalization changes are few.
-        if self.decode_to(text.as_bytes()) {
-            borders.extend(self.stored_offsets().map(|offset| {
-                let bit = if text.is_char_boundary(offset) {
-                    CUT_BIT
-                } else {
-                    0
-                };
-                offset as u32 | bit
-            }));
-            return;
-        }
-        let mut origins = self.tokenizer.alignment(text).into_origins();
-        borders.extend(self.stored_offsets().map(|offset| {
-            let origin = origins.of(offset);
-            let is_cut = origin.filter(|offset| text.is_char_boundary(*offset));
-            is_cut.map_or(0, |offset| offset as u32 | CUT_BIT)
-        }));
-        // A cut at the end of a text needs no tokens after it.
-        if let Some(last) = borders.last_mut() {
-            *last = text.len() as u32 | CUT_BIT;
-        }
+        (**self).borders(text, &mut |offset| {
+            borders.push(offset.map_or(0, |offset| offset as u32 | CUT_BIT));
+        });
     }
 }
 
