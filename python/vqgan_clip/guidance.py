@@ -119,7 +119,7 @@ def clamp_with_grad(values: Tensor, low: float, high: float) -> Tensor:
 
 
 def spherical_distance(first: Tensor, second: Tensor) -> Tensor:
-    """Half the squared angle between vectors: 2 * asin(|a - b| / 2)^2 of the normalized vectors.
+    """Half the squared angle between vectors: 2 asin(d / 2)^2, d apart on the sphere.
 
     Shapes: (..., d), (..., d) -> (...), broadcast.
     """

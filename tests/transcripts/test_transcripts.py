@@ -36,6 +36,10 @@ MODE = os.environ.get("PILE_TOOLS_TRANSCRIPTS", "check")
 NOT_RUN = {
     r"RAY_ADDRESS=": "needs a Ray cluster; tests/jobs/test_distributed.py compares with a plain run",
     r"import pile_tools\n\ndataset = ": "is of another sample; tests/test_documented_examples.py runs it",
+    r"import huggingface_hub": "downloads a model; tests/trainer imports folders like it",
+    r"from pathlib import Path\n\nfrom pile_tools import open_order\nfrom pile_tools.order.interventions": (
+        "is of an order of the Pile; tests/test_timeline_interventions.py saves such interventions"
+    ),
     r"import torch, trainer": "needs the trained model; tests/trainer loads such folders",
 }
 if MODE != "write-all":
