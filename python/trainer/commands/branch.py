@@ -18,7 +18,7 @@ from trainer.schedule import SCHEDULES
 from trainer.signals import StopRequest
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("branch", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("source", type=options.PATH)
 @click.option("--step", type=click.IntRange(min=0), help="The step to start from. Default, of a model: 0.")
 @click.option("-o", "--output", type=options.PATH, required=True, help="Folder of the new run.")

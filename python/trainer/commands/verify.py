@@ -15,7 +15,7 @@ from trainer import hub
 from trainer.commands import verify_hub
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command("verify", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("run", metavar="RUN|ADDRESS")
 @options.reports
 def command(run: str, as_json: bool) -> None:
