@@ -221,4 +221,4 @@ def test_zero_and_precision_are_translated(
 
 @pytest.mark.parametrize("style", ["linear", "constant"])
 def test_other_courses_of_the_rate_have_equals(style: str) -> None:
-    assert translate({**SMALL, "lr_decay_style": style}).toml["optimizer"]["schedule"] == style
+    assert translate({**SMALL, "min_lr": 0.0, "lr_decay_style": style}).toml["optimizer"]["schedule"] == style
