@@ -339,7 +339,7 @@ def test_command_line(dataset: Path, indexed: Index, tmp_path: Path, cli: Run) -
         (["search", dataset, "--cnf", '[[""]]'], 2, "empty"),
         (["search", tmp_path / "none", "a"], 1, "No such file"),
         (["trace-text", dataset, tmp_path / "none.txt"], 1, "No such file"),
-        (["trace-text", dataset, tmp_path / "empty.txt"], 2, "text is empty"),
+        (["trace-text", dataset, tmp_path / "empty.txt"], 1, "text is empty"),
         (["trace-text", dataset, text, "-o", "page.pdf"], 2, ".html"),
     ]:
         assert message in told(*arguments, code=code), arguments

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use pile_core::{
     dedup::{
         RecordNumber,
-        passages::{self, PASSAGE_COLUMNS, Passages, PassagesConfig, TokenSource},
+        passages::{self, PASSAGE_COLUMNS, Passages, PassagesConfig, TextTokenizer},
     },
     read::DEFAULT_MAX_RECORD,
     tokenize::PassageTokens,
@@ -88,7 +88,7 @@ pub fn find_passages<'py>(
         discard: search.discard,
     };
     let tokens = tokenizer.map(|tokenizer| PassageTokens::new(&tokenizer.inner));
-    let tokens = tokens.as_ref().map(|tokens| tokens as &dyn TokenSource);
+    let tokens = tokens.as_ref().map(|tokens| tokens as &dyn TextTokenizer);
     let (found, summary) = watch(py, on_progress, |progress| {
         passages::find_passages(&config, tokens, progress)
     })?;

@@ -50,7 +50,7 @@ use crate::{Error, Result, io::Mapped, progress::Progress, read::Rules};
 
 pub use output::PASSAGE_COLUMNS;
 pub use store::SubsetPassages;
-pub use units::{TokenSource, TokenSplitter};
+pub use units::{TextTokenizer, TokenSplitter};
 
 /// Minimum length of a window in bytes. Shorter ones have no anchors of a useful length.
 pub const MIN_LENGTH: usize = 32;
@@ -223,7 +223,7 @@ impl Passages {
 /// or a stop.
 pub fn find_passages(
     config: &PassagesConfig,
-    tokens: Option<&dyn TokenSource>,
+    tokens: Option<&dyn TextTokenizer>,
     progress: &Progress,
 ) -> Result<(Passages, PassagesSummary)> {
     let (min, unit) = match tokens {

@@ -120,7 +120,7 @@ impl UnitSplitter for ByteSplitter {
 const CUT_BIT: u32 = 1 << 31;
 
 /// The tokens of texts. The layer of tokenizers, which is above this one, implements it.
-pub trait TokenSource: Sync {
+pub trait TextTokenizer: Sync {
     /// A splitter for one thread.
     fn splitter(&self) -> Box<dyn TokenSplitter + '_>;
 }

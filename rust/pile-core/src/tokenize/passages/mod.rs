@@ -3,7 +3,7 @@
 use super::{Encoder, TokenBytes, Tokenizer};
 use crate::{
     Result,
-    dedup::passages::{TokenSource, TokenSplitter},
+    dedup::passages::{TextTokenizer, TokenSplitter},
 };
 
 /// The tokens of a tokenizer, without those that it adds to texts.
@@ -21,9 +21,9 @@ impl<'t> PassageTokens<'t> {
     }
 }
 
-impl TokenSource for PassageTokens<'_> {
+impl TextTokenizer for PassageTokens<'_> {
     fn splitter(&self) -> Box<dyn TokenSplitter + '_> {
-        Box::new(Splitter {
+        Box::new(PassageSplitter {
             tokenizer: self.tokenizer,
             table: &self.table,
             encoder: self.tokenizer.encoder(),
@@ -32,14 +32,14 @@ impl TokenSource for PassageTokens<'_> {
     }
 }
 
-struct Splitter<'t> {
+struct PassageSplitter<'t> {
     tokenizer: &'t Tokenizer,
     table: &'t TokenBytes,
     encoder: Encoder<'t>,
     ids: Vec<u32>,
 }
 
-impl Splitter<'_> {
+impl PassageSplitter<'_> {
     /// The stored offset of each border of the tokens.
     fn stored_offsets(&self) -> impl Iterator<Item = usize> {
         let ends = self.ids.iter().scan(0, |end, id| {
@@ -63,7 +63,7 @@ impl Splitter<'_> {
     }
 }
 
-impl TokenSplitter for Splitter<'_> {
+impl TokenSplitter for PassageSplitter<'_> {
     fn split<'a>(&'a mut self, text: &'a str) -> Result<&'a [u32]> {
         self.ids.clear();
         self.encoder.encode(text, &mut self.ids)?;
