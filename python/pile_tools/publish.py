@@ -222,6 +222,10 @@ def make(
         return _publish(target, made, owned, before, force=force), True
 
 
+#: What the holder of the lock of a single file does.
+_WRITING = "is writing this file"
+
+
 def write_file(
     path: Path,
     fill: Callable[[Path], object],
@@ -258,7 +262,7 @@ def write_file(
     _refuse_reserved([path.name])
     _refuse_scratch(path.parent)
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
-    with scratch_folders.locked(scratch, "is writing this file"):
+    with scratch_folders.locked(scratch, _WRITING):
         scratch_folders.clear(scratch)
         temporary = scratch / path.name
         try:
@@ -267,7 +271,7 @@ def write_file(
             # An input that was cut short while it was mapped reads as zeros, which must not be published.
             _core.check_mapped()
             entry = _synced_entry(temporary, path.name)
-            is_forced = force or (files.is_regular(path) and is_ours(_first_bytes(path)))
+            is_forced = force or (files.is_regular(path) and is_ours(first_bytes(path)))
             _refuse(path, {}, entry, force=is_forced, or_else=or_else)
             _refuse_input_or_part(path, inputs)
             if is_forced:
@@ -281,11 +285,7 @@ def write_file(
 
 def tidy(path: Path) -> None:
     """Removes the scratch folder of a single file, which a killed process left."""
-    scratch = path.with_name(path.name + scratch_folders.SUFFIX)
-    if scratch.is_dir():
-        # Whoever holds it removes it.
-        with contextlib.suppress(PileError), scratch_folders.locked(scratch, "is writing this file"):
-            scratch_folders.clear(scratch)
+    scratch_folders.discard(path.with_name(path.name + scratch_folders.SUFFIX), _WRITING)
 
 
 def write_page(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
@@ -302,7 +302,7 @@ def write_page(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
 def refuse_page(path: Path, inputs: Iterable[Path] = ()) -> None:
     """Raises the error of `write_page` for an existing file, before the page's contents are computed."""
     if not _is_stream(path):
-        is_ours = files.is_regular(path) and _has_page_mark(_first_bytes(path))
+        is_ours = files.is_regular(path) and _has_page_mark(first_bytes(path))
         _refuse(path, {}, None, force=is_ours, or_else=_OTHER_NAME)
         _refuse_input_or_part(path, inputs)
 
@@ -755,7 +755,8 @@ def _is_stream(path: Path) -> bool:
     return False
 
 
-def _first_bytes(path: Path) -> bytes:
+def first_bytes(path: Path) -> bytes:
+    """As many bytes of a file as `is_ours` of `write_file` gets."""
     with path.open("rb") as file:
         return file.read(4096)
 

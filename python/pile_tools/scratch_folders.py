@@ -62,6 +62,14 @@ def clear(folder: Path, keep: set[str] | frozenset[str] = frozenset()) -> None:
             remove_tree(path)
 
 
+def discard(folder: Path, what: str) -> None:
+    """Removes a scratch folder that a killed process left, unless a process works in it; see `locked`."""
+    if folder.is_dir():
+        # Whoever holds it removes it.
+        with contextlib.suppress(PileError), locked(folder, what):
+            clear(folder)
+
+
 def inner(folder: Path, name: str) -> Path:
     """A folder in a locked scratch folder, made if necessary. A link of its name is removed, not followed."""
     path = folder / name

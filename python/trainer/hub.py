@@ -23,14 +23,13 @@ from pile_tools import checked, http_client
 from pile_tools.errors import ConfigError, FormatError
 from pile_tools.http_client import MAX_FILE_BYTES, shown
 from pile_tools.http_reads import ServerReader
+from trainer.checkpoint.folders import step_of
 
 #: Files of weights by format, whole or in shards.
 FORMATS = {
     "safetensors": re.compile(r"model(-[0-9]{5}-of-[0-9]{5})?\.safetensors"),
     "torch": re.compile(r"pytorch_model(-[0-9]{5}-of-[0-9]{5})?\.bin"),
 }
-
-_STEP = re.compile(r"step(0|[1-9][0-9]{0,17})")
 
 #: Maximum bytes of the header of a safetensors file: the format's own limit is 100 MB, that of 12B has 70 kB.
 MAX_HEADER_BYTES = 16 << 20
@@ -58,8 +57,7 @@ class Branch:
     @property
     def step(self) -> int | None:
         """The step in its name."""
-        match = _STEP.fullmatch(self.name)
-        return int(match[1]) if match else None
+        return step_of(self.name)
 
 
 @dataclass(frozen=True)
@@ -137,7 +135,7 @@ def _branch_names(server: ServerReader, url: str) -> list[str]:
     names = [branch.text("name") for branch in refs.objects("branches")]
     if len(names) > MAX_BRANCHES:
         raise FormatError(f"{len(names):,} branches, more than {MAX_BRANCHES:,} ({url})")
-    steps = sorted({int(match[1]) for name in names if (match := _STEP.fullmatch(name))})
+    steps = sorted({step for name in names if (step := step_of(name)) is not None})
     if not steps:
         raise FormatError(f"no branches named step0, step1, ...: not a suite of checkpoints ({url})")
     return [*(f"step{step}" for step in steps), *(["main"] if "main" in names else [])]

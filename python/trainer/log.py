@@ -21,16 +21,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import NotRequired, TypedDict, cast
 
 from pile_tools import checked, files
 from pile_tools.errors import FormatError
 from pile_tools.terminal import counted
+from trainer.appending import Appender
 
 LOG_FILE, VALIDATION_LOG_FILE = "train_log.jsonl", "validation_log.jsonl"
 
@@ -237,27 +236,8 @@ def rewind_validations(path: Path, steps: list[int], *, scratch: Path | None = N
         )
 
 
-class LogWriter:
-    """Appends lines to a log, each visible to readers at once; use as a context manager."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> LogWriter:
-        # The log was made by `rewind_log`: what has its name and is a link is not it.
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
-        self._file = os.fdopen(descriptor, "a", encoding="utf-8", newline="\n")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._file.close()
-        except OSError:
-            # What could not be written is tried again here: the first error names the file.
-            if error is None:
-                raise
+class LogWriter(Appender):
+    """Appends lines to a log, which `rewind_log` made."""
 
     def add(self, **values: int | float | str | list[int]) -> None:
         """Adds one step's line; what is not finite becomes null."""
@@ -265,13 +245,4 @@ class LogWriter:
             name: None if isinstance(value, float) and not math.isfinite(value) else value
             for name, value in values.items()
         }
-        try:
-            self._file.write(json.dumps(finite) + "\n")
-            self._file.flush()
-        except OSError as err:
-            err.filename = err.filename or os.fspath(self._path)
-            raise
-
-    def sync(self) -> None:
-        """Makes what was added survive a power failure."""
-        os.fsync(self._file.fileno())
+        self.append((json.dumps(finite) + "\n").encode())

@@ -81,7 +81,7 @@ class Recorder:
         self._opened.close()
 
     def step(self, step: int, result: StepResult, lr: float, seconds: float) -> None:
-        """Adds step `step`, from 0, which took so many seconds."""
+        """Adds step `step`, from 0."""
         per_step = self._run.tokens_per_step
         measured = {"loss": result.loss, "lr": lr, "grad_norm": result.grad_norm}
         speed = round(per_step / max(seconds, 1e-9), 1)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias
 
 import numpy as np
@@ -23,6 +22,7 @@ from pile_tools import checked, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.terminal import counted
+from trainer.appending import Appender
 
 ROW_LOSSES_FILE = "row_losses.f16"
 
@@ -60,7 +60,7 @@ def mapped(path: Path, batch_size: int) -> RowLosses:
 
 
 def check(path: Path, n_steps: int, batch_size: int) -> None:
-    """Raises FormatError unless a file holds the rows of exactly so many steps."""
+    """Raises FormatError unless a file holds the rows of exactly `n_steps` steps."""
     with checked.open_regular(path) as file:
         n_bytes = os.fstat(file.fileno()).st_size
     expected = n_steps * batch_size * _DTYPE.itemsize
@@ -98,26 +98,12 @@ def fill(path: Path, n_steps: int, batch_size: int) -> None:
             file.write(values)
 
 
-class RowLossWriter:
-    """Appends the losses of steps to a file, each step visible to readers at once; a context manager."""
+class RowLossWriter(Appender):
+    """Appends the losses of steps to a file, which `rewind` made."""
 
     def __init__(self, path: Path, batch_size: int) -> None:
-        self._path, self._batch_size = path, batch_size
-
-    def __enter__(self) -> RowLossWriter:
-        # The file was made by `rewind`: what has its name and is a link is not it.
-        self._file = os.fdopen(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW), "ab")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._file.close()
-        except OSError:
-            # What could not be written is tried again here: the first error names the file.
-            if error is None:
-                raise
+        super().__init__(path)
+        self._batch_size = batch_size
 
     def add(self, losses: NDArray[np.float32] | None) -> None:
         """Adds the losses of the next step: (batch_size,) float32, or None where none were computed."""
@@ -126,14 +112,4 @@ class RowLossWriter:
         assert losses.shape == (self._batch_size,), losses.shape
         # Losses beyond the largest float16 are infinite.
         with np.errstate(over="ignore"):
-            data = losses.astype(_DTYPE).tobytes()
-        try:
-            self._file.write(data)
-            self._file.flush()
-        except OSError as err:
-            err.filename = err.filename or os.fspath(self._path)
-            raise
-
-    def sync(self) -> None:
-        """Makes what was added survive a power failure."""
-        os.fsync(self._file.fileno())
+            self.append(losses.astype(_DTYPE).tobytes())

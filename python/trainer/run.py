@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from pile_tools import Tokenizer, checked, files, manifest, publish, scratch_folders
-from pile_tools.errors import ConfigError, OutputExistsError, PileError
+from pile_tools.errors import ConfigError, OutputExistsError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.order.open import open_order
 from pile_tools.order.order import Order
@@ -50,6 +50,8 @@ MAX_THREADS = 1 << 20
 
 #: Holds the lock of the process that writes, and folders until they are finished.
 SCRATCH_FOLDER = "run" + scratch_folders.SUFFIX
+#: What the holder of its lock does.
+_WRITING = "trains in this folder"
 
 #: Kinds of the manifests in step folders.
 CHECKPOINT_KIND, STATE_KIND = "checkpoint", "state"
@@ -328,7 +330,7 @@ def writing(output: Path) -> Iterator[Path]:
         PileError: Another process trains in this folder.
     """
     scratch = output / SCRATCH_FOLDER
-    with scratch_folders.locked(scratch, "trains in this folder"):
+    with scratch_folders.locked(scratch, _WRITING):
         scratch_folders.clear(scratch)
         try:
             yield scratch
@@ -340,10 +342,7 @@ def writing(output: Path) -> Iterator[Path]:
 
 def tidy(output: Path) -> None:
     """Removes the scratch folder that a killed process left beside a finished run."""
-    if (output / SCRATCH_FOLDER).is_dir():
-        # Whoever holds it removes it.
-        with contextlib.suppress(PileError), writing(output):
-            pass
+    scratch_folders.discard(output / SCRATCH_FOLDER, _WRITING)
 
 
 def previous_stretches(run: Run, *, force: bool) -> tuple[Stretch, ...]:

@@ -31,7 +31,7 @@ class Board:
 
     Args:
         output: The run's folder.
-        first_step: The step from which this process goes on: what was written of later ones is hidden.
+        first_step: The step from which this process continues: what was written of later ones is hidden.
     """
 
     def __init__(self, output: Path, first_step: int) -> None:

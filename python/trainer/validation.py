@@ -88,7 +88,7 @@ class Validation:
 
 
 def n_bytes_of(tokenizer: Tokenizer, id: int) -> int:
-    """The bytes of text that a token stands for; 0 for a special token, as the end of a document."""
+    """The bytes of text of a token; 0 for a special token such as the end of a document."""
     text = tokenizer.decode([id], skip_special_tokens=True, skip_unknown=True)
     if "\ufffd" in text:
         # A part of a character. In the vocabulary's spelling, a token has one character for each byte.

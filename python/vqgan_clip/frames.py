@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 import shutil
@@ -12,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
 
-from pile_tools import checked, files, publish, scratch_folders
+from pile_tools import files, publish, scratch_folders
 from pile_tools.errors import OutputExistsError, PileError
 from vqgan_clip import pictures
 from vqgan_clip.guidance import Guidance
@@ -33,14 +31,6 @@ _VIDEO_SIDE = 256
 def is_frame_name(name: str) -> bool:
     """Whether a file in the folder of frames has the name of one."""
     return _FRAME.fullmatch(name) is not None
-
-
-def _marked(image: Image.Image, job: str) -> bytes:
-    """A picture as the bytes of a PNG file that says which run it shows."""
-    info, stream = PngInfo(), io.BytesIO()
-    info.add_text(_KEY, job)
-    image.save(stream, format="PNG", pnginfo=info)
-    return stream.getvalue()
 
 
 @dataclass
@@ -75,9 +65,9 @@ class Frames:
             OutputExistsError: There are frames of another run, or files that are no frames of ours.
             OSError: The folder cannot be made.
         """
-        may_replace = self.force or self.preview is None or not self.preview.exists()
-        if self.preview is not None and not may_replace and not self._is_ours(_head(self.preview)):
-            raise OutputExistsError(f"exists; --force replaces it ({self.preview})")
+        preview = None if self.force else self.preview
+        if preview is not None and preview.exists() and not self._is_ours(publish.first_bytes(preview)):
+            raise OutputExistsError(f"exists; --force replaces it ({preview})")
         if self.folder is None:
             return
         old = self._old_frames(self.folder)
@@ -96,12 +86,16 @@ class Frames:
         there = sorted(folder.iterdir()) if folder.is_dir() else []
         named = [path for path in there if is_frame_name(path.name)]
         for path in named:
-            if path.is_symlink() or not files.is_regular(path) or _KEY.encode() not in _head(path):
+            if (
+                path.is_symlink()
+                or not files.is_regular(path)
+                or _KEY.encode() not in publish.first_bytes(path)
+            ):
                 raise OutputExistsError(f"is in the way of the frames and is none; move it away ({path})")
-        return [path for path in named if not self._is_ours(_head(path))]
+        return [path for path in named if not self._is_ours(publish.first_bytes(path))]
 
     def _is_ours(self, head: bytes) -> bool:
-        return _KEY.encode() + b"\0" + self.job.encode() in head
+        return _KEY.encode() in head and self.job.encode() in head
 
     def add(self, guidance: Guidance) -> None:
         """Takes the picture now, if it is one of the steps."""
@@ -123,7 +117,7 @@ class Frames:
     def _write(self, path: Path, image: Image.Image, *, force: bool) -> None:
         publish.write_file(
             path,
-            lambda temporary: temporary.write_bytes(_marked(image, self.job)),
+            lambda temporary: temporary.write_bytes(pictures.png_bytes(image, {_KEY: self.job})),
             force=force,
             is_ours=self._is_ours,
             or_else="--force replaces it",
@@ -134,12 +128,6 @@ class Frames:
         """The frames in the folder, by step."""
         there = sorted(self.folder.iterdir()) if self.folder is not None else []
         return [path for path in there if is_frame_name(path.name)]
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes of a file, in which Pillow writes texts."""
-    with checked.open_regular(path) as file:
-        return file.read(4096)
 
 
 def sheet(labelled: Sequence[tuple[str, Image.Image]]) -> Image.Image:

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 
 from pile_tools import checked, publish
 from pile_tools import config as configs
 from pile_tools.checked import Values
 from pile_tools.errors import FormatError, OutputExistsError, first_line
-from vqgan_clip.pictures import MAX_PIXELS
+from vqgan_clip import pictures
 from vqgan_clip.recipe import Recipe
 
 #: Keyword of the chunk, and the version of its JSON.
@@ -94,11 +93,8 @@ def write(
 
 def png_bytes(image: Image.Image, record: Record) -> bytes:
     """A picture with its record as the bytes of a PNG file."""
-    info, stream = PngInfo(), io.BytesIO()
-    info.add_itxt(KEY, json.dumps(_values(record), ensure_ascii=False))
-    info.add_itxt("Description", record.recipe.prompts)
-    image.save(stream, format="PNG", pnginfo=info)
-    return stream.getvalue()
+    values = json.dumps(_values(record), ensure_ascii=False)
+    return pictures.png_bytes(image, {KEY: values, "Description": record.recipe.prompts})
 
 
 def read(path: Path) -> tuple[Image.Image, Record]:
@@ -111,8 +107,8 @@ def read(path: Path) -> tuple[Image.Image, Record]:
     data = checked.read_bytes(path, _MAX_BYTES)
     try:
         image = Image.open(io.BytesIO(data), formats=["PNG"])
-        if image.width * image.height > MAX_PIXELS:
-            raise FormatError(f"more than {MAX_PIXELS:,} pixels ({path})")
+        if image.width * image.height > pictures.MAX_PIXELS:
+            raise FormatError(f"more than {pictures.MAX_PIXELS:,} pixels ({path})")
         image.load()
         text = getattr(image, "text", {}).get(KEY)
     except UnidentifiedImageError:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn import functional
 
@@ -75,8 +78,10 @@ def padded(picture: Tensor, factor: int) -> Tensor:
     return functional.pad(picture, (0, -width % factor, 0, -height % factor), mode="replicate")
 
 
-def png_bytes(image: Image.Image) -> bytes:
-    """An image as the bytes of a PNG file."""
-    stream = io.BytesIO()
-    image.save(stream, format="PNG")
+def png_bytes(image: Image.Image, texts: Mapping[str, str] = MappingProxyType({})) -> bytes:
+    """An image as the bytes of a PNG file, with `texts` by keyword before the pixels."""
+    info, stream = PngInfo(), io.BytesIO()
+    for keyword, text in texts.items():
+        info.add_itxt(keyword, text)
+    image.save(stream, format="PNG", pnginfo=info)
     return stream.getvalue()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +180,15 @@ class ForkServer:
             )
             for rank in (0, 1)
         ]
+
+    def kill_when(self, started: list[Any], folder: Path) -> None:
+        """Kills processes as soon as a folder is there."""
+        while not folder.exists() and all(Path(f"/proc/{process.pid}").exists() for process in started):
+            time.sleep(0.001)
+        for process in started:
+            os.kill(process.pid, signal.SIGKILL)
+            self.wait(process)
+        assert folder.exists()
 
     def close(self) -> None:
         """Ends the server."""

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,27 +47,17 @@ def start(server: Server, config: Path, n: int) -> list[Any]:
     return [server.start(config)] if n == 1 else server.pair(config)
 
 
-def kill_after(server: Server, started: list[Any], folder: Path) -> None:
-    """Kills processes when a state appears."""
-    while not folder.exists() and all(Path(f"/proc/{process.pid}").exists() for process in started):
-        time.sleep(0.001)
-    for process in started:
-        os.kill(process.pid, signal.SIGKILL)
-        server.wait(process)
-    assert folder.exists()
-
-
 def test_processes_stage_and_micro_batch_may_change_on_the_way(
     server: Server, write_config: WriteConfig, reference: Path, tmp_path: Path
 ) -> None:
     """Two processes, ZeRO 1; one process, ZeRO 3 and other checkpoints; two processes, ZeRO 2."""
     output = tmp_path / "run"
     config = write_config(tmp_path / "c.toml", output, *COMMON, optimizer=sharded(1))
-    kill_after(server, start(server, config, 2), output / "resume/step4")
+    server.kill_when(start(server, config, 2), output / "resume/step4")
     shutil.rmtree(output / "resume/step8", ignore_errors=True)
     lines = ("checkpoint_every = 3", "steps = 12", "micro_batch_size = 2")
     config = write_config(tmp_path / "c.toml", output, *lines, optimizer=sharded(3))
-    kill_after(server, start(server, config, 1), output / "resume/step6")
+    server.kill_when(start(server, config, 1), output / "resume/step6")
     shutil.rmtree(output / "resume/step9", ignore_errors=True)
     config = write_config(tmp_path / "c.toml", output, *lines, optimizer=sharded(2))
     results = [server.wait(process) for process in start(server, config, 2)]

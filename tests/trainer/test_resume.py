@@ -33,16 +33,6 @@ Server = Any
 REGULAR = ("checkpoint_every = 2", "steps = 6")
 
 
-def stop_at(server: Server, started: list[Any], folder: Path) -> None:
-    """Kills processes as soon as a folder is there."""
-    while not folder.exists() and all(Path(f"/proc/{process.pid}").exists() for process in started):
-        time.sleep(0.001)
-    for process in started:
-        os.kill(process.pid, signal.SIGKILL)
-        server.wait(process)
-    assert folder.exists()
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, write_config: WriteConfig, order: Path) -> Path:
     """The working folder of all runs here; their output is `run`, relative to it."""
@@ -67,7 +57,7 @@ def whole(folder: Path, server: Server) -> dict[str, bytes]:
 def half(folder: Path, server: Server, whole: dict[str, bytes]) -> Path:
     """The output of two processes that were killed after a save."""
     output = folder / "run"
-    stop_at(server, server.pair("config.toml", folders=(folder, folder)), output / "resume/step2")
+    server.kill_when(server.pair("config.toml", folders=(folder, folder)), output / "resume/step2")
     return output.rename(folder / "half")
 
 

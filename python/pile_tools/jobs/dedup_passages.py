@@ -51,7 +51,7 @@ class PassagesConfig:
     )
     min_tokens: int | None = field(
         default=None,
-        metadata={"help": "Least tokens of such a passage, instead of bytes.", "metavar": "N"},
+        metadata={"help": "Minimum length of a passage in tokens, instead of bytes.", "metavar": "N"},
     )
     tokenizer: Path | None = field(
         default=None,

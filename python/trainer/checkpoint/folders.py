@@ -34,13 +34,19 @@ def step_folder(parent: Path, step: int) -> Path:
     return parent / f"step{step}"
 
 
+def step_of(name: str) -> int | None:
+    """The step in the name of a folder or branch; None for other names."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def steps_in(parent: Path) -> list[int]:
     """The steps that have a folder, ascending; none if `parent` does not exist.
 
     A link to a folder counts, so that `check_ours` refuses it.
     """
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
-    return sorted(int(match[1]) for name in names if (match := _STEP.fullmatch(name)))
+    return sorted(step for name in names if (step := step_of(name)) is not None)
 
 
 def begin(scratch: Path, what: str) -> Path:

@@ -72,11 +72,11 @@ def _renamed(folder: Path, shards: list[list[str]], total: int) -> list[str]:
         (folder / _part(number)).rename(folder / name)
     weight_map = {tensor: name for name, tensors in zip(names, shards, strict=True) for tensor in tensors}
     index = hf.WEIGHTS_FILE + INDEX_SUFFIX
-    write_json(folder / index, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    _write_json(folder / index, {"metadata": {"total_size": total}, "weight_map": weight_map})
     return [*names, index]
 
 
-def write_json(path: Path, values: object) -> None:
+def _write_json(path: Path, values: object) -> None:
     """Writes a JSON file. Raises OSError."""
     with failures.named(path):
         path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
@@ -90,7 +90,7 @@ def write_about(
     tokenizer: Tokenizer | None,
     tokenizer_data: bytes | None,
 ) -> list[str]:
-    """Writes what stands beside the weights: config, tokenizer if there is one, and model card.
+    """Writes all but the weights: config, tokenizer if there is one, and model card.
 
     Returns:
         The names of the files.
@@ -100,7 +100,7 @@ def write_about(
         OSError: A file cannot be written.
     """
     eod = tokenizer.eod if tokenizer else None
-    write_json(folder / hf.CONFIG_FILE, hf.model_config(shape, dtype, eod[1] if eod else None))
+    _write_json(folder / hf.CONFIG_FILE, hf.model_config(shape, dtype, eod[1] if eod else None))
     names = [hf.CONFIG_FILE]
     if tokenizer is not None and tokenizer_data is not None:
         if tokenizer.vocab_size > shape.vocab_size:
@@ -109,7 +109,7 @@ def write_about(
         with failures.named(folder / hf.TOKENIZER_FILE):
             (folder / hf.TOKENIZER_FILE).write_bytes(tokenizer_data)
         config = hf.tokenizer_config(eod[0] if eod else None, shape.max_positions)
-        write_json(folder / hf.TOKENIZER_CONFIG_FILE, config)
+        _write_json(folder / hf.TOKENIZER_CONFIG_FILE, config)
         names += [hf.TOKENIZER_FILE, hf.TOKENIZER_CONFIG_FILE]
     with failures.named(folder / card.CARD_FILE):
         (folder / card.CARD_FILE).write_text(model_card, encoding="utf-8")

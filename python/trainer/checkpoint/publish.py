@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -12,8 +11,7 @@ from pile_tools import manifest
 from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE
 from trainer import failures
-from trainer.checkpoint import folders, hf
-from trainer.checkpoint.card import CARD_FILE
+from trainer.checkpoint import folders, hf, hf_folder
 from trainer.checkpoint.load import verify_checkpoint
 from trainer.checkpoint.run_card import run_card
 from trainer.run import CHECKPOINT_KIND, Run, due_steps
@@ -31,16 +29,10 @@ def publish(run: Run, weights: dict[str, Tensor], step: int, scratch: Path) -> P
     final = folders.step_folder(folders.checkpoints_folder(run.config.output), step)
     folder = folders.begin(scratch, "checkpoint")
     dtype = _write_weights(weights, folder / hf.WEIGHTS_FILE)
-    eod = run.tokenizer.eod if run.tokenizer else None
-    _write_json(folder / hf.CONFIG_FILE, hf.model_config(run.recipe.shape, dtype, eod[1] if eod else None))
+    data = None
     if run.tokenizer_file is not None:
-        with failures.named(folder / hf.TOKENIZER_FILE):
-            (folder / hf.TOKENIZER_FILE).write_bytes(run.tokenizer_file.path.read_bytes())
-        name = eod[0] if eod else None
-        config = hf.tokenizer_config(name, run.recipe.shape.max_positions)
-        _write_json(folder / hf.TOKENIZER_CONFIG_FILE, config)
-    with failures.named(folder / CARD_FILE):
-        (folder / CARD_FILE).write_text(run_card(run, step), encoding="utf-8")
+        data = run.tokenizer_file.path.read_bytes()
+    hf_folder.write_about(folder, run.recipe.shape, dtype, run_card(run, step), run.tokenizer, data)
     _write_manifest(run, folder, step)
     folders.finish(folder, final)
     return final
@@ -51,11 +43,6 @@ def _write_weights(weights: dict[str, Tensor], path: Path) -> str:
     with failures.named(path):
         save_file(weights, path, metadata={"format": "pt"})
     return str(next(iter(weights.values())).dtype).removeprefix("torch.")
-
-
-def _write_json(path: Path, values: object) -> None:
-    with failures.named(path):
-        path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 def request(run: Run, step: int) -> manifest.Request:

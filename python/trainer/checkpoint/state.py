@@ -34,7 +34,7 @@ _ADVICE = "restore it; force starts again"
 
 #: Files are at most so large, unless one parameter is larger: a process writes them from its memory.
 MAX_FILE_BYTES = 1 << 30
-#: A smaller state has so many files at least, so that the processes of a node share the writing.
+#: A smaller state has at least this number of files, so that the processes of a node share the writing.
 _MIN_FILES = 8
 
 #: Values of the fixed batch: tokens of the one sequence, and logits that the manifest has in full.

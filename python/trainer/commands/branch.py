@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from pile_tools.commands import artifacts, options
-from pile_tools.config import MAX_THREADS
 from trainer.branching import config_of_branch
-from trainer.commands.train import keep_states_option, run_training
+from trainer.commands.train import run_training, training_options
 from trainer.config import BranchConfig
 from trainer.retention import Retention
 from trainer.run import Start
@@ -40,14 +39,7 @@ from trainer.signals import StopRequest
     type=click.IntRange(min=1),
     help="Steps in which the rate rises from zero to the schedule's, after --fresh-moments.",
 )
-@click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
-@options.reports
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1, max=MAX_THREADS),
-    help="Threads of each process. Default: as when the run started, or the cores divided among them.",
-)
-@keep_states_option
+@training_options
 def command(
     source: Path,
     output: Path,

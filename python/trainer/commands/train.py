@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -22,6 +24,8 @@ from trainer.retention import Retention
 from trainer.run import Run, Start
 from trainer.signals import StopRequest
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
 
 def _retention(context: click.Context, option: click.Parameter, value: str | None) -> Retention | None:
     try:
@@ -30,24 +34,31 @@ def _retention(context: click.Context, option: click.Parameter, value: str | Non
         raise click.BadParameter(str(err)) from err
 
 
-keep_states_option = click.option(
-    "--keep-states",
-    metavar="WHICH",
-    callback=_retention,
-    help="States to keep: last, all (of checkpoints), or every:N. Default: as before, or last.",
-)
+def training_options(command: _Command) -> _Command:
+    """Adds the options of commands that train."""
+    for option in (
+        click.option(
+            "--keep-states",
+            metavar="WHICH",
+            callback=_retention,
+            help="States to keep: last, all (of checkpoints), or every:N. Default: as before, or last.",
+        ),
+        click.option(
+            "--threads",
+            type=click.IntRange(min=1, max=MAX_THREADS),
+            help="Threads of each process. Default: as when the run started, or the cores divided among "
+            "them.",
+        ),
+        options.reports,
+        click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.command("train", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=artifacts.CONFIG)
-@click.option("--force", is_flag=True, help="Start again, and remove an earlier run in the output.")
-@options.reports
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1, max=MAX_THREADS),
-    help="Threads of each process. Default: as when the run started, or the cores divided among them.",
-)
-@keep_states_option
+@training_options
 @click.option(
     "--peak-tflops",
     type=click.FloatRange(1e-6, 1e9),

@@ -65,7 +65,7 @@ class Fixed:
     """A key with one meaning here.
 
     Attributes:
-        values: What it may say; None stands for null.
+        values: The values it may have; None is null.
         default: What GPT-NeoX takes if the key is missing.
         why: What is so here.
     """

@@ -325,4 +325,4 @@ fn summary(config: &PassagesConfig, store: &Store) -> PassagesSummary {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,7 @@ use proptest::{collection::vec, prelude::*};
 use super::{store::WindowUnit, *};
 
 /// Writes the texts to `n_shards` shards, with a bad record in between and the subsets `s0` to `s2`.
-fn write_shards(folder: &Path, texts: &[String], n_shards: usize) -> Vec<PathBuf> {
+pub(crate) fn write_shards(folder: &Path, texts: &[String], n_shards: usize) -> Vec<PathBuf> {
     let mut shards = Vec::new();
     let per_shard = texts.len().div_ceil(n_shards).max(1);
     for number in 0..n_shards {
@@ -30,7 +30,7 @@ fn write_shards(folder: &Path, texts: &[String], n_shards: usize) -> Vec<PathBuf
     shards
 }
 
-fn config(folder: &Path, shards: Vec<PathBuf>, length: usize) -> PassagesConfig {
+pub(crate) fn config(folder: &Path, shards: Vec<PathBuf>, length: usize) -> PassagesConfig {
     PassagesConfig {
         shards,
         rules: Rules {

@@ -1,51 +1,16 @@
-use std::{
-    collections::HashMap,
-    path::{Path, PathBuf},
-};
+use std::collections::HashMap;
 
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
 use crate::{
-    dedup::passages::{PassagesConfig, find_passages, reference},
+    dedup::passages::{
+        PassagesConfig, find_passages, reference,
+        tests::{config, write_shards},
+    },
     progress::Progress,
-    read::{BadRecords, Rules},
     tokenize::{TrainConfig, Trainer},
 };
-
-/// Writes the texts to `n_shards` shards.
-fn write_shards(folder: &Path, texts: &[String], n_shards: usize) -> Vec<PathBuf> {
-    let per_shard = texts.len().div_ceil(n_shards).max(1);
-    let write = |number: usize| {
-        let texts = texts.iter().skip(number * per_shard).take(per_shard);
-        let lines: String = texts
-            .map(|text| serde_json::json!({ "text": text }).to_string() + "\n")
-            .collect();
-        let path = folder.join(format!("{number}.jsonl"));
-        std::fs::write(&path, lines).unwrap();
-        path
-    };
-    (0..n_shards).map(write).collect()
-}
-
-fn config(folder: &Path, shards: Vec<PathBuf>, length: usize) -> PassagesConfig {
-    PassagesConfig {
-        shards,
-        rules: Rules {
-            bad_records: BadRecords::Skip,
-            ..Rules::default()
-        },
-        length,
-        every_copy: false,
-        protected: Vec::new(),
-        protected_texts: Vec::new(),
-        memory: 1 << 26,
-        n_threads: 1,
-        job: "test".to_owned(),
-        folder: folder.join("scratch"),
-        discard: false,
-    }
-}
 
 fn ids(text: &str, tokenizer: &Tokenizer) -> Vec<u32> {
     let mut ids = Vec::new();
