@@ -68,6 +68,9 @@ def learning_rate(
     if warmup_steps > 0 and step <= warmup_steps:
         return lr * min(1.0, max(1, step) / warmup_steps)
     remaining = _remaining(step, n_steps, warmup_steps, schedule, decay * n_steps, decay_shape)
+    if remaining == 1:
+        # The sum below may be off by its last digit, and a constant rate is constant.
+        return lr
     return min(lr, max(min_lr, min_lr + (lr - min_lr) * remaining))
 
 

@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trainer.schedule import DECAY_SHAPES, SCHEDULES, learning_rate
@@ -107,7 +107,19 @@ def test_no_rate_jumps(run: dict[str, Any], data: st.DataObject) -> None:
     assert apart <= run["lr"] * (1 / math.sqrt(shortest) if is_root else 2 / shortest) + 1e-12
 
 
+OFF_BY_A_DIGIT = {
+    "n_steps": 2,
+    "lr": 0.9891755451906491,
+    "min_lr": 0.1854704147232467,
+    "warmup": 0.0,
+    "schedule": "constant",
+    "decay": 1.0,
+    "decay_shape": "cosine",
+}
+
+
 @given(any_run())
+@example(OFF_BY_A_DIGIT)
 def test_the_ends_are_those_that_are_asked_for(run: dict[str, Any]) -> None:
     n_steps, lr, schedule = run["n_steps"], run["lr"], run["schedule"]
     top = run["warmup"] * n_steps
