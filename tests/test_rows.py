@@ -22,6 +22,7 @@ from pile_tools import (
     ConfigError,
     FormatError,
     OutputExistsError,
+    PileError,
     Tokenizer,
     VerifyError,
     http_reads,
@@ -605,6 +606,21 @@ def test_views_of_views_are_recorded_together(order: Order, tmp_path: Path) -> N
     for unsaved in (order, again):
         with pytest.raises(ConfigError, match="only new interventions"):
             save_interventions(unsaved, tmp_path / "none")
+
+
+def test_a_changed_base_order_is_a_fault_of_the_input(order: Order, tmp_path: Path) -> None:
+    """Exit code 1, not 2: no option of the command is wrong."""
+    save_interventions(replace_tokens(order, {" alpha": " beta"}, steps=(0, 2)), tmp_path / "saved")
+    found = json.loads((tmp_path / "saved" / "order.json").read_text())
+    base = tmp_path / "saved" / found["inputs"][0]["path"]
+    before = base.read_bytes()
+    try:
+        base.write_bytes(before + b"\n")
+        with pytest.raises(PileError, match="the base order has changed") as refused:
+            open_order(tmp_path / "saved")
+        assert not isinstance(refused.value, ConfigError)
+    finally:
+        base.write_bytes(before)
 
 
 def test_an_array_that_does_not_fit_the_disk_is_not_published(order: Order, tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def run(
             page=_page,
             show=_show,
         )
+        if of.keeps:
+            note(f"{output / signatures.BESIDE}: the signatures of the new shards")
 
 
 def _workers(threads: int) -> AbstractContextManager[dedup.Workers]:

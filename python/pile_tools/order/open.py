@@ -15,7 +15,7 @@ from pile_tools import _core, checked, manifest, publish
 from pile_tools._core import TrainingOrder
 from pile_tools.checked import MAX_SEED, Values
 from pile_tools.config import fingerprint
-from pile_tools.errors import ConfigError, FormatError
+from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import ORDER_FILE, Manifest
 from pile_tools.order.interventions import VIEW_FILE, applied
 from pile_tools.order.order import (
@@ -61,8 +61,8 @@ def open_order(
             see `Order.replaced_by_gpt_neox`; by default as the order was built, or the true samples.
 
     Raises:
-        ConfigError: `row_length`, `batch_size`, `dtype` or `compat` is out of range, or the base of saved
-            interventions has changed.
+        ConfigError: `row_length`, `batch_size`, `dtype` or `compat` is out of range.
+        PileError: The base order of saved interventions has changed.
         FormatError: This is not an order, or it was built for another dataset.
         OSError: A file cannot be read.
     """
@@ -166,7 +166,7 @@ def _of_interventions(found: Manifest, compat: str | None) -> Order:
         raise FormatError(f"not the table that its {ORDER_FILE} names ({_view_file(found)})")
     order = open_order(path, compat=compat)
     if order.record.sha256 != sha256:
-        raise ConfigError(f"the base order was replaced while it was opened; try again ({path})")
+        raise PileError(f"the base order was replaced while it was opened; try again ({path})")
     for intervention in table.objects("views"):
         order = applied(order, intervention)
     size, steps = (settings.optional_count(key) for key in ("batch_size", "steps"))
@@ -174,13 +174,18 @@ def _of_interventions(found: Manifest, compat: str | None) -> Order:
 
 
 def _base_order(found: Manifest) -> tuple[Path, str]:
-    """The path and SHA-256 of the base order of interventions, if it is unchanged. Raises ConfigError."""
+    """The path and SHA-256 of the base order of interventions, if it is unchanged.
+
+    Raises:
+        FormatError: No base order is named.
+        PileError: The base order has changed since.
+    """
     entry = found.input("order")
     if entry is None:
-        raise ConfigError(f"names no base order ({found.path})")
+        raise FormatError(f"names no base order ({found.path})")
     path, sha256 = manifest.input_path(found, entry), manifest.required(found, entry, "sha256")
     if checked.sha256(path)[1] != sha256:
-        raise ConfigError(f"the base order has changed since the interventions were saved ({path})")
+        raise PileError(f"the base order has changed since the interventions were saved ({path})")
     return path, sha256
 
 
