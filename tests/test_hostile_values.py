@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import NEOX_CONFIG
 
 from pile_tools.cli import group, run
 from pile_tools.commands import options
@@ -17,6 +18,18 @@ from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
 from trainer.config import TrainConfig
 
+TRAIN = """
+order = "o"
+output = "run"
+tokenizer = "t.json"
+steps = 2
+[model]
+hidden_size = 16
+n_layers = 1
+n_heads = 1
+[optimizer]
+lr = 0.01
+"""
 PROGRAM = Path(__file__).with_name("hostile_values.py")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -42,6 +55,27 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, cli: Run) -> Path:
     ):
         result = cli(*command, cwd=folder)
         assert result.returncode == 0, result.stderr
+    (folder / "train.toml").write_text(TRAIN)
+    (folder / "neox.yml").write_text(NEOX_CONFIG)
+    for program in (
+        ["trainer.cli", "train.toml", "--threads", "1", "--keep-states", "all"],
+        [
+            "vqgan_clip.cli",
+            "generate",
+            "red",
+            "-o",
+            "red.png",
+            "--steps",
+            "1",
+            "--views",
+            "1",
+            "--threads",
+            "1",
+        ],
+    ):
+        command = [sys.executable, "-m", *program]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
     return folder
 
 
