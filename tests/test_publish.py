@@ -613,6 +613,24 @@ def test_a_folder_may_be_named_by_dots(tmp_path: Path, monkeypatch: pytest.Monke
         Target.of(Path("/manifest.json"))
 
 
+@pytest.mark.parametrize("name", ["new/..", "new/../in", "a/b/../../../in", "new/../new/x", "in/new/.."])
+def test_no_output_is_behind_dots_after_a_missing_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The path is that of an input as soon as the missing folder is made."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "in", {"x.a": "1"})
+    before = tree(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        make(Path(name), {"x.a": "2"}, request="b", force=True)
+    with pytest.raises(FileNotFoundError):
+        files.make_folders(Path(name))
+    with pytest.raises(FileNotFoundError):
+        publish.write_file(Path(name) / "x.a", lambda path: path.write_text("2"), force=True)
+    assert tree(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
 @pytest.mark.parametrize("n_bytes", [0, 2, 4])
 def test_an_input_that_changes_size_during_the_job_is_refused(tmp_path: Path, n_bytes: int) -> None:
     shard = tmp_path / "shard"

@@ -81,7 +81,9 @@ class Target:
 
         Raises:
             ConfigError: The folder is the root of the file system, which has no parent for a scratch folder.
+            FileNotFoundError: `..` follows a folder that is missing.
         """
+        files.check_parents(path.parent)
         if path.name == MANIFEST_FILE:
             folder = path.parent
             # `..` and links have no sibling of their name: the scratch folder is a sibling of the real
