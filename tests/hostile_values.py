@@ -1,7 +1,8 @@
 """Runs commands with hostile values for each option that takes one, each run in a forked process with limits.
 
 Started by `test_hostile_values.py` as a process of its own, without threads, so that forking is safe. Takes a
-folder with inputs; prints a line of JSON for each run.
+folder with inputs, one for outputs, a part, the number of parts, and programs; prints a line of JSON for each
+run of that part.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ from typing import NoReturn
 
 import click
 
-SECONDS = 20
-ADDRESS_SPACE = 3 << 30
-#: Of programs that load torch, whose libraries reserve much and use little.
-TORCH_ADDRESS_SPACE = 16 << 30
+#: Of one run; the larger values are those of programs that load torch, whose libraries reserve much.
+SECONDS, TORCH_SECONDS = 20, 60
+ADDRESS_SPACE, TORCH_ADDRESS_SPACE = 3 << 30, 16 << 30
 
 HOSTILE = (
     "-1",
@@ -220,12 +220,12 @@ def is_path_or_choice(option: click.Option) -> bool:
     return isinstance(option.type, (click.Path, click.Choice))
 
 
-def run(group: click.Group, arguments: list[str], address_space: int) -> tuple[int | None, str]:
-    """The exit code, None after too long, and what was printed on standard error."""
+def run(group: click.Group, arguments: list[str], limits: tuple[int, int]) -> tuple[int | None, str]:
+    """The exit code, None after too long, and what was printed on standard error; limits: bytes and seconds."""
     with tempfile.TemporaryFile() as errors:
         child = os.fork()
         if child == 0:
-            _be_child(group, arguments, address_space, errors.fileno())
+            _be_child(group, arguments, limits, errors.fileno())
         _, status = os.waitpid(child, 0)
         errors.seek(0)
         text = errors.read().decode(errors="replace")
@@ -233,12 +233,13 @@ def run(group: click.Group, arguments: list[str], address_space: int) -> tuple[i
     return None if code == -signal.SIGALRM else code, text
 
 
-def _be_child(group: click.Group, arguments: list[str], address_space: int, errors: int) -> NoReturn:
+def _be_child(group: click.Group, arguments: list[str], limits: tuple[int, int], errors: int) -> NoReturn:
     from pile_tools import cli
 
     code = 99
     try:
-        signal.alarm(SECONDS)
+        address_space, seconds = limits
+        signal.alarm(seconds)
         resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
         os.dup2(errors, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -254,9 +255,6 @@ def main() -> None:
     from trainer.cli import group as trainer
     from vqgan_clip.cli import group as pictures
 
-    # With torch, which every fork would import for seconds.
-    for module in NETWORKS:
-        importlib.import_module(module)
     inputs, out = Path(sys.argv[1]), Path(sys.argv[2])
     part, n_parts = int(sys.argv[3]), int(sys.argv[4])
     groups: dict[str, click.Group] = {
@@ -265,6 +263,13 @@ def main() -> None:
         "pile-train": trainer,
         "vqgan-clip": pictures,
     }
+    groups = {program: groups[program] for program in sys.argv[5:]}
+    has_networks = bool({"pile-train", "vqgan-clip"} & set(groups))
+    if has_networks:
+        # With torch, which every fork would import for seconds.
+        for module in NETWORKS:
+            importlib.import_module(module)
+    limits = (TORCH_ADDRESS_SPACE, TORCH_SECONDS) if has_networks else (ADDRESS_SPACE, SECONDS)
     for number, (program, arguments) in enumerate(hostile_runs(groups)):
         if number % n_parts != part:
             continue
@@ -274,11 +279,8 @@ def main() -> None:
         os.chdir(folder)
         names = {"{in}": inputs, "{out}": own / "out", "{cwd}": folder}
         filled = [re.sub(r"{\w+}", lambda found, names=names: str(names[found[0]]), a) for a in arguments]
-        address_space = TORCH_ADDRESS_SPACE if program in ("pile-train", "vqgan-clip") else ADDRESS_SPACE
-        code, text = run(groups[program], filled, address_space)
-        print(
-            json.dumps({"program": program, "arguments": arguments, "code": code, "stderr": text}), flush=True
-        )
+        code, text = run(groups[program], filled, limits)
+        print(json.dumps({"arguments": [program, *arguments], "code": code, "stderr": text}), flush=True)
 
 
 if __name__ == "__main__":
