@@ -221,7 +221,7 @@ def is_path_or_choice(option: click.Option) -> bool:
 
 
 def run(group: click.Group, arguments: list[str], limits: tuple[int, int]) -> tuple[int | None, str]:
-    """The exit code, None after too long, and what was printed on standard error; limits: bytes and seconds."""
+    """The exit code, None after too long, and the standard error; the limits are bytes and seconds."""
     with tempfile.TemporaryFile() as errors:
         child = os.fork()
         if child == 0:

@@ -271,7 +271,7 @@ class Decoder(nn.Module):
 
 
 def embedding(n: int, width: int) -> nn.Embedding:
-    """`nn.Embedding(n, width)`; on the device `meta` without values: torch imports for a second to draw them."""
+    """`nn.Embedding(n, width)`; on the device `meta` without values, which torch takes a second to draw."""
     values = torch.empty(n, width)
     return nn.Embedding(n, width, _weight=values if values.is_meta else values.normal_())
 
