@@ -37,6 +37,8 @@ COMMANDS = {
     "dedup near --keep-signatures": "dedup near ../in/shards -o out/d --threads 1 --permutations 16 "
     "--keep-signatures",
     "dedup passages": "dedup passages ../in/shards -o out/d --threads 1 --length 32",
+    "dedup passages --min-tokens": "dedup passages ../in/shards -o out/d --threads 1 --min-tokens 16 "
+    "--tokenizer ../in/tok.json",
     "dedup --mark": "dedup exact ../in/shards -o out/d --threads 1 --mark",
     "dedup --force": "dedup exact ../in/shards -o out/d --threads 1 --mark && "
     "dedup exact ../in/shards -o out/d --threads 1 --force",
