@@ -1,4 +1,4 @@
-"""Cuts repeated passages from shards: all windows of N bytes or tokens that also occur earlier.
+"""Cuts repeated passages from shards: every byte in a window of N bytes or tokens that also occurs earlier.
 
 `OUT/` holds the shards, `passages.parquet` with every passage and an earlier copy of it, and `manifest.json`,
 written last. The rule is that of google-research/deduplicate-text-datasets, but the first copy stays, windows

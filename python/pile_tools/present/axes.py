@@ -121,4 +121,4 @@ def number(value: float) -> str:
 def _step(length: float) -> float:
     """The smallest 1, 2 or 5 times a power of ten that divides a length into at most five steps."""
     power = 10.0 ** math.floor(math.log10(length / 5))
-    return next(power * step for step in (1, 2, 5, 10, 20) if power * step >= length / 5 * (1 - 1e-9))
+    return next(power * step for step in (1, 2, 5, 10) if power * step >= length / 5 * (1 - 1e-9))
