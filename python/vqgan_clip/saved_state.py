@@ -46,8 +46,10 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, framework="pt") as file:
             found = (file.metadata() or {}).get(_KEY)
-            # A copy: the tensors are views of the mapped file, which another process may cut short.
-            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            # Another file may be larger than memory. A copy: the tensors are views of the mapped file, which
+            # another process may cut short.
+            names = file.keys() if found == job else ()
+            state = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, RuntimeError) as err:
         raise FormatError(f"not a state of vqgan-clip: {first_line(err)} ({path})") from err
     if found is None:
