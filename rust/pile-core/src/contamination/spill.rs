@@ -1,8 +1,8 @@
 //! The texts with n-grams of items, on disk: what is scored once the rarity of all n-grams is known.
 //!
 //! A text is written as its number in the file's unit (a record of a shard, or a document), its distinct n-grams, and
-//! its passages: the hits with [`NEAR_WORDS`] words before and after them. Hits that are closer than that share a
-//! passage, so words of two passages are never near each other.
+//! its passages: the hits with [`NEAR_WORDS`] words before and after them. Hits whose words before and after overlap or
+//! touch share a passage, so a hit and its near words are in one passage.
 
 use std::{ops::Range, path::Path};
 
