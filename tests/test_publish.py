@@ -231,6 +231,31 @@ def test_links_in_a_scratch_folder_are_removed_and_not_followed(tmp_path: Path) 
     }
 
 
+@pytest.mark.parametrize("resumes", [False, True])
+def test_a_job_does_not_write_through_links_in_its_scratch_folder(tmp_path: Path, resumes: bool) -> None:
+    victim, folder = tmp_path / "victim", tmp_path / "victims"
+    victim.write_text("!")
+    folder.mkdir()
+    scratch = target(tmp_path).scratch
+    (scratch / "deep").mkdir(parents=True)
+    (scratch / MARKER).touch()
+    for name in ("x.a", "deep/x.b"):
+        (scratch / name).symlink_to(victim)
+    (scratch / "x.c").symlink_to(folder)
+
+    def build(scratch: Path) -> Built:
+        (scratch / "deep").mkdir(exist_ok=True)
+        for name in ("x.a", "deep/x.b", "x.c"):
+            (scratch / name).write_text("1")
+        shutil.rmtree(scratch / "deep")
+        return Built(["x.a", "x.c"], {}, [])
+
+    publish.make(target(tmp_path), Request("test", {}, []), build, force=False, resumes=resumes)
+    assert victim.read_text() == "!"
+    assert not (tmp_path / "x.a").is_symlink()
+    assert not list(folder.iterdir())
+
+
 def test_a_list_of_replaced_files_names_none_outside_the_folder(tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")

@@ -193,7 +193,9 @@ def make(
         for name in names:
             _refuse(target.folder / name, owned, None, force=force)
         _discard_unpublished(target, owned)
-        if not resumes:
+        if resumes:
+            scratch_folders.remove_links(target.scratch)
+        else:
             if not force and os.path.lexists(target.scratch / STATE):
                 raise OutputExistsError(
                     f"holds finished work of another command, which can resume from it; force discards it "

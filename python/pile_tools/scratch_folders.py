@@ -92,6 +92,15 @@ def remove_tree(path: Path) -> None:
             pending.pop().rmdir()
 
 
+def remove_links(folder: Path) -> None:
+    """Removes the links in a scratch folder and below. A job makes none, and must not write through one."""
+    for root, folders, names in os.walk(folder):
+        for name in (*folders, *names):
+            path = Path(root, name)
+            if path.is_symlink():
+                path.unlink()
+
+
 class _Lock:
     """The locked marker of a scratch folder."""
 

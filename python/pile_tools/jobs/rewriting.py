@@ -299,10 +299,7 @@ def write_shards(
         # Those that a killed job has moved already. The core compares them with their checksums. Workers
         # write them again: all shards are moved at the end, so a job is rarely killed in between.
         for name in names:
-            # A job makes no links: this one may point to a file of the user, which must not be resumed.
-            if (folder / name).is_symlink():
-                (folder / name).unlink()
-            elif (folder / name).is_file():
+            if (folder / name).is_file():
                 (folder / name).replace(new_shards / name)
         rewritten = [every.run(threads, on_progress)]
     else:
