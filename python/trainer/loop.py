@@ -49,6 +49,7 @@ from trainer.model.compiled import compile_blocks
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
 from trainer.peak import measured_peak
+from trainer.pipeline import PipelineEngine
 from trainer.ranks import Processes
 from trainer.records import Recorder
 from trainer.retention import Retention
@@ -93,8 +94,9 @@ def train(run: Run, start: Start) -> Outcome:
         PileError: Another process trains in the folder, or the processes do not share it.
         SystemExit: Any of these, in a run of several processes; or a signal stopped the run.
     """
-    run.recipe.split(process_count()[1])
-    with processes(run.recipe.seed) as ranks, contextlib.ExitStack() as held:
+    sharding = run.config.deepspeed
+    run.recipe.split(process_count()[1], sharding)
+    with processes(run.recipe.seed, sharding.pipeline_stages) as ranks, contextlib.ExitStack() as held:
         ranks.agree(lambda: check_machine(run.recipe.precision, ranks.device))
         scratch = run.config.output / SCRATCH_FOLDER
         ranks.main_does(lambda: held.enter_context(runs.writing(run.config.output)))
@@ -162,9 +164,10 @@ def _stretch(run: Run, ranks: Processes, start: Start, saved: int, before: tuple
         step=saved,
         processes=ranks.size,
         threads=start.threads or threads or default_threads(ranks.size),
-        micro_batch_size=run.recipe.split(ranks.size)[0],
+        micro_batch_size=run.recipe.split(ranks.size, sharding)[0],
         zero_stage=sharding.zero_stage,
         offload_optimizer=sharding.offload_optimizer,
+        pipeline_stages=sharding.pipeline_stages,
         checkpoint_every=run.config.checkpoint_interval,
         keep_states=str(kept if start.keep_states is None else start.keep_states),
     )
@@ -308,7 +311,8 @@ def _engine(run: Run, ranks: Processes, source: OpenState | None, *, is_from_wei
     model.gpt_neox.recomputes_blocks = run.config.activation_checkpointing
     if run.config.compile:
         ranks.agree(lambda: compile_blocks(model, ranks.device))
-    engine = Engine(model, run.recipe, ranks, run.config.deepspeed)
+    kind = PipelineEngine if ranks.n_stages > 1 else Engine
+    engine = kind(model, run.recipe, ranks, run.config.deepspeed)
     if source is not None:
         load_state(engine, source, ranks)
     return engine
@@ -498,13 +502,13 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]
     """This process's share of a step, in GPT-NeoX's order.
 
     With R ranks and b samples in a micro-batch, micro-batch m of rank r is samples [(m R + r) b,
-    (m R + r + 1) b) of the step.
+    (m R + r + 1) b) of the step. All stages of a pipeline count as one rank.
 
     Raises: FormatError for a token outside the model's vocabulary, or a dataset that was cut short.
     """
-    _, n_micro = run.recipe.split(ranks.size)
+    _, n_micro = run.recipe.split(ranks.size, run.config.deepspeed)
     for number in range(n_micro):
-        part = (ranks.rank, ranks.size), (number, n_micro)
+        part = (ranks.replica, ranks.n_replicas), (number, n_micro)
         samples = run.order.micro_batch_samples(step, *part, run.recipe.batch_size)
         stored = run.order.samples.read(*samples)
         # A map of a dataset that was cut short reads as zeros: they must not get into the weights.
