@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ WriteConfig = Callable[..., Path]
 Server = Any
 
 COMMON = ("checkpoint_every = 4", "steps = 12")
+
+
+takes_minutes = pytest.mark.skipif(not os.environ.get("PILE_TOOLS_SLOW"), reason="takes minutes: make slow")
 
 
 def tables(order: Path, n_stages: int) -> tuple[str, ...]:
@@ -95,3 +101,69 @@ def test_a_pipeline_is_one_run_to_the_end(
         moments |= load_file(path)
     assert all(bool(torch.isfinite(value).all()) for value in moments.values())
     assert len(moments) == 3 * len(files[0])
+
+
+@takes_minutes
+@pytest.mark.parametrize(
+    ("size", "lines", "rtol"),
+    [
+        (4, ("micro_batch_size = 2",), 1e-5),
+        (2, ('precision = "bf16"', "micro_batch_size = 2"), 1e-3),
+        (2, ("activation_checkpointing = true",), 1e-5),
+        (2, ("compile = true",), 1e-5),
+    ],
+)
+def test_other_settings_give_the_losses_of_one_process(
+    server: Server,
+    write_config: WriteConfig,
+    order: Path,
+    tmp_path: Path,
+    size: int,
+    lines: tuple[str, ...],
+    rtol: float,
+) -> None:
+    """With four processes, two copies of the model."""
+    found = []
+    for n_stages, name in ((1, "alone"), (2, "pipeline")):
+        output = tmp_path / name
+        config = write_config(tmp_path / "c.toml", output, *COMMON, *lines, tables=tables(order, n_stages))
+        started = [server.start(config)] if n_stages == 1 else server.pair(config, size=size)
+        results = [server.wait(process) for process in started]
+        assert {result.returncode for result in results} == {0}, results
+        found.append(output)
+    for name in ("loss", "grad_norm"):
+        np.testing.assert_allclose(column(found[1], name), column(found[0], name), rtol=rtol)
+    validations = [[line["loss"] for line in read_validations(o / "validation_log.jsonl")] for o in found]
+    np.testing.assert_allclose(validations[1], validations[0], rtol=rtol)
+
+
+@takes_minutes
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("torch.distributed.run", "--nproc_per_node", "2", "-m"),
+        ("deepspeed.launcher.runner", "--num_gpus", "2", "--no_local_rank", "--module"),
+    ],
+)
+def test_launchers_start_a_pipeline(
+    write_config: WriteConfig,
+    order: Path,
+    environment: dict[str, str],
+    tmp_path: Path,
+    launcher: tuple[str, ...],
+) -> None:
+    config = write_config(tmp_path / "c.toml", tmp_path / "run", "steps = 2", tables=tables(order, 2))
+    command = [sys.executable, "-m", *launcher, "trainer.cli", str(config), "--threads", "1"]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "trained 2 steps" in ended.stdout
+    assert trainer.list_steps(tmp_path / "run") == [0, 1, 2]
+
+
+@takes_minutes
+def test_a_bad_batch_leaves_weights_and_moments_in_every_stage(environment: dict[str, str]) -> None:
+    script = Path(__file__).with_name("bad_batch.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", script]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert ended.stdout.splitlines()[-1] == "2 engines"
