@@ -69,7 +69,7 @@ class PipelineEngine(Engine):
         losses = self._part.losses(hidden, labels)
         self._rows.append(losses.rows.detach())
         # The gradient becomes NaN, by which DeepSpeed leaves out the update in every process.
-        return losses.mean if math.isfinite(losses.mean.detach()) else losses.mean * math.nan
+        return losses.mean * torch.where(torch.isfinite(losses.mean.detach()), 1.0, math.nan)
 
     def step(self, micro_batches: Iterable[MicroBatch], lr: float) -> StepResult:
         """Updates the weights once, as `Engine.step` does; stages but the first and last take no batches."""
