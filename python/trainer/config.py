@@ -267,7 +267,9 @@ class TrainConfig:
     )
     steps: int | None = field(default=None, metadata={"help": "Updates. Default: the order's."})
     batch_size: int | None = field(default=None, metadata={"help": "Sequences a step. Default: the order's."})
-    micro_batch_size: int | None = field(default=None, metadata={"help": "Sequences at once in a process."})
+    micro_batch_size: int | None = field(
+        default=None, metadata={"help": "Sequences at once in a process. Default: as many as fit its memory."}
+    )
     seed: int | None = field(
         default=None, metadata={"help": "Seed of the first weights. Default: the preset's, else 1234."}
     )

@@ -43,6 +43,7 @@ from trainer.config import differences
 from trainer.cost import flops_per_token
 from trainer.data_check import DataCheck
 from trainer.engine import Engine, MicroBatch, StepResult, check_machine, processes
+from trainer.fitting import micro_batch, process_memory
 from trainer.launcher import process_count
 from trainer.log import BY_NAME, LOG_FILE, read_log
 from trainer.model.compiled import compile_blocks
@@ -137,6 +138,7 @@ def _begin(run: Run, ranks: Processes, scratch: Path, start: Start) -> Run:
     """Brings the folder to the state of the last save, and returns the run with its stretches."""
 
     force = start.force
+    memory = -ranks.highest(-process_memory(ranks.device, ranks.size))
 
     def begin() -> str:
         if runs.finished(run, force=force) is not None:
@@ -144,7 +146,7 @@ def _begin(run: Run, ranks: Processes, scratch: Path, start: Start) -> Run:
         before = runs.previous_stretches(run, force=force)
         saved = None if force else newest_state(run.config.output)
         step = run.recipe.first_step if saved is None else saved
-        new = _stretch(run, ranks, start, step, before)
+        new = _stretch(run, ranks, start, step, before, memory)
         started = replace(run, stretches=runs.extended(before, new))
         if len(started.stretches) > 1 and started.stretches[-1].step == step:
             _announce_change(*started.stretches[-2:])
@@ -152,19 +154,35 @@ def _begin(run: Run, ranks: Processes, scratch: Path, start: Start) -> Run:
         return json.dumps([one.values() for one in started.stretches])
 
     text = ranks.from_main(ranks.agree(lambda: begin() if ranks.is_main else ""))
-    return replace(run, stretches=tuple(Stretch(**values) for values in json.loads(text)))
+    stretches = tuple(Stretch(**values) for values in json.loads(text))
+    recipe = replace(run.recipe, micro_batch_size=stretches[-1].micro_batch_size)
+    return replace(run, recipe=recipe, stretches=stretches)
 
 
-def _stretch(run: Run, ranks: Processes, start: Start, saved: int, before: tuple[Stretch, ...]) -> Stretch:
+def _stretch(
+    run: Run, ranks: Processes, start: Start, saved: int, before: tuple[Stretch, ...], memory: int
+) -> Stretch:
     """How this start trains. Without a given number, threads are as before with as many processes."""
-    sharding = run.config.deepspeed
+    sharding, is_cpu = run.config.deepspeed, ranks.device.type == "cpu"
+    size, line = micro_batch(
+        run.recipe,
+        sharding,
+        ranks.size,
+        memory,
+        # On a CPU, malloc retains what blocks free: measured with glibc, recomputing saves a third at most.
+        recompute=run.config.activation_checkpointing and not is_cpu,
+        is_offloaded=sharding.offload_optimizer and not is_cpu,
+        before=before[-1] if before else None,
+    )
+    if line is not None:
+        note(line, err=True)
     threads = before[-1].threads if before and before[-1].processes == ranks.size else None
     kept = before[-1].keep_states if before else Retention()
     return Stretch(
         step=saved,
         processes=ranks.size,
         threads=start.threads or threads or default_threads(ranks.size),
-        micro_batch_size=run.recipe.split(ranks.size, sharding)[0],
+        micro_batch_size=size,
         zero_stage=sharding.zero_stage,
         offload_optimizer=sharding.offload_optimizer,
         pipeline_stages=sharding.pipeline_stages,
