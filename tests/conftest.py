@@ -15,6 +15,17 @@ import zstandard
 
 ROOT = Path(__file__).parents[1]
 
+#: A configuration of GPT-NeoX for a tiny model, which `pile-train neox-config` translates.
+NEOX_CONFIG = """
+{
+  "num-layers": 2, "hidden-size": 32, "num-attention-heads": 4, "seq-length": 16,
+  "max-position-embeddings": 16, "train-iters": 4, "train_micro_batch_size_per_gpu": 4, "pos-emb": "rotary",
+  "rotary-pct": 0.25, "no-weight-tying": true, "gpt-j-residual": true, "hidden-dropout": 0,
+  "attention-dropout": 0, "gradient-clipping": 1.0, "weight-decay": 0.01,
+  "optimizer": {"type": "Adam", "params": {"lr": 0.001}}
+}
+"""
+
 # With a width, commands wrap their lines, in which tests look for messages.
 os.environ.pop("COLUMNS", None)
 

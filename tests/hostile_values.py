@@ -1,11 +1,13 @@
 """Runs commands with hostile values for each option that takes one, each run in a forked process with limits.
 
 Started by `test_hostile_values.py` as a process of its own, without threads, so that forking is safe. Takes a
-folder with inputs; prints a line of JSON for each run.
+folder with inputs, one for outputs, a part, the number of parts, and programs; prints a line of JSON for each
+run of that part.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -19,8 +21,9 @@ from typing import NoReturn
 
 import click
 
-SECONDS = 20
-ADDRESS_SPACE = 3 << 30
+#: Of one run; the larger values are those of programs that load torch, whose libraries reserve much.
+SECONDS, TORCH_SECONDS = 20, 60
+ADDRESS_SPACE, TORCH_ADDRESS_SPACE = 3 << 30, 16 << 30
 
 HOSTILE = (
     "-1",
@@ -49,6 +52,15 @@ HOSTILE = (
     "[" * 100_000,
     "[" * 400 + "]" * 400,
     "1," * 2000 + "1",
+)
+
+#: What commands that load models import when they run.
+NETWORKS = (
+    "trainer.import_model",
+    "trainer.generate",
+    "vqgan_clip.metadata",
+    "vqgan_clip.synthesis",
+    "vqgan_clip.toy.job",
 )
 
 #: Given where a command expects an input or output of some kind; `{cwd}` is the current folder.
@@ -109,6 +121,22 @@ BASES = {
     "verify": ["{in}/d/s"],
     "memorization": ["{in}/o", "-o", "{out}"],
     "report": ["{in}/o", "--memorization", "{in}/o", "-o", "{out}"],
+    "pile-train plan": ["pythia-70m", "--gpus", "8", "--memory", "80"],
+    "pile-train neox-config": ["{in}/neox.yml", "-o", "{out}.toml"],
+    "pile-train train": ["{in}/train.toml"],
+    "pile-train branch": ["{in}/run", "--step", "2", "-o", "{out}"],
+    "pile-train verify": ["{in}/run"],
+    "pile-train losses": ["{in}/run", "--step", "1"],
+    "pile-train loss-page": ["{in}/run", "-o", "{out}.html"],
+    "pile-train generate": ["{in}/run", "alpha", "--max-tokens", "2"],
+    "pile-train import": ["{in}/run/checkpoints/step2", "-o", "{out}"],
+    "vqgan-clip generate": ["red", "-o", "{out}.png", "--steps", "1", "--views", "1"],
+    "vqgan-clip edit": ["{in}/red.png", "red", "-o", "{out}.png", "--steps", "1", "--views", "1"],
+    "vqgan-clip rerun": ["{in}/red.png"],
+    "vqgan-clip show": ["{in}/red.png"],
+    "vqgan-clip train-toy": [
+        *("-o", "{out}", "--vqgan-steps", "1", "--clip-steps", "1", "--adversarial-steps", "1")
+    ],
 }
 #: Beside the bases: options that only go together, and arguments in place of the base's.
 MORE = {
@@ -135,7 +163,13 @@ MORE = {
     "trace": [["{in}/o"]],
     "show": [["{in}/d/s"]],
     "count-ngrams": [["{in}/shards", "--n"]],
+    "pile-train losses": [["{in}/run", "--by", "subset", "--every"]],
 }
+#: Takes up to a minute wherever it may write.
+NOT_SWEPT = ("vqgan-clip demo",)
+#: Options by which a user may ask for hours of work.
+LONG = ("--samples", "--steps", "--epochs", "--megabytes")
+LONG_TRAINING = ("--vqgan-steps", "--clip-steps", "--adversarial-steps")
 
 
 def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
@@ -143,20 +177,23 @@ def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
     runs = []
     for program, group in groups.items():
         for name, command in commands_of(group):
-            starts = [*MORE.get(name, [])]
+            of = name if program in ("pile-tools", "pile-study") else f"{program} {name}"
+            if of in NOT_SWEPT:
+                continue
+            starts = [*MORE.get(of, [])]
             for option in command.params:
                 if isinstance(option, click.Option) and not option.is_flag and not is_path_or_choice(option):
-                    starts.append([*BASES[name], option.opts[-1]])
+                    starts.append([*BASES[of], option.opts[-1]])
             for start in starts:
                 # Much text and many samples are lawful wishes, which may take the machine minutes to grant.
-                is_long = start[-1] in ("--samples", "--steps", "--epochs", "--megabytes")
+                is_long = start[-1] in (*LONG, *LONG_TRAINING)
                 values = [
                     v
                     for v in HOSTILE
                     if not (is_long and v.isdecimal() and len(v) < 20 and 0 < int(v) < 2**40)
                 ]
                 runs += [(program, [*name.split(), *start, value]) for value in values]
-            runs += [(program, [*name.split(), *arguments]) for arguments in misused(BASES[name])]
+            runs += [(program, [*name.split(), *arguments]) for arguments in misused(BASES[of])]
     return runs
 
 
@@ -177,7 +214,9 @@ def misused(base: list[str]) -> Iterator[list[str]]:
     for i, argument in enumerate(base):
         yield base[:i] + base[i + 1 :]
         if argument.startswith("-"):
-            yield base[:i] + base[i + 2 :]
+            # Without a small number, the command takes its default and minutes.
+            if argument not in (*LONG, *LONG_TRAINING):
+                yield base[:i] + base[i + 2 :]
         elif "{" in argument:
             yield from ([*base[:i], path, *base[i + 1 :]] for path in PATHS)
 
@@ -186,12 +225,12 @@ def is_path_or_choice(option: click.Option) -> bool:
     return isinstance(option.type, (click.Path, click.Choice))
 
 
-def run(group: click.Group, arguments: list[str]) -> tuple[int | None, str]:
-    """The exit code, None after too long, and what was printed on standard error."""
+def run(group: click.Group, arguments: list[str], limits: tuple[int, int]) -> tuple[int | None, str]:
+    """The exit code, None after too long, and the standard error; the limits are bytes and seconds."""
     with tempfile.TemporaryFile() as errors:
         child = os.fork()
         if child == 0:
-            _be_child(group, arguments, errors.fileno())
+            _be_child(group, arguments, limits, errors.fileno())
         _, status = os.waitpid(child, 0)
         errors.seek(0)
         text = errors.read().decode(errors="replace")
@@ -199,13 +238,14 @@ def run(group: click.Group, arguments: list[str]) -> tuple[int | None, str]:
     return None if code == -signal.SIGALRM else code, text
 
 
-def _be_child(group: click.Group, arguments: list[str], errors: int) -> NoReturn:
+def _be_child(group: click.Group, arguments: list[str], limits: tuple[int, int], errors: int) -> NoReturn:
     from pile_tools import cli
 
     code = 99
     try:
-        signal.alarm(SECONDS)
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+        address_space, seconds = limits
+        signal.alarm(seconds)
+        resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
         os.dup2(errors, 2)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = cli.run(group, arguments)
@@ -217,10 +257,24 @@ def main() -> None:
     """Prints what each run came to."""
     from pile_tools.cli import group as tools
     from studies.cli import group as studies
+    from trainer.cli import group as trainer
+    from vqgan_clip.cli import group as pictures
 
     inputs, out = Path(sys.argv[1]), Path(sys.argv[2])
     part, n_parts = int(sys.argv[3]), int(sys.argv[4])
-    groups: dict[str, click.Group] = {"pile-tools": tools, "pile-study": studies}
+    groups: dict[str, click.Group] = {
+        "pile-tools": tools,
+        "pile-study": studies,
+        "pile-train": trainer,
+        "vqgan-clip": pictures,
+    }
+    groups = {program: groups[program] for program in sys.argv[5:]}
+    has_networks = bool({"pile-train", "vqgan-clip"} & set(groups))
+    if has_networks:
+        # With torch, which every fork would import for seconds.
+        for module in NETWORKS:
+            importlib.import_module(module)
+    limits = (TORCH_ADDRESS_SPACE, TORCH_SECONDS) if has_networks else (ADDRESS_SPACE, SECONDS)
     for number, (program, arguments) in enumerate(hostile_runs(groups)):
         if number % n_parts != part:
             continue
@@ -230,8 +284,8 @@ def main() -> None:
         os.chdir(folder)
         names = {"{in}": inputs, "{out}": own / "out", "{cwd}": folder}
         filled = [re.sub(r"{\w+}", lambda found, names=names: str(names[found[0]]), a) for a in arguments]
-        code, text = run(groups[program], filled)
-        print(json.dumps({"arguments": arguments, "code": code, "stderr": text}), flush=True)
+        code, text = run(groups[program], filled, limits)
+        print(json.dumps({"arguments": [program, *arguments], "code": code, "stderr": text}), flush=True)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.conftest import NEOX_CONFIG
 
 from pile_tools.cli import group, run
 from pile_tools.commands import options
@@ -17,6 +19,19 @@ from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
 from trainer.config import TrainConfig
 
+TRAIN = """
+order = "o"
+output = "run"
+tokenizer = "t.json"
+steps = 2
+[model]
+hidden_size = 16
+n_layers = 1
+n_heads = 1
+[optimizer]
+lr = 0.01
+"""
+DATA_PROGRAMS = ("pile-tools", "pile-study")
 PROGRAM = Path(__file__).with_name("hostile_values.py")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -45,9 +60,29 @@ def inputs(tmp_path_factory: pytest.TempPathFactory, cli: Run) -> Path:
     return folder
 
 
-def _sweep(inputs: Path, out: Path, part: int, n_parts: int) -> int:
-    command = [sys.executable, PROGRAM, inputs, out, str(part), str(n_parts)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1500)
+@pytest.fixture(scope="module")
+def networks(inputs: Path) -> Path:
+    """The inputs, with a config, a run and a picture beside them."""
+    (inputs / "train.toml").write_text(TRAIN)
+    (inputs / "neox.yml").write_text(NEOX_CONFIG)
+    picture = ["generate", "red", "-o", "red.png", "--steps", "1", "--views", "1", "--threads", "1"]
+    for program in (
+        ["trainer.cli", "train.toml", "--threads", "1", "--keep-states", "all"],
+        ["vqgan_clip.cli", *picture],
+    ):
+        command = [sys.executable, "-m", *program]
+        done = subprocess.run(command, cwd=inputs, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    return inputs
+
+
+def _sweep(inputs: Path, out: Path, part: int, n_parts: int, *programs: str) -> int:
+    command = [sys.executable, PROGRAM, inputs, out, str(part), str(n_parts), *programs]
+    # A name that is no file is one of the Hub's, which would be asked for it again and again.
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=3000, env=environment
+    )
     runs = [json.loads(line) for line in result.stdout.splitlines()]
     wrong = [run for run in runs if not _is_right(run)]
     assert not wrong, json.dumps(wrong[:5], indent=1)
@@ -63,12 +98,18 @@ def _is_right(run: dict[str, Any]) -> bool:
 
 
 def test_a_sample_of_hostile_values(inputs: Path, tmp_path: Path) -> None:
-    assert _sweep(inputs, tmp_path, 5, 41) > 40
+    assert _sweep(inputs, tmp_path, 5, 41, *DATA_PROGRAMS) > 40
 
 
 @pytest.mark.slow
 def test_every_hostile_value(inputs: Path, tmp_path: Path) -> None:
-    assert _sweep(inputs, tmp_path, 0, 1) > 1500
+    assert _sweep(inputs, tmp_path, 0, 1, *DATA_PROGRAMS) > 1500
+
+
+def test_hostile_values_of_programs_with_networks(networks: Path, tmp_path: Path) -> None:
+    """A sample; `make slow` takes all."""
+    n_parts = 1 if os.environ.get("PILE_TOOLS_SLOW") else 30
+    assert _sweep(networks, tmp_path, 3 % n_parts, n_parts, "pile-train", "vqgan-clip") > 1500 // n_parts
 
 
 @pytest.mark.parametrize("table", ["", "model", "optimizer"])

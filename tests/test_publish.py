@@ -425,6 +425,22 @@ def test_a_file_of_the_old_artifact_is_no_input_of_the_new_one(tmp_path: Path) -
     assert tree(tmp_path) == before
 
 
+def test_an_input_that_the_job_finds_is_not_replaced(tmp_path: Path) -> None:
+    """Readers of the input do not wait for an output that is never published."""
+    make(tmp_path, {"x.a": "1"})
+    entry = manifest.file_entry(tmp_path / "x.a", tmp_path, role="tokenizer")
+    before = tree(tmp_path)
+
+    def build(scratch: Path) -> Built:
+        (scratch / "x.a").write_text("2")
+        return Built(["x.a"], {}, [entry])
+
+    with pytest.raises(ConfigError, match="is one of the inputs"):
+        publish.make(target(tmp_path), Request("test", {"request": "b"}, []), build, force=True)
+    assert tree(tmp_path) == before
+    publish.refuse_while_replaced(target(tmp_path))
+
+
 @pytest.mark.parametrize("damaged", ["x.a", "x.manifest.json"])
 def test_what_was_damaged_in_the_scratch_folder_is_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: str
@@ -611,6 +627,24 @@ def test_a_folder_may_be_named_by_dots(tmp_path: Path, monkeypatch: pytest.Monke
         assert target.folder.samefile(tmp_path / "out")
     with pytest.raises(ConfigError, match="root folder"):
         Target.of(Path("/manifest.json"))
+
+
+@pytest.mark.parametrize("name", ["new/..", "new/../in", "a/b/../../../in", "new/../new/x", "in/new/.."])
+def test_no_output_is_behind_dots_after_a_missing_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The path is that of an input as soon as the missing folder is made."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "in", {"x.a": "1"})
+    before = tree(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        make(Path(name), {"x.a": "2"}, request="b", force=True)
+    with pytest.raises(FileNotFoundError):
+        files.make_folders(Path(name))
+    with pytest.raises(FileNotFoundError):
+        publish.write_file(Path(name) / "x.a", lambda path: path.write_text("2"), force=True)
+    assert tree(tmp_path) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 @pytest.mark.parametrize("n_bytes", [0, 2, 4])

@@ -59,14 +59,31 @@ def make_folders(folder: Path) -> None:
     `Path.mkdir(parents=True)` recurses for each parent: a path of a thousand folders exceeds Python's stack.
 
     Raises:
-        OSError: A folder cannot be created, or a file has its name.
+        OSError: A folder cannot be created, a file has its name, or `..` follows a folder that is missing.
     """
+    check_parents(folder)
+    for path in reversed(_missing(folder)):
+        path.mkdir(exist_ok=True)
+        sync_folder(path.parent)
+
+
+def _missing(folder: Path) -> list[Path]:
+    """A folder and its parents, up to the first that is there."""
     missing = [folder]
     while not missing[-1].exists() and missing[-1] != missing[-1].parent:
         missing.append(missing[-1].parent)
-    for path in reversed(missing):
-        path.mkdir(exist_ok=True)
-        sync_folder(path.parent)
+    return missing
+
+
+def check_parents(folder: Path) -> None:
+    """Raises FileNotFoundError if `..` follows a folder that is missing.
+
+    `new/../data` is no path before `new` is made, and that of `data` after it: an input that no check has
+    found there would be replaced.
+    """
+    for path in _missing(folder)[:-1]:
+        if path.name == "..":
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
 
 
 def sync_folder(folder: Path) -> None:

@@ -81,7 +81,9 @@ class Target:
 
         Raises:
             ConfigError: The folder is the root of the file system, which has no parent for a scratch folder.
+            FileNotFoundError: `..` follows a folder that is missing.
         """
+        files.check_parents(path.parent)
         if path.name == MANIFEST_FILE:
             folder = path.parent
             # `..` and links have no sibling of their name: the scratch folder is a sibling of the real
@@ -210,6 +212,9 @@ def make(
                     raise OutputExistsError(f"{err}; force discards it") from err
                 if reads_inputs:
                     _refuse_resized(request.inputs, target.folder)
+                # The job may have found more inputs than it was asked for, such as a tokenizer that a
+                # manifest names. Refused here, it leaves no finished output for which readers would wait.
+                _refuse_own_input(target, request.kind, built.inputs, built.names)
                 made = _write_manifest(target, request, built, owned)
             if reads_inputs:
                 paths = list(manifest.hashed_inputs(made.inputs, request, target.folder))
@@ -560,7 +565,7 @@ def _publish(
 
     `before` is the version of the manifest that existed when the job began, None if there was none.
     """
-    # The job may have found more inputs than it was asked for, such as a tokenizer that a manifest names.
+    # What a killed run has finished was checked then; files may have been moved since.
     _refuse_own_input(target, made.kind, made.inputs, [entry["path"] for entry in made.outputs])
     files.make_folders(target.folder)
     entries = [entry for entry in made.outputs if os.path.lexists(target.scratch / entry["path"])]

@@ -7,6 +7,7 @@ be resumed. Its manifests name the source with a checksum, as an input.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -61,12 +62,11 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
         output: The branch's folder.
 
     Raises:
-        ConfigError: The output is the source.
+        ConfigError: The output is the source, or among its checkpoints or states.
         PileError: There is no state or model.
         OSError: A file cannot be read.
     """
-    if output.exists() and branch.source.exists() and output.samefile(branch.source):
-        raise ConfigError(f"output is the run that is branched from; take another ({output})")
+    _refuse_in_source(branch.source, output)
     is_run = (branch.source / RUN_FILE).is_file()
     if is_run and not branch.fresh_moments:
         folder = folders.step_folder(branch.source / _RESUME_FOLDER, branch.step)
@@ -90,6 +90,16 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
         raise PileError(_missing(branch, role))
     inputs = [{"role": role, "path": str(path), "sha256": files.sha256(path)} for path in named]
     return Source(folder, tuple(inputs))
+
+
+def _refuse_in_source(source: Path, output: Path) -> None:
+    """Raises ConfigError for a branch in a folder whose files are read, and replaced with `force`."""
+    real = Path(os.path.realpath(output))
+    if real == Path(os.path.realpath(source)):
+        raise ConfigError(f"output is the run that is branched from; take another ({output})")
+    for folder in (folders.checkpoints_folder(source), source / _RESUME_FOLDER):
+        if real.is_relative_to(os.path.realpath(folder)):
+            raise ConfigError(f"output is among the files of {source}; take another folder ({output})")
 
 
 def _recorded(output: Path, role: str) -> tuple[Entry, ...]:

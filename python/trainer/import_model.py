@@ -68,10 +68,8 @@ class HuggingFace:
         return read_shape(self.folder / hf.CONFIG_FILE)
 
     def tensors(self, shape: ModelShape, expected: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """The weights, in the order of the model."""
-        found = weights.read_weights(self.folder, expected)
-        for name in expected:
-            yield name, found.pop(name)
+        """The weights, file by file."""
+        return weights.each_weight(self.folder, expected)
 
 
 @dataclass(frozen=True)

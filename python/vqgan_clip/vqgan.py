@@ -270,12 +270,18 @@ class Decoder(nn.Module):
         return decoded
 
 
+def embedding(n: int, width: int) -> nn.Embedding:
+    """`nn.Embedding(n, width)`; on the device `meta` without values, which torch takes a second to draw."""
+    values = torch.empty(n, width)
+    return nn.Embedding(n, width, _weight=values if values.is_meta else values.normal_())
+
+
 class Codebook(nn.Module):
     """The codebook of taming's `VectorQuantizer2`: the code of a latent is its nearest entry."""
 
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(config.n_embed, config.embed_dim)
+        self.embedding = embedding(config.n_embed, config.embed_dim)
 
 
 class GumbelCodebook(nn.Module):
@@ -284,7 +290,7 @@ class GumbelCodebook(nn.Module):
     def __init__(self, config: VqganConfig) -> None:
         super().__init__()
         self.proj = nn.Conv2d(config.z_channels, config.n_embed, 1)
-        self.embed = nn.Embedding(config.n_embed, config.embed_dim)
+        self.embed = embedding(config.n_embed, config.embed_dim)
 
 
 class Vqgan(nn.Module):

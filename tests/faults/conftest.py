@@ -13,6 +13,12 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from tests.conftest import NEOX_CONFIG
+
+from trainer.checkpoint import hf_folder
+from trainer.model.init import initialize
+from trainer.model.neox import GPTNeoX
+from trainer.shape import ModelShape
 
 HERE = Path(__file__).parent
 
@@ -88,7 +94,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def inputs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `shards/`, `terms.txt`, `items.jsonl`, `tok.json`, `ds.*`, `foreign.*` and `order/`."""
+    """A folder with shards, a tokenizer, datasets, an order, a model, and lists: what the commands read."""
     folder = tmp_path_factory.mktemp("inputs")
     shards = folder / "shards"
     shards.mkdir()
@@ -117,4 +123,19 @@ def inputs(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert ended.code == 0, ended.printed
     for suffix in (".bin", ".idx"):
         shutil.copy(folder / f"ds{suffix}", folder / f"foreign{suffix}")
+    _write_model(folder / "model")
+    (folder / "neox.yml").write_text(NEOX_CONFIG)
     return folder
+
+
+def _write_model(folder: Path) -> None:
+    """A Hugging Face folder of a tiny model, in three shards."""
+    shape = ModelShape(
+        vocab_size=280, hidden_size=16, n_layers=2, n_heads=2, max_positions=16, rotary_pct=0.5
+    )
+    model = GPTNeoX(shape)
+    initialize(model, 0)
+    folder.mkdir()
+    names, dtype = hf_folder.write_weights(folder, model.state_dict().items(), max_shard_bytes=20_000)
+    assert len(names) > 2, "not in shards"
+    hf_folder.write_about(folder, shape, dtype, "", None, None)

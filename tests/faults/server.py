@@ -16,13 +16,14 @@ import sys
 from pathlib import Path
 
 from pile_tools import cli
+from trainer import cli as trainer_cli
 from vqgan_clip import cli as vqgan_clip_cli
 
 #: The commands of another group begin with its name; all others are those of pile-tools.
-GROUPS = {"vqgan-clip": vqgan_clip_cli.group}
+GROUPS = {"pile-train": trainer_cli.group, "vqgan-clip": vqgan_clip_cli.group}
 
 #: What commands import when they run, and with it torch, which takes seconds to import.
-NETWORKS = ("vqgan_clip.metadata", "vqgan_clip.synthesis", "vqgan_clip.toy.job")
+NETWORKS = ("trainer.import_model", "vqgan_clip.metadata", "vqgan_clip.synthesis", "vqgan_clip.toy.job")
 
 
 def run(request: dict[str, object], counts: Path) -> None:

@@ -37,6 +37,8 @@ COMMANDS = {
     "dedup near --keep-signatures": "dedup near ../in/shards -o out/d --threads 1 --permutations 16 "
     "--keep-signatures",
     "dedup passages": "dedup passages ../in/shards -o out/d --threads 1 --length 32",
+    "dedup passages --min-tokens": "dedup passages ../in/shards -o out/d --threads 1 --min-tokens 16 "
+    "--tokenizer ../in/tok.json",
     "dedup --mark": "dedup exact ../in/shards -o out/d --threads 1 --mark",
     "dedup --force": "dedup exact ../in/shards -o out/d --threads 1 --mark && "
     "dedup exact ../in/shards -o out/d --threads 1 --force",
@@ -66,6 +68,10 @@ COMMANDS = {
     "contamination order": "contamination ../in/items.jsonl ../in/order -o out/c --checkpoints 2",
     "mixture": "mixture ../in/order --plot out/m.svg",
     "trace-text": "trace-text ../in/indexed ../in/text.txt -o out/t.html",
+    "pile-train import": "pile-train import ../in/model -o out/m --tokenizer ../in/tok.json",
+    "pile-train import over another": "pile-train import ../in/model -o out/m && "
+    "pile-train import ../in/model -o out/m --tokenizer ../in/tok.json --force",
+    "pile-train neox-config": "pile-train neox-config ../in/neox.yml -o out/t.toml",
     "vqgan-clip generate": f"vqgan-clip generate red -o out/p.png {PICTURE}",
     "vqgan-clip generate over another": f"vqgan-clip generate red -o out/p.png {PICTURE} && "
     f"vqgan-clip generate blue -o out/p.png {PICTURE} --force",

@@ -195,6 +195,10 @@ def test_what_cannot_be_branched_from_is_named(
     assert "a model names no order and no lr" in result.stderr
     result = branch(server, base, base, "--step", "3", code=2)
     assert "output is the run that is branched from" in result.stderr
+    for inside in ("checkpoints/step3", "resume/step3", "resume/new"):
+        for options in ((), ("--fresh-moments", "--rewarm", "2")):
+            result = branch(server, base, base / inside, "--step", "3", "--force", *options, code=2)
+            assert "output is among the files of" in result.stderr
     state = tmp_path / "run/resume/step3"
     shutil.copytree(base, tmp_path / "run")
     path = state / "state-00000.safetensors"

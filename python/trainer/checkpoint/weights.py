@@ -53,7 +53,16 @@ _UNPICKLING_ERRORS = (
 
 
 def read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that `each_weight` yields, all in memory, in the order of `expected`."""
+    found = dict(each_weight(folder, expected))
+    return {name: found[name] for name in expected}
+
+
+def each_weight(folder: Path, expected: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a folder that a model has, shapes checked; others, buffers of old files, are ignored.
+
+    They come in the order of the files, so that a caller who keeps none needs the memory of one tensor, or of
+    one file if it is of `torch.save`.
 
     Args:
         folder: The folder.
@@ -63,7 +72,7 @@ def read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]
         FormatError: A damaged or foreign file, a tensor that is missing, doubled or of another shape or type.
         OSError: There are no weights, or a file cannot be read.
     """
-    found: dict[str, Tensor] = {}
+    found: set[str] = set()
     where = folder
     for path, listed in _files(folder):
         where = path if listed is None else folder
@@ -76,18 +85,18 @@ def read_weights(folder: Path, expected: dict[str, Tensor]) -> dict[str, Tensor]
             if name in found or (listed is not None and stored not in listed):
                 raise FormatError(f"{stored} is also in another place by index or file ({path})")
             check_tensor(name, tensor, expected[name], path)
-            found[name] = tensor
+            found.add(name)
+            yield name, tensor
         missing = sorted((listed or set()) - names)
         if missing:
             raise FormatError(f"no tensor {missing[0]}, which the index says is here ({path})")
     for name in expected:
         if name not in found:
             raise FormatError(f"no tensor {name} ({where})")
-    return found
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that `read_weights` reads, the index included. Raises FormatError, OSError."""
+    """The files that `each_weight` reads, the index included. Raises FormatError, OSError."""
     found = [path for path, _ in _files(folder)]
     indexes = [folder / (name + INDEX_SUFFIX) for name in (SAFETENSORS_FILE, PICKLE_FILE)]
     is_whole = found[0].name in (SAFETENSORS_FILE, PICKLE_FILE)

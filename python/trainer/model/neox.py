@@ -178,7 +178,10 @@ class Stack(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        self.embed_in = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        # Without values, which `initialize` draws or a file has: where there is no memory for them (on the
+        # device `meta`), torch imports for a second in order to draw them.
+        empty = torch.empty(shape.vocab_size, shape.hidden_size)
+        self.embed_in = nn.Embedding(shape.vocab_size, shape.hidden_size, _weight=empty)
         self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.n_layers))
         self.final_layer_norm = nn.LayerNorm(shape.hidden_size, eps=shape.layer_norm_eps)
         self._shape = shape

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from pile_tools.errors import ConfigError, PileWarning
 from vqgan_clip.toy import shapes
+from vqgan_clip.vqgan import embedding
 
 #: Ids of what fills the end of a text, and of words that no caption has.
 PAD, UNKNOWN = 0, 1
@@ -38,7 +39,7 @@ class ToyClip(nn.Module):
         # The 4 x 4 positions are not averaged: where a colour is tells shape from background.
         layers += [nn.Flatten(), nn.Linear(_CHANNELS[-1] * 16, _DIMENSIONS)]
         self.image_tower = nn.Sequential(*layers)
-        self.word_vectors = nn.Embedding(len(self.words) + 2, _TEXT_WIDTH)
+        self.word_vectors = embedding(len(self.words) + 2, _TEXT_WIDTH)
         self.positions = nn.Parameter(0.02 * torch.randn(_CONTEXT, _TEXT_WIDTH))
         layer = nn.TransformerEncoderLayer(
             _TEXT_WIDTH, 4, 2 * _TEXT_WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True

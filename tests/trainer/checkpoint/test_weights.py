@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import os
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,20 @@ def test_every_form_is_read(model: GPTNeoX, folder: Path, write: Callable[..., P
     old = {"gpt_neox.layers.0.attention.bias": torch.ones(1, 1, 4, 4, dtype=torch.bool)}
     write({**model.state_dict(), **old}, folder, kind)
     assert_same(folder, model)
+
+
+@pytest.mark.parametrize("write", [write_whole, write_shards])
+def test_weights_that_are_not_kept_take_the_memory_of_one(
+    model: GPTNeoX, folder: Path, write: Callable[..., Path]
+) -> None:
+    expected = model.state_dict()
+    write(expected, folder, "safetensors")
+    alive: list[weakref.ref[Tensor]] = []
+    for name, tensor in weights.each_weight(folder, expected):
+        assert torch.equal(tensor, expected[name])
+        assert not any(reference() is not None for reference in alive[:-1])
+        alive.append(weakref.ref(tensor))
+    assert len(alive) == len(expected)
 
 
 @torch.no_grad()
