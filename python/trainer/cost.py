@@ -75,9 +75,14 @@ class Setup:
     offload_optimizer: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.n_replicas:
+        if self.n_gpus % self.pipeline_stages:
             raise ConfigError(
-                f"a batch of {self.batch_size} sequences cannot be divided among {self.n_gpus} GPUs; "
+                f"{self.n_gpus} GPUs are not a multiple of {self.pipeline_stages} pipeline stages"
+            )
+        if self.batch_size % self.n_replicas:
+            what = f"{self.n_gpus} GPUs" if self.pipeline_stages == 1 else f"{self.n_replicas} copies"
+            raise ConfigError(
+                f"a batch of {self.batch_size} sequences cannot be divided among {what}; "
                 f"their number must divide it"
             )
 

@@ -77,21 +77,24 @@ def test_a_pipeline_continues_one_process_and_is_continued_by_it(
     assert found_stages == [(0, 1, 1), (4, 2, 2), (8, 1, 1)]
 
 
+@pytest.mark.parametrize(("lr", "fault"), [("1e4", "the gradient is not finite"), ("1e8", "the loss is nan")])
 def test_a_pipeline_is_one_run_to_the_end(
-    server: Server, write_config: WriteConfig, order: Path, tmp_path: Path
+    server: Server, write_config: WriteConfig, order: Path, tmp_path: Path, lr: str, fault: str
 ) -> None:
-    """What both stages wrote is whole; steps with an infinite gradient change nothing in any stage."""
+    """What both stages wrote is whole, and skipped steps change nothing in any stage.
+
+    The first update makes weights so large that no later gradient is finite, or no logit.
+    """
     output = tmp_path / "run"
-    # The first update makes weights so large that no later gradient is finite.
     config = write_config(
-        tmp_path / "c.toml", output, "steps = 4", optimizer="lr = 1e4", tables=tables(order, 2)
+        tmp_path / "c.toml", output, "steps = 4", optimizer=f"lr = {lr}", tables=tables(order, 2)
     )
     results = [server.wait(process) for process in start(server, config, 2)]
     assert [result.returncode for result in results] == [0, 0], results
     assert "trained 4 steps" in results[0].stdout
     assert (results[1].stdout, results[1].stderr) == ("", "")
     lines = read_log(output / LOG_FILE)
-    assert [line.get("skipped", "") for line in lines] == ["", *(["the gradient is not finite"] * 3)]
+    assert [line.get("skipped", "") for line in lines] == ["", *([fault] * 3)]
     files = [load_file(output / f"checkpoints/step{step}/model.safetensors") for step in (0, 1, 4)]
     for name, weight in files[2].items():
         assert weight.equal(files[1][name])
