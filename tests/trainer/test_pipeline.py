@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,6 +140,27 @@ def test_other_settings_give_the_losses_of_one_process(
         np.testing.assert_allclose(column(found[1], name), column(found[0], name), rtol=rtol)
     validations = [[line["loss"] for line in read_validations(o / "validation_log.jsonl")] for o in found]
     np.testing.assert_allclose(validations[1], validations[0], rtol=rtol)
+
+
+@takes_minutes
+def test_a_signal_to_one_stage_saves_and_stops_both(
+    server: Server, write_config: WriteConfig, order: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    config = write_config(tmp_path / "c.toml", output, tables=tables(order, 2))
+    started = server.pair(config)
+    log = output / LOG_FILE
+    while not log.exists() or log.read_bytes().count(b"\n") < 3:
+        assert Path(f"/proc/{started[1].pid}").exists()
+        time.sleep(0.001)
+    os.kill(started[1].pid, signal.SIGTERM)
+    results = [server.wait(process) for process in started]
+    assert [result.returncode for result in results] == [143, 143], results
+    n_steps = len(read_log(log))
+    assert [path.name for path in (output / "resume").glob("step*")] == [f"step{n_steps}"]
+    results = [server.wait(process) for process in server.pair(config)]
+    assert [result.returncode for result in results] == [0, 0], results
+    assert len(read_log(log)) == 40
 
 
 @takes_minutes
