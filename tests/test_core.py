@@ -366,6 +366,7 @@ def test_results_have_the_types_of_the_stub(
         "order_arithmetic": _core.order_arithmetic(order, encoder, [5, 10], 1),
         "check_mapped": _core.check_mapped(),
         "is_mapped": _core.is_mapped(folder),
+        "mapped_bytes": _core.mapped_bytes(folder / "rows.bin"),
     }
     assert results["build_dataset"]["shards"][0]["bad_records"]["n"] == 1
     called = {name for name, (_, value) in DOCUMENTED.items() if inspect.isroutine(value)}

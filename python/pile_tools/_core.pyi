@@ -67,6 +67,7 @@ __all__ = [
     "is_mapped",
     "label_dataset",
     "lsh_bands",
+    "mapped_bytes",
     "merge_datasets",
     "micro_batch_samples",
     "normalized_weights",
@@ -1401,6 +1402,16 @@ def check_mapped() -> None:
 
 def is_mapped(path: AnyPath) -> bool:
     """Whether this process has mapped the file at a path, under this name or another one: it is an input."""
+
+def mapped_bytes(path: AnyPath) -> NDArray[np.uint8]:
+    """The bytes of a file, memory-mapped: a read-only array, (n_bytes,) uint8.
+
+    While the array lives, `check_mapped` watches the file.
+
+    Raises:
+        FormatError: The path is of another kind than a regular file.
+        OSError: The file cannot be read.
+    """
 
 def report_machine_failures() -> None:
     """Makes the process end with exit code 1 and a message if a mapped file shrinks or memory runs out.

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import checked, manifest
+from pile_tools import _core, checked, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.terminal import counted
@@ -52,11 +52,9 @@ def read_row_losses(run: str | Path) -> RowLosses:
 
 def mapped(path: Path, batch_size: int) -> RowLosses:
     """The losses of the whole steps in a file: (steps, batch_size). Raises FormatError, OSError."""
-    with checked.open_regular(path) as file:
-        n_steps = os.fstat(file.fileno()).st_size // (batch_size * _DTYPE.itemsize)
-        if not n_steps:
-            return np.empty((0, batch_size), _DTYPE)
-        return np.memmap(file, _DTYPE, "r", shape=(n_steps, batch_size))
+    found = _core.mapped_bytes(path)
+    n_bytes = len(found) // (batch_size * _DTYPE.itemsize) * (batch_size * _DTYPE.itemsize)
+    return found[:n_bytes].view(_DTYPE).reshape(-1, batch_size)
 
 
 def check(path: Path, n_steps: int, batch_size: int) -> None:

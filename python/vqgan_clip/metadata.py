@@ -126,7 +126,9 @@ def read(path: Path) -> tuple[Image.Image, Record]:
 def is_finished(path: Path, recipe: Recipe, hashes: dict[str, Any]) -> bool:
     """Whether a file is the picture of a recipe, made from files of these hashes.
 
-    Raises: OutputExistsError if it is another file.
+    Versions are not compared: a picture of another version of torch is finished too.
+
+    Raises: OutputExistsError if it is another file, or its pixels were changed since.
     """
     if not path.exists():
         return False
@@ -140,7 +142,12 @@ def is_finished(path: Path, recipe: Recipe, hashes: dict[str, Any]) -> bool:
         raise OutputExistsError(
             f"made before with other settings; --force replaces it, another output keeps both ({path})"
         )
-    return pixels_digest(image) == found.pixels
+    # Refused before the picture is made again, as `write` would refuse to replace it.
+    if pixels_digest(image) != found.pixels:
+        raise OutputExistsError(
+            f"changed since it was made; --force replaces it, another output keeps both ({path})"
+        )
+    return True
 
 
 def _values(record: Record) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
     publish.write_file(
         path,
         lambda temporary: save_file(dict(state), temporary, {_KEY: job}),
+        # The metadata are the first entry of the header.
         is_ours=lambda head: _KEY.encode() in head,
         or_else="give the state another name",
     )
@@ -45,7 +46,10 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
     try:
         with safe_open(path, framework="pt") as file:
             found = (file.metadata() or {}).get(_KEY)
-            state = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            # Another file may be larger than memory. A copy: the tensors are views of the mapped file, which
+            # another process may cut short.
+            names = file.keys() if found == job else ()
+            state = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, RuntimeError) as err:
         raise FormatError(f"not a state of vqgan-clip: {first_line(err)} ({path})") from err
     if found is None:

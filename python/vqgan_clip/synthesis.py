@@ -87,7 +87,7 @@ def generate(
     models = models or load_models()
     config = _for_models(config or GuidanceConfig(), models)
     side = models.vqgan.config.resolution
-    width, height = width or side, height or side
+    width, height = side if width is None else width, side if height is None else height
     _check_size(width, height, models.vqgan.factor)
     generator = _generator(seed)
     initial = _start(models, start, width, height, generator, config.tile)
@@ -176,7 +176,7 @@ def _run(
 
 
 def _for_models(config: GuidanceConfig, models: Models) -> GuidanceConfig:
-    """The config with the views that the first CLIP was trained on, if it is to choose and says which."""
+    """The config with `auto` augmentations replaced by those that the first CLIP names, if it names any."""
     known = getattr(models.clips[0], "augmentations", None)
     return replace(config, augment=",".join(known)) if known and config.augment == "auto" else config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import tempfile
@@ -131,14 +132,18 @@ class Reference:
 
     def near(self, part: int, of: list[str], start: int, end: int) -> float:
         own, n = self.words[part], self.lengths[part]
-        reach = NEAR + len(own)
-        windows = [of[max(0, start - reach) : start], of[end : end + reach]]
-        if any(w[i : i + len(own)] == own for w in windows for i in range(len(w) - len(own) + 1)):
+
+        def windows(n_words: int) -> list[list[str]]:
+            reach = NEAR + n_words
+            return [of[max(0, start - reach) : start], of[end : end + reach]]
+
+        if any(w[i : i + len(own)] == own for w in windows(len(own)) for i in range(len(w) - len(own) + 1)):
             return 1.0
         if not self.is_telling(part):
             return 0.0
         grams = set(self.grams(part))
-        there = {tuple(w[i : i + n]) for w in windows for i in range(len(w) - n + 1)} & grams
+        near = windows(min(len(own), NEAR))
+        there = {tuple(w[i : i + n]) for w in near for i in range(len(w) - n + 1)} & grams
         return sum(map(self.weight, there)) / sum(map(self.weight, grams))
 
 
@@ -242,6 +247,38 @@ def test_n_grams_of_a_region_are_at_most_the_gap_apart(tmp_path: Path, max_gap: 
         # The 8 n-grams of each half are in two of 52 documents, the 7 across the border in none.
         two, none = 16 * math.log(53 / 3), 7 * math.log(53)
         assert matches["score"].tolist() == pytest.approx([two / (two + none)])
+
+
+@pytest.mark.parametrize("is_before", [False, True])
+def test_what_is_near_a_question_does_not_depend_on_other_items(tmp_path: Path, is_before: bool) -> None:
+    # The other item is in every document, between question and answer and beyond the answer. With it, more
+    # words around the question are kept on disk.
+    other = ["another", "item", "has", "these", "six", "words"]
+    long = [f"long{i}" for i in range(200)]
+    ends = {"one word": ["yes"], "three words": ["red", "blue", "green"], "whole": long, "end": long[-20:]}
+    cases = list(itertools.product(ends, [0, 57, 61, 62, 63, 64, 65, 119, 120, 121, 130, 170]))
+    texts, parts = [], []
+    for item, (name, n_between) in enumerate(cases):
+        question = [f"q{item}w{i}" for i in range(9)]
+        between = [f"w{i}" for i in range(n_between)]
+        if n_between > 12:
+            between[n_between // 2 : n_between // 2 + 6] = other
+        runs = [question, between, ends[name], other, ["zz"] * 150]
+        texts.append(" ".join(itertools.chain(*(runs[::-1] if is_before else runs))))
+        answer = long if name == "end" else ends[name]
+        parts += [(item, QUESTION, " ".join(question)), (item, ANSWER, " ".join(answer))]
+    scores = []
+    for n, more in enumerate(([], [(len(cases), QUESTION, " ".join(other))])):
+        (tmp_path / str(n)).mkdir()
+        found = rows(find(parts + more, texts, tmp_path / str(n))[0], len(texts) // 2)
+        scores.append([found[2 * item, item]["answer"] for item in range(len(cases))])
+    assert scores[0] == scores[1]
+    for (name, n_between), score in zip(cases, scores[0], strict=True):
+        if name == "end":
+            # One of its n-grams of 8 words is within twice 64 words.
+            assert (score > 0) == (n_between <= 120), n_between
+        else:
+            assert (score == 1) == (n_between <= 64), (name, n_between)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -184,6 +184,7 @@ def test_what_cannot_be_branched_from_is_named(
         ("--step", "3", "--fresh-moments"): (2, "fresh_moments and rewarm are given together"),
         ("--fresh-moments", "--rewarm", "2", "--step", "5"): (1, "no weights of step 5"),
         (): (2, "Missing option '--step'"),
+        ("--fresh-moments", "--rewarm", "2"): (2, "Missing option '--step'"),
     }
     for options, (code, message) in cases.items():
         result = branch(server, base, output, *options, code=code)

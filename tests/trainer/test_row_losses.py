@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import trainer
-from pile_tools import manifest
+from pile_tools import _core, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import Request
 from trainer.row_losses import ROW_LOSSES_FILE, RowLossWriter, check, rewind
@@ -30,7 +30,7 @@ def test_rows_are_read_back_by_step(tmp_path: Path) -> None:
     found = trainer.read_row_losses(tmp_path)
     assert (found.shape, found.dtype) == ((3, BATCH), np.float16)
     np.testing.assert_array_equal(found[2], np.arange(BATCH) + 0.25)
-    assert isinstance(found, np.memmap)
+    assert _core.is_mapped(tmp_path / ROW_LOSSES_FILE)
 
 
 def test_an_unwritten_step_is_left_out(tmp_path: Path) -> None:
@@ -57,6 +57,23 @@ def test_losses_that_no_float16_holds_are_not_numbers(tmp_path: Path) -> None:
 def test_a_loss_is_right_to_half_a_thousandth() -> None:
     losses = np.random.default_rng(0).uniform(0.5, 12, 10_000)
     assert np.abs(losses.astype(np.float16) / losses - 1).max() < 0.0005
+
+
+@pytest.mark.parametrize("n_left", [0, 4])
+def test_a_file_that_becomes_shorter_while_it_is_mapped_is_found(tmp_path: Path, n_left: int) -> None:
+    """What is missing of its page reads as zeros: commands look before they print."""
+    path = written(tmp_path, 3)
+    manifest.write(tmp_path / "run.json", Request("run", {"batch_size": BATCH}), [], {})
+    found = trainer.read_row_losses(tmp_path)
+    _core.check_mapped()
+    os.truncate(path, n_left)
+    with pytest.raises(FormatError, match=r"became shorter while it was read.*row_losses\.f16"):
+        _core.check_mapped()
+    # Once more after it was mapped, for a command that has closed it before it prints.
+    del found
+    with pytest.raises(FormatError, match="became shorter"):
+        _core.check_mapped()
+    _core.check_mapped()
 
 
 def test_rewinding_truncates_and_never_extends(tmp_path: Path) -> None:

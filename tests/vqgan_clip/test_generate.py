@@ -111,6 +111,7 @@ def test_words_that_the_toy_does_not_know_are_named(models: Models) -> None:
         ({"prompts": "!!"}, "a prompt without words"),
         ({"prompts": "red " * 17}, "a prompt of 17 words, the toy CLIP takes 16"),
         ({"prompts": ()}, "no prompt"),
+        ({"width": 0}, "width must be a multiple of 4"),
         ({"width": 33}, "width must be a multiple of 4"),
         ({"height": 0x8000}, "height must be a multiple of 4 from 4 to 16,384"),
         ({"seed": -1}, "seed must be from 0"),

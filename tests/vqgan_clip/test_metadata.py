@@ -94,6 +94,9 @@ def test_another_file_is_not_replaced(tmp_path: Path) -> None:
         metadata.is_finished(path, Recipe(prompts="b"), HASHES)
     with pytest.raises(OutputExistsError, match="other settings"):
         metadata.is_finished(path, RECIPE, {**HASHES, "images": ["22"]})
+    path.write_bytes(metadata.png_bytes(Image.new("RGB", (8, 8), "blue"), record()))
+    with pytest.raises(OutputExistsError, match="changed since it was made"):
+        metadata.is_finished(path, RECIPE, HASHES)
     image.save(path)
     with pytest.raises(OutputExistsError, match="not of vqgan-clip"):
         metadata.is_finished(path, RECIPE, HASHES)

@@ -78,6 +78,7 @@ def command(
     tokens = opened.batch(step, batch_size)
     spans = opened.batch_spans(step, batch_size)
     if npy is not None:
+        # The files of the order are mapped, so `publish` refuses to replace them without a list.
         _write_npy(npy, tokens[rows], force=force, inputs=[tokenizer] if tokenizer else [])
         # The array may be written to /dev/stdout.
         note(f"{npy}: {len(rows):,} x {tokens.shape[1]:,} {tokens.dtype}", err=True)
@@ -162,6 +163,7 @@ def _json(
 
 
 def _text(ids: Tokens, decoder: Tokenizer) -> str:
+    # Data of another tokenizer may hold ids that this one lacks: such a token shows as no text.
     return decoder.decode(ids.astype(np.uint32), skip_special_tokens=False, skip_unknown=True)
 
 

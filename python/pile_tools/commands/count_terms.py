@@ -19,6 +19,7 @@ from pile_tools.errors import ConfigError
 from pile_tools.jobs.count_ngrams import dataset_at
 from pile_tools.jobs.count_terms import (
     AS_WRITTEN,
+    MAX_PAIRED_TERMS,
     CountTermsConfig,
     count_in_dataset,
     count_in_order,
@@ -51,7 +52,8 @@ from pile_tools.tokens import datasets
 @click.option(
     "--pairs",
     metavar="FILE|all",
-    help="Also count pairs of terms: a file of lines with two terms and a tab, or all of at most 2,000.",
+    help="Also count pairs of terms: a file of lines with two terms and a tab, or all of at most "
+    f"{MAX_PAIRED_TERMS:,}.",
 )
 @click.option(
     "--checkpoints",

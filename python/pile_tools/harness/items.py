@@ -66,8 +66,9 @@ def without_template(
 ) -> tuple[list[dict[str, Any]], tuple[str, str]]:
     """Items without the words that the task puts before and after each question, and these words.
 
-    Corpora copy a benchmark without the words that the harness adds. With them, a short question would miss
-    the threshold: 10 words with one added on each side have five 8-grams, two of them with an added word.
+    Corpora copy a benchmark without the words that the harness adds. With them, a copied short question may
+    have too few of its n-grams in the corpus to count as contaminated: 10 words with one added on each side
+    have five 8-grams, two of them with an added word.
 
     Args:
         items: The items, as `item_of` returns them.
@@ -98,6 +99,7 @@ def template_words(prompts: Sequence[str], documents: Sequence[object]) -> tuple
     bounds = [*map(_own_range, prompts, documents)]
     heads = [prompt[:first] for prompt, (first, _) in zip(prompts, bounds, strict=True)]
     start = _shared_start(heads)
+    # Prompts differ in the next character, so a last word may be only the start of different words.
     while start and _is_of_word(start[-1]):
         start = start[:-1]
     tails = [prompt[max(end, len(start)) :] for prompt, (_, end) in zip(prompts, bounds, strict=True)]
@@ -110,8 +112,8 @@ def template_words(prompts: Sequence[str], documents: Sequence[object]) -> tuple
 def _shared_start(texts: Sequence[str]) -> str:
     # A prefix of both the first and the last text in sorted order is a prefix of every text between them.
     first, last = min(texts), max(texts)
-    n_same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
-    return first[: sum(1 for _ in n_same)]
+    same = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return first[: sum(1 for _ in same)]
 
 
 def _own_range(prompt: str, document: object) -> tuple[int, int]:

@@ -179,7 +179,7 @@ def _tasks_of(name: str, index: Mapping[str, Any]) -> list[str]:
 
 
 def _members(listed: object) -> list[str]:
-    """The names in the list of a group. A task or a group that is defined in the list has no name outside."""
+    """The names in the list of a group. What the list itself defines is in no index: `_tasks_of` skips it."""
     names = []
     for member in [listed] if isinstance(listed, str) else listed if isinstance(listed, list) else []:
         if isinstance(member, str):

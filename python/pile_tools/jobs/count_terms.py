@@ -27,8 +27,12 @@ from pile_tools.tokenizers import TokenizerFile
 from pile_tools.tokens import datasets
 from pile_tools.types import OnProgress, TermQuery
 
-#: Maximum number of terms of which all pairs are counted.
+#: Maximum number of terms of which all pairs are counted. These are two million pairs: each is a line of the
+#: table, and a counter in each thread.
 MAX_PAIRED_TERMS = 2000
+
+#: Terms that the summary lists, and those of them with a curve over steps, which a chart can still show.
+_N_BEST, _N_CURVES = 20, 8
 
 #: Lines of a table written per call.
 _LINES_PER_WRITE = 1 << 16
@@ -62,6 +66,7 @@ class CountTermsConfig:
     records: RecordConfig = field(default_factory=RecordConfig)
 
     def __post_init__(self) -> None:
+        # The core has 32 bits for the words. At most ten digits, as `int` raises for thousands of them.
         if self.within != "unit" and not (
             re.fullmatch(r"[0-9]{1,10}", self.within) and 0 < int(self.within) < 2**31
         ):
@@ -166,7 +171,8 @@ def count_in_shards(
     """Counts terms in the documents of shards into a table.
 
     The table has a line for each term: `term`, `occurrences`, `documents`, and with `by_subset` two more
-    columns for each subset (see `tables.column_of`). Pairs are counted into a second table, `NAME.pairs.tsv`.
+    columns for each subset if there are several (see `tables.column_of`). Pairs are counted into a second
+    table, `NAME.pairs.tsv`.
 
     Args:
         shards: The shards.
@@ -260,7 +266,7 @@ def count_in_order(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts terms in the rows of an order before each of `steps`; otherwise as `count_in_shards`.
+    """Counts terms in the rows of an order before each of `steps`, ascending; otherwise as `count_in_shards`.
 
     The table has a line for each term and step: `term`, `step`, `occurrences`, `samples`. `batch_size` is the
     samples of a step, by default the order's own. `on_progress` is called with the rows read.
@@ -296,8 +302,9 @@ def count_in_order(
                 for i, step in enumerate(steps)
             )
             _write_lines(_pairs_path(folder / output.name), ("first", "second", "step", "together"), pairs)
+        # Counts are cumulative: those of the last step are of all rows read.
         summary = _summary(terms, query, found.occurrences[-1], found.samples[-1])
-        best = [term["number"] for term in summary["best"][:8]]
+        best = [term["number"] for term in summary["best"][:_N_CURVES]]
         summary["curves"] = [
             {"term": names[t], "occurrences": found.occurrences[:, t].tolist()} for t in best
         ]
@@ -317,7 +324,7 @@ def count_arithmetic(
     force: bool = False,
     on_progress: OnProgress = None,
 ) -> tuple[Manifest, bool]:
-    """Counts by Pythia's arithmetic rule in the rows of an order before each of `steps`.
+    """Counts by Pythia's arithmetic rule in the rows of an order before each of `steps`, ascending.
 
     The table has a line for each key and step: `key`, `step`, `count`. Otherwise as `count_in_order`.
     """
@@ -340,8 +347,10 @@ def count_arithmetic(
             (key, step, counts.get(key, 0)) for key in last for step, counts in zip(steps, found, strict=True)
         )
         _write_lines(folder / output.name, ("key", "step", "count"), rows)
-        best = sorted(last, key=lambda key: (-last[key], key))[:20]
-        curves = [{"term": key, "occurrences": [counts.get(key, 0) for counts in found]} for key in best[:8]]
+        best = sorted(last, key=lambda key: (-last[key], key))[:_N_BEST]
+        curves = [
+            {"term": key, "occurrences": [counts.get(key, 0) for counts in found]} for key in best[:_N_CURVES]
+        ]
         listed = [{"term": key, "occurrences": last[key]} for key in best]
         summary = {"n_keys": len(last), "n_counts": sum(last.values()), "steps": list(steps)}
         return summary | {"best": listed, "curves": curves}, request.inputs
@@ -369,7 +378,8 @@ def _order_entries(order: Order, tokenizer: TokenizerFile, output: Path) -> list
 
 
 def _step_settings(order: Order, steps: Sequence[int], batch_size: int | None) -> Settings:
-    return {"steps": list(steps), "batch_size": timeline.extent(order, batch_size)[1]}
+    _, size = timeline.extent(order, batch_size)
+    return {"steps": list(steps), "batch_size": size}
 
 
 def _make(
@@ -414,6 +424,7 @@ def _write_tables(
     names = terms.names
     header, columns = ["term", "occurrences", "documents"], [names, sums[0].tolist(), sums[1].tolist()]
     pairs_header, pair_columns = ["first", "second", "together"], [sums[2].tolist()]
+    # The columns of a single subset would repeat the totals; the tables of n-grams leave them out too.
     if len(subsets) > 1:
         for i, subset in enumerate(subsets):
             header += [column_of("occurrences", subset), column_of("documents", subset)]
@@ -431,7 +442,7 @@ def _summary(
     terms: TermList, query: TermQuery, occurrences: NDArray[np.int64], units: NDArray[np.int64]
 ) -> Settings:
     """The summary of counts of each term; `units` are the documents or samples that have it."""
-    order = np.lexsort((np.arange(len(occurrences)), -occurrences))[:20].tolist()
+    order = np.lexsort((np.arange(len(occurrences)), -occurrences))[:_N_BEST].tolist()
     names = terms.names
     normalizations = zip(terms.texts, query.terms, strict=True)
     counts, n_terms = np.unique(occurrences[occurrences > 0], return_counts=True)

@@ -1,4 +1,4 @@
-"""Cuts repeated passages from shards: every byte in a window of N bytes or tokens that also begins earlier.
+"""Cuts repeated passages from shards: every byte in a window of N bytes or tokens that also occurs earlier.
 
 `OUT/` holds the shards, `passages.parquet` with every passage and an earlier copy of it, and `manifest.json`,
 written last. The rule is that of google-research/deduplicate-text-datasets, but the first copy stays, windows
@@ -28,7 +28,9 @@ from pile_tools.terminal import counted
 from pile_tools.tokenizers import find_tokenizer
 from pile_tools.types import OnProgress, PassageRows, PassageSearch
 
-#: Limits of the length of a window in bytes or tokens: shorter ones have no anchors of a useful length.
+#: Limits of the length of a window in bytes or tokens. The core compares windows that have an anchor in
+#: common, of at least 16 bytes or 8 tokens, half the minimum: shorter ones occur in texts without a common
+#: window.
 MIN_LENGTH, MIN_TOKENS, MAX_LENGTH = 32, 16, 1 << 20
 
 #: Bytes of a window if no length is given.
@@ -193,7 +195,8 @@ def _write_table(path: Path, rows: PassageRows, shards: Sequence[Path], folder: 
     """Writes the table of passages, in reading order.
 
     Columns: `shard` (the path of the old shard from `folder`), `record`, and the bytes `start` to `end` of
-    its text; `copy_shard`, `copy_record` and `copy_start`, where the first window of them begins earlier.
+    its text; `copy_shard`, `copy_record` and `copy_start`: where an earlier copy of the first window of the
+    passage begins.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -165,8 +165,8 @@ def read_protected(path: Path, shards: Sequence[Path]) -> Protected:
 def _shard_number(name: str, shards: Sequence[Path]) -> int:
     """The number of the shard whose path is `name` or ends with it. Raises ConfigError if not exactly one.
 
-    An absolute path may be spelled as it likes. The `..` before a path, as tables beside new shards write it
-    from their folder, are left out.
+    Absolute paths are compared with links and `..` resolved. The `..` at the start of a relative path are
+    left out: tables beside new shards write them, as they name shards from their folder.
     """
     if name.startswith("/"):
         paths = [os.path.realpath(path) for path in shards]
@@ -221,6 +221,7 @@ class Rewriting:
         """That of one shard, in a folder of its own."""
 
         def part(columns: tuple[Any, ...]) -> tuple[Any, ...]:
+            # The first column is the shard of each change, ascending. Here there is only shard 0.
             shards, *others = columns
             first, end = (int(np.searchsorted(shards, index, side)) for side in ("left", "right"))
             return (
@@ -295,8 +296,10 @@ def write_shards(
     every = Rewriting(list(shards), names, new_shards, request.job, own_sha256, records, force, changes)
     if workers is None:
         parts = [every]
-        # Those that a killed job has moved already. The core compares them with their checksums.
+        # Those that a killed job has moved already. The core compares them with their checksums. Workers
+        # write them again: all shards are moved at the end, so a job is rarely killed in between.
         for name in names:
+            # A job makes no links: this one may point to a file of the user, which must not be resumed.
             if (folder / name).is_symlink():
                 (folder / name).unlink()
             elif (folder / name).is_file():

@@ -50,6 +50,7 @@ class SampleConfig:
             raise ConfigError(
                 f"megabytes must be more than 0 and at most {MAX_MEGABYTES:,}, got {self.megabytes:g}"
             )
+        # Names of shards have two digits.
         if not 1 <= self.shards <= 100:
             raise ConfigError(f"shards must be 1 to 100, got {self.shards}")
 

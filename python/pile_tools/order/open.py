@@ -97,7 +97,8 @@ def _of_rows(path: Path, rows: Samples, batch_size: int) -> Order:
     return Order(path, rows, batch_size, len(rows) // batch_size, seed=None, manifest=None)
 
 
-#: GPT-NeoX's names of index files, v1.0 and current, without the suffix of the array.
+#: GPT-NeoX's names of index files, v1.0 and current, without the suffix of the array. `_ac`, allow chopped,
+#: changes which documents the arrays have, and not how they are read.
 _STEM = re.compile(
     r"(?P<prefix>.+)_(?P<name>(?:train|valid|test)(?:_\d+)?)_indexmap_(?P<samples>\d+|None)ns_(?P<seq>\d+)sl_"
     r"(?P<seed>\d+)s(?:_(?P<packing>packed|pack_until_overflow|unpacked)pi(?P<chopped>_ac)?)?"

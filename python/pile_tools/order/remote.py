@@ -189,6 +189,7 @@ class RemoteRows:
         return RemoteRows, (self.address, self.row_length, self._dtype.name)
 
     def _bytes(self, start: int, n: int) -> bytearray:
+        """The bytes [start, start + n) of the file: a bytearray, as interventions change rows in place."""
         data = bytearray()
         while len(data) < n:
             at = start + len(data)

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-#: `symlog`: logarithmic from the smallest value above 0, with 0 on the axis. It suits checkpoints, which are
-#: dense early in a run.
+#: `log` needs values above 0. `symlog`, for values from 0 on, is logarithmic from the smallest value above 0,
+#: with 0 on the axis: it suits checkpoints, which are dense early in a run.
 Kind = Literal["linear", "log", "symlog"]
 
 
@@ -58,6 +58,7 @@ class Axis:
         known = list(values)
         low, high = min(known, default=0.0), max(known, default=0.0)
         if kind == "log":
+            # Without values the axis is of 1 to 10.
             low = 10.0 ** math.floor(math.log10(low or 1.0))
             high = 10.0 ** math.ceil(math.log10(high or 1.0))
             return cls(low, high if high > low else low * 10, start, end, kind)
@@ -72,6 +73,7 @@ class Axis:
             high = low + (abs(low) if abs(low) > 1e-300 else 1.0)
         step = _step(high - low)
         if not is_exact:
+            # A quotient that is whole but for rounding must not add another step: hence 1e-9.
             low, high = step * math.floor(low / step + 1e-9), step * math.ceil(high / step - 1e-9)
         return cls(low, high, start, end, kind, step)
 
@@ -119,4 +121,4 @@ def number(value: float) -> str:
 def _step(length: float) -> float:
     """The smallest 1, 2 or 5 times a power of ten that divides a length into at most five steps."""
     power = 10.0 ** math.floor(math.log10(length / 5))
-    return next(power * step for step in (1, 2, 5, 10, 20) if power * step >= length / 5 * (1 - 1e-9))
+    return next(power * step for step in (1, 2, 5, 10) if power * step >= length / 5 * (1 - 1e-9))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Protocol
 
@@ -269,7 +269,7 @@ class Dots:
     x_label: str
     y_label: str
     groups: Mapping[str, Sequence[float]]
-    colors: Sequence[str] = field(default=())
+    colors: Sequence[str]
     largest: float = 0
     height: int = 260
 
@@ -355,6 +355,7 @@ class _Picture:
         size, background = "", []
         if self.is_picture:
             size = f'width="{self.width}" height="{height:.0f}" '
+            # With the mark, a later command may replace the file.
             background = [PAGE_MARK, _box(0, 0, self.width, height, colors.PAPER)]
         return "\n".join(
             [
@@ -461,6 +462,7 @@ def _end_labels(ends: Sequence[tuple[float, _Name]], x: float, width: float, low
     while i + 1 < len(groups):
         if overlap(groups[i], groups[i + 1]):
             groups[i : i + 2] = [groups[i] + groups[i + 1]]
+            # The joint label is higher, and may now overlap the one above it.
             i = max(0, i - 1)
         else:
             i += 1

@@ -37,8 +37,8 @@ _BODY = """<header><h1>{title}</h1><p>{about}</p></header>
 def fragments(text: str, spans: Sequence[Span]) -> Iterator[tuple[str, range]]:
     """The text split at the ends of the spans, each fragment with the indices of the spans that cover it.
 
-    Spans may overlap but not contain each other: sorted by start, their ends ascend too, so the spans that
-    cover a fragment are consecutive.
+    Spans start and end between characters. They may overlap but not contain each other: sorted by start,
+    their ends ascend too, so the spans that cover a fragment are consecutive.
     """
     encoded = text.encode()
     ends = sorted({0, len(encoded), *(end for span in spans for end in (span.start, span.end))})

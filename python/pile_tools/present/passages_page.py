@@ -54,7 +54,7 @@ def page(made: Manifest, title: str, window: str, passages: Sequence[ShownPassag
     about = (
         f"{summary['n_repeated_bytes'] / 1e6:,.1f} of {summary['n_text_bytes'] / 1e6:,.1f} MB of text "
         f"({share:.1%}) in {counted(summary['n_passages'], 'passage')} {done}: bytes in windows of "
-        f"{window} that also begin earlier."
+        f"{window} that also occur earlier."
     )
     body = [f"<header><h1>{markup(title)}</h1><p>{markup(about)}</p></header>", table(_subsets(made))]
     if passages:

@@ -58,7 +58,7 @@ class When:
             occurrence), text (index in `texts`), document (of the order's `dataset`), byte (first in the
             decoded document as it is stored), token (first in the document), n_tokens, epoch (copy of the
             document, from 0), part, n_parts, sample, step, row, offset (first token in the row), length
-            (tokens of the part), n_documents.
+            (tokens of the part), n_documents (that the occurrence is in: 1 unless `across_documents`).
         n_occurrences: By text, occurrences in the documents and inserted texts, each counted once: (n_texts,)
             int64. Those with a replaced token are in no document.
         n_beyond: By text, occurrences with a part after the run's last step, counted in each copy of their

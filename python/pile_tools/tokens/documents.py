@@ -50,7 +50,7 @@ def find(dataset: TokenDataset, name: str) -> list[int]:
 def shard_named(shards: list[str], name: str, whose: str = "the dataset's") -> str:
     """The path in `shards` that is `name` or ends with it. Raises ConfigError if there is not exactly one.
 
-    `whose` shards they are is said in the message.
+    `whose` names the owner of the shards in the message.
     """
     if name in shards:
         return name

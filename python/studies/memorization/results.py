@@ -26,7 +26,16 @@ DEFINITION = (
 
 
 def write(plan: Plan, folder: Path, scores: list[Scores]) -> list[str]:
-    """Writes the results of a study and returns the files' names; `scores` has an entry per checkpoint."""
+    """Writes the results of a study and returns the files' names.
+
+    Args:
+        plan: The rows, canaries and checkpoints of the study.
+        folder: Where the files are written.
+        scores: For each checkpoint the scores of the rows, and then those of the canaries.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
     names = [SCORES_FILE, SUMMARY_FILE]
     n_rows = len(plan.rows.numbers)
     matches = np.stack([s.matches for s in scores])

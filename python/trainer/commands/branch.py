@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pile_tools.commands import artifacts, options
+from pile_tools.manifest import RUN_FILE
 from trainer.branching import config_of_branch
 from trainer.commands.train import run_training, training_options
 from trainer.config import BranchConfig
@@ -82,14 +83,15 @@ def command(
     """
     stop = StopRequest()
     stop.install()
-    if step is None and not fresh_moments:
+    # The default of a model would be the untrained weights of a run.
+    if step is None and (not fresh_moments or (source / RUN_FILE).is_file()):
         raise click.UsageError("Missing option '--step': the step of the run to start from")
     branch = BranchConfig(source=source, step=step or 0, fresh_moments=fresh_moments, rewarm=rewarm or 0)
     optimizer = {"lr": lr, "min_lr": min_lr, "schedule": schedule}
     if skip_steps:
         changes["skip_steps"] = list(skip_steps)
     config = config_of_branch(branch, output, _given(changes), _given(optimizer))
-    run_training(config, Start(force, threads, keep_states, None, stop), as_json=as_json)
+    run_training(config, Start(force, threads, keep_states, stop=stop), as_json=as_json)
 
 
 def _given(values: dict[str, Any]) -> dict[str, Any]:

@@ -65,10 +65,12 @@ def command(
             n_known=known.load().vocab_size if known else None,
         )
     except FormatError as err:
+        # This error alone is about all files together; each other one names its file or key.
         if "cannot be translated" not in str(err):
             raise
         raise FormatError(f"{err} ({', '.join(map(str, yaml))})") from err
     if tokenizer is not None:
+        # Under "" are the keys before the first table.
         made.toml[""]["tokenizer"] = str(tokenizer)
     text = translate.to_toml(made, list(yaml))
     publish.write_file(output, lambda path: path.write_text(text, encoding="utf-8"), force=force, inputs=yaml)

@@ -29,7 +29,7 @@ def command(output: Path, force: bool, as_json: bool, **settings: Any) -> None:
 
     Writes vqgan.safetensors with its vqgan.yaml, clip.safetensors and a manifest. The package's own weights
     were made by this command with its defaults. Its three stages are the VQGAN, the CLIP, and the CLIP
-    against its own guidance (adversary). A run that was stopped continues after the first.
+    against its own guidance (adversary). A run that was stopped starts again.
 
     \b
     Examples:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pile_tools import config as configs
-from pile_tools import files, publish
+from pile_tools import publish
 from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
 from vqgan_clip import weights
@@ -19,8 +18,6 @@ from vqgan_clip.config import ToyConfig
 from vqgan_clip.toy import shapes, stored, train
 from vqgan_clip.vqgan import Vqgan
 
-#: Says that the first stage is finished, and with which settings.
-_STAGE_FILE = "vqgan.stage"
 #: Drawings for the figure in the summary.
 _N_MEASURED = 256
 
@@ -32,7 +29,7 @@ def run(
     force: bool = False,
     on_step: train.OnStep = lambda stage, done, n_steps, loss: None,
 ) -> tuple[Manifest, bool]:
-    """Trains the toy into a folder, unless it is complete. A killed run continues after its first stage.
+    """Trains the toy into a folder, unless it is complete.
 
     Returns:
         The manifest, and whether it was trained now.
@@ -47,7 +44,10 @@ def run(
         # Weights are initialized by torch's global generator, which stays as it was for the caller.
         with torch.random.fork_rng(devices=[]), _one_thread():
             torch.manual_seed(config.seed)
-            vqgan = _vqgan(scratch, config, on_step)
+            stored.save_config(train.CONFIG, scratch / stored.CONFIG_FILE)
+            stored.save_half(train.train_vqgan(config, on_step), scratch / stored.VQGAN_FILE)
+            # As it is stored, rounded: the CLIP learns from the pictures that guidance will show it.
+            vqgan, _ = weights.load_weights(scratch / stored.VQGAN_FILE)
             clip = train.train_clip(vqgan, config, on_step)
             stored.save_half(clip, scratch / stored.CLIP_FILE)
         summary = {
@@ -59,22 +59,7 @@ def run(
 
     request = Request("toy", configs.settings(config))
     target = Target.of(output / MANIFEST_FILE)
-    return publish.make(target, request, build, force=force, names=names, resumes=True)
-
-
-def _vqgan(scratch: Path, config: ToyConfig, on_step: train.OnStep) -> Vqgan:
-    """The VQGAN as it is stored, rounded; trained now unless a killed run with these settings has stored it.
-
-    The CLIP is trained with it, and so sees the pictures that guidance will show it.
-    """
-    path, stage = scratch / stored.VQGAN_FILE, scratch / _STAGE_FILE
-    made_by = {"seed": config.seed, "vqgan_steps": config.vqgan_steps, "torch": torch.__version__}
-    origin = json.dumps(made_by)
-    stored.save_config(train.CONFIG, scratch / stored.CONFIG_FILE)
-    if not stage.exists() or stage.read_text(encoding="utf-8") != origin:
-        stored.save_half(train.train_vqgan(config, on_step), path)
-        files.write_atomically(stage, origin)
-    return weights.load_weights(path)[0]
+    return publish.make(target, request, build, force=force, names=names)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 //! The Python class `TokenDataset`.
 
 use std::{
-    ffi::{OsStr, OsString, c_int, c_void},
+    ffi::{OsStr, OsString},
     ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
@@ -11,13 +11,15 @@ use numpy::{IntoPyArray, PyArray1, PyArrayMethods, PyReadonlyArray1};
 use pile_core::tokens::{self, TokenSource, TokenType};
 use pyo3::{
     exceptions::{PyIndexError, PyMemoryError, PyTypeError},
-    ffi,
     prelude::*,
     sync::PyOnceLock,
     types::{PyDict, PyList, PySlice, PySliceMethods, PyString},
 };
 
-use crate::errors::BindError;
+use crate::{
+    errors::BindError,
+    mapped::{MappedFile, numpy_bytes},
+};
 
 /// A dataset in GPT-NeoX's format: `PREFIX.bin` and `PREFIX.idx`, memory-mapped.
 ///
@@ -82,7 +84,7 @@ impl TokenDataset {
             if first <= start && end <= first + n_bytes && start < end {
                 let bytes = numpy_bytes(
                     py,
-                    TokenFileBuffer {
+                    MappedFile::TokenFile {
                         dataset: self.inner.clone(),
                         number,
                     },
@@ -104,41 +106,6 @@ impl TokenDataset {
 
     fn token_files(&self) -> PyResult<&tokens::TokenFiles> {
         Ok(self.inner.token_files().map_err(BindError::from)?)
-    }
-}
-
-/// The bytes of one token file as a Python buffer. Views of the buffer keep the dataset, and so its map, alive.
-#[pyclass(module = "pile_tools._core", frozen)]
-struct TokenFileBuffer {
-    dataset: Arc<tokens::TokenDataset>,
-    /// Index of the file.
-    number: usize,
-}
-
-fn numpy_bytes(py: Python<'_>, buffer: TokenFileBuffer) -> PyResult<Bound<'_, PyAny>> {
-    py.import("numpy")?
-        .call_method1("frombuffer", (buffer.into_pyobject(py)?, "uint8"))
-}
-
-#[pymethods]
-impl TokenFileBuffer {
-    unsafe fn __getbuffer__(
-        slf: Bound<'_, Self>,
-        view: *mut ffi::Py_buffer,
-        flags: c_int,
-    ) -> PyResult<()> {
-        let TokenFileBuffer { dataset, number } = slf.get();
-        let bytes = dataset.token_files().map_err(BindError::from)?.files()[*number].bytes();
-        let (start, length) = (bytes.as_ptr().cast_mut().cast::<c_void>(), bytes.len());
-        // SAFETY: Python calls this with a valid `view` to fill. `PyBuffer_FillInfo` stores a reference to
-        // `slf` in it, which owns the dataset, so the map outlives every view. The buffer is read-only (the
-        // 1): nothing writes through the pointer.
-        let status =
-            unsafe { ffi::PyBuffer_FillInfo(view, slf.as_ptr(), start, length as isize, 1, flags) };
-        match status {
-            0 => Ok(()),
-            _ => Err(PyErr::fetch(slf.py())),
-        }
     }
 }
 
@@ -276,7 +243,7 @@ impl TokenDataset {
         let make = || {
             let bytes = numpy_bytes(
                 py,
-                TokenFileBuffer {
+                MappedFile::TokenFile {
                     dataset: self.inner.clone(),
                     number: 0,
                 },

@@ -8,6 +8,7 @@ mod dataset;
 mod dedup;
 mod errors;
 mod jobs;
+mod mapped;
 mod order;
 mod passages;
 mod progress;
@@ -54,6 +55,8 @@ mod _core {
         _panic, build_dataset, build_order, label_dataset, merge_datasets, normalized_weights,
         split_documents, train_tokenizer, weights_by_documents, write_blend,
     };
+    #[pymodule_export]
+    use super::mapped::mapped_bytes;
     #[pymodule_export]
     use super::order::{TrainingOrder, blended_order, changed_order, rows_order};
     #[pymodule_export]

@@ -53,6 +53,7 @@ impl Rarity {
 
     /// Whether a part has n-grams that are rare enough to claim anything.
     pub(super) fn is_telling(&self, part: usize) -> bool {
+        // In a corpus of one document `least` is 0, and so is the weight of what that document has.
         self.is_empty || self.totals[part] > 0.0 && self.totals[part] >= self.least
     }
 }

@@ -213,23 +213,22 @@ impl<'a> Scorer<'a> {
         scored.filter(|at| at.score >= self.threshold).collect()
     }
 
-    /// How much of a part is near an occurrence of the question: 1 for all its words in order, otherwise the share of
-    /// its weight.
+    /// How much of a part is near an occurrence of the question: 1 for all its words in order, with at most
+    /// [`NEAR_WORDS`] words between; otherwise the share of its weight within that and as many words as the part has, at
+    /// most [`NEAR_WORDS`].
     fn near(&self, number: usize, text: &ScoredText<'_>, question: &ItemOccurrence) -> f64 {
         let part = &self.items.parts[number];
         let read = &text.passages[question.passage];
-        let reach = NEAR_WORDS + part.n_words;
-        let before = question.first_word.saturating_sub(reach)..question.first_word;
-        let end = question
-            .end_word
-            .saturating_add(reach)
-            .min(read.words.len());
-        let windows = [before, question.end_word..end];
-        let windows = windows.iter().filter(|words| !words.is_empty());
-        if windows
-            .clone()
-            .any(|words| has_words(&read.words, words.clone(), &part.words))
-        {
+        let windows = |n_words: usize| {
+            let reach = NEAR_WORDS + n_words;
+            let before = question.first_word.saturating_sub(reach)..question.first_word;
+            let end = question.end_word.saturating_add(reach);
+            let after = question.end_word..end.min(read.words.len());
+            [before, after]
+                .into_iter()
+                .filter(|words| !words.is_empty())
+        };
+        if windows(part.n_words).any(|words| has_words(&read.words, words, &part.words)) {
             return 1.0;
         }
         if part.n == 0 || !self.rarity.is_telling(number) {
@@ -237,7 +236,9 @@ impl<'a> Scorer<'a> {
         }
         let located = text.locate(part);
         let mut grams = Vec::new();
-        for words in windows {
+        // An n-gram further away may be in another passage, or not, as other items have n-grams between: the score must
+        // not depend on them.
+        for words in windows(part.n_words.min(NEAR_WORDS)) {
             let is_within = |at: &&Located| {
                 at.passage == question.passage
                     && at.word >= words.start

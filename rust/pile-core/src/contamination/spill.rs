@@ -1,19 +1,23 @@
 //! The texts with n-grams of items, on disk: what is scored once the rarity of all n-grams is known.
 //!
 //! A text is written as its number in the file's unit (a record of a shard, or a document), its distinct n-grams, and
-//! its passages: the hits with [`NEAR_WORDS`] words before and after them. Hits that are closer than that share a
-//! passage, so words of two passages are never near each other.
+//! its passages: the hits with [`PASSAGE_WORDS`] words before and after them. Hits whose words before and after overlap
+//! or touch share a passage, so a question and all that is near it are in one passage.
 
 use std::{ops::Range, path::Path};
 
 use super::{
-    items::{BenchmarkItems, Hit},
+    items::{BenchmarkItems, Hit, MIN_WORDS},
     words::{WordNumbers, Words},
 };
 use crate::{Error, Result};
 
-/// Words before and after a question within which its answer is near.
+/// Most words between a question and an answer that is near it.
 pub const NEAR_WORDS: usize = 64;
+
+/// Words before and after a hit in its passage. An answer of fewer than [`MIN_WORDS`] words has no hit, and all its words
+/// must be in the passage of the question.
+const PASSAGE_WORDS: usize = NEAR_WORDS + MIN_WORDS - 1;
 
 /// Most words between two n-grams of one region: regions are never cut by the end of a passage.
 pub const MAX_GAP: usize = NEAR_WORDS;
@@ -105,8 +109,8 @@ impl<'a> TextScanner<'a> {
         let mut passages: Vec<Range<usize>> = Vec::new();
         let mut last: Option<Range<usize>> = None;
         for hit in &self.hits {
-            let start = hit.word.saturating_sub(NEAR_WORDS);
-            let end = (hit.word + hit.n_words + NEAR_WORDS).min(self.numbers.len());
+            let start = hit.word.saturating_sub(PASSAGE_WORDS);
+            let end = (hit.word + hit.n_words + PASSAGE_WORDS).min(self.numbers.len());
             match &mut last {
                 Some(words) if start <= words.end => words.end = words.end.max(end),
                 _ => {
@@ -277,7 +281,7 @@ mod tests {
             assert_eq!(text.as_bytes()[start..start + passage.len()], passage);
             let passage = String::from_utf8(passage).unwrap();
             assert!(
-                passage.starts_with(", w136, ") && passage.ends_with("w63, "),
+                passage.starts_with(", w133, ") && passage.ends_with("w66, "),
                 "{passage}"
             );
         }

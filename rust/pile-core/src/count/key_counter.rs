@@ -60,8 +60,9 @@ impl<K> Default for KeyCounter<K> {
 }
 
 impl<K: PackedKey> KeyCounter<K> {
-    /// Estimated bytes per key if all keys differ: four slots in the tables, an entry each of `counts` and
-    /// `sort_scratch`, and a partitioned key. High for partitioned keys, whose tables hold one partition.
+    /// Estimated bytes per key if all keys differ: about four slots in the tables (three to six, as their sizes are
+    /// powers of two), an entry each of `counts` and `sort_scratch`, and a partitioned key. High for partitioned keys,
+    /// whose tables hold one partition.
     pub(super) const BYTES_PER_KEY: usize = 6 * size_of::<KeyCount<K>>() + size_of::<K>();
 
     /// The distinct keys in ascending order, and how often each occurs. The order of `keys` is lost.
@@ -142,7 +143,8 @@ impl<K: PackedKey> KeyCounter<K> {
 /// Copies `keys` to `partitioned`, grouped by a part of their hashes, so that equal keys share a partition.
 /// Returns the ends of the partitions.
 fn partition<K: PackedKey>(keys: &[K], partitioned: &mut Vec<K>) -> [usize; N_PARTITIONS] {
-    // Tables use the high bits of the hash. With the same bits, the keys of a partition would share a few slots.
+    // Tables use the high bits of the hash. With the same bits, the keys of a partition would share a few slots. The
+    // lowest bits of a product depend on few bits of the key.
     let partition_of = |key: &K| (key.hash() >> 12) as usize % N_PARTITIONS;
     let mut offsets = [0; N_PARTITIONS];
     keys.iter().for_each(|key| offsets[partition_of(key)] += 1);

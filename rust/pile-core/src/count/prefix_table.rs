@@ -10,7 +10,7 @@ pub(super) const LOADED_BYTES: usize = 8;
 /// texts that start with no key.
 const BITS_PER_KEY: usize = 16;
 
-/// Minimum bits of a filter. It has 4 KiB, which fit the L1 data cache next to the buffers.
+/// Minimum bits of a filter. It has 4 KiB, which fit the L1 data cache next to the finder's lists of offsets.
 const MIN_BITS: usize = 1 << 15;
 
 /// Up to eight bytes as a little-endian number, padded with zeros.

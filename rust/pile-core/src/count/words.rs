@@ -35,7 +35,8 @@ const MAX_TEXT_BYTES: usize = if cfg!(test) {
 };
 
 /// Upper bound on the bytes of a document's text in a table, per byte of the document. Simple case folding lengthens
-/// some characters from two bytes to three, none by more, and one space is added at the end.
+/// some characters from two bytes to three, none by more, and one space is added at the end. A loose bound: the limit
+/// on a document is then 1 GiB, which is easy to state.
 const MAX_GROWTH: usize = 4;
 
 /// The configuration of a job that counts n-grams of words.
@@ -92,6 +93,7 @@ struct WordStart {
 
 /// The counts of a thread since its last run.
 struct WordTable<'a> {
+    /// Words of the n-grams, ascending.
     lengths: &'a [usize],
     max_bytes: usize,
     ignore_case: bool,

@@ -109,7 +109,7 @@ impl Clusters {
         self.sizes[self.first[document as usize] as usize]
     }
 
-    /// Clusters of at least two documents, and the size of the largest, of those whose smallest document `counts`.
+    /// Number of clusters of at least two documents whose smallest one is in `counts`, and the size of the largest.
     pub(super) fn count(&self, counts: &BitSet) -> (u64, u32) {
         let clusters = self.sizes.iter().zip(0..);
         let counted = clusters.filter(|(size, first)| **size > 1 && counts.contains(*first));
@@ -180,7 +180,8 @@ pub(super) struct Removals {
 }
 
 impl Removals {
-    /// Decides which documents are removed. Clusters of more than `largest` documents are left alone.
+    /// Decides which documents are removed. Clusters of more than `largest` documents are left alone. Protected
+    /// documents have the first ranks and are never removed.
     pub(super) fn decide(
         groups: &ExactGroups,
         ranks: &Ranks,
@@ -194,7 +195,8 @@ impl Removals {
             similarity: vec![1.0; n],
             largest,
         };
-        // The pairs of a document come when all pairs of preferred ones came, its most preferred partner first.
+        // Pairs are sorted by the rank of the less preferred document: when its pairs come, every document that is
+        // preferred to it is decided. Its most preferred partner comes first.
         for_each_pair(verified, |VerifiedPair { pair, similarity }| {
             let (kept, other) = (
                 ranks.documents[pair.preferred as usize],

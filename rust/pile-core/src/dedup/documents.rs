@@ -28,7 +28,7 @@ impl ShardDocuments {
 pub(super) struct Documents {
     shards: Vec<ShardDocuments>,
     n: u32,
-    /// Names of the subsets.
+    /// Number of subsets. Rows have smaller subset numbers.
     n_subsets: usize,
 }
 

@@ -30,7 +30,8 @@ pub(crate) struct ReplacementCheck {
     before: Vec<(PathBuf, Option<Stamp>)>,
 }
 
-/// Identifies a version of a file. The time of change is left out: a rerun of the command that made it moves that.
+/// Identifies a version of a file. The time of change (ctime) is left out: a rerun of the command that made the file
+/// may remove a hard link to it, which changes that time and not the file.
 #[derive(Debug, PartialEq, Eq)]
 struct Stamp {
     inode: u64,

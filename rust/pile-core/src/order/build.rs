@@ -119,7 +119,8 @@ struct BuiltArrays {
 /// rules ignore it.
 ///
 /// # Errors
-/// No documents, documents outside the dataset or without tokens, no samples, the errors of the rule, or files that cannot be written.
+/// No documents, documents outside the dataset or without tokens, no samples, the errors of the rule, or files that
+/// cannot be written.
 pub fn build(
     lengths: &[i32],
     labels: Option<&dyn TokenSource>,

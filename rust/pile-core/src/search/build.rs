@@ -38,8 +38,7 @@ pub(super) const MAGIC: &[u8; 8] = b"PILERANK";
 /// The file that completes an index.
 pub(super) const RANKS_FILE: &str = "ranks";
 
-/// Most tokens of a segment. Suffixes are sorted with signed 32-bit positions, and libsais accepts one token
-/// more.
+/// Most tokens of a segment: one less than libsais accepts, which sorts with signed 32-bit positions.
 const MAX_SEGMENT_TOKENS: u64 = (1 << 31) - 2;
 
 /// The header of the file `ranks`.
@@ -110,7 +109,8 @@ pub struct IndexPlan {
 }
 
 /// Bytes of memory for each token of a segment that is sorted: the symbol, the entry of the suffix array, and
-/// the mapped token.
+/// the mapped token. Symbols of u16 tokens take 4 bytes if there are more than 2^16 of them, which needs a
+/// large vocabulary and many ids that end documents; the number is known only once the ids are counted.
 fn sort_bytes_per_token(token_type: TokenType) -> u64 {
     match token_type {
         TokenType::U16 => 2 + 4 + 2,

@@ -11,7 +11,8 @@ const FIRST_SUSPECT_LEAD: u8 = 0xCC;
 pub(crate) fn nfc(text: &str) -> Cow<'_, str> {
     let mut at = 0;
     while let Some(suspects) = next_suspects(text, at) {
-        // NFC neither changes nor moves the characters around a run of suspects, so the run is checked alone.
+        // NFC changes or moves a character before a run only together with one of the run, such as "e" with U+0301, and
+        // that one fails the check. So the run is checked alone.
         if is_nfc_quick(text[suspects.clone()].chars()) != IsNormalized::Yes {
             return Cow::Owned(nfc_always(text));
         }

@@ -59,8 +59,8 @@ pub struct RepeatsConfig {
     /// Samples of the run, from the first.
     pub n_samples: u64,
     /// Tokens of each sample that the model reads. If a sample has one more, it is only a label, and the next
-    /// sample of the sequence begins with it. In a sample of a padded order that is shorter, that token is an input
-    /// as well, and so counts in both samples.
+    /// sample of the sequence begins with it. A shorter sample of a padded order has no such label: the token that it
+    /// shares with the next sample is an input of both, and counts in both.
     pub n_inputs: u64,
     /// Samples of an interval.
     pub interval_samples: u64,
@@ -93,7 +93,8 @@ pub fn repeats<S: TokenSource>(
     };
     let n_copies = order.n_copies()?;
     let mut classes = duplicate_classes(order.source(), config.n_threads, progress)?;
-    classes.retain(|class| class.iter().map(|d| n_copies[*d as usize]).sum::<u32>() > 1);
+    let n_copies_of = |document: &u64| u64::from(n_copies[*document as usize]);
+    classes.retain(|class| class.iter().map(n_copies_of).sum::<u64>() > 1);
     let mut remaining = classes.as_slice();
     while !remaining.is_empty() {
         let mut n = 0;

@@ -32,7 +32,8 @@ pub(super) fn rows_that_show(
 ///
 /// Neighbouring rows share one token. A row that holds nothing but the token shared with its neighbour is
 /// therefore not needed, unless that token is the only one. If several sets have the smallest size, the rows
-/// that reach furthest are taken; this can only happen with rows of two tokens.
+/// that reach furthest are taken; this can only happen with rows of two tokens, of which the one after the next starts
+/// where a row ends.
 pub(super) fn fewest_rows(appearances: &[Appearance]) -> Vec<&[Appearance]> {
     let mut rows = appearances
         .chunk_by(|a, b| (a.start, a.length, a.offset) == (b.start, b.length, b.offset))

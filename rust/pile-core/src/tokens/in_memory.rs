@@ -27,7 +27,7 @@ impl TokensInMemory {
     /// Appends a document.
     ///
     /// # Errors
-    /// A token that the token type cannot store.
+    /// A token that the token type cannot store. The next document would then start with the tokens before it.
     pub fn push(&mut self, tokens: &[i64]) -> Result<()> {
         for token in tokens {
             self.token_type.append(*token, &mut self.bytes)?;

@@ -141,7 +141,7 @@ fn label_by(
     hash: TokenHash,
     progress: &Progress,
 ) -> Result<LabelSummary> {
-    // What is made anew may be damaged.
+    // Without its provenance, which is written here: an old one may be damaged.
     let dataset = TokenDataset::open_unlabelled(&config.prefix)?;
     dataset.require_tokens()?;
     let token_type = dataset.token_type();

@@ -209,6 +209,7 @@ impl NgramSink for ParquetTable<'_> {
             KeyColumns::Words => Some(String::from_utf8_lossy(ngram.key).into_owned()),
             KeyColumns::Tokens(token_bytes) => {
                 let before = rows.ids.len();
+                // No type in which tokens are stored holds a larger id than `i32::MAX`.
                 rows.ids.extend(ids_of(ngram.key).map(|id| id as i32));
                 rows.repetitions.push(0);
                 rows.repetitions.resize(before + ngram.key.len() / 4, 1);

@@ -190,6 +190,7 @@ impl<'a, U: Unit> StringHashes<'a, U> {
         if n == 0 {
             return;
         }
+        // `next` is at least `length - 1`, and anchors are longer than `MAX_PERIOD`: see `Unit::ANCHOR_LENGTHS`.
         let before = |distance: usize| &self.text[self.next - distance..][..n];
         let (last, first) = (before(0), before(length - 1));
         let periods: [&[U]; MAX_PERIOD] = std::array::from_fn(|i| before(i + 1));
@@ -199,6 +200,7 @@ impl<'a, U: Unit> StringHashes<'a, U> {
             let mut is_periodic = false;
             for (period, n_equal) in (1..).zip(&mut self.n_equal) {
                 *n_equal = (*n_equal + 1) * usize::from(last[i] == periods[period - 1][i]);
+                // A string has a period if all its units but the first `period` equal the one a period before.
                 is_periodic |= *n_equal + period >= length;
             }
             RollingHash::mix(hash) >> 1 | u64::from(is_periodic) << PERIODIC_BIT

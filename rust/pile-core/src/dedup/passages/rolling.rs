@@ -41,7 +41,8 @@ impl RollingHash {
         units.fold(0, |hash, unit| Self::append(hash, *unit))
     }
 
-    /// Spreads a hash over all bits.
+    /// Spreads a hash over all bits: the lowest bits of a polynomial modulo 2^64 depend on the lowest bits of its
+    /// digits alone. The multipliers are any odd numbers without a pattern.
     pub(super) fn mix(hash: u64) -> u64 {
         let hash = (hash ^ (hash >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
         let hash = (hash ^ (hash >> 29)).wrapping_mul(BASE);
@@ -77,7 +78,7 @@ impl WideRollingHash {
         checksums.for_each(|checksum| digest.update(checksum));
         let digest = digest.finalize();
         let (halves, _) = digest.as_chunks::<8>();
-        // A base below a digit would be a sum of few digits.
+        // A base that is a digit too would make equal hashes of short strings: `1, 0` and `0, base`.
         let base = |half: [u8; 8]| u64::from_le_bytes(half) % (PRIME - MAX_DIGIT) + MAX_DIGIT;
         let bases = [base(halves[0]), base(halves[1])];
         let power = |base| (0..length).fold(1, |power, _| multiply(power, base));

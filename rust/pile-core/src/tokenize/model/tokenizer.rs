@@ -155,6 +155,7 @@ impl Tokenizer {
             .filter(|t| t.is_special)
             .map(|t| t.content.as_str())
             .collect();
+        // By text, as in Hugging Face `tokenizers`: a token that normalization changed is not special.
         for token in tokens.iter_mut().flatten() {
             token.is_special = special.contains(token.text.as_str());
         }

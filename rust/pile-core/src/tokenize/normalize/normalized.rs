@@ -59,7 +59,8 @@ impl Tokenizer {
     /// Appends normalized text, with its added tokens replaced by what they decode to.
     fn push_normalized(&self, text: &str, mut adds_space: bool, stored: &mut Vec<u8>) {
         if self.space_runs.is_some() {
-            // The added tokens are runs of spaces, which decode to themselves.
+            // The added tokens are runs of spaces, which decode to themselves. A tokenizer with a prefix space has no
+            // `space_runs`.
             return stored.extend_from_slice(text.as_bytes());
         }
         for cut in self.normalized_added_tokens.split(text) {

@@ -40,7 +40,7 @@ struct PassageSplitter<'t> {
 }
 
 impl PassageSplitter<'_> {
-    /// The stored offset of each border of the tokens.
+    /// The offset of each border of the tokens in the bytes that they decode to, which a dataset stores.
     fn stored_offsets(&self) -> impl Iterator<Item = usize> {
         let ends = self.ids.iter().scan(0, |end, id| {
             *end += self.table.length(i64::from(*id));

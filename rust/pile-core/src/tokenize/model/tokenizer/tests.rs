@@ -379,6 +379,7 @@ fn normalized_tokens_decode_to_their_normalized_form() {
         tokenizer.decode(&[280], SPECIAL_AND_UNKNOWN).unwrap(),
         "\u{fffd}"
     );
+    // The file spells the token of byte 0xE9 "é", and its id is 167.
     let twice = json!([
         added(280, "e\u{301}", true, true),
         added(167, "é", true, true)
