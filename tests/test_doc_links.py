@@ -50,7 +50,7 @@ def test_the_glossary_is_alphabetical() -> None:
 FOREIGN_OPTIONS = {
     *("--array", "--cpus-per-task", "--ftfy", "--mem", "--nproc_per_node", "--requeue"),
     *("--nodes", "--ntasks-per-node", "--gpus-per-node", "--time", "--open-mode", "--signal"),
-    *("--kill-on-bad-exit",),
+    *("--kill-on-bad-exit", "--module", "--no_local_rank", "--num_gpus"),
     *("--include_path", "--model", "--model_args", "--samples", "--tasks"),
 }
 

@@ -207,11 +207,31 @@ class Sharding:
     offload_optimizer: bool = field(
         default=False, metadata={"help": "Master weights and moments in the CPU's memory."}
     )
+    pipeline_stages: int = field(
+        default=1, metadata={"help": "Groups of consecutive blocks, each in other processes."}
+    )
 
     def __post_init__(self) -> None:
         _within(0, 3, zero_stage=self.zero_stage)
+        _within(1, MAX_LAYERS, pipeline_stages=self.pipeline_stages)
         if self.offload_optimizer and self.zero_stage == 0:
             raise ConfigError("offload_optimizer needs zero_stage 1, 2 or 3")
+        if self.pipeline_stages == 1:
+            return
+        if self.zero_stage != 1:
+            raise ConfigError(f"pipeline_stages needs zero_stage 1, got {self.zero_stage}")
+        if self.offload_optimizer:
+            raise ConfigError("pipeline_stages needs offload_optimizer = false")
+
+    def replicas(self, n_processes: int) -> int:
+        """Copies of the model in `n_processes`. Raises ConfigError if that is no whole number."""
+        n_replicas, rest = divmod(n_processes, self.pipeline_stages)
+        if rest:
+            stages = self.pipeline_stages
+            raise ConfigError(
+                f"pipeline_stages {stages} needs a multiple of {stages} processes, got {n_processes}"
+            )
+        return n_replicas
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -247,7 +267,9 @@ class TrainConfig:
     )
     steps: int | None = field(default=None, metadata={"help": "Updates. Default: the order's."})
     batch_size: int | None = field(default=None, metadata={"help": "Sequences a step. Default: the order's."})
-    micro_batch_size: int | None = field(default=None, metadata={"help": "Sequences at once in a process."})
+    micro_batch_size: int | None = field(
+        default=None, metadata={"help": "Sequences at once in a process. Default: as many as fit its memory."}
+    )
     seed: int | None = field(
         default=None, metadata={"help": "Seed of the first weights. Default: the preset's, else 1234."}
     )
@@ -284,6 +306,15 @@ class TrainConfig:
         if self.deepspeed.zero_stage == 0 and self.precision != "fp32":
             # Without ZeRO, DeepSpeed adds the gradients of micro-batches in the weights' precision.
             raise ConfigError(f"zero_stage 0 needs precision fp32, got {self.precision}; take zero_stage 1")
+        if self.deepspeed.pipeline_stages > 1:
+            self._check_pipeline()
+
+    def _check_pipeline(self) -> None:
+        """Raises ConfigError for what pipeline stages were not built or not tested with."""
+        if self.model.attention_within_documents:
+            raise ConfigError("pipeline_stages needs attention_within_documents = false")
+        if self.precision == "fp16":
+            raise ConfigError("pipeline_stages needs precision fp32 or bf16, got fp16")
 
     @property
     def checkpoint_interval(self) -> int:
@@ -387,18 +418,40 @@ class Recipe:
             flat |= {f"{name}.{key}".removesuffix("."): inner for key, inner in group.items()}
         return flat
 
-    def split(self, n_ranks: int) -> tuple[int, int]:
-        """Sequences of a micro-batch and micro-batches of a step, for each of `n_ranks` processes.
+    def split(self, n_processes: int, sharding: Sharding) -> tuple[int, int]:
+        """Sequences of a micro-batch and micro-batches of a step, for each copy of the model.
+
+        Args:
+            n_processes: Processes of the run. Without pipeline stages each has a copy of the model.
+            sharding: What is divided among them.
 
         Raises:
-            ConfigError: The batch is not a whole number of micro-batches for every process.
+            ConfigError: The batch is not a whole number of micro-batches for every copy, or of fewer than
+                the pipeline has stages.
         """
-        micro = self.micro_batch_size or max(1, self.batch_size // n_ranks)
-        n_micro, rest = divmod(self.batch_size, micro * n_ranks)
+        n_replicas, n_stages = sharding.replicas(n_processes), sharding.pipeline_stages
+        micro = self.micro_batch_size or self._default_micro_batch(n_replicas, n_stages)
+        n_micro, rest = divmod(self.batch_size, micro * n_replicas)
         if rest or not n_micro:
-            found = f"batch_size {self.batch_size}, micro_batch_size {micro}, processes {n_ranks}"
-            raise ConfigError(f"the batch is not a multiple of micro-batch times processes: {found}")
+            found = f"batch_size {self.batch_size}, micro_batch_size {micro}, processes {n_processes}"
+            each = "" if n_stages == 1 else f", pipeline_stages {n_stages}"
+            raise ConfigError(f"the batch is not a multiple of micro-batch times processes: {found}{each}")
+        if n_micro < n_stages:
+            found = f"batch_size {self.batch_size}, micro_batch_size {micro}, processes {n_processes}"
+            raise ConfigError(f"pipeline_stages {n_stages} needs {n_stages} micro-batches at least: {found}")
         return micro, n_micro
+
+    def _default_micro_batch(self, n_replicas: int, n_stages: int) -> int:
+        """The whole share of a copy of the model; in a pipeline, an equal part of it.
+
+        While the first micro-batch fills a pipeline and the last one leaves it, stages wait. With four
+        micro-batches for each stage that is little (Huang et al. 2019, arXiv:1811.06965, section 2.3).
+        """
+        share = max(1, self.batch_size // n_replicas)
+        if n_stages == 1:
+            return share
+        n_micro = next((n for n in range(min(4 * n_stages, share), share) if share % n == 0), share)
+        return share // n_micro
 
     def is_checkpoint(self, step: int, every: int) -> bool:
         """Whether the weights after `step` updates are published."""
@@ -428,13 +481,18 @@ def recipe(config: TrainConfig, order: Order, n_known: int | None) -> Recipe:
     branch = config.branch
     if branch is not None and branch.step >= steps:
         raise ConfigError(f"branches off after step {branch.step}, and has {counted(steps, 'step')} in all")
+    shape = config.model.shape(order.seq_length, n_known)
+    if (n_stages := config.deepspeed.pipeline_stages) > shape.n_layers:
+        raise ConfigError(
+            f"pipeline_stages {n_stages} needs {n_stages} blocks at least, got {shape.n_layers}"
+        )
     return Recipe(
         steps=steps,
         batch_size=batch_size,
         micro_batch_size=config.micro_batch_size,
         seed=_given(config.seed, published.seed if published else 1234),
         precision=config.precision,
-        shape=config.model.shape(order.seq_length, n_known),
+        shape=shape,
         optimizer=optimizer,
         stages=tuple(_stage(given, optimizer) for given in config.stages),
         attention_within_documents=config.model.attention_within_documents,

@@ -9,6 +9,9 @@ States of a GPU, by stage of ZeRO (Rajbhandari et al. 2020, arXiv:1910.02054):
     gradients   4 P, as they are added in fp32; from stage 2 divided by N
     optimizer   12 P: weights in fp32 and Adam's two moments; from stage 1 divided by N. fp32 at stage 0: 8 P
 
+With S pipeline stages, P is (P - 2 V h) / S + V h, of a stage with one of the two large matrices, and N is
+the number of GPUs of a stage. The first stage keeps the activations of S micro-batches, of L / S blocks each.
+
 Activations of a sequence, which its backward pass needs:
 
     blocks      18 w s h L: the input, the outputs of both layer norms, queries and keys, attention's output
@@ -50,42 +53,78 @@ STAGES = (0, 1, 2, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
-    """What is trained, and on what.
+class Setup:
+    """What is trained, and what memory it has.
 
     Attributes:
         shape: The model's; `max_positions` is the sequence length.
-        steps: Updates.
         batch_size: Sequences of a step.
         precision: `fp32`, `bf16` or `fp16`.
-        n_checkpoints: Folders that are published.
         n_gpus: GPUs, each a process.
         memory: Bytes of a GPU.
-        tflops: Peak of a GPU in 10^12 operations a second.
-        utilization: Share of the peak that training reaches.
+        pipeline_stages: Groups of blocks, each on other GPUs.
+        offload_optimizer: Whether other memory holds master weights and moments.
     """
 
     shape: ModelShape
-    steps: int
     batch_size: int
     precision: str
-    n_checkpoints: int
     n_gpus: int
     memory: float
-    tflops: float
-    utilization: float
+    pipeline_stages: int = 1
+    offload_optimizer: bool = False
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.n_gpus:
+        if self.n_gpus % self.pipeline_stages:
             raise ConfigError(
-                f"a batch of {self.batch_size} sequences cannot be divided among {self.n_gpus} GPUs; "
+                f"{self.n_gpus} GPUs are not a multiple of {self.pipeline_stages} pipeline stages"
+            )
+        if self.batch_size % self.n_replicas:
+            what = f"{self.n_gpus} GPUs" if self.pipeline_stages == 1 else f"{self.n_replicas} copies"
+            raise ConfigError(
+                f"a batch of {self.batch_size} sequences cannot be divided among {what}; "
                 f"their number must divide it"
             )
+
+    @property
+    def n_replicas(self) -> int:
+        """Copies of the model."""
+        return self.n_gpus // self.pipeline_stages
+
+    @property
+    def share(self) -> int:
+        """Sequences of a step for each copy of the model."""
+        return self.batch_size // self.n_replicas
+
+    @property
+    def stage_parameters(self) -> int:
+        """Weights of the largest pipeline stage; without a pipeline, of the model."""
+        if self.pipeline_stages == 1:
+            return self.shape.n_parameters
+        of_matrix = self.shape.vocab_size * self.shape.hidden_size
+        return (self.shape.n_parameters - 2 * of_matrix) // self.pipeline_stages + of_matrix
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of a weight in computation and in a checkpoint."""
         return 4 if self.precision == "fp32" else 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Setup):
+    """A whole run.
+
+    Attributes:
+        steps: Updates.
+        n_checkpoints: Folders that are published.
+        tflops: Peak of a GPU in 10^12 operations a second.
+        utilization: Share of the peak that training reaches.
+    """
+
+    steps: int
+    n_checkpoints: int
+    tflops: float
+    utilization: float
 
     @property
     def tokens_per_step(self) -> int:
@@ -119,24 +158,33 @@ class StageMemory:
         return self.weights + self.gradients + self.optimizer
 
 
-def stage_memory(job: Job, stage: int) -> StageMemory:
+def stage_memory(setup: Setup, stage: int) -> StageMemory:
     """The memory of a GPU at a stage of ZeRO."""
-    weights, gradients, optimizer = _states(job, stage)
-    free = job.memory * USABLE_SHARE - (weights + gradients + optimizer) - loss_bytes(job)
-    return StageMemory(
-        stage,
-        weights,
-        gradients,
-        optimizer,
-        _rows(job, free, recompute=False),
-        _rows(job, free, recompute=True),
-    )
+    plain, recomputed = (fitting_rows(setup, stage, recompute=flag) for flag in (False, True))
+    return StageMemory(stage, *_states(setup, stage), plain, recomputed)
 
 
-def _states(job: Job, stage: int) -> tuple[int, int, int]:
-    n_parameters, n_gpus, width = job.shape.n_parameters, job.n_gpus, job.weight_bytes
+def fitting_rows(setup: Setup, stage: int, *, recompute: bool, at_most: int | None = None) -> int:
+    """The largest micro-batch that fits beside the states; 0 if none does.
+
+    Args:
+        setup: The model and its memory.
+        stage: Of ZeRO.
+        recompute: With activation checkpointing.
+        at_most: The largest micro-batch that is of use; all divide a GPU's share of the batch.
+    """
+    free = setup.memory * USABLE_SHARE - sum(_states(setup, stage)) - loss_bytes(setup)
+    n_fitting = int(max(0.0, free) // activations(setup, recompute=recompute))
+    largest = min(n_fitting, setup.share if at_most is None else at_most)
+    return next((rows for rows in range(largest, 0, -1) if setup.share % rows == 0), 0)
+
+
+def _states(job: Setup, stage: int) -> tuple[int, int, int]:
+    n_parameters, n_gpus, width = job.stage_parameters, job.n_replicas, job.weight_bytes
     moments_alone = stage == 0 and job.precision == "fp32"
     optimizer = (8 if moments_alone else 12) * n_parameters
+    if job.offload_optimizer:
+        optimizer = 0
     weights, gradients = width * n_parameters, 4 * n_parameters
     if stage >= 1:
         optimizer = -(-optimizer // n_gpus)
@@ -149,21 +197,14 @@ def _states(job: Job, stage: int) -> tuple[int, int, int]:
     return weights, gradients, optimizer
 
 
-def _rows(job: Job, free: float, *, recompute: bool) -> int:
-    """The largest divisor of a GPU's share of the batch whose activations fit in `free` bytes."""
-    share = job.batch_size // job.n_gpus
-    n_fitting = min(share, int(max(0.0, free) // activations(job, recompute=recompute)))
-    return next((rows for rows in range(n_fitting, 0, -1) if share % rows == 0), 0)
-
-
-def activations(job: Job, *, recompute: bool) -> int:
+def activations(job: Setup, *, recompute: bool) -> int:
     """Bytes of the activations of one sequence."""
     shape, width = job.shape, job.weight_bytes
     n_kept = shape.n_layers + BLOCK_ACTIVATIONS if recompute else BLOCK_ACTIVATIONS * shape.n_layers
     return shape.max_positions * shape.hidden_size * (width * n_kept + 2 * (width + 2))
 
 
-def loss_bytes(job: Job) -> int:
+def loss_bytes(job: Setup) -> int:
     """Bytes in which the loss and its gradients are computed, whatever the micro-batch."""
     per_logit = 4 if job.precision == "fp32" else 8
     return job.shape.vocab_size * (per_logit * LOSS_CHUNK + 4 * job.shape.hidden_size)

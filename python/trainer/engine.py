@@ -1,6 +1,6 @@
 """Training steps by DeepSpeed, over the processes that torchrun started, or over this one alone.
 
-The only module that imports DeepSpeed. On a machine without CUDA it runs on the CPU, over gloo.
+Only this module and `pipeline` import DeepSpeed. On a machine without CUDA it runs on the CPU, over gloo.
 """
 
 from __future__ import annotations
@@ -67,11 +67,12 @@ class MicroBatch:
 
 
 @contextlib.contextmanager
-def processes(seed: int) -> Iterator[Processes]:
+def processes(seed: int, n_stages: int = 1) -> Iterator[Processes]:
     """Joins the processes of a run, and leaves them at the end.
 
     Args:
         seed: Of torch's generators.
+        n_stages: Pipeline stages of the run.
 
     Raises:
         PileError: DeepSpeed's communication needs compiling and there is no compiler.
@@ -86,13 +87,13 @@ def processes(seed: int) -> Iterator[Processes]:
     has_cuda = torch.cuda.is_available()
     if not has_cuda:
         _announce_compilation(rank)
-    with failures.named(), _quiet():
+    with failures.named(), quiet():
         import deepspeed
 
         deepspeed.init_distributed("nccl" if has_cuda else "gloo", auto_mpi_discovery=False, verbose=False)
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if has_cuda else torch.device("cpu")
     try:
-        yield Processes(rank, size, device)
+        yield Processes(rank, size, device, n_stages)
     finally:
         # A failure to take leave hides the one that led here.
         with contextlib.suppress(RuntimeError):
@@ -148,7 +149,7 @@ def _announce_compilation(rank: int) -> None:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps DeepSpeed's and torch's chatter from the user, errors excepted."""
     for name in ("DeepSpeed", "torch.distributed", "torch.utils.cpp_extension"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -175,19 +176,32 @@ class Engine:
         self._ranks, self._stage = ranks, sharding.zero_stage
         self._clipping = recipe.optimizer.gradient_clipping
         check_machine(recipe.precision, ranks.device)
-        micro_batch_size, self._n_micro = recipe.split(ranks.size)
-        with _quiet():
-            import deepspeed
-
-            self._deepspeed, *_ = deepspeed.initialize(
-                model=model.to(ranks.device),
-                optimizer=_optimizer(model, recipe.optimizer),
-                config=_deepspeed_config(recipe, sharding, micro_batch_size, self._n_micro),
-            )
+        self._micro_batch_size, self._n_micro = recipe.split(ranks.size, sharding)
+        config = _deepspeed_config(recipe, sharding, self._micro_batch_size, self._n_micro)
+        self._deepspeed = self._started(model, recipe.optimizer, config)
         self._partitions = partitions(self._deepspeed, self._stage)
         if self._scaler:
             # Whoever trains stops after too many skipped steps.
             self._scaler.raise_error_at_min_scale = False
+
+    def _started(self, model: GPTNeoX, adamw: AdamW, config: dict[str, Any]) -> Any:
+        """The DeepSpeed engine of the model."""
+        with quiet():
+            import deepspeed
+
+            engine, *_ = deepspeed.initialize(
+                model=model.to(self._ranks.device), optimizer=optimizer_of(model, adamw), config=config
+            )
+        return engine
+
+    def _own_parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters that this process computes with, by name."""
+        found: Iterable[tuple[str, nn.Parameter]] = self._deepspeed.module.named_parameters()
+        return found
+
+    def _parameters(self) -> Iterable[tuple[str, nn.Parameter]]:
+        """The parameters of the whole model, by name, in the same order in every process."""
+        return self._own_parameters()
 
     def step(self, micro_batches: Iterable[MicroBatch], lr: float) -> StepResult:
         """Updates the weights once, unless loss or gradient is not finite.
@@ -196,8 +210,7 @@ class Engine:
             micro_batches: This process's, all of the step.
             lr: The learning rate of this update.
         """
-        for group in self._deepspeed.optimizer.param_groups:
-            group["lr"] = lr
+        self._set_rate(lr)
         rows = []
         for number, batch in enumerate(micro_batches, 1):
             losses = self._losses(batch)
@@ -216,7 +229,11 @@ class Engine:
             self._deepspeed.step()
         if self._stage != 0:
             norm = float(self._deepspeed.get_global_grad_norm())
-        return StepResult(mean, norm, row_losses, _fault(mean, norm))
+        return StepResult(mean, norm, row_losses, fault_of(mean, norm))
+
+    def _set_rate(self, lr: float) -> None:
+        for group in self._deepspeed.optimizer.param_groups:
+            group["lr"] = lr
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Iterable[MicroBatch]) -> Tensor:
@@ -242,8 +259,10 @@ class Engine:
         """The row losses of a step in the order of its samples: (micro-batches, rows) -> (n,) on the CPU."""
         of_ranks = [torch.empty_like(rows) for _ in range(self._ranks.size)]
         torch.distributed.all_gather(of_ranks, rows)
+        # Of a pipeline, only the last stage has losses.
+        of_replicas = of_ranks[-self._ranks.n_replicas :]
         # GPT-NeoX deals micro-batches to ranks in turn: see `micro_batches`.
-        return torch.stack(of_ranks, dim=1).flatten().cpu()
+        return torch.stack(of_replicas, dim=1).flatten().cpu()
 
     def _clip(self) -> float:
         """Clips the gradient, or removes it if it is not finite, and returns its norm: without ZeRO only.
@@ -266,7 +285,7 @@ class Engine:
         Every process calls it.
         """
         found: dict[str, Tensor] = {}
-        for name, parameter in self._deepspeed.module.named_parameters():
+        for name, parameter in self._own_parameters():
             with self._whole(parameter):
                 if self._ranks.is_main:
                     found[name] = parameter.detach().to("cpu", copy=True)
@@ -289,7 +308,7 @@ class Engine:
             owner: The rank of the process that gets a parameter's values, by the parameter's name.
         """
         found: dict[str, Tensor] = {}
-        for name, parameter in self._deepspeed.module.named_parameters():
+        for name, parameter in self._parameters():
             rank = owner(name)
             for kind in KINDS:
                 value = self._partitions.gather(parameter, kind, rank)
@@ -323,7 +342,7 @@ class Engine:
             adam_updates: As `adam_updates` was.
             loss_scale: As `loss_scale` was.
         """
-        for name, parameter in self._deepspeed.module.named_parameters():
+        for name, parameter in self._own_parameters():
             for kind in KINDS:
                 self._partitions.scatter(parameter, kind, value(kind, name))
         set_updates(self._deepspeed, self._stage, adam_updates)
@@ -351,7 +370,8 @@ _SCALER_VALUES: dict[str, type[float] | type[int]] = {
 }
 
 
-def _fault(loss: float, grad_norm: float) -> str | None:
+def fault_of(loss: float, grad_norm: float) -> str | None:
+    """Why a step with this loss and gradient changes no weights; None if it does."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     return None if math.isfinite(grad_norm) else "the gradient is not finite"
@@ -363,7 +383,7 @@ def check_machine(precision: str, device: torch.device) -> None:
         raise ConfigError('precision = "fp16" needs a GPU; on a CPU take fp32 or bf16')
 
 
-def _optimizer(model: GPTNeoX, config: AdamW) -> torch.optim.Optimizer:
+def optimizer_of(model: nn.Module, config: AdamW) -> torch.optim.Optimizer:
     """Torch's AdamW; weight decay for matrices only, as GPT-NeoX has it."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     others = [p for p in model.parameters() if p.ndim < 2]

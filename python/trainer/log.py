@@ -15,6 +15,8 @@ what was not finite or not computed is null:
 `validation_log.jsonl` has one line per validation, of the weights after `step` updates:
 
     {"step": 1000, "tokens": 2097152000, "loss": 3.21, "bits_per_byte": 1.02}
+
+There, too, null is what was not finite.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class LogLine(TypedDict):
 
 
 class ValidationLine(TypedDict):
-    """A line of the log of validations; see the module."""
+    """A line of the log of validations; see the module. What is null in the file is NaN here."""
 
     step: int
     tokens: int
@@ -86,10 +88,14 @@ def read_log(path: Path) -> list[LogLine]:
 def read_validations(path: Path) -> list[ValidationLine]:
     """The lines of a log of validations. Raises as `read_log`."""
     return [
-        cast(ValidationLine, _object(line, path, number, ("step", "tokens", "loss"), ("bits_per_byte",)))
-        for number, line in enumerate(_read(path).split(b"\n"), 1)
-        if line
+        _validation(line, path, number) for number, line in enumerate(_read(path).split(b"\n"), 1) if line
     ]
+
+
+def _validation(line: bytes, path: Path, number: int) -> ValidationLine:
+    values = _object(line, path, number, (*_COUNTS, "loss"), ("bits_per_byte",), ("loss", "bits_per_byte"))
+    found = {name: math.nan if value is None else value for name, value in values.items()}
+    return cast(ValidationLine, found)
 
 
 def _read(path: Path) -> bytes:

@@ -43,12 +43,14 @@ from trainer.config import differences
 from trainer.cost import flops_per_token
 from trainer.data_check import DataCheck
 from trainer.engine import Engine, MicroBatch, StepResult, check_machine, processes
+from trainer.fitting import micro_batch, process_memory
 from trainer.launcher import process_count
 from trainer.log import BY_NAME, LOG_FILE, read_log
 from trainer.model.compiled import compile_blocks
 from trainer.model.init import initialize
 from trainer.model.neox import GPTNeoX
 from trainer.peak import measured_peak
+from trainer.pipeline import PipelineEngine
 from trainer.ranks import Processes
 from trainer.records import Recorder
 from trainer.retention import Retention
@@ -93,8 +95,9 @@ def train(run: Run, start: Start) -> Outcome:
         PileError: Another process trains in the folder, or the processes do not share it.
         SystemExit: Any of these, in a run of several processes; or a signal stopped the run.
     """
-    run.recipe.split(process_count()[1])
-    with processes(run.recipe.seed) as ranks, contextlib.ExitStack() as held:
+    sharding = run.config.deepspeed
+    run.recipe.split(process_count()[1], sharding)
+    with processes(run.recipe.seed, sharding.pipeline_stages) as ranks, contextlib.ExitStack() as held:
         ranks.agree(lambda: check_machine(run.recipe.precision, ranks.device))
         scratch = run.config.output / SCRATCH_FOLDER
         ranks.main_does(lambda: held.enter_context(runs.writing(run.config.output)))
@@ -135,6 +138,7 @@ def _begin(run: Run, ranks: Processes, scratch: Path, start: Start) -> Run:
     """Brings the folder to the state of the last save, and returns the run with its stretches."""
 
     force = start.force
+    memory = -ranks.highest(-process_memory(ranks.device, ranks.size))
 
     def begin() -> str:
         if runs.finished(run, force=force) is not None:
@@ -142,7 +146,7 @@ def _begin(run: Run, ranks: Processes, scratch: Path, start: Start) -> Run:
         before = runs.previous_stretches(run, force=force)
         saved = None if force else newest_state(run.config.output)
         step = run.recipe.first_step if saved is None else saved
-        new = _stretch(run, ranks, start, step, before)
+        new = _stretch(run, ranks, start, step, before, memory)
         started = replace(run, stretches=runs.extended(before, new))
         if len(started.stretches) > 1 and started.stretches[-1].step == step:
             _announce_change(*started.stretches[-2:])
@@ -150,21 +154,38 @@ def _begin(run: Run, ranks: Processes, scratch: Path, start: Start) -> Run:
         return json.dumps([one.values() for one in started.stretches])
 
     text = ranks.from_main(ranks.agree(lambda: begin() if ranks.is_main else ""))
-    return replace(run, stretches=tuple(Stretch(**values) for values in json.loads(text)))
+    stretches = tuple(Stretch(**values) for values in json.loads(text))
+    recipe = replace(run.recipe, micro_batch_size=stretches[-1].micro_batch_size)
+    return replace(run, recipe=recipe, stretches=stretches)
 
 
-def _stretch(run: Run, ranks: Processes, start: Start, saved: int, before: tuple[Stretch, ...]) -> Stretch:
+def _stretch(
+    run: Run, ranks: Processes, start: Start, saved: int, before: tuple[Stretch, ...], memory: int
+) -> Stretch:
     """How this start trains. Without a given number, threads are as before with as many processes."""
-    sharding = run.config.deepspeed
+    sharding, is_cpu = run.config.deepspeed, ranks.device.type == "cpu"
+    size, line = micro_batch(
+        run.recipe,
+        sharding,
+        ranks.size,
+        memory,
+        # On a CPU, malloc retains what blocks free: measured with glibc, recomputing saves a third at most.
+        recompute=run.config.activation_checkpointing and not is_cpu,
+        is_offloaded=sharding.offload_optimizer and not is_cpu,
+        before=before[-1] if before else None,
+    )
+    if line is not None:
+        note(line, err=True)
     threads = before[-1].threads if before and before[-1].processes == ranks.size else None
     kept = before[-1].keep_states if before else Retention()
     return Stretch(
         step=saved,
         processes=ranks.size,
         threads=start.threads or threads or default_threads(ranks.size),
-        micro_batch_size=run.recipe.split(ranks.size)[0],
+        micro_batch_size=size,
         zero_stage=sharding.zero_stage,
         offload_optimizer=sharding.offload_optimizer,
+        pipeline_stages=sharding.pipeline_stages,
         checkpoint_every=run.config.checkpoint_interval,
         keep_states=str(kept if start.keep_states is None else start.keep_states),
     )
@@ -308,7 +329,8 @@ def _engine(run: Run, ranks: Processes, source: OpenState | None, *, is_from_wei
     model.gpt_neox.recomputes_blocks = run.config.activation_checkpointing
     if run.config.compile:
         ranks.agree(lambda: compile_blocks(model, ranks.device))
-    engine = Engine(model, run.recipe, ranks, run.config.deepspeed)
+    kind = PipelineEngine if ranks.n_stages > 1 else Engine
+    engine = kind(model, run.recipe, ranks, run.config.deepspeed)
     if source is not None:
         load_state(engine, source, ranks)
     return engine
@@ -498,13 +520,13 @@ def micro_batches(run: Run, ranks: Processes, step: int) -> Iterator[MicroBatch]
     """This process's share of a step, in GPT-NeoX's order.
 
     With R ranks and b samples in a micro-batch, micro-batch m of rank r is samples [(m R + r) b,
-    (m R + r + 1) b) of the step.
+    (m R + r + 1) b) of the step. All stages of a pipeline count as one rank.
 
     Raises: FormatError for a token outside the model's vocabulary, or a dataset that was cut short.
     """
-    _, n_micro = run.recipe.split(ranks.size)
+    _, n_micro = run.recipe.split(ranks.size, run.config.deepspeed)
     for number in range(n_micro):
-        part = (ranks.rank, ranks.size), (number, n_micro)
+        part = (ranks.replica, ranks.n_replicas), (number, n_micro)
         samples = run.order.micro_batch_samples(step, *part, run.recipe.batch_size)
         stored = run.order.samples.read(*samples)
         # A map of a dataset that was cut short reads as zeros: they must not get into the weights.

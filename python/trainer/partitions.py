@@ -113,7 +113,8 @@ class _Flattened:
 
     def _range(self, parameter: nn.Parameter, kind: str) -> tuple[Tensor, int] | None:
         """This process's values, flat, and the index of the first in the whole; None if it has none."""
-        mapping = parameter._hp_mapping  # type: ignore[attr-defined]
+        # A parameter of another pipeline stage has no mapping.
+        mapping = getattr(parameter, "_hp_mapping", None)
         if mapping is None:
             return None
         fragment: Tensor = mapping.get_hp_fragment(None if kind == WEIGHT else kind)

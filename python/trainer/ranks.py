@@ -31,16 +31,36 @@ class Processes:
         rank: This one, from 0.
         size: How many there are.
         device: Where this one computes.
+        n_stages: Pipeline stages; each copy of the model is in as many processes.
     """
 
     rank: int
     size: int
     device: torch.device
+    n_stages: int = 1
 
     @property
     def is_main(self) -> bool:
         """Whether this process writes and speaks for all."""
         return self.rank == 0
+
+    @property
+    def n_replicas(self) -> int:
+        """Copies of the model, among which a step's batch is divided."""
+        return self.size // self.n_stages
+
+    @property
+    def replica(self) -> int:
+        """The copy of the model that this process has, or has a stage of; from 0.
+
+        Ranks of one pipeline stage are consecutive, as DeepSpeed's `PipeDataParallelTopology` has them.
+        """
+        return self.rank % self.n_replicas
+
+    @property
+    def stage(self) -> int:
+        """The pipeline stage of this process, from 0."""
+        return self.rank // self.n_replicas
 
     def barrier(self) -> None:
         """Waits until all processes are here."""

@@ -78,6 +78,7 @@ class Stretch:
         offload_optimizer: Whether the CPU's memory held master weights and moments.
         checkpoint_every: Steps between checkpoints.
         keep_states: Which states are kept, see `retention`.
+        pipeline_stages: Groups of blocks, each in other processes; 1 without a pipeline.
     """
 
     step: int
@@ -88,6 +89,7 @@ class Stretch:
     offload_optimizer: bool
     checkpoint_every: int
     keep_states: str
+    pipeline_stages: int = 1
 
     def values(self) -> dict[str, Any]:
         """As a manifest has it."""
@@ -105,6 +107,8 @@ class Stretch:
             offload_optimizer=values.flag("offload_optimizer"),
             checkpoint_every=values.integer("checkpoint_every", 1),
             keep_states=str(Retention.parse(values.text("keep_states"))),
+            # Runs of earlier versions have no pipeline.
+            pipeline_stages=values.integer("pipeline_stages", 1) if values.has("pipeline_stages") else 1,
         )
 
 

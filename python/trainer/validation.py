@@ -52,9 +52,9 @@ class Validation:
 
     def _micro_batches(self, ranks: Processes) -> Iterator[MicroBatch]:
         """This process's rows; the last one is repeated where they do not fill all micro-batches."""
-        size, _ = self._run.recipe.split(ranks.size)
-        for first in range(0, self._n_rows, size * ranks.size):
-            indices = np.minimum(np.arange(first, first + size) + ranks.rank * size, self._n_rows - 1)
+        size, _ = self._run.recipe.split(ranks.size, self._run.config.deepspeed)
+        for first in range(0, self._n_rows, size * ranks.n_replicas):
+            indices = np.minimum(np.arange(first, first + size) + ranks.replica * size, self._n_rows - 1)
             yield MicroBatch(self._rows(indices), self._positions(indices))
 
     def _positions(self, indices: NDArray[np.int64]) -> Tensor | None:

@@ -159,15 +159,16 @@ class ForkServer:
     def pair(
         self,
         *arguments: str | Path,
-        folders: tuple[Path | None, ...] = (None, None),
+        size: int = 2,
+        folders: tuple[Path | None, ...] = (None,) * 4,
         kill_below: Path | None = None,
-        kill_at: tuple[int, int] = (-1, -1),
+        kill_at: tuple[int, ...] = (-1,) * 4,
     ) -> list[Started]:
-        """Starts two processes that train together; each is killed as by `start`."""
+        """Starts two processes that train together, or up to four; each is killed as by `start`."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
-        meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        meeting = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         return [
             self.start(
                 *arguments,
@@ -178,7 +179,7 @@ class ForkServer:
                 RANK=str(rank),
                 LOCAL_RANK=str(rank),
             )
-            for rank in (0, 1)
+            for rank in range(size)
         ]
 
     def kill_when(self, started: list[Any], folder: Path) -> None:

@@ -108,6 +108,26 @@ def test_the_plan_of_a_config(call: Call, tmp_path: Path, order: Path) -> None:
     assert err.startswith("error: steps is not known: the order is missing")
 
 
+def test_the_plan_of_a_pipeline_is_that_of_its_largest_stage(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    text = 'order = "missing"\noutput = "r"\nprecision = "bf16"\n[model]\npreset = "pythia-12b"\n'
+    path.write_text(text)
+    whole = json.loads(call("plan", path, "--gpus", 8, "--memory", 80, "--json")[1])
+    path.write_text(text + "[deepspeed]\npipeline_stages = 4\n")
+    code, out, _ = call("plan", path, "--gpus", 8, "--memory", 80, "--json")
+    found = json.loads(out)
+    assert (code, found["pipeline_stages"], whole["pipeline_stages"]) == (0, 4, 1)
+    assert [stage["stage"] for stage in found["stages"]] == [1]
+    # The optimizer is divided among eight processes either way: by stages, then by copies.
+    n_embedding = 50688 * 5120
+    n_largest = (11_846_072_320 - 2 * n_embedding) // 4 + n_embedding
+    assert found["stages"][0]["weights"] == 2 * n_largest < 0.3 * whole["stages"][1]["weights"]
+    assert found["stages"][0]["optimizer"] == 12 * n_largest // 2
+    assert "on 8 GPUs in 4 pipeline stages:" in call("plan", path, "--gpus", 8, "--memory", 80)[1]
+    code, _, err = call("plan", path, "--gpus", 6, "--memory", 80)
+    assert (code, err) == (2, "error: 6 GPUs are not a multiple of 4 pipeline stages\n")
+
+
 def test_the_plan_of_a_translated_configuration_needs_no_order(call: Call, tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text(NEOX)
     config = tmp_path / "train.toml"

@@ -9,7 +9,16 @@ import pytest
 from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
 from pile_tools.order.open import open_order
-from trainer.config import AdamW, ModelConfig, OptimizerConfig, Recipe, TrainConfig, differences, recipe
+from trainer.config import (
+    AdamW,
+    ModelConfig,
+    OptimizerConfig,
+    Recipe,
+    Sharding,
+    TrainConfig,
+    differences,
+    recipe,
+)
 from trainer.presets import PRESETS, Preset
 from trainer.schedule import learning_rate
 
@@ -43,6 +52,26 @@ TABLE = "[model]\nhidden_size = 32\nn_layers = 2\nn_heads = 4\n"
         (
             BASE + TABLE + '[optimizer]\nschedule = "cosine"\n',
             "schedule 'cosine' is not one of neox, neox_v1, linear, constant, wsd",
+        ),
+        (BASE + TABLE + "[deepspeed]\npipeline_stages = 0\n", "pipeline_stages must be from 1 to 16384"),
+        *(
+            (
+                BASE + TABLE + f"[deepspeed]\npipeline_stages = 2\nzero_stage = {stage}\n",
+                f"pipeline_stages needs zero_stage 1, got {stage}",
+            )
+            for stage in (0, 2, 3)
+        ),
+        (
+            BASE + TABLE + "[deepspeed]\npipeline_stages = 2\noffload_optimizer = true\n",
+            "pipeline_stages needs offload_optimizer = false",
+        ),
+        (
+            BASE + TABLE + "attention_within_documents = true\n[deepspeed]\npipeline_stages = 2\n",
+            "pipeline_stages needs attention_within_documents = false",
+        ),
+        (
+            BASE + 'precision = "fp16"\n' + TABLE + "[deepspeed]\npipeline_stages = 2\n",
+            "pipeline_stages needs precision fp32 or bf16, got fp16",
         ),
         (BASE + TABLE + "[optimizer]\ndecay = 0.2\n", 'decay and decay_shape are of schedule = "wsd" alone'),
         (
@@ -163,13 +192,42 @@ def test_an_unknown_vocabulary_is_refused() -> None:
 def test_micro_batches_fill_the_batch(order: Path) -> None:
     opened = open_order(order)
     whole = recipe(TrainConfig(order=order, output=Path("r"), model=MODEL), opened, 400)
-    assert whole.split(1) == (8, 1)
-    assert whole.split(4) == (2, 1)
+    plain = Sharding()
+    assert whole.split(1, plain) == (8, 1)
+    assert whole.split(4, plain) == (2, 1)
     parts = recipe(TrainConfig(order=order, output=Path("r"), model=MODEL, micro_batch_size=2), opened, 400)
-    assert parts.split(2) == (2, 2)
+    assert parts.split(2, plain) == (2, 2)
     for n_ranks in (3, 16):
         with pytest.raises(ConfigError, match=f"processes {n_ranks}"):
-            whole.split(n_ranks)
+            whole.split(n_ranks, plain)
+
+
+def test_micro_batches_fill_a_pipeline(order: Path) -> None:
+    opened, two = open_order(order), Sharding(pipeline_stages=2)
+
+    def split(n: int, batch_size: int, micro_batch_size: int | None = None) -> tuple[int, int]:
+        given = {"batch_size": batch_size, "micro_batch_size": micro_batch_size, "steps": 1}
+        config = TrainConfig(order=order, output=Path("r"), model=MODEL, deepspeed=two, **given)  # type: ignore[arg-type]
+        return recipe(config, opened, 400).split(n, two)
+
+    assert split(2, 8) == (1, 8)
+    assert split(2, 96) == (12, 8)
+    assert split(2, 10) == (1, 10)
+    assert split(6, 96) == (4, 8)
+    assert split(2, 96, 48) == (48, 2)
+    for values, message in (
+        ((3, 8), "pipeline_stages 2 needs a multiple of 2 processes, got 3"),
+        ((4, 8, 4), "pipeline_stages 2 needs 2 micro-batches at least: batch_size 8, micro_batch_size 4"),
+        ((4, 9), "not a multiple of micro-batch times processes: .*, pipeline_stages 2"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            split(*values)
+
+
+def test_a_pipeline_has_no_more_stages_than_blocks(order: Path) -> None:
+    config = TrainConfig(order=order, output=Path("r"), model=MODEL, deepspeed=Sharding(pipeline_stages=3))
+    with pytest.raises(ConfigError, match="pipeline_stages 3 needs 3 blocks at least, got 2"):
+        recipe(config, open_order(order), 400)
 
 
 def test_checkpoints_are_pythias_and_regular_and_the_last(order: Path) -> None:

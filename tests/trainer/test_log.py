@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,7 +12,15 @@ import numpy as np
 import pytest
 
 from pile_tools.errors import FormatError
-from trainer.log import LogWriter, check_log, now, read_log, rewind_log
+from trainer.log import (
+    LogWriter,
+    check_log,
+    check_validations,
+    now,
+    read_log,
+    read_validations,
+    rewind_log,
+)
 from trainer.row_losses import RowLossWriter
 
 PER_STEP = 8
@@ -35,6 +44,22 @@ TIMES = {"time": "2026-03-01T12:00:00.000Z", "tokens_per_second": 12.5}
 def test_lines_are_read_back(tmp_path: Path) -> None:
     write(tmp_path / "log", 2)
     assert read_log(tmp_path / "log") == [line(0), line(1)]
+
+
+def test_validations_that_were_not_finite_are_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.touch()
+    with LogWriter(path) as log:
+        log.add(step=0, tokens=0, loss=2.5, bits_per_byte=1.25)
+        log.add(step=4, tokens=32, loss=math.nan, bits_per_byte=math.inf)
+    assert (
+        path.read_bytes().splitlines()[1] == b'{"step": 4, "tokens": 32, "loss": null, "bits_per_byte": null}'
+    )
+    check_validations(path, [0, 4])
+    first, last = read_validations(path)
+    assert (first["loss"], first["bits_per_byte"]) == (2.5, 1.25)
+    assert math.isnan(last["loss"])
+    assert math.isnan(last["bits_per_byte"])
 
 
 def test_times_are_read_back(tmp_path: Path) -> None:

@@ -108,6 +108,7 @@ def _config_values(path: Path, seq_length: int | None) -> dict[str, Any]:
         "steps": steps,
         "batch_size": batch_size,
         "precision": config.precision,
+        "pipeline_stages": config.deepspeed.pipeline_stages,
         "n_checkpoints": _n_checkpoints(steps, config.checkpoint_interval),
     }
 
@@ -131,7 +132,6 @@ def _n_checkpoints(steps: int, every: int) -> int:
 
 
 def _document(job: cost.Job, model: str) -> dict[str, Any]:
-    stages = [cost.stage_memory(job, stage) for stage in cost.STAGES]
     return {
         "model": model,
         "n_parameters": job.shape.n_parameters,
@@ -141,6 +141,7 @@ def _document(job: cost.Job, model: str) -> dict[str, Any]:
         "seq_length": job.shape.max_positions,
         "tokens": job.tokens_per_step * job.steps,
         "n_gpus": job.n_gpus,
+        "pipeline_stages": job.pipeline_stages,
         "memory": round(job.memory),
         "activations_of_a_row": cost.activations(job, recompute=False),
         "activations_of_a_row_recomputed": cost.activations(job, recompute=True),
@@ -154,7 +155,7 @@ def _document(job: cost.Job, model: str) -> dict[str, Any]:
                 "rows": found.rows,
                 "rows_recomputed": found.rows_recomputed,
             }
-            for found in stages
+            for found in _memories(job)
         ],
         "flops": 1.0 * cost.flops_per_token(job.shape) * job.tokens_per_step * job.steps,
         "days": cost.days(job),
@@ -166,6 +167,12 @@ def _document(job: cost.Job, model: str) -> dict[str, Any]:
     }
 
 
+def _memories(job: cost.Job) -> list[cost.StageMemory]:
+    """Memory at each stage of ZeRO; a pipeline has stage 1 alone."""
+    stages = cost.STAGES if job.pipeline_stages == 1 else (1,)
+    return [cost.stage_memory(job, stage) for stage in stages]
+
+
 def _disk(job: cost.Job) -> int:
     """Bytes of all checkpoints, and of two states: the last one, and the next while it is saved."""
     return job.n_checkpoints * cost.checkpoint_bytes(job) + 2 * cost.state_bytes(job)
@@ -175,18 +182,18 @@ def _lines(job: cost.Job, model: str) -> list[str]:
     """The plan as lines of at most 80 columns."""
     n_tokens = job.tokens_per_step * job.steps
     plain, recomputed = (_gb(cost.activations(job, recompute=flag)) for flag in (False, True))
-    found = [cost.stage_memory(job, stage) for stage in cost.STAGES]
+    pipeline = f" in {job.pipeline_stages} pipeline stages" if job.pipeline_stages > 1 else ""
     per_token, total = cost.flops_per_token(job.shape), cost.flops_per_token(job.shape) * n_tokens
     return [
         f"{model}: {counted(job.shape.n_parameters, 'parameter')}, in {job.precision}",
         f"{counted(job.steps, 'step')} of {job.batch_size:,} sequences of {job.shape.max_positions:,} "
         f"tokens: {n_tokens:.3g} tokens",
         "",
-        f"memory of a GPU in GB, of {job.memory / 1e9:,.4g}, on {counted(job.n_gpus, 'GPU')}:",
+        f"memory of a GPU in GB, of {job.memory / 1e9:,.4g}, on {counted(job.n_gpus, 'GPU')}{pipeline}:",
         f"activations of a sequence: {plain}, {recomputed} with activation checkpointing",
         f"loss: {_gb(cost.loss_bytes(job))}, for any number of sequences",
         "ZeRO   weights  gradients  optimizer     states  sequences at once  recomputed",
-        *(_row(stage) for stage in found),
+        *(_row(stage) for stage in _memories(job)),
         "",
         f"computation: {per_token:.3g} FLOPs a token, {total:.3g} in all",
         f"time: {_days(cost.days(job))} at {job.utilization:.0%} of {job.tflops:,.4g} TFLOPS a GPU, "

@@ -95,7 +95,7 @@ def command(
     attention_within_documents; in [optimizer] min_lr, warmup, betas, eps, weight_decay, gradient_clipping,
     schedule (neox, neox_v1, linear, constant, wsd), decay and decay_shape of wsd; in [validation] order,
     every, rows; in each of [[stages]] steps and the keys of its learning rate; in [deepspeed] zero_stage,
-    offload_optimizer.
+    offload_optimizer, pipeline_stages.
 
     A preset sets size, init, lr, weight_decay, schedule = "neox_v1" and hidden_act = "gelu_pytorch_tanh" as
     published. The run reports what differs, such as fp32 or bf16 instead of fp16 with dynamic loss scaling.
@@ -103,6 +103,7 @@ def command(
     \b
     On several processes:
       torchrun --nproc_per_node 2 -m trainer.cli CONFIG
+      deepspeed --num_gpus 2 --no_local_rank --module trainer.cli CONFIG
 
     A run that was stopped and resumed leaves the same bytes as an undisturbed one with the same number of
     processes and threads, but for the times in its log.

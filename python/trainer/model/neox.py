@@ -9,6 +9,7 @@ Letters in shapes: n sequences, t new tokens, p earlier tokens, h hidden, a head
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, overload
 
 import torch
@@ -153,6 +154,25 @@ class Block(nn.Module):
         return out
 
 
+def through_blocks(
+    blocks: Iterable[nn.Module], x: Tensor, context: Context, *, recomputes_blocks: bool
+) -> Tensor:
+    """The residual stream after blocks: (n, t, h) -> (n, t, h); `recomputes_blocks` as of `Stack`."""
+    for block in blocks:
+        if recomputes_blocks and torch.is_grad_enabled():
+            x = checkpoint(block, x, context, use_reentrant=False, preserve_rng_state=False)
+        else:
+            x = block(x, context)
+    return x
+
+
+def row_context(shape: ModelShape, x: Tensor, start: int = 0, cache: Cache | None = None) -> Context:
+    """What attention shares where a row is one text: x (n, t, h) are its tokens from the index `start` on."""
+    t = x.shape[1]
+    tables = rotary_tables(shape, torch.arange(start, start + t, device=x.device), x)
+    return Context(*tables, _causal_mask(t, start, x.device) if start else None, cache)
+
+
 class Stack(nn.Module):
     """All but the output layer."""
 
@@ -173,24 +193,17 @@ class Stack(nn.Module):
         """(n, t) int64 -> (n, t, h); `positions` as of `GPTNeoX`, without a cache."""
         x = self.embed_in(tokens)
         context = self._context(x, cache, positions)
-        for layer in self.layers:
-            if self.recomputes_blocks and torch.is_grad_enabled():
-                x = checkpoint(layer, x, context, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = layer(x, context)
+        x = through_blocks(self.layers, x, context, recomputes_blocks=self.recomputes_blocks)
         if cache is not None:
             cache.length += tokens.shape[1]
         out: Tensor = self.final_layer_norm(x)
         return out
 
     def _context(self, x: Tensor, cache: Cache | None, positions: Tensor | None) -> Context:
-        t = x.shape[1]
         if positions is not None:
             tables = rotary_tables(self._shape, positions[:, None], x)
             return Context(*tables, _document_mask(positions), cache)
-        start = cache.length if cache is not None else 0
-        tables = rotary_tables(self._shape, torch.arange(start, start + t, device=x.device), x)
-        return Context(*tables, _causal_mask(t, start, x.device) if start else None, cache)
+        return row_context(self._shape, x, cache.length if cache is not None else 0, cache)
 
 
 class OutputLayer(nn.Linear):

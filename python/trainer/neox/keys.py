@@ -57,6 +57,7 @@ TRANSLATED = {
     "model_parallel_size": "[model] vocab_size, by its padding; the ranks themselves are DeepSpeed's",
     "zero_optimization": "[deepspeed] zero_stage; its buckets are set by our DeepSpeed configuration",
     "zero_stage": "[deepspeed] zero_stage",
+    "checkpoint_activations": "activation_checkpointing",
 }
 
 
@@ -185,7 +186,7 @@ _BY_REASON = {
         "use_cpu_initialization lazy_mpu_init"
     ),
     _RECOMPUTE: (
-        "checkpoint_activations checkpoint_num_layers deepspeed_activation_checkpointing "
+        "checkpoint_num_layers deepspeed_activation_checkpointing "
         "activation_checkpointing contiguous_checkpointing checkpoint_in_cpu synchronize_each_layer "
         "partition_activations"
     ),

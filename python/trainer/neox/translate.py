@@ -229,6 +229,7 @@ def _top(source: _Values, n_gpus: int | None) -> Settings:
         "seed": source.whole("seed", 1234),
         "checkpoint_every": source.whole("checkpoint_factor") or source.whole("save_interval"),
         "precision": _precision(source),
+        "activation_checkpointing": source.flag("checkpoint_activations", False) or None,
     }
 
 

@@ -107,3 +107,14 @@ def test_logits_of_another_model_are_refused() -> None:
     for other in (logits * 2, -logits, logits * float("nan")):
         with pytest.raises(VerifyError, match="other logits"):
             saved.check(Logits.of(other), Path("manifest.json"))
+
+
+def test_logits_of_weights_that_diverged_are_compared() -> None:
+    logits = torch.linspace(-4, 4, 32 * 50).view(1, 32, 50)
+    logits[0, -1, 2:] = float("inf")
+    saved = Logits.of(logits)
+    saved.check(Logits.of(logits), Path("manifest.json"))
+    saved.check(Logits.of(logits * 1.001), Path("manifest.json"))
+    for other in (logits.nan_to_num(posinf=4.0), logits * 2):
+        with pytest.raises(VerifyError, match="other logits"):
+            saved.check(Logits.of(other), Path("manifest.json"))

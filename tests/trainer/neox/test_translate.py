@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from pile_tools.config import from_toml
+from pile_tools.config import from_toml, from_values
 from pile_tools.errors import ConfigError, FormatError
 from trainer.config import TrainConfig
 from trainer.neox.keys import FIXED, IGNORED, TRANSLATED
@@ -217,6 +217,15 @@ def test_zero_and_precision_are_translated(
     made = translate({**SMALL, **changes})
     assert made.toml["deepspeed"] == sharding
     assert made.toml[""]["precision"] == precision
+
+
+@pytest.mark.parametrize("recomputes", [True, False])
+def test_activation_checkpointing_is_translated(recomputes: bool) -> None:
+    made = translate({**SMALL, "checkpoint_activations": recomputes, "checkpoint_num_layers": 1})
+    config = from_values(TrainConfig, nested(made.toml), "the translation")
+    assert config.activation_checkpointing is recomputes
+    entries = {entry.key: entry.what for entry in made.translated}
+    assert entries["checkpoint_activations"] == "activation_checkpointing"
 
 
 @pytest.mark.parametrize("style", ["linear", "constant"])
