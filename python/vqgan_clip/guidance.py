@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pile_tools.errors import FormatError
+from pile_tools.errors import FormatError, PileError
 from vqgan_clip.clips import Clip
 from vqgan_clip.config import GuidanceConfig, parse_augmentations
 from vqgan_clip.quantize import quantize, replace_grad, squared_norms
@@ -41,6 +41,10 @@ _PULL_HALVES_IN = 100
 _SMOOTHING = 0.9
 #: Minimum decrease of the averaged loss that counts as an improvement.
 _IMPROVEMENT = 1e-3
+
+
+class StateError(FormatError):
+    """A state that the guidance of this picture cannot have had."""
 
 
 @dataclass(frozen=True)
@@ -234,6 +238,8 @@ class Guidance:
 
     def _remember(self, loss: float) -> None:
         self.n_steps += 1
+        if not math.isfinite(loss):
+            raise PileError(f"the loss is not a number at step {self.n_steps}; take a lower rate")
         is_first = math.isnan(self._smoothed)
         self._smoothed = loss if is_first else _SMOOTHING * self._smoothed + (1 - _SMOOTHING) * loss
         if self._smoothed < self._best - _IMPROVEMENT:
@@ -271,22 +277,36 @@ class Guidance:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continues from a `state`. Raises FormatError if its tensors have other names, shapes or types."""
+        """Continues from a `state`.
+
+        Raises:
+            StateError: Its tensors have other names, shapes or types, or values that no run has.
+        """
         numbers = state.get("numbers", torch.zeros(0))
         # Before the first step the optimizer has no tensors.
         has_moved = len(numbers) > 0 and float(numbers[-1]) > 0
         known = {**self.state(), **(self._optimizer_tensors() if has_moved else {})}
         for name, value in known.items():
             if name not in state or state[name].shape != value.shape or state[name].dtype != value.dtype:
-                raise FormatError(f"the saved state does not fit this picture and optimizer: {name}")
+                raise StateError(f"the saved state does not fit this picture and optimizer: {name}")
+        for name, value in state.items():
+            # Before the first step the average of the loss is no number, and the lowest one is infinite.
+            if name != "numbers" and value.is_floating_point() and not bool(torch.isfinite(value).all()):
+                raise StateError(f"the saved state has values that are not numbers: {name}")
+        smoothed, best, *counts = numbers.tolist()
+        if not all(0 <= n < 2**53 for n in counts):
+            raise StateError("the saved state has values that no run has: numbers")
+        try:
+            self._generator.set_state(state["generator"].cpu())
+        except RuntimeError as err:
+            raise StateError("the saved state has values that no run has: generator") from err
         # Into tensors that are on their device: a file is read on the CPU, where the generator stays.
         with torch.no_grad():
             self._latents.copy_(state["latents"])
             self._initial.copy_(state["initial"])
             self._average.copy_(state["average"])
-        self._generator.set_state(state["generator"].cpu())
-        self._smoothed, self._best, best_step, n_steps = numbers.tolist()
-        self._best_step, self.n_steps = int(best_step), int(n_steps)
+        self._smoothed, self._best = smoothed, best
+        self._best_step, self.n_steps = map(int, counts)
         prefix = "optimizer."
         moments = {n.removeprefix(prefix): v.clone() for n, v in state.items() if n.startswith(prefix)}
         groups = self._optimizer.state_dict()["param_groups"]

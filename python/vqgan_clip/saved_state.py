@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -12,8 +14,8 @@ from torch import Tensor
 from pile_tools import checked, publish
 from pile_tools.errors import FormatError, OutputExistsError, first_line
 
-#: Key of the header, whose value is the digest of what the run makes.
-_KEY = "vqgan-clip state of"
+#: Keys of the header: the digest of what the run makes, and that of the tensors.
+_KEY, _DIGEST_KEY = "vqgan-clip state of", "vqgan-clip state sha256"
 
 
 def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
@@ -25,7 +27,7 @@ def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
     """
     publish.write_file(
         path,
-        lambda temporary: save_file(dict(state), temporary, {_KEY: job}),
+        lambda temporary: save_file(dict(state), temporary, {_KEY: job, _DIGEST_KEY: _digest(state)}),
         # The metadata are the first entry of the header.
         is_ours=lambda head: _KEY.encode() in head,
         or_else="give the state another name",
@@ -36,7 +38,7 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
     """The state of a run that makes `job`; None if there is none.
 
     Raises:
-        FormatError: A damaged file, or no state.
+        FormatError: A damaged file, whose tensors have another checksum, or no state.
         OutputExistsError: The state of a run with other settings.
         OSError: The file cannot be read.
     """
@@ -45,7 +47,8 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
     checked.open_regular(path).close()
     try:
         with safe_open(path, framework="pt") as file:
-            found = (file.metadata() or {}).get(_KEY)
+            header = file.metadata() or {}
+            found = header.get(_KEY)
             # Another file may be larger than memory. A copy: the tensors are views of the mapped file, which
             # another process may cut short.
             names = file.keys() if found == job else ()
@@ -56,4 +59,15 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
         raise FormatError(f"not a state of vqgan-clip ({path})")
     if found != job:
         raise OutputExistsError(f"is the state of a run with other settings; give another file ({path})")
+    if _digest(state) != header.get(_DIGEST_KEY):
+        raise FormatError(f"a damaged state of vqgan-clip; remove it to start again ({path})")
     return state
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """The SHA-256 of tensors with their names, types and shapes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -12,9 +12,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors import safe_open
 
 from pile_tools.cli import run
+from vqgan_clip import saved_state
 from vqgan_clip.cli import group
 
 QUICK = ["--steps", "4", "--views", "2", "--threads", "1"]
@@ -116,6 +119,37 @@ def test_a_state_continues_bit_identically(here: Path) -> None:
     Path("s").write_bytes(b"text")
     damaged = Done(*words, "-o", "c.png")
     assert (damaged.code, "not a state of vqgan-clip" in damaged.error) == (1, True)
+
+
+def test_a_damaged_state_is_not_continued_from(here: Path) -> None:
+    words = ["generate", "red", "-o", "a.png", *QUICK, "--state", "s"]
+    assert Done(*words).code == 0
+    Path("a.png").unlink()
+    whole = Path("s").read_bytes()
+    for at in (len(whole) - 1, len(whole) // 2, len(whole) - 20_000):
+        Path("s").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        damaged = Done(*words)
+        assert (damaged.code, "a damaged state of vqgan-clip; remove it" in damaged.error) == (1, True)
+    Path("s").write_bytes(whole)
+    assert Done(*words).code == 0
+
+
+@pytest.mark.parametrize("hostile", ["generator", "latents", "numbers", "optimizer.exp_avg_sq"])
+def test_a_hostile_state_is_an_error_that_names_it(here: Path, hostile: str) -> None:
+    """Its checksum is right: whoever made it wrote it so."""
+    words = ["generate", "red", "-o", "a.png", *QUICK, "--state", "s"]
+    assert Done(*words).code == 0
+    Path("a.png").unlink()
+    with safe_open("s", framework="pt") as file:
+        job = file.metadata()["vqgan-clip state of"]
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    value = state[hostile]
+    state[hostile] = torch.full_like(value, 255 if hostile == "generator" else torch.nan)
+    saved_state.save(Path("s"), state, job)
+    refused = Done(*words)
+    assert refused.code == 1
+    assert hostile in refused.error
+    assert "(s)" in refused.error
 
 
 def test_frames_and_sheets(here: Path) -> None:

@@ -13,7 +13,7 @@ import click
 
 from pile_tools import publish
 from pile_tools.commands import options
-from pile_tools.errors import ConfigError
+from pile_tools.errors import ConfigError, FormatError
 from pile_tools.progress import Bar
 from pile_tools.terminal import counted, note, print_document
 from vqgan_clip.config import GuidanceConfig
@@ -208,6 +208,7 @@ def make_picture(
 def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Result:
     """Carries a recipe out and writes its extras."""
     from vqgan_clip import frames, saved_state
+    from vqgan_clip.guidance import StateError
     from vqgan_clip.recipe import carry_out
 
     keep = extras.contact_sheet is not None
@@ -223,7 +224,10 @@ def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Resu
             if extras.state is not None and guidance.n_steps % extras.every == 0:
                 saved_state.save(extras.state, guidance.state(), recipe.job)
 
-        result = carry_out(recipe, models, state=state, on_step=on_step)
+        try:
+            result = carry_out(recipe, models, state=state, on_step=on_step)
+        except StateError as err:
+            raise FormatError(f"{err}; remove it to start again ({extras.state})") from err
     if extras.state is not None:
         saved_state.save(extras.state, result.state, recipe.job)
     if extras.contact_sheet is not None:
