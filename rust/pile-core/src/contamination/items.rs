@@ -111,6 +111,8 @@ pub struct BenchmarkItems {
     pub(super) parts: Vec<Part>,
     /// By item: the number of its first part. The parts of an item follow each other.
     pub(super) first_parts: Vec<usize>,
+    /// Whether an item has an answer or choices, which are searched for near its question.
+    pub(super) has_answers: bool,
     grams: Vec<Gram>,
     /// The words of all parts that have n-grams.
     words: Vec<u8>,
@@ -150,6 +152,9 @@ impl BenchmarkItems {
         let mut items = Self {
             parts: Vec::with_capacity(parts.len()),
             first_parts: Vec::new(),
+            has_answers: parts
+                .iter()
+                .any(|part| matches!(part.role, Role::Answer | Role::Choice)),
             grams: Vec::new(),
             words: Vec::new(),
             slots: vec![0; 4],

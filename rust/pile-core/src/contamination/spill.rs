@@ -1,8 +1,9 @@
 //! The texts with n-grams of items, on disk: what is scored once the rarity of all n-grams is known.
 //!
-//! A text is written as its number in the file's unit (a record of a shard, or a document), and its passages: the hits
-//! with [`NEAR_WORDS`] words before and after them. Hits that are closer than that share a passage, so words of two
-//! passages are never near each other. The hits are written too, so that scoring searches for nothing again.
+//! A text is written as its number in the file's unit (a record of a shard, or a document), and its passages: the hits,
+//! and if items have answers the [`NEAR_WORDS`] words before and after them. Hits that are closer than that share a
+//! passage, so words of two passages are never near each other. The hits are written too, so that scoring searches for
+//! nothing again.
 
 use std::{ops::Range, path::Path};
 
@@ -122,22 +123,22 @@ impl<'a> TextScanner<'a> {
         }
     }
 
-    /// The hits and the words near them.
+    /// The hits, and the words near them if answers may be there.
     fn passages(&self) -> Vec<FoundPassage> {
         let mut passages: Vec<FoundPassage> = Vec::new();
         // The words and the hits of the passage that may still grow.
         let mut last: Option<(Range<usize>, Range<usize>)> = None;
         for (number, hit) in self.hits.iter().enumerate() {
-            let start = hit.word.saturating_sub(NEAR_WORDS);
-            let end = (hit.word + hit.n_words + NEAR_WORDS).min(self.numbers.len());
+            let end = hit.word + hit.n_words;
             match &mut last {
-                Some((words, hits)) if start <= words.end => {
+                // The words after the one hit and before the other would touch.
+                Some((words, hits)) if hit.word <= words.end + 2 * NEAR_WORDS => {
                     words.end = words.end.max(end);
                     hits.end = number + 1;
                 }
                 _ => {
                     passages.extend(last.take().map(|last| self.passage(last)));
-                    last = Some((start..end, number..number + 1));
+                    last = Some((hit.word..end, number..number + 1));
                 }
             }
         }
@@ -145,7 +146,14 @@ impl<'a> TextScanner<'a> {
         passages
     }
 
+    /// The passage of these hits, from the first to the last of whose words are `words`.
     fn passage(&self, (words, hits): (Range<usize>, Range<usize>)) -> FoundPassage {
+        let n_near = match self.items.has_answers {
+            true => NEAR_WORDS,
+            false => 0,
+        };
+        let end = (words.end + n_near).min(self.numbers.len());
+        let words = words.start.saturating_sub(n_near)..end;
         FoundPassage {
             first_word: words.start,
             bytes: self.bytes_of(words),
@@ -299,13 +307,15 @@ mod tests {
     use crate::contamination::{ItemPart, Role};
     use proptest::{collection::vec, prelude::*};
 
-    fn items(text: &str) -> BenchmarkItems {
-        let part = ItemPart {
+    fn items(text: &str, answer: Option<&str>) -> BenchmarkItems {
+        let part = |(role, text): (Role, &str)| ItemPart {
             item: 0,
-            role: Role::Question,
+            role,
             text: text.to_owned(),
         };
-        BenchmarkItems::new(1, vec![part], 8).unwrap()
+        let question = std::iter::once((Role::Question, text));
+        let parts = question.chain(answer.map(|answer| (Role::Answer, answer)));
+        BenchmarkItems::new(1, parts.map(part).collect(), 8).unwrap()
     }
 
     fn scanned(items: &BenchmarkItems, text: &str) -> Vec<u8> {
@@ -316,7 +326,7 @@ mod tests {
 
     #[test]
     fn passages_have_the_words_near_hits() {
-        let items = items("one two three four");
+        let items = items("one two three four", Some("five"));
         let filler: String = (0..200).map(|i| format!("w{i}, ")).collect();
         let text = format!("{filler}(One two three four!) {filler}one two three four. {filler}");
         let bytes = scanned(&items, &text);
@@ -346,8 +356,24 @@ mod tests {
     }
 
     #[test]
+    fn passages_of_items_without_answers_are_the_hits() {
+        let items = items("one two three four", None);
+        let text = "zero (One two three four!) five";
+        let bytes = scanned(&items, &format!("{text}{}{text}", " x".repeat(NEAR_WORDS)));
+        let mut found = Vec::new();
+        each_text(Path::new("a"), &bytes, items.n_grams(), |text| {
+            found.extend(text.passages.iter().map(|p| p.text.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+        // Both hits are near each other, and so in one passage.
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with(b" (One two") && found[0].ends_with(b"four!) "));
+    }
+
+    #[test]
     fn damaged_files_are_named() {
-        let items = items("one two three four");
+        let items = items("one two three four", None);
         let bytes = scanned(&items, "one two three four");
         let count = |bytes: &[u8]| {
             let mut n = 0;

@@ -430,7 +430,7 @@ pub(super) struct Words {
 impl WordSink for Words {
     fn take(&mut self, text: &[u8], word: Range<usize>) {
         self.open_source = (word.start, word.end);
-        put_lower(&mut self.normalized, &text[word]);
+        put_lower(&mut self.normalized, text, word);
         self.end();
     }
 
@@ -440,7 +440,7 @@ impl WordSink for Words {
 
     fn grow(&mut self, text: &[u8], letters: Range<usize>) {
         self.open_source.1 = letters.end;
-        put_lower(&mut self.normalized, &text[letters]);
+        put_lower(&mut self.normalized, text, letters);
     }
 
     fn grow_char(&mut self, c: char, end: usize) {
@@ -541,7 +541,7 @@ impl WordSink for WordNumbers {
 
     fn grow(&mut self, text: &[u8], letters: Range<usize>) {
         self.open_source.1 = letters.end;
-        put_lower(&mut self.open, &text[letters]);
+        put_lower(&mut self.open, text, letters);
     }
 
     fn grow_char(&mut self, c: char, end: usize) {
@@ -596,11 +596,19 @@ impl WordNumbers {
     }
 }
 
-/// Appends ASCII in lower case.
-fn put_lower(out: &mut Vec<u8>, ascii: &[u8]) {
-    let start = out.len();
-    out.extend_from_slice(ascii);
-    out[start..].make_ascii_lowercase();
+/// Appends ASCII letters and digits of a text in lower case.
+#[inline]
+fn put_lower(out: &mut Vec<u8>, text: &[u8], letters: Range<usize>) {
+    let end = out.len() + letters.len();
+    match text[letters.start..].first_chunk() {
+        // Most words are short, and a copy of fixed length needs no call. What follows the word is cut again.
+        Some(chunk) if letters.len() <= chunk.len() => {
+            let lower = u128::from_le_bytes(*chunk) | u128::MAX / 0xFF * 0x20;
+            out.extend_from_slice(&lower.to_le_bytes());
+            out.truncate(end);
+        }
+        _ => out.extend(text[letters].iter().map(u8::to_ascii_lowercase)),
+    }
 }
 
 /// Appends a character.
@@ -772,6 +780,13 @@ mod tests {
         #[test]
         fn segments_equal_the_whole_text(
             text in "([a-zA-Z0-9 .,_=é\u{300}-\u{345}\u{1100}-\u{11ff}\u{ac00}-\u{ac20}\u{ff00}-\u{ffa0}\u{1f80}-\u{1fff}]|ß|İ|ǰ|\u{3099}|か|東|\\PC){0,24}",
+        ) {
+            prop_assert_eq!(words(&text), words_by_definition(&text));
+        }
+
+        #[test]
+        fn long_runs_of_ascii_equal_the_whole_text(
+            text in "([a-zA-Z0-9]{1,20}|[a-z]{60,140}|[ .,_\n-]{1,70}|[\u{300}-\u{345}½ﬁ㍻東かßéД]|\\PC){0,30}",
         ) {
             prop_assert_eq!(words(&text), words_by_definition(&text));
         }

@@ -8,7 +8,7 @@
 pub(crate) use crate::text::ascii_masks::{BLOCK_BYTES, ClassMasks};
 use crate::text::{
     ascii_masks::{ascii_masks, ascii_masks_of_tail},
-    classes::{Class, ClassTable, code_point_at},
+    classes::{ClassTable, code_point_at},
 };
 
 /// Computes the class masks of the blocks of a text in order.
