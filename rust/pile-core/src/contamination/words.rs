@@ -603,7 +603,7 @@ fn put_lower(out: &mut Vec<u8>, text: &[u8], letters: Range<usize>) {
     match text[letters.start..].first_chunk() {
         // Most words are short, and a copy of fixed length needs no call. What follows the word is cut again.
         Some(chunk) if letters.len() <= chunk.len() => {
-            let lower = u128::from_le_bytes(*chunk) | u128::MAX / 0xFF * 0x20;
+            let lower = u128::from_le_bytes(*chunk) | (u128::MAX / 0xFF * 0x20);
             out.extend_from_slice(&lower.to_le_bytes());
             out.truncate(end);
         }
