@@ -24,6 +24,34 @@ pub(crate) fn decimal_digits(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
     }
 }
 
+/// Appends a number as LEB128: seven bits a byte, the low ones first; the high bit says that another byte follows.
+pub(crate) fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Takes a number of [`put_varint`] from the start of `bytes`; `None` if they end within it or it exceeds 64 bits.
+#[inline]
+pub(crate) fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let (mut number, mut shift) = (0, 0);
+    loop {
+        let (byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        let bits = u64::from(byte & 0x7f);
+        if shift >= 64 || bits << shift >> shift != bits {
+            return None;
+        }
+        number |= bits << shift;
+        if byte & 0x80 == 0 {
+            return Some(number);
+        }
+        shift += 7;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +63,30 @@ mod tests {
             let (of_a, of_b) = (sortable_prefix(&a), sortable_prefix(&b));
             prop_assert_eq!(of_a.cmp(&of_b).then_with(|| a.cmp(&b)), a.cmp(&b));
         }
+    }
+
+    proptest! {
+        #[test]
+        fn varints_are_taken_as_they_were_put(numbers in vec(any::<u64>().prop_map(|n| n >> (n % 64)), 0..9)) {
+            let mut bytes = Vec::new();
+            numbers.iter().for_each(|number| put_varint(&mut bytes, *number));
+            let mut rest = bytes.as_slice();
+            for number in &numbers {
+                prop_assert_eq!(take_varint(&mut rest), Some(*number));
+            }
+            prop_assert_eq!(take_varint(&mut rest), None);
+        }
+    }
+
+    #[test]
+    fn varints_that_end_early_or_are_too_large_are_refused() {
+        for bytes in [&[][..], &[0x80], &[0xff; 9], &[0xff; 10], &[0x80; 11]] {
+            assert_eq!(take_varint(&mut &*bytes), None);
+        }
+        let largest = [&[0xff; 9][..], &[1]].concat();
+        assert_eq!(take_varint(&mut largest.as_slice()), Some(u64::MAX));
+        let too_large = [&[0xff; 9][..], &[2]].concat();
+        assert_eq!(take_varint(&mut too_large.as_slice()), None);
     }
 
     #[test]

@@ -348,16 +348,23 @@ fn weigh_and_score(
     let files = (0..n_files).map(|number| Mapped::open(&scratch.path(&texts_name(number))));
     let files = files.collect::<Result<Vec<_>>>()?;
     let mut n_with = vec![0; items.n_grams()];
+    // By n-gram, the last text that had it, counted from 1: a text counts once.
+    let mut last_with = vec![0; items.n_grams()];
     let mut n_candidates = 0;
     for file in &files {
         each_text(file.path(), file.bytes(), items.n_grams(), |text| {
             n_candidates += 1;
-            text.grams().for_each(|gram| n_with[gram as usize] += 1);
+            for hit in &text.hits {
+                let gram = hit.gram as usize;
+                n_with[gram] += u64::from(last_with[gram] != n_candidates);
+                last_with[gram] = n_candidates;
+            }
             progress.advance(0)
         })?;
     }
+    drop(last_with);
     let rarity = Rarity::new(items, &n_with, n_documents);
-    let scorer = Scorer::new(items, &rarity, config.threshold, config.max_gap);
+    let mut scorer = Scorer::new(items, &rarity, config.threshold, config.max_gap);
     let summary = |(number, part): (usize, &super::items::Part)| PartSummary {
         n_words: part.n_words as u64,
         n_grams: part.grams.len() as u64,
@@ -371,7 +378,7 @@ fn weigh_and_score(
     let mut contaminated = Vec::new();
     for (shard, file) in files.iter().enumerate() {
         each_text(file.path(), file.bytes(), items.n_grams(), |text| {
-            let found_in_text = scorer.score(shard as u32, &text);
+            let found_in_text = scorer.score(shard as u32, text);
             if config.lists_bytes {
                 contaminated.extend(contaminated_bytes(items, &found_in_text));
             }

@@ -6,6 +6,7 @@ use super::words::{WordNumbers, Words};
 use crate::{
     Error, Result,
     dedup::hash::{BASE, mix},
+    io::prefetch,
 };
 
 /// Fewest words of an n-gram: a shorter part of an item says too little to be searched for alone.
@@ -14,8 +15,9 @@ pub const MIN_WORDS: usize = 4;
 /// Most words of an n-gram.
 pub const MAX_WORDS: usize = 64;
 
-/// Bits of the filter for each n-gram. One in this many windows of the text passes it without being an n-gram.
-const FILTER_BITS: usize = 16;
+/// Least bits of the filter for each n-gram. At most 6% of the windows that are no n-gram pass it, and half as many on
+/// average.
+const FILTER_BITS: usize = 8;
 
 /// Windows that go through the filter before any is looked up.
 const FILTER_BATCH: usize = 512;
@@ -63,6 +65,9 @@ pub(super) struct Part {
     pub(super) n_words: usize,
     /// The n-gram that starts at each word; none if the part is too short.
     pub(super) sequence: Vec<u32>,
+    /// By n-gram of the sequence, the length of the longest proper prefix of the sequence that ends with it: the failure
+    /// function of Knuth, Morris and Pratt.
+    pub(super) borders: Vec<u32>,
     /// Words of each of its n-grams.
     pub(super) n: usize,
     /// The distinct n-grams, ascending.
@@ -85,18 +90,18 @@ struct Length {
     n_words: usize,
     /// [`BASE`] to the power of the length.
     power: u64,
-    /// A bit for the hash of each n-gram of this length. Few windows pass it, and it stays in the caches, as the slots
-    /// do not. The lengths of short parts have few n-grams, and so a small filter each.
+    /// Two bits of a word for the hash of each n-gram of this length. Few windows pass it, and it stays in the caches, as
+    /// the slots do not. The lengths of short parts have few n-grams, and so a small filter each.
     filter: Vec<u64>,
 }
 
 impl Length {
-    /// The word of the filter that has the bit of a hash, and that bit. The slots use the low bits of a hash, so this
+    /// The word of the filter that has the bits of a hash, and these bits. The slots use the low bits of a hash, so this
     /// uses the high ones.
     #[inline]
-    fn bit(&self, hash: u64) -> (usize, u64) {
-        let bit = hash >> 32 & (64 * self.filter.len() as u64 - 1);
-        ((bit / 64) as usize, 1 << (bit % 64))
+    fn bits(&self, hash: u64) -> (usize, u64) {
+        let word = (hash >> 32) as usize & (self.filter.len() - 1);
+        (word, 1 << (hash >> 58) | 1 << (hash >> 52 & 63))
     }
 }
 
@@ -106,6 +111,8 @@ pub struct BenchmarkItems {
     pub(super) parts: Vec<Part>,
     /// By item: the number of its first part. The parts of an item follow each other.
     pub(super) first_parts: Vec<usize>,
+    /// Whether an item has an answer or choices, which are searched for near its question.
+    pub(super) has_answers: bool,
     grams: Vec<Gram>,
     /// The words of all parts that have n-grams.
     words: Vec<u8>,
@@ -145,6 +152,9 @@ impl BenchmarkItems {
         let mut items = Self {
             parts: Vec::with_capacity(parts.len()),
             first_parts: Vec::new(),
+            has_answers: parts
+                .iter()
+                .any(|part| matches!(part.role, Role::Answer | Role::Choice)),
             grams: Vec::new(),
             words: Vec::new(),
             slots: vec![0; 4],
@@ -214,6 +224,7 @@ impl BenchmarkItems {
             part.sequence.push(gram);
             start += words.normalized(word..word + 1).len() + 1;
         }
+        part.borders = borders(&part.sequence);
         part.grams = part.sequence.clone();
         part.grams.sort_unstable();
         part.grams.dedup();
@@ -235,7 +246,7 @@ impl BenchmarkItems {
     fn fill_slot(&mut self, number: usize) {
         let hash = self.grams[number].hash;
         let mask = self.slots.len() - 1;
-        let mut slot = hash as usize & mask;
+        let mut slot = self.slot(hash);
         while self.slots[slot] != 0 {
             slot = (slot + 1) & mask;
         }
@@ -249,8 +260,8 @@ impl BenchmarkItems {
             // At most all values of the bits that the filter uses.
             length.filter = vec![0; n_bits.next_power_of_two().clamp(64, 1 << 32) / 64];
             for gram in self.grams.iter().filter(is_of) {
-                let (word, bit) = length.bit(gram.hash);
-                length.filter[word] |= bit;
+                let (word, bits) = length.bits(gram.hash);
+                length.filter[word] |= bits;
             }
         }
     }
@@ -274,12 +285,12 @@ impl BenchmarkItems {
         }
     }
 
-    /// Replaces `hits` by the windows of a text that have the hash of an n-gram, by first word and then by length. Their
-    /// words are not compared.
+    /// Replaces `hits` by the windows of a text that may be n-grams by half of their hashes, by first word and then by
+    /// length. Their words are not compared.
     pub(super) fn put_candidates(&self, words: &WordNumbers, hits: &mut Vec<Hit>) {
         hits.clear();
         self.each_window(words.prefixes(), |word, n_words, hash| {
-            hits.extend(self.with_hash(hash, n_words).map(|gram| Hit {
+            hits.extend(self.with_half_hash(hash).map(|gram| Hit {
                 word,
                 n_words,
                 gram,
@@ -302,8 +313,8 @@ impl BenchmarkItems {
     /// Calls `take` with the first word, the length and the hash of each window that may be an n-gram. The windows of a
     /// length are in order.
     ///
-    /// Many windows go through the filter before the first of them is taken: no branch depends on it, and what
-    /// passes it is looked up one after the other, so that the processor waits for several slots at once.
+    /// Many windows go through the filter before the first of them is taken: no branch depends on it, and the slots of
+    /// what passes it are prefetched, so that the processor waits for all of them at once.
     fn each_window(&self, prefixes: &[u64], mut take: impl FnMut(usize, usize, u64)) {
         let mut passed = [(0, 0); FILTER_BATCH];
         for length in &self.lengths {
@@ -316,11 +327,15 @@ impl BenchmarkItems {
                 let mut n_passed = 0;
                 for (word, (before, after)) in (first..).zip(before.iter().zip(after)) {
                     let hash = window_hash(*before, *after, length.power);
-                    let (at, bit) = length.bit(hash);
+                    let (at, bits) = length.bits(hash);
                     passed[n_passed] = (word, hash);
-                    n_passed += usize::from(length.filter[at] & bit != 0);
+                    n_passed += usize::from(length.filter[at] & bits == bits);
                 }
-                for (word, hash) in &passed[..n_passed] {
+                let passed = &passed[..n_passed];
+                for (_, hash) in passed {
+                    prefetch(&self.slots[self.slot(*hash)]);
+                }
+                for (word, hash) in passed {
                     take(*word, length.n_words, *hash);
                 }
             }
@@ -340,16 +355,27 @@ impl BenchmarkItems {
 
     /// The n-grams of a hash and a length.
     fn with_hash(&self, hash: u64, n_words: usize) -> impl Iterator<Item = u32> {
-        let mask = self.slots.len() - 1;
-        let slots = (0..).map(move |n| self.slots[(hash as usize).wrapping_add(n) & mask]);
+        self.with_half_hash(hash).filter(move |number| {
+            let gram = &self.grams[*number as usize];
+            gram.hash == hash && gram.n_words == n_words
+        })
+    }
+
+    /// The n-grams whose hashes have the high half of this one, among those with the same slot. Only the table is visited.
+    #[inline]
+    fn with_half_hash(&self, hash: u64) -> impl Iterator<Item = u32> {
+        let (slot, mask) = (self.slot(hash), self.slots.len() - 1);
+        let slots = (0..).map(move |n| self.slots[slot.wrapping_add(n) & mask]);
         slots
             .take_while(|entry| *entry != 0)
             .filter(move |entry| entry >> 32 == hash >> 32)
             .map(|entry| entry as u32 - 1)
-            .filter(move |number| {
-                let gram = &self.grams[*number as usize];
-                gram.hash == hash && gram.n_words == n_words
-            })
+    }
+
+    /// The first slot of a hash.
+    #[inline]
+    fn slot(&self, hash: u64) -> usize {
+        hash as usize & (self.slots.len() - 1)
     }
 }
 
@@ -372,6 +398,7 @@ impl Part {
             words: normalized,
             n_words,
             sequence: Vec::new(),
+            borders: Vec::new(),
             n: if n_words < MIN_WORDS {
                 0
             } else {
@@ -380,6 +407,20 @@ impl Part {
             grams: Vec::new(),
         }
     }
+}
+
+/// The failure function of Knuth, Morris and Pratt.
+fn borders(sequence: &[u32]) -> Vec<u32> {
+    let mut borders = vec![0; sequence.len()];
+    let mut n = 0;
+    for i in 1..sequence.len() {
+        while n > 0 && sequence[i] != sequence[n] {
+            n = borders[n - 1] as usize;
+        }
+        n += usize::from(sequence[i] == sequence[n]);
+        borders[i] = n as u32;
+    }
+    borders
 }
 
 /// Replaces `numbers` by the numbers whose digits are the hashes of the first words: of none, one, two and so on.

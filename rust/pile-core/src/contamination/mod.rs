@@ -2,8 +2,8 @@
 //!
 //! 1. **Items** (`items`): the words of each part of an item, and a table of the distinct n-grams of all parts.
 //! 2. **Scan** (`find`, `spill`): one pass over the documents. The hashes of the words tell where an n-gram may be,
-//!    and only there words are normalized and compared. A text with an n-gram is written to disk: its distinct
-//!    n-grams, and the words near them.
+//!    and only there words are normalized and compared. A text with an n-gram is written to disk: its n-grams,
+//!    and the words near them.
 //! 3. **Rarity** (`rarity`): how many documents have each n-gram, counted from what was written, gives its weight.
 //! 4. **Score** (`score`): the share of a part's weight that a region of a text has.
 //! 5. **Seen** ([`sightings_of_bytes`]): the samples of an order that show the bytes of a match.
@@ -12,8 +12,8 @@
 //!
 //! In memory are the words of the items about twice, some 100 bytes for each distinct n-gram, the blocks of text in
 //! flight, the listed matches, of which each part has at most [`MAX_LISTED`], and all contaminated bytes if these are
-//! listed. Everything else that depends on the corpus is on disk: 4 bytes for each distinct n-gram of a document, and
-//! the bytes of its n-grams with 67 words before and after them.
+//! listed. Everything else that depends on the corpus is on disk: some 6 bytes for each n-gram in a document, and the
+//! bytes of its n-grams, with 67 words before and after them if items have answers.
 
 mod find;
 mod items;

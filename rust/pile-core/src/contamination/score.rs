@@ -7,7 +7,7 @@ use memchr::memmem;
 use super::{
     items::{BenchmarkItems, Part, Role},
     rarity::Rarity,
-    spill::{MatchedPassage, NEAR_WORDS, SpilledText},
+    spill::{NEAR_WORDS, SpilledHit, SpilledText},
     words::Words,
 };
 
@@ -51,28 +51,17 @@ pub struct Match {
 }
 
 /// Consecutive words of a passage.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct ItemOccurrence {
     passage: usize,
     first_word: usize,
     end_word: usize,
+    /// Their bytes in the passage.
+    source: Range<usize>,
+    /// The bytes that are reported: of a verbatim occurrence, those of the part.
+    bytes: Range<usize>,
     kind: MatchKind,
     score: f64,
-}
-
-/// An n-gram of a text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Located {
-    passage: usize,
-    word: usize,
-    gram: u32,
-}
-
-/// A passage and its words.
-#[derive(Debug)]
-struct ReadPassage<'a> {
-    passage: MatchedPassage<'a>,
-    words: Words,
 }
 
 /// Scores texts. Its buffers are reused.
@@ -85,6 +74,27 @@ pub(super) struct Scorer<'a> {
     /// The parts that may reach the threshold because a text has this n-gram: by n-gram, the range in `parts`.
     starts: Vec<usize>,
     parts: Vec<u32>,
+    index: GramIndex,
+    buffers: Buffers,
+}
+
+/// Buffers that are reused.
+#[derive(Debug, Default)]
+struct Buffers {
+    /// The n-grams of a part in the text.
+    located: Vec<SpilledHit>,
+    /// The words of each passage of the text, once they were needed.
+    words: Vec<Option<Words>>,
+}
+
+/// The hits of a text by n-gram.
+#[derive(Debug)]
+struct GramIndex {
+    /// N-grams with the indices of their hits, ascending.
+    hits: Vec<(u32, usize)>,
+    /// By n-gram, the first of its entries in `hits`. The n-grams that a text lacks have a value of an earlier text, which
+    /// is an entry of another n-gram or none: so the table is never cleared.
+    first: Vec<usize>,
 }
 
 impl<'a> Scorer<'a> {
@@ -116,43 +126,53 @@ impl<'a> Scorer<'a> {
             max_gap,
             starts,
             parts: keys.into_iter().map(|(_, part)| part).collect(),
+            index: GramIndex {
+                hits: Vec::new(),
+                first: vec![0; items.n_grams()],
+            },
+            buffers: Buffers::default(),
         }
     }
 
     /// The matches in a text, by part.
-    pub(super) fn score(&self, shard: u32, text: &SpilledText<'_>) -> Vec<Match> {
-        let keyed = |gram| {
-            let gram = gram as usize;
+    pub(super) fn score(&mut self, shard: u32, text: &SpilledText<'_>) -> Vec<Match> {
+        let keyed = |hit: &SpilledHit| {
+            let gram = hit.gram as usize;
             &self.parts[self.starts[gram]..self.starts[gram + 1]]
         };
-        let mut candidates: Vec<u32> = text.grams().flat_map(keyed).copied().collect();
+        let mut candidates: Vec<u32> = text.hits.iter().flat_map(keyed).copied().collect();
         if candidates.is_empty() {
             return Vec::new();
         }
         candidates.sort_unstable();
         candidates.dedup();
-        let scored = ScoredText::read(self.items, text);
+        self.index.read(&text.hits);
+        let mut buffers = std::mem::take(&mut self.buffers);
+        buffers.words.clear();
+        buffers.words.resize_with(text.passages.len(), || None);
         let found = candidates.into_iter();
+        let found = found
+            .filter_map(|part| self.score_part(part, text, shard, &mut buffers))
+            .collect();
+        self.buffers = buffers;
         found
-            .filter_map(|part| self.score_part(part, &scored, shard, text.document))
-            .collect()
     }
 
     fn score_part(
         &self,
         number: u32,
-        text: &ScoredText<'_>,
+        text: &SpilledText<'_>,
         shard: u32,
-        document: u64,
+        Buffers { located, words }: &mut Buffers,
     ) -> Option<Match> {
         let part = &self.items.parts[number as usize];
-        let located = text.locate(part);
-        let mut occurrences = text.in_order(part, &located);
+        self.index.locate(part, &text.hits, located);
+        let mut occurrences = in_order(part, text, located);
         if occurrences.is_empty() {
             let total = self.rarity.total(number as usize);
-            occurrences = self.regions(part, &located, total);
+            occurrences = self.regions(part, located, total);
         }
-        let best = *occurrences.iter().min_by(|a, b| {
+        let best = occurrences.iter().min_by(|a, b| {
             // The first one of the best.
             a.kind.cmp(&b.kind).then(b.score.total_cmp(&a.score))
         })?;
@@ -165,7 +185,14 @@ impl<'a> Scorer<'a> {
                 {
                     continue;
                 }
-                let near = occurrences.iter().map(|at| self.near(other, text, at));
+                let near = occurrences.iter().map(|at| {
+                    let words = words[at.passage].get_or_insert_with(|| {
+                        let mut words = Words::default();
+                        words.read(text.passages[at.passage].text);
+                        words
+                    });
+                    self.near(other, text, at, words)
+                });
                 let near = near.fold(0.0, f64::max);
                 if role == Role::Answer {
                     answer_score = Some(answer_score.map_or(near, |score: f64| score.max(near)));
@@ -174,41 +201,42 @@ impl<'a> Scorer<'a> {
                 }
             }
         }
-        let bytes = text.bytes_of(part, &best);
         Some(Match {
             part: number,
             shard,
-            document,
+            document: text.document,
             score: best.score,
             kind: best.kind,
-            text: text.shown(best.passage, &bytes),
-            bytes,
+            text: shown(&text.passages[best.passage].text[best.bytes.clone()]),
+            bytes: bytes_of(text, best),
             answer_score,
             n_choices,
-            occurrences: occurrences
-                .iter()
-                .map(|at| text.bytes_of(part, at))
-                .collect(),
+            occurrences: occurrences.iter().map(|at| bytes_of(text, at)).collect(),
         })
     }
 
     /// The regions that reach the threshold: n-grams with at most `max_gap` words between one and the next.
-    fn regions(&self, part: &Part, located: &[Located], total: f64) -> Vec<ItemOccurrence> {
-        let is_near = |a: &Located, b: &Located| {
+    fn regions(&self, part: &Part, located: &[SpilledHit], total: f64) -> Vec<ItemOccurrence> {
+        let is_near = |a: &SpilledHit, b: &SpilledHit| {
             a.passage == b.passage && b.word <= a.word + part.n + self.max_gap
         };
-        let score = |region: &[Located]| {
+        let score = |region: &[SpilledHit]| {
             let mut grams: Vec<u32> = region.iter().map(|at| at.gram).collect();
             grams.sort_unstable();
             grams.dedup();
             self.rarity.sum(grams.into_iter()) / total
         };
-        let scored = located.chunk_by(is_near).map(|region| ItemOccurrence {
-            passage: region[0].passage,
-            first_word: region[0].word,
-            end_word: region[region.len() - 1].word + part.n,
-            kind: MatchKind::Partial,
-            score: score(region),
+        let scored = located.chunk_by(is_near).map(|region| {
+            let (first, last) = (region[0], region[region.len() - 1]);
+            ItemOccurrence {
+                passage: first.passage,
+                first_word: first.word,
+                end_word: last.word + part.n,
+                source: first.start..last.end,
+                bytes: first.start..last.end,
+                kind: MatchKind::Partial,
+                score: score(region),
+            }
         });
         scored.filter(|at| at.score >= self.threshold).collect()
     }
@@ -216,39 +244,75 @@ impl<'a> Scorer<'a> {
     /// How much of a part is near an occurrence of the question: 1 for all its words in order, with at most
     /// [`NEAR_WORDS`] words between; otherwise the share of its weight within that and as many words as the part has, at
     /// most [`NEAR_WORDS`].
-    fn near(&self, number: usize, text: &ScoredText<'_>, question: &ItemOccurrence) -> f64 {
+    fn near(
+        &self,
+        number: usize,
+        text: &SpilledText<'_>,
+        question: &ItemOccurrence,
+        words: &Words,
+    ) -> f64 {
         let part = &self.items.parts[number];
-        let read = &text.passages[question.passage];
-        let windows = |n_words: usize| {
-            let reach = NEAR_WORDS + n_words;
-            let before = question.first_word.saturating_sub(reach)..question.first_word;
-            let end = question.end_word.saturating_add(reach);
-            let after = question.end_word..end.min(read.words.len());
-            [before, after]
-                .into_iter()
-                .filter(|words| !words.is_empty())
-        };
-        if windows(part.n_words).any(|words| has_words(&read.words, words, &part.words)) {
+        let reach = NEAR_WORDS + part.n_words;
+        let (before, after) = (
+            words.n_before(question.source.start),
+            words.first_after(question.source.end),
+        );
+        let windows = [
+            before.saturating_sub(reach)..before,
+            after..words.len().min(after + reach),
+        ];
+        let has_part = |window: &Range<usize>| has_words(words, window.clone(), &part.words);
+        if windows.iter().any(has_part) {
             return 1.0;
         }
         if part.n == 0 || !self.rarity.is_telling(number) {
             return 0.0;
         }
-        let located = text.locate(part);
-        let mut grams = Vec::new();
+        let mut located = Vec::new();
+        self.index.locate(part, &text.hits, &mut located);
         // An n-gram further away may be in another passage, or not, as other items have n-grams between: the score must
         // not depend on them.
-        for words in windows(part.n_words.min(NEAR_WORDS)) {
-            let is_within = |at: &&Located| {
-                at.passage == question.passage
-                    && at.word >= words.start
-                    && at.word + part.n <= words.end
-            };
-            grams.extend(located.iter().filter(is_within).map(|at| at.gram));
-        }
+        let reach = NEAR_WORDS + part.n_words.min(NEAR_WORDS);
+        let is_near = |at: &&SpilledHit| {
+            let end = at.word + part.n;
+            let is_before = question.first_word <= at.word + reach && end <= question.first_word;
+            let is_after = question.end_word <= at.word && end <= question.end_word + reach;
+            at.passage == question.passage && (is_before || is_after)
+        };
+        let mut grams: Vec<u32> = located.iter().filter(is_near).map(|at| at.gram).collect();
         grams.sort_unstable();
         grams.dedup();
         self.rarity.sum(grams.into_iter()) / self.rarity.total(number)
+    }
+}
+
+impl GramIndex {
+    /// Replaces the hits by those of a text.
+    fn read(&mut self, hits: &[SpilledHit]) {
+        self.hits.clear();
+        let numbered = hits.iter().enumerate();
+        self.hits
+            .extend(numbered.map(|(number, hit)| (hit.gram, number)));
+        self.hits.sort_unstable();
+        let mut at = 0;
+        for of_gram in self.hits.chunk_by(|a, b| a.0 == b.0) {
+            self.first[of_gram[0].0 as usize] = at;
+            at += of_gram.len();
+        }
+    }
+
+    /// Replaces `located` by the n-grams of a part among the hits, in the order of the text.
+    fn locate(&self, part: &Part, hits: &[SpilledHit], located: &mut Vec<SpilledHit>) {
+        located.clear();
+        for gram in &part.grams {
+            let from_first = self
+                .hits
+                .get(self.first[*gram as usize]..)
+                .unwrap_or_default();
+            let of_gram = from_first.iter().take_while(|(other, _)| other == gram);
+            located.extend(of_gram.map(|(_, number)| hits[*number]));
+        }
+        located.sort_unstable_by_key(|hit| (hit.passage, hit.word));
     }
 }
 
@@ -269,8 +333,11 @@ fn key_grams(part: &Part, rarity: &Rarity, total: f64, threshold: f64) -> Vec<u3
     grams
 }
 
-/// Whether `words` of a passage have the normalized words of a part in order.
+/// Whether `words` of a passage, which may be none, have the normalized words of a part in order.
 fn has_words(passage: &Words, words: Range<usize>, part: &[u8]) -> bool {
+    if words.is_empty() {
+        return false;
+    }
     let window = passage.normalized(words);
     memmem::find_iter(window, part).any(|start| {
         let end = start + part.len();
@@ -278,130 +345,70 @@ fn has_words(passage: &Words, words: Range<usize>, part: &[u8]) -> bool {
     })
 }
 
-/// A text with the n-grams of all parts.
-#[derive(Debug)]
-struct ScoredText<'a> {
-    passages: Vec<ReadPassage<'a>>,
-    /// By n-gram.
-    located: Vec<(u32, usize, usize)>,
+/// Where all words of a part are in order, from left to right without overlap, found as Knuth, Morris and Pratt do:
+/// a text may repeat one n-gram a million times.
+fn in_order(part: &Part, text: &SpilledText<'_>, located: &[SpilledHit]) -> Vec<ItemOccurrence> {
+    let (sequence, borders) = (&part.sequence, &part.borders);
+    let (mut found, mut n_matched, mut last) = (Vec::new(), 0, None);
+    // The first word after the last occurrence.
+    let mut free = (0, 0);
+    let n_grams = sequence.len();
+    for (number, at) in located.iter().enumerate() {
+        if last != Some((at.passage, at.word)) {
+            n_matched = 0;
+        }
+        last = Some((at.passage, at.word + 1));
+        if (at.passage, at.word) < free {
+            continue;
+        }
+        while n_matched > 0 && sequence[n_matched] != at.gram {
+            n_matched = borders[n_matched - 1] as usize;
+        }
+        n_matched += usize::from(sequence[n_matched] == at.gram);
+        if n_matched == n_grams {
+            n_matched = 0;
+            // N-grams in order are those of successive words, so they follow each other here too.
+            let first = located[number + 1 - n_grams];
+            let (first_word, end_word) = (first.word, first.word + part.n_words);
+            free = (at.passage, end_word);
+            let as_written = as_written(part, text.passages[at.passage].text, first.start);
+            let kind = match as_written {
+                Some(_) => MatchKind::Verbatim,
+                None => MatchKind::Normalized,
+            };
+            found.push(ItemOccurrence {
+                passage: at.passage,
+                first_word,
+                end_word,
+                source: first.start..at.end,
+                bytes: as_written.unwrap_or(first.start..at.end),
+                kind,
+                score: 1.0,
+            });
+        }
+    }
+    found
 }
 
-impl<'a> ScoredText<'a> {
-    fn read(items: &BenchmarkItems, text: &SpilledText<'a>) -> Self {
-        let (mut passages, mut located) = (Vec::new(), Vec::new());
-        let (mut numbers, mut hits) = (Vec::new(), Vec::new());
-        for passage in text.passages() {
-            let mut words = Words::default();
-            words.read(passage.text);
-            items.find(&words, &mut numbers, &mut hits);
-            located.extend(hits.iter().map(|hit| (hit.gram, passages.len(), hit.word)));
-            passages.push(ReadPassage { passage, words });
-        }
-        located.sort_unstable();
-        Self { passages, located }
-    }
+/// The bytes of a part in a passage, if its first word is at `first_byte` and these are its own.
+fn as_written(part: &Part, passage: &[u8], first_byte: usize) -> Option<Range<usize>> {
+    let start = first_byte.checked_sub(part.n_bytes_before)?;
+    let range = start..start + part.text.len();
+    (passage.get(range.clone())? == part.text.as_bytes()).then_some(range)
+}
 
-    /// The n-grams of a part, in the order of the text.
-    fn locate(&self, part: &Part) -> Vec<Located> {
-        let mut found = Vec::with_capacity(part.grams.len());
-        for gram in &part.grams {
-            let first = self.located.partition_point(|(other, ..)| other < gram);
-            let of_gram = self.located[first..]
-                .iter()
-                .take_while(|(other, ..)| other == gram);
-            found.extend(of_gram.map(|(gram, passage, word)| Located {
-                passage: *passage,
-                word: *word,
-                gram: *gram,
-            }));
-        }
-        found.sort_unstable();
-        found
-    }
+/// The bytes of an occurrence in the document.
+fn bytes_of(text: &SpilledText<'_>, at: &ItemOccurrence) -> Range<u64> {
+    let first = text.passages[at.passage].first_byte;
+    first + at.bytes.start as u64..first + at.bytes.end as u64
+}
 
-    /// Where all words of a part are in order, from left to right without overlap, found as Knuth, Morris and Pratt do:
-    /// a text may repeat one n-gram a million times.
-    fn in_order(&self, part: &Part, located: &[Located]) -> Vec<ItemOccurrence> {
-        let sequence = &part.sequence;
-        // The longest proper prefix of the first n-grams that is also their end.
-        let mut borders = vec![0; sequence.len()];
-        let mut n = 0;
-        for i in 1..sequence.len() {
-            while n > 0 && sequence[i] != sequence[n] {
-                n = borders[n - 1];
-            }
-            n += usize::from(sequence[i] == sequence[n]);
-            borders[i] = n;
-        }
-        let (mut found, mut n_matched, mut last) = (Vec::new(), 0, None);
-        // The first word after the last occurrence.
-        let mut free = (0, 0);
-        for at in located {
-            if last != Some((at.passage, at.word)) {
-                n_matched = 0;
-            }
-            last = Some((at.passage, at.word + 1));
-            if (at.passage, at.word) < free {
-                continue;
-            }
-            while n_matched > 0 && sequence[n_matched] != at.gram {
-                n_matched = borders[n_matched - 1];
-            }
-            n_matched += usize::from(sequence[n_matched] == at.gram);
-            if n_matched == sequence.len() {
-                n_matched = 0;
-                let first_word = at.word + 1 - sequence.len();
-                let end_word = first_word + part.n_words;
-                free = (at.passage, end_word);
-                let occurrence = ItemOccurrence {
-                    passage: at.passage,
-                    first_word,
-                    end_word,
-                    kind: MatchKind::Normalized,
-                    score: 1.0,
-                };
-                found.push(ItemOccurrence {
-                    kind: match self.as_written(part, &occurrence) {
-                        Some(_) => MatchKind::Verbatim,
-                        None => MatchKind::Normalized,
-                    },
-                    ..occurrence
-                });
-            }
-        }
-        found
+/// The text of a match, cut if it is long.
+fn shown(text: &[u8]) -> String {
+    let mut end = text.len().min(MAX_TEXT_BYTES);
+    // Not within a character. One that is no UTF-8 may be cut.
+    while end < text.len() && end + 4 > MAX_TEXT_BYTES && text[end] & 0xC0 == 0x80 {
+        end -= 1;
     }
-
-    /// The bytes of an occurrence in its passage, if these are the part's own.
-    fn as_written(&self, part: &Part, at: &ItemOccurrence) -> Option<Range<usize>> {
-        let read = &self.passages[at.passage];
-        let first = read.words.source(at.first_word..at.end_word).start;
-        let start = first.checked_sub(part.n_bytes_before)?;
-        let range = start..start + part.text.len();
-        (read.passage.text.get(range.clone())? == part.text.as_bytes()).then_some(range)
-    }
-
-    /// The bytes of an occurrence in the document.
-    fn bytes_of(&self, part: &Part, at: &ItemOccurrence) -> Range<u64> {
-        let read = &self.passages[at.passage];
-        let bytes = match at.kind {
-            MatchKind::Verbatim => self.as_written(part, at),
-            MatchKind::Normalized | MatchKind::Partial => None,
-        };
-        let bytes = bytes.unwrap_or_else(|| read.words.source(at.first_word..at.end_word));
-        let first = read.passage.first_byte;
-        first + bytes.start as u64..first + bytes.end as u64
-    }
-
-    /// The text of bytes of the document that are in a passage, cut if it is long.
-    fn shown(&self, passage: usize, bytes: &Range<u64>) -> String {
-        let MatchedPassage { first_byte, text } = self.passages[passage].passage;
-        let text = &text[(bytes.start - first_byte) as usize..(bytes.end - first_byte) as usize];
-        let mut end = text.len().min(MAX_TEXT_BYTES);
-        // Not within a character. One that is no UTF-8 may be cut.
-        while end < text.len() && end + 4 > MAX_TEXT_BYTES && text[end] & 0xC0 == 0x80 {
-            end -= 1;
-        }
-        String::from_utf8_lossy(&text[..end]).into_owned()
-    }
+    String::from_utf8_lossy(&text[..end]).into_owned()
 }

@@ -1,8 +1,9 @@
 //! The texts with n-grams of items, on disk: what is scored once the rarity of all n-grams is known.
 //!
-//! A text is written as its number in the file's unit (a record of a shard, or a document), its distinct n-grams, and
-//! its passages: the hits with [`PASSAGE_WORDS`] words before and after them. Hits whose words before and after overlap
-//! or touch share a passage, so a question and all that is near it are in one passage.
+//! A text is written as its number in the file's unit (a record of a shard, or a document), and its passages: the hits,
+//! and if items have answers the [`PASSAGE_WORDS`] words before and after them. Hits whose words before and after overlap
+//! or touch share a passage, so a question and all that is near it are in one passage. The hits are written too, so that
+//! scoring searches for nothing again.
 
 use std::{ops::Range, path::Path};
 
@@ -10,7 +11,10 @@ use super::{
     items::{BenchmarkItems, Hit, MIN_WORDS},
     words::{WordNumbers, Words},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    bytes::{put_varint, take_varint},
+};
 
 /// Most words between a question and an answer that is near it.
 pub const NEAR_WORDS: usize = 64;
@@ -61,25 +65,44 @@ impl<'a> TextScanner<'a> {
         if self.hits.is_empty() {
             return false;
         }
-        let mut grams: Vec<u32> = self.hits.iter().map(|hit| hit.gram).collect();
-        grams.sort_unstable();
-        grams.dedup();
         let passages = self.passages();
-        let put = |out: &mut Vec<u8>, number: u64| out.extend_from_slice(&number.to_le_bytes());
-        put(out, document);
-        put(out, grams.len() as u64);
-        put(out, passages.len() as u64);
-        for gram in &grams {
-            out.extend_from_slice(&gram.to_le_bytes());
-        }
+        let put = |out: &mut Vec<u8>, number: usize| {
+            out.extend_from_slice(&(number as u64).to_le_bytes())
+        };
+        out.extend_from_slice(&document.to_le_bytes());
+        put(out, passages.len());
+        // Replaced below by the number of bytes of the hits.
+        let n_hit_bytes = out.len();
+        put(out, 0);
         for passage in &passages {
-            put(out, first_byte + passage.start as u64);
-            put(out, passage.len() as u64);
+            out.extend_from_slice(&(first_byte + passage.bytes.start as u64).to_le_bytes());
+            put(out, passage.bytes.len());
+            put(out, passage.hits.len());
         }
+        let first_hit = out.len();
+        for passage in &passages {
+            self.put_hits(passage, out);
+        }
+        let n_bytes = (out.len() - first_hit) as u64;
+        out[n_hit_bytes..n_hit_bytes + 8].copy_from_slice(&n_bytes.to_le_bytes());
         for passage in passages {
-            out.extend_from_slice(&text[passage]);
+            out.extend_from_slice(&text[passage.bytes]);
         }
         true
+    }
+
+    /// Writes the hits of a passage. Their words and bytes are counted from the hit before, or from the start of the
+    /// passage, so that most of the numbers take one byte.
+    fn put_hits(&self, passage: &FoundPassage, out: &mut Vec<u8>) {
+        let (mut word, mut byte) = (passage.first_word, passage.bytes.start);
+        for hit in &self.hits[passage.hits.clone()] {
+            let source = self.numbers.source(hit.word..hit.word + hit.n_words);
+            put_varint(out, hit.gram.into());
+            put_varint(out, (hit.word - word) as u64);
+            put_varint(out, (source.start - byte) as u64);
+            put_varint(out, source.len() as u64);
+            (word, byte) = (hit.word, source.start);
+        }
     }
 
     /// Finds the n-grams of a text. Only the words in which they may be are normalized and compared.
@@ -104,23 +127,42 @@ impl<'a> TextScanner<'a> {
         }
     }
 
-    /// The bytes of the hits and the words near them.
-    fn passages(&self) -> Vec<Range<usize>> {
-        let mut passages: Vec<Range<usize>> = Vec::new();
-        let mut last: Option<Range<usize>> = None;
-        for hit in &self.hits {
-            let start = hit.word.saturating_sub(PASSAGE_WORDS);
-            let end = (hit.word + hit.n_words + PASSAGE_WORDS).min(self.numbers.len());
+    /// The hits, and the words near them if answers may be there.
+    fn passages(&self) -> Vec<FoundPassage> {
+        let mut passages: Vec<FoundPassage> = Vec::new();
+        // The words and the hits of the passage that may still grow.
+        let mut last: Option<(Range<usize>, Range<usize>)> = None;
+        for (number, hit) in self.hits.iter().enumerate() {
+            let end = hit.word + hit.n_words;
             match &mut last {
-                Some(words) if start <= words.end => words.end = words.end.max(end),
+                // The words after the one hit and before the other would touch.
+                Some((words, hits)) if hit.word <= words.end + 2 * PASSAGE_WORDS => {
+                    words.end = words.end.max(end);
+                    hits.end = number + 1;
+                }
                 _ => {
-                    passages.extend(last.take().map(|words| self.bytes_of(words)));
-                    last = Some(start..end);
+                    passages.extend(last.take().map(|last| self.passage(last)));
+                    last = Some((hit.word..end, number..number + 1));
                 }
             }
         }
-        passages.extend(last.map(|words| self.bytes_of(words)));
+        passages.extend(last.map(|last| self.passage(last)));
         passages
+    }
+
+    /// The passage of these hits, from the first to the last of whose words are `words`.
+    fn passage(&self, (words, hits): (Range<usize>, Range<usize>)) -> FoundPassage {
+        let n_near = match self.items.has_answers {
+            true => PASSAGE_WORDS,
+            false => 0,
+        };
+        let end = (words.end + n_near).min(self.numbers.len());
+        let words = words.start.saturating_sub(n_near)..end;
+        FoundPassage {
+            first_word: words.start,
+            bytes: self.bytes_of(words),
+            hits,
+        }
     }
 
     /// The bytes of these words and of what is before and after them up to the next words: an item may begin or end
@@ -141,6 +183,15 @@ impl<'a> TextScanner<'a> {
     }
 }
 
+/// Consecutive words of a text with hits.
+struct FoundPassage {
+    first_word: usize,
+    /// Its bytes in the text.
+    bytes: Range<usize>,
+    /// Indices of its hits.
+    hits: Range<usize>,
+}
+
 /// Whether two successive windows overlap or touch.
 fn touches(before: &Hit, after: &Hit) -> bool {
     after.word <= before.word + before.n_words
@@ -153,13 +204,14 @@ fn words_of(windows: &[Hit]) -> Range<usize> {
 }
 
 /// A text that was written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct SpilledText<'a> {
     /// The number of its record or document.
     pub(super) document: u64,
-    grams: &'a [u8],
-    passages: &'a [u8],
-    texts: &'a [u8],
+    /// The passages, in the order of the text.
+    pub(super) passages: Vec<MatchedPassage<'a>>,
+    /// The n-grams, by first word and then by length.
+    pub(super) hits: Vec<SpilledHit>,
 }
 
 /// A part of a text, with the byte at which it starts.
@@ -169,33 +221,67 @@ pub(super) struct MatchedPassage<'a> {
     pub(super) text: &'a [u8],
 }
 
-fn number(bytes: &[u8]) -> u64 {
-    bytes
-        .first_chunk()
-        .map_or(0, |chunk| u64::from_le_bytes(*chunk))
+/// An n-gram in a passage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SpilledHit {
+    pub(super) gram: u32,
+    /// Index of the passage.
+    pub(super) passage: usize,
+    /// Its first word, counted from that of the passage.
+    pub(super) word: usize,
+    /// Its bytes in the passage.
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+fn take_number(bytes: &mut &[u8]) -> Option<usize> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    *bytes = rest;
+    usize::try_from(u64::from_le_bytes(*number)).ok()
 }
 
 impl<'a> SpilledText<'a> {
-    /// The distinct n-grams, ascending.
-    pub(super) fn grams(&self) -> impl Iterator<Item = u32> + use<'a> {
-        let chunks = self.grams.as_chunks::<4>().0.iter();
-        chunks.map(|chunk| u32::from_le_bytes(*chunk))
-    }
-
-    /// The passages, in the order of the text.
-    pub(super) fn passages(&self) -> impl Iterator<Item = MatchedPassage<'a>> + use<'a> {
-        let mut rest = self.texts;
-        self.passages.as_chunks::<16>().0.iter().map(move |entry| {
-            let length = (number(&entry[8..]) as usize).min(rest.len());
-            let (text, after) = rest.split_at(length);
-            rest = after;
-            MatchedPassage {
-                first_byte: number(entry),
-                text,
+    /// Replaces this text by the one at the start of `bytes`; returns the bytes after it. `None` if they are none that
+    /// were written for items of `n_grams` n-grams.
+    fn read(&mut self, mut bytes: &'a [u8], n_grams: usize) -> Option<&'a [u8]> {
+        self.passages.clear();
+        self.hits.clear();
+        self.document = take_number(&mut bytes)? as u64;
+        let (n_passages, n_hit_bytes) = (take_number(&mut bytes)?, take_number(&mut bytes)?);
+        let (mut rows, rest) =
+            bytes.split_at_checked(n_passages.checked_mul(PASSAGE_ROW_BYTES)?)?;
+        let (mut hits, mut texts) = rest.split_at_checked(n_hit_bytes)?;
+        for passage in 0..n_passages {
+            let first_byte = take_number(&mut rows)? as u64;
+            let (n_bytes, n_hits) = (take_number(&mut rows)?, take_number(&mut rows)?);
+            let text;
+            (text, texts) = texts.split_at_checked(n_bytes)?;
+            self.passages.push(MatchedPassage { first_byte, text });
+            let (mut word, mut start) = (0_usize, 0_usize);
+            for _ in 0..n_hits {
+                let mut take = || usize::try_from(take_varint(&mut hits)?).ok();
+                let gram = take()?;
+                word = word.checked_add(take()?)?;
+                start = start.checked_add(take()?)?;
+                let end = start.checked_add(take()?)?;
+                if gram >= n_grams || end > n_bytes {
+                    return None;
+                }
+                self.hits.push(SpilledHit {
+                    gram: gram as u32,
+                    passage,
+                    word,
+                    start,
+                    end,
+                });
             }
-        })
+        }
+        hits.is_empty().then_some(texts)
     }
 }
+
+/// Bytes of a passage in the file: its first byte in the document, its bytes, and its hits.
+const PASSAGE_ROW_BYTES: usize = 3 * size_of::<u64>();
 
 /// Calls `visit` with each text in the bytes of the file at `path`.
 ///
@@ -205,37 +291,18 @@ pub(super) fn each_text<'a>(
     path: &Path,
     mut bytes: &'a [u8],
     n_grams: usize,
-    mut visit: impl FnMut(SpilledText<'a>) -> Result<()>,
+    mut visit: impl FnMut(&SpilledText<'a>) -> Result<()>,
 ) -> Result<()> {
+    let mut text = SpilledText::default();
     while !bytes.is_empty() {
-        let parsed = parse(bytes).filter(|(text, _)| text.grams().all(|g| (g as usize) < n_grams));
-        let Some((text, rest)) = parsed else {
+        let Some(rest) = text.read(bytes, n_grams) else {
             let what = "is damaged: remove the folder and run the same command again";
             return Err(Error::malformed(path, what));
         };
-        visit(text)?;
+        visit(&text)?;
         bytes = rest;
     }
     Ok(())
-}
-
-fn parse(bytes: &[u8]) -> Option<(SpilledText<'_>, &[u8])> {
-    let (head, rest) = bytes.split_at_checked(24)?;
-    let n_grams = usize::try_from(number(&head[8..])).ok()?;
-    let n_passages = usize::try_from(number(&head[16..])).ok()?;
-    let (grams, rest) = rest.split_at_checked(n_grams.checked_mul(4)?)?;
-    let (passages, rest) = rest.split_at_checked(n_passages.checked_mul(16)?)?;
-    let lengths = passages.as_chunks::<16>().0.iter();
-    let n_bytes = lengths.map(|entry| number(&entry[8..]));
-    let n_bytes = n_bytes.fold(0, u64::saturating_add);
-    let (texts, rest) = rest.split_at_checked(usize::try_from(n_bytes).ok()?)?;
-    let text = SpilledText {
-        document: number(head),
-        grams,
-        passages,
-        texts,
-    };
-    Some((text, rest))
 }
 
 #[cfg(test)]
@@ -244,13 +311,15 @@ mod tests {
     use crate::contamination::{ItemPart, Role};
     use proptest::{collection::vec, prelude::*};
 
-    fn items(text: &str) -> BenchmarkItems {
-        let part = ItemPart {
+    fn items(text: &str, answer: Option<&str>) -> BenchmarkItems {
+        let part = |(role, text): (Role, &str)| ItemPart {
             item: 0,
-            role: Role::Question,
+            role,
             text: text.to_owned(),
         };
-        BenchmarkItems::new(1, vec![part], 8).unwrap()
+        let question = std::iter::once((Role::Question, text));
+        let parts = question.chain(answer.map(|answer| (Role::Answer, answer)));
+        BenchmarkItems::new(1, parts.map(part).collect(), 8).unwrap()
     }
 
     fn scanned(items: &BenchmarkItems, text: &str) -> Vec<u8> {
@@ -261,17 +330,20 @@ mod tests {
 
     #[test]
     fn passages_have_the_words_near_hits() {
-        let items = items("one two three four");
+        let items = items("one two three four", Some("five"));
         let filler: String = (0..200).map(|i| format!("w{i}, ")).collect();
         let text = format!("{filler}(One two three four!) {filler}one two three four. {filler}");
         let bytes = scanned(&items, &text);
         let mut found = Vec::new();
         each_text(Path::new("a"), &bytes, items.n_grams(), |text| {
-            assert_eq!(
-                (text.document, text.grams().collect::<Vec<_>>()),
-                (7, vec![0])
-            );
-            found.extend(text.passages().map(|p| (p.first_byte, p.text.to_vec())));
+            assert_eq!(text.document, 7);
+            for (number, (hit, passage)) in text.hits.iter().zip(&text.passages).enumerate() {
+                assert_eq!((hit.gram, hit.passage, hit.word), (0, number, NEAR_WORDS));
+                let window = passage.text[hit.start..hit.end].to_ascii_lowercase();
+                assert_eq!(window, b"one two three four");
+            }
+            let passages = text.passages.iter();
+            found.extend(passages.map(|p| (p.first_byte, p.text.to_vec())));
             Ok(())
         })
         .unwrap();
@@ -288,12 +360,28 @@ mod tests {
     }
 
     #[test]
+    fn passages_of_items_without_answers_are_the_hits() {
+        let items = items("one two three four", None);
+        let text = "zero (One two three four!) five";
+        let bytes = scanned(&items, &format!("{text}{}{text}", " x".repeat(NEAR_WORDS)));
+        let mut found = Vec::new();
+        each_text(Path::new("a"), &bytes, items.n_grams(), |text| {
+            found.extend(text.passages.iter().map(|p| p.text.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+        // Both hits are near each other, and so in one passage.
+        assert_eq!(found.len(), 1);
+        assert!(found[0].starts_with(b" (One two") && found[0].ends_with(b"four!) "));
+    }
+
+    #[test]
     fn damaged_files_are_named() {
-        let items = items("one two three four");
+        let items = items("one two three four", None);
         let bytes = scanned(&items, "one two three four");
         let count = |bytes: &[u8]| {
             let mut n = 0;
-            let visit = |_: SpilledText<'_>| {
+            let visit = |_: &SpilledText<'_>| {
                 n += 1;
                 Ok(())
             };
@@ -310,8 +398,9 @@ mod tests {
                 let _ = count(&damaged);
             }
         }
+        // The n-gram of the first hit, after the three numbers of the text and those of its passage.
         let mut other = bytes;
-        other[24] = 1;
+        other[48] = 1;
         assert!(count(&other).unwrap_err().to_string().contains("damaged"));
     }
 
@@ -364,9 +453,22 @@ mod tests {
             words.read(&text);
             items.find(&words, &mut Vec::new(), &mut hits);
             prop_assert_eq!(&scanner.hits, &hits);
-            for hit in hits {
-                prop_assert!(scanner.candidates.contains(&hit));
+            for hit in &hits {
+                prop_assert!(scanner.candidates.contains(hit));
             }
+            // What is written has the same hits, at the same bytes.
+            let mut out = Vec::new();
+            scanner.scan(7, 100, &text, &mut out);
+            let mut written = Vec::new();
+            each_text(Path::new("file"), &out, items.n_grams(), |text| {
+                for hit in &text.hits {
+                    let first = text.passages[hit.passage].first_byte as usize - 100;
+                    written.push((hit.gram, first + hit.start..first + hit.end));
+                }
+                Ok(())
+            }).unwrap();
+            let source = |hit: &Hit| (hit.gram, words.source(hit.word..hit.word + hit.n_words));
+            prop_assert_eq!(written, hits.iter().map(source).collect::<Vec<_>>());
         }
     }
 }

@@ -20,6 +20,7 @@ use unicode_normalization_alignments::{
 use crate::{
     dedup::hash::{BASE, fold},
     text::{
+        ascii_masks::{BLOCK_BYTES, ascii_masks, ascii_masks_of_tail},
         case_folding::put_fully_folded,
         classes::{Class, class_of},
     },
@@ -151,64 +152,68 @@ static ENTRIES: LazyLock<Vec<CharEntry>> = LazyLock::new(|| {
     (0..0x1_0000).map(of).collect()
 });
 
-/// A bit for each of up to 64 bytes of ASCII, set for letters and digits, from the lowest bit on.
+/// A bit for each of the first 64 bytes, from the lowest on, set for letters and digits of ASCII.
+#[inline]
 fn letter_bits(bytes: &[u8]) -> u64 {
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    let bits = (0..).zip(chunks).fold(0, |bits, (number, chunk)| {
-        bits | letter_bits_of_8(*chunk) << (8 * number)
-    });
-    if rest.is_empty() {
-        return bits;
-    }
-    let mut last = [0; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    bits | letter_bits_of_8(last) << (8 * chunks.len())
+    let masks = match bytes.first_chunk() {
+        Some(block) => ascii_masks(block),
+        None => ascii_masks_of_tail(bytes),
+    };
+    masks.letter | masks.number
 }
 
-fn letter_bits_of_8(bytes: [u8; 8]) -> u64 {
-    const ONES: u64 = u64::MAX / 0xFF;
-    // The high bit of each byte says whether it is at least `least`. No byte of ASCII overflows into the next one.
-    let at_least = |bytes: u64, least: u8| bytes + ONES * u64::from(0x80 - least);
-    let bytes = u64::from_le_bytes(bytes);
-    let lower = bytes | LOWER;
-    let letters = at_least(lower, b'a') & !at_least(lower, b'z' + 1);
-    let digits = at_least(bytes, b'0') & !at_least(bytes, b'9' + 1);
-    let high = (letters | digits) >> 7 & ONES;
-    // Moves bit 8 * i to bit 56 + i.
-    high.wrapping_mul(0x0102_0408_1020_4080) >> 56
-}
-
-/// Calls `take` with the first and the end of each run of letters and digits in ASCII.
-fn each_letter_run(bytes: &[u8], mut take: impl FnMut(usize, usize)) {
-    let (mut start, mut is_in_run, mut last) = (0, false, 0);
-    for (number, chunk) in bytes.chunks(64).enumerate() {
-        let letters = letter_bits(chunk);
-        // Set at the first byte of a run, and at the first one after it.
-        let mut edges = letters ^ (letters << 1 | last);
-        last = letters >> 63;
-        while edges != 0 {
-            let at = 64 * number + edges.trailing_zeros() as usize;
-            edges &= edges - 1;
-            if is_in_run {
-                take(start, at);
-            } else {
-                start = at;
+/// Calls `take` with the first and the end of each run of letters and digits among the bytes `range` of a text.
+#[inline]
+fn each_letter_run(text: &[u8], range: Range<usize>, mut take: impl FnMut(usize, usize)) {
+    let mut at = range.start;
+    while at < range.end {
+        let n = (range.end - at).min(BLOCK_BYTES);
+        let mut rest = letter_bits(&text[at..]) & (u64::MAX >> (BLOCK_BYTES - n));
+        let mut next = at + n;
+        while rest != 0 {
+            let start = rest.trailing_zeros() as usize;
+            // Added to a run of ones, its lowest bit carries to the bit after the run, and clears the run.
+            let (carried, is_cut) = rest.overflowing_add(1 << start);
+            if is_cut {
+                // The run reaches the end of the block, and may go on. The next block starts with it.
+                next = at + start;
+                break;
             }
-            is_in_run = !is_in_run;
+            take(at + start, at + carried.trailing_zeros() as usize);
+            rest &= carried;
         }
+        if next == at {
+            // A run longer than a block.
+            next += n_letters(&text[at..range.end]);
+            take(at, next);
+        }
+        at = next;
     }
-    if is_in_run {
-        take(start, bytes.len());
-    }
+}
+
+/// Number of letters and digits of ASCII at the start.
+fn n_letters(bytes: &[u8]) -> usize {
+    let is_letter = |byte: &&u8| byte.is_ascii_alphanumeric();
+    bytes.iter().take_while(is_letter).count()
+}
+
+/// Number of letters and digits of ASCII at the end.
+fn n_letters_at_end(bytes: &[u8]) -> usize {
+    let is_letter = |byte: &&u8| byte.is_ascii_alphanumeric();
+    bytes.iter().rev().take_while(is_letter).count()
 }
 
 /// Number of bytes of ASCII at the start.
 fn n_ascii(bytes: &[u8]) -> usize {
-    let chunks = bytes.as_chunks::<16>().0;
-    let is_ascii =
-        |chunk: &&[u8; 16]| u128::from_le_bytes(**chunk) & (u128::MAX / 0xFF * 0x80) == 0;
-    let n = 16 * chunks.iter().take_while(is_ascii).count();
-    n + bytes[n..].iter().take_while(|byte| byte.is_ascii()).count()
+    let (chunks, rest) = bytes.as_chunks::<16>();
+    for (number, chunk) in chunks.iter().enumerate() {
+        let others = u128::from_le_bytes(*chunk) & (u128::MAX / 0xFF * 0x80);
+        if others != 0 {
+            return 16 * number + (others.trailing_zeros() / 8) as usize;
+        }
+    }
+    let n_of_rest = rest.iter().take_while(|byte| byte.is_ascii()).count();
+    16 * chunks.len() + n_of_rest
 }
 
 /// The bit that tells the cases of ASCII letters apart, for 8 bytes. It is set in lower case, and in digits.
@@ -245,8 +250,10 @@ trait WordSink {
     fn take(&mut self, text: &[u8], word: Range<usize>);
     /// Starts a word at this byte of the text. The last word was ended.
     fn start(&mut self, at: usize);
-    /// Adds normalized bytes, made of the text up to `end`, to the word.
-    fn grow(&mut self, normalized: &[u8], end: usize);
+    /// Adds ASCII letters and digits of the text to the word.
+    fn grow(&mut self, text: &[u8], letters: Range<usize>);
+    /// Adds a normalized character, made of the text up to `end`, to the word.
+    fn grow_char(&mut self, c: char, end: usize);
     fn end(&mut self);
 }
 
@@ -254,12 +261,12 @@ trait WordSink {
 struct WordReader<'a, S> {
     text: &'a [u8],
     sink: &'a mut S,
+    /// Those of [`ENTRIES`], each access to which checks for its initialization.
+    entries: &'static [CharEntry],
     /// Whether there is a word that may still grow.
     is_open: bool,
     /// Whether letters continue it.
     takes_letters: bool,
-    /// Letters of ASCII in lower case.
-    lower: Vec<u8>,
 }
 
 impl<'a, S: WordSink> WordReader<'a, S> {
@@ -268,9 +275,9 @@ impl<'a, S: WordSink> WordReader<'a, S> {
         let mut reader = Self {
             text,
             sink,
+            entries: &ENTRIES,
             is_open: false,
             takes_letters: false,
-            lower: Vec::new(),
         };
         // Texts are UTF-8 but for decoded tokens, which may be cut anywhere.
         match simdutf8::basic::from_utf8(text) {
@@ -289,80 +296,91 @@ impl<'a, S: WordSink> WordReader<'a, S> {
     fn read_utf8(&mut self, text: &str, first: usize) {
         let bytes = text.as_bytes();
         let mut at = 0;
-        while at < bytes.len() {
+        loop {
             // A run of ASCII, but for its last character if another one follows: a mark may.
             let run = at;
             at += n_ascii(&bytes[at..]);
-            let is_end = at == bytes.len();
-            let run_end = if is_end { at } else { at.max(run + 1) - 1 };
-            self.read_ascii(first + run, first + run_end);
-            if is_end {
-                break;
+            if at == bytes.len() {
+                self.read_ascii(first + run..first + at, true);
+                return self.end_word();
             }
-            at = run_end + self.read_segment(&text[run_end..], first + run_end);
-            while bytes.get(at).is_some_and(|byte| !byte.is_ascii()) {
-                at += self.read_segment(&text[at..], first + at);
-            }
+            at = at.max(run + 1) - 1;
+            self.read_ascii(first + run..first + at, false);
+            at = self.read_segments(text, at, first);
+        }
+    }
+
+    /// Reads ASCII of the text. Unless it `is_last`, the characters after it may continue its last word.
+    fn read_ascii(&mut self, mut range: Range<usize>, is_last: bool) {
+        let text = self.text;
+        if self.is_open && self.takes_letters {
+            let n = n_letters(&text[range.clone()]);
+            self.sink.grow(text, range.start..range.start + n);
+            range.start += n;
+        }
+        if range.is_empty() {
+            return;
         }
         self.end_word();
-    }
-
-    /// Reads the bytes of the text from `first` to `end`.
-    fn read_ascii(&mut self, first: usize, end: usize) {
-        let text = self.text;
-        let mut last = first;
-        each_letter_run(&text[first..end], |start, run_end| {
-            let (start, run_end) = (first + start, first + run_end);
-            if start > last {
-                self.end_word();
-            }
-            last = run_end;
-            if run_end < end && !(self.is_open && self.takes_letters) {
-                self.end_word();
-                self.sink.take(text, start..run_end);
-            } else if self.begin(Kind::Letter, start) {
-                // A character that follows may continue it.
-                self.lower.clear();
-                self.lower.extend_from_slice(&text[start..run_end]);
-                self.lower.make_ascii_lowercase();
-                self.sink.grow(&self.lower, run_end);
-            }
+        let n_open = match is_last {
+            true => 0,
+            false => n_letters_at_end(&text[range.clone()]),
+        };
+        let open = range.end - n_open..range.end;
+        each_letter_run(text, range.start..open.start, |start, end| {
+            self.sink.take(text, start..end);
         });
-        if end > last {
-            self.end_word();
+        if !open.is_empty() {
+            self.begin(Kind::Letter, open.start);
+            self.sink.grow(text, open);
         }
     }
 
-    /// Reads the segment that starts `text`; returns its bytes.
-    fn read_segment(&mut self, text: &str, first: usize) -> usize {
-        let mut chars = text.char_indices();
-        let Some((_, c)) = chars.next() else { return 0 };
-        let entry = entry_of(c);
-        let end = chars
-            .find(|(_, c)| entry_of(*c).starts_segment())
-            .map_or(text.len(), |(at, _)| at);
-        let mut bytes = [0; 4];
-        match entry.one() {
-            Some(one) if end == c.len_utf8() => {
-                let bytes = one.encode_utf8(&mut bytes).as_bytes();
-                self.push(entry.kind(), bytes, first, first + end);
-            }
-            _ => {
-                for c in normalized(&text[..end]).chars() {
-                    let bytes = c.encode_utf8(&mut bytes).as_bytes();
-                    self.push(Kind::of(c), bytes, first, first + end);
+    /// Reads the segments from byte `at` of `text` on, which starts at byte `first`, up to the next character of ASCII
+    /// after the first character. Returns where that is.
+    fn read_segments(&mut self, text: &str, mut at: usize, first: usize) -> usize {
+        let mut next = self.entry_at(text, at);
+        while let Some((c, entry)) = next {
+            let mut end = at + c.len_utf8();
+            next = self.entry_at(text, end);
+            match entry.one() {
+                Some(one) if next.is_none_or(|(_, next)| next.starts_segment()) => {
+                    self.push(entry.kind(), one, first + at..first + end);
+                }
+                _ => {
+                    while let Some((c, entry)) = next
+                        && !entry.starts_segment()
+                    {
+                        end += c.len_utf8();
+                        next = self.entry_at(text, end);
+                    }
+                    for c in normalized(&text[at..end]).chars() {
+                        self.push(Kind::of(c), c, first + at..first + end);
+                    }
                 }
             }
+            at = end;
+            if next.is_some_and(|(c, _)| c.is_ascii()) {
+                break;
+            }
         }
-        end
+        at
     }
 
-    /// Adds a normalized character that was made of `start..end` of the text.
-    fn push(&mut self, kind: Kind, c: &[u8], start: usize, end: usize) {
+    /// The character at a byte of `text`, and its entry.
+    #[inline]
+    fn entry_at(&self, text: &str, at: usize) -> Option<(char, CharEntry)> {
+        let c = text[at..].chars().next()?;
+        let entry = self.entries.get(u32::from(c) as usize).copied();
+        Some((c, entry.unwrap_or_else(|| CharEntry::new(c))))
+    }
+
+    /// Adds a normalized character that was made of the bytes `source` of the text.
+    fn push(&mut self, kind: Kind, c: char, source: Range<usize>) {
         if kind == Kind::Separator {
             self.end_word();
-        } else if self.begin(kind, start) {
-            self.sink.grow(c, end);
+        } else if self.begin(kind, source.start) {
+            self.sink.grow_char(c, source.end);
         }
     }
 
@@ -411,10 +429,8 @@ pub(super) struct Words {
 
 impl WordSink for Words {
     fn take(&mut self, text: &[u8], word: Range<usize>) {
-        let start = self.normalized.len();
-        self.normalized.extend_from_slice(&text[word.clone()]);
-        self.normalized[start..].make_ascii_lowercase();
         self.open_source = (word.start, word.end);
+        put_lower(&mut self.normalized, text, word);
         self.end();
     }
 
@@ -422,8 +438,13 @@ impl WordSink for Words {
         self.open_source.0 = at;
     }
 
-    fn grow(&mut self, normalized: &[u8], end: usize) {
-        self.normalized.extend_from_slice(normalized);
+    fn grow(&mut self, text: &[u8], letters: Range<usize>) {
+        self.open_source.1 = letters.end;
+        put_lower(&mut self.normalized, text, letters);
+    }
+
+    fn grow_char(&mut self, c: char, end: usize) {
+        put_char(&mut self.normalized, c);
         self.open_source.1 = end;
     }
 
@@ -458,6 +479,16 @@ impl Words {
     /// The bytes of the text from the first to the last of the words `range`, which is not empty.
     pub(super) fn source(&self, range: Range<usize>) -> Range<usize> {
         self.words[range.start].source.0..self.words[range.end - 1].source.1
+    }
+
+    /// Number of words that end at or before a byte of the text.
+    pub(super) fn n_before(&self, byte: usize) -> usize {
+        self.words.partition_point(|word| word.source.1 <= byte)
+    }
+
+    /// The first word that starts at or after a byte of the text; the number of words if none does.
+    pub(super) fn first_after(&self, byte: usize) -> usize {
+        self.words.partition_point(|word| word.source.0 < byte)
     }
 
     /// The hash of a word, that of [`WordNumbers`].
@@ -508,8 +539,13 @@ impl WordSink for WordNumbers {
         self.open_source.0 = at;
     }
 
-    fn grow(&mut self, normalized: &[u8], end: usize) {
-        self.open.extend_from_slice(normalized);
+    fn grow(&mut self, text: &[u8], letters: Range<usize>) {
+        self.open_source.1 = letters.end;
+        put_lower(&mut self.open, text, letters);
+    }
+
+    fn grow_char(&mut self, c: char, end: usize) {
+        put_char(&mut self.open, c);
         self.open_source.1 = end;
     }
 
@@ -560,10 +596,29 @@ impl WordNumbers {
     }
 }
 
-fn entry_of(c: char) -> CharEntry {
-    let table = &*ENTRIES;
-    let entry = table.get(u32::from(c) as usize).copied();
-    entry.unwrap_or_else(|| CharEntry::new(c))
+/// Appends ASCII letters and digits of a text in lower case.
+#[inline]
+fn put_lower(out: &mut Vec<u8>, text: &[u8], letters: Range<usize>) {
+    let end = out.len() + letters.len();
+    match text[letters.start..].first_chunk() {
+        // Most words are short, and a copy of fixed length needs no call. What follows the word is cut again.
+        Some(chunk) if letters.len() <= chunk.len() => {
+            let lower = u128::from_le_bytes(*chunk) | (u128::MAX / 0xFF * 0x20);
+            out.extend_from_slice(&lower.to_le_bytes());
+            out.truncate(end);
+        }
+        _ => out.extend(text[letters].iter().map(u8::to_ascii_lowercase)),
+    }
+}
+
+/// Appends a character.
+#[inline]
+fn put_char(out: &mut Vec<u8>, c: char) {
+    let mut bytes = [0; 4];
+    let end = out.len() + c.encode_utf8(&mut bytes).len();
+    // A copy of fixed length needs no call.
+    out.extend_from_slice(&bytes);
+    out.truncate(end);
 }
 
 /// The words of a whole text by the definition: the text is normalized at once.
@@ -666,14 +721,17 @@ mod tests {
     #[test]
     fn letters_of_ascii_are_found_at_all_offsets() {
         let every: Vec<u8> = (0..128).cycle().take(300).collect();
-        for (start, n) in (0..130).zip((0..170).rev()) {
-            let bytes = &every[start..start + n];
+        let long = [b"- ", "a1".repeat(100).as_bytes(), b" b"].concat();
+        let texts = (0..130).zip((0..170).rev());
+        let texts = texts.flat_map(|(start, n)| [(&every, start, n), (&long, start, n.min(60))]);
+        for (text, start, n) in texts {
+            let bytes = &text[start..start + n];
             let mut is_letter = vec![false; n];
             let mut last = None;
-            each_letter_run(bytes, |start, end| {
-                assert!(start < end && last.is_none_or(|last| last < start));
+            each_letter_run(text, start..start + n, |first, end| {
+                assert!(first < end && last.is_none_or(|last| last < first));
                 last = Some(end);
-                is_letter[start..end].fill(true);
+                is_letter[first - start..end - start].fill(true);
             });
             let expected: Vec<bool> = bytes.iter().map(u8::is_ascii_alphanumeric).collect();
             assert_eq!(is_letter, expected, "{start}");
@@ -722,6 +780,13 @@ mod tests {
         #[test]
         fn segments_equal_the_whole_text(
             text in "([a-zA-Z0-9 .,_=é\u{300}-\u{345}\u{1100}-\u{11ff}\u{ac00}-\u{ac20}\u{ff00}-\u{ffa0}\u{1f80}-\u{1fff}]|ß|İ|ǰ|\u{3099}|か|東|\\PC){0,24}",
+        ) {
+            prop_assert_eq!(words(&text), words_by_definition(&text));
+        }
+
+        #[test]
+        fn long_runs_of_ascii_equal_the_whole_text(
+            text in "([a-zA-Z0-9]{1,20}|[a-z]{60,140}|[ .,_\n-]{1,70}|[\u{300}-\u{345}½ﬁ㍻東かßéД]|\\PC){0,30}",
         ) {
             prop_assert_eq!(words(&text), words_by_definition(&text));
         }

@@ -17,6 +17,7 @@ use std::{
 
 use crate::{
     Error, Result,
+    bytes::{put_varint, take_varint},
     io::{Checksum, create},
 };
 
@@ -29,14 +30,6 @@ pub(super) struct CountRecord {
     pub(super) key: Vec<u8>,
     pub(super) group: u32,
     pub(super) count: u64,
-}
-
-fn put_varint(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 /// Appends a record.
@@ -52,24 +45,14 @@ pub(super) fn for_each_record(
     mut bytes: &[u8],
     mut visit: impl FnMut(&[u8], u32, u64) -> Result<()>,
 ) -> Result<()> {
-    fn take_varint(bytes: &mut &[u8]) -> u64 {
-        let (mut number, mut shift) = (0, 0);
-        while let Some((byte, rest)) = bytes.split_first() {
-            *bytes = rest;
-            number |= u64::from(byte & 0x7f) << shift;
-            shift += 7;
-            if byte & 0x80 == 0 {
-                break;
-            }
-        }
-        number
-    }
+    // The caller has written these bytes itself, so no number is cut.
+    let take = |bytes: &mut &[u8]| take_varint(bytes).unwrap_or_default();
     while !bytes.is_empty() {
-        let length = take_varint(&mut bytes) as usize;
+        let length = take(&mut bytes) as usize;
         let (key, rest) = bytes.split_at(length);
         bytes = rest;
-        let group = take_varint(&mut bytes) as u32;
-        visit(key, group, take_varint(&mut bytes))?;
+        let group = take(&mut bytes) as u32;
+        visit(key, group, take(&mut bytes))?;
     }
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! Words, as Python's `str.split()` separates them.
 
+use super::ascii_masks::BLOCK_BYTES;
+
 /// Whether Python's `str.split()` splits at this character.
 pub(crate) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
@@ -47,28 +49,82 @@ fn wide_space_bytes(text: &[u8]) -> usize {
     }
 }
 
+/// A bit for each byte of a block, from the lowest on, set unless it is of [`ByteKind::Word`].
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn space_bits(block: &[u8; BLOCK_BYTES]) -> u64 {
+    // SAFETY: the function only requires SSE2, which the x86-64 baseline includes.
+    unsafe { space_bits_sse2(block) }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+fn space_bits_sse2(block: &[u8; BLOCK_BYTES]) -> u64 {
+    use std::arch::x86_64::{
+        __m128i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
+        _mm_sub_epi8,
+    };
+    let mut bits = 0;
+    for (i, chunk) in block.chunks_exact(16).enumerate() {
+        let bytes: __m128i = bytemuck::pod_read_unaligned(chunk);
+        // As in `ascii_masks`: `first <= byte < first + n`.
+        let is_within = |first: u8, n: u8| {
+            let from_first = _mm_sub_epi8(bytes, _mm_set1_epi8(first as i8));
+            let last = _mm_set1_epi8((n - 1) as i8);
+            _mm_cmpeq_epi8(_mm_min_epu8(from_first, last), from_first)
+        };
+        let spaces = _mm_or_si128(is_within(0x09, 5), is_within(0x1c, 5));
+        let c2 = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0xc2_u8 as i8));
+        let leads = _mm_or_si128(c2, is_within(0xe1, 3));
+        let found = _mm_movemask_epi8(_mm_or_si128(spaces, leads)) as u16;
+        bits |= u64::from(found) << (16 * i);
+    }
+    bits
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+use space_bits_portable as space_bits;
+
+/// [`space_bits`] without SIMD. On x86-64 the tests compare the two.
+#[cfg(any(test, not(target_arch = "x86_64")))]
+fn space_bits_portable(block: &[u8; BLOCK_BYTES]) -> u64 {
+    let is_word = |byte: u8| BYTE_KINDS[usize::from(byte)] == ByteKind::Word;
+    let bits = (0..)
+        .zip(block)
+        .map(|(i, byte)| u64::from(!is_word(*byte)) << i);
+    bits.sum()
+}
+
 /// Calls `take` with each word of a text: [`words`], without decoding characters.
 #[inline]
 pub(crate) fn each_word<'a>(text: &'a str, mut take: impl FnMut(&'a str)) {
     let bytes = text.as_bytes();
-    let (mut start, mut at) = (0, 0);
-    while at < bytes.len() {
+    // The start of the word, or the end of the last white space.
+    let mut start = 0;
+    let mut split = |at: usize| {
         let n_space = match BYTE_KINDS[usize::from(bytes[at])] {
             ByteKind::Word => 0,
             ByteKind::Space => 1,
             ByteKind::Lead => wide_space_bytes(&bytes[at..]),
         };
-        if n_space == 0 {
-            at += 1;
-            continue;
+        if n_space > 0 {
+            if start < at {
+                take(&text[start..at]);
+            }
+            start = at + n_space;
         }
-        if start < at {
-            take(&text[start..at]);
+    };
+    let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
+    for (number, block) in blocks.iter().enumerate() {
+        let mut bits = space_bits(block);
+        while bits != 0 {
+            split(BLOCK_BYTES * number + bits.trailing_zeros() as usize);
+            bits &= bits - 1;
         }
-        at += n_space;
-        start = at;
     }
-    if start < at {
+    (bytes.len() - rest.len()..bytes.len()).for_each(&mut split);
+    if start < bytes.len() {
         take(&text[start..]);
     }
 }
@@ -92,7 +148,20 @@ mod tests {
         }
     }
 
+    #[test]
+    fn simd_equals_the_loop() {
+        for start in [0_usize, 64, 128, 192] {
+            let block: [u8; BLOCK_BYTES] = std::array::from_fn(|i| (start + i) as u8);
+            assert_eq!(space_bits(&block), space_bits_portable(&block));
+        }
+    }
+
     proptest! {
+        #[test]
+        fn long_texts_equal_words(text in "([a-z]{1,70}|\\PC|[ \t\u{1c}\u{85}\u{a0}\u{2003}\u{3000}é]){0,90}") {
+            prop_assert_eq!(found(&text), words(&text).collect::<Vec<_>>());
+        }
+
         #[test]
         fn equals_words(text in "(\\PC|[ \t\u{1c}\u{85}\u{a0}\u{2003}\u{3000}é]){0,40}") {
             prop_assert_eq!(found(&text), words(&text).collect::<Vec<_>>());
