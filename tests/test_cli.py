@@ -117,6 +117,12 @@ def test_interruptions_say_how_to_go_on(
     assert "run the same command again" in capsys.readouterr().err
 
 
+def test_an_address_that_is_not_utf8_is_a_usage_error(capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(cli.group, ["batch", "http://127.0.0.1:1/\udcff", "--step", "0"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("error: not UTF-8: 'http://127.0.0.1:1/")
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_a_job_and_leaves_nothing_half_written(tmp_path: Path, tokenizer: Path) -> None:
     line = '{"text": "' + "words and more words " * 5000 + '"}\n'

@@ -73,6 +73,7 @@ def networks(inputs: Path) -> Path:
         command = [sys.executable, "-m", *program]
         done = subprocess.run(command, cwd=inputs, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, done.stderr
+    assert (inputs / "red.png").exists()
     return inputs
 
 

@@ -166,6 +166,9 @@ def _report(err: BaseException) -> int:
             return _say(_memory_error(MemoryError()), EXIT_FAILURE)
         case OverflowError():
             return _say(f"a number is too large for this command: {err}", EXIT_USAGE)
+        case UnicodeEncodeError() if err.reason == "surrogates not allowed":
+            # So Python represents the bytes of an argument or of a file's name that are not UTF-8.
+            return _say(f"not UTF-8: {err.object[:80]!r}", EXIT_USAGE)
         case RuntimeError() if "can't start new thread" in str(err):
             return _say(
                 "the system starts no more threads; raise its limit (ulimit -u), or use fewer --threads",

@@ -47,3 +47,7 @@ def group() -> None:
 def main() -> None:
     """The console script."""
     sys.exit(run(group))
+
+
+if __name__ == "__main__":
+    main()

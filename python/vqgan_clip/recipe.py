@@ -74,6 +74,9 @@ class Recipe:
         for path in (*self.input_images, self.weights, *self.clip):
             if "\0" in path:
                 raise ConfigError(f"no path has a zero byte: {path!r}")
+            # As Python represents a name that is not UTF-8.
+            if any("\ud800" <= character <= "\udfff" for character in path):
+                raise ConfigError(f"the name is not UTF-8, so a picture cannot record it: {path!r}")
 
     @property
     def input_images(self) -> list[str]:

@@ -222,6 +222,7 @@ def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytes
         (["edit", "red.png", "star", "-o", "x.png", "--mask", "text"], 1, "not an image"),
         (["edit", "red.png", "star", "-o", "red.png"], 2, "is one of the inputs"),
         (["show", "red.png"], 1, "no settings of vqgan-clip"),
+        (["edit", "\udcff.png", "star", "-o", "a.png"], 2, "the name is not UTF-8"),
         (["rerun", "text"], 1, "not a PNG"),
         (["generate", "star", "-o", "text.png"], 1, "not of vqgan-clip"),
     ],
