@@ -140,23 +140,6 @@ def test_the_clip_tells_shape_from_background(models: Models) -> None:
     assert (right < distances(swapped)).float().mean() > 0.9
 
 
-def test_the_clip_finds_the_shapes_of_drawings(models: Models) -> None:
-    """Among captions that differ in the shape, the drawing's own is the nearest; chance is one in five."""
-    random = generator(3)
-    scenes = shapes.sample(200, random, empty=0.0)
-    images, _ = shapes.draw(scenes, random)
-    clip = models.clips[0]
-    captions = [
-        replace(scene, shape=(scene.shape + i) % len(shapes.SHAPES)).caption
-        for scene in scenes
-        for i in range(len(shapes.SHAPES))
-    ]
-    texts = clip.encode_texts(captions).view(len(scenes), len(shapes.SHAPES), -1)
-    for shown in (images, train.decoded(models.vqgan, images)):
-        distances = spherical_distance(clip.encode_images(shown)[:, None], texts)
-        assert (distances.argmin(1) == 0).float().mean() > 0.9
-
-
 @pytest.mark.slow
 def test_judges_find_what_prompts_name(models: Models) -> None:
     """A sample of the pairs of the benches, with a margin for its size."""

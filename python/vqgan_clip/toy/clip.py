@@ -109,6 +109,6 @@ class ToyClip(nn.Module):
         return vectors
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Logits that vectors of images and texts match: (..., n, 64), (..., m, 64) -> (..., n, m)."""
-        cosines = functional.normalize(images, dim=-1) @ functional.normalize(texts, dim=-1).mT
+        """Logits that vectors of images and texts match: (n, 64), (m, 64) -> (n, m)."""
+        cosines = functional.normalize(images, dim=1) @ functional.normalize(texts, dim=1).mT
         return self.scale.exp() * cosines + self.bias

@@ -33,7 +33,7 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 SYNONYMS = {"circle": ("ball", "disc"), "square": ("box",), "triangle": (), "star": (), "cross": ("plus",)}
 
 #: Captions of `near_misses`.
-N_NEAR_MISSES = 7
+N_NEAR_MISSES = 3
 
 #: Index of a fact that a caption does not state, or of the shape and colour of an empty drawing.
 ANY = -1
@@ -132,18 +132,17 @@ def caption(scene: Scene, generator: torch.Generator) -> Caption:
 
 
 def near_misses(scene: Scene, generator: torch.Generator) -> list[Caption]:
-    """Seven full captions that are almost right: of swapped colours, each other shape, two other colours.
+    """Three full captions that are almost right: swapped colours, another shape, another colour of the shape.
 
-    For an empty drawing, seven of random scenes with its background. None is of a scene that is held out.
+    For an empty drawing, three of random scenes with its background. None is of a scene that is held out.
     """
     return [full_caption(other, generator) for other in wrong(scene, generator)]
 
 
 def full_caption(scene: Scene, generator: torch.Generator) -> Caption:
-    """A random caption that states all of a scene."""
-    templates = FULL if scene.shape != ANY else EMPTY[:2]
-    text = _fill(templates[_below(len(templates), generator)], scene)
-    return Caption(text, (scene.shape, scene.color, scene.background, ANY), scene.shape == ANY)
+    """A random caption that states shape, colour and background of a scene that is not empty."""
+    text = _fill(FULL[_below(len(FULL), generator)], scene)
+    return Caption(text, (scene.shape, scene.color, scene.background, ANY))
 
 
 def wrong(scene: Scene, generator: torch.Generator) -> list[Scene]:
@@ -151,11 +150,10 @@ def wrong(scene: Scene, generator: torch.Generator) -> list[Scene]:
     if scene.shape == ANY:
         possible = [s for s in scenes() if s.background == scene.background and not held_out(s)]
         return [possible[_below(len(possible), generator)] for _ in range(N_NEAR_MISSES)]
-    unused = [b for b in range(len(COLORS)) if b not in (scene.color, scene.background)]
+    shape = (scene.shape + 1 + _below(len(SHAPES) - 1, generator)) % len(SHAPES)
     found = [
         Scene(scene.shape, scene.background, scene.color),
-        *(replace(scene, shape=shape) for shape in range(len(SHAPES)) if shape != scene.shape),
-        replace(scene, background=unused[_below(len(unused), generator)]),
+        Scene(shape, scene.color, scene.background),
         recolored(scene, generator),
     ]
     return [recolored(scene, generator) if held_out(other) else other for other in found]

@@ -48,9 +48,8 @@ _RESTART_CODES_EVERY = 25
 #: Share of drawings that the CLIP sees after the VQGAN's reconstruction: guidance shows it nothing else.
 _DECODED = 0.6
 _N_CHAINS, _CHAIN_STEPS, _N_MIXED = 32, 100, 16
-#: Paths per step, the share of those that begin at another colour of the shape, as edits do, and by how much
-#: the cosine rises on one.
-_N_PATHS, _RECOLORED, _RISE = 20, 0.5, 0.6
+#: Paths per step, the share of those between shapes, not colours, and by how much the cosine rises on one.
+_N_PATHS, _SHAPE_PATHS, _RISE = 16, 0.25, 0.6
 _CLIP_DECAY = 0.995
 
 
@@ -143,7 +142,7 @@ def _set_rate(
 def _matching_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generator) -> Tensor:
     """The sigmoid loss of all pairs of `n` drawings and their captions (Zhai et al. 2023, arXiv:2303.15343).
 
-    Matching pairs, other pairs and near misses count the same. A caption may match more than one drawing;
+    Matching pairs, other pairs and near misses count a third each. A caption may match more than one drawing;
     each caption counts the same, or those that state little and match much would outweigh the full ones.
     """
     scenes = shapes.sample(n, generator, with_held_out=False)
@@ -165,21 +164,15 @@ def _matching_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generat
 def _near_miss_loss(
     clip: ToyClip, vectors: Tensor, scenes: list[shapes.Scene], generator: torch.Generator
 ) -> Tensor:
-    """The loss of taking drawings for captions that are almost right, alone and beside their own captions.
+    """The loss of taking drawings for captions that are almost right.
 
     Such captions are rare among random ones, but without them the CLIP learns neither which of two colours is
-    the background nor the shape. Without the softmax it is content with the colours: it then finds the shape
-    of one drawing in three, and guidance cannot draw what the CLIP does not see.
+    the background nor the shape.
     """
-    captions = [
-        caption
-        for scene in scenes
-        for caption in (shapes.full_caption(scene, generator), *shapes.near_misses(scene, generator))
-    ]
-    texts = clip.encode_tokens(_with_unknown_words(clip, captions, generator))
-    logits = clip.logits(vectors[:, None], texts.view(len(scenes), 1 + shapes.N_NEAR_MISSES, -1))[:, 0]
-    own = torch.zeros(len(scenes), dtype=torch.long)
-    return functional.softplus(logits[:, 1:]).mean() + functional.cross_entropy(logits, own)
+    misses = [caption for scene in scenes for caption in shapes.near_misses(scene, generator)]
+    texts = clip.encode_tokens(_with_unknown_words(clip, misses, generator))
+    logits = clip.logits(vectors, texts).view(len(scenes), len(scenes), shapes.N_NEAR_MISSES)
+    return functional.softplus(logits[range(len(scenes)), range(len(scenes))]).mean()
 
 
 def _path_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generator) -> Tensor:
@@ -190,13 +183,12 @@ def _path_loss(clip: ToyClip, vqgan: Vqgan, n: int, generator: torch.Generator) 
     the score falls.
     """
     scenes = shapes.sample(n, generator, empty=0.0, with_held_out=False)
-    is_recolored = torch.rand(n, generator=generator) < _RECOLORED
-    kinds = torch.randint(shapes.N_NEAR_MISSES, (n,), generator=generator)
+    is_shape = torch.rand(n, generator=generator) < _SHAPE_PATHS
     wrong = [
-        shapes.recolored(scene, generator) if is_color else shapes.wrong(scene, generator)[kind]
-        for scene, is_color, kind in zip(scenes, is_recolored.tolist(), kinds.tolist(), strict=True)
+        shapes.wrong(scene, generator)[1] if other else shapes.recolored(scene, generator)
+        for scene, other in zip(scenes, is_shape.tolist(), strict=True)
     ]
-    # Drawn with the same random numbers, the two differ in what is wrong alone.
+    # Drawn with the same random numbers, the two differ in the colour or the shape alone.
     state = generator.get_state()
     first, _ = shapes.draw(wrong, generator)
     generator.set_state(state)
