@@ -168,6 +168,7 @@ def make(
         OSError: A file cannot be read or written.
     """
     _refuse_reserved(names)
+    _refuse_no_folder(target.folder)
     _refuse_own_input(target, request.kind, request.inputs, names)
     _refuse_scratch(target.folder)
     if is_stream and os.path.lexists(target.manifest) and not force:
@@ -267,6 +268,7 @@ def write_file(
                     stream.write(temporary.read_bytes())
         return
     _refuse_reserved([path.name])
+    _refuse_no_folder(path.parent)
     _refuse_scratch(path.parent)
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
     with scratch_folders.locked(scratch, _WRITING):
@@ -544,6 +546,13 @@ def _refuse_scratch(folder: Path) -> None:
     for parent in (folder, *folder.parents):
         if parent.name.endswith(scratch_folders.SUFFIX) and (parent / scratch_folders.MARKER).is_file():
             raise ConfigError(f"is the scratch folder of a job; give another output ({parent})")
+
+
+def _refuse_no_folder(folder: Path) -> None:
+    """Raises ConfigError if the folder of an output, or one above it, is a file or a broken link."""
+    found = next((parent for parent in (folder, *folder.parents) if os.path.lexists(parent)), None)
+    if found is not None and not found.is_dir():
+        raise ConfigError(f"is no folder, and the output needs one; give another path ({found})")
 
 
 def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:

@@ -31,6 +31,11 @@ _STYLE = """
 .pictures figure { margin: 0; }
 .pictures img, .steps img { width: 100%; image-rendering: pixelated; display: block; border-radius: 4px; }
 .steps { display: grid; grid-template-columns: repeat(6, 1fr); gap: .3rem; margin-top: .3rem; }
+@media print {
+  .pictures { grid-template-columns: repeat(3, 1fr); gap: .6rem; }
+  footer { margin-top: .6rem; }
+  .pictures figure { break-inside: avoid; }
+}
 """
 
 

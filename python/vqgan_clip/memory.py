@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pile_tools.errors import PileError
+from pile_tools.terminal import counted
 from vqgan_clip.clips import Clip
 from vqgan_clip.vqgan import Vqgan
 
@@ -180,7 +181,9 @@ def require_memory(estimated: Estimate, chunk: int, free: int | None) -> None:
     """
     if free is None or estimated.beside_parameters(chunk) <= free:
         return
-    needed = f"needs {shown(estimated.beside_parameters(chunk))} of memory with {chunk:,} views at once"
+    needed = (
+        f"needs {shown(estimated.beside_parameters(chunk))} of memory with {counted(chunk, 'view')} at once"
+    )
     if fitting := min(chunk, estimated.largest_chunk(free)):
         advice = f"a chunk of {fitting:,} fits"
     else:

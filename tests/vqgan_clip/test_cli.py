@@ -225,6 +225,9 @@ def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytes
         (["edit", "\udcff.png", "star", "-o", "a.png"], 2, "the name is not UTF-8"),
         (["rerun", "text"], 1, "not a PNG"),
         (["generate", "star", "-o", "text.png"], 1, "not of vqgan-clip"),
+        (["generate", "star", "-o", "text/x.png"], 2, "is no folder, and the output needs one"),
+        (["demo", "-o", "text.png"], 2, "is no folder, and the output needs one"),
+        (["train-toy", "-o", "text.png/toy"], 2, "is no folder, and the output needs one"),
     ],
 )
 def test_bad_input_is_one_line(here: Path, words: list[str], code: int, message: str) -> None:

@@ -202,7 +202,7 @@ def make_picture(
     shown = f", loss {loss:.4f}" if loss is not None else ""
     note(f"{output}: {image.width} x {image.height} pixels, {counted(record.n_steps, 'step')}{shown}")
     if record.n_steps < recipe.guidance.steps:
-        note(f"stopped early: no lower loss for {recipe.guidance.patience:,} steps")
+        note(f"stopped early: no lower loss for {counted(recipe.guidance.patience, 'step')}")
 
 
 def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Result:

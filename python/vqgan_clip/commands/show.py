@@ -10,7 +10,7 @@ import click
 
 from pile_tools import config as configs
 from pile_tools.commands import options
-from pile_tools.terminal import echo, note, print_document
+from pile_tools.terminal import counted, echo, note, print_document
 
 
 @click.command("show")
@@ -34,7 +34,7 @@ def command(picture: Path, as_json: bool) -> None:
         size = {"width": image.width, "height": image.height}
         print_document({**about, **size, "n_steps": record.n_steps, "is_unchanged": is_unchanged})
         return
-    echo(f"{picture}: {image.width} x {image.height} pixels, {record.n_steps:,} steps")
+    echo(f"{picture}: {image.width} x {image.height} pixels, {counted(record.n_steps, 'step')}")
     for name, value in {**recipe, **recipe.pop("guidance")}.items():
         if value not in (None, [], "") and name != "guidance":
             echo(f"{name.replace('_', ' ')}: {value if isinstance(value, str) else json.dumps(value)}")
