@@ -118,6 +118,15 @@ impl ClassMasks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn simd_equals_the_loop_for_any_bytes(bytes in proptest::collection::vec(any::<u8>(), BLOCK_BYTES)) {
+            let block: [u8; BLOCK_BYTES] = bytes.try_into().unwrap();
+            prop_assert_eq!(ascii_masks(&block), ascii_masks_portable(&block));
+        }
+    }
 
     #[test]
     fn simd_equals_the_loop() {
