@@ -89,7 +89,7 @@ class Stretch:
     offload_optimizer: bool
     checkpoint_every: int
     keep_states: str
-    pipeline_stages: int = 1
+    pipeline_stages: int
 
     def values(self) -> dict[str, Any]:
         """As a manifest has it."""
@@ -107,8 +107,7 @@ class Stretch:
             offload_optimizer=values.flag("offload_optimizer"),
             checkpoint_every=values.integer("checkpoint_every", 1),
             keep_states=str(Retention.parse(values.text("keep_states"))),
-            # Runs of earlier versions have no pipeline.
-            pipeline_stages=values.integer("pipeline_stages", 1) if values.has("pipeline_stages") else 1,
+            pipeline_stages=values.integer("pipeline_stages", 1),
         )
 
 

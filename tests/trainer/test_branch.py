@@ -67,6 +67,7 @@ def test_the_config_of_a_branch_is_that_of_its_run(order: Path, tokenizer: Path,
         offload_optimizer=False,
         checkpoint_every=13,
         keep_states="last",
+        pipeline_stages=1,
     )
     with writing(config.output) as scratch:
         begin(replace(run, stretches=(stretch,)), scratch, force=False)

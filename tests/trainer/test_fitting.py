@@ -97,6 +97,7 @@ def test_a_run_continues_with_the_micro_batches_that_it_had() -> None:
         offload_optimizer=False,
         checkpoint_every=10,
         keep_states="last",
+        pipeline_stages=1,
     )
     assert chosen(1e13, before=before) == (2, None)
     for changed in ({"processes": 4}, {"zero_stage": 2}, {"pipeline_stages": 2}):

@@ -37,7 +37,7 @@ pub struct ContaminationConfig {
     pub job: String,
     /// Whether work of another job in the folder is discarded.
     pub discard: bool,
-    /// Whether all contaminated bytes are listed, which take 28 bytes each.
+    /// Whether the ranges of all contaminated bytes are listed, of which each takes 32 bytes of memory.
     pub lists_bytes: bool,
 }
 
@@ -72,7 +72,7 @@ pub struct ContaminatedBytes {
     pub bytes: Range<u64>,
 }
 
-/// What can be told about a part, and how many documents have it.
+/// What is known of a part, and how many documents have it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PartSummary {
     /// Words of the part.
@@ -257,6 +257,7 @@ pub fn find_in_documents<'a, S: TokenSource + ?Sized>(
     progress: &Progress,
 ) -> Result<Contamination> {
     check_config(config)?;
+    // No checksum of the tokens is computed on the way, by which a later run could know that they are the same.
     let never = |_: &ScanState| false;
     let (mut scratch, _) = Scratch::open(&config.folder, config.discard, progress, never)?;
     let firsts = work_items(source)?;
@@ -359,6 +360,7 @@ fn weigh_and_score(
                 n_with[gram] += u64::from(last_with[gram] != n_candidates);
                 last_with[gram] = n_candidates;
             }
+            // No bytes of the corpus, but a check whether the user has stopped the job.
             progress.advance(0)
         })?;
     }
@@ -389,6 +391,7 @@ fn weigh_and_score(
                     of_parts[found.part as usize].push(found);
                 }
             }
+            // No bytes of the corpus, but a check whether the user has stopped the job.
             progress.advance(0)
         })?;
     }

@@ -1,4 +1,4 @@
-//! Generated: classes of all code points, and those that NFC may change. Do not edit.
+//! Classes of all code points, and those that NFC may change: data, which no one edits.
 //!
 //! `CLASSES` is what Hugging Face `tokenizers` 0.23.3 (Oniguruma, Unicode 16) sees as `\p{L}`,
 //! `\p{N}` and `\s`. It was derived from the package itself: for each code point, whether
