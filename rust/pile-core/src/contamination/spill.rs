@@ -338,7 +338,10 @@ mod tests {
         each_text(Path::new("a"), &bytes, items.n_grams(), |text| {
             assert_eq!(text.document, 7);
             for (number, (hit, passage)) in text.hits.iter().zip(&text.passages).enumerate() {
-                assert_eq!((hit.gram, hit.passage, hit.word), (0, number, NEAR_WORDS));
+                assert_eq!(
+                    (hit.gram, hit.passage, hit.word),
+                    (0, number, PASSAGE_WORDS)
+                );
                 let window = passage.text[hit.start..hit.end].to_ascii_lowercase();
                 assert_eq!(window, b"one two three four");
             }
