@@ -14,8 +14,9 @@ from torch import Tensor
 from pile_tools import checked, publish
 from pile_tools.errors import FormatError, OutputExistsError, first_line
 
-#: Keys of the header: the digest of what the run makes, and that of the tensors.
-_KEY, _DIGEST_KEY = "vqgan-clip state of", "vqgan-clip state sha256"
+#: Key of the header, whose value is the digest of what the run makes, and that of the tensors. One key, as
+#: safetensors writes several in any order, and the same state is to have the same bytes.
+_KEY = "vqgan-clip state of"
 
 
 def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
@@ -27,7 +28,7 @@ def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
     """
     publish.write_file(
         path,
-        lambda temporary: save_file(dict(state), temporary, {_KEY: job, _DIGEST_KEY: _digest(state)}),
+        lambda temporary: save_file(dict(state), temporary, {_KEY: f"{job} {_digest(state)}"}),
         # The metadata are the first entry of the header.
         is_ours=lambda head: _KEY.encode() in head,
         or_else="give the state another name",
@@ -47,19 +48,19 @@ def load(path: Path, job: str) -> dict[str, Tensor] | None:
     checked.open_regular(path).close()
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            found = header.get(_KEY)
+            header = (file.metadata() or {}).get(_KEY)
+            found, _, digest = (header or "").partition(" ")
             # Another file may be larger than memory. A copy: the tensors are views of the mapped file, which
             # another process may cut short.
             names = file.keys() if found == job else ()
             state = {name: file.get_tensor(name).clone() for name in names}
     except (SafetensorError, RuntimeError) as err:
         raise FormatError(f"not a state of vqgan-clip: {first_line(err)} ({path})") from err
-    if found is None:
+    if header is None:
         raise FormatError(f"not a state of vqgan-clip ({path})")
     if found != job:
         raise OutputExistsError(f"is the state of a run with other settings; give another file ({path})")
-    if _digest(state) != header.get(_DIGEST_KEY):
+    if _digest(state) != digest:
         raise FormatError(f"a damaged state of vqgan-clip; remove it to start again ({path})")
     return state
 

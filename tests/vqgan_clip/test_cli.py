@@ -141,7 +141,7 @@ def test_a_hostile_state_is_an_error_that_names_it(here: Path, hostile: str) -> 
     assert Done(*words).code == 0
     Path("a.png").unlink()
     with safe_open("s", framework="pt") as file:
-        job = file.metadata()["vqgan-clip state of"]
+        job, _ = file.metadata()["vqgan-clip state of"].split()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     value = state[hostile]
     state[hostile] = torch.full_like(value, 255 if hostile == "generator" else torch.nan)
