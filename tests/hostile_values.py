@@ -56,11 +56,8 @@ HOSTILE = (
 
 #: What commands that load models import when they run.
 NETWORKS = (
-    "trainer.import_model",
-    "trainer.generate",
-    "vqgan_clip.metadata",
-    "vqgan_clip.synthesis",
-    "vqgan_clip.toy.job",
+    *("trainer.import_model", "trainer.generate", "vqgan_clip.metadata", "vqgan_clip.synthesis"),
+    *("vqgan_clip.toy.job", "torch._dynamo"),
 )
 
 #: Given where a command expects an input or output of some kind; `{cwd}` is the current folder.

@@ -22,8 +22,12 @@ from vqgan_clip import cli as vqgan_clip_cli
 #: The commands of another group begin with its name; all others are those of pile-tools.
 GROUPS = {"pile-train": trainer_cli.group, "vqgan-clip": vqgan_clip_cli.group}
 
-#: What commands import when they run, and with it torch, which takes seconds to import.
-NETWORKS = ("trainer.import_model", "vqgan_clip.metadata", "vqgan_clip.synthesis", "vqgan_clip.toy.job")
+#: What commands import when they run, and with it torch, which takes seconds to import. Its optimizers import
+#: `torch._dynamo`, for another second, at their first step.
+NETWORKS = (
+    *("trainer.import_model", "vqgan_clip.metadata", "vqgan_clip.synthesis", "vqgan_clip.toy.job"),
+    *("torch._dynamo", "PIL.JpegImagePlugin", "PIL.ImageFont"),
+)
 
 
 def run(request: dict[str, object], counts: Path) -> None:
