@@ -175,9 +175,7 @@ def test_masks_found_by_text_cover_the_shape(models: Models) -> None:
     assert judged.overlap(10, models) >= 0.5
 
 
-def test_a_stopped_training_continues_after_its_first_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_stopped_training_starts_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     quick = ToyConfig(vqgan_steps=2, clip_steps=2, adversarial_steps=1)
     job.run(tmp_path / "whole", quick)
 
@@ -188,11 +186,12 @@ def test_a_stopped_training_continues_after_its_first_stage(
     with monkeypatch.context() as patched:
         patched.setattr(train, "train_clip", stop)
         with pytest.raises(KeyboardInterrupt):
-            job.run(tmp_path / "parts", quick)
-    job.run(tmp_path / "parts", quick, on_step=lambda stage, *step: stages.append(stage))
-    assert set(stages) == {"CLIP", "adversary"}
+            job.run(tmp_path / "again", quick)
+    assert not list(tmp_path.glob("again*"))
+    job.run(tmp_path / "again", quick, on_step=lambda stage, *step: stages.append(stage))
+    assert set(stages) == {"VQGAN", "CLIP", "adversary"}
     for name in (stored.VQGAN_FILE, stored.CLIP_FILE):
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 def test_training_is_repeatable(tmp_path: Path) -> None:
