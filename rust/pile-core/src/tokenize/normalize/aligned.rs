@@ -276,7 +276,9 @@ mod tests {
                         "{text:?} {stored:?} {at} {origin}"
                     );
                 }
-                if *stored == *text.as_bytes() {
+                // A token takes the space after it, and the tokenizer puts one there: the same bytes, by chance.
+                let is_by_chance = tokenizer.adds_prefix_space && text.contains("<strip> ");
+                if *stored == *text.as_bytes() && !is_by_chance {
                     prop_assert!(found.iter().enumerate().all(|(at, origin)| *origin == Some(at)));
                 }
             }
