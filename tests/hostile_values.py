@@ -165,8 +165,10 @@ MORE = {
 #: Takes up to a minute wherever it may write.
 NOT_SWEPT = ("vqgan-clip demo",)
 #: Options by which a user may ask for hours of work.
-LONG = ("--samples", "--steps", "--epochs", "--megabytes")
-LONG_TRAINING = ("--vqgan-steps", "--clip-steps", "--adversarial-steps")
+LONG = (
+    *("--samples", "--steps", "--epochs", "--megabytes"),
+    *("--vqgan-steps", "--clip-steps", "--adversarial-steps"),
+)
 
 
 def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
@@ -183,7 +185,7 @@ def hostile_runs(groups: dict[str, click.Group]) -> list[tuple[str, list[str]]]:
                     starts.append([*BASES[of], option.opts[-1]])
             for start in starts:
                 # Much text and many samples are lawful wishes, which may take the machine minutes to grant.
-                is_long = start[-1] in (*LONG, *LONG_TRAINING)
+                is_long = start[-1] in LONG
                 values = [
                     v
                     for v in HOSTILE
@@ -212,7 +214,7 @@ def misused(base: list[str]) -> Iterator[list[str]]:
         yield base[:i] + base[i + 1 :]
         if argument.startswith("-"):
             # Without a small number, the command takes its default and minutes.
-            if argument not in (*LONG, *LONG_TRAINING):
+            if argument not in LONG:
                 yield base[:i] + base[i + 2 :]
         elif "{" in argument:
             yield from ([*base[:i], path, *base[i + 1 :]] for path in PATHS)

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import click
 
+from pile_tools.checked import is_utf8
+
 _Command = TypeVar("_Command", bound=click.Command)
 
 #: Largest count, size or seed: a signed 64-bit integer.
@@ -111,7 +113,7 @@ class _FiniteInRange(click.FloatRange):
 class _Text(click.types.StringParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         text: str = super().convert(value, param, ctx)
-        if not _is_utf8(text):
+        if not is_utf8(text):
             self.fail(f"{text!r} is not UTF-8.", param, ctx)
         if (param is None or param.name not in _TEXTS) and _NUMBERS.fullmatch(text):
             _plain(self, text.strip(), param, ctx)
@@ -127,7 +129,7 @@ class _Output(click.Path):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path = os.fspath(value)
-        if not _is_utf8(path):
+        if not is_utf8(path):
             self.fail(f"the name {path!r} is not UTF-8, so a manifest cannot record it.", param, ctx)
         if not path:
             self.fail("the name of an output is empty.", param, ctx)
@@ -136,11 +138,3 @@ class _Output(click.Path):
         if "\0" in path:
             self.fail("the name has a zero byte.", param, ctx)
         return super().convert(value, param, ctx)
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -186,6 +186,15 @@ _DECODER = json.JSONDecoder(
 _LENIENT_DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 else text)
 
 
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can encode a text. It cannot if bytes of another encoding are in it, as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _check(value: object, depth: int) -> None:
     """Raises ValueError for deep nesting and for text that cannot be encoded as UTF-8."""
     if depth > MAX_DEPTH:

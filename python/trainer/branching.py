@@ -30,8 +30,6 @@ from trainer.config import (
 #: Roles of the inputs that name a source.
 STATE_ROLE, WEIGHTS_ROLE = "state", "weights"
 
-_RESUME_FOLDER = "resume"
-
 _Config = TypeVar("_Config")
 
 
@@ -69,7 +67,7 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
     _refuse_in_source(branch.source, output)
     is_run = (branch.source / RUN_FILE).is_file()
     if is_run and not branch.fresh_moments:
-        folder = folders.step_folder(branch.source / _RESUME_FOLDER, branch.step)
+        folder = folders.step_folder(folders.resume_folder(branch.source), branch.step)
         named, role = [folder / MANIFEST_FILE], STATE_ROLE
     elif is_run:
         folder = folders.step_folder(folders.checkpoints_folder(branch.source), branch.step)
@@ -94,12 +92,10 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
 
 def _refuse_in_source(source: Path, output: Path) -> None:
     """Raises ConfigError for a branch in a folder whose files are read, and replaced with `force`."""
-    real = Path(os.path.realpath(output))
-    if real == Path(os.path.realpath(source)):
+    if os.path.realpath(output) == os.path.realpath(source):
         raise ConfigError(f"output is the run that is branched from; take another ({output})")
-    for folder in (folders.checkpoints_folder(source), source / _RESUME_FOLDER):
-        if real.is_relative_to(os.path.realpath(folder)):
-            raise ConfigError(f"output is among the files of {source}; take another folder ({output})")
+    if folders.is_among(output, source):
+        raise ConfigError(f"output is among the files of {source}; take another folder ({output})")
 
 
 def _recorded(output: Path, role: str) -> tuple[Entry, ...]:
@@ -117,7 +113,7 @@ def _recorded(output: Path, role: str) -> tuple[Entry, ...]:
 def _missing(branch: BranchConfig, role: str) -> str:
     if role == WEIGHTS_ROLE:
         return f"no weights of step {branch.step} ({branch.source})"
-    known = folders.steps_in(branch.source / _RESUME_FOLDER)
+    known = folders.steps_in(folders.resume_folder(branch.source))
     there = f"there are: {', '.join(map(str, known)) or 'none'}"
     advice = "keep-states keeps more, or fresh_moments starts from a checkpoint"
     return f"no state of step {branch.step} is kept; {there}; {advice} ({branch.source})"

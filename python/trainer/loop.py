@@ -224,7 +224,7 @@ def _check_data(run: Run, ranks: Processes) -> list[str]:
 
 def _checked_data(run: Run, send_heartbeat: Callable[[], None]) -> list[str]:
     output = run.config.output
-    notes, scratch = runs.resume_folder(output) / runs.CHECKED_FILE, output / runs.SCRATCH_FOLDER
+    notes, scratch = folders.resume_folder(output) / runs.CHECKED_FILE, output / runs.SCRATCH_FOLDER
     unverified: list[Path] = []
     for order in filter(None, (run.order, run.validation)):
         data = DataCheck(order, notes, scratch=scratch)
@@ -272,7 +272,7 @@ def _publish_manifest(run: Run, unverified: list[str]) -> None:
     remove_other_states(run, n_steps, output / SCRATCH_FOLDER)
     for step in states(output):
         verify_state(run, step)
-    folder = runs.resume_folder(output)
+    folder = folders.resume_folder(output)
     runs.finish(
         run, [folders.step_folder(folder, step) / MANIFEST_FILE for step in states(output)], unverified
     )
@@ -292,7 +292,7 @@ def _prepare(run: Run, scratch: Path, force: bool) -> None:
     saved = newest_state(output)
     checkpoints = folders.checkpoints_folder(output)
     beyond = [step for step in list_steps(output) if saved is None or step > saved]
-    folders.check_ours(runs.resume_folder(output), runs.STATE_KIND, states(output))
+    folders.check_ours(folders.resume_folder(output), runs.STATE_KIND, states(output))
     folders.remove_steps(checkpoints, runs.CHECKPOINT_KIND, beyond, scratch)
     if saved is not None:
         check_steps(run, saved)

@@ -60,11 +60,6 @@ CHECKPOINT_KIND, STATE_KIND = "checkpoint", "state"
 CHECKED_FILE = "checked.json"
 
 
-def resume_folder(output: Path) -> Path:
-    """The folder of a run's saved state."""
-    return output / "resume"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Stretch:
     """How the steps after `step` were trained: what changes only the rounding, or which steps are published.
@@ -301,14 +296,10 @@ def _vocab_size(dataset: manifest.Manifest) -> int | None:
 
 def _refuse_own_files(config: TrainConfig) -> None:
     """Raises ConfigError for an input among the files of the run, which it would remove or replace."""
-    made = [
-        Path(os.path.realpath(folder))
-        for folder in (folders.checkpoints_folder(config.output), resume_folder(config.output))
-    ]
     inputs = {"order": config.order, "tokenizer": config.tokenizer}
     inputs |= {"validation.order": config.validation.order} if config.validation else {}
     for name, given in inputs.items():
-        if given and any(Path(os.path.realpath(given)).is_relative_to(folder) for folder in made):
+        if given and folders.is_among(given, config.output):
             raise ConfigError(f"{name} is among the files of the run; copy it elsewhere first ({given})")
 
 
@@ -401,11 +392,11 @@ def _remove_made(output: Path, scratch: Path) -> None:
     """Removes a run's files, manifests first: a partly removed run is never taken for a whole one."""
     kinds = (
         (folders.checkpoints_folder(output), CHECKPOINT_KIND),
-        (resume_folder(output), STATE_KIND),
+        (folders.resume_folder(output), STATE_KIND),
     )
     for parent, kind in kinds:
         folders.check_ours(parent, kind, folders.steps_in(parent))
-    for path in (*(output / name for name in _FILES), resume_folder(output) / CHECKED_FILE):
+    for path in (*(output / name for name in _FILES), folders.resume_folder(output) / CHECKED_FILE):
         if os.path.lexists(path):
             path.rename(scratch / f"removed-{secrets.token_hex(8)}")
     for parent, kind in kinds:
@@ -455,7 +446,7 @@ def finish(run: Run, states: list[Path], unverified: list[str]) -> None:
         "unverified": unverified,
     }
     outputs = [manifest.file_entry(path, output) for path in made]
-    (resume_folder(output) / CHECKED_FILE).unlink(missing_ok=True)
+    (folders.resume_folder(output) / CHECKED_FILE).unlink(missing_ok=True)
     scratch = output / SCRATCH_FOLDER
     written = scratch / f"finished-{MANIFEST_FILE}"
     manifest.write(written, run.request, outputs, summary, scratch=scratch)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pile_tools import config as configs
 from pile_tools import files, manifest
+from pile_tools.checked import is_utf8
 from pile_tools.errors import ConfigError
 from vqgan_clip.config import GuidanceConfig
 from vqgan_clip.prompts import parse_prompt, parse_prompts
@@ -74,8 +75,7 @@ class Recipe:
         for path in (*self.input_images, self.weights, *self.clip):
             if "\0" in path:
                 raise ConfigError(f"no path has a zero byte: {path!r}")
-            # As Python represents a name that is not UTF-8.
-            if any("\ud800" <= character <= "\udfff" for character in path):
+            if not is_utf8(path):
                 raise ConfigError(f"the name is not UTF-8, so a picture cannot record it: {path!r}")
 
     @property

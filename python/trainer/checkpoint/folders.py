@@ -29,6 +29,18 @@ def checkpoints_folder(output: Path) -> Path:
     return output / CHECKPOINTS_FOLDER
 
 
+def resume_folder(output: Path) -> Path:
+    """The folder of a run's saved states: `OUTPUT/resume`."""
+    return output / "resume"
+
+
+def is_among(path: Path, output: Path) -> bool:
+    """Whether a path is among the checkpoints or states of a run, which the run removes and replaces."""
+    real = Path(os.path.realpath(path))
+    owned = (checkpoints_folder(output), resume_folder(output))
+    return any(real.is_relative_to(os.path.realpath(folder)) for folder in owned)
+
+
 def step_folder(parent: Path, step: int) -> Path:
     """The folder of a step: `PARENT/step{N}`."""
     return parent / f"step{step}"

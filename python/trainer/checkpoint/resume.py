@@ -28,7 +28,7 @@ from trainer.checkpoint.state import (
 )
 from trainer.engine import Engine
 from trainer.ranks import Processes
-from trainer.run import STATE_KIND, Run, resume_folder
+from trainer.run import STATE_KIND, Run
 
 
 class StateSave:
@@ -84,13 +84,15 @@ class StateSave:
         summary = replace(self._summary, records=record_entries(self._run, self._lengths))
         about = summary.values(self._run)
         manifest.write(self.folder / MANIFEST_FILE, request(self._run, self._step), outputs, about)
-        folders.finish(self.folder, folders.step_folder(resume_folder(self._run.config.output), self._step))
+        folders.finish(
+            self.folder, folders.step_folder(folders.resume_folder(self._run.config.output), self._step)
+        )
         remove_other_states(self._run, self._step, self._scratch)
 
 
 def remove_other_states(run: Run, step: int, scratch: Path) -> None:
     """Removes the states of all steps but this one and those that the run keeps."""
-    parent = resume_folder(run.config.output)
+    parent = folders.resume_folder(run.config.output)
     others = [other for other in states(run.config.output) if other != step and not run.keeps_state(other)]
     folders.remove_steps(parent, STATE_KIND, others, scratch)
 

@@ -28,7 +28,7 @@ from trainer.checkpoint import folders
 from trainer.checkpoint.tensor_files import Shapes, TensorFile
 from trainer.model.neox import GPTNeoX
 from trainer.partitions import KINDS
-from trainer.run import STATE_KIND, Run, resume_folder
+from trainer.run import STATE_KIND, Run
 
 _ADVICE = "restore it; force starts again"
 
@@ -197,7 +197,7 @@ def _number_or_nan(values: checked.Values, key: str) -> float:
 
 def request(run: Run, step: int) -> Request:
     """What a state's manifest answers: another run's state is refused."""
-    folder = folders.step_folder(resume_folder(run.config.output), step)
+    folder = folders.step_folder(folders.resume_folder(run.config.output), step)
     return Request(STATE_KIND, {"step": step, **run.request.settings}, run.inputs(folder))
 
 
@@ -208,7 +208,7 @@ def check_state(run: Run, step: int) -> Manifest:
         VerifyError: It is not this run's, files are missing, or the log is another one.
         PileError: A file of someone else is in the folder.
     """
-    parent = resume_folder(run.config.output)
+    parent = folders.resume_folder(run.config.output)
     folder = folders.step_folder(parent, step)
     folders.check_ours(parent, STATE_KIND, [step])
     found = manifest.read(folder / MANIFEST_FILE)
@@ -315,7 +315,7 @@ class OpenState:
 
 def states(output: Path) -> list[int]:
     """The steps of a run's states, ascending."""
-    return folders.steps_in(resume_folder(output))
+    return folders.steps_in(folders.resume_folder(output))
 
 
 def newest_state(output: Path) -> int | None:

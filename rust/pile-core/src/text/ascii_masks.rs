@@ -59,8 +59,7 @@ pub(crate) fn ascii_masks(block: &[u8; BLOCK_BYTES]) -> ClassMasks {
 #[target_feature(enable = "sse2")]
 fn ascii_masks_sse2(block: &[u8; BLOCK_BYTES]) -> ClassMasks {
     use std::arch::x86_64::{
-        __m128i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
-        _mm_sub_epi8,
+        __m128i, _mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
     let mut masks = ClassMasks::default();
     for (i, chunk) in block.chunks_exact(16).enumerate() {
@@ -68,13 +67,6 @@ fn ascii_masks_sse2(block: &[u8; BLOCK_BYTES]) -> ClassMasks {
         // The most significant bit of each byte, at the position of the byte in the block.
         let bits = |lanes: __m128i| u64::from(_mm_movemask_epi8(lanes) as u16) << (16 * i);
         let is = |byte: u8| _mm_cmpeq_epi8(bytes, _mm_set1_epi8(byte as i8));
-        // SSE2 has no unsigned comparison. With wrapping subtraction, `first <= byte < first + n` is the same
-        // as `byte - first <= n - 1`, and `x <= y` is the same as `min(x, y) == x`.
-        let is_within = |bytes: __m128i, first: u8, n: u8| {
-            let from_first = _mm_sub_epi8(bytes, _mm_set1_epi8(first as i8));
-            let last = _mm_set1_epi8((n - 1) as i8);
-            _mm_cmpeq_epi8(_mm_min_epu8(from_first, last), from_first)
-        };
         // Bit 0x20 distinguishes upper and lower case. Setting it makes no other byte a letter.
         let lower = _mm_or_si128(bytes, _mm_set1_epi8(0x20));
         masks.letter |= bits(is_within(lower, b'a', 26));
@@ -85,6 +77,24 @@ fn ascii_masks_sse2(block: &[u8; BLOCK_BYTES]) -> ClassMasks {
         masks.non_ascii |= bits(bytes);
     }
     masks.complete()
+}
+
+/// Sets all bits of each byte with `first <= byte < first + n`.
+///
+/// SSE2 has no unsigned comparison. With wrapping subtraction, this is the same as `byte - first <= n - 1`, and
+/// `x <= y` is the same as `min(x, y) == x`.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "sse2")]
+pub(crate) fn is_within(
+    bytes: std::arch::x86_64::__m128i,
+    first: u8,
+    n: u8,
+) -> std::arch::x86_64::__m128i {
+    use std::arch::x86_64::{_mm_cmpeq_epi8, _mm_min_epu8, _mm_set1_epi8, _mm_sub_epi8};
+    let from_first = _mm_sub_epi8(bytes, _mm_set1_epi8(first as i8));
+    let last = _mm_set1_epi8((n - 1) as i8);
+    _mm_cmpeq_epi8(_mm_min_epu8(from_first, last), from_first)
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -61,22 +61,16 @@ fn space_bits(block: &[u8; BLOCK_BYTES]) -> u64 {
 #[inline]
 #[target_feature(enable = "sse2")]
 fn space_bits_sse2(block: &[u8; BLOCK_BYTES]) -> u64 {
+    use super::ascii_masks::is_within;
     use std::arch::x86_64::{
-        __m128i, _mm_cmpeq_epi8, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
-        _mm_sub_epi8,
+        __m128i, _mm_cmpeq_epi8, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi8,
     };
     let mut bits = 0;
     for (i, chunk) in block.chunks_exact(16).enumerate() {
         let bytes: __m128i = bytemuck::pod_read_unaligned(chunk);
-        // As in `ascii_masks`: `first <= byte < first + n`.
-        let is_within = |first: u8, n: u8| {
-            let from_first = _mm_sub_epi8(bytes, _mm_set1_epi8(first as i8));
-            let last = _mm_set1_epi8((n - 1) as i8);
-            _mm_cmpeq_epi8(_mm_min_epu8(from_first, last), from_first)
-        };
-        let spaces = _mm_or_si128(is_within(0x09, 5), is_within(0x1c, 5));
+        let spaces = _mm_or_si128(is_within(bytes, 0x09, 5), is_within(bytes, 0x1c, 5));
         let c2 = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0xc2_u8 as i8));
-        let leads = _mm_or_si128(c2, is_within(0xe1, 3));
+        let leads = _mm_or_si128(c2, is_within(bytes, 0xe1, 3));
         let found = _mm_movemask_epi8(_mm_or_si128(spaces, leads)) as u16;
         bits |= u64::from(found) << (16 * i);
     }

@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, bytes::sortable_prefix};
+use crate::{
+    Error, Result,
+    bytes::{put_varint, sortable_prefix},
+};
 
 /// A record in a buffer.
 struct BufferedRecord {
@@ -97,8 +100,8 @@ impl RunEncoder {
     pub(super) fn encode(&mut self, record: &[u8]) -> &[u8] {
         let n_shared = n_shared(&self.previous, record);
         self.encoded.clear();
-        put_varint(&mut self.encoded, n_shared);
-        put_varint(&mut self.encoded, record.len() - n_shared);
+        put_varint(&mut self.encoded, n_shared as u64);
+        put_varint(&mut self.encoded, (record.len() - n_shared) as u64);
         self.encoded.extend_from_slice(&record[n_shared..]);
         self.previous.truncate(n_shared);
         self.previous.extend_from_slice(&record[n_shared..]);
@@ -112,14 +115,6 @@ fn n_shared(a: &[u8], b: &[u8]) -> usize {
     let n = 8 * words.take_while(|(a, b)| a == b).count();
     let bytes = a[n..].iter().zip(&b[n..]);
     n + bytes.take_while(|(a, b)| a == b).count()
-}
-
-fn put_varint(out: &mut Vec<u8>, mut number: usize) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
-    }
-    out.push(number as u8);
 }
 
 /// Reads the records of a run.

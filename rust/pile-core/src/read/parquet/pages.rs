@@ -533,19 +533,13 @@ impl PageReader for CheckedPages {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bytes::put_varint;
     use std::sync::Arc;
-
-    fn varint(mut n: u64, out: &mut Vec<u8>) {
-        while n >= 0x80 {
-            out.push(n as u8 | 0x80);
-            n >>= 7;
-        }
-        out.push(n as u8);
-    }
 
     /// A header with a field that must be skipped: a list of structs with a string.
     fn header(decompressed: i32, compressed: i32, n_dictionary: Option<i32>) -> Vec<u8> {
-        let size = |n: i32, out: &mut Vec<u8>| varint(((n << 1) ^ (n >> 31)) as u32 as u64, out);
+        let size =
+            |n: i32, out: &mut Vec<u8>| put_varint(out, ((n << 1) ^ (n >> 31)) as u32 as u64);
         let mut bytes = vec![0x15, 4, 0x15];
         size(decompressed, &mut bytes);
         bytes.push(0x15);
@@ -635,7 +629,7 @@ mod tests {
                 // Field 8, before the end of the header: a struct with the fields 5 and 6.
                 bytes.pop();
                 bytes.extend([0x0C, 16, 0x55]);
-                varint(2 * n_levels as u64, &mut bytes);
+                put_varint(&mut bytes, 2 * n_levels as u64);
                 bytes.extend([0x15, 0, 0, 0]);
             }
             bytes.extend(page);
@@ -672,7 +666,7 @@ mod tests {
     fn delta(n: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         for field in [128, 4, n, 2] {
-            varint(field, &mut bytes);
+            put_varint(&mut bytes, field);
         }
         for _ in 0..n.saturating_sub(1).div_ceil(128) {
             bytes.extend([0, 0, 0, 0, 0]);
@@ -689,7 +683,7 @@ mod tests {
         }
         let claim = |fields: [u64; 4]| {
             let mut bytes = Vec::new();
-            fields.iter().for_each(|n| varint(*n, &mut bytes));
+            fields.iter().for_each(|n| put_varint(&mut bytes, *n));
             bytes
         };
         for fields in [
