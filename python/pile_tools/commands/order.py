@@ -72,10 +72,14 @@ def command(
     sequences inserted at given steps. They can be saved as an order and trained on:
 
     
+      from pile_tools.order import interventions
+
       order = pile_tools.open_order("order-256")
       order.rebatch(batch_size=512)
-      swapped = replace_tokens(order, {" he": " she"}, steps=(9000, 10000))
-      pile_tools.order.interventions.save_interventions(swapped, Path("swapped"))
+      swapped = interventions.replace_tokens(
+          order, {" he": " she"}, steps=(9000, 10000)
+      )
+      interventions.save_interventions(swapped, Path("swapped"))
     """
     config = OrderConfig(**settings)
     source: Path | Blend = prefixes[0]

@@ -126,6 +126,7 @@ FIXED = {
 }
 
 _PARALLEL = "DeepSpeed and the launcher spread the work; the data of a step do not depend on it"
+_STAGES = "set `pipeline_stages` in [deepspeed] to divide blocks among GPUs; results do not depend on it"
 _ZERO = "set by our DeepSpeed configuration"
 _LAUNCH = "for the launcher of GPT-NeoX; here `torchrun` or `deepspeed` starts the processes"
 _LOG = "every step is logged with loss, rate and norm, in train_log.jsonl"
@@ -151,10 +152,8 @@ _COMM = "of the communication, which DeepSpeed chooses"
 _AUTOTUNE = "of DeepSpeed's autotuning; `pile-train plan` states memory and time"
 
 _BY_REASON = {
-    _PARALLEL: (
-        "pipe_parallel_size pipe_partition_method is_pipe_parallel sequence_parallel "
-        "output_layer_parallelism world_size global_num_gpus"
-    ),
+    _PARALLEL: "sequence_parallel output_layer_parallelism world_size global_num_gpus",
+    _STAGES: "pipe_parallel_size pipe_partition_method is_pipe_parallel",
     _ZERO: (
         "zero_reduce_scatter zero_contiguous_gradients "
         "zero_reduce_bucket_size zero_allgather_bucket_size zero_allow_untested_optimizer data_types "
