@@ -112,6 +112,27 @@ def test_memory_that_is_used_up_is_named(cli: Run, dataset: Path, tmp_path: Path
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_memory_that_a_library_lacks_is_named(shards: Path, tmp_path: Path) -> None:
+    """A library that is loaded at its first use is an ImportError if there is no memory for it."""
+    program = (
+        "import resource, sys\n"
+        "import pile_tools.jobs.dedup\n"
+        "from pile_tools.cli import main\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (20 << 20),) * 2)\n"
+        "sys.exit(main())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program, "dedup", "near", shards, "-o", tmp_path / "out", "--threads", "1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.startswith("error: there is not enough memory")
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_a_limit_of_file_sizes_is_named(cli: Run, dataset: Path, tmp_path: Path) -> None:
     arguments = ["merge", dataset, dataset, "-o", tmp_path / "m"]
     result = cli(*arguments, preexec_fn=_limited(resource.RLIMIT_FSIZE, 10_000))

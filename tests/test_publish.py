@@ -232,6 +232,30 @@ def test_links_in_a_scratch_folder_are_removed_and_not_followed(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("resumes", [False, True])
+def test_deep_folders_in_a_scratch_folder_are_removed(tmp_path: Path, resumes: bool) -> None:
+    """Deeper than Python's stack, and with a path that is longer than a system call takes."""
+    scratch = target(tmp_path).scratch
+    scratch.mkdir()
+    (scratch / MARKER).touch()
+    before = Path.cwd()
+    os.chdir(scratch)
+    try:
+        for _ in range(1500):
+            Path("deep").mkdir()
+            os.chdir("deep")
+        Path("file").touch()
+    finally:
+        os.chdir(before)
+
+    def build(scratch: Path) -> Built:
+        (scratch / "x.a").write_text("1")
+        return Built(["x.a"], {}, [])
+
+    publish.make(target(tmp_path), Request("test", {}, []), build, force=False, resumes=resumes)
+    assert tree(tmp_path).keys() == {"x.a", "x.manifest.json"}
+
+
+@pytest.mark.parametrize("resumes", [False, True])
 def test_a_job_does_not_write_through_links_in_its_scratch_folder(tmp_path: Path, resumes: bool) -> None:
     victim, folder = tmp_path / "victim", tmp_path / "victims"
     victim.write_text("!")

@@ -442,6 +442,14 @@ def test_files_of_one_name_in_several_folders_are_all_checked(tmp_path: Path) ->
         token_shards.read_hashes(sums)
 
 
+def test_a_name_with_a_nul_byte_is_refused(tmp_path: Path) -> None:
+    sums = tmp_path / "sums"
+    for line in ("0a" * 32 + "  a\0b", "a\0b " + "0a" * 32):
+        sums.write_text(line)
+        with pytest.raises(FormatError, match="line 1 is not a name"):
+            token_shards.read_hashes(sums)
+
+
 def test_a_long_line_of_a_list_takes_linear_time(tmp_path: Path) -> None:
     sums = tmp_path / "sums"
     for line in ("a" + " " * 10**6 + "b", "*" + "x " * 10**6 + "0a" * 31, "0a" * 32 + " " * 10**6 + "\t"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import sys
 import traceback
 import typing
@@ -174,6 +175,9 @@ def _report(err: BaseException) -> int:
                 "the system starts no more threads; raise its limit (ulimit -u), or use fewer --threads",
                 EXIT_FAILURE,
             )
+        case ImportError() if _NO_MEMORY.search(str(err)):
+            # A library that is loaded at its first use, such as that of Parquet.
+            return _say(_memory_error(MemoryError()), EXIT_FAILURE)
         case ModuleNotFoundError() if err.name in EXTRA_PACKAGES:
             advice = f"install it with pip install 'pile-tools[{EXTRA_PACKAGES[err.name]}]'"
             return _say(f"this command needs {err.name}, which is not installed; {advice}", EXIT_FAILURE)
@@ -215,6 +219,10 @@ _ADVICE = {
     errno.EAGAIN: "the system starts no more threads or processes; raise its limit (ulimit -u), "
     "or use fewer --threads",
 }
+
+
+#: Messages of the loader of shared libraries, if it cannot map one.
+_NO_MEMORY = re.compile("failed to map segment|cannot allocate memory", re.IGNORECASE)
 
 
 def _memory_error(err: MemoryError) -> str:

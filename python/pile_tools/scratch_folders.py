@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import stat
 import warnings
@@ -21,6 +22,9 @@ from pile_tools.errors import PileError, PileWarning
 MARKER = "pile-tools.lock"
 
 SUFFIX = ".partial"
+
+#: Bytes of a path, with the zero byte after it, that Linux takes (PATH_MAX).
+_MAX_PATH_BYTES = 4096
 
 #: Error numbers of `flock` on a file system without locks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP}
@@ -81,24 +85,44 @@ def inner(folder: Path, name: str) -> Path:
 
 def remove_tree(path: Path) -> None:
     """Removes a file, a link, or a folder with its contents; links are not followed."""
-    # No recursion: folders may be nested deeper than Python's stack.
-    pending = [path]
-    while pending:
-        if not stat.S_ISDIR(pending[-1].lstat().st_mode):
-            pending.pop().unlink()
-        elif children := list(pending[-1].iterdir()):
-            pending += children
-        else:
-            pending.pop().rmdir()
+    if not _is_folder(path):
+        path.unlink()
+        return
+    # Folders two levels down are moved up to the first, not walked: they may be nested deeper than Python's
+    # stack, and their paths may be longer than a system call takes.
+    numbers = itertools.count()
+    while children := list(path.iterdir()):
+        for child in children:
+            if _is_folder(child):
+                for below in list(child.iterdir()):
+                    if _is_folder(below):
+                        free = next(name for n in numbers if not os.path.lexists(name := path / str(n)))
+                        below.rename(free)
+                    else:
+                        below.unlink()
+                child.rmdir()
+            else:
+                child.unlink()
+    path.rmdir()
 
 
 def remove_links(folder: Path) -> None:
     """Removes the links in a scratch folder and below. A job makes none, and must not write through one."""
-    for root, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            path = Path(root, name)
+    pending = [folder]
+    while pending:
+        for path in list(pending.pop().iterdir()):
+            if len(os.fsencode(path)) >= _MAX_PATH_BYTES:
+                # Nothing is written through a path that no system call takes.
+                continue
             if path.is_symlink():
                 path.unlink()
+            elif path.is_dir():
+                pending.append(path)
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether a path is a folder, not a link to one."""
+    return stat.S_ISDIR(path.lstat().st_mode)
 
 
 class _Lock:

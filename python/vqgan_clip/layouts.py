@@ -76,6 +76,13 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError("an alias (*name): write its values out")
         return super().compose_node(parent, index)
 
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (LookupError, AttributeError) as err:
+            # What PyYAML raises for a text that is not of its tag, as in `!!bool x`.
+            raise ValueError(f"a value that is no {node.tag.rpartition(':')[2]}") from err
+
 
 def read_yaml(path: Path) -> Values:
     """The mapping in a YAML file, checked as `checked.read_json` does: bounded, plain values only.

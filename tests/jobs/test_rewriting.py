@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import json
 import pickle
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.conftest import Run
 
 from pile_tools import files, scratch_folders
 from pile_tools.cli import group, run
+from pile_tools.errors import ConfigError, PileError
 from pile_tools.jobs import rewriting
 from pile_tools.jobs.rewriting import Rewriting
 from pile_tools.manifest import Request
+from pile_tools.read import shards
 from pile_tools.read.shards import RecordConfig
 from pile_tools.types import OnProgress, RewriteSummary
 
@@ -104,6 +111,72 @@ def test_an_output_among_the_shards_is_refused(cli: Run, tmp_path: Path, command
     assert done.returncode == 2, done.stderr
     assert "in a folder of the shards" in done.stderr
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.jsonl"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "dedup exact {top}/*/*.jsonl -o {top}/out",
+        "dedup near {top}/i* -o {top}/in/deep/er",
+        "dedup passages {top}/**/a.jsonl -o {top}/new/out",
+        "contamination {items} {top}/* -o {top}/out --purify documents",
+        "count-ngrams {in}/* -o {in}/n.parquet",
+    ],
+)
+def test_an_output_that_matches_a_pattern_of_shards_is_refused(
+    cli: Run, tmp_path: Path, command: str
+) -> None:
+    top = tmp_path / "top"
+    (top / "in").mkdir(parents=True)
+    (top / "in" / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    (tmp_path / "items.jsonl").write_text('{"question": "a question of five words?"}\n')
+    given = {"top": top, "in": top / "in", "items": tmp_path / "items.jsonl"}
+    done = cli(*(word.format_map(given) for word in command.split()))
+    assert done.returncode == 2, done.stderr
+    assert "the next run would read it" in done.stderr
+    assert [path.name for path in top.rglob("*")] == ["in", "a.jsonl"]
+
+
+_NAMES = st.sampled_from(["a", "b", ".h", "a.jsonl"])
+_PARTS = st.sampled_from(["a", "b", "*", "**", "?", "[ab]", ".*", "*.jsonl", "a.jsonl"])
+
+
+@given(
+    pattern=st.lists(_PARTS, min_size=1, max_size=4),
+    output=st.lists(_NAMES, min_size=1, max_size=3),
+)
+def test_shards_below_an_output_that_is_accepted_match_no_pattern(
+    pattern: list[str], output: list[str]
+) -> None:
+    with tempfile.TemporaryDirectory() as top:
+        inputs = [Path(top, "other.txt"), Path(top, *pattern)]
+        inputs[0].write_text("text")
+        if not glob.has_magic(str(inputs[1])):
+            return
+        folder = Path(top, *output)
+        try:
+            shards.refuse_output_within(shards.Shards(patterns=inputs[1:]), folder)
+        except ConfigError:
+            return
+        folder.mkdir(parents=True)
+        (folder / "a.jsonl").write_text('{"text": "a"}\n')
+        finder = shards._Finder()
+        # A pattern without matches is an error of its own.
+        with contextlib.suppress(PileError):
+            finder.find(inputs)
+        assert not any(path.is_relative_to(folder) for path in finder.found)
+
+
+@pytest.mark.parametrize("pattern", ["*/*.jsonl", "*", "**/*.jsonl"])
+def test_a_pattern_matches_nothing_in_the_scratch_folders_of_jobs(tmp_path: Path, pattern: str) -> None:
+    for folder in ("in", "out.partial", "in/x.partial"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jsonl").write_text('{"text": "a"}\n')
+    found = shards.find_shards([tmp_path / pattern])
+    assert found == [tmp_path / "in" / "a.jsonl"]
+    assert ("out.partial", "a folder in which a job works") in [
+        (path.name, reason) for path, reason in found.passed_over
+    ]
 
 
 @pytest.mark.parametrize("command", ["dedup exact", "count-ngrams --by-subset"])

@@ -221,6 +221,10 @@ DDCONFIG = "model__params__ddconfig__"
         ("model: {", "not a YAML config: while parsing a flow node"),
         ("\x00", "not a YAML config: unacceptable character"),
         ("a: &x [1]\nb: *x\n", "not a YAML config: an alias"),
+        ("a: !!bool x\n", "not a YAML config: a value that is no bool"),
+        ('a: !!int ""\n', "not a YAML config: a value that is no int"),
+        ("a: !!timestamp x\n", "not a YAML config: a value that is no timestamp"),
+        ("a: !!float x\n", "not a YAML config: could not convert"),
         (
             "a: !!python/object/apply:os.system ['true']",
             "not a YAML config: could not determine a constructor",

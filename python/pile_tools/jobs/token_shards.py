@@ -153,7 +153,8 @@ def read_hashes(path: Path) -> dict[str, str]:
         if not line:
             continue
         found = _name_and_hash(line)
-        if found is None:
+        # No file has a NUL byte in its name, and Python refuses to look for one.
+        if found is None or "\0" in line:
             raise FormatError(f"line {number:,} is not a name and its SHA-256: {line[:80]!r} ({path})")
         name, sha256 = found
         if hashes.setdefault(name, sha256) != sha256:

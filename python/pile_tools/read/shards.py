@@ -130,6 +130,7 @@ class Shards(list[Path]):
     Attributes:
         passed_over: The files and folders that were ignored.
         folders: The folders that were named, or matched a pattern.
+        patterns: The inputs that are patterns.
     """
 
     def __init__(
@@ -137,10 +138,12 @@ class Shards(list[Path]):
         paths: Iterable[Path] = (),
         passed_over: Iterable[PassedOver] = (),
         folders: Iterable[Path] = (),
+        patterns: Iterable[Path] = (),
     ) -> None:
         super().__init__(paths)
         self.passed_over = list(passed_over)
         self.folders = list(folders)
+        self.patterns = list(patterns)
 
 
 def find_shards(inputs: Iterable[str | Path]) -> Shards:
@@ -172,18 +175,64 @@ def find_shards(inputs: Iterable[str | Path]) -> Shards:
         [*sorted(finder.found, key=os.fsencode), *streams],
         [PassedOver(*found) for found in ignored],
         finder.roots,
+        finder.patterns,
     )
 
 
 def refuse_output_within(shards: Sequence[Path], output: Path) -> None:
-    """Raises ConfigError for an output in a folder of shards: the next run would read it as one of them."""
+    """Raises ConfigError for an output where the next run would read it as one of the shards.
+
+    Args:
+        shards: Shards that were found, with the folders and patterns that led to them.
+        output: A folder of shards, or a file with the name of one.
+    """
+    if not isinstance(shards, Shards):
+        return
     real = Path(os.path.realpath(output))
-    for folder in shards.folders if isinstance(shards, Shards) else ():
+    for folder in shards.folders:
         if real.is_relative_to(os.path.realpath(folder)):
             raise ConfigError(
                 f"the output is in a folder of the shards, where the next run would read it; "
                 f"give another folder ({output})"
             )
+    for pattern in shards.patterns:
+        if _reaches(pattern, real):
+            raise ConfigError(
+                f"the output matches the pattern {pattern}, so the next run would read it; "
+                f"give another folder ({output})"
+            )
+
+
+def _reaches(pattern: Path, output: Path) -> bool:
+    """Whether a pattern matches the output, a folder above it, or may match a file in it.
+
+    Args:
+        pattern: The pattern, as it was given.
+        output: The output's path, without links.
+    """
+    parts = pattern.parts
+    n_plain = next((n for n, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    parts = (*Path(os.path.realpath(Path(*parts[:n_plain]))).parts, *parts[n_plain:])
+    # Each number is of components of the pattern that match those of the path so far.
+    matched = {0}
+    for part in output.parts:
+        # "**" matches any number of folders, none too.
+        for n in range(len(parts)):
+            if n in matched and parts[n] == "**":
+                matched.add(n + 1)
+        if len(parts) in matched:
+            return True
+        matched = {n if parts[n] == "**" else n + 1 for n in matched if _fits(part, parts[n])}
+    # What is left for the files of the output, which have names such as those of the shards.
+    return any(set(parts[n : len(parts) - 1]) <= {"**"} for n in matched)
+
+
+def _fits(name: str, part: str) -> bool:
+    """Whether a name matches a component of a pattern; hidden names match only one that begins with a dot."""
+    if part == "**" or glob.has_magic(part):
+        is_hidden = name.startswith(".") and not part.startswith(".")
+        return not is_hidden and (part == "**" or fnmatchcase(name, part))
+    return name == part
 
 
 def is_shard_name(name: str) -> bool:
@@ -261,6 +310,8 @@ class _Finder:
         self.ignored: dict[Path, str] = {}
         #: Folders that are named or match a pattern.
         self.roots: list[Path] = []
+        #: Inputs that are patterns.
+        self.patterns: list[Path] = []
         #: Folders to walk, each with the input that led to it.
         self._folders: list[tuple[Path, Path]] = []
         #: Inputs at which there is a shard, a folder that another input covers, or a file
@@ -301,17 +352,59 @@ class _Finder:
         return f"{path} {problem} shards: {NAMES} are read{ignored}"
 
     def _add_matches(self, pattern: Path) -> None:
+        self.patterns.append(pattern)
         start, parts = Path(), pattern.parts
         if pattern.anchor:
             start, parts = Path(pattern.anchor), parts[1:]
-        for path in _matches(start, parts):
+        for path in self._matches(start, parts):
             if not _is_folder(path):
                 self._add_file(path, pattern)
-            elif path.name.endswith(SCRATCH_SUFFIX):
-                self.ignored[path] = "a folder in which a job works"
             else:
                 self._folders.append((path, pattern))
                 self.roots.append(path)
+
+    def _matches(self, start: Path, parts: tuple[str, ...]) -> set[Path]:
+        """The paths that match a pattern, as `glob` finds them, but errors of reading are raised."""
+        found = {start}
+        # A set for each component: neither a long pattern nor a repeated "**" multiplies the work.
+        for number, part in enumerate(parts, 1):
+            is_last = number == len(parts)
+            found = {path for folder in found for path in self._matches_of(part, folder, is_last)}
+        return found
+
+    def _matches_of(self, part: str, folder: Path, is_last: bool) -> Iterator[Path]:
+        """The paths in a folder that match one component of a pattern, except scratch folders of jobs."""
+        if not glob.has_magic(part):
+            if os.path.lexists(folder / part):
+                yield folder / part
+        elif part == "**":
+            yield from self._folders_in(folder)
+        else:
+            for path in folder.iterdir():
+                if _fits(path.name, part) and (is_last or _is_folder(path)) and not self._is_scratch(path):
+                    yield path
+
+    def _folders_in(self, folder: Path) -> Iterator[Path]:
+        """A folder and all its subfolders, each once, except hidden ones and scratch folders of jobs."""
+        walked = set()
+        stack = [folder]
+        while stack:
+            path = stack.pop()
+            identity = path.stat()
+            if (identity.st_dev, identity.st_ino) in walked:
+                continue
+            walked.add((identity.st_dev, identity.st_ino))
+            yield path
+            for entry in sorted(path.iterdir(), key=os.fsencode, reverse=True):
+                if _fits(entry.name, "**") and _is_folder(entry) and not self._is_scratch(entry):
+                    stack.append(entry)
+
+    def _is_scratch(self, path: Path) -> bool:
+        """Whether a path is a scratch folder of a job, which is then ignored."""
+        if not (path.name.endswith(SCRATCH_SUFFIX) and path.is_dir()):
+            return False
+        self.ignored[path] = "a folder in which a job works"
+        return True
 
     def _walk(self) -> None:
         """Walks the folders, links last: a folder that is also linked is read under its own name."""
@@ -337,8 +430,8 @@ class _Finder:
             for path in sorted(folder.iterdir(), key=os.fsencode):
                 if not _is_folder(path):
                     self._add_file(path, source)
-                elif path.name.endswith(SCRATCH_SUFFIX):
-                    self.ignored[path] = "a folder in which a job works"
+                elif self._is_scratch(path):
+                    continue
                 elif _is_of_signatures(path):
                     self.ignored[path] = "a folder of signatures"
                 elif path.is_symlink():
@@ -387,47 +480,6 @@ def _refuse_broken(link: Path) -> None:
         ) from None
     except OSError as err:
         raise PileError(f"a link that cannot be followed: {err.strerror} ({link})") from err
-
-
-def _matches(start: Path, parts: tuple[str, ...]) -> set[Path]:
-    """The paths that match a pattern, as `glob` finds them, but errors of reading are raised."""
-    found = {start}
-    # A set for each component: neither a long pattern nor a repeated "**" multiplies the work.
-    for number, part in enumerate(parts, 1):
-        is_last = number == len(parts)
-        found = {path for folder in found for path in _matches_of(part, folder, is_last)}
-    return found
-
-
-def _matches_of(part: str, folder: Path, is_last: bool) -> Iterator[Path]:
-    """The paths in a folder that match one component of a pattern."""
-    if not glob.has_magic(part):
-        if os.path.lexists(folder / part):
-            yield folder / part
-    elif part == "**":
-        yield from _folders_in(folder)
-    else:
-        for path in folder.iterdir():
-            is_hidden = path.name.startswith(".") and not part.startswith(".")
-            if fnmatchcase(path.name, part) and not is_hidden and (is_last or _is_folder(path)):
-                yield path
-
-
-def _folders_in(folder: Path) -> Iterator[Path]:
-    """A folder and all its subfolders, each once, except hidden ones and scratch folders of jobs."""
-    walked = set()
-    stack = [folder]
-    while stack:
-        path = stack.pop()
-        identity = path.stat()
-        if (identity.st_dev, identity.st_ino) in walked:
-            continue
-        walked.add((identity.st_dev, identity.st_ino))
-        yield path
-        for entry in sorted(path.iterdir(), key=os.fsencode, reverse=True):
-            is_left_out = entry.name.startswith(".") or entry.name.endswith(SCRATCH_SUFFIX)
-            if not is_left_out and _is_folder(entry):
-                stack.append(entry)
 
 
 def artifact(path: Path) -> str | None:

@@ -99,7 +99,16 @@ def _loader(yaml: Any) -> Any:
             return super().construct_mapping(node, deep)
 
         def construct_object(self, node: Any, deep: bool = False) -> Any:
-            value = super().construct_object(node, deep)
+            try:
+                value = super().construct_object(node, deep)
+            except yaml.YAMLError:
+                raise
+            except Exception as err:
+                # PyYAML raises whatever a conversion does for a text that is not of its tag, as in `!!int x`.
+                kind = node.tag.rpartition(":")[2]
+                raise yaml.YAMLError(
+                    f"line {node.start_mark.line + 1} has a value that is no {kind}"
+                ) from err
             if isinstance(value, float) and not math.isfinite(value):
                 raise yaml.YAMLError(f"line {node.start_mark.line + 1} has a number that is not finite")
             if value is not None and not isinstance(value, (bool, int, float, str, list, dict)):
