@@ -132,9 +132,9 @@ pub struct RepeatedPassage {
     pub start: u64,
     /// End of the repeated bytes, at the end of a character.
     pub end: u64,
-    /// First byte that is repeated.
+    /// First byte that is repeated, also within a character. Of tokens, `start`.
     pub raw_start: u64,
-    /// End of the repeated bytes.
+    /// End of the repeated bytes, also within a character. Of tokens, `end`.
     pub raw_end: u64,
     /// The document in which the window from `raw_start` on first occurs.
     pub copy_document: u64,
