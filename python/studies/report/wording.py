@@ -111,7 +111,8 @@ def order_sentence(facts: Facts) -> str:
             f"tokens, which are shuffled again: the packed order of {tool}, the same for the same seed."
         )
     elif settings["rule"] == STAGES_RULE:
-        text = f"The orders of {len(settings['stages'])} stages follow each other."
+        # A manifest may lack them: reading the order does not need them.
+        text = f"The orders of {len(settings.get('stages') or ())} stages follow each other."
     elif settings["rule"] == "view":
         text = "Some tokens of another order are replaced, or others are written over them."
     else:
