@@ -411,6 +411,9 @@ def test_tables_of_hostile_texts_and_names_have_columns(tokenizer: Path, tmp_pat
     for inputs in (prefix, shard):
         done = cli("count-ngrams", inputs, "--by-subset", "--top", "40")
         assert done.returncode == 0, done.stderr
+        done = cli("count-ngrams", inputs, "--by-subset", "--top", "40", "--json")
+        for ngram in json.loads(done.stdout)["ngrams"]:
+            assert set(ngram["by_subset"]) == {name for name in SUBSETS if name is not None}
     order_job.run(prefix, tmp_path / "o", order_job.OrderConfig(seq_length=64, steps=200, batch_size=1))
     found = timeline.mixture(open_order(tmp_path / "o"))
     assert len(set(found.subsets)) == len(found.subsets)

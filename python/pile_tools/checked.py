@@ -109,7 +109,8 @@ def parse_json(data: bytes, path: Path | str, what: str = "JSON") -> Values:
 
     def parse() -> object:
         values = _DECODER.decode(data.decode())
-        # UTF-8 has no surrogates, so only escapes can make half of a pair.
+        # UTF-8 has no surrogates, so only escapes can make half of a pair. Values are nested no deeper than
+        # there are opening brackets, those in strings included: few lines need the slower check.
         if _SURROGATE_ESCAPE.search(data) or data.count(b"{") + data.count(b"[") > MAX_DEPTH:
             _check(values, 0)
         return values
@@ -118,9 +119,10 @@ def parse_json(data: bytes, path: Path | str, what: str = "JSON") -> Values:
 
 
 def parse_keys(data: bytes, path: Path | str, keys: Collection[str], what: str = "JSON") -> Values:
-    """Some keys of the JSON object in `data`. The others may have any values that Python writes as JSON.
+    """Some keys of the JSON object in `data`, whose depth and texts alone are checked.
 
-    Of a key that occurs several times the last counts. Raises FormatError.
+    All values may be any that Python writes as JSON, NaN included; an integer of 20 characters or more is a
+    text. Of a key that occurs several times the last counts. Raises FormatError.
     """
 
     def parse() -> object:
@@ -182,7 +184,8 @@ _DECODER = json.JSONDecoder(
 )
 
 
-#: Takes NaN and infinities, and long integers as text: to convert these takes time, and `int` refuses some.
+#: Takes NaN and infinities. Integers of 20 characters or more, which 64 bits may not hold, stay text: to
+#: convert a long one takes quadratic time, and `int` refuses thousands of digits.
 _LENIENT_DECODER = json.JSONDecoder(parse_int=lambda text: int(text) if len(text) < 20 else text)
 
 

@@ -41,7 +41,7 @@ def escaped(text: str) -> str:
 
 
 def unescaped(field: str) -> str:
-    """The text of a field: the inverse of `escaped`."""
+    """The text of a field that `escaped`, or the core, wrote; no other escapes are known."""
     return re.sub(r"\\(.)", lambda match: _UNESCAPES[match[1]], field)
 
 

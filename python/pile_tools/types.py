@@ -107,9 +107,10 @@ class Counting:
     Attributes:
         lengths: Lengths of the n-grams in tokens or words, ascending.
         min_count: Minimum occurrences of a retained n-gram.
-        top: Number of the most frequent n-grams to retain, by falling count; None for all, sorted.
+        top: Number of the most frequent n-grams of each length to retain, by falling count; None for all,
+            sorted by tokens or words.
         memory: Bytes of memory; counts that do not fit are spilled.
-        threads: By default one for each core; the counts do not depend on it.
+        threads: Number of threads; the counts do not depend on it.
         folder: Folder of the sorted runs that are spilled, from which an interrupted job resumes.
         free_bytes: Free bytes on the folder's disk.
         job: Digest of the job's inputs and settings.
@@ -569,9 +570,9 @@ class DuplicateRows(TypedDict):
         cluster_size: Number of documents of its cluster.
         decision: 0 if it is kept, 1 if it is removed, 2 if it is kept because its cluster is too large.
         kept_copy: The kept document to which a removed one is charged; otherwise the document itself.
-        similarity: The verified similarity to the kept copy.
-        kind: 1 if its text is that of the kept copy, 2 if its shingles are similar, 3 if its signature is
-            similar to that of an older document whose text was not read, 0 if it is not removed.
+        similarity: The similarity to the kept copy, verified unless `kind` is 3.
+        kind: 1 if its normalized text is that of the kept copy, 2 if its shingles are similar, 3 if its
+            signature is similar to that of an older document whose text was not read, 0 if it is not removed.
     """
 
     document: NDArray[np.uint32]
@@ -695,8 +696,8 @@ class ContaminationSearch:
     """How the core finds the items of a benchmark.
 
     Attributes:
-        threshold: The least share of a part's weight in one region, above 0 and at most 1.
-        max_gap: Maximum number of words between two n-grams of a region, at most 64.
+        threshold: The least share of a part's weight (see `PartTotals`) in one region, above 0 and at most 1.
+        max_gap: Maximum number of words from one n-gram of a region to the next, at most 64.
         threads: Number of threads; the result does not depend on it.
         folder: Folder of the files from which an interrupted job resumes.
         job: Digest of the job's settings. Only unfinished files of the same job are resumed.
@@ -746,14 +747,14 @@ class ItemMatches(TypedDict):
 
 
 class PartTotals(TypedDict):
-    """What can be told of each part of the items: one array of a value for each part.
+    """Figures of each part of the items: one array of a value for each part.
 
     Attributes:
         n_words: Number of words.
         n_grams: Number of distinct n-grams; 0 if the part is too short.
         n_documents: Number of documents with a match.
-        weight: The weight of the n-grams together.
-        is_telling: Whether they are rare enough to claim anything.
+        weight: The weight of the n-grams together: the rarer one is among the documents, the more it weighs.
+        is_telling: Whether they weigh enough to tell the part from common phrases.
     """
 
     n_words: NDArray[np.uint64]

@@ -46,7 +46,9 @@ def changes(values: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _ways(values: Any) -> Iterator[tuple[Any, ...]]:
-    keys: list[Any] = list(values) if isinstance(values, dict) else sorted({0, len(values) - 1} - {-1})
+    keys: list[Any] = (
+        list(values) if isinstance(values, dict) else sorted({0, len(values) - 1}) if values else []
+    )
     for key in keys:
         yield (key,)
         if isinstance(values[key], (dict, list)):
@@ -66,8 +68,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(facts_module, "_composition", lambda run: None)
 
 
-def is_reported(run: Path, study: Path) -> bool:
-    """Whether there is a report; a refusal is one line that names the folder."""
+def is_reported(run: Path, study: Path, changed: Path | None = None) -> bool:
+    """Whether there is a report; a refusal is one line that names the changed file, or the folder of both."""
     try:
         # First without the rest, which takes ten times as long.
         read_canaries(study / "canaries.json", read_summary(study / "memorization.json", STEPS))
@@ -77,7 +79,7 @@ def is_reported(run: Path, study: Path) -> bool:
     else:
         return True
     assert "\n" not in message
-    assert str(run.parent) in message
+    assert str(changed or run.parent) in message
     return False
 
 
@@ -114,6 +116,29 @@ def test_changed_runs_are_reported_or_refused(run_folder: Path, study_folder: Pa
             is_reported(run_folder, study_folder)
         except Exception as err:
             raise AssertionError(what) from err
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("part", ["settings", "summary"])
+def test_changed_datasets_are_reported_or_refused(
+    run_folder: Path, study_folder: Path, order: Path, part: str
+) -> None:
+    path = order / "sample.manifest.json"
+    data = path.read_text()
+    values = json.loads(data)
+    tried = [*changes(values[part])]
+    if part == "summary":
+        none = [{**subset, "n_tokens": 0} for subset in values[part]["subsets"]]
+        tried += [("subsets", {**values[part], "subsets": subsets}) for subsets in ([], none)]
+    try:
+        for what, changed in tried:
+            path.write_text(json.dumps({**values, part: changed}))
+            try:
+                is_reported(run_folder, study_folder, path)
+            except Exception as err:
+                raise AssertionError(what) from err
+    finally:
+        path.write_text(data)
 
 
 @pytest.mark.usefixtures("quick")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.page import Page, read_page
+from tests.studies.conftest import BATCH_SIZE, STEPS, write_run
 
 from pile_tools import ConfigError, OutputExistsError, PileError, publish
 from pile_tools.cli import run as run_cli
-from pile_tools.jobs import verify
+from pile_tools.jobs import merge, stages, verify
+from pile_tools.jobs.order import Blend, OrderConfig
+from pile_tools.jobs.order import run as build_order
+from pile_tools.order.interventions import Insert, insert_tokens, save_interventions
+from pile_tools.order.open import open_order
 from pile_tools.present import colors
 from studies.cli import group
 from studies.memorization import study
@@ -137,6 +143,45 @@ def test_a_single_untrained_checkpoint_has_a_report_too(
     study.run(prepare(run_folder, MemorizationConfig(rows=60, checkpoints="0"), None), tmp_path / "memo")
     text = Page(_report(run_folder, tmp_path / "memo", tmp_path / "report.html")).text
     assert "was not trained on any of the rows" in text
+
+
+@pytest.mark.parametrize("rule", ["view", "stages", "blend", "unpacked"])
+def test_a_run_on_another_kind_of_order_has_a_report_too(
+    order: Path, tokenizer: Path, tmp_path: Path, loaded_steps: list[int], rule: str
+) -> None:
+    other, prefix = tmp_path / "other", order / "sample"
+    config = OrderConfig(seq_length=80, steps=STEPS, batch_size=BATCH_SIZE, seed=5)
+    if rule == "view":
+        save_interventions(insert_tokens(open_order(order), [Insert(2, 1, 7, (5, 6))]), other)
+        said = "Some tokens of another order are replaced"
+    elif rule == "stages":
+        stages.run([stages.Stage(order, STEPS // 2), stages.Stage(order, STEPS // 2)], other)
+        said = "The orders of 2 stages follow each other."
+    elif rule == "blend":
+        build_order(Blend((prefix, prefix), (1.0, 1.0)), other, config)
+        said = "the packed order of GPT-NeoX"
+    else:
+        build_order(prefix, other, dataclasses.replace(config, packing="unpacked"))
+        said = "Each row is whole documents, padded or cut to 81 tokens."
+    run = write_run(tmp_path / "run", other, tokenizer)
+    study.run(prepare(run, MemorizationConfig(rows=20), None), tmp_path / "memo")
+    text = " ".join(Page(_report(run, tmp_path / "memo", tmp_path / "report.html")).text.split())
+    assert said in text
+    assert "None" not in text
+
+
+def test_a_dataset_of_other_tools_that_was_merged_has_a_report_too(
+    order: Path, tokenizer: Path, tmp_path: Path, loaded_steps: list[int]
+) -> None:
+    for suffix in (".bin", ".idx"):
+        (tmp_path / f"foreign{suffix}").write_bytes((order / f"sample{suffix}").read_bytes())
+    merge.run([tmp_path / "foreign"] * 2, tmp_path / "both")
+    config = OrderConfig(seq_length=80, steps=STEPS, batch_size=BATCH_SIZE, seed=5)
+    build_order(tmp_path / "both", tmp_path / "other", config)
+    run = write_run(tmp_path / "run", tmp_path / "other", tokenizer)
+    study.run(prepare(run, MemorizationConfig(rows=20), None), tmp_path / "memo")
+    text = Page(_report(run, tmp_path / "memo", tmp_path / "report.html")).text
+    assert "to end documents" not in text
 
 
 def test_shares_of_each_stage_add_up(run_folder: Path, study_folder: Path) -> None:

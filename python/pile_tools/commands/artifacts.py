@@ -150,6 +150,7 @@ def _file(path: Path) -> Found | None:
         return Found("rows", "a token file", {"rows": path.parent, "order": path, "token file": path})
     if path.name.endswith("_idx.npy"):
         return Found("order", "an array of an order", {"order": path})
+    # `.manifest.json` follows the whole name of a table, and replaces the suffix of a tokenizer or a report.
     for stem in (path.name, path.stem):
         beside = path.with_name(stem + MANIFEST_SUFFIX)
         if beside.is_file() and any(entry["path"] == path.name for entry in manifest.read(beside).outputs):
@@ -206,7 +207,7 @@ def _by_manifest(file: Path, given: Path) -> Found | None:
     else:
         related[kind] = file.parent
     if kind == "checkpoint":
-        # RUN/checkpoints/stepN/manifest.json
+        # The manifest is RUN/checkpoints/stepN/manifest.json, with a copy of the run's tokenizer beside it.
         related |= {"run": file.parent.parent.parent, "tokenizer": file.parent}
     what = _KINDS[kind].what
     return Found(kind, f"the manifest of {what}" if is_manifest else what, related)
@@ -223,7 +224,7 @@ def _inputs(found: Manifest) -> dict[str, Path]:
     ):
         if (entry := found.input(role)) is not None:
             path = manifest.input_path(found, entry)
-            # An order or a run is an input by its manifest, and is given as its folder.
+            # An order or a finished run is an input by its manifest, and is given as its folder.
             path = path.parent if path.name in (ORDER_FILE, MANIFEST_FILE) else path
             if kind != "dataset" or datasets.with_suffix(path, ".idx").exists():
                 paths[kind] = path
@@ -338,7 +339,10 @@ def _is_tokenizer(path: Path) -> bool:
 
 
 def _is_deduplicated(path: Path) -> bool:
-    """Whether the manifest of a folder is of none of the other kinds; a run of dedup may leave no shards."""
+    """Whether a folder may be the output of dedup: its manifest is of no kind known here.
+
+    The manifest decides, as dedup may leave a folder without shards. Without one any artifact is refused.
+    """
     file = path / MANIFEST_FILE
     try:
         return manifest.read(file).kind not in _BY_MANIFEST if file.is_file() else recognized(path) is None

@@ -190,19 +190,21 @@ def _ngrams(table: Path, made: Manifest) -> Iterator[dict[str, Any]]:
     """The n-grams of a table in the document of `--json`."""
     header, *lines = read_tsv(table)
     rows = iter(lines)
+    # The columns are the tokens, their text or both, then the count, and then the counts by subset.
     count = header.index("count")
-    has_tokens = header[0] == "tokens"
+    has_tokens, has_text = header[0] == "tokens", header[count - 1] != "tokens"
     for of in made.summary["lengths"]:
         for row in itertools.islice(rows, of["n_retained"]):
+            # Only names of subsets are keys: `count` has those without a subset too.
             by_subset = {
-                name.removeprefix("count:"): int(n)
+                unescaped(name.removeprefix("count:")): int(n)
                 for name, n in zip(header[count + 1 :], row[count + 1 :], strict=True)
                 if name != column_of("count", None)
             }
             yield {
                 "n": of["n"],
                 "tokens": [int(id) for id in row[0].split()] if has_tokens else None,
-                "text": unescaped(row[count - 1]) if count - 1 or not has_tokens else None,
+                "text": unescaped(row[count - 1]) if has_text else None,
                 "count": int(row[count]),
                 "by_subset": by_subset or None,
             }
@@ -222,6 +224,7 @@ def _print_table(table: Path, made: Manifest) -> None:
             share = int(row[count]) / of["n_occurrences"]
             text = fit(row[named] if not named else f'"{row[named]}"', columns() // 2)
             ids = f"  [{row[0]}]" if named else ""
+            # The count and the share, with two spaces after each, take 23 columns.
             more = fit(ids, columns() - 23 - width(text))
             more += _subsets(header, row, count, columns() - 23 - width(text) - width(more))
             echo(f"{int(row[count]):>12,}  {share:>7.2%}  {text}", style(more, dim=True))

@@ -53,6 +53,7 @@ def command(
     started = time.monotonic()
     # A missing file is named by the job.
     n_bytes = options.size_of([path for path in found if path.exists()])
+    # The job hashes the tokens of the dataset too.
     total = None if n_bytes is None else n_bytes + datasets.token_bytes(prefix)
     with Bar("labelling", total) as bar:
         manifest, is_new = run(

@@ -14,7 +14,8 @@ ITEMS_FILE, ABOUT_FILE = "items.jsonl", "about.json"
 #: Minimum distinct prompts from which a template is inferred: fewer prompts may share words by chance.
 MIN_PROMPTS = 10
 
-#: Minimum characters of a document's text that ends the template: the label `A` also occurs in `Answer:`.
+#: Minimum characters of a document's text that ends the template, chosen to be more than labels and numbers
+#: have, which also occur in templates: the label `A` in `Answer:`.
 _MIN_TEXT_CHARACTERS = 8
 
 #: Initials of the Unicode general categories of word characters: letters, numbers and marks.
@@ -99,7 +100,7 @@ def template_words(prompts: Sequence[str], documents: Sequence[object]) -> tuple
     bounds = [*map(_own_range, prompts, documents)]
     heads = [prompt[:first] for prompt, (first, _) in zip(prompts, bounds, strict=True)]
     start = _shared_start(heads)
-    # Prompts differ in the next character, so a last word may be only the start of different words.
+    # The word may continue after the shared characters, differently in each prompt.
     while start and _is_of_word(start[-1]):
         start = start[:-1]
     tails = [prompt[max(end, len(start)) :] for prompt, (_, end) in zip(prompts, bounds, strict=True)]

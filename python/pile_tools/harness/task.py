@@ -39,7 +39,7 @@ class HarnessTask:
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        encoded(self.name)
+        encoded(self.name)  # Raises for a name that is not valid Unicode.
         if not self.name:
             raise ConfigError("the task has no name; give one, such as arc_easy")
         if "\0" in self.name:

@@ -137,7 +137,8 @@ def _text(value: object) -> str | None:
 def _failure(err: Exception, config: Mapping[str, Any]) -> _NoItemsError:
     """The failure to load a task."""
     if isinstance(err, IndexError) and "size 0" in str(err):
-        # The harness renders the first document of each task that it loads.
+        # The harness renders the first document of each task that it loads. `datasets` names the size of the
+        # data set in the error for a document that does not exist.
         return _NoItemsError(error="empty", split=config.get("test_split") or config.get("validation_split"))
     return _NoItemsError(
         error="failed",
@@ -170,6 +171,7 @@ def _tasks_of(name: str, index: Mapping[str, Any]) -> list[str]:
         if entry is None:
             continue
         if entry.kind.name == "TAG":
+            # Of the entry of a tag these are the names of its tasks; of a task, those of its tags.
             pending += sorted(entry.tags, reverse=True)
         elif entry.kind.name == "GROUP":
             pending += reversed(_members((entry.cfg or {}).get("task")))

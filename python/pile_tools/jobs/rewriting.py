@@ -32,10 +32,10 @@ MATCHES_FILE, ITEMS_FILE, CLEAN_FILE = "contamination.parquet", "items.parquet",
 #: Names of files beside new shards, which no shard takes.
 _TAKEN = {CLUSTERS_FILE, PASSAGES_FILE, MATCHES_FILE, ITEMS_FILE, CLEAN_FILE, MANIFEST_FILE}
 
-#: A name may have line ends.
+#: SHARD:RECORD. A name may have line ends; 18 digits fit 64 bits.
 _RECORD = re.compile(r"(.+):([0-9]{1,18})", re.DOTALL)
 
-#: The start of a relative path that says from where it is.
+#: The `./` and `../` at the start of a relative path.
 _BEFORE = re.compile(r"\A(\.{1,2}/+)+")
 
 #: Kinds of the manifests of shards that were written again.
@@ -333,6 +333,7 @@ def reading_table(made: Manifest, name: str) -> Iterator[IO[bytes]]:
         with path.open("rb") as file:
             yield file
     except (pa.ArrowException, LookupError, TypeError, ValueError, OSError) as err:
+        # pyarrow raises OSError for damaged data too, without an error number.
         if isinstance(err, OSError) and err.errno is not None:
             raise
         raise FormatError(f"not a table that pile-tools wrote: {first_line(err)} ({path})") from err

@@ -74,7 +74,8 @@ class Samples(Protocol):
     def spans(self, first: int, n: int) -> NDArray[np.int64]:
         """The runs of documents in the samples [first, first + n): (n_spans, 4) int64.
 
-        Columns: row, document (-1: unknown), first token in the document, tokens.
+        Columns: row, document (-1: unknown), first token in the document, tokens, at least one. Padding has
+        no runs.
         """
 
 

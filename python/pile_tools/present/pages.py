@@ -75,7 +75,8 @@ def write(path: Path, plot: Plot, inputs: Iterable[Path] = ()) -> None:
     Args:
         path: The file.
         plot: What it shows.
-        inputs: Files that the plot was made from and that it may not replace, beside those that are mapped.
+        inputs: Files that the plot was made from and that it may not replace. Files that this process has
+            mapped into memory are known to be inputs without it.
 
     Raises:
         ConfigError: The file has another suffix, is one of the inputs or belongs to an artifact.

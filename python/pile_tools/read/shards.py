@@ -242,6 +242,7 @@ def is_shard_name(name: str) -> bool:
 
 def is_stream(path: Path) -> bool:
     """Whether a path is standard input, a pipe or a device, whose bytes can be read only once."""
+    # By name, even if a file was redirected there: the name means another file to the next process.
     if path == STANDARD_INPUT or str(path).startswith(("/dev/fd/", "/proc/self/fd/", "/dev/stdin")):
         return True
     try:

@@ -56,7 +56,7 @@ def mixture(
         ConfigError: The interval is empty, no batch size is known, or the order has less than one step.
     """
     n_steps, size = checked_extent(order, interval_steps, batch_size)
-    # The core has 64 bits for the samples of an interval, which any number of steps must fit.
+    # An interval may be longer than any run, to get one over all steps; its samples must fit 64 bits.
     interval_steps = min(interval_steps, n_steps)
     dataset = order.dataset
     numbers = dataset.subset_numbers(np.arange(len(dataset), dtype=np.int64))

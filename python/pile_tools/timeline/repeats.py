@@ -20,12 +20,12 @@ class Repeats:
 
     Attributes:
         intervals: A row for each `interval_steps` steps, all columns int64: first_step, n_tokens (read),
-            by_epoch (tokens read before in an earlier copy of their document), by_duplicate (tokens read
-            before only in another document with the same tokens).
-        documents: A row for each document that is read more than once or has a duplicate that is read, all
-            columns int64: same_as (the first document with the same tokens), document, n_tokens, n_copies
-            (of the document that are read), first_step, last_step.
-        first_by_epoch: The first step with a token read before in an earlier copy of its document, or None.
+            by_epoch (tokens read before in the same document), by_duplicate (tokens read before only in
+            another document with the same tokens).
+        documents: A row for each document that is read, if it is read again or one of its duplicates is read
+            too, all columns int64: same_as (the first document with the same tokens, read or not), document,
+            n_tokens, n_copies (of the document that are read, one for each epoch), first_step, last_step.
+        first_by_epoch: The first step with a token read before in the same document, or None.
         first_by_duplicate: The first step with a token read before in a duplicate only, or None.
     """
 
@@ -61,8 +61,7 @@ def repeats(
             of rows on a server.
     """
     n_steps, size = checked_extent(order, interval_steps, batch_size)
-    # An interval may be given that is longer than any run, for one over all steps: its samples must fit the
-    # core's integers.
+    # An interval may be longer than any run, to get one over all steps; its samples must fit 64 bits.
     interval_steps = min(interval_steps, n_steps)
     by_interval, documents, first_by_epoch, first_by_duplicate = _core.order_repeats(
         core_order(order), n_steps * size, interval_steps * size, threads or os.cpu_count() or 1, on_progress

@@ -42,7 +42,7 @@ class Concatenated:
 
     @property
     def prefix(self) -> str:
-        """The prefix of the first source. Its manifest names the tokenizer, which all sources share."""
+        """The prefix of the first source. Its manifest names the tokenizer, which all sources must share."""
         return str(self.parts[0].prefix)
 
     @property

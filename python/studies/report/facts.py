@@ -65,7 +65,7 @@ class Facts:
 
     Attributes:
         run: The run.
-        log: A line per step, see `trainer.log`.
+        log: A line for each step that changed the weights, see `trainer.log`.
         tokens: The dataset's manifest, or None where another tool made it.
         tokenizer: The manifest beside its tokenizer, where there is one.
         shards: Manifests of the folders that the shards lie in, where there are any.
@@ -102,6 +102,8 @@ def collect(run_folder: Path, study_folder: Path, pictures_folder: Path | None =
     if tokens is not None:
         _TOKENS(tokens.summary, f"{tokens.path}, summary")
         _TOKENS_SETTINGS(tokens.settings, f"{tokens.path}, settings")
+        if not any(subset["n_tokens"] for subset in tokens.summary["subsets"]):
+            raise FormatError(f"no subset has tokens, which the run read ({tokens.path})")
     _ORDER(run.order.record.settings, f"{run.order.path}, settings")
     _MADE_BY(run.manifest.made_by, f"{run.manifest.path}, made_by")
     memorization = read_summary(study_folder / SUMMARY_FILE, run.steps)
@@ -121,7 +123,10 @@ def collect(run_folder: Path, study_folder: Path, pictures_folder: Path | None =
 
 
 def _read_log(run: Run) -> list[LogLine]:
-    """The log, a line for each step that changed the weights. Raises FormatError for any other."""
+    """The lines of the log, without those of skipped steps.
+
+    Raises FormatError unless each step of the run has a line, in order, and at least one was not skipped.
+    """
     path = run.folder / LOG_FILE
     try:
         log = read_log(path)

@@ -19,7 +19,7 @@ from studies.report.facts import Composition, Facts
 
 #: Tokens shown of the first row of the run.
 EXAMPLE_TOKENS = 72
-#: Continuations of so few different tokens are marked as repetitive.
+#: Maximum distinct tokens of a continuation that is marked as repetitive.
 FEW_DISTINCT_TOKENS = 8
 #: Colours that tokens take by turns, as the style sheet has them.
 TOKEN_HUES = 5
@@ -74,6 +74,8 @@ def _values(facts: Facts, output: Path) -> dict[str, Any]:
         "loss_last": last,
         "ends_steps": min(wording.ENDS_STEPS, len(facts.log)),
         "lead": wording.lead(facts),
+        "data_sentence": wording.data_sentence(facts),
+        "order_sentence": wording.order_sentence(facts),
         "rows_sentence": wording.rows_sentence(facts),
         "canaries_sentence": wording.canaries_sentence(facts),
         "last_table": facts.memorization["checkpoints"][-1],

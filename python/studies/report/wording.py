@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pile_tools.order.order import STAGES_RULE
+from pile_tools.tokens.concatenated import prefixes
 from studies.memorization.tables import Group
 from studies.report.facts import Facts
 
@@ -13,6 +15,8 @@ CLEAR_ERRORS = 2.0
 #: Printed for a missing number.
 DASH = "\u2013"
 
+#: The tools whose packed order a rule makes.
+PACKED = {"gpt-neox packed": "GPT-NeoX", "megatron-lm": "Megatron-LM"}
 
 #: Settings whose names are not words.
 SETTINGS = {
@@ -90,6 +94,31 @@ def lead(facts: Facts) -> str:
         f"{plural(facts.run.steps, 'step')} of {plural(facts.run.batch_size, 'row')}; "
         f"its loss went from {first:.2f} to {last:.2f} nats per token."
     )
+
+
+def data_sentence(facts: Facts) -> str:
+    """Which of several datasets the report describes; empty for one dataset."""
+    n = len(prefixes(facts.run.order.dataset))
+    return "" if n == 1 else f"The order reads {n:,} datasets, of which this is the first."
+
+
+def order_sentence(facts: Facts) -> str:
+    """How the rows of the order are made, and how many of them the run uses."""
+    order, settings = facts.run.order, facts.run.order.record.settings
+    if tool := PACKED.get(settings["rule"]):
+        text = (
+            f"Documents are shuffled, laid one after the other and cut into rows of {order.seq_length} + 1 "
+            f"tokens, which are shuffled again: the packed order of {tool}, the same for the same seed."
+        )
+    elif settings["rule"] == STAGES_RULE:
+        # A manifest may lack them: reading the order does not need them.
+        text = f"The orders of {len(settings.get('stages') or ())} stages follow each other."
+    elif settings["rule"] == "view":
+        text = "Some tokens of another order are replaced, or others are written over them."
+    else:
+        text = f"Each row is whole documents, padded or cut to {order.samples.sample_length:,} tokens."
+    n_rows = plural(len(order.samples), "row")
+    return f"{text} The order has {n_rows}; the run uses the first {count(facts.run.n_samples)}."
 
 
 def rows_sentence(facts: Facts) -> str:
