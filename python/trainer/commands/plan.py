@@ -171,8 +171,9 @@ def _document(job: cost.Job, model: str) -> dict[str, Any]:
 
 def _memories(job: cost.Job) -> list[cost.StageMemory]:
     """Memory at each stage of ZeRO; a pipeline has stage 1 alone, and stage 0 cannot offload."""
-    stages = cost.STAGES[1:] if job.offload_optimizer else cost.STAGES
-    stages = stages if job.pipeline_stages == 1 else (1,)
+    stages: tuple[int, ...] = cost.STAGES[1:] if job.offload_optimizer else cost.STAGES
+    if job.pipeline_stages > 1:
+        stages = (1,)
     return [cost.stage_memory(job, stage) for stage in stages]
 
 
