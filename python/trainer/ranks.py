@@ -72,7 +72,7 @@ class Processes:
             return [text]
         # A message may name a file whose name is not UTF-8. The last byte is for `frombuffer`, which refuses
         # an empty buffer.
-        encoded = bytearray(text.encode(errors="surrogateescape") + b"\0")
+        encoded = bytearray(text.encode(errors="surrogatepass") + b"\0")
         data = torch.frombuffer(encoded, dtype=torch.uint8).to(self.device)
         sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
         torch.distributed.all_gather(sizes, torch.tensor([len(encoded)], device=self.device))
@@ -83,7 +83,7 @@ class Processes:
         texts = [torch.zeros_like(padded) for _ in range(self.size)]
         torch.distributed.all_gather(texts, padded)
         return [
-            bytes(found.cpu().numpy())[:length].decode(errors="surrogateescape")
+            bytes(found.cpu().numpy())[:length].decode(errors="surrogatepass")
             for found, length in zip(texts, lengths, strict=True)
         ]
 

@@ -20,7 +20,9 @@ def pair(monkeypatch: pytest.MonkeyPatch) -> Processes:
     return Processes(0, 2, torch.device("cpu"))
 
 
-@pytest.mark.parametrize("text", ["", "loss: 2.5 \N{GREEK SMALL LETTER PI}", "a\0b", "a file \udcff.json"])
+@pytest.mark.parametrize(
+    "text", ["", "loss: 2.5 \N{GREEK SMALL LETTER PI}", "a\0b", "a file \udcff.json", "\ud800"]
+)
 def test_texts_are_gathered_as_they_are(pair: Processes, text: str) -> None:
     assert pair.gather(text) == [text, text]
     assert pair.from_main(text) == text
