@@ -69,7 +69,7 @@ class Suite:
         branches: All branches that are read, ascending by step.
         equal: Groups of branches whose files of a format are equal: the format, and the names.
         main: The step that `main` equals, or None.
-        different: Branches whose tensors are not those of most steps.
+        different: Branches, `main` among them, whose tensors are not those of most steps.
         without: Branches of a step without weights.
         bytes_moved: Bytes that the server sent.
     """
@@ -84,7 +84,7 @@ class Suite:
 
     @property
     def is_right(self) -> bool:
-        """Whether all steps have weights, of the same tensors, and no two the same."""
+        """Whether every step has weights, no two have equal ones, and all branches have the same tensors."""
         return not (self.equal or self.different or self.without)
 
 
@@ -118,13 +118,16 @@ def compare(address: str, on_branch: Callable[[int, int], None] = lambda done, t
 
 def _parsed(address: str) -> tuple[str, str]:
     """The server and the model's name."""
-    if address.lower().startswith("hf://"):
+    is_short = address.lower().startswith("hf://")
+    if is_short:
+        # `checked_address` names a bad HF_ENDPOINT, which is not in the given address.
         name, hub = address[len("hf://") :].rstrip("/"), http_client.hub()
     else:
         hub, _, name = address.rstrip("/").rpartition("/")
         hub, _, organization = hub.rpartition("/")
         name = f"{organization}/{name}"
-    if not re.fullmatch(f"{_NAME}/{_NAME}", name, re.ASCII) or not re.match("https?://.", hub):
+    is_server = is_short or re.match("https?://.", hub, re.IGNORECASE)
+    if not is_server or not re.fullmatch(f"{_NAME}/{_NAME}", name, re.ASCII):
         raise ConfigError(f"expected hf://ORG/MODEL or a URL that ends with ORG/MODEL, got {shown(address)}")
     return http_client.checked_address(hub).rstrip("/"), name
 

@@ -154,6 +154,7 @@ def run(
         Request(KIND, settings, inputs),
         lambda scratch: _build(scratch, source, output, tokenizer),
         force=force,
+        # Certain before the work; the names of the weights depend on how many shards they need.
         names=[hf.CONFIG_FILE],
     )
 

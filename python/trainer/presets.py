@@ -6,8 +6,8 @@ PolyPythia: the seed decides the first weights and the order of the data.
 Source: GPT-NeoX v1.0 and Pythia's `models/**/*.yml`. What all of them share is a default of `Preset`. The yml
 of Pythia 1B gives the rate 2.5e-4 where its README says 3e-4, and fp16 where its README says bf16. Those of
 6.9B and 12B name no initialization, which means GPT-NeoX's defaults. That of 12B deduplicated exchanges
-layers and heads. The batch of GPT-NeoX-20B is from its paper. Its yml names no early checkpoints, which our
-runs have anyway.
+layers and heads. The yml of GPT-NeoX-20B gives 4 sequences, 32 accumulation steps and 8 ranks a copy on 96
+GPUs: a batch of 1,536, where its paper says 1,538. It names no early checkpoints, which our runs have anyway.
 """
 
 from __future__ import annotations

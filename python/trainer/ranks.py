@@ -70,15 +70,22 @@ class Processes:
         """The texts of all processes, by rank; every process calls it."""
         if self.size == 1:
             return [text]
-        data = torch.frombuffer(bytearray(text.encode() + b"\0"), dtype=torch.uint8).to(self.device)
-        lengths = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
-        torch.distributed.all_gather(lengths, torch.tensor([data.numel()], device=self.device))
-        longest = max(int(length) for length in lengths)
-        padded = torch.zeros(longest, dtype=torch.uint8, device=self.device)
-        padded[: data.numel()] = data
+        # A message may name a file whose name is not UTF-8. The last byte is for `frombuffer`, which refuses
+        # an empty buffer.
+        encoded = bytearray(text.encode(errors="surrogatepass") + b"\0")
+        data = torch.frombuffer(encoded, dtype=torch.uint8).to(self.device)
+        sizes = [torch.zeros(1, dtype=torch.int64, device=self.device) for _ in range(self.size)]
+        torch.distributed.all_gather(sizes, torch.tensor([len(encoded)], device=self.device))
+        lengths = [int(size) - 1 for size in sizes]
+        # `all_gather` takes tensors of one shape.
+        padded = torch.zeros(max(lengths) + 1, dtype=torch.uint8, device=self.device)
+        padded[: len(encoded)] = data
         texts = [torch.zeros_like(padded) for _ in range(self.size)]
         torch.distributed.all_gather(texts, padded)
-        return [bytes(found.cpu().numpy()).partition(b"\0")[0].decode() for found in texts]
+        return [
+            bytes(found.cpu().numpy())[:length].decode(errors="surrogatepass")
+            for found, length in zip(texts, lengths, strict=True)
+        ]
 
     def from_main(self, text: str) -> str:
         """The text of rank 0; every process calls it."""

@@ -27,7 +27,7 @@ def status(
     share: float | None,
     seconds_left: float,
 ) -> str:
-    """The line, without parts at its end that do not fit.
+    """The line. If it is too long, the share is left out, then the speed, then the loss.
 
     Args:
         step: Steps that are done.
@@ -42,7 +42,7 @@ def status(
         parts.append(f"{share:.0%} of peak")
     parts.append(f"{_span(seconds_left)} left")
     while len(", ".join(parts)) > MAX_COLUMNS:
-        # Of what is shown, the share changes least.
+        # The time left, at the end, stays; of the others, the share changes least.
         parts.pop(-2)
     return ", ".join(parts)
 
@@ -50,6 +50,7 @@ def status(
 def _short(number: float) -> str:
     """A number in three digits: 950, 5.12k, 1.23M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # From 999.5 on, three digits round to 1e+03 of the smaller unit.
         if number >= size * 0.9995:
             return f"{number / size:.3g}{unit}"
     return f"{number:.3g}"

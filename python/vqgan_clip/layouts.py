@@ -177,8 +177,8 @@ def _config(values: Values, **fields: Any) -> VqganConfig:
         raise FormatError(f"{err} ({values.where})") from err
 
 
-#: diffusers' names in taming's words. Attention has two spellings: today's, and that of files before its
-#: version 0.13.
+#: diffusers' names in taming's words. Attention has two spellings: today's, and that of files made before
+#: huggingface/diffusers#3387, of May 2023.
 _DIFFUSERS_WORDS = {
     "resnets": "block",
     "attentions": "attn",
@@ -196,7 +196,7 @@ def _from_diffusers(name: str, last: int) -> str:
     name = name.replace("mid_block.attentions.0.", "mid.attn_1.")
     name = re.sub(r"(down|up)samplers\.0\.", r"\1sample.", name)
     name = name.replace("down_blocks.", "down.")
-    # diffusers numbers the decoder's levels as they run, taming by resolution.
+    # diffusers numbers the decoder's levels as they run, taming by resolution. A config has at most 8 levels.
     name = re.sub(r"up_blocks\.([0-7])\.", lambda m: f"up.{last - int(m[1])}.", name)
     words = "|".join(map(re.escape, _DIFFUSERS_WORDS))
     return re.sub(rf"(?<=\.)({words})(?=\.)", lambda m: _DIFFUSERS_WORDS[m[1]], name)

@@ -86,13 +86,15 @@ def generate(
     """
     models = models or load_models()
     config = _for_models(config or GuidanceConfig(), models)
+    # First, as it refuses a tile that is too small to encode the start in.
+    decode = _decoder(models, config)
     side = models.vqgan.config.resolution
     width, height = side if width is None else width, side if height is None else height
     _check_size(width, height, models.vqgan.factor)
     generator = _generator(seed)
     initial = _start(models, start, width, height, generator, config.tile)
     guides = _guides(models, prompts, image_prompts, config, generator)
-    guidance = Guidance(models.vqgan, guides, initial, config, generator, decode=_decoder(models, config))
+    guidance = Guidance(models.vqgan, guides, initial, config, generator, decode=decode)
     losses = _run(guidance, config, state, on_step)
     return Result(pictures.to_image(guidance.picture()), losses, guidance.n_steps, None, guidance.state())
 
@@ -129,6 +131,8 @@ def edit(
     """
     models = models or load_models()
     config = _for_models(config or GuidanceConfig(), models)
+    # First, as it refuses a tile that is too small to encode the start in.
+    decode = _decoder(models, config)
     if mask is not None and mask_text is not None:
         raise ConfigError("give a mask or the text of one, not both")
     generator = _generator(seed)
@@ -154,7 +158,7 @@ def edit(
         generator,
         region=region,
         pull_weights=weights,
-        decode=_decoder(models, config),
+        decode=decode,
     )
     losses = _run(guidance, config, state, on_step)
     edited = guidance.picture()[..., : given.height, : given.width]

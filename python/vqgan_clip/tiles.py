@@ -1,7 +1,7 @@
 """Decodes large pictures in overlapping tiles, so that memory depends on the tile and not on the picture.
 
-The decoder normalizes and attends over everything it is given, so tiles differ slightly from the whole. Where
-two tiles overlap, one fades into the other linearly.
+The decoder normalizes and attends over everything it is given, so tiles differ slightly from the whole. Each
+fades towards its neighbours, linearly over a quarter of its side.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from pile_tools.errors import ConfigError
 
-#: The share of a tile's side that its neighbours decode too.
+#: Neighbouring tiles overlap by at least 1 / `_OVERLAP` of their side.
 _OVERLAP = 4
 
 
@@ -104,7 +104,11 @@ def _weights(part: slice, size: int, n_out: int, like: Tensor) -> Tensor:
 
 
 def tile_slices(size: int, tile: int) -> list[slice]:
-    """Ranges of at most `tile` that cover 0 to `size`, evenly spread; each shares a quarter with the next."""
+    """Ranges of at most `tile` that cover 0 to `size`, evenly spread.
+
+    Each shares at least `tile // _OVERLAP` with the next: starts are rounded down, so that two are at most
+    `step` apart, which is a whole number.
+    """
     if size <= tile:
         return [slice(0, size)]
     step = tile - max(1, tile // _OVERLAP)

@@ -128,6 +128,18 @@ def test_the_plan_of_a_pipeline_is_that_of_its_largest_stage(call: Call, tmp_pat
     assert (code, err) == (2, "error: 6 GPUs are not a multiple of 4 pipeline stages\n")
 
 
+def test_the_plan_of_an_offloaded_optimizer_leaves_its_memory(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    text = 'order = "missing"\noutput = "r"\n[model]\npreset = "pythia-1b"\n'
+    path.write_text(text + "[deepspeed]\noffload_optimizer = true\n")
+    code, out, _ = call("plan", path, "--gpus", 1, "--memory", 40, "--json")
+    stages = json.loads(out)["stages"]
+    assert (code, [stage["stage"] for stage in stages]) == (0, [1, 2, 3])
+    assert [stage["optimizer"] for stage in stages] == [0, 0, 0]
+    code, out, _ = call("plan", path, "--gpus", 1, "--memory", 40)
+    assert (code, out.splitlines()[7].split()[:4]) == (0, ["1", "4.05", "4.05", "0"])
+
+
 def test_the_plan_of_a_translated_configuration_needs_no_order(call: Call, tmp_path: Path) -> None:
     (tmp_path / "a.yml").write_text(NEOX)
     config = tmp_path / "train.toml"
@@ -204,7 +216,8 @@ def test_what_cannot_be_translated_leaves_no_file(call: Call, tmp_path: Path) ->
 
 
 def test_prompts_are_continued_alike_in_any_batch(call: Call, folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "prompts.txt").write_text("one two\n\nthree\n", encoding="utf-8")
+    # As an editor on Windows saves it.
+    (tmp_path / "prompts.txt").write_bytes(b"\xef\xbb\xbfone two\r\n\r\nthree\r\n")
     words = ["generate", folder, "alpha", "--file", tmp_path / "prompts.txt", "--max-tokens", 9]
     words += ["--temperature", 1, "--json"]
     code, out, err = call(*words)
@@ -214,6 +227,14 @@ def test_prompts_are_continued_alike_in_any_batch(call: Call, folder: Path, tmp_
     assert json.loads(call(*words, "--batch-size", 1)[1])["continuations"] == found
     known = Tokenizer.from_file(folder / hf.TOKENIZER_FILE).vocab_size
     assert all(token < known for one in found for token in one["tokens"])
+
+
+def test_a_file_of_prompts_that_is_no_text_is_named(call: Call, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes(b"one\ntwo \xff\n")
+    code, out, err = call("generate", folder, "--file", path)
+    assert (code, out) == (1, "")
+    assert f"not UTF-8: invalid start byte at byte 4 of the line ({path}, line 2)" in err
 
 
 def test_a_single_prompt_is_printed_as_in_the_document(call: Call, folder: Path) -> None:

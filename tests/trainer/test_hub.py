@@ -179,6 +179,16 @@ def test_an_address_of_the_hub(suite: Server, monkeypatch: pytest.MonkeyPatch) -
     assert len(hub.compare("hf://EleutherAI/pythia-0m").branches) == 14
 
 
+def test_a_scheme_may_have_capitals(suite: Server) -> None:
+    assert len(hub.compare(suite.address.replace("http:", "HTTP:")).branches) == 14
+
+
+def test_a_bad_address_of_the_hub_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "hub.example")
+    with pytest.raises(ConfigError, match=r"expected an address of http:// or https:// \(hub.example\)"):
+        hub.compare("hf://a/b")
+
+
 @pytest.mark.parametrize(
     "address",
     [

@@ -98,6 +98,21 @@ def test_a_rerun_says_that_pixels_or_inputs_changed(here: Path) -> None:
     assert "the pixels were changed after the picture was made" in Done("show", "c.png").out
 
 
+@pytest.mark.parametrize(("own", "changed"), [({"vqgan": {}}, "vqgan"), ({"audio": None}, "audio")])
+def test_a_rerun_names_what_it_has_no_equal_file_of(here: Path, own: dict[str, object], changed: str) -> None:
+    from dataclasses import replace
+
+    from vqgan_clip import metadata
+
+    assert Done("generate", "a red star", "-o", "a.png", *QUICK).code == 0
+    image, record = metadata.read(here / "a.png")
+    other = replace(record, hashes={**record.hashes, **own})
+    (here / "b.png").write_bytes(metadata.png_bytes(image, other))
+    done = Done("rerun", "b.png")
+    assert done.code == 1
+    assert f"other files than those that the picture was made from: {changed} " in done.error
+
+
 def test_show_prints_the_settings(here: Path) -> None:
     assert Done("generate", "a red star | blue:-0.5", "-o", "a.png", "--seed", "7", *QUICK).code == 0
     shown = Done("show", "a.png").out.splitlines()
@@ -216,6 +231,8 @@ def test_too_little_memory_is_said_before_the_run(here: Path, monkeypatch: pytes
         (["generate", "star", "-o", "x.png", "--sha256", "0" * 64], 1, "SHA-256 is "),
         (["generate", "star", "-o", "x.png", "--device", "none"], 2, "no device 'none' here"),
         (["generate", "star", "-o", "x.png", "--device", "cuda:99"], 2, "no device 'cuda:99' here"),
+        (["generate", "star", "-o", "x.png", "--tile", "1"], 2, "tile must be at least 4 latents, got 1"),
+        (["edit", "red.png", "star", "-o", "x.png", "--tile", "1"], 2, "tile must be at least 4 latents"),
         (["edit", "none.png", "star", "-o", "x.png"], 1, "No such file"),
         (["edit", "text", "star", "-o", "x.png"], 1, "not an image"),
         (["edit", "red.png", "star", "-o", "x.png", "--mask", "small.png"], 2, "the mask is 8 x 8"),

@@ -140,7 +140,11 @@ def _files(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def remove_steps(parent: Path, kind: str, steps: list[int], scratch: Path) -> None:
-    """Removes the folders of these steps. Raises PileError, before any is removed, if one is not ours."""
+    """Removes the folders of these steps, and clears the scratch folder, in which none may be unfinished.
+
+    Raises:
+        PileError: A folder is not ours; none is removed.
+    """
     check_ours(parent, kind, steps)
     for step in steps:
         step_folder(parent, step).rename(scratch / f"removed-{secrets.token_hex(8)}")

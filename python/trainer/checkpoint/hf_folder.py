@@ -16,7 +16,7 @@ from trainer.checkpoint import card, hf
 from trainer.checkpoint.weights import INDEX_SUFFIX
 from trainer.shape import ModelShape
 
-#: Largest shard in bytes, one tensor aside that is larger: what the Hub recommends.
+#: Largest shard in bytes, one tensor aside that is larger: the default of transformers 4.
 MAX_SHARD_BYTES = 5 * 10**9
 
 
@@ -35,6 +35,7 @@ def write_weights(
     waiting: dict[str, Tensor] = {}
     n_waiting, total = 0, 0
     by_dtype: dict[str, int] = {}
+    storages: set[int] = set()
 
     def flush() -> None:
         nonlocal n_waiting
@@ -43,14 +44,21 @@ def write_weights(
             save_file(waiting, path, metadata={"format": "pt"})
         shards.append(list(waiting))
         waiting.clear()
+        storages.clear()
         n_waiting = 0
 
     for name, tensor in tensors:
         n_bytes = tensor.numel() * tensor.element_size()
         if waiting and n_waiting + n_bytes > max_shard_bytes:
             flush()
-        # A view keeps its whole storage; safetensors stores contiguous tensors alone.
-        waiting[name] = tensor.contiguous()
+        # safetensors refuses tensors that are not contiguous, and two of one storage, such as tied weights in
+        # a pickle. A part of a storage would keep all of it in memory.
+        kept = tensor.contiguous()
+        storage = kept.untyped_storage()
+        if storage.nbytes() > n_bytes or storage.data_ptr() in storages:
+            kept = kept.clone()
+        storages.add(kept.untyped_storage().data_ptr())
+        waiting[name] = kept
         n_waiting, total = n_waiting + n_bytes, total + n_bytes
         dtype = str(tensor.dtype).removeprefix("torch.")
         by_dtype[dtype] = by_dtype.get(dtype, 0) + n_bytes

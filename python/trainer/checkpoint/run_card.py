@@ -42,7 +42,7 @@ def run_card(run: Run, step: int) -> str:
     ]
     about = (
         f"Weights after {step:,} updates of a run of pile-train: step 0 is the initialization. manifest.json "
-        f"lists checksums of the files, the settings and the inputs. Step s of the run trained on batch s of "
+        f"lists checksums of the files, the settings and the inputs. Update s, from 0, trained on batch s of "
         f"the order, which `pile-tools batch` prints."
     )
     if preset is not None:

@@ -33,7 +33,8 @@ class Save:
     """One save: what `Saver` runs in its thread, in two parts.
 
     Args:
-        folder: The unfinished folder that all processes write into.
+        folder: The unfinished folder that all processes write into; None if only rank 0 writes, in
+            `publish`.
         ranks: The processes.
         write: Writes this process's files and returns their entries.
         publish: Completes the save from the entries of all processes, in rank 0.
@@ -114,7 +115,11 @@ class Saver:
             SystemExit: It failed in one of several processes; rank 0 has printed the message.
         """
         # First the files of all processes: rank 0 would wait without end for those of one that failed.
-        self._ranks.agree(self._finish_writing)
+        try:
+            self._ranks.agree(self._finish_writing)
+        except BaseException:
+            self._is_abandoned.set()
+            raise
         self._ranks.agree(self._finish)
 
     def _finish_writing(self) -> None:

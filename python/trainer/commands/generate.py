@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pile_tools import Tokenizer, checked
+from pile_tools import Tokenizer
 from pile_tools.checked import MAX_SEED
 from pile_tools.commands import artifacts, options
 from pile_tools.errors import ConfigError, FormatError, PileError
 from pile_tools.manifest import MANIFEST_FILE
+from pile_tools.read.texts import read_lines
 from pile_tools.terminal import echo_text, note, print_document, style
 from pile_tools.tokenizers import find_tokenizer
 from trainer import failures
@@ -21,9 +22,6 @@ from trainer import failures
 if TYPE_CHECKING:
     from trainer.generate import Sampling
     from trainer.model.neox import GPTNeoX
-
-#: Maximum bytes of a file of prompts.
-_MAX_FILE_BYTES = 64 << 20
 
 
 @click.command("generate", context_settings={"help_option_names": ["-h", "--help"]})
@@ -117,12 +115,15 @@ def command(
 
 
 def _lines(path: Path) -> list[str]:
-    data = checked.read_bytes(path, _MAX_FILE_BYTES)
-    try:
-        lines = data.decode().split("\n")
-    except UnicodeDecodeError as err:
-        raise FormatError(f"not UTF-8: {err.reason} at byte {err.start} ({path})") from err
-    return [line for line in lines if line]
+    """The lines of a file, but for empty ones."""
+    found = []
+    for number, line in enumerate(read_lines(path), 1):
+        try:
+            found.append(line.decode())
+        except UnicodeDecodeError as err:
+            where = f"{path}, line {number}"
+            raise FormatError(f"not UTF-8: {err.reason} at byte {err.start} of the line ({where})") from err
+    return [text for text in found if text]
 
 
 def _folder(given: Path, step: int | None) -> Path:
@@ -225,7 +226,7 @@ class _Continued:
             text = self.text(tokens).rstrip("\N{REPLACEMENT CHARACTER}")
             echo_text(style(text[n_shown:], bold=True), nl=False)
             sys.stdout.flush()
-            n_shown = max(n_shown, len(text))
+            n_shown = len(text)
 
         self.batch(0, [row], show)
         echo_text(style(self.text(tokens)[n_shown:], bold=True))

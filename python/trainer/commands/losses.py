@@ -126,7 +126,7 @@ def _print_step(run: RecordedRun, step: int, top: int, *, as_json: bool) -> None
 
 
 def highest_first(losses: RowLosses) -> NDArray[np.intp]:
-    """The rows by falling loss; those without a number first, as they stop a run: (n,) -> (n,)."""
+    """The rows by falling loss, NaN first, as it is why a step was skipped: (n,) -> (n,)."""
     key = np.where(np.isnan(losses), np.inf, losses.astype(np.float64))
     return np.argsort(-key, kind="stable")
 
@@ -178,13 +178,15 @@ def _print_subsets(found: SubsetLosses, n_steps: int) -> None:
     labels, totals, means = subset_labels(found.subsets), found.totals, found.means
     n_columns = min(max(map(width, labels)), columns() // 3)
     low = float(np.nanmin(means)) if np.isfinite(means).any() else 0.0
+    # Numbers and separators take 42 columns, of losses below 100; two are spare.
     n_over_time = max(1, min(len(means), columns() - n_columns - 44))
     echo(f"  {'':<{n_columns}}  {'tokens':>7}  {'mean':>7}  {'first':>7}  {'last':>7}")
     for i in _largest_first(found):
         known = means[np.isfinite(means[:, i]), i]
         ends = [f"{value:7.4f}" for value in (totals[i], *(known[[0, -1]] if len(known) else ()))]
         parts = [float(part.mean()) for part in np.array_split(known, n_over_time) if len(part)]
-        # From the lowest mean of all: bars from zero would be nearly equal.
+        # From the lowest mean of all: bars from zero would be nearly equal. 0.1 nats more keep
+        # differences far below that small.
         over_time = [value - low + 0.1 for value in parts]
         share = float(found.n_tokens[:, i].sum() / total) if total else 0.0
         line = f"  {padded(labels[i], n_columns)}  {share:>7.2%}  {'  '.join(ends)}"

@@ -109,6 +109,7 @@ def _config_values(path: Path, seq_length: int | None) -> dict[str, Any]:
         "batch_size": batch_size,
         "precision": config.precision,
         "pipeline_stages": config.deepspeed.pipeline_stages,
+        "offload_optimizer": config.deepspeed.offload_optimizer,
         "n_checkpoints": _n_checkpoints(steps, config.checkpoint_interval),
     }
 
@@ -157,6 +158,7 @@ def _document(job: cost.Job, model: str) -> dict[str, Any]:
             }
             for found in _memories(job)
         ],
+        # As a float: many readers of JSON take no integers beyond 64 bits.
         "flops": 1.0 * cost.flops_per_token(job.shape) * job.tokens_per_step * job.steps,
         "days": cost.days(job),
         "gpu_days": cost.days(job) * job.n_gpus,
@@ -168,8 +170,10 @@ def _document(job: cost.Job, model: str) -> dict[str, Any]:
 
 
 def _memories(job: cost.Job) -> list[cost.StageMemory]:
-    """Memory at each stage of ZeRO; a pipeline has stage 1 alone."""
-    stages = cost.STAGES if job.pipeline_stages == 1 else (1,)
+    """Memory at each stage of ZeRO; a pipeline has stage 1 alone, and stage 0 cannot offload."""
+    stages: tuple[int, ...] = cost.STAGES[1:] if job.offload_optimizer else cost.STAGES
+    if job.pipeline_stages > 1:
+        stages = (1,)
     return [cost.stage_memory(job, stage) for stage in stages]
 
 
@@ -213,7 +217,9 @@ def _row(found: cost.StageMemory) -> str:
 
 
 def _gb(n_bytes: float) -> str:
-    """Bytes in GB, three digits at least."""
+    """Bytes in GB, three digits at least but for 0."""
+    if not n_bytes:
+        return "0"
     gb = n_bytes / 1e9
     return f"{gb:,.0f}" if gb >= 100 else f"{gb:.{2 - math.floor(math.log10(gb)) if gb < 1 else 2}f}"
 

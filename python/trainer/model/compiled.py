@@ -9,9 +9,10 @@ from trainer.model.neox import GPTNeoX
 
 
 def compile_blocks(model: GPTNeoX, device: torch.device) -> None:
-    """Lets `torch.compile` compile a model's blocks at their first use, once for all of them.
+    """Makes `torch.compile` compile the blocks of a model in training at their first use.
 
-    Embedding and output layer are left: nothing is between their matrices that could be fused.
+    All of them run the same code on the same shapes, so the first one is compiled for all. Embedding and
+    output layer are not compiled: nothing is between their matrices that could be fused.
 
     Raises:
         PileError: The compiler does not work on this machine.
@@ -22,7 +23,7 @@ def compile_blocks(model: GPTNeoX, device: torch.device) -> None:
 
 
 def _check_compiler(device: torch.device) -> None:
-    """Compiles a sum: of a missing compiler, a model in training would say so in a hundred lines."""
+    """Compiles a function of one line: its error is short, that of a model has a hundred lines."""
     try:
         torch.compile(_probe)(torch.ones(8, device=device))
     except Exception as err:

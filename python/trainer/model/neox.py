@@ -178,8 +178,8 @@ class Stack(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        # Without values, which `initialize` draws or a file has: where there is no memory for them (on the
-        # device `meta`), torch imports for a second in order to draw them.
+        # Without values, which `initialize` or a checkpoint sets. On the device `meta`, `nn.Embedding` would
+        # draw them by a function that takes torch a second to import.
         empty = torch.empty(shape.vocab_size, shape.hidden_size)
         self.embed_in = nn.Embedding(shape.vocab_size, shape.hidden_size, _weight=empty)
         self.layers = nn.ModuleList(Block(shape, layer) for layer in range(shape.n_layers))
@@ -224,7 +224,7 @@ class GPTNeoX(nn.Module):
     """A GPT-NeoX language model.
 
     Args:
-        shape: Its dimensions; the weights are torch's defaults until `initialize` or a checkpoint fills them.
+        shape: Its dimensions. The weights are undefined until `initialize` or a checkpoint sets them.
     """
 
     def __init__(self, shape: ModelShape) -> None:

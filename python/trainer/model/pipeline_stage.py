@@ -24,7 +24,8 @@ def stage_blocks(shape: ModelShape, n_stages: int) -> list[range]:
         n_stages: Pipeline stages.
     """
     hidden = shape.hidden_size
-    # Multiplications of a token, of a matrix with each weight and of attention with each position.
+    # Multiplications of a token in a block: one for each weight of the matrices, 12 h^2, and h for each
+    # position in the scores of attention and again in the weighted sum.
     of_block = 12 * hidden**2 + 2 * hidden * shape.max_positions
     share = (shape.n_layers + shape.vocab_size * hidden / of_block) / n_stages
     ends = [0]

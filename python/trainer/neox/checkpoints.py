@@ -60,7 +60,8 @@ def _averaged(parts: list[Tensor]) -> Tensor:
 
 
 #: Tensors of a block: their names in the versions of GPT-NeoX, the name in Hugging Face's files, and how the
-#: parts of model-parallel ranks make one. Biases of the layers that ranks compute in part are summed.
+#: parts of model-parallel ranks make one in a parallel block: each rank adds its bias of the row-parallel
+#: layers, `dense` and `dense_4h_to_h`, to its part of the sum. See `_block` for sequential ones.
 _BLOCK: dict[str, tuple[tuple[str, ...], _Merge]] = {
     "input_layernorm.weight": ((), _averaged),
     "input_layernorm.bias": ((), _averaged),
@@ -193,7 +194,7 @@ def tensors(checkpoint: Checkpoint, shape: ModelShape | None) -> Iterator[tuple[
     n_layers = 0 if shape is None else shape.n_layers
     layers: list[tuple[int, _Layer]] = [(0, _EMBEDDING)]
     if shape is not None:
-        layers += [(i + 2, _block(i)) for i in range(n_layers)]
+        layers += [(i + 2, _block(i, shape)) for i in range(n_layers)]
         layers += [(n_layers + 3, _NORM), (n_layers + 4, _OUTPUT)]
         _check_layers(checkpoint, [layer for layer, _ in layers])
     parts = _layer_parts(checkpoint) if checkpoint.has_layer_files else _sequential_parts(checkpoint)
@@ -220,8 +221,14 @@ def check_shapes(
         yield name, tensor
 
 
-def _block(number: int) -> _Layer:
-    return {name: (f"gpt_neox.layers.{number}.{name}", merge) for name, (_, merge) in _BLOCK.items()}
+def _block(number: int, shape: ModelShape) -> _Layer:
+    # In a sequential block the parts are summed first, and each rank adds the same whole bias to the sum.
+    # GPT-NeoX's converter sums these biases all the same.
+    of_biases = _summed if shape.parallel_residual else _averaged
+    return {
+        name: (f"gpt_neox.layers.{number}.{name}", of_biases if merge is _summed else merge)
+        for name, (_, merge) in _BLOCK.items()
+    }
 
 
 def _check_layers(checkpoint: Checkpoint, expected: list[int]) -> None:

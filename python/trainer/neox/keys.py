@@ -54,7 +54,7 @@ TRANSLATED = {
     "data_path": "the dataset of the order",
     "train_data_paths": "the datasets of the order",
     "train_data_weights": "the weights of the order's datasets",
-    "model_parallel_size": "[model] vocab_size, by its padding; the ranks themselves are DeepSpeed's",
+    "model_parallel_size": "[model] vocab_size, by its padding; no matrix is split over ranks",
     "zero_optimization": "[deepspeed] zero_stage; its buckets are set by our DeepSpeed configuration",
     "zero_stage": "[deepspeed] zero_stage",
     "checkpoint_activations": "activation_checkpointing",
@@ -136,8 +136,8 @@ _KERNEL = "a kernel; PyTorch chooses its own"
 _RECOMPUTE = "how activations are computed again changes no result"
 _DATA = "how files are read changes no result"
 _ORDER = "decided where the order is made: `pile-tools order`"
-_EVAL = "validation is configured by itself"
-_HELD_OUT = "validation data are given by themselves"
+_EVAL = "validation has a table of its own, [validation]"
+_HELD_OUT = "validation data are those of the order in [validation]"
 _SAVE = "checkpoints and states are saved by our rules, and nothing is removed"
 _LOAD = "the same command resumes"
 _GENERATE = "of text generation: `pile-train generate` has options for it"

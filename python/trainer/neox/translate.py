@@ -14,13 +14,20 @@ from typing import Any
 
 from pile_tools.config import Settings, from_values
 from pile_tools.errors import ConfigError, FormatError
-from trainer.config import PRECISIONS, TrainConfig
+from trainer.config import TrainConfig
 from trainer.neox.keys import FIXED, IGNORED, TRANSLATED, UNKNOWN
-from trainer.schedule import SCHEDULES
 from trainer.shape import ModelShape
 
-#: GPT-NeoX's names of the two ways in which weights start here, and of the learning rate's decay.
+#: GPT-NeoX's names of the two ways in which weights start here.
 _INITS = {("small_init", "wang_init"): "small_wang", ("normal", "scaled_normal"): "normal_scaled"}
+
+#: Keys of `FIXED` that change what a trained model computes, or which tensors it has. The others are of the
+#: training, or the shapes of its tensors contradict them.
+_FORWARD = (
+    *("norm", "pos_emb", "no_weight_tying", "gpt_j_tied", "activation", "use_qk_layernorm"),
+    *("use_bias_in_norms", "use_bias_in_attn_linear", "use_bias_in_mlp", "moe_num_experts"),
+    *("sliding_window_width", "use_mup"),
+)
 
 #: Attention of every kind that computes what ours does.
 _ATTENTION = ("global", "flash")
@@ -94,11 +101,12 @@ def translate(
         "optimizer": _optimizer(source, schedule),
     }
     toml["deepspeed"] = _sharding(source, toml[""]["precision"])
+    datasets = _datasets(source)
     source.refuse_all()
     made = Translation({name: _without_none(table) for name, table in toml.items()})
     _list_keys(values, made)
     made.notes += source.notes
-    made.datasets, made.order_options = _order(source, made.toml[""])
+    made.datasets, made.order_options = datasets, _order_options(source, made.toml[""])
     # What is written must load, and sizes must fit each other.
     ModelShape(**{"vocab_size": 1, **made.toml["model"]}, max_positions=1)
     from_values(TrainConfig, nested(made.toml), "the translated configuration")
@@ -117,9 +125,7 @@ def model_shape(values: dict[str, Any], vocab_size: int) -> ModelShape:
         FormatError, ConfigError: As `translate`.
     """
     source = _Values(values)
-    for key in ("norm", "pos_emb", "no_weight_tying", "gpt_j_tied", "activation", "use_qk_layernorm"):
-        source.check_fixed(key)
-    for key in ("use_bias_in_norms", "use_bias_in_attn_linear", "use_bias_in_mlp", "moe_num_experts"):
+    for key in _FORWARD:
         source.check_fixed(key)
     model = _model(source, None, is_trained=True)
     max_positions = source.whole("max_position_embeddings") or source.whole("seq_length")
@@ -262,15 +268,11 @@ def _precision(source: _Values) -> str:
     if given is not None and given not in named:
         source.refuse(f"precision is {shown(given)}, expected one of {', '.join(named)}")
         return "fp32"
-    found = named[given] if given else found or "fp32"
-    if found not in PRECISIONS:
-        source.notes.append(f"precision: bf16 instead of {found}, in which this trainer does not train")
-        return "bf16"
-    return found
+    return named[given] if given else found or "fp32"
 
 
 def _sharding(source: _Values, precision: str) -> Settings:
-    """Table `[deepspeed]`; GPT-NeoX's stage 0 in 16 bits becomes 1, which computes the same."""
+    """Table `[deepspeed]`; stage 0 in 16 bits, in which DeepSpeed adds gradients in 16 bits, becomes 1."""
     table = source.table("zero_optimization")
     stage = table.get("stage", source.get("zero_stage", 0))
     if type(stage) is not int or not 0 <= stage <= 3:
@@ -278,7 +280,7 @@ def _sharding(source: _Values, precision: str) -> Settings:
         return {}
     if stage == 0 and precision != "fp32":
         source.notes.append(
-            f"zero_stage: 1 instead of 0, as sums of gradients are in fp32 in {precision} too"
+            f"zero_stage: 1 instead of 0, as gradients are added in fp32 here, not in {precision}"
         )
         stage = 1
     return {"zero_stage": stage, "offload_optimizer": True if table.get("cpu_offload") is True else None}
@@ -391,19 +393,25 @@ def _schedule(source: _Values, cosine: str) -> str | None:
         source.refuse(
             "lr_decay_style: linear falls to 0 there and is cut off at min_lr; here it falls to min_lr"
         )
-    if style in ("linear", "constant") and style in SCHEDULES:
+    if style in ("linear", "constant"):
         return style
-    source.refuse(f"lr_decay_style is {shown(style)}, expected one that pile-train has: cosine")
+    source.refuse(f"lr_decay_style is {shown(style)}, expected cosine, linear or constant")
     return None
 
 
-def _order(source: _Values, top: Settings) -> tuple[list[str], list[str]]:
-    """The datasets, and the options of `pile-tools order` that give GPT-NeoX's order of them."""
+def _datasets(source: _Values) -> list[str]:
+    """Prefixes of the datasets that are trained on."""
     paths = source.get("train_data_paths") or source.get("data_path") or []
-    datasets = [paths] if isinstance(paths, str) else [path for path in paths if isinstance(path, str)]
+    if not isinstance(paths, (str, list)):
+        source.refuse(f"the data paths are {shown(paths)}, expected text or a list")
+        return []
+    return [paths] if isinstance(paths, str) else [path for path in paths if isinstance(path, str)]
+
+
+def _order_options(source: _Values, top: Settings) -> list[str]:
+    """The options of `pile-tools order` that give GPT-NeoX's order of the datasets."""
     options = ["--seq-length", str(source.whole("seq_length", 2048)), "--steps", str(top["steps"])]
-    options += ["--batch-size", str(top.get("batch_size", "N")), "--seed", str(top["seed"])]
-    return datasets, options
+    return [*options, "--batch-size", str(top.get("batch_size", "N")), "--seed", str(top["seed"])]
 
 
 def _list_keys(values: dict[str, Any], made: Translation) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-#: Steps before the time of a run is predicted: the first allocates memory.
+#: The time of a run is predicted from that between the ends of these steps: the first step allocates memory.
 _MEASURED = 2, 5
 
 

@@ -54,8 +54,14 @@ def command(
     models = load_models(recipe.weights, recipe.clip, sha256=sha256, device=recipe.device)
     hashes = hashes_of(recipe, models)
     if hashes != record.hashes:
-        changed = next(name for name in hashes if hashes[name] != record.hashes.get(name))
-        raise VerifyError(f"other files than those that the picture was made from: {changed} ({picture})")
+        # A picture of another version may record other names.
+        names = {**hashes, **record.hashes}
+        changed = [
+            name
+            for name in names
+            if name not in hashes or name not in record.hashes or hashes[name] != record.hashes[name]
+        ]
+        raise VerifyError(f"other files than those that the picture was made from: {changed[0]} ({picture})")
     # A run that stopped early stops at the same step.
     with Bar("guiding", record.n_steps, "steps") as bar:
         result = carry_out(recipe, models, on_step=lambda guidance, losses: bar.update(guidance.n_steps))

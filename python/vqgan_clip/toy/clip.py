@@ -46,7 +46,7 @@ class ToyClip(nn.Module):
         )
         self.text_tower = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.text_output = nn.Linear(_TEXT_WIDTH, _DIMENSIONS)
-        #: Logit of a pair of vectors: exp(scale) * cosine + bias.
+        #: Logit of a pair of vectors: exp(scale) * cosine + bias, at first 10 * cosine - 5.
         self.scale = nn.Parameter(torch.tensor(2.3))
         self.bias = nn.Parameter(torch.tensor(-5.0))
 

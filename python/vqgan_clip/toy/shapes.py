@@ -35,7 +35,8 @@ SYNONYMS = {"circle": ("ball", "disc"), "square": ("box",), "triangle": (), "sta
 #: Captions of `near_misses`.
 N_NEAR_MISSES = 3
 
-#: Index of a fact that a caption does not state, or of the shape and colour of an empty drawing.
+#: Index of a fact that a caption does not state, or of the shape and colour of an empty drawing. It indexes
+#: the last colour, which then neither texts nor drawings show.
 ANY = -1
 
 FULL = (
@@ -103,7 +104,10 @@ def _fill(template: str, scene: Scene, shape_word: str = "", anywhere: int = ANY
 
 @dataclass(frozen=True)
 class Caption:
-    """A text and the facts it states: shape, colour, background and a colour anywhere, each or `ANY`."""
+    """A text and the facts it states: shape, colour, background and a colour anywhere, each or `ANY`.
+
+    `is_empty` says that it states that there is no shape.
+    """
 
     text: str
     facts: tuple[int, int, int, int]
@@ -245,7 +249,7 @@ def _square(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _triangle(x: Tensor, y: Tensor) -> Tensor:
-    """Equilateral, pointing up; the centre is a little below the middle of its height."""
+    """Equilateral, pointing up; the centre is halfway between its centroid and the middle of its height."""
     y = y - 0.15
     return torch.maximum(y, (math.sqrt(3) * x.abs() - y) / 2) - 0.58
 

@@ -6,6 +6,7 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,27 @@ def test_rank_0_publishes_when_the_files_of_all_are_written(tmp_path: Path) -> N
     thread.join(60)
     assert [entry["path"] for entry in published] == ["of-0", "of-1"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rank_0_does_not_wait_for_a_process_that_failed_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(ranks: Processes, act: Callable[[], object]) -> object:
+        act()
+        raise SystemExit(1)
+
+    def save() -> None:
+        with Saver(Processes(0, 2, torch.device("cpu"))) as saver:
+            saver.start(save_of(0, tmp_path, published))
+            saver.wait()
+
+    monkeypatch.setattr(Processes, "agree", fail)
+    published: list[Entry] = []
+    started = time.monotonic()
+    with pytest.raises(SystemExit):
+        save()
+    assert time.monotonic() - started < 30
+    assert published == []
 
 
 def test_rank_0_gives_up_when_another_process_is_lost(tmp_path: Path) -> None:

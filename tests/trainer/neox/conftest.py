@@ -56,14 +56,15 @@ def layers(model: GPTNeoX, renamed: dict[str, str]) -> dict[int, dict[str, Tenso
     return found
 
 
-def split(name: str, tensor: Tensor, n_ranks: int) -> list[Tensor]:
-    """The parts of a tensor that GPT-NeoX's ranks hold."""
+def split(name: str, tensor: Tensor, n_ranks: int, *, is_parallel: bool) -> list[Tensor]:
+    """The parts of a tensor that GPT-NeoX's ranks hold, of a model with parallel or sequential residuals."""
     is_row_parallel = any(
         key in name for key in ("attention.dense", "attention.proj", "4h_to_h", "linear2", "fc2")
     )
-    if "norm" in name:
+    is_bias_of_rows = is_row_parallel and tensor.ndim == 1
+    if "norm" in name or (is_bias_of_rows and not is_parallel):
         return [tensor.clone() for _ in range(n_ranks)]
-    if is_row_parallel and tensor.ndim == 1:
+    if is_bias_of_rows:
         # Ranks add their biases; these parts do so exactly.
         return [tensor / n_ranks for _ in range(n_ranks)]
     return [part.clone() for part in tensor.chunk(n_ranks, dim=1 if is_row_parallel else 0)]
@@ -91,8 +92,12 @@ def write_checkpoint() -> Write:
         (folder / "configs" / "model.yml").write_text(configuration(model))
         by_layer = layers(model, names or {})
         for rank in range(n_ranks):
+            is_parallel = model.shape.parallel_residual
             parts = {
-                number: OrderedDict((name, split(name, t, n_ranks)[rank]) for name, t in tensors.items())
+                number: OrderedDict(
+                    (name, split(name, t, n_ranks, is_parallel=is_parallel)[rank])
+                    for name, t in tensors.items()
+                )
                 for number, tensors in by_layer.items()
             }
             for number in parts:

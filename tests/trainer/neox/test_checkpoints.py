@@ -58,6 +58,16 @@ def test_logits_are_those_of_the_model(
     assert len(made.inputs) == n_files + 1
 
 
+@pytest.mark.parametrize("names", [{}, ENGINE])
+def test_sequential_blocks_have_whole_biases_in_every_rank(
+    tmp_path: Path, write_checkpoint: Write, model_of: ModelOf, names: dict[str, str]
+) -> None:
+    model = model_of(hidden_act="gelu_pytorch_tanh", parallel_residual=False)
+    folder = write_checkpoint(tmp_path / "run", model, 2, names)
+    assert imported(folder, "-o", tmp_path / "hf") == 0
+    assert torch.equal(load_model(tmp_path / "hf")(TOKENS), model(TOKENS))
+
+
 def test_a_step_with_its_configuration_elsewhere(
     tmp_path: Path, write_checkpoint: Write, model: GPTNeoX, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +271,20 @@ def test_a_hugging_face_folder_is_imported(
     )
     assert imported(hugging_face, "-o", output) == 0
     assert run(group, ["generate", str(output), "x", "--max-tokens", "3"]) == 0
+
+
+def test_tensors_of_one_storage_become_two(tmp_path: Path, model_of: ModelOf) -> None:
+    model = model_of()
+    (tmp_path / "source").mkdir()
+    weights = model.state_dict()
+    weights["embed_out.weight"] = weights["gpt_neox.embed_in.weight"]
+    torch.save(weights, tmp_path / "source" / "pytorch_model.bin")
+    config = hf.model_config(model.shape, "float32", None)
+    (tmp_path / "source" / "config.json").write_text(json.dumps(config))
+    assert imported(tmp_path / "source", "-o", tmp_path / "hf") == 0
+    found = load_file(tmp_path / "hf" / "model.safetensors")
+    assert torch.equal(found["embed_out.weight"], weights["gpt_neox.embed_in.weight"])
+    assert found.keys() == weights.keys()
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,8 @@ def test_missing_keys_have_the_defaults_of_gpt_neox() -> None:
         ({"zero_optimization": {"stage": 7}}, "zero_optimization.stage is 7, expected 0 to 3"),
         ({"precision": "fp8"}, 'precision is "fp8"'),
         ({"save": 3}, "save is 3, expected text"),
+        ({"train_data_paths": 5}, "the data paths are 5, expected text or a list"),
+        ({"train_data_paths": {"a": 1}}, 'the data paths are {"a": 1}, expected text or a list'),
         ({"rotary_pct": True}, "rotary_pct is true, expected a number"),
     ],
 )
@@ -196,6 +198,12 @@ def test_the_shape_of_a_checkpoint_needs_no_recipe() -> None:
     shape = model_shape(values, 96)
     assert (shape.n_layers, shape.vocab_size, shape.max_positions, shape.hidden_act) == (6, 96, 128, "gelu")
     assert nested({"": {"a": 1}, "model": {"b": 2}}) == {"a": 1, "model": {"b": 2}}
+
+
+@pytest.mark.parametrize("change", [{"use_mup": True}, {"sliding_window_width": 64}])
+def test_a_trained_model_that_computes_something_else_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(FormatError, match=f"{next(iter(change))} is"):
+        model_shape({**SMALL, **change}, 96)
 
 
 @pytest.mark.parametrize(
