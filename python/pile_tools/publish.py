@@ -47,6 +47,9 @@ REPLACED = "replaced.json"
 #: The file in a scratch folder from which a killed job resumes.
 STATE = "state.json"
 
+#: Names that no output takes.
+RESERVED = frozenset({scratch_folders.MARKER, REPLACED, STATE, MANIFEST_FILE, ORDER_FILE})
+
 #: A comment near the start of our pages and pictures, HTML and SVG alike.
 PAGE_MARK = "<!-- made by pile-tools -->"
 
@@ -481,9 +484,8 @@ def _refuse_to_discard(target: Target, request: Request) -> None:
 
 def _refuse_reserved(names: Sequence[str]) -> None:
     """Raises ConfigError for an output with the name of a manifest or of a file of the scratch folder."""
-    reserved = {scratch_folders.MARKER, REPLACED, STATE, MANIFEST_FILE, ORDER_FILE}
     for name in names:
-        if name in reserved or name.endswith(MANIFEST_SUFFIX):
+        if name in RESERVED or name.endswith(MANIFEST_SUFFIX):
             raise ConfigError(f"is a name that pile-tools itself uses; give another output ({name})")
 
 

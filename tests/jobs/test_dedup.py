@@ -371,6 +371,13 @@ def test_shards_of_one_name_are_numbered_in_their_order(tmp_path: Path) -> None:
     assert found == ["000000-a.jsonl", "000001-b.jsonl", "000002-a.jsonl"]
 
 
+@pytest.mark.parametrize("name", ["state.json", "replaced.json", "order.json", "manifest.json"])
+def test_a_shard_with_the_name_of_a_file_of_the_job_is_numbered(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "in" / name, ["one", "one"])
+    run(tmp_path / "in", tmp_path / "out", DedupConfig())
+    assert [path.name for path in find_shards([tmp_path / "out"])] == [f"000000-{name}"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from pile_tools import _core, checked, manifest, scratch_folders
+from pile_tools import _core, checked, manifest, publish, scratch_folders
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, first_line
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
@@ -29,8 +29,8 @@ CLUSTERS_FILE, PASSAGES_FILE = "clusters.parquet", "passages.parquet"
 #: Beside shards without contaminated documents: all matches, all items, and the numbers of clean items.
 MATCHES_FILE, ITEMS_FILE, CLEAN_FILE = "contamination.parquet", "items.parquet", "clean.json"
 
-#: Names of files beside new shards, which no shard takes.
-_TAKEN = {CLUSTERS_FILE, PASSAGES_FILE, MATCHES_FILE, ITEMS_FILE, CLEAN_FILE, MANIFEST_FILE}
+#: Names of files beside new shards or in the scratch folder, which no shard takes.
+_TAKEN = {CLUSTERS_FILE, PASSAGES_FILE, MATCHES_FILE, ITEMS_FILE, CLEAN_FILE, *publish.RESERVED}
 
 #: SHARD:RECORD. A name may have line ends; 18 digits fit 64 bits.
 _RECORD = re.compile(r"(.+):([0-9]{1,18})", re.DOTALL)

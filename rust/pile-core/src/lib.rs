@@ -1,8 +1,8 @@
-//! The algorithms of pile-tools, in layers: read -> dedup -> tokenize -> tokens -> count / search -> order -> timeline
-//! -> contamination.
+//! The algorithms of pile-tools, in layers: io -> read -> dedup -> tokenize -> tokens -> count -> search -> order
+//! -> timeline -> contamination.
 //!
-//! This crate does not depend on Python, prints nothing and parses no options. A layer uses only the layers
-//! below it, which `tests/layers.rs` checks.
+//! This crate does not depend on Python, prints nothing and parses no options. A layer uses only the layers before it,
+//! which `tests/layers.rs` checks; any layer may use `error`, `progress`, `bytes` and `text`.
 
 #[cfg(target_endian = "big")]
 compile_error!("the token formats are little-endian and are memory-mapped as they are");

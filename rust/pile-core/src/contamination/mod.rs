@@ -10,10 +10,10 @@
 //!
 //! # Memory and disk
 //!
-//! In memory are the words of the items about twice, some 100 bytes for each distinct n-gram, the blocks of text in
-//! flight, the listed matches, of which each part has at most [`MAX_LISTED`], and all contaminated bytes if these are
-//! listed. Everything else that depends on the corpus is on disk: some 6 bytes for each n-gram in a document, and the
-//! bytes of its n-grams, with 67 words before and after them if items have answers.
+//! In memory are the texts of the items and twice their words, some 100 bytes for each distinct n-gram, the blocks of
+//! text in flight, the listed matches, of which each part has at most [`MAX_LISTED`], and all contaminated bytes if
+//! these are listed. Everything else that depends on the corpus is on disk: some 6 bytes for each n-gram in a document,
+//! and the bytes of its n-grams, with 67 words before and after them if items have answers.
 
 mod find;
 mod items;

@@ -241,9 +241,9 @@ impl<'a> Scorer<'a> {
         scored.filter(|at| at.score >= self.threshold).collect()
     }
 
-    /// How much of a part is near an occurrence of the question: 1 for all its words in order, with at most
-    /// [`NEAR_WORDS`] words between; otherwise the share of its weight within that and as many words as the part has, at
-    /// most [`NEAR_WORDS`].
+    /// How much of a part is near an occurrence of the question: 1 if all its words are before or after it, in order
+    /// and with at most [`NEAR_WORDS`] words between. Otherwise the share of its weight in the n-grams among the
+    /// `NEAR_WORDS + n` words before and after the question, where `n` is the words of the part, at most [`NEAR_WORDS`].
     fn near(
         &self,
         number: usize,

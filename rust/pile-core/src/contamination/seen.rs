@@ -48,6 +48,7 @@ pub fn sightings_of_bytes<S: TokenSource>(
             let bytes = &ranges[*number].bytes;
             let first = ends.partition_point(|end| *end <= bytes.start) as u64;
             let last = ends.partition_point(|end| *end < bytes.end) as u64;
+            // A range that ends after the document is in no sample.
             if last < ends.len() as u64 {
                 found.occurrences.push(Occurrence {
                     document,

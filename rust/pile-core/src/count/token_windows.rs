@@ -5,7 +5,8 @@ use crate::{
     tokens::{Span, TokenSource, TokenType},
 };
 
-/// Maximum n-gram starts of a window.
+/// Maximum n-gram starts of a window: enough for one call of a source to cost little for each. Their ids take 256 KiB
+/// in each thread.
 const WINDOW_TOKENS: u64 = 1 << 16;
 
 /// The largest id that is counted. There is a counter of four bytes for each id, in each thread.

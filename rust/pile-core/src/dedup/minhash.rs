@@ -5,8 +5,8 @@
 //! Fast similarity sketching (Dahlgaard, Knudsen and Thorup, FOCS 2017): each round throws each shingle into one of `k`
 //! bins, with a value. The value of a bin is the smallest that the first round with a shingle in this bin threw into it.
 //! Rounds follow until no bin is empty. A large set fills all bins in its first rounds, and a small set has
-//! little to throw. What is left empty after `k` rounds, which is improbable, is filled by `k` rounds of one bin
-//! each, so that the rounds end.
+//! little to throw. What is left empty after `k` rounds is filled by `k` rounds of one bin each, so that the rounds
+//! end. Only a set of a few shingles needs them: `n` shingles leave about `k / e^n` bins empty.
 
 use super::hash::mix;
 

@@ -188,7 +188,8 @@ pub(super) fn verify_each(
         for (pair, overlap) in chunk.iter().zip(overlaps) {
             let bin = overlap.shared * N_BINS / overlap.all.max(1);
             counts.histogram[bin.min(N_BINS - 1) as usize] += 1;
-            // Stored signatures may be of a text without shingles, whose similarity would be 0 / 0.
+            // The rows of stored signatures are not checked, and may claim shingles for texts that have none: 0
+            // shingles of 0 would reach any threshold.
             if overlap.shared > 0 && near.threshold.is_reached(overlap.shared, overlap.all) {
                 counts.n_verified += 1;
                 let similarity = overlap.shared as f64 / overlap.all as f64;

@@ -1,4 +1,8 @@
 //! Atomic writes: an output is written to a temporary file in its folder, which is then renamed.
+//!
+//! The folder is not synced, as all outputs are made in scratch folders: `pile_tools.publish` syncs the folder before
+//! it publishes them. If the machine crashes before, a job may find an older state than its last one; it checks the
+//! files that a state names.
 
 use std::{
     fs::{self, File},

@@ -166,6 +166,11 @@ impl Scratch {
         Ok(saved.and_then(|saved| saved.ok()).map(|saved| saved.state))
     }
 
+    /// Whether a file of this name is not the job's: the state, or a file of `pile_tools.publish`.
+    pub fn has_own(name: &str) -> bool {
+        name == STATE || PUBLISHING_FILES.contains(&name)
+    }
+
     /// The path of a file in the folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)

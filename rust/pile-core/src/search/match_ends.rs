@@ -80,8 +80,9 @@ pub(super) struct Walker<'a, 't, T> {
     may_start: Vec<bool>,
     /// The reach of each byte that was examined.
     reaches: FxHashMap<usize, Reach>,
-    /// By the [`REPEAT_BYTES`] bytes from it, the last examined byte whose reach has bounds by first token. A
-    /// reach without them only says that no match ends after the known end: it cannot be moved to another byte.
+    /// By the [`REPEAT_BYTES`] bytes from it, the last examined byte whose reach has bounds by first token. A reach
+    /// without them is not copied to another byte: moved with it, the bound could be after the known end, and which
+    /// first tokens lead there would be unknown.
     repeats: FxHashMap<&'t [u8], usize>,
 }
 

@@ -342,7 +342,8 @@ impl<U: Unit> GroupStep<'_, U> {
                 context: number as u32,
                 start: start as u32,
             };
-            // If the last windows are equal, only the next units differ.
+            // If the window before has a match, this one and the window after that match can differ only in the last
+            // unit.
             let next = matched.and_then(|ContextWindow { context, start }| {
                 let next = of_context(context).get(start as usize + length)?;
                 (*next == entering).then_some(ContextWindow {

@@ -15,13 +15,13 @@ use crate::{
     progress::Progress,
 };
 
-/// Maximum number of runs that are merged at once.
+/// Maximum number of runs that are merged at once. Each is an open file, of which a process has 1,024 by default.
 const FAN_IN: usize = if cfg!(test) { 4 } else { 256 };
 
 /// Minimum bytes of a buffer of records.
 const MIN_BUFFER: usize = if cfg!(test) { 1 << 11 } else { 1 << 20 };
 
-/// What the records of a run are. Its fields are in the order of the records' bytes.
+/// What the records of a run are. Fields are named in the order of their bytes in the record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) enum RunKind {
     /// Hash and position of an anchor.
@@ -30,7 +30,7 @@ pub(super) enum RunKind {
     Repeated,
     /// The windows of a repeated anchor: see [`super::contexts`].
     Contexts,
-    /// Single windows of an anchor that has too many different contexts for memory.
+    /// The windows of an anchor that has too many different contexts for memory: see [`super::groups`].
     Windows,
     /// Ranges of repeated windows.
     Ranges,

@@ -207,6 +207,11 @@ impl RewriteConfig<'_> {
                 "each shard needs a different name, without /",
             ));
         }
+        if let Some(name) = self.names.iter().find(|name| Scratch::has_own(name)) {
+            let what =
+                format!("a new shard cannot be named {name}: the job has a file of this name");
+            return Err(Error::argument(what));
+        }
         if let Some(stream) = self.shards.iter().find(|path| is_stream(path)) {
             let what = "a stream can be read only once, so it cannot be written again";
             return Err(Error::malformed(stream, what));

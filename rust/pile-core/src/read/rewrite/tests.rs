@@ -490,6 +490,11 @@ fn invalid_settings_are_refused() {
         },
         RewriteConfig {
             names: vec!["a".to_owned()],
+            ..valid.clone()
+        },
+        RewriteConfig {
+            shards: vec![PathBuf::from("in/state.json")],
+            names: vec!["state.json".to_owned()],
             ..valid
         },
     ];

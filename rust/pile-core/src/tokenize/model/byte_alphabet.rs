@@ -1,7 +1,7 @@
 //! The byte-level alphabet: one printable character for each of the 256 bytes.
 //!
-//! Vocabularies write tokens in this alphabet. Printable ASCII and most of Latin-1 represent themselves; the
-//! other 68 bytes are U+0100 to U+0143 in order. Source: GPT-2's `bytes_to_unicode`.
+//! Vocabularies write tokens in this alphabet. Printable ASCII without the space and most of Latin-1 represent
+//! themselves; the other 68 bytes are U+0100 to U+0143 in order. Source: GPT-2's `bytes_to_unicode`.
 
 use std::sync::LazyLock;
 

@@ -80,7 +80,7 @@ impl TokenSplitter for PassageSplitter<'_> {
         }
         let mut origins = self.tokenizer.alignment(text).into_origins();
         for (i, offset) in self.stored_offsets().enumerate() {
-            // A cut at the end of a text needs no tokens after it.
+            // The tokens end where the text does, even if its last characters are stored as other bytes or none.
             let is_end = i == self.ids.len();
             let origin = if is_end {
                 Some(text.len())

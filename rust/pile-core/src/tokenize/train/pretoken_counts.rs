@@ -27,6 +27,7 @@ impl PretokenCounts {
     pub(crate) fn add(&mut self, text: &str) {
         self.n_bytes += text.len() as u64;
         let text = nfc(text);
+        // 0: no run of spaces is a token.
         let mut scanner = BlockScanner::new(&text, Gpt2Rule::new(0));
         let mut ends = std::mem::take(&mut self.ends);
         let mut start = 0;
