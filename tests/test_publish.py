@@ -231,6 +231,57 @@ def test_links_in_a_scratch_folder_are_removed_and_not_followed(tmp_path: Path) 
     }
 
 
+@pytest.mark.parametrize("kind", ["page", "artifact"])
+def test_the_file_from_which_standard_input_comes_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "x"
+    path.write_text(f"{publish.PAGE_MARK}\n")
+    programs = {
+        "page": "publish.write_page(path, 'new')",
+        "artifact": "publish.make(publish.Target.of(path.with_name('manifest.json')), "
+        "Request('test', {}, []), lambda _: 1, force=True, names=['x'])",
+    }
+    program = (
+        "import sys; from pathlib import Path; from pile_tools import publish\n"
+        "from pile_tools.manifest import Request\n"
+        f"path = Path(sys.argv[1])\n{programs[kind]}"
+    )
+    with path.open() as stream:
+        done = subprocess.run(
+            [sys.executable, "-c", program, path], stdin=stream, capture_output=True, text=True, check=False
+        )
+    assert "is one of the inputs; give another output" in done.stderr
+    assert path.read_text() == f"{publish.PAGE_MARK}\n"
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_failure_to_sync_names_what_was_synced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "file").touch()
+    with (tmp_path / "file").open("rb") as file, monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)) as caught:
+            files.sync(file.fileno(), tmp_path / "file") if what == "file" else files.sync_folder(tmp_path)
+    assert caught.value.filename == str(tmp_path / "file" if what == "file" else tmp_path)
+
+
+def test_a_folder_on_which_a_file_system_is_mounted_is_refused_before_the_work() -> None:
+    mounted = Path("/dev/shm")
+    if not mounted.is_mount():
+        pytest.skip("no file system is mounted on /dev/shm")
+    with pytest.raises(ConfigError, match="a file system is mounted here"):
+        publish.make(
+            publish.Target.of(mounted / "manifest.json"),
+            Request("test", {}, []),
+            lambda _: pytest.fail("it is made"),
+            force=False,
+        )
+    assert not Path("/dev/shm.partial").exists()
+
+
 @pytest.mark.parametrize("resumes", [False, True])
 def test_deep_folders_in_a_scratch_folder_are_removed(tmp_path: Path, resumes: bool) -> None:
     """Deeper than Python's stack, and with a path that is longer than a system call takes."""

@@ -34,7 +34,7 @@ def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = No
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno(), path)
         temporary.replace(path)
     except OSError as err:
         # A full disk's error names no file, others name the temporary file, which the user does not know.
@@ -86,11 +86,20 @@ def check_parents(folder: Path) -> None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path.parent))
 
 
+def sync(descriptor: int, path: Path) -> None:
+    """Makes the bytes of an open file durable. The system's error names no file, so this one names `path`."""
+    try:
+        os.fsync(descriptor)
+    except OSError as err:
+        err.filename = os.fspath(path)
+        raise
+
+
 def sync_folder(folder: Path) -> None:
     """Makes renames and removals in a folder durable, if the file system supports it."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        sync(handle, folder)
     except OSError as err:
         if err.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise

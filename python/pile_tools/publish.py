@@ -59,6 +59,9 @@ _OTHER_NAME = "give it another name, or remove it"
 #: Error numbers of `link` on a file system without hard links; `EMLINK` where a file has one link at most.
 _NO_LINKS = {errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EMLINK}
 
+#: A link to the file from which standard input comes. No output replaces it: an input `-` does not name it.
+_STDIN = Path("/dev/stdin")
+
 #: Error numbers of a write that exceeds the disk, a quota or a size limit.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -181,6 +184,7 @@ def make(
         done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else)
     ):
         return done, False
+    _refuse_mounted(target)
     with scratch_folders.locked(target.scratch, "is making this output"), _naming_damage(target):
         for path in (target.unpublished, target.scratch / REPLACED, target.scratch / STATE):
             if os.path.lexists(path) and not files.is_regular(path):
@@ -262,7 +266,7 @@ def write_file(
         OutputExistsError: Another file exists.
         OSError: A file cannot be written.
     """
-    if _is_stream(path):
+    if is_stream(path):
         with tempfile.TemporaryDirectory(prefix="pile-tools-") as folder:
             temporary = Path(folder) / "output"
             with _naming(path):
@@ -300,6 +304,14 @@ def tidy(path: Path) -> None:
     scratch_folders.discard(path.with_name(path.name + scratch_folders.SUFFIX), _WRITING)
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path names a device or pipe, directly or through a link such as /dev/stdout."""
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+    return False
+
+
 def write_page(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
     """Publishes a page or picture with `PAGE_MARK` near its start. Only other such files are replaced."""
     write_file(
@@ -313,7 +325,7 @@ def write_page(path: Path, text: str, inputs: Iterable[Path] = ()) -> None:
 
 def refuse_page(path: Path, inputs: Iterable[Path] = ()) -> None:
     """Raises the error of `write_page` for an existing file, before the page's contents are computed."""
-    if not _is_stream(path):
+    if not is_stream(path):
         is_ours = files.is_regular(path) and _has_page_mark(first_bytes(path))
         _refuse(path, {}, None, force=is_ours, or_else=_OTHER_NAME)
         _refuse_input_or_part(path, inputs)
@@ -321,7 +333,8 @@ def refuse_page(path: Path, inputs: Iterable[Path] = ()) -> None:
 
 def _refuse_input_or_part(path: Path, inputs: Iterable[Path]) -> None:
     """Raises ConfigError for a file that is read here, or that a manifest beside it lists, there or not."""
-    if path.is_file() and (_core.is_mapped(path) or files.identity(path) in map(files.identity, inputs)):
+    read = {files.identity(source) for source in (*inputs, _STDIN)}
+    if path.is_file() and (_core.is_mapped(path) or files.identity(path) in read):
         raise ConfigError(f"is one of the inputs; give another output ({path})")
     for beside in sorted(path.parent.iterdir()) if path.parent.is_dir() else ():
         is_manifest = beside.name in (MANIFEST_FILE, ORDER_FILE) or beside.name.endswith(MANIFEST_SUFFIX)
@@ -528,7 +541,8 @@ def _refuse_own_input(target: Target, kind: str, inputs: Sequence[Entry], names:
             raise ConfigError(
                 f"an input is in the folder of this {old.kind}; give another output ({target.folder})"
             )
-    read = {of for source in sources for path in _files_of(source) if (of := files.identity(path))}
+    paths = [path for source in sources for path in _files_of(source)]
+    read = {of for path in (*paths, _STDIN) if (of := files.identity(path))}
     for name in dict.fromkeys([target.manifest.name, *names, *_owned(target)]):
         path = target.folder / name
         if path.is_file() and files.identity(path) in read:
@@ -555,6 +569,17 @@ def _refuse_no_folder(folder: Path) -> None:
     found = next((parent for parent in (folder, *folder.parents) if os.path.lexists(parent)), None)
     if found is not None and not found.is_dir():
         raise ConfigError(f"is no folder, and the output needs one; give another path ({found})")
+
+
+def _refuse_mounted(target: Target) -> None:
+    """Raises ConfigError for a folder on another file system than its scratch folder: renames fail."""
+    # A folder that is still to be made will be on that of the nearest folder above it.
+    parent = next(path for path in target.scratch.parents if path.is_dir())
+    if target.folder.is_dir() and target.folder.stat().st_dev != parent.stat().st_dev:
+        raise ConfigError(
+            f"a file system is mounted here, and the scratch folder is beside this folder; "
+            f"give a folder in it ({target.folder})"
+        )
 
 
 def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
@@ -765,14 +790,6 @@ def _is_own(path: Path, entry: Entry) -> bool:
     return files.is_regular(path) and manifest.matches(path, entry)
 
 
-def _is_stream(path: Path) -> bool:
-    """Whether a path names a device or pipe, directly or through a link such as /dev/stdout."""
-    with contextlib.suppress(OSError):
-        mode = path.stat().st_mode
-        return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
-    return False
-
-
 def first_bytes(path: Path) -> bytes:
     """As many bytes of a file as `is_ours` of `write_file` gets."""
     with path.open("rb") as file:
@@ -782,5 +799,5 @@ def first_bytes(path: Path) -> bytes:
 def _synced_entry(path: Path, name: str, sha256: str | None = None) -> Entry:
     """Syncs a finished file of the scratch folder and returns its manifest entry."""
     with path.open("rb") as file:
-        os.fsync(file.fileno())
+        files.sync(file.fileno(), path)
     return {"path": name, "bytes": path.stat().st_size, "sha256": sha256 or files.sha256(path)}

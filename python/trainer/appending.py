@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, TypeVar
 
+from pile_tools import files
+
 _Self = TypeVar("_Self", bound="Appender")
 
 
@@ -43,4 +45,4 @@ class Appender:
 
     def sync(self) -> None:
         """Makes what was added survive a power failure."""
-        os.fsync(self._file.fileno())
+        files.sync(self._file.fileno(), self._path)

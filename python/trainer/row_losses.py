@@ -18,7 +18,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import _core, checked, manifest
+from pile_tools import _core, checked, files, manifest
 from pile_tools.errors import FormatError
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from pile_tools.terminal import counted
@@ -83,7 +83,7 @@ def rewind(path: Path, n_steps: int, batch_size: int) -> None:
             raise FormatError(f"{what}; force starts again ({path})")
         if n_bytes > expected:
             os.ftruncate(descriptor, expected)
-        os.fsync(descriptor)
+        files.sync(descriptor, path)
     finally:
         os.close(descriptor)
 

@@ -6,16 +6,19 @@ import math
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import torch
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from pile_tools import files, publish, scratch_folders
-from pile_tools.errors import OutputExistsError, PileError
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from vqgan_clip import pictures
-from vqgan_clip.guidance import Guidance
+from vqgan_clip.guidance import Guidance, StateError
 
 #: Frames are numbered in their names, so that names sort by step.
 _NAME, _FRAME = "step-{:06d}.png", re.compile(r"step-[0-9]{6,}\.png")
@@ -23,6 +26,10 @@ _NAME, _FRAME = "step-{:06d}.png", re.compile(r"step-[0-9]{6,}\.png")
 _KEY = "vqgan-clip frame"
 #: Sides of the pictures of a sheet are scaled up to at least this, pixels; and pictures of a sheet.
 _SHEET_SIDE, _MOST_ON_SHEET = 128, 24
+#: Maximum frames in memory. Beyond it every second one is forgotten, which leaves enough for a sheet.
+_MOST_KEPT = 2 * _MOST_ON_SHEET
+#: Prefix of the names of kept frames in a state.
+_IN_STATE = "frame."
 _MARGIN, _LABEL_HEIGHT = 6, 14
 #: Shorter sides of a video are at least this: players blur small ones.
 _VIDEO_SIDE = 256
@@ -47,7 +54,7 @@ class Frames:
         preview: A file that is replaced by each frame; None for none.
         keep: Whether frames stay in memory, for a sheet.
         force: Replace files that exist.
-        kept: The frames in memory, with their steps.
+        kept: The frames in memory, with their steps: evenly spaced ones of all steps so far.
     """
 
     job: str
@@ -63,8 +70,11 @@ class Frames:
 
         Raises:
             OutputExistsError: There are frames of another run, or files that are no frames of ours.
+            ConfigError: The preview is a pipe or device.
             OSError: The folder cannot be made.
         """
+        if self.preview is not None and publish.is_stream(self.preview):
+            raise ConfigError(f"--preview replaces a file, and this is a pipe or device ({self.preview})")
         preview = None if self.force else self.preview
         if preview is not None and preview.exists() and not self._is_ours(publish.first_bytes(preview)):
             raise OutputExistsError(f"exists; --force replaces it ({preview})")
@@ -104,10 +114,37 @@ class Frames:
         image = pictures.to_image(guidance.picture())
         if self.keep:
             self.kept.append((guidance.n_steps, image))
+            # By the number of steps alone: a run that continues keeps the frames of one that was not stopped.
+            spacing = self.every
+            while guidance.n_steps // spacing > _MOST_KEPT:
+                spacing *= 2
+            self.kept = [frame for frame in self.kept if frame[0] % spacing == 0]
         if self.folder is not None:
             self._write(self.folder / _NAME.format(guidance.n_steps), image, force=False)
         if self.preview is not None:
             self._write(self.preview, image, force=self.force)
+
+    def state(self) -> dict[str, Tensor]:
+        """The kept frames as tensors of a saved state, (height, width, 3) uint8 by step."""
+        return {f"{_IN_STATE}{step}": torch.from_numpy(np.array(image)) for step, image in self.kept}
+
+    def restore(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Takes the kept frames out of a saved state, and returns the rest of it.
+
+        Raises StateError if one is no picture.
+        """
+        for name, pixels in state.items():
+            if not name.startswith(_IN_STATE):
+                continue
+            step = name.removeprefix(_IN_STATE)
+            is_picture = pixels.dtype == torch.uint8 and pixels.dim() == 3 and pixels.shape[2] == 3
+            if not is_picture or not pixels.numel() or not (step.isdecimal() and len(step) < 10):
+                raise StateError(f"the saved state has a frame that is no picture: {name[:40]!r}")
+            if self.keep:
+                self.kept.append((int(step), Image.fromarray(pixels.numpy())))
+        # The file has the tensors in an order of its own.
+        self.kept.sort(key=lambda frame: frame[0])
+        return {name: tensor for name, tensor in state.items() if not name.startswith(_IN_STATE)}
 
     def write_sheet(self, path: Path, last: tuple[int, Image.Image]) -> None:
         """Publishes a sheet of the kept frames and the last picture. Raises OutputExistsError, OSError."""

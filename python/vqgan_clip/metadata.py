@@ -130,7 +130,8 @@ def is_finished(path: Path, recipe: Recipe, hashes: dict[str, Any]) -> bool:
 
     Raises: OutputExistsError if it is another file, or its pixels were changed since.
     """
-    if not path.exists():
+    # A pipe or device is written to, and holds nothing.
+    if not path.exists() or publish.is_stream(path):
         return False
     try:
         image, found = read(path)

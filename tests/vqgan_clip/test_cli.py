@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from pile_tools.cli import run
-from vqgan_clip import saved_state
+from vqgan_clip import frames, saved_state
 from vqgan_clip.cli import group
 
 QUICK = ["--steps", "4", "--views", "2", "--threads", "1"]
@@ -136,6 +137,35 @@ def test_a_state_continues_bit_identically(here: Path) -> None:
     assert (damaged.code, "not a state of vqgan-clip" in damaged.error) == (1, True)
 
 
+@pytest.mark.parametrize("n_steps", [3, 5])
+def test_a_stopped_run_makes_the_sheet_of_one_that_was_not(
+    here: Path, monkeypatch: pytest.MonkeyPatch, n_steps: int
+) -> None:
+    # Half of the frames are forgotten before, and after, the stop.
+    monkeypatch.setattr(frames, "_MOST_KEPT", 2)
+    words = ["generate", "a red star", "--views", "2", "--threads", "1", "--every", "1"]
+    assert Done(*words, "-o", "a.png", "--contact-sheet", "whole.png", "--steps", "7").code == 0
+    words += ["-o", "b.png", "--contact-sheet", "sheet.png", "--state", "s"]
+    assert Done(*words, "--steps", str(n_steps)).code == 0
+    Path("b.png").unlink()
+    assert Done(*words, "--steps", "7").code == 0
+    assert pixels("sheet.png") == pixels("whole.png")
+
+
+def test_a_picture_is_written_to_a_pipe(here: Path) -> None:
+    os.mkfifo("pipe.png")
+    with subprocess.Popen(["cat", "pipe.png"], stdout=subprocess.PIPE) as reader:
+        done = Done("generate", "red", "-o", "pipe.png", *QUICK)
+        assert done.code == 0, done.error
+        got = reader.communicate(timeout=60)[0]
+    assert Done("generate", "red", "-o", "a.png", *QUICK).code == 0
+    Path("got.png").write_bytes(got)
+    assert pixels("got.png") == pixels("a.png")
+    refused = Done("generate", "red", "-o", "b.png", *QUICK, "--preview", "pipe.png")
+    assert (refused.code, "--preview replaces a file" in refused.error) == (2, True)
+    assert Path("pipe.png").is_fifo()
+
+
 def test_a_damaged_state_is_not_continued_from(here: Path) -> None:
     words = ["generate", "red", "-o", "a.png", *QUICK, "--state", "s"]
     assert Done(*words).code == 0
@@ -149,17 +179,22 @@ def test_a_damaged_state_is_not_continued_from(here: Path) -> None:
     assert Done(*words).code == 0
 
 
-@pytest.mark.parametrize("hostile", ["generator", "latents", "numbers", "optimizer.exp_avg_sq"])
+@pytest.mark.parametrize(
+    "hostile", ["generator", "latents", "numbers", "optimizer.exp_avg_sq", "frame.2", "frame.x"]
+)
 def test_a_hostile_state_is_an_error_that_names_it(here: Path, hostile: str) -> None:
     """Its checksum is right: whoever made it wrote it so."""
-    words = ["generate", "red", "-o", "a.png", *QUICK, "--state", "s"]
+    words = ["generate", "red", "-o", "a.png", *QUICK, "--state", "s", "--contact-sheet", "sheet.png"]
+    words += ["--every", "2"]
     assert Done(*words).code == 0
     Path("a.png").unlink()
     with safe_open("s", framework="pt") as file:
         job, _ = file.metadata()["vqgan-clip state of"].split()
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    value = state[hostile]
-    state[hostile] = torch.full_like(value, 255 if hostile == "generator" else torch.nan)
+    value = state.get(hostile, torch.zeros(1))
+    state[hostile] = torch.full_like(value.float(), torch.nan)
+    if hostile == "generator":
+        state[hostile] = torch.full_like(value, 255)
     saved_state.save(Path("s"), state, job)
     refused = Done(*words)
     assert refused.code == 1

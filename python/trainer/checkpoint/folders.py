@@ -87,7 +87,7 @@ def finish(folder: Path, final: Path) -> None:
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        os.fsync(descriptor)
+        files.sync(descriptor, path)
     finally:
         os.close(descriptor)
 

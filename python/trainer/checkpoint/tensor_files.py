@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pile_tools import files
 from pile_tools.errors import VerifyError
 from pile_tools.manifest import Entry
 from pile_tools.terminal import counted
@@ -66,7 +67,7 @@ def write(path: Path, tensors: Mapping[str, Tensor]) -> Entry:
                     written += file.write(chunk[written:])
                 digest.update(chunk)
                 n_bytes += len(chunk)
-        os.fsync(file.fileno())
+        files.sync(file.fileno(), path)
     return {"path": path.name, "bytes": n_bytes, "sha256": digest.hexdigest()}
 
 

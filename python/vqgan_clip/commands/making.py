@@ -222,14 +222,15 @@ def _run(recipe: Recipe, models: Models, extras: Extras, *, force: bool) -> Resu
             progress.update(guidance.n_steps, losses)
             collected.add(guidance)
             if extras.state is not None and guidance.n_steps % extras.every == 0:
-                saved_state.save(extras.state, guidance.state(), recipe.job)
+                saved_state.save(extras.state, {**guidance.state(), **collected.state()}, recipe.job)
 
         try:
+            state = None if state is None else collected.restore(state)
             result = carry_out(recipe, models, state=state, on_step=on_step)
         except StateError as err:
             raise FormatError(f"{err}; remove it to start again ({extras.state})") from err
     if extras.state is not None:
-        saved_state.save(extras.state, result.state, recipe.job)
+        saved_state.save(extras.state, {**result.state, **collected.state()}, recipe.job)
     if extras.contact_sheet is not None:
         collected.write_sheet(extras.contact_sheet, (result.n_steps, result.image))
     if extras.video is not None:
