@@ -273,7 +273,7 @@ def main() -> None:
         # With torch, which every fork would import for seconds.
         for module in NETWORKS:
             importlib.import_module(module)
-    in_root = set(os.listdir("/"))
+    in_root = set(Path("/").iterdir())
     limits = (TORCH_ADDRESS_SPACE, TORCH_SECONDS) if has_networks else (ADDRESS_SPACE, SECONDS)
     for number, (program, arguments) in enumerate(hostile_runs(groups)):
         if number % n_parts != part:
@@ -288,7 +288,7 @@ def main() -> None:
         if "/" in arguments:
             # Outputs that the superuser may write there.
             for path in Path("/").iterdir():
-                if path.name not in in_root and path.is_file():
+                if path not in in_root and path.is_file():
                     path.unlink()
         print(json.dumps({"arguments": [program, *arguments], "code": code, "stderr": text}), flush=True)
 
