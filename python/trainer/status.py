@@ -34,11 +34,12 @@ def status(
         n_steps: Steps of the run.
         loss: Of the last step, nats.
         tokens_per_second: Speed.
-        share: Of the machine's peak, or None if that is not known.
+        share: Of the machine's peak as it was measured, or None if that is not known. Not shown above 1.
         seconds_left: Until the end of the run.
     """
     parts = [f"step {step:,}/{n_steps:,}", f"loss {loss:.3f}", f"{_short(tokens_per_second)} tokens/s"]
-    if share is not None:
+    # More than the peak: other work slowed the machine while that was measured, so it says nothing.
+    if share is not None and share <= 1:
         parts.append(f"{share:.0%} of peak")
     parts.append(f"{_span(seconds_left)} left")
     while len(", ".join(parts)) > MAX_COLUMNS:

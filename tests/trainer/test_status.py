@@ -17,9 +17,14 @@ def test_the_line_has_everything_and_fits() -> None:
     assert line == "step 1,234/143,000, loss 2.346, 5.12k tokens/s, 45% of peak, 1d 2h left"
 
 
+def test_a_share_of_a_peak_that_was_measured_too_low_is_left_out() -> None:
+    line = status(step=1, n_steps=2, loss=2.5, tokens_per_second=5120, share=3.44, seconds_left=9)
+    assert line == "step 1/2, loss 2.500, 5.12k tokens/s, 9s left"
+
+
 def test_no_line_is_too_long() -> None:
     values = itertools.product(
-        (0, 143_000, 10**12), (0.0, 12.5, 1e30), (0.0, 999.96, 1.23456e6, 1e12), (None, 0.0, 5.0), (0.4, 1e10)
+        (0, 143_000, 10**12), (0.0, 12.5, 1e30), (0.0, 999.96, 1.23456e6, 1e12), (None, 0.0, 1.0), (0.4, 1e10)
     )
     for step, loss, speed, share, left in values:
         line = status(
