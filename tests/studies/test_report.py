@@ -23,7 +23,7 @@ from pile_tools.present import colors
 from studies.cli import group
 from studies.memorization import study
 from studies.memorization.plan import MemorizationConfig, prepare
-from studies.report import job, plots, wording
+from studies.report import job, page, plots, wording
 from studies.report.facts import collect
 from trainer.smoothing import reach, smooth
 
@@ -41,9 +41,9 @@ def _report(run: Path, study_folder: Path, output: Path, **more: Any) -> str:
 
 
 def test_the_page_is_whole_and_loads_nothing(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
-    page = _report(run_folder, study_folder, tmp_path / "report.html")
-    read_page(page)
-    assert len(page) < 3_000_000
+    text = _report(run_folder, study_folder, tmp_path / "report.html")
+    read_page(text)
+    assert len(text) < 3_000_000
 
 
 def test_text_from_the_data_is_escaped(run_folder: Path, study_folder: Path, tmp_path: Path) -> None:
@@ -67,6 +67,11 @@ def test_the_page_says_what_the_files_say(run_folder: Path, study_folder: Path, 
     assert facts.run.manifest.request[:16] in text
     assert facts.run.order.samples.dataset.fingerprint[:16] in text
     assert "pile-tools verify report.html --chain" in text
+
+
+def test_settings_without_a_value_are_left_out() -> None:
+    shown = page._settings_of({"optimizer.eps": 1e-8, "optimizer.decay": None, "seed": 1}, "optimizer.")
+    assert shown == [("epsilon", "1e-08")]
 
 
 def test_the_report_can_be_verified_with_its_chain(

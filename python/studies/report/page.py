@@ -172,11 +172,11 @@ def _example(facts: Facts) -> list[dict[str, Any]]:
 
 
 def _settings_of(settings: Settings, prefix: str) -> list[tuple[str, str]]:
-    """The settings under a prefix, in plain words."""
+    """The settings under a prefix, in plain words, but for those that have no value."""
     return [
         (wording.setting(name.removeprefix(prefix)), wording.value(found))
         for name, found in settings.items()
-        if name.startswith(prefix)
+        if name.startswith(prefix) and found is not None
     ]
 
 
