@@ -213,7 +213,7 @@ def _reaches(pattern: Path, output: Path) -> bool:
     parts = pattern.parts
     n_plain = next((n for n, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     parts = (*Path(os.path.realpath(Path(*parts[:n_plain]))).parts, *parts[n_plain:])
-    # Each number is of components of the pattern that match those of the path so far.
+    # How many components of the pattern may have matched those of the path so far.
     matched = {0}
     for part in output.parts:
         # "**" matches any number of folders, none too.
@@ -229,10 +229,10 @@ def _reaches(pattern: Path, output: Path) -> bool:
 
 def _fits(name: str, part: str) -> bool:
     """Whether a name matches a component of a pattern; hidden names match only one that begins with a dot."""
-    if part == "**" or glob.has_magic(part):
-        is_hidden = name.startswith(".") and not part.startswith(".")
-        return not is_hidden and (part == "**" or fnmatchcase(name, part))
-    return name == part
+    if not glob.has_magic(part):
+        return name == part
+    is_hidden = name.startswith(".") and not part.startswith(".")
+    return not is_hidden and fnmatchcase(name, part)
 
 
 def is_shard_name(name: str) -> bool:
