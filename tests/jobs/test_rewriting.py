@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.conftest import Run
 
@@ -145,6 +145,8 @@ _PARTS = st.sampled_from(["a", "b", "*", "**", "?", "[ab]", ".*", "*.jsonl", "a.
     pattern=st.lists(_PARTS, min_size=1, max_size=4),
     output=st.lists(_NAMES, min_size=1, max_size=3),
 )
+@example(pattern=["a", "a.jsonl", "*"], output=["a"])
+@example(pattern=["a", "a.jsonl", "**", "*"], output=["a"])
 def test_shards_below_an_output_that_is_accepted_match_no_pattern(
     pattern: list[str], output: list[str]
 ) -> None:
@@ -165,6 +167,12 @@ def test_shards_below_an_output_that_is_accepted_match_no_pattern(
         with contextlib.suppress(PileError):
             finder.find(inputs)
         assert not any(path.is_relative_to(folder) for path in finder.found)
+
+
+def test_a_pattern_that_leaves_what_a_wildcard_matched_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ConfigError, match="after a wildcard"):
+        shards.find_shards([tmp_path / "i*" / ".." / "*"])
 
 
 @pytest.mark.parametrize("pattern", ["*/*.jsonl", "*", "**/*.jsonl"])

@@ -203,6 +203,11 @@ def refuse_output_within(shards: Sequence[Path], output: Path) -> None:
             )
 
 
+def _n_plain(parts: Sequence[str]) -> int:
+    """The number of components of a pattern before the first one with a wildcard."""
+    return next((n for n, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+
+
 def _reaches(pattern: Path, output: Path) -> bool:
     """Whether a pattern matches the output, a folder above it, or may match a file in it.
 
@@ -211,7 +216,7 @@ def _reaches(pattern: Path, output: Path) -> bool:
         output: The output's path, without links.
     """
     parts = pattern.parts
-    n_plain = next((n for n, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    n_plain = _n_plain(parts)
     parts = (*Path(os.path.realpath(Path(*parts[:n_plain]))).parts, *parts[n_plain:])
     # How many components of the pattern may have matched those of the path so far.
     matched = {0}
@@ -321,7 +326,10 @@ class _Finder:
         self._walked: set[tuple[int, int]] = set()
 
     def find(self, inputs: list[Path]) -> None:
-        """Fills `found` and `ignored`. Raises PileError for an input without shards."""
+        """Fills `found` and `ignored`.
+
+        Raises: PileError for an input without shards; ConfigError for a pattern with ".." after a wildcard.
+        """
         for path in inputs:
             self._add_input(path)
         self._walk()
@@ -355,6 +363,8 @@ class _Finder:
     def _add_matches(self, pattern: Path) -> None:
         self.patterns.append(pattern)
         start, parts = Path(), pattern.parts
+        if ".." in parts[_n_plain(parts) :]:
+            raise ConfigError(f'a pattern with ".." after a wildcard; name the folder ({pattern})')
         if pattern.anchor:
             start, parts = Path(pattern.anchor), parts[1:]
         for path in self._matches(start, parts):
@@ -376,8 +386,9 @@ class _Finder:
     def _matches_of(self, part: str, folder: Path, is_last: bool) -> Iterator[Path]:
         """The paths in a folder that match one component of a pattern, except scratch folders of jobs."""
         if not glob.has_magic(part):
-            if os.path.lexists(folder / part):
-                yield folder / part
+            path = folder / part
+            if _is_folder(path) or (is_last and os.path.lexists(path)):
+                yield path
         elif part == "**":
             yield from self._folders_in(folder)
         else:
