@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from tests.conftest import NEOX_CONFIG
 
+from pile_tools.arguments import checked
 from pile_tools.cli import group, run
 from pile_tools.commands import options
 from pile_tools.config import from_toml
 from pile_tools.errors import ConfigError
+from trainer.commands.import_model import command as import_model
 from trainer.config import TrainConfig
 
 TRAIN = """
@@ -191,6 +193,14 @@ def test_names_that_no_output_can_have(
         assert "Invalid value" in errors
         assert len(errors.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["made/", "."])
+def test_a_folder_is_named_as_a_shell_completes_it(cli: Run, inputs: Path, tmp_path: Path, name: str) -> None:
+    made = cli("dedup", "signatures", inputs / "shards", "-o", name, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    [output] = [parameter for parameter in checked(import_model).params if parameter.name == "output"]
+    assert output.type.convert(name, output, None) == Path(name)
 
 
 @pytest.mark.parametrize("n", [options.MAX_THREADS + 1, 2**31])

@@ -23,6 +23,7 @@ LARGEST = 2**63 - 1
 
 #: Matches lists, ranges and sizes, also with digits and separators that only Python reads as numbers.
 _NUMBERS = re.compile(r"[\d_\s.,:/+-]*\d[\d_\s.,:/+-]*[KMGTiB]*")
+#: Every number of 18 digits fits 64 bits, and no list, range or size needs more.
 _HUGE_NUMBER = re.compile(r"\d{19}")
 #: Other digits than 0 to 9, and separators within a number.
 _NOT_PLAIN = re.compile(r"[^\x00-\x7f]|_")
@@ -46,7 +47,8 @@ def checked(command: _Command) -> _Command:
         if kind is click.STRING and isinstance(parameter, click.Option):
             parameter.type = _Text()
         elif isinstance(kind, click.Path) and not isinstance(kind, _Output) and parameter.name in _OUTPUTS:
-            is_folder = (parameter.metavar or "DIR").startswith(("DIR", "OUT"))
+            # Help names a folder in several ways, but every file `FILE...` and every prefix `PREFIX`.
+            is_folder = not (parameter.metavar or "").startswith(("FILE", "PREFIX"))
             parameter.type = _Output(kind, is_folder)
         elif isinstance(kind, click.IntRange):
             parameter.type = _WholeInRange(kind.min, kind.max, kind.min_open, kind.max_open, kind.clamp)
@@ -75,9 +77,9 @@ def _checked(
 def _plain(
     kind: click.ParamType[Any], value: Any, param: click.Parameter | None, ctx: click.Context | None
 ) -> Any:
-    """`value`, which is refused if it is a text with more than digits, signs, points and letters.
+    """`value`, which is refused if it is a text with an underscore, a non-ASCII character or outer space.
 
-    Python reads `1_000` and digits of all scripts as numbers; other programs would take them otherwise.
+    Python reads `1_000`, ` 1` and digits of all scripts as numbers, other programs as something else.
     """
     if isinstance(value, str) and (_NOT_PLAIN.search(value) or value != value.strip()):
         kind.fail(f"{value[:60]!r} is not a number of the digits 0 to 9.", param, ctx)
@@ -118,7 +120,7 @@ class _Text(click.types.StringParamType):
         if (param is None or param.name not in _TEXTS) and _NUMBERS.fullmatch(text):
             _plain(self, text.strip(), param, ctx)
             if _HUGE_NUMBER.search(text):
-                self.fail(f"{text[:60]!r} has a number beyond 64 bits.", param, ctx)
+                self.fail(f"{text[:60]!r} has a number of more than 18 digits.", param, ctx)
         return text
 
 

@@ -1,8 +1,8 @@
 """Opens HTTP addresses such that no server can make a client wait, read or follow redirects without end.
 
 Every response must arrive at a minimum rate and without compression, and every address is checked, those of
-redirects included. `urllib` alone follows redirects to `ftp:`, reads their bodies whole, and waits 60 seconds
-for every single byte.
+redirects included. `urllib` alone follows redirects to `ftp:`, reads their bodies whole, and limits the time
+of each read, not of all: a server may send a byte a minute without end.
 """
 
 from __future__ import annotations
@@ -168,6 +168,7 @@ def _redirected(url: str, location: str) -> str:
         if url.startswith("https:") and target.startswith("http:"):
             raise ConfigError(f"from https: to http: ({shown(target)})")
         return checked_address(target)
+    # A ConfigError is a ValueError too, and `urljoin` raises others.
     except ValueError as err:
         raise FormatError(f"the server redirects to a forbidden address: {err} ({shown(url)})") from err
 

@@ -1,7 +1,8 @@
 """Schemas of the settings and summaries in manifests, by kind of artifact.
 
 A shape is a function that checks one value, a dictionary from an object's keys to shapes, or a list with the
-shape of its items. A key that ends with `?` may be missing. Null is allowed only by `_or_null`.
+shape of its items. A key that ends with `?` may be missing, and no others may be there. Null is allowed only
+by `_or_null`.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Documents(Protocol):
 
     @property
     def has_provenance(self) -> bool:
-        """Whether the origin of all documents is known."""
+        """Whether origins are recorded. That of a document may still be unknown."""
 
     @property
     def subsets(self) -> list[str]:
@@ -328,7 +328,7 @@ class MergedInput(TypedDict):
         n_documents: Number of documents.
         n_tokens: Number of tokens.
         is_document_array_lost: Whether its document array is missing, as after GPT-NeoX's own merge.
-        has_provenance: Whether the origins of its documents are known.
+        has_provenance: Whether it has a provenance file.
     """
 
     path: str
