@@ -332,6 +332,17 @@ def test_finished_studies_are_left_alone_and_others_refused(
     assert study.run(other, tmp_path / "out", force=True)[1]
 
 
+@pytest.mark.parametrize("name", ["scores.npz", "canaries.json", "memorization.json"])
+def test_a_file_in_the_way_is_refused_before_the_work(
+    run_folder: Path, tmp_path: Path, canaries_file: Path, loaded_steps: list[int], name: str
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("of someone else")
+    with pytest.raises(OutputExistsError, match=name):
+        study.run(prepare(run_folder, _config(), canaries_file), tmp_path / "out")
+    assert loaded_steps == []
+
+
 @pytest.mark.parametrize("before", [None, "in no earlier row"])
 def test_a_study_with_another_meaning_of_not_seen_is_not_finished(
     run_folder: Path, tmp_path: Path, loaded_steps: list[int], before: str | None

@@ -16,7 +16,10 @@ Greedy = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
 def load_greedy(run: Run, step: int, n_new: int, ban: int | None) -> Greedy:
-    """A checkpoint as a function from prompts (n, k) to continuations (n, n_new), in fp32, verified."""
+    """A checkpoint as a function from prompts (n, k) to continuations (n, n_new), computed in fp32.
+
+    Its files must have the checksums in its manifest.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = trainer.load_checkpoint(run.folder, step, dtype=torch.float32, device=device)
 

@@ -25,8 +25,13 @@ DEFINITION = (
 )
 
 
-def write(plan: Plan, folder: Path, scores: list[Scores]) -> list[str]:
-    """Writes the results of a study and returns the files' names.
+def names(plan: Plan) -> list[str]:
+    """The names of the files that `write` writes."""
+    return [SCORES_FILE, SUMMARY_FILE, *([CANARIES_FILE] if len(plan.canaries) else [])]
+
+
+def write(plan: Plan, folder: Path, scores: list[Scores]) -> None:
+    """Writes the results of a study, files of the names that `names` gives.
 
     Args:
         plan: The rows, canaries and checkpoints of the study.
@@ -36,7 +41,6 @@ def write(plan: Plan, folder: Path, scores: list[Scores]) -> list[str]:
     Raises:
         OSError: A file cannot be written.
     """
-    names = [SCORES_FILE, SUMMARY_FILE]
     n_rows = len(plan.rows.numbers)
     matches = np.stack([s.matches for s in scores])
     leading = np.stack([s.leading for s in scores])
@@ -53,10 +57,8 @@ def write(plan: Plan, folder: Path, scores: list[Scores]) -> list[str]:
     if len(plan.canaries):
         values = _canary_values(plan, n_seen, matches[:, n_rows:], leading[:, n_rows:])
         files.write_atomically(folder / CANARIES_FILE, json.dumps(values, indent=1) + "\n")
-        names.append(CANARIES_FILE)
     summary = _summary(plan, scores, n_seen)
     files.write_atomically(folder / SUMMARY_FILE, json.dumps(summary, indent=1, ensure_ascii=False) + "\n")
-    return names
 
 
 def npz(**arrays: NDArray[Any]) -> bytes:

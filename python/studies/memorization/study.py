@@ -50,17 +50,17 @@ def run(
         OutputExistsError: The folder has another study and `force` is off.
         OSError: A file cannot be read or written.
     """
-    request = plan.request(folder)
+    request, names = plan.request(folder), results.names(plan)
 
     def build(scratch: Path) -> Built:
         shape = (len(plan.rows.numbers) + len(plan.canaries), plan.config.continuation_tokens)
         scores = _all_scores(plan, _Parts(scratch, request.digest, shape, discard=force), on_progress)
-        names = results.write(plan, scratch, scores)
+        results.write(plan, scratch, scores)
         summary = {"n_rows": len(plan.rows.numbers), "checkpoints": plan.steps}
         return Built(names, summary, request.inputs)
 
     target = Target.of(folder / MANIFEST_FILE)
-    return publish.make(target, request, build, force=force, names=[results.SUMMARY_FILE], resumes=True)
+    return publish.make(target, request, build, force=force, names=names, resumes=True)
 
 
 def _all_scores(plan: Plan, parts: _Parts, on_progress: OnProgress) -> list[Scores]:
