@@ -78,7 +78,7 @@ def command(
     tokens = opened.batch(step, batch_size)
     spans = opened.batch_spans(step, batch_size)
     if npy is not None:
-        # The files of the order are mapped, so `publish` refuses to replace them without a list.
+        # `publish` refuses to replace any file that is mapped, such as those of the order, and those listed.
         _write_npy(npy, tokens[rows], force=force, inputs=[tokenizer] if tokenizer else [])
         # The array may be written to /dev/stdout.
         note(f"{npy}: {len(rows):,} x {tokens.shape[1]:,} {tokens.dtype}", err=True)
