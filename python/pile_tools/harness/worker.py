@@ -148,6 +148,7 @@ def _failure(err: Exception, config: Mapping[str, Any]) -> _NoItemsError:
 
 
 def _reason(err: Exception) -> str:
+    """The type and the first line of an error; the type alone of one without a message."""
     name, line = type(err).__name__, first_line(err)
     return line if line == name else f"{name}: {line}"
 
@@ -197,6 +198,7 @@ def _below(manager: Any, folder: Path | None) -> list[str]:
     """The names of the tasks in a folder."""
     if folder is None:
         return []
+    # The harness spells these paths from the folder as it was given.
     entries = ((name, manager.task_index[name].yaml_path) for name in manager.all_subtasks)
     return [name for name, path in entries if path is not None and Path(path).is_relative_to(folder)]
 
