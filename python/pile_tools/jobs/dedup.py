@@ -1,9 +1,9 @@
 """Deduplicates shards: writes them again without the documents that are copies of ones that stay.
 
 `OUT/` holds the shards, `clusters.parquet` with every member of every cluster, kept ones too, and
-`manifest.json`, written last. A document is removed only if its own verified similarity to a document that
-stays reaches the threshold: clusters are reported as connected components, but in a chain A ~ B ~ C the
-removal of B does not remove C.
+`manifest.json`, written last. A document is removed only if its own similarity to a document that stays
+reaches the threshold: clusters are reported as connected components, but in a chain A ~ B ~ C the removal of
+B does not remove C. Similarities are verified, but for those to older documents whose texts are not read.
 """
 
 from __future__ import annotations
@@ -55,7 +55,6 @@ from pile_tools.types import (
 MARK = "dedup"
 
 _THRESHOLD = re.compile(r"0\.[0-9]{1,4}|1(\.0{1,4})?")
-_RECORD = re.compile(r"(.+):([0-9]{1,18})")
 _SUBSETS = "subset:"
 
 
@@ -284,6 +283,7 @@ def run(
             max_record=config.records.max_record_bytes,
         )
         sha256 = {}
+        # The core reports shards that it need not read, in both passes, as if it had read them.
         n_before = 2 * (n_bytes + n_older_bytes)
         if not dry_run:
             sha256 = rewriting.write_shards(
@@ -479,7 +479,7 @@ def _deduplication(
 
 
 def _from(n_bytes: int, on_progress: OnProgress) -> OnProgress:
-    """Progress that is not reported before it reaches `n_bytes`."""
+    """Progress that is reported as `n_bytes` until it has passed these."""
     if on_progress is None:
         return None
     return lambda n: on_progress(max(n, n_bytes))
@@ -490,7 +490,7 @@ class _Used:
     """The signatures that a job uses.
 
     Attributes:
-        n_shards: Number of shards that the signatures are of, or of which there are none.
+        n_shards: Number of shards, with signatures or without.
         sha256: The checksums of what describes them: of their manifests, or of the files themselves.
         stored: The signatures.
         n_sketched_bytes: Bytes of the shards that were read for signatures that the job has made itself.

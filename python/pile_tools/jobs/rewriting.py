@@ -38,7 +38,7 @@ _RECORD = re.compile(r"(.+):([0-9]{1,18})", re.DOTALL)
 #: The `./` and `../` at the start of a relative path.
 _BEFORE = re.compile(r"\A(\.{1,2}/+)+")
 
-#: Kinds of the manifests of shards that were written again.
+#: Kinds of the manifests of outputs of `pile-tools dedup`, whose records `restored` reads.
 _KINDS = ("deduplicated", "passages")
 
 
@@ -242,7 +242,10 @@ class Rewriting:
 
 
 def _rows(column: Any, first: int, end: int) -> Any:
-    """Some rows of a column of changes. A mark has a name, and a list of names with columns."""
+    """Some rows of a column of changes. A mark has a name, and a list of names with columns.
+
+    Copies, so that the part of one shard does not keep the columns of all in memory.
+    """
     if isinstance(column, str):
         return column
     if isinstance(column, list):
