@@ -22,6 +22,7 @@ from pile_tools.jobs import order as orders
 from pile_tools.jobs import tokenize
 from pile_tools.jobs.export import run as run_export
 from pile_tools.jobs.order import Blend, OrderConfig
+from pile_tools.order import insert_tokens
 from pile_tools.read.shards import find_shards
 
 SEQ_LENGTH = 16
@@ -173,6 +174,7 @@ def test_samples_that_gpt_neox_replaces_are_named_and_given_on_request(golden: P
         arrays = next(folder.glob("*_shuffle_idx.npy"))
         true, compat = open_order(arrays), open_order(arrays, compat="gpt-neox")
         assert true.replaced_by_gpt_neox == made.summary["replaced_by_gpt_neox"]
+        assert insert_tokens(true, []).replaced_by_gpt_neox == true.replaced_by_gpt_neox
         tokens = compat.samples.read(0, case["len"]).astype("<i8")
         assert hashlib.sha256(tokens.tobytes()).hexdigest() == case["sha256_all_text"], case["id"]
         # The same by the order's folder, built without.

@@ -206,7 +206,9 @@ class Order:
 
         `samples` has the true samples, or with `compat="gpt-neox"` those that GPT-NeoX gives.
         """
-        return self.samples.replaced if isinstance(self.samples, TrainingOrder) else []
+        # Interventions change tokens of samples, not which samples GPT-NeoX can read.
+        base = getattr(self.samples, "base", self.samples)
+        return base.replaced if isinstance(base, TrainingOrder) else []
 
     def __len__(self) -> int:
         """The samples of the run: `steps * batch_size` if the order was built for steps, else all `samples`.
