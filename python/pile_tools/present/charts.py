@@ -18,8 +18,8 @@ from pile_tools.publish import PAGE_MARK
 WIDE, NARROW = 760, 360
 
 _FONT = "-apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, 'Liberation Sans', sans-serif"
-_SIZE, _LINE = 12, 17
-#: Approximate widths of a character, and of one of a script such as Chinese.
+_SIZE, _TITLE_SIZE, _LINE = 12, 15, 17
+#: Approximate widths of a character of `_SIZE`, and of one of a script such as Chinese.
 _CHARACTER, _WIDE_CHARACTER = 6.6, 12.0
 _RIGHT = 20
 #: Width beside a name at the end of a line: of the swatch in front of it and of the gaps around both.
@@ -343,7 +343,7 @@ class _Picture:
         self.parts: list[str] = []
         self.y = 4.0
         if is_picture:
-            self.parts.append(_text(4, 22, _fit(title, width * 0.8), size=15))
+            self.parts.append(_text(4, 22, _fit(title, width * _SIZE / _TITLE_SIZE), size=_TITLE_SIZE))
             self.y = 34.0
 
     def add(self, *parts: str) -> None:

@@ -45,6 +45,8 @@ def mixture(
 ) -> Mixture:
     """The tokens of each subset that the model reads, by intervals of steps.
 
+    The last token of a whole row, which is only predicted in it, does not count.
+
     Args:
         order: The order of the run.
         interval_steps: Steps of an interval; the last one may be shorter.
