@@ -28,7 +28,8 @@ class Sampling:
 
     Attributes:
         temperature: Divides the logits; 0 chooses the most likely token.
-        top_k: Chooses among as many of the most likely tokens; 0: among all.
+        top_k: Chooses among this number of the most likely tokens, those as likely as the last one included;
+            0: among all.
         top_p: Chooses among the fewest tokens that have this probability together, those of equal
             probability with the last one included (Holtzman et al. 2020, arXiv:1904.09751).
         seed: Of the random numbers; each prompt has its own, which depend on its index alone.
@@ -185,7 +186,7 @@ def _chooser(sampling: Sampling, n: int, first: int, ban: list[int]) -> _Choose:
 
 
 def _seed(seed: int, index: int) -> int:
-    """A seed of its own for each prompt."""
+    """A seed of its own for each prompt, of 63 bits: it fits signed and unsigned 64-bit seeds alike."""
     return int.from_bytes(hashlib.sha256(f"{seed} {index}".encode()).digest()[:8]) >> 1
 
 

@@ -223,7 +223,7 @@ def check_shapes(
 
 def _block(number: int, shape: ModelShape) -> _Layer:
     # In a sequential block the parts are summed first, and each rank adds the same whole bias to the sum.
-    # GPT-NeoX's converter sums these biases all the same.
+    # GPT-NeoX's converter sums these biases too, so its bias is as many times too large as there are ranks.
     of_biases = _summed if shape.parallel_residual else _averaged
     return {
         name: (f"gpt_neox.layers.{number}.{name}", of_biases if merge is _summed else merge)
