@@ -28,6 +28,7 @@ def noise(height: int, width: int, generator: torch.Generator) -> Tensor:
         grid = torch.rand(1, 3, height // spacing + 2, width // spacing + 2, generator=generator)
         fine = functional.interpolate(grid, scale_factor=float(spacing), mode="bicubic", align_corners=False)
         layers.append(fine[:, :, :height, :width])
+    # The mean of the octaves is nearly grey: twice its contrast, around 0.5.
     return (torch.stack(layers).mean(0) * 2 - 0.5).clamp(0, 1)
 
 

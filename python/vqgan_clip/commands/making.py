@@ -178,6 +178,7 @@ def make_picture(
     hashes = hashes_of(recipe, models)
     stored = recipe.moved(Path(), output.parent)
     if not force and metadata.is_finished(output, stored, hashes) and extras.are_there:
+        # A killed run may have left its scratch folder beside the picture.
         publish.tidy(output)
         if as_json:
             _print_document(output, *metadata.read(output), loss=None, is_new=False)
