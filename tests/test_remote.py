@@ -540,6 +540,7 @@ def _index(lengths: list[int], code: int = 8) -> bytes:
         (_index([2049] * N_ROWS), None),
         (_index([2048, 2050] * (N_ROWS // 2)), "documents, not rows"),
         (_index([2049] * (N_ROWS - 1)), "documents, not rows"),
+        (_index([2049] * N_ROWS, 4), "documents, not rows"),
         (b"x" * 1000, "not an index"),
     ],
 )
@@ -570,7 +571,10 @@ def test_an_index_beside_shards_on_the_hub_means_documents(
         else:
             with pytest.raises(FormatError, match=what):
                 open_order("hf://datasets/o/n")
-        assert len(open_order("hf://datasets/o/n", row_length=683)) == 3 * N_ROWS
+        given = open_order("hf://datasets/o/n", row_length=683)
+        assert given.dataset.dtype == ("int32" if index[17] == 4 else "uint16")
+        assert len(given) * 683 * np.dtype(given.dataset.dtype).itemsize == len(DATA)
+        assert open_order("hf://datasets/o/n", row_length=683, dtype="uint16").dataset.dtype == "uint16"
     finally:
         server.shutdown()
         server.server_close()

@@ -78,6 +78,8 @@ class RemoteRows:
             raise FormatError(f"{sum(sizes):,} bytes are more than the maximum of a file ({address})")
         if index is not None and row_length is None:
             dtype = self._check_rows(index, sum(sizes), dtype)
+        elif index is not None and dtype is None:
+            dtype = self._read_header(index)[0]
         self.row_length, self._dtype = row_length or _ROW_LENGTH, np.dtype(dtype or _DTYPE)
         self._starts = [0]
         for size in sizes:
@@ -253,9 +255,8 @@ class RemoteRows:
 
     def _check_rows(self, index: str, n_bytes: int, dtype: str | None) -> str:
         """The type of the tokens in `index`. Raises FormatError if the index does not describe rows."""
-        magic, _, code, n, _ = _IDX_HEADER.unpack(self._server.range(index, 0, _IDX_HEADER.size))
-        named = {8: "uint16", 4: "int32"}.get(code)
-        if magic != b"MMIDIDX\0\0" or named is None:
+        named, n = self._read_header(index)
+        if named is None:
             raise FormatError(f"not an index of a GPT-NeoX dataset ({index})")
         n_lengths = min(n, _N_LENGTHS)
         lengths = self._server.range(index, _IDX_HEADER.size, 4 * n_lengths) if n_lengths else b""
@@ -266,6 +267,12 @@ class RemoteRows:
                 f"download them and build an order, or give the length of their rows ({index})"
             )
         return dtype or named
+
+    def _read_header(self, index: str) -> tuple[str | None, int]:
+        """The type of the tokens and the number of sequences; no type if it is no index of such tokens."""
+        magic, _, code, n, _ = _IDX_HEADER.unpack(self._server.range(index, 0, _IDX_HEADER.size))
+        named = {8: "uint16", 4: "int32"}.get(code)
+        return (named if magic == b"MMIDIDX\0\0" else None), n
 
 
 def _listed(answer: bytes, folder: str, url: str) -> dict[str, int]:
