@@ -166,6 +166,10 @@ def test_every_command_shows_examples(cli: Run, command: str) -> None:
     assert f"pile-tools {command}" in result.stdout.split("Examples:")[1]
 
 
+def test_code_in_a_help_is_not_wrapped(cli: Run) -> None:
+    assert "\n    order.rebatch(batch_size=512)\n" in cli("order", "--help").stdout
+
+
 def test_help_fits_80_columns() -> None:
     from studies.cli import group as studies
     from trainer.cli import group as train

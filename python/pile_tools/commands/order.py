@@ -71,9 +71,10 @@ def command(
     From Python an order can also be read in steps of another size, and with interventions: words replaced or
     sequences inserted at given steps. They can be saved as an order and trained on:
 
-    
+    \b
       from pile_tools.order import interventions
 
+    \b
       order = pile_tools.open_order("order-256")
       order.rebatch(batch_size=512)
       swapped = interventions.replace_tokens(

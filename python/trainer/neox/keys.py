@@ -53,7 +53,12 @@ TRANSLATED = {
     "vocab_file": "tokenizer",
     "data_path": "the dataset of the order",
     "train_data_paths": "the datasets of the order",
-    "train_data_weights": "the weights of the order's datasets",
+    "train_data_weights": "--weights of the order",
+    "weight_by_num_documents": "the weights of the order",
+    "weighted_sampler_alpha": "--alpha of the order",
+    "split": "--split of the order",
+    "pack_impl": "--packing of the order",
+    "allow_chopped": "--no-chop of the order",
     "model_parallel_size": "[model] vocab_size, by its padding; no matrix is split over ranks",
     "zero_optimization": "[deepspeed] zero_stage; its buckets are set by our DeepSpeed configuration",
     "zero_stage": "[deepspeed] zero_stage",
@@ -135,7 +140,7 @@ _PROFILE = "profiling changes no result"
 _KERNEL = "a kernel; PyTorch chooses its own"
 _RECOMPUTE = "how activations are computed again changes no result"
 _DATA = "how files are read changes no result"
-_ORDER = "decided where the order is made: `pile-tools order`"
+_DATASET = "decided where the dataset is made: `pile-tools tokenize`"
 _EVAL = "validation has a table of its own, [validation]"
 _HELD_OUT = "validation data are those of the order in [validation]"
 _SAVE = "checkpoints and states are saved by our rules, and nothing is removed"
@@ -190,10 +195,7 @@ _BY_REASON = {
         "partition_activations"
     ),
     _DATA: "data_impl mmap_warmup num_workers use_shared_fs",
-    _ORDER: (
-        "pack_impl allow_chopped split weight_by_num_documents weighted_sampler_alpha short_seq_prob "
-        "tokenizer_type merge_file"
-    ),
+    _DATASET: "short_seq_prob tokenizer_type merge_file",
     _EVAL: "eval_interval eval_iters eval_results_prefix eval_tasks do_train do_valid do_test",
     _HELD_OUT: (
         "valid_data_paths test_data_paths valid_data_weights test_data_weights valid_label_data_paths "

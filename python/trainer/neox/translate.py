@@ -14,6 +14,8 @@ from typing import Any
 
 from pile_tools.config import Settings, from_values
 from pile_tools.errors import ConfigError, FormatError
+from pile_tools.jobs.order import PACKINGS
+from pile_tools.terminal import shell_quote
 from trainer.config import TrainConfig
 from trainer.neox.keys import FIXED, IGNORED, TRANSLATED, UNKNOWN
 from trainer.shape import ModelShape
@@ -28,6 +30,9 @@ _FORWARD = (
     *("use_bias_in_norms", "use_bias_in_attn_linear", "use_bias_in_mlp", "moe_num_experts"),
     *("sliding_window_width", "use_mup"),
 )
+
+#: GPT-NeoX's ways to make samples of documents; Megatron-LM's is none of its.
+_PACKINGS = tuple(name for name in PACKINGS if name != "megatron")
 
 #: Attention of every kind that computes what ours does.
 _ATTENTION = ("global", "flash")
@@ -102,11 +107,12 @@ def translate(
     }
     toml["deepspeed"] = _sharding(source, toml[""]["precision"])
     datasets = _datasets(source)
+    order_options = _order_options(source, toml[""], len(datasets))
     source.refuse_all()
     made = Translation({name: _without_none(table) for name, table in toml.items()})
     _list_keys(values, made)
     made.notes += source.notes
-    made.datasets, made.order_options = datasets, _order_options(source, made.toml[""])
+    made.datasets, made.order_options = datasets, order_options
     # What is written must load, and sizes must fit each other.
     ModelShape(**{"vocab_size": 1, **made.toml["model"]}, max_positions=1)
     from_values(TrainConfig, nested(made.toml), "the translated configuration")
@@ -408,10 +414,41 @@ def _datasets(source: _Values) -> list[str]:
     return [paths] if isinstance(paths, str) else [path for path in paths if isinstance(path, str)]
 
 
-def _order_options(source: _Values, top: Settings) -> list[str]:
+def _order_options(source: _Values, top: Settings, n_datasets: int) -> list[str]:
     """The options of `pile-tools order` that give GPT-NeoX's order of the datasets."""
     options = ["--seq-length", str(source.whole("seq_length", 2048)), "--steps", str(top["steps"])]
-    return [*options, "--batch-size", str(top.get("batch_size", "N")), "--seed", str(top["seed"])]
+    options += ["--batch-size", str(top["batch_size"] or "N"), "--seed", str(top["seed"])]
+    packing = source.text("pack_impl", "packed")
+    if packing not in _PACKINGS:
+        source.refuse(f"pack_impl is {shown(packing)}, expected one of {', '.join(_PACKINGS)}")
+    elif packing != "packed":
+        options += ["--packing", packing]
+        options += [] if source.flag("allow_chopped", True) else ["--no-chop"]
+    if n_datasets > 1:
+        return options + _weights(source, n_datasets)
+    if n_datasets and not source.get("train_data_paths"):
+        # GPT-NeoX divides the documents of `data_path` into those of training, validation and test.
+        split = re.sub(r"\s", "", str(source.get("split", "969, 30, 1")))
+        if not re.fullmatch(r"[0-9.]+([,/][0-9.]+)*", split):
+            source.refuse(f"split is {shown(source.get('split'))}, expected shares such as 969, 30, 1")
+        options += ["--split", split]
+    return options
+
+
+def _weights(source: _Values, n_datasets: int) -> list[str]:
+    """The options for the weights of several datasets; without any, GPT-NeoX takes equal ones."""
+    if source.flag("weight_by_num_documents", False):
+        alpha = source.number("weighted_sampler_alpha")
+        if alpha is None:
+            source.refuse(
+                "weighted_sampler_alpha is missing: add it, as it differs between versions of GPT-NeoX"
+            )
+        return ["--alpha", str(alpha)]
+    weights = source.get("train_data_weights", [1.0] * n_datasets)
+    if not isinstance(weights, list) or len(weights) != n_datasets:
+        source.refuse(f"train_data_weights is {shown(weights)}, expected {n_datasets} numbers")
+        return []
+    return ["--weights", ",".join(str(source.as_number("train_data_weights", w, 1.0)) for w in weights)]
 
 
 def _list_keys(values: dict[str, Any], made: Translation) -> None:
@@ -439,7 +476,7 @@ def shown(value: object) -> str:
 
 def to_toml(made: Translation, sources: list[Path]) -> str:
     """The TOML file of a translation, which starts with its sources and the command that makes its order."""
-    datasets = " ".join(made.datasets) or "DATASET"
+    datasets = " ".join(map(shell_quote, made.datasets)) or "DATASET"
     lines = [
         f"# Translated from {' '.join(_comment(str(path)) for path in sources)}.",
         f"# The order: pile-tools order {_comment(datasets)} -o {ORDER} {' '.join(made.order_options)}",

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from pile_tools.commands import order
 from pile_tools.config import from_toml, from_values
 from pile_tools.errors import ConfigError, FormatError
 from trainer.config import TrainConfig
@@ -95,6 +97,42 @@ def test_the_toml_loads_and_names_the_order(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("changes", "datasets", "options"),
+    [
+        ({"train_data_paths": ["/a b", "c"]}, "'/a b' c", "--weights 1.0,1.0"),
+        ({"train_data_paths": ["a", "b"], "train_data_weights": [2, "1e-1"]}, "a b", "--weights 2,0.1"),
+        (
+            {
+                **{"train_data_paths": ["a", "b"], "train_data_weights": [2, 1]},
+                **{"weight_by_num_documents": True, "weighted_sampler_alpha": 1},
+            },
+            "a b",
+            "--alpha 1",
+        ),
+        ({"train_data_paths": None, "data_path": "a"}, "a", "--split 969,30,1"),
+        ({"train_data_paths": None, "data_path": "a", "split": "95/5"}, "a", "--split 95/5"),
+        ({"pack_impl": "unpacked", "allow_chopped": False}, "/data/pile", "--packing unpacked --no-chop"),
+        ({"allow_chopped": False, "split": "1"}, "/data/pile", ""),
+    ],
+)
+def test_the_order_is_that_of_the_configuration(
+    changes: dict[str, Any], datasets: str, options: str, tmp_path: Path
+) -> None:
+    made = translate({**SMALL, **changes}, n_gpus=32)
+    line = to_toml(made, [Path("a.yml")]).splitlines()[1]
+    start = f"# The order: pile-tools order {datasets} -o order --seq-length 2048 --steps 143000 "
+    assert line == f"{start}--batch-size 1024 --seed 1234 {options}".rstrip()
+    # The command takes the options: only the datasets are missing.
+    given = [
+        *(str(tmp_path / name) for name in made.datasets),
+        "-o",
+        str(tmp_path / "o"),
+        *made.order_options,
+    ]
+    assert isinstance(CliRunner().invoke(order.command, given).exception, FileNotFoundError)
+
+
 def test_every_key_is_in_the_report_once() -> None:
     made = translate({**SMALL, "no_such_key": 1})
     listed = [entry.key for entry in (*made.translated, *made.ignored, *made.unknown)]
@@ -168,6 +206,16 @@ def test_missing_keys_have_the_defaults_of_gpt_neox() -> None:
         ({"train_data_paths": 5}, "the data paths are 5, expected text or a list"),
         ({"train_data_paths": {"a": 1}}, 'the data paths are {"a": 1}, expected text or a list'),
         ({"rotary_pct": True}, "rotary_pct is true, expected a number"),
+        ({"pack_impl": "megatron"}, 'pack_impl is "megatron", expected one of packed, '),
+        ({"train_data_paths": None, "data_path": "a", "split": "most"}, 'split is "most", expected shares'),
+        (
+            {"train_data_paths": ["a", "b"], "train_data_weights": [1]},
+            "train_data_weights is [1], expected 2",
+        ),
+        (
+            {"train_data_paths": ["a", "b"], "weight_by_num_documents": True},
+            "weighted_sampler_alpha is missing",
+        ),
     ],
 )
 def test_what_this_trainer_cannot_do_is_named(changes: dict[str, Any], message: str) -> None:
