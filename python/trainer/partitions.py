@@ -1,6 +1,7 @@
 """Master weights and Adam's moments of whole parameters, however DeepSpeed divides them among processes.
 
-Only `engine` uses it. Each ZeRO stage stores them differently:
+Only `engine` reads and writes them here; saved states have the names in `KINDS`. Each ZeRO stage stores them
+differently:
 
     0       every process has the parameters themselves, and torch's AdamW has a state for each
     1, 2    the parameters of a group are flattened, and each process has a range of them
