@@ -30,7 +30,7 @@ from pile_tools.types import OnProgress, PassageRows, PassageSearch
 
 #: Limits of the length of a window in bytes or tokens. The core compares windows that have an anchor in
 #: common, of at least 16 bytes or 8 tokens, half the minimum: shorter ones occur in texts without a common
-#: window.
+#: window. A length above the maximum is a mistake: few documents are as long.
 MIN_LENGTH, MIN_TOKENS, MAX_LENGTH = 32, 16, 1 << 20
 
 #: Bytes of a window if no length is given.

@@ -31,7 +31,7 @@ _FORWARD = (
     *("sliding_window_width", "use_mup"),
 )
 
-#: GPT-NeoX's ways to make samples of documents; Megatron-LM's is none of its.
+#: GPT-NeoX's ways to make samples of documents: all of ours but Megatron-LM's.
 _PACKINGS = tuple(name for name in PACKINGS if name != "megatron")
 
 #: Attention of every kind that computes what ours does.
