@@ -284,6 +284,21 @@ def _refused(open_it: Callable[[], Any]) -> Exception:
     return caught.value
 
 
+@pytest.mark.parametrize("location", ["http://other/x.bin", "HTTP://other/x.bin", " http://other/x.bin"])
+def test_no_redirect_leaves_https(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = SimpleNamespace(status=302, headers={"Location": location}, close=lambda: None)
+    opened: list[str] = []
+
+    def open_one(request: Any, timeout: float) -> SimpleNamespace:
+        opened.append(request.full_url)
+        return answer
+
+    monkeypatch.setattr(http_client, "_opener", lambda pace: SimpleNamespace(open=open_one))
+    with pytest.raises(FormatError, match="forbidden address: from https: to http:"):
+        http_client.open_address("https://host/x.bin", {}, 5)
+    assert opened == ["https://host/x.bin"]
+
+
 #: What each path answers, and what must be said of it.
 WRONG = {
     "redirself": "redirects more than 5",

@@ -164,10 +164,11 @@ def hub() -> str:
 
 def _redirected(url: str, location: str) -> str:
     try:
-        target = urllib.parse.urljoin(url, location)
+        # The scheme of a checked address is in lower case.
+        target = checked_address(urllib.parse.urljoin(url, location))
         if url.startswith("https:") and target.startswith("http:"):
             raise ConfigError(f"from https: to http: ({shown(target)})")
-        return checked_address(target)
+        return target
     # A ConfigError is a ValueError too, and `urljoin` raises others.
     except ValueError as err:
         raise FormatError(f"the server redirects to a forbidden address: {err} ({shown(url)})") from err
