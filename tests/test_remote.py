@@ -589,7 +589,7 @@ def test_an_index_beside_shards_on_the_hub_means_documents(
         given = open_order("hf://datasets/o/n", row_length=683)
         assert given.dataset.dtype == ("int32" if index[17] == 4 else "uint16")
         assert len(given) * 683 * np.dtype(given.dataset.dtype).itemsize == len(DATA)
-        assert open_order("hf://datasets/o/n", row_length=683, dtype="uint16").dataset.dtype == "uint16"
+        assert open_order("HF://datasets/o/n", row_length=683, dtype="uint16").dataset.dtype == "uint16"
     finally:
         server.shutdown()
         server.server_close()

@@ -204,7 +204,7 @@ class RemoteRows:
 
     def _find(self, address: str) -> tuple[list[str], list[int], str | None]:
         """The addresses of the shards, their sizes, and the address of the index if the Hub lists one."""
-        if address.startswith("hf://"):
+        if address.lower().startswith("hf://"):
             return self._find_on_hub(address)
         parts = urllib.parse.urlsplit(http_client.checked_address(address))
         found = _SHARD.fullmatch(parts.path)
@@ -229,7 +229,7 @@ class RemoteRows:
 
     def _find_on_hub(self, address: str) -> tuple[list[str], list[int], str | None]:
         found = re.fullmatch(
-            r"hf://datasets/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^/?#]+))?(?:/([^?#]*?))?/?",
+            r"(?i:hf)://datasets/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([^/?#]+))?(?:/([^?#]*?))?/?",
             address,
             re.A,
         )
