@@ -80,7 +80,7 @@ impl TokenDataset {
         let mut first = 0;
         for (number, file) in self.token_files()?.files().iter().enumerate() {
             let n_bytes = file.bytes().len() as u64;
-            // numpy cannot make a typed view of an empty buffer.
+            // An empty range is copied: it has nothing to view.
             if first <= start && end <= first + n_bytes && start < end {
                 let bytes = numpy_bytes(
                     py,

@@ -123,7 +123,8 @@ pub struct BenchmarkItems {
     lengths: Vec<Length>,
 }
 
-/// A window of a text whose words are those of an n-gram.
+/// A window of a text and the n-gram whose words it has, or may have: those of
+/// [`BenchmarkItems::put_candidates`] are not compared yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Hit {
     /// The first word of the window.
@@ -168,6 +169,7 @@ impl BenchmarkItems {
             if part.n > 0 {
                 items.add_grams(&mut part, &words, &mut numbers);
             }
+            // A slot has 32 bits for a number plus one. The other half of them are left for the n-grams of one part.
             if items.grams.len() >= u32::MAX as usize / 2 {
                 return Err(Error::argument("the items have too many n-grams"));
             }

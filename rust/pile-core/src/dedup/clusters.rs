@@ -234,7 +234,8 @@ impl Removals {
         u64::from(clusters.size(document)) > self.largest
     }
 
-    /// What becomes of a document, the kept copy, the similarity to it, and how they relate.
+    /// What becomes of a document, the kept copy, the similarity to it, and how they relate. An estimate is
+    /// [`DuplicateKind::Near`] here: the caller knows which texts were not read.
     pub(super) fn of(
         &self,
         document: u32,

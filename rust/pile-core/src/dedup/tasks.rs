@@ -39,7 +39,8 @@ use crate::{
     progress::Progress,
 };
 
-/// Maximum candidate pairs that a task verifies.
+/// Maximum candidate pairs that a task verifies: few enough that a killed task repeats little, and enough that opening
+/// all spilled documents costs little beside them.
 const PAIRS_PER_TASK: u64 = if cfg!(test) { 50 } else { 1 << 24 };
 
 /// The file that a task for bands, pairs or verification makes.

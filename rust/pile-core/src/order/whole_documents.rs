@@ -98,6 +98,7 @@ pub fn pack_until_overflow(config: &WholeDocumentConfig) -> Result<WholeDocument
         }
         n_skipped = 0;
         let n_tokens = config.lengths[document as usize] as u64;
+        // As in the reference, a document without tokens is alone in a sample that it starts.
         if length == 0 || length + n_tokens > sample_tokens {
             sample_idx.extend([doc_idx.len() as i64, 0]);
             length = n_tokens;
@@ -106,7 +107,8 @@ pub fn pack_until_overflow(config: &WholeDocumentConfig) -> Result<WholeDocument
         }
         doc_idx.push(document);
     }
-    // As in the reference, the last sample has only the document that starts it.
+    // As in the reference, the last sample has only the document that starts it, and its end is that of `doc_idx`: no
+    // document follows that has its last label.
     sample_idx.extend([doc_idx.len() as i64, 0]);
     Ok(WholeDocumentArrays {
         doc_idx,

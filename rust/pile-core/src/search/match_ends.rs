@@ -17,7 +17,8 @@ use super::{
 };
 
 /// Most nodes that are visited from one byte. There is a node for each way in which the documents tokenize a
-/// prefix of the text: very many if the text repeats itself. A higher limit misses fewer of its matches.
+/// prefix of the text: very many if the text repeats itself. A higher limit misses fewer of its matches, and takes
+/// longer.
 const MAX_NODES: usize = 20_000;
 
 /// Equal bytes from which a repetition of the text is recognized: see [`Walker::reach_of_repeat`]. With fewer,
@@ -275,6 +276,7 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
         // Suffixes are taken off `rest` in sorted order: those that end, those that continue with an id
         // without bytes, and then by the prefix of the text that their next token starts with.
         let mut rest = node.suffixes.clone();
+        // A match that starts with an id without bytes is also found without it, from the token after it.
         let without_bytes = view.alphabet.ranks_without_bytes();
         if depth > 0 && !without_bytes.is_empty() {
             let suffixes = view.narrow(rest.clone(), depth, without_bytes.clone());
@@ -286,8 +288,9 @@ impl<'a, 't, T: StoredToken> Walker<'a, 't, T> {
         }
         for (end, range) in (node.at + 1..).zip(ranges.iter()) {
             let continues = !range.exact().is_empty() && self.may_start_with(node.at, end);
-            // Nothing would be reported or added. The next prefix narrows `rest` to a part of what this one
-            // would.
+            // Nothing would be reported or added. What stays in `rest` now is taken off by a later prefix, with the end
+            // of the prefix just before that one. This end is reported only if it is after the known end, and such a
+            // prefix is never skipped.
             if end <= self.known_end && !continues {
                 continue;
             }

@@ -85,10 +85,12 @@ impl Reference {
             if done < start {
                 between(&text[done..start], ids);
             }
+            // A token may be within the white space that the one before stripped.
             if start < end {
                 ids.push(token.id);
+                done = end;
             }
-            (done, at) = (end, at + len);
+            at += len;
         }
         if done < text.len() {
             between(&text[done..], ids);

@@ -34,7 +34,7 @@ struct DistinctContext {
 /// The contexts of anchors with equal hashes.
 struct Group<U> {
     hash: Option<u64>,
-    /// The key of the last context.
+    /// The key of the last context. Records are sorted by hash, key and position, so equal contexts follow each other.
     key: Vec<u8>,
     text: Vec<U>,
     positions: Vec<u64>,
@@ -301,6 +301,8 @@ impl<U: Unit> GroupStep<'_, U> {
                 0
             }
         ];
+        // Each window has one anchor, so no two contexts share a window: in this order, all windows of the first
+        // occurrences ascend, and the table has the earliest of equal ones.
         let mut order: Vec<usize> = (0..n_contexts).collect();
         order.sort_unstable_by_key(|i| {
             self.group.positions[self.group.contexts[*i].positions.start]

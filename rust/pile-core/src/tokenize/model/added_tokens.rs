@@ -102,15 +102,16 @@ impl<'t> Iterator for AddedTokenSplits<'t> {
                 continue;
             }
             let (start, end) = self.widened(&found, token);
+            if start >= end {
+                continue; // Dropped: see `Self::widened`.
+            }
             let before = self.done..start;
             self.done = end;
-            if !before.is_empty() {
-                self.pending = Some(token.id);
-                return Some(AddedTokenSplit::Text(&self.text[before]));
-            }
-            if start < end {
+            if before.is_empty() {
                 return Some(AddedTokenSplit::Token(token.id));
             }
+            self.pending = Some(token.id);
+            return Some(AddedTokenSplit::Text(&self.text[before]));
         }
         let rest = &self.text[self.done..];
         self.done = self.text.len();
@@ -127,8 +128,9 @@ impl AddedTokenSplits<'_> {
     /// Start and end of a match with the white space that it includes.
     ///
     /// A token that starts with white space can match inside the white space that the previous match included.
-    /// As in Hugging Face `tokenizers`, it is then a split as well. But if it strips on its left, it is moved to
-    /// the end of the previous match and has no length: it is then dropped.
+    /// As in Hugging Face `tokenizers`, it is then a split as well. But if it strips on its left, it does not start
+    /// before the end of the previous match. If it ends there or before, it is dropped. (If before, `tokenizers`
+    /// panics.)
     fn widened(&self, found: &Match, token: &AddedToken) -> (usize, usize) {
         let (mut start, mut end) = (found.start(), found.end());
         if token.strips_left {
@@ -230,6 +232,13 @@ mod tests {
         assert_eq!(
             split(&right, "    "),
             [AddedTokenSplit::Token(0), AddedTokenSplit::Token(0)]
+        );
+        // The second token is within the white space of the first: no text is repeated.
+        let within = vec![token(0, "R", false, true), token(1, " ", true, false)];
+        let within = AddedTokens::new(within).unwrap();
+        assert_eq!(
+            split(&within, "R \nx"),
+            [AddedTokenSplit::Token(0), AddedTokenSplit::Text("x")]
         );
     }
 }

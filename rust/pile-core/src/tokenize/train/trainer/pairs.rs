@@ -14,10 +14,11 @@ use super::{
     pretokens::{BORDER, CountCursor, Pretokens},
 };
 
-/// Upper bound on the ratio of the largest count to the floor.
+/// Upper bound on the ratio of the largest count to the floor. With a lower one there are more scans, each of three
+/// passes over all pairs; with a higher one more pairs are held, most of which are never merged.
 const FLOOR_RATIO: u64 = 64;
 
-/// Sums of [`CandidatePairs::scan`]. The pairs with equal hashes share a sum.
+/// Sums of [`CandidatePairs::scan`], which take 4 MiB, to stay in the cache. The pairs with equal hashes share a sum.
 const N_SUMS: usize = 1 << 19;
 
 /// The occurrences of a pair.
