@@ -57,7 +57,7 @@ test-rust: .venv/.core
 	cargo test --locked --release --quiet -p pile-core
 
 test-python: setup
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --durations=30
 
 slow: setup ## Run the tests of training that take minutes each, too.
 	PILE_TOOLS_SLOW=1 $(BIN)/pytest -q tests/trainer tests/test_gpu_check.py tests/test_hostile_values.py

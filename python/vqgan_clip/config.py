@@ -71,12 +71,12 @@ class GuidanceConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ToyConfig:
-    """Steps of the three stages, and the seed of everything random."""
+    """Steps of the stages, and the seed of everything random."""
 
     vqgan_steps: int = field(default=1500, metadata={"help": "Steps of the VQGAN's training."})
-    clip_steps: int = field(default=500, metadata={"help": "Steps of the CLIP's training on drawings."})
+    clip_steps: int = field(default=500, metadata={"help": "Steps of each CLIP's training on drawings."})
     adversarial_steps: int = field(
-        default=700, metadata={"help": "Steps of the CLIP's training against its own guidance."}
+        default=700, metadata={"help": "Steps of each CLIP's training against its own guidance."}
     )
     seed: int = field(default=0, metadata={"help": "Seed of drawings, captions and weights."})
 
@@ -84,14 +84,15 @@ class ToyConfig:
         for name in ("vqgan_steps", "clip_steps", "adversarial_steps"):
             if not 1 <= (value := getattr(self, name)) <= 1_000_000:
                 raise ConfigError(f"{name} must be from 1 to 1,000,000, got {value}")
-        # The three stages use this seed and the next ones.
+        # The stages use this seed and the next ones.
         if not 0 <= self.seed < 2**63 - 8:
             raise ConfigError(f"seed must be from 0 to 2^63 - 9, got {self.seed}")
 
     @property
     def n_steps(self) -> int:
         """Steps of all stages."""
-        return self.vqgan_steps + self.clip_steps + self.adversarial_steps
+        n_clips = 2
+        return self.vqgan_steps + n_clips * (self.clip_steps + self.adversarial_steps)
 
 
 def parse_augmentations(text: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from vqgan_clip.toy.shapes import COLOR_NAMES, COLORS, SHAPES, Scene
 
 CONFIG = GuidanceConfig(steps=100, views=8, chunk=8)
 #: The pull of edits.
-PULL = 0.5
+PULL = 0.6
 #: Pixels by which the region of an edit exceeds the shape: where the decoder blends both colours.
 _MARGIN = 2
 

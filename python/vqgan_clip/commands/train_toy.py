@@ -28,8 +28,9 @@ def command(output: Path, force: bool, as_json: bool, **settings: Any) -> None:
     """Train the small VQGAN and CLIP of this package: on drawn shapes with captions, in minutes.
 
     Writes vqgan.safetensors with its vqgan.yaml, clip.safetensors and a manifest. The package's own weights
-    were made by this command with its defaults. Its three stages are the VQGAN, the CLIP, and the CLIP
-    against its own guidance (adversary). A run that was stopped starts again.
+    were made by this command with its defaults. Its stages are the VQGAN, and for each of
+    two CLIPs, which guide as one, captions and then its own guidance (adversary).
+    A run that was stopped starts again.
 
     \b
     Examples:
@@ -40,17 +41,15 @@ def command(output: Path, force: bool, as_json: bool, **settings: Any) -> None:
     from vqgan_clip.toy import job
 
     config = ToyConfig(**settings)
-    before = {
-        "VQGAN": 0,
-        "CLIP": config.vqgan_steps,
-        "adversary": config.vqgan_steps + config.clip_steps,
-    }
+    n_done = 0
     with Bar("training", config.n_steps, "steps") as bar:
 
         def on_step(stage: str, done: int, n_steps: int, loss: float) -> None:
-            bar.update(before[stage] + done)
+            nonlocal n_done
+            n_done += 1
+            bar.update(n_done)
             if done % max(n_steps // _N_NOTES, 1) == 0:
-                note(f"{stage:<9} step {done:>5,} of {n_steps:,}  loss {loss:.4f}", err=True)
+                note(f"{stage:<20} step {done:>5,} of {n_steps:,}  loss {loss:.4f}", err=True)
 
         made, is_new = job.run(output, config, force=force, on_step=on_step)
     if options.is_reported(made, output, is_new=is_new, as_json=as_json):

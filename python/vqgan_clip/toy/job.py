@@ -15,7 +15,7 @@ from pile_tools.manifest import MANIFEST_FILE, Manifest, Request
 from pile_tools.publish import Built, Target
 from vqgan_clip import weights
 from vqgan_clip.config import ToyConfig
-from vqgan_clip.toy import shapes, stored, train
+from vqgan_clip.toy import shapes, shown, stored, train
 from vqgan_clip.vqgan import Vqgan
 
 #: Drawings for the figure in the summary.
@@ -49,7 +49,7 @@ def run(
             # As it is stored, rounded: the CLIP learns from the pictures that guidance will show it.
             vqgan, _ = weights.load_weights(scratch / stored.VQGAN_FILE)
             clip = train.train_clip(vqgan, config, on_step)
-            stored.save_half(clip, scratch / stored.CLIP_FILE)
+            stored.save_clip(clip, scratch / stored.CLIP_FILE)
         summary = {
             "n_bytes": sum((scratch / name).stat().st_size for name in names),
             "psnr_db": round(_psnr(vqgan, config.seed), 2),
@@ -77,5 +77,5 @@ def _psnr(vqgan: Vqgan, seed: int) -> float:
     """Peak signal-to-noise ratio of reconstructed drawings, dB."""
     generator = torch.Generator().manual_seed(seed + 2)
     images, _ = shapes.draw(shapes.sample(_N_MEASURED, generator), generator)
-    error = (train.decoded(vqgan, images) - images).square().mean()
+    error = (shown.decoded(vqgan, images) - images).square().mean()
     return -10 * math.log10(float(error))

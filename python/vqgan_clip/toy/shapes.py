@@ -32,6 +32,9 @@ SHAPES = ("circle", "square", "triangle", "star", "cross")
 #: Other words for the shapes.
 SYNONYMS = {"circle": ("ball", "disc"), "square": ("box",), "triangle": (), "star": (), "cross": ("plus",)}
 
+#: How much of the likeness of a drawing and a caption each fact is: shape, colour, background.
+WEIGHTS = (0.34, 0.36, 0.30)
+
 #: Captions of `near_misses`.
 N_NEAR_MISSES = 3
 
@@ -184,6 +187,24 @@ def matches(scenes_drawn: list[Scene], captions: list[Caption]) -> Tensor:
     return holds & (~is_empty | (drawn[..., 0] == ANY))
 
 
+def likeness(scenes_drawn: list[Scene], captions: list[Caption]) -> Tensor:
+    """The cosines that the vectors of drawings and captions should have: (n_scenes, n_captions) float32.
+
+    As if a vector had a part of its own for each fact, of a length whose square is the weight of the fact: a
+    drawing has all parts, a caption those that it states, and equal facts have equal parts, others orthogonal
+    ones. A colour anywhere is stated as the shape's and as the background's.
+    """
+    weights = torch.tensor(WEIGHTS)
+    drawn = torch.tensor([(s.shape, s.color, s.background) for s in scenes_drawn])[:, None]
+    facts = torch.tensor([c.facts for c in captions])[None]
+    is_empty = torch.tensor([c.is_empty for c in captions])[None, :, None]
+    shape, colors, anywhere = facts[..., :1], facts[..., 1:3], facts[..., 3:]
+    stated = torch.cat([shape, torch.where(anywhere == ANY, colors, anywhere)], -1)
+    is_stated = (stated != ANY) | is_empty
+    is_equal = is_stated & (stated == drawn)
+    return (is_equal * weights).sum(-1) / (is_stated * weights).sum(-1).sqrt()
+
+
 def draw(scenes_drawn: list[Scene], generator: torch.Generator, size: int = SIZE) -> tuple[Tensor, Tensor]:
     """Drawings and the shares of each pixel that the shape covers.
 
@@ -212,6 +233,14 @@ def draw(scenes_drawn: list[Scene], generator: torch.Generator, size: int = SIZE
     images = back[:, :, None, None] * (1 - cover[:, None]) + front[:, :, None, None] * cover[:, None]
     images = images + 0.01 * torch.randn(images.shape, generator=generator)
     return images.clamp(0, 1), cover
+
+
+def draw_alike(first: list[Scene], second: list[Scene], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Drawings of two lists of scenes with the same random numbers: they differ in the scenes alone."""
+    state = generator.get_state()
+    images, _ = draw(first, generator)
+    generator.set_state(state)
+    return images, draw(second, generator)[0]
 
 
 def sample(
