@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -51,6 +52,20 @@ def new_file(path: Path) -> IO[bytes]:
     """
     path.unlink(missing_ok=True)
     return path.open("xb")
+
+
+@contextlib.contextmanager
+def of_usual_mode(path: Path) -> Iterator[None]:
+    """A context in which a library writes a new file, which then has the mode of the files that we write.
+
+    safetensors makes files that only their owner can read.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    # A file system without modes may refuse to set one.
+    if path.stat().st_mode != mode:
+        path.chmod(stat.S_IMODE(mode))
 
 
 def make_folders(folder: Path) -> None:
