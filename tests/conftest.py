@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,9 @@ def outputs(made: Any) -> list[Path]:
     return [made.folder / entry["path"] for entry in made.outputs]
 
 
+#: Mounts a folder or file, the first, on another one.
+Bind = Callable[[Path, Path], None]
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -130,6 +134,30 @@ def cli() -> Run:
         return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, **more)
 
     return run
+
+
+@pytest.fixture
+def usual_mode() -> Iterator[int]:
+    """The mode of new files under the umask of the test, which lets the group read."""
+    before = os.umask(0o027)
+    yield stat.S_IFREG | 0o640
+    os.umask(before)
+
+
+@pytest.fixture
+def bind() -> Iterator[Bind]:
+    """Mounts a folder or file on another one, until the test ends; tests without the right to are skipped."""
+    mounted = []
+
+    def mount(source: Path, on: Path) -> None:
+        done = subprocess.run(["mount", "--bind", source, on], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"folders cannot be mounted here: {done.stderr.strip()}")
+        mounted.append(on)
+
+    yield mount
+    for on in reversed(mounted):
+        subprocess.run(["umount", on], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.conftest import Run
+from tests.conftest import Bind, Run
 
 from pile_tools import checked, files, manifest, publish, scratch_folders, unchanged
 from pile_tools.errors import ConfigError, FormatError, OutputExistsError, PileError, PileWarning
@@ -95,6 +95,23 @@ def make(
     return publish.make(
         target(folder), Request("test", settings, requested), build, force=force, is_stream=is_stream
     )
+
+
+def published(
+    target: Target,
+    *,
+    kind: str = "test",
+    request: str = "a",
+    force: bool = False,
+    inputs: list[manifest.Entry] | None = None,
+) -> tuple[Manifest, bool]:
+    """Publishes a folder with one file."""
+
+    def build(scratch: Path) -> Built:
+        (scratch / "a").write_text(request)
+        return Built(["a"], {}, inputs or [])
+
+    return publish.make(target, Request(kind, {"request": request}, inputs or []), build, force=force)
 
 
 def target(folder: Path) -> Target:
@@ -280,6 +297,67 @@ def test_a_folder_on_which_a_file_system_is_mounted_is_refused_before_the_work()
             force=False,
         )
     assert not Path("/dev/shm.partial").exists()
+
+
+@pytest.mark.parametrize("mounted", ["folder", "scratch folder"])
+def test_a_folder_that_is_mounted_from_the_same_file_system_is_refused_before_the_work(
+    bind: Bind, tmp_path: Path, mounted: str
+) -> None:
+    output = Target.of(tmp_path / "out" / "manifest.json")
+    published(output)
+    before = tree(tmp_path / "out")
+    (tmp_path / "other").mkdir()
+    where = tmp_path / "copy" if mounted == "folder" else output.scratch
+    where.mkdir()
+    bind(tmp_path / "out" if mounted == "folder" else tmp_path / "other", where)
+    target = Target.of(tmp_path / ("copy" if mounted == "folder" else "out") / "manifest.json")
+    with pytest.raises(ConfigError, match="mounted"):
+        published(target, force=True, request="b")
+    assert tree(tmp_path / "out") == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"out", "other", where.name})
+
+
+def test_a_finished_output_that_is_mounted_elsewhere_does_nothing(bind: Bind, tmp_path: Path) -> None:
+    made, _ = published(Target.of(tmp_path / "out" / "manifest.json"))
+    (tmp_path / "copy").mkdir()
+    bind(tmp_path / "out", tmp_path / "copy")
+    found, is_new = published(Target.of(tmp_path / "copy" / "manifest.json"))
+    assert (found.sha256, is_new) == (made.sha256, False)
+
+
+@pytest.mark.parametrize("name", ["x.a", "x.b", "x.manifest.json"])
+def test_a_mounted_file_is_refused_before_the_work(bind: Bind, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "out"
+    make(folder, {"x.a": "1", "x.b": "2"})
+    shutil.copyfile(folder / name, tmp_path / "other")
+    bind(tmp_path / "other", folder / name)
+    before = tree(folder)
+    with pytest.raises(OutputExistsError, match="is a mounted file"):
+        make(folder, {"x.a": "3"}, request="b", force=True, on_build=lambda _: pytest.fail("it is made"))
+    assert tree(folder) == before
+
+
+def test_a_single_file_that_is_mounted_is_refused_before_the_work(bind: Bind, tmp_path: Path) -> None:
+    for name in ("x", "other"):
+        (tmp_path / name).touch()
+    bind(tmp_path / "other", tmp_path / "x")
+    with pytest.raises(OutputExistsError, match="is a mounted file"):
+        publish.write_file(tmp_path / "x", lambda _: pytest.fail("it is made"), force=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "x"]
+
+
+@pytest.mark.parametrize("below", ["", "deep"])
+def test_an_input_in_an_artifact_is_found_through_a_mount(bind: Bind, tmp_path: Path, below: str) -> None:
+    """An artifact of another kind, such as a run whose checkpoints are read, is not replaced."""
+    output = Target.of(tmp_path / "out" / "manifest.json")
+    published(output)
+    (tmp_path / "out" / "deep").mkdir()
+    (tmp_path / "out" / below / "read").write_text("read")
+    (tmp_path / "mounted").mkdir()
+    bind(tmp_path / "out" / below, tmp_path / "mounted")
+    inputs = [manifest.file_entry(tmp_path / "mounted" / "read", tmp_path / "out", role="shard")]
+    with pytest.raises(ConfigError, match="an input is in the folder of this test"):
+        published(output, force=True, kind="other", inputs=inputs)
 
 
 @pytest.mark.parametrize("resumes", [False, True])

@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import IO, TypeAlias
 
@@ -14,6 +15,9 @@ from pile_tools import checked
 
 #: Inode, bytes and time of modification in nanoseconds: see `version`.
 Version: TypeAlias = tuple[int, int, int]
+
+#: Device and inode: see `identity`.
+Identity: TypeAlias = tuple[int, int]
 
 
 def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = None) -> None:
@@ -51,6 +55,20 @@ def new_file(path: Path) -> IO[bytes]:
     """
     path.unlink(missing_ok=True)
     return path.open("xb")
+
+
+@contextlib.contextmanager
+def of_usual_mode(path: Path) -> Iterator[None]:
+    """A context in which a library writes a new file, which then has the mode of the files that we write.
+
+    safetensors makes files that only their owner can read.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    yield
+    # A file system without modes may refuse to set one.
+    if path.stat().st_mode != mode:
+        path.chmod(stat.S_IMODE(mode))
 
 
 def make_folders(folder: Path) -> None:
@@ -124,12 +142,56 @@ def is_regular(path: Path) -> bool:
     return False
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the file, which all of its names share; None if there is no file."""
+def identity(path: Path) -> Identity | None:
+    """Device and inode of the file or folder, which all of its names share; None if there is none."""
     with contextlib.suppress(OSError):
         found = path.stat()
         return found.st_dev, found.st_ino
     return None
+
+
+def mount(path: Path) -> tuple[int, int] | None:
+    """The device of a file or folder, and the number of the mount that shows it; None if there is no file.
+
+    Nothing is renamed from one mount to another, even if both show folders of one device. Only Linux tells
+    the number, which is -1 elsewhere.
+    """
+    with contextlib.suppress(OSError):
+        return path.stat().st_dev, _mount_number(path)
+    return None
+
+
+def _mount_number(path: Path) -> int:
+    with contextlib.suppress(OSError, AttributeError):
+        handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            about = Path(f"/proc/self/fdinfo/{handle}").read_text("ascii")
+        finally:
+            os.close(handle)
+        return next((int(line[7:]) for line in about.splitlines() if line.startswith("mnt_id:")), -1)
+    return -1
+
+
+def is_in(path: Path, folders: Container[Identity]) -> bool:
+    """Whether a path, there or still to be made, is one of these folders or below one.
+
+    Paths do not tell: a folder that is mounted in two places has two, without links.
+    """
+    real = Path(os.path.realpath(path))
+    return any((found := identity(above)) and found in folders for above in (real, *real.parents))
+
+
+def folders_in(folder: Path) -> set[Identity]:
+    """A folder and all below it; links are not followed. Folders that cannot be read count as empty."""
+    found: set[Identity] = set()
+    pending = [folder]
+    while pending:
+        path = pending.pop()
+        if (known := identity(path)) and known not in found and path.is_dir():
+            found.add(known)
+            with contextlib.suppress(OSError):
+                pending += [Path(entry) for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+    return found
 
 
 def version(path: Path) -> Version | None:

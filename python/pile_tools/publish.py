@@ -184,7 +184,7 @@ def make(
         done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else)
     ):
         return done, False
-    _refuse_mounted(target)
+    refuse_mounted(target)
     with scratch_folders.locked(target.scratch, "is making this output"), _naming_damage(target):
         for path in (target.unpublished, target.scratch / REPLACED, target.scratch / STATE):
             if os.path.lexists(path) and not files.is_regular(path):
@@ -193,6 +193,8 @@ def make(
         if done := manifest.finished(target.manifest, request, force=ignores_finished, or_else=or_else):
             scratch_folders.clear(target.scratch)
             return done, False
+        for name in owned:
+            _refuse_mounted_file(target.folder / name)
         if not is_stream and (resumed := _finished_in_scratch(target, request)):
             return _publish(target, resumed, owned, before, force=force), True
         if not force:
@@ -277,7 +279,9 @@ def write_file(
     _refuse_reserved([path.name])
     _refuse_no_folder(path.parent)
     _refuse_scratch(path.parent)
+    _refuse_kind(path)
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    _refuse_mounted(path.parent, scratch)
     with scratch_folders.locked(scratch, _WRITING):
         scratch_folders.clear(scratch)
         temporary = scratch / path.name
@@ -534,10 +538,10 @@ def _refuse_own_input(target: Target, kind: str, inputs: Sequence[Entry], names:
     checkpoints a study scores, is not replaced either.
     """
     sources = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
-    folder = Path(os.path.realpath(target.folder))
-    if target.manifest.name == MANIFEST_FILE and target.manifest.is_file():
-        is_inside = any(Path(os.path.realpath(source)).is_relative_to(folder) for source in sources)
-        if is_inside and (old := _read_whole(target.manifest)) is not None and old.kind != kind:
+    is_folder = target.manifest.name == MANIFEST_FILE and target.manifest.is_file()
+    if is_folder and (old := _read_whole(target.manifest)) is not None and old.kind != kind:
+        folders = files.folders_in(target.folder)
+        if any(files.is_in(source, folders) for source in sources):
             raise ConfigError(
                 f"an input is in the folder of this {old.kind}; give another output ({target.folder})"
             )
@@ -571,15 +575,27 @@ def _refuse_no_folder(folder: Path) -> None:
         raise ConfigError(f"is no folder, and the output needs one; give another path ({found})")
 
 
-def _refuse_mounted(target: Target) -> None:
-    """Raises ConfigError for a folder on another file system than its scratch folder: renames fail."""
-    # A folder that is still to be made will be on that of the nearest folder above it.
-    parent = next(path for path in target.scratch.parents if path.is_dir())
-    if target.folder.is_dir() and target.folder.stat().st_dev != parent.stat().st_dev:
+def refuse_mounted(target: Target) -> None:
+    """Raises ConfigError for a folder on another mount than its scratch folder: renames fail."""
+    _refuse_mounted(target.folder, target.scratch)
+
+
+def _refuse_mounted(folder: Path, scratch: Path) -> None:
+    # A folder that is still to be made will be on the mount of the nearest folder above it.
+    parent = files.mount(next(path for path in scratch.parents if path.is_dir()))
+    if scratch.is_dir() and files.mount(scratch) != parent:
+        raise ConfigError(f"is a mounted folder, out of which no file is renamed; unmount it ({scratch})")
+    if folder.is_dir() and files.mount(folder) != parent:
         raise ConfigError(
             f"a file system is mounted here, and the scratch folder is beside this folder; "
-            f"give a folder in it ({target.folder})"
+            f"give a folder in it ({folder})"
         )
+
+
+def _refuse_mounted_file(path: Path) -> None:
+    """Raises OutputExistsError for a file that is mounted at this name: it cannot be removed."""
+    if files.is_regular(path) and files.mount(path) not in (None, files.mount(path.parent)):
+        raise OutputExistsError(f"is a mounted file, which is not replaced; give another output ({path})")
 
 
 def _refuse_resized(inputs: Sequence[Entry], folder: Path) -> None:
@@ -714,6 +730,7 @@ def _refuse_kind(path: Path) -> None:
         return
     if not stat.S_ISREG(mode):
         raise OutputExistsError(f"is {_kind(mode)}, which is not replaced; give another output ({path})")
+    _refuse_mounted_file(path)
 
 
 def _kind(mode: int) -> str:

@@ -7,7 +7,6 @@ be resumed. Its manifests name the source with a checksum, as an input.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -92,7 +91,7 @@ def find_source(branch: BranchConfig, output: Path) -> Source:
 
 def _refuse_in_source(source: Path, output: Path) -> None:
     """Raises ConfigError for a branch in a folder whose files are read, and replaced with `force`."""
-    if os.path.realpath(output) == os.path.realpath(source):
+    if output.exists() and files.identity(output) == files.identity(source):
         raise ConfigError(f"output is the run that is branched from; take another ({output})")
     if folders.is_among(output, source):
         raise ConfigError(f"output is among the files of {source}; take another folder ({output})")

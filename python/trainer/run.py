@@ -322,8 +322,15 @@ def writing(output: Path) -> Iterator[Path]:
 
     Raises:
         PileError: Another process trains in this folder.
+        ConfigError: A folder of the run is on another mount than the run.
     """
     scratch = output / SCRATCH_FOLDER
+    for folder in (scratch, folders.checkpoints_folder(output), folders.resume_folder(output)):
+        if files.mount(folder) not in (None, files.mount(output)):
+            raise ConfigError(
+                f"is a mounted folder, between which and the run's no file is renamed; "
+                f"unmount it, or mount it as the whole run's folder ({folder})"
+            )
     with scratch_folders.locked(scratch, _WRITING):
         scratch_folders.clear(scratch)
         try:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pile_tools import files
 from pile_tools.errors import ConfigError
 from vqgan_clip.frames import is_frame_name
 
@@ -44,19 +45,24 @@ class Extras:
 
     def refuse_clashes(self, output: Path, inputs: Iterable[Path]) -> None:
         """Raises ConfigError if an output would replace an input or another output."""
-        seen: dict[str, str] = {}
+        #: By path without links, and by device and inode, as a folder may be mounted in two places.
+        seen: dict[object, str] = {}
         outputs = {"-o": output, **self.files}
         for name, path in [*outputs.items(), *(("", path) for path in inputs)]:
             real = os.path.realpath(path)
-            if name in outputs and real in seen:
-                raise ConfigError(f"{seen[real]} and {name} name one file; give two ({path})")
-            if not name and real in seen:
-                raise ConfigError(f"is one of the inputs; give {seen[real]} another file ({path})")
+            keys = [real, found] if (found := files.identity(path)) else [real]
+            other = next((seen[key] for key in keys if key in seen), None)
+            if name in outputs and other is not None:
+                raise ConfigError(f"{other} and {name} name one file; give two ({path})")
+            if not name and other is not None:
+                raise ConfigError(f"is one of the inputs; give {other} another file ({path})")
             if self.frames is not None and is_frame_name(path.name) and _is_in(real, self.frames):
                 raise ConfigError(f"has the name of a frame in --frames; give another folder ({path})")
             if name:
-                seen[real] = name
+                seen |= dict.fromkeys(keys, name)
 
 
 def _is_in(real: str, folder: Path) -> bool:
-    return Path(real).parent == Path(os.path.realpath(folder))
+    parent = Path(real).parent
+    is_same = parent.is_dir() and files.identity(parent) == files.identity(folder)
+    return is_same or parent == Path(os.path.realpath(folder))

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pile_tools import checked, publish
+from pile_tools import checked, files, publish
 from pile_tools.errors import FormatError, OutputExistsError, first_line
 
 #: Key of the header, whose value is the digest of what the run makes, and that of the tensors. One key, as
@@ -26,9 +26,14 @@ def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
         OutputExistsError: A file that is no state has this name.
         OSError: The file cannot be written.
     """
+
+    def fill(temporary: Path) -> None:
+        with files.of_usual_mode(temporary):
+            save_file(dict(state), temporary, {_KEY: f"{job} {_digest(state)}"})
+
     publish.write_file(
         path,
-        lambda temporary: save_file(dict(state), temporary, {_KEY: f"{job} {_digest(state)}"}),
+        fill,
         # The metadata are the first entry of the header.
         is_ours=lambda head: _KEY.encode() in head,
         or_else="give the state another name",

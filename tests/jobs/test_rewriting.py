@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.conftest import Run
+from tests.conftest import Bind, Run
 
 from pile_tools import files, scratch_folders
 from pile_tools.cli import group, run
@@ -113,6 +113,40 @@ def test_an_output_among_the_shards_is_refused(cli: Run, tmp_path: Path, command
     assert [path.name for path in (tmp_path / "in").iterdir()] == ["a.jsonl"]
 
 
+@pytest.mark.parametrize("below", ["", "deep"])
+def test_an_output_in_a_folder_that_is_read_is_refused_through_a_mount(
+    bind: Bind, tmp_path: Path, below: str
+) -> None:
+    for name in ("sigs/deep", "mounted"):
+        (tmp_path / name).mkdir(parents=True)
+    rewriting.refuse_within(tmp_path / "sigs", tmp_path / "mounted" / "new", "signatures")
+    bind(tmp_path / "sigs" / below, tmp_path / "mounted")
+    for output in ("mounted", "mounted/new"):
+        with pytest.raises(ConfigError, match="in the folder of the signatures"):
+            rewriting.refuse_within(tmp_path / "sigs", tmp_path / output, "signatures")
+
+
+@pytest.mark.parametrize("given", ["top", "link", "top/in/deep", "t*", "**", "top/in/deep/*", "top/*/*/*"])
+@pytest.mark.parametrize("output", ["n.parquet", "new/n.parquet"])
+def test_a_folder_of_the_shards_that_is_mounted_elsewhere_is_still_theirs(
+    bind: Bind, tmp_path: Path, given: str, output: str
+) -> None:
+    deep, mounted = tmp_path / "all" / "top" / "in" / "deep", tmp_path / "mounted"
+    deep.mkdir(parents=True)
+    mounted.mkdir()
+    (tmp_path / "all" / "link").symlink_to("top")
+    (deep / "a.jsonl").write_text('{"text": "a"}\n')
+    found = shards.find_shards([tmp_path / "all" / given])
+    shards.refuse_output_within(found, mounted / output)
+    bind(deep, mounted)
+    with pytest.raises(ConfigError, match="the next run would read it"):
+        shards.refuse_output_within(found, mounted / output)
+    with pytest.raises(ConfigError, match="the next run would read it"):
+        shards.refuse_output_within(found, deep / output)
+    by_another_name = shards.find_shards([deep / "*.jsonl"])
+    shards.refuse_output_within(by_another_name, mounted / output)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -156,14 +190,17 @@ def test_shards_below_an_output_that_is_accepted_match_no_pattern(
         if not glob.has_magic(str(inputs[1])):
             return
         folder = Path(top, *output)
+        finder = shards._Finder()
+        # A pattern without matches is an error of its own.
+        with contextlib.suppress(PileError):
+            finder.find(inputs)
         try:
-            shards.refuse_output_within(shards.Shards(patterns=inputs[1:]), folder)
+            shards.refuse_output_within(shards.Shards(patterns=finder.patterns), folder)
         except ConfigError:
             return
         folder.mkdir(parents=True)
         (folder / "a.jsonl").write_text('{"text": "a"}\n')
         finder = shards._Finder()
-        # A pattern without matches is an error of its own.
         with contextlib.suppress(PileError):
             finder.find(inputs)
         assert not any(path.is_relative_to(folder) for path in finder.found)

@@ -166,6 +166,11 @@ def test_a_picture_is_written_to_a_pipe(here: Path) -> None:
     assert Path("pipe.png").is_fifo()
 
 
+def test_a_state_has_the_mode_that_the_umask_gives(here: Path, usual_mode: int) -> None:
+    saved_state.save(Path("s"), {"a": torch.zeros(1)}, "job")
+    assert oct(Path("s").stat().st_mode) == oct(usual_mode)
+
+
 def test_a_damaged_state_is_not_continued_from(here: Path) -> None:
     words = ["generate", "red", "-o", "a.png", *QUICK, "--state", "s"]
     assert Done(*words).code == 0

@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+from tests.conftest import Bind
 from tests.vqgan_clip.test_cli import QUICK, Done, here, pixels
 
 from pile_tools import scratch_folders
+from pile_tools.errors import ConfigError
 from vqgan_clip import metadata
+from vqgan_clip.extras import Extras
 
 __all__ = ["here"]
 
@@ -84,6 +87,18 @@ def test_no_input_is_replaced(here: Path, option: str, given: str) -> None:
     done = Done("generate", "red", *output, *QUICK, given, "in.png", option, "./in.png", "--force")
     assert (done.code, f"is one of the inputs; give {option} another file" in done.error) == (2, True)
     assert contents(here) == before
+
+
+def test_no_input_is_replaced_through_a_mount(here: Path, bind: Bind) -> None:
+    for folder in ("sub", "mounted"):
+        Path(folder).mkdir()
+    Path("sub/in.png").write_bytes(b"in")
+    bind(here / "sub", here / "mounted")
+    extras = Extras(frames=Path("sub"))
+    with pytest.raises(ConfigError, match="is one of the inputs"):
+        extras.refuse_clashes(Path("sub/in.png"), [Path("mounted/in.png")])
+    with pytest.raises(ConfigError, match="has the name of a frame"):
+        extras.refuse_clashes(Path("x.png"), [Path("mounted/step-000001.png")])
 
 
 def test_no_input_is_a_frame(here: Path) -> None:

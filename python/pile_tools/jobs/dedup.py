@@ -236,6 +236,8 @@ def run(
     if keep_signatures and dry_run:
         raise ConfigError("a dry run writes no shards, so there are no signatures of them to keep")
     target = Target.of(output / MANIFEST_FILE)
+    if keep_signatures:
+        publish.refuse_mounted(Target.of(output / signatures.BESIDE / MANIFEST_FILE))
     names = rewriting.output_names(shards)
     if against is not None:
         rewriting.refuse_within(against, output, "older shards")

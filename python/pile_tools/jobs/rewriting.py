@@ -14,7 +14,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from pile_tools import _core, checked, manifest, publish, scratch_folders
+from pile_tools import _core, checked, files, manifest, publish, scratch_folders
 from pile_tools.config import fingerprint
 from pile_tools.errors import ConfigError, FormatError, first_line
 from pile_tools.manifest import MANIFEST_FILE, Entry, Manifest, Request
@@ -107,7 +107,7 @@ def older_shards(folder: Path, shards: Sequence[Path]) -> list[Path]:
 
 def refuse_within(folder: Path, output: Path, what: str) -> None:
     """Raises ConfigError for an output in a folder that is read, which it would replace or be read with."""
-    if Path(os.path.realpath(output)).is_relative_to(os.path.realpath(folder)):
+    if files.is_in(output, files.folders_in(folder)):
         raise ConfigError(f"the output is in the folder of the {what}; give another folder ({output})")
 
 

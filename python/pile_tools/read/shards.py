@@ -7,15 +7,16 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from pile_tools import manifest
+from pile_tools import files, manifest
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError, PileError
+from pile_tools.files import Identity
 from pile_tools.manifest import MANIFEST_FILE, MANIFEST_SUFFIX, Entry, Manifest
 from pile_tools.scratch_folders import SUFFIX as SCRATCH_SUFFIX
 from pile_tools.sizes import parse_size
@@ -124,12 +125,16 @@ class PassedOver(NamedTuple):
     reason: str
 
 
+#: For folders in which a pattern was looked for: how many of its components may have matched their paths.
+Matched: TypeAlias = dict[Identity, set[int]]
+
+
 class Shards(list[Path]):
     """Shards in the order of the dataset.
 
     Attributes:
         passed_over: The files and folders that were ignored.
-        folders: The folders that were named, or matched a pattern.
+        folders: The folders that were walked: those that were named, or matched a pattern, and all below.
         patterns: The inputs that are patterns.
     """
 
@@ -137,13 +142,13 @@ class Shards(list[Path]):
         self,
         paths: Iterable[Path] = (),
         passed_over: Iterable[PassedOver] = (),
-        folders: Iterable[Path] = (),
-        patterns: Iterable[Path] = (),
+        folders: Iterable[Identity] = (),
+        patterns: Mapping[Path, Matched] | None = None,
     ) -> None:
         super().__init__(paths)
         self.passed_over = list(passed_over)
-        self.folders = list(folders)
-        self.patterns = list(patterns)
+        self.folders = frozenset(folders)
+        self.patterns = dict(patterns or {})
 
 
 def find_shards(inputs: Iterable[str | Path]) -> Shards:
@@ -174,7 +179,7 @@ def find_shards(inputs: Iterable[str | Path]) -> Shards:
     return Shards(
         [*sorted(finder.found, key=os.fsencode), *streams],
         [PassedOver(*found) for found in ignored],
-        finder.roots,
+        finder.walked,
         finder.patterns,
     )
 
@@ -188,15 +193,13 @@ def refuse_output_within(shards: Sequence[Path], output: Path) -> None:
     """
     if not isinstance(shards, Shards):
         return
-    real = Path(os.path.realpath(output))
-    for folder in shards.folders:
-        if real.is_relative_to(os.path.realpath(folder)):
-            raise ConfigError(
-                f"the output is in a folder of the shards, where the next run would read it; "
-                f"give another folder ({output})"
-            )
-    for pattern in shards.patterns:
-        if _reaches(pattern, real):
+    if files.is_in(output, shards.folders):
+        raise ConfigError(
+            f"the output is in a folder of the shards, where the next run would read it; "
+            f"give another folder ({output})"
+        )
+    for pattern, matched in shards.patterns.items():
+        if _reaches(pattern, matched, Path(os.path.realpath(output))):
             raise ConfigError(
                 f"the output matches the pattern {pattern}, so the next run would read it; "
                 f"give another folder ({output})"
@@ -208,26 +211,27 @@ def _n_plain(parts: Sequence[str]) -> int:
     return next((n for n, part in enumerate(parts) if glob.has_magic(part)), len(parts))
 
 
-def _reaches(pattern: Path, output: Path) -> bool:
+def _reaches(pattern: Path, known: Matched, output: Path) -> bool:
     """Whether a pattern matches the output, a folder above it, or may match a file in it.
 
     Args:
         pattern: The pattern, as it was given.
+        known: The folders in which it was looked for, by any of their paths.
         output: The output's path, without links.
     """
     parts = pattern.parts
-    n_plain = _n_plain(parts)
-    parts = (*Path(os.path.realpath(Path(*parts[:n_plain]))).parts, *parts[n_plain:])
     # How many components of the pattern may have matched those of the path so far.
-    matched = {0}
-    for part in output.parts:
+    matched: set[int] = set()
+    for path in (*reversed(output.parents), output):
+        matched = {n if parts[n] == "**" else n + 1 for n in matched if _fits(path.name, parts[n])}
+        if identity := files.identity(path):
+            matched |= known.get(identity, set())
         # "**" matches any number of folders, none too.
         for n in range(len(parts)):
             if n in matched and parts[n] == "**":
                 matched.add(n + 1)
         if len(parts) in matched:
             return True
-        matched = {n if parts[n] == "**" else n + 1 for n in matched if _fits(part, parts[n])}
     # What is left for the files of the output, which have names such as those of the shards.
     return any(set(parts[n : len(parts) - 1]) <= {"**"} for n in matched)
 
@@ -314,16 +318,15 @@ class _Finder:
         self.found: set[Path] = set()
         #: Reasons by file or folder.
         self.ignored: dict[Path, str] = {}
-        #: Folders that are named or match a pattern.
-        self.roots: list[Path] = []
         #: Inputs that are patterns.
-        self.patterns: list[Path] = []
+        self.patterns: dict[Path, Matched] = {}
+        #: Folders that are named or match a pattern, and those below.
+        self.walked: set[Identity] = set()
         #: Folders to walk, each with the input that led to it.
         self._folders: list[tuple[Path, Path]] = []
         #: Inputs at which there is a shard, a folder that another input covers, or a file
         #: that a command of ours wrote.
         self._matched: set[Path] = set()
-        self._walked: set[tuple[int, int]] = set()
 
     def find(self, inputs: list[Path]) -> None:
         """Fills `found` and `ignored`.
@@ -344,7 +347,6 @@ class _Finder:
     def _add_input(self, path: Path) -> None:
         if path.is_dir():
             self._folders.append((path, path))
-            self.roots.append(path)
         elif path.is_file():
             self._add_file(path, path, is_named=True)
         elif path.is_symlink():
@@ -361,26 +363,27 @@ class _Finder:
         return f"{path} {problem} shards: {NAMES} are read{ignored}"
 
     def _add_matches(self, pattern: Path) -> None:
-        self.patterns.append(pattern)
-        start, parts = Path(), pattern.parts
-        if ".." in parts[_n_plain(parts) :]:
+        if ".." in pattern.parts[_n_plain(pattern.parts) :]:
             raise ConfigError(f'a pattern with ".." after a wildcard; name the folder ({pattern})')
-        if pattern.anchor:
-            start, parts = Path(pattern.anchor), parts[1:]
-        for path in self._matches(start, parts):
+        for path in self._matches(pattern):
             if not _is_folder(path):
                 self._add_file(path, pattern)
             else:
                 self._folders.append((path, pattern))
-                self.roots.append(path)
 
-    def _matches(self, start: Path, parts: tuple[str, ...]) -> set[Path]:
+    def _matches(self, pattern: Path) -> set[Path]:
         """The paths that match a pattern, as `glob` finds them, but errors of reading are raised."""
-        found = {start}
+        matched = self.patterns.setdefault(pattern, {})
+        found = {Path(pattern.anchor)}
         # A set for each component: neither a long pattern nor a repeated "**" multiplies the work.
-        for number, part in enumerate(parts, 1):
-            is_last = number == len(parts)
-            found = {path for folder in found for path in self._matches_of(part, folder, is_last)}
+        for number in range(len(Path(pattern.anchor).parts), len(pattern.parts)):
+            part, is_last = pattern.parts[number], number == len(pattern.parts) - 1
+            matching = {path for folder in found for path in self._matches_of(part, folder, is_last)}
+            # What "**" matched may be all of it, or have more folders below.
+            for folder in found | matching if part == "**" else found:
+                if identity := files.identity(folder):
+                    matched.setdefault(identity, set()).add(number)
+            found = matching
         return found
 
     def _matches_of(self, part: str, folder: Path, is_last: bool) -> Iterator[Path]:
@@ -433,12 +436,12 @@ class _Finder:
         while stack:
             folder = stack.pop()
             found = folder.stat()
-            if (found.st_dev, found.st_ino) in self._walked:
+            if (found.st_dev, found.st_ino) in self.walked:
                 self._matched.add(source)
                 if folder.is_symlink():
                     self.ignored[folder] = "a folder that is read under another name"
                 continue
-            self._walked.add((found.st_dev, found.st_ino))
+            self.walked.add((found.st_dev, found.st_ino))
             for path in sorted(folder.iterdir(), key=os.fsencode):
                 if not _is_folder(path):
                     self._add_file(path, source)

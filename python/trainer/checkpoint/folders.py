@@ -37,8 +37,11 @@ def resume_folder(output: Path) -> Path:
 def is_among(path: Path, output: Path) -> bool:
     """Whether a path is among the checkpoints or states of a run, which the run removes and replaces."""
     real = Path(os.path.realpath(path))
-    owned = (checkpoints_folder(output), resume_folder(output))
-    return any(real.is_relative_to(os.path.realpath(folder)) for folder in owned)
+    for owned in (checkpoints_folder(output), resume_folder(output)):
+        # By path too: the folders of a run that begins are still to be made.
+        if real.is_relative_to(os.path.realpath(owned)) or files.is_in(path, files.folders_in(owned)):
+            return True
+    return False
 
 
 def step_folder(parent: Path, step: int) -> Path:

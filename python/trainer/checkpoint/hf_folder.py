@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pile_tools import Tokenizer
+from pile_tools import Tokenizer, files
 from pile_tools.errors import ConfigError
 from trainer import failures
 from trainer.checkpoint import card, hf
@@ -40,7 +40,7 @@ def write_weights(
     def flush() -> None:
         nonlocal n_waiting
         path = folder / _part(len(shards))
-        with failures.named(path):
+        with failures.named(path), files.of_usual_mode(path):
             save_file(waiting, path, metadata={"format": "pt"})
         shards.append(list(waiting))
         waiting.clear()

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pile_tools import manifest
+from pile_tools import files, manifest
 from pile_tools.errors import PileError, VerifyError
 from pile_tools.manifest import MANIFEST_FILE
 from trainer import failures
@@ -40,7 +40,7 @@ def publish(run: Run, weights: dict[str, Tensor], step: int, scratch: Path) -> P
 
 def _write_weights(weights: dict[str, Tensor], path: Path) -> str:
     """Writes the weights and returns their dtype's name."""
-    with failures.named(path):
+    with failures.named(path), files.of_usual_mode(path):
         save_file(weights, path, metadata={"format": "pt"})
     return str(next(iter(weights.values())).dtype).removeprefix("torch.")
 

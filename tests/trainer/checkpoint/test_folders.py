@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.conftest import Bind
 
 from pile_tools import manifest
-from pile_tools.errors import OutputExistsError, PileError
+from pile_tools.errors import ConfigError, OutputExistsError, PileError
 from pile_tools.manifest import Request
 from trainer import run as runs
 from trainer.checkpoint import folders
@@ -123,6 +124,26 @@ def test_what_is_not_provably_ours_stays(scratch: Path, parent: Path, change: Ca
     with pytest.raises(PileError):
         folders.remove_steps(parent, "checkpoint", [2, 3], scratch)
     assert sorted(path.relative_to(parent.parent) for path in parent.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["checkpoints", "resume", "run.partial"])
+def test_a_folder_of_a_run_on_another_mount_is_refused(bind: Bind, tmp_path: Path, name: str) -> None:
+    output, other = tmp_path / "run", tmp_path / "other"
+    (output / name).mkdir(parents=True)
+    other.mkdir()
+    bind(other, output / name)
+    with pytest.raises(ConfigError, match="is a mounted folder"), runs.writing(output):
+        pytest.fail("a step would not be renamed")
+    assert [path.name for path in output.iterdir()] == [name]
+
+
+def test_what_a_run_owns_is_known_through_a_mount(bind: Bind, tmp_path: Path) -> None:
+    step, mounted = tmp_path / "run" / "checkpoints" / "step1", tmp_path / "mounted"
+    step.mkdir(parents=True)
+    mounted.mkdir()
+    assert not folders.is_among(mounted / "x", tmp_path / "run")
+    bind(step, mounted)
+    assert folders.is_among(mounted / "x", tmp_path / "run")
 
 
 def test_one_process_writes_in_a_folder(tmp_path: Path) -> None:

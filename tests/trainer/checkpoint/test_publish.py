@@ -13,6 +13,7 @@ import torch
 import trainer
 from pile_tools import manifest
 from pile_tools.errors import FormatError, PileError, VerifyError
+from trainer.checkpoint import hf_folder
 from trainer.checkpoint.load import verify_checkpoint
 from trainer.checkpoint.publish import publish
 from trainer.config import ModelConfig, TrainConfig
@@ -104,6 +105,20 @@ def test_the_manifest_names_its_order_and_files(run: Run, model: GPTNeoX) -> Non
     assert {entry["path"] for entry in found.outputs} == {
         path.name for path in folder.iterdir() if path.name != "manifest.json"
     }
+
+
+def test_every_file_has_the_mode_that_the_umask_gives(run: Run, model: GPTNeoX, usual_mode: int) -> None:
+    """safetensors makes files that only their owner can read."""
+    folder = published(run, model, 8)
+    assert {path.name: oct(path.stat().st_mode) for path in folder.iterdir()} == {
+        path.name: oct(usual_mode) for path in folder.iterdir()
+    }
+
+
+def test_weights_in_shards_have_the_mode_that_the_umask_gives(tmp_path: Path, usual_mode: int) -> None:
+    names, _ = hf_folder.write_weights(tmp_path, [("a", torch.zeros(2)), ("b", torch.ones(2))], 8)
+    assert len(names) == 3
+    assert {oct((tmp_path / name).stat().st_mode) for name in names} == {oct(usual_mode)}
 
 
 def test_the_same_weights_make_the_same_bytes(run: Run, model: GPTNeoX) -> None:
