@@ -27,7 +27,7 @@ _TEXT_WIDTH = 64
 _CHANNELS = (24, 48, 80, 96)
 #: What the cosines of the members count, see `matching` and `graded`. With half each, shapes and colours are
 #: a little better, but more edits stop before they reach their colour.
-_WEIGHTS = (0.8, 0.2)
+_WEIGHTS = (0.75, 0.25)
 
 
 class Member(nn.Module):
