@@ -49,7 +49,7 @@ def write_atomically(path: Path, data: bytes | str, *, scratch: Path | None = No
 
 
 def new_file(path: Path) -> IO[bytes]:
-    """Opens a new file in a scratch folder for pyarrow to write; one that a killed job left is removed.
+    """Opens a new file in a scratch folder for writing; one that a killed job left is removed.
 
     pyarrow is given an open file, since it takes a path with a colon for an address.
     """

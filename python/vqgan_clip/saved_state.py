@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as dump
 from torch import Tensor
 
 from pile_tools import checked, files, publish
@@ -28,8 +28,10 @@ def save(path: Path, state: Mapping[str, Tensor], job: str) -> None:
     """
 
     def fill(temporary: Path) -> None:
-        with files.of_usual_mode(temporary):
-            save_file(dict(state), temporary, {_KEY: f"{job} {_digest(state)}"})
+        # Written by ourselves: safetensors' error for a full disk is none of the system's.
+        data = dump(dict(state), {_KEY: f"{job} {_digest(state)}"})
+        with files.new_file(temporary) as file:
+            file.write(data)
 
     publish.write_file(
         path,
