@@ -175,7 +175,7 @@ def _mount_number(path: Path) -> int:
 def is_in(path: Path, folders: Container[Identity]) -> bool:
     """Whether a path, there or still to be made, is one of these folders or below one.
 
-    Paths do not tell: a folder that is mounted in two places has two, without links.
+    Paths do not tell: a folder that is mounted twice has two, without links.
     """
     real = Path(os.path.realpath(path))
     return any((found := identity(above)) and found in folders for above in (real, *real.parents))

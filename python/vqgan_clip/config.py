@@ -91,6 +91,7 @@ class ToyConfig:
     @property
     def n_steps(self) -> int:
         """Steps of all stages."""
+        # The members of `toy.clip.ToyClip`.
         n_clips = 2
         return self.vqgan_steps + n_clips * (self.clip_steps + self.adversarial_steps)
 

@@ -45,7 +45,7 @@ class Extras:
 
     def refuse_clashes(self, output: Path, inputs: Iterable[Path]) -> None:
         """Raises ConfigError if an output would replace an input or another output."""
-        #: By path without links, and by device and inode, as a folder may be mounted in two places.
+        # By path without links, and by device and inode, as a folder may be mounted twice.
         seen: dict[object, str] = {}
         outputs = {"-o": output, **self.files}
         for name, path in [*outputs.items(), *(("", path) for path in inputs)]:

@@ -28,9 +28,8 @@ def command(output: Path, force: bool, as_json: bool, **settings: Any) -> None:
     """Train the small VQGAN and CLIP of this package: on drawn shapes with captions, in minutes.
 
     Writes vqgan.safetensors with its vqgan.yaml, clip.safetensors and a manifest. The package's own weights
-    were made by this command with its defaults. Its stages are the VQGAN, and for each of
-    two CLIPs, which guide as one, captions and then its own guidance (adversary).
-    A run that was stopped starts again.
+    were made by this command with its defaults. Its stages are the VQGAN, and for each of two CLIPs, which
+    guide as one, captions and then its own guidance (adversary). A run that was stopped starts again.
 
     \b
     Examples:

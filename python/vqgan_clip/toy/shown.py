@@ -18,8 +18,7 @@ _DECODED = 0.6
 @torch.no_grad()
 def decoded(vqgan: Vqgan, images: Tensor) -> Tensor:
     """Images in [0, 1] as the VQGAN encodes, quantizes and decodes them."""
-    entries, _ = quantize(vqgan.encode(images * 2 - 1), vqgan.codebook)
-    return ((vqgan.decode(entries) + 1) / 2).clamp(0, 1)
+    return decoded_latents(vqgan, vqgan.encode(images * 2 - 1))
 
 
 def drawings(vqgan: Vqgan, scenes: list[shapes.Scene], generator: torch.Generator) -> Tensor:

@@ -43,7 +43,7 @@ def save_clip(clip: ToyClip, path: Path) -> None:
 
 
 def _unit(largest: Tensor, value: Tensor) -> Tensor:
-    """What the 8-bit number 1 stands for, for each row of a tensor."""
+    """The difference of neighbouring 8-bit numbers, for each row of a tensor."""
     unit = largest.float().clamp(min=1e-6) / 127
     return unit.view(-1, *[1] * (value.ndim - 1))
 
