@@ -2,7 +2,11 @@
 
 use crate::text::classes::{ClassTable, code_point_at};
 use std::{borrow::Cow, ops::Range};
-use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+use unicode_normalization_alignments::{
+    IsNormalized, UnicodeNormalization,
+    char::{canonical_combining_class, decompose_canonical},
+    is_nfc_quick,
+};
 
 /// First UTF-8 byte of U+0300. NFC changes no character below it.
 const FIRST_SUSPECT_LEAD: u8 = 0xCC;
@@ -24,6 +28,17 @@ pub(crate) fn nfc(text: &str) -> Cow<'_, str> {
 /// `text` in NFC, without the check whether it is so already.
 pub(crate) fn nfc_always(text: &str) -> String {
     text.nfc().map(|(c, _)| c).collect()
+}
+
+/// Whether NFC changes a character, if at all, without those before it: what it decomposes to starts with a character
+/// that is neither moved nor composed with another.
+pub(crate) fn starts_segment(c: char) -> bool {
+    let mut first = None;
+    decompose_canonical(c, |part| _ = first.get_or_insert(part));
+    first.is_some_and(|first| {
+        canonical_combining_class(first) == 0
+            && is_nfc_quick(std::iter::once(first)) == IsNormalized::Yes
+    })
 }
 
 /// The first run of characters after byte `at` that NFC may change or move.
@@ -83,6 +98,15 @@ mod tests {
         #[test]
         fn equals_the_library(text in "(\\PC|[a-z\u{300}-\u{36f}\u{1100}-\u{11ff}]){0,40}") {
             prop_assert_eq!(nfc(&text), nfc_always(&text));
+        }
+
+        #[test]
+        fn segments_are_changed_apart(
+            before in "[ea\u{300}-\u{36f}\u{1100}-\u{11ff}\u{ac00}-\u{ac10}]{0,8}",
+            after in "(\\PC|[\u{f900}-\u{f910}\u{300}-\u{36f}])[ea\u{300}-\u{36f}\u{1100}-\u{11ff}]{0,8}",
+        ) {
+            prop_assume!(starts_segment(after.chars().next().unwrap()));
+            prop_assert_eq!(nfc_always(&format!("{before}{after}")), nfc_always(&before) + &nfc_always(&after));
         }
     }
 }
