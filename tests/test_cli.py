@@ -148,6 +148,48 @@ def test_ctrl_c_stops_a_job_and_leaves_nothing_half_written(tmp_path: Path, toke
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["d.partial"]
 
 
+@pytest.mark.parametrize("shard", ["-", "pipe.jsonl"])
+def test_ctrl_c_ends_the_wait_for_a_silent_pipe(tmp_path: Path, shard: str) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    silent, never_written = os.pipe()
+    with (
+        (tmp_path / "errors").open("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "pile_tools", "count-ngrams", shard, "-o", "x.tsv"],
+            cwd=tmp_path,
+            stdin=silent,
+            stderr=errors,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process,
+    ):
+        while not (tmp_path / "x.tsv.partial").exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert "error: interrupted" in (tmp_path / "errors").read_text()
+    for end in (silent, never_written):
+        os.close(end)
+
+
+@pytest.mark.parametrize("package", ["pile_tools", "trainer", "studies", "vqgan_clip"])
+def test_ctrl_c_during_imports_is_one_line(tmp_path: Path, package: str) -> None:
+    # A module that is imported early, here instead of Python's.
+    (tmp_path / "contextlib.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    program = (
+        "import sys, runpy, pile_tools.start; del sys.modules['contextlib']; "
+        f"sys.path.insert(0, {str(tmp_path)!r}); runpy.run_module({package!r}, run_name='__main__')"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert (ended.returncode, ended.stderr) == (130, "error: interrupted before it began\n")
+
+
 def test_a_reader_that_leaves_early_is_no_error(dataset: Path, tmp_path: Path) -> None:
     from pile_tools.jobs.order import OrderConfig, run
 

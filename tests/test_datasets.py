@@ -63,7 +63,7 @@ def test_slices_and_iteration_give_documents_in_order(dataset: Path) -> None:
 
 def test_what_is_no_document_is_refused(dataset: Path) -> None:
     tokens = TokenDataset(dataset)
-    for document in (len(tokens), -len(tokens) - 1):
+    for document in (len(tokens), -len(tokens) - 1, 1 << 64):
         with pytest.raises(IndexError, match="out of range"):
             tokens[document]
     with pytest.raises(TypeError, match="a number or a slice"):

@@ -24,7 +24,7 @@ HEAVY = {"torch", "deepspeed", "transformers"}
 #: Layers of `pile_tools`, packages or modules, from the lowest: a module imports from its own layer and those
 #: before it. Layers on one line have no order among them.
 LAYERS = [
-    "errors types",
+    "errors start types",
     "_core",
     "config sizes checked terminal",
     "kinds files progress unchanged",
@@ -44,7 +44,7 @@ LAYERS = [
     "arguments",
     "commands",
     "cli",
-    "__init__",
+    "__init__ __main__",
 ]
 
 

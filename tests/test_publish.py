@@ -1084,3 +1084,39 @@ def test_a_path_in_a_full_disk_error_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught:
         publish.write_file(tmp_path / "out", fill)
     assert caught.value.filename is None
+
+
+def test_paths_in_one_folder_do_not_lead_through_a_link_to_it(
+    cli: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Path, shards: Path
+) -> None:
+    (tmp_path / "disk" / "real").mkdir(parents=True)
+    (tmp_path / "data").symlink_to("disk/real")
+    shutil.copy(tokenizer, tmp_path / "data" / "tok.json")
+    shutil.copytree(shards, tmp_path / "data" / "shards")
+    monkeypatch.chdir(tmp_path)
+    for data in ("data", str(tmp_path / "data"), "disk/real"):
+        for command in (
+            f"tokenize {data}/shards -o {data}/s --tokenizer {data}/tok.json",
+            f"order {data}/s --seq-length 8 --steps 4 --batch-size 2 -o {data}/o",
+        ):
+            done = cli(*command.split())
+            assert done.returncode == 0, done.stderr
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "disk" / "real").rename(tmp_path / "moved" / "real")
+    (tmp_path / "data").unlink()
+    assert cli("batch", "moved/real/o", "--step", "0").returncode == 0
+    verified = cli("verify", "--chain", "moved/real/o")
+    assert verified.returncode == 0, verified.stderr
+    assert "nothing absent" in verified.stdout
+
+
+def test_a_link_to_data_elsewhere_stays_in_a_path(tmp_path: Path) -> None:
+    for name in ("disk/pile", "work/out"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "work" / "pile").symlink_to(tmp_path / "disk" / "pile")
+    found = manifest.relative(tmp_path / "work" / "pile" / "00.jsonl", tmp_path / "work" / "out")
+    assert found == "../pile/00.jsonl"
+    # From a folder in the same one as the data, they are nearer without it.
+    found = manifest.relative(tmp_path / "work" / "pile" / "00.jsonl", tmp_path / "disk" / "out")
+    assert found == "../pile/00.jsonl"
+    assert manifest.relative(Path("/proc/self/cwd/a/b"), Path.cwd() / "out") == "../a/b"

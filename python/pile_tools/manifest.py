@@ -18,6 +18,7 @@ to a manifest that no other manifest lists.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -133,14 +134,25 @@ class Manifest:
 
 
 def relative(path: Path, folder: Path) -> str:
-    """`path` relative to the manifest folder `folder`.
+    """`path` relative to the manifest folder `folder`, as it is without links.
 
-    `..` is relative to the real folder, as the system resolves it, even if `folder` is reached through a
-    link. Links within a `path` without `..` are not resolved.
+    Links in the folder of `path` are resolved too if it lies no farther from `folder` then: what is in one
+    folder can be moved together, and a link to that folder is not in it. A link to data elsewhere stays, as
+    it may come to lead to where these are moved.
     """
-    if ".." in path.parts:
-        path = Path(os.path.realpath(path.parent)) / path.name
-    return Path(os.path.relpath(path, os.path.realpath(folder))).as_posix()
+    folder = Path(os.path.realpath(folder))
+    named, real = path.absolute(), Path(os.path.realpath(path.parent)) / path.name
+    if ".." in path.parts or _n_shared(named, folder) <= _n_shared(real, folder) > 1:
+        named = real
+    return Path(os.path.relpath(named, folder)).as_posix()
+
+
+def _n_shared(path: Path, folder: Path) -> int:
+    """How many folders from the root on are above both paths; the root counts."""
+    same = itertools.takewhile(
+        lambda names: names[0] == names[1], zip(path.parts, folder.parts, strict=False)
+    )
+    return sum(1 for _ in same)
 
 
 def resolved(folder: Path, name: str) -> Path:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import itertools
 import json
 import os
 import stat
@@ -46,6 +47,9 @@ REPLACED = "replaced.json"
 
 #: The file in a scratch folder from which a killed job resumes.
 STATE = "state.json"
+
+#: How far down in the scratch folder it is, at most in the folder of a task of one step of a job.
+_STATE_LEVELS = ("", "*/", "*/*/", "*/*/*/")
 
 #: Names that no output takes.
 RESERVED = frozenset({scratch_folders.MARKER, REPLACED, STATE, MANIFEST_FILE, ORDER_FILE})
@@ -142,7 +146,7 @@ def make(
     *,
     force: bool,
     names: Sequence[str] = (),
-    resumes: bool = False,
+    resumes: Sequence[str] | None = None,
     is_stream: bool = False,
     reads_inputs: bool = True,
     or_else: str = ", another output keeps both",
@@ -157,8 +161,9 @@ def make(
             of the same request had finished but not published is published without making it again.
         names: Files that are certain to be made. If one may not be replaced, the job is refused before the
             work.
-        resumes: `build` continues from the files that a killed run left in the scratch folder. The folder is
-            then kept when `build` fails; otherwise it is cleared before `build` and on failure.
+        resumes: What `build` continues from after a killed run: names of folders in the scratch folder, and
+            `STATE`. The scratch folder is then kept when `build` fails. None if `build` starts again: the
+            folder is cleared before `build` and on failure.
         is_stream: The input is a stream, which may differ from one run to the next: neither finished nor
             unpublished output counts as the requested artifact.
         reads_inputs: `build` reads the request's files itself. Otherwise another job has read them, and they
@@ -203,14 +208,9 @@ def make(
         for name in names:
             _refuse(target.folder / name, owned, None, force=force)
         _discard_unpublished(target, owned)
-        if resumes:
-            scratch_folders.remove_links(target.scratch)
-        else:
-            if not force and os.path.lexists(target.scratch / STATE):
-                raise OutputExistsError(
-                    f"holds finished work of another command, which can resume from it; force discards it "
-                    f"({target.scratch})"
-                )
+        scratch_folders.remove_links(target.scratch)
+        _discard_others_work(target.scratch, resumes or (), force=force)
+        if resumes is None:
             scratch_folders.clear(target.scratch, keep={REPLACED})
         try:
             identities = Identities.of(
@@ -233,7 +233,7 @@ def make(
                 # A later run with these inputs skips their checksums while their identities are the same.
                 unchanged.remember(target.unpublished, paths, identities)
         except BaseException:
-            if not resumes:
+            if resumes is None:
                 scratch_folders.clear(target.scratch, keep={REPLACED})
             raise
         return _publish(target, made, owned, before, force=force), True
@@ -283,6 +283,8 @@ def write_file(
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
     _refuse_mounted(path.parent, scratch)
     with scratch_folders.locked(scratch, _WRITING):
+        scratch_folders.remove_links(scratch)
+        _discard_others_work(scratch, (), force=force, or_else=or_else)
         scratch_folders.clear(scratch)
         temporary = scratch / path.name
         try:
@@ -497,6 +499,24 @@ def _refuse_to_discard(target: Target, request: Request) -> None:
         f"holds a finished output of other settings or inputs, which its command publishes; "
         f"force discards it ({target.scratch})"
     )
+
+
+def _discard_others_work(
+    scratch: Path, own: Iterable[str], *, force: bool, or_else: str = "force discards it"
+) -> None:
+    """Clears a scratch folder with the state of a job of another kind: one that is not in `own`, nor below.
+
+    Raises:
+        OutputExistsError: There is one, and `force` is off.
+    """
+    states = itertools.chain.from_iterable(scratch.glob(levels + STATE) for levels in _STATE_LEVELS)
+    if all(state.relative_to(scratch).parts[0] in own for state in states if files.is_regular(state)):
+        return
+    if not force:
+        raise OutputExistsError(
+            f"holds finished work of another command, which can resume from it; {or_else} ({scratch})"
+        )
+    scratch_folders.clear(scratch, keep={REPLACED})
 
 
 def _refuse_reserved(names: Sequence[str]) -> None:

@@ -145,3 +145,57 @@ def test_the_same_command_finishes_after_a_fault(
         found = tree(work)
         assert sorted(found) == sorted(expected), where
         assert found == expected, where
+
+
+#: Jobs that keep finished work, and others that write under the same name: all have one scratch folder.
+SAME_NAME = {
+    "tokenize": "tokenize ../in/shards -o out/x.parquet --tokenizer ../in/tok.json --threads 1",
+    "count-ngrams": "count-ngrams ../in/ds --n 1-3 -o out/x.parquet --threads 1",
+    "merge": "merge ../in/first ../in/second -o out/x.parquet",
+    "dedup exact": "dedup exact ../in/shards -o out/x.parquet --threads 1",
+    "dedup near": "dedup near ../in/shards -o out/x.parquet --threads 1 --permutations 16",
+    "dedup passages": "dedup passages ../in/shards -o out/x.parquet --threads 1 --length 32",
+    "dedup signatures": "dedup signatures ../in/shards -o out/x.parquet --threads 1 --permutations 16",
+    "contamination": "contamination ../in/items.jsonl ../in/shards -o out/x.parquet --threads 1",
+    "sample": "sample out/x.parquet --megabytes 0.02 --shards 2",
+    "export": "export ../in/order --steps 0:2 -o out/x.parquet",
+}
+
+
+#: Those of them that start again after a kill, or keep nothing of so little data.
+KEEP_NOTHING = {"count-ngrams", "sample", "export"}
+
+
+@pytest.mark.parametrize("name", [name for name in SAME_NAME if name not in KEEP_NOTHING])
+def test_what_a_killed_job_has_finished_is_not_discarded_by_another(
+    server: Server, inputs: Path, tmp_path: Path, name: str
+) -> None:
+    argv = SAME_NAME[name].split()
+    n_calls = server.run(argv, prepare(inputs, tmp_path, server, [])).calls
+    assert n_calls is not None
+    # The latest kill that leaves a state, and no file of the output.
+    for at in range(n_calls, 0, -3):
+        work = prepare(inputs, tmp_path, server, [])
+        server.run(argv, work, at=at)
+        scratch = work / "out" / "x.parquet.partial"
+        made = {path.name for path in (work / "out").iterdir()} - {"f.bin", "f.idx"}
+        unpublished = list(scratch.glob("*manifest.json"))
+        if made == {scratch.name} and list(scratch.rglob("state.json")) and not unpublished:
+            break
+    else:
+        pytest.fail("no kill left a state")
+    left = tree(work)
+    others = [other for other in SAME_NAME if other != name]
+    for other in others if IS_COMPLETE else random.Random(name).sample(others, N_SAMPLED):
+        command = SAME_NAME[other].split()
+        ended = server.run(command, work)
+        assert ended.code == 1, f"{other}: {ended}"
+        assert "holds " in ended.printed, f"{other}: {ended}"
+        assert tree(work) == left, other
+    forced = tmp_path / "forced"
+    shutil.copytree(work, forced)
+    ended = server.run([*command, "--force"], forced)
+    assert ended.code == 0, ended
+    assert not (forced / "out" / scratch.name).exists()
+    assert server.run(argv, work).code == 0
+    assert not scratch.exists()

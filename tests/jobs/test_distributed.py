@@ -234,7 +234,7 @@ def test_deduplication_is_the_same_with_a_worker_killed(
         made_by_tasks = (
             "signatures/*/signatures-000000",
             "duplicates/tasks/spill-*/spilled-*",
-            "shards-*/*/*.jsonl*",
+            "new-shards/*/*/*.jsonl*",
         )
         for made in made_by_tasks:
             wait_for(lambda made=made: list((tmp_path / "on.partial").glob(made)))

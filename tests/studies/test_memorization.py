@@ -259,7 +259,7 @@ def test_an_interrupted_study_goes_on_and_gives_the_same(
     with pytest.raises(KeyboardInterrupt):
         study.run(plan, tmp_path / "out", on_progress=interrupt)
     assert not (tmp_path / "out").exists()
-    assert (tmp_path / "out.partial" / "step0.npz").exists()
+    assert (tmp_path / "out.partial" / "scores" / "step0.npz").exists()
     # A study with other settings does not discard hours of it.
     other = prepare(run_folder, _config(rows=8), canaries_file)
     with pytest.raises(OutputExistsError, match="holds scores of an interrupted study"):
@@ -292,14 +292,14 @@ def test_a_damaged_part_is_scored_again(
 
     with pytest.raises(KeyboardInterrupt):
         study.run(plan, tmp_path / "out", on_progress=interrupt)
-    part = tmp_path / "out.partial" / "step4.npz"
+    part = tmp_path / "out.partial" / "scores" / "step4.npz"
     data = part.read_bytes()
     if damage == "cut":
         part.write_bytes(data[: len(data) // 2])
     elif damage == "empty":
         part.write_bytes(b"")
     elif damage == "other scores":
-        part.write_bytes((tmp_path / "out.partial" / "step0.npz").read_bytes())
+        part.write_bytes((tmp_path / "out.partial" / "scores" / "step0.npz").read_bytes())
     elif damage == "link":
         part.rename(tmp_path / "aside.npz")
         part.symlink_to(tmp_path / "aside.npz")
@@ -309,7 +309,7 @@ def test_a_damaged_part_is_scored_again(
     elif damage == "gone":
         part.unlink()
     else:
-        checksums = tmp_path / "out.partial" / "state.json"
+        checksums = tmp_path / "out.partial" / "scores" / "state.json"
         checksums.unlink()
         if damage.startswith("pipe"):
             os.mkfifo(checksums)

@@ -180,7 +180,7 @@ class _Job:
             build,
             force=self.run.force,
             names=[*_ROLES, *names],
-            resumes=not is_stream,
+            resumes=None if is_stream else ["matches", rewriting.NEW_SHARDS],
             is_stream=is_stream,
             or_else=", another folder keeps both",
         )

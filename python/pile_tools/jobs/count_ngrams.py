@@ -19,7 +19,7 @@ from pile_tools._core import TokenDataset
 from pile_tools.config import Settings
 from pile_tools.errors import ConfigError
 from pile_tools.manifest import MANIFEST_SUFFIX, Entry, Manifest, Request
-from pile_tools.publish import Built, Target
+from pile_tools.publish import STATE, Built, Target
 from pile_tools.read.shards import RecordConfig, entries, has_stream, refuse_output_within
 from pile_tools.read.shards import summary as shards_summary
 from pile_tools.tokenizers import TokenizerFile
@@ -180,7 +180,7 @@ def count_tokens(
         counted = {"n_documents": len(dataset), "n_tokens": dataset.n_tokens}
         return {**counted, "lengths": [_summary(length) for length in lengths]}, inputs
 
-    return make_table(output, request, build, suffixes=TABLE_SUFFIXES, force=force, resumes=True)
+    return make_table(output, request, build, suffixes=TABLE_SUFFIXES, force=force, resumes=[STATE])
 
 
 def count_words(
@@ -239,7 +239,7 @@ def count_words(
         return summary | passed_over, manifest.with_checksums(inputs, counted["shards"])
 
     return make_table(
-        output, request, build, suffixes=TABLE_SUFFIXES, force=force, resumes=True, is_stream=is_stream
+        output, request, build, suffixes=TABLE_SUFFIXES, force=force, resumes=[STATE], is_stream=is_stream
     )
 
 
@@ -343,7 +343,7 @@ def make_table(
     suffixes: Sequence[str],
     force: bool,
     more_names: Sequence[str] = (),
-    resumes: bool = False,
+    resumes: Sequence[str] | None = None,
     is_stream: bool = False,
 ) -> tuple[Manifest, bool]:
     """Makes and publishes a table of counts. Returns and raises as `publish.make`.

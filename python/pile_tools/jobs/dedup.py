@@ -323,7 +323,7 @@ def run(
         build,
         force=force,
         names=[CLUSTERS_FILE, *([] if dry_run else names)],
-        resumes=True,
+        resumes=["signatures", "duplicates", rewriting.NEW_SHARDS],
         or_else=", another folder keeps both",
     )
     if keep_signatures and config.signatures is not None:

@@ -186,7 +186,7 @@ def run(
         build,
         force=force,
         names=[PASSAGES_FILE, *([] if dry_run else rewriting.output_names(shards))],
-        resumes=True,
+        resumes=["search", rewriting.NEW_SHARDS],
         or_else=", another folder keeps both",
     )
 

@@ -102,7 +102,7 @@ def run(
         summary: Settings = {name: value for name, value in built.items() if name != "n_reused"}
         return Built(names, summary, request.inputs)
 
-    return publish.make(target, request, build, force=force, names=["ranks"], resumes=True)
+    return publish.make(target, request, build, force=force, names=["ranks"], resumes=[])
 
 
 def _request(

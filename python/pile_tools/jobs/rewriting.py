@@ -29,6 +29,9 @@ CLUSTERS_FILE, PASSAGES_FILE = "clusters.parquet", "passages.parquet"
 #: Beside shards without contaminated documents: all matches, all items, and the numbers of clean items.
 MATCHES_FILE, ITEMS_FILE, CLEAN_FILE = "contamination.parquet", "items.parquet", "clean.json"
 
+#: The folder in the scratch folder in which new shards are written.
+NEW_SHARDS = "new-shards"
+
 #: Names of files beside new shards or in the scratch folder, which no shard takes.
 _TAKEN = {CLUSTERS_FILE, PASSAGES_FILE, MATCHES_FILE, ITEMS_FILE, CLEAN_FILE, *publish.RESERVED}
 
@@ -293,7 +296,9 @@ def write_shards(
         OSError: A file cannot be read or written.
     """
     # Shards that a killed job has written are of use only if the others were the same then.
-    new_shards = scratch_folders.inner(folder, f"shards-{fingerprint(list(sha256))[:16]}")
+    new_shards = scratch_folders.inner(
+        scratch_folders.inner(folder, NEW_SHARDS), fingerprint(list(sha256))[:16]
+    )
     names = output_names(shards)
     own_sha256 = list(sha256)[len(sha256) - len(shards) :]
     every = Rewriting(list(shards), names, new_shards, request.job, own_sha256, records, force, changes)

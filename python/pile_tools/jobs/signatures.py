@@ -177,7 +177,7 @@ def run(
 
     names = [name for number in range(len(chosen)) for name in _names(number)]
     target = Target.of(folder / MANIFEST_FILE)
-    return publish.make(target, request, build, force=force, names=names, resumes=True)
+    return publish.make(target, request, build, force=force, names=names, resumes=[publish.STATE])
 
 
 def find(paths: Iterable[Path]) -> list[Manifest]:

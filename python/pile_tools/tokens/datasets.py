@@ -202,7 +202,7 @@ def make(
         build_files,
         force=force,
         names=names,
-        resumes=True,
+        resumes=[publish.STATE],
         is_stream=is_stream,
         reads_inputs=reads_inputs,
     )

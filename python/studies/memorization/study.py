@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pile_tools import checked, files, publish
+from pile_tools import checked, files, publish, scratch_folders
 from pile_tools.errors import FormatError, OutputExistsError
 from pile_tools.manifest import MANIFEST_FILE, Manifest
 from pile_tools.publish import Built, Target
@@ -27,6 +27,9 @@ from pile_tools.types import OnProgress
 from studies.memorization import results
 from studies.memorization.plan import BATCH_SIZE, Plan
 from studies.memorization.scores import Scores
+
+#: The folder in the scratch folder with the scores of finished checkpoints.
+_SCORES = "scores"
 
 #: What numpy raises for a file that is not a whole `.npz`.
 _UNREADABLE = (
@@ -54,13 +57,17 @@ def run(
 
     def build(scratch: Path) -> Built:
         shape = (len(plan.rows.numbers) + len(plan.canaries), plan.config.continuation_tokens)
-        scores = _all_scores(plan, _Parts(scratch, request.digest, shape, discard=force), on_progress)
+        scores = _all_scores(
+            plan,
+            _Parts(scratch_folders.inner(scratch, _SCORES), request.digest, shape, discard=force),
+            on_progress,
+        )
         results.write(plan, scratch, scores)
         summary = {"n_rows": len(plan.rows.numbers), "checkpoints": plan.steps}
         return Built(names, summary, request.inputs)
 
     target = Target.of(folder / MANIFEST_FILE)
-    return publish.make(target, request, build, force=force, names=names, resumes=True)
+    return publish.make(target, request, build, force=force, names=names, resumes=[_SCORES])
 
 
 def _all_scores(plan: Plan, parts: _Parts, on_progress: OnProgress) -> list[Scores]:
@@ -83,7 +90,7 @@ class _Parts:
 
     def __init__(self, scratch: Path, digest: str, shape: tuple[int, int], *, discard: bool) -> None:
         self._scratch, self._digest, self._shape = scratch, digest, shape
-        self._state = scratch / "state.json"
+        self._state = scratch / publish.STATE
         self._checksums: dict[str, str] = self._read_checksums(discard)
 
     def _read_checksums(self, discard: bool) -> dict[str, str]:

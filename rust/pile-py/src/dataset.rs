@@ -263,11 +263,16 @@ impl TokenDataset {
             let views = documents.map(|document| self.document(py, document as u64));
             return Ok(PyList::new(py, views.collect::<PyResult<Vec<_>>>()?)?.into_any());
         }
-        let document = which.call_method0("__index__").and_then(|i| i.extract());
-        let document = document.map_err(|_| {
+        let document = which.call_method0("__index__").map_err(|_| {
             PyTypeError::new_err("documents are chosen by a number or a slice of numbers")
         })?;
-        self.document(py, index(document, n)?)
+        let Ok(i) = document.extract() else {
+            // More than 64 bits.
+            return Err(PyIndexError::new_err(format!(
+                "{document} is out of range for {n}"
+            )));
+        };
+        self.document(py, index(i, n)?)
     }
 
     fn __iter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {

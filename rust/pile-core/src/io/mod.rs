@@ -11,6 +11,7 @@ mod process_failures;
 mod regular;
 mod replacement;
 mod scratch;
+mod silent;
 mod threads;
 
 pub use atomic::{create, remove_if_there, write_atomically};
@@ -24,5 +25,6 @@ pub use process_failures::{ReportingAllocator, report_failures};
 pub use regular::open_regular;
 pub(crate) use replacement::{ReplacementCheck, with_suffix};
 pub(crate) use scratch::{GrowingFile, Scratch, checksum_of};
+pub(crate) use silent::SilentFile;
 pub(crate) use threads::share_work;
 pub use threads::spawn;

@@ -133,7 +133,8 @@ impl BlockReader<'_> {
     }
 
     fn read_shard(&mut self, path: &Path, shard: usize) -> Result<()> {
-        let mut reader = ShardReader::with_rules(path, Arc::clone(&self.rules))?;
+        let stop = self.progress.stop_request();
+        let mut reader = ShardReader::until_stop(path, Arc::clone(&self.rules), stop)?;
         let mut reported = 0;
         loop {
             let block = reader.next_block()?;
@@ -332,5 +333,63 @@ mod tests {
             )
         };
         assert!(panic::catch_unwind(panic::AssertUnwindSafe(run)).is_err());
+    }
+
+    fn pipe(folder: &Path) -> PathBuf {
+        let path = folder.join("pipe.jsonl");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        path
+    }
+
+    /// Reads a pipe, and calls `other` meanwhile.
+    fn read_pipe(path: &Path, other: impl FnOnce(&Progress) + Send) -> Result<u64> {
+        let (progress, mut n_records) = (Progress::default(), 0);
+        thread::scope(|scope| {
+            scope.spawn(|| other(&progress));
+            let count = |(): &mut (), block: &Block| Ok(block.documents().count() as u64);
+            let add = |step| {
+                n_records += if let Step::Block(n) = step { n } else { 0 };
+                Ok(())
+            };
+            let (shards, rules) = ([path.to_owned()], Rules::default());
+            map_blocks(&shards, &rules, 0, vec![()], &progress, count, add)
+        })?;
+        Ok(n_records)
+    }
+
+    #[test]
+    fn a_stop_ends_the_wait_for_a_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = pipe(folder.path());
+        let soon = std::time::Duration::from_millis(150);
+        let stop = |progress: &Progress| {
+            thread::sleep(soon);
+            progress.stop();
+        };
+        let is_cancelled = |outcome: Result<u64>| {
+            matches!(outcome.unwrap_err().kind(), crate::ErrorKind::Cancelled)
+        };
+        let without_writer = read_pipe(&path, stop);
+        assert!(is_cancelled(without_writer));
+        // A reader and writer that is silent.
+        let writer = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap();
+        let with_writer = read_pipe(&path, stop);
+        assert!(is_cancelled(with_writer));
+        drop(writer);
+        // A writer that comes late and pauses.
+        let n_records = read_pipe(&path, |_| {
+            thread::sleep(soon);
+            let mut pipe = fs::OpenOptions::new().write(true).open(&path).unwrap();
+            for line in ["{\"text\": \"a\"}\n", "{\"text\": \"b\"}\n"] {
+                std::io::Write::write_all(&mut pipe, line.as_bytes()).unwrap();
+                thread::sleep(soon);
+            }
+        });
+        assert_eq!(n_records.unwrap(), 2);
     }
 }

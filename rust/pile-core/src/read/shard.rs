@@ -13,7 +13,7 @@ use super::{
     parquet::ParquetReader,
     stream::Stream,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, progress::StopRequest};
 
 /// Target size of a block. A longer record makes a longer block.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
@@ -61,7 +61,13 @@ impl ShardReader {
     /// # Errors
     /// As [`Self::open`], or a parquet file without a column of texts of that name.
     pub fn with_rules(path: &Path, rules: Arc<Rules>) -> Result<Self> {
-        let stream = |compression| Stream::open(path, compression, rules.max_record);
+        Self::until_stop(path, rules, StopRequest::default())
+    }
+
+    /// Opens a shard for a job. If it is a pipe, a request to stop ends the wait for its bytes.
+    pub(super) fn until_stop(path: &Path, rules: Arc<Rules>, stop: StopRequest) -> Result<Self> {
+        let stream =
+            |compression| Stream::until_stop(path, compression, rules.max_record, stop.clone());
         let source = match ShardFormat::of(path)? {
             ShardFormat::Lines {
                 compression,

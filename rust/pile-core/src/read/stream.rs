@@ -9,8 +9,12 @@ use std::{
 
 use flate2::bufread::GzDecoder;
 
-use super::format::Compression;
-use crate::{Error, Result, io::HashingReader};
+use super::format::{Compression, is_stream};
+use crate::{
+    Error, Result,
+    io::{HashingReader, SilentFile},
+    progress::StopRequest,
+};
 
 /// Log2 of the largest zstd window that is ever accepted: 2 GiB, as of `zstd --long=31`. A decoder keeps a
 /// window in memory.
@@ -31,6 +35,7 @@ pub(super) struct Stream {
     source: Decompressor,
     /// Log2 of the largest zstd window that is accepted.
     window_log: u32,
+    stop: StopRequest,
 }
 
 enum Decompressor {
@@ -43,11 +48,34 @@ impl Stream {
     /// Opens a file. A zstd window may be up to twice `max_record`, but see the two constants: files with
     /// long records are often compressed with large windows.
     pub(super) fn open(path: &Path, compression: Compression, max_record: u64) -> Result<Self> {
-        let bytes: Box<dyn Read + Send> = match compression {
-            Compression::StandardInput => Box::new(io::stdin()),
-            _ => Box::new(File::open(path).map_err(|err| Error::io(path, err))?),
+        Self::until_stop(path, compression, max_record, StopRequest::default())
+    }
+
+    /// Opens a file, or a pipe whose bytes are waited for until the job is to stop.
+    pub(super) fn until_stop(
+        path: &Path,
+        compression: Compression,
+        max_record: u64,
+        stop: StopRequest,
+    ) -> Result<Self> {
+        let open = || -> io::Result<Box<dyn Read + Send>> {
+            Ok(match compression {
+                Compression::StandardInput => {
+                    match SilentFile::standard_input(stop.clone()) {
+                        // Closed, so nothing comes from it.
+                        Err(err) if err.raw_os_error() == Some(libc::EBADF) => {
+                            Box::new(io::empty())
+                        }
+                        opened => Box::new(opened?),
+                    }
+                }
+                _ if is_stream(path) => Box::new(SilentFile::open(path, stop.clone())?),
+                _ => Box::new(File::open(path)?),
+            })
         };
-        Self::of(path, bytes, compression, max_record)
+        let bytes = open().map_err(|err| Error::io(path, err))?;
+        let opened = Self::of(path, bytes, compression, max_record)?;
+        Ok(Self { stop, ..opened })
     }
 
     /// Reads the stored bytes of `path` from a reader.
@@ -64,6 +92,7 @@ impl Stream {
             path: path.to_owned(),
             source,
             window_log,
+            stop: StopRequest::default(),
         })
     }
 
@@ -85,6 +114,7 @@ impl Stream {
                 Ok(0) => break,
                 Ok(n) => end += n,
                 Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) if self.stop.is_made() => return Err(Error::cancelled()),
                 Err(err) => return Err(self.explain(err)),
             }
         }

@@ -1,0 +1,74 @@
+//! Reads pipes, terminals and other devices, which may be silent for hours.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::OpenOptionsExt as _,
+    },
+    path::Path,
+};
+
+use crate::progress::StopRequest;
+
+/// Milliseconds between two looks at the request to stop.
+const TICK: libc::c_int = 100;
+
+/// The bytes of a pipe or device. A read waits for bytes, and fails once the job is to stop.
+pub(crate) struct SilentFile {
+    file: File,
+    stop: StopRequest,
+}
+
+impl SilentFile {
+    /// Opens a pipe or device without waiting for its writer.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn open(path: &Path, stop: StopRequest) -> io::Result<Self> {
+        let mut how = OpenOptions::new();
+        let file = how.read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        Ok(Self { file, stop })
+    }
+
+    /// Standard input, which the caller shares with other processes: its own mode is left as it is.
+    ///
+    /// # Errors
+    /// It is closed.
+    pub fn standard_input(stop: StopRequest) -> io::Result<Self> {
+        let file = io::stdin().as_fd().try_clone_to_owned()?.into();
+        Ok(Self { file, stop })
+    }
+
+    /// Whether bytes, the end or an error can be read. Waits a tick at most.
+    fn is_ready(&self) -> io::Result<bool> {
+        let mut wanted = libc::pollfd {
+            fd: self.file.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: `wanted` is one valid entry, and its descriptor is open.
+        match unsafe { libc::poll(&raw mut wanted, 1, TICK) } {
+            -1 => Err(io::Error::last_os_error()),
+            n => Ok(n > 0),
+        }
+    }
+}
+
+impl Read for SilentFile {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.stop.is_made() {
+                return Err(io::Error::other("the job is to stop"));
+            }
+            if self.is_ready()? {
+                match self.file.read(buffer) {
+                    // Another reader of the pipe was faster.
+                    Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
+                    outcome => return outcome,
+                }
+            }
+        }
+    }
+}
