@@ -43,13 +43,13 @@ impl SilentFile {
 
     /// Whether bytes, the end or an error can be read. Waits a tick at most.
     fn is_ready(&self) -> io::Result<bool> {
-        let mut wanted = libc::pollfd {
+        let mut entry = libc::pollfd {
             fd: self.file.as_raw_fd(),
             events: libc::POLLIN,
             revents: 0,
         };
-        // SAFETY: `wanted` is one valid entry, and its descriptor is open.
-        match unsafe { libc::poll(&raw mut wanted, 1, TICK) } {
+        // SAFETY: `entry` is one valid entry, and its descriptor is open.
+        match unsafe { libc::poll(&raw mut entry, 1, TICK) } {
             -1 => Err(io::Error::last_os_error()),
             n => Ok(n > 0),
         }
