@@ -16,7 +16,7 @@ use super::{
     contexts::ContextRecord,
     ranges::{BorderTrim, RepeatedRange},
     records::{RecordBuffer, merge},
-    repeated::{STOP_INTERVAL, damaged},
+    repeated::damaged,
     rolling::{RollingHash, WideRollingHash},
     store::{FinishedStep, RunKind, Store},
     units::Unit,
@@ -217,6 +217,7 @@ struct GroupStep<'a, U> {
     windows: RecordBuffer,
     rolling: RollingHash,
     wide: WideRollingHash,
+    progress: &'a Progress,
 }
 
 impl<U: Unit> GroupStep<'_, U> {
@@ -489,8 +490,8 @@ impl<U: Unit> GroupStep<'_, U> {
             return windows.drain(|record| finder.add(record, sink));
         }
         sink.store.write_run(RunKind::Windows, windows)?;
-        let runs = sink.store.runs_to_merge(RunKind::Windows)?;
-        merge(&runs, sink.store.buffer_bytes(), |record| {
+        let runs = sink.store.runs_to_merge(RunKind::Windows, self.progress)?;
+        merge(&runs, sink.store.buffer_bytes(), self.progress, |record| {
             finder.add(record, sink)
         })?;
         sink.store.remove_runs(RunKind::Windows)
@@ -543,7 +544,7 @@ pub(super) fn find_ranges<U: Unit>(
     store: &mut Store,
     progress: &Progress,
 ) -> Result<()> {
-    let runs = store.runs_to_merge(RunKind::Contexts)?;
+    let runs = store.runs_to_merge(RunKind::Contexts, progress)?;
     let checksums = store.state.shards.iter().map(|shard| &*shard.sha256);
     let wide = WideRollingHash::new(config.length, checksums);
     let (buffer_bytes, share) = (store.buffer_bytes(), store.memory_share(8));
@@ -561,18 +562,17 @@ pub(super) fn find_ranges<U: Unit>(
         windows: RecordBuffer::new(share),
         rolling: RollingHash::new(config.length),
         wide,
+        progress,
     };
-    let mut n_merged = 0;
-    merge(&runs, buffer_bytes, |record| {
-        n_merged += 1;
-        if n_merged % STOP_INTERVAL == 0 {
-            progress.advance(0)?;
-        }
-        match ContextRecord::parse(record) {
+    merge(
+        &runs,
+        buffer_bytes,
+        progress,
+        |record| match ContextRecord::parse(record) {
             Some(context) if is_context::<U>(context.text, config.length) => step.add(&context),
             _ => Err(damaged(step.sink.store)),
-        }
-    })?;
+        },
+    )?;
     step.finish_group()?;
     let RangeSink {
         store, mut ranges, ..

@@ -5,7 +5,7 @@ use super::{
     documents::DocumentPositions,
     ranges::{RangeUnion, RepeatedRange},
     records::merge,
-    repeated::{STOP_INTERVAL, damaged},
+    repeated::damaged,
     store::{FinishedStep, RunKind, Store},
     units::TextBorders,
 };
@@ -100,7 +100,7 @@ pub(super) fn write_passages(
     store: &mut Store,
     progress: &Progress,
 ) -> Result<()> {
-    let runs = store.runs_to_merge(RunKind::Ranges)?;
+    let runs = store.runs_to_merge(RunKind::Ranges, progress)?;
     let mut files = PASSAGE_COLUMNS
         .iter()
         .map(|(name, _)| store.scratch.grow(name))
@@ -127,12 +127,7 @@ pub(super) fn write_passages(
         }
         Ok(())
     });
-    let mut n_merged = 0;
-    merge(&runs, store.buffer_bytes(), |record| {
-        n_merged += 1;
-        if n_merged % STOP_INTERVAL == 0 {
-            progress.advance(0)?;
-        }
+    merge(&runs, store.buffer_bytes(), progress, |record| {
         union.add(RepeatedRange::from_record(record).ok_or_else(|| damaged(store))?)
     })?;
     union.finish()?;

@@ -15,7 +15,11 @@ use std::{
 use crate::{
     Error, Result,
     bytes::{put_varint, sortable_prefix},
+    progress::Progress,
 };
+
+/// Records merged between two checks for a stop.
+const STOP_INTERVAL: u64 = 1 << 16;
 
 /// A record in a buffer.
 struct BufferedRecord {
@@ -203,9 +207,13 @@ impl Eq for RecordRunHead {}
 /// Calls `visit` with each distinct record of several runs, ascending.
 ///
 /// Equal records are passed once: a step that was interrupted may have written some of them twice.
+///
+/// # Errors
+/// A run cannot be read or is damaged, `visit` fails, or a stop.
 pub(super) fn merge(
     runs: &[PathBuf],
     buffer_bytes: usize,
+    progress: &Progress,
     mut visit: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut heads = BinaryHeap::with_capacity(runs.len());
@@ -216,7 +224,12 @@ pub(super) fn merge(
         }
     }
     let mut last: Option<Vec<u8>> = None;
+    let mut n_merged = 0;
     while let Some(mut top) = heads.peek_mut() {
+        n_merged += 1;
+        if n_merged % STOP_INTERVAL == 0 {
+            progress.advance(0)?;
+        }
         let record = &top.0.record;
         if last.as_ref() != Some(record) {
             visit(record)?;
@@ -263,7 +276,7 @@ mod tests {
                 paths.push(path);
             }
             let mut found = Vec::new();
-            merge(&paths, 16, |record| {
+            merge(&paths, 16, &Progress::default(), |record| {
                 found.push(record.to_vec());
                 Ok(())
             }).unwrap();
@@ -279,7 +292,8 @@ mod tests {
         let bytes = run(&[vec![7; 300]]);
         for end in 1..bytes.len() {
             std::fs::write(&path, &bytes[..end]).unwrap();
-            let err = merge(std::slice::from_ref(&path), 16, |_| Ok(())).unwrap_err();
+            let runs = std::slice::from_ref(&path);
+            let err = merge(runs, 16, &Progress::default(), |_| Ok(())).unwrap_err();
             assert!(err.to_string().contains("a sorted run ends"), "{err}");
         }
     }

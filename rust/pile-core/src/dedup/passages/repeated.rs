@@ -9,20 +9,12 @@ use crate::{Error, Result, progress::Progress};
 /// The file of positions, as little-endian numbers.
 pub(super) const REPEATED: &str = "repeated";
 
-/// Records merged between two checks for a stop.
-pub(super) const STOP_INTERVAL: u64 = 1 << 16;
-
 pub(super) fn find_repeated(store: &mut Store, progress: &Progress) -> Result<()> {
-    let runs = store.runs_to_merge(RunKind::Anchors)?;
+    let runs = store.runs_to_merge(RunKind::Anchors, progress)?;
     let mut positions = RecordBuffer::new(store.memory_share(2));
     // The last anchor's hash and position, and whether the position is passed on.
     let mut last: Option<([u8; 8], [u8; 8], bool)> = None;
-    let mut n_merged = 0;
-    merge(&runs, store.buffer_bytes(), |record| {
-        n_merged += 1;
-        if n_merged % STOP_INTERVAL == 0 {
-            progress.advance(0)?;
-        }
+    merge(&runs, store.buffer_bytes(), progress, |record| {
         let ([hash, position], []) = record.as_chunks::<8>() else {
             return Err(damaged(store));
         };
@@ -41,9 +33,9 @@ pub(super) fn find_repeated(store: &mut Store, progress: &Progress) -> Result<()
     })?;
     store.write_run(RunKind::Repeated, &mut positions)?;
     drop(positions);
-    let runs = store.runs_to_merge(RunKind::Repeated)?;
+    let runs = store.runs_to_merge(RunKind::Repeated, progress)?;
     let mut file = store.scratch.grow(REPEATED)?;
-    merge(&runs, store.buffer_bytes(), |record| {
+    merge(&runs, store.buffer_bytes(), progress, |record| {
         let position = record.try_into().map_err(|_| damaged(store))?;
         file.push(&u64::from_be_bytes(position).to_le_bytes())
     })?;

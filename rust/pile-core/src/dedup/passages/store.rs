@@ -240,12 +240,16 @@ impl Store {
     ///
     /// If there are too many, the first ones are merged into one, which becomes the last. The first ones were merged the
     /// least often, so each record is copied about log(runs) / log([`FAN_IN`]) times.
-    pub(super) fn runs_to_merge(&mut self, kind: RunKind) -> Result<Vec<PathBuf>> {
+    pub(super) fn runs_to_merge(
+        &mut self,
+        kind: RunKind,
+        progress: &Progress,
+    ) -> Result<Vec<PathBuf>> {
         while self.runs(kind).len() > FAN_IN {
             let mut run = self.new_run(kind)?;
             let mut encoder = RunEncoder::default();
             let merged = self.paths(&self.runs(kind)[..FAN_IN]);
-            merge(&merged, self.buffer_bytes(), |record| {
+            merge(&merged, self.buffer_bytes(), progress, |record| {
                 run.1.push(encoder.encode(record))
             })?;
             self.finish_run(kind, run)?;
