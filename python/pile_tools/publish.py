@@ -281,11 +281,10 @@ def write_file(
     _refuse_scratch(path.parent)
     _refuse_kind(path)
     scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    refuse_in_scratch(scratch, inputs)
     _refuse_mounted(path.parent, scratch)
     with scratch_folders.locked(scratch, _WRITING):
-        scratch_folders.remove_links(scratch)
-        _discard_others_work(scratch, (), force=force, or_else=or_else)
-        scratch_folders.clear(scratch)
+        _clear_file(scratch, path.name)
         temporary = scratch / path.name
         try:
             with _naming(path):
@@ -306,8 +305,27 @@ def write_file(
 
 
 def tidy(path: Path) -> None:
-    """Removes the scratch folder of a single file, which a killed process left."""
-    scratch_folders.discard(path.with_name(path.name + scratch_folders.SUFFIX), _WRITING)
+    """Removes the scratch folder of a single file, which a killed process left, unless one works in it."""
+    scratch = path.with_name(path.name + scratch_folders.SUFFIX)
+    if scratch.is_dir():
+        # Whoever holds it removes it. Other files in it are left to `write_file`.
+        with contextlib.suppress(PileError), scratch_folders.locked(scratch, _WRITING):
+            _clear_file(scratch, path.name)
+
+
+def _clear_file(scratch: Path, name: str) -> None:
+    """Removes the unfinished file of a killed process from a scratch folder.
+
+    Raises:
+        OutputExistsError: There are other files, such as what a stopped job of another kind has finished.
+    """
+    for path in sorted(scratch.iterdir()):
+        if path.name not in (scratch_folders.MARKER, name) or scratch_folders.is_folder(path):
+            raise OutputExistsError(
+                f"holds files that are not this command's; run the command again that made them, or remove "
+                f"them ({scratch}: {path.name})"
+            )
+    scratch_folders.clear(scratch)
 
 
 def is_stream(path: Path) -> bool:
@@ -501,9 +519,7 @@ def _refuse_to_discard(target: Target, request: Request) -> None:
     )
 
 
-def _discard_others_work(
-    scratch: Path, own: Iterable[str], *, force: bool, or_else: str = "force discards it"
-) -> None:
+def _discard_others_work(scratch: Path, own: Iterable[str], *, force: bool) -> None:
     """Clears a scratch folder with the state of a job of another kind: one that is not in `own`, nor below.
 
     Raises:
@@ -514,7 +530,7 @@ def _discard_others_work(
         return
     if not force:
         raise OutputExistsError(
-            f"holds finished work of another command, which can resume from it; {or_else} ({scratch})"
+            f"holds finished work of another command, which can resume from it; force discards it ({scratch})"
         )
     scratch_folders.clear(scratch, keep={REPLACED})
 
@@ -558,6 +574,7 @@ def _refuse_own_input(target: Target, kind: str, inputs: Sequence[Entry], names:
     checkpoints a study scores, is not replaced either.
     """
     sources = [manifest.resolved(target.folder, entry["path"]) for entry in inputs]
+    refuse_in_scratch(target.scratch, sources)
     is_folder = target.manifest.name == MANIFEST_FILE and target.manifest.is_file()
     if is_folder and (old := _read_whole(target.manifest)) is not None and old.kind != kind:
         folders = files.folders_in(target.folder)
@@ -571,6 +588,14 @@ def _refuse_own_input(target: Target, kind: str, inputs: Sequence[Entry], names:
         path = target.folder / name
         if path.is_file() and files.identity(path) in read:
             raise ConfigError(f"is one of the inputs; give another output ({path})")
+
+
+def refuse_in_scratch(scratch: Path, sources: Iterable[Path]) -> None:
+    """Raises ConfigError for an input in the scratch folder of the output, which is cleared."""
+    known = files.identity(scratch)
+    for source in sources:
+        if known is not None and files.is_in(source, {known}):
+            raise ConfigError(f"is in the scratch folder of the output, which is cleared; move it ({source})")
 
 
 def _files_of(source: Path) -> list[Path]:

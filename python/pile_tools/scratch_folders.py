@@ -85,7 +85,7 @@ def inner(folder: Path, name: str) -> Path:
 
 def remove_tree(path: Path) -> None:
     """Removes a file, a link, or a folder with its contents; links are not followed."""
-    if not _is_folder(path):
+    if not is_folder(path):
         path.unlink()
         return
     # Folders two levels down are moved up to the first, not walked: they may be nested deeper than Python's
@@ -93,9 +93,9 @@ def remove_tree(path: Path) -> None:
     numbers = itertools.count()
     while children := list(path.iterdir()):
         for child in children:
-            if _is_folder(child):
+            if is_folder(child):
                 for below in list(child.iterdir()):
-                    if _is_folder(below):
+                    if is_folder(below):
                         free = next(name for n in numbers if not os.path.lexists(name := path / str(n)))
                         below.rename(free)
                     else:
@@ -120,7 +120,7 @@ def remove_links(folder: Path) -> None:
                 pending.append(path)
 
 
-def _is_folder(path: Path) -> bool:
+def is_folder(path: Path) -> bool:
     """Whether a path is a folder, not a link to one."""
     return stat.S_ISDIR(path.lstat().st_mode)
 

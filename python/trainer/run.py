@@ -301,6 +301,9 @@ def _refuse_own_files(config: TrainConfig) -> None:
     for name, given in inputs.items():
         if given and folders.is_among(given, config.output):
             raise ConfigError(f"{name} is among the files of the run; copy it elsewhere first ({given})")
+    publish.refuse_in_scratch(
+        config.output / SCRATCH_FOLDER, [Path(given) for given in inputs.values() if given]
+    )
 
 
 def _check_tokenizer(dataset: manifest.Manifest, sha256: str) -> None:

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from pile_tools import manifest
-from pile_tools.errors import FormatError, PileError
+from pile_tools.errors import PileError
 from pile_tools.jobs import verify
 from pile_tools.jobs.verify import Check
 from pile_tools.manifest import MANIFEST_FILE, RUN_FILE
 from trainer.branching import STATE_ROLE, WEIGHTS_ROLE
 from trainer.checkpoint import folders, hf
+from trainer.checkpoint.weights import read_safetensors
 from trainer.log import LOG_FILE, read_log
 
 OnCheck = Callable[[Check], object]
@@ -92,18 +92,12 @@ def digests(path: Path) -> Weights:
     """The digests of a file's matrices. Raises FormatError, OSError."""
     found: dict[str, str] = {}
     dtype = ""
-    path.open("rb").close()
-    try:
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - not a mapping
-                tensor = file.get_tensor(name)
-                if tensor.ndim >= 2:
-                    values = tensor.contiguous().flatten().view(torch.uint8).numpy()
-                    start = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
-                    found[name] = hashlib.sha256(start + values.tobytes()).hexdigest()
-                    dtype = str(tensor.dtype)
-    except (SafetensorError, RuntimeError) as err:
-        raise FormatError(f"not a safetensors file: {str(err).splitlines()[0]} ({path})") from err
+    for name, tensor in read_safetensors(path):
+        if tensor.ndim >= 2:
+            values = tensor.contiguous().flatten().view(torch.uint8).numpy()
+            start = f"{tensor.dtype} {tuple(tensor.shape)} ".encode()
+            found[name] = hashlib.sha256(start + values.tobytes()).hexdigest()
+            dtype = str(tensor.dtype)
     return Weights(found, dtype)
 
 

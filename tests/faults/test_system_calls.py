@@ -192,10 +192,57 @@ def test_what_a_killed_job_has_finished_is_not_discarded_by_another(
         assert ended.code == 1, f"{other}: {ended}"
         assert "holds " in ended.printed, f"{other}: {ended}"
         assert tree(work) == left, other
-    forced = tmp_path / "forced"
-    shutil.copytree(work, forced)
-    ended = server.run([*command, "--force"], forced)
-    assert ended.code == 0, ended
-    assert not (forced / "out" / scratch.name).exists()
+        forced = tmp_path / "forced"
+        shutil.copytree(work, forced)
+        ended = server.run([*command, "--force"], forced)
+        # A single file has no manifest to say what is its own, and no use for such work.
+        assert ended.code == (1 if other == "export" else 0), f"{other}: {ended}"
+        assert (forced / "out" / scratch.name).exists() == (other == "export")
+        shutil.rmtree(forced)
     assert server.run(argv, work).code == 0
     assert not scratch.exists()
+
+
+#: Commands that read the copy S of all inputs, which is in the scratch folder of an output.
+READ_IN_SCRATCH = {
+    "x": [
+        "tokenize S/shards -o out/x --tokenizer ../in/tok.json",
+        "tokenize ../in/shards -o out/x --tokenizer S/tok.json",
+        "merge S/first ../in/second -o out/x",
+        "dedup exact S/shards -o out/x",
+        "dedup near ../in/shards -o out/x --against S/shards",
+        "dedup near ../in/shards -o out/x --signatures S/shards",
+        "contamination S/items.jsonl ../in/shards -o out/x",
+        "contamination ../in/items.jsonl S/order -o out/x",
+        "pile-train import S/model -o out/x",
+    ],
+    "x/order.json": [
+        "order S/ds -o out/x --seq-length 8 --steps 2 --batch-size 2",
+        "stages S/order:2 ../in/order:2 -o out/x",
+    ],
+    "x.tsv": ["count-ngrams S/shards -o out/x.tsv", "count-terms S/terms.txt ../in/shards -o out/x.tsv"],
+    "x.html": [
+        "dedup exact S/shards -o out/y --report out/x.html",
+        "trace-text ../in/indexed S/text.txt -o out/x.html",
+    ],
+    "x.csv": ["export S/order --steps 0:1 -o out/x.csv"],
+    "x.npy": ["batch S/order --step 0 --npy out/x.npy"],
+    "x.toml": ["pile-train neox-config S/neox.yml -o out/x.toml"],
+}
+
+
+@pytest.mark.parametrize(
+    ("output", "command"), [(name, command) for name, all_of in READ_IN_SCRATCH.items() for command in all_of]
+)
+def test_an_input_in_the_scratch_folder_of_the_output_is_not_removed(
+    server: Server, inputs: Path, tmp_path: Path, output: str, command: str
+) -> None:
+    work = prepare(inputs, tmp_path, server, [])
+    scratch = work / "out" / f"{output}.partial"
+    shutil.copytree(inputs, scratch / "in")
+    (scratch / "pile-tools.lock").touch()
+    before = tree(scratch)
+    ended = server.run(command.replace("S/", f"out/{output}.partial/in/").split(), work)
+    assert ended.code in (1, 2), ended
+    assert "is in the scratch folder of the output" in ended.printed or "holds files" in ended.printed, ended
+    assert tree(scratch) == before

@@ -352,6 +352,26 @@ def test_a_tokenizer_among_the_checkpoints_of_the_run_is_refused(
     assert trainer.list_steps(output) == trainer.list_steps(finished)
 
 
+@pytest.mark.parametrize("name", ["tokenizer", "config"])
+def test_an_input_in_the_scratch_folder_of_the_run_is_refused(
+    tmp_path: Path, train: Train, write_config: WriteConfig, tokenizer: Path, name: str
+) -> None:
+    output = tmp_path / "run"
+    scratch = output / "run.partial"
+    scratch.mkdir(parents=True)
+    (scratch / "pile-tools.lock").touch()
+    own = scratch / "own"
+    config = write_config(own if name == "config" else tmp_path / "run.toml", output)
+    if name == "tokenizer":
+        shutil.copy(tokenizer, own)
+        config.write_text(config.read_text().replace(str(tokenizer), str(own)))
+    before = own.read_bytes()
+    result = train(config)
+    assert result.returncode == 2, result.stderr
+    assert "is in the scratch folder of the output" in result.stderr
+    assert own.read_bytes() == before
+
+
 def test_files_in_the_way_are_kept(train: Train, write_config: WriteConfig, tmp_path: Path) -> None:
     (tmp_path / "run/checkpoints/step7").mkdir(parents=True)
     result = train(write_config(tmp_path / "config.toml", tmp_path / "run"))

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from pile_tools.cli import run as run_cli
+from trainer.checkpoint import weights
 from trainer.checkpoint.publish import publish
 from trainer.cli import group
 from trainer.config import ModelConfig, TrainConfig
@@ -23,14 +28,14 @@ from trainer.run_check import check_run
 @pytest.fixture
 def publish_step(order: Path, tokenizer: Path, tmp_path: Path) -> Callable[[int, int], Path]:
     """Publishes weights of a seed under a step of an unfinished run, and returns the run's folder."""
-    model = ModelConfig(hidden_size=32, n_layers=1, n_heads=2)
-    run = plan(TrainConfig(order=order, output=tmp_path / "run", tokenizer=tokenizer, model=model))
+    shape = ModelConfig(hidden_size=32, n_layers=1, n_heads=2)
+    run = plan(TrainConfig(order=order, output=tmp_path / "run", tokenizer=tokenizer, model=shape))
 
     def publish_one(step: int, seed: int) -> Path:
-        weights = GPTNeoX(run.recipe.shape)
-        initialize(weights, seed)
+        model = GPTNeoX(run.recipe.shape)
+        initialize(model, seed)
         with torch.no_grad(), writing(run.config.output) as scratch:
-            publish(run, weights.state_dict(), step, scratch)
+            publish(run, model.state_dict(), step, scratch)
         return run.config.output
 
     return publish_one
@@ -99,6 +104,25 @@ def test_a_damaged_checkpoint_is_named(
     path.write_bytes(data)
     assert run_cli(group, ["verify", str(output)]) == 1
     assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_cut_while_it_is_mapped_is_named(
+    publish_step: Callable[[int, int], Path],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    output = publish_step(1, 1)
+
+    @contextlib.contextmanager
+    def cut_when_open(path: Path, **more: Any) -> Iterator[Any]:
+        with safe_open(path, **more) as file:
+            # Within the last page, whose lost bytes read as zeros.
+            os.truncate(path, path.stat().st_size - 1)
+            yield file
+
+    monkeypatch.setattr(weights, "safe_open", cut_when_open)
+    assert run_cli(group, ["verify", str(output)]) == 1
+    assert "changed while it was read" in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

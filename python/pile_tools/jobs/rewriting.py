@@ -112,6 +112,7 @@ def refuse_within(folder: Path, output: Path, what: str) -> None:
     """Raises ConfigError for an output in a folder that is read, which it would replace or be read with."""
     if files.is_in(output, files.folders_in(folder)):
         raise ConfigError(f"the output is in the folder of the {what}; give another folder ({output})")
+    publish.refuse_in_scratch(publish.Target.of(output / MANIFEST_FILE).scratch, [folder])
 
 
 def refuse_common(older: Sequence[Path], shards: Sequence[Path]) -> None:

@@ -157,10 +157,16 @@ def _tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
     """Names and tensors of one file. Raises FormatError."""
     if path.exists() and not path.is_file():
         raise FormatError(f"not a regular file ({path})")
-    return _safetensors(path) if path.suffix == ".safetensors" else _unpickled(path).items()
+    return read_safetensors(path) if path.suffix == ".safetensors" else _unpickled(path).items()
 
 
-def _safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+def read_safetensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors of a safetensors file.
+
+    Raises:
+        FormatError: Another format, or a file that changes while it is read.
+        OSError: The file cannot be read.
+    """
     # Opened first for the system's own error: the library's does not name the file.
     path.open("rb").close()
     before = files.version(path)

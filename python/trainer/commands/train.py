@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pile_tools import manifest
+from pile_tools import manifest, publish
 from pile_tools.commands import artifacts, options
 from pile_tools.config import MAX_THREADS, from_toml
 from pile_tools.errors import ConfigError
@@ -116,9 +116,9 @@ def command(
     stop = StopRequest()
     stop.install()
     peak = None if peak_tflops is None else peak_tflops * 1e12
-    run_training(
-        from_toml(TrainConfig, config), Start(force, threads, keep_states, peak, stop), as_json=as_json
-    )
+    found = from_toml(TrainConfig, config)
+    publish.refuse_in_scratch(found.output / runs.SCRATCH_FOLDER, [config])
+    run_training(found, Start(force, threads, keep_states, peak, stop), as_json=as_json)
 
 
 def run_training(config: TrainConfig, start: Start, *, as_json: bool) -> None:

@@ -135,7 +135,7 @@ def test_weights_that_change_while_they_are_read_are_no_weights(model: GPTNeoX, 
     """The library maps the file: what is cut off later reads as zeros, and a checksum was made before."""
     write_whole(model.state_dict(), folder, "safetensors")
     path = folder / "model.safetensors"
-    read = weights._safetensors(path)
+    read = weights.read_safetensors(path)
     name, tensor = next(iter(read))
     os.truncate(path, path.stat().st_size - 1)
     with pytest.raises(FormatError, match="changed while it was read"):
